@@ -1,0 +1,198 @@
+//! What a running case has at hand: its backend, its names, its deadlines, its history.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tidings_core::{Name, Result, TopicPartition};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::case::{Broken, Checked, broken};
+use crate::hooks::Live;
+use crate::setup::Pace;
+
+/// How many steps a history keeps: the last ones tell why.
+const HISTORY_LIMIT: usize = 120;
+
+/// The steps of a case, the last [`HISTORY_LIMIT`] of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History(Arc<Mutex<Steps>>);
+
+#[derive(Debug, Default)]
+struct Steps {
+    earlier: u64,
+    last: VecDeque<Noted>,
+}
+
+#[derive(Debug)]
+struct Noted {
+    at: Duration,
+    step: String,
+    /// How often it came in a row.
+    times: u64,
+}
+
+impl History {
+    pub(crate) fn push(&self, at: Duration, step: &str) {
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = steps.last.back_mut().filter(|last| last.step == step) {
+            last.times += 1;
+            return;
+        }
+        if steps.last.len() == HISTORY_LIMIT {
+            steps.last.pop_front();
+            steps.earlier += 1;
+        }
+        steps.last.push_back(Noted { at, step: step.to_owned(), times: 1 });
+    }
+
+    /// As text, a step a line.
+    pub(crate) fn text(&self) -> String {
+        let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        if steps.earlier > 0 {
+            text.push_str(&format!("    ({} earlier steps)\n", steps.earlier));
+        }
+        for Noted { at, step, times } in &steps.last {
+            let repeated = if *times > 1 { format!(" ({times} times)") } else { String::new() };
+            text.push_str(&format!("    {:>8.3}s {step}{repeated}\n", at.as_secs_f64()));
+        }
+        text
+    }
+}
+
+/// A running case.
+pub(crate) struct Cx<B: ?Sized> {
+    live: Mutex<Option<Box<dyn Live<B>>>>,
+    pub(crate) history: History,
+    pub(crate) pace: Pace,
+    began: Instant,
+    /// Highest epochs seen, by group and partition: they grow across members.
+    pub(crate) epochs: Mutex<std::collections::HashMap<(Name, TopicPartition), u64>>,
+}
+
+impl<B: ?Sized> Cx<B> {
+    pub(crate) fn new(live: Box<dyn Live<B>>, history: History, pace: Pace) -> Self {
+        Self { live: Mutex::new(Some(live)), history, pace, began: Instant::now(), epochs: Mutex::default() }
+    }
+
+    fn with_live<R>(&self, act: impl FnOnce(&(dyn Live<B> + 'static)) -> R) -> Checked<R> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        match live.as_deref() {
+            Some(live) => Ok(act(live)),
+            None => broken("an open backend", "it could not be opened again"),
+        }
+    }
+
+    /// The backend as it is open now.
+    pub(crate) fn backend(&self) -> Checked<Arc<B>> {
+        self.with_live(Live::backend)
+    }
+
+    /// A step for the history.
+    pub(crate) fn note(&self, step: impl AsRef<str>) {
+        self.history.push(self.began.elapsed(), step.as_ref());
+    }
+
+    /// A name that nobody else has.
+    pub(crate) fn fresh(&self, what: &str) -> Name {
+        format!("{what}-{}", Uuid::new_v4().simple()).into()
+    }
+
+    /// `future`'s output, which must come within the setup's patience.
+    pub(crate) async fn within<F: Future>(&self, what: &str, future: F) -> Checked<F::Output> {
+        match timeout(self.pace.patience, future).await {
+            Ok(output) => Ok(output),
+            Err(_) => broken(format!("{what} within {:?}", self.pace.patience), "nothing"),
+        }
+    }
+
+    /// Waits until a session or a holder that began before is surely over.
+    pub(crate) async fn outlive(&self) {
+        self.note("wait for a lifetime and a half");
+        sleep(self.pace.lifetime + self.pace.lifetime / 2).await;
+    }
+
+    /// Asks `again` until it gives something, within the setup's patience.
+    pub(crate) async fn eventually<T, F: Future<Output = Checked<Option<T>>>>(
+        &self,
+        what: &str,
+        mut again: impl FnMut() -> F,
+    ) -> Checked<T> {
+        let search = async {
+            loop {
+                if let Some(found) = again().await? {
+                    return Ok(found);
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        self.within(what, search).await?
+    }
+
+    async fn hooked(&self, what: String, hook: Checked<crate::setup::Boxed<'static, Result<()>>>) -> Checked {
+        self.note(&what);
+        match self.within(&what, hook?).await? {
+            Err(error) if error.kind() == tidings_core::ErrorKind::Unsupported => Err(Broken::Ignored(error.report())),
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Makes the backend unreachable or reachable.
+    pub(crate) async fn outage(&self, down: bool) -> Checked {
+        self.hooked(format!("hook: outage {down}"), self.with_live(|l| l.outage(down))).await
+    }
+
+    /// Makes answers to publishing disappear, or appear again.
+    pub(crate) async fn lost_answers(&self, lost: bool) -> Checked {
+        self.hooked(format!("hook: lost answers {lost}"), self.with_live(|l| l.lost_answers(lost))).await
+    }
+
+    /// Makes answers to publishing take long, or come.
+    pub(crate) async fn slow_answers(&self, slow: bool) -> Checked {
+        self.hooked(format!("hook: slow answers {slow}"), self.with_live(|l| l.slow_answers(slow))).await
+    }
+
+    /// Ends the sessions of a group's members.
+    pub(crate) async fn session_loss(&self, group: &Name) -> Checked {
+        self.hooked(format!("hook: session loss of {group}"), self.with_live(|l| l.session_loss(group.clone()))).await
+    }
+
+    /// Deletes records.
+    pub(crate) async fn delete_records(&self, partition: &TopicPartition, range: Range<u64>) -> Checked {
+        let what = format!("hook: delete records {range:?} of {partition}");
+        self.hooked(what, self.with_live(|l| l.deleted_records(partition.clone(), range))).await
+    }
+
+    /// Stops the backend, of which `held` must be the last, and opens it again.
+    pub(crate) async fn reopen(&self, held: Arc<B>) -> Checked<Arc<B>> {
+        self.note("hook: reopen");
+        drop(held);
+        let taken = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(live) = taken else { return broken("an open backend", "it could not be opened again") };
+        let live = self.within("reopen", live.reopen()).await??;
+        let backend = live.backend();
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        Ok(backend)
+    }
+}
+
+/// Polls `future` at most `times` times, letting others run in between, and drops it: what it came to, if anything.
+pub(crate) async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for turn in 0..times {
+        if turn > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let once = poll_fn(|task| Poll::Ready(future.as_mut().poll(task))).await;
+        if let Poll::Ready(output) = once {
+            return Some(output);
+        }
+    }
+    None
+}

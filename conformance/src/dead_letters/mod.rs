@@ -1,0 +1,69 @@
+//! The suite of a dead-letter store (D): a sink whose letters can be listed and closed.
+//!
+//! The sink that goes with a transport is checked by the [transport's suite](crate::transport).
+
+mod cases;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tidings_core::DeadLetterStore;
+
+use self::cases::CASES;
+use crate::runner::{Suite, Suites, Verdict};
+use crate::setup::Setup;
+
+fn suite<T: DeadLetterStore>(setup: Setup<T>) -> Suite<T, dyn DeadLetterStore> {
+    Suite {
+        setup: Arc::new(setup),
+        erase: |store| store,
+        guarantees: |store| store.guarantees(),
+        cases: CASES.iter().collect(),
+    }
+}
+
+/// Runs the suite as a test program: the `main` of a `tests/conformance.rs`.
+pub fn run<T: DeadLetterStore>(setup: Setup<T>) -> ExitCode {
+    Suites::new().with_dead_letters(setup).run()
+}
+
+/// Runs the case of this name alone: to show that a broken store is caught.
+pub fn check<T: DeadLetterStore>(setup: Setup<T>, case: &str) -> Verdict {
+    suite(setup).check(case)
+}
+
+/// The names of all cases.
+pub fn names() -> Vec<&'static str> {
+    CASES.iter().map(|case| case.name).collect()
+}
+
+impl Suites {
+    /// With the suite of a dead-letter store.
+    #[must_use]
+    pub fn with_dead_letters<T: DeadLetterStore>(self, setup: Setup<T>) -> Self {
+        self.add(suite(setup).trials())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tidings_core::Clause;
+
+    use super::*;
+
+    #[test]
+    fn every_clause_of_a_dead_letter_store_has_a_case() {
+        let covered: BTreeSet<Clause> = CASES.iter().filter_map(crate::case::Case::clause).collect();
+        let wanted = |clause: &&Clause| clause.id().starts_with('d') || **clause == Clause::Restart;
+        let missing: Vec<_> = Clause::ALL.iter().filter(wanted).filter(|c| !covered.contains(c)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn every_case_begins_with_its_clause_and_is_there_once() {
+        assert!(CASES.iter().all(|case| case.clause().is_some()));
+        assert_eq!(names().into_iter().collect::<BTreeSet<_>>().len(), CASES.len());
+    }
+}

@@ -1,0 +1,120 @@
+//! An opened backend with its hooks, its type erased.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
+
+use crate::setup::{Boxed, Doing, Setup};
+
+/// What a case may need to break a backend with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hook {
+    /// [`Setup::with_outage`].
+    Outage,
+    /// [`Setup::with_lost_answers`].
+    LostAnswers,
+    /// [`Setup::with_slow_answers`].
+    SlowAnswers,
+    /// [`Setup::with_session_loss`].
+    SessionLoss,
+    /// [`Setup::with_deleted_records`].
+    DeletedRecords,
+    /// [`Setup::with_reopen`].
+    Reopen,
+}
+
+impl Hook {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Outage => "outage",
+            Self::LostAnswers => "lost_answers",
+            Self::SlowAnswers => "slow_answers",
+            Self::SessionLoss => "session_loss",
+            Self::DeletedRecords => "deleted_records",
+            Self::Reopen => "reopen",
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An opened backend, seen as the trait `B`.
+pub(crate) trait Live<B: ?Sized>: Send + Sync {
+    fn backend(&self) -> Arc<B>;
+    fn outage(&self, down: bool) -> Boxed<'static, Result<()>>;
+    fn lost_answers(&self, lost: bool) -> Boxed<'static, Result<()>>;
+    fn slow_answers(&self, slow: bool) -> Boxed<'static, Result<()>>;
+    fn session_loss(&self, group: Name) -> Boxed<'static, Result<()>>;
+    fn deleted_records(&self, partition: TopicPartition, range: Range<u64>) -> Boxed<'static, Result<()>>;
+    fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
+}
+
+/// The first of `needs` that `setup` does not have.
+pub(crate) fn missing<T>(setup: &Setup<T>, needs: &[Hook]) -> Option<Hook> {
+    needs.iter().copied().find(|hook| match hook {
+        Hook::Outage => setup.outage.is_none(),
+        Hook::LostAnswers => setup.lost_answers.is_none(),
+        Hook::SlowAnswers => setup.slow_answers.is_none(),
+        Hook::SessionLoss => setup.session_loss.is_none(),
+        Hook::DeletedRecords => setup.deleted_records.is_none(),
+        Hook::Reopen => setup.reopen.is_none(),
+    })
+}
+
+/// Sees a backend of type `T` as the trait `B`.
+pub(crate) type Erase<T, B> = fn(Arc<T>) -> Arc<B>;
+
+pub(crate) struct Opened<T, B: ?Sized> {
+    pub(crate) backend: Arc<T>,
+    pub(crate) setup: Arc<Setup<T>>,
+    pub(crate) erase: Erase<T, B>,
+}
+
+fn call<T, A, R: 'static>(hook: Option<&Doing<T, A, R>>, which: Hook, t: Arc<T>, a: A) -> Boxed<'static, Result<R>> {
+    match hook {
+        Some(hook) => hook(t, a),
+        None => Box::pin(async move { Err(Error::new(ErrorKind::Unsupported, format!("call the hook {which}"))) }),
+    }
+}
+
+impl<T: Send + Sync + 'static, B: ?Sized + 'static> Live<B> for Opened<T, B> {
+    fn backend(&self) -> Arc<B> {
+        (self.erase)(Arc::clone(&self.backend))
+    }
+
+    fn outage(&self, down: bool) -> Boxed<'static, Result<()>> {
+        call(self.setup.outage.as_ref(), Hook::Outage, Arc::clone(&self.backend), down)
+    }
+
+    fn lost_answers(&self, lost: bool) -> Boxed<'static, Result<()>> {
+        call(self.setup.lost_answers.as_ref(), Hook::LostAnswers, Arc::clone(&self.backend), lost)
+    }
+
+    fn slow_answers(&self, slow: bool) -> Boxed<'static, Result<()>> {
+        call(self.setup.slow_answers.as_ref(), Hook::SlowAnswers, Arc::clone(&self.backend), slow)
+    }
+
+    fn session_loss(&self, group: Name) -> Boxed<'static, Result<()>> {
+        call(self.setup.session_loss.as_ref(), Hook::SessionLoss, Arc::clone(&self.backend), group)
+    }
+
+    fn deleted_records(&self, partition: TopicPartition, range: Range<u64>) -> Boxed<'static, Result<()>> {
+        let hook = self.setup.deleted_records.as_ref();
+        call(hook, Hook::DeletedRecords, Arc::clone(&self.backend), (partition, range))
+    }
+
+    fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>> {
+        let Self { backend, setup, erase } = *self;
+        Box::pin(async move {
+            let backend = Arc::new(call(setup.reopen.as_ref(), Hook::Reopen, backend, ()).await?);
+            Ok(Box::new(Opened { backend, setup, erase }) as Box<dyn Live<B>>)
+        })
+    }
+}

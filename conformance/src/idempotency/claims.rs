@@ -1,0 +1,219 @@
+//! I1: one holder per scope and event. I6: what a grant tells.
+
+use std::collections::HashSet;
+
+use tidings_core::{Claim, EventRef, History, IdempotencyStore};
+
+use super::rig::{Is, Rig, events};
+use crate::case::{Case, Checked, cases, holds, same};
+use crate::cx::poll_times;
+
+pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
+    i1_an_event_is_granted_to_one_holder,
+    i1_twins_within_one_call_are_granted_once,
+    i1_a_claim_is_not_granted_again_to_its_own_holder,
+    i1_many_holders_at_once_are_granted_one_claim,
+    i1_scopes_are_apart,
+    i1_each_event_of_a_call_has_its_own_answer,
+    i1_no_event_has_no_answer,
+    i1_thousands_of_events_in_one_call,
+    i1_a_released_claim_can_be_taken_at_once,
+    i1_releasing_what_another_has_leaves_it,
+    i1_a_type_does_not_tell_events_apart,
+    i1_holders_have_ids_of_their_own,
+    i1_a_dropped_claim_is_whole_or_absent,
+    i6_a_first_grant_has_no_history,
+    i6_released_attempts_are_counted,
+    i6_attempts_are_the_events_own,
+    i6_a_release_counts_as_no_death,
+    i6_a_finished_event_takes_its_history_along,
+];
+
+async fn i1_an_event_is_granted_to_one_holder(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
+    rig.claims("an event that another has", &other, &event, &[Is::Held]).await?;
+    rig.complete(&one, &event).await?;
+    rig.claims("an event that is done", &other, &event, &[Is::Done]).await
+}
+
+async fn i1_twins_within_one_call_are_granted_once(rig: &Rig) -> Checked {
+    let holder = rig.holder(&rig.fresh("scope")).await?;
+    let [a, b] = [events(1).remove(0), events(1).remove(0)];
+    let twins = [a.clone(), b.clone(), a.clone(), a, b];
+    let expected = [Is::Granted, Is::Granted, Is::Held, Is::Held, Is::Held];
+    rig.claims("twins", &holder, &twins, &expected).await
+}
+
+async fn i1_a_claim_is_not_granted_again_to_its_own_holder(rig: &Rig) -> Checked {
+    let holder = rig.holder(&rig.fresh("scope")).await?;
+    let event = events(1);
+    rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
+    rig.claims("an event that the holder has by an earlier claim", &holder, &event, &[Is::Held]).await
+}
+
+async fn i1_many_holders_at_once_are_granted_one_claim(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let asked = events(20);
+    let mut claiming = tokio::task::JoinSet::new();
+    for turn in 0..16 {
+        let (store, holder, mut asked) = (rig.store()?, rig.holder(&scope).await?, asked.clone());
+        // Each in another order, so that stores that lock rows meet each other.
+        asked.rotate_left(turn % 20);
+        claiming.spawn(async move {
+            let claims = store.claim(&holder, &asked).await;
+            claims.map(|claims| asked.into_iter().zip(claims).collect::<Vec<_>>())
+        });
+    }
+    let mut granted: Vec<EventRef> = Vec::new();
+    for answer in rig.within("all claims", claiming.join_all()).await? {
+        let of_one = answer?;
+        granted.extend(of_one.into_iter().filter(|(_, c)| matches!(c, Claim::Granted(_))).map(|(e, _)| e));
+    }
+    let unique: HashSet<_> = granted.iter().map(|e| e.id).collect();
+    same("grants and events granted", (20, 20), (granted.len(), unique.len()))
+}
+
+async fn i1_scopes_are_apart(rig: &Rig) -> Checked {
+    let event = events(1);
+    let one = rig.holder(&rig.fresh("scope")).await?;
+    let other = rig.holder(&rig.fresh("scope")).await?;
+    rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
+    rig.claims("the same event in another scope", &other, &event, &[Is::Granted]).await?;
+    rig.complete(&one, &event).await?;
+    rig.claims("what is done in another scope only", &other, &event, &[Is::Held]).await
+}
+
+async fn i1_each_event_of_a_call_has_its_own_answer(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let all = events(4);
+    rig.claims("two of them", &one, &all[..2], &[Is::Granted; 2]).await?;
+    rig.complete(&one, &all[..1]).await?;
+    rig.claims("done, held, new, new", &other, &all, &[Is::Done, Is::Held, Is::Granted, Is::Granted]).await
+}
+
+async fn i1_no_event_has_no_answer(rig: &Rig) -> Checked {
+    let holder = rig.holder(&rig.fresh("scope")).await?;
+    rig.claims("no event", &holder, &[], &[]).await?;
+    rig.complete(&holder, &[]).await?;
+    rig.release(&holder, &[], 0).await
+}
+
+async fn i1_thousands_of_events_in_one_call(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let all = events(3_000);
+    rig.claims("new events", &one, &all, &vec![Is::Granted; 3_000]).await?;
+    rig.complete(&one, &all).await?;
+    rig.claims("done events", &other, &all, &vec![Is::Done; 3_000]).await
+}
+
+async fn i1_a_released_claim_can_be_taken_at_once(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let all = events(3);
+    rig.claims("new events", &one, &all, &[Is::Granted; 3]).await?;
+    rig.release(&one, &all[..2], 0).await?;
+    let expected = [Is::Granted, Is::Granted, Is::Held];
+    rig.claims("two released, one not", &other, &all, &expected).await
+}
+
+async fn i1_releasing_what_another_has_leaves_it(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other, third) = (rig.holder(&scope).await?, rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
+    rig.release(&other, &event, 5).await?;
+    rig.claims("a claim that another tried to release", &third, &event, &[Is::Held]).await?;
+    rig.release(&one, &event, 1).await?;
+    // The attempts of the one who had it, and none of the other's.
+    rig.grants(&third, &event, History::new(0, 1)).await
+}
+
+async fn i1_a_type_does_not_tell_events_apart(rig: &Rig) -> Checked {
+    let holder = rig.holder(&rig.fresh("scope")).await?;
+    let one = events(1).remove(0);
+    let renamed = EventRef::new(one.id, "another.type");
+    rig.claims("one id, two types", &holder, &[one, renamed], &[Is::Granted, Is::Held]).await
+}
+
+async fn i1_holders_have_ids_of_their_own(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let ids = [rig.holder(&scope).await?.id, rig.holder(&scope).await?.id, rig.holder(&scope).await?.id];
+    holds(ids.iter().collect::<HashSet<_>>().len() == 3, "three ids", ids)
+}
+
+async fn i1_a_dropped_claim_is_whole_or_absent(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    for times in 0..6 {
+        let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+        let event = events(1);
+        let store = rig.store()?;
+        drop(poll_times(times, store.claim(&one, &event)).await);
+        // What the dropped call may have claimed ends with its holder, and blocks nobody for longer.
+        rig.retire(&one).await?;
+        let taken = rig.eventually("the event", || async {
+            let claims = rig.claim(&other, &event).await?;
+            Ok(claims.into_iter().find(|claim| matches!(claim, Claim::Granted(_))))
+        });
+        holds(matches!(taken.await?, Claim::Granted(_)), "a grant", times)?;
+    }
+    Ok(())
+}
+
+async fn i6_a_first_grant_has_no_history(rig: &Rig) -> Checked {
+    let holder = rig.holder(&rig.fresh("scope")).await?;
+    rig.grants(&holder, &events(3), History::default()).await
+}
+
+async fn i6_released_attempts_are_counted(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.grants(&one, &event, History::default()).await?;
+    rig.release(&one, &event, 2).await?;
+    rig.grants(&other, &event, History::new(0, 2)).await?;
+    rig.release(&other, &event, 3).await?;
+    rig.grants(&one, &event, History::new(0, 5)).await?;
+    rig.release(&one, &event, 0).await?;
+    rig.grants(&other, &event, History::new(0, 5)).await
+}
+
+async fn i6_attempts_are_the_events_own(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let holder = rig.holder(&scope).await?;
+    let [one, other] = [events(1), events(1)];
+    rig.grants(&holder, &one, History::default()).await?;
+    rig.release(&holder, &one, 4).await?;
+    rig.grants(&holder, &other, History::default()).await?;
+    let elsewhere = rig.holder(&rig.fresh("scope")).await?;
+    rig.grants(&elsewhere, &one, History::default()).await
+}
+
+async fn i6_a_release_counts_as_no_death(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    for _ in 0..3 {
+        rig.grants(&one, &event, History::default()).await?;
+        rig.release(&one, &event, 0).await?;
+    }
+    rig.grants(&other, &event, History::default()).await
+}
+
+async fn i6_a_finished_event_takes_its_history_along(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let holder = rig.holder(&scope).await?;
+    let event = events(1);
+    rig.grants(&holder, &event, History::default()).await?;
+    rig.release(&holder, &event, 3).await?;
+    rig.grants(&holder, &event, History::new(0, 3)).await?;
+    rig.complete(&holder, &event).await?;
+    let purged = rig.purge_all(&scope).await?;
+    same("events purged", 1, purged)?;
+    // Purged is forgotten: the event is as new.
+    rig.grants(&holder, &event, History::default()).await
+}

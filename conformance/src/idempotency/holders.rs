@@ -1,0 +1,192 @@
+//! I3: claims live as long as their holder. I6: deaths are counted.
+
+use tidings_core::{ErrorKind, History, IdempotencyStore};
+use tokio::time::sleep;
+
+use super::rig::{Is, Rig, events};
+use crate::case::{Case, Checked, cases, granted, refused, same};
+
+pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
+    i3_a_claim_lives_as_long_as_its_holder,
+    i3_a_renewed_holder_keeps_its_claims,
+    i3_a_claim_of_a_dead_holder_can_be_taken,
+    i3_completing_what_was_taken_over_is_fenced,
+    i3_a_dead_holder_can_neither_renew_nor_claim,
+    i3_a_death_is_its_holders_alone,
+    i3_retiring_releases_at_once,
+    i3_a_retired_holder_is_over,
+    i3_held_says_how_long_at_most,
+    i3_releasing_what_was_taken_over_leaves_it,
+    i6_deaths_are_counted,
+    i6_deaths_and_attempts_add_up,
+    i6_retiring_counts_as_no_death,
+];
+
+async fn i3_a_claim_lives_as_long_as_its_holder(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
+    // Longer than others live in this suite: a claim has no time of its own.
+    rig.outlive().await;
+    rig.claims("a claim of a living holder", &other, &event, &[Is::Held]).await?;
+    rig.complete(&one, &event).await
+}
+
+async fn i3_a_renewed_holder_keeps_its_claims(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let holder = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let other = rig.holder(&scope).await?;
+    let event = events(1);
+    rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
+    for _ in 0..8 {
+        sleep(rig.pace.lifetime / 3).await;
+        granted("renew in time", rig.renew(&holder).await?)?;
+    }
+    rig.claims("a claim of a renewed holder", &other, &event, &[Is::Held]).await?;
+    rig.complete(&holder, &event).await
+}
+
+async fn i3_a_claim_of_a_dead_holder_can_be_taken(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let other = rig.holder(&scope).await?;
+    let all = events(3);
+    rig.claims("new events", &dying, &all, &[Is::Granted; 3]).await?;
+    rig.complete(&dying, &all[..1]).await?;
+    rig.outlive().await;
+    let expected = [Is::Done, Is::Granted, Is::Granted];
+    rig.claims("events of a dead holder", &other, &all, &expected).await?;
+    rig.complete(&other, &all[1..]).await
+}
+
+async fn i3_completing_what_was_taken_over_is_fenced(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let other = rig.holder(&scope).await?;
+    let event = events(1);
+    rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
+    rig.outlive().await;
+    rig.claims("an event of a dead holder", &other, &event, &[Is::Granted]).await?;
+    let late = rig.complete_one(&dying, &event[0]).await?;
+    refused("the old holder's complete", &[ErrorKind::Fenced], late)?;
+    // It did not count: the event is the new holder's, and not done.
+    let third = rig.holder(&scope).await?;
+    rig.claims("the event", &third, &event, &[Is::Held]).await?;
+    rig.complete(&other, &event).await?;
+    rig.claims("the event", &third, &event, &[Is::Done]).await
+}
+
+async fn i3_a_dead_holder_can_neither_renew_nor_claim(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    rig.claims("a new event", &dying, &events(1), &[Is::Granted]).await?;
+    rig.outlive().await;
+    refused("renewing a dead holder", &[ErrorKind::Fenced], rig.renew(&dying).await?)?;
+    refused("a claim of a dead holder", &[ErrorKind::Fenced], rig.try_claim(&dying, &events(1)).await?)
+}
+
+async fn i3_a_death_is_its_holders_alone(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let (living, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let [dead, alive] = [events(1), events(1)];
+    rig.claims("a new event", &dying, &dead, &[Is::Granted]).await?;
+    rig.claims("another new event", &living, &alive, &[Is::Granted]).await?;
+    rig.outlive().await;
+    let both = [dead[0].clone(), alive[0].clone()];
+    rig.claims("the dead holder's and the living one's", &other, &both, &[Is::Granted, Is::Held]).await
+}
+
+async fn i3_retiring_releases_at_once(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let all = events(3);
+    rig.claims("new events", &one, &all, &[Is::Granted; 3]).await?;
+    rig.complete(&one, &all[..1]).await?;
+    rig.retire(&one).await?;
+    rig.claims("events of a retired holder", &other, &all, &[Is::Done, Is::Granted, Is::Granted]).await
+}
+
+async fn i3_a_retired_holder_is_over(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
+    rig.retire(&one).await?;
+    refused("a claim of a retired holder", &[ErrorKind::Fenced], rig.try_claim(&one, &events(1)).await?)?;
+    refused("renewing a retired holder", &[ErrorKind::Fenced], rig.renew(&one).await?)?;
+    rig.claims("its event", &other, &event, &[Is::Granted]).await?;
+    refused("its complete", &[ErrorKind::Fenced], rig.complete_one(&one, &event[0]).await?)?;
+    // Retiring again, as after an answer that was lost, takes nothing from the one who has it now.
+    rig.retire(&one).await?;
+    rig.complete(&other, &event).await
+}
+
+async fn i3_held_says_how_long_at_most(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let other = rig.holder(&scope).await?;
+    let event = events(1);
+    rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
+    let claims = rig.claim(&other, &event).await?;
+    let [tidings_core::Claim::Held { at_most }] = claims[..] else {
+        return crate::case::broken("Held", format!("{claims:?}"));
+    };
+    crate::case::holds(at_most <= rig.pace.lifetime, "a ttl at most", at_most)?;
+    rig.note(format!("wait for {at_most:?}, as it says"));
+    sleep(at_most + rig.pace.lifetime / 20).await;
+    rig.claims("the event after as long as it said", &other, &event, &[Is::Granted]).await
+}
+
+async fn i3_releasing_what_was_taken_over_leaves_it(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let (other, third) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
+    rig.outlive().await;
+    rig.claims("an event of a dead holder", &other, &event, &[Is::Granted]).await?;
+    let store = rig.store()?;
+    let late = [tidings_core::Release::new(event[0].id, 9)];
+    // Refused or ignored, but without effect.
+    if let Err(error) = rig.within("release", store.release(&dying, &late)).await? {
+        same("the kind of refusal", ErrorKind::Fenced, error.kind())?;
+    }
+    rig.claims("the event", &third, &event, &[Is::Held]).await
+}
+
+async fn i6_deaths_are_counted(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let event = events(1);
+    for deaths in 0..3 {
+        let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+        rig.grants(&dying, &event, History::new(deaths, 0)).await?;
+        rig.outlive().await;
+    }
+    let last = rig.holder(&scope).await?;
+    rig.grants(&last, &event, History::new(3, 0)).await
+}
+
+async fn i6_deaths_and_attempts_add_up(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let event = events(1);
+    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    rig.grants(&dying, &event, History::default()).await?;
+    rig.release(&dying, &event, 2).await?;
+    rig.grants(&dying, &event, History::new(0, 2)).await?;
+    rig.outlive().await;
+    let next = rig.holder(&scope).await?;
+    rig.grants(&next, &event, History::new(1, 2)).await?;
+    rig.release(&next, &event, 1).await?;
+    rig.grants(&next, &event, History::new(1, 3)).await
+}
+
+async fn i6_retiring_counts_as_no_death(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.grants(&one, &event, History::default()).await?;
+    rig.retire(&one).await?;
+    rig.grants(&other, &event, History::default()).await
+}

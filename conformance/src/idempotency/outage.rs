@@ -1,0 +1,52 @@
+//! I5: a store that can't answer says so, and never `Done`, never `Granted`.
+
+use tidings_core::IdempotencyStore;
+
+use super::rig::{Is, Rig, events};
+use crate::case::{Case, Checked, broken, cases};
+
+pub(super) const CASES: &[Case<dyn IdempotencyStore>] =
+    cases![i5_a_store_that_is_down_says_so[Outage], i5_an_outage_forgets_nothing[Outage],];
+
+/// `answer` is an error that can be retried.
+fn is_retryable<T: std::fmt::Debug>(what: &str, answer: tidings_core::Result<T>) -> Checked {
+    match answer {
+        Err(error) if error.is_retryable() => Ok(()),
+        Err(error) => broken(format!("{what}: a retryable error"), format!("{} ({})", error.report(), error.kind())),
+        Ok(answer) => broken(format!("{what}: a retryable error"), format!("Ok({answer:?})")),
+    }
+}
+
+async fn i5_a_store_that_is_down_says_so(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (holder, store, event) = (rig.holder(&scope).await?, rig.store()?, events(1));
+    rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
+    rig.outage(true).await?;
+    let checked = async {
+        is_retryable("claim", rig.try_claim(&holder, &events(1)).await?)?;
+        is_retryable("complete", rig.complete_one(&holder, &event[0]).await?)?;
+        is_retryable("renew", rig.renew(&holder).await?)?;
+        is_retryable("purge", rig.within("purge", store.purge(&scope, tidings_core::Timestamp::now())).await?)?;
+        let another = store.holder(&scope, super::rig::LONG);
+        is_retryable("holder", rig.within("holder", another).await?)
+    }
+    .await;
+    rig.outage(false).await?;
+    checked
+}
+
+async fn i5_an_outage_forgets_nothing(rig: &Rig) -> Checked {
+    let scope = rig.fresh("scope");
+    let (holder, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let all = events(2);
+    rig.claims("new events", &holder, &all, &[Is::Granted; 2]).await?;
+    rig.complete(&holder, &all[..1]).await?;
+    rig.outage(true).await?;
+    drop(rig.try_claim(&other, &all).await?);
+    rig.outage(false).await?;
+    rig.eventually("an answer after the outage", || async {
+        Ok(rig.try_claim(&other, &events(1)).await?.ok().map(drop))
+    })
+    .await?;
+    rig.claims("done and held, as before", &other, &all, &[Is::Done, Is::Held]).await
+}

@@ -1,0 +1,232 @@
+//! Runs cases: each on a thread and a runtime of its own, with a deadline.
+
+use std::env;
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use tidings_core::{ErrorKind, Guarantees, Result};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::case::{Broken, Case, Checked, broken};
+use crate::cx::{Cx, History};
+use crate::hooks::{Erase, Opened, missing};
+use crate::setup::{Clock, Setup};
+
+/// The environment variable that makes a failure of a backend's absence, where it is `1`.
+pub const REQUIRE_BROKERS: &str = "REQUIRE_BROKERS";
+
+/// What came of a case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The promise was kept.
+    Passed,
+    /// It could not be told, and why.
+    Ignored(String),
+    /// It was broken: the clause, what was expected, what came, and the history.
+    Failed(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("passed"),
+            Self::Ignored(why) => write!(f, "ignored, {why}"),
+            Self::Failed(why) => write!(f, "failed\n{why}"),
+        }
+    }
+}
+
+/// Several suites in one test program.
+///
+/// ```no_run
+/// # use std::process::ExitCode;
+/// # use std::sync::Arc;
+/// # use tidings_core::{Error, ErrorKind, IdempotencyStore, Transport, Result};
+/// # async fn open() -> Result<Arc<dyn Transport>> { Err(Error::new(ErrorKind::Unavailable, "open")) }
+/// use tidings_conformance::{Setup, Suites};
+///
+/// fn main() -> ExitCode {
+///     Suites::new()
+///         .with_transport(Setup::new("mine", || async { open().await }))
+///         .with_transport(Setup::new("mine, two brokers", || async { open().await }))
+///         .run()
+/// }
+/// ```
+#[derive(Default)]
+pub struct Suites {
+    trials: Vec<Trial>,
+}
+
+impl fmt::Debug for Suites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suites").field("cases", &self.trials.len()).finish()
+    }
+}
+
+impl Suites {
+    /// No suite yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn add(mut self, trials: Vec<Trial>) -> Self {
+        self.trials.extend(trials);
+        self
+    }
+
+    /// Runs all cases by the program's arguments: filters, `--list`, `--include-ignored`.
+    pub fn run(self) -> ExitCode {
+        libtest_mimic::run(&Arguments::from_args(), self.trials).exit_code()
+    }
+}
+
+/// One suite: its cases, and how to see a backend as the trait that they check.
+pub(crate) struct Suite<T, B: ?Sized + 'static> {
+    pub(crate) setup: Arc<Setup<T>>,
+    pub(crate) erase: Erase<T, B>,
+    pub(crate) guarantees: fn(&B) -> Guarantees,
+    pub(crate) cases: Vec<&'static Case<B>>,
+}
+
+fn runtime(clock: Clock) -> std::io::Result<Runtime> {
+    match clock {
+        Clock::Paused => Builder::new_current_thread().enable_all().start_paused(true).build(),
+        Clock::Real => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+    }
+}
+
+impl<T: Send + Sync + 'static, B: ?Sized + 'static> Suite<T, B> {
+    /// The backend's guarantees: it is opened once for that.
+    fn probe(&self) -> Result<Guarantees, Broken> {
+        let (setup, erase, guarantees) = (Arc::clone(&self.setup), self.erase, self.guarantees);
+        let opened = on_a_thread(self.setup.pace, History::default(), move |_| async move {
+            let backend = (setup.open)().await.map_err(|error| match error.kind() {
+                ErrorKind::Unavailable => Broken::Ignored(error.report()),
+                _ => Broken::Failed(format!("expected: the backend opens\n    came: {}", error.report())),
+            })?;
+            Ok(guarantees(&*erase(Arc::new(backend))))
+        });
+        match opened {
+            Err(Broken::Ignored(why)) if env::var(REQUIRE_BROKERS).is_ok_and(|v| v == "1") => {
+                Err(Broken::Failed(format!("{REQUIRE_BROKERS}=1, but the backend can't be reached: {why}")))
+            }
+            opened => opened,
+        }
+    }
+
+    /// The cases as named tests.
+    pub(crate) fn trials(self) -> Vec<Trial> {
+        let probed = self.probe();
+        let trial = |case: &'static Case<B>| {
+            let name = format!("{}::{}", self.setup.name, case.name);
+            let (setup, erase, known) = (Arc::clone(&self.setup), self.erase, probed.clone());
+            Trial::ignorable_test(name, move || match judge(&setup, erase, case, known.as_ref()) {
+                Verdict::Passed => Ok(Completion::Completed),
+                Verdict::Ignored(why) => Ok(Completion::ignored_with(why)),
+                Verdict::Failed(why) => Err(why.into()),
+            })
+        };
+        let unknown = self
+            .unknown()
+            .map(|(name, why)| Trial::ignorable_test(format!("{}::{name}", self.setup.name), move || Err(why.into())));
+        self.cases.iter().copied().map(trial).chain(unknown).collect()
+    }
+
+    /// What the setup declares as not kept and no case is called, with what to say to it.
+    fn unknown(&self) -> impl Iterator<Item = (&str, String)> {
+        let names = self.setup.without.iter().map(|(name, _)| name.as_str());
+        let unknown = names.filter(|name| self.cases.iter().all(|case| case.name != *name));
+        unknown.map(|name| (name, format!("the setup declares {name} as not kept, but there is no such case")))
+    }
+
+    /// Runs the case of this name alone.
+    pub(crate) fn check(self, name: &str) -> Verdict {
+        if let Some((_, why)) = self.unknown().next() {
+            return Verdict::Failed(why);
+        }
+        match self.cases.iter().find(|case| case.name == name) {
+            Some(case) => judge(&self.setup, self.erase, case, self.probe().as_ref()),
+            None => Verdict::Failed(format!("there is no case {name}")),
+        }
+    }
+}
+
+/// Whether the arguments ask for what is ignored by default, too.
+fn include_ignored() -> bool {
+    env::args().any(|arg| arg == "--include-ignored" || arg == "--ignored")
+}
+
+fn judge<T: Send + Sync + 'static, B: ?Sized + 'static>(
+    setup: &Arc<Setup<T>>,
+    erase: Erase<T, B>,
+    case: &'static Case<B>,
+    known: Result<&Guarantees, &Broken>,
+) -> Verdict {
+    let guarantees = match known {
+        Ok(guarantees) => guarantees,
+        Err(Broken::Ignored(why)) => return Verdict::Ignored(why.clone()),
+        Err(Broken::Failed(why)) => return Verdict::Failed(why.clone()),
+    };
+    let Some(clause) = case.clause() else { return Verdict::Failed(format!("{} names no clause", case.name)) };
+    if let Some(why) = guarantees.why_not(clause).filter(|_| !include_ignored()) {
+        return Verdict::Ignored(format!("{clause} is disclaimed: {why}"));
+    }
+    let declared = setup.without.iter().find(|(name, _)| name == case.name);
+    if let Some((_, why)) = declared.filter(|_| !include_ignored()) {
+        return Verdict::Ignored(why.clone());
+    }
+    if let Some(hook) = missing(setup, case.needs) {
+        return Verdict::Ignored(format!("the setup has no hook {hook}"));
+    }
+    let history = History::default();
+    let (opening, pace) = (Arc::clone(setup), setup.pace);
+    let checked = on_a_thread(pace, history.clone(), move |history| async move {
+        let backend = Arc::new((opening.open)().await?);
+        let cx = Cx::new(Box::new(Opened { backend, setup: opening, erase }), history, pace);
+        (case.run)(&cx).await
+    });
+    match checked {
+        Ok(()) => Verdict::Passed,
+        Err(Broken::Ignored(why)) => Verdict::Ignored(why),
+        Err(Broken::Failed(why)) => {
+            let steps = history.text();
+            Verdict::Failed(format!("  {clause}: {}\n{why}\n  history:\n{steps}", clause.text()))
+        }
+    }
+}
+
+/// Runs a future on a thread and a runtime of its own, so that even one that never yields is given up in time.
+fn on_a_thread<R, Fut>(
+    pace: crate::setup::Pace,
+    history: History,
+    start: impl FnOnce(History) -> Fut + Send + 'static,
+) -> Checked<R>
+where
+    R: Send + 'static,
+    Fut: Future<Output = Checked<R>>,
+{
+    let (answer, answered) = mpsc::channel();
+    let run = move || {
+        let checked = match runtime(pace.clock) {
+            Ok(runtime) => {
+                let checked = runtime.block_on(start(history));
+                runtime.shutdown_background();
+                checked
+            }
+            Err(error) => broken("a runtime", error),
+        };
+        // Nobody listens any more when the deadline has passed.
+        drop(answer.send(checked));
+    };
+    if let Err(error) = thread::Builder::new().name("conformance case".into()).spawn(run) {
+        return broken("a thread", error);
+    }
+    answered.recv_timeout(pace.case_limit).unwrap_or_else(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => broken(format!("an end within {:?} of real time", pace.case_limit), "none"),
+        mpsc::RecvTimeoutError::Disconnected => broken("no panic", "a panic, printed above"),
+    })
+}

@@ -1,0 +1,185 @@
+//! A1, topics: admin verbs do what they say, name what is missing, and lose nothing unasked.
+
+use std::time::Duration;
+
+use tidings_core::{Cleanup, ErrorKind, Name, Record, Topic, TopicPartition, Transport};
+
+use super::rig::{Rig, partitions, same_records};
+use crate::case::{Case, Checked, broken, cases, granted, holds, only, refused, same};
+
+pub(super) const CASES: &[Case<dyn Transport>] = cases![
+    a1_a_topic_is_created_as_asked,
+    a1_creating_a_topic_twice_is_told_and_changes_nothing,
+    a1_each_topic_has_its_own_answer,
+    a1_a_topic_of_no_partition_is_invalid,
+    a1_describing_a_missing_topic_names_it,
+    a1_a_description_tells_the_log,
+    a1_topics_are_listed_in_order,
+    a1_a_deleted_topic_is_gone,
+    a1_deleting_a_missing_topic_is_told,
+    a1_a_topic_grows_and_keeps_its_records,
+    a1_growing_a_topic_with_keys_needs_to_be_allowed,
+    a1_a_topic_does_not_shrink,
+    a1_growing_a_missing_topic_is_told,
+    a1_a_healthy_broker_says_so,
+    a1_an_outage_is_seen_by_health[Outage],
+];
+
+async fn a1_a_topic_is_created_as_asked(rig: &Rig) -> Checked {
+    let name = rig.fresh("topic");
+    let topic = Topic::new(&name)
+        .with_partitions(5)
+        .with_retention(Duration::from_secs(86_400))
+        .with_cleanup(Cleanup::Delete)
+        .with_max_record_bytes(100_000);
+    rig.create(topic).await?;
+    let described = describe(rig, &name).await?;
+    same("its name", &name, &described.name)?;
+    same("its partitions", (0..5).collect::<Vec<u32>>(), described.partitions.iter().map(|p| p.partition).collect())
+}
+
+async fn describe(rig: &Rig, topic: &Name) -> Checked<tidings_core::TopicDescription> {
+    let admin = rig.admin().await?;
+    let answers = rig.within("a description", admin.describe_topics(std::slice::from_ref(topic))).await??;
+    granted("describe", only("describe", answers)?)
+}
+
+async fn a1_creating_a_topic_twice_is_told_and_changes_nothing(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let admin = rig.admin().await?;
+    let again = [Topic::new(&topic).with_partitions(5)];
+    let answers = rig.within("create", admin.create_topics(&again)).await??;
+    refused("a topic that is there", &[ErrorKind::AlreadyExists], only("create", answers)?)?;
+    same("partitions", 2, describe(rig, &topic).await?.partitions.len())
+}
+
+async fn a1_each_topic_has_its_own_answer(rig: &Rig) -> Checked {
+    let there = rig.topic(1).await?;
+    let admin = rig.admin().await?;
+    let (one, two) = (rig.fresh("topic"), rig.fresh("topic"));
+    let asked = [Topic::new(&one), Topic::new(&there), Topic::new(&two)];
+    let answers = rig.within("create", admin.create_topics(&asked)).await??;
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(tidings_core::Error::kind)).collect();
+    same("answers to create", vec![None, Some(ErrorKind::AlreadyExists), None], kinds)?;
+    rig.described(&one, 1).await?;
+    rig.described(&two, 1).await?;
+    let asked = [one, rig.fresh("missing"), two];
+    let answers = rig.within("describe", admin.describe_topics(&asked)).await??;
+    let names: Vec<_> = answers.into_iter().map(|a| a.map(|t| t.name).map_err(|e| e.kind())).collect();
+    let [one, _, two] = asked;
+    same("answers to describe", vec![Ok(one), Err(ErrorKind::NotFound), Ok(two)], names)
+}
+
+async fn a1_a_topic_of_no_partition_is_invalid(rig: &Rig) -> Checked {
+    let admin = rig.admin().await?;
+    let asked = [Topic::new(rig.fresh("topic")).with_partitions(0)];
+    let answers = rig.within("create", admin.create_topics(&asked)).await??;
+    refused("a topic of no partition", &[ErrorKind::Invalid], only("create", answers)?)
+}
+
+async fn a1_describing_a_missing_topic_names_it(rig: &Rig) -> Checked {
+    let admin = rig.admin().await?;
+    let missing = rig.fresh("missing");
+    let answers = rig.within("describe", admin.describe_topics(std::slice::from_ref(&missing))).await??;
+    match only("describe", answers)? {
+        Ok(found) => broken("no such topic", format!("{found:?}")),
+        Err(error) => {
+            let named = error.report().contains(missing.as_str());
+            holds(named, &format!("an error that names {missing}"), error.report())?;
+            same("its kind", ErrorKind::NotFound, error.kind())
+        }
+    }
+}
+
+async fn a1_a_description_tells_the_log(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    rig.fill(&topic, 0, 0, 7).await?;
+    let described = describe(rig, &topic).await?;
+    let ends = described.partitions.iter().map(|p| (p.partition, p.start, p.end)).collect();
+    same("partition, oldest offset, next offset", vec![(0, 0, 7), (1, 0, 0)], ends)
+}
+
+async fn a1_topics_are_listed_in_order(rig: &Rig) -> Checked {
+    let mut mine = vec![rig.topic(1).await?, rig.topic(1).await?, rig.topic(1).await?];
+    mine.sort();
+    let admin = rig.admin().await?;
+    let listed = rig.within("list", admin.list_topics()).await??;
+    holds(listed.is_sorted(), "a sorted list", &listed)?;
+    same("my topics in it", mine.clone(), listed.into_iter().filter(|t| mine.contains(t)).collect())
+}
+
+async fn a1_a_deleted_topic_is_gone(rig: &Rig) -> Checked {
+    let (topic, other) = (rig.topic(1).await?, rig.topic(1).await?);
+    rig.fill(&topic, 0, 0, 3).await?;
+    let admin = rig.admin().await?;
+    let answers = rig.within("delete", admin.delete_topics(std::slice::from_ref(&topic))).await??;
+    granted("delete", only("delete", answers)?)?;
+    rig.eventually("the topic is gone", || async {
+        let mut answers = admin.describe_topics(std::slice::from_ref(&topic)).await?;
+        Ok(answers.pop().filter(|a| a.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound)).map(drop))
+    })
+    .await?;
+    let listed = rig.within("list", admin.list_topics()).await??;
+    holds(!listed.contains(&topic) && listed.contains(&other), "only the other topic is left", listed)
+}
+
+async fn a1_deleting_a_missing_topic_is_told(rig: &Rig) -> Checked {
+    let admin = rig.admin().await?;
+    let answers = rig.within("delete", admin.delete_topics(&[rig.fresh("missing")])).await??;
+    refused("deleting a missing topic", &[ErrorKind::NotFound], only("delete", answers)?)
+}
+
+async fn a1_a_topic_grows_and_keeps_its_records(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let records = rig.fill(&topic, 1, 0, 5).await?;
+    let admin = rig.admin().await?;
+    rig.within("grow", admin.grow(&topic, 4, true)).await??;
+    rig.described(&topic, 4).await?;
+    let fleet = rig.read_all(&topic, 4, 5).await?;
+    same_records("records of before", 0, &records, fleet[0].of(&partitions(&topic, 2)[1]))
+}
+
+async fn a1_growing_a_topic_with_keys_needs_to_be_allowed(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    rig.publish(vec![Record::new(&topic, "v").with_key("k")]).await?;
+    let admin = rig.admin().await?;
+    let refusal = rig.within("grow", admin.grow(&topic, 4, false)).await?;
+    refused("growing a topic with keys", &[ErrorKind::Conflict], refusal)?;
+    same("partitions", 2, describe(rig, &topic).await?.partitions.len())?;
+    rig.within("grow", admin.grow(&topic, 4, true)).await??;
+    rig.described(&topic, 4).await
+}
+
+async fn a1_a_topic_does_not_shrink(rig: &Rig) -> Checked {
+    let topic = rig.topic(3).await?;
+    let admin = rig.admin().await?;
+    let refusal = rig.within("grow", admin.grow(&topic, 2, true)).await?;
+    refused("fewer partitions", &[ErrorKind::Invalid], refusal)?;
+    same("partitions", 3, describe(rig, &topic).await?.partitions.len())
+}
+
+async fn a1_growing_a_missing_topic_is_told(rig: &Rig) -> Checked {
+    let admin = rig.admin().await?;
+    let refusal = rig.within("grow", admin.grow(&rig.fresh("missing"), 4, true)).await?;
+    refused("growing a missing topic", &[ErrorKind::NotFound], refusal)
+}
+
+async fn a1_a_healthy_broker_says_so(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    rig.publish(vec![Record::new(&topic, "v").with_partition(TopicPartition::new(&topic, 0).partition)]).await?;
+    let admin = rig.admin().await?;
+    let health = rig.within("health", admin.health()).await??;
+    holds(health.is_healthy() && !health.brokers.is_empty(), "a broker that answers, and no problem", health)
+}
+
+async fn a1_an_outage_is_seen_by_health(rig: &Rig) -> Checked {
+    let admin = rig.admin().await?;
+    rig.within("health", admin.health()).await??;
+    rig.outage(true).await?;
+    let health = rig.within("health", admin.health()).await;
+    rig.outage(false).await?;
+    match health? {
+        Ok(health) => holds(!health.is_healthy(), "a problem", health),
+        Err(error) => same("the kind of error", ErrorKind::Unavailable, error.kind()),
+    }
+}

@@ -1,0 +1,201 @@
+//! C2: records of a partition come only between its `Assigned` and its `release` or `Lost`; epochs grow.
+//!
+//! That no record comes outside an assignment is checked by the member of every case, at each step.
+
+use tidings_core::{Commit, ConsumerOptions, ErrorKind, TopicPartition, Transport};
+
+use super::rig::{Rig, partitions, same_records};
+use crate::case::{Case, Checked, cases, holds, refused, same};
+
+pub(super) const CASES: &[Case<dyn Transport>] = cases![
+    c2_an_assignment_says_where_reading_starts,
+    c2_epochs_grow_from_owner_to_owner,
+    c2_epochs_grow_from_member_to_member_and_back,
+    c2_members_share_the_partitions,
+    c2_more_members_than_partitions,
+    c2_next_is_the_offset_after_the_records,
+    c2_next_counts_gaps[DeletedRecords],
+    c2_a_gap_at_the_end_is_told_without_a_record[DeletedRecords],
+    c2_no_record_comes_after_release,
+    c2_work_in_flight_at_a_rebalance_comes_to_one_owner_or_again,
+    c2_a_lost_session_raises_lost_and_fences[SessionLoss],
+    c2_after_a_lost_session_the_member_may_get_partitions_again[SessionLoss],
+    c2_a_member_that_nobody_answers_raises_lost_by_itself[Outage],
+];
+
+async fn c2_an_assignment_says_where_reading_starts(rig: &Rig) -> Checked {
+    let topic = rig.topic(3).await?;
+    rig.fill(&topic, 1, 0, 5).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.owns(0, &topic, 3).await?;
+    for p in partitions(&topic, 3) {
+        let assignment = fleet[0].assignment(&p)?;
+        same(&format!("the start of {p}"), 0, assignment.start)?;
+        same(&format!("what is committed of {p}"), None, assignment.committed)?;
+        same(&format!("metadata of {p}"), None, assignment.metadata)?;
+        same(&format!("what is missing of {p}"), None, assignment.missing)?;
+    }
+    Ok(())
+}
+
+async fn c2_epochs_grow_from_owner_to_owner(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let mut epochs = Vec::new();
+    for _ in 0..4 {
+        let mut fleet = rig.join(options.clone()).await?;
+        fleet.owns(0, &topic, 1).await?;
+        epochs.push(fleet[0].epoch(&p)?);
+        fleet.close(0).await?;
+    }
+    holds(epochs.is_sorted_by(|a, b| a < b), "epochs that grow with each assignment", epochs)
+}
+
+async fn c2_epochs_grow_from_member_to_member_and_back(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let mut fleet = rig.join(options.clone()).await?;
+    fleet.owns(0, &topic, 2).await?;
+    fleet.add(options).await?;
+    fleet.shared(&topic, 2, &[0, 1]).await?;
+    fleet.close(1).await?;
+    // The members themselves fail where an epoch of a partition does not grow.
+    fleet.owns(0, &topic, 2).await
+}
+
+async fn c2_members_share_the_partitions(rig: &Rig) -> Checked {
+    let topic = rig.topic(6).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let mut fleet = rig.join(options.clone()).await?;
+    for _ in 0..2 {
+        fleet.add(options.clone()).await?;
+    }
+    fleet.shared(&topic, 6, &[0, 1, 2]).await?;
+    for p in 0..6 {
+        rig.fill(&topic, p, 0, 20).await?;
+    }
+    fleet.until("120 records in all", |m| m.iter().map(|m| m.count()).sum::<usize>() >= 120).await?;
+    fleet.rest().await?;
+    same("records in all", 120, (0..3).map(|i| fleet[i].count()).sum())
+}
+
+async fn c2_more_members_than_partitions(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let mut fleet = rig.join(options.clone()).await?;
+    fleet.add(options.clone()).await?;
+    fleet.add(options).await?;
+    rig.fill(&topic, 0, 0, 10).await?;
+    fleet.until("10 records", |m| m.iter().map(|m| m.count()).sum::<usize>() >= 10).await?;
+    fleet.rest().await?;
+    let owners = (0..3).filter(|i| fleet[*i].has(&topic) == 1).count();
+    same("owners of one partition", 1, owners)
+}
+
+async fn c2_next_is_the_offset_after_the_records(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    rig.fill(&topic, 0, 0, 10).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.records(0, 10).await?;
+    same("the offset after ten records", Some(10), fleet[0].owned.get(&p).map(|o| o.position))
+}
+
+async fn c2_next_counts_gaps(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    rig.fill(&topic, 0, 0, 10).await?;
+    rig.delete_records(&p, 3..9).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.until("the position passes a gap", |m| m[0].owned.get(&p).is_some_and(|o| o.position == 10)).await?;
+    same("records around the gap", 4, fleet[0].count())
+}
+
+async fn c2_a_gap_at_the_end_is_told_without_a_record(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    rig.fill(&topic, 0, 0, 10).await?;
+    rig.delete_records(&p, 6..10).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    // A group that can't commit behind the gap would show a lag for ever.
+    fleet.until("the position passes the gap", |m| m[0].owned.get(&p).is_some_and(|o| o.position == 10)).await?;
+    fleet[0].commit(&p, 10).await
+}
+
+async fn c2_no_record_comes_after_release(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_max_batch_records(2);
+    for p in 0..2 {
+        rig.fill(&topic, p, 0, 200).await?;
+    }
+    let mut fleet = rig.join(options.clone()).await?;
+    fleet.records(0, 4).await?;
+    // It releases in the midst of reading: much is buffered, and the member fails if any of it comes.
+    fleet.add(options).await?;
+    fleet.shared(&topic, 2, &[0, 1]).await?;
+    fleet.until("the second member reads its partition", |m| m[1].count() >= 200).await?;
+    fleet.rest().await
+}
+
+async fn c2_work_in_flight_at_a_rebalance_comes_to_one_owner_or_again(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let filled = [rig.fill(&topic, 0, 0, 20).await?, rig.fill(&topic, 1, 0, 20).await?];
+    let mut fleet = rig.join(options.clone()).await?;
+    fleet.records(0, 40).await?;
+    // Half of it is settled when the second member comes.
+    for p in partitions(&topic, 2) {
+        fleet[0].commit(&p, 10).await?;
+    }
+    fleet.add(options).await?;
+    fleet.shared(&topic, 2, &[0, 1]).await?;
+    fleet.records(1, 10).await?;
+    fleet.rest().await?;
+    let moved: Vec<TopicPartition> = fleet[1].owned.keys().cloned().collect();
+    for p in moved {
+        let records = &filled[p.partition as usize];
+        same_records("what was not committed comes again", 10, &records[10..], fleet[1].of(&p))?;
+    }
+    Ok(())
+}
+
+async fn c2_a_lost_session_raises_lost_and_fences(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    rig.fill(&topic, 0, 0, 5).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.records(0, 5).await?;
+    let old = Commit::new(p.clone(), fleet[0].epoch(&p)?, 5);
+    rig.session_loss(&fleet[0].options.group.clone()).await?;
+    fleet.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
+    refused("a commit after Lost", &[ErrorKind::Fenced], fleet[0].try_commit(old).await?)
+}
+
+async fn c2_after_a_lost_session_the_member_may_get_partitions_again(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    let records = rig.fill(&topic, 0, 0, 5).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.records(0, 5).await?;
+    fleet[0].commit(&p, 3).await?;
+    rig.session_loss(&fleet[0].options.group.clone()).await?;
+    fleet.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
+    fleet.records(0, 7).await?;
+    let again = fleet[0].assignment(&p)?;
+    same("where reading starts again", 3, again.start)?;
+    same_records("what comes again", 3, &records[3..], &fleet[0].of(&p)[5..])
+}
+
+async fn c2_a_member_that_nobody_answers_raises_lost_by_itself(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    rig.fill(&topic, 0, 0, 5).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_session_timeout(rig.pace.lifetime);
+    let mut fleet = rig.join(options).await?;
+    fleet.records(0, 5).await?;
+    rig.outage(true).await?;
+    // The broker can't tell it: it must know by its own clock.
+    let told = fleet.until("the loss is told while nobody answers", |m| !m[0].lost.is_empty()).await;
+    rig.outage(false).await?;
+    told
+}

@@ -1,0 +1,140 @@
+//! C6: `next` is cancel-safe: no record and no step is lost by dropping it.
+
+use std::time::Duration;
+
+use tidings_core::{ConsumerOptions, Step, TopicPartition, Transport};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::fleet::Fleet;
+use super::rig::{Rig, partitions, same_records};
+use crate::case::{Case, Checked, broken, cases};
+use crate::cx::poll_times;
+
+pub(super) const CASES: &[Case<dyn Transport>] = cases![
+    c6_dropping_next_loses_no_record,
+    c6_dropping_next_while_records_arrive_loses_none,
+    c6_dropping_next_loses_no_assignment_and_no_revocation,
+    c6_dropping_next_loses_no_loss[SessionLoss],
+    c6_dropping_a_next_that_was_woken_loses_nothing,
+];
+
+/// Drives member `who` by nexts that are dropped after a few polls, until `done`.
+async fn droppily(rig: &Rig, fleet: &mut Fleet<'_>, who: usize, mut done: impl FnMut(&Fleet<'_>) -> bool) -> Checked {
+    let deadline = Instant::now() + rig.pace.patience;
+    fleet[who].pending = None;
+    let mut turn = 0;
+    while !done(fleet) {
+        if Instant::now() > deadline {
+            return broken("all steps, though next is dropped again and again", format!("{:?}", fleet[who]));
+        }
+        turn += 1;
+        let consumer = fleet.consumer(who);
+        // Now and then it gets longer, so that a `next` that fetches by itself can get on between two drops.
+        let stepped = match turn % 8 {
+            0 => timeout(rig.pace.quiet, consumer.next()).await.ok(),
+            few => poll_times(few, consumer.next()).await,
+        };
+        match stepped {
+            Some(step) => {
+                let step: Step = step?;
+                fleet[who].take(step).await?;
+            }
+            None => sleep(Duration::from_millis(1)).await,
+        }
+    }
+    Ok(())
+}
+
+async fn c6_dropping_next_loses_no_record(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let filled = [rig.fill(&topic, 0, 0, 100).await?, rig.fill(&topic, 1, 0, 100).await?];
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_max_batch_records(3);
+    let mut fleet = rig.join(options).await?;
+    droppily(rig, &mut fleet, 0, |fleet| fleet[0].count() >= 200).await?;
+    fleet.rest().await?;
+    for (p, records) in partitions(&topic, 2).iter().zip(&filled) {
+        same_records(&format!("records of {p}"), 0, records, fleet[0].of(p))?;
+    }
+    Ok(())
+}
+
+async fn c6_dropping_next_while_records_arrive_loses_none(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.owns(0, &topic, 1).await?;
+    let mut all = Vec::new();
+    let publisher = rig.publisher().await?;
+    for n in 0..20 {
+        let records: Vec<_> = (n * 2..n * 2 + 2).map(|n| super::rig::numbered(&topic, 0, n)).collect();
+        let consumer = fleet.consumer(0);
+        // The publish and the next that will be dropped go on together, so that records arrive in mid-poll.
+        let (published, step) =
+            tokio::join!(rig.publish_by(&*publisher, records.clone()), poll_times(1 + n % 5, consumer.next()));
+        published?;
+        all.extend(records);
+        if let Some(step) = step {
+            fleet[0].take(step?).await?;
+        }
+    }
+    droppily(rig, &mut fleet, 0, |fleet| fleet[0].count() >= 40).await?;
+    fleet.rest().await?;
+    same_records("all records, once each", 0, &all, fleet[0].of(&p))
+}
+
+async fn c6_dropping_next_loses_no_assignment_and_no_revocation(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let mut fleet = rig.join(options.clone()).await?;
+    droppily(rig, &mut fleet, 0, |fleet| fleet[0].has(&topic) == 2).await?;
+    let transport = rig.transport()?;
+    let other = rig.within("a second member", transport.consumer(options.clone())).await??;
+    let asked = std::sync::Arc::clone(&other);
+    let waiting = tokio::spawn(async move {
+        loop {
+            match asked.next().await {
+                Ok(Step::Assigned(assignments)) if !assignments.is_empty() => return Ok(assignments.len()),
+                Ok(_) => {}
+                Err(error) if error.is_retryable() => sleep(Duration::from_millis(20)).await,
+                Err(error) => return Err(error),
+            }
+        }
+    });
+    droppily(rig, &mut fleet, 0, |fleet| fleet[0].has(&topic) < 2).await?;
+    match rig.within("the second member's partition", waiting).await? {
+        Ok(assigned) => assigned.map(drop)?,
+        Err(error) => return broken("a second member", error),
+    }
+    rig.within("close", other.close()).await?.map_err(Into::into)
+}
+
+async fn c6_dropping_next_loses_no_loss(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.owns(0, &topic, 1).await?;
+    rig.session_loss(&fleet[0].options.group.clone()).await?;
+    droppily(rig, &mut fleet, 0, |fleet| !fleet[0].lost.is_empty()).await
+}
+
+async fn c6_dropping_a_next_that_was_woken_loses_nothing(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.owns(0, &topic, 1).await?;
+    let mut all = Vec::new();
+    for n in 0..5 {
+        let consumer = fleet.consumer(0);
+        let mut pending = consumer.next();
+        if let Some(step) = poll_times(1, pending.as_mut()).await {
+            fleet[0].take(step?).await?;
+        }
+        // It is woken by the record, and dropped before it is polled again.
+        all.extend(rig.fill(&topic, 0, n, n + 1).await?);
+        sleep(Duration::from_millis(20)).await;
+        drop(pending);
+        fleet.records(0, n + 1).await?;
+        fleet[0].pending = None;
+    }
+    fleet.rest().await?;
+    same_records("all records, once each", 0, &all, fleet[0].of(&p))
+}

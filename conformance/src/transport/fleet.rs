@@ -1,0 +1,221 @@
+//! Members that are driven together: a rebalance needs all of them.
+
+use std::future::{Future, poll_fn};
+use std::ops::{Index, IndexMut};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tidings_core::{Consumer, ConsumerOptions, Name, Result, Step, TopicPartition};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::member::Member;
+use super::rig::{Rig, partitions};
+use crate::case::{Checked, broken, holds};
+
+/// How long to wait before asking again a broker that could not answer.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Members, of one group or several, that are asked for their next steps together.
+pub(crate) struct Fleet<'a> {
+    rig: &'a Rig,
+    members: Vec<Member<'a>>,
+    turn: usize,
+}
+
+impl<'a> Index<usize> for Fleet<'a> {
+    type Output = Member<'a>;
+    fn index(&self, index: usize) -> &Member<'a> {
+        &self.members[index]
+    }
+}
+
+impl<'a> IndexMut<usize> for Fleet<'a> {
+    fn index_mut(&mut self, index: usize) -> &mut Member<'a> {
+        &mut self.members[index]
+    }
+}
+
+impl Rig {
+    /// No member yet.
+    pub(crate) fn fleet(&self) -> Fleet<'_> {
+        Fleet { rig: self, members: Vec::new(), turn: 0 }
+    }
+
+    /// A fleet of one member, of a fresh group that reads `topic`.
+    pub(crate) async fn reader(&self, topic: &Name) -> Checked<Fleet<'_>> {
+        self.join(ConsumerOptions::new(self.fresh("group"), [topic])).await
+    }
+
+    /// A fleet of one member.
+    pub(crate) async fn join(&self, options: ConsumerOptions) -> Checked<Fleet<'_>> {
+        let mut fleet = self.fleet();
+        fleet.add(options).await?;
+        Ok(fleet)
+    }
+
+    /// All records of a topic with so many partitions, by a group that nobody else is in.
+    pub(crate) async fn read_all(&self, topic: &Name, count: u32, records: usize) -> Checked<Fleet<'_>> {
+        let mut fleet = self.reader(topic).await?;
+        fleet.owns(0, topic, count).await?;
+        fleet.records(0, records).await?;
+        fleet.rest().await?;
+        same_count(&fleet[0], records)?;
+        Ok(fleet)
+    }
+}
+
+fn same_count(member: &Member<'_>, records: usize) -> Checked {
+    holds(member.count() == records, &format!("{records} records"), member)
+}
+
+/// The next step of any member: whose, and what.
+async fn any_step(members: &mut [Member<'_>], first: usize) -> (usize, Result<Step>) {
+    let count = members.len();
+    poll_fn(|task| {
+        for turn in 0..count {
+            let member = &mut members[(first + turn) % count];
+            if member.idle || member.ended.is_some() {
+                continue;
+            }
+            let next = member.pending.get_or_insert_with(|| {
+                let consumer = Arc::clone(&member.consumer);
+                Box::pin(async move { consumer.next().await })
+            });
+            if let Poll::Ready(step) = next.as_mut().poll(task) {
+                member.pending = None;
+                return Poll::Ready(((first + turn) % count, step));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+impl<'a> Fleet<'a> {
+    /// A further member, while the others go on; its index.
+    pub(crate) async fn add(&mut self, options: ConsumerOptions) -> Checked<usize> {
+        let (rig, transport, index) = (self.rig, self.rig.transport()?, self.members.len());
+        rig.note(format!("member {index}: joins {} for {:?}", options.group, options.topics));
+        let asked = options.clone();
+        let consumer = self.meanwhile("a consumer", async move { transport.consumer(asked).await }).await??;
+        self.members.push(Member::new(rig, index, consumer, options));
+        Ok(index)
+    }
+
+    /// Awaits `future` while all members are driven.
+    pub(crate) async fn meanwhile<F: Future>(&mut self, what: &str, future: F) -> Checked<F::Output> {
+        let mut future = pin!(future);
+        let deadline = Instant::now() + self.rig.pace.patience;
+        loop {
+            let either = async {
+                let mut step = pin!(any_step(&mut self.members, self.turn));
+                poll_fn(|task| {
+                    if let Poll::Ready(output) = future.as_mut().poll(task) {
+                        return Poll::Ready(Ok(output));
+                    }
+                    step.as_mut().poll(task).map(Err)
+                })
+                .await
+            };
+            match timeout_at(deadline, either).await {
+                Ok(Ok(output)) => return Ok(output),
+                Ok(Err((who, step))) if Instant::now() < deadline => self.stepped(who, step).await?,
+                _ => return broken(format!("{what} in time"), format!("nothing; {:?}", self.members)),
+            }
+        }
+    }
+
+    async fn stepped(&mut self, who: usize, step: Result<Step>) -> Checked {
+        self.turn = who + 1;
+        let member = &mut self.members[who];
+        match step {
+            Ok(step) => member.take(step).await,
+            Err(error) if error.is_retryable() => {
+                self.rig.note(format!("member {who}: {}", error.report()));
+                sleep(AGAIN).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.rig.note(format!("member {who}: ends, {} ({})", error.report(), error.kind()));
+                member.ended = Some(error.kind());
+                Ok(())
+            }
+        }
+    }
+
+    /// Drives all members until `done`, which must come within the setup's patience.
+    pub(crate) async fn until(&mut self, what: &str, mut done: impl FnMut(&[Member<'a>]) -> bool) -> Checked {
+        let deadline = Instant::now() + self.rig.pace.patience;
+        while !done(&self.members) {
+            match timeout_at(deadline, any_step(&mut self.members, self.turn)).await {
+                Ok((who, step)) if Instant::now() < deadline => self.stepped(who, step).await?,
+                _ => return broken(what, format!("not in time; {:?}", self.members)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Until a member has `count` partitions of `topic`.
+    pub(crate) async fn owns(&mut self, who: usize, topic: &Name, count: u32) -> Checked {
+        let what = format!("member {who} has {count} partitions of {topic}");
+        self.until(&what, |m| m[who].has(topic) == count as usize).await
+    }
+
+    /// Until a member has received `count` records.
+    pub(crate) async fn records(&mut self, who: usize, count: usize) -> Checked {
+        self.until(&format!("member {who} receives {count} records"), |m| m[who].count() >= count).await
+    }
+
+    /// Drives all members for as long as what must not come gets.
+    pub(crate) async fn rest(&mut self) -> Checked {
+        self.rest_for(self.rig.pace.quiet).await
+    }
+
+    /// Drives all members for so long.
+    pub(crate) async fn rest_for(&mut self, time: Duration) -> Checked {
+        let deadline = Instant::now() + time;
+        // Asked by the clock too: a timeout never fires on what is ready each time, such as errors.
+        while Instant::now() < deadline {
+            match timeout_at(deadline, any_step(&mut self.members, self.turn)).await {
+                Ok((who, step)) => self.stepped(who, step).await?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a member while the others go on.
+    pub(crate) async fn close(&mut self, who: usize) -> Checked {
+        let consumer = Arc::clone(&self.members[who].consumer);
+        self.members[who].idle = true;
+        self.members[who].pending = None;
+        self.rig.note(format!("member {who}: closes"));
+        self.meanwhile("close", async move { consumer.close().await }).await??;
+        self.members[who].owned.clear();
+        Ok(())
+    }
+
+    /// Drops a member without a word, as a process that ends. It stays in its place, dead, behind `who`'s index.
+    pub(crate) fn kill(mut self, who: usize) -> Self {
+        self.rig.note(format!("member {who}: is dropped"));
+        drop(self.members.remove(who));
+        self
+    }
+
+    /// Until every partition of a topic is some member's, and each of these members has one.
+    pub(crate) async fn shared(&mut self, topic: &Name, count: u32, among: &[usize]) -> Checked {
+        let all = partitions(topic, count);
+        self.until(&format!("{topic}'s partitions are shared by {among:?}"), |m| {
+            let owner = |p: &TopicPartition| among.iter().filter(|i| m[**i].owned.contains_key(p)).count();
+            all.iter().all(|p| owner(p) == 1) && among.iter().all(|i| m[*i].has(topic) > 0)
+        })
+        .await
+    }
+
+    /// The consumer of a member, for calls beside its steps.
+    pub(crate) fn consumer(&self, who: usize) -> Arc<dyn Consumer> {
+        Arc::clone(&self.members[who].consumer)
+    }
+}

@@ -1,0 +1,258 @@
+//! A member of a group whose every step is checked, whatever the case is about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+
+use tidings_core::{
+    Assignment, Commit, Consumer, ConsumerOptions, ErrorKind, Fetched, Name, Result, Revocation, Step, StoredRecord,
+    TopicPartition,
+};
+
+use super::rig::Rig;
+use crate::case::{Checked, broken, granted, holds, only, same};
+
+pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Step>> + Send>>;
+
+/// A partition that a member has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) epoch: u64,
+    pub(crate) position: u64,
+}
+
+pub(crate) struct Member<'a> {
+    rig: &'a Rig,
+    pub(crate) index: usize,
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) options: ConsumerOptions,
+    /// Kept while nobody waits for it, so that no case depends on C6 but those that check it.
+    pub(crate) pending: Option<Pending>,
+    /// Whether `next` is left alone.
+    pub(crate) idle: bool,
+    /// Whether revocations are left to the case; else each is released at once.
+    pub(crate) holds_on: bool,
+    pub(crate) owned: BTreeMap<TopicPartition, Owned>,
+    pub(crate) revoking: BTreeSet<TopicPartition>,
+    pub(crate) revocations: Vec<Revocation>,
+    pub(crate) assignments: Vec<Assignment>,
+    pub(crate) lost: Vec<TopicPartition>,
+    pub(crate) paused: BTreeSet<TopicPartition>,
+    pub(crate) received: BTreeMap<TopicPartition, Vec<StoredRecord>>,
+    pub(crate) ended: Option<ErrorKind>,
+}
+
+impl fmt::Debug for Member<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let received: Vec<_> = self.received.iter().map(|(p, r)| format!("{p}: {}", r.len())).collect();
+        write!(f, "member {} has {:?}, revoking {:?}, ", self.index, self.owned, self.revoking)?;
+        write!(f, "lost {:?}, received {received:?}", self.lost)?;
+        self.ended.map_or(Ok(()), |kind| write!(f, ", ended as {kind}"))
+    }
+}
+
+impl<'a> Member<'a> {
+    pub(crate) fn new(rig: &'a Rig, index: usize, consumer: Arc<dyn Consumer>, options: ConsumerOptions) -> Self {
+        Self {
+            rig,
+            index,
+            consumer,
+            options,
+            pending: None,
+            idle: false,
+            holds_on: false,
+            owned: BTreeMap::new(),
+            revoking: BTreeSet::new(),
+            revocations: Vec::new(),
+            assignments: Vec::new(),
+            lost: Vec::new(),
+            paused: BTreeSet::new(),
+            received: BTreeMap::new(),
+            ended: None,
+        }
+    }
+
+    fn note(&self, step: String) {
+        self.rig.note(format!("member {}: {step}", self.index));
+    }
+
+    /// How many records came of all partitions.
+    pub(crate) fn count(&self) -> usize {
+        self.received.values().map(Vec::len).sum()
+    }
+
+    /// What came of a partition.
+    pub(crate) fn of(&self, partition: &TopicPartition) -> &[StoredRecord] {
+        self.received.get(partition).map_or(&[], Vec::as_slice)
+    }
+
+    /// The epoch of a partition that it has.
+    pub(crate) fn epoch(&self, partition: &TopicPartition) -> Checked<u64> {
+        match self.owned.get(partition) {
+            Some(owned) => Ok(owned.epoch),
+            None => broken(format!("{partition} is member {}'s", self.index), format!("{self:?}")),
+        }
+    }
+
+    /// The latest assignment of a partition.
+    pub(crate) fn assignment(&self, partition: &TopicPartition) -> Checked<Assignment> {
+        match self.assignments.iter().rev().find(|a| a.partition == *partition) {
+            Some(assignment) => Ok(assignment.clone()),
+            None => broken(format!("{partition} was assigned to member {}", self.index), format!("{self:?}")),
+        }
+    }
+
+    /// Commits one partition, and says what came of it.
+    pub(crate) async fn try_commit(&self, commit: Commit) -> Checked<Result<()>> {
+        let what = format!("commit {} next {} of epoch {}", commit.partition, commit.next, commit.epoch);
+        let answers = self.rig.within("an answer to commit", self.consumer.commit(vec![commit])).await?;
+        let answer = only("commit", answers)?;
+        self.note(format!("{what}: {answer:?}"));
+        Ok(answer)
+    }
+
+    /// Commits `next` of a partition under its present epoch; must be `Ok`.
+    pub(crate) async fn commit(&self, partition: &TopicPartition, next: u64) -> Checked {
+        let commit = Commit::new(partition.clone(), self.epoch(partition)?, next);
+        granted(&format!("commit {partition} next {next}"), self.try_commit(commit).await?)
+    }
+
+    /// Pauses: from now on a record of them is a failure.
+    pub(crate) async fn pause(&mut self, partitions: &[TopicPartition]) -> Checked {
+        self.rig.within("pause", self.consumer.pause(partitions)).await??;
+        self.note(format!("paused {partitions:?}"));
+        self.paused.extend(partitions.iter().cloned());
+        Ok(())
+    }
+
+    /// Resumes.
+    pub(crate) async fn resume(&mut self, partitions: &[TopicPartition]) -> Checked {
+        self.paused.retain(|p| !partitions.contains(p));
+        self.note(format!("resume {partitions:?}"));
+        Ok(self.rig.within("resume", self.consumer.resume(partitions)).await??)
+    }
+
+    /// Releases partitions that are being revoked: from now on a record of them is a failure.
+    pub(crate) async fn release(&mut self, partitions: &[TopicPartition]) -> Checked {
+        self.rig.within("release", self.consumer.release(partitions)).await??;
+        self.note(format!("released {partitions:?}"));
+        for p in partitions {
+            if self.revoking.remove(p) {
+                self.owned.remove(p);
+            }
+        }
+        Ok(())
+    }
+
+    /// Seeks, and expects to read on from there.
+    pub(crate) async fn seek(&mut self, partition: &TopicPartition, to: tidings_core::SeekTo) -> Checked<u64> {
+        let at = self.rig.within("seek", self.consumer.seek(partition, to)).await??;
+        self.note(format!("seek {partition} to {to:?}: {at}"));
+        if let Some(owned) = self.owned.get_mut(partition) {
+            owned.position = at;
+        }
+        Ok(at)
+    }
+
+    /// Takes a step and checks what every case relies on.
+    pub(crate) async fn take(&mut self, step: Step) -> Checked {
+        match step {
+            Step::Assigned(assignments) => {
+                self.note(format!("assigned {}", brief(&assignments)));
+                assignments.into_iter().try_for_each(|a| self.assigned(a))
+            }
+            Step::Records(fetched) => self.fetched(&fetched),
+            Step::Revoking(revocation) => {
+                self.note(format!("revoking {:?} within {:?}", revocation.partitions, revocation.deadline));
+                self.revoked(revocation).await
+            }
+            Step::Lost(partitions) => {
+                self.note(format!("lost {partitions:?}"));
+                partitions.into_iter().try_for_each(|p| self.is_lost(p))
+            }
+            other => broken("a step that the suite knows", format!("{other:?}")),
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment) -> Checked {
+        let p = assignment.partition.clone();
+        let known = self.options.topics.contains(&p.topic);
+        holds(known, "an assignment of a topic that was asked for", &p)?;
+        if self.owned.contains_key(&p) {
+            return broken(format!("{p} is assigned once, until it is revoked or lost (C2)"), "it is assigned again");
+        }
+        let mut epochs = self.rig.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = epochs.insert((self.options.group.clone(), p.clone()), assignment.epoch);
+        if before.is_some_and(|before| before >= assignment.epoch) {
+            return broken(format!("an epoch of {p} above {before:?} (C2)"), assignment.epoch);
+        }
+        if let (Some(committed), None) = (assignment.committed, assignment.missing.as_ref()) {
+            holds(assignment.start >= committed, "reading starts at what is committed (C1)", &assignment)?;
+        }
+        self.owned.insert(p, Owned { epoch: assignment.epoch, position: assignment.start });
+        self.assignments.push(assignment);
+        Ok(())
+    }
+
+    fn fetched(&mut self, fetched: &Fetched) -> Checked {
+        let p = (**fetched.batch.origin()).clone();
+        let records = fetched.batch.records();
+        let offsets: Vec<u64> = records.iter().map(|r| r.offset).collect();
+        let span = offsets.first().zip(offsets.last());
+        self.note(format!("{} records of {p} {span:?}, next {}", records.len(), fetched.next));
+        if self.paused.contains(&p) && !records.is_empty() {
+            return broken(format!("no record of {p}, which is paused (C5)"), format!("offsets {offsets:?}"));
+        }
+        let Some(owned) = self.owned.get_mut(&p) else {
+            return broken(
+                format!("no record of {p} but between its assignment and its end (C2)"),
+                format!("{span:?}"),
+            );
+        };
+        same(&format!("the epoch of {p}'s records (C2)"), owned.epoch, fetched.epoch)?;
+        let most = self.options.max_batch_records;
+        holds(records.len() <= most, &format!("at most {most} records at once"), records.len())?;
+        let mut position = owned.position;
+        for offset in offsets {
+            if offset < position {
+                return broken(format!("records of {p} in order, from {position} (C1)"), format!("offset {offset}"));
+            }
+            position = offset + 1;
+        }
+        holds(fetched.next >= position, &format!("a next of {p} behind its records, {position} (C2)"), fetched.next)?;
+        owned.position = fetched.next;
+        self.received.entry(p).or_default().extend(records.iter().cloned());
+        Ok(())
+    }
+
+    async fn revoked(&mut self, revocation: Revocation) -> Checked {
+        for p in &revocation.partitions {
+            let may = self.owned.contains_key(p) && !self.revoking.contains(p);
+            holds(may, &format!("a revocation of {p}, which the member has (C3)"), &*self)?;
+        }
+        self.revoking.extend(revocation.partitions.iter().cloned());
+        let partitions = revocation.partitions.clone();
+        self.revocations.push(revocation);
+        if self.holds_on { Ok(()) } else { self.release(&partitions).await }
+    }
+
+    fn is_lost(&mut self, p: TopicPartition) -> Checked {
+        let was = self.assignments.iter().any(|a| a.partition == p);
+        holds(was, &format!("a loss of {p}, which the member had (C2)"), &*self)?;
+        self.owned.remove(&p);
+        self.revoking.remove(&p);
+        self.lost.push(p);
+        Ok(())
+    }
+
+    /// Which topics' partitions it has.
+    pub(crate) fn has(&self, topic: &Name) -> usize {
+        self.owned.keys().filter(|p| p.topic == *topic).count()
+    }
+}
+
+fn brief(assignments: &[Assignment]) -> String {
+    let show = |a: &Assignment| format!("{} epoch {} start {}", a.partition, a.epoch, a.start);
+    assignments.iter().map(show).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,114 @@
+//! The suite of a transport: its publishers (P), consumers (C), admin (A) and dead-letter sink (D).
+
+mod a1;
+mod a1_groups;
+mod c1;
+mod c2;
+mod c3;
+mod c4;
+mod c5;
+mod c6;
+mod c7;
+mod d;
+mod fleet;
+mod member;
+mod p1;
+mod p2;
+mod p3;
+mod p4;
+mod p4_bound;
+mod p5;
+mod restart;
+mod rig;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tidings_core::Transport;
+
+use crate::case::Case;
+use crate::runner::{Suite, Suites, Verdict};
+use crate::setup::Setup;
+
+type Cases = &'static [Case<dyn Transport>];
+
+const ALL: &[Cases] = &[
+    p1::CASES,
+    p2::CASES,
+    p3::CASES,
+    p4::CASES,
+    p4_bound::CASES,
+    p5::CASES,
+    c1::CASES,
+    c2::CASES,
+    c3::CASES,
+    c4::CASES,
+    c5::CASES,
+    c6::CASES,
+    c7::CASES,
+    a1::CASES,
+    a1_groups::CASES,
+    d::CASES,
+    restart::CASES,
+];
+
+fn cases() -> Vec<&'static Case<dyn Transport>> {
+    ALL.iter().copied().flatten().collect()
+}
+
+fn suite<T: Transport>(setup: Setup<T>) -> Suite<T, dyn Transport> {
+    Suite {
+        setup: Arc::new(setup),
+        erase: |transport| transport,
+        guarantees: |transport| transport.guarantees(),
+        cases: cases(),
+    }
+}
+
+/// Runs the suite as a test program: the `main` of a `tests/conformance.rs`.
+pub fn run<T: Transport>(setup: Setup<T>) -> ExitCode {
+    Suites::new().with_transport(setup).run()
+}
+
+/// Runs the case of this name alone: to show that a broken transport is caught.
+pub fn check<T: Transport>(setup: Setup<T>, case: &str) -> Verdict {
+    suite(setup).check(case)
+}
+
+/// The names of all cases.
+pub fn names() -> Vec<&'static str> {
+    cases().into_iter().map(|case| case.name).collect()
+}
+
+impl Suites {
+    /// With the suite of a transport.
+    #[must_use]
+    pub fn with_transport<T: Transport>(self, setup: Setup<T>) -> Self {
+        self.add(suite(setup).trials())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tidings_core::Clause;
+
+    use super::*;
+
+    #[test]
+    fn every_clause_of_a_transport_has_a_case() {
+        // Claims are a store's; a plain sink can't list letters, so that D3 is checked where they can be listed.
+        let elsewhere = |clause: Clause| clause.id().starts_with('i') || clause == Clause::D3;
+        let covered: BTreeSet<Clause> = cases().into_iter().filter_map(Case::clause).collect();
+        let missing: Vec<_> = Clause::ALL.iter().filter(|c| !covered.contains(c) && !elsewhere(**c)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn every_case_begins_with_its_clause_and_is_there_once() {
+        let all = cases();
+        assert!(all.iter().all(|case| case.clause().is_some()));
+        assert_eq!(names().into_iter().collect::<BTreeSet<_>>().len(), all.len());
+    }
+}

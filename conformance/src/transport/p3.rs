@@ -1,0 +1,148 @@
+//! P3: the same key goes to the same partition, in the order of the calls' first polls.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use tidings_core::{Position, Record, Result, Topic, Transport};
+
+use super::rig::{Rig, numbered};
+use crate::case::{Case, Checked, cases, granted, holds, only, same};
+
+pub(super) const CASES: &[Case<dyn Transport>] = cases![
+    p3_keys_go_where_java_puts_them,
+    p3_a_key_keeps_its_partition_whoever_publishes,
+    p3_a_named_partition_wins_over_the_key,
+    p3_a_record_without_a_key_goes_somewhere,
+    p3_a_key_keeps_its_order_within_a_call,
+    p3_a_key_keeps_its_order_from_call_to_call,
+    p3_calls_keep_the_order_of_their_first_polls,
+    p3_a_flood_of_large_records_keeps_its_order,
+];
+
+/// Keys and Java's hashes of them, from Apache Kafka's own `UtilsTest.testMurmur2`.
+const JAVA: [(&str, i32); 7] = [
+    ("21", -973_932_308),
+    ("foobar", -790_332_482),
+    ("a-little-bit-long-string", -985_981_536),
+    ("a-little-bit-longer-string", -1_486_304_829),
+    ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+    ("abc", 479_470_107),
+    ("", 275_646_681),
+];
+
+async fn p3_keys_go_where_java_puts_them(rig: &Rig) -> Checked {
+    for partitions in [3, 12] {
+        let topic = rig.topic(partitions).await?;
+        let records = JAVA.iter().map(|(key, _)| Record::new(&topic, "v").with_key(*key)).collect();
+        let positions = rig.publish(records).await?;
+        for ((key, hash), position) in JAVA.iter().zip(positions) {
+            let expected = (hash & 0x7fff_ffff) as u32 % partitions;
+            same(&format!("the partition of {key:?} among {partitions}"), expected, position.partition)?;
+        }
+    }
+    Ok(())
+}
+
+async fn p3_a_key_keeps_its_partition_whoever_publishes(rig: &Rig) -> Checked {
+    let topic = rig.topic(5).await?;
+    let keyed = || (0..20).map(|n| Record::new(&topic, "v").with_key(format!("k{n}"))).collect();
+    let first = rig.publish(keyed()).await?;
+    let second = rig.publish(keyed()).await?;
+    let of = |positions: Vec<Position>| positions.into_iter().map(|p| p.partition).collect::<Vec<_>>();
+    same("partitions of the same keys", of(first), of(second))
+}
+
+async fn p3_a_named_partition_wins_over_the_key(rig: &Rig) -> Checked {
+    let topic = rig.topic(4).await?;
+    let records = (0..4).map(|p| Record::new(&topic, "v").with_key("one key").with_partition(p)).collect();
+    let positions = rig.publish(records).await?;
+    same("the partitions that were named", vec![0, 1, 2, 3], positions.iter().map(|p| p.partition).collect())
+}
+
+async fn p3_a_record_without_a_key_goes_somewhere(rig: &Rig) -> Checked {
+    let topic = rig.topic(3).await?;
+    let positions = rig.publish((0..30).map(|n| Record::new(&topic, format!("{n}"))).collect()).await?;
+    holds(positions.iter().all(|p| p.partition < 3), "partitions of the topic", &positions)?;
+    rig.read_all(&topic, 3, 30).await.map(drop)
+}
+
+/// Offsets that grow within one partition.
+pub(super) fn in_order(what: &str, positions: &[Position]) -> Checked {
+    let one = positions.iter().all(|p| Some(p.partition) == positions.first().map(|f| f.partition));
+    holds(one, "one partition for one key", positions)?;
+    holds(positions.is_sorted_by(|a, b| a.offset < b.offset), what, positions)
+}
+
+async fn p3_a_key_keeps_its_order_within_a_call(rig: &Rig) -> Checked {
+    let topic = rig.topic(3).await?;
+    let records = (0..200).map(|n| Record::new(&topic, format!("{n}")).with_key(format!("k{}", n % 4))).collect();
+    let positions = rig.publish(records).await?;
+    for key in 0..4 {
+        let of: Vec<Position> = positions.iter().skip(key).step_by(4).copied().collect();
+        in_order("the order within the call", &of)?;
+    }
+    Ok(())
+}
+
+async fn p3_a_key_keeps_its_order_from_call_to_call(rig: &Rig) -> Checked {
+    let topic = rig.topic(3).await?;
+    let publisher = rig.publisher().await?;
+    let mut all = Vec::new();
+    for n in 0..20 {
+        let record = Record::new(&topic, format!("{n}")).with_key("k");
+        all.extend(rig.publish_by(&*publisher, vec![record]).await?);
+    }
+    in_order("the order of the calls", &all)
+}
+
+pub(super) type Publishing<'a> = Pin<Box<dyn Future<Output = Vec<Result<Position>>> + Send + 'a>>;
+
+/// Polls all once in order, then on in the reverse order until each is done.
+pub(super) async fn first_polled_in_order(mut calls: Vec<Publishing<'_>>) -> Vec<Vec<Result<Position>>> {
+    let mut done: Vec<Option<Vec<Result<Position>>>> = calls.iter().map(|_| None).collect();
+    let mut first = true;
+    poll_fn(|task| {
+        let order: Vec<usize> = if first { (0..calls.len()).collect() } else { (0..calls.len()).rev().collect() };
+        first = false;
+        for i in order {
+            if done[i].is_none()
+                && let Poll::Ready(answers) = calls[i].as_mut().poll(task)
+            {
+                done[i] = Some(answers);
+            }
+        }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+async fn concurrent(rig: &Rig, records: Vec<Record>) -> Checked {
+    let publisher = rig.publisher().await?;
+    let calls = records.into_iter().map(|record| publisher.publish(vec![record])).collect();
+    let mut positions = Vec::new();
+    for answers in rig.within("answers to all calls", first_polled_in_order(calls)).await? {
+        positions.push(granted("a concurrent publish", only("answers to one record", answers)?)?);
+    }
+    in_order("the order of the first polls", &positions)
+}
+
+async fn p3_calls_keep_the_order_of_their_first_polls(rig: &Rig) -> Checked {
+    let topic = rig.topic(3).await?;
+    concurrent(rig, (0..300).map(|n| Record::new(&topic, format!("{n}")).with_key("k")).collect()).await
+}
+
+async fn p3_a_flood_of_large_records_keeps_its_order(rig: &Rig) -> Checked {
+    let topic = rig.fresh("topic");
+    rig.create(Topic::new(&topic).with_partitions(1).with_max_record_bytes(4 << 20)).await?;
+    // More than any sensible bound in bytes, without being hard on a small machine: one value, shared.
+    let value = bytes::Bytes::from(vec![b'v'; 1 << 20]);
+    let record = |n: usize| {
+        let mut record = numbered(&topic, 0, n);
+        record.key = Some("k".into());
+        record.value = Some(value.clone());
+        record
+    };
+    concurrent(rig, (0..96).map(record).collect()).await
+}

@@ -1,0 +1,103 @@
+//! P5: null values, empty keys, duplicate and null headers survive byte for byte.
+
+use tidings_core::{Header, Headers, Record, Timestamp, TopicPartition, Transport};
+
+use super::rig::{Rig, same_records};
+use crate::case::{Case, Checked, cases};
+
+pub(super) const CASES: &[Case<dyn Transport>] = cases![
+    p5_tombstones_stay_null,
+    p5_an_empty_value_is_no_tombstone,
+    p5_empty_and_null_keys_differ,
+    p5_duplicate_headers_keep_their_order,
+    p5_null_and_empty_headers_differ,
+    p5_a_thousand_headers,
+    p5_header_names_may_be_empty_or_beyond_ascii,
+    p5_values_and_keys_need_not_be_utf_8,
+    p5_a_value_of_one_mebibyte,
+    p5_timestamps_that_are_given_are_kept,
+    p5_records_without_a_timestamp_get_one,
+    p5_every_byte_value_survives,
+];
+
+/// Publishes `records`, all to partition 0 of a fresh topic, and compares what comes.
+async fn survives(rig: &Rig, records: Vec<Record>) -> Checked {
+    let topic = rig.topic(1).await?;
+    let mut records = records;
+    records.iter_mut().for_each(|record| {
+        record.topic = topic.clone();
+        record.partition = Some(0);
+    });
+    rig.publish(records.clone()).await?;
+    let fleet = rig.read_all(&topic, 1, records.len()).await?;
+    same_records("what was published", 0, &records, fleet[0].of(&TopicPartition::new(&topic, 0)))
+}
+
+async fn p5_tombstones_stay_null(rig: &Rig) -> Checked {
+    let mut bare = Record::tombstone("");
+    bare.headers.push(Header::new("why", "gone"));
+    survives(rig, vec![Record::new("", "v").with_key("k"), Record::tombstone("").with_key("k"), bare]).await
+}
+
+async fn p5_an_empty_value_is_no_tombstone(rig: &Rig) -> Checked {
+    survives(rig, vec![Record::new("", "").with_key("k"), Record::tombstone("").with_key("k")]).await
+}
+
+async fn p5_empty_and_null_keys_differ(rig: &Rig) -> Checked {
+    survives(rig, vec![Record::new("", "null"), Record::new("", "empty").with_key("")]).await
+}
+
+async fn p5_duplicate_headers_keep_their_order(rig: &Rig) -> Checked {
+    let headers = Headers::new().with("a", "1").with("b", "2").with("a", "3").with("a", "1");
+    survives(rig, vec![Record::new("", "v").with_headers(headers)]).await
+}
+
+async fn p5_null_and_empty_headers_differ(rig: &Rig) -> Checked {
+    let headers = [Header::null("n"), Header::new("n", ""), Header::null("n"), Header::new("e", "")];
+    survives(rig, vec![Record::new("", "v").with_headers(headers.into_iter().collect())]).await
+}
+
+async fn p5_a_thousand_headers(rig: &Rig) -> Checked {
+    let headers = (0..1_000).map(|n| Header::new(format!("header-{}", n % 700), format!("value {n}"))).collect();
+    survives(rig, vec![Record::new("", "v").with_headers(headers), Record::new("", "after")]).await
+}
+
+async fn p5_header_names_may_be_empty_or_beyond_ascii(rig: &Rig) -> Checked {
+    let headers = Headers::new().with("", "no name").with("größe", "1").with("名前", "2").with("a b\n", "3");
+    survives(rig, vec![Record::new("", "v").with_headers(headers)]).await
+}
+
+async fn p5_values_and_keys_need_not_be_utf_8(rig: &Rig) -> Checked {
+    let bad = vec![0xff, 0xfe, 0x00, 0xc3, 0x28];
+    let record = Record::new("", bad.clone()).with_key(bad.clone()).with_header("bytes", bad);
+    survives(rig, vec![record]).await
+}
+
+async fn p5_a_value_of_one_mebibyte(rig: &Rig) -> Checked {
+    let value: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    survives(rig, vec![Record::new("", "before"), Record::new("", value).with_key("k"), Record::new("", "after")]).await
+}
+
+async fn p5_timestamps_that_are_given_are_kept(rig: &Rig) -> Checked {
+    // Recent, as brokers may refuse or retire records of another age.
+    let now = Timestamp::now();
+    let times = [3_600_000, 1, 60_000, 0];
+    let at = |ago: i64| Record::new("", "v").with_timestamp(Timestamp::from_millis(now.millis() - ago));
+    survives(rig, times.into_iter().map(at).collect()).await
+}
+
+async fn p5_records_without_a_timestamp_get_one(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let before = Timestamp::now();
+    rig.publish(vec![Record::new(&topic, "v")]).await?;
+    let fleet = rig.read_all(&topic, 1, 1).await?;
+    let times: Vec<i64> = fleet[0].of(&TopicPartition::new(&topic, 0)).iter().map(|r| r.timestamp.millis()).collect();
+    // Hosts' clocks differ; an hour off is no clock's fault.
+    let near = times.iter().all(|t| (t - before.millis()).abs() < 3_600_000);
+    crate::case::holds(near, &format!("a time near {before}"), times)
+}
+
+async fn p5_every_byte_value_survives(rig: &Rig) -> Checked {
+    let all: Vec<u8> = (0..=255).collect();
+    survives(rig, (0..=255).map(|b: u8| Record::new("", vec![b]).with_key(all.clone())).collect()).await
+}

@@ -1,0 +1,34 @@
+//! Wrappers around any backend, for tests of what stands on it: one records, one fails.
+//!
+//! Both wrap transports, idempotency stores and dead-letter stores, and pass every clause that the wrapped backend passes.
+//!
+//! ```
+//! use tidings_conformance::wrap::{Call, Faulty, Recording};
+//! use tidings_core::{ErrorKind, Record, Transport};
+//! # use tidings_memory::MemoryTransport;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> tidings_core::Result<()> {
+//! let transport = Recording::new(Faulty::new(MemoryTransport::new()));
+//! transport.inner().faults().lose_answers(Call::Publish, 1);
+//!
+//! let publisher = transport.publisher().await?;
+//! let lost = publisher.publish(vec![Record::new("orders", "1")]).await.remove(0);
+//! assert_eq!(lost.unwrap_err().kind(), ErrorKind::Unknown); // yet it is stored
+//! assert!(transport.history().iter().any(|recorded| recorded.call == Call::Publish));
+//! # Ok(())
+//! # }
+//! ```
+
+mod consumer;
+mod faulty;
+mod operate;
+mod publisher;
+mod recording;
+mod store;
+mod tap;
+mod transport;
+
+pub use self::faulty::{Faults, Faulty, UNTIL_HEALED};
+pub use self::recording::{HISTORY_LIMIT, Recorded, Recording};
+pub use self::tap::Call;

@@ -1,0 +1,73 @@
+//! Admin verbs that are seen.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidings_core::{
+    Admin, GroupDescription, Guarantees, Health, Name, PartitionLag, PartitionReset, ResetTo, Result, Topic,
+    TopicDescription,
+};
+
+use super::tap::{Call, Tap};
+
+#[derive(Debug)]
+pub(super) struct TappedAdmin {
+    pub(super) inner: Arc<dyn Admin>,
+    pub(super) tap: Tap,
+}
+
+const OPERATE: Call = Call::Operate;
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Admin for TappedAdmin {
+    async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
+        self.tap.one(OPERATE, ("create topics", topics), self.inner.create_topics(topics)).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Name>> {
+        self.tap.one(OPERATE, "list topics", self.inner.list_topics()).await
+    }
+
+    async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
+        self.tap.one(OPERATE, ("describe topics", topics), self.inner.describe_topics(topics)).await
+    }
+
+    async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>> {
+        self.tap.one(OPERATE, ("delete topics", topics), self.inner.delete_topics(topics)).await
+    }
+
+    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
+        let asked = ("grow", topic, partitions, allow_rekeying);
+        self.tap.one(OPERATE, asked, self.inner.grow(topic, partitions, allow_rekeying)).await
+    }
+
+    async fn list_groups(&self) -> Result<Vec<Name>> {
+        self.tap.one(OPERATE, "list groups", self.inner.list_groups()).await
+    }
+
+    async fn describe_group(&self, group: &Name) -> Result<GroupDescription> {
+        self.tap.one(OPERATE, ("describe group", group), self.inner.describe_group(group)).await
+    }
+
+    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+        self.tap.one(OPERATE, ("lag", group), self.inner.lag(group)).await
+    }
+
+    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
+        let asked = ("reset", group, topics, to, dry_run);
+        self.tap.one(OPERATE, asked, self.inner.reset(group, topics, to, dry_run)).await
+    }
+
+    async fn delete_group(&self, group: &Name) -> Result<()> {
+        self.tap.one(OPERATE, ("delete group", group), self.inner.delete_group(group)).await
+    }
+
+    async fn health(&self) -> Result<Health> {
+        self.tap.one(OPERATE, "health", self.inner.health()).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}

@@ -1,0 +1,86 @@
+//! The wrappers as stores.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidings_core::{
+    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, EventRef, Guarantees, Holder, IdempotencyStore, LetterId,
+    LetterQuery, Name, Release, Resolution, Result, Timestamp,
+};
+
+use super::faulty::Faulty;
+use super::recording::Recording;
+use super::tap::Call;
+
+macro_rules! wraps_stores {
+    ($($wrapper:ident),+) => { $(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: IdempotencyStore> IdempotencyStore for $wrapper<T> {
+            async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+                self.tap.one(Call::Holder, (scope, ttl), self.inner.holder(scope, ttl)).await
+            }
+
+            async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+                self.tap.one(Call::Claim, (holder, events), self.inner.claim(holder, events)).await
+            }
+
+            async fn renew(&self, holder: &Holder) -> Result<()> {
+                self.tap.one(Call::Renew, holder, self.inner.renew(holder)).await
+            }
+
+            async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+                self.tap.one(Call::Complete, (holder, events), self.inner.complete(holder, events)).await
+            }
+
+            async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+                self.tap.one(Call::ReleaseClaims, (holder, events), self.inner.release(holder, events)).await
+            }
+
+            async fn retire(&self, holder: &Holder) -> Result<()> {
+                self.tap.one(Call::Retire, holder, self.inner.retire(holder)).await
+            }
+
+            async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+                let made = self.inner.purge(scope, completed_before);
+                self.tap.one(Call::Purge, (scope, completed_before), made).await
+            }
+
+            fn guarantees(&self) -> Guarantees {
+                self.inner.guarantees()
+            }
+        }
+
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: DeadLetterSink> DeadLetterSink for $wrapper<T> {
+            async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+                let asked = letters.clone();
+                self.tap.each(Call::Bury, asked.len(), asked, self.inner.bury(letters)).await
+            }
+
+            async fn check(&self, topics: &[Name]) -> Result<()> {
+                self.tap.one(Call::Check, topics, self.inner.check(topics)).await
+            }
+
+            fn guarantees(&self) -> Guarantees {
+                self.inner.guarantees()
+            }
+        }
+
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: DeadLetterStore> DeadLetterStore for $wrapper<T> {
+            async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+                self.tap.one(Call::List, query, self.inner.list(query)).await
+            }
+
+            async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+                let made = self.inner.resolve(letters, resolution);
+                self.tap.one(Call::Resolve, (letters, resolution), made).await
+            }
+        }
+    )+ };
+}
+
+wraps_stores!(Recording, Faulty);

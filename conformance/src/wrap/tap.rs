@@ -1,0 +1,121 @@
+//! What a wrapper sees of a call, and may do about it.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tidings_core::{Error, ErrorKind, Result};
+
+/// A method of a trait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`Transport`](tidings_core::Transport)'s methods that open something.
+    Open,
+    /// [`Publisher::publish`](tidings_core::Publisher::publish).
+    Publish,
+    /// [`Publisher::close`](tidings_core::Publisher::close).
+    ClosePublisher,
+    /// [`Consumer::next`](tidings_core::Consumer::next).
+    Next,
+    /// [`Consumer::commit`](tidings_core::Consumer::commit).
+    Commit,
+    /// [`Consumer::release`](tidings_core::Consumer::release).
+    Release,
+    /// [`Consumer::pause`](tidings_core::Consumer::pause).
+    Pause,
+    /// [`Consumer::resume`](tidings_core::Consumer::resume).
+    Resume,
+    /// [`Consumer::seek`](tidings_core::Consumer::seek).
+    Seek,
+    /// [`Consumer::progress`](tidings_core::Consumer::progress).
+    Progress,
+    /// [`Consumer::close`](tidings_core::Consumer::close).
+    CloseConsumer,
+    /// Any of [`Admin`](tidings_core::Admin)'s verbs.
+    Operate,
+    /// [`DeadLetterSink::bury`](tidings_core::DeadLetterSink::bury).
+    Bury,
+    /// [`DeadLetterSink::check`](tidings_core::DeadLetterSink::check).
+    Check,
+    /// [`DeadLetterStore::list`](tidings_core::DeadLetterStore::list).
+    List,
+    /// [`DeadLetterStore::resolve`](tidings_core::DeadLetterStore::resolve).
+    Resolve,
+    /// [`IdempotencyStore::holder`](tidings_core::IdempotencyStore::holder).
+    Holder,
+    /// [`IdempotencyStore::claim`](tidings_core::IdempotencyStore::claim).
+    Claim,
+    /// [`IdempotencyStore::renew`](tidings_core::IdempotencyStore::renew).
+    Renew,
+    /// [`IdempotencyStore::complete`](tidings_core::IdempotencyStore::complete).
+    Complete,
+    /// [`IdempotencyStore::release`](tidings_core::IdempotencyStore::release).
+    ReleaseClaims,
+    /// [`IdempotencyStore::retire`](tidings_core::IdempotencyStore::retire).
+    Retire,
+    /// [`IdempotencyStore::purge`](tidings_core::IdempotencyStore::purge).
+    Purge,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Pass,
+    /// It is not made, and fails as this.
+    Refuse(ErrorKind),
+    /// It is made, and its answer is lost.
+    LoseAnswer,
+}
+
+pub(super) trait Watch: Debug + Send + Sync + 'static {
+    fn before(&self, call: Call) -> Fate;
+    fn after(&self, call: Call, asked: &dyn Debug, answer: &dyn Debug);
+}
+
+/// Sees all calls of a wrapper and of what it opened.
+#[derive(Debug, Clone)]
+pub(super) struct Tap(pub(super) Arc<dyn Watch>);
+
+fn refused(call: Call, kind: ErrorKind) -> Error {
+    Error::new(kind, format!("{call:?}: refused by the wrapper (injected fault)"))
+}
+
+fn lost(call: Call) -> Error {
+    Error::new(ErrorKind::Unknown, format!("{call:?}: the answer is lost (injected fault)"))
+}
+
+impl Tap {
+    /// A call with one answer. Dropped, it drops the call.
+    pub(super) async fn one<R: Debug>(
+        &self,
+        call: Call,
+        asked: impl Debug,
+        made: impl Future<Output = Result<R>>,
+    ) -> Result<R> {
+        let answer = match self.0.before(call) {
+            Fate::Pass => made.await,
+            Fate::Refuse(kind) => Err(refused(call, kind)),
+            Fate::LoseAnswer => made.await.and_then(|_| Err(lost(call))),
+        };
+        self.0.after(call, &asked, &answer);
+        answer
+    }
+
+    /// A call with an answer for each of `count` things.
+    pub(super) async fn each<R: Debug>(
+        &self,
+        call: Call,
+        count: usize,
+        asked: impl Debug,
+        made: impl Future<Output = Vec<Result<R>>>,
+    ) -> Vec<Result<R>> {
+        let answers = match self.0.before(call) {
+            Fate::Pass => made.await,
+            Fate::Refuse(kind) => (0..count).map(|_| Err(refused(call, kind))).collect(),
+            // What was refused surely, stays so.
+            Fate::LoseAnswer => made.await.into_iter().map(|answer| answer.and_then(|_| Err(lost(call)))).collect(),
+        };
+        self.0.after(call, &asked, &answers);
+        answers
+    }
+}

@@ -1,0 +1,148 @@
+//! A dead-letter store with a bug, and the cases that must catch it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidings_conformance::{Setup, dead_letters};
+use tidings_core::{
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery, Name, Resolution,
+    Result, async_trait,
+};
+use tidings_memory::MemoryDeadLetters;
+
+use crate::caught;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    None,
+    ListsALetterTwice,
+    ResolvesTwice,
+    ForgetsTheResolution,
+    ReadsNullAsEmpty,
+    CutsTheError,
+    IgnoresTheService,
+    ListsBackwards,
+    SwallowsAFailure,
+    LosesEveryTenthLetter,
+    ForgetsAtRestart,
+}
+
+#[derive(Debug)]
+struct Planted {
+    inner: MemoryDeadLetters,
+    bug: Bug,
+    twice: Arc<Mutex<Vec<DeadLetter>>>,
+}
+
+impl Planted {
+    fn mangled(&self, mut letter: DeadLetter) -> DeadLetter {
+        match self.bug {
+            Bug::ReadsNullAsEmpty => letter.record.value = Some(letter.record.value.unwrap_or_default()),
+            Bug::CutsTheError => letter.error.truncate(letter.error.floor_char_boundary(255)),
+            Bug::IgnoresTheService => letter.service = letter.service.split('-').next().unwrap_or_default().into(),
+            _ => {}
+        }
+        letter
+    }
+}
+
+#[async_trait]
+impl DeadLetterSink for Planted {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        let count = letters.len();
+        let mut letters: Vec<DeadLetter> = letters.into_iter().map(|letter| self.mangled(letter)).collect();
+        if self.bug == Bug::ListsALetterTwice {
+            self.twice.lock().unwrap_or_else(PoisonError::into_inner).extend(letters.iter().cloned());
+        }
+        if self.bug == Bug::LosesEveryTenthLetter {
+            letters.retain(|letter| letter.record.offset % 10 != 9);
+        }
+        let mut answers = self.inner.bury(letters).await;
+        if self.bug == Bug::SwallowsAFailure {
+            answers.clear();
+        }
+        answers.resize_with(count, || Ok(()));
+        answers
+    }
+
+    async fn check(&self, topics: &[Name]) -> Result<()> {
+        self.inner.check(topics).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        // The reopen hook of these tests keeps the store, as a disk would.
+        Guarantees::all()
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for Planted {
+    async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        let mut listed = self.inner.list(query).await?;
+        match self.bug {
+            Bug::ListsALetterTwice => {
+                let all = self.twice.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                listed = all.into_iter().filter(|letter| query.wants(letter)).collect();
+            }
+            Bug::ListsBackwards => listed.reverse(),
+            _ => {}
+        }
+        Ok(listed)
+    }
+
+    async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+        match self.bug {
+            Bug::ForgetsTheResolution => Ok(vec![true; letters.len()]),
+            Bug::ResolvesTwice => {
+                self.inner.resolve(letters, resolution).await?;
+                Ok(vec![true; letters.len()])
+            }
+            _ => self.inner.resolve(letters, resolution).await,
+        }
+    }
+}
+
+fn setup(bug: Bug) -> Setup<Planted> {
+    Setup::new(
+        "planted",
+        move || async move { Ok(Planted { inner: MemoryDeadLetters::new(), bug, twice: Arc::default() }) },
+    )
+    .with_paused_clock()
+    .with_outage(|letters, down| async move {
+        if down {
+            letters.inner.faults().down()
+        } else {
+            letters.inner.faults().up()
+        }
+        Ok(())
+    })
+    .with_reopen(|letters| async move {
+        let letters = Arc::into_inner(letters).ok_or_else(|| Error::new(ErrorKind::Conflict, "it is still open"))?;
+        let forgets = letters.bug == Bug::ForgetsAtRestart;
+        let inner = if forgets { MemoryDeadLetters::new() } else { letters.inner };
+        Ok(Planted { inner, bug: letters.bug, twice: letters.twice })
+    })
+}
+
+macro_rules! plants {
+    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
+        #[test]
+        fn $test() {
+            let case = stringify!($case);
+            let (without, with) = (dead_letters::check(setup(Bug::None), case), dead_letters::check(setup(Bug::$bug), case));
+            caught(stringify!($bug), case, without, with);
+        }
+    )* };
+}
+
+plants! {
+    a_letter_listed_twice: ListsALetterTwice => d3_a_letter_buried_twice_is_listed_once,
+    a_letter_redriven_twice: ResolvesTwice => d3_resolving_from_many_sides_is_granted_once,
+    a_resolution_forgotten: ForgetsTheResolution => d3_a_letter_is_resolved_once,
+    null_read_as_empty: ReadsNullAsEmpty => d2_a_tombstone_without_key_and_headers_is_kept,
+    an_error_cut: CutsTheError => d2_the_longest_error_is_kept,
+    services_mixed_up: IgnoresTheService => d3_letters_differ_by_service_topic_partition_and_offset,
+    letters_listed_backwards: ListsBackwards => d3_letters_are_listed_in_the_order_of_burying_and_by_pages,
+    a_failure_swallowed: SwallowsAFailure => d1_an_outage_is_told_and_forgets_nothing,
+    letters_lost: LosesEveryTenthLetter => d1_hundreds_of_letters_in_one_call,
+    all_forgotten_at_a_restart: ForgetsAtRestart => restart_letters_survive,
+}

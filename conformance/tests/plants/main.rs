@@ -1,0 +1,26 @@
+//! Broken backends, each caught by a named case: a plant that nothing catches means that a case is missing.
+//!
+//! Each is the reference backend with one bug planted; the same case passes without the bug.
+
+mod consumer;
+mod letters;
+mod publisher;
+mod store;
+mod transport;
+
+#[path = "../shared/gappy.rs"]
+mod gappy;
+
+use tidings_conformance::Verdict;
+
+/// The case fails with the bug, by finding it, and passes without.
+fn caught(bug: &str, case: &str, without: Verdict, with: Verdict) {
+    assert_eq!(without, Verdict::Passed, "{case} must pass where there is no bug");
+    match with {
+        Verdict::Failed(why) => {
+            assert!(why.contains("expected:") && why.contains("history:"), "{why}");
+            assert!(!why.contains("of real time") && !why.contains("no panic"), "caught by accident: {why}");
+        }
+        other => panic!("{bug} is not caught by {case}: {other}"),
+    }
+}

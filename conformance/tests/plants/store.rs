@@ -1,0 +1,252 @@
+//! An idempotency store with a bug, and the cases that must catch it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidings_conformance::{Setup, idempotency};
+use tidings_core::{
+    Claim, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    async_trait,
+};
+use tidings_memory::MemoryStore;
+use uuid::Uuid;
+
+use crate::caught;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    None,
+    GrantsTwice,
+    GrantsTwins,
+    MarksDoneBeforeComplete,
+    CompletesOnBurying,
+    ReleasesOthersClaims,
+    CompleteReleasesTheRest,
+    PurgeRemovesLiveClaims,
+    PurgesOtherScopes,
+    PurgesNothing,
+    AcceptsALateComplete,
+    CompletesUnclaimed,
+    SaysGrantedWhenDown,
+    SaysDoneWhenDown,
+    ForgetsDeaths,
+    ForgetsAttempts,
+    CountsReleasesAsDeaths,
+    ClaimsExpireByThemselves,
+    HoldersNeverDie,
+    RetiringKeepsClaims,
+    ForgetsAtRestart,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Who claimed an event last, by what was granted.
+    claimants: HashMap<(Name, Uuid), Holder>,
+    scopes: HashSet<Name>,
+}
+
+#[derive(Debug)]
+struct Planted {
+    inner: MemoryStore,
+    bug: Bug,
+    known: Arc<Mutex<Known>>,
+}
+
+impl Planted {
+    fn new(bug: Bug) -> Self {
+        Self { inner: MemoryStore::new(), bug, known: Arc::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one who has an event, as far as this wrapper knows.
+    fn claimant(&self, scope: &Name, id: Uuid) -> Option<Holder> {
+        self.known().claimants.get(&(scope.clone(), id)).cloned()
+    }
+
+    fn told(&self, claim: Claim) -> Claim {
+        match (self.bug, claim) {
+            (Bug::GrantsTwice, Claim::Held { .. }) => Claim::Granted(History::default()),
+            (Bug::ForgetsDeaths, Claim::Granted(h)) => Claim::Granted(History::new(0, h.attempts)),
+            (Bug::ForgetsAttempts, Claim::Granted(h)) => Claim::Granted(History::new(h.deaths, 0)),
+            (Bug::CountsReleasesAsDeaths, Claim::Granted(h)) => {
+                Claim::Granted(History::new(h.deaths + u32::from(h.attempts > 0), h.attempts))
+            }
+            (_, claim) => claim,
+        }
+    }
+
+    async fn passed_claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let claims: Vec<Claim> =
+            self.inner.claim(holder, events).await?.into_iter().map(|claim| self.told(claim)).collect();
+        let granted = events.iter().zip(&claims).filter(|(_, claim)| matches!(claim, Claim::Granted(_)));
+        for (event, _) in granted {
+            self.known().claimants.insert((holder.scope.clone(), event.id), holder.clone());
+        }
+        Ok(claims)
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for Planted {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        let asked = match self.bug {
+            Bug::HoldersNeverDie => Duration::from_secs(1_000_000),
+            Bug::ClaimsExpireByThemselves => ttl.min(Duration::from_secs(2)),
+            _ => ttl,
+        };
+        let mut holder = self.inner.holder(scope, asked).await?;
+        holder.ttl = ttl;
+        self.known().scopes.insert(scope.clone());
+        Ok(holder)
+    }
+
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let claims = match (self.bug, self.passed_claim(holder, events).await) {
+            (Bug::SaysGrantedWhenDown, Err(_)) => vec![Claim::Granted(History::default()); events.len()],
+            (Bug::SaysDoneWhenDown, Err(_)) => vec![Claim::Done; events.len()],
+            (_, answer) => answer?,
+        };
+        match self.bug {
+            Bug::MarksDoneBeforeComplete => drop(self.inner.complete(holder, events).await),
+            Bug::GrantsTwins => {
+                let mut first = HashMap::new();
+                let twins = events.iter().zip(&claims).map(|(e, claim)| *first.entry(e.id).or_insert(*claim));
+                return Ok(twins.collect());
+            }
+            _ => {}
+        }
+        Ok(claims)
+    }
+
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        self.inner.renew(holder).await
+    }
+
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        let mut answers = self.inner.complete(holder, events).await;
+        if matches!(self.bug, Bug::AcceptsALateComplete | Bug::CompletesUnclaimed) {
+            let dead = self.inner.renew(holder).await.is_err();
+            let forgives = dead == (self.bug == Bug::AcceptsALateComplete);
+            for event in events.iter().filter(|_| forgives) {
+                if let Some(claimant) = self.claimant(&holder.scope, event.id) {
+                    answers = self.inner.complete(&claimant, std::slice::from_ref(event)).await;
+                }
+            }
+        }
+        if self.bug == Bug::CompleteReleasesTheRest {
+            let of: Vec<Release> = {
+                let known = self.known();
+                let mine = known.claimants.iter().filter(|(_, claimant)| claimant.id == holder.id);
+                mine.map(|((_, id), _)| Release::new(*id, 0)).collect()
+            };
+            self.inner.release(holder, &of).await?;
+        }
+        answers
+    }
+
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        for release in events {
+            match self.bug {
+                Bug::CompletesOnBurying => {
+                    drop(self.inner.complete(holder, &[EventRef::new(release.id, "")]).await);
+                }
+                Bug::ReleasesOthersClaims => {
+                    if let Some(claimant) = self.claimant(&holder.scope, release.id) {
+                        self.inner.release(&claimant, std::slice::from_ref(release)).await?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.inner.release(holder, events).await
+    }
+
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        if self.bug == Bug::RetiringKeepsClaims { Ok(()) } else { self.inner.retire(holder).await }
+    }
+
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        match self.bug {
+            Bug::PurgeRemovesLiveClaims => {
+                let claims: Vec<((Name, Uuid), Holder)> = self.known().claimants.clone().into_iter().collect();
+                for ((_, id), holder) in claims.iter().filter(|((of, _), _)| of == scope) {
+                    self.inner.release(holder, &[Release::new(*id, 0)]).await?;
+                }
+            }
+            Bug::PurgesOtherScopes => {
+                let prefixed: Vec<Name> = {
+                    let known = self.known();
+                    known.scopes.iter().filter(|s| s.starts_with(scope.as_str()) && *s != scope).cloned().collect()
+                };
+                for scope in &prefixed {
+                    self.inner.purge(scope, completed_before).await?;
+                }
+            }
+            Bug::PurgesNothing => return Ok(0),
+            _ => {}
+        }
+        self.inner.purge(scope, completed_before).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        // The reopen hook of these tests keeps the store, as a disk would.
+        Guarantees::all()
+    }
+}
+
+fn setup(bug: Bug) -> Setup<Planted> {
+    Setup::new("planted", move || async move { Ok(Planted::new(bug)) })
+        .with_paused_clock()
+        .with_outage(|store, down| async move {
+            let faults = store.inner.faults();
+            if down {
+                faults.fail_calls(tidings_memory::UNTIL_HEALED, ErrorKind::Unavailable)
+            } else {
+                faults.heal()
+            }
+            Ok(())
+        })
+        .with_reopen(|store| async move {
+            let inner = if store.bug == Bug::ForgetsAtRestart { MemoryStore::new() } else { store.inner.clone() };
+            Ok(Planted { inner, bug: store.bug, known: Arc::clone(&store.known) })
+        })
+}
+
+macro_rules! plants {
+    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
+        #[test]
+        fn $test() {
+            let case = stringify!($case);
+            let (without, with) = (idempotency::check(setup(Bug::None), case), idempotency::check(setup(Bug::$bug), case));
+            caught(stringify!($bug), case, without, with);
+        }
+    )* };
+}
+
+plants! {
+    a_claim_granted_twice: GrantsTwice => i1_an_event_is_granted_to_one_holder,
+    a_claim_granted_twice_at_once: GrantsTwice => i1_many_holders_at_once_are_granted_one_claim,
+    twins_granted: GrantsTwins => i1_twins_within_one_call_are_granted_once,
+    done_before_complete: MarksDoneBeforeComplete => i7_a_claim_alone_is_not_done,
+    done_by_burying: CompletesOnBurying => i7_a_release_is_not_done,
+    anothers_claim_released: ReleasesOthersClaims => i1_releasing_what_another_has_leaves_it,
+    claims_released_by_complete: CompleteReleasesTheRest => i7_completing_releases_and_completes_nothing_else,
+    live_claims_purged: PurgeRemovesLiveClaims => i2_a_purge_leaves_live_claims,
+    other_scopes_purged: PurgesOtherScopes => i2_a_purge_leaves_other_scopes,
+    nothing_purged: PurgesNothing => i2_a_purge_forgets_what_is_old_enough,
+    a_late_complete_accepted: AcceptsALateComplete => i3_completing_what_was_taken_over_is_fenced,
+    an_unclaimed_event_completed: CompletesUnclaimed => i7_completing_what_was_never_claimed_is_fenced,
+    granted_though_down: SaysGrantedWhenDown => i5_a_store_that_is_down_says_so,
+    done_though_down: SaysDoneWhenDown => i5_a_store_that_is_down_says_so,
+    deaths_forgotten: ForgetsDeaths => i6_deaths_are_counted,
+    attempts_forgotten: ForgetsAttempts => i6_released_attempts_are_counted,
+    releases_counted_as_deaths: CountsReleasesAsDeaths => i6_released_attempts_are_counted,
+    claims_that_expire_by_themselves: ClaimsExpireByThemselves => i3_a_claim_lives_as_long_as_its_holder,
+    holders_that_never_die: HoldersNeverDie => i3_a_claim_of_a_dead_holder_can_be_taken,
+    claims_kept_by_a_retired_holder: RetiringKeepsClaims => i3_retiring_releases_at_once,
+    all_forgotten_at_a_restart: ForgetsAtRestart => restart_what_is_done_survives,
+}

@@ -1,0 +1,308 @@
+//! A transport with a bug, and the cases that must catch it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_conformance::{Setup, transport};
+use tidings_core::{
+    Admin, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, ErrorKind, GroupDescription, Guarantees, Headers,
+    Health, Name, PartitionLag, PartitionReset, Publisher, ResetTo, Result, Topic, TopicDescription, Transport,
+    async_trait,
+};
+use tidings_memory::{MemoryConfig, MemoryTransport, PublishFault, UNTIL_HEALED};
+
+use crate::caught;
+use crate::consumer::PlantedConsumer;
+use crate::gappy::{CASE_LIMIT, Gappy};
+use crate::publisher::PlantedPublisher;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    None,
+    // Publishers.
+    NegatesTheHash,
+    IgnoresTheNamedPartition,
+    DropsATombstone,
+    ReadsTombstonesAsEmpty,
+    DropsDuplicateHeaders,
+    ReadsNullHeadersAsEmpty,
+    ReportsUnknownAsFailed,
+    StoresWhatAnOutageRefused,
+    LosesWhatIsBufferedAtClose,
+    OneFailureFailsAll,
+    AcknowledgesWhatIsNotStored,
+    ReordersConcurrentCalls,
+    RefusesAtTheBound,
+    BuffersWithoutABound,
+    PublishesAfterClose,
+    StoresTwice,
+    // Consumers.
+    ReordersWithinAPartition,
+    ForgetsUncommittedRecords,
+    CommitsOnReceipt,
+    DeliversAfterRelease,
+    AcceptsOldEpochs,
+    ReleasesAtTheNextCall,
+    LosesAStepWhenDropped,
+    PauseLeaks,
+    ForgetsPauseBeforeAssignment,
+    GoesToLatestWhenOutOfRange,
+    SkipsANewPartitionsBeginning,
+    CommitGoesBack,
+    ReportsFencedAsDone,
+    DropsMetadata,
+    NeverRaisesTheEpoch,
+    ClosesWithoutLeaving,
+    StaticMemberLeaves,
+    CountsNoGaps,
+    NeverTellsTheLoss,
+    // The rest.
+    SwallowsAFailedDeadLetter,
+    DropsALettersHeaders,
+    GrowsUnasked,
+    MovesInADryRun,
+    OverwritesATopic,
+}
+
+#[derive(Debug)]
+pub(crate) struct Planted {
+    inner: Gappy,
+    bug: Bug,
+}
+
+#[async_trait]
+impl Transport for Planted {
+    fn system(&self) -> &'static str {
+        "planted"
+    }
+
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
+        let admin = self.inner.admin().await?;
+        Ok(Arc::new(PlantedPublisher::new(self.inner.publisher().await?, admin, self.bug)))
+    }
+
+    async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
+        let mut asked = options.clone();
+        if self.bug == Bug::StaticMemberLeaves {
+            asked.instance_id = None;
+        }
+        Ok(Arc::new(PlantedConsumer::new(self.inner.consumer(asked).await?, options, self.bug)))
+    }
+
+    async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
+        Ok(Arc::new(PlantedSink { inner: self.inner.dead_letters().await?, bug: self.bug }))
+    }
+
+    async fn admin(&self) -> Result<Arc<dyn Admin>> {
+        Ok(Arc::new(PlantedAdmin { inner: self.inner.admin().await?, bug: self.bug }))
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[derive(Debug)]
+struct PlantedSink {
+    inner: Arc<dyn DeadLetterSink>,
+    bug: Bug,
+}
+
+#[async_trait]
+impl DeadLetterSink for PlantedSink {
+    async fn bury(&self, mut letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        if self.bug == Bug::DropsALettersHeaders {
+            letters.iter_mut().for_each(|letter| letter.record.headers = Headers::new());
+        }
+        let answers = self.inner.bury(letters).await;
+        if self.bug == Bug::SwallowsAFailedDeadLetter { answers.iter().map(|_| Ok(())).collect() } else { answers }
+    }
+
+    async fn check(&self, topics: &[Name]) -> Result<()> {
+        self.inner.check(topics).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[derive(Debug)]
+struct PlantedAdmin {
+    inner: Arc<dyn Admin>,
+    bug: Bug,
+}
+
+#[async_trait]
+impl Admin for PlantedAdmin {
+    async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
+        if self.bug == Bug::OverwritesATopic {
+            let names: Vec<Name> = topics.iter().map(|topic| topic.name.clone()).collect();
+            drop(self.inner.delete_topics(&names).await);
+        }
+        self.inner.create_topics(topics).await
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Name>> {
+        self.inner.list_topics().await
+    }
+
+    async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
+        self.inner.describe_topics(topics).await
+    }
+
+    async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>> {
+        self.inner.delete_topics(topics).await
+    }
+
+    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
+        self.inner.grow(topic, partitions, allow_rekeying || self.bug == Bug::GrowsUnasked).await
+    }
+
+    async fn list_groups(&self) -> Result<Vec<Name>> {
+        self.inner.list_groups().await
+    }
+
+    async fn describe_group(&self, group: &Name) -> Result<GroupDescription> {
+        self.inner.describe_group(group).await
+    }
+
+    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+        self.inner.lag(group).await
+    }
+
+    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
+        self.inner.reset(group, topics, to, dry_run && self.bug != Bug::MovesInADryRun).await
+    }
+
+    async fn delete_group(&self, group: &Name) -> Result<()> {
+        self.inner.delete_group(group).await
+    }
+
+    async fn health(&self) -> Result<Health> {
+        self.inner.health().await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+/// Records that a publisher takes unanswered.
+const BOUND: usize = 100;
+
+fn setup(bug: Bug) -> Setup<Planted> {
+    let open = move || async move {
+        let bound = if bug == Bug::BuffersWithoutABound { 1_000_000 } else { BOUND };
+        let config = MemoryConfig::new().with_auto_create(false).with_max_unanswered_records(bound);
+        let memory = MemoryTransport::open(config)?;
+        Ok(Planted { inner: Gappy::new(memory), bug })
+    };
+    Setup::new("planted", open)
+        .with_paused_clock()
+        .with_case_limit(CASE_LIMIT)
+        .with_outage(|planted, down| async move {
+            let faults = planted.inner.inner().faults();
+            match (planted.bug, down) {
+                // It answers as if it were down, and stores.
+                (Bug::StoresWhatAnOutageRefused, true) => {
+                    faults.publish(PublishFault::unknown(true).with_times(UNTIL_HEALED));
+                }
+                (Bug::StoresWhatAnOutageRefused, false) => faults.heal(),
+                (_, true) => faults.down(),
+                (_, false) => faults.up(),
+            }
+            Ok(())
+        })
+        .with_slow_answers(BOUND, |planted, slow| async move {
+            planted.inner.inner().faults().delay_publishes(if slow { Duration::from_secs(5) } else { Duration::ZERO });
+            Ok(())
+        })
+        .with_lost_answers(|planted, lost| async move {
+            let unknown = PublishFault::unknown(true).with_times(UNTIL_HEALED);
+            let faults = planted.inner.inner().faults();
+            if lost {
+                faults.publish(unknown)
+            } else {
+                faults.heal()
+            }
+            Ok(())
+        })
+        .with_session_loss(|planted, group| async move {
+            planted.inner.inner().faults().lose_all(&group);
+            Ok(())
+        })
+        .with_deleted_records(|planted, partition, range| async move {
+            if range.start == 0 {
+                planted.inner.inner().faults().drop_records(&partition, range.end);
+            } else {
+                planted.inner.compact(partition, range);
+            }
+            Ok(())
+        })
+}
+
+macro_rules! plants {
+    ($($bug:ident => $case:ident,)*) => {
+        /// Each of these cases catches the bug of the module's name.
+        mod caught_by {
+            use super::*;
+            $(
+                #[test]
+                fn $case() {
+                    let case = stringify!($case);
+                    let (without, with) = (transport::check(setup(Bug::None), case), transport::check(setup(Bug::$bug), case));
+                    caught(stringify!($bug), case, without, with);
+                }
+            )*
+        }
+    };
+}
+
+plants! {
+    NegatesTheHash => p3_keys_go_where_java_puts_them,
+    IgnoresTheNamedPartition => p3_a_named_partition_wins_over_the_key,
+    DropsATombstone => p5_tombstones_stay_null,
+    ReadsTombstonesAsEmpty => p5_an_empty_value_is_no_tombstone,
+    DropsDuplicateHeaders => p5_duplicate_headers_keep_their_order,
+    ReadsNullHeadersAsEmpty => p5_null_and_empty_headers_differ,
+    ReportsUnknownAsFailed => p2_a_lost_answer_is_unknown_and_never_a_failure,
+    StoresWhatAnOutageRefused => p2_what_an_outage_refuses_is_not_there,
+    LosesWhatIsBufferedAtClose => p4_close_waits_for_what_is_under_way,
+    OneFailureFailsAll => p1_a_missing_topic_fails_its_records_alone,
+    AcknowledgesWhatIsNotStored => p2_what_is_acknowledged_is_there,
+    ReordersConcurrentCalls => p3_calls_keep_the_order_of_their_first_polls,
+    BuffersWithoutABound => p4_at_the_bound_publish_waits,
+    RefusesAtTheBound => p4_a_flood_waits_and_is_never_refused,
+    PublishesAfterClose => p4_after_close_publish_is_closed,
+    StoresTwice => p2_a_dropped_publish_stores_whole_records_once_or_none,
+    ReordersWithinAPartition => c1_records_come_in_order_with_their_bytes_and_offsets,
+    ForgetsUncommittedRecords => c1_uncommitted_records_come_again_to_the_next_owner,
+    CommitsOnReceipt => c4_nothing_is_committed_unasked,
+    DeliversAfterRelease => c2_no_record_comes_after_release,
+    AcceptsOldEpochs => c4_a_commit_of_an_old_epoch_is_fenced,
+    ReleasesAtTheNextCall => c3_asking_for_the_next_step_releases_nothing,
+    LosesAStepWhenDropped => c6_dropping_next_loses_no_record,
+    PauseLeaks => c5_pausing_in_the_midst_of_a_backlog_stops_it_at_once,
+    ForgetsPauseBeforeAssignment => c5_pausing_before_assignment_holds_after_it,
+    GoesToLatestWhenOutOfRange => c1_a_committed_offset_that_is_gone_goes_to_the_oldest,
+    SkipsANewPartitionsBeginning => c1_a_partition_that_appears_later_starts_at_its_beginning,
+    CommitGoesBack => c4_a_lower_commit_is_taken_and_changes_nothing,
+    ReportsFencedAsDone => c3_commits_after_release_are_fenced,
+    DropsMetadata => c4_metadata_comes_back_with_the_next_assignment,
+    NeverRaisesTheEpoch => c2_epochs_grow_from_owner_to_owner,
+    ClosesWithoutLeaving => c7_close_leaves_at_once,
+    StaticMemberLeaves => c7_a_static_member_stays,
+    CountsNoGaps => c2_a_gap_at_the_end_is_told_without_a_record,
+    NeverTellsTheLoss => c2_a_lost_session_raises_lost_and_fences,
+    SwallowsAFailedDeadLetter => d1_a_letter_that_could_not_be_written_is_told,
+    DropsALettersHeaders => d2_a_letter_keeps_its_record_byte_for_byte,
+    GrowsUnasked => a1_growing_a_topic_with_keys_needs_to_be_allowed,
+    MovesInADryRun => a1_a_dry_run_moves_nothing,
+    OverwritesATopic => a1_creating_a_topic_twice_is_told_and_changes_nothing,
+}
+
+/// What a broken publisher says of records that it did not store.
+pub(crate) fn error(kind: ErrorKind) -> tidings_core::Error {
+    tidings_core::Error::new(kind, "a planted bug")
+}

@@ -1,0 +1,198 @@
+//! How events become bytes and are read back.
+//!
+//! The codec that *writes* an event is its type's ([`Event::Codec`]); the codec that *reads* a record is the one that the
+//! record's `content-type` names, so that a topic may change its codec while both are in use.
+
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "postcard")]
+mod postcard;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+#[cfg(feature = "json")]
+pub use self::json::Json;
+#[cfg(feature = "postcard")]
+pub use self::postcard::Postcard;
+use crate::event::shortened;
+use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Headers, Record, Result, StoredRecord, Version, headers};
+
+/// Writes and reads the envelope of an event.
+///
+/// A codec is a type, not a value: an event names its own by [`Event::Codec`].
+pub trait Codec: Send + Sync + 'static {
+    /// What the `content-type` header says.
+    const CONTENT_TYPE: &'static str;
+
+    /// Writes `envelope`: returns the record's value and appends what belongs into the headers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the payload can't be written, such as a map whose keys are no text.
+    fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, headers: &mut Headers) -> Result<Bytes>;
+
+    /// Reads the envelope and its payload.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Undecodable`], naming the field, also when the record says that it is of another type.
+    fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>>;
+
+    /// Reads the envelope without its payload.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Undecodable`], naming the field.
+    fn peek(record: &StoredRecord) -> Result<Head<'_>>;
+}
+
+/// What is known of an event before its payload is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Head<'a> {
+    /// The event's id.
+    pub id: Uuid,
+    /// The event's type.
+    pub event_type: Cow<'a, str>,
+    /// The payload's version.
+    pub version: Version,
+}
+
+impl<'a> Head<'a> {
+    /// The head of an event.
+    pub fn new(id: Uuid, event_type: impl Into<Cow<'a, str>>, version: Version) -> Self {
+        Self { id, event_type: event_type.into(), version }
+    }
+}
+
+/// Writes `envelope` as a record for its topic, behind `topic_prefix`, with its type's codec and its key.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if the payload can't be written.
+pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Result<Record> {
+    let mut headers = Headers::new();
+    let value = E::Codec::encode(envelope, &mut headers)?;
+    let topic = match topic_prefix {
+        "" => crate::Name::from_static(E::TOPIC),
+        prefix => format!("{prefix}{}", E::TOPIC).into(),
+    };
+    let mut record = Record::new(topic, value).with_headers(headers);
+    record.key = envelope.payload.key().map(|key| Bytes::copy_from_slice(&key));
+    Ok(record)
+}
+
+/// Reads an event by the codec that the record's `content-type` names.
+///
+/// # Errors
+/// [`ErrorKind::Undecodable`] if the bytes, the type or the codec are not what they should be; the message names the
+/// field. A null value is undecodable too.
+pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
+    match content_type(record)? {
+        #[cfg(feature = "json")]
+        ContentType::Json => Json::decode(record),
+        #[cfg(feature = "postcard")]
+        ContentType::Postcard => Postcard::decode(record),
+        ContentType::Other(name) if name == E::Codec::CONTENT_TYPE => E::Codec::decode(record),
+        ContentType::Other(name) => Err(unknown_content_type(name)),
+    }
+}
+
+/// Reads an event's id, type and version by the codec that the record's `content-type` names.
+///
+/// Of a codec that is not known here the headers are read, as bare payloads have them.
+///
+/// # Errors
+/// [`ErrorKind::Undecodable`], naming the field.
+pub fn peek(record: &StoredRecord) -> Result<Head<'_>> {
+    match content_type(record)? {
+        #[cfg(feature = "json")]
+        ContentType::Json => Json::peek(record),
+        _ => peek_headers(record),
+    }
+}
+
+/// The type and version that the headers tell, if they tell a type: enough to route by, without touching the value.
+///
+/// # Errors
+/// [`ErrorKind::Undecodable`] if a header is no text, or the version none.
+pub fn route_by_headers(record: &StoredRecord) -> Result<Option<(&str, Version)>> {
+    let Some(event_type) = text(record, headers::EVENT_TYPE)? else { return Ok(None) };
+    let version = match text(record, headers::VERSION)? {
+        // The common case, without a parse.
+        None | Some("1.0") => Version::new(1, 0),
+        Some(version) => version.parse()?,
+    };
+    Ok(Some((event_type, version)))
+}
+
+/// Reads the envelope's fields from the headers, where codecs of bare payloads put them.
+///
+/// # Errors
+/// [`ErrorKind::Undecodable`], naming the header.
+pub fn peek_headers(record: &StoredRecord) -> Result<Head<'_>> {
+    let Some((event_type, version)) = route_by_headers(record)? else { return Err(missing(headers::EVENT_TYPE)) };
+    let id = text(record, headers::EVENT_ID)?.ok_or_else(|| missing(headers::EVENT_ID))?;
+    let id = Uuid::try_parse(id).map_err(|e| undecodable("read the header eventId").with_source(e))?;
+    Ok(Head::new(id, event_type, version))
+}
+
+enum ContentType<'a> {
+    #[cfg(feature = "json")]
+    Json,
+    #[cfg(feature = "postcard")]
+    Postcard,
+    Other(&'a str),
+}
+
+fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
+    Ok(match text(record, headers::CONTENT_TYPE)? {
+        #[cfg(feature = "json")]
+        None | Some(Json::CONTENT_TYPE) => ContentType::Json,
+        #[cfg(feature = "postcard")]
+        Some(Postcard::CONTENT_TYPE) => ContentType::Postcard,
+        // Parameters such as charset change nothing: JSON is UTF-8.
+        #[cfg(feature = "json")]
+        Some(name) if name.split(';').next().is_some_and(|n| n.trim().eq_ignore_ascii_case(Json::CONTENT_TYPE)) => {
+            ContentType::Json
+        }
+        Some(name) => ContentType::Other(name),
+        #[cfg(not(feature = "json"))]
+        None => ContentType::Other("application/json"),
+    })
+}
+
+fn unknown_content_type(name: &str) -> Error {
+    undecodable(format!("choose a codec for the content-type {:?}: none is compiled in", shortened(name)))
+}
+
+/// The header `name` as text.
+fn text<'a>(record: &'a StoredRecord, name: &'static str) -> Result<Option<&'a str>> {
+    let Some(value) = record.headers.get(name) else { return Ok(None) };
+    match std::str::from_utf8(value) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) => Err(undecodable(format!("read the header {name}: not UTF-8")).with_source(e)),
+    }
+}
+
+fn undecodable(context: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Undecodable, context)
+}
+
+fn missing(header: &'static str) -> Error {
+    undecodable(format!("read the header {header}: it is missing"))
+}
+
+/// The value, which an event must have.
+#[cfg(any(feature = "json", feature = "postcard"))]
+fn value(record: &StoredRecord) -> Result<&Bytes> {
+    record.value.as_ref().ok_or_else(|| undecodable("read an event: the value is null"))
+}
+
+/// Refuses a record that says it is of another type than the one it is read as.
+#[cfg(any(feature = "json", feature = "postcard"))]
+fn expect_type<E: Event>(found: &str) -> Result<()> {
+    if found == E::TYPE {
+        return Ok(());
+    }
+    Err(undecodable(format!("read {}: the record says that its eventType is {:?}", E::TYPE, shortened(found))))
+}

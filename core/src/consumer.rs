@@ -1,0 +1,352 @@
+//! The trait of a member of a consumer group, and the steps it goes through.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{Guarantees, Name, RecordBatch, Result, Timestamp, TopicPartition};
+
+/// A member of a consumer group.
+///
+/// All methods take `&self`, so that commits overlap reading; one [`next`](Self::next) at a time.
+///
+/// # Contract
+/// - **C1** A partition's records come in offset order, from the committed offset. The start policy is for a partition
+///   that existed when the group first started; one that appears later starts at its beginning. A committed offset that
+///   is no longer in the log goes to the oldest record left, never to the latest, and the missing range is reported.
+/// - **C2** Records of a partition come only after its [`Step::Assigned`] and before its [`release`](Self::release) or
+///   [`Step::Lost`]. `Assigned` carries the start offset and an epoch that grows with each assignment of the partition in
+///   the group, across processes. A consumer that has had no answer to its heartbeats for its session timeout raises
+///   `Lost` by itself. [`Fetched::next`] is the offset after the records: it counts gaps and may come with no record.
+/// - **C3** After [`Step::Revoking`] commits of its partitions are taken until `release` is called or the deadline passes,
+///   when `Lost` follows; `next` goes on yielding the other steps meanwhile. After `Lost` commits fail as
+///   [`Fenced`](crate::ErrorKind::Fenced).
+/// - **C4** A commit names, per partition, the next offset to read, optional metadata, and ranges settled beyond it (which
+///   a broker with one ack per message uses). Each has its own result. Nothing is committed unasked, and nothing goes
+///   back unless after [`seek`](Self::seek) or a reset.
+/// - **C5** After `pause` returns, no record of the partition comes until `resume`, not even right after `Assigned`.
+///   Membership lives while handlers work; a pending `next` is alive. It dies when the consumer is dropped, or when a step
+///   was handed out and `next` was not called for [`ConsumerOptions::max_idle`].
+/// - **C6** `next` is cancel-safe: no record and no step is lost by dropping it.
+/// - **C7** `close` leaves the group at once (a static member stays), so that others take over without a timeout.
+#[async_trait]
+pub trait Consumer: Debug + Send + Sync + 'static {
+    /// The next step. Waits until there is one.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) while the broker can't be reached: call again after a pause.
+    /// Others are final: [`Denied`](crate::ErrorKind::Denied), [`NotFound`](crate::ErrorKind::NotFound) for a topic that
+    /// is missing, [`Fenced`](crate::ErrorKind::Fenced) for a static member whose place was taken,
+    /// [`Closed`](crate::ErrorKind::Closed).
+    async fn next(&self) -> Result<Step>;
+
+    /// Commits; result `i` is commit `i`'s. An offset below what is committed already is taken as done and changes nothing.
+    ///
+    /// # Errors
+    /// Per commit: [`Fenced`](crate::ErrorKind::Fenced) if the partition, or that epoch of it, is not this member's any
+    /// more; [`Unavailable`](crate::ErrorKind::Unavailable) or [`Unknown`](crate::ErrorKind::Unknown): commit again later.
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>>;
+
+    /// Ends a revocation early: from now on the partitions may go to others. Of a partition that is not being revoked
+    /// nothing happens.
+    ///
+    /// # Errors
+    /// [`Closed`](crate::ErrorKind::Closed).
+    async fn release(&self, partitions: &[TopicPartition]) -> Result<()>;
+
+    /// Yields no record of these partitions until [`resume`](Self::resume), also of such as are not yet assigned.
+    ///
+    /// # Errors
+    /// [`Closed`](crate::ErrorKind::Closed).
+    async fn pause(&self, partitions: &[TopicPartition]) -> Result<()>;
+
+    /// Ends [`pause`](Self::pause); reading goes on where it stopped.
+    ///
+    /// # Errors
+    /// [`Closed`](crate::ErrorKind::Closed).
+    async fn resume(&self, partitions: &[TopicPartition]) -> Result<()>;
+
+    /// Goes on reading an assigned partition elsewhere; returns the offset. The next commit may go back to it.
+    ///
+    /// # Errors
+    /// [`Fenced`](crate::ErrorKind::Fenced) if the partition is not assigned, [`Unavailable`](crate::ErrorKind::Unavailable).
+    async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64>;
+
+    /// How far each assigned partition is: from what is known, without waiting for the broker for long.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Closed`](crate::ErrorKind::Closed).
+    async fn progress(&self) -> Result<Vec<Progress>>;
+
+    /// Leaves the group. Closing twice is one close; afterwards every call is [`Closed`](crate::ErrorKind::Closed).
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the group could not be told; it then takes a session timeout.
+    async fn close(&self) -> Result<()>;
+
+    /// Which clauses it keeps.
+    fn guarantees(&self) -> Guarantees;
+}
+
+/// What a consumer goes through.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Step {
+    /// These partitions are this member's from now on.
+    Assigned(Vec<Assignment>),
+    /// Records of a partition that is this member's.
+    Records(Fetched),
+    /// These partitions go to others soon: settle, commit, [`release`](Consumer::release).
+    Revoking(Revocation),
+    /// These partitions are gone: others may have them already.
+    Lost(Vec<TopicPartition>),
+}
+
+/// A partition that became this member's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Assignment {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Grows with each assignment of the partition in the group, across processes.
+    pub epoch: u64,
+    /// The offset of the first record that will come, or the next one beyond a gap.
+    pub start: u64,
+    /// What is committed; `None` if the group has no offset of this partition yet.
+    pub committed: Option<u64>,
+    /// The metadata that was committed with it.
+    pub metadata: Option<String>,
+    /// Offsets that were committed as next but are no longer in the log: records lost to retention.
+    pub missing: Option<Range<u64>>,
+}
+
+impl Assignment {
+    /// An assignment with nothing committed and nothing missing.
+    pub fn new(partition: TopicPartition, epoch: u64, start: u64) -> Self {
+        Self { partition, epoch, start, committed: None, metadata: None, missing: None }
+    }
+}
+
+/// Records of one partition, and where reading goes on.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Fetched {
+    /// The records, in offset order; may be none.
+    pub batch: RecordBatch,
+    /// The epoch of the assignment they belong to.
+    pub epoch: u64,
+    /// The offset after them: beyond gaps such as compacted records and transaction markers.
+    pub next: u64,
+}
+
+impl Fetched {
+    /// `batch`, read under `epoch`, with reading to go on at `next`.
+    pub fn new(batch: RecordBatch, epoch: u64, next: u64) -> Self {
+        Self { batch, epoch, next }
+    }
+}
+
+/// Partitions that are to be given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Revocation {
+    /// The partitions.
+    pub partitions: Vec<TopicPartition>,
+    /// How long commits are taken, counted from when the step is handed out.
+    pub deadline: Duration,
+}
+
+impl Revocation {
+    /// These partitions are given up within `deadline`.
+    pub fn new(partitions: Vec<TopicPartition>, deadline: Duration) -> Self {
+        Self { partitions, deadline }
+    }
+}
+
+/// How far a partition is settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Commit {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The epoch of the assignment that the work was done under.
+    pub epoch: u64,
+    /// The next offset to read, not the last one read.
+    pub next: u64,
+    /// Kept beside the offset; handed back with the next assignment.
+    pub metadata: Option<String>,
+    /// Settled beyond `next`, in order: for brokers that acknowledge single messages.
+    pub settled_beyond: Vec<Range<u64>>,
+}
+
+impl Commit {
+    /// Everything before `next` is settled.
+    pub fn new(partition: TopicPartition, epoch: u64, next: u64) -> Self {
+        Self { partition, epoch, next, metadata: None, settled_beyond: Vec::new() }
+    }
+
+    /// With metadata beside the offset.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: impl Into<String>) -> Self {
+        self.metadata = Some(metadata.into());
+        self
+    }
+}
+
+/// Where to go on reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SeekTo {
+    /// This offset; outside the log, the nearest one in it.
+    Offset(u64),
+    /// The oldest record there is.
+    Earliest,
+    /// The end: only records still to come.
+    Latest,
+    /// The first record of this time or later; the end, if there is none.
+    Time(Timestamp),
+}
+
+/// Where a group starts on a partition that existed when it first started and of which it has committed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Start {
+    /// At the oldest record: nothing published before is missed.
+    #[default]
+    Earliest,
+    /// At the end: only what is published from now on.
+    Latest,
+    /// At the first record of this time or later.
+    Time(Timestamp),
+}
+
+/// How far an assigned partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset that will be handed out.
+    pub position: u64,
+    /// The next offset to read by what is committed.
+    pub committed: Option<u64>,
+    /// The end of the log: of what may be read, where transactions are open.
+    pub end: u64,
+    /// Whether it is paused.
+    pub paused: bool,
+}
+
+impl Progress {
+    /// The progress of a partition that is not paused.
+    pub fn new(partition: TopicPartition, position: u64, committed: Option<u64>, end: u64) -> Self {
+        Self { partition, position, committed, end, paused: false }
+    }
+
+    /// How many offsets lie between what is committed (else the position) and the end.
+    pub fn lag(&self) -> u64 {
+        self.end.saturating_sub(self.committed.unwrap_or(self.position))
+    }
+}
+
+/// The default of [`ConsumerOptions::session_timeout`].
+pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+/// The default of [`ConsumerOptions::max_idle`].
+pub const DEFAULT_MAX_IDLE: Duration = Duration::from_secs(300);
+/// The default of [`ConsumerOptions::revocation_deadline`].
+pub const DEFAULT_REVOCATION_DEADLINE: Duration = Duration::from_secs(30);
+/// The default of [`ConsumerOptions::max_buffered_bytes`]: 32 MiB.
+pub const DEFAULT_MAX_BUFFERED_BYTES: usize = 32 << 20;
+/// The default of [`ConsumerOptions::max_batch_records`].
+pub const DEFAULT_MAX_BATCH_RECORDS: usize = 5_000;
+
+/// How a consumer joins a group and reads.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsumerOptions {
+    /// The group.
+    pub group: Name,
+    /// The topics.
+    pub topics: Vec<Name>,
+    /// Where the group starts; see [`Start`].
+    pub start: Start,
+    /// Without an answer to heartbeats for so long, the member is out: [`DEFAULT_SESSION_TIMEOUT`].
+    pub session_timeout: Duration,
+    /// After a step was handed out, `next` must be called within: [`DEFAULT_MAX_IDLE`].
+    pub max_idle: Duration,
+    /// How long a revocation may take at most: [`DEFAULT_REVOCATION_DEADLINE`].
+    pub revocation_deadline: Duration,
+    /// Bytes fetched ahead, one record aside: [`DEFAULT_MAX_BUFFERED_BYTES`].
+    pub max_buffered_bytes: usize,
+    /// Records in one [`Fetched`]: [`DEFAULT_MAX_BATCH_RECORDS`].
+    pub max_batch_records: usize,
+    /// A static member's name (KIP-345): a restart within the session timeout moves no partition.
+    pub instance_id: Option<Name>,
+}
+
+impl ConsumerOptions {
+    /// A member of `group` that reads `topics`, from the earliest record.
+    pub fn new<T: Into<Name>>(group: impl Into<Name>, topics: impl IntoIterator<Item = T>) -> Self {
+        Self {
+            group: group.into(),
+            topics: topics.into_iter().map(Into::into).collect(),
+            start: Start::default(),
+            session_timeout: DEFAULT_SESSION_TIMEOUT,
+            max_idle: DEFAULT_MAX_IDLE,
+            revocation_deadline: DEFAULT_REVOCATION_DEADLINE,
+            max_buffered_bytes: DEFAULT_MAX_BUFFERED_BYTES,
+            max_batch_records: DEFAULT_MAX_BATCH_RECORDS,
+            instance_id: None,
+        }
+    }
+
+    /// Where the group starts.
+    #[must_use]
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// See [`Self::session_timeout`].
+    #[must_use]
+    pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// See [`Self::max_idle`].
+    #[must_use]
+    pub fn with_max_idle(mut self, max_idle: Duration) -> Self {
+        self.max_idle = max_idle;
+        self
+    }
+
+    /// See [`Self::revocation_deadline`].
+    #[must_use]
+    pub fn with_revocation_deadline(mut self, deadline: Duration) -> Self {
+        self.revocation_deadline = deadline;
+        self
+    }
+
+    /// See [`Self::max_buffered_bytes`].
+    #[must_use]
+    pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.max_buffered_bytes = bytes;
+        self
+    }
+
+    /// See [`Self::max_batch_records`].
+    #[must_use]
+    pub fn with_max_batch_records(mut self, records: usize) -> Self {
+        self.max_batch_records = records;
+        self
+    }
+
+    /// As a static member of this name.
+    #[must_use]
+    pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
+        self.instance_id = Some(id.into());
+        self
+    }
+}

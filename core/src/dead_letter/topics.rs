@@ -1,0 +1,57 @@
+//! Dead letters in topics: what any transport can have, by its publisher and admin.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{DeadLetter, DeadLetterSink};
+use crate::{Admin, Error, ErrorKind, Guarantees, Name, Publisher, Result};
+
+/// What stands behind a topic's name in that of its dead-letter topic.
+pub const DEAD_LETTER_SUFFIX: &str = "-dlq";
+
+/// The dead-letter topic of `topic`: `<topic>-dlq`.
+pub fn dead_letter_topic(topic: &str) -> Name {
+    format!("{topic}{DEAD_LETTER_SUFFIX}").into()
+}
+
+/// Buries letters in `<topic>-dlq`, through a transport's own publisher.
+#[derive(Debug, Clone)]
+pub struct DeadLetterTopics {
+    publisher: Arc<dyn Publisher>,
+    admin: Arc<dyn Admin>,
+}
+
+impl DeadLetterTopics {
+    /// A sink that publishes by `publisher` and looks for missing topics by `admin`.
+    pub fn new(publisher: Arc<dyn Publisher>, admin: Arc<dyn Admin>) -> Self {
+        Self { publisher, admin }
+    }
+}
+
+#[async_trait]
+impl DeadLetterSink for DeadLetterTopics {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        let count = letters.len();
+        let records = letters.iter().map(|l| l.to_record(dead_letter_topic(&l.origin.topic))).collect();
+        let mut answers: Vec<_> = self.publisher.publish(records).await.into_iter().map(|r| r.map(drop)).collect();
+        // A publisher that breaks P1 must not make a letter look buried.
+        answers.resize_with(count, || Err(Error::new(ErrorKind::Unknown, "bury: the publisher gave no answer")));
+        answers
+    }
+
+    async fn check(&self, topics: &[Name]) -> Result<()> {
+        let wanted: Vec<Name> = topics.iter().map(|topic| dead_letter_topic(topic)).collect();
+        for (topic, found) in wanted.iter().zip(self.admin.describe_topics(&wanted).await?) {
+            found.map_err(|e| {
+                let kind = e.kind();
+                Error::caused_by(kind, format!("check that dead letters can go to the topic {topic}"), e)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.publisher.guarantees()
+    }
+}

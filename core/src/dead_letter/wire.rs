@@ -1,0 +1,182 @@
+//! A dead letter as a record of `<topic>-dlq`: the original, plus headers that say why.
+
+use std::str::FromStr;
+
+use super::DeadLetter;
+use crate::{Error, ErrorKind, Header, Headers, Record, Result, StoredRecord, Timestamp, TopicPartition, headers};
+
+/// The names of the headers that a dead letter adds.
+pub mod header_names {
+    /// The original topic.
+    pub const TOPIC: &str = "dlq-original-topic";
+    /// The original partition, decimal.
+    pub const PARTITION: &str = "dlq-original-partition";
+    /// The original offset, decimal.
+    pub const OFFSET: &str = "dlq-original-offset";
+    /// The original timestamp in milliseconds, decimal.
+    pub const TIMESTAMP: &str = "dlq-original-timestamp";
+    /// When it was given up, in milliseconds, decimal.
+    pub const FAILED_AT: &str = "dlq-failed-at";
+    /// How often it was tried, decimal.
+    pub const RETRY_COUNT: &str = "dlq-retry-count";
+    /// The service that gave it up.
+    pub const SERVICE: &str = "dlq-service";
+    /// The handler that gave it up.
+    pub const HANDLER: &str = "dlq-handler";
+    /// The kind of the last error.
+    pub const ERROR_KIND: &str = "dlq-error-kind";
+    /// The last error.
+    pub const ERROR: &str = "dlq-error";
+}
+
+const ALL: [&str; 10] = [
+    header_names::TOPIC,
+    header_names::PARTITION,
+    header_names::OFFSET,
+    header_names::TIMESTAMP,
+    header_names::FAILED_AT,
+    header_names::RETRY_COUNT,
+    header_names::SERVICE,
+    header_names::HANDLER,
+    header_names::ERROR_KIND,
+    header_names::ERROR,
+];
+
+/// Whether a header is one that burying added.
+pub fn is_dead_letter_header(header: &Header) -> bool {
+    ALL.iter().any(|name| header.name == name.as_bytes())
+}
+
+impl DeadLetter {
+    /// The letter as a record for `topic`: key, value and headers of the original, and why behind them.
+    pub fn to_record(&self, topic: impl Into<crate::Name>) -> Record {
+        let mut record = Record::tombstone(topic);
+        record.key = self.record.key.clone();
+        record.value = self.record.value.clone();
+        record.headers = self.record.headers.clone();
+        let mut add = |name: &'static str, value: String| record.headers.push(Header::new(name, value));
+        add(header_names::TOPIC, self.origin.topic.to_string());
+        add(header_names::PARTITION, self.origin.partition.to_string());
+        add(header_names::OFFSET, self.record.offset.to_string());
+        add(header_names::TIMESTAMP, self.record.timestamp.millis().to_string());
+        add(header_names::FAILED_AT, self.failed_at.millis().to_string());
+        add(header_names::RETRY_COUNT, self.attempts.to_string());
+        add(header_names::SERVICE, self.service.to_string());
+        add(header_names::HANDLER, self.handler.to_string());
+        add(header_names::ERROR_KIND, self.kind.to_string());
+        add(header_names::ERROR, self.error.clone());
+        record
+    }
+
+    /// Reads a letter back from a record of a dead-letter topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Undecodable`], naming the header that is missing or wrong: somebody else's record.
+    pub fn from_record(record: &StoredRecord) -> Result<Self> {
+        // A letter about a record that was itself a letter has each header twice: the last ten are this one's.
+        let own = record.headers.len().checked_sub(ALL.len()).ok_or_else(|| missing(header_names::TOPIC))?;
+        let original: Headers = record.headers.iter().take(own).cloned().collect();
+        let why: Headers = record.headers.iter().skip(own).cloned().collect();
+        let mut stored = StoredRecord::new(
+            number(&why, header_names::OFFSET)?,
+            Timestamp::from_millis(number(&why, header_names::TIMESTAMP)?),
+        );
+        stored.key = record.key.clone();
+        stored.value = record.value.clone();
+        stored.headers = original;
+        let origin = TopicPartition::new(text(&why, header_names::TOPIC)?, number(&why, header_names::PARTITION)?);
+        let kind = ErrorKind::from_name(text(&why, header_names::ERROR_KIND)?);
+        Ok(Self::new(text(&why, header_names::SERVICE)?, origin, stored, kind)
+            .with_handler(text(&why, header_names::HANDLER)?)
+            .with_error(text(&why, header_names::ERROR)?)
+            .with_attempts(number(&why, header_names::RETRY_COUNT)?)
+            .with_failed_at(Timestamp::from_millis(number(&why, header_names::FAILED_AT)?)))
+    }
+
+    /// The record that takes the letter back to its topic: the original with `redrive-for`, and `redrive-count` raised.
+    pub fn to_redrive(&self) -> Record {
+        let mut record = Record::tombstone(self.origin.topic.clone());
+        record.key = self.record.key.clone();
+        record.value = self.record.value.clone();
+        record.headers = self.record.headers.clone();
+        let count = record.headers.get_str(headers::REDRIVE_COUNT).and_then(|c| c.parse::<u32>().ok()).unwrap_or(0);
+        record.headers.set(headers::REDRIVE_FOR, self.service.as_bytes().to_vec());
+        record.headers.set(headers::REDRIVE_COUNT, count.saturating_add(1).to_string());
+        record
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::new(ErrorKind::Undecodable, format!("read a dead letter: the header {name} is missing or no text"))
+}
+
+fn text<'a>(why: &'a Headers, name: &str) -> Result<&'a str> {
+    why.get_str(name).ok_or_else(|| missing(name))
+}
+
+fn number<N: FromStr>(why: &Headers, name: &str) -> Result<N> {
+    let wrong = || Error::new(ErrorKind::Undecodable, format!("read a dead letter: the header {name} is no number"));
+    text(why, name)?.parse().map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter() -> DeadLetter {
+        let mut record = StoredRecord::new(7, Timestamp::from_millis(99)).with_key("k").with_value(vec![0, 159, 146]);
+        record.headers = Headers::new().with("a", "1").with("a", "2");
+        record.headers.push(Header::null("n"));
+        DeadLetter::new("svc", TopicPartition::new("t", 2), record, ErrorKind::Undecodable)
+            .with_handler("h")
+            .with_error("it is bad")
+            .with_attempts(3)
+            .with_failed_at(Timestamp::from_millis(1_700_000_000_123))
+    }
+
+    fn stored(record: Record) -> StoredRecord {
+        StoredRecord::from_record(record, 0, Timestamp::now())
+    }
+
+    #[test]
+    fn a_letter_survives_the_wire_byte_for_byte() {
+        let letter = letter();
+        assert_eq!(DeadLetter::from_record(&stored(letter.to_record("t-dlq"))).unwrap(), letter);
+    }
+
+    #[test]
+    fn a_letter_about_a_letter_keeps_the_inner_one() {
+        let inner = stored(letter().to_record("t-dlq"));
+        let outer = DeadLetter::new("other", TopicPartition::new("t-dlq", 0), inner.clone(), ErrorKind::Failed);
+        let read = DeadLetter::from_record(&stored(outer.to_record("t-dlq-dlq"))).unwrap();
+        assert_eq!(read, outer);
+        assert_eq!(DeadLetter::from_record(&read.record).unwrap(), letter());
+    }
+
+    #[test]
+    fn a_foreign_record_is_refused_by_the_headers_name() {
+        let mut record = stored(letter().to_record("t-dlq"));
+        record.headers.set(header_names::OFFSET, "seven");
+        let error = DeadLetter::from_record(&record).unwrap_err();
+        assert!(error.to_string().contains(header_names::OFFSET), "{error}");
+    }
+
+    #[test]
+    fn a_redrive_is_the_original_with_two_headers_and_counts_up() {
+        let mut letter = letter();
+        let redrive = letter.to_redrive();
+        assert_eq!((redrive.key, redrive.value), (letter.record.key.clone(), letter.record.value.clone()));
+        assert_eq!(redrive.headers.get_str(headers::REDRIVE_FOR), Some("svc"));
+        assert_eq!(redrive.headers.get_str(headers::REDRIVE_COUNT), Some("1"));
+        assert_eq!(redrive.headers.len(), letter.record.headers.len() + 2);
+        letter.record.headers = redrive.headers;
+        assert_eq!(letter.to_redrive().headers.get_str(headers::REDRIVE_COUNT), Some("2"));
+        assert_eq!(letter.to_redrive().headers.len(), letter.record.headers.len());
+    }
+
+    #[test]
+    fn a_long_error_is_cut_at_a_character() {
+        let letter = letter().with_error("é".repeat(super::super::MAX_ERROR_TEXT));
+        assert_eq!(letter.error.len(), super::super::MAX_ERROR_TEXT);
+    }
+}

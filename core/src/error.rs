@@ -1,0 +1,237 @@
+//! One error for the workspace: what kind it is, what was being tried, and what caused it.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What handlers, layers and sources of errors pass around: any error that may cross threads.
+pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an [`Error`]. A kind exists only where a caller acts differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request or a setting is wrong: fix the program. The message names the field or argument.
+    Invalid,
+    /// A topic, partition, group or letter does not exist: create it, or wait for whoever does.
+    NotFound,
+    /// What was to be created exists already: go on, or choose another name.
+    AlreadyExists,
+    /// Credentials are wrong or a right is missing: fix them at the broker or in the configuration.
+    Denied,
+    /// A record or request is larger than the backend takes: it will never fit, dead-letter it.
+    TooLarge,
+    /// The bytes are not what they should be (an undecodable record): dead-letter the record.
+    Undecodable,
+    /// The backend is down, busy or out of reach: try again later, nothing was done.
+    Unavailable,
+    /// It may or may not have been done (a timeout, a lost answer): a repeat may do it twice.
+    Unknown,
+    /// A newer owner has taken over (of a partition, a claim, a membership): stop, never retry.
+    Fenced,
+    /// Refused because of what is there now (an active group, another open process): end that first.
+    Conflict,
+    /// The publisher, consumer or service was closed: open a new one.
+    Closed,
+    /// Stored data is damaged: a person has to look before it is used again.
+    Corrupt,
+    /// The backend does not offer this, by its [`guarantees`](crate::Guarantees) or its version: do without.
+    Unsupported,
+    /// A handler failed in a way that has no kind of its own: retry, then dead-letter.
+    Failed,
+}
+
+impl ErrorKind {
+    /// The kind's stable name, as it stands in dead letters, logs and metrics: `"unavailable"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not-found",
+            Self::AlreadyExists => "already-exists",
+            Self::Denied => "denied",
+            Self::TooLarge => "too-large",
+            Self::Undecodable => "undecodable",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown",
+            Self::Fenced => "fenced",
+            Self::Conflict => "conflict",
+            Self::Closed => "closed",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The kind of this name; [`Failed`](Self::Failed) if there is none, as from a later version.
+    pub fn from_name(name: &str) -> Self {
+        let all = [
+            Self::Invalid,
+            Self::NotFound,
+            Self::AlreadyExists,
+            Self::Denied,
+            Self::TooLarge,
+            Self::Undecodable,
+            Self::Unavailable,
+            Self::Unknown,
+            Self::Fenced,
+            Self::Conflict,
+            Self::Closed,
+            Self::Corrupt,
+            Self::Unsupported,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Failed)
+    }
+
+    /// Whether the same call may succeed later. After [`Unknown`](Self::Unknown) a repeat may do it twice.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Unknown)
+    }
+
+    /// Whether the fault lies with the surroundings and not with the record at hand: a service then pauses and
+    /// backs off, and dead-letters nothing.
+    pub const fn is_infrastructure(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Unknown | Self::Fenced | Self::Closed | Self::Corrupt)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The error of every tidings crate.
+///
+/// `Display` says what was being tried and never repeats the source, which [`source`](StdError::source) has.
+/// [`Error::report`] prints the whole chain.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    context: Cow<'static, str>,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    /// An error of `kind`; `context` says what was being tried: lower case, no full stop, no secret.
+    pub fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { kind, context: context.into(), source: None }))
+    }
+
+    /// The same error with what caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// An error of `kind` caused by `source`.
+    pub fn caused_by(kind: ErrorKind, context: impl Into<Cow<'static, str>>, source: impl Into<BoxError>) -> Self {
+        Self::new(kind, context).with_source(source)
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later: see [`ErrorKind::is_retryable`].
+    pub fn is_retryable(&self) -> bool {
+        self.0.kind.is_retryable()
+    }
+
+    /// Whether the fault lies with the surroundings: see [`ErrorKind::is_infrastructure`].
+    pub fn is_infrastructure(&self) -> bool {
+        self.0.kind.is_infrastructure()
+    }
+
+    /// The error and all its sources in one line, for logs and people.
+    pub fn report(&self) -> String {
+        report(self)
+    }
+}
+
+/// `error` and all its sources in one line: `"open the store: permission denied"`.
+pub fn report(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        // anyhow and others repeat the cause in their own text; say it once.
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// The first [`Error`] in `error`'s chain of sources, itself included.
+pub fn find_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(found) = current.downcast_ref::<Error>() {
+            return Some(found);
+        }
+        next = current.source();
+    }
+    None
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut s = f.debug_struct("Error");
+        s.field("kind", &self.0.kind).field("context", &self.0.context);
+        if let Some(source) = &self.0.source {
+            s.field("source", source);
+        }
+        s.finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.context)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_every_cause_once() {
+        let inner = Error::new(ErrorKind::Unavailable, "connect to 127.0.0.1:1");
+        let outer = Error::caused_by(ErrorKind::Unavailable, "open the publisher", inner);
+        assert_eq!(outer.to_string(), "open the publisher");
+        assert_eq!(outer.report(), "open the publisher: connect to 127.0.0.1:1");
+    }
+
+    #[test]
+    fn an_error_is_found_below_a_foreign_one() {
+        #[derive(Debug)]
+        struct Foreign(Error);
+        impl fmt::Display for Foreign {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("foreign")
+            }
+        }
+        impl StdError for Foreign {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let foreign = Foreign(Error::new(ErrorKind::Fenced, "commit"));
+        assert_eq!(find_error(&foreign).map(Error::kind), Some(ErrorKind::Fenced));
+    }
+}

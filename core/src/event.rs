@@ -1,0 +1,364 @@
+//! Events: what they are called, where they go, and what surrounds their payload.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use uuid::Uuid;
+
+use crate::codec::Codec;
+use crate::{Error, ErrorKind, Name, Result, Timestamp};
+
+/// A message type: its payload, its topic, its stable name and its key.
+///
+/// Write `#[derive(Event)]` rather than implementing it by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "not an event",
+    note = "add `#[derive(Serialize, Deserialize, Event)] #[event(topic = \"...\", type = \"...\")]` to `{Self}`"
+)]
+pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// How it is written; what is read is told by the record's `content-type`.
+    type Codec: Codec;
+    /// The topic it is published to, before a service's prefix.
+    const TOPIC: &'static str;
+    /// Its stable name on the wire, such as `user.registered`.
+    const TYPE: &'static str;
+    /// The version of its payload. Handlers take one major version.
+    const VERSION: Version = Version::new(1, 0);
+
+    /// The partition key; events of one key are handled in order. `None`: ordered with nothing.
+    fn key(&self) -> Option<Cow<'_, [u8]>>;
+}
+
+/// What may be an event's key: text as UTF-8, integers as decimal text, UUIDs hyphenated, bytes as they are.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an event's key",
+    label = "not a key type",
+    note = "keys are strings, integers, UUIDs, bytes, or an `Option` of these; `key = expression` may convert"
+)]
+pub trait Key {
+    /// The key's bytes; `None` is no key.
+    fn to_key(&self) -> Option<Cow<'_, [u8]>>;
+}
+
+impl Key for str {
+    fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self.as_bytes()))
+    }
+}
+
+impl Key for [u8] {
+    fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self))
+    }
+}
+
+macro_rules! borrowed_keys { ($($t:ty as $borrowed:ty),*) => { $(
+    impl Key for $t {
+        fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+            <$borrowed as Key>::to_key(self)
+        }
+    }
+)* } }
+borrowed_keys!(String as str, Box<str> as str, Arc<str> as str, Vec<u8> as [u8], Bytes as [u8]);
+
+macro_rules! text_keys { ($($t:ty),*) => { $(
+    impl Key for $t {
+        fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+            Some(Cow::Owned(self.to_string().into_bytes()))
+        }
+    }
+)* } }
+text_keys!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, Uuid);
+
+impl Key for Name {
+    fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self.as_bytes()))
+    }
+}
+
+impl<T: Key> Key for Option<T> {
+    fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+        self.as_ref().and_then(Key::to_key)
+    }
+}
+
+impl<T: Key + ?Sized> Key for &T {
+    fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+        (**self).to_key()
+    }
+}
+
+impl Key for Cow<'_, str> {
+    fn to_key(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self.as_bytes()))
+    }
+}
+
+/// The version of a payload, `major.minor`: on the wire the text `"1.0"`.
+///
+/// A new minor version only adds what older readers may ignore; a new major version needs a handler of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version {
+    /// Changes that older readers can't read.
+    pub major: u32,
+    /// Changes that they can.
+    pub minor: u32,
+}
+
+impl Version {
+    /// Version `major.minor`.
+    pub const fn new(major: u32, minor: u32) -> Self {
+        Self { major, minor }
+    }
+
+    /// Its text on the wire; the common ones are not allocated.
+    pub fn to_text(self) -> Cow<'static, str> {
+        match (self.major, self.minor) {
+            (1, 0) => Cow::Borrowed("1.0"),
+            (2, 0) => Cow::Borrowed("2.0"),
+            _ => Cow::Owned(self.to_string()),
+        }
+    }
+
+    /// As [`to_text`](Self::to_text), for a header.
+    pub fn to_bytes(self) -> Bytes {
+        match self.to_text() {
+            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl std::str::FromStr for Version {
+    type Err = Error;
+
+    /// Reads `"2"`, `"2.1"` and, of longer ones such as `"2.1.7"`, the first two numbers.
+    fn from_str(text: &str) -> Result<Self> {
+        let number = |part: &str| part.parse::<u32>().ok();
+        let mut parts = text.split('.');
+        let major = parts.next().and_then(number);
+        let minor = parts.next().map_or(Some(0), number);
+        match (major, minor) {
+            (Some(major), Some(minor)) => Ok(Self { major, minor }),
+            _ => Err(Error::new(
+                ErrorKind::Undecodable,
+                format!("read the version {:?}: expected text such as \"1.0\"", shortened(text)),
+            )),
+        }
+    }
+}
+
+/// Foreign text in an error message: never longer than this.
+const SHOWN_CHARS: usize = 64;
+
+pub(crate) fn shortened(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_CHARS).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_text())
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Version;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a version such as \"1.0\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Version, E> {
+                text.parse().map_err(|e: Error| E::custom(e))
+            }
+            // Some services write the number 1 where the text "1.0" is meant.
+            fn visit_u64<E: de::Error>(self, major: u64) -> Result<Version, E> {
+                u32::try_from(major).map(|major| Version::new(major, 0)).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+/// An event with what surrounds it on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Envelope<E> {
+    /// Identifies this event wherever it is seen again: a UUID, v7 when made here.
+    pub id: Uuid,
+    /// When it was made, in milliseconds.
+    pub timestamp: Timestamp,
+    /// The service that made it.
+    pub source: Name,
+    /// The version that its payload was written in.
+    pub version: Version,
+    /// The event.
+    pub payload: E,
+}
+
+impl<E: Event> Envelope<E> {
+    /// `payload` as a new event of an unnamed source: for unit tests of handlers, and the start for publishers.
+    pub fn new(payload: E) -> Self {
+        Self { id: Uuid::now_v7(), timestamp: Timestamp::now(), source: Name::default(), version: E::VERSION, payload }
+    }
+}
+
+impl<E> Envelope<E> {
+    /// With this id in place of the new one.
+    #[must_use]
+    pub fn with_id(mut self, id: Uuid) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// With this time in place of now.
+    #[must_use]
+    pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
+        self.timestamp = timestamp;
+        self
+    }
+
+    /// Made by the service `source`.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Name>) -> Self {
+        self.source = source.into();
+        self
+    }
+
+    /// Says that `event`, returned by a batch handler, follows from this one.
+    pub fn causes<T>(&self, event: T) -> Caused<T> {
+        Caused { cause: self.id, event }
+    }
+
+    /// The envelope of a reference to the payload.
+    pub fn as_ref(&self) -> EnvelopeRef<'_, E> {
+        EnvelopeRef {
+            id: self.id,
+            timestamp: self.timestamp,
+            source: &self.source,
+            version: self.version,
+            payload: &self.payload,
+        }
+    }
+}
+
+/// An envelope around a borrowed payload: what a [`Codec`] writes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EnvelopeRef<'a, E> {
+    /// See [`Envelope::id`].
+    pub id: Uuid,
+    /// See [`Envelope::timestamp`].
+    pub timestamp: Timestamp,
+    /// See [`Envelope::source`].
+    pub source: &'a Name,
+    /// See [`Envelope::version`].
+    pub version: Version,
+    /// See [`Envelope::payload`].
+    pub payload: &'a E,
+}
+
+// By hand: a derive would ask that the payload be `Copy`.
+impl<E> Clone for EnvelopeRef<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for EnvelopeRef<'_, E> {}
+
+impl<'a, E: Event> EnvelopeRef<'a, E> {
+    /// An envelope with this id, time and source around `payload`.
+    pub fn new(id: Uuid, timestamp: Timestamp, source: &'a Name, payload: &'a E) -> Self {
+        Self { id, timestamp, source, version: E::VERSION, payload }
+    }
+}
+
+/// An event that a batch handler returns, with the id of the event of the batch that it follows from.
+///
+/// Made by [`Envelope::causes`]. Its own id is derived from the cause's, so that a repeat is recognised downstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caused<E> {
+    pub(crate) cause: Uuid,
+    pub(crate) event: E,
+}
+
+/// Several events of one type, for a handler that takes them together.
+#[derive(Debug, Clone)]
+pub struct Batch<E>(pub Vec<Envelope<E>>);
+
+impl<E> Batch<E> {
+    /// The events in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Envelope<E>> {
+        self.0.iter()
+    }
+
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no event.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<E> IntoIterator for Batch<E> {
+    type Item = Envelope<E>;
+    type IntoIter = std::vec::IntoIter<Envelope<E>>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a, E> IntoIterator for &'a Batch<E> {
+    type Item = &'a Envelope<E>;
+    type IntoIter = std::slice::Iter<'a, Envelope<E>>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_other_services_write_them() {
+        assert_eq!("1.0".parse::<Version>().unwrap(), Version::new(1, 0));
+        assert_eq!("2".parse::<Version>().unwrap(), Version::new(2, 0));
+        assert_eq!("2.1.7".parse::<Version>().unwrap(), Version::new(2, 1));
+        for bad in ["", "v1", "1.x", "-1", "99999999999"] {
+            assert_eq!(bad.parse::<Version>().unwrap_err().kind(), ErrorKind::Undecodable, "{bad:?}");
+        }
+        assert_eq!(serde_json::from_str::<Version>("3").unwrap(), Version::new(3, 0));
+        assert_eq!(serde_json::from_str::<Version>("\"1.2\"").unwrap(), Version::new(1, 2));
+    }
+
+    #[test]
+    fn keys_are_text_or_bytes_as_they_are() {
+        let key = |k: &dyn Key| k.to_key().map(Cow::into_owned);
+        assert_eq!(key(&42_u32), Some(b"42".to_vec()));
+        assert_eq!(key(&"é"), Some("é".as_bytes().to_vec()));
+        assert_eq!(key(&Uuid::nil()), Some(b"00000000-0000-0000-0000-000000000000".to_vec()));
+        assert_eq!(key(&None::<String>), None);
+        assert_eq!(key(&String::new()), Some(Vec::new()));
+    }
+}

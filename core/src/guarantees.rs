@@ -1,0 +1,104 @@
+//! Which of the numbered promises a backend keeps.
+
+use std::borrow::Cow;
+use std::fmt;
+
+macro_rules! clauses { ($($name:ident $id:literal $text:literal,)*) => {
+    /// A numbered promise of a trait; the traits' docs have the words.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    #[non_exhaustive]
+    pub enum Clause { $( #[doc = $text] $name, )* }
+
+    impl Clause {
+        /// All clauses.
+        pub const ALL: &[Self] = &[$(Self::$name),*];
+
+        /// Its short name, such as `c3`, which the names of its conformance cases begin with.
+        pub const fn id(self) -> &'static str {
+            match self { $(Self::$name => $id),* }
+        }
+
+        /// What it promises, in a line.
+        pub const fn text(self) -> &'static str {
+            match self { $(Self::$name => $text),* }
+        }
+    }
+} }
+
+clauses! {
+    P1 "p1" "Outcome `i` is record `i`'s; one record's failure is not its neighbour's.",
+    P2 "p2" "`Ok` means that the broker holds the record; what may or may not be held is `Unknown`.",
+    P3 "p3" "The same key goes to the same partition, in the order of the calls.",
+    P4 "p4" "Memory is bounded: at the bound `publish` waits; after `close` it is refused.",
+    P5 "p5" "Null values, empty keys, duplicate and null headers survive byte for byte.",
+    C1 "c1" "A partition's records come in offset order from the committed offset, else by the start policy.",
+    C2 "c2" "Records of a partition come only between its `Assigned` and its `release` or `Lost`.",
+    C3 "c3" "Commits are taken until a revocation ends, and fenced afterwards.",
+    C4 "c4" "A commit names the next offset to read; nothing is committed unasked, nothing goes back.",
+    C5 "c5" "A paused partition yields nothing; membership lives while handlers work.",
+    C6 "c6" "`next` is cancel-safe.",
+    C7 "c7" "`close` leaves the group at once.",
+    I1 "i1" "One holder per scope and event.",
+    I2 "i2" "`Done` until purged.",
+    I3 "i3" "Claims live as long as their holder.",
+    I4 "i4" "Durable before it returns.",
+    I5 "i5" "A store that can't answer says so.",
+    I6 "i6" "A grant tells how many holders died with the event, and how many attempts were released.",
+    I7 "i7" "`Done` is written only by `complete` or within a handler's transaction.",
+    D1 "d1" "`Ok` means that the letter is durable.",
+    D2 "d2" "The original is kept byte for byte, beside why it was buried.",
+    D3 "d3" "A letter buried twice is listed and redriven once.",
+    A1 "a1" "Admin verbs do what they say, name what is missing, and lose nothing unasked.",
+    Restart "restart" "What is acknowledged survives a restart of the process and its machine.",
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+/// What a backend promises: all clauses but those that it disclaims, each with its reason.
+///
+/// The conformance suites run the promised clauses and report the others as ignored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guarantees {
+    disclaimed: Vec<(Clause, Cow<'static, str>)>,
+    shared: bool,
+}
+
+impl Guarantees {
+    /// Every clause, for the users of one process.
+    pub const fn all() -> Self {
+        Self { disclaimed: Vec::new(), shared: false }
+    }
+
+    /// Without `clause`, because of `reason`.
+    #[must_use]
+    pub fn without(mut self, clause: Clause, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.disclaimed.push((clause, reason.into()));
+        self
+    }
+
+    /// Says that the backend is shared by several processes, and not of one alone.
+    #[must_use]
+    pub fn with_shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
+        self
+    }
+
+    /// Whether `clause` is promised.
+    pub fn keeps(&self, clause: Clause) -> bool {
+        self.why_not(clause).is_none()
+    }
+
+    /// Why `clause` is not promised; `None` if it is.
+    pub fn why_not(&self, clause: Clause) -> Option<&str> {
+        self.disclaimed.iter().find(|(c, _)| *c == clause).map(|(_, why)| why.as_ref())
+    }
+
+    /// Whether several processes share it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+}

@@ -1,0 +1,158 @@
+//! The trait of what remembers which events were handled.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::{Guarantees, Name, Result, Timestamp};
+
+/// Remembers, per scope, which events were handled and who is handling which.
+///
+/// A claim is held by a [`Holder`], a running service, and lives as long as that; a scope is a service's name unless it
+/// says otherwise: to handle a range again, take a new scope.
+///
+/// # Contract
+/// - **I1** One holder per scope and event id; twins within one call too: the second is `Held`.
+/// - **I2** [`Claim::Done`] until purged; a purge never touches live claims nor another scope.
+/// - **I3** Claims live as long as their holder: renewed in time, on the store's own clock; no two clocks are compared. A
+///   claim of a dead holder can be taken; then the old holder's `complete` is [`Fenced`](crate::ErrorKind::Fenced). A store
+///   that is opened exclusively ends all earlier holders at once.
+/// - **I4** What a call did is durable before it returns.
+/// - **I5** A store that can't answer returns a retryable error, never `Done`, never `Granted`.
+/// - **I6** [`Claim::Granted`] says how many holders died with this event claimed, and how many attempts were released.
+/// - **I7** `Done` is written only by `complete` or within a handler's transaction. Claims live apart from it, so that a
+///   table of done events can be shared with services that know nothing of claims.
+#[async_trait]
+pub trait IdempotencyStore: Debug + Send + Sync + 'static {
+    /// Registers a running service in `scope`, whose claims live until it has not renewed for `ttl`.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) and the like, as of every method here.
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder>;
+
+    /// Claims `events`; answer `i` is event `i`'s. Cancel-safe in that a dropped call's claims end with their holder.
+    ///
+    /// # Errors
+    /// [`Fenced`](crate::ErrorKind::Fenced) if the holder is dead.
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>>;
+
+    /// Keeps the holder alive for another ttl.
+    ///
+    /// # Errors
+    /// [`Fenced`](crate::ErrorKind::Fenced) if it is dead already.
+    async fn renew(&self, holder: &Holder) -> Result<()>;
+
+    /// Marks events that the holder has claimed as done; answer `i` is event `i`'s. What is done already stays so.
+    ///
+    /// # Errors
+    /// Of the call, or per event [`Fenced`](crate::ErrorKind::Fenced) if another holder has the claim now.
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>>;
+
+    /// Gives claims back, so that anybody may take them at once. What the holder has not claimed stays as it is.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): the claims then end with their holder.
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()>;
+
+    /// Ends a holder: its claims are released at once, and count as no death.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): it then ends with its ttl.
+    async fn retire(&self, holder: &Holder) -> Result<()>;
+
+    /// Forgets what was done before `completed_before` in `scope`; returns how many events.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): call again.
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64>;
+
+    /// Which clauses it keeps, and whether several processes share it.
+    fn guarantees(&self) -> Guarantees;
+}
+
+/// A running service, as a store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Unique among all holders.
+    pub id: Uuid,
+    /// Within which its claims are.
+    pub scope: Name,
+    /// It dies when it was not renewed for so long.
+    pub ttl: Duration,
+}
+
+impl Holder {
+    /// A new holder: for stores, which hand them out.
+    pub fn new(scope: impl Into<Name>, ttl: Duration) -> Self {
+        Self { id: Uuid::now_v7(), scope: scope.into(), ttl }
+    }
+}
+
+/// An event, as a store knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct EventRef {
+    /// The event's id.
+    pub id: Uuid,
+    /// Its type, for people who look into the store.
+    pub event_type: Name,
+}
+
+impl EventRef {
+    /// The event `id` of a type.
+    pub fn new(id: Uuid, event_type: impl Into<Name>) -> Self {
+        Self { id, event_type: event_type.into() }
+    }
+}
+
+/// A claim that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Release {
+    /// The event's id.
+    pub id: Uuid,
+    /// How many attempts were made under this claim; added to those released before.
+    pub attempts: u32,
+}
+
+impl Release {
+    /// The claim of the event `id`, given back after `attempts`.
+    pub const fn new(id: Uuid, attempts: u32) -> Self {
+        Self { id, attempts }
+    }
+}
+
+/// A store's answer to a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Claim {
+    /// It is the holder's to handle.
+    Granted(History),
+    /// Another holder has it (or this one, by an earlier claim), for at most so long unless it renews.
+    Held {
+        /// How long to wait at most before asking again.
+        at_most: Duration,
+    },
+    /// It was handled already.
+    Done,
+}
+
+/// What happened to an event before it was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct History {
+    /// Holders that died with it claimed.
+    pub deaths: u32,
+    /// Attempts released with it.
+    pub attempts: u32,
+}
+
+impl History {
+    /// So many deaths and attempts.
+    pub const fn new(deaths: u32, attempts: u32) -> Self {
+        Self { deaths, attempts }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a handler's first argument may be.
+
+use crate::{Batch, Delivery, Envelope, Error, Event, Result, codec};
+
+/// A handler's first argument: an event, its [`Envelope`], a [`Batch`] of events, or a raw [`Delivery`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a handler's first argument",
+    label = "must be an event, `Envelope<Event>`, `Batch<Event>` or `Delivery`",
+    note = "extractors such as `State` come after the event"
+)]
+pub trait Input: Sized + Send + 'static {
+    /// Whether it takes several records at once.
+    const BATCH: bool;
+
+    /// Reads it from a delivery.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable); of a batch, a [`DecodeErrors`] naming each bad record.
+    fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors>;
+}
+
+/// A first argument that names an event: what `Router::on` routes by.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the first argument of an event's handler",
+    label = "must be an event, `Envelope<Event>` or `Batch<Event>`",
+    note = "an event has `#[derive(Serialize, Deserialize, Event)] #[event(topic = \"...\", type = \"...\")]`",
+    note = "raw deliveries are for `Router::on_topic`, `on_tombstone` and `fallback`"
+)]
+pub trait EventInput: Input {
+    /// The event that is routed to the handler.
+    type Event: Event;
+}
+
+/// The records of a delivery that can't be read, by their place in it.
+#[derive(Debug)]
+pub struct DecodeErrors(Vec<(usize, Error)>);
+
+impl DecodeErrors {
+    /// The errors, each with its record's place in the delivery, from 0.
+    pub fn into_inner(self) -> Vec<(usize, Error)> {
+        self.0
+    }
+
+    /// As [`into_inner`](Self::into_inner), borrowed: where the errors lie within another error.
+    pub fn as_slice(&self) -> &[(usize, Error)] {
+        &self.0
+    }
+}
+
+impl From<Error> for DecodeErrors {
+    fn from(error: Error) -> Self {
+        Self(vec![(0, error)])
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Event> Input for E {
+    const BATCH: bool = false;
+    fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors> {
+        Ok(codec::decode(delivery.record())?.payload)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Event> EventInput for E {
+    type Event = E;
+}
+
+impl<E: Event> Input for Envelope<E> {
+    const BATCH: bool = false;
+    fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors> {
+        Ok(codec::decode(delivery.record())?)
+    }
+}
+
+impl<E: Event> EventInput for Envelope<E> {
+    type Event = E;
+}
+
+impl<E: Event> Input for Batch<E> {
+    const BATCH: bool = true;
+    fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors> {
+        let mut events = Vec::with_capacity(delivery.len());
+        let mut errors = Vec::new();
+        for (place, record) in delivery.records().enumerate() {
+            match codec::decode(record) {
+                Ok(event) => events.push(event),
+                Err(error) => errors.push((place, error)),
+            }
+        }
+        if errors.is_empty() { Ok(Self(events)) } else { Err(DecodeErrors(errors)) }
+    }
+}
+
+impl<E: Event> EventInput for Batch<E> {
+    type Event = E;
+}
+
+impl Input for Delivery {
+    const BATCH: bool = false;
+    fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors> {
+        Ok(delivery.clone())
+    }
+}
+
+/// Several raw records at once, for `Router::on_topic`.
+#[derive(Debug, Clone)]
+pub struct RawBatch(pub Delivery);
+
+impl Input for RawBatch {
+    const BATCH: bool = true;
+    fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors> {
+        Ok(Self(delivery.clone()))
+    }
+}
+
+/// A first argument that takes records as they are: what `Router::on_topic`, `on_tombstone` and `fallback` give.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a raw delivery",
+    label = "must be `Delivery` or `RawBatch`",
+    note = "handlers of typed events are added by `Router::on`"
+)]
+pub trait RawInput: Input {}
+
+impl RawInput for Delivery {}
+impl RawInput for RawBatch {}

@@ -1,0 +1,102 @@
+//! The vocabulary, codecs, errors and traits of tidings. No runtime, no backend.
+//!
+//! Services are written on the crate `tidings`, which re-exports what they need of this one; transports and stores
+//! implement the traits here.
+//!
+//! # Glossary
+//!
+//! One word for one thing.
+//!
+//! - **topic**, **partition**, **offset**, **key**, **header**, **group**: as in Apache Kafka.
+//! - **event**: a typed message ([`Event`]); its **envelope** ([`Envelope`]) is what surrounds its payload.
+//! - **record**: what a broker holds ([`StoredRecord`]) or is given ([`Record`]): key, value or null, headers, timestamp.
+//! - **name**: the text of a topic, an event type, a service or a handler ([`Name`]).
+//! - **delivery**: records handed to a handler once, with its **attempt** ([`Delivery`]).
+//! - **settle**: a delivery is over: handled, duplicate, skipped, or safely dead-lettered.
+//! - **commit**: telling the broker the next offset to read ([`Commit`]).
+//! - **assignment**: a partition is a member's, under an **epoch** that grows ([`Assignment`]).
+//! - **claim**, **holder**: who handles an event now ([`IdempotencyStore`]).
+//! - **lag**: how many offsets a group has still to read.
+//! - **dead letter**: a record that could not be handled, with why ([`DeadLetter`]); to **bury** is to write it, to
+//!   **redrive** to publish it to its topic again.
+//! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
+
+mod admin;
+pub mod codec;
+mod consumer;
+mod dead_letter;
+mod delivery;
+mod error;
+mod event;
+mod guarantees;
+pub mod headers;
+mod idempotency;
+mod input;
+mod name;
+mod outcome;
+mod partitioner;
+mod publish;
+mod publisher;
+mod record;
+mod record_batch;
+mod secret;
+mod topology;
+mod trace;
+mod transport;
+
+pub use async_trait::async_trait;
+
+pub use self::admin::{
+    Admin, Cleanup, GroupDescription, GroupState, Health, MemberDescription, PartitionDescription, PartitionLag,
+    PartitionReset, ResetTo, Topic, TopicDescription,
+};
+pub use self::consumer::{
+    Assignment, Commit, Consumer, ConsumerOptions, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES,
+    DEFAULT_MAX_IDLE, DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, Fetched, Progress, Revocation, SeekTo,
+    Start, Step,
+};
+pub use self::dead_letter::{
+    DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, LetterId,
+    LetterQuery, MAX_ERROR_TEXT, Resolution, dead_letter_topic, header_names as dead_letter_headers,
+    is_dead_letter_header, redrive,
+};
+pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
+pub use self::error::{BoxError, Error, ErrorKind, Result, find_error, report};
+pub use self::event::{Batch, Caused, Envelope, EnvelopeRef, Event, Key, Version};
+pub use self::guarantees::{Clause, Guarantees};
+pub use self::idempotency::{Claim, EventRef, History, Holder, IdempotencyStore, Release};
+pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};
+pub use self::name::{Name, TopicPartition};
+pub use self::outcome::{
+    Causes, Failure, HandlerError, IntoEvents, IntoOutcome, Outcome, failed, reject, stopped_at, unavailable,
+};
+pub use self::partitioner::{murmur2, partition_for};
+pub use self::publish::DeliveryPublisher;
+pub use self::publisher::Publisher;
+pub use self::record::{Header, Headers, Position, Record, StoredRecord, Timestamp};
+pub use self::record_batch::RecordBatch;
+pub use self::secret::Secret;
+pub use self::topology::{DEAD_LETTER_ROOM, Difference, EnsureReport, ensure_topics};
+pub use self::trace::TraceParent;
+pub use self::transport::Transport;
+
+/// For the code that `derive(Event)` writes.
+#[doc(hidden)]
+pub mod __private {
+    use std::borrow::Cow;
+
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    use crate::Key;
+
+    /// What a generic type must be to be an event.
+    pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+    impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {}
+
+    /// The key that an expression gives, which may be an owned value that can't be borrowed from.
+    pub fn key<K: Key>(key: K) -> Option<Cow<'static, [u8]>> {
+        key.to_key().map(|bytes| Cow::Owned(bytes.into_owned()))
+    }
+}

@@ -1,0 +1,368 @@
+//! What a handler may return, and how it says that it failed.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::publish::derived_record;
+use crate::{BoxError, Caused, Delivery, Event, Record};
+
+/// What came of a delivery that was handled: the events to publish before it is settled.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    records: Vec<Record>,
+    completed: bool,
+}
+
+impl Outcome {
+    /// Handled, with nothing to publish. Allocates nothing.
+    pub const fn handled() -> Self {
+        Self { records: Vec::new(), completed: false }
+    }
+
+    /// Adds a record to be published, after those already there.
+    pub fn push(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
+    /// What is to be published.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Takes out what is to be published: for a layer that publishes it by other means (an outbox).
+    pub fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
+    /// Says that the events are already marked done in the idempotency store: by a layer whose transaction did so.
+    #[must_use]
+    pub fn with_completed(mut self) -> Self {
+        self.completed = true;
+        self
+    }
+
+    /// Whether a layer has marked the events done.
+    pub fn is_completed(&self) -> bool {
+        self.completed
+    }
+}
+
+/// How a returned value says which event caused it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Causes {
+    /// There is nothing to publish.
+    Nothing,
+    /// The delivery's only event: of no use in a batch handler.
+    Delivery,
+    /// Each returned event names its own: [`Caused`].
+    Named,
+}
+
+impl Causes {
+    /// Of a pair: nothing gives way, and one that does not name its cause spoils the whole.
+    const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, other) => other,
+            (this, Self::Nothing) => this,
+            (Self::Named, Self::Named) => Self::Named,
+            _ => Self::Delivery,
+        }
+    }
+}
+
+/// What a handler may return: `()`, events, or a `Result` of these.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    label = "not an outcome",
+    note = "handlers return `()`, an event, `Option`/`Vec`/tuples of events, or a `Result` of these whose error converts to `BoxError`"
+)]
+pub trait IntoOutcome {
+    /// How what is returned names its causes: a batch handler must return `()` or [`Caused`] events.
+    const CAUSES: Causes;
+
+    /// The outcome, with ids derived from `delivery`.
+    ///
+    /// # Errors
+    /// The handler's own, or that an event could not be written.
+    fn into_outcome(self, delivery: &Delivery) -> Result<Outcome, BoxError>;
+}
+
+impl IntoOutcome for () {
+    const CAUSES: Causes = Causes::Nothing;
+    fn into_outcome(self, _: &Delivery) -> Result<Outcome, BoxError> {
+        Ok(Outcome::handled())
+    }
+}
+
+impl IntoOutcome for Outcome {
+    // What is in it was made by hand, ids too.
+    const CAUSES: Causes = Causes::Named;
+    fn into_outcome(self, _: &Delivery) -> Result<Outcome, BoxError> {
+        Ok(self)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: IntoEvents> IntoOutcome for T {
+    const CAUSES: Causes = T::CAUSES;
+    fn into_outcome(self, delivery: &Delivery) -> Result<Outcome, BoxError> {
+        let mut outcome = Outcome::handled();
+        self.append(delivery, &mut outcome)?;
+        Ok(outcome)
+    }
+}
+
+impl<T: IntoOutcome, E: Into<BoxError>> IntoOutcome for Result<T, E> {
+    const CAUSES: Causes = T::CAUSES;
+    fn into_outcome(self, delivery: &Delivery) -> Result<Outcome, BoxError> {
+        self.map_err(Into::into)?.into_outcome(delivery)
+    }
+}
+
+/// One event or several.
+#[diagnostic::on_unimplemented(message = "`{Self}` is not an event, nor a collection of events")]
+pub trait IntoEvents {
+    /// See [`IntoOutcome::CAUSES`].
+    const CAUSES: Causes;
+
+    /// Adds the events, in order, to what is to be published.
+    ///
+    /// # Errors
+    /// If an event can't be written.
+    fn append(self, delivery: &Delivery, outcome: &mut Outcome) -> Result<(), BoxError>;
+}
+
+impl<E: Event> IntoEvents for E {
+    const CAUSES: Causes = Causes::Delivery;
+    fn append(self, delivery: &Delivery, outcome: &mut Outcome) -> Result<(), BoxError> {
+        outcome.push(derived_record(delivery, None, &self)?);
+        Ok(())
+    }
+}
+
+impl<E: Event> IntoEvents for Caused<E> {
+    const CAUSES: Causes = Causes::Named;
+    fn append(self, delivery: &Delivery, outcome: &mut Outcome) -> Result<(), BoxError> {
+        outcome.push(derived_record(delivery, Some(self.cause), &self.event)?);
+        Ok(())
+    }
+}
+
+impl<T: IntoEvents> IntoEvents for Option<T> {
+    const CAUSES: Causes = T::CAUSES;
+    fn append(self, delivery: &Delivery, outcome: &mut Outcome) -> Result<(), BoxError> {
+        self.map_or(Ok(()), |events| events.append(delivery, outcome))
+    }
+}
+
+impl<T: IntoEvents> IntoEvents for Vec<T> {
+    const CAUSES: Causes = T::CAUSES;
+    fn append(self, delivery: &Delivery, outcome: &mut Outcome) -> Result<(), BoxError> {
+        self.into_iter().try_for_each(|events| events.append(delivery, outcome))
+    }
+}
+
+macro_rules! tuples { ($(($first:ident $(, $rest:ident)+))*) => { $(
+    impl<$first: IntoEvents $(, $rest: IntoEvents)+> IntoEvents for ($first, $($rest,)+) {
+        const CAUSES: Causes = $first::CAUSES$(.and($rest::CAUSES))+;
+        #[expect(non_snake_case, reason = "the type parameters' names serve as the values'")]
+        fn append(self, delivery: &Delivery, outcome: &mut Outcome) -> Result<(), BoxError> {
+            let ($first, $($rest,)+) = self;
+            $first.append(delivery, outcome)?;
+            $($rest.append(delivery, outcome)?;)+
+            Ok(())
+        }
+    }
+)* } }
+tuples! { (A, B) (A, B, C) (A, B, C, D) (A, B, C, D, E) (A, B, C, D, E, F) }
+
+/// How the engine is to take a handler's error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Try again with backoff, then dead-letter: any error that says nothing else.
+    Retry,
+    /// Dead-letter at once: [`reject`].
+    Reject,
+    /// Not the record's fault: pause, back off, try again for as long as it takes: [`unavailable`], or a tidings error
+    /// of an [infrastructure](crate::ErrorKind::is_infrastructure) kind in the chain.
+    Unavailable,
+    /// Of a batch, these failed and all others were handled: [`failed`].
+    Failed(Vec<usize>),
+    /// Of a batch, those before were handled, this one failed, those after were not touched: [`stopped_at`].
+    StoppedAt(usize),
+    /// A publish of what the handler returned failed for good, or a record could not be read: not used by handlers.
+    Undecodable,
+}
+
+impl Failure {
+    /// What `error` or any of its sources says.
+    pub fn of(error: &(dyn StdError + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(current) = next {
+            if let Some(marked) = current.downcast_ref::<HandlerError>() {
+                return marked.failure.clone();
+            }
+            // anyhow hides the type of the error it was made of, but not of that one's sources.
+            if let Some(reason) = current.downcast_ref::<Reason>() {
+                return reason.failure.clone();
+            }
+            if let Some(error) = current.downcast_ref::<crate::Error>()
+                && error.is_infrastructure()
+            {
+                return Self::Unavailable;
+            }
+            next = current.source();
+        }
+        Self::Retry
+    }
+}
+
+/// A handler's error that says how it is to be taken. It travels through `?`, [`BoxError`] and anyhow.
+#[derive(Debug)]
+pub struct HandlerError {
+    failure: Failure,
+    reason: Reason,
+}
+
+/// The same again below the error itself: see [`Failure::of`].
+#[derive(Debug)]
+struct Reason {
+    failure: Failure,
+    error: BoxError,
+}
+
+impl HandlerError {
+    fn new(failure: Failure, error: impl Into<BoxError>) -> Self {
+        Self { reason: Reason { failure: failure.clone(), error: error.into() }, failure }
+    }
+
+    /// See [`reject`].
+    pub fn reject(error: impl Into<BoxError>) -> Self {
+        Self::new(Failure::Reject, error)
+    }
+
+    /// See [`unavailable`].
+    pub fn unavailable(error: impl Into<BoxError>) -> Self {
+        Self::new(Failure::Unavailable, error)
+    }
+
+    /// How it is to be taken.
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            Failure::Reject => f.write_str("rejected by the handler"),
+            Failure::Unavailable => f.write_str("something that the handler needs is unavailable"),
+            Failure::Failed(places) => write!(f, "{} records of the batch failed", places.len()),
+            Failure::StoppedAt(place) => write!(f, "the batch stopped at its record {place}"),
+            Failure::Retry | Failure::Undecodable => f.write_str("the handler failed"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl StdError for HandlerError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+impl StdError for Reason {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Dead-letters the record at once: a retry would fail in the same way.
+///
+/// ```
+/// use tidings_core::{BoxError, reject};
+///
+/// async fn register(email: String) -> Result<(), BoxError> {
+///     if !email.contains('@') {
+///         return Err(reject("not an address").into());
+///     }
+///     Ok(())
+/// }
+/// ```
+pub fn reject(error: impl Into<BoxError>) -> HandlerError {
+    HandlerError::reject(error)
+}
+
+/// Says that something the handler needs is down: its partition pauses and the record is tried again for as long as it
+/// takes; it is never dead-lettered for it.
+pub fn unavailable(error: impl Into<BoxError>) -> HandlerError {
+    HandlerError::unavailable(error)
+}
+
+/// Of a batch, the records at `places` (from 0) failed with `error`; all others were handled.
+pub fn failed(places: impl IntoIterator<Item = usize>, error: impl Into<BoxError>) -> HandlerError {
+    HandlerError::new(Failure::Failed(places.into_iter().collect()), error)
+}
+
+/// Of a batch, the records before `place` (from 0) were handled, that one failed with `error`, later ones are untouched.
+pub fn stopped_at(place: usize, error: impl Into<BoxError>) -> HandlerError {
+    HandlerError::new(Failure::StoppedAt(place), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Error, ErrorKind};
+
+    #[derive(Debug)]
+    struct Wrapped(BoxError);
+
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("wrapped")
+        }
+    }
+
+    impl StdError for Wrapped {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(self.0.as_ref())
+        }
+    }
+
+    #[test]
+    fn a_failure_is_found_through_the_chain() {
+        let box_error: BoxError = reject("no").into();
+        assert_eq!(Failure::of(box_error.as_ref()), Failure::Reject);
+        assert_eq!(Failure::of(&Wrapped(unavailable("db").into())), Failure::Unavailable);
+        assert_eq!(Failure::of(&Wrapped(stopped_at(3, "x").into())), Failure::StoppedAt(3));
+        assert_eq!(Failure::of(&Wrapped("plain".into())), Failure::Retry);
+    }
+
+    #[test]
+    fn the_reason_tells_even_where_the_error_itself_is_hidden() {
+        // As anyhow does: the top error's type is gone, its source is not.
+        let hidden = reject("no");
+        assert_eq!(Failure::of(hidden.source().unwrap()), Failure::Reject);
+    }
+
+    #[test]
+    fn an_infrastructure_error_of_ours_is_never_the_records_fault() {
+        let down = Wrapped(Error::new(ErrorKind::Unavailable, "publish").into());
+        assert_eq!(Failure::of(&down), Failure::Unavailable);
+        let large = Wrapped(Error::new(ErrorKind::TooLarge, "publish").into());
+        assert_eq!(Failure::of(&large), Failure::Retry);
+    }
+
+    #[test]
+    fn one_event_without_a_named_cause_spoils_a_tuple() {
+        assert_eq!(Causes::Named.and(Causes::Delivery), Causes::Delivery);
+        assert_eq!(Causes::Nothing.and(Causes::Named), Causes::Named);
+    }
+}

@@ -1,0 +1,109 @@
+//! Events that follow from a delivery: their derived ids, and the headers that tell where they come from.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use uuid::Uuid;
+
+use crate::trace::TraceParent;
+use crate::{
+    Delivery, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Position, Publisher, Record, Result, Timestamp,
+    codec, event_id_of, headers,
+};
+
+/// How many equal events each run of a handler has published so far, of the deliveries of one batch of records.
+///
+/// It lies with the batch, and not with a delivery, so that all clones of a delivery count on together; and nothing is
+/// allocated before a handler publishes.
+#[derive(Debug, Default)]
+pub(crate) struct DerivedIds(OnceLock<Mutex<Counts>>);
+
+/// By kind, run and offset.
+type Counts = HashMap<(Uuid, u32, u64), u32>;
+
+impl DerivedIds {
+    /// The id of the next event of this kind in this run of the delivery at `offset`: UUID v5 (RFC 9562, section 5.5) of
+    /// its index. Not of the offset: an event that was published twice derives the same ids each time it is handled.
+    pub(crate) fn next(&self, kind: Uuid, run: u32, offset: u64) -> Uuid {
+        let mut counts = self.0.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry((kind, run, offset)).or_insert(0);
+        let index = *count;
+        *count += 1;
+        Uuid::new_v5(&kind, &index.to_be_bytes())
+    }
+}
+
+/// What equal events have in common: their cause, handler, type and key, as a UUID v5 in the namespace of the cause's id.
+pub(crate) fn derived_kind(cause: Uuid, handler: &str, event_type: &str, key: Option<&[u8]>) -> Uuid {
+    let mut name = Vec::with_capacity(handler.len() + event_type.len() + key.map_or(0, <[u8]>::len) + 3);
+    name.extend_from_slice(handler.as_bytes());
+    name.push(0);
+    name.extend_from_slice(event_type.as_bytes());
+    name.push(0);
+    // No key and an empty key are two things.
+    name.push(u8::from(key.is_some()));
+    name.extend_from_slice(key.unwrap_or_default());
+    Uuid::new_v5(&cause, &name)
+}
+
+/// `event` as a record that says that it follows from the event `cause` of `delivery`; `None` is its first event.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if the payload can't be written.
+pub(crate) fn derived_record<E: Event>(delivery: &Delivery, cause: Option<Uuid>, event: &E) -> Result<Record> {
+    let context = delivery.context();
+    let cause_id = cause.unwrap_or_else(|| delivery.event_id());
+    let key = event.key();
+    let id = delivery.derive_id(cause_id, E::TYPE, key.as_deref());
+    let envelope = EnvelopeRef::new(id, Timestamp::now(), &context.service, event);
+    let mut record = codec::encode(envelope, &context.topic_prefix)?;
+    let from = match cause {
+        Some(id) => delivery.records().find(|r| event_id_of(delivery.origin(), r) == id),
+        None => None,
+    };
+    carry_on(&from.unwrap_or_else(|| delivery.record()).headers, cause_id, &mut record.headers);
+    Ok(record)
+}
+
+/// The headers that tie an event to the one it follows from.
+fn carry_on(from: &Headers, cause: Uuid, onto: &mut Headers) {
+    if let Some(trace) = from.get_str(headers::TRACEPARENT).and_then(|t| TraceParent::from_str(t).ok()) {
+        onto.push(Header::new(headers::TRACEPARENT, trace.child().to_string()));
+        if let Some(state) = from.get(headers::TRACESTATE) {
+            onto.push(Header::new(headers::TRACESTATE, state.clone()));
+        }
+    }
+    let cause = cause.to_string();
+    let correlation = from.get(headers::CORRELATION_ID).cloned().unwrap_or_else(|| cause.clone().into());
+    onto.push(Header::new(headers::CORRELATION_ID, correlation));
+    onto.push(Header::new(headers::CAUSATION_ID, cause));
+}
+
+/// Publishes events out of a handler, at once and not with its outcome. Taken from [`Delivery::publisher`].
+///
+/// What it has published stays published when the handler fails afterwards; the repeat publishes the same ids again.
+#[derive(Debug, Clone)]
+pub struct DeliveryPublisher {
+    delivery: Delivery,
+    publisher: Arc<dyn Publisher>,
+}
+
+impl DeliveryPublisher {
+    pub(crate) fn new(delivery: &Delivery) -> Option<Self> {
+        let publisher = delivery.context().publisher.clone()?;
+        Some(Self { delivery: delivery.clone(), publisher })
+    }
+
+    /// Publishes `event` as following from the delivery's (first) event, and waits for the broker's answer.
+    ///
+    /// Not cancel-safe in one way: a dropped future may still have published.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::publish`], and [`ErrorKind::Invalid`] if the payload can't be written.
+    pub async fn publish<E: Event>(&self, event: &E) -> Result<Position> {
+        let record = derived_record(&self.delivery, None, event)?;
+        let mut answers = self.publisher.publish(vec![record]).await;
+        answers.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")))
+    }
+}

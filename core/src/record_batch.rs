@@ -1,0 +1,107 @@
+//! Records as a consumer hands them out.
+
+use std::sync::Arc;
+
+use crate::publish::DerivedIds;
+use crate::{StoredRecord, TopicPartition};
+
+/// Consecutive records of one partition, in offset order: shared and immutable. Clones and slices copy no record.
+#[derive(Debug, Clone)]
+pub struct RecordBatch {
+    // One counter for origin and records: a delivery takes a slice, and two workers share the batch.
+    shared: Arc<Shared>,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    origin: Arc<TopicPartition>,
+    // Shared with other readings of the same records; see `RecordBatch::reread`.
+    records: Arc<Vec<StoredRecord>>,
+    derived: DerivedIds,
+}
+
+impl RecordBatch {
+    /// A batch of all of `records`, which are of `origin` and in offset order.
+    pub fn new(origin: impl Into<Arc<TopicPartition>>, records: Vec<StoredRecord>) -> Self {
+        let end = records.len();
+        let (origin, records, derived) = (origin.into(), Arc::new(records), DerivedIds::default());
+        Self { shared: Arc::new(Shared { origin, records, derived }), start: 0, end }
+    }
+
+    /// The same records as a reading of their own, sharing their memory: for transports that hand out one batch several
+    /// times, to several groups or again. The ids of events that follow from a record are counted per reading, so that
+    /// each derives the same ones.
+    #[must_use]
+    pub fn reread(&self) -> Self {
+        let (origin, records) = (Arc::clone(&self.shared.origin), Arc::clone(&self.shared.records));
+        let shared = Arc::new(Shared { origin, records, derived: DerivedIds::default() });
+        Self { shared, start: self.start, end: self.end }
+    }
+
+    /// The records `start..end` of this batch, sharing its memory. Bounds beyond the batch are cut to it.
+    #[must_use]
+    pub fn slice(&self, start: usize, end: usize) -> Self {
+        let end = self.start + end.min(self.len());
+        let start = (self.start + start).min(end);
+        Self { shared: Arc::clone(&self.shared), start, end }
+    }
+
+    /// The topic and partition that the records are of.
+    pub fn origin(&self) -> &Arc<TopicPartition> {
+        &self.shared.origin
+    }
+
+    pub(crate) fn derived(&self) -> &DerivedIds {
+        &self.shared.derived
+    }
+
+    /// The records.
+    pub fn records(&self) -> &[StoredRecord] {
+        &self.shared.records[self.start..self.end]
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes of all the records, as [`StoredRecord::size`] counts.
+    pub fn size(&self) -> usize {
+        self.records().iter().map(StoredRecord::size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timestamp;
+
+    #[test]
+    fn slices_of_a_batch_share_its_records_and_are_cut_to_it() {
+        let records: Vec<_> = (0..5).map(|n| StoredRecord::new(n, Timestamp::default())).collect();
+        let batch = RecordBatch::new(TopicPartition::new("t", 0), records);
+        let offsets = |b: &RecordBatch| b.records().iter().map(|r| r.offset).collect::<Vec<_>>();
+        assert_eq!(offsets(&batch.slice(1, 4)), [1, 2, 3]);
+        assert_eq!(offsets(&batch.slice(1, 4).slice(1, 9)), [2, 3]);
+        assert!(batch.slice(7, 9).is_empty());
+        assert!(std::ptr::eq(&batch.records()[1], &batch.slice(1, 2).records()[0]));
+    }
+
+    #[test]
+    fn a_rereading_shares_the_records_and_counts_derived_ids_anew() {
+        let records: Vec<_> = (0..3).map(|n| StoredRecord::new(n, Timestamp::default())).collect();
+        let batch = RecordBatch::new(TopicPartition::new("t", 0), records).slice(1, 3);
+        let again = batch.reread();
+        assert!(std::ptr::eq(batch.records(), again.records()));
+        let id = batch.derived().next(uuid::Uuid::nil(), 1, 0);
+        assert_ne!(id, batch.derived().next(uuid::Uuid::nil(), 1, 0));
+        assert_eq!(id, again.derived().next(uuid::Uuid::nil(), 1, 0));
+    }
+}

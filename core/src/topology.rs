@@ -1,0 +1,178 @@
+//! Topics as they should be, and the dead-letter topics beside them: created where missing, never shrunk or deleted.
+
+use std::time::Duration;
+
+use crate::{
+    Admin, Cleanup, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, Result, Topic, TopicDescription, dead_letter_topic,
+};
+
+/// How much larger than a topic's records its letters may be: the headers that say why come on top.
+pub const DEAD_LETTER_ROOM: u64 = 64 << 10;
+
+/// What [`ensure_topics`] takes for the largest record where neither the topic nor the broker tells: what Kafka takes.
+const USUAL_RECORD_BYTES: u64 = 1_048_588;
+
+/// What [`ensure_topics`] found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EnsureReport {
+    /// Topics that were missing and are there now.
+    pub created: Vec<Name>,
+    /// Topics that were there, as they should be.
+    pub unchanged: Vec<Name>,
+    /// Topics that were there and are otherwise; they were left alone.
+    pub different: Vec<Difference>,
+}
+
+/// What differs between a topic as it is and as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Difference {
+    /// The topic.
+    pub topic: Name,
+    /// What differs: `partitions`, `replication`, or a setting by the broker's name for it.
+    pub what: String,
+    /// How it should be.
+    pub wanted: String,
+    /// How it is.
+    pub found: String,
+}
+
+/// Creates those of `topics` that are missing, each with its dead-letter topic (`<topic>-dlq`: as many partitions, deleting
+/// nothing by age unless the topic of that name is among `topics` and says so). What is there already and differs is
+/// reported and left alone: nothing is shrunk, grown or deleted.
+///
+/// A broker that doesn't tell a setting can't differ in it. Doing it again changes nothing, so that every instance of a
+/// service may do it at its start.
+///
+/// # Errors
+/// Those of [`Admin::create_topics`] and [`Admin::describe_topics`]. Topics created before the error stay.
+pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<EnsureReport> {
+    let mut report = EnsureReport::default();
+    for topic in topics {
+        let described = ensure_one(admin, topic, &mut report).await?;
+        let name = dead_letter_topic(&topic.name);
+        let is_letters = topic.name.ends_with(DEAD_LETTER_SUFFIX);
+        if !is_letters && topics.iter().all(|other| other.name != name) {
+            ensure_one(admin, &letters_of(topic, described.as_ref()), &mut report).await?;
+        }
+    }
+    Ok(report)
+}
+
+/// The dead-letter topic of `topic`.
+fn letters_of(topic: &Topic, found: Option<&TopicDescription>) -> Topic {
+    let told = found.and_then(|found| found.settings.get("max.message.bytes")?.parse().ok());
+    let largest = topic.max_record_bytes.or(told).unwrap_or(USUAL_RECORD_BYTES);
+    let mut letters = Topic::new(dead_letter_topic(&topic.name))
+        .with_partitions(topic.partitions)
+        .with_cleanup(Cleanup::Delete)
+        .with_retention(Duration::MAX)
+        .with_max_record_bytes(largest.saturating_add(DEAD_LETTER_ROOM));
+    letters.replication = topic.replication;
+    letters
+}
+
+/// The topic as it was found, if it was there.
+async fn ensure_one(admin: &dyn Admin, topic: &Topic, report: &mut EnsureReport) -> Result<Option<TopicDescription>> {
+    let mut found = describe(admin, &topic.name).await?;
+    if found.is_none() {
+        match create(admin, topic).await {
+            Ok(()) => {
+                report.created.push(topic.name.clone());
+                return Ok(None);
+            }
+            // Another instance was quicker.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => found = describe(admin, &topic.name).await?,
+            Err(error) => return Err(error),
+        }
+    }
+    let different = found.as_ref().map(|found| differences(topic, found)).unwrap_or_default();
+    if different.is_empty() {
+        report.unchanged.push(topic.name.clone());
+    }
+    report.different.extend(different);
+    Ok(found)
+}
+
+async fn describe(admin: &dyn Admin, topic: &Name) -> Result<Option<TopicDescription>> {
+    match admin.describe_topics(std::slice::from_ref(topic)).await?.pop() {
+        Some(Ok(found)) => Ok(Some(found)),
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Some(Err(error)) => Err(error),
+        None => Err(Error::new(ErrorKind::Unknown, format!("describe the topic {topic}: no answer"))),
+    }
+}
+
+async fn create(admin: &dyn Admin, topic: &Topic) -> Result<()> {
+    let answer = admin.create_topics(std::slice::from_ref(topic)).await?.pop();
+    answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, format!("create the topic {}: no answer", topic.name))))
+}
+
+fn differences(topic: &Topic, found: &TopicDescription) -> Vec<Difference> {
+    let mut different = Vec::new();
+    let mut compare = |what: &str, wanted: String, found: String| {
+        if wanted != found {
+            different.push(Difference { topic: topic.name.clone(), what: what.to_owned(), wanted, found });
+        }
+    };
+    compare("partitions", topic.partitions.to_string(), found.partitions.len().to_string());
+    let replicas = found.partitions.iter().map(|p| p.replicas.len()).find(|count| *count > 0);
+    if let (Some(wanted), Some(replicas)) = (topic.replication, replicas) {
+        compare("replication", wanted.to_string(), replicas.to_string());
+    }
+    for (setting, wanted) in wanted_settings(topic) {
+        if let Some(told) = found.settings.get(&setting) {
+            compare(&setting, wanted, told.clone());
+        }
+    }
+    different
+}
+
+/// The settings that a topic asks for, in Kafka's words, which other brokers' descriptions need not know.
+fn wanted_settings(topic: &Topic) -> Vec<(String, String)> {
+    let mut wanted: Vec<_> = topic.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut add = |name: &str, value: Option<String>| wanted.extend(value.map(|value| (name.to_owned(), value)));
+    let millis = |time: Duration| i64::try_from(time.as_millis()).map_or("-1".to_owned(), |millis| millis.to_string());
+    add("retention.ms", topic.retention.map(millis));
+    add("retention.bytes", topic.retention_bytes.map(|bytes| bytes.to_string()));
+    add("max.message.bytes", topic.max_record_bytes.map(|bytes| bytes.to_string()));
+    let cleanup = topic.cleanup.map(|cleanup| match cleanup {
+        Cleanup::Delete => "delete",
+        Cleanup::Compact => "compact",
+        Cleanup::CompactAndDelete => "compact,delete",
+    });
+    add("cleanup.policy", cleanup.map(str::to_owned));
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PartitionDescription;
+
+    fn found(partitions: u32, settings: &[(&str, &str)]) -> TopicDescription {
+        let mut found =
+            TopicDescription::new("t", (0..partitions).map(|p| PartitionDescription::new(p, 0, 0)).collect());
+        found.settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        found
+    }
+
+    #[test]
+    fn letters_are_kept_for_ever_and_have_room_for_why() {
+        let topic = Topic::new("t").with_partitions(3).with_retention(Duration::from_secs(1)).with_replication(2);
+        let letters = letters_of(&topic, Some(&found(3, &[("max.message.bytes", "1000")])));
+        assert_eq!((letters.name.as_str(), letters.partitions, letters.replication), ("t-dlq", 3, Some(2)));
+        assert_eq!((letters.retention, letters.cleanup), (Some(Duration::MAX), Some(Cleanup::Delete)));
+        assert_eq!(letters.max_record_bytes, Some(1_000 + DEAD_LETTER_ROOM));
+    }
+
+    #[test]
+    fn what_differs_is_named_with_both_sides() {
+        let topic = Topic::new("t").with_partitions(3).with_retention(Duration::MAX).with_setting("x", "1");
+        let all = differences(&topic, &found(2, &[("retention.ms", "604800000"), ("y", "2")]));
+        let what: Vec<_> = all.iter().map(|d| (d.what.as_str(), d.wanted.as_str(), d.found.as_str())).collect();
+        assert_eq!(what, [("partitions", "3", "2"), ("retention.ms", "-1", "604800000")]);
+        assert!(differences(&topic, &found(3, &[("retention.ms", "-1")])).is_empty());
+    }
+}

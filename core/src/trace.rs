@@ -1,0 +1,120 @@
+//! W3C trace context, as it travels in the `traceparent` header.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+use crate::{Error, ErrorKind};
+
+/// A `traceparent`: the trace and the span that a record was published in.
+///
+/// Source: W3C Trace Context, level 1, section 3.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceParent {
+    trace_id: u128,
+    span_id: u64,
+    flags: u8,
+}
+
+/// The flag that says that the trace is recorded.
+const SAMPLED: u8 = 1;
+
+impl TraceParent {
+    /// A new trace, sampled.
+    pub fn new_root() -> Self {
+        Self { trace_id: Uuid::new_v4().as_u128(), span_id: random_span(), flags: SAMPLED }
+    }
+
+    /// The trace `trace_id` at span `span_id`, if neither is zero, which the standard forbids.
+    pub fn from_parts(trace_id: u128, span_id: u64, flags: u8) -> Option<Self> {
+        (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags })
+    }
+
+    /// A new span within the same trace.
+    #[must_use]
+    pub fn child(self) -> Self {
+        Self { span_id: random_span(), ..self }
+    }
+
+    /// The trace's id.
+    pub fn trace_id(self) -> u128 {
+        self.trace_id
+    }
+
+    /// The span's id.
+    pub fn span_id(self) -> u64 {
+        self.span_id
+    }
+
+    /// The flags' byte.
+    pub fn flags(self) -> u8 {
+        self.flags
+    }
+}
+
+fn random_span() -> u64 {
+    // The lower half of a v4 UUID is random but for its two variant bits, which also keep it from being zero.
+    Uuid::new_v4().as_u64_pair().1
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
+}
+
+impl FromStr for TraceParent {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        parse(text).ok_or_else(|| Error::new(ErrorKind::Undecodable, "read the header traceparent"))
+    }
+}
+
+fn parse(text: &str) -> Option<TraceParent> {
+    let mut parts = text.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    // Later versions may append parts; version 00 may not, and ff is forbidden.
+    let known = version.len() == 2 && version != "ff" && (version != "00" || parts.next().is_none());
+    let lengths = trace.len() == 32 && span.len() == 16 && flags.len() == 2;
+    let hex = |s: &str| s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if !(known && lengths && [version, trace, span, flags].into_iter().all(hex)) {
+        return None;
+    }
+    TraceParent::from_parts(
+        u128::from_str_radix(trace, 16).ok()?,
+        u64::from_str_radix(span, 16).ok()?,
+        u8::from_str_radix(flags, 16).ok()?,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_the_standards_example() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace: TraceParent = text.parse().unwrap();
+        assert_eq!(trace.to_string(), text);
+        assert_eq!(trace.child().trace_id(), trace.trace_id());
+        assert_ne!(trace.child().span_id(), trace.span_id());
+    }
+
+    #[test]
+    fn refuses_what_the_standard_forbids() {
+        for bad in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+        ] {
+            assert!(bad.parse::<TraceParent>().is_err(), "{bad:?}");
+        }
+        assert!("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more".parse::<TraceParent>().is_ok());
+    }
+}

@@ -1,0 +1,35 @@
+//! Handles events in batches, and tells which of a batch failed: only these are tried again, then dead-lettered.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidings::{Batch, BatchOptions, BoxError, Event, EventPublisher, HandlerExt, Retry, Router, Service, failed};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(topic = "measurements", type = "temperature.measured", key = "sensor")]
+struct Measured {
+    sensor: u32,
+    celsius: f64,
+}
+
+async fn store(batch: Batch<Measured>) -> Result<(), BoxError> {
+    let cold = |(_, e): &(usize, &tidings::Envelope<Measured>)| e.payload.celsius < -273.15;
+    let bad: Vec<usize> = batch.iter().enumerate().filter(cold).map(|(place, _)| place).collect();
+    println!("{} rows in one write, {} refused", batch.len() - bad.len(), bad.len());
+    if bad.is_empty() { Ok(()) } else { Err(failed(bad, "colder than can be").into()) }
+}
+
+#[tokio::main]
+async fn main() -> tidings::Result<()> {
+    let transport = tidings::connect("memory://").await?;
+    let events = EventPublisher::new(&transport, "weather-station");
+    let all: Vec<_> = (0..1_000).map(|sensor| Measured { sensor, celsius: f64::from(sensor % 400) - 274.0 }).collect();
+    for answer in events.publish_all(&all).await {
+        answer?;
+    }
+    let router = Router::new().on(store.batch(BatchOptions::new(250).with_wait(Duration::from_millis(5))));
+    let service = Service::new("archive", router).with_retry(Retry::never()).start(&transport).await?;
+    service.caught_up().await?;
+    println!("{:?}", service.status().await.totals);
+    service.shutdown(Duration::from_secs(10)).await
+}

@@ -1,0 +1,264 @@
+//! An interview platform in one process: the API gateway, the user service and the interview service publish; the groups
+//! of the user, interview and analytics services handle. Run `cargo run --release --example interview_platform`, with
+//! `-- --help` for what it can be told.
+//!
+//! It keeps a ledger of all that happens, and checks it at the end.
+
+mod audit;
+mod events;
+mod input;
+mod options;
+mod publish;
+mod report;
+mod services;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tidings::{BoxError, ErrorKind, RunningService, Topic, Transport, dead_letter_topic};
+
+use crate::audit::{AuditedTransport, Checked, GroupLog, Ledger, Letters, check};
+use crate::input::Progress;
+use crate::options::{HELP, Member, Options};
+use crate::report::{Lag, thousands};
+use crate::services::{GROUPS, Knowledge};
+
+/// When nothing is published or settled for so long, the run is given up.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// How long a service may take to stop.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = match Options::from_args() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{error}\nFor what there is: --help");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{}", tidings::report(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is as it should be.
+async fn run(options: &Options) -> Result<bool, BoxError> {
+    let progress = Progress::default();
+    let lines = input::open(&options.input, &progress)?;
+    let ledger = Arc::new(Ledger::create(options.ledger.as_deref())?);
+    let broker = tidings::connect(&options.url).await.map_err(|e| format!("--url: {}", e.report()))?;
+    let transport = AuditedTransport::new(broker, ledger.clone());
+    create_topics(&transport).await?;
+    let letters = Letters::mark(&transport).await?;
+    let (platform, logs) = start(options, &transport, &ledger).await?;
+
+    let begun = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let work = async {
+        let read = publish::publish_all(lines, options, &transport, stop.clone()).await?;
+        caught_up(&platform.services).await?;
+        Ok::<_, BoxError>(read)
+    };
+    let read = tokio::select! {
+        read = work => read?,
+        stalled = watch(&ledger, &logs, &platform.services) => return Err(stalled),
+        never = interrupts(&stop) => return Err(never),
+        () = report::draw(progress, ledger.clone(), logs.clone()) => 0,
+    };
+    let took = begun.elapsed();
+
+    let lags = lags(&transport, &logs).await;
+    for service in platform.services {
+        service.shutdown(SHUTDOWN_DEADLINE).await?;
+    }
+    let letters = letters.read(&transport).await?;
+    let ended = Ended { read, took, interrupted: stop.load(Ordering::Relaxed), lags, letters };
+    ended.report(options, &platform.knowledge, &ledger, &logs, transport.system())
+}
+
+/// What runs.
+struct Platform {
+    knowledge: Knowledge,
+    services: Vec<RunningService>,
+}
+
+async fn start(
+    options: &Options,
+    transport: &AuditedTransport,
+    ledger: &Arc<Ledger>,
+) -> Result<(Platform, Vec<Arc<GroupLog>>), BoxError> {
+    let (knowledge, mut running, mut logs) = (Knowledge::default(), Vec::new(), Vec::new());
+    let store = options.store.open().await?;
+    for group in GROUPS.iter().filter(|group| options.runs(group.member)) {
+        let log = Arc::new(GroupLog::new(group, ledger.clone()));
+        running.push(services::start(group, &knowledge, options, store.clone(), transport, log.clone()).await?);
+        logs.push(log);
+    }
+    Ok((Platform { knowledge, services: running }, logs))
+}
+
+/// Creates those topics that are missing, and their dead-letter topics.
+async fn create_topics(transport: &impl Transport) -> Result<(), BoxError> {
+    let topics = events::TOPICS.iter().flat_map(|(name, partitions)| {
+        let letters = Topic::new(dead_letter_topic(name)).with_retention(Duration::MAX);
+        [Topic::new(*name).with_partitions(*partitions), letters]
+    });
+    for answer in transport.admin().await?.create_topics(&topics.collect::<Vec<_>>()).await? {
+        match answer {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Waits until everything is settled: the analytics service first, as it publishes what it then handles itself.
+async fn caught_up(services: &[RunningService]) -> Result<(), BoxError> {
+    for service in services.iter().rev() {
+        service.caught_up().await?;
+    }
+    Ok(())
+}
+
+/// Ends when the run has come to a standstill, and says how the services are.
+async fn watch(ledger: &Ledger, logs: &[Arc<GroupLog>], services: &[RunningService]) -> BoxError {
+    let mut last = (0, Instant::now());
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let counts = logs.iter().map(|log| log.counts()).map(|counts| counts.settled() + counts.retried);
+        let done = ledger.count() + counts.sum::<u64>();
+        if done != last.0 {
+            last = (done, Instant::now());
+        } else if last.1.elapsed() >= STALLED_AFTER {
+            break;
+        }
+    }
+    let mut text = format!("nothing was published or settled for {} s", STALLED_AFTER.as_secs());
+    for service in services {
+        let status = service.status().await;
+        text +=
+            &format!("\n  {}: {}, lag {}, {}", service.name(), status.state, status.lag(), status.problems.join("; "));
+    }
+    text.into()
+}
+
+/// The first Ctrl-C stops reading, a second one ends the process.
+async fn interrupts(stop: &AtomicBool) -> BoxError {
+    loop {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            return format!("wait for Ctrl-C: {error}").into();
+        }
+        if stop.swap(true, Ordering::Relaxed) {
+            return "interrupted twice: given up, with events unfinished".into();
+        }
+        eprintln!("\rinterrupted: finishing what is published; Ctrl-C again gives up");
+    }
+}
+
+async fn lags(transport: &impl Transport, logs: &[Arc<GroupLog>]) -> Vec<Lag> {
+    let mut lags = Vec::new();
+    for log in logs {
+        let lag = async { transport.admin().await?.lag(&log.group.name.into()).await };
+        lags.push(lag.await.ok().map(|partitions| partitions.iter().map(|partition| partition.lag()).sum()));
+    }
+    lags
+}
+
+/// A run that has ended.
+struct Ended {
+    read: u64,
+    took: Duration,
+    interrupted: bool,
+    lags: Vec<Lag>,
+    letters: Vec<(tidings::Name, audit::Place)>,
+}
+
+impl Ended {
+    /// Prints what came of it; whether all is as it should be.
+    fn report(
+        self,
+        options: &Options,
+        knowledge: &Knowledge,
+        ledger: &Ledger,
+        logs: &[Arc<GroupLog>],
+        system: &str,
+    ) -> Result<bool, BoxError> {
+        let seconds = self.took.as_secs_f64();
+        let published: Vec<_> =
+            ledger.by_service().iter().map(|(name, count)| format!("{name} {}", thousands(*count))).collect();
+        println!(
+            "{}: {} events read, {} published in {seconds:.2} s ({}/s)\n  {}\n",
+            options.url,
+            thousands(self.read),
+            thousands(ledger.count()),
+            thousands((ledger.count() as f64 / seconds) as u64),
+            published.join(", "),
+        );
+        println!("{}\n", report::table(logs, &self.lags));
+        for member in Member::ALL.into_iter().filter(|member| options.runs(*member)) {
+            if let Some(summary) = knowledge.summary(member) {
+                println!("{}: {summary}", member.name());
+            }
+        }
+        let mut problems = self.problems(options, ledger, logs, system);
+        problems.extend(ledger.flush().err().map(|e| format!("the ledger is incomplete: {e}")));
+        Ok(self.verdict(options, logs, &problems))
+    }
+
+    fn problems(&self, options: &Options, ledger: &Ledger, logs: &[Arc<GroupLog>], system: &str) -> Vec<String> {
+        let run = Checked {
+            once: options.store != options::Store::None,
+            store_lasts: options.store.lasts(),
+            // What a broker holds that lasts may be of other runs, and of other processes.
+            alone: system == "memory" && options.services.len() == Member::ALL.len(),
+        };
+        let logs: Vec<&GroupLog> = logs.iter().map(AsRef::as_ref).collect();
+        let mut problems = check(ledger, &logs, &self.letters, run);
+        for (log, lag) in logs.iter().zip(&self.lags) {
+            match lag {
+                Some(0) => {}
+                Some(lag) => problems.push(format!("{}: a lag of {lag} is left", log.group.name)),
+                None => problems.push(format!("{}: its lag is not known", log.group.name)),
+            }
+        }
+        problems
+    }
+
+    fn verdict(&self, options: &Options, logs: &[Arc<GroupLog>], problems: &[String]) -> bool {
+        println!();
+        if self.interrupted {
+            println!("Interrupted after {} events; what was published is finished.", thousands(self.read));
+        }
+        let counts: Vec<_> = logs.iter().map(|log| log.counts()).collect();
+        let (handled, repeated) = (counts.iter().map(|c| c.handled).sum(), counts.iter().map(|c| c.duplicates).sum());
+        if options.store.lasts() && repeated > 0_u64 {
+            println!(
+                "The store knew {} of the deliveries from before; {} were new, nothing was handled twice.",
+                thousands(repeated),
+                thousands(handled),
+            );
+        }
+        if problems.is_empty() {
+            let letters = thousands(self.letters.len() as u64);
+            println!(
+                "Checked: each event was settled once by each group, in the order of its key; {letters} dead letters, all poison."
+            );
+            return true;
+        }
+        println!("NOT as it should be:");
+        problems.iter().for_each(|problem| println!("  {problem}"));
+        false
+    }
+}

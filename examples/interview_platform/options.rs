@@ -1,0 +1,209 @@
+//! The command line.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tidings::{BoxError, IdempotencyStore};
+
+pub(crate) const HELP: &str = "\
+An interview platform in one process: three services that publish, three groups that handle, over real events.
+
+Usage: cargo run --release --example interview_platform -- [OPTIONS]
+
+Options:
+  --input FILE         events to read, ndjson or ndjson.gz [default: examples/data/oulad-2013-student-events.ndjson.gz]
+  --url URL            the broker: memory://, or another whose feature is on [default: memory://]
+  --limit N            read only the first N events of the input
+  --poison PERCENT     beside so many of the events, publish one that can't be read or always fails, 0 to 100 [default: 0]
+  --duplicate PERCENT  publish so many of the events twice, 0 to 100 [default: 0]
+  --store STORE        what was handled is remembered in: memory, none, sled:PATH (feature sled) [default: memory]
+  --services LIST      run only these, by commas: api-gateway, user-service, interview-service, analytics-service
+  --ledger FILE        write a line of JSON for each thing that happens to an event
+  --help               print this
+
+Event ids follow from the input, so that a second run with a store that lasts handles nothing twice.
+Ctrl-C stops reading the input, lets the services finish what is published, and prints the table.";
+
+/// Where the input lies if not said.
+const INPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/oulad-2013-student-events.ndjson.gz");
+
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) input: PathBuf,
+    pub(crate) url: String,
+    pub(crate) limit: u64,
+    pub(crate) poison: Percent,
+    pub(crate) duplicate: Percent,
+    pub(crate) store: Store,
+    pub(crate) services: Vec<Member>,
+    pub(crate) ledger: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            input: INPUT.into(),
+            url: "memory://".into(),
+            limit: u64::MAX,
+            poison: Percent::default(),
+            duplicate: Percent::default(),
+            store: Store::Memory,
+            services: Member::ALL.to_vec(),
+            ledger: None,
+        }
+    }
+}
+
+impl Options {
+    /// Reads the command line; `None` if it asks for help.
+    pub(crate) fn from_args() -> Result<Option<Self>, String> {
+        Self::parse(lexopt::Parser::from_env())
+    }
+
+    fn parse(mut args: lexopt::Parser) -> Result<Option<Self>, String> {
+        let mut options = Self::default();
+        while let Some(arg) = args.next().map_err(|e| e.to_string())? {
+            let lexopt::Arg::Long(flag) = arg else {
+                return Err(if matches!(arg, lexopt::Arg::Short('h')) {
+                    return Ok(None);
+                } else {
+                    arg.unexpected().to_string()
+                });
+            };
+            let flag = flag.to_owned();
+            match flag.as_str() {
+                "help" => return Ok(None),
+                "input" => options.input = value(&mut args, &flag)?,
+                "url" => options.url = value(&mut args, &flag)?,
+                "limit" => options.limit = value(&mut args, &flag)?,
+                "poison" => options.poison = value(&mut args, &flag)?,
+                "duplicate" => options.duplicate = value(&mut args, &flag)?,
+                "store" => options.store = value(&mut args, &flag)?,
+                "services" => options.services = value::<Members>(&mut args, &flag)?.0,
+                "ledger" => options.ledger = Some(value(&mut args, &flag)?),
+                _ => return Err(format!("--{flag}: no such option")),
+            }
+        }
+        Ok(Some(options))
+    }
+
+    pub(crate) fn runs(&self, member: Member) -> bool {
+        self.services.contains(&member)
+    }
+}
+
+fn value<T: FromStr<Err: fmt::Display>>(args: &mut lexopt::Parser, flag: &str) -> Result<T, String> {
+    let text = args.value().map_err(|_| format!("--{flag}: needs a value"))?;
+    let text = text.to_str().ok_or_else(|| format!("--{flag}: not UTF-8"))?;
+    text.parse().map_err(|e| format!("--{flag} {text}: {e}"))
+}
+
+/// A part of a hundred.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Percent(f64);
+
+impl Percent {
+    pub(crate) fn is_zero(self) -> bool {
+        self.0 == 0.0
+    }
+
+    /// Whether something that drew `lot`, which is spread evenly, is among them.
+    pub(crate) fn hits(self, lot: u32) -> bool {
+        f64::from(lot) < self.0 / 100.0 * f64::from(u32::MAX)
+    }
+}
+
+impl FromStr for Percent {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let percent = text.trim_end_matches('%').parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+        percent.map(Self).ok_or("must be a number from 0 to 100")
+    }
+}
+
+/// A service of the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Member {
+    ApiGateway,
+    UserService,
+    InterviewService,
+    AnalyticsService,
+}
+
+impl Member {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::ApiGateway, Self::UserService, Self::InterviewService, Self::AnalyticsService];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ApiGateway => "api-gateway",
+            Self::UserService => "user-service",
+            Self::InterviewService => "interview-service",
+            Self::AnalyticsService => "analytics-service",
+        }
+    }
+}
+
+struct Members(Vec<Member>);
+
+impl FromStr for Members {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let member = |name: &str| {
+            let found = Member::ALL.into_iter().find(|member| member.name() == name.trim());
+            found.ok_or_else(|| format!("{name:?} is none of {}", Member::ALL.map(Member::name).join(", ")))
+        };
+        text.split(',').map(member).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Where is remembered what was handled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Store {
+    Memory,
+    None,
+    Sled(PathBuf),
+}
+
+impl Store {
+    /// Opens it. All services share it: each has its own scope in it.
+    pub(crate) async fn open(&self) -> Result<Option<Arc<dyn IdempotencyStore>>, BoxError> {
+        match self {
+            Self::None => Ok(None),
+            Self::Memory => Ok(Some(Arc::new(tidings::memory::MemoryStore::new()))),
+            Self::Sled(path) => Ok(Some(sled(path).await?)),
+        }
+    }
+
+    /// Whether it may know events of earlier runs.
+    pub(crate) fn lasts(&self) -> bool {
+        matches!(self, Self::Sled(_))
+    }
+}
+
+#[cfg(feature = "sled")]
+async fn sled(path: &Path) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
+    Ok(Arc::new(tidings::sled::SledStore::open(path).await?))
+}
+
+#[cfg(not(feature = "sled"))]
+async fn sled(path: &Path) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
+    Err(format!("--store sled:{}: needs the feature sled, `cargo run --features sled ...`", path.display()).into())
+}
+
+impl FromStr for Store {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            None if text == "none" => Ok(Self::None),
+            Some(("sled", path)) if !path.is_empty() => Ok(Self::Sled(path.into())),
+            _ => Err("expected memory, none or sled:PATH"),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Publishes an event and handles it, in one process and with no broker.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidings::{Event, EventPublisher, Router, Service};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(topic = "user-events", type = "user.registered", key = "user_id")]
+struct UserRegistered {
+    user_id: String,
+    email: String,
+}
+
+async fn welcome(event: UserRegistered) {
+    println!("welcome, {} <{}>", event.user_id, event.email);
+}
+
+#[tokio::main]
+async fn main() -> tidings::Result<()> {
+    let transport = tidings::connect("memory://").await?;
+    let service = Service::new("user-service", Router::new().on(welcome)).start(&transport).await?;
+
+    let events = EventPublisher::new(&transport, "api-gateway");
+    for user_id in ["ada", "grace", "edsger"] {
+        let email = format!("{user_id}@example.com");
+        events.publish(&UserRegistered { user_id: user_id.into(), email }).await?;
+    }
+    service.caught_up().await?;
+    service.shutdown(Duration::from_secs(10)).await
+}

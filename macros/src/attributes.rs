@@ -1,0 +1,168 @@
+//! What stands in `#[event(..)]`.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::meta::ParseNestedMeta;
+use syn::parse::Parse;
+use syn::spanned::Spanned;
+use syn::{DeriveInput, Error, Expr, ExprLit, Lit, LitStr, Path, Result};
+
+/// The attributes as they were given; every mistake in them is reported at once.
+#[derive(Default)]
+pub(crate) struct Attributes {
+    pub(crate) topic: Option<LitStr>,
+    pub(crate) event_type: Option<LitStr>,
+    pub(crate) version: Option<(u32, u32)>,
+    pub(crate) key: Option<Expr>,
+    pub(crate) codec: Option<Codec>,
+    pub(crate) root: Option<Path>,
+    /// The first `event`: what is missing is missing there.
+    pub(crate) span: Option<Span>,
+}
+
+/// How the event is written.
+pub(crate) enum Codec {
+    /// One of ours, by its type's name.
+    Ours(&'static str, Span),
+    /// A user's.
+    Path(Path),
+}
+
+impl Attributes {
+    pub(crate) fn parse(input: &DeriveInput) -> (Self, Option<Error>) {
+        let mut attributes = Self::default();
+        let mut errors = None;
+        for attribute in input.attrs.iter().filter(|a| a.path().is_ident("event")) {
+            attributes.span.get_or_insert_with(|| attribute.path().span());
+            let read = attribute.parse_nested_meta(|meta| {
+                // Only where the value can't be passed over must the rest be given up.
+                let value: Expr = meta.value()?.parse()?;
+                attributes.read(&meta, value).unwrap_or_else(|error| also(&mut errors, error));
+                Ok(())
+            });
+            read.unwrap_or_else(|error| also(&mut errors, error));
+        }
+        (attributes, errors)
+    }
+
+    fn read(&mut self, meta: &ParseNestedMeta<'_>, value: Expr) -> Result<()> {
+        let name = meta.path.to_token_stream().to_string();
+        match name.as_str() {
+            "topic" => set(meta, &mut self.topic, name_of(&value)?),
+            "type" => set(meta, &mut self.event_type, name_of(&value)?),
+            "version" => set(meta, &mut self.version, version(&value)?),
+            "key" => set(meta, &mut self.key, key(value)?),
+            "codec" => set(meta, &mut self.codec, codec(value)?),
+            "crate" => set(meta, &mut self.root, path(value)?),
+            _ => {
+                Err(meta
+                    .error(format!("unknown `{name}`: expected `topic`, `type`, `version`, `key`, `codec` or `crate`")))
+            }
+        }
+    }
+
+    /// Where tidings is.
+    pub(crate) fn root(&self) -> TokenStream {
+        self.root.as_ref().map_or_else(|| quote!(::tidings), |path| generated(path.to_token_stream()))
+    }
+
+    /// The codec's type.
+    pub(crate) fn codec(&self) -> TokenStream {
+        let root = self.root();
+        match &self.codec {
+            None => quote!(#root::codec::Json),
+            Some(Codec::Path(path)) => path.to_token_stream(),
+            Some(Codec::Ours(name, span)) => {
+                let name = syn::Ident::new(name, *span);
+                generated(quote_spanned!(*span=> #root::codec::#name))
+            }
+        }
+    }
+}
+
+/// The same tokens at the same places, but as our own code, which the lints of a user's crate let be.
+fn generated(tokens: TokenStream) -> TokenStream {
+    let ours = |mut token: TokenTree| {
+        token.set_span(token.span().resolved_at(Span::call_site()));
+        token
+    };
+    tokens.into_iter().map(ours).collect()
+}
+
+/// Adds `error` to those found before.
+pub(crate) fn also(errors: &mut Option<Error>, error: Error) {
+    match errors {
+        Some(errors) => errors.combine(error),
+        None => *errors = Some(error),
+    }
+}
+
+fn set<T>(meta: &ParseNestedMeta<'_>, slot: &mut Option<T>, value: T) -> Result<()> {
+    if slot.replace(value).is_some() { Err(meta.error("given twice")) } else { Ok(()) }
+}
+
+fn name_of(value: &Expr) -> Result<LitStr> {
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value else {
+        return Err(Error::new(value.span(), "expected text"));
+    };
+    let value = text.value();
+    if value.is_empty() {
+        return Err(Error::new(text.span(), "must not be empty"));
+    }
+    if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(Error::new(text.span(), "must not contain white space or control characters"));
+    }
+    Ok(text.clone())
+}
+
+/// `2` or `"2.1"`.
+fn version(value: &Expr) -> Result<(u32, u32)> {
+    let expected = || Error::new(value.span(), "expected a version such as `2` or `\"2.1\"`");
+    let Expr::Lit(ExprLit { lit, .. }) = value else { return Err(expected()) };
+    match lit {
+        Lit::Int(major) => Ok((major.base10_parse().map_err(|_| expected())?, 0)),
+        Lit::Str(text) => {
+            let text = text.value();
+            let (major, minor) = text.split_once('.').unwrap_or((&text, "0"));
+            // `parse` alone would take a sign.
+            let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
+            number(major).zip(number(minor)).ok_or_else(expected)
+        }
+        Lit::Float(_) => Err(Error::new(value.span(), "a version with a minor number is text, such as `\"2.1\"`")),
+        _ => Err(expected()),
+    }
+}
+
+/// A field or an expression over `self`, quoted or not.
+fn key(value: Expr) -> Result<Expr> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => {
+            text.parse().map_err(|_| Error::new(text.span(), "not a field or an expression over `self`"))
+        }
+        other => Ok(other),
+    }
+}
+
+fn codec(value: Expr) -> Result<Codec> {
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &value else { return Ok(Codec::Path(path(value)?)) };
+    match text.value().as_str() {
+        "json" => Ok(Codec::Ours("Json", text.span())),
+        "postcard" => Ok(Codec::Ours("Postcard", text.span())),
+        other if other.starts_with(char::is_lowercase) && !other.contains("::") => Err(Error::new(
+            text.span(),
+            format!("unknown codec `{other}`: expected `json`, `postcard` or the path of a type that is a `Codec`"),
+        )),
+        _ => Ok(Codec::Path(path(value)?)),
+    }
+}
+
+/// A path, quoted or not.
+fn path(value: Expr) -> Result<Path> {
+    match value {
+        Expr::Path(path) if path.qself.is_none() => Ok(path.path),
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => {
+            text.parse_with(Path::parse).map_err(|_| Error::new(text.span(), "not a path"))
+        }
+        other => Err(Error::new(other.span(), "not a path")),
+    }
+}

@@ -1,0 +1,106 @@
+//! The impl that `derive(Event)` writes.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Data, DeriveInput, Error, Expr, ExprLit, Fields, Generics, Lit, Member, Result, parse_quote};
+
+use crate::attributes::{Attributes, also};
+
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+    let (attributes, mut errors) = Attributes::parse(input);
+    if let Data::Union(union) = &input.data {
+        also(&mut errors, Error::new(union.union_token.span, "a union cannot be an event"));
+    }
+    // What is missing may just have been misspelt: that is told already.
+    if errors.is_none() {
+        let at = attributes.span.unwrap_or_else(|| input.ident.span());
+        for (name, given) in [("topic", &attributes.topic), ("type", &attributes.event_type)] {
+            if given.is_none() {
+                also(&mut errors, Error::new(at, format!("`{name} = \"...\"` is missing in `#[event(...)]`")));
+            }
+        }
+    }
+    let key = key(input, &attributes).unwrap_or_else(|error| {
+        also(&mut errors, error);
+        TokenStream::new()
+    });
+    match errors {
+        Some(errors) => Err(errors),
+        None => Ok(implementation(input, &attributes, &key)),
+    }
+}
+
+fn implementation(input: &DeriveInput, attributes: &Attributes, key: &TokenStream) -> TokenStream {
+    let (name, root, codec) = (&input.ident, attributes.root(), attributes.codec());
+    let (topic, event_type) = (&attributes.topic, &attributes.event_type);
+    let (major, minor) = attributes.version.unwrap_or((1, 0));
+    let generics = bounded(input.generics.clone(), &root);
+    let (parameters, arguments, bounds) = generics.split_for_impl();
+    quote! {
+        #[automatically_derived]
+        impl #parameters #root::Event for #name #arguments #bounds {
+            type Codec = #codec;
+            const TOPIC: &'static str = #topic;
+            const TYPE: &'static str = #event_type;
+            const VERSION: #root::Version = #root::Version::new(#major, #minor);
+
+            fn key(&self) -> ::core::option::Option<::std::borrow::Cow<'_, [::core::primitive::u8]>> {
+                #key
+            }
+        }
+    }
+}
+
+/// A generic type is an event where its arguments make it one.
+fn bounded(mut generics: Generics, root: &TokenStream) -> Generics {
+    // Without parameters there is nothing to choose: a bound would only hide which derive is missing.
+    if generics.type_params().next().is_some() {
+        generics.make_where_clause().predicates.push(parse_quote!(Self: #root::__private::Payload));
+    }
+    generics
+}
+
+/// The body of `key`.
+fn key(input: &DeriveInput, attributes: &Attributes) -> Result<TokenStream> {
+    let root = attributes.root();
+    let Some(key) = &attributes.key else { return Ok(quote!(::core::option::Option::None)) };
+    let Some(member) = member(key) else {
+        return Ok(quote_spanned!(key.span()=> #root::__private::key(#key)));
+    };
+    let fields = match &input.data {
+        Data::Struct(data) => &data.fields,
+        Data::Enum(_) | Data::Union(_) => {
+            return Err(Error::new(
+                key.span(),
+                "only a struct has a key field; for an enum give an expression, such as `key = self.id()`",
+            ));
+        }
+    };
+    if !fields.members().any(|known| known == member) {
+        return Err(Error::new(key.span(), no_such_field(input, fields, &member)));
+    }
+    Ok(quote_spanned!(key.span()=> #root::Key::to_key(&self.#member)))
+}
+
+/// The field that `key` names, if it is no more than a name or a number.
+fn member(key: &Expr) -> Option<Member> {
+    match key {
+        Expr::Path(path) => path.path.get_ident().filter(|name| *name != "self").cloned().map(Member::Named),
+        Expr::Lit(ExprLit { lit: Lit::Int(place), .. }) => {
+            let index = place.base10_parse().ok()?;
+            Some(Member::Unnamed(syn::Index { index, span: place.span() }))
+        }
+        _ => None,
+    }
+}
+
+fn no_such_field(input: &DeriveInput, fields: &Fields, member: &Member) -> String {
+    let text = |member: &Member| match member {
+        Member::Named(name) => name.to_string(),
+        Member::Unnamed(index) => index.index.to_string(),
+    };
+    let known: Vec<_> = fields.members().map(|known| text(&known)).collect();
+    let known = if known.is_empty() { "no field".to_owned() } else { known.join(", ") };
+    format!("no field `{}` in `{}`, which has: {known}", text(member), input.ident)
+}

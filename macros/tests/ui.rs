@@ -1,0 +1,6 @@
+//! What the compiler says to mistakes in `#[event(..)]`.
+
+#[test]
+fn every_mistake_is_shown_where_it_is() {
+    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+}

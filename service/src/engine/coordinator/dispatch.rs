@@ -1,0 +1,125 @@
+//! Splitting batches among the workers, and the bounds of what is in flight.
+
+use std::sync::Arc;
+
+use tidings_core::{Fetched, RecordBatch};
+
+use super::Coordinator;
+use crate::engine::work::{Chunk, Order, Places, Settled};
+use crate::service::Ordering;
+use crate::status::PauseReason;
+
+impl Coordinator {
+    /// Hands a fetched batch to the workers.
+    pub(super) fn dispatch(&mut self, slot: u64, fetched: Fetched) {
+        let Some(partition) = self.slots.get_mut(&slot) else { return };
+        let assigned = partition.assigned.clone();
+        let batch = fetched.batch.clone();
+        let before = partition.tracker.bytes();
+        let number = partition.tracker.push(fetched);
+        self.bytes = self.bytes + partition.tracker.bytes() - before;
+        if partition.tracker.span() >= self.options.max_span {
+            partition.pauses.insert(PauseReason::Span);
+        }
+        if self.bytes >= self.bytes_bound() {
+            self.bytes_paused = true;
+        }
+        for (worker, places) in self.split(slot, &batch) {
+            let chunk = Chunk {
+                assigned: Arc::clone(&assigned),
+                number,
+                batch: batch.clone(),
+                places,
+                at: 0,
+                scattered_until: 0,
+            };
+            self.order(worker, Order::Work(chunk));
+        }
+    }
+
+    /// From here on partitions are paused: what is fetched ahead, a quarter, fits in as well.
+    fn bytes_bound(&self) -> usize {
+        self.options.max_bytes - self.options.max_bytes / 4
+    }
+
+    fn split(&mut self, slot: u64, batch: &RecordBatch) -> Vec<(usize, Places)> {
+        let (workers, len) = (self.workers.len(), batch.len());
+        if len == 0 {
+            return Vec::new();
+        }
+        let all = || Places::All(u32::try_from(len).unwrap_or(u32::MAX));
+        if workers == 1 {
+            return vec![(0, all())];
+        }
+        if self.options.ordering == Ordering::Partition {
+            return vec![((slot % workers as u64) as usize, all())];
+        }
+        let mut shares: Vec<Vec<u32>> = (0..workers).map(|_| Vec::with_capacity(len / workers + 8)).collect();
+        self.rotation = self.rotation.wrapping_add(1);
+        for (place, record) in (0_u32..).zip(batch.records()) {
+            let worker = match self.shared.lanes.of(slot, record.key.as_ref()) {
+                Some(lane) => (lane % workers as u64) as usize,
+                // Ordered with nothing: in runs, so that what lies together stays together.
+                None => (place as usize * workers / len + self.rotation) % workers,
+            };
+            shares[worker].push(place);
+        }
+        let shares = shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty());
+        shares.map(|(worker, share)| (worker, Places::Some(share))).collect()
+    }
+
+    /// Takes in what workers have settled. What is of an assignment that is gone finds nothing.
+    pub(super) fn settled(&mut self, settled: Vec<Settled>) {
+        for Settled { slot, number, places } in settled {
+            let Some(partition) = self.slots.get_mut(&slot) else { continue };
+            let before = partition.tracker.bytes();
+            partition.tracker.settle(number, places);
+            self.bytes -= before - partition.tracker.bytes();
+            if partition.tracker.span() <= self.options.max_span / 2 {
+                partition.pauses.remove(&PauseReason::Span);
+            }
+        }
+        self.resume_when_few_bytes();
+    }
+
+    /// Ends the pause for bytes when half of them are settled, or gone with their assignments.
+    pub(super) fn resume_when_few_bytes(&mut self) {
+        if self.bytes <= self.options.max_bytes / 2 {
+            self.bytes_paused = false;
+        }
+    }
+
+    /// Tells the consumer which partitions are paused now, where that has changed.
+    pub(super) async fn apply_pauses(&mut self) {
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for partition in self.slots.values_mut().filter(|p| p.leaving.is_none()) {
+            let origin = partition.assigned.origin.as_ref();
+            let operator = self.paused_by_operator || self.operator.contains(origin);
+            set(&mut partition.pauses, PauseReason::Operator, operator);
+            set(&mut partition.pauses, PauseReason::Bytes, self.bytes_paused);
+            let wanted = !partition.pauses.is_empty() || self.stopping.is_some();
+            if wanted != self.told_paused.contains(origin) {
+                if wanted {
+                    self.told_paused.insert(origin.clone());
+                    pause.push(origin.clone());
+                } else {
+                    self.told_paused.remove(origin);
+                    resume.push(origin.clone());
+                }
+            }
+        }
+        let paused = if pause.is_empty() { Ok(()) } else { self.consumer.pause(&pause).await };
+        let resumed = if resume.is_empty() { Ok(()) } else { self.consumer.resume(&resume).await };
+        if let Err(error) = paused.and(resumed) {
+            tracing::warn!(error = %error.report(), "pausing or resuming partitions failed");
+        }
+    }
+}
+
+pub(super) fn set(reasons: &mut std::collections::BTreeSet<PauseReason>, reason: PauseReason, on: bool) {
+    if on {
+        reasons.insert(reason);
+    } else {
+        reasons.remove(&reason);
+    }
+}

@@ -1,0 +1,253 @@
+//! How the service is: status, troubles, stalls, and whether it has caught up.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, pending};
+use std::ops::Range;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tidings_core::{Progress, Result, TopicPartition};
+use tokio::time::Instant;
+
+use super::Coordinator;
+use super::dispatch::set;
+use crate::engine::work::Cause;
+use crate::status::{PartitionStatus, PauseReason, STALL_AFTER, State, Status};
+
+/// How often the ends of the logs are asked for.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// As often while somebody waits for the service to catch up.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
+/// How many ranges of missing records are remembered for the status.
+const MISSING_KEPT: usize = 16;
+/// A worker that has not come back from a handler for so long has had its thread blocked.
+const BLOCKED_AFTER: Duration = Duration::from_secs(5);
+
+/// A question to the broker how far the partitions are.
+pub(super) struct Asking(Pin<Box<dyn Future<Output = Result<Vec<Progress>>> + Send>>);
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asking")
+    }
+}
+
+impl Asking {
+    /// Waits for the answer, if a question is open. Cancel-safe.
+    pub(super) async fn wait(this: &mut Option<Self>) -> Result<Vec<Progress>> {
+        let Some(asking) = this else { return pending().await };
+        let answer = asking.0.as_mut().await;
+        *this = None;
+        answer
+    }
+}
+
+/// What the health of a service is judged by.
+#[derive(Debug)]
+pub(super) struct Watch {
+    asked_at: Option<Instant>,
+    progress_at: Instant,
+    stalled: bool,
+    missing: VecDeque<(TopicPartition, Range<u64>)>,
+    blocked: Vec<String>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            asked_at: None,
+            progress_at: Instant::now(),
+            stalled: false,
+            missing: VecDeque::new(),
+            blocked: Vec::new(),
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn missing(&mut self, partition: &TopicPartition, range: Range<u64>) {
+        self.missing.truncate(MISSING_KEPT - 1);
+        self.missing.push_front((partition.clone(), range));
+    }
+
+    /// Something was committed: there is no stall.
+    pub(super) fn progressed(&mut self) {
+        self.progress_at = Instant::now();
+        self.stalled = false;
+    }
+}
+
+impl Coordinator {
+    pub(super) fn trouble(&mut self, slot: u64, cause: Cause, raised: bool, text: String) {
+        let Some(partition) = self.slots.get_mut(&slot) else { return };
+        let count = {
+            let (count, last) = partition.troubles.entry(cause).or_default();
+            if raised {
+                *count += 1;
+                *last = text;
+            } else {
+                *count = count.saturating_sub(1);
+            }
+            *count
+        };
+        if count == 0 {
+            partition.troubles.remove(&cause);
+        }
+        set(&mut partition.pauses, reason(cause), count > 0);
+    }
+
+    pub(super) fn state(&self) -> State {
+        let troubled = self.next_error.is_some()
+            || !self.shared.gate.is_open()
+            || self.slots.values().any(|p| !p.troubles.is_empty())
+            || self.health.stalled;
+        if self.stopping.is_some() {
+            State::Stopping
+        } else if self.paused_by_operator {
+            State::Paused
+        } else if troubled {
+            State::Degraded
+        } else if self.assigned_once {
+            State::Running
+        } else {
+            State::Starting
+        }
+    }
+
+    pub(super) fn status(&self, state: State) -> Status {
+        let mut problems: Vec<String> = Vec::new();
+        problems.extend(self.next_error.iter().map(|error| format!("reading failed: {error}")));
+        if !self.shared.gate.is_open() {
+            problems.push("more than half of the last deliveries failed: one at a time is tried".to_owned());
+        }
+        for partition in self.slots.values() {
+            let origin = &partition.assigned.origin;
+            let line = |(cause, (_, text)): (&Cause, &(usize, String))| format!("{origin}: {}: {text}", reason(*cause));
+            problems.extend(partition.troubles.iter().map(line));
+        }
+        let missing = |(p, range): &(TopicPartition, Range<u64>)| format!("{p}: offsets {range:?} were deleted unread");
+        problems.extend(self.health.missing.iter().map(missing));
+        problems.extend(self.health.blocked.iter().cloned());
+        if self.health.stalled {
+            problems.push(format!("there is lag, and nothing was committed for {STALL_AFTER:?}"));
+        }
+        let mut partitions: Vec<_> =
+            self.slots.values().filter(|p| p.leaving.is_none()).map(partition_status).collect();
+        partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Status { state, problems, partitions, totals: self.shared.totals(), bytes_in_flight: self.bytes }
+    }
+
+    /// Asks how far the partitions are, now and then; looks for stalls and blocked threads.
+    pub(super) fn watch_progress(&mut self) {
+        let now = Instant::now();
+        if self.health.asked_at.is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL) {
+            self.ask();
+        }
+        let lag = self.slots.values().any(|p| p.end > p.tracker.watermark());
+        let allowed = !self.paused_by_operator && self.stopping.is_none();
+        if !lag || !allowed {
+            self.health.progressed();
+        } else if !self.health.stalled && now.duration_since(self.health.progress_at) >= STALL_AFTER {
+            self.health.stalled = true;
+            tracing::error!(service = %self.shared.service, "stalled: there is lag, and nothing is committed");
+        }
+        self.watch_threads();
+    }
+
+    fn watch_threads(&mut self) {
+        let blocked: Vec<String> = self
+            .shared
+            .beats
+            .iter()
+            .filter_map(|beat| beat.blocked_for(BLOCKED_AFTER))
+            .map(|(handler, time)| {
+                let table = &self.shared.table;
+                let name = if handler < table.len() { table.info(handler).name.as_str() } else { "a handler" };
+                format!("{name} has blocked its thread for {} s", time.as_secs())
+            })
+            .collect();
+        if self.health.blocked.is_empty() {
+            for line in &blocked {
+                tracing::error!(service = %self.shared.service, "{line}");
+            }
+        }
+        self.health.blocked = blocked;
+    }
+
+    fn ask(&mut self) {
+        if self.asking.is_none() {
+            self.health.asked_at = Some(Instant::now());
+            let consumer = self.consumer.clone();
+            self.asking = Some(Asking(Box::pin(async move { consumer.progress().await })));
+        }
+    }
+
+    pub(super) fn asked(&mut self, answer: Result<Vec<Progress>>) {
+        let progress = match answer {
+            Ok(progress) => progress,
+            Err(error) => {
+                tracing::debug!(error = %error.report(), "how far the partitions are is not known");
+                return;
+            }
+        };
+        for Progress { partition, end, .. } in &progress {
+            if let Some(partition) = self.current.get(partition).and_then(|slot| self.slots.get_mut(slot)) {
+                partition.end = partition.end.max(*end);
+            }
+        }
+        let done = |p: &super::Partition| p.committed.is_some_and(|committed| committed >= p.end);
+        let all_known = self.current.len() == progress.len();
+        if self.is_idle() && all_known && self.slots.values().all(done) {
+            for waiter in self.waiters.drain(..) {
+                // Whoever does not wait any longer needs no answer.
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let idle = |p: &super::Partition| p.tracker.unsettled() == 0 && p.early.is_empty() && p.leaving.is_none();
+        self.assigned_once && self.slots.values().all(idle)
+    }
+
+    /// For those that wait until it has caught up: commits, then asks whether that was the end.
+    pub(super) fn check_caught_up(&mut self) {
+        self.waiters.retain(|waiter| !waiter.is_closed());
+        if self.waiters.is_empty() || !self.is_idle() {
+            return;
+        }
+        if self.slots.values().any(|p| p.committed != Some(p.tracker.watermark())) {
+            if self.next_not_before.is_none() {
+                self.start_commit();
+            }
+        } else if self.health.asked_at.is_none_or(|at| at.elapsed() >= CATCH_UP_INTERVAL) {
+            self.ask();
+        } else {
+            let again = self.health.asked_at.map_or_else(Instant::now, |at| at + CATCH_UP_INTERVAL);
+            self.look_again_at = Some(again);
+        }
+    }
+}
+
+fn reason(cause: Cause) -> PauseReason {
+    match cause {
+        Cause::Handler => PauseReason::Handler,
+        Cause::Store => PauseReason::Store,
+        Cause::DeadLetters => PauseReason::DeadLetters,
+        Cause::Publisher => PauseReason::Publisher,
+    }
+}
+
+fn partition_status(partition: &super::Partition) -> PartitionStatus {
+    PartitionStatus {
+        partition: partition.assigned.origin.as_ref().clone(),
+        epoch: partition.assigned.epoch,
+        position: partition.tracker.next(),
+        settled: partition.tracker.watermark(),
+        committed: partition.committed,
+        end: partition.end,
+        in_flight: partition.tracker.unsettled(),
+        paused: partition.pauses.iter().copied().collect(),
+    }
+}

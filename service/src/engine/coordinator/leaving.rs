@@ -1,0 +1,190 @@
+//! Giving partitions up: what has not begun goes back at once, what has begun may end until the deadline, and what is
+//! settled is committed before others take over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::TopicPartition;
+use tokio::time::Instant;
+
+use super::Coordinator;
+use crate::engine::work::Order;
+
+/// Kept of a revocation's time for the commit.
+const COMMIT_TIME: Duration = Duration::from_millis(500);
+/// How long after its deadline a shutdown waits for a commit's answer.
+const STOP_TIME: Duration = Duration::from_secs(10);
+/// How long cancelled work may take to stop. A handler that blocks its thread may take longer: it is waited for no more.
+const CANCEL_TIME: Duration = Duration::from_millis(500);
+
+/// When the time is over, the last commit is tried so often.
+const COMMITS: usize = 2;
+
+/// How far a partition is on its way out.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// Nothing is committed any more: somebody else may have it already.
+    pub(super) lost: bool,
+    /// When what has begun is cancelled.
+    cancel_at: Instant,
+    cancelled: bool,
+    /// When it is not waited for any longer.
+    give_up_at: Instant,
+    /// The offset last committed since it is leaving, and how often that was tried.
+    tried: (u64, usize),
+    /// All is done but to tell the consumer.
+    left: bool,
+}
+
+impl Leaving {
+    /// A commit up to `next` is tried.
+    pub(super) fn try_commit(&mut self, next: u64) {
+        let times = if self.tried.0 == next { self.tried.1 } else { 0 };
+        self.tried = (next, times + 1);
+    }
+
+    /// Whether a commit up to `settled` failed as often as there is time for.
+    fn tried_enough(&self, settled: u64, now: Instant) -> bool {
+        now >= self.cancel_at && self.tried.0 == settled && self.tried.1 >= COMMITS
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        if self.left {
+            None
+        } else if self.cancelled {
+            Some(self.give_up_at)
+        } else {
+            Some(self.cancel_at)
+        }
+    }
+}
+
+impl Coordinator {
+    /// Begins to give up an assignment.
+    pub(super) fn leave(&mut self, slot: u64, lost: bool, deadline: Duration) {
+        let own = self.options.revocation_deadline;
+        let Some(partition) = self.slots.get_mut(&slot) else { return };
+        if let Some(leaving) = &mut partition.leaving {
+            leaving.lost |= lost;
+            return;
+        }
+        let now = Instant::now();
+        let time = deadline.saturating_sub(COMMIT_TIME + CANCEL_TIME).min(own);
+        let cancel_at = now + time;
+        partition.leaving = Some(Leaving {
+            lost,
+            cancel_at,
+            cancelled: false,
+            give_up_at: cancel_at + CANCEL_TIME,
+            tried: (0, 0),
+            left: false,
+        });
+        partition.assigned.stop();
+        partition.early.clear();
+        self.order_all(|| Order::GiveBack(slot));
+    }
+
+    /// Takes the partitions that are leaving as far as they are ready for.
+    pub(super) fn advance_leaving(&mut self) {
+        let now = Instant::now();
+        let mut cancel = Vec::new();
+        let mut commit = false;
+        for (slot, partition) in &mut self.slots {
+            let Some(leaving) = &mut partition.leaving else { continue };
+            // Every chunk and item holds one; this one is ours.
+            let quiet = Arc::strong_count(&partition.assigned) == 1;
+            if !quiet && !leaving.cancelled && now >= leaving.cancel_at {
+                leaving.cancelled = true;
+                leaving.give_up_at = now + CANCEL_TIME;
+                cancel.push(*slot);
+            }
+            let given_up = leaving.cancelled && now >= leaving.give_up_at;
+            if !(quiet || given_up) {
+                continue;
+            }
+            let settled = partition.tracker.watermark();
+            let over = leaving.lost || partition.fenced;
+            let committed = over || partition.committed == Some(settled) || leaving.tried_enough(settled, now);
+            leaving.left = committed;
+            commit |= !committed;
+        }
+        for slot in cancel {
+            tracing::warn!(service = %self.shared.service, "cancelling deliveries whose partition is given up");
+            self.order_all(|| Order::Cancel(slot));
+        }
+        // One that was refused is tried again after a pause.
+        if commit && self.next_not_before.is_none() {
+            self.start_commit();
+        }
+        let gone = |p: &super::Partition| p.leaving.as_ref().is_some_and(|leaving| leaving.left && leaving.lost);
+        let gone: Vec<u64> = self.slots.iter().filter(|(_, p)| gone(p)).map(|(slot, _)| *slot).collect();
+        gone.into_iter().for_each(|slot| self.forget(slot));
+    }
+
+    /// Releases the partitions that are settled and committed: others may have them.
+    pub(super) async fn release_left(&mut self) {
+        let left: Vec<(u64, TopicPartition)> = self
+            .slots
+            .iter()
+            .filter(|(_, p)| is_left(p))
+            .map(|(slot, p)| (*slot, p.assigned.origin.as_ref().clone()))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        let partitions: Vec<TopicPartition> = left.iter().map(|(_, partition)| partition.clone()).collect();
+        // While shutting down they are still assigned, and `close` gives them up all at once.
+        if self.stopping.is_none()
+            && let Err(error) = self.consumer.release(&partitions).await
+        {
+            tracing::warn!(error = %error.report(), "releasing partitions failed; they go at the deadline");
+        }
+        left.into_iter().for_each(|(slot, _)| self.forget(slot));
+    }
+
+    fn forget(&mut self, slot: u64) {
+        if let Some(partition) = self.slots.remove(&slot) {
+            self.bytes -= partition.tracker.bytes();
+            if self.current.get(partition.assigned.origin.as_ref()) == Some(&slot) {
+                self.current.remove(partition.assigned.origin.as_ref());
+            }
+            self.resume_when_few_bytes();
+        }
+    }
+
+    /// Begins to stop: gives up all partitions, within `deadline`.
+    pub(super) fn begin_stopping(&mut self, deadline: Duration) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(Instant::now() + deadline);
+        let slots: Vec<u64> = self.slots.keys().copied().collect();
+        let with_commit = deadline + COMMIT_TIME + CANCEL_TIME;
+        // A shutdown's deadline is the user's own word; the limit for revocations does not count.
+        let own = std::mem::replace(&mut self.options.revocation_deadline, deadline);
+        slots.into_iter().for_each(|slot| self.leave(slot, false, with_commit));
+        self.options.revocation_deadline = own;
+    }
+
+    /// What is assigned while the service stops is given up at once: nothing of it has begun.
+    pub(super) fn leave_if_stopping(&mut self, slot: u64) {
+        if self.stopping.is_some() {
+            self.leave(slot, false, Duration::ZERO);
+        }
+    }
+
+    /// Whether the service is stopping and nothing is left to do.
+    pub(super) fn is_drained(&self) -> bool {
+        let over = self.stops_at().is_some_and(|at| at <= Instant::now());
+        self.stopping.is_some() && (over || self.slots.values().all(is_left) && self.committing.is_none())
+    }
+
+    /// When stopping ends, whatever does not answer.
+    pub(super) fn stops_at(&self) -> Option<Instant> {
+        self.stopping.map(|deadline| deadline + STOP_TIME)
+    }
+}
+
+fn is_left(partition: &super::Partition) -> bool {
+    partition.leaving.as_ref().is_some_and(|leaving| leaving.left)
+}

@@ -1,0 +1,378 @@
+//! The coordinator: reads, dispatches, follows what is settled, commits, and gives partitions up in good order.
+
+mod commits;
+mod dispatch;
+mod health;
+mod holder;
+mod leaving;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Consumer, Error, Fetched, Result, Step, TopicPartition};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use self::commits::Committing;
+use self::health::Asking;
+use self::leaving::Leaving;
+use super::gate::Change;
+use super::running::Command;
+use super::shared::Shared;
+use super::tracker::Tracker;
+use super::work::{Assigned, Cause, Order, Report};
+use crate::service::Options;
+use crate::status::{PauseReason, Status};
+
+/// How many reports are taken in before the other sources are looked at.
+const REPORTS_PER_ROUND: usize = 64;
+/// How long each of the last acts of a service may take.
+const FINISH_STEP: Duration = Duration::from_secs(5);
+/// How long to wait after `next` failed for a reason that may pass.
+const NEXT_RETRY: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(super) struct Coordinator {
+    shared: Arc<Shared>,
+    consumer: Arc<dyn Consumer>,
+    options: Options,
+    workers: Vec<mpsc::UnboundedSender<Order>>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    tasks: JoinSet<()>,
+    slots: BTreeMap<u64, Partition>,
+    /// The slot of each partition that is assigned now.
+    current: HashMap<TopicPartition, u64>,
+    next_slot: u64,
+    rotation: usize,
+    bytes: usize,
+    bytes_paused: bool,
+    paused_by_operator: bool,
+    operator: BTreeSet<TopicPartition>,
+    /// What the consumer was told to pause. Not of an assignment: the consumer keeps to it when it is assigned again.
+    told_paused: BTreeSet<TopicPartition>,
+    committing: Option<Committing>,
+    asking: Option<Asking>,
+    waiters: Vec<oneshot::Sender<()>>,
+    gate_opens_at: Option<Instant>,
+    lone: VecDeque<usize>,
+    lone_current: Option<usize>,
+    unquiesced: usize,
+    next_error: Option<String>,
+    next_not_before: Option<Instant>,
+    /// Somebody waits for the service to catch up.
+    look_again_at: Option<Instant>,
+    stopping: Option<Instant>,
+    assigned_once: bool,
+    health: health::Watch,
+}
+
+/// An assignment, as the coordinator follows it.
+#[derive(Debug)]
+struct Partition {
+    assigned: Arc<Assigned>,
+    tracker: Tracker,
+    committed: Option<u64>,
+    /// Its start is committed, or was before: its records may be given out.
+    started: bool,
+    /// A commit was refused because it is somebody else's: no other is tried.
+    fenced: bool,
+    /// What came before that.
+    early: Vec<Fetched>,
+    end: u64,
+    troubles: BTreeMap<Cause, (usize, String)>,
+    pauses: BTreeSet<PauseReason>,
+    leaving: Option<Leaving>,
+}
+
+impl Coordinator {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        consumer: Arc<dyn Consumer>,
+        options: Options,
+        workers: Vec<mpsc::UnboundedSender<Order>>,
+        reports: mpsc::UnboundedReceiver<Report>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        tasks: JoinSet<()>,
+    ) -> Self {
+        Self {
+            shared,
+            consumer,
+            options,
+            workers,
+            reports,
+            commands,
+            tasks,
+            slots: BTreeMap::new(),
+            current: HashMap::new(),
+            next_slot: 1,
+            rotation: 0,
+            bytes: 0,
+            bytes_paused: false,
+            paused_by_operator: false,
+            operator: BTreeSet::new(),
+            told_paused: BTreeSet::new(),
+            committing: None,
+            asking: None,
+            waiters: Vec::new(),
+            gate_opens_at: None,
+            lone: VecDeque::new(),
+            lone_current: None,
+            unquiesced: 0,
+            next_error: None,
+            next_not_before: None,
+            look_again_at: None,
+            stopping: None,
+            assigned_once: false,
+            health: health::Watch::default(),
+        }
+    }
+
+    /// Runs until it is told to stop or something fails that no waiting mends.
+    pub(super) async fn run(mut self) -> Result<Status> {
+        let renewing = self.keep_holder();
+        let ended = self.work().await;
+        if let Err(error) = &ended {
+            tracing::error!(service = %self.shared.service, error = %error.report(), "the service failed");
+            self.begin_stopping(Duration::ZERO);
+            self.apply_pauses().await;
+            self.drain().await;
+        }
+        drop(renewing);
+        self.finish().await;
+        ended.map(|()| self.status(crate::status::State::Stopped))
+    }
+
+    async fn work(&mut self) -> Result<()> {
+        let mut ticks = interval(self.options.commit_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let consumer = self.consumer.clone();
+        let mut next = consumer.next();
+        loop {
+            let wake_at = self.wake_at();
+            let may_read = self.next_not_before.is_none();
+            tokio::select! {
+                biased;
+                Some(report) = self.reports.recv() => self.take_reports(report),
+                command = self.commands.recv() => self.obey(command),
+                done = Committing::wait(&mut self.committing) => self.committed(done),
+                done = Asking::wait(&mut self.asking) => self.asked(done),
+                Some(ended) = self.tasks.join_next() => return Err(worker_ended(ended)),
+                step = &mut next, if may_read => {
+                    next = consumer.next();
+                    self.take_step(step)?;
+                }
+                _ = ticks.tick() => self.tick(),
+                () = sleep_until(wake_at) => self.wake(),
+            }
+            self.commit_starts();
+            self.advance_leaving();
+            self.check_caught_up();
+            self.apply_pauses().await;
+            self.release_left().await;
+            if self.is_drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// As `work`, without reading: after a failure.
+    async fn drain(&mut self) {
+        while !self.is_drained() {
+            let wake_at = self.wake_at();
+            tokio::select! {
+                biased;
+                Some(report) = self.reports.recv() => self.take_reports(report),
+                done = Committing::wait(&mut self.committing) => self.committed(done),
+                () = sleep_until(wake_at) => self.wake(),
+            }
+            self.advance_leaving();
+        }
+    }
+
+    fn take_step(&mut self, step: Result<Step>) -> Result<()> {
+        match step {
+            Ok(step) => {
+                self.next_error = None;
+                self.step(step);
+                Ok(())
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(service = %self.shared.service, error = %error.report(), "reading failed; trying again");
+                self.next_error = Some(error.report());
+                self.next_not_before = Some(Instant::now() + NEXT_RETRY);
+                Ok(())
+            }
+            Err(error) => Err(Error::caused_by(error.kind(), "read from the group", error)),
+        }
+    }
+
+    fn take_reports(&mut self, first: Report) {
+        self.report(first);
+        for _ in 0..REPORTS_PER_ROUND {
+            match self.reports.try_recv() {
+                Ok(report) => self.report(report),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Settled(settled) => self.settled(settled),
+            Report::Dropped => {}
+            Report::Trouble { slot, cause, raised, text } => self.trouble(slot, cause, raised, text),
+            Report::Gate(Change::Closed(wait)) => {
+                tracing::error!(service = %self.shared.service, ?wait, "most deliveries fail; waiting before the next one");
+                self.gate_opens_at = Some(Instant::now() + wait);
+            }
+            Report::Gate(Change::Opened) => {
+                tracing::info!(service = %self.shared.service, "deliveries succeed again");
+                self.gate_opens_at = None;
+                self.order_all(|| Order::Wake);
+            }
+            Report::Gate(Change::ProbeReturned) => self.order_all(|| Order::Wake),
+            Report::Gate(Change::None) => {}
+            Report::WantLone { worker } => {
+                self.lone.push_back(worker);
+                self.next_lone();
+            }
+            Report::Quiesced => {
+                self.unquiesced = self.unquiesced.saturating_sub(1);
+                if self.unquiesced == 0
+                    && let Some(worker) = self.lone_current
+                {
+                    self.order(worker, Order::RunLone);
+                }
+            }
+            Report::LoneDone => {
+                self.lone_current = None;
+                self.shared.gate.set_lone(false);
+                self.order_all(|| Order::Wake);
+                self.next_lone();
+            }
+        }
+    }
+
+    /// Lets the next delivery run that wants to be alone: first everything else must have ended.
+    fn next_lone(&mut self) {
+        if self.lone_current.is_some() {
+            return;
+        }
+        if let Some(worker) = self.lone.pop_front() {
+            self.lone_current = Some(worker);
+            self.shared.gate.set_lone(true);
+            self.unquiesced = self.workers.len();
+            self.order_all(|| Order::Quiesce);
+        }
+    }
+
+    fn order(&self, worker: usize, order: Order) {
+        // A worker that is gone is noticed by its task's end.
+        let _ = self.workers[worker].send(order);
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
+        for worker in 0..self.workers.len() {
+            self.order(worker, order());
+        }
+    }
+
+    fn obey(&mut self, command: Option<Command>) {
+        match command {
+            Some(Command::Status(reply)) => {
+                let _ = reply.send(self.status(self.state()));
+            }
+            Some(Command::CaughtUp(reply)) => self.waiters.push(reply),
+            Some(Command::Pause(partitions)) => self.operator_paused(partitions, true),
+            Some(Command::Resume(partitions)) => self.operator_paused(partitions, false),
+            Some(Command::Shutdown(deadline)) => self.begin_stopping(deadline),
+            // The handle is gone: so will this task be, at once.
+            None => self.begin_stopping(Duration::ZERO),
+        }
+    }
+
+    fn operator_paused(&mut self, partitions: Option<Vec<TopicPartition>>, paused: bool) {
+        match partitions {
+            None => self.paused_by_operator = paused,
+            Some(partitions) if paused => self.operator.extend(partitions),
+            Some(partitions) => partitions.iter().for_each(|partition| drop(self.operator.take(partition))),
+        }
+    }
+
+    /// The earliest of all times at which something is due.
+    fn wake_at(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3_600);
+        let leaving = self.slots.values().filter_map(|p| p.leaving.as_ref()?.due());
+        leaving
+            .chain(self.gate_opens_at)
+            .chain(self.next_not_before)
+            .chain(self.look_again_at)
+            .chain(self.stops_at())
+            .min()
+            .unwrap_or(far)
+            .max(
+                // What is due already was dealt with when it became due; looking again needs no hurry.
+                Instant::now() + Duration::from_millis(1),
+            )
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        if self.next_not_before.is_some_and(|at| at <= now) {
+            self.next_not_before = None;
+        }
+        if self.look_again_at.is_some_and(|at| at <= now) {
+            self.look_again_at = None;
+        }
+        if self.gate_opens_at.is_some_and(|at| at <= now) {
+            self.gate_opens_at = None;
+            self.shared.gate.start_probing();
+            self.order_all(|| Order::Wake);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.start_commit();
+        self.watch_progress();
+    }
+
+    /// The last acts: the publisher flushes, the holder's claims are freed, the group is left.
+    async fn finish(&mut self) {
+        let late = |what| Error::new(tidings_core::ErrorKind::Unavailable, format!("{what}: no answer"));
+        let said = |done: std::result::Result<Result<()>, _>, what| done.unwrap_or_else(|_| Err(late(what)));
+        let closed = timeout(FINISH_STEP, self.shared.publisher.close(FINISH_STEP)).await;
+        if let Err(error) = said(closed, "close the publisher") {
+            tracing::warn!(error = %error.report(), "the publisher was closed with records unanswered");
+        }
+        // Claims are freed when nothing can be at work by them any more; a handler that blocks its thread may be.
+        if !self.stop_workers().await {
+            tracing::error!(service = %self.shared.service, "a handler blocks its thread; its claims end with their ttl");
+        } else if let Some(claims) = &self.shared.store
+            && let Err(error) = said(timeout(FINISH_STEP, claims.retire()).await, "end the holder")
+        {
+            tracing::warn!(error = %error.report(), "the holder ends with its ttl");
+        }
+        if let Err(error) = said(timeout(FINISH_STEP, self.consumer.close()).await, "leave the group") {
+            tracing::warn!(error = %error.report(), "the group takes a session timeout to notice");
+        }
+    }
+
+    /// Ends the worker tasks. A task whose thread is blocked can't be ended: `false`, and it is not waited for.
+    async fn stop_workers(&mut self) -> bool {
+        self.tasks.abort_all();
+        let stopped = async { while self.tasks.join_next().await.is_some() {} };
+        timeout(FINISH_STEP, stopped).await.is_ok()
+    }
+}
+
+fn worker_ended(ended: std::result::Result<(), tokio::task::JoinError>) -> Error {
+    let error = Error::new(tidings_core::ErrorKind::Failed, "run the workers: one of them ended");
+    match ended {
+        Ok(()) => error,
+        Err(source) => error.with_source(source),
+    }
+}

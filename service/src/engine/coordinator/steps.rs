@@ -1,0 +1,96 @@
+//! What the group's steps mean: assigned, records, revoking, lost.
+
+use std::sync::Arc;
+
+use tidings_core::{Assignment, Fetched, Step, TopicPartition};
+
+use super::{Coordinator, Partition};
+use crate::engine::tracker::Tracker;
+use crate::engine::work::{Assigned, Order};
+use crate::status::PauseReason;
+
+impl Coordinator {
+    pub(super) fn step(&mut self, step: Step) {
+        match step {
+            Step::Assigned(assignments) => {
+                self.assigned_once = true;
+                assignments.into_iter().for_each(|assignment| self.assigned(assignment));
+            }
+            Step::Records(fetched) => self.records(fetched),
+            Step::Revoking(revocation) => {
+                for partition in &revocation.partitions {
+                    self.revoking(partition, revocation.deadline);
+                }
+            }
+            Step::Lost(partitions) => partitions.iter().for_each(|partition| self.lost(partition)),
+            step => tracing::debug!(?step, "a step that this version does not know"),
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment) {
+        if let Some(missing) = &assignment.missing {
+            tracing::error!(
+                topic = %assignment.partition.topic,
+                partition = assignment.partition.partition,
+                missing = ?missing,
+                "records were deleted before they were read; going on at the oldest one left"
+            );
+            self.health.missing(&assignment.partition, missing.clone());
+        }
+        // The same partition again: what an earlier assignment still does must not run beside this one's work.
+        if let Some(slot) = self.current.remove(&assignment.partition) {
+            self.leave(slot, true, std::time::Duration::ZERO);
+        }
+        let older: Vec<u64> = self
+            .slots
+            .iter()
+            .filter(|(_, p)| *p.assigned.origin == assignment.partition)
+            .map(|(slot, _)| *slot)
+            .collect();
+        older.into_iter().for_each(|slot| self.order_all(|| Order::Cancel(slot)));
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let started = assignment.committed.is_some();
+        let partition = Partition {
+            assigned: Arc::new(Assigned::new(slot, Arc::new(assignment.partition.clone()), assignment.epoch)),
+            tracker: Tracker::new(assignment.start),
+            committed: assignment.committed,
+            started,
+            fenced: false,
+            early: Vec::new(),
+            end: assignment.start,
+            troubles: Default::default(),
+            pauses: if started { Default::default() } else { [PauseReason::Starting].into() },
+            leaving: None,
+        };
+        self.current.insert(assignment.partition, slot);
+        self.slots.insert(slot, partition);
+        self.leave_if_stopping(slot);
+    }
+
+    fn records(&mut self, fetched: Fetched) {
+        let Some(slot) = self.current.get(fetched.batch.origin().as_ref()).copied() else { return };
+        let Some(partition) = self.slots.get_mut(&slot) else { return };
+        if partition.assigned.epoch != fetched.epoch || partition.leaving.is_some() {
+            return;
+        }
+        partition.end = partition.end.max(fetched.next);
+        if partition.started {
+            self.dispatch(slot, fetched);
+        } else {
+            partition.early.push(fetched);
+        }
+    }
+
+    fn revoking(&mut self, partition: &TopicPartition, deadline: std::time::Duration) {
+        if let Some(slot) = self.current.get(partition).copied() {
+            self.leave(slot, false, deadline);
+        }
+    }
+
+    fn lost(&mut self, partition: &TopicPartition) {
+        if let Some(slot) = self.current.remove(partition) {
+            self.leave(slot, true, self.options.revocation_deadline);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The engine: takes each record from the broker to its settling, by the rules E1 to E10 of the design.
+//!
+//! One coordinator task reads, splits batches among worker tasks, follows what is settled and commits; workers run
+//! handlers. The coordinator never runs user code and a worker never talks to the broker's group.
+
+mod beat;
+mod claims;
+mod coordinator;
+mod gate;
+mod running;
+mod shared;
+mod start;
+mod tracker;
+mod work;
+mod worker;
+
+pub use self::gate::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP};
+pub use self::running::RunningService;
+pub(crate) use self::start::start;

@@ -1,0 +1,161 @@
+//! Starting a service: all that can be wrong is found here, and not at the first record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Admin, ConsumerOptions, Error, ErrorKind, Name, Result, Topic, Transport, dead_letter_topic};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use super::claims::Claims;
+use super::coordinator::Coordinator;
+use super::gate::Gate;
+use super::running::RunningService;
+use super::shared::{AtomicTotals, Shared};
+use super::worker::Worker;
+use super::worker::lanes::Lanes;
+use crate::service::{Options, Service, TopicPolicy};
+use crate::table::Routes;
+
+/// Starts `service` on `transport`.
+pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Result<RunningService> {
+    let Service { name, router, options } = service;
+    check(&name, &options)?;
+    let routes = router.into_routes(&options.topic_prefix)?;
+    if routes.topics().is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, format!("start {name}: its router handles no topic")));
+    }
+    let context = |e: Error| Error::caused_by(e.kind(), format!("start {name}"), e);
+    if let TopicPolicy::Create(topics) = &options.topics {
+        create_missing(transport.admin().await.map_err(context)?.as_ref(), topics).await.map_err(context)?;
+    }
+    let sink = match &options.dead_letters {
+        Some(sink) => sink.clone(),
+        None => transport.dead_letters().await.map_err(context)?,
+    };
+    sink.check(routes.topics()).await.map_err(context)?;
+    let claims = match &options.store {
+        Some(store) => {
+            let claims = Claims::new(store.clone(), options.scope.clone(), options.holder_ttl);
+            claims.renew().await.map_err(context)?;
+            Some(Arc::new(claims))
+        }
+        None => None,
+    };
+    let publisher = transport.publisher().await.map_err(context)?;
+    let workers = options.workers.unwrap_or_else(default_workers).max(1);
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+    let shared = Arc::new(Shared {
+        service: name.clone(),
+        group: options.group.clone(),
+        system: transport.system(),
+        table: routes.table().clone(),
+        topic_prefix: options.topic_prefix.clone(),
+        lanes: Lanes::new(options.ordering, seed),
+        retry: options.retry,
+        handler_timeout: options.handler_timeout,
+        unknown: options.unknown,
+        worker_concurrency: options.concurrency.div_ceil(workers).max(1),
+        gate: Gate::new(options.breaker),
+        store: claims,
+        sink,
+        publisher,
+        observer: options.observer.clone(),
+        seed,
+        totals: AtomicTotals::default(),
+        holder_fenced: Notify::new(),
+        beats: (0..workers).map(|_| Default::default()).collect(),
+    });
+    let consumer = transport.consumer(consumer_options(&options, &routes)).await.map_err(context)?;
+    Ok(spawn(shared, consumer, routes, options, workers))
+}
+
+fn check(name: &Name, options: &Options) -> Result<()> {
+    let wrong = |what: &str| Err(Error::new(ErrorKind::Invalid, format!("start {name:?}: {what}")));
+    let text_limits = [("name", name), ("group", &options.group), ("scope", &options.scope)];
+    for (field, text) in text_limits {
+        if text.is_empty() {
+            return wrong(&format!("its {field} is empty"));
+        }
+    }
+    let durations = [
+        ("commit interval", options.commit_interval),
+        ("holder ttl", options.holder_ttl),
+        ("handler timeout", options.handler_timeout.unwrap_or(Duration::MAX)),
+    ];
+    for (field, duration) in durations {
+        if duration.is_zero() {
+            return wrong(&format!("its {field} is zero"));
+        }
+    }
+    let counts = [
+        ("concurrency", options.concurrency),
+        ("number of workers", options.workers.unwrap_or(1)),
+        ("maximum of bytes in flight", options.max_bytes),
+        ("maximum span", usize::try_from(options.max_span).unwrap_or(usize::MAX)),
+    ];
+    for (field, count) in counts {
+        if count == 0 {
+            return wrong(&format!("its {field} is zero"));
+        }
+    }
+    Ok(())
+}
+
+async fn create_missing(admin: &dyn Admin, topics: &[Topic]) -> Result<()> {
+    let mut wanted = Vec::with_capacity(topics.len() * 2);
+    for topic in topics {
+        wanted.push(topic.clone());
+        let mut letters = Topic::new(dead_letter_topic(&topic.name)).with_retention(Duration::MAX);
+        letters.replication = topic.replication;
+        wanted.push(letters);
+    }
+    for answer in admin.create_topics(&wanted).await? {
+        match answer {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn consumer_options(options: &Options, routes: &Routes) -> ConsumerOptions {
+    let mut consumer = ConsumerOptions::new(options.group.clone(), routes.topics().iter().cloned())
+        .with_start(options.start)
+        .with_revocation_deadline(options.revocation_deadline)
+        // What is fetched ahead comes on top of what is in flight, and both must stay within the bound.
+        .with_max_buffered_bytes((options.max_bytes / 4).max(1));
+    if let Some(timeout) = options.session_timeout {
+        consumer = consumer.with_session_timeout(timeout);
+    }
+    if let Some(id) = &options.instance_id {
+        consumer = consumer.with_instance_id(id.clone());
+    }
+    consumer
+}
+
+/// As many as the runtime has threads.
+fn default_workers() -> usize {
+    tokio::runtime::Handle::try_current().map_or(1, |handle| handle.metrics().num_workers())
+}
+
+fn spawn(
+    shared: Arc<Shared>,
+    consumer: Arc<dyn tidings_core::Consumer>,
+    routes: Routes,
+    options: Options,
+    workers: usize,
+) -> RunningService {
+    let (reports, from_workers) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    let mut orders = Vec::with_capacity(workers);
+    for number in 0..workers {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let worker = Worker::new(number, shared.clone(), routes.clone(), receiver, reports.clone());
+        tasks.spawn(worker.run());
+        orders.push(sender);
+    }
+    let (commands, from_users) = mpsc::unbounded_channel();
+    let coordinator = Coordinator::new(shared.clone(), consumer, options, orders, from_workers, from_users, tasks);
+    RunningService::new(shared, commands, tokio::spawn(coordinator.run()))
+}

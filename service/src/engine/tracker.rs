@@ -1,0 +1,207 @@
+//! Which offset of a partition may be committed: the lowest that is not yet settled.
+
+use std::collections::VecDeque;
+
+use tidings_core::{Fetched, RecordBatch};
+
+/// Follows what was fetched of one assignment until it is settled.
+///
+/// A bit per record in flight, by fetched batch: settling out of order costs no search, and memory is bounded by what is
+/// in flight. A batch is kept, and its bytes are counted, until its last record is settled.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    batches: VecDeque<Pending>,
+    /// The number of the first batch in `batches`.
+    first: u64,
+    /// The offset after all that was fetched.
+    next: u64,
+    bytes: usize,
+    unsettled: usize,
+}
+
+#[derive(Debug)]
+struct Pending {
+    batch: RecordBatch,
+    settled: Vec<u64>,
+    left: usize,
+    next: u64,
+    bytes: usize,
+}
+
+impl Tracker {
+    /// Nothing fetched yet, from `start` on.
+    pub(crate) fn new(start: u64) -> Self {
+        Self { batches: VecDeque::new(), first: 0, next: start, bytes: 0, unsettled: 0 }
+    }
+
+    /// Takes in what was fetched; returns the batch's number, by which it is settled.
+    pub(crate) fn push(&mut self, fetched: Fetched) -> u64 {
+        let number = self.first + self.batches.len() as u64;
+        let (len, bytes) = (fetched.batch.len(), fetched.batch.size());
+        self.next = self.next.max(fetched.next);
+        self.bytes += bytes;
+        self.unsettled += len;
+        let settled = vec![0; len.div_ceil(64)];
+        self.batches.push_back(Pending { batch: fetched.batch, settled, left: len, next: self.next, bytes });
+        self.drop_settled();
+        number
+    }
+
+    /// Settles records of a batch by their places in it. What is settled already, or unknown, changes nothing.
+    pub(crate) fn settle(&mut self, number: u64, places: impl IntoIterator<Item = u32>) {
+        let Some(index) = number.checked_sub(self.first).and_then(|i| usize::try_from(i).ok()) else { return };
+        let Some(pending) = self.batches.get_mut(index) else { return };
+        let mut newly = 0;
+        for place in places {
+            let (word, bit) = (place as usize / 64, 1_u64 << (place % 64));
+            if (place as usize) < pending.batch.len() && pending.settled[word] & bit == 0 {
+                pending.settled[word] |= bit;
+                newly += 1;
+            }
+        }
+        pending.left -= newly;
+        self.unsettled -= newly;
+        self.drop_settled();
+    }
+
+    fn drop_settled(&mut self) {
+        while self.batches.front().is_some_and(|pending| pending.left == 0) {
+            let done = self.batches.pop_front().expect("the front was just looked at");
+            self.bytes -= done.bytes;
+            self.first += 1;
+        }
+    }
+
+    /// The offset to commit: the lowest not yet settled, else the one after all that was fetched.
+    pub(crate) fn watermark(&self) -> u64 {
+        let Some(front) = self.batches.front() else { return self.next };
+        let place = front.settled.iter().position(|word| *word != u64::MAX).unwrap_or(0);
+        let bit = front.settled.get(place).map_or(0, |word| word.trailing_ones() as usize);
+        front.batch.records().get(place * 64 + bit).map_or(front.next, |record| record.offset)
+    }
+
+    /// Offsets from the lowest unsettled record to the highest fetched.
+    pub(crate) fn span(&self) -> u64 {
+        if self.batches.is_empty() { 0 } else { self.next.saturating_sub(self.watermark()) }
+    }
+
+    /// Bytes of the batches that are not wholly settled.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many records are not settled.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
+    /// The offset after all that was fetched.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::{any, prop, proptest};
+    use tidings_core::{StoredRecord, Timestamp, TopicPartition};
+
+    use super::*;
+
+    fn fetched(offsets: &[u64], next: u64) -> Fetched {
+        let records = offsets.iter().map(|o| StoredRecord::new(*o, Timestamp::default())).collect();
+        Fetched::new(RecordBatch::new(TopicPartition::new("t", 0), records), 1, next)
+    }
+
+    #[test]
+    fn commits_the_lowest_unsettled_offset_and_not_the_highest_settled() {
+        let mut tracker = Tracker::new(10);
+        let number = tracker.push(fetched(&[10, 11, 12], 13));
+        tracker.settle(number, [2, 1]);
+        assert_eq!(tracker.watermark(), 10);
+        tracker.settle(number, [0]);
+        assert_eq!(tracker.watermark(), 13);
+    }
+
+    #[test]
+    fn gaps_in_the_log_do_not_hold_the_watermark_back() {
+        let mut tracker = Tracker::new(0);
+        let first = tracker.push(fetched(&[3, 7], 9));
+        let empty = tracker.push(fetched(&[], 20));
+        assert_eq!(tracker.watermark(), 3);
+        tracker.settle(first, [0]);
+        assert_eq!(tracker.watermark(), 7);
+        tracker.settle(first, [1]);
+        assert_eq!(tracker.watermark(), 20);
+        assert_eq!(empty, 1);
+    }
+
+    #[test]
+    fn a_batch_counts_until_its_last_record_is_settled() {
+        let mut tracker = Tracker::new(0);
+        let number = tracker.push(fetched(&[0, 1], 2));
+        let bytes = tracker.bytes();
+        assert!(bytes > 0);
+        tracker.settle(number, [0, 0]);
+        assert_eq!((tracker.bytes(), tracker.unsettled()), (bytes, 1));
+        tracker.settle(number, [1, 99]);
+        assert_eq!((tracker.bytes(), tracker.unsettled(), tracker.span()), (0, 0, 0));
+    }
+
+    /// What the tracker must do, in the plainest words.
+    #[derive(Default)]
+    struct Model {
+        unsettled: BTreeSet<u64>,
+        next: u64,
+    }
+
+    impl Model {
+        fn watermark(&self) -> u64 {
+            self.unsettled.first().copied().unwrap_or(self.next)
+        }
+    }
+
+    fn check(batches: &[(Vec<bool>, u8)], order: &[usize]) {
+        let (mut model, mut tracker) = (Model::default(), Tracker::new(0));
+        let mut open = Vec::new();
+        for (present, gap) in batches {
+            let start = model.next;
+            let offsets: Vec<u64> =
+                present.iter().enumerate().filter(|(_, p)| **p).map(|(i, _)| start + i as u64).collect();
+            model.next = start + present.len() as u64 + u64::from(*gap);
+            model.unsettled.extend(&offsets);
+            let number = tracker.push(fetched(&offsets, model.next));
+            open.extend(offsets.iter().enumerate().map(|(place, offset)| (number, place as u32, *offset)));
+            assert_eq!(tracker.watermark(), model.watermark());
+        }
+        for pick in order {
+            if open.is_empty() {
+                break;
+            }
+            let (number, place, offset) = open.swap_remove(pick % open.len());
+            tracker.settle(number, [place]);
+            model.unsettled.remove(&offset);
+            assert_eq!(tracker.watermark(), model.watermark());
+            assert_eq!(tracker.unsettled(), model.unsettled.len());
+        }
+        assert_eq!(tracker.bytes() == 0, model.unsettled.is_empty());
+    }
+
+    /// How many schedules are tried: 10,000, or what `TIDINGS_SCHEDULES` says.
+    fn schedules() -> u32 {
+        std::env::var("TIDINGS_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
+    }
+
+    proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: schedules(), ..Default::default() })]
+        #[test]
+        fn agrees_with_the_model(
+            batches in prop::collection::vec((prop::collection::vec(any::<bool>(), 0..150), 0_u8..4), 1..5),
+            order in prop::collection::vec(any::<usize>(), 0..300),
+        ) {
+            check(&batches, &order);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What a worker waits for: handlers, and calls to stores, sinks and publishers.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tidings_core::{BoxError, Claim, EventRef, Outcome, Position, Result};
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::{Burying, Publishing};
+use crate::engine::work::Item;
+use crate::route::BoxFuture;
+
+/// The items of one delivery. One is the rule, and costs no list.
+#[derive(Debug)]
+pub(super) enum Items {
+    One(Item),
+    Many(Vec<Item>),
+}
+
+impl Items {
+    pub(super) fn as_slice(&self) -> &[Item] {
+        match self {
+            Self::One(item) => std::slice::from_ref(item),
+            Self::Many(items) => items,
+        }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [Item] {
+        match self {
+            Self::One(item) => std::slice::from_mut(item),
+            Self::Many(items) => items,
+        }
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Item> {
+        match self {
+            Self::One(item) => vec![item],
+            Self::Many(items) => items,
+        }
+    }
+}
+
+/// A delivery that was begun.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) items: Items,
+    /// Its end decides whether the gate opens.
+    pub(super) probe: bool,
+    /// It runs with nothing else in flight.
+    pub(super) lone: bool,
+}
+
+/// A delivery whose handler is pending.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) work: Work,
+    pub(super) serial: u64,
+}
+
+/// When a handler has run for too long. All handlers have the same time, so these are in order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) at: Instant,
+    pub(super) ticket: usize,
+    pub(super) serial: u64,
+}
+
+pub(super) type Call = Pin<Box<dyn Future<Output = Landed> + Send>>;
+
+pub(super) enum Flight {
+    Handler { ticket: usize, serial: u64, future: BoxFuture, span: Span },
+    Call(Call),
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handler { ticket, .. } => write!(f, "Handler({ticket})"),
+            Self::Call(_) => f.write_str("Call"),
+        }
+    }
+}
+
+/// What has come of a flight.
+pub(super) enum Landed {
+    Handler { ticket: usize, serial: u64, result: std::result::Result<Outcome, BoxError> },
+    Published { work: Vec<Publishing>, answers: Vec<Result<Position>> },
+    Completed { items: Vec<Item>, answer: Result<Vec<Result<()>>> },
+    Buried { letters: Vec<Burying>, answers: Vec<Result<()>> },
+    Claimed { items: Vec<Item>, events: Vec<EventRef>, answer: Result<Vec<Claim>>, holder: uuid::Uuid, chunk: bool },
+    Released { releases: Vec<tidings_core::Release>, answer: Result<()> },
+}
+
+impl Future for Flight {
+    type Output = Landed;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed> {
+        match self.get_mut() {
+            Self::Handler { ticket, serial, future, span } => {
+                let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))));
+                let result = match polled {
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Ok(Poll::Ready(result)) => result,
+                    Err(panic) => Err(panicked(panic.as_ref())),
+                };
+                Poll::Ready(Landed::Handler { ticket: *ticket, serial: *serial, result })
+            }
+            Self::Call(call) => call.as_mut().poll(cx),
+        }
+    }
+}
+
+/// A handler's panic, as an error.
+#[derive(Debug)]
+pub(super) struct Panicked(String);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the handler panicked: {}", self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> BoxError {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    Box::new(Panicked(text.unwrap_or_else(|| "with a value that is no text".to_owned())))
+}
+
+/// A handler that ran for too long, as an error.
+#[derive(Debug)]
+pub(super) struct TimedOut(pub(super) std::time::Duration);
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the handler was not done after {:?}", self.0)
+    }
+}
+
+impl std::error::Error for TimedOut {}

@@ -1,0 +1,178 @@
+//! Batches for batch handlers: gathered per assignment and handler, flushed when full, due or needed.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::flight::Items;
+use super::intake::LONE_DEATHS;
+use super::{Due, Worker};
+use crate::engine::gate::Pass;
+use crate::engine::shared::Shared;
+use crate::engine::work::{Assigned, Claimed, Item};
+
+/// Records that wait for their batch to be full.
+#[derive(Debug)]
+pub(super) struct Gather {
+    number: u64,
+    assigned: Arc<Assigned>,
+    handler: usize,
+    items: Vec<Item>,
+    size: usize,
+    /// Full or due: to be started as soon as the gate lets it.
+    due: bool,
+}
+
+impl Gather {
+    fn is_of(&self, item: &Item) -> bool {
+        self.handler == item.handler && self.assigned.slot == item.assigned.slot
+    }
+}
+
+/// Whether nothing has to be asked before a handler is begun with it.
+pub(super) fn may_begin(shared: &Shared, item: &Item) -> bool {
+    match item.claim {
+        Claimed::NoStore => true,
+        Claimed::Granted(history, holder) => {
+            history.deaths < LONE_DEATHS && shared.store.as_ref().is_some_and(|claims| claims.is_current(holder))
+        }
+        Claimed::No => false,
+    }
+}
+
+impl Worker {
+    /// Whether the item may join an open batch that its lane's predecessor is in: order within a batch is kept.
+    pub(super) fn joins_gather(&self, item: &Item) -> bool {
+        let joins = |gather: &Gather| {
+            gather.is_of(item) && !gather.due && gather.items.iter().any(|other| other.lane == item.lane)
+        };
+        // Not past another of its lane that waits.
+        let waits = item.lane.is_some_and(|lane| self.busy.waits(lane));
+        !item.single && !waits && self.gathers.iter().any(joins)
+    }
+
+    /// Adds an item, which holds its lane, to the batch of its handler.
+    pub(super) fn gather(&mut self, item: Item) {
+        let Some(options) = self.routes.table().info(item.handler).batch else {
+            self.ready.push_back(item);
+            return;
+        };
+        if item.single {
+            self.gathers.push(Gather {
+                number: u64::MAX,
+                assigned: item.assigned.clone(),
+                handler: item.handler,
+                items: vec![item],
+                size: 1,
+                due: true,
+            });
+            return;
+        }
+        let at = self.gathers.iter().position(|gather| gather.is_of(&item) && !gather.due);
+        let at = at.unwrap_or_else(|| {
+            self.next_gather += 1;
+            if !options.wait.is_zero() {
+                self.timers.set(Instant::now() + options.wait, Due::Gather(self.next_gather));
+            }
+            self.gathers.push(Gather {
+                number: self.next_gather,
+                assigned: item.assigned.clone(),
+                handler: item.handler,
+                items: Vec::with_capacity(options.size.min(64)),
+                size: options.size.max(1),
+                due: false,
+            });
+            self.gathers.len() - 1
+        });
+        let lane = item.lane;
+        self.gathers[at].items.push(item);
+        // Those that wait behind it go with it, as far as there is room.
+        while let Some(lane) = lane
+            && self.gathers[at].items.len() < self.gathers[at].size
+            && let Some(mut next) = self.take_follower(at, lane)
+        {
+            self.enter(&mut next);
+            self.gathers[at].items.push(next);
+        }
+        let gather = &mut self.gathers[at];
+        gather.due |= gather.items.len() >= gather.size;
+    }
+
+    /// Makes what is left of a batch a batch again. It is not mixed with others: split over two batches, items of one lane
+    /// could overtake each other.
+    pub(super) fn gather_again(&mut self, items: Vec<Item>) {
+        let Some(first) = items.first() else { return };
+        let (assigned, handler, size) = (first.assigned.clone(), first.handler, items.len());
+        self.gathers.push(Gather { number: u64::MAX, assigned, handler, items, size, due: true });
+    }
+
+    fn take_follower(&mut self, at: usize, lane: u64) -> Option<Item> {
+        let Self { busy, gathers, shared, .. } = self;
+        busy.next_waiting_if(lane, |next| gathers[at].is_of(next) && !next.single && may_begin(shared, next))
+    }
+
+    /// How many batches wait for nothing but to be begun.
+    pub(super) fn due_gathers(&self) -> usize {
+        self.gathers.iter().filter(|gather| gather.due).count()
+    }
+
+    /// A batch has waited long enough.
+    pub(super) fn flush_gather(&mut self, number: u64) {
+        if let Some(gather) = self.gathers.iter_mut().find(|gather| gather.number == number) {
+            gather.due = true;
+        }
+    }
+
+    /// Starts the batches that are full, due, or of handlers that wait for nothing. Returns whether any was started.
+    pub(super) fn flush_gathers(&mut self) -> bool {
+        let mut moved = false;
+        let mut at = 0;
+        while at < self.gathers.len() && !self.runs_enough() {
+            let gather = &self.gathers[at];
+            let waits = self.routes.table().info(gather.handler).batch.is_some_and(|b| !b.wait.is_zero());
+            if waits && !gather.due {
+                at += 1;
+                continue;
+            }
+            let pass = self.shared.gate.pass();
+            if pass == Pass::Wait {
+                break;
+            }
+            let gather = self.gathers.remove(at);
+            moved = true;
+            self.start_gather(gather, pass);
+        }
+        moved
+    }
+
+    fn start_gather(&mut self, gather: Gather, pass: Pass) {
+        if gather.assigned.is_stopping() {
+            gather.items.into_iter().for_each(|item| self.drop_item(item));
+            if pass == Pass::Probe {
+                self.return_probe();
+            }
+            return;
+        }
+        if gather.items.iter().any(|item| !may_begin(&self.shared, item)) {
+            // The holder's time may be over since they were gathered: they are claimed anew.
+            if pass == Pass::Probe {
+                self.return_probe();
+            }
+            let mut items = gather.items;
+            items.iter_mut().for_each(|item| item.claim = Claimed::No);
+            let first = self.first_of_lanes(items);
+            self.to_claim.extend(first);
+            return;
+        }
+        self.start_items(Items::Many(gather.items), pass == Pass::Probe, false);
+    }
+
+    /// Takes out the items of an assignment from batches that are not begun.
+    pub(super) fn take_gathered(&mut self, slot: u64) -> Vec<Item> {
+        let (gone, kept) =
+            std::mem::take(&mut self.gathers).into_iter().partition(|g: &Gather| g.assigned.slot == slot);
+        self.gathers = kept;
+        let gone: Vec<Gather> = gone;
+        gone.into_iter().flat_map(|gather| gather.items).collect()
+    }
+}

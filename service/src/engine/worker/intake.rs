@@ -1,0 +1,335 @@
+//! Beginning deliveries: from chunks, and from what waits for its turn.
+
+use tidings_core::{Delivery, Error, ErrorKind, StoredRecord, headers};
+
+use super::flight::{Items, Work};
+use super::gather::may_begin;
+use super::{Backlog, Worker};
+use crate::engine::gate::{Change, Pass};
+use crate::engine::work::{Chunk, Claimed, Item, Report};
+use crate::observer::What;
+use crate::route::Started;
+use crate::table::Lookup;
+
+/// How many records a worker begins before it looks at its orders again.
+const RECORDS_PER_ROUND: usize = 1_024;
+
+/// A record that killed so many holders is handled with nothing else in flight.
+pub(crate) const LONE_DEATHS: u32 = 2;
+/// A record that killed so many holders is dead-lettered.
+pub(crate) const MAX_DEATHS: u32 = 5;
+
+/// What to do with a record, before any handler is asked.
+pub(crate) enum Verdict {
+    Handler(usize),
+    Skip(&'static str),
+    Undecodable(Error),
+}
+
+/// Whether an item was begun.
+enum Begun {
+    Yes,
+    /// It must wait for the gate.
+    No(Item),
+}
+
+impl Worker {
+    /// Begins what may begin; returns whether anything did.
+    pub(super) fn begin(&mut self) -> bool {
+        let mut moved = false;
+        while !self.is_full()
+            && let Some(item) = self.ready.pop_front()
+        {
+            match self.begin_item(item) {
+                Begun::Yes => moved = true,
+                Begun::No(item) => {
+                    self.ready.push_front(item);
+                    break;
+                }
+            }
+        }
+        let mut budget = RECORDS_PER_ROUND;
+        while budget > 0
+            && !self.is_full()
+            && let Some(front) = self.backlog.pop_front()
+        {
+            let before = budget;
+            let rest = match front {
+                Backlog::Chunk(chunk) => self.run_chunk(chunk, &mut budget).map(Backlog::Chunk),
+                Backlog::Items(items) => self.run_items(items, &mut budget),
+            };
+            moved |= budget < before;
+            if let Some(rest) = rest {
+                self.backlog.push_front(rest);
+                if budget == before {
+                    break;
+                }
+            } else {
+                moved = true;
+            }
+        }
+        moved | self.flush_gathers()
+    }
+
+    /// Whether as much runs, or is ready to, as may at once.
+    fn is_full(&self) -> bool {
+        self.runs_enough() || self.running.len() + self.due_gathers() >= self.shared.worker_concurrency
+    }
+
+    pub(super) fn runs_enough(&self) -> bool {
+        self.running.len() >= self.shared.worker_concurrency
+    }
+
+    /// Begins the records of a chunk; returns the chunk if it is not through.
+    fn run_chunk(&mut self, mut chunk: Chunk, budget: &mut usize) -> Option<Chunk> {
+        while let Some(place) = chunk.places.get(chunk.at) {
+            if *budget == 0 || self.is_full() {
+                return Some(chunk);
+            }
+            if chunk.assigned.is_stopping() {
+                break;
+            }
+            let pass = self.shared.gate.pass();
+            if pass == Pass::Wait {
+                return Some(chunk);
+            }
+            let run = self.run_batch(&mut chunk, pass);
+            if run > 0 {
+                *budget = budget.saturating_sub(run);
+                continue;
+            }
+            chunk.at += 1;
+            *budget -= 1;
+            let begun = self.run_place(&chunk, place, pass);
+            if pass == Pass::Probe && !begun {
+                self.return_probe();
+            }
+        }
+        self.dropped |= chunk.assigned.is_stopping();
+        None
+    }
+
+    /// Takes up the record at `place`: the path of every record, so nothing is allocated unless it has to wait. Returns
+    /// whether a handler was started.
+    fn run_place(&mut self, chunk: &Chunk, place: u32, pass: Pass) -> bool {
+        let record = &chunk.batch.records()[place as usize];
+        let handler = match self.verdict(&chunk.assigned.origin.topic, record) {
+            Verdict::Handler(handler) => handler,
+            verdict => {
+                let item = self.item(chunk, place, usize::MAX);
+                self.unroutable(item, verdict);
+                return false;
+            }
+        };
+        if self.routes.table().info(handler).batch.is_some() {
+            let item = self.item(chunk, place, handler);
+            self.queue_or(item, Self::gather);
+            return false;
+        }
+        if !self.busy.is_empty() {
+            let lane = self.shared.lanes.of(chunk.assigned.slot, record.key.as_ref());
+            if let Some(lane) = lane.filter(|lane| self.busy.contains(*lane)) {
+                let item = self.item(chunk, place, handler);
+                self.busy.queue(lane, item);
+                return false;
+            }
+        }
+        let one = chunk.batch.slice(place as usize, place as usize + 1);
+        let delivery = Delivery::new(one, self.contexts[handler].clone()).with_epoch(chunk.assigned.epoch);
+        let span = Self::span_of(&self.shared, &self.routes.table().info(handler).name, &delivery);
+        match self.start(handler, delivery, &span) {
+            Started::Done(Ok(outcome)) if outcome.records().is_empty() && pass == Pass::Free => {
+                self.counts.handled();
+                if let Some(observer) = &self.shared.observer {
+                    self.shared.observe_record(observer.as_ref(), What::Handled, handler, &chunk.assigned, record, 1);
+                }
+                self.settle_place(chunk.assigned.slot, chunk.number, place);
+            }
+            started => {
+                let mut item = self.item(chunk, place, handler);
+                item.runs = 1;
+                let work = Work { items: Items::One(item), probe: pass == Pass::Probe, lone: false };
+                self.started(work, started, span);
+            }
+        }
+        true
+    }
+
+    /// What is to be done with a record, before any handler is asked.
+    pub(super) fn verdict(&self, topic: &tidings_core::Name, record: &StoredRecord) -> Verdict {
+        if !record.headers.is_empty()
+            && let Some(service) = record.headers.get(headers::REDRIVE_FOR)
+            && service != self.shared.service.as_bytes()
+        {
+            return Verdict::Skip("redriven for another service");
+        }
+        match self.routes.table().lookup(topic, record) {
+            Lookup::Handler(handler) => Verdict::Handler(handler),
+            Lookup::Tombstone => Verdict::Skip("a null value"),
+            Lookup::UnknownType => self.shared.unknown_type(record),
+            Lookup::Undecodable(error) => Verdict::Undecodable(error),
+        }
+    }
+
+    /// Ends a record that comes to no handler.
+    pub(super) fn unroutable(&mut self, item: Item, verdict: Verdict) {
+        match verdict {
+            Verdict::Skip(why) => self.settle_item(item, What::Skipped, Some(why)),
+            Verdict::Undecodable(error) => {
+                self.failure_counted();
+                self.bury(item, ErrorKind::Undecodable, error.report());
+            }
+            // Callers have dealt with handlers themselves.
+            Verdict::Handler(_) => self.ready.push_back(item),
+        }
+    }
+
+    /// Makes an item of a chunk's record, for a record that has to wait.
+    pub(super) fn item(&self, chunk: &Chunk, place: u32, handler: usize) -> Item {
+        let record = chunk.batch.slice(place as usize, place as usize + 1);
+        let lane = self.shared.lanes.of(chunk.assigned.slot, record.records()[0].key.as_ref());
+        Item {
+            assigned: chunk.assigned.clone(),
+            number: chunk.number,
+            place,
+            record,
+            handler,
+            lane,
+            entered: false,
+            claim: if self.shared.store.is_some() { Claimed::No } else { Claimed::NoStore },
+            event_id: None,
+            failures: 0,
+            runs: 0,
+            waits: 0,
+            single: false,
+            trouble: None,
+            last_error: None,
+        }
+    }
+
+    /// Queues the item if its lane is busy; else enters the lane and does `then`.
+    pub(super) fn queue_or(&mut self, mut item: Item, then: fn(&mut Self, Item)) {
+        if !item.entered
+            && let Some(lane) = item.lane
+            && self.busy.contains(lane)
+            && !self.joins_gather(&item)
+        {
+            self.busy.queue(lane, item);
+            return;
+        }
+        self.enter(&mut item);
+        then(self, item);
+    }
+
+    /// Counts the item in its lane.
+    pub(super) fn enter(&mut self, item: &mut Item) {
+        if !item.entered
+            && let Some(lane) = item.lane
+        {
+            self.busy.enter(lane);
+            item.entered = true;
+        }
+    }
+
+    /// Gives back the one delivery that may start, for whichever worker has one.
+    pub(super) fn return_probe(&self) {
+        self.shared.gate.return_probe();
+        self.send(Report::Gate(Change::ProbeReturned));
+    }
+
+    /// Whether the item needs no claim, or has one that counts.
+    pub(super) fn is_claimed_now(&self, item: &Item) -> bool {
+        match item.claim {
+            Claimed::NoStore => true,
+            Claimed::Granted(_, holder) => self.shared.store.as_ref().is_some_and(|claims| claims.is_current(holder)),
+            Claimed::No => false,
+        }
+    }
+
+    fn run_items(&mut self, mut items: std::collections::VecDeque<Item>, budget: &mut usize) -> Option<Backlog> {
+        while *budget > 0
+            && !self.is_full()
+            && let Some(item) = items.pop_front()
+        {
+            let busy = item.lane.filter(|lane| !item.entered && self.busy.contains(*lane));
+            if let Some(lane) = busy {
+                *budget -= 1;
+                self.follow(lane, item);
+                continue;
+            }
+            match self.begin_item(item) {
+                Begun::Yes => *budget -= 1,
+                Begun::No(item) => {
+                    items.push_front(item);
+                    break;
+                }
+            }
+        }
+        (!items.is_empty()).then_some(Backlog::Items(items))
+    }
+
+    /// Puts an item behind what is under way of its lane: into the same batch where that is still open, else into the
+    /// queue. Into the batch at once: by the time that it came from a list, the batch might be on its way.
+    fn follow(&mut self, lane: u64, mut item: Item) {
+        if may_begin(&self.shared, &item) && self.joins_gather(&item) {
+            self.enter(&mut item);
+            self.gather(item);
+        } else {
+            self.busy.queue(lane, item);
+        }
+    }
+
+    /// Begins an item whose turn it is.
+    fn begin_item(&mut self, mut item: Item) -> Begun {
+        if item.assigned.is_stopping() {
+            self.drop_item(item);
+            return Begun::Yes;
+        }
+        if item.entered && item.lane.is_some_and(|lane| self.busy.active(lane) > 1) {
+            // One that was before it in its batch is handled, and not settled yet.
+            self.wait_behind(item);
+            return Begun::Yes;
+        }
+        if let Claimed::Granted(_, holder) = item.claim
+            && !self.shared.store.as_ref().is_some_and(|claims| claims.is_current(holder))
+        {
+            item.claim = Claimed::No;
+        }
+        let deaths = match item.claim {
+            Claimed::NoStore => 0,
+            Claimed::Granted(history, _) => history.deaths,
+            Claimed::No => {
+                self.enter(&mut item);
+                self.to_claim.push(item);
+                return Begun::Yes;
+            }
+        };
+        if deaths >= MAX_DEATHS {
+            self.enter(&mut item);
+            self.bury(item, ErrorKind::Failed, format!("{deaths} holders died with this record in hand"));
+            return Begun::Yes;
+        }
+        if deaths >= LONE_DEATHS {
+            self.enter(&mut item);
+            self.lone.push_back(item);
+            self.send(Report::WantLone { worker: self.number });
+            return Begun::Yes;
+        }
+        if self.is_given_up(&item)
+            && let Some((kind, text)) = item.last_error.take()
+        {
+            self.bury(item, kind, text);
+            return Begun::Yes;
+        }
+        if self.routes.table().info(item.handler).batch.is_some() {
+            self.enter(&mut item);
+            self.gather(item);
+            return Begun::Yes;
+        }
+        match self.shared.gate.pass() {
+            Pass::Wait => return Begun::No(item),
+            pass => self.start_items(Items::One(item), pass == Pass::Probe, false),
+        }
+        Begun::Yes
+    }
+}

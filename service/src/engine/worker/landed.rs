@@ -1,0 +1,311 @@
+//! Taking in what has landed: handlers that ended, and answers of stores, sinks and publishers.
+
+use tidings_core::{Claim, ErrorKind, EventRef, Position, Release, Result};
+use uuid::Uuid;
+
+use super::flight::{Deadline, Flight, Landed, TimedOut};
+use super::{Burying, Due, Publishing, Worker};
+use crate::engine::work::{Cause, Claimed, Item};
+use crate::observer::What;
+
+impl Worker {
+    pub(super) fn landed(&mut self, landed: Landed) {
+        match landed {
+            Landed::Handler { ticket, serial, result } => {
+                if self.running.get(ticket).is_some_and(|running| running.serial == serial) {
+                    let running = self.running.remove(ticket);
+                    self.finished(running.work, result);
+                }
+            }
+            Landed::Published { work, answers } => self.published(work, answers),
+            Landed::Completed { items, answer } => self.completed(items, answer),
+            Landed::Buried { letters, answers } => self.buried(letters, answers),
+            Landed::Claimed { items, events, answer, holder, chunk } => {
+                self.claimed(items, &events, answer, holder, chunk);
+            }
+            Landed::Released { releases, answer } => self.released(releases, answer),
+        }
+    }
+
+    /// Stops the handlers that have run for too long: each is over before it is tried again.
+    pub(super) fn expire(&mut self) {
+        let now = tokio::time::Instant::now();
+        let mut expired = Vec::new();
+        while let Some(Deadline { at, ticket, serial }) = self.deadlines.front().copied() {
+            let runs = self.running.get(ticket).is_some_and(|running| running.serial == serial);
+            if runs && at > now {
+                self.deadline.set(at, ());
+                break;
+            }
+            self.deadlines.pop_front();
+            if runs {
+                expired.push(ticket);
+            }
+        }
+        if expired.is_empty() {
+            return;
+        }
+        self.drop_flights(|ticket| expired.contains(&ticket));
+        let limit = self.shared.handler_timeout.unwrap_or_default();
+        for ticket in expired {
+            let running = self.running.remove(ticket);
+            self.finished(running.work, Err(Box::new(TimedOut(limit))));
+        }
+    }
+
+    /// Drops the futures of handlers; what they held is released before anything else begins.
+    pub(super) fn drop_flights(&mut self, unwanted: impl Fn(usize) -> bool) {
+        for flight in std::mem::take(&mut self.flights) {
+            match flight {
+                Flight::Handler { ticket, future, .. } if unwanted(ticket) => {
+                    // A destructor of the handler's own may panic; that is no reason to stop the worker.
+                    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(future)));
+                    if dropped.is_err() {
+                        tracing::error!("a handler's future panicked while it was dropped");
+                    }
+                }
+                flight => self.flights.push(flight),
+            }
+        }
+    }
+
+    fn published(&mut self, work: Vec<Publishing>, answers: Vec<Result<Position>>) {
+        self.calls.publishing = false;
+        let mut answers = answers.into_iter();
+        let mut again = Vec::new();
+        for mut publishing in work {
+            let mut left = Vec::new();
+            let mut down = None;
+            let mut refused = None;
+            for record in std::mem::take(&mut publishing.records) {
+                match answers.next() {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) if error.is_infrastructure() => {
+                        down = Some(error.report());
+                        left.push(record);
+                    }
+                    Some(Err(error)) => refused = Some((error.kind(), error.report())),
+                    None => left.push(record),
+                }
+            }
+            if let Some((kind, text)) = refused {
+                let text = format!("publish what the handler returned: {text}");
+                self.attempts_failed(publishing.work.items.into_vec(), kind, &text);
+            } else if left.is_empty() {
+                self.handled(publishing.work.items.into_vec(), publishing.completed);
+            } else {
+                publishing.records = left;
+                publishing.attempts += 1;
+                let text = down.unwrap_or_else(|| "the publisher gave no answer".to_owned());
+                if let Some(first) = publishing.work.items.as_mut_slice().first_mut() {
+                    Self::raise(&self.reports, first, Cause::Publisher, &text);
+                }
+                again.push(publishing);
+            }
+        }
+        if !again.is_empty() {
+            let attempts = again.iter().map(|p| p.attempts).max().unwrap_or(1);
+            let at = self.later(attempts);
+            self.timers.set(at, Due::Publish(again));
+        }
+    }
+
+    fn completed(&mut self, items: Vec<Item>, answer: Result<Vec<Result<()>>>) {
+        self.calls.completing = false;
+        match answer {
+            Ok(answers) => {
+                let mut fenced = Vec::new();
+                for (item, answer) in items.into_iter().zip(answers) {
+                    match answer {
+                        Ok(()) => self.settle_item(item, What::Handled, None),
+                        Err(error) if error.kind() == ErrorKind::Fenced => fenced.push(item),
+                        Err(error) => self.complete_later(vec![item], &error.report()),
+                    }
+                }
+                self.all_held(fenced);
+            }
+            // The holder is gone, and its claims with it: whoever has them now decides.
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                self.shared.fenced();
+                self.all_held(items);
+            }
+            Err(error) => self.complete_later(items, &error.report()),
+        }
+    }
+
+    /// The handler is not run again: only its completion is.
+    fn complete_later(&mut self, mut items: Vec<Item>, text: &str) {
+        let Some(first) = items.first_mut() else { return };
+        first.waits = first.waits.saturating_add(1);
+        let waits = first.waits;
+        Self::raise(&self.reports, first, Cause::Store, text);
+        let at = self.later(waits);
+        self.timers.set(at, Due::Complete(items));
+    }
+
+    /// As [`held`](Self::held), of several that were handled together: of each lane the first is asked for first.
+    pub(super) fn all_held(&mut self, mut items: Vec<Item>) {
+        items.iter_mut().for_each(|item| item.claim = Claimed::No);
+        self.first_of_lanes(items).into_iter().for_each(|item| self.held(item, None));
+    }
+
+    /// Another holder has the event, or may have it: it is asked for again later, and its lane waits.
+    fn held(&mut self, mut item: Item, at_most: Option<std::time::Duration>) {
+        item.claim = Claimed::No;
+        if item.assigned.is_stopping() {
+            self.drop_item(item);
+            return;
+        }
+        self.enter(&mut item);
+        self.give_back_behind(&item);
+        item.waits = item.waits.saturating_add(1);
+        let mut at = self.later(item.waits);
+        if let Some(at_most) = at_most {
+            at = at.min(tokio::time::Instant::now() + at_most.max(super::INFRASTRUCTURE_BASE));
+        }
+        self.timers.set(at, Due::Claim(item));
+    }
+
+    /// Gives back what is claimed behind a held event: it may be a repeat of it, or two services could wait for each other.
+    fn give_back_behind(&mut self, item: &Item) {
+        let Some(lane) = item.lane else { return };
+        for waiting in self.busy.waiting_mut(lane) {
+            if let (Claimed::Granted(..), Some(id)) = (&waiting.claim, waiting.event_id) {
+                self.to_release.push(Release::new(id, 0));
+                waiting.claim = Claimed::No;
+            }
+        }
+    }
+
+    fn buried(&mut self, letters: Vec<Burying>, answers: Vec<Result<()>>) {
+        self.calls.burying = false;
+        let mut answers = answers.into_iter();
+        let mut again = Vec::new();
+        for mut burying in letters {
+            match answers.next() {
+                Some(Ok(())) => {
+                    if let Claimed::Granted(..) = burying.item.claim {
+                        let id = self.event_id(&mut burying.item);
+                        self.to_release.push(Release::new(id, 0));
+                    }
+                    let text = burying.letter.error;
+                    self.settle_item(burying.item, What::DeadLettered, Some(&text));
+                }
+                answer => {
+                    let text = match answer {
+                        Some(Err(error)) => error.report(),
+                        _ => "the dead-letter sink gave no answer".to_owned(),
+                    };
+                    burying.attempts += 1;
+                    tracing::warn!(
+                        topic = %burying.item.assigned.origin.topic,
+                        partition = burying.item.assigned.origin.partition,
+                        offset = burying.letter.record.offset,
+                        error = %text,
+                        "a dead letter could not be written; its partition waits"
+                    );
+                    Self::raise(&self.reports, &mut burying.item, Cause::DeadLetters, &text);
+                    again.push(burying);
+                }
+            }
+        }
+        if !again.is_empty() {
+            let attempts = again.iter().map(|b| b.attempts).max().unwrap_or(1);
+            let at = self.later(attempts);
+            self.timers.set(at, Due::Bury(again));
+        }
+    }
+
+    fn claimed(
+        &mut self,
+        items: Vec<Item>,
+        events: &[EventRef],
+        answer: Result<Vec<Claim>>,
+        holder: Uuid,
+        chunk: bool,
+    ) {
+        if chunk {
+            self.calls.claiming_chunk = false;
+        } else {
+            self.calls.claiming = false;
+        }
+        let claims = match answer {
+            Ok(claims) => claims,
+            Err(error) => return self.claim_later(items, &error, chunk),
+        };
+        let mut free = std::collections::VecDeque::with_capacity(items.len());
+        let mut held_lanes = std::collections::HashSet::new();
+        for ((mut item, claim), event) in items.into_iter().zip(claims).zip(events) {
+            self.set_trouble(&mut item, None, "");
+            item.event_id = Some(event.id);
+            let behind_held = item.lane.is_some_and(|lane| held_lanes.contains(&lane));
+            match claim {
+                Claim::Done => self.settle_item(item, What::Duplicate, None),
+                Claim::Granted(_) if behind_held => {
+                    // Behind a held event nothing stays claimed: two services could wait for each other.
+                    self.to_release.push(Release::new(event.id, 0));
+                    free.push_back(item);
+                }
+                Claim::Granted(history) => {
+                    // It is held again, so an earlier release has come through.
+                    self.release_again.retain(|release| release.id != event.id);
+                    item.waits = 0;
+                    item.claim = Claimed::Granted(history, holder);
+                    free.push_back(item);
+                }
+                // At the head of its lane it waits there; in a chunk it first waits for its turn, and is asked for again.
+                Claim::Held { at_most } if !chunk => self.held(item, Some(at_most)),
+                _ => {
+                    held_lanes.extend(item.lane);
+                    free.push_back(item);
+                }
+            }
+        }
+        if chunk {
+            self.backlog.push_back(super::Backlog::Items(free));
+        } else {
+            self.ready.extend(free);
+        }
+    }
+
+    fn claim_later(&mut self, mut items: Vec<Item>, error: &tidings_core::Error, chunk: bool) {
+        match error.kind() {
+            ErrorKind::Fenced => self.shared.fenced(),
+            // They may be claimed, by this very holder, to which they would be held for as long as it lives.
+            ErrorKind::Unknown => {
+                let ids: Vec<_> = items.iter_mut().map(|item| self.event_id(item)).collect();
+                self.to_release.extend(ids.into_iter().map(|id| Release::new(id, 0)));
+            }
+            _ => {}
+        }
+        let Some(first) = items.first_mut() else { return };
+        first.waits = first.waits.saturating_add(1);
+        let waits = first.waits;
+        Self::raise(&self.reports, first, Cause::Store, &error.report());
+        let at = self.later(waits);
+        if chunk {
+            // Chunks are claimed in order: the next one waits for this one.
+            self.calls.claiming_chunk = true;
+            self.timers.set(at, Due::ClaimChunk(items));
+        } else {
+            items.into_iter().for_each(|item| self.timers.set(at, Due::Claim(item)));
+        }
+    }
+
+    fn released(&mut self, releases: Vec<Release>, answer: Result<()>) {
+        self.calls.releasing = false;
+        match answer {
+            Ok(()) => self.release_failures = 0,
+            // The holder is gone, and its claims with it.
+            Err(error) if error.kind() == ErrorKind::Fenced => self.shared.fenced(),
+            Err(error) => {
+                // This holder lives on: what is not given back, nobody else could ever have.
+                tracing::warn!(error = %error.report(), claims = releases.len(), "claims could not be given back yet");
+                self.release_failures = self.release_failures.saturating_add(1);
+                self.release_again.extend(releases);
+                let at = self.later(self.release_failures);
+                self.timers.set(at, Due::Release);
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! A worker: runs handlers, and takes each record from its first attempt to its settling.
+//!
+//! A worker is one task and owns all it needs: its routes, its lanes, its timers. Records come in chunks and their
+//! settling goes back in lists, so that nothing is shared, locked or woken per record. A record whose handler is ready at
+//! once passes through [`Worker::run_chunk`] without an allocation; only what has to wait becomes an [`Item`].
+
+mod calls;
+mod flight;
+mod gather;
+pub(super) mod intake;
+mod landed;
+pub(super) mod lanes;
+mod outcome;
+mod run;
+mod starting;
+mod sweep;
+mod timers;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use slab::Slab;
+use tidings_core::{DeliveryContext, Record};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::flight::{Flight, Work};
+use self::gather::Gather;
+use self::lanes::Busy;
+use self::timers::Timers;
+use super::shared::{Counts, Shared};
+use super::work::{Cause, Chunk, Item, Order, Report, Settled};
+use crate::table::Routes;
+
+/// How often a worker goes round before it lets others run.
+const ROUNDS: usize = 16;
+
+/// What a timer brings back.
+#[derive(Debug)]
+enum Due {
+    /// To be begun again.
+    Item(Item),
+    /// To be claimed again.
+    Claim(Item),
+    /// A batch that has waited long enough.
+    Gather(u64),
+    /// Calls to be made again.
+    Publish(Vec<Publishing>),
+    Complete(Vec<Item>),
+    Bury(Vec<Burying>),
+    ClaimChunk(Vec<Item>),
+    Release,
+}
+
+/// Handled, with events to publish before it is settled.
+#[derive(Debug)]
+struct Publishing {
+    work: Work,
+    /// What is still to be published.
+    records: Vec<Record>,
+    completed: bool,
+    attempts: u32,
+}
+
+/// Given up, with its letter.
+#[derive(Debug)]
+struct Burying {
+    item: Item,
+    letter: tidings_core::DeadLetter,
+    attempts: u32,
+}
+
+/// Chunks, and items of chunks whose claims are answered.
+#[derive(Debug)]
+enum Backlog {
+    Chunk(Chunk),
+    Items(VecDeque<Item>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    number: usize,
+    shared: Arc<Shared>,
+    routes: Routes,
+    contexts: Vec<Arc<DeliveryContext>>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    reports: mpsc::UnboundedSender<Report>,
+    /// What has come and is not begun.
+    backlog: VecDeque<Backlog>,
+    /// Chunks that must be claimed first.
+    unclaimed: VecDeque<Chunk>,
+    /// Whose turn has come: before the backlog.
+    ready: VecDeque<Item>,
+    busy: Busy,
+    gathers: Vec<Gather>,
+    next_gather: u64,
+    flights: FuturesUnordered<Flight>,
+    running: Slab<flight::Running>,
+    serial: u64,
+    deadlines: VecDeque<flight::Deadline>,
+    deadline: Timers<()>,
+    timers: Timers<Due>,
+    to_publish: Vec<Publishing>,
+    to_complete: Vec<Item>,
+    to_bury: Vec<Burying>,
+    to_claim: Vec<Item>,
+    to_release: Vec<tidings_core::Release>,
+    /// What could not be given back, until it is tried again.
+    release_again: Vec<tidings_core::Release>,
+    release_failures: u32,
+    calls: calls::UnderWay,
+    /// Waits to run with nothing else in flight.
+    lone: VecDeque<Item>,
+    lone_running: bool,
+    quiescing: bool,
+    settled: Vec<Settled>,
+    dropped: bool,
+    counts: Counts,
+    random: fastrand::Rng,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        number: usize,
+        shared: Arc<Shared>,
+        routes: Routes,
+        orders: mpsc::UnboundedReceiver<Order>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Self {
+        let contexts = shared.contexts(&routes);
+        Self {
+            number,
+            routes,
+            contexts,
+            orders,
+            reports,
+            backlog: VecDeque::new(),
+            unclaimed: VecDeque::new(),
+            ready: VecDeque::new(),
+            busy: Busy::default(),
+            gathers: Vec::new(),
+            next_gather: 0,
+            flights: FuturesUnordered::new(),
+            running: Slab::new(),
+            serial: 0,
+            deadlines: VecDeque::new(),
+            deadline: Timers::new(),
+            timers: Timers::new(),
+            to_publish: Vec::new(),
+            to_complete: Vec::new(),
+            to_bury: Vec::new(),
+            to_claim: Vec::new(),
+            to_release: Vec::new(),
+            release_again: Vec::new(),
+            release_failures: 0,
+            calls: calls::UnderWay::default(),
+            lone: VecDeque::new(),
+            lone_running: false,
+            quiescing: false,
+            settled: Vec::new(),
+            dropped: false,
+            counts: Counts::default(),
+            random: fastrand::Rng::with_seed(shared.seed(number)),
+            shared,
+        }
+    }
+
+    /// Works until the coordinator is gone.
+    pub(crate) async fn run(mut self) {
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = self.shared.clone();
+        shared.beats[self.number].work();
+        let polled = self.poll_rounds(cx);
+        shared.beats[self.number].rest();
+        polled
+    }
+
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS {
+            let mut moved = false;
+            while let Poll::Ready(order) = self.orders.poll_recv(cx) {
+                let Some(order) = order else { return Poll::Ready(()) };
+                self.obey(order);
+                moved = true;
+            }
+            while let Poll::Ready(Some(landed)) = self.flights.poll_next_unpin(cx) {
+                self.landed(landed);
+                moved = true;
+            }
+            moved |= self.poll_timers(cx);
+            moved |= self.begin();
+            moved |= self.make_calls();
+            self.report();
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Work(chunk) if chunk.assigned.is_stopping() => self.dropped = true,
+            Order::Work(chunk) if self.shared.store.is_some() => self.unclaimed.push_back(chunk),
+            Order::Work(chunk) => self.backlog.push_back(Backlog::Chunk(chunk)),
+            Order::GiveBack(slot) => self.give_back(slot),
+            Order::Cancel(slot) => self.cancel(slot),
+            Order::Wake => {}
+            Order::Quiesce => self.quiescing = true,
+            Order::RunLone => self.run_lone(),
+        }
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Poll::Ready(due) = self.timers.poll_due(cx) {
+            moved = true;
+            match due {
+                Due::Item(item) => self.ready.push_back(item),
+                Due::Claim(item) => self.to_claim.push(item),
+                Due::Gather(number) => self.flush_gather(number),
+                Due::Publish(work) => self.to_publish.extend(work),
+                Due::Complete(items) => self.to_complete.extend(items),
+                Due::Bury(letters) => self.to_bury.extend(letters),
+                Due::ClaimChunk(items) => self.claim_items(items),
+                Due::Release => self.to_release.append(&mut self.release_again),
+            }
+        }
+        while let Poll::Ready(()) = self.deadline.poll_due(cx) {
+            moved = true;
+            self.expire();
+        }
+        moved
+    }
+
+    /// Tells the coordinator what was settled and dropped since the last report.
+    fn report(&mut self) {
+        let handled = self.counts.take_handled();
+        if handled > 0 {
+            self.shared.gate.succeeded(handled);
+        }
+        self.shared.add_counts(&mut self.counts);
+        if !self.settled.is_empty() {
+            let settled = std::mem::take(&mut self.settled);
+            self.send(Report::Settled(settled));
+        }
+        if std::mem::take(&mut self.dropped) {
+            self.send(Report::Dropped);
+        }
+        if self.quiescing && self.running.is_empty() {
+            self.quiescing = false;
+            self.send(Report::Quiesced);
+        }
+    }
+
+    fn send(&self, report: Report) {
+        // A coordinator that is gone wants no report; the worker ends at its next look at the orders.
+        let _ = self.reports.send(report);
+    }
+
+    /// Settles a place of a batch: into the list that goes to the coordinator.
+    fn settle_place(&mut self, slot: u64, number: u64, place: u32) {
+        match self.settled.last_mut() {
+            Some(last) if last.slot == slot && last.number == number => last.places.push(place),
+            _ => {
+                let mut places = Vec::with_capacity(64);
+                places.push(place);
+                self.settled.push(Settled { slot, number, places });
+            }
+        }
+    }
+
+    /// Sets or clears what an item waits for, and tells the coordinator of the change.
+    fn set_trouble(&mut self, item: &mut Item, cause: Option<Cause>, text: &str) {
+        if item.trouble == cause {
+            return;
+        }
+        let slot = item.assigned.slot;
+        if let Some(over) = item.trouble.take() {
+            self.send(Report::Trouble { slot, cause: over, raised: false, text: String::new() });
+        }
+        item.trouble = cause;
+        if let Some(cause) = cause {
+            self.send(Report::Trouble { slot, cause, raised: true, text: text.to_owned() });
+        }
+    }
+
+    /// When to call something again that was down at the `n`th call in a row, from 1.
+    fn later(&mut self, n: u32) -> Instant {
+        let longest = INFRASTRUCTURE_BASE.saturating_mul(1 << n.clamp(1, 16).saturating_sub(1)).min(INFRASTRUCTURE_CAP);
+        // At least half of it: something that is down must not be asked in a tight loop.
+        Instant::now() + longest.mul_f64(0.5 + self.random.f64() / 2.0)
+    }
+}
+
+/// The longest wait before something that was down is first tried again; doubled each time.
+const INFRASTRUCTURE_BASE: Duration = Duration::from_millis(100);
+/// The longest wait before something that was down is tried again.
+const INFRASTRUCTURE_CAP: Duration = Duration::from_secs(10);

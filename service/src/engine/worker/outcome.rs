@@ -1,0 +1,338 @@
+//! What becomes of a delivery that ended: handled, tried again, or given up.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+
+use tidings_core::{BoxError, DeadLetter, ErrorKind, Failure, Outcome, find_error, report};
+use tokio::time::Instant;
+
+use super::flight::{Items, Work};
+use super::{Burying, Publishing, Worker};
+use crate::engine::gate::Change;
+use crate::engine::work::{Cause, Claimed, Item, Report};
+use crate::observer::What;
+use crate::undecodable::Undecodable;
+
+impl Worker {
+    /// Takes in what the handler returned.
+    pub(super) fn finished(&mut self, work: Work, result: Result<Outcome, BoxError>) {
+        if work.lone {
+            self.lone_running = false;
+            self.send(Report::LoneDone);
+        }
+        match result {
+            Ok(outcome) => {
+                self.probe_ended(work.probe, true);
+                self.succeeded(work, outcome);
+            }
+            Err(error) => {
+                self.probe_ended(work.probe, false);
+                self.failed(work.items, error.as_ref());
+            }
+        }
+    }
+
+    fn probe_ended(&mut self, probe: bool, handled: bool) {
+        if probe {
+            let change = self.shared.gate.probed(handled);
+            self.send(Report::Gate(change));
+        }
+    }
+
+    /// Counts a delivery that failed; too many close the gate.
+    pub(super) fn failure_counted(&mut self) {
+        self.shared.gate.succeeded(self.counts.take_handled());
+        if let change @ Change::Closed(_) = self.shared.gate.failed() {
+            self.send(Report::Gate(change));
+        }
+    }
+
+    fn succeeded(&mut self, mut work: Work, mut outcome: Outcome) {
+        let completed = outcome.is_completed();
+        let records = outcome.take_records();
+        if records.is_empty() {
+            self.handled(work.items.into_vec(), completed);
+            return;
+        }
+        for item in work.items.as_mut_slice() {
+            self.enter(item);
+        }
+        self.to_publish.push(Publishing { work, records, completed, attempts: 0 });
+    }
+
+    /// Goes on with items that are handled, and whose events are published.
+    pub(super) fn handled(&mut self, items: Vec<Item>, completed: bool) {
+        for mut item in items {
+            self.counts.handled();
+            self.set_trouble(&mut item, None, "");
+            item.waits = 0;
+            if matches!(item.claim, Claimed::Granted(..)) && !completed {
+                self.enter(&mut item);
+                self.to_complete.push(item);
+            } else {
+                self.settle_item(item, What::Handled, None);
+            }
+        }
+    }
+
+    /// An item is over.
+    pub(super) fn settle_item(&mut self, mut item: Item, what: What, why: Option<&str>) {
+        self.set_trouble(&mut item, None, "");
+        match what {
+            What::Skipped => self.counts.skipped += 1,
+            What::Duplicate => self.counts.duplicates += 1,
+            What::DeadLettered => self.counts.dead_lettered += 1,
+            _ => {}
+        }
+        self.observe(&item, what, why);
+        self.settle_place(item.assigned.slot, item.number, item.place);
+        self.leave(item);
+    }
+
+    /// Ends an item's time in its lane: the next one's turn has come.
+    pub(super) fn leave(&mut self, item: Item) {
+        if item.entered
+            && let Some(lane) = item.lane
+            && let Some(mut next) = self.busy.leave(lane)
+        {
+            next.entered = true;
+            self.ready.push_back(next);
+        }
+    }
+
+    pub(super) fn observe(&self, item: &Item, what: What, why: Option<&str>) {
+        if let Some(observer) = &self.shared.observer {
+            self.shared.observe_item(observer.as_ref(), what, item, why);
+        }
+    }
+
+    /// Takes in a handler's error.
+    pub(super) fn failed(&mut self, items: Items, error: &(dyn StdError + 'static)) {
+        if let Some(errors) = Undecodable::find(error) {
+            let bad: Vec<(usize, String)> =
+                errors.as_slice().iter().map(|(place, error)| (*place, error.report())).collect();
+            self.undecodable(items.into_vec(), &bad);
+            return;
+        }
+        let kind = find_error(error).map_or(ErrorKind::Failed, tidings_core::Error::kind);
+        let (failure, text) = (Failure::of(error), report(error));
+        match failure {
+            Failure::Unavailable => {
+                for item in self.first_of_lanes(items.into_vec()) {
+                    self.wait_for(item, Cause::Handler, &text);
+                }
+            }
+            Failure::Failed(places) if items.as_slice().len() > 1 => self.partly_failed(items, kind, &text, |place| {
+                if places.contains(&place) { Part::Failed } else { Part::Handled }
+            }),
+            Failure::StoppedAt(at) if items.as_slice().len() > 1 => {
+                self.partly_failed(items, kind, &text, |place| match place.cmp(&at) {
+                    std::cmp::Ordering::Less => Part::Handled,
+                    std::cmp::Ordering::Equal => Part::Failed,
+                    std::cmp::Ordering::Greater => Part::Untouched,
+                })
+            }
+            failure => self.wholly_failed(items, kind, &text, failure == Failure::Reject),
+        }
+    }
+
+    fn wholly_failed(&mut self, items: Items, kind: ErrorKind, text: &str, reject: bool) {
+        let mut items = items.into_vec();
+        self.failure_counted();
+        if items.len() > 1 {
+            // Which of them it was is not told, so it counts against none: from now on each is given to the handler alone,
+            // in order.
+            for item in &mut items {
+                item.single = true;
+                item.last_error = Some((kind, text.to_owned()));
+            }
+            self.counts.retried += items.len() as u64;
+            items.iter().for_each(|item| self.observe(item, What::Retried, Some(text)));
+            self.regroup(items);
+        } else if let Some(item) = items.pop() {
+            self.attempt_failed(item, kind, text, reject);
+        }
+    }
+
+    /// Takes a batch apart by what its handler said of each record.
+    fn partly_failed(&mut self, items: Items, kind: ErrorKind, text: &str, part: impl Fn(usize) -> Part) {
+        let mut again = Vec::new();
+        let mut failed = Vec::new();
+        for (place, item) in items.into_vec().into_iter().enumerate() {
+            match part(place) {
+                Part::Handled => self.handled(vec![item], false),
+                Part::Failed => failed.push(item),
+                Part::Untouched => again.push(item),
+            }
+        }
+        self.failure_counted();
+        // Those of a failed one's key must wait for it, so they leave the batch with it.
+        let (behind, free): (Vec<_>, Vec<_>) =
+            again.into_iter().partition(|item| item.lane.is_some() && failed.iter().any(|f| f.lane == item.lane));
+        behind.into_iter().rev().for_each(|item| self.wait_behind(item));
+        self.attempts_failed(failed, kind, text);
+        self.regroup(free);
+    }
+
+    /// Buries the records that can't be read, and begins the others again.
+    fn undecodable(&mut self, items: Vec<Item>, bad: &[(usize, String)]) {
+        let mut good = Vec::new();
+        let mut buried = Vec::new();
+        for (place, item) in items.into_iter().enumerate() {
+            match bad.iter().find(|(at, _)| *at == place) {
+                Some((_, text)) => buried.push((item, text)),
+                None => good.push(item),
+            }
+        }
+        let (behind, free): (Vec<_>, Vec<_>) =
+            good.into_iter().partition(|item| item.lane.is_some() && buried.iter().any(|(b, _)| b.lane == item.lane));
+        behind.into_iter().rev().for_each(|item| self.wait_behind(item));
+        for (mut item, text) in buried {
+            self.failure_counted();
+            self.enter(&mut item);
+            self.bury(item, ErrorKind::Undecodable, text.clone());
+        }
+        self.regroup(free);
+    }
+
+    /// Puts an item back to the head of its lane, behind one of its lane that goes on.
+    pub(super) fn wait_behind(&mut self, mut item: Item) {
+        let Some(lane) = item.lane else {
+            self.ready.push_back(item);
+            return;
+        };
+        let counted = std::mem::take(&mut item.entered);
+        self.busy.queue_first(lane, item);
+        if counted && let Some(mut next) = self.busy.leave(lane) {
+            next.entered = true;
+            self.ready.push_back(next);
+        }
+    }
+
+    /// Begins items again: as one batch, so that those of a lane stay together; or each alone, of each lane the first, with
+    /// the others of the lane behind it.
+    fn regroup(&mut self, items: Vec<Item>) {
+        let (alone, mut together): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.single);
+        together.iter_mut().for_each(|item| self.enter(item));
+        let together = self.behind_what_is_handled(together);
+        self.gather_again(together);
+        let first = self.first_of_lanes(alone);
+        self.ready.extend(first);
+    }
+
+    /// Lets those wait that follow one of their batch that is handled, and not settled yet; returns the others.
+    fn behind_what_is_handled(&mut self, items: Vec<Item>) -> Vec<Item> {
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        items.iter().filter_map(|item| item.lane).for_each(|lane| *counts.entry(lane).or_default() += 1);
+        let follows = |lane: u64| self.busy.active(lane) > counts.get(&lane).copied().unwrap_or(0);
+        let (behind, free): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.lane.is_some_and(follows));
+        behind.into_iter().rev().for_each(|item| self.wait_behind(item));
+        free
+    }
+
+    /// The first items of their lanes; the others wait behind them. Each alone would come back at a time of its own, or
+    /// in another batch, and so before its predecessor.
+    pub(super) fn first_of_lanes(&mut self, items: Vec<Item>) -> Vec<Item> {
+        let mut first: Vec<Item> = Vec::with_capacity(items.len());
+        let mut behind: Vec<Item> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for mut item in items {
+            if item.lane.is_some_and(|lane| !seen.insert(lane)) {
+                behind.push(item);
+            } else {
+                self.enter(&mut item);
+                first.push(item);
+            }
+        }
+        behind.into_iter().rev().for_each(|item| self.wait_behind(item));
+        first
+    }
+
+    /// As [`attempt_failed`](Self::attempt_failed), of several that were tried together.
+    pub(super) fn attempts_failed(&mut self, items: Vec<Item>, kind: ErrorKind, text: &str) {
+        let mut seen = std::collections::HashSet::new();
+        let (mut first, mut behind) = (Vec::new(), Vec::new());
+        for mut item in items {
+            if item.lane.is_some_and(|lane| !seen.insert(lane)) {
+                item.failures = item.failures.saturating_add(1);
+                item.last_error = Some((kind, text.to_owned()));
+                behind.push(item);
+            } else {
+                self.enter(&mut item);
+                first.push(item);
+            }
+        }
+        // Given up or not is said of each when its turn has come.
+        behind.into_iter().rev().for_each(|item| self.wait_behind(item));
+        first.into_iter().for_each(|item| self.attempt_failed(item, kind, text, false));
+    }
+
+    /// Failed attempts, those of earlier holders of its claim included.
+    fn all_failures(item: &Item) -> u32 {
+        match item.claim {
+            Claimed::Granted(history, _) => item.failures.saturating_add(history.attempts),
+            _ => item.failures,
+        }
+    }
+
+    /// Whether no attempt is left.
+    pub(super) fn is_given_up(&self, item: &Item) -> bool {
+        Self::all_failures(item) > self.shared.retry.max_retries
+    }
+
+    /// An attempt at one record failed: again later, or never.
+    pub(super) fn attempt_failed(&mut self, mut item: Item, kind: ErrorKind, text: &str, reject: bool) {
+        item.failures = item.failures.saturating_add(1);
+        let failures = Self::all_failures(&item);
+        self.enter(&mut item);
+        item.waits = 0;
+        if reject || self.is_given_up(&item) {
+            self.bury(item, kind, text.to_owned());
+            return;
+        }
+        item.last_error = Some((kind, text.to_owned()));
+        self.counts.retried += 1;
+        self.observe(&item, What::Retried, Some(text));
+        let wait = self.shared.retry.wait(failures, self.random.f64());
+        self.begin_at(Instant::now() + wait, item);
+    }
+
+    /// Something that the item needs is down: it is tried again for as long as that takes.
+    pub(super) fn wait_for(&mut self, mut item: Item, cause: Cause, text: &str) {
+        self.enter(&mut item);
+        item.waits = item.waits.saturating_add(1);
+        self.set_trouble(&mut item, Some(cause), text);
+        let at = self.later(item.waits);
+        self.begin_at(at, item);
+    }
+
+    /// Gives an item up: it goes to the dead letters, and is settled when it is there.
+    pub(super) fn bury(&mut self, mut item: Item, kind: ErrorKind, text: String) {
+        self.enter(&mut item);
+        let record = item.record.records()[0].clone();
+        tracing::warn!(
+            service = %self.shared.service,
+            topic = %item.assigned.origin.topic,
+            partition = item.assigned.origin.partition,
+            offset = record.offset,
+            kind = %kind,
+            error = %text,
+            "giving a record up: it goes to the dead letters"
+        );
+        let mut letter =
+            DeadLetter::new(self.shared.service.clone(), item.assigned.origin.as_ref().clone(), record, kind)
+                .with_error(text)
+                .with_attempts(Self::all_failures(&item));
+        if item.handler < self.routes.table().len() {
+            letter = letter.with_handler(self.routes.table().info(item.handler).name.clone());
+        }
+        self.to_bury.push(Burying { item, letter, attempts: 0 });
+    }
+}
+
+/// What a batch handler says of one record.
+enum Part {
+    Handled,
+    Failed,
+    Untouched,
+}

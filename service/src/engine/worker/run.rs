@@ -1,0 +1,79 @@
+//! Batches straight from a chunk: the path of a backlog, which makes no item of any record.
+
+use tidings_core::{Delivery, Name};
+
+use super::Worker;
+use super::flight::{Items, Work};
+use super::intake::Verdict;
+use crate::engine::gate::Pass;
+use crate::engine::work::{Chunk, Places};
+use crate::observer::What;
+use crate::route::Started;
+
+impl Worker {
+    /// Starts a whole batch of the chunk's next records, if they are of one batch handler and fill it, and nothing that
+    /// is under way could be overtaken. Returns how many records it took.
+    pub(super) fn run_batch(&mut self, chunk: &mut Chunk, pass: Pass) -> usize {
+        if chunk.at < chunk.scattered_until || !self.busy.is_empty() || !self.gathers.is_empty() || pass != Pass::Free {
+            return 0;
+        }
+        let topic = &chunk.assigned.origin.topic;
+        let Some((handler, size, waits)) = self.batch_handler(topic, chunk, chunk.at) else { return 0 };
+        let same = |index: &usize| self.batch_handler(topic, chunk, *index).is_some_and(|(h, ..)| h == handler);
+        let count = (chunk.at..chunk.places.len()).take(size).take_while(same).count();
+        let at_end = chunk.at + count == chunk.places.len();
+        if count < size && (waits || !at_end) {
+            // A tail that waits for more, or types that alternate: those are gathered, and not looked at twice.
+            chunk.scattered_until = chunk.at + count;
+            return 0;
+        }
+        self.deliver_run(chunk, handler, count);
+        chunk.at += count;
+        count
+    }
+
+    /// The batch handler of the chunk's record number `index`, its size, and whether it waits for a full batch.
+    fn batch_handler(&self, topic: &Name, chunk: &Chunk, index: usize) -> Option<(usize, usize, bool)> {
+        let record = &chunk.batch.records()[chunk.places.get(index)? as usize];
+        let Verdict::Handler(handler) = self.verdict(topic, record) else { return None };
+        let options = self.routes.table().info(handler).batch?;
+        Some((handler, options.size.max(1), !options.wait.is_zero()))
+    }
+
+    fn deliver_run(&mut self, chunk: &Chunk, handler: usize, count: usize) {
+        let context = self.contexts[handler].clone();
+        let delivery = match &chunk.places {
+            Places::All(_) => Delivery::new(chunk.batch.slice(chunk.at, chunk.at + count), context),
+            Places::Some(places) => {
+                Delivery::new(chunk.batch.clone(), context).with_places(&places[chunk.at..chunk.at + count])
+            }
+        };
+        let delivery = delivery.with_epoch(chunk.assigned.epoch);
+        let span = Self::span_of(&self.shared, &self.routes.table().info(handler).name, &delivery);
+        let places = (chunk.at..chunk.at + count).filter_map(|index| chunk.places.get(index));
+        match self.start(handler, delivery, &span) {
+            Started::Done(Ok(outcome)) if outcome.records().is_empty() => {
+                self.counts.handled_many(count);
+                for place in places {
+                    if let Some(observer) = &self.shared.observer {
+                        let record = &chunk.batch.records()[place as usize];
+                        self.shared.observe_record(
+                            observer.as_ref(),
+                            What::Handled,
+                            handler,
+                            &chunk.assigned,
+                            record,
+                            1,
+                        );
+                    }
+                    self.settle_place(chunk.assigned.slot, chunk.number, place);
+                }
+            }
+            started => {
+                let mut items: Vec<_> = places.map(|place| self.item(chunk, place, handler)).collect();
+                items.iter_mut().for_each(|item| item.runs = 1);
+                self.started(Work { items: Items::Many(items), probe: false, lone: false }, started, span);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Starting deliveries: the first poll, and what goes on after it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Waker};
+
+use tidings_core::Delivery;
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::flight::{Deadline, Flight, Items, Running, Work, panicked};
+use super::{Due, Worker};
+use crate::engine::work::{Claimed, Item, Report};
+use crate::route::Started;
+
+impl Worker {
+    /// Starts the item that waits to be alone: nothing else runs now.
+    pub(super) fn run_lone(&mut self) {
+        match self.lone.pop_front() {
+            // Its claim may have ended while it waited for the others.
+            Some(mut item) if !item.assigned.is_stopping() && !self.is_claimed_now(&item) => {
+                item.claim = Claimed::No;
+                self.to_claim.push(item);
+                self.send(Report::LoneDone);
+            }
+            Some(item) if !item.assigned.is_stopping() => {
+                self.lone_running = true;
+                self.start_items(Items::One(item), false, true);
+            }
+            Some(item) => {
+                self.drop_item(item);
+                self.send(Report::LoneDone);
+            }
+            None => self.send(Report::LoneDone),
+        }
+    }
+
+    /// Starts a delivery of `items`, which are of one assignment and one handler.
+    pub(super) fn start_items(&mut self, mut items: Items, probe: bool, lone: bool) {
+        let handler = items.as_slice()[0].handler;
+        for item in items.as_mut_slice() {
+            item.runs += 1;
+        }
+        let delivery = self.delivery(items.as_slice());
+        let span = Self::span_of(&self.shared, &self.routes.table().info(handler).name, &delivery);
+        let started = self.start(handler, delivery, &span);
+        self.started(Work { items, probe, lone }, started, span);
+    }
+
+    fn delivery(&self, items: &[Item]) -> Delivery {
+        let first = &items[0];
+        let attempt = items.iter().map(|item| item.failures).max().unwrap_or(0) + 1;
+        let runs = items.iter().map(|item| item.runs).max().unwrap_or(1);
+        let mut delivery = Delivery::new(first.record.clone(), self.contexts[first.handler].clone())
+            .with_attempt(attempt)
+            .with_run(runs)
+            .with_epoch(first.assigned.epoch);
+        if items.len() > 1 {
+            let more: Vec<_> = items[1..].iter().map(|item| item.record.clone()).collect();
+            delivery = delivery.with_more(more);
+        }
+        if let Some(holder) = self.shared.store.as_ref().and_then(|claims| claims.holder()) {
+            delivery = delivery.with_holder(holder);
+        }
+        match first.event_id {
+            Some(id) => delivery.with_event_id(id),
+            None => delivery,
+        }
+    }
+
+    /// Polls the handler once. A panic is its error.
+    pub(super) fn start(&mut self, handler: usize, delivery: Delivery, span: &Span) -> Started {
+        self.shared.beats[self.number].runs(handler);
+        let route = self.routes.route(handler);
+        // A first poll that is pending is repeated when the future joins the others, which is where it gets its waker.
+        let mut cx = Context::from_waker(Waker::noop());
+        span.in_scope(|| catch_unwind(AssertUnwindSafe(|| route.start(delivery, &mut cx))))
+            .unwrap_or_else(|panic| Started::Done(Err(panicked(panic.as_ref()))))
+    }
+
+    /// Goes on after the first poll.
+    pub(super) fn started(&mut self, mut work: Work, started: Started, span: Span) {
+        match started {
+            Started::Done(result) => self.finished(work, result),
+            Started::Pending(future) => {
+                for item in work.items.as_mut_slice() {
+                    self.enter(item);
+                }
+                self.serial += 1;
+                let serial = self.serial;
+                let ticket = self.running.insert(Running { work, serial });
+                self.flights.push(Flight::Handler { ticket, serial, future, span });
+                if let Some(timeout) = self.shared.handler_timeout {
+                    let at = Instant::now() + timeout;
+                    if self.deadlines.is_empty() {
+                        self.deadline.set(at, ());
+                    }
+                    self.deadlines.push_back(Deadline { at, ticket, serial });
+                }
+            }
+        }
+    }
+
+    /// Begins an item again at `at`.
+    ///
+    /// Of an assignment that is being given up it goes back at once: its partition waits for nothing but what runs.
+    pub(super) fn begin_at(&mut self, at: Instant, item: Item) {
+        if item.assigned.is_stopping() {
+            self.drop_item(item);
+        } else {
+            self.timers.set(at, Due::Item(item));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Giving up an assignment: what has not begun goes back, what has begun is stopped when its time is over.
+
+use std::collections::VecDeque;
+
+use tidings_core::Release;
+
+use super::{Backlog, Due, Worker};
+use crate::engine::work::Item;
+
+impl Worker {
+    /// Gives back what has not begun of an assignment, and lets what has begun go on.
+    pub(super) fn give_back(&mut self, slot: u64) {
+        self.dropped = true;
+        self.unclaimed.retain(|chunk| chunk.assigned.slot != slot);
+        let mut gone: Vec<Item> = self.take_gathered(slot);
+        for entry in std::mem::take(&mut self.backlog) {
+            match entry {
+                Backlog::Chunk(chunk) if chunk.assigned.slot == slot => {}
+                Backlog::Chunk(chunk) => self.backlog.push_back(Backlog::Chunk(chunk)),
+                Backlog::Items(items) => {
+                    let (out, kept): (VecDeque<_>, VecDeque<_>) =
+                        items.into_iter().partition(|item| item.assigned.slot == slot);
+                    gone.extend(out);
+                    self.backlog.push_back(Backlog::Items(kept));
+                }
+            }
+        }
+        gone.extend(self.busy.take_waiting(|item| item.assigned.slot == slot));
+        for list in [&mut self.ready, &mut self.lone] {
+            let (out, kept): (VecDeque<_>, VecDeque<_>) =
+                std::mem::take(list).into_iter().partition(|i: &Item| i.assigned.slot == slot);
+            gone.extend(out);
+            *list = kept;
+        }
+        let (out, kept) = std::mem::take(&mut self.to_claim).into_iter().partition(|i: &Item| i.assigned.slot == slot);
+        self.to_claim = kept;
+        let out: Vec<Item> = out;
+        gone.extend(out);
+        let waiting = |due: &Due| matches!(due, Due::Item(i) | Due::Claim(i) if i.assigned.slot == slot);
+        for due in self.timers.take_where(waiting) {
+            if let Due::Item(item) | Due::Claim(item) = due {
+                gone.push(item);
+            }
+        }
+        gone.into_iter().for_each(|item| self.drop_item(item));
+    }
+
+    /// Stops the handlers of an assignment, and what waits for a publisher or a sink that does not answer.
+    ///
+    /// Completions go on: what was done is completed for as long as its claim lives.
+    pub(super) fn cancel(&mut self, slot: u64) {
+        self.give_back(slot);
+        let tickets: Vec<usize> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.work.items.as_slice().iter().any(|item| item.assigned.slot == slot))
+            .map(|(ticket, _)| ticket)
+            .collect();
+        self.drop_flights(|ticket| tickets.contains(&ticket));
+        for ticket in tickets {
+            let running = self.running.remove(ticket);
+            self.abandon(running.work);
+        }
+        let stuck = |due: &Due| match due {
+            Due::Bury(letters) => letters.iter().any(|burying| burying.item.assigned.slot == slot),
+            Due::Publish(work) => work.iter().any(|p| p.work.items.as_slice()[0].assigned.slot == slot),
+            Due::ClaimChunk(items) => items.iter().any(|item| item.assigned.slot == slot),
+            _ => false,
+        };
+        for due in self.timers.take_where(stuck) {
+            self.cancel_stuck(due, slot);
+        }
+    }
+
+    fn cancel_stuck(&mut self, due: Due, slot: u64) {
+        match due {
+            Due::Bury(letters) => {
+                let (out, kept): (Vec<_>, Vec<_>) = letters.into_iter().partition(|b| b.item.assigned.slot == slot);
+                self.to_bury.extend(kept);
+                out.into_iter().for_each(|burying| self.drop_item(burying.item));
+            }
+            Due::Publish(work) => {
+                let (out, kept): (Vec<_>, Vec<_>) =
+                    work.into_iter().partition(|p| p.work.items.as_slice()[0].assigned.slot == slot);
+                self.to_publish.extend(kept);
+                out.into_iter().for_each(|publishing| self.abandon(publishing.work));
+            }
+            Due::ClaimChunk(items) => {
+                let (out, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.slot == slot);
+                out.into_iter().for_each(|item| self.drop_item(item));
+                self.claim_items(kept);
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets go of an item that is not settled: the partition's next owner has it again.
+    pub(super) fn drop_item(&mut self, mut item: Item) {
+        self.dropped = true;
+        self.set_trouble(&mut item, None, "");
+        if Self::is_claimed(&item) {
+            let id = self.event_id(&mut item);
+            self.to_release.push(Release::new(id, item.failures));
+        }
+        self.leave(item);
+    }
+}

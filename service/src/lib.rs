@@ -1,0 +1,36 @@
+//! What runs handlers: the router and its extractors, the engine, and the event publisher.
+//!
+//! Services are written on the crate `tidings`, which re-exports what they need of this one.
+
+mod engine;
+mod extract;
+mod from_fn;
+mod handler;
+mod observer;
+mod options;
+mod publisher;
+mod retry;
+mod route;
+mod router;
+mod service;
+mod signal;
+mod status;
+mod table;
+mod undecodable;
+
+pub use self::engine::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, RunningService};
+pub use self::extract::{FromDelivery, FromRef, State};
+pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
+pub use self::handler::{Arguments, Configured, Handler, HandlerExt};
+pub use self::observer::{Happening, Observer, What};
+pub use self::options::{BatchOptions, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT, HandlerOptions};
+pub use self::publisher::{EventPublisher, PublishOptions};
+pub use self::retry::{DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, Retry};
+pub use self::route::{BoxFuture, Route};
+pub use self::router::Router;
+pub use self::service::{
+    DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT, DEFAULT_HOLDER_TTL,
+    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, Ordering, Service, TopicPolicy,
+    UnknownTypes,
+};
+pub use self::status::{PartitionStatus, PauseReason, STALL_AFTER, State as ServiceState, Status, Totals};

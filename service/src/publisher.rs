@@ -1,0 +1,303 @@
+//! Publishing events from outside a handler.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidings_core::{
+    Delivery, Envelope, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Name, Position, Publisher, Record,
+    Result, Timestamp, TraceParent, Transport, codec, headers,
+};
+use tokio::sync::OnceCell;
+use tracing::{Instrument, Span, field};
+use uuid::Uuid;
+
+/// Publishes events as one service. Clones are cheap and share one connection, which is made when first needed.
+///
+/// Events get new ids (UUID v7), so two calls are two events. Inside a handler, return events or take
+/// [`Delivery::publisher`] instead: these derive the ids, so that a repeat is recognised downstream.
+#[derive(Debug, Clone)]
+pub struct EventPublisher {
+    source: Name,
+    topic_prefix: Name,
+    connection: Arc<Connection>,
+}
+
+impl EventPublisher {
+    /// Publishes to `transport` as the service `name`. Does no I/O yet.
+    pub fn new<T: Transport + Clone>(transport: &T, name: impl Into<Name>) -> Self {
+        let connection = Connection {
+            transport: Box::new(transport.clone()),
+            publisher: OnceCell::new(),
+            closed: AtomicBool::new(false),
+        };
+        Self { source: name.into(), topic_prefix: Name::default(), connection: Arc::new(connection) }
+    }
+
+    /// With `prefix` before each topic: that of the services that are to read it.
+    #[must_use]
+    pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
+        self.topic_prefix = prefix.into();
+        self
+    }
+
+    /// Publishes `event` and waits until the broker holds it.
+    ///
+    /// Dropping the future may still publish. A failed connect is tried again by the next call.
+    ///
+    /// # Errors
+    /// Those of [`Transport::publisher`] and [`Publisher::publish`], and [`ErrorKind::Invalid`] if the event can't be
+    /// written. After [`ErrorKind::Unknown`] the broker may hold it.
+    pub async fn publish<E: Event>(&self, event: &E) -> Result<Position> {
+        self.publish_with(event, PublishOptions::default()).await
+    }
+
+    /// As [`publish`](Self::publish), with options.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and [`ErrorKind::Invalid`] for an extra header that tidings itself writes.
+    pub async fn publish_with<E: Event>(&self, event: &E, options: PublishOptions) -> Result<Position> {
+        let id = options.id.unwrap_or_else(Uuid::now_v7);
+        let timestamp = options.timestamp.unwrap_or_else(Timestamp::now);
+        self.put_one(EnvelopeRef::new(id, timestamp, &self.source, event), &options).await
+    }
+
+    /// Publishes an event with the id, time and version of its envelope, and its source if it names one.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn send<E: Event>(&self, envelope: &Envelope<E>) -> Result<Position> {
+        let mut envelope = envelope.as_ref();
+        if envelope.source.is_empty() {
+            envelope.source = &self.source;
+        }
+        self.put_one(envelope, &PublishOptions::default()).await
+    }
+
+    /// Publishes `events` in one call, in order per key; answer `i` is event `i`'s. They share one trace.
+    ///
+    /// # Errors
+    /// Per event as [`publish`](Self::publish).
+    pub async fn publish_all<E: Event>(&self, events: &[E]) -> Vec<Result<Position>> {
+        let (now, trace) = (Timestamp::now(), TraceParent::new_root());
+        let record = |event| {
+            let envelope = EnvelopeRef::new(Uuid::now_v7(), now, &self.source, event);
+            self.record(envelope, &PublishOptions::default().with_traceparent(trace.child()))
+        };
+        let records = events.iter().map(record).collect();
+        let span = self.span(E::TOPIC);
+        span.record("messaging.batch.message_count", events.len());
+        self.put(records).instrument(span).await
+    }
+
+    /// Refuses further events, of all clones, and waits at most `deadline` for those under way. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unknown`] if the deadline passed with events unanswered.
+    pub async fn close(&self, deadline: Duration) -> Result<()> {
+        self.connection.closed.store(true, Ordering::Release);
+        match self.connection.publisher.get() {
+            Some(publisher) => publisher.close(deadline).await,
+            None => Ok(()),
+        }
+    }
+
+    fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
+        let mut record = codec::encode(envelope, &self.topic_prefix)?;
+        options.write(&mut record.headers)?;
+        Ok(record)
+    }
+
+    async fn put_one<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Position> {
+        let record = self.record(envelope, options);
+        let span = self.span(E::TOPIC);
+        span.record("messaging.message.id", field::display(envelope.id));
+        self.put(vec![record]).instrument(span).await.pop().unwrap_or_else(|| Err(unanswered()))
+    }
+
+    /// Publishes those records that could be written; answer `i` is record `i`'s.
+    async fn put(&self, records: Vec<Result<Record>>) -> Vec<Result<Position>> {
+        let mut written = Vec::with_capacity(records.len());
+        let unwritten: Vec<_> = records.into_iter().map(|record| record.map(|record| written.push(record))).collect();
+        let mut answers =
+            if written.is_empty() { Vec::new() } else { self.connection.publish(written).await }.into_iter();
+        let answer = |written: Result<()>| written.and_then(|()| answers.next().unwrap_or_else(|| Err(unanswered())));
+        let answers: Vec<_> = unwritten.into_iter().map(answer).collect();
+        if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
+            Span::current().record("error.type", error.kind().as_str());
+        }
+        answers
+    }
+
+    /// The span of one call. Its fields are named by OpenTelemetry's conventions for messaging.
+    fn span(&self, topic: &str) -> Span {
+        let topic = format_args!("{}{topic}", self.topic_prefix);
+        tracing::info_span!(
+            "publish",
+            otel.name = %format_args!("publish {topic}"),
+            otel.kind = "producer",
+            messaging.system = self.connection.transport.system(),
+            messaging.operation.name = "publish",
+            messaging.operation.type = "send",
+            messaging.destination.name = %topic,
+            messaging.batch.message_count = field::Empty,
+            messaging.message.id = field::Empty,
+            error.type = field::Empty,
+        )
+    }
+}
+
+fn unanswered() -> Error {
+    Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")
+}
+
+/// The publisher that all clones share, once there is one.
+#[derive(Debug)]
+struct Connection {
+    transport: Box<dyn Transport>,
+    publisher: OnceCell<Arc<dyn Publisher>>,
+    closed: AtomicBool,
+}
+
+impl Connection {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        match self.open().await {
+            Ok(publisher) => publisher.publish(records).await,
+            Err(error) if records.len() == 1 => vec![Err(error)],
+            Err(error) => records.iter().map(|_| Err(Error::new(error.kind(), error.report()))).collect(),
+        }
+    }
+
+    async fn open(&self) -> Result<&Arc<dyn Publisher>> {
+        // Whoever comes first connects, the others wait for it; if it fails, the next of them tries.
+        let open = self.publisher.get_or_try_init(|| async {
+            self.check_open()?;
+            self.transport.publisher().await
+        });
+        let publisher = open.await?;
+        self.check_open()?;
+        Ok(publisher)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "publish: the publisher was closed"));
+        }
+        Ok(())
+    }
+}
+
+/// What an event is published with, beside itself.
+///
+/// ```
+/// use tidings_service::PublishOptions;
+///
+/// let options = PublishOptions::default().with_correlation_id("order-7").with_header("tenant", "acme");
+/// assert_eq!(options.correlation_id.as_deref(), Some("order-7"));
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct PublishOptions {
+    /// The event's id; a new UUID v7 if not said.
+    pub id: Option<Uuid>,
+    /// When the event happened, as its envelope says; now if not said. The broker's own time of the record stays.
+    pub timestamp: Option<Timestamp>,
+    /// The id that all events of one flow share; the event's own id if not said.
+    pub correlation_id: Option<String>,
+    /// The id of the event that it follows from.
+    pub causation_id: Option<Uuid>,
+    /// The trace and span that it is published in; a new, sampled trace if not said.
+    pub traceparent: Option<TraceParent>,
+    /// Further headers.
+    pub headers: Headers,
+}
+
+impl PublishOptions {
+    /// Of an event that follows from `delivery`: in its trace, with its correlation id, caused by its (first) event.
+    pub fn following(delivery: &Delivery) -> Self {
+        let trace = delivery.record().headers.get_str(headers::TRACEPARENT).and_then(|text| text.parse().ok());
+        Self {
+            correlation_id: Some(delivery.correlation_id()),
+            causation_id: Some(delivery.event_id()),
+            traceparent: trace.map(TraceParent::child),
+            ..Self::default()
+        }
+    }
+
+    /// With this id.
+    #[must_use]
+    pub fn with_id(mut self, id: Uuid) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// With this time.
+    #[must_use]
+    pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+
+    /// With this correlation id.
+    #[must_use]
+    pub fn with_correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// As caused by the event of this id.
+    #[must_use]
+    pub fn with_causation_id(mut self, id: Uuid) -> Self {
+        self.causation_id = Some(id);
+        self
+    }
+
+    /// In this trace.
+    #[must_use]
+    pub fn with_traceparent(mut self, trace: TraceParent) -> Self {
+        self.traceparent = Some(trace);
+        self
+    }
+
+    /// With a further header.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        self.headers.push(Header::new(name, value));
+        self
+    }
+
+    fn write(&self, onto: &mut Headers) -> Result<()> {
+        let trace = self.traceparent.unwrap_or_else(TraceParent::new_root);
+        onto.push(Header::new(headers::TRACEPARENT, trace.to_string()));
+        if let Some(id) = &self.correlation_id {
+            onto.push(Header::new(headers::CORRELATION_ID, id.clone()));
+        }
+        if let Some(id) = self.causation_id {
+            onto.push(Header::new(headers::CAUSATION_ID, id.to_string()));
+        }
+        for header in &self.headers {
+            // The last header of a name counts: a second one would change what the event says of itself.
+            if OWN_HEADERS.iter().any(|own| header.name == own.as_bytes()) {
+                let name = String::from_utf8_lossy(&header.name);
+                let what = format!("publish with the header {name}: that one is written by tidings");
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
+            onto.push(header.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Headers that readers take the envelope and its ties from. `tracestate` is for users to give.
+const OWN_HEADERS: [&str; 9] = [
+    headers::EVENT_ID,
+    headers::EVENT_TYPE,
+    headers::TIMESTAMP,
+    headers::SOURCE,
+    headers::VERSION,
+    headers::CONTENT_TYPE,
+    headers::TRACEPARENT,
+    headers::CORRELATION_ID,
+    headers::CAUSATION_ID,
+];

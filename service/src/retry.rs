@@ -1,0 +1,98 @@
+//! When a failed delivery is tried again, and when it is given up.
+
+use std::time::Duration;
+
+/// The default of [`Retry::base`].
+pub const DEFAULT_RETRY_BASE: Duration = Duration::from_millis(100);
+/// The default of [`Retry::cap`].
+pub const DEFAULT_RETRY_CAP: Duration = Duration::from_secs(30);
+/// The default of [`Retry::max_retries`].
+pub const DEFAULT_MAX_RETRIES: u32 = 3;
+
+/// Exponential backoff with full jitter: retry `n` waits a random time between 0 and `base * 2^(n-1)`, at most `cap`.
+///
+/// Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retry {
+    /// The longest wait before the first retry: [`DEFAULT_RETRY_BASE`].
+    pub base: Duration,
+    /// The longest wait before any retry: [`DEFAULT_RETRY_CAP`].
+    pub cap: Duration,
+    /// How many retries follow the first attempt before the record is dead-lettered: [`DEFAULT_MAX_RETRIES`].
+    pub max_retries: u32,
+    /// Whether the wait is drawn at random; without, it is the longest one, which tests can count on.
+    pub jitter: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::exponential(DEFAULT_RETRY_BASE)
+    }
+}
+
+impl Retry {
+    /// Waits of up to `base`, twice that, four times that and so on.
+    pub const fn exponential(base: Duration) -> Self {
+        Self { base, cap: DEFAULT_RETRY_CAP, max_retries: DEFAULT_MAX_RETRIES, jitter: true }
+    }
+
+    /// No retry: the first failure is the last.
+    pub const fn never() -> Self {
+        Self::exponential(DEFAULT_RETRY_BASE).with_max_retries(0)
+    }
+
+    /// With so many retries after the first attempt.
+    #[must_use]
+    pub const fn with_max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = retries;
+        self
+    }
+
+    /// With waits of at most `cap`.
+    #[must_use]
+    pub const fn with_cap(mut self, cap: Duration) -> Self {
+        self.cap = cap;
+        self
+    }
+
+    /// Without jitter: each wait is the longest one.
+    #[must_use]
+    pub const fn without_jitter(mut self) -> Self {
+        self.jitter = false;
+        self
+    }
+
+    /// The longest wait before retry `n`, from 1.
+    pub fn longest_wait(&self, n: u32) -> Duration {
+        let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.base.saturating_mul(factor).min(self.cap)
+    }
+
+    /// The wait before retry `n`, where `random` is drawn evenly from 0 to 1.
+    pub(crate) fn wait(&self, n: u32, random: f64) -> Duration {
+        let longest = self.longest_wait(n);
+        if self.jitter { longest.mul_f64(random.clamp(0.0, 1.0)) } else { longest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap() {
+        let retry = Retry::exponential(Duration::from_millis(100)).with_cap(Duration::from_secs(1)).without_jitter();
+        let waits: Vec<_> = (1..=6).map(|n| retry.wait(n, 0.3).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000]);
+        assert_eq!(retry.longest_wait(u32::MAX), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn jitter_is_drawn_from_the_whole_wait() {
+        let retry = Retry::exponential(Duration::from_millis(100));
+        assert_eq!(retry.wait(2, 0.0), Duration::ZERO);
+        assert_eq!(retry.wait(2, 0.5), Duration::from_millis(100));
+        assert_eq!(retry.wait(2, 1.0), Duration::from_millis(200));
+    }
+}

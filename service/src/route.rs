@@ -1,0 +1,336 @@
+//! A handler with its layers, as a worker drives it.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tidings_core::{BoxError, Delivery, IntoOutcome, Outcome};
+use tower_service::Service;
+
+use crate::handler::{self, Arguments, Handler};
+
+/// The future of one delivery.
+pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Outcome, BoxError>> + Send>>;
+
+/// What became of a delivery's first poll.
+pub(crate) enum Started {
+    /// It was over at once, and nothing was allocated for it.
+    Done(Result<Outcome, BoxError>),
+    /// It goes on.
+    Pending(BoxFuture),
+}
+
+/// A handler and its layers, erased. Each worker owns a clone, so that a delivery needs none.
+trait Erased: Send {
+    fn clone_box(&self) -> Box<dyn Erased>;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
+    fn call(&mut self, delivery: Delivery) -> BoxFuture;
+    fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started;
+}
+
+/// A handler with the layers added so far: what a `tower::Layer` given to [`Router::layer`](crate::Router::layer) wraps.
+// Never locked but to be cloned: the mutex makes it `Sync`, which its parts need not be.
+pub struct Route(Mutex<Box<dyn Erased>>);
+
+impl Route {
+    /// The route of a handler.
+    pub(crate) fn handler<H, Args, S>(handler: H, state: S) -> Self
+    where
+        H: Handler<Args, Future: Future<Output: IntoOutcome> + Send + 'static>,
+        Args: Arguments<S> + Send + 'static,
+        S: Clone + Send + Sync + 'static,
+    {
+        let make = move |delivery| handler::run::<H, Args, S>(handler.clone(), delivery, state.clone());
+        Self::erase(MadeBy { make, kept: None })
+    }
+
+    /// The route of a service, such as another route behind a layer.
+    pub(crate) fn service<V>(service: V) -> Self
+    where
+        V: Service<Delivery, Response = Outcome> + Clone + Send + 'static,
+        V::Error: Into<BoxError> + 'static,
+        V::Future: Send + 'static,
+    {
+        Self::erase(Layered { service, kept: None })
+    }
+
+    fn erase(erased: impl Erased + 'static) -> Self {
+        Self(Mutex::new(Box::new(erased)))
+    }
+
+    fn erased(&mut self) -> &mut dyn Erased {
+        // Poisoned only if a service's `clone` panicked, which leaves the original as it was.
+        &mut **self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands `delivery` to the handler and polls once; nothing is allocated if that is all it takes.
+    ///
+    /// It never waits for readiness: where a layer is not ready, the instance that was polled waits within the
+    /// delivery's own future. A panic of the handler passes through, and leaves the route usable.
+    pub(crate) fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started {
+        self.erased().start(delivery, cx)
+    }
+}
+
+impl Clone for Route {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_box()))
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Route")
+    }
+}
+
+impl Service<Delivery> for Route {
+    type Response = Outcome;
+    type Error = BoxError;
+    type Future = BoxFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.erased().poll_ready(cx)
+    }
+
+    fn call(&mut self, delivery: Delivery) -> BoxFuture {
+        self.erased().call(delivery)
+    }
+}
+
+pin_project! {
+    /// A place for one future after the other.
+    struct Slot<F> {
+        #[pin]
+        future: Option<F>,
+    }
+}
+
+impl<F: Future<Output = Result<Outcome, E>>, E: Into<BoxError>> Future for Slot<F> {
+    type Output = Result<Outcome, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future.as_pin_mut();
+        future.expect("a slot is polled only while it holds a future").poll(cx).map_err(Into::into)
+    }
+}
+
+type Kept<F> = Option<Pin<Box<Slot<F>>>>;
+
+/// Polls `future` once in the kept box, which is put back if the future was ready.
+///
+/// The box is out of `kept` meanwhile: a panic drops it together with the future.
+fn start<F, E>(kept: &mut Kept<F>, future: F, cx: &mut Context<'_>) -> Started
+where
+    F: Future<Output = Result<Outcome, E>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    let mut slot = match kept.take() {
+        Some(mut slot) => {
+            slot.as_mut().project().future.set(Some(future));
+            slot
+        }
+        None => Box::pin(Slot { future: Some(future) }),
+    };
+    match slot.as_mut().poll(cx) {
+        Poll::Ready(result) => {
+            slot.as_mut().project().future.set(None);
+            *kept = Some(slot);
+            Started::Done(result)
+        }
+        Poll::Pending => Started::Pending(slot),
+    }
+}
+
+/// A handler: a closure that makes its future, whose type has no name.
+struct MadeBy<M, F> {
+    make: M,
+    kept: Kept<F>,
+}
+
+impl<M, F> Erased for MadeBy<M, F>
+where
+    M: FnMut(Delivery) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Outcome, BoxError>> + Send + 'static,
+{
+    fn clone_box(&self) -> Box<dyn Erased> {
+        Box::new(Self { make: self.make.clone(), kept: None })
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, delivery: Delivery) -> BoxFuture {
+        Box::pin((self.make)(delivery))
+    }
+
+    fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started {
+        start(&mut self.kept, (self.make)(delivery), cx)
+    }
+}
+
+/// A service, which must be ready before it is called.
+struct Layered<V: Service<Delivery>> {
+    service: V,
+    kept: Kept<V::Future>,
+}
+
+impl<V> Erased for Layered<V>
+where
+    V: Service<Delivery, Response = Outcome> + Clone + Send + 'static,
+    V::Error: Into<BoxError> + 'static,
+    V::Future: Send + 'static,
+{
+    fn clone_box(&self) -> Box<dyn Erased> {
+        Box::new(Self { service: self.service.clone(), kept: None })
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.service.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, delivery: Delivery) -> BoxFuture {
+        Box::pin(Slot { future: Some(self.service.call(delivery)) })
+    }
+
+    fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started {
+        match self.service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => start(&mut self.kept, self.service.call(delivery), cx),
+            Poll::Ready(Err(error)) => Started::Done(Err(error.into())),
+            Poll::Pending => {
+                // A limit is reached. The very instance that was polled must wait: a clone would queue behind its
+                // abandoned place. And it waits within its own delivery, so that those that hold the permits, and
+                // other routes, do not wait for it.
+                let fresh = self.service.clone();
+                let mut waiting = mem::replace(&mut self.service, fresh);
+                Started::Pending(Box::pin(async move {
+                    poll_fn(|cx| waiting.poll_ready(cx)).await.map_err(Into::into)?;
+                    waiting.call(delivery).await.map_err(Into::into)
+                }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::task::Waker;
+
+    use tidings_core::{DeliveryContext, Name, RecordBatch, StoredRecord, Timestamp, TopicPartition};
+
+    use super::*;
+    use crate::Router;
+    use crate::table::Routes;
+
+    fn delivery(offset: u64) -> Delivery {
+        let records = vec![StoredRecord::new(offset, Timestamp::default()).with_value("x")];
+        Delivery::new(RecordBatch::new(TopicPartition::new("t", 0), records), DeliveryContext::new("s", "h"))
+    }
+
+    fn routes(router: Router) -> Routes {
+        router.into_routes(&Name::default()).unwrap()
+    }
+
+    fn start(routes: &mut Routes, offset: u64) -> Started {
+        routes.route(0).start(delivery(offset), &mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_ready_handler_is_done_at_its_first_poll() {
+        let mut routes = routes(Router::new().on_topic("t", async |_: Delivery| {}));
+        assert!(matches!(start(&mut routes, 0), Started::Done(Ok(_))));
+        assert!(matches!(start(&mut routes, 1), Started::Done(Ok(_))));
+    }
+
+    #[test]
+    fn a_panic_leaves_the_route_usable() {
+        async fn odd(delivery: Delivery) {
+            assert!(delivery.offset() != 1, "as the test wants it");
+        }
+        let mut routes = routes(Router::new().on_topic("t", odd));
+        assert!(matches!(start(&mut routes, 0), Started::Done(Ok(_))));
+        assert!(catch_unwind(AssertUnwindSafe(|| start(&mut routes, 1))).is_err());
+        assert!(matches!(start(&mut routes, 2), Started::Done(Ok(_))));
+    }
+
+    #[test]
+    fn a_handler_that_waits_goes_on_where_it_was() {
+        async fn waits(_: Delivery) {
+            let mut polls = 0;
+            poll_fn(|_| {
+                polls += 1;
+                if polls == 1 { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+        }
+        let mut routes = routes(Router::new().on_topic("t", waits));
+        let Started::Pending(mut future) = start(&mut routes, 0) else { panic!("ready at its first poll") };
+        assert!(matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(_))));
+    }
+
+    #[tokio::test]
+    async fn a_reached_limit_waits_within_its_own_delivery() {
+        let (go, gate) = tokio::sync::watch::channel(false);
+        let slow = move |_: Delivery| {
+            let mut gate = gate.clone();
+            async move {
+                let _ = gate.wait_for(|open| *open).await;
+            }
+        };
+        let limit = tower::limit::GlobalConcurrencyLimitLayer::new(1);
+        let mut routes = routes(Router::new().on_topic("t", slow).layer(limit));
+        let mut waiting = Vec::new();
+        for offset in 0..3 {
+            match start(&mut routes, offset) {
+                Started::Pending(future) => waiting.push(future),
+                Started::Done(_) => panic!("the gate is shut"),
+            }
+        }
+        go.send_replace(true);
+        // The last first: were a place in the queue abandoned, it would wait for ever.
+        for task in waiting.into_iter().rev().map(tokio::spawn).collect::<Vec<_>>() {
+            tokio::time::timeout(std::time::Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn unreadable_records_are_told_from_failures_even_behind_a_timeout() {
+        async fn never(_: crate::undecodable::tests::Registered) {}
+        let timeout = tower::timeout::TimeoutLayer::new(std::time::Duration::from_secs(3));
+        let mut routes = routes(Router::new().on(never).layer(timeout));
+        let Started::Done(Err(error)) = start(&mut routes, 0) else { panic!("an error was due") };
+        let found = crate::undecodable::Undecodable::find(error.as_ref()).unwrap().as_slice();
+        assert_eq!(
+            found.iter().map(|(place, error)| (*place, error.kind())).collect::<Vec<_>>(),
+            [(0, tidings_core::ErrorKind::Undecodable)]
+        );
+    }
+
+    #[tokio::test]
+    async fn layers_wrap_what_was_added_before_them() {
+        async fn count(mut delivery: Delivery, next: crate::Next) -> Result<Outcome, BoxError> {
+            let before = delivery.extensions().get::<u32>().copied().unwrap_or_default();
+            delivery.extensions_mut().insert(before + 1);
+            next.run(delivery).await
+        }
+        async fn seen(delivery: Delivery) -> Result<(), BoxError> {
+            Err(delivery.extensions().get::<u32>().copied().unwrap_or_default().to_string().into())
+        }
+        let layer = || crate::from_fn(count);
+        let router = Router::new().on_topic("t", seen).layer(layer()).layer(layer());
+        let mut routes = routes(router.on_topic("u", seen));
+        let mut answer = async |number: usize| {
+            let route = routes.route(number);
+            poll_fn(|cx| route.poll_ready(cx)).await.unwrap();
+            route.call(delivery(0)).await.unwrap_err().to_string()
+        };
+        assert_eq!(answer(0).await, "2");
+        assert_eq!(answer(1).await, "0");
+    }
+}

@@ -1,0 +1,180 @@
+//! The router: which handler takes what.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+
+use tidings_core::{BoxError, Delivery, EventInput, Input, IntoOutcome, Name, Outcome, RawInput, Result};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::handler::{Arguments, Handler};
+use crate::route::Route;
+use crate::table::{Entry, RouteTable, Routes, Target, prefixed};
+
+type Make<S> = Box<dyn FnOnce(S) -> Route + Send>;
+
+/// The handlers of a service: each event type goes to its own.
+///
+/// What it is given wrong (two handlers for one type and major version, two of one name, a batch handler whose returned
+/// events do not name their causes) is an error of the service's `start`, which names all of it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidings_core::Delivery;
+/// use tidings_service::{HandlerExt, Router, State};
+///
+/// async fn audit(delivery: Delivery, State(log): State<Arc<str>>) {
+///     println!("{log}: {} bytes", delivery.record().size());
+/// }
+///
+/// let router: Router = Router::new().on_topic("payments", audit.named("audit")).with_state(Arc::from("audit log"));
+/// ```
+#[must_use]
+pub struct Router<S = ()> {
+    handlers: Vec<(Entry, Make<S>)>,
+}
+
+impl<S> fmt::Debug for Router<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.handlers.iter().map(|(entry, _)| entry)).finish()
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Default for Router<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Router<S> {
+    /// A router without a handler.
+    pub fn new() -> Self {
+        Self { handlers: Vec::new() }
+    }
+
+    /// Adds the handler of an event: it takes the major version that the event's type has, from the event's topic.
+    /// Unless [named](crate::HandlerExt::named), it is called as the event's type (from major version 2 on:
+    /// `<type>:v<major>`).
+    pub fn on<H, Args>(self, handler: H) -> Self
+    where
+        H: Handler<Args>,
+        Args: Arguments<S, Input: EventInput> + Send + 'static,
+        H::Future: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        let target = Target::of_event::<<Args::Input as EventInput>::Event>();
+        self.add(target, handler)
+    }
+
+    /// Adds a handler of whole records of `topic`: of those that no handler of an event takes. If the topic has no such
+    /// handler, it gets all of them unread, tombstones too. Unless named, it is called `topic:<topic>`.
+    pub fn on_topic<H, Args>(self, topic: impl Into<Name>, handler: H) -> Self
+    where
+        H: Handler<Args>,
+        Args: Arguments<S, Input: RawInput> + Send + 'static,
+        H::Future: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.add(Target::Topic(topic.into()), handler)
+    }
+
+    /// Adds the handler of `topic`'s records without a value. Unless named, it is called `tombstone:<topic>`.
+    pub fn on_tombstone<H, Args>(self, topic: impl Into<Name>, handler: H) -> Self
+    where
+        H: Handler<Args>,
+        Args: Arguments<S, Input: RawInput> + Send + 'static,
+        H::Future: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.add(Target::Tombstone(Some(topic.into())), handler)
+    }
+
+    /// Adds the handler of records without a value of those topics that have no
+    /// [`on_tombstone`](Self::on_tombstone). Unless named, it is called `tombstone`.
+    pub fn on_any_tombstone<H, Args>(self, handler: H) -> Self
+    where
+        H: Handler<Args>,
+        Args: Arguments<S, Input: RawInput> + Send + 'static,
+        H::Future: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.add(Target::Tombstone(None), handler)
+    }
+
+    /// Adds the handler of events whose type no handler takes, of topics without an [`on_topic`](Self::on_topic). Unless
+    /// named, it is called `fallback`.
+    pub fn fallback<H, Args>(self, handler: H) -> Self
+    where
+        H: Handler<Args>,
+        Args: Arguments<S, Input: RawInput> + Send + 'static,
+        H::Future: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.add(Target::Fallback, handler)
+    }
+
+    fn add<H, Args>(mut self, target: Target, handler: H) -> Self
+    where
+        H: Handler<Args>,
+        Args: Arguments<S> + Send + 'static,
+        H::Future: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        let entry = Entry {
+            target,
+            options: handler.options(),
+            takes_batches: Args::Input::BATCH,
+            causes: <<H::Future as Future>::Output as IntoOutcome>::CAUSES,
+        };
+        self.handlers.push((entry, Box::new(move |state| Route::handler::<H, Args, S>(handler, state))));
+        self
+    }
+
+    /// Adds all handlers of `other`, with the layers that it was given.
+    pub fn merge(mut self, other: Self) -> Self {
+        self.handlers.extend(other.handlers);
+        self
+    }
+
+    /// Wraps the handlers added so far, and no later ones.
+    pub fn layer<L>(self, layer: L) -> Self
+    where
+        L: Layer<Route> + Clone + Send + 'static,
+        L::Service: Service<Delivery, Response = Outcome> + Clone + Send + 'static,
+        <L::Service as Service<Delivery>>::Error: Into<BoxError> + 'static,
+        <L::Service as Service<Delivery>>::Future: Send + 'static,
+    {
+        self.map(|make| {
+            let layer = layer.clone();
+            Box::new(move |state| Route::service(layer.layer(make(state))))
+        })
+    }
+
+    /// Gives the handlers their state; what is added afterwards has another one.
+    pub fn with_state<S2>(self, state: S) -> Router<S2> {
+        self.map(|make| {
+            let state = state.clone();
+            Box::new(move |_| make(state))
+        })
+    }
+
+    fn map<S2>(self, mut wrap: impl FnMut(Make<S>) -> Make<S2>) -> Router<S2> {
+        Router { handlers: self.handlers.into_iter().map(|(entry, make)| (entry, wrap(make))).collect() }
+    }
+}
+
+impl Router<()> {
+    /// The topics of all handlers with `topic_prefix` before each, sorted.
+    pub(crate) fn topics(&self, topic_prefix: &str) -> Vec<Name> {
+        let topics: BTreeSet<_> = self.handlers.iter().filter_map(|(entry, _)| entry.target.topic()).collect();
+        let mut topics: Vec<_> = topics.into_iter().map(|topic| prefixed(topic_prefix, topic)).collect();
+        topics.sort();
+        topics
+    }
+
+    /// The routes with `topic_prefix` before each topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](tidings_core::ErrorKind::Invalid), naming everything that is wrong with the handlers.
+    pub(crate) fn into_routes(self, topic_prefix: &Name) -> Result<Routes> {
+        let (entries, makes): (Vec<_>, Vec<_>) = self.handlers.into_iter().unzip();
+        // Only routes that are in order are made: a layer may start something.
+        let table = RouteTable::new(entries, topic_prefix)?;
+        Ok(Routes::new(table, makes.into_iter().map(|make| make(())).collect()))
+    }
+}

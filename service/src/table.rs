@@ -1,0 +1,446 @@
+//! Which route a record takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, Version, codec};
+
+use crate::{BatchOptions, HandlerOptions, Route};
+
+/// What a handler was added for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Target {
+    /// The events of a type and major version in a topic.
+    Event { topic: Name, event_type: Name, major: u32 },
+    /// The records of a topic that no other handler takes.
+    Topic(Name),
+    /// The null values of a topic, or of all others.
+    Tombstone(Option<Name>),
+    /// The events of types that nobody takes.
+    Fallback,
+}
+
+impl Target {
+    pub(crate) fn of_event<E: Event>() -> Self {
+        Self::Event {
+            topic: Name::from_static(E::TOPIC),
+            event_type: Name::from_static(E::TYPE),
+            major: E::VERSION.major,
+        }
+    }
+
+    pub(crate) fn topic(&self) -> Option<&Name> {
+        match self {
+            Self::Event { topic, .. } | Self::Topic(topic) => Some(topic),
+            Self::Tombstone(topic) => topic.as_ref(),
+            Self::Fallback => None,
+        }
+    }
+
+    fn default_name(&self) -> Name {
+        match self {
+            Self::Event { event_type, major: 0 | 1, .. } => event_type.clone(),
+            Self::Event { event_type, major, .. } => format!("{event_type}:v{major}").into(),
+            Self::Topic(topic) => format!("topic:{topic}").into(),
+            Self::Tombstone(Some(topic)) => format!("tombstone:{topic}").into(),
+            Self::Tombstone(None) => Name::from_static("tombstone"),
+            Self::Fallback => Name::from_static("fallback"),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Event { topic, event_type, major } => format!("{event_type} {major}.x of topic {topic}"),
+            Self::Topic(topic) => format!("the records of topic {topic}"),
+            Self::Tombstone(Some(topic)) => format!("the tombstones of topic {topic}"),
+            Self::Tombstone(None) => "the tombstones of any topic".into(),
+            Self::Fallback => "the fallback".into(),
+        }
+    }
+}
+
+/// A handler as it was added to a router.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) target: Target,
+    pub(crate) options: HandlerOptions,
+    pub(crate) takes_batches: bool,
+    pub(crate) causes: Causes,
+}
+
+impl Entry {
+    fn name(&self) -> Name {
+        self.options.name.clone().unwrap_or_else(|| self.target.default_name())
+    }
+}
+
+/// What the engine needs to know of a route.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteInfo {
+    /// The handler's stable name.
+    pub(crate) name: Name,
+    /// The event's type; `None` for a handler of raw records.
+    pub(crate) event_type: Option<Name>,
+    /// How a batch handler is fed; `None` for one that takes a record at a time.
+    pub(crate) batch: Option<BatchOptions>,
+}
+
+/// Where a record goes.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// To the route of this number.
+    Handler(usize),
+    /// An event of a type that nobody takes.
+    UnknownType,
+    /// A null value that nobody takes.
+    Tombstone,
+    /// It can't be told, or its major version is one that no handler of its type takes.
+    Undecodable(Error),
+}
+
+/// The routes of one worker, with the table that all share.
+#[derive(Debug, Clone)]
+pub(crate) struct Routes {
+    table: Arc<RouteTable>,
+    routes: Vec<Route>,
+}
+
+impl Routes {
+    /// `routes` by the numbers of `table`.
+    pub(crate) fn new(table: RouteTable, routes: Vec<Route>) -> Self {
+        Self { table: Arc::new(table), routes }
+    }
+
+    /// The table, for whoever looks up but runs nothing.
+    pub(crate) fn table(&self) -> &Arc<RouteTable> {
+        &self.table
+    }
+
+    /// The route of this number.
+    pub(crate) fn route(&mut self, number: usize) -> &mut Route {
+        &mut self.routes[number]
+    }
+}
+
+impl Deref for Routes {
+    type Target = RouteTable;
+    fn deref(&self) -> &RouteTable {
+        &self.table
+    }
+}
+
+/// Which number each record's route has.
+#[derive(Debug)]
+pub(crate) struct RouteTable {
+    infos: Vec<RouteInfo>,
+    names: Vec<Name>,
+    /// As `names`, which it runs beside.
+    topics: Vec<TopicRoutes>,
+    any_tombstone: Option<usize>,
+    fallback: Option<usize>,
+}
+
+/// The routes of a topic.
+#[derive(Debug, Default)]
+struct TopicRoutes {
+    /// By type and major version, sorted.
+    events: Vec<(Name, u32, usize)>,
+    raw: Option<usize>,
+    tombstone: Option<usize>,
+}
+
+impl RouteTable {
+    pub(crate) fn new(entries: Vec<Entry>, topic_prefix: &str) -> Result<Self> {
+        check(&entries)?;
+        let mut topics: BTreeMap<Name, TopicRoutes> = BTreeMap::new();
+        let (mut any_tombstone, mut fallback) = (None, None);
+        for (number, entry) in entries.iter().enumerate() {
+            let routes = entry.target.topic().map(|topic| topics.entry(prefixed(topic_prefix, topic)).or_default());
+            match (&entry.target, routes) {
+                (Target::Event { event_type, major, .. }, Some(routes)) => {
+                    routes.events.push((event_type.clone(), *major, number));
+                }
+                (Target::Topic(_), Some(routes)) => routes.raw = Some(number),
+                (Target::Tombstone(_), Some(routes)) => routes.tombstone = Some(number),
+                (Target::Tombstone(_), None) => any_tombstone = Some(number),
+                // Only the fallback is left without a topic.
+                (_, None) | (Target::Fallback, _) => fallback = Some(number),
+            }
+        }
+        topics.values_mut().for_each(|routes| routes.events.sort());
+        let (names, topics) = topics.into_iter().unzip();
+        let infos = entries.into_iter().map(info).collect();
+        Ok(Self { infos, names, topics, any_tombstone, fallback })
+    }
+
+    /// The topics of all handlers, prefix and all, sorted.
+    pub(crate) fn topics(&self) -> &[Name] {
+        &self.names
+    }
+
+    /// How many routes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.infos.len()
+    }
+
+    /// What there is to know of the route of this number.
+    pub(crate) fn info(&self, number: usize) -> &RouteInfo {
+        &self.infos[number]
+    }
+
+    /// The route of `record`, which is of `topic`. Allocates nothing, unless the record must be read to tell.
+    pub(crate) fn lookup(&self, topic: &Name, record: &StoredRecord) -> Lookup {
+        let topic = self.names.binary_search(topic).ok().map(|place| &self.topics[place]);
+        let raw = topic.and_then(|t| t.raw);
+        if record.value.is_none() {
+            let tombstone = topic.and_then(|t| t.tombstone).or(self.any_tombstone).or(raw);
+            return tombstone.map_or(Lookup::Tombstone, Lookup::Handler);
+        }
+        if let Some(raw) = raw
+            && topic.is_some_and(|t| t.events.is_empty())
+        {
+            return Lookup::Handler(raw);
+        }
+        match codec::route_by_headers(record) {
+            Ok(Some((event_type, version))) => self.by_type(topic, event_type, version),
+            Ok(None) => match (codec::peek(record), raw) {
+                (Ok(head), _) => self.by_type(topic, &head.event_type, head.version),
+                (Err(_), Some(raw)) => Lookup::Handler(raw),
+                (Err(error), None) => Lookup::Undecodable(error),
+            },
+            Err(error) => Lookup::Undecodable(error),
+        }
+    }
+
+    fn by_type(&self, topic: Option<&TopicRoutes>, event_type: &str, version: Version) -> Lookup {
+        let Some(topic) = topic else { return self.fallback.map_or(Lookup::UnknownType, Lookup::Handler) };
+        let found = topic
+            .events
+            .binary_search_by(|(name, major, _)| name.as_str().cmp(event_type).then(major.cmp(&version.major)));
+        if let Ok(place) = found {
+            return Lookup::Handler(topic.events[place].2);
+        }
+        let mut handled = topic.events.iter().filter(|(name, ..)| name == event_type).peekable();
+        if handled.peek().is_some() {
+            let handled: Vec<_> = handled.map(|(_, major, _)| format!("{major}.x")).collect();
+            return Lookup::Undecodable(Error::new(
+                ErrorKind::Undecodable,
+                format!("route {event_type} in version {version}: handled here is {}", handled.join(", ")),
+            ));
+        }
+        topic.raw.or(self.fallback).map_or(Lookup::UnknownType, Lookup::Handler)
+    }
+}
+
+pub(crate) fn prefixed(prefix: &str, topic: &Name) -> Name {
+    if prefix.is_empty() { topic.clone() } else { format!("{prefix}{topic}").into() }
+}
+
+fn info(entry: Entry) -> RouteInfo {
+    let name = entry.name();
+    let event_type = match entry.target {
+        Target::Event { event_type, .. } => Some(event_type),
+        Target::Topic(_) | Target::Tombstone(_) | Target::Fallback => None,
+    };
+    RouteInfo { name, event_type, batch: entry.takes_batches.then(|| entry.options.batch.unwrap_or_default()) }
+}
+
+/// Says all that is wrong with the handlers, in one error.
+fn check(entries: &[Entry]) -> Result<()> {
+    let mut problems = Vec::new();
+    let (mut targets, mut names) = (BTreeSet::new(), BTreeSet::new());
+    for entry in entries {
+        let (name, what) = (entry.name(), entry.target.describe());
+        let (new_target, new_name) = (targets.insert(&entry.target), names.insert(name.clone()));
+        if !new_target {
+            problems.push(format!("two handlers for {what}"));
+        } else if !new_name {
+            problems.push(format!("two handlers are called {name:?}: give one of them another name with `.named`"));
+        }
+        if name.is_empty() {
+            problems.push(format!("the handler of {what} has an empty name"));
+        }
+        if entry.target.topic().is_some_and(|topic| topic.is_empty()) {
+            problems.push(format!("the handler {name:?} has an empty topic"));
+        }
+        if entry.takes_batches && entry.causes == Causes::Delivery {
+            problems.push(format!(
+                "the batch handler {name:?} returns events that do not name their cause: return `envelope.causes(event)`"
+            ));
+        }
+        if !entry.takes_batches && entry.options.batch.is_some() {
+            problems.push(format!("the handler {name:?} has batch options, but takes no batch"));
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Invalid, format!("build the routes: {}", problems.join("; "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+    use tidings_core::{
+        Batch, BoxError, Caused, Delivery, Envelope, EnvelopeRef, Headers, RawBatch, Record, Timestamp,
+    };
+    use tidings_macros::Event;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{HandlerExt, Router};
+
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(crate = "tidings_core", topic = "users", type = "registered")]
+    struct Registered;
+
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(crate = "tidings_core", topic = "users", type = "registered", version = 2)]
+    struct RegisteredTwo;
+
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(crate = "tidings_core", topic = "orders", type = "placed")]
+    struct Placed;
+
+    fn routes(router: Router) -> Routes {
+        router.into_routes(&Name::from_static("test.")).unwrap()
+    }
+
+    fn record() -> StoredRecord {
+        StoredRecord::new(0, Timestamp::default())
+    }
+
+    fn event<E: Event>(event: &E) -> StoredRecord {
+        let source = Name::default();
+        let envelope = EnvelopeRef::new(Uuid::nil(), Timestamp::default(), &source, event);
+        stored(codec::encode(envelope, "").unwrap())
+    }
+
+    fn stored(written: Record) -> StoredRecord {
+        StoredRecord::from_record(written, 0, Timestamp::default())
+    }
+
+    /// The name of the route's handler, or what else was found.
+    fn found(routes: &Routes, topic: &'static str, record: &StoredRecord) -> String {
+        match routes.lookup(&Name::from_static(topic), record) {
+            Lookup::Handler(number) => routes.info(number).name.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    async fn raw(_: Delivery) {}
+
+    #[test]
+    fn an_event_goes_to_the_handler_of_its_type_and_major_version() {
+        let router =
+            Router::new().on(async |_: Registered| {}).on(async |_: RegisteredTwo| {}).on(async |_: Placed| {});
+        let routes = routes(router);
+        assert_eq!(routes.topics(), ["test.orders", "test.users"]);
+        assert_eq!(routes.len(), 3);
+        assert_eq!(found(&routes, "test.users", &event(&Registered)), "registered");
+        assert_eq!(found(&routes, "test.users", &event(&RegisteredTwo)), "registered:v2");
+        assert_eq!(found(&routes, "test.orders", &event(&Placed)), "placed");
+        assert_eq!(found(&routes, "test.orders", &event(&Registered)), "UnknownType");
+    }
+
+    #[test]
+    fn without_headers_the_body_tells_the_type() {
+        let routes = routes(Router::new().on(async |_: Registered| {}).on(async |_: Placed| {}));
+        let bare = event(&Registered).with_headers(Headers::new());
+        assert_eq!(found(&routes, "test.users", &bare), "registered");
+    }
+
+    #[test]
+    fn a_minor_version_makes_no_difference_and_a_major_one_that_nobody_takes_is_undecodable() {
+        let routes = routes(Router::new().on(async |_: Registered| {}));
+        let with_version = |version: &'static str| {
+            event(&Registered).with_headers(Headers::new().with("eventType", "registered").with("version", version))
+        };
+        assert_eq!(found(&routes, "test.users", &with_version("1.7")), "registered");
+        let error = found(&routes, "test.users", &with_version("3.1"));
+        assert!(error.contains("route registered in version 3.1: handled here is 1.x"), "{error}");
+    }
+
+    #[test]
+    fn garbage_is_undecodable_unless_the_topic_has_a_raw_handler_and_the_headers_say_nothing() {
+        let typed = routes(Router::new().on(async |_: Registered| {}));
+        let both = routes(Router::new().on(async |_: Registered| {}).on_topic("users", raw));
+        let garbage = record().with_value("{");
+        assert!(found(&typed, "test.users", &garbage).starts_with("Undecodable"));
+        assert_eq!(found(&both, "test.users", &garbage), "topic:users");
+        let bad_header = garbage.with_headers(Headers::new().with("eventType", &b"\xff"[..]));
+        assert!(found(&both, "test.users", &bad_header).starts_with("Undecodable"));
+    }
+
+    #[test]
+    fn a_topic_with_nothing_but_a_raw_handler_is_not_looked_into() {
+        let routes = routes(Router::new().on_topic("logs", raw));
+        let bad_header = record().with_value("{").with_headers(Headers::new().with("eventType", &b"\xff"[..]));
+        assert_eq!(found(&routes, "test.logs", &bad_header), "topic:logs");
+        assert_eq!(found(&routes, "test.logs", &record()), "topic:logs");
+    }
+
+    #[test]
+    fn a_type_that_nobody_takes_goes_to_the_topics_handler_else_to_the_fallback() {
+        let router = Router::new().on(async |_: Registered| {}).on(async |_: Placed| {}).on_topic("orders", raw);
+        let routes = routes(router.fallback(raw));
+        let unknown = record().with_value("{}").with_headers(Headers::new().with("eventType", "unknown"));
+        assert_eq!(found(&routes, "test.orders", &unknown), "topic:orders");
+        assert_eq!(found(&routes, "test.users", &unknown), "fallback");
+    }
+
+    #[test]
+    fn a_null_value_goes_to_its_topics_tombstone_handler_then_to_the_general_one() {
+        let typed = Router::new().on(async |_: Registered| {}).on(async |_: Placed| {});
+        assert_eq!(found(&routes(typed), "test.users", &record()), "Tombstone");
+        let typed = Router::new().on(async |_: Registered| {}).on_topic("users", raw);
+        assert_eq!(found(&routes(typed), "test.users", &record()), "topic:users");
+        let typed = Router::new().on(async |_: Registered| {}).on(async |_: Placed| {}).on_topic("users", raw);
+        let routes = routes(typed.on_tombstone("orders", raw).on_any_tombstone(raw));
+        assert_eq!(found(&routes, "test.orders", &record()), "tombstone:orders");
+        assert_eq!(found(&routes, "test.users", &record()), "tombstone");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_in_one_error() {
+        async fn bare(_: Batch<Placed>) -> Vec<Registered> {
+            Vec::new()
+        }
+        let router: Router = Router::new()
+            .on(async |_: Registered| {})
+            .on((async |_: Registered| {}).named("again"))
+            .on(bare)
+            .on_topic("logs", raw.named("placed"))
+            .on_topic("logs", raw.named("twice"))
+            .on_topic("", raw.named(""))
+            .fallback(raw.batch(BatchOptions::new(2)));
+        let error = router.into_routes(&Name::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        for part in [
+            "two handlers for registered 1.x of topic users",
+            "batch handler \"placed\" returns events that do not name their cause",
+            "two handlers are called \"placed\"",
+            "two handlers for the records of topic logs",
+            "has an empty name",
+            "has an empty topic",
+            "the handler \"fallback\" has batch options, but takes no batch",
+        ] {
+            assert!(error.to_string().contains(part), "{part:?} is missing in {error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_handler_has_options_and_may_return_events_that_name_their_cause() {
+        async fn caused(batch: Batch<Placed>) -> Result<Vec<Caused<Registered>>, BoxError> {
+            Ok(batch.iter().map(|envelope: &Envelope<_>| envelope.causes(Registered)).collect())
+        }
+        let options = BatchOptions::new(7).with_wait(std::time::Duration::ZERO);
+        let router = Router::new().on(caused.batch(options).named("caused")).on_topic("logs", async |_: RawBatch| {});
+        let routes = routes(router.on_topic("single", raw));
+        assert_eq!(routes.info(0).batch, Some(options));
+        assert_eq!((&*routes.info(0).name, routes.info(0).event_type.as_deref()), ("caused", Some("placed")));
+        assert_eq!(routes.info(1).batch, Some(BatchOptions::default()));
+        assert_eq!(routes.info(2).batch, None);
+    }
+}

@@ -1,0 +1,230 @@
+//! The event publisher: what it writes, and how it connects and closes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidings_core::{
+    Admin, Consumer, ConsumerOptions, DeadLetterSink, Delivery, DeliveryContext, Envelope, Error, ErrorKind,
+    Guarantees, Headers, Position, Publisher, Record, RecordBatch, Result, StoredRecord, Timestamp, TopicPartition,
+    TraceParent, Transport, async_trait, codec,
+};
+use tidings_macros::Event;
+use tidings_service::{EventPublisher, PublishOptions};
+use uuid::Uuid;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = "users", type = "user.registered", key = "user_id")]
+struct Registered {
+    user_id: String,
+}
+
+fn registered(id: &str) -> Registered {
+    Registered { user_id: id.into() }
+}
+
+/// Keeps what is published, and fails to connect as often as it is told.
+#[derive(Debug, Clone, Default)]
+struct Recorder(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    failures: AtomicUsize,
+    connects: AtomicUsize,
+    records: Mutex<Vec<Record>>,
+}
+
+impl Recorder {
+    fn records(&self) -> Vec<StoredRecord> {
+        let records = self.0.records.lock().expect("no test panics while it holds the lock").clone();
+        records.into_iter().map(|record| StoredRecord::from_record(record, 0, Timestamp::default())).collect()
+    }
+
+    fn envelope(&self, place: usize) -> Envelope<Registered> {
+        codec::decode(&self.records()[place]).expect("the publisher wrote it")
+    }
+}
+
+#[async_trait]
+impl Transport for Recorder {
+    fn system(&self) -> &'static str {
+        "recorder"
+    }
+
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
+        self.0.connects.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        let left = self.0.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        match left {
+            Ok(_) => Err(Error::new(ErrorKind::Unavailable, "connect")),
+            Err(_) => Ok(Arc::new(self.clone())),
+        }
+    }
+
+    async fn consumer(&self, _: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
+        Err(Error::new(ErrorKind::Unsupported, "consume"))
+    }
+
+    async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
+        Err(Error::new(ErrorKind::Unsupported, "bury"))
+    }
+
+    async fn admin(&self) -> Result<Arc<dyn Admin>> {
+        Err(Error::new(ErrorKind::Unsupported, "administer"))
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all()
+    }
+}
+
+#[async_trait]
+impl Publisher for Recorder {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let mut all = self.0.records.lock().expect("no test panics while it holds the lock");
+        let start = all.len() as u64;
+        let positions = (start..start + records.len() as u64).map(|offset| Ok(Position::new(0, offset))).collect();
+        all.extend(records);
+        positions
+    }
+
+    async fn close(&self, _: Duration) -> Result<()> {
+        Ok(())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all()
+    }
+}
+
+#[tokio::test]
+async fn an_event_gets_a_new_id_its_source_and_a_trace() {
+    let transport = Recorder::default();
+    let events = EventPublisher::new(&transport, "api-gateway").with_topic_prefix("test.");
+    events.publish(&registered("u1")).await.unwrap();
+    let envelope = transport.envelope(0);
+    assert_eq!(envelope.id.get_version_num(), 7);
+    assert_eq!((&*envelope.source, envelope.payload.user_id.as_str()), ("api-gateway", "u1"));
+    let record = &transport.records()[0];
+    assert_eq!(record.key.as_deref(), Some(&b"u1"[..]));
+    assert!(record.headers.get_str("traceparent").unwrap().parse::<TraceParent>().is_ok());
+    assert_eq!(transport.0.records.lock().unwrap()[0].topic, "test.users");
+}
+
+#[tokio::test]
+async fn options_are_written_where_readers_look() {
+    let transport = Recorder::default();
+    let events = EventPublisher::new(&transport, "api");
+    let (id, cause, trace) = (Uuid::from_u128(1), Uuid::from_u128(2), TraceParent::new_root());
+    let options = PublishOptions::default()
+        .with_id(id)
+        .with_timestamp(Timestamp::from_millis(5))
+        .with_correlation_id("order-7")
+        .with_causation_id(cause)
+        .with_traceparent(trace)
+        .with_header("tenant", "acme");
+    events.publish_with(&registered("u1"), options).await.unwrap();
+    let envelope = transport.envelope(0);
+    assert_eq!((envelope.id, envelope.timestamp.millis()), (id, 5));
+    let headers = &transport.records()[0].headers;
+    let expected = [
+        ("correlation-id", "order-7".to_owned()),
+        ("causation-id", cause.to_string()),
+        ("traceparent", trace.to_string()),
+        ("tenant", "acme".to_owned()),
+    ];
+    for (name, value) in expected {
+        assert_eq!(headers.get_str(name), Some(&*value), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_header_of_our_own_is_refused_by_its_name() {
+    let events = EventPublisher::new(&Recorder::default(), "api");
+    let options = PublishOptions::default().with_header("eventType", "another");
+    let error = events.publish_with(&registered("u1"), options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("eventType"), "{error}");
+}
+
+#[tokio::test]
+async fn an_envelope_is_sent_as_it_is() {
+    let transport = Recorder::default();
+    let events = EventPublisher::new(&transport, "api");
+    let named = Envelope::new(registered("u1")).with_id(Uuid::from_u128(9)).with_source("elsewhere");
+    events.send(&named).await.unwrap();
+    events.send(&Envelope::new(registered("u2"))).await.unwrap();
+    assert_eq!(transport.envelope(0), named);
+    assert_eq!(transport.envelope(1).source, "api");
+}
+
+#[tokio::test]
+async fn what_follows_from_a_delivery_is_in_its_trace_and_flow() {
+    let transport = Recorder::default();
+    let trace = TraceParent::new_root();
+    let headers = Headers::new().with("traceparent", trace.to_string()).with("correlation-id", "flow");
+    let records = vec![StoredRecord::new(3, Timestamp::default()).with_headers(headers)];
+    let delivery =
+        Delivery::new(RecordBatch::new(TopicPartition::new("t", 0), records), DeliveryContext::new("s", "h"));
+    let options = PublishOptions::following(&delivery);
+    EventPublisher::new(&transport, "api").publish_with(&registered("u1"), options).await.unwrap();
+    let headers = &transport.records()[0].headers;
+    assert_eq!(headers.get_str("correlation-id"), Some("flow"));
+    assert_eq!(headers.get_str("causation-id"), Some(&*delivery.event_id().to_string()));
+    let written: TraceParent = headers.get_str("traceparent").unwrap().parse().unwrap();
+    assert_eq!(written.trace_id(), trace.trace_id());
+    assert_ne!(written.span_id(), trace.span_id());
+}
+
+#[tokio::test]
+async fn several_events_have_an_answer_each_and_one_trace() {
+    let transport = Recorder::default();
+    let answers = EventPublisher::new(&transport, "api").publish_all(&[registered("a"), registered("b")]).await;
+    let offsets: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().offset).collect();
+    assert_eq!(offsets, [0, 1]);
+    assert_ne!(transport.envelope(0).id, transport.envelope(1).id);
+    let trace = |place: usize| -> TraceParent {
+        transport.records()[place].headers.get_str("traceparent").unwrap().parse().unwrap()
+    };
+    assert_eq!(trace(0).trace_id(), trace(1).trace_id());
+    assert_ne!(trace(0).span_id(), trace(1).span_id());
+}
+
+#[tokio::test]
+async fn concurrent_first_uses_connect_once() {
+    let transport: Arc<dyn Transport> = Arc::new(Recorder::default());
+    let recorder = Recorder::default();
+    let events = EventPublisher::new(&recorder, "api");
+    let clone = events.clone();
+    let (a, b) = (registered("a"), registered("b"));
+    let (first, second) = tokio::join!(events.publish(&a), clone.publish(&b));
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(recorder.0.connects.load(Ordering::Relaxed), 1);
+    // A transport behind a pointer does, too.
+    EventPublisher::new(&transport, "api").publish(&a).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_connect_is_tried_again_by_the_next_call() {
+    let transport = Recorder::default();
+    transport.0.failures.store(1, Ordering::Relaxed);
+    let events = EventPublisher::new(&transport, "api");
+    assert_eq!(events.publish(&registered("a")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(events.publish(&registered("a")).await.is_ok());
+    assert_eq!(transport.0.connects.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn after_close_every_clone_refuses() {
+    for connected in [false, true] {
+        let transport = Recorder::default();
+        let events = EventPublisher::new(&transport, "api");
+        if connected {
+            events.publish(&registered("a")).await.unwrap();
+        }
+        let clone = events.clone();
+        events.close(Duration::from_secs(1)).await.unwrap();
+        assert_eq!(clone.publish(&registered("a")).await.unwrap_err().kind(), ErrorKind::Closed);
+    }
+}

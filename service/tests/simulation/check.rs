@@ -1,0 +1,400 @@
+//! The checker: looks for anomalies in a history, knowing the promises and nothing of the engine.
+//!
+//! After Jepsen's workload for Kafka: the order of what happened is compared with what the broker holds at the end.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use tidings_core::TopicPartition;
+use tidings_service::What;
+use uuid::Uuid;
+
+use super::history::{Happened, Held, History, How, Kind, Order, Place, Process};
+
+/// A broken promise: its name, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Anomaly {
+    pub(crate) name: &'static str,
+    pub(crate) text: String,
+}
+
+/// One assignment of a partition to a process, as long as it lasts.
+#[derive(Debug, Default)]
+struct Assigned {
+    start: u64,
+    epoch: u64,
+    settled: BTreeSet<u64>,
+    /// Of these, what may have been settled by earlier work, or after the time for it was over.
+    late: BTreeSet<u64>,
+    given: BTreeSet<u64>,
+    /// What a handler was begun, and done, with.
+    begun: BTreeSet<u64>,
+    done: BTreeSet<u64>,
+    revoking: bool,
+    /// A commit of it was refused or is unanswered; something of it was cut off.
+    commit_failed: bool,
+    cut: bool,
+    committed: Option<u64>,
+}
+
+/// A run of a handler that goes on.
+#[derive(Debug)]
+struct Run {
+    process: Process,
+    origin: TopicPartition,
+    epoch: u64,
+    offsets: Vec<u64>,
+}
+
+struct Checker<'a> {
+    history: &'a History,
+    anomalies: BTreeSet<Anomaly>,
+    assigned: BTreeMap<(Process, TopicPartition), Assigned>,
+    runs: HashMap<u64, Run>,
+    /// What was begun and not settled when its assignment was lost.
+    lost: BTreeMap<(Process, TopicPartition), BTreeSet<u64>>,
+    /// What was settled by anybody, and how often.
+    settled: BTreeMap<Place, usize>,
+    /// Runs that ended well, by place.
+    ran: BTreeMap<Place, usize>,
+    completed: HashSet<Uuid>,
+    buried: BTreeSet<Place>,
+    published: HashMap<Uuid, BTreeSet<Uuid>>,
+    /// Nothing happened that excuses a second handling.
+    calm: bool,
+    /// No attempt failed but for what its event asked for.
+    patient: bool,
+    crashed: BTreeSet<Process>,
+    now: Duration,
+    /// When the time of those is over that were told to stop.
+    stops: BTreeMap<Process, Duration>,
+}
+
+/// All anomalies of `history`, sorted.
+pub(crate) fn check(history: &History) -> Vec<Anomaly> {
+    let mut checker = Checker {
+        history,
+        anomalies: BTreeSet::new(),
+        assigned: BTreeMap::new(),
+        runs: HashMap::new(),
+        lost: BTreeMap::new(),
+        settled: BTreeMap::new(),
+        ran: BTreeMap::new(),
+        completed: HashSet::new(),
+        buried: BTreeSet::new(),
+        published: HashMap::new(),
+        calm: true,
+        patient: true,
+        crashed: BTreeSet::new(),
+        now: Duration::ZERO,
+        stops: BTreeMap::new(),
+    };
+    for entry in &history.entries {
+        checker.now = entry.at;
+        checker.step(&entry.what);
+    }
+    checker.end();
+    checker.anomalies.into_iter().collect()
+}
+
+impl Checker<'_> {
+    fn found(&mut self, name: &'static str, text: impl Into<String>) {
+        self.anomalies.insert(Anomaly { name, text: text.into() });
+    }
+
+    fn step(&mut self, what: &Happened) {
+        match what {
+            Happened::Crashed { process } => {
+                self.calm = false;
+                self.patient = false;
+                self.crashed.insert(*process);
+                self.assigned.retain(|(p, _), _| p != process);
+            }
+            Happened::Stopping { process, within } => drop(self.stops.insert(*process, self.now + *within)),
+            Happened::Assigned { process, origin, epoch, start } => self.assign(*process, origin, *epoch, *start),
+            Happened::Given { process, origin, epoch, offsets } => self.given(*process, origin, *epoch, offsets),
+            Happened::Revoking { process, origin } => {
+                if let Some(assigned) = self.assigned.get_mut(&(*process, origin.clone())) {
+                    assigned.revoking = true;
+                }
+            }
+            Happened::Lost { process, origin } => {
+                self.calm = false;
+                if let Some(lost) = self.assigned.remove(&(*process, origin.clone())) {
+                    let begun = lost.begun.difference(&lost.settled).copied().collect();
+                    self.lost.insert((*process, origin.clone()), begun);
+                }
+            }
+            Happened::Released { process, origin } => self.released(*process, origin),
+            Happened::Closed { process } => {
+                let theirs: Vec<_> = self.assigned.keys().filter(|(p, _)| p == process).cloned().collect();
+                theirs.iter().for_each(|(_, origin)| self.released(*process, origin));
+            }
+            Happened::Committing { process, origin, epoch, next } => self.committing(*process, origin, *epoch, *next),
+            Happened::Committed { process, origin, next, ok } => {
+                if let Some(assigned) = self.assigned.get_mut(&(*process, origin.clone())) {
+                    assigned.commit_failed = !ok;
+                    if *ok {
+                        assigned.committed = Some(*next);
+                    }
+                }
+            }
+            Happened::Began { process, run, origin, epoch, offsets } => {
+                self.began(*process, *run, origin, *epoch, offsets);
+            }
+            Happened::Ended { run, how, .. } => self.ended(*run, how),
+            Happened::Published { cause, id, .. } => drop(self.published.entry(*cause).or_default().insert(*id)),
+            Happened::Buried { place, ok: true, .. } => drop(self.buried.insert(place.clone())),
+            Happened::Completed { id, .. } => drop(self.completed.insert(*id)),
+            Happened::Observed { process, what, place } => self.observed(*process, *what, place),
+            Happened::Stopped { process, ok: false } => self.found("failed", format!("process {process} failed")),
+            Happened::Fault { what, excuses } => {
+                self.calm &= !excuses;
+                self.patient &= !what.contains("clock jumps");
+            }
+            _ => {}
+        }
+    }
+
+    fn assign(&mut self, process: Process, origin: &TopicPartition, epoch: u64, start: u64) {
+        let assigned = Assigned { start, epoch, ..Assigned::default() };
+        self.assigned.insert((process, origin.clone()), assigned);
+    }
+
+    fn given(&mut self, process: Process, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
+        match self.assigned.get_mut(&(process, origin.clone())) {
+            Some(assigned) if assigned.epoch == epoch => assigned.given.extend(offsets),
+            _ => self.found("memory: records without an assignment", format!("{origin} {offsets:?} to {process}")),
+        }
+    }
+
+    fn committing(&mut self, process: Process, origin: &TopicPartition, epoch: u64, next: u64) {
+        let upto = |offset| Place { origin: origin.clone(), offset };
+        let open: Vec<_> = self.history.log.range(upto(0)..upto(next)).map(|(place, _)| place).collect();
+        let open: Vec<_> = open.into_iter().filter(|p| !self.settled.contains_key(p)).map(|p| p.offset).collect();
+        if !open.is_empty() {
+            let text = format!("process {process} commits {origin} up to {next} in epoch {epoch}, open: {open:?}");
+            self.found("committed past unfinished work", text);
+        }
+        if let Some(assigned) = self.assigned.get_mut(&(process, origin.clone())) {
+            assigned.commit_failed = true;
+        }
+    }
+
+    fn released(&mut self, process: Process, origin: &TopicPartition) {
+        // What an assignment that was lost still does is fenced, and waited for by nobody.
+        let epoch = self.assigned.get(&(process, origin.clone())).map(|assigned| assigned.epoch);
+        let of_it = |run: &&Run| run.process == process && run.origin == *origin && Some(run.epoch) == epoch;
+        let going_on = self.runs.values().find(of_it);
+        if let Some(offsets) = going_on.map(|run| run.offsets.clone()) {
+            let text = format!("process {process} gives up {origin} while a handler has {offsets:?}");
+            self.found("delivered after revocation", text);
+        }
+        let Some(assigned) = self.assigned.remove(&(process, origin.clone())) else { return };
+        let open = |offset: &&u64| !assigned.settled.contains(offset) || assigned.late.contains(offset);
+        let open = assigned.given.iter().find(open).copied();
+        let watermark = open.or_else(|| assigned.given.last().map(|last| last + 1)).unwrap_or(assigned.start);
+        let committed = assigned.committed.unwrap_or(assigned.start);
+        // What was settled behind something that was given back comes again.
+        let ahead = assigned.settled.last().is_some_and(|last| *last >= watermark);
+        if assigned.cut || assigned.commit_failed || ahead {
+            self.calm = false;
+        }
+        // The time may have been over at once: the clock has jumped.
+        let over = self.stops.get(&process).is_some_and(|stop| self.now > *stop);
+        if committed < watermark && !over && !assigned.commit_failed && !assigned.cut {
+            let text =
+                format!("process {process} gives up {origin} at {committed}, settled was all before {watermark}");
+            self.found("settled and not committed", text);
+        }
+    }
+
+    fn began(&mut self, process: Process, run: u64, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
+        // Dropped, it stops when its tasks are next looked at: a real process is gone by then.
+        let crashed = self.crashed.contains(&process);
+        match self.assigned.get(&(process, origin.clone())) {
+            Some(assigned) if assigned.epoch == epoch && !assigned.revoking => {}
+            _ if crashed => {}
+            assigned => {
+                let text = format!("process {process} begins {origin} {offsets:?} of epoch {epoch}, has {assigned:?}");
+                self.found("delivered after revocation", text);
+            }
+        }
+        for (index, offset) in offsets.iter().enumerate() {
+            self.ordered(process, origin, *offset, &offsets[..index]);
+            let place = Place { origin: origin.clone(), offset: *offset };
+            let id = self.history.log.get(&place).and_then(|held| held.id);
+            if id.is_some_and(|id| self.history.store && self.completed.contains(&id)) {
+                self.found("handled again after it was completed", format!("{origin} {offset} by process {process}"));
+            }
+        }
+        if let Some(assigned) = self.assigned.get_mut(&(process, origin.clone())) {
+            assigned.begun.extend(offsets);
+        }
+        let (origin, offsets) = (origin.clone(), offsets.to_vec());
+        self.runs.insert(run, Run { process, origin, epoch, offsets });
+    }
+
+    /// What must not be overtaken by the record at `offset` is settled, or in the same batch before it.
+    fn ordered(&mut self, process: Process, origin: &TopicPartition, offset: u64, before: &[u64]) {
+        let Some(assigned) = self.assigned.get(&(process, origin.clone())) else { return };
+        let at = |offset| Place { origin: origin.clone(), offset };
+        let Some(this) = self.history.log.get(&at(offset)) else { return };
+        let first = match self.history.order {
+            Order::None => return,
+            Order::Key if this.key.is_none() => return,
+            Order::Key | Order::Partition => assigned.start,
+        };
+        // What comes to no handler is no delivery, and bound to no order.
+        let delivered = |held: &Held| matches!(held.kind, Kind::Good | Kind::Poison);
+        let same = |held: &Held| delivered(held) && (self.history.order == Order::Partition || held.key == this.key);
+        let open = |place: &Place| !assigned.settled.contains(&place.offset) && !before.contains(&place.offset);
+        let earlier = self.history.log.range(at(first)..at(offset)).filter(|(_, held)| same(held));
+        let overtaken: Vec<_> = earlier.map(|(place, _)| place).filter(|p| open(p)).map(|p| p.offset).collect();
+        let later = |other: &&u64| **other > offset && self.history.log.get(&at(**other)).is_some_and(same);
+        let of_it = |run: &&Run| run.process == process && run.origin == *origin && run.epoch == assigned.epoch;
+        let running = self.runs.values().filter(of_it);
+        let running: Vec<u64> = running.flat_map(|run| run.offsets.clone()).collect();
+        let repeated = assigned.done.contains(&offset);
+        let later = assigned.done.iter().chain(&running).find(later).copied();
+        if !overtaken.is_empty() {
+            let text = format!("process {process} begins {origin} {offset} before {overtaken:?}, which it must follow");
+            self.found("reordered", text);
+        }
+        // What is handled again, because its claim was lost, is no news.
+        if let Some(later) = later.filter(|_| !repeated) {
+            let text = format!("process {process} begins {origin} {offset} after {later}, which must follow it");
+            self.found("reordered", text);
+        }
+    }
+
+    fn ended(&mut self, run: u64, how: &How) {
+        let Some(run) = self.runs.remove(&run) else { return };
+        if *how == How::Dropped
+            && let Some(assigned) = self.assigned.get_mut(&(run.process, run.origin.clone()))
+            && assigned.epoch == run.epoch
+            && assigned.revoking
+        {
+            assigned.cut = true;
+        }
+        let done = match how {
+            How::Ok => run.offsets,
+            How::Partly(done) => done.clone(),
+            How::Failed | How::Dropped => return,
+        };
+        for offset in done {
+            let place = Place { origin: run.origin.clone(), offset };
+            if let Some(assigned) = self.assigned.get_mut(&(run.process, run.origin.clone()))
+                && assigned.epoch == run.epoch
+            {
+                assigned.done.insert(offset);
+            }
+            *self.ran.entry(place).or_default() += 1;
+        }
+    }
+
+    fn observed(&mut self, process: Process, what: What, place: &Place) {
+        let Some(held) = self.history.log.get(place).cloned() else {
+            return self.found("memory: a record that is not in the log", format!("{place:?}"));
+        };
+        let problem = match what {
+            What::Handled if !self.ran.contains_key(place) => Some("handled, and no handler was done with it"),
+            What::Handled if self.history.store && held.id.is_some_and(|id| !self.completed.contains(&id)) => {
+                Some("handled, and not completed")
+            }
+            What::Handled if !self.is_published(&held) => Some("handled before its events were published"),
+            What::Duplicate if held.id.is_none_or(|id| !self.completed.contains(&id)) => {
+                Some("a duplicate of what was never completed")
+            }
+            What::Skipped if held.kind != Kind::Foreign => Some("skipped, and somebody takes it"),
+            What::DeadLettered if !self.buried.contains(place) => Some("dead-lettered, and not buried"),
+            What::DeadLettered if held.kind == Kind::Good && self.patient => {
+                Some("dead-lettered, and the next attempt would succeed")
+            }
+            What::Retried => return,
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            self.found("settled wrongly", format!("process {process}, {} {}: {problem}", place.origin, place.offset));
+        }
+        *self.settled.entry(place.clone()).or_default() += 1;
+        // What is done after the time for it is over may come too late to be committed.
+        let late = self.stops.get(&process).is_some_and(|stop| self.now > *stop);
+        // It may be the end of work that was begun by an assignment which is lost, and that settles nothing here.
+        let key = (process, place.origin.clone());
+        let begun = self.lost.get(&key).is_some_and(|lost| lost.contains(&place.offset));
+        let own = self.assigned.get(&key).is_some_and(|assigned| assigned.begun.contains(&place.offset));
+        let late = late || begun && !own;
+        if let Some(assigned) = self.assigned.get_mut(&(process, place.origin.clone()))
+            && assigned.given.contains(&place.offset)
+        {
+            if late {
+                assigned.late.insert(place.offset);
+            }
+            // Late work of an earlier assignment may settle it, too; with a crash of ours nothing is told.
+            assigned.settled.insert(place.offset);
+        }
+    }
+
+    fn is_published(&self, held: &Held) -> bool {
+        let Some(id) = held.id else { return true };
+        self.published.get(&id).map_or(0, BTreeSet::len) >= held.returns
+    }
+
+    fn end(&mut self) {
+        if let Some(why) = &self.history.stalled {
+            self.found("stalled", why.clone());
+        }
+        for (place, held) in &self.history.log {
+            let at = format!("{} {}", place.origin, place.offset);
+            if !self.settled.contains_key(place) {
+                self.found("lost", at.clone());
+            }
+            let runs = self.ran.get(place).copied().unwrap_or(0);
+            let settled = self.settled.get(place).copied().unwrap_or(0);
+            if self.calm && (runs > 1 || settled > 1) {
+                self.found("duplicated", format!("{at}: handled {runs} times, settled {settled} times"));
+            }
+            if held.kind == Kind::Poison && runs > 0 {
+                self.found("settled wrongly", format!("{at}: poison was handled"));
+            }
+            let returned = held
+                .id
+                .and_then(|id| self.history.returned.get(&id))
+                .map_or(0, |ids| ids.iter().collect::<BTreeSet<_>>().len());
+            // Twins in one batch can't be told apart by the cause that they name.
+            let twins = self.history.log.values().filter(|other| other.id == held.id).count();
+            let most = if place.origin.topic == "parts" { held.returns * twins } else { held.returns };
+            if returned > most {
+                self.found("a repeat returned other ids", format!("{at}: {returned} in place of {}", held.returns));
+            }
+        }
+        let ends = self.history.log.keys().map(|place| (place.origin.clone(), place.offset + 1));
+        for (origin, end) in ends.collect::<BTreeMap<_, _>>() {
+            let committed = self.history.committed.get(&origin).copied();
+            if committed != Some(end) && self.history.stalled.is_none() {
+                self.found("not committed to the end", format!("{origin}: {committed:?} of {end}"));
+            }
+        }
+        self.letters();
+    }
+
+    /// Each record that was buried is in the dead letters as it was, and nothing else is.
+    fn letters(&mut self) {
+        let mut kept: BTreeMap<&Place, _> = BTreeMap::new();
+        for letter in &self.history.letters {
+            kept.insert(&letter.place, (&letter.key, &letter.value, &letter.headers));
+        }
+        for place in self.buried.clone() {
+            let held = &self.history.log[&place];
+            let at = format!("{} {}", place.origin, place.offset);
+            match kept.get(&place) {
+                None => self.found("dead letters incomplete", format!("{at}: no letter")),
+                Some(letter) if *letter != (&held.key, &held.value, &held.headers) => {
+                    self.found("dead letters incomplete", format!("{at}: the letter is not the record"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The engine under simulation: seeded runs on the paused clock, with services that come, go and die, faults of all that
+//! they need, and a checker that reads the history of each run.
+//!
+//! A seed that fails prints itself. `TIDINGS_SEED=n cargo test -p tidings-service --test simulation -- replay` runs it
+//! again and prints its history.
+#![expect(clippy::unwrap_used, reason = "what surrounds the simulated services does not fail")]
+
+mod check;
+mod ending;
+mod faults;
+mod history;
+mod jobs;
+mod planted;
+mod setting;
+mod tap;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use check::check;
+use history::{History, Log};
+
+/// Seeds that each run of the tests goes through.
+const SEEDS: u64 = 200;
+/// After so many that failed there is no need for more.
+const MAX_FAILED: usize = 20;
+/// A run takes milliseconds; one that takes so long hangs without waiting for anything.
+const HANGS_AFTER: Duration = Duration::from_secs(20);
+
+/// Runs one seed on a thread of its own, so that one that never yields is noticed.
+fn simulate(seed: u64) -> History {
+    let (sender, receiver) = mpsc::channel();
+    let log = Arc::new(OnceLock::new());
+    let written = log.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let _ = sender.send(runtime.block_on(world::run(seed, &written)));
+    });
+    receiver.recv_timeout(HANGS_AFTER).unwrap_or_else(|_| {
+        let entries = log.get().map(|log: &Arc<Log>| log.entries()).unwrap_or_default();
+        let last: Vec<_> = entries.iter().rev().take(40).rev().map(|e| format!("{:?} {:?}", e.at, e.what)).collect();
+        panic!("seed {seed} hangs or panics:\n{}", last.join("\n"))
+    })
+}
+
+fn report(seed: u64, history: &History) -> Option<String> {
+    let anomalies = check(history);
+    if anomalies.is_empty() {
+        return None;
+    }
+    // Of each kind the first: the others mostly follow from it.
+    let mut first = BTreeMap::new();
+    for anomaly in &anomalies {
+        first.entry(anomaly.name).or_insert(&anomaly.text);
+    }
+    let lines: Vec<_> = first.iter().map(|(name, text)| format!("  {name}: {text}")).collect();
+    Some(format!("seed {seed}, {} anomalies:\n{}", anomalies.len(), lines.join("\n")))
+}
+
+/// The panics that handlers are asked for would fill the output.
+fn silence_panics() {
+    if std::env::var_os("TIDINGS_SEED").is_none() {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if info.payload().downcast_ref::<&str>().is_none_or(|text| *text != "as asked") {
+                before(info);
+            }
+        }));
+    }
+}
+
+/// Runs seeds from `first` on for as long as `goes_on`, as many at once as there are cores; returns how many, and the
+/// reports of those that failed.
+fn run_seeds(first: u64, goes_on: impl Fn(u64) -> bool + Sync) -> (u64, Vec<String>) {
+    silence_panics();
+    let next = AtomicU64::new(first);
+    let failed = Mutex::new(Vec::new());
+    let work = || loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if !goes_on(seed) || failed.lock().unwrap().len() >= MAX_FAILED {
+            return;
+        }
+        let reported = report(seed, &simulate(seed));
+        failed.lock().unwrap().extend(reported);
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let begun = next.load(Ordering::Relaxed) - first - threads as u64;
+    (begun, failed.into_inner().unwrap())
+}
+
+#[test]
+fn no_seed_breaks_a_promise() {
+    let (_, failed) = run_seeds(0, |seed| seed < SEEDS);
+    assert!(failed.is_empty(), "{}\nreplay with TIDINGS_SEED", failed.join("\n"));
+}
+
+/// Runs the seed that `TIDINGS_SEED` names, and prints what happens.
+#[test]
+fn replay() {
+    let Ok(seed) = std::env::var("TIDINGS_SEED") else { return };
+    let seed = seed.parse().expect("TIDINGS_SEED is a number");
+    let history = simulate(seed);
+    for entry in &history.entries {
+        println!("{:>10.3} {:?}", entry.at.as_secs_f64(), entry.what);
+    }
+    for (place, held) in &history.log {
+        let (key, value) = (held.key.as_deref().unwrap_or(b"-"), held.value.as_deref().unwrap_or(b"null"));
+        let (key, value) = (String::from_utf8_lossy(key), String::from_utf8_lossy(value));
+        println!("{} {} {key} {:?} {value}", place.origin, place.offset, held.kind);
+    }
+    if let Some(report) = report(seed, &history) {
+        panic!("{report}");
+    }
+}
+
+/// Random seeds, for `TIDINGS_SOAK_SECONDS`.
+#[test]
+#[ignore = "soak"]
+fn soak_random_seeds() {
+    let seconds = std::env::var("TIDINGS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let first = std::env::var("TIDINGS_FIRST_SEED").ok().and_then(|text| text.parse().ok());
+    let first = first.unwrap_or_else(|| fastrand::u64(1 << 32..1 << 48));
+    let (count, failed) = run_seeds(first, |_| Instant::now() < end);
+    println!("{count} seeds from {first} on");
+    assert!(failed.is_empty(), "{}\nreplay with TIDINGS_SEED", failed.join("\n"));
+}

@@ -1,0 +1,64 @@
+//! How a run's services are set up, drawn from its seed.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::history::Order;
+use super::jobs::Telling;
+
+/// How a run's services are set up.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) order: Order,
+    pub(crate) store: bool,
+    pub(crate) partitions: u32,
+    pub(crate) workers: usize,
+    pub(crate) concurrency: usize,
+    pub(crate) max_span: u64,
+    pub(crate) max_bytes: usize,
+    pub(crate) commit_interval: Duration,
+    pub(crate) handler_timeout: Duration,
+    pub(crate) revocation: Duration,
+    pub(crate) ttl: Duration,
+    pub(crate) breaker: bool,
+    pub(crate) batch: (usize, u64),
+    pub(crate) keys: u64,
+    pub(crate) processes: usize,
+    pub(crate) telling: Telling,
+    /// How likely an event is to fail, in percent.
+    pub(crate) trouble: u64,
+    pub(crate) faults: bool,
+    pub(crate) crashes: bool,
+    pub(crate) seed: u64,
+}
+
+impl Setting {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+            of[rng.usize(..of.len())]
+        }
+        Self {
+            order: pick(rng, &[Order::Key, Order::Key, Order::Key, Order::Partition, Order::None]),
+            store: rng.u8(..10) < 6,
+            partitions: rng.u32(1..=4),
+            workers: rng.usize(1..=3),
+            concurrency: pick(rng, &[1, 2, 4, 1_024]),
+            max_span: pick(rng, &[1, 5, 50, 100_000]),
+            max_bytes: pick(rng, &[1, 2_000, 64 << 20]),
+            commit_interval: Duration::from_millis(pick(rng, &[200, 1_000, 5_000])),
+            handler_timeout: Duration::from_millis(pick(rng, &[5_000, 60_000])),
+            revocation: Duration::from_millis(pick(rng, &[500, 2_000, 20_000])),
+            ttl: Duration::from_secs(pick(rng, &[3, 15])),
+            breaker: rng.bool(),
+            batch: (pick(rng, &[1, 3, 128]), pick(rng, &[0, 20, 500])),
+            keys: pick(rng, &[1, 3, 20]),
+            processes: rng.usize(1..=3),
+            telling: pick(rng, &[Telling::Nothing, Telling::Failed, Telling::StoppedAt]),
+            trouble: pick(rng, &[0, 10, 30, 90]),
+            faults: rng.bool(),
+            crashes: rng.bool(),
+            seed: rng.u64(..),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! A run: a broker in memory, services that come and go, events, faults; all drawn from a seed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tidings_core::{EnvelopeRef, Event, Name, Publisher, Record, Timestamp, Topic, Transport, codec, headers};
+use tidings_memory::{MemoryStore, MemoryTransport};
+use tidings_service::{BatchOptions, Breaker, HandlerExt, Ordering, Retry, Router, RunningService, Service};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use super::history::{Happened, History, Kind, Log, Order, Process};
+use super::jobs::{Failing, Job, Part, Shared, Task, Worker, job, parts};
+use super::setting::Setting;
+use super::tap::Tap;
+
+pub(super) const GROUP: &str = "sim-group";
+pub(super) const TOPICS: [&str; 2] = ["jobs", "parts"];
+const MAX_RETRIES: u32 = 3;
+/// After all faults are over, nothing waits for longer than this: not a backoff, not a handler that hangs.
+const STALLED_AFTER: Duration = Duration::from_secs(600);
+/// And all is settled and committed within so long, whatever goes on.
+const CATCH_UP: Duration = Duration::from_secs(24 * 3_600);
+
+pub(super) struct World {
+    pub(super) rng: Rng,
+    pub(super) setting: Setting,
+    pub(super) transport: MemoryTransport,
+    pub(super) store: MemoryStore,
+    pub(super) publisher: Arc<dyn Publisher>,
+    pub(super) log: Arc<Log>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) running: BTreeMap<Process, RunningService>,
+    pub(super) stopping: Vec<tokio::task::JoinHandle<()>>,
+    pub(super) next_process: Process,
+    pub(super) expected: BTreeMap<Uuid, (Kind, usize)>,
+}
+
+/// Runs a seed to its end and returns what happened.
+pub(crate) async fn run(seed: u64, log: &OnceLock<Arc<Log>>) -> History {
+    let mut rng = Rng::with_seed(seed);
+    let setting = Setting::draw(&mut rng);
+    if std::env::var_os("TIDINGS_SEED").is_some() {
+        println!("{setting:#?}");
+    }
+    let log = log.get_or_init(Log::new).clone();
+    let mut world = World::new(rng, setting, log).await;
+    let steps = world.rng.usize(10..60);
+    world.start().await;
+    for _ in 0..steps {
+        world.step().await;
+    }
+    world.heal().await;
+    let stalled = world.catch_up().await;
+    world.end(stalled).await
+}
+
+impl World {
+    async fn new(rng: Rng, setting: Setting, log: Arc<Log>) -> Self {
+        let transport = MemoryTransport::new();
+        let topics = TOPICS.iter().flat_map(|topic| {
+            [Topic::new(*topic).with_partitions(setting.partitions), Topic::new(format!("{topic}-dlq"))]
+        });
+        let topics: Vec<_> = topics.chain([Topic::new("dones")]).collect();
+        transport.admin().await.unwrap().create_topics(&topics).await.unwrap();
+        let publisher = transport.publisher().await.unwrap();
+        let shared = Shared::new(log.clone(), setting.telling);
+        Self {
+            rng,
+            setting,
+            transport,
+            store: MemoryStore::new(),
+            publisher,
+            log,
+            shared,
+            running: BTreeMap::new(),
+            stopping: Vec::new(),
+            next_process: 1,
+            expected: BTreeMap::new(),
+        }
+    }
+
+    fn service(&self, process: Process) -> Service {
+        let setting = &self.setting;
+        let (size, wait) = setting.batch;
+        let batch = BatchOptions::new(size).with_wait(Duration::from_millis(wait));
+        let by_partition = setting.order == Order::Partition;
+        let worker = Worker { process, shared: self.shared.clone(), by_partition };
+        let router = Router::new().on(job).on(parts.batch(batch)).with_state(worker);
+        let tap = Tap { inner: self.store.clone(), process, log: self.log.clone() };
+        let observer = Arc::new(Tap { inner: (), process, log: self.log.clone() });
+        let service = Service::new("sim", router)
+            .with_group(GROUP)
+            .with_observer(observer)
+            .with_retry(Retry::exponential(Duration::from_millis(100)).with_max_retries(MAX_RETRIES))
+            .with_ordering(match setting.order {
+                Order::Key => Ordering::Key,
+                Order::Partition => Ordering::Partition,
+                Order::None => Ordering::None,
+            })
+            .with_workers(setting.workers)
+            .with_concurrency(setting.concurrency)
+            .with_max_span(setting.max_span)
+            .with_max_bytes_in_flight(setting.max_bytes)
+            .with_commit_interval(setting.commit_interval)
+            .with_handler_timeout(setting.handler_timeout)
+            .with_revocation_deadline(setting.revocation)
+            .with_holder_ttl(setting.ttl)
+            .with_breaker(setting.breaker.then(Breaker::default))
+            .with_seed(setting.seed + u64::from(process));
+        if setting.store { service.with_idempotency(tap) } else { service }
+    }
+
+    async fn start(&mut self) {
+        let process = self.next_process;
+        self.next_process += 1;
+        let tap = Tap { inner: self.transport.clone(), process, log: self.log.clone() };
+        // While something is down it can't start, as in real life.
+        if let Ok(running) = self.service(process).start(&tap).await {
+            self.log.add(Happened::Started { process });
+            self.running.insert(process, running);
+        }
+    }
+
+    async fn step(&mut self) {
+        match self.rng.u8(..100) {
+            0..50 => self.publish().await,
+            50..75 => {
+                let longest = *self.rng.choice(&[10, 300, 5_000, 60_000]).unwrap();
+                sleep(Duration::from_millis(self.rng.u64(..longest))).await;
+            }
+            75..85 if self.running.len() < self.setting.processes => self.start().await,
+            75..85 => self.stop_one(),
+            85..90 => self.group_trouble(),
+            _ if self.setting.faults => self.fault().await,
+            _ => self.publish().await,
+        }
+        if self.running.is_empty() && self.rng.bool() {
+            self.start().await;
+        }
+    }
+
+    fn stop_one(&mut self) {
+        let processes: Vec<_> = self.running.keys().copied().collect();
+        let Some(process) = self.rng.choice(processes) else { return };
+        let Some(running) = self.running.remove(&process) else { return };
+        if self.setting.crashes && self.rng.bool() {
+            self.log.add(Happened::Crashed { process });
+            drop(running);
+            return;
+        }
+        let deadline = Duration::from_millis(self.rng.u64(..20_000));
+        // What is cut off by the deadline is handled again.
+        self.excusable(format!("shutdown of {process} within {deadline:?}"), true);
+        let log = self.log.clone();
+        log.add(Happened::Stopping { process, within: deadline });
+        self.stopping.push(tokio::spawn(async move {
+            let ok = running.shutdown(deadline).await.is_ok();
+            log.add(Happened::Stopped { process, ok });
+        }));
+    }
+
+    /// Some events of one topic, a few of them twice, as a publisher does whose answer was lost.
+    async fn publish(&mut self) {
+        let count = self.rng.usize(1..12);
+        let parts = self.rng.bool();
+        let mut records = Vec::new();
+        for _ in 0..count {
+            let record = self.record(parts);
+            if self.rng.u8(..20) == 0 {
+                records.push(record.clone());
+            }
+            records.push(record);
+        }
+        // What is refused was never there.
+        let _ = self.publisher.publish(records).await;
+    }
+
+    fn record(&mut self, parts: bool) -> Record {
+        let id = Uuid::from_u128(self.rng.u128(..));
+        let key = (self.rng.u8(..10) > 0).then(|| format!("k{}", self.rng.u64(..self.setting.keys)));
+        let topic = if parts { "parts" } else { "jobs" };
+        let strange = self.rng.u8(..40);
+        if strange < 3 {
+            let record = match strange {
+                0 => Record::new(topic, "garbage"),
+                1 => Record::tombstone(topic),
+                _ => Record::new(topic, "{}").with_header(headers::EVENT_TYPE, "foreign"),
+            };
+            return match key {
+                Some(key) => record.with_key(key),
+                None => record,
+            };
+        }
+        let task = self.task(key, parts);
+        let poison = task.fails > MAX_RETRIES;
+        self.expected.insert(id, (if poison { Kind::Poison } else { Kind::Good }, task.returns));
+        let record = if parts { encode(id, &Part { task }) } else { encode(id, &Job { task }) };
+        if self.rng.bool() { record.with_header("twice", "1").with_header("twice", "2") } else { record }
+    }
+
+    fn task(&mut self, key: Option<String>, parts: bool) -> Task {
+        // A batch has the same time for all its records.
+        let longest = *self.rng.choice(&[1, 2, 2, 50, if parts { 50 } else { 400 }]).unwrap();
+        let wait = self.rng.u64(..longest);
+        let returns = if self.rng.u8(..4) == 0 { self.rng.usize(1..3) } else { 0 };
+        let mut task = Task { key, wait, fails: 0, by: Failing::Error, returns };
+        if self.rng.u64(..100) >= self.setting.trouble {
+            return task;
+        }
+        let how =
+            [Failing::Error, Failing::Error, Failing::Panic, Failing::Reject, Failing::Unavailable, Failing::Hang];
+        task.by = *self.rng.choice(&how).unwrap();
+        // In a batch it may be tried once more, beside another that fails.
+        let most = if parts { MAX_RETRIES - 1 } else { MAX_RETRIES };
+        task.fails = self.rng.u32(1..=most);
+        if self.rng.u8(..4) == 0 && task.by != Failing::Unavailable {
+            task.fails = u32::MAX;
+        }
+        if task.by == Failing::Reject {
+            // It may be cut off before it says so: then it says so the next time.
+            task.fails = u32::MAX;
+        }
+        task
+    }
+
+    async fn heal(&mut self) {
+        self.transport.faults().heal();
+        self.store.faults().heal();
+        self.log.add(Happened::Healed);
+        if self.running.is_empty() {
+            self.start().await;
+        }
+    }
+
+    /// Waits until the group has committed all there is; returns why it has not.
+    async fn catch_up(&mut self) -> Option<String> {
+        let end = Instant::now() + CATCH_UP;
+        for stopping in std::mem::take(&mut self.stopping) {
+            if timeout(STALLED_AFTER, stopping).await.is_err() {
+                return Some("a service does not stop".to_owned());
+            }
+        }
+        let log = self.read(&TOPICS).await;
+        let ends: BTreeMap<_, _> = log.iter().map(|(origin, record)| (origin.clone(), record.offset + 1)).collect();
+        let mut last = (0, Instant::now());
+        loop {
+            let committed = self.committed().await;
+            if ends.iter().all(|(origin, end)| committed.get(origin) == Some(end)) {
+                return None;
+            }
+            let seen = self.log.len();
+            if seen > last.0 {
+                last = (seen, Instant::now());
+            }
+            if Instant::now() >= end || last.1.elapsed() >= STALLED_AFTER {
+                let mut why = format!("committed {committed:?} of {ends:?}");
+                for (process, running) in &self.running {
+                    why.push_str(&format!("\nprocess {process}: {:?}", running.status().await));
+                }
+                return Some(why);
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+fn encode<E: Event>(id: Uuid, event: &E) -> Record {
+    let source = Name::from_static("simulation");
+    codec::encode(EnvelopeRef::new(id, Timestamp::default(), &source, event), "").unwrap()
+}

@@ -1,0 +1,18 @@
+use serde::{Deserialize, Serialize};
+use tidings_core::Envelope;
+use tidings_macros::Event;
+use tidings_service::Router;
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = "t", type = "a", key = "id")]
+struct A {
+    id: String,
+}
+
+use tidings_core::Delivery as D;
+
+async fn handle(_: Envelope<A>, _: D, _: D, _: D, _: D, _: D, _: D, _: D, _: D, _: D) {}
+
+fn main() {
+    let _: Router = Router::new().on(handle);
+}

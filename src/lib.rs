@@ -1,0 +1,75 @@
+#![doc = include_str!("../README.md")]
+
+mod connect;
+
+pub use tidings_core::{
+    Admin, Assignment, Batch, BoxError, Caused, Causes, Claim, Clause, Cleanup, Commit, Consumer, ConsumerOptions,
+    DEAD_LETTER_ROOM, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES, DEFAULT_MAX_IDLE, DEFAULT_PAGE,
+    DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, DeadLetter, DeadLetterSink, DeadLetterStore,
+    DeadLetterTopics, DecodeErrors, Delivery, DeliveryContext, DeliveryPublisher, Difference, EnsureReport, Envelope,
+    EnvelopeRef, Error, ErrorKind, Event, EventInput, EventRef, Extensions, Failure, Fetched, GroupDescription,
+    GroupState, Guarantees, HandlerError, Header, Headers, Health, History, Holder, IdempotencyStore, Input,
+    IntoEvents, IntoOutcome, Key, LetterId, LetterQuery, MemberDescription, Name, Outcome, PartitionDescription,
+    PartitionLag, PartitionReset, Position, Progress, Publisher, RawBatch, RawInput, Record, RecordBatch, Release,
+    ResetTo, Resolution, Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord, Timestamp, Topic,
+    TopicDescription, TopicPartition, TraceParent, Transport, Version, async_trait, codec, dead_letter_headers,
+    dead_letter_topic, ensure_topics, event_id_of, failed, find_error, headers, is_dead_letter_header, partition_for,
+    redrive, reject, report, stopped_at, unavailable,
+};
+#[cfg(feature = "macros")]
+pub use tidings_macros::Event;
+pub use tidings_service::{
+    Arguments, BREAKER_WINDOW, BatchOptions, BoxFuture, Breaker, Configured, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT,
+    DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT,
+    DEFAULT_HOLDER_TTL, DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_RETRIES, DEFAULT_MAX_SPAN, DEFAULT_RETRY_BASE,
+    DEFAULT_RETRY_CAP, DEFAULT_SHUTDOWN_DEADLINE, EventPublisher, FromDelivery, FromFn, FromFnService, FromRef,
+    Handler, HandlerExt, HandlerOptions, Happening, Next, Observer, Ordering, PartitionStatus, PauseReason,
+    PublishOptions, Retry, Route, Router, RunningService, STALL_AFTER, Service, ServiceState, State, Status,
+    TopicPolicy, Totals, UnknownTypes, What, from_fn,
+};
+
+pub use self::connect::connect;
+
+/// Apache Kafka.
+#[cfg(feature = "kafka")]
+pub mod kafka {
+    pub use tidings_kafka::{
+        Compression, DEFAULT_BATCH_BYTES, DEFAULT_CLIENT_ID, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DELIVERY_TIMEOUT,
+        DEFAULT_FETCH_MAX_BYTES, DEFAULT_FETCH_MAX_PARTITION_BYTES, DEFAULT_FETCH_MAX_WAIT, DEFAULT_LINGER,
+        DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS,
+        DEFAULT_REQUEST_TIMEOUT, GroupProtocol, Isolation, KafkaAdmin, KafkaConfig, KafkaConsumer, KafkaPublisher,
+        KafkaTransport, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+    };
+}
+
+/// The transport in memory, and its stores.
+#[cfg(feature = "memory")]
+pub mod memory {
+    pub use tidings_memory::{
+        DEFAULT_MAX_LETTERS, DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS,
+        DEFAULT_PARTITIONS, DEFAULT_RETENTION_BYTES, DEFAULT_RETENTION_RECORDS, Faults, MAX_PARTITIONS, MemoryConfig,
+        MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, StoreFaults, UNTIL_HEALED,
+    };
+}
+
+/// The embedded store: done events, claims and dead letters in a directory.
+#[cfg(feature = "sled")]
+pub mod sled {
+    pub use tidings_sled::{
+        BYTES_PER_EVENT, Clock, DEFAULT_ANSWER_WITHIN, DEFAULT_CACHE_BYTES, DEFAULT_MAX_CLAIMS, DEFAULT_MAX_LETTERS,
+        DEFAULT_MAX_REOPEN_WAIT, DEFAULT_MAX_WAITING, DEFAULT_RETENTION, Damage, MEMORY_PER_EVENT, MIN_REOPEN_WAIT,
+        OnDamage, RETENTION_PARTS, Size, SledConfig, SledStore, SystemClock,
+    };
+}
+
+/// The harness for unit tests of services.
+#[cfg(feature = "test")]
+pub mod test {
+    pub use tidings_testkit::{
+        DEFAULT_DEADLINE, DEFAULT_REAL_DEADLINE, Fate, Harness, MAX_FOLLOWING, MAX_TRACE, Retried, Sent, Settled,
+    };
+}
+
+/// For the code that `derive(Event)` writes.
+#[doc(hidden)]
+pub use tidings_core::__private;

@@ -1,0 +1,95 @@
+//! The clocks of a store, and a time that never goes back.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use tidings_core::Timestamp;
+
+/// What a store reads the time from.
+pub trait Clock: Debug + Send + Sync + 'static {
+    /// The calendar's time, which people and network services set forth and back.
+    fn wall(&self) -> Timestamp;
+    /// Time since some moment; never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The system's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    started: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// The store's own time: that of the wall clock, unless this was set back; then it goes on by the monotonic clock.
+/// Stored with every commit, so that it does not go back over restarts either.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoreTime {
+    at: Timestamp,
+    read: Duration,
+}
+
+impl StoreTime {
+    /// Goes on from `highest`, the latest time that was stored.
+    pub(crate) fn resume(clock: &dyn Clock, highest: Timestamp) -> Self {
+        Self { at: highest.max(clock.wall()), read: clock.monotonic() }
+    }
+
+    pub(crate) fn now(&mut self, clock: &dyn Clock) -> Timestamp {
+        let read = clock.monotonic();
+        let steady = self.at.saturating_add(read.saturating_sub(self.read));
+        // Time is kept in milliseconds: moving the anchor by less would lose the rest of each.
+        if steady > self.at || clock.wall() > steady {
+            *self = Self { at: steady.max(clock.wall()), read };
+        }
+        self.at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Hands(Mutex<(i64, u64)>);
+    impl Clock for Hands {
+        fn wall(&self) -> Timestamp {
+            Timestamp::from_millis(self.0.lock().unwrap().0)
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(self.0.lock().unwrap().1)
+        }
+    }
+
+    #[test]
+    fn time_goes_on_while_the_wall_clock_is_set_back() {
+        let clock = Hands(Mutex::new((10_000_000, 0)));
+        let mut time = StoreTime::resume(&clock, Timestamp::from_millis(0));
+        *clock.0.lock().unwrap() = (10_000_000 - 3_600_000, 500);
+        assert_eq!(time.now(&clock).millis(), 10_000_500);
+        *clock.0.lock().unwrap() = (20_000_000, 501);
+        assert_eq!(time.now(&clock).millis(), 20_000_000);
+    }
+
+    #[test]
+    fn time_starts_no_earlier_than_it_was() {
+        let clock = Hands(Mutex::new((5, 0)));
+        assert_eq!(StoreTime::resume(&clock, Timestamp::from_millis(9)).now(&clock).millis(), 9);
+    }
+}

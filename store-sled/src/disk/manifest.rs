@@ -1,0 +1,92 @@
+//! The file that says what the directory should hold.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tidings_core::Timestamp;
+
+use super::files::sync_directory;
+use crate::codec::NameId;
+use crate::error::{Broken, Result};
+
+const FILE: &str = "manifest";
+const DRAFT: &str = "manifest.new";
+const FORMAT: u16 = 1;
+
+/// How many scopes and event types a store knows by number.
+const MAX_NAMES: usize = NameId::MAX as usize;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u16,
+    /// The store's time when this was written, in milliseconds.
+    time: i64,
+    /// The number that the next generation gets.
+    pub(crate) next: u64,
+    /// Number, and when it began in milliseconds; the oldest first.
+    pub(crate) generations: Vec<(u64, i64)>,
+    /// Names by number: a name's number is its place.
+    names: Vec<String>,
+}
+
+impl Manifest {
+    pub(crate) fn new() -> Self {
+        // Number 0 is the empty name, and what stands for a name that found no place.
+        Self { format: FORMAT, time: i64::MIN, next: 0, generations: Vec::new(), names: vec![String::new()] }
+    }
+
+    /// `None`: there is none.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Broken::io("read", &path, &e)),
+        };
+        let damaged = || Broken::corrupt(&path, "is damaged");
+        let (body, crc) = bytes.split_last_chunk().ok_or_else(damaged)?;
+        if crc32fast::hash(body) != u32::from_be_bytes(*crc) {
+            return Err(damaged());
+        }
+        let manifest: Self = postcard::from_bytes(body).map_err(|_| damaged())?;
+        if manifest.format == FORMAT {
+            Ok(Some(manifest))
+        } else {
+            Err(Broken::corrupt(&path, "is of another version"))
+        }
+    }
+
+    /// Replaces the file, durably and at once.
+    pub(crate) fn write(&mut self, directory: &Path, now: Timestamp) -> Result<()> {
+        self.time = self.time.max(now.millis());
+        let draft = directory.join(DRAFT);
+        let failed = |e| Broken::io("write", &draft, &e);
+        let mut bytes = postcard::to_stdvec(self).map_err(|e| failed(std::io::Error::other(e)))?;
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_be_bytes());
+        let mut file = File::create(&draft).map_err(failed)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&draft, directory.join(FILE)).map_err(failed)?;
+        sync_directory(directory)
+    }
+
+    pub(crate) fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.time)
+    }
+
+    pub(crate) fn number_of(&self, name: &str) -> Option<NameId> {
+        let place = self.names.iter().position(|n| n == name)?;
+        NameId::try_from(place).ok()
+    }
+
+    /// Gives `name` a number; `None` if there are too many. To be written afterwards.
+    pub(crate) fn add_name(&mut self, name: &str) -> Option<NameId> {
+        if self.names.len() >= MAX_NAMES {
+            return None;
+        }
+        self.names.push(name.to_owned());
+        NameId::try_from(self.names.len() - 1).ok()
+    }
+}

@@ -1,0 +1,371 @@
+//! The store's directory: generations of events, each dropped whole when it is too old, and the dead letters.
+
+mod files;
+mod manifest;
+mod table;
+mod witness;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use tidings_core::{ErrorKind, Timestamp};
+
+use self::files::{create_directory, dated, list, lock, sync_directory};
+use self::manifest::Manifest;
+pub(crate) use self::table::Table;
+use crate::codec::{Entry, EventKey, NameId, scope_prefix};
+use crate::config::{OnDamage, SledConfig};
+use crate::error::{Broken, Result};
+use crate::letters::Letters;
+use crate::store::Damage;
+
+const LOCK: &str = "lock";
+const LETTERS: &str = "letters";
+const GENERATION: &str = "events-";
+const DROPPED: &str = "dropped-";
+const DAMAGED: &str = "damaged-";
+
+/// The directory is ours as long as this lives.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
+
+impl DirectoryLock {
+    pub(crate) fn take(config: &SledConfig) -> Result<Self> {
+        create_directory(&config.path)?;
+        lock(&config.path.join(LOCK)).map(Self)
+    }
+}
+
+/// Events that were written within one part of the retention.
+#[derive(Debug)]
+struct Generation {
+    number: u64,
+    began: Timestamp,
+    table: Table,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    directory: PathBuf,
+    cache: u64,
+    manifest: Manifest,
+    /// The oldest first; never empty. The newest entry of an event is the one that counts.
+    generations: Vec<Generation>,
+    pub(crate) letters: Letters,
+    damages: Vec<Damage>,
+}
+
+impl Disk {
+    pub(crate) fn open(config: &SledConfig, now: Timestamp) -> Result<Self> {
+        let mut opening = Opening { config, now, damages: Vec::new() };
+        let manifest = opening.manifest()?;
+        let generations = opening.generations(&manifest)?;
+        let letters = Letters::start(opening.letters(manifest.next == 0)?)?;
+        let damages = opening.damages;
+        let (directory, cache) = (config.path.clone(), config.cache_of_each());
+        let mut disk = Self { directory, cache, manifest, generations, letters, damages };
+        if disk.generations.is_empty() {
+            disk.begin_generation(now)?;
+        } else {
+            disk.write_manifest(now)?;
+        }
+        Ok(disk)
+    }
+
+    /// What was found damaged and set aside when this was opened.
+    pub(crate) fn damages(&self) -> &[Damage] {
+        &self.damages
+    }
+
+    /// The latest time that was ever stored.
+    pub(crate) fn time(&self) -> Timestamp {
+        let tables = self.generations.iter().map(|g| g.table.time());
+        tables.fold(self.manifest.time().max(self.letters.table().time()), Timestamp::max)
+    }
+
+    pub(crate) fn number_of(&self, name: &str) -> Option<NameId> {
+        self.manifest.number_of(name)
+    }
+
+    /// The number of `name`, which gets one if it has none; `None` if there are too many names.
+    pub(crate) fn number_for(&mut self, name: &str, now: Timestamp) -> Result<Option<NameId>> {
+        if let Some(number) = self.manifest.number_of(name) {
+            return Ok(Some(number));
+        }
+        let number = self.manifest.add_name(name);
+        if number.is_some() {
+            self.write_manifest(now)?;
+        }
+        Ok(number)
+    }
+
+    /// What is known about an event.
+    pub(crate) fn get(&self, key: EventKey) -> Result<Option<Entry>> {
+        let bytes = key.to_bytes();
+        for generation in self.generations.iter().rev() {
+            if let Some(value) = generation.table.get(&bytes)? {
+                let damaged = || Broken::corrupt(generation.table.path(), "an entry is no entry");
+                return Entry::from_bytes(&value).map(Some).ok_or_else(damaged);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes what is known about an event, with the next commit.
+    pub(crate) fn put(&mut self, key: EventKey, entry: Entry) {
+        self.current().table.put(key.to_bytes(), Some(entry.to_bytes()));
+    }
+
+    /// Forgets an event, with the next commit: in all generations, or an older entry would count again.
+    pub(crate) fn forget(&mut self, key: EventKey) -> Result<()> {
+        let bytes = key.to_bytes();
+        for generation in &mut self.generations {
+            if generation.table.get(&bytes)?.is_some() {
+                generation.table.put(bytes.clone(), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Committed entries of a scope, of the generation at `place` (the newest is 0) and from the key `from` on; `None` if
+    /// there is no such generation.
+    pub(crate) fn scan(
+        &self,
+        place: usize,
+        scope: NameId,
+        from: Option<EventKey>,
+    ) -> Option<impl Iterator<Item = Result<(EventKey, Entry)>>> {
+        let generation = self.generations.iter().rev().nth(place)?;
+        let prefix = scope_prefix(scope);
+        let from = from.map_or_else(|| prefix.clone(), EventKey::to_bytes);
+        let path = generation.table.path();
+        Some(generation.table.scan(prefix, from).map(move |item| {
+            let (key, value) = item?;
+            let damaged = || Broken::corrupt(path, "an entry is no entry");
+            let id = key.last_chunk::<16>().ok_or_else(damaged)?;
+            let entry = Entry::from_bytes(&value).ok_or_else(damaged)?;
+            Ok((EventKey { scope, id: uuid::Uuid::from_bytes(*id) }, entry))
+        }))
+    }
+
+    /// Makes all changes durable.
+    pub(crate) fn commit(&mut self, now: Timestamp) -> Result<()> {
+        for generation in self.generations.iter_mut().rev() {
+            generation.table.commit(now)?;
+        }
+        self.letters.commit(now)
+    }
+
+    /// Stores the time, so that it can't go back over a restart.
+    pub(crate) fn mark(&mut self, now: Timestamp) -> Result<()> {
+        self.current().table.mark(now)
+    }
+
+    /// Whether the current generation has lasted for its part of the retention.
+    pub(crate) fn is_due(&self, config: &SledConfig, now: Timestamp) -> bool {
+        self.generations.last().is_none_or(|g| g.began.saturating_add(config.part()) <= now)
+    }
+
+    /// Whether `key` has an entry in the generations that [`turn`](Self::turn) would drop now.
+    pub(crate) fn is_expiring(&self, key: EventKey, config: &SledConfig, now: Timestamp) -> Result<bool> {
+        let bytes = key.to_bytes();
+        for generation in &self.generations[..self.expired(config, now)] {
+            if generation.table.get(&bytes)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Begins a generation, and drops those whose youngest entry is older than the retention.
+    pub(crate) fn turn(&mut self, config: &SledConfig, now: Timestamp) -> Result<()> {
+        let expired = self.expired(config, now);
+        if self.current().table.entries() == 0 {
+            // Nothing in it yet: it begins later, instead of leaving an empty one behind.
+            self.current().began = now;
+            self.write_manifest(now)?;
+        } else {
+            self.begin_generation(now)?;
+        }
+        if expired > 0 {
+            let dropped: Vec<_> = self.generations.drain(..expired).collect();
+            self.write_manifest(now)?;
+            dropped.into_iter().try_for_each(|generation| self.drop_generation(generation))?;
+        }
+        Ok(())
+    }
+
+    /// Whether [`turn`](Self::turn) would drop a generation now.
+    pub(crate) fn has_expired(&self, config: &SledConfig, now: Timestamp) -> bool {
+        self.expired(config, now) > 0
+    }
+
+    /// How many generations, the oldest first, are over: each ended when the next one began.
+    fn expired(&self, config: &SledConfig, now: Timestamp) -> usize {
+        let ends = self.generations.windows(2).map(|pair| pair[1].began);
+        ends.take_while(|end| end.saturating_add(config.retention) <= now).count()
+    }
+
+    fn drop_generation(&self, generation: Generation) -> Result<()> {
+        let path = generation.table.path().to_path_buf();
+        tracing::info!(generation = generation.number, "the oldest part of the store is past its retention");
+        generation.table.close()?;
+        remove(&path)
+    }
+
+    fn begin_generation(&mut self, now: Timestamp) -> Result<()> {
+        let number = self.manifest.next;
+        self.manifest.next += 1;
+        let table = Table::create(&self.directory.join(generation_name(number)), self.cache, now)?;
+        sync_directory(&self.directory)?;
+        self.generations.push(Generation { number, began: now, table });
+        self.write_manifest(now)
+    }
+
+    fn write_manifest(&mut self, now: Timestamp) -> Result<()> {
+        self.manifest.generations = self.generations.iter().map(|g| (g.number, g.began.millis())).collect();
+        self.manifest.write(&self.directory, now)
+    }
+
+    fn current(&mut self) -> &mut Generation {
+        self.generations.last_mut().expect("an open directory has a generation")
+    }
+
+    /// How many events it remembers, and how many bytes it takes on the disk.
+    pub(crate) fn size(&self) -> Result<(u64, u64)> {
+        let entries = self.generations.iter().map(|g| g.table.entries()).sum();
+        let bytes = self.generations.iter().map(|g| g.table.size_on_disk()).sum::<Result<u64>>()?;
+        Ok((entries, bytes + self.letters.table().size_on_disk()?))
+    }
+
+    pub(crate) fn close(self) -> Result<()> {
+        self.generations.into_iter().try_for_each(|g| g.table.close())?;
+        self.letters.close()
+    }
+}
+
+fn generation_name(number: u64) -> String {
+    format!("{GENERATION}{number:08}")
+}
+
+/// Removes a directory so that a crash half-way leaves nothing that looks whole.
+fn remove(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let doomed = path.with_file_name(format!("{DROPPED}{name}"));
+    fs::rename(path, &doomed).map_err(|e| Broken::io("rename", path, &e))?;
+    fs::remove_dir_all(&doomed).map_err(|e| Broken::io("remove", &doomed, &e))?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Opens the parts of a directory, and deals with the damaged ones by the user's policy.
+struct Opening<'a> {
+    config: &'a SledConfig,
+    now: Timestamp,
+    damages: Vec<Damage>,
+}
+
+impl Opening<'_> {
+    fn manifest(&mut self) -> Result<Manifest> {
+        let directory = &self.config.path;
+        let parts: Vec<_> = list(directory)?.into_iter().filter(|path| is_part(path)).collect();
+        let damage = match Manifest::read(directory) {
+            Ok(Some(manifest)) => return Ok(manifest),
+            // Written before anything else: without it the parts are somebody's data.
+            Ok(None) if parts.is_empty() => return self.first_manifest(),
+            Ok(None) => Broken::corrupt(&directory.join("manifest"), "is missing"),
+            Err(damage) => damage,
+        };
+        self.set_aside(&parts, damage)?;
+        self.first_manifest()
+    }
+
+    fn first_manifest(&self) -> Result<Manifest> {
+        let mut manifest = Manifest::new();
+        manifest.write(&self.config.path, self.now)?;
+        Ok(manifest)
+    }
+
+    fn generations(&mut self, manifest: &Manifest) -> Result<Vec<Generation>> {
+        self.remove_leftovers(manifest)?;
+        let mut open = Vec::new();
+        for &(number, began) in &manifest.generations {
+            let path = self.config.path.join(generation_name(number));
+            match Table::open(&path, self.config.cache_of_each()) {
+                Ok(table) => open.push(Generation { number, began: Timestamp::from_millis(began), table }),
+                Err(damage) => self.set_aside(&[path], damage)?,
+            }
+        }
+        Ok(open)
+    }
+
+    fn letters(&mut self, new: bool) -> Result<Table> {
+        let path = self.config.path.join(LETTERS);
+        let cache = self.config.cache_of_each();
+        if !new {
+            match Table::open(&path, cache) {
+                Ok(table) => return Ok(table),
+                Err(damage) => self.set_aside(std::slice::from_ref(&path), damage)?,
+            }
+        } else if path.exists() {
+            remove(&path)?;
+        }
+        let table = Table::create(&path, cache, self.now)?;
+        sync_directory(&self.config.path)?;
+        Ok(table)
+    }
+
+    /// Removes what a crash left half-made or half-removed: no such directory was ever acknowledged, or is still wanted.
+    fn remove_leftovers(&self, manifest: &Manifest) -> Result<()> {
+        for path in list(&self.config.path)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let known = |number: u64| manifest.generations.iter().any(|(known, _)| *known == number);
+            let number = name.strip_prefix(GENERATION).and_then(|n| n.parse().ok());
+            if name.starts_with(DROPPED) {
+                fs::remove_dir_all(&path).map_err(|e| Broken::io("remove", &path, &e))?;
+            } else if number.is_some_and(|number| !known(number)) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves damaged parts out of the way, if the user wants that, else fails.
+    fn set_aside(&mut self, parts: &[PathBuf], damage: Broken) -> Result<()> {
+        if damage.kind != ErrorKind::Corrupt || self.config.on_damage == OnDamage::Refuse {
+            return Err(damage);
+        }
+        let to = self.config.path.join(format!("{DAMAGED}{}", dated(self.now)));
+        create_directory(&to)?;
+        for part in parts.iter().filter(|part| part.exists()) {
+            let target = free_name(&to, part);
+            fs::rename(part, &target).map_err(|e| Broken::io("set aside", part, &e))?;
+        }
+        sync_directory(&to)?;
+        sync_directory(&self.config.path)?;
+        tracing::error!(
+            %damage,
+            set_aside = %to.display(),
+            "the store is damaged and goes on without the damaged part: its events may be handled again"
+        );
+        self.damages.push(Damage::new(to, damage.to_string(), self.now));
+        Ok(())
+    }
+}
+
+/// A name for `part` in `directory` that nothing has yet: two parts may be set aside within one second.
+fn free_name(directory: &Path, part: &Path) -> PathBuf {
+    let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut target = directory.join(&name);
+    let mut more = 1;
+    while target.exists() {
+        target = directory.join(format!("{name}.{more}"));
+        more += 1;
+    }
+    target
+}
+
+fn is_part(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name == LETTERS || name.starts_with(GENERATION) || name == "manifest"
+}

@@ -1,0 +1,316 @@
+//! One sled database, with what sled leaves out: syncs, and the proof that nothing is missing.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use tidings_core::{ErrorKind, Timestamp};
+
+use super::files::{create_directory, list, sync_tree};
+use super::witness::Witness;
+use crate::error::{Broken, Result, guarded};
+
+/// Where a table's seal lies. All other keys begin with another letter.
+const SEAL_KEY: &[u8] = b"m";
+const DATABASE: &str = "sled";
+const WITNESS: &str = "witness";
+
+/// At most so many keys, and so many bytes, go into one of sled's batches. It must stay below a segment of sled's log
+/// (512 KiB): sled takes what the operating system has accepted for durable and then reuses the segment that lay there
+/// before, and between two of our syncs there must be no more than one such step.
+const BATCH_KEYS: usize = 1_000;
+const BATCH_BYTES: usize = 192 << 10;
+
+/// Written with each batch, within it: how many there were, and what the table then holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Seal {
+    sequence: u64,
+    entries: u64,
+    sum: u64,
+    time: Timestamp,
+}
+
+impl Seal {
+    fn to_bytes(self) -> Vec<u8> {
+        let parts = [self.sequence, self.entries, self.sum, self.time.millis().cast_unsigned()];
+        parts.iter().flat_map(|part| part.to_be_bytes()).collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (parts, []) = bytes.as_chunks::<8>() else { return None };
+        let [sequence, entries, sum, time] = *<&[[u8; 8]; 4]>::try_from(parts).ok()?;
+        Some(Self {
+            sequence: u64::from_be_bytes(sequence),
+            entries: u64::from_be_bytes(entries),
+            sum: u64::from_be_bytes(sum),
+            time: Timestamp::from_millis(i64::from_be_bytes(time)),
+        })
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.entries += 1;
+        self.sum = self.sum.wrapping_add(digest(key, value));
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) {
+        self.entries = self.entries.saturating_sub(1);
+        self.sum = self.sum.wrapping_sub(digest(key, value));
+    }
+}
+
+/// FNV-1a: std's hasher may change from one release to the next, and this is stored.
+fn digest(key: &[u8], value: &[u8]) -> u64 {
+    let parts = key.iter().chain(&[0xff]).chain(value);
+    parts.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A sled database, written in batches of which each is durable and whole, or not there.
+pub(crate) struct Table {
+    path: PathBuf,
+    database: sled::Db,
+    /// Our own handle of sled's log: sled offers no sync that reaches the disk.
+    log: File,
+    blobs: PathBuf,
+    witness: Witness,
+    seal: Seal,
+    staged: HashMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // sled's own `Debug` prints the whole content.
+        f.debug_struct("Table").field("path", &self.path).field("seal", &self.seal).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    pub(crate) fn create(path: &Path, cache: u64, now: Timestamp) -> Result<Self> {
+        create_directory(path)?;
+        let mut table = Self::start(path, cache, true)?;
+        table.commit_batch(Vec::new(), now)?;
+        table.witness.sync()?;
+        sync_tree(path)?;
+        Ok(table)
+    }
+
+    /// Opens a table and reads all of it, to see that nothing is missing.
+    pub(crate) fn open(path: &Path, cache: u64) -> Result<Self> {
+        let log = path.join(DATABASE).join("db");
+        if !log.is_file() {
+            return Err(Broken::corrupt(&log, "is missing"));
+        }
+        guarded("open a table", ErrorKind::Corrupt, || {
+            remove_drafts(&path.join(DATABASE))?;
+            let mut table = Self::start(path, cache, false)?;
+            // sled has just replaced its snapshot, and syncs neither its name nor the removal of the one before. An old
+            // one that came back with a power cut would point into segments that hold other things by then.
+            sync_tree(path)?;
+            table.verify()?;
+            Ok(table)
+        })
+    }
+
+    fn start(path: &Path, cache: u64, new: bool) -> Result<Self> {
+        let (witness, seen) = Witness::open(&path.join(WITNESS), new)?;
+        let directory = path.join(DATABASE);
+        let config = sled::Config::new().path(&directory).cache_capacity(cache).flush_every_ms(None);
+        let database = config.open().map_err(|e| Broken::sled("open", &directory, &e))?;
+        let log_path = directory.join("db");
+        // Writable, because some systems sync only what could have been written.
+        let log = File::options().write(true).open(&log_path).map_err(|e| Broken::io("open", &log_path, &e))?;
+        let seal = Seal { sequence: seen, ..Seal::default() };
+        let blobs = directory.join("blobs");
+        let table = Self { path: path.to_path_buf(), database, log, blobs, witness, seal, staged: HashMap::new() };
+        Ok(table)
+    }
+
+    fn verify(&mut self) -> Result<()> {
+        let stored = self.read(SEAL_KEY)?.as_deref().and_then(Seal::from_bytes);
+        let stored = stored.ok_or_else(|| Broken::corrupt(&self.path, "the seal is missing"))?;
+        if stored.sequence < self.seal.sequence {
+            let (has, had) = (stored.sequence, self.seal.sequence);
+            return Err(Broken::corrupt(&self.path, &format!("ends at commit {has}, {had} was acknowledged")));
+        }
+        let mut found = Seal { sequence: stored.sequence, time: stored.time, ..Seal::default() };
+        for item in self.database.iter() {
+            let (key, value) = item.map_err(|e| Broken::sled("read", &self.path, &e))?;
+            if *key != *SEAL_KEY {
+                found.add(&key, &value);
+            }
+        }
+        if found != stored {
+            let (has, had) = (found.entries, stored.entries);
+            let what = format!("holds {has} entries of which not all are those {had} that were written");
+            return Err(Broken::corrupt(&self.path, &what));
+        }
+        self.seal = stored;
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The latest time that a commit bears.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.seal.time
+    }
+
+    /// How many entries it holds, staged ones aside.
+    pub(crate) fn entries(&self) -> u64 {
+        self.seal.entries
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<sled::IVec>> {
+        self.database.get(key).map_err(|e| Broken::sled("read", &self.path, &e))
+    }
+
+    /// The value of a key, staged ones included.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.staged.get(key) {
+            Some(staged) => Ok(staged.clone()),
+            None => Ok(self.read(key)?.map(|value| value.to_vec())),
+        }
+    }
+
+    /// Changes a key with the next [`commit`](Self::commit).
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.staged.insert(key, value);
+    }
+
+    /// Committed entries from `from` on whose keys begin with `prefix`.
+    pub(crate) fn scan(
+        &self,
+        prefix: Vec<u8>,
+        from: Vec<u8>,
+    ) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec)>> {
+        let items = self.database.range(from..);
+        items
+            .map(|item| item.map_err(|e| Broken::sled("read", &self.path, &e)))
+            .take_while(move |item| item.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
+    }
+
+    /// The last committed entry whose key begins with `prefix`.
+    pub(crate) fn last(&self, prefix: &[u8]) -> Result<Option<(sled::IVec, sled::IVec)>> {
+        self.database.scan_prefix(prefix).next_back().transpose().map_err(|e| Broken::sled("read", &self.path, &e))
+    }
+
+    /// Writes what is staged and returns when it is on the disk.
+    pub(crate) fn commit(&mut self, time: Timestamp) -> Result<()> {
+        let staged = std::mem::take(&mut self.staged);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (key, value) in staged {
+            bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+            batch.push((key, value));
+            if batch.len() == BATCH_KEYS || bytes >= BATCH_BYTES {
+                self.commit_batch(std::mem::take(&mut batch), time)?;
+                bytes = 0;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.commit_batch(batch, time) }
+    }
+
+    /// Stores the time alone.
+    pub(crate) fn mark(&mut self, time: Timestamp) -> Result<()> {
+        self.commit_batch(Vec::new(), time)?;
+        self.witness.sync()
+    }
+
+    fn commit_batch(&mut self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>, time: Timestamp) -> Result<()> {
+        let mut seal = self.seal;
+        let mut batch = sled::Batch::default();
+        for (key, value) in entries {
+            if let Some(old) = self.read(&key)? {
+                seal.take(&key, &old);
+            } else if value.is_none() {
+                continue;
+            }
+            match value {
+                Some(value) => {
+                    seal.add(&key, &value);
+                    batch.insert(key, value);
+                }
+                None => batch.remove(key),
+            }
+        }
+        seal.sequence += 1;
+        seal.time = seal.time.max(time);
+        batch.insert(SEAL_KEY, seal.to_bytes());
+        self.database.apply_batch(batch).map_err(|e| Broken::sled("write", &self.path, &e))?;
+        self.sync()?;
+        self.seal = seal;
+        self.witness.note(seal.sequence)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.database.flush().map_err(|e| Broken::sled("flush", &self.path, &e))?;
+        self.log.sync_all().map_err(|e| Broken::io("sync the log of", &self.path, &e))?;
+        // Values that are too large for sled's log become files, which it does not sync. Ours are small; but a page of
+        // them, or another version's, may not be.
+        if list(&self.blobs)?.is_empty() { Ok(()) } else { sync_tree(&self.blobs) }
+    }
+
+    /// How many bytes it takes on the disk.
+    pub(crate) fn size_on_disk(&self) -> Result<u64> {
+        self.database.size_on_disk().map_err(|e| Broken::sled("measure", &self.path, &e))
+    }
+
+    /// Closes it, all synced.
+    pub(crate) fn close(self) -> Result<()> {
+        self.witness.sync()?;
+        drop(self.database);
+        Ok(())
+    }
+}
+
+/// A snapshot that sled had not finished when its process died. sled itself would read it as one that is damaged.
+fn remove_drafts(directory: &Path) -> Result<()> {
+    for path in list(directory)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(&path).map_err(|e| Broken::io("remove", &path, &e))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CACHE: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_committed_is_there_after_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table");
+        let mut table = Table::create(&path, CACHE, Timestamp::from_millis(1)).unwrap();
+        for i in 0..2_500_u32 {
+            table.put(i.to_be_bytes().to_vec(), Some(vec![1; 20]));
+        }
+        table.commit(Timestamp::from_millis(7)).unwrap();
+        table.put(vec![0, 0, 0, 5], None);
+        table.commit(Timestamp::from_millis(8)).unwrap();
+        table.close().unwrap();
+        let table = Table::open(&path, CACHE).unwrap();
+        assert_eq!((table.entries(), table.time().millis()), (2_499, 8));
+        assert_eq!(table.get(&[0, 0, 0, 5]).unwrap(), None);
+        assert_eq!(table.get(&[0, 0, 0, 6]).unwrap(), Some(vec![1; 20]));
+    }
+
+    #[test]
+    fn a_table_whose_end_is_cut_off_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table");
+        let mut table = Table::create(&path, CACHE, Timestamp::from_millis(1)).unwrap();
+        for i in 0..100_u32 {
+            table.put(i.to_be_bytes().to_vec(), Some(vec![1; 20]));
+            table.commit(Timestamp::from_millis(1)).unwrap();
+        }
+        table.close().unwrap();
+        let log = File::options().write(true).open(path.join("sled/db")).unwrap();
+        log.set_len(log.metadata().unwrap().len() / 2).unwrap();
+        let error = Table::open(&path, CACHE).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
+    }
+}

@@ -1,0 +1,77 @@
+//! A small file beside each sled database that says how far it was acknowledged.
+//!
+//! When sled finds its log damaged it cuts it off at the damage and opens what is before it, as if the rest had never
+//! been. The witness is what remembers the rest.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Broken, Result};
+
+const SLOT: usize = 12;
+
+#[derive(Debug)]
+pub(crate) struct Witness {
+    path: PathBuf,
+    file: File,
+}
+
+impl Witness {
+    /// Opens the witness at `path` (creating it, if `new`), and says which commit was acknowledged last.
+    pub(crate) fn open(path: &Path, new: bool) -> Result<(Self, u64)> {
+        let seen = if new { 0 } else { read(path)? };
+        let file = OpenOptions::new().create(new).truncate(false).write(true).open(path);
+        let file = file.map_err(|e| Broken::io("open", path, &e))?;
+        Ok((Self { path: path.to_path_buf(), file }, seen))
+    }
+
+    /// Notes that the commit `sequence` is durable. Not synced: what it notes holds already, so that to lose the note in
+    /// a power cut loses a check, and a sync for each commit would halve what the store can do.
+    pub(crate) fn note(&mut self, sequence: u64) -> Result<()> {
+        let mut slot = [0; SLOT];
+        slot[..8].copy_from_slice(&sequence.to_be_bytes());
+        let crc = crc32fast::hash(&slot[..8]);
+        slot[8..].copy_from_slice(&crc.to_be_bytes());
+        // Two slots in turn: a torn note leaves the one before.
+        let offset = (sequence % 2) * SLOT as u64;
+        let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(&slot));
+        written.map_err(|e| Broken::io("write", &self.path, &e))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Broken::io("sync", &self.path, &e))
+    }
+}
+
+fn read(path: &Path) -> Result<u64> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Broken::corrupt(path, "is missing")),
+        Err(e) => return Err(Broken::io("read", path, &e)),
+    };
+    let valid = bytes.chunks_exact(SLOT).filter_map(|slot| {
+        let (sequence, crc) = (slot.first_chunk::<8>()?, slot.last_chunk::<4>()?);
+        (crc32fast::hash(sequence) == u32::from_be_bytes(*crc)).then(|| u64::from_be_bytes(*sequence))
+    });
+    valid.max().ok_or_else(|| Broken::corrupt(path, "is damaged"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_note_is_read_back_and_a_torn_one_leaves_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("witness");
+        let (mut witness, _) = Witness::open(&path, true).unwrap();
+        witness.note(1).unwrap();
+        witness.note(2).unwrap();
+        assert_eq!(read(&path).unwrap(), 2);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(read(&path).unwrap(), 1);
+    }
+}

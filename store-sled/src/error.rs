@@ -1,0 +1,83 @@
+//! What sled's and the file system's errors are to a caller.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use tidings_core::{Error, ErrorKind};
+
+/// Why a store can't go on: it is closed, and opened again later.
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    pub(crate) kind: ErrorKind,
+    what: Arc<str>,
+}
+
+pub(crate) type Result<T, E = Broken> = std::result::Result<T, E>;
+
+impl Broken {
+    pub(crate) fn new(kind: ErrorKind, what: impl Into<Arc<str>>) -> Self {
+        Self { kind, what: what.into() }
+    }
+
+    pub(crate) fn corrupt(path: &Path, what: &str) -> Self {
+        Self::new(ErrorKind::Corrupt, format!("{}: {what}", path.display()))
+    }
+
+    pub(crate) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
+        Self::new(kind_of(error), format!("{doing} {}: {error}", path.display()))
+    }
+
+    pub(crate) fn sled(doing: &str, path: &Path, error: &sled::Error) -> Self {
+        let kind = match error {
+            sled::Error::Io(e) if e.to_string().starts_with("could not acquire lock") => ErrorKind::Conflict,
+            sled::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
+            sled::Error::Io(e) => kind_of(e),
+            sled::Error::Unsupported(_) | sled::Error::Corruption { .. } | sled::Error::CollectionNotFound(_) => {
+                ErrorKind::Corrupt
+            }
+            _ => ErrorKind::Unavailable,
+        };
+        Self::new(kind, format!("{doing} {}: {error}", path.display()))
+    }
+
+    /// For whoever opened the store.
+    pub(crate) fn of_open(&self, path: &Path) -> Error {
+        Error::caused_by(self.kind, format!("open the store {}", path.display()), self.clone())
+    }
+
+    /// For whoever called it: nothing was acknowledged, and the store opens itself again.
+    pub(crate) fn down(&self) -> Error {
+        Error::caused_by(ErrorKind::Unavailable, "use the store: it is down", self.clone())
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+fn kind_of(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+        io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => ErrorKind::Invalid,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// Runs `work`, and makes of a panic (sled has some where it should have errors) what it is: a broken store.
+pub(crate) fn guarded<T>(doing: &str, panic_is: ErrorKind, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Broken::new(panic_is, format!("{doing}: sled panicked: {}", text(&*panic)))))
+}
+
+fn text(panic: &(dyn Any + Send)) -> &str {
+    let of_string = panic.downcast_ref::<String>().map(String::as_str);
+    of_string.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}

@@ -1,0 +1,332 @@
+//! Dead letters in a table.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidings_core::{
+    DeadLetter, Error, ErrorKind, Header, LetterId, LetterQuery, Resolution, Result, StoredRecord, Timestamp,
+    TopicPartition,
+};
+
+use crate::disk::Table;
+use crate::error::{self, Broken};
+
+const LETTER: u8 = b'l';
+const IDENTITY: u8 = b'i';
+const CLOSED: u8 = b'c';
+
+/// Letters are cut into pieces of this size: sled keeps up to sixteen values in a page, and a page above 128 KiB in a
+/// file of its own that it does not sync.
+const PIECE: usize = 4 << 10;
+/// The largest letter.
+const MAX_LETTER: usize = 64 << 20;
+/// The longest identity: what is stored once and once again must fit into a page too.
+const MAX_IDENTITY: usize = 2 << 10;
+/// The longest text of a resolution, in bytes.
+const MAX_REASON: usize = 1 << 10;
+/// One step of a listing reads so many letters or bytes before others get their turn.
+const STEP_LETTERS: usize = 1_000;
+const STEP_BYTES: usize = 4 << 20;
+/// Closed letters that are forgotten in one go.
+const FORGET_AT_ONCE: usize = 5_000;
+
+/// What became of a letter; closed ones are remembered, so that one that is buried again stays closed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Fate {
+    number: u64,
+    closed: Option<Closing>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Closing {
+    redriven: bool,
+    by: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredLetter<'a> {
+    service: &'a str,
+    handler: &'a str,
+    topic: &'a str,
+    partition: u32,
+    offset: u64,
+    timestamp: i64,
+    #[serde(borrow)]
+    key: Option<&'a [u8]>,
+    #[serde(borrow)]
+    value: Option<&'a [u8]>,
+    #[serde(borrow)]
+    headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
+    kind: &'a str,
+    error: &'a str,
+    attempts: u32,
+    failed_at: i64,
+}
+
+/// The letters of a store.
+#[derive(Debug)]
+pub(crate) struct Letters {
+    table: Table,
+    next: u64,
+    open: u64,
+}
+
+/// A part of a listing.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) letters: Vec<DeadLetter>,
+    /// The number to go on from, if there may be more.
+    pub(crate) next: Option<u64>,
+}
+
+impl Letters {
+    pub(crate) fn start(table: Table) -> error::Result<Self> {
+        let last = table.last(&[LETTER])?.and_then(|(key, _)| number_in(&key));
+        let (mut open, mut next) = (0, last.map_or(0, |n| n + 1));
+        for item in table.scan(vec![IDENTITY], vec![IDENTITY]) {
+            let fate = read_fate(&table, &item?.1)?;
+            open += u64::from(fate.closed.is_none());
+            next = next.max(fate.number + 1);
+        }
+        Ok(Self { table, next, open })
+    }
+
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub(crate) fn commit(&mut self, now: Timestamp) -> error::Result<()> {
+        self.table.commit(now)
+    }
+
+    pub(crate) fn close(self) -> error::Result<()> {
+        self.table.close()
+    }
+
+    pub(crate) fn bury(&mut self, letter: &DeadLetter, max_letters: u64) -> error::Result<Result<()>> {
+        let identity = match identity(&letter.id()) {
+            Ok(identity) => identity,
+            Err(error) => return Ok(Err(error)),
+        };
+        if self.table.get(&identity)?.is_some() {
+            return Ok(Ok(()));
+        }
+        if self.open >= max_letters {
+            let text = "bury a letter: max_letters are open; redrive or discard some";
+            return Ok(Err(Error::new(ErrorKind::Unavailable, text)));
+        }
+        let bytes = match to_bytes(letter) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(error)),
+        };
+        for (piece, part) in (0_u16..).zip(bytes.chunks(PIECE)) {
+            self.table.put(piece_key(self.next, piece), Some(part.to_vec()));
+        }
+        let fate = Fate { number: self.next, closed: None };
+        self.table.put(identity, Some(fate_bytes(&self.table, &fate)?));
+        self.next += 1;
+        self.open += 1;
+        Ok(Ok(()))
+    }
+
+    /// Whether the letter was open.
+    pub(crate) fn resolve(&mut self, id: &LetterId, resolution: &Resolution, now: Timestamp) -> error::Result<bool> {
+        let Ok(identity) = identity(id) else { return Ok(false) };
+        let Some(value) = self.table.get(&identity)? else { return Ok(false) };
+        let fate = read_fate(&self.table, &value)?;
+        if fate.closed.is_some() {
+            return Ok(false);
+        }
+        let mut piece = 0;
+        while self.table.get(&piece_key(fate.number, piece))?.is_some() {
+            self.table.put(piece_key(fate.number, piece), None);
+            piece += 1;
+        }
+        let closed = Fate { number: fate.number, closed: Some(closing(resolution)) };
+        self.table.put(closed_key(now, &identity), Some(Vec::new()));
+        self.table.put(identity, Some(fate_bytes(&self.table, &closed)?));
+        self.open = self.open.saturating_sub(1);
+        Ok(true)
+    }
+
+    /// The number of the letter behind `after`.
+    pub(crate) fn number_after(&self, after: Option<&LetterId>) -> error::Result<u64> {
+        let Some(Ok(identity)) = after.map(identity) else { return Ok(0) };
+        let Some(value) = self.table.get(&identity)? else { return Ok(0) };
+        Ok(read_fate(&self.table, &value)?.number + 1)
+    }
+
+    /// Up to `limit` letters that `query` wants, from the number `from` on.
+    pub(crate) fn list(&self, query: &LetterQuery, from: u64, limit: usize) -> error::Result<Page> {
+        let mut page = Page { letters: Vec::new(), next: None };
+        let (mut seen, mut size) = (0, 0);
+        let mut pieces: Option<(u64, Vec<u8>)> = None;
+        for item in self.table.scan(vec![LETTER], piece_key(from, 0)) {
+            let (key, part) = item?;
+            let number = number_in(&key).ok_or_else(|| self.damaged())?;
+            match &mut pieces {
+                Some((current, bytes)) if *current == number => bytes.extend_from_slice(&part),
+                _ => {
+                    if let Some((_, bytes)) = pieces.take() {
+                        self.add(&bytes, query, &mut page)?;
+                        (seen, size) = (seen + 1, size + bytes.len());
+                    }
+                    if page.letters.len() >= limit || seen >= STEP_LETTERS || size >= STEP_BYTES {
+                        page.next = Some(number);
+                        return Ok(page);
+                    }
+                    pieces = Some((number, part.to_vec()));
+                }
+            }
+        }
+        if let Some((_, bytes)) = pieces {
+            self.add(&bytes, query, &mut page)?;
+        }
+        Ok(page)
+    }
+
+    fn add(&self, bytes: &[u8], query: &LetterQuery, page: &mut Page) -> error::Result<()> {
+        let letter = from_bytes(bytes).ok_or_else(|| self.damaged())?;
+        if query.wants(&letter) {
+            page.letters.push(letter);
+        }
+        Ok(())
+    }
+
+    /// Forgets letters that were closed before `oldest`.
+    pub(crate) fn forget_closed(&mut self, oldest: Timestamp) -> error::Result<()> {
+        let end = closed_key(oldest, &[]);
+        let mut old = Vec::new();
+        for item in self.table.scan(vec![CLOSED], vec![CLOSED]).take(FORGET_AT_ONCE) {
+            let (key, _) = item?;
+            if *key >= *end {
+                break;
+            }
+            old.push(key.to_vec());
+        }
+        for key in old {
+            self.table.put(key[1 + 8..].to_vec(), None);
+            self.table.put(key, None);
+        }
+        Ok(())
+    }
+
+    fn damaged(&self) -> Broken {
+        Broken::corrupt(self.table.path(), "a letter is no letter")
+    }
+}
+
+fn piece_key(number: u64, piece: u16) -> Vec<u8> {
+    let mut key = vec![LETTER];
+    key.extend_from_slice(&number.to_be_bytes());
+    key.extend_from_slice(&piece.to_be_bytes());
+    key
+}
+
+fn number_in(key: &[u8]) -> Option<u64> {
+    key.get(1..9)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn closed_key(at: Timestamp, identity: &[u8]) -> Vec<u8> {
+    let mut key = vec![CLOSED];
+    // Times before 1970 would come last; nothing was closed then.
+    key.extend_from_slice(&at.millis().max(0).to_be_bytes());
+    key.extend_from_slice(identity);
+    key
+}
+
+fn identity(id: &LetterId) -> Result<Vec<u8>> {
+    let mut key = vec![IDENTITY];
+    for text in [id.service.as_str(), id.origin.topic.as_str()] {
+        let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        key.extend_from_slice(&length.to_be_bytes());
+        key.extend_from_slice(text.as_bytes());
+    }
+    key.extend_from_slice(&id.origin.partition.to_be_bytes());
+    key.extend_from_slice(&id.offset.to_be_bytes());
+    if key.len() > MAX_IDENTITY {
+        return Err(Error::new(ErrorKind::TooLarge, "bury a letter: the names of its service and topic are too long"));
+    }
+    Ok(key)
+}
+
+fn read_fate(table: &Table, bytes: &[u8]) -> error::Result<Fate> {
+    postcard::from_bytes(bytes).map_err(|_| Broken::corrupt(table.path(), "a letter's fate is none"))
+}
+
+fn fate_bytes(table: &Table, fate: &Fate) -> error::Result<Vec<u8>> {
+    postcard::to_stdvec(fate)
+        .map_err(|e| Broken::new(ErrorKind::Unavailable, format!("{}: {e}", table.path().display())))
+}
+
+fn closing(resolution: &Resolution) -> Closing {
+    let cut = |text: &str| text[..text.floor_char_boundary(MAX_REASON)].to_owned();
+    match resolution {
+        Resolution::Redriven { by } => Closing { redriven: true, by: cut(by), reason: String::new() },
+        Resolution::Discarded { by, reason } => Closing { redriven: false, by: cut(by), reason: cut(reason) },
+        // A way of closing that came later closes just as well.
+        _ => Closing { redriven: false, by: String::new(), reason: String::new() },
+    }
+}
+
+fn to_bytes(letter: &DeadLetter) -> Result<Vec<u8>> {
+    let stored = StoredLetter {
+        service: &letter.service,
+        handler: &letter.handler,
+        topic: &letter.origin.topic,
+        partition: letter.origin.partition,
+        offset: letter.record.offset,
+        timestamp: letter.record.timestamp.millis(),
+        key: letter.record.key.as_deref(),
+        value: letter.record.value.as_deref(),
+        headers: letter.record.headers.iter().map(|h| (&*h.name, h.value.as_deref())).collect(),
+        kind: letter.kind.as_str(),
+        error: &letter.error,
+        attempts: letter.attempts,
+        failed_at: letter.failed_at.millis(),
+    };
+    let bytes = postcard::to_stdvec(&stored);
+    let bytes = bytes.map_err(|e| Error::caused_by(ErrorKind::Invalid, "bury a letter: write it", e))?;
+    if bytes.len() > MAX_LETTER {
+        return Err(Error::new(ErrorKind::TooLarge, format!("bury a letter: it is larger than {MAX_LETTER} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<DeadLetter> {
+    let stored: StoredLetter<'_> = postcard::from_bytes(bytes).ok()?;
+    let copy = Bytes::copy_from_slice;
+    let mut record = StoredRecord::new(stored.offset, Timestamp::from_millis(stored.timestamp));
+    record.key = stored.key.map(copy);
+    record.value = stored.value.map(copy);
+    record.headers =
+        stored.headers.into_iter().map(|(name, value)| Header { name: copy(name), value: value.map(copy) }).collect();
+    let origin = TopicPartition::new(stored.topic, stored.partition);
+    let letter = DeadLetter::new(stored.service, origin, record, ErrorKind::from_name(stored.kind));
+    Some(
+        letter
+            .with_handler(stored.handler)
+            .with_error(stored.error)
+            .with_attempts(stored.attempts)
+            .with_failed_at(Timestamp::from_millis(stored.failed_at)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::Headers;
+
+    use super::*;
+
+    #[test]
+    fn a_letter_survives_its_bytes() {
+        let mut record = StoredRecord::new(u64::MAX, Timestamp::from_millis(-1)).with_value(vec![0, 159, 146]);
+        record.headers = Headers::new().with("a", "1").with("a", "");
+        record.headers.push(Header::null("n"));
+        let letter = DeadLetter::new("svc", TopicPartition::new("t", 2), record, ErrorKind::Undecodable)
+            .with_handler("h")
+            .with_error("bad")
+            .with_attempts(3);
+        assert_eq!(from_bytes(&to_bytes(&letter).unwrap()), Some(letter));
+    }
+}

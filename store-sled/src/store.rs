@@ -1,0 +1,397 @@
+//! The store as its users hold it.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tidings_core::{
+    Claim, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, Holder,
+    IdempotencyStore, LetterId, LetterQuery, Name, Release, Resolution, Result, Timestamp, async_trait,
+};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::config::SledConfig;
+use crate::error::{Broken, guarded};
+use crate::ledger::{Ledger, Staged};
+use crate::writer::{Deliver, Job, Message, Shared, Status, Writer};
+
+/// An embedded store of done events, claims and dead letters, in one directory that one process has at a time.
+///
+/// Cheap to clone; clones share the directory. What is acknowledged is on the disk. The directory is closed by
+/// [`close`](Self::close), or some moments after the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct SledStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    max_waiting: u32,
+    max_letters: u64,
+    calls: Sender<Message>,
+    room: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    /// Says that the writer has ended.
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// A part of a store that was damaged and set aside: events in it may be handled again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// Where the damaged part lies now.
+    pub set_aside: PathBuf,
+    /// What was wrong with it.
+    pub what: String,
+    /// When it was found.
+    pub at: Timestamp,
+}
+
+impl Damage {
+    pub(crate) fn new(set_aside: PathBuf, what: String, at: Timestamp) -> Self {
+        Self { set_aside, what, at }
+    }
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Size {
+    /// Events that it knows: done, claimed, or released after attempts.
+    pub events: u64,
+    /// Bytes on the disk, dead letters included.
+    pub bytes: u64,
+}
+
+impl SledStore {
+    /// Opens the store in the directory `path`, or creates it there.
+    ///
+    /// # Errors
+    /// Those of [`open_with`](Self::open_with).
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(SledConfig::new(path)).await
+    }
+
+    /// Opens a store. This ends all claims that were held when it was open before, and reads the whole store, to see that
+    /// nothing is missing. Dropping the future closes the store again.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict): it is open already, here or in another process.
+    /// [`Corrupt`](ErrorKind::Corrupt): it is damaged; see [`OnDamage`](crate::OnDamage).
+    /// [`Denied`](ErrorKind::Denied): the directory can't be written.
+    /// [`Invalid`](ErrorKind::Invalid): a setting is wrong. [`Unavailable`](ErrorKind::Unavailable): anything else.
+    pub async fn open_with(config: SledConfig) -> Result<Self> {
+        config.check()?;
+        let path = config.path.clone();
+        let shared = Arc::new(Shared::new());
+        let (calls, received) = channel();
+        let (opened, answer) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        let inner = Inner {
+            path: path.clone(),
+            max_waiting: config.max_waiting,
+            max_letters: config.max_letters,
+            calls,
+            room: Arc::new(Semaphore::new(config.max_waiting as usize)),
+            shared: Arc::clone(&shared),
+            ended: Mutex::new(Some(ended)),
+        };
+        let (watched, limit) = (Arc::clone(&shared), config.answer_within);
+        spawn("tidings-sled", move || match Writer::open(config, shared, received) {
+            Ok(writer) => {
+                let _ = opened.send(Ok(()));
+                writer.run(ending);
+            }
+            Err(broken) => {
+                let _ = opened.send(Err(broken));
+            }
+        })?;
+        let vanished = || Broken::new(ErrorKind::Unavailable, "its thread ended");
+        answer.await.unwrap_or_else(|_| Err(vanished())).map_err(|broken| broken.of_open(&path))?;
+        spawn("tidings-sled-watch", move || watched.watch(limit))?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Finishes what was called before, and closes the directory: when this returns it can be opened again. Later calls
+    /// of all clones fail as [`Closed`](ErrorKind::Closed). Dropping the future closes it nevertheless.
+    pub async fn close(&self) {
+        let _ = self.0.calls.send(Message::Close);
+        let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match ended {
+            Some(ended) => drop(ended.await),
+            None => {
+                let mut status = self.0.shared.status.subscribe();
+                let _ = status.wait_for(|status| matches!(status, Status::Closed)).await;
+            }
+        }
+    }
+
+    /// Where the store lies.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// What was damaged and set aside since the store was opened, by [`OnDamage::SetAside`](crate::OnDamage::SetAside).
+    pub fn damages(&self) -> Vec<Damage> {
+        self.0.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How much the store holds.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable): the store is down. [`Closed`](ErrorKind::Closed).
+    pub async fn size(&self) -> Result<Size> {
+        self.call(1, |ledger| ledger.disk.size().map(|(events, bytes)| Ok(Size { events, bytes }))).await
+    }
+
+    /// Has the writer do `stage`, and waits until that is durable.
+    async fn call<T: Send + 'static>(
+        &self,
+        weight: usize,
+        stage: impl FnOnce(&mut Ledger<'_>) -> Staged<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_open()?;
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX).clamp(1, self.0.max_waiting);
+        let room = Arc::clone(&self.0.room).acquire_many_owned(weight);
+        let permit = self.unless_stuck(room).await?.map_err(|_| closed())?;
+        let (answer, answered) = oneshot::channel();
+        let stage = Box::new(move |ledger: &mut Ledger<'_>| {
+            let (staged, broken) = match guarded("write", ErrorKind::Unavailable, || stage(ledger)) {
+                Ok(staged) => (Some(staged), Ok(())),
+                Err(broken) => (None, Err(broken)),
+            };
+            let deliver: Deliver = Box::new(move || {
+                if let Some(staged) = staged {
+                    let _ = answer.send(staged);
+                }
+            });
+            (deliver, broken)
+        });
+        self.0.calls.send(Message::Call(Job { stage, permit })).map_err(|_| closed())?;
+        match self.unless_stuck(answered).await? {
+            Ok(answer) => answer,
+            // Dropped unanswered: it is not durable, or not known to be, and can be called again either way.
+            Err(_) => Err(self
+                .check_open()
+                .err()
+                .unwrap_or_else(|| Broken::new(ErrorKind::Unavailable, "it broke, and is open again").down())),
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match &*self.0.shared.status.borrow() {
+            Status::Open => Ok(()),
+            Status::Down(broken) => Err(broken.down()),
+            Status::Stuck => Err(stuck(ErrorKind::Unavailable)),
+            Status::Closed => Err(closed()),
+        }
+    }
+
+    /// What `work` gives, unless the disk keeps everybody waiting.
+    async fn unless_stuck<F: Future>(&self, work: F) -> Result<F::Output> {
+        let mut status = self.0.shared.status.subscribe();
+        let is_stuck = pin!(status.wait_for(|status| matches!(status, Status::Stuck)));
+        match select(pin!(work), is_stuck).await {
+            Either::Left((done, _)) => Ok(done),
+            Either::Right(_) => Err(stuck(ErrorKind::Unknown)),
+        }
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for SledStore {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        if ttl.is_zero() {
+            return Err(Error::new(ErrorKind::Invalid, "register a holder: its ttl is zero"));
+        }
+        let holder = Holder::new(scope.clone(), ttl);
+        let registered = holder.clone();
+        self.call(1, move |ledger| ledger.register(&registered)).await?;
+        Ok(holder)
+    }
+
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let (holder, events) = (holder.clone(), events.to_vec());
+        self.call(events.len(), move |ledger| ledger.claim(&holder, &events)).await
+    }
+
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        let holder = holder.clone();
+        self.call(1, move |ledger| ledger.renew(&holder)).await
+    }
+
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        let (holder, events) = (holder.clone(), events.to_vec());
+        self.call(events.len(), move |ledger| ledger.complete(&holder, &events)).await
+    }
+
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        let (holder, events) = (holder.clone(), events.to_vec());
+        self.call(events.len(), move |ledger| ledger.release(&holder, &events)).await
+    }
+
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        let holder = holder.clone();
+        self.call(1, move |ledger| ledger.retire(&holder)).await
+    }
+
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        let (mut removed, mut next) = (0, Some((0, None)));
+        // In steps, so that claims and completions get their turn in between.
+        while let Some(from) = next {
+            let scope = scope.clone();
+            let step = self.call(1, move |ledger| ledger.purge(&scope, completed_before, from)).await?;
+            removed += step.removed;
+            next = step.next;
+        }
+        Ok(removed)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        guarantees()
+    }
+}
+
+#[async_trait]
+impl DeadLetterSink for SledStore {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        let count = letters.len();
+        let size = letters.iter().map(|letter| letter.record.size() >> 10).sum::<usize>();
+        let max = self.0.max_letters;
+        let buried = self.call(count.max(size), move |ledger| {
+            letters.iter().map(|letter| ledger.disk.letters.bury(letter, max)).collect::<Result<Vec<_>, _>>().map(Ok)
+        });
+        match buried.await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let error = Arc::new(error);
+                let each = |_| Err(Error::caused_by(error.kind(), "bury a letter", Arc::clone(&error)));
+                (0..count).map(each).collect()
+            }
+        }
+    }
+
+    async fn check(&self, _: &[Name]) -> Result<()> {
+        self.check_open()
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        guarantees()
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for SledStore {
+    async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        let wanted = query.limit.unwrap_or(DEFAULT_PAGE);
+        let after = query.after.clone();
+        let mut from = Some(self.call(1, move |l| l.disk.letters.number_after(after.as_ref()).map(Ok)).await?);
+        let mut letters = Vec::new();
+        while let Some(number) = from.filter(|_| letters.len() < wanted) {
+            let (query, left) = (query.clone(), wanted - letters.len());
+            let page = self.call(1, move |l| l.disk.letters.list(&query, number, left).map(Ok)).await?;
+            letters.extend(page.letters);
+            from = page.next;
+        }
+        Ok(letters)
+    }
+
+    async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+        let (letters, resolution) = (letters.to_vec(), resolution.clone());
+        self.call(letters.len(), move |ledger| {
+            let now = ledger.now;
+            letters.iter().map(|id| ledger.disk.letters.resolve(id, &resolution, now)).collect::<Result<_, _>>().map(Ok)
+        })
+        .await
+    }
+}
+
+fn guarantees() -> Guarantees {
+    Guarantees::all()
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(drop).map_err(|e| Error::caused_by(ErrorKind::Unavailable, "open the store: start a thread", e))
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "use the store: it was closed")
+}
+
+fn stuck(kind: ErrorKind) -> Error {
+    Error::new(kind, "use the store: the disk does not answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_takes_the_store_down_and_it_comes_back_with_its_holders() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path()).await.unwrap();
+        let holder = store.holder(&"svc".into(), Duration::from_secs(15)).await.unwrap();
+        let event = EventRef::new(uuid::Uuid::now_v7(), "e");
+        store.claim(&holder, std::slice::from_ref(&event)).await.unwrap();
+        let error = store.call(1, |_| -> Staged<()> { panic!("as sled does") }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.report().contains("as sled does"), "{}", error.report());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = store.renew(&holder).await {
+            assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(matches!(store.claim(&holder, std::slice::from_ref(&event)).await.unwrap()[0], Claim::Held { .. }));
+        store.complete(&holder, &[event]).await.unwrap().remove(0).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_called_with_the_panicking_call_was_not_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path()).await.unwrap();
+        let holder = store.holder(&"svc".into(), Duration::from_secs(15)).await.unwrap();
+        let events = [EventRef::new(uuid::Uuid::now_v7(), "e")];
+        let (one, two) = (holder.clone(), events.clone());
+        let both = store.call(1, move |ledger| {
+            let _granted = ledger.claim(&one, &two)?;
+            Err::<Result<()>, _>(Broken::new(ErrorKind::Unavailable, "no space"))
+        });
+        assert!(both.await.unwrap_err().is_retryable());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let claim = loop {
+            match store.claim(&holder, &events).await {
+                Ok(claims) => break claims[0],
+                Err(error) => assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report()),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_keeps_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = SledConfig::new(directory.path()).with_answer_within(Duration::from_millis(200));
+        let store = SledStore::open_with(config).await.unwrap();
+        let (free, until_freed) = channel::<()>();
+        let hanging = store.call(1, move |_| {
+            let _ = until_freed.recv();
+            Ok(Ok(()))
+        });
+        assert_eq!(hanging.await.unwrap_err().kind(), ErrorKind::Unknown);
+        assert!(store.size().await.unwrap_err().is_retryable());
+        free.send(()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = store.size().await {
+            assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

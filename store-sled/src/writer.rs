@@ -1,0 +1,335 @@
+//! The one thread that touches the directory.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidings_core::{ErrorKind, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use crate::clock::StoreTime;
+use crate::config::{MIN_REOPEN_WAIT, SledConfig};
+use crate::disk::{DirectoryLock, Disk};
+use crate::error::{Broken, Result, guarded};
+use crate::ledger::Ledger;
+use crate::memory::Memory;
+use crate::store::Damage;
+
+/// Calls are committed together up to so many events: what one caller waits for others must stay bounded.
+const GROUP: u32 = 8_192;
+/// How often an idle store looks whether its oldest part is past its retention.
+const TICK: Duration = Duration::from_secs(5);
+/// An idle store stores the time so often.
+const MARK_EVERY: Duration = Duration::from_secs(60);
+/// How long to wait for an earlier opener that is just closing.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// Gives a call its answer, once what it did is durable. Dropped, it says that it is not.
+pub(crate) type Deliver = Box<dyn FnOnce() + Send>;
+
+/// Does a call, up to what has to become durable.
+pub(crate) type Stage = Box<dyn FnOnce(&mut Ledger<'_>) -> (Deliver, Result<()>) + Send>;
+
+/// A call.
+pub(crate) struct Job {
+    pub(crate) stage: Stage,
+    /// Its place in the bounded queue, and how large that is.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+pub(crate) enum Message {
+    Call(Job),
+    Close,
+}
+
+/// How the store is.
+#[derive(Debug, Clone)]
+pub(crate) enum Status {
+    Open,
+    /// It broke, and will be opened again.
+    Down(Broken),
+    /// The disk has not answered for longer than callers wait.
+    Stuck,
+    Closed,
+}
+
+/// What the writer shows to others.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) damages: Mutex<Vec<Damage>>,
+    /// Since when the writer has been at one piece of work.
+    busy: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self { status: watch::Sender::new(Status::Open), damages: Mutex::default(), busy: Mutex::default() }
+    }
+
+    fn set_busy(&self, since: Option<Instant>) {
+        *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+    }
+
+    /// Tells callers when the writer is stuck, until the store is closed.
+    pub(crate) fn watch(&self, limit: Duration) {
+        while !matches!(*self.status.borrow(), Status::Closed) {
+            thread::park_timeout(limit / 4);
+            let busy = *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if busy.is_some_and(|since| since.elapsed() > limit) {
+                self.status.send_if_modified(|status| {
+                    let open = matches!(status, Status::Open);
+                    if open {
+                        *status = Status::Stuck;
+                    }
+                    open
+                });
+            }
+        }
+    }
+}
+
+pub(crate) struct Writer {
+    config: SledConfig,
+    shared: Arc<Shared>,
+    calls: Receiver<Message>,
+    memory: Memory,
+    time: StoreTime,
+    /// The latest time that is stored.
+    marked: Timestamp,
+    disk: Option<Disk>,
+    reopen_wait: Duration,
+    reopen_at: Instant,
+    closing: bool,
+    _lock: DirectoryLock,
+}
+
+impl Writer {
+    pub(crate) fn open(config: SledConfig, shared: Arc<Shared>, calls: Receiver<Message>) -> Result<Self> {
+        let lock = take_lock(&config)?;
+        let time = StoreTime::resume(&*config.clock, Timestamp::from_millis(i64::MIN));
+        let marked = Timestamp::from_millis(i64::MIN);
+        let (memory, reopen_wait, reopen_at) = (Memory::default(), MIN_REOPEN_WAIT, Instant::now());
+        let mut writer = Self {
+            config,
+            shared,
+            calls,
+            memory,
+            time,
+            marked,
+            disk: None,
+            reopen_wait,
+            reopen_at,
+            closing: false,
+            _lock: lock,
+        };
+        writer.open_disk()?;
+        Ok(writer)
+    }
+
+    fn open_disk(&mut self) -> Result<()> {
+        let now = self.time.now(&*self.config.clock);
+        let disk = guarded("open the store", ErrorKind::Unavailable, || Disk::open(&self.config, now))?;
+        self.time = StoreTime::resume(&*self.config.clock, disk.time().max(now));
+        self.marked = disk.time();
+        if !disk.damages().is_empty() {
+            // Claims may have been in what is gone, and names may have other numbers: whoever held any holds them no more.
+            self.memory = Memory::default();
+            let mut damages = self.shared.damages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            damages.extend_from_slice(disk.damages());
+        }
+        self.disk = Some(disk);
+        Ok(())
+    }
+
+    /// Works until it is told to close, or nobody is left who could.
+    pub(crate) fn run(mut self, closed: oneshot::Sender<()>) {
+        while let Some(jobs) = self.gather() {
+            if self.disk.is_none() {
+                self.try_reopen();
+            }
+            self.shared.set_busy(Some(Instant::now()));
+            let worked = self.work(jobs);
+            self.shared.set_busy(None);
+            match worked {
+                Ok(()) => self.is_unstuck(),
+                Err(broken) => self.go_down(broken),
+            }
+        }
+        self.end();
+        drop(self);
+        let _ = closed.send(());
+    }
+
+    /// The next calls, if any came until the next tick; `None`: it is time to close.
+    fn gather(&mut self) -> Option<VecDeque<Job>> {
+        if self.closing {
+            return None;
+        }
+        let patience = match self.disk {
+            Some(_) => TICK,
+            None => self.reopen_at.saturating_duration_since(Instant::now()),
+        };
+        let mut jobs = VecDeque::new();
+        let mut weight = 0;
+        match self.calls.recv_timeout(patience) {
+            Ok(Message::Call(job)) => {
+                weight += permits(&job);
+                jobs.push_back(job);
+            }
+            Err(RecvTimeoutError::Timeout) => return Some(jobs),
+            Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return None,
+        }
+        while weight < GROUP {
+            match self.calls.try_recv() {
+                Ok(Message::Call(job)) => {
+                    weight += permits(&job);
+                    jobs.push_back(job);
+                }
+                // What was called before is finished first.
+                Ok(Message::Close) => {
+                    self.closing = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        Some(jobs)
+    }
+
+    /// Does the calls and makes them durable, all with one sync; then they get their answers.
+    fn work(&mut self, mut jobs: VecDeque<Job>) -> Result<()> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        let now = self.time.now(&*self.config.clock);
+        let instant = self.config.clock.monotonic();
+        let mut ledger = Ledger { disk, memory: &mut self.memory, config: &self.config, now, instant };
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut places = Vec::with_capacity(jobs.len());
+        let idle = jobs.is_empty();
+        let is_late = now.millis().saturating_sub(self.marked.millis()) >= millis(MARK_EVERY);
+        let done = guarded("write", ErrorKind::Unavailable, || {
+            if ledger.disk.is_due(ledger.config, now) {
+                ledger.turn()?;
+            }
+            // Neither calls nor answers may be dropped in here: callers whose answer is dropped look at the status.
+            while let Some(job) = jobs.pop_front() {
+                let (answer, staged) = (job.stage)(&mut ledger);
+                answers.push(answer);
+                places.push(job.permit);
+                staged?;
+            }
+            if idle && is_late {
+                return ledger.disk.mark(now).map(|()| true);
+            }
+            ledger.disk.commit(now).map(|()| !idle)
+        });
+        match done {
+            Ok(stored) => {
+                self.memory.keep();
+                if stored {
+                    self.marked = now;
+                }
+                answers.into_iter().for_each(|deliver| deliver());
+                Ok(())
+            }
+            Err(broken) => {
+                self.memory.revert();
+                self.shared.status.send_replace(Status::Down(broken.clone()));
+                Err(broken)
+            }
+        }
+    }
+
+    fn go_down(&mut self, broken: Broken) {
+        tracing::error!(error = %broken, "the store broke; it is closed and will be opened again");
+        if let Some(disk) = self.disk.take() {
+            dispose(disk);
+        }
+        self.reopen_wait = MIN_REOPEN_WAIT;
+        self.reopen_at = Instant::now() + self.reopen_wait;
+    }
+
+    fn try_reopen(&mut self) {
+        if Instant::now() < self.reopen_at {
+            return;
+        }
+        match self.open_disk() {
+            Ok(()) => {
+                tracing::info!("the store is open again");
+                self.set_open();
+            }
+            Err(broken) => {
+                self.reopen_wait = (self.reopen_wait * 2).min(self.config.max_reopen_wait).max(MIN_REOPEN_WAIT);
+                self.reopen_at = Instant::now() + self.reopen_wait;
+                tracing::warn!(error = %broken, again_in = ?self.reopen_wait, "the store can't be opened again yet");
+                self.shared.status.send_if_modified(|status| {
+                    let down = !matches!(status, Status::Closed);
+                    if down {
+                        *status = Status::Down(broken);
+                    }
+                    down
+                });
+            }
+        }
+    }
+
+    fn is_unstuck(&self) {
+        if matches!(*self.shared.status.borrow(), Status::Stuck) {
+            self.set_open();
+        }
+    }
+
+    fn set_open(&self) {
+        self.shared.status.send_if_modified(|status| {
+            let other = !matches!(status, Status::Open | Status::Closed);
+            if other {
+                *status = Status::Open;
+            }
+            other
+        });
+    }
+
+    fn end(&mut self) {
+        self.shared.status.send_replace(Status::Closed);
+        let Some(disk) = self.disk.take() else { return };
+        if let Err(broken) = guarded("close the store", ErrorKind::Unavailable, || disk.close()) {
+            // All that was acknowledged is durable already.
+            tracing::warn!(error = %broken, "the store did not close cleanly");
+        }
+    }
+}
+
+fn permits(job: &Job) -> u32 {
+    u32::try_from(job.permit.num_permits()).unwrap_or(u32::MAX)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn take_lock(config: &SledConfig) -> Result<DirectoryLock> {
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match DirectoryLock::take(config) {
+            Err(taken) if taken.kind == ErrorKind::Conflict && Instant::now() < give_up => thread::sleep(LOCK_RETRY),
+            other => return other,
+        }
+    }
+}
+
+/// Drops a broken directory elsewhere: sled flushes when it is dropped, which may panic, or wait for an IO thread that is
+/// gone. Until it is through, opening again fails at sled's own lock, and is tried again.
+fn dispose(disk: Disk) {
+    let spawned = thread::Builder::new().name("tidings-sled-dispose".to_owned()).spawn(move || {
+        let _ = guarded("close the broken store", ErrorKind::Unavailable, || {
+            drop(disk);
+            Ok(())
+        });
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to close the broken store in");
+    }
+}

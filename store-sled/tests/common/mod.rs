@@ -1,0 +1,70 @@
+//! What several tests need.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidings_core::{Claim, EventRef, History, Holder, IdempotencyStore, Name, Timestamp};
+use tidings_sled::{Clock, SledStore};
+use uuid::Uuid;
+
+/// Clocks that a test sets.
+#[derive(Debug, Clone)]
+pub(crate) struct Hands(Arc<Mutex<(Timestamp, Duration)>>);
+
+impl Hands {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new((Timestamp::from_millis(1_700_000_000_000), Duration::ZERO))))
+    }
+
+    /// Time goes by.
+    pub(crate) fn pass(&self, time: Duration) {
+        let mut hands = self.0.lock().unwrap();
+        *hands = (hands.0.saturating_add(time), hands.1 + time);
+    }
+
+    /// Somebody sets the wall clock back.
+    pub(crate) fn set_back(&self, by: Duration) {
+        let mut hands = self.0.lock().unwrap();
+        hands.0 = hands.0.saturating_sub(by);
+    }
+}
+
+impl Clock for Hands {
+    fn wall(&self) -> Timestamp {
+        self.0.lock().unwrap().0
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.lock().unwrap().1
+    }
+}
+
+pub(crate) const TTL: Duration = Duration::from_secs(15);
+
+pub(crate) fn scope() -> Name {
+    Name::from_static("svc")
+}
+
+pub(crate) fn event(id: Uuid) -> EventRef {
+    EventRef::new(id, "user.registered")
+}
+
+pub(crate) fn fresh() -> EventRef {
+    event(Uuid::now_v7())
+}
+
+pub(crate) fn granted(deaths: u32, attempts: u32) -> Claim {
+    Claim::Granted(History::new(deaths, attempts))
+}
+
+pub(crate) async fn holder(store: &SledStore) -> Holder {
+    store.holder(&scope(), TTL).await.unwrap()
+}
+
+pub(crate) async fn claim(store: &SledStore, holder: &Holder, event: &EventRef) -> Claim {
+    store.claim(holder, std::slice::from_ref(event)).await.unwrap()[0]
+}
+
+pub(crate) async fn complete(store: &SledStore, holder: &Holder, event: &EventRef) -> tidings_core::Result<()> {
+    store.complete(holder, std::slice::from_ref(event)).await.unwrap().remove(0)
+}

@@ -1,0 +1,169 @@
+//! Directories that are not as they were left: cut off, garbled, with leftovers, in use, or not writable.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "other test programs use the rest")]
+mod common;
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::{TempDir, tempdir};
+use tidings_core::{Claim, ErrorKind, EventRef, IdempotencyStore, Result};
+use tidings_sled::{OnDamage, SledConfig, SledStore};
+
+use crate::common::{claim, fresh, granted, holder};
+
+/// A store with done events, closed.
+async fn written() -> (TempDir, Vec<EventRef>) {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let one = holder(&store).await;
+    let events: Vec<_> = (0..3_000).map(|_| fresh()).collect();
+    for part in events.chunks(500) {
+        store.claim(&one, part).await.unwrap();
+        store.complete(&one, part).await.unwrap();
+    }
+    store.close().await;
+    (directory, events)
+}
+
+fn log_of(directory: &Path) -> PathBuf {
+    directory.join("events-00000000/sled/db")
+}
+
+async fn open_setting_aside(path: &Path) -> Result<SledStore> {
+    SledStore::open_with(SledConfig::new(path).with_on_damage(OnDamage::SetAside)).await
+}
+
+/// Refused, and again refused: the first attempt must not hide the damage from the second. Then set aside, and reported.
+async fn assert_noticed(directory: &Path, event: &EventRef) {
+    for _ in 0..2 {
+        let error = SledStore::open(directory).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.report());
+    }
+    let store = open_setting_aside(directory).await.unwrap();
+    let damages = store.damages();
+    assert_eq!(damages.len(), 1, "{damages:?}");
+    assert!(damages[0].set_aside.is_dir());
+    let one = holder(&store).await;
+    assert_eq!(claim(&store, &one, event).await, granted(0, 0));
+    store.close().await;
+    let store = SledStore::open(directory).await.unwrap();
+    assert_eq!(store.damages(), []);
+}
+
+#[tokio::test]
+async fn a_truncated_log_is_noticed_wherever_it_ends() {
+    for percent in [0, 10, 50, 90, 99] {
+        let (directory, events) = written().await;
+        let log = File::options().write(true).open(log_of(directory.path())).unwrap();
+        log.set_len(log.metadata().unwrap().len() * percent / 100).unwrap();
+        assert_noticed(directory.path(), &events[2_999]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_garbled_log_never_loses_done_events_silently() {
+    for percent in [0, 5, 20, 40, 60, 80, 95] {
+        let (directory, events) = written().await;
+        let mut log = File::options().write(true).open(log_of(directory.path())).unwrap();
+        let length = log.metadata().unwrap().len();
+        log.seek(SeekFrom::Start(length * percent / 100)).unwrap();
+        log.write_all(&[0x5a; 64]).unwrap();
+        drop(log);
+        match SledStore::open(directory.path()).await {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.report()),
+            // The garbled place held nothing that still counts: then all must be there.
+            Ok(store) => {
+                let one = holder(&store).await;
+                let claims = store.claim(&one, &events).await.unwrap();
+                assert!(claims.iter().all(|claim| *claim == Claim::Done), "garbled at {percent} %");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_part_is_noticed() {
+    let (directory, events) = written().await;
+    fs::remove_dir_all(directory.path().join("events-00000000")).unwrap();
+    assert_noticed(directory.path(), &events[0]).await;
+}
+
+#[tokio::test]
+async fn a_missing_or_garbled_manifest_is_noticed() {
+    let (directory, events) = written().await;
+    fs::remove_file(directory.path().join("manifest")).unwrap();
+    assert_noticed(directory.path(), &events[0]).await;
+    let (directory, events) = written().await;
+    fs::write(directory.path().join("manifest"), "no").unwrap();
+    assert_noticed(directory.path(), &events[0]).await;
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_log_is_noticed() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let one = holder(&store).await;
+    store.claim(&one, &[fresh()]).await.unwrap();
+    let copy = fs::read(log_of(directory.path())).unwrap();
+    let event = fresh();
+    store.claim(&one, std::slice::from_ref(&event)).await.unwrap();
+    store.complete(&one, std::slice::from_ref(&event)).await.unwrap();
+    store.close().await;
+    fs::write(log_of(directory.path()), copy).unwrap();
+    assert_noticed(directory.path(), &event).await;
+}
+
+#[tokio::test]
+async fn leftover_snapshots_and_drafts_do_no_harm() {
+    let (directory, events) = written().await;
+    let sled = directory.path().join("events-00000000/sled");
+    fs::write(sled.join("snap.0000000000000001"), "one that a later one has replaced").unwrap();
+    fs::write(sled.join("snap.7FFFFFFFFFFFFFFF.generating"), "half").unwrap();
+    fs::write(directory.path().join("manifest.new"), "half").unwrap();
+    fs::create_dir(directory.path().join("dropped-events-00000007")).unwrap();
+    fs::create_dir(directory.path().join("events-00000099")).unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let one = holder(&store).await;
+    assert_eq!(claim(&store, &one, &events[2_999]).await, Claim::Done);
+    assert!(!directory.path().join("dropped-events-00000007").exists());
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_noticed() {
+    let (directory, events) = written().await;
+    let store = SledStore::open(directory.path()).await.unwrap();
+    store.close().await;
+    let sled = directory.path().join("events-00000000/sled");
+    let paths = fs::read_dir(&sled).unwrap().map(|e| e.unwrap().path());
+    let is_snapshot = |p: &PathBuf| p.file_name().unwrap().to_string_lossy().starts_with("snap.");
+    let snapshots: Vec<_> = paths.filter(is_snapshot).collect();
+    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
+    let mut content = fs::read(&snapshots[0]).unwrap();
+    content[3] ^= 1;
+    fs::write(&snapshots[0], content).unwrap();
+    assert_noticed(directory.path(), &events[0]).await;
+}
+
+#[tokio::test]
+async fn a_second_opener_is_told_that_it_is_open() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let error = SledStore::open(directory.path()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.report().contains("open already"), "{}", error.report());
+    let one = holder(&store).await;
+    assert_eq!(claim(&store, &one, &fresh()).await, granted(0, 0));
+}
+
+#[tokio::test]
+async fn a_path_that_is_a_file_is_refused() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = SledStore::open(&file).await.unwrap_err();
+    assert!(!error.report().is_empty());
+    assert!(matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unavailable), "{}", error.report());
+}

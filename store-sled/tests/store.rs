@@ -1,0 +1,261 @@
+//! The rules of claims on sled: what outlives a restart, whose claims end when, and what a clock can do to it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::Duration;
+
+use tempfile::tempdir;
+use tidings_core::{Claim, ErrorKind, IdempotencyStore, Release};
+use tidings_sled::{SledConfig, SledStore};
+
+use crate::common::{Hands, TTL, claim, complete, fresh, granted, holder, scope};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+async fn open(path: &std::path::Path, hands: &Hands) -> SledStore {
+    let config = SledConfig::new(path).with_clock(hands.clone()).with_retention(7 * HOUR);
+    SledStore::open_with(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn done_outlives_a_restart() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let (holder_1, event) = (holder(&store).await, fresh());
+    assert_eq!(claim(&store, &holder_1, &event).await, granted(0, 0));
+    complete(&store, &holder_1, &event).await.unwrap();
+    store.close().await;
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let holder_2 = holder(&store).await;
+    assert_eq!(claim(&store, &holder_2, &event).await, Claim::Done);
+}
+
+#[tokio::test]
+async fn opening_ends_earlier_claims_at_once_and_counts_the_deaths() {
+    let directory = tempdir().unwrap();
+    let event = fresh();
+    let mut first = None;
+    for deaths in 0..3 {
+        let store = SledStore::open(directory.path()).await.unwrap();
+        let holder = holder(&store).await;
+        assert_eq!(claim(&store, &holder, &event).await, granted(deaths, 0));
+        first.get_or_insert(holder);
+        store.close().await;
+    }
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let error = complete(&store, &first.unwrap(), &event).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn a_second_claim_waits_for_the_first_holder() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let (one, two, event) = (holder(&store).await, holder(&store).await, fresh());
+    let twins = store.claim(&one, &[event.clone(), event.clone()]).await.unwrap();
+    assert_eq!(twins[0], granted(0, 0));
+    assert!(matches!(twins[1], Claim::Held { at_most } if at_most <= TTL));
+    assert!(matches!(claim(&store, &two, &event).await, Claim::Held { .. }));
+    assert_eq!(complete(&store, &two, &event).await.unwrap_err().kind(), ErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn a_released_claim_is_free_and_keeps_its_attempts_over_a_restart() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let (one, event) = (holder(&store).await, fresh());
+    claim(&store, &one, &event).await;
+    store.release(&one, &[Release::new(event.id, 2)]).await.unwrap();
+    assert_eq!(claim(&store, &one, &event).await, granted(0, 2));
+    store.release(&one, &[Release::new(event.id, 3)]).await.unwrap();
+    store.close().await;
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let two = holder(&store).await;
+    assert_eq!(claim(&store, &two, &event).await, granted(0, 5));
+}
+
+#[tokio::test]
+async fn a_retired_holder_leaves_no_death() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let (one, event) = (holder(&store).await, fresh());
+    claim(&store, &one, &event).await;
+    store.retire(&one).await.unwrap();
+    assert_eq!(store.renew(&one).await.unwrap_err().kind(), ErrorKind::Fenced);
+    let two = holder(&store).await;
+    assert_eq!(claim(&store, &two, &event).await, granted(0, 0));
+    assert_eq!(complete(&store, &one, &event).await.unwrap_err().kind(), ErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn the_claim_of_a_holder_that_did_not_renew_can_be_taken() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let (one, two, event) = (holder(&store).await, holder(&store).await, fresh());
+    claim(&store, &one, &event).await;
+    hands.pass(TTL - Duration::from_millis(1));
+    store.renew(&two).await.unwrap();
+    assert_eq!(claim(&store, &two, &event).await, Claim::Held { at_most: Duration::from_millis(1) });
+    hands.pass(Duration::from_millis(1));
+    assert_eq!(store.renew(&one).await.unwrap_err().kind(), ErrorKind::Fenced);
+    assert_eq!(claim(&store, &two, &event).await, granted(1, 0));
+    assert_eq!(complete(&store, &one, &event).await.unwrap_err().kind(), ErrorKind::Fenced);
+    complete(&store, &two, &event).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_holder_can_complete_what_nobody_took() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let (one, event) = (holder(&store).await, fresh());
+    claim(&store, &one, &event).await;
+    hands.pass(2 * TTL);
+    complete(&store, &one, &event).await.unwrap();
+    let error = store.claim(&one, &[fresh()]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn a_wall_clock_set_back_lengthens_no_claim() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let (one, event) = (holder(&store).await, fresh());
+    claim(&store, &one, &event).await;
+    hands.set_back(HOUR);
+    hands.pass(TTL);
+    let two = holder(&store).await;
+    assert_eq!(claim(&store, &two, &event).await, granted(1, 0));
+}
+
+#[tokio::test]
+async fn a_wall_clock_set_back_lengthens_no_retention_even_over_a_restart() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let (one, event) = (holder(&store).await, fresh());
+    claim(&store, &one, &event).await;
+    complete(&store, &one, &event).await.unwrap();
+    store.close().await;
+    hands.set_back(HOUR);
+    let store = open(directory.path(), &hands).await;
+    // A second part begins, and the first one ends its retention, measured from before the clock was set back.
+    hands.pass(HOUR);
+    let two = holder(&store).await;
+    claim(&store, &two, &fresh()).await;
+    hands.pass(7 * HOUR);
+    let three = holder(&store).await;
+    assert_eq!(claim(&store, &three, &event).await, granted(0, 0));
+}
+
+#[tokio::test]
+async fn done_is_remembered_for_the_retention_and_then_dropped_with_its_directory() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let (one, event) = (holder(&store).await, fresh());
+    claim(&store, &one, &event).await;
+    complete(&store, &one, &event).await.unwrap();
+    let generations = || {
+        let names = std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name());
+        names.filter(|n| n.to_string_lossy().starts_with("events-")).count()
+    };
+    for hour in 0..7 {
+        hands.pass(HOUR);
+        let each = holder(&store).await;
+        assert_eq!(claim(&store, &each, &event).await, Claim::Done, "after {hour} hours");
+        let other = fresh();
+        claim(&store, &each, &other).await;
+        complete(&store, &each, &other).await.unwrap();
+        store.retire(&each).await.unwrap();
+    }
+    assert!(generations() <= 9, "{}", generations());
+    hands.pass(HOUR);
+    let last = holder(&store).await;
+    assert_eq!(claim(&store, &last, &event).await, granted(0, 0));
+    assert!(generations() <= 9, "{}", generations());
+}
+
+#[tokio::test]
+async fn a_live_claim_outlives_the_directory_it_was_written_in() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let (event, ttl) = (fresh(), 100 * HOUR);
+    let long = store.holder(&scope(), ttl).await.unwrap();
+    claim(&store, &long, &event).await;
+    for _ in 0..10 {
+        hands.pass(HOUR);
+        claim(&store, &long, &fresh()).await;
+    }
+    let other = holder(&store).await;
+    assert!(matches!(claim(&store, &other, &event).await, Claim::Held { .. }));
+    store.close().await;
+    let store = open(directory.path(), &hands).await;
+    let next = holder(&store).await;
+    assert_eq!(claim(&store, &next, &event).await, granted(1, 0));
+}
+
+#[tokio::test]
+async fn a_purge_takes_old_done_events_of_its_scope_and_no_claims() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let other_scope = store.holder(&"other".into(), 100 * HOUR).await.unwrap();
+    let one = store.holder(&scope(), 100 * HOUR).await.unwrap();
+    let old: Vec<_> = (0..5_000).map(|_| fresh()).collect();
+    store.claim(&one, &old).await.unwrap();
+    // Done in another part than they were claimed in: what is left of the claim must not count.
+    hands.pass(HOUR);
+    store.complete(&one, &old).await.unwrap();
+    store.claim(&other_scope, &old[..1]).await.unwrap();
+    store.complete(&other_scope, &old[..1]).await.unwrap();
+    let held = fresh();
+    claim(&store, &one, &held).await;
+    hands.pass(Duration::from_secs(1));
+    let young = fresh();
+    claim(&store, &one, &young).await;
+    complete(&store, &one, &young).await.unwrap();
+    let before = tidings_sled::Clock::wall(&hands);
+    assert_eq!(store.purge(&scope(), before).await.unwrap(), 5_000);
+    assert_eq!(claim(&store, &one, &old[7]).await, granted(0, 0));
+    assert_eq!(claim(&store, &one, &young).await, Claim::Done);
+    assert!(matches!(claim(&store, &one, &held).await, Claim::Held { .. }));
+    assert_eq!(claim(&store, &other_scope, &old[0]).await, Claim::Done);
+}
+
+#[tokio::test]
+async fn claims_beyond_the_bound_are_refused_and_those_of_the_dead_make_room() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let config = SledConfig::new(directory.path()).with_clock(hands.clone()).with_max_claims(10);
+    let store = SledStore::open_with(config).await.unwrap();
+    let one = holder(&store).await;
+    let events: Vec<_> = (0..10).map(|_| fresh()).collect();
+    store.claim(&one, &events).await.unwrap();
+    assert!(store.claim(&one, &[fresh()]).await.unwrap_err().is_retryable());
+    hands.pass(TTL);
+    let two = holder(&store).await;
+    assert_eq!(claim(&store, &two, &events[3]).await, granted(1, 0));
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let clone = store.clone();
+    let one = holder(&store).await;
+    store.close().await;
+    clone.close().await;
+    assert_eq!(clone.renew(&one).await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn a_dropped_call_loses_nothing_that_others_were_told() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let one = holder(&store).await;
+    for _ in 0..50 {
+        let event = fresh();
+        let both = [event.clone(), fresh()];
+        let dropped = store.claim(&one, &both);
+        // Polled once, so that it is on its way, and then dropped.
+        tokio::select! { biased; _ = dropped => {}, () = std::future::ready(()) => {} }
+        assert!(matches!(claim(&store, &one, &event).await, Claim::Held { .. }));
+    }
+}

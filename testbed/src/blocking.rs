@@ -1,0 +1,11 @@
+//! Work that blocks, away from the runtime's own threads.
+
+use crate::error::{Error, Result};
+
+/// Runs what blocks beside the runtime.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::failed(format!("a task of the testbed ended: {error}"))),
+    }
+}

@@ -1,0 +1,72 @@
+//! What can go wrong with a server, and whether that is a failure or an absence.
+
+use std::{error, fmt, io, path::Path};
+
+/// The result of anything done to a server.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A server that could not be had, or did not do as told.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    what: String,
+    source: Option<io::Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unavailable,
+    Failed,
+}
+
+impl Error {
+    /// This machine can't run the server at all (no Java, no Postgres): tests report `ignored`.
+    pub fn unavailable(why: impl Into<String>) -> Self {
+        Self { kind: Kind::Unavailable, what: why.into(), source: None }
+    }
+
+    /// The server is there, and something went wrong with it: tests fail.
+    pub fn failed(what: impl Into<String>) -> Self {
+        Self { kind: Kind::Failed, what: what.into(), source: None }
+    }
+
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self { kind: Kind::Failed, what: what.into(), source: Some(source) }
+    }
+
+    /// Whether the server is absent from this machine, as opposed to broken.
+    pub fn is_unavailable(&self) -> bool {
+        self.kind == Kind::Unavailable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Unavailable => write!(f, "unavailable: {}", self.what),
+            Kind::Failed => f.write_str(&self.what),
+        }
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// Adds what was being tried to an I/O error.
+pub(crate) trait Context<T> {
+    fn context(self, what: impl Into<String>) -> Result<T>;
+    fn at(self, path: &Path) -> Result<T>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, what: impl Into<String>) -> Result<T> {
+        self.map_err(|source| Error::io(what, source))
+    }
+
+    fn at(self, path: &Path) -> Result<T> {
+        self.map_err(|source| Error::io(format!("use {}", path.display()), source))
+    }
+}

@@ -1,0 +1,197 @@
+//! A TCP proxy that misbehaves when told to.
+
+mod pump;
+
+use crate::error::{Context, Error, Result};
+use pump::Shared;
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+};
+
+/// What the proxy does with bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Forward,
+    BlackHole,
+    Refuse,
+}
+
+/// What counts as one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// What one read of the socket gave: right for any protocol, and approximate.
+    Chunks,
+    /// A frame of Kafka's protocol: exact, and [`Cut::to_api`] can tell the answers apart.
+    Kafka,
+}
+
+/// When to cut a connection: around the n-th answer from now on, over all connections.
+///
+/// ```
+/// use tidings_testbed::Cut;
+/// // The broker will have the records, and the producer will never hear of it.
+/// let produce = 0;
+/// let cut = Cut::before_answer(1).to_api(produce);
+/// # assert_eq!(cut, Cut::before_answer(1).to_api(0));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub(crate) nth: u64,
+    pub(crate) after: bool,
+    pub(crate) api: Option<i16>,
+}
+
+impl Cut {
+    /// The server has done the work, and the client does not hear of it. `nth` counts from 1.
+    pub fn before_answer(nth: u64) -> Self {
+        Self { nth, after: false, api: None }
+    }
+
+    /// The client gets the answer, and then loses its connection. `nth` counts from 1.
+    pub fn after_answer(nth: u64) -> Self {
+        Self { nth, after: true, api: None }
+    }
+
+    /// Counts only answers to requests with this API key (0 is produce, 1 fetch, 8 offset commit, 24..28 transactions).
+    /// It needs [`Framing::Kafka`]; with chunks no answer matches.
+    #[must_use]
+    pub fn to_api(mut self, key: i16) -> Self {
+        self.api = Some(key);
+        self
+    }
+}
+
+/// What has gone through a proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Connections taken from clients since the start.
+    pub connections: u64,
+    /// Connections that are open now.
+    pub open: u64,
+    /// Frames or chunks from clients that were forwarded.
+    pub requests: u64,
+    /// Frames or chunks from the server that were forwarded.
+    pub answers: u64,
+    /// Connections that were cut by [`Proxy::cut_all`] or a [`Cut`].
+    pub cuts: u64,
+}
+
+/// A proxy on loopback, with a thread of its own: it lives until it is dropped, whatever runtime it was started on.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Proxy {
+    /// Starts a proxy for `target` (`host:port`) on a free port. The target need not be up.
+    ///
+    /// # Errors
+    /// When no port or thread can be had.
+    pub fn start(target: impl Into<String>, framing: Framing) -> Result<Self> {
+        Self::start_at("127.0.0.1:0", target.into(), framing)
+    }
+
+    pub(crate) fn start_at(address: &str, target: String, framing: Framing) -> Result<Self> {
+        let listener = std::net::TcpListener::bind(address).context(format!("bind a proxy to {address}"))?;
+        listener.set_nonblocking(true).context("prepare a proxy's socket")?;
+        let address = listener.local_addr().context("read a proxy's address")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+        let shared = Arc::new(Shared::new(framing));
+        let (stop, stopped) = oneshot::channel();
+        let of_thread = Arc::clone(&shared);
+        let serve = move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    () = accept(listener, target, of_thread) => {}
+                    _ = stopped => {}
+                }
+            });
+        };
+        thread::Builder::new().name("testbed-proxy".to_owned()).spawn(serve).context("start a proxy's thread")?;
+        Ok(Self { address, shared, _stop: stop })
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cuts all connections now, with a reset. New ones are taken as before.
+    pub fn cut_all(&self) {
+        self.shared.cut_all();
+    }
+
+    /// Cuts one connection at a chosen answer, once. It replaces a cut that has not happened yet.
+    pub fn cut_at(&self, cut: Cut) {
+        self.shared.arm(cut);
+    }
+
+    /// Holds back each answer for `delay` before it is forwarded, one after the other in each connection.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.set_delay(delay);
+    }
+
+    /// Takes and keeps connections, and forwards nothing: what a network partition looks like. What is read meanwhile
+    /// (a socket's buffer at most) is forwarded after [`resume`](Self::resume).
+    pub fn black_hole(&self) {
+        self.shared.set_mode(Mode::BlackHole);
+    }
+
+    /// Cuts all connections and closes new ones at once.
+    pub fn refuse(&self) {
+        self.shared.set_mode(Mode::Refuse);
+        self.shared.cut_all();
+    }
+
+    /// Ends [`black_hole`](Self::black_hole), [`refuse`](Self::refuse) and [`delay`](Self::delay), and disarms
+    /// [`cut_at`](Self::cut_at).
+    pub fn resume(&self) {
+        self.shared.disarm();
+        self.shared.set_delay(Duration::ZERO);
+        self.shared.set_mode(Mode::Forward);
+    }
+
+    /// What has gone through so far.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts()
+    }
+
+    /// Waits until [`Counts::cuts`] is at least `cuts`. Cancel-safe.
+    ///
+    /// # Errors
+    /// When that did not happen within `timeout`.
+    pub async fn wait_for_cuts(&self, cuts: u64, timeout: Duration) -> Result<()> {
+        let mut counts: watch::Receiver<Counts> = self.shared.watch_counts();
+        let reached = counts.wait_for(|counts| counts.cuts >= cuts);
+        match tokio::time::timeout(timeout, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::failed(format!("fewer than {cuts} connections were cut within {timeout:?}"))),
+        }
+    }
+}
+
+async fn accept(listener: std::net::TcpListener, target: String, shared: Arc<Shared>) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    loop {
+        // An error here is a client that went away before it was taken.
+        let Ok((client, _)) = listener.accept().await else { continue };
+        let (shared, target) = (Arc::clone(&shared), target.clone());
+        tokio::spawn(async move { serve(client, &target, &shared).await });
+    }
+}
+
+async fn serve(client: TcpStream, target: &str, shared: &Arc<Shared>) {
+    shared.count(|counts| {
+        counts.connections += 1;
+        counts.open += 1;
+    });
+    if shared.mode() != Mode::Refuse {
+        pump::run(client, target, shared).await;
+    }
+    shared.count(|counts| counts.open -= 1);
+}

@@ -1,0 +1,134 @@
+//! A test harness in which a server that this machine can't run is reported `ignored`, never passed.
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::{error::Error as StdError, fmt, future::Future, process::ExitCode, time::Duration};
+
+/// When it is `1`, a server that is unavailable fails the tests that need it: for machines where all servers run.
+pub const REQUIRE_VARIABLE: &str = "REQUIRE_BROKERS";
+
+/// How long a test may take, unless [`Suite::with_timeout`] says otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// What a test's errors become.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Whether servers must be there: [`REQUIRE_VARIABLE`] is `1`.
+pub fn servers_are_required() -> bool {
+    std::env::var(REQUIRE_VARIABLE).is_ok_and(|value| value == "1")
+}
+
+/// Why a test that ended with `error` counts as ignored: somewhere in the chain of its causes there is a testbed error
+/// that is [unavailable](crate::Error::is_unavailable), and servers are not required. Harnesses other than [`Suite`] ask it.
+pub fn ignored_because(error: &(dyn StdError + 'static)) -> Option<String> {
+    if servers_are_required() {
+        return None;
+    }
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<crate::Error>() {
+            Some(absent) if absent.is_unavailable() => return Some(absent.to_string()),
+            _ => cause = error.source(),
+        }
+    }
+    None
+}
+
+/// The tests of one file with `harness = false`.
+///
+/// ```no_run
+/// use tidings_testbed::{Kafka, KafkaOptions, Suite};
+///
+/// fn main() -> std::process::ExitCode {
+///     Suite::new().with_case("a_cluster_starts", a_cluster_starts).run()
+/// }
+///
+/// async fn a_cluster_starts() -> Result<(), tidings_testbed::BoxError> {
+///     let kafka = Kafka::start(KafkaOptions::new()).await?; // no Java: the test is reported ignored
+///     assert!(kafka.node(0).is_up().await);
+///     Ok(())
+/// }
+/// ```
+pub struct Suite {
+    trials: Vec<Trial>,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suite").field("cases", &self.trials.len()).field("timeout", &self.timeout).finish()
+    }
+}
+
+impl Default for Suite {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Suite {
+    /// No tests yet.
+    pub fn new() -> Self {
+        Self { trials: Vec::new(), timeout: DEFAULT_TIMEOUT }
+    }
+
+    /// Sets how long each of the cases added after this may take.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Adds a test, which runs on a multi-threaded runtime of its own.
+    #[must_use]
+    pub fn with_case<F, Fut, E>(mut self, name: &str, case: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        let timeout = self.timeout;
+        self.trials.push(Trial::ignorable_test(name, move || run(case, timeout)));
+        self
+    }
+
+    /// Runs the tests as the command line says, like `cargo test`'s own harness, but one at a time unless it asks for
+    /// more: each may start a cluster.
+    pub fn run(self) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads.get_or_insert(1);
+        libtest_mimic::run(&arguments, self.trials).exit_code()
+    }
+}
+
+fn run<F, Fut, E>(case: F, timeout: Duration) -> Result<Completion, Failed>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(async { tokio::time::timeout(timeout, case()).await });
+    // A test that failed may have left blocking work behind.
+    runtime.shutdown_background();
+    match outcome {
+        Err(_) => Err(format!("did not end within {timeout:?}").into()),
+        Ok(Ok(())) => Ok(Completion::Completed),
+        Ok(Err(error)) => {
+            let error = error.into();
+            match ignored_because(error.as_ref()) {
+                Some(why) => Ok(Completion::ignored_with(why)),
+                None => Err(chain(error.as_ref()).into()),
+            }
+        }
+    }
+}
+
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

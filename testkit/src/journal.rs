@@ -1,0 +1,289 @@
+//! What a harness has seen: written by the service's observer, layer, publisher and sink, read by the test.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidings_core::{
+    BoxError, DeadLetter, LetterId, Name, Position, Record, StoredRecord, TopicPartition, codec, event_id_of, headers,
+};
+use tidings_service::{Happening, Observer, What};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::fate::{Fate, Settled};
+use crate::harness::MAX_FOLLOWING;
+use crate::trace::{Line, Place, Trace};
+
+/// A failed attempt that was followed by another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retried {
+    /// The event's type; empty where the record tells none.
+    pub event_type: String,
+    /// The event's id.
+    pub event_id: Uuid,
+    /// The number of the attempt that failed, from 1.
+    pub attempt: u32,
+    /// What it failed of.
+    pub error: String,
+}
+
+/// Says whether an attempt is to fail: of an event type, which attempt.
+type Injection = Box<dyn FnMut(&str, u32) -> Option<BoxError> + Send>;
+
+pub(crate) struct Journal {
+    started: Instant,
+    state: Mutex<State>,
+    /// Woken when something was settled.
+    pub(crate) settled: Notify,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Journal")
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Each record that the service had in hand, or that was published to it.
+    records: HashMap<Place, Seen>,
+    /// What the service published, by the id of the event that it follows from.
+    caused: HashMap<Uuid, Vec<Place>>,
+    /// What the service published, in order.
+    published: Vec<(Place, StoredRecord)>,
+    handled: Vec<StoredRecord>,
+    retried: Vec<Retried>,
+    letters: Vec<DeadLetter>,
+    injections: Vec<Injection>,
+    trace: Trace,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    event_type: String,
+    event_id: Uuid,
+    settled: Option<(Settled, Option<String>)>,
+    attempts: u32,
+    errors: Vec<String>,
+}
+
+impl Journal {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), state: Mutex::default(), settled: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn note(&self, note: impl Into<String>) {
+        self.state().trace.push(self.at(), None, Line::Note(note.into()));
+    }
+
+    pub(crate) fn inject(&self, injection: Injection) {
+        self.state().injections.push(injection);
+    }
+
+    /// Keeps what was sent, and returns where it lies.
+    pub(crate) fn sent(&self, record: &Record, position: &Position) -> Place {
+        let place = Place::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
+        let stored = stored(record, position);
+        let mut state = self.state();
+        state.know(&place, &stored);
+        state.trace.push(self.at(), Some(place.clone()), Line::Sent);
+        place
+    }
+
+    /// The service published `record`.
+    pub(crate) fn published(&self, by: &Name, record: &Record, position: &Position) {
+        let place = Place::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
+        let stored = stored(record, position);
+        let cause = record_header(record, headers::CAUSATION_ID).and_then(|id| id.parse::<Uuid>().ok());
+        let mut state = self.state();
+        state.trace.name(&place, &stored);
+        if let Some(cause) = cause {
+            // Twins share an id: what follows from one of them, follows from whichever was sent.
+            state.caused.entry(cause).or_default().push(place.clone());
+        }
+        state.trace.push(self.at(), Some(place.clone()), Line::Published { by: by.clone() });
+        state.published.push((place, stored));
+    }
+
+    pub(crate) fn not_published(&self, record: &Record, error: String) {
+        let what = record_header(record, headers::EVENT_TYPE).unwrap_or_default().to_owned();
+        let what = format!("{what} to {}", record.topic);
+        self.state().trace.push(self.at(), None, Line::NotPublished { what, error });
+    }
+
+    /// A handler is begun: says what to fail it with, if it is to fail.
+    pub(crate) fn begun<'a>(
+        &self,
+        handler: &Name,
+        origin: &TopicPartition,
+        attempt: u32,
+        records: impl Iterator<Item = &'a StoredRecord>,
+    ) -> Option<BoxError> {
+        let mut state = self.state();
+        let mut failure = None;
+        for record in records {
+            let place = Place::new(origin, record.offset);
+            let seen = state.know(&place, record);
+            seen.attempts += 1;
+            let event_type = seen.event_type.clone();
+            state.trace.push(self.at(), Some(place), Line::Attempt { number: attempt, handler: handler.clone() });
+            failure = failure.or_else(|| state.injections.iter_mut().find_map(|inject| inject(&event_type, attempt)));
+        }
+        failure
+    }
+
+    pub(crate) fn failed(&self, places: &[Place], attempt: u32, error: &str) {
+        let mut state = self.state();
+        for place in places {
+            if let Some(seen) = state.records.get_mut(place) {
+                seen.errors.push(error.to_owned());
+            }
+            let line = Line::Failed { number: attempt, error: error.to_owned() };
+            state.trace.push(self.at(), Some(place.clone()), line);
+        }
+    }
+
+    pub(crate) fn buried(&self, letter: &DeadLetter) {
+        let place = Place::new(&letter.origin, letter.record.offset);
+        let mut state = self.state();
+        let (error, attempts) = (letter.error.clone(), letter.attempts);
+        state.trace.push(self.at(), Some(place), Line::Buried { error, attempts });
+        // Buried again after a lost answer, it is one letter.
+        let id: LetterId = letter.id();
+        state.letters.retain(|other| other.id() != id);
+        state.letters.push(letter.clone());
+    }
+
+    pub(crate) fn not_buried(&self, letter: &DeadLetter, error: String) {
+        let place = Place::new(&letter.origin, letter.record.offset);
+        self.state().trace.push(self.at(), Some(place), Line::NotBuried { error });
+    }
+
+    /// The fate of the record at `place` and of all that follows from it within `topics`; `None` if any of it is not
+    /// settled yet. Counts the records that it looks at; beyond [`MAX_FOLLOWING`] it gives up.
+    pub(crate) fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize) -> Option<Fate> {
+        self.state().fate(place, topics, looked_at, &mut Vec::new())
+    }
+
+    /// What was sent or published to `topics` and is not settled.
+    pub(crate) fn unsettled(&self, topics: &[Name]) -> Vec<String> {
+        let state = self.state();
+        let published = state.published.iter().map(|(place, _)| place).filter(|p| topics.contains(&p.origin.topic));
+        let known = state.records.keys();
+        let open = |place: &&Place| state.records.get(place).is_none_or(|seen| seen.settled.is_none());
+        let mut open: Vec<_> = published.chain(known).filter(open).map(ToString::to_string).collect();
+        open.sort();
+        open.dedup();
+        open
+    }
+
+    pub(crate) fn read<T>(&self, what: Read, decode: impl Fn(&StoredRecord) -> Option<T>) -> Vec<T> {
+        let state = self.state();
+        match what {
+            Read::Published => state.published.iter().filter_map(|(_, record)| decode(record)).collect(),
+            Read::Handled => state.handled.iter().filter_map(decode).collect(),
+        }
+    }
+
+    pub(crate) fn retried(&self) -> Vec<Retried> {
+        self.state().retried.clone()
+    }
+
+    pub(crate) fn letters(&self) -> Vec<DeadLetter> {
+        self.state().letters.clone()
+    }
+
+    pub(crate) fn trace(&self) -> String {
+        self.state().trace.render()
+    }
+}
+
+/// Which records are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Read {
+    Published,
+    Handled,
+}
+
+fn record_header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    record.headers.get_str(name)
+}
+
+fn stored(record: &Record, position: &Position) -> StoredRecord {
+    StoredRecord::from_record(record.clone(), position.offset, record.timestamp.unwrap_or_default())
+}
+
+impl State {
+    fn know(&mut self, place: &Place, record: &StoredRecord) -> &mut Seen {
+        self.trace.name(place, record);
+        self.records.entry(place.clone()).or_insert_with(|| Seen {
+            event_type: codec::peek(record).map(|head| head.event_type.into_owned()).unwrap_or_default(),
+            event_id: event_id_of(&place.origin, record),
+            ..Seen::default()
+        })
+    }
+
+    fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize, path: &mut Vec<Place>) -> Option<Fate> {
+        *looked_at += 1;
+        if *looked_at > MAX_FOLLOWING {
+            return None;
+        }
+        let seen = self.records.get(place)?;
+        let (settled, reason) = seen.settled.clone()?;
+        path.push(place.clone());
+        let mut following = Vec::new();
+        let caused = self.caused.get(&seen.event_id).into_iter().flatten();
+        for caused in caused.filter(|caused| topics.contains(&caused.origin.topic)) {
+            if !path.contains(caused) {
+                following.push(self.fate(caused, topics, looked_at, path)?);
+            }
+        }
+        path.pop();
+        Some(Fate {
+            event_type: seen.event_type.clone(),
+            event_id: seen.event_id,
+            origin: place.origin.clone(),
+            offset: place.offset,
+            settled,
+            errors: seen.errors.clone(),
+            reason,
+            following,
+            attempts: seen.attempts,
+        })
+    }
+}
+
+impl Observer for Journal {
+    fn observe(&self, happening: &Happening<'_>) {
+        let place = Place::new(happening.origin, happening.record.offset);
+        let reason = happening.reason.map(str::to_owned);
+        let mut state = self.state();
+        let seen = state.know(&place, happening.record);
+        let (event_type, event_id) = (seen.event_type.clone(), seen.event_id);
+        if let Some(settled) = Settled::of(happening.what) {
+            // A redelivery settles it again: the first time counts.
+            seen.settled.get_or_insert((settled, reason.clone()));
+            let line = Line::Settled { how: happening.what.as_str(), reason };
+            state.trace.push(self.at(), Some(place), line);
+            if settled == Settled::Handled {
+                state.handled.push(happening.record.clone());
+            }
+            drop(state);
+            self.settled.notify_waiters();
+        } else if happening.what == What::Retried {
+            let error = reason.unwrap_or_default();
+            state.retried.push(Retried { event_type, event_id, attempt: happening.attempt, error });
+        }
+    }
+}

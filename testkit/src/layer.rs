@@ -1,0 +1,41 @@
+//! The layer around all handlers: writes down attempts, and makes those fail that are to fail.
+
+use std::sync::Arc;
+
+use tidings_core::{BoxError, Delivery, Outcome, report};
+use tidings_service::Next;
+
+use crate::journal::Journal;
+use crate::trace::Place;
+
+pub(crate) async fn watch(journal: Arc<Journal>, delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
+    let attempt = delivery.attempt();
+    let origin = delivery.origin().clone();
+    let places = delivery.records().map(|record| Place::new(&origin, record.offset)).collect();
+    let injected = journal.begun(&delivery.context().handler, &origin, attempt, delivery.records());
+    let mut unfinished = Unfinished { journal: Some(journal), places, attempt };
+    let result = match injected {
+        Some(error) => Err(error),
+        None => next.run(delivery).await,
+    };
+    if let (Some(journal), Err(error)) = (unfinished.journal.take(), &result) {
+        journal.failed(&unfinished.places, attempt, &report(error.as_ref()));
+    }
+    result
+}
+
+/// An attempt that is not over; dropped, it tells that it was cut off.
+struct Unfinished {
+    journal: Option<Arc<Journal>>,
+    places: Vec<Place>,
+    attempt: u32,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(journal) = self.journal.take() {
+            let how = if std::thread::panicking() { "panicked" } else { "was dropped before it was done" };
+            journal.failed(&self.places, self.attempt, &format!("the handler {how}"));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The transport that the service is given: the test's own, with what is published and buried written down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{
+    Admin, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, Name, Position, Publisher, Record,
+    Result, Transport, async_trait,
+};
+
+use crate::journal::Journal;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Recorder<T> {
+    pub(crate) inner: T,
+    pub(crate) service: Name,
+    pub(crate) journal: Arc<Journal>,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: Transport> Transport for Recorder<T> {
+    fn system(&self) -> &'static str {
+        self.inner.system()
+    }
+
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
+        let inner = self.inner.publisher().await?;
+        Ok(Arc::new(RecordingPublisher { inner, service: self.service.clone(), journal: self.journal.clone() }))
+    }
+
+    async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
+        self.inner.consumer(options).await
+    }
+
+    async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
+        let inner = self.inner.dead_letters().await?;
+        Ok(Arc::new(RecordingSink { inner, journal: self.journal.clone() }))
+    }
+
+    async fn admin(&self) -> Result<Arc<dyn Admin>> {
+        self.inner.admin().await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[derive(Debug)]
+struct RecordingPublisher {
+    inner: Arc<dyn Publisher>,
+    service: Name,
+    journal: Arc<Journal>,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Publisher for RecordingPublisher {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let answers = self.inner.publish(records.clone()).await;
+        for (record, answer) in records.iter().zip(&answers) {
+            match answer {
+                Ok(position) => self.journal.published(&self.service, record, position),
+                Err(error) => self.journal.not_published(record, error.report()),
+            }
+        }
+        answers
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        self.inner.close(deadline).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct RecordingSink {
+    pub(crate) inner: Arc<dyn DeadLetterSink>,
+    pub(crate) journal: Arc<Journal>,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl DeadLetterSink for RecordingSink {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        let answers = self.inner.bury(letters.clone()).await;
+        for (letter, answer) in letters.iter().zip(&answers) {
+            match answer {
+                Ok(()) => self.journal.buried(letter),
+                Err(error) => self.journal.not_buried(letter, error.report()),
+            }
+        }
+        answers
+    }
+
+    async fn check(&self, topics: &[Name]) -> Result<()> {
+        self.inner.check(topics).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}

@@ -1,0 +1,151 @@
+//! The trace: what has happened, a line each, with its time.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use tidings_core::{Name, StoredRecord, TopicPartition, codec};
+
+/// A trace keeps so many of the latest lines.
+pub const MAX_TRACE: usize = 10_000;
+
+/// What a line is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) origin: TopicPartition,
+    pub(crate) offset: u64,
+}
+
+impl Place {
+    pub(crate) fn new(origin: &TopicPartition, offset: u64) -> Self {
+        Self { origin: origin.clone(), offset }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.origin.topic, self.origin.partition, self.offset)
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Line {
+    Sent,
+    Published { by: Name },
+    NotPublished { what: String, error: String },
+    Attempt { number: u32, handler: Name },
+    Failed { number: u32, error: String },
+    Settled { how: &'static str, reason: Option<String> },
+    Buried { error: String, attempts: u32 },
+    NotBuried { error: String },
+    Note(String),
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Duration,
+    place: Option<Place>,
+    line: Line,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    entries: VecDeque<Entry>,
+    dropped: usize,
+    /// What is known of the records, for people to tell them apart.
+    names: HashMap<Place, String>,
+}
+
+impl Trace {
+    pub(crate) fn push(&mut self, at: Duration, place: Option<Place>, line: Line) {
+        if self.entries.len() == MAX_TRACE {
+            self.dropped += 1;
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Entry { at, place, line });
+    }
+
+    pub(crate) fn name(&mut self, place: &Place, record: &StoredRecord) {
+        if self.names.len() < MAX_TRACE && !self.names.contains_key(place) {
+            self.names.insert(place.clone(), describe(record));
+        }
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        if self.dropped > 0 {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "... {} earlier lines", self.dropped);
+        }
+        let mut failed: HashMap<&Place, Duration> = HashMap::new();
+        for Entry { at, place, line } in &self.entries {
+            let _ = write!(text, "{:>9.3} s  {:<13} ", at.as_secs_f64(), line.word());
+            if let Some(place) = place {
+                let name = self.names.get(place).map_or("", String::as_str);
+                let _ = write!(text, "{name} {place}");
+                match line {
+                    Line::Failed { .. } => drop(failed.insert(place, *at)),
+                    Line::Attempt { number, .. } if *number > 1 => {
+                        let wait = failed.get(place).map(|before| at.saturating_sub(*before));
+                        let _ = wait.map(|wait| write!(text, " after a wait of {:.3} s", wait.as_secs_f64()));
+                    }
+                    _ => {}
+                }
+            }
+            let _ = line.details(&mut text);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// The event's type, key and the start of its id.
+fn describe(record: &StoredRecord) -> String {
+    let head = codec::peek(record).ok();
+    let mut text = match &head {
+        Some(head) => head.event_type.to_string(),
+        None if record.value.is_none() => "tombstone".to_owned(),
+        None => format!("{} bytes", record.value.as_ref().map_or(0, |value| value.len())),
+    };
+    if let Some(key) = &record.key {
+        let _ = write!(text, " {:?}", String::from_utf8_lossy(key).chars().take(32).collect::<String>());
+    }
+    if let Some(head) = head {
+        let id = head.id.simple().to_string();
+        // The end: the start of ids made together is the same.
+        let _ = write!(text, " ..{}", &id[id.len() - 6..]);
+    }
+    text
+}
+
+impl Line {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Published { .. } => "published",
+            Self::NotPublished { .. } => "not published",
+            Self::Attempt { .. } => "attempt",
+            Self::Failed { .. } => "failed",
+            Self::Settled { how, .. } => how,
+            Self::Buried { .. } => "buried",
+            Self::NotBuried { .. } => "not buried",
+            Self::Note(_) => "note",
+        }
+    }
+
+    fn details(&self, text: &mut String) -> fmt::Result {
+        match self {
+            Self::Sent => Ok(()),
+            Self::Published { by } => write!(text, " by {by}"),
+            Self::NotPublished { what, error } => write!(text, "{what}: {error}"),
+            Self::Attempt { number, handler } => write!(text, ", number {number}, by {handler}"),
+            Self::Failed { number, error } => write!(text, ", attempt {number}: {error}"),
+            Self::Settled { reason: Some(reason), .. } => write!(text, ": {reason}"),
+            Self::Settled { reason: None, .. } => Ok(()),
+            Self::Buried { error, attempts } => write!(text, " after {attempts} attempts: {error}"),
+            Self::NotBuried { error } => write!(text, ": {error}"),
+            Self::Note(note) => write!(text, "{note}"),
+        }
+    }
+}

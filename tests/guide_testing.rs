@@ -1,0 +1,107 @@
+//! The tests of docs/guides/testing.md: they run here, and the page must show them as they are.
+#![cfg(feature = "full")]
+
+// begin: service
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidings::{BoxError, Event, Retry, Router, Service, reject};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(topic = "orders", type = "order.placed", key = "order")]
+struct OrderPlaced {
+    order: String,
+    cents: u64,
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(topic = "payments", type = "payment.taken", key = "order")]
+struct PaymentTaken {
+    order: String,
+    cents: u64,
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(topic = "receipts", type = "receipt.sent", key = "order")]
+struct ReceiptSent {
+    order: String,
+}
+
+async fn take_payment(event: OrderPlaced) -> Result<PaymentTaken, BoxError> {
+    if event.cents == 0 {
+        return Err(reject("an order over nothing").into());
+    }
+    Ok(PaymentTaken { order: event.order, cents: event.cents })
+}
+
+async fn send_receipt(event: PaymentTaken) -> ReceiptSent {
+    ReceiptSent { order: event.order }
+}
+
+fn service() -> Service {
+    let retry = Retry::exponential(Duration::from_secs(1)).without_jitter();
+    Service::new("billing", Router::new().on(take_payment).on(send_receipt)).with_retry(retry)
+}
+// end: service
+
+// begin: follows
+use tidings::test::Harness;
+
+#[tokio::test(start_paused = true)]
+async fn an_order_ends_with_a_receipt() -> tidings::Result<()> {
+    let test = Harness::start(service()).await?;
+    let fate = test.send(&OrderPlaced { order: "o1".into(), cents: 500 }).await;
+
+    assert!(fate.is_wholly_handled()); // the order, and the payment that followed from it
+    assert_eq!(test.published::<PaymentTaken>()[0].payload.cents, 500);
+    assert_eq!(test.published::<ReceiptSent>().len(), 1);
+    Ok(())
+}
+// end: follows
+
+// begin: retries
+#[tokio::test(start_paused = true)]
+async fn a_payment_that_fails_once_is_tried_again() -> tidings::Result<()> {
+    let test = Harness::start(service()).await?;
+    test.fail_attempt("order.placed", 1, "no connection to the bank");
+    let fate = test.send(&OrderPlaced { order: "o1".into(), cents: 500 }).await;
+
+    assert!(fate.is_handled());
+    assert_eq!((fate.attempts(), fate.errors.len()), (2, 1));
+
+    let fate = test.send(&OrderPlaced { order: "o2".into(), cents: 0 }).await;
+    assert!(fate.is_dead_lettered()); // rejected: there is no second attempt
+    assert!(test.dead_letters()[0].error.contains("an order over nothing"));
+    Ok(())
+}
+// end: retries
+
+// begin: outage
+use tidings::memory::MemoryStore;
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_store_delays_orders_and_loses_none() -> tidings::Result<()> {
+    let store = MemoryStore::new();
+    let test = Harness::start(service().with_idempotency(store.clone())).await?;
+    store.faults().down();
+    let order = test.publish(&OrderPlaced { order: "o1".into(), cents: 500 }).await?;
+    test.advance(Duration::from_secs(3_600)).await; // an hour, that takes no time
+
+    assert!(test.fate(&order).is_none()); // not handled, not dead-lettered
+    store.faults().up();
+    assert!(test.wait_for(&order).await?.is_wholly_handled());
+    Ok(())
+}
+// end: outage
+
+#[test]
+fn the_page_shows_these_tests() {
+    let page = include_str!("../docs/guides/testing.md");
+    let source = include_str!("guide_testing.rs");
+    let parts = source.split("// begin: ").skip(1).filter_map(|part| part.split("\n// end: ").next());
+    let parts: Vec<_> = parts.filter_map(|part| part.split_once('\n')).collect();
+    assert_eq!(parts.len(), 4 + 1, "the four above, and this line's own text");
+    for (name, part) in &parts[..4] {
+        assert!(page.contains(&format!("```rust\n{part}\n```")), "the page does not show the part {name:?} as it is");
+    }
+}

@@ -1,0 +1,276 @@
+//! The admin verbs on a Kafka cluster.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use tidings_core::{
+    Admin, Cleanup, Error, ErrorKind, GroupDescription, GroupState, Guarantees, Health, Name, PartitionLag,
+    PartitionReset, ResetTo, Result, SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::seam::admin::Asks;
+
+/// How long a topic that was created or deleted may take until this is seen.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+/// The pause before looking again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Admin verbs on Kafka.
+#[derive(Debug, Clone)]
+pub struct KafkaAdmin {
+    asks: Asks,
+}
+
+impl KafkaAdmin {
+    pub(crate) fn new(asks: Asks) -> Self {
+        Self { asks }
+    }
+
+    /// Waits until a change of a topic is seen by the broker that is asked, for a while.
+    async fn see(&self, topic: &Name, seen: impl Fn(&Result<usize>) -> bool) {
+        let ends = Instant::now() + SEEN_WITHIN;
+        while Instant::now() < ends {
+            let described = self.asks.topics(std::slice::from_ref(topic)).await;
+            let count = described.and_then(|mut d| d.pop().unwrap_or_else(|| Ok(Vec::new()))).map(|p| {
+                // A partition that has no leader yet can't be written to.
+                p.iter().filter(|p| p.leader.is_some()).count()
+            });
+            if seen(&count) {
+                return;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn describe(
+        &self,
+        topic: &Name,
+        partitions: Vec<tidings_core::PartitionDescription>,
+    ) -> Result<TopicDescription> {
+        let led: Vec<_> = partitions.iter().filter(|p| p.leader.is_some()).map(|p| p.partition).collect();
+        let at = |to: SeekTo| led.iter().map(move |p| (TopicPartition::new(topic.clone(), *p), to));
+        let (start, end) =
+            tokio::try_join!(self.asks.offsets(at(SeekTo::Earliest)), self.asks.offsets(at(SeekTo::Latest)))?;
+        let mut described = TopicDescription::new(topic.clone(), partitions);
+        for partition in &mut described.partitions {
+            let place = TopicPartition::new(topic.clone(), partition.partition);
+            let of =
+                |offsets: &HashMap<TopicPartition, Option<u64>>| offsets.get(&place).copied().flatten().unwrap_or(0);
+            partition.start = of(&start);
+            partition.end = of(&end);
+        }
+        described.settings = self.asks.settings(topic).await?;
+        Ok(described)
+    }
+
+    /// All partitions of topics.
+    async fn partitions(&self, topics: &[Name]) -> Result<Vec<TopicPartition>> {
+        let mut all = Vec::new();
+        for (topic, partitions) in topics.iter().zip(self.asks.topics(topics).await?) {
+            all.extend(partitions?.into_iter().map(|p| TopicPartition::new(topic.clone(), p.partition)));
+        }
+        Ok(all)
+    }
+
+    async fn bounds(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, (u64, u64)>> {
+        let at = |to: SeekTo| partitions.iter().map(move |p| (p.clone(), to));
+        let (start, end) =
+            tokio::try_join!(self.asks.offsets(at(SeekTo::Earliest)), self.asks.offsets(at(SeekTo::Latest)))?;
+        let mut bounds = HashMap::new();
+        for partition in partitions {
+            let of = |offsets: &HashMap<TopicPartition, Option<u64>>| offsets.get(partition).copied().flatten();
+            let start = of(&start).unwrap_or(0);
+            bounds.insert(partition.clone(), (start, of(&end).unwrap_or(start).max(start)));
+        }
+        Ok(bounds)
+    }
+}
+
+/// A topic's settings in Kafka's words.
+fn settings(topic: &Topic) -> BTreeMap<String, String> {
+    let mut settings = topic.settings.clone();
+    let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);
+    if let Some(retention) = topic.retention {
+        let millis = i64::try_from(retention.as_millis()).unwrap_or(-1);
+        set("retention.ms", if retention == Duration::MAX { "-1".into() } else { millis.to_string() });
+    }
+    if let Some(bytes) = topic.retention_bytes {
+        set("retention.bytes", bytes.to_string());
+    }
+    if let Some(cleanup) = topic.cleanup {
+        let value = match cleanup {
+            Cleanup::Compact => "compact",
+            Cleanup::CompactAndDelete => "compact,delete",
+            _ => "delete",
+        };
+        set("cleanup.policy", value.into());
+    }
+    if let Some(bytes) = topic.max_record_bytes {
+        set("max.message.bytes", bytes.to_string());
+    }
+    settings
+}
+
+#[async_trait]
+impl Admin for KafkaAdmin {
+    async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
+        let mut answers = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let settings = settings(topic);
+            let created = self.asks.create_topic(&topic.name, topic.partitions, topic.replication, &settings).await;
+            if created.is_ok() {
+                let wanted = topic.partitions as usize;
+                self.see(&topic.name, |count| count.as_ref().is_ok_and(|count| *count >= wanted)).await;
+            }
+            answers.push(created);
+        }
+        Ok(answers)
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Name>> {
+        self.asks.list_topics().await
+    }
+
+    async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
+        let mut described = Vec::with_capacity(topics.len());
+        for (topic, partitions) in topics.iter().zip(self.asks.topics(topics).await?) {
+            described.push(match partitions {
+                Ok(partitions) => self.describe(topic, partitions).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(described)
+    }
+
+    async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>> {
+        let mut answers = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let deleted = self.asks.delete_topic(topic).await;
+            if deleted.is_ok() {
+                self.see(topic, |count| count.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound)).await;
+            }
+            answers.push(deleted);
+        }
+        Ok(answers)
+    }
+
+    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
+        let what = |why: &str| format!("grow the topic {topic} to {partitions} partitions: {why}");
+        let now = self.partitions(std::slice::from_ref(topic)).await?;
+        let count = u32::try_from(now.len()).unwrap_or(u32::MAX);
+        if partitions < count {
+            return Err(Error::new(ErrorKind::Invalid, what(&format!("it has {count}, and they can't be taken away"))));
+        }
+        if partitions == count {
+            return Ok(());
+        }
+        let filled = self.bounds(&now).await?.values().any(|(_, end)| *end > 0);
+        if filled && !allow_rekeying {
+            return Err(Error::new(ErrorKind::Conflict, what("it may hold keys, which would go elsewhere")));
+        }
+        self.asks.grow_topic(topic, partitions).await?;
+        self.see(topic, |count| count.as_ref().is_ok_and(|count| *count >= partitions as usize)).await;
+        Ok(())
+    }
+
+    async fn list_groups(&self) -> Result<Vec<Name>> {
+        self.asks.list_groups().await
+    }
+
+    async fn describe_group(&self, group: &Name) -> Result<GroupDescription> {
+        self.asks.group(group).await
+    }
+
+    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+        let described = self.asks.group(group).await?;
+        let committed = self.asks.committed(group).await?;
+        let read = described.members.into_iter().flat_map(|member| member.partitions);
+        let partitions: BTreeSet<TopicPartition> = committed.keys().cloned().chain(read).collect();
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        let bounds = self.bounds(&partitions).await?;
+        let lag = |partition: TopicPartition| {
+            let (start, end) = bounds.get(&partition).copied().unwrap_or_default();
+            let next = committed.get(&partition).map(|c| c.next);
+            PartitionLag::new(partition, next, start, end)
+        };
+        Ok(partitions.into_iter().map(lag).collect())
+    }
+
+    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
+        match self.asks.group(group).await {
+            Ok(described) if described.state != GroupState::Empty || !described.members.is_empty() => {
+                let what = format!("reset the group {group}: it has members");
+                return Err(Error::new(ErrorKind::Conflict, what));
+            }
+            // A group that nobody has joined yet may be given its offsets beforehand.
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let partitions = self.partitions(topics).await?;
+        let bounds = self.bounds(&partitions).await?;
+        let committed = self.asks.committed(group).await?;
+        let found = match to {
+            ResetTo::Place(place @ SeekTo::Time(_)) => {
+                self.asks.offsets(partitions.iter().map(|p| (p.clone(), place))).await?
+            }
+            _ => HashMap::new(),
+        };
+        let mut resets = Vec::new();
+        for partition in partitions {
+            let (start, end) = bounds.get(&partition).copied().unwrap_or_default();
+            let from = committed.get(&partition).map(|c| c.next);
+            let target = match to {
+                ResetTo::Place(SeekTo::Offset(offset)) => offset.clamp(start, end),
+                ResetTo::Place(SeekTo::Latest) => end,
+                ResetTo::Place(SeekTo::Time(_)) => found.get(&partition).copied().flatten().unwrap_or(end),
+                ResetTo::Shift(by) => from.unwrap_or(start).saturating_add_signed(by).clamp(start, end),
+                _ => start,
+            };
+            resets.push(PartitionReset::new(partition, from, target));
+        }
+        resets.sort_by(|a, b| a.partition.cmp(&b.partition));
+        if !dry_run {
+            let offsets: Vec<_> = resets.iter().map(|r| (r.partition.clone(), r.to)).collect();
+            self.asks.commit_for(group, &offsets).await?;
+        }
+        Ok(resets)
+    }
+
+    async fn delete_group(&self, group: &Name) -> Result<()> {
+        self.asks.delete_group(group).await
+    }
+
+    async fn health(&self) -> Result<Health> {
+        let cluster = self.asks.cluster().await?;
+        let mut health = Health::default();
+        health.controller = cluster.controller;
+        for (number, address, fenced) in cluster.brokers {
+            if fenced {
+                health.problems.push(format!("broker {number} at {address} is cut off"));
+            } else {
+                health.brokers.push((number, address));
+            }
+        }
+        if health.controller.is_none() {
+            health.problems.push("there is no controller".into());
+        }
+        let topics = self.asks.list_topics().await?;
+        for (topic, partitions) in topics.iter().zip(self.asks.topics(&topics).await?) {
+            for partition in partitions.unwrap_or_default() {
+                let (held, wanted) = (partition.in_sync.len(), partition.replicas.len());
+                let place = TopicPartition::new(topic.clone(), partition.partition);
+                if partition.leader.is_none() {
+                    health.problems.push(format!("{place} has no leader"));
+                } else if held < wanted {
+                    health.problems.push(format!("{place} is held by {held} of {wanted} brokers"));
+                }
+            }
+        }
+        Ok(health)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        crate::transport::guarantees()
+    }
+}

@@ -1,0 +1,133 @@
+//! What is checked before anything is opened.
+
+use std::time::Duration;
+
+use tidings_core::{Error, ErrorKind, Result};
+
+use super::{Compression, KafkaConfig, Pem, Sasl, Tls};
+
+/// What [`KafkaConfig::linger`] may be at most: beyond it, it is a mistake.
+const MAX_LINGER: Duration = Duration::from_secs(60);
+
+pub(super) fn wrong(field: &str, expected: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Invalid, format!("{field}: expected {expected}"))
+}
+
+impl KafkaConfig {
+    /// Whether it makes sense; the error names the field and what was expected.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_brokers()?;
+        self.check_sizes()?;
+        self.check_times()?;
+        self.check_compression()?;
+        if self.client_id.is_empty() || self.client_id.len() > 249 {
+            return Err(wrong("client_id", "1 to 249 bytes"));
+        }
+        for (field, text) in [("instance_id", &self.instance_id), ("rack", &self.rack)] {
+            if text.as_ref().is_some_and(String::is_empty) {
+                return Err(wrong(field, "some text, or none at all"));
+            }
+        }
+        self.tls.as_ref().map_or(Ok(()), check_tls)?;
+        self.sasl.as_ref().map_or(Ok(()), check_sasl)
+    }
+
+    fn check_brokers(&self) -> Result<()> {
+        if self.brokers.is_empty() {
+            return Err(wrong("brokers", "one or more host:port"));
+        }
+        for broker in &self.brokers {
+            let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+            if port.and_then(|p| p.parse::<u16>().ok()).is_none_or(|port| port == 0) {
+                return Err(wrong("brokers", format_args!("host:port, got {broker:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<()> {
+        let most = i32::MAX as usize;
+        for (field, bytes) in [
+            ("batch_bytes", self.batch_bytes),
+            ("max_record_bytes", self.max_record_bytes),
+            ("max_unanswered_records", self.max_unanswered_records),
+            ("max_unanswered_bytes", self.max_unanswered_bytes),
+            ("fetch_max_bytes", self.fetch_max_bytes),
+            ("fetch_max_partition_bytes", self.fetch_max_partition_bytes),
+        ] {
+            if bytes == 0 || bytes > most {
+                return Err(wrong(field, format_args!("1 to {most}, got {bytes}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<()> {
+        for (field, time) in [
+            ("delivery_timeout", self.delivery_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("request_timeout", self.request_timeout),
+        ] {
+            if time < Duration::from_millis(1) || time.as_millis() > i32::MAX as u128 {
+                return Err(wrong(field, format_args!("1 ms to 24 days, got {time:?}")));
+            }
+        }
+        if self.linger > MAX_LINGER {
+            return Err(wrong("linger", format_args!("at most {MAX_LINGER:?}, got {:?}", self.linger)));
+        }
+        if self.fetch_max_wait >= self.request_timeout {
+            let most = self.request_timeout;
+            return Err(wrong("fetch_max_wait", format_args!("less than request_timeout ({most:?})")));
+        }
+        if self.delivery_timeout < self.linger + self.request_timeout {
+            return Err(wrong("delivery_timeout", "at least linger and request_timeout together"));
+        }
+        Ok(())
+    }
+
+    fn check_compression(&self) -> Result<()> {
+        if self.compression == Compression::Zstd && !cfg!(feature = "zstd") {
+            let why = "compression: zstd is not built in, expected another codec or the cargo feature zstd";
+            return Err(Error::new(ErrorKind::Unsupported, why));
+        }
+        let Some(level) = self.compression_level else { return Ok(()) };
+        let range = match self.compression {
+            Compression::Gzip => 0..=9,
+            Compression::Zstd => 1..=22,
+            _ => return Err(wrong("compression_level", "none, as only gzip and zstd have levels")),
+        };
+        if range.contains(&level) {
+            return Ok(());
+        }
+        Err(wrong("compression_level", format_args!("{} to {}, got {level}", range.start(), range.end())))
+    }
+}
+
+fn check_tls(tls: &Tls) -> Result<()> {
+    let (certificates, key) = tls.identity.as_ref().map_or((None, None), |(c, k)| (Some(c), Some(k)));
+    for (field, pem) in [("tls.ca", tls.ca.as_ref()), ("tls.identity", certificates), ("tls.identity key", key)] {
+        match pem {
+            Some(Pem::Text(text)) if !text.expose().contains("-----BEGIN") => return Err(wrong(field, "PEM")),
+            Some(Pem::File(path)) if !path.is_file() => {
+                return Err(wrong(field, format_args!("a file, and {} is none", path.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_sasl(sasl: &Sasl) -> Result<()> {
+    match sasl {
+        Sasl::Plain { username, password } | Sasl::Scram { username, password, .. } => {
+            if username.is_empty() || username.contains('\0') {
+                return Err(wrong("sasl.username", "some text without zero bytes"));
+            }
+            if password.is_empty() || password.expose().contains('\0') {
+                return Err(wrong("sasl.password", "some text without zero bytes"));
+            }
+            Ok(())
+        }
+        Sasl::OAuthBearer(_) => Ok(()),
+    }
+}

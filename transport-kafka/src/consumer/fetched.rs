@@ -1,0 +1,153 @@
+//! What was fetched and is not handed out yet, and what readers have to fetch next.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tidings_core::{Fetched, RecordBatch, Result, StoredRecord, TopicPartition};
+
+use super::state::{Chunk, Slot, Stage, State, not_ours};
+
+/// What a reader has to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Want {
+    pub(super) partition: TopicPartition,
+    pub(super) ticket: u64,
+    pub(super) from: u64,
+    pub(super) held: bool,
+}
+
+impl State {
+    pub(super) fn pop_records(&mut self, max_records: usize) -> Option<Fetched> {
+        while let Some(partition) = self.ready.pop_front() {
+            if self.paused.contains(&partition) {
+                continue;
+            }
+            let Some(slot) = self.slots.get_mut(&partition) else { continue };
+            let Some(mut chunk) = slot.queue.pop_front() else { continue };
+            slot.queued -= chunk.size;
+            self.buffered -= chunk.size;
+            if chunk.records.len() > max_records {
+                let rest = chunk.records.split_off(max_records);
+                let next = chunk.records.last().map_or(chunk.next, |r| r.offset + 1);
+                let rest = Chunk { size: size_of(&rest), records: rest, next: chunk.next };
+                slot.queued += rest.size;
+                self.buffered += rest.size;
+                slot.queue.push_front(rest);
+                chunk.next = next;
+            }
+            slot.position = chunk.next;
+            let batch = RecordBatch::new(Arc::clone(&slot.origin), chunk.records);
+            let fetched = Fetched::new(batch, slot.epoch, chunk.next);
+            if !slot.queue.is_empty() {
+                self.ready.push_back(partition);
+            }
+            return Some(fetched);
+        }
+        None
+    }
+
+    /// Drops what was fetched ahead.
+    pub(super) fn clear(&mut self, partition: &TopicPartition) {
+        if let Some(slot) = self.slots.get_mut(partition) {
+            self.buffered -= slot.queued;
+            slot.queued = 0;
+            slot.queue.clear();
+            slot.fetched = slot.position;
+            slot.ticket = 0;
+        }
+    }
+
+    /// Whether more may be fetched ahead.
+    pub(super) fn has_room(&self) -> bool {
+        self.buffered < self.max_buffered
+    }
+
+    /// What the reader of this broker has to read.
+    pub(super) fn wants(&self, broker: i32) -> Vec<Want> {
+        let wanted = |(partition, slot): (&TopicPartition, &Slot)| {
+            let reading = slot.leader == Some(broker) && slot.ticket != 0;
+            reading.then(|| Want {
+                partition: partition.clone(),
+                ticket: slot.ticket,
+                from: slot.fetched,
+                held: self.paused.contains(partition),
+            })
+        };
+        self.slots.iter().filter_map(wanted).collect()
+    }
+
+    /// Takes in what a reader brought: `records`, and `next`, the offset behind them and any gap.
+    pub(super) fn bring(&mut self, partition: &TopicPartition, ticket: u64, records: Vec<StoredRecord>, next: u64) {
+        let Some(slot) = self.slots.get_mut(partition) else { return };
+        if slot.ticket != ticket || ticket == 0 || next <= slot.fetched {
+            return;
+        }
+        let size = size_of(&records);
+        slot.fetched = next;
+        slot.queued += size;
+        self.buffered += size;
+        slot.queue.push_back(Chunk { records, next, size });
+        if slot.queue.len() == 1 {
+            self.ready.push_back(partition.clone());
+        }
+    }
+
+    /// The leaders are these now; readings move to them.
+    pub(super) fn lead(&mut self, topic: &str, leaders: &HashMap<u32, Option<i32>>) {
+        for (partition, slot) in &mut self.slots {
+            let Some(leader) = leaders.get(&partition.partition).filter(|_| partition.topic == *topic) else {
+                continue;
+            };
+            // Without a leader the old one may still be right: the answer may be from before the election.
+            if leader.is_some() && slot.leader != *leader {
+                slot.leader = *leader;
+                if slot.ticket != 0 {
+                    self.tickets += 1;
+                    slot.ticket = self.tickets;
+                }
+                self.plan += 1;
+            }
+        }
+    }
+
+    /// Whether a partition is ours and being read.
+    pub(super) fn reads(&self, partition: &TopicPartition) -> bool {
+        self.slots.get(partition).is_some_and(|slot| slot.stage == Stage::Reading)
+    }
+
+    /// The brokers that lead a partition of ours.
+    pub(super) fn leading(&self) -> HashSet<i32> {
+        self.slots.values().filter_map(|slot| slot.leader).collect()
+    }
+
+    /// Goes on reading elsewhere.
+    pub(super) fn move_to(&mut self, partition: &TopicPartition, offset: u64, asked: bool) -> Result<()> {
+        if self.slots.get(partition).is_none_or(|slot| slot.stage != Stage::Reading) {
+            return Err(not_ours(partition));
+        }
+        self.clear(partition);
+        self.tickets += 1;
+        if let Some(slot) = self.slots.get_mut(partition) {
+            slot.ticket = self.tickets;
+            slot.position = offset;
+            slot.fetched = offset;
+            slot.may_go_back |= asked;
+        }
+        self.plan += 1;
+        Ok(())
+    }
+
+    pub(super) fn reread(&mut self, partition: &TopicPartition) {
+        if self.slots.get(partition).is_some_and(|slot| slot.stage == Stage::Reading && slot.queued > 0) {
+            self.clear(partition);
+            self.tickets += 1;
+            if let Some(slot) = self.slots.get_mut(partition) {
+                slot.ticket = self.tickets;
+            }
+        }
+    }
+}
+
+fn size_of(records: &[StoredRecord]) -> usize {
+    records.iter().map(StoredRecord::size).sum()
+}

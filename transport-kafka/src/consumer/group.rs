@@ -1,0 +1,217 @@
+//! The membership: drives it, watches over it, and turns what it says into steps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{ConsumerOptions, ErrorKind, Result, Start, Timestamp, TopicPartition, async_trait};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use super::readers::Readers;
+use super::start::{self, Past};
+use super::{Shared, until};
+use crate::seam::admin::Asks;
+use crate::seam::member::{Member, Owner};
+
+/// The pause before something that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(300);
+/// How long the group may be out of reach before `next` says so.
+const TELL_AFTER: Duration = Duration::from_secs(3);
+/// How long partitions that are given up wait for a commit that is under way: longer than the client tries it.
+const COMMIT_UNDER_WAY: Duration = Duration::from_secs(30);
+
+/// Hears from the member what becomes of partitions.
+pub(super) struct Group {
+    shared: Arc<Shared>,
+    asks: Asks,
+    readers: Readers,
+    options: ConsumerOptions,
+}
+
+impl Group {
+    pub(super) fn new(shared: Arc<Shared>, asks: Asks, readers: Readers, options: ConsumerOptions) -> Self {
+        Self { shared, asks, readers, options }
+    }
+}
+
+#[async_trait]
+impl Owner for Group {
+    fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32) {
+        let epoch = self.shared.change(|state| {
+            // The group answered just now.
+            state.last_answer = Instant::now();
+            state.expect(partitions.clone(), generation, Timestamp::now())
+        });
+        // In a task of its own: the member goes on meanwhile, and asks nothing through its connection (K9).
+        let (shared, asks) = (Arc::clone(&self.shared), self.asks.clone());
+        let (readers, options) = (self.readers.clone(), self.options.clone());
+        tokio::spawn(async move { begin(&shared, &asks, &readers, &options, partitions, epoch).await });
+    }
+
+    async fn revoked(&self, partitions: Vec<TopicPartition>) {
+        if self.shared.lock().closed {
+            return;
+        }
+        let deadline = self.options.revocation_deadline;
+        let known = self.shared.change(|state| state.revoke(&partitions, deadline));
+        // Nobody may ask for the step at all.
+        let at_last = Instant::now() + deadline * 2;
+        loop {
+            let wait = until(&self.shared.let_go, || {
+                let state = self.shared.lock();
+                let (held, until) = state.held(&known);
+                (held.is_empty() || state.closed || until.is_some()).then_some((held, until))
+            });
+            let (held, ends) = match timeout(at_last.saturating_duration_since(Instant::now()), wait).await {
+                Ok((held, ends)) => (held, ends.unwrap_or(at_last)),
+                Err(_) => (self.shared.lock().held(&known).0, at_last),
+            };
+            if held.is_empty() || self.shared.lock().closed {
+                break;
+            }
+            if ends <= Instant::now() {
+                warn!(?held, "partitions were not released in time");
+                self.shared.change(|state| state.lose(&held));
+                break;
+            }
+            let gone = until(&self.shared.let_go, || {
+                let state = self.shared.lock();
+                (state.held(&known).0.is_empty() || state.closed).then_some(())
+            });
+            tokio::select! { () = gone => {} () = sleep_until(ends) => {} }
+        }
+        self.settle_commits().await;
+    }
+
+    async fn lost(&self, partitions: Vec<TopicPartition>) {
+        self.shared.change(|state| state.lose(&partitions));
+        self.settle_commits().await;
+    }
+}
+
+impl Group {
+    /// Waits for a commit that is under way: sent again by the client under the next generation, it would be taken though
+    /// the partition has a new owner.
+    async fn settle_commits(&self) {
+        let _settled = timeout(COMMIT_UNDER_WAY, self.shared.commits.lock()).await;
+    }
+}
+
+/// Looks up the starts of new partitions, for as long as they are ours and it takes, and hands them to the caller.
+async fn begin(
+    shared: &Shared,
+    asks: &Asks,
+    readers: &Readers,
+    options: &ConsumerOptions,
+    partitions: Vec<TopicPartition>,
+    epoch: u64,
+) {
+    let began = Instant::now();
+    loop {
+        let wanted = shared.lock().starting(&partitions, epoch);
+        if wanted.is_empty() {
+            return;
+        }
+        match look_up(shared, asks, readers, options, &wanted, epoch).await {
+            Ok(()) => return,
+            Err(error) => {
+                debug!(error = error.report(), "the starts of partitions can't be looked up yet");
+                if began.elapsed() > TELL_AFTER || !error.is_retryable() {
+                    shared.change(|state| state.trouble = Some(error));
+                }
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn look_up(
+    shared: &Shared,
+    asks: &Asks,
+    readers: &Readers,
+    options: &ConsumerOptions,
+    wanted: &[TopicPartition],
+    epoch: u64,
+) -> Result<()> {
+    let now = Timestamp::now();
+    let past = Past::of(asks, &options.group, shared.first_start.get().copied()).await?;
+    let assignments = start::assignments(asks, &past, options.start, wanted, epoch).await?;
+    if let (false, Some(time)) = (options.start == Start::Earliest, past.first_start(now)) {
+        let _first = shared.first_start.set(time);
+    }
+    let mut leaders = HashMap::new();
+    for topic in &options.topics {
+        if wanted.iter().any(|p| p.topic == *topic) {
+            let found = readers.leaders(topic).await?;
+            leaders.extend(found.into_iter().map(|(p, leader)| (TopicPartition::new(topic.clone(), p), leader)));
+        }
+    }
+    shared.change(|state| state.assign(assignments, &leaders));
+    Ok(())
+}
+
+/// Drives the membership until the consumer is closed.
+pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Duration) {
+    let mut failing: Option<Instant> = None;
+    loop {
+        if is_idle(&shared, max_idle) {
+            warn!(?max_idle, "next was not called for too long; the group is left until it is");
+            shared.change(super::state::State::end);
+            let _left = member.part().await;
+            until(&shared.steps, || shared.lock().handed_out.is_none().then_some(())).await;
+        }
+        let ended = std::mem::take(&mut shared.lock().ended);
+        let result = if ended { rejoin(&member).await } else { member.drive().await };
+        let Err(error) = result else {
+            failing = None;
+            continue;
+        };
+        let since = *failing.get_or_insert_with(Instant::now);
+        debug!(error = error.report(), "the group does not answer as it should");
+        if error.kind() == ErrorKind::Fenced {
+            let what = error.report();
+            return shared.change(|state| {
+                state.end();
+                state.fatal = Some((ErrorKind::Fenced, what));
+            });
+        }
+        if since.elapsed() > TELL_AFTER || !error.is_retryable() {
+            shared.change(|state| state.trouble = Some(error));
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+async fn rejoin(member: &Member) -> Result<()> {
+    // It may be that nobody hears us leave; joining again is what counts.
+    let _left = member.part().await;
+    member.join().await
+}
+
+fn is_idle(shared: &Shared, max_idle: Duration) -> bool {
+    shared.lock().handed_out.is_some_and(|at| at.elapsed() > max_idle)
+}
+
+/// Asks the group's coordinator, again and again, for a sign of life. The client doesn't tell when its heartbeats were last
+/// answered; this goes the same way, on a connection of its own.
+pub(super) async fn watch(shared: Arc<Shared>, asks: Asks, options: ConsumerOptions) {
+    let every = options.session_timeout / 4;
+    let asks = asks.within(every);
+    loop {
+        sleep(every).await;
+        shared.change(super::state::State::expire);
+        let asked = Instant::now();
+        match asks.committed(&options.group).await {
+            Ok(_) => shared.lock().last_answer = asked,
+            Err(error) => debug!(error = error.report(), "the group's coordinator does not answer"),
+        }
+        shared.change(super::state::State::expire);
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,355 @@
+//! The consumer: a member of a group, readers of its partitions, and what both leave for the caller.
+
+mod fetched;
+mod group;
+mod readers;
+mod start;
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidings_core::{
+    Commit, Consumer, ConsumerOptions, Error, ErrorKind, Guarantees, Progress, Result, SeekTo, Step, TopicPartition,
+    async_trait,
+};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use self::group::Group;
+use self::state::{State, closed, not_ours};
+use crate::config::{GroupProtocol, KafkaConfig};
+use crate::seam::admin::Asks;
+use crate::seam::connection::{Connection, Role};
+use crate::seam::member::Member;
+use crate::seam::reader::FetchSizes;
+
+/// How long a commit is tried before its error is returned.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before a commit is tried again.
+const COMMIT_AGAIN: Duration = Duration::from_millis(100);
+/// How long leaving the group may take.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+/// How long `progress` waits for the ends of the logs before it says what it knows.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(2);
+
+/// A member of a consumer group on Kafka.
+///
+/// The group protocol is KIP-848 where the cluster has it. An assignment's epoch is the member's epoch (KIP-848) or the
+/// group's generation (classic) in its upper 22 bits, and the millisecond of the assignment in its lower 42, as a static
+/// member that comes back keeps its generation.
+pub struct KafkaConsumer {
+    shared: Arc<Shared>,
+    member: Arc<Member>,
+    asks: Asks,
+    options: ConsumerOptions,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the member, the readers and the callers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// There may be something for `next`.
+    steps: Notify,
+    /// There may be something for readers.
+    plans: Notify,
+    /// Partitions were let go.
+    let_go: Notify,
+    /// One commit at a time; whoever gives partitions up waits for the one under way.
+    commits: tokio::sync::Mutex<()>,
+    /// When the group first started, in milliseconds.
+    first_start: std::sync::OnceLock<i64>,
+}
+
+impl Shared {
+    fn new(options: &ConsumerOptions) -> Self {
+        Self {
+            state: Mutex::new(State::new(options.max_buffered_bytes, options.session_timeout)),
+            steps: Notify::new(),
+            plans: Notify::new(),
+            let_go: Notify::new(),
+            commits: tokio::sync::Mutex::new(()),
+            first_start: std::sync::OnceLock::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in there panics half way; if something did, its state is still the best there is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes everybody.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.steps.notify_waiters();
+        self.plans.notify_waiters();
+        self.let_go.notify_waiters();
+        result
+    }
+}
+
+/// Waits until `ready` gives something; it is asked again whenever `notify` says that it may.
+async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
+    loop {
+        let told = notify.notified();
+        tokio::pin!(told);
+        // Before asking, so that what comes between the two is not missed.
+        told.as_mut().enable();
+        if let Some(result) = ready() {
+            return result;
+        }
+        told.await;
+    }
+}
+
+impl KafkaConsumer {
+    pub(crate) async fn open(config: &KafkaConfig, asks: &Asks, options: ConsumerOptions) -> Result<Self> {
+        check(&options)?;
+        let (steady, reading) =
+            tokio::try_join!(Connection::open(config, Role::Steady), Connection::open(config, Role::Reading))?;
+        let newer = match config.group_protocol {
+            GroupProtocol::Consumer => true,
+            GroupProtocol::Classic => false,
+            GroupProtocol::Auto => asks.has_newer_groups().await?,
+        };
+        let sizes = FetchSizes {
+            max_bytes: config.fetch_max_bytes.min((options.max_buffered_bytes / 2).max(1)),
+            max_partition_bytes: config.fetch_max_partition_bytes.min((options.max_buffered_bytes / 2).max(1)),
+            max_records: options.max_batch_records,
+        };
+        let readers = readers::Readers::open(reading, config, sizes).await?;
+        for topic in &options.topics {
+            readers.leaders(topic).await?;
+        }
+        let shared = Arc::new(Shared::new(&options));
+        let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone()));
+        let member = Arc::new(Member::open(&steady, config, &options, newer, group).await?);
+        let tasks = vec![
+            tokio::spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
+            tokio::spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
+            tokio::spawn(readers.run(Arc::clone(&shared))),
+        ];
+        Ok(Self { shared, member, asks: asks.clone(), options, tasks: Mutex::new(tasks) })
+    }
+
+    fn open_state(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.shared.lock();
+        if state.closed { Err(closed()) } else { Ok(state) }
+    }
+
+    /// Sends those of `commits` that may be sent, as one; fills in what becomes of each.
+    async fn send(&self, commits: &[Commit], results: &mut [Option<Result<()>>]) {
+        let ends = Instant::now() + COMMIT_PATIENCE;
+        loop {
+            let open: Vec<usize> = self.still_open(commits, results);
+            if open.is_empty() {
+                return;
+            }
+            let failed = match self.send_once(commits, &open).await {
+                Ok(()) => return self.sent(commits, &open, results),
+                Err(error) => error,
+            };
+            if !failed.is_retryable() && open.len() > 1 {
+                for index in open {
+                    let one = self.send_once(commits, &[index]).await;
+                    if one.is_ok() {
+                        self.sent(commits, &[index], results);
+                    } else {
+                        results[index] = Some(one);
+                    }
+                }
+                return;
+            }
+            if !failed.is_retryable() || Instant::now() >= ends {
+                let (kind, text) = (failed.kind(), failed.report());
+                for index in open {
+                    results[index] = Some(Err(Error::new(kind, text.clone())));
+                }
+                return;
+            }
+            sleep(COMMIT_AGAIN).await;
+        }
+    }
+
+    /// Answers what needs no broker, and returns what does: per partition the furthest.
+    fn still_open(&self, commits: &[Commit], results: &mut [Option<Result<()>>]) -> Vec<usize> {
+        let mut state = self.shared.lock();
+        state.expire();
+        for (commit, result) in commits.iter().zip(results.iter_mut()).filter(|(_, result)| result.is_none()) {
+            match state.may_commit(commit) {
+                Ok(Some(())) => {}
+                Ok(None) => *result = Some(Ok(())),
+                Err(error) => *result = Some(Err(error)),
+            }
+        }
+        let open = (0..commits.len()).filter(|i| results[*i].is_none());
+        let furthest = |i: &usize| {
+            let rivals = commits.iter().enumerate().filter(|(j, _)| results[*j].is_none());
+            let mut same = rivals.filter(|(_, c)| c.partition == commits[*i].partition);
+            same.all(|(j, c)| (c.next, j) <= (commits[*i].next, *i))
+        };
+        open.filter(furthest).collect()
+    }
+
+    async fn send_once(&self, commits: &[Commit], open: &[usize]) -> Result<()> {
+        let start = self.shared.first_start.get();
+        let offsets: Vec<_> = open
+            .iter()
+            .map(|i| {
+                let commit = &commits[*i];
+                (commit.partition.clone(), commit.next, start::to_metadata(start, commit.metadata.as_deref()))
+            })
+            .collect();
+        self.member.commit(&offsets).await
+    }
+
+    /// Marks as done what was sent, and what it covers.
+    fn sent(&self, commits: &[Commit], open: &[usize], results: &mut [Option<Result<()>>]) {
+        let mut state = self.shared.lock();
+        for index in open {
+            state.committed(&commits[*index]);
+            for (other, result) in commits.iter().zip(results.iter_mut()) {
+                if result.is_none() && other.partition == commits[*index].partition {
+                    *result = Some(Ok(()));
+                }
+            }
+        }
+    }
+
+    fn stop(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+fn check(options: &ConsumerOptions) -> Result<()> {
+    let wrong = |field: &str, expected: &str| {
+        Err(Error::new(ErrorKind::Invalid, format!("consumer options, {field}: expected {expected}")))
+    };
+    if options.group.is_empty() {
+        return wrong("group", "a name");
+    }
+    if options.topics.is_empty() {
+        return wrong("topics", "one or more");
+    }
+    if options.session_timeout < Duration::from_millis(100) {
+        return wrong("session_timeout", "100 ms or more");
+    }
+    if options.max_batch_records == 0 {
+        return wrong("max_batch_records", "1 or more");
+    }
+    Ok(())
+}
+
+/// Marks that `next` is waiting: for so long the member is not idle, and from when it was dropped it is.
+struct Waits<'a>(&'a Shared);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.lock().handed_out = Some(Instant::now());
+    }
+}
+
+#[async_trait]
+impl Consumer for KafkaConsumer {
+    async fn next(&self) -> Result<Step> {
+        self.shared.change(|state| state.handed_out = None);
+        let _waits = Waits(&self.shared);
+        let step = until(&self.shared.steps, || self.shared.lock().take_next(self.options.max_batch_records)).await;
+        // What was handed out made room.
+        self.shared.plans.notify_waiters();
+        step
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
+        let mut results: Vec<Option<Result<()>>> = commits.iter().map(|_| None).collect();
+        if self.open_state().is_err() {
+            return commits.iter().map(|_| Err(closed())).collect();
+        }
+        let _alone = self.shared.commits.lock().await;
+        self.send(&commits, &mut results).await;
+        let open = || Err(Error::new(ErrorKind::Unknown, "commit: no answer"));
+        results.into_iter().map(|result| result.unwrap_or_else(open)).collect()
+    }
+
+    async fn release(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.open_state()?.release(partitions);
+        self.shared.change(|_| ());
+        Ok(())
+    }
+
+    async fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.open_state()?.pause(partitions);
+        self.shared.change(|_| ());
+        Ok(())
+    }
+
+    async fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.open_state()?.resume(partitions);
+        self.shared.change(|_| ());
+        Ok(())
+    }
+
+    async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
+        if !self.open_state()?.reads(partition) {
+            return Err(not_ours(partition));
+        }
+        let offset = start::place(&self.asks, partition, to).await?;
+        self.open_state()?.move_to(partition, offset, true)?;
+        self.shared.change(|_| ());
+        Ok(offset)
+    }
+
+    async fn progress(&self) -> Result<Vec<Progress>> {
+        let known = self.open_state()?.progress();
+        let ends = known.iter().map(|p| (p.partition.clone(), SeekTo::Latest));
+        let ends = self.asks.within(PROGRESS_LIMIT).offsets(ends).await.unwrap_or_default();
+        // Read again: what was handed out meanwhile must not seem to lie beyond the end.
+        let mut progress = self.open_state()?.progress();
+        for partition in &mut progress {
+            let end = ends.get(&partition.partition).copied().flatten();
+            partition.end = end.unwrap_or(partition.end).max(partition.end);
+        }
+        progress.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Ok(progress)
+    }
+
+    async fn close(&self) -> Result<()> {
+        let first = self.shared.change(|state| !std::mem::replace(&mut state.closed, true));
+        if !first {
+            return Ok(());
+        }
+        self.stop();
+        // In a task of its own: a caller who stops waiting must not keep the group waiting for a session's end.
+        let member = Arc::clone(&self.member);
+        let left = tokio::spawn(async move { member.close(LEAVE_LIMIT).await }).await;
+        left.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Unknown, "leave the group", e)))
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        crate::transport::guarantees()
+    }
+}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        let first = self.shared.change(|state| !std::mem::replace(&mut state.closed, true));
+        self.stop();
+        if let (true, Ok(runtime)) = (first, tokio::runtime::Handle::try_current()) {
+            let member = Arc::clone(&self.member);
+            runtime.spawn(async move {
+                let _left = member.close(LEAVE_LIMIT).await;
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for KafkaConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaConsumer").field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,200 @@
+//! The readers: one per leading broker, so that an idle broker's long poll never holds up a busy one (K1), and a task that
+//! follows the leaders (K6).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Result, SeekTo, TopicPartition};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{debug, warn};
+
+use super::fetched::Want;
+use super::{Shared, until};
+use crate::config::KafkaConfig;
+use crate::seam::admin::Asks;
+use crate::seam::connection::Connection;
+use crate::seam::reader::{FetchSizes, Read, Reader, Trouble};
+
+/// How often leaders are asked for.
+const FOLLOW: Duration = Duration::from_millis(500);
+/// The pause of a reader with nothing to do, if nothing wakes it.
+const REST: Duration = Duration::from_millis(500);
+/// The pause after a failed fetch.
+const AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone)]
+pub(super) struct Readers {
+    connection: Connection,
+    config: Arc<KafkaConfig>,
+    sizes: FetchSizes,
+    follower: Arc<Reader>,
+}
+
+impl Readers {
+    pub(super) async fn open(connection: Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
+        let follower = Arc::new(Reader::open(&connection, config, sizes).await?);
+        Ok(Self { connection, config: Arc::new(config.clone()), sizes, follower })
+    }
+
+    pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
+        self.follower.leaders(topic).await
+    }
+
+    /// Follows the leaders, and keeps a reader for each, until it is aborted.
+    pub(super) async fn run(self, shared: Arc<Shared>) {
+        let mut brokers = HashSet::new();
+        // Aborts the readers together with this task.
+        let mut readers = JoinSet::new();
+        let mut follow_at = Instant::now() + FOLLOW;
+        loop {
+            let leading = shared.lock().leading();
+            for broker in leading {
+                if brokers.insert(broker) {
+                    readers.spawn(self.clone().read(Arc::clone(&shared), broker));
+                }
+            }
+            let plan = shared.lock().plan;
+            let changed = until(&shared.plans, || (shared.lock().plan != plan).then_some(()));
+            if timeout_at(follow_at, changed).await.is_err() {
+                self.follow(&shared).await;
+                follow_at = Instant::now() + FOLLOW;
+            }
+        }
+    }
+
+    async fn follow(&self, shared: &Shared) {
+        let topics: HashSet<_> = shared.lock().owned().into_iter().map(|p| p.topic).collect();
+        for topic in topics {
+            match self.follower.leaders(&topic).await {
+                Ok(leaders) => shared.change(|state| state.lead(&topic, &leaders)),
+                Err(error) => debug!(error = error.report(), "the leaders are not known"),
+            }
+        }
+    }
+
+    /// Reads what this broker leads, until it is aborted.
+    async fn read(self, shared: Arc<Shared>, broker: i32) {
+        let asks = Asks::new(&self.connection, &self.config);
+        let client = loop {
+            match Reader::open(&self.connection, &self.config, self.sizes).await {
+                Ok(client) => break client,
+                Err(error) => warn!(error = error.report(), "a reader can't be opened"),
+            }
+            sleep(AGAIN).await;
+        };
+        let mut reading = Reading { client, wants: BTreeMap::new(), seen: 0 };
+        loop {
+            let (plan, room) = {
+                let state = shared.lock();
+                (state.plan, state.has_room())
+            };
+            if plan != reading.seen {
+                let wants = shared.lock().wants(broker);
+                match reading.take(wants).await {
+                    Ok(()) => reading.seen = plan,
+                    Err(error) => {
+                        debug!(error = error.report(), broker, "partitions can't be read yet");
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            if !room || reading.wants.values().all(|want| want.held) {
+                let held = reading.wants.values().all(|want| want.held);
+                let work = until(&shared.plans, || {
+                    let state = shared.lock();
+                    (state.plan != reading.seen || (!held && state.has_room())).then_some(())
+                });
+                let _told = timeout(REST, work).await;
+                continue;
+            }
+            match reading.client.poll(self.config.fetch_max_wait).await {
+                Ok(reads) => reading.bring(&shared, reads).await,
+                Err(Trouble::OutOfRange(partitions)) => restart(&shared, &asks, partitions).await,
+                Err(Trouble::Other(error)) => {
+                    debug!(error = error.report(), broker, "a fetch failed");
+                    if !error.is_retryable() {
+                        shared.change(|state| state.trouble = Some(error));
+                    }
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+/// A reader, and what it reads now.
+struct Reading {
+    client: Reader,
+    wants: BTreeMap<TopicPartition, Want>,
+    seen: u64,
+}
+
+impl Reading {
+    /// Makes the client read what is wanted, and nothing else.
+    async fn take(&mut self, wants: Vec<Want>) -> Result<()> {
+        let wants: BTreeMap<_, _> = wants.into_iter().map(|want| (want.partition.clone(), want)).collect();
+        let topics: HashSet<_> = wants.keys().chain(self.wants.keys()).map(|p| p.topic.clone()).collect();
+        for topic in topics {
+            let of = |all: &BTreeMap<TopicPartition, Want>| -> Vec<u32> {
+                all.keys().filter(|p| p.topic == topic).map(|p| p.partition).collect()
+            };
+            let (before, now) = (of(&self.wants), of(&wants));
+            if before != now {
+                self.client.assign(&topic, &now).await?;
+            }
+        }
+        for (partition, want) in &wants {
+            let before = self.wants.get(partition);
+            if before.is_none_or(|b| b.ticket != want.ticket) {
+                self.client.seek(partition, want.from).await?;
+            }
+            if before.map_or(want.held, |b| b.held != want.held) {
+                self.client.hold(partition, want.held).await;
+            }
+        }
+        self.wants = wants;
+        Ok(())
+    }
+
+    /// Hands on what came, and how far gaps reach.
+    async fn bring(&self, shared: &Shared, reads: Vec<Read>) {
+        let marks = self.client.marks().await;
+        let mut came = false;
+        {
+            let mut state = shared.lock();
+            let mut reads: HashMap<TopicPartition, Vec<_>> =
+                reads.into_iter().map(|read| (read.partition, read.records)).collect();
+            for mark in marks {
+                let Some(want) = self.wants.get(&mark.partition) else { continue };
+                let records = reads.remove(&mark.partition).unwrap_or_default();
+                // Without records only a gap is news: never go past records that are still in the client's buffer.
+                came |= !records.is_empty();
+                state.bring(&mark.partition, want.ticket, records, mark.position);
+            }
+        }
+        if came {
+            shared.steps.notify_waiters();
+        }
+    }
+}
+
+/// What was to be read next is not in the log any more: reading goes on at the oldest record left.
+async fn restart(shared: &Shared, asks: &Asks, partitions: Vec<TopicPartition>) {
+    let oldest = asks.offsets(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest))).await;
+    match oldest {
+        Ok(oldest) => {
+            for (partition, offset) in oldest {
+                let Some(offset) = offset else { continue };
+                warn!(%partition, offset, "the next record is no longer in the log; reading goes on at the oldest");
+                let _gone = shared.change(|state| state.move_to(&partition, offset, false));
+            }
+        }
+        Err(error) => {
+            debug!(error = error.report(), "the oldest offset is not known");
+            sleep(AGAIN).await;
+        }
+    }
+}

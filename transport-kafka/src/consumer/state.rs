@@ -1,0 +1,390 @@
+//! What a consumer knows: which partitions are its, what was fetched of them, and the steps that wait to be handed out.
+//!
+//! One lock, never held across a wait. The member, the readers and the callers of [`Consumer`](tidings_core::Consumer)
+//! meet here and nowhere else.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{
+    Assignment, Commit, Error, ErrorKind, Progress, Result, Revocation, Step, StoredRecord, Timestamp, TopicPartition,
+};
+use tokio::time::Instant;
+
+/// How many of the batches that were fetched ahead of paused partitions are kept: beyond half of the bound they are
+/// dropped, and fetched again when the partition is resumed.
+const PAUSED_SHARE: usize = 2;
+/// The lower bits of an epoch, which are milliseconds: until the year 2109. The upper ones are the generation.
+const CLOCK_BITS: u32 = 42;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) slots: HashMap<TopicPartition, Slot>,
+    /// Paused by the caller; may name partitions that are not ours yet.
+    pub(super) paused: HashSet<TopicPartition>,
+    pub(super) steps: VecDeque<Waiting>,
+    pub(super) ready: VecDeque<TopicPartition>,
+    pub(super) buffered: usize,
+    pub(super) max_buffered: usize,
+    pub(super) tickets: u64,
+    pub(super) last_epoch: u64,
+    /// Grows when readers have something to change.
+    pub(super) plan: u64,
+    pub(super) closed: bool,
+    /// Met while working in the background; told once by `next`.
+    pub(super) trouble: Option<Error>,
+    /// A step was handed out at this time, and `next` was not called since.
+    pub(super) handed_out: Option<Instant>,
+    /// When the group's coordinator last answered us.
+    pub(super) last_answer: Instant,
+    pub(super) session_timeout: Duration,
+    /// The membership ended on our side; the member has to leave and to join again.
+    pub(super) ended: bool,
+    /// What ended the membership for good.
+    pub(super) fatal: Option<(ErrorKind, String)>,
+}
+
+/// A step that waits to be handed out.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Assigned(Vec<Assignment>),
+    Revoking(Revocation),
+    Lost(Vec<TopicPartition>),
+}
+
+/// A partition that is ours.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) origin: Arc<TopicPartition>,
+    pub(super) epoch: u64,
+    pub(super) stage: Stage,
+    /// Which reading of the partition is under way; what an earlier one still brings is dropped.
+    pub(super) ticket: u64,
+    pub(super) leader: Option<i32>,
+    /// The next offset to hand out.
+    pub(super) position: u64,
+    /// The next offset to fetch.
+    pub(super) fetched: u64,
+    pub(super) queue: VecDeque<Chunk>,
+    pub(super) queued: usize,
+    pub(super) committed: Option<u64>,
+    pub(super) may_go_back: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) records: Vec<StoredRecord>,
+    pub(super) next: u64,
+    pub(super) size: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its start is being looked up; the caller knows nothing of it.
+    Starting,
+    Reading,
+    /// Until then commits are taken; `None` before the step is handed out.
+    Revoking(Option<Instant>),
+}
+
+impl State {
+    pub(super) fn new(max_buffered: usize, session_timeout: Duration) -> Self {
+        Self {
+            slots: HashMap::new(),
+            paused: HashSet::new(),
+            steps: VecDeque::new(),
+            ready: VecDeque::new(),
+            buffered: 0,
+            max_buffered,
+            tickets: 0,
+            last_epoch: 0,
+            plan: 0,
+            closed: false,
+            trouble: None,
+            handed_out: None,
+            last_answer: Instant::now(),
+            session_timeout,
+            ended: false,
+            fatal: None,
+        }
+    }
+
+    // ---- handing out ----
+
+    /// What `next` returns now, if anything.
+    pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<Step>> {
+        if self.closed {
+            return Some(Err(closed()));
+        }
+        // A process that was stopped for long must not begin with what it had fetched before.
+        self.expire();
+        if let Some(step) = self.pop(max_records) {
+            return Some(Ok(step));
+        }
+        if let Some((kind, what)) = &self.fatal {
+            return Some(Err(Error::new(*kind, what.clone())));
+        }
+        self.trouble.take().map(Err)
+    }
+
+    /// Ends the membership when the coordinator was silent for a session's length: others may have our partitions.
+    pub(super) fn expire(&mut self) {
+        if self.last_answer.elapsed() > self.session_timeout && !self.slots.is_empty() {
+            self.end();
+        }
+    }
+
+    /// Everything is lost, and the member has to join again.
+    pub(super) fn end(&mut self) {
+        self.lose(&self.owned());
+        self.ended = true;
+    }
+
+    /// The next step, if there is one.
+    fn pop(&mut self, max_records: usize) -> Option<Step> {
+        let step = match self.steps.pop_front() {
+            Some(Waiting::Assigned(assignments)) => Step::Assigned(assignments),
+            Some(Waiting::Lost(partitions)) => Step::Lost(partitions),
+            Some(Waiting::Revoking(revocation)) => {
+                let deadline = Instant::now() + revocation.deadline;
+                for partition in &revocation.partitions {
+                    if let Some(slot) = self.slots.get_mut(partition) {
+                        slot.stage = Stage::Revoking(Some(deadline));
+                    }
+                }
+                Step::Revoking(revocation)
+            }
+            None => Step::Records(self.pop_records(max_records)?),
+        };
+        self.handed_out = Some(Instant::now());
+        Some(step)
+    }
+
+    // ---- membership ----
+
+    /// Partitions became ours, with their starts still to be looked up; returns their epoch.
+    pub(super) fn expect(&mut self, partitions: Vec<TopicPartition>, generation: u32, now: Timestamp) -> u64 {
+        // The generation decides between members; the clock between two runs of a static member, which keep it, and where
+        // a deleted group begins anew; the last epoch between two assignments at once.
+        let clock = u64::try_from(now.millis()).unwrap_or(0) & ((1 << CLOCK_BITS) - 1);
+        let generation = u64::from(generation).min(u64::MAX >> CLOCK_BITS);
+        let epoch = ((generation << CLOCK_BITS) | clock).max(self.last_epoch + 1);
+        self.last_epoch = epoch;
+        for partition in partitions {
+            self.forget(&partition);
+            self.slots.insert(partition.clone(), Slot::new(partition, epoch));
+        }
+        epoch
+    }
+
+    /// Those of `partitions` whose start is still to be looked up under this epoch.
+    pub(super) fn starting(&self, partitions: &[TopicPartition], epoch: u64) -> Vec<TopicPartition> {
+        let starting = |p: &&TopicPartition| {
+            self.slots.get(*p).is_some_and(|slot| slot.stage == Stage::Starting && slot.epoch == epoch)
+        };
+        partitions.iter().filter(starting).cloned().collect()
+    }
+
+    /// Starts are known: tells the caller, and lets readers begin.
+    pub(super) fn assign(&mut self, assignments: Vec<Assignment>, leaders: &HashMap<TopicPartition, Option<i32>>) {
+        let mut told = Vec::new();
+        for assignment in assignments {
+            let Some(slot) = self.slots.get_mut(&assignment.partition) else { continue };
+            if slot.stage != Stage::Starting || slot.epoch != assignment.epoch {
+                continue;
+            }
+            self.tickets += 1;
+            slot.stage = Stage::Reading;
+            slot.ticket = self.tickets;
+            slot.position = assignment.start;
+            slot.fetched = assignment.start;
+            slot.committed = assignment.committed;
+            // Where the log no longer holds what is committed, going on is going elsewhere.
+            slot.may_go_back = assignment.missing.is_some();
+            slot.leader = leaders.get(&assignment.partition).copied().flatten();
+            told.push(assignment);
+        }
+        if !told.is_empty() {
+            self.steps.push_back(Waiting::Assigned(told));
+            self.plan += 1;
+        }
+    }
+
+    /// Begins to give partitions up. Returns those that the caller knows of and has to let go.
+    pub(super) fn revoke(&mut self, partitions: &[TopicPartition], deadline: Duration) -> Vec<TopicPartition> {
+        let unseen = self.take_back(partitions);
+        let mut known = Vec::new();
+        for partition in partitions {
+            let starting = self.slots.get(partition).is_none_or(|slot| slot.stage == Stage::Starting);
+            if starting || unseen.contains(partition) {
+                self.forget(partition);
+                continue;
+            }
+            self.clear(partition);
+            if let Some(slot) = self.slots.get_mut(partition) {
+                slot.stage = Stage::Revoking(None);
+                known.push(partition.clone());
+            }
+        }
+        if !known.is_empty() {
+            self.steps.push_back(Waiting::Revoking(Revocation::new(known.clone(), deadline)));
+        }
+        self.plan += 1;
+        known
+    }
+
+    /// Those of `partitions` that are still not let go, and until when that may last.
+    pub(super) fn held(&self, partitions: &[TopicPartition]) -> (Vec<TopicPartition>, Option<Instant>) {
+        let mut until = None;
+        let mut held = Vec::new();
+        for partition in partitions {
+            if let Some(Stage::Revoking(deadline)) = self.slots.get(partition).map(|slot| slot.stage) {
+                held.push(partition.clone());
+                until = until.or(deadline);
+            }
+        }
+        (held, until)
+    }
+
+    /// Lets revoked partitions go.
+    pub(super) fn release(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            if self.slots.get(partition).is_some_and(|slot| matches!(slot.stage, Stage::Revoking(_))) {
+                self.forget(partition);
+            }
+        }
+    }
+
+    /// Partitions are gone: tells the caller of those that it knows.
+    pub(super) fn lose(&mut self, partitions: &[TopicPartition]) {
+        let unseen = self.take_back(partitions);
+        let known: Vec<TopicPartition> = partitions
+            .iter()
+            .filter(|p| self.slots.get(*p).is_some_and(|slot| slot.stage != Stage::Starting) && !unseen.contains(*p))
+            .cloned()
+            .collect();
+        for partition in partitions {
+            self.forget(partition);
+        }
+        for waiting in &mut self.steps {
+            if let Waiting::Revoking(revocation) = waiting {
+                revocation.partitions.retain(|p| !partitions.contains(p));
+            }
+        }
+        self.steps.retain(|waiting| !matches!(waiting, Waiting::Revoking(r) if r.partitions.is_empty()));
+        if !known.is_empty() {
+            self.steps.push_back(Waiting::Lost(known));
+        }
+        self.plan += 1;
+    }
+
+    /// All partitions that are ours.
+    pub(super) fn owned(&self) -> Vec<TopicPartition> {
+        self.slots.keys().cloned().collect()
+    }
+
+    /// Takes assignments back that were not handed out yet: the caller never hears of them.
+    fn take_back(&mut self, partitions: &[TopicPartition]) -> HashSet<TopicPartition> {
+        let mut unseen = HashSet::new();
+        for waiting in &mut self.steps {
+            if let Waiting::Assigned(assignments) = waiting {
+                assignments.retain(|a| {
+                    let back = partitions.contains(&a.partition);
+                    if back {
+                        unseen.insert(a.partition.clone());
+                    }
+                    !back
+                });
+            }
+        }
+        self.steps.retain(|waiting| !matches!(waiting, Waiting::Assigned(a) if a.is_empty()));
+        unseen
+    }
+
+    fn forget(&mut self, partition: &TopicPartition) {
+        self.clear(partition);
+        self.slots.remove(partition);
+    }
+
+    // ---- the caller ----
+
+    pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
+        self.paused.extend(partitions.iter().cloned());
+        self.plan += 1;
+        let kept: usize = self.paused.iter().filter_map(|p| self.slots.get(p)).map(|slot| slot.queued).sum();
+        if kept > self.max_buffered / PAUSED_SHARE {
+            for partition in partitions {
+                self.reread(partition);
+            }
+        }
+    }
+
+    pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.paused.remove(partition);
+            if self.slots.get(partition).is_some_and(|slot| !slot.queue.is_empty()) && !self.ready.contains(partition) {
+                self.ready.push_back(partition.clone());
+            }
+        }
+        self.plan += 1;
+    }
+
+    /// Whether a commit may be sent: `None` says that what it asks for is there already.
+    pub(super) fn may_commit(&self, commit: &Commit) -> Result<Option<()>> {
+        let slot = self.slots.get(&commit.partition).filter(|slot| slot.epoch == commit.epoch);
+        let slot = slot.ok_or_else(|| not_ours(&commit.partition))?;
+        match slot.stage {
+            Stage::Starting => return Err(not_ours(&commit.partition)),
+            Stage::Revoking(Some(deadline)) if deadline <= Instant::now() => return Err(not_ours(&commit.partition)),
+            _ => {}
+        }
+        let back = slot.committed.is_some_and(|committed| commit.next < committed) && !slot.may_go_back;
+        Ok((!back).then_some(()))
+    }
+
+    /// A commit was taken.
+    pub(super) fn committed(&mut self, commit: &Commit) {
+        if let Some(slot) = self.slots.get_mut(&commit.partition).filter(|slot| slot.epoch == commit.epoch) {
+            slot.committed = Some(commit.next);
+            slot.may_go_back = false;
+        }
+    }
+
+    /// How far each partition is, its end aside.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        let reading = |(_, slot): &(&TopicPartition, &Slot)| slot.stage != Stage::Starting;
+        let progress = |(partition, slot): (&TopicPartition, &Slot)| {
+            let mut progress = Progress::new(partition.clone(), slot.position, slot.committed, slot.fetched);
+            progress.paused = self.paused.contains(partition);
+            progress
+        };
+        self.slots.iter().filter(reading).map(progress).collect()
+    }
+}
+
+impl Slot {
+    fn new(partition: TopicPartition, epoch: u64) -> Self {
+        Self {
+            origin: Arc::new(partition),
+            epoch,
+            stage: Stage::Starting,
+            ticket: 0,
+            leader: None,
+            position: 0,
+            fetched: 0,
+            queue: VecDeque::new(),
+            queued: 0,
+            committed: None,
+            may_go_back: false,
+        }
+    }
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the consumer is closed")
+}
+
+pub(super) fn not_ours(partition: &TopicPartition) -> Error {
+    Error::new(ErrorKind::Fenced, format!("{partition} is not this member's, or not under this epoch"))
+}

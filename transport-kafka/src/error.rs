@@ -1,0 +1,139 @@
+//! The one place that maps the client's errors to ours.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
+use krafka::KrafkaError;
+use krafka::error::ErrorCode;
+use tidings_core::{Error, ErrorKind};
+
+/// `error`, met while doing what `context` says. What is open is called unavailable: right for reads, and for writes that
+/// may be repeated.
+pub(crate) fn failed(context: impl Into<String>, error: KrafkaError) -> Error {
+    Error::caused_by(kind_of(&error), context.into(), error)
+}
+
+/// What a caller can do about `error`.
+pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
+    match error {
+        KrafkaError::Auth { .. } => ErrorKind::Denied,
+        // A TLS alert reaches us as a failed connection, but trying again can't help.
+        KrafkaError::Network(_) if is_tls(error) => ErrorKind::Denied,
+        KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Wakeup => ErrorKind::Unavailable,
+        KrafkaError::DeliveryTimeout { possibly_written: true, .. } => ErrorKind::Unknown,
+        KrafkaError::DeliveryTimeout { .. } | KrafkaError::TransactionAbortable { .. } => ErrorKind::Unavailable,
+        KrafkaError::Broker { code, .. } => kind_of_code(*code),
+        KrafkaError::Config { .. } | KrafkaError::Serialization { .. } => ErrorKind::Invalid,
+        KrafkaError::Compression { .. } | KrafkaError::RecordDeserialization { .. } => ErrorKind::Undecodable,
+        KrafkaError::Protocol { .. } => ErrorKind::Undecodable,
+        KrafkaError::Closed { .. } => ErrorKind::Closed,
+        KrafkaError::Fenced { .. } => ErrorKind::Fenced,
+        KrafkaError::NoOffset { .. } | KrafkaError::UnknownTopic { .. } => ErrorKind::NotFound,
+        KrafkaError::OutOfOrderSequence { .. } => ErrorKind::Unknown,
+        // `IllegalState` is a member between two generations: it passes.
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+fn kind_of_code(code: ErrorCode) -> ErrorKind {
+    match code {
+        ErrorCode::UnknownTopicOrPartition
+        | ErrorCode::UnknownTopicId
+        | ErrorCode::GroupIdNotFound
+        | ErrorCode::ResourceNotFound => ErrorKind::NotFound,
+        ErrorCode::TopicAlreadyExists => ErrorKind::AlreadyExists,
+        ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge | ErrorCode::OffsetMetadataTooLarge => {
+            ErrorKind::TooLarge
+        }
+        ErrorCode::TopicAuthorizationFailed
+        | ErrorCode::GroupAuthorizationFailed
+        | ErrorCode::ClusterAuthorizationFailed
+        | ErrorCode::TransactionalIdAuthorizationFailed
+        | ErrorCode::SaslAuthenticationFailed
+        | ErrorCode::UnsupportedSaslMechanism
+        | ErrorCode::IllegalSaslState
+        | ErrorCode::SecurityDisabled => ErrorKind::Denied,
+        ErrorCode::InvalidTopic
+        | ErrorCode::InvalidPartitions
+        | ErrorCode::InvalidReplicationFactor
+        | ErrorCode::InvalidReplicaAssignment
+        | ErrorCode::InvalidConfig
+        | ErrorCode::InvalidRequest
+        | ErrorCode::InvalidGroupId
+        | ErrorCode::InvalidSessionTimeout
+        | ErrorCode::InvalidTimestamp
+        | ErrorCode::InvalidRecord
+        | ErrorCode::PolicyViolation => ErrorKind::Invalid,
+        ErrorCode::CorruptMessage => ErrorKind::Undecodable,
+        ErrorCode::FencedInstanceId
+        | ErrorCode::UnreleasedInstanceId
+        | ErrorCode::ProducerFenced
+        | ErrorCode::InvalidProducerEpoch => ErrorKind::Fenced,
+        ErrorCode::NonEmptyGroup
+        | ErrorCode::GroupSubscribedToTopic
+        | ErrorCode::InconsistentGroupProtocol
+        | ErrorCode::GroupMaxSizeReached => ErrorKind::Conflict,
+        ErrorCode::UnsupportedVersion
+        | ErrorCode::UnsupportedAssignor
+        | ErrorCode::UnsupportedForMessageFormat
+        | ErrorCode::UnsupportedCompressionType => ErrorKind::Unsupported,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// Whether what a record was answered leaves open if it is stored: then it must not be called a failure.
+pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
+    match error {
+        KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Closed { .. } => true,
+        KrafkaError::OutOfOrderSequence { .. } | KrafkaError::Protocol { .. } => true,
+        KrafkaError::DeliveryTimeout { possibly_written, .. } => *possibly_written,
+        // Appended, but not yet on enough replicas.
+        KrafkaError::Broker { code, .. } => matches!(
+            code,
+            ErrorCode::RequestTimedOut
+                | ErrorCode::NotEnoughReplicasAfterAppend
+                | ErrorCode::UnknownServerError
+                | ErrorCode::NetworkException
+        ),
+        _ => false,
+    }
+}
+
+/// Whether TLS refused: the reason then names the certificate, the host or the alert.
+pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if current.is::<rustls::Error>() {
+            return true;
+        }
+        // `io::Error::source` skips the error it wraps, and the client keeps it in an `Arc`.
+        let shared = current.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
+        let wrapped = shared.or_else(|| current.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+        if wrapped.is_some_and(|inner| is_tls(inner)) {
+            return true;
+        }
+        next = current.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tls_alert_within_an_io_error_is_denied() {
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+        let error = KrafkaError::network(io::Error::new(io::ErrorKind::InvalidData, alert));
+        assert_eq!(kind_of(&error), ErrorKind::Denied);
+        assert_eq!(kind_of(&KrafkaError::network(io::ErrorKind::ConnectionRefused.into())), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_delivery_that_may_be_written_is_unknown() {
+        assert_eq!(kind_of(&KrafkaError::delivery_timeout(true, "late")), ErrorKind::Unknown);
+        assert_eq!(kind_of(&KrafkaError::delivery_timeout(false, "late")), ErrorKind::Unavailable);
+        assert!(leaves_open(&KrafkaError::timeout("produce")));
+    }
+}

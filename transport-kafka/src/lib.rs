@@ -1,0 +1,32 @@
+//! Apache Kafka as a transport of tidings: pure Rust, without librdkafka.
+//!
+//! ```no_run
+//! use tidings_core::{Record, Transport};
+//! use tidings_kafka::{KafkaConfig, KafkaTransport};
+//!
+//! # async fn example() -> tidings_core::Result<()> {
+//! let kafka = KafkaTransport::connect(KafkaConfig::new(["localhost:9092"])).await?;
+//! let publisher = kafka.publisher().await?;
+//! let stored = publisher.publish(vec![Record::new("user-events", "hello").with_key("u1")]).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod admin;
+mod config;
+mod consumer;
+mod error;
+mod publisher;
+mod seam;
+mod transport;
+
+pub use self::admin::KafkaAdmin;
+pub use self::config::{
+    Compression, DEFAULT_BATCH_BYTES, DEFAULT_CLIENT_ID, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DELIVERY_TIMEOUT,
+    DEFAULT_FETCH_MAX_BYTES, DEFAULT_FETCH_MAX_PARTITION_BYTES, DEFAULT_FETCH_MAX_WAIT, DEFAULT_LINGER,
+    DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_REQUEST_TIMEOUT,
+    GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+};
+pub use self::consumer::KafkaConsumer;
+pub use self::publisher::KafkaPublisher;
+pub use self::transport::KafkaTransport;

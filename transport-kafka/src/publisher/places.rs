@@ -1,0 +1,98 @@
+//! Which partition a record goes to.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use tidings_core::{Name, Record, partition_for};
+use tokio::time::Instant;
+
+/// How long the number of a topic's partitions is believed.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// What is known of topics: how many partitions they have, and where records without a key go now.
+#[derive(Debug)]
+pub(super) struct Places {
+    topics: HashMap<Name, Place>,
+    sticky_bytes: usize,
+    random: RandomState,
+    turns: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    count: u32,
+    learned: Instant,
+    // Records without a key stay with a partition until a batch's worth went there, so that batches fill up.
+    sticky: u32,
+    sticky_left: usize,
+}
+
+impl Places {
+    pub(super) fn new(sticky_bytes: usize) -> Self {
+        Self { topics: HashMap::new(), sticky_bytes, random: RandomState::new(), turns: 0 }
+    }
+
+    /// The number of a topic's partitions, if it is known well enough.
+    pub(super) fn count(&self, topic: &str) -> Option<u32> {
+        self.topics.get(topic).filter(|place| place.learned.elapsed() < BELIEVED).map(|place| place.count)
+    }
+
+    pub(super) fn learn(&mut self, topic: &Name, count: u32) {
+        let fresh = Place { count, learned: Instant::now(), sticky: 0, sticky_left: 0 };
+        let place = self.topics.entry(topic.clone()).or_insert(fresh);
+        place.learned = Instant::now();
+        place.count = count;
+        place.sticky_left = if place.sticky < count { place.sticky_left } else { 0 };
+    }
+
+    /// The partition of a record that names none, on a topic that is known.
+    pub(super) fn choose(&mut self, record: &Record) -> u32 {
+        let Some(place) = self.topics.get_mut(&record.topic) else { return 0 };
+        if let Some(key) = &record.key {
+            return partition_for(key, place.count);
+        }
+        if place.sticky_left == 0 {
+            self.turns = self.turns.wrapping_add(1);
+            let other = u64::from(place.count.saturating_sub(1)).max(1);
+            let step = 1 + self.random.hash_one(self.turns) % other;
+            place.sticky = ((u64::from(place.sticky) + step) % u64::from(place.count.max(1))) as u32;
+            place.sticky_left = self.sticky_bytes;
+        }
+        place.sticky_left = place.sticky_left.saturating_sub(record.size());
+        place.sticky
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn places(count: u32) -> Places {
+        let mut places = Places::new(1_000);
+        places.learn(&"t".into(), count);
+        places
+    }
+
+    #[test]
+    fn a_key_has_its_partition() {
+        let record = Record::new("t", "v").with_key("foobar");
+        assert_eq!(places(7).choose(&record), partition_for(b"foobar", 7));
+    }
+
+    #[test]
+    fn records_without_a_key_stay_for_a_batch_and_then_move_on() {
+        let mut places = places(3);
+        let chosen: Vec<u32> = (0..200).map(|_| places.choose(&Record::new("t", vec![0; 36]))).collect();
+        assert!(chosen.chunks(10).all(|batch| batch.iter().all(|p| p == &batch[0])), "{chosen:?}");
+        assert!(chosen.chunks(10).zip(chosen.chunks(10).skip(1)).all(|(a, b)| a[0] != b[0]), "{chosen:?}");
+        assert_eq!(chosen.into_iter().collect::<HashSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn a_topic_with_one_partition_has_one_place() {
+        let mut places = places(1);
+        assert_eq!((0..100).map(|_| places.choose(&Record::new("t", vec![0; 500]))).max(), Some(0));
+    }
+}

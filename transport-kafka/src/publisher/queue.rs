@@ -1,0 +1,244 @@
+//! One task that places and queues records, in the order in which calls were first polled: also of calls that wait at the
+//! bound, and of those that nobody polls any more.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidings_core::{Error, ErrorKind, Name, Position, Record, Result};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+use super::bound::{Bound, Share};
+use super::closed;
+use super::places::Places;
+use crate::config::KafkaConfig;
+use crate::seam::producer::{Producer, Refusal, Underway, no_partition};
+
+/// The pause before a topic is looked for again while no broker answers.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// What the task is asked to do.
+pub(super) enum Job {
+    /// Queue these.
+    Publish { call: SharedCall, reply: oneshot::Sender<Vec<Result<Sent>>> },
+    /// Send this one in a batch of its own.
+    Alone { record: Record, partition: u32, reply: oneshot::Sender<Result<Position, Refusal>> },
+    /// Say when all that came before is queued.
+    Barrier(oneshot::Sender<()>),
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Publish { .. } => "Publish",
+            Self::Alone { .. } => "Alone",
+            Self::Barrier(_) => "Barrier",
+        })
+    }
+}
+
+/// The records of a call until the task takes them, or the call is dropped.
+#[derive(Debug)]
+pub(super) struct Call(SharedCall);
+pub(super) type SharedCall = Arc<Mutex<Vec<Record>>>;
+
+impl Call {
+    pub(super) fn new(records: Vec<Record>) -> Self {
+        Self(Arc::new(Mutex::new(records)))
+    }
+
+    pub(super) fn share(&self) -> SharedCall {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        drop(take(&self.0));
+    }
+}
+
+fn take(call: &SharedCall) -> Vec<Record> {
+    std::mem::take(&mut *call.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What the publisher and its task share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) producer: Producer,
+    bound: Bound,
+    /// Calls that wait are given up.
+    abandoned: AtomicBool,
+    max_record_bytes: usize,
+    delivery_timeout: Duration,
+}
+
+impl Shared {
+    pub(super) fn new(producer: Producer, config: &KafkaConfig) -> Self {
+        Self {
+            producer,
+            bound: Bound::new(config.max_unanswered_records, config.max_unanswered_bytes),
+            abandoned: AtomicBool::new(false),
+            max_record_bytes: config.max_record_bytes,
+            delivery_timeout: config.delivery_timeout,
+        }
+    }
+
+    /// Whoever waits now or later is told that the publisher is closed.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.bound.close();
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.abandoned.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+    }
+}
+
+/// A record in the client's queue.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) unanswered: Unanswered,
+    /// To be sent by itself, if its batch is refused.
+    pub(super) spare: Record,
+    pub(super) partition: u32,
+}
+
+/// The task's own.
+#[derive(Debug)]
+pub(super) struct Queue {
+    shared: Arc<Shared>,
+    places: Places,
+}
+
+impl Queue {
+    pub(super) fn new(shared: Arc<Shared>, sticky_bytes: usize) -> Self {
+        Self { shared, places: Places::new(sticky_bytes) }
+    }
+
+    /// Works until the publisher is gone.
+    pub(super) async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            // Whoever asked may be gone: what was queued for them goes on.
+            match job {
+                Job::Publish { call, reply } => drop(reply.send(self.publish(take(&call)).await)),
+                Job::Alone { record, partition, reply } => drop(reply.send(self.alone(record, partition).await)),
+                Job::Barrier(reply) => drop(reply.send(())),
+            }
+        }
+    }
+
+    async fn publish(&mut self, records: Vec<Record>) -> Vec<Result<Sent>> {
+        let mut missing = HashSet::new();
+        let mut sent = Vec::with_capacity(records.len());
+        for record in records {
+            sent.push(self.publish_one(&mut missing, record).await);
+        }
+        sent
+    }
+
+    async fn publish_one(&mut self, missing: &mut HashSet<Name>, record: Record) -> Result<Sent> {
+        self.shared.check_open()?;
+        let (topic, size) = (record.topic.clone(), record.size());
+        if size > self.shared.max_record_bytes {
+            let most = self.shared.max_record_bytes;
+            let what = format!("publish to {topic}: a record of {size} bytes, where max_record_bytes is {most}");
+            return Err(Error::new(ErrorKind::TooLarge, what));
+        }
+        if missing.contains(&topic) {
+            return Err(Error::new(ErrorKind::NotFound, format!("publish: there is no topic {topic}")));
+        }
+        let partition = match self.place(&record).await {
+            Ok(partition) => partition,
+            Err(error) => {
+                if error.kind() == ErrorKind::NotFound && self.places.count(&topic).is_none() {
+                    missing.insert(topic);
+                }
+                return Err(error);
+            }
+        };
+        let share = self.shared.bound.take(size).await.ok_or_else(closed)?;
+        let spare = record.clone();
+        let underway = self.shared.producer.enqueue(record, partition).await?;
+        Ok(Sent { unanswered: Unanswered::new(topic, underway, share), spare, partition })
+    }
+
+    async fn place(&mut self, record: &Record) -> Result<u32> {
+        let count = match self.places.count(&record.topic) {
+            Some(count) => count,
+            None => self.learn(&record.topic).await?,
+        };
+        match record.partition {
+            Some(partition) if partition < count => Ok(partition),
+            Some(partition) => {
+                // It may have grown since.
+                let count = self.learn(&record.topic).await?;
+                (partition < count).then_some(partition).ok_or_else(|| no_partition(&record.topic, partition))
+            }
+            None => Ok(self.places.choose(record)),
+        }
+    }
+
+    /// Asks for the number of a topic's partitions; while no broker answers, for as long as a delivery may take.
+    async fn learn(&mut self, topic: &Name) -> Result<u32> {
+        let deadline = Instant::now() + self.shared.delivery_timeout;
+        let count = loop {
+            match self.shared.producer.partitions(topic).await {
+                Err(e) if e.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {
+                    self.shared.check_open()?;
+                    sleep(LOOK_AGAIN).await;
+                }
+                other => break other?,
+            }
+        };
+        self.places.learn(topic, count);
+        Ok(count)
+    }
+
+    /// Nothing else is queued until the answer is here, so that nothing of ours joins its batch.
+    async fn alone(&mut self, record: Record, partition: u32) -> Result<Position, Refusal> {
+        let refused = |error| Refusal { error, batch: false };
+        let topic = record.topic.clone();
+        let share = self.shared.bound.take(record.size()).await.ok_or_else(closed).map_err(refused)?;
+        let underway = self.shared.producer.enqueue(record, partition).await.map_err(refused)?;
+        Unanswered::new(topic, underway, share).answer().await
+    }
+}
+
+/// A record whose answer is awaited; when nobody waits any more, its share of the bound is kept until the answer comes.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    topic: Name,
+    parts: Option<(Underway, Share)>,
+}
+
+impl Unanswered {
+    fn new(topic: Name, underway: Underway, share: Share) -> Self {
+        Self { topic, parts: Some((underway, share)) }
+    }
+
+    pub(super) async fn answer(mut self) -> Result<Position, Refusal> {
+        let Some((underway, _)) = &mut self.parts else {
+            let error = Error::new(ErrorKind::Unknown, format!("publish to {}", self.topic));
+            return Err(Refusal { error, batch: false });
+        };
+        let answer = underway.answer(&self.topic).await;
+        self.parts = None;
+        answer
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let (Some((mut underway, share)), Ok(runtime)) = (self.parts.take(), Handle::try_current()) {
+            let topic = self.topic.clone();
+            runtime.spawn(async move {
+                let _nobody_asks = underway.answer(&topic).await;
+                drop(share);
+            });
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The verbs about groups.
+
+use krafka::admin::{
+    AlterConsumerGroupOffsetsOptions, ConsumerGroupDescription, DeleteConsumerGroupsOptions,
+    DescribeConsumerGroupsOptions, ListConsumerGroupsOptions, TopicPartition as Place,
+};
+use tidings_core::{Error, ErrorKind, GroupDescription, GroupState, MemberDescription, Name, Result, TopicPartition};
+
+use super::Asks;
+use crate::error::failed;
+use crate::seam::reader::index;
+
+impl Asks {
+    pub(crate) async fn list_groups(&self) -> Result<Vec<Name>> {
+        let asked = self.client().list_consumer_groups(ListConsumerGroupsOptions::default().timeout(self.limit)).await;
+        let mut names = Vec::new();
+        for (broker, groups) in asked.map_err(|e| failed("list the groups", e))? {
+            let groups = groups.map_err(|e| failed(format!("list the groups of broker {broker}"), e))?;
+            names.extend(groups.into_iter().map(|g| Name::from(g.group_id)));
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    pub(crate) async fn group(&self, name: &str) -> Result<GroupDescription> {
+        let what = || format!("describe the group {name}");
+        let options = DescribeConsumerGroupsOptions::default().timeout(self.limit);
+        let mut answers =
+            self.client().describe_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
+        let group = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::NotFound, what()))?;
+        let group = group.map_err(|e| failed(what(), e))?;
+        // The classic protocol calls a group that it does not know dead.
+        if group.state.eq_ignore_ascii_case("dead") {
+            return Err(Error::new(ErrorKind::NotFound, what()));
+        }
+        Ok(described(name, group))
+    }
+
+    pub(crate) async fn delete_group(&self, name: &str) -> Result<()> {
+        let what = || format!("delete the group {name}");
+        let options = DeleteConsumerGroupsOptions::default().timeout(self.limit);
+        let mut answers = self.client().delete_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
+        let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Unknown, what()))?;
+        answer.map_err(|e| failed(what(), e))
+    }
+
+    /// Sets what a group without members has committed.
+    pub(crate) async fn commit_for(&self, group: &str, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        let offsets = offsets
+            .iter()
+            .map(|(at, next)| (Place::new(at.topic.as_str(), index(at)), i64::try_from(*next).unwrap_or(0)));
+        let options = AlterConsumerGroupOffsetsOptions::default().timeout(self.limit);
+        let answers = self.client().alter_consumer_group_offsets(group, offsets, options).await;
+        let what = |at: &str| format!("reset the group {group}{at}");
+        for (at, answer) in answers.map_err(|e| failed(what(""), e))? {
+            answer.map_err(|e| failed(what(&format!(" on {}[{}]", at.topic(), at.partition())), e))?;
+        }
+        Ok(())
+    }
+}
+
+fn described(name: &str, group: ConsumerGroupDescription) -> GroupDescription {
+    let state = match group.state.to_lowercase().as_str() {
+        "empty" => GroupState::Empty,
+        "stable" => GroupState::Stable,
+        "assigning" | "reconciling" | "preparingrebalance" | "completingrebalance" => GroupState::Rebalancing,
+        _ => GroupState::Unknown,
+    };
+    let members = group.members.into_iter().map(|member| {
+        let assigned = member.assignment.unwrap_or_default().into_iter().flat_map(|topic| {
+            let name = Name::from(topic.topic_name);
+            topic.partitions.into_iter().map(move |p| TopicPartition::new(name.clone(), u32::try_from(p).unwrap_or(0)))
+        });
+        let mut partitions: Vec<_> = assigned.collect();
+        partitions.sort();
+        MemberDescription::new(member.member_id, member.client_id, partitions)
+    });
+    GroupDescription::new(name, state, members.collect())
+}

@@ -1,0 +1,115 @@
+//! The client's admin verbs, and what consumers ask beside their membership.
+
+mod groups;
+mod topics;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use krafka::KrafkaError;
+use krafka::admin::{
+    AdminClient, DescribeFeaturesOptions, ListConsumerGroupOffsetsOptions, ListOffsetsOptions, OffsetSpec,
+    TopicPartition as Place,
+};
+use krafka::error::ErrorCode;
+use tidings_core::{Result, SeekTo, TopicPartition};
+
+use super::connection::Connection;
+use super::reader::index;
+use crate::config::{Isolation, KafkaConfig};
+use crate::error::failed;
+
+/// From this level of the feature on, brokers have KIP-848.
+const NEWER_GROUPS: (&str, i16) = ("group.version", 1);
+
+/// What is committed for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) next: u64,
+    pub(crate) metadata: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Asks {
+    connection: Connection,
+    limit: Duration,
+    committed_only: bool,
+}
+
+impl Asks {
+    pub(crate) fn new(connection: &Connection, config: &KafkaConfig) -> Self {
+        let committed_only = config.isolation == Isolation::ReadCommitted;
+        Self { connection: connection.clone(), limit: config.request_timeout, committed_only }
+    }
+
+    /// With another limit on each question.
+    pub(crate) fn within(&self, limit: Duration) -> Self {
+        Self { limit: limit.min(self.limit), ..self.clone() }
+    }
+
+    fn client(&self) -> AdminClient {
+        self.connection.0.admin()
+    }
+
+    /// Whether the cluster has the newer group protocol (KIP-848).
+    pub(crate) async fn has_newer_groups(&self) -> Result<bool> {
+        let asked = self.client().describe_features(DescribeFeaturesOptions::default().timeout(self.limit)).await;
+        let features = asked.map_err(|e| failed("ask for the cluster's features", e))?;
+        let (name, level) = NEWER_GROUPS;
+        Ok(features.finalized.iter().any(|f| f.name == name && f.max_version_level >= level))
+    }
+
+    /// Everything that a group has committed.
+    pub(crate) async fn committed(&self, group: &str) -> Result<HashMap<TopicPartition, Committed>> {
+        let options =
+            ListConsumerGroupOffsetsOptions::default().timeout(self.limit).require_stable(self.committed_only);
+        let asked = self.client().list_consumer_group_offsets(group, options).await;
+        let found = asked.map_err(|e| failed(format!("ask what the group {group} has committed"), e))?;
+        let mut committed = HashMap::new();
+        for (at, offset) in found {
+            let offset = offset.map_err(|e| failed(format!("ask what the group {group} has committed"), e))?;
+            if let Some(next) = offset.offset.and_then(|next| u64::try_from(next).ok()) {
+                let metadata = offset.metadata.filter(|text| !text.is_empty());
+                committed.insert(named(&at), Committed { next, metadata });
+            }
+        }
+        Ok(committed)
+    }
+
+    /// The offsets of places in logs; `None` where no record is that late.
+    pub(crate) async fn offsets(
+        &self,
+        wanted: impl IntoIterator<Item = (TopicPartition, SeekTo)>,
+    ) -> Result<HashMap<TopicPartition, Option<u64>>> {
+        let spec = |to: SeekTo| match to {
+            SeekTo::Earliest => OffsetSpec::Earliest,
+            SeekTo::Time(time) => OffsetSpec::Timestamp(time.millis().max(0)),
+            _ => OffsetSpec::Latest,
+        };
+        let wanted: HashMap<Place, OffsetSpec> =
+            wanted.into_iter().map(|(at, to)| (Place::new(at.topic.as_str(), index(&at)), spec(to))).collect();
+        let options = ListOffsetsOptions::default().timeout(self.limit).read_committed(self.committed_only);
+        let asked = self.client().list_offsets(wanted, options).await;
+        let found = asked.map_err(|e| failed("ask for offsets", e))?;
+        let mut offsets = HashMap::new();
+        for (at, listed) in found {
+            let at = named(&at);
+            let offset = match listed {
+                Ok(listed) => u64::try_from(listed.offset).ok(),
+                Err(error) if is_too_late(&error) => None,
+                Err(error) => return Err(failed(format!("ask for an offset of {at}"), error)),
+            };
+            offsets.insert(at, offset);
+        }
+        Ok(offsets)
+    }
+}
+
+/// Whether there is no record as late as was asked for. The client has no other word for it than a code of the broker's.
+fn is_too_late(error: &KrafkaError) -> bool {
+    matches!(error, KrafkaError::Broker { code: ErrorCode::OffsetNotAvailable, message } if message.contains("no offset"))
+}
+
+fn named(at: &Place) -> TopicPartition {
+    TopicPartition::new(at.topic(), u32::try_from(at.partition()).unwrap_or(0))
+}

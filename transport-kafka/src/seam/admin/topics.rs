@@ -1,0 +1,126 @@
+//! The verbs about topics and the cluster.
+
+use std::collections::{BTreeMap, HashMap};
+
+use krafka::KrafkaError;
+use krafka::admin::{
+    ConfigResource, CreatePartitionsOptions, CreateTopicsOptions, DeleteTopicsOptions, DescribeClusterOptions,
+    DescribeConfigsOptions, DescribeTopicsOptions, ListTopicsOptions, NewTopic,
+};
+use tidings_core::{Error, ErrorKind, Name, PartitionDescription, Result};
+
+use super::Asks;
+use crate::error::failed;
+
+/// The cluster as a broker sees it.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Number, address, and whether it is cut off.
+    pub(crate) brokers: Vec<(i32, String, bool)>,
+    pub(crate) controller: Option<i32>,
+}
+
+impl Asks {
+    pub(crate) async fn create_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        replication: Option<u16>,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let what = || format!("create the topic {name}");
+        let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+        let copies = replication.map_or(-1, |r| i16::try_from(r).unwrap_or(i16::MAX));
+        let mut topic = NewTopic::new(name, count, copies).map_err(|e| invalid(what(), e))?;
+        for (setting, value) in settings {
+            topic = topic.with_config(setting, value);
+        }
+        let answers = self.client().create_topics([topic], CreateTopicsOptions::default().timeout(self.limit)).await;
+        only(answers, name, what)
+    }
+
+    pub(crate) async fn delete_topic(&self, name: &str) -> Result<()> {
+        let answers = self.client().delete_topics([name], DeleteTopicsOptions::default().timeout(self.limit)).await;
+        only(answers, name, || format!("delete the topic {name}"))
+    }
+
+    pub(crate) async fn grow_topic(&self, name: &str, partitions: u32) -> Result<()> {
+        let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+        let options = CreatePartitionsOptions::default().timeout(self.limit);
+        let answers = self.client().create_partitions([(name, count)], options).await;
+        only(answers, name, || format!("grow the topic {name} to {partitions} partitions"))
+    }
+
+    pub(crate) async fn list_topics(&self) -> Result<Vec<Name>> {
+        let names = self.client().list_topics(ListTopicsOptions::default().timeout(self.limit)).await;
+        let names = names.map_err(|e| failed("list the topics", e))?;
+        Ok(names.into_iter().map(Name::from).collect())
+    }
+
+    /// The partitions of topics, without their offsets.
+    pub(crate) async fn topics(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
+        let unique: std::collections::BTreeSet<&str> = names.iter().map(Name::as_str).collect();
+        let options = DescribeTopicsOptions::default().timeout(self.limit);
+        let mut answers =
+            self.client().describe_topics(unique, options).await.map_err(|e| invalid("describe topics".into(), e))?;
+        let described = names.iter().map(|name| {
+            let what = || format!("describe the topic {name}");
+            let answer = match answers.get(name.as_str()) {
+                Some(Ok(topic)) => Ok(topic.clone()),
+                Some(Err(error)) => Err(failed(what(), error.clone())),
+                None => Err(Error::new(ErrorKind::NotFound, what())),
+            }?;
+            let mut partitions: Vec<_> = answer.partitions.into_iter().map(partition).collect();
+            partitions.sort_by_key(|p| p.partition);
+            Ok(partitions)
+        });
+        let described = described.collect();
+        answers.clear();
+        Ok(described)
+    }
+
+    /// A topic's settings, as far as the broker tells them.
+    pub(crate) async fn settings(&self, topic: &str) -> Result<BTreeMap<String, String>> {
+        let what = || format!("describe the settings of {topic}");
+        let resource = ConfigResource::topic(topic);
+        let options = DescribeConfigsOptions::default().timeout(self.limit);
+        let mut answers =
+            self.client().describe_configs([resource.clone()], options).await.map_err(|e| failed(what(), e))?;
+        let entries = answers.remove(&resource).ok_or_else(|| Error::new(ErrorKind::NotFound, what()))?;
+        let entries = entries.map_err(|e| failed(what(), e))?;
+        Ok(entries.into_iter().filter(|e| !e.is_sensitive).filter_map(|e| Some((e.name, e.value?))).collect())
+    }
+
+    pub(crate) async fn cluster(&self) -> Result<Cluster> {
+        let asked = self.client().describe_cluster(DescribeClusterOptions::default().timeout(self.limit)).await;
+        let cluster = asked.map_err(|e| failed("describe the cluster", e))?;
+        let brokers = cluster.brokers.into_iter().map(|b| (b.id, format!("{}:{}", b.host, b.port), b.is_fenced));
+        Ok(Cluster {
+            brokers: brokers.collect(),
+            controller: (cluster.controller_id >= 0).then_some(cluster.controller_id),
+        })
+    }
+}
+
+fn partition(described: krafka::admin::PartitionDescription) -> PartitionDescription {
+    let mut made = PartitionDescription::new(u32::try_from(described.partition).unwrap_or(0), 0, 0);
+    made.leader = described.leader;
+    made.replicas = described.replicas;
+    made.in_sync = described.isr;
+    made
+}
+
+fn invalid(what: String, error: KrafkaError) -> Error {
+    Error::caused_by(crate::error::kind_of(&error), what, error)
+}
+
+/// The answer about the one thing that was asked for.
+fn only<T>(
+    answers: krafka::Result<HashMap<String, krafka::Result<T>>>,
+    name: &str,
+    what: impl Fn() -> String,
+) -> Result<T> {
+    let mut answers = answers.map_err(|e| failed(what(), e))?;
+    let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Unknown, what()))?;
+    answer.map_err(|e| failed(what(), e))
+}

@@ -1,0 +1,138 @@
+//! Connections to a cluster. Each role has its own: one long request holds up all others of a connection (K2).
+
+use std::time::Duration;
+
+use krafka::auth::{AuthConfig, OAuthBearerToken, TlsConfig};
+use krafka::{Kafka, KrafkaError};
+use tidings_core::{Error, ErrorKind, Result};
+use tokio::time::timeout;
+
+use crate::config::{KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenSource};
+use crate::error::{failed, kind_of};
+
+/// How long a reader's request may take: a broker that hangs must not hold up the healthy ones for longer.
+const READER_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How old a reader's knowledge of leaders may be: it is asked for that often.
+const READER_METADATA_AGE: Duration = Duration::from_millis(500);
+/// How old a publisher's knowledge of the number of partitions may be.
+const METADATA_AGE: Duration = Duration::from_secs(60);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Publishing, or membership, or admin verbs.
+    Steady,
+    /// Fetching, and following leaders.
+    Reading,
+}
+
+/// A pool of connections to a cluster, one per broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection(pub(super) Kafka);
+
+impl Connection {
+    /// Connects to the first broker that answers.
+    pub(crate) async fn open(config: &KafkaConfig, role: Role) -> Result<Self> {
+        let (request, age) = match role {
+            Role::Steady => (config.request_timeout, METADATA_AGE),
+            Role::Reading => {
+                (config.request_timeout.min(READER_REQUEST_TIMEOUT.max(config.fetch_max_wait * 2)), READER_METADATA_AGE)
+            }
+        };
+        let builder = Kafka::builder(config.brokers.join(","))
+            .client_id(&config.client_id)
+            .request_timeout(request)
+            .connect_timeout(config.connect_timeout.min(request))
+            .metadata_max_age(age);
+        let builder = match security(config)? {
+            Some(security) => builder.security(security),
+            None => builder,
+        };
+        let what = || format!("connect to {}", config.brokers.join(", "));
+        match timeout(config.connect_timeout, builder.connect()).await {
+            Ok(Ok(kafka)) => Ok(Self(kafka)),
+            Ok(Err(error)) => Err(connecting(what(), config, error)),
+            Err(_) => {
+                let limit = config.connect_timeout;
+                Err(Error::new(ErrorKind::Unavailable, format!("{}: no answer within {limit:?}", what())))
+            }
+        }
+    }
+}
+
+fn connecting(what: String, config: &KafkaConfig, error: KrafkaError) -> Error {
+    // The client's own checks come after ours: what they find is a setting that we let through.
+    let hint = match (kind_of(&error), &config.tls, &config.sasl) {
+        (ErrorKind::Unavailable, None, _) => " (a broker that wants TLS hangs up on plain text)",
+        _ => "",
+    };
+    failed(format!("{what}{hint}"), error)
+}
+
+fn security(config: &KafkaConfig) -> Result<Option<AuthConfig>> {
+    let sasl = config.sasl.as_ref().map(sasl);
+    let tls = config.tls.as_ref().map(tls).transpose()?;
+    Ok(match (sasl, tls) {
+        (None, None) => None,
+        (None, Some(tls)) => Some(AuthConfig::ssl(tls)),
+        (Some(sasl), None) => Some(sasl),
+        (Some(sasl), Some(tls)) => Some(sasl.with_tls(tls)),
+    })
+}
+
+fn sasl(sasl: &Sasl) -> AuthConfig {
+    match sasl {
+        Sasl::Plain { username, password } => AuthConfig::sasl_plain(username, password.expose()),
+        Sasl::Scram { hash: ScramHash::Sha256, username, password } => {
+            AuthConfig::sasl_scram_sha256(username, password.expose())
+        }
+        Sasl::Scram { hash: ScramHash::Sha512, username, password } => {
+            AuthConfig::sasl_scram_sha512(username, password.expose())
+        }
+        Sasl::OAuthBearer(source) => {
+            let source = source.clone();
+            AuthConfig::sasl_oauthbearer_provider(move || {
+                let source = source.clone();
+                async move { token(source.as_ref()).await }
+            })
+        }
+    }
+}
+
+async fn token(source: &dyn TokenSource) -> krafka::Result<OAuthBearerToken> {
+    let Token { value, expires, extensions } =
+        source.token().await.map_err(|e| KrafkaError::auth_with_source("the token source gave none", e))?;
+    let mut token = OAuthBearerToken::new(value.expose());
+    for (name, text) in extensions {
+        token = token.with_extension(name, text);
+    }
+    let ends = expires.map(|time| tidings_core::Timestamp::from(time).millis());
+    Ok(ends.map_or(token.clone(), |millis| token.with_lifetime_ms(millis)))
+}
+
+fn tls(tls: &Tls) -> Result<TlsConfig> {
+    let mut config = TlsConfig::new();
+    config = match &tls.ca {
+        None => config,
+        Some(Pem::File(path)) => config.with_ca_cert(path.display().to_string()),
+        Some(Pem::Text(text)) => config.with_ca_cert_pem(text.expose().as_bytes()),
+    };
+    let Some((certificates, key)) = &tls.identity else { return Ok(config) };
+    match (certificates, key) {
+        (Pem::File(certificates), Pem::File(key)) => {
+            Ok(config.with_client_cert(certificates.display().to_string(), key.display().to_string()))
+        }
+        (certificates, key) => {
+            let (certificates, key) = (text(certificates)?, text(key)?);
+            Ok(config.with_client_cert_pem(certificates.into_bytes(), key.into_bytes()))
+        }
+    }
+}
+
+fn text(pem: &Pem) -> Result<String> {
+    match pem {
+        Pem::Text(text) => Ok(text.expose().to_owned()),
+        Pem::File(path) => std::fs::read_to_string(path)
+            .map_err(|e| Error::caused_by(ErrorKind::Invalid, format!("tls.identity: read {}", path.display()), e)),
+    }
+}

@@ -1,0 +1,204 @@
+//! The client's membership of a group. It never reads a record: all its partitions are paused from the first moment, and
+//! readers of their own fetch them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use krafka::consumer::{
+    AutoOffsetReset, Consumer as Client, ConsumerRebalanceListener, GroupProtocol as Protocol, OffsetAndMetadata,
+    PartitionAssignmentStrategy, TopicPartition as Place,
+};
+use krafka::error::ErrorCode;
+use krafka::{CloseOptions, KrafkaError};
+use tidings_core::{ConsumerOptions, Error, ErrorKind, Result, TopicPartition, async_trait};
+
+use super::connection::Connection;
+use super::reader::{index, isolation};
+use crate::config::KafkaConfig;
+use crate::error::{failed, kind_of};
+
+/// How long a poll that only drives the membership takes; it sees a rebalance only when it begins.
+pub(crate) const MEMBER_POLL: Duration = Duration::from_millis(150);
+/// The pause of a poll that has nothing to fetch.
+const IDLE: Duration = Duration::from_millis(100);
+/// What a revocation may take beyond twice its deadline: the time to hand it out, and that to end it.
+const REVOCATION_SLACK: Duration = Duration::from_secs(15);
+
+/// Is told what becomes of partitions, in order.
+#[async_trait]
+pub(crate) trait Owner: Send + Sync + 'static {
+    /// They are ours, under this generation. Must not wait.
+    fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32);
+    /// They go as soon as this returns; until then we own them.
+    async fn revoked(&self, partitions: Vec<TopicPartition>);
+    /// They are gone. The group is joined again when this returns.
+    async fn lost(&self, partitions: Vec<TopicPartition>);
+}
+
+pub(crate) struct Member {
+    client: Arc<Client>,
+    topics: Vec<String>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("topics", &self.topics).finish_non_exhaustive()
+    }
+}
+
+struct Listener {
+    owner: Arc<dyn Owner>,
+    client: OnceLock<Weak<Client>>,
+}
+
+impl Member {
+    pub(crate) async fn open(
+        connection: &Connection,
+        config: &KafkaConfig,
+        options: &ConsumerOptions,
+        newer_protocol: bool,
+        owner: Arc<dyn Owner>,
+    ) -> Result<Self> {
+        let listener = Arc::new(Listener { owner, client: OnceLock::new() });
+        let mut builder = connection
+            .0
+            .consumer(options.group.as_str())
+            .group_protocol(if newer_protocol { Protocol::Consumer } else { Protocol::Classic })
+            .isolation_level(isolation(config))
+            .enable_auto_commit(false)
+            // What it would read is never asked for; this keeps it from failing where nothing is committed.
+            .auto_offset_reset(AutoOffsetReset::Latest)
+            .idle_poll_backoff(IDLE)
+            .session_timeout(options.session_timeout)
+            .heartbeat_interval((options.session_timeout / 4).min(Duration::from_secs(3)))
+            .max_poll_interval(options.revocation_deadline * 2 + REVOCATION_SLACK)
+            .metrics_push(false)
+            .rebalance_listener(Arc::clone(&listener));
+        if !newer_protocol {
+            builder = builder.partition_assignment_strategy(PartitionAssignmentStrategy::CooperativeSticky);
+        }
+        if let Some(id) = options.instance_id.as_deref().or(config.instance_id.as_deref()) {
+            builder = builder.group_instance_id(id);
+        }
+        if let Some(rack) = &config.rack {
+            builder = builder.client_rack(rack);
+        }
+        let client = builder.build().await.map_err(|e| failed(format!("join the group {}", options.group), e))?;
+        let client = Arc::new(client);
+        let _first = listener.client.set(Arc::downgrade(&client));
+        let topics = options.topics.iter().map(ToString::to_string).collect();
+        let member = Self { client, topics };
+        member.join().await?;
+        Ok(member)
+    }
+
+    /// Joins, or joins again after [`part`](Self::part), by the next [`drive`](Self::drive).
+    pub(crate) async fn join(&self) -> Result<()> {
+        self.client.subscribe(&self.topics).await.map_err(|e| failed("join the group", e))
+    }
+
+    /// Drives the membership for a moment; what becomes of partitions is told meanwhile.
+    pub(crate) async fn drive(&self) -> Result<()> {
+        match self.client.poll(MEMBER_POLL).await {
+            Ok(_none) => Ok(()),
+            Err(error) => {
+                let kind = if is_between(&error) { ErrorKind::Unavailable } else { kind_of(&error) };
+                Err(Error::caused_by(kind, "take part in the group", error))
+            }
+        }
+    }
+
+    /// Commits offsets as given, all or none: the broker's first refusal is the answer for all.
+    pub(crate) async fn commit(&self, offsets: &[(TopicPartition, u64, Option<String>)]) -> Result<()> {
+        let offsets = offsets.iter().map(|(at, next, metadata)| {
+            let next = i64::try_from(*next).unwrap_or(i64::MAX);
+            let place = match metadata {
+                Some(text) => OffsetAndMetadata::with_metadata(next, text.clone()),
+                None => OffsetAndMetadata::new(next),
+            };
+            (Place::new(at.topic.as_str(), index(at)), place)
+        });
+        let offsets: HashMap<Place, OffsetAndMetadata> = offsets.collect();
+        self.client.commit_offsets(&offsets).await.map_err(commit_failed)
+    }
+
+    /// Leaves the group, and can join again.
+    pub(crate) async fn part(&self) -> Result<()> {
+        self.client.unsubscribe().await.map_err(|e| failed("leave the group", e))
+    }
+
+    /// Leaves the group for good; a static member stays in it until its session ends.
+    pub(crate) async fn close(&self, limit: Duration) -> Result<()> {
+        let closed = self.client.close_with(CloseOptions::new().timeout(limit)).await;
+        closed.map_err(|e| failed("leave the group", e))
+    }
+}
+
+/// Whether the membership is between two generations: the next poll joins anew.
+///
+/// When the coordinator moves, the client forgets who it was and sends a heartbeat that joins and owns partitions at once.
+/// The broker calls that an invalid request; what was owned is lost, and joining again is all there is to do.
+fn is_between(error: &KrafkaError) -> bool {
+    use ErrorCode as Code;
+    let passing = |code: &Code| {
+        matches!(
+            code,
+            Code::InvalidRequest
+                | Code::UnknownMemberId
+                | Code::FencedMemberEpoch
+                | Code::StaleMemberEpoch
+                | Code::IllegalGeneration
+                | Code::RebalanceInProgress
+        )
+    };
+    matches!(error, KrafkaError::Broker { code, .. } if passing(code))
+}
+
+fn commit_failed(error: KrafkaError) -> Error {
+    let kind = match &error {
+        // A generation that has just ended: either the next one is ours too, or the partitions are about to be lost.
+        KrafkaError::Broker {
+            code:
+                ErrorCode::RebalanceInProgress
+                | ErrorCode::IllegalGeneration
+                | ErrorCode::UnknownMemberId
+                | ErrorCode::FencedMemberEpoch
+                | ErrorCode::StaleMemberEpoch,
+            ..
+        } => ErrorKind::Unavailable,
+        // A lost answer: the commit may be there, and doing it again does no harm.
+        KrafkaError::Network(_) | KrafkaError::Timeout { .. } => ErrorKind::Unknown,
+        other => kind_of(other),
+    };
+    Error::caused_by(kind, "commit", error)
+}
+
+fn ours(partitions: &[Place]) -> Vec<TopicPartition> {
+    partitions.iter().map(|p| TopicPartition::new(p.topic(), u32::try_from(p.partition()).unwrap_or(0))).collect()
+}
+
+impl ConsumerRebalanceListener for Listener {
+    async fn on_partitions_assigned(&self, partitions: &[Place]) {
+        let Some(client) = self.client.get().and_then(Weak::upgrade) else { return };
+        for partition in partitions {
+            client.pause(partition.topic(), &[partition.partition()]).await;
+            // Else its polls would look up where to read, and wait for brokers that are of no concern here.
+            let _assigned = client.seek(partition.topic(), partition.partition(), 0).await;
+        }
+        let generation = client.group_metadata().await.map_or(0, |m| u32::try_from(m.generation_id()).unwrap_or(0));
+        if !partitions.is_empty() {
+            self.owner.assigned(ours(partitions), generation);
+        }
+    }
+
+    async fn on_partitions_revoked(&self, partitions: &[Place]) {
+        if !partitions.is_empty() {
+            self.owner.revoked(ours(partitions)).await;
+        }
+    }
+
+    async fn on_partitions_lost(&self, partitions: &[Place]) {
+        self.owner.lost(ours(partitions)).await;
+    }
+}

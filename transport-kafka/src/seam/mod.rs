@@ -1,0 +1,7 @@
+//! The client, behind a narrow door: nothing of it is seen outside of here and of `error.rs`, so that it can be swapped.
+
+pub(crate) mod admin;
+pub(crate) mod connection;
+pub(crate) mod member;
+pub(crate) mod producer;
+pub(crate) mod reader;

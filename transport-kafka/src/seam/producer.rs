@@ -1,0 +1,133 @@
+//! The client's idempotent producer.
+
+use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
+use krafka::{CloseOptions, Compression as Codec, Record as ClientRecord};
+use std::time::Duration;
+use tidings_core::{Error, ErrorKind, Position, Record, Result};
+
+use super::connection::Connection;
+use crate::config::{Compression, KafkaConfig};
+use crate::error::{failed, kind_of, leaves_open};
+
+/// A record's offset where the broker said that it holds the record but no longer knows at which offset.
+pub(crate) const UNTOLD_OFFSET: u64 = u64::MAX;
+
+/// What is sent ahead of the bound of ours: the client's own must never be the one that waits.
+const CLIENT_SLACK: usize = 64 << 20;
+
+/// How long the client may look for a topic: one that was just made takes a moment until all brokers know it.
+const MAX_BLOCK: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Producer(Client);
+
+/// A record on its way.
+#[derive(Debug)]
+pub(crate) struct Underway {
+    handle: DeliveryHandle,
+    partition: u32,
+}
+
+/// Why a record on its way came to nothing.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) error: Error,
+    /// The broker refused the batch for one record in it, which need not be this one.
+    pub(crate) batch: bool,
+}
+
+impl Producer {
+    pub(crate) async fn open(connection: &Connection, config: &KafkaConfig) -> Result<Self> {
+        let codec = match config.compression {
+            Compression::None => Codec::None,
+            Compression::Gzip => Codec::Gzip,
+            Compression::Snappy => Codec::Snappy,
+            Compression::Lz4 => Codec::Lz4,
+            Compression::Zstd => Codec::Zstd,
+        };
+        let memory = config.max_unanswered_bytes.saturating_mul(2).saturating_add(CLIENT_SLACK);
+        let built = connection
+            .0
+            .producer()
+            .acks(Acks::All)
+            .idempotent(true)
+            .compression(codec)
+            .compression_level(config.compression_level)
+            .batch_size(config.batch_bytes)
+            .linger(config.linger)
+            .delivery_timeout(config.delivery_timeout)
+            .max_request_size(config.max_record_bytes.max(config.batch_bytes).saturating_mul(2).max(8 << 20))
+            .max_block(MAX_BLOCK)
+            .buffer_memory(memory)
+            .metrics_push(false)
+            .build()
+            .await;
+        built.map(Self).map_err(|e| failed("open a publisher", e))
+    }
+
+    /// How many partitions a topic has; asks the brokers for a second at most.
+    pub(crate) async fn partitions(&self, topic: &str) -> Result<u32> {
+        let found = self.0.partitions_for(topic).await;
+        let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+        Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls.
+    pub(crate) async fn enqueue(&self, record: Record, partition: u32) -> Result<Underway> {
+        let topic = record.topic.clone();
+        let index = i32::try_from(partition).map_err(|_| no_partition(&topic, partition))?;
+        let handle = self.0.enqueue(client_record(record, index)?).await;
+        let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
+        Ok(Underway { handle, partition })
+    }
+
+    /// Refuses new records and waits for the answers to those under way.
+    pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
+        let closed = self.0.close_with(CloseOptions::new().timeout(deadline)).await;
+        closed.map_err(|e| Error::caused_by(ErrorKind::Unknown, "close the publisher: records are unanswered", e))
+    }
+}
+
+impl Underway {
+    /// The broker's answer.
+    pub(crate) async fn answer(&mut self, topic: &str) -> Result<Position, Refusal> {
+        let partition = self.partition;
+        match (&mut self.handle).await {
+            Ok(stored) => Ok(Position::new(partition, u64::try_from(stored.offset).unwrap_or(UNTOLD_OFFSET))),
+            Err(error) => {
+                let kind = if leaves_open(&error) { ErrorKind::Unknown } else { kind_of(&error) };
+                let batch = kind == ErrorKind::Invalid;
+                let error = Error::caused_by(kind, format!("publish to {topic}[{partition}]"), error);
+                Err(Refusal { error, batch })
+            }
+        }
+    }
+}
+
+pub(crate) fn no_partition(topic: &str, partition: u32) -> Error {
+    Error::new(ErrorKind::NotFound, format!("publish to {topic}[{partition}]: the topic has no such partition"))
+}
+
+fn client_record(record: Record, partition: i32) -> Result<ClientRecord> {
+    let mut made = ClientRecord::new(record.topic.as_str(), record.value.clone().unwrap_or_default());
+    if record.value.is_none() {
+        made = made.without_value();
+    }
+    if let Some(key) = record.key {
+        made = made.key(key);
+    }
+    if let Some(time) = record.timestamp {
+        made = made.timestamp(time.millis());
+    }
+    for header in record.headers {
+        let name = std::str::from_utf8(&header.name).map_err(|e| {
+            let what = format!("publish to {}: a header's name is no UTF-8, as Kafka wants it", record.topic);
+            Error::caused_by(ErrorKind::Invalid, what, e)
+        })?;
+        made = match header.value {
+            Some(value) => made.header(name, value),
+            None => made.null_header(name),
+        };
+    }
+    Ok(made.partition(partition))
+}

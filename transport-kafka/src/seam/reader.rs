@@ -1,0 +1,189 @@
+//! The client's fetching, without its groups: one of these per leading broker, and one that follows leaders.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use krafka::consumer::{AutoOffsetReset, Consumer as Client, ConsumerBuilder, IsolationLevel};
+use krafka::{ConsumerRecord, KrafkaError};
+use tidings_core::{Error, ErrorKind, Header, Headers, Name, Result, StoredRecord, Timestamp, TopicPartition};
+
+use super::connection::Connection;
+use crate::config::{Isolation, KafkaConfig};
+use crate::error::failed;
+
+/// Decoded records that the client keeps beyond a poll; with few, it decodes a fetch, drops the rest and fetches it again
+/// (K3). Its bytes are those of the fetches, which are bounded.
+const MAX_BUFFERED_RECORDS: i32 = 100_000;
+/// What a compressed batch may unpack to.
+const MAX_UNPACKED: usize = 32 << 20;
+
+/// How much is fetched at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FetchSizes {
+    pub(crate) max_bytes: usize,
+    pub(crate) max_partition_bytes: usize,
+    pub(crate) max_records: usize,
+}
+
+pub(crate) struct Reader(Client);
+
+/// Records of one partition, in order, and the offset behind them.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) partition: TopicPartition,
+    pub(crate) records: Vec<StoredRecord>,
+}
+
+/// Where a partition's log ends, by the last fetch.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    pub(crate) partition: TopicPartition,
+    pub(crate) position: u64,
+}
+
+/// Why a poll gave no records.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// These partitions' next offsets are not in their logs any more.
+    OutOfRange(Vec<TopicPartition>),
+    /// Something else.
+    Other(Error),
+}
+
+pub(crate) fn isolation(config: &KafkaConfig) -> IsolationLevel {
+    match config.isolation {
+        Isolation::ReadCommitted => IsolationLevel::ReadCommitted,
+        Isolation::ReadUncommitted => IsolationLevel::ReadUncommitted,
+    }
+}
+
+fn builder(connection: &Connection, config: &KafkaConfig) -> ConsumerBuilder {
+    let builder = connection
+        .0
+        .consumer_without_group()
+        .isolation_level(isolation(config))
+        .auto_offset_reset(AutoOffsetReset::None)
+        .metrics_push(false);
+    match &config.rack {
+        Some(rack) => builder.client_rack(rack),
+        None => builder,
+    }
+}
+
+impl Reader {
+    pub(crate) async fn open(connection: &Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
+        let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let built = builder(connection, config)
+            .max_poll_records(int(sizes.max_records))
+            .max_buffered_records(MAX_BUFFERED_RECORDS)
+            .fetch_max_bytes(int(sizes.max_bytes))
+            .max_partition_fetch_bytes(int(sizes.max_partition_bytes))
+            .fetch_max_wait(config.fetch_max_wait)
+            .max_decompressed_size(MAX_UNPACKED.max(config.fetch_max_partition_bytes))
+            .build()
+            .await;
+        built.map(Self).map_err(|e| failed("open a reader", e))
+    }
+
+    /// Sets which partitions of a topic are read; those that stay keep their place.
+    pub(crate) async fn assign(&self, topic: &str, partitions: &[u32]) -> Result<()> {
+        let partitions = partitions.iter().map(|p| i32::try_from(*p).unwrap_or(i32::MAX)).collect();
+        self.0.assign(topic, partitions).await.map_err(|e| failed(format!("read {topic}"), e))
+    }
+
+    pub(crate) async fn seek(&self, at: &TopicPartition, offset: u64) -> Result<()> {
+        let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+        self.0.seek(&at.topic, index(at), offset).await.map_err(|e| failed(format!("read {at} from {offset}"), e))
+    }
+
+    pub(crate) async fn hold(&self, at: &TopicPartition, held: bool) {
+        if held {
+            self.0.pause(&at.topic, &[index(at)]).await;
+        } else {
+            self.0.resume(&at.topic, &[index(at)]).await;
+        }
+    }
+
+    /// Records, as soon as there are any. Cancel-safe.
+    pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<Read>, Trouble> {
+        match self.0.poll(wait).await {
+            Ok(records) => Ok(by_partition(records)),
+            Err(KrafkaError::NoOffset { partitions }) => {
+                let named = |(topic, p): (String, i32)| TopicPartition::new(topic, u32::try_from(p).unwrap_or(0));
+                Err(Trouble::OutOfRange(partitions.into_iter().map(named).collect()))
+            }
+            Err(error @ KrafkaError::Protocol { .. }) => {
+                let what = "read: a batch in the log can't be decoded, and its partition can't go on";
+                Err(Trouble::Other(Error::caused_by(ErrorKind::Corrupt, what, error)))
+            }
+            Err(error) => Err(Trouble::Other(failed("read", error))),
+        }
+    }
+
+    /// How far each partition was handed out, gaps included.
+    pub(crate) async fn marks(&self) -> Vec<Mark> {
+        let lag = self.0.lag().await;
+        let mark = |(at, lag): (krafka::consumer::TopicPartition, krafka::consumer::PartitionLag)| {
+            let partition = TopicPartition::new(at.topic(), u32::try_from(at.partition()).unwrap_or(0));
+            Some(Mark { partition, position: u64::try_from(lag.position?).ok()? })
+        };
+        lag.into_iter().filter_map(mark).collect()
+    }
+
+    /// The leaders of a topic's partitions, asked for afresh; `None` where there is none now.
+    pub(crate) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
+        let found =
+            self.0.fetch_metadata(Some(topic)).await.map_err(|e| failed(format!("find the leaders of {topic}"), e))?;
+        let Some(info) = found.topics.iter().find(|info| info.name == topic) else {
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no topic {topic}")));
+        };
+        let leader =
+            |p: &krafka::PartitionInfo| (u32::try_from(p.partition).unwrap_or(0), p.is_routable().then_some(p.leader));
+        Ok(info.partitions_iter().map(leader).collect())
+    }
+}
+
+pub(super) fn index(at: &TopicPartition) -> i32 {
+    i32::try_from(at.partition).unwrap_or(i32::MAX)
+}
+
+/// The client gives a poll's records partition by partition.
+fn by_partition(records: Vec<ConsumerRecord>) -> Vec<Read> {
+    let mut reads: Vec<Read> = Vec::new();
+    let mut topic: Option<(std::sync::Arc<str>, Name)> = None;
+    for record in records {
+        let partition = u32::try_from(record.partition).unwrap_or(0);
+        let same = topic.as_ref().is_some_and(|(seen, _)| *seen == record.topic);
+        if !same {
+            topic = Some((record.topic.clone(), Name::from(record.topic.clone())));
+        }
+        let Some((_, name)) = &topic else { continue };
+        match reads.last_mut() {
+            Some(read) if read.partition.partition == partition && read.partition.topic == *name => {
+                read.records.push(stored(record));
+            }
+            _ => reads
+                .push(Read { partition: TopicPartition::new(name.clone(), partition), records: vec![stored(record)] }),
+        }
+    }
+    reads
+}
+
+fn stored(record: ConsumerRecord) -> StoredRecord {
+    let offset = u64::try_from(record.offset).unwrap_or(0);
+    let mut made = StoredRecord::new(offset, Timestamp::from_millis(record.timestamp));
+    made.key = record.key;
+    made.value = record.value;
+    let header = |(name, value): (String, Option<bytes::Bytes>)| match value {
+        Some(value) => Header::new(name, value),
+        None => Header::null(name),
+    };
+    made.headers = record.headers.into_iter().map(header).collect::<Headers>();
+    made
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
+}

@@ -1,0 +1,228 @@
+//! The transport against a real broker: publishing, reading, groups.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use common::{Joined, TestResult, assigned, fresh, published, records, transport};
+use tidings_core::{
+    Commit, ConsumerOptions, ErrorKind, Header, Record, SeekTo, Start, Topic, TopicPartition, Transport, ensure_topics,
+    partition_for,
+};
+use tidings_kafka::{Compression, GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_testbed::Suite;
+
+fn main() -> ExitCode {
+    Suite::new()
+        .with_timeout(Duration::from_secs(120))
+        .with_case("records_survive_byte_for_byte", records_survive_byte_for_byte)
+        .with_case("keys_go_where_java_puts_them", keys_go_where_java_puts_them)
+        .with_case("each_record_has_its_own_outcome", each_record_has_its_own_outcome)
+        .with_case("two_members_share_by_the_newer_protocol", || hand_over(GroupProtocol::Consumer))
+        .with_case("two_members_share_by_the_classic_protocol", || hand_over(GroupProtocol::Classic))
+        .with_case("latest_starts_at_the_end", latest_starts_at_the_end)
+        .with_case("paused_means_nothing_comes", paused_means_nothing_comes)
+        .with_case("a_missing_topic_is_named", a_missing_topic_is_named)
+        .with_case("every_codec_is_read_back", every_codec_is_read_back)
+        .with_case("topics_are_ensured_with_their_letters", topics_are_ensured_with_their_letters)
+        .with_case("a_bad_record_does_not_fail_its_batch", a_bad_record_does_not_fail_its_batch)
+        .run()
+}
+
+async fn records_survive_byte_for_byte() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "bytes", 1).await?;
+    let mut odd = Record::new(topic.clone(), vec![0_u8, 159, 146, 150]).with_key("");
+    odd = odd.with_header("a", "1").with_header("a", "2").with_header("", "");
+    odd.headers.push(Header::null("n"));
+    let tombstone = Record::tombstone(topic.clone()).with_key("k");
+    let sent = vec![odd, tombstone, Record::new(topic.clone(), "")];
+    published(&kafka, sent.clone()).await?;
+    let consumer = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?;
+    assigned(&*consumer, 1).await?;
+    for (sent, got) in sent.iter().zip(records(&*consumer, 3).await?) {
+        assert_eq!((&sent.key, &sent.value, &sent.headers), (&got.key, &got.value, &got.headers));
+    }
+    consumer.close().await?;
+    Ok(())
+}
+
+async fn keys_go_where_java_puts_them() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "keys", 7).await?;
+    let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
+    let records = keys.iter().map(|k| Record::new(topic.clone(), "v").with_key(k.clone())).collect();
+    let places = kafka.publisher().await?.publish(records).await;
+    for (key, place) in keys.iter().zip(places) {
+        assert_eq!(place?.partition, partition_for(key.as_bytes(), 7), "{key}");
+    }
+    Ok(())
+}
+
+async fn each_record_has_its_own_outcome() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "outcomes", 1).await?;
+    let large = vec![7_u8; 2 << 20];
+    let records = vec![
+        Record::new(topic.clone(), "first"),
+        Record::new(topic.clone(), large),
+        Record::new("no-such-topic", "v"),
+        Record::new(topic.clone(), "v").with_partition(9),
+        Record::new(topic.clone(), "last"),
+    ];
+    let answers = kafka.publisher().await?.publish(records).await;
+    let kinds: Vec<_> =
+        answers.iter().map(|a| a.as_ref().map(|p| p.offset).map_err(tidings_core::Error::kind)).collect();
+    let (large, missing) = (Err(ErrorKind::TooLarge), Err(ErrorKind::NotFound));
+    assert_eq!(kinds, [Ok(0), large, missing, Err(ErrorKind::NotFound), Ok(1)], "{answers:?}");
+    Ok(())
+}
+
+/// One member has all; another one comes and gets its share from what was committed; it leaves, and the first has all again.
+async fn hand_over(protocol: GroupProtocol) -> TestResult {
+    let kafka = transport(protocol).await?;
+    let topic = fresh(&kafka, "share", 4).await?;
+    let all =
+        |value: &'static str| (0..4).map(|p| Record::new(topic.clone(), value).with_partition(p)).collect::<Vec<_>>();
+    published(&kafka, all("one")).await?;
+    let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]);
+    let mut first = Joined::new(kafka.consumer(options.clone()).await?);
+    first.run_until("four partitions", |j| j.epochs.len() == 4 && j.read.len() == 4).await?;
+    let before: BTreeMap<_, _> = first.epochs.clone();
+    let mut second = Joined::new(kafka.consumer(options).await?);
+    let both = tokio::time::Instant::now() + Duration::from_secs(40);
+    while first.epochs.len() != 2 || second.epochs.len() != 2 {
+        assert!(tokio::time::Instant::now() < both, "{} and {}", first.epochs.len(), second.epochs.len());
+        first.step().await?;
+        second.step().await?;
+    }
+    for (partition, epoch) in &second.epochs {
+        assert!(before[partition] < *epoch, "the epoch of {partition} did not grow");
+    }
+    published(&kafka, all("two")).await?;
+    first.run_until("its two", |j| j.read.len() == 6).await?;
+    second.run_until("its two", |j| j.read.len() == 2).await?;
+    second.consumer.close().await?;
+    first.run_until("all again", |j| j.epochs.len() == 4).await?;
+    published(&kafka, all("three")).await?;
+    first.run_until("all records", |j| j.read.len() == 10).await?;
+    assert!(first.read.iter().filter(|(_, value)| value == "two").count() == 2, "{:?}", first.read);
+    first.consumer.close().await?;
+    Ok(())
+}
+
+async fn latest_starts_at_the_end() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "latest", 1).await?;
+    published(&kafka, vec![Record::new(topic.clone(), "old")]).await?;
+    let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]).with_start(Start::Latest);
+    let consumer = kafka.consumer(options).await?;
+    let given = assigned(&*consumer, 1).await?;
+    assert_eq!((given[0].start, given[0].committed), (1, None));
+    published(&kafka, vec![Record::new(topic.clone(), "new")]).await?;
+    assert_eq!(records(&*consumer, 1).await?[0].value.as_deref(), Some(&b"new"[..]));
+    let at = TopicPartition::new(topic, 0);
+    assert_eq!(consumer.seek(&at, SeekTo::Earliest).await?, 0);
+    assert_eq!(records(&*consumer, 1).await?[0].value.as_deref(), Some(&b"old"[..]));
+    consumer.close().await?;
+    Ok(())
+}
+
+async fn paused_means_nothing_comes() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "paused", 1).await?;
+    let at = TopicPartition::new(topic.clone(), 0);
+    let consumer = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic.clone()])).await?;
+    consumer.pause(std::slice::from_ref(&at)).await?;
+    let given = assigned(&*consumer, 1).await?;
+    published(&kafka, vec![Record::new(topic.clone(), "v")]).await?;
+    let early = tokio::time::timeout(Duration::from_secs(2), consumer.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    consumer.resume(std::slice::from_ref(&at)).await?;
+    assert_eq!(records(&*consumer, 1).await?.len(), 1);
+    let commit = Commit::new(at.clone(), given[0].epoch, 1).with_metadata("mine");
+    for answer in consumer.commit(vec![commit.clone()]).await {
+        answer?;
+    }
+    let progress = consumer.progress().await?;
+    assert_eq!((progress[0].committed, progress[0].end, progress[0].lag()), (Some(1), 1, 0));
+    consumer.close().await?;
+    assert_eq!(consumer.commit(vec![commit]).await[0].as_ref().map_err(|e| e.kind()), Err(ErrorKind::Closed));
+    let again = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?;
+    let given = assigned(&*again, 1).await?;
+    assert_eq!((given[0].start, given[0].metadata.as_deref()), (1, Some("mine")));
+    again.close().await?;
+    Ok(())
+}
+
+async fn a_missing_topic_is_named() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let error = kafka.consumer(ConsumerOptions::new("g", ["nothing-here"])).await.map(drop);
+    let error = error.expect_err("there is no such topic");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.report().contains("nothing-here"), "{}", error.report());
+    Ok(())
+}
+
+async fn every_codec_is_read_back() -> TestResult {
+    let brokers = tidings_testbed::Kafka::shared().await?.bootstrap().to_owned();
+    let mut codecs = vec![Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
+    if cfg!(feature = "zstd") {
+        codecs.push(Compression::Zstd);
+    }
+    for codec in codecs {
+        let config = KafkaConfig::new(brokers.split(',')).with_compression(codec);
+        let kafka = KafkaTransport::connect(config).await?;
+        let topic = fresh(&kafka, "codec", 1).await?;
+        let value = |n: usize| format!("{n}-").repeat(100);
+        published(&kafka, (0..500).map(|n| Record::new(topic.clone(), value(n))).collect()).await?;
+        let consumer = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?;
+        for (n, record) in records(&*consumer, 500).await?.iter().enumerate() {
+            assert_eq!(record.value.as_deref(), Some(value(n).as_bytes()), "{codec:?}");
+        }
+        consumer.close().await?;
+    }
+    Ok(())
+}
+
+async fn topics_are_ensured_with_their_letters() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let name = tidings_core::Name::from(format!("ensured-{}", tidings_core::Timestamp::now().millis()));
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let wanted = Topic::new(name.clone()).with_partitions(2).with_retention(week).with_max_record_bytes(100_000);
+    let admin = kafka.admin().await?;
+    let report = ensure_topics(&*admin, std::slice::from_ref(&wanted)).await?;
+    let letters = tidings_core::dead_letter_topic(&name);
+    assert_eq!(report.created, [name.clone(), letters.clone()]);
+    let found = admin.describe_topics(&[letters]).await?.remove(0)?;
+    assert_eq!(found.partitions.len(), 2);
+    let setting = |name: &str| found.settings.get(name).map(String::as_str);
+    assert_eq!((setting("cleanup.policy"), setting("retention.ms")), (Some("delete"), Some("-1")));
+    assert_eq!(setting("max.message.bytes"), Some("165536"));
+    let again = ensure_topics(&*admin, std::slice::from_ref(&wanted)).await?;
+    assert_eq!((again.created.len(), again.unchanged.len(), again.different.len()), (0, 2, 0), "{again:?}");
+    let report = ensure_topics(&*admin, &[wanted.with_partitions(1).with_retention(week * 2)]).await?;
+    let what: Vec<_> = report.different.iter().map(|d| d.what.as_str()).collect();
+    assert_eq!(what, ["partitions", "retention.ms", "partitions"], "{report:?}");
+    assert_eq!(admin.describe_topics(&[name]).await?.remove(0)?.partitions.len(), 2);
+    Ok(())
+}
+
+/// A broker refuses a whole batch for one record that breaks the topic's rule.
+async fn a_bad_record_does_not_fail_its_batch() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let name = tidings_core::Name::from(format!("compacted-{}", tidings_core::Timestamp::now().millis()));
+    let topic = Topic::new(name.clone()).with_cleanup(tidings_core::Cleanup::Compact);
+    kafka.admin().await?.create_topics(&[topic]).await?.remove(0)?;
+    let records = vec![
+        Record::new(name.clone(), "a").with_key("1"),
+        Record::new(name.clone(), "no key"),
+        Record::new(name, "b").with_key("2"),
+    ];
+    let answers = kafka.publisher().await?.publish(records).await;
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(tidings_core::Error::kind)).collect();
+    assert_eq!(kinds, [Ok(()), Err(ErrorKind::Invalid), Ok(())], "{answers:?}");
+    Ok(())
+}

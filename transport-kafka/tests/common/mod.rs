@@ -1,0 +1,158 @@
+//! What the tests against a real broker share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tidings_core::{
+    Assignment, BoxError, Commit, Consumer, Name, Record, Step, StoredRecord, Topic, TopicPartition, Transport,
+};
+use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_testbed::Kafka;
+use tokio::time::{Instant, timeout};
+
+pub(crate) type TestResult<T = ()> = Result<T, BoxError>;
+
+/// How long anything may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) async fn transport(protocol: GroupProtocol) -> TestResult<KafkaTransport> {
+    let kafka = Kafka::shared().await?;
+    let brokers: Vec<_> = kafka.bootstrap().split(',').collect();
+    Ok(KafkaTransport::connect(KafkaConfig::new(brokers).with_group_protocol(protocol)).await?)
+}
+
+/// Makes a topic that nobody else has.
+pub(crate) async fn fresh(kafka: &KafkaTransport, what: &str, partitions: u32) -> TestResult<Name> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let now = tidings_core::Timestamp::now().millis();
+    let name = Name::from(format!("{what}-{}-{count}-{now}", std::process::id()));
+    let topic = Topic::new(name.clone()).with_partitions(partitions);
+    for answer in kafka.admin().await?.create_topics(&[topic]).await? {
+        answer?;
+    }
+    Ok(name)
+}
+
+pub(crate) async fn published(kafka: &KafkaTransport, records: Vec<Record>) -> TestResult {
+    let publisher = kafka.publisher().await?;
+    for answer in publisher.publish(records).await {
+        answer?;
+    }
+    publisher.close(LIMIT).await?;
+    Ok(())
+}
+
+pub(crate) async fn next(consumer: &dyn Consumer) -> TestResult<Step> {
+    Ok(timeout(LIMIT, consumer.next()).await.map_err(|_| "no step in time")??)
+}
+
+/// Goes on until so many partitions are assigned.
+pub(crate) async fn assigned(consumer: &dyn Consumer, count: usize) -> TestResult<Vec<Assignment>> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        match next(consumer).await? {
+            Step::Assigned(assignments) => all.extend(assignments),
+            other => return Err(format!("expected partitions, got {other:?}").into()),
+        }
+    }
+    Ok(all)
+}
+
+/// Reads so many records.
+pub(crate) async fn records(consumer: &dyn Consumer, count: usize) -> TestResult<Vec<StoredRecord>> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        if let Step::Records(fetched) = next(consumer).await? {
+            all.extend_from_slice(fetched.batch.records());
+        }
+    }
+    Ok(all)
+}
+
+/// A member that does what a service does: commits what it read, and lets go what it has to.
+pub(crate) struct Joined {
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) epochs: BTreeMap<TopicPartition, u64>,
+    pub(crate) read: Vec<(TopicPartition, String)>,
+    pub(crate) last: BTreeMap<TopicPartition, u64>,
+    /// Where each record lay, by topic and partition, and its offset.
+    pub(crate) places: BTreeMap<(String, u64), String>,
+    /// Whether what passes by itself is no failure: brokers die.
+    pub(crate) patient: bool,
+}
+
+impl Joined {
+    pub(crate) fn new(consumer: Arc<dyn Consumer>) -> Self {
+        Self {
+            consumer,
+            epochs: BTreeMap::new(),
+            read: Vec::new(),
+            last: BTreeMap::new(),
+            places: BTreeMap::new(),
+            patient: false,
+        }
+    }
+
+    /// One step, if there is one soon.
+    pub(crate) async fn step(&mut self) -> TestResult {
+        let Ok(step) = timeout(Duration::from_millis(200), self.consumer.next()).await else { return Ok(()) };
+        let step = match step {
+            Err(error) if self.patient && error.is_retryable() => return Ok(()),
+            step => step?,
+        };
+        match step {
+            Step::Assigned(given) => {
+                for assignment in given {
+                    // What was not committed comes again.
+                    self.last.remove(&assignment.partition);
+                    self.epochs.insert(assignment.partition, assignment.epoch);
+                }
+            }
+            Step::Records(fetched) => {
+                let at = (**fetched.batch.origin()).clone();
+                assert_eq!(self.epochs.get(&at), Some(&fetched.epoch), "records of {at} that is not ours");
+                for record in fetched.batch.records() {
+                    let before = self.last.insert(at.clone(), record.offset);
+                    assert!(before.is_none_or(|b| b < record.offset), "{at}: {before:?} then {}", record.offset);
+                    let value = record.value.as_deref().unwrap_or_default();
+                    let value = String::from_utf8_lossy(value).into_owned();
+                    self.places.insert((at.to_string(), record.offset), value.clone());
+                    self.read.push((at.clone(), value));
+                }
+                for answer in self.consumer.commit(vec![Commit::new(at, fetched.epoch, fetched.next)]).await {
+                    match answer {
+                        Err(_) if self.patient => {}
+                        answer => answer?,
+                    }
+                }
+            }
+            Step::Revoking(revocation) => {
+                for partition in &revocation.partitions {
+                    self.epochs.remove(partition);
+                }
+                self.consumer.release(&revocation.partitions).await?;
+            }
+            Step::Lost(partitions) => {
+                for partition in &partitions {
+                    self.epochs.remove(partition);
+                }
+            }
+            other => return Err(format!("a step that is not known: {other:?}").into()),
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> TestResult {
+        let ends = Instant::now() + LIMIT;
+        while !done(self) {
+            if Instant::now() > ends {
+                return Err(format!("not in time: {what}; has {:?}, read {:?}", self.epochs, self.read).into());
+            }
+            self.step().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! The clauses that need something to break, and a cluster whose brokers die: proxies before a broker, kill -9, nobody there.
+
+#[expect(dead_code, reason = "the other test files use the rest")]
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::{Joined, TestResult, fresh};
+use tidings_conformance::{Setup, Verdict, transport};
+use tidings_core::{ConsumerOptions, Error, ErrorKind, Record, Result, Transport};
+use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout};
+
+/// What the names of cases that break something are made of.
+const BREAKING: [&str; 9] = [
+    "outage",
+    "lost_answer",
+    "lost_session",
+    "loses_no_loss",
+    "nobody_answers",
+    "is_gone",
+    "_gap",
+    "counts_gaps",
+    "restart",
+];
+/// The session of a member, which the cluster's groups have too.
+const SESSION: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new().with_timeout(Duration::from_secs(150));
+    for (name, protocol) in [("kip-848", GroupProtocol::Consumer), ("classic", GroupProtocol::Classic)] {
+        // No hook of this suite makes gaps, nor ends a session whose length a classic member chose itself.
+        let unhooked = |case: &str| case.contains("gap") || protocol == GroupProtocol::Classic && ends_a_session(case);
+        let breaking = |case: &&str| BREAKING.iter().any(|part| case.contains(part)) && !unhooked(case);
+        for case in transport::names().into_iter().filter(breaking) {
+            suite = suite.with_case(&format!("{name}::{case}"), move || check(protocol, case));
+        }
+    }
+    // Three elections, and a cluster of three nodes to start: a soak test, for a machine that does nothing else.
+    if std::env::var_os("TIDINGS_SOAK_SECONDS").is_some() {
+        suite = suite
+            .with_timeout(Duration::from_secs(400))
+            .with_case("soak_killed_brokers_lose_and_double_nothing", killed_brokers_lose_and_double_nothing);
+    }
+    suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
+}
+
+fn ends_a_session(case: &str) -> bool {
+    case.contains("lost_session") || case.contains("loses_no_loss")
+}
+
+async fn cluster() -> TestResult<Kafka> {
+    static CLUSTER: OnceCell<Kafka> = OnceCell::const_new();
+    let millis = SESSION.as_millis().to_string();
+    let options = KafkaOptions::new().with_proxies().with_property("group.consumer.session.timeout.ms", millis);
+    Ok(CLUSTER.get_or_try_init(|| Kafka::start(options)).await?.clone())
+}
+
+async fn check(protocol: GroupProtocol, case: &'static str) -> TestResult {
+    let kafka = cluster().await?;
+    let verdict = tokio::task::spawn_blocking(move || transport::check(setup(&kafka, protocol), case)).await?;
+    match verdict {
+        Verdict::Passed => Ok(()),
+        Verdict::Ignored(why) => Err(tidings_testbed::Error::unavailable(why).into()),
+        failed => Err(failed.to_string().into()),
+    }
+}
+
+fn proxy(kafka: &Kafka) -> Result<&Proxy> {
+    kafka.node(0).proxy().ok_or_else(|| Error::new(ErrorKind::Unsupported, "there is no proxy"))
+}
+
+fn setup(kafka: &Kafka, protocol: GroupProtocol) -> Setup<KafkaTransport> {
+    let open = {
+        let kafka = kafka.clone();
+        move || {
+            let kafka = kafka.clone();
+            async move { KafkaTransport::connect(config(&kafka, protocol)?).await }
+        }
+    };
+    let (outage, answers, session, records) = (kafka.clone(), kafka.clone(), kafka.clone(), kafka.clone());
+    let again = open.clone();
+    let losing = Arc::new(AtomicBool::new(false));
+    Setup::new("faults", open)
+        .with_lifetime(SESSION)
+        .with_patience(Duration::from_secs(60))
+        .with_outage(move |_, down| {
+            std::future::ready(proxy(&outage).map(|p| if down { p.refuse() } else { p.resume() }))
+        })
+        .with_lost_answers(move |_, lost| lose_answers(answers.clone(), Arc::clone(&losing), lost))
+        .with_session_loss(move |_, _| end_sessions(session.clone(), protocol))
+        .with_deleted_records(move |_, at, range| delete(records.clone(), at, range))
+        .with_reopen(move |_closed| again())
+}
+
+fn config(kafka: &Kafka, protocol: GroupProtocol) -> Result<KafkaConfig> {
+    let failed = |e| Error::caused_by(ErrorKind::Failed, "find the proxy", e);
+    let brokers = kafka.bootstrap_on(Listener::Proxied).map_err(failed)?;
+    Ok(KafkaConfig::new(brokers.split(','))
+        .with_group_protocol(protocol)
+        .with_request_timeout(Duration::from_secs(2))
+        .with_connect_timeout(Duration::from_secs(2))
+        .with_delivery_timeout(Duration::from_secs(8)))
+}
+
+async fn lose_answers(kafka: Kafka, losing: Arc<AtomicBool>, lost: bool) -> Result<()> {
+    losing.store(lost, Ordering::Release);
+    if !lost {
+        proxy(&kafka)?.resume();
+        return Ok(());
+    }
+    const PRODUCE: i16 = 0;
+    proxy(&kafka)?.cut_at(Cut::before_answer(1).to_api(PRODUCE));
+    tokio::spawn(async move {
+        let Ok(proxy) = proxy(&kafka) else { return };
+        let mut cuts = proxy.counts().cuts;
+        while losing.load(Ordering::Acquire) {
+            if proxy.counts().cuts > cuts {
+                cuts = proxy.counts().cuts;
+                proxy.cut_at(Cut::before_answer(1).to_api(PRODUCE));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    Ok(())
+}
+
+/// Keeps heartbeats away for longer than a session.
+async fn end_sessions(kafka: Kafka, protocol: GroupProtocol) -> Result<()> {
+    if protocol == GroupProtocol::Classic {
+        // The session is the member's own there, and far longer than a test.
+        return Err(Error::new(ErrorKind::Unsupported, "end a session that the member chose"));
+    }
+    let proxy = proxy(&kafka)?;
+    proxy.refuse();
+    sleep(SESSION * 2).await;
+    proxy.resume();
+    Ok(())
+}
+
+async fn delete(kafka: Kafka, at: tidings_core::TopicPartition, range: std::ops::Range<u64>) -> Result<()> {
+    let failed = |e| Error::caused_by(ErrorKind::Failed, "delete records", e);
+    let kafka_transport = KafkaTransport::connect(config(&kafka, GroupProtocol::Auto)?).await?;
+    let described = kafka_transport.admin().await?.describe_topics(std::slice::from_ref(&at.topic)).await?;
+    let oldest =
+        described.into_iter().next().map_or(Ok(0), |d| d.map(|d| d.partitions[at.partition as usize].start))?;
+    if range.start > oldest {
+        return Err(Error::new(ErrorKind::Unsupported, "delete records in the midst of a log"));
+    }
+    let file = std::env::temp_dir().join(format!("tidings-delete-{}-{}.json", std::process::id(), at.topic));
+    let text = format!(
+        r#"{{"partitions":[{{"topic":"{}","partition":{},"offset":{}}}],"version":1}}"#,
+        at.topic, at.partition, range.end
+    );
+    std::fs::write(&file, text).map_err(|e| Error::caused_by(ErrorKind::Failed, "delete records", e))?;
+    let args = ["--bootstrap-server", "@", "--offset-json-file", &file.display().to_string()];
+    let deleted = kafka.tool("org.apache.kafka.tools.DeleteRecordsCommand", &args).await.map_err(failed);
+    let _left = std::fs::remove_file(&file);
+    deleted.map(drop)
+}
+
+/// Three nodes, each killed once while records are published and read: each acknowledged record is there once.
+async fn killed_brokers_lose_and_double_nothing() -> TestResult {
+    let kafka = Kafka::start(KafkaOptions::new().with_nodes(3)).await?;
+    let config = KafkaConfig::new(kafka.bootstrap().split(',').map(str::to_owned).collect::<Vec<_>>());
+    let transport = KafkaTransport::connect(config).await?;
+    let topic = fresh(&transport, "killed", 6).await?;
+    let (publisher, stop) = (transport.publisher().await?, Arc::new(AtomicBool::new(false)));
+    let publishing = tokio::spawn({
+        let (stop, topic) = (Arc::clone(&stop), topic.clone());
+        async move {
+            let (mut stored, mut open) = (BTreeSet::new(), BTreeSet::new());
+            for round in 0.. {
+                if stop.load(Ordering::Acquire) {
+                    break;
+                }
+                let names: Vec<String> = (0..50).map(|n| format!("{round}-{n}")).collect();
+                let records = names.iter().map(|n| Record::new(topic.clone(), n.clone()).with_key(n.clone())).collect();
+                for (name, answer) in names.into_iter().zip(publisher.publish(records).await) {
+                    match answer {
+                        Ok(_) => stored.insert(name),
+                        Err(_) => open.insert(name),
+                    };
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+            (stored, open)
+        }
+    });
+    let mut member = Joined::new(transport.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?);
+    member.patient = true;
+    for node in kafka.nodes() {
+        let until = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < until {
+            member.step().await?;
+        }
+        node.kill()?;
+        let until = Instant::now() + Duration::from_secs(12);
+        while Instant::now() < until {
+            member.step().await?;
+        }
+        node.restart().await?;
+    }
+    stop.store(true, Ordering::Release);
+    let (stored, open) = timeout(common::LIMIT, publishing).await??;
+    let ends = Instant::now() + Duration::from_secs(40);
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut taken = 0;
+    while seen.len() < stored.len() && Instant::now() < ends {
+        member.step().await?;
+        for (_, value) in &member.read[taken..] {
+            *seen.entry(value.clone()).or_default() += 1;
+        }
+        taken = member.read.len();
+    }
+    let missing: Vec<_> = stored.iter().filter(|name| !seen.contains_key(*name)).collect();
+    assert!(missing.is_empty(), "{} of {} are missing: {:?}", missing.len(), stored.len(), missing.first());
+    let distinct: BTreeMap<(String, u64), ()> = member.places.keys().cloned().map(|place| (place, ())).collect();
+    assert_eq!(distinct.len(), seen.len(), "a record is stored twice");
+    println!("{} acknowledged, {} open, {} read of them", stored.len(), open.len(), seen.len());
+    Ok(())
+}
+
+async fn an_absent_broker_is_named_in_time() -> TestResult {
+    let began = Instant::now();
+    let config = KafkaConfig::new(["127.0.0.1:1"]).with_connect_timeout(Duration::from_secs(2));
+    let error = KafkaTransport::connect(config).await.map(drop).expect_err("nobody is there");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    Ok(())
+}

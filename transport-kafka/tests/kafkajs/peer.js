@@ -1,0 +1,61 @@
+// A foreign client for tests: `produce` and `consume`, with JSON on stdin and stdout.
+const { Kafka, CompressionTypes, Partitioners, logLevel } = require('kafkajs')
+
+const [verb, brokers, topic, ...rest] = process.argv.slice(2)
+const kafka = new Kafka({ clientId: 'peer', brokers: brokers.split(','), logLevel: logLevel.ERROR })
+
+const read = async () => {
+  const chunks = []
+  for await (const chunk of process.stdin) chunks.push(chunk)
+  return JSON.parse(Buffer.concat(chunks))
+}
+
+// One send for each message: its answer then says where that message lies.
+const produce = async (compression) => {
+  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
+  await producer.connect()
+  const places = []
+  for (const message of await read()) {
+    const [{ partition, baseOffset }] = await producer.send({
+      topic,
+      messages: [message],
+      compression: compression === 'gzip' ? CompressionTypes.GZIP : CompressionTypes.None,
+    })
+    places.push({ partition, offset: baseOffset })
+  }
+  await producer.disconnect()
+  return places
+}
+
+// Reads `count` messages, commits behind each, and leaves the group.
+const consume = async (groupId, count) => {
+  const consumer = kafka.consumer({ groupId })
+  await consumer.connect()
+  await consumer.subscribe({ topic, fromBeginning: true })
+  const messages = []
+  await new Promise((resolve, reject) => {
+    consumer
+      .run({
+        autoCommit: false,
+        eachMessage: async ({ partition, message }) => {
+          if (messages.length === Number(count)) return
+          const text = (value) => (value === null || value === undefined ? null : value.toString())
+          const headers = Object.entries(message.headers).map(([name, value]) => [name, text(value)])
+          messages.push({ partition, offset: message.offset, key: text(message.key), value: text(message.value), headers })
+          await consumer.commitOffsets([{ topic, partition, offset: String(BigInt(message.offset) + 1n) }])
+          if (messages.length === Number(count)) resolve()
+        },
+      })
+      .catch(reject)
+  })
+  await consumer.disconnect()
+  return messages
+}
+
+const verbs = { produce, consume }
+verbs[verb](...rest)
+  .then((answer) => process.stdout.write(JSON.stringify(answer)))
+  .catch((error) => {
+    console.error(error)
+    process.exitCode = 1
+  })

@@ -1,0 +1,111 @@
+//! What operators do, in memory.
+
+use std::sync::Arc;
+
+use tidings_core::{
+    Admin, Error, ErrorKind, GroupDescription, Guarantees, Health, Name, PartitionLag, PartitionReset, ResetTo, Result,
+    Topic, TopicDescription, async_trait,
+};
+
+use crate::broker::Broker;
+use crate::error::{no_group, no_topic};
+use crate::group::Group;
+use crate::topic::check_partitions;
+
+#[derive(Debug)]
+pub(crate) struct MemoryAdmin {
+    broker: Arc<Broker>,
+}
+
+impl MemoryAdmin {
+    pub(crate) fn new(broker: Arc<Broker>) -> Self {
+        Self { broker }
+    }
+
+    fn group(&self, verb: &str, name: &Name) -> Result<Arc<Group>> {
+        self.broker.faults.reach(verb)?;
+        self.broker.group(name).filter(|group| !group.is_vacant()).ok_or_else(|| no_group(verb, name))
+    }
+}
+
+#[async_trait]
+impl Admin for MemoryAdmin {
+    async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
+        self.broker.faults.reach("create topics")?;
+        Ok(topics.iter().map(|topic| self.broker.create(topic).map(drop)).collect())
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Name>> {
+        self.broker.faults.reach("list topics")?;
+        Ok(self.broker.topics().iter().map(|topic| topic.name.clone()).collect())
+    }
+
+    async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
+        self.broker.faults.reach("describe topics")?;
+        let now = self.broker.clock.now();
+        let describe = |name: &Name| {
+            let topic = self.broker.topic(name).ok_or_else(|| no_topic("describe topic", name))?;
+            Ok(topic.describe(now))
+        };
+        Ok(topics.iter().map(describe).collect())
+    }
+
+    async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>> {
+        self.broker.faults.reach("delete topics")?;
+        Ok(topics.iter().map(|name| self.broker.delete(name)).collect())
+    }
+
+    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
+        self.broker.faults.reach("grow")?;
+        let found = self.broker.topic(topic).ok_or_else(|| no_topic("grow", topic))?;
+        check_partitions(topic, partitions)?;
+        let present = found.logs().len() as u32;
+        if partitions < present {
+            let text = format!("grow {topic:?}: it has {present} partitions, which can't be lowered to {partitions}");
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        if partitions > present && found.is_keyed() && !allow_rekeying {
+            let text = format!("grow {topic:?}: its keys would go to other partitions, which needs allow_rekeying");
+            return Err(Error::new(ErrorKind::Conflict, text));
+        }
+        found.grow(partitions);
+        self.broker.rebalance_all();
+        Ok(())
+    }
+
+    async fn list_groups(&self) -> Result<Vec<Name>> {
+        self.broker.faults.reach("list groups")?;
+        let groups = self.broker.groups();
+        Ok(groups.iter().filter(|group| !group.is_vacant()).map(|group| group.name().clone()).collect())
+    }
+
+    async fn describe_group(&self, group: &Name) -> Result<GroupDescription> {
+        Ok(self.group("describe group", group)?.describe(&self.broker))
+    }
+
+    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+        Ok(self.group("lag", group)?.lag(&self.broker))
+    }
+
+    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
+        self.broker.faults.reach("reset")?;
+        self.broker.with_group(group, |group| group.reset(&self.broker, topics, to, dry_run))
+    }
+
+    async fn delete_group(&self, group: &Name) -> Result<()> {
+        self.group("delete group", group)?;
+        self.broker.with_group(group, |group| group.clear(&self.broker))
+    }
+
+    async fn health(&self) -> Result<Health> {
+        self.broker.faults.reach("health")?;
+        let mut health = Health::default();
+        health.brokers.push((0, "memory".into()));
+        health.controller = Some(0);
+        Ok(health)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        crate::transport::guarantees()
+    }
+}

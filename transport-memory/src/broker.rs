@@ -1,0 +1,153 @@
+//! What acts as the broker: all topics, groups and faults of one transport.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tidings_core::{DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, Result, Topic, TopicPartition};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::config::MemoryConfig;
+use crate::error::{lock, no_topic};
+use crate::faults::FaultState;
+use crate::group::Group;
+use crate::log::PartitionLog;
+use crate::topic::TopicLog;
+
+/// Locks are taken in this order: the groups, a group, the topics, a topic, a partition's log. The faults' is taken alone.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) config: MemoryConfig,
+    pub(crate) clock: Clock,
+    pub(crate) faults: FaultState,
+    topics: RwLock<BTreeMap<Name, Arc<TopicLog>>>,
+    groups: Mutex<BTreeMap<Name, Arc<Group>>>,
+    /// One counter for epochs and members of all groups, so that both also grow when a group was deleted and came back.
+    serial: AtomicU64,
+}
+
+impl Broker {
+    pub(crate) fn new(config: MemoryConfig) -> Self {
+        Self {
+            clock: Clock::new(config.start_time),
+            config,
+            faults: FaultState::default(),
+            topics: RwLock::default(),
+            groups: Mutex::default(),
+            serial: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn topic(&self, name: &str) -> Option<Arc<TopicLog>> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub(crate) fn log(&self, partition: &TopicPartition) -> Option<Arc<PartitionLog>> {
+        self.topic(&partition.topic)?.log(partition.partition)
+    }
+
+    /// All topics, sorted.
+    pub(crate) fn topics(&self) -> Vec<Arc<TopicLog>> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The topic `name`, which is created if that is allowed.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if it is not; [`Invalid`](ErrorKind::Invalid) for a name that can't be.
+    pub(crate) fn topic_or_create(&self, verb: &str, name: &Name) -> Result<Arc<TopicLog>> {
+        if let Some(topic) = self.topic(name) {
+            return Ok(topic);
+        }
+        if !self.config.auto_create {
+            return Err(no_topic(verb, name));
+        }
+        let partitions = if name.ends_with(DEAD_LETTER_SUFFIX) { 1 } else { self.config.partitions };
+        match self.create(&Topic::new(name).with_partitions(partitions)) {
+            // Somebody else was faster.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => self.topic(name).ok_or_else(|| no_topic(verb, name)),
+            other => other,
+        }
+    }
+
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists), [`Invalid`](ErrorKind::Invalid).
+    pub(crate) fn create(&self, spec: &Topic) -> Result<Arc<TopicLog>> {
+        let topic = Arc::new(TopicLog::new(spec, &self.config)?);
+        {
+            let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+            if topics.contains_key(&spec.name) {
+                let text = format!("create topic {:?}: it exists already", spec.name);
+                return Err(Error::new(ErrorKind::AlreadyExists, text));
+            }
+            topics.insert(spec.name.clone(), Arc::clone(&topic));
+        }
+        self.rebalance_all();
+        Ok(topic)
+    }
+
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound).
+    pub(crate) fn delete(&self, name: &Name) -> Result<()> {
+        let removed = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        removed.ok_or_else(|| no_topic("delete topic", name))?;
+        for group in self.groups() {
+            group.forget_topic(self, name);
+        }
+        Ok(())
+    }
+
+    /// All groups, sorted.
+    pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
+        lock(&self.groups).values().cloned().collect()
+    }
+
+    pub(crate) fn group(&self, name: &str) -> Option<Arc<Group>> {
+        lock(&self.groups).get(name).cloned()
+    }
+
+    /// Runs `act` on the group `name`, which is created if it is not there, and forgotten afterwards if nothing is in it.
+    pub(crate) fn with_group<T>(&self, name: &Name, act: impl FnOnce(&Arc<Group>) -> T) -> T {
+        let mut groups = lock(&self.groups);
+        let group = groups.entry(name.clone()).or_insert_with(|| Arc::new(Group::new(name.clone())));
+        let group = Arc::clone(group);
+        let answer = act(&group);
+        if group.is_vacant() {
+            groups.remove(name);
+        }
+        answer
+    }
+
+    pub(crate) fn rebalance_all(&self) {
+        for group in self.groups() {
+            group.rebalance(self);
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        for group in self.groups() {
+            group.wake_all();
+        }
+    }
+
+    pub(crate) fn lose(&self, group: &str, partition: &TopicPartition) -> bool {
+        self.group(group).is_some_and(|group| group.lose(self, partition))
+    }
+
+    pub(crate) fn lose_all(&self, group: &str) {
+        if let Some(group) = self.group(group) {
+            group.lose_all(self);
+        }
+    }
+
+    pub(crate) fn force_rebalance(&self, group: &str) {
+        if let Some(group) = self.group(group) {
+            group.force_rebalance(self, Instant::now());
+        }
+    }
+}

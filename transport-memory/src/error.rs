@@ -1,0 +1,34 @@
+//! The errors of this room, and how it takes locks.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidings_core::{Error, ErrorKind, TopicPartition};
+
+/// Locks `mutex`, also after a panic elsewhere: each change under a lock here is complete before anything can panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn no_topic(verb: &str, topic: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{verb}: there is no topic {topic:?}"))
+}
+
+pub(crate) fn no_group(verb: &str, group: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{verb}: there is no group {group:?}"))
+}
+
+pub(crate) fn has_members(verb: &str, group: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{verb}: the group {group:?} has members"))
+}
+
+pub(crate) fn not_owned(verb: &str, partition: &TopicPartition) -> Error {
+    Error::new(ErrorKind::Fenced, format!("{verb}: {partition} is not this member's any more"))
+}
+
+pub(crate) fn closed(verb: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Closed, format!("{verb}: the {what} is closed"))
+}
+
+pub(crate) fn injected(verb: &str, kind: ErrorKind) -> Error {
+    Error::new(kind, format!("{verb}: injected fault"))
+}

@@ -1,0 +1,184 @@
+//! A member of a group: what it reads, and the steps that wait for it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tidings_core::{ConsumerOptions, Name, RecordBatch, Step, Timestamp, TopicPartition};
+use tokio::time::Instant;
+
+use crate::log::{PartitionLog, Read};
+use crate::signal::Signal;
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) options: ConsumerOptions,
+    pub(super) topics: BTreeSet<Name>,
+    pub(super) life: Life,
+    pub(super) steps: VecDeque<Step>,
+    slots: Vec<Slot>,
+    /// The slot to be read first, so that no partition starves the others.
+    turn: usize,
+    paused: BTreeSet<TopicPartition>,
+    signal: Arc<Signal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// In a call of `next`.
+    Pending,
+    /// Between two calls, since then.
+    Busy(Instant),
+    /// Too long between two calls: the next call joins again.
+    Dead,
+    /// A static member whose consumer was closed or dropped then.
+    Away(Instant),
+}
+
+/// A partition that the member has.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) log: Arc<PartitionLog>,
+    pub(super) epoch: u64,
+    pub(super) position: u64,
+    pub(super) paused: bool,
+    pub(super) revoking: bool,
+}
+
+/// Records that a slot yielded, or where its log begins if that is beyond its position.
+#[derive(Debug)]
+pub(super) enum Found {
+    Records { batch: RecordBatch, epoch: u64, next: u64 },
+    Overtaken { partition: TopicPartition, position: u64, start: u64 },
+}
+
+impl Member {
+    pub(super) fn new(options: ConsumerOptions, signal: Arc<Signal>, now: Instant) -> Self {
+        Self {
+            topics: options.topics.iter().cloned().collect(),
+            options,
+            life: Life::Busy(now),
+            steps: VecDeque::new(),
+            slots: Vec::new(),
+            turn: 0,
+            paused: BTreeSet::new(),
+            signal,
+        }
+    }
+
+    /// Whether it may be assigned partitions.
+    pub(super) fn takes_part(&self) -> bool {
+        self.life != Life::Dead
+    }
+
+    /// When it dies, if it does nothing until then; `None` if it is dead.
+    pub(super) fn dies_at(&self, now: Instant) -> Option<Instant> {
+        match self.life {
+            // It may be handed a step right now.
+            Life::Pending => now.checked_add(self.options.max_idle),
+            Life::Busy(since) => since.checked_add(self.options.max_idle),
+            Life::Away(since) => since.checked_add(self.options.session_timeout),
+            Life::Dead => None,
+        }
+    }
+
+    pub(super) fn queue(&mut self, step: Step) {
+        self.steps.push_back(step);
+        self.signal.wake();
+    }
+
+    pub(super) fn wake(&self) {
+        self.signal.wake();
+    }
+
+    pub(super) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    pub(super) fn slot(&mut self, partition: &TopicPartition) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.log.origin() == partition)
+    }
+
+    pub(super) fn add_slot(&mut self, log: Arc<PartitionLog>, epoch: u64, position: u64) {
+        let paused = self.paused.contains(log.origin());
+        if !paused {
+            log.add_reader(&self.signal);
+        }
+        self.slots.push(Slot { log, epoch, position, paused, revoking: false });
+    }
+
+    pub(super) fn remove_slot(&mut self, partition: &TopicPartition) {
+        if let Some(at) = self.slots.iter().position(|slot| slot.log.origin() == partition) {
+            let slot = self.slots.remove(at);
+            slot.log.remove_reader(&self.signal);
+        }
+    }
+
+    /// Reads no more of a partition that is being revoked.
+    pub(super) fn stop_reading(&mut self, partition: &TopicPartition) {
+        let signal = Arc::clone(&self.signal);
+        if let Some(slot) = self.slot(partition) {
+            slot.revoking = true;
+            slot.log.remove_reader(&signal);
+        }
+    }
+
+    pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.paused.insert(partition.clone());
+            let signal = Arc::clone(&self.signal);
+            if let Some(slot) = self.slot(partition) {
+                slot.paused = true;
+                // A partition at which nobody reads must not wake anybody with each record.
+                slot.log.remove_reader(&signal);
+            }
+        }
+    }
+
+    pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.paused.remove(partition);
+            let signal = Arc::clone(&self.signal);
+            if let Some(slot) = self.slot(partition).filter(|slot| slot.paused) {
+                slot.paused = false;
+                if !slot.revoking {
+                    slot.log.add_reader(&signal);
+                }
+            }
+        }
+        self.signal.wake();
+    }
+
+    /// Drops all that it has; a static member's place stays.
+    pub(super) fn empty(&mut self) {
+        for slot in self.slots.drain(..) {
+            slot.log.remove_reader(&self.signal);
+        }
+        self.steps.clear();
+    }
+
+    /// What the next of its partitions that has something has.
+    pub(super) fn read(&mut self, now: Timestamp) -> Option<Found> {
+        let count = self.slots.len();
+        for i in 0..count {
+            let at = (self.turn + i) % count;
+            let slot = &mut self.slots[at];
+            if slot.paused || slot.revoking || slot.log.end() <= slot.position {
+                continue;
+            }
+            let (records, bytes) = (self.options.max_batch_records, self.options.max_buffered_bytes);
+            match slot.log.read(slot.position, records, bytes, now) {
+                Read::Nothing => {}
+                Read::Records(batch, next) => {
+                    slot.position = next;
+                    self.turn = at + 1;
+                    return Some(Found::Records { batch, epoch: slot.epoch, next });
+                }
+                Read::Overtaken(start) => {
+                    let partition = slot.log.origin().clone();
+                    return Some(Found::Overtaken { partition, position: slot.position, start });
+                }
+            }
+        }
+        None
+    }
+}

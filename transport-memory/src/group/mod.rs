@@ -1,0 +1,288 @@
+//! Consumer groups: who is in them, who has which partition, and what they have committed.
+
+mod member;
+mod offsets;
+mod rebalance;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tidings_core::{
+    ConsumerOptions, Error, ErrorKind, Fetched, GroupDescription, GroupState, MemberDescription, Name, Progress,
+    Result, SeekTo, Step, TopicPartition,
+};
+use tokio::time::Instant;
+
+use self::member::{Found, Life, Member};
+use self::offsets::Committed;
+use crate::assign::{MemberId, Targets};
+use crate::broker::Broker;
+use crate::error::{closed, lock, not_owned};
+use crate::log::PartitionLog;
+use crate::signal::Signal;
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    name: Name,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    members: BTreeMap<MemberId, Member>,
+    owned: BTreeMap<TopicPartition, Owned>,
+    /// Who is due to have each partition; its owner, once it was given up by the one before.
+    targets: Targets,
+    offsets: BTreeMap<TopicPartition, Committed>,
+    /// How many partitions each topic had when the group first started.
+    known: Option<BTreeMap<Name, u32>>,
+    /// Where the start policy has put partitions of which nothing is committed: decided once, so that the next owner
+    /// does not start behind records that the one before it was given.
+    starts: BTreeMap<TopicPartition, u64>,
+}
+
+/// A partition's present assignment.
+#[derive(Debug)]
+struct Owned {
+    member: MemberId,
+    epoch: u64,
+    log: Arc<PartitionLog>,
+    revoking: Option<Revoking>,
+    /// After a seek: a commit may go back.
+    rewound: bool,
+}
+
+/// When a revocation ends; `None` until its step is handed out.
+#[derive(Debug, Clone, Copy)]
+struct Revoking {
+    deadline: Option<Instant>,
+}
+
+/// What a consumer finds when it looks for its next step.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Step(Step),
+    /// Nothing; another member's time may be over then, which nobody but those who wait can notice.
+    Wait(Option<Instant>),
+}
+
+impl Group {
+    pub(crate) fn new(name: Name) -> Self {
+        Self { name, state: Mutex::default() }
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The state, with all that time has ended since the last look.
+    fn at(&self, broker: &Broker, now: Instant) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.state);
+        state.tick(broker, now);
+        state
+    }
+
+    /// Whether nobody is in it and nothing is committed.
+    pub(crate) fn is_vacant(&self) -> bool {
+        let state = lock(&self.state);
+        state.members.is_empty() && state.offsets.is_empty()
+    }
+
+    pub(crate) fn has_members(&self, broker: &Broker) -> bool {
+        let state = self.at(broker, Instant::now());
+        state.members.values().any(Member::takes_part)
+    }
+
+    pub(crate) fn wake_all(&self) {
+        lock(&self.state).members.values().for_each(Member::wake);
+    }
+
+    pub(crate) fn join(&self, broker: &Broker, options: ConsumerOptions, signal: Arc<Signal>) -> MemberId {
+        let now = Instant::now();
+        let mut state = self.at(broker, now);
+        state
+            .known
+            .get_or_insert_with(|| broker.topics().iter().map(|t| (t.name.clone(), t.logs().len() as u32)).collect());
+        let id = broker.next_serial();
+        let before = options.instance_id.clone();
+        state.members.insert(id, Member::new(options, signal, now));
+        if let Some(instance) = before {
+            state.take_over(broker, id, &instance);
+        }
+        state.rebalance(broker);
+        id
+    }
+
+    pub(crate) fn leave(&self, broker: &Broker, id: MemberId) {
+        let now = Instant::now();
+        let mut state = self.at(broker, now);
+        let Some(member) = state.members.get_mut(&id) else { return };
+        if member.options.instance_id.is_some() && member.takes_part() {
+            member.empty();
+            member.life = Life::Away(now);
+        } else {
+            state.remove(id);
+            state.rebalance(broker);
+        }
+        // Who waits must learn when a static member's time is over.
+        state.members.values().for_each(Member::wake);
+    }
+
+    /// The next step of a member.
+    ///
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) if it is no member any more.
+    pub(crate) fn look(&self, broker: &Broker, id: MemberId, now: Instant) -> Result<Look> {
+        let mut state = lock(&self.state);
+        // First, so that a member that comes too late is dead even if nobody else has noticed.
+        state.tick(broker, now);
+        let member = state.members.get_mut(&id).ok_or_else(fenced)?;
+        if std::mem::replace(&mut member.life, Life::Pending) == Life::Dead {
+            state.rebalance(broker);
+        }
+        match state.step(broker, id, now) {
+            Some(step) => Ok(Look::Step(step)),
+            None => Ok(Look::Wait(state.next_deadline(id, now))),
+        }
+    }
+
+    /// What `look` finds while the broker is out of reach: steps of before, and `Lost` when the session has ended.
+    pub(crate) fn look_alone(&self, broker: &Broker, id: MemberId, now: Instant, since: Instant) -> Result<Look> {
+        let mut state = lock(&self.state);
+        let member = state.members.get_mut(&id).ok_or_else(fenced)?;
+        member.life = Life::Pending;
+        let end = since.checked_add(member.options.session_timeout);
+        if end.is_none_or(|end| now < end) {
+            return Ok(Look::Wait(end));
+        }
+        state.lose_of(id);
+        match state.step(broker, id, now) {
+            Some(step) => Ok(Look::Step(step)),
+            None => Ok(Look::Wait(None)),
+        }
+    }
+
+    /// Says that a call of `next` ended without a step.
+    pub(crate) fn idle(&self, id: MemberId) {
+        if let Some(member) = lock(&self.state).members.get_mut(&id)
+            && member.life == Life::Pending
+        {
+            member.life = Life::Busy(Instant::now());
+        }
+    }
+
+    pub(crate) fn release(&self, broker: &Broker, id: MemberId, partitions: &[TopicPartition]) {
+        let mut state = self.at(broker, Instant::now());
+        for partition in partitions {
+            let told = |o: &&Owned| o.member == id && o.revoking.is_some_and(|r| r.deadline.is_some());
+            if state.owned.get(partition).filter(told).is_some() {
+                state.disown(partition);
+            }
+        }
+        state.rebalance(broker);
+    }
+
+    pub(crate) fn pause(&self, id: MemberId, partitions: &[TopicPartition]) {
+        if let Some(member) = lock(&self.state).members.get_mut(&id) {
+            member.pause(partitions);
+        }
+    }
+
+    pub(crate) fn resume(&self, id: MemberId, partitions: &[TopicPartition]) {
+        if let Some(member) = lock(&self.state).members.get_mut(&id) {
+            member.resume(partitions);
+        }
+    }
+
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) if the partition is not the member's.
+    pub(crate) fn seek(&self, broker: &Broker, id: MemberId, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
+        let now = Instant::now();
+        let mut state = self.at(broker, now);
+        let State { members, owned, .. } = &mut *state;
+        let owned = owned.get_mut(partition).filter(|o| o.member == id).ok_or_else(|| not_owned("seek", partition))?;
+        let offset = owned.log.find(to, broker.clock.at(now));
+        owned.rewound = true;
+        if let Some(member) = members.get_mut(&id) {
+            if let Some(slot) = member.slot(partition) {
+                slot.position = offset;
+            }
+            member.wake();
+        }
+        Ok(offset)
+    }
+
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) if it is no member any more.
+    pub(crate) fn progress(&self, broker: &Broker, id: MemberId) -> Result<Vec<Progress>> {
+        let state = self.at(broker, Instant::now());
+        let member = state.members.get(&id).ok_or_else(|| closed("progress", "consumer"))?;
+        let mut all: Vec<Progress> = Vec::with_capacity(member.slots().len());
+        for slot in member.slots() {
+            let partition = slot.log.origin().clone();
+            let committed = state.offsets.get(&partition).map(|c| c.next);
+            let mut progress = Progress::new(partition, slot.position, committed, slot.log.end());
+            progress.paused = slot.paused;
+            all.push(progress);
+        }
+        all.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Ok(all)
+    }
+
+    pub(crate) fn describe(&self, broker: &Broker) -> GroupDescription {
+        let state = self.at(broker, Instant::now());
+        let living = state.members.iter().filter(|(_, member)| member.takes_part());
+        let members: Vec<MemberDescription> = living
+            .map(|(id, member)| {
+                let partitions = state.owned.iter().filter(|(_, o)| o.member == *id).map(|(p, _)| p.clone()).collect();
+                let name = member.options.instance_id.as_deref().map_or_else(|| format!("memory-{id}"), str::to_owned);
+                MemberDescription::new(name, "tidings", partitions)
+            })
+            .collect();
+        let moving = state.targets.iter().any(|(p, id)| state.owned.get(p).is_none_or(|o| o.member != *id))
+            || state.owned.values().any(|o| o.revoking.is_some());
+        let is = match (members.is_empty(), moving) {
+            (true, _) => GroupState::Empty,
+            (_, true) => GroupState::Rebalancing,
+            _ => GroupState::Stable,
+        };
+        GroupDescription::new(&self.name, is, members)
+    }
+}
+
+fn fenced() -> Error {
+    Error::new(ErrorKind::Fenced, "next: this member's place in the group was taken by another")
+}
+
+impl State {
+    /// Hands out what waits for the member, else records.
+    fn step(&mut self, broker: &Broker, id: MemberId, now: Instant) -> Option<Step> {
+        let step = loop {
+            let member = self.members.get_mut(&id)?;
+            if let Some(step) = member.steps.pop_front() {
+                break step;
+            }
+            match member.read(broker.clock.at(now))? {
+                Found::Records { batch, epoch, next } => break Step::Records(Fetched::new(batch, epoch, next)),
+                Found::Overtaken { partition, position, start } => {
+                    self.overtaken(broker, id, &partition, position..start);
+                }
+            }
+        };
+        if let Step::Revoking(revocation) = &step {
+            let deadline = now.checked_add(revocation.deadline);
+            for partition in &revocation.partitions {
+                let owned = self.owned.get_mut(partition).filter(|o| o.member == id);
+                if let Some(revoking) = owned.and_then(|o| o.revoking.as_mut()) {
+                    revoking.deadline = deadline;
+                }
+            }
+            // They have to notice when the deadline passes.
+            self.members.values().for_each(Member::wake);
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.life = Life::Busy(now);
+        }
+        Some(step)
+    }
+}

@@ -1,0 +1,162 @@
+//! What a group has committed, and where it starts.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tidings_core::{
+    Assignment, Commit, Error, ErrorKind, Name, PartitionLag, PartitionReset, ResetTo, Result, SeekTo, Start,
+    Timestamp, TopicPartition,
+};
+use tokio::time::Instant;
+
+use super::{Group, State};
+use crate::assign::MemberId;
+use crate::broker::Broker;
+use crate::error::{has_members, no_topic, not_owned};
+use crate::log::PartitionLog;
+
+#[derive(Debug, Clone)]
+pub(super) struct Committed {
+    pub(super) next: u64,
+    metadata: Option<String>,
+    // Kept as it came; with one log per partition there is nothing to acknowledge singly.
+    #[expect(dead_code, reason = "a consumer's assignment has no place for it yet")]
+    settled_beyond: Vec<Range<u64>>,
+}
+
+impl Group {
+    pub(crate) fn commit(&self, broker: &Broker, id: MemberId, commits: Vec<Commit>) -> Vec<Result<()>> {
+        let mut state = self.at(broker, Instant::now());
+        commits.into_iter().map(|commit| state.commit(id, commit)).collect()
+    }
+
+    /// How far it is on each partition that it has committed or that a member has.
+    pub(crate) fn lag(&self, broker: &Broker) -> Vec<PartitionLag> {
+        let now = Instant::now();
+        let state = self.at(broker, now);
+        let mut partitions: Vec<&TopicPartition> = state.offsets.keys().chain(state.owned.keys()).collect();
+        partitions.sort();
+        partitions.dedup();
+        let lag = |partition: &TopicPartition| {
+            let (start, end) = broker.log(partition)?.bounds(broker.clock.at(now));
+            let committed = state.offsets.get(partition).map(|c| c.next);
+            Some(PartitionLag::new(partition.clone(), committed, start, end))
+        };
+        partitions.into_iter().filter_map(lag).collect()
+    }
+
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) while it has members, [`NotFound`](ErrorKind::NotFound) for a missing topic.
+    pub(crate) fn reset(
+        &self,
+        broker: &Broker,
+        topics: &[Name],
+        to: ResetTo,
+        dry_run: bool,
+    ) -> Result<Vec<PartitionReset>> {
+        if self.has_members(broker) {
+            return Err(has_members("reset", self.name()));
+        }
+        let now = Instant::now();
+        let mut state = self.at(broker, now);
+        let mut moves = Vec::new();
+        for name in topics {
+            let topic = broker.topic(name).ok_or_else(|| no_topic("reset", name))?;
+            for log in topic.logs().iter() {
+                let from = state.offsets.get(log.origin()).map(|c| c.next);
+                moves.push(PartitionReset::new(log.origin().clone(), from, place(log, from, to, broker.clock.at(now))));
+            }
+        }
+        if !dry_run {
+            for to in &moves {
+                let committed = Committed { next: to.to, metadata: None, settled_beyond: Vec::new() };
+                state.offsets.insert(to.partition.clone(), committed);
+            }
+        }
+        Ok(moves)
+    }
+
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) while it has members.
+    pub(crate) fn clear(&self, broker: &Broker) -> Result<()> {
+        if self.has_members(broker) {
+            return Err(has_members("delete group", self.name()));
+        }
+        let mut state = self.at(broker, Instant::now());
+        state.offsets.clear();
+        state.starts.clear();
+        state.known = None;
+        Ok(())
+    }
+}
+
+fn place(log: &PartitionLog, from: Option<u64>, to: ResetTo, now: Timestamp) -> u64 {
+    match to {
+        ResetTo::Place(place) => log.find(place, now),
+        ResetTo::Shift(by) => {
+            let from = from.unwrap_or_else(|| log.bounds(now).0);
+            log.find(SeekTo::Offset(from.saturating_add_signed(by)), now)
+        }
+        // What core adds and is not known here yet moves nothing.
+        _ => from.unwrap_or_else(|| log.bounds(now).0),
+    }
+}
+
+impl State {
+    fn commit(&mut self, id: MemberId, commit: Commit) -> Result<()> {
+        let owner = self.owned.get_mut(&commit.partition).filter(|o| o.member == id && o.epoch == commit.epoch);
+        let owner = owner.ok_or_else(|| not_owned("commit", &commit.partition))?;
+        if commit.next > owner.log.end() {
+            let text = format!("commit of {}: next {} is beyond the log's end", commit.partition, commit.next);
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let before = self.offsets.get(&commit.partition).map(|c| c.next);
+        if before.is_some_and(|before| commit.next < before) {
+            if !owner.rewound {
+                return Ok(());
+            }
+            owner.rewound = false;
+        }
+        let Commit { next, metadata, settled_beyond, .. } = commit;
+        self.offsets.insert(commit.partition, Committed { next, metadata, settled_beyond });
+        Ok(())
+    }
+
+    /// Where a member starts on a partition that becomes its own.
+    pub(super) fn start_of(
+        &mut self,
+        log: &Arc<PartitionLog>,
+        epoch: u64,
+        policy: Start,
+        now: Timestamp,
+    ) -> Assignment {
+        let partition = log.origin();
+        let (oldest, end) = log.bounds(now);
+        let committed = self.offsets.get(partition);
+        let wanted = match committed {
+            Some(committed) => committed.next,
+            None => self.first_start(log, policy, now),
+        };
+        let mut assignment = Assignment::new(partition.clone(), epoch, wanted.clamp(oldest, end));
+        if let Some(committed) = self.offsets.get(partition) {
+            assignment.committed = Some(committed.next);
+            assignment.metadata.clone_from(&committed.metadata);
+        }
+        assignment.missing = (wanted < oldest).then_some(wanted..oldest);
+        assignment
+    }
+
+    /// Where the start policy puts a partition. One that came after the group first started begins at its beginning.
+    fn first_start(&mut self, log: &PartitionLog, policy: Start, now: Timestamp) -> u64 {
+        let partition = log.origin();
+        let known = self.known.as_ref().and_then(|known| known.get(&partition.topic));
+        let existed = known.is_some_and(|count| partition.partition < *count);
+        let place = match policy {
+            Start::Latest => SeekTo::Latest,
+            Start::Time(time) => SeekTo::Time(time),
+            _ => SeekTo::Earliest,
+        };
+        let first = || if existed { log.find(place, now) } else { log.find(SeekTo::Earliest, now) };
+        *self.starts.entry(partition.clone()).or_insert_with(first)
+    }
+}

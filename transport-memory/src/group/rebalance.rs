@@ -1,0 +1,237 @@
+//! Cooperative rebalancing: only what moves is revoked, and it is assigned when it was given up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use tidings_core::{Assignment, Name, Revocation, Step, TopicPartition};
+use tokio::time::Instant;
+
+use super::member::{Life, Member};
+use super::{Group, Owned, Revoking, State};
+use crate::assign::{MemberId, assign};
+use crate::broker::Broker;
+
+impl Group {
+    /// Assigns anew, after topics or partitions came to be.
+    pub(crate) fn rebalance(&self, broker: &Broker) {
+        self.at(broker, Instant::now()).rebalance(broker);
+    }
+
+    /// The topic was deleted.
+    pub(crate) fn forget_topic(&self, broker: &Broker, topic: &Name) {
+        let mut state = self.at(broker, Instant::now());
+        let owned = state.owned.keys().filter(|p| p.topic == *topic).cloned().collect();
+        state.lose(owned);
+        state.offsets.retain(|p, _| p.topic != *topic);
+        state.starts.retain(|p, _| p.topic != *topic);
+        if let Some(known) = &mut state.known {
+            known.remove(topic);
+        }
+        state.rebalance(broker);
+    }
+
+    pub(crate) fn lose(&self, broker: &Broker, partition: &TopicPartition) -> bool {
+        let mut state = self.at(broker, Instant::now());
+        let owned = state.owned.contains_key(partition);
+        state.lose(if owned { vec![partition.clone()] } else { Vec::new() });
+        state.rebalance(broker);
+        owned
+    }
+
+    pub(crate) fn lose_all(&self, broker: &Broker) {
+        let mut state = self.at(broker, Instant::now());
+        let all = state.owned.keys().cloned().collect();
+        state.lose(all);
+        state.rebalance(broker);
+    }
+
+    pub(crate) fn force_rebalance(&self, broker: &Broker, now: Instant) {
+        let mut state = self.at(broker, now);
+        let owned: Vec<_> = state.owned.iter().filter(|(_, o)| o.revoking.is_none()).collect();
+        let moves: Vec<_> = owned.into_iter().map(|(p, o)| (p.clone(), o.member)).collect();
+        let mut revoked: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
+        for (partition, owner) in moves {
+            let candidates = |(_, m): &(&MemberId, &Member)| m.takes_part() && m.topics.contains(&partition.topic);
+            let later = state.members.range(owner + 1..).find(candidates);
+            let next = later.or_else(|| state.members.iter().find(candidates)).map(|(id, _)| *id);
+            state.targets.insert(partition.clone(), next.unwrap_or(owner));
+            revoked.entry(owner).or_default().push(partition);
+        }
+        state.revoke(revoked);
+    }
+}
+
+impl State {
+    /// Ends what is over by time: revocations, and members that did not come back.
+    pub(super) fn tick(&mut self, broker: &Broker, now: Instant) {
+        let over = |o: &Owned| o.revoking.and_then(|r| r.deadline).is_some_and(|deadline| deadline <= now);
+        let over: Vec<_> = self.owned.iter().filter(|(_, o)| over(o)).map(|(p, _)| p.clone()).collect();
+        let due = |m: &Member| m.life != Life::Pending && m.dies_at(now).is_some_and(|at| at <= now);
+        let dead: Vec<_> = self.members.iter().filter(|(_, m)| due(m)).map(|(id, _)| *id).collect();
+        if over.is_empty() && dead.is_empty() {
+            return;
+        }
+        self.lose(over);
+        for id in dead {
+            self.die(id);
+        }
+        self.rebalance(broker);
+    }
+
+    fn die(&mut self, id: MemberId) {
+        if self.members.get(&id).is_some_and(|m| matches!(m.life, Life::Away(_))) {
+            self.remove(id);
+        } else {
+            self.lose_of(id);
+            if let Some(member) = self.members.get_mut(&id) {
+                member.life = Life::Dead;
+            }
+        }
+    }
+
+    /// When the time of another member, or of a revocation, is over: `id` then has to look again.
+    pub(super) fn next_deadline(&self, id: MemberId, now: Instant) -> Option<Instant> {
+        let revoking = self.owned.values().filter_map(|o| o.revoking.and_then(|r| r.deadline));
+        let others = self.members.iter().filter(|(other, _)| **other != id);
+        revoking.chain(others.filter_map(|(_, member)| member.dies_at(now))).min()
+    }
+
+    /// Takes partitions from their owners, who get `Lost`.
+    pub(super) fn lose(&mut self, partitions: Vec<TopicPartition>) {
+        let mut lost: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
+        for partition in partitions {
+            if let Some(owner) = self.disown(&partition) {
+                lost.entry(owner).or_default().push(partition);
+            }
+        }
+        for (owner, partitions) in lost {
+            if let Some(member) = self.members.get_mut(&owner).filter(|m| !matches!(m.life, Life::Away(_))) {
+                member.queue(Step::Lost(partitions));
+            }
+        }
+    }
+
+    pub(super) fn lose_of(&mut self, id: MemberId) {
+        let all = self.owned.iter().filter(|(_, o)| o.member == id).map(|(p, _)| p.clone()).collect();
+        self.lose(all);
+    }
+
+    /// Ends a partition's assignment; returns whose it was.
+    pub(super) fn disown(&mut self, partition: &TopicPartition) -> Option<MemberId> {
+        let owner = self.owned.remove(partition)?.member;
+        if let Some(member) = self.members.get_mut(&owner) {
+            member.remove_slot(partition);
+        }
+        Some(owner)
+    }
+
+    /// Takes a member out, with all that it has.
+    pub(super) fn remove(&mut self, id: MemberId) {
+        if let Some(mut member) = self.members.remove(&id) {
+            member.empty();
+            member.wake();
+        }
+        self.owned.retain(|_, o| o.member != id);
+    }
+
+    /// Gives the new member `id` the place of the static member `instance`: its partitions don't move.
+    pub(super) fn take_over(&mut self, broker: &Broker, id: MemberId, instance: &Name) {
+        let same =
+            |(other, m): &(&MemberId, &Member)| **other != id && m.options.instance_id.as_ref() == Some(instance);
+        let Some(before) = self.members.iter().find(same).map(|(other, _)| *other) else { return };
+        let kept = |o: &Owned| o.member == before && o.revoking.is_none();
+        let partitions: Vec<_> = self.owned.iter().filter(|(_, o)| kept(o)).map(|(p, _)| p.clone()).collect();
+        self.remove(before);
+        self.targets.values_mut().filter(|target| **target == before).for_each(|target| *target = id);
+        self.give(broker, BTreeMap::from([(id, partitions)]));
+    }
+
+    pub(super) fn rebalance(&mut self, broker: &Broker) {
+        if broker.faults.down_since().is_some() {
+            return;
+        }
+        let members: BTreeMap<MemberId, BTreeSet<Name>> =
+            self.members.iter().filter(|(_, m)| m.takes_part()).map(|(id, m)| (*id, m.topics.clone())).collect();
+        let topics: BTreeSet<&Name> = members.values().flatten().collect();
+        let partitions: Vec<TopicPartition> = topics
+            .into_iter()
+            .filter_map(|name| broker.topic(name))
+            .flat_map(|topic| topic.logs().iter().map(|log| log.origin().clone()).collect::<Vec<_>>())
+            .collect();
+        self.targets = assign(&partitions, &members, &self.targets);
+        let mut given: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
+        let mut revoked: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
+        for (partition, target) in &self.targets {
+            match self.owned.get(partition) {
+                None => given.entry(*target).or_default().push(partition.clone()),
+                Some(o) if o.member != *target && o.revoking.is_none() => {
+                    revoked.entry(o.member).or_default().push(partition.clone());
+                }
+                Some(_) => {}
+            }
+        }
+        self.revoke(revoked);
+        self.give(broker, given);
+    }
+
+    pub(super) fn revoke(&mut self, revoked: BTreeMap<MemberId, Vec<TopicPartition>>) {
+        for (id, partitions) in revoked {
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            if let Life::Away(_) = member.life {
+                // Nobody is there to be asked.
+                partitions.iter().for_each(|p| drop(self.owned.remove(p)));
+                continue;
+            }
+            for partition in &partitions {
+                member.stop_reading(partition);
+                if let Some(owned) = self.owned.get_mut(partition) {
+                    owned.revoking = Some(Revoking { deadline: None });
+                }
+            }
+            member.queue(Step::Revoking(Revocation::new(partitions, member.options.revocation_deadline)));
+        }
+    }
+
+    fn give(&mut self, broker: &Broker, given: BTreeMap<MemberId, Vec<TopicPartition>>) {
+        for (id, partitions) in given {
+            let assignments: Vec<_> = partitions.iter().filter_map(|p| self.own(broker, id, p, None)).collect();
+            self.tell(id, assignments);
+        }
+    }
+
+    fn tell(&mut self, id: MemberId, assignments: Vec<Assignment>) {
+        if let Some(member) = self.members.get_mut(&id).filter(|_| !assignments.is_empty()) {
+            member.queue(Step::Assigned(assignments));
+        }
+    }
+
+    /// Makes `partition` the member's, from where the group is, or from the end of what was `missed`.
+    fn own(
+        &mut self,
+        broker: &Broker,
+        id: MemberId,
+        partition: &TopicPartition,
+        missed: Option<Range<u64>>,
+    ) -> Option<Assignment> {
+        let log = broker.log(partition)?;
+        let epoch = broker.next_serial();
+        let policy = self.members.get(&id)?.options.start;
+        let mut assignment = self.start_of(&log, epoch, policy, broker.clock.now());
+        if let Some(missed) = missed {
+            assignment.start = assignment.start.max(missed.end);
+            assignment.missing = Some(missed);
+        }
+        self.members.get_mut(&id)?.add_slot(std::sync::Arc::clone(&log), epoch, assignment.start);
+        let owned = Owned { member: id, epoch, log, revoking: None, rewound: false };
+        self.owned.insert(partition.clone(), owned);
+        Some(assignment)
+    }
+
+    /// Retention has dropped records before the member read them. A step that says so is `Assigned`: so the partition is
+    /// lost, and assigned to the same member again, from the oldest record that is left.
+    pub(super) fn overtaken(&mut self, broker: &Broker, id: MemberId, partition: &TopicPartition, gap: Range<u64>) {
+        self.lose(vec![partition.clone()]);
+        let again = self.own(broker, id, partition, Some(gap));
+        self.tell(id, again.into_iter().collect());
+    }
+}

@@ -1,0 +1,64 @@
+//! The reference transport of tidings, in the memory of one process.
+//!
+//! [`MemoryTransport`] is a broker for unit tests, for services that share a process, and to read: it keeps every clause
+//! of core's traits but survival of a restart.
+//!
+//! ```
+//! use tidings_core::{Commit, ConsumerOptions, Record, Step, Transport};
+//! use tidings_memory::MemoryTransport;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> tidings_core::Result<()> {
+//! let transport = MemoryTransport::new();
+//! let publisher = transport.publisher().await?;
+//! publisher.publish(vec![Record::new("orders", "one").with_key("k")]).await.remove(0)?;
+//!
+//! let consumer = transport.consumer(ConsumerOptions::new("billing", ["orders"])).await?;
+//! let Step::Assigned(_) = consumer.next().await? else { panic!("first comes the assignment") };
+//! let Step::Records(fetched) = consumer.next().await? else { panic!("then the records") };
+//! assert_eq!(fetched.batch.len(), 1);
+//! let commit = Commit::new(fetched.batch.origin().as_ref().clone(), fetched.epoch, fetched.next);
+//! consumer.commit(vec![commit]).await.remove(0)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does, and where it stops
+//!
+//! - Topics come to be when they are first published to or read ([`MemoryConfig::auto_create`]).
+//! - A partition keeps [`DEFAULT_RETENTION_RECORDS`] records or [`DEFAULT_RETENTION_BYTES`] bytes, whichever is reached
+//!   first, and drops the oldest then, read or not. A group that had not read them is told: by
+//!   [`Assignment::missing`](tidings_core::Assignment::missing) when it is assigned the partition; while it reads, by
+//!   losing the partition and being assigned it again.
+//! - Records are shared, and never copied, between all who read them.
+//! - Time is tokio's: with a paused clock, and one thread, the same program has the same history.
+//! - Compaction is not done: a topic with [`Cleanup::Compact`](tidings_core::Cleanup::Compact) keeps its records within
+//!   the bounds above, whatever their age.
+//! - [`MemoryTransport::faults`] makes it fail, for tests.
+//!
+//! [`MemoryStore`] remembers what was handled, [`MemoryDeadLetters`] keeps dead letters that can be listed and redriven.
+
+mod admin;
+mod assign;
+mod broker;
+mod clock;
+mod config;
+mod consumer;
+mod dead_letters;
+mod error;
+mod faults;
+mod group;
+mod log;
+mod publisher;
+mod signal;
+mod store;
+mod topic;
+mod transport;
+
+pub use self::config::{
+    DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_PARTITIONS,
+    DEFAULT_RETENTION_BYTES, DEFAULT_RETENTION_RECORDS, MAX_PARTITIONS, MemoryConfig,
+};
+pub use self::faults::{Faults, PublishFault, UNTIL_HEALED};
+pub use self::store::{DEFAULT_MAX_LETTERS, MemoryDeadLetters, MemoryStore, StoreFaults};
+pub use self::transport::MemoryTransport;

@@ -1,0 +1,74 @@
+//! Faults to inject into stores.
+
+use std::sync::{Arc, Mutex};
+
+use tidings_core::{ErrorKind, Result};
+
+use crate::error::{injected, lock};
+use crate::faults::Failure;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    wanted: Mutex<Wanted>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    down: bool,
+    calls: Option<Failure>,
+    completes: Option<Failure>,
+}
+
+impl State {
+    /// # Errors
+    /// What is injected for any call.
+    pub(super) fn reach(&self, verb: &str) -> Result<()> {
+        let mut wanted = lock(&self.wanted);
+        let kind = if wanted.down { Some(ErrorKind::Unavailable) } else { Failure::take(&mut wanted.calls) };
+        kind.map_or(Ok(()), |kind| Err(injected(verb, kind)))
+    }
+
+    /// # Errors
+    /// What is injected for completions alone.
+    pub(super) fn complete(&self) -> Result<()> {
+        let kind = Failure::take(&mut lock(&self.wanted).completes);
+        kind.map_or(Ok(()), |kind| Err(injected("complete", kind)))
+    }
+}
+
+/// Injects faults into a store, for tests of what a service does about them. A call that fails has done nothing.
+#[derive(Debug, Clone)]
+pub struct StoreFaults {
+    state: Arc<State>,
+}
+
+impl StoreFaults {
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self { state }
+    }
+
+    /// Every call is `Unavailable`, until [`up`](Self::up). The holders' time goes on.
+    pub fn down(&self) {
+        lock(&self.state.wanted).down = true;
+    }
+
+    /// The store answers again.
+    pub fn up(&self) {
+        lock(&self.state.wanted).down = false;
+    }
+
+    /// The next `times` calls, of any method, fail as `kind`; [`UNTIL_HEALED`](crate::UNTIL_HEALED) has no end.
+    pub fn fail_calls(&self, times: u32, kind: ErrorKind) {
+        lock(&self.state.wanted).calls = Failure::new(times, kind);
+    }
+
+    /// The next `times` calls of `complete` fail as `kind`. (A dead-letter store has none.)
+    pub fn fail_completes(&self, times: u32, kind: ErrorKind) {
+        lock(&self.state.wanted).completes = Failure::new(times, kind);
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        *lock(&self.state.wanted) = Wanted::default();
+    }
+}

@@ -1,0 +1,141 @@
+//! Dead letters in memory, to be listed, redriven and discarded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use tidings_core::{
+    DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery,
+    Name, Resolution, Result, async_trait,
+};
+
+use super::faults::{State as FaultState, StoreFaults};
+use crate::error::lock;
+
+/// The default of [`MemoryDeadLetters::with_max_letters`].
+pub const DEFAULT_MAX_LETTERS: usize = 100_000;
+
+/// A dead-letter store in this process's memory. A clone is the same store.
+///
+/// It keeps every clause but [`Clause::Restart`](tidings_core::Clause::Restart). When it is full it buries nothing more
+/// and says `Unavailable`: no letter is dropped for another.
+#[derive(Clone)]
+pub struct MemoryDeadLetters {
+    inner: Arc<Inner>,
+    max_letters: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    letters: Mutex<Letters>,
+    faults: Arc<FaultState>,
+}
+
+#[derive(Default)]
+struct Letters {
+    open: BTreeMap<u64, DeadLetter>,
+    /// Where each letter is or was in the order of burying, closed ones too: one that is buried again stays closed.
+    places: BTreeMap<LetterId, u64>,
+    closed: VecDeque<LetterId>,
+    next: u64,
+}
+
+impl fmt::Debug for MemoryDeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = lock(&self.inner.letters).open.len();
+        f.debug_struct("MemoryDeadLetters").field("open", &open).field("max_letters", &self.max_letters).finish()
+    }
+}
+
+impl Default for MemoryDeadLetters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryDeadLetters {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self { inner: Arc::default(), max_letters: DEFAULT_MAX_LETTERS }
+    }
+
+    /// Keeps at most so many letters open, and remembers as many closed ones: [`DEFAULT_MAX_LETTERS`].
+    #[must_use]
+    pub fn with_max_letters(mut self, letters: usize) -> Self {
+        self.max_letters = letters;
+        self
+    }
+
+    /// Faults to inject, for tests.
+    pub fn faults(&self) -> StoreFaults {
+        StoreFaults::new(Arc::clone(&self.inner.faults))
+    }
+}
+
+impl Letters {
+    fn bury(&mut self, letter: DeadLetter, max: usize) -> Result<()> {
+        let id = letter.id();
+        if self.places.contains_key(&id) {
+            return Ok(());
+        }
+        if self.open.len() >= max {
+            let text = format!("bury: the store is full with {max} letters: redrive or discard some");
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        self.places.insert(id, self.next);
+        self.open.insert(self.next, letter);
+        self.next += 1;
+        Ok(())
+    }
+
+    fn close(&mut self, id: &LetterId, max: usize) -> bool {
+        let closed = self.places.get(id).is_some_and(|place| self.open.remove(place).is_some());
+        if closed {
+            self.closed.push_back(id.clone());
+            while self.closed.len() > max {
+                if let Some(oldest) = self.closed.pop_front() {
+                    self.places.remove(&oldest);
+                }
+            }
+        }
+        closed
+    }
+
+    fn list(&self, query: &LetterQuery) -> Vec<DeadLetter> {
+        // A letter that is not known any more was before all that are open.
+        let from = query.after.as_ref().and_then(|id| self.places.get(id)).map_or(0, |place| place + 1);
+        let wanted = self.open.range(from..).map(|(_, letter)| letter).filter(|letter| query.wants(letter));
+        wanted.take(query.limit.unwrap_or(DEFAULT_PAGE)).cloned().collect()
+    }
+}
+
+#[async_trait]
+impl DeadLetterSink for MemoryDeadLetters {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        let mut all = lock(&self.inner.letters);
+        let bury = |letter| self.inner.faults.reach("bury").and_then(|()| all.bury(letter, self.max_letters));
+        letters.into_iter().map(bury).collect()
+    }
+
+    async fn check(&self, _topics: &[Name]) -> Result<()> {
+        self.inner.faults.reach("check that dead letters can be buried")
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        crate::transport::guarantees()
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for MemoryDeadLetters {
+    async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        self.inner.faults.reach("list letters")?;
+        Ok(lock(&self.inner.letters).list(query))
+    }
+
+    async fn resolve(&self, letters: &[LetterId], _resolution: &Resolution) -> Result<Vec<bool>> {
+        self.inner.faults.reach("resolve letters")?;
+        let mut all = lock(&self.inner.letters);
+        Ok(letters.iter().map(|id| all.close(id, self.max_letters)).collect())
+    }
+}

@@ -1,0 +1,210 @@
+//! Stores in memory: what was handled, and dead letters that can be worked with.
+
+mod faults;
+mod letters;
+mod scope;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tidings_core::{
+    Claim, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    async_trait,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub use self::faults::StoreFaults;
+pub use self::letters::{DEFAULT_MAX_LETTERS, MemoryDeadLetters};
+use self::scope::Scope;
+use crate::clock::Clock;
+use crate::error::lock;
+
+/// Remembers what was handled, in this process's memory. A clone is the same store.
+///
+/// It keeps every clause but [`Clause::Restart`](tidings_core::Clause::Restart), for the services of one process, on
+/// tokio's clock. It grows with what is done until that is purged, or up to [`with_max_done`](Self::with_max_done).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tidings_core::{Claim, EventRef, History, IdempotencyStore};
+/// # use tidings_memory::MemoryStore;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let store = MemoryStore::new();
+/// let holder = store.holder(&"billing".into(), Duration::from_secs(15)).await?;
+/// let event = EventRef::new(uuid::Uuid::now_v7(), "order.placed");
+/// let claims = store.claim(&holder, std::slice::from_ref(&event)).await?;
+/// assert_eq!(claims, [Claim::Granted(History::new(0, 0))]);
+/// store.complete(&holder, std::slice::from_ref(&event)).await?.remove(0)?;
+/// assert_eq!(store.claim(&holder, &[event]).await?, [Claim::Done]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+    max_done: Option<usize>,
+}
+
+struct Inner {
+    clock: Clock,
+    state: Mutex<State>,
+    faults: Arc<faults::State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those that live, or have not been noticed to be dead. Who is not in it is dead.
+    holders: HashMap<Uuid, Living>,
+    scopes: HashMap<Name, Scope>,
+}
+
+struct Living {
+    ttl: Duration,
+    until: Option<Instant>,
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("max_done", &self.max_done).finish_non_exhaustive()
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        let (clock, state, faults) = (Clock::new(None), Mutex::default(), Arc::default());
+        Self { inner: Arc::new(Inner { clock, state, faults }), max_done: None }
+    }
+
+    /// With a bound on what is done, per scope: beyond it the oldest are forgotten, as if they had been purged, and a
+    /// late repeat of one is handled again. Without it (the default), only `purge` forgets.
+    #[must_use]
+    pub fn with_max_done(mut self, events: usize) -> Self {
+        self.max_done = Some(events);
+        self
+    }
+
+    /// Faults to inject, for tests.
+    pub fn faults(&self) -> StoreFaults {
+        StoreFaults::new(Arc::clone(&self.inner.faults))
+    }
+
+    /// # Errors
+    /// What is injected.
+    fn state(&self, verb: &str) -> Result<MutexGuard<'_, State>> {
+        self.inner.faults.reach(verb)?;
+        Ok(lock(&self.inner.state))
+    }
+}
+
+impl State {
+    /// How much longer the holder `id` lives unless it is renewed; `None` if it is dead.
+    fn lives(holders: &HashMap<Uuid, Living>, id: Uuid, now: Instant) -> Option<Duration> {
+        match holders.get(&id)?.until {
+            // A ttl that is beyond the clock's range never ends.
+            None => Some(Duration::MAX),
+            Some(until) if until > now => Some(until - now),
+            Some(_) => None,
+        }
+    }
+
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) if the holder is dead.
+    fn living(&self, verb: &str, holder: &Holder, now: Instant) -> Result<()> {
+        let dead = || Error::new(ErrorKind::Fenced, format!("{verb}: the holder of {:?} is dead", holder.scope));
+        Self::lives(&self.holders, holder.id, now).map(drop).ok_or_else(dead)
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for MemoryStore {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        let now = Instant::now();
+        let mut state = self.state("register a holder")?;
+        // What the dead had claimed stays claimed by nobody who lives, which is what a death is.
+        state.holders.retain(|_, holder| holder.until.is_none_or(|until| until > now));
+        let holder = Holder::new(scope.clone(), ttl);
+        state.holders.insert(holder.id, Living { ttl, until: now.checked_add(ttl) });
+        Ok(holder)
+    }
+
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let now = Instant::now();
+        let mut state = self.state("claim")?;
+        state.living("claim", holder, now)?;
+        let State { holders, scopes } = &mut *state;
+        let scope = scopes.entry(holder.scope.clone()).or_default();
+        let lives = |id| State::lives(holders, id, now);
+        let at = self.inner.clock.at(now);
+        Ok(events.iter().map(|event| scope.claim(event.id, holder.id, at, &lives)).collect())
+    }
+
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        let now = Instant::now();
+        let mut state = self.state("renew the holder")?;
+        state.living("renew the holder", holder, now)?;
+        if let Some(living) = state.holders.get_mut(&holder.id) {
+            living.until = now.checked_add(living.ttl);
+        }
+        Ok(())
+    }
+
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.inner.faults.complete()?;
+        let mut state = self.state("complete")?;
+        let scope = state.scopes.entry(holder.scope.clone()).or_default();
+        let now = self.inner.clock.now();
+        let answers = events.iter().map(|event| scope.complete(event.id, holder.id, now)).collect();
+        if let Some(max) = self.max_done {
+            scope.forget_beyond(max);
+        }
+        Ok(answers)
+    }
+
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        let mut state = self.state("release")?;
+        let now = self.inner.clock.now();
+        if let Some(scope) = state.scopes.get_mut(&holder.scope) {
+            events.iter().for_each(|event| scope.release(*event, holder.id, now));
+        }
+        Ok(())
+    }
+
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        let now = Instant::now();
+        let mut state = self.state("retire the holder")?;
+        // A holder that is dead already has died.
+        let lived = state.living("retire the holder", holder, now).is_ok();
+        state.holders.remove(&holder.id);
+        if let Some(scope) = state.scopes.get_mut(&holder.scope).filter(|_| lived) {
+            scope.release_all(holder.id, self.inner.clock.at(now));
+        }
+        Ok(())
+    }
+
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        let now = Instant::now();
+        let mut state = self.state("purge")?;
+        let State { holders, scopes } = &mut *state;
+        let Some(found) = scopes.get_mut(scope) else { return Ok(0) };
+        let purged = found.purge(completed_before, |id| State::lives(holders, id, now).is_some());
+        if found.is_empty() {
+            scopes.remove(scope);
+        }
+        Ok(purged)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        crate::transport::guarantees()
+    }
+}

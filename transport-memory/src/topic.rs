@@ -1,0 +1,142 @@
+//! A topic: its partitions, and what it takes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidings_core::{
+    Cleanup, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, PartitionDescription, Result, Timestamp, Topic,
+    TopicDescription, TopicPartition,
+};
+
+use crate::config::{MAX_PARTITIONS, MemoryConfig};
+use crate::error::lock;
+use crate::log::{PartitionLog, Retention};
+
+/// As in Kafka, so that a name that works here works there.
+const MAX_NAME: usize = 249;
+/// Records without a key stay with a partition for so many bytes, as Kafka's batches do by default.
+const STICKY_BYTES: u64 = 16 << 10;
+/// What a dead letter may have beyond its topic's largest record: the headers that say why.
+const LETTER_ROOM: u64 = 64 << 10;
+
+pub(crate) type Logs = Arc<[Arc<PartitionLog>]>;
+
+#[derive(Debug)]
+pub(crate) struct TopicLog {
+    pub(crate) name: Name,
+    pub(crate) max_record_bytes: u64,
+    settings: BTreeMap<String, String>,
+    retention: Retention,
+    logs: Mutex<Logs>,
+    keyed: AtomicBool,
+    keyless_bytes: AtomicU64,
+}
+
+impl TopicLog {
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid), naming what is wrong.
+    pub(crate) fn new(spec: &Topic, config: &MemoryConfig) -> Result<Self> {
+        check_name(&spec.name)?;
+        check_partitions(&spec.name, spec.partitions)?;
+        let deletes = !matches!(spec.cleanup, Some(Cleanup::Compact));
+        let age = spec.retention.or(config.retention).filter(|age| deletes && *age != Duration::MAX);
+        let retention = Retention {
+            records: config.retention_records,
+            bytes: spec.retention_bytes.filter(|_| deletes).unwrap_or(config.retention_bytes),
+            age,
+        };
+        let room = if spec.name.ends_with(DEAD_LETTER_SUFFIX) { LETTER_ROOM } else { 0 };
+        let topic = Self {
+            name: spec.name.clone(),
+            max_record_bytes: spec.max_record_bytes.unwrap_or(config.max_record_bytes.saturating_add(room)),
+            settings: settings(spec, retention),
+            retention,
+            logs: Mutex::new(Arc::new([])),
+            keyed: AtomicBool::new(false),
+            keyless_bytes: AtomicU64::new(0),
+        };
+        topic.grow(spec.partitions);
+        Ok(topic)
+    }
+
+    pub(crate) fn logs(&self) -> Logs {
+        Arc::clone(&lock(&self.logs))
+    }
+
+    pub(crate) fn log(&self, partition: u32) -> Option<Arc<PartitionLog>> {
+        lock(&self.logs).get(partition as usize).cloned()
+    }
+
+    /// Raises the number of partitions to `partitions`; never lowers it.
+    pub(crate) fn grow(&self, partitions: u32) {
+        let mut logs = lock(&self.logs);
+        let new = logs.len() as u32..partitions;
+        let new = new.map(|p| Arc::new(PartitionLog::new(TopicPartition::new(&self.name, p), self.retention)));
+        *logs = logs.iter().cloned().chain(new).collect();
+    }
+
+    /// Whether a record with a key was ever published to it.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.keyed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_keyed(&self) {
+        if !self.is_keyed() {
+            self.keyed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The partition of a record of `size` bytes that has no key.
+    pub(crate) fn sticky(&self, size: usize, partitions: u32) -> u32 {
+        let before = self.keyless_bytes.fetch_add(size as u64, Ordering::Relaxed);
+        ((before / STICKY_BYTES) % u64::from(partitions.max(1))) as u32
+    }
+
+    pub(crate) fn describe(&self, now: Timestamp) -> TopicDescription {
+        let logs = self.logs();
+        let partitions = logs.iter().map(|log| {
+            let (start, end) = log.bounds(now);
+            let mut description = PartitionDescription::new(log.origin().partition, start, end);
+            (description.leader, description.replicas, description.in_sync) = (Some(0), vec![0], vec![0]);
+            description
+        });
+        let mut description = TopicDescription::new(&self.name, partitions.collect());
+        description.settings.clone_from(&self.settings);
+        description
+    }
+}
+
+/// What a topic tells of itself: by Kafka's names, where there is one.
+fn settings(spec: &Topic, retention: Retention) -> BTreeMap<String, String> {
+    let mut settings = spec.settings.clone();
+    let mut tell = |name: &str, value: String| settings.insert(name.into(), value);
+    tell("retention.ms", retention.age.map_or("-1".into(), |age| age.as_millis().to_string()));
+    tell("retention.bytes", retention.bytes.to_string());
+    tell("retention.records", retention.records.to_string());
+    let cleanup = match spec.cleanup {
+        Some(Cleanup::Compact) => "compact",
+        Some(Cleanup::CompactAndDelete) => "compact,delete",
+        _ => "delete",
+    };
+    tell("cleanup.policy", cleanup.into());
+    settings
+}
+
+pub(crate) fn check_partitions(name: &str, partitions: u32) -> Result<()> {
+    if (1..=MAX_PARTITIONS).contains(&partitions) {
+        return Ok(());
+    }
+    let text = format!("topic {name:?}: partitions must be 1 to {MAX_PARTITIONS}, not {partitions}");
+    Err(Error::new(ErrorKind::Invalid, text))
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(legal) && !matches!(name, "." | "..") {
+        return Ok(());
+    }
+    let text = format!("topic {name:?}: a name has 1 to {MAX_NAME} of a-z, A-Z, 0-9, '.', '_' and '-'");
+    Err(Error::new(ErrorKind::Invalid, text))
+}

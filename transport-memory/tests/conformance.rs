@@ -1,0 +1,80 @@
+//! The suites, run against the memory transport and the memory stores.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tidings_conformance::{Setup, Suites};
+use tidings_core::{Error, ErrorKind};
+use tidings_memory::{MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
+
+/// Records that a publisher takes unanswered.
+const BOUND: usize = 100;
+
+fn transport() -> Setup<MemoryTransport> {
+    // As brokers are run: a missing topic is an error, and not created by a typing mistake.
+    let config = || MemoryConfig::new().with_auto_create(false).with_max_unanswered_records(BOUND);
+    Setup::new("memory", move || async move { MemoryTransport::open(config()) })
+        .with_paused_clock()
+        .with_outage(|memory, down| async move {
+            if down {
+                memory.faults().down()
+            } else {
+                memory.faults().up()
+            }
+            Ok(())
+        })
+        .with_lost_answers(|memory, lost| async move {
+            let unknown = PublishFault::unknown(true).with_times(UNTIL_HEALED);
+            if lost {
+                memory.faults().publish(unknown)
+            } else {
+                memory.faults().heal()
+            }
+            Ok(())
+        })
+        .with_slow_answers(BOUND, |memory, slow| async move {
+            memory.faults().delay_publishes(if slow { Duration::from_secs(5) } else { Duration::ZERO });
+            Ok(())
+        })
+        .with_deleted_records(|memory, partition, range| async move {
+            if range.start > 0 {
+                return Err(Error::new(ErrorKind::Unsupported, "the memory transport does not compact"));
+            }
+            memory.faults().drop_records(&partition, range.end);
+            Ok(())
+        })
+        .with_session_loss(|memory, group| async move {
+            memory.faults().lose_all(&group);
+            Ok(())
+        })
+}
+
+fn store() -> Setup<MemoryStore> {
+    Setup::new("memory-store", || async { Ok(MemoryStore::new()) }).with_paused_clock().with_outage(
+        |store, down| async move {
+            if down {
+                store.faults().down()
+            } else {
+                store.faults().up()
+            }
+            Ok(())
+        },
+    )
+}
+
+fn dead_letters() -> Setup<MemoryDeadLetters> {
+    Setup::new("memory-dead-letters", || async { Ok(MemoryDeadLetters::new()) }).with_paused_clock().with_outage(
+        |letters, down| async move {
+            if down {
+                letters.faults().down()
+            } else {
+                letters.faults().up()
+            }
+            Ok(())
+        },
+    )
+}
+
+fn main() -> ExitCode {
+    Suites::new().with_transport(transport()).with_idempotency(store()).with_dead_letters(dead_letters()).run()
+}

@@ -1,0 +1,52 @@
+//! Builds all examples and runs those that need no server.
+//!
+//! An example runs without arguments, unless its package says otherwise:
+//!
+//! ```toml
+//! [package.metadata.tidings.examples]
+//! interview_platform = ["--limit", "2000"]
+//! needs_a_server = false # built only
+//! ```
+
+use serde_json::Value;
+
+use crate::Result;
+use crate::process::{cargo, run as run_command};
+use crate::workspace::{list, packages, root, text};
+
+/// Builds, then runs.
+pub(crate) fn run() -> Result {
+    run_command(cargo(["build", "--quiet", "--workspace", "--all-features", "--examples"]).current_dir(root()))?;
+    for package in packages()? {
+        // Programs of a room called examples are examples, too.
+        let kinds: &[&str] = if package.root == root().join("examples") { &["example", "bin"] } else { &["example"] };
+        for kind in kinds {
+            for name in package.targets_of(kind) {
+                let Some(arguments) = arguments(&package.settings["examples"][name]) else { continue };
+                let mut command = cargo(["run", "--quiet", "--all-features", "--package", &package.name]);
+                command.args([&format!("--{kind}={name}"), "--"]).args(arguments).current_dir(root());
+                run_command(&mut command)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The arguments to run an example with; `None` if it is not to run.
+fn arguments(setting: &Value) -> Option<Vec<String>> {
+    (*setting != Value::Bool(false)).then(|| list(setting).iter().map(text).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_example_runs_unless_its_package_says_no() {
+        assert_eq!(arguments(&Value::Null), Some(Vec::new()));
+        assert_eq!(arguments(&json!(["--limit", "10"])), Some(vec!["--limit".to_owned(), "10".to_owned()]));
+        assert_eq!(arguments(&json!(false)), None);
+    }
+}
