@@ -4,11 +4,11 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, FutureExt, Shared as Joint, select};
 use tidings_core::{
     Claim, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, Holder,
     IdempotencyStore, LetterId, LetterQuery, Name, Release, Resolution, Result, Timestamp, async_trait,
@@ -36,7 +36,7 @@ struct Inner {
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
     /// Says that the writer has ended.
-    ended: Mutex<Option<oneshot::Receiver<()>>>,
+    ended: Joint<oneshot::Receiver<()>>,
 }
 
 /// A part of a store that was damaged and set aside: events in it may be handled again.
@@ -98,7 +98,7 @@ impl SledStore {
             calls,
             room: Arc::new(Semaphore::new(config.max_waiting as usize)),
             shared: Arc::clone(&shared),
-            ended: Mutex::new(Some(ended)),
+            ended: ended.shared(),
         };
         let (watched, limit) = (Arc::clone(&shared), config.answer_within);
         spawn("tidings-sled", move || match Writer::open(config, shared, received) {
@@ -120,14 +120,8 @@ impl SledStore {
     /// of all clones fail as [`Closed`](ErrorKind::Closed). Dropping the future closes it nevertheless.
     pub async fn close(&self) {
         let _ = self.0.calls.send(Message::Close);
-        let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match ended {
-            Some(ended) => drop(ended.await),
-            None => {
-                let mut status = self.0.shared.status.subscribe();
-                let _ = status.wait_for(|status| matches!(status, Status::Closed)).await;
-            }
-        }
+        // An error means that the writer is gone without saying so: then the directory is free as well.
+        let _ = self.0.ended.clone().await;
     }
 
     /// Where the store lies.

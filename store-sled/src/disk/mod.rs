@@ -2,6 +2,7 @@
 
 mod files;
 mod manifest;
+mod snapshots;
 mod table;
 mod witness;
 

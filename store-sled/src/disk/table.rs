@@ -1,12 +1,15 @@
 //! One sled database, with what sled leaves out: syncs, and the proof that nothing is missing.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tidings_core::{ErrorKind, Timestamp};
 
 use super::files::{create_directory, list, sync_tree};
+use super::snapshots;
 use super::witness::Witness;
 use crate::error::{Broken, Result, guarded};
 
@@ -20,6 +23,11 @@ const WITNESS: &str = "witness";
 /// before, and between two of our syncs there must be no more than one such step.
 const BATCH_KEYS: usize = 1_000;
 const BATCH_BYTES: usize = 192 << 10;
+
+/// How long to wait for sled's lock. When a database is dropped, IO threads of sled may still be at work that holds its
+/// file; that takes as long as they need to get a turn.
+const UNLOCK_PATIENCE: Duration = Duration::from_secs(10);
+const UNLOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// Written with each batch, within it: how many there were, and what the table then holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,12 +108,14 @@ impl Table {
             return Err(Broken::corrupt(&log, "is missing"));
         }
         guarded("open a table", ErrorKind::Corrupt, || {
-            remove_drafts(&path.join(DATABASE))?;
+            let snapshots = path.join(DATABASE);
+            snapshots::put_in_order(&snapshots)?;
             let mut table = Self::start(path, cache, false)?;
             // sled has just replaced its snapshot, and syncs neither its name nor the removal of the one before. An old
             // one that came back with a power cut would point into segments that hold other things by then.
             sync_tree(path)?;
             table.verify()?;
+            snapshots::forget_damaged(&snapshots)?;
             Ok(table)
         })
     }
@@ -113,8 +123,7 @@ impl Table {
     fn start(path: &Path, cache: u64, new: bool) -> Result<Self> {
         let (witness, seen) = Witness::open(&path.join(WITNESS), new)?;
         let directory = path.join(DATABASE);
-        let config = sled::Config::new().path(&directory).cache_capacity(cache).flush_every_ms(None);
-        let database = config.open().map_err(|e| Broken::sled("open", &directory, &e))?;
+        let database = open_database(&directory, cache)?;
         let log_path = directory.join("db");
         // Writable, because some systems sync only what could have been written.
         let log = File::options().write(true).open(&log_path).map_err(|e| Broken::io("open", &log_path, &e))?;
@@ -263,15 +272,18 @@ impl Table {
     }
 }
 
-/// A snapshot that sled had not finished when its process died. sled itself would read it as one that is damaged.
-fn remove_drafts(directory: &Path) -> Result<()> {
-    for path in list(directory)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(&path).map_err(|e| Broken::io("remove", &path, &e))?;
+/// Opens sled, waiting for its lock: we hold our own, so whoever has it closed the database and may not have noticed yet.
+fn open_database(directory: &Path, cache: u64) -> Result<sled::Db> {
+    let give_up = Instant::now() + UNLOCK_PATIENCE;
+    loop {
+        let config = sled::Config::new().path(directory).cache_capacity(cache).flush_every_ms(None);
+        match config.open().map_err(|e| Broken::sled("open", directory, &e)) {
+            Err(locked) if locked.kind == ErrorKind::Conflict && Instant::now() < give_up => {
+                thread::sleep(UNLOCK_RETRY)
+            }
+            other => return other,
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -296,6 +308,20 @@ mod tests {
         assert_eq!((table.entries(), table.time().millis()), (2_499, 8));
         assert_eq!(table.get(&[0, 0, 0, 5]).unwrap(), None);
         assert_eq!(table.get(&[0, 0, 0, 6]).unwrap(), Some(vec![1; 20]));
+    }
+
+    #[test]
+    fn opening_waits_for_the_lock_of_what_is_being_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table");
+        Table::create(&path, CACHE, Timestamp::from_millis(1)).unwrap().close().unwrap();
+        let log = File::open(path.join("sled/db")).unwrap();
+        log.lock().unwrap();
+        let (opened, opening) = std::sync::mpsc::channel();
+        thread::spawn(move || opened.send(Table::open(&path, CACHE).map(|table| table.entries())));
+        assert!(opening.recv_timeout(UNLOCK_RETRY * 10).is_err(), "it is locked still");
+        drop(log);
+        assert_eq!(opening.recv().unwrap().unwrap(), 0);
     }
 
     #[test]

@@ -1,0 +1,80 @@
+//! sled's snapshots: copies of what its log says, to open faster.
+//!
+//! sled opens with the one that has the highest name, and with none if that one is damaged, however whole its log is. To
+//! refuse such a store, or to set its events aside, would lose what nothing has lost: the log decides, and the seal proves
+//! that it decided right.
+
+use std::fs;
+use std::path::Path;
+
+use super::files::list;
+use crate::error::{Broken, Result};
+
+const SNAPSHOT: &str = "snap.";
+/// A snapshot that sled had not finished when its process died.
+const DRAFT: &str = ".generating";
+const DAMAGED: &str = "damaged-";
+
+/// Takes away what sled could not open with: drafts, and snapshots that are damaged. The latter lie beside the log until
+/// [`forget_damaged`], in case that the log does not hold everything either.
+pub(crate) fn put_in_order(directory: &Path) -> Result<()> {
+    for path in list(directory)? {
+        let name = name_of(&path);
+        if !name.starts_with(SNAPSHOT) {
+            continue;
+        }
+        if name.ends_with(DRAFT) {
+            fs::remove_file(&path).map_err(|e| Broken::io("remove", &path, &e))?;
+        } else if !is_whole(&fs::read(&path).map_err(|e| Broken::io("read", &path, &e))?) {
+            tracing::warn!(snapshot = %path.display(), "a snapshot is damaged: the log is read without it");
+            let aside = directory.join(format!("{DAMAGED}{name}"));
+            fs::rename(&path, &aside).map_err(|e| Broken::io("set aside", &path, &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes damaged snapshots, once it is known that nothing is missing without them.
+pub(crate) fn forget_damaged(directory: &Path) -> Result<()> {
+    let prefix = format!("{DAMAGED}{SNAPSHOT}");
+    let damaged = list(directory)?.into_iter().filter(|path| name_of(path).starts_with(&prefix));
+    damaged.into_iter().try_for_each(|path| fs::remove_file(&path).map_err(|e| Broken::io("remove", &path, &e)))
+}
+
+/// A snapshot ends in eight bytes of its length and four of its checksum.
+fn is_whole(snapshot: &[u8]) -> bool {
+    let Some((rest, crc)) = snapshot.split_last_chunk() else { return false };
+    let Some((content, _length)) = rest.split_last_chunk::<8>() else { return false };
+    !content.is_empty() && crc32fast::hash(content) == u32::from_le_bytes(*crc)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sled_writes_is_whole_and_a_changed_byte_of_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        // The second time there is something that a snapshot can be of.
+        for round in 0..2_u8 {
+            let database = sled::Config::new().path(directory.path()).flush_every_ms(None).open().unwrap();
+            database.insert([round], &[round]).unwrap();
+        }
+        let snapshots: Vec<_> =
+            list(directory.path()).unwrap().into_iter().filter(|path| name_of(path).starts_with(SNAPSHOT)).collect();
+        assert_eq!(snapshots.len(), 1);
+        let content = fs::read(&snapshots[0]).unwrap();
+        assert!(is_whole(&content));
+        // Of the length sled makes no use.
+        for place in (0..content.len() - 12).chain(content.len() - 4..content.len()) {
+            let mut damaged = content.clone();
+            damaged[place] ^= 1;
+            assert!(!is_whole(&damaged), "byte {place}");
+        }
+        assert!((0..content.len()).all(|length| !is_whole(&content[..length])));
+    }
+}
