@@ -92,6 +92,11 @@ impl Shared {
         self.counts.send_modify(change);
     }
 
+    /// Called before the connection is closed, as all counts change before what they count can be seen from outside.
+    fn count_cut(&self) {
+        self.count(|counts| counts.cuts += 1);
+    }
+
     fn judge(&self, api: Option<i16>) -> Verdict {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(cut) = armed.as_mut() else { return Verdict::Forward };
@@ -127,29 +132,23 @@ pub(crate) async fn run(client: TcpStream, target: &str, shared: &Arc<Shared>) {
     };
     let server = tokio::select! {
         server = connected => server,
-        _ = cut_all.changed() => return cut(shared, client),
+        _ = cut_all.changed() => return shared.count_cut(),
     };
     let Ok(server) = server else { return };
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
     let unanswered = Unanswered::default();
-    let was_cut = {
-        let requests = requests(client_reads, server_writes, shared, &unanswered);
-        let answers = answers(server_reads, client_writes, shared, &unanswered);
-        tokio::select! {
-            (reads, _) = requests => { drop(reads); false }
-            was_cut = answers => was_cut.unwrap_or(false),
-            _ = cut_all.changed() => true,
-        }
+    let cut = async {
+        let _proxy_is_gone = cut_all.changed().await;
+        shared.count_cut();
     };
-    if was_cut {
-        shared.count(|counts| counts.cuts += 1);
+    tokio::select! {
+        // First, so that nothing passes any more once it is wanted.
+        biased;
+        () = cut => {}
+        _ = requests(client_reads, server_writes, shared, &unanswered) => {}
+        _ = answers(server_reads, client_writes, shared, &unanswered) => {}
     }
-}
-
-fn cut(shared: &Shared, client: TcpStream) {
-    drop(client);
-    shared.count(|counts| counts.cuts += 1);
 }
 
 async fn requests(
@@ -157,30 +156,26 @@ async fn requests(
     mut to: OwnedWriteHalf,
     shared: &Shared,
     unanswered: &Unanswered,
-) -> (OwnedReadHalf, io::Result<()>) {
+) -> io::Result<()> {
     let mut buffer = Vec::new();
-    let done = async {
-        while read(&mut from, &mut buffer, shared.framing).await? {
-            if let (Framing::Kafka, Some((api, correlation))) = (shared.framing, request_ids(&buffer)) {
-                unanswered.lock().unwrap_or_else(PoisonError::into_inner).insert(correlation, api);
-            }
-            shared.open().await;
-            to.write_all(&buffer).await?;
-            shared.count(|counts| counts.requests += 1);
+    while read(&mut from, &mut buffer, shared.framing).await? {
+        if let (Framing::Kafka, Some((api, correlation))) = (shared.framing, request_ids(&buffer)) {
+            unanswered.lock().unwrap_or_else(PoisonError::into_inner).insert(correlation, api);
         }
-        Ok(())
-    };
-    let done = done.await;
-    (from, done)
+        shared.open().await;
+        shared.count(|counts| counts.requests += 1);
+        to.write_all(&buffer).await?;
+    }
+    Ok(())
 }
 
-/// Says whether it ended by a cut.
+/// Ends with the server's last answer, or with a cut.
 async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
     unanswered: &Unanswered,
-) -> io::Result<bool> {
+) -> io::Result<()> {
     let mut buffer = Vec::new();
     while read(&mut from, &mut buffer, shared.framing).await? {
         let api = answer_id(&buffer)
@@ -188,20 +183,22 @@ async fn answers(
             .and_then(|id| unanswered.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
         let verdict = shared.judge(api);
         if verdict == Verdict::CutBefore {
-            return Ok(true);
+            shared.count_cut();
+            return Ok(());
         }
         shared.open().await;
         let delay = shared.delay();
         if !delay.is_zero() {
             sleep(delay).await;
         }
-        to.write_all(&buffer).await?;
         shared.count(|counts| counts.answers += 1);
+        to.write_all(&buffer).await?;
         if verdict == Verdict::CutAfter {
-            return Ok(true);
+            shared.count_cut();
+            return Ok(());
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 /// Reads one frame, with its length, or one chunk; false at the end.
