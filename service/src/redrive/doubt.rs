@@ -1,0 +1,137 @@
+//! What a run that was cut off has published: a look into the topic itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidings_core::{
+    Admin, ConsumerOptions, Error, ErrorKind, Headers, Name, Result, Start, Step, Timestamp, TopicPartition, Transport,
+    headers,
+};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::chunk::Found;
+use super::{REDRIVE_GROUP_SUFFIX, taken};
+
+/// How much earlier than by our clock a broker may have filed a record.
+const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(600);
+/// How long the look may wait for the next record.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often each record of a chunk is in its topic, by its fingerprint.
+pub(super) type Published = HashMap<Uuid, usize>;
+
+/// Looks for the records of `service`'s chunk of this time.
+pub(super) async fn published(
+    transport: &dyn Transport,
+    admin: &dyn Admin,
+    topic: &Name,
+    service: &Name,
+    time: i64,
+) -> Result<Published> {
+    let described = admin.describe_topics(std::slice::from_ref(topic)).await?.pop();
+    let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "no answer")))?;
+    let ends = described.partitions.iter().map(|p| (TopicPartition::new(topic.clone(), p.partition), p.end));
+    let mut left: HashMap<TopicPartition, u64> = ends.collect();
+    // A group of its own each time: it has committed nothing, so it starts at the time asked for.
+    let group = Name::from(format!("{service}{REDRIVE_GROUP_SUFFIX}-{}", Uuid::now_v7()));
+    let since = Timestamp::from_millis(time).saturating_sub(CLOCKS_DIFFER_BY);
+    let options = ConsumerOptions::new(group.clone(), [topic.clone()]).with_start(Start::Time(since));
+    let consumer = transport.consumer(options).await?;
+    let mut published = Published::new();
+    while !left.is_empty() {
+        let step = timeout(PATIENCE, consumer.next()).await;
+        match step.unwrap_or_else(|_| Err(taken("what is in its topic can't be read")))? {
+            Step::Assigned(given) => {
+                for assignment in given {
+                    settle(&mut left, &assignment.partition, assignment.start);
+                }
+            }
+            Step::Records(fetched) => {
+                for record in fetched.batch.records() {
+                    let ours = record.headers.get_str(headers::REDRIVE_FOR) == Some(service.as_str());
+                    if ours && record.timestamp.millis() == time {
+                        let print = fingerprint(record.key.as_ref(), record.value.as_ref(), &record.headers);
+                        *published.entry(print).or_default() += 1;
+                    }
+                }
+                let at = (**fetched.batch.origin()).clone();
+                settle(&mut left, &at, fetched.next);
+            }
+            _ => return Err(taken("the look into its topic was disturbed")),
+        }
+    }
+    let _left = consumer.close().await;
+    // It goes by itself some day: nobody is in it, and it has committed nothing.
+    let _gone = admin.delete_group(&group).await;
+    Ok(published)
+}
+
+fn settle(left: &mut HashMap<TopicPartition, u64>, at: &TopicPartition, reached: u64) {
+    if left.get(at).is_some_and(|end| reached >= *end) {
+        left.remove(at);
+    }
+}
+
+/// Keeps the letters that are not in their topic yet. Of letters that look the same the first ones are there.
+pub(super) fn keep_absent(letters: &mut Vec<Found>, mut published: Published) {
+    letters.retain(|found| {
+        let record = found.letter.to_redrive();
+        match published.get_mut(&fingerprint(record.key.as_ref(), record.value.as_ref(), &record.headers)) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        }
+    });
+}
+
+/// What tells a record from others: all of its bytes, hashed.
+fn fingerprint(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> Uuid {
+    let mut bytes = Vec::new();
+    let mut add = |part: Option<&Bytes>| {
+        // Null is not empty.
+        bytes.extend_from_slice(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(part.map_or(&[][..], |part| part));
+    };
+    add(key);
+    add(value);
+    for header in headers.iter() {
+        add(Some(&header.name));
+        add(header.value.as_ref());
+    }
+    Uuid::new_v5(&Uuid::nil(), &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings_core::{DeadLetter, StoredRecord};
+
+    fn found(offset: u64, value: &'static str) -> Found {
+        let record = StoredRecord::new(offset, Timestamp::from_millis(1)).with_value(value);
+        Found { offset, letter: DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed) }
+    }
+
+    #[test]
+    fn as_many_letters_are_taken_as_there_as_are_there() {
+        let print = |found: &Found| {
+            let record = found.letter.to_redrive();
+            fingerprint(record.key.as_ref(), record.value.as_ref(), &record.headers)
+        };
+        let mut letters = vec![found(1, "same"), found(2, "other"), found(3, "same"), found(4, "same")];
+        let there = HashMap::from([(print(&letters[0]), 2)]);
+        keep_absent(&mut letters, there);
+        assert_eq!(letters.iter().map(|f| f.offset).collect::<Vec<_>>(), [2, 4]);
+    }
+
+    #[test]
+    fn null_is_not_empty() {
+        let none = Headers::new();
+        let empty = Bytes::new();
+        assert_ne!(fingerprint(None, Some(&empty), &none), fingerprint(Some(&empty), None, &none));
+        assert_ne!(fingerprint(None, Some(&empty), &none), fingerprint(None, None, &none));
+    }
+}

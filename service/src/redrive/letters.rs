@@ -1,0 +1,172 @@
+//! A dead-letter topic, read by the one member of a group, a stretch of a partition at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{
+    Admin, Assignment, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Result, SeekTo, Step, StoredRecord,
+    TopicPartition, Transport,
+};
+use tokio::time::{sleep, timeout};
+
+use super::chunk::Mark;
+use super::taken;
+
+/// A run that was cut off keeps its turn for so long, where the group's members say how long.
+const SESSION: Duration = Duration::from_secs(10);
+/// The pause after a read that failed for the moment.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// A partition of letters, and how far it is redriven.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) at: TopicPartition,
+    /// The oldest letter's offset.
+    pub(super) oldest: u64,
+    /// The first letter's that is not redriven.
+    pub(super) next: u64,
+    /// Where the letters ended when the run began.
+    pub(super) end: u64,
+    /// What was noted with the last commit.
+    pub(super) mark: Option<Mark>,
+    epoch: u64,
+}
+
+/// The letters of a topic.
+#[derive(Debug)]
+pub(super) struct Letters {
+    consumer: Arc<dyn Consumer>,
+    places: BTreeMap<TopicPartition, Place>,
+    patience: Duration,
+}
+
+impl Letters {
+    pub(super) async fn open(
+        transport: &dyn Transport,
+        admin: &dyn Admin,
+        source: &Name,
+        group: &Name,
+        patience: Duration,
+    ) -> Result<Self> {
+        let described = admin.describe_topics(std::slice::from_ref(source)).await?.pop();
+        let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "no answer")));
+        let described = described.map_err(|e| {
+            let kind = e.kind();
+            Error::caused_by(kind, format!("redrive from the topic {source}"), e)
+        })?;
+        let place = |p: &tidings_core::PartitionDescription| {
+            let at = TopicPartition::new(source.clone(), p.partition);
+            (at.clone(), Place { at, oldest: p.start, next: p.start, end: p.end, mark: None, epoch: 0 })
+        };
+        let places: BTreeMap<_, _> = described.partitions.iter().map(place).collect();
+        let options = ConsumerOptions::new(group.clone(), [source.clone()]).with_session_timeout(SESSION);
+        let consumer = transport.consumer(options).await?;
+        // A stretch at a time is read, and nothing beside it.
+        consumer.pause(&places.keys().cloned().collect::<Vec<_>>()).await?;
+        Ok(Self { consumer, places, patience })
+    }
+
+    pub(super) async fn close(&self) {
+        // It took no step since its last commit, so nothing is lost if the group learns of it by a timeout.
+        let _left = self.consumer.close().await;
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.places.values()
+    }
+
+    /// Waits until all partitions are ours.
+    pub(super) async fn join(&mut self) -> Result<()> {
+        let mut waiting = self.places.len();
+        while waiting > 0 {
+            match self.step("its partitions did not come").await? {
+                Step::Assigned(given) => waiting = waiting.saturating_sub(self.assigned(given)),
+                // Nothing was begun, and who else is there may leave again.
+                Step::Revoking(given) => {
+                    waiting += given.partitions.len();
+                    self.consumer.release(&given.partitions).await?;
+                }
+                Step::Lost(partitions) => waiting += partitions.len(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn assigned(&mut self, given: Vec<Assignment>) -> usize {
+        let mut known = 0;
+        for assignment in given {
+            let Some(place) = self.places.get_mut(&assignment.partition) else { continue };
+            known += 1;
+            place.epoch = assignment.epoch;
+            place.next = assignment.committed.unwrap_or(place.oldest).clamp(place.oldest, place.end.max(place.oldest));
+            place.mark = assignment.metadata.as_deref().and_then(Mark::parse);
+        }
+        known
+    }
+
+    /// Reads `from..until` of a partition, until `wanted` has enough; returns the offset that it came to.
+    pub(super) async fn read(
+        &self,
+        at: &TopicPartition,
+        from: u64,
+        until: u64,
+        mut wanted: impl AsyncFnMut(&StoredRecord) -> Result<bool>,
+    ) -> Result<u64> {
+        if from >= until {
+            return Ok(from);
+        }
+        let mut reached = self.consumer.seek(at, SeekTo::Offset(from)).await?.max(from);
+        let one = std::slice::from_ref(at);
+        self.consumer.resume(one).await?;
+        'steps: while reached < until {
+            let fetched = match self.step("no letter came").await? {
+                Step::Records(fetched) if **fetched.batch.origin() == *at => fetched,
+                Step::Revoking(given) => {
+                    self.consumer.release(&given.partitions).await?;
+                    return Err(taken("its partitions go to another member"));
+                }
+                Step::Lost(_) => return Err(taken("its partitions were lost")),
+                _ => continue,
+            };
+            for record in fetched.batch.records() {
+                if record.offset < reached {
+                    continue;
+                }
+                if record.offset >= until {
+                    break;
+                }
+                let more = wanted(record).await?;
+                reached = record.offset + 1;
+                if !more {
+                    break 'steps;
+                }
+            }
+            reached = reached.max(fetched.next.min(until));
+        }
+        self.consumer.pause(one).await?;
+        Ok(reached)
+    }
+
+    /// Commits that letters before `next` are redriven.
+    pub(super) async fn commit(&self, place: &Place, next: u64, mark: Mark) -> Result<()> {
+        let commit = Commit::new(place.at.clone(), place.epoch, next).with_metadata(mark.to_text());
+        let answer = self.consumer.commit(vec![commit]).await.pop();
+        answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "commit: no answer")))
+    }
+
+    /// The next step, within patience.
+    async fn step(&self, missing: &str) -> Result<Step> {
+        let steps = async {
+            loop {
+                match self.consumer.next().await {
+                    Err(error) if error.is_retryable() => sleep(AGAIN).await,
+                    step => return step,
+                }
+            }
+        };
+        let waited = self.patience;
+        timeout(waited, steps).await.unwrap_or_else(|_| Err(taken(&format!("{missing} within {waited:?}"))))
+    }
+}
