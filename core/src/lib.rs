@@ -36,6 +36,7 @@ mod name;
 mod outcome;
 mod partitioner;
 mod publish;
+mod publish_options;
 mod publisher;
 mod record;
 mod record_batch;
@@ -72,6 +73,7 @@ pub use self::outcome::{
 };
 pub use self::partitioner::{murmur2, partition_for};
 pub use self::publish::DeliveryPublisher;
+pub use self::publish_options::PublishOptions;
 pub use self::publisher::Publisher;
 pub use self::record::{Header, Headers, Position, Record, StoredRecord, Timestamp};
 pub use self::record_batch::RecordBatch;

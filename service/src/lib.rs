@@ -25,7 +25,7 @@ pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
 pub use self::handler::{Arguments, Configured, Handler, HandlerExt};
 pub use self::observer::{Happening, Observer, What};
 pub use self::options::{BatchOptions, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT, HandlerOptions};
-pub use self::publisher::{EventPublisher, PublishOptions};
+pub use self::publisher::EventPublisher;
 pub use self::redrive::{DEFAULT_REDRIVE_PATIENCE, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, redrive_topic};
 pub use self::retry::{DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, Retry};
 pub use self::route::{BoxFuture, Route};
@@ -36,3 +36,4 @@ pub use self::service::{
     UnknownTypes,
 };
 pub use self::status::{PartitionStatus, PauseReason, STALL_AFTER, State as ServiceState, Status, Totals};
+pub use tidings_core::PublishOptions;

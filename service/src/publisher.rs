@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tidings_core::{
-    Delivery, Envelope, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Name, Position, Publisher, Record,
-    Result, Timestamp, TraceParent, Transport, codec, headers,
+    Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Position, PublishOptions, Publisher, Record, Result,
+    Timestamp, TraceParent, Transport, codec,
 };
 use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
@@ -105,7 +104,7 @@ impl EventPublisher {
 
     fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
         let mut record = codec::encode(envelope, &self.topic_prefix)?;
-        options.write(&mut record.headers)?;
+        options.write_to(&mut record.headers)?;
         Ok(record)
     }
 
@@ -187,117 +186,3 @@ impl Connection {
         Ok(())
     }
 }
-
-/// What an event is published with, beside itself.
-///
-/// ```
-/// use tidings_service::PublishOptions;
-///
-/// let options = PublishOptions::default().with_correlation_id("order-7").with_header("tenant", "acme");
-/// assert_eq!(options.correlation_id.as_deref(), Some("order-7"));
-/// ```
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct PublishOptions {
-    /// The event's id; a new UUID v7 if not said.
-    pub id: Option<Uuid>,
-    /// When the event happened, as its envelope says; now if not said. The broker's own time of the record stays.
-    pub timestamp: Option<Timestamp>,
-    /// The id that all events of one flow share; the event's own id if not said.
-    pub correlation_id: Option<String>,
-    /// The id of the event that it follows from.
-    pub causation_id: Option<Uuid>,
-    /// The trace and span that it is published in; a new, sampled trace if not said.
-    pub traceparent: Option<TraceParent>,
-    /// Further headers.
-    pub headers: Headers,
-}
-
-impl PublishOptions {
-    /// Of an event that follows from `delivery`: in its trace, with its correlation id, caused by its (first) event.
-    pub fn following(delivery: &Delivery) -> Self {
-        let trace = delivery.record().headers.get_str(headers::TRACEPARENT).and_then(|text| text.parse().ok());
-        Self {
-            correlation_id: Some(delivery.correlation_id()),
-            causation_id: Some(delivery.event_id()),
-            traceparent: trace.map(TraceParent::child),
-            ..Self::default()
-        }
-    }
-
-    /// With this id.
-    #[must_use]
-    pub fn with_id(mut self, id: Uuid) -> Self {
-        self.id = Some(id);
-        self
-    }
-
-    /// With this time.
-    #[must_use]
-    pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
-        self.timestamp = Some(timestamp);
-        self
-    }
-
-    /// With this correlation id.
-    #[must_use]
-    pub fn with_correlation_id(mut self, id: impl Into<String>) -> Self {
-        self.correlation_id = Some(id.into());
-        self
-    }
-
-    /// As caused by the event of this id.
-    #[must_use]
-    pub fn with_causation_id(mut self, id: Uuid) -> Self {
-        self.causation_id = Some(id);
-        self
-    }
-
-    /// In this trace.
-    #[must_use]
-    pub fn with_traceparent(mut self, trace: TraceParent) -> Self {
-        self.traceparent = Some(trace);
-        self
-    }
-
-    /// With a further header.
-    #[must_use]
-    pub fn with_header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        self.headers.push(Header::new(name, value));
-        self
-    }
-
-    fn write(&self, onto: &mut Headers) -> Result<()> {
-        let trace = self.traceparent.unwrap_or_else(TraceParent::new_root);
-        onto.push(Header::new(headers::TRACEPARENT, trace.to_string()));
-        if let Some(id) = &self.correlation_id {
-            onto.push(Header::new(headers::CORRELATION_ID, id.clone()));
-        }
-        if let Some(id) = self.causation_id {
-            onto.push(Header::new(headers::CAUSATION_ID, id.to_string()));
-        }
-        for header in &self.headers {
-            // The last header of a name counts: a second one would change what the event says of itself.
-            if OWN_HEADERS.iter().any(|own| header.name == own.as_bytes()) {
-                let name = String::from_utf8_lossy(&header.name);
-                let what = format!("publish with the header {name}: that one is written by tidings");
-                return Err(Error::new(ErrorKind::Invalid, what));
-            }
-            onto.push(header.clone());
-        }
-        Ok(())
-    }
-}
-
-/// Headers that readers take the envelope and its ties from. `tracestate` is for users to give.
-const OWN_HEADERS: [&str; 9] = [
-    headers::EVENT_ID,
-    headers::EVENT_TYPE,
-    headers::TIMESTAMP,
-    headers::SOURCE,
-    headers::VERSION,
-    headers::CONTENT_TYPE,
-    headers::TRACEPARENT,
-    headers::CORRELATION_ID,
-    headers::CAUSATION_ID,
-];
