@@ -113,9 +113,20 @@ impl<B: ?Sized> Cx<B> {
     }
 
     /// Waits until a session or a holder that began before is surely over.
-    pub(crate) async fn outlive(&self) {
-        self.note("wait for a lifetime and a half");
-        sleep(self.pace.lifetime + self.pace.lifetime / 2).await;
+    pub(crate) async fn outlive(&self) -> Checked {
+        self.pass(self.pace.lifetime + self.pace.lifetime / 2).await
+    }
+
+    /// Has so much time pass for the backend.
+    pub(crate) async fn pass(&self, time: Duration) -> Checked {
+        self.note(format!("{time:?} pass"));
+        match self.with_live(|live| live.pass_time(time))? {
+            Some(passing) => Ok(self.within("the hook of passing time", passing).await??),
+            None => {
+                sleep(time).await;
+                Ok(())
+            }
+        }
     }
 
     /// Asks `again` until it gives something, within the setup's patience.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 
@@ -54,6 +55,8 @@ pub(crate) trait Live<B: ?Sized>: Send + Sync {
     fn session_loss(&self, group: Name) -> Boxed<'static, Result<()>>;
     fn deleted_records(&self, partition: TopicPartition, range: Range<u64>) -> Boxed<'static, Result<()>>;
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
+    /// `None`: time passes by itself.
+    fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>>;
 }
 
 /// The first of `needs` that `setup` does not have.
@@ -108,6 +111,10 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Live<B> for Opened<T, B> {
     fn deleted_records(&self, partition: TopicPartition, range: Range<u64>) -> Boxed<'static, Result<()>> {
         let hook = self.setup.deleted_records.as_ref();
         call(hook, Hook::DeletedRecords, Arc::clone(&self.backend), (partition, range))
+    }
+
+    fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>> {
+        self.setup.passing_time.as_ref().map(|hook| hook(Arc::clone(&self.backend), time))
     }
 
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>> {

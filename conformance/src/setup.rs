@@ -74,6 +74,7 @@ pub struct Setup<T> {
     pub(crate) session_loss: Option<Doing<T, Name>>,
     pub(crate) deleted_records: Option<Doing<T, (TopicPartition, Range<u64>)>>,
     pub(crate) reopen: Option<Doing<T, (), T>>,
+    pub(crate) passing_time: Option<Doing<T, Duration>>,
     /// Cases that are not kept, and why.
     pub(crate) without: Vec<(String, String)>,
 }
@@ -104,6 +105,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
             session_loss: None,
             deleted_records: None,
             reopen: None,
+            passing_time: None,
             without: Vec::new(),
         }
     }
@@ -224,6 +226,17 @@ impl<T: Send + Sync + 'static> Setup<T> {
         Fut: Future<Output = Result<T>> + Send + 'static,
     {
         self.reopen = Some(Arc::new(move |t, ()| Box::pin(hook(t))));
+        self
+    }
+
+    /// How to have time pass for a backend whose clock a test can set: instead of waiting until a session or a holder is
+    /// over, cases call this. They then depend on nothing that a busy machine is late for.
+    #[must_use]
+    pub fn with_passing_time<Fut>(mut self, hook: impl Fn(Arc<T>, Duration) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.passing_time = Some(Arc::new(move |t, time| Box::pin(hook(t, time))));
         self
     }
 }

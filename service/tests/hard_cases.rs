@@ -232,16 +232,22 @@ async fn an_unavailable_batch_keeps_the_order() {
 async fn shutdown_does_not_wait_for_a_blocked_thread() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
-    let router = Router::new().on_topic("t", async |_: Delivery, State(log): State<Log>| {
-        log.add("x");
-        std::thread::sleep(Duration::from_secs(20));
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Arc::new(std::sync::Mutex::new(blocked));
+    let router = Router::new().on_topic("t", move |_: Delivery, State(log): State<Log>| {
+        let blocked = Arc::clone(&blocked);
+        async move {
+            log.add("begun");
+            let _ = blocked.lock().expect("nobody panics with it").recv();
+        }
     });
     let service = start(Service::new("s", router.with_state(log.clone())).with_workers(1), &transport).await;
     publish(&transport, vec![rec("t", "a", "1")]).await;
     wait(|| log.lines().len() == 1).await;
-    let before = std::time::Instant::now();
-    service.shutdown(Duration::from_secs(1)).await.unwrap();
-    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    // It would wait for ever: the handler ends only after this.
+    let stopping = service.shutdown(Duration::from_secs(1));
+    tokio::time::timeout(Duration::from_secs(180), stopping).await.expect("it does not wait").unwrap();
+    unblock.send(()).expect("the handler is blocked still");
 }
 
 #[tokio::test(start_paused = true)]

@@ -327,17 +327,20 @@ mod tests {
 
     use super::*;
 
+    /// How long anything that must come may take, on however busy a machine.
+    const PATIENCE: Duration = Duration::from_secs(180);
+
     #[tokio::test]
     async fn a_panic_takes_the_store_down_and_it_comes_back_with_its_holders() {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).await.unwrap();
-        let holder = store.holder(&"svc".into(), Duration::from_secs(15)).await.unwrap();
+        let holder = store.holder(&"svc".into(), PATIENCE).await.unwrap();
         let event = EventRef::new(uuid::Uuid::now_v7(), "e");
         store.claim(&holder, std::slice::from_ref(&event)).await.unwrap();
         let error = store.call(1, |_| -> Staged<()> { panic!("as sled does") }).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.report().contains("as sled does"), "{}", error.report());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while let Err(error) = store.renew(&holder).await {
             assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report());
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -350,7 +353,7 @@ mod tests {
     async fn what_was_called_with_the_panicking_call_was_not_done() {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).await.unwrap();
-        let holder = store.holder(&"svc".into(), Duration::from_secs(15)).await.unwrap();
+        let holder = store.holder(&"svc".into(), PATIENCE).await.unwrap();
         let events = [EventRef::new(uuid::Uuid::now_v7(), "e")];
         let (one, two) = (holder.clone(), events.clone());
         let both = store.call(1, move |ledger| {
@@ -358,7 +361,7 @@ mod tests {
             Err::<Result<()>, _>(Broken::new(ErrorKind::Unavailable, "no space"))
         });
         assert!(both.await.unwrap_err().is_retryable());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         let claim = loop {
             match store.claim(&holder, &events).await {
                 Ok(claims) => break claims[0],
@@ -382,7 +385,7 @@ mod tests {
         assert_eq!(hanging.await.unwrap_err().kind(), ErrorKind::Unknown);
         assert!(store.size().await.unwrap_err().is_retryable());
         free.send(()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while let Err(error) = store.size().await {
             assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report());
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,31 +1,56 @@
 //! The suites of an idempotency store and of a dead-letter store, on sled, over restarts too.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::tempdir;
 use tidings_conformance::{Setup, Suites};
-use tidings_core::Result;
-use tidings_sled::SledStore;
+use tidings_core::{Result, Timestamp};
+use tidings_sled::{Clock, SledConfig, SledStore, SystemClock};
 use uuid::Uuid;
+
+/// The system's clocks, and how far a case has set them forth.
+#[derive(Debug, Clone, Default)]
+struct Ahead(SystemClock, Arc<Mutex<Duration>>);
+
+impl Clock for Ahead {
+    fn wall(&self) -> Timestamp {
+        self.0.wall().saturating_add(*self.1.lock().unwrap())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() + *self.1.lock().unwrap()
+    }
+}
+
+/// The clocks of the open stores, by directory.
+type Clocks = Arc<Mutex<HashMap<PathBuf, Ahead>>>;
+
+async fn open(directory: PathBuf, clocks: Clocks) -> Result<SledStore> {
+    let clock = clocks.lock().unwrap().entry(directory.clone()).or_default().clone();
+    SledStore::open_with(SledConfig::new(directory).with_clock(clock)).await
+}
 
 /// Opens a store in a new directory below `root` for each case.
 fn setup(root: &Path) -> Setup<SledStore> {
-    let root = root.to_path_buf();
-    let open = move || {
-        let directory = root.join(Uuid::now_v7().to_string());
-        async move { SledStore::open(directory).await }
-    };
-    Setup::new("sled", open).with_reopen(reopen).with_lifetime(Duration::from_secs(1))
+    let (root, clocks) = (root.to_path_buf(), Clocks::default());
+    let (reopened, passing) = (Arc::clone(&clocks), Arc::clone(&clocks));
+    Setup::new("sled", move || open(root.join(Uuid::now_v7().to_string()), Arc::clone(&clocks)))
+        .with_reopen(move |store| reopen(store, Arc::clone(&reopened)))
+        .with_passing_time(move |store, time| {
+            *passing.lock().unwrap()[store.path()].1.lock().unwrap() += time;
+            async { Ok(()) }
+        })
 }
 
-async fn reopen(store: Arc<SledStore>) -> Result<SledStore> {
+async fn reopen(store: Arc<SledStore>, clocks: Clocks) -> Result<SledStore> {
     let path = store.path().to_path_buf();
     store.close().await;
-    SledStore::open(path).await
+    open(path, clocks).await
 }
 
 fn main() -> ExitCode {

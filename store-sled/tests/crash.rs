@@ -33,6 +33,8 @@ const AHEAD: &str = "TIDINGS_SLED_CLOCK_AHEAD";
 
 /// The wall clock moves on by half of this over all rounds, so that parts of the store are begun, and none is dropped.
 const RETENTION: Duration = Duration::from_secs(4_000);
+/// How long anything that must come may take, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const KILLS: u32 = 50;
 const MORE_KILLS: u32 = 200;
@@ -142,7 +144,7 @@ async fn fill(directory: &Path) {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(store.claim(&one, &[fresh()]).await.unwrap_err().kind(), ErrorKind::Unavailable);
     setrlimit(Resource::Fsize, limits).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     while let Err(error) = work(&store, &one, 50).await {
         assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report());
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -249,7 +251,7 @@ async fn kill(rounds: u32) {
         let mut book = Book::default();
         if round % 4 != 0 {
             // Under load; every fourth time whenever it may be, while it opens or before.
-            book.note(&said.recv_timeout(Duration::from_secs(30)).unwrap());
+            book.note(&said.recv_timeout(PATIENCE).unwrap());
         }
         thread::sleep(Duration::from_millis(pseudo_random(round) % 150));
         child.kill().unwrap();
@@ -313,7 +315,7 @@ async fn a_directory_that_another_process_has_open_is_refused_until_that_ends() 
 async fn a_directory_that_may_not_be_written_is_denied() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path().join("store")).await.unwrap();
-    let one = store.holder(&scope(), Duration::from_secs(1)).await.unwrap();
+    let one = holder(&store).await;
     claim(&store, &one, &fresh()).await;
     store.close().await;
     let program = directory.path().join("program");

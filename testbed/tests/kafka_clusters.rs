@@ -13,7 +13,7 @@ use std::{
 use tidings_testbed::{BoxError, Cut, KAFKA_VARIABLE, Kafka, KafkaOptions, Listener, POSTGRES_VARIABLE, Suite};
 
 const POLL: Duration = Duration::from_millis(20);
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     Suite::new()

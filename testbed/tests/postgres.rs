@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 use tidings_testbed::{BoxError, Certificate, Postgres, PostgresOptions, Shutdown, Suite};
 
 const POLL: Duration = Duration::from_millis(20);
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     Suite::new()

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(200);
 const FETCH: i16 = 1;
 const PRODUCE: i16 = 0;

@@ -192,7 +192,7 @@ async fn i7_a_death_is_not_done(rig: &Rig) -> Checked {
     let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
     let event = events(1);
     rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
-    rig.outlive().await;
+    rig.outlive().await?;
     let next = rig.holder(&scope).await?;
     rig.claims("an event whose holder died", &next, &event, &[Is::Granted]).await
 }
@@ -225,7 +225,7 @@ async fn restart_a_claim_of_a_dead_process_ends(rig: &Rig) -> Checked {
     let event = events(1);
     rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
     drop(rig.reopen(rig.store()?).await?);
-    rig.outlive().await;
+    rig.outlive().await?;
     let next = rig.holder(&scope).await?;
     rig.grants(&next, &event, tidings_core::History::new(1, 0)).await?;
     refused("the dead holder's complete", &[ErrorKind::Fenced], rig.complete_one(&dying, &event[0]).await?)

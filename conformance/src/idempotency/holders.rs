@@ -1,7 +1,6 @@
 //! I3: claims live as long as their holder. I6: deaths are counted.
 
 use tidings_core::{ErrorKind, History, IdempotencyStore};
-use tokio::time::sleep;
 
 use super::rig::{Is, Rig, events};
 use crate::case::{Case, Checked, cases, granted, refused, same};
@@ -28,7 +27,7 @@ async fn i3_a_claim_lives_as_long_as_its_holder(rig: &Rig) -> Checked {
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     // Longer than others live in this suite: a claim has no time of its own.
-    rig.outlive().await;
+    rig.outlive().await?;
     rig.claims("a claim of a living holder", &other, &event, &[Is::Held]).await?;
     rig.complete(&one, &event).await
 }
@@ -40,7 +39,7 @@ async fn i3_a_renewed_holder_keeps_its_claims(rig: &Rig) -> Checked {
     let event = events(1);
     rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
     for _ in 0..8 {
-        sleep(rig.pace.lifetime / 3).await;
+        rig.pass(rig.pace.lifetime / 3).await?;
         granted("renew in time", rig.renew(&holder).await?)?;
     }
     rig.claims("a claim of a renewed holder", &other, &event, &[Is::Held]).await?;
@@ -54,7 +53,7 @@ async fn i3_a_claim_of_a_dead_holder_can_be_taken(rig: &Rig) -> Checked {
     let all = events(3);
     rig.claims("new events", &dying, &all, &[Is::Granted; 3]).await?;
     rig.complete(&dying, &all[..1]).await?;
-    rig.outlive().await;
+    rig.outlive().await?;
     let expected = [Is::Done, Is::Granted, Is::Granted];
     rig.claims("events of a dead holder", &other, &all, &expected).await?;
     rig.complete(&other, &all[1..]).await
@@ -66,7 +65,7 @@ async fn i3_completing_what_was_taken_over_is_fenced(rig: &Rig) -> Checked {
     let other = rig.holder(&scope).await?;
     let event = events(1);
     rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
-    rig.outlive().await;
+    rig.outlive().await?;
     rig.claims("an event of a dead holder", &other, &event, &[Is::Granted]).await?;
     let late = rig.complete_one(&dying, &event[0]).await?;
     refused("the old holder's complete", &[ErrorKind::Fenced], late)?;
@@ -81,7 +80,7 @@ async fn i3_a_dead_holder_can_neither_renew_nor_claim(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
     let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
     rig.claims("a new event", &dying, &events(1), &[Is::Granted]).await?;
-    rig.outlive().await;
+    rig.outlive().await?;
     refused("renewing a dead holder", &[ErrorKind::Fenced], rig.renew(&dying).await?)?;
     refused("a claim of a dead holder", &[ErrorKind::Fenced], rig.try_claim(&dying, &events(1)).await?)
 }
@@ -93,7 +92,7 @@ async fn i3_a_death_is_its_holders_alone(rig: &Rig) -> Checked {
     let [dead, alive] = [events(1), events(1)];
     rig.claims("a new event", &dying, &dead, &[Is::Granted]).await?;
     rig.claims("another new event", &living, &alive, &[Is::Granted]).await?;
-    rig.outlive().await;
+    rig.outlive().await?;
     let both = [dead[0].clone(), alive[0].clone()];
     rig.claims("the dead holder's and the living one's", &other, &both, &[Is::Granted, Is::Held]).await
 }
@@ -134,8 +133,7 @@ async fn i3_held_says_how_long_at_most(rig: &Rig) -> Checked {
         return crate::case::broken("Held", format!("{claims:?}"));
     };
     crate::case::holds(at_most <= rig.pace.lifetime, "a ttl at most", at_most)?;
-    rig.note(format!("wait for {at_most:?}, as it says"));
-    sleep(at_most + rig.pace.lifetime / 20).await;
+    rig.pass(at_most + rig.pace.lifetime / 20).await?;
     rig.claims("the event after as long as it said", &other, &event, &[Is::Granted]).await
 }
 
@@ -145,7 +143,7 @@ async fn i3_releasing_what_was_taken_over_leaves_it(rig: &Rig) -> Checked {
     let (other, third) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
-    rig.outlive().await;
+    rig.outlive().await?;
     rig.claims("an event of a dead holder", &other, &event, &[Is::Granted]).await?;
     let store = rig.store()?;
     let late = [tidings_core::Release::new(event[0].id, 9)];
@@ -162,7 +160,7 @@ async fn i6_deaths_are_counted(rig: &Rig) -> Checked {
     for deaths in 0..3 {
         let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
         rig.grants(&dying, &event, History::new(deaths, 0)).await?;
-        rig.outlive().await;
+        rig.outlive().await?;
     }
     let last = rig.holder(&scope).await?;
     rig.grants(&last, &event, History::new(3, 0)).await
@@ -175,7 +173,7 @@ async fn i6_deaths_and_attempts_add_up(rig: &Rig) -> Checked {
     rig.grants(&dying, &event, History::default()).await?;
     rig.release(&dying, &event, 2).await?;
     rig.grants(&dying, &event, History::new(0, 2)).await?;
-    rig.outlive().await;
+    rig.outlive().await?;
     let next = rig.holder(&scope).await?;
     rig.grants(&next, &event, History::new(1, 2)).await?;
     rig.release(&next, &event, 1).await?;

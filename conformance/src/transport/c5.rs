@@ -184,7 +184,7 @@ async fn c5_a_member_that_stops_asking_for_steps_dies(rig: &Rig) -> Checked {
     // A step was handed out, and `next` is not called any more.
     fleet[0].pending = None;
     fleet[0].idle = true;
-    rig.outlive().await;
+    rig.outlive().await?;
     fleet.add(options).await?;
     fleet.owns(1, &topic, 1).await?;
     refused("a commit of a dead member", &[ErrorKind::Fenced], fleet[0].try_commit(late).await?)?;

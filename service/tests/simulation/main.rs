@@ -27,8 +27,8 @@ use history::{History, Log};
 const SEEDS: u64 = 200;
 /// After so many that failed there is no need for more.
 const MAX_FAILED: usize = 20;
-/// A run takes milliseconds; one that takes so long hangs without waiting for anything.
-const HANGS_AFTER: Duration = Duration::from_secs(20);
+/// A run takes milliseconds; one that takes so long hangs without waiting for anything, on however busy a machine.
+const HANGS_AFTER: Duration = Duration::from_secs(180);
 
 /// Runs one seed on a thread of its own, so that one that never yields is noticed.
 fn simulate(seed: u64) -> History {
