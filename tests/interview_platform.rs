@@ -2,26 +2,38 @@
 #![cfg(all(feature = "json", feature = "macros", feature = "memory"))]
 
 use std::collections::{HashMap, HashSet};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
+use tempfile::{TempDir, tempdir};
 
-/// The example. By cargo, as a run of single tests does not build examples.
-fn platform() -> Command {
+/// The example, with a store of its own. By cargo, as a run of single tests does not build examples.
+fn platform(directory: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--example", "interview_platform", "--"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.arg(format!("--store=sled:{}", directory.path().join("store").display()));
     command
+}
+
+/// What it printed, after it has found everything as it should be.
+fn succeeded(run: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{out}{err}");
+    assert!(out.contains("Checked: each event was settled once"), "{out}{err}");
+    out.into_owned()
 }
 
 #[test]
 fn each_event_is_settled_once_by_each_group() {
-    let path = std::env::temp_dir().join(format!("interview-platform-{}.ndjson", std::process::id()));
+    let directory = tempdir().expect("a directory");
+    let path = directory.path().join("ledger.ndjson");
     let arguments = ["--limit", "3000", "--poison", "5", "--duplicate", "5", "--ledger"];
-    let run = platform().args(arguments).arg(&path).output().expect("cargo runs");
-    assert!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    let run = platform(&directory).args(arguments).arg(&path).output().expect("cargo runs");
+    let out = succeeded(&run);
+    assert!(!out.contains("earlier run"), "{out}");
 
     let ledger = std::fs::read_to_string(&path).expect("it wrote its ledger");
-    std::fs::remove_file(&path).expect("the ledger is ours");
     let mut published = HashSet::new();
     let mut settled: HashMap<String, HashSet<String>> = HashMap::new();
     let mut counts: HashMap<String, usize> = HashMap::new();
@@ -45,8 +57,46 @@ fn each_event_is_settled_once_by_each_group() {
 }
 
 #[test]
+fn a_second_run_handles_nothing_twice_and_says_so() {
+    let directory = tempdir().expect("a directory");
+    let run = |limit: &str| succeeded(&platform(&directory).args(["--limit", limit]).output().expect("cargo runs"));
+    let first = run("300");
+    assert!(first.contains("is remembered in") && !first.contains("earlier run"), "{first}");
+    let second = run("300");
+    assert!(second.contains("deliveries were handled by an earlier run"), "{second}");
+    assert!(second.contains("All ") && second.contains("nothing was handled twice"), "{second}");
+    let more = run("400");
+    assert!(
+        more.contains("as the store knows, and ") && more.contains(" were new: nothing was handled twice"),
+        "{more}"
+    );
+}
+
+/// The first Ctrl-C stops the input only.
+#[cfg(unix)]
+#[test]
+fn what_is_published_is_finished_when_it_is_interrupted() {
+    let directory = tempdir().expect("a directory");
+    let path = directory.path().join("ledger.ndjson");
+    let piped = std::process::Stdio::piped;
+    let run = platform(&directory).arg("--ledger").arg(&path).stdout(piped()).stderr(piped()).spawn();
+    let mut run = run.expect("cargo runs");
+    let has_begun = |path: &Path| path.metadata().is_ok_and(|ledger| ledger.len() > 0);
+    while !has_begun(&path) && run.try_wait().expect("it is ours").is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Cargo has become the example by now.
+    let told = Command::new("kill").args(["-INT", &run.id().to_string()]).status().expect("kill runs");
+    assert!(told.success(), "it ended before it could be interrupted");
+    let out = succeeded(&run.wait_with_output().expect("it ends"));
+    assert!(out.contains("Interrupted after "), "{out}");
+    assert!(out.contains("analytics-service-group"), "the table is there: {out}");
+}
+
+#[test]
 fn a_wrong_flag_is_named() {
-    let run = platform().args(["--poison", "lots"]).output().expect("cargo runs");
+    let directory = tempdir().expect("a directory");
+    let run = platform(&directory).args(["--poison", "lots"]).output().expect("cargo runs");
     assert_eq!(run.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&run.stderr).contains("--poison lots"));
 }

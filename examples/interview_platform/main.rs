@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tidings::{BoxError, ErrorKind, RunningService, Topic, Transport, dead_letter_topic};
 
-use crate::audit::{AuditedTransport, Checked, GroupLog, Ledger, Letters, check};
+use crate::audit::{AuditedTransport, Checked, Findings, GroupLog, Ledger, Letters, check};
 use crate::input::Progress;
 use crate::options::{HELP, Member, Options};
 use crate::report::{Lag, thousands};
@@ -212,45 +212,55 @@ impl Ended {
                 println!("{}: {summary}", member.name());
             }
         }
-        let mut problems = self.problems(options, ledger, logs, system);
-        problems.extend(ledger.flush().err().map(|e| format!("the ledger is incomplete: {e}")));
-        Ok(self.verdict(options, logs, &problems))
+        let mut findings = self.findings(options, ledger, logs, system);
+        findings.problems.extend(ledger.flush().err().map(|e| format!("the ledger is incomplete: {e}")));
+        Ok(self.verdict(options, logs, &findings))
     }
 
-    fn problems(&self, options: &Options, ledger: &Ledger, logs: &[Arc<GroupLog>], system: &str) -> Vec<String> {
+    fn findings(&self, options: &Options, ledger: &Ledger, logs: &[Arc<GroupLog>], system: &str) -> Findings {
         let run = Checked {
             once: options.store != options::Store::None,
-            store_lasts: options.store.lasts(),
+            store_lasts: options.store.path().is_some(),
             // What a broker holds that lasts may be of other runs, and of other processes.
             alone: system == "memory" && options.services.len() == Member::ALL.len(),
         };
         let logs: Vec<&GroupLog> = logs.iter().map(AsRef::as_ref).collect();
-        let mut problems = check(ledger, &logs, &self.letters, run);
+        let mut findings = check(ledger, &logs, &self.letters, run);
         for (log, lag) in logs.iter().zip(&self.lags) {
             match lag {
                 Some(0) => {}
-                Some(lag) => problems.push(format!("{}: a lag of {lag} is left", log.group.name)),
-                None => problems.push(format!("{}: its lag is not known", log.group.name)),
+                Some(lag) => findings.problems.push(format!("{}: a lag of {lag} is left", log.group.name)),
+                None => findings.problems.push(format!("{}: its lag is not known", log.group.name)),
             }
         }
-        problems
+        findings
     }
 
-    fn verdict(&self, options: &Options, logs: &[Arc<GroupLog>], problems: &[String]) -> bool {
+    fn verdict(&self, options: &Options, logs: &[Arc<GroupLog>], findings: &Findings) -> bool {
         println!();
         if self.interrupted {
             println!("Interrupted after {} events; what was published is finished.", thousands(self.read));
         }
-        let counts: Vec<_> = logs.iter().map(|log| log.counts()).collect();
-        let (handled, repeated) = (counts.iter().map(|c| c.handled).sum(), counts.iter().map(|c| c.duplicates).sum());
-        if options.store.lasts() && repeated > 0_u64 {
+        let handled: u64 = logs.iter().map(|log| log.counts().handled).sum();
+        match (findings.known, handled) {
+            (0, _) => {}
+            (known, 0) => println!(
+                "All {} deliveries were handled by an earlier run, as the store knows: nothing was handled twice.",
+                thousands(known)
+            ),
+            (known, new) => println!(
+                "{} deliveries were handled by an earlier run, as the store knows, and {} were new: nothing was handled twice.",
+                thousands(known),
+                thousands(new),
+            ),
+        }
+        if let Some(path) = options.store.path() {
+            let path = path.display();
             println!(
-                "The store knew {} of the deliveries from before; {} were new, nothing was handled twice.",
-                thousands(repeated),
-                thousands(handled),
+                "What was handled is remembered in {path}; to forget it, remove that, or run with --store memory."
             );
         }
-        if problems.is_empty() {
+        if findings.problems.is_empty() {
             let letters = thousands(self.letters.len() as u64);
             println!(
                 "Checked: each event was settled once by each group, in the order of its key; {letters} dead letters, all poison."
@@ -258,7 +268,7 @@ impl Ended {
             return true;
         }
         println!("NOT as it should be:");
-        problems.iter().for_each(|problem| println!("  {problem}"));
+        findings.problems.iter().for_each(|problem| println!("  {problem}"));
         false
     }
 }

@@ -18,14 +18,17 @@ Options:
   --limit N            read only the first N events of the input
   --poison PERCENT     beside so many of the events, publish one that can't be read or always fails, 0 to 100 [default: 0]
   --duplicate PERCENT  publish so many of the events twice, 0 to 100 [default: 0]
-  --store STORE        what was handled is remembered in: memory, none, sled:PATH (feature sled) [default: memory]
+  --store STORE        what was handled is remembered in: sled:PATH, memory, none [default: sled in a directory below
+                       target/interview-platform, one for each url and choice of services]
   --services LIST      run only these, by commas: api-gateway, user-service, interview-service, analytics-service
   --ledger FILE        write a line of JSON for each thing that happens to an event
   --help               print this
 
-Event ids follow from the input, so that a second run with a store that lasts handles nothing twice.
+Event ids follow from the input, so that a second run handles nothing twice, and says so.
 Ctrl-C stops reading the input, lets the services finish what is published, and prints the table.";
 
+/// Where stores lie if not said.
+const STORES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/interview-platform");
 /// Where the input lies if not said.
 const INPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/oulad-2013-student-events.ndjson.gz");
 
@@ -49,7 +52,7 @@ impl Default for Options {
             limit: u64::MAX,
             poison: Percent::default(),
             duplicate: Percent::default(),
-            store: Store::Memory,
+            store: Store::by_default("memory://", &Member::ALL),
             services: Member::ALL.to_vec(),
             ledger: None,
         }
@@ -63,7 +66,7 @@ impl Options {
     }
 
     fn parse(mut args: lexopt::Parser) -> Result<Option<Self>, String> {
-        let mut options = Self::default();
+        let (mut options, mut store) = (Self::default(), None);
         while let Some(arg) = args.next().map_err(|e| e.to_string())? {
             let lexopt::Arg::Long(flag) = arg else {
                 return Err(if matches!(arg, lexopt::Arg::Short('h')) {
@@ -80,12 +83,13 @@ impl Options {
                 "limit" => options.limit = value(&mut args, &flag)?,
                 "poison" => options.poison = value(&mut args, &flag)?,
                 "duplicate" => options.duplicate = value(&mut args, &flag)?,
-                "store" => options.store = value(&mut args, &flag)?,
+                "store" => store = Some(value(&mut args, &flag)?),
                 "services" => options.services = value::<Members>(&mut args, &flag)?.0,
                 "ledger" => options.ledger = Some(value(&mut args, &flag)?),
                 _ => return Err(format!("--{flag}: no such option")),
             }
         }
+        options.store = store.unwrap_or_else(|| Store::by_default(&options.url, &options.services));
         Ok(Some(options))
     }
 
@@ -170,29 +174,37 @@ pub(crate) enum Store {
 }
 
 impl Store {
+    /// What is handled on one broker is not done on another, and a directory is of one process at a time, of which there
+    /// may be one for each service.
+    fn by_default(url: &str, services: &[Member]) -> Self {
+        let broker: String = url.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let mut names = vec![broker.trim_matches('-')];
+        if services.len() < Member::ALL.len() {
+            names.extend(services.iter().map(|member| member.name()));
+        }
+        Self::Sled(Path::new(STORES).join(names.join("+")))
+    }
+
     /// Opens it. All services share it: each has its own scope in it.
     pub(crate) async fn open(&self) -> Result<Option<Arc<dyn IdempotencyStore>>, BoxError> {
         match self {
             Self::None => Ok(None),
             Self::Memory => Ok(Some(Arc::new(tidings::memory::MemoryStore::new()))),
-            Self::Sled(path) => Ok(Some(sled(path).await?)),
+            Self::Sled(path) => {
+                let store = tidings_sled::SledStore::open(path).await;
+                let hint = "another run may have it; --store sled:PATH takes another directory";
+                Ok(Some(Arc::new(store.map_err(|e| format!("--store: {} ({hint})", e.report()))?)))
+            }
         }
     }
 
-    /// Whether it may know events of earlier runs.
-    pub(crate) fn lasts(&self) -> bool {
-        matches!(self, Self::Sled(_))
+    /// Where it lies, if it lasts, so that it may know events of earlier runs.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Sled(path) => Some(path),
+            Self::Memory | Self::None => None,
+        }
     }
-}
-
-#[cfg(feature = "sled")]
-async fn sled(path: &Path) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
-    Ok(Arc::new(tidings::sled::SledStore::open(path).await?))
-}
-
-#[cfg(not(feature = "sled"))]
-async fn sled(path: &Path) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
-    Err(format!("--store sled:{}: needs the feature sled, `cargo run --features sled ...`", path.display()).into())
 }
 
 impl FromStr for Store {

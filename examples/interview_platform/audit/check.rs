@@ -21,10 +21,18 @@ pub(crate) struct Checked {
     pub(crate) alone: bool,
 }
 
-/// What is wrong, a line each.
-pub(crate) fn check(ledger: &Ledger, logs: &[&GroupLog], letters: &[(Name, Place)], run: Checked) -> Vec<String> {
+/// What came of the check.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// What is wrong, a line each.
+    pub(crate) problems: Vec<String>,
+    /// Deliveries that the store knew from earlier runs.
+    pub(crate) known: u64,
+}
+
+pub(crate) fn check(ledger: &Ledger, logs: &[&GroupLog], letters: &[(Name, Place)], run: Checked) -> Findings {
     let published = ledger.all_published();
-    let mut problems = Problems::default();
+    let (mut problems, mut known) = (Problems::default(), 0);
     let mut buried: HashSet<(&str, Place)> = HashSet::new();
     for (service, place) in letters {
         if !buried.insert((service.as_str(), *place)) {
@@ -35,14 +43,14 @@ pub(crate) fn check(ledger: &Ledger, logs: &[&GroupLog], letters: &[(Name, Place
         let settled = log.take_settled();
         let group = Group { log, published: &published, settled: &settled, run };
         group.settled_once(&mut problems);
-        group.handled_once(&mut problems);
+        known += group.handled_once(&mut problems);
         group.in_order(&mut problems);
         group.letters(&mut buried, &mut problems);
     }
     if run.alone {
         buried.iter().for_each(|(service, place)| problems.add(service, "in the dead letters, and not poison", place));
     }
-    problems.lines()
+    Findings { problems: problems.lines(), known }
 }
 
 struct Group<'a> {
@@ -108,10 +116,10 @@ impl Group<'_> {
         }
     }
 
-    /// No event is handled twice, however often it was published.
-    fn handled_once(&self, problems: &mut Problems) {
+    /// No event is handled twice, however often it was published. How many were handled by earlier runs.
+    fn handled_once(&self, problems: &mut Problems) -> u64 {
         if !self.run.once {
-            return;
+            return 0;
         }
         let ids: HashMap<Place, Uuid> = self.wanted().map(|published| (published.place, published.id)).collect();
         let (mut handled, mut repeated) = (HashSet::new(), Vec::new());
@@ -123,10 +131,12 @@ impl Group<'_> {
                 _ => {}
             }
         }
-        if !self.run.store_lasts {
-            let unknown = repeated.into_iter().filter(|(id, _)| !handled.contains(id));
-            unknown.for_each(|(_, place)| problems.add(self.name(), "a duplicate of nothing", place));
+        let unknown = repeated.into_iter().filter(|(id, _)| !handled.contains(id));
+        if self.run.store_lasts {
+            return unknown.count() as u64;
         }
+        unknown.for_each(|(_, place)| problems.add(self.name(), "a duplicate of nothing", place));
+        0
     }
 
     /// Of one key, records are handled in the order in which they lie.

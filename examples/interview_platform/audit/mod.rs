@@ -5,7 +5,7 @@ mod ledger;
 mod letters;
 mod transport;
 
-pub(crate) use self::check::{Checked, check};
+pub(crate) use self::check::{Checked, Findings, check};
 pub(crate) use self::ledger::{GroupLog, Ledger, Place};
 pub(crate) use self::letters::Letters;
 pub(crate) use self::transport::AuditedTransport;
