@@ -1,12 +1,15 @@
 //! A service's holder: registered, renewed at a third of its ttl, and trusted no longer than its own clock allows.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Holder, IdempotencyStore, Name, Result};
+use tidings_core::{Claim, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Name, Release, Result};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
+
+use super::work::after;
 
 /// The store, and the holder that this service's claims are made by.
 #[derive(Debug)]
@@ -14,22 +17,30 @@ pub(crate) struct Claims {
     pub(crate) store: Arc<dyn IdempotencyStore>,
     scope: Name,
     ttl: Duration,
-    started: Instant,
-    current: Mutex<Option<Arc<Holder>>>,
-    /// Until when the holder surely lives, in microseconds after `started`. Counted from before the call that renewed it.
-    valid_until: AtomicU64,
+    /// The holder, and until when it surely lives: counted from before the call that renewed it. Under one lock, so that
+    /// nobody sees the time of one holder beside another.
+    current: Mutex<Option<(Arc<Holder>, Instant)>>,
+    /// Events whose claim is being given back, with the holder that had it. Until the store has answered nobody here asks
+    /// for them again: the release would take the new claim away.
+    giving_back: Mutex<HashMap<Uuid, Uuid>>,
+    /// Woken when all are given back.
+    given_back: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Claims {
     pub(crate) fn new(store: Arc<dyn IdempotencyStore>, scope: Name, ttl: Duration) -> Self {
-        let started = Instant::now();
-        Self { store, scope, ttl, started, current: Mutex::new(None), valid_until: AtomicU64::new(0) }
+        let (giving_back, given_back) = (Mutex::default(), Notify::new());
+        Self { store, scope, ttl, current: Mutex::new(None), giving_back, given_back }
     }
 
     /// The holder, unless its time may be over: then nothing may begin by its claims.
     pub(crate) fn holder(&self) -> Option<Arc<Holder>> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        current.filter(|_| self.is_alive())
+        let current = lock(&self.current);
+        current.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(holder, _)| holder.clone())
     }
 
     /// Whether claims of this holder still count.
@@ -37,12 +48,56 @@ impl Claims {
         self.holder().is_some_and(|holder| holder.id == id)
     }
 
-    fn is_alive(&self) -> bool {
-        self.micros(Instant::now()) < self.valid_until.load(Ordering::Acquire)
+    /// The claim of an event, made by `holder`, is about to be given back.
+    pub(crate) fn gives_back(&self, event: Uuid, holder: Uuid) {
+        lock(&self.giving_back).insert(event, holder);
     }
 
-    fn micros(&self, at: Instant) -> u64 {
-        u64::try_from(at.duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    /// These claims are given back, or ended with their holder.
+    pub(crate) fn gave_back<'a>(&self, releases: impl IntoIterator<Item = &'a (Uuid, Release)>) {
+        let mut giving_back = lock(&self.giving_back);
+        for (holder, release) in releases {
+            // A later holder's claim of the same event is another one.
+            if giving_back.get(&release.id) == Some(holder) {
+                giving_back.remove(&release.id);
+            }
+        }
+        if giving_back.is_empty() {
+            self.given_back.notify_waiters();
+        }
+    }
+
+    /// Waits until no claim is being given back.
+    pub(crate) async fn all_given_back(&self) {
+        loop {
+            let notified = self.given_back.notified();
+            if lock(&self.giving_back).is_empty() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Claims events by `holder`. Of those that are still being given back it says that they are held.
+    pub(crate) async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let waits: Vec<bool> = {
+            let giving_back = lock(&self.giving_back);
+            let of = |event: &EventRef| !giving_back.is_empty() && giving_back.get(&event.id) == Some(&holder.id);
+            events.iter().map(of).collect()
+        };
+        let held = Claim::Held { at_most: Duration::ZERO };
+        if !waits.contains(&true) {
+            let mut answers = self.store.claim(holder, events).await?;
+            // A store that says less than it was asked for grants nothing by it.
+            answers.resize(events.len(), held);
+            return Ok(answers);
+        }
+        let asked: Vec<EventRef> =
+            events.iter().zip(&waits).filter(|(_, waits)| !**waits).map(|(event, _)| event.clone()).collect();
+        let answers = if asked.is_empty() { Vec::new() } else { self.store.claim(holder, &asked).await? };
+        let mut answers = answers.into_iter();
+        let answer = |waits: bool| if waits { None } else { answers.next() };
+        Ok(waits.into_iter().map(answer).map(|answer| answer.unwrap_or(held)).collect())
     }
 
     /// The error of a call that needs a holder while there is none.
@@ -57,38 +112,32 @@ impl Claims {
 
     /// Renews the holder, or registers a new one where there is none or it is dead.
     pub(crate) async fn renew(&self) -> Result<()> {
-        let holder = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let holder = lock(&self.current).as_ref().map(|(holder, _)| holder.clone());
         let before = Instant::now();
         if let Some(holder) = holder {
             match self.store.renew(&holder).await {
                 Ok(()) => {
-                    self.extend(before);
+                    *lock(&self.current) = Some((holder, after(before, self.ttl)));
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Fenced => {
                     tracing::warn!(scope = %self.scope, "the holder of this service's claims was taken for dead");
-                    self.valid_until.store(0, Ordering::Release);
+                    *lock(&self.current) = None;
                 }
                 Err(error) => return Err(error),
             }
         }
         let before = Instant::now();
-        let holder = self.store.holder(&self.scope, self.ttl).await?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(holder));
-        self.extend(before);
+        let holder = Arc::new(self.store.holder(&self.scope, self.ttl).await?);
+        *lock(&self.current) = Some((holder, after(before, self.ttl)));
         Ok(())
-    }
-
-    fn extend(&self, from: Instant) {
-        self.valid_until.store(self.micros(from + self.ttl), Ordering::Release);
     }
 
     /// Ends the holder: its claims are free at once.
     pub(crate) async fn retire(&self) -> Result<()> {
-        let holder = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.valid_until.store(0, Ordering::Release);
-        match holder {
-            Some(holder) => self.store.retire(&holder).await,
+        let current = lock(&self.current).take();
+        match current {
+            Some((holder, _)) => self.store.retire(&holder).await,
             None => Ok(()),
         }
     }

@@ -106,6 +106,11 @@ impl Gate {
         self.state.load(Ordering::Acquire) == OPEN
     }
 
+    /// Whether nothing may start beside a delivery that runs alone.
+    pub(crate) fn is_lone(&self) -> bool {
+        self.lone.load(Ordering::Acquire)
+    }
+
     /// Lets nothing start (or again), for a delivery that must run alone.
     pub(crate) fn set_lone(&self, lone: bool) {
         self.lone.store(lone, Ordering::Release);

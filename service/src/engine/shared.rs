@@ -137,7 +137,7 @@ impl Shared {
             UnknownTypes::DeadLetter => {
                 let name = codec::peek(record).map(|head| head.event_type.into_owned()).unwrap_or_default();
                 let text = format!("route {name:?}: no handler takes this type");
-                Verdict::Undecodable(Error::new(ErrorKind::Undecodable, text))
+                Verdict::Unwanted(Error::new(ErrorKind::Undecodable, text))
             }
         }
     }

@@ -2,11 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tidings_core::{History, RecordBatch, TopicPartition};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::gate::Change;
+
+/// What is further away than any process lives.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+
+/// `time` after `from`. What users give may be beyond all clocks: that is for ever.
+pub(crate) fn after(from: Instant, time: Duration) -> Instant {
+    from + time.min(FOR_EVER)
+}
 
 /// One assignment of a partition.
 ///
@@ -89,12 +99,16 @@ pub(crate) struct Item {
     pub(crate) event_id: Option<Uuid>,
     /// Failed attempts so far.
     pub(crate) failures: u32,
+    /// Of these, so many were given back with a claim: the history of the next one counts them.
+    pub(crate) told: u32,
     /// How often a handler was started with it.
     pub(crate) runs: u32,
     /// How often in a row it had to wait for something that was down.
     pub(crate) waits: u32,
     /// It failed in a batch, and is now given to the handler alone.
     pub(crate) single: bool,
+    /// So many holders died with it that it is claimed and handled with nothing else in flight.
+    pub(crate) suspect: bool,
     /// What is down, as told to the coordinator.
     pub(crate) trouble: Option<Cause>,
     /// Why it was last tried without success.
@@ -167,7 +181,8 @@ pub(crate) enum Report {
 /// Places of a batch that are settled.
 #[derive(Debug)]
 pub(crate) struct Settled {
-    pub(crate) slot: u64,
+    /// Held, so that the partition is not taken for quiet before this was read.
+    pub(crate) assigned: Arc<Assigned>,
     pub(crate) number: u64,
     pub(crate) places: Vec<u32>,
 }

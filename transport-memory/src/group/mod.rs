@@ -6,6 +6,7 @@ mod rebalance;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tidings_core::{
     ConsumerOptions, Error, ErrorKind, Fetched, GroupDescription, GroupState, MemberDescription, Name, Progress,
@@ -20,6 +21,9 @@ use crate::broker::Broker;
 use crate::error::{closed, lock, not_owned};
 use crate::log::PartitionLog;
 use crate::signal::Signal;
+
+/// Longer than any process lives.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -270,7 +274,8 @@ impl State {
             }
         };
         if let Step::Revoking(revocation) = &step {
-            let deadline = now.checked_add(revocation.deadline);
+            // Beyond the clock's range it never passes, but the member is told all the same.
+            let deadline = Some(now.checked_add(revocation.deadline).unwrap_or_else(|| now + FOR_EVER));
             for partition in &revocation.partitions {
                 let owned = self.owned.get_mut(partition).filter(|o| o.member == id);
                 if let Some(revoking) = owned.and_then(|o| o.revoking.as_mut()) {

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use tidings_core::{Commit, ErrorKind, Result};
 
 use super::Coordinator;
-use crate::status::PauseReason;
 
 type Answer = Vec<Result<()>>;
 
@@ -84,10 +83,7 @@ impl Coordinator {
                     partition.committed = Some(next);
                     if !partition.started {
                         partition.started = true;
-                        partition.pauses.remove(&PauseReason::Starting);
-                        for fetched in std::mem::take(&mut partition.early) {
-                            self.dispatch(slot, fetched);
-                        }
+                        self.begin_early(slot);
                     }
                 }
                 Err(error) => {

@@ -37,6 +37,15 @@ impl Coordinator {
         }
     }
 
+    /// Hands out what came before the partition's records might begin, if they may now.
+    pub(super) fn begin_early(&mut self, slot: u64) {
+        let Some(partition) = self.slots.get_mut(&slot).filter(|partition| partition.may_begin()) else { return };
+        partition.pauses.remove(&PauseReason::Starting);
+        for fetched in std::mem::take(&mut partition.early) {
+            self.dispatch(slot, fetched);
+        }
+    }
+
     /// From here on partitions are paused: what is fetched ahead, a quarter, fits in as well.
     fn bytes_bound(&self) -> usize {
         self.options.max_bytes - self.options.max_bytes / 4
@@ -70,8 +79,8 @@ impl Coordinator {
 
     /// Takes in what workers have settled. What is of an assignment that is gone finds nothing.
     pub(super) fn settled(&mut self, settled: Vec<Settled>) {
-        for Settled { slot, number, places } in settled {
-            let Some(partition) = self.slots.get_mut(&slot) else { continue };
+        for Settled { assigned, number, places } in settled {
+            let Some(partition) = self.slots.get_mut(&assigned.slot) else { continue };
             let before = partition.tracker.bytes();
             partition.tracker.settle(number, places);
             self.bytes -= before - partition.tracker.bytes();

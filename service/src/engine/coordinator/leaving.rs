@@ -8,7 +8,7 @@ use tidings_core::TopicPartition;
 use tokio::time::Instant;
 
 use super::Coordinator;
-use crate::engine::work::Order;
+use crate::engine::work::{Order, after};
 
 /// Kept of a revocation's time for the commit.
 const COMMIT_TIME: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ impl Coordinator {
         }
         let now = Instant::now();
         let time = deadline.saturating_sub(COMMIT_TIME + CANCEL_TIME).min(own);
-        let cancel_at = now + time;
+        let cancel_at = after(now, time);
         partition.leaving = Some(Leaving {
             lost,
             cancel_at,
@@ -82,6 +82,18 @@ impl Coordinator {
         partition.assigned.stop();
         partition.early.clear();
         self.order_all(|| Order::GiveBack(slot));
+    }
+
+    /// Cancels at once what an assignment still does: the partition has come back by another one.
+    pub(super) fn hurry(&mut self, slot: u64) {
+        let now = Instant::now();
+        if let Some(leaving) = self.slots.get_mut(&slot).and_then(|partition| partition.leaving.as_mut()) {
+            leaving.lost = true;
+            if !leaving.cancelled {
+                (leaving.cancelled, leaving.cancel_at, leaving.give_up_at) = (true, now, now + CANCEL_TIME);
+            }
+        }
+        self.order_all(|| Order::Cancel(slot));
     }
 
     /// Takes the partitions that are leaving as far as they are ready for.
@@ -145,10 +157,19 @@ impl Coordinator {
     fn forget(&mut self, slot: u64) {
         if let Some(partition) = self.slots.remove(&slot) {
             self.bytes -= partition.tracker.bytes();
-            if self.current.get(partition.assigned.origin.as_ref()) == Some(&slot) {
-                self.current.remove(partition.assigned.origin.as_ref());
+            let origin = partition.assigned.origin.as_ref();
+            if self.current.get(origin) == Some(&slot) {
+                self.current.remove(origin);
             }
             self.resume_when_few_bytes();
+            // Whoever came after it may begin.
+            if let Some(after) = self.current.get(origin).copied()
+                && !self.slots.iter().any(|(other, p)| *other != after && *p.assigned.origin == *origin)
+                && let Some(next) = self.slots.get_mut(&after)
+            {
+                next.behind = false;
+                self.begin_early(after);
+            }
         }
     }
 
@@ -157,9 +178,9 @@ impl Coordinator {
         if self.stopping.is_some() {
             return;
         }
-        self.stopping = Some(Instant::now() + deadline);
+        self.stopping = Some(after(Instant::now(), deadline));
         let slots: Vec<u64> = self.slots.keys().copied().collect();
-        let with_commit = deadline + COMMIT_TIME + CANCEL_TIME;
+        let with_commit = deadline.saturating_add(COMMIT_TIME + CANCEL_TIME);
         // A shutdown's deadline is the user's own word; the limit for revocations does not count.
         let own = std::mem::replace(&mut self.options.revocation_deadline, deadline);
         slots.into_iter().for_each(|slot| self.leave(slot, false, with_commit));
@@ -182,6 +203,13 @@ impl Coordinator {
     /// When stopping ends, whatever does not answer.
     pub(super) fn stops_at(&self) -> Option<Instant> {
         self.stopping.map(|deadline| deadline + STOP_TIME)
+    }
+}
+
+impl super::Partition {
+    /// Whether its records may be given out.
+    pub(super) fn may_begin(&self) -> bool {
+        self.started && !self.behind
     }
 }
 

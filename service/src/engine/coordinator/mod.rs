@@ -23,7 +23,7 @@ use super::gate::Change;
 use super::running::Command;
 use super::shared::Shared;
 use super::tracker::Tracker;
-use super::work::{Assigned, Cause, Order, Report};
+use super::work::{Assigned, Cause, Order, Report, after};
 use crate::service::Options;
 use crate::status::{PauseReason, Status};
 
@@ -80,6 +80,8 @@ struct Partition {
     started: bool,
     /// A commit was refused because it is somebody else's: no other is tried.
     fenced: bool,
+    /// An earlier assignment of the partition to this service has not stopped working yet.
+    behind: bool,
     /// What came before that.
     early: Vec<Fetched>,
     end: u64,
@@ -141,6 +143,7 @@ impl Coordinator {
             self.apply_pauses().await;
             self.drain().await;
         }
+        self.give_claims_back().await;
         drop(renewing);
         self.finish().await;
         ended.map(|()| self.status(crate::status::State::Stopped))
@@ -227,7 +230,7 @@ impl Coordinator {
             Report::Trouble { slot, cause, raised, text } => self.trouble(slot, cause, raised, text),
             Report::Gate(Change::Closed(wait)) => {
                 tracing::error!(service = %self.shared.service, ?wait, "most deliveries fail; waiting before the next one");
-                self.gate_opens_at = Some(Instant::now() + wait);
+                self.gate_opens_at = Some(after(Instant::now(), wait));
             }
             Report::Gate(Change::Opened) => {
                 tracing::info!(service = %self.shared.service, "deliveries succeed again");
@@ -358,6 +361,16 @@ impl Coordinator {
         }
         if let Err(error) = said(timeout(FINISH_STEP, self.consumer.close()).await, "leave the group") {
             tracing::warn!(error = %error.report(), "the group takes a session timeout to notice");
+        }
+    }
+
+    /// Waits until the claims of what was given up are given back, and the attempts that were made are written down with
+    /// them.
+    async fn give_claims_back(&mut self) {
+        if let Some(claims) = &self.shared.store
+            && timeout(FINISH_STEP, claims.all_given_back()).await.is_err()
+        {
+            tracing::warn!(service = %self.shared.service, "attempts made before the end are not all written down");
         }
     }
 

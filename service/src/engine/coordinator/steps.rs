@@ -6,7 +6,7 @@ use tidings_core::{Assignment, Fetched, Step, TopicPartition};
 
 use super::{Coordinator, Partition};
 use crate::engine::tracker::Tracker;
-use crate::engine::work::{Assigned, Order};
+use crate::engine::work::Assigned;
 use crate::status::PauseReason;
 
 impl Coordinator {
@@ -47,7 +47,8 @@ impl Coordinator {
             .filter(|(_, p)| *p.assigned.origin == assignment.partition)
             .map(|(slot, _)| *slot)
             .collect();
-        older.into_iter().for_each(|slot| self.order_all(|| Order::Cancel(slot)));
+        let behind = !older.is_empty();
+        older.into_iter().for_each(|slot| self.hurry(slot));
         let slot = self.next_slot;
         self.next_slot += 1;
         let started = assignment.committed.is_some();
@@ -57,10 +58,11 @@ impl Coordinator {
             committed: assignment.committed,
             started,
             fenced: false,
+            behind,
             early: Vec::new(),
             end: assignment.start,
             troubles: Default::default(),
-            pauses: if started { Default::default() } else { [PauseReason::Starting].into() },
+            pauses: if started && !behind { Default::default() } else { [PauseReason::Starting].into() },
             leaving: None,
         };
         self.current.insert(assignment.partition, slot);
@@ -75,7 +77,7 @@ impl Coordinator {
             return;
         }
         partition.end = partition.end.max(fetched.next);
-        if partition.started {
+        if partition.may_begin() {
             self.dispatch(slot, fetched);
         } else {
             partition.early.push(fetched);

@@ -1,12 +1,15 @@
 //! Calls to publishers, stores and sinks: gathered, so that each carries as much as there is, and one of a kind at a time.
 
+use std::collections::VecDeque;
+
 use tidings_core::{EventRef, Name, Release, event_id_of};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::flight::{Call, Flight, Items, Landed, Work};
+use super::flight::{Asked, Call, Flight, Items, Landed, Work};
 use super::intake::Verdict;
-use super::{Burying, Publishing, Worker};
+use super::{Backlog, Burying, Publishing, Worker};
+use crate::engine::gate::Pass;
 use crate::engine::work::{Cause, Chunk, Claimed, Item, Report};
 
 /// How many events one call claims or completes at most.
@@ -20,6 +23,8 @@ pub(super) struct UnderWay {
     pub(super) burying: bool,
     pub(super) claiming: bool,
     pub(super) claiming_chunk: bool,
+    /// How many calls of `claim` wait for their answer.
+    pub(super) claims: usize,
     pub(super) releasing: bool,
 }
 
@@ -103,18 +108,26 @@ impl Worker {
 
     /// Claims the items that are at the head of their lanes.
     fn call_claim(&mut self) -> bool {
-        if self.calls.claiming || self.to_claim.is_empty() {
+        if self.calls.claiming || self.to_claim.is_empty() || self.shared.gate.is_lone() {
             return false;
         }
         self.calls.claiming = true;
         let take = self.to_claim.len().min(CALL_EVENTS);
         let items = self.to_claim.drain(..take).collect();
-        self.claim(items, false);
+        self.claim(items, Asked::Heads);
         true
     }
 
     /// Claims the next chunk whole.
     fn claim_chunk(&mut self) -> bool {
+        // What is claimed beside a delivery that runs alone would die with it.
+        if self.shared.gate.is_lone() {
+            return false;
+        }
+        if let Some(items) = self.reclaim.take() {
+            self.claim(items, Asked::Chunk);
+            return true;
+        }
         if self.calls.claiming_chunk {
             return false;
         }
@@ -124,42 +137,56 @@ impl Worker {
             return true;
         }
         let items = self.itemise(&chunk);
-        self.claim_items(items);
+        if !items.is_empty() {
+            self.calls.claiming_chunk = true;
+            self.claim(items, Asked::Chunk);
+        }
         true
     }
 
-    /// Makes items of the records of a chunk that have a handler, and ends the others.
+    /// Makes items of the records of a chunk that have a handler. The others are ended, or wait for the gate.
     fn itemise(&mut self, chunk: &Chunk) -> Vec<Item> {
         let mut items = Vec::with_capacity(chunk.places.len());
+        let mut unreadable = VecDeque::new();
         for index in chunk.at..chunk.places.len() {
             let Some(place) = chunk.places.get(index) else { break };
             let record = &chunk.batch.records()[place as usize];
             match self.verdict(&chunk.assigned.origin.topic, record) {
                 Verdict::Handler(handler) => items.push(self.item(chunk, place, handler)),
+                Verdict::Undecodable(_) => unreadable.push_back(self.unreadable(chunk, place)),
                 verdict => {
-                    let item = self.item(chunk, place, usize::MAX);
-                    self.unroutable(item, verdict);
+                    let item = self.unreadable(chunk, place);
+                    self.unroutable(item, verdict, Pass::Free);
                 }
             }
+        }
+        if !unreadable.is_empty() {
+            self.backlog.push_back(Backlog::Items(unreadable));
         }
         items
     }
 
-    pub(super) fn claim_items(&mut self, items: Vec<Item>) {
-        self.calls.claiming_chunk = true;
-        self.claim(items, true);
+    /// Claims an item that runs alone.
+    pub(super) fn claim_alone(&mut self, item: Item) {
+        self.claim(vec![item], Asked::Alone);
     }
 
-    fn claim(&self, mut items: Vec<Item>, chunk: bool) {
+    /// Whether claims are asked for or given back, and not answered.
+    pub(super) fn claims_are_open(&self) -> bool {
+        self.calls.claims > 0 || self.calls.releasing || !self.to_release.is_empty() || !self.release_again.is_empty()
+    }
+
+    fn claim(&mut self, mut items: Vec<Item>, asked: Asked) {
         let Some(claims) = self.shared.store.clone() else { return };
+        self.calls.claims += 1;
         let events: Vec<EventRef> = items.iter_mut().map(|item| self.event_ref(item)).collect();
         let holder = claims.holder();
         self.fly(Box::pin(async move {
             let (id, answer) = match holder {
-                Some(holder) => (holder.id, claims.store.claim(&holder, &events).await),
+                Some(holder) => (holder.id, claims.claim(&holder, &events).await),
                 None => (Uuid::nil(), Err(claims.no_holder())),
             };
-            Landed::Claimed { items, events, answer, holder: id, chunk }
+            Landed::Claimed { items, events, answer, holder: id, asked }
         }));
     }
 
@@ -167,17 +194,40 @@ impl Worker {
         if self.calls.releasing || self.to_release.is_empty() {
             return false;
         }
-        let releases: Vec<Release> = std::mem::take(&mut self.to_release);
         let Some((claims, holder)) = self.shared.store.clone().and_then(|claims| claims.holder().map(|h| (claims, h)))
         else {
             return false;
         };
+        // An earlier holder's claims ended with it; this one may have the same events by claims of its own.
+        let (releases, over): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.to_release).into_iter().partition(|(by, _)| *by == holder.id);
+        claims.gave_back(&over);
+        if releases.is_empty() {
+            return true;
+        }
         self.calls.releasing = true;
         self.fly(Box::pin(async move {
-            let answer = claims.store.release(&holder, &releases).await;
+            let events: Vec<Release> = releases.iter().map(|(_, release)| *release).collect();
+            let answer = claims.store.release(&holder, &events).await;
             Landed::Released { releases, answer }
         }));
         true
+    }
+
+    /// Gives the item's claim back, if it has one, with the attempts that were made under it.
+    pub(super) fn give_claim_back(&mut self, item: &mut Item) {
+        let Claimed::Granted(_, holder) = item.claim else { return };
+        let id = self.event_id(item);
+        let attempts = item.failures - item.told;
+        (item.claim, item.told) = (Claimed::No, item.failures);
+        self.give_back_claim_of(id, holder, attempts);
+    }
+
+    pub(super) fn give_back_claim_of(&mut self, event: Uuid, holder: Uuid, attempts: u32) {
+        if let Some(claims) = &self.shared.store {
+            claims.gives_back(event, holder);
+        }
+        self.to_release.push((holder, Release::new(event, attempts)));
     }
 
     /// The item's event id, read from its record once.
@@ -217,10 +267,5 @@ impl Worker {
             Items::One(item) => self.drop_item(item),
             Items::Many(items) => items.into_iter().for_each(|item| self.drop_item(item)),
         }
-    }
-
-    /// Whether an item's claim is this service's, and has to be given back when it is dropped.
-    pub(super) fn is_claimed(item: &Item) -> bool {
-        matches!(item.claim, Claimed::Granted(..))
     }
 }

@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tidings_core::{BoxError, Claim, EventRef, Outcome, Position, Result};
+use tidings_core::{BoxError, Claim, EventRef, Outcome, Position, Release, Result};
 use tokio::time::Instant;
 use tracing::Span;
+use uuid::Uuid;
 
 use super::{Burying, Publishing};
 use crate::engine::work::Item;
@@ -86,14 +87,25 @@ impl fmt::Debug for Flight {
     }
 }
 
+/// What a claim was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The records of a chunk, whole.
+    Chunk,
+    /// Items at the heads of their lanes.
+    Heads,
+    /// The one item that runs alone.
+    Alone,
+}
+
 /// What has come of a flight.
 pub(super) enum Landed {
     Handler { ticket: usize, serial: u64, result: std::result::Result<Outcome, BoxError> },
     Published { work: Vec<Publishing>, answers: Vec<Result<Position>> },
     Completed { items: Vec<Item>, answer: Result<Vec<Result<()>>> },
     Buried { letters: Vec<Burying>, answers: Vec<Result<()>> },
-    Claimed { items: Vec<Item>, events: Vec<EventRef>, answer: Result<Vec<Claim>>, holder: uuid::Uuid, chunk: bool },
-    Released { releases: Vec<tidings_core::Release>, answer: Result<()> },
+    Claimed { items: Vec<Item>, events: Vec<EventRef>, answer: Result<Vec<Claim>>, holder: Uuid, asked: Asked },
+    Released { releases: Vec<(Uuid, Release)>, answer: Result<()> },
 }
 
 impl Future for Flight {

@@ -9,7 +9,7 @@ use super::intake::LONE_DEATHS;
 use super::{Due, Worker};
 use crate::engine::gate::Pass;
 use crate::engine::shared::Shared;
-use crate::engine::work::{Assigned, Claimed, Item};
+use crate::engine::work::{Assigned, Claimed, Item, after};
 
 /// Records that wait for their batch to be full.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Worker {
         let at = at.unwrap_or_else(|| {
             self.next_gather += 1;
             if !options.wait.is_zero() {
-                self.timers.set(Instant::now() + options.wait, Due::Gather(self.next_gather));
+                self.timers.set(after(Instant::now(), options.wait), Due::Gather(self.next_gather));
             }
             self.gathers.push(Gather {
                 number: self.next_gather,

@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
     Handler(usize),
     Skip(&'static str),
     Undecodable(Error),
+    /// For the dead letters by policy, which is no failure.
+    Unwanted(Error),
 }
 
 /// Whether an item was begun.
@@ -110,15 +112,14 @@ impl Worker {
     }
 
     /// Takes up the record at `place`: the path of every record, so nothing is allocated unless it has to wait. Returns
-    /// whether a handler was started.
+    /// whether the gate's pass was used.
     fn run_place(&mut self, chunk: &Chunk, place: u32, pass: Pass) -> bool {
         let record = &chunk.batch.records()[place as usize];
         let handler = match self.verdict(&chunk.assigned.origin.topic, record) {
             Verdict::Handler(handler) => handler,
             verdict => {
-                let item = self.item(chunk, place, usize::MAX);
-                self.unroutable(item, verdict);
-                return false;
+                let item = self.unreadable(chunk, place);
+                return self.unroutable(item, verdict, pass);
             }
         };
         if self.routes.table().info(handler).batch.is_some() {
@@ -143,7 +144,7 @@ impl Worker {
                 if let Some(observer) = &self.shared.observer {
                     self.shared.observe_record(observer.as_ref(), What::Handled, handler, &chunk.assigned, record, 1);
                 }
-                self.settle_place(chunk.assigned.slot, chunk.number, place);
+                self.settle_place(&chunk.assigned, chunk.number, place);
             }
             started => {
                 let mut item = self.item(chunk, place, handler);
@@ -171,17 +172,43 @@ impl Worker {
         }
     }
 
-    /// Ends a record that comes to no handler.
-    pub(super) fn unroutable(&mut self, item: Item, verdict: Verdict) {
+    /// Ends a record that comes to no handler. Returns whether it used its pass, as a delivery that failed.
+    pub(super) fn unroutable(&mut self, item: Item, verdict: Verdict, pass: Pass) -> bool {
         match verdict {
             Verdict::Skip(why) => self.settle_item(item, What::Skipped, Some(why)),
+            Verdict::Unwanted(error) => self.bury(item, ErrorKind::Undecodable, error.report()),
             Verdict::Undecodable(error) => {
-                self.failure_counted();
+                let probe = pass == Pass::Probe;
+                if probe {
+                    self.probe_ended(true, false);
+                } else {
+                    self.failure_counted();
+                }
                 self.bury(item, ErrorKind::Undecodable, error.report());
+                return probe;
             }
             // Callers have dealt with handlers themselves.
             Verdict::Handler(_) => self.ready.push_back(item),
         }
+        false
+    }
+
+    /// An item of a record that comes to no handler, and needs no claim.
+    pub(super) fn unreadable(&self, chunk: &Chunk, place: u32) -> Item {
+        Item { claim: Claimed::NoStore, ..self.item(chunk, place, usize::MAX) }
+    }
+
+    /// Ends a record that had to wait for the gate, though it comes to no handler.
+    fn begin_unreadable(&mut self, item: Item) -> Begun {
+        let pass = self.shared.gate.pass();
+        if pass == Pass::Wait {
+            return Begun::No(item);
+        }
+        let verdict = self.verdict(&item.assigned.origin.topic, &item.record.records()[0]);
+        if !self.unroutable(item, verdict, pass) && pass == Pass::Probe {
+            self.return_probe();
+        }
+        Begun::Yes
     }
 
     /// Makes an item of a chunk's record, for a record that has to wait.
@@ -199,9 +226,11 @@ impl Worker {
             claim: if self.shared.store.is_some() { Claimed::No } else { Claimed::NoStore },
             event_id: None,
             failures: 0,
+            told: 0,
             runs: 0,
             waits: 0,
             single: false,
+            suspect: false,
             trouble: None,
             last_error: None,
         }
@@ -237,21 +266,13 @@ impl Worker {
         self.send(Report::Gate(Change::ProbeReturned));
     }
 
-    /// Whether the item needs no claim, or has one that counts.
-    pub(super) fn is_claimed_now(&self, item: &Item) -> bool {
-        match item.claim {
-            Claimed::NoStore => true,
-            Claimed::Granted(_, holder) => self.shared.store.as_ref().is_some_and(|claims| claims.is_current(holder)),
-            Claimed::No => false,
-        }
-    }
-
     fn run_items(&mut self, mut items: std::collections::VecDeque<Item>, budget: &mut usize) -> Option<Backlog> {
         while *budget > 0
             && !self.is_full()
             && let Some(item) = items.pop_front()
         {
-            let busy = item.lane.filter(|lane| !item.entered && self.busy.contains(*lane));
+            let unreadable = item.handler >= self.routes.table().len();
+            let busy = item.lane.filter(|lane| !item.entered && !unreadable && self.busy.contains(*lane));
             if let Some(lane) = busy {
                 *budget -= 1;
                 self.follow(lane, item);
@@ -285,9 +306,18 @@ impl Worker {
             self.drop_item(item);
             return Begun::Yes;
         }
+        if item.handler >= self.routes.table().len() {
+            return self.begin_unreadable(item);
+        }
         if item.entered && item.lane.is_some_and(|lane| self.busy.active(lane) > 1) {
             // One that was before it in its batch is handled, and not settled yet.
             self.wait_behind(item);
+            return Begun::Yes;
+        }
+        if item.suspect {
+            self.enter(&mut item);
+            self.lone.push_back(item);
+            self.send(Report::WantLone { worker: self.number });
             return Begun::Yes;
         }
         if let Claimed::Granted(_, holder) = item.claim
@@ -305,14 +335,7 @@ impl Worker {
             }
         };
         if deaths >= MAX_DEATHS {
-            self.enter(&mut item);
-            self.bury(item, ErrorKind::Failed, format!("{deaths} holders died with this record in hand"));
-            return Begun::Yes;
-        }
-        if deaths >= LONE_DEATHS {
-            self.enter(&mut item);
-            self.lone.push_back(item);
-            self.send(Report::WantLone { worker: self.number });
+            self.bury_killer(item, deaths);
             return Begun::Yes;
         }
         if self.is_given_up(&item)
@@ -331,5 +354,9 @@ impl Worker {
             pass => self.start_items(Items::One(item), pass == Pass::Probe, false),
         }
         Begun::Yes
+    }
+    /// Buries a record that holders died with, again and again.
+    pub(super) fn bury_killer(&mut self, item: Item, deaths: u32) {
+        self.bury(item, ErrorKind::Failed, format!("{deaths} holders died with this record in hand"));
     }
 }

@@ -3,9 +3,10 @@
 use tidings_core::{Claim, ErrorKind, EventRef, Position, Release, Result};
 use uuid::Uuid;
 
-use super::flight::{Deadline, Flight, Landed, TimedOut};
+use super::flight::{Asked, Deadline, Flight, Items, Landed, TimedOut};
+use super::intake::{LONE_DEATHS, MAX_DEATHS};
 use super::{Burying, Due, Publishing, Worker};
-use crate::engine::work::{Cause, Claimed, Item};
+use crate::engine::work::{Cause, Claimed, Item, Report, after};
 use crate::observer::What;
 
 impl Worker {
@@ -20,8 +21,12 @@ impl Worker {
             Landed::Published { work, answers } => self.published(work, answers),
             Landed::Completed { items, answer } => self.completed(items, answer),
             Landed::Buried { letters, answers } => self.buried(letters, answers),
-            Landed::Claimed { items, events, answer, holder, chunk } => {
-                self.claimed(items, &events, answer, holder, chunk);
+            Landed::Claimed { items, events, answer, holder, asked } => {
+                self.calls.claims -= 1;
+                match asked {
+                    Asked::Alone => self.claimed_alone(items, answer, holder),
+                    asked => self.claimed(items, &events, answer, holder, asked == Asked::Chunk),
+                }
             }
             Landed::Released { releases, answer } => self.released(releases, answer),
         }
@@ -90,7 +95,8 @@ impl Worker {
             }
             if let Some((kind, text)) = refused {
                 let text = format!("publish what the handler returned: {text}");
-                self.attempts_failed(publishing.work.items.into_vec(), kind, &text);
+                // Which of a batch's records it was for is not known here: each is given to the handler alone.
+                self.wholly_failed(publishing.work.items, kind, &text, false);
             } else if left.is_empty() {
                 self.handled(publishing.work.items.into_vec(), publishing.completed);
             } else {
@@ -161,7 +167,7 @@ impl Worker {
         item.waits = item.waits.saturating_add(1);
         let mut at = self.later(item.waits);
         if let Some(at_most) = at_most {
-            at = at.min(tokio::time::Instant::now() + at_most.max(super::INFRASTRUCTURE_BASE));
+            at = at.min(after(tokio::time::Instant::now(), at_most.max(super::INFRASTRUCTURE_BASE)));
         }
         self.timers.set(at, Due::Claim(item));
     }
@@ -169,12 +175,14 @@ impl Worker {
     /// Gives back what is claimed behind a held event: it may be a repeat of it, or two services could wait for each other.
     fn give_back_behind(&mut self, item: &Item) {
         let Some(lane) = item.lane else { return };
+        let mut given_back = Vec::new();
         for waiting in self.busy.waiting_mut(lane) {
-            if let (Claimed::Granted(..), Some(id)) = (&waiting.claim, waiting.event_id) {
-                self.to_release.push(Release::new(id, 0));
+            if let (Claimed::Granted(_, holder), Some(id)) = (waiting.claim, waiting.event_id) {
+                given_back.push((id, holder));
                 waiting.claim = Claimed::No;
             }
         }
+        given_back.into_iter().for_each(|(id, holder)| self.give_back_claim_of(id, holder, 0));
     }
 
     fn buried(&mut self, letters: Vec<Burying>, answers: Vec<Result<()>>) {
@@ -184,10 +192,9 @@ impl Worker {
         for mut burying in letters {
             match answers.next() {
                 Some(Ok(())) => {
-                    if let Claimed::Granted(..) = burying.item.claim {
-                        let id = self.event_id(&mut burying.item);
-                        self.to_release.push(Release::new(id, 0));
-                    }
+                    // It is over: a redriven letter begins anew.
+                    burying.item.told = burying.item.failures;
+                    self.give_claim_back(&mut burying.item);
                     let text = burying.letter.error;
                     self.settle_item(burying.item, What::DeadLettered, Some(&text));
                 }
@@ -231,7 +238,7 @@ impl Worker {
         }
         let claims = match answer {
             Ok(claims) => claims,
-            Err(error) => return self.claim_later(items, &error, chunk),
+            Err(error) => return self.claim_later(items, &error, holder, chunk),
         };
         let mut free = std::collections::VecDeque::with_capacity(items.len());
         let mut held_lanes = std::collections::HashSet::new();
@@ -243,12 +250,16 @@ impl Worker {
                 Claim::Done => self.settle_item(item, What::Duplicate, None),
                 Claim::Granted(_) if behind_held => {
                     // Behind a held event nothing stays claimed: two services could wait for each other.
-                    self.to_release.push(Release::new(event.id, 0));
+                    self.give_back_claim_of(event.id, holder, 0);
+                    free.push_back(item);
+                }
+                // It runs alone, and is claimed for that: while others run alone, it must not die with them.
+                Claim::Granted(history) if (LONE_DEATHS..MAX_DEATHS).contains(&history.deaths) => {
+                    self.give_back_claim_of(event.id, holder, 0);
+                    item.suspect = true;
                     free.push_back(item);
                 }
                 Claim::Granted(history) => {
-                    // It is held again, so an earlier release has come through.
-                    self.release_again.retain(|release| release.id != event.id);
                     item.waits = 0;
                     item.claim = Claimed::Granted(history, holder);
                     free.push_back(item);
@@ -268,13 +279,42 @@ impl Worker {
         }
     }
 
-    fn claim_later(&mut self, mut items: Vec<Item>, error: &tidings_core::Error, chunk: bool) {
+    /// The item that runs alone is claimed, and begun; or others may run again.
+    fn claimed_alone(&mut self, mut items: Vec<Item>, answer: Result<Vec<Claim>>, holder: Uuid) {
+        let claim = match answer {
+            Ok(claims) => claims.into_iter().next(),
+            Err(error) => {
+                self.claim_later(items, &error, holder, false);
+                return self.send(Report::LoneDone);
+            }
+        };
+        let Some(mut item) = items.pop() else { return };
+        self.set_trouble(&mut item, None, "");
+        if let Some(Claim::Granted(history)) = claim {
+            (item.waits, item.claim) = (0, Claimed::Granted(history, holder));
+            if item.assigned.is_stopping() {
+                self.drop_item(item);
+            } else if history.deaths >= MAX_DEATHS {
+                self.bury_killer(item, history.deaths);
+            } else {
+                self.lone_running = true;
+                return self.start_items(Items::One(item), false, true);
+            }
+        } else if claim == Some(Claim::Done) {
+            self.settle_item(item, What::Duplicate, None);
+        } else {
+            self.held(item, None);
+        }
+        self.send(Report::LoneDone);
+    }
+
+    fn claim_later(&mut self, mut items: Vec<Item>, error: &tidings_core::Error, holder: Uuid, chunk: bool) {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fenced(),
             // They may be claimed, by this very holder, to which they would be held for as long as it lives.
             ErrorKind::Unknown => {
                 let ids: Vec<_> = items.iter_mut().map(|item| self.event_id(item)).collect();
-                self.to_release.extend(ids.into_iter().map(|id| Release::new(id, 0)));
+                ids.into_iter().for_each(|id| self.give_back_claim_of(id, holder, 0));
             }
             _ => {}
         }
@@ -292,12 +332,19 @@ impl Worker {
         }
     }
 
-    fn released(&mut self, releases: Vec<Release>, answer: Result<()>) {
+    fn released(&mut self, releases: Vec<(Uuid, Release)>, answer: Result<()>) {
         self.calls.releasing = false;
+        let gave_back = |releases: &[_]| self.shared.store.iter().for_each(|claims| claims.gave_back(releases));
         match answer {
-            Ok(()) => self.release_failures = 0,
+            Ok(()) => {
+                gave_back(&releases);
+                self.release_failures = 0;
+            }
             // The holder is gone, and its claims with it.
-            Err(error) if error.kind() == ErrorKind::Fenced => self.shared.fenced(),
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                gave_back(&releases);
+                self.shared.fenced();
+            }
             Err(error) => {
                 // This holder lives on: what is not given back, nobody else could ever have.
                 tracing::warn!(error = %error.report(), claims = releases.len(), "claims could not be given back yet");

@@ -24,16 +24,17 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use slab::Slab;
-use tidings_core::{DeliveryContext, Record};
+use tidings_core::{DeliveryContext, Record, Release};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use self::flight::{Flight, Work};
 use self::gather::Gather;
 use self::lanes::Busy;
 use self::timers::Timers;
 use super::shared::{Counts, Shared};
-use super::work::{Cause, Chunk, Item, Order, Report, Settled};
+use super::work::{Assigned, Cause, Chunk, Item, Order, Report, Settled};
 use crate::table::Routes;
 
 /// How often a worker goes round before it lets others run.
@@ -93,6 +94,8 @@ pub(crate) struct Worker {
     backlog: VecDeque<Backlog>,
     /// Chunks that must be claimed first.
     unclaimed: VecDeque<Chunk>,
+    /// A chunk's items whose claims have to be asked for again.
+    reclaim: Option<Vec<Item>>,
     /// Whose turn has come: before the backlog.
     ready: VecDeque<Item>,
     busy: Busy,
@@ -108,9 +111,10 @@ pub(crate) struct Worker {
     to_complete: Vec<Item>,
     to_bury: Vec<Burying>,
     to_claim: Vec<Item>,
-    to_release: Vec<tidings_core::Release>,
+    /// Claims to give back, each with the holder that has it.
+    to_release: Vec<(Uuid, Release)>,
     /// What could not be given back, until it is tried again.
-    release_again: Vec<tidings_core::Release>,
+    release_again: Vec<(Uuid, Release)>,
     release_failures: u32,
     calls: calls::UnderWay,
     /// Waits to run with nothing else in flight.
@@ -140,6 +144,7 @@ impl Worker {
             reports,
             backlog: VecDeque::new(),
             unclaimed: VecDeque::new(),
+            reclaim: None,
             ready: VecDeque::new(),
             busy: Busy::default(),
             gathers: Vec::new(),
@@ -230,7 +235,7 @@ impl Worker {
                 Due::Publish(work) => self.to_publish.extend(work),
                 Due::Complete(items) => self.to_complete.extend(items),
                 Due::Bury(letters) => self.to_bury.extend(letters),
-                Due::ClaimChunk(items) => self.claim_items(items),
+                Due::ClaimChunk(items) => self.reclaim = Some(items),
                 Due::Release => self.to_release.append(&mut self.release_again),
             }
         }
@@ -255,7 +260,7 @@ impl Worker {
         if std::mem::take(&mut self.dropped) {
             self.send(Report::Dropped);
         }
-        if self.quiescing && self.running.is_empty() {
+        if self.quiescing && self.running.is_empty() && !self.claims_are_open() {
             self.quiescing = false;
             self.send(Report::Quiesced);
         }
@@ -267,13 +272,13 @@ impl Worker {
     }
 
     /// Settles a place of a batch: into the list that goes to the coordinator.
-    fn settle_place(&mut self, slot: u64, number: u64, place: u32) {
+    fn settle_place(&mut self, assigned: &Arc<Assigned>, number: u64, place: u32) {
         match self.settled.last_mut() {
-            Some(last) if last.slot == slot && last.number == number => last.places.push(place),
+            Some(last) if last.assigned.slot == assigned.slot && last.number == number => last.places.push(place),
             _ => {
                 let mut places = Vec::with_capacity(64);
                 places.push(place);
-                self.settled.push(Settled { slot, number, places });
+                self.settled.push(Settled { assigned: assigned.clone(), number, places });
             }
         }
     }

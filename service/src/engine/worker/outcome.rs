@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::flight::{Items, Work};
 use super::{Burying, Publishing, Worker};
 use crate::engine::gate::Change;
-use crate::engine::work::{Cause, Claimed, Item, Report};
+use crate::engine::work::{Cause, Claimed, Item, Report, after};
 use crate::observer::What;
 use crate::undecodable::Undecodable;
 
@@ -32,7 +32,7 @@ impl Worker {
         }
     }
 
-    fn probe_ended(&mut self, probe: bool, handled: bool) {
+    pub(super) fn probe_ended(&mut self, probe: bool, handled: bool) {
         if probe {
             let change = self.shared.gate.probed(handled);
             self.send(Report::Gate(change));
@@ -85,7 +85,7 @@ impl Worker {
             _ => {}
         }
         self.observe(&item, what, why);
-        self.settle_place(item.assigned.slot, item.number, item.place);
+        self.settle_place(&item.assigned, item.number, item.place);
         self.leave(item);
     }
 
@@ -116,16 +116,20 @@ impl Worker {
         }
         let kind = find_error(error).map_or(ErrorKind::Failed, tidings_core::Error::kind);
         let (failure, text) = (Failure::of(error), report(error));
+        let len = items.as_slice().len();
         match failure {
             Failure::Unavailable => {
                 for item in self.first_of_lanes(items.into_vec()) {
                     self.wait_for(item, Cause::Handler, &text);
                 }
             }
-            Failure::Failed(places) if items.as_slice().len() > 1 => self.partly_failed(items, kind, &text, |place| {
-                if places.contains(&place) { Part::Failed } else { Part::Handled }
-            }),
-            Failure::StoppedAt(at) if items.as_slice().len() > 1 => {
+            // A place that the batch does not have names no record: then none is known to be handled.
+            Failure::Failed(places) if len > 1 && are_places(&places, len) => {
+                self.partly_failed(items, kind, &text, |place| {
+                    if places.contains(&place) { Part::Failed } else { Part::Handled }
+                })
+            }
+            Failure::StoppedAt(at) if len > 1 && at < len => {
                 self.partly_failed(items, kind, &text, |place| match place.cmp(&at) {
                     std::cmp::Ordering::Less => Part::Handled,
                     std::cmp::Ordering::Equal => Part::Failed,
@@ -136,7 +140,7 @@ impl Worker {
         }
     }
 
-    fn wholly_failed(&mut self, items: Items, kind: ErrorKind, text: &str, reject: bool) {
+    pub(super) fn wholly_failed(&mut self, items: Items, kind: ErrorKind, text: &str, reject: bool) {
         let mut items = items.into_vec();
         self.failure_counted();
         if items.len() > 1 {
@@ -270,7 +274,7 @@ impl Worker {
     /// Failed attempts, those of earlier holders of its claim included.
     fn all_failures(item: &Item) -> u32 {
         match item.claim {
-            Claimed::Granted(history, _) => item.failures.saturating_add(history.attempts),
+            Claimed::Granted(history, _) => (item.failures - item.told).saturating_add(history.attempts),
             _ => item.failures,
         }
     }
@@ -294,7 +298,7 @@ impl Worker {
         self.counts.retried += 1;
         self.observe(&item, What::Retried, Some(text));
         let wait = self.shared.retry.wait(failures, self.random.f64());
-        self.begin_at(Instant::now() + wait, item);
+        self.begin_at(after(Instant::now(), wait), item);
     }
 
     /// Something that the item needs is down: it is tried again for as long as that takes.
@@ -328,6 +332,11 @@ impl Worker {
         }
         self.to_bury.push(Burying { item, letter, attempts: 0 });
     }
+}
+
+/// Whether a batch of `len` records has all these places, and there is one.
+fn are_places(places: &[usize], len: usize) -> bool {
+    !places.is_empty() && places.iter().all(|place| *place < len)
 }
 
 /// What a batch handler says of one record.

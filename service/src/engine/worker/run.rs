@@ -66,7 +66,7 @@ impl Worker {
                             1,
                         );
                     }
-                    self.settle_place(chunk.assigned.slot, chunk.number, place);
+                    self.settle_place(&chunk.assigned, chunk.number, place);
                 }
             }
             started => {

@@ -9,23 +9,17 @@ use tracing::Span;
 
 use super::flight::{Deadline, Flight, Items, Running, Work, panicked};
 use super::{Due, Worker};
-use crate::engine::work::{Claimed, Item, Report};
+use crate::engine::work::{Item, Report, after};
 use crate::route::Started;
 
+/// So many deadlines of handlers that have ended are not worth looking for.
+const DEADLINES_KEPT: usize = 1_024;
+
 impl Worker {
-    /// Starts the item that waits to be alone: nothing else runs now.
+    /// Claims the item that waits to be alone, to start it: nothing else runs now.
     pub(super) fn run_lone(&mut self) {
         match self.lone.pop_front() {
-            // Its claim may have ended while it waited for the others.
-            Some(mut item) if !item.assigned.is_stopping() && !self.is_claimed_now(&item) => {
-                item.claim = Claimed::No;
-                self.to_claim.push(item);
-                self.send(Report::LoneDone);
-            }
-            Some(item) if !item.assigned.is_stopping() => {
-                self.lone_running = true;
-                self.start_items(Items::One(item), false, true);
-            }
+            Some(item) if !item.assigned.is_stopping() => self.claim_alone(item),
             Some(item) => {
                 self.drop_item(item);
                 self.send(Report::LoneDone);
@@ -90,23 +84,37 @@ impl Worker {
                 let ticket = self.running.insert(Running { work, serial });
                 self.flights.push(Flight::Handler { ticket, serial, future, span });
                 if let Some(timeout) = self.shared.handler_timeout {
-                    let at = Instant::now() + timeout;
+                    let at = after(Instant::now(), timeout);
                     if self.deadlines.is_empty() {
                         self.deadline.set(at, ());
                     }
                     self.deadlines.push_back(Deadline { at, ticket, serial });
+                    self.forget_deadlines();
                 }
             }
+        }
+    }
+
+    /// Drops the deadlines of handlers that have ended, once they are most of all: at a million handlers a second, those
+    /// of a minute would be gigabytes.
+    fn forget_deadlines(&mut self) {
+        if self.deadlines.len() > 2 * self.running.len() + DEADLINES_KEPT {
+            let runs = |d: &Deadline| self.running.get(d.ticket).is_some_and(|running| running.serial == d.serial);
+            self.deadlines.retain(runs);
         }
     }
 
     /// Begins an item again at `at`.
     ///
     /// Of an assignment that is being given up it goes back at once: its partition waits for nothing but what runs.
-    pub(super) fn begin_at(&mut self, at: Instant, item: Item) {
+    pub(super) fn begin_at(&mut self, at: Instant, mut item: Item) {
         if item.assigned.is_stopping() {
             self.drop_item(item);
         } else {
+            if item.suspect {
+                // While it waits, others may run alone.
+                self.give_claim_back(&mut item);
+            }
             self.timers.set(at, Due::Item(item));
         }
     }

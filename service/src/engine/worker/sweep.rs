@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use tidings_core::Release;
-
 use super::{Backlog, Due, Worker};
 use crate::engine::work::Item;
 
@@ -67,9 +65,9 @@ impl Worker {
             Due::ClaimChunk(items) => items.iter().any(|item| item.assigned.slot == slot),
             _ => false,
         };
-        for due in self.timers.take_where(stuck) {
-            self.cancel_stuck(due, slot);
-        }
+        let mut due = self.timers.take_where(stuck);
+        due.extend(self.reclaim.take().map(Due::ClaimChunk));
+        due.into_iter().for_each(|due| self.cancel_stuck(due, slot));
     }
 
     fn cancel_stuck(&mut self, due: Due, slot: u64) {
@@ -88,9 +86,18 @@ impl Worker {
             Due::ClaimChunk(items) => {
                 let (out, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.slot == slot);
                 out.into_iter().for_each(|item| self.drop_item(item));
-                self.claim_items(kept);
+                self.reclaim_or_go_on(kept);
             }
             _ => {}
+        }
+    }
+
+    /// Asks for the rest of a chunk's claims again; of none that is left, the next chunk's turn has come.
+    fn reclaim_or_go_on(&mut self, items: Vec<Item>) {
+        if items.is_empty() {
+            self.calls.claiming_chunk = false;
+        } else {
+            self.reclaim = Some(items);
         }
     }
 
@@ -98,10 +105,7 @@ impl Worker {
     pub(super) fn drop_item(&mut self, mut item: Item) {
         self.dropped = true;
         self.set_trouble(&mut item, None, "");
-        if Self::is_claimed(&item) {
-            let id = self.event_id(&mut item);
-            self.to_release.push(Release::new(id, item.failures));
-        }
+        self.give_claim_back(&mut item);
         self.leave(item);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! After Jepsen's workload for Kafka: the order of what happened is compared with what the broker holds at the end.
 
+mod closing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -51,7 +53,7 @@ struct Checker<'a> {
     anomalies: BTreeSet<Anomaly>,
     assigned: BTreeMap<(Process, TopicPartition), Assigned>,
     runs: HashMap<u64, Run>,
-    /// What was begun and not settled when its assignment was lost.
+    /// What was begun and not settled when its assignment ended: it may be settled yet, and that counts for none.
     lost: BTreeMap<(Process, TopicPartition), BTreeSet<u64>>,
     /// What was settled by anybody, and how often.
     settled: BTreeMap<Place, usize>,
@@ -121,8 +123,7 @@ impl Checker<'_> {
             Happened::Lost { process, origin } => {
                 self.calm = false;
                 if let Some(lost) = self.assigned.remove(&(*process, origin.clone())) {
-                    let begun = lost.begun.difference(&lost.settled).copied().collect();
-                    self.lost.insert((*process, origin.clone()), begun);
+                    self.left(*process, origin, &lost);
                 }
             }
             Happened::Released { process, origin } => self.released(*process, origin),
@@ -191,6 +192,7 @@ impl Checker<'_> {
             self.found("delivered after revocation", text);
         }
         let Some(assigned) = self.assigned.remove(&(process, origin.clone())) else { return };
+        self.left(process, origin, &assigned);
         let open = |offset: &&u64| !assigned.settled.contains(offset) || assigned.late.contains(offset);
         let open = assigned.given.iter().find(open).copied();
         let watermark = open.or_else(|| assigned.given.last().map(|last| last + 1)).unwrap_or(assigned.start);
@@ -207,6 +209,11 @@ impl Checker<'_> {
                 format!("process {process} gives up {origin} at {committed}, settled was all before {watermark}");
             self.found("settled and not committed", text);
         }
+    }
+
+    fn left(&mut self, process: Process, origin: &TopicPartition, assigned: &Assigned) {
+        let begun = assigned.begun.difference(&assigned.settled).copied();
+        self.lost.entry((process, origin.clone())).or_default().extend(begun);
     }
 
     fn began(&mut self, process: Process, run: u64, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
@@ -339,62 +346,5 @@ impl Checker<'_> {
     fn is_published(&self, held: &Held) -> bool {
         let Some(id) = held.id else { return true };
         self.published.get(&id).map_or(0, BTreeSet::len) >= held.returns
-    }
-
-    fn end(&mut self) {
-        if let Some(why) = &self.history.stalled {
-            self.found("stalled", why.clone());
-        }
-        for (place, held) in &self.history.log {
-            let at = format!("{} {}", place.origin, place.offset);
-            if !self.settled.contains_key(place) {
-                self.found("lost", at.clone());
-            }
-            let runs = self.ran.get(place).copied().unwrap_or(0);
-            let settled = self.settled.get(place).copied().unwrap_or(0);
-            if self.calm && (runs > 1 || settled > 1) {
-                self.found("duplicated", format!("{at}: handled {runs} times, settled {settled} times"));
-            }
-            if held.kind == Kind::Poison && runs > 0 {
-                self.found("settled wrongly", format!("{at}: poison was handled"));
-            }
-            let returned = held
-                .id
-                .and_then(|id| self.history.returned.get(&id))
-                .map_or(0, |ids| ids.iter().collect::<BTreeSet<_>>().len());
-            // Twins in one batch can't be told apart by the cause that they name.
-            let twins = self.history.log.values().filter(|other| other.id == held.id).count();
-            let most = if place.origin.topic == "parts" { held.returns * twins } else { held.returns };
-            if returned > most {
-                self.found("a repeat returned other ids", format!("{at}: {returned} in place of {}", held.returns));
-            }
-        }
-        let ends = self.history.log.keys().map(|place| (place.origin.clone(), place.offset + 1));
-        for (origin, end) in ends.collect::<BTreeMap<_, _>>() {
-            let committed = self.history.committed.get(&origin).copied();
-            if committed != Some(end) && self.history.stalled.is_none() {
-                self.found("not committed to the end", format!("{origin}: {committed:?} of {end}"));
-            }
-        }
-        self.letters();
-    }
-
-    /// Each record that was buried is in the dead letters as it was, and nothing else is.
-    fn letters(&mut self) {
-        let mut kept: BTreeMap<&Place, _> = BTreeMap::new();
-        for letter in &self.history.letters {
-            kept.insert(&letter.place, (&letter.key, &letter.value, &letter.headers));
-        }
-        for place in self.buried.clone() {
-            let held = &self.history.log[&place];
-            let at = format!("{} {}", place.origin, place.offset);
-            match kept.get(&place) {
-                None => self.found("dead letters incomplete", format!("{at}: no letter")),
-                Some(letter) if *letter != (&held.key, &held.value, &held.headers) => {
-                    self.found("dead letters incomplete", format!("{at}: the letter is not the record"));
-                }
-                Some(_) => {}
-            }
-        }
     }
 }

@@ -1,0 +1,269 @@
+//! At the edges: what handlers say wrongly, what floods in, what dies, and settings that nobody would expect.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Log, caught_up, letters, publish, start, topics};
+use tidings_core::{
+    Batch, BoxError, Caused, Claim, Delivery, EnvelopeRef, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore,
+    Name, RawBatch, Record, Release, Result, Timestamp, async_trait, codec, failed, stopped_at,
+};
+use tidings_macros::Event;
+use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_service::{BatchOptions, Breaker, HandlerExt, Router, Service, State};
+use uuid::Uuid;
+
+fn record(key: impl Into<String>, value: impl Into<String>) -> Record {
+    Record::new("t", value.into()).with_key(key.into())
+}
+
+fn text(record: &tidings_core::StoredRecord) -> String {
+    String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()
+}
+
+/// What a batch handler says of the place of its bad record, which is not among its records.
+async fn says_wrongly(says: fn() -> BoxError) -> (Vec<String>, usize) {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let handler = move |batch: RawBatch, State(log): State<Log>| async move {
+        let values: Vec<_> = batch.0.records().map(text).collect();
+        if values.iter().any(|value| value == "bad") {
+            return Err(says());
+        }
+        values.into_iter().for_each(|value| log.add(value));
+        Ok(())
+    };
+    let router = Router::new().on_topic("t", handler.batch(BatchOptions::new(10))).with_state(log.clone());
+    publish(&transport, vec![record("a", "1"), record("b", "bad"), record("c", "2")]).await;
+    let service = start(Service::new("s", router).with_workers(1), &transport).await;
+    caught_up(&service).await;
+    (log.lines(), letters(&transport, "t-dlq").await.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_handler_that_names_a_place_it_was_not_given_loses_nothing() {
+    let all: [fn() -> BoxError; 3] = [
+        || failed([1_042], "an offset is no place").into(),
+        || failed([], "nobody knows which").into(),
+        || stopped_at(7, "beyond the end").into(),
+    ];
+    for says in all {
+        let (handled, letters) = says_wrongly(says).await;
+        assert_eq!((handled, letters), (vec!["1".to_owned(), "2".to_owned()], 1), "{}", says());
+    }
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, Event)]
+#[event(topic = "t", type = "asked", key = &self.key, crate = "tidings_core")]
+struct Asked {
+    key: String,
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, Event)]
+#[event(topic = "out", type = "answered", key = &self.key, crate = "tidings_core")]
+struct Answered {
+    key: String,
+}
+
+fn asked(key: &str) -> Record {
+    let (source, event) = (Name::from_static("test"), Asked { key: key.to_owned() });
+    codec::encode(EnvelopeRef::new(Uuid::now_v7(), Timestamp::now(), &source, &event), "").expect("it encodes")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_refused_for_good_buries_its_own_cause_alone() {
+    let transport = MemoryTransport::new();
+    topics(&transport, &["t", "out"]).await;
+    let handler = async |batch: Batch<Asked>| -> Vec<Caused<Answered>> {
+        batch.iter().map(|event| event.causes(Answered { key: event.payload.key.clone() })).collect()
+    };
+    let refused = PublishFault::new(ErrorKind::TooLarge).with_topic("out").with_times(UNTIL_HEALED);
+    transport.faults().publish(refused.with_matching(|record| record.key.as_deref() == Some(b"big")));
+    publish(&transport, vec![asked("a"), asked("big"), asked("b")]).await;
+    let router = Router::new().on(handler.batch(BatchOptions::new(10)));
+    let service = start(Service::new("s", router).with_workers(1), &transport).await;
+    caught_up(&service).await;
+    let letters = letters(&transport, "t-dlq").await;
+    let keys: Vec<_> = letters.iter().filter_map(|letter| letter.record.key.as_deref()).collect();
+    assert_eq!((keys, letters[0].kind), (vec![&b"big"[..]], ErrorKind::TooLarge));
+}
+
+/// A publisher that went mad: everything it sends is garbage.
+async fn garbage_floods(set: impl Fn(Service) -> Service) {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let router = Router::new().on(async |_: Asked, State(log): State<Log>| log.add("handled")).with_state(log.clone());
+    let breaker = Breaker::new(Duration::from_secs(10), Duration::from_secs(10));
+    let service = start(set(Service::new("s", router).with_breaker(breaker)), &transport).await;
+    let flood = (0..500).map(|n| record(n.to_string(), "garbage"));
+    publish(&transport, flood.chain([asked("k")]).collect()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let status = service.status().await;
+    assert!(status.totals.dead_lettered < 120, "{:?}", status.totals);
+    assert_eq!(status.state, tidings_service::ServiceState::Degraded);
+    // Ten seconds for each: that is what the policy asks for, until somebody looks.
+    tokio::time::sleep(Duration::from_secs(6_000)).await;
+    assert_eq!(log.lines(), ["handled"], "{:?}", service.status().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_not_drained_into_the_dead_letters() {
+    garbage_floods(|service| service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_not_drained_into_the_dead_letters_with_a_store() {
+    garbage_floods(|service| service.with_idempotency(MemoryStore::new())).await;
+}
+
+/// A record that kills its process, among others that only happen to be in its hands then.
+#[tokio::test(start_paused = true)]
+async fn only_the_record_that_kills_is_buried_for_it() {
+    let (transport, store, log) = (MemoryTransport::new(), MemoryStore::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let killed = Arc::new(tokio::sync::Notify::new());
+    let service = || {
+        let killed = killed.clone();
+        let router = Router::new().on_topic("t", move |d: Delivery, State(log): State<Log>| {
+            let killed = killed.clone();
+            async move {
+                if text(d.record()) == "killer" {
+                    killed.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                // Never done before the other one kills it.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                log.add(text(d.record()));
+            }
+        });
+        Service::new("s", router.with_state(log.clone())).with_workers(1).with_idempotency(store.clone())
+    };
+    publish(&transport, vec![record("k", "killer"), record("a", "1"), record("b", "2"), record("c", "3")]).await;
+    let mut deaths = 0;
+    loop {
+        let running = start(service(), &transport).await;
+        let caught_up = tokio::time::timeout(Duration::from_secs(3_600), running.caught_up());
+        tokio::select! {
+            () = killed.notified() => deaths += 1,
+            done = caught_up => break done.expect("it ends").expect("it runs"),
+        }
+        drop(running);
+        // The next one comes when all that this one had claimed is free: it claims the batch whole.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(deaths < 20, "it is never given up");
+    }
+    let buried: Vec<_> = letters(&transport, "t-dlq").await.iter().map(|letter| text(&letter.record)).collect();
+    assert_eq!(buried, ["killer"], "after {deaths} deaths");
+    let mut handled = log.lines();
+    handled.sort();
+    assert_eq!(handled, ["1", "2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_beyond_all_clocks_are_for_ever() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let router = Router::new().on_topic("t", async |d: Delivery, State(log): State<Log>| -> Result<(), BoxError> {
+        tokio::task::yield_now().await;
+        log.add(text(d.record()));
+        if d.attempt() == 1 { Err("at first".into()) } else { Ok(()) }
+    });
+    let service = Service::new("s", router.with_state(log.clone()))
+        .with_handler_timeout(Duration::MAX)
+        .with_holder_ttl(Duration::MAX)
+        .with_revocation_deadline(Duration::MAX)
+        .with_breaker(Breaker::new(Duration::MAX, Duration::MAX))
+        .with_idempotency(MemoryStore::new());
+    let service = start(service, &transport).await;
+    publish(&transport, vec![record("k", "1")]).await;
+    caught_up(&service).await;
+    transport.faults().rebalance("s-group");
+    publish(&transport, vec![record("k", "2")]).await;
+    caught_up(&service).await;
+    transport.faults().lose_all("s-group");
+    publish(&transport, vec![record("k", "3")]).await;
+    caught_up(&service).await;
+    assert_eq!(log.lines(), ["1", "1", "2", "2", "3", "3"]);
+    service.shutdown(Duration::MAX).await.expect("it stops");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waits_for_ever_is_delivered_when_it_is_full() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |batch: RawBatch, State(log): State<Log>| log.add(batch.0.len().to_string());
+    let options = BatchOptions::new(2).with_wait(Duration::MAX);
+    let router = Router::new().on_topic("t", handler.batch(options)).with_state(log.clone());
+    let service = start(Service::new("s", router).with_workers(1), &transport).await;
+    for n in 0..4 {
+        publish(&transport, vec![record(n.to_string(), "x")]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    caught_up(&service).await;
+    assert_eq!(log.lines(), ["2", "2"]);
+}
+
+/// Attempts are given back with their claims, and so count after a restart, however slowly the store answers.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_until_attempts_are_written_down() {
+    let (transport, store, log) = (MemoryTransport::new(), MemoryStore::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let service = || {
+        let router = Router::new().on_topic("t", async |_: Delivery, State(log): State<Log>| -> Result<(), BoxError> {
+            log.add("tried");
+            Err("poison".into())
+        });
+        let retry = tidings_service::Retry::exponential(Duration::from_secs(60)).without_jitter().with_max_retries(2);
+        let slow = Slow { inner: store.clone(), takes: Duration::from_secs(2) };
+        Service::new("s", router.with_state(log.clone())).with_retry(retry).with_idempotency(slow)
+    };
+    publish(&transport, vec![record("k", "poison")]).await;
+    for n in 1..=3 {
+        let running = service().start(&transport).await.expect("it starts");
+        while log.lines().len() < n {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        running.shutdown(Duration::from_secs(5)).await.expect("it stops");
+    }
+    let running = service().start(&transport).await.expect("it starts");
+    caught_up(&running).await;
+    assert_eq!((log.lines().len(), letters(&transport, "t-dlq").await.len()), (3, 1));
+}
+
+/// A store that takes its time to give claims back.
+#[derive(Debug)]
+struct Slow {
+    inner: MemoryStore,
+    takes: Duration,
+}
+
+#[async_trait]
+impl IdempotencyStore for Slow {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        self.inner.holder(scope, ttl).await
+    }
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.inner.claim(holder, events).await
+    }
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        self.inner.renew(holder).await
+    }
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.inner.complete(holder, events).await
+    }
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        tokio::time::sleep(self.takes).await;
+        self.inner.release(holder, events).await
+    }
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        self.inner.retire(holder).await
+    }
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        self.inner.purge(scope, completed_before).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
