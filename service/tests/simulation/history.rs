@@ -189,6 +189,8 @@ pub(crate) enum Order {
 pub(crate) struct History {
     pub(crate) order: Order,
     pub(crate) store: bool,
+    /// How far a partition may be read beyond its lowest unsettled record.
+    pub(crate) max_span: u64,
     pub(crate) entries: Vec<Entry>,
     /// The service's topics.
     pub(crate) log: BTreeMap<Place, Held>,

@@ -11,6 +11,7 @@ mod faults;
 mod history;
 mod jobs;
 mod planted;
+mod plants;
 mod setting;
 mod tap;
 mod world;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use check::check;
 use history::{History, Log};
+use plants::Bug;
 
 /// Seeds that each run of the tests goes through.
 const SEEDS: u64 = 200;
@@ -32,12 +34,17 @@ const HANGS_AFTER: Duration = Duration::from_secs(180);
 
 /// Runs one seed on a thread of its own, so that one that never yields is noticed.
 fn simulate(seed: u64) -> History {
+    simulate_with(seed, Bug::None)
+}
+
+/// The same, with a bug planted into the engine.
+fn simulate_with(seed: u64, bug: Bug) -> History {
     let (sender, receiver) = mpsc::channel();
     let log = Arc::new(OnceLock::new());
     let written = log.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let _ = sender.send(runtime.block_on(world::run(seed, &written)));
+        let _ = sender.send(runtime.block_on(world::run(seed, bug, &written)));
     });
     receiver.recv_timeout(HANGS_AFTER).unwrap_or_else(|_| {
         let entries = log.get().map(|log: &Arc<Log>| log.entries()).unwrap_or_default();

@@ -72,6 +72,7 @@ fn good() -> (Vec<Happened>, History) {
     let history = History {
         order: Order::Key,
         store: true,
+        max_span: 100,
         entries: Vec::new(),
         log: [(place(0), held(0, Kind::Good)), (place(1), held(1, Kind::Good)), (place(2), poison)].into(),
         committed: [(origin(), 3)].into(),
@@ -213,4 +214,42 @@ fn a_repeat_that_returns_other_ids_is_found() {
         history.returned.insert(id(0), vec![Uuid::from_u128(70), Uuid::from_u128(71)]);
     });
     assert!(names.contains(&"a repeat returned other ids"), "{names:?}");
+}
+
+#[test]
+fn a_completion_before_the_handler_was_done_is_found() {
+    let names = found(|steps, _| {
+        let completed = at(steps, &Happened::Completed { process: 1, id: id(1) });
+        let step = steps.remove(completed);
+        let begin = at(steps, &began(1));
+        steps.insert(begin, step);
+    });
+    assert!(names.contains(&"completed before it was handled"), "{names:?}");
+}
+
+#[test]
+fn reading_on_beyond_the_bound_is_found() {
+    let again = Happened::Given { process: 1, origin: origin(), epoch: 7, offsets: vec![3] };
+    let read_on = |max_span| {
+        let again = again.clone();
+        found(move |steps, history| {
+            history.max_span = max_span;
+            let begin = at(steps, &began(1));
+            steps.insert(begin, again);
+        })
+    };
+    assert_eq!(read_on(2), ["unbounded"], "the second and the third are open");
+    assert!(!read_on(3).contains(&"unbounded"));
+}
+
+#[test]
+fn what_another_has_by_now_need_not_be_committed() {
+    let names = found(|steps, _| {
+        let commit = at(steps, &committing(3)[0]);
+        steps.drain(commit..commit + 2);
+        let taken = Happened::Assigned { process: 2, origin: origin(), epoch: 8, start: 0 };
+        let begin = at(steps, &began(0));
+        steps.insert(begin, taken);
+    });
+    assert_eq!(names, [""; 0]);
 }

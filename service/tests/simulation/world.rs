@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::history::{Happened, History, Kind, Log, Order, Process};
 use super::jobs::{Failing, Job, Part, Shared, Task, Worker, job, parts};
+use super::plants::{Bug, Planted};
 use super::setting::Setting;
 use super::tap::Tap;
 
@@ -27,6 +28,7 @@ const CATCH_UP: Duration = Duration::from_secs(24 * 3_600);
 pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) setting: Setting,
+    pub(super) bug: Bug,
     pub(super) transport: MemoryTransport,
     pub(super) store: MemoryStore,
     pub(super) publisher: Arc<dyn Publisher>,
@@ -39,14 +41,14 @@ pub(super) struct World {
 }
 
 /// Runs a seed to its end and returns what happened.
-pub(crate) async fn run(seed: u64, log: &OnceLock<Arc<Log>>) -> History {
+pub(crate) async fn run(seed: u64, bug: Bug, log: &OnceLock<Arc<Log>>) -> History {
     let mut rng = Rng::with_seed(seed);
     let setting = Setting::draw(&mut rng);
     if std::env::var_os("TIDINGS_SEED").is_some() {
         println!("{setting:#?}");
     }
     let log = log.get_or_init(Log::new).clone();
-    let mut world = World::new(rng, setting, log).await;
+    let mut world = World::new(rng, setting, bug, log).await;
     let steps = world.rng.usize(10..60);
     world.start().await;
     for _ in 0..steps {
@@ -58,7 +60,7 @@ pub(crate) async fn run(seed: u64, log: &OnceLock<Arc<Log>>) -> History {
 }
 
 impl World {
-    async fn new(rng: Rng, setting: Setting, log: Arc<Log>) -> Self {
+    async fn new(rng: Rng, setting: Setting, bug: Bug, log: Arc<Log>) -> Self {
         let transport = MemoryTransport::new();
         let topics = TOPICS.iter().flat_map(|topic| {
             [Topic::new(*topic).with_partitions(setting.partitions), Topic::new(format!("{topic}-dlq"))]
@@ -70,6 +72,7 @@ impl World {
         Self {
             rng,
             setting,
+            bug,
             transport,
             store: MemoryStore::new(),
             publisher,
@@ -82,20 +85,22 @@ impl World {
         }
     }
 
-    fn service(&self, process: Process) -> Service {
+    fn service(&self, process: Process, plants: &Planted<()>) -> Service {
         let setting = &self.setting;
         let (size, wait) = setting.batch;
         let batch = BatchOptions::new(size).with_wait(Duration::from_millis(wait));
         let by_partition = setting.order == Order::Partition;
-        let worker = Worker { process, shared: self.shared.clone(), by_partition };
+        let swallows = self.bug == Bug::ForgetsWhatFailed;
+        let worker = Worker { process, shared: self.shared.clone(), by_partition, swallows };
         let router = Router::new().on(job).on(parts.batch(batch)).with_state(worker);
-        let tap = Tap { inner: self.store.clone(), process, log: self.log.clone() };
+        let tap = plants.of(Tap { inner: self.store.clone(), process, log: self.log.clone() });
         let observer = Arc::new(Tap { inner: (), process, log: self.log.clone() });
         let service = Service::new("sim", router)
             .with_group(GROUP)
             .with_observer(observer)
             .with_retry(Retry::exponential(Duration::from_millis(100)).with_max_retries(MAX_RETRIES))
             .with_ordering(match setting.order {
+                _ if self.bug == Bug::Reorders => Ordering::None,
                 Order::Key => Ordering::Key,
                 Order::Partition => Ordering::Partition,
                 Order::None => Ordering::None,
@@ -116,9 +121,10 @@ impl World {
     async fn start(&mut self) {
         let process = self.next_process;
         self.next_process += 1;
-        let tap = Tap { inner: self.transport.clone(), process, log: self.log.clone() };
+        let plants = Planted::new(self.bug);
+        let tap = plants.of(Tap { inner: self.transport.clone(), process, log: self.log.clone() });
         // While something is down it can't start, as in real life.
-        if let Ok(running) = self.service(process).start(&tap).await {
+        if let Ok(running) = self.service(process, &plants).start(&tap).await {
             self.log.add(Happened::Started { process });
             self.running.insert(process, running);
         }

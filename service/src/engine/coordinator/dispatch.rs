@@ -101,12 +101,13 @@ impl Coordinator {
     /// Tells the consumer which partitions are paused now, where that has changed.
     pub(super) async fn apply_pauses(&mut self) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        for partition in self.slots.values_mut().filter(|p| p.leaving.is_none()) {
+        for partition in self.slots.values_mut().filter(|p| !p.leaving.as_ref().is_some_and(|leaving| leaving.lost)) {
             let origin = partition.assigned.origin.as_ref();
             let operator = self.paused_by_operator || self.operator.contains(origin);
             set(&mut partition.pauses, PauseReason::Operator, operator);
             set(&mut partition.pauses, PauseReason::Bytes, self.bytes_paused);
-            let wanted = !partition.pauses.is_empty() || self.stopping.is_some();
+            // What is being given up is not read on: nobody here would take it.
+            let wanted = !partition.pauses.is_empty() || partition.leaving.is_some() || self.stopping.is_some();
             if wanted != self.told_paused.contains(origin) {
                 if wanted {
                     self.told_paused.insert(origin.clone());

@@ -3,6 +3,7 @@
 //! After Jepsen's workload for Kafka: the order of what happened is compared with what the broker holds at the end.
 
 mod closing;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -33,6 +34,8 @@ struct Assigned {
     begun: BTreeSet<u64>,
     done: BTreeSet<u64>,
     revoking: bool,
+    /// Somebody else has it since then: its time was over before it was given up.
+    taken: bool,
     /// A commit of it was refused or is unanswered; something of it was cut off.
     commit_failed: bool,
     cut: bool,
@@ -132,21 +135,14 @@ impl Checker<'_> {
                 theirs.iter().for_each(|(_, origin)| self.released(*process, origin));
             }
             Happened::Committing { process, origin, epoch, next } => self.committing(*process, origin, *epoch, *next),
-            Happened::Committed { process, origin, next, ok } => {
-                if let Some(assigned) = self.assigned.get_mut(&(*process, origin.clone())) {
-                    assigned.commit_failed = !ok;
-                    if *ok {
-                        assigned.committed = Some(*next);
-                    }
-                }
-            }
+            Happened::Committed { process, origin, next, ok } => self.committed(*process, origin, *next, *ok),
             Happened::Began { process, run, origin, epoch, offsets } => {
                 self.began(*process, *run, origin, *epoch, offsets);
             }
             Happened::Ended { run, how, .. } => self.ended(*run, how),
             Happened::Published { cause, id, .. } => drop(self.published.entry(*cause).or_default().insert(*id)),
             Happened::Buried { place, ok: true, .. } => drop(self.buried.insert(place.clone())),
-            Happened::Completed { id, .. } => drop(self.completed.insert(*id)),
+            Happened::Completed { process, id } => self.completed(*process, *id),
             Happened::Observed { process, what, place } => self.observed(*process, *what, place),
             Happened::Stopped { process, ok: false } => self.found("failed", format!("process {process} failed")),
             Happened::Fault { what, excuses } => {
@@ -154,18 +150,6 @@ impl Checker<'_> {
                 self.patient &= !what.contains("clock jumps");
             }
             _ => {}
-        }
-    }
-
-    fn assign(&mut self, process: Process, origin: &TopicPartition, epoch: u64, start: u64) {
-        let assigned = Assigned { start, epoch, ..Assigned::default() };
-        self.assigned.insert((process, origin.clone()), assigned);
-    }
-
-    fn given(&mut self, process: Process, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
-        match self.assigned.get_mut(&(process, origin.clone())) {
-            Some(assigned) if assigned.epoch == epoch => assigned.given.extend(offsets),
-            _ => self.found("memory: records without an assignment", format!("{origin} {offsets:?} to {process}")),
         }
     }
 
@@ -199,7 +183,7 @@ impl Checker<'_> {
         let committed = assigned.committed.unwrap_or(assigned.start);
         // What was settled behind something that was given back comes again.
         let ahead = assigned.settled.last().is_some_and(|last| *last >= watermark);
-        if assigned.cut || assigned.commit_failed || ahead {
+        if assigned.cut || assigned.commit_failed || assigned.taken || ahead {
             self.calm = false;
         }
         // The time may have been over at once: the clock has jumped.
@@ -331,7 +315,8 @@ impl Checker<'_> {
         let key = (process, place.origin.clone());
         let begun = self.lost.get(&key).is_some_and(|lost| lost.contains(&place.offset));
         let own = self.assigned.get(&key).is_some_and(|assigned| assigned.begun.contains(&place.offset));
-        let late = late || begun && !own;
+        let taken = self.assigned.get(&key).is_some_and(|assigned| assigned.taken);
+        let late = late || begun && !own || taken;
         if let Some(assigned) = self.assigned.get_mut(&(process, place.origin.clone()))
             && assigned.given.contains(&place.offset)
         {

@@ -1,0 +1,46 @@
+//! What each step of a consumer, and each answer to a commit and a completion, means.
+
+use tidings_core::TopicPartition;
+use uuid::Uuid;
+
+use super::super::history::Process;
+use super::{Assigned, Checker};
+
+impl Checker<'_> {
+    pub(super) fn assign(&mut self, process: Process, origin: &TopicPartition, epoch: u64, start: u64) {
+        let others = self.assigned.iter_mut().filter(|((p, o), a)| *p != process && o == origin && a.epoch < epoch);
+        others.for_each(|(_, other)| other.taken = true);
+        let assigned = Assigned { start, epoch, ..Assigned::default() };
+        self.assigned.insert((process, origin.clone()), assigned);
+    }
+
+    pub(super) fn given(&mut self, process: Process, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
+        let max_span = self.history.max_span;
+        let Some(assigned) = self.assigned.get_mut(&(process, origin.clone())).filter(|a| a.epoch == epoch) else {
+            return self.found("memory: records without an assignment", format!("{origin} {offsets:?} to {process}"));
+        };
+        let lowest = assigned.given.difference(&assigned.settled).next();
+        let span = lowest.zip(assigned.given.last()).map_or(0, |(lowest, highest)| highest + 1 - lowest);
+        assigned.given.extend(offsets);
+        if span >= max_span {
+            let text = format!("process {process} reads on in {origin}: {span} are open, {max_span} may be");
+            self.found("unbounded", text);
+        }
+    }
+
+    pub(super) fn committed(&mut self, process: Process, origin: &TopicPartition, next: u64, ok: bool) {
+        let Some(assigned) = self.assigned.get_mut(&(process, origin.clone())) else { return };
+        assigned.commit_failed = !ok;
+        if ok {
+            assigned.committed = Some(next);
+        }
+    }
+
+    pub(super) fn completed(&mut self, process: Process, id: Uuid) {
+        self.completed.insert(id);
+        let is_its = |place| self.history.log.get(place).is_some_and(|held| held.id == Some(id));
+        if !self.ran.keys().any(is_its) {
+            self.found("completed before it was handled", format!("{id} by process {process}"));
+        }
+    }
+}

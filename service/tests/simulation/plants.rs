@@ -1,0 +1,286 @@
+//! Bugs planted into the engine, from outside: what it asks of its consumer, store and sink is bent on the way, as an
+//! engine with that bug would ask it. Each is caught by the checker, under the name of the promise that it breaks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidings_core::{
+    Admin, Claim, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, EventRef, Guarantees, Headers,
+    History, Holder, IdempotencyStore, Name, Progress, Publisher, Release, Result, SeekTo, Step, Timestamp,
+    TopicPartition, Transport, async_trait, event_id_of,
+};
+use tidings_memory::MemoryStore;
+
+use super::check::check;
+use super::simulate_with;
+use super::tap::Tap;
+
+/// A plant is caught within so many seeds.
+const SEEDS: u64 = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    None,
+    CommitsWhatIsInFlight,
+    CommitsOnReceipt,
+    CommitsNothing,
+    CommitsAnOldEpochsWork,
+    Reorders,
+    ForgetsWhatFailed,
+    SwallowsAFailedDeadLetter,
+    EmptiesDeadLetters,
+    MarksBeforeHandling,
+    CompletesOnBurying,
+    ForgetsWhatIsDone,
+    DeliversAfterRevocation,
+    ReleasesAtOnce,
+    NeverPauses,
+    NeverResumes,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    given: HashMap<TopicPartition, (u64, u64)>,
+    lost: HashMap<TopicPartition, u64>,
+    holder: Option<Holder>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Planted<T> {
+    inner: T,
+    bug: Bug,
+    store: Tapped,
+    state: Arc<Mutex<State>>,
+}
+
+/// The run's store, with what passes written down: for the sink that completes.
+type Tapped = Arc<Mutex<Option<Tap<MemoryStore>>>>;
+
+impl Planted<()> {
+    pub(crate) fn new(bug: Bug) -> Self {
+        Self { inner: (), bug, store: Tapped::default(), state: Arc::default() }
+    }
+}
+
+impl<T> Planted<T> {
+    pub(crate) fn of<U>(&self, inner: U) -> Planted<U> {
+        Planted { inner, bug: self.bug, store: self.store.clone(), state: self.state.clone() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Transport for Planted<Tap<tidings_memory::MemoryTransport>> {
+    fn system(&self) -> &'static str {
+        self.inner.system()
+    }
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
+        self.inner.publisher().await
+    }
+    async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
+        Ok(Arc::new(self.of(self.inner.consumer(options).await?)))
+    }
+    async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
+        Ok(Arc::new(self.of(self.inner.dead_letters().await?)))
+    }
+    async fn admin(&self) -> Result<Arc<dyn Admin>> {
+        self.inner.admin().await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[async_trait]
+impl DeadLetterSink for Planted<Arc<dyn DeadLetterSink>> {
+    async fn bury(&self, mut letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        if self.bug == Bug::EmptiesDeadLetters {
+            letters.iter_mut().for_each(|letter| letter.record.headers = Headers::new());
+        }
+        if self.bug == Bug::CompletesOnBurying {
+            let holder = self.state().holder.clone();
+            let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let events: Vec<_> = letters.iter().map(|l| EventRef::new(event_id_of(&l.origin, &l.record), "")).collect();
+            if let (Some(store), Some(holder)) = (store, holder) {
+                drop(store.complete(&holder, &events).await);
+            }
+        }
+        let answers = self.inner.bury(letters).await;
+        let swallows = self.bug == Bug::SwallowsAFailedDeadLetter;
+        if swallows { answers.iter().map(|_| Ok(())).collect() } else { answers }
+    }
+    async fn check(&self, topics: &[Name]) -> Result<()> {
+        self.inner.check(topics).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+impl Planted<Arc<dyn Consumer>> {
+    async fn assigned(&self, partition: &TopicPartition, epoch: u64) {
+        let lost = self.state().lost.remove(partition);
+        if let (Bug::CommitsAnOldEpochsWork, Some(next)) = (self.bug, lost) {
+            drop(self.inner.commit(vec![Commit::new(partition.clone(), epoch, next)]).await);
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for Planted<Arc<dyn Consumer>> {
+    async fn next(&self) -> Result<Step> {
+        loop {
+            let step = self.inner.next().await?;
+            match &step {
+                Step::Assigned(assignments) => {
+                    for assignment in assignments {
+                        self.assigned(&assignment.partition, assignment.epoch).await;
+                    }
+                }
+                Step::Records(fetched) => {
+                    let origin = fetched.batch.origin().as_ref().clone();
+                    self.state().given.insert(origin.clone(), (fetched.epoch, fetched.next));
+                    if self.bug == Bug::CommitsOnReceipt {
+                        drop(self.inner.commit(vec![Commit::new(origin, fetched.epoch, fetched.next)]).await);
+                    }
+                }
+                Step::Revoking(_) if self.bug == Bug::DeliversAfterRevocation => continue,
+                Step::Revoking(revocation) if self.bug == Bug::ReleasesAtOnce => {
+                    drop(self.inner.release(&revocation.partitions).await);
+                }
+                Step::Lost(partitions) => {
+                    let mut state = self.state();
+                    for partition in partitions {
+                        if let Some((_, next)) = state.given.remove(partition) {
+                            state.lost.insert(partition.clone(), next);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            return Ok(step);
+        }
+    }
+    async fn commit(&self, mut commits: Vec<Commit>) -> Vec<Result<()>> {
+        match self.bug {
+            Bug::CommitsNothing => return commits.iter().map(|_| Ok(())).collect(),
+            Bug::CommitsWhatIsInFlight => {
+                let state = self.state();
+                for commit in &mut commits {
+                    if let Some((epoch, next)) = state.given.get(&commit.partition)
+                        && *epoch == commit.epoch
+                    {
+                        commit.next = *next;
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.inner.commit(commits).await
+    }
+    async fn release(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.inner.release(partitions).await
+    }
+    async fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
+        if self.bug == Bug::NeverPauses { Ok(()) } else { self.inner.pause(partitions).await }
+    }
+    async fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
+        if self.bug == Bug::NeverResumes { Ok(()) } else { self.inner.resume(partitions).await }
+    }
+    async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
+        self.inner.seek(partition, to).await
+    }
+    async fn progress(&self) -> Result<Vec<Progress>> {
+        self.inner.progress().await
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for Planted<Tap<MemoryStore>> {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        let holder = self.inner.holder(scope, ttl).await?;
+        self.state().holder = Some(holder.clone());
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.inner.clone());
+        Ok(holder)
+    }
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let mut claims = self.inner.claim(holder, events).await?;
+        match self.bug {
+            Bug::MarksBeforeHandling => drop(self.inner.complete(holder, events).await),
+            Bug::ForgetsWhatIsDone => {
+                let done = claims.iter_mut().filter(|claim| **claim == Claim::Done);
+                done.for_each(|claim| *claim = Claim::Granted(History::default()));
+            }
+            _ => {}
+        }
+        Ok(claims)
+    }
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        self.inner.renew(holder).await
+    }
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.inner.complete(holder, events).await
+    }
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        self.inner.release(holder, events).await
+    }
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        self.inner.retire(holder).await
+    }
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        self.inner.purge(scope, completed_before).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+/// Some seed finds the bug under its name. That no seed finds anything without a bug is a test of its own.
+fn caught(bug: Bug, name: &str) {
+    let mut others = std::collections::BTreeSet::new();
+    for seed in 0..SEEDS {
+        let found = check(&simulate_with(seed, bug));
+        if found.iter().any(|anomaly| anomaly.name == name) {
+            return;
+        }
+        others.extend(found.into_iter().map(|anomaly| anomaly.name));
+    }
+    panic!("{bug:?} is not found as {name:?} within {SEEDS} seeds, but as {others:?}");
+}
+
+macro_rules! plants {
+    ($($test:ident: $bug:ident => $name:literal,)*) => { $(
+        #[test]
+        fn $test() {
+            caught(Bug::$bug, $name);
+        }
+    )* };
+}
+
+plants! {
+    commits_what_is_in_flight: CommitsWhatIsInFlight => "committed past unfinished work",
+    commits_on_receipt: CommitsOnReceipt => "committed past unfinished work",
+    commits_nothing: CommitsNothing => "stalled",
+    commits_an_old_epochs_work: CommitsAnOldEpochsWork => "committed past unfinished work",
+    reorders_on_retry: Reorders => "reordered",
+    forgets_what_failed: ForgetsWhatFailed => "settled wrongly",
+    swallows_a_failed_dead_letter: SwallowsAFailedDeadLetter => "settled wrongly",
+    empties_dead_letters: EmptiesDeadLetters => "dead letters incomplete",
+    marks_before_handling: MarksBeforeHandling => "completed before it was handled",
+    completes_on_burying: CompletesOnBurying => "completed before it was handled",
+    handles_again_what_is_done: ForgetsWhatIsDone => "handled again after it was completed",
+    delivers_after_revocation: DeliversAfterRevocation => "delivered after revocation",
+    releases_what_a_handler_has: ReleasesAtOnce => "delivered after revocation",
+    reads_on_without_a_bound: NeverPauses => "unbounded",
+    stops_after_a_pause: NeverResumes => "stalled",
+}
