@@ -53,6 +53,16 @@ pub mod memory {
     };
 }
 
+/// The store on Postgres.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use tidings_postgres::{
+        DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT, DEFAULT_LOCK_TIMEOUT,
+        DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_SCHEMA,
+        DEFAULT_STATEMENT_TIMEOUT, DoneTable, PostgresConfig, PostgresStore,
+    };
+}
+
 /// The embedded store: done events, claims and dead letters in a directory.
 #[cfg(feature = "sled")]
 pub mod sled {

@@ -1,0 +1,24 @@
+//! The Postgres store of tidings: which events were handled and who is handling which, in a database that all instances of
+//! a service share.
+//!
+//! ```no_run
+//! # async fn example() -> tidings_core::Result<()> {
+//! use tidings_postgres::PostgresStore;
+//!
+//! let store = PostgresStore::connect("postgres://orders:secret@localhost/orders").await?;
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod migrate;
+mod names;
+mod store;
+
+pub use self::config::{
+    DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT, DEFAULT_LOCK_TIMEOUT,
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_SCHEMA, DEFAULT_STATEMENT_TIMEOUT,
+    DoneTable, PostgresConfig,
+};
+pub use self::store::PostgresStore;

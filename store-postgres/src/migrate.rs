@@ -1,0 +1,135 @@
+//! The tables, in numbered steps.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Row};
+use tidings_core::{Error, ErrorKind, Result};
+
+use crate::error::failed;
+use crate::names::{Done, Names};
+
+/// A step. Once released, its text never changes: what is to be different comes with a later number.
+#[derive(Debug, Clone, Copy)]
+struct Migration {
+    number: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+/// All steps, by number. Each is run once, in this order, also where a later one is there already.
+const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "idempotency", sql: include_str!("../migrations/0001_idempotency.sql") },
+    Migration { number: 2, name: "functions", sql: include_str!("../migrations/0002_functions.sql") },
+    Migration { number: 3, name: "release", sql: include_str!("../migrations/0003_release.sql") },
+];
+
+const SCHEMA_EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+const TABLE_EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
+const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS tidings.migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)";
+const APPLIED: &str = "SELECT number FROM tidings.migrations ORDER BY number";
+const RECORD: &str = "INSERT INTO tidings.migrations (number, name) VALUES ($1, $2)";
+/// Held to the end of the transaction. Stores of different names do not wait for one another.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+
+/// Brings the tables to the state that this program knows, or checks that they are in it.
+///
+/// # Errors
+/// [`Conflict`](ErrorKind::Conflict): a newer program has been here. [`NotFound`](ErrorKind::NotFound): something is
+/// missing and `run` is not set. [`Denied`](ErrorKind::Denied): the user may not create it.
+pub(crate) async fn migrate(connection: &mut PgConnection, names: &Names, run: bool, limit: Duration) -> Result<()> {
+    // Most times nothing is to be done, and then nobody waits for a lock.
+    let missing = missing(applied(connection, names).await?)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !run {
+        let list: Vec<_> = missing.iter().map(|step| format!("{:04}_{}", step.number, step.name)).collect();
+        let what =
+            format!("open the store in schema {:?}: migrations are missing: {}", names.schema(), list.join(", "));
+        return Err(Error::new(ErrorKind::NotFound, what));
+    }
+    let migrated = tokio::time::timeout(limit, run_missing(connection, names, limit));
+    migrated.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "migrate: it took too long")))
+}
+
+/// The numbers of the steps that were run.
+async fn applied(connection: &mut PgConnection, names: &Names) -> Result<Vec<i32>> {
+    let doing = "read which migrations were run";
+    let exists = sqlx::query_scalar(TABLE_EXISTS).bind(names.full("migrations"));
+    if !exists.fetch_one(&mut *connection).await.map_err(|e| failed(doing, e))? {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(names.fill(APPLIED)).fetch_all(connection).await.map_err(|e| failed(doing, e))?;
+    rows.iter().map(|row| row.try_get(0).map_err(|e| failed(doing, e))).collect()
+}
+
+fn missing(applied: Vec<i32>) -> Result<Vec<Migration>> {
+    let newest = MIGRATIONS.iter().map(|step| step.number).max().unwrap_or_default();
+    if let Some(newer) = applied.iter().find(|number| **number > newest) {
+        let what = format!("open the store: its tables are at step {newer}, this program knows them up to {newest}");
+        return Err(Error::new(ErrorKind::Conflict, what));
+    }
+    Ok(MIGRATIONS.iter().filter(|step| !applied.contains(&step.number)).copied().collect())
+}
+
+/// All in one transaction: either every missing step is done, or none.
+async fn run_missing(connection: &mut PgConnection, names: &Names, limit: Duration) -> Result<()> {
+    let doing = "migrate";
+    let mut transaction = connection.begin().await.map_err(|e| failed(doing, e))?;
+    let limit = limit.as_millis();
+    let settings = format!("SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}");
+    sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *transaction).await.map_err(|e| failed(doing, e))?;
+    let lock = sqlx::query(LOCK).bind(names.full("migrations"));
+    lock.execute(&mut *transaction).await.map_err(|e| failed("migrate: wait for others who do", e))?;
+    create_schema(&mut transaction, names).await?;
+    sqlx::query(names.fill(CREATE_TABLE)).execute(&mut *transaction).await.map_err(|e| failed(doing, e))?;
+    // Those who had the lock before may have done it.
+    for step in missing(applied(&mut transaction, names).await?)? {
+        let doing = format!("run the migration {:04}_{}", step.number, step.name);
+        sqlx::raw_sql(names.fill_done(step.sql, &Done::default()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(|e| failed(&doing, e))?;
+        let record = sqlx::query(names.fill(RECORD)).bind(step.number).bind(step.name);
+        record.execute(&mut *transaction).await.map_err(|e| failed(&doing, e))?;
+    }
+    transaction.commit().await.map_err(|e| failed(doing, e))
+}
+
+/// Whoever may not create schemas can be given one.
+async fn create_schema(connection: &mut PgConnection, names: &Names) -> Result<()> {
+    let doing = format!("create the schema {:?}", names.schema());
+    let exists = sqlx::query_scalar(SCHEMA_EXISTS).bind(names.schema());
+    if exists.fetch_one(&mut *connection).await.map_err(|e| failed(&doing, e))? {
+        return Ok(());
+    }
+    let create = format!("CREATE SCHEMA \"{}\"", names.schema());
+    sqlx::query(AssertSqlSafe(create)).execute(connection).await.map(drop).map_err(|e| failed(&doing, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_in_order_and_each_is_there_once() {
+        assert!(MIGRATIONS.is_sorted_by(|a, b| a.number < b.number));
+    }
+
+    #[test]
+    fn tables_of_a_newer_program_are_refused() {
+        let newest = MIGRATIONS.last().unwrap().number;
+        assert_eq!(missing(vec![newest + 1]).unwrap_err().kind(), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn what_is_missing_below_the_newest_is_run_too() {
+        let without_first: Vec<_> = MIGRATIONS.iter().skip(1).map(|step| step.number).collect();
+        assert_eq!(missing(without_first).unwrap()[0].number, MIGRATIONS[0].number);
+    }
+}

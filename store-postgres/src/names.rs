@@ -1,0 +1,98 @@
+//! The names of tables and functions, in the schema and with the prefix that were asked for.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use crate::config::PostgresConfig;
+
+/// In our SQL, tables and functions are written as `tidings.holders`: with the default schema it runs as it stands.
+const PLACEHOLDER: &str = "tidings.";
+
+/// What stands in place of the placeholder.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    schema: Arc<str>,
+    before: Arc<str>,
+}
+
+impl Names {
+    /// `config` has been checked: neither name holds a quote, and only a schema can be a word of SQL.
+    pub(crate) fn new(config: &PostgresConfig) -> Self {
+        let before = format!("\"{}\".{}", config.schema, config.table_prefix);
+        Self { schema: config.schema.as_str().into(), before: before.into() }
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The full name of a table or function of ours, quoted where needed.
+    pub(crate) fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.before)
+    }
+
+    /// As [`fill`](Self::fill), of a text that speaks of events that are done: `{done}` is their table, `{scope}` and so on
+    /// its columns, `{claim}` and so on the functions made for that table.
+    pub(crate) fn fill_done(&self, sql: &str, done: &Done) -> SqlStr {
+        let mut text = sql.to_owned();
+        let (table, suffix) = match &done.table {
+            Some(table) => (table.clone(), done.suffix()),
+            None => (self.full("done"), String::new()),
+        };
+        for function in ["claim", "complete", "settle"] {
+            text = text.replace(&format!("{{{function}}}"), &self.full(&format!("{function}{suffix}")));
+        }
+        text = text.replace("{done}", &table);
+        let columns = if done.table.is_none() { OWN } else { SHARED };
+        for (placeholder, column) in columns {
+            text = text.replace(placeholder, column);
+        }
+        self.fill(&text)
+    }
+
+    /// `sql` with the real names. Each use of the same text gives the same statement, prepared once per connection.
+    pub(crate) fn fill(&self, sql: &str) -> SqlStr {
+        AssertSqlSafe(Arc::<str>::from(sql.replace(PLACEHOLDER, &self.before))).into_sql_str()
+    }
+}
+
+/// Where events that are done are recorded.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Done {
+    /// Another table than our own: its full name, quoted where needed.
+    pub(crate) table: Option<String>,
+}
+
+/// The columns of our own table, and the time as it is written there.
+const OWN: [(&str, &str); 4] =
+    [("{scope}", "scope"), ("{done_at}", "done_at"), ("{now}", "clock_timestamp()"), ("{before}", "$2")];
+/// Those of a table that others use too: its times are UTC, without saying so.
+const SHARED: [(&str, &str); 4] = [
+    ("{scope}", "service_name"),
+    ("{done_at}", "processed_at"),
+    ("{now}", "(clock_timestamp() AT TIME ZONE 'UTC')"),
+    ("{before}", "($2 AT TIME ZONE 'UTC')"),
+];
+
+impl Done {
+    /// What the names of functions made for another table end with: FNV-1a of its name.
+    pub(crate) fn suffix(&self) -> String {
+        let Some(table) = &self.table else { return String::new() };
+        let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        format!("_shared_{:08x}", table.bytes().fold(0x811c_9dc5, step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_quoted_and_the_prefix_put_before_the_name() {
+        let config = PostgresConfig::new("x").with_schema("user").with_table_prefix("shop_");
+        let names = Names::new(&config);
+        assert_eq!(names.fill("SELECT FROM tidings.done").as_str(), "SELECT FROM \"user\".shop_done");
+        assert_eq!(names.full("done"), "\"user\".shop_done");
+    }
+}

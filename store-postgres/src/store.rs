@@ -1,0 +1,175 @@
+//! The store as its users hold it.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions, Connection, PgPool, Postgres};
+use tidings_core::{Error, ErrorKind, Result};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
+
+use crate::config::PostgresConfig;
+use crate::error::{failed, failed_write};
+use crate::migrate::migrate;
+use crate::names::Names;
+
+/// A connection that has done nothing for so long is tried before it is used: the server may have gone meanwhile.
+const TRIED_AFTER: Duration = Duration::from_secs(1);
+
+/// A store of done events, claims, dead letters and events to publish, in a Postgres database that services share.
+///
+/// Cheap to clone; clones share the connections.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    names: Names,
+    config: PostgresConfig,
+}
+
+impl PostgresStore {
+    /// Opens the store in the database at `url`, with the defaults: see [`connect_with`](Self::connect_with).
+    ///
+    /// # Errors
+    /// Those of [`connect_with`](Self::connect_with).
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::connect_with(PostgresConfig::new(url)).await
+    }
+
+    /// Opens the store, and brings its tables up to date. Many may do so at once: one migrates, the others wait for it.
+    /// Cancel-safe: migrations are run as a whole or not at all.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): a setting is wrong, or a table is not as expected; the message names it.
+    /// [`Denied`](ErrorKind::Denied): the password or the certificate is wrong, or a right is missing.
+    /// [`NotFound`](ErrorKind::NotFound): there is no such database, or migrations are missing and may not be run.
+    /// [`Conflict`](ErrorKind::Conflict): the tables are of a newer program.
+    /// [`Unavailable`](ErrorKind::Unavailable): the server does not answer.
+    pub async fn connect_with(config: PostgresConfig) -> Result<Self> {
+        config.check()?;
+        let names = Names::new(&config);
+        let pool = pool(&config, connect_options(&config)?);
+        let store = Self { inner: Arc::new(Inner { pool, names, config }) };
+        let prepared = store.prepare().await;
+        if prepared.is_err() {
+            store.close().await;
+        }
+        prepared.map(|()| store)
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let config = self.config();
+        // A connection of its own: unlike the pool's, it tells at once why it can't be had.
+        let options = self.pool().connect_options();
+        let connected = timeout(config.acquire_timeout, options.connect()).await;
+        let silent = |_| Error::new(ErrorKind::Unavailable, "connect to Postgres: no answer in time");
+        let mut connection = connected.map_err(silent)?.map_err(|e| failed("connect to Postgres", e))?;
+        migrate(&mut connection, self.names(), config.migrate, config.migration_timeout).await?;
+        let _closed = timeout(config.acquire_timeout, connection.close()).await;
+        Ok(())
+    }
+
+    /// The connections, for the service's own statements. Those of the store itself take from them too.
+    pub fn pool(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    /// Closes all connections, those in use when they are given back. Later calls of all clones fail as
+    /// [`Closed`](ErrorKind::Closed). Dropping the future closes them nevertheless.
+    pub async fn close(&self) {
+        // A connection that is in use for longer closes when it is given back.
+        let _in_time = timeout(self.config().answer_within, self.pool().close()).await;
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    pub(crate) fn config(&self) -> &PostgresConfig {
+        &self.inner.config
+    }
+
+    /// A connection of the pool.
+    pub(crate) async fn acquire(&self, doing: &str) -> Result<PoolConnection<Postgres>> {
+        self.pool().acquire().await.map_err(|e| failed(doing, e))
+    }
+
+    /// What `work` gives, unless the server says nothing for too long.
+    pub(crate) async fn bounded<F: Future>(&self, work: F) -> Result<F::Output, Elapsed> {
+        timeout(self.config().answer_within, work).await
+    }
+
+    /// The answer to a write on `connection`, which is given up if the server said nothing.
+    ///
+    /// # Errors
+    /// [`Unknown`](ErrorKind::Unknown): the answer was lost on the way.
+    pub(crate) fn judge<T>(
+        &self,
+        doing: &str,
+        connection: &mut PoolConnection<Postgres>,
+        answered: Result<sqlx::Result<T>, Elapsed>,
+    ) -> Result<T> {
+        match answered {
+            Ok(answer) => answer.map_err(|e| failed_write(doing, e)),
+            Err(_) => {
+                connection.close_on_drop();
+                Err(Error::new(ErrorKind::Unknown, format!("{doing}: no answer in time")))
+            }
+        }
+    }
+}
+
+fn connect_options(config: &PostgresConfig) -> Result<PgConnectOptions> {
+    // The URL holds a password, so neither it nor what the parser says of it is shown.
+    let wrong =
+        |_| Error::new(ErrorKind::Invalid, "open a Postgres store: url is not postgres://user:password@host/database");
+    let mut options = PgConnectOptions::from_str(config.url.expose()).map_err(wrong)?.disable_statement_logging();
+    if options.get_application_name().is_none() {
+        options = options.application_name("tidings");
+    }
+    if let Some(pem) = &config.root_certificates {
+        options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(pem.as_bytes().to_vec());
+    }
+    let milliseconds = |time: Duration| time.as_millis().to_string();
+    // A client that is gone without a word is noticed well within a holder's ttl.
+    let idle = config.idle_in_transaction_timeout;
+    let seconds = |time: Duration| time.as_secs().max(1).to_string();
+    Ok(options.options([
+        ("statement_timeout", milliseconds(config.statement_timeout)),
+        ("lock_timeout", milliseconds(config.lock_timeout)),
+        ("idle_in_transaction_session_timeout", milliseconds(idle)),
+        ("tcp_user_timeout", milliseconds(idle)),
+        ("tcp_keepalives_idle", seconds(idle / 2)),
+        ("tcp_keepalives_interval", seconds(idle / 6)),
+        ("tcp_keepalives_count", "3".to_owned()),
+    ]))
+}
+
+fn pool(config: &PostgresConfig, options: PgConnectOptions) -> PgPool {
+    let limit = config.answer_within;
+    PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.acquire_timeout)
+        .test_before_acquire(false)
+        .before_acquire(move |connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for < TRIED_AFTER {
+                    return Ok(true);
+                }
+                Ok(timeout(limit, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
+            })
+        })
+        // The pool itself tries each connection that is given back, but without a limit: one whose server is silent would
+        // be missing for as long as the operating system keeps it.
+        .after_release(move |connection, _| {
+            Box::pin(async move { Ok(timeout(limit, connection.ping()).await.is_ok_and(|answer| answer.is_ok())) })
+        })
+        .connect_lazy_with(options)
+}
