@@ -13,8 +13,8 @@ pub use tidings_core::{
     PartitionLag, PartitionReset, Position, Progress, Publisher, RawBatch, RawInput, Record, RecordBatch, Release,
     ResetTo, Resolution, Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord, Timestamp, Topic,
     TopicDescription, TopicPartition, TraceParent, Transport, Version, async_trait, codec, dead_letter_headers,
-    dead_letter_topic, ensure_topics, event_id_of, failed, find_error, headers, is_dead_letter_header, partition_for,
-    redrive, reject, report, stopped_at, unavailable,
+    dead_letter_topic, ensure_topics, event_id_of, failed, find_error, headers, held, is_dead_letter_header,
+    partition_for, redrive, reject, report, rolled_back, stopped_at, unavailable,
 };
 #[cfg(feature = "macros")]
 pub use tidings_macros::Event;
@@ -59,7 +59,8 @@ pub mod postgres {
     pub use tidings_postgres::{
         DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT, DEFAULT_LOCK_TIMEOUT,
         DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_SCHEMA,
-        DEFAULT_STATEMENT_TIMEOUT, DoneTable, PostgresConfig, PostgresStore,
+        DEFAULT_STATEMENT_TIMEOUT, DEFAULT_STORE_CONNECTIONS, DoneTable, Inbox, InboxLayer, PostgresConfig,
+        PostgresStore, Tx,
     };
 }
 

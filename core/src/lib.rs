@@ -69,7 +69,8 @@ pub use self::idempotency::{Claim, EventRef, History, Holder, IdempotencyStore, 
 pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};
 pub use self::name::{Name, TopicPartition};
 pub use self::outcome::{
-    Causes, Failure, HandlerError, IntoEvents, IntoOutcome, Outcome, failed, reject, stopped_at, unavailable,
+    Causes, Failure, HandlerError, IntoEvents, IntoOutcome, Outcome, failed, held, reject, rolled_back, stopped_at,
+    unavailable,
 };
 pub use self::partitioner::{murmur2, partition_for};
 pub use self::publish::DeliveryPublisher;

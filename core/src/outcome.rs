@@ -192,6 +192,11 @@ pub enum Failure {
     Failed(Vec<usize>),
     /// Of a batch, those before were handled, this one failed, those after were not touched: [`stopped_at`].
     StoppedAt(usize),
+    /// Of a batch, nothing was handled, because its transaction was rolled back: these failed; if none is named, it is not
+    /// known which: [`rolled_back`].
+    RolledBack(Vec<usize>),
+    /// The claims of the events are another's now, or may be: nothing was handled, ask the store again: [`held`].
+    Held,
     /// A publish of what the handler returned failed for good, or a record could not be read: not used by handlers.
     Undecodable,
 }
@@ -261,6 +266,8 @@ impl fmt::Display for HandlerError {
             Failure::Unavailable => f.write_str("something that the handler needs is unavailable"),
             Failure::Failed(places) => write!(f, "{} records of the batch failed", places.len()),
             Failure::StoppedAt(place) => write!(f, "the batch stopped at its record {place}"),
+            Failure::RolledBack(_) => f.write_str("the handler failed, and its transaction was rolled back"),
+            Failure::Held => f.write_str("the claim is not this service's any more"),
             Failure::Retry | Failure::Undecodable => f.write_str("the handler failed"),
         }
     }
@@ -314,6 +321,18 @@ pub fn failed(places: impl IntoIterator<Item = usize>, error: impl Into<BoxError
 /// Of a batch, the records before `place` (from 0) were handled, that one failed with `error`, later ones are untouched.
 pub fn stopped_at(place: usize, error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::StoppedAt(place), error)
+}
+
+/// Of a batch, all was undone because of `error`, as by a layer that rolls a transaction back. `places` (from 0) are the
+/// records that failed; where it is not known which, there is none, and they are found by handling halves of the batch.
+pub fn rolled_back(places: impl IntoIterator<Item = usize>, error: impl Into<BoxError>) -> HandlerError {
+    HandlerError::new(Failure::RolledBack(places.into_iter().collect()), error)
+}
+
+/// Says that the delivery's claims are not its holder's any more, so that all was undone: the store is asked for them
+/// again. For layers that write what is done by themselves; a handler has no use for it.
+pub fn held(error: impl Into<BoxError>) -> HandlerError {
+    HandlerError::new(Failure::Held, error)
 }
 
 #[cfg(test)]

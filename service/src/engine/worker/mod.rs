@@ -11,6 +11,7 @@ pub(super) mod intake;
 mod landed;
 pub(super) mod lanes;
 mod outcome;
+mod rolled_back;
 mod run;
 mod starting;
 mod sweep;

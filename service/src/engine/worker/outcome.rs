@@ -136,6 +136,10 @@ impl Worker {
                     std::cmp::Ordering::Greater => Part::Untouched,
                 })
             }
+            Failure::RolledBack(places) if items.as_slice().len() > 1 => {
+                self.rolled_back(items.into_vec(), kind, &text, &places);
+            }
+            Failure::Held => self.lost(items.into_vec(), &text),
             failure => self.wholly_failed(items, kind, &text, failure == Failure::Reject),
         }
     }
@@ -215,7 +219,7 @@ impl Worker {
 
     /// Begins items again: as one batch, so that those of a lane stay together; or each alone, of each lane the first, with
     /// the others of the lane behind it.
-    fn regroup(&mut self, items: Vec<Item>) {
+    pub(super) fn regroup(&mut self, items: Vec<Item>) {
         let (alone, mut together): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.single);
         together.iter_mut().for_each(|item| self.enter(item));
         let together = self.behind_what_is_handled(together);
