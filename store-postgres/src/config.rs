@@ -8,6 +8,8 @@ use tidings_core::{Error, ErrorKind, Result, Secret};
 pub const DEFAULT_SCHEMA: &str = "tidings";
 /// How many connections there are at most: [`PostgresConfig::max_connections`].
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
+/// How many connections the store keeps to itself: [`PostgresConfig::store_connections`].
+pub const DEFAULT_STORE_CONNECTIONS: u32 = 3;
 /// How long a call waits for a connection: [`PostgresConfig::acquire_timeout`].
 pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a statement may run: [`PostgresConfig::statement_timeout`].
@@ -58,8 +60,11 @@ pub struct PostgresConfig {
     /// The certificates (PEM) of the authorities that may have signed the server's; then it is fully verified, whatever
     /// `sslmode` says.
     pub root_certificates: Option<String>,
-    /// How many connections there are at most. Transactions of handlers hold one each.
+    /// How many connections handlers and the service itself have at most: a transaction holds one.
     pub max_connections: u32,
+    /// How many more the store has for its own calls, at most: were they to wait for handlers, a service with much to do
+    /// could not say that it lives.
+    pub store_connections: u32,
     /// How long a call waits for a free or new connection, before it fails as [`Unavailable`](ErrorKind::Unavailable).
     pub acquire_timeout: Duration,
     /// How long a statement may run, handlers' included, before the server cancels it.
@@ -88,6 +93,7 @@ impl PostgresConfig {
             done_table: DoneTable::default(),
             root_certificates: None,
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            store_connections: DEFAULT_STORE_CONNECTIONS,
             acquire_timeout: DEFAULT_ACQUIRE_TIMEOUT,
             statement_timeout: DEFAULT_STATEMENT_TIMEOUT,
             lock_timeout: DEFAULT_LOCK_TIMEOUT,
@@ -127,7 +133,14 @@ impl PostgresConfig {
         self
     }
 
-    /// Opens so many connections at most; by default [`DEFAULT_MAX_CONNECTIONS`].
+    /// Keeps so many connections for the store's own calls; by default [`DEFAULT_STORE_CONNECTIONS`].
+    #[must_use]
+    pub fn with_store_connections(mut self, connections: u32) -> Self {
+        self.store_connections = connections;
+        self
+    }
+
+    /// Opens so many connections for handlers at most; by default [`DEFAULT_MAX_CONNECTIONS`].
     #[must_use]
     pub fn with_max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
@@ -208,8 +221,8 @@ impl PostgresConfig {
         {
             return wrong("done_table has no name".to_owned());
         }
-        if self.max_connections == 0 || self.purge_batch == 0 {
-            return wrong("max_connections and purge_batch must be above 0".to_owned());
+        if self.max_connections == 0 || self.store_connections == 0 || self.purge_batch == 0 {
+            return wrong("max_connections, store_connections and purge_batch must be above 0".to_owned());
         }
         let times = [
             ("acquire_timeout", self.acquire_timeout),

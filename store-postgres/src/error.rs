@@ -81,6 +81,11 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether a lock was waited for in vain.
+pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
+}
+
 /// Whether the fault lies with the database, its setup or its load, and not with the data at hand: somewhere in the
 /// chain of `error` there is an error of the client that says so.
 pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {

@@ -12,13 +12,17 @@
 
 mod config;
 mod error;
+mod idempotency;
+mod inbox;
 mod migrate;
 mod names;
+mod shared;
 mod store;
 
 pub use self::config::{
     DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT, DEFAULT_LOCK_TIMEOUT,
     DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_SCHEMA, DEFAULT_STATEMENT_TIMEOUT,
-    DoneTable, PostgresConfig,
+    DEFAULT_STORE_CONNECTIONS, DoneTable, PostgresConfig,
 };
+pub use self::inbox::{Inbox, InboxLayer, Tx};
 pub use self::store::PostgresStore;

@@ -20,9 +20,12 @@ struct Migration {
 /// All steps, by number. Each is run once, in this order, also where a later one is there already.
 const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, name: "idempotency", sql: include_str!("../migrations/0001_idempotency.sql") },
-    Migration { number: 2, name: "functions", sql: include_str!("../migrations/0002_functions.sql") },
+    Migration { number: 2, name: "functions", sql: FUNCTIONS },
     Migration { number: 3, name: "release", sql: include_str!("../migrations/0003_release.sql") },
 ];
+
+/// The functions that read and write which events are done; made once for each table of these.
+pub(crate) const FUNCTIONS: &str = include_str!("../migrations/0002_functions.sql");
 
 const SCHEMA_EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
 const TABLE_EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
@@ -34,7 +37,7 @@ const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS tidings.migrations (
 const APPLIED: &str = "SELECT number FROM tidings.migrations ORDER BY number";
 const RECORD: &str = "INSERT INTO tidings.migrations (number, name) VALUES ($1, $2)";
 /// Held to the end of the transaction. Stores of different names do not wait for one another.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+pub(crate) const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 
 /// Brings the tables to the state that this program knows, or checks that they are in it.
 ///

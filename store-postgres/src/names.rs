@@ -62,17 +62,25 @@ impl Names {
 pub(crate) struct Done {
     /// Another table than our own: its full name, quoted where needed.
     pub(crate) table: Option<String>,
+    /// How many characters of a scope it takes.
+    pub(crate) longest_scope: Option<usize>,
+    /// How many characters of an event type it takes.
+    pub(crate) longest_type: Option<usize>,
 }
 
 /// The columns of our own table, and the time as it is written there.
-const OWN: [(&str, &str); 4] =
-    [("{scope}", "scope"), ("{done_at}", "done_at"), ("{now}", "clock_timestamp()"), ("{before}", "$2")];
+const OWN: [(&str, &str); 4] = [
+    ("{scope}", "scope"),
+    ("{done_at}", "done_at"),
+    ("{now}", "statement_timestamp()"),
+    ("{before}", "(timestamptz 'epoch' + $2::bigint * interval '1 millisecond')"),
+];
 /// Those of a table that others use too: its times are UTC, without saying so.
 const SHARED: [(&str, &str); 4] = [
     ("{scope}", "service_name"),
     ("{done_at}", "processed_at"),
-    ("{now}", "(clock_timestamp() AT TIME ZONE 'UTC')"),
-    ("{before}", "($2 AT TIME ZONE 'UTC')"),
+    ("{now}", "(statement_timestamp() AT TIME ZONE 'UTC')"),
+    ("{before}", "(timestamp 'epoch' + $2::bigint * interval '1 millisecond')"),
 ];
 
 impl Done {

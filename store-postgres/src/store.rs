@@ -11,13 +11,18 @@ use tidings_core::{Error, ErrorKind, Result};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use crate::config::PostgresConfig;
+use crate::config::{DoneTable, PostgresConfig};
 use crate::error::{failed, failed_write};
+use crate::idempotency::Texts;
 use crate::migrate::migrate;
-use crate::names::Names;
+use crate::names::{Done, Names};
+use crate::shared::prepare_shared;
 
 /// A connection that has done nothing for so long is tried before it is used: the server may have gone meanwhile.
 const TRIED_AFTER: Duration = Duration::from_secs(1);
+
+const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
 /// A store of done events, claims, dead letters and events to publish, in a Postgres database that services share.
 ///
@@ -30,7 +35,11 @@ pub struct PostgresStore {
 #[derive(Debug)]
 struct Inner {
     pool: PgPool,
+    /// For the store's own calls.
+    own: PgPool,
     names: Names,
+    texts: Texts,
+    done: Done,
     config: PostgresConfig,
 }
 
@@ -55,28 +64,25 @@ impl PostgresStore {
     pub async fn connect_with(config: PostgresConfig) -> Result<Self> {
         config.check()?;
         let names = Names::new(&config);
-        let pool = pool(&config, connect_options(&config)?);
-        let store = Self { inner: Arc::new(Inner { pool, names, config }) };
-        let prepared = store.prepare().await;
-        if prepared.is_err() {
-            store.close().await;
-        }
-        prepared.map(|()| store)
-    }
-
-    async fn prepare(&self) -> Result<()> {
-        let config = self.config();
+        let options = connect_options(&config)?;
         // A connection of its own: unlike the pool's, it tells at once why it can't be had.
-        let options = self.pool().connect_options();
-        let connected = timeout(config.acquire_timeout, options.connect()).await;
         let silent = |_| Error::new(ErrorKind::Unavailable, "connect to Postgres: no answer in time");
-        let mut connection = connected.map_err(silent)?.map_err(|e| failed("connect to Postgres", e))?;
-        migrate(&mut connection, self.names(), config.migrate, config.migration_timeout).await?;
+        let connected = timeout(config.acquire_timeout, options.connect()).await.map_err(silent)?;
+        let mut connection = connected.map_err(|e| failed("connect to Postgres", e))?;
+        let limit = config.migration_timeout;
+        migrate(&mut connection, &names, config.migrate, limit).await?;
+        let done = match &config.done_table {
+            DoneTable::Own => Done::default(),
+            DoneTable::Shared { table } => prepare_shared(&mut connection, &names, table, &config).await?,
+        };
         let _closed = timeout(config.acquire_timeout, connection.close()).await;
-        Ok(())
+        let texts = Texts::new(&names, &done);
+        let own = pool(&config, config.store_connections, options.clone());
+        let pool = pool(&config, config.max_connections, options);
+        Ok(Self { inner: Arc::new(Inner { pool, own, names, texts, done, config }) })
     }
 
-    /// The connections, for the service's own statements. Those of the store itself take from them too.
+    /// The connections of handlers, for the service's own statements too. The store's calls have others.
     pub fn pool(&self) -> &PgPool {
         &self.inner.pool
     }
@@ -85,20 +91,32 @@ impl PostgresStore {
     /// [`Closed`](ErrorKind::Closed). Dropping the future closes them nevertheless.
     pub async fn close(&self) {
         // A connection that is in use for longer closes when it is given back.
-        let _in_time = timeout(self.config().answer_within, self.pool().close()).await;
+        let _in_time = timeout(self.config().answer_within, async {
+            self.pool().close().await;
+            self.inner.own.close().await;
+        })
+        .await;
     }
 
     pub(crate) fn names(&self) -> &Names {
         &self.inner.names
     }
 
+    pub(crate) fn texts(&self) -> &Texts {
+        &self.inner.texts
+    }
+
+    pub(crate) fn done(&self) -> &Done {
+        &self.inner.done
+    }
+
     pub(crate) fn config(&self) -> &PostgresConfig {
         &self.inner.config
     }
 
-    /// A connection of the pool.
+    /// A connection for a call of the store's own.
     pub(crate) async fn acquire(&self, doing: &str) -> Result<PoolConnection<Postgres>> {
-        self.pool().acquire().await.map_err(|e| failed(doing, e))
+        self.inner.own.acquire().await.map_err(|e| failed(doing, e))
     }
 
     /// What `work` gives, unless the server says nothing for too long.
@@ -152,10 +170,10 @@ fn connect_options(config: &PostgresConfig) -> Result<PgConnectOptions> {
     ]))
 }
 
-fn pool(config: &PostgresConfig, options: PgConnectOptions) -> PgPool {
+fn pool(config: &PostgresConfig, connections: u32, options: PgConnectOptions) -> PgPool {
     let limit = config.answer_within;
     PgPoolOptions::new()
-        .max_connections(config.max_connections)
+        .max_connections(connections)
         .acquire_timeout(config.acquire_timeout)
         .test_before_acquire(false)
         .before_acquire(move |connection, meta| {
@@ -170,6 +188,11 @@ fn pool(config: &PostgresConfig, options: PgConnectOptions) -> PgPool {
         // be missing for as long as the operating system keeps it.
         .after_release(move |connection, _| {
             Box::pin(async move { Ok(timeout(limit, connection.ping()).await.is_ok_and(|answer| answer.is_ok())) })
+        })
+        // What is acknowledged is on the disk, whatever the server's or the user's default is. `on` is not set otherwise:
+        // it may stand for less than what is configured.
+        .after_connect(|connection, _| {
+            Box::pin(async move { sqlx::query(SYNCHRONOUS).execute(connection).await.map(drop) })
         })
         .connect_lazy_with(options)
 }

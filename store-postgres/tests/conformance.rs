@@ -1,1 +1,129 @@
-fn main() {}
+//! The suite of an idempotency store, on Postgres: with a table of the store's own and with one that is shared with other
+//! services, through a proxy that can cut the way to the server, and over restarts of the process.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tidings_conformance::{Setup, Suites};
+use tidings_core::{
+    Claim, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    async_trait,
+};
+use tidings_postgres::{PostgresConfig, PostgresStore};
+use tidings_testbed::{Framing, Postgres, Proxy};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+const SHARED: &str = "CREATE TABLE processed_events (
+    event_id UUID, event_type VARCHAR(100), service_name VARCHAR(50), processed_at TIMESTAMP,
+    UNIQUE (event_id, service_name)
+)";
+
+fn main() -> ExitCode {
+    Suites::new().with_idempotency(setup("own", false)).with_idempotency(setup("shared", true)).run()
+}
+
+fn setup(name: &str, shared: bool) -> Setup<Proxied> {
+    Setup::new(name, move || open(shared)).with_lifetime(Duration::from_secs(2)).with_reopen(reopen).with_outage(
+        |proxied, down| async move {
+            if down {
+                proxied.proxy.refuse()
+            } else {
+                proxied.proxy.resume()
+            }
+            Ok(())
+        },
+    )
+}
+
+static DATABASE: OnceCell<String> = OnceCell::const_new();
+
+/// A store with the proxy that it talks through.
+#[derive(Debug)]
+struct Proxied {
+    store: PostgresStore,
+    config: PostgresConfig,
+    proxy: Proxy,
+}
+
+/// A store in a schema of its own: to make a database takes far longer.
+async fn open(shared: bool) -> Result<Proxied> {
+    let url = DATABASE.get_or_try_init(fresh_database).await?;
+    let schema = format!("case_{}", Uuid::now_v7().simple());
+    if shared {
+        let mut direct = PgConnection::connect(url).await.map_err(testbed)?;
+        let sql = format!(
+            "CREATE SCHEMA {schema}; {}",
+            SHARED.replace("processed_events", &format!("{schema}.processed_events"))
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut direct).await.map_err(testbed)?;
+        direct.close().await.map_err(testbed)?;
+    }
+    let (before, rest) = url.split_once('@').ok_or_else(|| testbed("a URL without a user"))?;
+    let (target, database) = rest.split_once('/').ok_or_else(|| testbed("a URL without a database"))?;
+    let proxy = Proxy::start(target, Framing::Chunks).map_err(testbed)?;
+    let config = PostgresConfig::new(format!("{before}@{}/{database}", proxy.addr()))
+        .with_acquire_timeout(Duration::from_secs(3))
+        .with_schema(schema.clone());
+    let config = if shared { config.with_shared_done_table(format!("{schema}.processed_events")) } else { config };
+    let store = PostgresStore::connect_with(config.clone()).await?;
+    Ok(Proxied { store, config, proxy })
+}
+
+async fn reopen(proxied: Arc<Proxied>) -> Result<Proxied> {
+    let Proxied { store, config, proxy } = Arc::into_inner(proxied).expect("the suite holds nothing else of it");
+    store.close().await;
+    Ok(Proxied { store: PostgresStore::connect_with(config.clone()).await?, config, proxy })
+}
+
+async fn fresh_database() -> Result<String> {
+    let postgres = Postgres::shared().await.map_err(unavailable)?;
+    postgres.fresh_database().await.map_err(unavailable)
+}
+
+/// Where there is no server, cases are reported as ignored.
+fn unavailable(error: tidings_testbed::Error) -> Error {
+    let kind = if error.is_unavailable() { ErrorKind::Unavailable } else { ErrorKind::Failed };
+    Error::caused_by(kind, "find a Postgres", error)
+}
+
+fn testbed(error: impl Into<tidings_core::BoxError>) -> Error {
+    Error::caused_by(ErrorKind::Failed, "prepare a database", error)
+}
+
+#[async_trait]
+impl IdempotencyStore for Proxied {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        self.store.holder(scope, ttl).await
+    }
+
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.store.claim(holder, events).await
+    }
+
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        self.store.renew(holder).await
+    }
+
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.store.complete(holder, events).await
+    }
+
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        self.store.release(holder, events).await
+    }
+
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        self.store.retire(holder).await
+    }
+
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        self.store.purge(scope, completed_before).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.store.guarantees()
+    }
+}

@@ -1,0 +1,276 @@
+//! Claims and what is done: [`IdempotencyStore`] for the store. The rules are in `migrations/0002_functions.sql`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{Row, SqlStr};
+use tidings_core::{
+    Claim, Error, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    async_trait,
+};
+use uuid::Uuid;
+
+use crate::error::{failed, failed_write, is_lock_timeout};
+use crate::names::{Done, Names};
+use crate::store::PostgresStore;
+
+/// A holder that lives longer lives so long: dates end some time.
+const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+const REGISTER: &str = "INSERT INTO tidings.holders (id, scope, ttl, lives_until)
+    VALUES ($1, $2, $3::bigint * interval '1 microsecond', clock_timestamp() + $3::bigint * interval '1 microsecond')";
+const RENEW: &str = "UPDATE tidings.holders SET lives_until = clock_timestamp() + ttl
+    WHERE id = $1 AND NOT retired AND lives_until > clock_timestamp()";
+/// Its claims stay where they are: that nobody holds them any more can be read from their holder.
+const RETIRE: &str = "UPDATE tidings.holders SET retired = true
+    WHERE id = $1 AND NOT retired AND lives_until > clock_timestamp()";
+const CLAIM: &str = "SELECT event, answer, died, tried, at_most FROM {claim}($1, $2, $3)";
+const COMPLETE: &str = "SELECT {complete}($1, $2, $3, $4)";
+const SETTLE: &str = "SELECT verdict, xid FROM {settle}($1, $2, $3, $4, $5, $6, $7, $8)";
+const COUNT_DONE: &str = "SELECT count(*) FROM {done} WHERE {scope} = $1 AND event_id = ANY ($2)";
+const RELEASE: &str = "SELECT tidings.release($1, $2, $3, $4)";
+/// Rows that somebody is deleting already are left to them.
+const PURGE: &str = "DELETE FROM {done} WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {done} WHERE {scope} = $1 AND {done_at} < {before} LIMIT $3 FOR UPDATE SKIP LOCKED
+    ))";
+/// What is left of claims that nobody alive holds.
+const PURGE_CLAIMS: &str = "DELETE FROM tidings.claims WHERE ctid = ANY (ARRAY(
+        SELECT c.ctid FROM tidings.claims c
+        WHERE c.scope = $1 AND c.touched_at < {before} AND NOT EXISTS (
+            SELECT FROM tidings.holders h WHERE h.id = c.holder AND NOT h.retired AND h.lives_until > clock_timestamp()
+        ) LIMIT $3 FOR UPDATE OF c SKIP LOCKED
+    ))";
+/// Holders that are long gone and that no claim refers to: what a claim says of its holder's end must stay true.
+const PURGE_HOLDERS: &str = "DELETE FROM tidings.holders h
+    WHERE h.scope = $1 AND h.lives_until < least({before}, clock_timestamp())
+    AND NOT EXISTS (SELECT FROM tidings.claims c WHERE c.holder = h.id)";
+
+/// The statements, with the names of this store's tables.
+#[derive(Debug)]
+pub(crate) struct Texts {
+    register: SqlStr,
+    renew: SqlStr,
+    retire: SqlStr,
+    claim: SqlStr,
+    complete: SqlStr,
+    release: SqlStr,
+    purge: SqlStr,
+    purge_claims: SqlStr,
+    purge_holders: SqlStr,
+    pub(crate) settle: SqlStr,
+    pub(crate) count_done: SqlStr,
+}
+
+impl Texts {
+    pub(crate) fn new(names: &Names, done: &Done) -> Self {
+        // Times of our own tables are written as those of our own table of done events.
+        let ours = Done::default();
+        Self {
+            register: names.fill(REGISTER),
+            renew: names.fill(RENEW),
+            retire: names.fill(RETIRE),
+            claim: names.fill_done(CLAIM, done),
+            complete: names.fill_done(COMPLETE, done),
+            release: names.fill(RELEASE),
+            purge: names.fill_done(PURGE, done),
+            purge_claims: names.fill_done(PURGE_CLAIMS, &ours),
+            purge_holders: names.fill_done(PURGE_HOLDERS, &ours),
+            settle: names.fill_done(SETTLE, done),
+            count_done: names.fill_done(COUNT_DONE, done),
+        }
+    }
+}
+
+/// The events of a call as the functions take them: in ascending order, each once.
+pub(crate) fn in_order(events: &[EventRef]) -> (Vec<Uuid>, Vec<&str>) {
+    let by_id: BTreeMap<Uuid, &str> = events.iter().rev().map(|event| (event.id, event.event_type.as_str())).collect();
+    by_id.into_iter().unzip()
+}
+
+fn dead(doing: &str, holder: &Holder) -> Error {
+    Error::new(ErrorKind::Fenced, format!("{doing}: the holder of {:?} is dead", holder.scope))
+}
+
+fn microseconds(time: Duration) -> i64 {
+    i64::try_from(time.min(LONGEST_TTL).as_micros()).unwrap_or(i64::MAX)
+}
+
+impl PostgresStore {
+    /// Runs one of the statements about holders; `false` if it changed nothing.
+    async fn change_holder(&self, doing: &str, text: &SqlStr, holder: &Holder) -> Result<bool> {
+        let mut connection = self.acquire(doing).await?;
+        let query = sqlx::query(text.clone()).bind(holder.id);
+        let answered = self.bounded(query.execute(&mut *connection)).await;
+        Ok(self.judge(doing, &mut connection, answered)?.rows_affected() > 0)
+    }
+
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): the table that is shared with others has no room for such a name.
+    fn check_types(&self, events: &[EventRef]) -> Result<()> {
+        let Some(longest) = self.done().longest_type else { return Ok(()) };
+        match events.iter().find(|event| event.event_type.chars().count() > longest) {
+            Some(event) => Err(self.too_long("event_type", &event.event_type, longest)),
+            None => Ok(()),
+        }
+    }
+
+    fn too_long(&self, column: &str, name: &str, longest: usize) -> Error {
+        let table = self.done().table.clone().unwrap_or_else(|| self.names().full("done"));
+        let what =
+            format!("record events: {name:?} does not fit into the column {column} of {table}, which takes {longest}");
+        Error::new(ErrorKind::Invalid, what)
+    }
+
+    /// Runs a statement that deletes rows in steps, until there are no more.
+    async fn purge_all(&self, text: &SqlStr, scope: &Name, before: Timestamp) -> Result<u64> {
+        let doing = "purge";
+        let step = u64::from(self.config().purge_batch);
+        let mut purged = 0;
+        loop {
+            let mut connection = self.acquire(doing).await?;
+            let query = sqlx::query(text.clone()).bind(scope.as_str()).bind(before.millis()).bind(step.cast_signed());
+            let answered = self.bounded(query.execute(&mut *connection)).await;
+            let deleted = self.judge(doing, &mut connection, answered)?.rows_affected();
+            purged += deleted;
+            if deleted < step {
+                return Ok(purged);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for PostgresStore {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        let doing = "register a holder";
+        if ttl.is_zero() {
+            return Err(Error::new(ErrorKind::Invalid, "register a holder: its ttl is zero"));
+        }
+        if let Some(longest) = self.done().longest_scope.filter(|longest| scope.chars().count() > *longest) {
+            return Err(self.too_long("service_name", scope, longest));
+        }
+        let holder = Holder::new(scope.clone(), ttl);
+        let mut connection = self.acquire(doing).await?;
+        let query = sqlx::query(self.texts().register.clone()).bind(holder.id).bind(scope.as_str());
+        let answered = self.bounded(query.bind(microseconds(ttl)).execute(&mut *connection)).await;
+        self.judge(doing, &mut connection, answered)?;
+        Ok(holder)
+    }
+
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let doing = "claim events";
+        self.check_types(events)?;
+        let (ids, _) = in_order(events);
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.acquire(doing).await?;
+        let query = sqlx::query(self.texts().claim.clone()).bind(holder.id).bind(holder.scope.as_str()).bind(&ids);
+        let answered = self.bounded(query.fetch_all(&mut *connection)).await;
+        if matches!(&answered, Ok(Err(error)) if is_lock_timeout(error)) {
+            // Others claim the same events, and have not come to an end.
+            return Ok(vec![Claim::Held { at_most: self.config().lock_timeout }; events.len()]);
+        }
+        let rows = self.judge(doing, &mut connection, answered)?;
+        if rows.is_empty() {
+            return Err(dead(doing, holder));
+        }
+        let claims =
+            rows.iter().map(claim_of).collect::<sqlx::Result<HashMap<_, _>>>().map_err(|e| failed(doing, e))?;
+        in_turn(events, &claims, holder.ttl)
+    }
+
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        let doing = "renew the holder";
+        let lives = self.change_holder(doing, &self.texts().renew, holder).await?;
+        if lives { Ok(()) } else { Err(dead(doing, holder)) }
+    }
+
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        let doing = "complete events";
+        self.check_types(events)?;
+        let (ids, types) = in_order(events);
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.acquire(doing).await?;
+        let query = sqlx::query_scalar(self.texts().complete.clone()).bind(holder.id).bind(holder.scope.as_str());
+        let answered = self.bounded(query.bind(&ids).bind(&types).fetch_one(&mut *connection)).await;
+        let not_done: Vec<Uuid> = self.judge(doing, &mut connection, answered)?;
+        let not_done: HashSet<Uuid> = not_done.into_iter().collect();
+        let answer = |event: &EventRef| {
+            if not_done.contains(&event.id) {
+                let what = format!("complete: the claim of event {} is not this holder's", event.id);
+                return Err(Error::new(ErrorKind::Fenced, what));
+            }
+            Ok(())
+        };
+        Ok(events.iter().map(answer).collect())
+    }
+
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        let doing = "release claims";
+        // Of an event that is released twice the first time counts: after it the claim is not the holder's any more.
+        let by_id: BTreeMap<Uuid, i64> =
+            events.iter().rev().map(|event| (event.id, i64::from(event.attempts))).collect();
+        if by_id.is_empty() {
+            return Ok(());
+        }
+        let (ids, attempts): (Vec<_>, Vec<_>) = by_id.into_iter().unzip();
+        let mut connection = self.acquire(doing).await?;
+        let query = sqlx::query(self.texts().release.clone()).bind(holder.id).bind(holder.scope.as_str());
+        let answered = self.bounded(query.bind(&ids).bind(&attempts).execute(&mut *connection)).await;
+        self.judge(doing, &mut connection, answered).map(drop)
+    }
+
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        // A holder that is dead already has died.
+        self.change_holder("retire the holder", &self.texts().retire, holder).await.map(drop)
+    }
+
+    /// In steps of [`PostgresConfig::purge_batch`](crate::PostgresConfig::purge_batch) rows, each a transaction of its own.
+    /// Cancel-safe: what has been purged by then is gone.
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        let purged = self.purge_all(&self.texts().purge, scope, completed_before).await?;
+        self.purge_all(&self.texts().purge_claims, scope, completed_before).await?;
+        let doing = "purge holders";
+        let mut connection = self.acquire(doing).await?;
+        let query =
+            sqlx::query(self.texts().purge_holders.clone()).bind(scope.as_str()).bind(completed_before.millis());
+        query.execute(&mut *connection).await.map_err(|e| failed_write(doing, e))?;
+        Ok(purged)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all().with_shared(true)
+    }
+}
+
+/// An answer of the function.
+fn claim_of(row: &PgRow) -> sqlx::Result<(Uuid, Claim)> {
+    let count = |value: i32| u32::try_from(value).unwrap_or_default();
+    let claim = match row.try_get::<i16, _>("answer")? {
+        0 => Claim::Done,
+        1 => Claim::Granted(History::new(count(row.try_get("died")?), count(row.try_get("tried")?))),
+        _ => {
+            let at_most: Option<i64> = row.try_get("at_most")?;
+            Claim::Held { at_most: Duration::from_micros(at_most.unwrap_or_default().max(0).cast_unsigned()) }
+        }
+    };
+    Ok((row.try_get("event")?, claim))
+}
+
+/// The answers in the order of the events. The twin of an event that is granted is held, by this very call.
+fn in_turn(events: &[EventRef], claims: &HashMap<Uuid, Claim>, ttl: Duration) -> Result<Vec<Claim>> {
+    let mut seen = HashSet::with_capacity(events.len());
+    let answer = |event: &EventRef| {
+        let first = seen.insert(event.id);
+        match claims.get(&event.id) {
+            Some(Claim::Granted(_)) if !first => Ok(Claim::Held { at_most: ttl }),
+            Some(claim) => Ok(*claim),
+            None => Err(Error::new(ErrorKind::Unavailable, format!("claim events: no answer for event {}", event.id))),
+        }
+    };
+    events.iter().map(answer).collect()
+}

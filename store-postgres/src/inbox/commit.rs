@@ -1,0 +1,205 @@
+//! The end of a delivery's transaction.
+
+use std::time::Duration;
+
+use sqlx::{Postgres, Row, Transaction};
+use tidings_core::{
+    BoxError, Delivery, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Outcome, Result, codec, held,
+    rolled_back, unavailable,
+};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use super::slot::Slot;
+use super::verdict;
+use crate::error::{failed, failed_write, is_lock_timeout, is_lost};
+use crate::idempotency::in_order;
+use crate::store::PostgresStore;
+
+/// How long it is looked for how a commit without an answer has ended, before that is an outage.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
+/// The first wait before looking again; doubled up to [`LONGEST_LOOK`].
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+/// In progress also while the server still commits for a client that is gone. After a crash and recovery it is aborted.
+const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
+
+/// What the last statement of the transaction said.
+struct Settled {
+    verdict: String,
+    xid: String,
+}
+
+/// Writes that the delivery's events are done, sees whether they are still this holder's to handle, and commits.
+pub(super) async fn settle(
+    store: &PostgresStore,
+    delivery: &Delivery,
+    holder: &Holder,
+    slot: &Slot,
+    outcome: Outcome,
+) -> Result<Outcome, BoxError> {
+    if !outcome.records().is_empty() {
+        // Done before they are published, they would be lost with this process.
+        let what = "commit a delivery: its handler returned events, which the inbox can't publish without an outbox";
+        return Err(unavailable(Error::new(ErrorKind::Invalid, what)).into());
+    }
+    let mut transaction = slot.take().await?;
+    let events = events(delivery);
+    let settled = match write_done(store, delivery, holder, &events, &mut transaction).await {
+        Ok(settled) => settled,
+        Err(error) => {
+            roll_back(store, transaction).await;
+            return Err(of_settle(error, delivery.len()));
+        }
+    };
+    match settled.verdict.as_str() {
+        "settled" => commit(store, transaction, holder, &events, &settled.xid, delivery.len()).await,
+        "done" => {
+            roll_back(store, transaction).await;
+            done_by_another(store, holder, &events).await
+        }
+        verdict => {
+            roll_back(store, transaction).await;
+            let what = match verdict {
+                "claim" => "its claim was taken over",
+                "epoch" => "its partition has been assigned anew",
+                _ => "its holder is dead",
+            };
+            Err(held(Error::new(ErrorKind::Fenced, format!("commit a delivery: {what}"))).into())
+        }
+    }
+    .map(|()| outcome.with_completed())
+}
+
+fn events(delivery: &Delivery) -> Vec<EventRef> {
+    let kind = |record| codec::peek(record).map(|head| head.event_type.into_owned()).unwrap_or_default();
+    delivery.event_ids().zip(delivery.records()).map(|(id, record)| EventRef::new(id, kind(record))).collect()
+}
+
+async fn write_done(
+    store: &PostgresStore,
+    delivery: &Delivery,
+    holder: &Holder,
+    events: &[EventRef],
+    transaction: &mut Transaction<'static, Postgres>,
+) -> Result<Settled, sqlx::Error> {
+    let (ids, types) = in_order(events);
+    let context = delivery.context();
+    let query = sqlx::query(store.texts().settle.clone())
+        .bind(holder.id)
+        .bind(holder.scope.as_str())
+        .bind(&ids)
+        .bind(&types)
+        .bind(context.group.as_str())
+        .bind(delivery.topic().as_str())
+        .bind(i64::from(delivery.partition()))
+        .bind(delivery.epoch().cast_signed());
+    let answered = store.bounded(query.fetch_one(&mut **transaction)).await;
+    let row = answered.unwrap_or_else(|_| Err(silent()))?;
+    Ok(Settled { verdict: row.try_get("verdict")?, xid: row.try_get("xid")? })
+}
+
+/// A server that says nothing, as the client would report it.
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+/// Why the last statement failed: nothing of the transaction is left.
+fn of_settle(error: sqlx::Error, records: usize) -> BoxError {
+    let doing = "write that events are done";
+    if is_lock_timeout(&error) {
+        // Somebody writes that the same events are done, and has not come to an end.
+        return held(failed(doing, error)).into();
+    }
+    let error = failed(doing, error);
+    verdict::of_handler(error.into(), records)
+}
+
+/// Others have handled the event, such as a service that shares the table and knows nothing of claims. What was done here
+/// is undone; of one event that settles it, in a batch it has to be found out which ones.
+async fn done_by_another(store: &PostgresStore, holder: &Holder, events: &[EventRef]) -> Result<(), BoxError> {
+    if events.len() > 1 {
+        let what = "commit a batch: some of its events are done already";
+        return Err(rolled_back([], Error::new(ErrorKind::Conflict, what)).into());
+    }
+    // It is done: what this does is to end the claim.
+    store.complete(holder, events).await.map(drop).map_err(|error| unavailable(error).into())
+}
+
+async fn commit(
+    store: &PostgresStore,
+    transaction: Transaction<'static, Postgres>,
+    holder: &Holder,
+    events: &[EventRef],
+    xid: &str,
+    records: usize,
+) -> Result<(), BoxError> {
+    let doing = "commit a delivery";
+    let answered = store.bounded(transaction.commit()).await.unwrap_or_else(|_| Err(silent()));
+    match answered {
+        Ok(()) => Ok(()),
+        Err(error) if is_lost(&error) => {
+            tracing::warn!(error = %error, "a commit was not answered; looking whether it was made");
+            match timeout(RESOLVE_WITHIN, is_committed(store, holder, events, xid)).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(unavailable(failed(doing, error)).into()),
+                // It is run again, and meets its own event there if it was committed after all.
+                Err(_) => Err(unavailable(failed_write(doing, error)).into()),
+            }
+        }
+        // A constraint that is checked at the end, a serialization failure.
+        Err(error) => Err(verdict::of_handler(failed(doing, error).into(), records)),
+    }
+}
+
+/// Finds out how a transaction has ended, for as long as that takes.
+async fn is_committed(store: &PostgresStore, holder: &Holder, events: &[EventRef], xid: &str) -> bool {
+    let (ids, _) = in_order(events);
+    let mut wait = FIRST_LOOK;
+    loop {
+        let asked = Instant::now();
+        match store.bounded(look(store, holder, &ids, xid)).await {
+            Ok(Ok(Some(committed))) => return committed,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(error = %error.report(), "the database can't be asked yet"),
+            Err(_) => tracing::debug!("the database does not answer yet"),
+        }
+        sleep(wait.saturating_sub(asked.elapsed())).await;
+        wait = (wait * 2).min(LONGEST_LOOK);
+    }
+}
+
+/// Whether the events are done; `None` while the transaction is under way. The order matters: rows that are not there
+/// after the transaction is over will not come.
+async fn look(store: &PostgresStore, holder: &Holder, ids: &[Uuid], xid: &str) -> Result<Option<bool>> {
+    let doing = "look whether a transaction was committed";
+    let mut connection = store.acquire(doing).await?;
+    let status = sqlx::query_scalar::<_, Option<String>>(STATUS).bind(xid).fetch_one(&mut *connection).await;
+    let status = match status {
+        Ok(status) => status,
+        // This server has never had the transaction: it is another one, after a failover.
+        Err(error) if is_unknown_transaction(&error) => None,
+        Err(error) => return Err(failed(doing, error)),
+    };
+    if status.as_deref() == Some("in progress") {
+        return Ok(None);
+    }
+    let count = sqlx::query_scalar(store.texts().count_done.clone()).bind(holder.scope.as_str()).bind(ids);
+    let count: i64 = count.fetch_one(&mut *connection).await.map_err(|e| failed(doing, e))?;
+    Ok(Some(usize::try_from(count) == Ok(ids.len())))
+}
+
+/// `invalid_parameter_value`: a number from the future.
+fn is_unknown_transaction(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).as_deref() == Some("22023")
+}
+
+/// Ends a transaction without a trace. If it can't be told to the server, that ends it with the connection.
+pub(super) async fn roll_back(store: &PostgresStore, transaction: Transaction<'static, Postgres>) {
+    match store.bounded(transaction.rollback()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a transaction ended with its connection"),
+        Err(_) => tracing::debug!("a transaction was given up: no answer"),
+    }
+}

@@ -1,0 +1,112 @@
+//! The layer around a handler.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tidings_core::{BoxError, Delivery, Error, ErrorKind, Holder, Outcome, unavailable};
+use tidings_service::BoxFuture;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::commit;
+use super::slot::Slot;
+use super::verdict;
+use crate::store::PostgresStore;
+
+impl PostgresStore {
+    /// The inbox: behind it a handler takes a [`Tx`](super::Tx), and what it writes through that commits together with the
+    /// fact that its events are done. A failure, a panic or a timeout undoes all of it. A batch is one transaction; when
+    /// one of its records fails, it is found by handling halves of the batch.
+    ///
+    /// The service's idempotency store must be this one:
+    ///
+    /// ```no_run
+    /// # use tidings_core::{BoxError, Delivery};
+    /// use tidings_postgres::{PostgresStore, Tx};
+    /// use tidings_service::{Router, Service};
+    ///
+    /// # async fn count(_: Delivery, tx: Tx) {}
+    /// # async fn example() -> tidings_core::Result<()> {
+    /// let store = PostgresStore::connect("postgres://localhost/orders").await?;
+    /// let router = Router::new().on_topic("orders", count).layer(store.inbox());
+    /// let service = Service::new("orders", router).with_idempotency(store);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// An error of the database (a lost connection, a serialization failure, a full disk, a missing table or right) is not
+    /// the record's fault: it waits until that is over. What breaks a constraint or can't be converted is the record's.
+    pub fn inbox(&self) -> InboxLayer {
+        InboxLayer { store: self.clone() }
+    }
+}
+
+/// The layer that [`PostgresStore::inbox`] makes.
+#[derive(Debug, Clone)]
+pub struct InboxLayer {
+    store: PostgresStore,
+}
+
+impl<S> Layer<S> for InboxLayer {
+    type Service = Inbox<S>;
+
+    fn layer(&self, inner: S) -> Inbox<S> {
+        Inbox { store: self.store.clone(), inner }
+    }
+}
+
+/// A handler behind the [inbox](PostgresStore::inbox).
+#[derive(Debug, Clone)]
+pub struct Inbox<S> {
+    store: PostgresStore,
+    inner: S,
+}
+
+impl<S> Service<Delivery> for Inbox<S>
+where
+    S: Service<Delivery, Response = Outcome>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = Outcome;
+    type Error = BoxError;
+    type Future = BoxFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut delivery: Delivery) -> BoxFuture {
+        let Some(holder) = delivery.holder().cloned() else {
+            // There is no store, which is a mistake, or the holder's time is over just now: then a new one comes.
+            let what = "begin a delivery: nobody has claimed its events; the service needs `with_idempotency(store)`";
+            return Box::pin(async move { Err(unavailable(Error::new(ErrorKind::Unavailable, what)).into()) });
+        };
+        let slot = Slot::new(self.store.clone(), holder.ttl);
+        delivery.extensions_mut().insert(slot.clone());
+        let handled = self.inner.call(delivery.clone());
+        let store = self.store.clone();
+        Box::pin(async move {
+            let result = handled.await.map_err(Into::into);
+            end(&store, &delivery, &holder, &slot, result).await
+        })
+    }
+}
+
+/// Commits what the handler did, or undoes it.
+async fn end(
+    store: &PostgresStore,
+    delivery: &Delivery,
+    holder: &Arc<Holder>,
+    slot: &Slot,
+    result: Result<Outcome, BoxError>,
+) -> Result<Outcome, BoxError> {
+    match result {
+        Ok(outcome) => commit::settle(store, delivery, holder, slot, outcome).await,
+        Err(error) => {
+            if let Some(transaction) = slot.take_begun() {
+                commit::roll_back(store, transaction).await;
+            }
+            Err(verdict::of_handler(error, delivery.len()))
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The transaction of a delivery, and how its handler gets at it.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Postgres, Transaction};
+use tidings_core::{BoxError, Delivery, Error, ErrorKind, unavailable};
+use tidings_service::FromDelivery;
+
+use crate::config::PostgresConfig;
+use crate::error::failed;
+use crate::store::PostgresStore;
+
+/// The transaction of this delivery: what a handler writes through it commits together with the fact that its events are
+/// done, or not at all.
+///
+/// An argument of handlers behind [`PostgresStore::inbox`]. It begins when it is taken, and goes back when it is dropped,
+/// so that it can be taken by one after the other (a layer, then the handler) and never by two at once. A handler that
+/// keeps it beyond its end, as in a task, has failed.
+///
+/// ```no_run
+/// # use serde::{Deserialize, Serialize};
+/// # use tidings_core::{BoxError, Delivery};
+/// use tidings_postgres::Tx;
+///
+/// async fn count(delivery: Delivery, mut tx: Tx) -> Result<(), BoxError> {
+///     sqlx::query("UPDATE totals SET events = events + 1 WHERE topic = $1")
+///         .bind(delivery.topic().as_str())
+///         .execute(&mut **tx)
+///         .await?;
+///     Ok(())
+/// }
+/// ```
+pub struct Tx {
+    /// Present until it is dropped.
+    transaction: Option<Transaction<'static, Postgres>>,
+    slot: Slot,
+}
+
+/// Where the transaction lies while nobody has it.
+#[derive(Clone)]
+pub(super) struct Slot(Arc<Inner>);
+
+struct Inner {
+    store: PostgresStore,
+    /// How the transaction is begun.
+    begin: Arc<str>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// It has not begun.
+    Untouched,
+    Here(Transaction<'static, Postgres>),
+    Taken,
+}
+
+impl Slot {
+    pub(super) fn new(store: PostgresStore, ttl: Duration) -> Self {
+        let begin = begin(store.config(), ttl).into();
+        Self(Arc::new(Inner { store, begin, state: Mutex::new(State::Untouched) }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the transaction; begins it where that was not done yet.
+    ///
+    /// # Errors
+    /// That somebody has it, or that it can't be begun.
+    pub(super) async fn take(&self) -> Result<Transaction<'static, Postgres>, BoxError> {
+        let state = std::mem::replace(&mut *self.state(), State::Taken);
+        match state {
+            State::Here(transaction) => Ok(transaction),
+            State::Untouched => self.begin().await.inspect_err(|_| *self.state() = State::Untouched),
+            State::Taken => {
+                Err(Error::new(ErrorKind::Invalid, "take the transaction of a delivery: somebody has it still").into())
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, BoxError> {
+        let doing = "begin the transaction of a delivery";
+        let store = &self.0.store;
+        let text = AssertSqlSafe(Arc::clone(&self.0.begin));
+        match store.bounded(store.pool().begin_with(text)).await {
+            Ok(begun) => begun.map_err(|error| unavailable(failed(doing, error)).into()),
+            // Dropped while it waits, it goes back to the pool, which tries it before it is used again.
+            Err(_) => {
+                Err(unavailable(Error::new(ErrorKind::Unavailable, format!("{doing}: no answer in time"))).into())
+            }
+        }
+    }
+
+    /// Takes the transaction if it has begun and nobody has it.
+    pub(super) fn take_begun(&self) -> Option<Transaction<'static, Postgres>> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Here(transaction) => Some(transaction),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+/// `BEGIN`, with limits below a holder's ttl: a process that is frozen in the middle must not keep its successor, which
+/// has the events after that time, waiting for what its transaction has locked.
+fn begin(config: &PostgresConfig, ttl: Duration) -> String {
+    let limit = ttl.mul_f64(2.0 / 3.0).max(Duration::from_millis(1));
+    let settings = [
+        ("lock_timeout", config.lock_timeout),
+        ("idle_in_transaction_session_timeout", config.idle_in_transaction_timeout),
+    ];
+    let mut text = "BEGIN".to_owned();
+    for (name, _) in settings.into_iter().filter(|(_, session)| *session > limit) {
+        text.push_str(&format!("; SET LOCAL {name} = {}", limit.as_millis()));
+    }
+    text
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tx")
+    }
+}
+
+impl Deref for Tx {
+    type Target = Transaction<'static, Postgres>;
+
+    fn deref(&self) -> &Self::Target {
+        self.transaction.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.transaction.as_mut().expect("it is there until the drop")
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            *self.slot.state() = State::Here(transaction);
+        }
+    }
+}
+
+impl<S: Sync> FromDelivery<S> for Tx {
+    /// # Errors
+    /// That the handler is not behind [`PostgresStore::inbox`], or that the database can't be reached: no fault of the
+    /// record, which waits. That somebody else has the transaction.
+    async fn from_delivery(delivery: &Delivery, _: &S) -> Result<Self, BoxError> {
+        let Some(slot) = delivery.extensions().get::<Slot>() else {
+            let what = "take the transaction of a delivery: the handler is not behind the layer `store.inbox()`";
+            return Err(unavailable(Error::new(ErrorKind::Invalid, what)).into());
+        };
+        Ok(Self { transaction: Some(slot.take().await?), slot: slot.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_stay_below_the_time_to_live() {
+        let config = PostgresConfig::new("postgres://localhost");
+        assert_eq!(begin(&config, Duration::from_secs(60)), "BEGIN");
+        assert_eq!(
+            begin(&config, Duration::from_secs(3)),
+            "BEGIN; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 2000"
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! How the engine is to take what went wrong in a transaction that was rolled back.
+
+use tidings_core::{BoxError, ErrorKind, Failure, find_error, rolled_back, unavailable};
+
+use crate::error::is_databases_fault;
+
+/// The error of a handler of so many records, all of whose work was undone.
+pub(super) fn of_handler(error: BoxError, records: usize) -> BoxError {
+    let unreadable = find_error(error.as_ref()).is_some_and(|error| error.kind() == ErrorKind::Undecodable);
+    match Failure::of(error.as_ref()) {
+        Failure::Retry if is_databases_fault(error.as_ref()) => unavailable(error).into(),
+        // It names its records by itself.
+        Failure::Retry if unreadable => error,
+        Failure::Retry | Failure::Reject if records > 1 => rolled_back([], error).into(),
+        // That the others were handled is not so any more.
+        Failure::Failed(places) if records > 1 => rolled_back(places, error).into(),
+        Failure::StoppedAt(place) if records > 1 => rolled_back([place], error).into(),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::{failed, reject, stopped_at};
+
+    use super::*;
+
+    fn taken(error: impl Into<BoxError>, records: usize) -> Failure {
+        Failure::of(of_handler(error.into(), records).as_ref())
+    }
+
+    #[test]
+    fn a_batch_is_taken_apart_and_a_single_record_is_as_its_handler_says() {
+        assert_eq!(taken("oops", 2), Failure::RolledBack(vec![]));
+        assert_eq!(taken("oops", 1), Failure::Retry);
+        assert_eq!(taken(reject("oops"), 2), Failure::RolledBack(vec![]));
+        assert_eq!(taken(reject("oops"), 1), Failure::Reject);
+        assert_eq!(taken(failed([1, 2], "oops"), 3), Failure::RolledBack(vec![1, 2]));
+        assert_eq!(taken(stopped_at(1, "oops"), 3), Failure::RolledBack(vec![1]));
+    }
+
+    #[test]
+    fn the_databases_fault_is_nobody_elses() {
+        assert_eq!(taken(sqlx::Error::PoolTimedOut, 2), Failure::Unavailable);
+        assert_eq!(taken(reject(sqlx::Error::PoolTimedOut), 1), Failure::Reject, "unless the handler says so");
+    }
+}

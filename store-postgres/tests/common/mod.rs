@@ -1,0 +1,114 @@
+//! What the tests of a store on Postgres have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::{AssertSqlSafe, PgPool};
+use tidings_core::{
+    BoxError, Delivery, Publisher, Record, RecordBatch, StoredRecord, Timestamp, Topic, TopicPartition, Transport,
+    dead_letter_topic,
+};
+use tidings_memory::MemoryTransport;
+use tidings_postgres::{PostgresConfig, PostgresStore};
+use tidings_service::{Retry, RunningService, Service};
+use tidings_testbed::Postgres;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+pub(crate) type TestResult<T = ()> = Result<T, BoxError>;
+
+/// How long anything may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const TOPIC: &str = "orders";
+
+static DATABASE: OnceCell<String> = OnceCell::const_new();
+
+/// The database that the tests of this process share.
+pub(crate) async fn database() -> TestResult<&'static str> {
+    let fresh = || async { Postgres::shared().await?.fresh_database().await };
+    Ok(DATABASE.get_or_try_init(fresh).await?)
+}
+
+/// Settings for a schema of its own.
+pub(crate) fn config(url: &str) -> PostgresConfig {
+    PostgresConfig::new(url).with_schema(format!("test_{}", Uuid::now_v7().simple()))
+}
+
+pub(crate) async fn store() -> TestResult<PostgresStore> {
+    Ok(PostgresStore::connect_with(config(database().await?)).await?)
+}
+
+/// A table for what handlers write, with nothing that keeps an effect from being written twice.
+pub(crate) async fn effects(pool: &PgPool) -> TestResult<String> {
+    let table = format!("effects_{}", Uuid::now_v7().simple());
+    sqlx::query(AssertSqlSafe(format!("CREATE TABLE {table} (n bigint NOT NULL)"))).execute(pool).await?;
+    Ok(table)
+}
+
+/// What was written, in order.
+pub(crate) async fn written(pool: &PgPool, table: &str) -> TestResult<Vec<i64>> {
+    Ok(sqlx::query_scalar(AssertSqlSafe(format!("SELECT n FROM {table} ORDER BY n"))).fetch_all(pool).await?)
+}
+
+/// A record whose event has this id and number.
+pub(crate) fn record(id: Uuid, n: i64) -> Record {
+    let value = format!(
+        r#"{{"eventId":"{id}","eventType":"order.placed","timestamp":1,"source":"test","version":"1.0","payload":{{"n":{n}}}}}"#
+    );
+    Record::new(TOPIC, Bytes::from(value)).with_key(Bytes::from((n % 16).to_string()))
+}
+
+/// The number in a record of [`record`].
+pub(crate) fn number(record: &StoredRecord) -> i64 {
+    let value: serde_json::Value =
+        serde_json::from_slice(record.value.as_deref().unwrap_or_default()).expect("a record of ours");
+    value["payload"]["n"].as_i64().expect("a record of ours")
+}
+
+/// Memory with a topic of so many partitions.
+pub(crate) async fn transport(partitions: u32) -> TestResult<MemoryTransport> {
+    let transport = MemoryTransport::new();
+    let topics = [Topic::new(TOPIC).with_partitions(partitions), Topic::new(dead_letter_topic(TOPIC))];
+    for answer in transport.admin().await?.create_topics(&topics).await? {
+        answer?;
+    }
+    Ok(transport)
+}
+
+pub(crate) async fn publish(transport: &MemoryTransport, records: Vec<Record>) -> TestResult {
+    let publisher: Arc<dyn Publisher> = transport.publisher().await?;
+    for answer in publisher.publish(records).await {
+        answer?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn start(service: Service, transport: &MemoryTransport) -> TestResult<RunningService> {
+    let retry = Retry::exponential(Duration::from_millis(20)).without_jitter();
+    Ok(service.with_retry(retry).start(transport).await?)
+}
+
+pub(crate) async fn caught_up(service: &RunningService) -> TestResult {
+    match tokio::time::timeout(LIMIT, service.caught_up()).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(format!("it did not catch up: {:#?}", service.status().await).into()),
+    }
+}
+
+/// How many dead letters there are.
+pub(crate) async fn letters(transport: &MemoryTransport) -> TestResult<u64> {
+    let found = transport.admin().await?.describe_topics(&[dead_letter_topic(TOPIC)]).await?.remove(0)?;
+    Ok(found.partitions.iter().map(|partition| partition.end).sum())
+}
+
+/// A delivery of these events, as the engine makes one.
+pub(crate) fn delivery(holder: &tidings_core::Holder, events: &[(Uuid, i64)]) -> Delivery {
+    let records = events
+        .iter()
+        .zip(0..)
+        .map(|((id, n), offset)| StoredRecord::from_record(record(*id, *n), offset, Timestamp::now()));
+    let batch = RecordBatch::new(TopicPartition::new(TOPIC, 0), records.collect::<Vec<_>>());
+    let context = tidings_core::DeliveryContext::new(holder.scope.clone(), "handler");
+    Delivery::new(batch, context).with_holder(Arc::new(holder.clone()))
+}
