@@ -14,10 +14,12 @@ mod config;
 mod error;
 mod idempotency;
 mod inbox;
+mod letters;
 mod migrate;
 mod names;
 mod shared;
 mod store;
+mod wire;
 
 pub use self::config::{
     DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT, DEFAULT_LOCK_TIMEOUT,
@@ -25,4 +27,8 @@ pub use self::config::{
     DEFAULT_STORE_CONNECTIONS, DoneTable, PostgresConfig,
 };
 pub use self::inbox::{Inbox, InboxLayer, Tx};
+pub use self::letters::{
+    Act, ActFilter, ActKind, Closed, DEFAULT_REDRIVE_BATCH, Letter, LetterFilter, LetterState, Letters,
+    MAX_REPORTED_REFUSALS, REDRIVE_IDLE_LIMIT, RedriveOptions, RedriveReport,
+};
 pub use self::store::PostgresStore;

@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, name: "idempotency", sql: include_str!("../migrations/0001_idempotency.sql") },
     Migration { number: 2, name: "functions", sql: FUNCTIONS },
     Migration { number: 3, name: "release", sql: include_str!("../migrations/0003_release.sql") },
+    Migration { number: 10, name: "letters", sql: include_str!("../migrations/0010_letters.sql") },
 ];
 
 /// The functions that read and write which events are done; made once for each table of these.

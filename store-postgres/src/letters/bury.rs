@@ -1,0 +1,249 @@
+//! Core's traits on the table of letters.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnection, PgRow};
+use tidings_core::{
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery, Name, Resolution,
+    Result, codec,
+};
+
+use super::filter::LetterFilter;
+use super::row::{Ids, id};
+use crate::PostgresStore;
+use crate::error::failed;
+use crate::names::Names;
+use crate::wire::{escape, headers_to_bytes};
+
+/// Numbers follow the order of the call; rows are written in the order of their identities, so that calls that bury the
+/// same letters wait for one another and never in a circle.
+const BURY: &str = "
+INSERT INTO tidings.letters (
+    number, service, topic, partition, record_offset, record_time, key, value, headers, handler, error_kind, error,
+    attempts, failed_at, event_id, event_type
+)
+SELECT * FROM (
+    SELECT nextval('tidings.letter_numbers') AS number, r.service, r.topic, r.partition, r.record_offset, r.record_time, r.key,
+        r.value, r.headers, r.handler, r.error_kind, r.error, r.attempts, r.failed_at, r.event_id, r.event_type
+    FROM (
+        SELECT * FROM unnest(
+            $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
+            $9::text[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::uuid[], $15::text[]
+        ) WITH ORDINALITY AS u (
+            service, topic, partition, record_offset, record_time, key, value, headers, handler, error_kind, error,
+            attempts, failed_at, event_id, event_type, place
+        )
+        ORDER BY u.place
+    ) r
+) numbered
+ORDER BY service, topic, partition, record_offset, number
+ON CONFLICT (service, topic, partition, record_offset) DO NOTHING";
+
+/// Closes letters that are open, and notes it. Rows are locked by their numbers upwards.
+const RESOLVE: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT l.number
+    FROM tidings.letters l JOIN (
+        SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+    ) AS asked (service, topic, partition, record_offset)
+        ON l.service = asked.service AND l.topic = asked.topic AND l.partition = asked.partition
+        AND l.record_offset = asked.record_offset
+    WHERE l.closed_at IS NULL
+    ORDER BY l.number FOR UPDATE OF l
+), closed AS (
+    UPDATE tidings.letters l SET closed_at = clock_timestamp(), closed_how = $5
+    FROM locked WHERE l.number = locked.number
+    RETURNING l.service, l.topic, l.partition, l.record_offset
+), noted AS (
+    INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
+    SELECT $5, $6, $7, c.service, c.topic, c.partition, c.record_offset FROM closed c
+)
+SELECT service, topic, partition, record_offset FROM closed";
+
+// Of several rights in one call, one would do.
+const CHECK: &str = "SELECT has_table_privilege('tidings.letters', 'INSERT')
+    AND has_table_privilege('tidings.letters', 'UPDATE') AND has_table_privilege('tidings.acts', 'INSERT')";
+
+/// What one statement writes at most, so that memory and transactions stay small.
+const MAX_STEP_LETTERS: usize = 500;
+const MAX_STEP_BYTES: usize = 8 << 20;
+/// The largest record of a letter: with its escapes it is far from what a row may have.
+const MAX_LETTER: usize = 128 << 20;
+/// The longest names of a service and topic: they must fit into an index entry.
+const MAX_NAMES: usize = 2 << 10;
+
+#[async_trait]
+impl DeadLetterSink for PostgresStore {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        let mut answers: Vec<Result<()>> = Vec::with_capacity(letters.len());
+        let mut step = Step::default();
+        for letter in letters {
+            if let Err(error) = fits(&letter) {
+                step.write(self, &mut answers).await;
+                answers.push(Err(error));
+                continue;
+            }
+            if step.letters > 0
+                && (step.letters >= MAX_STEP_LETTERS || step.bytes + letter.record.size() > MAX_STEP_BYTES)
+            {
+                step.write(self, &mut answers).await;
+            }
+            step.push(letter);
+        }
+        step.write(self, &mut answers).await;
+        answers
+    }
+
+    async fn check(&self, _: &[Name]) -> Result<()> {
+        let doing = "check that letters can be buried";
+        let query = sqlx::query_scalar(self.names().fill(CHECK));
+        match query.fetch_one(self.pool()).await.map_err(|e| failed(doing, e))? {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Denied, format!("{doing}: no right to write to the table letters"))),
+        }
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all().with_shared(true)
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for PostgresStore {
+    async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        let letters = self.letters().find(&LetterFilter::from(query)).await?;
+        Ok(letters.into_iter().map(|letter| letter.letter).collect())
+    }
+
+    async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.acquire("close letters").await?;
+        let work = self.bounded(resolve(&mut connection, self.names(), letters, resolution, "")).await;
+        self.judge("close letters", &mut connection, work)
+    }
+}
+
+/// Closes letters on `connection`; `why` where the resolution does not say it.
+pub(super) async fn resolve(
+    connection: &mut PgConnection,
+    names: &Names,
+    letters: &[LetterId],
+    resolution: &Resolution,
+    why: &str,
+) -> sqlx::Result<Vec<bool>> {
+    let (how, by, why) = match resolution {
+        Resolution::Redriven { by } => ("redriven", by.as_str(), why),
+        Resolution::Discarded { by, reason } => ("discarded", by.as_str(), reason.as_str()),
+        // A way of closing that came later closes just as well.
+        _ => ("closed", "", why),
+    };
+    let ids: Ids = letters.iter().collect();
+    let query = sqlx::query(names.fill(RESOLVE)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
+    let query = query.bind(ids.offsets).bind(how).bind(escape(by)).bind(escape(why));
+    let rows: Vec<PgRow> = query.fetch_all(connection).await?;
+    let read: Result<HashSet<LetterId>> = rows.iter().map(id).collect();
+    let mut closed = read.map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    // Asked for twice in one call, it is closed once.
+    Ok(letters.iter().map(|letter| closed.remove(letter)).collect())
+}
+
+fn fits(letter: &DeadLetter) -> Result<()> {
+    let names = letter.service.len() + letter.origin.topic.len();
+    if names > MAX_NAMES {
+        return Err(Error::new(ErrorKind::TooLarge, "bury a letter: the names of its service and topic are too long"));
+    }
+    if letter.record.size() > MAX_LETTER {
+        return Err(Error::new(ErrorKind::TooLarge, format!("bury a letter: it is larger than {MAX_LETTER} bytes")));
+    }
+    Ok(())
+}
+
+/// Letters of one statement, by columns.
+#[derive(Debug, Default)]
+struct Step {
+    letters: usize,
+    bytes: usize,
+    ids: Ids,
+    times: Vec<i64>,
+    keys: Vec<Option<Vec<u8>>>,
+    values: Vec<Option<Vec<u8>>>,
+    headers: Vec<Vec<u8>>,
+    handlers: Vec<String>,
+    kinds: Vec<&'static str>,
+    errors: Vec<String>,
+    attempts: Vec<i64>,
+    failed_at: Vec<i64>,
+    event_ids: Vec<Option<uuid::Uuid>>,
+    event_types: Vec<Option<String>>,
+}
+
+impl Step {
+    fn push(&mut self, letter: DeadLetter) {
+        self.letters += 1;
+        self.bytes += letter.record.size();
+        self.ids.push(&letter.id());
+        let head = codec::peek(&letter.record).ok();
+        self.event_ids.push(head.as_ref().map(|head| head.id));
+        self.event_types.push(head.map(|head| escape(&head.event_type)));
+        self.times.push(letter.record.timestamp.millis());
+        self.headers.push(headers_to_bytes(&letter.record.headers));
+        self.keys.push(letter.record.key.map(Into::into));
+        self.values.push(letter.record.value.map(Into::into));
+        self.handlers.push(escape(&letter.handler));
+        self.kinds.push(letter.kind.as_str());
+        self.errors.push(escape(&letter.error));
+        self.attempts.push(letter.attempts.into());
+        self.failed_at.push(letter.failed_at.millis());
+    }
+
+    /// Writes what has been gathered, and gives each letter its answer.
+    async fn write(&mut self, store: &PostgresStore, answers: &mut Vec<Result<()>>) {
+        let step = std::mem::take(self);
+        if step.letters == 0 {
+            return;
+        }
+        let count = step.letters;
+        match step.insert(store).await {
+            Ok(()) => answers.extend((0..count).map(|_| Ok(()))),
+            Err(error) => {
+                let text = error.report();
+                answers.extend((0..count).map(|_| Err(Error::new(error.kind(), text.clone()))));
+            }
+        }
+    }
+
+    async fn insert(self, store: &PostgresStore) -> Result<()> {
+        let doing = "bury letters";
+        let mut connection = store.acquire(doing).await?;
+        let query = sqlx::query(store.names().fill(BURY))
+            .bind(self.ids.services)
+            .bind(self.ids.topics)
+            .bind(self.ids.partitions)
+            .bind(self.ids.offsets)
+            .bind(self.times)
+            .bind(self.keys)
+            .bind(self.values)
+            .bind(self.headers)
+            .bind(self.handlers)
+            .bind(self.kinds)
+            .bind(self.errors)
+            .bind(self.attempts)
+            .bind(self.failed_at)
+            .bind(self.event_ids)
+            .bind(self.event_types);
+        let work = store.bounded(query.execute(&mut *connection)).await;
+        store.judge(doing, &mut connection, work).map(drop)
+    }
+}
+
+impl PostgresStore {
+    /// The rows of a query that was built.
+    pub(crate) async fn fetch(&self, doing: &str, mut query: sqlx::QueryBuilder<sqlx::Postgres>) -> Result<Vec<PgRow>> {
+        let mut connection = self.acquire(doing).await?;
+        let work = self.bounded(query.build().fetch_all(&mut *connection)).await;
+        self.judge(doing, &mut connection, work)
+    }
+}

@@ -1,0 +1,147 @@
+//! Dead letters in a table, that can be searched, taken back to their topics and discarded, and what was done with them.
+
+mod act;
+mod bury;
+mod filter;
+mod redrive;
+mod row;
+
+use tidings_core::{Error, ErrorKind, LetterId, Result};
+
+pub use self::act::{Act, ActFilter, ActKind};
+pub use self::filter::{LetterFilter, LetterState};
+pub use self::redrive::{
+    DEFAULT_REDRIVE_BATCH, MAX_REPORTED_REFUSALS, REDRIVE_IDLE_LIMIT, RedriveOptions, RedriveReport,
+};
+pub use self::row::{Closed, Letter};
+use crate::PostgresStore;
+use crate::error::failed_write;
+
+/// The operators' verbs on the dead letters of a [`PostgresStore`]. Taken from [`PostgresStore::letters`].
+///
+/// Each verb that changes something names who does it and leaves an [`Act`], in the same transaction.
+#[derive(Debug, Clone)]
+pub struct Letters {
+    store: PostgresStore,
+}
+
+/// Closes the letters with these numbers, and notes it. Numbers are locked upwards, as everywhere.
+const DISCARD: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT l.number FROM tidings.letters l WHERE l.number = ANY ($1) AND l.closed_at IS NULL
+    ORDER BY l.number FOR UPDATE
+), closed AS (
+    UPDATE tidings.letters l SET closed_at = clock_timestamp(), closed_how = 'discarded'
+    FROM locked WHERE l.number = locked.number
+    RETURNING l.service, l.topic, l.partition, l.record_offset
+), noted AS (
+    INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
+    SELECT 'discarded', $2, $3, c.service, c.topic, c.partition, c.record_offset FROM closed c
+    RETURNING id
+)
+SELECT count(*) FROM noted";
+
+/// Steps of a purge are short, so that they hold nobody up.
+const PURGE: &str = "
+DELETE FROM tidings.letters WHERE number IN (
+    SELECT number FROM tidings.letters
+    WHERE closed_at < clock_timestamp() - $1::bigint * interval '1 millisecond'
+    ORDER BY closed_at LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)";
+
+/// Letters that one step of [`Letters::discard`] closes.
+const DISCARD_STEP: usize = 500;
+
+impl PostgresStore {
+    /// The operators' verbs on its dead letters.
+    pub fn letters(&self) -> Letters {
+        Letters { store: self.clone() }
+    }
+}
+
+impl Letters {
+    /// Letters that `filter` wants, in the order of burying, a page at a time.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn find(&self, filter: &LetterFilter) -> Result<Vec<Letter>> {
+        let rows = filter.select(self.store.names(), row::COLUMNS, " ORDER BY l.number", true);
+        let rows = self.store.fetch("list letters", rows).await?;
+        rows.iter().map(row::letter).collect()
+    }
+
+    /// How many letters `filter` wants, paging aside.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn count(&self, filter: &LetterFilter) -> Result<u64> {
+        let query = filter.select(self.store.names(), "count(*)", "", false);
+        let rows = self.store.fetch("count letters", query).await?;
+        let count: i64 = rows.first().map_or(Ok(0), |row| row::get(row, 0))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// One letter, open or closed; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn show(&self, id: &LetterId) -> Result<Option<Letter>> {
+        let filter = LetterFilter::default().with_ids([id.clone()]).with_state(LetterState::Any);
+        Ok(self.find(&filter).await?.pop())
+    }
+
+    /// Closes all letters that `filter` wants (paging aside) because they are not wanted, and says how many were open.
+    /// Done in steps: dropped or failed, it has closed some.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): no reason is given. [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn discard(&self, filter: &LetterFilter, by: &str, reason: &str) -> Result<u64> {
+        if reason.trim().is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "discard letters: a reason must be given"));
+        }
+        let mut filter = filter.clone().with_state(LetterState::Open);
+        (filter.after, filter.limit) = (None, Some(DISCARD_STEP));
+        let mut discarded = 0;
+        loop {
+            let query = filter.select(self.store.names(), "l.number", " ORDER BY l.number", true);
+            let rows = self.store.fetch("discard letters: find them", query).await?;
+            let numbers: Vec<i64> = rows.iter().map(|row| row::get(row, 0)).collect::<Result<_>>()?;
+            let Some(last) = numbers.last().copied() else { return Ok(discarded) };
+            let query = sqlx::query_scalar(self.store.names().fill(DISCARD));
+            let query = query.bind(numbers).bind(crate::wire::escape(by)).bind(crate::wire::escape(reason));
+            let closed: i64 =
+                query.fetch_one(self.store.pool()).await.map_err(|e| failed_write("discard letters", e))?;
+            discarded += closed.unsigned_abs();
+            filter.behind = Some(last);
+        }
+    }
+
+    /// What was done with letters and records of the outbox, the latest first.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn acts(&self, filter: &ActFilter) -> Result<Vec<Act>> {
+        let rows = self.store.fetch("list acts", filter.select(self.store.names())).await?;
+        rows.iter().map(act::read).collect()
+    }
+
+    /// Forgets letters that have been closed for `age` or longer, in small steps, and says how many. One that is buried
+    /// again after that is a new letter, so `age` should be longer than a service may go back. Acts are kept.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn purge(&self, age: std::time::Duration) -> Result<u64> {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 2);
+        let mut purged = 0;
+        loop {
+            let step = i64::from(self.store.config().purge_batch);
+            let query = sqlx::query(self.store.names().fill(PURGE)).bind(age).bind(step);
+            let done = query.execute(self.store.pool()).await.map_err(|e| failed_write("purge letters", e))?;
+            purged += done.rows_affected();
+            if done.rows_affected() < step.unsigned_abs() {
+                return Ok(purged);
+            }
+        }
+    }
+}

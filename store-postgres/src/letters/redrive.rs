@@ -1,0 +1,297 @@
+//! Taking letters back to their topics.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::postgres::{PgRow, Postgres};
+use sqlx::{AssertSqlSafe, Transaction};
+use tidings_core::{
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery, Name, Publisher,
+    Resolution, Result, redrive,
+};
+use tokio::sync::Mutex;
+
+use super::Letters;
+use super::bury::resolve;
+use super::filter::{LetterFilter, LetterState};
+use super::row::{COLUMNS, Ids, letter, to_column};
+use crate::error::{failed, failed_write};
+use crate::names::Names;
+use crate::wire::escape;
+
+/// The default of [`RedriveOptions::batch`].
+pub const DEFAULT_REDRIVE_BATCH: usize = 100;
+/// How many refusals a [`RedriveReport`] names; behind them a run ends.
+pub const MAX_REPORTED_REFUSALS: usize = 1_000;
+/// How long the broker may take to answer for one batch. Behind it the server gives the batch's letters free.
+pub const REDRIVE_IDLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How letters are taken back.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RedriveOptions {
+    /// Why, for the audit trail; may be empty.
+    pub reason: String,
+    /// At most so many letters in a second; `None`, as by default: as fast as the broker takes them.
+    pub per_second: Option<u32>,
+    /// How many letters one transaction takes: [`DEFAULT_REDRIVE_BATCH`]. A crash repeats as many at most.
+    pub batch: usize,
+}
+
+impl Default for RedriveOptions {
+    fn default() -> Self {
+        Self { reason: String::new(), per_second: None, batch: DEFAULT_REDRIVE_BATCH }
+    }
+}
+
+impl RedriveOptions {
+    /// With a reason.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    /// With at most so many letters in a second.
+    #[must_use]
+    pub fn with_per_second(mut self, letters: u32) -> Self {
+        self.per_second = Some(letters);
+        self
+    }
+
+    /// With so many letters in one transaction.
+    #[must_use]
+    pub fn with_batch(mut self, letters: usize) -> Self {
+        self.batch = letters;
+        self
+    }
+}
+
+/// What a redrive came to.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct RedriveReport {
+    /// Letters that are in their topics again, and closed.
+    pub redriven: u64,
+    /// Letters that the broker did not take, and those behind them that have their key: they stay open.
+    pub refused: Vec<(LetterId, Error)>,
+}
+
+/// Stores of one name redrive one batch at a time: two operators would else publish the letters of one key at once.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+
+const NOTE_FAILED: &str = "
+INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
+SELECT 'redrive-failed', $1, f.why, f.service, f.topic, f.partition, f.record_offset
+FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+    AS f (why, service, topic, partition, record_offset)";
+
+impl Letters {
+    /// Takes the open letters that `filter` wants (paging aside) back to their topics by `publisher`, and closes each once
+    /// the broker holds it. Letters of one topic and key go one after the other's answer, by partition and offset; behind
+    /// one that is refused the later ones of its key stay. `by` is who does it.
+    ///
+    /// A letter is redriven once, also by two operators at once. Where the process dies, or the database fails, between
+    /// the publishing and the closing, its batch stays open, and redriven again it is a repeat with the same event ids.
+    /// The same is true of a dropped future.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) or [`Unknown`](ErrorKind::Unknown): the broker or the database failed, and
+    /// what was done before stays done; another operator's batch takes too long.
+    pub async fn redrive(
+        &self,
+        publisher: &dyn Publisher,
+        filter: &LetterFilter,
+        by: &str,
+        options: &RedriveOptions,
+    ) -> Result<RedriveReport> {
+        let mut filter = filter.clone().with_state(LetterState::Open);
+        (filter.after, filter.limit) = (None, None);
+        let most = options.per_second.map_or(usize::MAX, |rate| rate.max(1) as usize);
+        let mut run = Run { filter, by, reason: &options.reason, behind: None, held: HashSet::new() };
+        let mut report = RedriveReport::default();
+        loop {
+            let started = Instant::now();
+            let batch = run.batch(self, publisher, options.batch.clamp(1, most), &mut report).await?;
+            if batch == 0 || report.refused.len() >= MAX_REPORTED_REFUSALS {
+                return Ok(report);
+            }
+            if let Some(rate) = options.per_second {
+                let due = Duration::from_secs_f64(batch as f64 / f64::from(rate.max(1)));
+                tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+            }
+        }
+    }
+}
+
+/// One call of [`Letters::redrive`].
+struct Run<'a> {
+    filter: LetterFilter,
+    by: &'a str,
+    reason: &'a str,
+    /// The last letter seen: each is tried once.
+    behind: Option<LetterId>,
+    /// Keys of letters that were refused.
+    held: HashSet<(Name, Bytes)>,
+}
+
+impl Run<'_> {
+    /// How many letters were looked at.
+    async fn batch(
+        &mut self,
+        letters: &Letters,
+        publisher: &dyn Publisher,
+        size: usize,
+        report: &mut RedriveReport,
+    ) -> Result<usize> {
+        let store = &letters.store;
+        let mut transaction = store.pool().begin().await.map_err(|e| failed("redrive letters", e))?;
+        let open = self.lock(&mut transaction, store.names(), size).await?;
+        let Some(last) = open.last() else { return Ok(0) };
+        let count = open.len();
+        self.behind = Some(last.id());
+        let (behind, open): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|l| key(l).is_some_and(|k| self.held.contains(&k)));
+        let within = Within {
+            transaction: Mutex::new(transaction),
+            names: store.names().clone(),
+            reason: self.reason.into(),
+            broken: Mutex::default(),
+        };
+        let answers = redrive(&within, publisher, &open, self.by).await;
+        if let Some(error) = within.broken.into_inner() {
+            return Err(Error::caused_by(
+                ErrorKind::Unknown,
+                "redrive letters: they are published, and still open",
+                error,
+            ));
+        }
+        let mut transaction = within.transaction.into_inner();
+        let mut redriven = 0;
+        let mut refused: Vec<_> = behind.iter().map(|l| (l.id(), held())).collect();
+        let mut down = None;
+        for (letter, answer) in open.iter().zip(answers) {
+            match answer {
+                Ok(()) => redriven += 1,
+                Err(error) => {
+                    self.held.extend(key(letter));
+                    if error.is_infrastructure() && error.to_string() != HELD {
+                        down = Some(Error::new(error.kind(), error.report()));
+                    }
+                    refused.push((letter.id(), error));
+                }
+            }
+        }
+        self.note(&mut transaction, store.names(), &refused).await?;
+        transaction
+            .commit()
+            .await
+            .map_err(|e| failed_write("redrive letters: they are published, and may be open", e))?;
+        report.redriven += redriven;
+        report.refused.extend(refused);
+        down.map_or(Ok(count), Err)
+    }
+
+    /// The next open letters, which nobody else closes or redrives until the transaction ends.
+    async fn lock(
+        &self,
+        transaction: &mut Transaction<'static, Postgres>,
+        names: &Names,
+        size: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let wrong = |e| failed("redrive letters: another redrive may be under way", e);
+        let idle = format!("SET LOCAL idle_in_transaction_session_timeout = {}", REDRIVE_IDLE_LIMIT.as_millis());
+        sqlx::query(AssertSqlSafe(idle)).execute(&mut **transaction).await.map_err(wrong)?;
+        let lock = sqlx::query(names.fill(LOCK)).bind(format!("{}.redrive", names.full("letters")));
+        lock.execute(&mut **transaction).await.map_err(wrong)?;
+        let mut sql = self.filter.select(names, COLUMNS, "", false);
+        if let Some(last) = &self.behind {
+            sql.push(" AND (l.service, l.topic, l.partition, l.record_offset) > (").push_bind(escape(&last.service));
+            sql.push(", ").push_bind(escape(&last.origin.topic)).push(", ").push_bind(i64::from(last.origin.partition));
+            sql.push(", ").push_bind(to_column(last.offset)).push(")");
+        }
+        sql.push(" ORDER BY l.service, l.topic, l.partition, l.record_offset LIMIT ");
+        sql.push_bind(i64::try_from(size).unwrap_or(i64::MAX)).push(" FOR UPDATE");
+        let rows: Vec<PgRow> = sql.build().fetch_all(&mut **transaction).await.map_err(wrong)?;
+        rows.iter().map(|row| letter(row).map(|letter| letter.letter)).collect()
+    }
+
+    async fn note(
+        &self,
+        transaction: &mut Transaction<'static, Postgres>,
+        names: &Names,
+        refused: &[(LetterId, Error)],
+    ) -> Result<()> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let ids: Ids = refused.iter().map(|(id, _)| id).collect();
+        let why: Vec<String> = refused.iter().map(|(_, error)| escape(&error.report())).collect();
+        let query = sqlx::query(names.fill(NOTE_FAILED)).bind(escape(self.by)).bind(why);
+        let query = query.bind(ids.services).bind(ids.topics).bind(ids.partitions).bind(ids.offsets);
+        let done = query.execute(&mut **transaction).await;
+        done.map(drop).map_err(|e| failed_write("redrive letters: note which were refused", e))
+    }
+}
+
+/// As core's `redrive` says it of a letter behind one that failed.
+const HELD: &str = "redrive: an earlier letter of its key failed";
+
+fn held() -> Error {
+    Error::new(ErrorKind::Unavailable, HELD)
+}
+
+fn key(letter: &DeadLetter) -> Option<(Name, Bytes)> {
+    letter.record.key.clone().map(|key| (letter.origin.topic.clone(), key))
+}
+
+/// The store within a transaction that has locked the letters: what core's `redrive` closes commits with it.
+#[derive(Debug)]
+struct Within {
+    transaction: Mutex<Transaction<'static, Postgres>>,
+    names: Names,
+    reason: String,
+    /// Why letters could not be closed: nothing of the transaction will hold.
+    broken: Mutex<Option<sqlx::Error>>,
+}
+
+#[async_trait]
+impl DeadLetterSink for Within {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        letters.iter().map(|_| Err(unsupported())).collect()
+    }
+
+    async fn check(&self, _: &[Name]) -> Result<()> {
+        Err(unsupported())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all()
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for Within {
+    async fn list(&self, _: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        Err(unsupported())
+    }
+
+    async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+        let mut transaction = self.transaction.lock().await;
+        let closed = resolve(&mut transaction, &self.names, letters, resolution, &self.reason).await;
+        match closed {
+            Ok(closed) => Ok(closed),
+            Err(error) => {
+                let answer = Error::new(ErrorKind::Unavailable, "close letters");
+                *self.broken.lock().await = Some(error);
+                Err(answer)
+            }
+        }
+    }
+}
+
+fn unsupported() -> Error {
+    Error::new(ErrorKind::Unsupported, "a transaction of a redrive only closes letters")
+}

@@ -1,0 +1,113 @@
+//! How records lie in columns.
+
+use bytes::{Buf, BufMut, Bytes};
+use tidings_core::{Error, ErrorKind, Header, Headers, Result};
+
+/// Headers as bytes: name and value by turns, each behind its length; -1 is null.
+pub(crate) fn headers_to_bytes(headers: &Headers) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(headers.size() + headers.len() * 8);
+    for header in headers {
+        put(&mut bytes, Some(&header.name));
+        put(&mut bytes, header.value.as_ref());
+    }
+    bytes
+}
+
+fn put(onto: &mut Vec<u8>, part: Option<&Bytes>) {
+    let Some(part) = part else {
+        onto.put_i32(-1);
+        return;
+    };
+    // Records are refused long before 2 GiB.
+    onto.put_i32(i32::try_from(part.len()).unwrap_or(i32::MAX));
+    onto.put_slice(part);
+}
+
+/// Reads headers back.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`]: somebody else wrote them.
+pub(crate) fn headers_from_bytes(bytes: Vec<u8>) -> Result<Headers> {
+    let mut bytes = Bytes::from(bytes);
+    let mut headers = Vec::new();
+    while bytes.has_remaining() {
+        let name = take(&mut bytes)?.ok_or_else(damaged)?;
+        headers.push(Header { name, value: take(&mut bytes)? });
+    }
+    Ok(headers.into_iter().collect())
+}
+
+fn take(bytes: &mut Bytes) -> Result<Option<Bytes>> {
+    match bytes.try_get_i32().map_err(|_| damaged())? {
+        -1 => Ok(None),
+        length => match usize::try_from(length) {
+            Ok(length) if length <= bytes.len() => Ok(Some(bytes.split_to(length))),
+            _ => Err(damaged()),
+        },
+    }
+}
+
+fn damaged() -> Error {
+    Error::new(ErrorKind::Corrupt, "read a record from its table: its headers are damaged")
+}
+
+/// Text for a column: a NUL, which Postgres has no text for, as `\0`, and so a backslash as `\\`.
+pub(crate) fn escape(text: &str) -> String {
+    if !text.contains(['\\', '\0']) {
+        return text.to_owned();
+    }
+    text.replace('\\', "\\\\").replace('\0', "\\0")
+}
+
+/// What [`escape`] wrote.
+pub(crate) fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('0') => plain.push('\0'),
+                other => plain.extend(other),
+            },
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_survive_their_bytes() {
+        let mut headers = Headers::new().with("a", "1").with("a", "").with("", vec![0xff, 0]);
+        headers.push(Header::null("n"));
+        for headers in [headers, Headers::new()] {
+            assert_eq!(headers_from_bytes(headers_to_bytes(&headers)).unwrap(), headers);
+        }
+    }
+
+    #[test]
+    fn damaged_headers_are_corrupt_and_no_panic() {
+        let good = headers_to_bytes(&Headers::new().with("name", "value"));
+        for cut in 1..good.len() {
+            let read = headers_from_bytes(good[..cut].to_vec());
+            assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt, "cut to {cut}");
+        }
+        let bad = headers_from_bytes(vec![0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0]);
+        assert_eq!(bad.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn text_survives_its_escape() {
+        for text in ["", "plain", "a\0b", "c:\\0", "\\\\\0\\"] {
+            let escaped = escape(text);
+            assert!(!escaped.contains('\0'));
+            assert_eq!(unescape(&escaped), text);
+        }
+    }
+}

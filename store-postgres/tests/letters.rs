@@ -1,0 +1,312 @@
+//! Dead letters on Postgres, beyond core's contract: searching, redriving once and in order, discarding, the audit trail.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tidings_core::{
+    DeadLetter, DeadLetterSink, Error, ErrorKind, Guarantees, Headers, LetterId, Position, Publisher, Record, Result,
+    StoredRecord, Timestamp, TopicPartition, headers,
+};
+use tidings_postgres::{ActFilter, ActKind, LetterFilter, LetterState, PostgresStore, RedriveOptions};
+use tidings_testbed::{BoxError, Postgres, Suite};
+use uuid::Uuid;
+
+fn main() -> ExitCode {
+    Suite::new()
+        .with_case("letters_are_found_by_each_condition", found_by_each_condition)
+        .with_case("a_letter_is_shown_with_its_event_and_its_fate", shown)
+        .with_case("a_selection_is_redriven_in_order_per_key_and_noted", redriven_in_order)
+        .with_case("two_operators_at_once_redrive_each_letter_once", two_operators)
+        .with_case("behind_a_refused_letter_those_of_its_key_stay_open_over_batches", refused)
+        .with_case("an_outage_ends_a_redrive_and_keeps_what_was_done", outage)
+        .with_case("after_a_crash_between_publishing_and_closing_it_is_a_repeat_of_the_same_event", crash)
+        .with_case("a_redrive_keeps_to_its_rate", rate)
+        .with_case("discarding_needs_a_reason_and_leaves_it", discarded)
+        .with_case("a_purge_forgets_what_is_closed_and_keeps_the_acts", purged)
+        .run()
+}
+
+async fn store() -> Result<PostgresStore, BoxError> {
+    let server = Postgres::shared().await?;
+    Ok(PostgresStore::connect(&server.fresh_database().await?).await?)
+}
+
+fn letter(offset: u64, key: &'static str) -> DeadLetter {
+    let headers = Headers::new()
+        .with(headers::CONTENT_TYPE, "application/x-postcard")
+        .with(headers::EVENT_TYPE, if offset.is_multiple_of(2) { "even" } else { "odd" })
+        .with(headers::VERSION, "1.0")
+        .with(headers::EVENT_ID, Uuid::from_u128(offset.into()).to_string());
+    let record = StoredRecord::new(offset, Timestamp::from_millis(5)).with_key(key).with_value(offset.to_string());
+    DeadLetter::new("svc", TopicPartition::new("t", 0), record.with_headers(headers), ErrorKind::Failed)
+        .with_error(format!("no {offset}\0 \\"))
+        .with_failed_at(Timestamp::from_millis(offset.cast_signed() * 1_000))
+}
+
+async fn bury(store: &PostgresStore, letters: impl IntoIterator<Item = DeadLetter>) {
+    for answer in store.bury(letters.into_iter().collect()).await {
+        answer.unwrap();
+    }
+}
+
+fn id(offset: u64) -> LetterId {
+    letter(offset, "").id()
+}
+
+async fn offsets(store: &PostgresStore, filter: &LetterFilter) -> Vec<u64> {
+    store.letters().find(filter).await.unwrap().iter().map(|l| l.letter.record.offset).collect()
+}
+
+/// A broker that notes what it is given, and refuses what it is told to.
+#[derive(Debug)]
+struct Broker {
+    published: Mutex<Vec<Record>>,
+    refused: HashSet<u64>,
+    down: AtomicBool,
+}
+
+impl Broker {
+    fn new() -> Arc<Self> {
+        Self::refusing([])
+    }
+
+    fn refusing(offsets: impl IntoIterator<Item = u64>) -> Arc<Self> {
+        let (published, down) = (Mutex::default(), AtomicBool::new(false));
+        let refused = offsets.into_iter().collect();
+        Arc::new(Self { published, refused, down })
+    }
+
+    fn values(&self) -> Vec<u64> {
+        self.published.lock().unwrap().iter().map(value).collect()
+    }
+}
+
+fn value(record: &Record) -> u64 {
+    std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().parse().unwrap()
+}
+
+#[async_trait]
+impl Publisher for Broker {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let mut published = self.published.lock().unwrap();
+        let answer = |record: Record| match value(&record) {
+            _ if self.down.load(Ordering::SeqCst) => Err(Error::new(ErrorKind::Unavailable, "publish")),
+            n if self.refused.contains(&n) => Err(Error::new(ErrorKind::TooLarge, "publish: too large")),
+            n => {
+                published.push(record);
+                Ok(Position::new(0, n))
+            }
+        };
+        records.into_iter().map(answer).collect()
+    }
+    async fn close(&self, _: Duration) -> Result<()> {
+        Ok(())
+    }
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all()
+    }
+}
+
+async fn found_by_each_condition() -> Result<(), BoxError> {
+    let store = store().await?;
+    let mut other = letter(4, "k");
+    (other.service, other.origin.topic, other.kind) = ("other".into(), "u".into(), ErrorKind::TooLarge);
+    bury(&store, [letter(1, "k"), letter(2, "k"), letter(3, "k"), other]).await;
+    let all = LetterFilter::default;
+    let time = |n| Some(Timestamp::from_millis(n));
+    for (filter, expected) in [
+        (all(), vec![1, 2, 3, 4]),
+        (all().with_service("other"), vec![4]),
+        (all().with_topic("t"), vec![1, 2, 3]),
+        (all().with_event_type("even"), vec![2, 4]),
+        (all().with_kind(ErrorKind::TooLarge), vec![4]),
+        (all().with_error("no 3"), vec![3]),
+        (all().with_error("\0 \\"), vec![1, 2, 3, 4]),
+        (all().with_times(time(2_000), time(4_000)), vec![2, 3]),
+        (all().with_ids([id(1), id(3), id(4)]), vec![1, 3]),
+        (all().with_topic("t").with_event_type("odd").with_after(id(1)), vec![3]),
+        (all().with_limit(2), vec![1, 2]),
+        (all().with_state(LetterState::Closed), vec![]),
+    ] {
+        assert_eq!(offsets(&store, &filter).await, expected, "{filter:?}");
+    }
+    assert_eq!(store.letters().count(&all().with_topic("t")).await?, 3);
+    Ok(())
+}
+
+async fn shown() -> Result<(), BoxError> {
+    let store = store().await?;
+    bury(&store, [letter(7, "k")]).await;
+    let shown = store.letters().show(&id(7)).await?.unwrap();
+    assert_eq!(shown.letter, letter(7, "k"));
+    assert_eq!((shown.event_id, shown.event_type.as_deref()), (Some(Uuid::from_u128(7)), Some("odd")));
+    assert_eq!(shown.closed, None);
+    store.letters().discard(&LetterFilter::default(), "ann", "old").await?;
+    let closed = store.letters().show(&id(7)).await?.unwrap().closed.unwrap();
+    assert_eq!(closed.how, "discarded");
+    assert!(closed.at >= shown.buried_at);
+    assert_eq!(store.letters().show(&id(8)).await?, None);
+    Ok(())
+}
+
+async fn redriven_in_order() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    // Buried out of order, as after a rebalance.
+    let keys = ["a", "b", "c"];
+    bury(&store, (0..30).rev().map(|n| letter(n, keys[n as usize % 3]))).await;
+    let options = RedriveOptions::default().with_reason("fixed").with_batch(7);
+    let filter = LetterFilter::default().with_event_type("even");
+    let report = store.letters().redrive(&*broker, &filter, "ann", &options).await?;
+    assert_eq!((report.redriven, report.refused.len()), (15, 0));
+    for key in 0..3 {
+        let of_key: Vec<u64> = broker.values().into_iter().filter(|n| n % 3 == key).collect();
+        assert!(of_key.is_sorted() && of_key.len() == 5, "{of_key:?}");
+    }
+    assert!(broker.published.lock().unwrap().iter().all(|r| r.headers.get_str(headers::REDRIVE_FOR) == Some("svc")));
+    assert_eq!(store.letters().count(&LetterFilter::default()).await?, 15);
+    let acts = store.letters().acts(&ActFilter::default().with_letter(id(4))).await?;
+    let [act] = &acts[..] else { panic!("{acts:?}") };
+    assert_eq!((act.kind, act.by.as_str(), act.why.as_str()), (ActKind::Redriven, "ann", "fixed"));
+    assert_eq!(act.letter, Some(id(4)));
+    Ok(())
+}
+
+async fn two_operators() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    bury(&store, (0..200).map(|n| letter(n, ["a", "b"][n as usize % 2]))).await;
+    let redrive = |by: &'static str| {
+        let (letters, broker) = (store.letters(), Arc::clone(&broker));
+        let options = RedriveOptions::default().with_batch(9);
+        tokio::spawn(async move { letters.redrive(&*broker, &LetterFilter::default(), by, &options).await })
+    };
+    let (ann, bob) = (redrive("ann"), redrive("bob"));
+    let done = (ann.await??.redriven, bob.await??.redriven);
+    assert_eq!(done.0 + done.1, 200);
+    assert!(done.0 > 0 && done.1 > 0, "they took turns: {done:?}");
+    let values = broker.values();
+    assert_eq!(values.len(), 200, "some were published twice");
+    for key in 0..2 {
+        assert!(values.iter().filter(|n| *n % 2 == key).is_sorted());
+    }
+    Ok(())
+}
+
+async fn refused() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::refusing([2]));
+    bury(&store, (0..10).map(|n| letter(n, ["a", "b"][n as usize % 2]))).await;
+    let options = RedriveOptions::default().with_batch(3);
+    let report = store.letters().redrive(&*broker, &LetterFilter::default(), "ann", &options).await?;
+    assert_eq!(report.redriven, 6);
+    let refused: Vec<_> = report.refused.iter().map(|(id, e)| (id.offset, e.kind())).collect();
+    let behind = ErrorKind::Unavailable;
+    assert_eq!(refused, [(2, ErrorKind::TooLarge), (4, behind), (6, behind), (8, behind)]);
+    assert_eq!(offsets(&store, &LetterFilter::default()).await, [2, 4, 6, 8]);
+    let acts = store.letters().acts(&ActFilter::default().with_kind(ActKind::RedriveFailed)).await?;
+    assert_eq!(acts.len(), 4);
+    assert!(acts[3].why.contains("too large"), "{acts:?}");
+    Ok(())
+}
+
+async fn outage() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    bury(&store, (0..10).map(|n| letter(n, "k"))).await;
+    let options = RedriveOptions::default().with_batch(4);
+    broker.down.store(true, Ordering::SeqCst);
+    let error = store.letters().redrive(&*broker, &LetterFilter::default(), "ann", &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    broker.down.store(false, Ordering::SeqCst);
+    assert_eq!(store.letters().redrive(&*broker, &LetterFilter::default(), "ann", &options).await?.redriven, 10);
+    assert_eq!(broker.values(), (0..10).collect::<Vec<_>>());
+    Ok(())
+}
+
+async fn crash() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    bury(&store, [letter(1, "k"), letter(2, "k")]).await;
+    // The second record waits at the broker, and the first is published and closed in a transaction that is not over.
+    let redriving = {
+        let (letters, broker) = (store.letters(), Arc::clone(&broker));
+        tokio::spawn(async move {
+            let options = RedriveOptions::default();
+            letters.redrive(&Once(broker), &LetterFilter::default(), "ann", &options).await
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while broker.values().is_empty() {
+        assert!(Instant::now() < deadline, "nothing was published");
+        tokio::task::yield_now().await;
+    }
+    redriving.abort();
+    assert!(redriving.await.unwrap_err().is_cancelled());
+    let report = store.letters().redrive(&*broker, &LetterFilter::default(), "ann", &RedriveOptions::default()).await?;
+    assert_eq!(report.redriven, 2);
+    assert_eq!(broker.values(), [1, 1, 2]);
+    let published = broker.published.lock().unwrap();
+    assert_eq!(published[0], published[1], "the repeat is the same record, id and all");
+    Ok(())
+}
+
+/// Lets the first record through, and never answers the second.
+#[derive(Debug)]
+struct Once(Arc<Broker>);
+
+#[async_trait]
+impl Publisher for Once {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        if !self.0.values().is_empty() {
+            std::future::pending::<()>().await;
+        }
+        self.0.publish(records).await
+    }
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        self.0.close(deadline).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all()
+    }
+}
+
+async fn rate() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    bury(&store, (0..30).map(|n| letter(n, "k"))).await;
+    let started = Instant::now();
+    let options = RedriveOptions::default().with_per_second(20);
+    let report = store.letters().redrive(&*broker, &LetterFilter::default(), "ann", &options).await?;
+    assert_eq!(report.redriven, 30);
+    // 20 in the first second, 10 in the next half.
+    assert!(started.elapsed() >= Duration::from_millis(1_400), "{:?}", started.elapsed());
+    Ok(())
+}
+
+async fn discarded() -> Result<(), BoxError> {
+    let store = store().await?;
+    bury(&store, (0..1_200).map(|n| letter(n, "k"))).await;
+    let letters = store.letters();
+    let odd = LetterFilter::default().with_event_type("odd");
+    assert_eq!(letters.discard(&odd, "ann", "  ").await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(letters.discard(&odd, "ann", "test data").await?, 600);
+    assert_eq!(letters.discard(&odd, "bob", "again").await?, 0);
+    assert_eq!(letters.count(&LetterFilter::default()).await?, 600);
+    let acts = letters.acts(&ActFilter::default().with_by("ann").with_limit(5_000)).await?;
+    assert_eq!(acts.len(), 600);
+    assert!(acts.iter().all(|act| act.kind == ActKind::Discarded && act.why == "test data"));
+    assert_eq!(letters.acts(&ActFilter::default().with_by("bob")).await?, []);
+    Ok(())
+}
+
+async fn purged() -> Result<(), BoxError> {
+    let store = store().await?;
+    bury(&store, (0..10).map(|n| letter(n, "k"))).await;
+    let letters = store.letters();
+    letters.discard(&LetterFilter::default().with_ids((0..4).map(id)), "ann", "test data").await?;
+    assert_eq!(letters.purge(Duration::from_secs(3_600)).await?, 0);
+    assert_eq!(letters.purge(Duration::ZERO).await?, 4);
+    assert_eq!(letters.count(&LetterFilter::default().with_state(LetterState::Any)).await?, 6);
+    assert_eq!(letters.acts(&ActFilter::default()).await?.len(), 4);
+    Ok(())
+}
