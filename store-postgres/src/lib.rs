@@ -18,6 +18,7 @@ mod letters;
 mod migrate;
 mod names;
 mod shared;
+mod outbox;
 mod store;
 mod wire;
 
@@ -30,5 +31,10 @@ pub use self::inbox::{Inbox, InboxLayer, Tx};
 pub use self::letters::{
     Act, ActFilter, ActKind, Closed, DEFAULT_REDRIVE_BATCH, Letter, LetterFilter, LetterState, Letters,
     MAX_REPORTED_REFUSALS, REDRIVE_IDLE_LIMIT, RedriveOptions, RedriveReport,
+};
+pub use self::outbox::{
+    DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_FAILED_PAGE, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL,
+    DEFAULT_RECORDS_PER_KEY, DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, FailedRecord, MAX_COUNTED_LAG, Outbox,
+    OutboxLag, RELAY_LEASE, Refused, Relay, RelayConfig, RelayState, RelayStatus,
 };
 pub use self::store::PostgresStore;

@@ -22,7 +22,12 @@ const ALLOWED_IN: [(&str, &[&str]); 2] = [
     ("tidings-service", &["tower_layer::Layer", "tower_service::Service"]),
     (
         "tidings-postgres",
-        &["sqlx_core::pool::Pool", "sqlx_core::transaction::Transaction", "sqlx_postgres::database::Postgres"],
+        &[
+            "sqlx_core::pool::Pool",
+            "sqlx_core::transaction::Transaction",
+            "sqlx_postgres::connection::PgConnection",
+            "sqlx_postgres::database::Postgres",
+        ],
     ),
 ];
 /// Tells this program to be rustdoc; see [`as_rustdoc`].

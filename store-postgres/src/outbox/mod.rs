@@ -1,0 +1,243 @@
+//! Events that are published if, and only if, a transaction commits.
+
+mod failed;
+mod lag;
+mod lane;
+mod relay;
+
+use sqlx::postgres::PgConnection;
+use tidings_core::{
+    Delivery, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublishOptions, Record, Result, Timestamp,
+    TraceParent, codec,
+};
+use uuid::Uuid;
+
+pub use self::failed::{DEFAULT_FAILED_PAGE, FailedRecord};
+pub use self::lag::{MAX_COUNTED_LAG, OutboxLag};
+pub use self::relay::{
+    DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL, DEFAULT_RECORDS_PER_KEY,
+    DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, RELAY_LEASE, Refused, Relay, RelayConfig, RelayState,
+    RelayStatus,
+};
+use crate::PostgresStore;
+use crate::error::failed_write;
+use crate::wire::headers_to_bytes;
+
+/// Writes events into the outbox of a [`PostgresStore`], within transactions of the same database. A [`Relay`] publishes
+/// them.
+///
+/// Events of one topic and key are published in the order of the commits. For that, transactions that publish to the same
+/// key wait for one another, from the call to their end: publish late in a transaction, and after locking the rows that
+/// belong to the key, else two can wait in a circle, and the server fails one of them (`40P01`, which a retry heals).
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    store: PostgresStore,
+    source: Name,
+    topic_prefix: Name,
+}
+
+/// Takes the lanes' locks, upwards, and only then draws the ids: so the order of the ids of a lane is that of the commits.
+/// The conditions are tried once, before the first row. A notification costs a lock on all commits of the server that
+/// notify, and is only sent where a relay waits for one.
+const PUT: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock($1, slot) FROM unnest($2::integer[]) AS slot
+), told AS MATERIALIZED (
+    SELECT pg_notify($3, '') WHERE EXISTS (SELECT FROM tidings.outbox_sleepers)
+)
+INSERT INTO tidings.outbox (lane, shard, topic, partition, record_time, key, value, headers)
+SELECT r.lane, r.shard, r.topic, r.partition, r.record_time, r.key, r.value, r.headers
+FROM unnest(
+    $4::bigint[], $5::smallint[], $6::text[], $7::bigint[], $8::bigint[], $9::bytea[], $10::bytea[], $11::bytea[]
+) WITH ORDINALITY AS r (lane, shard, topic, partition, record_time, key, value, headers, place)
+WHERE (SELECT count(*) FROM locked) >= 0 AND (SELECT count(*) FROM told) >= 0
+ORDER BY r.place";
+
+/// What one statement writes at most.
+const MAX_STEP_RECORDS: usize = 1_000;
+const MAX_STEP_BYTES: usize = 8 << 20;
+/// The largest record: no broker takes one of this size.
+const MAX_RECORD: usize = 128 << 20;
+
+impl PostgresStore {
+    /// The outbox for events of the service `source`.
+    pub fn outbox(&self, source: impl Into<Name>) -> Outbox {
+        Outbox { store: self.clone(), source: source.into(), topic_prefix: Name::default() }
+    }
+}
+
+impl Outbox {
+    /// With `prefix` before each topic: that of the services that are to read it.
+    #[must_use]
+    pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
+        self.topic_prefix = prefix.into();
+        self
+    }
+
+    /// Publishes `event` when the transaction of `connection` commits, and returns its id, a new UUID v7. A
+    /// `&mut Transaction` can be given as it is. Dropping the future leaves the transaction to be rolled back.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): the event can't be written. [`Unavailable`](ErrorKind::Unavailable) and the like:
+    /// the database failed, and the transaction is to be rolled back.
+    pub async fn publish<E: Event>(&self, connection: &mut PgConnection, event: &E) -> Result<Uuid> {
+        self.publish_with(connection, event, &PublishOptions::default()).await
+    }
+
+    /// As [`publish`](Self::publish), with options.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and [`Invalid`](ErrorKind::Invalid) for an extra header that tidings itself writes.
+    pub async fn publish_with<E: Event>(
+        &self,
+        connection: &mut PgConnection,
+        event: &E,
+        options: &PublishOptions,
+    ) -> Result<Uuid> {
+        let id = options.id.unwrap_or_else(Uuid::now_v7);
+        let time = options.timestamp.unwrap_or_else(Timestamp::now);
+        let record = self.record(EnvelopeRef::new(id, time, &self.source, event), options)?;
+        self.put(connection, vec![record]).await?;
+        Ok(id)
+    }
+
+    /// As [`publish`](Self::publish), as following from `delivery`: in its trace, with its correlation id, caused by its
+    /// (first) event.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_following<E: Event>(
+        &self,
+        connection: &mut PgConnection,
+        delivery: &Delivery,
+        event: &E,
+    ) -> Result<Uuid> {
+        self.publish_with(connection, event, &PublishOptions::following(delivery)).await
+    }
+
+    /// As [`publish`](Self::publish), of several events in one statement and one trace; id `i` is event `i`'s.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish): then nothing is written.
+    pub async fn publish_all<E: Event>(&self, connection: &mut PgConnection, events: &[E]) -> Result<Vec<Uuid>> {
+        let (now, trace) = (Timestamp::now(), TraceParent::new_root());
+        let ids: Vec<Uuid> = events.iter().map(|_| Uuid::now_v7()).collect();
+        let record = |(event, id): (&E, &Uuid)| {
+            let options = PublishOptions::default().with_traceparent(trace.child());
+            self.record(EnvelopeRef::new(*id, now, &self.source, event), &options)
+        };
+        let records: Vec<Record> = events.iter().zip(&ids).map(record).collect::<Result<_>>()?;
+        self.put(connection, records).await?;
+        Ok(ids)
+    }
+
+    /// As [`publish`](Self::publish), with the id, time and version of an envelope, and its source if it names one.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn send<E: Event>(&self, connection: &mut PgConnection, envelope: &Envelope<E>) -> Result<()> {
+        let mut envelope = envelope.as_ref();
+        if envelope.source.is_empty() {
+            envelope.source = &self.source;
+        }
+        let record = self.record(envelope, &PublishOptions::default())?;
+        self.put(connection, vec![record]).await
+    }
+
+    /// Publishes records as they are when the transaction of `connection` commits, in this order per topic and key.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): a topic is empty or holds a NUL. [`TooLarge`](ErrorKind::TooLarge).
+    /// [`Unavailable`](ErrorKind::Unavailable) and the like: the database failed. The transaction is to be rolled back.
+    pub async fn put(&self, connection: &mut PgConnection, records: Vec<Record>) -> Result<()> {
+        records.iter().try_for_each(check)?;
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let mut step = Step::default();
+            while let Some(record) = records.next_if(|record| step.takes(record)) {
+                step.push(record);
+            }
+            self.insert(connection, step).await?;
+        }
+        Ok(())
+    }
+
+    fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
+        let mut record = codec::encode(envelope, &self.topic_prefix)?;
+        options.write_to(&mut record.headers)?;
+        Ok(record)
+    }
+
+    async fn insert(&self, connection: &mut PgConnection, mut step: Step) -> Result<()> {
+        step.slots.sort_unstable();
+        step.slots.dedup();
+        let names = self.store.names();
+        let query = sqlx::query(names.fill(PUT))
+            .bind(lane::lock_class(names))
+            .bind(step.slots)
+            .bind(lane::channel(names))
+            .bind(step.lanes)
+            .bind(step.shards)
+            .bind(step.topics)
+            .bind(step.partitions)
+            .bind(step.times)
+            .bind(step.keys)
+            .bind(step.values)
+            .bind(step.headers);
+        query.execute(connection).await.map(drop).map_err(|e| failed_write("write to the outbox", e))
+    }
+}
+
+fn check(record: &Record) -> Result<()> {
+    if record.topic.is_empty() || record.topic.contains('\0') {
+        let what = format!("write to the outbox: {:?} is no topic", record.topic);
+        return Err(Error::new(ErrorKind::Invalid, what));
+    }
+    if record.size() > MAX_RECORD {
+        let what = format!("write to the outbox: the record is larger than {MAX_RECORD} bytes");
+        return Err(Error::new(ErrorKind::TooLarge, what));
+    }
+    Ok(())
+}
+
+/// Records of one statement, by columns.
+#[derive(Debug, Default)]
+struct Step {
+    bytes: usize,
+    slots: Vec<i32>,
+    lanes: Vec<i64>,
+    shards: Vec<i16>,
+    topics: Vec<String>,
+    partitions: Vec<Option<i64>>,
+    times: Vec<Option<i64>>,
+    keys: Vec<Option<Vec<u8>>>,
+    values: Vec<Option<Vec<u8>>>,
+    headers: Vec<Vec<u8>>,
+}
+
+impl Step {
+    fn takes(&self, record: &Record) -> bool {
+        let fits = self.lanes.len() < MAX_STEP_RECORDS && self.bytes + record.size() <= MAX_STEP_BYTES;
+        self.lanes.is_empty() || fits
+    }
+
+    fn push(&mut self, record: Record) {
+        self.bytes += record.size();
+        let lane = match &record.key {
+            Some(key) => {
+                let lane = lane::lane(&record.topic, key);
+                self.slots.push(lane::slot(lane));
+                lane
+            }
+            None => lane::lane_of_its_own(),
+        };
+        self.lanes.push(lane);
+        self.shards.push(lane::shard(lane));
+        self.headers.push(headers_to_bytes(&record.headers));
+        self.topics.push(record.topic.to_string());
+        self.partitions.push(record.partition.map(i64::from));
+        self.times.push(record.timestamp.map(Timestamp::millis));
+        self.keys.push(record.key.map(Into::into));
+        self.values.push(record.value.map(Into::into));
+    }
+}

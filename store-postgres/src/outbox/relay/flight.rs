@@ -1,0 +1,68 @@
+//! The records of one lane on their way to the broker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidings_core::{Error, ErrorKind, Publisher, Record};
+
+use super::Shared;
+
+/// Behind this a lane lands with what it has, so that little is repeated after a crash however many records it holds.
+const SLICE: Duration = Duration::from_millis(500);
+
+/// A record out of the outbox.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) id: i64,
+    pub(super) shard: i16,
+    pub(super) lane: i64,
+    pub(super) record: Record,
+}
+
+/// What came of a lane's records.
+#[derive(Debug)]
+pub(super) struct Landed {
+    pub(super) lane: i64,
+    pub(super) shard: i16,
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+    /// The ids of those that the broker holds.
+    pub(super) held: Vec<i64>,
+    /// The error behind which the others were left, and the id of the record that it is about.
+    pub(super) failed: Option<(i64, Error)>,
+}
+
+/// Publishes records of one lane in order, `at_once` of them at a time, up to the first that fails.
+pub(super) async fn fly(
+    publisher: Arc<dyn Publisher>,
+    shared: Arc<Shared>,
+    records: Vec<Fetched>,
+    at_once: usize,
+) -> Landed {
+    let started = Instant::now();
+    let (lane, shard) = records.first().map_or((0, 0), |first| (first.lane, first.shard));
+    let bytes = records.iter().map(|fetched| fetched.record.size()).sum();
+    let mut landed = Landed { lane, shard, records: records.len(), bytes, held: Vec::new(), failed: None };
+    let mut records = records.into_iter();
+    loop {
+        let (ids, step): (Vec<_>, Vec<_>) = records.by_ref().take(at_once).map(|f| (f.id, f.record)).unzip();
+        if ids.is_empty() {
+            return landed;
+        }
+        let mut answers = publisher.publish(step).await.into_iter();
+        for id in ids {
+            match answers.next().unwrap_or_else(|| Err(unanswered())) {
+                Ok(_) => landed.held.push(id),
+                Err(error) if landed.failed.is_none() => landed.failed = Some((id, error)),
+                Err(_) => {}
+            }
+        }
+        if landed.failed.is_some() || shared.is_stopping() || started.elapsed() >= SLICE {
+            return landed;
+        }
+    }
+}
+
+fn unanswered() -> Error {
+    Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")
+}

@@ -1,0 +1,216 @@
+//! A relay's connection: the shards that are its own for as long as it lives, and what it reads and deletes in them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use tidings_core::{Error, ErrorKind, Result};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::RELAY_LEASE;
+use super::flight::Fetched;
+use crate::PostgresStore;
+use crate::error::{failed, failed_write};
+use crate::names::Names;
+use crate::outbox::failed::record;
+use crate::outbox::lag::{OutboxLag, lag, read};
+use crate::outbox::lane::{PRESENCE_LOCK, SHARDS, lock_class, shard_lock};
+use crate::wire::escape;
+
+/// Plans must not change with the size of a table that is empty at one moment and full at the next.
+const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+/// A relay that is frozen holds its locks for as long as its session lives: the server ends it.
+const LEASE: &str = "SELECT set_config('idle_session_timeout', $1, false)
+    WHERE current_setting('server_version_num')::integer >= 140000";
+/// Shared by all relays, so that they can be counted.
+const PRESENCE: &str = "SELECT pg_try_advisory_lock_shared($1, $2)";
+const COUNT: &str = "SELECT count(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1 AND objid::bigint = $2
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// Tries locks until so many are had.
+const TAKE: &str =
+    "SELECT t.lock FROM unnest($2::integer[]) AS t (lock) WHERE pg_try_advisory_lock($1, t.lock) LIMIT $3";
+const GIVE: &str = "SELECT pg_advisory_unlock($1, g.lock) FROM unnest($2::integer[]) AS g (lock)";
+
+/// The oldest records of each shard, without those of lanes that are busy here or held back, up to so many in all and,
+/// one record aside, so many bytes. A lane lies within a shard and is cut off at its end only, so it stays in order.
+const FETCH: &str = "
+SELECT f.id, f.shard, f.lane, f.topic, f.partition, f.record_time, f.key, f.value, f.headers
+FROM (
+    SELECT c.*, sum(c.size) OVER (ORDER BY c.id) - c.size AS size_before
+    FROM (
+        SELECT r.* FROM unnest($1::smallint[]) AS s (shard) CROSS JOIN LATERAL (
+            SELECT o.*, 64 + octet_length(o.headers) + coalesce(octet_length(o.key), 0)
+                + coalesce(octet_length(o.value), 0)::bigint AS size
+            FROM tidings.outbox o
+            WHERE o.shard = s.shard AND o.lane <> ALL ($2::bigint[])
+            AND NOT EXISTS (SELECT FROM tidings.outbox_failed h WHERE h.lane = o.lane AND NOT h.parked)
+            ORDER BY o.id LIMIT $3
+        ) r
+        ORDER BY r.id LIMIT $4
+    ) c
+) f
+WHERE f.size_before < $5::bigint
+ORDER BY f.id";
+
+const DELETE: &str = "DELETE FROM tidings.outbox o USING unnest($1::smallint[], $2::bigint[]) AS d (shard, id)
+    WHERE o.shard = d.shard AND o.id = d.id";
+
+const REFUSE: &str = "
+WITH gone AS (
+    DELETE FROM tidings.outbox o
+    USING unnest($1::smallint[], $2::bigint[], $3::text[], $4::text[]) AS f (shard, id, kind, error)
+    WHERE o.shard = f.shard AND o.id = f.id
+    RETURNING o.*, f.kind, f.error
+)
+INSERT INTO tidings.outbox_failed (
+    id, lane, created_at, record_time, partition, shard, parked, error_kind, error, topic, key, value, headers
+)
+SELECT id, lane, created_at, record_time, partition, shard, $5, kind, error, topic, key, value, headers FROM gone
+ON CONFLICT (id) DO NOTHING";
+
+const SLEEP: &str = "INSERT INTO tidings.outbox_sleepers AS s (relay, since) VALUES ($1, clock_timestamp())
+    ON CONFLICT (relay) DO UPDATE SET since = excluded.since";
+const RISE: &str = "DELETE FROM tidings.outbox_sleepers WHERE relay = $1";
+/// Relays that died asleep. Those that live say so again and again.
+const BURY_SLEEPERS: &str =
+    "DELETE FROM tidings.outbox_sleepers WHERE since < clock_timestamp() - 10 * $1::bigint * interval '1 second'";
+
+/// A record that the broker refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) shard: i16,
+    pub(super) id: i64,
+    pub(super) kind: ErrorKind,
+    pub(super) error: String,
+}
+
+/// How much may be fetched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+    pub(super) per_shard: usize,
+}
+
+/// After an error it is of no use: what the session holds is not known.
+#[derive(Debug)]
+pub(super) struct Link {
+    connection: PgConnection,
+    names: Names,
+    relay: Uuid,
+    /// How long a silent server is waited for.
+    limit: Duration,
+    shards: BTreeSet<i16>,
+}
+
+impl Link {
+    pub(super) async fn open(store: &PostgresStore, relay: Uuid) -> Result<Self> {
+        let options = store.pool().connect_options();
+        let limit = store.config().answer_within;
+        let silent = |_| Error::new(ErrorKind::Unavailable, "connect the relay to Postgres: no answer in time");
+        let connected = timeout(store.config().acquire_timeout, options.connect()).await.map_err(silent)?;
+        let connection = connected.map_err(|e| failed("connect the relay to Postgres", e))?;
+        let names = store.names().clone();
+        let mut link = Self { connection, names, relay, limit, shards: BTreeSet::new() };
+        let class = lock_class(&link.names);
+        let doing = "prepare the relay's session";
+        timed(limit, doing, sqlx::raw_sql(AssertSqlSafe(SETTINGS)).execute(&mut link.connection)).await?;
+        let lease = sqlx::query(LEASE).bind(RELAY_LEASE.as_millis().to_string());
+        timed(limit, doing, lease.execute(&mut link.connection)).await?;
+        let presence = sqlx::query(PRESENCE).bind(class).bind(PRESENCE_LOCK);
+        timed(limit, doing, presence.execute(&mut link.connection)).await?;
+        let sleepers = i64::try_from(RELAY_LEASE.as_secs()).unwrap_or(i64::MAX);
+        let sleepers = sqlx::query(link.names.fill(BURY_SLEEPERS)).bind(sleepers);
+        timed(limit, doing, sleepers.execute(&mut link.connection)).await?;
+        Ok(link)
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Takes shards that nobody has, or gives some up, towards an equal share of all relays. Shards in `busy` have records
+    /// with the publisher: another relay must not publish the next ones before these are deleted.
+    pub(super) async fn balance(&mut self, busy: &BTreeSet<i16>) -> Result<()> {
+        let (doing, class) = ("share the outbox among relays", lock_class(&self.names));
+        let count = sqlx::query_scalar(COUNT).bind(i64::from(class)).bind(i64::from(PRESENCE_LOCK));
+        let relays: i64 = timed(self.limit, doing, count.fetch_one(&mut self.connection)).await?;
+        let share = (SHARDS as usize).div_ceil(usize::try_from(relays).unwrap_or(1).max(1));
+        if self.shards.len() < share {
+            let free: Vec<i32> = (0..SHARDS).filter(|shard| !self.shards.contains(shard)).map(shard_lock).collect();
+            let want = i64::try_from(share - self.shards.len()).unwrap_or(i64::MAX);
+            let take = sqlx::query_scalar(TAKE).bind(class).bind(free).bind(want);
+            let taken: Vec<i32> = timed(self.limit, doing, take.fetch_all(&mut self.connection)).await?;
+            self.shards.extend((0..SHARDS).filter(|shard| taken.contains(&shard_lock(*shard))));
+        } else if self.shards.len() > share {
+            let excess = self.shards.len() - share;
+            let given: Vec<i16> = self.shards.difference(busy).copied().take(excess).collect();
+            let locks: Vec<i32> = given.iter().copied().map(shard_lock).collect();
+            let give = sqlx::query(GIVE).bind(class).bind(locks);
+            timed(self.limit, doing, give.execute(&mut self.connection)).await?;
+            self.shards.retain(|shard| !given.contains(shard));
+        }
+        Ok(())
+    }
+
+    /// Records to publish next, without those of the lanes in `busy`.
+    pub(super) async fn fetch(&mut self, busy: &[i64], room: Room) -> Result<Vec<Fetched>> {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let shards: Vec<i16> = self.shards.iter().copied().collect();
+        let query = sqlx::query(self.names.fill(FETCH)).bind(shards).bind(busy);
+        let query = query.bind(number(room.per_shard)).bind(number(room.records)).bind(number(room.bytes));
+        let doing = "read the outbox";
+        let rows = timed(self.limit, doing, query.fetch_all(&mut self.connection)).await?;
+        rows.iter().map(fetched).collect()
+    }
+
+    /// Deletes what the broker holds, and keeps aside what it refused.
+    pub(super) async fn settle(&mut self, held: &[(i16, i64)], refused: &[Refusal], park: bool) -> Result<()> {
+        if !held.is_empty() {
+            let (shards, ids): (Vec<i16>, Vec<i64>) = held.iter().copied().unzip();
+            let query = sqlx::query(self.names.fill(DELETE)).bind(shards).bind(ids);
+            timed(self.limit, "delete from the outbox", query.execute(&mut self.connection)).await?;
+        }
+        if !refused.is_empty() {
+            let (shards, ids): (Vec<i16>, Vec<i64>) = refused.iter().map(|r| (r.shard, r.id)).unzip();
+            let (kinds, errors): (Vec<_>, Vec<_>) = refused.iter().map(|r| (r.kind.as_str(), escape(&r.error))).unzip();
+            let query = sqlx::query(self.names.fill(REFUSE)).bind(shards).bind(ids).bind(kinds).bind(errors).bind(park);
+            timed(self.limit, "keep refused records aside", query.execute(&mut self.connection)).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for notifications, or does without.
+    pub(super) async fn sleep(&mut self, asleep: bool) -> Result<()> {
+        let query = sqlx::query(self.names.fill(if asleep { SLEEP } else { RISE })).bind(self.relay);
+        timed(self.limit, "ask for notifications", query.execute(&mut self.connection)).await.map(drop)
+    }
+
+    pub(super) async fn lag(&mut self) -> Result<OutboxLag> {
+        timed(self.limit, "measure the outbox's lag", lag(&mut self.connection, &self.names)).await
+    }
+
+    /// Ends the session, and with it all its locks.
+    pub(super) async fn close(self) {
+        let _gone = timeout(self.limit, self.connection.close()).await;
+    }
+}
+
+async fn timed<T>(limit: Duration, doing: &'static str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+    match timeout(limit, work).await {
+        Ok(answer) => answer.map_err(|e| failed_write(doing, e)),
+        Err(_) => Err(Error::new(ErrorKind::Unknown, format!("{doing}: no answer in time"))),
+    }
+}
+
+fn fetched(row: &PgRow) -> Result<Fetched> {
+    Ok(Fetched {
+        id: read(row.try_get("id"))?,
+        shard: read(row.try_get("shard"))?,
+        lane: read(row.try_get("lane"))?,
+        record: record(row)?,
+    })
+}

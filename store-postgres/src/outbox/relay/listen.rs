@@ -1,0 +1,56 @@
+//! Waiting for notifications.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::task::AbortHandle;
+
+use super::Shared;
+use crate::PostgresStore;
+use crate::outbox::lane::channel;
+
+/// How long a connection that failed is left alone: meanwhile the relay polls.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A task that wakes the relay; it ends with this.
+#[derive(Debug)]
+pub(super) struct Listener(AbortHandle);
+
+impl Listener {
+    pub(super) fn start(store: &PostgresStore, shared: Arc<Shared>) -> Self {
+        let (store, channel) = (store.clone(), channel(store.names()));
+        let task = tokio::spawn(async move {
+            loop {
+                if let Err(error) = listen(&store, &channel, &shared).await {
+                    tracing::debug!(%error, "the outbox's notifications are not to be had: it is polled");
+                }
+                // What came meanwhile was told to nobody.
+                shared.wake.notify_one();
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        });
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Listens until something fails.
+async fn listen(store: &PostgresStore, channel: &str, shared: &Shared) -> sqlx::Result<()> {
+    // A pool of its own: the listener takes its connection from one and keeps it, and the store's are for the service.
+    let options = store.pool().connect_options().as_ref().clone();
+    let limit = store.config().acquire_timeout;
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limit).connect_lazy_with(options);
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen(channel).await?;
+    shared.wake.notify_one();
+    while listener.try_recv().await?.is_some() {
+        shared.wake.notify_one();
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! What publishes an outbox.
+
+mod config;
+mod flight;
+mod link;
+mod listen;
+mod status;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidings_core::{Error, ErrorKind, Publisher, Result, Transport};
+use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+pub use self::config::{
+    DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL, DEFAULT_RECORDS_PER_KEY,
+    DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, RELAY_LEASE, Refused, RelayConfig,
+};
+use self::listen::Listener;
+use self::status::Board;
+pub use self::status::{RelayState, RelayStatus};
+use self::worker::{Source, Worker};
+use crate::PostgresStore;
+
+/// Publishes what is in the outbox of a store. Any number may run, in any number of processes: they share the work.
+///
+/// Records of one topic and key are published in the order of the commits, one after the other's answer. A record is
+/// deleted once the broker holds it; where a relay dies in between, the next one publishes it again, with the same event
+/// id. What the broker is too ill to take waits, for as long as it is; what it refuses for good is [kept aside](Refused).
+///
+/// A relay holds two connections of its own beside the store's, straight to the server: a pooler that hands out sessions
+/// by transaction takes its locks and notifications away. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct Relay {
+    shared: Arc<Shared>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    abort: tokio::task::AbortHandle,
+    _listener: Option<Listener>,
+}
+
+/// What the handle and the task share.
+#[derive(Debug, Default)]
+struct Shared {
+    stopping: AtomicBool,
+    /// Something is new: records, or the end.
+    wake: Notify,
+    board: Board,
+}
+
+impl Relay {
+    /// Starts publishing to `transport`, whose publisher is opened, and opened again, as needed. Does no I/O yet: what
+    /// does not work is tried again, and told by [`status`](Self::status). Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): a setting is wrong; the message names it.
+    pub fn start<T: Transport + Clone>(store: &PostgresStore, transport: &T, config: RelayConfig) -> Result<Self> {
+        Self::run(store, Source::Transport(Arc::new(transport.clone())), config)
+    }
+
+    /// As [`start`](Self::start), by a publisher that is somebody else's to close.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(store: &PostgresStore, publisher: Arc<dyn Publisher>, config: RelayConfig) -> Result<Self> {
+        Self::run(store, Source::Publisher(publisher), config)
+    }
+
+    fn run(store: &PostgresStore, source: Source, config: RelayConfig) -> Result<Self> {
+        config.check()?;
+        let shared = Arc::new(Shared::default());
+        let listener = config.listen.then(|| Listener::start(store, Arc::clone(&shared)));
+        let worker = Worker::new(store.clone(), source, config, Arc::clone(&shared), Uuid::now_v7());
+        let task = tokio::spawn(worker.run());
+        let abort = task.abort_handle();
+        Ok(Self { shared, task: Mutex::new(Some(task)), abort, _listener: listener })
+    }
+
+    /// What it is doing, and what is wrong.
+    pub fn status(&self) -> RelayStatus {
+        self.shared.board.read()
+    }
+
+    /// Looks for records at once: for whoever knows better than polling, where notifications are not to be had.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// Fetches nothing more, waits at most `deadline` for the broker's answers, deletes what it holds, and ends. A second
+    /// call waits for the same end. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Unknown`](ErrorKind::Unknown): the deadline passed. What had no answer, or could not be deleted, is published
+    /// again by the next relay.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<()> {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.wake.notify_one();
+        let mut task = self.task.lock().await;
+        let Some(running) = task.as_mut() else { return Ok(()) };
+        let ended = tokio::time::timeout(deadline, running).await;
+        *task = None;
+        if ended.is_ok() {
+            return Ok(());
+        }
+        self.abort.abort();
+        self.shared.board.stopped();
+        Err(Error::new(ErrorKind::Unknown, "shut the relay down: records were unanswered or not deleted in time"))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}

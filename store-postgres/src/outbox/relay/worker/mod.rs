@@ -1,0 +1,328 @@
+//! The task of a relay: fetches, publishes, deletes.
+
+mod landing;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Error, ErrorKind, Publisher, Result, Transport};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::flight::{Fetched, Landed, fly};
+use super::link::{Link, Refusal, Room};
+use super::{RELAY_LEASE, Refused, RelayConfig, Shared};
+use crate::PostgresStore;
+
+/// How often shards are shared anew; each time the server hears that the relay lives.
+const BALANCE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a sleeper says that it still sleeps.
+const SLEEPER_INTERVAL: Duration = RELAY_LEASE;
+/// A transaction that was at its last statement when the relay fell asleep sends no notification: it is looked for.
+const FIRST_LOOKS: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(250)];
+/// Turns in a row that find something, behind which no notifications are asked for.
+const BUSY_TURNS: u32 = 8;
+/// The smallest number of records that are read of a shard at once.
+const MIN_PER_SHARD: usize = 16;
+/// Lanes whose wait is over are looked for no more often than this.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// A record that came through within this shows that the broker is not down as a whole.
+const RECENT: Duration = Duration::from_secs(1);
+/// How long the publisher that the relay has opened may take to close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the publisher comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Transport(Arc<dyn Transport>),
+    Publisher(Arc<dyn Publisher>),
+}
+
+/// A lane whose last record could not be published for now.
+#[derive(Debug, Clone, Copy)]
+struct Cooling {
+    failures: u32,
+    until: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    store: PostgresStore,
+    source: Source,
+    config: RelayConfig,
+    shared: Arc<Shared>,
+    id: Uuid,
+    publisher: Option<Arc<dyn Publisher>>,
+    link: Option<Link>,
+    flights: JoinSet<Landed>,
+    /// The lanes that are with the publisher, and the shards that they are of.
+    busy: HashMap<i64, i16>,
+    in_flight: usize,
+    bytes_in_flight: usize,
+    held: Vec<(i16, i64)>,
+    refused: Vec<Refusal>,
+    cooling: HashMap<i64, Cooling>,
+    /// Nothing is fetched before this: all that was tried last has failed.
+    not_before: Option<Instant>,
+    /// Failures in a row, of the broker for all that was tried, and of the database.
+    failures: u32,
+    succeeded_at: Option<Instant>,
+    balance_at: Instant,
+    lag_at: Instant,
+    /// How many shards had records at the last look.
+    active_shards: usize,
+    asleep: Option<Instant>,
+    /// Turns in a row that found nothing, and that found something.
+    idle_turns: usize,
+    busy_turns: u32,
+}
+
+impl Worker {
+    pub(super) fn new(
+        store: PostgresStore,
+        source: Source,
+        config: RelayConfig,
+        shared: Arc<Shared>,
+        id: Uuid,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            store,
+            source,
+            config,
+            shared,
+            id,
+            publisher: None,
+            link: None,
+            flights: JoinSet::new(),
+            busy: HashMap::new(),
+            in_flight: 0,
+            bytes_in_flight: 0,
+            held: Vec::new(),
+            refused: Vec::new(),
+            cooling: HashMap::new(),
+            not_before: None,
+            failures: 0,
+            succeeded_at: None,
+            balance_at: now,
+            lag_at: now,
+            active_shards: 1,
+            asleep: None,
+            idle_turns: 0,
+            busy_turns: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while !self.is_over() {
+            match self.turn().await {
+                Ok(()) => {}
+                Err(error) => self.broke(&error).await,
+            }
+        }
+        self.leave().await;
+    }
+
+    fn is_over(&self) -> bool {
+        let settled = self.held.is_empty() && self.refused.is_empty();
+        self.shared.is_stopping() && self.flights.is_empty() && settled
+    }
+
+    async fn turn(&mut self) -> Result<()> {
+        self.open().await?;
+        self.settle().await?;
+        self.keep().await?;
+        let found = self.fetch().await?;
+        if self.busy.is_empty() && found == Found::Nothing {
+            self.fall_asleep().await?;
+        }
+        self.show();
+        match found {
+            // There is more than was taken, and room for it.
+            Found::More => self.drain(),
+            Found::All | Found::Nothing => self.wait().await,
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self) -> Result<()> {
+        if self.publisher.is_none() {
+            self.publisher = Some(match &self.source {
+                Source::Publisher(publisher) => Arc::clone(publisher),
+                Source::Transport(transport) => transport.publisher().await?,
+            });
+        }
+        if self.link.is_none() {
+            self.link = Some(Link::open(&self.store, self.id).await?);
+            self.asleep = None;
+            (self.balance_at, self.failures) = (Instant::now(), 0);
+        }
+        Ok(())
+    }
+
+    fn link(&mut self) -> Result<&mut Link> {
+        // `open` comes first in each turn.
+        self.link.as_mut().ok_or_else(|| Error::new(ErrorKind::Closed, "use the relay's connection"))
+    }
+
+    /// Deletes what the broker holds: always before the next fetch, which would find it again.
+    async fn settle(&mut self) -> Result<()> {
+        if self.held.is_empty() && self.refused.is_empty() {
+            return Ok(());
+        }
+        let (held, refused) = (std::mem::take(&mut self.held), std::mem::take(&mut self.refused));
+        let park = self.config.refused == Refused::Park;
+        let settled = self.link()?.settle(&held, &refused, park).await;
+        match settled {
+            Ok(()) => {
+                self.shared.board.write(|status| {
+                    status.published += held.len() as u64;
+                    status.refused += refused.len() as u64;
+                });
+                Ok(())
+            }
+            Err(error) => {
+                (self.held, self.refused) = (held, refused);
+                Err(error)
+            }
+        }
+    }
+
+    /// What is due by the clock.
+    async fn keep(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if now >= self.balance_at {
+            let busy: BTreeSet<i16> = self.busy.values().copied().collect();
+            self.link()?.balance(&busy).await?;
+            self.balance_at = now + BALANCE_INTERVAL;
+            // Lanes that others publish by now would stay for ever.
+            let old = self.config.retry_cap.saturating_mul(4);
+            self.cooling.retain(|_, cooling| now < cooling.until + old);
+        }
+        if now >= self.lag_at {
+            let lag = self.link()?.lag().await?;
+            self.lag_at = now + self.config.lag_interval;
+            let oldest = lag.oldest.unwrap_or_default().as_secs_f64();
+            tracing::info!(
+                target: "tidings::outbox",
+                waiting = lag.waiting, oldest_seconds = oldest, holding = lag.holding, parked = lag.parked,
+                "outbox lag"
+            );
+            self.shared.board.write(|status| status.lag = Some(lag));
+        }
+        Ok(())
+    }
+
+    /// Fetches as much as there is room for, and gives it to the publisher.
+    async fn fetch(&mut self) -> Result<Found> {
+        let now = Instant::now();
+        let waits = self.not_before.is_some_and(|at| now < at);
+        let cold: Vec<i64> = self.cooling.iter().filter(|(_, c)| now < c.until).map(|(lane, _)| *lane).collect();
+        let records = self.config.batch_records.saturating_sub(self.in_flight + cold.len());
+        let bytes = self.config.batch_bytes.saturating_sub(self.bytes_in_flight);
+        if waits || self.shared.is_stopping() || records == 0 || bytes == 0 || self.link()?.shards() == 0 {
+            // Something is under way, or will be tried again: no reason to fall asleep.
+            let quiet = self.link()?.shards() == 0 && self.busy.is_empty();
+            return Ok(if quiet { Found::Nothing } else { Found::All });
+        }
+        let per_shard = records.div_ceil(self.active_shards).max(MIN_PER_SHARD);
+        let excluded: Vec<i64> = self.busy.keys().copied().chain(cold).collect();
+        let fetched = self.link()?.fetch(&excluded, Room { records, bytes, per_shard }).await?;
+        if fetched.is_empty() {
+            (self.idle_turns, self.busy_turns) = (self.idle_turns + 1, 0);
+            return Ok(if self.cooling.is_empty() { Found::Nothing } else { Found::All });
+        }
+        (self.idle_turns, self.busy_turns) = (0, self.busy_turns + 1);
+        if self.busy_turns >= BUSY_TURNS && self.asleep.take().is_some() {
+            self.link()?.sleep(false).await?;
+        }
+        let mut of_shards: HashMap<i16, usize> = HashMap::new();
+        let mut size = 0;
+        for row in &fetched {
+            *of_shards.entry(row.shard).or_default() += 1;
+            size += row.record.size();
+        }
+        self.active_shards = of_shards.len();
+        let cut = fetched.len() >= records || size >= bytes || of_shards.values().any(|count| *count >= per_shard);
+        let room = fetched.len() < records && size < bytes;
+        self.launch(fetched);
+        Ok(if cut && room { Found::More } else { Found::All })
+    }
+
+    fn launch(&mut self, fetched: Vec<Fetched>) {
+        let Some(publisher) = self.publisher.clone() else { return };
+        let mut lanes: HashMap<i64, Vec<Fetched>> = HashMap::new();
+        let mut order = Vec::new();
+        for row in fetched {
+            self.in_flight += 1;
+            self.bytes_in_flight += row.record.size();
+            let lane = lanes.entry(row.lane).or_default();
+            if lane.is_empty() {
+                order.push(row.lane);
+            }
+            lane.push(row);
+        }
+        for lane in order {
+            let Some(records) = lanes.remove(&lane) else { continue };
+            self.busy.insert(lane, records.first().map_or(0, |row| row.shard));
+            let flight = fly(Arc::clone(&publisher), Arc::clone(&self.shared), records, self.config.records_per_key);
+            self.flights.spawn(flight);
+        }
+    }
+
+    /// Asks for notifications where there is nothing to do.
+    async fn fall_asleep(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let says_so = self.asleep.is_some_and(|since| now < since + SLEEPER_INTERVAL);
+        if self.config.listen && !says_so && !self.shared.is_stopping() {
+            self.link()?.sleep(true).await?;
+            self.asleep = Some(now);
+            // Now that a notification is sure to come, the next look is the first that counts.
+            self.idle_turns = 1;
+        }
+        Ok(())
+    }
+
+    /// The database or the opening of a publisher failed: whatever the session holds is not known.
+    async fn broke(&mut self, error: &Error) {
+        self.link = None;
+        self.failures = self.failures.saturating_add(1);
+        let report = error.report();
+        tracing::warn!(target: "tidings::outbox", error = %report, "the relay tries again");
+        self.problem(Some(report));
+        self.show();
+        let again = Instant::now() + self.config.backoff(self.failures);
+        while Instant::now() < again && !self.is_over() {
+            tokio::select! {
+                Some(landed) = self.flights.join_next() => self.landed(landed),
+                () = sleep_until(again) => {}
+            }
+        }
+    }
+
+    async fn leave(mut self) {
+        if let Some(mut link) = self.link.take() {
+            if self.asleep.is_some() {
+                let _others_bury_it = link.sleep(false).await;
+            }
+            link.close().await;
+        }
+        if let (Source::Transport(_), Some(publisher)) = (&self.source, &self.publisher) {
+            let _nothing_is_under_way = publisher.close(CLOSE_LIMIT).await;
+        }
+        self.shared.board.stopped();
+    }
+}
+
+/// What a look into the outbox found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Nothing, nor is anything under way that would bring a new look.
+    Nothing,
+    /// All that there was, or all that there was room for.
+    All,
+    /// As much as was asked for of a shard: there may be more, and there is room.
+    More,
+}
