@@ -20,7 +20,8 @@ use crate::outbox::lane::{PRESENCE_LOCK, SHARDS, lock_class, shard_lock};
 use crate::wire::escape;
 
 /// Plans must not change with the size of a table that is empty at one moment and full at the next.
-const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+const SETTINGS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
+    SET enable_mergejoin = off";
 /// A relay that is frozen holds its locks for as long as its session lives: the server ends it.
 const LEASE: &str = "SELECT set_config('idle_session_timeout', $1, false)
     WHERE current_setting('server_version_num')::integer >= 140000";
@@ -39,11 +40,11 @@ const GIVE: &str = "SELECT pg_advisory_unlock($1, g.lock) FROM unnest($2::intege
 const FETCH: &str = "
 SELECT f.id, f.shard, f.lane, f.topic, f.partition, f.record_time, f.key, f.value, f.headers
 FROM (
-    SELECT c.*, sum(c.size) OVER (ORDER BY c.id) - c.size AS size_before
+    SELECT c.*, sum(c.size) OVER (ORDER BY c.id ROWS UNBOUNDED PRECEDING) - c.size AS size_before
     FROM (
         SELECT r.* FROM unnest($1::smallint[]) AS s (shard) CROSS JOIN LATERAL (
             SELECT o.*, 64 + octet_length(o.headers) + coalesce(octet_length(o.key), 0)
-                + coalesce(octet_length(o.value), 0)::bigint AS size
+                + coalesce(octet_length(o.value), 0) AS size
             FROM tidings.outbox o
             WHERE o.shard = s.shard AND o.lane <> ALL ($2::bigint[])
             AND NOT EXISTS (SELECT FROM tidings.outbox_failed h WHERE h.lane = o.lane AND NOT h.parked)
