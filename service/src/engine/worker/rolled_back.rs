@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tidings_core::{ErrorKind, Release};
+use tidings_core::ErrorKind;
 
 use super::Worker;
 use crate::engine::work::{Cause, Claimed, Item};
@@ -84,9 +84,9 @@ impl Worker {
         // The holder may be dead: then its renewal says so, and makes a new one.
         self.shared.fenced();
         for item in &mut items {
-            if let Claimed::Granted(..) = item.claim {
+            if let Claimed::Granted(_, holder) = item.claim {
                 let id = self.event_id(item);
-                self.to_release.push(Release::new(id, 0));
+                self.give_back_claim_of(id, holder, 0);
             }
         }
         self.all_held(items);
