@@ -17,8 +17,8 @@ mod inbox;
 mod letters;
 mod migrate;
 mod names;
-mod shared;
 mod outbox;
+mod shared;
 mod store;
 mod wire;
 

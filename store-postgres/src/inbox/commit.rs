@@ -14,6 +14,7 @@ use super::slot::Slot;
 use super::verdict;
 use crate::error::{failed, failed_write, is_lock_timeout, is_lost};
 use crate::idempotency::in_order;
+use crate::outbox::Outbox;
 use crate::store::PostgresStore;
 
 /// How long it is looked for how a commit without an answer has ended, before that is an outage.
@@ -31,6 +32,37 @@ struct Settled {
     xid: String,
 }
 
+/// Writes the events that the handler returned into the outbox, in its transaction.
+pub(super) async fn publish(
+    store: &PostgresStore,
+    outbox: Option<&Outbox>,
+    slot: &Slot,
+    outcome: &mut Outcome,
+    deliveries: usize,
+) -> Result<(), BoxError> {
+    let records = outcome.take_records();
+    if records.is_empty() {
+        return Ok(());
+    }
+    let Some(outbox) = outbox else {
+        // Done before they are published, they would be lost with this process.
+        let what = "commit a delivery: its handler returned events, which the inbox can't publish without an outbox";
+        return Err(unavailable(Error::new(ErrorKind::Invalid, what)).into());
+    };
+    let mut transaction = slot.take().await?;
+    let written = store.bounded(outbox.put(&mut transaction, records)).await;
+    let error = match written {
+        Ok(Ok(())) => {
+            slot.give_back(transaction);
+            return Ok(());
+        }
+        Ok(Err(error)) => error,
+        Err(_) => Error::new(ErrorKind::Unavailable, "write to the outbox: no answer in time"),
+    };
+    roll_back(store, transaction).await;
+    Err(verdict::of_handler(error.into(), deliveries))
+}
+
 /// Writes that the delivery's events are done, sees whether they are still this holder's to handle, and commits.
 pub(super) async fn settle(
     store: &PostgresStore,
@@ -39,11 +71,6 @@ pub(super) async fn settle(
     slot: &Slot,
     outcome: Outcome,
 ) -> Result<Outcome, BoxError> {
-    if !outcome.records().is_empty() {
-        // Done before they are published, they would be lost with this process.
-        let what = "commit a delivery: its handler returned events, which the inbox can't publish without an outbox";
-        return Err(unavailable(Error::new(ErrorKind::Invalid, what)).into());
-    }
     let mut transaction = slot.take().await?;
     let events = events(delivery);
     let settled = match write_done(store, delivery, holder, &events, &mut transaction).await {

@@ -11,6 +11,7 @@ use tower_service::Service;
 use super::commit;
 use super::slot::Slot;
 use super::verdict;
+use crate::outbox::Outbox;
 use crate::store::PostgresStore;
 
 impl PostgresStore {
@@ -36,7 +37,7 @@ impl PostgresStore {
     /// An error of the database (a lost connection, a serialization failure, a full disk, a missing table or right) is not
     /// the record's fault: it waits until that is over. What breaks a constraint or can't be converted is the record's.
     pub fn inbox(&self) -> InboxLayer {
-        InboxLayer { store: self.clone() }
+        InboxLayer { store: self.clone(), outbox: None }
     }
 }
 
@@ -44,13 +45,25 @@ impl PostgresStore {
 #[derive(Debug, Clone)]
 pub struct InboxLayer {
     store: PostgresStore,
+    outbox: Option<Outbox>,
+}
+
+impl InboxLayer {
+    /// Writes the events that a handler returns into `outbox`, in the delivery's transaction: its effects, the fact that its
+    /// events are done, and what follows from them are there together or not at all. A [`Relay`](crate::Relay) publishes
+    /// them. Without it, a handler behind the inbox can't return events. The outbox must be of the same database.
+    #[must_use]
+    pub fn with_outbox(mut self, outbox: Outbox) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
 }
 
 impl<S> Layer<S> for InboxLayer {
     type Service = Inbox<S>;
 
     fn layer(&self, inner: S) -> Inbox<S> {
-        Inbox { store: self.store.clone(), inner }
+        Inbox { store: self.store.clone(), outbox: self.outbox.clone(), inner }
     }
 }
 
@@ -58,6 +71,7 @@ impl<S> Layer<S> for InboxLayer {
 #[derive(Debug, Clone)]
 pub struct Inbox<S> {
     store: PostgresStore,
+    outbox: Option<Outbox>,
     inner: S,
 }
 
@@ -84,10 +98,10 @@ where
         let slot = Slot::new(self.store.clone(), holder.ttl);
         delivery.extensions_mut().insert(slot.clone());
         let handled = self.inner.call(delivery.clone());
-        let store = self.store.clone();
+        let (store, outbox) = (self.store.clone(), self.outbox.clone());
         Box::pin(async move {
             let result = handled.await.map_err(Into::into);
-            end(&store, &delivery, &holder, &slot, result).await
+            end(&store, outbox.as_ref(), &delivery, &holder, &slot, result).await
         })
     }
 }
@@ -95,13 +109,17 @@ where
 /// Commits what the handler did, or undoes it.
 async fn end(
     store: &PostgresStore,
+    outbox: Option<&Outbox>,
     delivery: &Delivery,
     holder: &Arc<Holder>,
     slot: &Slot,
     result: Result<Outcome, BoxError>,
 ) -> Result<Outcome, BoxError> {
     match result {
-        Ok(outcome) => commit::settle(store, delivery, holder, slot, outcome).await,
+        Ok(mut outcome) => {
+            commit::publish(store, outbox, slot, &mut outcome, delivery.len()).await?;
+            commit::settle(store, delivery, holder, slot, outcome).await
+        }
         Err(error) => {
             if let Some(transaction) = slot.take_begun() {
                 commit::roll_back(store, transaction).await;

@@ -95,6 +95,11 @@ impl Slot {
         }
     }
 
+    /// Puts the transaction back for the next one who takes it.
+    pub(super) fn give_back(&self, transaction: Transaction<'static, Postgres>) {
+        *self.state() = State::Here(transaction);
+    }
+
     /// Takes the transaction if it has begun and nobody has it.
     pub(super) fn take_begun(&self) -> Option<Transaction<'static, Postgres>> {
         let mut state = self.state();
@@ -146,7 +151,7 @@ impl DerefMut for Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            *self.slot.state() = State::Here(transaction);
+            self.slot.give_back(transaction);
         }
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
+mod consume;
 mod crash;
 mod order;
 mod refusals;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         .with_case("a_shutdown_waits_for_answers_up_to_its_deadline", shutdown)
         .with_case("the_lag_is_told_by_number_and_age", lag)
         .with_case("a_relay_publishes_through_a_transport", through_a_transport)
+        .with_case("what_a_handler_returns_is_written_with_its_effects_or_not_at_all", consume::all_or_nothing)
         .with_case("nothing_is_lost_over_restarts_and_killed_sessions", crash::some)
         .run()
 }
@@ -94,9 +96,9 @@ pub(crate) async fn is_empty(store: &PostgresStore) {
 
 #[derive(Debug, Serialize, Deserialize, Event, PartialEq)]
 #[event(topic = "orders", type = "order.placed", key = "id", crate = "tidings_core")]
-struct OrderPlaced {
-    id: u32,
-    amount: i64,
+pub(crate) struct OrderPlaced {
+    pub(crate) id: u32,
+    pub(crate) amount: i64,
 }
 
 async fn all_or_nothing() -> Result<(), BoxError> {
