@@ -147,8 +147,12 @@ impl PostgresStore {
 fn connect_options(config: &PostgresConfig) -> Result<PgConnectOptions> {
     // The URL holds a password, so neither it nor what the parser says of it is shown.
     let wrong =
-        |_| Error::new(ErrorKind::Invalid, "open a Postgres store: url is not postgres://user:password@host/database");
-    let mut options = PgConnectOptions::from_str(config.url.expose()).map_err(wrong)?.disable_statement_logging();
+        || Error::new(ErrorKind::Invalid, "open a Postgres store: url is not postgres://user:password@host/database");
+    let url = config.url.expose();
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(wrong());
+    }
+    let mut options = PgConnectOptions::from_str(url).map_err(|_| wrong())?.disable_statement_logging();
     if options.get_application_name().is_none() {
         options = options.application_name("tidings");
     }

@@ -3,16 +3,14 @@
 
 mod common;
 
-use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::{
-    TOPIC, TestResult, caught_up, config, database, delivery, effects, letters, number, publish, record, start, store,
-    transport, written,
+    TOPIC, TestResult, caught_up, config, database, delivery, effects, handle, letters, number, publish, record, start,
+    store, transport, written,
 };
 use sqlx::{AssertSqlSafe, PgPool};
 use tidings_core::{
@@ -22,7 +20,6 @@ use tidings_postgres::{PostgresConfig, PostgresStore, Tx};
 use tidings_service::{BatchOptions, FromDelivery, HandlerExt, Router, Service, State};
 use tidings_testbed::{Cut, Framing, Proxy, Suite};
 use tokio::sync::oneshot;
-use tower_layer::Layer;
 use uuid::Uuid;
 
 fn main() -> ExitCode {
@@ -162,37 +159,6 @@ fn refs(events: &[(Uuid, i64)]) -> Vec<EventRef> {
 }
 
 const LONG: Duration = Duration::from_secs(60);
-
-/// Handles a delivery behind the inbox, as the engine does.
-async fn handle<F, Fut>(store: &PostgresStore, delivery: Delivery, handler: F) -> Result<Outcome, BoxError>
-where
-    F: Fn(Delivery) -> Fut + Clone + Send + 'static,
-    Fut: Future<Output = Result<Outcome, BoxError>> + Send + 'static,
-{
-    let mut inbox = store.inbox().layer(Bare(handler));
-    tower_service::Service::call(&mut inbox, delivery).await
-}
-
-#[derive(Clone)]
-struct Bare<F>(F);
-
-impl<F, Fut> tower_service::Service<Delivery> for Bare<F>
-where
-    F: Fn(Delivery) -> Fut,
-    Fut: Future<Output = Result<Outcome, BoxError>>,
-{
-    type Response = Outcome;
-    type Error = BoxError;
-    type Future = Fut;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, delivery: Delivery) -> Fut {
-        (self.0)(delivery)
-    }
-}
 
 async fn tx(delivery: &Delivery) -> Result<Tx, BoxError> {
     Tx::from_delivery(delivery, &()).await

@@ -91,6 +91,19 @@ impl Suite {
         self
     }
 
+    /// Adds a long test, which only `cargo xtask soak` runs: its name has `soak` in it. It may take as long as it needs.
+    #[must_use]
+    pub fn with_soak<F, Fut, E>(mut self, name: &str, case: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        let trial = Trial::ignorable_test(name, move || run(case, Duration::MAX));
+        self.trials.push(trial.with_ignored_flag(true));
+        self
+    }
+
     /// Runs the tests as the command line says, like `cargo test`'s own harness, but one at a time unless it asks for
     /// more: each may start a cluster.
     pub fn run(self) -> ExitCode {

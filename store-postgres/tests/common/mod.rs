@@ -1,19 +1,22 @@
 //! What the tests of a store on Postgres have in common.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, PgPool};
 use tidings_core::{
-    BoxError, Delivery, Publisher, Record, RecordBatch, StoredRecord, Timestamp, Topic, TopicPartition, Transport,
-    dead_letter_topic,
+    BoxError, Delivery, Outcome, Publisher, Record, RecordBatch, StoredRecord, Timestamp, Topic, TopicPartition,
+    Transport, dead_letter_topic,
 };
 use tidings_memory::MemoryTransport;
 use tidings_postgres::{PostgresConfig, PostgresStore};
 use tidings_service::{Retry, RunningService, Service};
 use tidings_testbed::Postgres;
 use tokio::sync::OnceCell;
+use tower_layer::Layer;
 use uuid::Uuid;
 
 pub(crate) type TestResult<T = ()> = Result<T, BoxError>;
@@ -111,4 +114,35 @@ pub(crate) fn delivery(holder: &tidings_core::Holder, events: &[(Uuid, i64)]) ->
     let batch = RecordBatch::new(TopicPartition::new(TOPIC, 0), records.collect::<Vec<_>>());
     let context = tidings_core::DeliveryContext::new(holder.scope.clone(), "handler");
     Delivery::new(batch, context).with_holder(Arc::new(holder.clone()))
+}
+
+/// Handles a delivery behind the inbox, as the engine does.
+pub(crate) async fn handle<F, Fut>(store: &PostgresStore, delivery: Delivery, handler: F) -> Result<Outcome, BoxError>
+where
+    F: Fn(Delivery) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<Outcome, BoxError>> + Send + 'static,
+{
+    let mut inbox = store.inbox().layer(Bare(handler));
+    tower_service::Service::call(&mut inbox, delivery).await
+}
+
+#[derive(Clone)]
+struct Bare<F>(F);
+
+impl<F, Fut> tower_service::Service<Delivery> for Bare<F>
+where
+    F: Fn(Delivery) -> Fut,
+    Fut: Future<Output = Result<Outcome, BoxError>>,
+{
+    type Response = Outcome;
+    type Error = BoxError;
+    type Future = Fut;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, delivery: Delivery) -> Fut {
+        (self.0)(delivery)
+    }
 }
