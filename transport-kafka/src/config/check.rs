@@ -59,6 +59,14 @@ impl KafkaConfig {
                 return Err(wrong(field, format_args!("1 to {most}, got {bytes}")));
             }
         }
+        for (field, bytes, whole, most) in [
+            ("fetch_max_partition_bytes", self.fetch_max_partition_bytes, "fetch_max_bytes", self.fetch_max_bytes),
+            ("batch_bytes", self.batch_bytes, "max_unanswered_bytes", self.max_unanswered_bytes),
+        ] {
+            if bytes > most {
+                return Err(wrong(field, format_args!("at most {whole} ({most}), got {bytes}")));
+            }
+        }
         Ok(())
     }
 

@@ -50,7 +50,7 @@ impl KafkaConfig {
         }
         let mut seen = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').ok_or_else(|| wrong("url", "parameters as name=value"))?;
+            let (name, value) = split_pair(pair).ok_or_else(|| wrong("url", "parameters as name=value"))?;
             if seen.insert(name, ()).is_some() {
                 return Err(wrong(name, "it once, it is there twice"));
             }
@@ -81,6 +81,14 @@ impl KafkaConfig {
     }
 
     fn from_variables(mut variables: BTreeMap<String, String>) -> Result<Self> {
+        if let Some(url) = variables.get("URL") {
+            for (parameter, _) in url.split_once('?').map_or("", |(_, query)| query).split('&').filter_map(split_pair) {
+                if variables.contains_key(&parameter.to_uppercase()) {
+                    let field = format!("{PREFIX}{}", parameter.to_uppercase());
+                    return Err(wrong(&field, format_args!("nothing, as {PREFIX}URL has {parameter}")));
+                }
+            }
+        }
         let mut config = match (variables.remove("URL"), variables.remove("BROKERS")) {
             (Some(_), Some(_)) => return Err(wrong("TIDINGS_KAFKA_BROKERS", "nothing beside TIDINGS_KAFKA_URL")),
             (Some(url), None) => Self::from_url(&url).map_err(|e| in_variable("URL", &e))?,
@@ -189,6 +197,13 @@ impl Settings {
             (Some(_), None) => return Err(wrong("tls_key", "a file, as there is a tls_cert")),
             (None, Some(_)) => return Err(wrong("tls_cert", "a file, as there is a tls_key")),
         }
+        let given = [self.mechanism.is_some(), self.username.is_some(), self.password.is_some()];
+        if self.sasl.is_some() && (given.contains(&true) || self.token.is_some()) {
+            return Err(wrong("sasl", "credentials once, and the URL has some"));
+        }
+        if self.token.is_some() && self.username.is_some() {
+            return Err(wrong("token", "none, as there is a username"));
+        }
         let mechanism = match (&self.mechanism, &self.username, &self.token) {
             (Some(mechanism), _, _) => mechanism.as_str(),
             (None, Some(_), _) => "plain",
@@ -202,6 +217,9 @@ impl Settings {
             }
         };
         config.sasl = Some(match mechanism {
+            "plain" | "scram-sha-256" | "scram-sha-512" if self.token.is_some() => {
+                return Err(wrong("token", format_args!("none, as sasl is {mechanism}")));
+            }
             "plain" => {
                 let (name, password) = credentials(self.username, self.password)?;
                 Sasl::plain(name, password)
@@ -230,6 +248,10 @@ fn bearer(token: Option<Secret>, name: Option<String>, password: Option<Secret>)
     let token = token.or_else(|| name.map(Secret::from));
     let token = Token::new(token.ok_or_else(|| wrong("token", "one, as sasl is oauthbearer"))?);
     Ok(Sasl::oauth_bearer(move || std::future::ready(Ok(token.clone()))))
+}
+
+fn split_pair(pair: &str) -> Option<(&str, &str)> {
+    pair.split_once('=')
 }
 
 /// The message of `error`, which is about a parameter, as one about a variable.
@@ -362,6 +384,8 @@ mod tests {
             ("fetch_max_wait=20s", "fetch_max_wait"),
             ("sasl=plain", "username"),
             ("isolation=dirty", "isolation"),
+            ("fetch_max_bytes=1KiB", "fetch_max_partition_bytes"),
+            ("batch_bytes=1MiB&max_unanswered_bytes=1KiB", "batch_bytes"),
         ] {
             let report = refused(&format!("kafka://a:1?{query}"));
             assert!(report.contains(name), "{query}: {report}");
@@ -408,6 +432,10 @@ mod tests {
             (&[("BROKERS", "a:1"), ("LINGR", "1ms")][..], "TIDINGS_KAFKA_LINGR"),
             (&[("BROKERS", "a:1"), ("LINGER", "1")][..], "TIDINGS_KAFKA_LINGER"),
             (&[("URL", "kafkas://a:1"), ("TLS", "false")][..], "TIDINGS_KAFKA_TLS"),
+            (&[("URL", "kafka://a:1?linger=1ms"), ("LINGER", "2ms")][..], "TIDINGS_KAFKA_LINGER"),
+            (&[("URL", "kafka://u:p@a:1"), ("USERNAME", "v"), ("PASSWORD", "q")][..], "sasl"),
+            (&[("BROKERS", "a:1"), ("USERNAME", "u"), ("PASSWORD", "p"), ("TOKEN", "t")][..], "token"),
+            (&[("BROKERS", "a:1"), ("SASL", "plain"), ("TOKEN", "t")][..], "token"),
             (&[][..], "TIDINGS_KAFKA_BROKERS"),
         ] {
             let error = env(pairs).unwrap_err();
