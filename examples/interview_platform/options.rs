@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tidings::{BoxError, IdempotencyStore};
+use tidings::{BoxError, ErrorKind, IdempotencyStore};
 
 pub(crate) const HELP: &str = "\
 An interview platform in one process: three services that publish, three groups that handle, over real events.
@@ -192,8 +192,10 @@ impl Store {
             Self::Memory => Ok(Some(Arc::new(tidings::memory::MemoryStore::new()))),
             Self::Sled(path) => {
                 let store = tidings_sled::SledStore::open(path).await;
-                let hint = "another run may have it; --store sled:PATH takes another directory";
-                Ok(Some(Arc::new(store.map_err(|e| format!("--store: {} ({hint})", e.report()))?)))
+                Ok(Some(Arc::new(store.map_err(|error| match error.kind() {
+                    ErrorKind::Conflict => format!("--store: another run has it, take another one: {}", error.report()),
+                    _ => format!("--store: {}", error.report()),
+                })?)))
             }
         }
     }

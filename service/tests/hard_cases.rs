@@ -307,3 +307,41 @@ async fn a_lost_answer_of_claim_does_not_hold_the_event_for_ever() {
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     assert_eq!(log.lines().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_at_a_hundredth_of_the_speed_needs_no_more_memory_and_stays_in_the_group() {
+    const BOUND: usize = 256 << 10;
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let router = Router::new().on_topic("t", async |_: Delivery, State(log): State<Log>| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        log.add("handled");
+    });
+    let service = Service::new("s", router.with_state(log.clone()))
+        .with_ordering(tidings_service::Ordering::Partition)
+        .with_max_bytes_in_flight(BOUND)
+        .with_max_span(u64::MAX);
+    let service = start(service, &transport).await;
+    let admin = transport.admin().await.unwrap();
+    let members = async || {
+        let group = admin.describe_group(&"s-group".into()).await.unwrap();
+        group.members.into_iter().map(|member| (member.id, member.partitions.len())).collect::<Vec<_>>()
+    };
+    let at_first = members().await;
+    assert_eq!(at_first.len(), 1);
+    let (value, mut most) = ("x".repeat(1_000), 0);
+    // Ten minutes' worth, and then as long again and more: beyond every session and idle limit.
+    for second in 0..1_800 {
+        if second < 600 {
+            publish(&transport, (0..100).map(|n| rec("t", &n.to_string(), &value)).collect()).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        most = most.max(service.status().await.bytes_in_flight);
+        assert!(second % 60 > 0 || members().await == at_first, "after {second} s");
+    }
+    assert!(most > BOUND / 2 && most <= BOUND, "{most} bytes");
+    let handled = log.lines().len();
+    assert!((1_700..=1_800).contains(&handled), "{handled}");
+    let lag = admin.lag(&"s-group".into()).await.unwrap().iter().map(|p| p.lag()).sum::<u64>();
+    assert!(lag >= 60_000 - handled as u64, "{lag}");
+}

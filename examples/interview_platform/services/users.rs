@@ -84,7 +84,7 @@ impl Users {
         let signed_in = users.values().filter(|user| user.session.is_some()).count();
         let sum = |of: fn(&User) -> u32| users.values().map(of).sum::<u32>();
         let (sign_ins, interviews, scores) = (sum(|u| u.sign_ins), sum(|u| u.interviews), sum(|u| u.scores));
-        let mean = users.values().map(|user| user.total_score).sum::<f64>() / f64::from(scores.max(1));
+        let mean = users.values().fold(0.0, |sum, user| sum + user.total_score) / f64::from(scores.max(1));
         format!(
             "{registered} users, {several} in several modules, {signed_in} signed in after {sign_ins} sign-ins; \
              {interviews} interviews, mean score {mean:.1}"
