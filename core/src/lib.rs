@@ -32,6 +32,7 @@ mod guarantees;
 pub mod headers;
 mod idempotency;
 mod input;
+mod inspect;
 mod name;
 mod outcome;
 mod partitioner;
@@ -67,6 +68,7 @@ pub use self::event::{Batch, Caused, Envelope, EnvelopeRef, Event, Key, Version}
 pub use self::guarantees::{Clause, Guarantees};
 pub use self::idempotency::{Claim, EventRef, History, Holder, IdempotencyStore, Release};
 pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};
+pub use self::inspect::{GroupHealth, Inspection, inspect};
 pub use self::name::{Name, TopicPartition};
 pub use self::outcome::{
     Causes, Failure, HandlerError, IntoEvents, IntoOutcome, Outcome, failed, held, reject, rolled_back, stopped_at,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Joined, TestResult, assigned, fresh, published, records, transport};
 use tidings_core::{
     Commit, ConsumerOptions, ErrorKind, Header, Record, SeekTo, Start, Topic, TopicPartition, Transport, ensure_topics,
-    partition_for,
+    inspect, partition_for,
 };
 use tidings_kafka::{Compression, GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::Suite;
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         .with_case("a_missing_topic_is_named", a_missing_topic_is_named)
         .with_case("every_codec_is_read_back", every_codec_is_read_back)
         .with_case("topics_are_ensured_with_their_letters", topics_are_ensured_with_their_letters)
+        .with_case("an_inspection_tells_topics_and_groups", an_inspection_tells_topics_and_groups)
         .with_case("a_bad_record_does_not_fail_its_batch", a_bad_record_does_not_fail_its_batch)
         .run()
 }
@@ -224,5 +225,26 @@ async fn a_bad_record_does_not_fail_its_batch() -> TestResult {
     let answers = kafka.publisher().await?.publish(records).await;
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(tidings_core::Error::kind)).collect();
     assert_eq!(kinds, [Ok(()), Err(ErrorKind::Invalid), Ok(())], "{answers:?}");
+    Ok(())
+}
+
+async fn an_inspection_tells_topics_and_groups() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "inspected", 2).await?;
+    published(&kafka, (0..10).map(|n| Record::new(topic.clone(), "v").with_partition(n % 2)).collect()).await?;
+    let group = tidings_core::Name::from(format!("{topic}-group"));
+    let mut member = Joined::new(kafka.consumer(ConsumerOptions::new(group.clone(), [topic.clone()])).await?);
+    member.run_until("all records", |j| j.read.len() == 10).await?;
+    let admin = kafka.admin().await?;
+    let (topics, groups) = ([topic.clone()], [group.clone()]);
+    let found = inspect(&*admin, &topics, &groups).await?;
+    assert_eq!((found.health.brokers.len(), found.health.controller.is_some()), (1, true), "{found:?}");
+    assert_eq!((found.groups[0].members, found.groups[0].lag), (1, 0), "{found:?}");
+    assert_eq!(found.missing, [tidings_core::dead_letter_topic(&topic)]);
+    member.consumer.close().await?;
+    published(&kafka, vec![Record::new(topic.clone(), "v")]).await?;
+    let found = inspect(&*admin, &topics, &groups).await?;
+    let problem = format!("the group {group} has no member, and a lag of 1");
+    assert!(found.health.problems.contains(&problem), "{:?}", found.health.problems);
     Ok(())
 }

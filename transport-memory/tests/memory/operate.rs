@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidings_core::{
     DeadLetter, ErrorKind, GroupState, Name, Record, ResetTo, SeekTo, StoredRecord, Timestamp, Topic, Transport,
-    dead_letter_headers,
+    dead_letter_headers, inspect,
 };
 use tidings_memory::{MemoryConfig, MemoryTransport};
 
@@ -131,4 +131,25 @@ async fn the_broker_is_healthy() {
     let health = admin(&transport).await.health().await.unwrap();
     assert!(health.is_healthy());
     assert_eq!(health.controller, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inspection_tells_what_is_missing_and_whom_nobody_works_for() {
+    let transport = MemoryTransport::open(MemoryConfig::new().with_auto_create(false)).unwrap();
+    let admin = admin(&transport).await;
+    admin.create_topics(&[Topic::new("t"), Topic::new("t-dlq"), Topic::new("u")]).await.unwrap();
+    publish_values(&transport.publisher().await.unwrap(), "t", 0..10).await;
+    let consumer = join(&transport, "g", "t").await;
+    let mine = assigned(&consumer).await.remove(0);
+    commit(&consumer, commit_of(&mine, 6)).await.unwrap();
+    let topics = ["t", "u", "v"].map(Name::from);
+    let at_work = inspect(&*admin, &topics, &[]).await.unwrap();
+    let group = &at_work.groups[0];
+    assert_eq!((group.name.as_str(), group.state, group.members, group.lag), ("g", GroupState::Stable, 1, 4));
+    assert_eq!(at_work.missing, ["u-dlq", "v", "v-dlq"].map(Name::from));
+    assert_eq!(at_work.health.problems.len(), 3, "{:?}", at_work.health.problems);
+    drop(consumer);
+    let left = inspect(&*admin, &["t".into()], &["g".into(), "never-ran".into()]).await.unwrap();
+    assert_eq!(left.health.problems, ["the group g has no member, and a lag of 4"]);
+    assert_eq!((left.groups[1].state, left.groups[1].lag), (GroupState::Empty, 0));
 }

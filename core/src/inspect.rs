@@ -1,0 +1,99 @@
+//! How a broker is for those who use it: its health, the topics they need, and their groups.
+
+use crate::{
+    Admin, DEAD_LETTER_SUFFIX, ErrorKind, GroupDescription, GroupState, Health, Name, PartitionLag, Result,
+    dead_letter_topic,
+};
+
+/// What [`inspect`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// How the broker is. Among its problems are missing topics, and groups that nobody works for though they lag.
+    pub health: Health,
+    /// Topics that are needed and not there, dead-letter topics among them.
+    pub missing: Vec<Name>,
+    /// The groups, in the order they were asked for.
+    pub groups: Vec<GroupHealth>,
+}
+
+/// How a group is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupHealth {
+    /// Its name.
+    pub name: Name,
+    /// Its state; [`GroupState::Empty`] also for one that never ran.
+    pub state: GroupState,
+    /// How many members it has.
+    pub members: usize,
+    /// Offsets still to be read, over all of its partitions.
+    pub lag: u64,
+}
+
+/// Inspects a broker: its [`Health`], whether `topics` and their dead-letter topics are there, and how far `groups` are;
+/// of all groups, if none is named.
+///
+/// ```
+/// # use tidings_core::{Admin, Result, inspect};
+/// # async fn example(admin: &dyn Admin) -> Result<()> {
+/// let found = inspect(admin, &["user-events".into()], &["user-service-group".into()]).await?;
+/// for problem in &found.health.problems {
+///     println!("{problem}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Unavailable`](ErrorKind::Unavailable) if nothing answers, [`Denied`](ErrorKind::Denied) without the right to look.
+pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Result<Inspection> {
+    let mut found = Inspection { health: admin.health().await?, ..Inspection::default() };
+    found.missing = missing(admin, topics).await?;
+    found.health.problems.extend(found.missing.iter().map(|topic| format!("the topic {topic} is missing")));
+    let all = if groups.is_empty() { admin.list_groups().await? } else { groups.to_vec() };
+    for name in all {
+        let group = group(admin, name).await?;
+        if group.members == 0 && group.lag > 0 {
+            found.health.problems.push(format!("the group {} has no member, and a lag of {}", group.name, group.lag));
+        }
+        found.groups.push(group);
+    }
+    Ok(found)
+}
+
+async fn missing(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Name>> {
+    let mut needed: Vec<Name> = Vec::new();
+    for topic in topics {
+        let letters = (!topic.ends_with(DEAD_LETTER_SUFFIX)).then(|| dead_letter_topic(topic));
+        for topic in [Some(topic.clone()), letters].into_iter().flatten() {
+            if !needed.contains(&topic) {
+                needed.push(topic);
+            }
+        }
+    }
+    let mut missing = Vec::new();
+    for (topic, described) in needed.iter().zip(admin.describe_topics(&needed).await?) {
+        match described {
+            Err(error) if error.kind() == ErrorKind::NotFound => missing.push(topic.clone()),
+            described => drop(described?),
+        }
+    }
+    Ok(missing)
+}
+
+async fn group(admin: &dyn Admin, name: Name) -> Result<GroupHealth> {
+    let described = known(admin.describe_group(&name).await)?;
+    let described = described.unwrap_or_else(|| GroupDescription::new(name.clone(), GroupState::Empty, Vec::new()));
+    let lag = known(admin.lag(&name).await)?.unwrap_or_default();
+    let lag = lag.iter().map(PartitionLag::lag).fold(0, u64::saturating_add);
+    Ok(GroupHealth { name, state: described.state, members: described.members.len(), lag })
+}
+
+/// A group that is not there has never run, or is gone since it was listed.
+fn known<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        answer => answer.map(Some),
+    }
+}
