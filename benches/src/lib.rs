@@ -1,5 +1,8 @@
 //! What the benches have in common: the work, and a window of unanswered records.
 
+pub mod figures;
+pub mod kafka;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};

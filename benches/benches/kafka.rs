@@ -1,0 +1,71 @@
+//! Publishing to and reading from a real broker: ours beside the bare client (`baseline`), and rskafka in the same run.
+//!
+//! It runs against the broker in `TIDINGS_KAFKA`, and says so where there is none.
+
+use std::time::Duration;
+
+use tidings_benches::figures::{BenchResult, Figures, figure};
+use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
+
+/// Records of a run, by the size of their values.
+const RUNS: [(usize, usize); 2] = [(100, 1_200_000), (1_024, 240_000)];
+/// How often each is measured, in turns.
+const ROUNDS: usize = 5;
+
+fn main() -> BenchResult {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let Some(bench) = Bench::open().await? else {
+            println!("kafka: skipped, as {KAFKA_VARIABLE} names no broker (cargo xtask kafka up starts one)");
+            return Ok(());
+        };
+        for (size, count) in RUNS {
+            produce(&bench, size, count).await?;
+            consume(&bench, size, count).await?;
+        }
+        latency(&bench).await
+    })
+}
+
+async fn produce(bench: &Bench, size: usize, count: usize) -> BenchResult {
+    let mut figures = Figures::default();
+    for _ in 0..ROUNDS {
+        let topic = bench.topic("produce", PARTITIONS).await?;
+        let mut add = |name: &str, took: Duration| figures.add(name, count as u64, took);
+        add("baseline", bench.publish_bare(&topic, count, size).await?);
+        add("Publisher", bench.publish(&topic, count, size).await?);
+        add("rskafka, the application's batches", bench.publish_rskafka(&topic, count, size).await?);
+        bench.drop_topic(&topic).await?;
+    }
+    figures.finish(&format!("kafka/produce {size} B"), "baseline")
+}
+
+async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
+    let mut figures = Figures::default();
+    let topic = bench.topic("consume", PARTITIONS).await?;
+    bench.publish(&topic, count, size).await?;
+    let count = count as u64;
+    for _ in 0..ROUNDS {
+        let mut add = |name: &str, took: Duration| figures.add(name, count, took);
+        add("baseline", bench.drain_bare(&topic, count).await?);
+        add("batch handler", bench.drain_batches(&topic, count).await?);
+        add("record by record", bench.drain_singly(&topic, count).await?);
+        add("rskafka", bench.drain_rskafka(&topic, count).await?);
+    }
+    bench.drop_topic(&topic).await?;
+    figures.finish(&format!("kafka/consume {size} B"), "baseline")
+}
+
+/// End to end, at 100 records a second, with nearly all partitions idle.
+async fn latency(bench: &Bench) -> BenchResult {
+    let nodes = bench.nodes().await?;
+    for linger in [Duration::ZERO, Duration::from_millis(5)] {
+        let latencies = bench.with_linger(linger).await?.latencies(60, 1_000, Duration::from_millis(10)).await?;
+        for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
+            let at = latencies[(latencies.len() as f64 * part) as usize];
+            let id = format!("kafka/latency, {nodes} nodes, linger {linger:?}/{name}");
+            figure(&id, at.as_secs_f64() * 1e3, "ms", None)?;
+        }
+    }
+    Ok(())
+}
