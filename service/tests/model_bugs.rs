@@ -167,8 +167,8 @@ async fn the_highest_offset_seen_is_not_committed() {
     assert!(log.lines().contains(&"slow".to_owned()), "{:?}", log.lines());
 }
 
-/// An event is marked as seen before its handler is done; when that dies, the redelivery is taken for a duplicate. (A
-/// mistake of many an inbox; no public thread is at hand.)
+/// An event is marked as seen before its handler is done; when that dies, the redelivery is taken for a duplicate:
+/// kalaspuff/tomodachi#2074, apache/pulsar#5218.
 #[tokio::test(start_paused = true)]
 async fn an_event_whose_handler_died_is_no_duplicate() {
     let (transport, store, log) = (broker(1).await, MemoryStore::new(), Log::default());

@@ -39,14 +39,19 @@ const OPEN: u8 = 0;
 const CLOSED: u8 = 1;
 const PROBING: u8 = 2;
 
+/// One delivery has asked to run with nothing else in flight.
+const LONE: u8 = 1;
+/// An operator has paused the service.
+const PAUSED: u8 = 2;
+
 /// Looked at before each start: two relaxed loads while all is well.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: AtomicU8,
     /// While probing: whether the one delivery is still to be had.
     probe: AtomicBool,
-    /// One delivery has asked to run with nothing else in flight.
-    lone: AtomicBool,
+    /// Why nothing may start, whatever the breaker says.
+    held: AtomicU8,
     window: Option<Mutex<Window>>,
 }
 
@@ -79,14 +84,14 @@ impl Gate {
         Self {
             state: AtomicU8::new(OPEN),
             probe: AtomicBool::new(false),
-            lone: AtomicBool::new(false),
+            held: AtomicU8::new(0),
             window: breaker.map(|breaker| Mutex::new(Window::new(breaker))),
         }
     }
 
     /// Asks whether a delivery may start; a [`Pass::Probe`] is given once per probing.
     pub(crate) fn pass(&self) -> Pass {
-        if self.lone.load(Ordering::Acquire) {
+        if self.held.load(Ordering::Acquire) != 0 {
             return Pass::Wait;
         }
         match self.state.load(Ordering::Acquire) {
@@ -108,12 +113,25 @@ impl Gate {
 
     /// Whether nothing may start beside a delivery that runs alone.
     pub(crate) fn is_lone(&self) -> bool {
-        self.lone.load(Ordering::Acquire)
+        self.held.load(Ordering::Acquire) & LONE != 0
     }
 
     /// Lets nothing start (or again), for a delivery that must run alone.
     pub(crate) fn set_lone(&self, lone: bool) {
-        self.lone.store(lone, Ordering::Release);
+        self.hold(LONE, lone);
+    }
+
+    /// Lets nothing start (or again), because an operator says so.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.hold(PAUSED, paused);
+    }
+
+    fn hold(&self, why: u8, held: bool) {
+        if held {
+            self.held.fetch_or(why, Ordering::AcqRel);
+        } else {
+            self.held.fetch_and(!why, Ordering::AcqRel);
+        }
     }
 
     /// Counts deliveries that were handled.
@@ -248,7 +266,10 @@ mod tests {
         let gate = gate();
         gate.set_lone(true);
         assert_eq!(gate.pass(), Pass::Wait);
+        gate.set_paused(true);
         gate.set_lone(false);
+        assert_eq!(gate.pass(), Pass::Wait, "an operator says so, too");
+        gate.set_paused(false);
         assert_eq!(gate.pass(), Pass::Free);
     }
 }

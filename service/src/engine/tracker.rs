@@ -105,7 +105,8 @@ impl Tracker {
 mod tests {
     use std::collections::BTreeSet;
 
-    use proptest::prelude::{any, prop, proptest};
+    use proptest::prelude::{Strategy, any, prop, proptest};
+    use proptest::test_runner::Config;
     use tidings_core::{StoredRecord, Timestamp, TopicPartition};
 
     use super::*;
@@ -189,18 +190,25 @@ mod tests {
         assert_eq!(tracker.bytes() == 0, model.unsettled.is_empty());
     }
 
-    /// How many schedules are tried: 10,000, or what `TIDINGS_SCHEDULES` says.
-    fn schedules() -> u32 {
-        std::env::var("TIDINGS_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
+    /// A schedule: batches, which of their records are there, the gap behind each, and in which order they are settled.
+    fn schedules() -> impl Strategy<Value = (Vec<(Vec<bool>, u8)>, Vec<usize>)> {
+        let batches = prop::collection::vec((prop::collection::vec(any::<bool>(), 0..150), 0_u8..4), 1..5);
+        (batches, prop::collection::vec(any::<usize>(), 0..300))
     }
 
     proptest! {
-        #![proptest_config(proptest::test_runner::Config { cases: schedules(), ..Default::default() })]
+        #![proptest_config(Config { cases: 10_000, ..Default::default() })]
         #[test]
-        fn agrees_with_the_model(
-            batches in prop::collection::vec((prop::collection::vec(any::<bool>(), 0..150), 0_u8..4), 1..5),
-            order in prop::collection::vec(any::<usize>(), 0..300),
-        ) {
+        fn agrees_with_the_model((batches, order) in schedules()) {
+            check(&batches, &order);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(Config { cases: 1_000_000, ..Default::default() })]
+        #[test]
+        #[ignore = "soak"]
+        fn soak_a_million_schedules_agree_with_the_model((batches, order) in schedules()) {
             check(&batches, &order);
         }
     }

@@ -262,7 +262,7 @@ impl Coordinator {
 
     /// Lets the next delivery run that wants to be alone: first everything else must have ended.
     fn next_lone(&mut self) {
-        if self.lone_current.is_some() {
+        if self.lone_current.is_some() || self.paused_by_operator {
             return;
         }
         if let Some(worker) = self.lone.pop_front() {
@@ -300,7 +300,12 @@ impl Coordinator {
 
     fn operator_paused(&mut self, partitions: Option<Vec<TopicPartition>>, paused: bool) {
         match partitions {
-            None => self.paused_by_operator = paused,
+            None => {
+                self.paused_by_operator = paused;
+                self.shared.gate.set_paused(paused);
+                self.order_all(|| Order::Wake);
+                self.next_lone();
+            }
             Some(partitions) if paused => self.operator.extend(partitions),
             Some(partitions) => partitions.iter().for_each(|partition| drop(self.operator.take(partition))),
         }

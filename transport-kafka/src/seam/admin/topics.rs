@@ -61,8 +61,11 @@ impl Asks {
     pub(crate) async fn topics(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
         let unique: std::collections::BTreeSet<&str> = names.iter().map(Name::as_str).collect();
         let options = DescribeTopicsOptions::default().timeout(self.limit);
-        let mut answers =
-            self.client().describe_topics(unique, options).await.map_err(|e| invalid("describe topics".into(), e))?;
+        let mut answers = self
+            .client()
+            .describe_topics(unique, options)
+            .await
+            .map_err(|e| failed("describe topics".to_owned(), e))?;
         let described = names.iter().map(|name| {
             let what = || format!("describe the topic {name}");
             let answer = match answers.get(name.as_str()) {
@@ -110,8 +113,9 @@ fn partition(described: krafka::admin::PartitionDescription) -> PartitionDescrip
     made
 }
 
+/// What the client refuses before it asks anybody. It calls that a matter of protocol.
 fn invalid(what: String, error: KrafkaError) -> Error {
-    Error::caused_by(crate::error::kind_of(&error), what, error)
+    Error::caused_by(ErrorKind::Invalid, what, error)
 }
 
 /// The answer about the one thing that was asked for.

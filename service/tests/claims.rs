@@ -1,0 +1,98 @@
+//! Claims at the moments when answers of the store are lost.
+
+#[expect(dead_code, reason = "only a part of it is needed here")]
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use common::{Log, publish, start, topics};
+use tidings_core::{
+    Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Record, Release, Result,
+    Timestamp, async_trait,
+};
+use tidings_memory::{MemoryStore, MemoryTransport};
+use tidings_service::{Router, Service, State};
+use tokio::time::sleep;
+
+/// A store that does what it is asked the first time that claims are given back, and says that it did not.
+#[derive(Debug, Clone)]
+struct Unsure {
+    inner: MemoryStore,
+    releases: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl IdempotencyStore for Unsure {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        self.inner.holder(scope, ttl).await
+    }
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.inner.claim(holder, events).await
+    }
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        self.inner.renew(holder).await
+    }
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.inner.complete(holder, events).await
+    }
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        self.inner.release(holder, events).await?;
+        match self.releases.fetch_add(1, SeqCst) {
+            0 => Err(Error::new(ErrorKind::Unavailable, "give claims back: the answer is lost")),
+            _ => Ok(()),
+        }
+    }
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        self.inner.retire(holder).await
+    }
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        self.inner.purge(scope, completed_before).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+const EVENT: &str =
+    r#"{"eventId":"0190163d-8694-739b-aea5-966c26f8ad91","eventType":"x","timestamp":1,"source":"s","payload":{}}"#;
+
+fn service(topic: &'static str, log: &Log, store: &Unsure) -> Service {
+    let handler = async |delivery: Delivery, State(log): State<Log>| {
+        log.add(format!("begun {}", delivery.topic()));
+        if log.lines().len() == 1 {
+            std::future::pending::<()>().await;
+        }
+        sleep(Duration::from_secs(5)).await;
+        log.add("ended");
+    };
+    Service::new("s", Router::new().on_topic(topic, handler).with_state(log.clone()))
+        .with_group(topic)
+        .with_workers(2)
+        .with_handler_timeout(None)
+        .with_revocation_deadline(Duration::from_secs(1))
+        .with_idempotency(store.clone())
+}
+
+/// The claim is given back twice, because the first answer was lost; in between the partition has come back, and the event
+/// must not be claimed yet: the second release would take its claim away, and somebody else could have it, too.
+#[tokio::test(start_paused = true)]
+async fn what_is_being_given_back_is_not_claimed_again_yet() {
+    for seed in 0..8 {
+        let (transport, log) = (MemoryTransport::new(), Log::default());
+        topics(&transport, &["t", "twin"]).await;
+        let store = Unsure { inner: MemoryStore::new(), releases: Arc::default() };
+        let first = start(service("t", &log, &store).with_seed(seed), &transport).await;
+        let other = start(service("twin", &log, &store), &transport).await;
+        publish(&transport, vec![Record::new("t", EVENT).with_key("k")]).await;
+        sleep(Duration::from_secs(1)).await;
+        transport.faults().rebalance("t");
+        sleep(Duration::from_millis(2_500)).await;
+        publish(&transport, vec![Record::new("twin", EVENT).with_key("k")]).await;
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(log.lines(), ["begun t", "begun t", "ended"], "seed {seed}");
+        assert_eq!(other.status().await.totals.duplicates, 1);
+        drop((first, other));
+    }
+}

@@ -1,0 +1,198 @@
+//! What operators see and do: pausing, status, stalls, spans, and a service that breaks.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Log, caught_up, letters, publish, start, topics};
+use tidings_core::{Delivery, ErrorKind, Record, TopicPartition, Transport};
+use tidings_memory::MemoryTransport;
+use tidings_service::{Happening, Observer, PauseReason, Router, Service, ServiceState, State};
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+
+fn record(key: &'static str, value: &'static str) -> Record {
+    Record::new("t", value).with_key(key)
+}
+
+fn text(delivery: &Delivery) -> String {
+    String::from_utf8_lossy(delivery.record().value.as_deref().unwrap_or_default()).into_owned()
+}
+
+/// A handler that takes a second.
+fn slow(log: &Log) -> Router {
+    let handler = async |delivery: Delivery, State(log): State<Log>| {
+        log.add(format!("begun {}", text(&delivery)));
+        sleep(Duration::from_secs(1)).await;
+        log.add(format!("ended {}", text(&delivery)));
+    };
+    Router::new().on_topic("t", handler).with_state(log.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_service_begins_nothing_and_ends_what_it_began() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let service = Service::new("s", slow(&log)).with_workers(1).with_concurrency(1);
+    let service = start(service, &transport).await;
+    // Fetched together: the second waits in the service, not in the broker.
+    publish(&transport, vec![record("a", "1"), record("b", "2")]).await;
+    sleep(Duration::from_millis(500)).await;
+    service.pause().expect("it runs");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.lines(), ["begun 1", "ended 1"]);
+    let status = service.status().await;
+    assert_eq!((status.state, status.partitions[0].in_flight, status.lag()), (ServiceState::Paused, 1, 1));
+    assert_eq!(status.partitions[0].paused, [PauseReason::Operator]);
+    assert_eq!(status.partitions[0].committed, Some(1), "what ended is committed");
+    service.resume().expect("it runs");
+    caught_up(&service).await;
+    assert_eq!(log.lines(), ["begun 1", "ended 1", "begun 2", "ended 2"]);
+    assert_eq!(service.status().await.state, ServiceState::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_service_can_be_stopped() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let service = start(Service::new("s", slow(&log)), &transport).await;
+    service.pause().expect("it runs");
+    publish(&transport, vec![record("a", "1")]).await;
+    sleep(Duration::from_secs(5)).await;
+    service.shutdown(Duration::from_secs(10)).await.expect("it stops");
+    assert!(log.lines().is_empty(), "{:?}", log.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_partition_is_not_read_and_the_others_are() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    let admin = transport.admin().await.expect("memory is up");
+    let wanted = [tidings_core::Topic::new("t").with_partitions(2), tidings_core::Topic::new("t-dlq")];
+    admin.create_topics(&wanted).await.expect("memory is up").into_iter().for_each(|answer| answer.expect("it is new"));
+    let service = start(Service::new("s", slow(&log)), &transport).await;
+    service.pause_partitions([TopicPartition::new("t", 1)]).expect("it runs");
+    sleep(Duration::from_secs(1)).await;
+    publish(&transport, vec![Record::new("t", "0").with_partition(0), Record::new("t", "1").with_partition(1)]).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.lines(), ["begun 0", "ended 0"]);
+    service.resume_partitions([TopicPartition::new("t", 1)]).expect("it runs");
+    caught_up(&service).await;
+    assert_eq!(log.lines().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_is_seen_and_so_is_its_end() {
+    let (transport, released) = (MemoryTransport::new(), Arc::new(tokio::sync::Notify::new()));
+    topics(&transport, &["t"]).await;
+    let wait = released.clone();
+    let router = Router::new().on_topic("t", move |_: Delivery| {
+        let wait = wait.clone();
+        async move { wait.notified().await }
+    });
+    let service = start(Service::new("s", router).with_handler_timeout(None), &transport).await;
+    publish(&transport, vec![record("a", "1")]).await;
+    sleep(Duration::from_secs(30)).await;
+    assert!(service.status().await.is_healthy(), "half a minute is no stall");
+    sleep(Duration::from_secs(60)).await;
+    let status = service.status().await;
+    assert_eq!(status.state, ServiceState::Degraded);
+    assert!(status.problems.iter().any(|problem| problem.contains("there is lag")), "{:?}", status.problems);
+    released.notify_one();
+    caught_up(&service).await;
+    assert!(service.status().await.is_healthy());
+}
+
+/// An observer of the user's own, with a bug.
+#[derive(Debug)]
+struct Panics;
+
+impl Observer for Panics {
+    fn observe(&self, happening: &Happening<'_>) {
+        assert!(happening.record.offset == 0, "an observer with a bug");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_panics_commits_nothing_unfinished_and_says_so() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    publish(&transport, vec![record("a", "1"), record("a", "2"), record("b", "3")]).await;
+    let service = start(Service::new("s", slow(&log)).with_observer(Arc::new(Panics)), &transport).await;
+    let error = tokio::time::timeout(Duration::from_secs(60), service.stopped()).await.expect("it ends");
+    assert_eq!(error.expect_err("it failed").kind(), ErrorKind::Failed);
+    assert_eq!(service.status().await.state, ServiceState::Failed);
+    let lag = transport.admin().await.expect("memory is up").lag(&"s-group".into()).await.expect("it is known");
+    assert!(lag[0].committed <= Some(1), "{lag:?}");
+    let again = start(Service::new("s", slow(&log)), &transport).await;
+    caught_up(&again).await;
+    let ended = log.lines();
+    assert!(["ended 1", "ended 2", "ended 3"].iter().all(|line| ended.contains(&(*line).to_owned())), "{ended:?}");
+    assert!(letters(&transport, "t-dlq").await.is_empty());
+}
+
+/// A span's name and fields.
+type Seen = (String, BTreeMap<String, String>);
+
+/// The spans that there were.
+#[derive(Debug, Clone, Default)]
+struct Spans {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    next: Arc<AtomicU64>,
+}
+
+struct Fields(BTreeMap<String, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}").trim_matches('"').to_owned());
+    }
+}
+
+impl tracing::Subscriber for Spans {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_span()
+    }
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut fields = Fields(BTreeMap::new());
+        attributes.record(&mut fields);
+        self.seen.lock().expect("no panic").push((attributes.metadata().name().to_owned(), fields.0));
+        Id::from_u64(self.next.fetch_add(1, SeqCst) + 1)
+    }
+    fn record(&self, _: &Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_has_a_span_by_the_names_of_opentelemetry() {
+    let (transport, log, spans) = (MemoryTransport::new(), Log::default(), Spans::default());
+    topics(&transport, &["t"]).await;
+    let _listens = tracing::subscriber::set_default(spans.clone());
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let service = start(Service::new("s", slow(&log)), &transport).await;
+    publish(&transport, vec![record("a", "1").with_header("traceparent", trace)]).await;
+    caught_up(&service).await;
+    let seen = spans.seen.lock().expect("no panic").clone();
+    let (_, fields) = seen.iter().find(|(name, _)| name == "process").expect("a span");
+    let wanted = [
+        ("otel.kind", "consumer"),
+        ("messaging.system", "memory"),
+        ("messaging.operation.name", "process"),
+        ("messaging.operation.type", "process"),
+        ("messaging.destination.name", "t"),
+        ("messaging.destination.partition.id", "0"),
+        ("messaging.consumer.group.name", "s-group"),
+        ("messaging.kafka.offset", "0"),
+        ("messaging.batch.message_count", "1"),
+        ("traceparent", trace),
+    ];
+    for (name, value) in wanted {
+        assert_eq!(fields.get(name).map(String::as_str), Some(value), "{name} of {fields:?}");
+    }
+}
