@@ -51,6 +51,7 @@ pub fn ignored_because(error: &(dyn StdError + 'static)) -> Option<String> {
 pub struct Suite {
     trials: Vec<Trial>,
     timeout: Duration,
+    arguments: Arguments,
 }
 
 impl fmt::Debug for Suite {
@@ -66,9 +67,11 @@ impl Default for Suite {
 }
 
 impl Suite {
-    /// No tests yet.
+    /// No tests yet; reads the command line.
     pub fn new() -> Self {
-        Self { trials: Vec::new(), timeout: DEFAULT_TIMEOUT }
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads.get_or_insert(1);
+        Self { trials: Vec::new(), timeout: DEFAULT_TIMEOUT, arguments }
     }
 
     /// Sets how long each of the cases added after this may take.
@@ -91,7 +94,8 @@ impl Suite {
         self
     }
 
-    /// Adds a long test, which only `cargo xtask soak` runs: its name has `soak` in it. It may take as long as it needs.
+    /// Adds a test that takes as long as it needs: ignored unless the command line has `--ignored` or `--include-ignored`,
+    /// as that of `cargo xtask soak`. Its name has `soak` in it.
     #[must_use]
     pub fn with_soak<F, Fut, E>(mut self, name: &str, case: F) -> Self
     where
@@ -99,17 +103,17 @@ impl Suite {
         Fut: Future<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
-        let trial = Trial::ignorable_test(name, move || run(case, Duration::MAX));
-        self.trials.push(trial.with_ignored_flag(true));
+        let asked = self.arguments.ignored || self.arguments.include_ignored;
+        let soak = move || if asked { run(case, Duration::MAX) } else { Ok(Completion::ignored_with("soak")) };
+        // Flagged only when asked for: an ignored flag alone would be reported without its reason.
+        self.trials.push(Trial::ignorable_test(name, soak).with_ignored_flag(asked));
         self
     }
 
     /// Runs the tests as the command line says, like `cargo test`'s own harness, but one at a time unless it asks for
     /// more: each may start a cluster.
     pub fn run(self) -> ExitCode {
-        let mut arguments = Arguments::from_args();
-        arguments.test_threads.get_or_insert(1);
-        libtest_mimic::run(&arguments, self.trials).exit_code()
+        libtest_mimic::run(&self.arguments, self.trials).exit_code()
     }
 }
 
