@@ -59,6 +59,7 @@ impl fmt::Display for Verdict {
 #[derive(Default)]
 pub struct Suites {
     trials: Vec<Trial>,
+    threads: Option<usize>,
 }
 
 impl fmt::Debug for Suites {
@@ -78,9 +79,19 @@ impl Suites {
         self
     }
 
+    /// Sets how many cases run at once, unless the arguments say so. By default it is one per core; cases against a server
+    /// mostly wait, and are done sooner with more.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
     /// Runs all cases by the program's arguments: filters, `--list`, `--include-ignored`.
     pub fn run(self) -> ExitCode {
-        libtest_mimic::run(&Arguments::from_args(), self.trials).exit_code()
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads = arguments.test_threads.or(self.threads);
+        libtest_mimic::run(&arguments, self.trials).exit_code()
     }
 }
 
