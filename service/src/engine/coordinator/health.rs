@@ -15,6 +15,8 @@ use super::dispatch::set;
 use crate::engine::work::Cause;
 use crate::status::{PartitionStatus, PauseReason, STALL_AFTER, State, Status};
 
+/// How long a failure to read says that reading fails.
+const FAILURE_HOLDS: Duration = Duration::from_secs(15);
 /// How often the ends of the logs are asked for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// As often while somebody waits for the service to catch up.
@@ -97,8 +99,13 @@ impl Coordinator {
         set(&mut partition.pauses, reason(cause), count > 0);
     }
 
+    /// Why reading fails. Where nothing has come since, no record and no other error, it goes on again.
+    fn reading_failed(&self) -> Option<&str> {
+        self.next_error.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_HOLDS).map(|(_, error)| &**error)
+    }
+
     pub(super) fn state(&self) -> State {
-        let troubled = self.next_error.is_some()
+        let troubled = self.reading_failed().is_some()
             || !self.shared.gate.is_open()
             || self.slots.values().any(|p| !p.troubles.is_empty())
             || self.health.stalled;
@@ -117,7 +124,7 @@ impl Coordinator {
 
     pub(super) fn status(&self, state: State) -> Status {
         let mut problems: Vec<String> = Vec::new();
-        problems.extend(self.next_error.iter().map(|error| format!("reading failed: {error}")));
+        problems.extend(self.reading_failed().map(|error| format!("reading failed: {error}")));
         if !self.shared.gate.is_open() {
             problems.push("more than half of the last deliveries failed: one at a time is tried".to_owned());
         }

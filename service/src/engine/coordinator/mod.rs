@@ -61,7 +61,8 @@ pub(super) struct Coordinator {
     lone: VecDeque<usize>,
     lone_current: Option<usize>,
     unquiesced: usize,
-    next_error: Option<String>,
+    /// Why reading failed last, and when.
+    next_error: Option<(Instant, String)>,
     next_not_before: Option<Instant>,
     /// Somebody waits for the service to catch up.
     look_again_at: Option<Instant>,
@@ -205,7 +206,7 @@ impl Coordinator {
             }
             Err(error) if error.is_retryable() => {
                 tracing::warn!(service = %self.shared.service, error = %error.report(), "reading failed; trying again");
-                self.next_error = Some(error.report());
+                self.next_error = Some((Instant::now(), error.report()));
                 self.next_not_before = Some(Instant::now() + NEXT_RETRY);
                 Ok(())
             }
