@@ -66,10 +66,9 @@ fn kind_of_code(code: ErrorCode) -> ErrorKind {
         | ErrorCode::InvalidRecord
         | ErrorCode::PolicyViolation => ErrorKind::Invalid,
         ErrorCode::CorruptMessage => ErrorKind::Undecodable,
-        ErrorCode::FencedInstanceId
-        | ErrorCode::UnreleasedInstanceId
-        | ErrorCode::ProducerFenced
-        | ErrorCode::InvalidProducerEpoch => ErrorKind::Fenced,
+        // The member of that name before us, which may be dead: it is waited for until its session ends.
+        ErrorCode::UnreleasedInstanceId => ErrorKind::Unavailable,
+        ErrorCode::FencedInstanceId | ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch => ErrorKind::Fenced,
         ErrorCode::NonEmptyGroup
         | ErrorCode::GroupSubscribedToTopic
         | ErrorCode::InconsistentGroupProtocol

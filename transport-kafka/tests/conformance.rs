@@ -1,4 +1,4 @@
-//! The contract of a transport, on one broker, by both group protocols.
+//! The contract of a transport, on one broker and on three, by both group protocols.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,32 +6,54 @@ use std::time::Duration;
 use tidings_conformance::{Setup, Suites};
 use tidings_core::{Error, ErrorKind, Result};
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
-use tidings_testbed::Kafka;
+use tidings_testbed::{Kafka, KafkaOptions};
+use tokio::sync::OnceCell;
 
 /// The session of the newer protocol is the broker's to decide: the testbed's.
 const SESSION: Duration = Duration::from_secs(10);
 
+/// How many cases run at once: they mostly wait.
+const THREADS: usize = 8;
+
 fn main() -> ExitCode {
-    Suites::new()
-        .with_transport(setup("kip-848", GroupProtocol::Consumer))
-        .with_transport(setup("classic", GroupProtocol::Classic).without_case(
-            "c1_a_partition_that_appears_later_starts_at_its_beginning",
-            "the client does not look for new partitions between two rebalances of a classic group",
-        ))
-        .run()
+    let mut suites = Suites::new().with_threads(THREADS);
+    for (name, three, protocol) in [
+        ("kip-848", false, GroupProtocol::Consumer),
+        ("classic", false, GroupProtocol::Classic),
+        ("kip-848-on-three", true, GroupProtocol::Consumer),
+        ("classic-on-three", true, GroupProtocol::Classic),
+    ] {
+        suites = suites.with_transport(setup(name, three, protocol));
+    }
+    suites.run()
 }
 
-fn setup(name: &str, protocol: GroupProtocol) -> Setup<KafkaTransport> {
-    Setup::new(name, move || open(protocol))
+fn setup(name: &str, three: bool, protocol: GroupProtocol) -> Setup<KafkaTransport> {
+    let setup = Setup::new(name, move || open(three, protocol))
         .with_lifetime(SESSION)
         .with_patience(Duration::from_secs(60))
-        .with_reopen(move |_closed| open(protocol))
+        .with_reopen(move |_closed| open(three, protocol));
+    if protocol == GroupProtocol::Consumer {
+        return setup;
+    }
+    setup.without_case(
+        "c1_a_partition_that_appears_later_starts_at_its_beginning",
+        "the client does not look for new partitions between two rebalances of a classic group",
+    )
 }
 
-async fn open(protocol: GroupProtocol) -> Result<KafkaTransport> {
-    let kafka = Kafka::shared().await.map_err(|error| {
+async fn open(three: bool, protocol: GroupProtocol) -> Result<KafkaTransport> {
+    let brokers = if three { three_nodes().await } else { Kafka::shared().await.map(|k| k.bootstrap().to_owned()) };
+    let brokers = brokers.map_err(|error| {
         let kind = if error.is_unavailable() { ErrorKind::Unavailable } else { ErrorKind::Failed };
         Error::caused_by(kind, "start a broker", error)
     })?;
-    KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(',')).with_group_protocol(protocol)).await
+    KafkaTransport::connect(KafkaConfig::new(brokers.split(',')).with_group_protocol(protocol)).await
+}
+
+/// Three nodes, each record on all of them; started once, as they are needed.
+async fn three_nodes() -> tidings_testbed::Result<String> {
+    static STARTED: OnceCell<Kafka> = OnceCell::const_new();
+    let kafka = STARTED.get_or_try_init(|| Kafka::start(KafkaOptions::new().with_nodes(3))).await?;
+    Ok(kafka.bootstrap())
 }

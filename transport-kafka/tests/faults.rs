@@ -1,21 +1,20 @@
-//! The clauses that need something to break, and a cluster whose brokers die: proxies before a broker, kill -9, nobody there.
+//! The clauses that need something to break: a proxy before a broker, and nobody there.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Joined, TestResult, fresh};
+use common::TestResult;
 use tidings_conformance::{Setup, Verdict, transport};
-use tidings_core::{ConsumerOptions, Error, ErrorKind, Record, Result, Transport};
+use tidings_core::{Error, ErrorKind, Result, Transport};
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// What the names of cases that break something are made of.
 const BREAKING: [&str; 9] = [
@@ -41,12 +40,6 @@ fn main() -> ExitCode {
         for case in transport::names().into_iter().filter(breaking) {
             suite = suite.with_case(&format!("{name}::{case}"), move || check(protocol, case));
         }
-    }
-    // Three elections, and a cluster of three nodes to start: a soak test, for a machine that does nothing else.
-    if std::env::var_os("TIDINGS_SOAK_SECONDS").is_some() {
-        suite = suite
-            .with_timeout(Duration::from_secs(400))
-            .with_case("soak_killed_brokers_lose_and_double_nothing", killed_brokers_lose_and_double_nothing);
     }
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
@@ -163,68 +156,6 @@ async fn delete(kafka: Kafka, at: tidings_core::TopicPartition, range: std::ops:
     let deleted = kafka.tool("org.apache.kafka.tools.DeleteRecordsCommand", &args).await.map_err(failed);
     let _left = std::fs::remove_file(&file);
     deleted.map(drop)
-}
-
-/// Three nodes, each killed once while records are published and read: each acknowledged record is there once.
-async fn killed_brokers_lose_and_double_nothing() -> TestResult {
-    let kafka = Kafka::start(KafkaOptions::new().with_nodes(3)).await?;
-    let config = KafkaConfig::new(kafka.bootstrap().split(',').map(str::to_owned).collect::<Vec<_>>());
-    let transport = KafkaTransport::connect(config).await?;
-    let topic = fresh(&transport, "killed", 6).await?;
-    let (publisher, stop) = (transport.publisher().await?, Arc::new(AtomicBool::new(false)));
-    let publishing = tokio::spawn({
-        let (stop, topic) = (Arc::clone(&stop), topic.clone());
-        async move {
-            let (mut stored, mut open) = (BTreeSet::new(), BTreeSet::new());
-            for round in 0.. {
-                if stop.load(Ordering::Acquire) {
-                    break;
-                }
-                let names: Vec<String> = (0..50).map(|n| format!("{round}-{n}")).collect();
-                let records = names.iter().map(|n| Record::new(topic.clone(), n.clone()).with_key(n.clone())).collect();
-                for (name, answer) in names.into_iter().zip(publisher.publish(records).await) {
-                    match answer {
-                        Ok(_) => stored.insert(name),
-                        Err(_) => open.insert(name),
-                    };
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
-            (stored, open)
-        }
-    });
-    let mut member = Joined::new(transport.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?);
-    member.patient = true;
-    for node in kafka.nodes() {
-        let until = Instant::now() + Duration::from_secs(4);
-        while Instant::now() < until {
-            member.step().await?;
-        }
-        node.kill()?;
-        let until = Instant::now() + Duration::from_secs(12);
-        while Instant::now() < until {
-            member.step().await?;
-        }
-        node.restart().await?;
-    }
-    stop.store(true, Ordering::Release);
-    let (stored, open) = timeout(common::LIMIT, publishing).await??;
-    let ends = Instant::now() + Duration::from_secs(40);
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut taken = 0;
-    while seen.len() < stored.len() && Instant::now() < ends {
-        member.step().await?;
-        for (_, value) in &member.read[taken..] {
-            *seen.entry(value.clone()).or_default() += 1;
-        }
-        taken = member.read.len();
-    }
-    let missing: Vec<_> = stored.iter().filter(|name| !seen.contains_key(*name)).collect();
-    assert!(missing.is_empty(), "{} of {} are missing: {:?}", missing.len(), stored.len(), missing.first());
-    let distinct: BTreeMap<(String, u64), ()> = member.places.keys().cloned().map(|place| (place, ())).collect();
-    assert_eq!(distinct.len(), seen.len(), "a record is stored twice");
-    println!("{} acknowledged, {} open, {} read of them", stored.len(), open.len(), seen.len());
-    Ok(())
 }
 
 async fn an_absent_broker_is_named_in_time() -> TestResult {

@@ -1,10 +1,10 @@
 //! Who may come in: each right credential works, each wrong one is told by its kind within five seconds.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tidings_core::{BoxError, ErrorKind, Record, Topic, Transport};
-use tidings_kafka::{KafkaConfig, KafkaTransport, Sasl, ScramHash, Tls};
+use tidings_core::{BoxError, Commit, ConsumerOptions, ErrorKind, Record, Step, Topic, Transport};
+use tidings_kafka::{KafkaConfig, KafkaTransport, Sasl, ScramHash, Tls, Token};
 use tidings_testbed::{Kafka, KafkaOptions, Listener, Suite};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         .with_case("right_credentials_work", right_credentials_work)
         .with_case("wrong_passwords_are_denied_and_never_shown", wrong_passwords_are_denied_and_never_shown)
         .with_case("wrong_certificates_are_denied", wrong_certificates_are_denied)
+        .with_case("a_wrong_mechanism_is_named", a_wrong_mechanism_is_named)
+        .with_case("a_wrong_token_is_denied", a_wrong_token_is_denied)
+        .with_case("the_wrong_protocol_for_a_port_is_named", the_wrong_protocol_for_a_port_is_named)
         .with_case("a_missing_right_is_denied", a_missing_right_is_denied)
         .run()
 }
@@ -27,12 +30,15 @@ fn main() -> ExitCode {
 async fn cluster() -> TestResult<Kafka> {
     static CLUSTER: OnceCell<Kafka> = OnceCell::const_new();
     let options = KafkaOptions::new().with_tls().with_bad_tls().with_sasl().with_acls();
+    // One mechanism is missing at one door.
+    let some = "PLAIN,SCRAM-SHA-512,OAUTHBEARER";
+    let options = options.with_property("listener.name.sasltls.sasl.enabled.mechanisms", some);
     Ok(CLUSTER.get_or_try_init(|| Kafka::start(options)).await?.clone())
 }
 
 fn at(kafka: &Kafka, listener: Listener) -> TestResult<KafkaConfig> {
-    // By name, as the certificates have it.
-    Ok(KafkaConfig::new(kafka.bootstrap_on(listener)?.split(',')).with_connect_timeout(LIMIT))
+    // With all timeouts as they are by default.
+    Ok(KafkaConfig::new(kafka.bootstrap_on(listener)?.split(',')))
 }
 
 async fn works(config: KafkaConfig) -> TestResult {
@@ -40,12 +46,19 @@ async fn works(config: KafkaConfig) -> TestResult {
     Ok(())
 }
 
+/// Tokens from a source that makes a new one each time.
+fn bearer(subject: &'static str, life: Duration) -> Sasl {
+    let token = move || Token::new(Kafka::bearer_token(subject, life)).with_expires(SystemTime::now() + life);
+    Sasl::oauth_bearer(move || std::future::ready(Ok(token())))
+}
+
 async fn denied(what: &str, config: KafkaConfig) -> TestResult<String> {
     let began = Instant::now();
     let connected = KafkaTransport::connect(config).await;
     let error = connected.map(drop).err().ok_or_else(|| format!("{what}: it was let in"))?;
-    assert!(began.elapsed() < LIMIT, "{what}: {:?}", began.elapsed());
-    assert_eq!(error.kind(), ErrorKind::Denied, "{what}: {}", error.report());
+    if error.kind() != ErrorKind::Denied || began.elapsed() > LIMIT {
+        return Err(format!("{what}: {:?} {:?}: {}", began.elapsed(), error.kind(), error.report()).into());
+    }
     println!("{what}: {:?}, {}", began.elapsed(), error.report());
     let all = format!("{} {error:?}", error.report());
     assert!(!all.contains(CANARY), "{what}: {all}");
@@ -56,14 +69,15 @@ async fn right_credentials_work() -> TestResult {
     let kafka = cluster().await?;
     let sasl = [
         Sasl::plain("alice", "alice-secret"),
-        Sasl::scram(ScramHash::Sha256, "alice", "alice-secret"),
         Sasl::scram(ScramHash::Sha512, "alice", "alice-secret"),
+        bearer("alice", Duration::from_secs(600)),
     ];
     for sasl in sasl {
         works(at(&kafka, Listener::Sasl)?.with_sasl(sasl.clone())).await?;
         let tls = Tls::new().with_ca_pem(kafka.ca_pem());
         works(at(&kafka, Listener::SaslTls)?.with_sasl(sasl).with_tls(tls)).await?;
     }
+    works(at(&kafka, Listener::Sasl)?.with_sasl(Sasl::scram(ScramHash::Sha256, "alice", "alice-secret"))).await?;
     works(at(&kafka, Listener::Tls)?.with_tls(Tls::new().with_ca_pem(kafka.ca_pem()))).await?;
     let client = kafka.client_cert("carol")?;
     let tls = Tls::new().with_ca_pem(kafka.ca_pem()).with_identity_pem(client.cert_pem(), client.key_pem());
@@ -107,6 +121,54 @@ async fn wrong_certificates_are_denied() -> TestResult {
     Ok(())
 }
 
+async fn a_wrong_mechanism_is_named() -> TestResult {
+    let kafka = cluster().await?;
+    let scram = Sasl::scram(ScramHash::Sha256, "alice", "alice-secret");
+    let config = at(&kafka, Listener::SaslTls)?.with_sasl(scram).with_tls(Tls::new().with_ca_pem(kafka.ca_pem()));
+    let text = denied("a mechanism that is not there", config).await?;
+    assert!(text.contains("SCRAM-SHA-256") || text.to_lowercase().contains("mechanism"), "{text}");
+    Ok(())
+}
+
+async fn a_wrong_token_is_denied() -> TestResult {
+    let kafka = cluster().await?;
+    denied("an expired token", at(&kafka, Listener::Sasl)?.with_sasl(bearer("alice", Duration::ZERO))).await?;
+    let nonsense = Sasl::oauth_bearer(|| std::future::ready(Ok(Token::new(CANARY))));
+    denied("a token that is none", at(&kafka, Listener::Sasl)?.with_sasl(nonsense)).await?;
+    let failing = Sasl::oauth_bearer(|| {
+        std::future::ready(Err(tidings_core::Error::new(ErrorKind::Unavailable, "the token server is down")))
+    });
+    let text = denied("no token", at(&kafka, Listener::Sasl)?.with_sasl(failing)).await?;
+    assert!(text.contains("the token server is down"), "{text}");
+    Ok(())
+}
+
+/// Plain text where TLS is spoken, TLS where it is not, no SASL where it is wanted, SASL where it is not.
+async fn the_wrong_protocol_for_a_port_is_named() -> TestResult {
+    let kafka = cluster().await?;
+    let tls = || Tls::new().with_ca_pem(kafka.ca_pem());
+    let sasl = || Sasl::plain("alice", "alice-secret");
+    let cases = [
+        ("plain text at TLS", "TLS", at(&kafka, Listener::Tls)?),
+        ("TLS at plain text", "plain text", at(&kafka, Listener::Plain)?.with_tls(tls())),
+        ("nobody at SASL", "SASL", at(&kafka, Listener::Sasl)?),
+        ("nobody at SASL over TLS", "SASL", at(&kafka, Listener::SaslTls)?.with_tls(tls())),
+        ("SASL at nobody", "SASL", at(&kafka, Listener::Plain)?.with_sasl(sasl())),
+        ("SASL at TLS", "SASL", at(&kafka, Listener::Tls)?.with_tls(tls()).with_sasl(sasl())),
+        ("plain SASL at SASL over TLS", "TLS", at(&kafka, Listener::SaslTls)?.with_sasl(sasl())),
+        ("SASL over TLS at SASL", "plain text", at(&kafka, Listener::Sasl)?.with_sasl(sasl()).with_tls(tls())),
+    ];
+    let mut wrong = Vec::new();
+    for (what, named, config) in cases {
+        match denied(what, config).await {
+            Ok(text) if text.contains(named) => {}
+            Ok(text) => wrong.push(format!("{what}: {named} is not in {text}")),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
 async fn a_missing_right_is_denied() -> TestResult {
     let kafka = cluster().await?;
     let admin = KafkaTransport::connect(at(&kafka, Listener::Plain)?).await?.admin().await?;
@@ -124,5 +186,38 @@ async fn a_missing_right_is_denied() -> TestResult {
     let kind = answers[0].as_ref().map_err(tidings_core::Error::kind);
     assert_eq!(kind.err(), Some(ErrorKind::Denied), "{answers:?}");
     assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    let error = bob.admin().await?.create_topics(&[Topic::new("bobs")]).await?.remove(0).map_err(|e| e.kind());
+    assert_eq!(error, Err(ErrorKind::Denied));
+    // First he may not join, then he may not read.
+    let text = refused_to_read(&bob, "bobs-group").await?;
+    assert!(text.contains("bobs-group") || text.to_lowercase().contains("group"), "{text}");
+    kafka.allow("bob", "Read", &["--group", "bobs-group"]).await?;
+    let text = refused_to_read(&bob, "bobs-group").await?;
+    assert!(text.to_lowercase().contains("topic"), "{text}");
     Ok(())
+}
+
+/// The first error of a member that reads what is guarded.
+async fn refused_to_read(bob: &KafkaTransport, group: &'static str) -> TestResult<String> {
+    let began = Instant::now();
+    let error = match bob.consumer(ConsumerOptions::new(group, ["guarded"])).await {
+        Err(error) => error,
+        Ok(consumer) => loop {
+            match tokio::time::timeout(LIMIT, consumer.next()).await.map_err(|_| "nothing was refused in time")? {
+                Err(error) => break error,
+                // Who may see a topic and not read it learns of it when he commits where to start, as a service does first.
+                Ok(Step::Assigned(given)) => {
+                    let start = Commit::new(given[0].partition.clone(), given[0].epoch, given[0].start);
+                    if let Err(error) = consumer.commit(vec![start]).await.remove(0) {
+                        break error;
+                    }
+                }
+                Ok(_) => {}
+            }
+        },
+    };
+    println!("{:?}: {}", began.elapsed(), error.report());
+    assert_eq!(error.kind(), ErrorKind::Denied, "{}", error.report());
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    Ok(error.report())
 }

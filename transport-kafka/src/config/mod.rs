@@ -118,8 +118,8 @@ pub enum GroupProtocol {
     Auto,
     /// KIP-848: the broker assigns, and only what moves stops.
     Consumer,
-    /// The protocol of old: a member assigns, cooperatively. Partitions that a topic gains are not read before the next
-    /// rebalance.
+    /// The protocol of old: a member assigns, and all give up everything first (eager, `range`). Partitions that a topic
+    /// gains are not read before the next rebalance.
     Classic,
 }
 

@@ -76,6 +76,11 @@ impl State {
         self.slots.iter().filter_map(wanted).collect()
     }
 
+    /// Whether what is to be fetched next lies beyond where the reader was put back to.
+    pub(super) fn is_beyond(&self, partition: &TopicPartition, ticket: u64, position: u64) -> bool {
+        self.slots.get(partition).is_some_and(|slot| slot.ticket == ticket && ticket != 0 && position < slot.fetched)
+    }
+
     /// Takes in what a reader brought: `records`, and `next`, the offset behind them and any gap.
     pub(super) fn bring(&mut self, partition: &TopicPartition, ticket: u64, records: Vec<StoredRecord>, next: u64) {
         let Some(slot) = self.slots.get_mut(partition) else { return };

@@ -18,6 +18,8 @@ use crate::seam::member::{Member, Owner};
 const AGAIN: Duration = Duration::from_millis(300);
 /// How long the group may be out of reach before `next` says so.
 const TELL_AFTER: Duration = Duration::from_secs(3);
+/// How often the group's coordinator is asked for a sign of life, or more often where the session is short.
+const WATCH: Duration = Duration::from_secs(3);
 /// How long partitions that are given up wait for a commit that is under way: longer than the client tries it.
 const COMMIT_UNDER_WAY: Duration = Duration::from_secs(30);
 
@@ -196,7 +198,7 @@ fn is_idle(shared: &Shared, max_idle: Duration) -> bool {
 /// Asks the group's coordinator, again and again, for a sign of life. The client doesn't tell when its heartbeats were last
 /// answered; this goes the same way, on a connection of its own.
 pub(super) async fn watch(shared: Arc<Shared>, asks: Asks, options: ConsumerOptions) {
-    let every = options.session_timeout / 4;
+    let every = (options.session_timeout / 4).min(WATCH);
     let asks = asks.within(every);
     loop {
         sleep(every).await;
@@ -204,7 +206,14 @@ pub(super) async fn watch(shared: Arc<Shared>, asks: Asks, options: ConsumerOpti
         let asked = Instant::now();
         match asks.committed(&options.group).await {
             Ok(_) => shared.lock().last_answer = asked,
-            Err(error) => debug!(error = error.report(), "the group's coordinator does not answer"),
+            Err(error) => {
+                debug!(error = error.report(), "the group's coordinator does not answer");
+                shared.change(|state| {
+                    if state.last_answer.elapsed() > every + TELL_AFTER {
+                        state.trouble = Some(error);
+                    }
+                });
+            }
         }
         shared.change(super::state::State::expire);
     }

@@ -22,7 +22,7 @@ use self::state::{State, closed, not_ours};
 use crate::config::{GroupProtocol, KafkaConfig};
 use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};
-use crate::seam::member::Member;
+use crate::seam::member::{Member, Parts};
 use crate::seam::reader::FetchSizes;
 
 /// How long a commit is tried before its error is returned.
@@ -107,13 +107,17 @@ async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
 impl KafkaConsumer {
     pub(crate) async fn open(config: &KafkaConfig, asks: &Asks, options: ConsumerOptions) -> Result<Self> {
         check(&options)?;
-        let (steady, reading) =
-            tokio::try_join!(Connection::open(config, Role::Steady), Connection::open(config, Role::Reading))?;
         let newer = match config.group_protocol {
             GroupProtocol::Consumer => true,
             GroupProtocol::Classic => false,
             GroupProtocol::Auto => asks.has_newer_groups().await?,
         };
+        let (joined, asking, reading) = tokio::try_join!(
+            Connection::open(config, if newer { Role::Membership } else { Role::Steady }),
+            Connection::open(config, Role::Membership),
+            Connection::open(config, Role::Reading),
+        )?;
+        let asks = Asks::new(&asking, config);
         let sizes = FetchSizes {
             max_bytes: config.fetch_max_bytes.min((options.max_buffered_bytes / 2).max(1)),
             max_partition_bytes: config.fetch_max_partition_bytes.min((options.max_buffered_bytes / 2).max(1)),
@@ -125,13 +129,20 @@ impl KafkaConsumer {
         }
         let shared = Arc::new(Shared::new(&options));
         let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone()));
-        let member = Arc::new(Member::open(&steady, config, &options, newer, group).await?);
+        let parts = Parts {
+            connection: joined,
+            config: config.clone(),
+            options: options.clone(),
+            newer_protocol: newer,
+            owner: group,
+        };
+        let member = Arc::new(Member::open(parts).await?);
         let tasks = vec![
             tokio::spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
             tokio::spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
             tokio::spawn(readers.run(Arc::clone(&shared))),
         ];
-        Ok(Self { shared, member, asks: asks.clone(), options, tasks: Mutex::new(tasks) })
+        Ok(Self { shared, member, asks, options, tasks: Mutex::new(tasks) })
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {

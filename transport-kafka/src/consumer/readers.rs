@@ -111,7 +111,12 @@ impl Readers {
                 continue;
             }
             match reading.client.poll(self.config.fetch_max_wait).await {
-                Ok(reads) => reading.bring(&shared, reads).await,
+                Ok(reads) => {
+                    let cut_off = reading.bring(&shared, reads).await;
+                    if !cut_off.is_empty() {
+                        restart(&shared, &asks, cut_off).await;
+                    }
+                }
                 Err(Trouble::OutOfRange(partitions)) => restart(&shared, &asks, partitions).await,
                 Err(Trouble::Other(error)) => {
                     debug!(error = error.report(), broker, "a fetch failed");
@@ -159,16 +164,21 @@ impl Reading {
         Ok(())
     }
 
-    /// Hands on what came, and how far gaps reach.
-    async fn bring(&self, shared: &Shared, reads: Vec<Read>) {
+    /// Hands on what came, and how far gaps reach. Returns the partitions whose logs end before what was to be read next:
+    /// the client then goes back to their ends by itself.
+    async fn bring(&self, shared: &Shared, reads: Vec<Read>) -> Vec<TopicPartition> {
         let marks = self.client.marks().await;
-        let mut came = false;
+        let (mut came, mut cut_off) = (false, Vec::new());
         {
             let mut state = shared.lock();
             let mut reads: HashMap<TopicPartition, Vec<_>> =
                 reads.into_iter().map(|read| (read.partition, read.records)).collect();
             for mark in marks {
                 let Some(want) = self.wants.get(&mark.partition) else { continue };
+                if state.is_beyond(&mark.partition, want.ticket, mark.position) {
+                    cut_off.push(mark.partition);
+                    continue;
+                }
                 let records = reads.remove(&mark.partition).unwrap_or_default();
                 // Without records only a gap is news: never go past records that are still in the client's buffer.
                 came |= !records.is_empty();
@@ -178,6 +188,7 @@ impl Reading {
         if came {
             shared.steps.notify_waiters();
         }
+        cut_off
     }
 }
 

@@ -79,7 +79,7 @@ impl Publisher for KafkaPublisher {
         let (reply, queued) = oneshot::channel();
         // Given back when this future is dropped before its turn: what waits at the bound is held by its callers alone.
         let call = queue::Call::new(records);
-        if self.jobs.send(Job::Publish { call: call.share(), reply }).is_err() {
+        if self.jobs.send(Job::Publish { call: call.share(), since: Instant::now(), reply }).is_err() {
             return refused();
         }
         let Ok(sent) = queued.await else { return refused() };

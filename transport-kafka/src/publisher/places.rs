@@ -38,6 +38,11 @@ impl Places {
         self.topics.get(topic).filter(|place| place.learned.elapsed() < BELIEVED).map(|place| place.count)
     }
 
+    /// The same, however long ago it was learned.
+    pub(super) fn known(&self, topic: &str) -> Option<u32> {
+        self.topics.get(topic).map(|place| place.count)
+    }
+
     pub(super) fn learn(&mut self, topic: &Name, count: u32) {
         let fresh = Place { count, learned: Instant::now(), sticky: 0, sticky_left: 0 };
         let place = self.topics.entry(topic.clone()).or_insert(fresh);

@@ -22,8 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What the task is asked to do.
 pub(super) enum Job {
-    /// Queue these.
-    Publish { call: SharedCall, reply: oneshot::Sender<Vec<Result<Sent>>> },
+    /// Queue these, for which somebody waits since then.
+    Publish { call: SharedCall, since: Instant, reply: oneshot::Sender<Vec<Result<Sent>>> },
     /// Send this one in a batch of its own.
     Alone { record: Record, partition: u32, reply: oneshot::Sender<Result<Position, Refusal>> },
     /// Say when all that came before is queued.
@@ -124,23 +124,25 @@ impl Queue {
         while let Some(job) = jobs.recv().await {
             // Whoever asked may be gone: what was queued for them goes on.
             match job {
-                Job::Publish { call, reply } => drop(reply.send(self.publish(take(&call)).await)),
+                Job::Publish { call, since, reply } => drop(reply.send(self.publish(take(&call), since).await)),
                 Job::Alone { record, partition, reply } => drop(reply.send(self.alone(record, partition).await)),
                 Job::Barrier(reply) => drop(reply.send(())),
             }
         }
     }
 
-    async fn publish(&mut self, records: Vec<Record>) -> Vec<Result<Sent>> {
+    async fn publish(&mut self, records: Vec<Record>, since: Instant) -> Vec<Result<Sent>> {
+        // For all of the call together: what waits behind a topic that can't be looked up has waited too.
+        let deadline = since + self.shared.delivery_timeout;
         let mut missing = HashSet::new();
         let mut sent = Vec::with_capacity(records.len());
         for record in records {
-            sent.push(self.publish_one(&mut missing, record).await);
+            sent.push(self.publish_one(&mut missing, record, deadline).await);
         }
         sent
     }
 
-    async fn publish_one(&mut self, missing: &mut HashSet<Name>, record: Record) -> Result<Sent> {
+    async fn publish_one(&mut self, missing: &mut HashSet<Name>, record: Record, deadline: Instant) -> Result<Sent> {
         self.shared.check_open()?;
         let (topic, size) = (record.topic.clone(), record.size());
         if size > self.shared.max_record_bytes {
@@ -151,7 +153,7 @@ impl Queue {
         if missing.contains(&topic) {
             return Err(Error::new(ErrorKind::NotFound, format!("publish: there is no topic {topic}")));
         }
-        let partition = match self.place(&record).await {
+        let partition = match self.place(&record, deadline).await {
             Ok(partition) => partition,
             Err(error) => {
                 if error.kind() == ErrorKind::NotFound && self.places.count(&topic).is_none() {
@@ -166,32 +168,38 @@ impl Queue {
         Ok(Sent { unanswered: Unanswered::new(topic, underway, share), spare, partition })
     }
 
-    async fn place(&mut self, record: &Record) -> Result<u32> {
+    async fn place(&mut self, record: &Record, deadline: Instant) -> Result<u32> {
         let count = match self.places.count(&record.topic) {
             Some(count) => count,
-            None => self.learn(&record.topic).await?,
+            None => self.learn(&record.topic, deadline).await?,
         };
         match record.partition {
             Some(partition) if partition < count => Ok(partition),
             Some(partition) => {
                 // It may have grown since.
-                let count = self.learn(&record.topic).await?;
+                let count = self.learn(&record.topic, deadline).await?;
                 (partition < count).then_some(partition).ok_or_else(|| no_partition(&record.topic, partition))
             }
             None => Ok(self.places.choose(record)),
         }
     }
 
-    /// Asks for the number of a topic's partitions; while no broker answers, for as long as a delivery may take.
-    async fn learn(&mut self, topic: &Name) -> Result<u32> {
-        let deadline = Instant::now() + self.shared.delivery_timeout;
+    /// Asks for the number of a topic's partitions, until `deadline`. While no broker answers, what was known holds.
+    async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
+        let known = self.places.known(topic);
         let count = loop {
-            match self.shared.producer.partitions(topic).await {
-                Err(e) if e.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {
+            if known.is_none() && Instant::now() >= deadline {
+                let what = format!("publish: no broker told of the topic {topic} in time");
+                return Err(Error::new(ErrorKind::Unavailable, what));
+            }
+            match (self.shared.producer.partitions(topic).await, known) {
+                (Ok(count), _) => break count,
+                (Err(error), Some(known)) if error.kind() == ErrorKind::Unavailable => break known,
+                (Err(error), _) if error.kind() == ErrorKind::Unavailable => {
                     self.shared.check_open()?;
                     sleep(LOOK_AGAIN).await;
                 }
-                other => break other?,
+                (Err(error), _) => return Err(error),
             }
         };
         self.places.learn(topic, count);

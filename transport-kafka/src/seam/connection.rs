@@ -3,25 +3,33 @@
 use std::time::Duration;
 
 use krafka::auth::{AuthConfig, OAuthBearerToken, TlsConfig};
-use krafka::{Kafka, KrafkaError};
+use krafka::{Kafka, KrafkaError, MetadataRecoveryStrategy};
 use tidings_core::{Error, ErrorKind, Result};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::port::{self, Speaks};
 use crate::config::{KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenSource};
-use crate::error::{failed, kind_of};
+use crate::error::failed;
 
-/// How long a reader's request may take: a broker that hangs must not hold up the healthy ones for longer.
-const READER_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a request of a reader or a member may take: a broker that hangs must not hold them up for longer, when others
+/// have long taken over what it led and coordinated.
+const HASTY_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How old a member's knowledge of the brokers may be.
+const MEMBER_METADATA_AGE: Duration = Duration::from_secs(2);
 /// How old a reader's knowledge of leaders may be: it is asked for that often.
 const READER_METADATA_AGE: Duration = Duration::from_millis(500);
+/// The pause before a door that closed is tried once more.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How old a publisher's knowledge of the number of partitions may be.
 const METADATA_AGE: Duration = Duration::from_secs(60);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Publishing, or membership, or admin verbs.
+    /// Publishing, admin verbs, or membership where a join may take long (the classic protocol).
     Steady,
+    /// Membership, and what a member asks beside it.
+    Membership,
     /// Fetching, and following leaders.
     Reading,
 }
@@ -33,40 +41,78 @@ pub(crate) struct Connection(pub(super) Kafka);
 impl Connection {
     /// Connects to the first broker that answers.
     pub(crate) async fn open(config: &KafkaConfig, role: Role) -> Result<Self> {
+        match Self::try_open(config, role).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(explained(config, role, error).await),
+            result => result,
+        }
+    }
+
+    async fn try_open(config: &KafkaConfig, role: Role) -> Result<Self> {
         let (request, age) = match role {
             Role::Steady => (config.request_timeout, METADATA_AGE),
+            Role::Membership => (config.request_timeout.min(HASTY_REQUEST_TIMEOUT), MEMBER_METADATA_AGE),
             Role::Reading => {
-                (config.request_timeout.min(READER_REQUEST_TIMEOUT.max(config.fetch_max_wait * 2)), READER_METADATA_AGE)
+                (config.request_timeout.min(HASTY_REQUEST_TIMEOUT.max(config.fetch_max_wait * 2)), READER_METADATA_AGE)
             }
         };
         let builder = Kafka::builder(config.brokers.join(","))
             .client_id(&config.client_id)
             .request_timeout(request)
             .connect_timeout(config.connect_timeout.min(request))
-            .metadata_max_age(age);
+            .metadata_max_age(age)
+            // Else it forgets all brokers when none answers, and neither members nor admin verbs ask for them again. The
+            // brokers of the configuration are tried in any case.
+            .metadata_recovery_strategy(MetadataRecoveryStrategy::None);
         let builder = match security(config)? {
             Some(security) => builder.security(security),
             None => builder,
         };
-        let what = || format!("connect to {}", config.brokers.join(", "));
         match timeout(config.connect_timeout, builder.connect()).await {
             Ok(Ok(kafka)) => Ok(Self(kafka)),
-            Ok(Err(error)) => Err(connecting(what(), config, error)),
+            Ok(Err(error)) => Err(failed(connecting(config), error)),
             Err(_) => {
                 let limit = config.connect_timeout;
-                Err(Error::new(ErrorKind::Unavailable, format!("{}: no answer within {limit:?}", what())))
+                Err(Error::new(ErrorKind::Unavailable, format!("{}: no answer within {limit:?}", connecting(config))))
             }
         }
     }
 }
 
-fn connecting(what: String, config: &KafkaConfig, error: KrafkaError) -> Error {
-    // The client's own checks come after ours: what they find is a setting that we let through.
-    let hint = match (kind_of(&error), &config.tls, &config.sasl) {
-        (ErrorKind::Unavailable, None, _) => " (a broker that wants TLS hangs up on plain text)",
-        _ => "",
-    };
-    failed(format!("{what}{hint}"), error)
+fn connecting(config: &KafkaConfig) -> String {
+    format!("connect to {}", config.brokers.join(", "))
+}
+
+/// `error`, or that the port wants another protocol, if that is why.
+async fn explained(config: &KafkaConfig, role: Role, error: Error) -> Error {
+    for broker in &config.brokers {
+        let why = match (port::speaks(broker).await, &config.tls, &config.sasl) {
+            (Some(Speaks::Tls), None, _) => format!("{broker} speaks TLS, and no TLS is set (kafkas://)"),
+            (Some(Speaks::Plain | Speaks::Sasl(_)), Some(_), _) => {
+                format!("{broker} speaks plain text, and TLS is set (kafka:// is without)")
+            }
+            (Some(Speaks::Sasl(mechanisms)), None, None) => {
+                format!("{broker} wants SASL, and none is set; it has {mechanisms}")
+            }
+            // Through TLS it can't be asked; but who lets us in and hangs up at the first question, twice, wants to know
+            // who we are.
+            (Some(Speaks::Tls), Some(_), None) if hangs_up(&error) => {
+                sleep(ASK_AGAIN).await;
+                match Connection::try_open(config, role).await {
+                    Err(again) if hangs_up(&again) => format!("{broker} hangs up: it wants SASL, and none is set"),
+                    _ => continue,
+                }
+            }
+            _ => continue,
+        };
+        return Error::caused_by(ErrorKind::Denied, format!("{}: {why}", connecting(config)), error);
+    }
+    error
+}
+
+/// Whether the connection was there, and then was closed. The client has no other word for it.
+fn hangs_up(error: &Error) -> bool {
+    let report = error.report();
+    report.contains("connection closed") && !report.contains("could not connect")
 }
 
 fn security(config: &KafkaConfig) -> Result<Option<AuthConfig>> {

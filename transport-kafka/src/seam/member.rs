@@ -2,7 +2,7 @@
 //! readers of their own fetch them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use krafka::consumer::{
@@ -10,8 +10,11 @@ use krafka::consumer::{
     PartitionAssignmentStrategy, TopicPartition as Place,
 };
 use krafka::error::ErrorCode;
-use krafka::{CloseOptions, KrafkaError};
+use krafka::{CloseOptions, ConsumerRecord, KrafkaError};
 use tidings_core::{ConsumerOptions, Error, ErrorKind, Result, TopicPartition, async_trait};
+
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::reader::{index, isolation};
@@ -20,6 +23,10 @@ use crate::error::{failed, kind_of};
 
 /// How long a poll that only drives the membership takes; it sees a rebalance only when it begins.
 pub(crate) const MEMBER_POLL: Duration = Duration::from_millis(150);
+/// The same of a classic member that owns nothing. See [`Member::drive_classic`].
+const RESTING_POLL: Duration = Duration::from_secs(1);
+/// How long a classic member may wait for a join in one poll.
+const JOINING_POLL: Duration = Duration::from_secs(30);
 /// The pause of a poll that has nothing to fetch.
 const IDLE: Duration = Duration::from_millis(100);
 /// What a revocation may take beyond twice its deadline: the time to hand it out, and that to end it.
@@ -37,8 +44,29 @@ pub(crate) trait Owner: Send + Sync + 'static {
 }
 
 pub(crate) struct Member {
-    client: Arc<Client>,
+    client: Mutex<Arc<Client>>,
     topics: Vec<String>,
+    standing: Arc<watch::Sender<Standing>>,
+    parts: Parts,
+}
+
+/// What a member is made of.
+pub(crate) struct Parts {
+    pub(crate) connection: Connection,
+    pub(crate) config: KafkaConfig,
+    pub(crate) options: ConsumerOptions,
+    pub(crate) newer_protocol: bool,
+    pub(crate) owner: Arc<dyn Owner>,
+}
+
+/// Where a member stands, by what it was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It has to join, or has begun to.
+    Joining,
+    Owning,
+    /// In the group, and without a partition.
+    Resting,
 }
 
 impl std::fmt::Debug for Member {
@@ -50,63 +78,80 @@ impl std::fmt::Debug for Member {
 struct Listener {
     owner: Arc<dyn Owner>,
     client: OnceLock<Weak<Client>>,
+    standing: Arc<watch::Sender<Standing>>,
 }
 
 impl Member {
-    pub(crate) async fn open(
-        connection: &Connection,
-        config: &KafkaConfig,
-        options: &ConsumerOptions,
-        newer_protocol: bool,
-        owner: Arc<dyn Owner>,
-    ) -> Result<Self> {
-        let listener = Arc::new(Listener { owner, client: OnceLock::new() });
-        let mut builder = connection
-            .0
-            .consumer(options.group.as_str())
-            .group_protocol(if newer_protocol { Protocol::Consumer } else { Protocol::Classic })
-            .isolation_level(isolation(config))
-            .enable_auto_commit(false)
-            // What it would read is never asked for; this keeps it from failing where nothing is committed.
-            .auto_offset_reset(AutoOffsetReset::Latest)
-            .idle_poll_backoff(IDLE)
-            .session_timeout(options.session_timeout)
-            .heartbeat_interval((options.session_timeout / 4).min(Duration::from_secs(3)))
-            .max_poll_interval(options.revocation_deadline * 2 + REVOCATION_SLACK)
-            .metrics_push(false)
-            .rebalance_listener(Arc::clone(&listener));
-        if !newer_protocol {
-            builder = builder.partition_assignment_strategy(PartitionAssignmentStrategy::CooperativeSticky);
-        }
-        if let Some(id) = options.instance_id.as_deref().or(config.instance_id.as_deref()) {
-            builder = builder.group_instance_id(id);
-        }
-        if let Some(rack) = &config.rack {
-            builder = builder.client_rack(rack);
-        }
-        let client = builder.build().await.map_err(|e| failed(format!("join the group {}", options.group), e))?;
-        let client = Arc::new(client);
-        let _first = listener.client.set(Arc::downgrade(&client));
-        let topics = options.topics.iter().map(ToString::to_string).collect();
-        let member = Self { client, topics };
+    pub(crate) async fn open(parts: Parts) -> Result<Self> {
+        let standing = Arc::new(watch::Sender::new(Standing::Joining));
+        let client = Mutex::new(build(&parts, &standing).await?);
+        let topics = parts.options.topics.iter().map(ToString::to_string).collect();
+        let member = Self { client, topics, standing, parts };
         member.join().await?;
         Ok(member)
     }
 
+    fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another client, as the one we had gave up for good.
+    async fn rebuild(&self) -> Result<()> {
+        let client = build(&self.parts, &self.standing).await?;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        self.join().await
+    }
+
     /// Joins, or joins again after [`part`](Self::part), by the next [`drive`](Self::drive).
     pub(crate) async fn join(&self) -> Result<()> {
-        self.client.subscribe(&self.topics).await.map_err(|e| failed("join the group", e))
+        self.standing.send_replace(Standing::Joining);
+        self.client().subscribe(&self.topics).await.map_err(|e| failed("join the group", e))
     }
 
     /// Drives the membership for a moment; what becomes of partitions is told meanwhile.
     pub(crate) async fn drive(&self) -> Result<()> {
-        match self.client.poll(MEMBER_POLL).await {
+        let client = self.client();
+        let polled =
+            if self.parts.newer_protocol { client.poll(MEMBER_POLL).await } else { self.drive_classic(&client).await };
+        match polled {
             Ok(_none) => Ok(()),
             Err(error) => {
-                let kind = if is_between(&error) { ErrorKind::Unavailable } else { kind_of(&error) };
-                Err(Error::caused_by(kind, "take part in the group", error))
+                if matches!(&error, KrafkaError::Broker { code: ErrorCode::UnreleasedInstanceId, .. }) {
+                    // The client gives up for good, without another word.
+                    self.rebuild().await?;
+                }
+                let kind = match &error {
+                    error if is_of_another_kind(error) => ErrorKind::Conflict,
+                    error if is_between(error) => ErrorKind::Unavailable,
+                    error => kind_of(error),
+                };
+                Err(Error::caused_by(kind, format!("take part in the group {}", self.parts.options.group), error))
             }
         }
+    }
+
+    /// Polls for as long as a join takes.
+    ///
+    /// A heartbeat that waited behind the join is answered before the join is through, that its generation is unknown; a
+    /// poll that begins between the two takes this for the end of the membership. So none begins while we join, and few
+    /// where that can't be told.
+    async fn drive_classic(&self, client: &Client) -> Result<Vec<ConsumerRecord>, KrafkaError> {
+        let standing = *self.standing.borrow();
+        match standing {
+            Standing::Owning => return client.poll(MEMBER_POLL).await,
+            Standing::Resting => return client.poll(RESTING_POLL).await,
+            Standing::Joining => {}
+        }
+        let mut told = self.standing.subscribe();
+        let poll = client.poll(JOINING_POLL);
+        tokio::pin!(poll);
+        let joined = told.wait_for(|standing| *standing != Standing::Joining);
+        tokio::select! {
+            polled = &mut poll => return polled,
+            _ = joined => {}
+        }
+        // What is left of the poll would only fetch, and see the next rebalance too late.
+        timeout(MEMBER_POLL, poll).await.unwrap_or_else(|_| Ok(Vec::new()))
     }
 
     /// Commits offsets as given, all or none: the broker's first refusal is the answer for all.
@@ -120,19 +165,56 @@ impl Member {
             (Place::new(at.topic.as_str(), index(at)), place)
         });
         let offsets: HashMap<Place, OffsetAndMetadata> = offsets.collect();
-        self.client.commit_offsets(&offsets).await.map_err(commit_failed)
+        self.client().commit_offsets(&offsets).await.map_err(commit_failed)
     }
 
     /// Leaves the group, and can join again.
     pub(crate) async fn part(&self) -> Result<()> {
-        self.client.unsubscribe().await.map_err(|e| failed("leave the group", e))
+        self.client().unsubscribe().await.map_err(|e| failed("leave the group", e))
     }
 
     /// Leaves the group for good; a static member stays in it until its session ends.
     pub(crate) async fn close(&self, limit: Duration) -> Result<()> {
-        let closed = self.client.close_with(CloseOptions::new().timeout(limit)).await;
+        let closed = self.client().close_with(CloseOptions::new().timeout(limit)).await;
         closed.map_err(|e| failed("leave the group", e))
     }
+}
+
+async fn build(parts: &Parts, standing: &Arc<watch::Sender<Standing>>) -> Result<Arc<Client>> {
+    let Parts { connection, config, options, newer_protocol, owner } = parts;
+    let listener =
+        Arc::new(Listener { owner: Arc::clone(owner), client: OnceLock::new(), standing: Arc::clone(standing) });
+    let mut builder = connection
+        .0
+        .consumer(options.group.as_str())
+        .group_protocol(if *newer_protocol { Protocol::Consumer } else { Protocol::Classic })
+        .isolation_level(isolation(config))
+        .enable_auto_commit(false)
+        // What it would read is never asked for; this keeps it from failing where nothing is committed.
+        .auto_offset_reset(AutoOffsetReset::Latest)
+        .idle_poll_backoff(IDLE)
+        .session_timeout(options.session_timeout)
+        .heartbeat_interval((options.session_timeout / 4).min(Duration::from_secs(3)))
+        .max_poll_interval(options.revocation_deadline * 2 + REVOCATION_SLACK)
+        .metrics_push(false)
+        .rebalance_listener(Arc::clone(&listener));
+    if !*newer_protocol {
+        // Not the cooperative one: of the client's heartbeats one waits behind a join that takes long, on the same
+        // connection, and names a generation that is over then. In a cooperative round the client takes the answer for
+        // the end of its membership, joins under another name, and the old name holds up the next round, which does
+        // the same to others: such a group never came to rest after a kill and a restart.
+        builder = builder.partition_assignment_strategy(PartitionAssignmentStrategy::Range);
+    }
+    if let Some(id) = options.instance_id.as_deref().or(config.instance_id.as_deref()) {
+        builder = builder.group_instance_id(id);
+    }
+    if let Some(rack) = &config.rack {
+        builder = builder.client_rack(rack);
+    }
+    let client = builder.build().await.map_err(|e| failed(format!("join the group {}", options.group), e))?;
+    let client = Arc::new(client);
+    let _first = listener.client.set(Arc::downgrade(&client));
+    Ok(client)
 }
 
 /// Whether the membership is between two generations: the next poll joins anew.
@@ -150,9 +232,17 @@ fn is_between(error: &KrafkaError) -> bool {
                 | Code::StaleMemberEpoch
                 | Code::IllegalGeneration
                 | Code::RebalanceInProgress
+                | Code::GroupIdNotFound
         )
     };
     matches!(error, KrafkaError::Broker { code, .. } if passing(code))
+}
+
+/// Whether the group is one of others than consumers. To a member of the newer protocol the broker says that there is no
+/// such group, and the reason in words alone.
+fn is_of_another_kind(error: &KrafkaError) -> bool {
+    matches!(error, KrafkaError::Broker { code: ErrorCode::GroupIdNotFound, message } if message.contains(" group because "))
+        || matches!(error, KrafkaError::Broker { code: ErrorCode::GroupIdNotFound, message } if message.contains("is not a"))
 }
 
 fn commit_failed(error: KrafkaError) -> Error {
@@ -190,15 +280,22 @@ impl ConsumerRebalanceListener for Listener {
         if !partitions.is_empty() {
             self.owner.assigned(ours(partitions), generation);
         }
+        self.standing.send_replace(if client.assignment().await.is_empty() {
+            Standing::Resting
+        } else {
+            Standing::Owning
+        });
     }
 
     async fn on_partitions_revoked(&self, partitions: &[Place]) {
         if !partitions.is_empty() {
             self.owner.revoked(ours(partitions)).await;
+            self.standing.send_replace(Standing::Joining);
         }
     }
 
     async fn on_partitions_lost(&self, partitions: &[Place]) {
         self.owner.lost(ours(partitions)).await;
+        self.standing.send_replace(Standing::Joining);
     }
 }

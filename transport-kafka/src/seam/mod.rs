@@ -3,5 +3,6 @@
 pub(crate) mod admin;
 pub(crate) mod connection;
 pub(crate) mod member;
+mod port;
 pub(crate) mod producer;
 pub(crate) mod reader;

@@ -113,8 +113,11 @@ impl Reader {
                 Err(Trouble::OutOfRange(partitions.into_iter().map(named).collect()))
             }
             Err(error @ KrafkaError::Protocol { .. }) => {
+                // The client has no other word for a codec that it doesn't know.
+                let unknown = error.to_string().contains("compression codec");
+                let kind = if unknown { ErrorKind::Unsupported } else { ErrorKind::Corrupt };
                 let what = "read: a batch in the log can't be decoded, and its partition can't go on";
-                Err(Trouble::Other(Error::caused_by(ErrorKind::Corrupt, what, error)))
+                Err(Trouble::Other(Error::caused_by(kind, what, error)))
             }
             Err(error) => Err(Trouble::Other(failed("read", error))),
         }

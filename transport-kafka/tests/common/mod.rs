@@ -25,15 +25,23 @@ pub(crate) async fn transport(protocol: GroupProtocol) -> TestResult<KafkaTransp
 
 /// Makes a topic that nobody else has.
 pub(crate) async fn fresh(kafka: &KafkaTransport, what: &str, partitions: u32) -> TestResult<Name> {
+    let name = fresh_name(what);
+    make(kafka, &[Topic::new(name.clone()).with_partitions(partitions)]).await?;
+    Ok(name)
+}
+
+pub(crate) fn fresh_name(what: &str) -> Name {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let now = tidings_core::Timestamp::now().millis();
-    let name = Name::from(format!("{what}-{}-{count}-{now}", std::process::id()));
-    let topic = Topic::new(name.clone()).with_partitions(partitions);
-    for answer in kafka.admin().await?.create_topics(&[topic]).await? {
+    format!("{what}-{}-{count}-{now}", std::process::id()).into()
+}
+
+pub(crate) async fn make(kafka: &KafkaTransport, topics: &[Topic]) -> TestResult {
+    for answer in kafka.admin().await?.create_topics(topics).await? {
         answer?;
     }
-    Ok(name)
+    Ok(())
 }
 
 pub(crate) async fn published(kafka: &KafkaTransport, records: Vec<Record>) -> TestResult {

@@ -1,0 +1,118 @@
+//! What a port speaks, asked when a connection to it fails: the wrong protocol for a port looks like a broken network, and
+//! trying again never helps.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long each port is listened to.
+const LISTEN: Duration = Duration::from_secs(1);
+/// Far more than the names of all mechanisms.
+const MAX_ANSWER: usize = 4 << 10;
+const SASL_HANDSHAKE: i16 = 17;
+const CORRELATION: i32 = 17;
+const ILLEGAL_SASL_STATE: i16 = 34;
+const UNSUPPORTED_MECHANISM: i16 = 33;
+/// The first byte of a TLS alert and of a TLS handshake.
+const TLS_RECORDS: [u8; 2] = [0x15, 0x16];
+
+/// What a port speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// Kafka's protocol, and nothing has to be said first.
+    Plain,
+    /// Kafka's protocol, after SASL by one of these mechanisms.
+    Sasl(String),
+    Tls,
+}
+
+/// Asks for a mechanism that is nobody's, so that nothing is tried at a door that is guarded.
+fn question() -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(SASL_HANDSHAKE.to_be_bytes());
+    body.extend(1_i16.to_be_bytes());
+    body.extend(CORRELATION.to_be_bytes());
+    for text in ["tidings", "NONE"] {
+        body.extend((text.len() as i16).to_be_bytes());
+        body.extend(text.as_bytes());
+    }
+    let mut framed = (body.len() as i32).to_be_bytes().to_vec();
+    framed.extend(body);
+    framed
+}
+
+/// What the port at `address` speaks, if it says so at once.
+pub(super) async fn speaks(address: &str) -> Option<Speaks> {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        stream.write_all(&question()).await.ok()?;
+        let mut answer = Vec::new();
+        loop {
+            if let Some(spoken) = understood(&answer) {
+                return Some(spoken);
+            }
+            let read = stream.read_buf(&mut answer).await.ok()?;
+            if read == 0 || answer.len() > MAX_ANSWER {
+                return None;
+            }
+        }
+    };
+    timeout(LISTEN, asked).await.ok()?
+}
+
+/// What an answer means; nothing while it is not whole.
+fn understood(answer: &[u8]) -> Option<Speaks> {
+    if TLS_RECORDS.contains(answer.first()?) {
+        return Some(Speaks::Tls);
+    }
+    let (length, rest) = answer.split_first_chunk::<4>()?;
+    let body = rest.get(..usize::try_from(i32::from_be_bytes(*length)).ok()?)?;
+    let (correlation, body) = body.split_first_chunk::<4>()?;
+    let (code, body) = body.split_first_chunk::<2>()?;
+    match (i32::from_be_bytes(*correlation), i16::from_be_bytes(*code)) {
+        (CORRELATION, ILLEGAL_SASL_STATE) => Some(Speaks::Plain),
+        (CORRELATION, 0 | UNSUPPORTED_MECHANISM) => Some(Speaks::Sasl(mechanisms(body))),
+        _ => None,
+    }
+}
+
+/// The names in an array of strings.
+fn mechanisms(body: &[u8]) -> String {
+    let mut names = Vec::new();
+    let mut rest = body.get(4..).unwrap_or_default();
+    while let Some((length, more)) = rest.split_first_chunk::<2>() {
+        let length = usize::try_from(i16::from_be_bytes(*length)).unwrap_or(0);
+        let Some(name) = more.get(..length) else { break };
+        names.push(String::from_utf8_lossy(name).into_owned());
+        rest = &more[length..];
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: i16, names: &[&str]) -> Vec<u8> {
+        let mut body = CORRELATION.to_be_bytes().to_vec();
+        body.extend(code.to_be_bytes());
+        body.extend((names.len() as i32).to_be_bytes());
+        for name in names {
+            body.extend((name.len() as i16).to_be_bytes());
+            body.extend(name.as_bytes());
+        }
+        [(body.len() as i32).to_be_bytes().to_vec(), body].concat()
+    }
+
+    #[test]
+    fn answers_are_told_apart() {
+        assert_eq!(understood(&answer(34, &[])), Some(Speaks::Plain));
+        assert_eq!(understood(&answer(33, &["PLAIN", "X"])), Some(Speaks::Sasl("PLAIN, X".into())));
+        assert_eq!(understood(&[0x15, 3, 3, 0, 2, 2, 80]), Some(Speaks::Tls));
+        let whole = answer(33, &["PLAIN"]);
+        assert!((0..whole.len()).all(|part| understood(&whole[..part]).is_none()));
+        assert_eq!(understood(b"HTTP/1.1 400 Bad Request"), None);
+    }
+}

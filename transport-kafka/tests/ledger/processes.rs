@@ -1,0 +1,323 @@
+//! Members in processes of their own, killed and stopped: nothing is lost or out of order, nobody commits for the dead,
+//! and what is done twice is what was not committed at the fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tidings_core::{ConsumerOptions, Name, Step, Topic, TopicPartition, Transport, dead_letter_topic};
+use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_testbed::{Kafka, KafkaOptions};
+use tokio::time::{Instant, sleep};
+
+use crate::CAUGHT_UP_WITHIN;
+use crate::book::{Book, Entry, Writers, entry, none};
+use crate::chaos::no_lag;
+use crate::child::{Member, SESSION};
+use crate::common::{TestResult, fresh_name, make, next};
+
+const MEMBERS: usize = 3;
+const PARTITIONS: u32 = 6;
+/// By when the others have taken over.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(60);
+/// As many offsets as may lie between the lowest that is not settled and one that is.
+const GAP: u64 = 1_000;
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A line of the file: what a member did.
+#[derive(Debug, Clone)]
+struct Line {
+    done: bool,
+    member: String,
+    partition: u32,
+    offset: u64,
+    event: Entry,
+}
+
+/// A member was killed or stopped.
+#[derive(Debug)]
+struct Fault {
+    victim: String,
+    /// What was committed then.
+    committed: BTreeMap<u32, u64>,
+    /// How many lines there were when it went on.
+    resumed: Option<usize>,
+}
+
+struct Field {
+    witness: KafkaTransport,
+    brokers: String,
+    topic: Name,
+    file: String,
+    protocol: GroupProtocol,
+    members: Vec<Member>,
+    started: usize,
+    faults: Vec<Fault>,
+}
+
+pub(crate) async fn survive(kills: usize, stops: usize) -> TestResult {
+    let millis = SESSION.as_millis().to_string();
+    let options = KafkaOptions::new().with_property("group.consumer.session.timeout.ms", millis);
+    let kafka = Kafka::start(options.with_property("group.consumer.heartbeat.interval.ms", "500")).await?;
+    for protocol in [GroupProtocol::Consumer, GroupProtocol::Classic] {
+        // The newer protocol is the default, and has the larger part.
+        let (kills, stops) = match protocol {
+            GroupProtocol::Classic => (kills / 3, stops / 2),
+            _ => (kills - kills / 3, stops - stops / 2),
+        };
+        Field::new(&kafka, protocol).await?.survive(kills, stops).await?;
+    }
+    Ok(())
+}
+
+impl Field {
+    async fn new(kafka: &Kafka, protocol: GroupProtocol) -> TestResult<Self> {
+        let brokers = kafka.bootstrap();
+        let witness = KafkaTransport::connect(KafkaConfig::new(brokers.split(','))).await?;
+        let topic = fresh_name("processes");
+        let topics = [Topic::new(topic.clone()).with_partitions(PARTITIONS), Topic::new(dead_letter_topic(&topic))];
+        make(&witness, &topics).await?;
+        let file = std::env::temp_dir().join(format!("tidings-{topic}")).display().to_string();
+        fs::write(&file, "")?;
+        let mut field =
+            Self { witness, brokers, topic, file, protocol, members: Vec::new(), started: 0, faults: Vec::new() };
+        for _ in 0..MEMBERS {
+            field.start()?;
+        }
+        Ok(field)
+    }
+
+    fn start(&mut self) -> TestResult {
+        let name = format!("m{}", self.started);
+        self.started += 1;
+        self.members.push(Member::start(name, &self.brokers, &self.topic, &self.file, self.protocol)?);
+        Ok(())
+    }
+
+    async fn survive(mut self, kills: usize, stops: usize) -> TestResult {
+        let book = Arc::new(Book::default());
+        let writers = Writers::start(&self.witness, &self.topic, &book).await?;
+        self.all_move_on(&BTreeMap::new()).await?;
+        for round in 0..kills.max(stops) {
+            if round < kills {
+                self.kill().await?;
+            }
+            if round < stops {
+                self.stop().await?;
+            }
+        }
+        writers.stop().await?;
+        let lag = no_lag(&self.witness, &self.group(), CAUGHT_UP_WITHIN).await?;
+        for member in &mut self.members {
+            assert!(member.is_running()?, "{} ended by itself", member.name);
+        }
+        self.members.clear();
+        let lines = self.lines()?;
+        let doubled = self.check(&book, &lines)?;
+        let commits = self.commits_never_go_back().await?;
+        println!(
+            "{:?}: {kills} kills, {stops} stops; {} events, {doubled} effects doubled, {commits} commits, no lag after {lag:?}",
+            self.protocol,
+            book.stored().len(),
+        );
+        fs::remove_file(&self.file)?;
+        Ok(())
+    }
+
+    fn group(&self) -> Name {
+        format!("{}-group", self.topic).into()
+    }
+
+    async fn kill(&mut self) -> TestResult {
+        let mut member = self.members.remove(fastrand::usize(..self.members.len()));
+        member.kill()?;
+        let committed = self.committed().await?;
+        self.faults.push(Fault { victim: member.name.clone(), committed: committed.clone(), resumed: None });
+        self.start()?;
+        self.all_move_on(&committed).await
+    }
+
+    async fn stop(&mut self) -> TestResult {
+        let index = fastrand::usize(..self.members.len());
+        self.members[index].signal(Signal::STOP)?;
+        let committed = self.committed().await?;
+        let stopped = Instant::now();
+        self.all_move_on(&committed).await?;
+        // Beyond the session, also where none of its partitions was the one that moved on last.
+        sleep((SESSION * 2).saturating_sub(stopped.elapsed())).await;
+        let resumed = Some(self.lines()?.len());
+        self.members[index].signal(Signal::CONT)?;
+        self.faults.push(Fault { victim: self.members[index].name.clone(), committed, resumed });
+        self.is_whole().await
+    }
+
+    /// What is committed, by partition.
+    async fn committed(&self) -> TestResult<BTreeMap<u32, u64>> {
+        let lag = self.witness.admin().await?.lag(&self.group()).await?;
+        Ok(lag.into_iter().filter_map(|p| Some((p.partition.partition, p.committed?))).collect())
+    }
+
+    /// Waits until each partition has been committed further than `before`: somebody has taken it over.
+    async fn all_move_on(&self, before: &BTreeMap<u32, u64>) -> TestResult {
+        let ends = Instant::now() + TAKEN_OVER_WITHIN;
+        loop {
+            let now = self.committed().await.unwrap_or_default();
+            let moved = |p: u32| now.get(&p).copied().unwrap_or(0) > before.get(&p).copied().unwrap_or(0) + 50;
+            if (0..PARTITIONS).all(moved) {
+                return Ok(());
+            }
+            if Instant::now() > ends {
+                return Err(format!("not taken over in time: {before:?}, then {now:?}").into());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits until all members have partitions.
+    async fn is_whole(&self) -> TestResult {
+        let ends = Instant::now() + TAKEN_OVER_WITHIN;
+        loop {
+            let group = self.witness.admin().await?.describe_group(&self.group()).await?;
+            let owning = group.members.iter().filter(|member| !member.partitions.is_empty()).count();
+            if owning == MEMBERS && group.members.len() == MEMBERS {
+                return Ok(());
+            }
+            if Instant::now() > ends {
+                return Err(format!("not all members came back: {group:?}").into());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn lines(&self) -> TestResult<Vec<Line>> {
+        let text = fs::read_to_string(&self.file)?;
+        let line = |line: &str| -> TestResult<Line> {
+            let [what, member, partition, offset, value] = line.split(' ').collect::<Vec<_>>()[..] else {
+                return Err(format!("a line that nobody wrote: {line}").into());
+            };
+            let (partition, offset) = (partition.parse()?, offset.parse()?);
+            Ok(Line { done: what == "done", member: member.to_owned(), partition, offset, event: entry(value)? })
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// Returns how many effects were doubled.
+    fn check(&self, book: &Book, lines: &[Line]) -> TestResult<usize> {
+        let stored = book.stored();
+        let mut wrong = Vec::new();
+        let mut done: BTreeMap<&Entry, Vec<&Line>> = BTreeMap::new();
+        let mut furthest: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut by_member: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for line in lines.iter().filter(|line| line.done) {
+            let (key, number) = (&*line.event.0, line.event.1);
+            let effects = done.entry(&line.event).or_default();
+            let first = effects.is_empty();
+            effects.push(line);
+            if first && stored.contains(&line.event) {
+                let before = furthest.insert(key, number);
+                if before.is_some_and(|before| before > number) {
+                    wrong.push(format!("{line:?} came after number {before:?}"));
+                }
+            }
+            let before = by_member.insert((&line.member, key), number);
+            if before.is_some_and(|before| before >= number) {
+                wrong.push(format!("{line:?}: the same member had done number {before:?}"));
+            }
+        }
+        wrong.extend(stored.iter().filter(|event| !done.contains_key(event)).map(|event| format!("{event:?} is lost")));
+        let doubled: Vec<_> = done.values().filter(|effects| effects.len() > 1).collect();
+        for effects in &doubled {
+            if !effects.iter().any(|line| self.was_open(line)) && !was_behind_a_gap(effects, lines) {
+                wrong.push(format!("doubled though it was committed: {effects:?}"));
+            }
+        }
+        wrong.extend(self.begun_by_zombies(lines));
+        none(&wrong)?;
+        Ok(doubled.len())
+    }
+
+    /// Whether what a member did was not committed when something happened to it.
+    fn was_open(&self, line: &Line) -> bool {
+        let open = |fault: &Fault| line.offset >= fault.committed.get(&line.partition).copied().unwrap_or(0);
+        self.faults.iter().any(|fault| fault.victim == line.member && open(fault))
+    }
+
+    /// What members that had been stopped began afterwards, though others had begun it.
+    fn begun_by_zombies(&self, lines: &[Line]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (fault, resumed) in self.faults.iter().filter_map(|fault| Some((fault, fault.resumed?))) {
+            let (before, after) = lines.split_at(resumed);
+            let others: BTreeSet<&Entry> =
+                before.iter().filter(|line| line.member != fault.victim).map(|line| &line.event).collect();
+            let late = after.iter().filter(|line| !line.done && line.member == fault.victim);
+            wrong.extend(
+                late.filter(|line| others.contains(&line.event)).map(|line| format!("a zombie began {line:?}")),
+            );
+        }
+        wrong
+    }
+
+    /// Reads what the coordinator has written down about the group. Returns how many commits there were.
+    async fn commits_never_go_back(&self) -> TestResult<usize> {
+        let offsets = Name::from_static("__consumer_offsets");
+        let described = self.witness.admin().await?.describe_topics(std::slice::from_ref(&offsets)).await?.remove(0)?;
+        let mut open: BTreeMap<TopicPartition, u64> = described
+            .partitions
+            .iter()
+            .filter(|p| p.end > p.start)
+            .map(|p| (TopicPartition::new(offsets.clone(), p.partition), p.end))
+            .collect();
+        let options = ConsumerOptions::new(format!("{}-reader", self.topic), [offsets]);
+        let consumer = self.witness.consumer(options.with_session_timeout(SESSION)).await?;
+        let (mut commits, mut last) = (0, BTreeMap::new());
+        while !open.is_empty() {
+            let Step::Records(fetched) = next(&*consumer).await? else { continue };
+            for record in fetched.batch.records() {
+                let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
+                let Some((partition, offset)) = self.commit(key, value) else { continue };
+                let before = last.insert(partition, offset).unwrap_or(0);
+                assert!(before <= offset, "partition {partition}: {offset} was committed after {before}");
+                commits += 1;
+            }
+            open.retain(|partition, end| *partition != **fetched.batch.origin() || fetched.next < *end);
+        }
+        consumer.close().await?;
+        assert!(commits > 0, "no commit was found");
+        Ok(commits)
+    }
+
+    /// The partition and offset of a commit of this group.
+    fn commit(&self, key: &[u8], value: &[u8]) -> Option<(u32, u64)> {
+        let (version, rest) = key.split_first_chunk::<2>()?;
+        let (group, rest) = text(rest)?;
+        let (topic, rest) = text(rest)?;
+        let ours =
+            i16::from_be_bytes(*version) <= 1 && group == self.group().as_bytes() && topic == self.topic.as_bytes();
+        let partition = u32::from_be_bytes(*rest.first_chunk()?);
+        let offset = u64::from_be_bytes(*value.get(2..)?.first_chunk()?);
+        ours.then_some((partition, offset))
+    }
+}
+
+/// Whether what was done twice lay, when its partition was handed over in good order, behind something that had not begun:
+/// what is committed is the lowest offset that is not settled. Then its new owner began with what the old one had not done.
+fn was_behind_a_gap(effects: &[&Line], lines: &[Line]) -> bool {
+    let ([first, second, ..], Some(done_by)) = (effects, effects.first().map(|line| &line.member)) else {
+        return false;
+    };
+    let of = |line: &&Line| line.partition == first.partition && line.offset < first.offset;
+    let begun = lines
+        .iter()
+        .filter(of)
+        .find(|line| !line.done && line.member == second.member && line.offset + GAP > first.offset);
+    let done_before = |begun: &Line| lines.iter().filter(of).any(|l| l.member == *done_by && l.offset == begun.offset);
+    begun.is_some_and(|begun| !done_before(begun))
+}
+
+/// A text with its length before it, and what follows.
+fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
+}

@@ -1,0 +1,294 @@
+//! Brokers that are gone, frozen or die at a bad place: what is asked of them ends at its deadline, and work goes on by
+//! itself as soon as there is a leader.
+
+#[expect(dead_code, reason = "the other test files use the rest")]
+mod common;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{Joined, LIMIT, TestResult, fresh, fresh_name, make};
+use tidings_core::{
+    BoxError, ConsumerOptions, Delivery, ErrorKind, Name, Publisher, Record, Topic, Transport, dead_letter_topic,
+};
+use tidings_kafka::{KafkaConfig, KafkaTransport};
+use tidings_service::{Router, RunningService, Service, ServiceState, State};
+use tidings_testbed::{Kafka, KafkaOptions, Node, Suite};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Offsets of groups lie in so many partitions, as the testbed sets it.
+const OFFSETS_PARTITIONS: i32 = 4;
+const PARTITIONS: u32 = 6;
+/// How long publishing, reading and committing may take once there are leaders.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(20);
+/// How long a connect may take when one broker of three does not answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Whoever looks on gives up on the broker that does not answer sooner than by default.
+const WITNESS_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    Suite::new()
+        .with_timeout(Duration::from_secs(240))
+        .with_case("a_broker_that_is_gone_is_waited_for_to_the_deadline_alone", gone)
+        .with_case("the_first_broker_may_be_frozen", || frozen(Whom::First, Duration::ZERO))
+        .with_case("the_controller_may_be_frozen", || frozen(Whom::Controller, Duration::from_secs(10)))
+        .with_case("the_coordinator_may_be_killed", coordinator_killed)
+        .with_soak("soak_the_controller_may_be_frozen_for_long", || {
+            frozen(Whom::Controller, Duration::from_secs(30))
+        })
+        .run()
+}
+
+// ---- one broker, and then none ----
+
+/// Short, so that the test is.
+fn hasty(kafka: &Kafka) -> KafkaConfig {
+    KafkaConfig::new([kafka.bootstrap()])
+        .with_request_timeout(Duration::from_secs(3))
+        .with_delivery_timeout(Duration::from_secs(6))
+}
+
+async fn gone() -> TestResult {
+    let kafka = Kafka::start(KafkaOptions::new()).await?;
+    let transport = KafkaTransport::connect(hasty(&kafka)).await?;
+    let topic = fresh_name("gone");
+    let others: Vec<Name> = (0..3).map(|_| fresh_name("unseen")).collect();
+    let topics: Vec<Topic> =
+        others.iter().chain([&topic, &dead_letter_topic(&topic)]).map(|t| Topic::new(t.clone())).collect();
+    // Before the topics: it knows nothing of them yet.
+    let publisher = transport.publisher().await?;
+    make(&transport, &topics).await?;
+    let handled = Arc::new(AtomicUsize::new(0));
+    let handler = async |_: Delivery, State(handled): State<Arc<AtomicUsize>>| -> Result<(), BoxError> {
+        handled.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    };
+    let router = Router::new().on_topic(topic.clone(), handler).with_state(Arc::clone(&handled));
+    let service = Service::new(topic.clone(), router).start(&transport).await?;
+    publisher.publish(vec![Record::new(topic.clone(), "before")]).await.remove(0)?;
+    until("the first is handled", || handled.load(Ordering::Acquire) == 1).await?;
+    kafka.node(0).kill()?;
+    tokio::try_join!(ends_in_time(&*publisher, &topic, &others), becomes(&service, ServiceState::Degraded))?;
+    assert!(!service.status().await.problems.is_empty());
+    kafka.node(0).restart().await?;
+    becomes(&service, ServiceState::Running).await?;
+    publisher.publish(vec![Record::new(topic.clone(), "after")]).await.remove(0)?;
+    until("the next is handled", || handled.load(Ordering::Acquire) >= 2).await?;
+    service.shutdown(LIMIT).await?;
+    Ok(())
+}
+
+/// Publishes to topics that are known and to some that are not: each call ends when a delivery may, whatever waits with it.
+async fn ends_in_time(publisher: &dyn Publisher, topic: &Name, others: &[Name]) -> TestResult {
+    let calls = [
+        vec![Record::new(topic.clone(), "known")],
+        others.iter().map(|other| Record::new(other.clone(), "unknown")).collect(),
+        others.iter().map(|other| Record::new(other.clone(), "again")).collect(),
+    ];
+    let began = Instant::now();
+    let calls = futures_util::future::join_all(calls.into_iter().map(|records| publisher.publish(records)));
+    let answers = timeout(LIMIT, calls).await.map_err(|_| "a publish did not end")?;
+    for answer in answers.into_iter().flatten() {
+        let error = answer.err().ok_or("it was stored, by nobody")?;
+        assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable), "{}", error.report());
+    }
+    // Six seconds, and not that for each of them.
+    assert!(began.elapsed() < Duration::from_secs(14), "{:?}", began.elapsed());
+    Ok(())
+}
+
+async fn becomes(service: &RunningService, state: ServiceState) -> TestResult {
+    let ends = Instant::now() + Duration::from_secs(60);
+    loop {
+        let status = service.status().await;
+        if status.state == state {
+            return Ok(());
+        }
+        if Instant::now() > ends {
+            return Err(format!("it did not become {state}: {status:?}").into());
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) -> TestResult {
+    let ends = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        if Instant::now() > ends {
+            return Err(format!("not in time: {what}").into());
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+// ---- one of three ----
+
+#[derive(Debug, Clone, Copy)]
+enum Whom {
+    First,
+    Controller,
+}
+
+async fn cluster() -> TestResult<Kafka> {
+    static CLUSTER: OnceCell<Kafka> = OnceCell::const_new();
+    let options = KafkaOptions::new().with_nodes(3).with_property("broker.session.timeout.ms", "3000");
+    Ok(CLUSTER.get_or_try_init(|| Kafka::start(options)).await?.clone())
+}
+
+/// A publisher and a member that were there before.
+struct Scene {
+    kafka: Kafka,
+    publisher: Arc<dyn Publisher>,
+    member: Joined,
+    topic: Name,
+    group: Name,
+    round: usize,
+}
+
+impl Scene {
+    async fn new(what: &str) -> TestResult<Self> {
+        let kafka = cluster().await?;
+        let transport = KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?;
+        let topic = fresh(&transport, what, PARTITIONS).await?;
+        let group = Name::from(format!("{topic}-group"));
+        let consumer = transport.consumer(ConsumerOptions::new(group.clone(), [topic.clone()])).await?;
+        let mut member = Joined::new(consumer);
+        member.patient = true;
+        let publisher = transport.publisher().await?;
+        let mut scene = Self { kafka, publisher, member, topic, group, round: 0 };
+        scene.goes_on(None).await?;
+        Ok(scene)
+    }
+
+    /// Waits until each partition has taken a record, and the member has read and committed it. Says how long that took
+    /// from when the brokers beside `ill`, who does not answer, led them all.
+    async fn goes_on(&mut self, ill: Option<&Node>) -> TestResult<Duration> {
+        self.round += 1;
+        let (round, topic) = (self.round, self.topic.clone());
+        // All are named, as in a program's settings.
+        let began = Instant::now();
+        let config = KafkaConfig::new(self.kafka.bootstrap().split(',')).with_request_timeout(WITNESS_REQUEST_TIMEOUT);
+        let witness = KafkaTransport::connect(config).await?;
+        assert!(began.elapsed() < CONNECT_WITHIN, "connecting took {:?}", began.elapsed());
+        let (leading, publisher) = (witness.clone(), Arc::clone(&self.publisher));
+        let ill = ill.map(Node::id);
+        let led = tokio::spawn({
+            let topics = [topic.clone(), Name::from_static("__consumer_offsets")];
+            async move { led_without(&leading, topics, ill).await }
+        });
+        let published = tokio::spawn(async move { publish_all(&*publisher, &topic, round).await });
+        let read = |member: &Joined| {
+            let read: BTreeSet<&str> = member.read.iter().map(|(_, value)| &**value).collect();
+            (0..PARTITIONS).all(|p| read.contains(&*format!("{round}-{p}")))
+        };
+        let ends = Instant::now() + Duration::from_secs(60);
+        while !(published.is_finished() && read(&self.member) && is_committed(&witness, &self.group).await) {
+            if Instant::now() > ends {
+                return Err(format!("published: {}, read: {}", published.is_finished(), read(&self.member)).into());
+            }
+            self.member.step().await?;
+        }
+        published.await??;
+        Ok(Instant::now().saturating_duration_since(timeout(LIMIT, led).await???))
+    }
+
+    /// The broker that coordinates the group.
+    async fn coordinator(&self) -> TestResult<Node> {
+        let hash = self.group.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
+        let partition = hash.wrapping_abs() % OFFSETS_PARTITIONS;
+        let transport = KafkaTransport::connect(KafkaConfig::new(self.kafka.bootstrap().split(','))).await?;
+        let offsets = Name::from_static("__consumer_offsets");
+        let described = transport.admin().await?.describe_topics(&[offsets]).await?.remove(0)?;
+        let leader = described.partitions[usize::try_from(partition)?].leader.ok_or("it is led")?;
+        Ok(self.kafka.node_with_id(leader).ok_or("a leader is a node")?.clone())
+    }
+}
+
+/// When all partitions were led by others.
+async fn led_without(witness: &KafkaTransport, topics: [Name; 2], ill: Option<i32>) -> TestResult<Instant> {
+    let admin = witness.admin().await?;
+    loop {
+        if let Ok(described) = admin.describe_topics(&topics).await {
+            let well = |leader: Option<i32>| leader.is_some() && leader != ill;
+            if described.iter().all(|d| d.as_ref().is_ok_and(|d| d.partitions.iter().all(|p| well(p.leader)))) {
+                return Ok(Instant::now());
+            }
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Tries until each partition has taken its record.
+async fn publish_all(publisher: &dyn Publisher, topic: &Name, round: usize) -> TestResult {
+    let mut open: Vec<u32> = (0..PARTITIONS).collect();
+    while !open.is_empty() {
+        let record = |p: &u32| Record::new(topic.clone(), format!("{round}-{p}")).with_partition(*p);
+        let answers = publisher.publish(open.iter().map(record).collect()).await;
+        let (mut still, mut wrong) = (Vec::new(), None);
+        for (partition, answer) in open.into_iter().zip(answers) {
+            if let Err(error) = answer {
+                let passes = error.is_retryable() || error.kind() == ErrorKind::Unknown;
+                wrong = wrong.or((!passes).then_some(error));
+                still.push(partition);
+            }
+        }
+        wrong.map_or(Ok(()), Err)?;
+        open = still;
+    }
+    Ok(())
+}
+
+async fn is_committed(witness: &KafkaTransport, group: &Name) -> bool {
+    let Ok(admin) = witness.admin().await else { return false };
+    admin.lag(group).await.is_ok_and(|lag| lag.len() == PARTITIONS as usize && lag.iter().all(|p| p.lag() == 0))
+}
+
+async fn frozen(whom: Whom, at_least: Duration) -> TestResult {
+    let mut scene = Scene::new("frozen").await?;
+    let node = match whom {
+        Whom::First => scene.kafka.node(0).clone(),
+        Whom::Controller => {
+            let controller = scene.kafka.controller().await?;
+            scene.kafka.node_with_id(controller).ok_or("a controller is a node")?.clone()
+        }
+    };
+    node.pause()?;
+    let began = Instant::now();
+    let took = scene.goes_on(Some(&node)).await;
+    if took.is_err() {
+        // The next test is not to suffer for this one.
+        node.resume()?;
+    }
+    let took = took?;
+    println!("{whom:?} frozen: going on {took:?} after there were leaders, {:?} after it froze", began.elapsed());
+    while began.elapsed() < at_least {
+        scene.goes_on(Some(&node)).await?;
+    }
+    node.resume()?;
+    scene.kafka.wait_for_brokers(3).await?;
+    scene.goes_on(None).await?;
+    scene.member.consumer.close().await?;
+    assert!(took < GOES_ON_WITHIN, "{took:?}");
+    Ok(())
+}
+
+async fn coordinator_killed() -> TestResult {
+    let mut scene = Scene::new("coordinated").await?;
+    let node = scene.coordinator().await?;
+    node.kill()?;
+    let began = Instant::now();
+    let took = scene.goes_on(Some(&node)).await?;
+    println!("the coordinator killed: going on {took:?} after there were leaders, {:?} in all", began.elapsed());
+    node.restart().await?;
+    scene.kafka.wait_for_brokers(3).await?;
+    scene.goes_on(None).await?;
+    scene.member.consumer.close().await?;
+    assert!(took < GOES_ON_WITHIN, "{took:?}");
+    Ok(())
+}
