@@ -19,7 +19,7 @@ use tidings_core::{
 use tidings_macros::Event;
 use tidings_memory::MemoryTransport;
 use tidings_postgres::{Outbox, PostgresStore, Relay, RelayConfig, RelayState};
-use tidings_testbed::{BoxError, DEFAULT_TIMEOUT, Postgres, Suite};
+use tidings_testbed::{BoxError, Postgres, Suite};
 
 use self::broker::{Broker, until};
 
@@ -27,14 +27,7 @@ const LONG: Duration = Duration::from_secs(24 * 3_600);
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
-    let mut suite = Suite::new();
-    // For a machine that does nothing else.
-    if std::env::var_os("TIDINGS_SOAK_SECONDS").is_some() {
-        suite = suite.with_timeout(Duration::from_secs(3_600));
-        suite = suite.with_case("soak_nothing_is_lost_over_20_restarts_and_500_killed_sessions", crash::many);
-        suite = suite.with_timeout(DEFAULT_TIMEOUT);
-    }
-    suite
+    Suite::new()
         .with_case("what_is_committed_is_published_and_what_is_rolled_back_is_not", all_or_nothing)
         .with_case("an_event_is_written_as_an_event_publisher_writes_it", written_as_by_a_publisher)
         .with_case("a_raw_record_survives_byte_for_byte", byte_for_byte)
@@ -57,6 +50,7 @@ fn main() -> ExitCode {
         .with_case("a_relay_publishes_through_a_transport", through_a_transport)
         .with_case("what_a_handler_returns_is_written_with_its_effects_or_not_at_all", consume::all_or_nothing)
         .with_case("nothing_is_lost_over_restarts_and_killed_sessions", crash::some)
+        .with_soak("soak_nothing_is_lost_over_20_restarts_and_500_killed_sessions", crash::many)
         .run()
 }
 
