@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidings::memory::MemoryTransport;
-use tidings::{BoxError, ensure_topics};
+use tidings::{BoxError, Transport, ensure_topics};
 
 use self::books::Books;
 use self::shop::{Instance, Shop};

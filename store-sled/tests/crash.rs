@@ -25,7 +25,7 @@ use tidings_core::{Claim, ErrorKind, EventRef, Holder, IdempotencyStore, Result}
 use tidings_sled::{Clock, SledConfig, SledStore, SystemClock};
 use uuid::Uuid;
 
-use crate::common::{claim, event, fresh, granted, holder, scope};
+use crate::common::{claim, event, fresh, granted, holder};
 
 const ROLE: &str = "TIDINGS_SLED_ROLE";
 const DIRECTORY: &str = "TIDINGS_SLED_DIRECTORY";

@@ -38,9 +38,7 @@ fn main() -> ExitCode {
         .with_case("the_first_broker_may_be_frozen", || frozen(Whom::First, Duration::ZERO))
         .with_case("the_controller_may_be_frozen", || frozen(Whom::Controller, Duration::from_secs(10)))
         .with_case("the_coordinator_may_be_killed", coordinator_killed)
-        .with_soak("soak_the_controller_may_be_frozen_for_long", || {
-            frozen(Whom::Controller, Duration::from_secs(30))
-        })
+        .with_soak("soak_the_controller_may_be_frozen_for_long", || frozen(Whom::Controller, Duration::from_secs(30)))
         .run()
 }
 
