@@ -8,6 +8,14 @@
 //! let store = PostgresStore::connect("postgres://orders:secret@localhost/orders").await?;
 //! # Ok(()) }
 //! ```
+//!
+//! # Inbox
+//! [`PostgresStore::inbox`] is a layer behind which a handler takes a [`Tx`]: what it writes through that commits together
+//! with the fact that its event is done.
+//!
+//! # Bounds
+//! [`purge`](tidings_core::IdempotencyStore::purge) deletes in steps; call it by a timer, with a time before which no
+//! repeat is to be expected. Connections, waits for locks and silent servers are bounded: see [`PostgresConfig`].
 #![forbid(unsafe_code)]
 
 mod config;

@@ -1,7 +1,9 @@
 //! The inbox: what a handler writes and that its events are done commit together, or neither.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod lost;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,9 +18,9 @@ use sqlx::{AssertSqlSafe, PgPool};
 use tidings_core::{
     BoxError, Claim, Delivery, EventRef, Failure, Holder, IdempotencyStore, Name, Outcome, RawBatch, reject,
 };
-use tidings_postgres::{PostgresConfig, PostgresStore, Tx};
+use tidings_postgres::{PostgresStore, Tx};
 use tidings_service::{BatchOptions, FromDelivery, HandlerExt, Router, Service, State};
-use tidings_testbed::{Cut, Framing, Proxy, Suite};
+use tidings_testbed::Suite;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -34,8 +36,8 @@ fn main() -> ExitCode {
         .with_case("a_dead_holder_can_not_commit_though_nobody_took_over", dead_holder)
         .with_case("an_older_epoch_can_not_commit", older_epoch)
         .with_case("what_a_service_without_claims_has_done_is_undone_here", done_elsewhere)
-        .with_case("a_commit_whose_answer_is_lost_is_looked_up", lost_answer)
-        .with_case("a_commit_that_never_arrived_is_handled_again", lost_commit)
+        .with_case("a_commit_whose_answer_is_lost_is_looked_up", lost::answer)
+        .with_case("a_commit_that_never_arrived_is_handled_again", lost::commit)
         .with_case("a_claim_is_never_kept_waiting_by_a_transaction", claims_do_not_wait)
         .with_case("returned_events_without_an_outbox_are_refused", returned_events)
         .run()
@@ -326,65 +328,6 @@ async fn done_elsewhere() -> TestResult {
     let count = AssertSqlSafe(format!("SELECT count(*) FROM {table} WHERE service_name = 'orders'"));
     let done: i64 = sqlx::query_scalar(count).fetch_one(store.pool()).await?;
     assert_eq!(done, 8, "each side sees what the other has done");
-    Ok(())
-}
-
-/// A store whose handlers talk through a proxy, over one connection that is warm.
-async fn proxied() -> TestResult<(PostgresStore, Proxy)> {
-    let url = database().await?;
-    let (before, rest) = url.split_once('@').unwrap();
-    let (target, name) = rest.split_once('/').unwrap();
-    let proxy = Proxy::start(target, Framing::Chunks)?;
-    let through = PostgresConfig::new(format!("{before}@{}/{name}", proxy.addr()));
-    let schema = config(url).schema;
-    let store = PostgresStore::connect_with(through.with_schema(schema).with_max_connections(1)).await?;
-    let warm = [(Uuid::now_v7(), 0)];
-    let holder = claimed(&store, LONG, &warm).await?;
-    let handled = handle(&store, delivery(&holder, &warm), |delivery| async move {
-        drop(tx(&delivery).await?);
-        Ok(Outcome::handled())
-    });
-    handled.await?;
-    Ok((store, proxy))
-}
-
-/// Handles an event, and cuts the connection at this answer after the handler: 1 is that to the last statement, 2 that to
-/// COMMIT.
-async fn handle_cut(cut: Cut) -> TestResult<(Result<Outcome, BoxError>, Vec<i64>, Claim)> {
-    let (store, proxy) = proxied().await?;
-    let direct = PgPool::connect(database().await?).await?;
-    let sums = Sums::new(&direct).await?;
-    let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
-    let (written_by, proxy) = (sums.clone(), Arc::new(proxy));
-    let armed = Arc::clone(&proxy);
-    let handled = handle(&store, delivery(&holder, &events), move |delivery| {
-        let (sums, proxy) = (written_by.clone(), Arc::clone(&armed));
-        async move {
-            let outcome = write_all(sums, delivery).await;
-            proxy.cut_at(cut);
-            outcome
-        }
-    })
-    .await;
-    proxy.wait_for_cuts(1, LONG).await?;
-    let other = store.holder(&Name::from("orders"), LONG).await?;
-    let claim = store.claim(&other, &refs(&events)).await?.remove(0);
-    Ok((handled, written(&direct, &sums.table).await?, claim))
-}
-
-async fn lost_answer() -> TestResult {
-    let (handled, written, claim) = handle_cut(Cut::before_answer(2)).await?;
-    assert!(handled.is_ok_and(|outcome| outcome.is_completed()), "the commit was made");
-    assert_eq!((written, claim), (vec![1], Claim::Done));
-    Ok(())
-}
-
-async fn lost_commit() -> TestResult {
-    let (handled, written, claim) = handle_cut(Cut::after_answer(1)).await?;
-    let error = handled.unwrap_err();
-    assert_eq!(Failure::of(error.as_ref()), Failure::Unavailable, "{error}");
-    assert!(written.is_empty() && matches!(claim, Claim::Held { .. }), "{written:?} {claim:?}");
     Ok(())
 }
 
