@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tidings::kafka::{KafkaConfig, KafkaTransport, Sasl};
 use tidings::{
-    BoxError, DeadLetter, Delivery, Name, PauseReason, Record, Router, RunningService, Service, ServiceState, Step,
-    Timestamp, Topic, Transport, dead_letter_topic, reject,
+    BoxError, DEAD_LETTER_ROOM, DeadLetter, Delivery, Name, PauseReason, Record, Router, RunningService, Service,
+    ServiceState, Step, Timestamp, Topic, Transport, dead_letter_topic, ensure_topics, reject,
 };
 use tidings_testbed::{Kafka, KafkaOptions, Listener, Suite};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,6 +17,8 @@ type TestResult<T = ()> = Result<T, BoxError>;
 const LIMIT: Duration = Duration::from_secs(60);
 /// What a letter's topic takes in the test where that is too little.
 const SMALL: u64 = 2_000;
+/// What a broker takes that takes more than usual.
+const LARGE: u64 = 3_000_000;
 
 fn main() -> ExitCode {
     Suite::new()
@@ -142,11 +144,14 @@ async fn a_letter_too_large_holds_the_record() -> TestResult {
 }
 
 async fn a_letter_that_is_denied_holds_the_record() -> TestResult {
-    let kafka = Kafka::start(KafkaOptions::new().with_sasl().with_acls()).await?;
+    let options = KafkaOptions::new().with_sasl().with_acls().with_property("message.max.bytes", LARGE.to_string());
+    let kafka = Kafka::start(options).await?;
     let admin = KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?;
     let topic = fresh("guarded");
     let letters = dead_letter_topic(&topic);
-    create(&admin, &[Topic::new(&topic), Topic::new(&letters)]).await?;
+    ensure_topics(&*admin.admin().await?, &[Topic::new(&topic)]).await?;
+    let described = admin.admin().await?.describe_topics(std::slice::from_ref(&letters)).await?.remove(0)?;
+    assert_eq!(described.settings["max.message.bytes"], (LARGE + DEAD_LETTER_ROOM).to_string());
     kafka.allow("bob", "Read", &["--topic", &topic, "--group", "*"]).await?;
     kafka.allow("bob", "Describe", &["--topic", &letters]).await?;
     // Whoever may write anywhere may have the producer id that an idempotent publisher needs.

@@ -73,14 +73,15 @@ fn letters_of(topic: &Topic, found: Option<&TopicDescription>) -> Topic {
     letters
 }
 
-/// The topic as it was found, if it was there.
+/// The topic as it is now.
 async fn ensure_one(admin: &dyn Admin, topic: &Topic, report: &mut EnsureReport) -> Result<Option<TopicDescription>> {
     let mut found = describe(admin, &topic.name).await?;
     if found.is_none() {
         match create(admin, topic).await {
             Ok(()) => {
                 report.created.push(topic.name.clone());
-                return Ok(None);
+                // What the broker gave it by default, its letters need to know.
+                return describe(admin, &topic.name).await;
             }
             // Another instance was quicker.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => found = describe(admin, &topic.name).await?,
