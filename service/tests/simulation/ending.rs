@@ -52,8 +52,8 @@ impl World {
             let cause = record.headers.get_str(headers::CAUSATION_ID).unwrap().parse().unwrap();
             returned.entry(cause).or_default().push(codec::peek(&record).unwrap().id);
         }
-        let Setting { order, store, max_span, .. } = self.setting;
-        History { order, store, max_span, entries, log, committed, letters, returned, stalled }
+        let Setting { order, store, max_span, revocation, .. } = self.setting;
+        History { order, store, max_span, revocation, entries, log, committed, letters, returned, stalled }
     }
 
     fn held(&self, record: StoredRecord) -> Held {

@@ -191,6 +191,8 @@ pub(crate) struct History {
     pub(crate) store: bool,
     /// How far a partition may be read beyond its lowest unsettled record.
     pub(crate) max_span: u64,
+    /// How long what is under way may take when its partition is revoked; the commit's time is in it.
+    pub(crate) revocation: Duration,
     pub(crate) entries: Vec<Entry>,
     /// The service's topics.
     pub(crate) log: BTreeMap<Place, Held>,

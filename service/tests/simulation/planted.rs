@@ -73,6 +73,7 @@ fn good() -> (Vec<Happened>, History) {
         order: Order::Key,
         store: true,
         max_span: 100,
+        revocation: Duration::from_secs(60),
         entries: Vec::new(),
         log: [(place(0), held(0, Kind::Good)), (place(1), held(1, Kind::Good)), (place(2), poison)].into(),
         committed: [(origin(), 3)].into(),
@@ -252,4 +253,20 @@ fn what_another_has_by_now_need_not_be_committed() {
         steps.insert(begin, taken);
     });
     assert_eq!(names, [""; 0]);
+}
+
+#[test]
+fn what_is_settled_when_a_revocations_time_is_over_need_not_be_committed() {
+    let within = |revocation| {
+        found(move |steps, history| {
+            history.revocation = revocation;
+            let commit = at(steps, &committing(3)[0]);
+            steps.drain(commit..commit + 2);
+            let end = at(steps, &observed(2, What::DeadLettered));
+            steps.splice(end..end, committing(2));
+            steps.insert(end, Happened::Revoking { process: 1, origin: origin() });
+        })
+    };
+    assert_eq!(within(Duration::from_secs(60)), ["settled and not committed"]);
+    assert_eq!(within(Duration::ZERO), [""; 0]);
 }

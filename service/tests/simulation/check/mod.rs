@@ -14,6 +14,9 @@ use uuid::Uuid;
 
 use super::history::{Happened, Held, History, How, Kind, Order, Place, Process};
 
+/// Of a revocation's time, what may be kept for stopping and for the last commit.
+const COMMIT_TIME: Duration = Duration::from_secs(1);
+
 /// A broken promise: its name, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Anomaly {
@@ -34,6 +37,8 @@ struct Assigned {
     begun: BTreeSet<u64>,
     done: BTreeSet<u64>,
     revoking: bool,
+    /// When what is under way has to be over.
+    over_at: Option<Duration>,
     /// Somebody else has it since then: its time was over before it was given up.
     taken: bool,
     /// A commit of it was refused or is unanswered; something of it was cut off.
@@ -121,6 +126,7 @@ impl Checker<'_> {
             Happened::Revoking { process, origin } => {
                 if let Some(assigned) = self.assigned.get_mut(&(*process, origin.clone())) {
                     assigned.revoking = true;
+                    assigned.over_at = Some(self.now + self.history.revocation.saturating_sub(COMMIT_TIME));
                 }
             }
             Happened::Lost { process, origin } => {
@@ -315,8 +321,8 @@ impl Checker<'_> {
         let key = (process, place.origin.clone());
         let begun = self.lost.get(&key).is_some_and(|lost| lost.contains(&place.offset));
         let own = self.assigned.get(&key).is_some_and(|assigned| assigned.begun.contains(&place.offset));
-        let taken = self.assigned.get(&key).is_some_and(|assigned| assigned.taken);
-        let late = late || begun && !own || taken;
+        let over = |a: &Assigned| a.taken || a.over_at.is_some_and(|at| self.now >= at);
+        let late = late || begun && !own || self.assigned.get(&key).is_some_and(over);
         if let Some(assigned) = self.assigned.get_mut(&(process, place.origin.clone()))
             && assigned.given.contains(&place.offset)
         {
