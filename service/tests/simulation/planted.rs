@@ -270,3 +270,27 @@ fn what_is_settled_when_a_revocations_time_is_over_need_not_be_committed() {
     assert_eq!(within(Duration::from_secs(60)), ["settled and not committed"]);
     assert_eq!(within(Duration::ZERO), [""; 0]);
 }
+
+#[test]
+fn what_was_not_published_within_a_revocations_time_may_be_handled_again() {
+    let within = |revocation| {
+        found(move |steps, history| {
+            (history.store, history.revocation) = (false, revocation);
+            // The second is handled, not settled, and given up; the partition comes back.
+            let done = at(steps, &observed(1, What::Handled));
+            let again = [
+                Happened::Revoking { process: 1, origin: origin() },
+                Happened::Committing { process: 1, origin: origin(), epoch: 7, next: 1 },
+                Happened::Committed { process: 1, origin: origin(), next: 1, ok: true },
+                Happened::Released { process: 1, origin: origin() },
+                Happened::Assigned { process: 1, origin: origin(), epoch: 7, start: 1 },
+                Happened::Given { process: 1, origin: origin(), epoch: 7, offsets: vec![1, 2] },
+                began(1),
+                ended(1),
+            ];
+            steps.splice(done..done, again);
+        })
+    };
+    assert_eq!(within(Duration::from_secs(60)), ["duplicated"]);
+    assert_eq!(within(Duration::ZERO), [""; 0]);
+}

@@ -189,7 +189,10 @@ impl Checker<'_> {
         let committed = assigned.committed.unwrap_or(assigned.start);
         // What was settled behind something that was given back comes again.
         let ahead = assigned.settled.last().is_some_and(|last| *last >= watermark);
-        if assigned.cut || assigned.commit_failed || assigned.taken || ahead {
+        // Its events could not be published in time: it is handled again, and they come under the same ids.
+        let unpublished = assigned.over_at.is_some_and(|at| self.now >= at)
+            && assigned.done.difference(&assigned.settled).next().is_some();
+        if assigned.cut || assigned.commit_failed || assigned.taken || ahead || unpublished {
             self.calm = false;
         }
         // The time may have been over at once: the clock has jumped.
