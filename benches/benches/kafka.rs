@@ -7,8 +7,8 @@ use std::time::Duration;
 use tidings_benches::figures::{BenchResult, Figures, figure};
 use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
 
-/// Records of a run, by the size of their values.
-const RUNS: [(usize, usize); 2] = [(100, 1_200_000), (1_024, 240_000)];
+/// Sizes of values, with the records that are published and those that are read: many, as clients read ahead.
+const RUNS: [(usize, usize, usize); 2] = [(100, 900_000, 3_000_000), (1_024, 240_000, 600_000)];
 /// How often each is measured, in turns.
 const ROUNDS: usize = 5;
 
@@ -19,9 +19,9 @@ fn main() -> BenchResult {
             println!("kafka: skipped, as {KAFKA_VARIABLE} names no broker (cargo xtask kafka up starts one)");
             return Ok(());
         };
-        for (size, count) in RUNS {
-            produce(&bench, size, count).await?;
-            consume(&bench, size, count).await?;
+        for (size, published, read) in RUNS {
+            produce(&bench, size, published).await?;
+            consume(&bench, size, read).await?;
         }
         latency(&bench).await
     })

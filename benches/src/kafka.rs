@@ -52,7 +52,8 @@ pub struct Bench {
 #[derive(Debug, Default)]
 pub struct Laps {
     count: AtomicU64,
-    begun: Mutex<Option<Instant>>,
+    /// When the first records came, and how many.
+    begun: Mutex<Option<(Instant, u64)>>,
     done: Notify,
 }
 
@@ -60,12 +61,12 @@ impl Laps {
     /// `records` more are there.
     pub fn came(&self, records: u64) {
         if self.count.fetch_add(records, Ordering::AcqRel) == 0 {
-            *self.begun.lock().expect("no panic") = Some(Instant::now());
+            *self.begun.lock().expect("no panic") = Some((Instant::now(), records));
         }
         self.done.notify_one();
     }
 
-    /// Waits for `all` records.
+    /// Waits for `all` records; as long as they would have taken if the first ones had not been there at once.
     ///
     /// # Errors
     /// When they do not come in time.
@@ -76,7 +77,8 @@ impl Laps {
             }
         };
         tokio::time::timeout(LIMIT, wait).await.map_err(|_| "the records did not come in time")?;
-        Ok(self.begun.lock().expect("no panic").map_or(Duration::ZERO, |begun| begun.elapsed()))
+        let (begun, first) = self.begun.lock().expect("no panic").ok_or("no record came")?;
+        Ok(begun.elapsed().mul_f64(all as f64 / all.saturating_sub(first).max(1) as f64))
     }
 }
 

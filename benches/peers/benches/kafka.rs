@@ -8,8 +8,8 @@ use tidings_benches::figures::{BenchResult, Figures};
 use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
 use tidings_peers::{base_producer, future_producer, stream_consumer};
 
-/// Records of a run, by the size of their values.
-const RUNS: [(usize, usize); 2] = [(100, 600_000), (1_024, 180_000)];
+/// Sizes of values, with the records that are published and those that are read: many, as clients read ahead.
+const RUNS: [(usize, usize, usize); 2] = [(100, 900_000, 3_000_000), (1_024, 240_000, 600_000)];
 /// How often each is measured, in turns.
 const ROUNDS: usize = 3;
 
@@ -20,9 +20,9 @@ fn main() -> BenchResult {
             println!("kafka: skipped, as {KAFKA_VARIABLE} names no broker (cargo xtask kafka up starts one)");
             return Ok(());
         };
-        for (size, count) in RUNS {
-            produce(&bench, size, count).await?;
-            consume(&bench, size, count).await?;
+        for (size, published, read) in RUNS {
+            produce(&bench, size, published).await?;
+            consume(&bench, size, read).await?;
         }
         Ok(())
     })

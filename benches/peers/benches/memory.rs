@@ -37,18 +37,32 @@ fn main() -> BenchResult {
         for _ in 0..ROUNDS {
             raw.add("baseline", COUNT, theirs(COUNT, IN_FLIGHT, Theirs::Raw).await?);
             raw.add(
-                "tidings",
+                "tidings, published one at a time",
                 COUNT,
-                ours(COUNT, IN_FLIGHT, Router::new().on_topic("bench", our_raw), raw_record).await?,
+                ours(COUNT, (IN_FLIGHT, 1), Router::new().on_topic("bench", our_raw), raw_record).await?,
+            );
+            raw.add(
+                "tidings, published 128 at a time",
+                COUNT,
+                ours(COUNT, (IN_FLIGHT, 128), Router::new().on_topic("bench", our_raw), raw_record).await?,
             );
             json.add("baseline", COUNT, theirs(COUNT, IN_FLIGHT, Theirs::Json).await?);
-            json.add("tidings", COUNT, ours(COUNT, IN_FLIGHT, Router::new().on(our_json), json_record).await?);
+            json.add(
+                "tidings, published one at a time",
+                COUNT,
+                ours(COUNT, (IN_FLIGHT, 1), Router::new().on(our_json), json_record).await?,
+            );
+            json.add(
+                "tidings, published 128 at a time",
+                COUNT,
+                ours(COUNT, (IN_FLIGHT, 128), Router::new().on(our_json), json_record).await?,
+            );
             let (count, ..) = WAITING;
             lanes.add("baseline", count, theirs(count, count, Theirs::Lanes).await?);
             lanes.add(
                 "tidings",
                 count,
-                ours(count, count, Router::new().on_topic("bench", our_lane), lane_record).await?,
+                ours(count, (count, 1), Router::new().on_topic("bench", our_lane), lane_record).await?,
             );
         }
         raw.finish("peers/memory raw", "baseline")?;
@@ -87,7 +101,12 @@ async fn our_lane(delivery: Delivery, State(window): State<Window>) {
     window.acknowledge(1);
 }
 
-async fn ours(count: u64, most: u64, router: Router<Window>, make: fn(u64) -> Record) -> BenchResult<Duration> {
+async fn ours(
+    count: u64,
+    window_of: (u64, u64),
+    router: Router<Window>,
+    make: fn(u64) -> Record,
+) -> BenchResult<Duration> {
     let transport = MemoryTransport::open(MemoryConfig::new().with_retention_records(WAITING.0 + 1_000))?;
     // One partition, as their broker has: what runs at once, runs within it.
     let topics = [Topic::new(Registered::TOPIC), Topic::new("bench-dlq")];
@@ -97,7 +116,7 @@ async fn ours(count: u64, most: u64, router: Router<Window>, make: fn(u64) -> Re
     let service = service.with_concurrency(WAITING.2).start(&transport).await?;
     let publisher = transport.publisher().await?;
     let begun = Instant::now();
-    tokio::spawn(publish_ours(count, most, window, publisher, make)).await??;
+    tokio::spawn(publish_ours(count, window_of, window, publisher, make)).await??;
     let took = begun.elapsed();
     service.shutdown(Duration::from_secs(10)).await?;
     Ok(took)
@@ -105,14 +124,17 @@ async fn ours(count: u64, most: u64, router: Router<Window>, make: fn(u64) -> Re
 
 async fn publish_ours(
     count: u64,
-    most: u64,
+    (most, at_once): (u64, u64),
     window: Window,
     publisher: Arc<dyn Publisher>,
     make: fn(u64) -> Record,
 ) -> BenchResult {
-    for n in 0..count {
-        window.room(n + 1, most).await;
-        publisher.publish(vec![make(n)]).await.remove(0)?;
+    for from in (0..count).step_by(at_once as usize) {
+        let until = (from + at_once).min(count);
+        window.room(until, most).await;
+        for answer in publisher.publish((from..until).map(make).collect()).await {
+            answer?;
+        }
     }
     window.room(count, 0).await;
     Ok(())
