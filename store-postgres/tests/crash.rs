@@ -17,13 +17,16 @@ use common::{
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::AssertSqlSafe;
 use tidings_core::{BoxError, Claim, Delivery, EventRef, IdempotencyStore, Name, Outcome};
+use tidings_memory::MemoryTransport;
 use tidings_postgres::{PostgresConfig, PostgresStore, Tx};
-use tidings_service::{FromDelivery, Router, Service, State};
+use tidings_service::{FromDelivery, Router, RunningService, Service, State};
 use tidings_testbed::{Postgres, PostgresOptions, Shutdown, Suite};
 use uuid::Uuid;
 
 /// Says to this program that it is a zombie, of the schema, the table and the event in it.
 const ZOMBIE: &str = "TIDINGS_ZOMBIE";
+/// How many events wait at most while the server is tormented.
+const MOST_WAITING: i64 = 2_000;
 const TTL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -54,9 +57,10 @@ async fn crashes(restarts: usize, kills: usize) -> TestResult {
     let table = effects(store.pool()).await?;
     let router = Router::new().on_topic(TOPIC, write).layer(store.inbox()).with_state(Arc::from(table.as_str()));
     let running = start(Service::new("orders", router).with_idempotency(store.clone()), &transport).await?;
+    let running = Arc::new(running);
 
     let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(load(transport.clone(), Arc::clone(&stop)));
+    let load = tokio::spawn(load(transport.clone(), Arc::clone(&running), Arc::clone(&stop)));
     let mut random = fastrand::Rng::new();
     for round in 0..restarts {
         for _ in 0..kills / restarts {
@@ -77,21 +81,27 @@ async fn crashes(restarts: usize, kills: usize) -> TestResult {
     }
     stop.store(true, SeqCst);
     let published = load.await??;
+    let stopped = Instant::now();
     caught_up(&running).await?;
+    println!("caught up {:?} after the last restart", stopped.elapsed());
     // The witness shares no code with us.
     let counted = postgres.sql(&format!("SELECT count(*), count(DISTINCT n), max(n) FROM {table}")).await?;
     assert_eq!(counted, format!("{published}|{published}|{}", published - 1));
     assert_eq!(letters(&transport).await?, 0);
     println!("{published} events, each of them once");
-    running.shutdown(Duration::from_secs(10)).await?;
+    Arc::into_inner(running).unwrap().shutdown(Duration::from_secs(10)).await?;
     Ok(())
 }
 
-async fn load(transport: tidings_memory::MemoryTransport, stop: Arc<AtomicBool>) -> TestResult<i64> {
+/// Publishes for as long as there is not more to do than would be done in some seconds.
+async fn load(transport: MemoryTransport, running: Arc<RunningService>, stop: Arc<AtomicBool>) -> TestResult<i64> {
     let mut published = 0;
     while !stop.load(SeqCst) {
-        publish(&transport, (published..published + 20).map(|n| record(Uuid::now_v7(), n)).collect()).await?;
-        published += 20;
+        let handled = i64::try_from(running.status().await.totals.handled)?;
+        if published - handled < MOST_WAITING {
+            publish(&transport, (published..published + 20).map(|n| record(Uuid::now_v7(), n)).collect()).await?;
+            published += 20;
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(published)
