@@ -15,7 +15,8 @@ use uuid::Uuid;
 /// Publishes events as one service. Clones are cheap and share one connection, which is made when first needed.
 ///
 /// Events get new ids (UUID v7), so two calls are two events. Inside a handler, return events or take
-/// [`Delivery::publisher`] instead: these derive the ids, so that a repeat is recognised downstream.
+/// [`Delivery::publisher`](tidings_core::Delivery::publisher) instead: these derive the ids, so that a repeat is recognised
+/// downstream.
 #[derive(Debug, Clone)]
 pub struct EventPublisher {
     source: Name,

@@ -25,8 +25,12 @@ const ALLOWED_IN: [(&str, &[&str]); 2] = [
         &[
             "sqlx_core::pool::Pool",
             "sqlx_core::transaction::Transaction",
+            "sqlx_postgres::PgPool",
             "sqlx_postgres::connection::PgConnection",
             "sqlx_postgres::database::Postgres",
+            // The inbox is a layer around handlers.
+            "tower_layer::Layer",
+            "tower_service::Service",
         ],
     ),
 ];

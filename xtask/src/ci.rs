@@ -86,8 +86,9 @@ fn msrv() -> Result {
 }
 
 fn declared_version(manifest: &str) -> Option<&str> {
-    let line = manifest.lines().find(|line| line.starts_with("rust-version"))?;
-    line.split('"').nth(1)
+    // The root package inherits its own from the workspace, in a line that names no version.
+    let mut lines = manifest.lines().filter_map(|line| line.strip_prefix("rust-version = \""));
+    lines.next()?.split('"').next()
 }
 
 fn is_same_minor(version: &str, declared: &str) -> bool {
@@ -100,7 +101,10 @@ mod tests {
 
     #[test]
     fn the_declared_version_is_compared_by_its_minor() {
-        let declared = declared_version("[workspace.package]\nrust-version = \"1.95\"\n").expect("declared above");
+        let declared = declared_version(
+            "[package]\nrust-version.workspace = true\n[workspace.package]\nrust-version = \"1.95\"\n",
+        )
+        .expect("declared above");
         assert!(is_same_minor("1.95.0", declared));
         assert!(!is_same_minor("1.96.0", declared));
     }
