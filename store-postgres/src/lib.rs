@@ -42,8 +42,8 @@ pub use self::letters::{
 };
 pub use self::outbox::{
     DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_FAILED_PAGE, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL,
-    DEFAULT_RECORDS_PER_KEY, DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, FailedRecord, MAX_COUNTED_LAG, Outbox,
-    OutboxLag, RELAY_LEASE, Refused, Relay, RelayConfig, RelayState, RelayStatus,
+    DEFAULT_RECORDS_PER_KEY, DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, FailedRecord, MAX_COUNTED_LAG,
+    MAX_RELAY_INTERVAL, Outbox, OutboxLag, RELAY_LEASE, Refused, Relay, RelayConfig, RelayState, RelayStatus,
 };
 pub use self::store::PostgresStore;
 

@@ -35,7 +35,8 @@ impl Names {
     /// As [`fill`](Self::fill), of a text that speaks of events that are done: `{done}` is their table, `{scope}` and so on
     /// its columns, `{claim}` and so on the functions made for that table.
     pub(crate) fn fill_done(&self, sql: &str, done: &Done) -> SqlStr {
-        let mut text = sql.to_owned();
+        // Before the names of others are in it, which may look like the placeholder.
+        let mut text = sql.replace(PLACEHOLDER, &self.before);
         let (table, suffix) = match &done.table {
             Some(table) => (table.clone(), done.suffix()),
             None => (self.full("done"), String::new()),
@@ -48,7 +49,7 @@ impl Names {
         for (placeholder, column) in columns {
             text = text.replace(placeholder, column);
         }
-        self.fill(&text)
+        AssertSqlSafe(Arc::<str>::from(text)).into_sql_str()
     }
 
     /// `sql` with the real names. Each use of the same text gives the same statement, prepared once per connection.

@@ -23,6 +23,10 @@ const TRIED_AFTER: Duration = Duration::from_secs(1);
 
 const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+/// For the store's own calls: their functions look twice, and the second look must see what was committed meanwhile.
+const SYNCHRONOUS_AND_FRESH: &str = "SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local');
+    SET default_transaction_isolation = 'read committed'";
 
 /// A store of done events, claims, dead letters and events to publish, in a Postgres database that services share.
 ///
@@ -77,8 +81,8 @@ impl PostgresStore {
         };
         let _closed = timeout(config.acquire_timeout, connection.close()).await;
         let texts = Texts::new(&names, &done);
-        let own = pool(&config, config.store_connections, options.clone());
-        let pool = pool(&config, config.max_connections, options);
+        let own = pool(&config, config.store_connections, options.clone(), SYNCHRONOUS_AND_FRESH);
+        let pool = pool(&config, config.max_connections, options, SYNCHRONOUS);
         Ok(Self { inner: Arc::new(Inner { pool, own, names, texts, done, config }) })
     }
 
@@ -174,7 +178,7 @@ fn connect_options(config: &PostgresConfig) -> Result<PgConnectOptions> {
     ]))
 }
 
-fn pool(config: &PostgresConfig, connections: u32, options: PgConnectOptions) -> PgPool {
+fn pool(config: &PostgresConfig, connections: u32, options: PgConnectOptions, settings: &'static str) -> PgPool {
     let limit = config.answer_within;
     PgPoolOptions::new()
         .max_connections(connections)
@@ -195,8 +199,8 @@ fn pool(config: &PostgresConfig, connections: u32, options: PgConnectOptions) ->
         })
         // What is acknowledged is on the disk, whatever the server's or the user's default is. `on` is not set otherwise:
         // it may stand for less than what is configured.
-        .after_connect(|connection, _| {
-            Box::pin(async move { sqlx::query(SYNCHRONOUS).execute(connection).await.map(drop) })
+        .after_connect(move |connection, _| {
+            Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
         })
         .connect_lazy_with(options)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, Row, Transaction};
 use tidings_core::{
     BoxError, Delivery, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Outcome, Result, codec, held,
@@ -150,8 +151,21 @@ async fn done_by_another(store: &PostgresStore, holder: &Holder, events: &[Event
         let what = "commit a batch: some of its events are done already";
         return Err(rolled_back([], Error::new(ErrorKind::Conflict, what)).into());
     }
+    // By whom: a handler that writes the row itself finds its own, and all that it did was undone with it.
+    if !is_done(store, holder, events).await.map_err(unavailable)? {
+        let what = "commit a delivery: its event was done in this very transaction; the inbox alone may write that";
+        return Err(unavailable(Error::new(ErrorKind::Conflict, what)).into());
+    }
     // It is done: what this does is to end the claim.
     store.complete(holder, events).await.map(drop).map_err(|error| unavailable(error).into())
+}
+
+async fn is_done(store: &PostgresStore, holder: &Holder, events: &[EventRef]) -> Result<bool> {
+    let doing = "look whether an event is done";
+    let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+    let mut connection = store.acquire(doing).await?;
+    let answered = store.bounded(are_done(store, &mut connection, holder, &ids)).await;
+    store.judge(doing, &mut connection, answered)
 }
 
 async fn commit(
@@ -212,9 +226,18 @@ async fn look(store: &PostgresStore, holder: &Holder, ids: &[Uuid], xid: &str) -
     if status.as_deref() == Some("in progress") {
         return Ok(None);
     }
+    are_done(store, &mut connection, holder, ids).await.map(Some).map_err(|e| failed(doing, e))
+}
+
+async fn are_done(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    holder: &Holder,
+    ids: &[Uuid],
+) -> sqlx::Result<bool> {
     let count = sqlx::query_scalar(store.texts().count_done.clone()).bind(holder.scope.as_str()).bind(ids);
-    let count: i64 = count.fetch_one(&mut *connection).await.map_err(|e| failed(doing, e))?;
-    Ok(Some(usize::try_from(count) == Ok(ids.len())))
+    let count: i64 = count.fetch_one(connection).await?;
+    Ok(usize::try_from(count) == Ok(ids.len()))
 }
 
 /// `invalid_parameter_value`: a number from the future.

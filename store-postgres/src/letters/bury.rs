@@ -63,7 +63,8 @@ SELECT service, topic, partition, record_offset FROM closed";
 
 // Of several rights in one call, one would do.
 const CHECK: &str = "SELECT has_table_privilege('tidings.letters', 'INSERT')
-    AND has_table_privilege('tidings.letters', 'UPDATE') AND has_table_privilege('tidings.acts', 'INSERT')";
+    AND has_table_privilege('tidings.letters', 'SELECT') AND has_table_privilege('tidings.letters', 'UPDATE')
+    AND has_table_privilege('tidings.acts', 'INSERT') AND has_sequence_privilege('tidings.letter_numbers', 'USAGE')";
 
 /// What one statement writes at most, so that memory and transactions stay small.
 const MAX_STEP_LETTERS: usize = 500;
@@ -72,6 +73,8 @@ const MAX_STEP_BYTES: usize = 8 << 20;
 const MAX_LETTER: usize = 128 << 20;
 /// The longest names of a service and topic: they must fit into an index entry.
 const MAX_NAMES: usize = 2 << 10;
+/// The longest event type that letters are found by: it must fit into an index entry, escapes and all.
+const MAX_EVENT_TYPE: usize = 512;
 
 #[async_trait]
 impl DeadLetterSink for PostgresStore {
@@ -187,7 +190,9 @@ impl Step {
         self.ids.push(&letter.id());
         let head = codec::peek(&letter.record).ok();
         self.event_ids.push(head.as_ref().map(|head| head.id));
-        self.event_types.push(head.map(|head| escape(&head.event_type)));
+        // For searching only, and indexed: one that is too long for that is found by other means.
+        let short = head.filter(|head| head.event_type.len() <= MAX_EVENT_TYPE);
+        self.event_types.push(short.map(|head| escape(&head.event_type)));
         self.times.push(letter.record.timestamp.millis());
         self.headers.push(headers_to_bytes(&letter.record.headers));
         self.keys.push(letter.record.key.map(Into::into));

@@ -18,6 +18,8 @@ pub const DEFAULT_LAG_INTERVAL: Duration = Duration::from_secs(10);
 pub const DEFAULT_RELAY_RETRY_BASE: Duration = Duration::from_millis(100);
 /// The default of [`RelayConfig::retry_cap`].
 pub const DEFAULT_RELAY_RETRY_CAP: Duration = Duration::from_secs(10);
+/// The longest of a relay's times.
+pub const MAX_RELAY_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// A relay that has said nothing to the server for so long (frozen, cut off) loses its share of the outbox to others.
 /// Servers before version 14 notice only that its connection is gone.
 pub const RELAY_LEASE: Duration = Duration::from_secs(30);
@@ -143,8 +145,15 @@ impl RelayConfig {
             ("retry_base", !self.retry_base.is_zero()),
             ("retry_cap", self.retry_cap >= self.retry_base),
         ];
-        match positive.into_iter().find(|(_, good)| !good) {
-            Some((name, _)) => Err(Error::new(ErrorKind::Invalid, format!("start a relay: {name} is too small"))),
+        let longest =
+            [("poll_interval", self.poll_interval), ("lag_interval", self.lag_interval), ("retry_cap", self.retry_cap)];
+        if let Some((name, _)) = positive.into_iter().find(|(_, good)| !good) {
+            return Err(Error::new(ErrorKind::Invalid, format!("start a relay: {name} is too small")));
+        }
+        match longest.into_iter().find(|(_, time)| *time > MAX_RELAY_INTERVAL) {
+            Some((name, _)) => {
+                Err(Error::new(ErrorKind::Invalid, format!("start a relay: {name} is above {MAX_RELAY_INTERVAL:?}")))
+            }
             None => Ok(()),
         }
     }

@@ -202,8 +202,9 @@ impl Worker {
             self.cooling.retain(|_, cooling| now < cooling.until + old);
         }
         if now >= self.lag_at {
-            let lag = self.link()?.lag().await?;
+            // Whatever comes of it: counting must not keep the relay from publishing what it counts.
             self.lag_at = now + self.config.lag_interval;
+            let lag = self.link()?.lag().await?;
             let oldest = lag.oldest.unwrap_or_default().as_secs_f64();
             tracing::info!(
                 target: "tidings::outbox",
