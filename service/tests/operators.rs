@@ -1,10 +1,8 @@
-//! What operators see and do: pausing, status, stalls, spans, and a service that breaks.
+//! What operators see and do: pausing, status, stalls, and a service that breaks.
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Log, caught_up, letters, publish, start, topics};
@@ -12,8 +10,6 @@ use tidings_core::{Delivery, ErrorKind, Record, TopicPartition, Transport};
 use tidings_memory::MemoryTransport;
 use tidings_service::{Happening, Observer, PauseReason, Router, Service, ServiceState, State};
 use tokio::time::sleep;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
 
 fn record(key: &'static str, value: &'static str) -> Record {
     Record::new("t", value).with_key(key)
@@ -132,67 +128,4 @@ async fn a_service_that_panics_commits_nothing_unfinished_and_says_so() {
     let ended = log.lines();
     assert!(["ended 1", "ended 2", "ended 3"].iter().all(|line| ended.contains(&(*line).to_owned())), "{ended:?}");
     assert!(letters(&transport, "t-dlq").await.is_empty());
-}
-
-/// A span's name and fields.
-type Seen = (String, BTreeMap<String, String>);
-
-/// The spans that there were.
-#[derive(Debug, Clone, Default)]
-struct Spans {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    next: Arc<AtomicU64>,
-}
-
-struct Fields(BTreeMap<String, String>);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}").trim_matches('"').to_owned());
-    }
-}
-
-impl tracing::Subscriber for Spans {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.is_span()
-    }
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let mut fields = Fields(BTreeMap::new());
-        attributes.record(&mut fields);
-        self.seen.lock().expect("no panic").push((attributes.metadata().name().to_owned(), fields.0));
-        Id::from_u64(self.next.fetch_add(1, SeqCst) + 1)
-    }
-    fn record(&self, _: &Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_delivery_has_a_span_by_the_names_of_opentelemetry() {
-    let (transport, log, spans) = (MemoryTransport::new(), Log::default(), Spans::default());
-    topics(&transport, &["t"]).await;
-    let _listens = tracing::subscriber::set_default(spans.clone());
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let service = start(Service::new("s", slow(&log)), &transport).await;
-    publish(&transport, vec![record("a", "1").with_header("traceparent", trace)]).await;
-    caught_up(&service).await;
-    let seen = spans.seen.lock().expect("no panic").clone();
-    let (_, fields) = seen.iter().find(|(name, _)| name == "process").expect("a span");
-    let wanted = [
-        ("otel.kind", "consumer"),
-        ("messaging.system", "memory"),
-        ("messaging.operation.name", "process"),
-        ("messaging.operation.type", "process"),
-        ("messaging.destination.name", "t"),
-        ("messaging.destination.partition.id", "0"),
-        ("messaging.consumer.group.name", "s-group"),
-        ("messaging.kafka.offset", "0"),
-        ("messaging.batch.message_count", "1"),
-        ("traceparent", trace),
-    ];
-    for (name, value) in wanted {
-        assert_eq!(fields.get(name).map(String::as_str), Some(value), "{name} of {fields:?}");
-    }
 }
