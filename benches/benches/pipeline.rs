@@ -59,7 +59,7 @@ struct Pipeline {
 }
 
 async fn pipeline(router: Router<Window>) -> Pipeline {
-    let config = MemoryConfig::new().with_retention_records(20_000);
+    let config = MemoryConfig::new().with_retention_records(1_000);
     let transport = MemoryTransport::open(config).expect("a good config");
     let topics = [Topic::new("bench").with_partitions(PARTITIONS), Topic::new("bench-dlq")];
     transport.admin().await.expect("an admin").create_topics(&topics).await.expect("topics");

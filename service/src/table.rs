@@ -139,6 +139,7 @@ pub(crate) struct RouteTable {
     topics: Vec<TopicRoutes>,
     any_tombstone: Option<usize>,
     fallback: Option<usize>,
+    has_batches: bool,
 }
 
 /// The routes of a topic.
@@ -170,8 +171,14 @@ impl RouteTable {
         }
         topics.values_mut().for_each(|routes| routes.events.sort());
         let (names, topics) = topics.into_iter().unzip();
-        let infos = entries.into_iter().map(info).collect();
-        Ok(Self { infos, names, topics, any_tombstone, fallback })
+        let infos: Vec<_> = entries.into_iter().map(info).collect();
+        let has_batches = infos.iter().any(|info| info.batch.is_some());
+        Ok(Self { infos, names, topics, any_tombstone, fallback, has_batches })
+    }
+
+    /// Whether any route takes batches.
+    pub(crate) fn has_batches(&self) -> bool {
+        self.has_batches
     }
 
     /// The topics of all handlers, prefix and all, sorted.

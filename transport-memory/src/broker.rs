@@ -95,7 +95,7 @@ impl Broker {
     /// [`NotFound`](ErrorKind::NotFound).
     pub(crate) fn delete(&self, name: &Name) -> Result<()> {
         let removed = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        removed.ok_or_else(|| no_topic("delete topic", name))?;
+        removed.ok_or_else(|| no_topic("delete topic", name))?.set_deleted();
         for group in self.groups() {
             group.forget_topic(self, name);
         }

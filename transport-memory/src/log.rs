@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use tidings_core::{Record, RecordBatch, SeekTo, StoredRecord, Timestamp, TopicPartition};
@@ -13,6 +13,8 @@ use crate::signal::Signal;
 /// A segment is sealed at so many records or bytes at the latest: what one slice of it can pin is bounded by that.
 const SEGMENT_RECORDS: usize = 4_096;
 const SEGMENT_BYTES: u64 = 1 << 20;
+/// For so many records at most there is room in a tail from the start.
+const TAIL_RECORDS: usize = 256;
 
 /// What a partition keeps.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +38,11 @@ struct Inner {
     sealed: VecDeque<Segment>,
     tail: Vec<StoredRecord>,
     tail_bytes: u64,
-    /// Bytes from `start` to `end`.
+    /// Bytes from `counted` to `end`.
     bytes: u64,
+    /// Up to here the bytes of what was dropped are taken off. At most `start`: to count a record is to touch it, which
+    /// is put off until its segment goes as a whole, or the bytes have to be known.
+    counted: u64,
     start: u64,
     end: u64,
     readers: Vec<Arc<Signal>>,
@@ -47,6 +52,7 @@ struct Inner {
 #[derive(Debug)]
 struct Segment {
     base: u64,
+    /// Bytes of its records, without those that are counted as dropped.
     bytes: u64,
     batch: RecordBatch,
 }
@@ -86,6 +92,16 @@ impl PartitionLog {
         Appender { log: self, inner: lock(&self.inner), now }
     }
 
+    /// As [`appender`](Self::appender), unless somebody else has the log at this moment.
+    pub(crate) fn try_appender(&self, now: Timestamp) -> Option<Appender<'_>> {
+        let inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Appender { log: self, inner, now })
+    }
+
     /// Records from `position` on, of one segment: at most `max_records` and `max_bytes`, but one at least.
     pub(crate) fn read(&self, position: u64, max_records: usize, max_bytes: usize, now: Timestamp) -> Read {
         let mut inner = lock(&self.inner);
@@ -123,9 +139,8 @@ impl PartitionLog {
     /// Drops the records before `offset`, as retention would.
     pub(crate) fn drop_before(&self, offset: u64) {
         let mut inner = lock(&self.inner);
-        while inner.start < offset.min(inner.end) {
-            inner.drop_first(&self.origin);
-        }
+        let offset = offset.min(inner.end);
+        inner.drop_until(&self.origin, offset);
     }
 
     pub(crate) fn add_reader(&self, signal: &Arc<Signal>) {
@@ -152,7 +167,9 @@ impl Inner {
     fn seal(&mut self, origin: &Arc<TopicPartition>) {
         if !self.tail.is_empty() {
             let base = self.end - self.tail.len() as u64;
-            let batch = RecordBatch::new(Arc::clone(origin), std::mem::take(&mut self.tail));
+            // The next segment will most likely be as long: it need not grow step by step.
+            let next = Vec::with_capacity(self.tail.len().min(TAIL_RECORDS));
+            let batch = RecordBatch::new(Arc::clone(origin), std::mem::replace(&mut self.tail, next));
             self.sealed.push_back(Segment { base, bytes: std::mem::take(&mut self.tail_bytes), batch });
         }
     }
@@ -168,8 +185,13 @@ impl Inner {
 
     /// Drops what retention does not keep. The newest record stays, whatever its size, but not beyond its age.
     fn retain(&mut self, origin: &Arc<TopicPartition>, retention: Retention) {
-        while self.end - self.start > retention.records || self.bytes > retention.bytes && self.end - self.start > 1 {
-            self.drop_first(origin);
+        self.drop_until(origin, self.end.saturating_sub(retention.records));
+        if self.bytes > retention.bytes {
+            self.count_dropped(origin);
+        }
+        while self.bytes > retention.bytes && self.end - self.start > 1 {
+            self.drop_until(origin, self.start + 1);
+            self.count_dropped(origin);
         }
     }
 
@@ -177,7 +199,7 @@ impl Inner {
         let Some(age) = retention.age else { return };
         let oldest = now.saturating_sub(age);
         while self.start < self.end && self.first(origin).timestamp < oldest {
-            self.drop_first(origin);
+            self.drop_until(origin, self.start + 1);
         }
     }
 
@@ -187,12 +209,38 @@ impl Inner {
         &segment.batch.records()[(start - segment.base) as usize]
     }
 
-    fn drop_first(&mut self, origin: &Arc<TopicPartition>) {
-        self.bytes -= self.first(origin).size() as u64;
-        self.start += 1;
-        if self.sealed.front().is_some_and(|segment| segment.base + segment.batch.len() as u64 <= self.start) {
+    /// Drops the records before `offset`, which is at most the end.
+    fn drop_until(&mut self, origin: &Arc<TopicPartition>, offset: u64) {
+        if offset <= self.start {
+            return;
+        }
+        self.start = offset;
+        if self.start > self.end - self.tail.len() as u64 {
+            self.seal(origin);
+        }
+        while let Some(front) = self.sealed.front()
+            && front.base + front.batch.len() as u64 <= self.start
+        {
+            self.bytes -= front.bytes;
+            self.counted = front.base + front.batch.len() as u64;
             self.sealed.pop_front();
         }
+    }
+
+    /// Takes the bytes of what was dropped off.
+    fn count_dropped(&mut self, origin: &Arc<TopicPartition>) {
+        if self.counted == self.start {
+            return;
+        }
+        // What is dropped and still there is of the first segment: `drop_until` drops whole ones, and seals the tail.
+        let (from, to) = (self.counted, self.start);
+        self.segment_of(origin, from);
+        if let Some(front) = self.sealed.front_mut() {
+            let dropped = front.batch.slice((from - front.base) as usize, (to - front.base) as usize).size() as u64;
+            front.bytes -= dropped;
+            self.bytes -= dropped;
+        }
+        self.counted = to;
     }
 
     fn first_since(&mut self, origin: &Arc<TopicPartition>, time: Timestamp) -> u64 {
@@ -233,6 +281,59 @@ impl Drop for Appender<'_> {
         self.log.end.store(self.inner.end, Ordering::SeqCst);
         for reader in &self.inner.readers {
             reader.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log beside a list that does the same in the plainest way: it counts each record at once.
+    #[test]
+    fn keeps_what_a_plain_list_keeps_whatever_was_read_and_dropped_between() {
+        let retention = Retention { records: 40, bytes: 3_000, age: None };
+        let log = PartitionLog::new(TopicPartition::new("t", 0), retention);
+        let (mut kept, mut end) = (VecDeque::new(), 0_u64);
+        let mut random = 7_u64;
+        let mut below = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % most
+        };
+        for _ in 0..20_000 {
+            let start = end - kept.len() as u64;
+            match below(8) {
+                0 => match log.read(
+                    start + below(kept.len() as u64 + 1),
+                    1 + below(9) as usize,
+                    400,
+                    Timestamp::default(),
+                ) {
+                    Read::Records(batch, next) => assert_eq!(batch.records().last().map(|r| r.offset + 1), Some(next)),
+                    Read::Nothing => {}
+                    Read::Overtaken(oldest) => panic!("{start} is there, not only {oldest}"),
+                },
+                1 if below(4) == 0 => {
+                    let offset = start + below(kept.len() as u64 + 1);
+                    log.drop_before(offset);
+                    kept.drain(..(offset - start) as usize);
+                }
+                _ => {
+                    let mut appender = log.appender(Timestamp::default());
+                    for _ in 0..1 + below(5) {
+                        let most = if below(50) == 0 { 4_000 } else { 150 };
+                        let record = Record::new("t", vec![0; below(most) as usize]);
+                        kept.push_back(record.size());
+                        appender.push(record, kept[kept.len() - 1]);
+                        end += 1;
+                    }
+                    drop(appender);
+                    while kept.len() > 40 || kept.len() > 1 && kept.iter().sum::<usize>() > 3_000 {
+                        kept.pop_front();
+                    }
+                }
+            }
+            assert_eq!(log.bounds(Timestamp::default()), (end - kept.len() as u64, end));
         }
     }
 }

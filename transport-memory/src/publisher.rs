@@ -1,12 +1,13 @@
 //! The publisher: appends to the logs, in the order of the calls.
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tidings_core::{
-    Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, Timestamp, async_trait, partition_for,
+    Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, Timestamp, async_trait, partition_for,
 };
 use tokio::sync::{Mutex, Notify};
 
@@ -16,14 +17,29 @@ use crate::faults::Hit;
 use crate::log::Appender;
 use crate::topic::{Logs, TopicLog};
 
+/// So many partitions' logs stay open while a call stores its records: a lock, a look at retention and a wake for each.
+const OPEN_LOGS: usize = 4;
+/// After so many records they are closed, so that readers have their turn.
+const RUN_RECORDS: usize = 1_024;
+
+/// So many calls use one unit of a task's budget. Each of a task's 128 units for a call of a fraction of a microsecond
+/// would have it yield, and another thread woken to see what there is to do, more often than anybody gains by.
+const CALLS_PER_BUDGET: u32 = 8;
+
 #[derive(Debug)]
 pub(crate) struct MemoryPublisher {
     broker: Arc<Broker>,
     /// Fair: whoever waits at the bound is served in the order of the calls' first polls, and nobody passes.
-    turn: Mutex<()>,
+    turn: Mutex<Last>,
     unanswered: Unanswered,
+    /// Calls that had nothing to wait for.
+    calls: AtomicU32,
     closed: AtomicBool,
 }
+
+/// The topic that was published to last, which is most often the next one's too.
+#[derive(Debug, Default)]
+struct Last(Option<(Arc<TopicLog>, Logs)>);
 
 /// What was stored and not answered yet, which happens only by an injected delay.
 #[derive(Debug, Default)]
@@ -52,8 +68,8 @@ impl Drop for Share<'_> {
 
 impl MemoryPublisher {
     pub(crate) fn new(broker: Arc<Broker>) -> Self {
-        let (turn, unanswered, closed) = (Mutex::new(()), Unanswered::default(), AtomicBool::new(false));
-        Self { broker, turn, unanswered, closed }
+        let (unanswered, calls, closed) = (Unanswered::default(), AtomicU32::new(0), AtomicBool::new(false));
+        Self { broker, turn: Mutex::default(), unanswered, calls, closed }
     }
 
     fn is_closed(&self) -> bool {
@@ -64,14 +80,14 @@ impl MemoryPublisher {
     async fn publish_late(&self, records: Vec<Record>, delay: Duration) -> Vec<Result<Position>> {
         let mut rest: VecDeque<Record> = records.into();
         let mut answers = Vec::with_capacity(rest.len());
-        let turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
         loop {
             let share = self.admit(&rest).await;
             let now: Vec<Record> = rest.drain(..share.records).collect();
             if self.is_closed() {
                 answers.extend(now.iter().map(|_| Err(closed("publish", "publisher"))));
             } else {
-                self.store(now, &mut answers);
+                self.store(&mut turn, now, &mut answers);
             }
             if rest.is_empty() {
                 drop(turn);
@@ -109,74 +125,91 @@ impl MemoryPublisher {
         }
     }
 
-    fn store(&self, records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
+    fn store(&self, last: &mut Last, records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
         // Before a topic is made that the broker could not make.
         if self.broker.faults.reach("publish").is_err() {
             answers.extend(records.iter().filter_map(|_| self.broker.faults.reach("publish").err()).map(Err));
             return;
         }
         let now = self.broker.clock.now();
-        let mut records = records.into_iter();
-        let mut next = records.next();
-        while let Some(first) = next.take() {
-            match self.broker.topic_or_create("publish", &first.topic) {
-                Ok(topic) => next = self.store_run(&topic, now, first, &mut records, answers),
+        let mut records = records.into_iter().peekable();
+        while let Some(first) = records.peek() {
+            match last.topic(&self.broker, &first.topic) {
+                Ok((topic, logs)) => self.store_run(Run::new(topic, logs, now), &mut records, answers),
                 Err(e) => {
                     answers.push(Err(e));
-                    next = records.next();
+                    records.next();
                 }
             }
         }
     }
 
-    /// Stores `first` and those after it that go to the same topic; returns the first that does not.
+    /// Stores those first records that go to the run's topic.
     fn store_run(
         &self,
-        topic: &TopicLog,
-        now: Timestamp,
-        first: Record,
-        more: &mut impl Iterator<Item = Record>,
+        mut run: Run<'_>,
+        records: &mut Peekable<impl Iterator<Item = Record>>,
         answers: &mut Vec<Result<Position>>,
-    ) -> Option<Record> {
-        let logs = topic.logs();
-        let mut run = Run { topic, logs: &logs, now, open: None };
-        let mut next = Some(first);
-        while let Some(record) = next {
-            if record.topic != topic.name {
-                return Some(record);
-            }
+    ) {
+        for _ in 0..RUN_RECORDS {
+            let Some(record) = records.next_if(|record| record.topic == run.topic.name) else { return };
             answers.push(match self.broker.faults.publish(&record) {
                 None => run.store(record),
                 Some(hit) => run.fail(record, hit),
             });
-            next = more.next();
         }
-        None
     }
 }
 
-/// Records of one topic on their way into its logs: the log of the last one stays open for the next.
+impl Last {
+    fn topic(&mut self, broker: &Broker, name: &Name) -> Result<(&TopicLog, &Logs)> {
+        if self.0.as_ref().is_none_or(|(topic, logs)| topic.name != *name || !topic.has_just(logs)) {
+            let topic = broker.topic_or_create("publish", name)?;
+            let logs = topic.logs();
+            self.0 = Some((topic, logs));
+        }
+        let (topic, logs) = self.0.as_ref().expect("it was just set");
+        Ok((topic, logs))
+    }
+}
+
+/// Records of one topic on their way into its logs, which stay open for the next ones.
 struct Run<'a> {
     topic: &'a TopicLog,
     logs: &'a Logs,
     now: Timestamp,
-    open: Option<(u32, Appender<'a>)>,
+    /// By the partition's number modulo their own.
+    open: [Option<(u32, Appender<'a>)>; OPEN_LOGS],
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(topic: &'a TopicLog, logs: &'a Logs, now: Timestamp) -> Self {
+        Self { topic, logs, now, open: [const { None }; OPEN_LOGS] }
+    }
+
     fn store(&mut self, record: Record) -> Result<Position> {
         let size = record.size();
         if size as u64 > self.topic.max_record_bytes {
             return Err(self.too_large(size));
         }
         let partition = self.partition(&record, size)?;
-        if self.open.as_ref().is_none_or(|(open, _)| *open != partition) {
-            // One log at a time: two publishers that each held one and wanted the other's would stop.
-            self.open = None;
-            self.open = Some((partition, self.logs[partition as usize].appender(self.now)));
+        Ok(Position::new(partition, self.log(partition).push(record, size)))
+    }
+
+    /// The log of `partition`, open.
+    fn log(&mut self, partition: u32) -> &mut Appender<'a> {
+        let place = partition as usize % OPEN_LOGS;
+        if self.open[place].as_ref().is_none_or(|(open, _)| *open != partition) {
+            self.open[place] = None;
+            let log = &self.logs[partition as usize];
+            let appender = log.try_appender(self.now).unwrap_or_else(|| {
+                // Whoever waits for a log has none: two publishers that each had one and wanted the other's would stop.
+                self.open.fill_with(|| None);
+                log.appender(self.now)
+            });
+            return &mut self.open[place].insert((partition, appender)).1;
         }
-        let offset = self.open.as_mut().map_or(0, |(_, log)| log.push(record, size));
-        Ok(Position::new(partition, offset))
+        &mut self.open[place].as_mut().expect("it was just looked at").1
     }
 
     fn fail(&mut self, record: Record, hit: Hit) -> Result<Position> {
@@ -217,17 +250,20 @@ impl Publisher for MemoryPublisher {
         }
         let delay = self.broker.faults.publish_delay();
         match self.turn.try_lock() {
-            Ok(turn) if delay.is_zero() => {
+            Ok(mut turn) if delay.is_zero() => {
                 let mut answers = Vec::with_capacity(records.len());
-                self.store(records, &mut answers);
+                self.store(&mut turn, records, &mut answers);
                 drop(turn);
                 // A loop of publishes must let other tasks and timers run; after the first poll has stored them (P3).
-                tokio::task::coop::consume_budget().await;
+                if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_BUDGET) {
+                    tokio::task::coop::consume_budget().await;
+                }
                 answers
             }
             turn => {
                 drop(turn);
-                self.publish_late(records, delay).await
+                // In a box: the future of the call that waits for nothing stays small.
+                Box::pin(self.publish_late(records, delay)).await
             }
         }
     }

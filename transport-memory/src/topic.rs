@@ -1,7 +1,7 @@
 //! A topic: its partitions, and what it takes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(crate) struct TopicLog {
     settings: BTreeMap<String, String>,
     retention: Retention,
     logs: Mutex<Logs>,
+    /// How many `logs` has, for whoever keeps them and asks whether there are more now. None, once it is deleted.
+    partitions: AtomicU32,
     keyed: AtomicBool,
     keyless_bytes: AtomicU64,
 }
@@ -54,6 +56,7 @@ impl TopicLog {
             settings: settings(spec, retention),
             retention,
             logs: Mutex::new(Arc::new([])),
+            partitions: AtomicU32::new(0),
             keyed: AtomicBool::new(false),
             keyless_bytes: AtomicU64::new(0),
         };
@@ -75,6 +78,17 @@ impl TopicLog {
         let new = logs.len() as u32..partitions;
         let new = new.map(|p| Arc::new(PartitionLog::new(TopicPartition::new(&self.name, p), self.retention)));
         *logs = logs.iter().cloned().chain(new).collect();
+        self.partitions.store(logs.len() as u32, Ordering::Release);
+    }
+
+    /// Whether `logs` are still all that it has, and it was not deleted.
+    pub(crate) fn has_just(&self, logs: &Logs) -> bool {
+        self.partitions.load(Ordering::Acquire) == logs.len() as u32
+    }
+
+    /// Says that it is deleted.
+    pub(crate) fn set_deleted(&self) {
+        self.partitions.store(0, Ordering::Release);
     }
 
     /// Whether a record with a key was ever published to it.

@@ -180,3 +180,36 @@ async fn a_topic_keeps_records_for_its_retention_by_tokios_clock() {
     assert_eq!(offsets(&fetched), [1]);
     assert_eq!(fetched.batch.records()[0].timestamp.millis(), 51_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_uses_the_partitions_that_its_topic_has_grown() {
+    let transport = MemoryTransport::new();
+    topic(&transport, "t", 1).await;
+    let publisher = transport.publisher().await.unwrap();
+    let beyond = || vec![Record::new("t", "x").with_partition(2)];
+    assert_eq!(publisher.publish(beyond()).await.remove(0).unwrap_err().kind(), ErrorKind::NotFound);
+    admin(&transport).await.grow(&"t".into(), 3, false).await.unwrap();
+    assert_eq!(publisher.publish(beyond()).await.remove(0).unwrap().partition, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_whose_records_cross_do_not_wait_for_each_other() {
+    let transport = MemoryTransport::new();
+    topic(&transport, "t", 9).await;
+    let publish_all = |partitions: Vec<u32>| {
+        let transport = transport.clone();
+        tokio::spawn(async move {
+            let publisher = transport.publisher().await.unwrap();
+            for _ in 0..5_000 {
+                let records = partitions.iter().map(|p| Record::new("t", "x").with_partition(*p)).collect();
+                for answer in publisher.publish(records).await {
+                    answer.unwrap();
+                }
+            }
+        })
+    };
+    let (up, down) = (publish_all((0..9).collect()), publish_all((0..9).rev().collect()));
+    timeout(Duration::from_secs(60), async { tokio::try_join!(up, down).unwrap() }).await.expect("both end");
+    let found = admin(&transport).await.describe_topics(&["t".into()]).await.unwrap().remove(0).unwrap();
+    assert!(found.partitions.iter().all(|partition| partition.end == 10_000), "{found:?}");
+}

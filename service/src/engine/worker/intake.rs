@@ -84,6 +84,8 @@ impl Worker {
 
     /// Begins the records of a chunk; returns the chunk if it is not through.
     fn run_chunk(&mut self, mut chunk: Chunk, budget: &mut usize) -> Option<Chunk> {
+        // Looked at once: to find the route of a record takes a reading of its headers.
+        let batches = self.routes.table().has_batches();
         while let Some(place) = chunk.places.get(chunk.at) {
             if *budget == 0 || self.is_full() {
                 return Some(chunk);
@@ -95,7 +97,7 @@ impl Worker {
             if pass == Pass::Wait {
                 return Some(chunk);
             }
-            let run = self.run_batch(&mut chunk, pass);
+            let run = if batches { self.run_batch(&mut chunk, pass) } else { 0 };
             if run > 0 {
                 *budget = budget.saturating_sub(run);
                 continue;
