@@ -59,12 +59,13 @@ struct Pipeline {
 }
 
 async fn pipeline(router: Router<Window>) -> Pipeline {
-    let config = MemoryConfig::new().with_retention_records(1_000);
+    let config = MemoryConfig::new().with_retention_records(IN_FLIGHT);
     let transport = MemoryTransport::open(config).expect("a good config");
     let topics = [Topic::new("bench").with_partitions(PARTITIONS), Topic::new("bench-dlq")];
     transport.admin().await.expect("an admin").create_topics(&topics).await.expect("topics");
     let window = Window::default();
-    let service = Service::new("bench", router.with_state(window.clone()));
+    // One worker: the bare channel has one reader, too.
+    let service = Service::new("bench", router.with_state(window.clone())).with_workers(1);
     let service = service.start(&transport).await.expect("it starts");
     let publisher = transport.publisher().await.expect("a publisher");
     Pipeline { _service: service, publisher, window }

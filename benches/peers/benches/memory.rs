@@ -107,12 +107,14 @@ async fn ours(
     router: Router<Window>,
     make: fn(u64) -> Record,
 ) -> BenchResult<Duration> {
-    let transport = MemoryTransport::open(MemoryConfig::new().with_retention_records(WAITING.0 + 1_000))?;
+    // What may be unanswered is kept, and no more: theirs keeps nothing.
+    let transport = MemoryTransport::open(MemoryConfig::new().with_retention_records(window_of.0))?;
     // One partition, as their broker has: what runs at once, runs within it.
     let topics = [Topic::new(Registered::TOPIC), Topic::new("bench-dlq")];
     transport.admin().await?.create_topics(&topics).await?;
     let window = Window::default();
-    let service = Service::new("bench", router.with_state(window.clone()));
+    // One worker, as theirs has one task that handles.
+    let service = Service::new("bench", router.with_state(window.clone())).with_workers(1);
     let service = service.with_concurrency(WAITING.2).start(&transport).await?;
     let publisher = transport.publisher().await?;
     let begun = Instant::now();
