@@ -5,6 +5,8 @@ mod lag;
 mod lane;
 mod relay;
 
+use std::collections::BTreeSet;
+
 use sqlx::postgres::PgConnection;
 use tidings_core::{
     Delivery, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublishOptions, Record, Result, Timestamp,
@@ -151,9 +153,11 @@ impl Outbox {
     /// [`Unavailable`](ErrorKind::Unavailable) and the like: the database failed. The transaction is to be rolled back.
     pub async fn put(&self, connection: &mut PgConnection, records: Vec<Record>) -> Result<()> {
         records.iter().try_for_each(check)?;
+        // Of all steps at once: were each to take its own, two calls could wait in a circle.
+        let mut slots = slots(&records);
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
-            let mut step = Step::default();
+            let mut step = Step { slots: std::mem::take(&mut slots), ..Step::default() };
             while let Some(record) = records.next_if(|record| step.takes(record)) {
                 step.push(record);
             }
@@ -168,9 +172,7 @@ impl Outbox {
         Ok(record)
     }
 
-    async fn insert(&self, connection: &mut PgConnection, mut step: Step) -> Result<()> {
-        step.slots.sort_unstable();
-        step.slots.dedup();
+    async fn insert(&self, connection: &mut PgConnection, step: Step) -> Result<()> {
         let names = self.store.names();
         let query = sqlx::query(names.fill(PUT))
             .bind(lane::lock_class(names))
@@ -200,10 +202,17 @@ fn check(record: &Record) -> Result<()> {
     Ok(())
 }
 
+/// The locks of the records' lanes, upwards.
+fn slots(records: &[Record]) -> Vec<i32> {
+    let slot = |record: &Record| Some(lane::slot(lane::lane(&record.topic, record.key.as_ref()?)));
+    records.iter().filter_map(slot).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// Records of one statement, by columns.
 #[derive(Debug, Default)]
 struct Step {
     bytes: usize,
+    /// The locks to take before: the first step's are those of all.
     slots: Vec<i32>,
     lanes: Vec<i64>,
     shards: Vec<i16>,
@@ -223,14 +232,7 @@ impl Step {
 
     fn push(&mut self, record: Record) {
         self.bytes += record.size();
-        let lane = match &record.key {
-            Some(key) => {
-                let lane = lane::lane(&record.topic, key);
-                self.slots.push(lane::slot(lane));
-                lane
-            }
-            None => lane::lane_of_its_own(),
-        };
+        let lane = record.key.as_ref().map_or_else(lane::lane_of_its_own, |key| lane::lane(&record.topic, key));
         self.lanes.push(lane);
         self.shards.push(lane::shard(lane));
         self.headers.push(headers_to_bytes(&record.headers));

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         .with_case("a_topic_that_is_none_and_a_huge_record_are_refused_at_once", refused_at_once)
         .with_case("the_order_of_a_key_is_that_of_the_commits_with_several_relays", order::of_commits)
         .with_case("a_transaction_waits_for_another_that_publishes_to_its_key", order::waits)
+        .with_case("large_calls_that_cross_do_not_wait_in_a_circle", order::crossing)
         .with_case("what_becomes_visible_late_is_published_nevertheless", order::late)
         .with_case("one_record_of_a_key_is_unanswered_at_a_time", order::one_unanswered)
         .with_case("a_relay_that_dies_before_it_deletes_repeats_the_same_event", repeats)

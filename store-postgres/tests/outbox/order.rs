@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tidings_postgres::PostgresStore;
 use tidings_testbed::BoxError;
 
 use crate::broker::{Broker, until};
@@ -72,18 +73,60 @@ pub(crate) async fn waits() -> Result<(), BoxError> {
     };
     // Another key's does not wait.
     commit(&store, vec![record("b", 3)]).await;
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'
-        AND datname = current_database()";
-    until("the second waits", async || {
-        sqlx::query_scalar::<_, i64>(waiting).fetch_one(store.pool()).await.unwrap() == 1
-    })
-    .await;
+    until("the second waits", async || waiting(&store).await == 1).await;
     first.commit().await?;
     second.await?;
     let _relay = relay(&store, &broker);
     broker.holds(3).await;
     assert_eq!(broker.by_key()["a"], ["1", "2"]);
     Ok(())
+}
+
+/// Each of two calls begins with a key that the other one ends with, and has more records than one statement takes.
+pub(crate) async fn crossing() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    let mut keys = Vec::new();
+    for key in ["a", "b", "c"] {
+        keys.push((lock(&store, key).await?, key));
+    }
+    keys.sort_unstable();
+    // Its lock is the lowest, so that both calls wait at it with what they have taken before.
+    let [gate, one, other] = keys[..] else { panic!("{keys:?}") };
+    let mut closed = store.pool().begin().await?;
+    outbox(&store).put(&mut closed, vec![record(gate.1, "gate")]).await?;
+    let put = |first: &'static str, last: &'static str| {
+        let mut records: Vec<_> = (0..1_000).map(|n| record(first, format!("{first}{n:04}"))).collect();
+        records.extend([record(gate.1, format!("gate of {first}")), record(last, format!("{last} of {first}"))]);
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut transaction = store.pool().begin().await?;
+            outbox(&store).put(&mut transaction, records).await?;
+            Ok::<_, BoxError>(transaction.commit().await?)
+        })
+    };
+    let (first, second) = (put(one.1, other.1), put(other.1, one.1));
+    until("both wait", async || waiting(&store).await == 2).await;
+    closed.commit().await?;
+    first.await??;
+    second.await??;
+    let _relay = relay(&store, &broker);
+    broker.holds(2 * 1_002 + 1).await;
+    Ok(())
+}
+
+/// The lock of a key's lane.
+async fn lock(store: &PostgresStore, key: &str) -> Result<i64, BoxError> {
+    let mut transaction = store.pool().begin().await?;
+    outbox(store).put(&mut transaction, vec![record(key, 0)]).await?;
+    let query = "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    Ok(sqlx::query_scalar(query).fetch_one(&mut *transaction).await?)
+}
+
+/// How many transactions wait for a lane.
+async fn waiting(store: &PostgresStore) -> i64 {
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'
+        AND datname = current_database()";
+    sqlx::query_scalar(query).fetch_one(store.pool()).await.unwrap()
 }
 
 pub(crate) async fn late() -> Result<(), BoxError> {
