@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use sqlx::AssertSqlSafe;
 use tidings_core::{
     DeadLetter, DeadLetterSink, Error, ErrorKind, Guarantees, Headers, LetterId, Position, Publisher, Record, Result,
     StoredRecord, Timestamp, TopicPartition, headers,
 };
-use tidings_postgres::{ActFilter, ActKind, LetterFilter, LetterState, PostgresStore, RedriveOptions};
+use tidings_postgres::{ActFilter, ActKind, LetterFilter, LetterState, PostgresConfig, PostgresStore, RedriveOptions};
 use tidings_testbed::{BoxError, Postgres, Suite};
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
         .with_case("a_redrive_keeps_to_its_rate", rate)
         .with_case("discarding_needs_a_reason_and_leaves_it", discarded)
         .with_case("a_purge_forgets_what_is_closed_and_keeps_the_acts", purged)
+        .with_case("an_event_type_too_long_for_an_index_is_buried_as_well", long_types)
+        .with_case("a_right_that_burying_needs_is_missed_at_the_start", rights)
         .run()
 }
 
@@ -36,12 +39,16 @@ async fn store() -> Result<PostgresStore, BoxError> {
     Ok(PostgresStore::connect(&server.fresh_database().await?).await?)
 }
 
-fn letter(offset: u64, key: &'static str) -> DeadLetter {
-    let headers = Headers::new()
+fn headers_of(offset: u64, event_type: &str) -> Headers {
+    Headers::new()
         .with(headers::CONTENT_TYPE, "application/x-postcard")
-        .with(headers::EVENT_TYPE, if offset.is_multiple_of(2) { "even" } else { "odd" })
+        .with(headers::EVENT_TYPE, event_type.to_owned())
         .with(headers::VERSION, "1.0")
-        .with(headers::EVENT_ID, Uuid::from_u128(offset.into()).to_string());
+        .with(headers::EVENT_ID, Uuid::from_u128(offset.into()).to_string())
+}
+
+fn letter(offset: u64, key: &'static str) -> DeadLetter {
+    let headers = headers_of(offset, if offset.is_multiple_of(2) { "even" } else { "odd" });
     let record = StoredRecord::new(offset, Timestamp::from_millis(5)).with_key(key).with_value(offset.to_string());
     DeadLetter::new("svc", TopicPartition::new("t", 0), record.with_headers(headers), ErrorKind::Failed)
         .with_error(format!("no {offset}\0 \\"))
@@ -308,5 +315,62 @@ async fn purged() -> Result<(), BoxError> {
     assert_eq!(letters.purge(Duration::ZERO).await?, 4);
     assert_eq!(letters.count(&LetterFilter::default().with_state(LetterState::Any)).await?, 6);
     assert_eq!(letters.acts(&ActFilter::default()).await?.len(), 4);
+    Ok(())
+}
+
+async fn long_types() -> Result<(), BoxError> {
+    let store = store().await?;
+    // Of random letters, as an index makes repeats small; and of what takes most room once it is escaped.
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut noise = |length| (0..length).map(|_| random.alphanumeric()).collect::<String>();
+    let types = [noise(512), "\\".repeat(512), noise(513), noise(9_000)];
+    bury(&store, types.iter().zip(0..).map(|(name, n)| typed(n, name))).await;
+    for (name, n) in types.iter().zip(0..) {
+        let shown = store.letters().show(&id(n)).await?.unwrap();
+        assert_eq!(shown.letter, typed(n, name));
+        let found = offsets(&store, &LetterFilter::default().with_event_type(name.as_str())).await;
+        assert_eq!(found, if n < 2 { vec![n] } else { vec![] }, "of {} bytes", name.len());
+    }
+    Ok(())
+}
+
+/// A letter of an event of this type.
+fn typed(offset: u64, name: &str) -> DeadLetter {
+    let mut letter = letter(offset, "k");
+    letter.record.headers = headers_of(offset, name);
+    letter
+}
+
+async fn rights() -> Result<(), BoxError> {
+    let url = Postgres::shared().await?.fresh_database().await?;
+    let owner = PostgresStore::connect(&url).await?;
+    let run = async |sql: String| sqlx::raw_sql(AssertSqlSafe(sql)).execute(owner.pool()).await.map(drop);
+    let role = format!("role_{}", Uuid::now_v7().simple());
+    run(format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'pw'; GRANT USAGE ON SCHEMA tidings TO {role};
+        GRANT SELECT ON tidings.migrations TO {role}"
+    ))
+    .await?;
+    let (_, place) = url.split_once('@').unwrap();
+    let config = PostgresConfig::new(format!("postgres://{role}:pw@{place}")).with_migrate(false);
+    let store = PostgresStore::connect_with(config).await?;
+    let rights = [
+        "INSERT ON tidings.letters",
+        "SELECT ON tidings.letters",
+        "UPDATE ON tidings.letters",
+        "INSERT ON tidings.acts",
+        "USAGE ON SEQUENCE tidings.letter_numbers",
+    ];
+    for missing in rights {
+        for right in rights.iter().filter(|right| **right != missing) {
+            run(format!("GRANT {right} TO {role}")).await?;
+        }
+        assert_eq!(store.check(&[]).await.unwrap_err().kind(), ErrorKind::Denied, "without {missing}");
+        run(format!("GRANT {missing} TO {role}")).await?;
+        store.check(&[]).await?;
+        for right in rights {
+            run(format!("REVOKE {right} FROM {role}")).await?;
+        }
+    }
     Ok(())
 }

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod lost;
+mod others;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
         .with_case("a_commit_whose_answer_is_lost_is_looked_up", lost::answer)
         .with_case("a_commit_that_never_arrived_is_handled_again", lost::commit)
         .with_case("a_claim_is_never_kept_waiting_by_a_transaction", claims_do_not_wait)
+        .with_case("a_claim_sees_what_is_done_meanwhile_whatever_isolation_the_database_sets", others::isolation)
+        .with_case("a_handler_that_writes_the_done_row_itself_loses_nothing", others::own_row)
+        .with_case("a_shared_table_may_lie_in_a_schema_called_tidings", others::name_like_ours)
         .with_case("returned_events_without_an_outbox_are_refused", returned_events)
         .run()
 }

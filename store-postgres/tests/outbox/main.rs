@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         .with_case("memory_is_bounded_in_records_and_bytes", bounded)
         .with_case("a_shutdown_waits_for_answers_up_to_its_deadline", shutdown)
         .with_case("the_lag_is_told_by_number_and_age", lag)
+        .with_case("a_lag_that_can_not_be_counted_keeps_nothing_from_being_published", refusals::no_lag)
         .with_case("a_relay_publishes_through_a_transport", through_a_transport)
         .with_case("what_a_handler_returns_is_written_with_its_effects_or_not_at_all", consume::all_or_nothing)
         .with_case("nothing_is_lost_over_restarts_and_killed_sessions", crash::some)

@@ -60,6 +60,18 @@ fn strings<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(str::to_owned).to_vec()
 }
 
+/// Nothing can be told of the records' age, at the start and at the end, when one waits behind another that is refused.
+pub(crate) async fn no_lag() -> Result<(), BoxError> {
+    let store = store().await?;
+    let broker = refusing(&store).await;
+    sqlx::query("UPDATE tidings.outbox SET created_at = '-infinity'").execute(store.pool()).await?;
+    let relay = relay(&store, &broker);
+    broker.holds(4).await;
+    assert_eq!(relay.status().lag, None);
+    outbox(&store).lag().await.unwrap_err();
+    Ok(())
+}
+
 pub(crate) async fn discard() -> Result<(), BoxError> {
     let store = store().await?;
     let broker = refusing(&store).await;

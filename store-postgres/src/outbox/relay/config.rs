@@ -177,6 +177,22 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_the_clock_can_not_add_is_named() {
+        let config = RelayConfig::default;
+        let long = MAX_RELAY_INTERVAL + Duration::from_nanos(1);
+        for (wrong, name) in [
+            (config().with_poll_interval(long), "poll_interval"),
+            (config().with_lag_interval(Duration::MAX), "lag_interval"),
+            (config().with_retry(DEFAULT_RELAY_RETRY_BASE, long), "retry_cap"),
+        ] {
+            let error = wrong.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        config().with_poll_interval(MAX_RELAY_INTERVAL).with_lag_interval(MAX_RELAY_INTERVAL).check().unwrap();
+    }
+
+    #[test]
     fn waits_are_drawn_from_zero_to_a_bound_that_doubles_up_to_the_cap() {
         let config = RelayConfig::default().with_retry(Duration::from_millis(100), Duration::from_millis(500));
         for (n, bound) in [(1, 100), (2, 200), (3, 400), (4, 500), (u32::MAX, 500)] {
