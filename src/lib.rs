@@ -63,8 +63,9 @@ pub mod postgres {
         DEFAULT_PURGE_BATCH, DEFAULT_RECORDS_PER_KEY, DEFAULT_REDRIVE_BATCH, DEFAULT_RELAY_RETRY_BASE,
         DEFAULT_RELAY_RETRY_CAP, DEFAULT_SCHEMA, DEFAULT_STATEMENT_TIMEOUT, DEFAULT_STORE_CONNECTIONS, DoneTable,
         FailedRecord, Inbox, InboxLayer, Letter, LetterFilter, LetterState, Letters, MAX_COUNTED_LAG,
-        MAX_REPORTED_REFUSALS, Outbox, OutboxLag, PostgresConfig, PostgresStore, REDRIVE_IDLE_LIMIT, RELAY_LEASE,
-        RedriveOptions, RedriveReport, Refused, Relay, RelayConfig, RelayState, RelayStatus, Tx,
+        MAX_RELAY_INTERVAL, MAX_REPORTED_REFUSALS, Outbox, OutboxLag, PostgresConfig, PostgresStore,
+        REDRIVE_IDLE_LIMIT, RELAY_LEASE, RedriveOptions, RedriveReport, Refused, Relay, RelayConfig, RelayState,
+        RelayStatus, Tx,
     };
 }
 

@@ -220,7 +220,7 @@ impl Ended {
     fn findings(&self, options: &Options, ledger: &Ledger, logs: &[Arc<GroupLog>], system: &str) -> Findings {
         let run = Checked {
             once: options.store != options::Store::None,
-            store_lasts: options.store.path().is_some(),
+            store_lasts: options.store.place().is_some(),
             // What a broker holds that lasts may be of other runs, and of other processes.
             alone: system == "memory" && options.services.len() == Member::ALL.len(),
         };
@@ -254,10 +254,9 @@ impl Ended {
                 thousands(new),
             ),
         }
-        if let Some(path) = options.store.path() {
-            let path = path.display();
+        if let Some(place) = options.store.place() {
             println!(
-                "What was handled is remembered in {path}; to forget it, remove that, or run with --store memory."
+                "What was handled is remembered in {place}; to forget it, remove that, or run with --store memory."
             );
         }
         if findings.problems.is_empty() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tidings::{BoxError, ErrorKind, IdempotencyStore};
+use tidings::{BoxError, ErrorKind, IdempotencyStore, Secret};
 
 pub(crate) const HELP: &str = "\
 An interview platform in one process: three services that publish, three groups that handle, over real events.
@@ -18,7 +18,8 @@ Options:
   --limit N            read only the first N events of the input
   --poison PERCENT     beside so many of the events, publish one that can't be read or always fails, 0 to 100 [default: 0]
   --duplicate PERCENT  publish so many of the events twice, 0 to 100 [default: 0]
-  --store STORE        what was handled is remembered in: sled:PATH, memory, none [default: sled in a directory below
+  --store STORE        what was handled is remembered in: sled:PATH, postgres://USER:PASSWORD@HOST:PORT/DATABASE (with
+                       --features postgres), memory, none [default: sled in a directory below
                        target/interview-platform, one for each url and choice of services]
   --services LIST      run only these, by commas: api-gateway, user-service, interview-service, analytics-service
   --ledger FILE        write a line of JSON for each thing that happens to an event
@@ -29,6 +30,8 @@ Ctrl-C stops reading the input, lets the services finish what is published, and 
 
 /// Where stores lie if not said.
 const STORES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/interview-platform");
+/// The schema of the store's tables in a database.
+const SCHEMA: &str = "interview_platform";
 /// Where the input lies if not said.
 const INPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/oulad-2013-student-events.ndjson.gz");
 
@@ -83,7 +86,8 @@ impl Options {
                 "limit" => options.limit = value(&mut args, &flag)?,
                 "poison" => options.poison = value(&mut args, &flag)?,
                 "duplicate" => options.duplicate = value(&mut args, &flag)?,
-                "store" => store = Some(value(&mut args, &flag)?),
+                // It may hold a password, so it is not repeated when it is wrong.
+                "store" => store = Some(text(&mut args, &flag)?.parse().map_err(|e| format!("--store: {e}"))?),
                 "services" => options.services = value::<Members>(&mut args, &flag)?.0,
                 "ledger" => options.ledger = Some(value(&mut args, &flag)?),
                 _ => return Err(format!("--{flag}: no such option")),
@@ -99,9 +103,13 @@ impl Options {
 }
 
 fn value<T: FromStr<Err: fmt::Display>>(args: &mut lexopt::Parser, flag: &str) -> Result<T, String> {
-    let text = args.value().map_err(|_| format!("--{flag}: needs a value"))?;
-    let text = text.to_str().ok_or_else(|| format!("--{flag}: not UTF-8"))?;
+    let text = text(args, flag)?;
     text.parse().map_err(|e| format!("--{flag} {text}: {e}"))
+}
+
+fn text(args: &mut lexopt::Parser, flag: &str) -> Result<String, String> {
+    let text = args.value().map_err(|_| format!("--{flag}: needs a value"))?;
+    text.into_string().map_err(|_| format!("--{flag}: not UTF-8"))
 }
 
 /// A part of a hundred.
@@ -170,6 +178,8 @@ impl FromStr for Members {
 pub(crate) enum Store {
     Memory,
     None,
+    /// By its URL.
+    Postgres(Secret),
     Sled(PathBuf),
 }
 
@@ -197,16 +207,30 @@ impl Store {
                     _ => format!("--store: {}", error.report()),
                 })?)))
             }
+            Self::Postgres(url) => postgres(url).await.map(Some),
         }
     }
 
     /// Where it lies, if it lasts, so that it may know events of earlier runs.
-    pub(crate) fn path(&self) -> Option<&Path> {
+    pub(crate) fn place(&self) -> Option<String> {
         match self {
-            Self::Sled(path) => Some(path),
+            Self::Sled(path) => Some(path.display().to_string()),
+            Self::Postgres(_) => Some(format!("the schema {SCHEMA} of the database")),
             Self::Memory | Self::None => None,
         }
     }
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(url: &Secret) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
+    let config = tidings::postgres::PostgresConfig::new(url.clone()).with_schema(SCHEMA);
+    let store = tidings::postgres::PostgresStore::connect_with(config).await;
+    Ok(Arc::new(store.map_err(|error| format!("--store: {}", error.report()))?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &Secret) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
+    Err("--store: this was built without Postgres, run it with --features postgres".into())
 }
 
 impl FromStr for Store {
@@ -217,7 +241,8 @@ impl FromStr for Store {
             None if text == "memory" => Ok(Self::Memory),
             None if text == "none" => Ok(Self::None),
             Some(("sled", path)) if !path.is_empty() => Ok(Self::Sled(path.into())),
-            _ => Err("expected memory, none or sled:PATH"),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(Self::Postgres(text.into())),
+            _ => Err("expected memory, none, sled:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
         }
     }
 }
