@@ -36,15 +36,10 @@ fn setup(name: &str, three: bool, protocol: GroupProtocol) -> Setup<KafkaTranspo
     if protocol == GroupProtocol::Consumer {
         return setup;
     }
-    setup
-        .without_case(
-            "c1_a_partition_that_appears_later_starts_at_its_beginning",
-            "the client does not look for new partitions between two rebalances of a classic group",
-        )
-        .without_case(
-            "c7_a_member_that_closes_in_a_revocation_lets_others_go_on",
-            "a classic member whose join another one overtakes goes on with its next poll, up to 30 s later",
-        )
+    setup.without_case(
+        "c1_a_partition_that_appears_later_starts_at_its_beginning",
+        "the client does not look for new partitions between two rebalances of a classic group",
+    )
 }
 
 async fn open(three: bool, protocol: GroupProtocol) -> Result<KafkaTransport> {

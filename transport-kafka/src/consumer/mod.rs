@@ -229,11 +229,14 @@ impl KafkaConsumer {
         }
     }
 
-    fn stop(&self) {
+    /// Closes, but for leaving the group; whether this is the first time.
+    fn end(&self) -> bool {
+        // The tasks first: a member that hears within a revocation that it is closed would join again before it leaves.
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             task.abort();
         }
+        self.shared.change(|state| !std::mem::replace(&mut state.closed, true))
     }
 }
 
@@ -330,11 +333,9 @@ impl Consumer for KafkaConsumer {
     }
 
     async fn close(&self) -> Result<()> {
-        let first = self.shared.change(|state| !std::mem::replace(&mut state.closed, true));
-        if !first {
+        if !self.end() {
             return Ok(());
         }
-        self.stop();
         // In a task of its own: a caller who stops waiting must not keep the group waiting for a session's end.
         let member = Arc::clone(&self.member);
         let left = tokio::spawn(async move { member.close(LEAVE_LIMIT).await }).await;
@@ -348,9 +349,7 @@ impl Consumer for KafkaConsumer {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        let first = self.shared.change(|state| !std::mem::replace(&mut state.closed, true));
-        self.stop();
-        if let (true, Ok(runtime)) = (first, tokio::runtime::Handle::try_current()) {
+        if let (true, Ok(runtime)) = (self.end(), tokio::runtime::Handle::try_current()) {
             let member = Arc::clone(&self.member);
             runtime.spawn(async move {
                 let _left = member.close(LEAVE_LIMIT).await;

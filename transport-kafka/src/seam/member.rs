@@ -13,7 +13,6 @@ use krafka::error::ErrorCode;
 use krafka::{CloseOptions, ConsumerRecord, KrafkaError};
 use tidings_core::{ConsumerOptions, Error, ErrorKind, Result, TopicPartition, async_trait};
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connection::Connection;
@@ -23,9 +22,7 @@ use crate::error::{failed, kind_of};
 
 /// How long a poll that only drives the membership takes; it sees a rebalance only when it begins.
 pub(crate) const MEMBER_POLL: Duration = Duration::from_millis(150);
-/// The same of a classic member that owns nothing. See [`Member::drive_classic`].
-const RESTING_POLL: Duration = Duration::from_secs(1);
-/// How long a classic member may wait for a join in one poll.
+/// How long a classic member may wait for a join in one poll. See [`Member::drive_classic`].
 const JOINING_POLL: Duration = Duration::from_secs(30);
 /// The pause of a poll that has nothing to fetch.
 const IDLE: Duration = Duration::from_millis(100);
@@ -46,7 +43,6 @@ pub(crate) trait Owner: Send + Sync + 'static {
 pub(crate) struct Member {
     client: Mutex<Arc<Client>>,
     topics: Vec<String>,
-    standing: Arc<watch::Sender<Standing>>,
     parts: Parts,
 }
 
@@ -59,16 +55,6 @@ pub(crate) struct Parts {
     pub(crate) owner: Arc<dyn Owner>,
 }
 
-/// Where a member stands, by what it was told last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It has to join, or has begun to.
-    Joining,
-    Owning,
-    /// In the group, and without a partition.
-    Resting,
-}
-
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Member").field("topics", &self.topics).finish_non_exhaustive()
@@ -78,15 +64,13 @@ impl std::fmt::Debug for Member {
 struct Listener {
     owner: Arc<dyn Owner>,
     client: OnceLock<Weak<Client>>,
-    standing: Arc<watch::Sender<Standing>>,
 }
 
 impl Member {
     pub(crate) async fn open(parts: Parts) -> Result<Self> {
-        let standing = Arc::new(watch::Sender::new(Standing::Joining));
-        let client = Mutex::new(build(&parts, &standing).await?);
+        let client = Mutex::new(build(&parts).await?);
         let topics = parts.options.topics.iter().map(ToString::to_string).collect();
-        let member = Self { client, topics, standing, parts };
+        let member = Self { client, topics, parts };
         member.join().await?;
         Ok(member)
     }
@@ -97,14 +81,13 @@ impl Member {
 
     /// Another client, as the one we had gave up for good.
     async fn rebuild(&self) -> Result<()> {
-        let client = build(&self.parts, &self.standing).await?;
+        let client = build(&self.parts).await?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
         self.join().await
     }
 
     /// Joins, or joins again after [`part`](Self::part), by the next [`drive`](Self::drive).
     pub(crate) async fn join(&self) -> Result<()> {
-        self.standing.send_replace(Standing::Joining);
         self.client().subscribe(&self.topics).await.map_err(|e| failed("join the group", e))
     }
 
@@ -130,28 +113,31 @@ impl Member {
         }
     }
 
-    /// Polls for as long as a join takes.
+    /// Polls for as long as a join takes, and no longer.
     ///
     /// A heartbeat that waited behind the join is answered before the join is through, that its generation is unknown; a
-    /// poll that begins between the two takes this for the end of the membership. So none begins while we join, and few
-    /// where that can't be told.
+    /// poll that begins between the two takes this for the end of the membership. So one poll waits for a whole join. What
+    /// it would do behind the join, or behind one that failed because another member left before it was through, is to
+    /// wait for records that never come: a wake-up ends that, and leaves a join alone.
     async fn drive_classic(&self, client: &Client) -> Result<Vec<ConsumerRecord>, KrafkaError> {
-        let standing = *self.standing.borrow();
-        match standing {
-            Standing::Owning => return client.poll(MEMBER_POLL).await,
-            Standing::Resting => return client.poll(RESTING_POLL).await,
-            Standing::Joining => {}
+        loop {
+            let poll = client.poll(JOINING_POLL);
+            tokio::pin!(poll);
+            let mut woken = false;
+            let polled = loop {
+                match timeout(MEMBER_POLL, &mut poll).await {
+                    Ok(polled) => break polled,
+                    Err(_) => client.wakeup(),
+                }
+                woken = true;
+            };
+            match polled {
+                Err(KrafkaError::Wakeup) if woken => return Ok(Vec::new()),
+                // Of the poll before, which had ended by itself.
+                Err(KrafkaError::Wakeup) => {}
+                polled => return polled,
+            }
         }
-        let mut told = self.standing.subscribe();
-        let poll = client.poll(JOINING_POLL);
-        tokio::pin!(poll);
-        let joined = told.wait_for(|standing| *standing != Standing::Joining);
-        tokio::select! {
-            polled = &mut poll => return polled,
-            _ = joined => {}
-        }
-        // What is left of the poll would only fetch, and see the next rebalance too late.
-        timeout(MEMBER_POLL, poll).await.unwrap_or_else(|_| Ok(Vec::new()))
     }
 
     /// Commits offsets as given, all or none: the broker's first refusal is the answer for all.
@@ -180,10 +166,9 @@ impl Member {
     }
 }
 
-async fn build(parts: &Parts, standing: &Arc<watch::Sender<Standing>>) -> Result<Arc<Client>> {
+async fn build(parts: &Parts) -> Result<Arc<Client>> {
     let Parts { connection, config, options, newer_protocol, owner } = parts;
-    let listener =
-        Arc::new(Listener { owner: Arc::clone(owner), client: OnceLock::new(), standing: Arc::clone(standing) });
+    let listener = Arc::new(Listener { owner: Arc::clone(owner), client: OnceLock::new() });
     let mut builder = connection
         .0
         .consumer(options.group.as_str())
@@ -280,22 +265,15 @@ impl ConsumerRebalanceListener for Listener {
         if !partitions.is_empty() {
             self.owner.assigned(ours(partitions), generation);
         }
-        self.standing.send_replace(if client.assignment().await.is_empty() {
-            Standing::Resting
-        } else {
-            Standing::Owning
-        });
     }
 
     async fn on_partitions_revoked(&self, partitions: &[Place]) {
         if !partitions.is_empty() {
             self.owner.revoked(ours(partitions)).await;
-            self.standing.send_replace(Standing::Joining);
         }
     }
 
     async fn on_partitions_lost(&self, partitions: &[Place]) {
         self.owner.lost(ours(partitions)).await;
-        self.standing.send_replace(Standing::Joining);
     }
 }
