@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,12 +85,11 @@ pub(crate) fn open(
     progress: &Progress,
 ) -> Result<impl Iterator<Item = Result<Line, BoxError>> + use<>, BoxError> {
     let named = |e: io::Error| format!("--input {}: {e}", path.display());
-    let mut file = File::open(path).map_err(named)?;
+    let file = File::open(path).map_err(named)?;
     progress.size.store(file.metadata().map_err(named)?.len(), Ordering::Relaxed);
-    let mut magic = [0; 2];
-    let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
-    file.rewind().map_err(named)?;
-    let counted = BufReader::new(Counted { inner: file, progress: progress.clone() });
+    let mut counted = BufReader::new(Counted { inner: file, progress: progress.clone() });
+    // Looked at and left where it is: a pipe can't be rewound.
+    let gzip = counted.fill_buf().map_err(named)?.starts_with(&[0x1f, 0x8b]);
     let reader: Box<dyn BufRead + Send> =
         if gzip { Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(counted))) } else { Box::new(counted) };
     let name = path.display().to_string();

@@ -12,6 +12,8 @@ mod publish;
 mod report;
 mod services;
 
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,26 +197,33 @@ impl Ended {
         logs: &[Arc<GroupLog>],
         system: &str,
     ) -> Result<bool, BoxError> {
+        let mut out = String::new();
         let seconds = self.took.as_secs_f64();
         let published: Vec<_> =
             ledger.by_service().iter().map(|(name, count)| format!("{name} {}", thousands(*count))).collect();
-        println!(
+        writeln!(
+            out,
             "{}: {} events read, {} published in {seconds:.2} s ({}/s)\n  {}\n",
             options.url,
             thousands(self.read),
             thousands(ledger.count()),
             thousands((ledger.count() as f64 / seconds) as u64),
             published.join(", "),
-        );
-        println!("{}\n", report::table(logs, &self.lags));
+        )?;
+        writeln!(out, "{}\n", report::table(logs, &self.lags))?;
         for member in Member::ALL.into_iter().filter(|member| options.runs(*member)) {
             if let Some(summary) = knowledge.summary(member) {
-                println!("{}: {summary}", member.name());
+                writeln!(out, "{}: {summary}", member.name())?;
             }
         }
         let mut findings = self.findings(options, ledger, logs, system);
         findings.problems.extend(ledger.flush().err().map(|e| format!("the ledger is incomplete: {e}")));
-        Ok(self.verdict(options, logs, &findings))
+        let good = self.verdict(&mut out, options, logs, &findings)?;
+        match io::stdout().write_all(out.as_bytes()) {
+            // Whoever reads has seen enough.
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+            _ => Ok(good),
+        }
     }
 
     fn findings(&self, options: &Options, ledger: &Ledger, logs: &[Arc<GroupLog>], system: &str) -> Findings {
@@ -236,38 +245,48 @@ impl Ended {
         findings
     }
 
-    fn verdict(&self, options: &Options, logs: &[Arc<GroupLog>], findings: &Findings) -> bool {
-        println!();
+    fn verdict(
+        &self,
+        out: &mut String,
+        options: &Options,
+        logs: &[Arc<GroupLog>],
+        findings: &Findings,
+    ) -> Result<bool, fmt::Error> {
+        writeln!(out)?;
         if self.interrupted {
-            println!("Interrupted after {} events; what was published is finished.", thousands(self.read));
+            writeln!(out, "Interrupted after {} events; what was published is finished.", thousands(self.read))?;
         }
         let handled: u64 = logs.iter().map(|log| log.counts().handled).sum();
         match (findings.known, handled) {
             (0, _) => {}
-            (known, 0) => println!(
+            (known, 0) => writeln!(
+                out,
                 "All {} deliveries were handled by an earlier run, as the store knows: nothing was handled twice.",
                 thousands(known)
-            ),
-            (known, new) => println!(
+            )?,
+            (known, new) => writeln!(
+                out,
                 "{} deliveries were handled by an earlier run, as the store knows, and {} were new: nothing was handled twice.",
                 thousands(known),
                 thousands(new),
-            ),
+            )?,
         }
         if let Some(place) = options.store.place() {
-            println!(
+            writeln!(
+                out,
                 "What was handled is remembered in {place}; to forget it, remove that, or run with --store memory."
-            );
+            )?;
         }
         if findings.problems.is_empty() {
             let letters = thousands(self.letters.len() as u64);
-            println!(
+            writeln!(
+                out,
                 "Checked: each event was settled once by each group, in the order of its key; {letters} dead letters, all poison."
-            );
-            return true;
+            )?;
+            return Ok(true);
         }
-        println!("NOT as it should be:");
-        findings.problems.iter().for_each(|problem| println!("  {problem}"));
-        false
+        writeln!(out, "NOT as it should be:")?;
+        findings.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))?;
+        Ok(false)
     }
 }

@@ -16,7 +16,9 @@ pub(crate) fn run() -> Result {
     let rooms: BTreeSet<String> = all.iter().map(room).filter(|room| !room.is_empty()).collect();
     let map = mapped(&fs::read_to_string(root().join(MAP))?);
     wrong.extend(rooms.difference(&map).map(|room| format!("{room}/ is missing in the map in {MAP}")));
-    map.difference(&rooms).for_each(|room| println!("{MAP} has a room {room}/ that is not there yet"));
+    // Rooms without a package of their own, such as examples/, are folders.
+    let missing = map.difference(&rooms).filter(|room| !root().join(room).is_dir());
+    missing.for_each(|room| println!("{MAP} has a room {room}/ that is not there yet"));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
