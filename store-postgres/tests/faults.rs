@@ -14,9 +14,12 @@ use common::{
     written,
 };
 use sqlx::{AssertSqlSafe, PgPool};
-use tidings_core::{BoxError, Delivery, Error, ErrorKind, IdempotencyStore, Name};
+use tidings_core::{
+    BoxError, DeadLetter, DeadLetterSink, Delivery, Error, ErrorKind, IdempotencyStore, Name, StoredRecord,
+    TopicPartition,
+};
 use tidings_postgres::{PostgresConfig, PostgresStore, Tx};
-use tidings_service::{Router, Service, State};
+use tidings_service::{PauseReason, Router, Service, State};
 use tidings_testbed::{Certificate, Postgres, PostgresOptions, Suite};
 use uuid::Uuid;
 
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         .with_case("an_exhausted_pool_is_waited_for", exhausted_pool)
         .with_case("busy_handlers_leave_the_store_its_connections", own_connections)
         .with_case("a_purge_goes_in_steps", purges)
+        .with_case("a_full_disk_is_named_and_waited_for_and_buries_nothing", full_disk)
         .run()
 }
 
@@ -282,4 +286,74 @@ async fn purges() -> TestResult {
     assert_eq!(store.purge(&Name::from("orders"), before).await?, 40);
     assert_eq!(store.purge(&Name::from("orders"), before).await?, 0);
     Ok(())
+}
+
+/// In MiB; a fresh database takes a part of it.
+const SMALL_DISK: u32 = 48;
+
+async fn full_disk() -> TestResult {
+    let server = Postgres::start(PostgresOptions::new().with_small_disk(SMALL_DISK)).await?;
+    server.sql(&format!("CREATE TABLESPACE small LOCATION '{}'", server.small_disk().display())).await?;
+    server.sql("CREATE DATABASE small TABLESPACE small").await?;
+    let url = server.url();
+    let (place, _) = url.rsplit_once('/').unwrap();
+    let url = format!("{place}/small");
+    let (store, transport) = (PostgresStore::connect_with(config(&url)).await?, transport(2).await?);
+    let table = effects(store.pool()).await?;
+    // Two effects fill a page.
+    let widen = format!(
+        "ALTER TABLE {table} ADD filler text NOT NULL DEFAULT repeat('x', 3500);
+        ALTER TABLE {table} ALTER filler SET STORAGE PLAIN; ALTER TABLE {table} SET (autovacuum_enabled = off);
+        CREATE TABLE ballast (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE) WITH (autovacuum_enabled = off)"
+    );
+    sqlx::raw_sql(AssertSqlSafe(widen)).execute(store.pool()).await?;
+    let failing = Failing { table: table.as_str().into(), sql: "".into(), calls: Arc::default(), times: 0 };
+    let router = Router::new().on_topic(TOPIC, handler).layer(store.inbox()).with_state(failing);
+    let running = start(Service::new("orders", router).with_idempotency(store.clone()), &transport).await?;
+    let events = |from: i64, to| (from..to).map(|n| record(Uuid::now_v7(), n)).collect();
+    publish(&transport, events(0, 20)).await?;
+    caught_up(&running).await?;
+
+    // By pages, to the last one.
+    for rows in [1_000, 100, 2] {
+        let fill = format!("INSERT INTO ballast SELECT generate_series(1, {rows})");
+        let full = loop {
+            if let Err(error) = sqlx::query(AssertSqlSafe(fill.as_str())).execute(store.pool()).await {
+                break error;
+            }
+        };
+        assert_eq!(full.as_database_error().and_then(|e| e.code()).as_deref(), Some("53100"), "{full}");
+    }
+    // For a few claims there is room in the pages that there are, for as many effects there is none.
+    publish(&transport, events(20, 24)).await?;
+    let told = async {
+        loop {
+            let status = running.status().await;
+            let paused = status.partitions.iter().any(|partition| partition.paused.contains(&PauseReason::Handler));
+            if paused && format!("{status:?}").contains("No space left on device") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(common::LIMIT, told).await.map_err(|_| "the status never told of the full disk")?;
+    publish(&transport, events(24, 200)).await?;
+    let error = bury_much(&store).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
+    assert!(error.report().contains("No space left on device"), "{}", error.report());
+    assert!(written(store.pool(), &table).await?.len() < 200);
+
+    sqlx::query("DROP TABLE ballast").execute(store.pool()).await?;
+    caught_up(&running).await?;
+    assert_eq!(written(store.pool(), &table).await?, (0..200).collect::<Vec<_>>());
+    assert_eq!(letters(&transport).await?, 0);
+    Ok(())
+}
+
+/// Buries a letter that no page has room for.
+async fn bury_much(store: &PostgresStore) -> Result<(), Error> {
+    let value: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect();
+    let record = StoredRecord::new(0, tidings_core::Timestamp::now()).with_value(value);
+    let letter = DeadLetter::new("orders", TopicPartition::new(TOPIC, 0), record, ErrorKind::Failed);
+    store.bury(vec![letter]).await.remove(0)
 }

@@ -16,6 +16,7 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Unavailable,
+    Forbidden,
     Failed,
 }
 
@@ -23,6 +24,12 @@ impl Error {
     /// This machine can't run the server at all (no Java, no Postgres): tests report `ignored`.
     pub fn unavailable(why: impl Into<String>) -> Self {
         Self { kind: Kind::Unavailable, what: why.into(), source: None }
+    }
+
+    /// This machine has the server, and won't let us do to it what the test is about: tests report `ignored`, also where
+    /// servers are required.
+    pub fn forbidden(why: impl Into<String>) -> Self {
+        Self { kind: Kind::Forbidden, what: why.into(), source: None }
     }
 
     /// The server is there, and something went wrong with it: tests fail.
@@ -38,13 +45,18 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         self.kind == Kind::Unavailable
     }
+
+    /// Whether the machine won't let us do what was asked.
+    pub fn is_forbidden(&self) -> bool {
+        self.kind == Kind::Forbidden
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Unavailable => write!(f, "unavailable: {}", self.what),
-            Kind::Failed => f.write_str(&self.what),
+            Kind::Forbidden | Kind::Failed => f.write_str(&self.what),
         }
     }
 }

@@ -18,15 +18,16 @@ pub fn servers_are_required() -> bool {
 }
 
 /// Why a test that ended with `error` counts as ignored: somewhere in the chain of its causes there is a testbed error
-/// that is [unavailable](crate::Error::is_unavailable), and servers are not required. Harnesses other than [`Suite`] ask it.
+/// that is [unavailable](crate::Error::is_unavailable), and servers are not required, or [forbidden](crate::Error::is_forbidden).
+/// Harnesses other than [`Suite`] ask it.
 pub fn ignored_because(error: &(dyn StdError + 'static)) -> Option<String> {
-    if servers_are_required() {
-        return None;
-    }
+    let required = servers_are_required();
     let mut cause = Some(error);
     while let Some(error) = cause {
         match error.downcast_ref::<crate::Error>() {
-            Some(absent) if absent.is_unavailable() => return Some(absent.to_string()),
+            Some(error) if error.is_forbidden() || (error.is_unavailable() && !required) => {
+                return Some(error.to_string());
+            }
             _ => cause = error.source(),
         }
     }

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         .with_case("tls_verifies_with_its_own_authority_only", tls)
         .with_case("a_wrong_password_is_refused", wrong_password)
         .with_case("fresh_databases_are_empty_and_apart", fresh_databases)
+        .with_case("a_small_disk_gets_full", small_disk)
         .run()
 }
 
@@ -107,4 +108,17 @@ fn psql(url: &str, sql: &str) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+async fn small_disk() -> Result<(), BoxError> {
+    let postgres = Postgres::start(PostgresOptions::new().with_small_disk(1)).await?;
+    let small = postgres.small_disk();
+    postgres.sql(&format!("CREATE TABLESPACE small LOCATION '{}'", small.display())).await?;
+    postgres.sql("CREATE TABLE t (n int) TABLESPACE small").await?;
+    let filled = postgres.sql("INSERT INTO t SELECT generate_series(1, 100000)").await;
+    assert!(filled.is_err_and(|error| error.to_string().contains("No space left on device")));
+    postgres.sql("TRUNCATE t").await?;
+    postgres.sql("INSERT INTO t VALUES (7)").await?;
+    assert_eq!(postgres.sql("SELECT n FROM t").await?, "7");
+    Ok(())
 }

@@ -24,9 +24,13 @@ pub(crate) struct Install {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct User {
-    uid: u32,
-    gid: u32,
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl User {
+    pub(super) const ROOT: Self = Self { uid: 0, gid: 0 };
 }
 
 impl Install {
@@ -47,6 +51,11 @@ impl Install {
         command.push(self.program(program).display().to_string());
         command.extend(args.iter().cloned());
         command
+    }
+
+    /// Who runs servers, if not who runs this.
+    pub(super) fn user(&self) -> Option<User> {
+        self.run_as
     }
 
     /// The path of one of the programs.

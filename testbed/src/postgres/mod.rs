@@ -1,5 +1,6 @@
 //! Postgres servers.
 
+mod disk;
 pub(crate) mod install;
 pub(crate) mod options;
 mod processes;
@@ -57,7 +58,8 @@ impl Postgres {
     /// Starts a new, empty server and waits until it answers: 2 to 4 s.
     ///
     /// # Errors
-    /// [Unavailable](Error::is_unavailable) where Postgres is not installed; failed when it does not come up.
+    /// [Unavailable](Error::is_unavailable) where Postgres is not installed, [forbidden](Error::is_forbidden) where there
+    /// can't be a small disk; failed when it does not come up.
     pub async fn start(options: PostgresOptions) -> Result<Self> {
         blocking(move || {
             let postgres = Self::prepare(options)?;
@@ -97,6 +99,11 @@ impl Postgres {
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
         self.inner.port.address()
+    }
+
+    /// The folder, for a tablespace, that is on a [disk that gets full](PostgresOptions::with_small_disk).
+    pub fn small_disk(&self) -> PathBuf {
+        self.inner.dir.path().join("small")
     }
 
     /// The certificate of the authority that signed the server's certificate.
@@ -224,7 +231,10 @@ impl Postgres {
             return Ok(());
         }
         let args = ["-D".to_owned(), server.data().display().to_string()];
-        let command = server.install.command("postgres", &args);
+        let mut command = server.install.command("postgres", &args);
+        if let Some(mebibytes) = server.options.small_disk {
+            command = disk::on_small_disk(&server.install, &self.small_disk(), mebibytes, &command)?;
+        }
         let started = process.insert(Supervised::spawn(&command, &server.log(), EndBy::Quit)?);
         let mut died = false;
         let up = wait_until(POSTGRES_START_TIMEOUT, || {
@@ -256,6 +266,8 @@ impl Server {
         let data = self.data();
         fs::create_dir(&data).at(&data)?;
         self.install.give(&data)?;
+        let small = self.dir.path().join("small");
+        fs::create_dir(&small).at(&small)?;
         let secret = self.dir.path().join("password");
         self.put(&secret, PASSWORD)?;
         let mut args = vec!["-D".to_owned(), data.display().to_string(), format!("--pwfile={}", secret.display())];

@@ -23,6 +23,8 @@ pub struct PostgresOptions {
     pub tls: Option<Certificate>,
     /// Whether clients without TLS are refused.
     pub tls_only: bool,
+    /// The size of a disk that gets full, in MiB; without it, there is none.
+    pub small_disk: Option<u32>,
     /// More lines for `postgresql.conf`; they win.
     pub settings: BTreeMap<String, String>,
 }
@@ -44,6 +46,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn with_tls_only(mut self) -> Self {
         self.tls_only = true;
+        self
+    }
+
+    /// Has a disk of so many MiB beside its own, for a [tablespace](super::Postgres::small_disk). It is lost when the
+    /// server stops. Linux only, and not on every machine.
+    #[must_use]
+    pub fn with_small_disk(mut self, mebibytes: u32) -> Self {
+        self.small_disk = Some(mebibytes);
         self
     }
 
