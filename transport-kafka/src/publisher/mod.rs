@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -83,13 +82,15 @@ impl Publisher for KafkaPublisher {
             return refused();
         }
         let Ok(sent) = queued.await else { return refused() };
-        join_all(sent.into_iter().map(|sent| async move {
-            match sent {
+        // One after the other: all are under way, and a batch's answers come together.
+        let mut outcomes = Vec::with_capacity(count);
+        for sent in sent {
+            outcomes.push(match sent {
                 Ok(sent) => self.settle(sent).await,
                 Err(error) => Err(error),
-            }
-        }))
-        .await
+            });
+        }
+        outcomes
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {
