@@ -10,8 +10,8 @@ pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, Token
 
 /// The default of [`KafkaConfig::client_id`].
 pub const DEFAULT_CLIENT_ID: &str = "tidings";
-/// The default of [`KafkaConfig::linger`].
-pub const DEFAULT_LINGER: Duration = Duration::from_millis(5);
+/// The default of [`KafkaConfig::linger`]: none.
+pub const DEFAULT_LINGER: Duration = Duration::ZERO;
 /// The default of [`KafkaConfig::batch_bytes`]: 256 KiB.
 pub const DEFAULT_BATCH_BYTES: usize = 256 << 10;
 /// The default of [`KafkaConfig::max_record_bytes`]: 8 MiB, so that it is the topic that decides.
@@ -59,7 +59,8 @@ pub struct KafkaConfig {
     pub compression: Compression,
     /// How hard gzip (0 to 9) or zstd (1 to 22) try; `None` is the codec's default.
     pub compression_level: Option<i32>,
-    /// How long a batch waits for more records: [`DEFAULT_LINGER`].
+    /// How long a batch waits for more records: [`DEFAULT_LINGER`]. A partition has one batch under way at a time, and what
+    /// comes meanwhile is the next one; so batches fill under load all the same, and a record that comes alone doesn't wait.
     pub linger: Duration,
     /// Bytes of a full batch, per partition: [`DEFAULT_BATCH_BYTES`].
     pub batch_bytes: usize,
