@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Cleanup, Error, ErrorKind, GroupDescription, GroupState, Guarantees, Health, Name, PartitionLag,
-    PartitionReset, ResetTo, Result, SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
+    Admin, Cleanup, Error, ErrorKind, GroupDescription, GroupState, Guarantees, Health, Name, PartitionDescription,
+    PartitionLag, PartitionReset, ResetTo, Result, SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
 };
 use tokio::time::{Instant, sleep};
 
@@ -15,6 +15,11 @@ use crate::seam::admin::Asks;
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 /// The pause before looking again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often a topic is looked for before it is called missing: each broker hears of a new one in its own time, and any of
+/// them is asked.
+const LOOKS: usize = 4;
+/// The pause between two of these looks.
+const NEXT_LOOK: Duration = Duration::from_millis(25);
 
 /// Admin verbs on Kafka.
 #[derive(Debug, Clone)]
@@ -27,27 +32,55 @@ impl KafkaAdmin {
         Self { asks }
     }
 
-    /// Waits until a change of a topic is seen by the broker that is asked, for a while.
-    async fn see(&self, topic: &Name, seen: impl Fn(&Result<usize>) -> bool) {
+    /// Waits until a change of a topic is seen by the broker that is asked, and by the leaders of the topic's partitions,
+    /// for a while.
+    async fn see(&self, topic: &Name, seen: impl Fn(Result<usize, ErrorKind>) -> bool) {
         let ends = Instant::now() + SEEN_WITHIN;
         while Instant::now() < ends {
-            let described = self.asks.topics(std::slice::from_ref(topic)).await;
-            let count = described.and_then(|mut d| d.pop().unwrap_or_else(|| Ok(Vec::new()))).map(|p| {
+            let described = self.look(std::slice::from_ref(topic)).await;
+            let partitions = described.and_then(|mut d| d.pop().unwrap_or_else(|| Ok(Vec::new()))).map(|p| {
                 // A partition that has no leader yet can't be written to.
-                p.iter().filter(|p| p.leader.is_some()).count()
+                p.into_iter().filter(|p| p.leader.is_some()).map(|p| p.partition).collect::<Vec<_>>()
             });
-            if seen(&count) {
+            if seen(partitions.as_ref().map(Vec::len).map_err(Error::kind)) && self.is_led(topic, partitions).await {
                 return;
             }
             sleep(LOOK_AGAIN).await;
         }
     }
 
-    async fn describe(
-        &self,
-        topic: &Name,
-        partitions: Vec<tidings_core::PartitionDescription>,
-    ) -> Result<TopicDescription> {
+    /// The partitions of topics; one is missing when no look has found it.
+    async fn look(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
+        let mut found = self.asks.topics(names).await?;
+        for _ in 1..LOOKS {
+            let missing = |one: &Result<_>| one.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+            let again: Vec<usize> = (0..names.len()).filter(|i| missing(&found[*i])).collect();
+            if again.is_empty() {
+                break;
+            }
+            sleep(NEXT_LOOK).await;
+            let asked: Vec<Name> = again.iter().map(|i| names[*i].clone()).collect();
+            for (index, answer) in again.into_iter().zip(self.asks.topics(&asked).await?) {
+                found[index] = answer;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the leaders of these partitions know that they lead them: they may hear of it after the broker that told.
+    async fn is_led(&self, topic: &Name, partitions: Result<Vec<u32>>) -> bool {
+        let ends = |p| (TopicPartition::new(topic.clone(), p), SeekTo::Latest);
+        match partitions {
+            Ok(partitions) => match self.asks.offsets(partitions.into_iter().map(ends)).await {
+                // Whoever may create a topic may not read it.
+                Err(error) => error.kind() == ErrorKind::Denied,
+                Ok(_) => true,
+            },
+            Err(_) => true,
+        }
+    }
+
+    async fn describe(&self, topic: &Name, partitions: Vec<PartitionDescription>) -> Result<TopicDescription> {
         let led: Vec<_> = partitions.iter().filter(|p| p.leader.is_some()).map(|p| p.partition).collect();
         let at = |to: SeekTo| led.iter().map(move |p| (TopicPartition::new(topic.clone(), *p), to));
         let (start, end) =
@@ -71,7 +104,7 @@ impl KafkaAdmin {
     /// All partitions of topics.
     async fn partitions(&self, topics: &[Name]) -> Result<Vec<TopicPartition>> {
         let mut all = Vec::new();
-        for (topic, partitions) in topics.iter().zip(self.asks.topics(topics).await?) {
+        for (topic, partitions) in topics.iter().zip(self.look(topics).await?) {
             all.extend(partitions?.into_iter().map(|p| TopicPartition::new(topic.clone(), p.partition)));
         }
         Ok(all)
@@ -125,7 +158,7 @@ impl Admin for KafkaAdmin {
             let created = self.asks.create_topic(&topic.name, topic.partitions, topic.replication, &settings).await;
             if created.is_ok() {
                 let wanted = topic.partitions as usize;
-                self.see(&topic.name, |count| count.as_ref().is_ok_and(|count| *count >= wanted)).await;
+                self.see(&topic.name, |count| count.is_ok_and(|count| count >= wanted)).await;
             }
             answers.push(created);
         }
@@ -138,7 +171,7 @@ impl Admin for KafkaAdmin {
 
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
         let mut described = Vec::with_capacity(topics.len());
-        for (topic, partitions) in topics.iter().zip(self.asks.topics(topics).await?) {
+        for (topic, partitions) in topics.iter().zip(self.look(topics).await?) {
             described.push(match partitions {
                 Ok(partitions) => self.describe(topic, partitions).await,
                 Err(error) => Err(error),
@@ -152,7 +185,7 @@ impl Admin for KafkaAdmin {
         for topic in topics {
             let deleted = self.asks.delete_topic(topic).await;
             if deleted.is_ok() {
-                self.see(topic, |count| count.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound)).await;
+                self.see(topic, |count| count == Err(ErrorKind::NotFound)).await;
             }
             answers.push(deleted);
         }
@@ -174,7 +207,7 @@ impl Admin for KafkaAdmin {
             return Err(Error::new(ErrorKind::Conflict, what("it may hold keys, which would go elsewhere")));
         }
         self.asks.grow_topic(topic, partitions).await?;
-        self.see(topic, |count| count.as_ref().is_ok_and(|count| *count >= partitions as usize)).await;
+        self.see(topic, |count| count.is_ok_and(|count| count >= partitions as usize)).await;
         Ok(())
     }
 

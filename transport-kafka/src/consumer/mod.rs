@@ -29,6 +29,10 @@ use crate::seam::reader::FetchSizes;
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before a commit is tried again.
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
+/// How often a topic is looked for before it is called missing.
+const LOOKS: usize = 4;
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How long leaving the group may take.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// How long `progress` waits for the ends of the logs before it says what it knows.
@@ -125,7 +129,7 @@ impl KafkaConsumer {
         };
         let readers = readers::Readers::open(reading, config, sizes).await?;
         for topic in &options.topics {
-            readers.leaders(topic).await?;
+            find(&readers, topic).await?;
         }
         let shared = Arc::new(Shared::new(&options));
         let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone()));
@@ -238,6 +242,17 @@ impl KafkaConsumer {
         }
         self.shared.change(|state| !std::mem::replace(&mut state.closed, true))
     }
+}
+
+/// Looks for a topic; each broker hears of a new one in its own time, and any of them is asked.
+async fn find(readers: &readers::Readers, topic: &str) -> Result<()> {
+    for _ in 1..LOOKS {
+        match readers.leaders(topic).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => sleep(LOOK_AGAIN).await,
+            found => return found.map(drop),
+        }
+    }
+    readers.leaders(topic).await.map(drop)
 }
 
 fn check(options: &ConsumerOptions) -> Result<()> {
