@@ -81,17 +81,16 @@ impl State {
         self.slots.get(partition).is_some_and(|slot| slot.ticket == ticket && ticket != 0 && position < slot.fetched)
     }
 
-    /// Takes in what a reader brought: `records`, and `next`, the offset behind them and any gap.
-    pub(super) fn bring(&mut self, partition: &TopicPartition, ticket: u64, records: Vec<StoredRecord>, next: u64) {
+    /// Takes in what a reader brought: records, and the offset behind them and any gap.
+    pub(super) fn bring(&mut self, partition: &TopicPartition, ticket: u64, chunk: Chunk) {
         let Some(slot) = self.slots.get_mut(partition) else { return };
-        if slot.ticket != ticket || ticket == 0 || next <= slot.fetched {
+        if slot.ticket != ticket || ticket == 0 || chunk.next <= slot.fetched {
             return;
         }
-        let size = size_of(&records);
-        slot.fetched = next;
-        slot.queued += size;
-        self.buffered += size;
-        slot.queue.push_back(Chunk { records, next, size });
+        slot.fetched = chunk.next;
+        slot.queued += chunk.size;
+        self.buffered += chunk.size;
+        slot.queue.push_back(chunk);
         if slot.queue.len() == 1 {
             self.ready.push_back(partition.clone());
         }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::fetched::Want;
+use super::state::Chunk;
 use super::{Shared, until};
 use crate::config::KafkaConfig;
 use crate::seam::admin::Asks;
@@ -171,18 +172,18 @@ impl Reading {
         let (mut came, mut cut_off) = (false, Vec::new());
         {
             let mut state = shared.lock();
-            let mut reads: HashMap<TopicPartition, Vec<_>> =
-                reads.into_iter().map(|read| (read.partition, read.records)).collect();
+            let mut reads: HashMap<TopicPartition, (Vec<_>, usize)> =
+                reads.into_iter().map(|read| (read.partition, (read.records, read.size))).collect();
             for mark in marks {
                 let Some(want) = self.wants.get(&mark.partition) else { continue };
                 if state.is_beyond(&mark.partition, want.ticket, mark.position) {
                     cut_off.push(mark.partition);
                     continue;
                 }
-                let records = reads.remove(&mark.partition).unwrap_or_default();
+                let (records, size) = reads.remove(&mark.partition).unwrap_or_default();
                 // Without records only a gap is news: never go past records that are still in the client's buffer.
                 came |= !records.is_empty();
-                state.bring(&mark.partition, want.ticket, records, mark.position);
+                state.bring(&mark.partition, want.ticket, Chunk { records, next: mark.position, size });
             }
         }
         if came {

@@ -1,11 +1,12 @@
 //! The client's fetching, without its groups: one of these per leading broker, and one that follows leaders.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use krafka::consumer::{AutoOffsetReset, Consumer as Client, ConsumerBuilder, IsolationLevel};
 use krafka::{ConsumerRecord, KrafkaError};
-use tidings_core::{Error, ErrorKind, Header, Headers, Name, Result, StoredRecord, Timestamp, TopicPartition};
+use tidings_core::{Error, ErrorKind, Header, Headers, Result, StoredRecord, Timestamp, TopicPartition};
 
 use super::connection::Connection;
 use crate::config::{Isolation, KafkaConfig};
@@ -32,6 +33,8 @@ pub(crate) struct Reader(Client);
 pub(crate) struct Read {
     pub(crate) partition: TopicPartition,
     pub(crate) records: Vec<StoredRecord>,
+    /// Bytes of the records.
+    pub(crate) size: usize,
 }
 
 /// Where a partition's log ends, by the last fetch.
@@ -150,23 +153,28 @@ pub(super) fn index(at: &TopicPartition) -> i32 {
     i32::try_from(at.partition).unwrap_or(i32::MAX)
 }
 
-/// The client gives a poll's records partition by partition.
+/// The client gives a poll's records partition by partition, and those of one fetch share their topic's name.
 fn by_partition(records: Vec<ConsumerRecord>) -> Vec<Read> {
-    let mut reads: Vec<Read> = Vec::new();
-    let mut topic: Option<(std::sync::Arc<str>, Name)> = None;
-    for record in records {
-        let partition = u32::try_from(record.partition).unwrap_or(0);
-        let same = topic.as_ref().is_some_and(|(seen, _)| *seen == record.topic);
-        if !same {
-            topic = Some((record.topic.clone(), Name::from(record.topic.clone())));
-        }
-        let Some((_, name)) = &topic else { continue };
+    let same = |a: &ConsumerRecord, b: &ConsumerRecord| a.partition == b.partition && Arc::ptr_eq(&a.topic, &b.topic);
+    let runs: Vec<(TopicPartition, usize)> = records
+        .chunk_by(same)
+        .map(|run| {
+            let partition = u32::try_from(run[0].partition).unwrap_or(0);
+            (TopicPartition::new(Arc::clone(&run[0].topic), partition), run.len())
+        })
+        .collect();
+    let mut records = records.into_iter();
+    let mut reads: Vec<Read> = Vec::with_capacity(runs.len());
+    for (partition, count) in runs {
+        // As many places as there are records: a vector that grows copies what it holds.
+        let run: Vec<StoredRecord> = records.by_ref().take(count).map(stored).collect();
+        let size = run.iter().map(StoredRecord::size).sum();
         match reads.last_mut() {
-            Some(read) if read.partition.partition == partition && read.partition.topic == *name => {
-                read.records.push(stored(record));
+            Some(read) if read.partition == partition => {
+                read.records.extend(run);
+                read.size += size;
             }
-            _ => reads
-                .push(Read { partition: TopicPartition::new(name.clone(), partition), records: vec![stored(record)] }),
+            _ => reads.push(Read { partition, records: run, size }),
         }
     }
     reads
