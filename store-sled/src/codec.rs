@@ -1,46 +1,76 @@
-//! Keys and values as they lie in the tables of events.
+//! What is known about an event, and how it lies in a journal.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use tidings_core::{History, Timestamp};
 use uuid::Uuid;
 
-/// A name's number: see [`Names`](crate::disk::Names).
+/// A name's number: the manifest has them.
 pub(crate) type NameId = u16;
 
-const EVENT: u8 = b'e';
-const CLAIMED: u8 = 1;
-const IDLE: u8 = 2;
-const DONE: u8 = 3;
-
 /// An event within a scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EventKey {
     pub(crate) scope: NameId,
     pub(crate) id: Uuid,
 }
 
-impl EventKey {
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = scope_prefix(self.scope);
-        bytes.extend_from_slice(self.id.as_bytes());
-        bytes
+impl Hash for EventKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (high, low) = self.id.as_u64_pair();
+        state.write_u64(high ^ u64::from(self.scope));
+        state.write_u64(low);
     }
 }
 
-/// What all keys of a scope begin with.
-pub(crate) fn scope_prefix(scope: NameId) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(19);
-    bytes.push(EVENT);
-    bytes.extend_from_slice(&scope.to_be_bytes());
-    bytes
+/// A map by events. Each event is looked up some nine times, for which std's hasher takes its time.
+pub(crate) type EventMap<T> = HashMap<EventKey, T, Seeds>;
+
+/// Seeds of a [`Folding`] hasher, of this map alone: ids come from elsewhere, and must not be made to collide.
+#[derive(Debug, Clone)]
+pub(crate) struct Seeds(u64, u64);
+
+impl Default for Seeds {
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self(random.hash_one(0), random.hash_one(1))
+    }
+}
+
+impl BuildHasher for Seeds {
+    type Hasher = Folding;
+
+    fn build_hasher(&self) -> Folding {
+        Folding { state: self.0, seed: self.1 }
+    }
+}
+
+/// Multiplies what it takes with what it has, and folds the halves of the product.
+#[derive(Debug)]
+pub(crate) struct Folding {
+    state: u64,
+    seed: u64,
+}
+
+impl Hasher for Folding {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(word ^ self.state) * u128::from(self.seed | 1);
+        #[expect(clippy::cast_possible_truncation, reason = "the halves of the product")]
+        let folded = (product >> 64) as u64 ^ product as u64;
+        self.state = folded.rotate_left(23);
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
 }
 
 /// What is known about an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) event_type: NameId,
-    pub(crate) state: State,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// Taken by a holder, with what happened before.
@@ -51,41 +81,113 @@ pub(crate) enum State {
     Done(Timestamp),
 }
 
-impl Entry {
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(27);
-        let tag = match self.state {
-            State::Claimed(..) => CLAIMED,
-            State::Idle(_) => IDLE,
-            State::Done(_) => DONE,
-        };
-        bytes.push(tag);
-        bytes.extend_from_slice(&self.event_type.to_be_bytes());
-        match self.state {
-            State::Claimed(holder, history) => {
-                bytes.extend_from_slice(holder.as_bytes());
-                push_history(&mut bytes, history);
-            }
-            State::Idle(history) => push_history(&mut bytes, history),
-            State::Done(at) => bytes.extend_from_slice(&at.millis().to_be_bytes()),
+const CLAIMED: u8 = 1;
+const IDLE: u8 = 2;
+const DONE: u8 = 3;
+const FORGOTTEN: u8 = 4;
+
+const ID: usize = 16;
+const HISTORY: usize = 8;
+
+/// What a run's changes have in common: the scope, and the new state; `None` if they are forgotten.
+type Head = (NameId, Option<State>);
+
+/// Writes changes one after the other, in pieces of bounded size. Neighbours with the same new state share its bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    full: Vec<Vec<u8>>,
+    piece: Vec<u8>,
+    /// The last run of `piece`, and where its count lies.
+    run: Option<(Head, usize)>,
+}
+
+impl Changes {
+    /// A piece is at most so large: sled keeps up to sixteen values in a page, and writes whole pages again and again.
+    const PIECE: usize = 2 << 10;
+
+    pub(crate) fn push(&mut self, key: EventKey, state: Option<State>) {
+        let head = (key.scope, state);
+        if !self.joins_run(head) {
+            self.begin_run(head);
         }
-        bytes
+        self.piece.extend_from_slice(key.id.as_bytes());
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (tag, rest) = bytes.split_first()?;
-        let (event_type, rest) = rest.split_first_chunk()?;
-        let state = match *tag {
-            CLAIMED => {
-                let (holder, rest) = rest.split_first_chunk()?;
-                State::Claimed(Uuid::from_bytes(*holder), history(rest)?)
+    /// Counts one more in the last run, if it is one of those and there is room.
+    fn joins_run(&mut self, head: Head) -> bool {
+        let Some((last, at)) = self.run else { return false };
+        if last != head || self.piece.len() + ID > Self::PIECE {
+            return false;
+        }
+        let Some(count) = self.piece.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) else { return false };
+        *count = u16::from_be_bytes(*count).saturating_add(1).to_be_bytes();
+        true
+    }
+
+    fn begin_run(&mut self, head: Head) {
+        const LONGEST: usize = 1 + 2 + ID + HISTORY + 2;
+        if self.piece.len() + LONGEST + ID > Self::PIECE {
+            self.full.push(std::mem::take(&mut self.piece));
+        }
+        let (scope, state) = head;
+        self.piece.push(match state {
+            Some(State::Claimed(..)) => CLAIMED,
+            Some(State::Idle(_)) => IDLE,
+            Some(State::Done(_)) => DONE,
+            None => FORGOTTEN,
+        });
+        self.piece.extend_from_slice(&scope.to_be_bytes());
+        match state {
+            Some(State::Claimed(holder, history)) => {
+                self.piece.extend_from_slice(holder.as_bytes());
+                push_history(&mut self.piece, history);
             }
-            IDLE => State::Idle(history(rest)?),
-            DONE => State::Done(Timestamp::from_millis(i64::from_be_bytes(rest.try_into().ok()?))),
+            Some(State::Idle(history)) => push_history(&mut self.piece, history),
+            Some(State::Done(at)) => self.piece.extend_from_slice(&at.millis().to_be_bytes()),
+            None => {}
+        }
+        self.run = Some((head, self.piece.len()));
+        self.piece.extend_from_slice(&1_u16.to_be_bytes());
+    }
+
+    /// The pieces, in order; nothing is left.
+    pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
+        let mut pieces = std::mem::take(&mut self.full);
+        if !self.piece.is_empty() {
+            pieces.push(std::mem::take(&mut self.piece));
+        }
+        self.run = None;
+        pieces
+    }
+}
+
+/// Goes through the changes of a piece, in order; `None` if it is no piece.
+pub(crate) fn replay(mut piece: &[u8], mut change: impl FnMut(EventKey, Option<State>)) -> Option<()> {
+    while !piece.is_empty() {
+        let tag = u8::from_be_bytes(cut(&mut piece)?);
+        let scope = NameId::from_be_bytes(cut(&mut piece)?);
+        let state = match tag {
+            CLAIMED => Some(State::Claimed(Uuid::from_bytes(cut(&mut piece)?), cut_history(&mut piece)?)),
+            IDLE => Some(State::Idle(cut_history(&mut piece)?)),
+            DONE => Some(State::Done(Timestamp::from_millis(i64::from_be_bytes(cut(&mut piece)?)))),
+            FORGOTTEN => None,
             _ => return None,
         };
-        Some(Self { event_type: NameId::from_be_bytes(*event_type), state })
+        for _ in 0..u16::from_be_bytes(cut(&mut piece)?) {
+            change(EventKey { scope, id: Uuid::from_bytes(cut(&mut piece)?) }, state);
+        }
     }
+    Some(())
+}
+
+fn cut<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+fn cut_history(bytes: &mut &[u8]) -> Option<History> {
+    Some(History::new(u32::from_be_bytes(cut(bytes)?), u32::from_be_bytes(cut(bytes)?)))
 }
 
 fn push_history(bytes: &mut Vec<u8>, history: History) {
@@ -93,32 +195,61 @@ fn push_history(bytes: &mut Vec<u8>, history: History) {
     bytes.extend_from_slice(&history.attempts.to_be_bytes());
 }
 
-fn history(bytes: &[u8]) -> Option<History> {
-    let (deaths, rest) = bytes.split_first_chunk()?;
-    Some(History::new(u32::from_be_bytes(*deaths), u32::from_be_bytes(rest.try_into().ok()?)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn entries_survive_their_bytes() {
-        let states = [
-            State::Claimed(Uuid::now_v7(), History::new(1, 2)),
-            State::Idle(History::new(3, u32::MAX)),
-            State::Done(Timestamp::from_millis(-5)),
-        ];
-        for state in states {
-            let entry = Entry { event_type: 513, state };
-            assert_eq!(Entry::from_bytes(&entry.to_bytes()), Some(entry));
-        }
+    fn key(scope: NameId) -> EventKey {
+        EventKey { scope, id: Uuid::now_v7() }
+    }
+
+    fn replayed(pieces: &[Vec<u8>]) -> Vec<(EventKey, Option<State>)> {
+        let mut changes = Vec::new();
+        pieces.iter().for_each(|piece| replay(piece, |key, state| changes.push((key, state))).unwrap());
+        changes
     }
 
     #[test]
-    fn foreign_bytes_are_no_entry() {
-        assert_eq!(Entry::from_bytes(&[]), None);
-        assert_eq!(Entry::from_bytes(&[9, 0, 0, 1]), None);
-        assert_eq!(Entry::from_bytes(&[DONE, 0, 0, 1]), None);
+    fn changes_survive_their_bytes_in_order() {
+        let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
+        let states = [
+            Some(State::Claimed(one, History::new(1, 2))),
+            Some(State::Claimed(one, History::new(1, 2))),
+            Some(State::Claimed(two, History::new(1, 2))),
+            Some(State::Idle(History::new(3, u32::MAX))),
+            Some(State::Done(Timestamp::from_millis(-5))),
+            Some(State::Done(Timestamp::from_millis(-5))),
+            None,
+        ];
+        let written: Vec<_> = (1..3).flat_map(|scope| states.map(|state| (key(scope), state))).collect();
+        let mut changes = Changes::default();
+        written.iter().for_each(|(key, state)| changes.push(*key, *state));
+        assert_eq!(replayed(&changes.take()), written);
+        assert!(changes.take().is_empty());
+    }
+
+    #[test]
+    fn pieces_are_bounded_and_nothing_is_lost_between_them() {
+        let states = [Some(State::Idle(History::new(1, 0))), Some(State::Done(Timestamp::from_millis(7)))];
+        let written: Vec<_> = (0..5_000).map(|i| (key(513), states[usize::from(i % 700 < 3)])).collect();
+        let mut changes = Changes::default();
+        written.iter().for_each(|(key, state)| changes.push(*key, *state));
+        let pieces = changes.take();
+        assert!(pieces.iter().all(|piece| piece.len() <= Changes::PIECE));
+        let (_, full) = pieces.split_last().unwrap();
+        assert!(full.len() > 15 && full.iter().all(|piece| piece.len() > Changes::PIECE - 64), "they are filled");
+        assert_eq!(replayed(&pieces), written);
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_piece() {
+        let ignore = |_, _| {};
+        assert_eq!(replay(&[9, 0, 0, 0, 1], ignore), None);
+        assert_eq!(replay(&[DONE, 0, 0, 1], ignore), None);
+        let mut changes = Changes::default();
+        changes.push(key(1), None);
+        let piece = changes.take().remove(0);
+        assert_eq!(replay(&piece[..piece.len() - 1], ignore), None);
+        assert_eq!(replay(&piece, ignore), Some(()));
     }
 }

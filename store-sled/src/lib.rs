@@ -27,8 +27,9 @@
 //! no compaction is needed. The store's time is that of the wall clock, but never goes back: a clock that is set back
 //! extends nothing. A clock that is set far ahead ends the retention of what is there.
 //!
-//! An event takes about [`BYTES_PER_EVENT`] bytes on the disk. sled keeps an index of its pages in memory, below
-//! [`MEMORY_PER_EVENT`] bytes per event with what is cached of it ([`SledConfig::cache_bytes`]).
+//! An event takes about [`BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to seven times as much
+//! when they come one by one. All ids within the retention are kept in memory, below [`MEMORY_PER_EVENT`] bytes per event
+//! with what is cached of the disk ([`SledConfig::cache_bytes`]).
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -50,6 +51,6 @@ pub use self::config::{
 pub use self::store::{Damage, Size, SledStore};
 
 /// What a done event takes on the disk, by measurement (`cargo bench -p tidings-sled`), rounded up.
-pub const BYTES_PER_EVENT: u64 = 250;
+pub const BYTES_PER_EVENT: u64 = 80;
 /// What a done event takes in memory at most, by the same measurement, its part of the cache included.
 pub const MEMORY_PER_EVENT: u64 = 120;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidings_core::{History, Holder};
 use uuid::Uuid;
 
-use crate::codec::{EventKey, NameId};
+use crate::codec::{EventKey, EventMap};
 
 /// At most so many holders are remembered, dead ones included; dead ones are forgotten first.
 const MAX_HOLDERS: usize = 4_096;
@@ -16,7 +16,6 @@ const MAX_HOLDERS: usize = 4_096;
 pub(crate) struct Live {
     pub(crate) holder: Uuid,
     pub(crate) history: History,
-    pub(crate) event_type: NameId,
 }
 
 #[derive(Debug)]
@@ -32,7 +31,7 @@ struct Life {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     holders: HashMap<Uuid, Life>,
-    claims: HashMap<EventKey, Live>,
+    claims: EventMap<Live>,
     /// What the claims were before the calls that are not durable yet.
     undo: Vec<(EventKey, Option<Live>)>,
     /// Holders that end with what is not durable yet.

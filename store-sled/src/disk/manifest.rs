@@ -13,9 +13,9 @@ use crate::error::{Broken, Result};
 
 const FILE: &str = "manifest";
 const DRAFT: &str = "manifest.new";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
-/// How many scopes and event types a store knows by number.
+/// How many scopes a store knows by number.
 const MAX_NAMES: usize = NameId::MAX as usize;
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! The store's directory: generations of events, each dropped whole when it is too old, and the dead letters.
 
 mod files;
+mod generation;
+mod index;
 mod manifest;
 mod snapshots;
 mod table;
@@ -12,9 +14,11 @@ use std::path::{Path, PathBuf};
 use tidings_core::{ErrorKind, Timestamp};
 
 use self::files::{create_directory, dated, list, lock, sync_directory};
+use self::generation::Generation;
+pub(crate) use self::index::Index;
 use self::manifest::Manifest;
 pub(crate) use self::table::Table;
-use crate::codec::{Entry, EventKey, NameId, scope_prefix};
+use crate::codec::{EventKey, NameId, State};
 use crate::config::{OnDamage, SledConfig};
 use crate::error::{Broken, Result};
 use crate::letters::Letters;
@@ -35,14 +39,6 @@ impl DirectoryLock {
         create_directory(&config.path)?;
         lock(&config.path.join(LOCK)).map(Self)
     }
-}
-
-/// Events that were written within one part of the retention.
-#[derive(Debug)]
-struct Generation {
-    number: u64,
-    began: Timestamp,
-    table: Table,
 }
 
 /// An open directory.
@@ -102,58 +98,31 @@ impl Disk {
     }
 
     /// What is known about an event.
-    pub(crate) fn get(&self, key: EventKey) -> Result<Option<Entry>> {
-        let bytes = key.to_bytes();
-        for generation in self.generations.iter().rev() {
-            if let Some(value) = generation.table.get(&bytes)? {
-                let damaged = || Broken::corrupt(generation.table.path(), "an entry is no entry");
-                return Entry::from_bytes(&value).map(Some).ok_or_else(damaged);
-            }
-        }
-        Ok(None)
+    pub(crate) fn get(&self, key: EventKey) -> Option<State> {
+        self.generations.iter().rev().find_map(|generation| generation.index().get(key))
     }
 
     /// Changes what is known about an event, with the next commit.
-    pub(crate) fn put(&mut self, key: EventKey, entry: Entry) {
-        self.current().table.put(key.to_bytes(), Some(entry.to_bytes()));
+    pub(crate) fn put(&mut self, key: EventKey, state: State) {
+        self.current().set(key, Some(state));
     }
 
     /// Forgets an event, with the next commit: in all generations, or an older entry would count again.
-    pub(crate) fn forget(&mut self, key: EventKey) -> Result<()> {
-        let bytes = key.to_bytes();
-        for generation in &mut self.generations {
-            if generation.table.get(&bytes)?.is_some() {
-                generation.table.put(bytes.clone(), None);
-            }
+    pub(crate) fn forget(&mut self, key: EventKey) {
+        for generation in self.generations.iter_mut().filter(|generation| generation.index().get(key).is_some()) {
+            generation.set(key, None);
         }
-        Ok(())
     }
 
-    /// Committed entries of a scope, of the generation at `place` (the newest is 0) and from the key `from` on; `None` if
-    /// there is no such generation.
-    pub(crate) fn scan(
-        &self,
-        place: usize,
-        scope: NameId,
-        from: Option<EventKey>,
-    ) -> Option<impl Iterator<Item = Result<(EventKey, Entry)>>> {
-        let generation = self.generations.iter().rev().nth(place)?;
-        let prefix = scope_prefix(scope);
-        let from = from.map_or_else(|| prefix.clone(), EventKey::to_bytes);
-        let path = generation.table.path();
-        Some(generation.table.scan(prefix, from).map(move |item| {
-            let (key, value) = item?;
-            let damaged = || Broken::corrupt(path, "an entry is no entry");
-            let id = key.last_chunk::<16>().ok_or_else(damaged)?;
-            let entry = Entry::from_bytes(&value).ok_or_else(damaged)?;
-            Ok((EventKey { scope, id: uuid::Uuid::from_bytes(*id) }, entry))
-        }))
+    /// The index of the generation at `place` (the newest is 0); `None` if there is no such generation.
+    pub(crate) fn index(&self, place: usize) -> Option<&Index> {
+        self.generations.iter().rev().nth(place).map(Generation::index)
     }
 
     /// Makes all changes durable.
     pub(crate) fn commit(&mut self, now: Timestamp) -> Result<()> {
         for generation in self.generations.iter_mut().rev() {
-            generation.table.commit(now)?;
+            generation.commit(now)?;
         }
         self.letters.commit(now)
     }
@@ -169,14 +138,9 @@ impl Disk {
     }
 
     /// Whether `key` has an entry in the generations that [`turn`](Self::turn) would drop now.
-    pub(crate) fn is_expiring(&self, key: EventKey, config: &SledConfig, now: Timestamp) -> Result<bool> {
-        let bytes = key.to_bytes();
-        for generation in &self.generations[..self.expired(config, now)] {
-            if generation.table.get(&bytes)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub(crate) fn is_expiring(&self, key: EventKey, config: &SledConfig, now: Timestamp) -> bool {
+        let expired = &self.generations[..self.expired(config, now)];
+        expired.iter().any(|generation| generation.index().get(key).is_some())
     }
 
     /// Begins a generation, and drops those whose youngest entry is older than the retention.
@@ -218,9 +182,10 @@ impl Disk {
     fn begin_generation(&mut self, now: Timestamp) -> Result<()> {
         let number = self.manifest.next;
         self.manifest.next += 1;
-        let table = Table::create(&self.directory.join(generation_name(number)), self.cache, now)?;
+        let path = self.directory.join(generation_name(number));
+        let generation = Generation::create(number, &path, self.cache, now)?;
         sync_directory(&self.directory)?;
-        self.generations.push(Generation { number, began: now, table });
+        self.generations.push(generation);
         self.write_manifest(now)
     }
 
@@ -235,7 +200,7 @@ impl Disk {
 
     /// How many events it remembers, and how many bytes it takes on the disk.
     pub(crate) fn size(&self) -> Result<(u64, u64)> {
-        let entries = self.generations.iter().map(|g| g.table.entries()).sum();
+        let entries = self.generations.iter().map(|g| g.index().len() as u64).sum();
         let bytes = self.generations.iter().map(|g| g.table.size_on_disk()).sum::<Result<u64>>()?;
         Ok((entries, bytes + self.letters.table().size_on_disk()?))
     }
@@ -292,8 +257,8 @@ impl Opening<'_> {
         let mut open = Vec::new();
         for &(number, began) in &manifest.generations {
             let path = self.config.path.join(generation_name(number));
-            match Table::open(&path, self.config.cache_of_each()) {
-                Ok(table) => open.push(Generation { number, began: Timestamp::from_millis(began), table }),
+            match Generation::open(number, Timestamp::from_millis(began), &path, self.config.cache_of_each()) {
+                Ok(generation) => open.push(generation),
                 Err(damage) => self.set_aside(&[path], damage)?,
             }
         }

@@ -1,6 +1,6 @@
 //! One sled database, with what sled leaves out: syncs, and the proof that nothing is missing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -18,11 +18,12 @@ const SEAL_KEY: &[u8] = b"m";
 const DATABASE: &str = "sled";
 const WITNESS: &str = "witness";
 
-/// At most so many keys, and so many bytes, go into one of sled's batches. It must stay below a segment of sled's log
-/// (512 KiB): sled takes what the operating system has accepted for durable and then reuses the segment that lay there
-/// before, and between two of our syncs there must be no more than one such step.
-const BATCH_KEYS: usize = 1_000;
-const BATCH_BYTES: usize = 192 << 10;
+/// At most so many keys, and so many bytes, go into one of sled's batches. What sled makes of it, some eight times as much
+/// at worst as it writes whole pages again, must stay below a segment of sled's log (512 KiB): sled takes what the
+/// operating system has accepted for durable and then reuses the segment that lay there before, and between two of our
+/// syncs there must be no more than one such step.
+const BATCH_KEYS: usize = 500;
+const BATCH_BYTES: usize = 40 << 10;
 
 /// How long to wait for sled's lock. When a database is dropped, IO threads of sled may still be at work that holds its
 /// file; that takes as long as they need to get a turn.
@@ -81,7 +82,8 @@ pub(crate) struct Table {
     blobs: PathBuf,
     witness: Witness,
     seal: Seal,
-    staged: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// In order, so that of what is cut into several batches the first is durable first.
+    staged: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Table {
@@ -129,7 +131,7 @@ impl Table {
         let log = File::options().write(true).open(&log_path).map_err(|e| Broken::io("open", &log_path, &e))?;
         let seal = Seal { sequence: seen, ..Seal::default() };
         let blobs = directory.join("blobs");
-        let table = Self { path: path.to_path_buf(), database, log, blobs, witness, seal, staged: HashMap::new() };
+        let table = Self { path: path.to_path_buf(), database, log, blobs, witness, seal, staged: BTreeMap::new() };
         Ok(table)
     }
 
