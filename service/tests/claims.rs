@@ -1,4 +1,4 @@
-//! Claims at the moments when answers of the store are lost.
+//! Claims: when answers of the store are lost, and when they take long.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use common::{Log, publish, start, topics};
+use common::{Log, caught_up, publish, start, topics};
 use tidings_core::{
     Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Record, Release, Result,
     Timestamp, async_trait,
@@ -95,4 +95,58 @@ async fn what_is_being_given_back_is_not_claimed_again_yet() {
         assert_eq!(other.status().await.totals.duplicates, 1);
         drop((first, other));
     }
+}
+
+/// A store that takes a second for claims, and notes how many were asked for.
+#[derive(Debug, Clone, Default)]
+struct Slow {
+    inner: MemoryStore,
+    log: Log,
+}
+
+#[async_trait]
+impl IdempotencyStore for Slow {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        self.inner.holder(scope, ttl).await
+    }
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.log.add(format!("claim {}", events.len()));
+        sleep(Duration::from_secs(1)).await;
+        self.inner.claim(holder, events).await
+    }
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        self.inner.renew(holder).await
+    }
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.inner.complete(holder, events).await
+    }
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        self.inner.release(holder, events).await
+    }
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        self.inner.retire(holder).await
+    }
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        self.inner.purge(scope, completed_before).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_claims_are_asked_for_shares_the_next_call() {
+    let (transport, store) = (MemoryTransport::new(), Slow::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |_: Delivery| {};
+    let service = Service::new("s", Router::new().on_topic("t", handler)).with_workers(1);
+    let running = start(service.with_idempotency(store.clone()), &transport).await;
+    for value in 0..10 {
+        publish(&transport, vec![Record::new("t", value.to_string()).with_key("k")]).await;
+        // Far less than a claim takes, and enough for it to be fetched.
+        sleep(Duration::from_millis(50)).await;
+    }
+    caught_up(&running).await;
+    assert_eq!(store.log.lines(), ["claim 1", "claim 9"]);
+    assert_eq!(running.status().await.totals.handled, 10);
 }

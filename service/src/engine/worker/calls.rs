@@ -36,7 +36,7 @@ impl Worker {
             self.call_complete(),
             self.call_bury(),
             self.call_claim(),
-            self.claim_chunk(),
+            self.claim_chunks(),
             self.call_release(),
         ];
         made.into_iter().any(|made| made)
@@ -66,8 +66,7 @@ impl Worker {
         else {
             return false;
         };
-        let take = self.to_complete.len().min(CALL_EVENTS);
-        let items: Vec<Item> = self.to_complete.drain(..take).collect();
+        let items = up_to_a_call(&mut self.to_complete);
         let Some(holder) = claims.holder() else {
             // Without a holder nothing can be asked; a new one is on its way.
             self.calls.completing = true;
@@ -77,8 +76,13 @@ impl Worker {
         // What an earlier holder claimed is not this one's to complete: another delivery of the same event, of a later
         // assignment, may have claimed it by now.
         let claimed = |item: &Item| matches!(item.claim, Claimed::Granted(_, by) if by == holder.id);
-        let (mut items, stale): (Vec<_>, Vec<_>) = items.into_iter().partition(claimed);
-        self.all_held(stale);
+        let mut items = if items.iter().all(claimed) {
+            items
+        } else {
+            let (items, stale) = items.into_iter().partition(claimed);
+            self.all_held(stale);
+            items
+        };
         if items.is_empty() {
             return true;
         }
@@ -112,14 +116,14 @@ impl Worker {
             return false;
         }
         self.calls.claiming = true;
-        let take = self.to_claim.len().min(CALL_EVENTS);
-        let items = self.to_claim.drain(..take).collect();
+        let items = up_to_a_call(&mut self.to_claim);
         self.claim(items, Asked::Heads);
         true
     }
 
-    /// Claims the next chunk whole.
-    fn claim_chunk(&mut self) -> bool {
+    /// Claims the chunks that have come, in one call as far as they fit: what came while the last call was under way
+    /// shares the next one, so that a store that is slow to answer is asked for more at once.
+    fn claim_chunks(&mut self) -> bool {
         // What is claimed beside a delivery that runs alone would die with it.
         if self.shared.gate.is_lone() {
             return false;
@@ -128,15 +132,21 @@ impl Worker {
             self.claim(items, Asked::Chunk);
             return true;
         }
-        if self.calls.claiming_chunk {
+        if self.calls.claiming_chunk || self.unclaimed.is_empty() {
             return false;
         }
-        let Some(chunk) = self.unclaimed.pop_front() else { return false };
-        if chunk.assigned.is_stopping() {
-            self.dropped = true;
-            return true;
+        let mut items = Vec::new();
+        while let Some(chunk) = self.unclaimed.pop_front() {
+            if chunk.assigned.is_stopping() {
+                self.dropped = true;
+            } else {
+                self.itemise(&chunk, &mut items);
+            }
+            let next = self.unclaimed.front().map_or(0, |chunk| chunk.places.len());
+            if items.len() + next > CALL_EVENTS {
+                break;
+            }
         }
-        let items = self.itemise(&chunk);
         if !items.is_empty() {
             self.calls.claiming_chunk = true;
             self.claim(items, Asked::Chunk);
@@ -145,8 +155,8 @@ impl Worker {
     }
 
     /// Makes items of the records of a chunk that have a handler. The others are ended, or wait for the gate.
-    fn itemise(&mut self, chunk: &Chunk) -> Vec<Item> {
-        let mut items = Vec::with_capacity(chunk.places.len());
+    fn itemise(&mut self, chunk: &Chunk, items: &mut Vec<Item>) {
+        items.reserve(chunk.places.len());
         let mut unreadable = VecDeque::new();
         for index in chunk.at..chunk.places.len() {
             let Some(place) = chunk.places.get(index) else { break };
@@ -163,7 +173,6 @@ impl Worker {
         if !unreadable.is_empty() {
             self.backlog.push_back(Backlog::Items(unreadable));
         }
-        items
     }
 
     /// Claims an item that runs alone.
@@ -268,4 +277,12 @@ impl Worker {
             Items::Many(items) => items.into_iter().for_each(|item| self.drop_item(item)),
         }
     }
+}
+
+/// What one call takes of `items`. Nearly always that is all, and then nothing is moved.
+fn up_to_a_call(items: &mut Vec<Item>) -> Vec<Item> {
+    if items.len() <= CALL_EVENTS {
+        return std::mem::take(items);
+    }
+    items.drain(..CALL_EVENTS).collect()
 }
