@@ -14,7 +14,7 @@ use crate::memory::{Live, Memory};
 /// What a call did: the outer error breaks the store, the inner one is the caller's.
 pub(crate) type Staged<T> = error::Result<Result<T>>;
 
-/// How many done events a purge looks at, at least, before others get their turn.
+/// How many done events a purge forgets at most, and looks at at least, before others get their turn.
 const PURGE_STEP: usize = 2_000;
 
 /// The store while the writer works on it: changes are staged, and durable only after the writer's commit.
@@ -151,23 +151,24 @@ impl Ledger<'_> {
         let (place, mut shard) = from;
         let Some(index) = self.disk.index(place) else { return Ok(Ok(PurgeStep::default())) };
         let (mut old, mut looked_at) = (Vec::new(), 0);
+        // In an older generation there may be what a newer one has replaced: the newest entry is what counts.
+        let is_old = |key: &EventKey| matches!(self.disk.get(*key), Some(State::Done(at)) if at < before);
         let next = loop {
             let Some(done) = index.done_in(shard) else { break (place + 1, 0) };
-            old.extend(index.done_before(shard, scope, before));
+            let room = PURGE_STEP - old.len();
+            old.extend(index.done_before(shard, scope, before).filter(is_old).take(room));
+            if old.len() == PURGE_STEP {
+                // There may be more in it; these will be gone by then.
+                break (place, shard);
+            }
             shard += 1;
             looked_at += done;
             if looked_at >= PURGE_STEP {
                 break (place, shard);
             }
         };
-        let mut removed = 0;
-        for key in old {
-            // In an older generation there may be what a newer one has replaced: the newest entry is what counts.
-            if matches!(self.disk.get(key), Some(State::Done(at)) if at < before) {
-                self.disk.forget(key);
-                removed += 1;
-            }
-        }
+        let removed = old.len() as u64;
+        old.into_iter().for_each(|key| self.disk.forget(key));
         Ok(Ok(PurgeStep { removed, next: Some(next) }))
     }
 

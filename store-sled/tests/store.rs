@@ -9,7 +9,7 @@ use tempfile::tempdir;
 use tidings_core::{Claim, ErrorKind, IdempotencyStore, Release};
 use tidings_sled::{SledConfig, SledStore};
 
-use crate::common::{Hands, TTL, claim, complete, fresh, granted, holder, scope};
+use crate::common::{Hands, TTL, claim, complete, event, fresh, granted, holder, scope};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -218,6 +218,20 @@ async fn a_purge_takes_old_done_events_of_its_scope_and_no_claims() {
     assert_eq!(claim(&store, &one, &young).await, Claim::Done);
     assert!(matches!(claim(&store, &one, &held).await, Claim::Held { .. }));
     assert_eq!(claim(&store, &other_scope, &old[0]).await, Claim::Done);
+}
+
+#[tokio::test]
+async fn a_purge_takes_all_however_the_ids_end() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let one = store.holder(&scope(), HOUR).await.unwrap();
+    // More than are forgotten in one step, all in one shard of the index.
+    let events: Vec<_> = (1..=4_500_u128).map(|i| event(uuid::Uuid::from_u128(i << 8))).collect();
+    store.claim(&one, &events).await.unwrap();
+    store.complete(&one, &events).await.unwrap();
+    hands.pass(Duration::from_secs(1));
+    assert_eq!(store.purge(&scope(), tidings_sled::Clock::wall(&hands)).await.unwrap(), 4_500);
+    assert!(store.claim(&one, &events).await.unwrap().iter().all(|claim| *claim == granted(0, 0)));
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub(crate) struct Manifest {
 
 impl Manifest {
     pub(crate) fn new() -> Self {
-        // Number 0 is the empty name, and what stands for a name that found no place.
+        // Number 0 is the empty name.
         Self { format: FORMAT, time: i64::MIN, next: 0, generations: Vec::new(), names: vec![String::new()] }
     }
 
