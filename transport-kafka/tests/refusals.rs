@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use common::{LIMIT, TestResult, assigned, fresh, published, records, transport};
+use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, published, records, transport};
 use tidings_core::{
-    Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Record, Step, TopicPartition, Transport,
+    Cleanup, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Record, Step, Topic, TopicPartition, Transport,
 };
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, KafkaOptions, Suite};
@@ -27,7 +27,57 @@ fn main() -> ExitCode {
         .with_case("a_static_member_that_was_replaced_is_fenced", a_replaced_static_member)
         .with_case("a_static_member_waits_for_the_one_before_it", a_waiting_static_member)
         .with_case("what_can_not_be_read_in_a_log_is_told", what_can_not_be_read)
+        .with_case("one_call_of_more_than_the_bound_is_answered", one_call_beyond_the_bound)
+        .with_case("a_refused_batch_gives_room_to_the_calls_behind_it", a_refused_batch_at_the_bound)
         .run()
+}
+
+async fn bounded(records: usize) -> TestResult<KafkaTransport> {
+    let kafka = Kafka::shared().await?;
+    let brokers: Vec<_> = kafka.bootstrap().split(',').collect();
+    let mut config = KafkaConfig::new(brokers);
+    config.max_unanswered_records = records;
+    Ok(KafkaTransport::connect(config).await?)
+}
+
+async fn one_call_beyond_the_bound() -> TestResult {
+    let kafka = bounded(10).await?;
+    let topic = fresh(&kafka, "large-call", 3).await?;
+    let publisher = kafka.publisher().await?;
+    let records = (0..100).map(|n: u32| Record::new(topic.clone(), n.to_string()).with_key((n % 7).to_string()));
+    let answers = timeout(LIMIT, publisher.publish(records.collect())).await.map_err(|_| "it hangs")?;
+    assert_eq!(answers.len(), 100);
+    let mut last = std::collections::BTreeMap::new();
+    for answer in answers {
+        let position = answer?;
+        let before = last.insert(position.partition, position.offset);
+        assert!(before.is_none_or(|before| before < position.offset), "{before:?} and then {position:?}");
+    }
+    publisher.close(LIMIT).await?;
+    Ok(())
+}
+
+async fn a_refused_batch_at_the_bound() -> TestResult {
+    let kafka = bounded(6).await?;
+    let topic = fresh_name("refused-at-bound");
+    make(&kafka, &[Topic::new(topic.clone()).with_cleanup(Cleanup::Compact)]).await?;
+    let publisher = kafka.publisher().await?;
+    let call = || {
+        let keyed = |key: &'static str| Record::new(topic.clone(), "v").with_key(key);
+        // The second has no key, which a compacted topic refuses, with all that is in its batch.
+        publisher.publish(vec![keyed("a"), Record::new(topic.clone(), "v"), keyed("b"), keyed("c")])
+    };
+    let calls = async { tokio::join!(call(), call(), call()) };
+    let (first, second, third) = timeout(LIMIT, calls).await.map_err(|_| "they wait for each other")?;
+    for answers in [first, second, third] {
+        let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
+        assert_eq!(kinds[1], Some(ErrorKind::Invalid), "{answers:?}");
+        // What was overtaken by a later call is not stored, and said to be so.
+        let fine = |kind: &Option<ErrorKind>| matches!(kind, None | Some(ErrorKind::Unavailable));
+        assert!([0, 2, 3].iter().all(|place: &usize| fine(&kinds[*place])), "{answers:?}");
+    }
+    publisher.close(LIMIT).await?;
+    Ok(())
 }
 
 /// Goes on until there is an error.

@@ -74,6 +74,7 @@ impl Codec for Json {
         Ok(value.into())
     }
 
+    #[inline]
     fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
         let read: Read<'_, E> = serde_json::from_slice(value(record)?)
             .map_err(|e| undecodable(format!("read {} from JSON", E::TYPE)).with_source(e))?;

@@ -86,6 +86,7 @@ pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Res
 /// # Errors
 /// [`ErrorKind::Undecodable`] if the bytes, the type or the codec are not what they should be; the message names the
 /// field. A null value is undecodable too.
+#[inline]
 pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
     match content_type(record)? {
         #[cfg(feature = "json")]
@@ -145,9 +146,14 @@ enum ContentType<'a> {
 }
 
 fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
+    // The common case, without a look at whether it is UTF-8.
+    #[cfg(feature = "json")]
+    if record.headers.get(headers::CONTENT_TYPE).is_none_or(|name| name == Json::CONTENT_TYPE) {
+        return Ok(ContentType::Json);
+    }
     Ok(match text(record, headers::CONTENT_TYPE)? {
         #[cfg(feature = "json")]
-        None | Some(Json::CONTENT_TYPE) => ContentType::Json,
+        None => ContentType::Json,
         #[cfg(feature = "postcard")]
         Some(Postcard::CONTENT_TYPE) => ContentType::Postcard,
         // Parameters such as charset change nothing: JSON is UTF-8.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many records and bytes may be unanswered. Only whoever has the publisher's turn takes of it, so that the order of
@@ -35,6 +36,11 @@ impl Bound {
         Some(Share { _record: record, _bytes: bytes })
     }
 
+    /// As [`take`](Self::take), if nothing has to be waited for.
+    pub(super) fn try_take(&self, size: usize) -> Option<Share> {
+        self.take(size).now_or_never().flatten()
+    }
+
     /// Ends all waiting, now and later.
     pub(super) fn close(&self) {
         self.records.close();
@@ -45,7 +51,6 @@ impl Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::FutureExt;
 
     #[tokio::test]
     async fn a_record_larger_than_the_bound_goes_alone() {

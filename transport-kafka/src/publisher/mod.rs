@@ -4,15 +4,18 @@ mod bound;
 mod places;
 mod queue;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tidings_core::{Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, async_trait};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use self::queue::{Job, Queue, Sent, Shared};
+use self::queue::{Again, Job, Queue, Sent, Shared, overtaken};
 use crate::config::KafkaConfig;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::{Producer, Refusal};
@@ -24,6 +27,10 @@ const ALONE_TRIES: usize = 3;
 ///
 /// A header's name must be UTF-8. Where the broker confirms a record as a repeat without telling where it lies, the
 /// position's offset is `u64::MAX`.
+///
+/// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic. Its other
+/// records are then sent again, each by itself; but one with a key that later records of its partition were queued behind
+/// ends as [`Unavailable`](ErrorKind::Unavailable), not stored: it would come after them.
 #[derive(Debug)]
 pub struct KafkaPublisher {
     // In the order of first polls, whoever is polled again or not.
@@ -42,25 +49,76 @@ impl KafkaPublisher {
         Ok(Self { jobs, shared, closed: AtomicBool::new(false) })
     }
 
-    async fn settle(&self, sent: Sent) -> Result<Position> {
-        let Sent { unanswered, spare, partition } = sent;
-        let mut answer = unanswered.answer().await;
-        for _ in 0..ALONE_TRIES {
+    /// Sends those records again, each in a batch of its own, whose batches were refused for one of their records (P1).
+    async fn resend(&self, outcomes: &mut [Option<Outcome>]) {
+        for place in 0..outcomes.len() {
+            let Some(Outcome { again: Some(again), .. }) = &outcomes[place] else { continue };
+            let mut again = again.clone();
+            let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
+            let outcome = if again.record.key.is_some() && later().any(|later| later.answer.is_ok()) {
+                Err(overtaken(&again.record.topic))
+            } else {
+                // Of this call nothing behind it is stored: only what other calls have queued may have overtaken it.
+                again.number = later().map(|later| later.number).max().unwrap_or(0).max(again.number);
+                self.send_alone(again).await
+            };
+            if let Some(place) = &mut outcomes[place] {
+                place.answer = outcome;
+            }
+        }
+    }
+
+    async fn send_alone(&self, again: Again) -> Result<Position> {
+        let mut answer = self.alone(again.clone()).await;
+        for _ in 1..ALONE_TRIES {
             match &answer {
-                Err(refusal) if refusal.batch => answer = self.alone(spare.clone(), partition).await,
+                Err(refusal) if refusal.batch => answer = self.alone(again.clone()).await,
                 _ => break,
             }
         }
         answer.map_err(|refusal| refusal.error)
     }
 
-    /// Sends a record whose batch was refused for one of its records in a batch of its own (P1).
-    async fn alone(&self, record: Record, partition: u32) -> Result<Position, Refusal> {
+    async fn alone(&self, again: Again) -> Result<Position, Refusal> {
         let (reply, answer) = oneshot::channel();
         let gone = || Refusal { error: closed(), batch: false };
-        self.jobs.send(Job::Alone { record, partition, reply }).map_err(|_| gone())?;
+        self.jobs.send(Job::Alone { again, reply }).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
+}
+
+/// What came of a record of a call.
+#[derive(Debug)]
+struct Outcome {
+    answer: Result<Position>,
+    topic: Name,
+    partition: u32,
+    /// How many records were queued for its partition, with it.
+    number: u64,
+    /// Where its batch was refused for another record's sake, or for its own.
+    again: Option<Again>,
+}
+
+impl Outcome {
+    /// Whether it is of the same partition as a record that is to be sent again.
+    fn is_beside(&self, again: &Again) -> bool {
+        self.partition == again.partition && self.topic == again.record.topic
+    }
+}
+
+/// Awaits the answers of one partition, which come in the order of its records, and most often together.
+async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
+    let mut outcomes = Vec::with_capacity(sent.len());
+    for (place, Sent { unanswered, again }) in sent {
+        let answer = unanswered.answer().await;
+        let (topic, partition, number) = (again.record.topic.clone(), again.partition, again.number);
+        let (answer, again) = match answer {
+            Err(refusal) => (Err(refusal.error), refusal.batch.then_some(again)),
+            Ok(position) => (Ok(position), None),
+        };
+        outcomes.push((place, Outcome { answer, topic, partition, number, again }));
+    }
+    outcomes
 }
 
 fn closed() -> Error {
@@ -75,22 +133,50 @@ impl Publisher for KafkaPublisher {
         if self.closed.load(Ordering::Acquire) {
             return refused();
         }
-        let (reply, queued) = oneshot::channel();
+        let (reply, mut queued) = mpsc::unbounded_channel();
         // Given back when this future is dropped before its turn: what waits at the bound is held by its callers alone.
         let call = queue::Call::new(records);
         if self.jobs.send(Job::Publish { call: call.share(), since: Instant::now(), reply }).is_err() {
             return refused();
         }
-        let Ok(sent) = queued.await else { return refused() };
-        // One after the other: all are under way, and a batch's answers come together.
-        let mut outcomes = Vec::with_capacity(count);
-        for sent in sent {
-            outcomes.push(match sent {
-                Ok(sent) => self.settle(sent).await,
-                Err(error) => Err(error),
-            });
+        let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
+        let mut failed: Vec<(usize, Error)> = Vec::new();
+        // By partition, so that one whose leader is slow keeps no other's share of the bound; and all at once, also while
+        // the rest of the call waits at the bound, which nobody else can make room in.
+        let mut lanes = FuturesUnordered::new();
+        let (mut come, mut coming) = (0, true);
+        while coming || !lanes.is_empty() {
+            tokio::select! {
+                biased;
+                some = queued.recv(), if coming => match some {
+                    Some(sent) => {
+                        let mut by_partition: HashMap<(Name, u32), Vec<(usize, Sent)>> = HashMap::new();
+                        for sent in sent {
+                            match sent {
+                                Ok(sent) => {
+                                    let partition = (sent.again.record.topic.clone(), sent.again.partition);
+                                    by_partition.entry(partition).or_default().push((come, sent));
+                                }
+                                Err(error) => failed.push((come, error)),
+                            }
+                            come += 1;
+                        }
+                        lanes.extend(by_partition.into_values().map(lane));
+                    }
+                    None => coming = false,
+                },
+                Some(answered) = lanes.next() => {
+                    answered.into_iter().for_each(|(place, outcome)| outcomes[place] = Some(outcome));
+                }
+            }
         }
-        outcomes
+        self.resend(&mut outcomes).await;
+        let mut answers: Vec<Result<Position>> = outcomes
+            .into_iter()
+            .map(|outcome| outcome.map_or_else(|| Err(closed()), |outcome| outcome.answer))
+            .collect();
+        failed.into_iter().for_each(|(place, error)| answers[place] = Err(error));
+        answers
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

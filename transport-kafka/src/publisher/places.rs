@@ -26,6 +26,8 @@ struct Place {
     // Records without a key stay with a partition until a batch's worth went there, so that batches fill up.
     sticky: u32,
     sticky_left: usize,
+    /// How many records were queued for each partition.
+    queued: Vec<u64>,
 }
 
 impl Places {
@@ -44,11 +46,27 @@ impl Places {
     }
 
     pub(super) fn learn(&mut self, topic: &Name, count: u32) {
-        let fresh = Place { count, learned: Instant::now(), sticky: 0, sticky_left: 0 };
+        let fresh = Place { count, learned: Instant::now(), sticky: 0, sticky_left: 0, queued: Vec::new() };
         let place = self.topics.entry(topic.clone()).or_insert(fresh);
         place.learned = Instant::now();
         place.count = count;
         place.sticky_left = if place.sticky < count { place.sticky_left } else { 0 };
+    }
+
+    /// How many records were queued for a partition of a topic that is known.
+    pub(super) fn queued(&self, topic: &str, partition: u32) -> u64 {
+        self.topics.get(topic).and_then(|place| place.queued.get(partition as usize)).copied().unwrap_or(0)
+    }
+
+    /// Counts one more.
+    pub(super) fn note_queued(&mut self, topic: &str, partition: u32) {
+        if let Some(place) = self.topics.get_mut(topic) {
+            let partition = partition as usize;
+            if place.queued.len() <= partition {
+                place.queued.resize(partition + 1, 0);
+            }
+            place.queued[partition] += 1;
+        }
     }
 
     /// The partition of a record that names none, on a topic that is known.

@@ -22,10 +22,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What the task is asked to do.
 pub(super) enum Job {
-    /// Queue these, for which somebody waits since then.
-    Publish { call: SharedCall, since: Instant, reply: oneshot::Sender<Vec<Result<Sent>>> },
+    /// Queue these, for which somebody waits since then. They are told of in order, and at the latest before the bound
+    /// has to be waited for: it is whoever waits that gives the shares of what is answered back.
+    Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Vec<Result<Sent>>> },
     /// Send this one in a batch of its own.
-    Alone { record: Record, partition: u32, reply: oneshot::Sender<Result<Position, Refusal>> },
+    Alone { again: Again, reply: oneshot::Sender<Result<Position, Refusal>> },
     /// Say when all that came before is queued.
     Barrier(oneshot::Sender<()>),
 }
@@ -103,8 +104,16 @@ impl Shared {
 pub(super) struct Sent {
     pub(super) unanswered: Unanswered,
     /// To be sent by itself, if its batch is refused.
-    pub(super) spare: Record,
+    pub(super) again: Again,
+}
+
+/// What it takes to send a record once more.
+#[derive(Debug, Clone)]
+pub(super) struct Again {
+    pub(super) record: Record,
     pub(super) partition: u32,
+    /// How many records were queued for its partition, up to it or up to what may precede it.
+    pub(super) number: u64,
 }
 
 /// The task's own.
@@ -124,25 +133,45 @@ impl Queue {
         while let Some(job) = jobs.recv().await {
             // Whoever asked may be gone: what was queued for them goes on.
             match job {
-                Job::Publish { call, since, reply } => drop(reply.send(self.publish(take(&call), since).await)),
-                Job::Alone { record, partition, reply } => drop(reply.send(self.alone(record, partition).await)),
+                Job::Publish { call, since, reply } => self.publish(take(&call), since, &reply).await,
+                Job::Alone { again, reply } => drop(reply.send(self.alone(again).await)),
                 Job::Barrier(reply) => drop(reply.send(())),
             }
         }
     }
 
-    async fn publish(&mut self, records: Vec<Record>, since: Instant) -> Vec<Result<Sent>> {
+    async fn publish(
+        &mut self,
+        records: Vec<Record>,
+        since: Instant,
+        reply: &mpsc::UnboundedSender<Vec<Result<Sent>>>,
+    ) {
         // For all of the call together: what waits behind a topic that can't be looked up has waited too.
         let deadline = since + self.shared.delivery_timeout;
         let mut missing = HashSet::new();
         let mut sent = Vec::with_capacity(records.len());
         for record in records {
-            sent.push(self.publish_one(&mut missing, record, deadline).await);
+            let one = match self.find_place(&mut missing, &record, deadline).await {
+                Ok(partition) => {
+                    let size = record.size();
+                    let share = match self.shared.bound.try_take(size) {
+                        Some(share) => Some(share),
+                        None => {
+                            drop(reply.send(std::mem::take(&mut sent)));
+                            self.shared.bound.take(size).await
+                        }
+                    };
+                    self.enqueue(record, partition, share).await
+                }
+                Err(error) => Err(error),
+            };
+            sent.push(one);
         }
-        sent
+        drop(reply.send(sent));
     }
 
-    async fn publish_one(&mut self, missing: &mut HashSet<Name>, record: Record, deadline: Instant) -> Result<Sent> {
+    /// The partition of a record that may be published.
+    async fn find_place(&mut self, missing: &mut HashSet<Name>, record: &Record, deadline: Instant) -> Result<u32> {
         self.shared.check_open()?;
         let (topic, size) = (record.topic.clone(), record.size());
         if size > self.shared.max_record_bytes {
@@ -153,19 +182,22 @@ impl Queue {
         if missing.contains(&topic) {
             return Err(Error::new(ErrorKind::NotFound, format!("publish: there is no topic {topic}")));
         }
-        let partition = match self.place(&record, deadline).await {
-            Ok(partition) => partition,
-            Err(error) => {
-                if error.kind() == ErrorKind::NotFound && self.places.count(&topic).is_none() {
-                    missing.insert(topic);
-                }
-                return Err(error);
-            }
-        };
-        let share = self.shared.bound.take(size).await.ok_or_else(closed)?;
-        let spare = record.clone();
+        let place = self.place(record, deadline).await;
+        if place.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) && self.places.count(&topic).is_none()
+        {
+            missing.insert(topic);
+        }
+        place
+    }
+
+    async fn enqueue(&mut self, record: Record, partition: u32, share: Option<Share>) -> Result<Sent> {
+        let share = share.ok_or_else(closed)?;
+        let number = self.places.queued(&record.topic, partition) + 1;
+        let again = Again { record: record.clone(), partition, number };
+        let topic = record.topic.clone();
         let underway = self.shared.producer.enqueue(record, partition).await?;
-        Ok(Sent { unanswered: Unanswered::new(topic, underway, share), spare, partition })
+        self.places.note_queued(&topic, partition);
+        Ok(Sent { unanswered: Unanswered::new(topic, underway, share), again })
     }
 
     async fn place(&mut self, record: &Record, deadline: Instant) -> Result<u32> {
@@ -207,13 +239,26 @@ impl Queue {
     }
 
     /// Nothing else is queued until the answer is here, so that nothing of ours joins its batch.
-    async fn alone(&mut self, record: Record, partition: u32) -> Result<Position, Refusal> {
+    ///
+    /// A record with a key that others of its partition were queued behind is not sent again: they may be stored, and it
+    /// would come after them (P3).
+    async fn alone(&mut self, again: Again) -> Result<Position, Refusal> {
         let refused = |error| Refusal { error, batch: false };
+        let Again { record, partition, number } = again;
+        if record.key.is_some() && self.places.queued(&record.topic, partition) != number {
+            return Err(refused(overtaken(&record.topic)));
+        }
         let topic = record.topic.clone();
         let share = self.shared.bound.take(record.size()).await.ok_or_else(closed).map_err(refused)?;
         let underway = self.shared.producer.enqueue(record, partition).await.map_err(refused)?;
         Unanswered::new(topic, underway, share).answer().await
     }
+}
+
+/// Of a record whose batch was refused, and that may not be sent again by itself.
+pub(super) fn overtaken(topic: &Name) -> Error {
+    let what = "its batch was refused for another record, and later records of its partition are on their way";
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
 }
 
 /// A record whose answer is awaited; when nobody waits any more, its share of the bound is kept until the answer comes.
