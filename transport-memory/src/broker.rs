@@ -15,7 +15,7 @@ use crate::group::Group;
 use crate::log::PartitionLog;
 use crate::topic::TopicLog;
 
-/// Locks are taken in this order: the groups, a group, the topics, a topic, a partition's log. The faults' is taken alone.
+/// Locks are taken in this order: the groups, a group, the topics, a topic, a partition's log, the faults.
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) config: MemoryConfig,

@@ -22,9 +22,9 @@ const OPEN_LOGS: usize = 4;
 /// After so many records they are closed, so that readers have their turn.
 const RUN_RECORDS: usize = 1_024;
 
-/// So many calls use one unit of a task's budget. Each of a task's 128 units for a call of a fraction of a microsecond
-/// would have it yield, and another thread woken to see what there is to do, more often than anybody gains by.
-const CALLS_PER_BUDGET: u32 = 8;
+/// So many records use one unit of a task's budget. One of a task's 128 units for a fraction of a microsecond would have
+/// it yield, and another thread woken to see what there is to do, more often than anybody gains by.
+const RECORDS_PER_BUDGET: u32 = 8;
 
 #[derive(Debug)]
 pub(crate) struct MemoryPublisher {
@@ -32,8 +32,8 @@ pub(crate) struct MemoryPublisher {
     /// Fair: whoever waits at the bound is served in the order of the calls' first polls, and nobody passes.
     turn: Mutex<Last>,
     unanswered: Unanswered,
-    /// Calls that had nothing to wait for.
-    calls: AtomicU32,
+    /// How many records, about, it was given that had nothing to wait for.
+    published: AtomicU32,
     closed: AtomicBool,
 }
 
@@ -68,8 +68,8 @@ impl Drop for Share<'_> {
 
 impl MemoryPublisher {
     pub(crate) fn new(broker: Arc<Broker>) -> Self {
-        let (unanswered, calls, closed) = (Unanswered::default(), AtomicU32::new(0), AtomicBool::new(false));
-        Self { broker, turn: Mutex::default(), unanswered, calls, closed }
+        let (unanswered, published, closed) = (Unanswered::default(), AtomicU32::new(0), AtomicBool::new(false));
+        Self { broker, turn: Mutex::default(), unanswered, published, closed }
     }
 
     fn is_closed(&self) -> bool {
@@ -255,7 +255,9 @@ impl Publisher for MemoryPublisher {
                 self.store(&mut turn, records, &mut answers);
                 drop(turn);
                 // A loop of publishes must let other tasks and timers run; after the first poll has stored them (P3).
-                if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_BUDGET) {
+                let count = u32::try_from(answers.len().max(1)).unwrap_or(u32::MAX);
+                let before = self.published.fetch_add(count, Ordering::Relaxed);
+                if before / RECORDS_PER_BUDGET != before.wrapping_add(count) / RECORDS_PER_BUDGET {
                     tokio::task::coop::consume_budget().await;
                 }
                 answers

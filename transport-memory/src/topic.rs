@@ -32,6 +32,7 @@ pub(crate) struct TopicLog {
     logs: Mutex<Logs>,
     /// How many `logs` has, for whoever keeps them and asks whether there are more now. None, once it is deleted.
     partitions: AtomicU32,
+    deleted: AtomicBool,
     keyed: AtomicBool,
     keyless_bytes: AtomicU64,
 }
@@ -57,6 +58,7 @@ impl TopicLog {
             retention,
             logs: Mutex::new(Arc::new([])),
             partitions: AtomicU32::new(0),
+            deleted: AtomicBool::new(false),
             keyed: AtomicBool::new(false),
             keyless_bytes: AtomicU64::new(0),
         };
@@ -75,6 +77,9 @@ impl TopicLog {
     /// Raises the number of partitions to `partitions`; never lowers it.
     pub(crate) fn grow(&self, partitions: u32) {
         let mut logs = lock(&self.logs);
+        if self.deleted.load(Ordering::Acquire) {
+            return;
+        }
         let new = logs.len() as u32..partitions;
         let new = new.map(|p| Arc::new(PartitionLog::new(TopicPartition::new(&self.name, p), self.retention)));
         *logs = logs.iter().cloned().chain(new).collect();
@@ -86,9 +91,12 @@ impl TopicLog {
         self.partitions.load(Ordering::Acquire) == logs.len() as u32
     }
 
-    /// Says that it is deleted.
+    /// Says that it is deleted, and lets go of its records: whoever published to it last may keep it.
     pub(crate) fn set_deleted(&self) {
+        let logs = lock(&self.logs);
+        self.deleted.store(true, Ordering::Release);
         self.partitions.store(0, Ordering::Release);
+        logs.iter().for_each(|log| log.drop_before(log.end()));
     }
 
     /// Whether a record with a key was ever published to it.
