@@ -27,9 +27,9 @@
 //! no compaction is needed. The store's time is that of the wall clock, but never goes back: a clock that is set back
 //! extends nothing. A clock that is set far ahead ends the retention of what is there.
 //!
-//! An event takes about [`BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to seven times as much
-//! when they come one by one. All ids within the retention are kept in memory, below [`MEMORY_PER_EVENT`] bytes per event
-//! with what is cached of the disk ([`SledConfig::cache_bytes`]).
+//! An event takes about [`BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to seven times as
+//! much when they come one by one. All ids within the retention are kept in memory, below [`MEMORY_PER_EVENT`] bytes
+//! per event with what is cached of the disk ([`SledConfig::cache_bytes`]).
 #![forbid(unsafe_code)]
 
 mod clock;

@@ -18,10 +18,10 @@ const SEAL_KEY: &[u8] = b"m";
 const DATABASE: &str = "sled";
 const WITNESS: &str = "witness";
 
-/// At most so many keys, and so many bytes, go into one of sled's batches. What sled makes of it, some eight times as much
-/// at worst as it writes whole pages again, must stay below a segment of sled's log (512 KiB): sled takes what the
-/// operating system has accepted for durable and then reuses the segment that lay there before, and between two of our
-/// syncs there must be no more than one such step.
+/// At most so many keys, and so many bytes, go into one of sled's batches. What sled makes of it, up to twelve times as
+/// much as it writes whole pages again, must stay below a segment of sled's log (512 KiB): sled takes what the operating
+/// system has accepted for durable and then reuses the segment that lay there before, and between two of our syncs there
+/// must be no more than one such step.
 const BATCH_KEYS: usize = 500;
 const BATCH_BYTES: usize = 40 << 10;
 
