@@ -1,5 +1,7 @@
 //! Dead letters in a table.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidings_core::{
@@ -80,15 +82,26 @@ pub(crate) struct Page {
 }
 
 impl Letters {
-    pub(crate) fn start(table: Table) -> error::Result<Self> {
+    /// Opens a table of letters, and ends what was cut off half-way: identities say what counts, and are written in such
+    /// an order that the rest follows from them.
+    pub(crate) fn start(mut table: Table) -> error::Result<Self> {
         let last = table.last(&[LETTER])?.and_then(|(key, _)| number_in(&key));
-        let (mut open, mut next) = (0, last.map_or(0, |n| n + 1));
+        let mut next = last.map_or(0, |n| n + 1);
+        let (mut open, mut closed) = (HashSet::new(), HashSet::new());
         for item in table.scan(vec![IDENTITY], vec![IDENTITY]) {
             let fate = read_fate(&table, &item?.1)?;
-            open += u64::from(fate.closed.is_none());
+            if fate.closed.is_none() {
+                open.insert(fate.number)
+            } else {
+                closed.insert(fate.number)
+            };
             next = next.max(fate.number + 1);
         }
-        Ok(Self { table, next, open })
+        remove_orphans(&mut table, &open)?;
+        date_closed(&mut table, closed)?;
+        let now = table.time();
+        table.commit(now)?;
+        Ok(Self { table, next, open: open.len() as u64 })
     }
 
     pub(crate) fn table(&self) -> &Table {
@@ -119,6 +132,7 @@ impl Letters {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error)),
         };
+        // The identity comes last: a letter that it vouches for is whole.
         for (piece, part) in (0_u16..).zip(bytes.chunks(PIECE)) {
             self.table.put(piece_key(self.next, piece), Some(part.to_vec()));
         }
@@ -137,14 +151,16 @@ impl Letters {
         if fate.closed.is_some() {
             return Ok(false);
         }
+        let closed = Fate { number: fate.number, closed: Some(closing(resolution)) };
+        let dated = closed_key(now, &identity);
+        // The identity comes first: a letter that it says is open still has all its pieces.
+        self.table.put(identity, Some(fate_bytes(&self.table, &closed)?));
+        self.table.put(dated, Some(fate.number.to_be_bytes().to_vec()));
         let mut piece = 0;
         while self.table.get(&piece_key(fate.number, piece))?.is_some() {
             self.table.put(piece_key(fate.number, piece), None);
             piece += 1;
         }
-        let closed = Fate { number: fate.number, closed: Some(closing(resolution)) };
-        self.table.put(closed_key(now, &identity), Some(Vec::new()));
-        self.table.put(identity, Some(fate_bytes(&self.table, &closed)?));
         self.open = self.open.saturating_sub(1);
         Ok(true)
     }
@@ -193,7 +209,7 @@ impl Letters {
         Ok(())
     }
 
-    /// Forgets letters that were closed before `oldest`.
+    /// Forgets letters that were closed before `oldest`. To be committed before one of them could be buried again.
     pub(crate) fn forget_closed(&mut self, oldest: Timestamp) -> error::Result<()> {
         let end = closed_key(oldest, &[]);
         let mut old = Vec::new();
@@ -214,6 +230,46 @@ impl Letters {
     fn damaged(&self) -> Broken {
         Broken::corrupt(self.table.path(), "a letter is no letter")
     }
+}
+
+/// Removes pieces that no open letter has: those of a burying that was cut off, or of a closing.
+fn remove_orphans(table: &mut Table, open: &HashSet<u64>) -> error::Result<()> {
+    let mut orphans = Vec::new();
+    for item in table.scan(vec![LETTER], vec![LETTER]) {
+        let (key, _) = item?;
+        if number_in(&key).is_none_or(|number| !open.contains(&number)) {
+            orphans.push(key.to_vec());
+        }
+    }
+    orphans.into_iter().for_each(|key| table.put(key, None));
+    Ok(())
+}
+
+/// Sees to it that each of the `closed` letters has one date, by which it will be forgotten, and no other letter has one.
+fn date_closed(table: &mut Table, mut closed: HashSet<u64>) -> error::Result<()> {
+    let mut stale = Vec::new();
+    for item in table.scan(vec![CLOSED], vec![CLOSED]) {
+        let (key, number) = item?;
+        let number = (*number).try_into().ok().map(u64::from_be_bytes);
+        if number.is_none_or(|number| !closed.remove(&number)) {
+            stale.push(key.to_vec());
+        }
+    }
+    stale.into_iter().for_each(|key| table.put(key, None));
+    if closed.is_empty() {
+        return Ok(());
+    }
+    let mut undated = Vec::new();
+    for item in table.scan(vec![IDENTITY], vec![IDENTITY]) {
+        let (identity, fate) = item?;
+        let number = read_fate(table, &fate)?.number;
+        if closed.contains(&number) {
+            // It was closed with the last commit, or before.
+            undated.push((closed_key(table.time(), &identity), number));
+        }
+    }
+    undated.into_iter().for_each(|(key, number)| table.put(key, Some(number.to_be_bytes().to_vec())));
+    Ok(())
 }
 
 fn piece_key(number: u64, piece: u16) -> Vec<u8> {
@@ -311,6 +367,9 @@ fn from_bytes(bytes: &[u8]) -> Option<DeadLetter> {
             .with_failed_at(Timestamp::from_millis(stored.failed_at)),
     )
 }
+
+#[cfg(test)]
+mod cuts;
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,8 @@ use self::files::{create_directory, dated, list, lock, sync_directory};
 use self::generation::Generation;
 pub(crate) use self::index::Index;
 use self::manifest::Manifest;
+#[cfg(test)]
+pub(crate) use self::table::Cut;
 pub(crate) use self::table::Table;
 use crate::codec::{EventKey, NameId, State};
 use crate::config::{OnDamage, SledConfig};

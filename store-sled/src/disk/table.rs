@@ -1,6 +1,6 @@
 //! One sled database, with what sled leaves out: syncs, and the proof that nothing is missing.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -82,8 +82,20 @@ pub(crate) struct Table {
     blobs: PathBuf,
     witness: Witness,
     seal: Seal,
-    /// In order, so that of what is cut into several batches the first is durable first.
-    staged: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    staged: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// The keys of what is staged, in the order of their first staging: of what is cut into several batches the first is
+    /// durable first.
+    order: Vec<Vec<u8>>,
+    #[cfg(test)]
+    cut: Option<Cut>,
+}
+
+/// For tests: how a commit is cut into batches, and how many of them the disk takes.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut {
+    pub(crate) keys: usize,
+    pub(crate) batches: usize,
 }
 
 impl std::fmt::Debug for Table {
@@ -131,8 +143,18 @@ impl Table {
         let log = File::options().write(true).open(&log_path).map_err(|e| Broken::io("open", &log_path, &e))?;
         let seal = Seal { sequence: seen, ..Seal::default() };
         let blobs = directory.join("blobs");
-        let table = Self { path: path.to_path_buf(), database, log, blobs, witness, seal, staged: BTreeMap::new() };
-        Ok(table)
+        Ok(Self {
+            path: path.to_path_buf(),
+            database,
+            log,
+            blobs,
+            witness,
+            seal,
+            staged: HashMap::new(),
+            order: Vec::new(),
+            #[cfg(test)]
+            cut: None,
+        })
     }
 
     fn verify(&mut self) -> Result<()> {
@@ -184,9 +206,15 @@ impl Table {
         }
     }
 
-    /// Changes a key with the next [`commit`](Self::commit).
+    /// Changes a key with the next [`commit`](Self::commit). A key that is staged already keeps its place.
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.staged.insert(key, value);
+        match self.staged.get_mut(&key) {
+            Some(staged) => *staged = value,
+            None => {
+                self.order.push(key.clone());
+                self.staged.insert(key, value);
+            }
+        }
     }
 
     /// Committed entries from `from` on whose keys begin with `prefix`.
@@ -206,19 +234,34 @@ impl Table {
         self.database.scan_prefix(prefix).next_back().transpose().map_err(|e| Broken::sled("read", &self.path, &e))
     }
 
-    /// Writes what is staged and returns when it is on the disk.
+    /// Writes what is staged, in the order of its staging, and returns when it is on the disk. It may take several
+    /// batches: when it fails, or the process dies, any number of the first ones may be durable.
     pub(crate) fn commit(&mut self, time: Timestamp) -> Result<()> {
-        let staged = std::mem::take(&mut self.staged);
+        let mut staged = std::mem::take(&mut self.staged);
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        for (key, value) in staged {
+        for key in std::mem::take(&mut self.order) {
+            let Some(value) = staged.remove(&key) else { continue };
             bytes += key.len() + value.as_ref().map_or(0, Vec::len);
             batch.push((key, value));
-            if batch.len() == BATCH_KEYS || bytes >= BATCH_BYTES {
+            if batch.len() == self.batch_keys() || bytes >= BATCH_BYTES {
                 self.commit_batch(std::mem::take(&mut batch), time)?;
                 bytes = 0;
             }
         }
         if batch.is_empty() { Ok(()) } else { self.commit_batch(batch, time) }
+    }
+
+    fn batch_keys(&self) -> usize {
+        #[cfg(test)]
+        if let Some(cut) = self.cut {
+            return cut.keys;
+        }
+        BATCH_KEYS
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cut(&mut self, cut: Cut) {
+        self.cut = Some(cut);
     }
 
     /// Stores the time alone.
@@ -228,6 +271,11 @@ impl Table {
     }
 
     fn commit_batch(&mut self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>, time: Timestamp) -> Result<()> {
+        #[cfg(test)]
+        if let Some(cut) = &mut self.cut {
+            let full = || Broken::new(ErrorKind::Unavailable, "no space left on device");
+            cut.batches = cut.batches.checked_sub(1).ok_or_else(full)?;
+        }
         let mut seal = self.seal;
         let mut batch = sled::Batch::default();
         for (key, value) in entries {

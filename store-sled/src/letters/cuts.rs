@@ -1,0 +1,183 @@
+//! Commits of letters that are cut off half-way.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::disk::Cut;
+
+const CACHE: u64 = 1 << 20;
+const NOW: Timestamp = Timestamp::from_millis(7);
+const LATER: Timestamp = Timestamp::from_millis(9);
+
+fn new() -> (TempDir, PathBuf, Letters) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("letters");
+    let letters = Letters::start(Table::create(&path, CACHE, NOW).unwrap()).unwrap();
+    (directory, path, letters)
+}
+
+fn reopened(letters: Letters, path: &Path) -> Letters {
+    drop(letters);
+    Letters::start(Table::open(path, CACHE).unwrap()).unwrap()
+}
+
+fn letter(offset: u64, size: usize) -> DeadLetter {
+    let record = StoredRecord::new(offset, NOW).with_value(vec![7; size]);
+    DeadLetter::new("svc", TopicPartition::new("t", 2), record, ErrorKind::Failed)
+}
+
+fn bury(letters: &mut Letters, buried: &[DeadLetter]) {
+    buried.iter().for_each(|letter| letters.bury(letter, u64::MAX).unwrap().unwrap());
+}
+
+fn resolve(letters: &mut Letters, closed: &[DeadLetter]) {
+    let by = Resolution::Redriven { by: "ann".to_owned() };
+    for letter in closed {
+        letters.resolve(&letter.id(), &by, NOW).unwrap();
+    }
+}
+
+fn listed(letters: &Letters) -> Vec<DeadLetter> {
+    letters.list(&LetterQuery::default(), 0, usize::MAX).unwrap().letters
+}
+
+/// Commits with each key in a batch of its own, of which so many become durable. Whether that was all.
+fn commit_cut(letters: &mut Letters, batches: usize) -> bool {
+    letters.table.cut(Cut { keys: 1, batches });
+    letters.commit(NOW).is_ok()
+}
+
+fn entries(letters: &Letters, prefix: u8) -> usize {
+    letters.table.scan(vec![prefix], vec![prefix]).count()
+}
+
+#[test]
+fn letters_whose_second_batch_failed_can_be_buried_again() {
+    let many: Vec<_> = (0..100).map(|offset| letter(offset, 2 << 10)).collect();
+    for buried in [many, vec![letter(1, 100 << 10)]] {
+        let (_directory, path, mut letters) = new();
+        bury(&mut letters, &buried);
+        letters.table.cut(Cut { keys: 500, batches: 1 });
+        letters.commit(NOW).unwrap_err();
+        letters = reopened(letters, &path);
+        bury(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        let mut found = listed(&letters);
+        found.sort_by_key(|letter| letter.record.offset);
+        assert!(found == buried, "{} of {}", found.len(), buried.len());
+    }
+}
+
+#[test]
+fn letters_whose_second_batch_failed_can_be_closed_again() {
+    let many: Vec<_> = (0..600).map(|offset| letter(offset, 1)).collect();
+    for buried in [many, vec![letter(1, 4 << 20)]] {
+        let (_directory, path, mut letters) = new();
+        bury(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        resolve(&mut letters, &buried);
+        letters.table.cut(Cut { keys: 500, batches: 1 });
+        letters.commit(NOW).unwrap_err();
+        letters = reopened(letters, &path);
+        resolve(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        bury(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        assert!(listed(&letters).is_empty());
+        assert_eq!((letters.open, entries(&letters, CLOSED)), (0, buried.len()));
+    }
+}
+
+#[test]
+fn a_burying_cut_off_anywhere_leaves_whole_letters_or_none() {
+    let buried = [letter(1, 9 << 10), letter(2, 1)];
+    for cut in 0.. {
+        let (_directory, path, mut letters) = new();
+        bury(&mut letters, &buried);
+        let whole = commit_cut(&mut letters, cut);
+        letters = reopened(letters, &path);
+        let found = listed(&letters);
+        assert!(buried.starts_with(&found), "after {cut} keys");
+        assert_eq!(letters.open, found.len() as u64, "after {cut} keys");
+        bury(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        assert_eq!(listed(&letters), buried, "after {cut} keys");
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_closing_cut_off_anywhere_is_done_or_not() {
+    let buried = [letter(1, 9 << 10), letter(2, 1)];
+    for cut in 0.. {
+        let (_directory, path, mut letters) = new();
+        bury(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        resolve(&mut letters, &buried);
+        let whole = commit_cut(&mut letters, cut);
+        letters = reopened(letters, &path);
+        let open = listed(&letters);
+        assert!(buried.ends_with(&open), "after {cut} keys");
+        let closed = buried.len() - open.len();
+        assert_eq!(entries(&letters, CLOSED), closed, "after {cut} keys: what is closed will be forgotten");
+        assert_eq!(letters.open, open.len() as u64, "after {cut} keys");
+        resolve(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        bury(&mut letters, &buried);
+        assert_eq!(listed(&letters), [], "after {cut} keys");
+        letters.forget_closed(LATER).unwrap();
+        letters.commit(NOW).unwrap();
+        assert_eq!(letters.table.entries(), 0, "after {cut} keys");
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_burying_closed_before_it_was_durable_is_listed_never() {
+    let buried = [letter(1, 9 << 10)];
+    for cut in 0.. {
+        let (_directory, path, mut letters) = new();
+        bury(&mut letters, &buried);
+        resolve(&mut letters, &buried);
+        let whole = commit_cut(&mut letters, cut);
+        letters = reopened(letters, &path);
+        assert_eq!(listed(&letters), [], "after {cut} keys");
+        assert_eq!(entries(&letters, CLOSED), entries(&letters, IDENTITY), "after {cut} keys");
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_forgetting_cut_off_anywhere_takes_no_letter_that_is_buried_anew() {
+    let buried = [letter(1, 9 << 10), letter(2, 1)];
+    for cut in 0.. {
+        let (_directory, path, mut letters) = new();
+        bury(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        resolve(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        letters.forget_closed(LATER).unwrap();
+        let whole = commit_cut(&mut letters, cut);
+        letters = reopened(letters, &path);
+        bury(&mut letters, &buried);
+        letters.commit(NOW).unwrap();
+        let open = listed(&letters);
+        letters.forget_closed(LATER).unwrap();
+        letters.commit(NOW).unwrap();
+        assert_eq!(entries(&letters, CLOSED), 0, "after {cut} keys");
+        letters = reopened(letters, &path);
+        assert_eq!(listed(&letters), open, "after {cut} keys");
+        assert_eq!(letters.open, open.len() as u64, "after {cut} keys");
+        if whole {
+            break;
+        }
+    }
+}
