@@ -71,7 +71,7 @@ impl Ledger<'_> {
         }
         let history = match self.disk.get(key) {
             Some(State::Done(_)) => return Claim::Done,
-            Some(State::Claimed(by, history)) => self.after(by, live.is_some(), history),
+            Some(State::Claimed(by, history)) => self.after(by, live, history),
             Some(State::Idle(history)) => history,
             None => History::default(),
         };
@@ -82,8 +82,12 @@ impl Ledger<'_> {
 
     /// The history of an event whose last claim was `by`'s. A claim that is stored, but was never granted because the
     /// store broke before it could answer, ended with that, and nobody died.
-    fn after(&mut self, by: Uuid, granted: bool, history: History) -> History {
-        let died = granted || self.memory.life_left(by, self.instant).is_none();
+    fn after(&mut self, by: Uuid, granted: Option<Live>, history: History) -> History {
+        let died = match granted {
+            // An earlier one is remembered: `by`'s was taken back, and its history has that one's death already.
+            Some(live) => live.holder == by,
+            None => self.memory.life_left(by, self.instant).is_none(),
+        };
         History::new(history.deaths.saturating_add(u32::from(died)), history.attempts)
     }
 
@@ -201,4 +205,58 @@ fn dead(what: &'static str) -> Error {
 
 fn unavailable(what: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    struct Bench {
+        disk: Disk,
+        memory: Memory,
+        config: SledConfig,
+        instant: Duration,
+    }
+
+    impl Bench {
+        fn ledger(&mut self) -> Ledger<'_> {
+            let Self { disk, memory, config, instant } = self;
+            Ledger { disk, memory, config, now: Timestamp::from_millis(7), instant: *instant }
+        }
+
+        fn holder(&mut self) -> Holder {
+            let holder = Holder::new("svc", TTL);
+            self.ledger().register(&holder).unwrap().unwrap();
+            holder
+        }
+
+        fn claim(&mut self, holder: &Holder, event: Uuid) -> Claim {
+            let claim = self.ledger().claim(holder, &[event]).unwrap().unwrap()[0];
+            self.disk.commit(Timestamp::from_millis(7)).unwrap();
+            claim
+        }
+    }
+
+    #[test]
+    fn a_stored_claim_that_was_never_granted_leaves_no_death_beside_an_earlier_holders() {
+        for passes in [Duration::ZERO, TTL] {
+            let directory = tempfile::tempdir().unwrap();
+            let config = SledConfig::new(directory.path());
+            let disk = Disk::open(&config, Timestamp::from_millis(7)).unwrap();
+            let mut bench = Bench { disk, memory: Memory::default(), config, instant: Duration::ZERO };
+            let (dead, event) = (bench.holder(), Uuid::now_v7());
+            assert_eq!(bench.claim(&dead, event), Claim::Granted(History::new(0, 0)));
+            bench.memory.keep();
+            bench.instant += TTL;
+            let unanswered = bench.holder();
+            assert_eq!(bench.claim(&unanswered, event), Claim::Granted(History::new(1, 0)));
+            // It is stored, and the store breaks before it answers.
+            bench.memory.revert();
+            bench.instant += passes;
+            let next = bench.holder();
+            assert_eq!(bench.claim(&next, event), Claim::Granted(History::new(1, 0)), "after {passes:?}");
+        }
+    }
 }
