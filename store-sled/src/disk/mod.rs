@@ -121,9 +121,10 @@ impl Disk {
         self.generations.iter().rev().nth(place).map(Generation::index)
     }
 
-    /// Makes all changes durable.
+    /// Makes all changes durable: the oldest first, so that of an event that is forgotten, and is not yet in all of them,
+    /// the newest entry still counts and no older one. What is put goes to the newest only.
     pub(crate) fn commit(&mut self, now: Timestamp) -> Result<()> {
-        for generation in self.generations.iter_mut().rev() {
+        for generation in &mut self.generations {
             generation.commit(now)?;
         }
         self.letters.commit(now)
@@ -336,4 +337,37 @@ fn free_name(directory: &Path, part: &Path) -> PathBuf {
 fn is_part(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name == LETTERS || name.starts_with(GENERATION) || name == "manifest"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidings_core::History;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_forgetting_cut_off_between_generations_brings_no_older_entry_back() {
+        let (first, second) = (Timestamp::from_millis(1), Timestamp::from_millis(9_000));
+        for broken in 0..2 {
+            let directory = tempfile::tempdir().unwrap();
+            let config = SledConfig::new(directory.path()).with_retention(Duration::from_secs(10));
+            let mut disk = Disk::open(&config, first).unwrap();
+            let key = EventKey { scope: 0, id: Uuid::now_v7() };
+            disk.put(key, State::Claimed(Uuid::now_v7(), History::default()));
+            disk.commit(first).unwrap();
+            disk.turn(&config, second).unwrap();
+            let done = State::Done(second);
+            disk.put(key, done);
+            disk.commit(second).unwrap();
+            disk.forget(key);
+            disk.generations[broken].table.cut(Cut { keys: 500, batches: 0 });
+            disk.commit(second).unwrap_err();
+            drop(disk);
+            let disk = Disk::open(&config, second).unwrap();
+            assert_eq!(disk.get(key), Some(done), "broken: {broken}");
+        }
+    }
 }
