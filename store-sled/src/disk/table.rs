@@ -18,7 +18,8 @@ const SEAL_KEY: &[u8] = b"m";
 const DATABASE: &str = "sled";
 const WITNESS: &str = "witness";
 
-/// At most so many keys, and so many bytes, go into one of sled's batches. What sled makes of it, up to twelve times as
+/// At most so many keys, and so many bytes, go into one of sled's batches (one change alone may be larger); what is
+/// replaced or removed weighs as well, because sled writes the page that it lay in again. What sled makes of it, up to twelve times as
 /// much as it writes whole pages again, must stay below a segment of sled's log (512 KiB): sled takes what the operating
 /// system has accepted for durable and then reuses the segment that lay there before, and between two of our syncs there
 /// must be no more than one such step.
@@ -71,6 +72,20 @@ impl Seal {
 fn digest(key: &[u8], value: &[u8]) -> u64 {
     let parts = key.iter().chain(&[0xff]).chain(value);
     parts.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A change of a key, and what it had before.
+struct Change {
+    key: Vec<u8>,
+    old: Option<sled::IVec>,
+    new: Option<Vec<u8>>,
+}
+
+impl Change {
+    fn weight(&self) -> usize {
+        let (old, new) = (self.old.as_ref().map_or(0, |old| old.len()), self.new.as_ref().map_or(0, Vec::len));
+        self.key.len() + old.max(new)
+    }
 }
 
 /// A sled database, written in batches of which each is durable and whole, or not there.
@@ -240,13 +255,14 @@ impl Table {
         let mut staged = std::mem::take(&mut self.staged);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for key in std::mem::take(&mut self.order) {
-            let Some(value) = staged.remove(&key) else { continue };
-            bytes += key.len() + value.as_ref().map_or(0, Vec::len);
-            batch.push((key, value));
-            if batch.len() == self.batch_keys() || bytes >= BATCH_BYTES {
+            let Some(new) = staged.remove(&key) else { continue };
+            let change = Change { old: self.read(&key)?, key, new };
+            if batch.len() == self.batch_keys() || (!batch.is_empty() && bytes + change.weight() > BATCH_BYTES) {
                 self.commit_batch(std::mem::take(&mut batch), time)?;
                 bytes = 0;
             }
+            bytes += change.weight();
+            batch.push(change);
         }
         if batch.is_empty() { Ok(()) } else { self.commit_batch(batch, time) }
     }
@@ -270,7 +286,7 @@ impl Table {
         self.witness.sync()
     }
 
-    fn commit_batch(&mut self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>, time: Timestamp) -> Result<()> {
+    fn commit_batch(&mut self, changes: Vec<Change>, time: Timestamp) -> Result<()> {
         #[cfg(test)]
         if let Some(cut) = &mut self.cut {
             let full = || Broken::new(ErrorKind::Unavailable, "no space left on device");
@@ -278,18 +294,17 @@ impl Table {
         }
         let mut seal = self.seal;
         let mut batch = sled::Batch::default();
-        for (key, value) in entries {
-            if let Some(old) = self.read(&key)? {
-                seal.take(&key, &old);
-            } else if value.is_none() {
-                continue;
+        for Change { key, old, new } in changes {
+            if let Some(old) = &old {
+                seal.take(&key, old);
             }
-            match value {
-                Some(value) => {
-                    seal.add(&key, &value);
-                    batch.insert(key, value);
+            match new {
+                Some(new) => {
+                    seal.add(&key, &new);
+                    batch.insert(key, new);
                 }
-                None => batch.remove(key),
+                None if old.is_some() => batch.remove(key),
+                None => {}
             }
         }
         seal.sequence += 1;
@@ -358,6 +373,23 @@ mod tests {
         assert_eq!((table.entries(), table.time().millis()), (2_499, 8));
         assert_eq!(table.get(&[0, 0, 0, 5]).unwrap(), None);
         assert_eq!(table.get(&[0, 0, 0, 6]).unwrap(), Some(vec![1; 20]));
+    }
+
+    #[test]
+    fn no_batch_is_above_its_bound_whether_it_writes_replaces_or_removes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut table = Table::create(&directory.path().join("table"), CACHE, Timestamp::from_millis(1)).unwrap();
+        // Nine of them fit, and there are ten times as many.
+        let size = BATCH_BYTES / 9 - 4;
+        for value in [Some(vec![1; size - 1]), Some(vec![2]), Some(vec![3; size]), None, None] {
+            let (old, before) = (table.entries(), table.seal.sequence);
+            for i in 0..90_u32 {
+                table.put(i.to_be_bytes().to_vec(), value.clone());
+            }
+            table.commit(Timestamp::from_millis(1)).unwrap();
+            let weighs = old > 0 || value.is_some();
+            assert_eq!(table.seal.sequence - before, if weighs { 10 } else { 1 }, "{:?}", value.map(|v| v.len()));
+        }
     }
 
     #[test]

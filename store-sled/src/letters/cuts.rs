@@ -73,7 +73,7 @@ fn letters_whose_second_batch_failed_can_be_buried_again() {
 #[test]
 fn letters_whose_second_batch_failed_can_be_closed_again() {
     let many: Vec<_> = (0..600).map(|offset| letter(offset, 1)).collect();
-    for buried in [many, vec![letter(1, 4 << 20)]] {
+    for buried in [many, vec![letter(1, 100 << 10)]] {
         let (_directory, path, mut letters) = new();
         bury(&mut letters, &buried);
         letters.commit(NOW).unwrap();
