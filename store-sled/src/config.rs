@@ -31,6 +31,8 @@ pub const RETENTION_PARTS: u32 = 7;
 
 const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 const SMALLEST_CACHE: u64 = 8 << 20;
+/// A service claims so many events in one call: with less room than that such a call could never succeed.
+const FEWEST_CLAIMS: usize = 5_000;
 
 /// What to do with a directory whose content is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,7 +61,8 @@ pub struct SledConfig {
     pub on_damage: OnDamage,
     /// How many events may wait for the writer; further callers wait for their turn.
     pub max_waiting: u32,
-    /// How many claims may live at once; beyond, `claim` is refused as [`Unavailable`](ErrorKind::Unavailable).
+    /// How many claims may live at once; beyond, `claim` is refused as [`Unavailable`](ErrorKind::Unavailable). At least
+    /// 5,000: a service claims up to so many in one call.
     pub max_claims: usize,
     /// How many dead letters may be open; beyond, burying is refused as [`Unavailable`](ErrorKind::Unavailable).
     pub max_letters: u64,
@@ -164,8 +167,11 @@ impl SledConfig {
         if self.cache_bytes < SMALLEST_CACHE {
             return wrong(format!("cache_bytes is below {SMALLEST_CACHE}"));
         }
-        if self.max_waiting == 0 || self.max_claims == 0 || self.max_letters == 0 {
-            return wrong("max_waiting, max_claims and max_letters must be above 0".to_owned());
+        if self.max_claims < FEWEST_CLAIMS {
+            return wrong(format!("max_claims is below {FEWEST_CLAIMS}, which one call may claim"));
+        }
+        if self.max_waiting == 0 || self.max_letters == 0 {
+            return wrong("max_waiting and max_letters must be above 0".to_owned());
         }
         if self.answer_within.is_zero() {
             return wrong("answer_within is zero".to_owned());
@@ -194,5 +200,14 @@ mod tests {
         let error = SledConfig::new("x").with_retention(Duration::ZERO).check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("retention"), "{error}");
+    }
+
+    #[test]
+    fn there_must_be_room_for_the_claims_of_one_call() {
+        let config = SledConfig::new("x");
+        let error = config.clone().with_max_claims(FEWEST_CLAIMS - 1).check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("max_claims is below 5000"), "{error}");
+        config.with_max_claims(FEWEST_CLAIMS).check().unwrap();
     }
 }

@@ -237,10 +237,10 @@ async fn a_purge_takes_all_however_the_ids_end() {
 #[tokio::test]
 async fn claims_beyond_the_bound_are_refused_and_those_of_the_dead_make_room() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
-    let config = SledConfig::new(directory.path()).with_clock(hands.clone()).with_max_claims(10);
+    let config = SledConfig::new(directory.path()).with_clock(hands.clone()).with_max_claims(5_000);
     let store = SledStore::open_with(config).await.unwrap();
     let one = holder(&store).await;
-    let events: Vec<_> = (0..10).map(|_| fresh()).collect();
+    let events: Vec<_> = (0..5_000).map(|_| fresh()).collect();
     store.claim(&one, &events).await.unwrap();
     assert!(store.claim(&one, &[fresh()]).await.unwrap_err().is_retryable());
     hands.pass(TTL);
