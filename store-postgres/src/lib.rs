@@ -13,6 +13,13 @@
 //! [`PostgresStore::inbox`] is a layer behind which a handler takes a [`Tx`]: what it writes through that commits together
 //! with the fact that its event is done.
 //!
+//! # Size
+//! With its indexes, for a service and an event type of a dozen letters each, a done event takes about 145 bytes, or 160
+//! where ids are random (UUID v4) and not in order of time (v7): a million a day, kept for 30 days, are 4.5 GB. A claim takes
+//! as much, for as long as its event is being handled. A record of the outbox takes 80 bytes beside its own, a letter 370 and
+//! its error. Settings of the tables make autovacuum run in time; a shared table of done events has the settings that its
+//! owner gives it: see the design entry 0005.
+//!
 //! # Bounds
 //! [`purge`](tidings_core::IdempotencyStore::purge) deletes in steps; call it by a timer, with a time before which no
 //! repeat is to be expected. Connections, waits for locks and silent servers are bounded: see [`PostgresConfig`].

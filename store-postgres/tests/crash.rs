@@ -27,6 +27,8 @@ use uuid::Uuid;
 const ZOMBIE: &str = "TIDINGS_ZOMBIE";
 /// How many events wait at most while the server is tormented.
 const MOST_WAITING: i64 = 2_000;
+/// How many events are handled between two blows.
+const BETWEEN_BLOWS: u64 = 20;
 const TTL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -64,7 +66,9 @@ async fn crashes(restarts: usize, kills: usize) -> TestResult {
     let mut random = fastrand::Rng::new();
     for round in 0..restarts {
         for _ in 0..kills / restarts {
-            tokio::time::sleep(Duration::from_millis(random.u64(5..100))).await;
+            // Something is under way: services that only try to connect have nothing to lose.
+            handled(&running, BETWEEN_BLOWS).await?;
+            tokio::time::sleep(Duration::from_millis(random.u64(0..20))).await;
             let sessions = postgres.backends()?;
             if let Some(session) = random.choice(&sessions) {
                 // One that has ended since is as good as killed.
@@ -76,6 +80,7 @@ async fn crashes(restarts: usize, kills: usize) -> TestResult {
                 drop(killed);
             }
         }
+        handled(&running, BETWEEN_BLOWS).await?;
         postgres.restart(Shutdown::Immediate).await?;
         println!("restarted {} of {restarts} times", round + 1);
     }
@@ -91,6 +96,20 @@ async fn crashes(restarts: usize, kills: usize) -> TestResult {
     println!("{published} events, each of them once");
     Arc::into_inner(running).unwrap().shutdown(Duration::from_secs(10)).await?;
     Ok(())
+}
+
+/// Waits until so many more events are handled.
+async fn handled(running: &RunningService, more: u64) -> TestResult {
+    let goal = running.status().await.totals.handled + more;
+    let working = async {
+        while running.status().await.totals.handled < goal {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(common::LIMIT, working).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(format!("it does not go on: {:#?}", running.status().await).into()),
+    }
 }
 
 /// Publishes for as long as there is not more to do than would be done in some seconds.
