@@ -1,9 +1,11 @@
 //! Publishing to and reading from a real broker: ours beside the bare client (`baseline`), and rskafka in the same run.
 //!
-//! It runs against the broker in `TIDINGS_KAFKA`, and says so where there is none.
+//! It runs against the broker in `TIDINGS_KAFKA`, and says so where there is none. Arguments pick parts (`produce`,
+//! `consume`, `latency`); without any, all run.
 
 use std::time::Duration;
 
+use tidings::kafka::DEFAULT_LINGER;
 use tidings_benches::figures::{BenchResult, Figures, figure};
 use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
 
@@ -20,20 +22,34 @@ fn main() -> BenchResult {
             return Ok(());
         };
         for (size, published, read) in RUNS {
-            produce(&bench, size, published).await?;
-            consume(&bench, size, read).await?;
+            if picked("produce") {
+                produce(&bench, size, published).await?;
+            }
+            if picked("consume") {
+                consume(&bench, size, read).await?;
+            }
         }
-        latency(&bench).await
+        if picked("latency") {
+            latency(&bench).await?;
+        }
+        Ok(())
     })
 }
 
+/// Whether a part was asked for. `cargo bench` adds a flag of its own.
+fn picked(part: &str) -> bool {
+    let mut parts = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
+    parts.peek().is_none() || parts.any(|arg| arg == part)
+}
+
 async fn produce(bench: &Bench, size: usize, count: usize) -> BenchResult {
-    let mut figures = Figures::default();
+    let (mut figures, hasty) = (Figures::default(), bench.with_linger(Duration::ZERO).await?);
     for _ in 0..ROUNDS {
         let topic = bench.topic("produce", PARTITIONS).await?;
         let mut add = |name: &str, took: Duration| figures.add(name, count as u64, took);
         add("baseline", bench.publish_bare(&topic, count, size).await?);
         add("Publisher", bench.publish(&topic, count, size).await?);
+        add("Publisher, no linger", hasty.publish(&topic, count, size).await?);
         add("rskafka, the application's batches", bench.publish_rskafka(&topic, count, size).await?);
         bench.drop_topic(&topic).await?;
     }
@@ -56,16 +72,21 @@ async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
     figures.finish(&format!("kafka/consume {size} B"), "baseline")
 }
 
-/// End to end, at 100 records a second, with nearly all partitions idle.
+/// End to end, at 100 records a second, with nearly all partitions idle; in turns, as a busy moment is many milliseconds.
 async fn latency(bench: &Bench) -> BenchResult {
-    let nodes = bench.nodes().await?;
-    for linger in [Duration::ZERO, Duration::from_millis(5)] {
-        let latencies = bench.with_linger(linger).await?.latencies(60, 1_000, Duration::from_millis(10)).await?;
-        for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
-            let at = latencies[(latencies.len() as f64 * part) as usize];
-            let id = format!("kafka/latency, {nodes} nodes, linger {linger:?}/{name}");
-            figure(&id, at.as_secs_f64() * 1e3, "ms", None)?;
-        }
+    let (nodes, mut bare, mut ours) = (bench.nodes().await?, Vec::new(), Vec::new());
+    let pace = Duration::from_millis(10);
+    let default = bench.with_linger(DEFAULT_LINGER).await?;
+    for _ in 0..ROUNDS {
+        bare.extend(bench.latencies_rskafka(60, 300, pace).await?);
+        ours.extend(default.latencies(60, 300, pace).await?);
+    }
+    bare.sort();
+    ours.sort();
+    for (name, part) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+        let at = |all: &[Duration]| all[(all.len() as f64 * part) as usize].as_secs_f64() * 1e3;
+        figure(&format!("kafka/latency, {nodes} nodes/baseline, rskafka/{name}"), at(&bare), "ms", None)?;
+        figure(&format!("kafka/latency, {nodes} nodes/service/{name}"), at(&ours), "ms", Some(at(&bare)))?;
     }
     Ok(())
 }

@@ -163,6 +163,50 @@ impl Bench {
         Ok(latencies)
     }
 
+    /// The same by rskafka: a produce and a fetch, and a task for each of the two partitions.
+    ///
+    /// # Errors
+    /// When one does not come.
+    pub async fn latencies_rskafka(&self, partitions: u32, count: usize, pace: Duration) -> BenchResult<Vec<Duration>> {
+        let topic = self.topic("latency", partitions).await?;
+        let brokers: Vec<_> = self.brokers.split(',').map(str::to_owned).collect();
+        let (reading, writing) =
+            (ClientBuilder::new(brokers.clone()).build().await?, ClientBuilder::new(brokers).build().await?);
+        let (sender, mut came) = tokio::sync::mpsc::unbounded_channel();
+        let (mut readers, mut writers) = (tokio::task::JoinSet::new(), Vec::new());
+        for p in 0..2 {
+            let known = UnknownTopicHandling::Error;
+            writers.push(writing.partition_client(topic.as_str(), p, known).await?);
+            let (reader, sender) = (reading.partition_client(topic.as_str(), p, known).await?, sender.clone());
+            readers.spawn(async move {
+                let mut next = 0;
+                loop {
+                    let (records, _) = reader.fetch_records(next, 1..8 << 20, 500).await?;
+                    for record in records {
+                        next = record.offset + 1;
+                        sender.send(Instant::now())?;
+                    }
+                }
+                #[expect(unreachable_code, reason = "it names the type of what goes wrong")]
+                Ok::<(), BoxError>(())
+            });
+        }
+        let (value, mut latencies) = (value(100), Vec::with_capacity(count));
+        let mut ticks = tokio::time::interval(pace);
+        for n in 0..count + WARM_UP {
+            ticks.tick().await;
+            let begun = Instant::now();
+            writers[n % 2].produce(vec![foreign(&value)], Compression::NoCompression).await?;
+            let at = tokio::time::timeout(LIMIT, came.recv()).await?.ok_or("the readers ended")?;
+            if n >= WARM_UP {
+                latencies.push(at.saturating_duration_since(begun));
+            }
+        }
+        readers.shutdown().await;
+        self.drop_topic(&topic).await?;
+        Ok(latencies)
+    }
+
     /// A fresh topic.
     ///
     /// # Errors
