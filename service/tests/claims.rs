@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{Log, caught_up, publish, start, topics};
 use tidings_core::{
     Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Record, Release, Result,
-    Timestamp, async_trait,
+    Timestamp, Topic, Transport, async_trait,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_service::{Router, Service, State};
@@ -149,4 +149,33 @@ async fn what_comes_while_claims_are_asked_for_shares_the_next_call() {
     caught_up(&running).await;
     assert_eq!(store.log.lines(), ["claim 1", "claim 9"]);
     assert_eq!(running.status().await.totals.handled, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_claimed_while_its_partition_is_revoked_goes_back_at_once() {
+    let (transport, store, log) = (MemoryTransport::new(), Slow::default(), Log::default());
+    let two = [Topic::new("t").with_partitions(2), Topic::new("t-dlq")];
+    transport.admin().await.expect("an admin").create_topics(&two).await.expect("topics");
+    let service = |log: Log| {
+        let handler = async |delivery: Delivery, State(log): State<Log>| {
+            log.add(format!("partition {}", delivery.partition()));
+            sleep(Duration::from_secs(20)).await;
+        };
+        let router = Router::new().on_topic("t", handler).with_state(log);
+        Service::new("s", router).with_workers(1).with_concurrency(1).with_idempotency(store.clone())
+    };
+    let in_each = |n: u32| (0..2).map(|p| Record::new("t", format!("{n} {p}")).with_partition(p)).collect::<Vec<_>>();
+    let _first = start(service(log.clone()), &transport).await;
+    publish(&transport, in_each(0)).await;
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(log.lines().len(), 1, "one is handled, for long, and nothing else begins beside it");
+    publish(&transport, in_each(1)).await;
+    sleep(Duration::from_millis(200)).await;
+    // The claims of both partitions are under way when one of them is given up.
+    let (second, began) = (Log::default(), tokio::time::Instant::now());
+    let _second = start(service(second.clone()), &transport).await;
+    while second.lines().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(15), "the other one has the claim of what it has given up");
+        sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -245,6 +245,14 @@ impl Worker {
         for ((mut item, claim), event) in items.into_iter().zip(claims).zip(events) {
             self.set_trouble(&mut item, None, "");
             item.event_id = Some(event.id);
+            if item.assigned.is_stopping() && claim != Claim::Done {
+                // At once, and not when its turn comes among what stays: the next owner waits for it.
+                if let Claim::Granted(history) = claim {
+                    item.claim = Claimed::Granted(history, holder);
+                }
+                self.drop_item(item);
+                continue;
+            }
             let behind_held = item.lane.is_some_and(|lane| held_lanes.contains(&lane));
             match claim {
                 Claim::Done => self.settle_item(item, What::Duplicate, None),
