@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 const CALL: usize = 100;
 /// How many times the rows are replaced.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 10;
 /// Of a round, how many steps add a part and purge a part.
 const STEPS: usize = 20;
 
