@@ -3,8 +3,7 @@
 //! Rates are from the first record to the last: joining a group is not what is measured.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,10 +16,10 @@ use tidings::{
     BatchOptions, BoxError, Delivery, HandlerExt, Name, RawBatch, Record, Router, Service, State, Timestamp, Topic,
     TopicPolicy, Transport,
 };
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::figures::BenchResult;
+use crate::laps::Laps;
 
 /// Where the broker is; without it there is nothing to measure.
 pub const KAFKA_VARIABLE: &str = "TIDINGS_KAFKA";
@@ -35,7 +34,7 @@ pub const UNANSWERED: usize = 50_000;
 /// Records of one call.
 const CALL: usize = 1_000;
 /// Nothing takes longer.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Records before the measured ones, where single ones are measured.
 const WARM_UP: usize = 100;
@@ -46,40 +45,6 @@ pub struct Bench {
     /// Its address.
     pub brokers: String,
     transport: KafkaTransport,
-}
-
-/// A time from the first record to the last.
-#[derive(Debug, Default)]
-pub struct Laps {
-    count: AtomicU64,
-    /// When the first records came, and how many.
-    begun: Mutex<Option<(Instant, u64)>>,
-    done: Notify,
-}
-
-impl Laps {
-    /// `records` more are there.
-    pub fn came(&self, records: u64) {
-        if self.count.fetch_add(records, Ordering::AcqRel) == 0 {
-            *self.begun.lock().expect("no panic") = Some((Instant::now(), records));
-        }
-        self.done.notify_one();
-    }
-
-    /// Waits for `all` records; as long as they would have taken if the first ones had not been there at once.
-    ///
-    /// # Errors
-    /// When they do not come in time.
-    pub async fn took(&self, all: u64) -> BenchResult<Duration> {
-        let wait = async {
-            while self.count.load(Ordering::Acquire) < all {
-                self.done.notified().await;
-            }
-        };
-        tokio::time::timeout(LIMIT, wait).await.map_err(|_| "the records did not come in time")?;
-        let (begun, first) = self.begun.lock().expect("no panic").ok_or("no record came")?;
-        Ok(begun.elapsed().mul_f64(all as f64 / all.saturating_sub(first).max(1) as f64))
-    }
 }
 
 async fn eat_one(delivery: Delivery, State(laps): State<Arc<Laps>>) {

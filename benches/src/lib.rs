@@ -2,6 +2,7 @@
 
 pub mod figures;
 pub mod kafka;
+pub mod laps;
 
 use std::future::poll_fn;
 use std::sync::Arc;
