@@ -16,19 +16,26 @@ use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_service::{Router, Service, State};
 use tokio::time::sleep;
 
-/// A store that does what it is asked the first time that claims are given back, and says that it did not.
-#[derive(Debug, Clone)]
-struct Unsure {
+/// A store that takes its time for claims, notes how many were asked for, and does not own up to the first releases.
+#[derive(Debug, Clone, Default)]
+struct Odd {
     inner: MemoryStore,
-    releases: Arc<AtomicUsize>,
+    claim_takes: Duration,
+    claims: Log,
+    /// So many times it gives claims back, and says that it did not.
+    denied_releases: Arc<AtomicUsize>,
 }
 
 #[async_trait]
-impl IdempotencyStore for Unsure {
+impl IdempotencyStore for Odd {
     async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
         self.inner.holder(scope, ttl).await
     }
     async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.claims.add(format!("claim {}", events.len()));
+        if !self.claim_takes.is_zero() {
+            sleep(self.claim_takes).await;
+        }
         self.inner.claim(holder, events).await
     }
     async fn renew(&self, holder: &Holder) -> Result<()> {
@@ -39,9 +46,9 @@ impl IdempotencyStore for Unsure {
     }
     async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
         self.inner.release(holder, events).await?;
-        match self.releases.fetch_add(1, SeqCst) {
-            0 => Err(Error::new(ErrorKind::Unavailable, "give claims back: the answer is lost")),
-            _ => Ok(()),
+        match self.denied_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(Error::new(ErrorKind::Unavailable, "give claims back: the answer is lost")),
+            Err(_) => Ok(()),
         }
     }
     async fn retire(&self, holder: &Holder) -> Result<()> {
@@ -58,7 +65,7 @@ impl IdempotencyStore for Unsure {
 const EVENT: &str =
     r#"{"eventId":"0190163d-8694-739b-aea5-966c26f8ad91","eventType":"x","timestamp":1,"source":"s","payload":{}}"#;
 
-fn service(topic: &'static str, log: &Log, store: &Unsure) -> Service {
+fn service(topic: &'static str, log: &Log, store: &Odd) -> Service {
     let handler = async |delivery: Delivery, State(log): State<Log>| {
         log.add(format!("begun {}", delivery.topic()));
         if log.lines().len() == 1 {
@@ -82,7 +89,7 @@ async fn what_is_being_given_back_is_not_claimed_again_yet() {
     for seed in 0..8 {
         let (transport, log) = (MemoryTransport::new(), Log::default());
         topics(&transport, &["t", "twin"]).await;
-        let store = Unsure { inner: MemoryStore::new(), releases: Arc::default() };
+        let store = Odd { denied_releases: Arc::new(AtomicUsize::new(1)), ..Odd::default() };
         let first = start(service("t", &log, &store).with_seed(seed), &transport).await;
         let other = start(service("twin", &log, &store), &transport).await;
         publish(&transport, vec![Record::new("t", EVENT).with_key("k")]).await;
@@ -97,46 +104,14 @@ async fn what_is_being_given_back_is_not_claimed_again_yet() {
     }
 }
 
-/// A store that takes a second for claims, and notes how many were asked for.
-#[derive(Debug, Clone, Default)]
-struct Slow {
-    inner: MemoryStore,
-    log: Log,
-}
-
-#[async_trait]
-impl IdempotencyStore for Slow {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        self.inner.holder(scope, ttl).await
-    }
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        self.log.add(format!("claim {}", events.len()));
-        sleep(Duration::from_secs(1)).await;
-        self.inner.claim(holder, events).await
-    }
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.inner.renew(holder).await
-    }
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        self.inner.complete(holder, events).await
-    }
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        self.inner.release(holder, events).await
-    }
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.inner.retire(holder).await
-    }
-    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
-        self.inner.purge(scope, completed_before).await
-    }
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
+/// A store that takes a second for claims.
+fn slow() -> Odd {
+    Odd { claim_takes: Duration::from_secs(1), ..Odd::default() }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_claims_are_asked_for_shares_the_next_call() {
-    let (transport, store) = (MemoryTransport::new(), Slow::default());
+    let (transport, store) = (MemoryTransport::new(), slow());
     topics(&transport, &["t"]).await;
     let handler = async |_: Delivery| {};
     let service = Service::new("s", Router::new().on_topic("t", handler)).with_workers(1);
@@ -147,13 +122,13 @@ async fn what_comes_while_claims_are_asked_for_shares_the_next_call() {
         sleep(Duration::from_millis(50)).await;
     }
     caught_up(&running).await;
-    assert_eq!(store.log.lines(), ["claim 1", "claim 9"]);
+    assert_eq!(store.claims.lines(), ["claim 1", "claim 9"]);
     assert_eq!(running.status().await.totals.handled, 10);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_claimed_while_its_partition_is_revoked_goes_back_at_once() {
-    let (transport, store, log) = (MemoryTransport::new(), Slow::default(), Log::default());
+    let (transport, store, log) = (MemoryTransport::new(), slow(), Log::default());
     let two = [Topic::new("t").with_partitions(2), Topic::new("t-dlq")];
     transport.admin().await.expect("an admin").create_topics(&two).await.expect("topics");
     let service = |log: Log| {
