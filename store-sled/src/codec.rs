@@ -1,7 +1,6 @@
 //! What is known about an event, and how it lies in a journal.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use tidings_core::{History, Timestamp};
 use uuid::Uuid;
@@ -10,65 +9,15 @@ use uuid::Uuid;
 pub(crate) type NameId = u16;
 
 /// An event within a scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct EventKey {
     pub(crate) scope: NameId,
     pub(crate) id: Uuid,
 }
 
-impl Hash for EventKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let (high, low) = self.id.as_u64_pair();
-        state.write_u64(high ^ u64::from(self.scope));
-        state.write_u64(low);
-    }
-}
-
-/// A map by events. Each event is looked up some nine times, for which std's hasher takes its time.
-pub(crate) type EventMap<T> = HashMap<EventKey, T, Seeds>;
-
-/// Seeds of a [`Folding`] hasher, of this map alone: ids come from elsewhere, and must not be made to collide.
-#[derive(Debug, Clone)]
-pub(crate) struct Seeds(u64, u64);
-
-impl Default for Seeds {
-    fn default() -> Self {
-        let random = RandomState::new();
-        Self(random.hash_one(0), random.hash_one(1))
-    }
-}
-
-impl BuildHasher for Seeds {
-    type Hasher = Folding;
-
-    fn build_hasher(&self) -> Folding {
-        Folding { state: self.0, seed: self.1 }
-    }
-}
-
-/// Multiplies what it takes with what it has, and folds the halves of the product.
-#[derive(Debug)]
-pub(crate) struct Folding {
-    state: u64,
-    seed: u64,
-}
-
-impl Hasher for Folding {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        let product = u128::from(word ^ self.state) * u128::from(self.seed | 1);
-        #[expect(clippy::cast_possible_truncation, reason = "the halves of the product")]
-        let folded = (product >> 64) as u64 ^ product as u64;
-        self.state = folded.rotate_left(23);
-    }
-
-    fn finish(&self) -> u64 {
-        self.state
-    }
-}
+/// A map by events. Each event is looked up some nine times, for which std's hasher takes its time; the seed is of its
+/// own, as ids come from elsewhere and must not be made to collide.
+pub(crate) type EventMap<T> = HashMap<EventKey, T, foldhash::fast::RandomState>;
 
 /// What is known about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
