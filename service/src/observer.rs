@@ -70,6 +70,9 @@ pub struct Happening<'a> {
     pub origin: &'a TopicPartition,
     /// The record.
     pub record: &'a StoredRecord,
+    /// The [epoch](tidings_core::Assignment::epoch) of the assignment that it was given out by. What an assignment has
+    /// under way when it is lost may end while the partition's next one already has the same record in hand.
+    pub epoch: u64,
     /// Which attempt it was, from 1.
     pub attempt: u32,
     /// Why, for anything but handled.

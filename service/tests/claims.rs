@@ -4,19 +4,20 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::{Log, caught_up, publish, start, topics};
 use tidings_core::{
-    Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Record, Release, Result,
-    Timestamp, Topic, Transport, async_trait,
+    Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, RawBatch, Record, Release,
+    Result, Timestamp, Topic, Transport, async_trait,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
-use tidings_service::{Router, Service, State};
+use tidings_service::{BatchOptions, HandlerExt, Retry, Router, Service, State};
 use tokio::time::sleep;
 
-/// A store that takes its time for claims, notes how many were asked for, and does not own up to the first releases.
+/// A store that takes its time for claims, notes how many were asked for, and does not own up to the first releases, nor
+/// to renewals.
 #[derive(Debug, Clone, Default)]
 struct Odd {
     inner: MemoryStore,
@@ -24,6 +25,8 @@ struct Odd {
     claims: Log,
     /// So many times it gives claims back, and says that it did not.
     denied_releases: Arc<AtomicUsize>,
+    /// It renews holders, and says that it did not.
+    denies_renewals: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -39,7 +42,11 @@ impl IdempotencyStore for Odd {
         self.inner.claim(holder, events).await
     }
     async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.inner.renew(holder).await
+        self.inner.renew(holder).await?;
+        match self.denies_renewals.load(SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "renew the holder: the answer is lost")),
+            false => Ok(()),
+        }
     }
     async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         self.inner.complete(holder, events).await
@@ -151,6 +158,72 @@ async fn what_is_claimed_while_its_partition_is_revoked_goes_back_at_once() {
     let _second = start(service(second.clone()), &transport).await;
     while second.lines().is_empty() {
         assert!(began.elapsed() < Duration::from_secs(15), "the other one has the claim of what it has given up");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// By the service's own clock the holder's time is over, and it begins nothing by its claims; by the store's it lives on.
+/// Then the claims are asked for again: by the same holder, to which they would be held, by itself.
+#[tokio::test(start_paused = true)]
+async fn claims_of_a_holder_that_lived_on_are_had_again() {
+    let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |_: Delivery, State((log, store)): State<(Log, Odd)>| {
+        log.add("begun");
+        if log.lines().len() == 1 {
+            store.denies_renewals.store(true, SeqCst);
+            return Err("at first");
+        }
+        Ok(())
+    };
+    let router = Router::new().on_topic("t", handler).with_state((log.clone(), store.clone()));
+    let retry = Retry::exponential(Duration::from_secs(20)).without_jitter();
+    let service = Service::new("s", router).with_retry(retry).with_holder_ttl(Duration::from_secs(9));
+    let running = service.with_idempotency(store.clone()).start(&transport).await.expect("it starts");
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(log.lines(), ["begun"], "nothing begins by a holder that may be dead");
+    store.denies_renewals.store(false, SeqCst);
+    caught_up(&running).await;
+    assert_eq!(running.status().await.totals.handled, 1);
+}
+
+/// What waits for a full batch was claimed by two holders, of which the first has died.
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_a_dead_holders_claims_keeps_the_others() {
+    let (transport, store) = (MemoryTransport::new(), Odd::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |_: RawBatch| {};
+    let options = BatchOptions::new(10).with_wait(Duration::from_secs(60));
+    let service = Service::new("s", Router::new().on_topic("t", handler.batch(options)));
+    let service = service.with_workers(1).with_holder_ttl(Duration::from_secs(9)).with_idempotency(store.clone());
+    let running = start(service, &transport).await;
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    sleep(Duration::from_secs(1)).await;
+    store.inner.faults().down();
+    sleep(Duration::from_secs(20)).await;
+    store.inner.faults().up();
+    sleep(Duration::from_secs(10)).await;
+    publish(&transport, vec![Record::new("t", "2")]).await;
+    caught_up(&running).await;
+    assert_eq!(running.status().await.totals.handled, 2);
+    assert_eq!(store.claims.lines(), ["claim 1", "claim 1", "claim 1"], "only the dead one's claim is asked for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_store_that_is_down_holds_no_revocation_up() {
+    let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |_: Delivery, State(log): State<Log>| log.add("begun");
+    let service = || Service::new("s", Router::new().on_topic("t", handler).with_state(log.clone())).with_workers(1);
+    let running = start(service().with_idempotency(store.clone()), &transport).await;
+    store.inner.faults().down();
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    sleep(Duration::from_secs(1)).await;
+    let began = tokio::time::Instant::now();
+    transport.faults().rebalance("s-group");
+    while running.status().await.partitions.iter().all(|partition| partition.epoch < 3) {
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", running.status().await);
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -1,6 +1,6 @@
 //! A service's holder: registered, renewed at a third of its ttl, and trusted no longer than its own clock allows.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ pub(crate) struct Claims {
     /// The holder, and until when it surely lives: counted from before the call that renewed it. Under one lock, so that
     /// nobody sees the time of one holder beside another.
     current: Mutex<Option<(Arc<Holder>, Instant)>>,
-    /// Events whose claim is being given back, with the holder that had it. Until the store has answered nobody here asks
-    /// for them again: the release would take the new claim away.
-    giving_back: Mutex<HashMap<Uuid, Uuid>>,
+    /// Events whose claim is being given back, each with the holder that had it. Until the store has answered nobody here
+    /// asks for them again by that holder: the release would take the new claim away. A later holder's claim of the same
+    /// event is another one.
+    giving_back: Mutex<HashSet<(Uuid, Uuid)>>,
     /// Woken when all are given back.
     given_back: Notify,
 }
@@ -50,17 +51,14 @@ impl Claims {
 
     /// The claim of an event, made by `holder`, is about to be given back.
     pub(crate) fn gives_back(&self, event: Uuid, holder: Uuid) {
-        lock(&self.giving_back).insert(event, holder);
+        lock(&self.giving_back).insert((event, holder));
     }
 
     /// These claims are given back, or ended with their holder.
     pub(crate) fn gave_back<'a>(&self, releases: impl IntoIterator<Item = &'a (Uuid, Release)>) {
         let mut giving_back = lock(&self.giving_back);
         for (holder, release) in releases {
-            // A later holder's claim of the same event is another one.
-            if giving_back.get(&release.id) == Some(holder) {
-                giving_back.remove(&release.id);
-            }
+            giving_back.remove(&(release.id, *holder));
         }
         if giving_back.is_empty() {
             self.given_back.notify_waiters();
@@ -82,7 +80,7 @@ impl Claims {
     pub(crate) async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
         let waits: Vec<bool> = {
             let giving_back = lock(&self.giving_back);
-            let of = |event: &EventRef| !giving_back.is_empty() && giving_back.get(&event.id) == Some(&holder.id);
+            let of = |event: &EventRef| !giving_back.is_empty() && giving_back.contains(&(event.id, holder.id));
             events.iter().map(of).collect()
         };
         let held = Claim::Held { at_most: Duration::ZERO };

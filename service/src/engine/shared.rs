@@ -158,6 +158,7 @@ impl Shared {
             handler: (handler < self.table.len()).then(|| &self.table.info(handler).name),
             origin: &assigned.origin,
             record,
+            epoch: assigned.epoch,
             attempt,
             reason: None,
         });
@@ -171,6 +172,7 @@ impl Shared {
             handler: (item.handler < self.table.len()).then(|| &self.table.info(item.handler).name),
             origin: &item.assigned.origin,
             record: &item.record.records()[0],
+            epoch: item.assigned.epoch,
             attempt: item.runs.max(1),
             reason,
         });

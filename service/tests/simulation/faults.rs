@@ -94,7 +94,7 @@ impl World {
 
     fn store_fault(&mut self) {
         let times = self.rng.u32(1..6);
-        match self.rng.u8(..4) {
+        match self.rng.u8(..5) {
             0 => {
                 self.excusable("store down", true);
                 self.store.faults().down();
@@ -106,6 +106,10 @@ impl World {
             2 => {
                 self.excusable(format!("{times} calls of the store unavailable"), true);
                 self.store.faults().fail_calls(times, ErrorKind::Unavailable);
+            }
+            3 => {
+                self.excusable(format!("{times} answers of the store lost"), true);
+                self.store.faults().lose_answers(times);
             }
             _ => {
                 self.excusable(format!("{times} completions unavailable"), true);

@@ -121,6 +121,7 @@ pub(crate) enum Happened {
         process: Process,
         what: What,
         place: Place,
+        epoch: u64,
     },
 }
 

@@ -43,7 +43,7 @@ fn ended(offset: u64) -> Happened {
 }
 
 fn observed(offset: u64, what: What) -> Happened {
-    Happened::Observed { process: 1, what, place: place(offset) }
+    Happened::Observed { process: 1, what, place: place(offset), epoch: 7 }
 }
 
 /// Two records of one key are handled, the third is poison.
@@ -293,4 +293,28 @@ fn what_was_not_published_within_a_revocations_time_may_be_handled_again() {
     };
     assert_eq!(within(Duration::from_secs(60)), ["duplicated"]);
     assert_eq!(within(Duration::ZERO), [""; 0]);
+}
+
+#[test]
+fn what_an_earlier_assignment_ends_settles_nothing_of_the_one_that_follows() {
+    let settled_by = |epoch| {
+        found(move |steps, _| {
+            let last = at(steps, &observed(2, What::DeadLettered));
+            steps[last] = Happened::Observed { process: 1, what: What::DeadLettered, place: place(2), epoch };
+            let commit = at(steps, &committing(3)[0]);
+            steps.splice(commit..commit + 2, committing(2));
+        })
+    };
+    assert_eq!(settled_by(6), [""; 0]);
+    assert_eq!(settled_by(7), ["settled and not committed"]);
+}
+
+#[test]
+fn what_is_settled_and_was_not_given_is_found() {
+    let given = Happened::Given { process: 1, origin: origin(), epoch: 7, offsets: vec![0, 1, 2] };
+    let names = found(|steps, _| {
+        let at = at(steps, &given);
+        steps[at] = Happened::Given { process: 1, origin: origin(), epoch: 7, offsets: vec![0, 1] };
+    });
+    assert!(names.contains(&"settled wrongly"), "{names:?}");
 }

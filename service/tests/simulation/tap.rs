@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Claim, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, EventRef, Guarantees, Holder,
-    IdempotencyStore, Name, Position, Progress, Publisher, Record, Release, Result, SeekTo, Step, StoredRecord,
+    Admin, Claim, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, ErrorKind, EventRef, Guarantees,
+    Holder, IdempotencyStore, Name, Position, Progress, Publisher, Record, Release, Result, SeekTo, Step, StoredRecord,
     Timestamp, TopicPartition, Transport, async_trait, codec, headers,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
@@ -165,13 +165,16 @@ impl IdempotencyStore for Tap<MemoryStore> {
         self.inner.renew(holder).await
     }
     async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        let answers = self.inner.complete(holder, events).await?;
-        for (event, answer) in events.iter().zip(&answers) {
-            if answer.is_ok() {
-                self.log.add(Happened::Completed { process: self.process, id: event.id });
-            }
+        let answer = self.inner.complete(holder, events).await;
+        // Of a lost answer only the service may not know.
+        let mut told = answer.as_ref().map_or_else(|error| Err(error.kind()), |answers| Ok(oks(answers)));
+        while told == Err(ErrorKind::Unknown) {
+            told = self.inner.complete(holder, events).await.map_or_else(|error| Err(error.kind()), |a| Ok(oks(&a)));
         }
-        Ok(answers)
+        for (event, _) in events.iter().zip(told.unwrap_or_default()).filter(|(_, ok)| *ok) {
+            self.log.add(Happened::Completed { process: self.process, id: event.id });
+        }
+        answer
     }
     async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
         self.inner.release(holder, events).await
@@ -187,9 +190,13 @@ impl IdempotencyStore for Tap<MemoryStore> {
     }
 }
 
+fn oks(answers: &[Result<()>]) -> Vec<bool> {
+    answers.iter().map(|answer| answer.is_ok()).collect()
+}
+
 impl Observer for Tap<()> {
     fn observe(&self, happening: &Happening<'_>) {
         let place = Place { origin: happening.origin.clone(), offset: happening.record.offset };
-        self.log.add(Happened::Observed { process: self.process, what: happening.what, place });
+        self.log.add(Happened::Observed { process: self.process, what: happening.what, place, epoch: happening.epoch });
     }
 }

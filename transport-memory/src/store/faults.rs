@@ -17,6 +17,7 @@ struct Wanted {
     down: bool,
     calls: Option<Failure>,
     completes: Option<Failure>,
+    answers: Option<Failure>,
 }
 
 impl State {
@@ -28,6 +29,17 @@ impl State {
         kind.map_or(Ok(()), |kind| Err(injected(verb, kind)))
     }
 
+    /// What a call answers that is carried out.
+    ///
+    /// # Errors
+    /// [`Unknown`](ErrorKind::Unknown) if its answer is to be lost.
+    pub(super) fn answer<T>(&self, verb: &str, answer: T) -> Result<T> {
+        match Failure::take(&mut lock(&self.wanted).answers) {
+            Some(kind) => Err(injected(verb, kind)),
+            None => Ok(answer),
+        }
+    }
+
     /// # Errors
     /// What is injected for completions alone.
     pub(super) fn complete(&self) -> Result<()> {
@@ -36,7 +48,8 @@ impl State {
     }
 }
 
-/// Injects faults into a store, for tests of what a service does about them. A call that fails has done nothing.
+/// Injects faults into a store, for tests of what a service does about them. A call that fails has done nothing, unless
+/// [its answer alone is lost](Self::lose_answers).
 #[derive(Debug, Clone)]
 pub struct StoreFaults {
     state: Arc<State>,
@@ -65,6 +78,12 @@ impl StoreFaults {
     /// The next `times` calls of `complete` fail as `kind`. (A dead-letter store has none.)
     pub fn fail_completes(&self, times: u32, kind: ErrorKind) {
         lock(&self.state.wanted).completes = Failure::new(times, kind);
+    }
+
+    /// The next `times` calls to an idempotency store, of any method, are carried out, and fail as
+    /// [`Unknown`](ErrorKind::Unknown): the connection broke before the answer came.
+    pub fn lose_answers(&self, times: u32) {
+        lock(&self.state.wanted).answers = Failure::new(times, ErrorKind::Unknown);
     }
 
     /// Ends all faults.

@@ -135,7 +135,7 @@ impl IdempotencyStore for MemoryStore {
         state.holders.retain(|_, holder| holder.until.is_none_or(|until| until > now));
         let holder = Holder::new(scope.clone(), ttl);
         state.holders.insert(holder.id, Living { ttl, until: now.checked_add(ttl) });
-        Ok(holder)
+        self.inner.faults.answer("register a holder", holder)
     }
 
     async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
@@ -146,7 +146,8 @@ impl IdempotencyStore for MemoryStore {
         let scope = scopes.entry(holder.scope.clone()).or_default();
         let lives = |id| State::lives(holders, id, now);
         let at = self.inner.clock.at(now);
-        Ok(events.iter().map(|event| scope.claim(event.id, holder.id, at, &lives)).collect())
+        let claims = events.iter().map(|event| scope.claim(event.id, holder.id, at, &lives)).collect();
+        self.inner.faults.answer("claim", claims)
     }
 
     async fn renew(&self, holder: &Holder) -> Result<()> {
@@ -156,7 +157,7 @@ impl IdempotencyStore for MemoryStore {
         if let Some(living) = state.holders.get_mut(&holder.id) {
             living.until = now.checked_add(living.ttl);
         }
-        Ok(())
+        self.inner.faults.answer("renew the holder", ())
     }
 
     async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
@@ -168,7 +169,7 @@ impl IdempotencyStore for MemoryStore {
         if let Some(max) = self.max_done {
             scope.forget_beyond(max);
         }
-        Ok(answers)
+        self.inner.faults.answer("complete", answers)
     }
 
     async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
@@ -177,7 +178,7 @@ impl IdempotencyStore for MemoryStore {
         if let Some(scope) = state.scopes.get_mut(&holder.scope) {
             events.iter().for_each(|event| scope.release(*event, holder.id, now));
         }
-        Ok(())
+        self.inner.faults.answer("release", ())
     }
 
     async fn retire(&self, holder: &Holder) -> Result<()> {
@@ -189,7 +190,7 @@ impl IdempotencyStore for MemoryStore {
         if let Some(scope) = state.scopes.get_mut(&holder.scope).filter(|_| lived) {
             scope.release_all(holder.id, self.inner.clock.at(now));
         }
-        Ok(())
+        self.inner.faults.answer("retire the holder", ())
     }
 
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
@@ -201,7 +202,7 @@ impl IdempotencyStore for MemoryStore {
         if found.is_empty() {
             scopes.remove(scope);
         }
-        Ok(purged)
+        self.inner.faults.answer("purge", purged)
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -112,6 +112,17 @@ async fn i5_a_store_that_is_down_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_whose_answer_is_lost_is_carried_out() {
+    let store = MemoryStore::new();
+    let (a, event) = (holder(&store).await, event());
+    let all = [event.clone()];
+    store.faults().lose_answers(2);
+    assert_eq!(store.claim(&a, &all).await.unwrap_err().kind(), ErrorKind::Unknown);
+    assert_eq!(store.complete(&a, &all).await.unwrap_err().kind(), ErrorKind::Unknown);
+    assert_eq!(claim(&store, &a, &event).await, Claim::Done);
+}
+
+#[tokio::test(start_paused = true)]
 async fn i6_a_grant_tells_of_deaths_and_attempts() {
     let store = MemoryStore::new();
     let event = event();

@@ -232,6 +232,15 @@ impl Worker {
         self.give_back_claim_of(id, holder, attempts);
     }
 
+    /// Forgets a claim that may have ended with its holder, and gives it back in case it has not: a holder that lives on
+    /// would have it for as long as it lives, and this service would be told that the event is held, by itself. Whether the
+    /// store hears of it is not known, so the attempts are kept here, to be told later.
+    pub(super) fn disclaim(&mut self, item: &mut Item) {
+        let Claimed::Granted(_, holder) = std::mem::replace(&mut item.claim, Claimed::No) else { return };
+        let id = self.event_id(item);
+        self.give_back_claim_of(id, holder, 0);
+    }
+
     pub(super) fn give_back_claim_of(&mut self, event: Uuid, holder: Uuid, attempts: u32) {
         if let Some(claims) = &self.shared.store {
             claims.gives_back(event, holder);

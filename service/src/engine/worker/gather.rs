@@ -154,14 +154,22 @@ impl Worker {
             return;
         }
         if gather.items.iter().any(|item| !may_begin(&self.shared, item)) {
-            // The holder's time may be over since they were gathered: they are claimed anew.
+            // A holder's time may be over since they were gathered: what it claimed is claimed anew.
             if pass == Pass::Probe {
                 self.return_probe();
             }
             let mut items = gather.items;
-            items.iter_mut().for_each(|item| item.claim = Claimed::No);
-            let first = self.first_of_lanes(items);
-            self.to_claim.extend(first);
+            for item in &mut items {
+                if !may_begin(&self.shared, item) {
+                    self.disclaim(item);
+                }
+            }
+            for item in self.first_of_lanes(items) {
+                match item.claim {
+                    Claimed::No => self.to_claim.push(item),
+                    _ => self.ready.push_back(item),
+                }
+            }
             return;
         }
         self.start_items(Items::Many(gather.items), pass == Pass::Probe, false);

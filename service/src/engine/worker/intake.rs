@@ -325,7 +325,7 @@ impl Worker {
         if let Claimed::Granted(_, holder) = item.claim
             && !self.shared.store.as_ref().is_some_and(|claims| claims.is_current(holder))
         {
-            item.claim = Claimed::No;
+            self.disclaim(&mut item);
         }
         let deaths = match item.claim {
             Claimed::NoStore => 0,

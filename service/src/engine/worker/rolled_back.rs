@@ -83,12 +83,7 @@ impl Worker {
         }
         // The holder may be dead: then its renewal says so, and makes a new one.
         self.shared.fenced();
-        for item in &mut items {
-            if let Claimed::Granted(_, holder) = item.claim {
-                let id = self.event_id(item);
-                self.give_back_claim_of(id, holder, 0);
-            }
-        }
+        items.iter_mut().for_each(|item| self.disclaim(item));
         self.all_held(items);
     }
 }

@@ -34,10 +34,22 @@ impl Worker {
         self.to_claim = kept;
         let out: Vec<Item> = out;
         gone.extend(out);
-        let waiting = |due: &Due| matches!(due, Due::Item(i) | Due::Claim(i) if i.assigned.slot == slot);
-        for due in self.timers.take_where(waiting) {
-            if let Due::Item(item) | Due::Claim(item) = due {
-                gone.push(item);
+        let waiting = |due: &Due| match due {
+            Due::Item(item) | Due::Claim(item) => item.assigned.slot == slot,
+            Due::ClaimChunk(items) => items.iter().any(|item| item.assigned.slot == slot),
+            _ => false,
+        };
+        let mut due = self.timers.take_where(waiting);
+        due.extend(self.reclaim.take().map(Due::ClaimChunk));
+        for due in due {
+            match due {
+                Due::Item(item) | Due::Claim(item) => gone.push(item),
+                Due::ClaimChunk(items) => {
+                    let (out, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.slot == slot);
+                    gone.extend(out);
+                    self.reclaim_or_go_on(kept);
+                }
+                _ => {}
             }
         }
         gone.into_iter().for_each(|item| self.drop_item(item));
@@ -62,12 +74,9 @@ impl Worker {
         let stuck = |due: &Due| match due {
             Due::Bury(letters) => letters.iter().any(|burying| burying.item.assigned.slot == slot),
             Due::Publish(work) => work.iter().any(|p| p.work.items.as_slice()[0].assigned.slot == slot),
-            Due::ClaimChunk(items) => items.iter().any(|item| item.assigned.slot == slot),
             _ => false,
         };
-        let mut due = self.timers.take_where(stuck);
-        due.extend(self.reclaim.take().map(Due::ClaimChunk));
-        due.into_iter().for_each(|due| self.cancel_stuck(due, slot));
+        self.timers.take_where(stuck).into_iter().for_each(|due| self.cancel_stuck(due, slot));
     }
 
     fn cancel_stuck(&mut self, due: Due, slot: u64) {
@@ -82,11 +91,6 @@ impl Worker {
                     work.into_iter().partition(|p| p.work.items.as_slice()[0].assigned.slot == slot);
                 self.to_publish.extend(kept);
                 out.into_iter().for_each(|publishing| self.abandon(publishing.work));
-            }
-            Due::ClaimChunk(items) => {
-                let (out, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.slot == slot);
-                out.into_iter().for_each(|item| self.drop_item(item));
-                self.reclaim_or_go_on(kept);
             }
             _ => {}
         }

@@ -30,11 +30,10 @@ struct Assigned {
     start: u64,
     epoch: u64,
     settled: BTreeSet<u64>,
-    /// Of these, what may have been settled by earlier work, or after the time for it was over.
+    /// Of these, what was settled after the time for it was over.
     late: BTreeSet<u64>,
     given: BTreeSet<u64>,
-    /// What a handler was begun, and done, with.
-    begun: BTreeSet<u64>,
+    /// What a handler was done with.
     done: BTreeSet<u64>,
     revoking: bool,
     /// When what is under way has to be over.
@@ -61,8 +60,6 @@ struct Checker<'a> {
     anomalies: BTreeSet<Anomaly>,
     assigned: BTreeMap<(Process, TopicPartition), Assigned>,
     runs: HashMap<u64, Run>,
-    /// What was begun and not settled when its assignment ended: it may be settled yet, and that counts for none.
-    lost: BTreeMap<(Process, TopicPartition), BTreeSet<u64>>,
     /// What was settled by anybody, and how often.
     settled: BTreeMap<Place, usize>,
     /// Runs that ended well, by place.
@@ -87,7 +84,6 @@ pub(crate) fn check(history: &History) -> Vec<Anomaly> {
         anomalies: BTreeSet::new(),
         assigned: BTreeMap::new(),
         runs: HashMap::new(),
-        lost: BTreeMap::new(),
         settled: BTreeMap::new(),
         ran: BTreeMap::new(),
         completed: HashSet::new(),
@@ -131,9 +127,7 @@ impl Checker<'_> {
             }
             Happened::Lost { process, origin } => {
                 self.calm = false;
-                if let Some(lost) = self.assigned.remove(&(*process, origin.clone())) {
-                    self.left(*process, origin, &lost);
-                }
+                self.assigned.remove(&(*process, origin.clone()));
             }
             Happened::Released { process, origin } => self.released(*process, origin),
             Happened::Closed { process } => {
@@ -149,7 +143,7 @@ impl Checker<'_> {
             Happened::Published { cause, id, .. } => drop(self.published.entry(*cause).or_default().insert(*id)),
             Happened::Buried { place, ok: true, .. } => drop(self.buried.insert(place.clone())),
             Happened::Completed { process, id } => self.completed(*process, *id),
-            Happened::Observed { process, what, place } => self.observed(*process, *what, place),
+            Happened::Observed { process, what, place, epoch } => self.observed(*process, *what, place, *epoch),
             Happened::Stopped { process, ok: false } => self.found("failed", format!("process {process} failed")),
             Happened::Fault { what, excuses } => {
                 self.calm &= !excuses;
@@ -182,7 +176,6 @@ impl Checker<'_> {
             self.found("delivered after revocation", text);
         }
         let Some(assigned) = self.assigned.remove(&(process, origin.clone())) else { return };
-        self.left(process, origin, &assigned);
         let open = |offset: &&u64| !assigned.settled.contains(offset) || assigned.late.contains(offset);
         let open = assigned.given.iter().find(open).copied();
         let watermark = open.or_else(|| assigned.given.last().map(|last| last + 1)).unwrap_or(assigned.start);
@@ -204,11 +197,6 @@ impl Checker<'_> {
         }
     }
 
-    fn left(&mut self, process: Process, origin: &TopicPartition, assigned: &Assigned) {
-        let begun = assigned.begun.difference(&assigned.settled).copied();
-        self.lost.entry((process, origin.clone())).or_default().extend(begun);
-    }
-
     fn began(&mut self, process: Process, run: u64, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
         // Dropped, it stops when its tasks are next looked at: a real process is gone by then.
         let crashed = self.crashed.contains(&process);
@@ -227,9 +215,6 @@ impl Checker<'_> {
             if id.is_some_and(|id| self.history.store && self.completed.contains(&id)) {
                 self.found("handled again after it was completed", format!("{origin} {offset} by process {process}"));
             }
-        }
-        if let Some(assigned) = self.assigned.get_mut(&(process, origin.clone())) {
-            assigned.begun.extend(offsets);
         }
         let (origin, offsets) = (origin.clone(), offsets.to_vec());
         self.runs.insert(run, Run { process, origin, epoch, offsets });
@@ -293,7 +278,7 @@ impl Checker<'_> {
         }
     }
 
-    fn observed(&mut self, process: Process, what: What, place: &Place) {
+    fn observed(&mut self, process: Process, what: What, place: &Place, epoch: u64) {
         let Some(held) = self.history.log.get(place).cloned() else {
             return self.found("memory: a record that is not in the log", format!("{place:?}"));
         };
@@ -319,21 +304,18 @@ impl Checker<'_> {
         }
         *self.settled.entry(place.clone()).or_default() += 1;
         // What is done after the time for it is over may come too late to be committed.
-        let late = self.stops.get(&process).is_some_and(|stop| self.now > *stop);
-        // It may be the end of work that was begun by an assignment which is lost, and that settles nothing here.
-        let key = (process, place.origin.clone());
-        let begun = self.lost.get(&key).is_some_and(|lost| lost.contains(&place.offset));
-        let own = self.assigned.get(&key).is_some_and(|assigned| assigned.begun.contains(&place.offset));
-        let over = |a: &Assigned| a.taken || a.over_at.is_some_and(|at| self.now >= at);
-        let late = late || begun && !own || self.assigned.get(&key).is_some_and(over);
+        let stopped = self.stops.get(&process).is_some_and(|stop| self.now > *stop);
+        // What an earlier assignment had under way settles nothing of this one.
         if let Some(assigned) = self.assigned.get_mut(&(process, place.origin.clone()))
-            && assigned.given.contains(&place.offset)
+            && assigned.epoch == epoch
         {
-            if late {
+            if stopped || assigned.taken || assigned.over_at.is_some_and(|at| self.now >= at) {
                 assigned.late.insert(place.offset);
             }
-            // Late work of an earlier assignment may settle it, too; with a crash of ours nothing is told.
             assigned.settled.insert(place.offset);
+            if !assigned.given.contains(&place.offset) {
+                self.found("settled wrongly", format!("process {process}, {place:?}: it was not given in this epoch"));
+            }
         }
     }
 
