@@ -227,3 +227,24 @@ async fn what_waits_for_a_store_that_is_down_holds_no_revocation_up() {
         sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// The store can't tell two deliveries of one event from each other, if one service has both.
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_a_repeats_claim_takes_no_claim_away() {
+    let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
+    topics(&transport, &["t", "twin"]).await;
+    let handler = async |delivery: Delivery, State(log): State<Log>| {
+        log.add(format!("begun {}", delivery.topic()));
+        sleep(Duration::from_secs(5)).await;
+    };
+    let router = Router::new().on_topic("t", handler).on_topic("twin", handler).with_state(log.clone());
+    let running = start(Service::new("s", router).with_idempotency(store.clone()), &transport).await;
+    publish(&transport, vec![Record::new("t", EVENT)]).await;
+    sleep(Duration::from_secs(1)).await;
+    store.inner.faults().lose_answers(1);
+    publish(&transport, vec![Record::new("twin", EVENT), Record::new("twin", "another")]).await;
+    caught_up(&running).await;
+    assert_eq!(log.lines(), ["begun t", "begun twin"]);
+    let totals = running.status().await.totals;
+    assert_eq!((totals.handled, totals.duplicates), (2, 1));
+}

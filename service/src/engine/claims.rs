@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidings_core::{Claim, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Name, Release, Result};
+use tidings_core::{Claim, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Name, Result};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -20,13 +20,67 @@ pub(crate) struct Claims {
     /// The holder, and until when it surely lives: counted from before the call that renewed it. Under one lock, so that
     /// nobody sees the time of one holder beside another.
     current: Mutex<Option<(Arc<Holder>, Instant)>>,
-    /// Events whose claim is being given back, each with the holder that had it. Until the store has answered nobody here
-    /// asks for them again by that holder: the release would take the new claim away. A later holder's claim of the same
-    /// event is another one.
-    giving_back: Mutex<HashSet<(Uuid, Uuid)>>,
-    /// Woken when all are given back.
+    ours: Mutex<Ours>,
+    /// Woken when all that was to be given back is.
     given_back: Notify,
 }
+
+/// The claims of this service.
+#[derive(Debug, Default)]
+struct Ours {
+    /// Events that are asked for, claimed or being given back here, each with the holder. A later holder's claim of the
+    /// same event is another one.
+    taken: HashSet<(Uuid, Uuid)>,
+    /// Of these, how many are being given back.
+    giving_back: usize,
+}
+
+/// A claim of this service, or what may be one: as long as it is kept, nobody else here asks for the event by the same
+/// holder. Two deliveries of one event could not be told apart by the store: what one of them gives back, because the
+/// answer to its claim was lost, would be the other's; and a release that is sent again would take a new claim away.
+///
+/// To drop it tells the store nothing.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    claims: Arc<Claims>,
+    event: Uuid,
+    holder: Uuid,
+    giving_back: bool,
+}
+
+impl Hold {
+    pub(crate) fn event(&self) -> Uuid {
+        self.event
+    }
+
+    pub(crate) fn holder(&self) -> Uuid {
+        self.holder
+    }
+
+    /// It is about to be given back, which those wait for that end the service.
+    pub(crate) fn giving_back(mut self) -> Self {
+        if !std::mem::replace(&mut self.giving_back, true) {
+            lock(&self.claims.ours).giving_back += 1;
+        }
+        self
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut ours = lock(&self.claims.ours);
+        ours.taken.remove(&(self.event, self.holder));
+        if self.giving_back {
+            ours.giving_back -= 1;
+            if ours.giving_back == 0 {
+                self.claims.given_back.notify_waiters();
+            }
+        }
+    }
+}
+
+/// What came of a call of `claim`: the store's answer, and of each event that was asked for what holds it.
+pub(crate) type Answered = (Vec<Option<Hold>>, Result<Vec<Claim>>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -34,8 +88,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Claims {
     pub(crate) fn new(store: Arc<dyn IdempotencyStore>, scope: Name, ttl: Duration) -> Self {
-        let (giving_back, given_back) = (Mutex::default(), Notify::new());
-        Self { store, scope, ttl, current: Mutex::new(None), giving_back, given_back }
+        let (ours, given_back) = (Mutex::default(), Notify::new());
+        Self { store, scope, ttl, current: Mutex::new(None), ours, given_back }
     }
 
     /// The holder, unless its time may be over: then nothing may begin by its claims.
@@ -49,53 +103,44 @@ impl Claims {
         self.holder().is_some_and(|holder| holder.id == id)
     }
 
-    /// The claim of an event, made by `holder`, is about to be given back.
-    pub(crate) fn gives_back(&self, event: Uuid, holder: Uuid) {
-        lock(&self.giving_back).insert((event, holder));
-    }
-
-    /// These claims are given back, or ended with their holder.
-    pub(crate) fn gave_back<'a>(&self, releases: impl IntoIterator<Item = &'a (Uuid, Release)>) {
-        let mut giving_back = lock(&self.giving_back);
-        for (holder, release) in releases {
-            giving_back.remove(&(release.id, *holder));
-        }
-        if giving_back.is_empty() {
-            self.given_back.notify_waiters();
-        }
-    }
-
     /// Waits until no claim is being given back.
     pub(crate) async fn all_given_back(&self) {
         loop {
             let notified = self.given_back.notified();
-            if lock(&self.giving_back).is_empty() {
+            if lock(&self.ours).giving_back == 0 {
                 return;
             }
             notified.await;
         }
     }
 
-    /// Claims events by `holder`. Of those that are still being given back it says that they are held.
-    pub(crate) async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        let waits: Vec<bool> = {
-            let giving_back = lock(&self.giving_back);
-            let of = |event: &EventRef| !giving_back.is_empty() && giving_back.contains(&(event.id, holder.id));
-            events.iter().map(of).collect()
-        };
+    /// Claims events by `holder`. Of those that are this service's already, or may be, it says that they are held.
+    pub(crate) async fn claim(self: &Arc<Self>, holder: &Holder, events: &[EventRef]) -> Answered {
         let held = Claim::Held { at_most: Duration::ZERO };
-        if !waits.contains(&true) {
-            let mut answers = self.store.claim(holder, events).await?;
+        let holds: Vec<Option<Hold>> = {
+            let mut ours = lock(&self.ours);
+            let hold = |event| Hold { claims: Arc::clone(self), event, holder: holder.id, giving_back: false };
+            events.iter().map(|event| ours.taken.insert((event.id, holder.id)).then(|| hold(event.id))).collect()
+        };
+        if holds.iter().all(Option::is_some) {
+            let answer = self.store.claim(holder, events).await;
             // A store that says less than it was asked for grants nothing by it.
-            answers.resize(events.len(), held);
-            return Ok(answers);
+            let full = |mut claims: Vec<Claim>| {
+                claims.resize(events.len(), held);
+                claims
+            };
+            return (holds, answer.map(full));
         }
         let asked: Vec<EventRef> =
-            events.iter().zip(&waits).filter(|(_, waits)| !**waits).map(|(event, _)| event.clone()).collect();
-        let answers = if asked.is_empty() { Vec::new() } else { self.store.claim(holder, &asked).await? };
-        let mut answers = answers.into_iter();
-        let answer = |waits: bool| if waits { None } else { answers.next() };
-        Ok(waits.into_iter().map(answer).map(|answer| answer.unwrap_or(held)).collect())
+            events.iter().zip(&holds).filter(|(_, hold)| hold.is_some()).map(|(event, _)| event.clone()).collect();
+        let answer = if asked.is_empty() { Ok(Vec::new()) } else { self.store.claim(holder, &asked).await };
+        let spread = |claims: Vec<Claim>| {
+            let mut claims = claims.into_iter();
+            let answer = |hold: &Option<Hold>| hold.as_ref().and_then(|_| claims.next()).unwrap_or(held);
+            holds.iter().map(answer).collect()
+        };
+        let answer = answer.map(spread);
+        (holds, answer)
     }
 
     /// The error of a call that needs a holder while there is none.

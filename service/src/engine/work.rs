@@ -8,6 +8,7 @@ use tidings_core::{History, RecordBatch, TopicPartition};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::claims::Hold;
 use super::gate::Change;
 
 /// What is further away than any process lives.
@@ -116,14 +117,24 @@ pub(crate) struct Item {
 }
 
 /// What is known of an item's claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Claimed {
     /// There is no store.
     NoStore,
     /// It must be claimed before it begins.
     No,
-    /// It is this service's to handle, by the claim of this holder.
-    Granted(History, Uuid),
+    /// It is this service's to handle.
+    Granted(History, Hold),
+}
+
+impl Claimed {
+    /// What there was; a claim is not there any more.
+    pub(crate) fn take(&mut self) -> Self {
+        match self {
+            Self::NoStore => Self::NoStore,
+            _ => std::mem::replace(self, Self::No),
+        }
+    }
 }
 
 /// What an item is waiting for that is not its own fault.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::flight::{Asked, Call, Flight, Items, Landed, Work};
 use super::intake::Verdict;
 use super::{Backlog, Burying, Publishing, Worker};
+use crate::engine::claims::Hold;
 use crate::engine::gate::Pass;
 use crate::engine::work::{Cause, Chunk, Claimed, Item, Report};
 
@@ -75,7 +76,7 @@ impl Worker {
         };
         // What an earlier holder claimed is not this one's to complete: another delivery of the same event, of a later
         // assignment, may have claimed it by now.
-        let claimed = |item: &Item| matches!(item.claim, Claimed::Granted(_, by) if by == holder.id);
+        let claimed = |item: &Item| matches!(&item.claim, Claimed::Granted(_, hold) if hold.holder() == holder.id);
         let mut items = if items.iter().all(claimed) {
             items
         } else {
@@ -191,11 +192,11 @@ impl Worker {
         let events: Vec<EventRef> = items.iter_mut().map(|item| self.event_ref(item)).collect();
         let holder = claims.holder();
         self.fly(Box::pin(async move {
-            let (id, answer) = match holder {
-                Some(holder) => (holder.id, claims.claim(&holder, &events).await),
-                None => (Uuid::nil(), Err(claims.no_holder())),
+            let answered = match holder {
+                Some(holder) => claims.claim(&holder, &events).await,
+                None => (Vec::new(), Err(claims.no_holder())),
             };
-            Landed::Claimed { items, events, answer, holder: id, asked }
+            Landed::Claimed { items, events, answered, asked }
         }));
     }
 
@@ -208,9 +209,8 @@ impl Worker {
             return false;
         };
         // An earlier holder's claims ended with it; this one may have the same events by claims of its own.
-        let (releases, over): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.to_release).into_iter().partition(|(by, _)| *by == holder.id);
-        claims.gave_back(&over);
+        let mut releases = std::mem::take(&mut self.to_release);
+        releases.retain(|(hold, _)| hold.holder() == holder.id);
         if releases.is_empty() {
             return true;
         }
@@ -225,27 +225,24 @@ impl Worker {
 
     /// Gives the item's claim back, if it has one, with the attempts that were made under it.
     pub(super) fn give_claim_back(&mut self, item: &mut Item) {
-        let Claimed::Granted(_, holder) = item.claim else { return };
-        let id = self.event_id(item);
+        let Claimed::Granted(_, hold) = item.claim.take() else { return };
         let attempts = item.failures - item.told;
-        (item.claim, item.told) = (Claimed::No, item.failures);
-        self.give_back_claim_of(id, holder, attempts);
+        item.told = item.failures;
+        self.release(hold, attempts);
     }
 
     /// Forgets a claim that may have ended with its holder, and gives it back in case it has not: a holder that lives on
     /// would have it for as long as it lives, and this service would be told that the event is held, by itself. Whether the
     /// store hears of it is not known, so the attempts are kept here, to be told later.
     pub(super) fn disclaim(&mut self, item: &mut Item) {
-        let Claimed::Granted(_, holder) = std::mem::replace(&mut item.claim, Claimed::No) else { return };
-        let id = self.event_id(item);
-        self.give_back_claim_of(id, holder, 0);
+        if let Claimed::Granted(_, hold) = item.claim.take() {
+            self.release(hold, 0);
+        }
     }
 
-    pub(super) fn give_back_claim_of(&mut self, event: Uuid, holder: Uuid, attempts: u32) {
-        if let Some(claims) = &self.shared.store {
-            claims.gives_back(event, holder);
-        }
-        self.to_release.push((holder, Release::new(event, attempts)));
+    pub(super) fn release(&mut self, hold: Hold, attempts: u32) {
+        let release = Release::new(hold.event(), attempts);
+        self.to_release.push((hold.giving_back(), release));
     }
 
     /// The item's event id, read from its record once.

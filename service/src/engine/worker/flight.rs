@@ -7,12 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tidings_core::{BoxError, Claim, EventRef, Outcome, Position, Release, Result};
+use tidings_core::{BoxError, EventRef, Outcome, Position, Release, Result};
 use tokio::time::Instant;
 use tracing::Span;
-use uuid::Uuid;
 
 use super::{Burying, Publishing};
+use crate::engine::claims::{Answered, Hold};
 use crate::engine::work::Item;
 use crate::route::BoxFuture;
 
@@ -104,8 +104,8 @@ pub(super) enum Landed {
     Published { work: Vec<Publishing>, answers: Vec<Result<Position>> },
     Completed { items: Vec<Item>, answer: Result<Vec<Result<()>>> },
     Buried { letters: Vec<Burying>, answers: Vec<Result<()>> },
-    Claimed { items: Vec<Item>, events: Vec<EventRef>, answer: Result<Vec<Claim>>, holder: Uuid, asked: Asked },
-    Released { releases: Vec<(Uuid, Release)>, answer: Result<()> },
+    Claimed { items: Vec<Item>, events: Vec<EventRef>, answered: Answered, asked: Asked },
+    Released { releases: Vec<(Hold, Release)>, answer: Result<()> },
 }
 
 impl Future for Flight {

@@ -31,10 +31,10 @@ impl Gather {
 
 /// Whether nothing has to be asked before a handler is begun with it.
 pub(super) fn may_begin(shared: &Shared, item: &Item) -> bool {
-    match item.claim {
+    match &item.claim {
         Claimed::NoStore => true,
-        Claimed::Granted(history, holder) => {
-            history.deaths < LONE_DEATHS && shared.store.as_ref().is_some_and(|claims| claims.is_current(holder))
+        Claimed::Granted(history, hold) => {
+            history.deaths < LONE_DEATHS && shared.store.as_ref().is_some_and(|claims| claims.is_current(hold.holder()))
         }
         Claimed::No => false,
     }

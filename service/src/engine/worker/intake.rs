@@ -322,12 +322,12 @@ impl Worker {
             self.send(Report::WantLone { worker: self.number });
             return Begun::Yes;
         }
-        if let Claimed::Granted(_, holder) = item.claim
-            && !self.shared.store.as_ref().is_some_and(|claims| claims.is_current(holder))
+        if let Claimed::Granted(_, hold) = &item.claim
+            && !self.shared.store.as_ref().is_some_and(|claims| claims.is_current(hold.holder()))
         {
             self.disclaim(&mut item);
         }
-        let deaths = match item.claim {
+        let deaths = match &item.claim {
             Claimed::NoStore => 0,
             Claimed::Granted(history, _) => history.deaths,
             Claimed::No => {

@@ -1,11 +1,11 @@
 //! Taking in what has landed: handlers that ended, and answers of stores, sinks and publishers.
 
 use tidings_core::{Claim, ErrorKind, EventRef, Position, Release, Result};
-use uuid::Uuid;
 
 use super::flight::{Asked, Deadline, Flight, Items, Landed, TimedOut};
 use super::intake::{LONE_DEATHS, MAX_DEATHS};
 use super::{Burying, Due, Publishing, Worker};
+use crate::engine::claims::{Answered, Hold};
 use crate::engine::work::{Cause, Claimed, Item, Report, after};
 use crate::observer::What;
 
@@ -21,11 +21,11 @@ impl Worker {
             Landed::Published { work, answers } => self.published(work, answers),
             Landed::Completed { items, answer } => self.completed(items, answer),
             Landed::Buried { letters, answers } => self.buried(letters, answers),
-            Landed::Claimed { items, events, answer, holder, asked } => {
+            Landed::Claimed { items, events, answered, asked } => {
                 self.calls.claims -= 1;
                 match asked {
-                    Asked::Alone => self.claimed_alone(items, answer, holder),
-                    asked => self.claimed(items, &events, answer, holder, asked == Asked::Chunk),
+                    Asked::Alone => self.claimed_alone(items, answered),
+                    asked => self.claimed(items, &events, answered, asked == Asked::Chunk),
                 }
             }
             Landed::Released { releases, answer } => self.released(releases, answer),
@@ -177,12 +177,11 @@ impl Worker {
         let Some(lane) = item.lane else { return };
         let mut given_back = Vec::new();
         for waiting in self.busy.waiting_mut(lane) {
-            if let (Claimed::Granted(_, holder), Some(id)) = (waiting.claim, waiting.event_id) {
-                given_back.push((id, holder));
-                waiting.claim = Claimed::No;
+            if let Claimed::Granted(_, hold) = waiting.claim.take() {
+                given_back.push(hold);
             }
         }
-        given_back.into_iter().for_each(|(id, holder)| self.give_back_claim_of(id, holder, 0));
+        given_back.into_iter().for_each(|hold| self.release(hold, 0));
     }
 
     fn buried(&mut self, letters: Vec<Burying>, answers: Vec<Result<()>>) {
@@ -223,14 +222,7 @@ impl Worker {
         }
     }
 
-    fn claimed(
-        &mut self,
-        items: Vec<Item>,
-        events: &[EventRef],
-        answer: Result<Vec<Claim>>,
-        holder: Uuid,
-        chunk: bool,
-    ) {
+    fn claimed(&mut self, items: Vec<Item>, events: &[EventRef], (holds, answer): Answered, chunk: bool) {
         if chunk {
             self.calls.claiming_chunk = false;
         } else {
@@ -238,42 +230,42 @@ impl Worker {
         }
         let claims = match answer {
             Ok(claims) => claims,
-            Err(error) => return self.claim_later(items, &error, holder, chunk),
+            Err(error) => return self.claim_later(items, holds, &error, chunk),
         };
         let mut free = std::collections::VecDeque::with_capacity(items.len());
         let mut held_lanes = std::collections::HashSet::new();
-        for ((mut item, claim), event) in items.into_iter().zip(claims).zip(events) {
+        for (((mut item, claim), event), hold) in items.into_iter().zip(claims).zip(events).zip(holds) {
             self.set_trouble(&mut item, None, "");
             item.event_id = Some(event.id);
             if item.assigned.is_stopping() && claim != Claim::Done {
                 // At once, and not when its turn comes among what stays: the next owner waits for it.
-                if let Claim::Granted(history) = claim {
-                    item.claim = Claimed::Granted(history, holder);
+                if let (Claim::Granted(history), Some(hold)) = (claim, hold) {
+                    item.claim = Claimed::Granted(history, hold);
                 }
                 self.drop_item(item);
                 continue;
             }
             let behind_held = item.lane.is_some_and(|lane| held_lanes.contains(&lane));
-            match claim {
-                Claim::Done => self.settle_item(item, What::Duplicate, None),
-                Claim::Granted(_) if behind_held => {
+            match (claim, hold) {
+                (Claim::Done, _) => self.settle_item(item, What::Duplicate, None),
+                (Claim::Granted(_), Some(hold)) if behind_held => {
                     // Behind a held event nothing stays claimed: two services could wait for each other.
-                    self.give_back_claim_of(event.id, holder, 0);
+                    self.release(hold, 0);
                     free.push_back(item);
                 }
                 // It runs alone, and is claimed for that: while others run alone, it must not die with them.
-                Claim::Granted(history) if (LONE_DEATHS..MAX_DEATHS).contains(&history.deaths) => {
-                    self.give_back_claim_of(event.id, holder, 0);
+                (Claim::Granted(history), Some(hold)) if (LONE_DEATHS..MAX_DEATHS).contains(&history.deaths) => {
+                    self.release(hold, 0);
                     item.suspect = true;
                     free.push_back(item);
                 }
-                Claim::Granted(history) => {
+                (Claim::Granted(history), Some(hold)) => {
                     item.waits = 0;
-                    item.claim = Claimed::Granted(history, holder);
+                    item.claim = Claimed::Granted(history, hold);
                     free.push_back(item);
                 }
                 // At the head of its lane it waits there; in a chunk it first waits for its turn, and is asked for again.
-                Claim::Held { at_most } if !chunk => self.held(item, Some(at_most)),
+                (Claim::Held { at_most }, _) if !chunk => self.held(item, Some(at_most)),
                 _ => {
                     held_lanes.extend(item.lane);
                     free.push_back(item);
@@ -288,18 +280,18 @@ impl Worker {
     }
 
     /// The item that runs alone is claimed, and begun; or others may run again.
-    fn claimed_alone(&mut self, mut items: Vec<Item>, answer: Result<Vec<Claim>>, holder: Uuid) {
+    fn claimed_alone(&mut self, mut items: Vec<Item>, (mut holds, answer): Answered) {
         let claim = match answer {
             Ok(claims) => claims.into_iter().next(),
             Err(error) => {
-                self.claim_later(items, &error, holder, false);
+                self.claim_later(items, holds, &error, false);
                 return self.send(Report::LoneDone);
             }
         };
         let Some(mut item) = items.pop() else { return };
         self.set_trouble(&mut item, None, "");
-        if let Some(Claim::Granted(history)) = claim {
-            (item.waits, item.claim) = (0, Claimed::Granted(history, holder));
+        if let (Some(Claim::Granted(history)), Some(hold)) = (claim, holds.pop().flatten()) {
+            (item.waits, item.claim) = (0, Claimed::Granted(history, hold));
             if item.assigned.is_stopping() {
                 self.drop_item(item);
             } else if history.deaths >= MAX_DEATHS {
@@ -316,14 +308,17 @@ impl Worker {
         self.send(Report::LoneDone);
     }
 
-    fn claim_later(&mut self, mut items: Vec<Item>, error: &tidings_core::Error, holder: Uuid, chunk: bool) {
+    fn claim_later(
+        &mut self,
+        mut items: Vec<Item>,
+        holds: Vec<Option<Hold>>,
+        error: &tidings_core::Error,
+        chunk: bool,
+    ) {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fenced(),
             // They may be claimed, by this very holder, to which they would be held for as long as it lives.
-            ErrorKind::Unknown => {
-                let ids: Vec<_> = items.iter_mut().map(|item| self.event_id(item)).collect();
-                ids.into_iter().for_each(|id| self.give_back_claim_of(id, holder, 0));
-            }
+            ErrorKind::Unknown => holds.into_iter().flatten().for_each(|hold| self.release(hold, 0)),
             _ => {}
         }
         let Some(first) = items.first_mut() else { return };
@@ -340,19 +335,12 @@ impl Worker {
         }
     }
 
-    fn released(&mut self, releases: Vec<(Uuid, Release)>, answer: Result<()>) {
+    fn released(&mut self, releases: Vec<(Hold, Release)>, answer: Result<()>) {
         self.calls.releasing = false;
-        let gave_back = |releases: &[_]| self.shared.store.iter().for_each(|claims| claims.gave_back(releases));
         match answer {
-            Ok(()) => {
-                gave_back(&releases);
-                self.release_failures = 0;
-            }
+            Ok(()) => self.release_failures = 0,
             // The holder is gone, and its claims with it.
-            Err(error) if error.kind() == ErrorKind::Fenced => {
-                gave_back(&releases);
-                self.shared.fenced();
-            }
+            Err(error) if error.kind() == ErrorKind::Fenced => self.shared.fenced(),
             Err(error) => {
                 // This holder lives on: what is not given back, nobody else could ever have.
                 tracing::warn!(error = %error.report(), claims = releases.len(), "claims could not be given back yet");

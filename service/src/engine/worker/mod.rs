@@ -28,12 +28,12 @@ use slab::Slab;
 use tidings_core::{DeliveryContext, Record, Release};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use self::flight::{Flight, Work};
 use self::gather::Gather;
 use self::lanes::Busy;
 use self::timers::Timers;
+use super::claims::Hold;
 use super::shared::{Counts, Shared};
 use super::work::{Assigned, Cause, Chunk, Item, Order, Report, Settled};
 use crate::table::Routes;
@@ -112,10 +112,10 @@ pub(crate) struct Worker {
     to_complete: Vec<Item>,
     to_bury: Vec<Burying>,
     to_claim: Vec<Item>,
-    /// Claims to give back, each with the holder that has it.
-    to_release: Vec<(Uuid, Release)>,
+    /// Claims to give back.
+    to_release: Vec<(Hold, Release)>,
     /// What could not be given back, until it is tried again.
-    release_again: Vec<(Uuid, Release)>,
+    release_again: Vec<(Hold, Release)>,
     release_failures: u32,
     calls: calls::UnderWay,
     /// Waits to run with nothing else in flight.

@@ -277,7 +277,7 @@ impl Worker {
 
     /// Failed attempts, those of earlier holders of its claim included.
     fn all_failures(item: &Item) -> u32 {
-        match item.claim {
+        match &item.claim {
             Claimed::Granted(history, _) => (item.failures - item.told).saturating_add(history.attempts),
             _ => item.failures,
         }

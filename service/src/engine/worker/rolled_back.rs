@@ -76,7 +76,7 @@ impl Worker {
     /// The claims of these items are another's, or may be: what is still this service's is given back, and all are asked
     /// for again.
     pub(super) fn lost(&mut self, mut items: Vec<Item>, text: &str) {
-        if items.iter().any(|item| item.claim == Claimed::NoStore) {
+        if items.iter().any(|item| matches!(item.claim, Claimed::NoStore)) {
             // Then there is nobody to ask.
             self.first_of_lanes(items).into_iter().for_each(|item| self.wait_for(item, Cause::Handler, text));
             return;
