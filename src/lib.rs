@@ -90,3 +90,14 @@ pub mod test {
 /// For the code that `derive(Event)` writes.
 #[doc(hidden)]
 pub use tidings_core::__private;
+
+/// The guides' code is tested with the crate.
+#[cfg(all(doctest, feature = "full"))]
+mod guides {
+    #[doc = include_str!("../docs/guides/operations.md")]
+    struct Operations;
+    #[doc = include_str!("../docs/guides/from-memory-to-kafka.md")]
+    struct Kafka;
+    #[doc = include_str!("../docs/guides/postgres.md")]
+    struct Postgres;
+}

@@ -42,7 +42,7 @@ pub use self::setup::{
     Clock, DEFAULT_CASE_LIMIT, DEFAULT_LIFETIME, DEFAULT_PATIENCE, DEFAULT_QUIET, PAUSED_CASE_LIMIT, Setup,
 };
 
-/// The guide's code is tested with the crate.
+/// The guide's code is tested with the crate; its program, by tests/guide.rs.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guides/write-a-transport.md")]
 #[derive(Debug)]

@@ -215,3 +215,11 @@ impl tidings_core::IdempotencyStore for Durable {
         Guarantees::all()
     }
 }
+
+#[test]
+fn the_guide_shows_its_program_as_it_is() {
+    let (page, source) = (include_str!("../../docs/guides/write-a-transport.md"), include_str!("guide.rs"));
+    let (_, part) = source.split_once("// begin: suite\n").expect("it begins");
+    let (part, _) = part.split_once("\n// end: suite\n").expect("it ends");
+    assert!(page.contains(&format!("```rust,ignore\n{part}\n```")));
+}

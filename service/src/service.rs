@@ -47,7 +47,8 @@ pub enum TopicPolicy {
     /// They are somebody else's: a missing one is an error of `start`.
     #[default]
     Expect,
-    /// Those of these that are missing are created, each with its dead-letter topic.
+    /// Those of these that are missing are created, with the service's topic prefix and each with its dead-letter topic,
+    /// as [`ensure_topics`](tidings_core::ensure_topics) does; how one that is there differs is a warning.
     Create(Vec<Topic>),
 }
 
@@ -235,7 +236,8 @@ impl Service {
         self
     }
 
-    /// When most deliveries fail, this stops the service; `None` lets it go on. On by default.
+    /// When most deliveries fail, this holds the service back: it tries one delivery at a time until one succeeds. `None`
+    /// lets it go on. On by default.
     pub fn with_breaker(mut self, breaker: impl Into<Option<Breaker>>) -> Self {
         self.options.breaker = breaker.into();
         self
@@ -253,7 +255,8 @@ impl Service {
         self
     }
 
-    /// Puts `prefix` before the topics of all events, handled and published: one broker for several environments.
+    /// Puts `prefix` before the topics of all events, handled and published, and before those that are created: one broker
+    /// for several environments.
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.options.topic_prefix = prefix.into();
         self

@@ -27,6 +27,8 @@ struct Odd {
     denied_releases: Arc<AtomicUsize>,
     /// It renews holders, and says that it did not.
     denies_renewals: Arc<AtomicBool>,
+    /// So many completions are answered by nothing.
+    short_completes: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -49,7 +51,10 @@ impl IdempotencyStore for Odd {
         }
     }
     async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        self.inner.complete(holder, events).await
+        match self.short_completes.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Ok(Vec::new()),
+            Err(_) => self.inner.complete(holder, events).await,
+        }
     }
     async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
         self.inner.release(holder, events).await?;
@@ -210,22 +215,28 @@ async fn a_batch_with_a_dead_holders_claims_keeps_the_others() {
     assert_eq!(store.claims.lines(), ["claim 1", "claim 1", "claim 1"], "only the dead one's claim is asked for again");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_waits_for_a_store_that_is_down_holds_no_revocation_up() {
-    let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
+/// Claims that wait to be asked for again, or are asked for just then.
+async fn is_revoked_at_once(store: Odd, after: Duration) {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
     let handler = async |_: Delivery, State(log): State<Log>| log.add("begun");
     let service = || Service::new("s", Router::new().on_topic("t", handler).with_state(log.clone())).with_workers(1);
     let running = start(service().with_idempotency(store.clone()), &transport).await;
     store.inner.faults().down();
     publish(&transport, vec![Record::new("t", "1")]).await;
-    sleep(Duration::from_secs(1)).await;
+    sleep(after).await;
     let began = tokio::time::Instant::now();
     transport.faults().rebalance("s-group");
     while running.status().await.partitions.iter().all(|partition| partition.epoch < 3) {
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", running.status().await);
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_store_that_is_down_holds_no_revocation_up() {
+    is_revoked_at_once(Odd::default(), Duration::from_secs(1)).await;
+    is_revoked_at_once(slow(), Duration::from_millis(500)).await;
 }
 
 /// The store can't tell two deliveries of one event from each other, if one service has both.
@@ -247,4 +258,35 @@ async fn a_lost_answer_to_a_repeats_claim_takes_no_claim_away() {
     assert_eq!(log.lines(), ["begun t", "begun twin"]);
     let totals = running.status().await.totals;
     assert_eq!((totals.handled, totals.duplicates), (2, 1));
+}
+
+/// Nobody has taken the event over meanwhile: what its holder had claimed is its own still.
+#[tokio::test(start_paused = true)]
+async fn what_was_handled_when_the_store_went_down_is_not_handled_again() {
+    let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |_: Delivery, State((log, store)): State<(Log, Odd)>| {
+        log.add("begun");
+        store.inner.faults().down();
+    };
+    let router = Router::new().on_topic("t", handler).with_state((log.clone(), store.clone()));
+    let service = Service::new("s", router).with_holder_ttl(Duration::from_secs(9)).with_idempotency(store.clone());
+    let running = start(service, &transport).await;
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    sleep(Duration::from_secs(60)).await;
+    store.inner.faults().up();
+    caught_up(&running).await;
+    assert_eq!((log.lines().len(), running.status().await.totals.handled), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_without_an_answer_is_asked_for_again() {
+    let (transport, store) = (MemoryTransport::new(), Odd::default());
+    topics(&transport, &["t"]).await;
+    store.short_completes.store(2, SeqCst);
+    let service = Service::new("s", Router::new().on_topic("t", async |_: Delivery| {})).with_workers(1);
+    let running = start(service.with_idempotency(store.clone()), &transport).await;
+    publish(&transport, vec![Record::new("t", "1"), Record::new("t", "2")]).await;
+    caught_up(&running).await;
+    assert_eq!(running.status().await.totals.handled, 2);
 }

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Log, caught_up, letters, publish, start, topics};
@@ -116,49 +115,6 @@ async fn garbage_is_not_drained_into_the_dead_letters() {
 #[tokio::test(start_paused = true)]
 async fn garbage_is_not_drained_into_the_dead_letters_with_a_store() {
     garbage_floods(|service| service.with_idempotency(MemoryStore::new())).await;
-}
-
-/// A record that kills its process, among others that only happen to be in its hands then.
-#[tokio::test(start_paused = true)]
-async fn only_the_record_that_kills_is_buried_for_it() {
-    let (transport, store, log) = (MemoryTransport::new(), MemoryStore::new(), Log::default());
-    topics(&transport, &["t"]).await;
-    let killed = Arc::new(tokio::sync::Notify::new());
-    let service = || {
-        let killed = killed.clone();
-        let router = Router::new().on_topic("t", move |d: Delivery, State(log): State<Log>| {
-            let killed = killed.clone();
-            async move {
-                if text(d.record()) == "killer" {
-                    killed.notify_one();
-                    std::future::pending::<()>().await;
-                }
-                // Never done before the other one kills it.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                log.add(text(d.record()));
-            }
-        });
-        Service::new("s", router.with_state(log.clone())).with_workers(1).with_idempotency(store.clone())
-    };
-    publish(&transport, vec![record("k", "killer"), record("a", "1"), record("b", "2"), record("c", "3")]).await;
-    let mut deaths = 0;
-    loop {
-        let running = start(service(), &transport).await;
-        let caught_up = tokio::time::timeout(Duration::from_secs(3_600), running.caught_up());
-        tokio::select! {
-            () = killed.notified() => deaths += 1,
-            done = caught_up => break done.expect("it ends").expect("it runs"),
-        }
-        drop(running);
-        // The next one comes when all that this one had claimed is free: it claims the batch whole.
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(deaths < 20, "it is never given up");
-    }
-    let buried: Vec<_> = letters(&transport, "t-dlq").await.iter().map(|letter| text(&letter.record)).collect();
-    assert_eq!(buried, ["killer"], "after {deaths} deaths");
-    let mut handled = log.lines();
-    handled.sort();
-    assert_eq!(handled, ["1", "2", "3"]);
 }
 
 #[tokio::test(start_paused = true)]

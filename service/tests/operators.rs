@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Log, caught_up, letters, publish, start, topics};
-use tidings_core::{Delivery, ErrorKind, Record, TopicPartition, Transport};
+use tidings_core::{BoxError, Delivery, ErrorKind, Record, Topic, TopicPartition, Transport, reject};
 use tidings_memory::MemoryTransport;
-use tidings_service::{Happening, Observer, PauseReason, Router, Service, ServiceState, State};
+use tidings_service::{Happening, Observer, PauseReason, Router, Service, ServiceState, State, TopicPolicy};
 use tokio::time::sleep;
 
 fn record(key: &'static str, value: &'static str) -> Record {
@@ -67,7 +67,7 @@ async fn a_paused_service_can_be_stopped() {
 async fn a_paused_partition_is_not_read_and_the_others_are() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     let admin = transport.admin().await.expect("memory is up");
-    let wanted = [tidings_core::Topic::new("t").with_partitions(2), tidings_core::Topic::new("t-dlq")];
+    let wanted = [Topic::new("t").with_partitions(2), Topic::new("t-dlq")];
     admin.create_topics(&wanted).await.expect("memory is up").into_iter().for_each(|answer| answer.expect("it is new"));
     let service = start(Service::new("s", slow(&log)), &transport).await;
     service.pause_partitions([TopicPartition::new("t", 1)]).expect("it runs");
@@ -128,4 +128,21 @@ async fn a_service_that_panics_commits_nothing_unfinished_and_says_so() {
     let ended = log.lines();
     assert!(["ended 1", "ended 2", "ended 3"].iter().all(|line| ended.contains(&(*line).to_owned())), "{ended:?}");
     assert!(letters(&transport, "t-dlq").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_that_are_missing_are_made_with_the_prefix_and_room_for_their_letters() {
+    let transport =
+        MemoryTransport::open(tidings_memory::MemoryConfig::new().with_auto_create(false)).expect("a config");
+    let wanted = vec![Topic::new("t").with_partitions(3).with_max_record_bytes(5_000_000)];
+    let handler = async |_: Delivery| -> Result<(), BoxError> { Err(reject("on purpose").into()) };
+    let service = Service::new("s", Router::new().on_topic("t", handler)).with_topic_prefix("dev-");
+    let running = start(service.with_topics(TopicPolicy::Create(wanted)), &transport).await;
+    let admin = transport.admin().await.expect("an admin");
+    let found = admin.describe_topics(&["dev-t".into(), "dev-t-dlq".into()]).await.expect("memory is up");
+    let found: Vec<_> = found.into_iter().map(|topic| topic.expect("it is there")).collect();
+    assert_eq!(found.iter().map(|topic| topic.partitions.len()).collect::<Vec<_>>(), [3, 3]);
+    publish(&transport, vec![Record::new("dev-t", vec![0; 4_990_000])]).await;
+    caught_up(&running).await;
+    assert_eq!(running.status().await.totals.dead_lettered, 1);
 }

@@ -53,9 +53,3 @@ pub use self::outbox::{
     MAX_RELAY_INTERVAL, Outbox, OutboxLag, RELAY_LEASE, Refused, Relay, RelayConfig, RelayState, RelayStatus,
 };
 pub use self::store::PostgresStore;
-
-/// The guide's code is tested with the crate.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/guides/postgres.md")]
-#[derive(Debug)]
-pub struct Guide;

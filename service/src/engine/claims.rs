@@ -44,7 +44,7 @@ struct Ours {
 pub(crate) struct Hold {
     claims: Arc<Claims>,
     event: Uuid,
-    holder: Uuid,
+    holder: Arc<Holder>,
     giving_back: bool,
 }
 
@@ -53,8 +53,13 @@ impl Hold {
         self.event
     }
 
-    pub(crate) fn holder(&self) -> Uuid {
-        self.holder
+    pub(crate) fn holder(&self) -> &Arc<Holder> {
+        &self.holder
+    }
+
+    /// Whether it surely counts now: something may begin by it.
+    pub(crate) fn is_current(&self) -> bool {
+        self.claims.holder().is_some_and(|holder| holder.id == self.holder.id)
     }
 
     /// It is about to be given back, which those wait for that end the service.
@@ -69,7 +74,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut ours = lock(&self.claims.ours);
-        ours.taken.remove(&(self.event, self.holder));
+        ours.taken.remove(&(self.event, self.holder.id));
         if self.giving_back {
             ours.giving_back -= 1;
             if ours.giving_back == 0 {
@@ -98,11 +103,6 @@ impl Claims {
         current.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(holder, _)| holder.clone())
     }
 
-    /// Whether claims of this holder still count.
-    pub(crate) fn is_current(&self, id: Uuid) -> bool {
-        self.holder().is_some_and(|holder| holder.id == id)
-    }
-
     /// Waits until no claim is being given back.
     pub(crate) async fn all_given_back(&self) {
         loop {
@@ -115,11 +115,11 @@ impl Claims {
     }
 
     /// Claims events by `holder`. Of those that are this service's already, or may be, it says that they are held.
-    pub(crate) async fn claim(self: &Arc<Self>, holder: &Holder, events: &[EventRef]) -> Answered {
+    pub(crate) async fn claim(self: &Arc<Self>, holder: &Arc<Holder>, events: &[EventRef]) -> Answered {
         let held = Claim::Held { at_most: Duration::ZERO };
         let holds: Vec<Option<Hold>> = {
             let mut ours = lock(&self.ours);
-            let hold = |event| Hold { claims: Arc::clone(self), event, holder: holder.id, giving_back: false };
+            let hold = |event| Hold { claims: Arc::clone(self), event, holder: Arc::clone(holder), giving_back: false };
             events.iter().map(|event| ours.taken.insert((event.id, holder.id)).then(|| hold(event.id))).collect()
         };
         if holds.iter().all(Option::is_some) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Admin, ConsumerOptions, Error, ErrorKind, Name, Result, Topic, Transport, dead_letter_topic};
+use tidings_core::{Admin, ConsumerOptions, Error, ErrorKind, Name, Result, Topic, Transport, ensure_topics};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use super::shared::{AtomicTotals, Shared};
 use super::worker::Worker;
 use super::worker::lanes::Lanes;
 use crate::service::{Options, Service, TopicPolicy};
-use crate::table::Routes;
+use crate::table::{Routes, prefixed};
 
 /// Starts `service` on `transport`.
 pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Result<RunningService> {
@@ -27,7 +27,8 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
     }
     let context = |e: Error| Error::caused_by(e.kind(), format!("start {name}"), e);
     if let TopicPolicy::Create(topics) = &options.topics {
-        create_missing(transport.admin().await.map_err(context)?.as_ref(), topics).await.map_err(context)?;
+        let admin = transport.admin().await.map_err(context)?;
+        create_missing(admin.as_ref(), topics, &options.topic_prefix).await.map_err(context)?;
     }
     let sink = match &options.dead_letters {
         Some(sink) => sink.clone(),
@@ -102,19 +103,18 @@ fn check(name: &Name, options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn create_missing(admin: &dyn Admin, topics: &[Topic]) -> Result<()> {
-    let mut wanted = Vec::with_capacity(topics.len() * 2);
-    for topic in topics {
-        wanted.push(topic.clone());
-        let mut letters = Topic::new(dead_letter_topic(&topic.name)).with_retention(Duration::MAX);
-        letters.replication = topic.replication;
-        wanted.push(letters);
-    }
-    for answer in admin.create_topics(&wanted).await? {
-        match answer {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+/// Creates the topics that are missing, with the service's prefix.
+async fn create_missing(admin: &dyn Admin, topics: &[Topic], prefix: &str) -> Result<()> {
+    let mut wanted = topics.to_vec();
+    wanted.iter_mut().for_each(|topic| topic.name = prefixed(prefix, &topic.name));
+    for found in ensure_topics(admin, &wanted).await?.different {
+        tracing::warn!(
+            topic = %found.topic,
+            what = found.what,
+            wanted = found.wanted,
+            found = found.found,
+            "a topic is not as it should be, and left as it is"
+        );
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_core::{History, RecordBatch, TopicPartition};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -30,11 +31,13 @@ pub(crate) struct Assigned {
     pub(crate) epoch: u64,
     /// Nothing of it may begin any more.
     stopping: AtomicBool,
+    /// What it has under way is not tried again either.
+    cancelled: AtomicBool,
 }
 
 impl Assigned {
     pub(crate) fn new(slot: u64, origin: Arc<TopicPartition>, epoch: u64) -> Self {
-        Self { slot, origin, epoch, stopping: AtomicBool::new(false) }
+        Self { slot, origin, epoch, stopping: AtomicBool::new(false), cancelled: AtomicBool::new(false) }
     }
 
     pub(crate) fn stop(&self) {
@@ -43,6 +46,14 @@ impl Assigned {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
     }
 }
 
@@ -110,10 +121,30 @@ pub(crate) struct Item {
     pub(crate) single: bool,
     /// So many holders died with it that it is claimed and handled with nothing else in flight.
     pub(crate) suspect: bool,
+    /// Nothing else runs while it has this.
+    pub(crate) alone: Option<Alone>,
     /// What is down, as told to the coordinator.
     pub(crate) trouble: Option<Cause>,
     /// Why it was last tried without success.
     pub(crate) last_error: Option<(tidings_core::ErrorKind, String)>,
+}
+
+/// That nothing else runs: until it is dropped, which is when its delivery is settled or has no claim any more. Were the
+/// next one of its kind begun before that, it could kill this one's claim with itself, and have it blamed.
+#[derive(Debug)]
+pub(crate) struct Alone(mpsc::UnboundedSender<Report>);
+
+impl Alone {
+    pub(crate) fn new(reports: mpsc::UnboundedSender<Report>) -> Self {
+        Self(reports)
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // A coordinator that is gone has nobody else to begin.
+        let _ = self.0.send(Report::LoneDone);
+    }
 }
 
 /// What is known of an item's claim.

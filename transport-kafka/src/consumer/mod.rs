@@ -2,6 +2,7 @@
 
 mod fetched;
 mod group;
+mod home;
 mod readers;
 mod start;
 mod state;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use self::group::Group;
+use self::home::Home;
 use self::state::{State, closed, not_ours};
 use crate::config::{GroupProtocol, KafkaConfig};
 use crate::seam::admin::Asks;
@@ -46,6 +48,7 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(2);
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     member: Arc<Member>,
+    home: Home,
     asks: Asks,
     options: ConsumerOptions,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -140,13 +143,13 @@ impl KafkaConsumer {
             newer_protocol: newer,
             owner: group,
         };
-        let member = Arc::new(Member::open(parts).await?);
+        let (member, home) = (Arc::new(Member::open(parts).await?), Home::new()?);
         let tasks = vec![
-            tokio::spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
+            home.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
             tokio::spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
             tokio::spawn(readers.run(Arc::clone(&shared))),
         ];
-        Ok(Self { shared, member, asks, options, tasks: Mutex::new(tasks) })
+        Ok(Self { shared, member, home, asks, options, tasks: Mutex::new(tasks) })
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
@@ -352,8 +355,13 @@ impl Consumer for KafkaConsumer {
             return Ok(());
         }
         // In a task of its own: a caller who stops waiting must not keep the group waiting for a session's end.
-        let member = Arc::clone(&self.member);
-        let left = tokio::spawn(async move { member.close(LEAVE_LIMIT).await }).await;
+        let (member, home) = (Arc::clone(&self.member), self.home.clone());
+        let left = self.home.spawn(async move {
+            let left = member.close(LEAVE_LIMIT).await;
+            drop(home);
+            left
+        });
+        let left = left.await;
         left.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Unknown, "leave the group", e)))
     }
 
@@ -364,10 +372,11 @@ impl Consumer for KafkaConsumer {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        if let (true, Ok(runtime)) = (self.end(), tokio::runtime::Handle::try_current()) {
-            let member = Arc::clone(&self.member);
-            runtime.spawn(async move {
+        if self.end() {
+            let (member, home) = (Arc::clone(&self.member), self.home.clone());
+            self.home.spawn(async move {
                 let _left = member.close(LEAVE_LIMIT).await;
+                drop(home);
             });
         }
     }

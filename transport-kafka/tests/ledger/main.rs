@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         .with_case("faults_lose_double_and_reorder_nothing", move || survives(short))
         .with_case("killed_and_stopped_members_lose_and_reorder_nothing", || processes::survive(5, 2))
         .with_timeout(Duration::from_secs(3 * 3_600))
+        .with_soak("soak_members_that_join_at_once_never_share_a_partition", || processes::join(60))
         .with_soak("soak_killed_and_stopped_members_lose_and_reorder_nothing", || processes::survive(50, 20))
         .with_soak("soak_faults_lose_double_and_reorder_nothing", move || survives(long))
         .with_soak("soak_faults_and_the_classic_protocol", move || survives(classic))

@@ -57,10 +57,14 @@ struct Field {
     faults: Vec<Fault>,
 }
 
-pub(crate) async fn survive(kills: usize, stops: usize) -> TestResult {
+async fn broker() -> TestResult<Kafka> {
     let millis = SESSION.as_millis().to_string();
     let options = KafkaOptions::new().with_property("group.consumer.session.timeout.ms", millis);
-    let kafka = Kafka::start(options.with_property("group.consumer.heartbeat.interval.ms", "500")).await?;
+    Ok(Kafka::start(options.with_property("group.consumer.heartbeat.interval.ms", "500")).await?)
+}
+
+pub(crate) async fn survive(kills: usize, stops: usize) -> TestResult {
+    let kafka = broker().await?;
     for protocol in [GroupProtocol::Consumer, GroupProtocol::Classic] {
         // The newer protocol is the default, and has the larger part.
         let (kills, stops) = match protocol {
@@ -68,6 +72,15 @@ pub(crate) async fn survive(kills: usize, stops: usize) -> TestResult {
             _ => (kills - kills / 3, stops - stops / 2),
         };
         Field::new(&kafka, protocol).await?.survive(kills, stops).await?;
+    }
+    Ok(())
+}
+
+/// Groups of three members each that are started at once.
+pub(crate) async fn join(groups: usize) -> TestResult {
+    let kafka = broker().await?;
+    for _ in 0..groups {
+        Field::new(&kafka, GroupProtocol::Consumer).await?.survive(0, 0).await?;
     }
     Ok(())
 }

@@ -87,8 +87,11 @@ impl Coordinator {
     /// Cancels at once what an assignment still does: the partition has come back by another one.
     pub(super) fn hurry(&mut self, slot: u64) {
         let now = Instant::now();
-        if let Some(leaving) = self.slots.get_mut(&slot).and_then(|partition| partition.leaving.as_mut()) {
+        if let Some(partition) = self.slots.get_mut(&slot)
+            && let Some(leaving) = partition.leaving.as_mut()
+        {
             leaving.lost = true;
+            partition.assigned.cancel();
             if !leaving.cancelled {
                 (leaving.cancelled, leaving.cancel_at, leaving.give_up_at) = (true, now, now + CANCEL_TIME);
             }
@@ -107,6 +110,7 @@ impl Coordinator {
             let quiet = Arc::strong_count(&partition.assigned) == 1;
             if !quiet && !leaving.cancelled && now >= leaving.cancel_at {
                 leaving.cancelled = true;
+                partition.assigned.cancel();
                 leaving.give_up_at = now + CANCEL_TIME;
                 cancel.push(*slot);
             }

@@ -11,7 +11,7 @@ use super::intake::Verdict;
 use super::{Backlog, Burying, Publishing, Worker};
 use crate::engine::claims::Hold;
 use crate::engine::gate::Pass;
-use crate::engine::work::{Cause, Chunk, Claimed, Item, Report};
+use crate::engine::work::{Alone, Cause, Chunk, Claimed, Item, Report};
 
 /// How many events one call claims or completes at most.
 const CALL_EVENTS: usize = 5_000;
@@ -67,25 +67,22 @@ impl Worker {
         else {
             return false;
         };
-        let items = up_to_a_call(&mut self.to_complete);
-        let Some(holder) = claims.holder() else {
-            // Without a holder nothing can be asked; a new one is on its way.
-            self.calls.completing = true;
-            self.fly(Box::pin(async move { Landed::Completed { items, answer: Err(claims.no_holder()) } }));
+        let mut items = up_to_a_call(&mut self.to_complete);
+        let by = |item: &Item| match &item.claim {
+            Claimed::Granted(_, hold) => Some(hold.holder().clone()),
+            _ => None,
+        };
+        let Some(holder) = items.first().and_then(by) else {
+            // What was handled without a claim is not to be completed; such a thing does not come here.
+            self.all_held(items);
             return true;
         };
-        // What an earlier holder claimed is not this one's to complete: another delivery of the same event, of a later
-        // assignment, may have claimed it by now.
-        let claimed = |item: &Item| matches!(&item.claim, Claimed::Granted(_, hold) if hold.holder() == holder.id);
-        let mut items = if items.iter().all(claimed) {
-            items
-        } else {
-            let (items, stale) = items.into_iter().partition(claimed);
-            self.all_held(stale);
-            items
-        };
-        if items.is_empty() {
-            return true;
+        // By the holder that claimed them, also when it is dead: what nobody has taken over since is still its own, and
+        // need not be handled again. Others have their turn after these.
+        if items.iter().any(|item| by(item).is_none_or(|by| by.id != holder.id)) {
+            let others: Vec<Item>;
+            (items, others) = items.into_iter().partition(|item| by(item).is_some_and(|by| by.id == holder.id));
+            self.to_complete.extend(others);
         }
         self.calls.completing = true;
         let events: Vec<EventRef> = items.iter_mut().map(|item| self.event_ref(item)).collect();
@@ -177,8 +174,8 @@ impl Worker {
     }
 
     /// Claims an item that runs alone.
-    pub(super) fn claim_alone(&mut self, item: Item) {
-        self.claim(vec![item], Asked::Alone);
+    pub(super) fn claim_alone(&mut self, item: Item, alone: Alone) {
+        self.claim(vec![Item { alone: Some(alone), ..item }], Asked::Alone);
     }
 
     /// Whether claims are asked for or given back, and not answered.
@@ -210,7 +207,7 @@ impl Worker {
         };
         // An earlier holder's claims ended with it; this one may have the same events by claims of its own.
         let mut releases = std::mem::take(&mut self.to_release);
-        releases.retain(|(hold, _)| hold.holder() == holder.id);
+        releases.retain(|(hold, _)| hold.holder().id == holder.id);
         if releases.is_empty() {
             return true;
         }
@@ -273,10 +270,6 @@ impl Worker {
     pub(super) fn abandon(&mut self, work: Work) {
         if work.probe {
             self.return_probe();
-        }
-        if work.lone {
-            self.lone_running = false;
-            self.send(Report::LoneDone);
         }
         match work.items {
             Items::One(item) => self.drop_item(item),

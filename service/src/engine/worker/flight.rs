@@ -52,8 +52,6 @@ pub(super) struct Work {
     pub(super) items: Items,
     /// Its end decides whether the gate opens.
     pub(super) probe: bool,
-    /// It runs with nothing else in flight.
-    pub(super) lone: bool,
 }
 
 /// A delivery whose handler is pending.

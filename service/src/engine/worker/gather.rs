@@ -8,7 +8,6 @@ use super::flight::Items;
 use super::intake::LONE_DEATHS;
 use super::{Due, Worker};
 use crate::engine::gate::Pass;
-use crate::engine::shared::Shared;
 use crate::engine::work::{Assigned, Claimed, Item, after};
 
 /// Records that wait for their batch to be full.
@@ -30,12 +29,10 @@ impl Gather {
 }
 
 /// Whether nothing has to be asked before a handler is begun with it.
-pub(super) fn may_begin(shared: &Shared, item: &Item) -> bool {
+pub(super) fn may_begin(item: &Item) -> bool {
     match &item.claim {
         Claimed::NoStore => true,
-        Claimed::Granted(history, hold) => {
-            history.deaths < LONE_DEATHS && shared.store.as_ref().is_some_and(|claims| claims.is_current(hold.holder()))
-        }
+        Claimed::Granted(history, hold) => history.deaths < LONE_DEATHS && hold.is_current(),
         Claimed::No => false,
     }
 }
@@ -107,8 +104,8 @@ impl Worker {
     }
 
     fn take_follower(&mut self, at: usize, lane: u64) -> Option<Item> {
-        let Self { busy, gathers, shared, .. } = self;
-        busy.next_waiting_if(lane, |next| gathers[at].is_of(next) && !next.single && may_begin(shared, next))
+        let Self { busy, gathers, .. } = self;
+        busy.next_waiting_if(lane, |next| gathers[at].is_of(next) && !next.single && may_begin(next))
     }
 
     /// How many batches wait for nothing but to be begun.
@@ -153,14 +150,14 @@ impl Worker {
             }
             return;
         }
-        if gather.items.iter().any(|item| !may_begin(&self.shared, item)) {
+        if gather.items.iter().any(|item| !may_begin(item)) {
             // A holder's time may be over since they were gathered: what it claimed is claimed anew.
             if pass == Pass::Probe {
                 self.return_probe();
             }
             let mut items = gather.items;
             for item in &mut items {
-                if !may_begin(&self.shared, item) {
+                if !may_begin(item) {
                     self.disclaim(item);
                 }
             }
@@ -172,7 +169,7 @@ impl Worker {
             }
             return;
         }
-        self.start_items(Items::Many(gather.items), pass == Pass::Probe, false);
+        self.start_items(Items::Many(gather.items), pass == Pass::Probe);
     }
 
     /// Takes out the items of an assignment from batches that are not begun.

@@ -151,7 +151,7 @@ impl Worker {
             started => {
                 let mut item = self.item(chunk, place, handler);
                 item.runs = 1;
-                let work = Work { items: Items::One(item), probe: pass == Pass::Probe, lone: false };
+                let work = Work { items: Items::One(item), probe: pass == Pass::Probe };
                 self.started(work, started, span);
             }
         }
@@ -233,6 +233,7 @@ impl Worker {
             waits: 0,
             single: false,
             suspect: false,
+            alone: None,
             trouble: None,
             last_error: None,
         }
@@ -294,7 +295,7 @@ impl Worker {
     /// Puts an item behind what is under way of its lane: into the same batch where that is still open, else into the
     /// queue. Into the batch at once: by the time that it came from a list, the batch might be on its way.
     fn follow(&mut self, lane: u64, mut item: Item) {
-        if may_begin(&self.shared, &item) && self.joins_gather(&item) {
+        if may_begin(&item) && self.joins_gather(&item) {
             self.enter(&mut item);
             self.gather(item);
         } else {
@@ -323,7 +324,7 @@ impl Worker {
             return Begun::Yes;
         }
         if let Claimed::Granted(_, hold) = &item.claim
-            && !self.shared.store.as_ref().is_some_and(|claims| claims.is_current(hold.holder()))
+            && !hold.is_current()
         {
             self.disclaim(&mut item);
         }
@@ -353,7 +354,7 @@ impl Worker {
         }
         match self.shared.gate.pass() {
             Pass::Wait => return Begun::No(item),
-            pass => self.start_items(Items::One(item), pass == Pass::Probe, false),
+            pass => self.start_items(Items::One(item), pass == Pass::Probe),
         }
         Begun::Yes
     }

@@ -1,13 +1,19 @@
 //! Taking in what has landed: handlers that ended, and answers of stores, sinks and publishers.
 
-use tidings_core::{Claim, ErrorKind, EventRef, Position, Release, Result};
+use tidings_core::{Claim, ErrorKind, EventRef, History, Position, Release, Result, headers};
 
 use super::flight::{Asked, Deadline, Flight, Items, Landed, TimedOut};
 use super::intake::{LONE_DEATHS, MAX_DEATHS};
 use super::{Burying, Due, Publishing, Worker};
 use crate::engine::claims::{Answered, Hold};
-use crate::engine::work::{Cause, Claimed, Item, Report, after};
+use crate::engine::work::{Cause, Claimed, Item, after};
 use crate::observer::What;
+
+/// An event that has been held so often is given back before it is asked for again: should it be this service's own claim,
+/// which a store may grant after it was given back, nobody else would ever end it.
+const OFTEN_HELD: u32 = 4;
+/// How often a record may begin anew because it was redriven. Its count is a header, which anybody can write.
+const FORGIVEN: u32 = 8;
 
 impl Worker {
     pub(super) fn landed(&mut self, landed: Landed) {
@@ -99,6 +105,8 @@ impl Worker {
                 self.wholly_failed(publishing.work.items, kind, &text, false);
             } else if left.is_empty() {
                 self.handled(publishing.work.items.into_vec(), publishing.completed);
+            } else if publishing.work.items.as_slice().iter().any(|item| item.assigned.is_cancelled()) {
+                self.abandon(publishing.work);
             } else {
                 publishing.records = left;
                 publishing.attempts += 1;
@@ -121,11 +129,13 @@ impl Worker {
         match answer {
             Ok(answers) => {
                 let mut fenced = Vec::new();
-                for (item, answer) in items.into_iter().zip(answers) {
-                    match answer {
-                        Ok(()) => self.settle_item(item, What::Handled, None),
-                        Err(error) if error.kind() == ErrorKind::Fenced => fenced.push(item),
-                        Err(error) => self.complete_later(vec![item], &error.report()),
+                let mut answers = answers.into_iter();
+                for item in items {
+                    match answers.next() {
+                        Some(Ok(())) => self.settle_item(item, What::Handled, None),
+                        Some(Err(error)) if error.kind() == ErrorKind::Fenced => fenced.push(item),
+                        Some(Err(error)) => self.complete_later(vec![item], &error.report()),
+                        None => self.complete_later(vec![item], "the idempotency store gave no answer"),
                     }
                 }
                 self.all_held(fenced);
@@ -157,7 +167,7 @@ impl Worker {
 
     /// Another holder has the event, or may have it: it is asked for again later, and its lane waits.
     fn held(&mut self, mut item: Item, at_most: Option<std::time::Duration>) {
-        item.claim = Claimed::No;
+        (item.claim, item.alone) = (Claimed::No, None);
         if item.assigned.is_stopping() {
             self.drop_item(item);
             return;
@@ -197,6 +207,7 @@ impl Worker {
                     let text = burying.letter.error;
                     self.settle_item(burying.item, What::DeadLettered, Some(&text));
                 }
+                _ if burying.item.assigned.is_cancelled() => self.drop_item(burying.item),
                 answer => {
                     let text = match answer {
                         Some(Err(error)) => error.report(),
@@ -246,6 +257,8 @@ impl Worker {
                 continue;
             }
             let behind_held = item.lane.is_some_and(|lane| held_lanes.contains(&lane));
+            let claim = self.since_redriven(claim, &item);
+            item.suspect = false;
             match (claim, hold) {
                 (Claim::Done, _) => self.settle_item(item, What::Duplicate, None),
                 (Claim::Granted(_), Some(hold)) if behind_held => {
@@ -265,7 +278,12 @@ impl Worker {
                     free.push_back(item);
                 }
                 // At the head of its lane it waits there; in a chunk it first waits for its turn, and is asked for again.
-                (Claim::Held { at_most }, _) if !chunk => self.held(item, Some(at_most)),
+                (Claim::Held { at_most }, hold) if !chunk => {
+                    if let Some(hold) = hold.filter(|_| item.waits >= OFTEN_HELD) {
+                        self.release(hold, 0);
+                    }
+                    self.held(item, Some(at_most));
+                }
                 _ => {
                     held_lanes.extend(item.lane);
                     free.push_back(item);
@@ -283,49 +301,61 @@ impl Worker {
     fn claimed_alone(&mut self, mut items: Vec<Item>, (mut holds, answer): Answered) {
         let claim = match answer {
             Ok(claims) => claims.into_iter().next(),
-            Err(error) => {
-                self.claim_later(items, holds, &error, false);
-                return self.send(Report::LoneDone);
-            }
+            Err(error) => return self.claim_later(items, holds, &error, false),
         };
         let Some(mut item) = items.pop() else { return };
         self.set_trouble(&mut item, None, "");
-        if let (Some(Claim::Granted(history)), Some(hold)) = (claim, holds.pop().flatten()) {
-            (item.waits, item.claim) = (0, Claimed::Granted(history, hold));
-            if item.assigned.is_stopping() {
-                self.drop_item(item);
-            } else if history.deaths >= MAX_DEATHS {
-                self.bury_killer(item, history.deaths);
-            } else {
-                self.lone_running = true;
-                return self.start_items(Items::One(item), false, true);
+        match (claim.map(|claim| self.since_redriven(claim, &item)), holds.pop().flatten()) {
+            (Some(Claim::Granted(history)), Some(hold)) => {
+                let begins = hold.is_current();
+                (item.waits, item.claim) = (0, Claimed::Granted(history, hold));
+                if item.assigned.is_stopping() {
+                    self.drop_item(item);
+                } else if !begins {
+                    // The answer took longer than its holder surely lives.
+                    self.disclaim(&mut item);
+                    self.held(item, None);
+                } else if history.deaths >= MAX_DEATHS {
+                    self.bury_killer(item, history.deaths);
+                } else {
+                    self.start_items(Items::One(item), false);
+                }
             }
-        } else if claim == Some(Claim::Done) {
-            self.settle_item(item, What::Duplicate, None);
-        } else {
-            self.held(item, None);
+            (Some(Claim::Done), _) => self.settle_item(item, What::Duplicate, None),
+            _ => self.held(item, None),
         }
-        self.send(Report::LoneDone);
     }
 
-    fn claim_later(
-        &mut self,
-        mut items: Vec<Item>,
-        holds: Vec<Option<Hold>>,
-        error: &tidings_core::Error,
-        chunk: bool,
-    ) {
+    /// What a claim says since its letter was last taken back, where there is one: the record begins anew. The store knows
+    /// what its holders died of, and what was tried, also after it was buried for that.
+    fn since_redriven(&self, claim: Claim, item: &Item) -> Claim {
+        let Claim::Granted(history) = claim else { return claim };
+        if history == History::default() {
+            return claim;
+        }
+        let times = item.record.records()[0].headers.get_str(headers::REDRIVE_COUNT);
+        let times = times.and_then(|times| times.parse::<u32>().ok()).unwrap_or(0).min(FORGIVEN);
+        let deaths = history.deaths.saturating_sub(times * MAX_DEATHS);
+        let attempts = times.saturating_mul(self.shared.retry.max_retries.saturating_add(1));
+        Claim::Granted(History::new(deaths, history.attempts.saturating_sub(attempts)))
+    }
+
+    fn claim_later(&mut self, items: Vec<Item>, holds: Vec<Option<Hold>>, error: &tidings_core::Error, chunk: bool) {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fenced(),
             // They may be claimed, by this very holder, to which they would be held for as long as it lives.
             ErrorKind::Unknown => holds.into_iter().flatten().for_each(|hold| self.release(hold, 0)),
             _ => {}
         }
+        // What its partition's revocation waits for is not asked for again.
+        let (stopping, mut items): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.is_stopping());
+        stopping.into_iter().for_each(|item| self.drop_item(item));
         let Some(first) = items.first_mut() else { return };
         first.waits = first.waits.saturating_add(1);
         let waits = first.waits;
         Self::raise(&self.reports, first, Cause::Store, &error.report());
         let at = self.later(waits);
+        items.iter_mut().for_each(|item| item.alone = None);
         if chunk {
             // Chunks are claimed in order: the next one waits for this one.
             self.calls.claiming_chunk = true;

@@ -120,7 +120,6 @@ pub(crate) struct Worker {
     calls: calls::UnderWay,
     /// Waits to run with nothing else in flight.
     lone: VecDeque<Item>,
-    lone_running: bool,
     quiescing: bool,
     settled: Vec<Settled>,
     dropped: bool,
@@ -165,7 +164,6 @@ impl Worker {
             release_failures: 0,
             calls: calls::UnderWay::default(),
             lone: VecDeque::new(),
-            lone_running: false,
             quiescing: false,
             settled: Vec::new(),
             dropped: false,

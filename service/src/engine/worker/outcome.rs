@@ -16,10 +16,6 @@ use crate::undecodable::Undecodable;
 impl Worker {
     /// Takes in what the handler returned.
     pub(super) fn finished(&mut self, work: Work, result: Result<Outcome, BoxError>) {
-        if work.lone {
-            self.lone_running = false;
-            self.send(Report::LoneDone);
-        }
         match result {
             Ok(outcome) => {
                 self.probe_ended(work.probe, true);
@@ -317,6 +313,8 @@ impl Worker {
     /// Gives an item up: it goes to the dead letters, and is settled when it is there.
     pub(super) fn bury(&mut self, mut item: Item, kind: ErrorKind, text: String) {
         self.enter(&mut item);
+        // It has failed: what else happens to its claim blames nobody who is innocent, and a sink may be down for long.
+        item.alone = None;
         let record = item.record.records()[0].clone();
         tracing::warn!(
             service = %self.shared.service,

@@ -72,7 +72,7 @@ impl Worker {
             started => {
                 let mut items: Vec<_> = places.map(|place| self.item(chunk, place, handler)).collect();
                 items.iter_mut().for_each(|item| item.runs = 1);
-                self.started(Work { items: Items::Many(items), probe: false, lone: false }, started, span);
+                self.started(Work { items: Items::Many(items), probe: false }, started, span);
             }
         }
     }

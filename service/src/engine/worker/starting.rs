@@ -9,7 +9,7 @@ use tracing::Span;
 
 use super::flight::{Deadline, Flight, Items, Running, Work, panicked};
 use super::{Due, Worker};
-use crate::engine::work::{Item, Report, after};
+use crate::engine::work::{Alone, Item, after};
 use crate::route::Started;
 
 /// So many deadlines of handlers that have ended are not worth looking for.
@@ -18,18 +18,16 @@ const DEADLINES_KEPT: usize = 1_024;
 impl Worker {
     /// Claims the item that waits to be alone, to start it: nothing else runs now.
     pub(super) fn run_lone(&mut self) {
+        let alone = Alone::new(self.reports.clone());
         match self.lone.pop_front() {
-            Some(item) if !item.assigned.is_stopping() => self.claim_alone(item),
-            Some(item) => {
-                self.drop_item(item);
-                self.send(Report::LoneDone);
-            }
-            None => self.send(Report::LoneDone),
+            Some(item) if !item.assigned.is_stopping() => self.claim_alone(item, alone),
+            Some(item) => self.drop_item(item),
+            None => {}
         }
     }
 
     /// Starts a delivery of `items`, which are of one assignment and one handler.
-    pub(super) fn start_items(&mut self, mut items: Items, probe: bool, lone: bool) {
+    pub(super) fn start_items(&mut self, mut items: Items, probe: bool) {
         let handler = items.as_slice()[0].handler;
         for item in items.as_mut_slice() {
             item.runs += 1;
@@ -37,7 +35,7 @@ impl Worker {
         let delivery = self.delivery(items.as_slice());
         let span = Self::span_of(&self.shared, &self.routes.table().info(handler).name, &delivery);
         let started = self.start(handler, delivery, &span);
-        self.started(Work { items, probe, lone }, started, span);
+        self.started(Work { items, probe }, started, span);
     }
 
     fn delivery(&self, items: &[Item]) -> Delivery {
@@ -114,6 +112,7 @@ impl Worker {
             if item.suspect {
                 // While it waits, others may run alone.
                 self.give_claim_back(&mut item);
+                item.alone = None;
             }
             self.timers.set(at, Due::Item(item));
         }

@@ -1,0 +1,211 @@
+//! Records that holders died with: handled with nothing else in flight, and buried only for deaths of their own.
+
+mod common;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Log, caught_up, letters, publish, start, topics};
+use tidings_core::{
+    Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, Name, Record, Release,
+    Result, Timestamp, async_trait,
+};
+use tidings_macros::Event;
+use tidings_memory::{MemoryStore, MemoryTransport};
+use tidings_service::{Router, Service, State};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+const KILLER: &str =
+    r#"{"eventId":"0190163d-8694-739b-aea5-966c26f8ad91","eventType":"x","timestamp":1,"source":"s","payload":{}}"#;
+
+fn record(key: &'static str, value: &'static str) -> Record {
+    Record::new("t", value).with_key(key)
+}
+
+fn text(record: &tidings_core::StoredRecord) -> String {
+    String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()
+}
+
+/// Starts the service anew each time that it was killed, until all is settled; returns how often it was.
+async fn survive(transport: &MemoryTransport, killed: &Notify, service: impl Fn() -> Service) -> usize {
+    for deaths in 0..20 {
+        let running = start(service(), transport).await;
+        let caught_up = timeout(Duration::from_secs(3_600), running.caught_up());
+        tokio::select! {
+            () = killed.notified() => {}
+            done = caught_up => {
+                done.expect("it ends").expect("it runs");
+                return deaths;
+            }
+        }
+        drop(running);
+        // The next one comes when all that this one had claimed is free: it claims the batch whole.
+        sleep(Duration::from_secs(60)).await;
+    }
+    panic!("it is never given up");
+}
+
+async fn buried(transport: &MemoryTransport) -> Vec<String> {
+    letters(transport, "t-dlq").await.iter().map(|letter| text(&letter.record)).collect()
+}
+
+/// A handler of two kinds of records.
+#[derive(Debug, Clone, Default)]
+struct Deadly {
+    killed: Arc<Notify>,
+    harmless: Arc<AtomicBool>,
+    log: Log,
+}
+
+impl Deadly {
+    async fn handle(&self, delivery: &Delivery) {
+        if text(delivery.record()) == KILLER && !self.harmless.load(SeqCst) {
+            self.killed.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Among others that only happen to be in its hands then.
+#[tokio::test(start_paused = true)]
+async fn only_the_record_that_kills_is_buried_for_it() {
+    let (transport, store, deadly) = (MemoryTransport::new(), MemoryStore::new(), Deadly::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |delivery: Delivery, State(deadly): State<Deadly>| {
+        deadly.handle(&delivery).await;
+        // Never done before the other one kills it.
+        sleep(Duration::from_secs(1)).await;
+        deadly.log.add(text(delivery.record()));
+    };
+    let service = || {
+        let router = Router::new().on_topic("t", handler).with_state(deadly.clone());
+        Service::new("s", router).with_workers(1).with_idempotency(store.clone())
+    };
+    publish(&transport, vec![record("k", KILLER), record("a", "1"), record("b", "2"), record("c", "3")]).await;
+    let deaths = survive(&transport, &deadly.killed, service).await;
+    assert_eq!(buried(&transport).await, [KILLER], "after {deaths} deaths");
+    let mut handled = deadly.log.lines();
+    handled.sort();
+    assert_eq!(handled, ["1", "2", "3"]);
+
+    // Mended, and redriven: it begins anew, though the store remembers what it did.
+    deadly.harmless.store(true, SeqCst);
+    let letter = letters(&transport, "t-dlq").await.remove(0);
+    publish(&transport, vec![letter.to_redrive()]).await;
+    let running = start(service(), &transport).await;
+    caught_up(&running).await;
+    assert_eq!(buried(&transport).await.len(), 1, "it is handled");
+    assert_eq!(deadly.log.lines().last().map(String::as_str), Some(KILLER));
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, Event)]
+#[event(topic = "out", type = "followed", key = &self.key, crate = "tidings_core")]
+struct Followed {
+    key: String,
+}
+
+/// What a record's handler returned is still on its way to the broker: only then is its claim ended.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_is_settled_before_the_next_one_begins() {
+    let (transport, store, deadly) = (MemoryTransport::new(), MemoryStore::new(), Deadly::default());
+    topics(&transport, &["t", "out"]).await;
+    publish(&transport, vec![record("a", "innocent"), record("k", KILLER)]).await;
+    transport.faults().delay_publishes(Duration::from_secs(1));
+    let handler = async |delivery: Delivery, State(deadly): State<Deadly>| {
+        deadly.handle(&delivery).await;
+        Followed { key: text(delivery.record()) }
+    };
+    let service = || {
+        let router = Router::new().on_topic("t", handler).with_state(deadly.clone());
+        Service::new("s", router).with_workers(1).with_idempotency(store.clone())
+    };
+    survive(&transport, &deadly.killed, service).await;
+    assert_eq!(buried(&transport).await, [KILLER]);
+}
+
+/// Answers claims by a script, as if others had the event meanwhile.
+#[derive(Debug, Clone, Default)]
+struct Scripted {
+    inner: MemoryStore,
+    claims: Arc<Mutex<VecDeque<Claim>>>,
+    /// From the second claim on it takes longer than a holder lives, and hears of no renewal.
+    late: bool,
+    asked: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl IdempotencyStore for Scripted {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        self.inner.holder(scope, ttl).await
+    }
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        if self.asked.fetch_add(1, SeqCst) > 0 && self.late {
+            sleep(holder.ttl * 2).await;
+        }
+        let next = self.claims.lock().expect("no test panics with it").pop_front();
+        match next {
+            Some(claim) => Ok(vec![claim; events.len()]),
+            None => self.inner.claim(holder, events).await,
+        }
+    }
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        if self.late && self.asked.load(SeqCst) > 1 {
+            return Err(Error::new(ErrorKind::Unavailable, "renew the holder: no answer"));
+        }
+        self.inner.renew(holder).await
+    }
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.inner.complete(holder, events).await
+    }
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        self.inner.release(holder, events).await
+    }
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        self.inner.retire(holder).await
+    }
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        self.inner.purge(scope, completed_before).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+fn granted(deaths: u32) -> Claim {
+    Claim::Granted(History::new(deaths, 0))
+}
+
+async fn scripted(store: Scripted, claims: Vec<Claim>) -> (MemoryTransport, Log, tidings_service::RunningService) {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    store.claims.lock().expect("no test panics with it").extend(claims);
+    let handler = async |_: Delivery, State(log): State<Log>| log.add("begun");
+    let router = Router::new().on_topic("t", handler).with_state(log.clone());
+    let service = start(Service::new("s", router).with_workers(1).with_idempotency(store), &transport).await;
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    (transport, log, service)
+}
+
+/// Another service had it when its turn to run alone had come, and died of it; or it was forgotten what it did.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_was_held_is_judged_by_its_next_claim() {
+    let held = Claim::Held { at_most: Duration::from_millis(1) };
+    let (transport, log, service) = scripted(Scripted::default(), vec![granted(4), held, granted(5)]).await;
+    caught_up(&service).await;
+    assert_eq!((buried(&transport).await.len(), log.lines().len()), (1, 0));
+
+    let (transport, log, service) = scripted(Scripted::default(), vec![granted(2), held]).await;
+    caught_up(&service).await;
+    assert_eq!((buried(&transport).await.len(), log.lines().len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_does_not_begin_by_a_claim_that_came_too_late() {
+    let store = Scripted { late: true, ..Scripted::default() };
+    let (_transport, log, service) = scripted(store, vec![granted(3); 9]).await;
+    sleep(Duration::from_secs(600)).await;
+    assert!(log.lines().is_empty(), "{:?}", service.status().await);
+}
