@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, Row, Transaction};
 use tidings_core::{
-    BoxError, Delivery, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Outcome, Result, codec, held,
-    rolled_back, unavailable,
+    BoxError, Delivery, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Name, Outcome, Result, codec,
+    event_id_of, held, rolled_back, unavailable,
 };
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -101,8 +101,18 @@ pub(super) async fn settle(
 }
 
 fn events(delivery: &Delivery) -> Vec<EventRef> {
-    let kind = |record| codec::peek(record).map(|head| head.event_type.into_owned()).unwrap_or_default();
-    delivery.event_ids().zip(delivery.records()).map(|(id, record)| EventRef::new(id, kind(record))).collect()
+    // Each record is looked at once, and the name of a type is kept for the next one, which mostly has the same.
+    let mut last = Name::default();
+    let event = |record| {
+        let Ok(head) = codec::peek(record) else {
+            return EventRef::new(event_id_of(delivery.origin(), record), Name::default());
+        };
+        if last != *head.event_type {
+            last = Name::from(head.event_type.into_owned());
+        }
+        EventRef::new(head.id, last.clone())
+    };
+    delivery.records().map(event).collect()
 }
 
 async fn write_done(
