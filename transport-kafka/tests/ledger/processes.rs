@@ -241,8 +241,9 @@ impl Field {
         }
         wrong.extend(stored.iter().filter(|event| !done.contains_key(event)).map(|event| format!("{event:?} is lost")));
         let doubled: Vec<_> = done.values().filter(|effects| effects.len() > 1).collect();
+        let begun = Begun::of(lines);
         for effects in &doubled {
-            if !effects.iter().any(|line| self.was_open(line)) && !was_behind_a_gap(effects, lines) {
+            if !effects.iter().any(|line| self.was_open(line)) && !begun.has_gap_before(effects) {
                 wrong.push(format!("doubled though it was committed: {effects:?}"));
             }
         }
@@ -314,19 +315,27 @@ impl Field {
     }
 }
 
-/// Whether what was done twice lay, when its partition was handed over in good order, behind something that had not begun:
-/// what is committed is the lowest offset that is not settled. Then its new owner began with what the old one had not done.
-fn was_behind_a_gap(effects: &[&Line], lines: &[Line]) -> bool {
-    let ([first, second, ..], Some(done_by)) = (effects, effects.first().map(|line| &line.member)) else {
-        return false;
-    };
-    let of = |line: &&Line| line.partition == first.partition && line.offset < first.offset;
-    let begun = lines
-        .iter()
-        .filter(of)
-        .find(|line| !line.done && line.member == second.member && line.offset + GAP > first.offset);
-    let done_before = |begun: &Line| lines.iter().filter(of).any(|l| l.member == *done_by && l.offset == begun.offset);
-    begun.is_some_and(|begun| !done_before(begun))
+/// What each member has begun, by partition.
+struct Begun(BTreeMap<(String, u32), BTreeSet<u64>>);
+
+impl Begun {
+    fn of(lines: &[Line]) -> Self {
+        let mut begun: BTreeMap<_, BTreeSet<u64>> = BTreeMap::new();
+        for line in lines.iter().filter(|line| !line.done) {
+            begun.entry((line.member.clone(), line.partition)).or_default().insert(line.offset);
+        }
+        Self(begun)
+    }
+
+    /// Whether what was done twice lay, when its partition was handed over in good order, behind something that had not
+    /// begun: what is committed is the lowest offset that is not settled. Then its new owner began something before it that
+    /// the old one had not.
+    fn has_gap_before(&self, effects: &[&Line]) -> bool {
+        let [first, second, ..] = effects else { return false };
+        let of = |line: &Line| self.0.get(&(line.member.clone(), first.partition));
+        let (Some(old), Some(new)) = (of(first), of(second)) else { return false };
+        new.range(first.offset.saturating_sub(GAP)..first.offset).any(|offset| !old.contains(offset))
+    }
 }
 
 /// A text with its length before it, and what follows.
