@@ -27,6 +27,8 @@ struct Odd {
     denied_releases: Arc<AtomicUsize>,
     /// It renews holders, and says that it did not.
     denies_renewals: Arc<AtomicBool>,
+    /// So many claims are carried out a little after their answer was lost, and they were given back.
+    late_claims: Arc<AtomicUsize>,
     /// So many completions are answered by nothing.
     short_completes: Arc<AtomicUsize>,
 }
@@ -40,6 +42,14 @@ impl IdempotencyStore for Odd {
         self.claims.add(format!("claim {}", events.len()));
         if !self.claim_takes.is_zero() {
             sleep(self.claim_takes).await;
+        }
+        if self.late_claims.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            let (inner, holder, events) = (self.inner.clone(), holder.clone(), events.to_vec());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(10)).await;
+                drop(inner.claim(&holder, &events).await);
+            });
+            return Err(Error::new(ErrorKind::Unknown, "claim: the answer is lost"));
         }
         self.inner.claim(holder, events).await
     }
@@ -289,4 +299,17 @@ async fn a_completion_without_an_answer_is_asked_for_again() {
     publish(&transport, vec![Record::new("t", "1"), Record::new("t", "2")]).await;
     caught_up(&running).await;
     assert_eq!(running.status().await.totals.handled, 2);
+}
+
+/// As where a commit stalls: by then it had been given back, and nobody else would end it.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_carried_out_after_its_release_is_given_back_again() {
+    let (transport, store) = (MemoryTransport::new(), Odd::default());
+    topics(&transport, &["t"]).await;
+    store.late_claims.store(1, SeqCst);
+    let service = Service::new("s", Router::new().on_topic("t", async |_: Delivery| {}));
+    let running = start(service.with_idempotency(store.clone()), &transport).await;
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    caught_up(&running).await;
+    assert_eq!(running.status().await.totals.handled, 1);
 }
