@@ -13,7 +13,7 @@ use tidings_core::{
     Result, Timestamp, async_trait,
 };
 use tidings_macros::Event;
-use tidings_memory::{MemoryStore, MemoryTransport};
+use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
 use tidings_service::{Router, Service, State};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -124,6 +124,35 @@ async fn a_suspect_is_settled_before_the_next_one_begins() {
     };
     survive(&transport, &deadly.killed, service).await;
     assert_eq!(buried(&transport).await, [KILLER]);
+}
+
+/// A topic that is away for long holds up what is published to it, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_can_not_publish_holds_up_no_others() {
+    let (transport, store, deadly) = (MemoryTransport::new(), MemoryStore::new(), Deadly::default());
+    topics(&transport, &["t", "out"]).await;
+    let handler = async |delivery: Delivery, State(deadly): State<Deadly>| {
+        deadly.handle(&delivery).await;
+        deadly.log.add(text(delivery.record()));
+        (text(delivery.record()) == "innocent").then(|| Followed { key: "k".to_owned() })
+    };
+    let service = || {
+        let router = Router::new().on_topic("t", handler).with_state(deadly.clone());
+        Service::new("s", router).with_workers(1).with_idempotency(store.clone())
+    };
+    publish(&transport, vec![record("a", "innocent"), record("k", KILLER)]).await;
+    let down = PublishFault::new(ErrorKind::Unavailable).with_topic("out").with_times(UNTIL_HEALED);
+    transport.faults().publish(down);
+    for _ in 0..2 {
+        let running = start(service(), &transport).await;
+        deadly.killed.notified().await;
+        drop(running);
+        sleep(Duration::from_secs(60)).await;
+    }
+    deadly.harmless.store(true, SeqCst);
+    let _running = start(service(), &transport).await;
+    sleep(Duration::from_secs(60)).await;
+    assert!(deadly.log.lines().contains(&KILLER.to_owned()), "{:?}", deadly.log.lines());
 }
 
 /// Answers claims by a script, as if others had the event meanwhile.

@@ -13,8 +13,8 @@ use tokio::task::{JoinHandle, unconstrained};
 /// One at a time, because the client's heartbeat is a task beside the poll that joins: it reports what the member owns, and
 /// if it runs before the poll has noted what the join gave, it reports nothing. To the broker that means that all of it is
 /// free, and another member has partitions that this one is just beginning with. Between the two the poll does not wait, so
-/// that on one thread, without the scheduler's budget, the heartbeat comes after it. And on a thread of its own no handler
-/// that blocks its thread holds heartbeats up.
+/// that on one thread, without the scheduler's budget, the heartbeat comes after it. And on a thread of its own it does not
+/// wait for a handler that blocks one; its connection may, as that lives where it was opened.
 #[derive(Debug, Clone)]
 pub(super) struct Home {
     handle: Handle,

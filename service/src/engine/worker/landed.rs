@@ -12,6 +12,9 @@ use crate::observer::What;
 /// An event that has been held so often is given back before it is asked for again: should it be this service's own claim,
 /// which a store may grant after it was given back, nobody else would ever end it.
 const OFTEN_HELD: u32 = 4;
+/// After so many calls that failed, what a suspect returned is not waited for by others: one topic may be away for long,
+/// and theirs are not.
+const PUBLISHED_ALONE: u32 = 3;
 /// How often a record may begin anew because it was redriven. Its count is a header, which anybody can write.
 const FORGIVEN: u32 = 8;
 
@@ -110,6 +113,9 @@ impl Worker {
             } else {
                 publishing.records = left;
                 publishing.attempts += 1;
+                if publishing.attempts >= PUBLISHED_ALONE {
+                    publishing.work.items.as_mut_slice().iter_mut().for_each(|item| item.alone = None);
+                }
                 let text = down.unwrap_or_else(|| "the publisher gave no answer".to_owned());
                 if let Some(first) = publishing.work.items.as_mut_slice().first_mut() {
                     Self::raise(&self.reports, first, Cause::Publisher, &text);
