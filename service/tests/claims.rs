@@ -2,87 +2,20 @@
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
+#[path = "common/odd.rs"]
+mod odd;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::{Log, caught_up, publish, start, topics};
-use tidings_core::{
-    Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, RawBatch, Record, Release,
-    Result, Timestamp, Topic, Transport, async_trait,
-};
-use tidings_memory::{MemoryStore, MemoryTransport};
+use odd::Odd;
+use tidings_core::{Delivery, ErrorKind, RawBatch, Record, Topic, Transport, reject};
+use tidings_macros::Event;
+use tidings_memory::{MemoryTransport, PublishFault, UNTIL_HEALED};
 use tidings_service::{BatchOptions, HandlerExt, Retry, Router, Service, State};
 use tokio::time::sleep;
-
-/// A store that takes its time for claims, notes how many were asked for, and does not own up to the first releases, nor
-/// to renewals.
-#[derive(Debug, Clone, Default)]
-struct Odd {
-    inner: MemoryStore,
-    claim_takes: Duration,
-    claims: Log,
-    /// So many times it gives claims back, and says that it did not.
-    denied_releases: Arc<AtomicUsize>,
-    /// It renews holders, and says that it did not.
-    denies_renewals: Arc<AtomicBool>,
-    /// So many claims are carried out a little after their answer was lost, and they were given back.
-    late_claims: Arc<AtomicUsize>,
-    /// So many completions are answered by nothing.
-    short_completes: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl IdempotencyStore for Odd {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        self.inner.holder(scope, ttl).await
-    }
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        self.claims.add(format!("claim {}", events.len()));
-        if !self.claim_takes.is_zero() {
-            sleep(self.claim_takes).await;
-        }
-        if self.late_claims.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-            let (inner, holder, events) = (self.inner.clone(), holder.clone(), events.to_vec());
-            tokio::spawn(async move {
-                sleep(Duration::from_millis(10)).await;
-                drop(inner.claim(&holder, &events).await);
-            });
-            return Err(Error::new(ErrorKind::Unknown, "claim: the answer is lost"));
-        }
-        self.inner.claim(holder, events).await
-    }
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.inner.renew(holder).await?;
-        match self.denies_renewals.load(SeqCst) {
-            true => Err(Error::new(ErrorKind::Unavailable, "renew the holder: the answer is lost")),
-            false => Ok(()),
-        }
-    }
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        match self.short_completes.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
-            Ok(_) => Ok(Vec::new()),
-            Err(_) => self.inner.complete(holder, events).await,
-        }
-    }
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        self.inner.release(holder, events).await?;
-        match self.denied_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
-            Ok(_) => Err(Error::new(ErrorKind::Unavailable, "give claims back: the answer is lost")),
-            Err(_) => Ok(()),
-        }
-    }
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.inner.retire(holder).await
-    }
-    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
-        self.inner.purge(scope, completed_before).await
-    }
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
-}
 
 const EVENT: &str =
     r#"{"eventId":"0190163d-8694-739b-aea5-966c26f8ad91","eventType":"x","timestamp":1,"source":"s","payload":{}}"#;
@@ -312,4 +245,41 @@ async fn a_claim_that_is_carried_out_after_its_release_is_given_back_again() {
     publish(&transport, vec![Record::new("t", "1")]).await;
     caught_up(&running).await;
     assert_eq!(running.status().await.totals.handled, 1);
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, Event)]
+#[event(topic = "out", type = "followed", crate = "tidings_core")]
+struct Followed;
+
+/// What waits for `down` when its partition is given up is not tried again when its call ends: the next owner has it.
+async fn is_given_up_with_its_partition(down: &'static str) {
+    let (transport, store) = (MemoryTransport::new(), Odd::default());
+    topics(&transport, &["t", "out"]).await;
+    publish(&transport, vec![Record::new("t", if down == "out" { "good" } else { "bad" })]).await;
+    transport.faults().delay_publishes(Duration::from_secs(40));
+    transport.faults().publish(PublishFault::new(ErrorKind::Unavailable).with_topic(down).with_times(UNTIL_HEALED));
+    let service = |log: &Log| {
+        let handler = async |delivery: Delivery, State(log): State<Log>| {
+            log.add("begun");
+            let good = delivery.record().value.as_deref() == Some(b"good");
+            if good { Ok(Followed) } else { Err(reject("on purpose")) }
+        };
+        let router = Router::new().on_topic("t", handler).with_state(log.clone());
+        let service = Service::new("s", router).with_workers(1).with_revocation_deadline(Duration::from_secs(1));
+        service.with_idempotency(store.clone())
+    };
+    let (first, second) = (Log::default(), Log::default());
+    let _first = start(service(&first), &transport).await;
+    let _second = start(service(&second), &transport).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((first.lines().len(), second.lines().len()), (1, 0));
+    transport.faults().rebalance("s-group");
+    sleep(Duration::from_secs(200)).await;
+    assert_eq!(second.lines(), ["begun"], "the one that has given {down} up still has its claim");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_published_or_buried_is_given_up_with_its_partition() {
+    is_given_up_with_its_partition("out").await;
+    is_given_up_with_its_partition("t-dlq").await;
 }

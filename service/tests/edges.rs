@@ -1,13 +1,16 @@
 //! At the edges: what handlers say wrongly, what floods in, what dies, and settings that nobody would expect.
 
 mod common;
+#[path = "common/odd.rs"]
+mod odd;
 
 use std::time::Duration;
 
 use common::{Log, caught_up, letters, publish, start, topics};
+use odd::Odd;
 use tidings_core::{
-    Batch, BoxError, Caused, Claim, Delivery, EnvelopeRef, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore,
-    Name, RawBatch, Record, Release, Result, Timestamp, async_trait, codec, failed, stopped_at,
+    Batch, BoxError, Caused, Delivery, EnvelopeRef, ErrorKind, Name, RawBatch, Record, Timestamp, codec, failed,
+    stopped_at,
 };
 use tidings_macros::Event;
 use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
@@ -172,7 +175,7 @@ async fn a_shutdown_waits_until_attempts_are_written_down() {
             Err("poison".into())
         });
         let retry = tidings_service::Retry::exponential(Duration::from_secs(60)).without_jitter().with_max_retries(2);
-        let slow = Slow { inner: store.clone(), takes: Duration::from_secs(2) };
+        let slow = Odd { inner: store.clone(), release_takes: Duration::from_secs(2), ..Odd::default() };
         Service::new("s", router.with_state(log.clone())).with_retry(retry).with_idempotency(slow)
     };
     publish(&transport, vec![record("k", "poison")]).await;
@@ -186,40 +189,4 @@ async fn a_shutdown_waits_until_attempts_are_written_down() {
     let running = service().start(&transport).await.expect("it starts");
     caught_up(&running).await;
     assert_eq!((log.lines().len(), letters(&transport, "t-dlq").await.len()), (3, 1));
-}
-
-/// A store that takes its time to give claims back.
-#[derive(Debug)]
-struct Slow {
-    inner: MemoryStore,
-    takes: Duration,
-}
-
-#[async_trait]
-impl IdempotencyStore for Slow {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        self.inner.holder(scope, ttl).await
-    }
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        self.inner.claim(holder, events).await
-    }
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.inner.renew(holder).await
-    }
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        self.inner.complete(holder, events).await
-    }
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        tokio::time::sleep(self.takes).await;
-        self.inner.release(holder, events).await
-    }
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.inner.retire(holder).await
-    }
-    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
-        self.inner.purge(scope, completed_before).await
-    }
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
 }

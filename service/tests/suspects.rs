@@ -1,17 +1,16 @@
 //! Records that holders died with: handled with nothing else in flight, and buried only for deaths of their own.
 
 mod common;
+#[path = "common/odd.rs"]
+mod odd;
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::{Log, caught_up, letters, publish, start, topics};
-use tidings_core::{
-    Claim, Delivery, Error, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, Name, Record, Release,
-    Result, Timestamp, async_trait,
-};
+use odd::Odd;
+use tidings_core::{Claim, Delivery, ErrorKind, History, Record};
 use tidings_macros::Event;
 use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
 use tidings_service::{Router, Service, State};
@@ -155,62 +154,14 @@ async fn a_suspect_that_can_not_publish_holds_up_no_others() {
     assert!(deadly.log.lines().contains(&KILLER.to_owned()), "{:?}", deadly.log.lines());
 }
 
-/// Answers claims by a script, as if others had the event meanwhile.
-#[derive(Debug, Clone, Default)]
-struct Scripted {
-    inner: MemoryStore,
-    claims: Arc<Mutex<VecDeque<Claim>>>,
-    /// From the second claim on it takes longer than a holder lives, and hears of no renewal.
-    late: bool,
-    asked: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl IdempotencyStore for Scripted {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        self.inner.holder(scope, ttl).await
-    }
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        if self.asked.fetch_add(1, SeqCst) > 0 && self.late {
-            sleep(holder.ttl * 2).await;
-        }
-        let next = self.claims.lock().expect("no test panics with it").pop_front();
-        match next {
-            Some(claim) => Ok(vec![claim; events.len()]),
-            None => self.inner.claim(holder, events).await,
-        }
-    }
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        if self.late && self.asked.load(SeqCst) > 1 {
-            return Err(Error::new(ErrorKind::Unavailable, "renew the holder: no answer"));
-        }
-        self.inner.renew(holder).await
-    }
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        self.inner.complete(holder, events).await
-    }
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        self.inner.release(holder, events).await
-    }
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.inner.retire(holder).await
-    }
-    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
-        self.inner.purge(scope, completed_before).await
-    }
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
-}
-
 fn granted(deaths: u32) -> Claim {
     Claim::Granted(History::new(deaths, 0))
 }
 
-async fn scripted(store: Scripted, claims: Vec<Claim>) -> (MemoryTransport, Log, tidings_service::RunningService) {
+async fn scripted(store: Odd, claims: Vec<Claim>) -> (MemoryTransport, Log, tidings_service::RunningService) {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
-    store.claims.lock().expect("no test panics with it").extend(claims);
+    store.script.lock().expect("no test panics with it").extend(claims);
     let handler = async |_: Delivery, State(log): State<Log>| log.add("begun");
     let router = Router::new().on_topic("t", handler).with_state(log.clone());
     let service = start(Service::new("s", router).with_workers(1).with_idempotency(store), &transport).await;
@@ -222,18 +173,18 @@ async fn scripted(store: Scripted, claims: Vec<Claim>) -> (MemoryTransport, Log,
 #[tokio::test(start_paused = true)]
 async fn a_suspect_that_was_held_is_judged_by_its_next_claim() {
     let held = Claim::Held { at_most: Duration::from_millis(1) };
-    let (transport, log, service) = scripted(Scripted::default(), vec![granted(4), held, granted(5)]).await;
+    let (transport, log, service) = scripted(Odd::default(), vec![granted(4), held, granted(5)]).await;
     caught_up(&service).await;
     assert_eq!((buried(&transport).await.len(), log.lines().len()), (1, 0));
 
-    let (transport, log, service) = scripted(Scripted::default(), vec![granted(2), held]).await;
+    let (transport, log, service) = scripted(Odd::default(), vec![granted(2), held]).await;
     caught_up(&service).await;
     assert_eq!((buried(&transport).await.len(), log.lines().len()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_suspect_does_not_begin_by_a_claim_that_came_too_late() {
-    let store = Scripted { late: true, ..Scripted::default() };
+    let store = Odd { late: true, ..Odd::default() };
     let (_transport, log, service) = scripted(store, vec![granted(3); 9]).await;
     sleep(Duration::from_secs(600)).await;
     assert!(log.lines().is_empty(), "{:?}", service.status().await);

@@ -1,0 +1,107 @@
+//! A store that goes wrong in ways of its own.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidings_core::{
+    Claim, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    async_trait,
+};
+use tidings_memory::MemoryStore;
+use tokio::time::sleep;
+
+use crate::common::Log;
+
+/// A memory store that does what it is told to do wrong, and passes on all else.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Odd {
+    pub(crate) inner: MemoryStore,
+    pub(crate) claim_takes: Duration,
+    pub(crate) release_takes: Duration,
+    /// How many events were asked for, by calls.
+    pub(crate) claims: Log,
+    /// So many times it gives claims back, and says that it did not.
+    pub(crate) denied_releases: Arc<AtomicUsize>,
+    /// It renews holders, and says that it did not.
+    pub(crate) denies_renewals: Arc<AtomicBool>,
+    /// So many claims are carried out a little after their answer was lost, and they were given back.
+    pub(crate) late_claims: Arc<AtomicUsize>,
+    /// So many completions are answered by nothing.
+    pub(crate) short_completes: Arc<AtomicUsize>,
+    /// What the next claims are answered, as if others had the events meanwhile.
+    pub(crate) script: Arc<Mutex<VecDeque<Claim>>>,
+    /// From the second claim on it takes longer than a holder lives, and hears of no renewal.
+    pub(crate) late: bool,
+}
+
+impl Odd {
+    fn is_late(&self) -> bool {
+        self.late && self.claims.lines().len() > 1
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for Odd {
+    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        self.inner.holder(scope, ttl).await
+    }
+    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.claims.add(format!("claim {}", events.len()));
+        if !self.claim_takes.is_zero() {
+            sleep(self.claim_takes).await;
+        }
+        if self.is_late() {
+            sleep(holder.ttl * 2).await;
+        }
+        let scripted = self.script.lock().expect("no test panics with it").pop_front();
+        if let Some(claim) = scripted {
+            return Ok(vec![claim; events.len()]);
+        }
+        if self.late_claims.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            let (inner, holder, events) = (self.inner.clone(), holder.clone(), events.to_vec());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(10)).await;
+                drop(inner.claim(&holder, &events).await);
+            });
+            return Err(Error::new(ErrorKind::Unknown, "claim: the answer is lost"));
+        }
+        self.inner.claim(holder, events).await
+    }
+    async fn renew(&self, holder: &Holder) -> Result<()> {
+        if self.is_late() {
+            return Err(Error::new(ErrorKind::Unavailable, "renew the holder: no answer"));
+        }
+        self.inner.renew(holder).await?;
+        match self.denies_renewals.load(SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "renew the holder: the answer is lost")),
+            false => Ok(()),
+        }
+    }
+    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        match self.short_completes.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Ok(Vec::new()),
+            Err(_) => self.inner.complete(holder, events).await,
+        }
+    }
+    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+        if !self.release_takes.is_zero() {
+            sleep(self.release_takes).await;
+        }
+        self.inner.release(holder, events).await?;
+        match self.denied_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(Error::new(ErrorKind::Unavailable, "give claims back: the answer is lost")),
+            Err(_) => Ok(()),
+        }
+    }
+    async fn retire(&self, holder: &Holder) -> Result<()> {
+        self.inner.retire(holder).await
+    }
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        self.inner.purge(scope, completed_before).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
