@@ -1,5 +1,6 @@
 //! A service's holder: registered, renewed at a third of its ttl, and trusted no longer than its own clock allows.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -122,18 +123,13 @@ impl Claims {
             let hold = |event| Hold { claims: Arc::clone(self), event, holder: Arc::clone(holder), giving_back: false };
             events.iter().map(|event| ours.taken.insert((event.id, holder.id)).then(|| hold(event.id))).collect()
         };
-        if holds.iter().all(Option::is_some) {
-            let answer = self.store.claim(holder, events).await;
-            // A store that says less than it was asked for grants nothing by it.
-            let full = |mut claims: Vec<Claim>| {
-                claims.resize(events.len(), held);
-                claims
-            };
-            return (holds, answer.map(full));
-        }
-        let asked: Vec<EventRef> =
-            events.iter().zip(&holds).filter(|(_, hold)| hold.is_some()).map(|(event, _)| event.clone()).collect();
+        let asked: Cow<'_, [EventRef]> = if holds.iter().all(Option::is_some) {
+            events.into()
+        } else {
+            events.iter().zip(&holds).filter(|(_, hold)| hold.is_some()).map(|(event, _)| event.clone()).collect()
+        };
         let answer = if asked.is_empty() { Ok(Vec::new()) } else { self.store.claim(holder, &asked).await };
+        // A store that says less than it was asked for grants nothing by it.
         let spread = |claims: Vec<Claim>| {
             let mut claims = claims.into_iter();
             let answer = |hold: &Option<Hold>| hold.as_ref().and_then(|_| claims.next()).unwrap_or(held);

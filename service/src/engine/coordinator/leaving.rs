@@ -27,7 +27,6 @@ pub(super) struct Leaving {
     pub(super) lost: bool,
     /// When what has begun is cancelled.
     cancel_at: Instant,
-    cancelled: bool,
     /// When it is not waited for any longer.
     give_up_at: Instant,
     /// The offset last committed since it is leaving, and how often that was tried.
@@ -48,10 +47,11 @@ impl Leaving {
         now >= self.cancel_at && self.tried.0 == settled && self.tried.1 >= COMMITS
     }
 
-    pub(super) fn due(&self) -> Option<Instant> {
+    /// When it goes on, unless something ends before that; `cancelled` or not yet.
+    pub(super) fn due(&self, cancelled: bool) -> Option<Instant> {
         if self.left {
             None
-        } else if self.cancelled {
+        } else if cancelled {
             Some(self.give_up_at)
         } else {
             Some(self.cancel_at)
@@ -71,14 +71,8 @@ impl Coordinator {
         let now = Instant::now();
         let time = deadline.saturating_sub(COMMIT_TIME + CANCEL_TIME).min(own);
         let cancel_at = after(now, time);
-        partition.leaving = Some(Leaving {
-            lost,
-            cancel_at,
-            cancelled: false,
-            give_up_at: cancel_at + CANCEL_TIME,
-            tried: (0, 0),
-            left: false,
-        });
+        partition.leaving =
+            Some(Leaving { lost, cancel_at, give_up_at: cancel_at + CANCEL_TIME, tried: (0, 0), left: false });
         partition.assigned.stop();
         partition.early.clear();
         self.order_all(|| Order::GiveBack(slot));
@@ -91,9 +85,9 @@ impl Coordinator {
             && let Some(leaving) = partition.leaving.as_mut()
         {
             leaving.lost = true;
-            partition.assigned.cancel();
-            if !leaving.cancelled {
-                (leaving.cancelled, leaving.cancel_at, leaving.give_up_at) = (true, now, now + CANCEL_TIME);
+            if !partition.assigned.is_cancelled() {
+                (leaving.cancel_at, leaving.give_up_at) = (now, now + CANCEL_TIME);
+                partition.assigned.cancel();
             }
         }
         self.order_all(|| Order::Cancel(slot));
@@ -108,13 +102,12 @@ impl Coordinator {
             let Some(leaving) = &mut partition.leaving else { continue };
             // Every chunk and item holds one; this one is ours.
             let quiet = Arc::strong_count(&partition.assigned) == 1;
-            if !quiet && !leaving.cancelled && now >= leaving.cancel_at {
-                leaving.cancelled = true;
+            if !quiet && !partition.assigned.is_cancelled() && now >= leaving.cancel_at {
                 partition.assigned.cancel();
                 leaving.give_up_at = now + CANCEL_TIME;
                 cancel.push(*slot);
             }
-            let given_up = leaving.cancelled && now >= leaving.give_up_at;
+            let given_up = partition.assigned.is_cancelled() && now >= leaving.give_up_at;
             if !(quiet || given_up) {
                 continue;
             }

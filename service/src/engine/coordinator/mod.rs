@@ -315,7 +315,7 @@ impl Coordinator {
     /// The earliest of all times at which something is due.
     fn wake_at(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3_600);
-        let leaving = self.slots.values().filter_map(|p| p.leaving.as_ref()?.due());
+        let leaving = self.slots.values().filter_map(|p| p.leaving.as_ref()?.due(p.assigned.is_cancelled()));
         leaving
             .chain(self.gate_opens_at)
             .chain(self.next_not_before)
