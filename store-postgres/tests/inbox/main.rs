@@ -325,7 +325,8 @@ async fn done_elsewhere() -> TestResult {
     };
     let options = BatchOptions::new(8).with_wait(Duration::from_secs(1));
     let router = Router::new().on_topic(TOPIC, handler.batch(options)).layer(store.inbox()).with_state(state);
-    let running = start(service(&store, router), &transport).await?;
+    // One worker: another one's batch would do an event of the other service at the same time as that.
+    let running = start(service(&store, router).with_workers(1), &transport).await?;
     caught_up(&running).await?;
     assert_eq!(written(store.pool(), &sums.table).await?, [0, 1, 3, 4, 6, 7]);
     assert_eq!(letters(&transport).await?, 0);
