@@ -17,6 +17,19 @@ pub trait Input: Sized + Send + 'static {
     /// # Errors
     /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable); of a batch, a [`DecodeErrors`] naming each bad record.
     fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors>;
+
+    /// Whether it is the delivery itself: then it is taken, after the extractors have looked at it, and nothing is read.
+    #[doc(hidden)]
+    const RAW: bool = false;
+
+    /// As [`decode`](Self::decode), from a delivery that nobody needs afterwards.
+    ///
+    /// # Errors
+    /// As of `decode`.
+    #[doc(hidden)]
+    fn take(delivery: Delivery) -> Result<Self, DecodeErrors> {
+        Self::decode(&delivery)
+    }
 }
 
 /// A first argument that names an event: what `Router::on` routes by.
@@ -101,6 +114,11 @@ impl Input for Delivery {
     fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors> {
         Ok(delivery.clone())
     }
+
+    const RAW: bool = true;
+    fn take(delivery: Delivery) -> Result<Self, DecodeErrors> {
+        Ok(delivery)
+    }
 }
 
 /// Several raw records at once, for `Router::on_topic`.
@@ -111,6 +129,11 @@ impl Input for RawBatch {
     const BATCH: bool = true;
     fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors> {
         Ok(Self(delivery.clone()))
+    }
+
+    const RAW: bool = true;
+    fn take(delivery: Delivery) -> Result<Self, DecodeErrors> {
+        Ok(Self(delivery))
     }
 }
 

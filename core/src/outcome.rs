@@ -51,7 +51,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Causes {
-    /// There is nothing to publish.
+    /// There is nothing to publish, and no look at the delivery: it may be an empty one.
     Nothing,
     /// The delivery's only event: of no use in a batch handler.
     Delivery,

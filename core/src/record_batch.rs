@@ -48,6 +48,20 @@ impl RecordBatch {
         Self { shared: Arc::clone(&self.shared), start, end }
     }
 
+    /// The records themselves, where no other batch shares them: for transports that use their memory again.
+    ///
+    /// # Errors
+    /// The batch as it was, where another one shares its records.
+    pub fn try_into_records(self) -> Result<Vec<StoredRecord>, Self> {
+        let Self { shared, start, end } = self;
+        let shared = Arc::try_unwrap(shared).map_err(|shared| Self { shared, start, end })?;
+        Arc::try_unwrap(shared.records).map_err(|records| Self {
+            shared: Arc::new(Shared { records, ..shared }),
+            start,
+            end,
+        })
+    }
+
     /// The topic and partition that the records are of.
     pub fn origin(&self) -> &Arc<TopicPartition> {
         &self.shared.origin
@@ -92,6 +106,20 @@ mod tests {
         assert_eq!(offsets(&batch.slice(1, 4).slice(1, 9)), [2, 3]);
         assert!(batch.slice(7, 9).is_empty());
         assert!(std::ptr::eq(&batch.records()[1], &batch.slice(1, 2).records()[0]));
+    }
+
+    #[test]
+    fn records_are_taken_out_when_nobody_shares_them() {
+        let records: Vec<_> = (0..3).map(|n| StoredRecord::new(n, Timestamp::default())).collect();
+        let batch = RecordBatch::new(TopicPartition::new("t", 0), records);
+        let slice = batch.slice(1, 2);
+        let batch = batch.try_into_records().expect_err("a slice shares them");
+        drop(slice);
+        let again = batch.reread();
+        let batch = batch.try_into_records().expect_err("a rereading shares them");
+        assert_eq!((batch.len(), batch.records()[2].offset), (3, 2));
+        drop(again);
+        assert_eq!(batch.try_into_records().expect("nobody else has them").len(), 3);
     }
 
     #[test]

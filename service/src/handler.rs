@@ -1,8 +1,11 @@
 //! Handlers: plain `async fn`s of an event and extractors.
 
 use std::future::Future;
+use std::sync::LazyLock;
 
-use tidings_core::{BoxError, Delivery, Input, IntoOutcome, Name, Outcome};
+use tidings_core::{
+    BoxError, Causes, Delivery, DeliveryContext, Input, IntoOutcome, Name, Outcome, RecordBatch, TopicPartition,
+};
 
 use crate::undecodable::Undecodable;
 use crate::{BatchOptions, FromDelivery, HandlerOptions};
@@ -19,11 +22,16 @@ pub trait Arguments<S>: Sized {
     /// The first one.
     type Input: Input;
 
-    /// Takes all of them from `delivery` and the router's `state`.
+    /// Takes all of them from `delivery` and the router's `state`. The delivery is given back, unless it is itself an
+    /// argument and nobody wants to `keep` it: then the handler has the only one.
     ///
     /// # Errors
     /// Of the first that can't be taken.
-    fn extract(delivery: &Delivery, state: &S) -> impl Future<Output = Result<Self, BoxError>> + Send;
+    fn extract(
+        delivery: Delivery,
+        state: &S,
+        keep: bool,
+    ) -> impl Future<Output = Result<(Self, Option<Delivery>), BoxError>> + Send;
 }
 
 /// An `async fn` of an event and up to eight extractors. Implemented for functions and closures; never by hand.
@@ -48,11 +56,17 @@ pub trait Handler<Args>: Clone + Send + Sync + 'static {
 macro_rules! handlers { ($(($($t:ident $v:ident),*))*) => { $(
     impl<I: Input, S: Sync, $($t: FromDelivery<S> + Send,)*> Arguments<S> for (I, $($t,)*) {
         type Input = I;
-        async fn extract(delivery: &Delivery, state: &S) -> Result<Self, BoxError> {
+        async fn extract(delivery: Delivery, state: &S, keep: bool) -> Result<(Self, Option<Delivery>), BoxError> {
             // Where there is no extractor, nobody else looks at it.
             let _ = state;
-            let input = I::decode(delivery).map_err(Undecodable::new)?;
-            Ok((input, $($t::from_delivery(delivery, state).await?,)*))
+            let taken = I::RAW && !keep;
+            // What can't be read fails before any extractor does.
+            let input = if taken { None } else { Some(I::decode(&delivery).map_err(Undecodable::new)?) };
+            $(let $v = $t::from_delivery(&delivery, state).await?;)*
+            Ok(match input {
+                Some(input) => ((input, $($v,)*), Some(delivery)),
+                None => ((I::take(delivery).map_err(Undecodable::new)?, $($v,)*), None),
+            })
         }
     }
 
@@ -120,6 +134,14 @@ where
     H: Handler<Args, Future: Future<Output: IntoOutcome>>,
     Args: Arguments<S>,
 {
-    let args = Args::extract(&delivery, &state).await?;
-    handler.call(args).await.into_outcome(&delivery)
+    let publishes = <H::Future as Future>::Output::CAUSES != Causes::Nothing;
+    let (args, delivery) = Args::extract(delivery, &state, publishes).await?;
+    let output = handler.call(args).await;
+    output.into_outcome(delivery.as_ref().unwrap_or_else(|| &NOBODYS))
 }
+
+/// In place of the delivery where nothing is published and the handler has it.
+static NOBODYS: LazyLock<Delivery> = LazyLock::new(|| {
+    let records = RecordBatch::new(TopicPartition::new(Name::default(), 0), Vec::new());
+    Delivery::new(records, DeliveryContext::new(Name::default(), Name::default()))
+});

@@ -38,6 +38,8 @@ struct Inner {
     sealed: VecDeque<Segment>,
     tail: Vec<StoredRecord>,
     tail_bytes: u64,
+    /// Room for the next tail: that of a segment that was dropped.
+    spare: Vec<StoredRecord>,
     /// Bytes from `counted` to `end`.
     bytes: u64,
     /// Up to here the bytes of what was dropped are taken off. At most `start`: to count a record is to touch it, which
@@ -167,8 +169,9 @@ impl Inner {
     fn seal(&mut self, origin: &Arc<TopicPartition>) {
         if !self.tail.is_empty() {
             let base = self.end - self.tail.len() as u64;
+            let mut next = std::mem::take(&mut self.spare);
             // The next segment will most likely be as long: it need not grow step by step.
-            let next = Vec::with_capacity(self.tail.len().min(TAIL_RECORDS));
+            next.reserve(self.tail.len().min(TAIL_RECORDS));
             let batch = RecordBatch::new(Arc::clone(origin), std::mem::replace(&mut self.tail, next));
             self.sealed.push_back(Segment { base, bytes: std::mem::take(&mut self.tail_bytes), batch });
         }
@@ -223,7 +226,13 @@ impl Inner {
         {
             self.bytes -= front.bytes;
             self.counted = front.base + front.batch.len() as u64;
-            self.sealed.pop_front();
+            let front = self.sealed.pop_front();
+            if let Some(Ok(mut records)) = front.map(|front| front.batch.try_into_records())
+                && (self.spare.capacity()..=2 * TAIL_RECORDS).contains(&records.capacity())
+            {
+                records.clear();
+                self.spare = records;
+            }
         }
     }
 

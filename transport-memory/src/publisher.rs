@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings_core::{
     Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, Timestamp, async_trait, partition_for,
 };
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::error::{closed, injected};
@@ -29,8 +29,11 @@ const RECORDS_PER_BUDGET: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct MemoryPublisher {
     broker: Arc<Broker>,
+    last: Mutex<Last>,
     /// Fair: whoever waits at the bound is served in the order of the calls' first polls, and nobody passes.
-    turn: Mutex<Last>,
+    turn: tokio::sync::Mutex<()>,
+    /// Calls that have the turn or wait for it: as long as there is one, all calls do.
+    late: AtomicUsize,
     unanswered: Unanswered,
     /// How many records, about, it was given that had nothing to wait for.
     published: AtomicU32,
@@ -66,10 +69,33 @@ impl Drop for Share<'_> {
     }
 }
 
+/// A call that has the turn or waits for it, until dropped.
+struct Late<'a>(&'a AtomicUsize);
+
+impl<'a> Late<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Late<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl MemoryPublisher {
     pub(crate) fn new(broker: Arc<Broker>) -> Self {
-        let (unanswered, published, closed) = (Unanswered::default(), AtomicU32::new(0), AtomicBool::new(false));
-        Self { broker, turn: Mutex::default(), unanswered, published, closed }
+        Self {
+            broker,
+            last: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            late: AtomicUsize::new(0),
+            unanswered: Unanswered::default(),
+            published: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -80,17 +106,19 @@ impl MemoryPublisher {
     async fn publish_late(&self, records: Vec<Record>, delay: Duration) -> Vec<Result<Position>> {
         let mut rest: VecDeque<Record> = records.into();
         let mut answers = Vec::with_capacity(rest.len());
-        let mut turn = self.turn.lock().await;
+        // Dropped after the turn: who comes then finds nobody waiting.
+        let late = Late::new(&self.late);
+        let turn = self.turn.lock().await;
         loop {
             let share = self.admit(&rest).await;
             let now: Vec<Record> = rest.drain(..share.records).collect();
             if self.is_closed() {
                 answers.extend(now.iter().map(|_| Err(closed("publish", "publisher"))));
             } else {
-                self.store(&mut turn, now, &mut answers);
+                self.store(now, &mut answers);
             }
             if rest.is_empty() {
-                drop(turn);
+                drop((turn, late));
                 tokio::time::sleep(delay).await;
                 return answers;
             }
@@ -125,13 +153,27 @@ impl MemoryPublisher {
         }
     }
 
-    fn store(&self, last: &mut Last, records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
+    fn store(&self, records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
         // Before a topic is made that the broker could not make.
         if self.broker.faults.reach("publish").is_err() {
             answers.extend(records.iter().filter_map(|_| self.broker.faults.reach("publish").err()).map(Err));
             return;
         }
+        match self.last.try_lock() {
+            Ok(mut last) => self.store_by(&mut last, records, answers),
+            // Another call has it, which is no reason to wait.
+            Err(_) => self.store_by(&mut Last::default(), records, answers),
+        }
+    }
+
+    fn store_by(&self, last: &mut Last, mut records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
         let now = self.broker.clock.now();
+        if records.len() == 1
+            && let Some(record) = records.pop()
+        {
+            answers.push(self.store_one(last, record, now));
+            return;
+        }
         let mut records = records.into_iter().peekable();
         while let Some(first) = records.peek() {
             match last.topic(&self.broker, &first.topic) {
@@ -142,6 +184,16 @@ impl MemoryPublisher {
                 }
             }
         }
+    }
+
+    /// Stores a record that comes alone: what most calls bring.
+    fn store_one(&self, last: &mut Last, record: Record, now: Timestamp) -> Result<Position> {
+        let (topic, logs) = last.topic(&self.broker, &record.topic)?;
+        let Some(hit) = self.broker.faults.publish(&record) else {
+            let (partition, size) = place(topic, logs.len(), &record)?;
+            return Ok(Position::new(partition, logs[partition as usize].appender(now).push(record, size)));
+        };
+        Run::new(topic, logs, now).fail(record, hit)
     }
 
     /// Stores those first records that go to the run's topic.
@@ -188,11 +240,7 @@ impl<'a> Run<'a> {
     }
 
     fn store(&mut self, record: Record) -> Result<Position> {
-        let size = record.size();
-        if size as u64 > self.topic.max_record_bytes {
-            return Err(self.too_large(size));
-        }
-        let partition = self.partition(&record, size)?;
+        let (partition, size) = place(self.topic, self.logs.len(), &record)?;
         Ok(Position::new(partition, self.log(partition).push(record, size)))
     }
 
@@ -219,27 +267,29 @@ impl<'a> Run<'a> {
         }
         Err(injected("publish", hit.kind))
     }
+}
 
-    fn partition(&self, record: &Record, size: usize) -> Result<u32> {
-        let count = self.logs.len() as u32;
-        if record.key.is_some() {
-            self.topic.set_keyed();
-        }
-        match (record.partition, &record.key) {
-            (Some(named), _) if named < count => Ok(named),
-            (Some(named), _) => {
-                let text = format!("publish to {:?}: there is no partition {named}, only {count}", self.topic.name);
-                Err(Error::new(ErrorKind::NotFound, text))
-            }
-            (None, Some(key)) => Ok(partition_for(key, count)),
-            (None, None) => Ok(self.topic.sticky(size, count)),
-        }
+/// The partition of a record of `topic`, which has `partitions`, and how many bytes the record has.
+fn place(topic: &TopicLog, partitions: usize, record: &Record) -> Result<(u32, usize)> {
+    let (count, size) = (partitions as u32, record.size());
+    if size as u64 > topic.max_record_bytes {
+        let (name, max) = (&topic.name, topic.max_record_bytes);
+        let text = format!("publish to {name:?}: a record of {size} bytes, {max} at most");
+        return Err(Error::new(ErrorKind::TooLarge, text));
     }
-
-    fn too_large(&self, size: usize) -> Error {
-        let (name, max) = (&self.topic.name, self.topic.max_record_bytes);
-        Error::new(ErrorKind::TooLarge, format!("publish to {name:?}: a record of {size} bytes, {max} at most"))
+    if record.key.is_some() {
+        topic.set_keyed();
     }
+    let partition = match (record.partition, &record.key) {
+        (Some(named), _) if named < count => named,
+        (Some(named), _) => {
+            let text = format!("publish to {:?}: there is no partition {named}, only {count}", topic.name);
+            return Err(Error::new(ErrorKind::NotFound, text));
+        }
+        (None, Some(key)) => partition_for(key, count),
+        (None, None) => topic.sticky(size, count),
+    };
+    Ok((partition, size))
 }
 
 #[async_trait]
@@ -249,25 +299,19 @@ impl Publisher for MemoryPublisher {
             return records.iter().map(|_| Err(closed("publish", "publisher"))).collect();
         }
         let delay = self.broker.faults.publish_delay();
-        match self.turn.try_lock() {
-            Ok(mut turn) if delay.is_zero() => {
-                let mut answers = Vec::with_capacity(records.len());
-                self.store(&mut turn, records, &mut answers);
-                drop(turn);
-                // A loop of publishes must let other tasks and timers run; after the first poll has stored them (P3).
-                let count = u32::try_from(answers.len().max(1)).unwrap_or(u32::MAX);
-                let before = self.published.fetch_add(count, Ordering::Relaxed);
-                if before / RECORDS_PER_BUDGET != before.wrapping_add(count) / RECORDS_PER_BUDGET {
-                    tokio::task::coop::consume_budget().await;
-                }
-                answers
-            }
-            turn => {
-                drop(turn);
-                // In a box: the future of the call that waits for nothing stays small.
-                Box::pin(self.publish_late(records, delay)).await
-            }
+        if !delay.is_zero() || self.late.load(Ordering::Acquire) > 0 {
+            // In a box: the future of the call that waits for nothing stays small.
+            return Box::pin(self.publish_late(records, delay)).await;
         }
+        let mut answers = Vec::with_capacity(records.len());
+        self.store(records, &mut answers);
+        // A loop of publishes must let other tasks and timers run; after the first poll has stored them (P3).
+        let count = u32::try_from(answers.len().max(1)).unwrap_or(u32::MAX);
+        let before = self.published.fetch_add(count, Ordering::Relaxed);
+        if before / RECORDS_PER_BUDGET != before.wrapping_add(count) / RECORDS_PER_BUDGET {
+            tokio::task::coop::consume_budget().await;
+        }
+        answers
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {
