@@ -12,7 +12,8 @@ use rdkafka::producer::{
 };
 use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 use tidings_benches::figures::BenchResult;
-use tidings_benches::kafka::{BATCH_BYTES, LINGER, Laps, PARTITIONS, UNANSWERED, value};
+use tidings_benches::kafka::{BATCH_BYTES, LINGER, PARTITIONS, UNANSWERED, value};
+use tidings_benches::laps::Laps;
 
 /// How often a consumer commits.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);

@@ -40,6 +40,8 @@ use crate::table::Routes;
 
 /// How often a worker goes round before it lets others run.
 const ROUNDS: usize = 16;
+/// For so many settled places of a batch there is room from the start: what an allocator still has at hand, at 1 KiB.
+const PLACES: usize = 256;
 
 /// What a timer brings back.
 #[derive(Debug)]
@@ -275,7 +277,7 @@ impl Worker {
         match self.settled.last_mut() {
             Some(last) if last.assigned.slot == assigned.slot && last.number == number => last.places.push(place),
             _ => {
-                let mut places = Vec::with_capacity(64);
+                let mut places = Vec::with_capacity(PLACES);
                 places.push(place);
                 self.settled.push(Settled { assigned: assigned.clone(), number, places });
             }
