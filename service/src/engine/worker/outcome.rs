@@ -47,7 +47,11 @@ impl Worker {
         let completed = outcome.is_completed();
         let records = outcome.take_records();
         if records.is_empty() {
-            self.handled(work.items.into_vec(), completed);
+            // One is the rule, and needs no list.
+            match work.items {
+                Items::One(item) => self.item_handled(item, completed),
+                Items::Many(items) => self.handled(items, completed),
+            }
             return;
         }
         for item in work.items.as_mut_slice() {
@@ -58,16 +62,20 @@ impl Worker {
 
     /// Goes on with items that are handled, and whose events are published.
     pub(super) fn handled(&mut self, items: Vec<Item>, completed: bool) {
-        for mut item in items {
-            self.counts.handled();
-            self.set_trouble(&mut item, None, "");
-            item.waits = 0;
-            if matches!(item.claim, Claimed::Granted(..)) && !completed {
-                self.enter(&mut item);
-                self.to_complete.push(item);
-            } else {
-                self.settle_item(item, What::Handled, None);
-            }
+        for item in items {
+            self.item_handled(item, completed);
+        }
+    }
+
+    fn item_handled(&mut self, mut item: Item, completed: bool) {
+        self.counts.handled();
+        self.set_trouble(&mut item, None, "");
+        item.waits = 0;
+        if matches!(item.claim, Claimed::Granted(..)) && !completed {
+            self.enter(&mut item);
+            self.to_complete.push(item);
+        } else {
+            self.settle_item(item, What::Handled, None);
         }
     }
 
