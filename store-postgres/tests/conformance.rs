@@ -1,5 +1,6 @@
 //! The suite of an idempotency store, on Postgres: with a table of the store's own and with one that is shared with other
-//! services, through a proxy that can cut the way to the server, and over restarts of the process.
+//! services, through a proxy that can cut the way to the server, and over restarts of the process. That a holder's time
+//! passes by itself is in `crash.rs`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,21 +22,36 @@ const SHARED: &str = "CREATE TABLE processed_events (
     UNIQUE (event_id, service_name)
 )";
 
+/// Far longer than a busy machine takes from a holder to its claims. That it ends is up to the hook of passing time.
+const LIFETIME: Duration = Duration::from_secs(60);
+/// A new connection goes through the proxy, and what waits for one is called within the suite's patience.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
+
 fn main() -> ExitCode {
     Suites::new().with_idempotency(setup("own", false)).with_idempotency(setup("shared", true)).run()
 }
 
 fn setup(name: &str, shared: bool) -> Setup<Proxied> {
-    Setup::new(name, move || open(shared)).with_lifetime(Duration::from_secs(2)).with_reopen(reopen).with_outage(
-        |proxied, down| async move {
+    Setup::new(name, move || open(shared))
+        .with_lifetime(LIFETIME)
+        .with_passing_time(|proxied, time| async move { pass(&proxied.config.schema, time).await.map_err(testbed) })
+        .with_reopen(reopen)
+        .with_outage(|proxied, down| async move {
             if down {
                 proxied.proxy.refuse()
             } else {
                 proxied.proxy.resume()
             }
             Ok(())
-        },
-    )
+        })
+}
+
+/// The server's clock is not to be set: instead, all holders' ends come nearer.
+async fn pass(schema: &str, time: Duration) -> std::result::Result<(), tidings_core::BoxError> {
+    let mut direct = PgConnection::connect(DATABASE.get().ok_or("a database is open")?).await?;
+    let sql = format!("UPDATE {schema}.holders SET lives_until = lives_until - $1 * interval '1 second'");
+    sqlx::query(AssertSqlSafe(sql)).bind(time.as_secs_f64()).execute(&mut direct).await?;
+    Ok(direct.close().await?)
 }
 
 static DATABASE: OnceCell<String> = OnceCell::const_new();
@@ -65,7 +81,7 @@ async fn open(shared: bool) -> Result<Proxied> {
     let (target, database) = rest.split_once('/').ok_or_else(|| testbed("a URL without a database"))?;
     let proxy = Proxy::start(target, Framing::Chunks).map_err(testbed)?;
     let config = PostgresConfig::new(format!("{before}@{}/{database}", proxy.addr()))
-        .with_acquire_timeout(Duration::from_secs(3))
+        .with_acquire_timeout(ACQUIRE_TIMEOUT)
         .with_schema(schema.clone());
     let config = if shared { config.with_shared_done_table(format!("{schema}.processed_events")) } else { config };
     let store = PostgresStore::connect_with(config.clone()).await?;

@@ -13,6 +13,9 @@ use tidings_core::{Result, Timestamp};
 use tidings_sled::{Clock, SledConfig, SledStore, SystemClock};
 use uuid::Uuid;
 
+/// Far longer than a busy machine takes from a holder to its claims. That it ends is up to the clock that is set forth.
+const LIFETIME: Duration = Duration::from_secs(60);
+
 /// The system's clocks, and how far a case has set them forth.
 #[derive(Debug, Clone, Default)]
 struct Ahead(SystemClock, Arc<Mutex<Duration>>);
@@ -40,6 +43,7 @@ fn setup(root: &Path) -> Setup<SledStore> {
     let (root, clocks) = (root.to_path_buf(), Clocks::default());
     let (reopened, passing) = (Arc::clone(&clocks), Arc::clone(&clocks));
     Setup::new("sled", move || open(root.join(Uuid::now_v7().to_string()), Arc::clone(&clocks)))
+        .with_lifetime(LIFETIME)
         .with_reopen(move |store| reopen(store, Arc::clone(&reopened)))
         .with_passing_time(move |store, time| {
             *passing.lock().unwrap()[store.path()].1.lock().unwrap() += time;
