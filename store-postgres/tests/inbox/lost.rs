@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
 use tidings_core::{BoxError, Claim, Failure, IdempotencyStore, Name, Outcome};
 use tidings_postgres::{PostgresConfig, PostgresStore};
 use tidings_testbed::{Cut, Framing, Proxy};
@@ -11,33 +10,34 @@ use uuid::Uuid;
 use super::common::{TestResult, config, database, delivery, handle, written};
 use super::{LONG, Sums, claimed, refs, tx, write_all};
 
-/// A store whose handlers talk through a proxy, over one connection that is warm.
-async fn proxied() -> TestResult<(PostgresStore, Proxy)> {
+/// A store whose handlers talk through a proxy, over one connection that is warm; and, for all other calls, the same store
+/// without the proxy, which counts every connection's answers, also those to the pings of one that has been given back.
+async fn proxied() -> TestResult<(PostgresStore, PostgresStore, Proxy)> {
     let url = database().await?;
+    let config = config(url);
+    let direct = PostgresStore::connect_with(config.clone()).await?;
     let (before, rest) = url.split_once('@').unwrap();
     let (target, name) = rest.split_once('/').unwrap();
     let proxy = Proxy::start(target, Framing::Chunks)?;
     let through = PostgresConfig::new(format!("{before}@{}/{name}", proxy.addr()));
-    let schema = config(url).schema;
-    let store = PostgresStore::connect_with(through.with_schema(schema).with_max_connections(1)).await?;
+    let store = PostgresStore::connect_with(through.with_schema(config.schema).with_max_connections(1)).await?;
     let warm = [(Uuid::now_v7(), 0)];
-    let holder = claimed(&store, LONG, &warm).await?;
+    let holder = claimed(&direct, LONG, &warm).await?;
     let handled = handle(&store, delivery(&holder, &warm), |delivery| async move {
         drop(tx(&delivery).await?);
         Ok(Outcome::handled())
     });
     handled.await?;
-    Ok((store, proxy))
+    Ok((store, direct, proxy))
 }
 
 /// Handles an event, and cuts the connection at this answer after the handler: 1 is that to the last statement, 2 that to
 /// COMMIT.
 async fn handle_cut(cut: Cut) -> TestResult<(Result<Outcome, BoxError>, Vec<i64>, Claim)> {
-    let (store, proxy) = proxied().await?;
-    let direct = PgPool::connect(database().await?).await?;
-    let sums = Sums::new(&direct).await?;
+    let (store, direct, proxy) = proxied().await?;
+    let sums = Sums::new(direct.pool()).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
+    let holder = claimed(&direct, LONG, &events).await?;
     let (written_by, proxy) = (sums.clone(), Arc::new(proxy));
     let armed = Arc::clone(&proxy);
     let handled = handle(&store, delivery(&holder, &events), move |delivery| {
@@ -50,9 +50,9 @@ async fn handle_cut(cut: Cut) -> TestResult<(Result<Outcome, BoxError>, Vec<i64>
     })
     .await;
     proxy.wait_for_cuts(1, LONG).await?;
-    let other = store.holder(&Name::from("orders"), LONG).await?;
-    let claim = store.claim(&other, &refs(&events)).await?.remove(0);
-    Ok((handled, written(&direct, &sums.table).await?, claim))
+    let other = direct.holder(&Name::from("orders"), LONG).await?;
+    let claim = direct.claim(&other, &refs(&events)).await?.remove(0);
+    Ok((handled, written(direct.pool(), &sums.table).await?, claim))
 }
 
 pub(crate) async fn answer() -> TestResult {
