@@ -42,6 +42,16 @@ pub(crate) async fn store() -> TestResult<PostgresStore> {
     Ok(PostgresStore::connect_with(config(database().await?)).await?)
 }
 
+/// Settings under which the server and the store wait for far longer than a busy machine holds up a test.
+pub(crate) fn patient(config: PostgresConfig) -> PostgresConfig {
+    let long = Duration::from_secs(60);
+    config
+        .with_lock_timeout(long)
+        .with_statement_timeout(long)
+        .with_idle_in_transaction_timeout(long)
+        .with_answer_within(long)
+}
+
 /// A table for what handlers write, with nothing that keeps an effect from being written twice.
 pub(crate) async fn effects(pool: &PgPool) -> TestResult<String> {
     let table = format!("effects_{}", Uuid::now_v7().simple());

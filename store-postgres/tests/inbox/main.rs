@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::{
-    TOPIC, TestResult, caught_up, config, database, delivery, effects, handle, letters, number, publish, record, start,
-    store, transport, written,
+    TOPIC, TestResult, caught_up, config, database, delivery, effects, handle, letters, number, patient, publish,
+    record, start, store, transport, written,
 };
 use sqlx::{AssertSqlSafe, PgPool};
 use tidings_core::{
@@ -116,7 +116,8 @@ async fn failures_undo() -> TestResult {
         }
     };
     let router = Router::new().on_topic(TOPIC, handler).layer(store.inbox()).with_state(sums.clone());
-    let service = service(&store, router).with_handler_timeout(Some(Duration::from_secs(2)));
+    // Longer than a busy machine holds up the other attempts, shorter than the server lets a transaction do nothing.
+    let service = service(&store, router).with_handler_timeout(Some(Duration::from_secs(8)));
     let running = start(service, &transport).await?;
     publish(&transport, vec![record(Uuid::now_v7(), 7)]).await?;
     caught_up(&running).await?;
@@ -337,7 +338,7 @@ async fn done_elsewhere() -> TestResult {
 }
 
 async fn claims_do_not_wait() -> TestResult {
-    let store = store().await?;
+    let store = PostgresStore::connect_with(patient(config(database().await?))).await?;
     let events = [(Uuid::now_v7(), 1)];
     let holder = claimed(&store, LONG, &events).await?;
     // As a transaction does that is frozen before its COMMIT.
@@ -346,7 +347,8 @@ async fn claims_do_not_wait() -> TestResult {
     sqlx::query(locked).execute(&mut *frozen).await?;
     store.retire(&holder).await?;
     let other = store.holder(&Name::from("orders"), LONG).await?;
-    let claims = tokio::time::timeout(Duration::from_secs(4), store.claim(&other, &refs(&events))).await??;
+    // Well within what the server would wait for a lock.
+    let claims = tokio::time::timeout(Duration::from_secs(30), store.claim(&other, &refs(&events))).await??;
     assert!(matches!(claims[0], Claim::Held { .. }), "{claims:?}");
     frozen.rollback().await?;
     assert!(matches!(store.claim(&other, &refs(&events)).await?[0], Claim::Granted(_)));

@@ -6,7 +6,7 @@ use tidings_postgres::PostgresStore;
 use tidings_testbed::Postgres;
 use uuid::Uuid;
 
-use crate::common::{TestResult, config, database, delivery, handle, number, written};
+use crate::common::{TestResult, config, database, delivery, handle, number, patient, written};
 use crate::{LONG, Sums, claimed, refs, schema, shared, tx};
 
 pub(crate) async fn isolation() -> TestResult {
@@ -22,7 +22,8 @@ async fn completed_meanwhile(level: &str) -> TestResult {
     let name = url.rsplit('/').next().unwrap();
     let set = format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'");
     sqlx::query(AssertSqlSafe(set)).execute(&PgPool::connect(&url).await?).await?;
-    let store = PostgresStore::connect_with(config(&url)).await?;
+    let store = PostgresStore::connect_with(patient(config(&url))).await?;
+    let watch = PgPool::connect(&url).await?;
     let isolation: String = sqlx::query_scalar("SHOW transaction_isolation").fetch_one(store.pool()).await?;
     assert_eq!(isolation, level, "handlers have what the database sets");
     let (event, schema) = (Uuid::now_v7(), schema(&store));
@@ -37,7 +38,6 @@ async fn completed_meanwhile(level: &str) -> TestResult {
     };
     let waiting = "SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%claim%'";
-    let watch = PgPool::connect(&url).await?;
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&watch).await? == 0 {
         assert!(!claiming.is_finished(), "it waited for nobody: {:?}", claiming.await);
         tokio::task::yield_now().await;
