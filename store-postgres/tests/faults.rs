@@ -245,7 +245,7 @@ async fn statement_timeout() -> TestResult {
 }
 
 async fn exhausted_pool() -> TestResult {
-    let config = config(database().await?).with_max_connections(1).with_acquire_timeout(Duration::from_secs(1));
+    let config = config(database().await?).with_max_connections(1);
     let (store, transport) = (PostgresStore::connect_with(config).await?, transport(1).await?);
     let table = effects(store.pool()).await?;
     let failing = Failing { table: table.as_str().into(), sql: "".into(), calls: Arc::default(), times: 0 };
