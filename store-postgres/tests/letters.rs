@@ -184,14 +184,29 @@ async fn redriven_in_order() -> Result<(), BoxError> {
 }
 
 async fn two_operators() -> Result<(), BoxError> {
-    let (store, broker) = (store().await?, Broker::new());
+    let url = Postgres::shared().await?.fresh_database().await?;
+    let long = Duration::from_secs(60);
+    let config = PostgresConfig::new(url).with_lock_timeout(long).with_statement_timeout(long);
+    let config = config.with_idle_in_transaction_timeout(long);
+    let (store, broker) = (PostgresStore::connect_with(config).await?, Broker::new());
     bury(&store, (0..200).map(|n| letter(n, ["a", "b"][n as usize % 2]))).await;
+    // None gets on before both are there, one waiting for the letters and one for its turn: the first to come might else be
+    // through before the second has its connection.
+    let mut gate = store.pool().begin().await?;
+    sqlx::query("LOCK TABLE tidings.letters IN EXCLUSIVE MODE").execute(&mut *gate).await?;
     let redrive = |by: &'static str| {
         let (letters, broker) = (store.letters(), Arc::clone(&broker));
         let options = RedriveOptions::default().with_batch(9);
         tokio::spawn(async move { letters.redrive(&*broker, &LetterFilter::default(), by, &options).await })
     };
     let (ann, bob) = (redrive("ann"), redrive("bob"));
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(store.pool()).await? < 2 {
+        assert!(!ann.is_finished() && !bob.is_finished(), "one did not wait");
+        tokio::task::yield_now().await;
+    }
+    gate.rollback().await?;
     let done = (ann.await??.redriven, bob.await??.redriven);
     assert_eq!(done.0 + done.1, 200);
     assert!(done.0 > 0 && done.1 > 0, "they took turns: {done:?}");
