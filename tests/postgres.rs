@@ -1,14 +1,19 @@
 //! The interview platform on a real Postgres. Ignored where there is none.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tidings::BoxError;
 use tidings_testbed::{Postgres, Suite};
 
 type TestResult = Result<(), BoxError>;
 
+/// How long a test may take: each builds an example first, where none was built before.
+const BUILD_LIMIT: Duration = Duration::from_secs(900);
+
 fn main() -> ExitCode {
     Suite::new()
+        .with_timeout(BUILD_LIMIT)
         .with_case("the_interview_platform_remembers_in_postgres_what_it_has_handled", remembers)
         .with_case("the_password_of_a_store_is_not_printed", password)
         .run()
