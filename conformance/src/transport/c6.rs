@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tidings_core::{ConsumerOptions, Step, TopicPartition, Transport};
+use tidings_core::{ConsumerOptions, Result, Step, TopicPartition, Transport};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fleet::Fleet;
+use super::fleet::{AGAIN, Fleet};
 use super::rig::{Rig, partitions, same_records};
 use crate::case::{Case, Checked, broken, cases};
 use crate::cx::poll_times;
@@ -17,6 +17,17 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c6_dropping_next_loses_no_loss[SessionLoss],
     c6_dropping_a_next_that_was_woken_loses_nothing,
 ];
+
+/// What a `next` of member `who` came to; an error that passes is no step.
+async fn take(fleet: &mut Fleet<'_>, who: usize, step: Result<Step>) -> Checked {
+    match step {
+        Err(error) if error.is_retryable() => {
+            sleep(AGAIN).await;
+            Ok(())
+        }
+        step => fleet[who].take(step?).await,
+    }
+}
 
 /// Drives member `who` by nexts that are dropped after a few polls, until `done`.
 async fn droppily(rig: &Rig, fleet: &mut Fleet<'_>, who: usize, mut done: impl FnMut(&Fleet<'_>) -> bool) -> Checked {
@@ -35,10 +46,7 @@ async fn droppily(rig: &Rig, fleet: &mut Fleet<'_>, who: usize, mut done: impl F
             few => poll_times(few, consumer.next()).await,
         };
         match stepped {
-            Some(step) => {
-                let step: Step = step?;
-                fleet[who].take(step).await?;
-            }
+            Some(step) => take(fleet, who, step).await?,
             None => sleep(Duration::from_millis(1)).await,
         }
     }
@@ -74,7 +82,7 @@ async fn c6_dropping_next_while_records_arrive_loses_none(rig: &Rig) -> Checked 
         published?;
         all.extend(records);
         if let Some(step) = step {
-            fleet[0].take(step?).await?;
+            take(&mut fleet, 0, step).await?;
         }
     }
     droppily(rig, &mut fleet, 0, |fleet| fleet[0].count() >= 40).await?;
@@ -95,7 +103,7 @@ async fn c6_dropping_next_loses_no_assignment_and_no_revocation(rig: &Rig) -> Ch
             match asked.next().await {
                 Ok(Step::Assigned(assignments)) if !assignments.is_empty() => return Ok(assignments.len()),
                 Ok(_) => {}
-                Err(error) if error.is_retryable() => sleep(Duration::from_millis(20)).await,
+                Err(error) if error.is_retryable() => sleep(AGAIN).await,
                 Err(error) => return Err(error),
             }
         }
@@ -126,7 +134,7 @@ async fn c6_dropping_a_next_that_was_woken_loses_nothing(rig: &Rig) -> Checked {
         let consumer = fleet.consumer(0);
         let mut pending = consumer.next();
         if let Some(step) = poll_times(1, pending.as_mut()).await {
-            fleet[0].take(step?).await?;
+            take(&mut fleet, 0, step).await?;
         }
         // It is woken by the record, and dropped before it is polled again.
         all.extend(rig.fill(&topic, 0, n, n + 1).await?);

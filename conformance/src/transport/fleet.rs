@@ -15,7 +15,7 @@ use super::rig::{Rig, partitions};
 use crate::case::{Checked, broken, holds};
 
 /// How long to wait before asking again a broker that could not answer.
-const AGAIN: Duration = Duration::from_millis(50);
+pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
 /// Members, of one group or several, that are asked for their next steps together.
 pub(crate) struct Fleet<'a> {
