@@ -23,7 +23,7 @@ fn erased() -> Setup<Arc<dyn Transport>> {
 /// On the machine's clock and on two threads, as a broker's client would be.
 fn real_clock() -> Setup<MemoryTransport> {
     Setup::new("real-clock", || async { memory() })
-        .with_lifetime(std::time::Duration::from_millis(600))
+        .with_lifetime(std::time::Duration::from_secs(2))
         .with_quiet(std::time::Duration::from_millis(50))
 }
 
