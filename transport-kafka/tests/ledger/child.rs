@@ -16,8 +16,9 @@ use tokio::time::sleep;
 use crate::common::TestResult;
 
 const ROLE: &str = "TIDINGS_LEDGER_MEMBER";
-/// The session of the members, which their group has too.
-pub(crate) const SESSION: Duration = Duration::from_secs(3);
+/// The session of the members, which their group has too. Longer than a busy machine stands still: who is fenced without
+/// having been killed does work twice that nobody excuses.
+pub(crate) const SESSION: Duration = Duration::from_secs(10);
 
 /// Does what a parent wants, if this process is a member.
 pub(crate) fn run() -> Option<ExitCode> {

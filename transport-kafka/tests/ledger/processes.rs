@@ -285,9 +285,20 @@ impl Field {
             .collect();
         let options = ConsumerOptions::new(format!("{}-reader", self.topic), [offsets]);
         let consumer = self.witness.consumer(options.with_session_timeout(SESSION)).await?;
-        let (mut commits, mut last) = (0, BTreeMap::new());
+        let mut commits = 0;
+        // What was committed last, by the partition in which that is written down.
+        let mut written: BTreeMap<TopicPartition, BTreeMap<u32, u64>> = BTreeMap::new();
         while !open.is_empty() {
-            let Step::Records(fetched) = next(&*consumer).await? else { continue };
+            let fetched = match next(&*consumer).await? {
+                Step::Records(fetched) => fetched,
+                // It is read from its start, again where the reader had lost it.
+                Step::Assigned(given) => {
+                    given.iter().for_each(|assignment| drop(written.remove(&assignment.partition)));
+                    continue;
+                }
+                _ => continue,
+            };
+            let last = written.entry((**fetched.batch.origin()).clone()).or_default();
             for record in fetched.batch.records() {
                 let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
                 let Some((partition, offset)) = self.commit(key, value) else { continue };
