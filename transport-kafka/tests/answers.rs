@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{LIMIT, TestResult, transport};
+use common::{LIMIT, TestResult, next, transport};
 use tidings_core::{
     BoxError, Commit, Consumer, ConsumerOptions, DeadLetter, Delivery, ErrorKind, Header, Name, Record, ResetTo,
     Result, SeekTo, Start, Step, StoredRecord, Timestamp, Topic, TopicPartition, Transport, dead_letter_topic,
@@ -171,7 +171,7 @@ struct Member {
 
 impl Member {
     async fn next(&self) -> TestResult<Step> {
-        Ok(timeout(LIMIT, self.consumer.next()).await.map_err(|_| "no step in time")??)
+        next(&*self.consumer).await
     }
 
     /// The next so many records, sorted by where they lie.

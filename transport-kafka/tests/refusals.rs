@@ -80,15 +80,18 @@ async fn a_refused_batch_at_the_bound() -> TestResult {
     Ok(())
 }
 
-/// Goes on until there is an error.
-async fn first_error(consumer: &dyn Consumer) -> TestResult<Error> {
+/// Goes on until there is an error of one of these kinds, or another one that does not pass by itself.
+async fn first_error(consumer: &dyn Consumer, wanted: &[ErrorKind]) -> TestResult<Error> {
     let ends = Instant::now() + LIMIT;
+    let mut last = None;
     while Instant::now() < ends {
-        if let Ok(Err(error)) = timeout(Duration::from_secs(1), consumer.next()).await {
-            return Ok(error);
+        match timeout(Duration::from_secs(1), consumer.next()).await {
+            Ok(Err(error)) if wanted.contains(&error.kind()) || !error.is_retryable() => return Ok(error),
+            Ok(Err(error)) => last = Some(error.report()),
+            _ => {}
         }
     }
-    Err("no error came".into())
+    Err(format!("no error of {wanted:?} came; the last one: {last:?}").into())
 }
 
 async fn an_offset_beyond_the_log() -> TestResult {
@@ -158,7 +161,7 @@ async fn another_kind(protocol: GroupProtocol) -> TestResult {
     };
     let began = Instant::now();
     let error = match kafka.consumer(ConsumerOptions::new(group.clone(), [topic])).await {
-        Ok(consumer) => first_error(&*consumer).await?,
+        Ok(consumer) => first_error(&*consumer, &[ErrorKind::Conflict]).await?,
         Err(error) => error,
     };
     println!("{protocol:?}: {}", error.report());
@@ -178,7 +181,7 @@ async fn a_replaced_static_member() -> TestResult {
     let old = assigned(&*first, 1).await?.remove(0);
     let second = kafka.consumer(named(&topic)).await?;
     assert!(assigned(&*second, 1).await?[0].epoch > old.epoch);
-    let error = first_error(&*first).await?;
+    let error = first_error(&*first, &[ErrorKind::Fenced]).await?;
     println!("{}", error.report());
     assert_eq!(error.kind(), ErrorKind::Fenced, "{}", error.report());
     let answer = first.commit(vec![Commit::new(old.partition, old.epoch, 0)]).await.remove(0);
@@ -194,7 +197,7 @@ async fn a_waiting_static_member() -> TestResult {
     let first = kafka.consumer(named(&topic)).await?;
     assigned(&*first, 1).await?;
     let second = kafka.consumer(named(&topic)).await?;
-    let error = first_error(&*second).await?;
+    let error = first_error(&*second, &[ErrorKind::Unavailable]).await?;
     println!("{}", error.report());
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
     first.close().await?;
@@ -241,7 +244,7 @@ async fn damaged(what: &str, damage: fn(&mut [u8])) -> TestResult<Error> {
     let opened = KafkaTransport::connect(config()).await?;
     let consumer = opened.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic.clone()])).await?;
     assigned(&*consumer, 1).await?;
-    let error = first_error(&*consumer).await?;
+    let error = first_error(&*consumer, &[ErrorKind::Corrupt, ErrorKind::Unsupported]).await?;
     println!("{what}: {:?} {}", error.kind(), error.report());
     assert!(error.report().contains(topic.as_str()), "{what}: {}", error.report());
     Ok(error)
