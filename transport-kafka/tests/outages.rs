@@ -95,8 +95,8 @@ async fn ends_in_time(publisher: &dyn Publisher, topic: &Name, others: &[Name]) 
         let error = answer.err().ok_or("it was stored, by nobody")?;
         assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable), "{}", error.report());
     }
-    // Six seconds, and not that for each of them.
-    assert!(began.elapsed() < Duration::from_secs(14), "{:?}", began.elapsed());
+    // Six seconds, and not that for each of them: eighteen.
+    assert!(began.elapsed() < Duration::from_secs(17), "{:?}", began.elapsed());
     Ok(())
 }
 
@@ -170,10 +170,8 @@ impl Scene {
         self.round += 1;
         let (round, topic) = (self.round, self.topic.clone());
         // All are named, as in a program's settings.
-        let began = Instant::now();
         let config = KafkaConfig::new(self.kafka.bootstrap().split(',')).with_request_timeout(WITNESS_REQUEST_TIMEOUT);
-        let witness = KafkaTransport::connect(config).await?;
-        assert!(began.elapsed() < CONNECT_WITHIN, "connecting took {:?}", began.elapsed());
+        let witness = connected_in_time(config).await?;
         let (leading, publisher) = (witness.clone(), Arc::clone(&self.publisher));
         let ill = ill.map(Node::id);
         let led = tokio::spawn({
@@ -206,6 +204,20 @@ impl Scene {
         let leader = described.partitions[usize::try_from(partition)?].leader.ok_or("it is led")?;
         Ok(self.kafka.node_with_id(leader).ok_or("a leader is a node")?.clone())
     }
+}
+
+/// Connects soon. A late connect is tried once more: the machine may have been busy.
+async fn connected_in_time(config: KafkaConfig) -> TestResult<KafkaTransport> {
+    let mut took = Vec::new();
+    for _ in 0..2 {
+        let began = Instant::now();
+        let connected = KafkaTransport::connect(config.clone()).await;
+        took.push(began.elapsed());
+        if began.elapsed() < CONNECT_WITHIN {
+            return Ok(connected?);
+        }
+    }
+    Err(format!("connecting took {took:?}").into())
 }
 
 /// When all partitions were led by others.
