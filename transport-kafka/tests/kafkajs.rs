@@ -16,6 +16,8 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+/// How often the registry is asked.
+const INSTALL_TRIES: usize = 3;
 const ENVELOPE: &str = r#"{"eventId":"0190a0b0-0000-7000-8000-000000000001","eventType":"user.registered","timestamp":1,"source":"s","version":"1.0","payload":{"name":"Zoë"}}"#;
 
 fn main() -> ExitCode {
@@ -42,9 +44,15 @@ async fn installed() -> TestResult<PathBuf> {
             let absent = |why: String| tidings_testbed::Error::unavailable(format!("no KafkaJS: {why}"));
             let mut npm = Command::new("npm");
             npm.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]).current_dir(&dir);
-            let output = npm.output().await.map_err(|e| absent(e.to_string()))?;
-            if !output.status.success() {
-                return Err(absent(String::from_utf8_lossy(&output.stderr).into_owned()).into());
+            // The registry may fail for a moment.
+            for tries_left in (0..INSTALL_TRIES).rev() {
+                let output = npm.output().await.map_err(|e| absent(e.to_string()))?;
+                if output.status.success() {
+                    break;
+                }
+                if tries_left == 0 {
+                    return Err(absent(String::from_utf8_lossy(&output.stderr).into_owned()).into());
+                }
             }
         }
         Ok(dir)
