@@ -24,8 +24,9 @@ pub use self::admin::KafkaAdmin;
 pub use self::config::{
     Compression, DEFAULT_BATCH_BYTES, DEFAULT_CLIENT_ID, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DELIVERY_TIMEOUT,
     DEFAULT_FETCH_MAX_BYTES, DEFAULT_FETCH_MAX_PARTITION_BYTES, DEFAULT_FETCH_MAX_WAIT, DEFAULT_LINGER,
-    DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_REQUEST_TIMEOUT,
-    GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+    DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_METADATA_MAX_AGE,
+    DEFAULT_REQUEST_TIMEOUT, GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenFuture,
+    TokenSource,
 };
 pub use self::consumer::KafkaConsumer;
 pub use self::publisher::KafkaPublisher;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use common::{Joined, TestResult, assigned, fresh, published, records, transport};
+use common::{Joined, LIMIT, TestResult, assigned, fresh, published, records, transport};
 use tidings_core::{
     Commit, ConsumerOptions, ErrorKind, Header, Record, SeekTo, Start, Topic, TopicPartition, Transport, ensure_topics,
     inspect, partition_for,
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         .with_case("each_record_has_its_own_outcome", each_record_has_its_own_outcome)
         .with_case("two_members_share_by_the_newer_protocol", || hand_over(GroupProtocol::Consumer))
         .with_case("two_members_share_by_the_classic_protocol", || hand_over(GroupProtocol::Classic))
+        .with_case("a_topic_that_grew_is_learned_of", a_topic_that_grew)
         .with_case("latest_starts_at_the_end", latest_starts_at_the_end)
         .with_case("paused_means_nothing_comes", paused_means_nothing_comes)
         .with_case("a_missing_topic_is_named", a_missing_topic_is_named)
@@ -111,6 +112,34 @@ async fn hand_over(protocol: GroupProtocol) -> TestResult {
     first.run_until("all records", |j| j.read.len() == 10).await?;
     assert!(first.read.iter().filter(|(_, value)| value == "two").count() == 2, "{:?}", first.read);
     first.consumer.close().await?;
+    Ok(())
+}
+
+/// By publishers that knew it before: soon, and at once where a record names a partition.
+async fn a_topic_that_grew() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "grown", 2).await?;
+    let hasty = kafka.config().clone().with_metadata_max_age(Duration::from_millis(500));
+    let (hasty, patient) = (KafkaTransport::connect(hasty).await?.publisher().await?, kafka.publisher().await?);
+    let key = (0..).map(|n| format!("key-{n}")).find(|key| partition_for(key.as_bytes(), 8) >= 2).unwrap_or_default();
+    let keyed = || vec![Record::new(topic.clone(), "v").with_key(key.clone())];
+    for publisher in [&hasty, &patient] {
+        assert!(publisher.publish(keyed()).await.remove(0)?.partition < 2);
+    }
+    let (admin, names) = (kafka.admin().await?, [topic.clone()]);
+    admin.grow(&topic, 8, true).await?;
+    let ends = tokio::time::Instant::now() + LIMIT;
+    while admin.describe_topics(&names).await?.remove(0)?.partitions.len() < 8 {
+        assert!(tokio::time::Instant::now() < ends, "it does not grow");
+    }
+    let named = Record::new(topic.clone(), "v").with_partition(7);
+    assert_eq!(patient.publish(vec![named]).await.remove(0)?.partition, 7);
+    assert_eq!(patient.publish(keyed()).await.remove(0)?.partition, partition_for(key.as_bytes(), 8));
+    let beyond = Record::new(topic.clone(), "v").with_partition(8);
+    assert_eq!(patient.publish(vec![beyond]).await.remove(0).map_err(|e| e.kind()), Err(ErrorKind::NotFound));
+    while hasty.publish(keyed()).await.remove(0)?.partition != partition_for(key.as_bytes(), 8) {
+        assert!(tokio::time::Instant::now() < ends, "it goes by two partitions");
+    }
     Ok(())
 }
 

@@ -75,6 +75,7 @@ impl KafkaConfig {
             ("delivery_timeout", self.delivery_timeout),
             ("connect_timeout", self.connect_timeout),
             ("request_timeout", self.request_timeout),
+            ("metadata_max_age", self.metadata_max_age),
         ] {
             if time < Duration::from_millis(1) || time.as_millis() > i32::MAX as u128 {
                 return Err(wrong(field, format_args!("1 ms to 24 days, got {time:?}")));

@@ -26,6 +26,8 @@ pub const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default of [`KafkaConfig::request_timeout`].
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The default of [`KafkaConfig::metadata_max_age`].
+pub const DEFAULT_METADATA_MAX_AGE: Duration = Duration::from_secs(30);
 /// The default of [`KafkaConfig::fetch_max_bytes`]: 8 MiB.
 pub const DEFAULT_FETCH_MAX_BYTES: usize = 8 << 20;
 /// The default of [`KafkaConfig::fetch_max_partition_bytes`]: 1 MiB.
@@ -77,6 +79,9 @@ pub struct KafkaConfig {
     pub connect_timeout: Duration,
     /// How long one request may wait for its answer: [`DEFAULT_REQUEST_TIMEOUT`].
     pub request_timeout: Duration,
+    /// How long a publisher believes that a topic has so many partitions: [`DEFAULT_METADATA_MAX_AGE`]. Keys go by that
+    /// number, so this is how long two publishers may differ after a topic grew.
+    pub metadata_max_age: Duration,
     /// Bytes of one fetch from a broker: [`DEFAULT_FETCH_MAX_BYTES`].
     pub fetch_max_bytes: usize,
     /// Bytes of one partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`].
@@ -153,6 +158,7 @@ impl KafkaConfig {
             delivery_timeout: DEFAULT_DELIVERY_TIMEOUT,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            metadata_max_age: DEFAULT_METADATA_MAX_AGE,
             fetch_max_bytes: DEFAULT_FETCH_MAX_BYTES,
             fetch_max_partition_bytes: DEFAULT_FETCH_MAX_PARTITION_BYTES,
             fetch_max_wait: DEFAULT_FETCH_MAX_WAIT,
@@ -251,6 +257,13 @@ impl KafkaConfig {
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
+        self
+    }
+
+    /// See [`Self::metadata_max_age`].
+    #[must_use]
+    pub fn with_metadata_max_age(mut self, age: Duration) -> Self {
+        self.metadata_max_age = age;
         self
     }
 

@@ -16,8 +16,8 @@ impl KafkaConfig {
     ///
     /// Parameters: `client_id`, `compression` (`none`, `gzip`, `snappy`, `lz4`, `zstd`), `compression_level`, `linger`,
     /// `batch_bytes`, `max_record_bytes`, `max_unanswered_records`, `max_unanswered_bytes`, `delivery_timeout`,
-    /// `connect_timeout`, `request_timeout`, `fetch_max_bytes`, `fetch_max_partition_bytes`, `fetch_max_wait`,
-    /// `group_protocol` (`auto`, `consumer`, `classic`), `instance_id`, `isolation` (`read_committed`,
+    /// `connect_timeout`, `request_timeout`, `metadata_max_age`, `fetch_max_bytes`, `fetch_max_partition_bytes`,
+    /// `fetch_max_wait`, `group_protocol` (`auto`, `consumer`, `classic`), `instance_id`, `isolation` (`read_committed`,
     /// `read_uncommitted`), `rack`, `sasl` (`plain`, `scram-sha-256`, `scram-sha-512`, `oauthbearer`), and the files
     /// `tls_ca`, `tls_cert`, `tls_key`. Durations have a unit (`5ms`, `30s`, `2m`), sizes may have one (`256KiB`). Name and
     /// password stand before the hosts (`kafkas://user:password@host:9093`), or a token alone; whatever is special in a URL
@@ -148,6 +148,7 @@ impl Settings {
             "delivery_timeout" => config.delivery_timeout = duration(name, value)?,
             "connect_timeout" => config.connect_timeout = duration(name, value)?,
             "request_timeout" => config.request_timeout = duration(name, value)?,
+            "metadata_max_age" => config.metadata_max_age = duration(name, value)?,
             "fetch_max_bytes" => config.fetch_max_bytes = size(name, value)?,
             "fetch_max_partition_bytes" => config.fetch_max_partition_bytes = size(name, value)?,
             "fetch_max_wait" => config.fetch_max_wait = duration(name, value)?,
@@ -382,6 +383,7 @@ mod tests {
             ("tls_ca=/x", "tls_ca"),
             ("delivery_timeout=1s", "delivery_timeout"),
             ("fetch_max_wait=20s", "fetch_max_wait"),
+            ("metadata_max_age=0s", "metadata_max_age"),
             ("sasl=plain", "username"),
             ("isolation=dirty", "isolation"),
             ("fetch_max_bytes=1KiB", "fetch_max_partition_bytes"),

@@ -28,6 +28,9 @@ const ALONE_TRIES: usize = 3;
 /// A header's name must be UTF-8. Where the broker confirms a record as a repeat without telling where it lies, the
 /// position's offset is `u64::MAX`.
 ///
+/// That a topic grew is learned within [`KafkaConfig::metadata_max_age`], and at once where a record names a partition that
+/// is not known.
+///
 /// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic. Its other
 /// records are then sent again, each by itself; but one with a key that later records of its partition were queued behind
 /// ends as [`Unavailable`](ErrorKind::Unavailable), not stored: it would come after them.
@@ -42,10 +45,10 @@ pub struct KafkaPublisher {
 
 impl KafkaPublisher {
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
-        let connection = Connection::open(config, Role::Steady).await?;
+        let connection = Connection::open(config, Role::Publishing).await?;
         let shared = Arc::new(Shared::new(Producer::open(&connection, config).await?, config));
         let (jobs, queue) = mpsc::unbounded_channel();
-        tokio::spawn(Queue::new(Arc::clone(&shared), config.batch_bytes).run(queue));
+        tokio::spawn(Queue::new(Arc::clone(&shared), config).run(queue));
         Ok(Self { jobs, shared, closed: AtomicBool::new(false) })
     }
 

@@ -7,14 +7,13 @@ use std::time::Duration;
 use tidings_core::{Name, Record, partition_for};
 use tokio::time::Instant;
 
-/// How long the number of a topic's partitions is believed.
-const BELIEVED: Duration = Duration::from_secs(30);
-
 /// What is known of topics: how many partitions they have, and where records without a key go now.
 #[derive(Debug)]
 pub(super) struct Places {
     topics: HashMap<Name, Place>,
     sticky_bytes: usize,
+    /// How long the number of a topic's partitions is believed.
+    max_age: Duration,
     random: RandomState,
     turns: u64,
 }
@@ -22,7 +21,10 @@ pub(super) struct Places {
 #[derive(Debug)]
 struct Place {
     count: u32,
-    learned: Instant,
+    /// When the brokers were asked for it; never, if they said since that there is no such topic.
+    asked: Option<Instant>,
+    /// Whether something was placed since.
+    used: bool,
     // Records without a key stay with a partition until a batch's worth went there, so that batches fill up.
     sticky: u32,
     sticky_left: usize,
@@ -31,13 +33,26 @@ struct Place {
 }
 
 impl Places {
-    pub(super) fn new(sticky_bytes: usize) -> Self {
-        Self { topics: HashMap::new(), sticky_bytes, random: RandomState::new(), turns: 0 }
+    pub(super) fn new(sticky_bytes: usize, max_age: Duration) -> Self {
+        Self { topics: HashMap::new(), sticky_bytes, max_age, random: RandomState::new(), turns: 0 }
     }
 
     /// The number of a topic's partitions, if it is known well enough.
     pub(super) fn count(&self, topic: &str) -> Option<u32> {
-        self.topics.get(topic).filter(|place| place.learned.elapsed() < BELIEVED).map(|place| place.count)
+        self.topics.get(topic).filter(|place| place.age() < self.max_age).map(|place| place.count)
+    }
+
+    /// Whether the brokers were asked for it after `since`.
+    pub(super) fn is_known_since(&self, topic: &str, since: Instant) -> bool {
+        self.topics.get(topic).and_then(|place| place.asked).is_some_and(|asked| asked >= since)
+    }
+
+    /// This topic, and those in use that will have to be asked for soon.
+    pub(super) fn aging(&self, topic: &Name) -> Vec<Name> {
+        let soon = self.topics.iter().filter(|(name, place)| {
+            place.used && place.age() >= self.max_age / 2 && place.asked.is_some() && *name != topic
+        });
+        std::iter::once(topic).chain(soon.map(|(name, _)| name)).cloned().collect()
     }
 
     /// The same, however long ago it was learned.
@@ -45,12 +60,21 @@ impl Places {
         self.topics.get(topic).map(|place| place.count)
     }
 
-    pub(super) fn learn(&mut self, topic: &Name, count: u32) {
-        let fresh = Place { count, learned: Instant::now(), sticky: 0, sticky_left: 0, queued: Vec::new() };
+    /// What the brokers said, who were asked then.
+    pub(super) fn learn(&mut self, topic: &Name, count: u32, asked: Instant) {
+        let fresh = Place { count, asked: None, used: false, sticky: 0, sticky_left: 0, queued: Vec::new() };
         let place = self.topics.entry(topic.clone()).or_insert(fresh);
-        place.learned = Instant::now();
+        place.asked = Some(asked);
+        place.used = false;
         place.count = count;
         place.sticky_left = if place.sticky < count { place.sticky_left } else { 0 };
+    }
+
+    /// There is no such topic any more. What was queued for it is remembered.
+    pub(super) fn doubt(&mut self, topic: &str) {
+        if let Some(place) = self.topics.get_mut(topic) {
+            place.asked = None;
+        }
     }
 
     /// How many records were queued for a partition of a topic that is known.
@@ -66,6 +90,7 @@ impl Places {
                 place.queued.resize(partition + 1, 0);
             }
             place.queued[partition] += 1;
+            place.used = true;
         }
     }
 
@@ -87,14 +112,20 @@ impl Places {
     }
 }
 
+impl Place {
+    fn age(&self) -> Duration {
+        self.asked.map_or(Duration::MAX, |asked| asked.elapsed())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashSet;
 
     fn places(count: u32) -> Places {
-        let mut places = Places::new(1_000);
-        places.learn(&"t".into(), count);
+        let mut places = Places::new(1_000, Duration::from_secs(30));
+        places.learn(&"t".into(), count, Instant::now());
         places
     }
 
@@ -111,6 +142,24 @@ mod tests {
         assert!(chosen.chunks(10).all(|batch| batch.iter().all(|p| p == &batch[0])), "{chosen:?}");
         assert!(chosen.chunks(10).zip(chosen.chunks(10).skip(1)).all(|(a, b)| a[0] != b[0]), "{chosen:?}");
         assert_eq!(chosen.into_iter().collect::<HashSet<_>>().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_use_is_asked_for_together_and_in_time() {
+        let (mut places, [a, b, idle]) = (places(2), ["a", "b", "idle"].map(Name::from));
+        for topic in [&a, &b, &idle] {
+            places.learn(topic, 2, Instant::now());
+        }
+        places.note_queued("b", 1);
+        assert_eq!((places.count("a"), places.aging(&a)), (Some(2), vec![a.clone()]));
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert_eq!((places.count("a"), places.aging(&a)), (Some(2), vec![a.clone(), b.clone()]));
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert_eq!((places.count("a"), places.known("a")), (None, Some(2)));
+        places.learn(&a, 4, Instant::now());
+        assert_eq!(places.count("a"), Some(4));
+        places.doubt("a");
+        assert_eq!((places.count("a"), places.known("a")), (None, Some(4)));
     }
 
     #[test]

@@ -124,8 +124,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(shared: Arc<Shared>, sticky_bytes: usize) -> Self {
-        Self { shared, places: Places::new(sticky_bytes) }
+    pub(super) fn new(shared: Arc<Shared>, config: &KafkaConfig) -> Self {
+        Self { shared, places: Places::new(config.batch_bytes, config.metadata_max_age) }
     }
 
     /// Works until the publisher is gone.
@@ -151,7 +151,7 @@ impl Queue {
         let mut missing = HashSet::new();
         let mut sent = Vec::with_capacity(records.len());
         for record in records {
-            let one = match self.find_place(&mut missing, &record, deadline).await {
+            let one = match self.find_place(&mut missing, &record, since, deadline).await {
                 Ok(partition) => {
                     let size = record.size();
                     let share = match self.shared.bound.try_take(size) {
@@ -171,7 +171,13 @@ impl Queue {
     }
 
     /// The partition of a record that may be published.
-    async fn find_place(&mut self, missing: &mut HashSet<Name>, record: &Record, deadline: Instant) -> Result<u32> {
+    async fn find_place(
+        &mut self,
+        missing: &mut HashSet<Name>,
+        record: &Record,
+        since: Instant,
+        deadline: Instant,
+    ) -> Result<u32> {
         self.shared.check_open()?;
         let (topic, size) = (record.topic.clone(), record.size());
         if size > self.shared.max_record_bytes {
@@ -182,7 +188,7 @@ impl Queue {
         if missing.contains(&topic) {
             return Err(Error::new(ErrorKind::NotFound, format!("publish: there is no topic {topic}")));
         }
-        let place = self.place(record, deadline).await;
+        let place = self.place(record, since, deadline).await;
         if place.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) && self.places.count(&topic).is_none()
         {
             missing.insert(topic);
@@ -200,7 +206,7 @@ impl Queue {
         Ok(Sent { unanswered: Unanswered::new(topic, underway, share), again })
     }
 
-    async fn place(&mut self, record: &Record, deadline: Instant) -> Result<u32> {
+    async fn place(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
         let count = match self.places.count(&record.topic) {
             Some(count) => count,
             None => self.learn(&record.topic, deadline).await?,
@@ -208,8 +214,11 @@ impl Queue {
         match record.partition {
             Some(partition) if partition < count => Ok(partition),
             Some(partition) => {
-                // It may have grown since.
-                let count = self.learn(&record.topic, deadline).await?;
+                // It may have grown since it was asked for, if that was before the call.
+                let count = match self.places.is_known_since(&record.topic, since) {
+                    true => count,
+                    false => self.learn(&record.topic, deadline).await?,
+                };
                 (partition < count).then_some(partition).ok_or_else(|| no_partition(&record.topic, partition))
             }
             None => Ok(self.places.choose(record)),
@@ -219,6 +228,12 @@ impl Queue {
     /// Asks for the number of a topic's partitions, until `deadline`. While no broker answers, what was known holds.
     async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
         let known = self.places.known(topic);
+        if let Some(known) = known
+            && let Some(count) = self.refresh(topic, known).await
+        {
+            return Ok(count);
+        }
+        let asked = Instant::now();
         let count = loop {
             if known.is_none() && Instant::now() >= deadline {
                 let what = format!("publish: no broker told of the topic {topic} in time");
@@ -231,11 +246,35 @@ impl Queue {
                     self.shared.check_open()?;
                     sleep(LOOK_AGAIN).await;
                 }
-                (Err(error), _) => return Err(error),
+                (Err(error), _) => {
+                    self.places.doubt(topic);
+                    return Err(error);
+                }
             }
         };
-        self.places.learn(topic, count);
+        self.places.learn(topic, count, asked);
         Ok(count)
+    }
+
+    /// Asks once more for a topic that is known, and for others whose turn is near. While no broker answers, what was
+    /// known holds; nothing comes back if it is not there any more.
+    async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
+        let asked = Instant::now();
+        let topics = self.places.aging(topic);
+        match self.shared.producer.refresh(&topics).await {
+            Ok(counts) => {
+                counts.iter().for_each(|(topic, count)| self.places.learn(topic, *count, asked));
+                counts.iter().find(|(found, _)| found == topic).map(|(_, count)| *count)
+            }
+            Err(_) => {
+                for topic in &topics {
+                    if let Some(known) = self.places.known(topic) {
+                        self.places.learn(topic, known, asked);
+                    }
+                }
+                Some(known)
+            }
+        }
     }
 
     /// Nothing else is queued until the answer is here, so that nothing of ours joins its batch.

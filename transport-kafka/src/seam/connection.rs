@@ -20,14 +20,16 @@ const MEMBER_METADATA_AGE: Duration = Duration::from_secs(2);
 const READER_METADATA_AGE: Duration = Duration::from_millis(500);
 /// The pause before a door that closed is tried once more.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// How old a publisher's knowledge of the number of partitions may be.
+/// How old the knowledge of brokers and topics may be elsewhere.
 const METADATA_AGE: Duration = Duration::from_secs(60);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Publishing, admin verbs, or membership where a join may take long (the classic protocol).
+    /// Admin verbs, or membership where a join may take long (the classic protocol).
     Steady,
+    /// Publishing: when topics are asked for again is the publisher's to say.
+    Publishing,
     /// Membership, and what a member asks beside it.
     Membership,
     /// Fetching, and following leaders.
@@ -50,6 +52,7 @@ impl Connection {
     async fn try_open(config: &KafkaConfig, role: Role) -> Result<Self> {
         let (request, age) = match role {
             Role::Steady => (config.request_timeout, METADATA_AGE),
+            Role::Publishing => (config.request_timeout, Duration::ZERO),
             Role::Membership => (config.request_timeout.min(HASTY_REQUEST_TIMEOUT), MEMBER_METADATA_AGE),
             Role::Reading => {
                 (config.request_timeout.min(HASTY_REQUEST_TIMEOUT.max(config.fetch_max_wait * 2)), READER_METADATA_AGE)

@@ -1,9 +1,15 @@
 //! The client's idempotent producer.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use krafka::consumer::Consumer;
 use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
 use krafka::{CloseOptions, Compression as Codec, Record as ClientRecord};
-use std::time::Duration;
-use tidings_core::{Error, ErrorKind, Position, Record, Result};
+use tidings_core::{Error, ErrorKind, Name, Position, Record, Result};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::connection::Connection;
 use crate::config::{Compression, KafkaConfig};
@@ -19,7 +25,30 @@ const CLIENT_SLACK: usize = 64 << 20;
 const MAX_BLOCK: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(crate) struct Producer(Client);
+pub(crate) struct Producer {
+    client: Client,
+    looker: Looker,
+}
+
+/// Asks for topics anew. The client's producer does not, once it knows a topic; but it shares what it knows with the
+/// consumers of its connection.
+struct Looker(Arc<Consumer>);
+
+impl std::fmt::Debug for Looker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Looker(..)")
+    }
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        // It is in no group: this only tells the client that it was not forgotten.
+        if let Ok(runtime) = Handle::try_current() {
+            let consumer = Arc::clone(&self.0);
+            runtime.spawn(async move { consumer.close().await });
+        }
+    }
+}
 
 /// A record on its way.
 #[derive(Debug)]
@@ -62,12 +91,31 @@ impl Producer {
             .metrics_push(false)
             .build()
             .await;
-        built.map(Self).map_err(|e| failed("open a publisher", e))
+        let client = built.map_err(|e| failed("open a publisher", e))?;
+        let looker = connection.0.consumer_without_group().metrics_push(false).build().await;
+        let looker = looker.map_err(|e| failed("open a publisher", e))?;
+        Ok(Self { client, looker: Looker(Arc::new(looker)) })
     }
 
-    /// How many partitions a topic has; asks the brokers for a second at most.
+    /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
+    /// that there are.
+    pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
+        let asked = join_all(topics.iter().map(|topic| self.looker.0.fetch_metadata(Some(topic.as_str()))));
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("look for topics: no answer within {MAX_BLOCK:?}"));
+        let mut counts = Vec::with_capacity(topics.len());
+        for (topic, found) in topics.iter().zip(timeout(MAX_BLOCK, asked).await.map_err(late)?) {
+            let found = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+            let partitions = found.topics.iter().find(|t| t.name == topic.as_str()).map_or(0, |t| t.partition_count());
+            if partitions > 0 {
+                counts.push((topic.clone(), u32::try_from(partitions).unwrap_or(u32::MAX)));
+            }
+        }
+        Ok(counts)
+    }
+
+    /// How many partitions a topic has, by what was last told; asks the brokers for a second at most if nothing was.
     pub(crate) async fn partitions(&self, topic: &str) -> Result<u32> {
-        let found = self.0.partitions_for(topic).await;
+        let found = self.client.partitions_for(topic).await;
         let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
         Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
     }
@@ -76,14 +124,14 @@ impl Producer {
     pub(crate) async fn enqueue(&self, record: Record, partition: u32) -> Result<Underway> {
         let topic = record.topic.clone();
         let index = i32::try_from(partition).map_err(|_| no_partition(&topic, partition))?;
-        let handle = self.0.enqueue(client_record(record, index)?).await;
+        let handle = self.client.enqueue(client_record(record, index)?).await;
         let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
         Ok(Underway { handle, partition })
     }
 
     /// Refuses new records and waits for the answers to those under way.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
-        let closed = self.0.close_with(CloseOptions::new().timeout(deadline)).await;
+        let closed = self.client.close_with(CloseOptions::new().timeout(deadline)).await;
         closed.map_err(|e| Error::caused_by(ErrorKind::Unknown, "close the publisher: records are unanswered", e))
     }
 }
