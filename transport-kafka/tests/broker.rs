@@ -30,6 +30,8 @@ fn main() -> ExitCode {
         .with_case("topics_are_ensured_with_their_letters", topics_are_ensured_with_their_letters)
         .with_case("an_inspection_tells_topics_and_groups", an_inspection_tells_topics_and_groups)
         .with_case("a_bad_record_does_not_fail_its_batch", a_bad_record_does_not_fail_its_batch)
+        .with_case("small_records_pass_where_their_batch_is_too_large", a_batch_that_is_too_large)
+        .with_case("a_record_that_is_too_large_fails_alone", a_record_that_is_too_large)
         .run()
 }
 
@@ -254,6 +256,41 @@ async fn a_bad_record_does_not_fail_its_batch() -> TestResult {
     let answers = kafka.publisher().await?.publish(records).await;
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(tidings_core::Error::kind)).collect();
     assert_eq!(kinds, [Ok(()), Err(ErrorKind::Invalid), Ok(())], "{answers:?}");
+    Ok(())
+}
+
+/// A topic that takes 32 KiB, and a publisher that waits until its batches are full.
+async fn narrow(what: &str) -> TestResult<(KafkaTransport, tidings_core::Name)> {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = common::fresh_name(what);
+    common::make(&kafka, &[Topic::new(topic.clone()).with_max_record_bytes(32 << 10)]).await?;
+    let config = kafka.config().clone().with_linger(Duration::from_millis(200));
+    Ok((KafkaTransport::connect(config).await?, topic))
+}
+
+async fn a_batch_that_is_too_large() -> TestResult {
+    let (kafka, topic) = narrow("narrow").await?;
+    let record = |n: u32| Record::new(topic.clone(), vec![7_u8; 1 << 10]).with_key(format!("key-{}", n % 16));
+    let answers = kafka.publisher().await?.publish((0..200).map(record).collect()).await;
+    let mut last = BTreeMap::new();
+    for (n, answer) in answers.into_iter().enumerate() {
+        let offset = answer?.offset;
+        let before = last.insert(n % 16, offset);
+        assert!(before.is_none_or(|before| before < offset), "{before:?} and then {offset}");
+    }
+    Ok(())
+}
+
+async fn a_record_that_is_too_large() -> TestResult {
+    let (kafka, topic) = narrow("one-large").await?;
+    let record = |n: usize| {
+        let value = vec![7_u8; if n == 4 { 64 << 10 } else { 100 }];
+        Record::new(topic.clone(), value).with_key(format!("key-{n}"))
+    };
+    let answers = kafka.publisher().await?.publish((0..9).map(record).collect()).await;
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(tidings_core::Error::kind)).collect();
+    let expected: Vec<_> = (0..9).map(|n| if n == 4 { Err(ErrorKind::TooLarge) } else { Ok(()) }).collect();
+    assert_eq!(kinds, expected, "{answers:?}");
     Ok(())
 }
 

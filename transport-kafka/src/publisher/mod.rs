@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tidings_core::{Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, async_trait};
@@ -18,10 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use self::queue::{Again, Job, Queue, Sent, Shared, overtaken};
 use crate::config::KafkaConfig;
 use crate::seam::connection::{Connection, Role};
-use crate::seam::producer::{Producer, Refusal};
-
-/// How often a record is sent by itself after its batch was refused for another record's sake.
-const ALONE_TRIES: usize = 3;
+use crate::seam::producer::Producer;
 
 /// Publishes to Kafka: idempotent, and acknowledged by all replicas in sync.
 ///
@@ -31,9 +29,11 @@ const ALONE_TRIES: usize = 3;
 /// That a topic grew is learned within [`KafkaConfig::metadata_max_age`], and at once where a record names a partition that
 /// is not known.
 ///
-/// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic. Its other
-/// records are then sent again, each by itself; but one with a key that later records of its partition were queued behind
-/// ends as [`Unavailable`](ErrorKind::Unavailable), not stored: it would come after them.
+/// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic, or because
+/// together they are larger than the topic's limit. Its records are then sent again, each by itself, which is slow: let
+/// [`KafkaConfig::batch_bytes`] be no more than the topics take. But one with a key ends as
+/// [`Unavailable`](ErrorKind::Unavailable), not stored, where a later one of its key is stored, or where other calls queued
+/// records for its partition behind it: it would come after them.
 #[derive(Debug)]
 pub struct KafkaPublisher {
     // In the order of first polls, whoever is polled again or not.
@@ -58,12 +58,12 @@ impl KafkaPublisher {
             let Some(Outcome { again: Some(again), .. }) = &outcomes[place] else { continue };
             let mut again = again.clone();
             let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
-            let outcome = if again.record.key.is_some() && later().any(|later| later.answer.is_ok()) {
+            let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
                 Err(overtaken(&again.record.topic))
             } else {
-                // Of this call nothing behind it is stored: only what other calls have queued may have overtaken it.
+                // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
                 again.number = later().map(|later| later.number).max().unwrap_or(0).max(again.number);
-                self.send_alone(again).await
+                self.alone(again).await
             };
             if let Some(place) = &mut outcomes[place] {
                 place.answer = outcome;
@@ -71,22 +71,10 @@ impl KafkaPublisher {
         }
     }
 
-    async fn send_alone(&self, again: Again) -> Result<Position> {
-        let mut answer = self.alone(again.clone()).await;
-        for _ in 1..ALONE_TRIES {
-            match &answer {
-                Err(refusal) if refusal.batch => answer = self.alone(again.clone()).await,
-                _ => break,
-            }
-        }
-        answer.map_err(|refusal| refusal.error)
-    }
-
-    async fn alone(&self, again: Again) -> Result<Position, Refusal> {
+    async fn alone(&self, again: Again) -> Result<Position> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Refusal { error: closed(), batch: false };
-        self.jobs.send(Job::Alone { again, reply }).map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        self.jobs.send(Job::Alone { again, reply }).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
 
@@ -96,6 +84,7 @@ struct Outcome {
     answer: Result<Position>,
     topic: Name,
     partition: u32,
+    key: Option<Bytes>,
     /// How many records were queued for its partition, with it.
     number: u64,
     /// Where its batch was refused for another record's sake, or for its own.
@@ -107,6 +96,10 @@ impl Outcome {
     fn is_beside(&self, again: &Again) -> bool {
         self.partition == again.partition && self.topic == again.record.topic
     }
+
+    fn has_key_of(&self, again: &Again) -> bool {
+        self.key.is_some() && self.key == again.record.key
+    }
 }
 
 /// Awaits the answers of one partition, which come in the order of its records, and most often together.
@@ -114,12 +107,13 @@ async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
     let mut outcomes = Vec::with_capacity(sent.len());
     for (place, Sent { unanswered, again }) in sent {
         let answer = unanswered.answer().await;
-        let (topic, partition, number) = (again.record.topic.clone(), again.partition, again.number);
+        let (topic, key) = (again.record.topic.clone(), again.record.key.clone());
+        let (partition, number) = (again.partition, again.number);
         let (answer, again) = match answer {
             Err(refusal) => (Err(refusal.error), refusal.batch.then_some(again)),
             Ok(position) => (Ok(position), None),
         };
-        outcomes.push((place, Outcome { answer, topic, partition, number, again }));
+        outcomes.push((place, Outcome { answer, topic, partition, key, number, again }));
     }
     outcomes
 }

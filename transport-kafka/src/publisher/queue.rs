@@ -26,7 +26,7 @@ pub(super) enum Job {
     /// has to be waited for: it is whoever waits that gives the shares of what is answered back.
     Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Vec<Result<Sent>>> },
     /// Send this one in a batch of its own.
-    Alone { again: Again, reply: oneshot::Sender<Result<Position, Refusal>> },
+    Alone { again: Again, reply: oneshot::Sender<Result<Position>> },
     /// Say when all that came before is queued.
     Barrier(oneshot::Sender<()>),
 }
@@ -281,16 +281,15 @@ impl Queue {
     ///
     /// A record with a key that others of its partition were queued behind is not sent again: they may be stored, and it
     /// would come after them (P3).
-    async fn alone(&mut self, again: Again) -> Result<Position, Refusal> {
-        let refused = |error| Refusal { error, batch: false };
+    async fn alone(&mut self, again: Again) -> Result<Position> {
         let Again { record, partition, number } = again;
         if record.key.is_some() && self.places.queued(&record.topic, partition) != number {
-            return Err(refused(overtaken(&record.topic)));
+            return Err(overtaken(&record.topic));
         }
         let topic = record.topic.clone();
-        let share = self.shared.bound.take(record.size()).await.ok_or_else(closed).map_err(refused)?;
-        let underway = self.shared.producer.enqueue(record, partition).await.map_err(refused)?;
-        Unanswered::new(topic, underway, share).answer().await
+        let share = self.shared.bound.take(record.size()).await.ok_or_else(closed)?;
+        let underway = self.shared.producer.enqueue_alone(record, partition).await?;
+        Unanswered::new(topic, underway, share).answer().await.map_err(|refusal| refusal.error)
     }
 }
 

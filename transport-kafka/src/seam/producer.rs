@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use krafka::consumer::Consumer;
 use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
@@ -28,6 +29,7 @@ const MAX_BLOCK: Duration = Duration::from_secs(1);
 pub(crate) struct Producer {
     client: Client,
     looker: Looker,
+    batch_bytes: usize,
 }
 
 /// Asks for topics anew. The client's producer does not, once it knows a topic; but it shares what it knows with the
@@ -55,6 +57,8 @@ impl Drop for Looker {
 pub(crate) struct Underway {
     handle: DeliveryHandle,
     partition: u32,
+    /// It fills a batch by itself.
+    alone: bool,
 }
 
 /// Why a record on its way came to nothing.
@@ -94,7 +98,7 @@ impl Producer {
         let client = built.map_err(|e| failed("open a publisher", e))?;
         let looker = connection.0.consumer_without_group().metrics_push(false).build().await;
         let looker = looker.map_err(|e| failed("open a publisher", e))?;
-        Ok(Self { client, looker: Looker(Arc::new(looker)) })
+        Ok(Self { client, looker: Looker(Arc::new(looker)), batch_bytes: config.batch_bytes })
     }
 
     /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
@@ -122,11 +126,21 @@ impl Producer {
 
     /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls.
     pub(crate) async fn enqueue(&self, record: Record, partition: u32) -> Result<Underway> {
-        let topic = record.topic.clone();
+        let (topic, alone) = (record.topic.clone(), record.size() >= self.batch_bytes);
         let index = i32::try_from(partition).map_err(|_| no_partition(&topic, partition))?;
         let handle = self.client.enqueue(client_record(record, index)?).await;
         let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
-        Ok(Underway { handle, partition })
+        Ok(Underway { handle, partition, alone })
+    }
+
+    /// The same, in a batch of its own if nothing is put into the queue before the answer is here.
+    pub(crate) async fn enqueue_alone(&self, record: Record, partition: u32) -> Result<Underway> {
+        // Polled once, it closes the batches that are open: those of before, and then this one.
+        let close_batches = || drop(self.client.flush().now_or_never());
+        close_batches();
+        let underway = self.enqueue(record, partition).await?;
+        close_batches();
+        Ok(Underway { alone: true, ..underway })
     }
 
     /// Refuses new records and waits for the answers to those under way.
@@ -144,7 +158,8 @@ impl Underway {
             Ok(stored) => Ok(Position::new(partition, u64::try_from(stored.offset).unwrap_or(UNTOLD_OFFSET))),
             Err(error) => {
                 let kind = if leaves_open(&error) { ErrorKind::Unknown } else { kind_of(&error) };
-                let batch = kind == ErrorKind::Invalid;
+                // The client halves a batch that is too large, but only twice.
+                let batch = !self.alone && matches!(kind, ErrorKind::Invalid | ErrorKind::TooLarge);
                 let error = Error::caused_by(kind, format!("publish to {topic}[{partition}]"), error);
                 Err(Refusal { error, batch })
             }
