@@ -86,6 +86,8 @@ pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
     match error {
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Closed { .. } => true,
         KrafkaError::OutOfOrderSequence { .. } | KrafkaError::Protocol { .. } => true,
+        // It was met when the batch was to be sent, which need not have been for the first time.
+        KrafkaError::Auth { .. } | KrafkaError::Fenced { .. } => true,
         KrafkaError::DeliveryTimeout { possibly_written, .. } => *possibly_written,
         // Appended, but not yet on enough replicas.
         KrafkaError::Broker { code, .. } => matches!(
@@ -134,5 +136,6 @@ mod tests {
         assert_eq!(kind_of(&KrafkaError::delivery_timeout(true, "late")), ErrorKind::Unknown);
         assert_eq!(kind_of(&KrafkaError::delivery_timeout(false, "late")), ErrorKind::Unavailable);
         assert!(leaves_open(&KrafkaError::timeout("produce")));
+        assert!(leaves_open(&KrafkaError::auth("the password was changed")));
     }
 }

@@ -6,11 +6,11 @@ mod common;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use common::{TestResult, assigned};
+use common::{TestResult, assigned, fresh};
 use tidings_core::{Commit, ConsumerOptions, Error, ErrorKind, Record, Step, Topic, Transport};
 use tidings_kafka::{KafkaConfig, KafkaTransport, Sasl, ScramHash, Tls, Token};
-use tidings_testbed::{Kafka, KafkaOptions, Listener, Suite};
-use tokio::sync::OnceCell;
+use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Suite};
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout};
 
 /// By when an error has to be there.
@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         .with_case("wrong_certificates_are_denied", wrong_certificates_are_denied)
         .with_case("a_wrong_mechanism_is_named", a_wrong_mechanism_is_named)
         .with_case("a_wrong_token_is_denied", a_wrong_token_is_denied)
+        .with_case("a_token_source_that_is_down_is_waited_for", a_token_source_that_is_down)
+        .with_case("a_record_that_may_be_stored_is_not_denied", a_record_that_may_be_stored)
         .with_case("the_wrong_protocol_for_a_port_is_named", the_wrong_protocol_for_a_port_is_named)
         .with_case("a_missing_right_is_denied", a_missing_right_is_denied)
         .run()
@@ -154,10 +156,115 @@ async fn a_wrong_token_is_denied() -> TestResult {
     denied("an expired token", at(&kafka, Listener::Sasl)?.with_sasl(bearer("alice", Duration::ZERO))).await?;
     let nonsense = Sasl::oauth_bearer(|| std::future::ready(Ok(Token::new(CANARY))));
     denied("a token that is none", at(&kafka, Listener::Sasl)?.with_sasl(nonsense)).await?;
-    let failing =
-        Sasl::oauth_bearer(|| std::future::ready(Err(Error::new(ErrorKind::Unavailable, "the token server is down"))));
-    let text = denied("no token", at(&kafka, Listener::Sasl)?.with_sasl(failing)).await?;
-    assert!(text.contains("the token server is down"), "{text}");
+    let failing = |kind| {
+        let config = at(&kafka, Listener::Sasl)?;
+        let error = move || std::future::ready(Err(Error::new(kind, "the token server says no")));
+        TestResult::Ok(config.with_sasl(Sasl::oauth_bearer(error)))
+    };
+    let text = denied("no token", failing(ErrorKind::Denied)?).await?;
+    assert!(text.contains("the token server says no"), "{text}");
+    let down = failing(ErrorKind::Unavailable)?;
+    let error = in_time("no token for now", async || {
+        Ok(KafkaTransport::connect(down.clone()).await.map(drop).expect_err("there is no token"))
+    })
+    .await?;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
+    assert!(error.report().contains("the token server says no"), "{}", error.report());
+    Ok(())
+}
+
+/// How long a token lives: the client asks for another one in the last half minute.
+const LIFE: Duration = Duration::from_secs(34);
+
+/// A source of tokens for a broker behind a proxy, which says no when it is told to.
+#[derive(Clone)]
+struct Source {
+    refusal: watch::Sender<Option<ErrorKind>>,
+    refused: watch::Sender<usize>,
+}
+
+impl Source {
+    fn new() -> Self {
+        Self { refusal: watch::Sender::new(None), refused: watch::Sender::new(0) }
+    }
+
+    fn sasl(&self) -> Sasl {
+        let source = self.clone();
+        Sasl::oauth_bearer(move || {
+            let refusal = *source.refusal.borrow();
+            std::future::ready(match refusal {
+                None => Ok(Token::new(Kafka::bearer_token("alice", LIFE)).with_expires(SystemTime::now() + LIFE)),
+                Some(kind) => {
+                    source.refused.send_modify(|times| *times += 1);
+                    Err(Error::new(kind, "the token server says no"))
+                }
+            })
+        })
+    }
+}
+
+/// A broker that wants tokens behind its proxy.
+async fn behind_a_proxy() -> TestResult<Kafka> {
+    static KAFKA: OnceCell<Kafka> = OnceCell::const_new();
+    let doors = "CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,PROXIED:SASL_PLAINTEXT";
+    let module = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule";
+    let options = KafkaOptions::new()
+        .with_sasl()
+        .with_proxies()
+        .with_property("listener.security.protocol.map", doors)
+        .with_property("listener.name.proxied.sasl.enabled.mechanisms", "OAUTHBEARER")
+        .with_property(
+            "listener.name.proxied.oauthbearer.sasl.jaas.config",
+            format!("{module} required unsecuredLoginStringClaim_sub=\"admin\";"),
+        );
+    Ok(KAFKA.get_or_try_init(|| Kafka::start(options)).await?.clone())
+}
+
+async fn a_token_source_that_is_down() -> TestResult {
+    let (kafka, source) = (behind_a_proxy().await?, Source::new());
+    let transport = KafkaTransport::connect(at(&kafka, Listener::Proxied)?.with_sasl(source.sasl())).await?;
+    let (topic, publisher) = (fresh(&transport, "tokens", 1).await?, transport.publisher().await?);
+    let one = || publisher.publish(vec![Record::new(topic.clone(), "v")]);
+    one().await.remove(0)?;
+    source.refusal.send_replace(Some(ErrorKind::Unavailable));
+    let (mut refused, proxy, ends) = (source.refused.subscribe(), kafka.node(0).proxy(), Instant::now() + 6 * LIMIT);
+    loop {
+        // While the last token is still kept, connections are made anew without asking for one.
+        assert!(Instant::now() < ends, "nobody asks for a token");
+        proxy.ok_or("there is a proxy")?.cut_all();
+        let before = *refused.borrow_and_update();
+        let publishing = one();
+        tokio::pin!(publishing);
+        tokio::select! {
+            mut answers = &mut publishing => drop(answers.remove(0)?),
+            refused = refused.wait_for(|times| *times > before + 2) => {
+                drop(refused?);
+                source.refusal.send_replace(None);
+                return Ok(publishing.await.remove(0).map(drop)?);
+            }
+        }
+    }
+}
+
+/// Its answer is lost, and then nobody is let in.
+async fn a_record_that_may_be_stored() -> TestResult {
+    const PRODUCE: i16 = 0;
+    let (kafka, source) = (behind_a_proxy().await?, Source::new());
+    let transport = KafkaTransport::connect(at(&kafka, Listener::Proxied)?.with_sasl(source.sasl())).await?;
+    let (topic, publisher) = (fresh(&transport, "stored", 1).await?, transport.publisher().await?);
+    source.refusal.send_replace(Some(ErrorKind::Denied));
+    let (mut stored, ends) = (1, Instant::now() + 6 * LIMIT);
+    let error = loop {
+        assert!(Instant::now() < ends, "nobody asks for a token");
+        match publisher.publish(vec![Record::new(topic.clone(), "v")]).await.remove(0) {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        kafka.node(0).proxy().ok_or("there is a proxy")?.cut_at(Cut::before_answer(1).to_api(PRODUCE));
+    };
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{}", error.report());
+    let admin = KafkaTransport::connect(at(&kafka, Listener::Plain)?).await?.admin().await?;
+    assert_eq!(admin.describe_topics(&[topic]).await?.remove(0)?.partitions[0].end, stored);
     Ok(())
 }
 

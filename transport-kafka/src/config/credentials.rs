@@ -166,6 +166,11 @@ pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Token>> + Send + '
 /// Gives tokens for OAUTHBEARER. Asked for each new connection: keep a token that is still good.
 pub trait TokenSource: Send + Sync + 'static {
     /// A token that is good now.
+    ///
+    /// # Errors
+    /// One that is [retryable](tidings_core::Error::is_retryable), such as
+    /// [`Unavailable`](tidings_core::ErrorKind::Unavailable), is as a broker that does not answer, and records wait for it
+    /// up to their deadline; any other counts as [`Denied`](tidings_core::ErrorKind::Denied).
     fn token(&self) -> TokenFuture<'_>;
 }
 

@@ -1,5 +1,6 @@
 //! Connections to a cluster. Each role has its own: one long request holds up all others of a connection (K2).
 
+use std::io;
 use std::time::Duration;
 
 use krafka::auth::{AuthConfig, OAuthBearerToken, TlsConfig};
@@ -149,14 +150,22 @@ fn sasl(sasl: &Sasl) -> AuthConfig {
 }
 
 async fn token(source: &dyn TokenSource) -> krafka::Result<OAuthBearerToken> {
-    let Token { value, expires, extensions } =
-        source.token().await.map_err(|e| KrafkaError::auth_with_source("the token source gave none", e))?;
+    let Token { value, expires, extensions } = source.token().await.map_err(no_token)?;
     let mut token = OAuthBearerToken::new(value.expose());
     for (name, text) in extensions {
         token = token.with_extension(name, text);
     }
     let ends = expires.map(|time| tidings_core::Timestamp::from(time).millis());
     Ok(ends.map_or(token.clone(), |millis| token.with_lifetime_ms(millis)))
+}
+
+/// What passes by itself is told as a broken network, which the client tries again; else it gives up all that waits.
+fn no_token(error: Error) -> KrafkaError {
+    let what = "the token source gave none";
+    if error.is_retryable() {
+        return KrafkaError::network(io::Error::other(Error::caused_by(ErrorKind::Unavailable, what, error)));
+    }
+    KrafkaError::auth_with_source(what, error)
 }
 
 fn tls(tls: &Tls) -> Result<TlsConfig> {
