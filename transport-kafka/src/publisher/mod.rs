@@ -74,7 +74,7 @@ impl KafkaPublisher {
     async fn alone(&self, again: Again) -> Result<Position> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job::Alone { again, reply }).map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        answer.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
@@ -120,6 +120,10 @@ async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "publish: the publisher is closed")
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Unknown, "publish: the publisher ended before it was known what came of the record")
 }
 
 #[async_trait]
@@ -170,7 +174,8 @@ impl Publisher for KafkaPublisher {
         self.resend(&mut outcomes).await;
         let mut answers: Vec<Result<Position>> = outcomes
             .into_iter()
-            .map(|outcome| outcome.map_or_else(|| Err(closed()), |outcome| outcome.answer))
+            // Nothing was told where the task is gone, with the runtime that it ran on.
+            .map(|outcome| outcome.map_or_else(|| Err(if call.is_taken() { gone() } else { closed() }), |o| o.answer))
             .collect();
         failed.into_iter().for_each(|(place, error)| answers[place] = Err(error));
         answers

@@ -54,6 +54,11 @@ impl Call {
     pub(super) fn share(&self) -> SharedCall {
         Arc::clone(&self.0)
     }
+
+    /// Whether the task has the records: some of them may be on their way.
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
 }
 
 impl Drop for Call {
