@@ -32,14 +32,16 @@ impl KafkaConfig {
         self.sasl.as_ref().map_or(Ok(()), check_sasl)
     }
 
-    fn check_brokers(&self) -> Result<()> {
+    /// What is wrong is not repeated: it may be a name and a password, where the host was forgotten.
+    pub(super) fn check_brokers(&self) -> Result<()> {
         if self.brokers.is_empty() {
             return Err(wrong("brokers", "one or more host:port"));
         }
-        for broker in &self.brokers {
+        for (place, broker) in (1..).zip(&self.brokers) {
             let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-            if port.and_then(|p| p.parse::<u16>().ok()).is_none_or(|port| port == 0) {
-                return Err(wrong("brokers", format_args!("host:port, got {broker:?}")));
+            let port = port.and_then(|p| p.parse::<u16>().ok()).filter(|port| *port > 0);
+            if port.is_none() || broker.contains('@') {
+                return Err(wrong("brokers", format_args!("host:port and nothing else, which number {place} is not")));
             }
         }
         Ok(())

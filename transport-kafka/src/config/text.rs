@@ -42,6 +42,20 @@ impl KafkaConfig {
             return Err(wrong("url", "nothing behind the hosts but parameters"));
         }
         let mut config = Self::new(hosts.split(',').map(with_port));
+        // Before any parameter is named: what stands there may be the rest of a password with a `?` in it.
+        config.check_brokers()?;
+        let shown = |error| match query.contains('@') {
+            true => {
+                wrong("url", "right parameters, and %3F for a ? in a password: with an @ behind one no more is said")
+            }
+            false => error,
+        };
+        config.read(user, query, tls).map_err(shown)?;
+        Ok(config)
+    }
+
+    /// Takes over what a URL says beside the brokers.
+    fn read(&mut self, user: Option<&str>, query: &str, tls: bool) -> Result<()> {
         let mut settings = Settings { tls: tls.then(Tls::new), ..Settings::default() };
         if let Some(user) = user {
             let (name, password) = user.split_once(':').map_or((user, None), |(n, p)| (n, Some(p)));
@@ -54,11 +68,10 @@ impl KafkaConfig {
             if seen.insert(name, ()).is_some() {
                 return Err(wrong(name, "it once, it is there twice"));
             }
-            settings.set(&mut config, name, &decode(name, value)?)?;
+            settings.set(self, name, &decode(name, value)?)?;
         }
-        settings.finish(&mut config)?;
-        config.check()?;
-        Ok(config)
+        settings.finish(self)?;
+        self.check()
     }
 
     /// Reads the environment: `TIDINGS_KAFKA_URL`, or `TIDINGS_KAFKA_BROKERS` (`a:9092,b:9092`), and beside either one
@@ -412,6 +425,15 @@ mod tests {
             format!("kafka://user:{CANARY}@a:1?sasl=oauthbearer"),
             format!("kafka://user:{CANARY}@a:1?sasl=nonsense"),
             format!("kafka://user:{CANARY}%zz@a:1"),
+            // The host is forgotten, or what is special in the password is not percent-encoded.
+            format!("kafka://user:{CANARY}"),
+            format!("kafka://user:{CANARY}?linger=1ms"),
+            format!("kafka://a:1,user:{CANARY}"),
+            format!("kafka://user:pass?{CANARY}=@a:1"),
+            format!("kafka://user:1?{CANARY}=@a:1"),
+            format!("kafka://user:1?linger={CANARY}@a:1"),
+            format!("kafka://user:1?x={CANARY}&{CANARY}=1@a:1"),
+            format!("kafka://user:pass?{CANARY}=1"),
         ] {
             let error = KafkaConfig::from_url(&url).unwrap_err();
             assert!(!error.report().contains(CANARY) && !format!("{error:?}").contains(CANARY), "{error:?}");
@@ -429,6 +451,9 @@ mod tests {
         assert_eq!((config.brokers.len(), config.linger), (2, Duration::from_millis(9)));
         assert!(matches!(config.sasl, Some(Sasl::Plain { .. })));
         assert!(!format!("{config:?}").contains(CANARY));
+        let guarded = format!("user:{CANARY}@a:1");
+        let error = env(&[("BROKERS", &guarded)]).unwrap_err();
+        assert!(error.to_string().contains("brokers") && !error.report().contains(CANARY), "{error}");
         for (pairs, name) in [
             (&[("BROKERS", "a:1"), ("URL", "kafka://a:1")][..], "TIDINGS_KAFKA_BROKERS"),
             (&[("BROKERS", "a:1"), ("LINGR", "1ms")][..], "TIDINGS_KAFKA_LINGR"),
