@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::TestResult;
+use common::{LIMIT, TestResult, assigned, fresh, published, records};
 use tidings_conformance::{Setup, Verdict, transport};
-use tidings_core::{Error, ErrorKind, Result, Transport};
+use tidings_core::{Consumer, ConsumerOptions, Error, ErrorKind, Record, Result, Step, Transport};
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What the names of cases that break something are made of.
 const BREAKING: [&str; 9] = [
@@ -40,6 +40,10 @@ fn main() -> ExitCode {
         for case in transport::names().into_iter().filter(breaking) {
             suite = suite.with_case(&format!("{name}::{case}"), move || check(protocol, case));
         }
+    }
+    for (name, protocol) in [("kip-848", GroupProtocol::Consumer), ("classic", GroupProtocol::Classic)] {
+        let case = format!("{name}::a_member_comes_back_after_an_outage_longer_than_its_session");
+        suite = suite.with_case(&case, move || outage_beyond_the_session(protocol));
     }
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
@@ -156,6 +160,50 @@ async fn delete(kafka: Kafka, at: tidings_core::TopicPartition, range: std::ops:
     let deleted = kafka.tool("org.apache.kafka.tools.DeleteRecordsCommand", &args).await.map_err(failed);
     let _left = std::fs::remove_file(&file);
     deleted.map(drop)
+}
+
+/// Goes on until so many partitions are lost, and an attempt to join again has failed.
+async fn joins_in_vain(consumer: &dyn Consumer, partitions: usize, protocol: GroupProtocol) -> TestResult {
+    // A classic member's join waits on, without a word; whoever watches over it has one.
+    let attempt = if protocol == GroupProtocol::Classic { "has committed" } else { "join the group" };
+    let mut lost = 0;
+    let ends = Instant::now() + LIMIT;
+    loop {
+        let left = ends.saturating_duration_since(Instant::now());
+        match timeout(left, consumer.next()).await.map_err(|_| "no attempt to join was told")? {
+            Ok(Step::Lost(partitions)) => lost += partitions.len(),
+            Err(error) if lost == partitions && error.report().contains(attempt) => return Ok(()),
+            Err(error) if error.is_retryable() => {}
+            other => return Err(format!("expected a loss, got {other:?}").into()),
+        }
+    }
+}
+
+/// Nobody is there when the member joins again: it tries until somebody is.
+async fn outage_beyond_the_session(protocol: GroupProtocol) -> TestResult {
+    let kafka = cluster().await?;
+    let transport = KafkaTransport::connect(config(&kafka, protocol)?).await?;
+    let topic = fresh(&transport, "outage", 2).await?;
+    let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]).with_session_timeout(SESSION);
+    let consumer = transport.consumer(options).await?;
+    assigned(&*consumer, 2).await?;
+    proxy(&kafka)?.refuse();
+    let joined_in_vain = joins_in_vain(&*consumer, 2, protocol).await;
+    // The next test is not to suffer for this one.
+    proxy(&kafka)?.resume();
+    joined_in_vain?;
+    let mut back = 0;
+    while back < 2 {
+        match timeout(LIMIT, consumer.next()).await.map_err(|_| "it has no partitions")? {
+            Ok(Step::Assigned(given)) => back += given.len(),
+            Err(error) if error.is_retryable() => {}
+            other => return Err(format!("expected partitions, got {other:?}").into()),
+        }
+    }
+    published(&transport, (0..2).map(|p| Record::new(topic.clone(), "after").with_partition(p)).collect()).await?;
+    records(&*consumer, 2).await?;
+    consumer.close().await?;
+    Ok(())
 }
 
 async fn an_absent_broker_is_named_in_time() -> TestResult {

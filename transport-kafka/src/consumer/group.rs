@@ -169,6 +169,10 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
             failing = None;
             continue;
         };
+        if ended {
+            // The client has left by now, and takes a poll for a member that reads no topic.
+            shared.lock().ended = true;
+        }
         let since = *failing.get_or_insert_with(Instant::now);
         debug!(error = error.report(), "the group does not answer as it should");
         if error.kind() == ErrorKind::Fenced {

@@ -2,6 +2,7 @@
 //! readers of their own fetch them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(crate) struct Member {
     client: Mutex<Arc<Client>>,
     topics: Vec<String>,
     parts: Parts,
+    /// The client gave up for good, and there is no other one yet that joins.
+    gave_up: AtomicBool,
 }
 
 /// What a member is made of.
@@ -70,7 +73,7 @@ impl Member {
     pub(crate) async fn open(parts: Parts) -> Result<Self> {
         let client = Mutex::new(build(&parts).await?);
         let topics = parts.options.topics.iter().map(ToString::to_string).collect();
-        let member = Self { client, topics, parts };
+        let member = Self { client, topics, parts, gave_up: AtomicBool::new(false) };
         member.join().await?;
         Ok(member)
     }
@@ -83,7 +86,9 @@ impl Member {
     async fn rebuild(&self) -> Result<()> {
         let client = build(&self.parts).await?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
-        self.join().await
+        self.join().await?;
+        self.gave_up.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Joins, or joins again after [`part`](Self::part), by the next [`drive`](Self::drive).
@@ -93,6 +98,9 @@ impl Member {
 
     /// Drives the membership for a moment; what becomes of partitions is told meanwhile.
     pub(crate) async fn drive(&self) -> Result<()> {
+        if self.gave_up.load(Ordering::Acquire) {
+            self.rebuild().await?;
+        }
         let client = self.client();
         let polled =
             if self.parts.newer_protocol { client.poll(MEMBER_POLL).await } else { self.drive_classic(&client).await };
@@ -101,7 +109,7 @@ impl Member {
             Err(error) => {
                 if matches!(&error, KrafkaError::Broker { code: ErrorCode::UnreleasedInstanceId, .. }) {
                     // The client gives up for good, without another word.
-                    self.rebuild().await?;
+                    self.gave_up.store(true, Ordering::Release);
                 }
                 let kind = match &error {
                     error if is_of_another_kind(error) => ErrorKind::Conflict,
