@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     Suite::new()
         .with_timeout(Duration::from_secs(150))
         .with_case("an_offset_beyond_the_log_goes_to_the_oldest_record", an_offset_beyond_the_log)
+        .with_case("what_is_read_below_a_commit_beyond_the_log_is_committed", commits_below_an_offset_beyond_the_log)
         .with_case("a_group_of_another_kind_is_a_conflict_kip_848", || another_kind(GroupProtocol::Consumer))
         .with_case("a_group_of_another_kind_is_a_conflict_classic", || another_kind(GroupProtocol::Classic))
         .with_case("a_static_member_that_was_replaced_is_fenced", a_replaced_static_member)
@@ -107,6 +108,30 @@ async fn an_offset_beyond_the_log() -> TestResult {
     assert_eq!(assigned(&*again, 1).await?[0].committed, Some(1_000));
     assert_eq!(records(&*again, 3).await?[0].offset, 0);
     again.close().await?;
+    Ok(())
+}
+
+/// What is read anew is committed anew: else it would be left out as soon as the log has grown beyond what was committed.
+async fn commits_below_an_offset_beyond_the_log() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "below", 1).await?;
+    published(&kafka, (0..3).map(|n| Record::new(topic.clone(), n.to_string())).collect()).await?;
+    let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]);
+    let consumer = kafka.consumer(options.clone()).await?;
+    let at = TopicPartition::new(topic, 0);
+    let epoch = assigned(&*consumer, 1).await?[0].epoch;
+    consumer.commit(vec![Commit::new(at.clone(), epoch, 1_000)]).await.remove(0)?;
+    consumer.close().await?;
+    let again = kafka.consumer(options.clone()).await?;
+    let epoch = assigned(&*again, 1).await?[0].epoch;
+    records(&*again, 3).await?;
+    again.commit(vec![Commit::new(at.clone(), epoch, 2)]).await.remove(0)?;
+    // From there on nothing goes back.
+    again.commit(vec![Commit::new(at, epoch, 1)]).await.remove(0)?;
+    again.close().await?;
+    let last = kafka.consumer(options).await?;
+    assert_eq!(assigned(&*last, 1).await?[0].committed, Some(2));
+    last.close().await?;
     Ok(())
 }
 

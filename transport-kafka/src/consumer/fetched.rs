@@ -135,7 +135,8 @@ impl State {
             slot.ticket = self.tickets;
             slot.position = offset;
             slot.fetched = offset;
-            slot.may_go_back |= asked;
+            // What is read anew has to be committed anew, wherever the log stands by then.
+            slot.may_go_back |= asked || slot.committed.is_some_and(|committed| committed > offset);
         }
         self.plan += 1;
         Ok(())
