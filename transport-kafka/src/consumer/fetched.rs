@@ -136,7 +136,9 @@ impl State {
             slot.position = offset;
             slot.fetched = offset;
             // What is read anew has to be committed anew, wherever the log stands by then.
-            slot.may_go_back |= asked || slot.committed.is_some_and(|committed| committed > offset);
+            if asked || slot.committed.is_some_and(|committed| committed > offset) {
+                slot.back_since = Some(slot.ticket);
+            }
         }
         self.plan += 1;
         Ok(())
@@ -155,4 +157,38 @@ impl State {
 
 fn size_of(records: &[StoredRecord]) -> usize {
     records.iter().map(StoredRecord::size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidings_core::{Assignment, Commit, Timestamp};
+
+    use super::*;
+
+    fn at() -> TopicPartition {
+        TopicPartition::new("t", 0)
+    }
+
+    /// A state with one partition that is read, and its epoch.
+    fn reading(max_buffered: usize) -> (State, u64) {
+        let mut state = State::new(max_buffered, Duration::from_secs(60));
+        let epoch = state.expect(vec![at()], 1, Timestamp::now());
+        state.assign(vec![Assignment::new(at(), epoch, 0)], &HashMap::from([(at(), Some(1))]));
+        (state, epoch)
+    }
+
+    #[tokio::test]
+    async fn a_commit_under_way_does_not_undo_a_seek() {
+        let (mut state, epoch) = reading(1_000);
+        let (early, late) = (Commit::new(at(), epoch, 101), Commit::new(at(), epoch, 11));
+        let before = state.tickets;
+        state.move_to(&at(), 10, true).unwrap();
+        state.committed(&early, before);
+        assert_eq!(state.may_commit(&late).unwrap(), Some(()), "what follows the seek is to be sent");
+        let after = state.tickets;
+        state.committed(&late, after);
+        assert_eq!(state.may_commit(&Commit::new(at(), epoch, 5)).unwrap(), None, "from there on nothing goes back");
+    }
 }

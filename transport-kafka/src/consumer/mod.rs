@@ -157,8 +157,9 @@ impl KafkaConsumer {
         if state.closed { Err(closed()) } else { Ok(state) }
     }
 
-    /// Sends those of `commits` that may be sent, as one; fills in what becomes of each.
-    async fn send(&self, commits: &[Commit], results: &mut [Option<Result<()>>]) {
+    /// Sends those of `commits` that may be sent, as one; fills in what becomes of each. There had been so many readings
+    /// when they were asked for.
+    async fn send(&self, commits: &[Commit], readings: u64, results: &mut [Option<Result<()>>]) {
         let ends = Instant::now() + COMMIT_PATIENCE;
         loop {
             let open: Vec<usize> = self.still_open(commits, results);
@@ -166,14 +167,14 @@ impl KafkaConsumer {
                 return;
             }
             let failed = match self.send_once(commits, &open).await {
-                Ok(()) => return self.sent(commits, &open, results),
+                Ok(()) => return self.sent(commits, &open, readings, results),
                 Err(error) => error,
             };
             if !failed.is_retryable() && open.len() > 1 {
                 for index in open {
                     let one = self.send_once(commits, &[index]).await;
                     if one.is_ok() {
-                        self.sent(commits, &[index], results);
+                        self.sent(commits, &[index], readings, results);
                     } else {
                         results[index] = Some(one);
                     }
@@ -224,10 +225,10 @@ impl KafkaConsumer {
     }
 
     /// Marks as done what was sent, and what it covers.
-    fn sent(&self, commits: &[Commit], open: &[usize], results: &mut [Option<Result<()>>]) {
+    fn sent(&self, commits: &[Commit], open: &[usize], readings: u64, results: &mut [Option<Result<()>>]) {
         let mut state = self.shared.lock();
         for index in open {
-            state.committed(&commits[*index]);
+            state.committed(&commits[*index], readings);
             for (other, result) in commits.iter().zip(results.iter_mut()) {
                 if result.is_none() && other.partition == commits[*index].partition {
                     *result = Some(Ok(()));
@@ -299,11 +300,11 @@ impl Consumer for KafkaConsumer {
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
         let mut results: Vec<Option<Result<()>>> = commits.iter().map(|_| None).collect();
-        if self.open_state().is_err() {
+        let Ok(readings) = self.open_state().map(|state| state.tickets) else {
             return commits.iter().map(|_| Err(closed())).collect();
-        }
+        };
         let _alone = self.shared.commits.lock().await;
-        self.send(&commits, &mut results).await;
+        self.send(&commits, readings, &mut results).await;
         let open = || Err(Error::new(ErrorKind::Unknown, "commit: no answer"));
         results.into_iter().map(|result| result.unwrap_or_else(open)).collect()
     }

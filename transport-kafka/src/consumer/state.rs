@@ -69,7 +69,8 @@ pub(super) struct Slot {
     pub(super) queue: VecDeque<Chunk>,
     pub(super) queued: usize,
     pub(super) committed: Option<u64>,
-    pub(super) may_go_back: bool,
+    /// The reading since which commits may go back, until one is taken that was asked for after it began.
+    pub(super) back_since: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -201,7 +202,7 @@ impl State {
             slot.fetched = assignment.start;
             slot.committed = assignment.committed;
             // Where the log no longer holds what is committed, going on is going elsewhere.
-            slot.may_go_back = assignment.missing.is_some();
+            slot.back_since = assignment.missing.as_ref().map(|_| slot.ticket);
             slot.leader = leaders.get(&assignment.partition).copied().flatten();
             told.push(assignment);
         }
@@ -339,15 +340,16 @@ impl State {
             Stage::Revoking(Some(deadline)) if deadline <= Instant::now() => return Err(not_ours(&commit.partition)),
             _ => {}
         }
-        let back = slot.committed.is_some_and(|committed| commit.next < committed) && !slot.may_go_back;
+        let back = slot.committed.is_some_and(|committed| commit.next < committed) && slot.back_since.is_none();
         Ok((!back).then_some(()))
     }
 
-    /// A commit was taken.
-    pub(super) fn committed(&mut self, commit: &Commit) {
+    /// A commit was taken that was asked for when there had been so many readings.
+    pub(super) fn committed(&mut self, commit: &Commit, readings: u64) {
         if let Some(slot) = self.slots.get_mut(&commit.partition).filter(|slot| slot.epoch == commit.epoch) {
             slot.committed = Some(commit.next);
-            slot.may_go_back = false;
+            // One that was under way when its partition went back ends nothing.
+            slot.back_since = slot.back_since.filter(|since| *since > readings);
         }
     }
 
@@ -376,7 +378,7 @@ impl Slot {
             queue: VecDeque::new(),
             queued: 0,
             committed: None,
-            may_go_back: false,
+            back_since: None,
         }
     }
 }
