@@ -7,6 +7,10 @@ use tidings_core::{Fetched, RecordBatch, Result, StoredRecord, TopicPartition};
 
 use super::state::{Chunk, Slot, Stage, State, not_ours};
 
+/// How many of the batches that were fetched ahead of paused partitions are kept: beyond half of the bound they are
+/// dropped, and fetched again when the partition is resumed.
+const PAUSED_SHARE: usize = 2;
+
 /// What a reader has to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Want {
@@ -57,6 +61,11 @@ impl State {
         }
     }
 
+    /// The bytes that paused partitions keep from the others.
+    fn kept_by_paused(&self) -> usize {
+        self.paused.iter().filter_map(|p| self.slots.get(p)).map(|slot| slot.queued).sum()
+    }
+
     /// Whether more may be fetched ahead.
     pub(super) fn has_room(&self) -> bool {
         self.buffered < self.max_buffered
@@ -83,8 +92,17 @@ impl State {
 
     /// Takes in what a reader brought: records, and the offset behind them and any gap.
     pub(super) fn bring(&mut self, partition: &TopicPartition, ticket: u64, chunk: Chunk) {
+        let share = self.max_buffered / PAUSED_SHARE;
+        let beyond = self.paused.contains(partition) && self.kept_by_paused() + chunk.size > share;
         let Some(slot) = self.slots.get_mut(partition) else { return };
         if slot.ticket != ticket || ticket == 0 || chunk.next <= slot.fetched {
+            return;
+        }
+        if beyond {
+            // Of a poll that was under way when it was paused.
+            self.tickets += 1;
+            slot.ticket = self.tickets;
+            self.plan += 1;
             return;
         }
         slot.fetched = chunk.next;
@@ -144,7 +162,17 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn reread(&mut self, partition: &TopicPartition) {
+    pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
+        self.paused.extend(partitions.iter().cloned());
+        self.plan += 1;
+        if self.kept_by_paused() > self.max_buffered / PAUSED_SHARE {
+            for partition in partitions {
+                self.reread(partition);
+            }
+        }
+    }
+
+    fn reread(&mut self, partition: &TopicPartition) {
         if self.slots.get(partition).is_some_and(|slot| slot.stage == Stage::Reading && slot.queued > 0) {
             self.clear(partition);
             self.tickets += 1;
@@ -177,6 +205,29 @@ mod tests {
         let epoch = state.expect(vec![at()], 1, Timestamp::now());
         state.assign(vec![Assignment::new(at(), epoch, 0)], &HashMap::from([(at(), Some(1))]));
         (state, epoch)
+    }
+
+    fn chunk(next: u64, size: usize) -> Chunk {
+        Chunk { records: Vec::new(), next, size }
+    }
+
+    /// Polls that were under way when partitions were paused bring what these must not keep.
+    #[tokio::test]
+    async fn paused_partitions_leave_room_to_the_others() {
+        let (mut state, _) = reading(1_000);
+        let first = state.wants(1).remove(0).ticket;
+        state.bring(&at(), first, chunk(5, 400));
+        state.pause(&[at()]);
+        assert!(state.buffered <= 500, "{}", state.buffered);
+        state.bring(&at(), first, chunk(9, 700));
+        assert_eq!(state.buffered, 400, "bytes of a paused partition");
+        // What was dropped comes again, from where it was.
+        state.bring(&at(), first, chunk(12, 1));
+        let want = state.wants(1).remove(0);
+        assert_eq!((want.from, want.held), (5, true));
+        state.resume(&[at()]);
+        state.bring(&at(), want.ticket, chunk(9, 700));
+        assert_eq!((state.slots[&at()].fetched, state.buffered), (9, 1_100));
     }
 
     #[tokio::test]

@@ -12,9 +12,6 @@ use tidings_core::{
 };
 use tokio::time::Instant;
 
-/// How many of the batches that were fetched ahead of paused partitions are kept: beyond half of the bound they are
-/// dropped, and fetched again when the partition is resumed.
-const PAUSED_SHARE: usize = 2;
 /// The lower bits of an epoch, which are milliseconds: until the year 2109. The upper ones are the generation.
 const CLOCK_BITS: u32 = 42;
 
@@ -309,17 +306,6 @@ impl State {
     }
 
     // ---- the caller ----
-
-    pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
-        self.paused.extend(partitions.iter().cloned());
-        self.plan += 1;
-        let kept: usize = self.paused.iter().filter_map(|p| self.slots.get(p)).map(|slot| slot.queued).sum();
-        if kept > self.max_buffered / PAUSED_SHARE {
-            for partition in partitions {
-                self.reread(partition);
-            }
-        }
-    }
 
     pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
