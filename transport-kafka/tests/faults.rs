@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{LIMIT, TestResult, assigned, fresh, published, records};
+use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, published, records};
 use tidings_conformance::{Setup, Verdict, transport};
-use tidings_core::{Consumer, ConsumerOptions, Error, ErrorKind, Record, Result, Step, Transport};
+use tidings_core::{
+    Consumer, ConsumerOptions, Error, ErrorKind, Progress, Record, Result, Step, Topic, TopicPartition, Transport,
+};
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
 use tokio::sync::OnceCell;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         let case = format!("{name}::a_member_comes_back_after_an_outage_longer_than_its_session");
         suite = suite.with_case(&case, move || outage_beyond_the_session(protocol));
     }
+    suite = suite.with_case("a_partition_without_a_leader_keeps_no_other_from_starting", a_partition_without_a_leader);
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
 
@@ -141,7 +144,7 @@ async fn end_sessions(kafka: Kafka, protocol: GroupProtocol) -> Result<()> {
     Ok(())
 }
 
-async fn delete(kafka: Kafka, at: tidings_core::TopicPartition, range: std::ops::Range<u64>) -> Result<()> {
+async fn delete(kafka: Kafka, at: TopicPartition, range: std::ops::Range<u64>) -> Result<()> {
     let failed = |e| Error::caused_by(ErrorKind::Failed, "delete records", e);
     let kafka_transport = KafkaTransport::connect(config(&kafka, GroupProtocol::Auto)?).await?;
     let described = kafka_transport.admin().await?.describe_topics(std::slice::from_ref(&at.topic)).await?;
@@ -202,6 +205,45 @@ async fn outage_beyond_the_session(protocol: GroupProtocol) -> TestResult {
     }
     published(&transport, (0..2).map(|p| Record::new(topic.clone(), "after").with_partition(p)).collect()).await?;
     records(&*consumer, 2).await?;
+    consumer.close().await?;
+    Ok(())
+}
+
+/// One of three brokers is gone, and with it the only copy of a partition.
+async fn a_partition_without_a_leader() -> TestResult {
+    let kafka =
+        Kafka::start(KafkaOptions::new().with_nodes(3).with_property("broker.session.timeout.ms", "3000")).await?;
+    let transport = KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?;
+    let topic = fresh_name("leaderless");
+    make(&transport, &[Topic::new(topic.clone()).with_partitions(3).with_replication(1)]).await?;
+    published(&transport, (0..3).map(|p| Record::new(topic.clone(), "v").with_partition(p)).collect()).await?;
+    kafka.node(2).kill()?;
+    let consumer = transport.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic.clone()])).await?;
+    let (mut given, mut read, mut named) = (0, 0, false);
+    let ends = Instant::now() + LIMIT;
+    while given < 2 || read < 2 || !named {
+        let left = ends.saturating_duration_since(Instant::now());
+        match timeout(left, consumer.next()).await.map_err(|_| format!("{given} given, {read} read, {named}"))? {
+            Ok(Step::Assigned(assignments)) => given += assignments.len(),
+            Ok(Step::Records(fetched)) => read += fetched.batch.records().len(),
+            Err(error) if error.is_retryable() => named |= error.report().contains(topic.as_str()),
+            other => return Err(format!("expected partitions, got {other:?}").into()),
+        }
+    }
+    kafka.node(2).restart().await?;
+    while given < 3 || read < 3 {
+        match timeout(LIMIT, consumer.next()).await.map_err(|_| "the third does not come back")? {
+            Ok(Step::Assigned(assignments)) => given += assignments.len(),
+            Ok(Step::Records(fetched)) => read += fetched.batch.records().len(),
+            Err(error) if error.is_retryable() => {}
+            other => return Err(format!("expected a partition, got {other:?}").into()),
+        }
+    }
+    // Nor does it hide how far the others are.
+    consumer.pause(&(0..3).map(|p| TopicPartition::new(topic.clone(), p)).collect::<Vec<_>>()).await?;
+    published(&transport, (0..3).map(|p| Record::new(topic.clone(), "v").with_partition(p)).collect()).await?;
+    kafka.node(2).kill()?;
+    assert_eq!(consumer.progress().await?.iter().map(Progress::lag).sum::<u64>(), 2);
     consumer.close().await?;
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The membership: drives it, watches over it, and turns what it says into steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{ConsumerOptions, ErrorKind, Result, Start, Timestamp, TopicPartition, async_trait};
+use futures_util::future::join_all;
+use tidings_core::{ConsumerOptions, Error, ErrorKind, Name, Result, Start, Timestamp, TopicPartition, async_trait};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
@@ -109,17 +110,18 @@ async fn begin(
     partitions: Vec<TopicPartition>,
     epoch: u64,
 ) {
-    let began = Instant::now();
+    let mut told = Instant::now();
     loop {
         let wanted = shared.lock().starting(&partitions, epoch);
         if wanted.is_empty() {
             return;
         }
-        match look_up(shared, asks, readers, options, &wanted, epoch).await {
+        match look_up(shared, asks, readers, options, wanted, epoch).await {
             Ok(()) => return,
             Err(error) => {
                 debug!(error = error.report(), "the starts of partitions can't be looked up yet");
-                if began.elapsed() > TELL_AFTER || !error.is_retryable() {
+                if told.elapsed() > TELL_AFTER || !error.is_retryable() {
+                    told = Instant::now();
                     shared.change(|state| state.trouble = Some(error));
                 }
                 sleep(AGAIN).await;
@@ -128,29 +130,60 @@ async fn begin(
     }
 }
 
+/// Hands those of `wanted` to the caller whose starts can be found; the error is that of another one.
+///
+/// Leader by leader, at the same time: who waits for one that does not answer waits for its partitions alone.
 async fn look_up(
     shared: &Shared,
     asks: &Asks,
     readers: &Readers,
     options: &ConsumerOptions,
-    wanted: &[TopicPartition],
+    wanted: Vec<TopicPartition>,
     epoch: u64,
 ) -> Result<()> {
     let now = Timestamp::now();
-    let past = Past::of(asks, &options.group, shared.first_start.get().copied()).await?;
-    let assignments = start::assignments(asks, &past, options.start, wanted, epoch).await?;
-    if let (false, Some(time)) = (options.start == Start::Earliest, past.first_start(now)) {
-        let _first = shared.first_start.set(time);
-    }
-    let mut leaders = HashMap::new();
-    for topic in &options.topics {
-        if wanted.iter().any(|p| p.topic == *topic) {
-            let found = readers.leaders(topic).await?;
-            leaders.extend(found.into_iter().map(|(p, leader)| (TopicPartition::new(topic.clone(), p), leader)));
+    let past = &Past::of(asks, &options.group, shared.first_start.get().copied()).await?;
+    let (leaders, mut wrong) = leaders(readers, &wanted).await;
+    let mut led: HashMap<i32, Vec<TopicPartition>> = HashMap::new();
+    for partition in wanted {
+        match leaders.get(&partition).copied().flatten() {
+            Some(leader) => led.entry(leader).or_default().push(partition),
+            None => {
+                let no_leader = || Error::new(ErrorKind::Unavailable, format!("{partition} has no leader"));
+                wrong.get_or_insert_with(no_leader);
+            }
         }
     }
-    shared.change(|state| state.assign(assignments, &leaders));
-    Ok(())
+    let starts = led.into_values().map(|partitions| {
+        let leaders = &leaders;
+        async move {
+            let found = start::assignments(asks, past, options.start, &partitions, epoch).await?;
+            if let (false, Some(time)) = (options.start == Start::Earliest, past.first_start(now)) {
+                let _first = shared.first_start.set(time);
+            }
+            let (found, missed): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
+            shared.change(|state| state.assign(found.into_iter().flatten().collect(), leaders));
+            missed.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+        }
+    });
+    let missed = join_all(starts).await.into_iter().find_map(Result::err);
+    wrong.or(missed).map_or(Ok(()), Err)
+}
+
+/// The leaders of partitions, as far as they are known; the error is that of a topic that was asked for.
+async fn leaders(
+    readers: &Readers,
+    partitions: &[TopicPartition],
+) -> (HashMap<TopicPartition, Option<i32>>, Option<Error>) {
+    let topics: HashSet<&Name> = partitions.iter().map(|p| &p.topic).collect();
+    let (mut leaders, mut wrong) = (HashMap::new(), None);
+    for topic in topics {
+        match readers.leaders(topic).await {
+            Ok(found) => leaders.extend(found.into_iter().map(|(p, l)| (TopicPartition::new(topic.clone(), p), l))),
+            Err(error) => wrong = Some(error),
+        }
+    }
+    (leaders, wrong)
 }
 
 /// Drives the membership until the consumer is closed.

@@ -340,11 +340,11 @@ impl Consumer for KafkaConsumer {
     async fn progress(&self) -> Result<Vec<Progress>> {
         let known = self.open_state()?.progress();
         let ends = known.iter().map(|p| (p.partition.clone(), SeekTo::Latest));
-        let ends = self.asks.within(PROGRESS_LIMIT).offsets(ends).await.unwrap_or_default();
+        let ends = self.asks.within(PROGRESS_LIMIT).offsets_each(ends).await.unwrap_or_default();
         // Read again: what was handed out meanwhile must not seem to lie beyond the end.
         let mut progress = self.open_state()?.progress();
         for partition in &mut progress {
-            let end = ends.get(&partition.partition).copied().flatten();
+            let end = ends.get(&partition.partition).and_then(|end| end.as_ref().ok().copied().flatten());
             partition.end = end.unwrap_or(partition.end).max(partition.end);
         }
         progress.sort_by(|a, b| a.partition.cmp(&b.partition));

@@ -67,42 +67,54 @@ impl Past {
     }
 }
 
-/// The starts of partitions.
+/// What was asked for, each with its own answer.
+type Answers = HashMap<TopicPartition, Result<Option<u64>>>;
+
+/// The starts of partitions, each with its own answer.
 pub(super) async fn assignments(
     asks: &Asks,
     past: &Past,
     start: Start,
     partitions: &[TopicPartition],
     epoch: u64,
-) -> Result<Vec<Assignment>> {
-    let oldest = asks.offsets(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest))).await?;
+) -> Result<Vec<Result<Assignment>>> {
+    let mut oldest = asks.offsets_each(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest))).await?;
     let begin = past.begin(start);
     let fresh: Vec<TopicPartition> = partitions.iter().filter(|p| !past.committed.contains_key(*p)).cloned().collect();
     let mut begins = HashMap::new();
     if begin != SeekTo::Earliest && !fresh.is_empty() {
-        begins = asks.offsets(fresh.iter().map(|p| (p.clone(), begin))).await?;
-        let late: Vec<TopicPartition> =
-            fresh.iter().filter(|p| begins.get(*p).is_none_or(Option::is_none)).cloned().collect();
+        begins = asks.offsets_each(fresh.into_iter().map(|p| (p, begin))).await?;
+        let none = |(at, offset): (&TopicPartition, &Result<Option<u64>>)| {
+            matches!(offset, Ok(None)).then(|| (at.clone(), SeekTo::Latest))
+        };
+        let late: Vec<_> = begins.iter().filter_map(none).collect();
         if !late.is_empty() {
-            begins.extend(asks.offsets(late.into_iter().map(|p| (p, SeekTo::Latest))).await?);
+            begins.extend(asks.offsets_each(late).await?);
         }
     }
-    let mut assignments = Vec::new();
-    for partition in partitions {
-        let unknown = || Error::new(ErrorKind::Unavailable, format!("the start of {partition} is not known"));
-        let oldest = oldest.get(partition).copied().flatten().ok_or_else(unknown)?;
-        let mut made = Assignment::new(partition.clone(), epoch, oldest);
-        if let Some(committed) = past.committed.get(partition) {
-            made.committed = Some(committed.next);
-            made.metadata = from_metadata(committed.metadata.as_deref()).1;
-            made.start = committed.next.max(oldest);
-            made.missing = (committed.next < oldest).then_some(committed.next..oldest);
-        } else if let Some(offset) = begins.get(partition).copied().flatten() {
-            made.start = offset.max(oldest);
-        }
-        assignments.push(made);
+    let made = |partition| assignment(past, partition, epoch, &mut oldest, &mut begins);
+    Ok(partitions.iter().map(made).collect())
+}
+
+fn assignment(
+    past: &Past,
+    partition: &TopicPartition,
+    epoch: u64,
+    oldest: &mut Answers,
+    begins: &mut Answers,
+) -> Result<Assignment> {
+    let unknown = || Error::new(ErrorKind::Unavailable, format!("the start of {partition} is not known"));
+    let oldest = oldest.remove(partition).transpose()?.flatten().ok_or_else(unknown)?;
+    let mut made = Assignment::new(partition.clone(), epoch, oldest);
+    if let Some(committed) = past.committed.get(partition) {
+        made.committed = Some(committed.next);
+        made.metadata = from_metadata(committed.metadata.as_deref()).1;
+        made.start = committed.next.max(oldest);
+        made.missing = (committed.next < oldest).then_some(committed.next..oldest);
+    } else if let Some(offset) = begins.remove(partition).transpose()?.flatten() {
+        made.start = offset.max(oldest);
     }
-    Ok(assignments)
+    Ok(made)
 }
 
 /// The offset of a place in a partition's log.

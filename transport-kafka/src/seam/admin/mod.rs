@@ -76,11 +76,20 @@ impl Asks {
         Ok(committed)
     }
 
-    /// The offsets of places in logs; `None` where no record is that late.
+    /// The offsets of places in logs; `None` where no record is that late. All of them, or the error of one.
     pub(crate) async fn offsets(
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, SeekTo)>,
     ) -> Result<HashMap<TopicPartition, Option<u64>>> {
+        self.offsets_each(wanted).await?.into_iter().map(|(at, offset)| Ok((at, offset?))).collect()
+    }
+
+    /// The offsets of places in logs, each with its own answer: a partition without a leader is no other one's trouble. But
+    /// it is waited for, until the limit.
+    pub(crate) async fn offsets_each(
+        &self,
+        wanted: impl IntoIterator<Item = (TopicPartition, SeekTo)>,
+    ) -> Result<HashMap<TopicPartition, Result<Option<u64>>>> {
         let spec = |to: SeekTo| match to {
             SeekTo::Earliest => OffsetSpec::Earliest,
             SeekTo::Time(time) => OffsetSpec::Timestamp(time.millis().max(0)),
@@ -95,9 +104,9 @@ impl Asks {
         for (at, listed) in found {
             let at = named(&at);
             let offset = match listed {
-                Ok(listed) => u64::try_from(listed.offset).ok(),
-                Err(error) if is_too_late(&error) => None,
-                Err(error) => return Err(failed(format!("ask for an offset of {at}"), error)),
+                Ok(listed) => Ok(u64::try_from(listed.offset).ok()),
+                Err(error) if is_too_late(&error) => Ok(None),
+                Err(error) => Err(failed(format!("ask for an offset of {at}"), error)),
             };
             offsets.insert(at, offset);
         }
