@@ -1,6 +1,7 @@
 //! What was fetched and is not handed out yet, and what readers have to fetch next.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use tidings_core::{Fetched, RecordBatch, Result, StoredRecord, TopicPartition};
@@ -162,6 +163,24 @@ impl State {
         Ok(())
     }
 
+    /// Goes on at the oldest record, if this reading is still under way: whoever has moved it meanwhile knows better. If it
+    /// is `doubted` that what is to be fetched next is out of the log, that is left where it is, if it is within it.
+    pub(super) fn restart(
+        &mut self,
+        partition: &TopicPartition,
+        ticket: u64,
+        log: RangeInclusive<u64>,
+        doubted: bool,
+    ) -> bool {
+        let Some(slot) = self.slots.get(partition).filter(|slot| slot.ticket == ticket && ticket != 0) else {
+            return false;
+        };
+        if doubted && log.contains(&slot.fetched) {
+            return false;
+        }
+        self.move_to(partition, *log.start(), false).is_ok()
+    }
+
     pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
         self.paused.extend(partitions.iter().cloned());
         self.plan += 1;
@@ -228,6 +247,20 @@ mod tests {
         state.resume(&[at()]);
         state.bring(&at(), want.ticket, chunk(9, 700));
         assert_eq!((state.slots[&at()].fetched, state.buffered), (9, 1_100));
+    }
+
+    #[tokio::test]
+    async fn a_restart_that_comes_late_moves_nothing() {
+        let (mut state, _) = reading(1_000);
+        let before = state.wants(1).remove(0).ticket;
+        state.move_to(&at(), 70, true).unwrap();
+        assert!(!state.restart(&at(), before, 50..=100, false), "the caller went elsewhere meanwhile");
+        assert_eq!(state.slots[&at()].fetched, 70);
+        let now = state.wants(1).remove(0).ticket;
+        assert!(!state.restart(&at(), now, 50..=100, true), "the leader has what is read next");
+        assert_eq!(state.slots[&at()].fetched, 70);
+        assert!(state.restart(&at(), now, 80..=100, true));
+        assert_eq!(state.slots[&at()].fetched, 80);
     }
 
     #[tokio::test]

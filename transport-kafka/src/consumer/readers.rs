@@ -115,10 +115,14 @@ impl Readers {
                 Ok(reads) => {
                     let cut_off = reading.bring(&shared, reads).await;
                     if !cut_off.is_empty() {
-                        restart(&shared, &asks, cut_off).await;
+                        restart(&shared, &asks, &reading.of(cut_off), false).await;
                     }
                 }
-                Err(Trouble::OutOfRange(partitions)) => restart(&shared, &asks, partitions).await,
+                Err(Trouble::OutOfRange(partitions)) => {
+                    // With a rack, it may have been said by a follower that is behind its leader or ahead of it.
+                    let doubted = self.config.rack.is_some();
+                    restart(&shared, &asks, &reading.of(partitions), doubted).await;
+                }
                 Err(Trouble::Other(error)) => {
                     debug!(error = error.report(), broker, "a fetch failed");
                     if !error.is_retryable() {
@@ -165,6 +169,11 @@ impl Reading {
         Ok(())
     }
 
+    /// These of the readings under way.
+    fn of(&self, partitions: Vec<TopicPartition>) -> Vec<Want> {
+        partitions.iter().filter_map(|partition| self.wants.get(partition)).cloned().collect()
+    }
+
     /// Hands on what came, and how far gaps reach. Returns the partitions whose logs end before what was to be read next:
     /// the client then goes back to their ends by itself.
     async fn bring(&self, shared: &Shared, reads: Vec<Read>) -> Vec<TopicPartition> {
@@ -193,20 +202,28 @@ impl Reading {
     }
 }
 
-/// What was to be read next is not in the log any more: reading goes on at the oldest record left.
-async fn restart(shared: &Shared, asks: &Asks, partitions: Vec<TopicPartition>) {
-    let oldest = asks.offsets(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest))).await;
-    match oldest {
-        Ok(oldest) => {
-            for (partition, offset) in oldest {
-                let Some(offset) = offset else { continue };
-                warn!(%partition, offset, "the next record is no longer in the log; reading goes on at the oldest");
-                let _gone = shared.change(|state| state.move_to(&partition, offset, false));
+/// What was to be read next is not in the log any more: reading goes on at the oldest record left. If that is doubted, the
+/// leader is asked, and what is in its log is read on.
+async fn restart(shared: &Shared, asks: &Asks, readings: &[Want], doubted: bool) {
+    let at = |to: SeekTo| readings.iter().map(move |want| (want.partition.clone(), to));
+    let asked = tokio::try_join!(asks.offsets_each(at(SeekTo::Earliest)), asks.offsets_each(at(SeekTo::Latest)));
+    let (mut oldest, mut ends) = asked.unwrap_or_else(|error| {
+        debug!(error = error.report(), "the bounds of logs are not known");
+        (HashMap::new(), HashMap::new())
+    });
+    let mut waits = false;
+    for Want { partition, ticket, .. } in readings {
+        let known = |bounds: &mut HashMap<TopicPartition, Result<Option<u64>>>| bounds.remove(partition)?.ok()?;
+        let moved = known(&mut oldest).zip(known(&mut ends)).is_some_and(|(oldest, end)| {
+            let moved = shared.change(|state| state.restart(partition, *ticket, oldest..=end, doubted));
+            if moved {
+                warn!(%partition, oldest, "the next record is no longer in the log; reading goes on at the oldest");
             }
-        }
-        Err(error) => {
-            debug!(error = error.report(), "the oldest offset is not known");
-            sleep(AGAIN).await;
-        }
+            moved
+        });
+        waits |= !moved;
+    }
+    if waits {
+        sleep(AGAIN).await;
     }
 }
