@@ -11,7 +11,8 @@ use std::time::Duration;
 use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, published, records};
 use tidings_conformance::{Setup, Verdict, transport};
 use tidings_core::{
-    Consumer, ConsumerOptions, Error, ErrorKind, Progress, Record, Result, Step, Topic, TopicPartition, Transport,
+    Commit, Consumer, ConsumerOptions, Error, ErrorKind, Progress, Record, Result, Step, Topic, TopicPartition,
+    Transport,
 };
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
     for (name, protocol) in [("kip-848", GroupProtocol::Consumer), ("classic", GroupProtocol::Classic)] {
         let case = format!("{name}::a_member_comes_back_after_an_outage_longer_than_its_session");
         suite = suite.with_case(&case, move || outage_beyond_the_session(protocol));
+        let case = format!("{name}::a_member_lives_while_all_threads_are_blocked");
+        suite = suite.with_case(&case, move || blocked_threads(protocol));
     }
     suite = suite.with_case("a_partition_without_a_leader_keeps_no_other_from_starting", a_partition_without_a_leader);
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
@@ -207,6 +210,29 @@ async fn outage_beyond_the_session(protocol: GroupProtocol) -> TestResult {
     records(&*consumer, 2).await?;
     consumer.close().await?;
     Ok(())
+}
+
+/// As handlers do that block their threads, for longer than a session.
+async fn blocked_threads(protocol: GroupProtocol) -> TestResult {
+    let kafka = cluster().await?;
+    let blocked = async move {
+        let transport = KafkaTransport::connect(config(&kafka, protocol)?).await?;
+        let topic = fresh(&transport, "blocked", 1).await?;
+        let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]).with_session_timeout(SESSION);
+        let consumer = transport.consumer(options).await?;
+        let given = assigned(&*consumer, 1).await?.remove(0);
+        std::thread::sleep(SESSION * 2);
+        published(&transport, vec![Record::new(topic, "after")]).await?;
+        match common::next(&*consumer).await? {
+            Step::Records(fetched) => assert_eq!(fetched.epoch, given.epoch),
+            other => return Err(format!("expected the record, got {other:?}").into()),
+        }
+        consumer.commit(vec![Commit::new(given.partition, given.epoch, 1)]).await.remove(0)?;
+        consumer.close().await?;
+        TestResult::Ok(())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::spawn_blocking(move || runtime.block_on(blocked)).await?
 }
 
 /// One of three brokers is gone, and with it the only copy of a partition.

@@ -42,6 +42,26 @@ impl Home {
     {
         self.handle.spawn(unconstrained(future))
     }
+
+    /// Waits for `future`, which runs here; dropped, it ends.
+    pub(super) async fn run<T, F>(&self, future: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut task = Ends(self.spawn(future));
+        let done = (&mut task.0).await;
+        done.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Unknown, "wait for the membership", e)))
+    }
+}
+
+/// Ends a task that nobody waits for.
+struct Ends<T>(JoinHandle<T>);
+
+impl<T> Drop for Ends<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 #[cfg(test)]

@@ -119,9 +119,14 @@ impl KafkaConsumer {
             GroupProtocol::Classic => false,
             GroupProtocol::Auto => asks.has_newer_groups().await?,
         };
+        let home = Home::new()?;
+        let connect = |role| {
+            let config = config.clone();
+            home.run(async move { Connection::open(&config, role).await })
+        };
         let (joined, asking, reading) = tokio::try_join!(
-            Connection::open(config, if newer { Role::Membership } else { Role::Steady }),
-            Connection::open(config, Role::Membership),
+            connect(if newer { Role::Membership } else { Role::Steady }),
+            connect(Role::Membership),
             Connection::open(config, Role::Reading),
         )?;
         let asks = Asks::new(&asking, config);
@@ -143,10 +148,10 @@ impl KafkaConsumer {
             newer_protocol: newer,
             owner: group,
         };
-        let (member, home) = (Arc::new(Member::open(parts).await?), Home::new()?);
+        let member = Arc::new(home.run(Member::open(parts)).await?);
         let tasks = vec![
             home.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
-            tokio::spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
+            home.spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
             tokio::spawn(readers.run(Arc::clone(&shared))),
         ];
         Ok(Self { shared, member, home, asks, options, tasks: Mutex::new(tasks) })
@@ -221,7 +226,8 @@ impl KafkaConsumer {
                 (commit.partition.clone(), commit.next, start::to_metadata(start, commit.metadata.as_deref()))
             })
             .collect();
-        self.member.commit(&offsets).await
+        let member = Arc::clone(&self.member);
+        self.home.run(async move { member.commit(&offsets).await }).await
     }
 
     /// Marks as done what was sent, and what it covers.
@@ -331,7 +337,8 @@ impl Consumer for KafkaConsumer {
         if !self.open_state()?.reads(partition) {
             return Err(not_ours(partition));
         }
-        let offset = start::place(&self.asks, partition, to).await?;
+        let (asks, at) = (self.asks.clone(), partition.clone());
+        let offset = self.home.run(async move { start::place(&asks, &at, to).await }).await?;
         self.open_state()?.move_to(partition, offset, true)?;
         self.shared.change(|_| ());
         Ok(offset)
@@ -339,8 +346,9 @@ impl Consumer for KafkaConsumer {
 
     async fn progress(&self) -> Result<Vec<Progress>> {
         let known = self.open_state()?.progress();
-        let ends = known.iter().map(|p| (p.partition.clone(), SeekTo::Latest));
-        let ends = self.asks.within(PROGRESS_LIMIT).offsets_each(ends).await.unwrap_or_default();
+        let asks = self.asks.within(PROGRESS_LIMIT);
+        let ends = known.into_iter().map(|p| (p.partition, SeekTo::Latest));
+        let ends = self.home.run(async move { asks.offsets_each(ends).await }).await.unwrap_or_default();
         // Read again: what was handed out meanwhile must not seem to lie beyond the end.
         let mut progress = self.open_state()?.progress();
         for partition in &mut progress {
