@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         let case = format!("{name}::a_member_lives_while_all_threads_are_blocked");
         suite = suite.with_case(&case, move || blocked_threads(protocol));
     }
+    suite = suite.with_case("a_member_is_lost_when_its_session_ends_at_the_broker", session_of_the_broker);
     suite = suite.with_case("a_partition_without_a_leader_keeps_no_other_from_starting", a_partition_without_a_leader);
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
@@ -233,6 +234,31 @@ async fn blocked_threads(protocol: GroupProtocol) -> TestResult {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::spawn_blocking(move || runtime.block_on(blocked)).await?
+}
+
+/// By the newer protocol a session is the group's, whatever the member says.
+async fn session_of_the_broker() -> TestResult {
+    let kafka = cluster().await?;
+    let transport = KafkaTransport::connect(config(&kafka, GroupProtocol::Consumer)?).await?;
+    let topic = fresh(&transport, "session", 1).await?;
+    let options = ConsumerOptions::new(format!("{topic}-group"), [topic]).with_session_timeout(LIMIT * 2);
+    let consumer = transport.consumer(options).await?;
+    assigned(&*consumer, 1).await?;
+    proxy(&kafka)?.refuse();
+    let lost = async {
+        loop {
+            match consumer.next().await {
+                Ok(Step::Lost(partitions)) => break Ok(partitions.len()),
+                Err(error) if error.is_retryable() => {}
+                other => break Err(format!("expected a loss, got {other:?}")),
+            }
+        }
+    };
+    let lost = timeout(SESSION * 3, lost).await;
+    proxy(&kafka)?.resume();
+    assert_eq!(lost.map_err(|_| "it is not lost in time")??, 1);
+    consumer.close().await?;
+    Ok(())
 }
 
 /// One of three brokers is gone, and with it the only copy of a partition.

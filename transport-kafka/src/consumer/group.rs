@@ -101,6 +101,17 @@ impl Group {
     }
 }
 
+/// How long a member of the newer protocol may be silent: the group's own session is what counts, where it is shorter than
+/// what is asked for.
+pub(super) async fn session(asks: Asks, options: ConsumerOptions) -> Result<Duration> {
+    let session = asks.session(&options.group).await.unwrap_or_else(|error| {
+        // Whoever may take part in a group may not read its settings, and older brokers have none.
+        debug!(error = error.report(), "the group's session timeout is not known");
+        None
+    });
+    Ok(session.unwrap_or(Duration::MAX).min(options.session_timeout))
+}
+
 /// Looks up the starts of new partitions, for as long as they are ours and it takes, and hands them to the caller.
 async fn begin(
     shared: &Shared,

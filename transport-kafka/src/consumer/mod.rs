@@ -31,10 +31,6 @@ use crate::seam::reader::FetchSizes;
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before a commit is tried again.
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
-/// How often a topic is looked for before it is called missing.
-const LOOKS: usize = 4;
-/// The pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How long leaving the group may take.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// How long `progress` waits for the ends of the logs before it says what it knows.
@@ -112,7 +108,7 @@ async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 impl KafkaConsumer {
-    pub(crate) async fn open(config: &KafkaConfig, asks: &Asks, options: ConsumerOptions) -> Result<Self> {
+    pub(crate) async fn open(config: &KafkaConfig, asks: &Asks, mut options: ConsumerOptions) -> Result<Self> {
         check(&options)?;
         let newer = match config.group_protocol {
             GroupProtocol::Consumer => true,
@@ -130,6 +126,9 @@ impl KafkaConsumer {
             Connection::open(config, Role::Reading),
         )?;
         let asks = Asks::new(&asking, config);
+        if newer {
+            options.session_timeout = home.run(group::session(asks.clone(), options.clone())).await?;
+        }
         let sizes = FetchSizes {
             max_bytes: config.fetch_max_bytes.min((options.max_buffered_bytes / 2).max(1)),
             max_partition_bytes: config.fetch_max_partition_bytes.min((options.max_buffered_bytes / 2).max(1)),
@@ -137,7 +136,7 @@ impl KafkaConsumer {
         };
         let readers = readers::Readers::open(reading, config, sizes).await?;
         for topic in &options.topics {
-            find(&readers, topic).await?;
+            readers.find(topic).await?;
         }
         let shared = Arc::new(Shared::new(&options));
         let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone()));
@@ -252,17 +251,6 @@ impl KafkaConsumer {
         }
         self.shared.change(|state| !std::mem::replace(&mut state.closed, true))
     }
-}
-
-/// Looks for a topic; each broker hears of a new one in its own time, and any of them is asked.
-async fn find(readers: &readers::Readers, topic: &str) -> Result<()> {
-    for _ in 1..LOOKS {
-        match readers.leaders(topic).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => sleep(LOOK_AGAIN).await,
-            found => return found.map(drop),
-        }
-    }
-    readers.leaders(topic).await.map(drop)
 }
 
 fn check(options: &ConsumerOptions) -> Result<()> {

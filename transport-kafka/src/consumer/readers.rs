@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Result, SeekTo, TopicPartition};
+use tidings_core::{ErrorKind, Result, SeekTo, TopicPartition};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
@@ -24,6 +24,10 @@ const FOLLOW: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(500);
 /// The pause after a failed fetch.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How often a topic is looked for before it is called missing.
+const LOOKS: usize = 4;
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
@@ -37,6 +41,17 @@ impl Readers {
     pub(super) async fn open(connection: Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
         let follower = Arc::new(Reader::open(&connection, config, sizes).await?);
         Ok(Self { connection, config: Arc::new(config.clone()), sizes, follower })
+    }
+
+    /// Looks for a topic; each broker hears of a new one in its own time, and any of them is asked.
+    pub(super) async fn find(&self, topic: &str) -> Result<()> {
+        for _ in 1..LOOKS {
+            match self.leaders(topic).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => sleep(LOOK_AGAIN).await,
+                found => return found.map(drop),
+            }
+        }
+        self.leaders(topic).await.map(drop)
     }
 
     pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {

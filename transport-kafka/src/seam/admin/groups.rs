@@ -1,14 +1,19 @@
 //! The verbs about groups.
 
+use std::time::Duration;
+
 use krafka::admin::{
-    AlterConsumerGroupOffsetsOptions, ConsumerGroupDescription, DeleteConsumerGroupsOptions,
-    DescribeConsumerGroupsOptions, ListConsumerGroupsOptions, TopicPartition as Place,
+    AlterConsumerGroupOffsetsOptions, ConfigResource, ConsumerGroupDescription, DeleteConsumerGroupsOptions,
+    DescribeConfigsOptions, DescribeConsumerGroupsOptions, ListConsumerGroupsOptions, TopicPartition as Place,
 };
 use tidings_core::{Error, ErrorKind, GroupDescription, GroupState, MemberDescription, Name, Result, TopicPartition};
 
 use super::Asks;
 use crate::error::failed;
 use crate::seam::reader::index;
+
+/// The group's setting of how long a member may be silent.
+const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
 
 impl Asks {
     pub(crate) async fn list_groups(&self) -> Result<Vec<Name>> {
@@ -35,6 +40,19 @@ impl Asks {
             return Err(Error::new(ErrorKind::NotFound, what()));
         }
         Ok(described(name, group))
+    }
+
+    /// How long a member of the newer protocol may be silent, as the group has it set or else the cluster.
+    pub(crate) async fn session(&self, group: &str) -> Result<Option<Duration>> {
+        let what = || format!("ask for the session timeout of the group {group}");
+        let resource = ConfigResource::group(group);
+        let options = DescribeConfigsOptions::default().timeout(self.limit);
+        let mut answers =
+            self.client().describe_configs([resource.clone()], options).await.map_err(|e| failed(what(), e))?;
+        let entries = answers.remove(&resource).ok_or_else(|| Error::new(ErrorKind::NotFound, what()))?;
+        let entries = entries.map_err(|e| failed(what(), e))?;
+        let set = entries.into_iter().find(|entry| entry.name == SESSION_TIMEOUT).and_then(|entry| entry.value);
+        Ok(set.and_then(|millis| millis.parse().ok()).map(Duration::from_millis))
     }
 
     pub(crate) async fn delete_group(&self, name: &str) -> Result<()> {
