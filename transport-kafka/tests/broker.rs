@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{Joined, LIMIT, TestResult, assigned, fresh, published, records, transport};
 use tidings_core::{
-    Commit, ConsumerOptions, ErrorKind, Header, Record, SeekTo, Start, Topic, TopicPartition, Transport, ensure_topics,
-    inspect, partition_for,
+    Commit, ConsumerOptions, ErrorKind, Header, Name, Record, ResetTo, SeekTo, Start, Topic, TopicPartition, Transport,
+    ensure_topics, inspect, partition_for,
 };
 use tidings_kafka::{Compression, GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::Suite;
@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         .with_case("two_members_share_by_the_classic_protocol", || hand_over(GroupProtocol::Classic))
         .with_case("a_topic_that_grew_is_learned_of", a_topic_that_grew)
         .with_case("what_a_publisher_took_when_its_runtime_ended_is_unknown", a_runtime_that_ends)
+        .with_case("epochs_outlive_the_group_of_the_newer_protocol", || epochs_outlive(GroupProtocol::Consumer))
+        .with_case("epochs_outlive_the_group_of_the_classic_protocol", || epochs_outlive(GroupProtocol::Classic))
         .with_case("latest_starts_at_the_end", latest_starts_at_the_end)
         .with_case("paused_means_nothing_comes", paused_means_nothing_comes)
         .with_case("a_missing_topic_is_named", a_missing_topic_is_named)
@@ -168,6 +170,45 @@ async fn a_runtime_that_ends() -> TestResult {
     Ok(())
 }
 
+/// The broker's generations begin anew with a group that was deleted, and go on in one that was reset.
+async fn epochs_outlive(protocol: GroupProtocol) -> TestResult {
+    let kafka = transport(protocol).await?;
+    let admin = kafka.admin().await?;
+    let topic = fresh(&kafka, "epochs", 1).await?;
+    published(&kafka, (0..9).map(|n| Record::new(topic.clone(), n.to_string())).collect()).await?;
+    let group = Name::from(format!("{topic}-group"));
+    let at = TopicPartition::new(topic.clone(), 0);
+    let mut epochs = Vec::new();
+    for round in 0..3 {
+        for next in 1..4 {
+            let consumer = kafka.consumer(ConsumerOptions::new(group.clone(), [topic.clone()])).await?;
+            let epoch = assigned(&*consumer, 1).await?[0].epoch;
+            epochs.push(epoch);
+            // The last one dies before it commits.
+            if next < 3 {
+                consumer.commit(vec![Commit::new(at.clone(), epoch, next)]).await.remove(0)?;
+            }
+            consumer.close().await?;
+        }
+        match round {
+            0 => admin.delete_group(&group).await?,
+            _ => drop(admin.reset(&group, std::slice::from_ref(&topic), ResetTo::Shift(0), false).await?),
+        }
+    }
+    // So do they with a group that changes its protocol while nobody is in it.
+    let other = if protocol == GroupProtocol::Classic { GroupProtocol::Consumer } else { GroupProtocol::Classic };
+    for (protocol, next) in [(protocol, 4), (other, 5), (other, 6)] {
+        let consumer =
+            transport(protocol).await?.consumer(ConsumerOptions::new(group.clone(), [topic.clone()])).await?;
+        let epoch = assigned(&*consumer, 1).await?[0].epoch;
+        epochs.push(epoch);
+        consumer.commit(vec![Commit::new(at.clone(), epoch, next)]).await.remove(0)?;
+        consumer.close().await?;
+    }
+    assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
+    Ok(())
+}
+
 async fn latest_starts_at_the_end() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let topic = fresh(&kafka, "latest", 1).await?;
@@ -244,7 +285,7 @@ async fn every_codec_is_read_back() -> TestResult {
 
 async fn topics_are_ensured_with_their_letters() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
-    let name = tidings_core::Name::from(format!("ensured-{}", tidings_core::Timestamp::now().millis()));
+    let name = Name::from(format!("ensured-{}", tidings_core::Timestamp::now().millis()));
     let week = Duration::from_secs(7 * 24 * 3600);
     let wanted = Topic::new(name.clone()).with_partitions(2).with_retention(week).with_max_record_bytes(100_000);
     let admin = kafka.admin().await?;
@@ -268,7 +309,7 @@ async fn topics_are_ensured_with_their_letters() -> TestResult {
 /// A broker refuses a whole batch for one record that breaks the topic's rule.
 async fn a_bad_record_does_not_fail_its_batch() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
-    let name = tidings_core::Name::from(format!("compacted-{}", tidings_core::Timestamp::now().millis()));
+    let name = Name::from(format!("compacted-{}", tidings_core::Timestamp::now().millis()));
     let topic = Topic::new(name.clone()).with_cleanup(tidings_core::Cleanup::Compact);
     kafka.admin().await?.create_topics(&[topic]).await?.remove(0)?;
     let records = vec![
@@ -321,7 +362,7 @@ async fn an_inspection_tells_topics_and_groups() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let topic = fresh(&kafka, "inspected", 2).await?;
     published(&kafka, (0..10).map(|n| Record::new(topic.clone(), "v").with_partition(n % 2)).collect()).await?;
-    let group = tidings_core::Name::from(format!("{topic}-group"));
+    let group = Name::from(format!("{topic}-group"));
     let mut member = Joined::new(kafka.consumer(ConsumerOptions::new(group.clone(), [topic.clone()])).await?);
     member.run_until("all records", |j| j.read.len() == 10).await?;
     let admin = kafka.admin().await?;

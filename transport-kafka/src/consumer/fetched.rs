@@ -42,7 +42,7 @@ impl State {
             }
             slot.position = chunk.next;
             let batch = RecordBatch::new(Arc::clone(&slot.origin), chunk.records);
-            let fetched = Fetched::new(batch, slot.epoch, chunk.next);
+            let fetched = Fetched::new(batch, slot.mark.epoch, chunk.next);
             if !slot.queue.is_empty() {
                 self.ready.push_back(partition);
             }
@@ -212,6 +212,8 @@ mod tests {
 
     use tidings_core::{Assignment, Commit, Timestamp};
 
+    use super::super::epoch::{Generation, Mark};
+    use super::super::start::Found;
     use super::*;
 
     fn at() -> TopicPartition {
@@ -221,9 +223,11 @@ mod tests {
     /// A state with one partition that is read, and its epoch.
     fn reading(max_buffered: usize) -> (State, u64) {
         let mut state = State::new(max_buffered, Duration::from_secs(60));
-        let epoch = state.expect(vec![at()], 1, Timestamp::now());
-        state.assign(vec![Assignment::new(at(), epoch, 0)], &HashMap::from([(at(), Some(1))]));
-        (state, epoch)
+        let look = state.expect(vec![at()]);
+        let mark = Mark::next(None, Generation { number: 1, newer: true }, Timestamp::now());
+        let found = Found { assignment: Assignment::new(at(), mark.epoch, 0), mark };
+        state.assign(look, vec![found], &HashMap::from([(at(), Some(1))]));
+        (state, mark.epoch)
     }
 
     fn chunk(next: u64, size: usize) -> Chunk {

@@ -9,6 +9,7 @@ use tidings_core::{ConsumerOptions, Error, ErrorKind, Name, Result, Start, Times
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
+use super::epoch::Generation;
 use super::readers::Readers;
 use super::start::{self, Past};
 use super::{Shared, until};
@@ -30,26 +31,34 @@ pub(super) struct Group {
     asks: Asks,
     readers: Readers,
     options: ConsumerOptions,
+    newer: bool,
 }
 
 impl Group {
-    pub(super) fn new(shared: Arc<Shared>, asks: Asks, readers: Readers, options: ConsumerOptions) -> Self {
-        Self { shared, asks, readers, options }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        asks: Asks,
+        readers: Readers,
+        options: ConsumerOptions,
+        newer: bool,
+    ) -> Self {
+        Self { shared, asks, readers, options, newer }
     }
 }
 
 #[async_trait]
 impl Owner for Group {
     fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32) {
-        let epoch = self.shared.change(|state| {
+        let number = self.shared.change(|state| {
             // The group answered just now.
             state.last_answer = Instant::now();
-            state.expect(partitions.clone(), generation, Timestamp::now())
+            state.expect(partitions.clone())
         });
+        let look = Look { number, generation: Generation { number: generation, newer: self.newer } };
         // In a task of its own: the member goes on meanwhile, and asks nothing through its connection (K9).
         let (shared, asks) = (Arc::clone(&self.shared), self.asks.clone());
         let (readers, options) = (self.readers.clone(), self.options.clone());
-        tokio::spawn(async move { begin(&shared, &asks, &readers, &options, partitions, epoch).await });
+        tokio::spawn(async move { begin(&shared, &asks, &readers, &options, partitions, look).await });
     }
 
     async fn revoked(&self, partitions: Vec<TopicPartition>) {
@@ -112,6 +121,13 @@ pub(super) async fn session(asks: Asks, options: ConsumerOptions) -> Result<Dura
     Ok(session.unwrap_or(Duration::MAX).min(options.session_timeout))
 }
 
+/// What partitions are looked up for: the number of that, and the generation that gave them.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    number: u64,
+    generation: Generation,
+}
+
 /// Looks up the starts of new partitions, for as long as they are ours and it takes, and hands them to the caller.
 async fn begin(
     shared: &Shared,
@@ -119,15 +135,15 @@ async fn begin(
     readers: &Readers,
     options: &ConsumerOptions,
     partitions: Vec<TopicPartition>,
-    epoch: u64,
+    look: Look,
 ) {
     let mut told = Instant::now();
     loop {
-        let wanted = shared.lock().starting(&partitions, epoch);
+        let wanted = shared.lock().starting(&partitions, look.number);
         if wanted.is_empty() {
             return;
         }
-        match look_up(shared, asks, readers, options, wanted, epoch).await {
+        match look_up(shared, asks, readers, options, wanted, look).await {
             Ok(()) => return,
             Err(error) => {
                 debug!(error = error.report(), "the starts of partitions can't be looked up yet");
@@ -150,7 +166,7 @@ async fn look_up(
     readers: &Readers,
     options: &ConsumerOptions,
     wanted: Vec<TopicPartition>,
-    epoch: u64,
+    look: Look,
 ) -> Result<()> {
     let now = Timestamp::now();
     let past = &Past::of(asks, &options.group, shared.first_start.get().copied()).await?;
@@ -168,12 +184,12 @@ async fn look_up(
     let starts = led.into_values().map(|partitions| {
         let leaders = &leaders;
         async move {
-            let found = start::assignments(asks, past, options.start, &partitions, epoch).await?;
+            let found = start::assignments(asks, past, options.start, &partitions, look.generation).await?;
             if let (false, Some(time)) = (options.start == Start::Earliest, past.first_start(now)) {
                 let _first = shared.first_start.set(time);
             }
             let (found, missed): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
-            shared.change(|state| state.assign(found.into_iter().flatten().collect(), leaders));
+            shared.change(|state| state.assign(look.number, found.into_iter().flatten().collect(), leaders));
             missed.into_iter().find_map(Result::err).map_or(Ok(()), Err)
         }
     });

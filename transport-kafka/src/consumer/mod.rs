@@ -1,5 +1,6 @@
 //! The consumer: a member of a group, readers of its partitions, and what both leave for the caller.
 
+mod epoch;
 mod fetched;
 mod group;
 mod home;
@@ -38,9 +39,9 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(2);
 
 /// A member of a consumer group on Kafka.
 ///
-/// The group protocol is KIP-848 where the cluster has it. An assignment's epoch is the member's epoch (KIP-848) or the
-/// group's generation (classic) in its upper 22 bits, and the millisecond of the assignment in its lower 42, as a static
-/// member that comes back keeps its generation.
+/// The group protocol is KIP-848 where the cluster has it. An assignment's epoch counts the member's epochs (KIP-848) or the
+/// group's generations (classic) from a time that is kept beside each commit, so that it goes on growing when the group
+/// begins anew.
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     member: Arc<Member>,
@@ -139,7 +140,7 @@ impl KafkaConsumer {
             readers.find(topic).await?;
         }
         let shared = Arc::new(Shared::new(&options));
-        let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone()));
+        let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone(), newer));
         let parts = Parts {
             connection: joined,
             config: config.clone(),
@@ -217,14 +218,14 @@ impl KafkaConsumer {
     }
 
     async fn send_once(&self, commits: &[Commit], open: &[usize]) -> Result<()> {
-        let start = self.shared.first_start.get();
-        let offsets: Vec<_> = open
-            .iter()
-            .map(|i| {
-                let commit = &commits[*i];
-                (commit.partition.clone(), commit.next, start::to_metadata(start, commit.metadata.as_deref()))
-            })
-            .collect();
+        let first_start = self.shared.first_start.get().copied();
+        let offset = |i: &usize| {
+            let commit = &commits[*i];
+            let mark = self.shared.lock().mark(commit);
+            let metadata = start::to_metadata(mark, first_start, commit.metadata.as_deref());
+            (commit.partition.clone(), commit.next, metadata)
+        };
+        let offsets: Vec<_> = open.iter().map(offset).collect();
         let member = Arc::clone(&self.member);
         self.home.run(async move { member.commit(&offsets).await }).await
     }

@@ -10,26 +10,44 @@ use std::collections::HashMap;
 
 use tidings_core::{Assignment, Error, ErrorKind, Result, SeekTo, Start, Timestamp, TopicPartition};
 
+use super::epoch::{Generation, Mark};
 use crate::seam::admin::{Asks, Committed};
 
-/// What stands before a commit's own metadata; the time follows, and a semicolon.
-const MARK: &str = "tidings-first-start=";
+/// What stands before a commit's own metadata, if it is known: each with its value, and a semicolon.
+const EPOCH: &str = "tidings-epoch=";
+const FIRST_START: &str = "tidings-first-start=";
 
-/// The metadata that is committed: the time of the group's first start, if it matters, and the caller's own.
-pub(super) fn to_metadata(first_start: Option<&i64>, own: Option<&str>) -> Option<String> {
-    match first_start {
-        Some(time) => Some(format!("{MARK}{time};{}", own.unwrap_or_default())),
-        None => own.map(str::to_owned),
-    }
+/// The metadata that is committed: the assignment's mark, the time of the group's first start, if it matters, and the
+/// caller's own.
+pub(super) fn to_metadata(mark: Option<Mark>, first_start: Option<i64>, own: Option<&str>) -> Option<String> {
+    let mark = mark.map(|mark| format!("{EPOCH}{};", mark.to_text()));
+    let first_start = first_start.map(|time| format!("{FIRST_START}{time};"));
+    let parts = [mark.as_deref(), first_start.as_deref(), own];
+    parts.iter().any(Option::is_some).then(|| parts.into_iter().flatten().collect())
 }
 
-/// The time of the group's first start, and the caller's own metadata.
-pub(super) fn from_metadata(text: Option<&str>) -> (Option<i64>, Option<String>) {
-    let Some(text) = text else { return (None, None) };
-    let marked = text.strip_prefix(MARK).and_then(|rest| rest.split_once(';'));
-    match marked.and_then(|(time, own)| Some((time.parse().ok()?, own))) {
-        Some((time, own)) => (Some(time), (!own.is_empty()).then(|| own.to_owned())),
-        None => (None, Some(text.to_owned())),
+/// What a commit's metadata says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Metadata {
+    pub(super) mark: Option<Mark>,
+    pub(super) first_start: Option<i64>,
+    /// The caller's.
+    pub(super) own: Option<String>,
+}
+
+pub(super) fn from_metadata(text: Option<&str>) -> Metadata {
+    let Some(text) = text else { return Metadata::default() };
+    let (mark, rest) = marked(text, EPOCH, Mark::parse);
+    let (first_start, own) = marked(rest, FIRST_START, |time| time.parse().ok());
+    Metadata { mark, first_start, own: (!own.is_empty()).then(|| own.to_owned()) }
+}
+
+/// The value behind `name`, if the text begins so, and what follows.
+fn marked<'a, T>(text: &'a str, name: &str, parse: impl Fn(&str) -> Option<T>) -> (Option<T>, &'a str) {
+    let found = text.strip_prefix(name).and_then(|rest| rest.split_once(';'));
+    match found.and_then(|(value, rest)| Some((parse(value)?, rest))) {
+        Some((value, rest)) => (Some(value), rest),
+        None => (None, text),
     }
 }
 
@@ -44,7 +62,7 @@ impl Past {
     /// `known` is what this member knows of the group's first start.
     pub(super) async fn of(asks: &Asks, group: &str, known: Option<i64>) -> Result<Self> {
         let committed = asks.committed(group).await?;
-        let times = committed.values().filter_map(|c| from_metadata(c.metadata.as_deref()).0);
+        let times = committed.values().filter_map(|c| from_metadata(c.metadata.as_deref()).first_start);
         Ok(Self { first_start: times.chain(known).min(), committed })
     }
 
@@ -70,14 +88,21 @@ impl Past {
 /// What was asked for, each with its own answer.
 type Answers = HashMap<TopicPartition, Result<Option<u64>>>;
 
-/// The starts of partitions, each with its own answer.
+/// An assignment whose start is known, and whose epoch is this mark's.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) assignment: Assignment,
+    pub(super) mark: Mark,
+}
+
+/// The starts of partitions that were given in this generation, each with its own answer.
 pub(super) async fn assignments(
     asks: &Asks,
     past: &Past,
     start: Start,
     partitions: &[TopicPartition],
-    epoch: u64,
-) -> Result<Vec<Result<Assignment>>> {
+    generation: Generation,
+) -> Result<Vec<Result<Found>>> {
     let mut oldest = asks.offsets_each(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest))).await?;
     let begin = past.begin(start);
     let fresh: Vec<TopicPartition> = partitions.iter().filter(|p| !past.committed.contains_key(*p)).cloned().collect();
@@ -92,29 +117,32 @@ pub(super) async fn assignments(
             begins.extend(asks.offsets_each(late).await?);
         }
     }
-    let made = |partition| assignment(past, partition, epoch, &mut oldest, &mut begins);
+    let made = |partition| assignment(past, partition, generation, &mut oldest, &mut begins);
     Ok(partitions.iter().map(made).collect())
 }
 
 fn assignment(
     past: &Past,
     partition: &TopicPartition,
-    epoch: u64,
+    generation: Generation,
     oldest: &mut Answers,
     begins: &mut Answers,
-) -> Result<Assignment> {
+) -> Result<Found> {
     let unknown = || Error::new(ErrorKind::Unavailable, format!("the start of {partition} is not known"));
     let oldest = oldest.remove(partition).transpose()?.flatten().ok_or_else(unknown)?;
-    let mut made = Assignment::new(partition.clone(), epoch, oldest);
-    if let Some(committed) = past.committed.get(partition) {
+    let committed = past.committed.get(partition);
+    let metadata = from_metadata(committed.and_then(|c| c.metadata.as_deref()));
+    let mark = Mark::next(metadata.mark, generation, Timestamp::now());
+    let mut made = Assignment::new(partition.clone(), mark.epoch, oldest);
+    if let Some(committed) = committed {
         made.committed = Some(committed.next);
-        made.metadata = from_metadata(committed.metadata.as_deref()).1;
+        made.metadata = metadata.own;
         made.start = committed.next.max(oldest);
         made.missing = (committed.next < oldest).then_some(committed.next..oldest);
     } else if let Some(offset) = begins.remove(partition).transpose()?.flatten() {
         made.start = offset.max(oldest);
     }
-    Ok(made)
+    Ok(Found { assignment: made, mark })
 }
 
 /// The offset of a place in a partition's log.
@@ -142,11 +170,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_start_travels_beside_the_callers_metadata() {
+    fn what_is_ours_travels_beside_the_callers_metadata() {
+        let mark = Mark::next(None, Generation { number: 1, newer: true }, Timestamp::now());
         for own in [None, Some("mine"), Some("a;b")] {
-            let text = to_metadata(Some(&17), own);
-            assert_eq!(from_metadata(text.as_deref()), (Some(17), own.map(str::to_owned)));
-            assert_eq!(from_metadata(to_metadata(None, own).as_deref()), (None, own.map(str::to_owned)));
+            for mark in [None, Some(mark)] {
+                for first_start in [None, Some(17)] {
+                    let text = to_metadata(mark, first_start, own);
+                    let expected = Metadata { mark, first_start, own: own.map(str::to_owned) };
+                    assert_eq!(from_metadata(text.as_deref()), expected);
+                }
+            }
         }
     }
 
@@ -155,12 +188,12 @@ mod tests {
         let at = TopicPartition::new("t", 0);
         let past = |metadata: Option<&str>| {
             let committed = Committed { next: 1, metadata: metadata.map(str::to_owned) };
-            let first_start = from_metadata(metadata).0;
+            let first_start = from_metadata(metadata).first_start;
             Past { committed: HashMap::from([(at.clone(), committed)]), first_start }
         };
         let none = Past { committed: HashMap::new(), first_start: None };
         assert_eq!(none.begin(Start::Latest), SeekTo::Latest);
-        let known = past(to_metadata(Some(&17), None).as_deref());
+        let known = past(to_metadata(None, Some(17), None).as_deref());
         assert_eq!(known.begin(Start::Latest), SeekTo::Time(Timestamp::from_millis(17)));
         assert_eq!(past(None).begin(Start::Latest), SeekTo::Earliest);
         assert_eq!(known.begin(Start::Earliest), SeekTo::Earliest);

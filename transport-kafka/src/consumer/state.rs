@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Assignment, Commit, Error, ErrorKind, Progress, Result, Revocation, Step, StoredRecord, Timestamp, TopicPartition,
+    Assignment, Commit, Error, ErrorKind, Progress, Result, Revocation, Step, StoredRecord, TopicPartition,
 };
 use tokio::time::Instant;
 
-/// The lower bits of an epoch, which are milliseconds: until the year 2109. The upper ones are the generation.
-const CLOCK_BITS: u32 = 42;
+use super::epoch::Mark;
+use super::start::Found;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -25,7 +25,8 @@ pub(super) struct State {
     pub(super) buffered: usize,
     pub(super) max_buffered: usize,
     pub(super) tickets: u64,
-    pub(super) last_epoch: u64,
+    /// The last epoch of each partition that was ours.
+    pub(super) last_epochs: HashMap<TopicPartition, u64>,
     /// Grows when readers have something to change.
     pub(super) plan: u64,
     pub(super) closed: bool,
@@ -54,7 +55,10 @@ pub(super) enum Waiting {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) origin: Arc<TopicPartition>,
-    pub(super) epoch: u64,
+    /// The number under which its start is looked up.
+    pub(super) look: u64,
+    /// Its epoch, once its start is known.
+    pub(super) mark: Mark,
     pub(super) stage: Stage,
     /// Which reading of the partition is under way; what an earlier one still brings is dropped.
     pub(super) ticket: u64,
@@ -96,7 +100,7 @@ impl State {
             buffered: 0,
             max_buffered,
             tickets: 0,
-            last_epoch: 0,
+            last_epochs: HashMap::new(),
             plan: 0,
             closed: false,
             trouble: None,
@@ -161,37 +165,36 @@ impl State {
 
     // ---- membership ----
 
-    /// Partitions became ours, with their starts still to be looked up; returns their epoch.
-    pub(super) fn expect(&mut self, partitions: Vec<TopicPartition>, generation: u32, now: Timestamp) -> u64 {
-        // The generation decides between members; the clock between two runs of a static member, which keep it, and where
-        // a deleted group begins anew; the last epoch between two assignments at once.
-        let clock = u64::try_from(now.millis()).unwrap_or(0) & ((1 << CLOCK_BITS) - 1);
-        let generation = u64::from(generation).min(u64::MAX >> CLOCK_BITS);
-        let epoch = ((generation << CLOCK_BITS) | clock).max(self.last_epoch + 1);
-        self.last_epoch = epoch;
+    /// Partitions became ours, with their starts and epochs still to be looked up; returns a number for that.
+    pub(super) fn expect(&mut self, partitions: Vec<TopicPartition>) -> u64 {
+        self.tickets += 1;
         for partition in partitions {
             self.forget(&partition);
-            self.slots.insert(partition.clone(), Slot::new(partition, epoch));
+            self.slots.insert(partition.clone(), Slot::new(partition, self.tickets));
         }
-        epoch
+        self.tickets
     }
 
-    /// Those of `partitions` whose start is still to be looked up under this epoch.
-    pub(super) fn starting(&self, partitions: &[TopicPartition], epoch: u64) -> Vec<TopicPartition> {
+    /// Those of `partitions` whose start is still to be looked up under this number.
+    pub(super) fn starting(&self, partitions: &[TopicPartition], look: u64) -> Vec<TopicPartition> {
         let starting = |p: &&TopicPartition| {
-            self.slots.get(*p).is_some_and(|slot| slot.stage == Stage::Starting && slot.epoch == epoch)
+            self.slots.get(*p).is_some_and(|slot| slot.stage == Stage::Starting && slot.look == look)
         };
         partitions.iter().filter(starting).cloned().collect()
     }
 
-    /// Starts are known: tells the caller, and lets readers begin.
-    pub(super) fn assign(&mut self, assignments: Vec<Assignment>, leaders: &HashMap<TopicPartition, Option<i32>>) {
+    /// Starts are known, that were looked up under this number: tells the caller, and lets readers begin.
+    pub(super) fn assign(&mut self, look: u64, found: Vec<Found>, leaders: &HashMap<TopicPartition, Option<i32>>) {
         let mut told = Vec::new();
-        for assignment in assignments {
+        for Found { mut assignment, mark } in found {
             let Some(slot) = self.slots.get_mut(&assignment.partition) else { continue };
-            if slot.stage != Stage::Starting || slot.epoch != assignment.epoch {
+            if slot.stage != Stage::Starting || slot.look != look {
                 continue;
             }
+            let last = self.last_epochs.entry(assignment.partition.clone()).or_default();
+            slot.mark = mark.after(*last);
+            *last = slot.mark.epoch;
+            assignment.epoch = slot.mark.epoch;
             self.tickets += 1;
             slot.stage = Stage::Reading;
             slot.ticket = self.tickets;
@@ -319,7 +322,7 @@ impl State {
 
     /// Whether a commit may be sent: `None` says that what it asks for is there already.
     pub(super) fn may_commit(&self, commit: &Commit) -> Result<Option<()>> {
-        let slot = self.slots.get(&commit.partition).filter(|slot| slot.epoch == commit.epoch);
+        let slot = self.slots.get(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch);
         let slot = slot.ok_or_else(|| not_ours(&commit.partition))?;
         match slot.stage {
             Stage::Starting => return Err(not_ours(&commit.partition)),
@@ -330,9 +333,15 @@ impl State {
         Ok((!back).then_some(()))
     }
 
+    /// The mark of a commit's assignment.
+    pub(super) fn mark(&self, commit: &Commit) -> Option<Mark> {
+        let slot = self.slots.get(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch);
+        slot.map(|slot| slot.mark)
+    }
+
     /// A commit was taken that was asked for when there had been so many readings.
     pub(super) fn committed(&mut self, commit: &Commit, readings: u64) {
-        if let Some(slot) = self.slots.get_mut(&commit.partition).filter(|slot| slot.epoch == commit.epoch) {
+        if let Some(slot) = self.slots.get_mut(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch) {
             slot.committed = Some(commit.next);
             // One that was under way when its partition went back ends nothing.
             slot.back_since = slot.back_since.filter(|since| *since > readings);
@@ -352,10 +361,11 @@ impl State {
 }
 
 impl Slot {
-    fn new(partition: TopicPartition, epoch: u64) -> Self {
+    fn new(partition: TopicPartition, look: u64) -> Self {
         Self {
             origin: Arc::new(partition),
-            epoch,
+            look,
+            mark: Mark::default(),
             stage: Stage::Starting,
             ticket: 0,
             leader: None,

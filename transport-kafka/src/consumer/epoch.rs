@@ -1,0 +1,153 @@
+//! An assignment's epoch: larger than that of each assignment of the partition before it, whoever had it.
+//!
+//! The broker's generation decides between members, as no two clocks have to agree on it. But it begins anew with the group:
+//! when that is deleted, or its commits expire. So each commit carries a [`Mark`]: the time that the generations are counted
+//! from. It stays with the partition from owner to owner for as long as its commits do, and is taken afresh when they are
+//! gone: by then more time has passed than there were generations. A group that changes from one protocol to the other while
+//! nobody is in it keeps its commits and begins anew, too.
+
+use tidings_core::Timestamp;
+
+/// 2020, in milliseconds: epochs count from there.
+const BEGINNING: u64 = 1_577_836_800_000;
+/// Bits of the milliseconds that are left out of a base: its unit are 8 of them. On the whole a group has fewer generations
+/// than it lasts units: each takes members a few round trips and the broker a write.
+const BASE_SHIFT: u32 = 3;
+/// The lower bits of an epoch, which decide within a generation. With the upper ones, which last until the year 2089, it is
+/// 63: a database's number is signed.
+const CLOCK_BITS: u32 = 25;
+/// What the clock counts where there is a mark, in milliseconds: it lasts for four years then.
+const TICK: u64 = 4_000;
+const MAX_CLOCK: u64 = (1 << CLOCK_BITS) - 1;
+const MAX_UPPER: u64 = u64::MAX >> 1 >> CLOCK_BITS;
+/// What a mark calls the group's protocols.
+const NEWER: &str = "consumer";
+const CLASSIC: &str = "classic";
+
+/// A group's generation, and whether it is one of the newer protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation {
+    pub(super) number: u32,
+    pub(super) newer: bool,
+}
+
+/// An epoch, and the time that its generations are counted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    base: u64,
+    newer: bool,
+    pub(super) epoch: u64,
+}
+
+impl Mark {
+    /// That of an assignment in this generation; `before` is the one beside the partition's commit.
+    pub(super) fn next(before: Option<Self>, generation: Generation, now: Timestamp) -> Self {
+        let Generation { number, newer } = generation;
+        let before = before.filter(|before| before.newer == newer || before.generation() < u64::from(number));
+        let millis = u64::try_from(now.millis()).unwrap_or(0).saturating_sub(BEGINNING);
+        let unit = 1 << BASE_SHIFT;
+        let (base, clock) = match before {
+            // Two runs of a static member have the same generation; the clock is theirs.
+            Some(before) => (before.base, unit + millis.saturating_sub(before.base << BASE_SHIFT) / TICK),
+            // As if the generations before had come one in each unit: the epoch is the time now.
+            None => ((millis >> BASE_SHIFT).saturating_sub(u64::from(number)), millis % unit),
+        };
+        let upper = base.saturating_add(u64::from(number)).min(MAX_UPPER);
+        let made = Self { base, newer, epoch: (upper << CLOCK_BITS) | clock.min(MAX_CLOCK) };
+        match before {
+            // Only there: who is of an earlier generation than what is committed has been replaced, and must stay below.
+            Some(before) if before.epoch >> CLOCK_BITS == upper => made.after(before.epoch),
+            _ => made,
+        }
+    }
+
+    fn generation(self) -> u64 {
+        (self.epoch >> CLOCK_BITS).saturating_sub(self.base)
+    }
+
+    /// With an epoch that is larger than `epoch`.
+    pub(super) fn after(self, epoch: u64) -> Self {
+        Self { epoch: self.epoch.max(epoch + 1), ..self }
+    }
+
+    pub(super) fn to_text(self) -> String {
+        format!("{}/{}/{}", if self.newer { NEWER } else { CLASSIC }, self.base, self.epoch)
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (protocol, numbers) = text.split_once('/')?;
+        let (base, epoch) = numbers.split_once('/')?;
+        let (base, epoch) = (base.parse().ok()?, epoch.parse().ok()?);
+        let known = [NEWER, CLASSIC].contains(&protocol) && base <= MAX_UPPER && epoch < u64::MAX >> 1;
+        known.then_some(Self { base, newer: protocol == NEWER, epoch })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some day in 2026.
+    const TODAY: i64 = 1_795_000_000_000;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(TODAY + millis)
+    }
+
+    fn next(before: Option<Mark>, number: u32, now: Timestamp) -> Mark {
+        Mark::next(before, Generation { number, newer: true }, now)
+    }
+
+    #[test]
+    fn a_generation_counts_for_more_than_any_clock() {
+        let mut last = next(None, 7, at(0));
+        // A day fast, a day slow, and long after.
+        for (generation, millis) in [(8, 86_400_000), (9, -86_400_000), (10, 0), (11, 400_000_000_000), (12, 0)] {
+            let next = next(Some(last), generation, at(millis));
+            assert!(next.epoch > last.epoch, "generation {generation}: {last:?} and then {next:?}");
+            assert_eq!(next.base, last.base);
+            last = next;
+        }
+        // Of an earlier generation, and awake again.
+        assert!(next(Some(last), 11, at(500_000_000_000)).epoch < last.epoch);
+    }
+
+    #[test]
+    fn a_group_that_begins_anew_goes_on_above_the_old_one() {
+        let old = next(Some(next(None, 1, at(0))), 500, at(3_600_000));
+        let new = next(None, 1, at(3_700_000));
+        assert!(new.epoch > old.epoch, "{old:?} and then {new:?}");
+    }
+
+    #[test]
+    fn a_group_that_changes_its_protocol_goes_on_above() {
+        let old = next(Some(next(None, 1, at(0))), 500, at(3_600_000));
+        let new = Mark::next(Some(old), Generation { number: 1, newer: false }, at(3_700_000));
+        assert!(new.epoch > old.epoch, "{old:?} and then {new:?}");
+        // Members of both are in it at once, and it has gone on.
+        let shared = Mark::next(Some(old), Generation { number: 501, newer: false }, at(3_700_000));
+        assert_eq!(shared.base, old.base);
+    }
+
+    #[test]
+    fn a_static_member_comes_back_to_its_generation_with_a_larger_epoch() {
+        let first = next(None, 3, at(0));
+        assert!(next(None, 3, at(1)).epoch > first.epoch, "nothing is committed");
+        let second = next(Some(first), 3, at(2));
+        let third = next(Some(second), 3, at(3));
+        let late = next(Some(first), 3, at(86_400_000));
+        assert!(first.epoch < second.epoch && second.epoch < third.epoch && third.epoch < late.epoch);
+        let slow = next(Some(late), 3, at(-5_000));
+        assert!(slow.epoch > late.epoch);
+    }
+
+    #[test]
+    fn an_epoch_is_a_databases_number_for_decades() {
+        let last = Timestamp::from_millis(3_755_000_000_000);
+        let mark = next(Some(next(None, 1, at(0))), u32::MAX, last);
+        assert!(i64::try_from(mark.epoch).is_ok(), "{mark:?}");
+        assert!(next(None, 1, last).epoch > next(None, 1, at(0)).epoch);
+        assert_eq!(Mark::parse(&mark.to_text()), Some(mark));
+        assert_eq!(Mark::parse("classic/1/-2"), None);
+    }
+}
