@@ -324,7 +324,7 @@ async fn a_bad_record_does_not_fail_its_batch() -> TestResult {
 }
 
 /// A topic that takes 32 KiB, and a publisher that waits until its batches are full.
-async fn narrow(what: &str) -> TestResult<(KafkaTransport, tidings_core::Name)> {
+async fn narrow(what: &str) -> TestResult<(KafkaTransport, Name)> {
     let kafka = transport(GroupProtocol::Auto).await?;
     let topic = common::fresh_name(what);
     common::make(&kafka, &[Topic::new(topic.clone()).with_max_record_bytes(32 << 10)]).await?;
