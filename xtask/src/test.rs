@@ -52,11 +52,26 @@ pub(crate) struct Report {
     failed: u64,
     ignored: BTreeMap<String, u64>,
     failures: Vec<String>,
+    /// What failed tests said, without backtraces.
+    said: Vec<String>,
+    /// Within what a program tells of its failed tests.
+    telling: bool,
 }
+
+/// So many lines of failed tests are told once more at the end, where they are found.
+const TOLD_AGAIN: usize = 200;
 
 impl Report {
     /// Reads a line that a test program printed.
     pub(crate) fn read(&mut self, line: &str) {
+        if line.starts_with("---- ") {
+            self.telling = true;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            self.telling = false;
+        }
+        if self.telling && !line.is_empty() && !is_backtrace(line) && self.said.len() < TOLD_AGAIN {
+            self.said.push(line.to_owned());
+        }
         if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
@@ -75,6 +90,7 @@ impl Report {
     pub(crate) fn text(&self, missing: &[String]) -> String {
         let mut lines = vec![format!("{} tests passed, {} failed", self.passed, self.failed)];
         lines.extend(self.failures.iter().map(|name| format!("  failed: {name}")));
+        lines.extend(self.said.iter().map(|line| format!("    {line}")));
         lines.extend(missing.iter().map(|why| format!("  not started: {why}")));
         lines.extend(self.ignored.iter().map(|(reason, n)| format!("  not run, {n} tests: {reason}")));
         if missing.is_empty() && self.ignored.is_empty() {
@@ -82,6 +98,13 @@ impl Report {
         }
         lines.join("\n")
     }
+}
+
+/// Whether it is of a backtrace: `  12: some::function`, or the line below it, `  at some/file.rs`.
+fn is_backtrace(line: &str) -> bool {
+    let text = line.trim_start();
+    let numbered = text.split_once(": ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
+    text.len() < line.len() && (numbered || text.starts_with("at ")) || line == "stack backtrace:"
 }
 
 /// The number before `word` in `ok. 3 passed; 0 failed; ...`.
@@ -114,6 +137,32 @@ mod tests {
             report.text(&["Kafka: no java found".into()]),
             "4 tests passed, 1 failed\n  failed: f\n  not started: Kafka: no java found\n  \
              not run, 2 tests: no broker answers at TIDINGS_KAFKA\n  not run, 1 tests: no reason given"
+        );
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_told_again_without_backtraces() {
+        let mut report = Report::default();
+        for line in [
+            "test f ... FAILED",
+            "failures:",
+            "",
+            "---- f stdout ----",
+            "thread 'f' panicked at tests/f.rs:1:2:",
+            "  left: 1",
+            "stack backtrace:",
+            "   0: core::panicking::panic_fmt",
+            "             at /rustc/panicking.rs:80:14",
+            "failures:",
+            "    f",
+            "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            report.read(line);
+        }
+        assert_eq!(
+            report.text(&[]),
+            "0 tests passed, 1 failed\n  failed: f\n    ---- f stdout ----\n    thread 'f' panicked at \
+             tests/f.rs:1:2:\n      left: 1\n  all that there are did run"
         );
     }
 
