@@ -51,7 +51,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Causes {
-    /// There is nothing to publish, and no look at the delivery: it may be an empty one.
+    /// There is nothing to publish.
     Nothing,
     /// The delivery's only event: of no use in a batch handler.
     Delivery,
@@ -81,6 +81,10 @@ pub trait IntoOutcome {
     /// How what is returned names its causes: a batch handler must return `()` or [`Caused`] events.
     const CAUSES: Causes;
 
+    /// Whether it looks at the delivery. If not, a raw handler's delivery is its own, and what is given here is an empty one.
+    #[doc(hidden)]
+    const LOOKS: bool = true;
+
     /// The outcome, with ids derived from `delivery`.
     ///
     /// # Errors
@@ -90,6 +94,7 @@ pub trait IntoOutcome {
 
 impl IntoOutcome for () {
     const CAUSES: Causes = Causes::Nothing;
+    const LOOKS: bool = false;
     fn into_outcome(self, _: &Delivery) -> Result<Outcome, BoxError> {
         Ok(Outcome::handled())
     }
@@ -98,6 +103,7 @@ impl IntoOutcome for () {
 impl IntoOutcome for Outcome {
     // What is in it was made by hand, ids too.
     const CAUSES: Causes = Causes::Named;
+    const LOOKS: bool = false;
     fn into_outcome(self, _: &Delivery) -> Result<Outcome, BoxError> {
         Ok(self)
     }
@@ -115,6 +121,7 @@ impl<T: IntoEvents> IntoOutcome for T {
 
 impl<T: IntoOutcome, E: Into<BoxError>> IntoOutcome for Result<T, E> {
     const CAUSES: Causes = T::CAUSES;
+    const LOOKS: bool = T::LOOKS;
     fn into_outcome(self, delivery: &Delivery) -> Result<Outcome, BoxError> {
         self.map_err(Into::into)?.into_outcome(delivery)
     }

@@ -48,18 +48,21 @@ impl RecordBatch {
         Self { shared: Arc::clone(&self.shared), start, end }
     }
 
-    /// The records themselves, where no other batch shares them: for transports that use their memory again.
+    /// The batch's records themselves, where no other batch shares them: for transports that use their memory again.
     ///
     /// # Errors
     /// The batch as it was, where another one shares its records.
     pub fn try_into_records(self) -> Result<Vec<StoredRecord>, Self> {
         let Self { shared, start, end } = self;
         let shared = Arc::try_unwrap(shared).map_err(|shared| Self { shared, start, end })?;
-        Arc::try_unwrap(shared.records).map_err(|records| Self {
-            shared: Arc::new(Shared { records, ..shared }),
-            start,
-            end,
-        })
+        match Arc::try_unwrap(shared.records) {
+            Ok(mut records) => {
+                records.truncate(end);
+                records.drain(..start);
+                Ok(records)
+            }
+            Err(records) => Err(Self { shared: Arc::new(Shared { records, ..shared }), start, end }),
+        }
     }
 
     /// The topic and partition that the records are of.
@@ -119,7 +122,10 @@ mod tests {
         let batch = batch.try_into_records().expect_err("a rereading shares them");
         assert_eq!((batch.len(), batch.records()[2].offset), (3, 2));
         drop(again);
-        assert_eq!(batch.try_into_records().expect("nobody else has them").len(), 3);
+        let records = batch.slice(1, 3).try_into_records().expect_err("the whole batch shares them");
+        drop(batch);
+        let records = records.try_into_records().expect("nobody else has them");
+        assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::LazyLock;
 
 use tidings_core::{
-    BoxError, Causes, Delivery, DeliveryContext, Input, IntoOutcome, Name, Outcome, RecordBatch, TopicPartition,
+    BoxError, Delivery, DeliveryContext, Input, IntoOutcome, Name, Outcome, RecordBatch, TopicPartition,
 };
 
 use crate::undecodable::Undecodable;
@@ -134,13 +134,13 @@ where
     H: Handler<Args, Future: Future<Output: IntoOutcome>>,
     Args: Arguments<S>,
 {
-    let publishes = <H::Future as Future>::Output::CAUSES != Causes::Nothing;
-    let (args, delivery) = Args::extract(delivery, &state, publishes).await?;
+    let looks = <H::Future as Future>::Output::LOOKS;
+    let (args, delivery) = Args::extract(delivery, &state, looks).await?;
     let output = handler.call(args).await;
     output.into_outcome(delivery.as_ref().unwrap_or_else(|| &NOBODYS))
 }
 
-/// In place of the delivery where nothing is published and the handler has it.
+/// In place of the delivery where the handler has it, and nobody looks at it any more.
 static NOBODYS: LazyLock<Delivery> = LazyLock::new(|| {
     let records = RecordBatch::new(TopicPartition::new(Name::default(), 0), Vec::new());
     Delivery::new(records, DeliveryContext::new(Name::default(), Name::default()))

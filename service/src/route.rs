@@ -249,6 +249,23 @@ mod tests {
     }
 
     #[test]
+    fn an_outcome_of_ones_own_is_given_the_delivery_that_a_raw_handler_has() {
+        struct Mine;
+        impl IntoOutcome for Mine {
+            const CAUSES: tidings_core::Causes = tidings_core::Causes::Nothing;
+            fn into_outcome(self, delivery: &Delivery) -> Result<Outcome, BoxError> {
+                Err(delivery.offset().to_string().into())
+            }
+        }
+        let mut routes = routes(Router::new().on_topic("t", async |delivery: Delivery| {
+            drop(delivery);
+            Mine
+        }));
+        let Started::Done(Err(error)) = start(&mut routes, 7) else { panic!("an error was due") };
+        assert_eq!(error.to_string(), "7");
+    }
+
+    #[test]
     fn a_panic_leaves_the_route_usable() {
         async fn odd(delivery: Delivery) {
             assert!(delivery.offset() != 1, "as the test wants it");

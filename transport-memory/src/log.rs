@@ -15,6 +15,8 @@ const SEGMENT_RECORDS: usize = 4_096;
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// For so many records at most there is room in a tail from the start.
 const TAIL_RECORDS: usize = 256;
+/// The memory of a dropped segment is used again if it has at most so many times the room that the last tail took.
+const SPARE_FACTOR: usize = 8;
 
 /// What a partition keeps.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +171,9 @@ impl Inner {
     fn seal(&mut self, origin: &Arc<TopicPartition>) {
         if !self.tail.is_empty() {
             let base = self.end - self.tail.len() as u64;
-            let mut next = std::mem::take(&mut self.spare);
+            let spare = std::mem::take(&mut self.spare);
+            // That of a burst which is over is not kept for ever.
+            let mut next = if spare.capacity() <= SPARE_FACTOR * self.tail.len() { spare } else { Vec::new() };
             // The next segment will most likely be as long: it need not grow step by step.
             next.reserve(self.tail.len().min(TAIL_RECORDS));
             let batch = RecordBatch::new(Arc::clone(origin), std::mem::replace(&mut self.tail, next));

@@ -12,7 +12,7 @@ use tidings_core::{
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
-use crate::error::{closed, injected};
+use crate::error::{closed, injected, lock};
 use crate::faults::Hit;
 use crate::log::Appender;
 use crate::topic::{Logs, TopicLog};
@@ -29,6 +29,7 @@ const RECORDS_PER_BUDGET: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct MemoryPublisher {
     broker: Arc<Broker>,
+    /// Held while a call stores what it may: the records of two calls do not mix.
     last: Mutex<Last>,
     /// Fair: whoever waits at the bound is served in the order of the calls' first polls, and nobody passes.
     turn: tokio::sync::Mutex<()>,
@@ -102,6 +103,20 @@ impl MemoryPublisher {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Stores records that nothing delays, or gives them back.
+    fn publish_now(&self, records: Vec<Record>, delay: Duration) -> Result<Vec<Result<Position>>, Vec<Record>> {
+        if delay.is_zero() {
+            let mut last = lock(&self.last);
+            // With the lock: a call that is late from now on comes behind this one.
+            if self.late.load(Ordering::Acquire) == 0 {
+                let mut answers = Vec::with_capacity(records.len());
+                self.store(&mut last, records, &mut answers);
+                return Ok(answers);
+            }
+        }
+        Err(records)
+    }
+
     /// Stores records whose answers are delayed: no more at once than the bound, the last ones unanswered on return.
     async fn publish_late(&self, records: Vec<Record>, delay: Duration) -> Vec<Result<Position>> {
         let mut rest: VecDeque<Record> = records.into();
@@ -115,7 +130,7 @@ impl MemoryPublisher {
             if self.is_closed() {
                 answers.extend(now.iter().map(|_| Err(closed("publish", "publisher"))));
             } else {
-                self.store(now, &mut answers);
+                self.store(&mut lock(&self.last), now, &mut answers);
             }
             if rest.is_empty() {
                 drop((turn, late));
@@ -153,20 +168,12 @@ impl MemoryPublisher {
         }
     }
 
-    fn store(&self, records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
+    fn store(&self, last: &mut Last, mut records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
         // Before a topic is made that the broker could not make.
         if self.broker.faults.reach("publish").is_err() {
             answers.extend(records.iter().filter_map(|_| self.broker.faults.reach("publish").err()).map(Err));
             return;
         }
-        match self.last.try_lock() {
-            Ok(mut last) => self.store_by(&mut last, records, answers),
-            // Another call has it, which is no reason to wait.
-            Err(_) => self.store_by(&mut Last::default(), records, answers),
-        }
-    }
-
-    fn store_by(&self, last: &mut Last, mut records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
         let now = self.broker.clock.now();
         if records.len() == 1
             && let Some(record) = records.pop()
@@ -299,12 +306,11 @@ impl Publisher for MemoryPublisher {
             return records.iter().map(|_| Err(closed("publish", "publisher"))).collect();
         }
         let delay = self.broker.faults.publish_delay();
-        if !delay.is_zero() || self.late.load(Ordering::Acquire) > 0 {
+        let answers = match self.publish_now(records, delay) {
+            Ok(answers) => answers,
             // In a box: the future of the call that waits for nothing stays small.
-            return Box::pin(self.publish_late(records, delay)).await;
-        }
-        let mut answers = Vec::with_capacity(records.len());
-        self.store(records, &mut answers);
+            Err(records) => return Box::pin(self.publish_late(records, delay)).await,
+        };
         // A loop of publishes must let other tasks and timers run; after the first poll has stored them (P3).
         let count = u32::try_from(answers.len().max(1)).unwrap_or(u32::MAX);
         let before = self.published.fetch_add(count, Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! I3: claims live as long as their holder. I6: deaths are counted.
 
+use std::time::Duration;
+
 use tidings_core::{ErrorKind, History, IdempotencyStore};
 
 use super::rig::{Is, Rig, events};
@@ -134,7 +136,7 @@ async fn i3_held_says_how_long_at_most(rig: &Rig) -> Checked {
         return crate::case::broken("Held", format!("{claims:?}"));
     };
     crate::case::holds(at_most <= rig.pace.lifetime, "a ttl at most", at_most)?;
-    rig.pass(at_most + rig.pace.lifetime / 20).await?;
+    rig.pass(at_most + (rig.pace.lifetime / 20).min(Duration::from_millis(100))).await?;
     rig.claims("the event after as long as it said", &other, &event, &[Is::Granted]).await
 }
 

@@ -81,6 +81,10 @@ impl Codec for Json {
         let mut value = Vec::with_capacity(ROOM);
         serde_json::to_writer(&mut value, &written)
             .map_err(|e| Error::caused_by(ErrorKind::Invalid, format!("write {} as JSON", E::TYPE), e))?;
+        if value.len() < ROOM / 2 {
+            // It may be kept for long.
+            value.shrink_to_fit();
+        }
         headers.push(Header::new(headers::EVENT_TYPE, E::TYPE));
         headers.push(Header::new(headers::VERSION, envelope.version.to_bytes()));
         headers.push(Header::new(headers::CONTENT_TYPE, Self::CONTENT_TYPE));

@@ -213,3 +213,22 @@ async fn publishers_whose_records_cross_do_not_wait_for_each_other() {
     let found = admin(&transport).await.describe_topics(&["t".into()]).await.unwrap().remove(0).unwrap();
     assert!(found.partitions.iter().all(|partition| partition.end == 10_000), "{found:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_one_publisher_do_not_mix() {
+    let transport = MemoryTransport::new();
+    topic(&transport, "t", 1).await;
+    let publisher = transport.publisher().await.unwrap();
+    let publish_all = || {
+        let publisher = publisher.clone();
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                let answers = publisher.publish((0..3_000).map(|_| Record::new("t", "x")).collect()).await;
+                let offsets: Vec<u64> = answers.into_iter().map(|answer| answer.unwrap().offset).collect();
+                assert!(offsets.windows(2).all(|two| two[1] == two[0] + 1), "another call came between");
+            }
+        })
+    };
+    let (one, other) = (publish_all(), publish_all());
+    timeout(Duration::from_secs(60), async { tokio::try_join!(one, other).unwrap() }).await.expect("both end");
+}

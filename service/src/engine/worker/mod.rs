@@ -40,8 +40,8 @@ use crate::table::Routes;
 
 /// How often a worker goes round before it lets others run.
 const ROUNDS: usize = 16;
-/// For so many settled places of a batch there is room from the start: what an allocator still has at hand, at 1 KiB.
-const PLACES: usize = 256;
+/// For so many settled places of a batch there is room from the second on: what an allocator still has at hand, at 1 KiB.
+const PLACES: usize = 255;
 
 /// What a timer brings back.
 #[derive(Debug)]
@@ -275,11 +275,14 @@ impl Worker {
     /// Settles a place of a batch: into the list that goes to the coordinator.
     fn settle_place(&mut self, assigned: &Arc<Assigned>, number: u64, place: u32) {
         match self.settled.last_mut() {
-            Some(last) if last.assigned.slot == assigned.slot && last.number == number => last.places.push(place),
+            Some(last) if last.assigned.slot == assigned.slot && last.number == number => {
+                if last.places.len() == 1 {
+                    last.places.reserve(PLACES);
+                }
+                last.places.push(place);
+            }
             _ => {
-                let mut places = Vec::with_capacity(PLACES);
-                places.push(place);
-                self.settled.push(Settled { assigned: assigned.clone(), number, places });
+                self.settled.push(Settled { assigned: assigned.clone(), number, places: vec![place] });
             }
         }
     }
