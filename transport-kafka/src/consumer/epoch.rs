@@ -4,7 +4,7 @@
 //! when that is deleted, or its commits expire. So each commit carries a [`Mark`]: the time that the generations are counted
 //! from. It stays with the partition from owner to owner for as long as its commits do, and is taken afresh when they are
 //! gone: by then more time has passed than there were generations. A group that changes from one protocol to the other while
-//! nobody is in it keeps its commits and begins anew, too.
+//! nobody is in it keeps its commits and begins anew, too: a mark of the other protocol is a floor for the new base.
 
 use tidings_core::Timestamp;
 
@@ -43,14 +43,18 @@ impl Mark {
     /// That of an assignment in this generation; `before` is the one beside the partition's commit.
     pub(super) fn next(before: Option<Self>, generation: Generation, now: Timestamp) -> Self {
         let Generation { number, newer } = generation;
-        let before = before.filter(|before| before.newer == newer || before.generation() < u64::from(number));
         let millis = u64::try_from(now.millis()).unwrap_or(0).saturating_sub(BEGINNING);
         let unit = 1 << BASE_SHIFT;
+        // As if the generations before had come one in each unit: the epoch is the time now.
+        let fresh = (millis >> BASE_SHIFT).saturating_sub(u64::from(number));
+        let ticks = |base: u64| millis.saturating_sub(base << BASE_SHIFT) / TICK;
+        // Of years ago, it would leave the clock no room.
+        let before = before.filter(|before| unit + ticks(before.base) < MAX_CLOCK);
         let (base, clock) = match before {
             // Two runs of a static member have the same generation; the clock is theirs.
-            Some(before) => (before.base, unit + millis.saturating_sub(before.base << BASE_SHIFT) / TICK),
-            // As if the generations before had come one in each unit: the epoch is the time now.
-            None => ((millis >> BASE_SHIFT).saturating_sub(u64::from(number)), millis % unit),
+            Some(before) if before.newer == newer => (before.base, unit + ticks(before.base)),
+            Some(before) => (before.base.max(fresh), unit + ticks(before.base)),
+            None => (fresh, millis % unit),
         };
         let upper = base.saturating_add(u64::from(number)).min(MAX_UPPER);
         let made = Self { base, newer, epoch: (upper << CLOCK_BITS) | clock.min(MAX_CLOCK) };
@@ -61,13 +65,12 @@ impl Mark {
         }
     }
 
-    fn generation(self) -> u64 {
-        (self.epoch >> CLOCK_BITS).saturating_sub(self.base)
-    }
-
-    /// With an epoch that is larger than `epoch`.
+    /// With an epoch that is larger than `epoch`. Those of the generations to come are larger still: their base grows by as
+    /// much.
     pub(super) fn after(self, epoch: u64) -> Self {
-        Self { epoch: self.epoch.max(epoch + 1), ..self }
+        let raised = self.epoch.max(epoch.saturating_add(1));
+        let base = self.base + ((raised >> CLOCK_BITS) - (self.epoch >> CLOCK_BITS));
+        Self { base, epoch: raised, ..self }
     }
 
     pub(super) fn to_text(self) -> String {
@@ -102,14 +105,14 @@ mod tests {
     fn a_generation_counts_for_more_than_any_clock() {
         let mut last = next(None, 7, at(0));
         // A day fast, a day slow, and long after.
-        for (generation, millis) in [(8, 86_400_000), (9, -86_400_000), (10, 0), (11, 400_000_000_000), (12, 0)] {
+        for (generation, millis) in [(8, 86_400_000), (9, -86_400_000), (10, 0), (11, 100_000_000_000), (12, 0)] {
             let next = next(Some(last), generation, at(millis));
             assert!(next.epoch > last.epoch, "generation {generation}: {last:?} and then {next:?}");
             assert_eq!(next.base, last.base);
             last = next;
         }
         // Of an earlier generation, and awake again.
-        assert!(next(Some(last), 11, at(500_000_000_000)).epoch < last.epoch);
+        assert!(next(Some(last), 11, at(110_000_000_000)).epoch < last.epoch);
     }
 
     #[test]
@@ -124,9 +127,33 @@ mod tests {
         let old = next(Some(next(None, 1, at(0))), 500, at(3_600_000));
         let new = Mark::next(Some(old), Generation { number: 1, newer: false }, at(3_700_000));
         assert!(new.epoch > old.epoch, "{old:?} and then {new:?}");
-        // Members of both are in it at once, and it has gone on.
-        let shared = Mark::next(Some(old), Generation { number: 501, newer: false }, at(3_700_000));
-        assert_eq!(shared.base, old.base);
+        // Nothing was settled since: the mark is still the old protocol's.
+        let later = Mark::next(Some(old), Generation { number: 4, newer: false }, at(3_800_000));
+        assert!(later.epoch > new.epoch, "{new:?} and then {later:?}");
+        // Also in generations that the old protocol has had, and beyond them.
+        let last = Mark::next(Some(old), Generation { number: 501, newer: false }, at(3_900_000));
+        assert!(last.epoch > later.epoch, "{later:?} and then {last:?}");
+        let back = next(Some(last), 502, at(3_000_000));
+        assert!(back.epoch > last.epoch, "members of both are in it at once: {last:?} and then {back:?}");
+    }
+
+    #[test]
+    fn whoever_comes_after_a_raised_epoch_is_above_it() {
+        // A clock that is a day fast, and nothing committed; then by a mark of somebody else.
+        let fast = next(None, 3, at(86_400_000));
+        let raised = next(Some(next(None, 4, at(0))), 5, at(1)).after(fast.epoch);
+        let later = next(Some(raised), 6, at(2));
+        assert!(fast.epoch < raised.epoch && raised.epoch < later.epoch, "{fast:?}, {raised:?}, {later:?}");
+    }
+
+    #[test]
+    fn a_mark_of_years_ago_leaves_room_for_the_clock() {
+        let mut last = next(None, 1, at(0));
+        for years in 1..=40 {
+            let next = next(Some(last), 1, at(years * 31_557_600_000));
+            assert!(next.epoch > last.epoch, "after {years} years: {last:?} and then {next:?}");
+            last = next;
+        }
     }
 
     #[test]

@@ -93,12 +93,13 @@ impl State {
 
     /// Takes in what a reader brought: records, and the offset behind them and any gap.
     pub(super) fn bring(&mut self, partition: &TopicPartition, ticket: u64, chunk: Chunk) {
+        let is_new = |slot: &Slot| slot.ticket == ticket && ticket != 0 && chunk.next > slot.fetched;
+        if !self.slots.get(partition).is_some_and(is_new) {
+            return;
+        }
         let share = self.max_buffered / PAUSED_SHARE;
         let beyond = self.paused.contains(partition) && self.kept_by_paused() + chunk.size > share;
         let Some(slot) = self.slots.get_mut(partition) else { return };
-        if slot.ticket != ticket || ticket == 0 || chunk.next <= slot.fetched {
-            return;
-        }
         if beyond {
             // Of a poll that was under way when it was paused.
             self.tickets += 1;

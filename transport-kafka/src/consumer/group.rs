@@ -110,15 +110,19 @@ impl Group {
     }
 }
 
+/// What a broker sets for its groups, if nobody has set another: `group.consumer.session.timeout.ms`.
+const BROKERS_SESSION: Duration = Duration::from_secs(45);
+
 /// How long a member of the newer protocol may be silent: the group's own session is what counts, where it is shorter than
-/// what is asked for.
+/// what is asked for. Where it is not known it is taken for a broker's default: a member that thinks itself over too early
+/// joins again, one that thinks so too late has a partition that another one has, too.
 pub(super) async fn session(asks: Asks, options: ConsumerOptions) -> Result<Duration> {
     let session = asks.session(&options.group).await.unwrap_or_else(|error| {
         // Whoever may take part in a group may not read its settings, and older brokers have none.
         debug!(error = error.report(), "the group's session timeout is not known");
         None
     });
-    Ok(session.unwrap_or(Duration::MAX).min(options.session_timeout))
+    Ok(session.unwrap_or(BROKERS_SESSION).min(options.session_timeout))
 }
 
 /// What partitions are looked up for: the number of that, and the generation that gave them.

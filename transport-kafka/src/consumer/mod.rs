@@ -221,11 +221,12 @@ impl KafkaConsumer {
         let first_start = self.shared.first_start.get().copied();
         let offset = |i: &usize| {
             let commit = &commits[*i];
-            let mark = self.shared.lock().mark(commit);
-            let metadata = start::to_metadata(mark, first_start, commit.metadata.as_deref());
-            (commit.partition.clone(), commit.next, metadata)
+            // Lost since it was looked at: without its mark it would take the partition's away.
+            let mark = self.shared.lock().mark(commit).ok_or_else(|| not_ours(&commit.partition))?;
+            let metadata = start::to_metadata(Some(mark), first_start, commit.metadata.as_deref());
+            Ok((commit.partition.clone(), commit.next, metadata))
         };
-        let offsets: Vec<_> = open.iter().map(offset).collect();
+        let offsets: Vec<_> = open.iter().map(offset).collect::<Result<_>>()?;
         let member = Arc::clone(&self.member);
         self.home.run(async move { member.commit(&offsets).await }).await
     }
