@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         suite = suite.with_case(&case, move || blocked_threads(protocol));
     }
     suite = suite.with_case("a_member_is_lost_when_its_session_ends_at_the_broker", session_of_the_broker);
+    suite = suite.with_case("records_are_not_sent_again_one_by_one_to_nobody", resending_to_nobody);
     suite = suite.with_case("a_partition_without_a_leader_keeps_no_other_from_starting", a_partition_without_a_leader);
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
@@ -300,6 +301,47 @@ async fn a_partition_without_a_leader() -> TestResult {
     let progress = consumer.progress().await?;
     assert_eq!(progress.iter().filter(|p| p.end == 3).count(), 2, "{progress:?}");
     consumer.close().await?;
+    Ok(())
+}
+
+/// All records of a call are sent by themselves, since its batches are too large for the topic; then nobody answers.
+async fn resending_to_nobody() -> TestResult {
+    const RECORDS: usize = 2_000;
+    let kafka = cluster().await?;
+    let direct = KafkaTransport::connect(KafkaConfig::new([kafka.bootstrap()])).await?;
+    let (topic, config) = (fresh_name("narrow"), config(&kafka, GroupProtocol::Auto)?);
+    make(&direct, &[Topic::new(topic.clone()).with_max_record_bytes(16 << 10)]).await?;
+    let patience = 2 * config.delivery_timeout + SESSION;
+    let config = config.with_linger(Duration::from_millis(200));
+    let too_large = Record::new(topic.clone(), vec![7_u8; config.max_record_bytes]);
+    let publisher = KafkaTransport::connect(config).await?.publisher().await?;
+    let (admin, names) = (direct.admin().await?, [topic.clone()]);
+    let records = (0..RECORDS).map(|_| Record::new(topic.clone(), vec![7_u8; 1 << 10])).collect();
+    let publishing = tokio::spawn({
+        let publisher = Arc::clone(&publisher);
+        async move { publisher.publish(records).await }
+    });
+    let end = async || TestResult::Ok(admin.describe_topics(&names).await?.remove(0)?.partitions[0].end as usize);
+    while end().await? == 0 {
+        assert!(!publishing.is_finished(), "it ends too soon");
+    }
+    proxy(&kafka)?.refuse();
+    let began = Instant::now();
+    let other = timeout(LIMIT, publisher.publish(vec![too_large])).await;
+    let other_took = began.elapsed();
+    let answers = timeout(patience, publishing).await;
+    // The next test is not to suffer for this one.
+    proxy(&kafka)?.resume();
+    assert_eq!(other.map_err(|_| "it hangs")?.remove(0).map_err(|e| e.kind()), Err(ErrorKind::TooLarge));
+    assert!(other_took < Duration::from_secs(4), "what needs no broker waited {other_took:?}");
+    let answers = answers.map_err(|_| "it goes on")??;
+    let count = |wanted: &[Option<ErrorKind>]| {
+        answers.iter().filter(|answer| wanted.contains(&answer.as_ref().err().map(Error::kind))).count()
+    };
+    let (stored, open) = (count(&[None]), count(&[Some(ErrorKind::Unknown)]));
+    assert!(open <= 1 && stored + open + count(&[Some(ErrorKind::Unavailable)]) == RECORDS, "{answers:?}");
+    assert!((stored..=stored + open).contains(&end().await?), "{stored} are stored, and {open} may be");
+    publisher.publish(vec![Record::new(topic, "after")]).await.remove(0)?;
     Ok(())
 }
 

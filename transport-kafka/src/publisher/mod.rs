@@ -4,7 +4,7 @@ mod bound;
 mod places;
 mod queue;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tidings_core::{Error, ErrorKind, Guarantees, Name, Position, Publisher, Reco
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use self::queue::{Again, Job, Queue, Sent, Shared, overtaken};
+use self::queue::{Again, Job, Queue, Sent, Shared, overtaken, untried};
 use crate::config::KafkaConfig;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::Producer;
@@ -33,7 +33,8 @@ use crate::seam::producer::Producer;
 /// together they are larger than the topic's limit. Its records are then sent again, each by itself, which is slow: let
 /// [`KafkaConfig::batch_bytes`] be no more than the topics take. But one with a key ends as
 /// [`Unavailable`](ErrorKind::Unavailable), not stored, where a later one of its key is stored, or where other calls queued
-/// records for its partition behind it: it would come after them.
+/// records for its partition behind it: it would come after them. So do those whose turn has not come within
+/// [`KafkaConfig::delivery_timeout`] of the call, and those of a partition that stopped answering.
 #[derive(Debug)]
 pub struct KafkaPublisher {
     // In the order of first polls, whoever is polled again or not.
@@ -50,31 +51,6 @@ impl KafkaPublisher {
         let (jobs, queue) = mpsc::unbounded_channel();
         tokio::spawn(Queue::new(Arc::clone(&shared), config).run(queue));
         Ok(Self { jobs, shared, closed: AtomicBool::new(false) })
-    }
-
-    /// Sends those records again, each in a batch of its own, whose batches were refused for one of their records (P1).
-    async fn resend(&self, outcomes: &mut [Option<Outcome>]) {
-        for place in 0..outcomes.len() {
-            let Some(Outcome { again: Some(again), .. }) = &outcomes[place] else { continue };
-            let mut again = again.clone();
-            let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
-            let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
-                Err(overtaken(&again.record.topic))
-            } else {
-                // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
-                again.number = later().map(|later| later.number).max().unwrap_or(0).max(again.number);
-                self.alone(again).await
-            };
-            if let Some(place) = &mut outcomes[place] {
-                place.answer = outcome;
-            }
-        }
-    }
-
-    async fn alone(&self, again: Again) -> Result<Position> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job::Alone { again, reply }).map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
@@ -118,6 +94,53 @@ async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
     outcomes
 }
 
+/// Sends those records again, each in a batch of its own, whose batches were refused for one of their records (P1).
+///
+/// None was stored, so those that are not sent any more end as unavailable: of a partition all, once it does not answer,
+/// since the next one would wait for as long; and those whose turn comes after `deadline`.
+async fn resend(jobs: &mpsc::UnboundedSender<Job>, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
+    let mut silent = HashSet::new();
+    for place in 0..outcomes.len() {
+        let Some(Outcome { again: Some(again), .. }) = &outcomes[place] else { continue };
+        let mut again = again.clone();
+        let partition = (again.record.topic.clone(), again.partition);
+        let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
+        let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
+            Err(overtaken(&partition.0))
+        } else if silent.contains(&partition) || Instant::now() >= deadline {
+            Err(untried(&partition.0))
+        } else {
+            // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
+            again.number = later().map(|later| later.number).max().unwrap_or(0).max(again.number);
+            match alone(jobs, again, deadline).await {
+                Some(answer) => {
+                    let kind = answer.as_ref().err().map(Error::kind);
+                    if matches!(kind, Some(ErrorKind::Unknown | ErrorKind::Unavailable)) {
+                        silent.insert(partition);
+                    }
+                    answer
+                }
+                None => Err(overtaken(&partition.0)),
+            }
+        };
+        if let Some(place) = &mut outcomes[place] {
+            place.answer = outcome;
+        }
+    }
+}
+
+/// Nothing where it was overtaken.
+async fn alone(jobs: &mpsc::UnboundedSender<Job>, again: Again, deadline: Instant) -> Option<Result<Position>> {
+    let (reply, answer) = oneshot::channel();
+    if jobs.send(Job::Alone { again, deadline, reply }).is_err() {
+        return Some(Err(closed()));
+    }
+    match answer.await {
+        Ok(answer) => Some(answer?.await),
+        Err(_) => Some(Err(gone())),
+    }
+}
+
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "publish: the publisher is closed")
 }
@@ -137,7 +160,8 @@ impl Publisher for KafkaPublisher {
         let (reply, mut queued) = mpsc::unbounded_channel();
         // Given back when this future is dropped before its turn: what waits at the bound is held by its callers alone.
         let call = queue::Call::new(records);
-        if self.jobs.send(Job::Publish { call: call.share(), since: Instant::now(), reply }).is_err() {
+        let since = Instant::now();
+        if self.jobs.send(Job::Publish { call: call.share(), since, reply }).is_err() {
             return refused();
         }
         let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
@@ -171,7 +195,7 @@ impl Publisher for KafkaPublisher {
                 }
             }
         }
-        self.resend(&mut outcomes).await;
+        resend(&self.jobs, since + self.shared.delivery_timeout, &mut outcomes).await;
         let mut answers: Vec<Result<Position>> = outcomes
             .into_iter()
             // Nothing was told where the task is gone, with the runtime that it ran on.
@@ -196,5 +220,81 @@ impl Publisher for KafkaPublisher {
 
     fn guarantees(&self) -> Guarantees {
         crate::transport::guarantees()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+
+    use futures_util::FutureExt;
+
+    /// A record whose batch was refused, by its name and partition.
+    fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
+        let record = Record::new("t", *value);
+        let again = Again { record, partition: *partition, number: 1 };
+        let answer = Err(Error::new(ErrorKind::Invalid, "its batch"));
+        Some(Outcome { answer, topic: "t".into(), partition: *partition, key: None, number: 1, again: Some(again) })
+    }
+
+    /// What becomes of records that are sent again, and which of them are sent, where `answer` is what a broker says.
+    async fn sent_again(
+        records: &[(&'static str, u32)],
+        answer: impl Fn(&str) -> Option<Result<Position>> + Send + 'static,
+    ) -> (Vec<Result<(), ErrorKind>>, Vec<String>) {
+        let (jobs, mut queue) = mpsc::unbounded_channel();
+        let brokers = tokio::spawn(async move {
+            let mut sent = Vec::new();
+            while let Some(job) = queue.recv().await {
+                let Job::Alone { again, reply, .. } = job else { continue };
+                let value = String::from_utf8_lossy(again.record.value.as_deref().unwrap_or_default()).into_owned();
+                let answer = answer(&value).map(|answer| ready(answer).boxed());
+                let answer = answer.map(|answer| tokio::time::sleep(Duration::from_secs(1)).then(|()| answer).boxed());
+                sent.push(value);
+                drop(reply.send(answer));
+            }
+            sent
+        });
+        let mut outcomes: Vec<Option<Outcome>> = records.iter().map(refused).collect();
+        resend(&jobs, Instant::now() + Duration::from_secs(5), &mut outcomes).await;
+        drop(jobs);
+        let kinds = outcomes.into_iter().flatten().map(|outcome| outcome.answer.map(drop).map_err(|e| e.kind()));
+        (kinds.collect(), brokers.await.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_does_not_answer_is_not_asked_again() {
+        let records = [("a", 0), ("dead", 0), ("b", 0), ("c", 1), ("bad", 1), ("d", 1), ("e", 0)];
+        for kind in [ErrorKind::Unknown, ErrorKind::Unavailable] {
+            let (kinds, sent) = sent_again(&records, move |value| {
+                Some(match value {
+                    "dead" => Err(Error::new(kind, "it is dead")),
+                    "bad" => Err(Error::new(ErrorKind::Invalid, "it is bad")),
+                    _ => Ok(Position::new(0, 0)),
+                })
+            })
+            .await;
+            let unsent = Err(ErrorKind::Unavailable);
+            assert_eq!(kinds, [Ok(()), Err(kind), unsent, Ok(()), Err(ErrorKind::Invalid), Ok(()), unsent]);
+            assert_eq!(sent, ["a", "dead", "c", "bad", "d"]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_overtaken_keeps_no_other_from_being_sent() {
+        let (kinds, sent) = sent_again(&[("late", 0), ("a", 0)], |value| match value {
+            "late" => None,
+            _ => Some(Ok(Position::new(0, 0))),
+        })
+        .await;
+        assert_eq!((kinds, sent.len()), (vec![Err(ErrorKind::Unavailable), Ok(())], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_again_after_the_deadline() {
+        let (kinds, sent) = sent_again(&[("a", 0); 9], |_| Some(Ok(Position::new(0, 0)))).await;
+        assert_eq!((kinds.iter().filter(|kind| kind.is_ok()).count(), sent.len()), (5, 5), "{kinds:?}");
+        assert!(kinds[5..].iter().all(|kind| *kind == Err(ErrorKind::Unavailable)), "{kinds:?}");
     }
 }

@@ -2,14 +2,17 @@
 //! bound, and of those that nobody polls any more.
 
 use std::collections::HashSet;
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use tidings_core::{Error, ErrorKind, Name, Position, Record, Result};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bound::{Bound, Share};
 use super::closed;
@@ -20,16 +23,22 @@ use crate::seam::producer::{Producer, Refusal, Underway, no_partition};
 /// The pause before a topic is looked for again while no broker answers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+/// How long others wait for the answer to a record that is sent by itself.
+const HOLD: Duration = Duration::from_secs(1);
+
 /// What the task is asked to do.
 pub(super) enum Job {
     /// Queue these, for which somebody waits since then. They are told of in order, and at the latest before the bound
     /// has to be waited for: it is whoever waits that gives the shares of what is answered back.
     Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Vec<Result<Sent>>> },
-    /// Send this one in a batch of its own.
-    Alone { again: Again, reply: oneshot::Sender<Result<Position>> },
+    /// Send this one in a batch of its own, if its turn comes in time and it was not overtaken.
+    Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
     /// Say when all that came before is queued.
     Barrier(oneshot::Sender<()>),
 }
+
+/// What comes of a record that was sent by itself.
+pub(super) type Answer = BoxFuture<'static, Result<Position>>;
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,7 +88,7 @@ pub(super) struct Shared {
     /// Calls that wait are given up.
     abandoned: AtomicBool,
     max_record_bytes: usize,
-    delivery_timeout: Duration,
+    pub(super) delivery_timeout: Duration,
 }
 
 impl Shared {
@@ -139,7 +148,7 @@ impl Queue {
             // Whoever asked may be gone: what was queued for them goes on.
             match job {
                 Job::Publish { call, since, reply } => self.publish(take(&call), since, &reply).await,
-                Job::Alone { again, reply } => drop(reply.send(self.alone(again).await)),
+                Job::Alone { again, deadline, reply } => drop(reply.send(self.alone(again, deadline).await)),
                 Job::Barrier(reply) => drop(reply.send(())),
             }
         }
@@ -282,25 +291,47 @@ impl Queue {
         }
     }
 
-    /// Nothing else is queued until the answer is here, so that nothing of ours joins its batch.
+    /// Nothing else is queued until the answer is here, so that nothing overtakes those that are to follow it; but not for
+    /// longer than `HOLD`, since others wait, for brokers that may be well.
     ///
     /// A record with a key that others of its partition were queued behind is not sent again: they may be stored, and it
     /// would come after them (P3).
-    async fn alone(&mut self, again: Again) -> Result<Position> {
+    async fn alone(&mut self, again: Again, deadline: Instant) -> Option<Answer> {
         let Again { record, partition, number } = again;
         if record.key.is_some() && self.places.queued(&record.topic, partition) != number {
-            return Err(overtaken(&record.topic));
+            return None;
         }
+        let mut answer = match self.send_alone(record, partition, deadline).await {
+            Ok(unanswered) => unanswered.answer().map_err(|refusal| refusal.error).boxed(),
+            Err(error) => return Some(ready(Err(error)).boxed()),
+        };
+        match timeout(HOLD, &mut answer).await {
+            Ok(answer) => Some(ready(answer).boxed()),
+            Err(_) => Some(answer),
+        }
+    }
+
+    async fn send_alone(&self, record: Record, partition: u32, deadline: Instant) -> Result<Unanswered> {
         let topic = record.topic.clone();
-        let share = self.shared.bound.take(record.size()).await.ok_or_else(closed)?;
+        if Instant::now() >= deadline {
+            return Err(untried(&topic));
+        }
+        let share = timeout_at(deadline, self.shared.bound.take(record.size())).await.map_err(|_| untried(&topic))?;
+        let share = share.ok_or_else(closed)?;
         let underway = self.shared.producer.enqueue_alone(record, partition).await?;
-        Unanswered::new(topic, underway, share).answer().await.map_err(|refusal| refusal.error)
+        Ok(Unanswered::new(topic, underway, share))
     }
 }
 
 /// Of a record whose batch was refused, and that may not be sent again by itself.
 pub(super) fn overtaken(topic: &Name) -> Error {
     let what = "its batch was refused for another record, and later records of its partition are on their way";
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
+}
+
+/// Of a record whose batch was refused, and that was not sent by itself.
+pub(super) fn untried(topic: &Name) -> Error {
+    let what = "its batch was refused, and it could not be sent by itself in time";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
 }
 

@@ -133,9 +133,9 @@ impl Producer {
         Ok(Underway { handle, partition, alone })
     }
 
-    /// The same, in a batch of its own if nothing is put into the queue before the answer is here.
+    /// The same, in a batch of its own if nothing else is put into the queue meanwhile.
     pub(crate) async fn enqueue_alone(&self, record: Record, partition: u32) -> Result<Underway> {
-        // Polled once, it closes the batches that are open: those of before, and then this one.
+        // Polled once, it closes the batches that are open: those of before, and then this one. Nothing joins a closed one.
         let close_batches = || drop(self.client.flush().now_or_never());
         close_batches();
         let underway = self.enqueue(record, partition).await?;
