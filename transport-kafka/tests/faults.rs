@@ -30,6 +30,7 @@ const BREAKING: [&str; 9] = [
     "counts_gaps",
     "restart",
 ];
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The session of a member, which the cluster's groups have too.
 const SESSION: Duration = Duration::from_secs(3);
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     }
     suite = suite.with_case("a_member_is_lost_when_its_session_ends_at_the_broker", session_of_the_broker);
     suite = suite.with_case("records_are_not_sent_again_one_by_one_to_nobody", resending_to_nobody);
+    suite = suite.with_case("a_partition_that_no_broker_tells_of_may_be_there", an_untold_partition);
     suite = suite.with_case("a_partition_without_a_leader_keeps_no_other_from_starting", a_partition_without_a_leader);
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
@@ -342,6 +344,41 @@ async fn resending_to_nobody() -> TestResult {
     assert!(open <= 1 && stored + open + count(&[Some(ErrorKind::Unavailable)]) == RECORDS, "{answers:?}");
     assert!((stored..=stored + open).contains(&end().await?), "{stored} are stored, and {open} may be");
     publisher.publish(vec![Record::new(topic, "after")]).await.remove(0)?;
+    Ok(())
+}
+
+/// A topic has grown, and records name its new partition while no broker tells of it.
+async fn an_untold_partition() -> TestResult {
+    let kafka = cluster().await?;
+    let direct = KafkaTransport::connect(KafkaConfig::new([kafka.bootstrap()])).await?;
+    let topic = fresh(&direct, "untold", 3).await?;
+    let publisher = KafkaTransport::connect(config(&kafka, GroupProtocol::Auto)?).await?.publisher().await?;
+    let named = |partition| Record::new(topic.clone(), "v").with_partition(partition);
+    publisher.publish(vec![named(2)]).await.remove(0)?;
+    let (admin, names) = (direct.admin().await?, [topic.clone()]);
+    admin.grow(&topic, 6, true).await?;
+    let ends = Instant::now() + LIMIT;
+    while admin.describe_topics(&names).await?.remove(0)?.partitions.len() < 6 {
+        assert!(Instant::now() < ends, "it does not grow");
+    }
+    proxy(&kafka)?.black_hole();
+    let began = Instant::now();
+    let answers = timeout(LIMIT, publisher.publish(vec![named(5); 20])).await;
+    // The next test is not to suffer for this one.
+    proxy(&kafka)?.resume();
+    for answer in answers.map_err(|_| "it hangs")? {
+        assert_eq!(answer.map_err(|e| e.kind()), Err(ErrorKind::Unavailable));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "each asks: {:?}", began.elapsed());
+    let ends = Instant::now() + LIMIT;
+    let position = loop {
+        match publisher.publish(vec![named(5)]).await.remove(0) {
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < ends => sleep(LOOK_AGAIN).await,
+            answer => break answer?,
+        }
+    };
+    assert_eq!(position.partition, 5);
+    assert_eq!(publisher.publish(vec![named(6)]).await.remove(0).map_err(|e| e.kind()), Err(ErrorKind::NotFound));
     Ok(())
 }
 

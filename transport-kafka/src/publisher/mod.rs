@@ -27,7 +27,7 @@ use crate::seam::producer::Producer;
 /// position's offset is `u64::MAX`.
 ///
 /// That a topic grew is learned within [`KafkaConfig::metadata_max_age`], and at once where a record names a partition that
-/// is not known.
+/// is not known: it ends as [`Unavailable`](ErrorKind::Unavailable) while no broker tells whether it is there.
 ///
 /// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic, or because
 /// together they are larger than the topic's limit. Its records are then sent again, each by itself, which is slow: let

@@ -7,6 +7,9 @@ use std::time::Duration;
 use tidings_core::{Name, Record, partition_for};
 use tokio::time::Instant;
 
+/// How long brokers that did not tell of topics that are known are left alone: whatever is queued waits while they are asked.
+const LEAVE_ALONE: Duration = Duration::from_secs(5);
+
 /// What is known of topics: how many partitions they have, and where records without a key go now.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -14,6 +17,8 @@ pub(super) struct Places {
     sticky_bytes: usize,
     /// How long the number of a topic's partitions is believed.
     max_age: Duration,
+    /// When they were last asked in vain.
+    in_vain: Option<Instant>,
     random: RandomState,
     turns: u64,
 }
@@ -34,7 +39,7 @@ struct Place {
 
 impl Places {
     pub(super) fn new(sticky_bytes: usize, max_age: Duration) -> Self {
-        Self { topics: HashMap::new(), sticky_bytes, max_age, random: RandomState::new(), turns: 0 }
+        Self { topics: HashMap::new(), sticky_bytes, max_age, in_vain: None, random: RandomState::new(), turns: 0 }
     }
 
     /// The number of a topic's partitions, if it is known well enough.
@@ -68,6 +73,16 @@ impl Places {
         place.used = false;
         place.count = count;
         place.sticky_left = if place.sticky < count { place.sticky_left } else { 0 };
+    }
+
+    /// The brokers were asked, and told nothing: what is known stays as old as it is.
+    pub(super) fn note_asked_in_vain(&mut self) {
+        self.in_vain = Some(Instant::now());
+    }
+
+    /// Whether the brokers may be asked for what is known, or were just now asked in vain.
+    pub(super) fn may_ask(&self) -> bool {
+        self.in_vain.is_none_or(|asked| asked.elapsed() >= LEAVE_ALONE.min(self.max_age))
     }
 
     /// There is no such topic any more. What was queued for it is remembered.
@@ -160,6 +175,20 @@ mod tests {
         assert_eq!(places.count("a"), Some(4));
         places.doubt("a");
         assert_eq!((places.count("a"), places.known("a")), (None, Some(4)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asking_in_vain_makes_nothing_known() {
+        let mut places = places(2);
+        tokio::time::advance(Duration::from_secs(29)).await;
+        let since = Instant::now();
+        assert!(places.may_ask());
+        places.note_asked_in_vain();
+        assert!(!places.may_ask() && !places.is_known_since("t", since));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!((places.count("t"), places.known("t"), places.may_ask()), (None, Some(2), false));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(places.may_ask());
     }
 
     #[test]

@@ -229,23 +229,29 @@ impl Queue {
             Some(partition) if partition < count => Ok(partition),
             Some(partition) => {
                 // It may have grown since it was asked for, if that was before the call.
-                let count = match self.places.is_known_since(&record.topic, since) {
-                    true => count,
-                    false => self.learn(&record.topic, deadline).await?,
-                };
-                (partition < count).then_some(partition).ok_or_else(|| no_partition(&record.topic, partition))
+                let known = self.places.is_known_since(&record.topic, since);
+                let count = if known { count } else { self.learn(&record.topic, deadline).await? };
+                if partition < count {
+                    return Ok(partition);
+                }
+                let told = self.places.is_known_since(&record.topic, since);
+                Err(if told { no_partition(&record.topic, partition) } else { untold(&record.topic, partition) })
             }
             None => Ok(self.places.choose(record)),
         }
     }
 
-    /// Asks for the number of a topic's partitions, until `deadline`. While no broker answers, what was known holds.
+    /// Asks for the number of a topic's partitions, until `deadline`. While no broker answers, what was known holds, and is
+    /// asked for again in a while.
     async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
         let known = self.places.known(topic);
-        if let Some(known) = known
-            && let Some(count) = self.refresh(topic, known).await
-        {
-            return Ok(count);
+        if let Some(known) = known {
+            if !self.places.may_ask() {
+                return Ok(known);
+            }
+            if let Some(count) = self.refresh(topic, known).await {
+                return Ok(count);
+            }
         }
         let asked = Instant::now();
         let count = loop {
@@ -255,7 +261,10 @@ impl Queue {
             }
             match (self.shared.producer.partitions(topic).await, known) {
                 (Ok(count), _) => break count,
-                (Err(error), Some(known)) if error.kind() == ErrorKind::Unavailable => break known,
+                (Err(error), Some(known)) if error.kind() == ErrorKind::Unavailable => {
+                    self.places.note_asked_in_vain();
+                    return Ok(known);
+                }
                 (Err(error), _) if error.kind() == ErrorKind::Unavailable => {
                     self.shared.check_open()?;
                     sleep(LOOK_AGAIN).await;
@@ -281,11 +290,7 @@ impl Queue {
                 counts.iter().find(|(found, _)| found == topic).map(|(_, count)| *count)
             }
             Err(_) => {
-                for topic in &topics {
-                    if let Some(known) = self.places.known(topic) {
-                        self.places.learn(topic, known, asked);
-                    }
-                }
+                self.places.note_asked_in_vain();
                 Some(known)
             }
         }
@@ -321,6 +326,12 @@ impl Queue {
         let underway = self.shared.producer.enqueue_alone(record, partition).await?;
         Ok(Unanswered::new(topic, underway, share))
     }
+}
+
+/// Of a record that names a partition which its topic did not have when a broker last told of it.
+fn untold(topic: &Name, partition: u32) -> Error {
+    let what = "no broker tells whether the topic has grown by it";
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))
 }
 
 /// Of a record whose batch was refused, and that may not be sent again by itself.
