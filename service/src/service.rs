@@ -298,7 +298,9 @@ impl Service {
         self
     }
 
-    /// Without an answer to heartbeats for so long, the service is out of its group; the transport's default if not said.
+    /// Without an answer to heartbeats for so long, the service is out of its group:
+    /// [`DEFAULT_SESSION_TIMEOUT`](tidings_core::DEFAULT_SESSION_TIMEOUT) if not said. In a KIP-848 group of Kafka the
+    /// group's own counts, where that is shorter.
     pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
         self.options.session_timeout = Some(timeout);
         self

@@ -16,8 +16,11 @@ use crate::seam::connection::{Connection, Role};
 
 /// Apache Kafka.
 ///
-/// All clauses are kept, with one exception: a member of a classic group ([`GroupProtocol::Classic`]) does not see that a
-/// topic gains partitions until the next rebalance, when one comes or goes. What they hold is then read from its beginning.
+/// All clauses are kept, with two exceptions. A member of a classic group ([`GroupProtocol::Classic`]) does not see that a
+/// topic gains partitions until the next rebalance, when one comes or goes; what they hold is then read from its beginning.
+/// And where a broker refuses a batch for one of its records, others of it may end as
+/// [`Unavailable`](tidings_core::ErrorKind::Unavailable), not stored (P1): see
+/// [`KafkaPublisher`](crate::KafkaPublisher).
 ///
 /// [`GroupProtocol::Classic`]: crate::GroupProtocol::Classic
 #[derive(Debug, Clone)]
