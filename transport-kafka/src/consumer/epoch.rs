@@ -50,12 +50,14 @@ impl Mark {
         let ticks = |base: u64| millis.saturating_sub(base << BASE_SHIFT) / TICK;
         // Of years ago, it would leave the clock no room.
         let before = before.filter(|before| unit + ticks(before.base) < MAX_CLOCK);
-        let (base, clock) = match before {
-            // Two runs of a static member have the same generation; the clock is theirs.
-            Some(before) if before.newer == newer => (before.base, unit + ticks(before.base)),
-            Some(before) => (before.base.max(fresh), unit + ticks(before.base)),
-            None => (fresh, millis % unit),
+        let base = match before {
+            Some(before) if before.newer == newer => before.base,
+            // Above what the other protocol's generations came to.
+            Some(before) => fresh.max(before.epoch >> CLOCK_BITS),
+            None => fresh,
         };
+        // Two runs of a static member have the same generation; the clock is theirs.
+        let clock = if before.is_some() { unit + ticks(base) } else { millis % unit };
         let upper = base.saturating_add(u64::from(number)).min(MAX_UPPER);
         let made = Self { base, newer, epoch: (upper << CLOCK_BITS) | clock.min(MAX_CLOCK) };
         match before {
@@ -130,6 +132,10 @@ mod tests {
         // Nothing was settled since: the mark is still the old protocol's.
         let later = Mark::next(Some(old), Generation { number: 4, newer: false }, at(3_800_000));
         assert!(later.epoch > new.epoch, "{new:?} and then {later:?}");
+        // By a clock that was an hour fast as well.
+        let fast = next(Some(next(None, 1, at(3_600_000))), 500, at(3_600_000));
+        let classic = Mark::next(Some(fast), Generation { number: 1, newer: false }, at(0));
+        assert!(classic.epoch > fast.epoch, "{fast:?} and then {classic:?}");
         // Also in generations that the old protocol has had, and beyond them.
         let last = Mark::next(Some(old), Generation { number: 501, newer: false }, at(3_900_000));
         assert!(last.epoch > later.epoch, "{later:?} and then {last:?}");

@@ -34,7 +34,7 @@ use crate::seam::producer::Producer;
 /// [`KafkaConfig::batch_bytes`] be no more than the topics take. But one with a key ends as
 /// [`Unavailable`](ErrorKind::Unavailable), not stored, where a later one of its key is stored, or where other calls queued
 /// records for its partition behind it: it would come after them. So do those whose turn has not come within
-/// [`KafkaConfig::delivery_timeout`] of the call, and those of a partition that stopped answering.
+/// another [`KafkaConfig::delivery_timeout`], and those of a partition that stopped answering.
 #[derive(Debug)]
 pub struct KafkaPublisher {
     // In the order of first polls, whoever is polled again or not.
@@ -160,8 +160,7 @@ impl Publisher for KafkaPublisher {
         let (reply, mut queued) = mpsc::unbounded_channel();
         // Given back when this future is dropped before its turn: what waits at the bound is held by its callers alone.
         let call = queue::Call::new(records);
-        let since = Instant::now();
-        if self.jobs.send(Job::Publish { call: call.share(), since, reply }).is_err() {
+        if self.jobs.send(Job::Publish { call: call.share(), since: Instant::now(), reply }).is_err() {
             return refused();
         }
         let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
@@ -195,7 +194,7 @@ impl Publisher for KafkaPublisher {
                 }
             }
         }
-        resend(&self.jobs, since + self.shared.delivery_timeout, &mut outcomes).await;
+        resend(&self.jobs, Instant::now() + self.shared.delivery_timeout, &mut outcomes).await;
         let mut answers: Vec<Result<Position>> = outcomes
             .into_iter()
             // Nothing was told where the task is gone, with the runtime that it ran on.

@@ -69,6 +69,7 @@ impl Places {
     pub(super) fn learn(&mut self, topic: &Name, count: u32, asked: Instant) {
         let fresh = Place { count, asked: None, used: false, sticky: 0, sticky_left: 0, queued: Vec::new() };
         let place = self.topics.entry(topic.clone()).or_insert(fresh);
+        self.in_vain = None;
         place.asked = Some(asked);
         place.used = false;
         place.count = count;
@@ -189,6 +190,9 @@ mod tests {
         assert_eq!((places.count("t"), places.known("t"), places.may_ask()), (None, Some(2), false));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(places.may_ask());
+        places.note_asked_in_vain();
+        places.learn(&"other".into(), 1, Instant::now());
+        assert!(places.may_ask(), "they tell again");
     }
 
     #[test]
