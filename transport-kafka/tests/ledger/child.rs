@@ -18,7 +18,7 @@ use crate::common::TestResult;
 const ROLE: &str = "TIDINGS_LEDGER_MEMBER";
 /// The session of the members, which their group has too. Longer than a busy machine stands still: who is fenced without
 /// having been killed does work twice that nobody excuses.
-pub(crate) const SESSION: Duration = Duration::from_secs(3);
+pub(crate) const SESSION: Duration = Duration::from_secs(10);
 
 /// Does what a parent wants, if this process is a member.
 pub(crate) fn run() -> Option<ExitCode> {
