@@ -152,7 +152,6 @@ BEGIN
         verdict := 'claim';
         RETURN;
     END IF;
-
     SELECT p.epoch INTO v_epoch FROM tidings.epochs p
     WHERE p.consumer_group = p_group AND p.topic = p_topic AND p.partition = p_partition;
     IF v_epoch IS NULL OR v_epoch < p_epoch THEN
