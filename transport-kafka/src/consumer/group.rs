@@ -287,15 +287,6 @@ pub(super) async fn watch(shared: Arc<Shared>, asks: Asks, options: ConsumerOpti
     }
 }
 
-/// Loses what the session's end has taken, where the handlers run: in a process that had been stopped its timers are due
-/// together with theirs, and the next handler does not begin before another thread has had its turn.
-pub(super) async fn expire(shared: Arc<Shared>, session: Duration) {
-    loop {
-        sleep((session / 4).min(WATCH)).await;
-        shared.change(super::state::State::expire);
-    }
-}
-
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Group").field("options", &self.options).finish_non_exhaustive()

@@ -152,7 +152,6 @@ impl KafkaConsumer {
         let tasks = vec![
             home.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
             home.spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
-            tokio::spawn(group::expire(Arc::clone(&shared), options.session_timeout)),
             tokio::spawn(readers.run(Arc::clone(&shared))),
         ];
         Ok(Self { shared, member, home, asks, options, tasks: Mutex::new(tasks) })

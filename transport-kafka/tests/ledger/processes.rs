@@ -262,7 +262,7 @@ impl Field {
     }
 
     /// What members that had been stopped began afterwards, though others had begun it: no more than the first moment
-    /// brings. Then the end of a handler and that of the session are due at once, on different threads.
+    /// brings. Then a new holder may be registered before the consumer is asked, which says that all is lost.
     fn begun_by_zombies(&self, lines: &[Line]) -> Vec<String> {
         let mut wrong = Vec::new();
         for (fault, resumed) in self.faults.iter().filter_map(|fault| Some((fault, fault.resumed?))) {
