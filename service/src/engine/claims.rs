@@ -149,27 +149,27 @@ impl Claims {
         self.ttl / 3
     }
 
-    /// Renews the holder, or registers a new one where there is none or it is dead.
-    pub(crate) async fn renew(&self) -> Result<()> {
+    /// Renews the holder, or registers a new one where there is none. `false`: it was taken for dead, and there is none now.
+    pub(crate) async fn renew(&self) -> Result<bool> {
         let holder = lock(&self.current).as_ref().map(|(holder, _)| holder.clone());
         let before = Instant::now();
         if let Some(holder) = holder {
             match self.store.renew(&holder).await {
                 Ok(()) => {
                     *lock(&self.current) = Some((holder, after(before, self.ttl)));
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::Fenced => {
                     tracing::warn!(scope = %self.scope, "the holder of this service's claims was taken for dead");
                     *lock(&self.current) = None;
+                    return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
         }
-        let before = Instant::now();
         let holder = Arc::new(self.store.holder(&self.scope, self.ttl).await?);
         *lock(&self.current) = Some((holder, after(before, self.ttl)));
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the holder: its claims are free at once.

@@ -8,6 +8,7 @@ mod leaving;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::commits::Committing;
 use self::health::Asking;
+use self::holder::Renewing;
 use self::leaving::Leaving;
 use super::gate::Change;
 use super::running::Command;
@@ -33,6 +35,9 @@ const REPORTS_PER_ROUND: usize = 64;
 const FINISH_STEP: Duration = Duration::from_secs(5);
 /// How long to wait after `next` failed for a reason that may pass.
 const NEXT_RETRY: Duration = Duration::from_millis(200);
+
+/// A call of [`Consumer::next`] under way.
+type Next<'a> = Pin<Box<dyn Future<Output = Result<Step>> + Send + 'a>>;
 
 #[derive(Debug)]
 pub(super) struct Coordinator {
@@ -136,8 +141,8 @@ impl Coordinator {
 
     /// Runs until it is told to stop or something fails that no waiting mends.
     pub(super) async fn run(mut self) -> Result<Status> {
-        let renewing = self.keep_holder();
-        let ended = self.work().await;
+        let mut renewing = self.keep_holder();
+        let ended = self.work(&mut renewing).await;
         if let Err(error) = &ended {
             tracing::error!(service = %self.shared.service, error = %error.report(), "the service failed");
             self.begin_stopping(Duration::ZERO);
@@ -150,11 +155,11 @@ impl Coordinator {
         ended.map(|()| self.status(crate::status::State::Stopped))
     }
 
-    async fn work(&mut self) -> Result<()> {
+    async fn work(&mut self, renewing: &mut Option<Renewing>) -> Result<()> {
         let mut ticks = interval(self.options.commit_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let consumer = self.consumer.clone();
-        let mut next = consumer.next();
+        let mut next: Next<'_> = consumer.next();
         loop {
             let wake_at = self.wake_at();
             let may_read = self.next_not_before.is_none();
@@ -162,6 +167,10 @@ impl Coordinator {
                 biased;
                 Some(report) = self.reports.recv() => self.take_reports(report),
                 command = self.commands.recv() => self.obey(command),
+                asked = Renewing::asks(renewing) => {
+                    self.ask_anew(consumer.as_ref(), &mut next).await?;
+                    let _ = asked.send(());
+                }
                 done = Committing::wait(&mut self.committing) => self.committed(done),
                 done = Asking::wait(&mut self.asking) => self.asked(done),
                 Some(ended) = self.tasks.join_next() => return Err(worker_ended(ended)),
