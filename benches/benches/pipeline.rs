@@ -79,9 +79,13 @@ async fn publish(pipeline: &Pipeline, before: u64, count: u64, group: u64, make:
         let mut published = before;
         while published < before + count {
             window.room(published + group, IN_FLIGHT).await;
-            let records = (0..group).map(|n| make(published + n)).collect();
-            for answer in publisher.publish(records).await {
-                answer.expect("memory takes it");
+            if group == 1 {
+                publisher.publish_one(make(published)).await.expect("memory takes it");
+            } else {
+                let records = (0..group).map(|n| make(published + n)).collect();
+                for answer in publisher.publish(records).await {
+                    answer.expect("memory takes it");
+                }
             }
             published += group;
         }

@@ -116,7 +116,7 @@ impl Bench {
             ticks.tick().await;
             let begun = Instant::now();
             let record = Record::new(topic.clone(), value(100)).with_partition(n as u32 % 2);
-            publisher.publish(vec![record]).await.remove(0)?;
+            publisher.publish_one(record).await?;
             let at = tokio::time::timeout(LIMIT, came.recv()).await?.ok_or("the service ended")?;
             if n >= WARM_UP {
                 latencies.push(at.saturating_duration_since(begun));
@@ -201,7 +201,7 @@ impl Bench {
     pub async fn publish(&self, topic: &Name, count: usize, size: usize) -> BenchResult<Duration> {
         let publisher = self.transport.publisher().await?;
         let value = value(size);
-        publisher.publish(vec![Record::new(topic.clone(), "first")]).await.remove(0)?;
+        publisher.publish_one(Record::new(topic.clone(), "first")).await?;
         let begun = Instant::now();
         let mut calls = FuturesOrdered::new();
         for from in (0..count).step_by(CALL) {

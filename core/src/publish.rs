@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::trace::TraceParent;
 use crate::{
-    Delivery, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Position, Publisher, Record, Result, Timestamp,
-    codec, event_id_of, headers,
+    Delivery, EnvelopeRef, Event, Header, Headers, Position, Publisher, Record, Result, Timestamp, codec, event_id_of,
+    headers,
 };
 
 /// How many equal events each run of a handler has published so far, of the deliveries of one batch of records.
@@ -103,7 +103,6 @@ impl DeliveryPublisher {
     /// Those of [`Publisher::publish`], and [`ErrorKind::Invalid`] if the payload can't be written.
     pub async fn publish<E: Event>(&self, event: &E) -> Result<Position> {
         let record = derived_record(&self.delivery, None, event)?;
-        let mut answers = self.publisher.publish(vec![record]).await;
-        answers.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")))
+        self.publisher.publish_one(record).await
     }
 }

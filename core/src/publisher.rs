@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Guarantees, Position, Record, Result};
+use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 
 /// Puts records into a broker.
 ///
@@ -35,6 +35,17 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// [`Invalid`](crate::ErrorKind::Invalid), [`Unavailable`](crate::ErrorKind::Unavailable) if it surely is not stored,
     /// [`Unknown`](crate::ErrorKind::Unknown) if that is open, [`Closed`](crate::ErrorKind::Closed).
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>>;
+
+    /// Publishes one record, and waits for the broker's answer: [`publish`](Self::publish) of a list of one, which is what
+    /// it does if it is not provided. A backend provides it where a list costs more than the record.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish), for this record.
+    async fn publish_one(&self, record: Record) -> Result<Position> {
+        let mut answers = self.publish(vec![record]).await;
+        // P1 wants one; that there is none says nothing of the record.
+        answers.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")))
+    }
 
     /// Refuses new records, waits at most `deadline` for the answers to those under way, and gives up its resources.
     /// Closing twice is one close. Cancel-safe.

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tidings::{
-    BoxError, Error, ErrorKind, EventPublisher, Position, PublishOptions, Publisher, Record, Transport, headers,
-};
+use tidings::{BoxError, EventPublisher, Position, PublishOptions, Publisher, Record, Transport, headers};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -210,8 +208,7 @@ impl Publishing {
     }
 
     async fn put(&self, record: Record) -> tidings::Result<Position> {
-        let none = || Err(Error::new(ErrorKind::Unknown, "publish: no answer"));
-        self.raw.publish(vec![record]).await.pop().unwrap_or_else(none)
+        self.raw.publish_one(record).await
     }
 }
 

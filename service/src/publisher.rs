@@ -113,7 +113,15 @@ impl EventPublisher {
         let record = self.record(envelope, options);
         let span = self.span(E::TOPIC);
         span.record("messaging.message.id", field::display(envelope.id));
-        self.put(vec![record]).instrument(span).await.pop().unwrap_or_else(|| Err(unanswered()))
+        let put = async {
+            let record = record?;
+            self.connection.open().await?.publish_one(record).await
+        };
+        let answer = put.instrument(span.clone()).await;
+        if let Err(error) = &answer {
+            span.record("error.type", error.kind().as_str());
+        }
+        answer
     }
 
     /// Publishes those records that could be written; answer `i` is record `i`'s.
@@ -164,7 +172,6 @@ impl Connection {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
         match self.open().await {
             Ok(publisher) => publisher.publish(records).await,
-            Err(error) if records.len() == 1 => vec![Err(error)],
             Err(error) => records.iter().map(|_| Err(Error::new(error.kind(), error.report()))).collect(),
         }
     }

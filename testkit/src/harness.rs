@@ -263,8 +263,7 @@ impl<T: Transport + Clone> Harness<T> {
 
     async fn put(&self, record: Record) -> Result<Place> {
         let publisher = self.transport.publisher().await?;
-        let answer = publisher.publish(vec![record.clone()]).await.pop();
-        let position = answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "publish: no answer")))?;
+        let position = publisher.publish_one(record.clone()).await?;
         Ok(self.journal.sent(&record, &position))
     }
 

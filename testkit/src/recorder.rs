@@ -54,18 +54,28 @@ struct RecordingPublisher {
     journal: Arc<Journal>,
 }
 
+impl RecordingPublisher {
+    fn note(&self, record: &Record, answer: &Result<Position>) {
+        match answer {
+            Ok(position) => self.journal.published(&self.service, record, position),
+            Err(error) => self.journal.not_published(record, error.report()),
+        }
+    }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Publisher for RecordingPublisher {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
         let answers = self.inner.publish(records.clone()).await;
-        for (record, answer) in records.iter().zip(&answers) {
-            match answer {
-                Ok(position) => self.journal.published(&self.service, record, position),
-                Err(error) => self.journal.not_published(record, error.report()),
-            }
-        }
+        records.iter().zip(&answers).for_each(|(record, answer)| self.note(record, answer));
         answers
+    }
+
+    async fn publish_one(&self, record: Record) -> Result<Position> {
+        let answer = self.inner.publish_one(record.clone()).await;
+        self.note(&record, &answer);
+        answer
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

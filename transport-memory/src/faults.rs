@@ -223,9 +223,9 @@ impl FaultState {
 /// transport.faults().publish(PublishFault::unknown(true).with_topic("orders"));
 /// let publisher = transport.publisher().await?;
 ///
-/// let lost = publisher.publish(vec![Record::new("orders", "1")]).await.remove(0);
+/// let lost = publisher.publish_one(Record::new("orders", "1")).await;
 /// assert_eq!(lost.unwrap_err().kind(), ErrorKind::Unknown); // yet it is stored
-/// let next = publisher.publish(vec![Record::new("orders", "2")]).await.remove(0)?;
+/// let next = publisher.publish_one(Record::new("orders", "2")).await?;
 /// assert_eq!(next.offset, 1);
 /// # Ok(())
 /// # }

@@ -11,7 +11,7 @@
 //! # async fn main() -> tidings_core::Result<()> {
 //! let transport = MemoryTransport::new();
 //! let publisher = transport.publisher().await?;
-//! publisher.publish(vec![Record::new("orders", "one").with_key("k")]).await.remove(0)?;
+//! publisher.publish_one(Record::new("orders", "one").with_key("k")).await?;
 //!
 //! let consumer = transport.consumer(ConsumerOptions::new("billing", ["orders"])).await?;
 //! let Step::Assigned(_) = consumer.next().await? else { panic!("first comes the assignment") };

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tidings_core::{
@@ -105,16 +105,36 @@ impl MemoryPublisher {
 
     /// Stores records that nothing delays, or gives them back.
     fn publish_now(&self, records: Vec<Record>, delay: Duration) -> Result<Vec<Result<Position>>, Vec<Record>> {
-        if delay.is_zero() {
-            let mut last = lock(&self.last);
-            // With the lock: a call that is late from now on comes behind this one.
-            if self.late.load(Ordering::Acquire) == 0 {
-                let mut answers = Vec::with_capacity(records.len());
-                self.store(&mut last, records, &mut answers);
-                return Ok(answers);
-            }
+        let Some(mut last) = self.turn_now(delay) else { return Err(records) };
+        let mut answers = Vec::with_capacity(records.len());
+        self.store(&mut last, records, &mut answers);
+        Ok(answers)
+    }
+
+    /// Takes and stores a record that nothing delays, or leaves it.
+    fn publish_one_now(&self, record: &mut Option<Record>, delay: Duration) -> Option<Result<Position>> {
+        let mut last = self.turn_now(delay)?;
+        let reached = self.broker.faults.reach("publish");
+        let record = record.take()?;
+        Some(reached.and_then(|()| self.store_one(&mut last, record, self.broker.clock.now())))
+    }
+
+    /// The right to store at once, where nothing is delayed.
+    fn turn_now(&self, delay: Duration) -> Option<MutexGuard<'_, Last>> {
+        if !delay.is_zero() {
+            return None;
         }
-        Err(records)
+        let last = lock(&self.last);
+        // With the lock: a call that is late from now on comes behind this one.
+        (self.late.load(Ordering::Acquire) == 0).then_some(last)
+    }
+
+    /// Whether so many records that waited for nothing use one more unit of the task's budget: a loop of publishes must let
+    /// other tasks and timers run, after the first poll has stored them (P3).
+    fn uses_budget(&self, records: usize) -> bool {
+        let count = u32::try_from(records.max(1)).unwrap_or(u32::MAX);
+        let before = self.published.fetch_add(count, Ordering::Relaxed);
+        before / RECORDS_PER_BUDGET != before.wrapping_add(count) / RECORDS_PER_BUDGET
     }
 
     /// Stores records whose answers are delayed: no more at once than the bound, the last ones unanswered on return.
@@ -311,13 +331,24 @@ impl Publisher for MemoryPublisher {
             // In a box: the future of the call that waits for nothing stays small.
             Err(records) => return Box::pin(self.publish_late(records, delay)).await,
         };
-        // A loop of publishes must let other tasks and timers run; after the first poll has stored them (P3).
-        let count = u32::try_from(answers.len().max(1)).unwrap_or(u32::MAX);
-        let before = self.published.fetch_add(count, Ordering::Relaxed);
-        if before / RECORDS_PER_BUDGET != before.wrapping_add(count) / RECORDS_PER_BUDGET {
+        if self.uses_budget(answers.len()) {
             tokio::task::coop::consume_budget().await;
         }
         answers
+    }
+
+    async fn publish_one(&self, record: Record) -> Result<Position> {
+        if self.is_closed() {
+            return Err(closed("publish", "publisher"));
+        }
+        let (delay, mut record) = (self.broker.faults.publish_delay(), Some(record));
+        let Some(answer) = self.publish_one_now(&mut record, delay) else {
+            return Box::pin(self.publish_late(record.into_iter().collect(), delay)).await.remove(0);
+        };
+        if self.uses_budget(1) {
+            tokio::task::coop::consume_budget().await;
+        }
+        answer
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -134,8 +134,12 @@ async fn publish_ours(
     for from in (0..count).step_by(at_once as usize) {
         let until = (from + at_once).min(count);
         window.room(until, most).await;
-        for answer in publisher.publish((from..until).map(make).collect()).await {
-            answer?;
+        if at_once == 1 {
+            publisher.publish_one(make(from)).await?;
+        } else {
+            for answer in publisher.publish((from..until).map(make).collect()).await {
+                answer?;
+            }
         }
     }
     window.room(count, 0).await;

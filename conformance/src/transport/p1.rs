@@ -1,5 +1,7 @@
 //! P1: outcome `i` is record `i`'s; one record's failure is not its neighbour's.
 
+use std::time::Duration;
+
 use tidings_core::{ErrorKind, Record, Topic, TopicPartition, Transport};
 
 use super::rig::{Rig, numbered, same_record, same_records};
@@ -8,6 +10,7 @@ use crate::case::{Case, Checked, cases, granted, holds, refused, same};
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p1_each_record_has_its_own_answer,
     p1_no_record_has_no_answer,
+    p1_a_record_alone_is_as_a_list_of_one,
     p1_a_missing_topic_fails_its_records_alone,
     p1_a_missing_partition_fails_its_record_alone,
     p1_a_record_that_is_too_large_fails_alone,
@@ -33,6 +36,27 @@ async fn p1_no_record_has_no_answer(rig: &Rig) -> Checked {
     let publisher = rig.publisher().await?;
     let answers = rig.within("an answer", publisher.publish(Vec::new())).await?;
     same("answers", 0, answers.len())
+}
+
+async fn p1_a_record_alone_is_as_a_list_of_one(rig: &Rig) -> Checked {
+    let topic = rig.fresh("topic");
+    rig.create(Topic::new(&topic).with_max_record_bytes(10_000)).await?;
+    let publisher = rig.publisher().await?;
+    let records: Vec<Record> = (0..5).map(|n| numbered(&topic, 0, n)).collect();
+    for (offset, record) in records.iter().enumerate() {
+        let answer = rig.within("an answer", publisher.publish_one(record.clone())).await?;
+        same("its offset", offset as u64, granted("a good record", answer)?.offset)?;
+    }
+    let large = Record::new(&topic, vec![b'x'; 40_000]).with_partition(0);
+    refused("what is too large", &[ErrorKind::TooLarge], rig.within("an answer", publisher.publish_one(large)).await?)?;
+    let nowhere = Record::new(rig.fresh("missing"), "lost");
+    let answer = rig.within("an answer", publisher.publish_one(nowhere)).await?;
+    refused("one of a missing topic", &[ErrorKind::NotFound], answer)?;
+    let fleet = rig.read_all(&topic, 1, 5).await?;
+    same_records("what is stored", 0, &records, fleet[0].of(&TopicPartition::new(&topic, 0)))?;
+    granted("the close", rig.within("close", publisher.close(Duration::from_secs(10))).await?)?;
+    let answer = rig.within("an answer", publisher.publish_one(numbered(&topic, 0, 5))).await?;
+    refused("one after the close", &[ErrorKind::Closed], answer)
 }
 
 /// Publishes good, bad, good and checks that only the bad one fails.

@@ -13,7 +13,7 @@
 //! transport.inner().faults().lose_answers(Call::Publish, 1);
 //!
 //! let publisher = transport.publisher().await?;
-//! let lost = publisher.publish(vec![Record::new("orders", "1")]).await.remove(0);
+//! let lost = publisher.publish_one(Record::new("orders", "1")).await;
 //! assert_eq!(lost.unwrap_err().kind(), ErrorKind::Unknown); // yet it is stored
 //! assert!(transport.history().iter().any(|recorded| recorded.call == Call::Publish));
 //! # Ok(())

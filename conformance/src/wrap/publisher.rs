@@ -22,6 +22,11 @@ impl Publisher for TappedPublisher {
         self.tap.each(Call::Publish, asked.len(), asked, self.inner.publish(records)).await
     }
 
+    async fn publish_one(&self, record: Record) -> Result<Position> {
+        let asked = vec![record.clone()];
+        self.tap.one(Call::Publish, asked, self.inner.publish_one(record)).await
+    }
+
     async fn close(&self, deadline: Duration) -> Result<()> {
         self.tap.one(Call::ClosePublisher, deadline, self.inner.close(deadline)).await
     }

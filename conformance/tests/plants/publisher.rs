@@ -119,6 +119,13 @@ impl Publisher for PlantedPublisher {
         self.answered(self.inner.publish(records).await)
     }
 
+    async fn publish_one(&self, record: Record) -> Result<Position> {
+        if self.bug == Bug::StoresOneTwice {
+            drop(self.publish(vec![record.clone()]).await);
+        }
+        self.publish(vec![record]).await.remove(0)
+    }
+
     async fn close(&self, deadline: Duration) -> Result<()> {
         self.closed.store(true, Ordering::Relaxed);
         match self.bug {

@@ -36,6 +36,7 @@ pub(crate) enum Bug {
     BuffersWithoutABound,
     PublishesAfterClose,
     StoresTwice,
+    StoresOneTwice,
     // Consumers.
     ReordersWithinAPartition,
     ForgetsUncommittedRecords,
@@ -275,6 +276,7 @@ plants! {
     BuffersWithoutABound => p4_at_the_bound_publish_waits,
     RefusesAtTheBound => p4_a_flood_waits_and_is_never_refused,
     PublishesAfterClose => p4_after_close_publish_is_closed,
+    StoresOneTwice => p1_a_record_alone_is_as_a_list_of_one,
     StoresTwice => p2_a_dropped_publish_stores_whole_records_once_or_none,
     ReordersWithinAPartition => c1_records_come_in_order_with_their_bytes_and_offsets,
     ForgetsUncommittedRecords => c1_uncommitted_records_come_again_to_the_next_owner,
