@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tidings_core::{Fetched, RecordBatch, Result, StoredRecord, TopicPartition};
+use tidings_core::{Fetched, RecordBatch, Result, TopicPartition};
 
 use super::state::{Chunk, Slot, Stage, State, not_ours};
+use crate::seam::reader::Run;
 
 /// How many of the batches that were fetched ahead of paused partitions are kept: beyond half of the bound they are
 /// dropped, and fetched again when the partition is resumed.
@@ -21,8 +22,23 @@ pub(super) struct Want {
     pub(super) held: bool,
 }
 
+/// What is handed out next of a partition.
+#[derive(Debug)]
+pub(super) struct Popped {
+    origin: Arc<TopicPartition>,
+    epoch: u64,
+    next: u64,
+    run: Run,
+}
+
+impl From<Popped> for Fetched {
+    fn from(Popped { origin, epoch, next, run }: Popped) -> Self {
+        Self::new(RecordBatch::new(origin, run.into_records()), epoch, next)
+    }
+}
+
 impl State {
-    pub(super) fn pop_records(&mut self, max_records: usize) -> Option<Fetched> {
+    pub(super) fn pop_records(&mut self, max_records: usize) -> Option<Popped> {
         while let Some(partition) = self.ready.pop_front() {
             if self.paused.contains(&partition) {
                 continue;
@@ -31,22 +47,20 @@ impl State {
             let Some(mut chunk) = slot.queue.pop_front() else { continue };
             slot.queued -= chunk.size;
             self.buffered -= chunk.size;
-            if chunk.records.len() > max_records {
-                let rest = chunk.records.split_off(max_records);
-                let next = chunk.records.last().map_or(chunk.next, |r| r.offset + 1);
-                let rest = Chunk { size: size_of(&rest), records: rest, next: chunk.next };
+            if chunk.run.len() > max_records {
+                let rest = chunk.run.split_off(max_records);
+                let rest = Chunk { size: rest.size(), run: rest, next: chunk.next };
+                chunk.next = chunk.run.next().unwrap_or(chunk.next);
                 slot.queued += rest.size;
                 self.buffered += rest.size;
                 slot.queue.push_front(rest);
-                chunk.next = next;
             }
             slot.position = chunk.next;
-            let batch = RecordBatch::new(Arc::clone(&slot.origin), chunk.records);
-            let fetched = Fetched::new(batch, slot.mark.epoch, chunk.next);
+            let (origin, epoch) = (Arc::clone(&slot.origin), slot.mark.epoch);
             if !slot.queue.is_empty() {
                 self.ready.push_back(partition);
             }
-            return Some(fetched);
+            return Some(Popped { origin, epoch, next: chunk.next, run: chunk.run });
         }
         None
     }
@@ -203,10 +217,6 @@ impl State {
     }
 }
 
-fn size_of(records: &[StoredRecord]) -> usize {
-    records.iter().map(StoredRecord::size).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -232,7 +242,7 @@ mod tests {
     }
 
     fn chunk(next: u64, size: usize) -> Chunk {
-        Chunk { records: Vec::new(), next, size }
+        Chunk { run: Run::default(), next, size }
     }
 
     /// Polls that were under way when partitions were paused bring what these must not keep.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use self::group::Group;
 use self::home::Home;
-use self::state::{State, closed, not_ours};
+use self::state::{Next, State, closed, not_ours};
 use crate::config::{GroupProtocol, KafkaConfig};
 use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};
@@ -291,7 +291,10 @@ impl Consumer for KafkaConsumer {
         let step = until(&self.shared.steps, || self.shared.lock().take_next(self.options.max_batch_records)).await;
         // What was handed out made room.
         self.shared.plans.notify_waiters();
-        step
+        step.map(|next| match next {
+            Next::Step(step) => step,
+            Next::Records(popped) => Step::Records(popped.into()),
+        })
     }
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {

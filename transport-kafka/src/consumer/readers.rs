@@ -16,7 +16,7 @@ use super::{Shared, until};
 use crate::config::KafkaConfig;
 use crate::seam::admin::Asks;
 use crate::seam::connection::Connection;
-use crate::seam::reader::{FetchSizes, Read, Reader, Trouble};
+use crate::seam::reader::{FetchSizes, Read, Reader, Run, Trouble};
 
 /// How often leaders are asked for.
 const FOLLOW: Duration = Duration::from_millis(500);
@@ -193,21 +193,21 @@ impl Reading {
     /// the client then goes back to their ends by itself.
     async fn bring(&self, shared: &Shared, reads: Vec<Read>) -> Vec<TopicPartition> {
         let marks = self.client.marks().await;
+        let sized = |Read { partition, run }: Read| (partition, (run.size(), run));
+        let mut reads: HashMap<TopicPartition, (usize, Run)> = reads.into_iter().map(sized).collect();
         let (mut came, mut cut_off) = (false, Vec::new());
         {
             let mut state = shared.lock();
-            let mut reads: HashMap<TopicPartition, (Vec<_>, usize)> =
-                reads.into_iter().map(|read| (read.partition, (read.records, read.size))).collect();
             for mark in marks {
                 let Some(want) = self.wants.get(&mark.partition) else { continue };
                 if state.is_beyond(&mark.partition, want.ticket, mark.position) {
                     cut_off.push(mark.partition);
                     continue;
                 }
-                let (records, size) = reads.remove(&mark.partition).unwrap_or_default();
+                let (size, run) = reads.remove(&mark.partition).unwrap_or_default();
                 // Without records only a gap is news: never go past records that are still in the client's buffer.
-                came |= !records.is_empty();
-                state.bring(&mark.partition, want.ticket, Chunk { records, next: mark.position, size });
+                came |= !run.is_empty();
+                state.bring(&mark.partition, want.ticket, Chunk { run, next: mark.position, size });
             }
         }
         if came {

@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{
-    Assignment, Commit, Error, ErrorKind, Progress, Result, Revocation, Step, StoredRecord, TopicPartition,
-};
+use tidings_core::{Assignment, Commit, Error, ErrorKind, Progress, Result, Revocation, Step, TopicPartition};
 use tokio::time::Instant;
 
 use super::epoch::Mark;
+use super::fetched::Popped;
 use super::start::Found;
+use crate::seam::reader::Run;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -51,6 +51,14 @@ pub(super) enum Waiting {
     Lost(Vec<TopicPartition>),
 }
 
+/// What `next` hands out.
+#[derive(Debug)]
+pub(super) enum Next {
+    Step(Step),
+    /// To be made [`Step::Records`] of without the lock.
+    Records(Popped),
+}
+
 /// A partition that is ours.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -76,7 +84,7 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 pub(super) struct Chunk {
-    pub(super) records: Vec<StoredRecord>,
+    pub(super) run: Run,
     pub(super) next: u64,
     pub(super) size: usize,
 }
@@ -115,14 +123,14 @@ impl State {
     // ---- handing out ----
 
     /// What `next` returns now, if anything.
-    pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<Step>> {
+    pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<Next>> {
         if self.closed {
             return Some(Err(closed()));
         }
         // A process that was stopped for long must not begin with what it had fetched before.
         self.expire();
-        if let Some(step) = self.pop(max_records) {
-            return Some(Ok(step));
+        if let Some(next) = self.pop(max_records) {
+            return Some(Ok(next));
         }
         if let Some((kind, what)) = &self.fatal {
             return Some(Err(Error::new(*kind, what.clone())));
@@ -143,12 +151,20 @@ impl State {
         self.ended = true;
     }
 
-    /// The next step, if there is one.
-    fn pop(&mut self, max_records: usize) -> Option<Step> {
-        let step = match self.steps.pop_front() {
-            Some(Waiting::Assigned(assignments)) => Step::Assigned(assignments),
-            Some(Waiting::Lost(partitions)) => Step::Lost(partitions),
-            Some(Waiting::Revoking(revocation)) => {
+    fn pop(&mut self, max_records: usize) -> Option<Next> {
+        let next = match self.pop_step() {
+            Some(step) => Next::Step(step),
+            None => Next::Records(self.pop_records(max_records)?),
+        };
+        self.handed_out = Some(Instant::now());
+        Some(next)
+    }
+
+    fn pop_step(&mut self) -> Option<Step> {
+        Some(match self.steps.pop_front()? {
+            Waiting::Assigned(assignments) => Step::Assigned(assignments),
+            Waiting::Lost(partitions) => Step::Lost(partitions),
+            Waiting::Revoking(revocation) => {
                 let deadline = Instant::now() + revocation.deadline;
                 for partition in &revocation.partitions {
                     if let Some(slot) = self.slots.get_mut(partition) {
@@ -157,10 +173,7 @@ impl State {
                 }
                 Step::Revoking(revocation)
             }
-            None => Step::Records(self.pop_records(max_records)?),
-        };
-        self.handed_out = Some(Instant::now());
-        Some(step)
+        })
     }
 
     // ---- membership ----

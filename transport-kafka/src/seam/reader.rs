@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use krafka::consumer::{AutoOffsetReset, Consumer as Client, ConsumerBuilder, IsolationLevel};
 use krafka::{ConsumerRecord, KrafkaError};
 use tidings_core::{Error, ErrorKind, Header, Headers, Result, StoredRecord, Timestamp, TopicPartition};
@@ -28,14 +29,17 @@ pub(crate) struct FetchSizes {
 
 pub(crate) struct Reader(Client);
 
-/// Records of one partition, in order, and the offset behind them.
+/// What a poll gave of one partition.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) partition: TopicPartition,
-    pub(crate) records: Vec<StoredRecord>,
-    /// Bytes of the records.
-    pub(crate) size: usize,
+    pub(crate) run: Run,
 }
+
+/// Records of one partition, in order, as the client made them. They become ours where they are handed out, which is not
+/// in the reader's task: that one is the first to have no time left.
+#[derive(Default)]
+pub(crate) struct Run(Vec<ConsumerRecord>);
 
 /// Where a partition's log ends, by the last fetch.
 #[derive(Debug)]
@@ -153,43 +157,84 @@ pub(super) fn index(at: &TopicPartition) -> i32 {
     i32::try_from(at.partition).unwrap_or(i32::MAX)
 }
 
+impl Run {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes that it keeps.
+    pub(crate) fn size(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = |headers: &[(String, Option<Bytes>)]| -> usize {
+            headers.iter().map(|(name, value)| name.len() + length(value)).sum()
+        };
+        let record = |r: &ConsumerRecord| length(&r.key) + length(&r.value) + headers(&r.headers);
+        self.len() * size_of::<ConsumerRecord>() + self.0.iter().map(record).sum::<usize>()
+    }
+
+    /// The offset behind the last record.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.0.last().map(|record| offset(record) + 1)
+    }
+
+    /// Takes away what comes after the first `len` records.
+    pub(crate) fn split_off(&mut self, len: usize) -> Self {
+        Self(self.0.split_off(len))
+    }
+
+    /// The records, in the memory that they have.
+    pub(crate) fn into_records(self) -> Vec<StoredRecord> {
+        self.0.into_iter().map(stored).collect()
+    }
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Run({} records)", self.len())
+    }
+}
+
 /// The client gives a poll's records partition by partition, and those of one fetch share their topic's name.
-fn by_partition(records: Vec<ConsumerRecord>) -> Vec<Read> {
-    let same = |a: &ConsumerRecord, b: &ConsumerRecord| a.partition == b.partition && Arc::ptr_eq(&a.topic, &b.topic);
-    let runs: Vec<(TopicPartition, usize)> = records
-        .chunk_by(same)
-        .map(|run| {
-            let partition = u32::try_from(run[0].partition).unwrap_or(0);
-            (TopicPartition::new(Arc::clone(&run[0].topic), partition), run.len())
-        })
-        .collect();
-    let mut records = records.into_iter();
-    let mut reads: Vec<Read> = Vec::with_capacity(runs.len());
-    for (partition, count) in runs {
-        // As many places as there are records: a vector that grows copies what it holds.
-        let run: Vec<StoredRecord> = records.by_ref().take(count).map(stored).collect();
-        let size = run.iter().map(StoredRecord::size).sum();
+fn by_partition(mut records: Vec<ConsumerRecord>) -> Vec<Read> {
+    let mut reads: Vec<Read> = Vec::new();
+    // From the end, so that the first run, which is most often the only one, keeps its place.
+    while let Some(last) = records.last() {
+        let other = |r: &ConsumerRecord| r.partition != last.partition || !Arc::ptr_eq(&r.topic, &last.topic);
+        let partition = TopicPartition::new(Arc::clone(&last.topic), u32::try_from(last.partition).unwrap_or(0));
+        let mut run = match records.iter().rposition(other) {
+            Some(before) => records.split_off(before + 1),
+            None => std::mem::take(&mut records),
+        };
         match reads.last_mut() {
             Some(read) if read.partition == partition => {
-                read.records.extend(run);
-                read.size += size;
+                run.append(&mut read.run.0);
+                read.run = Run(run);
             }
-            _ => reads.push(Read { partition, records: run, size }),
+            _ => reads.push(Read { partition, run: Run(run) }),
         }
     }
     reads
 }
 
+fn offset(record: &ConsumerRecord) -> u64 {
+    u64::try_from(record.offset).unwrap_or(0)
+}
+
 fn stored(record: ConsumerRecord) -> StoredRecord {
-    let offset = u64::try_from(record.offset).unwrap_or(0);
-    let mut made = StoredRecord::new(offset, Timestamp::from_millis(record.timestamp));
+    let mut made = StoredRecord::new(offset(&record), Timestamp::from_millis(record.timestamp));
     made.key = record.key;
     made.value = record.value;
-    let header = |(name, value): (String, Option<bytes::Bytes>)| match value {
-        Some(value) => Header::new(name, value),
-        None => Header::null(name),
-    };
-    made.headers = record.headers.into_iter().map(header).collect::<Headers>();
+    if !record.headers.is_empty() {
+        let header = |(name, value): (String, Option<Bytes>)| match value {
+            Some(value) => Header::new(name, value),
+            None => Header::null(name),
+        };
+        made.headers = record.headers.into_iter().map(header).collect::<Headers>();
+    }
     made
 }
 
