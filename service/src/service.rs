@@ -200,6 +200,9 @@ impl Service {
     }
 
     /// How long claims outlive a process that died: [`DEFAULT_HOLDER_TTL`]. Renewed at a third of it.
+    ///
+    /// Let it be shorter than the consumer's [session](Self::with_session_timeout): then a process that stood still for
+    /// longer than that begins nothing of what it had fetched before, as it knows by its own clock that its holder is over.
     pub fn with_holder_ttl(mut self, ttl: Duration) -> Self {
         self.options.holder_ttl = ttl;
         self

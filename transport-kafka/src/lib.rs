@@ -7,7 +7,7 @@
 //! # async fn example() -> tidings_core::Result<()> {
 //! let kafka = KafkaTransport::connect(KafkaConfig::new(["localhost:9092"])).await?;
 //! let publisher = kafka.publisher().await?;
-//! let stored = publisher.publish(vec![Record::new("user-events", "hello").with_key("u1")]).await;
+//! let stored = publisher.publish_one(Record::new("user-events", "hello").with_key("u1")).await?;
 //! # Ok(())
 //! # }
 //! ```

@@ -413,7 +413,7 @@ mod tests {
     #[cfg(not(feature = "zstd"))]
     #[test]
     fn zstd_that_is_not_built_in_says_which_feature_is() {
-        assert!(refused("kafka://a:1?compression=zstd").contains("feature zstd"));
+        assert!(refused("kafka://a:1?compression=zstd").contains("feature kafka-zstd"));
     }
 
     #[test]
