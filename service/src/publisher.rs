@@ -172,6 +172,7 @@ impl Connection {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
         match self.open().await {
             Ok(publisher) => publisher.publish(records).await,
+            Err(error) if records.len() == 1 => vec![Err(error)],
             Err(error) => records.iter().map(|_| Err(Error::new(error.kind(), error.report()))).collect(),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidings_core::{ErrorKind, Publisher, Record, TopicPartition, Transport};
 
+use super::p3::alone;
 use super::rig::{Rig, numbered, same_records};
 use crate::case::{Broken, Case, Checked, cases, holds, refused, same};
 use crate::cx::poll_times;
@@ -71,7 +72,7 @@ async fn p4_close_waits_for_what_is_under_way(rig: &Rig) -> Checked {
     let topic = rig.topic(1).await?;
     let publisher = rig.publisher().await?;
     let records: Vec<Record> = (0..50).map(|n| numbered(&topic, 0, n)).collect();
-    let mut calls: Vec<_> = records.iter().map(|record| publisher.publish(vec![record.clone()])).collect();
+    let mut calls: Vec<_> = records.iter().enumerate().map(|(n, r)| alone(&*publisher, n, r.clone())).collect();
     let mut early = Vec::new();
     for (i, call) in calls.iter_mut().enumerate() {
         if let Some(answers) = poll_times(1, call.as_mut()).await {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidings_core::{ErrorKind, Name, Publisher, Record, Transport};
 
-use super::p3::{Publishing, first_polled_in_order, in_order};
+use super::p3::{Publishing, alone, first_polled_in_order, in_order};
 use super::rig::Rig;
 use crate::case::{Broken, Case, Checked, broken, cases, granted, holds, only, refused, same};
 
@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 /// Twice as many calls of one record as the publisher takes unanswered.
 fn calls<'a>(rig: &Rig, publisher: &'a dyn Publisher, topic: &Name) -> Vec<Publishing<'a>> {
     let record = |n: usize| Record::new(topic, format!("{n}")).with_key("k");
-    (0..rig.pace.unanswered * 2).map(|n| publisher.publish(vec![record(n)])).collect()
+    (0..rig.pace.unanswered * 2).map(|n| alone(publisher, n, record(n))).collect()
 }
 
 /// Polls each once, in order; none may be answered.

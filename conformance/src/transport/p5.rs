@@ -3,7 +3,7 @@
 use tidings_core::{Header, Headers, Record, Timestamp, TopicPartition, Transport};
 
 use super::rig::{Rig, same_records};
-use crate::case::{Case, Checked, cases};
+use crate::case::{Case, Checked, cases, granted, holds};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p5_tombstones_stay_null,
@@ -29,6 +29,12 @@ async fn survives(rig: &Rig, records: Vec<Record>) -> Checked {
         record.partition = Some(0);
     });
     rig.publish(records.clone()).await?;
+    // And each alone, which need not go the same way.
+    let publisher = rig.publisher().await?;
+    for record in records.clone() {
+        granted("a record alone", rig.within("an answer", publisher.publish_one(record.clone())).await?)?;
+        records.push(record);
+    }
     let fleet = rig.read_all(&topic, 1, records.len()).await?;
     same_records("what was published", 0, &records, fleet[0].of(&TopicPartition::new(&topic, 0)))
 }
@@ -94,7 +100,7 @@ async fn p5_records_without_a_timestamp_get_one(rig: &Rig) -> Checked {
     let times: Vec<i64> = fleet[0].of(&TopicPartition::new(&topic, 0)).iter().map(|r| r.timestamp.millis()).collect();
     // Hosts' clocks differ; an hour off is no clock's fault.
     let near = times.iter().all(|t| (t - before.millis()).abs() < 3_600_000);
-    crate::case::holds(near, &format!("a time near {before}"), times)
+    holds(near, &format!("a time near {before}"), times)
 }
 
 async fn p5_every_byte_value_survives(rig: &Rig) -> Checked {

@@ -149,14 +149,14 @@ impl Claims {
         self.ttl / 3
     }
 
-    /// Renews the holder, or registers a new one where there is none. `false`: it was taken for dead, and there is none now.
-    pub(crate) async fn renew(&self) -> Result<bool> {
+    /// Renews the holder, or registers a new one where there is none, for a ttl from `since` on, which is no later than
+    /// this call. `false`: it was taken for dead, and there is none now.
+    pub(crate) async fn renew(&self, since: Instant) -> Result<bool> {
         let holder = lock(&self.current).as_ref().map(|(holder, _)| holder.clone());
-        let before = Instant::now();
         if let Some(holder) = holder {
             match self.store.renew(&holder).await {
                 Ok(()) => {
-                    *lock(&self.current) = Some((holder, after(before, self.ttl)));
+                    *lock(&self.current) = Some((holder, after(since, self.ttl)));
                     return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::Fenced => {
@@ -168,7 +168,7 @@ impl Claims {
             }
         }
         let holder = Arc::new(self.store.holder(&self.scope, self.ttl).await?);
-        *lock(&self.current) = Some((holder, after(before, self.ttl)));
+        *lock(&self.current) = Some((holder, after(since, self.ttl)));
         Ok(true)
     }
 

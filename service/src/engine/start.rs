@@ -38,7 +38,7 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
     let claims = match &options.store {
         Some(store) => {
             let claims = Claims::new(store.clone(), options.scope.clone(), options.holder_ttl);
-            claims.renew().await.map_err(context)?;
+            claims.renew(tokio::time::Instant::now()).await.map_err(context)?;
             Some(Arc::new(claims))
         }
         None => None,

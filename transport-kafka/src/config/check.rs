@@ -98,7 +98,8 @@ impl KafkaConfig {
 
     fn check_compression(&self) -> Result<()> {
         if self.compression == Compression::Zstd && !cfg!(feature = "zstd") {
-            let why = "compression: zstd is not built in, expected another codec or the cargo feature kafka-zstd of tidings";
+            let why =
+                "compression: zstd is not built in, expected another codec or the cargo feature kafka-zstd of tidings";
             return Err(Error::new(ErrorKind::Unsupported, why));
         }
         let Some(level) = self.compression_level else { return Ok(()) };

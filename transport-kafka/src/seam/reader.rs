@@ -183,12 +183,17 @@ impl Run {
 
     /// Takes away what comes after the first `len` records.
     pub(crate) fn split_off(&mut self, len: usize) -> Self {
-        Self(self.0.split_off(len))
+        let rest = self.0.split_off(len);
+        self.0.shrink_to_fit();
+        Self(rest)
     }
 
-    /// The records, in the memory that they have.
+    /// The records, made in the memory that they have. What they do not fill of it is given back: it would be kept, and
+    /// counted by nobody, until the last of them is settled.
     pub(crate) fn into_records(self) -> Vec<StoredRecord> {
-        self.0.into_iter().map(stored).collect()
+        let mut records: Vec<StoredRecord> = self.0.into_iter().map(stored).collect();
+        records.shrink_to_fit();
+        records
     }
 }
 
@@ -207,7 +212,11 @@ fn by_partition(mut records: Vec<ConsumerRecord>) -> Vec<Read> {
         let partition = TopicPartition::new(Arc::clone(&last.topic), u32::try_from(last.partition).unwrap_or(0));
         let mut run = match records.iter().rposition(other) {
             Some(before) => records.split_off(before + 1),
-            None => std::mem::take(&mut records),
+            None => {
+                // Those of a poll of several partitions would keep the memory of all.
+                records.shrink_to_fit();
+                std::mem::take(&mut records)
+            }
         };
         match reads.last_mut() {
             Some(read) if read.partition == partition => {

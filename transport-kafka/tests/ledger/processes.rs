@@ -42,6 +42,8 @@ struct Fault {
     victim: String,
     /// What was committed then.
     committed: BTreeMap<u32, u64>,
+    /// How many lines there were then.
+    began: usize,
     /// How many lines there were when it went on.
     resumed: Option<usize>,
 }
@@ -146,8 +148,8 @@ impl Field {
     async fn kill(&mut self) -> TestResult {
         let mut member = self.members.remove(fastrand::usize(..self.members.len()));
         member.kill()?;
-        let committed = self.committed().await?;
-        self.faults.push(Fault { victim: member.name.clone(), committed: committed.clone(), resumed: None });
+        let (committed, began) = (self.committed().await?, self.lines()?.len());
+        self.faults.push(Fault { victim: member.name.clone(), committed: committed.clone(), began, resumed: None });
         self.start()?;
         self.all_move_on(&committed).await
     }
@@ -155,14 +157,14 @@ impl Field {
     async fn stop(&mut self) -> TestResult {
         let index = fastrand::usize(..self.members.len());
         self.members[index].signal(Signal::STOP)?;
-        let committed = self.committed().await?;
+        let (committed, began) = (self.committed().await?, self.lines()?.len());
         let stopped = Instant::now();
         self.all_move_on(&committed).await?;
         // Beyond the session, also where none of its partitions was the one that moved on last.
         sleep((SESSION * 2).saturating_sub(stopped.elapsed())).await;
         let resumed = Some(self.lines()?.len());
         self.members[index].signal(Signal::CONT)?;
-        self.faults.push(Fault { victim: self.members[index].name.clone(), committed, resumed });
+        self.faults.push(Fault { victim: self.members[index].name.clone(), committed, began, resumed });
         self.is_whole().await
     }
 
@@ -258,12 +260,14 @@ impl Field {
         self.faults.iter().any(|fault| fault.victim == line.member && open(fault))
     }
 
-    /// What members that had been stopped began afterwards, though others had begun it: no more than the first moment
-    /// brings. Then a new holder may be registered before the consumer is asked, which says that all is lost.
+    /// What members that had been stopped began when they went on, though others had begun it. From the next fault on it
+    /// may be theirs again.
     fn begun_by_zombies(&self, lines: &[Line]) -> Vec<String> {
         let mut wrong = Vec::new();
-        for (fault, resumed) in self.faults.iter().filter_map(|fault| Some((fault, fault.resumed?))) {
-            let (before, after) = lines.split_at(resumed);
+        for (n, fault) in self.faults.iter().enumerate() {
+            let Some(resumed) = fault.resumed else { continue };
+            let until = self.faults.get(n + 1).map_or(lines.len(), |next| next.began);
+            let (before, after) = lines[..until].split_at(resumed);
             let others: BTreeSet<&Entry> =
                 before.iter().filter(|line| line.member != fault.victim).map(|line| &line.event).collect();
             let late = after.iter().filter(|line| !line.done && line.member == fault.victim);

@@ -1,17 +1,20 @@
 //! Keeping the service's holder alive, in a task of its own: nothing that the coordinator does may delay it.
 
+use std::future::pending;
 use std::time::Duration;
 
-use tidings_core::{Consumer, Result, Step};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Coordinator, Next};
+use super::Coordinator;
 use crate::engine::work::Order;
 
 /// The first wait after a renewal that failed; doubled each time, up to the time between renewals.
 const RENEWAL_RETRY: Duration = Duration::from_millis(100);
+
+/// How long a consumer has to say what it has lost, once it is asked.
+const TO_SAY: Duration = Duration::from_millis(50);
 
 /// The task that renews the holder; it ends with this.
 #[derive(Debug)]
@@ -22,14 +25,41 @@ pub(super) struct Renewing {
 }
 
 impl Renewing {
-    /// Waits until somebody wants the group to be asked; for ever, if no holder is kept.
-    pub(super) async fn asks(renewing: &mut Option<Self>) -> oneshot::Sender<()> {
+    /// Waits until somebody wants the group to be asked; for ever, where no holder is kept.
+    pub(super) async fn wants_to_know(renewing: &mut Option<Self>) -> Asked {
         if let Some(Self { asks, .. }) = renewing
-            && let Some(ask) = asks.recv().await
+            && let Some(done) = asks.recv().await
         {
-            return ask;
+            return Asked { done, until: Instant::now() + TO_SAY };
         }
-        std::future::pending().await
+        pending().await
+    }
+
+    /// From now on the group is not asked any more.
+    pub(super) fn stop_asking(&mut self) {
+        self.asks.close();
+        while self.asks.try_recv().is_ok() {}
+    }
+}
+
+/// The group was asked, by a new call of `next`: one that waits already need not look again before it is told to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    done: oneshot::Sender<()>,
+    until: Instant,
+}
+
+impl Asked {
+    /// Waits until the consumer has had its time to say what is lost. To be polled behind its `next`.
+    pub(super) async fn had_time(asked: &Option<Self>) {
+        match asked {
+            Some(asked) => sleep_until(asked.until).await,
+            None => pending().await,
+        }
+    }
+
+    pub(super) fn done(self) {
+        let _ = self.done.send(());
     }
 }
 
@@ -39,10 +69,10 @@ impl Drop for Renewing {
     }
 }
 
-/// Has the coordinator ask the group, and waits until it has obeyed; no longer than `limit`.
+/// Has the coordinator ask the group, and waits until it has; no longer than `limit`.
 async fn ask_the_group(asks: &mpsc::UnboundedSender<oneshot::Sender<()>>, limit: Duration) {
-    let (done, obeyed) = oneshot::channel();
-    if asks.send(done).is_ok() && timeout(limit, obeyed).await.is_err() {
+    let (done, asked) = oneshot::channel();
+    if asks.send(done).is_ok() && timeout(limit, asked).await.is_err() {
         tracing::warn!(?limit, "the group was not asked before a new holder was registered");
     }
 }
@@ -66,10 +96,13 @@ impl Coordinator {
                 }
                 let mut wait = RENEWAL_RETRY;
                 loop {
+                    // The holder's time counts from before the group was asked: if this process is stopped behind that,
+                    // it is over when it goes on.
+                    let since = Instant::now();
                     if claims.holder().is_none() {
                         ask_the_group(&to_coordinator, claims.renewal()).await;
                     }
-                    match claims.renew().await {
+                    match claims.renew(since).await {
                         Ok(true) => break,
                         Ok(false) => continue,
                         Err(error) => tracing::warn!(error = %error.report(), "the holder could not be renewed"),
@@ -81,24 +114,5 @@ impl Coordinator {
             }
         });
         Some(Renewing { task, asks })
-    }
-
-    /// Takes all that the group has to say of what is no longer this service's.
-    pub(super) async fn ask_anew<'a>(&mut self, consumer: &'a dyn Consumer, next: &mut Next<'a>) -> Result<()> {
-        loop {
-            // Another call, and not the one that waits: that one need not look again before it is told to.
-            *next = consumer.next();
-            let step = tokio::select! {
-                biased;
-                step = &mut *next => step,
-                () = std::future::ready(()) => return Ok(()),
-            };
-            let goes_on = matches!(step, Ok(Step::Lost(_) | Step::Revoking(_) | Step::Assigned(_)));
-            self.take_step(step)?;
-            if !goes_on {
-                *next = consumer.next();
-                return Ok(());
-            }
-        }
     }
 }

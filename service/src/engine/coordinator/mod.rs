@@ -8,7 +8,6 @@ mod leaving;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::commits::Committing;
 use self::health::Asking;
-use self::holder::Renewing;
+use self::holder::{Asked, Renewing};
 use self::leaving::Leaving;
 use super::gate::Change;
 use super::running::Command;
@@ -35,9 +34,6 @@ const REPORTS_PER_ROUND: usize = 64;
 const FINISH_STEP: Duration = Duration::from_secs(5);
 /// How long to wait after `next` failed for a reason that may pass.
 const NEXT_RETRY: Duration = Duration::from_millis(200);
-
-/// A call of [`Consumer::next`] under way.
-type Next<'a> = Pin<Box<dyn Future<Output = Result<Step>> + Send + 'a>>;
 
 #[derive(Debug)]
 pub(super) struct Coordinator {
@@ -143,6 +139,7 @@ impl Coordinator {
     pub(super) async fn run(mut self) -> Result<Status> {
         let mut renewing = self.keep_holder();
         let ended = self.work(&mut renewing).await;
+        renewing.iter_mut().for_each(Renewing::stop_asking);
         if let Err(error) = &ended {
             tracing::error!(service = %self.shared.service, error = %error.report(), "the service failed");
             self.begin_stopping(Duration::ZERO);
@@ -159,7 +156,8 @@ impl Coordinator {
         let mut ticks = interval(self.options.commit_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let consumer = self.consumer.clone();
-        let mut next: Next<'_> = consumer.next();
+        let mut next = consumer.next();
+        let mut asked = None;
         loop {
             let wake_at = self.wake_at();
             let may_read = self.next_not_before.is_none();
@@ -167,9 +165,9 @@ impl Coordinator {
                 biased;
                 Some(report) = self.reports.recv() => self.take_reports(report),
                 command = self.commands.recv() => self.obey(command),
-                asked = Renewing::asks(renewing) => {
-                    self.ask_anew(consumer.as_ref(), &mut next).await?;
-                    let _ = asked.send(());
+                ask = Renewing::wants_to_know(renewing) => {
+                    next = consumer.next();
+                    asked = Some(ask);
                 }
                 done = Committing::wait(&mut self.committing) => self.committed(done),
                 done = Asking::wait(&mut self.asking) => self.asked(done),
@@ -178,6 +176,7 @@ impl Coordinator {
                     next = consumer.next();
                     self.take_step(step)?;
                 }
+                () = Asked::had_time(&asked) => asked.take().into_iter().for_each(Asked::done),
                 _ = ticks.tick() => self.tick(),
                 () = sleep_until(wake_at) => self.wake(),
             }
