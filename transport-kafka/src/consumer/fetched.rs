@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tidings_core::{Fetched, RecordBatch, Result, TopicPartition};
+use tidings_core::{Fetched, RecordBatch, Result, Step, TopicPartition};
 
 use super::state::{Chunk, Slot, Stage, State, not_ours};
 use crate::seam::reader::Run;
@@ -20,6 +20,14 @@ pub(super) struct Want {
     pub(super) ticket: u64,
     pub(super) from: u64,
     pub(super) held: bool,
+}
+
+/// What `next` hands out.
+#[derive(Debug)]
+pub(super) enum Next {
+    Step(Step),
+    /// To be made [`Step::Records`] of without the lock.
+    Records(Popped),
 }
 
 /// What is handed out next of a partition.

@@ -19,9 +19,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use self::fetched::Next;
 use self::group::Group;
 use self::home::Home;
-use self::state::{Next, State, closed, not_ours};
+use self::state::{State, closed, not_ours};
 use crate::config::{GroupProtocol, KafkaConfig};
 use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};

@@ -11,7 +11,7 @@ use tidings_core::{Assignment, Commit, Error, ErrorKind, Progress, Result, Revoc
 use tokio::time::Instant;
 
 use super::epoch::Mark;
-use super::fetched::Popped;
+use super::fetched::Next;
 use super::start::Found;
 use crate::seam::reader::Run;
 
@@ -49,14 +49,6 @@ pub(super) enum Waiting {
     Assigned(Vec<Assignment>),
     Revoking(Revocation),
     Lost(Vec<TopicPartition>),
-}
-
-/// What `next` hands out.
-#[derive(Debug)]
-pub(super) enum Next {
-    Step(Step),
-    /// To be made [`Step::Records`] of without the lock.
-    Records(Popped),
 }
 
 /// A partition that is ours.

@@ -1,55 +1,114 @@
 //! The bound on unanswered records and bytes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 /// How many records and bytes may be unanswered. Only whoever has the publisher's turn takes of it, so that the order of
-/// those who wait is that of their first polls.
+/// those who wait is that of their first polls: one waits at a time.
 #[derive(Debug)]
 pub(super) struct Bound {
-    records: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    inner: Arc<Inner>,
     max_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    free: Mutex<Free>,
+    more: Notify,
+}
+
+/// What may still be taken.
+#[derive(Debug)]
+struct Free {
+    records: usize,
+    bytes: usize,
+    closed: bool,
+    /// Somebody waits for more.
+    waited_for: bool,
 }
 
 /// A record's share, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    _record: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+    of: Arc<Inner>,
+    bytes: usize,
+}
+
+impl Inner {
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut free = self.of.free();
+        free.records += 1;
+        free.bytes += self.bytes;
+        let waited_for = std::mem::take(&mut free.waited_for);
+        drop(free);
+        if waited_for {
+            self.of.more.notify_one();
+        }
+    }
+}
+
+/// Why nothing can be taken.
+enum Full {
+    ForNow,
+    Closed,
 }
 
 impl Bound {
-    pub(super) fn new(records: usize, bytes: usize) -> Self {
-        let max_bytes = bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
-        let records = records.min(Semaphore::MAX_PERMITS);
-        Self { records: Arc::new(Semaphore::new(records)), bytes: Arc::new(Semaphore::new(max_bytes)), max_bytes }
+    pub(super) fn new(records: usize, max_bytes: usize) -> Self {
+        let free = Free { records, bytes: max_bytes, closed: false, waited_for: false };
+        Self { inner: Arc::new(Inner { free: Mutex::new(free), more: Notify::new() }), max_bytes }
+    }
+
+    fn look(&self, size: usize, waits: bool) -> Result<Share, Full> {
+        let bytes = size.min(self.max_bytes);
+        let mut free = self.inner.free();
+        if free.closed {
+            return Err(Full::Closed);
+        }
+        if free.records == 0 || free.bytes < bytes {
+            free.waited_for |= waits;
+            return Err(Full::ForNow);
+        }
+        free.records -= 1;
+        free.bytes -= bytes;
+        Ok(Share { of: Arc::clone(&self.inner), bytes })
     }
 
     /// Waits until a record of `size` bytes fits; one that is larger than the bound fits alone. `None` once closed.
     pub(super) async fn take(&self, size: usize) -> Option<Share> {
-        let record = Arc::clone(&self.records).acquire_owned().await.ok()?;
-        let size = u32::try_from(size.min(self.max_bytes)).unwrap_or(u32::MAX);
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(size).await.ok()?;
-        Some(Share { _record: record, _bytes: bytes })
+        loop {
+            match self.look(size, true) {
+                Ok(share) => return Some(share),
+                Err(Full::Closed) => return None,
+                // What is given back in between leaves a permit.
+                Err(Full::ForNow) => self.inner.more.notified().await,
+            }
+        }
     }
 
     /// As [`take`](Self::take), if nothing has to be waited for.
     pub(super) fn try_take(&self, size: usize) -> Option<Share> {
-        self.take(size).now_or_never().flatten()
+        self.look(size, false).ok()
     }
 
     /// Ends all waiting, now and later.
     pub(super) fn close(&self) {
-        self.records.close();
-        self.bytes.close();
+        self.inner.free().closed = true;
+        self.inner.more.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]

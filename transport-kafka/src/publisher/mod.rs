@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use foldhash::fast::RandomState;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tidings_core::{Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, async_trait};
+use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use self::queue::{Again, Job, Queue, Sent, Shared, overtaken, untried};
+use self::queue::{Again, Job, Queue, Queued, Sent, Shared, overtaken, untried};
 use crate::config::KafkaConfig;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::Producer;
@@ -58,38 +58,22 @@ impl KafkaPublisher {
 #[derive(Debug)]
 struct Outcome {
     answer: Result<Position>,
-    topic: Name,
     partition: u32,
-    key: Option<Bytes>,
     /// How many records were queued for its partition, with it.
     number: u64,
-    /// Where its batch was refused for another record's sake, or for its own.
-    again: Option<Again>,
-}
-
-impl Outcome {
-    /// Whether it is of the same partition as a record that is to be sent again.
-    fn is_beside(&self, again: &Again) -> bool {
-        self.partition == again.partition && self.topic == again.record.topic
-    }
-
-    fn has_key_of(&self, again: &Again) -> bool {
-        self.key.is_some() && self.key == again.record.key
-    }
+    /// Its batch was refused for another record's sake, or for its own.
+    again: bool,
 }
 
 /// Awaits the answers of one partition, which come in the order of its records, and most often together.
 async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
     let mut outcomes = Vec::with_capacity(sent.len());
-    for (place, Sent { unanswered, again }) in sent {
-        let answer = unanswered.answer().await;
-        let (topic, key) = (again.record.topic.clone(), again.record.key.clone());
-        let (partition, number) = (again.partition, again.number);
-        let (answer, again) = match answer {
-            Err(refusal) => (Err(refusal.error), refusal.batch.then_some(again)),
-            Ok(position) => (Ok(position), None),
+    for (place, Sent { unanswered, partition, number }) in sent {
+        let (answer, again) = match unanswered.answer().await {
+            Ok(position) => (Ok(position), false),
+            Err(refusal) => (Err(refusal.error), refusal.batch),
         };
-        outcomes.push((place, Outcome { answer, topic, partition, key, number, again }));
+        outcomes.push((place, Outcome { answer, partition, number, again }));
     }
     outcomes
 }
@@ -98,29 +82,39 @@ async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
 ///
 /// None was stored, so those that are not sent any more end as unavailable: of a partition all, once it does not answer,
 /// since the next one would wait for as long; and those whose turn comes after `deadline`.
-async fn resend(jobs: &mpsc::UnboundedSender<Job>, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
+async fn resend(
+    jobs: &mpsc::UnboundedSender<Job>,
+    deadline: Instant,
+    records: &[Record],
+    outcomes: &mut [Option<Outcome>],
+) {
     let mut silent = HashSet::new();
-    for place in 0..outcomes.len() {
-        let Some(Outcome { again: Some(again), .. }) = &outcomes[place] else { continue };
-        let mut again = again.clone();
-        let partition = (again.record.topic.clone(), again.partition);
-        let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
-        let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
-            Err(overtaken(&partition.0))
-        } else if silent.contains(&partition) || Instant::now() >= deadline {
-            Err(untried(&partition.0))
+    for (place, record) in records.iter().enumerate() {
+        let Some(&Outcome { partition, number, again: true, .. }) = outcomes[place].as_ref() else { continue };
+        let at = (record.topic.clone(), partition);
+        // Those of its partition that came behind it.
+        let later = || {
+            let behind = outcomes.iter().zip(records).skip(place + 1);
+            let behind = behind.filter_map(|(outcome, record)| Some((outcome.as_ref()?, record)));
+            behind.filter(|(later, other)| later.partition == partition && other.topic == record.topic)
+        };
+        let has_key = |other: &Record| other.key.is_some() && other.key == record.key;
+        let outcome = if later().any(|(later, other)| later.answer.is_ok() && has_key(other)) {
+            Err(overtaken(&at.0))
+        } else if silent.contains(&at) || Instant::now() >= deadline {
+            Err(untried(&at.0))
         } else {
             // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
-            again.number = later().map(|later| later.number).max().unwrap_or(0).max(again.number);
-            match alone(jobs, again, deadline).await {
+            let number = later().map(|(later, _)| later.number).max().unwrap_or(0).max(number);
+            match alone(jobs, Again { record: record.clone(), partition, number }, deadline).await {
                 Some(answer) => {
                     let kind = answer.as_ref().err().map(Error::kind);
                     if matches!(kind, Some(ErrorKind::Unknown | ErrorKind::Unavailable)) {
-                        silent.insert(partition);
+                        silent.insert(at);
                     }
                     answer
                 }
-                None => Err(overtaken(&partition.0)),
+                None => Err(overtaken(&at.0)),
             }
         };
         if let Some(place) = &mut outcomes[place] {
@@ -169,16 +163,17 @@ impl Publisher for KafkaPublisher {
         // the rest of the call waits at the bound, which nobody else can make room in.
         let mut lanes = FuturesUnordered::new();
         let (mut come, mut coming) = (0, true);
+        let mut records = Arc::default();
         while coming || !lanes.is_empty() {
             tokio::select! {
                 biased;
                 some = queued.recv(), if coming => match some {
-                    Some(sent) => {
-                        let mut by_partition: HashMap<(Name, u32), Vec<(usize, Sent)>> = HashMap::new();
+                    Some(Queued { records: all, sent }) => {
+                        let mut by_partition: HashMap<(&str, u32), Vec<(usize, Sent)>, RandomState> = HashMap::default();
                         for sent in sent {
                             match sent {
                                 Ok(sent) => {
-                                    let partition = (sent.again.record.topic.clone(), sent.again.partition);
+                                    let partition = (all[come].topic.as_str(), sent.partition);
                                     by_partition.entry(partition).or_default().push((come, sent));
                                 }
                                 Err(error) => failed.push((come, error)),
@@ -186,6 +181,7 @@ impl Publisher for KafkaPublisher {
                             come += 1;
                         }
                         lanes.extend(by_partition.into_values().map(lane));
+                        records = all;
                     }
                     None => coming = false,
                 },
@@ -194,7 +190,7 @@ impl Publisher for KafkaPublisher {
                 }
             }
         }
-        resend(&self.jobs, Instant::now() + self.shared.delivery_timeout, &mut outcomes).await;
+        resend(&self.jobs, Instant::now() + self.shared.delivery_timeout, &records, &mut outcomes).await;
         let mut answers: Vec<Result<Position>> = outcomes
             .into_iter()
             // Nothing was told where the task is gone, with the runtime that it ran on.
@@ -229,12 +225,10 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    /// A record whose batch was refused, by its name and partition.
-    fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
-        let record = Record::new("t", *value);
-        let again = Again { record, partition: *partition, number: 1 };
+    /// What came of a record whose batch was refused.
+    fn refused((_, partition): &(&'static str, u32)) -> Option<Outcome> {
         let answer = Err(Error::new(ErrorKind::Invalid, "its batch"));
-        Some(Outcome { answer, topic: "t".into(), partition: *partition, key: None, number: 1, again: Some(again) })
+        Some(Outcome { answer, partition: *partition, number: 1, again: true })
     }
 
     /// What becomes of records that are sent again, and which of them are sent, where `answer` is what a broker says.
@@ -256,7 +250,8 @@ mod tests {
             sent
         });
         let mut outcomes: Vec<Option<Outcome>> = records.iter().map(refused).collect();
-        resend(&jobs, Instant::now() + Duration::from_secs(5), &mut outcomes).await;
+        let records: Vec<Record> = records.iter().map(|(value, _)| Record::new("t", *value)).collect();
+        resend(&jobs, Instant::now() + Duration::from_secs(5), &records, &mut outcomes).await;
         drop(jobs);
         let kinds = outcomes.into_iter().flatten().map(|outcome| outcome.answer.map(drop).map_err(|e| e.kind()));
         (kinds.collect(), brokers.await.unwrap())

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use foldhash::fast::RandomState as Hasher;
 use tidings_core::{Name, Record, partition_for};
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ const LEAVE_ALONE: Duration = Duration::from_secs(5);
 /// What is known of topics: how many partitions they have, and where records without a key go now.
 #[derive(Debug)]
 pub(super) struct Places {
-    topics: HashMap<Name, Place>,
+    topics: HashMap<Name, Place, Hasher>,
     sticky_bytes: usize,
     /// How long the number of a topic's partitions is believed.
     max_age: Duration,
@@ -39,7 +40,7 @@ struct Place {
 
 impl Places {
     pub(super) fn new(sticky_bytes: usize, max_age: Duration) -> Self {
-        Self { topics: HashMap::new(), sticky_bytes, max_age, in_vain: None, random: RandomState::new(), turns: 0 }
+        Self { topics: HashMap::default(), sticky_bytes, max_age, in_vain: None, random: RandomState::new(), turns: 0 }
     }
 
     /// The number of a topic's partitions, if it is known well enough.
@@ -98,16 +99,16 @@ impl Places {
         self.topics.get(topic).and_then(|place| place.queued.get(partition as usize)).copied().unwrap_or(0)
     }
 
-    /// Counts one more.
-    pub(super) fn note_queued(&mut self, topic: &str, partition: u32) {
-        if let Some(place) = self.topics.get_mut(topic) {
-            let partition = partition as usize;
-            if place.queued.len() <= partition {
-                place.queued.resize(partition + 1, 0);
-            }
-            place.queued[partition] += 1;
-            place.used = true;
+    /// Counts one more, and says how many there are then.
+    pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> u64 {
+        let Some(place) = self.topics.get_mut(topic) else { return 1 };
+        let partition = partition as usize;
+        if place.queued.len() <= partition {
+            place.queued.resize(partition + 1, 0);
         }
+        place.queued[partition] += 1;
+        place.used = true;
+        place.queued[partition]
     }
 
     /// The partition of a record that names none, on a topic that is known.

@@ -30,7 +30,7 @@ const HOLD: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     /// Queue these, for which somebody waits since then. They are told of in order, and at the latest before the bound
     /// has to be waited for: it is whoever waits that gives the shares of what is answered back.
-    Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Vec<Result<Sent>>> },
+    Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Queued> },
     /// Send this one in a batch of its own, if its turn comes in time and it was not overtaken.
     Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
     /// Say when all that came before is queued.
@@ -113,12 +113,21 @@ impl Shared {
     }
 }
 
+/// What was made of the next records of a call.
+#[derive(Debug)]
+pub(super) struct Queued {
+    /// All of the call's: what is refused with its batch is sent again by itself.
+    pub(super) records: Arc<Vec<Record>>,
+    pub(super) sent: Vec<Result<Sent>>,
+}
+
 /// A record in the client's queue.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) unanswered: Unanswered,
-    /// To be sent by itself, if its batch is refused.
-    pub(super) again: Again,
+    pub(super) partition: u32,
+    /// How many records were queued for its partition, with it.
+    pub(super) number: u64,
 }
 
 /// What it takes to send a record once more.
@@ -154,24 +163,20 @@ impl Queue {
         }
     }
 
-    async fn publish(
-        &mut self,
-        records: Vec<Record>,
-        since: Instant,
-        reply: &mpsc::UnboundedSender<Vec<Result<Sent>>>,
-    ) {
+    async fn publish(&mut self, records: Vec<Record>, since: Instant, reply: &mpsc::UnboundedSender<Queued>) {
         // For all of the call together: what waits behind a topic that can't be looked up has waited too.
         let deadline = since + self.shared.delivery_timeout;
         let mut missing = HashSet::new();
+        let records = Arc::new(records);
         let mut sent = Vec::with_capacity(records.len());
-        for record in records {
-            let one = match self.find_place(&mut missing, &record, since, deadline).await {
+        for record in records.iter() {
+            let one = match self.find_place(&mut missing, record, since, deadline).await {
                 Ok(partition) => {
                     let size = record.size();
                     let share = match self.shared.bound.try_take(size) {
                         Some(share) => Some(share),
                         None => {
-                            drop(reply.send(std::mem::take(&mut sent)));
+                            drop(reply.send(Queued { records: records.clone(), sent: std::mem::take(&mut sent) }));
                             self.shared.bound.take(size).await
                         }
                     };
@@ -181,7 +186,7 @@ impl Queue {
             };
             sent.push(one);
         }
-        drop(reply.send(sent));
+        drop(reply.send(Queued { records, sent }));
     }
 
     /// The partition of a record that may be published.
@@ -210,14 +215,11 @@ impl Queue {
         place
     }
 
-    async fn enqueue(&mut self, record: Record, partition: u32, share: Option<Share>) -> Result<Sent> {
+    async fn enqueue(&mut self, record: &Record, partition: u32, share: Option<Share>) -> Result<Sent> {
         let share = share.ok_or_else(closed)?;
-        let number = self.places.queued(&record.topic, partition) + 1;
-        let again = Again { record: record.clone(), partition, number };
-        let topic = record.topic.clone();
         let underway = self.shared.producer.enqueue(record, partition).await?;
-        self.places.note_queued(&topic, partition);
-        Ok(Sent { unanswered: Unanswered::new(topic, underway, share), again })
+        let number = self.places.note_queued(&record.topic, partition);
+        Ok(Sent { unanswered: Unanswered::new(record.topic.clone(), underway, share), partition, number })
     }
 
     async fn place(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
@@ -306,7 +308,7 @@ impl Queue {
         if record.key.is_some() && self.places.queued(&record.topic, partition) != number {
             return None;
         }
-        let mut answer = match self.send_alone(record, partition, deadline).await {
+        let mut answer = match self.send_alone(&record, partition, deadline).await {
             Ok(unanswered) => unanswered.answer().map_err(|refusal| refusal.error).boxed(),
             Err(error) => return Some(ready(Err(error)).boxed()),
         };
@@ -316,7 +318,7 @@ impl Queue {
         }
     }
 
-    async fn send_alone(&self, record: Record, partition: u32, deadline: Instant) -> Result<Unanswered> {
+    async fn send_alone(&self, record: &Record, partition: u32, deadline: Instant) -> Result<Unanswered> {
         let topic = record.topic.clone();
         if Instant::now() >= deadline {
             return Err(untried(&topic));

@@ -125,16 +125,16 @@ impl Producer {
     }
 
     /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls.
-    pub(crate) async fn enqueue(&self, record: Record, partition: u32) -> Result<Underway> {
-        let (topic, alone) = (record.topic.clone(), record.size() >= self.batch_bytes);
-        let index = i32::try_from(partition).map_err(|_| no_partition(&topic, partition))?;
+    pub(crate) async fn enqueue(&self, record: &Record, partition: u32) -> Result<Underway> {
+        let (topic, alone) = (&record.topic, record.size() >= self.batch_bytes);
+        let index = i32::try_from(partition).map_err(|_| no_partition(topic, partition))?;
         let handle = self.client.enqueue(client_record(record, index)?).await;
         let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
         Ok(Underway { handle, partition, alone })
     }
 
     /// The same, in a batch of its own if nothing else is put into the queue meanwhile.
-    pub(crate) async fn enqueue_alone(&self, record: Record, partition: u32) -> Result<Underway> {
+    pub(crate) async fn enqueue_alone(&self, record: &Record, partition: u32) -> Result<Underway> {
         // Polled once, it closes the batches that are open: those of before, and then this one. Nothing joins a closed one.
         let close_batches = || drop(self.client.flush().now_or_never());
         close_batches();
@@ -171,24 +171,24 @@ pub(crate) fn no_partition(topic: &str, partition: u32) -> Error {
     Error::new(ErrorKind::NotFound, format!("publish to {topic}[{partition}]: the topic has no such partition"))
 }
 
-fn client_record(record: Record, partition: i32) -> Result<ClientRecord> {
+fn client_record(record: &Record, partition: i32) -> Result<ClientRecord> {
     let mut made = ClientRecord::new(record.topic.as_str(), record.value.clone().unwrap_or_default());
     if record.value.is_none() {
         made = made.without_value();
     }
-    if let Some(key) = record.key {
-        made = made.key(key);
+    if let Some(key) = &record.key {
+        made = made.key(key.clone());
     }
     if let Some(time) = record.timestamp {
         made = made.timestamp(time.millis());
     }
-    for header in record.headers {
+    for header in &record.headers {
         let name = std::str::from_utf8(&header.name).map_err(|e| {
             let what = format!("publish to {}: a header's name is no UTF-8, as Kafka wants it", record.topic);
             Error::caused_by(ErrorKind::Invalid, what, e)
         })?;
-        made = match header.value {
-            Some(value) => made.header(name, value),
+        made = match &header.value {
+            Some(value) => made.header(name, value.clone()),
             None => made.null_header(name),
         };
     }

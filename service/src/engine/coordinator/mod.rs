@@ -2,6 +2,7 @@
 
 mod commits;
 mod dispatch;
+mod finish;
 mod health;
 mod holder;
 mod leaving;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tidings_core::{Consumer, Error, Fetched, Result, Step, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::commits::Committing;
 use self::health::Asking;
@@ -30,8 +31,6 @@ use crate::status::{PauseReason, Status};
 
 /// How many reports are taken in before the other sources are looked at.
 const REPORTS_PER_ROUND: usize = 64;
-/// How long each of the last acts of a service may take.
-const FINISH_STEP: Duration = Duration::from_secs(5);
 /// How long to wait after `next` failed for a reason that may pass.
 const NEXT_RETRY: Duration = Duration::from_millis(200);
 
@@ -355,44 +354,6 @@ impl Coordinator {
     fn tick(&mut self) {
         self.start_commit();
         self.watch_progress();
-    }
-
-    /// The last acts: the publisher flushes, the holder's claims are freed, the group is left.
-    async fn finish(&mut self) {
-        let late = |what| Error::new(tidings_core::ErrorKind::Unavailable, format!("{what}: no answer"));
-        let said = |done: std::result::Result<Result<()>, _>, what| done.unwrap_or_else(|_| Err(late(what)));
-        let closed = timeout(FINISH_STEP, self.shared.publisher.close(FINISH_STEP)).await;
-        if let Err(error) = said(closed, "close the publisher") {
-            tracing::warn!(error = %error.report(), "the publisher was closed with records unanswered");
-        }
-        // Claims are freed when nothing can be at work by them any more; a handler that blocks its thread may be.
-        if !self.stop_workers().await {
-            tracing::error!(service = %self.shared.service, "a handler blocks its thread; its claims end with their ttl");
-        } else if let Some(claims) = &self.shared.store
-            && let Err(error) = said(timeout(FINISH_STEP, claims.retire()).await, "end the holder")
-        {
-            tracing::warn!(error = %error.report(), "the holder ends with its ttl");
-        }
-        if let Err(error) = said(timeout(FINISH_STEP, self.consumer.close()).await, "leave the group") {
-            tracing::warn!(error = %error.report(), "the group takes a session timeout to notice");
-        }
-    }
-
-    /// Waits until the claims of what was given up are given back, and the attempts that were made are written down with
-    /// them.
-    async fn give_claims_back(&mut self) {
-        if let Some(claims) = &self.shared.store
-            && timeout(FINISH_STEP, claims.all_given_back()).await.is_err()
-        {
-            tracing::warn!(service = %self.shared.service, "attempts made before the end are not all written down");
-        }
-    }
-
-    /// Ends the worker tasks. A task whose thread is blocked can't be ended: `false`, and it is not waited for.
-    async fn stop_workers(&mut self) -> bool {
-        self.tasks.abort_all();
-        let stopped = async { while self.tasks.join_next().await.is_some() {} };
-        timeout(FINISH_STEP, stopped).await.is_ok()
     }
 }
 
