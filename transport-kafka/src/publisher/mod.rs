@@ -12,11 +12,11 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
+use tidings_core::{Error, ErrorKind, Guarantees, Headers, Name, Position, Publisher, Record, Result, async_trait};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use self::queue::{Again, Job, Queue, Queued, Sent, Shared, overtaken, untried};
+use self::queue::{Again, Job, Queue, Sent, Shared, overtaken, untried};
 use crate::config::KafkaConfig;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::Producer;
@@ -58,6 +58,8 @@ impl KafkaPublisher {
 #[derive(Debug)]
 struct Outcome {
     answer: Result<Position>,
+    /// Without its value and headers, unless it is to be sent again: what is answered keeps no share of the bound.
+    record: Record,
     partition: u32,
     /// How many records were queued for its partition, with it.
     number: u64,
@@ -66,14 +68,18 @@ struct Outcome {
 }
 
 /// Awaits the answers of one partition, which come in the order of its records, and most often together.
-async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
+async fn lane(sent: Vec<(usize, Record, Sent)>) -> Vec<(usize, Outcome)> {
     let mut outcomes = Vec::with_capacity(sent.len());
-    for (place, Sent { unanswered, partition, number }) in sent {
+    for (place, mut record, Sent { unanswered, partition, number }) in sent {
         let (answer, again) = match unanswered.answer().await {
             Ok(position) => (Ok(position), false),
             Err(refusal) => (Err(refusal.error), refusal.batch),
         };
-        outcomes.push((place, Outcome { answer, partition, number, again }));
+        if !again {
+            record.value = None;
+            record.headers = Headers::default();
+        }
+        outcomes.push((place, Outcome { answer, record, partition, number, again }));
     }
     outcomes
 }
@@ -82,31 +88,26 @@ async fn lane(sent: Vec<(usize, Sent)>) -> Vec<(usize, Outcome)> {
 ///
 /// None was stored, so those that are not sent any more end as unavailable: of a partition all, once it does not answer,
 /// since the next one would wait for as long; and those whose turn comes after `deadline`.
-async fn resend(
-    jobs: &mpsc::UnboundedSender<Job>,
-    deadline: Instant,
-    records: &[Record],
-    outcomes: &mut [Option<Outcome>],
-) {
+async fn resend(jobs: &mpsc::UnboundedSender<Job>, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
     let mut silent = HashSet::new();
-    for (place, record) in records.iter().enumerate() {
-        let Some(&Outcome { partition, number, again: true, .. }) = outcomes[place].as_ref() else { continue };
+    for place in 0..outcomes.len() {
+        let Some(Outcome { record, partition, number, again: true, .. }) = &outcomes[place] else { continue };
+        let (record, partition, number) = (record.clone(), *partition, *number);
         let at = (record.topic.clone(), partition);
         // Those of its partition that came behind it.
         let later = || {
-            let behind = outcomes.iter().zip(records).skip(place + 1);
-            let behind = behind.filter_map(|(outcome, record)| Some((outcome.as_ref()?, record)));
-            behind.filter(|(later, other)| later.partition == partition && other.topic == record.topic)
+            let behind = outcomes[place + 1..].iter().flatten();
+            behind.filter(|later| later.partition == partition && later.record.topic == record.topic)
         };
         let has_key = |other: &Record| other.key.is_some() && other.key == record.key;
-        let outcome = if later().any(|(later, other)| later.answer.is_ok() && has_key(other)) {
+        let outcome = if later().any(|later| later.answer.is_ok() && has_key(&later.record)) {
             Err(overtaken(&at.0))
         } else if silent.contains(&at) || Instant::now() >= deadline {
             Err(untried(&at.0))
         } else {
             // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
-            let number = later().map(|(later, _)| later.number).max().unwrap_or(0).max(number);
-            match alone(jobs, Again { record: record.clone(), partition, number }, deadline).await {
+            let number = later().map(|later| later.number).max().unwrap_or(0).max(number);
+            match alone(jobs, Again { record, partition, number }, deadline).await {
                 Some(answer) => {
                     let kind = answer.as_ref().err().map(Error::kind);
                     if matches!(kind, Some(ErrorKind::Unknown | ErrorKind::Unavailable)) {
@@ -163,25 +164,24 @@ impl Publisher for KafkaPublisher {
         // the rest of the call waits at the bound, which nobody else can make room in.
         let mut lanes = FuturesUnordered::new();
         let (mut come, mut coming) = (0, true);
-        let mut records = Arc::default();
         while coming || !lanes.is_empty() {
             tokio::select! {
                 biased;
                 some = queued.recv(), if coming => match some {
-                    Some(Queued { records: all, sent }) => {
-                        let mut by_partition: HashMap<(&str, u32), Vec<(usize, Sent)>, RandomState> = HashMap::default();
-                        for sent in sent {
+                    Some(queued) => {
+                        let mut by_partition: HashMap<(Name, u32), Vec<(usize, Record, Sent)>, RandomState> =
+                            HashMap::default();
+                        for (record, sent) in queued {
                             match sent {
                                 Ok(sent) => {
-                                    let partition = (all[come].topic.as_str(), sent.partition);
-                                    by_partition.entry(partition).or_default().push((come, sent));
+                                    let partition = (record.topic.clone(), sent.partition);
+                                    by_partition.entry(partition).or_default().push((come, record, sent));
                                 }
                                 Err(error) => failed.push((come, error)),
                             }
                             come += 1;
                         }
                         lanes.extend(by_partition.into_values().map(lane));
-                        records = all;
                     }
                     None => coming = false,
                 },
@@ -190,7 +190,7 @@ impl Publisher for KafkaPublisher {
                 }
             }
         }
-        resend(&self.jobs, Instant::now() + self.shared.delivery_timeout, &records, &mut outcomes).await;
+        resend(&self.jobs, Instant::now() + self.shared.delivery_timeout, &mut outcomes).await;
         let mut answers: Vec<Result<Position>> = outcomes
             .into_iter()
             // Nothing was told where the task is gone, with the runtime that it ran on.
@@ -226,9 +226,9 @@ mod tests {
     use futures_util::FutureExt;
 
     /// What came of a record whose batch was refused.
-    fn refused((_, partition): &(&'static str, u32)) -> Option<Outcome> {
-        let answer = Err(Error::new(ErrorKind::Invalid, "its batch"));
-        Some(Outcome { answer, partition: *partition, number: 1, again: true })
+    fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
+        let (answer, record) = (Err(Error::new(ErrorKind::Invalid, "its batch")), Record::new("t", *value));
+        Some(Outcome { answer, record, partition: *partition, number: 1, again: true })
     }
 
     /// What becomes of records that are sent again, and which of them are sent, where `answer` is what a broker says.
@@ -250,8 +250,7 @@ mod tests {
             sent
         });
         let mut outcomes: Vec<Option<Outcome>> = records.iter().map(refused).collect();
-        let records: Vec<Record> = records.iter().map(|(value, _)| Record::new("t", *value)).collect();
-        resend(&jobs, Instant::now() + Duration::from_secs(5), &records, &mut outcomes).await;
+        resend(&jobs, Instant::now() + Duration::from_secs(5), &mut outcomes).await;
         drop(jobs);
         let kinds = outcomes.into_iter().flatten().map(|outcome| outcome.answer.map(drop).map_err(|e| e.kind()));
         (kinds.collect(), brokers.await.unwrap())

@@ -113,13 +113,8 @@ impl Shared {
     }
 }
 
-/// What was made of the next records of a call.
-#[derive(Debug)]
-pub(super) struct Queued {
-    /// All of the call's: what is refused with its batch is sent again by itself.
-    pub(super) records: Arc<Vec<Record>>,
-    pub(super) sent: Vec<Result<Sent>>,
-}
+/// What was made of the next records of a call: each comes back with it, as it may have to be sent again.
+pub(super) type Queued = Vec<(Record, Result<Sent>)>;
 
 /// A record in the client's queue.
 #[derive(Debug)]
@@ -167,26 +162,25 @@ impl Queue {
         // For all of the call together: what waits behind a topic that can't be looked up has waited too.
         let deadline = since + self.shared.delivery_timeout;
         let mut missing = HashSet::new();
-        let records = Arc::new(records);
         let mut sent = Vec::with_capacity(records.len());
-        for record in records.iter() {
-            let one = match self.find_place(&mut missing, record, since, deadline).await {
+        for record in records {
+            let one = match self.find_place(&mut missing, &record, since, deadline).await {
                 Ok(partition) => {
                     let size = record.size();
                     let share = match self.shared.bound.try_take(size) {
                         Some(share) => Some(share),
                         None => {
-                            drop(reply.send(Queued { records: records.clone(), sent: std::mem::take(&mut sent) }));
+                            drop(reply.send(std::mem::take(&mut sent)));
                             self.shared.bound.take(size).await
                         }
                     };
-                    self.enqueue(record, partition, share).await
+                    self.enqueue(&record, partition, share).await
                 }
                 Err(error) => Err(error),
             };
-            sent.push(one);
+            sent.push((record, one));
         }
-        drop(reply.send(Queued { records, sent }));
+        drop(reply.send(sent));
     }
 
     /// The partition of a record that may be published.

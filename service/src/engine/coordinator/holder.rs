@@ -20,17 +20,17 @@ const TO_SAY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Renewing {
     task: JoinHandle<()>,
-    /// Who wants the group to be asked before a new holder is registered.
-    asks: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    /// Who wants the group to be asked before a new holder is registered, and for how long they wait.
+    asks: mpsc::UnboundedReceiver<(oneshot::Sender<()>, Duration)>,
 }
 
 impl Renewing {
     /// Waits until somebody wants the group to be asked; for ever, where no holder is kept.
     pub(super) async fn wants_to_know(renewing: &mut Option<Self>) -> Asked {
         if let Some(Self { asks, .. }) = renewing
-            && let Some(done) = asks.recv().await
+            && let Some((done, limit)) = asks.recv().await
         {
-            return Asked { done, until: Instant::now() + TO_SAY };
+            return Asked { done, until: Instant::now() + TO_SAY.min(limit / 2) };
         }
         pending().await
     }
@@ -70,9 +70,9 @@ impl Drop for Renewing {
 }
 
 /// Has the coordinator ask the group, and waits until it has; no longer than `limit`.
-async fn ask_the_group(asks: &mpsc::UnboundedSender<oneshot::Sender<()>>, limit: Duration) {
+async fn ask_the_group(asks: &mpsc::UnboundedSender<(oneshot::Sender<()>, Duration)>, limit: Duration) {
     let (done, asked) = oneshot::channel();
-    if asks.send(done).is_ok() && timeout(limit, asked).await.is_err() {
+    if asks.send((done, limit)).is_ok() && timeout(limit, asked).await.is_err() {
         tracing::warn!(?limit, "the group was not asked before a new holder was registered");
     }
 }
@@ -103,8 +103,8 @@ impl Coordinator {
                         ask_the_group(&to_coordinator, claims.renewal()).await;
                     }
                     match claims.renew(since).await {
-                        Ok(true) => break,
-                        Ok(false) => continue,
+                        Ok(true) if claims.holder().is_some() => break,
+                        Ok(_) => continue,
                         Err(error) => tracing::warn!(error = %error.report(), "the holder could not be renewed"),
                     }
                     tokio::time::sleep(wait).await;

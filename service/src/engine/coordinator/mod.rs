@@ -156,26 +156,30 @@ impl Coordinator {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let consumer = self.consumer.clone();
         let mut next = consumer.next();
-        let mut asked = None;
+        let (mut asked, mut look_anyway) = (None, false);
         loop {
             let wake_at = self.wake_at();
-            let may_read = self.next_not_before.is_none();
+            let may_read = look_anyway || self.next_not_before.is_none();
             tokio::select! {
                 biased;
                 Some(report) = self.reports.recv() => self.take_reports(report),
                 command = self.commands.recv() => self.obey(command),
                 ask = Renewing::wants_to_know(renewing) => {
                     next = consumer.next();
-                    asked = Some(ask);
+                    (asked, look_anyway) = (Some(ask), true);
                 }
                 done = Committing::wait(&mut self.committing) => self.committed(done),
                 done = Asking::wait(&mut self.asking) => self.asked(done),
                 Some(ended) = self.tasks.join_next() => return Err(worker_ended(ended)),
                 step = &mut next, if may_read => {
                     next = consumer.next();
+                    look_anyway &= step.is_ok();
                     self.take_step(step)?;
                 }
-                () = Asked::had_time(&asked) => asked.take().into_iter().for_each(Asked::done),
+                () = Asked::had_time(&asked) => {
+                    look_anyway = false;
+                    asked.take().into_iter().for_each(Asked::done);
+                }
                 _ = ticks.tick() => self.tick(),
                 () = sleep_until(wake_at) => self.wake(),
             }
