@@ -100,7 +100,7 @@ impl DeliveryPublisher {
     /// Not cancel-safe in one way: a dropped future may still have published.
     ///
     /// # Errors
-    /// Those of [`Publisher::publish`], and [`ErrorKind::Invalid`] if the payload can't be written.
+    /// Those of [`Publisher::publish`], and [`Invalid`](crate::ErrorKind::Invalid) if the payload can't be written.
     pub async fn publish<E: Event>(&self, event: &E) -> Result<Position> {
         let record = derived_record(&self.delivery, None, event)?;
         self.publisher.publish_one(record).await
