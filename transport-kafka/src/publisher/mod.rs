@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use self::queue::{Again, Job, Queue, Sent, Shared, overtaken, untried};
 use crate::config::KafkaConfig;
 use crate::seam::connection::{Connection, Role};
-use crate::seam::producer::Producer;
+use crate::seam::producer::{Producer, Refusal};
 
 /// Publishes to Kafka: idempotent, and acknowledged by all replicas in sync.
 ///
@@ -59,27 +59,40 @@ impl KafkaPublisher {
 struct Outcome {
     answer: Result<Position>,
     /// Without its value and headers, unless it is to be sent again: what is answered keeps no share of the bound.
-    record: Record,
-    partition: u32,
-    /// How many records were queued for its partition, with it.
-    number: u64,
+    sent: Again,
     /// Its batch was refused for another record's sake, or for its own.
-    again: bool,
+    refused: bool,
+}
+
+impl Outcome {
+    fn new(mut sent: Again, answer: Result<Position, Refusal>) -> Self {
+        let (answer, refused) = match answer {
+            Ok(position) => (Ok(position), false),
+            Err(refusal) => (Err(refusal.error), refusal.batch),
+        };
+        if !refused {
+            sent.record.value = None;
+            sent.record.headers = Headers::default();
+        }
+        Self { answer, sent, refused }
+    }
+
+    /// Whether it is of the same partition as a record that is to be sent again.
+    fn is_beside(&self, again: &Again) -> bool {
+        self.sent.partition == again.partition && self.sent.record.topic == again.record.topic
+    }
+
+    fn has_key_of(&self, again: &Again) -> bool {
+        self.sent.record.key.is_some() && self.sent.record.key == again.record.key
+    }
 }
 
 /// Awaits the answers of one partition, which come in the order of its records, and most often together.
 async fn lane(sent: Vec<(usize, Record, Sent)>) -> Vec<(usize, Outcome)> {
     let mut outcomes = Vec::with_capacity(sent.len());
-    for (place, mut record, Sent { unanswered, partition, number }) in sent {
-        let (answer, again) = match unanswered.answer().await {
-            Ok(position) => (Ok(position), false),
-            Err(refusal) => (Err(refusal.error), refusal.batch),
-        };
-        if !again {
-            record.value = None;
-            record.headers = Headers::default();
-        }
-        outcomes.push((place, Outcome { answer, record, partition, number, again }));
+    for (place, record, Sent { unanswered, partition, number }) in sent {
+        let answer = unanswered.answer().await;
+        outcomes.push((place, Outcome::new(Again { record, partition, number }, answer)));
     }
     outcomes
 }
@@ -91,31 +104,26 @@ async fn lane(sent: Vec<(usize, Record, Sent)>) -> Vec<(usize, Outcome)> {
 async fn resend(jobs: &mpsc::UnboundedSender<Job>, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
     let mut silent = HashSet::new();
     for place in 0..outcomes.len() {
-        let Some(Outcome { record, partition, number, again: true, .. }) = &outcomes[place] else { continue };
-        let (record, partition, number) = (record.clone(), *partition, *number);
-        let at = (record.topic.clone(), partition);
-        // Those of its partition that came behind it.
-        let later = || {
-            let behind = outcomes[place + 1..].iter().flatten();
-            behind.filter(|later| later.partition == partition && later.record.topic == record.topic)
-        };
-        let has_key = |other: &Record| other.key.is_some() && other.key == record.key;
-        let outcome = if later().any(|later| later.answer.is_ok() && has_key(&later.record)) {
-            Err(overtaken(&at.0))
-        } else if silent.contains(&at) || Instant::now() >= deadline {
-            Err(untried(&at.0))
+        let Some(Outcome { sent, refused: true, .. }) = &outcomes[place] else { continue };
+        let mut again = sent.clone();
+        let partition = (again.record.topic.clone(), again.partition);
+        let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
+        let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
+            Err(overtaken(&partition.0))
+        } else if silent.contains(&partition) || Instant::now() >= deadline {
+            Err(untried(&partition.0))
         } else {
             // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
-            let number = later().map(|later| later.number).max().unwrap_or(0).max(number);
-            match alone(jobs, Again { record, partition, number }, deadline).await {
+            again.number = later().map(|later| later.sent.number).max().unwrap_or(0).max(again.number);
+            match alone(jobs, again, deadline).await {
                 Some(answer) => {
                     let kind = answer.as_ref().err().map(Error::kind);
                     if matches!(kind, Some(ErrorKind::Unknown | ErrorKind::Unavailable)) {
-                        silent.insert(at);
+                        silent.insert(partition);
                     }
                     answer
                 }
-                None => Err(overtaken(&at.0)),
+                None => Err(overtaken(&partition.0)),
             }
         };
         if let Some(place) = &mut outcomes[place] {
@@ -225,10 +233,25 @@ mod tests {
 
     use futures_util::FutureExt;
 
+    fn refusal(batch: bool) -> Refusal {
+        Refusal { error: Error::new(ErrorKind::Invalid, "its batch"), batch }
+    }
+
     /// What came of a record whose batch was refused.
     fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
-        let (answer, record) = (Err(Error::new(ErrorKind::Invalid, "its batch")), Record::new("t", *value));
-        Some(Outcome { answer, record, partition: *partition, number: 1, again: true })
+        let sent = Again { record: Record::new("t", *value), partition: *partition, number: 1 };
+        Some(Outcome::new(sent, Err(refusal(true))))
+    }
+
+    /// A call lasts as long as its slowest record, and the bound has room again as soon as one is answered.
+    #[test]
+    fn what_is_answered_keeps_no_payload() {
+        let record = Record::new("t", "value").with_key("k").with_header("h", "1");
+        let outcome = |answer| Outcome::new(Again { record: record.clone(), partition: 0, number: 1 }, answer);
+        for answered in [outcome(Ok(Position::new(0, 0))), outcome(Err(refusal(false)))] {
+            assert_eq!((answered.sent.record.value, answered.sent.record.headers.len()), (None, 0));
+        }
+        assert_eq!(outcome(Err(refusal(true))).sent.record, record);
     }
 
     /// What becomes of records that are sent again, and which of them are sent, where `answer` is what a broker says.
