@@ -8,6 +8,10 @@ use krafka::KrafkaError;
 use krafka::error::ErrorCode;
 use tidings_core::{Error, ErrorKind};
 
+/// Said by the client where a token that it keeps comes near its end in the middle of a handshake: the next one gets a new
+/// token. (A source whose new tokens are that old is told apart where it is asked.)
+const AGED: &str = "token is expired or too close to expiry";
+
 /// `error`, met while doing what `context` says. What is open is called unavailable: right for reads, and for writes that
 /// may be repeated.
 pub(crate) fn failed(context: impl Into<String>, error: KrafkaError) -> Error {
@@ -17,6 +21,7 @@ pub(crate) fn failed(context: impl Into<String>, error: KrafkaError) -> Error {
 /// What a caller can do about `error`.
 pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
     match error {
+        KrafkaError::Auth { message, .. } if message.contains(AGED) => ErrorKind::Unavailable,
         KrafkaError::Auth { .. } => ErrorKind::Denied,
         // A TLS alert reaches us as a failed connection, but trying again can't help.
         KrafkaError::Network(_) if is_tls(error) => ErrorKind::Denied,
@@ -129,6 +134,15 @@ mod tests {
         let error = KrafkaError::network(io::Error::new(io::ErrorKind::InvalidData, alert));
         assert_eq!(kind_of(&error), ErrorKind::Denied);
         assert_eq!(kind_of(&KrafkaError::network(io::ErrorKind::ConnectionRefused.into())), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_token_that_aged_in_a_handshake_is_no_refusal() {
+        let aged =
+            KrafkaError::auth(format!("could not connect to any of [b:9092]: OAuthBearer {AGED}; obtain a fresh"));
+        assert_eq!(kind_of(&aged), ErrorKind::Unavailable);
+        assert!(leaves_open(&aged));
+        assert_eq!(kind_of(&KrafkaError::auth("no such user")), ErrorKind::Denied);
     }
 
     #[test]

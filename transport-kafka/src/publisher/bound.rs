@@ -28,10 +28,11 @@ struct Free {
     waited_for: bool,
 }
 
-/// A record's share, given back when it is dropped.
+/// The share of some records, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     of: Arc<Inner>,
+    records: usize,
     bytes: usize,
 }
 
@@ -41,10 +42,45 @@ impl Inner {
     }
 }
 
+impl Share {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The share of no record, of the same bound.
+    pub(super) fn none(&self) -> Self {
+        Self { of: Arc::clone(&self.of), records: 0, bytes: 0 }
+    }
+
+    /// Gives another, of the same bound, the share of one record that has so many bytes.
+    pub(super) fn give(&mut self, other: &mut Self, bytes: usize) {
+        let (records, bytes) = (self.records.min(1), self.bytes.min(bytes));
+        self.records -= records;
+        self.bytes -= bytes;
+        other.records += records;
+        other.bytes += bytes;
+    }
+
+    /// All of it.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, self.none())
+    }
+
+    /// The share of one record that has so many bytes.
+    pub(super) fn part(&mut self, bytes: usize) -> Self {
+        let mut part = self.none();
+        self.give(&mut part, bytes);
+        part
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
+        if (self.records, self.bytes) == (0, 0) {
+            return;
+        }
         let mut free = self.of.free();
-        free.records += 1;
+        free.records += self.records;
         free.bytes += self.bytes;
         let waited_for = std::mem::take(&mut free.waited_for);
         drop(free);
@@ -66,25 +102,25 @@ impl Bound {
         Self { inner: Arc::new(Inner { free: Mutex::new(free), more: Notify::new() }), max_bytes }
     }
 
-    fn look(&self, size: usize, waits: bool) -> Result<Share, Full> {
-        let bytes = size.min(self.max_bytes);
+    fn look(&self, records: usize, bytes: usize, waits: bool) -> Result<Share, Full> {
         let mut free = self.inner.free();
         if free.closed {
             return Err(Full::Closed);
         }
-        if free.records == 0 || free.bytes < bytes {
+        if free.records < records || free.bytes < bytes {
             free.waited_for |= waits;
             return Err(Full::ForNow);
         }
-        free.records -= 1;
+        free.records -= records;
         free.bytes -= bytes;
-        Ok(Share { of: Arc::clone(&self.inner), bytes })
+        Ok(Share { of: Arc::clone(&self.inner), records, bytes })
     }
 
     /// Waits until a record of `size` bytes fits; one that is larger than the bound fits alone. `None` once closed.
     pub(super) async fn take(&self, size: usize) -> Option<Share> {
+        let bytes = size.min(self.max_bytes);
         loop {
-            match self.look(size, true) {
+            match self.look(1, bytes, true) {
                 Ok(share) => return Some(share),
                 Err(Full::Closed) => return None,
                 // What is given back in between leaves a permit.
@@ -95,7 +131,12 @@ impl Bound {
 
     /// As [`take`](Self::take), if nothing has to be waited for.
     pub(super) fn try_take(&self, size: usize) -> Option<Share> {
-        self.look(size, false).ok()
+        self.look(1, size.min(self.max_bytes), false).ok()
+    }
+
+    /// That of several records with so many bytes, if there is room for all of them now.
+    pub(super) fn try_take_all(&self, records: usize, bytes: usize) -> Option<Share> {
+        self.look(records, bytes, false).ok()
     }
 
     /// Ends all waiting, now and later.
@@ -121,6 +162,22 @@ mod tests {
         assert!(bound.take(1).now_or_never().is_none());
         drop(large);
         assert!(bound.take(1).now_or_never().is_some());
+    }
+
+    #[test]
+    fn several_are_taken_together_and_given_back_one_by_one() {
+        let bound = Bound::new(3, 100);
+        assert!(bound.try_take_all(4, 10).is_none() && bound.try_take_all(2, 101).is_none());
+        let mut both = bound.try_take_all(2, 100).unwrap();
+        assert!(bound.try_take(1).is_none());
+        drop(both.part(60));
+        assert_eq!((both.bytes(), bound.try_take(61).is_none(), bound.try_take_all(2, 60).is_some()), (40, true, true));
+        let mut last = both.none();
+        both.give(&mut last, 40);
+        drop(both);
+        assert!(bound.try_take_all(3, 60).is_none());
+        drop(last.take());
+        assert!(bound.try_take_all(3, 100).is_some());
     }
 
     #[tokio::test]

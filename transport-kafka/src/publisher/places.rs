@@ -15,17 +15,23 @@ const LEAVE_ALONE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Places {
     topics: HashMap<Name, Place, Hasher>,
-    sticky_bytes: usize,
     /// How long the number of a topic's partitions is believed.
     max_age: Duration,
     /// When they were last asked in vain.
     in_vain: Option<Instant>,
+    dice: Dice,
+}
+
+/// What chooses partitions for records without a key.
+#[derive(Debug)]
+pub(super) struct Dice {
+    sticky_bytes: usize,
     random: RandomState,
     turns: u64,
 }
 
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     count: u32,
     /// When the brokers were asked for it; never, if they said since that there is no such topic.
     asked: Option<Instant>,
@@ -40,7 +46,8 @@ struct Place {
 
 impl Places {
     pub(super) fn new(sticky_bytes: usize, max_age: Duration) -> Self {
-        Self { topics: HashMap::default(), sticky_bytes, max_age, in_vain: None, random: RandomState::new(), turns: 0 }
+        let dice = Dice { sticky_bytes, random: RandomState::new(), turns: 0 };
+        Self { topics: HashMap::default(), max_age, in_vain: None, dice }
     }
 
     /// The number of a topic's partitions, if it is known well enough.
@@ -101,35 +108,63 @@ impl Places {
 
     /// Counts one more, and says how many there are then.
     pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> u64 {
-        let Some(place) = self.topics.get_mut(topic) else { return 1 };
-        let partition = partition as usize;
-        if place.queued.len() <= partition {
-            place.queued.resize(partition + 1, 0);
-        }
-        place.queued[partition] += 1;
-        place.used = true;
-        place.queued[partition]
+        self.topics.get_mut(topic).map_or(1, |place| place.note_queued(partition))
     }
 
     /// The partition of a record that names none, on a topic that is known.
     pub(super) fn choose(&mut self, record: &Record) -> u32 {
         let Some(place) = self.topics.get_mut(&record.topic) else { return 0 };
-        if let Some(key) = &record.key {
-            return partition_for(key, place.count);
-        }
-        if place.sticky_left == 0 {
-            self.turns = self.turns.wrapping_add(1);
-            let other = u64::from(place.count.saturating_sub(1)).max(1);
-            let step = 1 + self.random.hash_one(self.turns) % other;
-            place.sticky = ((u64::from(place.sticky) + step) % u64::from(place.count.max(1))) as u32;
-            place.sticky_left = self.sticky_bytes;
-        }
-        place.sticky_left = place.sticky_left.saturating_sub(record.size());
-        place.sticky
+        place.choose(record, &mut self.dice)
+    }
+
+    /// What is known of a topic, if it is known well enough by `now`, and what it chooses partitions by.
+    pub(super) fn at_once(&mut self, topic: &Name, now: Instant) -> Option<(&mut Place, &mut Dice)> {
+        let place = self.topics.get_mut(topic)?;
+        let known = now.saturating_duration_since(place.asked?) < self.max_age;
+        known.then_some((place, &mut self.dice))
     }
 }
 
 impl Place {
+    /// The partition of a record, if nobody has to be asked for it.
+    pub(super) fn of(&mut self, record: &Record, dice: &mut Dice) -> Option<u32> {
+        match record.partition {
+            Some(partition) => (partition < self.count).then_some(partition),
+            None => Some(self.choose(record, dice)),
+        }
+    }
+
+    /// How many of so many records each partition gets, where all get the same.
+    pub(super) fn each(&self, records: usize) -> usize {
+        records.div_ceil(self.count.max(1) as usize)
+    }
+
+    fn choose(&mut self, record: &Record, dice: &mut Dice) -> u32 {
+        if let Some(key) = &record.key {
+            return partition_for(key, self.count);
+        }
+        if self.sticky_left == 0 {
+            dice.turns = dice.turns.wrapping_add(1);
+            let other = u64::from(self.count.saturating_sub(1)).max(1);
+            let step = 1 + dice.random.hash_one(dice.turns) % other;
+            self.sticky = ((u64::from(self.sticky) + step) % u64::from(self.count.max(1))) as u32;
+            self.sticky_left = dice.sticky_bytes;
+        }
+        self.sticky_left = self.sticky_left.saturating_sub(record.size());
+        self.sticky
+    }
+
+    /// Counts one more record of a partition, and says how many there are then.
+    pub(super) fn note_queued(&mut self, partition: u32) -> u64 {
+        let partition = partition as usize;
+        if self.queued.len() <= partition {
+            self.queued.resize(partition + 1, 0);
+        }
+        self.queued[partition] += 1;
+        self.used = true;
+        self.queued[partition]
+    }
+
     fn age(&self) -> Duration {
         self.asked.map_or(Duration::MAX, |asked| asked.elapsed())
     }

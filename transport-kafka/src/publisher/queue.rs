@@ -1,24 +1,30 @@
-//! One task that places and queues records, in the order in which calls were first polled: also of calls that wait at the
-//! bound, and of those that nobody polls any more.
+//! Places and queues records, in the order in which calls were first polled.
+//!
+//! A call does so by itself, at once, where nothing has to be waited for and no other call waits. Else it gets in line, for
+//! one task that does it: also for calls that wait at the bound, and for those that nobody polls any more.
 
 use std::collections::HashSet;
 use std::future::ready;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
-use tidings_core::{Error, ErrorKind, Name, Position, Record, Result};
+use tidings_core::{Error, ErrorKind, Name, Record, Result};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, MutexGuard, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::bound::{Bound, Share};
+use super::bound::Bound;
 use super::closed;
-use super::places::Places;
+use super::lane::{Lane, answer_of};
+use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Queued, Sent, take};
+use super::places::{Dice, Place, Places};
 use crate::config::KafkaConfig;
-use crate::seam::producer::{Producer, Refusal, Underway, no_partition};
+use crate::seam::producer::{Producer, no_partition};
+
+/// How many records a call may queue by itself: more would keep its thread from other work for too long.
+const AT_ONCE: usize = 1_024;
 
 /// The pause before a topic is looked for again while no broker answers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -26,65 +32,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long others wait for the answer to a record that is sent by itself.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// What the task is asked to do.
-pub(super) enum Job {
-    /// Queue these, for which somebody waits since then. They are told of in order, and at the latest before the bound
-    /// has to be waited for: it is whoever waits that gives the shares of what is answered back.
-    Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Queued> },
-    /// Send this one in a batch of its own, if its turn comes in time and it was not overtaken.
-    Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
-    /// Say when all that came before is queued.
-    Barrier(oneshot::Sender<()>),
-}
-
-/// What comes of a record that was sent by itself.
-pub(super) type Answer = BoxFuture<'static, Result<Position>>;
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Publish { .. } => "Publish",
-            Self::Alone { .. } => "Alone",
-            Self::Barrier(_) => "Barrier",
-        })
-    }
-}
-
-/// The records of a call until the task takes them, or the call is dropped.
-#[derive(Debug)]
-pub(super) struct Call(SharedCall);
-pub(super) type SharedCall = Arc<Mutex<Vec<Record>>>;
-
-impl Call {
-    pub(super) fn new(records: Vec<Record>) -> Self {
-        Self(Arc::new(Mutex::new(records)))
-    }
-
-    pub(super) fn share(&self) -> SharedCall {
-        Arc::clone(&self.0)
-    }
-
-    /// Whether the task has the records: some of them may be on their way.
-    pub(super) fn is_taken(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        drop(take(&self.0));
-    }
-}
-
-fn take(call: &SharedCall) -> Vec<Record> {
-    std::mem::take(&mut *call.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
 /// What the publisher and its task share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) producer: Producer,
     bound: Bound,
+    /// Locked by whoever places and queues records, until all of them are queued.
+    places: Mutex<Places>,
+    /// The publisher's.
+    runtime: Handle,
     /// Calls that wait are given up.
     abandoned: AtomicBool,
     max_record_bytes: usize,
@@ -92,14 +48,88 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Within the runtime that the publisher is to work on.
     pub(super) fn new(producer: Producer, config: &KafkaConfig) -> Self {
         Self {
             producer,
             bound: Bound::new(config.max_unanswered_records, config.max_unanswered_bytes),
+            places: Mutex::new(Places::new(config.batch_bytes, config.metadata_max_age)),
+            runtime: Handle::current(),
             abandoned: AtomicBool::new(false),
             max_record_bytes: config.max_record_bytes,
             delivery_timeout: config.delivery_timeout,
         }
+    }
+
+    /// Queues the first of these records, in order: all of them, unless something has to be waited for, or others wait
+    /// already. The rest is to get in line by `line_up`, which is called before anyone else can queue records.
+    pub(super) fn queue_at_once<T>(
+        &self,
+        line: &Line,
+        mut records: Vec<Record>,
+        line_up: impl FnOnce(Next) -> T,
+    ) -> (Queued, Option<T>) {
+        let mut queued = Queued::default();
+        let mut turn = self.turn_at_once(line);
+        let first = turn.as_mut().map_or(0, |places| self.queue_first(places, &records, &mut queued));
+        let rest = records.split_off(first);
+        queued.records = records;
+        let in_line = (!rest.is_empty()).then(|| line_up(Next { first, records: rest }));
+        drop(turn);
+        (queued, in_line)
+    }
+
+    /// The same for a single record, which is left to get in line otherwise.
+    pub(super) fn queue_one_at_once(&self, line: &Line, record: &Record) -> Option<Result<(Lane, Placed)>> {
+        let mut places = self.turn_at_once(line)?;
+        let share = self.bound.try_take_all(1, record.size())?;
+        let _runtime = self.runtime.enter();
+        let (place, dice) = places.at_once(&record.topic, Instant::now())?;
+        let sent = self.try_queue(place, dice, record)?;
+        Some(sent.map(|Sent { underway, placed, .. }| {
+            (Lane::of_one(record.topic.clone(), placed.partition, underway, share), placed)
+        }))
+    }
+
+    /// The turn of whoever asks, if nobody was first: has it, or got in line by now.
+    fn turn_at_once(&self, line: &Line) -> Option<MutexGuard<'_, Places>> {
+        let places = self.places.try_lock().ok()?;
+        (line.is_empty() && self.check_open().is_ok()).then_some(places)
+    }
+
+    /// How many of them could be queued at once.
+    fn queue_first(&self, places: &mut Places, records: &[Record], queued: &mut Queued) -> usize {
+        let (now, bytes) = (Instant::now(), records.iter().map(Record::size).sum());
+        let fits = records.len() <= AT_ONCE;
+        let share = if fits { self.bound.try_take_all(records.len(), bytes) } else { None };
+        let Some(mut share) = share else { return 0 };
+        queued.placed.reserve_exact(records.len());
+        let _runtime = self.runtime.enter();
+        let mut known: Option<(&Name, &mut Place, &mut Dice)> = None;
+        for (index, record) in records.iter().enumerate() {
+            if known.as_ref().is_none_or(|(topic, ..)| **topic != record.topic) {
+                known = places.at_once(&record.topic, now).map(|(place, dice)| (&record.topic, place, dice));
+            }
+            let Some((topic, place, dice)) = &mut known else { return index };
+            let Some(one) = self.try_queue(place, dice, record) else { return index };
+            queued.push(index, topic, one, &mut share, || place.each(records.len()));
+        }
+        records.len()
+    }
+
+    /// Queues a record, unless something has to be waited for or to be told, which the task does.
+    fn try_queue(&self, place: &mut Place, dice: &mut Dice, record: &Record) -> Option<Result<Sent>> {
+        let bytes = record.size();
+        if bytes > self.max_record_bytes {
+            return None;
+        }
+        let partition = place.of(record, dice)?;
+        let queued = self.producer.try_enqueue(record, partition)?;
+        Some(queued.map(|underway| Sent {
+            underway,
+            bytes,
+            placed: Placed { partition, number: place.note_queued(partition) },
+        }))
     }
 
     /// Whoever waits now or later is told that the publisher is closed.
@@ -113,74 +143,56 @@ impl Shared {
     }
 }
 
-/// What was made of the next records of a call: each comes back with it, as it may have to be sent again.
-pub(super) type Queued = Vec<(Record, Result<Sent>)>;
-
-/// A record in the client's queue.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) unanswered: Unanswered,
-    pub(super) partition: u32,
-    /// How many records were queued for its partition, with it.
-    pub(super) number: u64,
-}
-
-/// What it takes to send a record once more.
-#[derive(Debug, Clone)]
-pub(super) struct Again {
-    pub(super) record: Record,
-    pub(super) partition: u32,
-    /// How many records were queued for its partition, up to it or up to what may precede it.
-    pub(super) number: u64,
-}
-
-/// The task's own.
-#[derive(Debug)]
-pub(super) struct Queue {
-    shared: Arc<Shared>,
-    places: Places,
-}
-
-impl Queue {
-    pub(super) fn new(shared: Arc<Shared>, config: &KafkaConfig) -> Self {
-        Self { shared, places: Places::new(config.batch_bytes, config.metadata_max_age) }
-    }
-
-    /// Works until the publisher is gone.
-    pub(super) async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        while let Some(job) = jobs.recv().await {
-            // Whoever asked may be gone: what was queued for them goes on.
-            match job {
-                Job::Publish { call, since, reply } => self.publish(take(&call), since, &reply).await,
-                Job::Alone { again, deadline, reply } => drop(reply.send(self.alone(again, deadline).await)),
-                Job::Barrier(reply) => drop(reply.send(())),
-            }
+/// Works until the publisher is gone.
+pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<Job>, length: Length) {
+    while let Some(job) = jobs.recv().await {
+        let mut places = shared.places.lock().await;
+        let mut turn = Turn { shared: &shared, places: &mut places };
+        // Whoever asked may be gone: what was queued for them goes on.
+        match job {
+            Job::Publish { call, since, reply } => turn.publish(take(&call), since, &reply).await,
+            Job::Alone { again, deadline, reply } => drop(reply.send(turn.alone(again, deadline).await)),
+            Job::Barrier(reply) => drop(reply.send(())),
         }
+        length.fetch_sub(1, Ordering::AcqRel);
     }
+}
 
-    async fn publish(&mut self, records: Vec<Record>, since: Instant, reply: &mpsc::UnboundedSender<Queued>) {
+/// The task's, while it does a job.
+struct Turn<'a> {
+    shared: &'a Shared,
+    places: &'a mut Places,
+}
+
+impl Turn<'_> {
+    async fn publish(&mut self, next: Next, since: Instant, reply: &mpsc::UnboundedSender<Queued>) {
         // For all of the call together: what waits behind a topic that can't be looked up has waited too.
         let deadline = since + self.shared.delivery_timeout;
         let mut missing = HashSet::new();
-        let mut sent = Vec::with_capacity(records.len());
-        for record in records {
-            let one = match self.find_place(&mut missing, &record, since, deadline).await {
+        let mut queued = Queued::default();
+        for (place, record) in (next.first..).zip(next.records) {
+            match self.find_place(&mut missing, &record, since, deadline).await {
                 Ok(partition) => {
-                    let size = record.size();
-                    let share = match self.shared.bound.try_take(size) {
+                    let share = match self.shared.bound.try_take(record.size()) {
                         Some(share) => Some(share),
                         None => {
-                            drop(reply.send(std::mem::take(&mut sent)));
-                            self.shared.bound.take(size).await
+                            drop(reply.send(std::mem::take(&mut queued)));
+                            self.shared.bound.take(record.size()).await
                         }
                     };
-                    self.enqueue(&record, partition, share).await
+                    match share {
+                        Some(mut share) => {
+                            let one = self.enqueue(&record, partition, share.bytes()).await;
+                            queued.push(place, &record.topic, one, &mut share, || 0);
+                        }
+                        None => queued.fail(place, closed()),
+                    }
                 }
-                Err(error) => Err(error),
-            };
-            sent.push((record, one));
+                Err(error) => queued.fail(place, error),
+            }
+            queued.records.push(record);
         }
-        drop(reply.send(sent));
+        drop(reply.send(queued));
     }
 
     /// The partition of a record that may be published.
@@ -209,11 +221,10 @@ impl Queue {
         place
     }
 
-    async fn enqueue(&mut self, record: &Record, partition: u32, share: Option<Share>) -> Result<Sent> {
-        let share = share.ok_or_else(closed)?;
+    async fn enqueue(&mut self, record: &Record, partition: u32, bytes: usize) -> Result<Sent> {
         let underway = self.shared.producer.enqueue(record, partition).await?;
         let number = self.places.note_queued(&record.topic, partition);
-        Ok(Sent { unanswered: Unanswered::new(record.topic.clone(), underway, share), partition, number })
+        Ok(Sent { underway, bytes, placed: Placed { partition, number } })
     }
 
     async fn place(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
@@ -298,12 +309,12 @@ impl Queue {
     /// A record with a key that others of its partition were queued behind is not sent again: they may be stored, and it
     /// would come after them (P3).
     async fn alone(&mut self, again: Again, deadline: Instant) -> Option<Answer> {
-        let Again { record, partition, number } = again;
+        let Again { record, placed: Placed { partition, number } } = again;
         if record.key.is_some() && self.places.queued(&record.topic, partition) != number {
             return None;
         }
         let mut answer = match self.send_alone(&record, partition, deadline).await {
-            Ok(unanswered) => unanswered.answer().map_err(|refusal| refusal.error).boxed(),
+            Ok(lane) => answer_of(lane).map_err(|refusal| refusal.error).boxed(),
             Err(error) => return Some(ready(Err(error)).boxed()),
         };
         match timeout(HOLD, &mut answer).await {
@@ -312,7 +323,7 @@ impl Queue {
         }
     }
 
-    async fn send_alone(&self, record: &Record, partition: u32, deadline: Instant) -> Result<Unanswered> {
+    async fn send_alone(&self, record: &Record, partition: u32, deadline: Instant) -> Result<Lane> {
         let topic = record.topic.clone();
         if Instant::now() >= deadline {
             return Err(untried(&topic));
@@ -320,7 +331,7 @@ impl Queue {
         let share = timeout_at(deadline, self.shared.bound.take(record.size())).await.map_err(|_| untried(&topic))?;
         let share = share.ok_or_else(closed)?;
         let underway = self.shared.producer.enqueue_alone(record, partition).await?;
-        Ok(Unanswered::new(topic, underway, share))
+        Ok(Lane::of_one(topic, partition, underway, share))
     }
 }
 
@@ -340,39 +351,4 @@ pub(super) fn overtaken(topic: &Name) -> Error {
 pub(super) fn untried(topic: &Name) -> Error {
     let what = "its batch was refused, and it could not be sent by itself in time";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
-}
-
-/// A record whose answer is awaited; when nobody waits any more, its share of the bound is kept until the answer comes.
-#[derive(Debug)]
-pub(super) struct Unanswered {
-    topic: Name,
-    parts: Option<(Underway, Share)>,
-}
-
-impl Unanswered {
-    fn new(topic: Name, underway: Underway, share: Share) -> Self {
-        Self { topic, parts: Some((underway, share)) }
-    }
-
-    pub(super) async fn answer(mut self) -> Result<Position, Refusal> {
-        let Some((underway, _)) = &mut self.parts else {
-            let error = Error::new(ErrorKind::Unknown, format!("publish to {}", self.topic));
-            return Err(Refusal { error, batch: false });
-        };
-        let answer = underway.answer(&self.topic).await;
-        self.parts = None;
-        answer
-    }
-}
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        if let (Some((mut underway, share)), Ok(runtime)) = (self.parts.take(), Handle::try_current()) {
-            let topic = self.topic.clone();
-            runtime.spawn(async move {
-                let _nobody_asks = underway.answer(&topic).await;
-                drop(share);
-            });
-        }
-    }
 }

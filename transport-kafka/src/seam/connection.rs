@@ -155,8 +155,13 @@ async fn token(source: &dyn TokenSource) -> krafka::Result<OAuthBearerToken> {
     for (name, text) in extensions {
         token = token.with_extension(name, text);
     }
-    let ends = expires.map(|time| tidings_core::Timestamp::from(time).millis());
-    Ok(ends.map_or(token.clone(), |millis| token.with_lifetime_ms(millis)))
+    if let Some(time) = expires {
+        token = token.with_lifetime_ms(tidings_core::Timestamp::from(time).millis());
+    }
+    if token.needs_refresh() {
+        return Err(KrafkaError::auth("the token source gave one that has expired, or will within 30 seconds"));
+    }
+    Ok(token)
 }
 
 /// What passes by itself is told as a broken network, which the client tries again; else it gives up all that waits.

@@ -1,6 +1,8 @@
 //! The client's idempotent producer.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -10,6 +12,7 @@ use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
 use krafka::{CloseOptions, Compression as Codec, Record as ClientRecord};
 use tidings_core::{Error, ErrorKind, Name, Position, Record, Result};
 use tokio::runtime::Handle;
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use super::connection::Connection;
@@ -56,7 +59,6 @@ impl Drop for Looker {
 #[derive(Debug)]
 pub(crate) struct Underway {
     handle: DeliveryHandle,
-    partition: u32,
     /// It fills a batch by itself.
     alone: bool,
 }
@@ -67,6 +69,13 @@ pub(crate) struct Refusal {
     pub(crate) error: Error,
     /// The broker refused the batch for one record in it, which need not be this one.
     pub(crate) batch: bool,
+}
+
+impl Refusal {
+    /// Of a record whose answer was lost on its way through the publisher.
+    pub(crate) fn lost(topic: &Name) -> Self {
+        Self { error: Error::new(ErrorKind::Unknown, format!("publish to {topic}")), batch: false }
+    }
 }
 
 impl Producer {
@@ -130,10 +139,16 @@ impl Producer {
         let index = i32::try_from(partition).map_err(|_| no_partition(topic, partition))?;
         let handle = self.client.enqueue(client_record(record, index)?).await;
         let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
-        Ok(Underway { handle, partition, alone })
+        Ok(Underway { handle, alone })
     }
 
-    /// The same, in a batch of its own if nothing else is put into the queue meanwhile.
+    /// As [`enqueue`](Self::enqueue), if nothing has to be waited for; else nothing is done. To be called within a runtime.
+    pub(crate) fn try_enqueue(&self, record: &Record, partition: u32) -> Option<Result<Underway>> {
+        // The task that calls has a budget for what is ready at once, which is less than a call's records.
+        unconstrained(self.enqueue(record, partition)).now_or_never()
+    }
+
+    /// As [`enqueue`](Self::enqueue), in a batch of its own if nothing else is put into the queue meanwhile.
     pub(crate) async fn enqueue_alone(&self, record: &Record, partition: u32) -> Result<Underway> {
         // Polled once, it closes the batches that are open: those of before, and then this one. Nothing joins a closed one.
         let close_batches = || drop(self.client.flush().now_or_never());
@@ -152,9 +167,17 @@ impl Producer {
 
 impl Underway {
     /// The broker's answer.
-    pub(crate) async fn answer(&mut self, topic: &str) -> Result<Position, Refusal> {
-        let partition = self.partition;
-        match (&mut self.handle).await {
+    pub(crate) async fn answer(&mut self, topic: &str, partition: u32) -> Result<Position, Refusal> {
+        poll_fn(|context| self.poll_answer(topic, partition, context)).await
+    }
+
+    pub(crate) fn poll_answer(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Position, Refusal>> {
+        Poll::Ready(match ready!(self.handle.poll_unpin(context)) {
             Ok(stored) => Ok(Position::new(partition, u64::try_from(stored.offset).unwrap_or(UNTOLD_OFFSET))),
             Err(error) => {
                 let kind = if leaves_open(&error) { ErrorKind::Unknown } else { kind_of(&error) };
@@ -163,7 +186,7 @@ impl Underway {
                 let error = Error::caused_by(kind, format!("publish to {topic}[{partition}]"), error);
                 Err(Refusal { error, batch })
             }
-        }
+        })
     }
 }
 

@@ -1,0 +1,122 @@
+//! Records on their way to one partition, whose answers somebody waits for.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tidings_core::{Name, Position, Result};
+use tokio::runtime::Handle;
+
+use super::bound::Share;
+use crate::seam::producer::{Refusal, Underway};
+
+/// How many records are waited for at once: by the last of them, since waking up for each takes longer than its answer.
+/// Their shares are given back together.
+const TOGETHER: usize = 64;
+
+/// Records of one call that are on their way to one partition, and their answers: these come in the order of the records,
+/// and most often together. By partition, so that one whose leader is slow keeps no other's share of the bound.
+///
+/// When nobody waits any more, the share of each record is kept until its answer comes.
+#[derive(Debug)]
+pub(super) struct Lane {
+    topic: Name,
+    partition: u32,
+    unanswered: VecDeque<One>,
+    /// What was answered for the last of those that are waited for together, behind so many others.
+    last: Option<(usize, Result<Position, Refusal>)>,
+    share: Share,
+    answers: Vec<Answered>,
+}
+
+/// One record, by its place in its call.
+#[derive(Debug)]
+struct One {
+    place: usize,
+    bytes: usize,
+    underway: Underway,
+}
+
+/// What was answered for the record at a place of the call.
+pub(super) type Answered = (usize, Result<Position, Refusal>);
+
+impl Lane {
+    /// For `count` records or more of one partition, whose shares are of the bound that `share` is of.
+    pub(super) fn new(topic: Name, partition: u32, count: usize, share: &Share) -> Self {
+        let unanswered = VecDeque::with_capacity(count);
+        Self { topic, partition, unanswered, last: None, share: share.none(), answers: Vec::new() }
+    }
+
+    pub(super) fn of_one(topic: Name, partition: u32, underway: Underway, mut share: Share) -> Self {
+        let mut lane = Self::new(topic, partition, 1, &share);
+        let bytes = share.bytes();
+        lane.push(0, underway, bytes, &mut share);
+        lane
+    }
+
+    pub(super) fn is_of(&self, topic: &Name, partition: u32) -> bool {
+        self.partition == partition && self.topic == *topic
+    }
+
+    /// Adds the record at a place of the call, which has so many bytes of the share.
+    pub(super) fn push(&mut self, place: usize, underway: Underway, bytes: usize, share: &mut Share) {
+        self.unanswered.push_back(One { place, bytes, underway });
+        share.give(&mut self.share, bytes);
+    }
+}
+
+/// Of a lane with one record.
+pub(super) async fn answer_of(lane: Lane) -> Result<Position, Refusal> {
+    let topic = lane.topic.clone();
+    lane.await.pop().map_or_else(|| Err(Refusal::lost(&topic)), |(_, answer)| answer)
+}
+
+impl Future for Lane {
+    type Output = Vec<Answered>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { topic, partition, unanswered, last, share, answers } = self.get_mut();
+        answers.reserve(unanswered.len());
+        while let Some(behind) = unanswered.len().min(TOGETHER).checked_sub(1) {
+            if last.is_none() {
+                let one = unanswered[behind].underway.poll_answer(topic, *partition, context);
+                *last = Some((behind, ready!(one)));
+            }
+            let mut answered = share.none();
+            while let (Some((behind @ 1.., _)), Some(one)) = (&mut *last, unanswered.front_mut()) {
+                answers.push((one.place, ready!(one.underway.poll_answer(topic, *partition, context))));
+                share.give(&mut answered, one.bytes);
+                *behind -= 1;
+                unanswered.pop_front();
+            }
+            if let (Some((_, answer)), Some(one)) = (last.take(), unanswered.pop_front()) {
+                answers.push((one.place, answer));
+                share.give(&mut answered, one.bytes);
+            }
+        }
+        Poll::Ready(std::mem::take(answers))
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.unanswered.is_empty() {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let (topic, unanswered) = (self.topic.clone(), std::mem::take(&mut self.unanswered));
+            let (partition, mut share) = (self.partition, self.share.take());
+            // Its answer is here, and comes only once.
+            let known = self.last.take().map(|(behind, _)| behind);
+            runtime.spawn(async move {
+                for (place, mut one) in unanswered.into_iter().enumerate() {
+                    if known != Some(place) {
+                        let _nobody_asks = one.underway.answer(&topic, partition).await;
+                    }
+                    drop(share.part(one.bytes));
+                }
+            });
+        }
+    }
+}

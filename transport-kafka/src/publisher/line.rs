@@ -1,0 +1,170 @@
+//! The line of those that wait until the publisher's task queues their records, and what they are told.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tidings_core::{Error, Name, Position, Record, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::bound::Share;
+use super::lane::Lane;
+use crate::seam::producer::Underway;
+
+/// What the task is asked to do.
+pub(super) enum Job {
+    /// Queue these, for which somebody waits since then. They are told of in order, and at the latest before the bound
+    /// has to be waited for: it is whoever waits that gives the shares of what is answered back.
+    Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Queued> },
+    /// Send this one in a batch of its own, if its turn comes in time and it was not overtaken.
+    Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
+    /// Say when all that came before is queued.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// What comes of a record that was sent by itself.
+pub(super) type Answer = BoxFuture<'static, Result<Position>>;
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Publish { .. } => "Publish",
+            Self::Alone { .. } => "Alone",
+            Self::Barrier(_) => "Barrier",
+        })
+    }
+}
+
+/// The next records of a call until the task takes them, or the call is dropped.
+#[derive(Debug)]
+pub(super) struct Call(SharedCall);
+pub(super) type SharedCall = Arc<Mutex<Next>>;
+
+/// The records of a call from a place on.
+#[derive(Debug, Default)]
+pub(super) struct Next {
+    pub(super) first: usize,
+    pub(super) records: Vec<Record>,
+}
+
+impl Call {
+    pub(super) fn new(next: Next) -> Self {
+        Self(Arc::new(Mutex::new(next)))
+    }
+
+    pub(super) fn share(&self) -> SharedCall {
+        Arc::clone(&self.0)
+    }
+
+    /// Whether the task has the records: some of them may be on their way.
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).records.is_empty()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        drop(take(&self.0));
+    }
+}
+
+pub(super) fn take(call: &SharedCall) -> Next {
+    std::mem::take(&mut *call.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The line of those that the task has to work for.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    jobs: mpsc::UnboundedSender<Job>,
+    length: Length,
+}
+
+/// How many jobs wait, or are being done.
+pub(super) type Length = Arc<AtomicUsize>;
+
+impl Line {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Job>, Length) {
+        let ((jobs, queue), length) = (mpsc::unbounded_channel(), Length::default());
+        (Self { jobs, length: Arc::clone(&length) }, queue, length)
+    }
+
+    /// False when the task is gone.
+    pub(super) fn get_in(&self, job: Job) -> bool {
+        self.length.fetch_add(1, Ordering::AcqRel);
+        self.jobs.send(job).is_ok()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.length.load(Ordering::Acquire) == 0
+    }
+}
+
+/// What was made of the next records of a call.
+#[derive(Debug, Default)]
+pub(super) struct Queued {
+    /// They may have to be sent again.
+    pub(super) records: Vec<Record>,
+    /// Where each is.
+    pub(super) placed: Vec<Placed>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) failed: Vec<(usize, Error)>,
+}
+
+/// Where a record is in the client's queue.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Placed {
+    pub(super) partition: u32,
+    /// How many records were queued for its partition, with it.
+    pub(super) number: u64,
+}
+
+impl Queued {
+    /// What was made of the record at a place of the call, which has its part of `share`; with how many records its lane
+    /// is likely to get.
+    pub(super) fn push(
+        &mut self,
+        place: usize,
+        topic: &Name,
+        one: Result<Sent>,
+        share: &mut Share,
+        likely: impl FnOnce() -> usize,
+    ) {
+        let Sent { underway, bytes, placed } = match one {
+            Ok(sent) => sent,
+            Err(error) => return self.fail(place, error),
+        };
+        self.placed.push(placed);
+        let lane = match self.lanes.iter().position(|lane| lane.is_of(topic, placed.partition)) {
+            Some(lane) => &mut self.lanes[lane],
+            None => self.lanes.push_mut(Lane::new(topic.clone(), placed.partition, likely(), share)),
+        };
+        lane.push(place, underway, bytes, share);
+    }
+
+    pub(super) fn fail(&mut self, place: usize, error: Error) {
+        self.placed.push(Placed::default());
+        self.failed.push((place, error));
+    }
+}
+
+/// A record in the client's queue.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) underway: Underway,
+    pub(super) bytes: usize,
+    pub(super) placed: Placed,
+}
+
+/// What it takes to send a record once more.
+#[derive(Debug, Clone)]
+pub(super) struct Again {
+    pub(super) record: Record,
+    /// Its number may be that of a later record, which may precede it.
+    pub(super) placed: Placed,
+}
+
+/// The next of what is made of a call that got in line, if it did.
+pub(super) async fn next(rest: &mut Option<mpsc::UnboundedReceiver<Queued>>) -> Option<Queued> {
+    rest.as_mut()?.recv().await
+}

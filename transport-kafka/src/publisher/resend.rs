@@ -1,0 +1,164 @@
+//! Records whose batches were refused are sent once more, each by itself.
+
+use std::collections::HashSet;
+
+use tidings_core::{Error, ErrorKind, Headers, Position, Record, Result};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::line::{Again, Job, Line, Placed};
+use super::queue::{overtaken, untried};
+use super::{closed, gone};
+
+/// What came of a record of a call.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) record: Record,
+    pub(super) placed: Placed,
+    pub(super) answer: Result<Position>,
+    /// Its batch was refused for another record's sake, or for its own.
+    pub(super) refused: bool,
+}
+
+impl Outcome {
+    /// Whether it is of the same partition as a record that is to be sent again.
+    fn is_beside(&self, again: &Again) -> bool {
+        self.placed.partition == again.placed.partition && self.record.topic == again.record.topic
+    }
+
+    fn has_key_of(&self, again: &Again) -> bool {
+        self.record.key.is_some() && self.record.key == again.record.key
+    }
+}
+
+/// Without what only has to be kept to send it again.
+pub(super) fn slim(record: &mut Record) {
+    record.value = None;
+    if !record.headers.is_empty() {
+        record.headers = Headers::default();
+    }
+}
+
+/// Sends those records again, each in a batch of its own, whose batches were refused for one of their records (P1).
+///
+/// None was stored, so those that are not sent any more end as unavailable: of a partition all, once it does not answer,
+/// since the next one would wait for as long; and those whose turn comes after `deadline`.
+pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
+    let mut silent = HashSet::new();
+    for place in 0..outcomes.len() {
+        let Some(Outcome { record, placed, refused: true, .. }) = &outcomes[place] else { continue };
+        let mut again = Again { record: record.clone(), placed: *placed };
+        let partition = (again.record.topic.clone(), again.placed.partition);
+        let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
+        let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
+            Err(overtaken(&partition.0))
+        } else if silent.contains(&partition) || Instant::now() >= deadline {
+            Err(untried(&partition.0))
+        } else {
+            // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
+            let behind = later().map(|later| later.placed.number).max().unwrap_or(0);
+            again.placed.number = behind.max(again.placed.number);
+            match alone(line, again, deadline).await {
+                Some(answer) => {
+                    let kind = answer.as_ref().err().map(Error::kind);
+                    if matches!(kind, Some(ErrorKind::Unknown | ErrorKind::Unavailable)) {
+                        silent.insert(partition);
+                    }
+                    answer
+                }
+                None => Err(overtaken(&partition.0)),
+            }
+        };
+        if let Some(place) = &mut outcomes[place] {
+            place.answer = outcome;
+        }
+    }
+}
+
+/// Nothing where it was overtaken.
+async fn alone(line: &Line, again: Again, deadline: Instant) -> Option<Result<Position>> {
+    let (reply, answer) = oneshot::channel();
+    if !line.get_in(Job::Alone { again, deadline, reply }) {
+        return Some(Err(closed()));
+    }
+    match answer.await {
+        Ok(answer) => Some(answer?.await),
+        Err(_) => Some(Err(gone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    /// What came of a record whose batch was refused.
+    fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
+        let placed = Placed { partition: *partition, number: 1 };
+        let answer = Err(Error::new(ErrorKind::Invalid, "its batch"));
+        Some(Outcome { record: Record::new("t", *value), placed, answer, refused: true })
+    }
+
+    /// What becomes of records that are sent again, and which of them are sent, where `answer` is what a broker says.
+    async fn sent_again(
+        records: &[(&'static str, u32)],
+        answer: impl Fn(&str) -> Option<Result<Position>> + Send + 'static,
+    ) -> (Vec<Result<(), ErrorKind>>, Vec<String>) {
+        let (line, mut queue, _) = Line::new();
+        let brokers = tokio::spawn(async move {
+            let mut sent = Vec::new();
+            while let Some(job) = queue.recv().await {
+                let Job::Alone { again, reply, .. } = job else { continue };
+                let value = String::from_utf8_lossy(again.record.value.as_deref().unwrap_or_default()).into_owned();
+                let answer = answer(&value).map(|answer| ready(answer).boxed());
+                let answer = answer.map(|answer| tokio::time::sleep(Duration::from_secs(1)).then(|()| answer).boxed());
+                sent.push(value);
+                drop(reply.send(answer));
+            }
+            sent
+        });
+        let mut outcomes: Vec<Option<Outcome>> = records.iter().map(refused).collect();
+        resend(&line, Instant::now() + Duration::from_secs(5), &mut outcomes).await;
+        drop(line);
+        let kinds = outcomes.into_iter().flatten().map(|outcome| outcome.answer.map(drop).map_err(|e| e.kind()));
+        (kinds.collect(), brokers.await.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_does_not_answer_is_not_asked_again() {
+        let records = [("a", 0), ("dead", 0), ("b", 0), ("c", 1), ("bad", 1), ("d", 1), ("e", 0)];
+        for kind in [ErrorKind::Unknown, ErrorKind::Unavailable] {
+            let (kinds, sent) = sent_again(&records, move |value| {
+                Some(match value {
+                    "dead" => Err(Error::new(kind, "it is dead")),
+                    "bad" => Err(Error::new(ErrorKind::Invalid, "it is bad")),
+                    _ => Ok(Position::new(0, 0)),
+                })
+            })
+            .await;
+            let unsent = Err(ErrorKind::Unavailable);
+            assert_eq!(kinds, [Ok(()), Err(kind), unsent, Ok(()), Err(ErrorKind::Invalid), Ok(()), unsent]);
+            assert_eq!(sent, ["a", "dead", "c", "bad", "d"]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_overtaken_keeps_no_other_from_being_sent() {
+        let (kinds, sent) = sent_again(&[("late", 0), ("a", 0)], |value| match value {
+            "late" => None,
+            _ => Some(Ok(Position::new(0, 0))),
+        })
+        .await;
+        assert_eq!((kinds, sent.len()), (vec![Err(ErrorKind::Unavailable), Ok(())], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_again_after_the_deadline() {
+        let (kinds, sent) = sent_again(&[("a", 0); 9], |_| Some(Ok(Position::new(0, 0)))).await;
+        assert_eq!((kinds.iter().filter(|kind| kind.is_ok()).count(), sent.len()), (5, 5), "{kinds:?}");
+        assert!(kinds[5..].iter().all(|kind| *kind == Err(ErrorKind::Unavailable)), "{kinds:?}");
+    }
+}
