@@ -3,9 +3,9 @@
 mod connect;
 
 pub use tidings_core::{
-    Admin, Assignment, Batch, BoxError, Caused, Causes, Claim, Clause, Cleanup, Commit, Consumer, ConsumerOptions,
-    DEAD_LETTER_ROOM, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES, DEFAULT_MAX_IDLE, DEFAULT_PAGE,
-    DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, DeadLetter, DeadLetterSink, DeadLetterStore,
+    Admin, Assignment, Batch, Begun, BoxError, Caused, Causes, Claim, Clause, Cleanup, Commit, Consumer,
+    ConsumerOptions, DEAD_LETTER_ROOM, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES, DEFAULT_MAX_IDLE,
+    DEFAULT_PAGE, DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, DeadLetter, DeadLetterSink, DeadLetterStore,
     DeadLetterTopics, DecodeErrors, Delivery, DeliveryContext, DeliveryPublisher, Difference, EnsureReport, Envelope,
     EnvelopeRef, Error, ErrorKind, Event, EventInput, EventRef, Extensions, Failure, Fetched, GroupDescription,
     GroupHealth, GroupState, Guarantees, HandlerError, Header, Headers, Health, History, Holder, IdempotencyStore,

@@ -1,6 +1,8 @@
 //! The trait of what puts records into a broker.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Formatter};
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,15 +38,17 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// [`Unknown`](crate::ErrorKind::Unknown) if that is open, [`Closed`](crate::ErrorKind::Closed).
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>>;
 
-    /// Publishes one record, and waits for the broker's answer: [`publish`](Self::publish) of a list of one, which is what
-    /// it does if it is not provided. A backend provides it where a list costs more than the record.
-    ///
-    /// # Errors
-    /// As of [`publish`](Self::publish), for this record.
-    async fn publish_one(&self, record: Record) -> Result<Position> {
-        let mut answers = self.publish(vec![record]).await;
-        // P1 wants one; that there is none says nothing of the record.
-        answers.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")))
+    /// Begins to publish one record: what `publish_one` does when it is first polled,
+    /// and what is left to wait for. As it is provided, that is [`publish`](Self::publish) of a list of one, and its first
+    /// poll follows at once. A backend provides it where a list, or a future in a box, costs more than the record.
+    fn begin_one(&self, record: Record) -> Begun<'_> {
+        Begun::Pending(Box::pin(async move {
+            let mut answers = self.publish(vec![record]).await;
+            // P1 wants one; that there is none says nothing of the record.
+            answers
+                .pop()
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")))
+        }))
     }
 
     /// Refuses new records, waits at most `deadline` for the answers to those under way, and gives up its resources.
@@ -56,4 +60,38 @@ pub trait Publisher: Debug + Send + Sync + 'static {
 
     /// Which clauses it keeps.
     fn guarantees(&self) -> Guarantees;
+}
+
+impl dyn Publisher {
+    /// Publishes one record, and waits for the broker's answer: as [`publish`](Publisher::publish) of a list of one, without
+    /// the list.
+    ///
+    /// Dropping the future may still publish the record.
+    ///
+    /// # Errors
+    /// As of [`publish`](Publisher::publish), for this record.
+    pub async fn publish_one(&self, record: Record) -> Result<Position> {
+        match self.begin_one(record) {
+            Begun::Answered(answer) => answer,
+            Begun::Pending(answer) => answer.await,
+        }
+    }
+}
+
+/// A record whose publishing has begun: what [`Publisher::begin_one`] gives.
+#[must_use = "what is pending goes on only when it is polled"]
+pub enum Begun<'a> {
+    /// There is nothing to wait for.
+    Answered(Result<Position>),
+    /// Still to be waited for. Dropped, it may still publish the record.
+    Pending(Pin<Box<dyn Future<Output = Result<Position>> + Send + 'a>>),
+}
+
+impl Debug for Begun<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(answer) => f.debug_tuple("Answered").field(answer).finish(),
+            Self::Pending(_) => f.write_str("Pending(..)"),
+        }
+    }
 }

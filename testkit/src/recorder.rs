@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, Name, Position, Publisher, Record,
+    Admin, Begun, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, Name, Position, Publisher, Record,
     Result, Transport, async_trait,
 };
 
@@ -72,10 +72,12 @@ impl Publisher for RecordingPublisher {
         answers
     }
 
-    async fn publish_one(&self, record: Record) -> Result<Position> {
-        let answer = self.inner.publish_one(record.clone()).await;
-        self.note(&record, &answer);
-        answer
+    fn begin_one(&self, record: Record) -> Begun<'_> {
+        Begun::Pending(Box::pin(async move {
+            let answer = self.inner.publish_one(record.clone()).await;
+            self.note(&record, &answer);
+            answer
+        }))
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, published, records, transport};
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         .with_case("a_static_member_waits_for_the_one_before_it", a_waiting_static_member)
         .with_case("what_can_not_be_read_in_a_log_is_told", what_can_not_be_read)
         .with_case("one_call_of_more_than_the_bound_is_answered", one_call_beyond_the_bound)
+        .with_case("the_records_of_two_calls_do_not_mix", calls_at_once)
         .with_case("a_refused_batch_gives_room_to_the_calls_behind_it", a_refused_batch_at_the_bound)
         .run()
 }
@@ -38,7 +40,44 @@ async fn bounded(records: usize) -> TestResult<KafkaTransport> {
     let brokers: Vec<_> = kafka.bootstrap().split(',').collect();
     let mut config = KafkaConfig::new(brokers);
     config.max_unanswered_records = records;
+    config.max_record_bytes = 1 << 20;
     Ok(KafkaTransport::connect(config).await?)
+}
+
+/// Two threads call at the same moment, with records that can be queued at once ahead of one that can't.
+async fn calls_at_once() -> TestResult {
+    const CALLS: usize = 50;
+    const RECORDS: u64 = 100;
+    static LARGE: [u8; 2 << 20] = [0; 2 << 20];
+    let kafka = bounded(1_000).await?;
+    let topic = fresh(&kafka, "at-once", 1).await?;
+    let (publisher, together) = (kafka.publisher().await?, Arc::new(Barrier::new(2)));
+    publisher.publish_one(Record::new(topic.clone(), "first")).await?;
+    let threads = [0, 1].map(|_| {
+        let (publisher, together, topic, runtime) =
+            (publisher.clone(), together.clone(), topic.clone(), tokio::runtime::Handle::current());
+        tokio::task::spawn_blocking(move || {
+            let record = |n| Record::new(topic.clone(), if n + 2 == RECORDS { &LARGE[..] } else { b"v" });
+            let call = || {
+                together.wait();
+                runtime.block_on(publisher.publish((0..RECORDS).map(record).collect()))
+            };
+            (0..CALLS).map(|_| call()).collect::<Vec<_>>()
+        })
+    });
+    let mut calls = Vec::new();
+    for thread in threads {
+        for mut answers in timeout(LIMIT, thread).await.map_err(|_| "it hangs")?? {
+            let large = answers.remove(RECORDS as usize - 2);
+            assert_eq!(large.map_err(|e| e.kind()), Err(ErrorKind::TooLarge));
+            let offsets = answers.into_iter().map(|answer| Ok(answer?.offset)).collect::<TestResult<Vec<_>>>()?;
+            assert!(offsets.is_sorted_by(|one, next| one + 1 == *next), "{offsets:?}");
+            calls.push(offsets[0]);
+        }
+    }
+    calls.sort_unstable();
+    assert!(calls.is_sorted_by(|one, next| one + RECORDS - 1 == *next), "{calls:?}");
+    Ok(())
 }
 
 async fn one_call_beyond_the_bound() -> TestResult {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tidings_core::{
-    Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, Timestamp, async_trait, partition_for,
+    Begun, Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, Timestamp, async_trait,
+    partition_for,
 };
 use tokio::sync::Notify;
 
@@ -109,14 +110,6 @@ impl MemoryPublisher {
         let mut answers = Vec::with_capacity(records.len());
         self.store(&mut last, records, &mut answers);
         Ok(answers)
-    }
-
-    /// Takes and stores a record that nothing delays, or leaves it.
-    fn publish_one_now(&self, record: &mut Option<Record>, delay: Duration) -> Option<Result<Position>> {
-        let mut last = self.turn_now(delay)?;
-        let reached = self.broker.faults.reach("publish");
-        let record = record.take()?;
-        Some(reached.and_then(|()| self.store_one(&mut last, record, self.broker.clock.now())))
     }
 
     /// The right to store at once, where nothing is delayed.
@@ -337,18 +330,24 @@ impl Publisher for MemoryPublisher {
         answers
     }
 
-    async fn publish_one(&self, record: Record) -> Result<Position> {
+    fn begin_one(&self, record: Record) -> Begun<'_> {
         if self.is_closed() {
-            return Err(closed("publish", "publisher"));
+            return Begun::Answered(Err(closed("publish", "publisher")));
         }
-        let (delay, mut record) = (self.broker.faults.publish_delay(), Some(record));
-        let Some(answer) = self.publish_one_now(&mut record, delay) else {
-            return Box::pin(self.publish_late(record.into_iter().collect(), delay)).await.remove(0);
+        let delay = self.broker.faults.publish_delay();
+        let Some(mut last) = self.turn_now(delay) else {
+            return Begun::Pending(Box::pin(async move { self.publish_late(vec![record], delay).await.remove(0) }));
         };
-        if self.uses_budget(1) {
-            tokio::task::coop::consume_budget().await;
+        let reached = self.broker.faults.reach("publish");
+        let answer = reached.and_then(|()| self.store_one(&mut last, record, self.broker.clock.now()));
+        drop(last);
+        if !self.uses_budget(1) {
+            return Begun::Answered(answer);
         }
-        answer
+        Begun::Pending(Box::pin(async {
+            tokio::task::coop::consume_budget().await;
+            answer
+        }))
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_core::{Guarantees, Position, Publisher, Record, Result};
+use tidings_core::{Begun, Guarantees, Position, Publisher, Record, Result};
 
 use super::tap::{Call, Tap};
 
@@ -22,9 +22,9 @@ impl Publisher for TappedPublisher {
         self.tap.each(Call::Publish, asked.len(), asked, self.inner.publish(records)).await
     }
 
-    async fn publish_one(&self, record: Record) -> Result<Position> {
+    fn begin_one(&self, record: Record) -> Begun<'_> {
         let asked = vec![record.clone()];
-        self.tap.one(Call::Publish, asked, self.inner.publish_one(record)).await
+        Begun::Pending(Box::pin(self.tap.one(Call::Publish, asked, self.inner.publish_one(record))))
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, ErrorKind, Guarantees, Header, Headers, Position, Publisher, Record, Result, async_trait, murmur2,
+    Admin, Begun, ErrorKind, Guarantees, Header, Headers, Position, Publisher, Record, Result, async_trait, murmur2,
 };
 use tokio::task::yield_now;
 
@@ -119,11 +119,13 @@ impl Publisher for PlantedPublisher {
         self.answered(self.inner.publish(records).await)
     }
 
-    async fn publish_one(&self, record: Record) -> Result<Position> {
-        if self.bug == Bug::StoresOneTwice {
-            drop(self.publish(vec![record.clone()]).await);
-        }
-        self.publish(vec![record]).await.remove(0)
+    fn begin_one(&self, record: Record) -> Begun<'_> {
+        Begun::Pending(Box::pin(async move {
+            if self.bug == Bug::StoresOneTwice {
+                drop(self.publish(vec![record.clone()]).await);
+            }
+            self.publish(vec![record]).await.remove(0)
+        }))
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

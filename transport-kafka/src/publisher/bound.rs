@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// How many records and bytes may be unanswered. Only whoever has the publisher's turn takes of it, so that the order of
@@ -16,6 +17,8 @@ pub(super) struct Bound {
 struct Inner {
     free: Mutex<Free>,
     more: Notify,
+    /// The publisher's, which goes on when a call's has stopped.
+    runtime: Handle,
 }
 
 /// What may still be taken.
@@ -45,6 +48,11 @@ impl Inner {
 impl Share {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Where the publisher works.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.of.runtime
     }
 
     /// The share of no record, of the same bound.
@@ -97,9 +105,15 @@ enum Full {
 }
 
 impl Bound {
+    /// Within the publisher's runtime.
     pub(super) fn new(records: usize, max_bytes: usize) -> Self {
-        let free = Free { records, bytes: max_bytes, closed: false, waited_for: false };
-        Self { inner: Arc::new(Inner { free: Mutex::new(free), more: Notify::new() }), max_bytes }
+        let free = Mutex::new(Free { records, bytes: max_bytes, closed: false, waited_for: false });
+        Self { inner: Arc::new(Inner { free, more: Notify::new(), runtime: Handle::current() }), max_bytes }
+    }
+
+    /// Where the publisher works.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.inner.runtime
     }
 
     fn look(&self, records: usize, bytes: usize, waits: bool) -> Result<Share, Full> {
@@ -164,8 +178,8 @@ mod tests {
         assert!(bound.take(1).now_or_never().is_some());
     }
 
-    #[test]
-    fn several_are_taken_together_and_given_back_one_by_one() {
+    #[tokio::test]
+    async fn several_are_taken_together_and_given_back_one_by_one() {
         let bound = Bound::new(3, 100);
         assert!(bound.try_take_all(4, 10).is_none() && bound.try_take_all(2, 101).is_none());
         let mut both = bound.try_take_all(2, 100).unwrap();

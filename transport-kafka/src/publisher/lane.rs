@@ -1,12 +1,11 @@
 //! Records on their way to one partition, whose answers somebody waits for.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use futures_util::{Stream, StreamExt};
 use tidings_core::{Name, Position, Result};
-use tokio::runtime::Handle;
 
 use super::bound::Share;
 use crate::seam::producer::{Refusal, Underway};
@@ -42,9 +41,10 @@ struct One {
 pub(super) type Answered = (usize, Result<Position, Refusal>);
 
 impl Lane {
-    /// For `count` records or more of one partition, whose shares are of the bound that `share` is of.
+    /// For some `count` records of one partition, whose shares are of the bound that `share` is of.
     pub(super) fn new(topic: Name, partition: u32, count: usize, share: &Share) -> Self {
-        let unanswered = VecDeque::with_capacity(count);
+        // No more, as the lanes of a call may be as many as its records.
+        let unanswered = VecDeque::with_capacity(count.min(TOGETHER));
         Self { topic, partition, unanswered, last: None, share: share.none(), answers: Vec::new() }
     }
 
@@ -67,22 +67,36 @@ impl Lane {
 }
 
 /// Of a lane with one record.
-pub(super) async fn answer_of(lane: Lane) -> Result<Position, Refusal> {
-    let topic = lane.topic.clone();
-    lane.await.pop().map_or_else(|| Err(Refusal::lost(&topic)), |(_, answer)| answer)
+pub(super) async fn answer_of(mut lane: Lane) -> Result<Position, Refusal> {
+    let answered = lane.next().await.and_then(|mut answers| answers.pop());
+    answered.map_or_else(|| Err(Refusal::lost(&lane.topic)), |(_, answer)| answer)
 }
 
-impl Future for Lane {
-    type Output = Vec<Answered>;
+/// What is answered by now, as soon as something is: it has no share of the bound any more, so nothing else may keep it.
+impl Stream for Lane {
+    type Item = Vec<Answered>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { topic, partition, unanswered, last, share, answers } = self.get_mut();
-        answers.reserve(unanswered.len());
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let lane = self.get_mut();
+        let all = lane.poll_answers(context);
+        if lane.answers.is_empty() {
+            return all.map(|()| None);
+        }
+        // Whoever takes these asks once more.
+        Poll::Ready(Some(std::mem::take(&mut lane.answers)))
+    }
+}
+
+impl Lane {
+    /// Comes to an end when all are answered.
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self { topic, partition, unanswered, last, share, answers } = self;
         while let Some(behind) = unanswered.len().min(TOGETHER).checked_sub(1) {
             if last.is_none() {
                 let one = unanswered[behind].underway.poll_answer(topic, *partition, context);
                 *last = Some((behind, ready!(one)));
             }
+            answers.reserve(unanswered.len());
             let mut answered = share.none();
             while let (Some((behind @ 1.., _)), Some(one)) = (&mut *last, unanswered.front_mut()) {
                 answers.push((one.place, ready!(one.underway.poll_answer(topic, *partition, context))));
@@ -95,7 +109,7 @@ impl Future for Lane {
                 share.give(&mut answered, one.bytes);
             }
         }
-        Poll::Ready(std::mem::take(answers))
+        Poll::Ready(())
     }
 }
 
@@ -104,19 +118,18 @@ impl Drop for Lane {
         if self.unanswered.is_empty() {
             return;
         }
-        if let Ok(runtime) = Handle::try_current() {
-            let (topic, unanswered) = (self.topic.clone(), std::mem::take(&mut self.unanswered));
-            let (partition, mut share) = (self.partition, self.share.take());
-            // Its answer is here, and comes only once.
-            let known = self.last.take().map(|(behind, _)| behind);
-            runtime.spawn(async move {
-                for (place, mut one) in unanswered.into_iter().enumerate() {
-                    if known != Some(place) {
-                        let _nobody_asks = one.underway.answer(&topic, partition).await;
-                    }
-                    drop(share.part(one.bytes));
+        let (topic, unanswered) = (self.topic.clone(), std::mem::take(&mut self.unanswered));
+        let (partition, mut share) = (self.partition, self.share.take());
+        // Its answer is here, and comes only once.
+        let known = self.last.take().map(|(behind, _)| behind);
+        let runtime = share.runtime().clone();
+        runtime.spawn(async move {
+            for (place, mut one) in unanswered.into_iter().enumerate() {
+                if known != Some(place) {
+                    let _nobody_asks = one.underway.answer(&topic, partition).await;
                 }
-            });
-        }
+                drop(share.part(one.bytes));
+            }
+        });
     }
 }

@@ -14,13 +14,23 @@ use crate::seam::producer::Underway;
 
 /// What the task is asked to do.
 pub(super) enum Job {
-    /// Queue these, for which somebody waits since then. They are told of in order, and at the latest before the bound
-    /// has to be waited for: it is whoever waits that gives the shares of what is answered back.
-    Publish { call: SharedCall, since: Instant, reply: mpsc::UnboundedSender<Queued> },
+    /// Queue these.
+    Publish(Publish),
+    /// Go on with a call that was queued in part, if it was not gone on with already.
+    GoOn,
     /// Send this one in a batch of its own, if its turn comes in time and it was not overtaken.
     Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
     /// Say when all that came before is queued.
     Barrier(oneshot::Sender<()>),
+}
+
+/// Records for which somebody waits since then. They are told of in order, and at the latest before the bound has to be
+/// waited for: it is whoever waits that gives the shares of what is answered back.
+#[derive(Debug)]
+pub(super) struct Publish {
+    pub(super) call: SharedCall,
+    pub(super) since: Instant,
+    pub(super) reply: mpsc::UnboundedSender<Queued>,
 }
 
 /// What comes of a record that was sent by itself.
@@ -29,7 +39,8 @@ pub(super) type Answer = BoxFuture<'static, Result<Position>>;
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Publish { .. } => "Publish",
+            Self::Publish(_) => "Publish",
+            Self::GoOn => "GoOn",
             Self::Alone { .. } => "Alone",
             Self::Barrier(_) => "Barrier",
         })
@@ -95,8 +106,9 @@ impl Line {
         self.jobs.send(job).is_ok()
     }
 
+    /// Whether the task has nothing to do, and is there if something is to be done.
     pub(super) fn is_empty(&self) -> bool {
-        self.length.load(Ordering::Acquire) == 0
+        self.length.load(Ordering::Acquire) == 0 && !self.jobs.is_closed()
     }
 }
 

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
+use futures_util::stream::SelectAll;
+use tidings_core::{Begun, Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use self::lane::{Lane, answer_of};
-use self::line::{Call, Job, Line, Placed, Queued};
+use self::line::{Call, Job, Line, Placed, Publish, Queued};
 use self::queue::Shared;
 use self::resend::{Outcome, resend, slim};
 use crate::config::KafkaConfig;
@@ -56,6 +56,18 @@ impl KafkaPublisher {
         tokio::spawn(queue::run(Arc::clone(&shared), jobs, length));
         Ok(Self { line, shared, closed: AtomicBool::new(false) })
     }
+
+    /// Of a record that is alone in its lane.
+    async fn answer_one(&self, record: Record, lane: Lane, placed: Placed) -> Result<Position> {
+        let error = match answer_of(lane).await {
+            Ok(position) => return Ok(position),
+            Err(refusal) if refusal.batch => refusal.error,
+            Err(refusal) => return Err(refusal.error),
+        };
+        let mut outcome = [Some(Outcome { record, placed, answer: Err(error), refused: true })];
+        resend(&self.line, Instant::now() + self.shared.delivery_timeout, &mut outcome).await;
+        outcome.into_iter().flatten().next().map_or_else(|| Err(gone()), |outcome| outcome.answer)
+    }
 }
 
 /// What is known of a call's records by now.
@@ -69,7 +81,7 @@ struct Progress {
     /// The places of those whose batches were refused, for another record's sake or for their own.
     refused: Vec<usize>,
     // All at once, also while the rest of the call waits at the bound, which nobody else can make room in.
-    lanes: FuturesUnordered<Lane>,
+    lanes: SelectAll<Lane>,
 }
 
 impl Progress {
@@ -137,15 +149,14 @@ impl Publisher for KafkaPublisher {
             return (0..count).map(|_| Err(closed())).collect();
         }
         let mut progress = Progress::of(count);
-        let (queued, in_line) = self.shared.queue_at_once(&self.line, records, |next| {
-            let (reply, rest) = mpsc::unbounded_channel();
+        let (mut call, mut rest) = (None, None);
+        progress.add(self.shared.queue_at_once(&self.line, records, |next| {
+            let (reply, coming) = mpsc::unbounded_channel();
+            rest = Some(coming);
             // Given back when it is dropped before its turn: what waits at the bound is held by its callers alone.
-            let call = Call::new(next);
-            self.line.get_in(Job::Publish { call: call.share(), since: Instant::now(), reply });
-            (call, rest)
-        });
-        progress.add(queued);
-        let (call, mut rest) = in_line.unzip();
+            let call = call.insert(Call::new(next)).share();
+            Publish { call, since: Instant::now(), reply }
+        }));
         loop {
             tokio::select! {
                 biased;
@@ -169,22 +180,17 @@ impl Publisher for KafkaPublisher {
         outcomes.into_iter().map(|outcome| outcome.map_or_else(|| Err(untold()), |outcome| outcome.answer)).collect()
     }
 
-    async fn publish_one(&self, record: Record) -> Result<Position> {
+    fn begin_one(&self, record: Record) -> Begun<'_> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
+            return Begun::Answered(Err(closed()));
         }
-        let Some(sent) = self.shared.queue_one_at_once(&self.line, &record) else {
-            return self.publish(vec![record]).await.pop().unwrap_or_else(|| Err(gone()));
-        };
-        let (lane, placed) = sent?;
-        let refusal = match answer_of(lane).await {
-            Ok(position) => return Ok(position),
-            Err(refusal) if refusal.batch => refusal,
-            Err(refusal) => return Err(refusal.error),
-        };
-        let mut outcome = [Some(Outcome { record, placed, answer: Err(refusal.error), refused: true })];
-        resend(&self.line, Instant::now() + self.shared.delivery_timeout, &mut outcome).await;
-        outcome.into_iter().flatten().next().map_or_else(|| Err(gone()), |outcome| outcome.answer)
+        match self.shared.queue_one_at_once(&self.line, &record) {
+            Some(Ok((lane, placed))) => Begun::Pending(Box::pin(self.answer_one(record, lane, placed))),
+            Some(Err(error)) => Begun::Answered(Err(error)),
+            None => Begun::Pending(Box::pin(async move {
+                self.publish(vec![record]).await.pop().unwrap_or_else(|| Err(gone()))
+            })),
+        }
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, TryFutureExt};
 use tidings_core::{Error, ErrorKind, Name, Record, Result};
-use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bound::Bound;
 use super::closed;
 use super::lane::{Lane, answer_of};
-use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Queued, Sent, take};
+use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Publish, Queued, Sent, take};
 use super::places::{Dice, Place, Places};
 use crate::config::KafkaConfig;
 use crate::seam::producer::{Producer, no_partition};
@@ -32,15 +31,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long others wait for the answer to a record that is sent by itself.
 const HOLD: Duration = Duration::from_secs(1);
 
+/// What is the own of whoever places and queues records.
+#[derive(Debug)]
+struct Front {
+    places: Places,
+    /// Of a call that queued the first of its records by itself: they come before whatever got in line since, or the
+    /// records of two calls would mix.
+    rest: Option<Publish>,
+}
+
 /// What the publisher and its task share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) producer: Producer,
     bound: Bound,
     /// Locked by whoever places and queues records, until all of them are queued.
-    places: Mutex<Places>,
-    /// The publisher's.
-    runtime: Handle,
+    front: Mutex<Front>,
     /// Calls that wait are given up.
     abandoned: AtomicBool,
     max_record_bytes: usize,
@@ -53,8 +59,7 @@ impl Shared {
         Self {
             producer,
             bound: Bound::new(config.max_unanswered_records, config.max_unanswered_bytes),
-            places: Mutex::new(Places::new(config.batch_bytes, config.metadata_max_age)),
-            runtime: Handle::current(),
+            front: Mutex::new(Front { places: Places::new(config.batch_bytes, config.metadata_max_age), rest: None }),
             abandoned: AtomicBool::new(false),
             max_record_bytes: config.max_record_bytes,
             delivery_timeout: config.delivery_timeout,
@@ -62,29 +67,37 @@ impl Shared {
     }
 
     /// Queues the first of these records, in order: all of them, unless something has to be waited for, or others wait
-    /// already. The rest is to get in line by `line_up`, which is called before anyone else can queue records.
-    pub(super) fn queue_at_once<T>(
+    /// already. `line_up` makes a job of the rest, for the task.
+    pub(super) fn queue_at_once(
         &self,
         line: &Line,
         mut records: Vec<Record>,
-        line_up: impl FnOnce(Next) -> T,
-    ) -> (Queued, Option<T>) {
+        line_up: impl FnOnce(Next) -> Publish,
+    ) -> Queued {
         let mut queued = Queued::default();
-        let mut turn = self.turn_at_once(line);
-        let first = turn.as_mut().map_or(0, |places| self.queue_first(places, &records, &mut queued));
+        let mut front = self.turn_at_once(line);
+        let first = front.as_mut().map_or(0, |front| self.queue_first(&mut front.places, &records, &mut queued));
         let rest = records.split_off(first);
         queued.records = records;
-        let in_line = (!rest.is_empty()).then(|| line_up(Next { first, records: rest }));
-        drop(turn);
-        (queued, in_line)
+        if !rest.is_empty() {
+            let rest = line_up(Next { first, records: rest });
+            match &mut front {
+                Some(front) => {
+                    front.rest = Some(rest);
+                    line.get_in(Job::GoOn);
+                }
+                None => drop(line.get_in(Job::Publish(rest))),
+            }
+        }
+        queued
     }
 
     /// The same for a single record, which is left to get in line otherwise.
     pub(super) fn queue_one_at_once(&self, line: &Line, record: &Record) -> Option<Result<(Lane, Placed)>> {
-        let mut places = self.turn_at_once(line)?;
+        let mut front = self.turn_at_once(line)?;
         let share = self.bound.try_take_all(1, record.size())?;
-        let _runtime = self.runtime.enter();
-        let (place, dice) = places.at_once(&record.topic, Instant::now())?;
+        let _runtime = self.bound.runtime().enter();
+        let (place, dice) = front.places.at_once(&record.topic, Instant::now())?;
         let sent = self.try_queue(place, dice, record)?;
         Some(sent.map(|Sent { underway, placed, .. }| {
             (Lane::of_one(record.topic.clone(), placed.partition, underway, share), placed)
@@ -92,9 +105,9 @@ impl Shared {
     }
 
     /// The turn of whoever asks, if nobody was first: has it, or got in line by now.
-    fn turn_at_once(&self, line: &Line) -> Option<MutexGuard<'_, Places>> {
-        let places = self.places.try_lock().ok()?;
-        (line.is_empty() && self.check_open().is_ok()).then_some(places)
+    fn turn_at_once(&self, line: &Line) -> Option<MutexGuard<'_, Front>> {
+        let front = self.front.try_lock().ok()?;
+        (line.is_empty() && self.check_open().is_ok()).then_some(front)
     }
 
     /// How many of them could be queued at once.
@@ -104,7 +117,7 @@ impl Shared {
         let share = if fits { self.bound.try_take_all(records.len(), bytes) } else { None };
         let Some(mut share) = share else { return 0 };
         queued.placed.reserve_exact(records.len());
-        let _runtime = self.runtime.enter();
+        let _runtime = self.bound.runtime().enter();
         let mut known: Option<(&Name, &mut Place, &mut Dice)> = None;
         for (index, record) in records.iter().enumerate() {
             if known.as_ref().is_none_or(|(topic, ..)| **topic != record.topic) {
@@ -146,11 +159,16 @@ impl Shared {
 /// Works until the publisher is gone.
 pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<Job>, length: Length) {
     while let Some(job) = jobs.recv().await {
-        let mut places = shared.places.lock().await;
-        let mut turn = Turn { shared: &shared, places: &mut places };
+        let mut front = shared.front.lock().await;
+        let Front { places, rest } = &mut *front;
+        let mut turn = Turn { shared: &shared, places };
+        if let Some(rest) = rest.take() {
+            turn.publish(rest).await;
+        }
         // Whoever asked may be gone: what was queued for them goes on.
         match job {
-            Job::Publish { call, since, reply } => turn.publish(take(&call), since, &reply).await,
+            Job::Publish(publish) => turn.publish(publish).await,
+            Job::GoOn => {}
             Job::Alone { again, deadline, reply } => drop(reply.send(turn.alone(again, deadline).await)),
             Job::Barrier(reply) => drop(reply.send(())),
         }
@@ -165,7 +183,8 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    async fn publish(&mut self, next: Next, since: Instant, reply: &mpsc::UnboundedSender<Queued>) {
+    async fn publish(&mut self, Publish { call, since, reply }: Publish) {
+        let next = take(&call);
         // For all of the call together: what waits behind a topic that can't be looked up has waited too.
         let deadline = since + self.shared.delivery_timeout;
         let mut missing = HashSet::new();
