@@ -338,8 +338,10 @@ impl Publisher for MemoryPublisher {
         let Some(mut last) = self.turn_now(delay) else {
             return Begun::Pending(Box::pin(async move { self.publish_late(vec![record], delay).await.remove(0) }));
         };
-        let reached = self.broker.faults.reach("publish");
-        let answer = reached.and_then(|()| self.store_one(&mut last, record, self.broker.clock.now()));
+        let answer = match self.broker.faults.reach("publish") {
+            Ok(()) => self.store_one(&mut last, record, self.broker.clock.now()),
+            Err(error) => Err(error),
+        };
         drop(last);
         if !self.uses_budget(1) {
             return Begun::Answered(answer);
