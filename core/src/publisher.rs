@@ -39,8 +39,11 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>>;
 
     /// Begins to publish one record: what `publish_one` does when it is first polled,
-    /// and what is left to wait for. As it is provided, that is [`publish`](Self::publish) of a list of one, and its first
-    /// poll follows at once. A backend provides it where a list, or a future in a box, costs more than the record.
+    /// and what is left to wait for. As it is provided, that is [`publish`](Self::publish) of a list of one, which begins when
+    /// it is polled. A backend provides it where a list, or a future in a box, costs more than the record.
+    ///
+    /// It is for backends and wrappers; others call `publish_one`, which is of `dyn Publisher`. Whoever calls it polls what
+    /// is pending at once: P3's first poll may be that one.
     fn begin_one(&self, record: Record) -> Begun<'_> {
         Begun::Pending(Box::pin(async move {
             let mut answers = self.publish(vec![record]).await;
@@ -78,12 +81,12 @@ impl dyn Publisher {
     }
 }
 
-/// A record whose publishing has begun: what [`Publisher::begin_one`] gives.
+/// What [`Publisher::begin_one`] gives. Whoever has one handles both.
 #[must_use = "what is pending goes on only when it is polled"]
 pub enum Begun<'a> {
     /// There is nothing to wait for.
     Answered(Result<Position>),
-    /// Still to be waited for. Dropped, it may still publish the record.
+    /// To be polled at once, and waited for: its first poll may be what begins. Dropped, it may still publish the record.
     Pending(Pin<Box<dyn Future<Output = Result<Position>> + Send + 'a>>),
 }
 

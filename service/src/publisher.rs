@@ -75,10 +75,12 @@ impl EventPublisher {
         self.put_one(envelope, &PublishOptions::default()).await
     }
 
-    /// Publishes `events` in one call, in order per key; answer `i` is event `i`'s. They share one trace.
+    /// Publishes `events` in one call, in order per key; answer `i` is event `i`'s. They share one trace, and each has a new
+    /// id: what may have to be repeated under its id goes by [`publish_with`](Self::publish_with).
     ///
     /// # Errors
     /// Per event as [`publish`](Self::publish).
+    #[must_use = "each event has an answer of its own"]
     pub async fn publish_all<E: Event>(&self, events: &[E]) -> Vec<Result<Position>> {
         let (now, trace) = (Timestamp::now(), TraceParent::new_root());
         let record = |event| {

@@ -138,7 +138,7 @@ impl<T: Transport + Clone> Harness<T> {
         self.settled(&place).await
     }
 
-    /// Publishes `events` together, in this order, and waits until all that follows has settled; fate `i` is event `i`'s.
+    /// Publishes `events` one after the other, and then waits until all that follows has settled; fate `i` is event `i`'s.
     ///
     /// # Panics
     /// As [`send`](Self::send).

@@ -23,7 +23,6 @@ fn main() -> ExitCode {
         .with_case("two_members_share_by_the_newer_protocol", || hand_over(GroupProtocol::Consumer))
         .with_case("two_members_share_by_the_classic_protocol", || hand_over(GroupProtocol::Classic))
         .with_case("a_topic_that_grew_is_learned_of", a_topic_that_grew)
-        .with_case("what_a_publisher_took_when_its_runtime_ended_is_unknown", a_runtime_that_ends)
         .with_case("epochs_outlive_the_group_of_the_newer_protocol", || epochs_outlive(GroupProtocol::Consumer))
         .with_case("epochs_outlive_the_group_of_the_classic_protocol", || epochs_outlive(GroupProtocol::Classic))
         .with_case("latest_starts_at_the_end", latest_starts_at_the_end)
@@ -145,28 +144,6 @@ async fn a_topic_that_grew() -> TestResult {
     while hasty.publish(keyed()).await.remove(0)?.partition != partition_for(key.as_bytes(), 8) {
         assert!(tokio::time::Instant::now() < ends, "it goes by two partitions");
     }
-    Ok(())
-}
-
-async fn a_runtime_that_ends() -> TestResult {
-    let kafka = transport(GroupProtocol::Auto).await?;
-    let topic = fresh(&kafka, "ends", 1).await?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let config = kafka.config().clone();
-    let publisher = runtime.spawn(async move { KafkaTransport::connect(config).await?.publisher().await }).await??;
-    // Each topic that is missing is looked for a while; the first record is stored meanwhile.
-    let missing = (0..30).map(|n| Record::new(format!("{topic}-missing-{n}"), "v"));
-    let records = std::iter::once(Record::new(topic.clone(), "v")).chain(missing).collect();
-    let publishing = tokio::spawn(async move { publisher.publish(records).await });
-    let (admin, names) = (kafka.admin().await?, [topic]);
-    let ends = tokio::time::Instant::now() + LIMIT;
-    while admin.describe_topics(&names).await?.remove(0)?.partitions[0].end == 0 {
-        assert!(tokio::time::Instant::now() < ends, "it is not stored");
-    }
-    runtime.shutdown_background();
-    let answers = tokio::time::timeout(LIMIT, publishing).await.map_err(|_| "it waits for nobody")??;
-    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(tidings_core::Error::kind)).collect();
-    assert_eq!(kinds[0], Err(ErrorKind::Unknown), "{answers:?}");
     Ok(())
 }
 

@@ -1,21 +1,24 @@
-//! What a broker refuses, and what its log holds that can't be read: each is told by its kind, and by name.
+//! What a broker refuses, and what its log holds that can't be read: each is told by its kind, and by name. And what becomes
+//! of a publisher's calls at its bound, and when its runtime ends.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
 
 use std::fs;
+use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
+use std::task::Poll;
 use std::time::Duration;
 
 use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, published, records, transport};
 use tidings_core::{
     Cleanup, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Record, Step, Topic, TopicPartition, Transport,
 };
-use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_kafka::{DEFAULT_MAX_RECORD_BYTES, GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, KafkaOptions, Suite};
 use tokio::time::{Instant, timeout};
 
@@ -31,6 +34,8 @@ fn main() -> ExitCode {
         .with_case("what_can_not_be_read_in_a_log_is_told", what_can_not_be_read)
         .with_case("one_call_of_more_than_the_bound_is_answered", one_call_beyond_the_bound)
         .with_case("the_records_of_two_calls_do_not_mix", calls_at_once)
+        .with_case("what_a_publisher_took_when_its_runtime_ended_is_unknown", a_runtime_that_ends)
+        .with_case("a_call_queued_in_part_ends_with_the_publishers_runtime", a_runtime_that_stands_still)
         .with_case("a_refused_batch_gives_room_to_the_calls_behind_it", a_refused_batch_at_the_bound)
         .run()
 }
@@ -327,5 +332,52 @@ async fn what_can_not_be_read() -> TestResult {
     assert_eq!(codec.kind(), ErrorKind::Unsupported);
     let magic = damaged("a magic of tomorrow", |batch| batch[MAGIC] = 9).await?;
     assert!(matches!(magic.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{}", magic.report());
+    Ok(())
+}
+
+async fn a_runtime_that_ends() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "ends", 1).await?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let config = kafka.config().clone();
+    let publisher = runtime.spawn(async move { KafkaTransport::connect(config).await?.publisher().await }).await??;
+    // Each topic that is missing is looked for a while; the first record is stored meanwhile.
+    let missing = (0..30).map(|n| Record::new(format!("{topic}-missing-{n}"), "v"));
+    let records = std::iter::once(Record::new(topic.clone(), "v")).chain(missing).collect();
+    let publishing = tokio::spawn(async move { publisher.publish(records).await });
+    let (admin, names) = (kafka.admin().await?, [topic]);
+    let ends = Instant::now() + LIMIT;
+    while admin.describe_topics(&names).await?.remove(0)?.partitions[0].end == 0 {
+        assert!(Instant::now() < ends, "it is not stored");
+    }
+    runtime.shutdown_background();
+    let answers = timeout(LIMIT, publishing).await.map_err(|_| "it waits for nobody")??;
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(Error::kind)).collect();
+    assert_eq!(kinds[0], Err(ErrorKind::Unknown), "{answers:?}");
+    Ok(())
+}
+
+/// A call queues its first record by itself; the publisher's task, which would tell of the other, is never driven again.
+async fn a_runtime_that_stands_still() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let (topic, config) = (fresh(&kafka, "still", 1).await?, kafka.config().clone());
+    let first = Record::new(topic.clone(), "first");
+    let open = move || -> TestResult<_> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let publisher = runtime.block_on(async move {
+            let publisher = KafkaTransport::connect(config).await?.publisher().await?;
+            publisher.publish_one(first).await?;
+            TestResult::Ok(publisher)
+        })?;
+        Ok((runtime, publisher))
+    };
+    let (runtime, publisher) = tokio::task::spawn_blocking(open).await??;
+    let records = vec![Record::new(topic.clone(), "v"), Record::new(topic, vec![0; DEFAULT_MAX_RECORD_BYTES + 1])];
+    let mut publishing = publisher.publish(records);
+    assert!(poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context).is_pending())).await);
+    runtime.shutdown_background();
+    let answers = timeout(LIMIT, publishing).await.map_err(|_| "it waits for nobody")?;
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(Error::kind)).collect();
+    assert_eq!(kinds, [Err(ErrorKind::Unknown), Err(ErrorKind::Closed)], "{answers:?}");
     Ok(())
 }

@@ -112,7 +112,7 @@ pub enum Compression {
     Snappy,
     /// LZ4: fast.
     Lz4,
-    /// Zstandard: small and fast. To publish it needs the cargo feature `zstd`.
+    /// Zstandard: small and fast. To publish it needs the cargo feature `zstd` (`kafka-zstd` of the facade).
     Zstd,
 }
 

@@ -19,6 +19,7 @@ struct Inner {
     more: Notify,
     /// The publisher's, which goes on when a call's has stopped.
     runtime: Handle,
+    max_records: usize,
 }
 
 /// What may still be taken.
@@ -53,6 +54,11 @@ impl Share {
     /// Where the publisher works.
     pub(super) fn runtime(&self) -> &Handle {
         &self.of.runtime
+    }
+
+    /// How many records may be given back together, so that the bound has room for others meanwhile.
+    pub(super) fn most_together(&self) -> usize {
+        (self.of.max_records / 8).max(1)
     }
 
     /// The share of no record, of the same bound.
@@ -108,7 +114,10 @@ impl Bound {
     /// Within the publisher's runtime.
     pub(super) fn new(records: usize, max_bytes: usize) -> Self {
         let free = Mutex::new(Free { records, bytes: max_bytes, closed: false, waited_for: false });
-        Self { inner: Arc::new(Inner { free, more: Notify::new(), runtime: Handle::current() }), max_bytes }
+        Self {
+            inner: Arc::new(Inner { free, more: Notify::new(), runtime: Handle::current(), max_records: records }),
+            max_bytes,
+        }
     }
 
     /// Where the publisher works.

@@ -10,9 +10,10 @@ use tidings_core::{Name, Position, Result};
 use super::bound::Share;
 use crate::seam::producer::{Refusal, Underway};
 
-/// How many records are waited for at once: by the last of them, since waking up for each takes longer than its answer.
-/// Their shares are given back together.
+/// How many records, and bytes, are waited for at once: by the last of them, since waking up for each takes longer than its
+/// answer. Their shares are given back together, so it is less where the bound is narrow.
 const TOGETHER: usize = 64;
+const BYTES_TOGETHER: usize = 64 << 10;
 
 /// Records of one call that are on their way to one partition, and their answers: these come in the order of the records,
 /// and most often together. By partition, so that one whose leader is slow keeps no other's share of the bound.
@@ -66,6 +67,16 @@ impl Lane {
     }
 }
 
+/// The place of the last of those records that are waited for together.
+fn last_together(unanswered: &VecDeque<One>, most: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |one: &&One| {
+        bytes += one.bytes;
+        bytes <= BYTES_TOGETHER
+    };
+    unanswered.iter().take(most).take_while(fits).count().saturating_sub(1)
+}
+
 /// Of a lane with one record.
 pub(super) async fn answer_of(mut lane: Lane) -> Result<Position, Refusal> {
     let answered = lane.next().await.and_then(|mut answers| answers.pop());
@@ -91,12 +102,13 @@ impl Lane {
     /// Comes to an end when all are answered.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self { topic, partition, unanswered, last, share, answers } = self;
-        while let Some(behind) = unanswered.len().min(TOGETHER).checked_sub(1) {
+        while !unanswered.is_empty() {
             if last.is_none() {
+                let behind = last_together(unanswered, share.most_together().min(TOGETHER));
                 let one = unanswered[behind].underway.poll_answer(topic, *partition, context);
                 *last = Some((behind, ready!(one)));
             }
-            answers.reserve(unanswered.len());
+            answers.reserve(last.as_ref().map_or(0, |(behind, _)| behind + 1));
             let mut answered = share.none();
             while let (Some((behind @ 1.., _)), Some(one)) = (&mut *last, unanswered.front_mut()) {
                 answers.push((one.place, ready!(one.underway.poll_answer(topic, *partition, context))));

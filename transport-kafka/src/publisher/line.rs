@@ -1,8 +1,10 @@
 //! The line of those that wait until the publisher's task queues their records, and what they are told.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use futures_util::future::BoxFuture;
 use tidings_core::{Error, Name, Position, Record, Result};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +19,7 @@ pub(super) enum Job {
     /// Queue these.
     Publish(Publish),
     /// Go on with a call that was queued in part, if it was not gone on with already.
-    GoOn,
+    GoOn(Arc<Rest>),
     /// Send this one in a batch of its own, if its turn comes in time and it was not overtaken.
     Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
     /// Say when all that came before is queued.
@@ -33,6 +35,9 @@ pub(super) struct Publish {
     pub(super) reply: mpsc::UnboundedSender<Queued>,
 }
 
+/// The rest of a call until the task takes it. It is the job's, so that it is gone with the task.
+pub(super) type Rest = Mutex<Option<Publish>>;
+
 /// What comes of a record that was sent by itself.
 pub(super) type Answer = BoxFuture<'static, Result<Position>>;
 
@@ -40,7 +45,7 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Publish(_) => "Publish",
-            Self::GoOn => "GoOn",
+            Self::GoOn(_) => "GoOn",
             Self::Alone { .. } => "Alone",
             Self::Barrier(_) => "Barrier",
         })
@@ -112,6 +117,9 @@ impl Line {
     }
 }
 
+/// So many lanes are looked through, which is faster than to look them up.
+const FEW: usize = 16;
+
 /// What was made of the next records of a call.
 #[derive(Debug, Default)]
 pub(super) struct Queued {
@@ -120,6 +128,8 @@ pub(super) struct Queued {
     /// Where each is.
     pub(super) placed: Vec<Placed>,
     pub(super) lanes: Vec<Lane>,
+    /// Where those lanes are that are not among the first few.
+    pub(super) more: HashMap<(Name, u32), usize, RandomState>,
     pub(super) failed: Vec<(usize, Error)>,
 }
 
@@ -147,11 +157,22 @@ impl Queued {
             Err(error) => return self.fail(place, error),
         };
         self.placed.push(placed);
-        let lane = match self.lanes.iter().position(|lane| lane.is_of(topic, placed.partition)) {
+        let lane = match self.lane_of(topic, placed.partition) {
             Some(lane) => &mut self.lanes[lane],
-            None => self.lanes.push_mut(Lane::new(topic.clone(), placed.partition, likely(), share)),
+            None => {
+                if self.lanes.len() >= FEW {
+                    self.more.insert((topic.clone(), placed.partition), self.lanes.len());
+                }
+                self.lanes.push_mut(Lane::new(topic.clone(), placed.partition, likely(), share))
+            }
         };
         lane.push(place, underway, bytes, share);
+    }
+
+    fn lane_of(&self, topic: &Name, partition: u32) -> Option<usize> {
+        let first = self.lanes.iter().take(FEW).position(|lane| lane.is_of(topic, partition));
+        let more = || self.more.get(&(topic.clone(), partition)).copied();
+        if self.lanes.len() > FEW { first.or_else(more) } else { first }
     }
 
     pub(super) fn fail(&mut self, place: usize, error: Error) {

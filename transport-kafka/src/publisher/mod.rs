@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use tidings_core::{Begun, Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
 use self::lane::{Lane, answer_of};
@@ -170,6 +171,8 @@ impl Publisher for KafkaPublisher {
                 else => break,
             }
         }
+        // There may have been nothing to wait for, and a loop of such calls must let other tasks run.
+        consume_budget().await;
         // Nothing was told where the task is gone, with the runtime that it ran on.
         let untold = || if call.as_ref().is_none_or(Call::is_taken) { gone() } else { closed() };
         if progress.refused.is_empty() {
@@ -186,7 +189,11 @@ impl Publisher for KafkaPublisher {
         }
         match self.shared.queue_one_at_once(&self.line, &record) {
             Some(Ok((lane, placed))) => Begun::Pending(Box::pin(self.answer_one(record, lane, placed))),
-            Some(Err(error)) => Begun::Answered(Err(error)),
+            // A loop of such calls must let other tasks run.
+            Some(Err(error)) => Begun::Pending(Box::pin(async {
+                consume_budget().await;
+                Err(error)
+            })),
             None => Begun::Pending(Box::pin(async move {
                 self.publish(vec![record]).await.pop().unwrap_or_else(|| Err(gone()))
             })),

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::future::ready;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::{FutureExt, TryFutureExt};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::bound::Bound;
 use super::closed;
 use super::lane::{Lane, answer_of};
-use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Publish, Queued, Sent, take};
+use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Publish, Queued, Rest, Sent, take};
 use super::places::{Dice, Place, Places};
 use crate::config::KafkaConfig;
 use crate::seam::producer::{Producer, no_partition};
@@ -37,7 +37,7 @@ struct Front {
     places: Places,
     /// Of a call that queued the first of its records by itself: they come before whatever got in line since, or the
     /// records of two calls would mix.
-    rest: Option<Publish>,
+    rest: Weak<Rest>,
 }
 
 /// What the publisher and its task share.
@@ -59,7 +59,10 @@ impl Shared {
         Self {
             producer,
             bound: Bound::new(config.max_unanswered_records, config.max_unanswered_bytes),
-            front: Mutex::new(Front { places: Places::new(config.batch_bytes, config.metadata_max_age), rest: None }),
+            front: Mutex::new(Front {
+                places: Places::new(config.batch_bytes, config.metadata_max_age),
+                rest: Weak::new(),
+            }),
             abandoned: AtomicBool::new(false),
             max_record_bytes: config.max_record_bytes,
             delivery_timeout: config.delivery_timeout,
@@ -83,8 +86,9 @@ impl Shared {
             let rest = line_up(Next { first, records: rest });
             match &mut front {
                 Some(front) => {
-                    front.rest = Some(rest);
-                    line.get_in(Job::GoOn);
+                    let rest = Arc::new(Rest::new(Some(rest)));
+                    front.rest = Arc::downgrade(&rest);
+                    line.get_in(Job::GoOn(rest));
                 }
                 None => drop(line.get_in(Job::Publish(rest))),
             }
@@ -162,13 +166,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<J
         let mut front = shared.front.lock().await;
         let Front { places, rest } = &mut *front;
         let mut turn = Turn { shared: &shared, places };
-        if let Some(rest) = rest.take() {
+        let rest = std::mem::take(rest).upgrade();
+        let rest = rest.and_then(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(rest) = rest {
             turn.publish(rest).await;
         }
         // Whoever asked may be gone: what was queued for them goes on.
         match job {
             Job::Publish(publish) => turn.publish(publish).await,
-            Job::GoOn => {}
+            Job::GoOn(done) => drop(done),
             Job::Alone { again, deadline, reply } => drop(reply.send(turn.alone(again, deadline).await)),
             Job::Barrier(reply) => drop(reply.send(())),
         }
