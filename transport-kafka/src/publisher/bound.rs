@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(super) struct Bound {
     inner: Arc<Inner>,
-    max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -20,6 +19,7 @@ struct Inner {
     /// The publisher's, which goes on when a call's has stopped.
     runtime: Handle,
     max_records: usize,
+    max_bytes: usize,
 }
 
 /// What may still be taken.
@@ -56,9 +56,9 @@ impl Share {
         &self.of.runtime
     }
 
-    /// How many records may be given back together, so that the bound has room for others meanwhile.
-    pub(super) fn most_together(&self) -> usize {
-        (self.of.max_records / 8).max(1)
+    /// How many records and bytes of a partition may be given back together, so that the bound has room for others meanwhile.
+    pub(super) fn most_together(&self) -> (usize, usize) {
+        ((self.of.max_records / 8).max(1), self.of.max_bytes / 8)
     }
 
     /// The share of no record, of the same bound.
@@ -112,12 +112,10 @@ enum Full {
 
 impl Bound {
     /// Within the publisher's runtime.
-    pub(super) fn new(records: usize, max_bytes: usize) -> Self {
-        let free = Mutex::new(Free { records, bytes: max_bytes, closed: false, waited_for: false });
-        Self {
-            inner: Arc::new(Inner { free, more: Notify::new(), runtime: Handle::current(), max_records: records }),
-            max_bytes,
-        }
+    pub(super) fn new(max_records: usize, max_bytes: usize) -> Self {
+        let free = Mutex::new(Free { records: max_records, bytes: max_bytes, closed: false, waited_for: false });
+        let inner = Inner { free, more: Notify::new(), runtime: Handle::current(), max_records, max_bytes };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Where the publisher works.
@@ -141,7 +139,7 @@ impl Bound {
 
     /// Waits until a record of `size` bytes fits; one that is larger than the bound fits alone. `None` once closed.
     pub(super) async fn take(&self, size: usize) -> Option<Share> {
-        let bytes = size.min(self.max_bytes);
+        let bytes = size.min(self.inner.max_bytes);
         loop {
             match self.look(1, bytes, true) {
                 Ok(share) => return Some(share),
@@ -154,7 +152,7 @@ impl Bound {
 
     /// As [`take`](Self::take), if nothing has to be waited for.
     pub(super) fn try_take(&self, size: usize) -> Option<Share> {
-        self.look(1, size.min(self.max_bytes), false).ok()
+        self.look(1, size.min(self.inner.max_bytes), false).ok()
     }
 
     /// That of several records with so many bytes, if there is room for all of them now.

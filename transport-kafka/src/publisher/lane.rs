@@ -11,7 +11,7 @@ use super::bound::Share;
 use crate::seam::producer::{Refusal, Underway};
 
 /// How many records, and bytes, are waited for at once: by the last of them, since waking up for each takes longer than its
-/// answer. Their shares are given back together, so it is less where the bound is narrow.
+/// answer. Their shares are given back together, so it is less where the bound is narrow: an eighth for a partition.
 const TOGETHER: usize = 64;
 const BYTES_TOGETHER: usize = 64 << 10;
 
@@ -68,13 +68,13 @@ impl Lane {
 }
 
 /// The place of the last of those records that are waited for together.
-fn last_together(unanswered: &VecDeque<One>, most: usize) -> usize {
+fn last_together(unanswered: &VecDeque<One>, (most_records, most_bytes): (usize, usize)) -> usize {
     let mut bytes = 0;
     let fits = |one: &&One| {
         bytes += one.bytes;
-        bytes <= BYTES_TOGETHER
+        bytes <= most_bytes.min(BYTES_TOGETHER)
     };
-    unanswered.iter().take(most).take_while(fits).count().saturating_sub(1)
+    unanswered.iter().take(most_records.min(TOGETHER)).take_while(fits).count().saturating_sub(1)
 }
 
 /// Of a lane with one record.
@@ -104,7 +104,7 @@ impl Lane {
         let Self { topic, partition, unanswered, last, share, answers } = self;
         while !unanswered.is_empty() {
             if last.is_none() {
-                let behind = last_together(unanswered, share.most_together().min(TOGETHER));
+                let behind = last_together(unanswered, share.most_together());
                 let one = unanswered[behind].underway.poll_answer(topic, *partition, context);
                 *last = Some((behind, ready!(one)));
             }

@@ -105,10 +105,11 @@ impl Line {
         (Self { jobs, length: Arc::clone(&length) }, queue, length)
     }
 
-    /// False when the task is gone.
+    /// False when the task is gone: then nobody is to wait for the job, which may lie in the channel for good if the task
+    /// went in this very moment.
     pub(super) fn get_in(&self, job: Job) -> bool {
         self.length.fetch_add(1, Ordering::AcqRel);
-        self.jobs.send(job).is_ok()
+        self.jobs.send(job).is_ok() && !self.jobs.is_closed()
     }
 
     /// Whether the task has nothing to do, and is there if something is to be done.

@@ -147,17 +147,22 @@ impl Publisher for KafkaPublisher {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
         let count = records.len();
         if self.closed.load(Ordering::Acquire) {
+            consume_budget().await;
             return (0..count).map(|_| Err(closed())).collect();
         }
         let mut progress = Progress::of(count);
         let (mut call, mut rest) = (None, None);
-        progress.add(self.shared.queue_at_once(&self.line, records, |next| {
+        let (queued, in_line) = self.shared.queue_at_once(&self.line, records, |next| {
             let (reply, coming) = mpsc::unbounded_channel();
             rest = Some(coming);
             // Given back when it is dropped before its turn: what waits at the bound is held by its callers alone.
             let call = call.insert(Call::new(next)).share();
             Publish { call, since: Instant::now(), reply }
-        }));
+        });
+        progress.add(queued);
+        if !in_line {
+            rest = None;
+        }
         loop {
             tokio::select! {
                 biased;
@@ -184,10 +189,8 @@ impl Publisher for KafkaPublisher {
     }
 
     fn begin_one(&self, record: Record) -> Begun<'_> {
-        if self.closed.load(Ordering::Acquire) {
-            return Begun::Answered(Err(closed()));
-        }
-        match self.shared.queue_one_at_once(&self.line, &record) {
+        let closed = self.closed.load(Ordering::Acquire).then(|| Err(closed()));
+        match closed.or_else(|| self.shared.queue_one_at_once(&self.line, &record)) {
             Some(Ok((lane, placed))) => Begun::Pending(Box::pin(self.answer_one(record, lane, placed))),
             // A loop of such calls must let other tasks run.
             Some(Err(error)) => Begun::Pending(Box::pin(async {

@@ -70,30 +70,31 @@ impl Shared {
     }
 
     /// Queues the first of these records, in order: all of them, unless something has to be waited for, or others wait
-    /// already. `line_up` makes a job of the rest, for the task.
+    /// already. `line_up` makes a job of the rest, for the task; whether that is there to do it comes back.
     pub(super) fn queue_at_once(
         &self,
         line: &Line,
         mut records: Vec<Record>,
         line_up: impl FnOnce(Next) -> Publish,
-    ) -> Queued {
+    ) -> (Queued, bool) {
         let mut queued = Queued::default();
         let mut front = self.turn_at_once(line);
         let first = front.as_mut().map_or(0, |front| self.queue_first(&mut front.places, &records, &mut queued));
         let rest = records.split_off(first);
         queued.records = records;
-        if !rest.is_empty() {
-            let rest = line_up(Next { first, records: rest });
-            match &mut front {
-                Some(front) => {
-                    let rest = Arc::new(Rest::new(Some(rest)));
-                    front.rest = Arc::downgrade(&rest);
-                    line.get_in(Job::GoOn(rest));
-                }
-                None => drop(line.get_in(Job::Publish(rest))),
-            }
+        if rest.is_empty() {
+            return (queued, true);
         }
-        queued
+        let rest = line_up(Next { first, records: rest });
+        let job = match &mut front {
+            Some(front) => {
+                let rest = Arc::new(Rest::new(Some(rest)));
+                front.rest = Arc::downgrade(&rest);
+                Job::GoOn(rest)
+            }
+            None => Job::Publish(rest),
+        };
+        (queued, line.get_in(job))
     }
 
     /// The same for a single record, which is left to get in line otherwise.
@@ -189,7 +190,7 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    async fn publish(&mut self, Publish { call, since, reply }: Publish) {
+    async fn publish(&mut self, Publish { call, since, mut reply }: Publish) {
         let next = take(&call);
         // For all of the call together: what waits behind a topic that can't be looked up has waited too.
         let deadline = since + self.shared.delivery_timeout;
@@ -201,7 +202,7 @@ impl Turn<'_> {
                     let share = match self.shared.bound.try_take(record.size()) {
                         Some(share) => Some(share),
                         None => {
-                            drop(reply.send(std::mem::take(&mut queued)));
+                            tell(&mut reply, std::mem::take(&mut queued));
                             self.shared.bound.take(record.size()).await
                         }
                     };
@@ -217,7 +218,7 @@ impl Turn<'_> {
             }
             queued.records.push(record);
         }
-        drop(reply.send(queued));
+        tell(&mut reply, queued);
     }
 
     /// The partition of a record that may be published.
@@ -357,6 +358,15 @@ impl Turn<'_> {
         let share = share.ok_or_else(closed)?;
         let underway = self.shared.producer.enqueue_alone(record, partition).await?;
         Ok(Lane::of_one(topic, partition, underway, share))
+    }
+}
+
+/// Tells a call what was queued. Where the call is gone nothing is kept for it, also if it went in this very moment: what is
+/// sent then lies in the channel until nobody has that.
+fn tell(reply: &mut mpsc::UnboundedSender<Queued>, queued: Queued) {
+    drop(reply.send(queued));
+    if reply.is_closed() {
+        *reply = mpsc::unbounded_channel().0;
     }
 }
 
