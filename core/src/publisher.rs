@@ -38,9 +38,9 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// [`Unknown`](crate::ErrorKind::Unknown) if that is open, [`Closed`](crate::ErrorKind::Closed).
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>>;
 
-    /// Begins to publish one record: what `publish_one` does when it is first polled,
-    /// and what is left to wait for. As it is provided, that is [`publish`](Self::publish) of a list of one, which begins when
-    /// it is polled. A backend provides it where a list, or a future in a box, costs more than the record.
+    /// Begins to publish one record: what `publish_one` does when it is first polled, and what is left to wait for. As it is
+    /// provided, that is [`publish`](Self::publish) of a list of one, which begins when it is polled. A backend provides it
+    /// where a list, or a future in a box, costs more than the record.
     ///
     /// It is for backends and wrappers; others call `publish_one`, which is of `dyn Publisher`. Whoever calls it polls what
     /// is pending at once: P3's first poll may be that one.

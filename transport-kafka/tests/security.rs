@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         .with_case("a_wrong_mechanism_is_named", a_wrong_mechanism_is_named)
         .with_case("a_wrong_token_is_denied", a_wrong_token_is_denied)
         .with_case("a_token_source_that_is_down_is_waited_for", a_token_source_that_is_down)
+        .with_case("a_token_that_ages_in_a_handshake_is_no_refusal", a_token_that_ages)
         .with_case("a_record_that_may_be_stored_is_not_denied", a_record_that_may_be_stored)
         .with_case("the_wrong_protocol_for_a_port_is_named", the_wrong_protocol_for_a_port_is_named)
         .with_case("a_missing_right_is_denied", a_missing_right_is_denied)
@@ -249,6 +250,27 @@ async fn a_token_source_that_is_down() -> TestResult {
             }
         }
     }
+}
+
+/// It is new when it is made, and within half a minute of its end before the handshake's first answer is here.
+async fn a_token_that_ages() -> TestResult {
+    const DELAY: Duration = Duration::from_millis(300);
+    let kafka = behind_a_proxy().await?;
+    let (proxy, life) = (kafka.node(0).proxy().ok_or("there is a proxy")?, Duration::from_secs(30) + DELAY / 2);
+    let config = at(&kafka, Listener::Proxied)?.with_sasl(bearer("alice", life));
+    let ends = Instant::now() + 6 * LIMIT;
+    proxy.delay(DELAY);
+    let error = loop {
+        let error = KafkaTransport::connect(config.clone()).await.err().ok_or("it was let in")?;
+        // Where the machine stood still, it was too old to begin with.
+        if error.report().contains("too close to expiry") || Instant::now() >= ends {
+            break error;
+        }
+    };
+    proxy.delay(Duration::ZERO);
+    assert!(error.report().contains("too close to expiry"), "{}", error.report());
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
+    Ok(())
 }
 
 /// Its answer is lost, and then nobody is let in.

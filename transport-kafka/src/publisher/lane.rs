@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt};
 use tidings_core::{Name, Position, Result};
 
 use super::bound::Share;
+use super::gone;
 use crate::seam::producer::{Refusal, Underway};
 
 /// How many records, and bytes, are waited for at once: by the last of them, since waking up for each takes longer than its
@@ -42,15 +43,13 @@ struct One {
 pub(super) type Answered = (usize, Result<Position, Refusal>);
 
 impl Lane {
-    /// For some `count` records of one partition, whose shares are of the bound that `share` is of.
-    pub(super) fn new(topic: Name, partition: u32, count: usize, share: &Share) -> Self {
-        // No more, as the lanes of a call may be as many as its records.
-        let unanswered = VecDeque::with_capacity(count.min(TOGETHER));
-        Self { topic, partition, unanswered, last: None, share: share.none(), answers: Vec::new() }
+    /// For records of one partition, whose shares are of the bound that `share` is of.
+    pub(super) fn new(topic: Name, partition: u32, share: &Share) -> Self {
+        Self { topic, partition, unanswered: VecDeque::new(), last: None, share: share.none(), answers: Vec::new() }
     }
 
     pub(super) fn of_one(topic: Name, partition: u32, underway: Underway, mut share: Share) -> Self {
-        let mut lane = Self::new(topic, partition, 1, &share);
+        let mut lane = Self::new(topic, partition, &share);
         let bytes = share.bytes();
         lane.push(0, underway, bytes, &mut share);
         lane
@@ -67,20 +66,20 @@ impl Lane {
     }
 }
 
-/// The place of the last of those records that are waited for together.
-fn last_together(unanswered: &VecDeque<One>, (most_records, most_bytes): (usize, usize)) -> usize {
+/// The place of the last of those records that are waited for together, by the bytes of each.
+fn last_together(sizes: impl Iterator<Item = usize>, (most_records, most_bytes): (usize, usize)) -> usize {
     let mut bytes = 0;
-    let fits = |one: &&One| {
-        bytes += one.bytes;
+    let fits = |size: &usize| {
+        bytes += size;
         bytes <= most_bytes.min(BYTES_TOGETHER)
     };
-    unanswered.iter().take(most_records.min(TOGETHER)).take_while(fits).count().saturating_sub(1)
+    sizes.take(most_records.min(TOGETHER)).take_while(fits).count().saturating_sub(1)
 }
 
 /// Of a lane with one record.
 pub(super) async fn answer_of(mut lane: Lane) -> Result<Position, Refusal> {
     let answered = lane.next().await.and_then(|mut answers| answers.pop());
-    answered.map_or_else(|| Err(Refusal::lost(&lane.topic)), |(_, answer)| answer)
+    answered.map_or_else(|| Err(Refusal { error: gone(), batch: false }), |(_, answer)| answer)
 }
 
 /// What is answered by now, as soon as something is: it has no share of the bound any more, so nothing else may keep it.
@@ -104,7 +103,7 @@ impl Lane {
         let Self { topic, partition, unanswered, last, share, answers } = self;
         while !unanswered.is_empty() {
             if last.is_none() {
-                let behind = last_together(unanswered, share.most_together());
+                let behind = last_together(unanswered.iter().map(|one| one.bytes), share.most_together());
                 let one = unanswered[behind].underway.poll_answer(topic, *partition, context);
                 *last = Some((behind, ready!(one)));
             }
@@ -143,5 +142,25 @@ impl Drop for Lane {
                 drop(share.part(one.bytes));
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter::repeat_n;
+
+    use super::*;
+
+    /// In a wide bound, and where an eighth of it is less.
+    #[test]
+    fn few_records_are_waited_for_together() {
+        let wide = (usize::MAX, usize::MAX);
+        assert_eq!(last_together(repeat_n(100, 200), wide), TOGETHER - 1);
+        assert_eq!(last_together(repeat_n(100, 3), wide), 2);
+        assert_eq!(last_together(repeat_n(30_000, 200), wide), 1);
+        assert_eq!(last_together(repeat_n(1 << 20, 200), wide), 0);
+        assert_eq!(last_together(repeat_n(100, 200), (5, usize::MAX)), 4);
+        assert_eq!(last_together(repeat_n(100, 200), (usize::MAX, 350)), 2);
+        assert_eq!(last_together(repeat_n(100, 200), (1, 0)), 0);
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn take(call: &SharedCall) -> Next {
 }
 
 /// The line of those that the task has to work for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Line {
     jobs: mpsc::UnboundedSender<Job>,
     length: Length,
@@ -113,7 +113,7 @@ impl Line {
     }
 
     /// Whether the task has nothing to do, and is there if something is to be done.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.length.load(Ordering::Acquire) == 0 && !self.jobs.is_closed()
     }
 }
@@ -143,16 +143,8 @@ pub(super) struct Placed {
 }
 
 impl Queued {
-    /// What was made of the record at a place of the call, which has its part of `share`; with how many records its lane
-    /// is likely to get.
-    pub(super) fn push(
-        &mut self,
-        place: usize,
-        topic: &Name,
-        one: Result<Sent>,
-        share: &mut Share,
-        likely: impl FnOnce() -> usize,
-    ) {
+    /// What was made of the record at a place of the call, which has its part of `share`.
+    pub(super) fn push(&mut self, place: usize, topic: &Name, one: Result<Sent>, share: &mut Share) {
         let Sent { underway, bytes, placed } = match one {
             Ok(sent) => sent,
             Err(error) => return self.fail(place, error),
@@ -164,7 +156,7 @@ impl Queued {
                 if self.lanes.len() >= FEW {
                     self.more.insert((topic.clone(), placed.partition), self.lanes.len());
                 }
-                self.lanes.push_mut(Lane::new(topic.clone(), placed.partition, likely(), share))
+                self.lanes.push_mut(Lane::new(topic.clone(), placed.partition, share))
             }
         };
         lane.push(place, underway, bytes, share);

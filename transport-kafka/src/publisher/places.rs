@@ -52,7 +52,7 @@ impl Places {
 
     /// The number of a topic's partitions, if it is known well enough.
     pub(super) fn count(&self, topic: &str) -> Option<u32> {
-        self.topics.get(topic).filter(|place| place.age() < self.max_age).map(|place| place.count)
+        self.topics.get(topic).filter(|place| place.age(Instant::now()) < self.max_age).map(|place| place.count)
     }
 
     /// Whether the brokers were asked for it after `since`.
@@ -62,8 +62,9 @@ impl Places {
 
     /// This topic, and those in use that will have to be asked for soon.
     pub(super) fn aging(&self, topic: &Name) -> Vec<Name> {
+        let now = Instant::now();
         let soon = self.topics.iter().filter(|(name, place)| {
-            place.used && place.age() >= self.max_age / 2 && place.asked.is_some() && *name != topic
+            place.used && place.age(now) >= self.max_age / 2 && place.asked.is_some() && *name != topic
         });
         std::iter::once(topic).chain(soon.map(|(name, _)| name)).cloned().collect()
     }
@@ -120,8 +121,7 @@ impl Places {
     /// What is known of a topic, if it is known well enough by `now`, and what it chooses partitions by.
     pub(super) fn at_once(&mut self, topic: &Name, now: Instant) -> Option<(&mut Place, &mut Dice)> {
         let place = self.topics.get_mut(topic)?;
-        let known = now.saturating_duration_since(place.asked?) < self.max_age;
-        known.then_some((place, &mut self.dice))
+        (place.age(now) < self.max_age).then_some((place, &mut self.dice))
     }
 }
 
@@ -132,11 +132,6 @@ impl Place {
             Some(partition) => (partition < self.count).then_some(partition),
             None => Some(self.choose(record, dice)),
         }
-    }
-
-    /// How many of so many records each partition gets, where all get the same.
-    pub(super) fn each(&self, records: usize) -> usize {
-        records.div_ceil(self.count.max(1) as usize)
     }
 
     fn choose(&mut self, record: &Record, dice: &mut Dice) -> u32 {
@@ -165,8 +160,8 @@ impl Place {
         self.queued[partition]
     }
 
-    fn age(&self) -> Duration {
-        self.asked.map_or(Duration::MAX, |asked| asked.elapsed())
+    fn age(&self, now: Instant) -> Duration {
+        self.asked.map_or(Duration::MAX, |asked| now.saturating_duration_since(asked))
     }
 }
 

@@ -112,7 +112,7 @@ impl Shared {
     /// The turn of whoever asks, if nobody was first: has it, or got in line by now.
     fn turn_at_once(&self, line: &Line) -> Option<MutexGuard<'_, Front>> {
         let front = self.front.try_lock().ok()?;
-        (line.is_empty() && self.check_open().is_ok()).then_some(front)
+        (line.is_idle() && self.check_open().is_ok()).then_some(front)
     }
 
     /// How many of them could be queued at once.
@@ -130,7 +130,7 @@ impl Shared {
             }
             let Some((topic, place, dice)) = &mut known else { return index };
             let Some(one) = self.try_queue(place, dice, record) else { return index };
-            queued.push(index, topic, one, &mut share, || place.each(records.len()));
+            queued.push(index, topic, one, &mut share);
         }
         records.len()
     }
@@ -209,7 +209,7 @@ impl Turn<'_> {
                     match share {
                         Some(mut share) => {
                             let one = self.enqueue(&record, partition, share.bytes()).await;
-                            queued.push(place, &record.topic, one, &mut share, || 0);
+                            queued.push(place, &record.topic, one, &mut share);
                         }
                         None => queued.fail(place, closed()),
                     }

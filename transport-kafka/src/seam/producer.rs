@@ -71,13 +71,6 @@ pub(crate) struct Refusal {
     pub(crate) batch: bool,
 }
 
-impl Refusal {
-    /// Of a record whose answer was lost on its way through the publisher.
-    pub(crate) fn lost(topic: &Name) -> Self {
-        Self { error: Error::new(ErrorKind::Unknown, format!("publish to {topic}")), batch: false }
-    }
-}
-
 impl Producer {
     pub(crate) async fn open(connection: &Connection, config: &KafkaConfig) -> Result<Self> {
         let codec = match config.compression {
