@@ -83,7 +83,8 @@ pub struct KafkaConfig {
     /// How long a publisher believes that a topic has so many partitions: [`DEFAULT_METADATA_MAX_AGE`]. Keys go by that
     /// number, so this is how long two publishers may differ after a topic grew.
     pub metadata_max_age: Duration,
-    /// Bytes of one fetch from a broker: [`DEFAULT_FETCH_MAX_BYTES`].
+    /// Bytes fetched from a broker at once: [`DEFAULT_FETCH_MAX_BYTES`]. One fetch has half of them, as two are under way
+    /// where a broker leads several partitions.
     pub fetch_max_bytes: usize,
     /// Bytes of one partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`].
     pub fetch_max_partition_bytes: usize,

@@ -1,5 +1,6 @@
 //! What was fetched and is not handed out yet, and what readers have to fetch next.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -20,6 +21,14 @@ pub(super) struct Want {
     pub(super) ticket: u64,
     pub(super) from: u64,
     pub(super) held: bool,
+}
+
+/// One of the two readers of what a broker leads: one decodes while the broker answers the other. The second one is there
+/// where a broker leads several partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Seat {
+    pub(super) broker: i32,
+    pub(super) second: bool,
 }
 
 /// What `next` hands out.
@@ -94,10 +103,10 @@ impl State {
         self.buffered < self.max_buffered
     }
 
-    /// What the reader of this broker has to read.
-    pub(super) fn wants(&self, broker: i32) -> Vec<Want> {
+    /// What this reader has to read.
+    pub(super) fn wants(&self, seat: Seat) -> Vec<Want> {
         let wanted = |(partition, slot): (&TopicPartition, &Slot)| {
-            let reading = slot.leader == Some(broker) && slot.ticket != 0;
+            let reading = slot.seat() == Some(seat) && slot.ticket != 0;
             reading.then(|| Want {
                 partition: partition.clone(),
                 ticket: slot.ticket,
@@ -154,6 +163,30 @@ impl State {
                 self.plan += 1;
             }
         }
+        self.spread();
+    }
+
+    /// Evens out what the two readers of each broker read: those whose reading began last move.
+    pub(super) fn spread(&mut self) {
+        let mut counts: HashMap<Seat, usize> = HashMap::new();
+        let mut slots: Vec<_> = self.slots.values_mut().filter(|slot| slot.ticket != 0).collect();
+        for seat in slots.iter().filter_map(|slot| slot.seat()) {
+            *counts.entry(seat).or_default() += 1;
+        }
+        slots.sort_unstable_by_key(|slot| Reverse(slot.ticket));
+        for slot in slots {
+            let Some(seat) = slot.seat() else { continue };
+            let other = Seat { second: !seat.second, ..seat };
+            let of = |seat: &Seat| counts.get(seat).copied().unwrap_or(0);
+            if of(&seat) > of(&other) + 1 {
+                *counts.entry(seat).or_default() -= 1;
+                *counts.entry(other).or_default() += 1;
+                slot.second = other.second;
+                self.tickets += 1;
+                slot.ticket = self.tickets;
+                self.plan += 1;
+            }
+        }
     }
 
     /// Whether a partition is ours and being read.
@@ -161,9 +194,9 @@ impl State {
         self.slots.get(partition).is_some_and(|slot| slot.stage == Stage::Reading)
     }
 
-    /// The brokers that lead a partition of ours.
-    pub(super) fn leading(&self) -> HashSet<i32> {
-        self.slots.values().filter_map(|slot| slot.leader).collect()
+    /// The readers that have something to read.
+    pub(super) fn seats(&self) -> HashSet<Seat> {
+        self.slots.values().filter_map(Slot::seat).collect()
     }
 
     /// Goes on reading elsewhere.
@@ -235,6 +268,9 @@ mod tests {
     use super::super::start::Found;
     use super::*;
 
+    const FIRST: Seat = Seat { broker: 1, second: false };
+    const SECOND: Seat = Seat { broker: 1, second: true };
+
     fn at() -> TopicPartition {
         TopicPartition::new("t", 0)
     }
@@ -242,11 +278,22 @@ mod tests {
     /// A state with one partition that is read, and its epoch.
     fn reading(max_buffered: usize) -> (State, u64) {
         let mut state = State::new(max_buffered, Duration::from_secs(60));
-        let look = state.expect(vec![at()]);
+        let epoch = add(&mut state, &[at()], 1);
+        (state, epoch)
+    }
+
+    /// Assigns partitions that this broker leads; their epoch.
+    fn add(state: &mut State, partitions: &[TopicPartition], broker: i32) -> u64 {
+        let look = state.expect(partitions.to_vec());
         let mark = Mark::next(None, Generation { number: 1, newer: true }, Timestamp::now());
-        let found = Found { assignment: Assignment::new(at(), mark.epoch, 0), mark };
-        state.assign(look, vec![found], &HashMap::from([(at(), Some(1))]));
-        (state, mark.epoch)
+        let found = |p: &TopicPartition| Found { assignment: Assignment::new(p.clone(), mark.epoch, 0), mark };
+        let leaders = partitions.iter().map(|p| (p.clone(), Some(broker))).collect();
+        state.assign(look, partitions.iter().map(found).collect(), &leaders);
+        mark.epoch
+    }
+
+    fn partitions(numbers: std::ops::Range<u32>) -> Vec<TopicPartition> {
+        numbers.map(|number| TopicPartition::new("t", number)).collect()
     }
 
     fn chunk(next: u64, size: usize) -> Chunk {
@@ -257,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn paused_partitions_leave_room_to_the_others() {
         let (mut state, _) = reading(1_000);
-        let first = state.wants(1).remove(0).ticket;
+        let first = state.wants(FIRST).remove(0).ticket;
         state.bring(&at(), first, chunk(5, 400));
         state.pause(&[at()]);
         assert!(state.buffered <= 500, "{}", state.buffered);
@@ -265,7 +312,7 @@ mod tests {
         assert_eq!(state.buffered, 400, "bytes of a paused partition");
         // What was dropped comes again, from where it was.
         state.bring(&at(), first, chunk(12, 1));
-        let want = state.wants(1).remove(0);
+        let want = state.wants(FIRST).remove(0);
         assert_eq!((want.from, want.held), (5, true));
         state.resume(&[at()]);
         state.bring(&at(), want.ticket, chunk(9, 700));
@@ -273,13 +320,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn two_readers_share_what_a_broker_leads() {
+        let mut state = State::new(1_000, Duration::from_secs(60));
+        add(&mut state, &partitions(0..1), 1);
+        assert_eq!(state.seats(), HashSet::from([FIRST]), "one partition has one reader");
+        add(&mut state, &partitions(1..5), 1);
+        let read = |state: &State| (state.wants(FIRST).len(), state.wants(SECOND).len());
+        assert!(matches!(read(&state), (2, 3) | (3, 2)), "{:?}", read(&state));
+        assert!(state.wants(FIRST).iter().any(|want| want.partition.partition == 0), "what is being read stays");
+        let second = state.wants(SECOND);
+        state.lose(&second.into_iter().map(|want| want.partition).collect::<Vec<_>>());
+        assert!(matches!(read(&state), (1, 1) | (1, 2) | (2, 1)), "{:?}", read(&state));
+        add(&mut state, &partitions(5..6), 2);
+        state.lead("t", &(0..6).map(|p| (p, Some(2))).collect());
+        assert_eq!(read(&state), (0, 0));
+        assert_eq!(state.seats(), [false, true].map(|second| Seat { broker: 2, second }).into());
+    }
+
+    /// What the other reader still brings would be handed out twice.
+    #[tokio::test]
+    async fn a_partition_that_moves_between_readers_is_read_once() {
+        let mut state = State::new(1_000, Duration::from_secs(60));
+        add(&mut state, &partitions(0..4), 1);
+        let (first, second) = (state.wants(FIRST), state.wants(SECOND));
+        state.lose(&second.into_iter().map(|want| want.partition).collect::<Vec<_>>());
+        let moved = state.wants(SECOND).remove(0);
+        let before = first.into_iter().find(|want| want.partition == moved.partition).unwrap();
+        state.bring(&moved.partition, before.ticket, chunk(5, 10));
+        assert_eq!((state.slots[&moved.partition].fetched, state.buffered), (0, 0));
+        state.bring(&moved.partition, moved.ticket, chunk(5, 10));
+        assert_eq!((state.slots[&moved.partition].fetched, state.buffered), (5, 10));
+    }
+
+    #[tokio::test]
     async fn a_restart_that_comes_late_moves_nothing() {
         let (mut state, _) = reading(1_000);
-        let before = state.wants(1).remove(0).ticket;
+        let before = state.wants(FIRST).remove(0).ticket;
         state.move_to(&at(), 70, true).unwrap();
         assert!(!state.restart(&at(), before, 50..=100, false), "the caller went elsewhere meanwhile");
         assert_eq!(state.slots[&at()].fetched, 70);
-        let now = state.wants(1).remove(0).ticket;
+        let now = state.wants(FIRST).remove(0).ticket;
         assert!(!state.restart(&at(), now, 50..=100, true), "the leader has what is read next");
         assert_eq!(state.slots[&at()].fetched, 70);
         assert!(state.restart(&at(), now, 80..=100, true));

@@ -131,9 +131,11 @@ impl KafkaConsumer {
         if newer {
             options.session_timeout = home.run(group::session(asks.clone(), options.clone())).await?;
         }
+        // A broker's two readers share what may be fetched at once.
+        let max_bytes = (config.fetch_max_bytes.min(options.max_buffered_bytes / 2) / 2).max(1);
         let sizes = FetchSizes {
-            max_bytes: config.fetch_max_bytes.min((options.max_buffered_bytes / 2).max(1)),
-            max_partition_bytes: config.fetch_max_partition_bytes.min((options.max_buffered_bytes / 2).max(1)),
+            max_bytes,
+            max_partition_bytes: config.fetch_max_partition_bytes.min(max_bytes),
             max_records: options.max_batch_records,
         };
         let readers = readers::Readers::open(reading, config, sizes).await?;

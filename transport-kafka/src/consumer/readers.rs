@@ -1,21 +1,22 @@
-//! The readers: one per leading broker, so that an idle broker's long poll never holds up a busy one (K1), and a task that
-//! follows the leaders (K6).
+//! The readers: one or two per leading broker, so that an idle broker's long poll never holds up a busy one (K1), and a task
+//! that follows the leaders (K6).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{ErrorKind, Result, SeekTo, TopicPartition};
+use tidings_core::{Error, ErrorKind, Result, SeekTo, TopicPartition};
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::fetched::Want;
+use super::fetched::{Seat, Want};
 use super::state::Chunk;
 use super::{Shared, until};
 use crate::config::KafkaConfig;
 use crate::seam::admin::Asks;
-use crate::seam::connection::Connection;
+use crate::seam::connection::{Connection, Role};
 use crate::seam::reader::{FetchSizes, Read, Reader, Run, Trouble};
 
 /// How often leaders are asked for.
@@ -32,6 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
     connection: Connection,
+    /// That of the second readers: a broker answers one request of a connection after the other.
+    second: Arc<OnceCell<Connection>>,
     config: Arc<KafkaConfig>,
     sizes: FetchSizes,
     follower: Arc<Reader>,
@@ -40,7 +43,7 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) async fn open(connection: Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
         let follower = Arc::new(Reader::open(&connection, config, sizes).await?);
-        Ok(Self { connection, config: Arc::new(config.clone()), sizes, follower })
+        Ok(Self { connection, second: Arc::default(), config: Arc::new(config.clone()), sizes, follower })
     }
 
     /// Looks for a topic; each broker hears of a new one in its own time, and any of them is asked.
@@ -60,15 +63,15 @@ impl Readers {
 
     /// Follows the leaders, and keeps a reader for each, until it is aborted.
     pub(super) async fn run(self, shared: Arc<Shared>) {
-        let mut brokers = HashSet::new();
+        let mut taken = HashSet::new();
         // Aborts the readers together with this task.
         let mut readers = JoinSet::new();
         let mut follow_at = Instant::now() + FOLLOW;
         loop {
-            let leading = shared.lock().leading();
-            for broker in leading {
-                if brokers.insert(broker) {
-                    readers.spawn(self.clone().read(Arc::clone(&shared), broker));
+            let seats = shared.lock().seats();
+            for seat in seats {
+                if taken.insert(seat) {
+                    readers.spawn(self.clone().read(Arc::clone(&shared), seat));
                 }
             }
             let plan = shared.lock().plan;
@@ -90,13 +93,23 @@ impl Readers {
         }
     }
 
-    /// Reads what this broker leads, until it is aborted.
-    async fn read(self, shared: Arc<Shared>, broker: i32) {
+    /// The reader of a seat.
+    async fn sit_down(&self, seat: Seat) -> Result<Reader> {
+        let second = || Connection::open(&self.config, Role::Reading);
+        let connection = if seat.second { self.second.get_or_try_init(second).await? } else { &self.connection };
+        Reader::open(connection, &self.config, self.sizes).await
+    }
+
+    /// Reads what is this seat's, until it is aborted.
+    async fn read(self, shared: Arc<Shared>, seat: Seat) {
         let asks = Asks::new(&self.connection, &self.config);
         let client = loop {
-            match Reader::open(&self.connection, &self.config, self.sizes).await {
+            match self.sit_down(seat).await {
                 Ok(client) => break client,
-                Err(error) => warn!(error = error.report(), "a reader can't be opened"),
+                Err(error) => {
+                    warn!(error = error.report(), "a reader can't be opened");
+                    tell(&shared, error);
+                }
             }
             sleep(AGAIN).await;
         };
@@ -107,11 +120,11 @@ impl Readers {
                 (state.plan, state.has_room())
             };
             if plan != reading.seen {
-                let wants = shared.lock().wants(broker);
+                let wants = shared.lock().wants(seat);
                 match reading.take(wants).await {
                     Ok(()) => reading.seen = plan,
                     Err(error) => {
-                        debug!(error = error.report(), broker, "partitions can't be read yet");
+                        debug!(error = error.report(), ?seat, "partitions can't be read yet");
                         sleep(AGAIN).await;
                         continue;
                     }
@@ -139,10 +152,8 @@ impl Readers {
                     restart(&shared, &asks, &reading.of(partitions), doubted).await;
                 }
                 Err(Trouble::Other(error)) => {
-                    debug!(error = error.report(), broker, "a fetch failed");
-                    if !error.is_retryable() {
-                        shared.change(|state| state.trouble = Some(error));
-                    }
+                    debug!(error = error.report(), ?seat, "a fetch failed");
+                    tell(&shared, error);
                     sleep(AGAIN).await;
                 }
             }
@@ -214,6 +225,13 @@ impl Reading {
             shared.steps.notify_waiters();
         }
         cut_off
+    }
+}
+
+/// Leaves what does not pass by itself to `next`.
+fn tell(shared: &Shared, error: Error) {
+    if !error.is_retryable() {
+        shared.change(|state| state.trouble = Some(error));
     }
 }
 

@@ -11,7 +11,7 @@ use tidings_core::{Assignment, Commit, Error, ErrorKind, Progress, Result, Revoc
 use tokio::time::Instant;
 
 use super::epoch::Mark;
-use super::fetched::Next;
+use super::fetched::{Next, Seat};
 use super::start::Found;
 use crate::seam::reader::Run;
 
@@ -63,6 +63,8 @@ pub(super) struct Slot {
     /// Which reading of the partition is under way; what an earlier one still brings is dropped.
     pub(super) ticket: u64,
     pub(super) leader: Option<i32>,
+    /// Whether the second one of its leader's readers reads it.
+    pub(super) second: bool,
     /// The next offset to hand out.
     pub(super) position: u64,
     /// The next offset to fetch.
@@ -214,6 +216,7 @@ impl State {
         if !told.is_empty() {
             self.steps.push_back(Waiting::Assigned(told));
             self.plan += 1;
+            self.spread();
         }
     }
 
@@ -237,6 +240,7 @@ impl State {
             self.steps.push_back(Waiting::Revoking(Revocation::new(known.clone(), deadline)));
         }
         self.plan += 1;
+        self.spread();
         known
     }
 
@@ -283,6 +287,7 @@ impl State {
             self.steps.push_back(Waiting::Lost(known));
         }
         self.plan += 1;
+        self.spread();
     }
 
     /// All partitions that are ours.
@@ -374,6 +379,7 @@ impl Slot {
             stage: Stage::Starting,
             ticket: 0,
             leader: None,
+            second: false,
             position: 0,
             fetched: 0,
             queue: VecDeque::new(),
@@ -381,6 +387,11 @@ impl Slot {
             committed: None,
             back_since: None,
         }
+    }
+
+    /// Who reads it, while its leader is known.
+    pub(super) fn seat(&self) -> Option<Seat> {
+        self.leader.map(|broker| Seat { broker, second: self.second })
     }
 }
 

@@ -23,7 +23,6 @@ use self::line::{Call, Job, Line, Placed, Publish, Queued};
 use self::queue::Shared;
 use self::resend::{Outcome, resend, slim};
 use crate::config::KafkaConfig;
-use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::{Producer, Refusal};
 
 /// Publishes to Kafka: idempotent, and acknowledged by all replicas in sync.
@@ -51,8 +50,7 @@ pub struct KafkaPublisher {
 
 impl KafkaPublisher {
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
-        let connection = Connection::open(config, Role::Publishing).await?;
-        let shared = Arc::new(Shared::new(Producer::open(&connection, config).await?, config));
+        let shared = Arc::new(Shared::new(Producer::open(config).await?, config));
         let (line, jobs, length) = Line::new();
         tokio::spawn(queue::run(Arc::clone(&shared), jobs, length));
         Ok(Self { line, shared, closed: AtomicBool::new(false) })

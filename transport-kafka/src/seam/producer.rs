@@ -1,4 +1,7 @@
-//! The client's idempotent producer.
+//! The client's idempotent producer: two of them, for a half of the partitions each.
+//!
+//! One has a batch of each partition under way, and encodes the next ones only when those are answered: the broker then
+//! waits for it, and it for the broker. With two on connections of their own, one encodes while the other waits.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -6,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use krafka::consumer::Consumer;
 use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
 use krafka::{CloseOptions, Compression as Codec, Record as ClientRecord};
@@ -15,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
-use super::connection::Connection;
+use super::connection::{Connection, Role};
 use crate::config::{Compression, KafkaConfig};
 use crate::error::{failed, kind_of, leaves_open};
 
@@ -30,9 +33,17 @@ const MAX_BLOCK: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Producer {
+    halves: [Half; HALVES],
+    batch_bytes: usize,
+}
+
+const HALVES: usize = 2;
+
+/// One for the partitions with even numbers, one for the others.
+#[derive(Debug)]
+struct Half {
     client: Client,
     looker: Looker,
-    batch_bytes: usize,
 }
 
 /// Asks for topics anew. The client's producer does not, once it knows a topic; but it shares what it knows with the
@@ -71,8 +82,9 @@ pub(crate) struct Refusal {
     pub(crate) batch: bool,
 }
 
-impl Producer {
-    pub(crate) async fn open(connection: &Connection, config: &KafkaConfig) -> Result<Self> {
+impl Half {
+    async fn open(config: &KafkaConfig) -> Result<Self> {
+        let connection = Connection::open(config, Role::Publishing).await?;
         let codec = match config.compression {
             Compression::None => Codec::None,
             Compression::Gzip => Codec::Gzip,
@@ -100,37 +112,60 @@ impl Producer {
         let client = built.map_err(|e| failed("open a publisher", e))?;
         let looker = connection.0.consumer_without_group().metrics_push(false).build().await;
         let looker = looker.map_err(|e| failed("open a publisher", e))?;
-        Ok(Self { client, looker: Looker(Arc::new(looker)), batch_bytes: config.batch_bytes })
+        Ok(Self { client, looker: Looker(Arc::new(looker)) })
+    }
+
+    /// How many partitions a topic has; none if there is no such topic.
+    async fn ask(&self, topic: &Name) -> Result<u32> {
+        let found = self.looker.0.fetch_metadata(Some(topic.as_str())).await;
+        let found = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+        let partitions = found.topics.iter().find(|t| t.name == topic.as_str()).map_or(0, |t| t.partition_count());
+        Ok(u32::try_from(partitions).unwrap_or(u32::MAX))
+    }
+
+    /// The same by what was last told; asks the brokers for a second at most if nothing was.
+    async fn partitions(&self, topic: &str) -> Result<u32> {
+        let found = self.client.partitions_for(topic).await;
+        let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+        Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
+    }
+}
+
+impl Producer {
+    pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
+        let (even, odd) = tokio::try_join!(Half::open(config), Half::open(config))?;
+        Ok(Self { halves: [even, odd], batch_bytes: config.batch_bytes })
+    }
+
+    fn half(&self, partition: u32) -> &Half {
+        &self.halves[partition as usize % HALVES]
     }
 
     /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
     /// that there are.
     pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
-        let asked = join_all(topics.iter().map(|topic| self.looker.0.fetch_metadata(Some(topic.as_str()))));
+        let asked = try_join_all(topics.iter().map(|topic| self.least(|half| half.ask(topic))));
         let late = |_| Error::new(ErrorKind::Unavailable, format!("look for topics: no answer within {MAX_BLOCK:?}"));
-        let mut counts = Vec::with_capacity(topics.len());
-        for (topic, found) in topics.iter().zip(timeout(MAX_BLOCK, asked).await.map_err(late)?) {
-            let found = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
-            let partitions = found.topics.iter().find(|t| t.name == topic.as_str()).map_or(0, |t| t.partition_count());
-            if partitions > 0 {
-                counts.push((topic.clone(), u32::try_from(partitions).unwrap_or(u32::MAX)));
-            }
-        }
-        Ok(counts)
+        let counts = timeout(MAX_BLOCK, asked).await.map_err(late)??;
+        Ok(topics.iter().cloned().zip(counts).filter(|(_, count)| *count > 0).collect())
     }
 
     /// How many partitions a topic has, by what was last told; asks the brokers for a second at most if nothing was.
     pub(crate) async fn partitions(&self, topic: &str) -> Result<u32> {
-        let found = self.client.partitions_for(topic).await;
-        let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
-        Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
+        self.least(|half| half.partitions(topic)).await
+    }
+
+    /// The count that both know of: they ask brokers that may hear of new partitions at different times.
+    async fn least<'a, F: Future<Output = Result<u32>>>(&'a self, count: impl Fn(&'a Half) -> F) -> Result<u32> {
+        let counts = try_join_all(self.halves.iter().map(count)).await?;
+        Ok(counts.into_iter().min().unwrap_or(0))
     }
 
     /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls.
     pub(crate) async fn enqueue(&self, record: &Record, partition: u32) -> Result<Underway> {
         let (topic, alone) = (&record.topic, record.size() >= self.batch_bytes);
         let index = i32::try_from(partition).map_err(|_| no_partition(topic, partition))?;
-        let handle = self.client.enqueue(client_record(record, index)?).await;
+        let handle = self.half(partition).client.enqueue(client_record(record, index)?).await;
         let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
         Ok(Underway { handle, alone })
     }
@@ -144,7 +179,7 @@ impl Producer {
     /// As [`enqueue`](Self::enqueue), in a batch of its own if nothing else is put into the queue meanwhile.
     pub(crate) async fn enqueue_alone(&self, record: &Record, partition: u32) -> Result<Underway> {
         // Polled once, it closes the batches that are open: those of before, and then this one. Nothing joins a closed one.
-        let close_batches = || drop(self.client.flush().now_or_never());
+        let close_batches = || drop(self.half(partition).client.flush().now_or_never());
         close_batches();
         let underway = self.enqueue(record, partition).await?;
         close_batches();
@@ -153,8 +188,12 @@ impl Producer {
 
     /// Refuses new records and waits for the answers to those under way.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
-        let closed = self.client.close_with(CloseOptions::new().timeout(deadline)).await;
-        closed.map_err(|e| Error::caused_by(ErrorKind::Unknown, "close the publisher: records are unanswered", e))
+        let options = || CloseOptions::new().timeout(deadline);
+        let closed = join_all(self.halves.iter().map(|half| half.client.close_with(options()))).await;
+        closed
+            .into_iter()
+            .collect::<krafka::Result<()>>()
+            .map_err(|e| Error::caused_by(ErrorKind::Unknown, "close the publisher: records are unanswered", e))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The client's fetching, without its groups: one of these per leading broker, and one that follows leaders.
+//! The client's fetching, without its groups: one or two of these per leading broker, and one that follows leaders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
