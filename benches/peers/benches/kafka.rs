@@ -10,8 +10,16 @@ use tidings_peers::{base_producer, future_producer, stream_consumer};
 
 /// Sizes of values, with the records that are published and those that are read: many, as clients read ahead.
 const RUNS: [(usize, usize, usize); 2] = [(100, 900_000, 3_000_000), (1_024, 240_000, 600_000)];
-/// How often each is measured, in turns.
+/// How often each consumer is measured, in turns.
 const ROUNDS: usize = 3;
+
+const FUTURE_PRODUCER: &str = "rdkafka FutureProducer";
+const PUBLISHER: &str = "tidings Publisher";
+const BASE_PRODUCER: &str = "rdkafka BaseProducer";
+const BARE: &str = "krafka";
+const RSKAFKA: &str = "rskafka, the application's batches";
+/// Each of them begins a round: whoever is first finds a topic and a page cache that are empty, and the last one full ones.
+const PRODUCERS: [&str; 5] = [FUTURE_PRODUCER, PUBLISHER, BASE_PRODUCER, BARE, RSKAFKA];
 
 fn main() -> BenchResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -30,19 +38,25 @@ fn main() -> BenchResult {
 
 async fn produce(bench: &Bench, size: usize, count: usize) -> BenchResult {
     let (mut figures, brokers) = (Figures::default(), bench.brokers.clone());
-    for _ in 0..ROUNDS {
+    for round in 0..PRODUCERS.len() {
         let topic = bench.topic("produce", PARTITIONS).await?;
-        let mut add = |name: &str, took: Duration| figures.add(name, count as u64, took);
-        add("rdkafka FutureProducer", future_producer(&brokers, &topic, count, size).await?);
-        add("tidings Publisher", bench.publish(&topic, count, size).await?);
-        let base = (brokers.clone(), topic.clone());
-        let base = tokio::task::spawn_blocking(move || base_producer(&base.0, &base.1, count, size));
-        add("rdkafka BaseProducer", base.await??);
-        add("krafka", bench.publish_bare(&topic, count, size).await?);
-        add("rskafka, the application's batches", bench.publish_rskafka(&topic, count, size).await?);
+        for turn in 0..PRODUCERS.len() {
+            let name = PRODUCERS[(round + turn) % PRODUCERS.len()];
+            let took = match name {
+                FUTURE_PRODUCER => future_producer(&brokers, &topic, count, size).await?,
+                PUBLISHER => bench.publish(&topic, count, size).await?,
+                BASE_PRODUCER => {
+                    let (brokers, topic) = (brokers.clone(), topic.clone());
+                    tokio::task::spawn_blocking(move || base_producer(&brokers, &topic, count, size)).await??
+                }
+                BARE => bench.publish_bare(&topic, count, size).await?,
+                _ => bench.publish_rskafka(&topic, count, size).await?,
+            };
+            figures.add(name, count as u64, took);
+        }
         bench.drop_topic(&topic).await?;
     }
-    figures.finish(&format!("peers/produce {size} B"), "rdkafka FutureProducer")
+    figures.finish(&format!("peers/produce {size} B"), FUTURE_PRODUCER)
 }
 
 async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
@@ -55,7 +69,7 @@ async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
         add("rdkafka StreamConsumer", stream_consumer(&brokers, &topic, count).await?);
         add("tidings, batch handler", bench.drain_batches(&topic, count).await?);
         add("tidings, record by record", bench.drain_singly(&topic, count).await?);
-        add("krafka", bench.drain_bare(&topic, count).await?);
+        add(BARE, bench.drain_bare(&topic, count).await?);
         add("rskafka", bench.drain_rskafka(&topic, count).await?);
     }
     bench.drop_topic(&topic).await?;
