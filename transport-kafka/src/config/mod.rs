@@ -86,7 +86,7 @@ pub struct KafkaConfig {
     /// Bytes fetched from a broker at once: [`DEFAULT_FETCH_MAX_BYTES`]. One fetch has half of them, as two are under way
     /// where a broker leads several partitions.
     pub fetch_max_bytes: usize,
-    /// Bytes of one partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`].
+    /// Bytes of one partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`]. More than the fetch has comes to nothing.
     pub fetch_max_partition_bytes: usize,
     /// How long a broker may wait for records before it answers a fetch: [`DEFAULT_FETCH_MAX_WAIT`].
     pub fetch_max_wait: Duration,

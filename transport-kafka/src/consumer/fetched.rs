@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tidings_core::{Fetched, RecordBatch, Result, Step, TopicPartition};
+use tidings_core::{Fetched, Progress, RecordBatch, Result, Step, TopicPartition};
 
 use super::state::{Chunk, Slot, Stage, State, not_ours};
 use crate::seam::reader::Run;
@@ -156,6 +156,7 @@ impl State {
             // Without a leader the old one may still be right: the answer may be from before the election.
             if leader.is_some() && slot.leader != *leader {
                 slot.leader = *leader;
+                slot.second = false;
                 if slot.ticket != 0 {
                     self.tickets += 1;
                     slot.ticket = self.tickets;
@@ -166,8 +167,23 @@ impl State {
         self.spread();
     }
 
+    /// Whether a broker leads several of our partitions.
+    pub(super) fn shares_a_broker(&self) -> bool {
+        let mut seen = HashSet::new();
+        self.slots.values().filter_map(|slot| slot.leader).any(|leader| !seen.insert(leader))
+    }
+
+    /// From now on the second readers work, too.
+    pub(super) fn use_seconds(&mut self) {
+        self.seconds = true;
+        self.spread();
+    }
+
     /// Evens out what the two readers of each broker read: those whose reading began last move.
     pub(super) fn spread(&mut self) {
+        if !self.seconds {
+            return;
+        }
         let mut counts: HashMap<Seat, usize> = HashMap::new();
         let mut slots: Vec<_> = self.slots.values_mut().filter(|slot| slot.ticket != 0).collect();
         for seat in slots.iter().filter_map(|slot| slot.seat()) {
@@ -247,6 +263,17 @@ impl State {
         }
     }
 
+    /// How far each partition is, its end aside.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        let reading = |(_, slot): &(&TopicPartition, &Slot)| slot.stage != Stage::Starting;
+        let progress = |(partition, slot): (&TopicPartition, &Slot)| {
+            let mut progress = Progress::new(partition.clone(), slot.position, slot.committed, slot.fetched);
+            progress.paused = self.paused.contains(partition);
+            progress
+        };
+        self.slots.iter().filter(reading).map(progress).collect()
+    }
+
     fn reread(&mut self, partition: &TopicPartition) {
         if self.slots.get(partition).is_some_and(|slot| slot.stage == Stage::Reading && slot.queued > 0) {
             self.clear(partition);
@@ -255,6 +282,13 @@ impl State {
                 slot.ticket = self.tickets;
             }
         }
+    }
+}
+
+impl Slot {
+    /// Who reads it, while its leader is known.
+    pub(super) fn seat(&self) -> Option<Seat> {
+        self.leader.map(|broker| Seat { broker, second: self.second })
     }
 }
 
@@ -323,8 +357,10 @@ mod tests {
     async fn two_readers_share_what_a_broker_leads() {
         let mut state = State::new(1_000, Duration::from_secs(60));
         add(&mut state, &partitions(0..1), 1);
-        assert_eq!(state.seats(), HashSet::from([FIRST]), "one partition has one reader");
+        assert!(!state.shares_a_broker());
         add(&mut state, &partitions(1..5), 1);
+        assert_eq!(state.seats(), HashSet::from([FIRST]), "without a second connection it reads all");
+        state.use_seconds();
         let read = |state: &State| (state.wants(FIRST).len(), state.wants(SECOND).len());
         assert!(matches!(read(&state), (2, 3) | (3, 2)), "{:?}", read(&state));
         assert!(state.wants(FIRST).iter().any(|want| want.partition.partition == 0), "what is being read stays");
@@ -341,6 +377,7 @@ mod tests {
     #[tokio::test]
     async fn a_partition_that_moves_between_readers_is_read_once() {
         let mut state = State::new(1_000, Duration::from_secs(60));
+        state.use_seconds();
         add(&mut state, &partitions(0..4), 1);
         let (first, second) = (state.wants(FIRST), state.wants(SECOND));
         state.lose(&second.into_iter().map(|want| want.partition).collect::<Vec<_>>());

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidings_core::{Error, ErrorKind, Result, SeekTo, TopicPartition};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::fetched::{Seat, Want};
-use super::state::Chunk;
+use super::state::{Chunk, State};
 use super::{Shared, until};
 use crate::config::KafkaConfig;
 use crate::seam::admin::Asks;
@@ -25,6 +26,8 @@ const FOLLOW: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(500);
 /// The pause after a failed fetch.
 const AGAIN: Duration = Duration::from_millis(100);
+/// The pause before the second connection is tried again.
+const SECOND_AGAIN: Duration = Duration::from_secs(5);
 /// How often a topic is looked for before it is called missing.
 const LOOKS: usize = 4;
 /// The pause between two looks.
@@ -33,8 +36,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
     connection: Connection,
-    /// That of the second readers: a broker answers one request of a connection after the other.
-    second: Arc<OnceCell<Connection>>,
+    /// That of the second readers: a broker answers one request of a connection after the other. It learns of brokers and
+    /// leaders by itself, and only when it is asked.
+    second: Arc<OnceCell<(Connection, Reader)>>,
     config: Arc<KafkaConfig>,
     sizes: FetchSizes,
     follower: Arc<Reader>,
@@ -66,27 +70,54 @@ impl Readers {
         let mut taken = HashSet::new();
         // Aborts the readers together with this task.
         let mut readers = JoinSet::new();
-        let mut follow_at = Instant::now() + FOLLOW;
+        let mut following = self.follow(&shared).boxed();
+        let mut opening = self.open_second(&shared).boxed();
         loop {
-            let seats = shared.lock().seats();
+            let (plan, seats) = {
+                let state = shared.lock();
+                (state.plan, state.seats())
+            };
             for seat in seats {
                 if taken.insert(seat) {
                     readers.spawn(self.clone().read(Arc::clone(&shared), seat));
                 }
             }
-            let plan = shared.lock().plan;
             let changed = until(&shared.plans, || (shared.lock().plan != plan).then_some(()));
-            if timeout_at(follow_at, changed).await.is_err() {
-                self.follow(&shared).await;
-                follow_at = Instant::now() + FOLLOW;
+            // Whoever has something to read sits down at once, however long the brokers think about other topics.
+            tokio::select! {
+                () = changed => {}
+                () = &mut following => following = self.follow(&shared).boxed(),
+                () = &mut opening, if !self.second.initialized() => {}
             }
         }
     }
 
+    /// Opens the second connection, once a broker leads several partitions. Until then the first readers read all.
+    async fn open_second(&self, shared: &Shared) {
+        until(&shared.plans, || shared.lock().shares_a_broker().then_some(())).await;
+        let second = async || {
+            let connection = Connection::open(&self.config, Role::Reading).await?;
+            let follower = Reader::open(&connection, &self.config, self.sizes).await?;
+            Ok((connection, follower))
+        };
+        while let Err(error) = self.second.get_or_try_init(second).await {
+            warn!(error = Error::report(&error), "there is no second connection to read by yet");
+            sleep(SECOND_AGAIN).await;
+        }
+        shared.change(State::use_seconds);
+    }
+
+    /// Asks for the leaders, after a while.
     async fn follow(&self, shared: &Shared) {
+        sleep(FOLLOW).await;
         let topics: HashSet<_> = shared.lock().owned().into_iter().map(|p| p.topic).collect();
         for topic in topics {
-            match self.follower.leaders(&topic).await {
+            let second = async {
+                if let Some((_, follower)) = self.second.get() {
+                    let _as_good_as_known = follower.leaders(&topic).await;
+                }
+            };
+            match tokio::join!(self.follower.leaders(&topic), second).0 {
                 Ok(leaders) => shared.change(|state| state.lead(&topic, &leaders)),
                 Err(error) => debug!(error = error.report(), "the leaders are not known"),
             }
@@ -95,9 +126,8 @@ impl Readers {
 
     /// The reader of a seat.
     async fn sit_down(&self, seat: Seat) -> Result<Reader> {
-        let second = || Connection::open(&self.config, Role::Reading);
-        let connection = if seat.second { self.second.get_or_try_init(second).await? } else { &self.connection };
-        Reader::open(connection, &self.config, self.sizes).await
+        let second = self.second.get().filter(|_| seat.second).map(|(connection, _)| connection);
+        Reader::open(second.unwrap_or(&self.connection), &self.config, self.sizes).await
     }
 
     /// Reads what is this seat's, until it is aborted.
@@ -113,7 +143,7 @@ impl Readers {
             }
             sleep(AGAIN).await;
         };
-        let mut reading = Reading { client, wants: BTreeMap::new(), seen: 0 };
+        let mut reading = Reading { client, wants: BTreeMap::new(), unsure: false, seen: 0 };
         loop {
             let (plan, room) = {
                 let state = shared.lock();
@@ -165,6 +195,8 @@ impl Readers {
 struct Reading {
     client: Reader,
     wants: BTreeMap<TopicPartition, Want>,
+    /// Whether the client may read something else: it could not be told all of a change.
+    unsure: bool,
     seen: u64,
 }
 
@@ -172,26 +204,38 @@ impl Reading {
     /// Makes the client read what is wanted, and nothing else.
     async fn take(&mut self, wants: Vec<Want>) -> Result<()> {
         let wants: BTreeMap<_, _> = wants.into_iter().map(|want| (want.partition.clone(), want)).collect();
+        let unsure = std::mem::replace(&mut self.unsure, true);
+        let told = self.tell(&wants, unsure).await;
+        if told.is_ok() {
+            self.wants = wants;
+            self.unsure = false;
+        } else {
+            // All topics that the client may have, for the next time.
+            self.wants.extend(wants);
+        }
+        told
+    }
+
+    async fn tell(&self, wants: &BTreeMap<TopicPartition, Want>, unsure: bool) -> Result<()> {
         let topics: HashSet<_> = wants.keys().chain(self.wants.keys()).map(|p| p.topic.clone()).collect();
         for topic in topics {
             let of = |all: &BTreeMap<TopicPartition, Want>| -> Vec<u32> {
                 all.keys().filter(|p| p.topic == topic).map(|p| p.partition).collect()
             };
-            let (before, now) = (of(&self.wants), of(&wants));
-            if before != now {
+            let (before, now) = (of(&self.wants), of(wants));
+            if unsure || before != now {
                 self.client.assign(&topic, &now).await?;
             }
         }
-        for (partition, want) in &wants {
-            let before = self.wants.get(partition);
+        for (partition, want) in wants {
+            let before = self.wants.get(partition).filter(|_| !unsure);
             if before.is_none_or(|b| b.ticket != want.ticket) {
                 self.client.seek(partition, want.from).await?;
             }
-            if before.map_or(want.held, |b| b.held != want.held) {
+            if unsure || before.map_or(want.held, |b| b.held != want.held) {
                 self.client.hold(partition, want.held).await;
             }
         }
-        self.wants = wants;
         Ok(())
     }
 

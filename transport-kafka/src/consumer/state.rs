@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Assignment, Commit, Error, ErrorKind, Progress, Result, Revocation, Step, TopicPartition};
+use tidings_core::{Assignment, Commit, Error, ErrorKind, Result, Revocation, Step, TopicPartition};
 use tokio::time::Instant;
 
 use super::epoch::Mark;
-use super::fetched::{Next, Seat};
+use super::fetched::Next;
 use super::start::Found;
 use crate::seam::reader::Run;
 
@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) last_epochs: HashMap<TopicPartition, u64>,
     /// Grows when readers have something to change.
     pub(super) plan: u64,
+    /// Whether the second readers can work.
+    pub(super) seconds: bool,
     pub(super) closed: bool,
     /// Met while working in the background; told once by `next`.
     pub(super) trouble: Option<Error>,
@@ -104,6 +106,7 @@ impl State {
             tickets: 0,
             last_epochs: HashMap::new(),
             plan: 0,
+            seconds: false,
             closed: false,
             trouble: None,
             handed_out: None,
@@ -182,10 +185,10 @@ impl State {
         self.tickets
     }
 
-    /// Those of `partitions` whose start is still to be looked up under this number.
+    /// Those of `partitions` whose start is still to be looked up under this number; none once closed.
     pub(super) fn starting(&self, partitions: &[TopicPartition], look: u64) -> Vec<TopicPartition> {
         let starting = |p: &&TopicPartition| {
-            self.slots.get(*p).is_some_and(|slot| slot.stage == Stage::Starting && slot.look == look)
+            !self.closed && self.slots.get(*p).is_some_and(|slot| slot.stage == Stage::Starting && slot.look == look)
         };
         partitions.iter().filter(starting).cloned().collect()
     }
@@ -357,17 +360,6 @@ impl State {
             slot.back_since = slot.back_since.filter(|since| *since > readings);
         }
     }
-
-    /// How far each partition is, its end aside.
-    pub(super) fn progress(&self) -> Vec<Progress> {
-        let reading = |(_, slot): &(&TopicPartition, &Slot)| slot.stage != Stage::Starting;
-        let progress = |(partition, slot): (&TopicPartition, &Slot)| {
-            let mut progress = Progress::new(partition.clone(), slot.position, slot.committed, slot.fetched);
-            progress.paused = self.paused.contains(partition);
-            progress
-        };
-        self.slots.iter().filter(reading).map(progress).collect()
-    }
 }
 
 impl Slot {
@@ -387,11 +379,6 @@ impl Slot {
             committed: None,
             back_since: None,
         }
-    }
-
-    /// Who reads it, while its leader is known.
-    pub(super) fn seat(&self) -> Option<Seat> {
-        self.leader.map(|broker| Seat { broker, second: self.second })
     }
 }
 

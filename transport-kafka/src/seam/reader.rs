@@ -8,14 +8,18 @@ use bytes::Bytes;
 use krafka::consumer::{AutoOffsetReset, Consumer as Client, ConsumerBuilder, IsolationLevel};
 use krafka::{ConsumerRecord, KrafkaError};
 use tidings_core::{Error, ErrorKind, Header, Headers, Result, StoredRecord, Timestamp, TopicPartition};
+use tokio::time::timeout;
 
 use super::connection::Connection;
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::failed;
 
 /// Decoded records that the client keeps beyond a poll; with few, it decodes a fetch, drops the rest and fetches it again
-/// (K3). Its bytes are those of the fetches, which are bounded.
+/// (K3). Its bytes are those of the fetches, unpacked.
 const MAX_BUFFERED_RECORDS: i32 = 100_000;
+/// How long the client may work for one answer, beside what a fetch waits for records. Its requests have limits of their own; but one that reaches its connection
+/// in the very moment at which that ends may get neither an answer nor an error.
+const LIMIT: Duration = Duration::from_secs(30);
 /// What a compressed batch may unpack to.
 const MAX_UNPACKED: usize = 32 << 20;
 
@@ -41,7 +45,7 @@ pub(crate) struct Read {
 #[derive(Default)]
 pub(crate) struct Run(Vec<ConsumerRecord>);
 
-/// Where a partition's log ends, by the last fetch.
+/// How far a partition was handed out.
 #[derive(Debug)]
 pub(crate) struct Mark {
     pub(crate) partition: TopicPartition,
@@ -95,7 +99,9 @@ impl Reader {
     /// Sets which partitions of a topic are read; those that stay keep their place.
     pub(crate) async fn assign(&self, topic: &str, partitions: &[u32]) -> Result<()> {
         let partitions = partitions.iter().map(|p| i32::try_from(*p).unwrap_or(i32::MAX)).collect();
-        self.0.assign(topic, partitions).await.map_err(|e| failed(format!("read {topic}"), e))
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("read {topic}: no answer within {LIMIT:?}"));
+        let assigned = timeout(LIMIT, self.0.assign(topic, partitions)).await.map_err(late)?;
+        assigned.map_err(|e| failed(format!("read {topic}"), e))
     }
 
     pub(crate) async fn seek(&self, at: &TopicPartition, offset: u64) -> Result<()> {
@@ -113,7 +119,8 @@ impl Reader {
 
     /// Records, as soon as there are any. Cancel-safe.
     pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<Read>, Trouble> {
-        match self.0.poll(wait).await {
+        let late = |_| Trouble::Other(Error::new(ErrorKind::Unavailable, format!("read: no answer within {LIMIT:?}")));
+        match timeout(LIMIT + wait, self.0.poll(wait)).await.map_err(late)? {
             Ok(records) => Ok(by_partition(records)),
             Err(KrafkaError::NoOffset { partitions }) => {
                 let named = |(topic, p): (String, i32)| TopicPartition::new(topic, u32::try_from(p).unwrap_or(0));
@@ -142,8 +149,10 @@ impl Reader {
 
     /// The leaders of a topic's partitions, asked for afresh; `None` where there is none now.
     pub(crate) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
-        let found =
-            self.0.fetch_metadata(Some(topic)).await.map_err(|e| failed(format!("find the leaders of {topic}"), e))?;
+        let what = || format!("find the leaders of {topic}");
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {LIMIT:?}", what()));
+        let asked = timeout(LIMIT, self.0.fetch_metadata(Some(topic))).await.map_err(late)?;
+        let found = asked.map_err(|e| failed(what(), e))?;
         let Some(info) = found.topics.iter().find(|info| info.name == topic) else {
             return Err(Error::new(ErrorKind::NotFound, format!("there is no topic {topic}")));
         };
