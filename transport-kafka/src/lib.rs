@@ -16,6 +16,7 @@ mod admin;
 mod config;
 mod consumer;
 mod error;
+mod home;
 mod publisher;
 mod seam;
 mod transport;

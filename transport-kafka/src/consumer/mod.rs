@@ -3,7 +3,6 @@
 mod epoch;
 mod fetched;
 mod group;
-mod home;
 mod readers;
 mod start;
 mod state;
@@ -21,9 +20,9 @@ use tokio::time::{Instant, sleep};
 
 use self::fetched::Next;
 use self::group::Group;
-use self::home::Home;
 use self::state::{State, closed, not_ours};
 use crate::config::{GroupProtocol, KafkaConfig};
+use crate::home::Home;
 use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::member::{Member, Parts};
@@ -117,7 +116,7 @@ impl KafkaConsumer {
             GroupProtocol::Classic => false,
             GroupProtocol::Auto => asks.has_newer_groups().await?,
         };
-        let home = Home::new()?;
+        let home = Home::new("kafka-member")?;
         let connect = |role| {
             let config = config.clone();
             home.run(async move { Connection::open(&config, role).await })

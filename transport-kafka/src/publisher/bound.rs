@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// How many records and bytes may be unanswered. Only whoever has the publisher's turn takes of it, so that the order of
@@ -16,8 +15,6 @@ pub(super) struct Bound {
 struct Inner {
     free: Mutex<Free>,
     more: Notify,
-    /// The publisher's, which goes on when a call's has stopped.
-    runtime: Handle,
     max_records: usize,
     max_bytes: usize,
 }
@@ -51,11 +48,6 @@ impl Share {
         self.bytes
     }
 
-    /// Where the publisher works.
-    pub(super) fn runtime(&self) -> &Handle {
-        &self.of.runtime
-    }
-
     /// How many records and bytes of a partition may be given back together, so that the bound has room for others meanwhile.
     pub(super) fn most_together(&self) -> (usize, usize) {
         ((self.of.max_records / 8).max(1), self.of.max_bytes / 8)
@@ -73,11 +65,6 @@ impl Share {
         self.bytes -= bytes;
         other.records += records;
         other.bytes += bytes;
-    }
-
-    /// All of it.
-    pub(super) fn take(&mut self) -> Self {
-        std::mem::replace(self, self.none())
     }
 
     /// The share of one record that has so many bytes.
@@ -111,16 +98,10 @@ enum Full {
 }
 
 impl Bound {
-    /// Within the publisher's runtime.
     pub(super) fn new(max_records: usize, max_bytes: usize) -> Self {
         let free = Mutex::new(Free { records: max_records, bytes: max_bytes, closed: false, waited_for: false });
-        let inner = Inner { free, more: Notify::new(), runtime: Handle::current(), max_records, max_bytes };
+        let inner = Inner { free, more: Notify::new(), max_records, max_bytes };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// Where the publisher works.
-    pub(super) fn runtime(&self) -> &Handle {
-        &self.inner.runtime
     }
 
     fn look(&self, records: usize, bytes: usize, waits: bool) -> Result<Share, Full> {
@@ -197,7 +178,7 @@ mod tests {
         both.give(&mut last, 40);
         drop(both);
         assert!(bound.try_take_all(3, 60).is_none());
-        drop(last.take());
+        drop(last);
         assert!(bound.try_take_all(3, 100).is_some());
     }
 

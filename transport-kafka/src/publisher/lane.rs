@@ -18,8 +18,6 @@ const BYTES_TOGETHER: usize = 64 << 10;
 
 /// Records of one call that are on their way to one partition, and their answers: these come in the order of the records,
 /// and most often together. By partition, so that one whose leader is slow keeps no other's share of the bound.
-///
-/// When nobody waits any more, the share of each record is kept until its answer comes.
 #[derive(Debug)]
 pub(super) struct Lane {
     topic: Name,
@@ -53,10 +51,6 @@ impl Lane {
         let bytes = share.bytes();
         lane.push(0, underway, bytes, &mut share);
         lane
-    }
-
-    pub(super) fn is_of(&self, topic: &Name, partition: u32) -> bool {
-        self.partition == partition && self.topic == *topic
     }
 
     /// Adds the record at a place of the call, which has so many bytes of the share.
@@ -121,27 +115,6 @@ impl Lane {
             }
         }
         Poll::Ready(())
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        if self.unanswered.is_empty() {
-            return;
-        }
-        let (topic, unanswered) = (self.topic.clone(), std::mem::take(&mut self.unanswered));
-        let (partition, mut share) = (self.partition, self.share.take());
-        // Its answer is here, and comes only once.
-        let known = self.last.take().map(|(behind, _)| behind);
-        let runtime = share.runtime().clone();
-        runtime.spawn(async move {
-            for (place, mut one) in unanswered.into_iter().enumerate() {
-                if known != Some(place) {
-                    let _nobody_asks = one.underway.answer(&topic, partition).await;
-                }
-                drop(share.part(one.bytes));
-            }
-        });
     }
 }
 

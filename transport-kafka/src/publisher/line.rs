@@ -1,18 +1,14 @@
 //! The line of those that wait until the publisher's task queues their records, and what they are told.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use foldhash::fast::RandomState;
 use futures_util::future::BoxFuture;
-use tidings_core::{Error, Name, Position, Record, Result};
+use tidings_core::{Error, Position, Record, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::bound::Share;
-use super::lane::Lane;
-use crate::seam::producer::Underway;
+use super::lane::Answered;
 
 /// What the task is asked to do.
 pub(super) enum Job {
@@ -26,13 +22,14 @@ pub(super) enum Job {
     Barrier(oneshot::Sender<()>),
 }
 
-/// Records for which somebody waits since then. They are told of in order, and at the latest before the bound has to be
-/// waited for: it is whoever waits that gives the shares of what is answered back.
+/// Records for which somebody waits since then. They are told of in order, and before they are handed over.
 #[derive(Debug)]
 pub(super) struct Publish {
     pub(super) call: SharedCall,
     pub(super) since: Instant,
     pub(super) reply: mpsc::UnboundedSender<Queued>,
+    /// Kept by whoever waits: this may lie in a channel whose other end is gone.
+    pub(super) answers: mpsc::WeakUnboundedSender<Vec<Answered>>,
 }
 
 /// The rest of a call until the task takes it. It is the job's, so that it is gone with the task.
@@ -118,9 +115,6 @@ impl Line {
     }
 }
 
-/// So many lanes are looked through, which is faster than to look them up.
-const FEW: usize = 16;
-
 /// What was made of the next records of a call.
 #[derive(Debug, Default)]
 pub(super) struct Queued {
@@ -128,9 +122,6 @@ pub(super) struct Queued {
     pub(super) records: Vec<Record>,
     /// Where each is.
     pub(super) placed: Vec<Placed>,
-    pub(super) lanes: Vec<Lane>,
-    /// Where those lanes are that are not among the first few.
-    pub(super) more: HashMap<(Name, u32), usize, RandomState>,
     pub(super) failed: Vec<(usize, Error)>,
 }
 
@@ -138,48 +129,15 @@ pub(super) struct Queued {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Placed {
     pub(super) partition: u32,
-    /// How many records were queued for its partition, with it.
+    /// How many records were placed in its partition, with it; one that the client did not take is counted, too.
     pub(super) number: u64,
 }
 
 impl Queued {
-    /// What was made of the record at a place of the call, which has its part of `share`.
-    pub(super) fn push(&mut self, place: usize, topic: &Name, one: Result<Sent>, share: &mut Share) {
-        let Sent { underway, bytes, placed } = match one {
-            Ok(sent) => sent,
-            Err(error) => return self.fail(place, error),
-        };
-        self.placed.push(placed);
-        let lane = match self.lane_of(topic, placed.partition) {
-            Some(lane) => &mut self.lanes[lane],
-            None => {
-                if self.lanes.len() >= FEW {
-                    self.more.insert((topic.clone(), placed.partition), self.lanes.len());
-                }
-                self.lanes.push_mut(Lane::new(topic.clone(), placed.partition, share))
-            }
-        };
-        lane.push(place, underway, bytes, share);
-    }
-
-    fn lane_of(&self, topic: &Name, partition: u32) -> Option<usize> {
-        let first = self.lanes.iter().take(FEW).position(|lane| lane.is_of(topic, partition));
-        let more = || self.more.get(&(topic.clone(), partition)).copied();
-        if self.lanes.len() > FEW { first.or_else(more) } else { first }
-    }
-
     pub(super) fn fail(&mut self, place: usize, error: Error) {
         self.placed.push(Placed::default());
         self.failed.push((place, error));
     }
-}
-
-/// A record in the client's queue.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) underway: Underway,
-    pub(super) bytes: usize,
-    pub(super) placed: Placed,
 }
 
 /// What it takes to send a record once more.

@@ -1,6 +1,7 @@
 //! The publisher: places records, keeps what is unanswered within its bound, and gives each record its own outcome.
 
 mod bound;
+mod halves;
 mod lane;
 mod line;
 mod places;
@@ -11,19 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::SelectAll;
-use tidings_core::{Begun, Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
+use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
-use self::lane::{Lane, answer_of};
+use self::halves::Halves;
 use self::line::{Call, Job, Line, Placed, Publish, Queued};
 use self::queue::Shared;
 use self::resend::{Outcome, resend, slim};
 use crate::config::KafkaConfig;
-use crate::seam::producer::{Producer, Refusal};
+use crate::seam::producer::Refusal;
 
 /// Publishes to Kafka: idempotent, and acknowledged by all replicas in sync.
 ///
@@ -39,6 +38,9 @@ use crate::seam::producer::{Producer, Refusal};
 /// [`Unavailable`](ErrorKind::Unavailable), not stored, where a later one of its key is stored, or where other calls queued
 /// records for its partition behind it: it would come after them. So do those whose turn has not come within
 /// another [`KafkaConfig::delivery_timeout`], and those of a partition that stopped answering.
+///
+/// It works on threads of its own, also when the runtime that opened it has ended. Dropped without
+/// [`close`](Publisher::close), it still sends what was queued, until all of it is answered.
 #[derive(Debug)]
 pub struct KafkaPublisher {
     // In the order of first polls, whoever is polled again or not.
@@ -50,22 +52,10 @@ pub struct KafkaPublisher {
 
 impl KafkaPublisher {
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
-        let shared = Arc::new(Shared::new(Producer::open(config).await?, config));
+        let shared = Arc::new(Shared::new(Halves::open(config).await?, config));
         let (line, jobs, length) = Line::new();
-        tokio::spawn(queue::run(Arc::clone(&shared), jobs, length));
+        shared.halves.spawn(queue::run(Arc::clone(&shared), jobs, length));
         Ok(Self { line, shared, closed: AtomicBool::new(false) })
-    }
-
-    /// Of a record that is alone in its lane.
-    async fn answer_one(&self, record: Record, lane: Lane, placed: Placed) -> Result<Position> {
-        let error = match answer_of(lane).await {
-            Ok(position) => return Ok(position),
-            Err(refusal) if refusal.batch => refusal.error,
-            Err(refusal) => return Err(refusal.error),
-        };
-        let mut outcome = [Some(Outcome { record, placed, answer: Err(error), refused: true })];
-        resend(&self.line, Instant::now() + self.shared.delivery_timeout, &mut outcome).await;
-        outcome.into_iter().flatten().next().map_or_else(|| Err(gone()), |outcome| outcome.answer)
     }
 }
 
@@ -79,8 +69,6 @@ struct Progress {
     answers: Vec<Option<Result<Position>>>,
     /// The places of those whose batches were refused, for another record's sake or for their own.
     refused: Vec<usize>,
-    // All at once, also while the rest of the call waits at the bound, which nobody else can make room in.
-    lanes: SelectAll<Lane>,
 }
 
 impl Progress {
@@ -91,7 +79,6 @@ impl Progress {
     fn add(&mut self, queued: Queued) {
         append(&mut self.records, queued.records);
         append(&mut self.placed, queued.placed);
-        self.lanes.extend(queued.lanes);
         for (place, error) in queued.failed {
             self.answer(place, Err(Refusal { error, batch: false }));
         }
@@ -116,10 +103,10 @@ impl Progress {
         let mut outcomes: Vec<Option<Outcome>> = sent
             .map(|((record, placed), answer)| answer.map(|answer| Outcome { record, placed, answer, refused: false }))
             .collect();
-        for place in self.refused {
-            outcomes[place].iter_mut().for_each(|outcome| outcome.refused = true);
-        }
         outcomes.extend(answers.map(|_| None));
+        for place in self.refused {
+            outcomes.get_mut(place).into_iter().flatten().for_each(|outcome| outcome.refused = true);
+        }
         outcomes
     }
 }
@@ -129,6 +116,13 @@ fn append<T>(to: &mut Vec<T>, mut more: Vec<T>) {
         *to = more;
     } else {
         to.append(&mut more);
+    }
+}
+
+/// What waits at the bound or for a topic is given up: nobody waits for it any more.
+impl Drop for KafkaPublisher {
+    fn drop(&mut self) {
+        self.shared.abandon();
     }
 }
 
@@ -150,33 +144,37 @@ impl Publisher for KafkaPublisher {
         }
         let mut progress = Progress::of(count);
         let (mut call, mut rest) = (None, None);
-        let (queued, in_line) = self.shared.queue_at_once(&self.line, records, |next| {
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        let (queued, in_line) = self.shared.queue_at_once(&self.line, records, &answers, |next| {
             let (reply, coming) = mpsc::unbounded_channel();
             rest = Some(coming);
             // Given back when it is dropped before its turn: what waits at the bound is held by its callers alone.
             let call = call.insert(Call::new(next)).share();
-            Publish { call, since: Instant::now(), reply }
+            Publish { call, since: Instant::now(), reply, answers: answers.downgrade() }
         });
         progress.add(queued);
         if !in_line {
             rest = None;
         }
+        // Open for the rest of the call; and then it is those who are to answer that hold it.
+        let mut answers = rest.is_some().then_some(answers);
         loop {
             tokio::select! {
                 biased;
                 some = line::next(&mut rest), if rest.is_some() => match some {
                     Some(queued) => progress.add(queued),
-                    None => rest = None,
+                    None => (rest, answers) = (None, None),
                 },
-                Some(answered) = progress.lanes.next() => {
+                Some(answered) = answered.recv() => {
                     answered.into_iter().for_each(|(place, answer)| progress.answer(place, answer));
                 }
                 else => break,
             }
         }
+        drop(answers);
         // There may have been nothing to wait for, and a loop of such calls must let other tasks run.
         consume_budget().await;
-        // Nothing was told where the task is gone, with the runtime that it ran on.
+        // Nothing was told where the publisher's threads are gone.
         let untold = || if call.as_ref().is_none_or(Call::is_taken) { gone() } else { closed() };
         if progress.refused.is_empty() {
             return progress.answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(untold()))).collect();
@@ -186,32 +184,23 @@ impl Publisher for KafkaPublisher {
         outcomes.into_iter().map(|outcome| outcome.map_or_else(|| Err(untold()), |outcome| outcome.answer)).collect()
     }
 
-    fn begin_one(&self, record: Record) -> Begun<'_> {
-        let closed = self.closed.load(Ordering::Acquire).then(|| Err(closed()));
-        match closed.or_else(|| self.shared.queue_one_at_once(&self.line, &record)) {
-            Some(Ok((lane, placed))) => Begun::Pending(Box::pin(self.answer_one(record, lane, placed))),
-            // A loop of such calls must let other tasks run.
-            Some(Err(error)) => Begun::Pending(Box::pin(async {
-                consume_budget().await;
-                Err(error)
-            })),
-            None => Begun::Pending(Box::pin(async move {
-                self.publish(vec![record]).await.pop().unwrap_or_else(|| Err(gone()))
-            })),
-        }
-    }
-
     async fn close(&self, deadline: Duration) -> Result<()> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let ends = Instant::now() + deadline;
+        let (ends, shared) = (Instant::now() + deadline, Arc::clone(&self.shared));
         let (reply, all_queued) = oneshot::channel();
-        if self.line.get_in(Job::Barrier(reply)) {
-            let _in_time = timeout_at(ends, all_queued).await;
-        }
-        self.shared.abandon();
-        self.shared.producer.close(ends.saturating_duration_since(Instant::now())).await
+        let in_line = self.line.get_in(Job::Barrier(reply));
+        let (done, closed) = oneshot::channel();
+        // A task of its own, which goes on when nobody waits for it any more.
+        self.shared.halves.spawn(async move {
+            if in_line {
+                let _in_time = timeout_at(ends, all_queued).await;
+            }
+            shared.abandon();
+            drop(done.send(shared.halves.close(ends).await));
+        });
+        closed.await.unwrap_or_else(|_| Err(gone()))
     }
 
     fn guarantees(&self) -> Guarantees {

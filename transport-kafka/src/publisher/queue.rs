@@ -5,24 +5,28 @@
 
 use std::collections::HashSet;
 use std::future::ready;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::{FutureExt, TryFutureExt};
+use futures_util::FutureExt;
 use tidings_core::{Error, ErrorKind, Name, Record, Result};
 use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bound::Bound;
 use super::closed;
-use super::lane::{Lane, answer_of};
-use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Publish, Queued, Rest, Sent, take};
+use super::halves::{Halves, Ready};
+use super::lane::Answered;
+use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Publish, Queued, Rest, take};
 use super::places::{Dice, Place, Places};
+use super::resend::untried;
 use crate::config::KafkaConfig;
-use crate::seam::producer::{Producer, no_partition};
+use crate::seam::producer::{Content, no_partition};
 
-/// How many records a call may queue by itself: more would keep its thread from other work for too long.
+/// How many records are placed and handed over at once: more would keep a thread from other work for too long.
 const AT_ONCE: usize = 1_024;
 
 /// The pause before a topic is looked for again while no broker answers.
@@ -43,7 +47,7 @@ struct Front {
 /// What the publisher and its task share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) producer: Producer,
+    pub(super) halves: Halves,
     bound: Bound,
     /// Locked by whoever places and queues records, until all of them are queued.
     front: Mutex<Front>,
@@ -54,10 +58,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Within the runtime that the publisher is to work on.
-    pub(super) fn new(producer: Producer, config: &KafkaConfig) -> Self {
+    pub(super) fn new(halves: Halves, config: &KafkaConfig) -> Self {
         Self {
-            producer,
+            halves,
             bound: Bound::new(config.max_unanswered_records, config.max_unanswered_bytes),
             front: Mutex::new(Front {
                 places: Places::new(config.batch_bytes, config.metadata_max_age),
@@ -75,11 +78,13 @@ impl Shared {
         &self,
         line: &Line,
         mut records: Vec<Record>,
+        answers: &mpsc::UnboundedSender<Vec<Answered>>,
         line_up: impl FnOnce(Next) -> Publish,
     ) -> (Queued, bool) {
         let mut queued = Queued::default();
         let mut front = self.turn_at_once(line);
-        let first = front.as_mut().map_or(0, |front| self.queue_first(&mut front.places, &records, &mut queued));
+        let first =
+            front.as_mut().map_or(0, |front| self.queue_first(&mut front.places, &records, answers, &mut queued));
         let rest = records.split_off(first);
         queued.records = records;
         if rest.is_empty() {
@@ -97,18 +102,6 @@ impl Shared {
         (queued, line.get_in(job))
     }
 
-    /// The same for a single record, which is left to get in line otherwise.
-    pub(super) fn queue_one_at_once(&self, line: &Line, record: &Record) -> Option<Result<(Lane, Placed)>> {
-        let mut front = self.turn_at_once(line)?;
-        let share = self.bound.try_take_all(1, record.size())?;
-        let _runtime = self.bound.runtime().enter();
-        let (place, dice) = front.places.at_once(&record.topic, Instant::now())?;
-        let sent = self.try_queue(place, dice, record)?;
-        Some(sent.map(|Sent { underway, placed, .. }| {
-            (Lane::of_one(record.topic.clone(), placed.partition, underway, share), placed)
-        }))
-    }
-
     /// The turn of whoever asks, if nobody was first: has it, or got in line by now.
     fn turn_at_once(&self, line: &Line) -> Option<MutexGuard<'_, Front>> {
         let front = self.front.try_lock().ok()?;
@@ -116,38 +109,48 @@ impl Shared {
     }
 
     /// How many of them could be queued at once.
-    fn queue_first(&self, places: &mut Places, records: &[Record], queued: &mut Queued) -> usize {
+    fn queue_first(
+        &self,
+        places: &mut Places,
+        records: &[Record],
+        answers: &mpsc::UnboundedSender<Vec<Answered>>,
+        queued: &mut Queued,
+    ) -> usize {
         let (now, bytes) = (Instant::now(), records.iter().map(Record::size).sum());
         let fits = records.len() <= AT_ONCE;
         let share = if fits { self.bound.try_take_all(records.len(), bytes) } else { None };
         let Some(mut share) = share else { return 0 };
         queued.placed.reserve_exact(records.len());
-        let _runtime = self.bound.runtime().enter();
+        let mut ready = Ready::of(records.len());
         let mut known: Option<(&Name, &mut Place, &mut Dice)> = None;
-        for (index, record) in records.iter().enumerate() {
+        let mut first = 0;
+        for record in records {
             if known.as_ref().is_none_or(|(topic, ..)| **topic != record.topic) {
                 known = places.at_once(&record.topic, now).map(|(place, dice)| (&record.topic, place, dice));
             }
-            let Some((topic, place, dice)) = &mut known else { return index };
-            let Some(one) = self.try_queue(place, dice, record) else { return index };
-            queued.push(index, topic, one, &mut share);
+            let Some((topic, place, dice)) = &mut known else { break };
+            let size = record.size();
+            // What is to be told or to be asked for is left to the task.
+            let Some(partition) = place.of(record, dice).filter(|_| size <= self.max_record_bytes) else { break };
+            match Content::of(record) {
+                Ok(content) => {
+                    queued.placed.push(Placed { partition, number: place.note_queued(partition) });
+                    ready.push((first, size), (*topic, partition), content, &mut share, answers);
+                }
+                Err(error) => queued.fail(first, error),
+            }
+            first += 1;
         }
-        records.len()
+        // While it is our turn, so that no other call's come first.
+        self.halves.send(&mut ready);
+        first
     }
 
-    /// Queues a record, unless something has to be waited for or to be told, which the task does.
-    fn try_queue(&self, place: &mut Place, dice: &mut Dice, record: &Record) -> Option<Result<Sent>> {
-        let bytes = record.size();
-        if bytes > self.max_record_bytes {
-            return None;
-        }
-        let partition = place.of(record, dice)?;
-        let queued = self.producer.try_enqueue(record, partition)?;
-        Some(queued.map(|underway| Sent {
-            underway,
-            bytes,
-            placed: Placed { partition, number: place.note_queued(partition) },
-        }))
+    /// Tells a call what is known of its next records, and hands over those that are ready: in this order, so that their
+    /// answers find them.
+    fn hand_over(&self, reply: &mut mpsc::UnboundedSender<Queued>, queued: &mut Queued, ready: &mut Ready) {
+        tell(reply, std::mem::take(queued));
+        self.halves.send(ready);
     }
 
     /// Whoever waits now or later is told that the publisher is closed.
@@ -190,35 +193,56 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    async fn publish(&mut self, Publish { call, since, mut reply }: Publish) {
-        let next = take(&call);
+    async fn publish(&mut self, Publish { call, since, mut reply, answers }: Publish) {
+        let (shared, next) = (self.shared, take(&call));
+        // Where nobody waits any more there is nothing left of the call, or it is queued for nobody.
+        let answers = answers.upgrade().unwrap_or_else(|| mpsc::unbounded_channel().0);
         // For all of the call together: what waits behind a topic that can't be looked up has waited too.
-        let deadline = since + self.shared.delivery_timeout;
+        let deadline = since + shared.delivery_timeout;
         let mut missing = HashSet::new();
-        let mut queued = Queued::default();
+        let (mut queued, mut ready) = (Queued::default(), Ready::default());
         for (place, record) in (next.first..).zip(next.records) {
-            match self.find_place(&mut missing, &record, since, deadline).await {
+            let size = record.size();
+            let found = {
+                let mut looked = pin!(self.find_place(&mut missing, &record, since, deadline));
+                match looked.as_mut().now_or_never() {
+                    Some(found) => found,
+                    None => {
+                        shared.hand_over(&mut reply, &mut queued, &mut ready);
+                        looked.await
+                    }
+                }
+            };
+            match found {
                 Ok(partition) => {
-                    let share = match self.shared.bound.try_take(record.size()) {
+                    let share = match shared.bound.try_take(size) {
                         Some(share) => Some(share),
                         None => {
-                            tell(&mut reply, std::mem::take(&mut queued));
-                            self.shared.bound.take(record.size()).await
+                            shared.hand_over(&mut reply, &mut queued, &mut ready);
+                            shared.bound.take(size).await
                         }
                     };
-                    match share {
-                        Some(mut share) => {
-                            let one = self.enqueue(&record, partition, share.bytes()).await;
-                            queued.push(place, &record.topic, one, &mut share);
+                    match (share, Content::of(&record)) {
+                        (Some(mut share), Ok(content)) => {
+                            let number = self.places.note_queued(&record.topic, partition);
+                            queued.placed.push(Placed { partition, number });
+                            let bytes = share.bytes();
+                            ready.push((place, bytes), (&record.topic, partition), content, &mut share, &answers);
                         }
-                        None => queued.fail(place, closed()),
+                        (Some(_), Err(error)) => queued.fail(place, error),
+                        (None, _) => queued.fail(place, closed()),
                     }
                 }
                 Err(error) => queued.fail(place, error),
             }
             queued.records.push(record);
+            if queued.records.len() >= AT_ONCE {
+                shared.hand_over(&mut reply, &mut queued, &mut ready);
+                // The thread is that of a half, which has to send them.
+                yield_now().await;
+            }
         }
-        tell(&mut reply, queued);
+        shared.hand_over(&mut reply, &mut queued, &mut ready);
     }
 
     /// The partition of a record that may be published.
@@ -245,12 +269,6 @@ impl Turn<'_> {
             missing.insert(topic);
         }
         place
-    }
-
-    async fn enqueue(&mut self, record: &Record, partition: u32, bytes: usize) -> Result<Sent> {
-        let underway = self.shared.producer.enqueue(record, partition).await?;
-        let number = self.places.note_queued(&record.topic, partition);
-        Ok(Sent { underway, bytes, placed: Placed { partition, number } })
     }
 
     async fn place(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
@@ -292,7 +310,7 @@ impl Turn<'_> {
                 let what = format!("publish: no broker told of the topic {topic} in time");
                 return Err(Error::new(ErrorKind::Unavailable, what));
             }
-            match (self.shared.producer.partitions(topic).await, known) {
+            match (self.shared.halves.partitions(topic).await, known) {
                 (Ok(count), _) => break count,
                 (Err(error), Some(known)) if error.kind() == ErrorKind::Unavailable => {
                     self.places.note_asked_in_vain();
@@ -317,7 +335,7 @@ impl Turn<'_> {
     async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
         let asked = Instant::now();
         let topics = self.places.aging(topic);
-        match self.shared.producer.refresh(&topics).await {
+        match self.shared.halves.refresh(&topics).await {
             Ok(counts) => {
                 counts.iter().for_each(|(topic, count)| self.places.learn(topic, *count, asked));
                 counts.iter().find(|(found, _)| found == topic).map(|(_, count)| *count)
@@ -340,7 +358,7 @@ impl Turn<'_> {
             return None;
         }
         let mut answer = match self.send_alone(&record, partition, deadline).await {
-            Ok(lane) => answer_of(lane).map_err(|refusal| refusal.error).boxed(),
+            Ok(answer) => answer,
             Err(error) => return Some(ready(Err(error)).boxed()),
         };
         match timeout(HOLD, &mut answer).await {
@@ -349,15 +367,14 @@ impl Turn<'_> {
         }
     }
 
-    async fn send_alone(&self, record: &Record, partition: u32, deadline: Instant) -> Result<Lane> {
+    async fn send_alone(&self, record: &Record, partition: u32, deadline: Instant) -> Result<Answer> {
         let topic = record.topic.clone();
         if Instant::now() >= deadline {
             return Err(untried(&topic));
         }
         let share = timeout_at(deadline, self.shared.bound.take(record.size())).await.map_err(|_| untried(&topic))?;
         let share = share.ok_or_else(closed)?;
-        let underway = self.shared.producer.enqueue_alone(record, partition).await?;
-        Ok(Lane::of_one(topic, partition, underway, share))
+        Ok(self.shared.halves.send_alone(topic, partition, Content::of(record)?, share))
     }
 }
 
@@ -374,16 +391,4 @@ fn tell(reply: &mut mpsc::UnboundedSender<Queued>, queued: Queued) {
 fn untold(topic: &Name, partition: u32) -> Error {
     let what = "no broker tells whether the topic has grown by it";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))
-}
-
-/// Of a record whose batch was refused, and that may not be sent again by itself.
-pub(super) fn overtaken(topic: &Name) -> Error {
-    let what = "its batch was refused for another record, and later records of its partition are on their way";
-    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
-}
-
-/// Of a record whose batch was refused, and that was not sent by itself.
-pub(super) fn untried(topic: &Name) -> Error {
-    let what = "its batch was refused, and it could not be sent by itself in time";
-    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
 }

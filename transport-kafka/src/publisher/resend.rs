@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use tidings_core::{Error, ErrorKind, Headers, Position, Record, Result};
+use tidings_core::{Error, ErrorKind, Headers, Name, Position, Record, Result};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::line::{Again, Job, Line, Placed};
-use super::queue::{overtaken, untried};
 use super::{closed, gone};
 
 /// What came of a record of a call.
@@ -85,6 +84,18 @@ async fn alone(line: &Line, again: Again, deadline: Instant) -> Option<Result<Po
         Ok(answer) => Some(answer?.await),
         Err(_) => Some(Err(gone())),
     }
+}
+
+/// Of a record whose batch was refused, and that may not be sent again by itself.
+fn overtaken(topic: &Name) -> Error {
+    let what = "its batch was refused for another record, and later records of its partition are on their way";
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
+}
+
+/// Of a record whose batch was refused, and that was not sent by itself.
+pub(super) fn untried(topic: &Name) -> Error {
+    let what = "its batch was refused, and it could not be sent by itself in time";
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
 }
 
 #[cfg(test)]

@@ -1,24 +1,20 @@
-//! The client's idempotent producer: two of them, for a half of the partitions each.
-//!
-//! One has a batch of each partition under way, and encodes the next ones only when those are answered: the broker then
-//! waits for it, and it for the broker. With two on connections of their own, one encodes while the other waits.
+//! The client's idempotent producer.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use krafka::consumer::Consumer;
 use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
 use krafka::{CloseOptions, Compression as Codec, Record as ClientRecord};
-use tidings_core::{Error, ErrorKind, Name, Position, Record, Result};
+use tidings_core::{Error, ErrorKind, Header, Headers, Name, Position, Record, Result, Timestamp};
 use tokio::runtime::Handle;
-use tokio::task::unconstrained;
 use tokio::time::timeout;
 
-use super::connection::{Connection, Role};
+use super::connection::Connection;
 use crate::config::{Compression, KafkaConfig};
 use crate::error::{failed, kind_of, leaves_open};
 
@@ -33,17 +29,9 @@ const MAX_BLOCK: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Producer {
-    halves: [Half; HALVES],
-    batch_bytes: usize,
-}
-
-const HALVES: usize = 2;
-
-/// One for the partitions with even numbers, one for the others.
-#[derive(Debug)]
-struct Half {
     client: Client,
     looker: Looker,
+    batch_bytes: usize,
 }
 
 /// Asks for topics anew. The client's producer does not, once it knows a topic; but it shares what it knows with the
@@ -66,6 +54,17 @@ impl Drop for Looker {
     }
 }
 
+/// What is sent of a record, and that the client takes it. Its topic's name is left out: where one thread makes it and
+/// another uses it up, all that is allocated takes much longer.
+#[derive(Debug)]
+pub(crate) struct Content {
+    key: Option<Bytes>,
+    value: Option<Bytes>,
+    headers: Headers,
+    timestamp: Option<Timestamp>,
+    size: usize,
+}
+
 /// A record on its way.
 #[derive(Debug)]
 pub(crate) struct Underway {
@@ -82,9 +81,8 @@ pub(crate) struct Refusal {
     pub(crate) batch: bool,
 }
 
-impl Half {
-    async fn open(config: &KafkaConfig) -> Result<Self> {
-        let connection = Connection::open(config, Role::Publishing).await?;
+impl Producer {
+    pub(crate) async fn open(connection: &Connection, config: &KafkaConfig) -> Result<Self> {
         let codec = match config.compression {
             Compression::None => Codec::None,
             Compression::Gzip => Codec::Gzip,
@@ -112,97 +110,80 @@ impl Half {
         let client = built.map_err(|e| failed("open a publisher", e))?;
         let looker = connection.0.consumer_without_group().metrics_push(false).build().await;
         let looker = looker.map_err(|e| failed("open a publisher", e))?;
-        Ok(Self { client, looker: Looker(Arc::new(looker)) })
-    }
-
-    /// How many partitions a topic has; none if there is no such topic.
-    async fn ask(&self, topic: &Name) -> Result<u32> {
-        let found = self.looker.0.fetch_metadata(Some(topic.as_str())).await;
-        let found = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
-        let partitions = found.topics.iter().find(|t| t.name == topic.as_str()).map_or(0, |t| t.partition_count());
-        Ok(u32::try_from(partitions).unwrap_or(u32::MAX))
-    }
-
-    /// The same by what was last told; asks the brokers for a second at most if nothing was.
-    async fn partitions(&self, topic: &str) -> Result<u32> {
-        let found = self.client.partitions_for(topic).await;
-        let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
-        Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
-    }
-}
-
-impl Producer {
-    pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
-        let (even, odd) = tokio::try_join!(Half::open(config), Half::open(config))?;
-        Ok(Self { halves: [even, odd], batch_bytes: config.batch_bytes })
-    }
-
-    fn half(&self, partition: u32) -> &Half {
-        &self.halves[partition as usize % HALVES]
+        Ok(Self { client, looker: Looker(Arc::new(looker)), batch_bytes: config.batch_bytes })
     }
 
     /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
     /// that there are.
     pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
-        let asked = try_join_all(topics.iter().map(|topic| self.least(|half| half.ask(topic))));
+        let asked = join_all(topics.iter().map(|topic| self.looker.0.fetch_metadata(Some(topic.as_str()))));
         let late = |_| Error::new(ErrorKind::Unavailable, format!("look for topics: no answer within {MAX_BLOCK:?}"));
-        let counts = timeout(MAX_BLOCK, asked).await.map_err(late)??;
-        Ok(topics.iter().cloned().zip(counts).filter(|(_, count)| *count > 0).collect())
+        let mut counts = Vec::with_capacity(topics.len());
+        for (topic, found) in topics.iter().zip(timeout(MAX_BLOCK, asked).await.map_err(late)?) {
+            let found = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+            let partitions = found.topics.iter().find(|t| t.name == topic.as_str()).map_or(0, |t| t.partition_count());
+            if partitions > 0 {
+                counts.push((topic.clone(), u32::try_from(partitions).unwrap_or(u32::MAX)));
+            }
+        }
+        Ok(counts)
     }
 
     /// How many partitions a topic has, by what was last told; asks the brokers for a second at most if nothing was.
     pub(crate) async fn partitions(&self, topic: &str) -> Result<u32> {
-        self.least(|half| half.partitions(topic)).await
-    }
-
-    /// The count that both know of: they ask brokers that may hear of new partitions at different times.
-    async fn least<'a, F: Future<Output = Result<u32>>>(&'a self, count: impl Fn(&'a Half) -> F) -> Result<u32> {
-        let counts = try_join_all(self.halves.iter().map(count)).await?;
-        Ok(counts.into_iter().min().unwrap_or(0))
+        let found = self.client.partitions_for(topic).await;
+        let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+        Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
     }
 
     /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls.
-    pub(crate) async fn enqueue(&self, record: &Record, partition: u32) -> Result<Underway> {
-        let (topic, alone) = (&record.topic, record.size() >= self.batch_bytes);
+    pub(crate) async fn enqueue(&self, topic: &Name, partition: u32, content: Content) -> Result<Underway> {
         let index = i32::try_from(partition).map_err(|_| no_partition(topic, partition))?;
-        let handle = self.half(partition).client.enqueue(client_record(record, index)?).await;
+        let alone = content.size >= self.batch_bytes;
+        let handle = self.client.enqueue(client_record(topic, index, content)).await;
         let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
         Ok(Underway { handle, alone })
     }
 
-    /// As [`enqueue`](Self::enqueue), if nothing has to be waited for; else nothing is done. To be called within a runtime.
-    pub(crate) fn try_enqueue(&self, record: &Record, partition: u32) -> Option<Result<Underway>> {
-        // The task that calls has a budget for what is ready at once, which is less than a call's records.
-        unconstrained(self.enqueue(record, partition)).now_or_never()
-    }
-
     /// As [`enqueue`](Self::enqueue), in a batch of its own if nothing else is put into the queue meanwhile.
-    pub(crate) async fn enqueue_alone(&self, record: &Record, partition: u32) -> Result<Underway> {
+    pub(crate) async fn enqueue_alone(&self, topic: &Name, partition: u32, content: Content) -> Result<Underway> {
         // Polled once, it closes the batches that are open: those of before, and then this one. Nothing joins a closed one.
-        let close_batches = || drop(self.half(partition).client.flush().now_or_never());
+        let close_batches = || drop(self.client.flush().now_or_never());
         close_batches();
-        let underway = self.enqueue(record, partition).await?;
+        let underway = self.enqueue(topic, partition, content).await?;
         close_batches();
         Ok(Underway { alone: true, ..underway })
     }
 
     /// Refuses new records and waits for the answers to those under way.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
-        let options = || CloseOptions::new().timeout(deadline);
-        let closed = join_all(self.halves.iter().map(|half| half.client.close_with(options()))).await;
-        closed
-            .into_iter()
-            .collect::<krafka::Result<()>>()
-            .map_err(|e| Error::caused_by(ErrorKind::Unknown, "close the publisher: records are unanswered", e))
+        let closed = self.client.close_with(CloseOptions::new().timeout(deadline)).await;
+        closed.map_err(|e| Error::caused_by(ErrorKind::Unknown, "close the publisher: records are unanswered", e))
+    }
+}
+
+impl Content {
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for headers whose names are no UTF-8, as Kafka wants them.
+    pub(crate) fn of(record: &Record) -> Result<Self> {
+        for header in &record.headers {
+            std::str::from_utf8(&header.name).map_err(|e| {
+                let what = format!("publish to {}: a header's name is no UTF-8, as Kafka wants it", record.topic);
+                Error::caused_by(ErrorKind::Invalid, what, e)
+            })?;
+        }
+        Ok(Self {
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: record.headers.clone(),
+            timestamp: record.timestamp,
+            size: record.size(),
+        })
     }
 }
 
 impl Underway {
     /// The broker's answer.
-    pub(crate) async fn answer(&mut self, topic: &str, partition: u32) -> Result<Position, Refusal> {
-        poll_fn(|context| self.poll_answer(topic, partition, context)).await
-    }
-
     pub(crate) fn poll_answer(
         &mut self,
         topic: &str,
@@ -226,26 +207,25 @@ pub(crate) fn no_partition(topic: &str, partition: u32) -> Error {
     Error::new(ErrorKind::NotFound, format!("publish to {topic}[{partition}]: the topic has no such partition"))
 }
 
-fn client_record(record: &Record, partition: i32) -> Result<ClientRecord> {
-    let mut made = ClientRecord::new(record.topic.as_str(), record.value.clone().unwrap_or_default());
-    if record.value.is_none() {
-        made = made.without_value();
+fn client_record(topic: &str, partition: i32, content: Content) -> ClientRecord {
+    let Content { key, value, headers, timestamp, .. } = content;
+    let mut made = match value {
+        Some(value) => ClientRecord::new(topic, value),
+        None => ClientRecord::new(topic, Bytes::new()).without_value(),
+    };
+    if let Some(key) = key {
+        made = made.key(key);
     }
-    if let Some(key) = &record.key {
-        made = made.key(key.clone());
-    }
-    if let Some(time) = record.timestamp {
+    if let Some(time) = timestamp {
         made = made.timestamp(time.millis());
     }
-    for header in &record.headers {
-        let name = std::str::from_utf8(&header.name).map_err(|e| {
-            let what = format!("publish to {}: a header's name is no UTF-8, as Kafka wants it", record.topic);
-            Error::caused_by(ErrorKind::Invalid, what, e)
-        })?;
-        made = match &header.value {
-            Some(value) => made.header(name, value.clone()),
+    for Header { name, value, .. } in headers {
+        // It is UTF-8, as was seen.
+        let name = String::from_utf8_lossy(&name);
+        made = match value {
+            Some(value) => made.header(name, value),
             None => made.null_header(name),
         };
     }
-    Ok(made.partition(partition))
+    made.partition(partition)
 }

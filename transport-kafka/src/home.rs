@@ -1,4 +1,4 @@
-//! Where a membership runs: a thread of its own, with a runtime for nothing else.
+//! Threads of our own, each with a runtime for nothing else: a membership's, and two of each publisher.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, unconstrained};
 
-/// A thread that runs the member's tasks, one at a time, until all who hold this have dropped it.
+/// A thread that runs tasks, one at a time, until all who hold this have dropped it.
 ///
-/// One at a time, because the client's heartbeat is a task beside the poll that joins: it reports what the member owns, and
-/// if it runs before the poll has noted what the join gave, it reports nothing. To the broker that means that all of it is
-/// free, and another member has partitions that this one is just beginning with. Between the two the poll does not wait, so
-/// that on one thread, without the scheduler's budget, the heartbeat comes after it. And on a thread of its own it does not
-/// wait for a handler that blocks one; its connection may, as that lives where it was opened.
+/// For a member one at a time, because the client's heartbeat is a task beside the poll that joins: it reports what the
+/// member owns, and if it runs before the poll has noted what the join gave, it reports nothing. To the broker that means
+/// that all of it is free, and another member has partitions that this one is just beginning with. Between the two the poll
+/// does not wait, so that on one thread, without the scheduler's budget, the heartbeat comes after it. And on a thread of its
+/// own it does not wait for a handler that blocks one; its connection may, as that lives where it was opened.
 #[derive(Debug, Clone)]
-pub(super) struct Home {
+pub(crate) struct Home {
     handle: Handle,
     _lives: Arc<oneshot::Sender<()>>,
 }
@@ -24,19 +24,23 @@ pub(super) struct Home {
 impl Home {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable), if the system has no thread left.
-    pub(super) fn new() -> Result<Self> {
-        let failed = |e: std::io::Error| {
-            Error::caused_by(ErrorKind::Unavailable, "join the group: start a thread for the membership", e)
-        };
+    pub(crate) fn new(name: &'static str) -> Result<Self> {
+        let failed =
+            |e: std::io::Error| Error::caused_by(ErrorKind::Unavailable, format!("start the thread {name}"), e);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (handle, (lives, over)) = (runtime.handle().clone(), oneshot::channel::<()>());
-        let thread = std::thread::Builder::new().name("kafka-member".into());
+        let thread = std::thread::Builder::new().name(name.into());
         // It ends by itself, when `lives` is dropped.
         let _thread = thread.spawn(move || runtime.block_on(over).is_ok()).map_err(failed)?;
         Ok(Self { handle, _lives: Arc::new(lives) })
     }
 
-    pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    /// Where tasks are spawned that may be told to wait for others.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
@@ -44,14 +48,14 @@ impl Home {
     }
 
     /// Waits for `future`, which runs here; dropped, it ends.
-    pub(super) async fn run<T, F>(&self, future: F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, future: F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut task = Ends(self.spawn(future));
         let done = (&mut task.0).await;
-        done.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Unknown, "wait for the membership", e)))
+        done.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Unknown, "wait for a thread of the transport", e)))
     }
 }
 
@@ -74,7 +78,7 @@ mod tests {
     /// What the client's poll and its heartbeat are to each other.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_task_that_another_one_starts_waits_until_that_one_waits() {
-        let home = Home::new().unwrap();
+        let home = Home::new("test").unwrap();
         for _ in 0..200 {
             let poll = home.spawn(async {
                 let (noted, lock) = (Arc::new(AtomicBool::new(false)), tokio::sync::Mutex::new(()));

@@ -1,0 +1,98 @@
+//! A publisher that is dropped, closed in vain, or given records of a topic that is gone.
+
+#[expect(dead_code, reason = "the other test files use the rest")]
+mod common;
+
+use std::future::poll_fn;
+use std::process::ExitCode;
+use std::task::Poll;
+use std::time::Duration;
+
+use common::{LIMIT, TestResult, fresh, transport};
+use tidings_core::{Error, ErrorKind, Name, Record, Transport};
+use tidings_kafka::{GroupProtocol, KafkaTransport};
+use tidings_testbed::Suite;
+use tokio::time::{Instant, timeout};
+
+/// Records that are queued, and not waited for: many batches, of which a partition has one under way.
+const UNWAITED: u64 = 1_000;
+
+fn main() -> ExitCode {
+    Suite::new()
+        .with_timeout(Duration::from_secs(120))
+        .with_case("what_was_queued_is_sent_when_the_publisher_is_dropped", || dropped(false))
+        .with_case("a_close_that_nobody_waits_for_goes_on", || dropped(true))
+        .with_case("a_topic_that_is_gone_holds_nothing_else_up", a_topic_that_is_gone)
+        .run()
+}
+
+async fn polled_once<F: Future + Unpin>(future: &mut F) {
+    poll_fn(|context| Poll::Ready(drop(std::pin::Pin::new(&mut *future).poll(context)))).await;
+}
+
+async fn come(kafka: &KafkaTransport, topic: &Name, count: u64) -> TestResult {
+    let (admin, names, ends) = (kafka.admin().await?, [topic.clone()], Instant::now() + LIMIT);
+    while admin.describe_topics(&names).await?.remove(0)?.partitions.iter().map(|p| p.end).sum::<u64>() < count {
+        assert!(Instant::now() < ends, "they are not stored");
+    }
+    Ok(())
+}
+
+/// Most of its records wait for their turn when it is dropped.
+async fn dropped(closing: bool) -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh(&kafka, "dropped", 2).await?;
+    let config = kafka.config().clone().with_batch_bytes(16 << 10);
+    let publisher = KafkaTransport::connect(config).await?.publisher().await?;
+    // Its partitions are known from here on.
+    publisher.publish_one(Record::new(topic.clone(), "first")).await?;
+    let record = |n: u64| Record::new(topic.clone(), vec![7_u8; 1 << 10]).with_partition(n as u32 % 2);
+    let records = (0..UNWAITED).map(record).collect();
+    let mut publishing = publisher.publish(records);
+    polled_once(&mut publishing).await;
+    drop(publishing);
+    if closing {
+        polled_once(&mut publisher.close(LIMIT)).await;
+    }
+    drop(publisher);
+    come(&kafka, &topic, UNWAITED + 1).await
+}
+
+async fn a_topic_that_is_gone() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let (gone, other) = (fresh(&kafka, "gone", 2).await?, fresh(&kafka, "other", 2).await?);
+    let config = kafka.config().clone().with_request_timeout(Duration::from_secs(2));
+    let config = config.with_delivery_timeout(Duration::from_secs(3));
+    let publisher = KafkaTransport::connect(config).await?.publisher().await?;
+    let to = |topic: &Name, count: u32| -> Vec<Record> {
+        (0..count).map(|n| Record::new(topic.clone(), "v").with_partition(n % 2)).collect()
+    };
+    for topic in [&gone, &other] {
+        publisher.publish(to(topic, 2)).await.into_iter().try_for_each(|answer| answer.map(drop))?;
+    }
+    kafka.admin().await?.delete_topics(std::slice::from_ref(&gone)).await?.remove(0)?;
+    // From here on the client knows that it is gone, while the publisher still believes in it.
+    let first = publisher.publish(to(&gone, 2)).await;
+    // A call for each, or they would be answered together: more than could be looked for one by one.
+    let many = async {
+        let calls = (0..100).map(|_| publisher.publish(to(&gone, 2)));
+        futures_util::future::join_all(calls).await.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let others = async {
+        let ends = Instant::now() + LIMIT / 3;
+        while Instant::now() < ends {
+            let answers = timeout(LIMIT / 3, publisher.publish(to(&other, 2))).await;
+            answers.map_err(|_| "it waits for the other topic")?.into_iter().try_for_each(|answer| answer.map(drop))?;
+        }
+        TestResult::Ok(())
+    };
+    let both = async { tokio::join!(many, others) };
+    let (answers, others) = timeout(LIMIT, both).await.map_err(|_| "they wait for a topic that is gone")?;
+    others?;
+    for answer in first.into_iter().chain(answers) {
+        let kind = answer.map_err(|error| Error::kind(&error));
+        let told = [ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Unknown];
+        assert!(kind.is_err_and(|kind| told.contains(&kind)), "{kind:?}");
+    }
+    Ok(())
+}
