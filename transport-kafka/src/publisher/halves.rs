@@ -34,7 +34,7 @@ const HALVES: usize = 2;
 const LOOKS: usize = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a topic that was looked for in vain is left alone.
-const LEAVE_ALONE: Duration = Duration::from_secs(5);
+const LEAVE_ALONE: Duration = Duration::from_secs(2);
 /// What a close waits for beyond its end: to hear that all was answered in time.
 const GRACE: Duration = Duration::from_secs(1);
 /// So many lanes are looked through, which is faster than to look them up.
