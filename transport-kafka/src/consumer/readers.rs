@@ -112,15 +112,19 @@ impl Readers {
         sleep(FOLLOW).await;
         let topics: HashSet<_> = shared.lock().owned().into_iter().map(|p| p.topic).collect();
         for topic in topics {
-            let second = async {
-                if let Some((_, follower)) = self.second.get() {
-                    let _as_good_as_known = follower.leaders(&topic).await;
+            let first = async {
+                match self.follower.leaders(&topic).await {
+                    Ok(leaders) => shared.change(|state| state.lead(&topic, &leaders)),
+                    Err(error) => debug!(error = error.report(), "the leaders are not known"),
                 }
             };
-            match tokio::join!(self.follower.leaders(&topic), second).0 {
-                Ok(leaders) => shared.change(|state| state.lead(&topic, &leaders)),
-                Err(error) => debug!(error = error.report(), "the leaders are not known"),
-            }
+            // The other connection has to know them, too; but nobody waits for it for long.
+            let second = async {
+                if let Some((_, follower)) = self.second.get() {
+                    let _known = timeout(FOLLOW, follower.leaders(&topic)).await;
+                }
+            };
+            tokio::join!(first, second);
         }
     }
 

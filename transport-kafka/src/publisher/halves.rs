@@ -30,8 +30,9 @@ use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::{Content, Producer, Refusal};
 
 const HALVES: usize = 2;
-/// How often topics are looked for, and the pause between, before what the halves are told may differ.
+/// How often topics are looked for, for how long and with which pause, before what the halves are told may differ.
 const LOOKS: usize = 4;
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a topic that was looked for in vain is left alone.
 const LEAVE_ALONE: Duration = Duration::from_secs(2);
@@ -193,19 +194,16 @@ impl Halves {
     /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
     /// that there are. It is what both halves are told, or the least of it if that stays different.
     pub(super) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
-        let mut looks = 1;
-        let counts = loop {
-            let counts = try_join_all(self.0.iter().map(|half| {
-                let topics = topics.to_vec();
-                half.ask(|producer| async move { producer.refresh(&topics).await })
-            }));
-            let counts = counts.await?;
-            if looks >= LOOKS || counts.windows(2).all(|pair| pair[0] == pair[1]) {
-                break counts;
-            }
+        let (mut looks, ends) = (1, Instant::now() + LOOK_LIMIT);
+        let mut counts = self.ask_each(topics).await?;
+        while looks < LOOKS && counts.windows(2).any(|pair| pair[0] != pair[1]) {
             looks += 1;
             sleep(LOOK_AGAIN).await;
-        };
+            match timeout_at(ends, self.ask_each(topics)).await {
+                Ok(Ok(again)) => counts = again,
+                _ => break,
+            }
+        }
         let known = |topic: &Name, counts: &[(Name, u32)]| {
             counts.iter().find(|(name, _)| name == topic).map(|(_, count)| *count)
         };
@@ -214,6 +212,14 @@ impl Halves {
             Some((topic.clone(), counts?.into_iter().min()?))
         };
         Ok(topics.iter().filter_map(least).collect())
+    }
+
+    async fn ask_each(&self, topics: &[Name]) -> Result<Vec<Vec<(Name, u32)>>> {
+        let ask = self.0.iter().map(|half| {
+            let topics = topics.to_vec();
+            half.ask(|producer| async move { producer.refresh(&topics).await })
+        });
+        try_join_all(ask).await
     }
 
     /// Refuses new records and waits for the answers to those that were handed over.
@@ -319,25 +325,27 @@ impl Worker {
         let (mut lanes, mut failed) = (empty(&share), Vec::new());
         for One { place, lane, bytes, record } in records {
             let (topic, partition) = &heads[lane];
-            let queued = match self.refusal(topic) {
-                Some(error) => Err(error),
-                None => {
-                    // The task has a budget for what is ready at once, which is less than a batch.
-                    let mut queuing = pin!(unconstrained(self.producer.enqueue(topic, *partition, record)));
-                    match queuing.as_mut().now_or_never() {
-                        Some(queued) => queued,
-                        None => {
-                            // It looks for the topic. Those before must not wait for that.
-                            answer(std::mem::replace(&mut lanes, empty(&share)), std::mem::take(&mut failed), &answers);
-                            let queued = queuing.await;
-                            if let Err(error) = &queued {
-                                let (until, why) = (Instant::now() + LEAVE_ALONE, error.report());
-                                self.missing.insert(topic.clone(), Missing { until, kind: error.kind(), why });
-                            }
-                            queued
+            // The task has a budget for what is ready at once, which is less than a batch.
+            let mut queuing = pin!(unconstrained(self.producer.enqueue(topic, *partition, record)));
+            let queued = match queuing.as_mut().now_or_never() {
+                _ if self.given_up.load(Ordering::Acquire) => Err(closed()),
+                Some(queued) => queued,
+                // It would look for the topic.
+                None => match refusal(&mut self.missing, topic) {
+                    Some(error) => Err(error),
+                    None => {
+                        // Those before must not wait for that.
+                        answer(std::mem::replace(&mut lanes, empty(&share)), std::mem::take(&mut failed), &answers);
+                        let queued = queuing.await;
+                        if let Err(error) = &queued
+                            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable)
+                        {
+                            let (until, why) = (Instant::now() + LEAVE_ALONE, error.report());
+                            self.missing.insert(topic.clone(), Missing { until, kind: error.kind(), why });
                         }
+                        queued
                     }
-                }
+                },
             };
             match queued {
                 Ok(underway) => lanes[lane].push(place, underway, bytes, &mut share),
@@ -349,19 +357,13 @@ impl Worker {
         }
         answer(lanes, failed, &answers);
     }
+}
 
-    /// Why a record of this topic is not to be queued.
-    fn refusal(&mut self, topic: &Name) -> Option<Error> {
-        if self.given_up.load(Ordering::Acquire) {
-            return Some(closed());
-        }
-        if self.missing.is_empty() {
-            return None;
-        }
-        let now = Instant::now();
-        self.missing.retain(|_, missing| missing.until > now);
-        self.missing.get(topic).map(|missing| Error::new(missing.kind, missing.why.clone()))
-    }
+/// Why a topic is not looked for now.
+fn refusal(missing: &mut HashMap<Name, Missing, RandomState>, topic: &Name) -> Option<Error> {
+    let now = Instant::now();
+    missing.retain(|_, missing| missing.until > now);
+    missing.get(topic).map(|missing| Error::new(missing.kind, missing.why.clone()))
 }
 
 /// Tells what becomes of records. Also when nobody waits any more: each keeps its share until it is answered.

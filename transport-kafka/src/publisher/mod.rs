@@ -59,6 +59,9 @@ impl KafkaPublisher {
     }
 }
 
+/// What a close that may take for ever is given.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// What is known of a call's records by now.
 #[derive(Debug, Default)]
 struct Progress {
@@ -188,7 +191,7 @@ impl Publisher for KafkaPublisher {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let (ends, shared) = (Instant::now() + deadline, Arc::clone(&self.shared));
+        let (ends, shared) = (Instant::now() + deadline.min(LONGEST), Arc::clone(&self.shared));
         let (reply, all_queued) = oneshot::channel();
         let in_line = self.line.get_in(Job::Barrier(reply));
         let (done, closed) = oneshot::channel();
