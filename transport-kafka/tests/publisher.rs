@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         .with_case("what_was_queued_is_sent_when_the_publisher_is_dropped", || dropped(false))
         .with_case("a_close_that_nobody_waits_for_goes_on", || dropped(true))
         .with_case("a_topic_that_is_gone_holds_nothing_else_up", a_topic_that_is_gone)
+        .with_case("what_a_close_gave_up_is_not_stored", given_up)
         .run()
 }
 
@@ -95,5 +96,36 @@ async fn a_topic_that_is_gone() -> TestResult {
         let told = [ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Unknown];
         assert!(kind.is_err_and(|kind| told.contains(&kind)), "{kind:?}");
     }
+    Ok(())
+}
+
+/// Behind topics that are looked for, when the close that gave it up is over: it is told as not stored, and is not.
+async fn given_up() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let good = fresh(&kafka, "good", 1).await?;
+    let mut gone = Vec::new();
+    for n in 0..4 {
+        gone.push(fresh(&kafka, &format!("gone-{n}"), 1).await?);
+    }
+    let config = kafka.config().clone().with_request_timeout(Duration::from_secs(2));
+    let config = config.with_delivery_timeout(Duration::from_secs(3));
+    let publisher = KafkaTransport::connect(config).await?.publisher().await?;
+    let to = |topics: &[Name]| topics.iter().map(|topic| Record::new(topic.clone(), "v")).collect::<Vec<_>>();
+    let all = [&gone[..], std::slice::from_ref(&good)].concat();
+    for answer in publisher.publish(to(&all)).await {
+        answer?;
+    }
+    for deleted in kafka.admin().await?.delete_topics(&gone).await? {
+        deleted?;
+    }
+    // From here on the client knows that they are gone, while the publisher still believes in them.
+    assert!(publisher.publish(to(&gone)).await.iter().all(Result::is_err));
+    let publishing = publisher.publish(to(&all));
+    let (answers, closed) = tokio::join!(publishing, publisher.close(Duration::ZERO));
+    let kinds: Vec<_> = answers.into_iter().map(|answer| answer.map(drop).map_err(|e| e.kind())).collect();
+    assert_eq!((closed.map_err(|e| e.kind()), kinds.last()), (Err(ErrorKind::Unknown), Some(&Err(ErrorKind::Closed))));
+    // What was sent before is stored before.
+    let behind = kafka.publisher().await?.publish_one(Record::new(good, "behind")).await?;
+    assert_eq!(behind.offset, 1, "what is not stored is");
     Ok(())
 }

@@ -27,7 +27,7 @@ use super::{closed, gone};
 use crate::config::KafkaConfig;
 use crate::home::Home;
 use crate::seam::connection::{Connection, Role};
-use crate::seam::producer::{Content, Producer, Refusal};
+use crate::seam::producer::{Content, Producer, Refusal, Underway};
 
 const HALVES: usize = 2;
 /// How often topics are looked for, for how long and with which pause, before what the halves are told may differ.
@@ -183,11 +183,11 @@ impl Halves {
     ///
     /// It is the number that both halves know of: they ask brokers that may hear of new partitions at different times.
     pub(super) async fn partitions(&self, topic: &Name) -> Result<u32> {
-        let counts = try_join_all(self.0.iter().map(|half| {
+        let ask = |producer: Arc<Producer>| {
             let topic = topic.clone();
-            half.ask(|producer| async move { producer.partitions(&topic).await })
-        }));
-        let counts = counts.await?;
+            async move { producer.partitions(&topic).await }
+        };
+        let counts = self.ask_each(ask).await?;
         Ok(counts.into_iter().min().unwrap_or(0))
     }
 
@@ -195,11 +195,15 @@ impl Halves {
     /// that there are. It is what both halves are told, or the least of it if that stays different.
     pub(super) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
         let (mut looks, ends) = (1, Instant::now() + LOOK_LIMIT);
-        let mut counts = self.ask_each(topics).await?;
+        let ask = |producer: Arc<Producer>| {
+            let topics = topics.to_vec();
+            async move { producer.refresh(&topics).await }
+        };
+        let mut counts = self.ask_each(ask).await?;
         while looks < LOOKS && counts.windows(2).any(|pair| pair[0] != pair[1]) {
             looks += 1;
             sleep(LOOK_AGAIN).await;
-            match timeout_at(ends, self.ask_each(topics)).await {
+            match timeout_at(ends, self.ask_each(ask)).await {
                 Ok(Ok(again)) => counts = again,
                 _ => break,
             }
@@ -214,12 +218,13 @@ impl Halves {
         Ok(topics.iter().filter_map(least).collect())
     }
 
-    async fn ask_each(&self, topics: &[Name]) -> Result<Vec<Vec<(Name, u32)>>> {
-        let ask = self.0.iter().map(|half| {
-            let topics = topics.to_vec();
-            half.ask(|producer| async move { producer.refresh(&topics).await })
-        });
-        try_join_all(ask).await
+    /// Asks both clients the same.
+    async fn ask_each<T, F>(&self, ask: impl Fn(Arc<Producer>) -> F) -> Result<Vec<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        try_join_all(self.0.iter().map(|half| half.ask(&ask))).await
     }
 
     /// Refuses new records and waits for the answers to those that were handed over.
@@ -324,29 +329,9 @@ impl Worker {
         };
         let (mut lanes, mut failed) = (empty(&share), Vec::new());
         for One { place, lane, bytes, record } in records {
-            let (topic, partition) = &heads[lane];
-            // The task has a budget for what is ready at once, which is less than a batch.
-            let mut queuing = pin!(unconstrained(self.producer.enqueue(topic, *partition, record)));
-            let queued = match queuing.as_mut().now_or_never() {
-                _ if self.given_up.load(Ordering::Acquire) => Err(closed()),
-                Some(queued) => queued,
-                // It would look for the topic.
-                None => match refusal(&mut self.missing, topic) {
-                    Some(error) => Err(error),
-                    None => {
-                        // Those before must not wait for that.
-                        answer(std::mem::replace(&mut lanes, empty(&share)), std::mem::take(&mut failed), &answers);
-                        let queued = queuing.await;
-                        if let Err(error) = &queued
-                            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable)
-                        {
-                            let (until, why) = (Instant::now() + LEAVE_ALONE, error.report());
-                            self.missing.insert(topic.clone(), Missing { until, kind: error.kind(), why });
-                        }
-                        queued
-                    }
-                },
-            };
+            // Those before must not wait for a topic that is looked for.
+            let waits = || answer(std::mem::replace(&mut lanes, empty(&share)), std::mem::take(&mut failed), &answers);
+            let queued = self.queue(&heads[lane], record, waits).await;
             match queued {
                 Ok(underway) => lanes[lane].push(place, underway, bytes, &mut share),
                 Err(error) => {
@@ -356,6 +341,36 @@ impl Worker {
             }
         }
         answer(lanes, failed, &answers);
+    }
+
+    /// Puts a record into the client's queue; `waits` is called before its topic is looked for.
+    async fn queue(
+        &mut self,
+        (topic, partition): &(Name, u32),
+        record: Content,
+        waits: impl FnOnce(),
+    ) -> Result<Underway> {
+        // Before it is tried: what the client took may be stored.
+        if self.given_up.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        // The task has a budget for what is ready at once, which is less than a batch.
+        let mut queuing = pin!(unconstrained(self.producer.enqueue(topic, *partition, record)));
+        if let Some(queued) = queuing.as_mut().now_or_never() {
+            return queued;
+        }
+        if let Some(error) = refusal(&mut self.missing, topic) {
+            return Err(error);
+        }
+        waits();
+        let queued = queuing.await;
+        if let Err(error) = &queued
+            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable)
+        {
+            let (until, why) = (Instant::now() + LEAVE_ALONE, error.report());
+            self.missing.insert(topic.clone(), Missing { until, kind: error.kind(), why });
+        }
+        queued
     }
 }
 

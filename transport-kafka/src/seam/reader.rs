@@ -17,8 +17,8 @@ use crate::error::failed;
 /// Decoded records that the client keeps beyond a poll; with few, it decodes a fetch, drops the rest and fetches it again
 /// (K3). Its bytes are those of the fetches, unpacked.
 const MAX_BUFFERED_RECORDS: i32 = 100_000;
-/// How long the client may work for one answer, beside what a fetch waits for records. Its requests have limits of their own; but one that reaches its connection
-/// in the very moment at which that ends may get neither an answer nor an error.
+/// How long the client may work for one answer, beside what a fetch waits for records. Its requests have limits of their
+/// own; but one that reaches its connection in the very moment at which that ends may get neither an answer nor an error.
 const LIMIT: Duration = Duration::from_secs(30);
 /// What a compressed batch may unpack to.
 const MAX_UNPACKED: usize = 32 << 20;
