@@ -2,11 +2,12 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Guarantees, Name, RecordBatch, Result, Timestamp, TopicPartition};
+use crate::{Error, Guarantees, Name, RecordBatch, Result, Timestamp, TopicPartition};
 
 /// A member of a consumer group.
 ///
@@ -15,7 +16,8 @@ use crate::{Guarantees, Name, RecordBatch, Result, Timestamp, TopicPartition};
 /// # Contract
 /// - **C1** A partition's records come in offset order, from the committed offset. The start policy is for a partition
 ///   that existed when the group first started; one that appears later starts at its beginning. A committed offset that
-///   is no longer in the log goes to the oldest record left, never to the latest, and the missing range is reported.
+///   is no longer in the log, below its start or beyond its end, goes to the oldest record left, never to the latest; it is
+///   logged with the committed offset and the log's start and end. Records lost below the start are reported as `missing`.
 /// - **C2** Records of a partition come only after its [`Step::Assigned`] and before its [`release`](Self::release) or
 ///   [`Step::Lost`]. `Assigned` carries the start offset and an epoch that grows with each assignment of the partition in
 ///   the group, across processes. A consumer that has had no answer to its heartbeats for its session timeout raises
@@ -25,12 +27,16 @@ use crate::{Guarantees, Name, RecordBatch, Result, Timestamp, TopicPartition};
 ///   [`Fenced`](crate::ErrorKind::Fenced).
 /// - **C4** A commit names, per partition, the next offset to read, optional metadata, and ranges settled beyond it (which
 ///   a broker with one ack per message uses). Each has its own result. Nothing is committed unasked, and nothing goes
-///   back unless after [`seek`](Self::seek) or a reset.
+///   back unless after [`seek`](Self::seek), a reset, or where the log itself went back: if an assignment starts below what
+///   is committed, or records come below those handed out before, a commit may go back to there, or to anywhere between.
 /// - **C5** After `pause` returns, no record of the partition comes until `resume`, not even right after `Assigned`.
 ///   Membership lives while handlers work; a pending `next` is alive. It dies when the consumer is dropped, or when a step
 ///   was handed out and `next` was not called for [`ConsumerOptions::max_idle`].
 /// - **C6** `next` is cancel-safe: no record and no step is lost by dropping it.
 /// - **C7** `close` leaves the group at once (a static member stays), so that others take over without a timeout.
+/// - **C8** Bytes that cannot be read hold their partition alone. After the records before them, [`Step::Unreadable`] comes
+///   once per assignment or seek. The consumer reads on for all other partitions; this one stays assigned and committable,
+///   and a [`seek`](Self::seek) beyond the range goes on reading it. No limit of the reader is an error of `next`.
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
     /// The next step. Waits until there is one.
@@ -42,7 +48,8 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// [`Closed`](crate::ErrorKind::Closed).
     async fn next(&self) -> Result<Step>;
 
-    /// Commits; result `i` is commit `i`'s. An offset below what is committed already is taken as done and changes nothing.
+    /// Commits; result `i` is commit `i`'s. An offset below what is committed already is taken as done and changes nothing,
+    /// unless the partition was set back (C4).
     ///
     /// # Errors
     /// Per commit: [`Fenced`](crate::ErrorKind::Fenced) if the partition, or that epoch of it, is not this member's any
@@ -102,6 +109,8 @@ pub enum Step {
     Revoking(Revocation),
     /// These partitions are gone: others may have them already.
     Lost(Vec<TopicPartition>),
+    /// A partition that is this member's goes on with bytes that cannot be read: it is held there.
+    Unreadable(Unreadable),
 }
 
 /// A partition that became this member's.
@@ -112,7 +121,8 @@ pub struct Assignment {
     pub partition: TopicPartition,
     /// Grows with each assignment of the partition in the group, across processes.
     pub epoch: u64,
-    /// The offset of the first record that will come, or the next one beyond a gap.
+    /// The offset of the first record that will come, or the next one beyond a gap. Below `committed` if that lies beyond
+    /// the end of the log: what is read anew is committed anew.
     pub start: u64,
     /// What is committed; `None` if the group has no offset of this partition yet.
     pub committed: Option<u64>,
@@ -145,6 +155,39 @@ impl Fetched {
     /// `batch`, read under `epoch`, with reading to go on at `next`.
     pub fn new(batch: RecordBatch, epoch: u64, next: u64) -> Self {
         Self { batch, epoch, next }
+    }
+}
+
+/// Where a partition cannot be read on, and why.
+///
+/// The consumer hands out nothing more of the partition until [`seek`](Consumer::seek) moves it beyond the range.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The epoch of the assignment.
+    pub epoch: u64,
+    /// The first offset that cannot be read. All records before it were handed out.
+    pub offset: u64,
+    /// The offset at which readable records may go on, where it is known.
+    pub next_offset: Option<u64>,
+    /// The cause: [`Undecodable`](crate::ErrorKind::Undecodable) for damaged or unknown bytes,
+    /// [`TooLarge`](crate::ErrorKind::TooLarge) for a limit of the reader.
+    pub error: Arc<Error>,
+}
+
+impl Unreadable {
+    /// The partition cannot be read from `offset` on; where it can be read again is not known.
+    pub fn new(partition: TopicPartition, epoch: u64, offset: u64, error: impl Into<Arc<Error>>) -> Self {
+        Self { partition, epoch, offset, next_offset: None, error: error.into() }
+    }
+
+    /// Readable records may go on at `next_offset`.
+    #[must_use]
+    pub fn with_next_offset(mut self, next_offset: u64) -> Self {
+        self.next_offset = Some(next_offset);
+        self
     }
 }
 

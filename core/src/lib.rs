@@ -15,6 +15,7 @@
 //! - **settle**: a delivery is over: handled, duplicate, skipped, or safely dead-lettered.
 //! - **commit**: telling the broker the next offset to read ([`Commit`]).
 //! - **assignment**: a partition is a member's, under an **epoch** that grows ([`Assignment`]).
+//! - **unreadable**: bytes of a partition that its reader cannot read or refuses; they hold the partition ([`Unreadable`]).
 //! - **claim**, **holder**: who handles an event now ([`IdempotencyStore`]).
 //! - **lag**: how many offsets a group has still to read.
 //! - **dead letter**: a record that could not be handled, with why ([`DeadLetter`]); to **bury** is to write it, to
@@ -55,7 +56,7 @@ pub use self::admin::{
 pub use self::consumer::{
     Assignment, Commit, Consumer, ConsumerOptions, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES,
     DEFAULT_MAX_IDLE, DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, Fetched, Progress, Revocation, SeekTo,
-    Start, Step,
+    Start, Step, Unreadable,
 };
 pub use self::dead_letter::{
     DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, LetterId,

@@ -87,6 +87,20 @@ pub struct PartitionStatus {
     pub in_flight: usize,
     /// Why it is paused; empty if it is not.
     pub paused: Vec<PauseReason>,
+    /// Where it cannot be read on, and why; `None` if it can.
+    pub held: Option<Held>,
+}
+
+/// Where a partition is held because its records cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Held {
+    /// The first offset that cannot be read. All records before it are settled and committed.
+    pub offset: u64,
+    /// The offset at which readable records may go on, where it is known.
+    pub next_offset: Option<u64>,
+    /// Why it cannot be read.
+    pub cause: String,
 }
 
 impl PartitionStatus {
@@ -116,6 +130,8 @@ pub enum PauseReason {
     DeadLetters,
     /// A returned event could not be published.
     Publisher,
+    /// Its next records cannot be read: see [`PartitionStatus::held`].
+    Unreadable,
 }
 
 impl fmt::Display for PauseReason {
@@ -129,6 +145,7 @@ impl fmt::Display for PauseReason {
             Self::Store => "the idempotency store is unavailable",
             Self::DeadLetters => "a dead letter could not be written",
             Self::Publisher => "a returned event could not be published",
+            Self::Unreadable => "its next records cannot be read",
         })
     }
 }

@@ -107,7 +107,7 @@ impl Coordinator {
     pub(super) fn state(&self) -> State {
         let troubled = self.reading_failed().is_some()
             || !self.shared.gate.is_open()
-            || self.slots.values().any(|p| !p.troubles.is_empty())
+            || self.slots.values().any(|p| !p.troubles.is_empty() || p.held.is_some())
             || self.health.stalled;
         if self.stopping.is_some() {
             State::Stopping
@@ -132,6 +132,7 @@ impl Coordinator {
             let origin = &partition.assigned.origin;
             let line = |(cause, (_, text)): (&Cause, &(usize, String))| format!("{origin}: {}: {text}", reason(*cause));
             problems.extend(partition.troubles.iter().map(line));
+            problems.extend(partition.held.iter().map(|held| super::held::problem(origin, held)));
         }
         let missing = |(p, range): &(TopicPartition, Range<u64>)| format!("{p}: offsets {range:?} were deleted unread");
         problems.extend(self.health.missing.iter().map(missing));
@@ -247,6 +248,7 @@ fn reason(cause: Cause) -> PauseReason {
 }
 
 fn partition_status(partition: &super::Partition) -> PartitionStatus {
+    let unreadable = partition.held.is_some().then_some(PauseReason::Unreadable);
     PartitionStatus {
         partition: partition.assigned.origin.as_ref().clone(),
         epoch: partition.assigned.epoch,
@@ -255,6 +257,7 @@ fn partition_status(partition: &super::Partition) -> PartitionStatus {
         committed: partition.committed,
         end: partition.end,
         in_flight: partition.tracker.unsettled(),
-        paused: partition.pauses.iter().copied().collect(),
+        paused: partition.pauses.iter().copied().chain(unreadable).collect(),
+        held: partition.held.clone(),
     }
 }

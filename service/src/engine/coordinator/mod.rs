@@ -4,6 +4,7 @@ mod commits;
 mod dispatch;
 mod finish;
 mod health;
+mod held;
 mod holder;
 mod leaving;
 mod steps;
@@ -27,7 +28,7 @@ use super::shared::Shared;
 use super::tracker::Tracker;
 use super::work::{Assigned, Cause, Order, Report, after};
 use crate::service::Options;
-use crate::status::{PauseReason, Status};
+use crate::status::{Held, PauseReason, Status};
 
 /// How many reports are taken in before the other sources are looked at.
 const REPORTS_PER_ROUND: usize = 64;
@@ -88,6 +89,8 @@ struct Partition {
     end: u64,
     troubles: BTreeMap<Cause, (usize, String)>,
     pauses: BTreeSet<PauseReason>,
+    /// Where it cannot be read on.
+    held: Option<Held>,
     leaving: Option<Leaving>,
 }
 

@@ -23,6 +23,7 @@ impl Coordinator {
                 }
             }
             Step::Lost(partitions) => partitions.iter().for_each(|partition| self.lost(partition)),
+            Step::Unreadable(unreadable) => self.unreadable(unreadable),
             step => tracing::debug!(?step, "a step that this version does not know"),
         }
     }
@@ -63,6 +64,7 @@ impl Coordinator {
             end: assignment.start,
             troubles: Default::default(),
             pauses: if started && !behind { Default::default() } else { [PauseReason::Starting].into() },
+            held: None,
             leaving: None,
         };
         self.current.insert(assignment.partition, slot);
