@@ -1,4 +1,4 @@
-//! The engine: takes each record from the broker to its settling, by the rules E1 to E10 of the design.
+//! The engine: takes each record from the broker to its settling, by the rules E1 to E10 (docs/design/0007).
 //!
 //! One coordinator task reads, splits batches among worker tasks, follows what is settled and commits; workers run
 //! handlers. The coordinator never runs user code and a worker never talks to the broker's group.
