@@ -91,13 +91,11 @@ pub mod test {
 #[doc(hidden)]
 pub use tidings_core::__private;
 
-/// The guides' code is tested with the crate.
+/// The guides' code is tested with the crate; that of the guide to Postgres, with integration/.
 #[cfg(all(doctest, feature = "full"))]
 mod guides {
     #[doc = include_str!("../docs/guides/operations.md")]
     struct Operations;
     #[doc = include_str!("../docs/guides/from-memory-to-kafka.md")]
     struct Kafka;
-    #[doc = include_str!("../docs/guides/postgres.md")]
-    struct Postgres;
 }

@@ -60,8 +60,7 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
     let progress = Progress::default();
     let lines = input::open(&options.input, &progress)?;
     let ledger = Arc::new(Ledger::create(options.ledger.as_deref())?);
-    let broker = tidings::connect(&options.url).await.map_err(|e| format!("--url: {}", e.report()))?;
-    let transport = AuditedTransport::new(broker, ledger.clone());
+    let transport = AuditedTransport::new(options.connect().await?, ledger.clone());
     create_topics(&transport).await?;
     let letters = Letters::mark(&transport).await?;
     let (platform, logs) = start(options, &transport, &ledger).await?;

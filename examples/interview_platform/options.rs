@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tidings::{BoxError, ErrorKind, IdempotencyStore, Secret};
+use tidings::{BoxError, ErrorKind, IdempotencyStore, Secret, Transport};
 
 pub(crate) const HELP: &str = "\
 An interview platform in one process: three services that publish, three groups that handle, over real events.
@@ -14,7 +14,7 @@ Usage: cargo run --release --example interview_platform -- [OPTIONS]
 
 Options:
   --input FILE         events to read, ndjson or ndjson.gz [default: examples/data/oulad-2013-student-events.ndjson.gz]
-  --url URL            the broker: memory://, or another whose feature is on [default: memory://]
+  --url URL            the broker: memory://, or kafka://HOST:PORT (with --features kafka) [default: memory://]
   --limit N            read only the first N events of the input
   --poison PERCENT     beside so many of the events, publish one that can't be read or always fails, 0 to 100 [default: 0]
   --duplicate PERCENT  publish so many of the events twice, 0 to 100 [default: 0]
@@ -95,6 +95,15 @@ impl Options {
         }
         options.store = store.unwrap_or_else(|| Store::by_default(&options.url, &options.services));
         Ok(Some(options))
+    }
+
+    /// Connects to the broker.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn Transport>, BoxError> {
+        let scheme = self.url.split_once("://").map_or("", |(scheme, _)| scheme);
+        if cfg!(not(feature = "kafka")) && matches!(scheme, "kafka" | "kafkas") {
+            return Err(needs_feature("--url", scheme, "kafka").into());
+        }
+        Ok(tidings::connect(&self.url).await.map_err(|e| format!("--url: {}", e.report()))?)
     }
 
     pub(crate) fn runs(&self, member: Member) -> bool {
@@ -230,7 +239,15 @@ async fn postgres(url: &Secret) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
 
 #[cfg(not(feature = "postgres"))]
 async fn postgres(_: &Secret) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
-    Err("--store: this was built without Postgres, run it with --features postgres".into())
+    Err(needs_feature("--store", "postgres", "postgres").into())
+}
+
+/// Says that the value of `option` needs a feature that this program lacks, with the command that has it.
+fn needs_feature(option: &str, scheme: &str, feature: &str) -> String {
+    format!(
+        "{option} {scheme}://: this program was built without the feature {feature}; run it with \
+         `cargo run --release --features {feature} --example interview_platform -- {option} {scheme}://..`"
+    )
 }
 
 impl FromStr for Store {

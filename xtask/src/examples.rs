@@ -18,8 +18,9 @@ use crate::workspace::{list, packages, root, text};
 pub(crate) fn run() -> Result {
     run_command(cargo(["build", "--quiet", "--workspace", "--all-features", "--examples"]).current_dir(root()))?;
     for package in packages()? {
-        // Programs of a room called examples are examples, too.
-        let kinds: &[&str] = if package.root == root().join("examples") { &["example", "bin"] } else { &["example"] };
+        // Programs of packages in the room examples are examples, too.
+        let kinds: &[&str] =
+            if package.root.starts_with(root().join("examples")) { &["example", "bin"] } else { &["example"] };
         for kind in kinds {
             for name in package.targets_of(kind) {
                 let Some(arguments) = arguments(&package.settings["examples"][name]) else { continue };

@@ -13,6 +13,7 @@ pub(crate) fn run() -> Result {
     let all = packages()?;
     let mut wrong: Vec<String> =
         all.iter().filter(|package| package.published).flat_map(|package| outward(package, &all)).collect();
+    wrong.extend(all.iter().filter_map(slow_example));
     let rooms: BTreeSet<String> = all.iter().map(room).filter(|room| !room.is_empty()).collect();
     let map = mapped(&fs::read_to_string(root().join(MAP))?);
     wrong.extend(rooms.difference(&map).map(|room| format!("{room}/ is missing in the map in {MAP}")));
@@ -22,9 +23,18 @@ pub(crate) fn run() -> Result {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
-/// The directory of a package, as seen from the root.
+/// The directory of the root that a package is in, of its own or with others; empty for the root's own package.
 fn room(package: &Package) -> String {
-    package.root.strip_prefix(root()).unwrap_or(&package.root).to_string_lossy().into_owned()
+    let path = package.root.strip_prefix(root()).unwrap_or(&package.root);
+    path.iter().next().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Says that the facade needs the testbed, if it does: cargo would build it before the README's first example.
+fn slow_example(package: &Package) -> Option<String> {
+    let is_facade = room(package).is_empty() && package.published;
+    let wrong =
+        || "the facade's tests on real servers belong in integration/: examples build all dev-dependencies".into();
+    (is_facade && package.uses_testbed).then(wrong)
 }
 
 /// The rooms in the map: rows that begin with a directory.
@@ -79,6 +89,20 @@ mod tests {
         ];
         let wrong: Vec<String> = all.iter().flat_map(|package| outward(package, &all)).collect();
         assert_eq!(wrong, ["store-sled/ must not depend on tidings-service: arrows point inward"]);
+    }
+
+    #[test]
+    fn examples_do_not_wait_for_the_testbed() {
+        let facade = |dependencies: &[&str]| in_room("", "tidings", dependencies);
+        assert_eq!(slow_example(&facade(&["serde"])), None);
+        assert!(slow_example(&facade(&["serde", "tidings-testbed"])).is_some_and(|why| why.contains("integration/")));
+        assert_eq!(slow_example(&in_room("integration", "tidings-integration", &["tidings-testbed"])), None);
+    }
+
+    #[test]
+    fn packages_share_the_room_that_they_are_in() {
+        assert_eq!(room(&in_room("examples/orders", "orders", &[])), "examples");
+        assert_eq!(room(&in_room("", "tidings", &[])), "");
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::env;
 use crate::Result;
 use crate::process::{cargo, picks_packages, tee};
 use crate::servers::Servers;
-use crate::workspace::{Package, packages, root};
+use crate::workspace::{Package, packages, root, target_directory};
+
+/// Names the directory of built examples for the tests of integration/.
+const EXAMPLES: &str = "TIDINGS_EXAMPLES";
 
 /// Runs all tests, beside the servers that can be started. `args` go to `cargo test`.
 pub(crate) fn run(args: &[String]) -> Result {
@@ -20,6 +23,10 @@ pub(crate) fn run_with(args: &[String], variables: &[(String, String)]) -> Resul
     let mut command = cargo(["test"]);
     command.args(arguments(args)).current_dir(root());
     command.envs(servers.variables.iter().chain(variables).map(|(name, value)| (name, value)));
+    if args.is_empty() {
+        // All examples are built with all tests: the tests that run one need not ask cargo.
+        command.env(EXAMPLES, target_directory().join("debug/examples"));
+    }
     let mut report = Report::default();
     let result = tee(&mut command, |line| report.read(line));
     println!("\n{}", report.text(&servers.missing));

@@ -8,6 +8,7 @@ use tidings::{
     BoxError, DEAD_LETTER_ROOM, DeadLetter, Delivery, Name, PauseReason, Record, Router, RunningService, Service,
     ServiceState, Step, Timestamp, Topic, Transport, dead_letter_topic, ensure_topics, reject,
 };
+use tidings_integration::interview_platform;
 use tidings_testbed::{Kafka, KafkaOptions, Listener, Suite};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -35,10 +36,8 @@ fn main() -> ExitCode {
 async fn the_interview_platform_runs() -> TestResult {
     let kafka = Kafka::shared().await?;
     let url = format!("kafka://{}", kafka.bootstrap());
-    let mut command = tokio::process::Command::new(env!("CARGO"));
-    // With the features of this build, so that nothing is built anew.
-    command.args(["run", "--quiet", "--all-features", "--example", "interview_platform", "--", "--url", &url]);
-    command.args(["--limit", "1500", "--poison", "5", "--duplicate", "5"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let mut command = tokio::process::Command::from(interview_platform());
+    command.args(["--url", &url, "--limit", "1500", "--poison", "5", "--duplicate", "5"]);
     let run = command.kill_on_drop(true).output().await?;
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{said}");

@@ -1,8 +1,8 @@
 //! Orders and payments that agree whatever happens: what a service writes, that its event is done, and the events that
 //! follow commit together, by the inbox and the outbox of Postgres.
 //!
-//! `TIDINGS_POSTGRES=postgres://user:password@localhost/database cargo run --features postgres --example orders`. It takes
-//! a schema of its own, and removes it. Its test kills the instances at random points, and balances the books at the end.
+//! `TIDINGS_POSTGRES=postgres://user:password@localhost/database cargo run --package orders`. It takes a schema of its own,
+//! and removes it. Its test kills the instances at random points, and balances the books at the end.
 
 mod books;
 mod shop;

@@ -1,5 +1,4 @@
 //! The interview platform runs on poison and duplicates, and what its ledger says adds up.
-#![cfg(all(feature = "json", feature = "macros", feature = "memory"))]
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -7,11 +6,11 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
+use tidings_integration::interview_platform;
 
-/// The example, with a store of its own. By cargo, as a run of single tests does not build examples.
+/// The example, with a store of its own.
 fn platform(directory: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--example", "interview_platform", "--"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let mut command = interview_platform();
     command.arg(format!("--store=sled:{}", directory.path().join("store").display()));
     command
 }
@@ -29,7 +28,7 @@ fn each_event_is_settled_once_by_each_group() {
     let directory = tempdir().expect("a directory");
     let path = directory.path().join("ledger.ndjson");
     let arguments = ["--limit", "3000", "--poison", "5", "--duplicate", "5", "--ledger"];
-    let run = platform(&directory).args(arguments).arg(&path).output().expect("cargo runs");
+    let run = platform(&directory).args(arguments).arg(&path).output().expect("it starts");
     let out = succeeded(&run);
     assert!(!out.contains("earlier run"), "{out}");
 
@@ -59,7 +58,7 @@ fn each_event_is_settled_once_by_each_group() {
 #[test]
 fn a_second_run_handles_nothing_twice_and_says_so() {
     let directory = tempdir().expect("a directory");
-    let run = |limit: &str| succeeded(&platform(&directory).args(["--limit", limit]).output().expect("cargo runs"));
+    let run = |limit: &str| succeeded(&platform(&directory).args(["--limit", limit]).output().expect("it starts"));
     let first = run("300");
     assert!(first.contains("is remembered in") && !first.contains("earlier run"), "{first}");
     let second = run("300");
@@ -80,12 +79,12 @@ fn what_is_published_is_finished_when_it_is_interrupted() {
     let path = directory.path().join("ledger.ndjson");
     let piped = std::process::Stdio::piped;
     let run = platform(&directory).arg("--ledger").arg(&path).stdout(piped()).stderr(piped()).spawn();
-    let mut run = run.expect("cargo runs");
+    let mut run = run.expect("it starts");
     let has_begun = |path: &Path| path.metadata().is_ok_and(|ledger| ledger.len() > 0);
     while !has_begun(&path) && run.try_wait().expect("it is ours").is_none() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    // Cargo has become the example by now.
+    // Cargo, if it was started by cargo, has become the example by now.
     let told = Command::new("kill").args(["-INT", &run.id().to_string()]).status().expect("kill runs");
     assert!(told.success(), "it ended before it could be interrupted");
     let out = succeeded(&run.wait_with_output().expect("it ends"));
@@ -96,7 +95,7 @@ fn what_is_published_is_finished_when_it_is_interrupted() {
 #[test]
 fn a_wrong_flag_is_named() {
     let directory = tempdir().expect("a directory");
-    let run = platform(&directory).args(["--poison", "lots"]).output().expect("cargo runs");
+    let run = platform(&directory).args(["--poison", "lots"]).output().expect("it starts");
     assert_eq!(run.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&run.stderr).contains("--poison lots"));
 }

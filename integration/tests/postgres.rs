@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidings::BoxError;
+use tidings_integration::interview_platform;
 use tidings_testbed::{Postgres, Suite};
 
 type TestResult = Result<(), BoxError>;
@@ -21,10 +22,8 @@ fn main() -> ExitCode {
 
 /// Whether it succeeded, and all that it printed.
 async fn platform(arguments: &[&str]) -> Result<(bool, String), BoxError> {
-    let mut command = tokio::process::Command::new(env!("CARGO"));
-    // With the features of this build, so that nothing is built anew.
-    command.args(["run", "--quiet", "--all-features", "--example", "interview_platform", "--"]).args(arguments);
-    let run = command.current_dir(env!("CARGO_MANIFEST_DIR")).kill_on_drop(true).output().await?;
+    let mut command = tokio::process::Command::from(interview_platform());
+    let run = command.args(arguments).kill_on_drop(true).output().await?;
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     Ok((run.status.success(), said))
 }
