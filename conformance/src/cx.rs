@@ -180,6 +180,18 @@ impl<B: ?Sized> Cx<B> {
         self.hooked(what, self.with_live(|l| l.deleted_records(partition.clone(), range))).await
     }
 
+    /// Cuts a partition's log off.
+    pub(crate) async fn truncate_records(&self, partition: &TopicPartition, end: u64) -> Checked {
+        let what = format!("hook: truncate {partition} to {end}");
+        self.hooked(what, self.with_live(|l| l.truncated_records(partition.clone(), end))).await
+    }
+
+    /// Appends bytes that can't be read.
+    pub(crate) async fn append_unreadable(&self, partition: &TopicPartition) -> Checked {
+        let what = format!("hook: append unreadable bytes to {partition}");
+        self.hooked(what, self.with_live(|l| l.unreadable_records(partition.clone()))).await
+    }
+
     /// Stops the backend, of which `held` must be the last, and opens it again.
     pub(crate) async fn reopen(&self, held: Arc<B>) -> Checked<Arc<B>> {
         self.note("hook: reopen");

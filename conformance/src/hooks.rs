@@ -23,6 +23,10 @@ pub enum Hook {
     SessionLoss,
     /// [`Setup::with_deleted_records`].
     DeletedRecords,
+    /// [`Setup::with_truncated_records`].
+    TruncatedRecords,
+    /// [`Setup::with_unreadable_records`].
+    UnreadableRecords,
     /// [`Setup::with_reopen`].
     Reopen,
 }
@@ -35,6 +39,8 @@ impl Hook {
             Self::SlowAnswers => "slow_answers",
             Self::SessionLoss => "session_loss",
             Self::DeletedRecords => "deleted_records",
+            Self::TruncatedRecords => "truncated_records",
+            Self::UnreadableRecords => "unreadable_records",
             Self::Reopen => "reopen",
         }
     }
@@ -54,6 +60,8 @@ pub(crate) trait Live<B: ?Sized>: Send + Sync {
     fn slow_answers(&self, slow: bool) -> Boxed<'static, Result<()>>;
     fn session_loss(&self, group: Name) -> Boxed<'static, Result<()>>;
     fn deleted_records(&self, partition: TopicPartition, range: Range<u64>) -> Boxed<'static, Result<()>>;
+    fn truncated_records(&self, partition: TopicPartition, end: u64) -> Boxed<'static, Result<()>>;
+    fn unreadable_records(&self, partition: TopicPartition) -> Boxed<'static, Result<()>>;
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     /// `None`: time passes by itself.
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>>;
@@ -67,6 +75,8 @@ pub(crate) fn missing<T>(setup: &Setup<T>, needs: &[Hook]) -> Option<Hook> {
         Hook::SlowAnswers => setup.slow_answers.is_none(),
         Hook::SessionLoss => setup.session_loss.is_none(),
         Hook::DeletedRecords => setup.deleted_records.is_none(),
+        Hook::TruncatedRecords => setup.truncated_records.is_none(),
+        Hook::UnreadableRecords => setup.unreadable_records.is_none(),
         Hook::Reopen => setup.reopen.is_none(),
     })
 }
@@ -111,6 +121,16 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Live<B> for Opened<T, B> {
     fn deleted_records(&self, partition: TopicPartition, range: Range<u64>) -> Boxed<'static, Result<()>> {
         let hook = self.setup.deleted_records.as_ref();
         call(hook, Hook::DeletedRecords, Arc::clone(&self.backend), (partition, range))
+    }
+
+    fn truncated_records(&self, partition: TopicPartition, end: u64) -> Boxed<'static, Result<()>> {
+        let hook = self.setup.truncated_records.as_ref();
+        call(hook, Hook::TruncatedRecords, Arc::clone(&self.backend), (partition, end))
+    }
+
+    fn unreadable_records(&self, partition: TopicPartition) -> Boxed<'static, Result<()>> {
+        let hook = self.setup.unreadable_records.as_ref();
+        call(hook, Hook::UnreadableRecords, Arc::clone(&self.backend), partition)
     }
 
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>> {

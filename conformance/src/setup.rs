@@ -73,6 +73,8 @@ pub struct Setup<T> {
     pub(crate) slow_answers: Option<Doing<T, bool>>,
     pub(crate) session_loss: Option<Doing<T, Name>>,
     pub(crate) deleted_records: Option<Doing<T, (TopicPartition, Range<u64>)>>,
+    pub(crate) truncated_records: Option<Doing<T, (TopicPartition, u64)>>,
+    pub(crate) unreadable_records: Option<Doing<T, TopicPartition>>,
     pub(crate) reopen: Option<Doing<T, (), T>>,
     pub(crate) passing_time: Option<Doing<T, Duration>>,
     /// Cases that are not kept, and why.
@@ -104,6 +106,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
             slow_answers: None,
             session_loss: None,
             deleted_records: None,
+            truncated_records: None,
+            unreadable_records: None,
             reopen: None,
             passing_time: None,
             without: Vec::new(),
@@ -215,6 +219,33 @@ impl<T: Send + Sync + 'static> Setup<T> {
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
         self.deleted_records = Some(Arc::new(move |t, (partition, range)| Box::pin(hook(t, partition, range))));
+        self
+    }
+
+    /// How to cut a partition's log off, so that it ends at this offset; 0 is a topic made anew. What groups have committed
+    /// must stay.
+    #[must_use]
+    pub fn with_truncated_records<Fut>(
+        mut self,
+        hook: impl Fn(Arc<T>, TopicPartition, u64) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.truncated_records = Some(Arc::new(move |t, (partition, end)| Box::pin(hook(t, partition, end))));
+        self
+    }
+
+    /// How to append bytes to a partition that the backend's reader cannot read or refuses, as another client may.
+    #[must_use]
+    pub fn with_unreadable_records<Fut>(
+        mut self,
+        hook: impl Fn(Arc<T>, TopicPartition) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.unreadable_records = Some(Arc::new(move |t, partition| Box::pin(hook(t, partition))));
         self
     }
 

@@ -312,9 +312,11 @@ impl PartitionLag {
         Self { partition, committed, start, end }
     }
 
-    /// Offsets still to be read; all that there are, if nothing is committed.
+    /// Offsets still to be read; all that there are, if nothing is committed, or if what is committed lies beyond the end:
+    /// the log was truncated or made anew, and is read from its oldest record.
     pub fn lag(&self) -> u64 {
-        self.end.saturating_sub(self.committed.unwrap_or(self.start).max(self.start))
+        let committed = self.committed.filter(|committed| *committed <= self.end).unwrap_or(self.start);
+        self.end.saturating_sub(committed.max(self.start))
     }
 }
 

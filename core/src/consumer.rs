@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Error, Guarantees, Name, RecordBatch, Result, Timestamp, TopicPartition};
+use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 
 /// A member of a consumer group.
 ///
@@ -31,7 +31,7 @@ use crate::{Error, Guarantees, Name, RecordBatch, Result, Timestamp, TopicPartit
 ///   is committed, or records come below those handed out before, a commit may go back to there, or to anywhere between.
 /// - **C5** After `pause` returns, no record of the partition comes until `resume`, not even right after `Assigned`.
 ///   Membership lives while handlers work; a pending `next` is alive. It dies when the consumer is dropped, or when a step
-///   was handed out and `next` was not called for [`ConsumerOptions::max_idle`].
+///   was handed out and `next` was not called for [`ConsumerOptions::max_idle`](crate::ConsumerOptions::max_idle).
 /// - **C6** `next` is cancel-safe: no record and no step is lost by dropping it.
 /// - **C7** `close` leaves the group at once (a static member stays), so that others take over without a timeout.
 /// - **C8** Bytes that cannot be read hold their partition alone. After the records before them, [`Step::Unreadable`] comes
@@ -275,6 +275,8 @@ pub struct Progress {
     pub position: u64,
     /// The next offset to read by what is committed.
     pub committed: Option<u64>,
+    /// The oldest offset of the log, as far as it is known; else 0.
+    pub start: u64,
     /// The end of the log: of what may be read, where transactions are open.
     pub end: u64,
     /// Whether it is paused.
@@ -284,112 +286,36 @@ pub struct Progress {
 impl Progress {
     /// The progress of a partition that is not paused.
     pub fn new(partition: TopicPartition, position: u64, committed: Option<u64>, end: u64) -> Self {
-        Self { partition, position, committed, end, paused: false }
+        Self { partition, position, committed, start: 0, end, paused: false }
     }
 
     /// How many offsets lie between what is committed (else the position) and the end.
+    ///
+    /// A committed offset beyond the end is of a log that was truncated or made anew: then it counts from the position, or
+    /// from the start if that lies beyond the end, too.
     pub fn lag(&self) -> u64 {
-        self.end.saturating_sub(self.committed.unwrap_or(self.position))
+        let in_log = |offset: &u64| *offset <= self.end;
+        let from = self.committed.filter(in_log).or(Some(self.position)).filter(in_log).unwrap_or(self.start);
+        self.end.saturating_sub(from.max(self.start))
     }
 }
 
-/// The default of [`ConsumerOptions::session_timeout`].
-pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(45);
-/// The default of [`ConsumerOptions::max_idle`].
-pub const DEFAULT_MAX_IDLE: Duration = Duration::from_secs(300);
-/// The default of [`ConsumerOptions::revocation_deadline`].
-pub const DEFAULT_REVOCATION_DEADLINE: Duration = Duration::from_secs(30);
-/// The default of [`ConsumerOptions::max_buffered_bytes`]: 32 MiB.
-pub const DEFAULT_MAX_BUFFERED_BYTES: usize = 32 << 20;
-/// The default of [`ConsumerOptions::max_batch_records`].
-pub const DEFAULT_MAX_BATCH_RECORDS: usize = 5_000;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How a consumer joins a group and reads.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConsumerOptions {
-    /// The group.
-    pub group: Name,
-    /// The topics.
-    pub topics: Vec<Name>,
-    /// Where the group starts; see [`Start`].
-    pub start: Start,
-    /// Without an answer to heartbeats for so long, the member is out: [`DEFAULT_SESSION_TIMEOUT`].
-    pub session_timeout: Duration,
-    /// After a step was handed out, `next` must be called within: [`DEFAULT_MAX_IDLE`].
-    pub max_idle: Duration,
-    /// How long a revocation may take at most: [`DEFAULT_REVOCATION_DEADLINE`].
-    pub revocation_deadline: Duration,
-    /// Bytes fetched ahead, one record aside: [`DEFAULT_MAX_BUFFERED_BYTES`].
-    pub max_buffered_bytes: usize,
-    /// Records in one [`Fetched`]: [`DEFAULT_MAX_BATCH_RECORDS`].
-    pub max_batch_records: usize,
-    /// A static member's name (KIP-345): a restart within the session timeout moves no partition.
-    pub instance_id: Option<Name>,
-}
-
-impl ConsumerOptions {
-    /// A member of `group` that reads `topics`, from the earliest record.
-    pub fn new<T: Into<Name>>(group: impl Into<Name>, topics: impl IntoIterator<Item = T>) -> Self {
-        Self {
-            group: group.into(),
-            topics: topics.into_iter().map(Into::into).collect(),
-            start: Start::default(),
-            session_timeout: DEFAULT_SESSION_TIMEOUT,
-            max_idle: DEFAULT_MAX_IDLE,
-            revocation_deadline: DEFAULT_REVOCATION_DEADLINE,
-            max_buffered_bytes: DEFAULT_MAX_BUFFERED_BYTES,
-            max_batch_records: DEFAULT_MAX_BATCH_RECORDS,
-            instance_id: None,
-        }
-    }
-
-    /// Where the group starts.
-    #[must_use]
-    pub fn with_start(mut self, start: Start) -> Self {
-        self.start = start;
-        self
-    }
-
-    /// See [`Self::session_timeout`].
-    #[must_use]
-    pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
-        self.session_timeout = timeout;
-        self
-    }
-
-    /// See [`Self::max_idle`].
-    #[must_use]
-    pub fn with_max_idle(mut self, max_idle: Duration) -> Self {
-        self.max_idle = max_idle;
-        self
-    }
-
-    /// See [`Self::revocation_deadline`].
-    #[must_use]
-    pub fn with_revocation_deadline(mut self, deadline: Duration) -> Self {
-        self.revocation_deadline = deadline;
-        self
-    }
-
-    /// See [`Self::max_buffered_bytes`].
-    #[must_use]
-    pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
-        self.max_buffered_bytes = bytes;
-        self
-    }
-
-    /// See [`Self::max_batch_records`].
-    #[must_use]
-    pub fn with_max_batch_records(mut self, records: usize) -> Self {
-        self.max_batch_records = records;
-        self
-    }
-
-    /// As a static member of this name.
-    #[must_use]
-    pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
-        self.instance_id = Some(id.into());
-        self
+    #[test]
+    fn a_committed_offset_beyond_the_end_counts_from_where_reading_goes_on() {
+        let lag = |position, committed, start, end| {
+            let mut progress = Progress::new(TopicPartition::new("t", 0), position, committed, end);
+            progress.start = start;
+            progress.lag()
+        };
+        assert_eq!(lag(3, Some(2), 0, 5), 3);
+        assert_eq!(lag(3, None, 0, 5), 2);
+        assert_eq!(lag(0, Some(20), 0, 4), 4, "made anew, and read anew");
+        assert_eq!(lag(20, Some(20), 1, 4), 3, "truncated, and not yet noticed");
+        assert_eq!(lag(20, Some(20), 0, 20), 0);
+        assert_eq!(lag(3, Some(1), 4, 4), 0);
     }
 }

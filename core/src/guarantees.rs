@@ -38,6 +38,7 @@ clauses! {
     C5 "c5" "A paused partition yields nothing; membership lives while handlers work.",
     C6 "c6" "`next` is cancel-safe.",
     C7 "c7" "`close` leaves the group at once.",
+    C8 "c8" "Bytes that cannot be read hold their partition alone.",
     I1 "i1" "One holder per scope and event.",
     I2 "i2" "`Done` until purged.",
     I3 "i3" "Claims live as long as their holder.",

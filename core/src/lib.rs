@@ -25,6 +25,7 @@
 mod admin;
 pub mod codec;
 mod consumer;
+mod consumer_options;
 mod dead_letter;
 mod delivery;
 mod error;
@@ -54,9 +55,11 @@ pub use self::admin::{
     PartitionReset, ResetTo, Topic, TopicDescription,
 };
 pub use self::consumer::{
-    Assignment, Commit, Consumer, ConsumerOptions, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES,
-    DEFAULT_MAX_IDLE, DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, Fetched, Progress, Revocation, SeekTo,
-    Start, Step, Unreadable,
+    Assignment, Commit, Consumer, Fetched, Progress, Revocation, SeekTo, Start, Step, Unreadable,
+};
+pub use self::consumer_options::{
+    ConsumerOptions, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES, DEFAULT_MAX_IDLE,
+    DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT,
 };
 pub use self::dead_letter::{
     DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, LetterId,

@@ -32,3 +32,7 @@ pub(crate) fn closed(verb: &str, what: &str) -> Error {
 pub(crate) fn injected(verb: &str, kind: ErrorKind) -> Error {
     Error::new(kind, format!("{verb}: injected fault"))
 }
+
+pub(crate) fn unreadable() -> Error {
+    Error::new(ErrorKind::Undecodable, "read records: unknown bytes (injected fault)")
+}

@@ -1,6 +1,7 @@
 //! Faults to inject, so that users can test what their services do about them.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -89,6 +90,7 @@ struct State {
     publish: Vec<PublishFault>,
     fetch: Option<Failure>,
     commit: Option<Failure>,
+    unreadable: Vec<(TopicPartition, Range<u64>)>,
     dead_letters_down: bool,
     publish_delay: Duration,
     fetch_delay: Duration,
@@ -135,6 +137,7 @@ impl FaultState {
             && state.publish.is_empty()
             && state.fetch.is_none()
             && state.commit.is_none()
+            && state.unreadable.is_empty()
             && !state.dead_letters_down
             && [state.publish_delay, state.fetch_delay, state.commit_delay].iter().all(Duration::is_zero);
         self.active.store(!none, Ordering::Release);
@@ -182,6 +185,14 @@ impl FaultState {
             Some(kind) => Err(injected("next", kind)),
             None => Ok(()),
         }
+    }
+
+    /// The first offsets of `partition` from `position` on that can't be read.
+    pub(crate) fn unreadable(&self, partition: &TopicPartition, position: u64) -> Option<Range<u64>> {
+        self.ask(|state| {
+            let ranges = state.unreadable.iter().filter(|(at, range)| at == partition && range.end > position);
+            ranges.map(|(_, range)| range.clone()).min_by_key(|range| range.start)
+        })
     }
 
     pub(crate) fn commit(&self) -> Option<ErrorKind> {
@@ -319,6 +330,28 @@ impl Faults {
         log.drop_before(offset);
         broker.wake_all();
         true
+    }
+
+    /// The records of `partition` from `offset` on are gone, as after an unclean election of a leader; with 0, as if the
+    /// topic had been made anew. What groups have committed stays, and may lie beyond the end. `false`: there is no such
+    /// partition.
+    pub fn truncate(&self, partition: &TopicPartition, offset: u64) -> bool {
+        let Some(broker) = self.broker.upgrade() else { return false };
+        let Some(log) = broker.log(partition) else { return false };
+        log.truncate(offset);
+        for group in broker.groups() {
+            group.truncated(&broker, partition, offset);
+        }
+        broker.wake_all();
+        true
+    }
+
+    /// The records of `partition` at these offsets can't be read, as if another client had written bytes that no reader
+    /// understands: readers are told so by [`Step::Unreadable`](tidings_core::Step::Unreadable).
+    pub fn unreadable(&self, partition: &TopicPartition, offsets: Range<u64>) {
+        if !offsets.is_empty() {
+            self.change(|state| state.unreadable.push((partition.clone(), offsets)));
+        }
     }
 
     /// The group's owner of `partition` loses it, as if its session had ended: it gets `Lost`, and can commit no more.

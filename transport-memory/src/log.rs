@@ -147,6 +147,13 @@ impl PartitionLog {
         inner.drop_until(&self.origin, offset);
     }
 
+    /// Drops the records from `offset` on, as an unclean election of a leader or a topic made anew would.
+    pub(crate) fn truncate(&self, offset: u64) {
+        let mut inner = lock(&self.inner);
+        inner.truncate(&self.origin, offset);
+        self.end.store(inner.end, Ordering::SeqCst);
+    }
+
     pub(crate) fn add_reader(&self, signal: &Arc<Signal>) {
         lock(&self.inner).readers.push(Arc::clone(signal));
     }
@@ -256,6 +263,28 @@ impl Inner {
         self.counted = to;
     }
 
+    fn truncate(&mut self, origin: &Arc<TopicPartition>, offset: u64) {
+        if offset >= self.end {
+            return;
+        }
+        self.seal(origin);
+        self.count_dropped(origin);
+        while let Some(mut last) = self.sealed.pop_back() {
+            if last.base >= offset {
+                continue;
+            }
+            let kept = (offset - last.base).min(last.batch.len() as u64) as usize;
+            let from = (self.start.clamp(last.base, last.base + kept as u64) - last.base) as usize;
+            last.bytes = last.batch.slice(from, kept).size() as u64;
+            last.batch = last.batch.slice(0, kept);
+            self.sealed.push_back(last);
+            break;
+        }
+        self.bytes = self.sealed.iter().map(|segment| segment.bytes).sum();
+        (self.start, self.end) = (self.start.min(offset), offset);
+        self.counted = self.start;
+    }
+
     fn first_since(&mut self, origin: &Arc<TopicPartition>, time: Timestamp) -> u64 {
         self.seal(origin);
         let records = self.sealed.iter().flat_map(|segment| segment.batch.records());
@@ -330,6 +359,11 @@ mod tests {
                     let offset = start + below(kept.len() as u64 + 1);
                     log.drop_before(offset);
                     kept.drain(..(offset - start) as usize);
+                }
+                2 if below(16) == 0 => {
+                    end = (start + below(kept.len() as u64 + 3)).saturating_sub(2).min(end);
+                    log.truncate(end);
+                    kept.truncate(end.saturating_sub(start) as usize);
                 }
                 _ => {
                     let mut appender = log.appender(Timestamp::default());

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidings_conformance::{Setup, Suites};
-use tidings_core::{Error, ErrorKind};
+use tidings_core::{Error, ErrorKind, Record, Transport};
 use tidings_memory::{MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
 
 /// Records that a publisher takes unanswered.
@@ -41,6 +41,16 @@ fn transport() -> Setup<MemoryTransport> {
                 return Err(Error::new(ErrorKind::Unsupported, "the memory transport does not compact"));
             }
             memory.faults().drop_records(&partition, range.end);
+            Ok(())
+        })
+        .with_truncated_records(|memory, partition, end| async move {
+            memory.faults().truncate(&partition, end);
+            Ok(())
+        })
+        .with_unreadable_records(|memory, partition| async move {
+            let bytes = Record::new(&partition.topic, "bytes").with_partition(partition.partition);
+            let at = memory.publisher().await?.publish_one(bytes).await?.offset;
+            memory.faults().unreadable(&partition, at..at + 1);
             Ok(())
         })
         .with_session_loss(|memory, group| async move {

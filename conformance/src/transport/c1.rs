@@ -26,6 +26,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c1_a_large_record_passes_a_small_buffer,
     c1_a_missing_topic_is_not_found,
     c1_a_committed_offset_that_is_gone_goes_to_the_oldest[DeletedRecords],
+    c1_a_committed_offset_beyond_the_end_goes_to_the_oldest[TruncatedRecords],
     c1_a_gap_is_skipped_and_nothing_else[DeletedRecords],
     c1_reading_goes_on_after_an_outage[Outage],
 ];
@@ -273,6 +274,34 @@ async fn c1_a_committed_offset_that_is_gone_goes_to_the_oldest(rig: &Rig) -> Che
     same("the range that is missing", Some(4..10), assignment.missing)?;
     second.records(0, 10).await?;
     same_records("what is left", 10, &records[10..], second[0].of(&p))
+}
+
+async fn c1_a_committed_offset_beyond_the_end_goes_to_the_oldest(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    rig.fill(&topic, 0, 0, 20).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_start(Start::Latest);
+    let mut first = rig.join(options.clone()).await?;
+    first.owns(0, &topic, 1).await?;
+    first[0].commit(&p, 20).await?;
+    first.close(0).await?;
+    rig.truncate_records(&p, 0).await?;
+    let records = rig.fill(&topic, 0, 0, 4).await?;
+    let admin = rig.admin().await?;
+    let lag = rig.within("lag", admin.lag(&options.group)).await??;
+    same("the lag", Some(4), lag.first().map(tidings_core::PartitionLag::lag))?;
+    let mut second = rig.join(options.clone()).await?;
+    second[0].set_back = true;
+    second.records(0, 4).await?;
+    same_records("what is read anew", 0, &records, second[0].of(&p))?;
+    same("the start", 0, second[0].assignment(&p)?.start)?;
+    second[0].commit(&p, 3).await?;
+    second.close(0).await?;
+    let lag = rig.within("lag", admin.lag(&options.group)).await??;
+    same("what is committed anew", Some(3), lag.first().and_then(|l| l.committed))?;
+    let mut third = rig.join(options).await?;
+    third.records(0, 1).await?;
+    same_records("the next owner's records", 3, &records[3..], third[0].of(&p))
 }
 
 async fn c1_a_gap_is_skipped_and_nothing_else(rig: &Rig) -> Checked {

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use tidings_core::{
     Assignment, Commit, Consumer, ConsumerOptions, ErrorKind, Fetched, Name, Result, Revocation, Step, StoredRecord,
-    TopicPartition,
+    TopicPartition, Unreadable,
 };
 
 use super::rig::Rig;
@@ -40,6 +40,9 @@ pub(crate) struct Member<'a> {
     pub(crate) lost: Vec<TopicPartition>,
     pub(crate) paused: BTreeSet<TopicPartition>,
     pub(crate) received: BTreeMap<TopicPartition, Vec<StoredRecord>>,
+    pub(crate) unreadable: Vec<Unreadable>,
+    /// Whether the case has cut a log off: assignments may then start below what is committed.
+    pub(crate) set_back: bool,
     pub(crate) ended: Option<ErrorKind>,
 }
 
@@ -69,6 +72,8 @@ impl<'a> Member<'a> {
             lost: Vec::new(),
             paused: BTreeSet::new(),
             received: BTreeMap::new(),
+            unreadable: Vec::new(),
+            set_back: false,
             ended: None,
         }
     }
@@ -171,6 +176,11 @@ impl<'a> Member<'a> {
                 self.note(format!("lost {partitions:?}"));
                 partitions.into_iter().try_for_each(|p| self.is_lost(p))
             }
+            Step::Unreadable(unreadable) => {
+                self.note(format!("unreadable {} from {}", unreadable.partition, unreadable.offset));
+                self.unreadable.push(unreadable);
+                Ok(())
+            }
             other => broken("a step that the suite knows", format!("{other:?}")),
         }
     }
@@ -188,7 +198,11 @@ impl<'a> Member<'a> {
             return broken(format!("an epoch of {p} above {before:?} (C2)"), assignment.epoch);
         }
         if let (Some(committed), None) = (assignment.committed, assignment.missing.as_ref()) {
-            holds(assignment.start >= committed, "reading starts at what is committed (C1)", &assignment)?;
+            holds(
+                assignment.start >= committed || self.set_back,
+                "reading starts at what is committed (C1)",
+                &assignment,
+            )?;
         }
         self.owned.insert(p, Owned { epoch: assignment.epoch, position: assignment.start });
         self.assignments.push(assignment);

@@ -9,6 +9,7 @@ mod c4;
 mod c5;
 mod c6;
 mod c7;
+mod c8;
 mod d;
 mod fleet;
 mod member;
@@ -46,6 +47,7 @@ const ALL: &[Cases] = &[
     c5::CASES,
     c6::CASES,
     c7::CASES,
+    c8::CASES,
     a1::CASES,
     a1_groups::CASES,
     d::CASES,

@@ -62,6 +62,7 @@ impl PlantedConsumer {
             let skips = self.bug == Bug::SkipsANewPartitionsBeginning && self.options.start == Start::Latest;
             let latest = match self.bug {
                 Bug::GoesToLatestWhenOutOfRange => assignment.missing.is_some(),
+                Bug::GoesToTheEndOfAShorterLog => assignment.committed.is_some_and(|c| c > assignment.start),
                 _ => skips && !first && !known,
             };
             if latest && let Ok(end) = self.inner.seek(&p, SeekTo::Latest).await {
@@ -153,6 +154,12 @@ impl Consumer for PlantedConsumer {
             Step::Revoking(revocation) => {
                 self.state().revoking.extend(revocation.partitions.iter().cloned());
                 Step::Revoking(revocation)
+            }
+            Step::Unreadable(_) if self.bug == Bug::FailsForAll => return Err(error(ErrorKind::Undecodable)),
+            Step::Unreadable(unreadable) if self.bug == Bug::SkipsWhatItCannotRead => {
+                let next = unreadable.next_offset.unwrap_or(unreadable.offset + 1);
+                drop(self.inner.seek(&unreadable.partition, SeekTo::Offset(next)).await);
+                return self.next().await;
             }
             Step::Lost(_) if self.bug == Bug::NeverTellsTheLoss => return std::future::pending().await,
             other => other,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidings_conformance::{Setup, transport};
 use tidings_core::{
     Admin, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, ErrorKind, GroupDescription, Guarantees, Headers,
-    Health, Name, PartitionLag, PartitionReset, Publisher, ResetTo, Result, Topic, TopicDescription, Transport,
+    Health, Name, PartitionLag, PartitionReset, Publisher, Record, ResetTo, Result, Topic, TopicDescription, Transport,
     async_trait,
 };
 use tidings_memory::{MemoryConfig, MemoryTransport, PublishFault, UNTIL_HEALED};
@@ -57,6 +57,9 @@ pub(crate) enum Bug {
     StaticMemberLeaves,
     CountsNoGaps,
     NeverTellsTheLoss,
+    GoesToTheEndOfAShorterLog,
+    FailsForAll,
+    SkipsWhatItCannotRead,
     // The rest.
     SwallowsAFailedDeadLetter,
     DropsALettersHeaders,
@@ -233,6 +236,17 @@ fn setup(bug: Bug) -> Setup<Planted> {
             planted.inner.inner().faults().lose_all(&group);
             Ok(())
         })
+        .with_truncated_records(|planted, partition, end| async move {
+            planted.inner.inner().faults().truncate(&partition, end);
+            Ok(())
+        })
+        .with_unreadable_records(|planted, partition| async move {
+            let memory = planted.inner.inner();
+            let bytes = Record::new(&partition.topic, "bytes").with_partition(partition.partition);
+            let at = memory.publisher().await?.publish_one(bytes).await?.offset;
+            memory.faults().unreadable(&partition, at..at + 1);
+            Ok(())
+        })
         .with_deleted_records(|planted, partition, range| async move {
             if range.start == 0 {
                 planted.inner.inner().faults().drop_records(&partition, range.end);
@@ -296,6 +310,9 @@ plants! {
     ClosesWithoutLeaving => c7_close_leaves_at_once,
     StaticMemberLeaves => c7_a_static_member_stays,
     CountsNoGaps => c2_a_gap_at_the_end_is_told_without_a_record,
+    GoesToTheEndOfAShorterLog => c1_a_committed_offset_beyond_the_end_goes_to_the_oldest,
+    FailsForAll => c8_unreadable_bytes_hold_their_partition_alone,
+    SkipsWhatItCannotRead => c8_the_next_owner_is_told_again,
     NeverTellsTheLoss => c2_a_lost_session_raises_lost_and_fences,
     SwallowsAFailedDeadLetter => d1_a_letter_that_could_not_be_written_is_told,
     DropsALettersHeaders => d2_a_letter_keeps_its_record_byte_for_byte,

@@ -1,11 +1,13 @@
 //! A member of a group: what it reads, and the steps that wait for it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use tidings_core::{ConsumerOptions, Name, RecordBatch, Step, Timestamp, TopicPartition};
 use tokio::time::Instant;
 
+use crate::faults::FaultState;
 use crate::log::{PartitionLog, Read};
 use crate::signal::Signal;
 
@@ -42,6 +44,8 @@ pub(super) struct Slot {
     pub(super) position: u64,
     pub(super) paused: bool,
     pub(super) revoking: bool,
+    /// It was said that the position can't be read.
+    pub(super) told_unreadable: bool,
 }
 
 /// Records that a slot yielded, or where its log begins if that is beyond its position.
@@ -49,6 +53,7 @@ pub(super) struct Slot {
 pub(super) enum Found {
     Records { batch: RecordBatch, epoch: u64, next: u64 },
     Overtaken { partition: TopicPartition, position: u64, start: u64 },
+    Unreadable { partition: TopicPartition, epoch: u64, range: Range<u64> },
 }
 
 impl Member {
@@ -103,7 +108,7 @@ impl Member {
         if !paused {
             log.add_reader(&self.signal);
         }
-        self.slots.push(Slot { log, epoch, position, paused, revoking: false });
+        self.slots.push(Slot { log, epoch, position, paused, revoking: false, told_unreadable: false });
     }
 
     pub(super) fn remove_slot(&mut self, partition: &TopicPartition) {
@@ -157,7 +162,7 @@ impl Member {
     }
 
     /// What the next of its partitions that has something has.
-    pub(super) fn read(&mut self, now: Timestamp) -> Option<Found> {
+    pub(super) fn read(&mut self, faults: &FaultState, now: Timestamp) -> Option<Found> {
         let count = self.slots.len();
         for i in 0..count {
             let at = (self.turn + i) % count;
@@ -165,9 +170,24 @@ impl Member {
             if slot.paused || slot.revoking || slot.log.end() <= slot.position {
                 continue;
             }
-            let (records, bytes) = (self.options.max_batch_records, self.options.max_buffered_bytes);
+            let (mut records, bytes) = (self.options.max_batch_records, self.options.max_buffered_bytes);
+            let unreadable = faults.unreadable(slot.log.origin(), slot.position);
+            let held = unreadable.as_ref().is_some_and(|range| range.start <= slot.position);
+            if held && slot.told_unreadable {
+                continue;
+            }
+            if let Some(range) = unreadable.as_ref().filter(|_| !held) {
+                records = records.min(usize::try_from(range.start - slot.position).unwrap_or(usize::MAX));
+            }
             match slot.log.read(slot.position, records, bytes, now) {
                 Read::Nothing => {}
+                Read::Records(..) if held => {
+                    slot.told_unreadable = true;
+                    self.turn = at + 1;
+                    let end = unreadable.map_or(slot.position, |range| range.end);
+                    let (partition, range) = (slot.log.origin().clone(), slot.position..end);
+                    return Some(Found::Unreadable { partition, epoch: slot.epoch, range });
+                }
                 Read::Records(batch, next) => {
                     slot.position = next;
                     self.turn = at + 1;

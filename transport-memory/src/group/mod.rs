@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidings_core::{
     ConsumerOptions, Error, ErrorKind, Fetched, GroupDescription, GroupState, MemberDescription, Name, Progress,
-    Result, SeekTo, Step, TopicPartition,
+    Result, SeekTo, Step, TopicPartition, Unreadable,
 };
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use self::member::{Found, Life, Member};
 use self::offsets::Committed;
 use crate::assign::{MemberId, Targets};
 use crate::broker::Broker;
-use crate::error::{closed, lock, not_owned};
+use crate::error::{closed, lock, not_owned, unreadable};
 use crate::log::PartitionLog;
 use crate::signal::Signal;
 
@@ -52,7 +52,7 @@ struct Owned {
     epoch: u64,
     log: Arc<PartitionLog>,
     revoking: Option<Revoking>,
-    /// After a seek: a commit may go back.
+    /// After a seek, or where the log went back: a commit may, too.
     rewound: bool,
 }
 
@@ -210,6 +210,7 @@ impl Group {
         if let Some(member) = members.get_mut(&id) {
             if let Some(slot) = member.slot(partition) {
                 slot.position = offset;
+                slot.told_unreadable = false;
             }
             member.wake();
         }
@@ -219,13 +220,16 @@ impl Group {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if it is no member any more.
     pub(crate) fn progress(&self, broker: &Broker, id: MemberId) -> Result<Vec<Progress>> {
-        let state = self.at(broker, Instant::now());
+        let now = Instant::now();
+        let state = self.at(broker, now);
         let member = state.members.get(&id).ok_or_else(|| closed("progress", "consumer"))?;
         let mut all: Vec<Progress> = Vec::with_capacity(member.slots().len());
         for slot in member.slots() {
             let partition = slot.log.origin().clone();
             let committed = state.offsets.get(&partition).map(|c| c.next);
-            let mut progress = Progress::new(partition, slot.position, committed, slot.log.end());
+            let (start, end) = slot.log.bounds(broker.clock.at(now));
+            let mut progress = Progress::new(partition, slot.position, committed, end);
+            progress.start = start;
             progress.paused = slot.paused;
             all.push(progress);
         }
@@ -266,8 +270,12 @@ impl State {
             if let Some(step) = member.steps.pop_front() {
                 break step;
             }
-            match member.read(broker.clock.at(now))? {
+            match member.read(&broker.faults, broker.clock.at(now))? {
                 Found::Records { batch, epoch, next } => break Step::Records(Fetched::new(batch, epoch, next)),
+                Found::Unreadable { partition, epoch, range } => {
+                    let unreadable = Unreadable::new(partition, epoch, range.start, unreadable());
+                    break Step::Unreadable(unreadable.with_next_offset(range.end));
+                }
                 Found::Overtaken { partition, position, start } => {
                     self.overtaken(broker, id, &partition, position..start);
                 }

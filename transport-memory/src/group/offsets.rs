@@ -122,6 +122,10 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn committed(&self, partition: &TopicPartition) -> Option<u64> {
+        self.offsets.get(partition).map(|committed| committed.next)
+    }
+
     /// Where a member starts on a partition that becomes its own.
     pub(super) fn start_of(
         &mut self,
@@ -137,7 +141,20 @@ impl State {
             Some(committed) => committed.next,
             None => self.first_start(log, policy, now),
         };
-        let mut assignment = Assignment::new(partition.clone(), epoch, wanted.clamp(oldest, end));
+        // Beyond the end, what was committed is of a log that is no more: nothing of this one was read.
+        let start = if wanted > end { oldest } else { wanted.max(oldest) };
+        if start != wanted {
+            tracing::warn!(
+                topic = %partition.topic,
+                partition = partition.partition,
+                committed = wanted,
+                log_start = oldest,
+                log_end = end,
+                start,
+                "the committed offset is not in the log; reading from the oldest record"
+            );
+        }
+        let mut assignment = Assignment::new(partition.clone(), epoch, start);
         if let Some(committed) = self.offsets.get(partition) {
             assignment.committed = Some(committed.next);
             assignment.metadata.clone_from(&committed.metadata);

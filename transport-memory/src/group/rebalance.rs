@@ -38,6 +38,17 @@ impl Group {
         owned
     }
 
+    /// The log of `partition` ends at `end` now: whoever had read or committed more starts again.
+    pub(crate) fn truncated(&self, broker: &Broker, partition: &TopicPartition, end: u64) {
+        let mut state = self.at(broker, Instant::now());
+        let Some(owner) = state.owned.get(partition).map(|o| o.member) else { return };
+        let slot = state.members.get_mut(&owner).and_then(|member| member.slot(partition));
+        if slot.is_some_and(|slot| slot.position > end) || state.committed(partition).is_some_and(|next| next > end) {
+            state.lose(vec![partition.clone()]);
+            state.rebalance(broker);
+        }
+    }
+
     pub(crate) fn lose_all(&self, broker: &Broker) {
         let mut state = self.at(broker, Instant::now());
         let all = state.owned.keys().cloned().collect();
@@ -222,7 +233,8 @@ impl State {
             assignment.missing = Some(missed);
         }
         self.members.get_mut(&id)?.add_slot(std::sync::Arc::clone(&log), epoch, assignment.start);
-        let owned = Owned { member: id, epoch, log, revoking: None, rewound: false };
+        let rewound = assignment.committed.is_some_and(|committed| assignment.start < committed);
+        let owned = Owned { member: id, epoch, log, revoking: None, rewound };
         self.owned.insert(partition.clone(), owned);
         Some(assignment)
     }

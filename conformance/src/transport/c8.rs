@@ -1,0 +1,84 @@
+//! C8: bytes that cannot be read hold their partition alone.
+
+use tidings_core::{ConsumerOptions, ErrorKind, SeekTo, TopicPartition, Transport};
+
+use super::member::Member;
+use super::rig::{Rig, same_records};
+use crate::case::{Case, Checked, cases, holds, same};
+
+pub(super) const CASES: &[Case<dyn Transport>] = cases![
+    c8_unreadable_bytes_hold_their_partition_alone[UnreadableRecords],
+    c8_a_held_partition_stays_committable_and_a_seek_goes_on[UnreadableRecords],
+    c8_the_next_owner_is_told_again[UnreadableRecords],
+];
+
+/// The partition, told to be unreadable once, from `offset` on.
+fn held(member: &Member<'_>, p: &TopicPartition, offset: u64) -> Checked {
+    let told: Vec<_> = member.unreadable.iter().collect();
+    same("how often it is told that the partition cannot be read", 1, told.len())?;
+    same("the partition that cannot be read", p, &told[0].partition)?;
+    same("the epoch", member.epoch(p)?, told[0].epoch)?;
+    same("the first offset that cannot be read", offset, told[0].offset)?;
+    let beyond = told[0].next_offset.is_none_or(|next| next > offset);
+    holds(beyond, "readable records go on beyond the range", told[0])?;
+    let kinds = [ErrorKind::Undecodable, ErrorKind::TooLarge, ErrorKind::Invalid, ErrorKind::Unsupported];
+    holds(kinds.contains(&told[0].error.kind()), &format!("an error of {kinds:?}"), told[0])
+}
+
+async fn c8_unreadable_bytes_hold_their_partition_alone(rig: &Rig) -> Checked {
+    let topic = rig.topic(2).await?;
+    let (bad, good) = (TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1));
+    let before = rig.fill(&topic, 0, 0, 3).await?;
+    rig.append_unreadable(&bad).await?;
+    rig.fill(&topic, 0, 3, 6).await?;
+    let mut neighbours = rig.fill(&topic, 1, 0, 10).await?;
+    let mut fleet = rig.reader(&topic).await?;
+    fleet.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
+    neighbours.extend(rig.fill(&topic, 1, 10, 20).await?);
+    fleet.until("20 records of the other partition", |m| m[0].of(&good).len() >= 20).await?;
+    fleet.rest().await?;
+    same("how the member ended", None, fleet[0].ended)?;
+    held(&fleet[0], &bad, 3)?;
+    same_records("records before the unreadable bytes", 0, &before, fleet[0].of(&bad))?;
+    same_records("records of the other partition", 0, &neighbours, fleet[0].of(&good))
+}
+
+async fn c8_a_held_partition_stays_committable_and_a_seek_goes_on(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    rig.fill(&topic, 0, 0, 3).await?;
+    rig.append_unreadable(&p).await?;
+    let behind = rig.fill(&topic, 0, 3, 6).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let mut fleet = rig.join(options.clone()).await?;
+    fleet.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
+    fleet[0].commit(&p, 3).await?;
+    let progress = rig.within("progress", fleet.consumer(0).progress()).await??;
+    let [progress] = &progress[..] else { return holds(false, "the progress of one partition", progress) };
+    same("what is committed", Some(3), progress.committed)?;
+    holds(progress.lag() >= 3, "what lies behind is lag", progress)?;
+    let next = progress.end - 3;
+    same("the offset of the seek", next, fleet[0].seek(&p, SeekTo::Offset(next)).await?)?;
+    fleet.records(0, 6).await?;
+    fleet.rest().await?;
+    same_records("records behind the unreadable bytes", next, &behind, &fleet[0].of(&p)[3..])?;
+    held(&fleet[0], &p, 3)?;
+    fleet[0].commit(&p, next + 3).await
+}
+
+async fn c8_the_next_owner_is_told_again(rig: &Rig) -> Checked {
+    let topic = rig.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    rig.fill(&topic, 0, 0, 3).await?;
+    rig.append_unreadable(&p).await?;
+    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let mut first = rig.join(options.clone()).await?;
+    first.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
+    first[0].commit(&p, 3).await?;
+    first.close(0).await?;
+    let mut second = rig.join(options).await?;
+    second.until("unreadable bytes are told again", |m| !m[0].unreadable.is_empty()).await?;
+    second.rest().await?;
+    held(&second[0], &p, 3)?;
+    same("records", 0, second[0].count())
+}

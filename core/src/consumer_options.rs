@@ -1,0 +1,106 @@
+//! How a consumer joins a group and reads.
+
+use std::time::Duration;
+
+use crate::{Name, Start};
+
+/// The default of [`ConsumerOptions::session_timeout`].
+pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+/// The default of [`ConsumerOptions::max_idle`].
+pub const DEFAULT_MAX_IDLE: Duration = Duration::from_secs(300);
+/// The default of [`ConsumerOptions::revocation_deadline`].
+pub const DEFAULT_REVOCATION_DEADLINE: Duration = Duration::from_secs(30);
+/// The default of [`ConsumerOptions::max_buffered_bytes`]: 32 MiB.
+pub const DEFAULT_MAX_BUFFERED_BYTES: usize = 32 << 20;
+/// The default of [`ConsumerOptions::max_batch_records`].
+pub const DEFAULT_MAX_BATCH_RECORDS: usize = 5_000;
+
+/// How a consumer joins a group and reads.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsumerOptions {
+    /// The group.
+    pub group: Name,
+    /// The topics.
+    pub topics: Vec<Name>,
+    /// Where the group starts; see [`Start`].
+    pub start: Start,
+    /// Without an answer to heartbeats for so long, the member is out: [`DEFAULT_SESSION_TIMEOUT`].
+    pub session_timeout: Duration,
+    /// After a step was handed out, `next` must be called within: [`DEFAULT_MAX_IDLE`].
+    pub max_idle: Duration,
+    /// How long a revocation may take at most: [`DEFAULT_REVOCATION_DEADLINE`].
+    pub revocation_deadline: Duration,
+    /// Bytes fetched ahead, one record aside: [`DEFAULT_MAX_BUFFERED_BYTES`].
+    pub max_buffered_bytes: usize,
+    /// Records in one [`Fetched`](crate::Fetched): [`DEFAULT_MAX_BATCH_RECORDS`].
+    pub max_batch_records: usize,
+    /// A static member's name (KIP-345): a restart within the session timeout moves no partition.
+    pub instance_id: Option<Name>,
+}
+
+impl ConsumerOptions {
+    /// A member of `group` that reads `topics`, from the earliest record.
+    pub fn new<T: Into<Name>>(group: impl Into<Name>, topics: impl IntoIterator<Item = T>) -> Self {
+        Self {
+            group: group.into(),
+            topics: topics.into_iter().map(Into::into).collect(),
+            start: Start::default(),
+            session_timeout: DEFAULT_SESSION_TIMEOUT,
+            max_idle: DEFAULT_MAX_IDLE,
+            revocation_deadline: DEFAULT_REVOCATION_DEADLINE,
+            max_buffered_bytes: DEFAULT_MAX_BUFFERED_BYTES,
+            max_batch_records: DEFAULT_MAX_BATCH_RECORDS,
+            instance_id: None,
+        }
+    }
+
+    /// Where the group starts.
+    #[must_use]
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// See [`Self::session_timeout`].
+    #[must_use]
+    pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// See [`Self::max_idle`].
+    #[must_use]
+    pub fn with_max_idle(mut self, max_idle: Duration) -> Self {
+        self.max_idle = max_idle;
+        self
+    }
+
+    /// See [`Self::revocation_deadline`].
+    #[must_use]
+    pub fn with_revocation_deadline(mut self, deadline: Duration) -> Self {
+        self.revocation_deadline = deadline;
+        self
+    }
+
+    /// See [`Self::max_buffered_bytes`].
+    #[must_use]
+    pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.max_buffered_bytes = bytes;
+        self
+    }
+
+    /// See [`Self::max_batch_records`].
+    #[must_use]
+    pub fn with_max_batch_records(mut self, records: usize) -> Self {
+        self.max_batch_records = records;
+        self
+    }
+
+    /// As a static member of this name.
+    #[must_use]
+    pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
+        self.instance_id = Some(id.into());
+        self
+    }
+}
