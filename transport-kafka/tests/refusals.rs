@@ -146,10 +146,14 @@ async fn an_offset_beyond_the_log() -> TestResult {
     let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]);
     let consumer = kafka.consumer(options.clone()).await?;
     let epoch = assigned(&*consumer, 1).await?[0].epoch;
-    consumer.commit(vec![Commit::new(TopicPartition::new(topic, 0), epoch, 1_000)]).await.remove(0)?;
+    let commit = Commit::new(TopicPartition::new(topic, 0), epoch, 1_000).with_metadata("of records that are gone");
+    consumer.commit(vec![commit]).await.remove(0)?;
     consumer.close().await?;
     let again = kafka.consumer(options).await?;
-    assert_eq!(assigned(&*again, 1).await?[0].committed, Some(1_000));
+    let given = assigned(&*again, 1).await?.remove(0);
+    assert_eq!((given.committed, given.start, given.metadata), (Some(1_000), 0, None));
+    let progress = again.progress().await?.remove(0);
+    assert_eq!((progress.committed, progress.lag()), (None, 3), "of this log nothing is committed");
     assert_eq!(records(&*again, 3).await?[0].offset, 0);
     again.close().await?;
     Ok(())

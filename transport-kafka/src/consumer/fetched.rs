@@ -31,6 +31,14 @@ pub(super) struct Seat {
     pub(super) second: bool,
 }
 
+/// Where a partition was that went back to its oldest record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Left {
+    /// What was to be fetched next.
+    pub(super) next: u64,
+    pub(super) committed: Option<u64>,
+}
+
 /// What `next` hands out.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -236,21 +244,25 @@ impl State {
     }
 
     /// Goes on at the oldest record, if this reading is still under way: whoever has moved it meanwhile knows better. If it
-    /// is `doubted` that what is to be fetched next is out of the log, that is left where it is, if it is within it.
+    /// is `doubted` that what is to be fetched next is out of the log, that is left where it is, if it is within it. Returns
+    /// where it was.
     pub(super) fn restart(
         &mut self,
         partition: &TopicPartition,
         ticket: u64,
         log: RangeInclusive<u64>,
         doubted: bool,
-    ) -> bool {
-        let Some(slot) = self.slots.get(partition).filter(|slot| slot.ticket == ticket && ticket != 0) else {
-            return false;
-        };
+    ) -> Option<Left> {
+        let slot = self.slots.get(partition).filter(|slot| slot.ticket == ticket && ticket != 0)?;
         if doubted && log.contains(&slot.fetched) {
-            return false;
+            return None;
         }
-        self.move_to(partition, *log.start(), false).is_ok()
+        let left = Left { next: slot.fetched, committed: slot.committed };
+        self.move_to(partition, *log.start(), false).ok()?;
+        let slot = self.slots.get_mut(partition)?;
+        // As at an assignment: what lies beyond the log is of another one.
+        slot.committed = slot.committed.filter(|committed| committed <= log.end());
+        Some(left)
     }
 
     pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
@@ -394,13 +406,27 @@ mod tests {
         let (mut state, _) = reading(1_000);
         let before = state.wants(FIRST).remove(0).ticket;
         state.move_to(&at(), 70, true).unwrap();
-        assert!(!state.restart(&at(), before, 50..=100, false), "the caller went elsewhere meanwhile");
+        assert!(state.restart(&at(), before, 50..=100, false).is_none(), "the caller went elsewhere meanwhile");
         assert_eq!(state.slots[&at()].fetched, 70);
         let now = state.wants(FIRST).remove(0).ticket;
-        assert!(!state.restart(&at(), now, 50..=100, true), "the leader has what is read next");
+        assert!(state.restart(&at(), now, 50..=100, true).is_none(), "the leader has what is read next");
         assert_eq!(state.slots[&at()].fetched, 70);
-        assert!(state.restart(&at(), now, 80..=100, true));
+        assert_eq!(state.restart(&at(), now, 80..=100, true), Some(Left { next: 70, committed: None }));
         assert_eq!(state.slots[&at()].fetched, 80);
+    }
+
+    /// Or the lag would be none, with all of the new log unread.
+    #[tokio::test]
+    async fn what_is_committed_beyond_a_log_that_was_cut_counts_for_nothing() {
+        let (mut state, epoch) = reading(1_000);
+        let ticket = state.wants(FIRST).remove(0).ticket;
+        state.bring(&at(), ticket, chunk(20, 10));
+        assert!(state.pop_records(10).is_some());
+        state.committed(&Commit::new(at(), epoch, 20), state.tickets);
+        assert_eq!(state.restart(&at(), ticket, 0..=5, false), Some(Left { next: 20, committed: Some(20) }));
+        let progress = state.progress().remove(0);
+        assert_eq!((progress.position, progress.committed), (0, None));
+        assert_eq!(state.may_commit(&Commit::new(at(), epoch, 3)).unwrap(), Some(()));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::fetched::{Seat, Want};
+use super::fetched::{Left, Seat, Want};
 use super::state::{Chunk, State};
 use super::{Shared, until};
 use crate::config::KafkaConfig;
@@ -287,7 +287,8 @@ fn tell(shared: &Shared, error: Error) {
 /// leader is asked, and what is in its log is read on.
 async fn restart(shared: &Shared, asks: &Asks, readings: &[Want], doubted: bool) {
     let at = |to: SeekTo| readings.iter().map(move |want| (want.partition.clone(), to));
-    let asked = tokio::try_join!(asks.offsets_each(at(SeekTo::Earliest)), asks.offsets_each(at(SeekTo::Latest)));
+    let all = asks.of_all();
+    let asked = tokio::try_join!(asks.offsets_each(at(SeekTo::Earliest)), all.offsets_each(at(SeekTo::Latest)));
     let (mut oldest, mut ends) = asked.unwrap_or_else(|error| {
         debug!(error = error.report(), "the bounds of logs are not known");
         (HashMap::new(), HashMap::new())
@@ -295,14 +296,13 @@ async fn restart(shared: &Shared, asks: &Asks, readings: &[Want], doubted: bool)
     let mut waits = false;
     for Want { partition, ticket, .. } in readings {
         let known = |bounds: &mut HashMap<TopicPartition, Result<Option<u64>>>| bounds.remove(partition)?.ok()?;
-        let moved = known(&mut oldest).zip(known(&mut ends)).is_some_and(|(oldest, end)| {
-            let moved = shared.change(|state| state.restart(partition, *ticket, oldest..=end, doubted));
-            if moved {
-                warn!(%partition, oldest, "the next record is no longer in the log; reading goes on at the oldest");
-            }
-            moved
+        let moved = known(&mut oldest).zip(known(&mut ends)).and_then(|(oldest, end)| {
+            let left = shared.change(|state| state.restart(partition, *ticket, oldest..=end, doubted))?;
+            let Left { next, committed } = left;
+            warn!(%partition, next, committed, oldest, end, "the next record is not in the log; reading goes on at the oldest");
+            Some(left)
         });
-        waits |= !moved;
+        waits |= moved.is_none();
     }
     if waits {
         sleep(AGAIN).await;

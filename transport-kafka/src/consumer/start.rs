@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 
 use tidings_core::{Assignment, Error, ErrorKind, Result, SeekTo, Start, Timestamp, TopicPartition};
+use tracing::warn;
 
 use super::epoch::{Generation, Mark};
 use crate::seam::admin::{Asks, Committed};
@@ -95,6 +96,42 @@ pub(super) struct Found {
     pub(super) mark: Mark,
 }
 
+/// What is known of partitions' logs.
+#[derive(Debug, Default)]
+struct Logs {
+    oldest: Answers,
+    /// The ends of those of which something is committed, open transactions included: whoever reads these, too, may have
+    /// committed beyond them.
+    ends: Answers,
+    /// Where the start policy begins with the others.
+    begins: Answers,
+}
+
+impl Logs {
+    async fn of(asks: &Asks, past: &Past, start: Start, partitions: &[TopicPartition]) -> Result<Self> {
+        let (held, fresh): (Vec<_>, Vec<_>) = partitions.iter().cloned().partition(|p| past.committed.contains_key(p));
+        let all = asks.of_all();
+        let oldest = asks.offsets_each(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest)));
+        let ends = all.offsets_each(held.into_iter().map(|p| (p, SeekTo::Latest)));
+        let (oldest, ends, begins) = tokio::try_join!(oldest, ends, begins(asks, past.begin(start), fresh))?;
+        Ok(Self { oldest, ends, begins })
+    }
+}
+
+/// Where `begin` is in each of these partitions' logs; nothing, if that is the oldest record.
+async fn begins(asks: &Asks, begin: SeekTo, partitions: Vec<TopicPartition>) -> Result<Answers> {
+    if begin == SeekTo::Earliest {
+        return Ok(Answers::new());
+    }
+    let mut begins = asks.offsets_each(partitions.into_iter().map(|p| (p, begin))).await?;
+    let none = |(at, offset): (&TopicPartition, &Result<Option<u64>>)| {
+        matches!(offset, Ok(None)).then(|| (at.clone(), SeekTo::Latest))
+    };
+    let late: Vec<_> = begins.iter().filter_map(none).collect();
+    begins.extend(asks.offsets_each(late).await?);
+    Ok(begins)
+}
+
 /// The starts of partitions that were given in this generation, each with its own answer.
 pub(super) async fn assignments(
     asks: &Asks,
@@ -103,43 +140,30 @@ pub(super) async fn assignments(
     partitions: &[TopicPartition],
     generation: Generation,
 ) -> Result<Vec<Result<Found>>> {
-    let mut oldest = asks.offsets_each(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest))).await?;
-    let begin = past.begin(start);
-    let fresh: Vec<TopicPartition> = partitions.iter().filter(|p| !past.committed.contains_key(*p)).cloned().collect();
-    let mut begins = HashMap::new();
-    if begin != SeekTo::Earliest && !fresh.is_empty() {
-        begins = asks.offsets_each(fresh.into_iter().map(|p| (p, begin))).await?;
-        let none = |(at, offset): (&TopicPartition, &Result<Option<u64>>)| {
-            matches!(offset, Ok(None)).then(|| (at.clone(), SeekTo::Latest))
-        };
-        let late: Vec<_> = begins.iter().filter_map(none).collect();
-        if !late.is_empty() {
-            begins.extend(asks.offsets_each(late).await?);
-        }
-    }
-    let made = |partition| assignment(past, partition, generation, &mut oldest, &mut begins);
-    Ok(partitions.iter().map(made).collect())
+    let mut logs = Logs::of(asks, past, start, partitions).await?;
+    Ok(partitions.iter().map(|partition| assignment(past, partition, generation, &mut logs)).collect())
 }
 
-fn assignment(
-    past: &Past,
-    partition: &TopicPartition,
-    generation: Generation,
-    oldest: &mut Answers,
-    begins: &mut Answers,
-) -> Result<Found> {
+fn assignment(past: &Past, partition: &TopicPartition, generation: Generation, logs: &mut Logs) -> Result<Found> {
     let unknown = || Error::new(ErrorKind::Unavailable, format!("the start of {partition} is not known"));
-    let oldest = oldest.remove(partition).transpose()?.flatten().ok_or_else(unknown)?;
+    let known = |answers: &mut Answers| answers.remove(partition).transpose().map(Option::flatten);
+    let oldest = known(&mut logs.oldest)?.ok_or_else(unknown)?;
     let committed = past.committed.get(partition);
     let metadata = from_metadata(committed.and_then(|c| c.metadata.as_deref()));
     let mark = Mark::next(metadata.mark, generation, Timestamp::now());
     let mut made = Assignment::new(partition.clone(), mark.epoch, oldest);
-    if let Some(committed) = committed {
-        made.committed = Some(committed.next);
-        made.metadata = metadata.own;
-        made.start = committed.next.max(oldest);
-        made.missing = (committed.next < oldest).then_some(committed.next..oldest);
-    } else if let Some(offset) = begins.remove(partition).transpose()?.flatten() {
+    if let Some(committed) = committed.map(|c| c.next) {
+        let end = known(&mut logs.ends)?.ok_or_else(unknown)?.max(oldest);
+        made.committed = Some(committed);
+        if committed > end {
+            // Another log than the one that it was committed for: its metadata is about records that are gone, too.
+            warn!(%partition, committed, oldest, end, "the committed offset lies beyond the log's end; reading begins at the oldest record");
+        } else {
+            made.metadata = metadata.own;
+            made.start = committed.max(oldest);
+            made.missing = (committed < oldest).then_some(committed..oldest);
+        }
+    } else if let Some(offset) = known(&mut logs.begins)? {
         made.start = offset.max(oldest);
     }
     Ok(Found { assignment: made, mark })

@@ -210,7 +210,8 @@ impl State {
             slot.ticket = self.tickets;
             slot.position = assignment.start;
             slot.fetched = assignment.start;
-            slot.committed = assignment.committed;
+            // What lies beyond the log is of another one: as to what is in this one, nothing is committed.
+            slot.committed = assignment.committed.filter(|committed| *committed <= assignment.start);
             // Where the log no longer holds what is committed, going on is going elsewhere.
             slot.back_since = assignment.missing.as_ref().map(|_| slot.ticket);
             slot.leader = leaders.get(&assignment.partition).copied().flatten();

@@ -47,6 +47,11 @@ impl Asks {
         Self { limit: limit.min(self.limit), ..self.clone() }
     }
 
+    /// With the ends of logs behind open transactions.
+    pub(crate) fn of_all(&self) -> Self {
+        Self { committed_only: false, ..self.clone() }
+    }
+
     fn client(&self) -> AdminClient {
         self.connection.0.admin()
     }
@@ -97,6 +102,9 @@ impl Asks {
         };
         let wanted: HashMap<Place, OffsetSpec> =
             wanted.into_iter().map(|(at, to)| (Place::new(at.topic.as_str(), index(&at)), spec(to))).collect();
+        if wanted.is_empty() {
+            return Ok(HashMap::new());
+        }
         let options = ListOffsetsOptions::default().timeout(self.limit).read_committed(self.committed_only);
         let asked = self.client().list_offsets(wanted, options).await;
         let found = asked.map_err(|e| failed("ask for offsets", e))?;
