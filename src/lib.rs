@@ -36,10 +36,11 @@ pub use self::connect::connect;
 pub mod kafka {
     pub use tidings_kafka::{
         Compression, DEFAULT_BATCH_BYTES, DEFAULT_CLIENT_ID, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DELIVERY_TIMEOUT,
-        DEFAULT_FETCH_MAX_BYTES, DEFAULT_FETCH_MAX_PARTITION_BYTES, DEFAULT_FETCH_MAX_WAIT, DEFAULT_LINGER,
-        DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS,
-        DEFAULT_METADATA_MAX_AGE, DEFAULT_REQUEST_TIMEOUT, GroupProtocol, Isolation, KafkaAdmin, KafkaConfig,
-        KafkaConsumer, KafkaPublisher, KafkaTransport, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+        DEFAULT_FETCH_MAX_BYTES, DEFAULT_FETCH_MAX_PARTITION_BYTES, DEFAULT_FETCH_MAX_UNPACKED_BYTES,
+        DEFAULT_FETCH_MAX_WAIT, DEFAULT_LINGER, DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES,
+        DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_METADATA_MAX_AGE, DEFAULT_REQUEST_TIMEOUT, GroupProtocol, Isolation,
+        KafkaAdmin, KafkaConfig, KafkaConsumer, KafkaPublisher, KafkaTransport, Pem, Sasl, ScramHash, Tls, Token,
+        TokenFuture, TokenSource,
     };
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Barrier};
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, published, records, transport};
+use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, next, published, records, transport};
 use tidings_core::{
     Cleanup, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Record, Step, Topic, TopicPartition, Transport,
 };
@@ -300,42 +300,46 @@ fn seal(batch: &mut [u8]) {
     batch[17..21].copy_from_slice(&(!crc).to_be_bytes());
 }
 
-/// Changes a topic's only batch in the files of a broker that was stopped in good order, which trusts them.
-async fn damaged(what: &str, damage: fn(&mut [u8])) -> TestResult<Error> {
+/// Changes the first one of a topic's two batches in the files of a broker that was stopped in good order, which trusts them. Returns where
+/// the log goes on.
+async fn damaged(what: &str, damage: fn(&mut [u8])) -> TestResult<Option<u64>> {
     let kafka = Kafka::start(KafkaOptions::new()).await?;
     let config = || KafkaConfig::new([kafka.bootstrap()]);
     let opened = KafkaTransport::connect(config()).await?;
     let topic = fresh(&opened, "damaged", 1).await?;
-    published(&opened, vec![Record::new(topic.clone(), "some value that is whole")]).await?;
+    for value in ["some value that is whole", "and one behind it"] {
+        published(&opened, vec![Record::new(topic.clone(), value)]).await?;
+    }
     drop(opened);
     kafka.node(0).stop().await?;
     let log: PathBuf = kafka.node(0).log().with_file_name("data").join(format!("{topic}-0/{:020}.log", 0));
     let mut bytes = fs::read(&log)?;
-    damage(&mut bytes);
+    let length = 12 + i32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize;
+    damage(&mut bytes[..length]);
     fs::write(&log, bytes)?;
     kafka.node(0).start().await?;
     let opened = KafkaTransport::connect(config()).await?;
     let consumer = opened.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic.clone()])).await?;
     assigned(&*consumer, 1).await?;
-    let error = first_error(&*consumer, &[ErrorKind::Corrupt, ErrorKind::Unsupported]).await?;
-    println!("{what}: {:?} {}", error.kind(), error.report());
-    assert!(error.report().contains(topic.as_str()), "{what}: {}", error.report());
-    Ok(error)
+    let Step::Unreadable(held) = next(&*consumer).await? else { return Err("expected what can't be read".into()) };
+    println!("{what}: {}", held.error.report());
+    assert_eq!((held.offset, held.error.kind()), (0, ErrorKind::Undecodable), "{what}");
+    assert!(held.error.report().contains(topic.as_str()), "{what}: {}", held.error.report());
+    Ok(held.next_offset)
 }
 
 async fn what_can_not_be_read() -> TestResult {
     const MAGIC: usize = 16;
     const CODEC: usize = 22;
-    let value = damaged("a byte of a value", |batch| *batch.last_mut().expect("a batch") ^= 1).await?;
-    assert_eq!(value.kind(), ErrorKind::Corrupt);
+    const LAST: usize = 26;
+    assert_eq!(damaged("a byte of a value", |batch| *batch.last_mut().expect("a batch") ^= 1).await?, Some(1));
     let codec = damaged("a codec of tomorrow", |batch| {
         batch[CODEC] |= 6;
         seal(batch);
-    })
-    .await?;
-    assert_eq!(codec.kind(), ErrorKind::Unsupported);
-    let magic = damaged("a magic of tomorrow", |batch| batch[MAGIC] = 9).await?;
-    assert!(matches!(magic.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{}", magic.report());
+    });
+    assert_eq!(codec.await?, Some(1));
+    assert_eq!(damaged("a magic of tomorrow", |batch| batch[MAGIC] = 9).await?, Some(1));
+    assert_eq!(damaged("an end that lies behind good records", |batch| batch[LAST] = 1).await?, Some(1));
     Ok(())
 }
 

@@ -56,6 +56,7 @@ impl KafkaConfig {
             ("max_unanswered_bytes", self.max_unanswered_bytes),
             ("fetch_max_bytes", self.fetch_max_bytes),
             ("fetch_max_partition_bytes", self.fetch_max_partition_bytes),
+            ("fetch_max_unpacked_bytes", self.fetch_max_unpacked_bytes),
         ] {
             if bytes == 0 || bytes > most {
                 return Err(wrong(field, format_args!("1 to {most}, got {bytes}")));

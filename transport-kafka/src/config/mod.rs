@@ -32,6 +32,8 @@ pub const DEFAULT_METADATA_MAX_AGE: Duration = Duration::from_secs(30);
 pub const DEFAULT_FETCH_MAX_BYTES: usize = 8 << 20;
 /// The default of [`KafkaConfig::fetch_max_partition_bytes`]: 1 MiB.
 pub const DEFAULT_FETCH_MAX_PARTITION_BYTES: usize = 1 << 20;
+/// The default of [`KafkaConfig::fetch_max_unpacked_bytes`]: 128 MiB.
+pub const DEFAULT_FETCH_MAX_UNPACKED_BYTES: usize = 128 << 20;
 /// The default of [`KafkaConfig::fetch_max_wait`].
 pub const DEFAULT_FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
 
@@ -88,6 +90,9 @@ pub struct KafkaConfig {
     pub fetch_max_bytes: usize,
     /// Bytes of one partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`]. More than the fetch has comes to nothing.
     pub fetch_max_partition_bytes: usize,
+    /// Bytes that a compressed batch may unpack to: [`DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger one holds its partition,
+    /// until it is skipped or this is raised.
+    pub fetch_max_unpacked_bytes: usize,
     /// How long a broker may wait for records before it answers a fetch: [`DEFAULT_FETCH_MAX_WAIT`].
     pub fetch_max_wait: Duration,
     /// How members of a group agree.
@@ -163,6 +168,7 @@ impl KafkaConfig {
             metadata_max_age: DEFAULT_METADATA_MAX_AGE,
             fetch_max_bytes: DEFAULT_FETCH_MAX_BYTES,
             fetch_max_partition_bytes: DEFAULT_FETCH_MAX_PARTITION_BYTES,
+            fetch_max_unpacked_bytes: DEFAULT_FETCH_MAX_UNPACKED_BYTES,
             fetch_max_wait: DEFAULT_FETCH_MAX_WAIT,
             group_protocol: GroupProtocol::default(),
             instance_id: None,
@@ -280,6 +286,13 @@ impl KafkaConfig {
     #[must_use]
     pub fn with_fetch_max_partition_bytes(mut self, bytes: usize) -> Self {
         self.fetch_max_partition_bytes = bytes;
+        self
+    }
+
+    /// See [`Self::fetch_max_unpacked_bytes`].
+    #[must_use]
+    pub fn with_fetch_max_unpacked_bytes(mut self, bytes: usize) -> Self {
+        self.fetch_max_unpacked_bytes = bytes;
         self
     }
 

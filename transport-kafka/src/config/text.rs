@@ -17,7 +17,7 @@ impl KafkaConfig {
     /// Parameters: `client_id`, `compression` (`none`, `gzip`, `snappy`, `lz4`, `zstd`), `compression_level`, `linger`,
     /// `batch_bytes`, `max_record_bytes`, `max_unanswered_records`, `max_unanswered_bytes`, `delivery_timeout`,
     /// `connect_timeout`, `request_timeout`, `metadata_max_age`, `fetch_max_bytes`, `fetch_max_partition_bytes`,
-    /// `fetch_max_wait`, `group_protocol` (`auto`, `consumer`, `classic`), `instance_id`, `isolation` (`read_committed`,
+    /// `fetch_max_unpacked_bytes`, `fetch_max_wait`, `group_protocol` (`auto`, `consumer`, `classic`), `instance_id`, `isolation` (`read_committed`,
     /// `read_uncommitted`), `rack`, `sasl` (`plain`, `scram-sha-256`, `scram-sha-512`, `oauthbearer`), and the files
     /// `tls_ca`, `tls_cert`, `tls_key`. Durations have a unit (`5ms`, `30s`, `2m`), sizes may have one (`256KiB`). Name and
     /// password stand before the hosts (`kafkas://user:password@host:9093`), or a token alone; whatever is special in a URL
@@ -164,6 +164,7 @@ impl Settings {
             "metadata_max_age" => config.metadata_max_age = duration(name, value)?,
             "fetch_max_bytes" => config.fetch_max_bytes = size(name, value)?,
             "fetch_max_partition_bytes" => config.fetch_max_partition_bytes = size(name, value)?,
+            "fetch_max_unpacked_bytes" => config.fetch_max_unpacked_bytes = size(name, value)?,
             "fetch_max_wait" => config.fetch_max_wait = duration(name, value)?,
             "group_protocol" => config.group_protocol = group_protocol(value)?,
             "instance_id" => config.instance_id = Some(value.to_owned()),

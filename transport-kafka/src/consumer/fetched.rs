@@ -63,13 +63,19 @@ impl From<Popped> for Fetched {
 }
 
 impl State {
-    pub(super) fn pop_records(&mut self, max_records: usize) -> Option<Popped> {
+    /// Records, or that the next ones can't be read, of the partition whose turn it is.
+    pub(super) fn pop_read(&mut self, max_records: usize) -> Option<Next> {
         while let Some(partition) = self.ready.pop_front() {
             if self.paused.contains(&partition) {
                 continue;
             }
             let Some(slot) = self.slots.get_mut(&partition) else { continue };
-            let Some(mut chunk) = slot.queue.pop_front() else { continue };
+            let Some(mut chunk) = slot.queue.pop_front() else {
+                if let Some(step) = slot.tell_stuck() {
+                    return Some(Next::Step(step));
+                }
+                continue;
+            };
             slot.queued -= chunk.size;
             self.buffered -= chunk.size;
             if chunk.run.len() > max_records {
@@ -82,10 +88,10 @@ impl State {
             }
             slot.position = chunk.next;
             let (origin, epoch) = (Arc::clone(&slot.origin), slot.mark.epoch);
-            if !slot.queue.is_empty() {
+            if slot.has_news() {
                 self.ready.push_back(partition);
             }
-            return Some(Popped { origin, epoch, next: chunk.next, run: chunk.run });
+            return Some(Next::Records(Popped { origin, epoch, next: chunk.next, run: chunk.run }));
         }
         None
     }
@@ -96,6 +102,7 @@ impl State {
             self.buffered -= slot.queued;
             slot.queued = 0;
             slot.queue.clear();
+            slot.stuck = None;
             slot.fetched = slot.position;
             slot.ticket = 0;
         }
@@ -119,7 +126,7 @@ impl State {
                 partition: partition.clone(),
                 ticket: slot.ticket,
                 from: slot.fetched,
-                held: self.paused.contains(partition),
+                held: slot.stuck.is_some() || self.paused.contains(partition),
             })
         };
         self.slots.iter().filter_map(wanted).collect()
@@ -298,6 +305,11 @@ impl State {
 }
 
 impl Slot {
+    /// Whether there is something to hand out.
+    pub(super) fn has_news(&self) -> bool {
+        !self.queue.is_empty() || self.stuck.as_ref().is_some_and(|stuck| !stuck.told)
+    }
+
     /// Who reads it, while its leader is known.
     pub(super) fn seat(&self) -> Option<Seat> {
         self.leader.map(|broker| Seat { broker, second: self.second })
@@ -421,7 +433,7 @@ mod tests {
         let (mut state, epoch) = reading(1_000);
         let ticket = state.wants(FIRST).remove(0).ticket;
         state.bring(&at(), ticket, chunk(20, 10));
-        assert!(state.pop_records(10).is_some());
+        assert!(state.pop_read(10).is_some());
         state.committed(&Commit::new(at(), epoch, 20), state.tickets);
         assert_eq!(state.restart(&at(), ticket, 0..=5, false), Some(Left { next: 20, committed: Some(20) }));
         let progress = state.progress().remove(0);

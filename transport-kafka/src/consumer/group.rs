@@ -11,10 +11,11 @@ use tracing::{debug, warn};
 
 use super::epoch::Generation;
 use super::readers::Readers;
-use super::start::{self, Past};
+use super::start::{self, Found, Past};
 use super::{Shared, until};
 use crate::seam::admin::Asks;
 use crate::seam::member::{Member, Owner};
+use crate::seam::peek::ONE_BATCH;
 
 /// The pause before something that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -185,10 +186,11 @@ async fn look_up(
             }
         }
     }
-    let starts = led.into_values().map(|partitions| {
+    let starts = led.into_iter().map(|(leader, partitions)| {
         let leaders = &leaders;
         async move {
             let found = start::assignments(asks, past, options.start, &partitions, look.generation).await?;
+            may_read(asks, leader, &found).await?;
             if let (false, Some(time)) = (options.start == Start::Earliest, past.first_start(now)) {
                 let _first = shared.first_start.set(time);
             }
@@ -199,6 +201,18 @@ async fn look_up(
     });
     let missed = join_all(starts).await.into_iter().find_map(Result::err);
     wrong.or(missed).map_or(Ok(()), Err)
+}
+
+/// Whether these topics may be read: the client's fetches are refused in silence. Whatever else is answered, fetching will
+/// meet, too.
+async fn may_read(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result<()> {
+    let starts = found.iter().flatten().map(|found| (&found.assignment.partition, found.assignment.start));
+    let mut topics = HashSet::new();
+    let places: Vec<_> =
+        starts.filter(|(at, _)| topics.insert(&at.topic)).map(|(at, start)| (at.clone(), start)).collect();
+    let answers = asks.peek(leader, &places, ONE_BATCH).await.unwrap_or_default();
+    let denied = answers.into_values().filter_map(Result::err).find(|error| error.kind() == ErrorKind::Denied);
+    denied.map_or(Ok(()), Err)
 }
 
 /// The leaders of partitions, as far as they are known; the error is that of a topic that was asked for.

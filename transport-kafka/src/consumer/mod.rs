@@ -6,6 +6,7 @@ mod group;
 mod readers;
 mod start;
 mod state;
+mod unreadable;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

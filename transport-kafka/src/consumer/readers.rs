@@ -14,11 +14,11 @@ use tracing::{debug, warn};
 
 use super::fetched::{Left, Seat, Want};
 use super::state::{Chunk, State};
-use super::{Shared, until};
+use super::{Shared, unreadable, until};
 use crate::config::KafkaConfig;
 use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};
-use crate::seam::reader::{FetchSizes, Read, Reader, Run, Trouble};
+use crate::seam::reader::{Bad, FetchSizes, Read, Reader, Run, Trouble};
 
 /// How often leaders are asked for.
 const FOLLOW: Duration = Duration::from_millis(500);
@@ -185,6 +185,7 @@ impl Readers {
                     let doubted = self.config.rack.is_some();
                     restart(&shared, &asks, &reading.of(partitions), doubted).await;
                 }
+                Err(Trouble::Unreadable(bad)) => reading.hold(&shared, &asks, seat, bad).await,
                 Err(Trouble::Other(error)) => {
                     debug!(error = error.report(), ?seat, "a fetch failed");
                     tell(&shared, error);
@@ -241,6 +242,18 @@ impl Reading {
             }
         }
         Ok(())
+    }
+
+    /// Reads no more of a partition whose next batch can't be read.
+    async fn hold(&self, shared: &Shared, asks: &Asks, seat: Seat, bad: Bad) {
+        let held = match self.wants.get(&bad.partition) {
+            Some(want) => unreadable::hold(shared, asks, seat.broker, want, bad).await,
+            None => false,
+        };
+        if !held {
+            // It goes elsewhere just now; or else this comes again, and must not come in a loop.
+            sleep(AGAIN).await;
+        }
     }
 
     /// These of the readings under way.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::epoch::Mark;
 use super::fetched::Next;
 use super::start::Found;
+use super::unreadable::Stuck;
 use crate::seam::reader::Run;
 
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub(super) struct Slot {
     pub(super) fetched: u64,
     pub(super) queue: VecDeque<Chunk>,
     pub(super) queued: usize,
+    /// What comes behind the queue can't be read.
+    pub(super) stuck: Option<Stuck>,
     pub(super) committed: Option<u64>,
     /// The reading since which commits may go back, until one is taken that was asked for after it began.
     pub(super) back_since: Option<u64>,
@@ -151,7 +154,7 @@ impl State {
     fn pop(&mut self, max_records: usize) -> Option<Next> {
         let next = match self.pop_step() {
             Some(step) => Next::Step(step),
-            None => Next::Records(self.pop_records(max_records)?),
+            None => self.pop_read(max_records)?,
         };
         self.handed_out = Some(Instant::now());
         Some(next)
@@ -327,7 +330,7 @@ impl State {
     pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.paused.remove(partition);
-            if self.slots.get(partition).is_some_and(|slot| !slot.queue.is_empty()) && !self.ready.contains(partition) {
+            if self.slots.get(partition).is_some_and(Slot::has_news) && !self.ready.contains(partition) {
                 self.ready.push_back(partition.clone());
             }
         }
@@ -377,6 +380,7 @@ impl Slot {
             fetched: 0,
             queue: VecDeque::new(),
             queued: 0,
+            stuck: None,
             committed: None,
             back_since: None,
         }

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod connection;
 pub(crate) mod member;
+pub(crate) mod peek;
 mod port;
 pub(crate) mod producer;
 pub(crate) mod reader;

@@ -20,8 +20,10 @@ const MAX_BUFFERED_RECORDS: i32 = 100_000;
 /// How long the client may work for one answer, beside what a fetch waits for records. Its requests have limits of their
 /// own; but one that reaches its connection in the very moment at which that ends may get neither an answer nor an error.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What a compressed batch may unpack to.
-const MAX_UNPACKED: usize = 32 << 20;
+/// The client's words for a batch that it can't decode, with the partition and the offset between them, and then the cause.
+const UNDECODABLE: &str = "undecodable record batch at ";
+const OFFSET: &str = " offset ";
+const CAUSE: &str = "Underlying error: ";
 
 /// How much is fetched at once.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +59,19 @@ pub(crate) struct Mark {
 pub(crate) enum Trouble {
     /// These partitions' next offsets are not in their logs any more.
     OutOfRange(Vec<TopicPartition>),
+    /// A batch can't be decoded; what was fetched of other partitions comes with the next poll.
+    Unreadable(Bad),
     /// Something else.
     Other(Error),
+}
+
+/// A batch that can't be decoded.
+#[derive(Debug)]
+pub(crate) struct Bad {
+    pub(crate) partition: TopicPartition,
+    /// Where it was to be read.
+    pub(crate) offset: u64,
+    pub(crate) error: Error,
 }
 
 pub(crate) fn isolation(config: &KafkaConfig) -> IsolationLevel {
@@ -90,7 +103,7 @@ impl Reader {
             .fetch_max_bytes(int(sizes.max_bytes))
             .max_partition_fetch_bytes(int(sizes.max_partition_bytes))
             .fetch_max_wait(config.fetch_max_wait)
-            .max_decompressed_size(MAX_UNPACKED.max(config.fetch_max_partition_bytes))
+            .max_decompressed_size(config.fetch_max_unpacked_bytes)
             .build()
             .await;
         built.map(Self).map_err(|e| failed("open a reader", e))
@@ -126,13 +139,7 @@ impl Reader {
                 let named = |(topic, p): (String, i32)| TopicPartition::new(topic, u32::try_from(p).unwrap_or(0));
                 Err(Trouble::OutOfRange(partitions.into_iter().map(named).collect()))
             }
-            Err(error @ KrafkaError::Protocol { .. }) => {
-                // The client has no other word for a codec that it doesn't know.
-                let unknown = error.to_string().contains("compression codec");
-                let kind = if unknown { ErrorKind::Unsupported } else { ErrorKind::Corrupt };
-                let what = "read: a batch in the log can't be decoded, and its partition can't go on";
-                Err(Trouble::Other(Error::caused_by(kind, what, error)))
-            }
+            Err(KrafkaError::Protocol { message, .. }) => Err(undecodable(&message)),
             Err(error) => Err(Trouble::Other(failed("read", error))),
         }
     }
@@ -160,6 +167,24 @@ impl Reader {
             |p: &krafka::PartitionInfo| (u32::try_from(p.partition).unwrap_or(0), p.is_routable().then_some(p.leader));
         Ok(info.partitions_iter().map(leader).collect())
     }
+}
+
+/// What the client said of a batch that it can't decode. It has no other place for the partition and the offset.
+fn undecodable(message: &str) -> Trouble {
+    let named = || {
+        let (place, rest) = message.strip_prefix(UNDECODABLE)?.split_once(OFFSET)?;
+        let (topic, partition) = place.rsplit_once('-')?;
+        let offset = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+        Some((TopicPartition::new(topic, partition.parse().ok()?), offset))
+    };
+    let cause = message.split_once(CAUSE).map_or(message, |(_, cause)| cause);
+    let Some((partition, offset)) = named() else {
+        // Called passing: of a partition that is not known none can be held, and the others are to be read.
+        return Trouble::Other(Error::new(ErrorKind::Unavailable, format!("cannot read a batch: {cause}")));
+    };
+    let kind = if cause.contains("exceeds") { ErrorKind::TooLarge } else { ErrorKind::Undecodable };
+    let error = Error::new(kind, format!("cannot read the batch of {partition} at offset {offset}: {cause}"));
+    Trouble::Unreadable(Bad { partition, offset, error })
 }
 
 pub(super) fn index(at: &TopicPartition) -> i32 {

@@ -52,6 +52,20 @@ impl Asks {
         Self { committed_only: false, ..self.clone() }
     }
 
+    /// How long each question may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether what lies in open transactions is left out.
+    pub(super) fn committed_only(&self) -> bool {
+        self.committed_only
+    }
+
     fn client(&self) -> AdminClient {
         self.connection.0.admin()
     }

@@ -1,0 +1,95 @@
+//! What cannot be read: it holds its partition, and no other one.
+
+use std::sync::Arc;
+
+use tidings_core::{Error, Step, TopicPartition, Unreadable};
+use tracing::{debug, error};
+
+use super::Shared;
+use super::fetched::Want;
+use super::state::{Chunk, Slot, Stage, State};
+use crate::seam::admin::Asks;
+use crate::seam::peek::{HEADER, ONE_BATCH};
+use crate::seam::reader::{Bad, Run};
+
+/// Why a partition is held.
+#[derive(Debug)]
+pub(super) struct Stuck {
+    /// The first offset that cannot be read.
+    pub(super) offset: u64,
+    pub(super) next: Option<u64>,
+    pub(super) error: Arc<Error>,
+    /// Whether the caller knows of it.
+    pub(super) told: bool,
+}
+
+impl State {
+    /// Holds a partition whose next batch cannot be read, if this reading is still under way.
+    pub(super) fn hold(&mut self, partition: &TopicPartition, ticket: u64, stuck: Stuck) -> bool {
+        let reads = |slot: &Slot| slot.ticket == ticket && ticket != 0 && slot.stage == Stage::Reading;
+        if !self.slots.get(partition).is_some_and(reads) {
+            return false;
+        }
+        // A gap before it.
+        self.bring(partition, ticket, Chunk { run: Run::default(), next: stuck.offset, size: 0 });
+        let Some(slot) = self.slots.get_mut(partition).filter(|slot| reads(slot)) else { return false };
+        if slot.fetched != stuck.offset {
+            return false;
+        }
+        slot.stuck = Some(stuck);
+        self.plan += 1;
+        if !self.ready.contains(partition) {
+            self.ready.push_back(partition.clone());
+        }
+        true
+    }
+}
+
+impl Slot {
+    /// That the partition is held, where all records before are handed out and the caller does not know yet.
+    pub(super) fn tell_stuck(&mut self) -> Option<Step> {
+        let stuck = self.stuck.as_mut().filter(|stuck| !stuck.told && self.queue.is_empty())?;
+        stuck.told = true;
+        let partition = (*self.origin).clone();
+        let unreadable = Unreadable::new(partition, self.mark.epoch, stuck.offset, Arc::clone(&stuck.error));
+        Some(Step::Unreadable(match stuck.next {
+            Some(next) => unreadable.with_next_offset(next),
+            None => unreadable,
+        }))
+    }
+}
+
+/// Holds the partition of `bad`, of which `broker` is the leader; whether it was still being read.
+pub(super) async fn hold(shared: &Shared, asks: &Asks, broker: i32, want: &Want, bad: Bad) -> bool {
+    let Bad { partition, offset, error } = bad;
+    let next = behind(asks, broker, &partition, offset).await;
+    let report = error.report();
+    let stuck = Stuck { offset, next, error: Arc::new(error), told: false };
+    let held = shared.change(|state| state.hold(&partition, want.ticket, stuck));
+    if held {
+        error!(%partition, offset, next, error = report, "cannot read a batch; its partition is held until the batch is skipped");
+    }
+    held
+}
+
+/// Where the log goes on behind the batch at `offset`. Its header may be damaged, too: the batch behind it counts, and what
+/// it says itself only where that one begins there.
+async fn behind(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
+    let peek = async |offset: u64, bytes: usize| {
+        let asked = asks.peek(broker, &[(partition.clone(), offset)], bytes).await;
+        let answer = asked.and_then(|mut answers| answers.remove(partition).transpose());
+        answer.unwrap_or_else(|error| {
+            debug!(error = error.report(), %partition, offset, "cannot find the end of a batch");
+            None
+        })
+    };
+    let bad = peek(offset, ONE_BATCH).await?.batch?;
+    let peeked = peek(offset, bad.bytes.saturating_add(HEADER)).await?;
+    if let Some(next) = peeked.behind {
+        return (next <= peeked.high).then_some(next);
+    }
+    // The last one of its segment, or of the log.
+    let next = bad.next.filter(|next| *next <= peeked.high)?;
+    let ends = next == peeked.high || peek(next, ONE_BATCH).await?.batch.is_some_and(|batch| batch.first >= next);
+    ends.then_some(next)
+}

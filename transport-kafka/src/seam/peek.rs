@@ -1,0 +1,193 @@
+//! A fetch by hand: what a broker answers for partitions at offsets, and where the batches there end. The client decodes
+//! what it fetches, and reports neither where a batch ends that it cannot decode nor that a read is denied.
+
+use std::collections::HashMap;
+
+use krafka::__private::protocol::{
+    ApiKey, FetchPartitionRequest, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicRequest,
+    VersionedDecode, VersionedEncode,
+};
+use krafka::__private::{kafka_metadata, kafka_pool};
+use krafka::KrafkaError;
+use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
+use tokio::time::timeout;
+
+use super::admin::Asks;
+use super::reader::index;
+use crate::error::failed;
+
+/// The last version of a fetch that names topics, and the first one that brokers of today still know.
+const VERSIONS: (i16, i16) = (12, 4);
+/// Bytes to ask for, to get one batch: brokers give a whole one in any case.
+pub(crate) const ONE_BATCH: usize = 1;
+/// The bytes of a batch's header.
+pub(crate) const HEADER: usize = 61;
+/// Where the fields of a header lie: the length of what follows it, the format, and the offset of the last record behind
+/// the first.
+const LENGTH: usize = 8;
+const MAGIC: usize = 16;
+const LAST: usize = 23;
+
+/// What a broker answers for a partition at an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peeked {
+    /// The end of what may be read.
+    pub(crate) end: u64,
+    /// The end of the log, open transactions included.
+    pub(crate) high: u64,
+    /// The batch at the offset, if the broker gave one.
+    pub(crate) batch: Option<Span>,
+    /// The offset of the batch behind that one, if it came, too.
+    pub(crate) behind: Option<u64>,
+}
+
+/// What a batch says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) first: u64,
+    /// The offset behind its last record; not of a format that is not known.
+    pub(crate) next: Option<u64>,
+    pub(crate) bytes: usize,
+}
+
+type Answers = HashMap<TopicPartition, Result<Peeked>>;
+
+impl Asks {
+    /// Asks `broker` for partitions that it leads, at these offsets, and waits for no record. It gives `bytes` of batches, or
+    /// one batch at least, for all of them.
+    pub(crate) async fn peek(&self, broker: i32, places: &[(TopicPartition, u64)], bytes: usize) -> Result<Answers> {
+        let what = || format!("read from the broker {broker}");
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {:?}", what(), self.limit()));
+        let asked = timeout(self.limit(), self.fetch_once(broker, places, bytes)).await.map_err(late)?;
+        asked.map_err(|e| failed(what(), e))
+    }
+
+    async fn fetch_once(&self, broker: i32, places: &[(TopicPartition, u64)], bytes: usize) -> krafka::Result<Answers> {
+        let client = &self.connection().0;
+        let unknown = || KrafkaError::illegal_state(format!("there is no broker {broker}"));
+        let found = kafka_metadata(client).broker(broker).ok_or_else(unknown)?;
+        let connection = kafka_pool(client).get_connection_by_id(broker, found.address()).await?;
+        let (newest, oldest) = VERSIONS;
+        let version = connection.negotiate_api_version(ApiKey::Fetch, newest, oldest).unwrap_or(oldest);
+        let request = request(places, bytes, self.committed_only());
+        let mut answer =
+            connection.send_request(ApiKey::Fetch, version, |buf| request.encode_versioned(version, buf)).await?;
+        let answer = FetchResponse::decode_versioned(version, &mut answer)?;
+        let topics = answer.responses.into_iter().map(|topic| (Name::from(topic.topic), topic.partitions));
+        let each = topics.flat_map(|(topic, partitions)| partitions.into_iter().map(move |p| (topic.clone(), p)));
+        Ok(each.map(|(topic, answer)| peeked(topic, &answer, places, self.committed_only())).collect())
+    }
+}
+
+fn request(places: &[(TopicPartition, u64)], bytes: usize, committed_only: bool) -> FetchRequest {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    let mut topics: HashMap<&Name, FetchTopicRequest> = HashMap::new();
+    for (at, offset) in places {
+        let mut partition = FetchPartitionRequest::default();
+        partition.partition = index(at);
+        partition.fetch_offset = i64::try_from(*offset).unwrap_or(i64::MAX);
+        partition.partition_max_bytes = bytes;
+        let topic = topics.entry(&at.topic).or_insert_with(|| {
+            let mut topic = FetchTopicRequest::default();
+            topic.topic = at.topic.to_string();
+            topic
+        });
+        topic.partitions.push(partition);
+    }
+    let mut request = FetchRequest::default();
+    request.max_bytes = bytes;
+    request.isolation_level = i8::from(committed_only);
+    request.topics = topics.into_values().collect();
+    request
+}
+
+fn peeked(
+    topic: Name,
+    answer: &FetchPartitionResponse,
+    places: &[(TopicPartition, u64)],
+    committed_only: bool,
+) -> (TopicPartition, Result<Peeked>) {
+    let at = TopicPartition::new(topic, u32::try_from(answer.partition).unwrap_or(0));
+    if !answer.error_code.is_ok() {
+        let refused = KrafkaError::broker(answer.error_code, "the broker refused the fetch");
+        let error = failed(format!("read {at}"), refused);
+        return (at, Err(error));
+    }
+    let offset = places.iter().find(|(place, _)| *place == at).map_or(0, |(_, offset)| *offset);
+    let high = u64::try_from(answer.high_watermark).unwrap_or(0);
+    let stable = u64::try_from(answer.last_stable_offset).ok().filter(|_| committed_only);
+    let (batch, behind) = answer.records.as_deref().and_then(|records| spans(records, offset)).unzip();
+    (at, Ok(Peeked { end: stable.unwrap_or(high), high, batch, behind: behind.flatten() }))
+}
+
+/// The first batch that reaches `offset`, and the offset of the one behind it, by the headers alone.
+fn spans(mut records: &[u8], offset: u64) -> Option<(Span, Option<u64>)> {
+    loop {
+        let batch = header(records)?;
+        let rest = records.get(batch.bytes..).unwrap_or_default();
+        if batch.next.is_none_or(|next| next > offset) {
+            // Of a length that is damaged, what stands there is hardly ever the header of a batch that lies behind.
+            let behind = header(rest).filter(|behind| behind.next.is_some() && behind.first > offset);
+            return Some((batch, behind.map(|behind| behind.first)));
+        }
+        records = rest;
+    }
+}
+
+fn header(records: &[u8]) -> Option<Span> {
+    let first = u64::try_from(i64::from_be_bytes(*records.first_chunk()?)).ok()?;
+    let length = usize::try_from(i32::from_be_bytes(*records.get(LENGTH..)?.first_chunk()?)).ok()?;
+    let last = match *records.get(MAGIC)? {
+        // A message of old, alone or around others: its offset is that of the last one.
+        0 | 1 => Some(0),
+        2 => u64::try_from(i32::from_be_bytes(*records.get(LAST..)?.first_chunk()?)).ok(),
+        _ => None,
+    };
+    let next = last.and_then(|last| first.checked_add(last)?.checked_add(1));
+    Some(Span { first, next, bytes: length.checked_add(LENGTH + size_of::<i32>())? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(first: i64, last: i32, magic: u8) -> Vec<u8> {
+        let mut header = vec![0; HEADER];
+        header[..8].copy_from_slice(&first.to_be_bytes());
+        header[LENGTH..12].copy_from_slice(&49_i32.to_be_bytes());
+        header[MAGIC] = magic;
+        header[LAST..27].copy_from_slice(&last.to_be_bytes());
+        header
+    }
+
+    fn span(first: u64, next: impl Into<Option<u64>>) -> Span {
+        Span { first, next: next.into(), bytes: HEADER }
+    }
+
+    #[test]
+    fn a_batch_is_found_by_its_header() {
+        let batches = [made(10, 4, 2), made(20, 9, 2)].concat();
+        assert_eq!(spans(&batches, 12), Some((span(10, 15), Some(20))));
+        assert_eq!(spans(&batches, 15), Some((span(20, 30), None)));
+        assert_eq!(spans(&batches, 30), None);
+        assert_eq!(spans(&made(7, 0, 1), 3), Some((span(7, 8), None)));
+        let unknown = [made(10, 4, 9), made(15, 0, 2)].concat();
+        assert_eq!(spans(&unknown, 10), Some((span(10, None), Some(15))));
+    }
+
+    #[test]
+    fn a_damaged_header_is_no_batch() {
+        for length in 0..27 {
+            assert_eq!(spans(&made(10, 4, 2)[..length], 10), None, "{length}");
+        }
+        assert_eq!(spans(&made(-1, 4, 2), 10), None);
+        assert_eq!(spans(&made(10, -4, 2), 10), Some((span(10, None), None)));
+        assert_eq!(spans(&made(i64::MAX, i32::MAX, 2), 10).map(|(s, _)| s.first), Some(i64::MAX as u64));
+    }
+
+    #[test]
+    fn what_lies_behind_a_batch_that_lies_about_its_end_is_found() {
+        let batches = [made(10, 90, 2), made(11, 0, 2)].concat();
+        assert_eq!(spans(&batches, 10), Some((span(10, 101), Some(11))));
+    }
+}

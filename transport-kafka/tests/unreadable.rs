@@ -1,0 +1,191 @@
+//! Batches that brokers take and the reader does not: they hold their partition, and nothing else.
+
+#[path = "common/batch.rs"]
+mod batch;
+#[expect(dead_code, reason = "the other test files use the rest")]
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use batch::{Raw, batch, produce};
+use common::{LIMIT, TestResult, assigned, fresh_name, make, next, published, records};
+use tidings_core::{
+    Commit, Consumer, ConsumerOptions, ErrorKind, Name, Record, SeekTo, Step, Topic, TopicPartition, Transport,
+    Unreadable,
+};
+use tidings_kafka::{KafkaConfig, KafkaTransport};
+use tidings_testbed::{Kafka, Suite};
+use tokio::time::timeout;
+
+fn main() -> ExitCode {
+    Suite::new()
+        .with_timeout(Duration::from_secs(120))
+        .with_case("a_batch_that_unpacks_to_too_much_holds_its_partition_alone", too_large)
+        .with_case("a_record_with_too_many_headers_holds_its_partition_alone", too_many_headers)
+        .with_case("several_partitions_are_held_and_the_others_read", several)
+        .with_case("what_is_held_is_told_again_at_a_seek_and_to_the_next_owner", told_again)
+        .with_case("a_batch_of_many_small_events_is_read", many_small_events)
+        .run()
+}
+
+/// How many partitions the topics have.
+const PARTITIONS: u32 = 4;
+/// The client's own limit.
+const MAX_HEADERS: usize = 100_000;
+
+async fn broker() -> TestResult<String> {
+    Ok(Kafka::shared().await?.bootstrap().split(',').next().unwrap_or_default().to_owned())
+}
+
+async fn connected(config: impl FnOnce(KafkaConfig) -> KafkaConfig) -> TestResult<KafkaTransport> {
+    Ok(KafkaTransport::connect(config(KafkaConfig::new([broker().await?]))).await?)
+}
+
+/// A topic that takes large batches.
+async fn roomy(kafka: &KafkaTransport, what: &str) -> TestResult<Name> {
+    let name = fresh_name(what);
+    make(kafka, &[Topic::new(name.clone()).with_partitions(PARTITIONS).with_max_record_bytes(50 << 20)]).await?;
+    Ok(name)
+}
+
+/// One record each in all partitions but these.
+async fn around(kafka: &KafkaTransport, topic: &Name, but: &[u32]) -> TestResult {
+    let rest = (0..PARTITIONS).filter(|partition| !but.contains(partition));
+    published(kafka, rest.map(|p| Record::new(topic.clone(), "good").with_partition(p)).collect()).await
+}
+
+/// What a consumer gave before nothing more came.
+#[derive(Default)]
+struct Given {
+    records: BTreeMap<u32, Vec<u64>>,
+    held: Vec<Unreadable>,
+}
+
+/// Reads until so many records and so many held partitions came. No error may come.
+async fn given(consumer: &dyn Consumer, records: usize, held: usize) -> TestResult<Given> {
+    let mut given = Given::default();
+    while given.records.values().map(Vec::len).sum::<usize>() < records || given.held.len() < held {
+        match next(consumer).await? {
+            Step::Records(fetched) => {
+                let offsets = fetched.batch.records().iter().map(|record| record.offset);
+                given.records.entry(fetched.batch.origin().partition).or_default().extend(offsets);
+            }
+            Step::Unreadable(unreadable) => given.held.push(unreadable),
+            other => return Err(format!("expected records, got {other:?}").into()),
+        }
+    }
+    Ok(given)
+}
+
+/// A good record, the bad batch and a good record in partition 1, good ones elsewhere: all but the bad one are read.
+async fn holds_alone(kafka: &KafkaTransport, bad: &[u8], kind: ErrorKind, size: u64) -> TestResult<Unreadable> {
+    let topic = roomy(kafka, "held").await?;
+    let at = TopicPartition::new(topic.clone(), 1);
+    let good = || published(kafka, vec![Record::new(topic.clone(), "good").with_partition(1)]);
+    good().await?;
+    produce(&broker().await?, &topic, 1, bad)?;
+    good().await?;
+    around(kafka, &topic, &[1]).await?;
+    let consumer = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic.clone()])).await?;
+    let epochs = assigned(&*consumer, PARTITIONS as usize).await?;
+    let epoch = epochs.iter().find(|a| a.partition == at).map_or(0, |a| a.epoch);
+    let mut read = given(&*consumer, PARTITIONS as usize, 1).await?;
+    assert_eq!(read.records[&1], [0], "what lies before it comes, and nothing of it");
+    let held = read.held.remove(0);
+    assert_eq!((&held.partition, held.epoch, held.offset, held.next_offset), (&at, epoch, 1, Some(1 + size)));
+    assert_eq!(held.error.kind(), kind, "{}", held.error.report());
+    for part in [at.to_string(), "offset 1".into()] {
+        assert!(held.error.report().contains(&part), "{}", held.error.report());
+    }
+    println!("{}", held.error.report());
+    // The others go on, and the held one is still ours; nothing is told twice.
+    around(kafka, &topic, &[1]).await?;
+    let read = given(&*consumer, PARTITIONS as usize - 1, 0).await?;
+    assert!(read.held.is_empty() && !read.records.contains_key(&1));
+    assert!(timeout(Duration::from_secs(1), consumer.next()).await.is_err(), "nothing more");
+    consumer.commit(vec![Commit::new(at.clone(), epoch, 1)]).await.remove(0)?;
+    assert_eq!(consumer.seek(&at, SeekTo::Offset(1 + size)).await?, 1 + size);
+    assert_eq!(given(&*consumer, 1, 0).await?.records[&1], [1 + size]);
+    consumer.commit(vec![Commit::new(at, epoch, 2 + size)]).await.remove(0)?;
+    consumer.close().await?;
+    Ok(held)
+}
+
+async fn too_large() -> TestResult {
+    let kafka = connected(|config| config.with_fetch_max_unpacked_bytes(1 << 20)).await?;
+    let value = vec![b'v'; 1 << 20];
+    let bad = batch(&[Raw::new(&value), Raw::new(b"small")], true)?;
+    holds_alone(&kafka, &bad, ErrorKind::TooLarge, 2).await.map(drop)
+}
+
+async fn too_many_headers() -> TestResult {
+    let kafka = connected(|config| config).await?;
+    let bad = batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?;
+    holds_alone(&kafka, &bad, ErrorKind::TooLarge, 1).await.map(drop)
+}
+
+async fn several() -> TestResult {
+    let kafka = connected(|config| config).await?;
+    let topic = roomy(&kafka, "several").await?;
+    let bad = batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?;
+    for partition in [0, 1, 3] {
+        produce(&broker().await?, &topic, partition, &bad)?;
+    }
+    around(&kafka, &topic, &[0, 1, 3]).await?;
+    let consumer = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?;
+    assigned(&*consumer, PARTITIONS as usize).await?;
+    let mut read = given(&*consumer, 1, 3).await?;
+    assert_eq!(read.records[&2], [0]);
+    read.held.sort_by_key(|held| held.partition.partition);
+    let held: Vec<_> = read.held.iter().map(|held| (held.partition.partition, held.offset, held.next_offset)).collect();
+    assert_eq!(held, [(0, 0, Some(1)), (1, 0, Some(1)), (3, 0, Some(1))]);
+    consumer.close().await?;
+    Ok(())
+}
+
+async fn told_again() -> TestResult {
+    let kafka = connected(|config| config).await?;
+    let topic = roomy(&kafka, "again").await?;
+    let at = TopicPartition::new(topic.clone(), 0);
+    let bad = batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?;
+    produce(&broker().await?, &topic, 0, &bad)?;
+    produce(&broker().await?, &topic, 0, &bad)?;
+    let options = ConsumerOptions::new(format!("{topic}-group"), [topic]);
+    let consumer = kafka.consumer(options.clone()).await?;
+    assigned(&*consumer, PARTITIONS as usize).await?;
+    assert_eq!(given(&*consumer, 0, 1).await?.held[0].offset, 0);
+    consumer.seek(&at, SeekTo::Offset(0)).await?;
+    assert_eq!(given(&*consumer, 0, 1).await?.held[0].offset, 0);
+    consumer.seek(&at, SeekTo::Offset(1)).await?;
+    assert_eq!(given(&*consumer, 0, 1).await?.held[0].offset, 1);
+    // While it is paused it is told nothing.
+    consumer.pause(std::slice::from_ref(&at)).await?;
+    consumer.seek(&at, SeekTo::Offset(0)).await?;
+    assert!(timeout(Duration::from_secs(1), consumer.next()).await.is_err(), "paused");
+    consumer.resume(std::slice::from_ref(&at)).await?;
+    assert_eq!(given(&*consumer, 0, 1).await?.held[0].offset, 0);
+    consumer.close().await?;
+    let other = kafka.consumer(options).await?;
+    assigned(&*other, PARTITIONS as usize).await?;
+    assert_eq!(given(&*other, 0, 1).await?.held[0].offset, 0);
+    timeout(LIMIT, other.close()).await??;
+    Ok(())
+}
+
+/// 37 MiB of them, as another client packs them.
+async fn many_small_events() -> TestResult {
+    const COUNT: usize = 150_000;
+    let kafka = connected(|config| config).await?;
+    let topic = roomy(&kafka, "many").await?;
+    let value = [b'e'; 250];
+    let events: Vec<_> = (0..COUNT).map(|_| Raw::new(&value)).collect();
+    produce(&broker().await?, &topic, 0, &batch(&events, true)?)?;
+    let consumer = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?;
+    assigned(&*consumer, PARTITIONS as usize).await?;
+    let read = records(&*consumer, COUNT).await?;
+    assert!(read.iter().zip(0..).all(|(record, offset)| record.offset == offset));
+    consumer.close().await?;
+    Ok(())
+}
