@@ -11,7 +11,7 @@ pub use tidings_core::{
     GroupHealth, GroupState, Guarantees, HandlerError, Header, Headers, Health, History, Holder, IdempotencyStore,
     Input, Inspection, IntoEvents, IntoOutcome, Key, LetterId, LetterQuery, MemberDescription, Name, Outcome,
     PartitionDescription, PartitionLag, PartitionReset, Position, Progress, Publisher, RawBatch, RawInput, Record,
-    RecordBatch, Release, ResetTo, Resolution, Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord,
+    RecordBatch, Redriven, Release, ResetTo, Resolution, Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord,
     Timestamp, Topic, TopicDescription, TopicPartition, TraceParent, Transport, Version, async_trait, codec,
     dead_letter_headers, dead_letter_topic, ensure_topics, event_id_of, failed, find_error, headers, held, inspect,
     is_dead_letter_header, partition_for, redrive, reject, report, rolled_back, stopped_at, unavailable,

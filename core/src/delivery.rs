@@ -24,6 +24,9 @@ pub struct DeliveryContext {
     pub topic_prefix: Name,
     /// Where events published through a delivery go.
     pub publisher: Option<Arc<dyn Publisher>>,
+    /// Whether an idempotency store tells events of one id apart by the topic that they are read from. By default it does
+    /// not: an event that comes on two topics is handled once.
+    pub scope_per_topic: bool,
 }
 
 impl DeliveryContext {
@@ -36,7 +39,15 @@ impl DeliveryContext {
             handler: handler.into(),
             topic_prefix: Name::default(),
             publisher: None,
+            scope_per_topic: false,
         }
+    }
+
+    /// The id by which an idempotency store knows the event `id` of `topic`: the event's own, or a UUID v5 of the topic in
+    /// its namespace where [`scope_per_topic`](Self::scope_per_topic) is set. A layer that marks events done by itself uses
+    /// it, too.
+    pub fn id_in_store(&self, topic: &str, id: Uuid) -> Uuid {
+        if self.scope_per_topic { Uuid::new_v5(&id, topic.as_bytes()) } else { id }
     }
 }
 
@@ -232,7 +243,7 @@ impl Delivery {
 
     /// The id of the next event of this type and key that follows from `cause` in this run.
     pub(crate) fn derive_id(&self, cause: Uuid, event_type: &str, key: Option<&[u8]>) -> Uuid {
-        let kind = derived_kind(cause, &self.context.handler, event_type, key);
+        let kind = derived_kind(cause, &self.context, self.topic(), (event_type, key));
         self.records.derived().next(kind, self.run, self.offset())
     }
 

@@ -63,7 +63,7 @@ pub use self::consumer_options::{
 };
 pub use self::dead_letter::{
     DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, LetterId,
-    LetterQuery, MAX_ERROR_TEXT, Resolution, dead_letter_topic, header_names as dead_letter_headers,
+    LetterQuery, MAX_ERROR_TEXT, Redriven, Resolution, dead_letter_topic, header_names as dead_letter_headers,
     is_dead_letter_header, redrive,
 };
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::publish::derived_record;
-use crate::{BoxError, Caused, Delivery, Event, Record};
+use crate::{BoxError, Caused, Delivery, Event, Record, headers};
 
 /// What came of a delivery that was handled: the events to publish before it is settled.
 #[derive(Debug, Default)]
@@ -19,8 +19,10 @@ impl Outcome {
         Self { records: Vec::new(), completed: false }
     }
 
-    /// Adds a record to be published, after those already there.
-    pub fn push(&mut self, record: Record) {
+    /// Adds a record to be published, after those already there. It loses the headers that
+    /// [steer a delivery](headers::steers_delivery): a redriven or buried record that a handler passes on is a new record.
+    pub fn push(&mut self, mut record: Record) {
+        headers::remove_steering(&mut record.headers);
         self.records.push(record);
     }
 

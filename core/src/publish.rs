@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::trace::TraceParent;
 use crate::{
-    Delivery, EnvelopeRef, Event, Header, Headers, Position, Publisher, Record, Result, Timestamp, codec, event_id_of,
-    headers,
+    Delivery, DeliveryContext, EnvelopeRef, Event, Header, Headers, Position, Publisher, Record, Result, Timestamp,
+    codec, event_id_of, headers,
 };
 
 /// How many equal events each run of a handler has published so far, of the deliveries of one batch of records.
@@ -34,13 +34,16 @@ impl DerivedIds {
     }
 }
 
-/// What equal events have in common: their cause, handler, type and key, as a UUID v5 in the namespace of the cause's id.
-pub(crate) fn derived_kind(cause: Uuid, handler: &str, event_type: &str, key: Option<&[u8]>) -> Uuid {
-    let mut name = Vec::with_capacity(handler.len() + event_type.len() + key.map_or(0, <[u8]>::len) + 3);
-    name.extend_from_slice(handler.as_bytes());
-    name.push(0);
-    name.extend_from_slice(event_type.as_bytes());
-    name.push(0);
+/// What equal events have in common, as a UUID v5 in the namespace of the cause's id: the service and the handler, the topic
+/// that the cause was read from, and their own type and key. Not the offset: a repeat of the cause derives the same.
+pub(crate) fn derived_kind(cause: Uuid, context: &DeliveryContext, origin: &str, event: (&str, Option<&[u8]>)) -> Uuid {
+    let (event_type, key) = event;
+    let mut name = Vec::with_capacity(128);
+    for part in [&*context.service, &*context.handler, origin, event_type] {
+        // Each behind its length, so that no two lists of names look the same.
+        name.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        name.extend_from_slice(part.as_bytes());
+    }
     // No key and an empty key are two things.
     name.push(u8::from(key.is_some()));
     name.extend_from_slice(key.unwrap_or_default());

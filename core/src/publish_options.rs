@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::event::shortened;
 use crate::{Delivery, Error, ErrorKind, Header, Headers, Result, Timestamp, TraceParent, headers};
 
 /// What an event is published with, beside itself.
@@ -26,7 +27,7 @@ pub struct PublishOptions {
     pub causation_id: Option<Uuid>,
     /// The trace and span that it is published in; a new, sampled trace if not said.
     pub traceparent: Option<TraceParent>,
-    /// Further headers.
+    /// Further headers, of names that are not [reserved](headers::is_reserved).
     pub headers: Headers,
 }
 
@@ -77,7 +78,7 @@ impl PublishOptions {
         self
     }
 
-    /// With a further header.
+    /// With a further header, of a name that is not [reserved](headers::is_reserved).
     #[must_use]
     pub fn with_header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         self.headers.push(Header::new(name, value));
@@ -87,7 +88,8 @@ impl PublishOptions {
     /// Appends its headers to those that a codec wrote: for whoever publishes events by other means (an outbox).
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for an extra header that tidings itself writes.
+    /// [`ErrorKind::Invalid`] for an extra header whose name is [reserved](headers::is_reserved), and for the nil UUID as
+    /// the id of the cause.
     pub fn write_to(&self, onto: &mut Headers) -> Result<()> {
         let trace = self.traceparent.unwrap_or_else(TraceParent::new_root);
         onto.push(Header::new(headers::TRACEPARENT, trace.to_string()));
@@ -95,13 +97,16 @@ impl PublishOptions {
             onto.push(Header::new(headers::CORRELATION_ID, id.clone()));
         }
         if let Some(id) = self.causation_id {
+            if id.is_nil() {
+                return Err(Error::new(ErrorKind::Invalid, "publish with the nil UUID as causation id"));
+            }
             onto.push(Header::new(headers::CAUSATION_ID, id.to_string()));
         }
         for header in &self.headers {
             // The last header of a name counts: a second one would change what the event says of itself.
-            if OWN_HEADERS.iter().any(|own| header.name == own.as_bytes()) {
-                let name = String::from_utf8_lossy(&header.name);
-                let what = format!("publish with the header {name}: that one is written by tidings");
+            if headers::is_reserved(&header.name) {
+                let name = shortened(&String::from_utf8_lossy(&header.name));
+                let what = format!("publish with the header {name}: the name is reserved for tidings");
                 return Err(Error::new(ErrorKind::Invalid, what));
             }
             onto.push(header.clone());
@@ -109,16 +114,3 @@ impl PublishOptions {
         Ok(())
     }
 }
-
-/// Headers that readers take the envelope and its ties from. `tracestate` is for users to give.
-const OWN_HEADERS: [&str; 9] = [
-    headers::EVENT_ID,
-    headers::EVENT_TYPE,
-    headers::TIMESTAMP,
-    headers::SOURCE,
-    headers::VERSION,
-    headers::CONTENT_TYPE,
-    headers::TRACEPARENT,
-    headers::CORRELATION_ID,
-    headers::CAUSATION_ID,
-];

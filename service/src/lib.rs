@@ -8,6 +8,7 @@ mod from_fn;
 mod handler;
 mod observer;
 mod options;
+mod passing_on;
 mod publisher;
 mod redrive;
 mod retry;

@@ -56,7 +56,8 @@ impl EventPublisher {
     /// As [`publish`](Self::publish), with options.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish), and [`ErrorKind::Invalid`] for an extra header that tidings itself writes.
+    /// As [`publish`](Self::publish), and [`ErrorKind::Invalid`] for an extra header whose name is
+    /// [reserved](tidings_core::headers::is_reserved).
     pub async fn publish_with<E: Event>(&self, event: &E, options: PublishOptions) -> Result<Position> {
         let id = options.id.unwrap_or_else(Uuid::now_v7);
         let timestamp = options.timestamp.unwrap_or_else(Timestamp::now);

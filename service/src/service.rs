@@ -84,6 +84,7 @@ pub(crate) struct Options {
     pub(crate) group: Name,
     pub(crate) store: Option<Arc<dyn IdempotencyStore>>,
     pub(crate) scope: Name,
+    pub(crate) scope_per_topic: bool,
     pub(crate) holder_ttl: Duration,
     pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(crate) retry: Retry,
@@ -115,6 +116,7 @@ impl Service {
             group: format!("{name}-group").into(),
             store: None,
             scope: name.clone(),
+            scope_per_topic: false,
             holder_ttl: DEFAULT_HOLDER_TTL,
             dead_letters: None,
             retry: Retry::default(),
@@ -196,6 +198,17 @@ impl Service {
     /// Remembers events under this scope in place of the service's name: a new scope handles all of them again.
     pub fn with_scope(mut self, scope: impl Into<Name>) -> Self {
         self.options.scope = scope.into();
+        self
+    }
+
+    /// Tells events of one id apart by the topic that they are read from, for topics that repeat the events of others: each
+    /// topic's handler then has the event once.
+    ///
+    /// By default an event that comes on two topics is handled once, on the topic that it is read from first. With this, the
+    /// store knows an event by a UUID v5 of its id and topic: turned on for a scope that holds done events, it handles
+    /// once more those of them that are read again.
+    pub fn with_scope_per_topic(mut self) -> Self {
+        self.options.scope_per_topic = true;
         self
     }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 pub use self::redrive::redrive;
 pub use self::topics::{DEAD_LETTER_SUFFIX, DeadLetterTopics, dead_letter_topic};
-pub use self::wire::{header_names, is_dead_letter_header};
+pub use self::wire::{Redriven, header_names, is_dead_letter_header};
 use crate::{ErrorKind, Guarantees, Name, Result, StoredRecord, Timestamp, TopicPartition};
 
 /// Takes dead letters.

@@ -68,55 +68,110 @@ impl DeadLetter {
         record
     }
 
-    /// Reads a letter back from a record of a dead-letter topic.
+    /// Reads a letter back from a record of a dead-letter topic. Its headers are found by their names, the last of each: an
+    /// agent that adds a header of its own, anywhere, adds it to the original's headers.
     ///
     /// # Errors
     /// [`ErrorKind::Undecodable`], naming the header that is missing or wrong: somebody else's record.
     pub fn from_record(record: &StoredRecord) -> Result<Self> {
-        // A letter about a record that was itself a letter has each header twice: the last ten are this one's.
-        let own = record.headers.len().checked_sub(ALL.len()).ok_or_else(|| missing(header_names::TOPIC))?;
-        let original: Headers = record.headers.iter().take(own).cloned().collect();
-        let why: Headers = record.headers.iter().skip(own).cloned().collect();
-        let mut stored = StoredRecord::new(
-            number(&why, header_names::OFFSET)?,
-            Timestamp::from_millis(number(&why, header_names::TIMESTAMP)?),
-        );
+        // A letter about a record that was itself a letter has each header twice: the last of each is this one's.
+        let why = Why::find(&record.headers);
+        let offset = why.number(header_names::OFFSET)?;
+        let mut stored = StoredRecord::new(offset, Timestamp::from_millis(why.number(header_names::TIMESTAMP)?));
         stored.key = record.key.clone();
         stored.value = record.value.clone();
-        stored.headers = original;
-        let origin = TopicPartition::new(text(&why, header_names::TOPIC)?, number(&why, header_names::PARTITION)?);
-        let kind = ErrorKind::from_name(text(&why, header_names::ERROR_KIND)?);
-        Ok(Self::new(text(&why, header_names::SERVICE)?, origin, stored, kind)
-            .with_handler(text(&why, header_names::HANDLER)?)
-            .with_error(text(&why, header_names::ERROR)?)
-            .with_attempts(number(&why, header_names::RETRY_COUNT)?)
-            .with_failed_at(Timestamp::from_millis(number(&why, header_names::FAILED_AT)?)))
+        stored.headers = why.others();
+        let origin = TopicPartition::new(why.text(header_names::TOPIC)?, why.number(header_names::PARTITION)?);
+        let kind = ErrorKind::from_name(why.text(header_names::ERROR_KIND)?);
+        Ok(Self::new(why.text(header_names::SERVICE)?, origin, stored, kind)
+            .with_handler(why.text(header_names::HANDLER)?)
+            .with_error(why.text(header_names::ERROR)?)
+            .with_attempts(why.number(header_names::RETRY_COUNT)?)
+            .with_failed_at(Timestamp::from_millis(why.number(header_names::FAILED_AT)?)))
     }
 
-    /// The record that takes the letter back to its topic: the original with `redrive-for`, and `redrive-count` raised.
+    /// The record that takes the letter back to its topic: the original with `redrive-for` and `redrive-topic`, and
+    /// `redrive-count` raised.
     pub fn to_redrive(&self) -> Record {
-        let mut record = Record::tombstone(self.origin.topic.clone());
+        let topic = &self.origin.topic;
+        let mut record = Record::tombstone(topic.clone());
         record.key = self.record.key.clone();
         record.value = self.record.value.clone();
         record.headers = self.record.headers.clone();
-        let count = record.headers.get_str(headers::REDRIVE_COUNT).and_then(|c| c.parse::<u32>().ok()).unwrap_or(0);
+        let before = Redriven::of(topic, &record.headers).filter(|redriven| redriven.is_for(&self.service));
+        let count = before.map_or(0, |redriven| redriven.count);
         record.headers.set(headers::REDRIVE_FOR, self.service.as_bytes().to_vec());
         record.headers.set(headers::REDRIVE_COUNT, count.saturating_add(1).to_string());
+        record.headers.set(headers::REDRIVE_TOPIC, topic.as_bytes().to_vec());
         record
+    }
+}
+
+/// What the redrive headers of a record say, where they count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Redriven<'a> {
+    service: &'a [u8],
+    /// How often the record was redriven.
+    pub count: u32,
+}
+
+impl<'a> Redriven<'a> {
+    /// Of a record that was read from `topic`; `None` if it was not redriven to that topic.
+    ///
+    /// A redrive writes three headers, one of which names the topic: a record that was passed on to another topic with
+    /// them is nobody's redrive. Without that one, as older versions wrote it, there must at least be the count.
+    pub fn of(topic: &str, headers: &'a Headers) -> Option<Self> {
+        let service = headers.get(headers::REDRIVE_FOR)?;
+        let count = headers.get_str(headers::REDRIVE_COUNT)?.parse().ok().filter(|count| *count > 0)?;
+        let here = !headers.contains(headers::REDRIVE_TOPIC)
+            || headers.get(headers::REDRIVE_TOPIC).is_some_and(|to| to == topic.as_bytes());
+        here.then_some(Self { service, count })
+    }
+
+    /// Whether it was redriven for this service. Others skip it.
+    pub fn is_for(&self, service: &str) -> bool {
+        self.service == service.as_bytes()
+    }
+}
+
+/// The headers that burying added, among all of a record.
+struct Why<'a> {
+    headers: &'a Headers,
+    /// The place of the last header of each name.
+    places: [Option<usize>; ALL.len()],
+}
+
+impl<'a> Why<'a> {
+    fn find(headers: &'a Headers) -> Self {
+        let mut places = [None; ALL.len()];
+        for (place, header) in headers.iter().enumerate() {
+            if let Some(name) = ALL.iter().position(|name| header.name == name.as_bytes()) {
+                places[name] = Some(place);
+            }
+        }
+        Self { headers, places }
+    }
+
+    /// All other headers: the original's.
+    fn others(&self) -> Headers {
+        let other = |(place, header): (usize, &Header)| (!self.places.contains(&Some(place))).then(|| header.clone());
+        self.headers.iter().enumerate().filter_map(other).collect()
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str> {
+        self.headers.get_str(name).ok_or_else(|| missing(name))
+    }
+
+    fn number<N: FromStr>(&self, name: &str) -> Result<N> {
+        let wrong =
+            || Error::new(ErrorKind::Undecodable, format!("read a dead letter: the header {name} is no number"));
+        self.text(name)?.parse().map_err(|_| wrong())
     }
 }
 
 fn missing(name: &str) -> Error {
     Error::new(ErrorKind::Undecodable, format!("read a dead letter: the header {name} is missing or no text"))
-}
-
-fn text<'a>(why: &'a Headers, name: &str) -> Result<&'a str> {
-    why.get_str(name).ok_or_else(|| missing(name))
-}
-
-fn number<N: FromStr>(why: &Headers, name: &str) -> Result<N> {
-    let wrong = || Error::new(ErrorKind::Undecodable, format!("read a dead letter: the header {name} is no number"));
-    text(why, name)?.parse().map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -162,13 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_redrive_is_the_original_with_two_headers_and_counts_up() {
+    fn a_redrive_is_the_original_with_three_headers_and_counts_up() {
         let mut letter = letter();
         let redrive = letter.to_redrive();
         assert_eq!((redrive.key, redrive.value), (letter.record.key.clone(), letter.record.value.clone()));
         assert_eq!(redrive.headers.get_str(headers::REDRIVE_FOR), Some("svc"));
         assert_eq!(redrive.headers.get_str(headers::REDRIVE_COUNT), Some("1"));
-        assert_eq!(redrive.headers.len(), letter.record.headers.len() + 2);
+        assert_eq!(redrive.headers.get_str(headers::REDRIVE_TOPIC), Some("t"));
+        assert_eq!(redrive.headers.len(), letter.record.headers.len() + 3);
         letter.record.headers = redrive.headers;
         assert_eq!(letter.to_redrive().headers.get_str(headers::REDRIVE_COUNT), Some("2"));
         assert_eq!(letter.to_redrive().headers.len(), letter.record.headers.len());
@@ -178,5 +234,26 @@ mod tests {
     fn a_long_error_is_cut_at_a_character() {
         let letter = letter().with_error("é".repeat(super::super::MAX_ERROR_TEXT));
         assert_eq!(letter.error.len(), super::super::MAX_ERROR_TEXT);
+    }
+
+    #[test]
+    fn a_redrive_counts_only_in_its_topic_and_for_its_service() {
+        let redriven = letter().to_redrive().headers;
+        let read = Redriven::of("t", &redriven).unwrap();
+        assert!(read.is_for("svc") && !read.is_for("other") && read.count == 1);
+        assert_eq!(Redriven::of("elsewhere", &redriven), None);
+        // As older versions wrote it, and as anybody may write it.
+        let old = Headers::new().with(headers::REDRIVE_FOR, "svc").with(headers::REDRIVE_COUNT, "2");
+        assert_eq!(Redriven::of("t", &old).map(|read| read.count), Some(2));
+        assert_eq!(Redriven::of("t", &Headers::new().with(headers::REDRIVE_FOR, "svc")), None);
+        assert_eq!(Redriven::of("t", &old.with(headers::REDRIVE_COUNT, "many")), None);
+    }
+
+    #[test]
+    fn a_count_of_another_topic_or_service_is_not_counted_on() {
+        let mut letter = letter();
+        letter.record.headers = letter.to_redrive().headers;
+        letter.service = "other".into();
+        assert_eq!(letter.to_redrive().headers.get_str(headers::REDRIVE_COUNT), Some("1"));
     }
 }

@@ -16,6 +16,7 @@ use super::worker::Worker;
 use super::worker::intake::Verdict;
 use super::worker::lanes::Lanes;
 use crate::observer::{Happening, Observer, What};
+use crate::passing_on::PassingOn;
 use crate::retry::Retry;
 use crate::service::UnknownTypes;
 use crate::status::Totals;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) worker_concurrency: usize,
     pub(crate) gate: Gate,
     pub(crate) store: Option<Arc<Claims>>,
+    pub(crate) scope_per_topic: bool,
     pub(crate) sink: Arc<dyn DeadLetterSink>,
     pub(crate) publisher: Arc<dyn Publisher>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -114,7 +116,8 @@ impl Shared {
             let mut context = DeliveryContext::new(self.service.clone(), routes.info(number).name.clone());
             context.group = self.group.clone();
             context.topic_prefix = self.topic_prefix.clone();
-            context.publisher = Some(self.publisher.clone());
+            context.publisher = Some(Arc::new(PassingOn(self.publisher.clone())));
+            context.scope_per_topic = self.scope_per_topic;
             Arc::new(context)
         };
         (0..routes.len()).map(context).collect()

@@ -59,6 +59,7 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
         worker_concurrency: options.concurrency.div_ceil(workers).max(1),
         gate: Gate::new(options.breaker),
         store: claims,
+        scope_per_topic: options.scope_per_topic,
         sink,
         publisher,
         observer: options.observer.clone(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_core::{
-    Admin, ConsumerOptions, Error, ErrorKind, Headers, Name, Result, Start, Step, Timestamp, TopicPartition, Transport,
-    headers,
+    Admin, ConsumerOptions, Error, ErrorKind, Headers, Name, Redriven, Result, Start, Step, Timestamp, TopicPartition,
+    Transport,
 };
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -50,8 +50,8 @@ pub(super) async fn published(
             }
             Step::Records(fetched) => {
                 for record in fetched.batch.records() {
-                    let ours = record.headers.get_str(headers::REDRIVE_FOR) == Some(service.as_str());
-                    if ours && record.timestamp.millis() == time {
+                    let redriven = Redriven::of(topic, &record.headers);
+                    if redriven.is_some_and(|redriven| redriven.is_for(service)) && record.timestamp.millis() == time {
                         let print = fingerprint(record.key.as_ref(), record.value.as_ref(), &record.headers);
                         *published.entry(print).or_default() += 1;
                     }

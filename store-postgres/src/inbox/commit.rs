@@ -103,14 +103,15 @@ pub(super) async fn settle(
 fn events(delivery: &Delivery) -> Vec<EventRef> {
     // Each record is looked at once, and the name of a type is kept for the next one, which mostly has the same.
     let mut last = Name::default();
+    let known = |id| delivery.context().id_in_store(delivery.topic(), id);
     let event = |record| {
         let Ok(head) = codec::peek(record) else {
-            return EventRef::new(event_id_of(delivery.origin(), record), Name::default());
+            return EventRef::new(known(event_id_of(delivery.origin(), record)), Name::default());
         };
         if last != *head.event_type {
             last = Name::from(head.event_type.into_owned());
         }
-        EventRef::new(head.id, last.clone())
+        EventRef::new(known(head.id), last.clone())
     };
     delivery.records().map(event).collect()
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use sqlx::postgres::PgConnection;
 use tidings_core::{
     Delivery, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublishOptions, Record, Result, Timestamp,
-    TraceParent, codec,
+    TraceParent, codec, headers,
 };
 use uuid::Uuid;
 
@@ -89,7 +89,7 @@ impl Outbox {
     /// As [`publish`](Self::publish), with options.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish), and [`Invalid`](ErrorKind::Invalid) for an extra header that tidings itself writes.
+    /// As [`publish`](Self::publish), and [`Invalid`](ErrorKind::Invalid) for an extra header whose name is reserved.
     pub async fn publish_with<E: Event>(
         &self,
         connection: &mut PgConnection,
@@ -146,7 +146,8 @@ impl Outbox {
         self.put(connection, vec![record]).await
     }
 
-    /// Publishes records as they are when the transaction of `connection` commits, in this order per topic and key.
+    /// Publishes records as they are when the transaction of `connection` commits, in this order per topic and key; but for
+    /// headers that [steer a delivery](headers::steers_delivery), which a record that is passed on loses.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid): a topic is empty or holds a NUL. [`TooLarge`](ErrorKind::TooLarge).
@@ -230,11 +231,12 @@ impl Step {
         self.lanes.is_empty() || fits
     }
 
-    fn push(&mut self, record: Record) {
+    fn push(&mut self, mut record: Record) {
         self.bytes += record.size();
         let lane = record.key.as_ref().map_or_else(lane::lane_of_its_own, |key| lane::lane(&record.topic, key));
         self.lanes.push(lane);
         self.shards.push(lane::shard(lane));
+        headers::remove_steering(&mut record.headers);
         self.headers.push(headers_to_bytes(&record.headers));
         self.topics.push(record.topic.to_string());
         self.partitions.push(record.partition.map(i64::from));

@@ -193,7 +193,7 @@ impl Worker {
                 Some(holder) => claims.claim(&holder, &events).await,
                 None => (Vec::new(), Err(claims.no_holder())),
             };
-            Landed::Claimed { items, events, answered, asked }
+            Landed::Claimed { items, answered, asked }
         }));
     }
 
@@ -251,6 +251,8 @@ impl Worker {
         let id = self.event_id(item);
         let table = self.routes.table();
         let known = (item.handler < table.len()).then(|| table.info(item.handler).event_type.clone()).flatten();
+        let context = self.contexts.get(item.handler);
+        let id = context.map_or(id, |context| context.id_in_store(&item.assigned.origin.topic, id));
         EventRef::new(id, known.unwrap_or_else(|| Name::from_static("")))
     }
 

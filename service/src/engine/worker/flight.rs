@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tidings_core::{BoxError, EventRef, Outcome, Position, Release, Result};
+use tidings_core::{BoxError, Outcome, Position, Release, Result};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -102,7 +102,7 @@ pub(super) enum Landed {
     Published { work: Vec<Publishing>, answers: Vec<Result<Position>> },
     Completed { items: Vec<Item>, answer: Result<Vec<Result<()>>> },
     Buried { letters: Vec<Burying>, answers: Vec<Result<()>> },
-    Claimed { items: Vec<Item>, events: Vec<EventRef>, answered: Answered, asked: Asked },
+    Claimed { items: Vec<Item>, answered: Answered, asked: Asked },
     Released { releases: Vec<(Hold, Release)>, answer: Result<()> },
 }
 

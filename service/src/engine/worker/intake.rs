@@ -1,6 +1,6 @@
 //! Beginning deliveries: from chunks, and from what waits for its turn.
 
-use tidings_core::{Delivery, Error, ErrorKind, StoredRecord, headers};
+use tidings_core::{Delivery, Error, ErrorKind, Redriven, StoredRecord};
 
 use super::flight::{Items, Work};
 use super::gather::may_begin;
@@ -161,8 +161,8 @@ impl Worker {
     /// What is to be done with a record, before any handler is asked.
     pub(super) fn verdict(&self, topic: &tidings_core::Name, record: &StoredRecord) -> Verdict {
         if !record.headers.is_empty()
-            && let Some(service) = record.headers.get(headers::REDRIVE_FOR)
-            && service != self.shared.service.as_bytes()
+            && let Some(redriven) = Redriven::of(topic, &record.headers)
+            && !redriven.is_for(&self.shared.service)
         {
             return Verdict::Skip("redriven for another service");
         }

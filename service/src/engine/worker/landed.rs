@@ -1,6 +1,6 @@
 //! Taking in what has landed: handlers that ended, and answers of stores, sinks and publishers.
 
-use tidings_core::{Claim, ErrorKind, EventRef, History, Position, Release, Result, headers};
+use tidings_core::{Claim, ErrorKind, History, Position, Redriven, Release, Result};
 
 use super::flight::{Asked, Deadline, Flight, Items, Landed, TimedOut};
 use super::intake::{LONE_DEATHS, MAX_DEATHS};
@@ -30,11 +30,11 @@ impl Worker {
             Landed::Published { work, answers } => self.published(work, answers),
             Landed::Completed { items, answer } => self.completed(items, answer),
             Landed::Buried { letters, answers } => self.buried(letters, answers),
-            Landed::Claimed { items, events, answered, asked } => {
+            Landed::Claimed { items, answered, asked } => {
                 self.calls.claims -= 1;
                 match asked {
                     Asked::Alone => self.claimed_alone(items, answered),
-                    asked => self.claimed(items, &events, answered, asked == Asked::Chunk),
+                    asked => self.claimed(items, answered, asked == Asked::Chunk),
                 }
             }
             Landed::Released { releases, answer } => self.released(releases, answer),
@@ -239,7 +239,7 @@ impl Worker {
         }
     }
 
-    fn claimed(&mut self, items: Vec<Item>, events: &[EventRef], (holds, answer): Answered, chunk: bool) {
+    fn claimed(&mut self, items: Vec<Item>, (holds, answer): Answered, chunk: bool) {
         if chunk {
             self.calls.claiming_chunk = false;
         } else {
@@ -251,9 +251,8 @@ impl Worker {
         };
         let mut free = std::collections::VecDeque::with_capacity(items.len());
         let mut held_lanes = std::collections::HashSet::new();
-        for (((mut item, claim), event), hold) in items.into_iter().zip(claims).zip(events).zip(holds) {
+        for ((mut item, claim), hold) in items.into_iter().zip(claims).zip(holds) {
             self.set_trouble(&mut item, None, "");
-            item.event_id = Some(event.id);
             if item.assigned.is_stopping() && claim != Claim::Done {
                 // At once, and not when its turn comes among what stays: the next owner waits for it.
                 if let (Claim::Granted(history), Some(hold)) = (claim, hold) {
@@ -339,8 +338,9 @@ impl Worker {
         if history == History::default() {
             return claim;
         }
-        let times = item.record.records()[0].headers.get_str(headers::REDRIVE_COUNT);
-        let times = times.and_then(|times| times.parse::<u32>().ok()).unwrap_or(0).min(FORGIVEN);
+        let redriven = Redriven::of(&item.assigned.origin.topic, &item.record.records()[0].headers);
+        let redriven = redriven.filter(|redriven| redriven.is_for(&self.shared.service));
+        let times = redriven.map_or(0, |redriven| redriven.count.min(FORGIVEN));
         let deaths = history.deaths.saturating_sub(times * MAX_DEATHS);
         let attempts = times.saturating_mul(self.shared.retry.max_retries.saturating_add(1));
         Claim::Granted(History::new(deaths, history.attempts.saturating_sub(attempts)))

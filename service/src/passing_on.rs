@@ -1,0 +1,32 @@
+//! What handlers publish raw records through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Begun, Guarantees, Position, Publisher, Record, Result, async_trait, headers};
+
+/// Publishes by another publisher, without the headers that steer the delivery of a record that a handler passes on.
+#[derive(Debug)]
+pub(crate) struct PassingOn(pub(crate) Arc<dyn Publisher>);
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Publisher for PassingOn {
+    async fn publish(&self, mut records: Vec<Record>) -> Vec<Result<Position>> {
+        records.iter_mut().for_each(|record| headers::remove_steering(&mut record.headers));
+        self.0.publish(records).await
+    }
+
+    fn begin_one(&self, mut record: Record) -> Begun<'_> {
+        headers::remove_steering(&mut record.headers);
+        self.0.begin_one(record)
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        self.0.close(deadline).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.0.guarantees()
+    }
+}
