@@ -116,6 +116,11 @@ impl Version {
         Self { major, minor }
     }
 
+    /// The version that a bare number stands for.
+    pub(crate) fn of_number(major: u64) -> Option<Self> {
+        u32::try_from(major).ok().map(|major| Self::new(major, 0))
+    }
+
     /// Its text on the wire; the common ones are not allocated.
     pub fn to_text(self) -> Cow<'static, str> {
         match (self.major, self.minor) {
@@ -192,7 +197,15 @@ impl<'de> Deserialize<'de> for Version {
             }
             // Some services write the number 1 where the text "1.0" is meant.
             fn visit_u64<E: de::Error>(self, major: u64) -> Result<Version, E> {
-                u32::try_from(major).map(|major| Version::new(major, 0)).map_err(E::custom)
+                let wrong = || E::invalid_value(de::Unexpected::Unsigned(major), &self);
+                Version::of_number(major).ok_or_else(wrong)
+            }
+            // And 1.0, which is the same number. What 1.10 is as a number can't be told from 1.1.
+            fn visit_f64<E: de::Error>(self, major: f64) -> Result<Version, E> {
+                let whole = (major.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&major)).then_some(major);
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within the range")]
+                let version = whole.map(|major| Version::new(major as u32, 0));
+                version.ok_or_else(|| E::invalid_value(de::Unexpected::Float(major), &self))
             }
         }
         deserializer.deserialize_any(Text)

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, Version, codec};
+use tidings_core::codec::{self, Routing};
+use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, headers};
 
 use crate::{BatchOptions, HandlerOptions, Route};
 
@@ -151,6 +152,15 @@ struct TopicRoutes {
     tombstone: Option<usize>,
 }
 
+impl TopicRoutes {
+    /// The routes of a type, one for each major version.
+    fn of_type(&self, event_type: &str) -> &[(Name, u32, usize)] {
+        let from = self.events.partition_point(|(name, ..)| name.as_str() < event_type);
+        let count = self.events[from..].iter().take_while(|(name, ..)| name == event_type).count();
+        &self.events[from..from + count]
+    }
+}
+
 impl RouteTable {
     pub(crate) fn new(entries: Vec<Entry>, topic_prefix: &str) -> Result<Self> {
         check(&entries)?;
@@ -209,34 +219,34 @@ impl RouteTable {
         {
             return Lookup::Handler(raw);
         }
-        match codec::route_by_headers(record) {
-            Ok(Some((event_type, version))) => self.by_type(topic, event_type, version),
-            Ok(None) => match (codec::peek(record), raw) {
-                (Ok(head), _) => self.by_type(topic, &head.event_type, head.version),
-                (Err(_), Some(raw)) => Lookup::Handler(raw),
-                (Err(error), None) => Lookup::Undecodable(error),
-            },
-            Err(error) => Lookup::Undecodable(error),
+        match (codec::routing(record), raw) {
+            (Ok(routing), _) => self.by_type(topic, routing),
+            // No header says that it is an event.
+            (Err(_), Some(raw)) if record.headers.get(headers::EVENT_TYPE).is_none() => Lookup::Handler(raw),
+            (Err(error), _) => Lookup::Undecodable(error),
         }
     }
 
-    fn by_type(&self, topic: Option<&TopicRoutes>, event_type: &str, version: Version) -> Lookup {
-        let Some(topic) = topic else { return self.fallback.map_or(Lookup::UnknownType, Lookup::Handler) };
-        let found = topic
-            .events
-            .binary_search_by(|(name, major, _)| name.as_str().cmp(event_type).then(major.cmp(&version.major)));
-        if let Ok(place) = found {
-            return Lookup::Handler(topic.events[place].2);
+    /// By the type first: the version of an event that is handled nowhere is not looked at.
+    fn by_type(&self, topic: Option<&TopicRoutes>, routing: Routing<'_>) -> Lookup {
+        let handled = topic.map_or(&[][..], |topic| topic.of_type(routing.event_type()));
+        if handled.is_empty() {
+            let other = topic.and_then(|topic| topic.raw).or(self.fallback);
+            return other.map_or(Lookup::UnknownType, Lookup::Handler);
         }
-        let mut handled = topic.events.iter().filter(|(name, ..)| name == event_type).peekable();
-        if handled.peek().is_some() {
-            let handled: Vec<_> = handled.map(|(_, major, _)| format!("{major}.x")).collect();
-            return Lookup::Undecodable(Error::new(
-                ErrorKind::Undecodable,
-                format!("route {event_type} in version {version}: handled here is {}", handled.join(", ")),
-            ));
+        let event_type = &handled[0].0;
+        let version = match routing.version() {
+            Ok(version) => version,
+            Err(error) => return Lookup::Undecodable(error),
+        };
+        if let Some((.., number)) = handled.iter().find(|(_, major, _)| *major == version.major) {
+            return Lookup::Handler(*number);
         }
-        topic.raw.or(self.fallback).map_or(Lookup::UnknownType, Lookup::Handler)
+        let handled: Vec<_> = handled.iter().map(|(_, major, _)| format!("{major}.x")).collect();
+        Lookup::Undecodable(Error::new(
+            ErrorKind::Undecodable,
+            format!("route {event_type} in version {version}: handled here is {}", handled.join(", ")),
+        ))
     }
 }
 
@@ -320,7 +330,7 @@ mod tests {
 
     fn event<E: Event>(event: &E) -> StoredRecord {
         let source = Name::default();
-        let envelope = EnvelopeRef::new(Uuid::nil(), Timestamp::default(), &source, event);
+        let envelope = EnvelopeRef::new(Uuid::from_u128(1), Timestamp::default(), &source, event);
         stored(codec::encode(envelope, "").unwrap())
     }
 

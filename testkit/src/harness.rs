@@ -74,6 +74,8 @@ impl<T: Transport + Clone> Harness<T> {
     /// # Errors
     /// Those of [`Service::start`] and of creating the topics.
     pub async fn on(transport: &T, service: Service) -> Result<Self> {
+        // In release builds, too: an event that can't be read back is a fault that a test is to show.
+        codec::set_read_back(true);
         let journal = Journal::new();
         let topics = service.topics();
         create_missing(transport, &topics).await?;

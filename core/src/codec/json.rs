@@ -1,17 +1,27 @@
 //! The JSON envelope, which KafkaJS services read and write.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Codec, Head, expect_type, undecodable, value};
+use super::rules::{Level, Rules};
+use super::strict::Strict;
+use super::{Codec, Head, expect_type, expect_version, refuse_nil, text, undecodable, value};
+use crate::event::shortened;
 use crate::{
     Envelope, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Result, StoredRecord, Timestamp, Version, headers,
 };
 
 /// The envelope as one JSON object: `{"eventId", "eventType", "timestamp", "source", "version", "payload"}`.
+///
+/// Written and read is UTF-8, and by readers a byte order mark before it is skipped. `source` and `version` may be absent or
+/// null: then they are empty, and that of the `version` header, else `1.0`. `timestamp` is a whole number of milliseconds,
+/// also written `1764150000000.0`, and no text. `version` is a text, `"1.0"`, or a whole number. A field that comes twice, a
+/// nil UUID, more than 126 levels of payload, and a type or version other than that of the header are refused.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 
@@ -23,7 +33,7 @@ struct Written<'a, E> {
     timestamp: i64,
     source: &'a str,
     version: Version,
-    payload: &'a E,
+    payload: E,
 }
 
 #[derive(Deserialize)]
@@ -32,11 +42,11 @@ struct Read<'a, E> {
     event_id: Uuid,
     #[serde(borrow)]
     event_type: Cow<'a, str>,
+    #[serde(deserialize_with = "whole")]
     timestamp: i64,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     source: Cow<'a, str>,
-    #[serde(default = "first_version")]
-    version: Version,
+    version: Option<Version>,
     payload: E,
 }
 
@@ -46,41 +56,226 @@ struct Peeked<'a> {
     event_id: Uuid,
     #[serde(borrow)]
     event_type: Cow<'a, str>,
-    #[serde(default = "first_version")]
-    version: Version,
+    version: Option<Version>,
 }
+
+/// What a record is routed by. Another's version is none of ours, whatever it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Routed<'a> {
+    #[serde(borrow)]
+    pub(super) event_type: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) version: Told,
+}
+
+/// A version as it is told, which may be none.
+#[derive(Debug, Default)]
+pub(super) struct Told(pub(super) Option<Result<Version>>);
 
 /// For so many bytes there is room from the start: most events are no longer, and need not be moved as they grow.
 const ROOM: usize = 512;
+/// How many levels of payload are read: one less than the parser takes, for the envelope.
+const MAX_DEPTH: usize = 126;
 
 /// Reads JSON. That it is UTF-8 is seen at once, which takes a fraction of the time that it takes for each string by itself.
-fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
-    match std::str::from_utf8(bytes) {
+fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NotRead> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let read = match std::str::from_utf8(bytes) {
         Ok(text) => serde_json::from_str(text),
         // It says where.
         Err(_) => serde_json::from_slice(bytes),
+    };
+    read.map_err(|error| NotRead { path: path_of::<T>(bytes), error })
+}
+
+/// Why JSON could not be read, and in which field.
+#[derive(Debug)]
+struct NotRead {
+    path: String,
+    error: serde_json::Error,
+}
+
+impl fmt::Display for NotRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        self.error.fmt(f)
     }
 }
 
-const fn first_version() -> Version {
-    Version::new(1, 0)
+impl std::error::Error for NotRead {}
+
+/// The field that could not be read: looked for only now, as to note it on the way costs as much as to read.
+fn path_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> String {
+    use serde_path_to_error::Segment;
+
+    let read: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+    let Err(error) = read else { return String::new() };
+    let mut path = String::new();
+    for segment in error.path().iter() {
+        let name = match segment {
+            Segment::Seq { index } => {
+                path.push_str(&format!("[{index}]"));
+                continue;
+            }
+            Segment::Map { key } => key,
+            Segment::Enum { variant } => variant,
+            Segment::Unknown => continue,
+        };
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(&shortened(name));
+    }
+    path
+}
+
+/// A whole number, however it is written.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    struct Whole;
+    impl Visitor<'_> for Whole {
+        type Value = i64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("i64 milliseconds")
+        }
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<i64, E> {
+            Ok(number)
+        }
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<i64, E> {
+            i64::try_from(number).map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(number), &self))
+        }
+        // JavaScript and Python write whole numbers with a fraction when they were computed.
+        fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<i64, E> {
+            let wrong = || E::invalid_value(serde::de::Unexpected::Float(number), &self);
+            whole_of(number).ok_or_else(wrong)
+        }
+    }
+    deserializer.deserialize_i64(Whole)
+}
+
+/// The number as an integer, if it is whole and within those that a float tells apart.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
+fn whole_of(number: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+}
+
+/// A text, or nothing where it is null.
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+    struct Text;
+    impl<'de> Visitor<'de> for Text {
+        type Value = Cow<'de, str>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or null")
+        }
+        fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+            Ok(Cow::Borrowed(text))
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Cow::Owned(text.to_owned()))
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Cow::Borrowed(""))
+        }
+    }
+    deserializer.deserialize_any(Text)
+}
+
+impl<'de> Deserialize<'de> for Told {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        fn none<E>(shown: impl fmt::Display) -> Result<Told, E> {
+            let what = format!("read the version {shown}: expected text such as \"1.0\"");
+            Ok(Told(Some(Err(undecodable(what)))))
+        }
+        impl<'de> Visitor<'de> for Any {
+            type Value = Told;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a version")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Told, E> {
+                Ok(Told(Some(text.parse())))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Told, E> {
+                Version::of_number(number).map_or_else(|| none(number), |version| Ok(Told(Some(Ok(version)))))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Told, E> {
+                match whole_of(number).and_then(|number| u64::try_from(number).ok()).and_then(Version::of_number) {
+                    Some(version) => Ok(Told(Some(Ok(version)))),
+                    None => none(number),
+                }
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Told, E> {
+                none(number)
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Told, E> {
+                none(value)
+            }
+            fn visit_unit<E>(self) -> Result<Told, E> {
+                Ok(Told(None))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Told, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                none("that is a list")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Told, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                none("that is an object")
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// What `record` is routed by, of its body alone.
+pub(super) fn routed(record: &StoredRecord) -> Result<Routed<'_>> {
+    from_json(value(record)?).map_err(|e| undecodable("read the JSON envelope").with_source(e))
+}
+
+/// The version that the body tells, else that of the header, else the first.
+fn version_of(record: &StoredRecord, told: Option<Version>) -> Result<Version> {
+    match (told, text(record, headers::VERSION)?) {
+        (Some(version), _) => Ok(version),
+        (None, Some(version)) => version.parse(),
+        (None, None) => Ok(Version::new(1, 0)),
+    }
+}
+
+fn rules() -> Rules {
+    let depth_of = |level| match level {
+        Level::Compound | Level::NewtypeVariant => 1,
+        Level::Variant => 2,
+        Level::Thin => 0,
+    };
+    let mut rules = Rules::new(MAX_DEPTH, depth_of);
+    (rules.all_floats, rules.nested_options) = (false, false);
+    rules
+}
+
+fn unwritten<E: Event>(rules: &Rules, error: serde_json::Error) -> Error {
+    match rules.refused() {
+        Some(why) => Error::new(ErrorKind::Invalid, format!("write {} as JSON: {why}", E::TYPE)),
+        None => Error::caused_by(ErrorKind::Invalid, format!("write {} as JSON", E::TYPE), error),
+    }
 }
 
 impl Codec for Json {
     const CONTENT_TYPE: &'static str = "application/json";
 
     fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, headers: &mut Headers) -> Result<Bytes> {
+        let rules = rules();
         let written = Written {
             event_id: envelope.id,
             event_type: E::TYPE,
             timestamp: envelope.timestamp.millis(),
             source: envelope.source,
             version: envelope.version,
-            payload: envelope.payload,
+            payload: Strict::new(envelope.payload, &rules),
         };
         let mut value = Vec::with_capacity(ROOM);
-        serde_json::to_writer(&mut value, &written)
-            .map_err(|e| Error::caused_by(ErrorKind::Invalid, format!("write {} as JSON", E::TYPE), e))?;
+        serde_json::to_writer(&mut value, &written).map_err(|error| unwritten::<E>(&rules, error))?;
         if value.len() < ROOM / 2 {
             // It may be kept for long.
             value.shrink_to_fit();
@@ -96,11 +291,17 @@ impl Codec for Json {
         let read: Read<'_, E> =
             from_json(value(record)?).map_err(|e| undecodable(format!("read {} from JSON", E::TYPE)).with_source(e))?;
         expect_type::<E>(&read.event_type)?;
+        if let Some(event_type) = text(record, headers::EVENT_TYPE)? {
+            expect_type::<E>(event_type)?;
+        }
+        if let Some(version) = read.version {
+            expect_version::<E>(record, version)?;
+        }
         Ok(Envelope {
-            id: read.event_id,
+            id: refuse_nil(read.event_id)?,
             timestamp: Timestamp::from_millis(read.timestamp),
             source: read.source.as_ref().into(),
-            version: read.version,
+            version: version_of(record, read.version)?,
             payload: read.payload,
         })
     }
@@ -108,6 +309,6 @@ impl Codec for Json {
     fn peek(record: &StoredRecord) -> Result<Head<'_>> {
         let peeked: Peeked<'_> =
             from_json(value(record)?).map_err(|e| undecodable("read the JSON envelope").with_source(e))?;
-        Ok(Head::new(peeked.event_id, peeked.event_type, peeked.version))
+        Ok(Head::new(refuse_nil(peeked.event_id)?, peeked.event_type, version_of(record, peeked.version)?))
     }
 }

@@ -3,10 +3,19 @@
 //! The codec that *writes* an event is its type's ([`Event::Codec`]); the codec that *reads* a record is the one that the
 //! record's `content-type` names, so that a topic may change its codec while both are in use.
 
+#[cfg(feature = "postcard")]
+mod bounded;
+mod digest;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "postcard")]
 mod postcard;
+mod read_back;
+mod routing;
+#[cfg(any(feature = "json", feature = "postcard"))]
+mod rules;
+#[cfg(any(feature = "json", feature = "postcard"))]
+mod strict;
 
 use std::borrow::Cow;
 
@@ -17,6 +26,8 @@ use uuid::Uuid;
 pub use self::json::Json;
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
+pub use self::read_back::set_read_back;
+pub use self::routing::{Routing, route_by_headers, routing};
 use crate::event::shortened;
 use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Headers, Record, Result, StoredRecord, Version, headers};
 
@@ -68,8 +79,13 @@ impl<'a> Head<'a> {
 /// Writes `envelope` as a record for its topic, behind `topic_prefix`, with its type's codec and its key.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] if the payload can't be written.
+/// [`ErrorKind::Invalid`] for the nil UUID as its id, and for a payload that can't be written, or could not be read back. In
+/// JSON such are NaN and infinite numbers, `Some(None)` and `Some(())`, in postcard skipped fields, in both what is nested
+/// too deep. In debug builds, and wherever [`set_read_back`] turned it on, each event is read back.
 pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Result<Record> {
+    if envelope.id.is_nil() {
+        return Err(Error::new(ErrorKind::Invalid, format!("write {} with the nil UUID as its id", E::TYPE)));
+    }
     let mut headers = Headers::new();
     let value = E::Codec::encode(envelope, &mut headers)?;
     let topic = match topic_prefix {
@@ -78,6 +94,10 @@ pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Res
     };
     let mut record = Record::new(topic, value).with_headers(headers);
     record.key = envelope.payload.key().map(|key| Bytes::copy_from_slice(&key));
+    if read_back::is_on() {
+        let by_name = E::Codec::CONTENT_TYPE != "application/postcard";
+        read_back::check(envelope, &record, by_name)?;
+    }
     Ok(record)
 }
 
@@ -93,7 +113,11 @@ pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
         ContentType::Json => Json::decode(record),
         #[cfg(feature = "postcard")]
         ContentType::Postcard => Postcard::decode(record),
-        ContentType::Other(name) if name == E::Codec::CONTENT_TYPE => E::Codec::decode(record),
+        ContentType::Other(name) if name == E::Codec::CONTENT_TYPE => {
+            let envelope: Envelope<E> = E::Codec::decode(record)?;
+            refuse_nil(envelope.id)?;
+            Ok(envelope)
+        }
         ContentType::Other(name) => Err(unknown_content_type(name)),
     }
 }
@@ -112,20 +136,6 @@ pub fn peek(record: &StoredRecord) -> Result<Head<'_>> {
     }
 }
 
-/// The type and version that the headers tell, if they tell a type: enough to route by, without touching the value.
-///
-/// # Errors
-/// [`ErrorKind::Undecodable`] if a header is no text, or the version none.
-pub fn route_by_headers(record: &StoredRecord) -> Result<Option<(&str, Version)>> {
-    let Some(event_type) = text(record, headers::EVENT_TYPE)? else { return Ok(None) };
-    let version = match text(record, headers::VERSION)? {
-        // The common case, without a parse.
-        None | Some("1.0") => Version::new(1, 0),
-        Some(version) => version.parse()?,
-    };
-    Ok(Some((event_type, version)))
-}
-
 /// Reads the envelope's fields from the headers, where codecs of bare payloads put them.
 ///
 /// # Errors
@@ -134,7 +144,12 @@ pub fn peek_headers(record: &StoredRecord) -> Result<Head<'_>> {
     let Some((event_type, version)) = route_by_headers(record)? else { return Err(missing(headers::EVENT_TYPE)) };
     let id = text(record, headers::EVENT_ID)?.ok_or_else(|| missing(headers::EVENT_ID))?;
     let id = Uuid::try_parse(id).map_err(|e| undecodable("read the header eventId").with_source(e))?;
-    Ok(Head::new(id, event_type, version))
+    Ok(Head::new(refuse_nil(id)?, event_type, version))
+}
+
+/// No event has the nil UUID: it is written where an id was forgotten, and two such events would be one.
+fn refuse_nil(id: Uuid) -> Result<Uuid> {
+    if id.is_nil() { Err(undecodable("read the eventId: it is the nil UUID")) } else { Ok(id) }
 }
 
 enum ContentType<'a> {
@@ -201,4 +216,15 @@ fn expect_type<E: Event>(found: &str) -> Result<()> {
         return Ok(());
     }
     Err(undecodable(format!("read {}: the record says that its eventType is {:?}", E::TYPE, shortened(found))))
+}
+
+/// Refuses a record whose header tells another version than its body.
+#[cfg(feature = "json")]
+fn expect_version<E: Event>(record: &StoredRecord, found: Version) -> Result<()> {
+    let Some(told) = text(record, headers::VERSION)? else { return Ok(()) };
+    if told.parse::<Version>()? == found {
+        return Ok(());
+    }
+    let what = format!("read {}: its header says version {told}, its body version {found}", E::TYPE);
+    Err(undecodable(what))
 }

@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 
+use super::bounded::{Bounds, MAX_DEPTH, MAX_EMPTY_ELEMENTS, TOO_MANY};
+use super::rules::Rules;
+use super::strict::Strict;
 use super::{Codec, Head, expect_type, missing, peek_headers, text, undecodable, value};
 use crate::{
     Envelope, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Result, StoredRecord, Timestamp, headers,
@@ -9,15 +12,53 @@ use crate::{
 
 /// The payload in [postcard](https://postcard.jamesmunns.com/wire-format.html)'s wire format; the envelope's fields are
 /// headers.
+///
+/// Values may be nested 256 levels deep (a list, struct, enum, option or newtype is a level), and there may be as many
+/// elements of lists and maps as bytes, and 65,536 more. What is beyond that, or skips a field
+/// (`skip_serializing_if`), which postcard can't tell from one that is there, is neither written nor read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Postcard;
+
+fn rules() -> Rules {
+    let mut rules = Rules::new(MAX_DEPTH, |_| 1);
+    rules.skipped_fields = false;
+    rules
+}
+
+fn write<E: Event>(payload: &E) -> Result<Vec<u8>> {
+    let rules = rules();
+    let refused = |why: &str| Error::new(ErrorKind::Invalid, format!("write {} as postcard: {why}", E::TYPE));
+    let value = ::postcard::to_stdvec(&Strict::new(payload, &rules)).map_err(|error| match rules.refused() {
+        Some(why) => refused(&why),
+        None => Error::caused_by(ErrorKind::Invalid, format!("write {} as postcard", E::TYPE), error),
+    })?;
+    if rules.elements() > value.len().saturating_add(MAX_EMPTY_ELEMENTS) {
+        return Err(refused(TOO_MANY));
+    }
+    Ok(value)
+}
+
+fn read<E: Event>(bytes: &[u8]) -> Result<E> {
+    let bounds = Bounds::of(bytes.len());
+    let mut postcard = ::postcard::Deserializer::from_bytes(bytes);
+    let context = || format!("read {} from postcard", E::TYPE);
+    let payload = E::deserialize(bounds.bound(&mut postcard)).map_err(|error| match bounds.broken() {
+        Some(why) => undecodable(format!("{}: {why}", context())),
+        None => undecodable(context()).with_source(error),
+    })?;
+    let rest = postcard.finalize().map_err(|error| undecodable(context()).with_source(error))?;
+    if !rest.is_empty() {
+        // Postcard describes nothing itself: bytes left over are the one sign of another shape.
+        return Err(undecodable(format!("{}: {} bytes are left over", context(), rest.len())));
+    }
+    Ok(payload)
+}
 
 impl Codec for Postcard {
     const CONTENT_TYPE: &'static str = "application/postcard";
 
     fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, headers: &mut Headers) -> Result<Bytes> {
-        let value = ::postcard::to_stdvec(envelope.payload)
-            .map_err(|e| Error::caused_by(ErrorKind::Invalid, format!("write {} as postcard", E::TYPE), e))?;
+        let value = write(envelope.payload)?;
         headers.push(Header::new(headers::EVENT_ID, envelope.id.to_string()));
         headers.push(Header::new(headers::EVENT_TYPE, E::TYPE));
         headers.push(Header::new(headers::TIMESTAMP, envelope.timestamp.millis().to_string()));
@@ -32,18 +73,12 @@ impl Codec for Postcard {
         expect_type::<E>(&head.event_type)?;
         let timestamp = text(record, headers::TIMESTAMP)?.ok_or_else(|| missing(headers::TIMESTAMP))?;
         let timestamp = timestamp.parse().map_err(|e| undecodable("read the header timestamp").with_source(e))?;
-        let (payload, rest) = ::postcard::take_from_bytes(value(record)?)
-            .map_err(|e| undecodable(format!("read {} from postcard", E::TYPE)).with_source(e))?;
-        if !rest.is_empty() {
-            // Postcard describes nothing itself: bytes left over are the one sign of another shape.
-            return Err(undecodable(format!("read {} from postcard: {} bytes are left over", E::TYPE, rest.len())));
-        }
         Ok(Envelope {
             id: head.id,
             timestamp: Timestamp::from_millis(timestamp),
             source: text(record, headers::SOURCE)?.unwrap_or_default().into(),
             version: head.version,
-            payload,
+            payload: read(value(record)?)?,
         })
     }
 

@@ -138,7 +138,7 @@ impl Shared {
         match self.unknown {
             UnknownTypes::Skip => Verdict::Skip("a type that nobody takes"),
             UnknownTypes::DeadLetter => {
-                let name = codec::peek(record).map(|head| head.event_type.into_owned()).unwrap_or_default();
+                let name = codec::routing(record).map(|routing| routing.event_type().to_owned()).unwrap_or_default();
                 let text = format!("route {name:?}: no handler takes this type");
                 Verdict::Unwanted(Error::new(ErrorKind::Undecodable, text))
             }

@@ -1,0 +1,41 @@
+//! Reading back what was written, before it is published.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::decode;
+use super::digest::Digest;
+use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Record, Result, StoredRecord, Timestamp};
+
+static ON: AtomicBool = AtomicBool::new(cfg!(debug_assertions));
+
+/// Sets whether [`encode`](super::encode) reads back each event that it writes, in this process, and refuses one that can't
+/// be read or is read as another. On in debug builds, and from the start of a test harness on; off in release builds, where
+/// it would double the cost of writing. What the codecs themselves see while they write, they refuse in either case.
+pub fn set_read_back(on: bool) {
+    ON.store(on, Ordering::Relaxed);
+}
+
+pub(super) fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Refuses `record` unless it is read as `envelope`.
+///
+/// Of a format that names its fields the shape is compared, so that a reader may clean up texts and numbers; of postcard
+/// all is, since fields that shift have the shape of others.
+pub(super) fn check<E: Event>(envelope: EnvelopeRef<'_, E>, record: &Record, by_name: bool) -> Result<()> {
+    let stored = StoredRecord::from_record(record.clone(), 0, Timestamp::default());
+    let context = || format!("write {}: it could not be read back", E::TYPE);
+    let read: Envelope<E> = decode(&stored).map_err(|error| Error::caused_by(ErrorKind::Invalid, context(), error))?;
+    let digest = Digest { values: !by_name, human_readable: by_name };
+    let same = read.id == envelope.id
+        && read.timestamp == envelope.timestamp
+        && read.version == envelope.version
+        && read.source == *envelope.source
+        && digest.of(&read.payload) == digest.of(envelope.payload);
+    if same {
+        return Ok(());
+    }
+    let what = format!("write {}: it would be read back as another event (look at skipped fields and `with`)", E::TYPE);
+    Err(Error::new(ErrorKind::Invalid, what))
+}
