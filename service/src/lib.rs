@@ -36,5 +36,7 @@ pub use self::service::{
     DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, Ordering, Service, TopicPolicy,
     UnknownTypes,
 };
-pub use self::status::{Held, PartitionStatus, PauseReason, STALL_AFTER, State as ServiceState, Status, Totals};
+pub use self::status::{
+    Hold, PartitionStatus, PauseReason, STALL_AFTER, Skipped, State as ServiceState, Status, Totals,
+};
 pub use tidings_core::PublishOptions;

@@ -1,6 +1,7 @@
 //! How a running service is: for health endpoints and operators.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use tidings_core::TopicPartition;
@@ -87,19 +88,33 @@ pub struct PartitionStatus {
     pub in_flight: usize,
     /// Why it is paused; empty if it is not.
     pub paused: Vec<PauseReason>,
-    /// Where it cannot be read on, and why; `None` if it can.
-    pub held: Option<Held>,
+    /// What holds it until it is mended or [skipped](crate::RunningService::skip), by offset; empty if nothing does.
+    pub held: Vec<Hold>,
 }
 
-/// Where a partition is held because its records cannot be read.
+/// What holds a partition: records that cannot be read, or one whose dead letter cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Held {
-    /// The first offset that cannot be read. All records before it are settled and committed.
+pub struct Hold {
+    /// [`Unreadable`](PauseReason::Unreadable) or [`DeadLetters`](PauseReason::DeadLetters).
+    pub reason: PauseReason,
+    /// The first offset. Records before it are settled and committed as anywhere else.
     pub offset: u64,
-    /// The offset at which readable records may go on, where it is known.
+    /// The offset after the range; `None` where the reader does not know where readable records go on.
     pub next_offset: Option<u64>,
-    /// Why it cannot be read.
+    /// The error.
+    pub cause: String,
+}
+
+/// What [`RunningService::skip`](crate::RunningService::skip) has skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offsets that were not handled.
+    pub offsets: Range<u64>,
+    /// Why they held the partition.
     pub cause: String,
 }
 

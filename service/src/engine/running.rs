@@ -1,5 +1,6 @@
 //! A service that was started.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::coordinator::Skip;
 use super::shared::Shared;
-use crate::status::{State, Status};
+use crate::status::{Skipped, State, Status};
 
 /// A running service. Dropped, it stops at once: nothing that is unfinished is committed.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub(crate) enum Command {
     /// Of these partitions; `None` is of all.
     Pause(Option<Vec<TopicPartition>>),
     Resume(Option<Vec<TopicPartition>>),
+    Skip(Skip),
     Shutdown(Duration),
 }
 
@@ -141,6 +144,27 @@ impl RunningService {
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
     pub fn resume_partitions(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
         self.command(Command::Resume(Some(partitions.into_iter().collect())))
+    }
+
+    /// Skips what holds a partition: a range that cannot be read, or a record whose dead letter cannot be written. Nothing
+    /// else is skipped.
+    ///
+    /// Name exactly what [`PartitionStatus::held`](crate::PartitionStatus::held) has: its offset, and the offset after it.
+    /// Where that is not known, choose it; the partition is held again if it cannot be read from there. What was skipped is
+    /// not handled by this group any more, and is logged as a warning.
+    ///
+    /// Not cancel-safe: dropped, it may have skipped.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if the partition is not assigned to this instance,
+    /// [`Conflict`](ErrorKind::Conflict) if it is not held there, [`Invalid`](ErrorKind::Invalid) if the range is another
+    /// one, [`Fenced`](ErrorKind::Fenced) if the partition was given up meanwhile, [`Closed`](ErrorKind::Closed) if the
+    /// service has ended, and those of [`Consumer::seek`](tidings_core::Consumer::seek). Nothing was skipped then.
+    pub async fn skip(&self, partition: &TopicPartition, offsets: Range<u64>) -> Result<Skipped> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Skip(Skip { partition: partition.clone(), offsets, reply }))?;
+        let ended = |_| Error::new(ErrorKind::Closed, format!("skip records of {partition}: the service has ended"));
+        answer.await.unwrap_or_else(|closed| Err(ended(closed)))
     }
 
     fn command(&self, command: Command) -> Result<()> {

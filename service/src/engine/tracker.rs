@@ -38,7 +38,9 @@ impl Tracker {
     pub(crate) fn push(&mut self, fetched: Fetched) -> u64 {
         let number = self.first + self.batches.len() as u64;
         let (len, bytes) = (fetched.batch.len(), fetched.batch.size());
-        self.next = self.next.max(fetched.next);
+        let from = fetched.batch.records().first().map_or(fetched.next, |record| record.offset);
+        // Below all that came before, it is of another log. (Its own bookkeeping is best: see `Coordinator::rewound`.)
+        self.next = if from < self.next { fetched.next } else { self.next.max(fetched.next) };
         self.bytes += bytes;
         self.unsettled += len;
         let settled = vec![0; len.div_ceil(64)];
@@ -137,6 +139,17 @@ mod tests {
         tracker.settle(first, [1]);
         assert_eq!(tracker.watermark(), 20);
         assert_eq!(empty, 1);
+    }
+
+    #[test]
+    fn the_watermark_follows_a_log_that_went_back() {
+        let mut tracker = Tracker::new(20);
+        let number = tracker.push(fetched(&[0, 1, 2, 3], 4));
+        assert_eq!(tracker.watermark(), 0);
+        tracker.settle(number, [0, 1, 2]);
+        assert_eq!((tracker.watermark(), tracker.next()), (3, 4));
+        tracker.settle(number, [3]);
+        assert_eq!(tracker.watermark(), 4);
     }
 
     #[test]

@@ -195,6 +195,11 @@ pub(crate) enum Order {
     Quiesce,
     /// Run the item that waits to be alone.
     RunLone,
+    /// Settle the record at this offset, whose dead letter could not be written.
+    Skip {
+        slot: u64,
+        offset: u64,
+    },
 }
 
 /// From a worker.
@@ -209,6 +214,17 @@ pub(crate) enum Report {
         cause: Cause,
         raised: bool,
         text: String,
+    },
+    /// The dead letter of a record could not be written; without an error: it was, after all.
+    Unburied {
+        slot: u64,
+        offset: u64,
+        error: Option<String>,
+    },
+    /// A record was settled without its dead letter.
+    Skipped {
+        slot: u64,
+        offset: u64,
     },
     Gate(Change),
     /// An item must run with nothing else in flight.

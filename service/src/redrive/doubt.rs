@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_core::{
-    Admin, ConsumerOptions, Error, ErrorKind, Headers, Name, Redriven, Result, Start, Step, Timestamp, TopicPartition,
-    Transport,
+    Admin, ConsumerOptions, Error, ErrorKind, Headers, Name, Redriven, Result, SeekTo, Start, Step, Timestamp,
+    TopicPartition, Transport,
 };
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::chunk::Found;
-use super::{REDRIVE_GROUP_SUFFIX, taken};
+use super::{REDRIVE_GROUP_SUFFIX, cannot_be_read, taken};
 
 /// How much earlier than by our clock a broker may have filed a record.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(600);
@@ -58,6 +58,12 @@ pub(super) async fn published(
                 }
                 let at = (**fetched.batch.origin()).clone();
                 settle(&mut left, &at, fetched.next);
+            }
+            Step::Unreadable(unreadable) => {
+                let Some(next) = unreadable.next_offset else { return Err(cannot_be_read(&unreadable)) };
+                // No letter can lie there that was redriven: those are small enough to be read.
+                let reached = consumer.seek(&unreadable.partition, SeekTo::Offset(next)).await?;
+                settle(&mut left, &unreadable.partition, reached);
             }
             _ => return Err(taken("the look into its topic was disturbed")),
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tidings_core::{
     Admin, Assignment, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Result, SeekTo, Step, StoredRecord,
-    TopicPartition, Transport,
+    TopicPartition, Transport, Unreadable,
 };
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::chunk::Mark;
 use super::taken;
@@ -33,11 +34,35 @@ pub(super) struct Place {
     epoch: u64,
 }
 
+impl Place {
+    /// Takes its start from what the group has committed.
+    fn start(&mut self, assignment: &Assignment) {
+        self.epoch = assignment.epoch;
+        self.mark = assignment.metadata.as_deref().and_then(Mark::parse);
+        let committed = assignment.committed.unwrap_or(self.oldest);
+        if committed <= self.end.max(self.oldest) {
+            self.next = committed.max(self.oldest);
+            return;
+        }
+        // What was redriven lay in a log that is no more; so did what the mark says.
+        (self.next, self.mark) = (self.oldest, None);
+        warn!(
+            topic = %self.at.topic,
+            partition = self.at.partition,
+            committed,
+            log_start = self.oldest,
+            log_end = self.end,
+            "the committed offset lies beyond the end of the log: it was truncated or made anew; redriving from its oldest letter"
+        );
+    }
+}
+
 /// The letters of a topic.
 #[derive(Debug)]
 pub(super) struct Letters {
     consumer: Arc<dyn Consumer>,
     places: BTreeMap<TopicPartition, Place>,
+    unreadable: Option<Unreadable>,
     patience: Duration,
 }
 
@@ -64,7 +89,7 @@ impl Letters {
         let consumer = transport.consumer(options).await?;
         // A stretch at a time is read, and nothing beside it.
         consumer.pause(&places.keys().cloned().collect::<Vec<_>>()).await?;
-        Ok(Self { consumer, places, patience })
+        Ok(Self { consumer, places, unreadable: None, patience })
     }
 
     pub(super) async fn close(&self) {
@@ -99,16 +124,23 @@ impl Letters {
         for assignment in given {
             let Some(place) = self.places.get_mut(&assignment.partition) else { continue };
             known += 1;
-            place.epoch = assignment.epoch;
-            place.next = assignment.committed.unwrap_or(place.oldest).clamp(place.oldest, place.end.max(place.oldest));
-            place.mark = assignment.metadata.as_deref().and_then(Mark::parse);
+            place.start(&assignment);
         }
         known
     }
 
+    /// Where the last [`read`](Self::read) ended because the next letter cannot be read, if it did.
+    pub(super) fn take_unreadable(&mut self) -> Option<Unreadable> {
+        self.unreadable.take()
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.unreadable.is_some()
+    }
+
     /// Reads `from..until` of a partition, until `wanted` has enough; returns the offset that it came to.
     pub(super) async fn read(
-        &self,
+        &mut self,
         at: &TopicPartition,
         from: u64,
         until: u64,
@@ -123,6 +155,11 @@ impl Letters {
         'steps: while reached < until {
             let fetched = match self.step("no letter came").await? {
                 Step::Records(fetched) if **fetched.batch.origin() == *at => fetched,
+                Step::Unreadable(unreadable) if unreadable.partition == *at => {
+                    reached = unreadable.offset.clamp(reached, until);
+                    self.unreadable = Some(unreadable).filter(|_| reached < until);
+                    break;
+                }
                 Step::Revoking(given) => {
                     self.consumer.release(&given.partitions).await?;
                     return Err(taken("its partitions go to another member"));

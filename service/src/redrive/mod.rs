@@ -7,7 +7,10 @@ mod letters;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Admin, Error, ErrorKind, Name, Publisher, Result, TopicPartition, Transport, dead_letter_topic};
+use tidings_core::{
+    Admin, Error, ErrorKind, Name, Publisher, Result, StoredRecord, TopicPartition, Transport, Unreadable,
+    dead_letter_topic,
+};
 use tracing::{info, warn};
 
 use self::chunk::{Chunk, Mark};
@@ -95,7 +98,9 @@ pub struct RedriveReport {
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound) when there is no `<topic>-dlq`; [`Conflict`](ErrorKind::Conflict) while another
 /// redrive of this service and topic runs; those of [`Publisher::publish`], naming the letter, which is then the next one
-/// again; [`Unavailable`](ErrorKind::Unavailable) while the broker is. What was redriven before stays so: call again.
+/// again; [`Unavailable`](ErrorKind::Unavailable) while the broker is. Where a letter cannot be read, its cause, naming
+/// partition and offset, when all before it and all other partitions are redriven; [`Admin::reset`] of the group goes on
+/// beyond it. What was redriven before stays so: call again.
 pub async fn redrive_topic(
     transport: &dyn Transport,
     topic: impl Into<Name>,
@@ -154,17 +159,31 @@ impl<'a> Run<'a> {
         let mut chunk = Chunk::new(self.topic.clone(), self.service.clone());
         // A letter and its repeat need not lie in one partition: all of the past comes first.
         for place in &places {
-            self.letters
-                .read(&place.at, place.oldest, place.next, async |record| {
-                    chunk.remember(record);
-                    Ok(true)
-                })
-                .await?;
+            self.remember(&mut chunk, place).await?;
         }
+        let mut held = None;
         for place in places {
             if !self.partition(&mut chunk, place).await? {
                 break;
             }
+            // The letters of the others are redriven all the same.
+            held = held.or(self.letters.take_unreadable());
+        }
+        held.map_or(Ok(()), |unreadable| Err(cannot_be_read(&unreadable)))
+    }
+
+    /// Notes the letters of a partition that earlier runs have dealt with, as far as they can be read.
+    async fn remember(&mut self, chunk: &mut Chunk, place: &Place) -> Result<()> {
+        let mut from = place.oldest;
+        while from < place.next {
+            let note = async |record: &StoredRecord| {
+                chunk.remember(record);
+                Ok(true)
+            };
+            let reached = self.letters.read(&place.at, from, place.next, note).await?;
+            let beyond = self.letters.take_unreadable().map_or(Some(reached), |unreadable| unreadable.next_offset);
+            let Some(next) = beyond.filter(|next| *next > from) else { break };
+            from = next;
         }
         Ok(())
     }
@@ -187,6 +206,9 @@ impl<'a> Run<'a> {
                 })
                 .await?;
             self.finish(chunk, &mut place, doubt, reached).await?;
+            if self.letters.is_held() {
+                break;
+            }
         }
         Ok(true)
     }
@@ -226,6 +248,13 @@ impl<'a> Run<'a> {
         place.mark = Some(mark);
         Ok(())
     }
+}
+
+fn cannot_be_read(unreadable: &Unreadable) -> Error {
+    let Unreadable { partition, offset, error, .. } = unreadable;
+    let text =
+        format!("redrive the letters of {partition}: offset {offset} cannot be read, those before it are redriven");
+    Error::caused_by(error.kind(), text, error.clone())
 }
 
 /// Adds where it happened.

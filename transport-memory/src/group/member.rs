@@ -189,7 +189,7 @@ impl Member {
                     return Some(Found::Unreadable { partition, epoch: slot.epoch, range });
                 }
                 Read::Records(batch, next) => {
-                    slot.position = next;
+                    (slot.position, slot.told_unreadable) = (next, false);
                     self.turn = at + 1;
                     return Some(Found::Records { batch, epoch: slot.epoch, next });
                 }

@@ -107,7 +107,7 @@ impl Coordinator {
     pub(super) fn state(&self) -> State {
         let troubled = self.reading_failed().is_some()
             || !self.shared.gate.is_open()
-            || self.slots.values().any(|p| !p.troubles.is_empty() || p.held.is_some())
+            || self.slots.values().any(|p| !p.troubles.is_empty() || p.held.is_unreadable())
             || self.health.stalled;
         if self.stopping.is_some() {
             State::Stopping
@@ -132,7 +132,7 @@ impl Coordinator {
             let origin = &partition.assigned.origin;
             let line = |(cause, (_, text)): (&Cause, &(usize, String))| format!("{origin}: {}: {text}", reason(*cause));
             problems.extend(partition.troubles.iter().map(line));
-            problems.extend(partition.held.iter().map(|held| super::held::problem(origin, held)));
+            problems.extend(super::held::problem(partition));
         }
         let missing = |(p, range): &(TopicPartition, Range<u64>)| format!("{p}: offsets {range:?} were deleted unread");
         problems.extend(self.health.missing.iter().map(missing));
@@ -152,7 +152,9 @@ impl Coordinator {
         if self.health.asked_at.is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL) {
             self.ask();
         }
-        let lag = self.slots.values().any(|p| p.end > p.tracker.watermark());
+        // Where a partition cannot be read on, no progress is due; it has a problem of its own.
+        let due = |p: &super::Partition| if p.held.is_unreadable() { p.tracker.next() } else { p.end };
+        let lag = self.slots.values().any(|p| due(p) > p.tracker.watermark());
         let allowed = !self.paused_by_operator && self.stopping.is_none();
         if !lag || !allowed {
             self.health.progressed();
@@ -201,7 +203,7 @@ impl Coordinator {
         };
         for Progress { partition, end, .. } in &progress {
             if let Some(partition) = self.current.get(partition).and_then(|slot| self.slots.get_mut(slot)) {
-                partition.end = partition.end.max(*end);
+                partition.end = partition.tracker.next().max(*end);
             }
         }
         let done = |p: &super::Partition| p.committed.is_some_and(|committed| committed >= p.end);
@@ -248,7 +250,7 @@ fn reason(cause: Cause) -> PauseReason {
 }
 
 fn partition_status(partition: &super::Partition) -> PartitionStatus {
-    let unreadable = partition.held.is_some().then_some(PauseReason::Unreadable);
+    let unreadable = partition.held.is_unreadable().then_some(PauseReason::Unreadable);
     PartitionStatus {
         partition: partition.assigned.origin.as_ref().clone(),
         epoch: partition.assigned.epoch,
@@ -258,6 +260,6 @@ fn partition_status(partition: &super::Partition) -> PartitionStatus {
         end: partition.end,
         in_flight: partition.tracker.unsettled(),
         paused: partition.pauses.iter().copied().chain(unreadable).collect(),
-        held: partition.held.clone(),
+        held: partition.held.all(),
     }
 }

@@ -154,6 +154,7 @@ impl Coordinator {
     fn forget(&mut self, slot: u64) {
         if let Some(partition) = self.slots.remove(&slot) {
             self.bytes -= partition.tracker.bytes();
+            self.skips.forget(slot);
             let origin = partition.assigned.origin.as_ref();
             if self.current.get(origin) == Some(&slot) {
                 self.current.remove(origin);

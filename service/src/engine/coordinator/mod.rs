@@ -20,6 +20,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::commits::Committing;
 use self::health::Asking;
+pub(super) use self::held::Skip;
+use self::held::{Held, Skips};
 use self::holder::{Asked, Renewing};
 use self::leaving::Leaving;
 use super::gate::Change;
@@ -28,7 +30,7 @@ use super::shared::Shared;
 use super::tracker::Tracker;
 use super::work::{Assigned, Cause, Order, Report, after};
 use crate::service::Options;
-use crate::status::{Held, PauseReason, Status};
+use crate::status::{PauseReason, Status};
 
 /// How many reports are taken in before the other sources are looked at.
 const REPORTS_PER_ROUND: usize = 64;
@@ -57,6 +59,7 @@ pub(super) struct Coordinator {
     told_paused: BTreeSet<TopicPartition>,
     committing: Option<Committing>,
     asking: Option<Asking>,
+    skips: Skips,
     waiters: Vec<oneshot::Sender<()>>,
     gate_opens_at: Option<Instant>,
     lone: VecDeque<usize>,
@@ -89,8 +92,7 @@ struct Partition {
     end: u64,
     troubles: BTreeMap<Cause, (usize, String)>,
     pauses: BTreeSet<PauseReason>,
-    /// Where it cannot be read on.
-    held: Option<Held>,
+    held: Held,
     leaving: Option<Leaving>,
 }
 
@@ -123,6 +125,7 @@ impl Coordinator {
             told_paused: BTreeSet::new(),
             committing: None,
             asking: None,
+            skips: Skips::default(),
             waiters: Vec::new(),
             gate_opens_at: None,
             lone: VecDeque::new(),
@@ -173,6 +176,7 @@ impl Coordinator {
                 }
                 done = Committing::wait(&mut self.committing) => self.committed(done),
                 done = Asking::wait(&mut self.asking) => self.asked(done),
+                sought = self.skips.sought() => self.sought(sought),
                 Some(ended) = self.tasks.join_next() => return Err(worker_ended(ended)),
                 step = &mut next, if may_read => {
                     next = consumer.next();
@@ -243,6 +247,8 @@ impl Coordinator {
             Report::Settled(settled) => self.settled(settled),
             Report::Dropped => {}
             Report::Trouble { slot, cause, raised, text } => self.trouble(slot, cause, raised, text),
+            Report::Unburied { slot, offset, error } => self.unburied(slot, offset, error),
+            Report::Skipped { slot, offset } => self.letter_skipped(slot, offset),
             Report::Gate(Change::Closed(wait)) => {
                 tracing::error!(service = %self.shared.service, ?wait, "most deliveries fail; waiting before the next one");
                 self.gate_opens_at = Some(after(Instant::now(), wait));
@@ -307,6 +313,7 @@ impl Coordinator {
             Some(Command::CaughtUp(reply)) => self.waiters.push(reply),
             Some(Command::Pause(partitions)) => self.operator_paused(partitions, true),
             Some(Command::Resume(partitions)) => self.operator_paused(partitions, false),
+            Some(Command::Skip(skip)) => self.skip(skip),
             Some(Command::Shutdown(deadline)) => self.begin_stopping(deadline),
             // The handle is gone: so will this task be, at once.
             None => self.begin_stopping(Duration::ZERO),

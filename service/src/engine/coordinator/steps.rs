@@ -37,6 +37,14 @@ impl Coordinator {
                 "records were deleted before they were read; going on at the oldest one left"
             );
             self.health.missing(&assignment.partition, missing.clone());
+        } else if let Some(committed) = assignment.committed.filter(|committed| *committed > assignment.start) {
+            tracing::error!(
+                topic = %assignment.partition.topic,
+                partition = assignment.partition.partition,
+                committed,
+                start = assignment.start,
+                "the committed offset lies beyond the end of the log: it was truncated or made anew; reading from its oldest record, and committing anew"
+            );
         }
         // The same partition again: what an earlier assignment still does must not run beside this one's work.
         if let Some(slot) = self.current.remove(&assignment.partition) {
@@ -52,7 +60,8 @@ impl Coordinator {
         older.into_iter().for_each(|slot| self.hurry(slot));
         let slot = self.next_slot;
         self.next_slot += 1;
-        let started = assignment.committed.is_some();
+        // What is read anew is committed anew, before it begins: else a crash would go on at the offset of a former log.
+        let started = assignment.committed == Some(assignment.start);
         let partition = Partition {
             assigned: Arc::new(Assigned::new(slot, Arc::new(assignment.partition.clone()), assignment.epoch)),
             tracker: Tracker::new(assignment.start),
@@ -64,7 +73,7 @@ impl Coordinator {
             end: assignment.start,
             troubles: Default::default(),
             pauses: if started && !behind { Default::default() } else { [PauseReason::Starting].into() },
-            held: None,
+            held: Default::default(),
             leaving: None,
         };
         self.current.insert(assignment.partition, slot);
@@ -72,18 +81,41 @@ impl Coordinator {
         self.leave_if_stopping(slot);
     }
 
-    fn records(&mut self, fetched: Fetched) {
+    pub(super) fn records(&mut self, fetched: Fetched) {
         let Some(slot) = self.current.get(fetched.batch.origin().as_ref()).copied() else { return };
         let Some(partition) = self.slots.get_mut(&slot) else { return };
         if partition.assigned.epoch != fetched.epoch || partition.leaving.is_some() {
             return;
         }
+        let start = first_offset(&fetched);
+        if start < partition.reached() {
+            self.rewound(slot, start);
+            return self.records(fetched);
+        }
+        partition.held.read_on(fetched.next);
         partition.end = partition.end.max(fetched.next);
         if partition.may_begin() {
             self.dispatch(slot, fetched);
         } else {
             partition.early.push(fetched);
         }
+    }
+
+    /// Records come below those that were read: the log went back. The assignment's bookkeeping ends as lost, so that none
+    /// of its work settles what is read anew, and another begins at `start`.
+    fn rewound(&mut self, slot: u64, start: u64) {
+        let Some(partition) = self.slots.get(&slot) else { return };
+        let (origin, epoch) = (partition.assigned.origin.as_ref().clone(), partition.assigned.epoch);
+        tracing::error!(
+            topic = %origin.topic,
+            partition = origin.partition,
+            position = partition.reached(),
+            committed = partition.committed,
+            start,
+            "records come below those that were read: the log was truncated or made anew; committing anew from there"
+        );
+        // What is committed is not said: a commit that is under way may still change it.
+        self.assigned(Assignment::new(origin, epoch, start));
     }
 
     fn revoking(&mut self, partition: &TopicPartition, deadline: std::time::Duration) {
@@ -97,4 +129,15 @@ impl Coordinator {
             self.leave(slot, true, self.options.revocation_deadline);
         }
     }
+}
+
+impl Partition {
+    /// The offset after all that has come.
+    pub(super) fn reached(&self) -> u64 {
+        self.early.last().map_or(self.tracker.next(), |fetched| fetched.next)
+    }
+}
+
+fn first_offset(fetched: &Fetched) -> u64 {
+    fetched.batch.records().first().map_or(fetched.next, |record| record.offset)
 }

@@ -207,6 +207,7 @@ impl Worker {
         for mut burying in letters {
             match answers.next() {
                 Some(Ok(())) => {
+                    self.tell_unburied(&burying, None);
                     // It is over: a redriven letter begins anew.
                     burying.item.told = burying.item.failures;
                     self.give_claim_back(&mut burying.item);
@@ -214,12 +215,14 @@ impl Worker {
                     self.settle_item(burying.item, What::DeadLettered, Some(&text));
                 }
                 _ if burying.item.assigned.is_cancelled() => self.drop_item(burying.item),
+                _ if self.is_to_skip(&burying) => self.skip_letter(burying),
                 answer => {
                     let text = match answer {
                         Some(Err(error)) => error.report(),
                         _ => "the dead-letter sink gave no answer".to_owned(),
                     };
                     burying.attempts += 1;
+                    self.tell_unburied(&burying, Some(&text));
                     tracing::warn!(
                         topic = %burying.item.assigned.origin.topic,
                         partition = burying.item.assigned.origin.partition,
@@ -227,11 +230,13 @@ impl Worker {
                         error = %text,
                         "a dead letter could not be written; its partition waits"
                     );
+                    let text = format!("offset {}: {text}", burying.letter.record.offset);
                     Self::raise(&self.reports, &mut burying.item, Cause::DeadLetters, &text);
                     again.push(burying);
                 }
             }
         }
+        self.to_skip.clear();
         if !again.is_empty() {
             let attempts = again.iter().map(|b| b.attempts).max().unwrap_or(1);
             let at = self.later(attempts);

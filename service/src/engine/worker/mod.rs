@@ -13,6 +13,7 @@ pub(super) mod lanes;
 mod outcome;
 mod rolled_back;
 mod run;
+mod skip;
 mod starting;
 mod sweep;
 mod timers;
@@ -113,6 +114,8 @@ pub(crate) struct Worker {
     to_publish: Vec<Publishing>,
     to_complete: Vec<Item>,
     to_bury: Vec<Burying>,
+    /// Slots and offsets of letters that are being written, and skipped if that fails.
+    to_skip: Vec<(u64, u64)>,
     to_claim: Vec<Item>,
     /// Claims to give back.
     to_release: Vec<(Hold, Release)>,
@@ -160,6 +163,7 @@ impl Worker {
             to_publish: Vec::new(),
             to_complete: Vec::new(),
             to_bury: Vec::new(),
+            to_skip: Vec::new(),
             to_claim: Vec::new(),
             to_release: Vec::new(),
             release_again: Vec::new(),
@@ -222,6 +226,7 @@ impl Worker {
             Order::Wake => {}
             Order::Quiesce => self.quiescing = true,
             Order::RunLone => self.run_lone(),
+            Order::Skip { slot, offset } => self.skip(slot, offset),
         }
     }
 

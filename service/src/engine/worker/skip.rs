@@ -1,0 +1,57 @@
+//! Letters that cannot be written: what is told of them, and skipping them.
+
+use super::{Burying, Due, Worker};
+use crate::engine::work::Report;
+use crate::observer::What;
+
+impl Worker {
+    /// Settles the record at `offset` without its dead letter, if it is this worker's and the letter could not be written.
+    pub(super) fn skip(&mut self, slot: u64, offset: u64) {
+        let is_it = |burying: &Burying| burying.attempts > 0 && burying.is_at(slot, offset);
+        let waiting = |due: &Due| matches!(due, Due::Bury(letters) if letters.iter().any(is_it));
+        let mut letters = std::mem::take(&mut self.to_bury);
+        for due in self.timers.take_where(waiting) {
+            // The others of its call are tried again at once.
+            if let Due::Bury(again) = due {
+                letters.extend(again);
+            }
+        }
+        let (skipped, kept): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_it);
+        self.to_bury = kept;
+        if skipped.is_empty() && self.calls.burying {
+            self.to_skip.push((slot, offset));
+        }
+        skipped.into_iter().for_each(|burying| self.skip_letter(burying));
+    }
+
+    /// Whether an operator wants the letter to be skipped, which could not be written this time either.
+    pub(super) fn is_to_skip(&self, burying: &Burying) -> bool {
+        self.to_skip.iter().any(|(slot, offset)| burying.is_at(*slot, *offset))
+    }
+
+    pub(super) fn skip_letter(&mut self, mut burying: Burying) {
+        let (slot, offset) = (burying.item.assigned.slot, burying.letter.record.offset);
+        burying.item.told = burying.item.failures;
+        self.give_claim_back(&mut burying.item);
+        self.settle_item(
+            burying.item,
+            What::Skipped,
+            Some("skipped by an operator: its dead letter cannot be written"),
+        );
+        self.send(Report::Skipped { slot, offset });
+    }
+
+    /// Tells what became of a letter that could not be written before, or not now.
+    pub(super) fn tell_unburied(&self, burying: &Burying, error: Option<&str>) {
+        if burying.attempts > 0 {
+            let (slot, offset) = (burying.item.assigned.slot, burying.letter.record.offset);
+            self.send(Report::Unburied { slot, offset, error: error.map(str::to_owned) });
+        }
+    }
+}
+
+impl Burying {
+    fn is_at(&self, slot: u64, offset: u64) -> bool {
+        self.item.assigned.slot == slot && self.letter.record.offset == offset
+    }
+}
