@@ -17,6 +17,8 @@ use crate::{Guarantees, Name, Result, SeekTo, TopicPartition};
 pub trait Admin: Debug + Send + Sync + 'static {
     /// Creates topics; answer `i` is topic `i`'s.
     ///
+    /// A topic that exists already is waited for like one that was created: whoever lost a race to create it may use it.
+    ///
     /// # Errors
     /// Per topic [`AlreadyExists`](crate::ErrorKind::AlreadyExists), [`Invalid`](crate::ErrorKind::Invalid),
     /// [`Denied`](crate::ErrorKind::Denied), [`Unavailable`](crate::ErrorKind::Unavailable).
@@ -31,7 +33,8 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// Describes topics; answer `i` is topic `i`'s.
     ///
     /// # Errors
-    /// Per topic [`NotFound`](crate::ErrorKind::NotFound).
+    /// Per topic [`NotFound`](crate::ErrorKind::NotFound); [`Invalid`](crate::ErrorKind::Invalid) for a name that no topic can
+    /// have ([`check_topic_name`](crate::check_topic_name)).
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>>;
 
     /// Deletes topics with all their records; answer `i` is topic `i`'s.
@@ -60,7 +63,8 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn describe_group(&self, group: &Name) -> Result<GroupDescription>;
 
-    /// How far a group is on each partition that it has committed, or its members read; sorted.
+    /// How far a group is on each partition that it has committed, or its members read; sorted. A partition whose log can't be
+    /// asked now, as no broker leads it, is [unknown](PartitionLag::unknown) by itself.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
@@ -238,6 +242,11 @@ impl PartitionDescription {
     pub fn new(partition: u32, start: u64, end: u64) -> Self {
         Self { partition, start, end, ..Self::default() }
     }
+
+    /// Whether no broker leads it now, though some hold it: `start` and `end` are then not known.
+    pub fn is_offline(&self) -> bool {
+        self.leader.is_none() && !self.replicas.is_empty()
+    }
 }
 
 /// A consumer group.
@@ -300,23 +309,32 @@ pub struct PartitionLag {
     pub partition: TopicPartition,
     /// The next offset to read; `None` if nothing is committed.
     pub committed: Option<u64>,
-    /// The oldest offset in the log.
+    /// The oldest offset in the log; 0 where that is unknown.
     pub start: u64,
-    /// The offset of the next record.
+    /// The offset of the next record; 0 where that is unknown.
     pub end: u64,
+    /// Why the log's bounds are not known now, such as that no broker leads the partition; `None` if they are.
+    pub unknown: Option<String>,
 }
 
 impl PartitionLag {
     /// A group's place on a partition whose log holds `start..end`.
     pub fn new(partition: TopicPartition, committed: Option<u64>, start: u64, end: u64) -> Self {
-        Self { partition, committed, start, end }
+        Self { partition, committed, start, end, unknown: None }
+    }
+
+    /// A group's place on a partition whose log can't be asked for its bounds, and why.
+    pub fn unknown(partition: TopicPartition, committed: Option<u64>, why: impl Into<String>) -> Self {
+        Self { partition, committed, start: 0, end: 0, unknown: Some(why.into()) }
     }
 
     /// Offsets still to be read; all that there are, if nothing is committed, or if what is committed lies beyond the end:
-    /// the log was truncated or made anew, and is read from its oldest record.
-    pub fn lag(&self) -> u64 {
+    /// the log was truncated or made anew, and is read from its oldest record. `None` where that is
+    /// [unknown](Self::unknown), which is not zero.
+    pub fn lag(&self) -> Option<u64> {
         let committed = self.committed.filter(|committed| *committed <= self.end).unwrap_or(self.start);
-        self.end.saturating_sub(committed.max(self.start))
+        let left = self.end.saturating_sub(committed.max(self.start));
+        self.unknown.is_none().then_some(left)
     }
 }
 
@@ -365,5 +383,18 @@ impl Health {
     /// Whether nothing is wrong.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_lag_is_not_zero() {
+        let at = || TopicPartition::new("t", 0);
+        assert_eq!(PartitionLag::new(at(), Some(3), 1, 10).lag(), Some(7));
+        assert_eq!(PartitionLag::new(at(), None, 1, 10).lag(), Some(9));
+        assert_eq!(PartitionLag::unknown(at(), Some(3), "it has no leader").lag(), None);
     }
 }

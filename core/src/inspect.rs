@@ -2,14 +2,15 @@
 
 use crate::{
     Admin, DEAD_LETTER_SUFFIX, ErrorKind, GroupDescription, GroupState, Health, Name, PartitionLag, Result,
-    dead_letter_topic,
+    TopicPartition, dead_letter_topic,
 };
 
 /// What [`inspect`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// How the broker is. Among its problems are missing topics, and groups that nobody works for though they lag.
+    /// How the broker is. Among its problems are missing topics, groups without a member that lag, and partitions whose lag is
+    /// unknown.
     pub health: Health,
     /// Topics that are needed and not there, dead-letter topics among them.
     pub missing: Vec<Name>,
@@ -27,8 +28,10 @@ pub struct GroupHealth {
     pub state: GroupState,
     /// How many members it has.
     pub members: usize,
-    /// Offsets still to be read, over all of its partitions.
+    /// Offsets still to be read, over all of its partitions but those that are `unknown`.
     pub lag: u64,
+    /// Partitions whose lag is unknown now, as no broker leads them.
+    pub unknown: Vec<TopicPartition>,
 }
 
 /// Inspects a broker: its [`Health`], whether `topics` and their dead-letter topics are there, and how far `groups` are;
@@ -57,6 +60,8 @@ pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Res
         if group.members == 0 && group.lag > 0 {
             found.health.problems.push(format!("the group {} has no member, and a lag of {}", group.name, group.lag));
         }
+        let unknown = |at: &TopicPartition| format!("the lag of the group {} on {at} is unknown", group.name);
+        found.health.problems.extend(group.unknown.iter().map(unknown));
         found.groups.push(group);
     }
     Ok(found)
@@ -86,8 +91,9 @@ async fn group(admin: &dyn Admin, name: Name) -> Result<GroupHealth> {
     let described = known(admin.describe_group(&name).await)?;
     let described = described.unwrap_or_else(|| GroupDescription::new(name.clone(), GroupState::Empty, Vec::new()));
     let lag = known(admin.lag(&name).await)?.unwrap_or_default();
-    let lag = lag.iter().map(PartitionLag::lag).fold(0, u64::saturating_add);
-    Ok(GroupHealth { name, state: described.state, members: described.members.len(), lag })
+    let unknown = lag.iter().filter(|at| at.unknown.is_some()).map(|at| at.partition.clone()).collect();
+    let lag = lag.iter().filter_map(PartitionLag::lag).fold(0, u64::saturating_add);
+    Ok(GroupHealth { name, state: described.state, members: described.members.len(), lag, unknown })
 }
 
 /// A group that is not there has never run, or is gone since it was listed.

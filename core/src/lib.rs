@@ -73,7 +73,7 @@ pub use self::guarantees::{Clause, Guarantees};
 pub use self::idempotency::{Claim, EventRef, History, Holder, IdempotencyStore, Release};
 pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};
 pub use self::inspect::{GroupHealth, Inspection, inspect};
-pub use self::name::{Name, TopicPartition};
+pub use self::name::{MAX_TOPIC_NAME_BYTES, Name, TopicPartition, check_topic_name};
 pub use self::outcome::{
     Causes, Failure, HandlerError, IntoEvents, IntoOutcome, Outcome, failed, held, reject, rolled_back, stopped_at,
     unavailable,

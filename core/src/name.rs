@@ -6,6 +6,41 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::{Error, ErrorKind, Result};
+
+/// The longest name of a topic, in bytes: Kafka's limit, which every transport keeps.
+pub const MAX_TOPIC_NAME_BYTES: usize = 249;
+
+/// How much of a name that no topic can have an error repeats.
+const SHOWN_BYTES: usize = 80;
+
+/// Checks that a topic can have this name: 1 to [`MAX_TOPIC_NAME_BYTES`] of `a-z`, `A-Z`, `0-9`, `.`, `_` and `-`, and neither
+/// `.` nor `..`.
+///
+/// ```
+/// use tidings_core::{ErrorKind, check_topic_name};
+///
+/// assert!(check_topic_name("user-events").is_ok());
+/// assert_eq!(check_topic_name("user events").map_err(|e| e.kind()), Err(ErrorKind::Invalid));
+/// ```
+///
+/// # Errors
+/// [`Invalid`](ErrorKind::Invalid), naming the topic and the rule; of a long name only the beginning.
+pub fn check_topic_name(name: &str) -> Result<()> {
+    let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    if (1..=MAX_TOPIC_NAME_BYTES).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..") {
+        return Ok(());
+    }
+    let shown = match name.len() {
+        0..=MAX_TOPIC_NAME_BYTES => format!("{name:?}"),
+        // Enough for the end of a dead-letter topic's name, which is what makes it too long.
+        long @ ..=1_000 => format!("{name:?} of {long} bytes"),
+        long => format!("{:?}.. of {long} bytes", &name[..name.floor_char_boundary(SHOWN_BYTES)]),
+    };
+    let rule = "a topic's name has 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and is neither \".\" nor \"..\"";
+    Err(Error::new(ErrorKind::Invalid, format!("topic {shown}: {rule}")))
+}
+
 /// The name of a topic, an event type, a service or a handler.
 ///
 /// A name from a `&'static str` (what `derive(Event)` gives) is never allocated; any other is shared, so that a clone
@@ -161,5 +196,24 @@ impl TopicPartition {
 impl fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_topic_can_have_is_invalid_and_shown_in_part() {
+        for good in ["t", "a.b_c-D9", "...", &"x".repeat(MAX_TOPIC_NAME_BYTES)] {
+            check_topic_name(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a b", " a", "a\n", "ä", "a/b", "a\0", &"x".repeat(MAX_TOPIC_NAME_BYTES + 1)] {
+            let error = check_topic_name(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
+        }
+        let error = check_topic_name(&"é".repeat(33_000)).unwrap_err().to_string();
+        assert!(error.len() < 400 && error.contains("66000 bytes"), "{error}");
     }
 }

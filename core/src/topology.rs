@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Admin, Cleanup, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, Result, Topic, TopicDescription, dead_letter_topic,
+    Admin, Cleanup, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, Result, Topic, TopicDescription, check_topic_name,
+    dead_letter_topic,
 };
 
 /// How much larger than a topic's records its letters may be: the headers that say why come on top.
@@ -46,8 +47,12 @@ pub struct Difference {
 /// service may do it at its start.
 ///
 /// # Errors
-/// Those of [`Admin::create_topics`] and [`Admin::describe_topics`]. Topics created before the error stay.
+/// [`Invalid`](ErrorKind::Invalid), before anything is created, for a name that no topic can have: one of `topics`, or that of
+/// its dead-letter topic, which may be too long. [`Unavailable`](ErrorKind::Unavailable) for a topic that another instance
+/// has just created and that the broker does not show yet. Else those of [`Admin::create_topics`] and
+/// [`Admin::describe_topics`]. Topics created before the error stay.
 pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<EnsureReport> {
+    topics.iter().try_for_each(check_names)?;
     let mut report = EnsureReport::default();
     for topic in topics {
         let described = ensure_one(admin, topic, &mut report).await?;
@@ -58,6 +63,17 @@ pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<Ensure
         }
     }
     Ok(report)
+}
+
+/// Checks a topic's name, and that of its dead-letter topic if it gets one.
+fn check_names(topic: &Topic) -> Result<()> {
+    check_topic_name(&topic.name)?;
+    if topic.name.ends_with(DEAD_LETTER_SUFFIX) {
+        return Ok(());
+    }
+    check_topic_name(&dead_letter_topic(&topic.name)).map_err(|e| {
+        Error::caused_by(ErrorKind::Invalid, format!("name the dead-letter topic of the topic {}", topic.name), e)
+    })
 }
 
 /// The dead-letter topic of `topic`.
@@ -83,8 +99,10 @@ async fn ensure_one(admin: &dyn Admin, topic: &Topic, report: &mut EnsureReport)
                 // What the broker gave it by default, its letters need to know.
                 return describe(admin, &topic.name).await;
             }
-            // Another instance was quicker.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => found = describe(admin, &topic.name).await?,
+            // Another instance was quicker. A transport waits until its topic is seen.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                found = Some(describe(admin, &topic.name).await?.ok_or_else(|| unseen(&topic.name))?);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -94,6 +112,11 @@ async fn ensure_one(admin: &dyn Admin, topic: &Topic, report: &mut EnsureReport)
     }
     report.different.extend(different);
     Ok(found)
+}
+
+fn unseen(topic: &Name) -> Error {
+    let what = format!("create the topic {topic}: another instance has just created it, and it is not seen yet");
+    Error::new(ErrorKind::Unavailable, what)
 }
 
 async fn describe(admin: &dyn Admin, topic: &Name) -> Result<Option<TopicDescription>> {
@@ -149,8 +172,97 @@ fn wanted_settings(topic: &Topic) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+
+    use async_trait::async_trait;
+
     use super::*;
-    use crate::PartitionDescription;
+    use crate::{GroupDescription, Guarantees, Health, PartitionDescription, PartitionLag, PartitionReset, ResetTo};
+
+    /// A broker on which another instance is always quicker, and whose topics are never seen.
+    #[derive(Debug, Default)]
+    struct Slow {
+        created: Mutex<Vec<Name>>,
+    }
+
+    fn unused<T>() -> Result<T> {
+        Err(Error::new(ErrorKind::Unsupported, "it is not asked for this"))
+    }
+
+    #[async_trait]
+    impl Admin for Slow {
+        async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
+            self.created.lock().unwrap().extend(topics.iter().map(|topic| topic.name.clone()));
+            Ok(topics.iter().map(|_| Err(Error::new(ErrorKind::AlreadyExists, "it exists"))).collect())
+        }
+        async fn list_topics(&self) -> Result<Vec<Name>> {
+            unused()
+        }
+        async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
+            Ok(topics.iter().map(|_| Err(Error::new(ErrorKind::NotFound, "it is not seen"))).collect())
+        }
+        async fn delete_topics(&self, _: &[Name]) -> Result<Vec<Result<()>>> {
+            unused()
+        }
+        async fn grow(&self, _: &Name, _: u32, _: bool) -> Result<()> {
+            unused()
+        }
+        async fn list_groups(&self) -> Result<Vec<Name>> {
+            unused()
+        }
+        async fn describe_group(&self, _: &Name) -> Result<GroupDescription> {
+            unused()
+        }
+        async fn lag(&self, _: &Name) -> Result<Vec<PartitionLag>> {
+            unused()
+        }
+        async fn reset(&self, _: &Name, _: &[Name], _: ResetTo, _: bool) -> Result<Vec<PartitionReset>> {
+            unused()
+        }
+        async fn delete_group(&self, _: &Name) -> Result<()> {
+            unused()
+        }
+        async fn health(&self) -> Result<Health> {
+            unused()
+        }
+        fn guarantees(&self) -> Guarantees {
+            Guarantees::all()
+        }
+    }
+
+    /// What comes of it, which waits for nothing.
+    fn ensured(admin: &Slow, topics: &[Topic]) -> Result<EnsureReport> {
+        let mut ensuring = pin!(ensure_topics(admin, topics));
+        match ensuring.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(report) => report,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+
+    #[test]
+    fn a_topic_that_another_instance_created_and_that_is_not_seen_is_no_success() {
+        let error = ensured(&Slow::default(), &[Topic::new("t")]).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().contains("topic t")), (ErrorKind::Unavailable, true), "{error}");
+    }
+
+    #[test]
+    fn an_impossible_name_is_refused_before_anything_is_created() {
+        for (bad, named) in
+            [("a b".to_owned(), "a b".to_owned()), ("x".repeat(246), format!("{}-dlq", "x".repeat(246)))]
+        {
+            let admin = Slow::default();
+            let error = ensured(&admin, &[Topic::new("good"), Topic::new(bad)]).unwrap_err();
+            assert_eq!(
+                (error.kind(), error.report().contains(&named)),
+                (ErrorKind::Invalid, true),
+                "{}",
+                error.report()
+            );
+            assert!(admin.created.lock().unwrap().is_empty());
+        }
+    }
 
     fn found(partitions: u32, settings: &[(&str, &str)]) -> TopicDescription {
         let mut found =

@@ -110,6 +110,30 @@ impl KafkaAdmin {
         Ok(all)
     }
 
+    /// The bounds of each partition's log, or why they are not known: a partition without a leader is no other one's trouble.
+    async fn bounds_each(&self, partitions: &BTreeSet<TopicPartition>) -> Result<Bounds> {
+        let topics: BTreeSet<&Name> = partitions.iter().map(|at| &at.topic).collect();
+        let topics: Vec<Name> = topics.into_iter().cloned().collect();
+        let looked = topics.iter().zip(self.look(&topics).await?).collect::<HashMap<_, _>>();
+        let mut led = Vec::new();
+        let mut bounds = Bounds::new();
+        for at in partitions {
+            match leader_of(at, looked.get(&at.topic)) {
+                Ok(()) => led.push(at.clone()),
+                Err(why) => drop(bounds.insert(at.clone(), Err(why))),
+            }
+        }
+        let at = |to: SeekTo| led.iter().map(move |p| (p.clone(), to));
+        let (start, end) =
+            tokio::try_join!(self.asks.offsets_each(at(SeekTo::Earliest)), self.asks.offsets_each(at(SeekTo::Latest)))?;
+        for at in led {
+            let (start, end) = (told(&start, &at), told(&end, &at));
+            let of_log = start.and_then(|start| Ok((start, end?.max(start))));
+            bounds.insert(at, of_log);
+        }
+        Ok(bounds)
+    }
+
     async fn bounds(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, (u64, u64)>> {
         let at = |to: SeekTo| partitions.iter().map(move |p| (p.clone(), to));
         let (start, end) =
@@ -121,6 +145,31 @@ impl KafkaAdmin {
             bounds.insert(partition.clone(), (start, of(&end).unwrap_or(start).max(start)));
         }
         Ok(bounds)
+    }
+}
+
+/// Of each partition its oldest and its next offset, or why they are not known.
+type Bounds = HashMap<TopicPartition, Result<(u64, u64), String>>;
+
+/// Whether a partition has a leader, by what was told of its topic; else why not.
+fn leader_of(at: &TopicPartition, topic: Option<&Result<Vec<PartitionDescription>>>) -> Result<(), String> {
+    match topic {
+        Some(Ok(partitions)) => match partitions.iter().find(|p| p.partition == at.partition) {
+            Some(partition) if partition.leader.is_some() => Ok(()),
+            Some(_) => Err("no broker leads it now".into()),
+            None => Err("its topic has no such partition".into()),
+        },
+        Some(Err(error)) => Err(error.report()),
+        None => Err("no broker told of its topic".into()),
+    }
+}
+
+/// The offset that was told of a partition, or why none was.
+fn told(offsets: &HashMap<TopicPartition, Result<Option<u64>>>, at: &TopicPartition) -> Result<u64, String> {
+    match offsets.get(at) {
+        Some(Ok(offset)) => Ok(offset.unwrap_or(0)),
+        Some(Err(error)) => Err(error.report()),
+        None => Err("its leader did not tell".into()),
     }
 }
 
@@ -156,9 +205,17 @@ impl Admin for KafkaAdmin {
         for topic in topics {
             let settings = settings(topic);
             let created = self.asks.create_topic(&topic.name, topic.partitions, topic.replication, &settings).await;
-            if created.is_ok() {
-                let wanted = topic.partitions as usize;
-                self.see(&topic.name, |count| count.is_ok_and(|count| count >= wanted)).await;
+            match created.as_ref().map_err(Error::kind) {
+                Ok(()) => {
+                    let wanted = topic.partitions as usize;
+                    self.see(&topic.name, |count| count.is_ok_and(|count| count >= wanted)).await;
+                }
+                // Whoever lost the race goes on only when it can use the topic, too. It may not be allowed to look.
+                Err(ErrorKind::AlreadyExists) => {
+                    let there = |count| matches!(count, Ok(1..) | Err(ErrorKind::Denied));
+                    self.see(&topic.name, there).await;
+                }
+                Err(_) => {}
             }
             answers.push(created);
         }
@@ -224,12 +281,13 @@ impl Admin for KafkaAdmin {
         let committed = self.asks.committed(group).await?;
         let read = described.members.into_iter().flat_map(|member| member.partitions);
         let partitions: BTreeSet<TopicPartition> = committed.keys().cloned().chain(read).collect();
-        let partitions: Vec<_> = partitions.into_iter().collect();
-        let bounds = self.bounds(&partitions).await?;
+        let mut bounds = self.bounds_each(&partitions).await?;
         let lag = |partition: TopicPartition| {
-            let (start, end) = bounds.get(&partition).copied().unwrap_or_default();
             let next = committed.get(&partition).map(|c| c.next);
-            PartitionLag::new(partition, next, start, end)
+            match bounds.remove(&partition).unwrap_or_else(|| Err("no broker told of it".into())) {
+                Ok((start, end)) => PartitionLag::new(partition, next, start, end),
+                Err(why) => PartitionLag::unknown(partition, next, why),
+            }
         };
         Ok(partitions.into_iter().map(lag).collect())
     }

@@ -106,6 +106,24 @@ pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
     }
 }
 
+/// Whether a producer of the client's that does not take a record for this takes nothing any more: it is fenced, stopped, or was
+/// refused a new identity.
+pub(crate) fn ends_a_producer(error: &KrafkaError) -> bool {
+    match error {
+        KrafkaError::Fenced { .. } | KrafkaError::Closed { .. } | KrafkaError::Auth { .. } => true,
+        KrafkaError::Broker { code, .. } => matches!(
+            code,
+            ErrorCode::ProducerFenced
+                | ErrorCode::InvalidProducerEpoch
+                | ErrorCode::InvalidProducerIdMapping
+                | ErrorCode::ClusterAuthorizationFailed
+                | ErrorCode::TransactionalIdAuthorizationFailed
+                | ErrorCode::UnsupportedVersion
+        ),
+        _ => false,
+    }
+}
+
 /// Whether TLS refused: the reason then names the certificate, the host or the alert.
 pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);

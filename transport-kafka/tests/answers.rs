@@ -145,7 +145,7 @@ impl Script {
         self.tell("backlog", lag, |mut lag| {
             lag.sort_by(|a, b| a.partition.cmp(&b.partition));
             let line = |l: &tidings_core::PartitionLag| {
-                format!("{} committed {:?} of {}..{}, lag {}", l.partition, l.committed, l.start, l.end, l.lag())
+                format!("{} committed {:?} of {}..{}, lag {:?}", l.partition, l.committed, l.start, l.end, l.lag())
             };
             lag.iter().map(line).collect::<Vec<_>>().join("; ")
         });

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use common::{Joined, LIMIT, TestResult, fresh, fresh_name, make};
 use tidings_core::{
-    BoxError, ConsumerOptions, Delivery, ErrorKind, Name, Publisher, Record, Topic, Transport, dead_letter_topic,
+    Admin, BoxError, ConsumerOptions, Delivery, ErrorKind, Name, PartitionLag, Publisher, Record, ResetTo, SeekTo,
+    Topic, Transport, dead_letter_topic, inspect,
 };
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tidings_service::{Router, RunningService, Service, ServiceState, State};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         .with_case("the_first_broker_may_be_frozen", || frozen(Whom::First, Duration::ZERO))
         .with_case("the_controller_may_be_frozen", || frozen(Whom::Controller, Duration::from_secs(10)))
         .with_case("the_coordinator_may_be_killed", coordinator_killed)
+        .with_case("a_partition_without_a_leader_has_an_unknown_lag_and_the_others_have_theirs", leaderless)
         .with_soak("soak_the_controller_may_be_frozen_for_long", || frozen(Whom::Controller, Duration::from_secs(30)))
         .run()
 }
@@ -256,7 +258,7 @@ async fn publish_all(publisher: &dyn Publisher, topic: &Name, round: usize) -> T
 
 async fn is_committed(witness: &KafkaTransport, group: &Name) -> bool {
     let Ok(admin) = witness.admin().await else { return false };
-    admin.lag(group).await.is_ok_and(|lag| lag.len() == PARTITIONS as usize && lag.iter().all(|p| p.lag() == 0))
+    admin.lag(group).await.is_ok_and(|lag| lag.len() == PARTITIONS as usize && lag.iter().all(|p| p.lag() == Some(0)))
 }
 
 async fn frozen(whom: Whom, at_least: Duration) -> TestResult {
@@ -301,4 +303,63 @@ async fn coordinator_killed() -> TestResult {
     scene.member.consumer.close().await?;
     assert!(took < GOES_ON_WITHIN, "{took:?}");
     Ok(())
+}
+
+// ---- a partition that nobody else holds ----
+
+async fn leaderless() -> TestResult {
+    let kafka = cluster().await?;
+    kafka.wait_for_brokers(3).await?;
+    let transport = KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?;
+    let topic = fresh_name("leaderless");
+    make(&transport, &[Topic::new(topic.clone()).with_partitions(PARTITIONS).with_replication(1)]).await?;
+    let publisher = transport.publisher().await?;
+    publish_all(&*publisher, &topic, 0).await?;
+    let (admin, group) = (transport.admin().await?, Name::from(format!("{topic}-group")));
+    let topics = [topic.clone()];
+    admin.reset(&group, &topics, ResetTo::Place(SeekTo::Earliest), false).await?;
+    assert!(admin.lag(&group).await?.iter().all(|p| p.lag() == Some(1)));
+    let described = admin.describe_topics(&topics).await?.remove(0)?;
+    let leader = described.partitions[0].leader.ok_or("it is led")?;
+    let lost: BTreeSet<u32> =
+        described.partitions.iter().filter(|p| p.leader == Some(leader)).map(|p| p.partition).collect();
+    assert!(lost.len() < PARTITIONS as usize, "{lost:?}");
+    let node = kafka.node_with_id(leader).ok_or("a leader is a node")?.clone();
+    node.kill()?;
+    kafka.wait_for_brokers(2).await?;
+    let checked = unknown_lags(&*admin, &group, &lost).await;
+    node.restart().await?;
+    kafka.wait_for_brokers(3).await?;
+    checked
+}
+
+/// Waits until the lags of those are unknown, and of no others.
+async fn unknown_lags(admin: &dyn Admin, group: &Name, lost: &BTreeSet<u32>) -> TestResult {
+    let ends = Instant::now() + Duration::from_secs(60);
+    let asked = std::slice::from_ref(group);
+    loop {
+        // The coordinator may have to be another one, at first.
+        let lags = admin.lag(group).await;
+        let unknown: Option<BTreeSet<u32>> = lags.as_ref().ok().map(|lags| {
+            let unknown = |lag: &&PartitionLag| lag.lag().is_none() && lag.committed == Some(0);
+            lags.iter().filter(unknown).map(|lag| lag.partition.partition).collect()
+        });
+        if unknown.as_ref() == Some(lost) {
+            let lags = lags?;
+            assert_eq!(
+                lags.iter().filter_map(PartitionLag::lag).sum::<u64>(),
+                (PARTITIONS as usize - lost.len()) as u64
+            );
+            let found = inspect(admin, &[], asked).await?;
+            assert_eq!(
+                (found.groups[0].unknown.len(), found.groups[0].lag),
+                (lost.len(), lags.iter().filter_map(PartitionLag::lag).sum())
+            );
+            return Ok(());
+        }
+        if Instant::now() > ends {
+            return Err(format!("expected {lost:?} to be unknown, got {lags:?}").into());
+        }
+        sleep(LOOK_AGAIN).await;
+    }
 }

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{LIMIT, TestResult, fresh, transport};
-use tidings_core::{Error, ErrorKind, Name, Record, Transport};
+use common::{LIMIT, TestResult, fresh, fresh_name, make, transport};
+use tidings_core::{Error, ErrorKind, Name, Record, Topic, Transport};
 use tidings_kafka::{GroupProtocol, KafkaTransport};
 use tidings_testbed::Suite;
 use tokio::time::{Instant, timeout};
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         .with_case("a_close_that_nobody_waits_for_goes_on", || dropped(true))
         .with_case("a_topic_that_is_gone_holds_nothing_else_up", a_topic_that_is_gone)
         .with_case("what_a_close_gave_up_is_not_stored", given_up)
+        .with_case("a_topic_that_takes_less_than_a_quarter_of_a_batch_takes_keyed_records", a_narrow_topic)
         .run()
 }
 
@@ -127,5 +128,25 @@ async fn given_up() -> TestResult {
     // What was sent before is stored before.
     let behind = kafka.publisher().await?.publish_one(Record::new(good, "behind")).await?;
     assert_eq!(behind.offset, 1, "what is not stored is");
+    Ok(())
+}
+
+/// Refused as a batch, its records would overtake each other where they have keys.
+async fn a_narrow_topic() -> TestResult {
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let topic = fresh_name("narrow");
+    make(&kafka, &[Topic::new(topic.clone()).with_partitions(2).with_max_record_bytes(20_000)]).await?;
+    let publisher = kafka.publisher().await?;
+    let keyed = |n: usize| {
+        // Some are too large by themselves.
+        let size = if n % 100 == 50 { 30_000 } else { 1_000 };
+        Record::new(topic.clone(), vec![7_u8; size]).with_key((n % 5).to_string())
+    };
+    let calls = futures_util::future::join_all((0..5).map(|_| publisher.publish((0..200).map(keyed).collect()))).await;
+    for (n, answer) in calls.into_iter().flat_map(|answers| answers.into_iter().enumerate()) {
+        let expected = if n % 100 == 50 { Err(ErrorKind::TooLarge) } else { Ok(()) };
+        assert_eq!(answer.as_ref().map(drop).map_err(Error::kind), expected, "{n}: {answer:?}");
+    }
+    publisher.close(LIMIT).await?;
     Ok(())
 }

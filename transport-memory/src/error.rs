@@ -2,15 +2,17 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tidings_core::{Error, ErrorKind, TopicPartition};
+use tidings_core::{Error, ErrorKind, TopicPartition, check_topic_name};
 
 /// Locks `mutex`, also after a panic elsewhere: each change under a lock here is complete before anything can panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Of a topic that is not there; as in Kafka, a name that no topic can have is invalid.
 pub(crate) fn no_topic(verb: &str, topic: &str) -> Error {
-    Error::new(ErrorKind::NotFound, format!("{verb}: there is no topic {topic:?}"))
+    let missing = || Error::new(ErrorKind::NotFound, format!("{verb}: there is no topic {topic:?}"));
+    check_topic_name(topic).err().unwrap_or_else(missing)
 }
 
 pub(crate) fn no_group(verb: &str, group: &str) -> Error {

@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use tidings_core::{
     Cleanup, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, PartitionDescription, Result, Timestamp, Topic,
-    TopicDescription, TopicPartition,
+    TopicDescription, TopicPartition, check_topic_name,
 };
 
 use crate::config::{MAX_PARTITIONS, MemoryConfig};
 use crate::error::lock;
 use crate::log::{PartitionLog, Retention};
 
-/// As in Kafka, so that a name that works here works there.
-const MAX_NAME: usize = 249;
 /// Records without a key stay with a partition for so many bytes, as Kafka's batches do by default.
 const STICKY_BYTES: u64 = 16 << 10;
 /// What a dead letter may have beyond its topic's largest record: the headers that say why.
@@ -41,7 +39,7 @@ impl TopicLog {
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid), naming what is wrong.
     pub(crate) fn new(spec: &Topic, config: &MemoryConfig) -> Result<Self> {
-        check_name(&spec.name)?;
+        check_topic_name(&spec.name)?;
         check_partitions(&spec.name, spec.partitions)?;
         let deletes = !matches!(spec.cleanup, Some(Cleanup::Compact));
         let age = spec.retention.or(config.retention).filter(|age| deletes && *age != Duration::MAX);
@@ -151,14 +149,5 @@ pub(crate) fn check_partitions(name: &str, partitions: u32) -> Result<()> {
         return Ok(());
     }
     let text = format!("topic {name:?}: partitions must be 1 to {MAX_PARTITIONS}, not {partitions}");
-    Err(Error::new(ErrorKind::Invalid, text))
-}
-
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(legal) && !matches!(name, "." | "..") {
-        return Ok(());
-    }
-    let text = format!("topic {name:?}: a name has 1 to {MAX_NAME} of a-z, A-Z, 0-9, '.', '_' and '-'");
     Err(Error::new(ErrorKind::Invalid, text))
 }

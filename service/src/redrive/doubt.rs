@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::chunk::Found;
-use super::{REDRIVE_GROUP_SUFFIX, cannot_be_read, taken};
+use super::{REDRIVE_GROUP_SUFFIX, cannot_be_read, check_online, taken};
 
 /// How much earlier than by our clock a broker may have filed a record.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(600);
@@ -32,6 +32,7 @@ pub(super) async fn published(
 ) -> Result<Published> {
     let described = admin.describe_topics(std::slice::from_ref(topic)).await?.pop();
     let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "no answer")))?;
+    check_online(&described)?;
     let ends = described.partitions.iter().map(|p| (TopicPartition::new(topic.clone(), p.partition), p.end));
     let mut left: HashMap<TopicPartition, u64> = ends.collect();
     // A group of its own each time: it has committed nothing, so it starts at the time asked for.

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::chunk::Mark;
-use super::taken;
+use super::{check_online, taken};
 
 /// A run that was cut off keeps its turn for so long, where the group's members say how long.
 const SESSION: Duration = Duration::from_secs(10);
@@ -80,6 +80,7 @@ impl Letters {
             let kind = e.kind();
             Error::caused_by(kind, format!("redrive from the topic {source}"), e)
         })?;
+        check_online(&described)?;
         let place = |p: &tidings_core::PartitionDescription| {
             let at = TopicPartition::new(source.clone(), p.partition);
             (at.clone(), Place { at, oldest: p.start, next: p.start, end: p.end, mark: None, epoch: 0 })

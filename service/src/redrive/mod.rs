@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Error, ErrorKind, Name, Publisher, Result, StoredRecord, TopicPartition, Transport, Unreadable,
-    dead_letter_topic,
+    Admin, Error, ErrorKind, Name, PartitionDescription, Publisher, Result, StoredRecord, TopicDescription,
+    TopicPartition, Transport, Unreadable, dead_letter_topic,
 };
 use tracing::{info, warn};
 
@@ -263,6 +263,32 @@ fn about(at: &TopicPartition, offset: u64, error: Error) -> Error {
     Error::caused_by(kind, format!("redrive the letter {at}@{offset}"), error)
 }
 
+/// Checks that the log of each partition is known: of a partition that is offline it is not, and must not be taken for empty.
+fn check_online(topic: &TopicDescription) -> Result<()> {
+    match topic.partitions.iter().find(|partition| partition.is_offline()) {
+        None => Ok(()),
+        Some(PartitionDescription { partition, .. }) => {
+            let what = format!("redrive: no broker leads {}[{partition}] now, so what it holds is unknown", topic.name);
+            Err(Error::new(ErrorKind::Unavailable, what))
+        }
+    }
+}
+
 fn taken(what: &str) -> Error {
     Error::new(ErrorKind::Conflict, format!("redrive: {what}; another redrive of this service may be running"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_broker_leads_is_not_taken_for_empty() {
+        let online = PartitionDescription::new(0, 0, 9);
+        let mut offline = PartitionDescription::new(1, 0, 0);
+        offline.replicas = vec![2];
+        check_online(&TopicDescription::new("t-dlq", vec![online.clone()])).unwrap();
+        let error = check_online(&TopicDescription::new("t-dlq", vec![online, offline])).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().contains("t-dlq[1]")), (ErrorKind::Unavailable, true), "{error}");
+    }
 }

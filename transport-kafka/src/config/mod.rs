@@ -66,8 +66,7 @@ pub struct KafkaConfig {
     /// How long a batch waits for more records: [`DEFAULT_LINGER`]. A partition has one batch under way at a time, and what
     /// comes meanwhile is the next one; so batches fill under load all the same, and a record that comes alone doesn't wait.
     pub linger: Duration,
-    /// Bytes of a full batch, per partition: [`DEFAULT_BATCH_BYTES`]. A topic that takes less refuses such batches, and their
-    /// records are sent one by one.
+    /// Bytes of a full batch, per partition: [`DEFAULT_BATCH_BYTES`]. A topic that takes less gets smaller ones.
     pub batch_bytes: usize,
     /// The largest record that is tried at all: [`DEFAULT_MAX_RECORD_BYTES`]. A topic may take less.
     pub max_record_bytes: usize,

@@ -7,35 +7,30 @@
 //! from another core, that takes half the time. So calls hand their records over in batches, and are answered in batches.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use futures_util::future::{FutureExt, join_all, try_join_all};
-use futures_util::stream::{SelectAll, StreamExt};
 use tidings_core::{Error, ErrorKind, Name, Position, Result};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::bound::Share;
-use super::lane::{Answered, Lane, answer_of};
+use super::gone;
+use super::lane::Answered;
 use super::line::Answer;
-use super::{closed, gone};
+use super::worker::{Current, Worker};
 use crate::config::KafkaConfig;
 use crate::home::Home;
-use crate::seam::connection::{Connection, Role};
-use crate::seam::producer::{Content, Producer, Refusal, Underway};
+use crate::seam::producer::{Content, Producer, Target};
 
 const HALVES: usize = 2;
 /// How often topics are looked for, for how long and with which pause, before what the halves are told may differ.
 const LOOKS: usize = 4;
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How long a topic that was looked for in vain is left alone.
-const LEAVE_ALONE: Duration = Duration::from_secs(2);
 /// What a close waits for beyond its end: to hear that all was answered in time.
 const GRACE: Duration = Duration::from_secs(1);
 /// So many lanes are looked through, which is faster than to look them up.
@@ -46,7 +41,7 @@ pub(super) struct Halves([Half; HALVES]);
 
 #[derive(Debug)]
 struct Half {
-    producer: Arc<Producer>,
+    producer: Current,
     home: Home,
     work: mpsc::UnboundedSender<Work>,
     /// What was not queued by the end of a close is refused.
@@ -55,12 +50,11 @@ struct Half {
 
 /// What a half is given to do, in order.
 #[derive(Debug)]
-enum Work {
+pub(super) enum Work {
     Send(Batch),
     /// In a batch of its own.
     Alone {
-        topic: Name,
-        partition: u32,
+        target: Target,
         record: Content,
         share: Share,
         answer: oneshot::Sender<Result<Position>>,
@@ -82,23 +76,30 @@ pub(super) struct Ready {
 
 /// Records for one half, in order, with their share of the bound.
 #[derive(Debug)]
-struct Batch {
+pub(super) struct Batch {
     /// The partitions, each of which comes to be a lane.
-    lanes: Vec<(Name, u32)>,
+    pub(super) heads: Vec<Head>,
     /// Where those lanes are that are not among the first few.
-    more: HashMap<(Name, u32), usize, RandomState>,
-    records: Vec<One>,
-    share: Share,
-    answers: mpsc::UnboundedSender<Vec<Answered>>,
+    more: HashMap<Target, usize, RandomState>,
+    pub(super) records: Vec<One>,
+    pub(super) share: Share,
+    pub(super) answers: mpsc::UnboundedSender<Vec<Answered>>,
+}
+
+/// A partition, and how many bytes its topic takes in a batch where that is less than a batch has.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) target: Target,
+    pub(super) most: Option<usize>,
 }
 
 #[derive(Debug)]
-struct One {
+pub(super) struct One {
     /// In its call.
-    place: usize,
-    lane: usize,
-    bytes: usize,
-    record: Content,
+    pub(super) place: usize,
+    pub(super) lane: usize,
+    pub(super) bytes: usize,
+    pub(super) record: Content,
 }
 
 fn half_of(partition: u32) -> usize {
@@ -111,42 +112,44 @@ impl Ready {
         Self { room: count.div_ceil(HALVES), ..Self::default() }
     }
 
-    /// Adds the record at a place of its call, with its part of `share`; `answers` is told what becomes of it.
+    /// Adds the record at a place of its call, with its part of `share`; `answers` is told what becomes of it. Its topic may
+    /// take no more than `most` bytes in a batch.
     pub(super) fn push(
         &mut self,
         (place, bytes): (usize, usize),
-        (topic, partition): (&Name, u32),
+        (topic, partition, most): (&Name, u32, Option<usize>),
         record: Content,
         share: &mut Share,
         answers: &mpsc::UnboundedSender<Vec<Answered>>,
     ) {
         let batch = self.batches[half_of(partition)].get_or_insert_with(|| Batch {
-            lanes: Vec::new(),
+            heads: Vec::new(),
             more: HashMap::default(),
             records: Vec::with_capacity(self.room),
             share: share.none(),
             answers: answers.clone(),
         });
-        let lane = batch.lane_of(topic, partition);
+        let lane = batch.lane_of(topic, partition, most);
         share.give(&mut batch.share, bytes);
         batch.records.push(One { place, lane, bytes, record });
     }
 }
 
 impl Batch {
-    fn lane_of(&mut self, topic: &Name, partition: u32) -> usize {
-        let is_of = |lane: &(Name, u32)| lane.1 == partition && lane.0 == *topic;
-        if let Some(lane) = self.lanes.iter().take(FEW).position(is_of) {
+    fn lane_of(&mut self, topic: &Name, partition: u32, most: Option<usize>) -> usize {
+        let is_of = |head: &Head| head.target.partition == partition && head.target.topic == *topic;
+        if let Some(lane) = self.heads.iter().take(FEW).position(is_of) {
             return lane;
         }
-        let next = self.lanes.len();
+        let next = self.heads.len();
+        let target = Target { topic: topic.clone(), partition };
         if next >= FEW {
-            let lane = *self.more.entry((topic.clone(), partition)).or_insert(next);
+            let lane = *self.more.entry(target.clone()).or_insert(next);
             if lane < next {
                 return lane;
             }
         }
-        self.lanes.push((topic.clone(), partition));
+        self.heads.push(Head { target, most });
         next
     }
 }
@@ -173,9 +176,9 @@ impl Halves {
     }
 
     /// Sends a record in a batch of its own, if nothing else is handed over meanwhile.
-    pub(super) fn send_alone(&self, topic: Name, partition: u32, record: Content, share: Share) -> Answer {
+    pub(super) fn send_alone(&self, target: Target, record: Content, share: Share) -> Answer {
         let (answer, answered) = oneshot::channel();
-        self.0[half_of(partition)].give(Work::Alone { topic, partition, record, share, answer });
+        self.0[half_of(target.partition)].give(Work::Alone { target, record, share, answer });
         answered.map(|answer| answer.unwrap_or_else(|_| Err(gone()))).boxed()
     }
 
@@ -218,6 +221,14 @@ impl Halves {
         Ok(topics.iter().filter_map(least).collect())
     }
 
+    /// The largest batch that a topic takes, if a broker tells.
+    pub(super) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
+        let [half, ..] = &self.0;
+        let topic = topic.clone();
+        let asked = half.ask(|producer| async move { Ok(producer.largest_batch(&topic).await) });
+        asked.await.ok().flatten()
+    }
+
     /// Asks both clients the same.
     async fn ask_each<T, F>(&self, ask: impl Fn(Arc<Producer>) -> F) -> Result<Vec<T>>
     where
@@ -246,16 +257,12 @@ impl Halves {
 
 impl Half {
     async fn open(config: &KafkaConfig) -> Result<Self> {
-        let (home, settings) = (Home::new("kafka-publisher")?, config.clone());
-        let opened = home.run(async move {
-            let connection = Connection::open(&settings, Role::Publishing).await?;
-            Producer::open(&connection, &settings).await
-        });
-        let (producer, given_up) = (Arc::new(opened.await?), Arc::<AtomicBool>::default());
+        let (home, settings, given_up) = (Home::new("kafka-publisher")?, config.clone(), Arc::<AtomicBool>::default());
+        let flag = Arc::clone(&given_up);
+        let worker = home.run(async move { Worker::open(settings, flag).await }).await?;
+        let producer = worker.current();
         let (work, given) = mpsc::unbounded_channel();
-        let worker =
-            Worker { producer: Arc::clone(&producer), given_up: Arc::clone(&given_up), missing: HashMap::default() };
-        home.handle().spawn(worker.run(given, home.clone(), config.delivery_timeout));
+        home.handle().spawn(worker.run(given, home.clone()));
         Ok(Self { producer, home, work, given_up })
     }
 
@@ -265,131 +272,11 @@ impl Half {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.home.run(ask(Arc::clone(&self.producer))).await
+        self.home.run(ask(self.producer.get())).await
     }
 
     fn give(&self, work: Work) {
         // Its thread ends when this is dropped, and not before.
         drop(self.work.send(work));
     }
-}
-
-/// What a half's thread works with.
-struct Worker {
-    producer: Arc<Producer>,
-    given_up: Arc<AtomicBool>,
-    /// Topics that were looked for in vain.
-    missing: HashMap<Name, Missing, RandomState>,
-}
-
-/// Why records of a topic can't be sent, and until when it is not looked for again: all others of the half wait for that.
-struct Missing {
-    until: Instant,
-    kind: ErrorKind,
-    why: String,
-}
-
-impl Worker {
-    /// Works until the publisher is gone, and then until all is answered, but no longer than a delivery may take.
-    async fn run(mut self, mut given: mpsc::UnboundedReceiver<Work>, home: Home, delivery_timeout: Duration) {
-        while let Some(work) = given.recv().await {
-            match work {
-                Work::Send(batch) => {
-                    self.send(batch).await;
-                    // To the client, which sends it, and to those who wait for answers.
-                    yield_now().await;
-                }
-                Work::Alone { topic, partition, record, share, answer } => {
-                    match self.producer.enqueue_alone(&topic, partition, record).await {
-                        Ok(underway) => {
-                            let came = answer_of(Lane::of_one(topic, partition, underway, share));
-                            tokio::spawn(came.map(|came| drop(answer.send(came.map_err(|refusal| refusal.error)))));
-                        }
-                        Err(error) => drop(answer.send(Err(error))),
-                    }
-                }
-                Work::Close { ends, done } => {
-                    let (producer, home) = (Arc::clone(&self.producer), home.clone());
-                    tokio::spawn(async move {
-                        drop(done.send(producer.close(ends.saturating_duration_since(Instant::now())).await));
-                        // Not before, also when the publisher is dropped meanwhile.
-                        drop(home);
-                    });
-                }
-            }
-        }
-        let _in_time = self.producer.close(delivery_timeout).await;
-        drop(self);
-        drop(home);
-    }
-
-    async fn send(&mut self, Batch { lanes: heads, records, mut share, answers, .. }: Batch) {
-        let empty = |share: &Share| -> Vec<Lane> {
-            heads.iter().map(|(topic, partition)| Lane::new(topic.clone(), *partition, share)).collect()
-        };
-        let (mut lanes, mut failed) = (empty(&share), Vec::new());
-        for One { place, lane, bytes, record } in records {
-            // Those before must not wait for a topic that is looked for.
-            let waits = || answer(std::mem::replace(&mut lanes, empty(&share)), std::mem::take(&mut failed), &answers);
-            let queued = self.queue(&heads[lane], record, waits).await;
-            match queued {
-                Ok(underway) => lanes[lane].push(place, underway, bytes, &mut share),
-                Err(error) => {
-                    drop(share.part(bytes));
-                    failed.push((place, Err(Refusal { error, batch: false })));
-                }
-            }
-        }
-        answer(lanes, failed, &answers);
-    }
-
-    /// Puts a record into the client's queue; `waits` is called before its topic is looked for.
-    async fn queue(
-        &mut self,
-        (topic, partition): &(Name, u32),
-        record: Content,
-        waits: impl FnOnce(),
-    ) -> Result<Underway> {
-        // Before it is tried: what the client took may be stored.
-        if self.given_up.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        // The task has a budget for what is ready at once, which is less than a batch.
-        let mut queuing = pin!(unconstrained(self.producer.enqueue(topic, *partition, record)));
-        if let Some(queued) = queuing.as_mut().now_or_never() {
-            return queued;
-        }
-        if let Some(error) = refusal(&mut self.missing, topic) {
-            return Err(error);
-        }
-        waits();
-        let queued = queuing.await;
-        if let Err(error) = &queued
-            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable)
-        {
-            let (until, why) = (Instant::now() + LEAVE_ALONE, error.report());
-            self.missing.insert(topic.clone(), Missing { until, kind: error.kind(), why });
-        }
-        queued
-    }
-}
-
-/// Why a topic is not looked for now.
-fn refusal(missing: &mut HashMap<Name, Missing, RandomState>, topic: &Name) -> Option<Error> {
-    let now = Instant::now();
-    missing.retain(|_, missing| missing.until > now);
-    missing.get(topic).map(|missing| Error::new(missing.kind, missing.why.clone()))
-}
-
-/// Tells what becomes of records. Also when nobody waits any more: each keeps its share until it is answered.
-fn answer(lanes: Vec<Lane>, failed: Vec<Answered>, answers: &mpsc::UnboundedSender<Vec<Answered>>) {
-    if !failed.is_empty() {
-        drop(answers.send(failed));
-    }
-    let (mut lanes, answers) = (lanes.into_iter().collect::<SelectAll<Lane>>(), answers.clone());
-    tokio::spawn(async move {
-        while let Some(answered) = lanes.next().await {
-            drop(answers.send(answered));
-        }
-    });
 }

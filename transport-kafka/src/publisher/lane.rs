@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::{Stream, StreamExt};
-use tidings_core::{Name, Position, Result};
+use tidings_core::{Position, Result};
 
 use super::bound::Share;
 use super::gone;
-use crate::seam::producer::{Refusal, Underway};
+use crate::seam::producer::{Producer, Refusal, Target, Underway};
 
 /// How many records, and bytes, are waited for at once: by the last of them, since waking up for each takes longer than its
 /// answer. Their shares are given back together, so it is less where the bound is narrow: an eighth for a partition.
@@ -20,8 +21,9 @@ const BYTES_TOGETHER: usize = 64 << 10;
 /// and most often together. By partition, so that one whose leader is slow keeps no other's share of the bound.
 #[derive(Debug)]
 pub(super) struct Lane {
-    topic: Name,
-    partition: u32,
+    target: Target,
+    /// The one that takes them.
+    producer: Arc<Producer>,
     unanswered: VecDeque<One>,
     /// What was answered for the last of those that are waited for together, behind so many others.
     last: Option<(usize, Result<Position, Refusal>)>,
@@ -42,12 +44,13 @@ pub(super) type Answered = (usize, Result<Position, Refusal>);
 
 impl Lane {
     /// For records of one partition, whose shares are of the bound that `share` is of.
-    pub(super) fn new(topic: Name, partition: u32, share: &Share) -> Self {
-        Self { topic, partition, unanswered: VecDeque::new(), last: None, share: share.none(), answers: Vec::new() }
+    pub(super) fn new(target: Target, producer: &Arc<Producer>, share: &Share) -> Self {
+        let (producer, share) = (Arc::clone(producer), share.none());
+        Self { target, producer, unanswered: VecDeque::new(), last: None, share, answers: Vec::new() }
     }
 
-    pub(super) fn of_one(topic: Name, partition: u32, underway: Underway, mut share: Share) -> Self {
-        let mut lane = Self::new(topic, partition, &share);
+    pub(super) fn of_one(target: Target, producer: &Arc<Producer>, underway: Underway, mut share: Share) -> Self {
+        let mut lane = Self::new(target, producer, &share);
         let bytes = share.bytes();
         lane.push(0, underway, bytes, &mut share);
         lane
@@ -94,17 +97,17 @@ impl Stream for Lane {
 impl Lane {
     /// Comes to an end when all are answered.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Self { topic, partition, unanswered, last, share, answers } = self;
+        let Self { target, producer, unanswered, last, share, answers } = self;
         while !unanswered.is_empty() {
             if last.is_none() {
                 let behind = last_together(unanswered.iter().map(|one| one.bytes), share.most_together());
-                let one = unanswered[behind].underway.poll_answer(topic, *partition, context);
+                let one = unanswered[behind].underway.poll_answer(producer, target, context);
                 *last = Some((behind, ready!(one)));
             }
             answers.reserve(last.as_ref().map_or(0, |(behind, _)| behind + 1));
             let mut answered = share.none();
             while let (Some((behind @ 1.., _)), Some(one)) = (&mut *last, unanswered.front_mut()) {
-                answers.push((one.place, ready!(one.underway.poll_answer(topic, *partition, context))));
+                answers.push((one.place, ready!(one.underway.poll_answer(producer, target, context))));
                 share.give(&mut answered, one.bytes);
                 *behind -= 1;
                 unanswered.pop_front();

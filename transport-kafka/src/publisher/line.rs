@@ -131,6 +131,8 @@ pub(super) struct Placed {
     pub(super) partition: u32,
     /// How many records were placed in its partition, with it; one that the client did not take is counted, too.
     pub(super) number: u64,
+    /// How many bytes its batch may have had, where that was known to be less than a batch has.
+    pub(super) most: Option<usize>,
 }
 
 impl Queued {
@@ -146,6 +148,8 @@ pub(super) struct Again {
     pub(super) record: Record,
     /// Its number may be that of a later record, which may precede it.
     pub(super) placed: Placed,
+    /// Its batch was larger than the topic takes.
+    pub(super) too_large: bool,
 }
 
 /// The next of what is made of a call that got in line, if it did.

@@ -2,18 +2,21 @@
 
 mod bound;
 mod halves;
+mod holds;
 mod lane;
 mod line;
 mod places;
 mod queue;
 mod resend;
+mod turn;
+mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,12 +35,19 @@ use crate::seam::producer::Refusal;
 /// That a topic grew is learned within [`KafkaConfig::metadata_max_age`], and at once where a record names a partition that
 /// is not known: it ends as [`Unavailable`](ErrorKind::Unavailable) while no broker tells whether it is there.
 ///
-/// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic, or because
-/// together they are larger than the topic's limit. Its records are then sent again, each by itself, which is slow: let
-/// [`KafkaConfig::batch_bytes`] be no more than the topics take. But one with a key ends as
-/// [`Unavailable`](ErrorKind::Unavailable), not stored, where a later one of its key is stored, or where other calls queued
-/// records for its partition behind it: it would come after them. So do those whose turn has not come within
-/// another [`KafkaConfig::delivery_timeout`], and those of a partition that stopped answering.
+/// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic. Its records are
+/// then sent again, each by itself, which is slow. One with a key ends as [`Unavailable`](ErrorKind::Unavailable), not stored,
+/// where a later one of its key is stored, or where other calls queued records for its partition behind it: it would come
+/// after them. So do those whose turn has not come within another [`KafkaConfig::delivery_timeout`], and those of a partition
+/// that stopped answering.
+///
+/// A topic that takes less than [`KafkaConfig::batch_bytes`] gets smaller batches. Its limit is asked for, which needs the
+/// right to describe its configuration; without it the limit is found out, at the cost of some batches that are refused.
+///
+/// A record of more than 10,000 headers, which is what the client sends, is [`Invalid`](ErrorKind::Invalid).
+///
+/// A client's producer that has ended, as its identity was refused, is replaced: what it had under way ends as
+/// [`Unknown`](ErrorKind::Unknown), what it did not take as [`Unavailable`](ErrorKind::Unavailable).
 ///
 /// It works on threads of its own, also when the runtime that opened it has ended. Dropped without
 /// [`close`](Publisher::close), it still sends what was queued, until all of it is answered.
@@ -48,19 +58,44 @@ pub struct KafkaPublisher {
     shared: Arc<Shared>,
     /// New calls are refused.
     closed: AtomicBool,
+    /// What came of the close, which is one however often it is asked for.
+    ending: OnceLock<watch::Receiver<Option<Ended>>>,
 }
+
+/// How a close ended: all was answered, or why not.
+type Ended = std::result::Result<(), Arc<Error>>;
 
 impl KafkaPublisher {
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
         let shared = Arc::new(Shared::new(Halves::open(config).await?, config));
         let (line, jobs, length) = Line::new();
         shared.halves.spawn(queue::run(Arc::clone(&shared), jobs, length));
-        Ok(Self { line, shared, closed: AtomicBool::new(false) })
+        Ok(Self { line, shared, closed: AtomicBool::new(false), ending: OnceLock::new() })
+    }
+
+    /// Begins to close; what came of it comes back.
+    fn end(&self, ends: Instant) -> watch::Receiver<Option<Ended>> {
+        let shared = Arc::clone(&self.shared);
+        let (reply, all_queued) = oneshot::channel();
+        let in_line = self.line.get_in(Job::Barrier(reply));
+        let (done, ending) = watch::channel(None);
+        // A task of its own, which goes on when nobody waits for it any more.
+        self.shared.halves.spawn(async move {
+            if in_line {
+                let _in_time = timeout_at(ends, all_queued).await;
+            }
+            shared.abandon();
+            let ended = shared.halves.close(ends).await.map_err(Arc::new);
+            done.send_replace(Some(ended));
+        });
+        ending
     }
 }
 
 /// What a close that may take for ever is given.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// What a call of close waits for beyond its end: to hear that all was answered in time, or what was not.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// What is known of a call's records by now.
 #[derive(Debug, Default)]
@@ -188,22 +223,18 @@ impl Publisher for KafkaPublisher {
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        self.closed.store(true, Ordering::Release);
+        let ends = Instant::now() + deadline.min(LONGEST);
+        let mut ending = self.ending.get_or_init(|| self.end(ends)).clone();
+        // A later call may have a shorter deadline than the one that began it.
+        match timeout_at(ends + CLOSE_GRACE, ending.wait_for(Option::is_some)).await {
+            Ok(Ok(ended)) => match ended.as_ref() {
+                Some(Err(error)) => Err(Error::new(error.kind(), error.report())),
+                _ => Ok(()),
+            },
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(Error::new(ErrorKind::Unknown, "close the publisher: records are unanswered")),
         }
-        let (ends, shared) = (Instant::now() + deadline.min(LONGEST), Arc::clone(&self.shared));
-        let (reply, all_queued) = oneshot::channel();
-        let in_line = self.line.get_in(Job::Barrier(reply));
-        let (done, closed) = oneshot::channel();
-        // A task of its own, which goes on when nobody waits for it any more.
-        self.shared.halves.spawn(async move {
-            if in_line {
-                let _in_time = timeout_at(ends, all_queued).await;
-            }
-            shared.abandon();
-            drop(done.send(shared.halves.close(ends).await));
-        });
-        closed.await.unwrap_or_else(|_| Err(gone()))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -11,6 +11,11 @@ use tokio::time::Instant;
 /// How long brokers that did not tell of topics that are known are left alone: whatever is queued waits while they are asked.
 const LEAVE_ALONE: Duration = Duration::from_secs(5);
 
+/// What a batch has beyond its records.
+const BATCH_ROOM: usize = 128;
+/// How long a topic that refused a batch as too large is not asked for its limit once more.
+const ASK_LIMIT_AGAIN: Duration = Duration::from_secs(1);
+
 /// What is known of topics: how many partitions they have, and where records without a key go now.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -42,6 +47,10 @@ pub(super) struct Place {
     sticky_left: usize,
     /// How many records were queued for each partition.
     queued: Vec<u64>,
+    /// How many bytes it takes in a batch, where that is less than a batch has.
+    most: Option<usize>,
+    /// When a batch was last found to be too large.
+    too_large: Option<Instant>,
 }
 
 impl Places {
@@ -76,7 +85,16 @@ impl Places {
 
     /// What the brokers said, who were asked then.
     pub(super) fn learn(&mut self, topic: &Name, count: u32, asked: Instant) {
-        let fresh = Place { count, asked: None, used: false, sticky: 0, sticky_left: 0, queued: Vec::new() };
+        let fresh = Place {
+            count,
+            asked: None,
+            used: false,
+            sticky: 0,
+            sticky_left: 0,
+            queued: Vec::new(),
+            most: None,
+            too_large: None,
+        };
         let place = self.topics.entry(topic.clone()).or_insert(fresh);
         self.in_vain = None;
         place.asked = Some(asked);
@@ -107,9 +125,37 @@ impl Places {
         self.topics.get(topic).and_then(|place| place.queued.get(partition as usize)).copied().unwrap_or(0)
     }
 
-    /// Counts one more, and says how many there are then.
-    pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> u64 {
-        self.topics.get_mut(topic).map_or(1, |place| place.note_queued(partition))
+    /// Counts one more, and says how many there are then, and how many bytes a batch of the topic may have.
+    pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> (u64, Option<usize>) {
+        self.topics.get_mut(topic).map_or((1, None), |place| (place.note_queued(partition), place.most))
+    }
+
+    /// How large a batch of a topic may be, by what a broker told just now.
+    pub(super) fn set_limit(&mut self, topic: &str, told: usize) {
+        let batch_bytes = self.dice.sticky_bytes;
+        if let Some(place) = self.topics.get_mut(topic) {
+            place.most = Some(told.saturating_sub(BATCH_ROOM)).filter(|most| *most < batch_bytes);
+        }
+    }
+
+    /// Whether a batch that was made by this limit, and was too large, says something new: of each there are many records.
+    pub(super) fn note_too_large(&mut self, topic: &str, limit: Option<usize>) -> bool {
+        let Some(place) = self.topics.get_mut(topic) else { return false };
+        let (now, before) = (Instant::now(), place.too_large);
+        let is_new = place.most == limit && before.is_none_or(|before| now - before >= ASK_LIMIT_AGAIN);
+        if is_new {
+            place.too_large = Some(now);
+        }
+        is_new
+    }
+
+    /// A batch was too large, and no broker tells how large it may be.
+    pub(super) fn lower_limit(&mut self, topic: &str) {
+        let batch_bytes = self.dice.sticky_bytes;
+        if let Some(place) = self.topics.get_mut(topic) {
+            // The client has tried a half and a quarter.
+            place.most = Some(place.most.map_or(batch_bytes / 8, |most| most / 2).max(1));
+        }
     }
 
     /// The partition of a record that names none, on a topic that is known.
@@ -126,6 +172,11 @@ impl Places {
 }
 
 impl Place {
+    /// How many bytes its topic takes in a batch, where that is less than a batch has.
+    pub(super) fn most(&self) -> Option<usize> {
+        self.most
+    }
+
     /// The partition of a record, if nobody has to be asked for it.
     pub(super) fn of(&mut self, record: &Record, dice: &mut Dice) -> Option<u32> {
         match record.partition {
@@ -224,6 +275,21 @@ mod tests {
         places.note_asked_in_vain();
         places.learn(&"other".into(), 1, Instant::now());
         assert!(places.may_ask(), "they tell again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_takes_less_than_a_batch_is_known_or_found_out() {
+        let mut places = places(1);
+        places.set_limit("t", 1_048_588);
+        assert_eq!(places.note_queued("t", 0), (1, None));
+        assert!(places.note_too_large("t", None) && !places.note_too_large("t", None));
+        places.set_limit("t", 628);
+        assert_eq!(places.note_queued("t", 0), (2, Some(500)));
+        tokio::time::advance(ASK_LIMIT_AGAIN).await;
+        // A record of the batch of before.
+        assert!(!places.note_too_large("t", None) && places.note_too_large("t", Some(500)));
+        places.lower_limit("t");
+        assert_eq!(places.note_queued("t", 0), (3, Some(250)));
     }
 
     #[test]

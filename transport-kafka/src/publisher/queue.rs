@@ -3,42 +3,36 @@
 //! A call does so by itself, at once, where nothing has to be waited for and no other call waits. Else it gets in line, for
 //! one task that does it: also for calls that wait at the bound, and for those that nobody polls any more.
 
-use std::collections::HashSet;
-use std::future::ready;
-use std::pin::pin;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tidings_core::{Error, ErrorKind, Name, Record, Result};
+use tidings_core::{Name, Record, Result};
 use tokio::sync::{Mutex, MutexGuard, mpsc};
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::Instant;
+use tracing::error;
 
 use super::bound::Bound;
 use super::closed;
 use super::halves::{Halves, Ready};
+use super::holds::Holds;
 use super::lane::Answered;
-use super::line::{Again, Answer, Job, Length, Line, Next, Placed, Publish, Queued, Rest, take};
+use super::line::{Job, Length, Line, Next, Placed, Publish, Queued, Rest};
 use super::places::{Dice, Place, Places};
-use super::resend::untried;
+use super::turn::Turn;
 use crate::config::KafkaConfig;
-use crate::seam::producer::{Content, no_partition};
+use crate::seam::producer::Content;
 
 /// How many records are placed and handed over at once: more would keep a thread from other work for too long.
-const AT_ONCE: usize = 1_024;
-
-/// The pause before a topic is looked for again while no broker answers.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-
-/// How long others wait for the answer to a record that is sent by itself.
-const HOLD: Duration = Duration::from_secs(1);
+pub(super) const AT_ONCE: usize = 1_024;
 
 /// What is the own of whoever places and queues records.
 #[derive(Debug)]
 struct Front {
     places: Places,
+    holds: Holds,
     /// Of a call that queued the first of its records by itself: they come before whatever got in line since, or the
     /// records of two calls would mix.
     rest: Weak<Rest>,
@@ -48,12 +42,12 @@ struct Front {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) halves: Halves,
-    bound: Bound,
+    pub(super) bound: Bound,
     /// Locked by whoever places and queues records, until all of them are queued.
     front: Mutex<Front>,
     /// Calls that wait are given up.
     abandoned: AtomicBool,
-    max_record_bytes: usize,
+    pub(super) max_record_bytes: usize,
     pub(super) delivery_timeout: Duration,
 }
 
@@ -64,6 +58,7 @@ impl Shared {
             bound: Bound::new(config.max_unanswered_records, config.max_unanswered_bytes),
             front: Mutex::new(Front {
                 places: Places::new(config.batch_bytes, config.metadata_max_age),
+                holds: Holds::default(),
                 rest: Weak::new(),
             }),
             abandoned: AtomicBool::new(false),
@@ -134,8 +129,9 @@ impl Shared {
             let Some(partition) = place.of(record, dice).filter(|_| size <= self.max_record_bytes) else { break };
             match Content::of(record) {
                 Ok(content) => {
-                    queued.placed.push(Placed { partition, number: place.note_queued(partition) });
-                    ready.push((first, size), (*topic, partition), content, &mut share, answers);
+                    let most = place.most();
+                    queued.placed.push(Placed { partition, number: place.note_queued(partition), most });
+                    ready.push((first, size), (*topic, partition, most), content, &mut share, answers);
                 }
                 Err(error) => queued.fail(first, error),
             }
@@ -148,7 +144,7 @@ impl Shared {
 
     /// Tells a call what is known of its next records, and hands over those that are ready: in this order, so that their
     /// answers find them.
-    fn hand_over(&self, reply: &mut mpsc::UnboundedSender<Queued>, queued: &mut Queued, ready: &mut Ready) {
+    pub(super) fn hand_over(&self, reply: &mut mpsc::UnboundedSender<Queued>, queued: &mut Queued, ready: &mut Ready) {
         tell(reply, std::mem::take(queued));
         self.halves.send(ready);
     }
@@ -159,7 +155,7 @@ impl Shared {
         self.bound.close();
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(super) fn check_open(&self) -> Result<()> {
         if self.abandoned.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
     }
 }
@@ -167,214 +163,29 @@ impl Shared {
 /// Works until the publisher is gone.
 pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<Job>, length: Length) {
     while let Some(job) = jobs.recv().await {
-        let mut front = shared.front.lock().await;
-        let Front { places, rest } = &mut *front;
-        let mut turn = Turn { shared: &shared, places };
-        let rest = std::mem::take(rest).upgrade();
-        let rest = rest.and_then(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(rest) = rest {
-            turn.publish(rest).await;
-        }
-        // Whoever asked may be gone: what was queued for them goes on.
-        match job {
-            Job::Publish(publish) => turn.publish(publish).await,
-            Job::GoOn(done) => drop(done),
-            Job::Alone { again, deadline, reply } => drop(reply.send(turn.alone(again, deadline).await)),
-            Job::Barrier(reply) => drop(reply.send(())),
+        // As in a half's worker: what was not done is dropped, so that whoever waits for it hears of it.
+        if AssertUnwindSafe(work(&shared, job)).catch_unwind().await.is_err() {
+            error!("a publisher's thread panicked: records that waited may or may not be stored; it goes on");
         }
         length.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// The task's, while it does a job.
-struct Turn<'a> {
-    shared: &'a Shared,
-    places: &'a mut Places,
-}
-
-impl Turn<'_> {
-    async fn publish(&mut self, Publish { call, since, mut reply, answers }: Publish) {
-        let (shared, next) = (self.shared, take(&call));
-        // Where nobody waits any more there is nothing left of the call, or it is queued for nobody.
-        let answers = answers.upgrade().unwrap_or_else(|| mpsc::unbounded_channel().0);
-        // For all of the call together: what waits behind a topic that can't be looked up has waited too.
-        let deadline = since + shared.delivery_timeout;
-        let mut missing = HashSet::new();
-        let (mut queued, mut ready) = (Queued::default(), Ready::default());
-        for (place, record) in (next.first..).zip(next.records) {
-            let size = record.size();
-            let found = {
-                let mut looked = pin!(self.find_place(&mut missing, &record, since, deadline));
-                match looked.as_mut().now_or_never() {
-                    Some(found) => found,
-                    None => {
-                        shared.hand_over(&mut reply, &mut queued, &mut ready);
-                        looked.await
-                    }
-                }
-            };
-            match found {
-                Ok(partition) => {
-                    let share = match shared.bound.try_take(size) {
-                        Some(share) => Some(share),
-                        None => {
-                            shared.hand_over(&mut reply, &mut queued, &mut ready);
-                            shared.bound.take(size).await
-                        }
-                    };
-                    match (share, Content::of(&record)) {
-                        (Some(mut share), Ok(content)) => {
-                            let number = self.places.note_queued(&record.topic, partition);
-                            queued.placed.push(Placed { partition, number });
-                            let bytes = share.bytes();
-                            ready.push((place, bytes), (&record.topic, partition), content, &mut share, &answers);
-                        }
-                        (Some(_), Err(error)) => queued.fail(place, error),
-                        (None, _) => queued.fail(place, closed()),
-                    }
-                }
-                Err(error) => queued.fail(place, error),
-            }
-            queued.records.push(record);
-            if queued.records.len() >= AT_ONCE {
-                shared.hand_over(&mut reply, &mut queued, &mut ready);
-                // The thread is that of a half, which has to send them.
-                yield_now().await;
-            }
-        }
-        shared.hand_over(&mut reply, &mut queued, &mut ready);
+async fn work(shared: &Shared, job: Job) {
+    let mut front = shared.front.lock().await;
+    let Front { places, holds, rest } = &mut *front;
+    let mut turn = Turn { shared, places, holds };
+    let rest = std::mem::take(rest).upgrade();
+    let rest = rest.and_then(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner).take());
+    if let Some(rest) = rest {
+        turn.publish(rest).await;
     }
-
-    /// The partition of a record that may be published.
-    async fn find_place(
-        &mut self,
-        missing: &mut HashSet<Name>,
-        record: &Record,
-        since: Instant,
-        deadline: Instant,
-    ) -> Result<u32> {
-        self.shared.check_open()?;
-        let (topic, size) = (record.topic.clone(), record.size());
-        if size > self.shared.max_record_bytes {
-            let most = self.shared.max_record_bytes;
-            let what = format!("publish to {topic}: a record of {size} bytes, where max_record_bytes is {most}");
-            return Err(Error::new(ErrorKind::TooLarge, what));
-        }
-        if missing.contains(&topic) {
-            return Err(Error::new(ErrorKind::NotFound, format!("publish: there is no topic {topic}")));
-        }
-        let place = self.place(record, since, deadline).await;
-        if place.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) && self.places.count(&topic).is_none()
-        {
-            missing.insert(topic);
-        }
-        place
-    }
-
-    async fn place(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
-        let count = match self.places.count(&record.topic) {
-            Some(count) => count,
-            None => self.learn(&record.topic, deadline).await?,
-        };
-        match record.partition {
-            Some(partition) if partition < count => Ok(partition),
-            Some(partition) => {
-                // It may have grown since it was asked for, if that was before the call.
-                let known = self.places.is_known_since(&record.topic, since);
-                let count = if known { count } else { self.learn(&record.topic, deadline).await? };
-                if partition < count {
-                    return Ok(partition);
-                }
-                let told = self.places.is_known_since(&record.topic, since);
-                Err(if told { no_partition(&record.topic, partition) } else { untold(&record.topic, partition) })
-            }
-            None => Ok(self.places.choose(record)),
-        }
-    }
-
-    /// Asks for the number of a topic's partitions, until `deadline`. While no broker answers, what was known holds, and is
-    /// asked for again in a while.
-    async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
-        let known = self.places.known(topic);
-        if let Some(known) = known {
-            if !self.places.may_ask() {
-                return Ok(known);
-            }
-            if let Some(count) = self.refresh(topic, known).await {
-                return Ok(count);
-            }
-        }
-        let asked = Instant::now();
-        let count = loop {
-            if known.is_none() && Instant::now() >= deadline {
-                let what = format!("publish: no broker told of the topic {topic} in time");
-                return Err(Error::new(ErrorKind::Unavailable, what));
-            }
-            match (self.shared.halves.partitions(topic).await, known) {
-                (Ok(count), _) => break count,
-                (Err(error), Some(known)) if error.kind() == ErrorKind::Unavailable => {
-                    self.places.note_asked_in_vain();
-                    return Ok(known);
-                }
-                (Err(error), _) if error.kind() == ErrorKind::Unavailable => {
-                    self.shared.check_open()?;
-                    sleep(LOOK_AGAIN).await;
-                }
-                (Err(error), _) => {
-                    self.places.doubt(topic);
-                    return Err(error);
-                }
-            }
-        };
-        self.places.learn(topic, count, asked);
-        Ok(count)
-    }
-
-    /// Asks once more for a topic that is known, and for others whose turn is near. While no broker answers, what was
-    /// known holds; nothing comes back if it is not there any more.
-    async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
-        let asked = Instant::now();
-        let topics = self.places.aging(topic);
-        match self.shared.halves.refresh(&topics).await {
-            Ok(counts) => {
-                counts.iter().for_each(|(topic, count)| self.places.learn(topic, *count, asked));
-                counts.iter().find(|(found, _)| found == topic).map(|(_, count)| *count)
-            }
-            Err(_) => {
-                self.places.note_asked_in_vain();
-                Some(known)
-            }
-        }
-    }
-
-    /// Nothing else is queued until the answer is here, so that nothing overtakes those that are to follow it; but not for
-    /// longer than `HOLD`, since others wait, for brokers that may be well.
-    ///
-    /// A record with a key that others of its partition were queued behind is not sent again: they may be stored, and it
-    /// would come after them (P3).
-    async fn alone(&mut self, again: Again, deadline: Instant) -> Option<Answer> {
-        let Again { record, placed: Placed { partition, number } } = again;
-        if record.key.is_some() && self.places.queued(&record.topic, partition) != number {
-            return None;
-        }
-        let mut answer = match self.send_alone(&record, partition, deadline).await {
-            Ok(answer) => answer,
-            Err(error) => return Some(ready(Err(error)).boxed()),
-        };
-        match timeout(HOLD, &mut answer).await {
-            Ok(answer) => Some(ready(answer).boxed()),
-            Err(_) => Some(answer),
-        }
-    }
-
-    async fn send_alone(&self, record: &Record, partition: u32, deadline: Instant) -> Result<Answer> {
-        let topic = record.topic.clone();
-        if Instant::now() >= deadline {
-            return Err(untried(&topic));
-        }
-        let share = timeout_at(deadline, self.shared.bound.take(record.size())).await.map_err(|_| untried(&topic))?;
-        let share = share.ok_or_else(closed)?;
-        Ok(self.shared.halves.send_alone(topic, partition, Content::of(record)?, share))
+    // Whoever asked may be gone: what was queued for them goes on.
+    match job {
+        Job::Publish(publish) => turn.publish(publish).await,
+        Job::GoOn(done) => drop(done),
+        Job::Alone { again, deadline, reply } => drop(reply.send(turn.alone(again, deadline).await)),
+        Job::Barrier(reply) => drop(reply.send(())),
     }
 }
 
@@ -385,10 +196,4 @@ fn tell(reply: &mut mpsc::UnboundedSender<Queued>, queued: Queued) {
     if reply.is_closed() {
         *reply = mpsc::unbounded_channel().0;
     }
-}
-
-/// Of a record that names a partition which its topic did not have when a broker last told of it.
-fn untold(topic: &Name, partition: u32) -> Error {
-    let what = "no broker tells whether the topic has grown by it";
-    Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))
 }

@@ -45,8 +45,9 @@ pub(super) fn slim(record: &mut Record) {
 pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
     let mut silent = HashSet::new();
     for place in 0..outcomes.len() {
-        let Some(Outcome { record, placed, refused: true, .. }) = &outcomes[place] else { continue };
-        let mut again = Again { record: record.clone(), placed: *placed };
+        let Some(Outcome { record, placed, refused: true, answer }) = &outcomes[place] else { continue };
+        let too_large = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::TooLarge);
+        let mut again = Again { record: record.clone(), placed: *placed, too_large };
         let partition = (again.record.topic.clone(), again.placed.partition);
         let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
         let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
@@ -108,7 +109,7 @@ mod tests {
 
     /// What came of a record whose batch was refused.
     fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
-        let placed = Placed { partition: *partition, number: 1 };
+        let placed = Placed { partition: *partition, number: 1, most: None };
         let answer = Err(Error::new(ErrorKind::Invalid, "its batch"));
         Some(Outcome { record: Record::new("t", *value), placed, answer, refused: true })
     }

@@ -9,14 +9,15 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use krafka::consumer::Consumer;
 use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
-use krafka::{CloseOptions, Compression as Codec, Record as ClientRecord};
+use krafka::{CloseOptions, Compression as Codec, KrafkaError, Record as ClientRecord};
 use tidings_core::{Error, ErrorKind, Header, Headers, Name, Position, Record, Result, Timestamp};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::admin::Asks;
 use super::connection::Connection;
 use crate::config::{Compression, KafkaConfig};
-use crate::error::{failed, kind_of, leaves_open};
+use crate::error::{ends_a_producer, failed, kind_of, leaves_open};
 
 /// A record's offset where the broker said that it holds the record but no longer knows at which offset.
 pub(crate) const UNTOLD_OFFSET: u64 = u64::MAX;
@@ -27,10 +28,23 @@ const CLIENT_SLACK: usize = 64 << 20;
 /// How long the client may look for a topic: one that was just made takes a moment until all brokers know it.
 const MAX_BLOCK: Duration = Duration::from_secs(1);
 
+/// How many headers the client sends with a record. It is its own limit, and can't be raised.
+const MAX_HEADERS: usize = 10_000;
+
+/// What a header's lengths take, at most.
+const HEADER_BYTES: usize = 10;
+
+/// The setting that bounds a batch of a topic, as the broker stores it.
+const MAX_BATCH_SETTING: &str = "max.message.bytes";
+
+/// Said by the client of a partition that it does not know of.
+const NOT_IN_RANGE: &str = "which is not in the range";
+
 #[derive(Debug)]
 pub(crate) struct Producer {
     client: Client,
     looker: Looker,
+    asks: Asks,
     batch_bytes: usize,
 }
 
@@ -65,12 +79,29 @@ pub(crate) struct Content {
     size: usize,
 }
 
+/// Where a record goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
+    pub(crate) topic: Name,
+    pub(crate) partition: u32,
+}
+
 /// A record on its way.
 #[derive(Debug)]
 pub(crate) struct Underway {
     handle: DeliveryHandle,
     /// It fills a batch by itself.
     alone: bool,
+    /// How often the client had sent a batch once more, when the record was not yet given to it.
+    retries: u64,
+}
+
+/// Why the client did not take a record: it is not stored.
+#[derive(Debug)]
+pub(crate) struct Untaken {
+    pub(crate) error: Error,
+    /// The client's producer takes nothing any more.
+    pub(crate) over: bool,
 }
 
 /// Why a record on its way came to nothing.
@@ -110,7 +141,19 @@ impl Producer {
         let client = built.map_err(|e| failed("open a publisher", e))?;
         let looker = connection.0.consumer_without_group().metrics_push(false).build().await;
         let looker = looker.map_err(|e| failed("open a publisher", e))?;
-        Ok(Self { client, looker: Looker(Arc::new(looker)), batch_bytes: config.batch_bytes })
+        let asks = Asks::new(connection, config).within(MAX_BLOCK);
+        Ok(Self { client, looker: Looker(Arc::new(looker)), asks, batch_bytes: config.batch_bytes })
+    }
+
+    /// The largest batch that a topic takes, in bytes; `None` where no broker tells within a second, or may not.
+    pub(crate) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
+        let settings = timeout(MAX_BLOCK, self.asks.settings(topic)).await.ok()?.ok()?;
+        settings.get(MAX_BATCH_SETTING)?.parse().ok()
+    }
+
+    /// How often the client has sent a batch once more. It takes a moment: not to be asked for each record.
+    pub(crate) fn retries(&self) -> u64 {
+        self.client.metrics().producer.retries
     }
 
     /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
@@ -136,23 +179,47 @@ impl Producer {
         Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
     }
 
-    /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls.
-    pub(crate) async fn enqueue(&self, topic: &Name, partition: u32, content: Content) -> Result<Underway> {
-        let index = i32::try_from(partition).map_err(|_| no_partition(topic, partition))?;
+    /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls. `retries` is
+    /// what [`retries`](Self::retries) was before.
+    pub(crate) async fn enqueue(
+        &self,
+        target: &Target,
+        content: Content,
+        retries: u64,
+    ) -> std::result::Result<Underway, Untaken> {
+        let Target { topic, partition } = target;
+        let index = i32::try_from(*partition);
+        let index = index.map_err(|_| Untaken { error: no_partition(topic, *partition), over: false })?;
         let alone = content.size >= self.batch_bytes;
         let handle = self.client.enqueue(client_record(topic, index, content)).await;
-        let handle = handle.map_err(|e| failed(format!("publish to {topic}[{partition}]"), e))?;
-        Ok(Underway { handle, alone })
+        let handle = handle.map_err(|e| Untaken {
+            over: ends_a_producer(&e),
+            error: match e {
+                // It has no other word for it; the topic was made anew, with fewer.
+                KrafkaError::Config { .. } if e.to_string().contains(NOT_IN_RANGE) => no_partition(topic, *partition),
+                e => failed(format!("publish to {topic}[{partition}]"), e),
+            },
+        })?;
+        Ok(Underway { handle, alone, retries })
     }
 
     /// As [`enqueue`](Self::enqueue), in a batch of its own if nothing else is put into the queue meanwhile.
-    pub(crate) async fn enqueue_alone(&self, topic: &Name, partition: u32, content: Content) -> Result<Underway> {
-        // Polled once, it closes the batches that are open: those of before, and then this one. Nothing joins a closed one.
-        let close_batches = || drop(self.client.flush().now_or_never());
-        close_batches();
-        let underway = self.enqueue(topic, partition, content).await?;
-        close_batches();
+    pub(crate) async fn enqueue_alone(
+        &self,
+        target: &Target,
+        content: Content,
+        retries: u64,
+    ) -> std::result::Result<Underway, Untaken> {
+        self.close_batches();
+        let underway = self.enqueue(target, content, retries).await?;
+        self.close_batches();
         Ok(Underway { alone: true, ..underway })
+    }
+
+    /// Closes the batches that are open. Nothing joins a closed one.
+    pub(crate) fn close_batches(&self) {
+        // Polled once, it does so.
+        drop(self.client.flush().now_or_never());
     }
 
     /// Refuses new records and waits for the answers to those under way.
@@ -164,8 +231,14 @@ impl Producer {
 
 impl Content {
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for headers whose names are no UTF-8, as Kafka wants them.
+    /// [`Invalid`](ErrorKind::Invalid) for more headers than the client sends, and for headers whose names are no UTF-8, as
+    /// Kafka wants them.
     pub(crate) fn of(record: &Record) -> Result<Self> {
+        if record.headers.len() > MAX_HEADERS {
+            let (topic, count) = (&record.topic, record.headers.len());
+            let what = format!("publish to {topic}: a record of {count} headers, where the client sends {MAX_HEADERS}");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         for header in &record.headers {
             std::str::from_utf8(&header.name).map_err(|e| {
                 let what = format!("publish to {}: a header's name is no UTF-8, as Kafka wants it", record.topic);
@@ -180,26 +253,48 @@ impl Content {
             size: record.size(),
         })
     }
+
+    /// The most that it takes in a batch.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        self.size + self.headers.len() * HEADER_BYTES
+    }
 }
 
 impl Underway {
-    /// The broker's answer.
+    /// Nothing else is in its batch.
+    pub(crate) fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
+    /// The broker's answer, from the producer that took it.
     pub(crate) fn poll_answer(
         &mut self,
-        topic: &str,
-        partition: u32,
+        producer: &Producer,
+        Target { topic, partition }: &Target,
         context: &mut Context<'_>,
     ) -> Poll<Result<Position, Refusal>> {
         Poll::Ready(match ready!(self.handle.poll_unpin(context)) {
-            Ok(stored) => Ok(Position::new(partition, u64::try_from(stored.offset).unwrap_or(UNTOLD_OFFSET))),
+            Ok(stored) => Ok(Position::new(*partition, u64::try_from(stored.offset).unwrap_or(UNTOLD_OFFSET))),
             Err(error) => {
-                let kind = if leaves_open(&error) { ErrorKind::Unknown } else { kind_of(&error) };
+                let kind = self.kind_of(producer, &error);
                 // The client halves a batch that is too large, but only twice.
                 let batch = !self.alone && matches!(kind, ErrorKind::Invalid | ErrorKind::TooLarge);
                 let error = Error::caused_by(kind, format!("publish to {topic}[{partition}]"), error);
                 Err(Refusal { error, batch })
             }
         })
+    }
+
+    fn kind_of(&self, producer: &Producer, error: &KrafkaError) -> ErrorKind {
+        match kind_of(error) {
+            _ if leaves_open(error) => ErrorKind::Unknown,
+            // The right may have been taken away after the batch was sent for the first time, and its answer lost. The client
+            // doesn't say whether it sent this batch twice, but how many it did.
+            ErrorKind::Denied if producer.retries() != self.retries => ErrorKind::Unknown,
+            // It is about what was to be sent.
+            ErrorKind::Undecodable => ErrorKind::Invalid,
+            kind => kind,
+        }
     }
 }
 

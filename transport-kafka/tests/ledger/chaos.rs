@@ -103,7 +103,9 @@ pub(crate) async fn no_lag(witness: &KafkaTransport, group: &Name, within: Durat
     let began = Instant::now();
     loop {
         let lag = match witness.admin().await?.lag(group).await {
-            Ok(partitions) if !partitions.is_empty() => partitions.iter().map(|p| p.lag()).sum(),
+            Ok(partitions) if !partitions.is_empty() => {
+                partitions.iter().map(|p| p.lag()).sum::<Option<u64>>().unwrap_or(u64::MAX)
+            }
             _ => u64::MAX,
         };
         if lag == 0 {

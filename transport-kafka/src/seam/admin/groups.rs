@@ -29,6 +29,7 @@ impl Asks {
     }
 
     pub(crate) async fn group(&self, name: &str) -> Result<GroupDescription> {
+        check_group_name(name)?;
         let what = || format!("describe the group {name}");
         let options = DescribeConsumerGroupsOptions::default().timeout(self.limit);
         let mut answers =
@@ -56,6 +57,7 @@ impl Asks {
     }
 
     pub(crate) async fn delete_group(&self, name: &str) -> Result<()> {
+        check_group_name(name)?;
         let what = || format!("delete the group {name}");
         let options = DeleteConsumerGroupsOptions::default().timeout(self.limit);
         let mut answers = self.client().delete_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
@@ -65,6 +67,7 @@ impl Asks {
 
     /// Sets what a group without members has committed.
     pub(crate) async fn commit_for(&self, group: &str, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        check_group_name(group)?;
         let offsets = offsets
             .iter()
             .map(|(at, next)| (Place::new(at.topic.as_str(), index(at)), i64::try_from(*next).unwrap_or(0)));
@@ -76,6 +79,19 @@ impl Asks {
         }
         Ok(())
     }
+}
+
+/// The longest name of a group that a request has room for.
+const MAX_GROUP_NAME_BYTES: usize = 32_767;
+
+/// Checks that a group can have this name. The client would call it undecodable.
+pub(super) fn check_group_name(name: &str) -> Result<()> {
+    if (1..=MAX_GROUP_NAME_BYTES).contains(&name.len()) {
+        return Ok(());
+    }
+    let (shown, long) = (&name[..name.floor_char_boundary(80)], name.len());
+    let what = format!("group {shown:?} of {long} bytes: a group's name has 1 to {MAX_GROUP_NAME_BYTES} bytes");
+    Err(Error::new(ErrorKind::Invalid, what))
 }
 
 fn described(name: &str, group: ConsumerGroupDescription) -> GroupDescription {

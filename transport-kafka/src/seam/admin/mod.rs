@@ -80,6 +80,7 @@ impl Asks {
 
     /// Everything that a group has committed.
     pub(crate) async fn committed(&self, group: &str) -> Result<HashMap<TopicPartition, Committed>> {
+        groups::check_group_name(group)?;
         let options =
             ListConsumerGroupOffsetsOptions::default().timeout(self.limit).require_stable(self.committed_only);
         let asked = self.client().list_consumer_group_offsets(group, options).await;

@@ -1,13 +1,13 @@
 //! The verbs about topics and the cluster.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use krafka::KrafkaError;
 use krafka::admin::{
     ConfigResource, CreatePartitionsOptions, CreateTopicsOptions, DeleteTopicsOptions, DescribeClusterOptions,
     DescribeConfigsOptions, DescribeTopicsOptions, ListTopicsOptions, NewTopic,
 };
-use tidings_core::{Error, ErrorKind, Name, PartitionDescription, Result};
+use tidings_core::{Error, ErrorKind, Name, PartitionDescription, Result, check_topic_name};
 
 use super::Asks;
 use crate::error::failed;
@@ -28,7 +28,9 @@ impl Asks {
         replication: Option<u16>,
         settings: &BTreeMap<String, String>,
     ) -> Result<()> {
+        check_topic_name(name)?;
         let what = || format!("create the topic {name}");
+        check_settings(settings).map_err(|e| Error::caused_by(e.kind(), what(), e))?;
         let count = i32::try_from(partitions).unwrap_or(i32::MAX);
         let copies = replication.map_or(-1, |r| i16::try_from(r).unwrap_or(i16::MAX));
         let mut topic = NewTopic::new(name, count, copies).map_err(|e| invalid(what(), e))?;
@@ -40,11 +42,13 @@ impl Asks {
     }
 
     pub(crate) async fn delete_topic(&self, name: &str) -> Result<()> {
+        check_topic_name(name)?;
         let answers = self.client().delete_topics([name], DeleteTopicsOptions::default().timeout(self.limit)).await;
         only(answers, name, || format!("delete the topic {name}"))
     }
 
     pub(crate) async fn grow_topic(&self, name: &str, partitions: u32) -> Result<()> {
+        check_topic_name(name)?;
         let count = i32::try_from(partitions).unwrap_or(i32::MAX);
         let options = CreatePartitionsOptions::default().timeout(self.limit);
         let answers = self.client().create_partitions([(name, count)], options).await;
@@ -57,16 +61,21 @@ impl Asks {
         Ok(names.into_iter().map(Name::from).collect())
     }
 
-    /// The partitions of topics, without their offsets.
+    /// The partitions of topics, without their offsets. The client refuses all of a request for one impossible name, so such
+    /// names are answered here.
     pub(crate) async fn topics(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
-        let unique: std::collections::BTreeSet<&str> = names.iter().map(Name::as_str).collect();
+        let possible: BTreeSet<&str> =
+            names.iter().map(Name::as_str).filter(|name| check_topic_name(name).is_ok()).collect();
         let options = DescribeTopicsOptions::default().timeout(self.limit);
-        let mut answers = self
-            .client()
-            .describe_topics(unique, options)
-            .await
-            .map_err(|e| failed("describe topics".to_owned(), e))?;
+        let answers = match possible.is_empty() {
+            true => HashMap::new(),
+            false => {
+                let asked = self.client().describe_topics(possible, options).await;
+                asked.map_err(|e| failed("describe topics".to_owned(), e))?
+            }
+        };
         let described = names.iter().map(|name| {
+            check_topic_name(name)?;
             let what = || format!("describe the topic {name}");
             let answer = match answers.get(name.as_str()) {
                 Some(Ok(topic)) => Ok(topic.clone()),
@@ -77,9 +86,7 @@ impl Asks {
             partitions.sort_by_key(|p| p.partition);
             Ok(partitions)
         });
-        let described = described.collect();
-        answers.clear();
-        Ok(described)
+        Ok(described.collect())
     }
 
     /// A topic's settings, as far as the broker tells them.
@@ -111,6 +118,17 @@ fn partition(described: krafka::admin::PartitionDescription) -> PartitionDescrip
     made.replicas = described.replicas;
     made.in_sync = described.isr;
     made
+}
+
+/// The longest name or value of a setting that a request has room for.
+const MAX_SETTING_BYTES: usize = 32_767;
+
+fn check_settings(settings: &BTreeMap<String, String>) -> Result<()> {
+    let long = settings.iter().find(|(name, value)| name.len().max(value.len()) > MAX_SETTING_BYTES);
+    long.map_or(Ok(()), |(name, _)| {
+        let shown = &name[..name.floor_char_boundary(80)];
+        Err(Error::new(ErrorKind::Invalid, format!("the setting {shown} has more than {MAX_SETTING_BYTES} bytes")))
+    })
 }
 
 /// What the client refuses before it asks anybody. It calls that a matter of protocol.

@@ -1,0 +1,57 @@
+//! How long calls are held for a record that is sent by itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::seam::producer::Target;
+
+/// How long others wait for the answer to a record that is sent by itself.
+const HOLD: Duration = Duration::from_secs(1);
+/// The same, while a partition is silent: its leader may lead others.
+const SHORT_HOLD: Duration = Duration::from_millis(100);
+/// How long a partition is called silent whose answer did not come in that time.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// The partitions that did not answer in time. To none of them a record is sent by itself meanwhile: each would be waited for,
+/// and all calls with it.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    silent: HashMap<Target, Instant>,
+}
+
+impl Holds {
+    /// Whether a partition did not answer a moment ago.
+    pub(super) fn is_silent(&mut self, target: &Target) -> bool {
+        let now = Instant::now();
+        self.silent.retain(|_, until| *until > now);
+        self.silent.contains_key(target)
+    }
+
+    /// How long the next answer may be waited for.
+    pub(super) fn limit(&self) -> Duration {
+        if self.silent.is_empty() { HOLD } else { SHORT_HOLD }
+    }
+
+    /// An answer did not come in time.
+    pub(super) fn note_silent(&mut self, target: Target) {
+        self.silent.insert(target, Instant::now() + SILENCE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_partition_is_left_alone_and_the_others_are_waited_for_shortly() {
+        let mut holds = Holds::default();
+        let [one, other] = [0, 1].map(|partition| Target { topic: "t".into(), partition });
+        assert_eq!((holds.is_silent(&one), holds.limit()), (false, HOLD));
+        holds.note_silent(one.clone());
+        assert_eq!((holds.is_silent(&one), holds.is_silent(&other), holds.limit()), (true, false, SHORT_HOLD));
+        tokio::time::advance(SILENCE).await;
+        assert_eq!((holds.is_silent(&one), holds.limit()), (false, HOLD));
+    }
+}

@@ -1,0 +1,296 @@
+//! What works on a half's thread: it gives records to the client's producer, and opens another one where that has ended.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use futures_util::future::FutureExt;
+use futures_util::stream::{SelectAll, StreamExt};
+use tidings_core::{Error, ErrorKind, Name, Result};
+use tokio::sync::mpsc;
+use tokio::task::{unconstrained, yield_now};
+use tokio::time::{Instant, timeout};
+use tracing::{error, info, warn};
+
+use super::bound::Share;
+use super::closed;
+use super::halves::{Batch, Head, One, Work};
+use super::lane::{Answered, Lane, answer_of};
+use crate::config::KafkaConfig;
+use crate::home::Home;
+use crate::seam::connection::{Connection, Role};
+use crate::seam::producer::{Content, Producer, Refusal, Target, Underway, Untaken};
+
+/// How long a topic that was looked for in vain is left alone, and brokers that gave no new producer.
+const LEAVE_ALONE: Duration = Duration::from_secs(2);
+/// How often the client's count of retries is read, at most.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+
+/// The client's producer, which may have to be replaced.
+#[derive(Debug, Clone)]
+pub(super) struct Current(Arc<Mutex<Arc<Producer>>>);
+
+impl Current {
+    fn new(producer: Arc<Producer>) -> Self {
+        Self(Arc::new(Mutex::new(producer)))
+    }
+
+    pub(super) fn get(&self) -> Arc<Producer> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, producer: Arc<Producer>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = producer;
+    }
+}
+
+/// What a half's thread works with.
+pub(super) struct Worker {
+    connection: Connection,
+    config: KafkaConfig,
+    producer: Arc<Producer>,
+    current: Current,
+    given_up: Arc<AtomicBool>,
+    /// It was told to close.
+    closing: bool,
+    /// Why the producer takes nothing any more.
+    over: Option<Over>,
+    /// Topics that were looked for in vain.
+    missing: HashMap<Name, Missing, RandomState>,
+    /// What lies in the open batches of partitions whose topics take less than a batch has.
+    filled: HashMap<Target, usize, RandomState>,
+    /// The client's count of retries, and when it was read.
+    retries: (Instant, u64),
+}
+
+/// Why records of a topic can't be sent, and until when it is not looked for again: all others of the half wait for that.
+struct Missing {
+    until: Instant,
+    kind: ErrorKind,
+    why: String,
+}
+
+/// Why the client's producer takes nothing any more, or why there is no other one yet.
+struct Over {
+    kind: ErrorKind,
+    why: String,
+    /// When another one may be opened.
+    from: Instant,
+}
+
+impl Worker {
+    /// # Errors
+    /// Where there is no connection, or no broker gives the producer its identity.
+    pub(super) async fn open(config: KafkaConfig, given_up: Arc<AtomicBool>) -> Result<Self> {
+        let connection = Connection::open(&config, Role::Publishing).await?;
+        let producer = Arc::new(Producer::open(&connection, &config).await?);
+        Ok(Self {
+            connection,
+            config,
+            current: Current::new(Arc::clone(&producer)),
+            producer,
+            given_up,
+            closing: false,
+            over: None,
+            missing: HashMap::default(),
+            filled: HashMap::default(),
+            retries: (Instant::now(), 0),
+        })
+    }
+
+    pub(super) fn current(&self) -> Current {
+        self.current.clone()
+    }
+
+    /// Works until the publisher is gone, and then until all is answered, but no longer than a delivery may take.
+    pub(super) async fn run(mut self, mut given: mpsc::UnboundedReceiver<Work>, home: Home) {
+        while let Some(work) = given.recv().await {
+            // The client's log goes to the program's subscriber, which may panic. Each step leaves this in order, and what
+            // was not done is dropped: whoever waits hears of it.
+            if AssertUnwindSafe(self.work(work, &home)).catch_unwind().await.is_err() {
+                error!("a publisher's thread panicked: records that it was given may or may not be stored; it goes on");
+            }
+        }
+        let _in_time = self.producer.close(self.config.delivery_timeout).await;
+        drop(self);
+        drop(home);
+    }
+
+    async fn work(&mut self, work: Work, home: &Home) {
+        match work {
+            Work::Send(batch) => {
+                self.renew().await;
+                self.send(batch).await;
+                // To the client, which sends it, and to those who wait for answers.
+                yield_now().await;
+            }
+            Work::Alone { target, record, share, answer } => {
+                self.renew().await;
+                let retries = self.count_retries();
+                match self.producer.enqueue_alone(&target, record, retries).await {
+                    Ok(underway) => {
+                        let came = answer_of(Lane::of_one(target, &self.producer, underway, share));
+                        tokio::spawn(came.map(|came| drop(answer.send(came.map_err(|refusal| refusal.error)))));
+                    }
+                    Err(untaken) => drop(answer.send(Err(self.note(untaken)))),
+                }
+            }
+            Work::Close { ends, done } => {
+                self.closing = true;
+                let (producer, home) = (Arc::clone(&self.producer), home.clone());
+                tokio::spawn(async move {
+                    drop(done.send(producer.close(ends.saturating_duration_since(Instant::now())).await));
+                    // Not before, also when the publisher is dropped meanwhile.
+                    drop(home);
+                });
+            }
+        }
+    }
+
+    async fn send(&mut self, Batch { heads, records, mut share, answers, .. }: Batch) {
+        let (retries, producer) = (self.count_retries(), Arc::clone(&self.producer));
+        let empty = |share: &Share| -> Vec<Lane> {
+            heads.iter().map(|head| Lane::new(head.target.clone(), &producer, share)).collect()
+        };
+        let (mut lanes, mut failed) = (empty(&share), Vec::new());
+        for One { place, lane, bytes, record } in records {
+            // Those before must not wait for a topic that is looked for.
+            let waits = || answer(std::mem::replace(&mut lanes, empty(&share)), std::mem::take(&mut failed), &answers);
+            let queued = self.queue(&producer, &heads[lane], (record, retries), waits).await;
+            match queued {
+                Ok(underway) => lanes[lane].push(place, underway, bytes, &mut share),
+                Err(error) => {
+                    drop(share.part(bytes));
+                    failed.push((place, Err(Refusal { error, batch: false })));
+                }
+            }
+        }
+        answer(lanes, failed, &answers);
+    }
+
+    /// Puts a record into the client's queue; `waits` is called before its topic is looked for.
+    async fn queue(
+        &mut self,
+        producer: &Producer,
+        Head { target, most }: &Head,
+        (record, retries): (Content, u64),
+        waits: impl FnOnce(),
+    ) -> Result<Underway> {
+        // Before it is tried: what the client took may be stored.
+        if self.given_up.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        let alone = most.is_some_and(|most| self.make_room(target, record.wire_bytes(), most));
+        // The task has a budget for what is ready at once, which is less than a batch.
+        let mut queuing = pin!(unconstrained(producer.enqueue(target, record, retries)));
+        let queued = match queuing.as_mut().now_or_never() {
+            Some(queued) => queued,
+            None => {
+                if let Some(error) = refusal(&mut self.missing, &target.topic) {
+                    return Err(error);
+                }
+                waits();
+                let queued = queuing.await;
+                self.note_missing(&target.topic, &queued);
+                queued
+            }
+        };
+        match queued {
+            Ok(underway) if alone => Ok(underway.alone()),
+            Ok(underway) => Ok(underway),
+            Err(untaken) => Err(self.note(untaken)),
+        }
+    }
+
+    fn note_missing(&mut self, topic: &Name, queued: &Result<Underway, Untaken>) {
+        let Err(Untaken { error, over: false }) = queued else { return };
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) {
+            let (until, why) = (Instant::now() + LEAVE_ALONE, error.report());
+            self.missing.insert(topic.clone(), Missing { until, kind: error.kind(), why });
+        }
+    }
+
+    /// Closes the batches that are open where a record would make that of its partition larger than its topic takes. Whether
+    /// the record itself is.
+    fn make_room(&mut self, target: &Target, bytes: usize, most: usize) -> bool {
+        let filled = self.filled.get(target).copied().unwrap_or(0);
+        if filled > 0 && filled + bytes > most {
+            self.producer.close_batches();
+            self.filled.clear();
+        }
+        *self.filled.entry(target.clone()).or_default() += bytes;
+        bytes >= most
+    }
+
+    /// What the client's count of retries was by now, or a moment ago.
+    fn count_retries(&mut self) -> u64 {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.retries.0) >= COUNT_EVERY {
+            self.retries = (now, self.producer.retries());
+        }
+        self.retries.1
+    }
+
+    /// Why a record was not taken, as it is told; and that no other one is, if that is so.
+    fn note(&mut self, Untaken { error, over }: Untaken) -> Error {
+        if !over || self.closing || self.given_up.load(Ordering::Acquire) {
+            return error;
+        }
+        let over = self.over.get_or_insert_with(|| {
+            let why = error.report();
+            warn!(why, "the client's producer has ended; another one is opened");
+            Over { kind: ErrorKind::Unavailable, why, from: Instant::now() }
+        });
+        Error::new(over.kind, format!("publish: a producer that has ended is replaced: {}", over.why))
+    }
+
+    /// Opens another producer where the last one has ended, as soon as what that has under way is answered: what it sent
+    /// again would else be stored behind later records of its key.
+    async fn renew(&mut self) {
+        let now = Instant::now();
+        if self.closing || self.over.as_ref().is_none_or(|over| over.from > now) {
+            return;
+        }
+        let limit = self.config.delivery_timeout;
+        let _in_time = self.producer.close(limit).await;
+        let opened = timeout(limit, Producer::open(&self.connection, &self.config)).await;
+        let late = || Error::new(ErrorKind::Unavailable, "open a publisher: no broker answered in time");
+        match opened.unwrap_or_else(|_| Err(late())) {
+            Ok(producer) => {
+                info!("another producer was opened in the place of one that had ended");
+                self.producer = Arc::new(producer);
+                self.current.set(Arc::clone(&self.producer));
+                (self.over, self.retries) = (None, (Instant::now(), 0));
+                self.filled.clear();
+            }
+            Err(error) => {
+                let kind = if error.kind() == ErrorKind::Denied { ErrorKind::Denied } else { ErrorKind::Unavailable };
+                self.over = Some(Over { kind, why: error.report(), from: Instant::now() + LEAVE_ALONE });
+            }
+        }
+    }
+}
+
+/// Why a topic is not looked for now.
+fn refusal(missing: &mut HashMap<Name, Missing, RandomState>, topic: &Name) -> Option<Error> {
+    let now = Instant::now();
+    missing.retain(|_, missing| missing.until > now);
+    missing.get(topic).map(|missing| Error::new(missing.kind, missing.why.clone()))
+}
+
+/// Tells what becomes of records. Also when nobody waits any more: each keeps its share until it is answered.
+fn answer(lanes: Vec<Lane>, failed: Vec<Answered>, answers: &mpsc::UnboundedSender<Vec<Answered>>) {
+    if !failed.is_empty() {
+        drop(answers.send(failed));
+    }
+    let (mut lanes, answers) = (lanes.into_iter().collect::<SelectAll<Lane>>(), answers.clone());
+    tokio::spawn(async move {
+        while let Some(answered) = lanes.next().await {
+            drop(answers.send(answered));
+        }
+    });
+}

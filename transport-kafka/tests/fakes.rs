@@ -1,0 +1,241 @@
+//! A publisher and admin verbs before a broker that answers as the test wants: identities that are fenced, answers that are
+//! lost, leaders that fall silent.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use krafka::error::ErrorCode;
+use krafka::testing::{ApiKey, Control, FakeBroker};
+use tidings_core::{Error, ErrorKind, Name, Publisher, Record, Topic, Transport};
+use tidings_kafka::{KafkaConfig, KafkaTransport};
+use tokio::time::{Instant, sleep, timeout};
+
+type TestResult<T = ()> = Result<T, Box<dyn StdError + Send + Sync>>;
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// More headers than the client sends.
+const MANY_HEADERS: usize = 10_001;
+
+async fn transport(broker: &FakeBroker) -> TestResult<KafkaTransport> {
+    let config = KafkaConfig::new([broker.bootstrap_servers()]).with_request_timeout(Duration::from_secs(5));
+    Ok(KafkaTransport::connect(config).await?)
+}
+
+async fn publisher(broker: &FakeBroker) -> TestResult<Arc<dyn Publisher>> {
+    Ok(transport(broker).await?.publisher().await?)
+}
+
+fn kinds<T>(answers: &[Result<T, Error>]) -> Vec<Option<ErrorKind>> {
+    answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect()
+}
+
+/// Publishes to partition 0 until that is stored; the kinds of the answers before.
+async fn stored_at_last(publisher: &dyn Publisher) -> TestResult<Vec<ErrorKind>> {
+    let (ends, mut refused) = (Instant::now() + LIMIT, Vec::new());
+    loop {
+        match publisher.publish_one(Record::new("t", "v").with_partition(0)).await {
+            Ok(_) => return Ok(refused),
+            Err(error) if Instant::now() > ends => return Err(error.report().into()),
+            Err(error) => refused.push(error.kind()),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_whose_identity_is_refused_again_and_again_goes_on_with_another() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 1);
+    let publisher = publisher(&broker).await?;
+    for _ in 0..2 {
+        assert_eq!(stored_at_last(&*publisher).await?, []);
+        // The first one is answered by another epoch, the second one ends the client's producer.
+        broker.on_times(ApiKey::Produce, 2, |_| Control::Error(ErrorCode::InvalidProducerEpoch));
+        let refused = stored_at_last(&*publisher).await?;
+        // What was sent may be stored; what was not is not.
+        assert_eq!(refused, [ErrorKind::Unknown, ErrorKind::Unavailable]);
+    }
+    publisher.close(LIMIT).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_after_a_lost_answer_leaves_it_open() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 1);
+    let publisher = publisher(&broker).await?;
+    let denied = |_: &_| Control::Error(ErrorCode::TopicAuthorizationFailed);
+    let record = || Record::new("t", "v");
+    broker.on_once(ApiKey::Produce, denied);
+    assert_eq!(publisher.publish_one(record()).await.map_err(|e| e.kind()), Err(ErrorKind::Denied));
+    broker.on_once(ApiKey::Produce, |_| Control::ApplyThen(Box::new(Control::Disconnect)));
+    broker.on_once(ApiKey::Produce, denied);
+    let answer = publisher.publish_one(record()).await;
+    // It is stored.
+    assert_eq!((answer.map_err(|e| e.kind()), broker.next_offset("t", 0)), (Err(ErrorKind::Unknown), Some(1)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_close_ends_with_the_first() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 1);
+    let publisher = publisher(&broker).await?;
+    publisher.publish_one(Record::new("t", "first")).await?;
+    broker.on(ApiKey::Produce, |_| Control::Delay(Duration::from_secs(1)));
+    let mut publishing = publisher.publish(vec![Record::new("t", "v")]);
+    assert!((&mut publishing).now_or_never().is_none());
+    let mut first = publisher.close(LIMIT);
+    assert!((&mut first).now_or_never().is_none());
+    publisher.close(LIMIT).await?;
+    let answers = publishing.now_or_never().ok_or("the second close did not wait for the records")?;
+    assert_eq!(kinds(&answers), [None]);
+    first.await?;
+    publisher.close(Duration::ZERO).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_close_that_comes_to_nothing_says_so_by_its_own_deadline() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 1);
+    let publisher = publisher(&broker).await?;
+    publisher.publish_one(Record::new("t", "first")).await?;
+    broker.on(ApiKey::Produce, |_| Control::Silence);
+    let publishing = publisher.publish(vec![Record::new("t", "v")]);
+    let closing = async {
+        let first = publisher.close(Duration::from_secs(4));
+        let began = Instant::now();
+        let (first, second) = tokio::join!(first, async { (publisher.close(Duration::ZERO).await, began.elapsed()) });
+        (first, second)
+    };
+    let (answers, (first, (second, took))) = timeout(LIMIT, async { tokio::join!(publishing, closing) }).await?;
+    assert_eq!(kinds(&answers), [Some(ErrorKind::Unknown)]);
+    assert_eq!(kinds(&[first, second, publisher.close(LIMIT).await]), [Some(ErrorKind::Unknown); 3]);
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    Ok(())
+}
+
+/// Each call would have held all others for a second.
+#[tokio::test]
+async fn refused_records_of_a_leader_that_falls_silent_hold_others_shortly() -> TestResult {
+    const PARTITIONS: u32 = 20;
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", PARTITIONS as i32);
+    // So that each connection brings all of its partitions in one request.
+    let config = KafkaConfig::new([broker.bootstrap_servers()]).with_linger(Duration::from_millis(300));
+    let publisher = KafkaTransport::connect(config).await?.publisher().await?;
+    let to = |partition| (0..2).map(|_| Record::new("t", "v").with_partition(partition)).collect::<Vec<_>>();
+    let first = publisher.publish((0..PARTITIONS).flat_map(to).collect()).await;
+    assert!(first.iter().all(Result::is_ok), "{first:?}");
+    let refused = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&refused);
+    // Both are refused, and then there is silence.
+    broker.on(ApiKey::Produce, move |_| match count.fetch_add(1, Ordering::AcqRel) {
+        0..2 => Control::Error(ErrorCode::InvalidRecord),
+        _ => Control::Silence,
+    });
+    let calls = join_all((0..PARTITIONS).map(|partition| publisher.publish(to(partition))));
+    let other = async {
+        while refused.load(Ordering::Acquire) < 3 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let began = Instant::now();
+        // It needs its turn, and no broker.
+        let large = Record::new("t", vec![0; 9 << 20]);
+        (kinds(&[publisher.publish_one(large).await]), began.elapsed())
+    };
+    let (answer, took) = tokio::select! {
+        other = other => other,
+        answers = calls => return Err(format!("all of them are answered: {answers:?}").into()),
+    };
+    assert_eq!(answer, [Some(ErrorKind::TooLarge)]);
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_over_the_clients_limits_is_invalid_by_itself() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 1);
+    let publisher = publisher(&broker).await?;
+    let headers = |count: usize| (0..count).fold(Record::new("t", "v"), |record, _| record.with_header("h", "v"));
+    let records = vec![Record::new("t", "before"), headers(MANY_HEADERS), headers(MANY_HEADERS - 1), headers(200_000)];
+    let answers = publisher.publish(records).await;
+    assert_eq!(kinds(&answers), [None, Some(ErrorKind::Invalid), None, Some(ErrorKind::Invalid)], "{answers:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_impossible_name_is_invalid_at_once_and_delays_no_other() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 1);
+    let transport = transport(&broker).await?;
+    let (publisher, admin) = (transport.publisher().await?, transport.admin().await?);
+    let long = "x".repeat(33_000);
+    let names = ["", "a b", &long, "t\n", "tö", "..", "a/b"].map(Name::from);
+    let began = Instant::now();
+    let records = names.iter().cloned().chain(["t".into()]).map(|name| Record::new(name, "v")).collect();
+    let invalid = [Some(ErrorKind::Invalid); 7];
+    let answers = publisher.publish(records).await;
+    assert_eq!(kinds(&answers)[..], [&invalid[..], &[None]].concat(), "{answers:?}");
+    assert!(answers.iter().flat_map(|answer| answer.as_ref().err()).all(|error| error.report().len() < 500));
+    let asked = [&names[..], &["t".into()]].concat();
+    assert_eq!(kinds(&admin.describe_topics(&names).await?), invalid);
+    // The broker in memory tells no offsets in this way, so that no more is asked than its kind.
+    let described = kinds(&admin.describe_topics(&asked).await?);
+    assert_eq!((&described[..7], described[7] != Some(ErrorKind::Invalid)), (&invalid[..], true));
+    let topics: Vec<Topic> = asked.iter().map(Topic::new).collect();
+    let created = kinds(&admin.create_topics(&topics).await?);
+    assert_eq!(created[..], [&invalid[..], &[Some(ErrorKind::AlreadyExists)]].concat());
+    assert_eq!(kinds(&admin.delete_topics(&names).await?), invalid);
+    assert_eq!(kinds(&[admin.describe_group(&long.into()).await.map(drop)]), [Some(ErrorKind::Invalid)]);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_loses_the_race_to_create_a_topic_waits_until_it_is_seen() -> TestResult {
+    let broker = Arc::new(FakeBroker::start().await?);
+    let admin = transport(&broker).await?.admin().await?;
+    broker.on_once(ApiKey::CreateTopics, |_| Control::Error(ErrorCode::TopicAlreadyExists));
+    let slow = tokio::spawn({
+        let broker = Arc::clone(&broker);
+        async move {
+            sleep(Duration::from_millis(700)).await;
+            broker.create_topic("t", 1);
+        }
+    });
+    let created = admin.create_topics(&[Topic::new("t")]).await?;
+    assert_eq!(kinds(&created), [Some(ErrorKind::AlreadyExists)]);
+    assert!(broker.next_offset("t", 0).is_some(), "it did not wait for the topic");
+    slow.await?;
+    Ok(())
+}
+
+/// The broker tells no settings here, so that the limit is found out.
+#[tokio::test]
+async fn a_topic_that_takes_less_than_a_quarter_of_a_batch_is_learned() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 1);
+    let publisher = publisher(&broker).await?;
+    publisher.publish_one(Record::new("t", "first")).await?;
+    // The first batch, its halves and its quarters are too large.
+    broker.on_times(ApiKey::Produce, 7, |_| Control::Error(ErrorCode::MessageTooLarge));
+    let keyed = |n: u32| Record::new("t", vec![7_u8; 1 << 10]).with_key((n % 4).to_string());
+    let call = || publisher.publish((0..200).map(keyed).collect());
+    drop(call().await);
+    broker.clear_hooks();
+    broker.clear_requests();
+    let answers = call().await;
+    assert!(answers.iter().all(Result::is_ok), "{:?}", kinds(&answers));
+    // An eighth of a batch, as it is by default, has 32 KiB.
+    let sent = broker.request_count(ApiKey::Produce);
+    assert!(sent >= 7, "{sent} requests for 217 KiB");
+    Ok(())
+}
