@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::{cargo, output, run as run_command};
 use crate::workspace::root;
-use crate::{Result, api, examples, features, licences, rooms, style, test};
+use crate::{Result, api, examples, rooms, style, test};
 
 type Step = (&'static str, fn() -> Result);
 
@@ -15,11 +15,11 @@ const STEPS: [Step; 11] = [
     ("fmt", fmt),
     ("style", style::run),
     ("rooms", rooms::run),
-    ("licences", licences::run),
+    ("dependencies", dependencies),
     ("clippy", clippy),
     ("rustdoc", rustdoc),
     ("api", api::run),
-    ("features", features::run),
+    ("features", features),
     ("msrv", msrv),
     ("tests", || test::run(&[])),
     ("examples", examples::run),
@@ -66,6 +66,25 @@ fn clippy() -> Result {
 fn rustdoc() -> Result {
     let mut command = cargo(["doc", "--quiet", "--workspace", "--all-features", "--no-deps"]);
     run_command(command.env("RUSTDOCFLAGS", "--deny=warnings").current_dir(root()))
+}
+
+/// Checks licences, sources and arrows by deny.toml.
+pub(crate) fn dependencies() -> Result {
+    let mut command = cargo(["deny", "--locked", "check", "--allow=unused-wrapper", "bans", "licenses", "sources"]);
+    run_command(command.current_dir(root()))
+}
+
+/// Features only add items: each published crate builds without any, with each alone, and with all. So does what the README
+/// runs first, with those that are on by default.
+pub(crate) fn features() -> Result {
+    // Clippy instead of check, as it can deny warnings in our crates alone: RUSTFLAGS would rebuild all others.
+    let mut command = cargo(["hack", "clippy", "--quiet", "--locked", "--workspace", "--ignore-private"]);
+    command.args(["--each-feature", "--keep-going", "--", "--deny=warnings"]);
+    let each = run_command(command.current_dir(root()));
+    let mut command =
+        cargo(["clippy", "--quiet", "--locked", "--package=tidings", "--examples", "--", "--deny=warnings"]);
+    run_command(command.current_dir(root()))?;
+    each
 }
 
 /// The declared `rust-version` builds the workspace: by the toolchain in use if it is that version, else by that one.

@@ -8,15 +8,19 @@
 //! needs_a_server = false # built only
 //! ```
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::Result;
 use crate::process::{cargo, run as run_command};
-use crate::workspace::{list, packages, root, text};
+use crate::workspace::{list, packages, root, target_directory, text};
 
 /// Builds, then runs.
 pub(crate) fn run() -> Result {
-    run_command(cargo(["build", "--quiet", "--workspace", "--all-features", "--examples"]).current_dir(root()))?;
+    run_command(
+        cargo(["build", "--quiet", "--workspace", "--all-features", "--bins", "--examples"]).current_dir(root()),
+    )?;
     for package in packages()? {
         // Programs of packages in the room examples are examples, too.
         let kinds: &[&str] =
@@ -24,9 +28,9 @@ pub(crate) fn run() -> Result {
         for kind in kinds {
             for name in package.targets_of(kind) {
                 let Some(arguments) = arguments(&package.settings["examples"][name]) else { continue };
-                let mut command = cargo(["run", "--quiet", "--all-features", "--package", &package.name]);
-                command.args([&format!("--{kind}={name}"), "--"]).args(arguments).current_dir(root());
-                run_command(&mut command)?;
+                // Not by `cargo run`: without the rest of the workspace, it would choose other features, and build anew.
+                let directory = target_directory().join(if *kind == "bin" { "debug" } else { "debug/examples" });
+                run_command(Command::new(directory.join(name)).args(arguments).current_dir(root()))?;
             }
         }
     }

@@ -4,12 +4,13 @@ mod api;
 mod bench;
 mod ci;
 mod examples;
-mod features;
-mod licences;
+mod junit;
 mod play;
 mod process;
+mod report;
 mod rooms;
 mod servers;
+mod side_by_side;
 mod soak;
 mod style;
 mod test;
@@ -19,18 +20,18 @@ use std::env;
 use std::process::ExitCode;
 
 /// Why a chore failed, as a sentence for the person who ran it.
-pub(crate) type Failure = Box<dyn std::error::Error>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  test [CARGO TEST ARGUMENTS]      every test, beside the real servers that this machine can start
+  test [CARGO NEXTEST ARGUMENTS]   every test, next to the real servers that this machine can start
   ci                               all gates, as .ci/run runs them
   features                         each published crate with no feature, with each alone, with all
-  licences                         every dependency of the published crates has an allowed licence
+  dependencies                     licences, sources and arrows of the published crates, by cargo-deny
   api                              public signatures show only the allowed foreign types
-  rooms                            arrows between packages point inward; the map in CONTRIBUTING.md is complete
+  rooms                            the map in CONTRIBUTING.md and the arrows in deny.toml miss no room
   style                            the house rules that a program can check
   examples                         builds all examples, runs those that need no server
   bench [--json FILE] [--peers] [CARGO BENCH ARGUMENTS]
@@ -60,8 +61,8 @@ fn run(command: &str, args: Vec<String>) -> Result {
     match command {
         "test" => test::run(&args),
         "ci" => ci::run(),
-        "features" => features::run(),
-        "licences" => licences::run(),
+        "features" => ci::features(),
+        "dependencies" => ci::dependencies(),
         "api" => api::run(),
         "style" => style::run(),
         "rooms" => rooms::run(),

@@ -34,17 +34,18 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Starts what this machine can start and nobody has given by a variable.
+    /// Starts what this machine can start and no variable names. Builds the testbed, unless it `is_built`.
     ///
     /// # Errors
     /// When testbed does not build. Servers that don't start are [`missing`](Self::missing), not an error.
-    pub(crate) fn start() -> Result<Self> {
+    pub(crate) fn start(is_built: bool) -> Result<Self> {
         let mut servers = Self::default();
         if KNOWN.iter().all(|name| env::var_os(name).is_some()) {
             return Ok(servers);
         }
-        // The same selection of features as the tests have, so that nothing is built twice.
-        run(cargo(["build", "--workspace", "--all-features", "--bin=testbed"]).current_dir(root()))?;
+        if !is_built {
+            run(cargo(["build", "--package=tidings-testbed", "--bin=testbed"]).current_dir(root()))?;
+        }
         if let Err(failure) = servers.serve() {
             servers.missing.push(format!("testbed: {failure}"));
         }

@@ -14,7 +14,7 @@ pub(crate) fn run(args: Vec<String>) -> Result {
     let (time, rest) = parse(args)?;
     println!("each soak test runs for {} s", time.as_secs());
     let variables = [("TIDINGS_SOAK_SECONDS".to_owned(), time.as_secs().to_string())];
-    test::run_with(&arguments(rest), &variables)
+    test::run_one_by_one(&arguments(rest), &variables)
 }
 
 /// Takes `--for TIME` out of the arguments.

@@ -18,11 +18,7 @@ pub(crate) struct Package {
     pub(crate) published: bool,
     /// The package's directory.
     pub(crate) root: PathBuf,
-    /// Its features, without `default`.
-    pub(crate) features: Vec<String>,
     pub(crate) targets: Vec<Target>,
-    /// Names of what it depends on in normal builds.
-    pub(crate) dependencies: Vec<String>,
     /// Whether its tests can use real servers.
     pub(crate) uses_testbed: bool,
     /// Its `[package.metadata.tidings]` table.
@@ -40,6 +36,11 @@ impl Package {
     /// Whether it has a library that others can document and link (a procedural macro has no types to show).
     pub(crate) fn has_library(&self) -> bool {
         self.targets.iter().any(|target| target.kind == "lib")
+    }
+
+    /// Whether it has a library, of whatever kind, in whose documentation there may be tests.
+    pub(crate) fn has_doc_tests(&self) -> bool {
+        self.targets.iter().any(|target| target.kind == "lib" || target.kind == "proc-macro")
     }
 
     /// The names of its targets of `kind`.
@@ -69,31 +70,15 @@ pub(crate) fn packages() -> Result<Vec<Package>> {
     Ok(list(&metadata["packages"]).iter().map(package).collect())
 }
 
-/// The whole resolved graph, all features of this workspace on.
-///
-/// # Errors
-/// When `cargo metadata` fails or is not understood.
-pub(crate) fn resolved() -> Result<Value> {
-    let text = output(cargo(["metadata", "--format-version=1", "--all-features"]).current_dir(root()))?;
-    Ok(serde_json::from_str(&text)?)
-}
-
 /// The package that `cargo metadata` describes by `value`.
 pub(crate) fn package(value: &Value) -> Package {
-    let features = value["features"].as_object();
     Package {
         name: text(&value["name"]),
         published: is_published(value),
         root: Path::new(&text(&value["manifest_path"])).parent().map(PathBuf::from).unwrap_or_default(),
-        features: features.into_iter().flat_map(|f| f.keys()).filter(|name| *name != "default").cloned().collect(),
         targets: list(&value["targets"])
             .iter()
             .map(|target| Target { name: text(&target["name"]), kind: text(&target["kind"][0]) })
-            .collect(),
-        dependencies: list(&value["dependencies"])
-            .iter()
-            .filter(|dependency| dependency["kind"].is_null())
-            .map(|dependency| text(&dependency["name"]))
             .collect(),
         uses_testbed: list(&value["dependencies"]).iter().any(|dependency| dependency["name"] == TESTBED),
         settings: value["metadata"]["tidings"].clone(),
@@ -101,7 +86,7 @@ pub(crate) fn package(value: &Value) -> Package {
 }
 
 /// `publish = false` is an empty list of registries; no limit is null.
-pub(crate) fn is_published(package: &Value) -> bool {
+fn is_published(package: &Value) -> bool {
     package["publish"].as_array().is_none_or(|registries| !registries.is_empty())
 }
 
