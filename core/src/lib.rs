@@ -63,8 +63,8 @@ pub use self::consumer_options::{
 };
 pub use self::dead_letter::{
     DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, LetterId,
-    LetterQuery, MAX_ERROR_TEXT, Redriven, Resolution, dead_letter_topic, header_names as dead_letter_headers,
-    is_dead_letter_header, redrive,
+    LetterQuery, MAX_ERROR_TEXT, MAX_PLAIN_HEADERS, Redriven, Resolution, dead_letter_topic,
+    header_names as dead_letter_headers, is_dead_letter_header, redrive,
 };
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
 pub use self::error::{BoxError, Error, ErrorKind, Result, find_error, report};

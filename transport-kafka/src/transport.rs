@@ -14,6 +14,10 @@ use crate::publisher::KafkaPublisher;
 use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};
 
+/// How large a dead letter may be, whatever [`KafkaConfig::max_record_bytes`]: a letter has more than its record, and other
+/// clients publish larger ones than ours. It is the topic that decides.
+const LARGEST_LETTER: usize = 64 << 20;
+
 /// Apache Kafka.
 ///
 /// All clauses are kept, with two exceptions. A member of a classic group ([`GroupProtocol::Classic`]) does not see that a
@@ -69,7 +73,10 @@ impl Transport for KafkaTransport {
     }
 
     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
-        Ok(Arc::new(DeadLetterTopics::new(self.publisher().await?, self.admin().await?)))
+        let mut config = KafkaConfig::clone(&self.config);
+        config.max_record_bytes = config.max_record_bytes.max(LARGEST_LETTER);
+        let publisher = Arc::new(KafkaPublisher::open(&config).await?);
+        Ok(Arc::new(DeadLetterTopics::new(publisher, self.admin().await?)))
     }
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {

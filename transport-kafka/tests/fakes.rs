@@ -10,7 +10,10 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use krafka::error::ErrorCode;
 use krafka::testing::{ApiKey, Control, FakeBroker};
-use tidings_core::{Error, ErrorKind, Name, Publisher, Record, Topic, Transport};
+use tidings_core::{
+    DeadLetter, Error, ErrorKind, Header, Name, Publisher, Record, StoredRecord, Timestamp, Topic, TopicPartition,
+    Transport,
+};
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -168,6 +171,24 @@ async fn what_is_over_the_clients_limits_is_invalid_by_itself() -> TestResult {
     let records = vec![Record::new("t", "before"), headers(MANY_HEADERS), headers(MANY_HEADERS - 1), headers(200_000)];
     let answers = publisher.publish(records).await;
     assert_eq!(kinds(&answers), [None, Some(ErrorKind::Invalid), None, Some(ErrorKind::Invalid)], "{answers:?}");
+    Ok(())
+}
+
+/// Whatever other clients have published.
+#[tokio::test]
+async fn what_can_be_read_can_be_buried() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t-dlq", 1);
+    let sink = transport(&broker).await?.dead_letters().await?;
+    let letter = |offset: u64, value: usize, headers: usize| {
+        let headers = (0..headers).map(|_| Header::new("h", "v")).collect();
+        let record = StoredRecord::new(offset, Timestamp::now()).with_value(vec![7_u8; value]).with_headers(headers);
+        DeadLetter::new("s", TopicPartition::new("t", 0), record, ErrorKind::Failed)
+    };
+    // The headers of a letter come on top of 9,991; our own limit is one of 8 MiB.
+    let letters = vec![letter(0, 1, 9_991), letter(1, 1, 100_000), letter(2, 8 << 20, 1), letter(3, 30 << 20, 0)];
+    let buried = sink.bury(letters).await;
+    assert_eq!(kinds(&buried), [None; 4], "{buried:?}");
     Ok(())
 }
 

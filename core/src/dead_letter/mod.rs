@@ -1,5 +1,6 @@
 //! Dead letters: records that could not be handled, kept with why.
 
+mod packed;
 mod redrive;
 mod topics;
 mod wire;
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 
 pub use self::redrive::redrive;
 pub use self::topics::{DEAD_LETTER_SUFFIX, DeadLetterTopics, dead_letter_topic};
-pub use self::wire::{Redriven, header_names, is_dead_letter_header};
+pub use self::wire::{MAX_PLAIN_HEADERS, Redriven, header_names, is_dead_letter_header};
 use crate::{ErrorKind, Guarantees, Name, Result, StoredRecord, Timestamp, TopicPartition};
 
 /// Takes dead letters.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::DeadLetter;
+use super::{DeadLetter, packed};
 use crate::{Error, ErrorKind, Header, Headers, Record, Result, StoredRecord, Timestamp, TopicPartition, headers};
 
 /// The names of the headers that a dead letter adds.
@@ -27,9 +27,18 @@ pub mod header_names {
     pub const ERROR_KIND: &str = "dlq-error-kind";
     /// The last error.
     pub const ERROR: &str = "dlq-error";
+    /// All headers of the original, packed into one, where there are more than
+    /// [`MAX_PLAIN_HEADERS`](super::MAX_PLAIN_HEADERS). Of each header in order: the name's length, the name, the value's length
+    /// and one (zero for null), the value; lengths are unsigned LEB128.
+    pub const ORIGINAL_HEADERS: &str = "dlq-original-headers";
 }
 
-const ALL: [&str; 10] = [
+/// How many headers of the original a letter keeps as they are; more are packed into
+/// [one](header_names::ORIGINAL_HEADERS). A record that can be read may have as many headers as its client sends, or more: with
+/// those of the letter on top it could not be sent.
+pub const MAX_PLAIN_HEADERS: usize = 9_000;
+
+const ALL: [&str; 11] = [
     header_names::TOPIC,
     header_names::PARTITION,
     header_names::OFFSET,
@@ -40,6 +49,7 @@ const ALL: [&str; 10] = [
     header_names::HANDLER,
     header_names::ERROR_KIND,
     header_names::ERROR,
+    header_names::ORIGINAL_HEADERS,
 ];
 
 /// Whether a header is one that burying added.
@@ -48,12 +58,13 @@ pub fn is_dead_letter_header(header: &Header) -> bool {
 }
 
 impl DeadLetter {
-    /// The letter as a record for `topic`: key, value and headers of the original, and why behind them.
+    /// The letter as a record for `topic`: key, value and headers of the original, and why behind them. More headers than
+    /// [`MAX_PLAIN_HEADERS`] are packed into one.
     pub fn to_record(&self, topic: impl Into<crate::Name>) -> Record {
         let mut record = Record::tombstone(topic);
         record.key = self.record.key.clone();
         record.value = self.record.value.clone();
-        record.headers = self.record.headers.clone();
+        record.headers = self.headers();
         let mut add = |name: &'static str, value: String| record.headers.push(Header::new(name, value));
         add(header_names::TOPIC, self.origin.topic.to_string());
         add(header_names::PARTITION, self.origin.partition.to_string());
@@ -80,7 +91,7 @@ impl DeadLetter {
         let mut stored = StoredRecord::new(offset, Timestamp::from_millis(why.number(header_names::TIMESTAMP)?));
         stored.key = record.key.clone();
         stored.value = record.value.clone();
-        stored.headers = why.others();
+        stored.headers = why.original()?;
         let origin = TopicPartition::new(why.text(header_names::TOPIC)?, why.number(header_names::PARTITION)?);
         let kind = ErrorKind::from_name(why.text(header_names::ERROR_KIND)?);
         Ok(Self::new(why.text(header_names::SERVICE)?, origin, stored, kind)
@@ -88,6 +99,15 @@ impl DeadLetter {
             .with_error(why.text(header_names::ERROR)?)
             .with_attempts(why.number(header_names::RETRY_COUNT)?)
             .with_failed_at(Timestamp::from_millis(why.number(header_names::FAILED_AT)?)))
+    }
+
+    /// The original's headers, packed if there are too many, or if a packed one is among them: it would be taken for this one's.
+    fn headers(&self) -> Headers {
+        let original = &self.record.headers;
+        if original.len() <= MAX_PLAIN_HEADERS && !original.contains(header_names::ORIGINAL_HEADERS) {
+            return original.clone();
+        }
+        Headers::from_iter([Header::new(header_names::ORIGINAL_HEADERS, packed::pack(original))])
     }
 
     /// The record that takes the letter back to its topic: the original with `redrive-for` and `redrive-topic`, and
@@ -159,6 +179,17 @@ impl<'a> Why<'a> {
         self.headers.iter().enumerate().filter_map(other).collect()
     }
 
+    /// The original's headers, and those that were added to the letter.
+    fn original(&self) -> Result<Headers> {
+        let Some(packed) = self.headers.get(header_names::ORIGINAL_HEADERS) else { return Ok(self.others()) };
+        let wrong = || {
+            let what = format!("read a dead letter: the header {} is damaged", header_names::ORIGINAL_HEADERS);
+            Error::new(ErrorKind::Undecodable, what)
+        };
+        let original = packed::unpack(packed.clone()).ok_or_else(wrong)?;
+        Ok(original.into_iter().chain(self.others()).collect())
+    }
+
     fn text(&self, name: &str) -> Result<&'a str> {
         self.headers.get_str(name).ok_or_else(|| missing(name))
     }
@@ -206,6 +237,37 @@ mod tests {
         let read = DeadLetter::from_record(&stored(outer.to_record("t-dlq-dlq"))).unwrap();
         assert_eq!(read, outer);
         assert_eq!(DeadLetter::from_record(&read.record).unwrap(), letter());
+    }
+
+    #[test]
+    fn a_letter_of_very_many_headers_has_few_and_loses_none() {
+        let mut letter = letter();
+        for count in [MAX_PLAIN_HEADERS, MAX_PLAIN_HEADERS + 1, 100_000] {
+            letter.record.headers = (0..count).map(|n| Header::new(format!("h{n}"), n.to_string())).collect();
+            let record = letter.to_record("t-dlq");
+            assert!(record.headers.len() < 10_000, "{}", record.headers.len());
+            assert!(record.size() <= letter.record.size() + 4 * count + 1_000);
+            assert_eq!(DeadLetter::from_record(&stored(record)).unwrap(), letter);
+        }
+        // About such a letter, with a header that an agent added.
+        let inner = stored(letter.to_record("t-dlq"));
+        let outer = DeadLetter::new("other", TopicPartition::new("t-dlq", 0), inner, ErrorKind::Failed);
+        let record = outer.to_record("t-dlq-dlq").with_header("traceparent", "00-1-2-01");
+        let mut read = DeadLetter::from_record(&stored(record)).unwrap();
+        assert_eq!(read.record.headers.get_str("traceparent"), Some("00-1-2-01"));
+        read.record.headers.remove_where(|header| header.name == "traceparent");
+        assert_eq!(read, outer);
+        assert_eq!(DeadLetter::from_record(&read.record).unwrap(), letter);
+    }
+
+    #[test]
+    fn damaged_headers_of_an_original_are_refused_by_name() {
+        let mut letter = letter();
+        letter.record.headers = (0..=MAX_PLAIN_HEADERS).map(|_| Header::new("h", "v")).collect();
+        let mut record = stored(letter.to_record("t-dlq"));
+        record.headers.set(header_names::ORIGINAL_HEADERS, "other bytes");
+        let error = DeadLetter::from_record(&record).unwrap_err();
+        assert!(error.to_string().contains(header_names::ORIGINAL_HEADERS), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! from another core, that takes half the time. So calls hand their records over in batches, and are answered in batches.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -90,7 +91,7 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) target: Target,
-    pub(super) most: Option<usize>,
+    pub(super) most: Option<NonZeroU32>,
 }
 
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Ready {
     pub(super) fn push(
         &mut self,
         (place, bytes): (usize, usize),
-        (topic, partition, most): (&Name, u32, Option<usize>),
+        (topic, partition, most): (&Name, u32, Option<NonZeroU32>),
         record: Content,
         share: &mut Share,
         answers: &mpsc::UnboundedSender<Vec<Answered>>,
@@ -136,7 +137,7 @@ impl Ready {
 }
 
 impl Batch {
-    fn lane_of(&mut self, topic: &Name, partition: u32, most: Option<usize>) -> usize {
+    fn lane_of(&mut self, topic: &Name, partition: u32, most: Option<NonZeroU32>) -> usize {
         let is_of = |head: &Head| head.target.partition == partition && head.target.topic == *topic;
         if let Some(lane) = self.heads.iter().take(FEW).position(is_of) {
             return lane;

@@ -1,5 +1,6 @@
 //! The line of those that wait until the publisher's task queues their records, and what they are told.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -132,7 +133,7 @@ pub(super) struct Placed {
     /// How many records were placed in its partition, with it; one that the client did not take is counted, too.
     pub(super) number: u64,
     /// How many bytes its batch may have had, where that was known to be less than a batch has.
-    pub(super) most: Option<usize>,
+    pub(super) most: Option<NonZeroU32>,
 }
 
 impl Queued {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use foldhash::fast::RandomState as Hasher;
@@ -48,7 +49,7 @@ pub(super) struct Place {
     /// How many records were queued for each partition.
     queued: Vec<u64>,
     /// How many bytes it takes in a batch, where that is less than a batch has.
-    most: Option<usize>,
+    most: Option<NonZeroU32>,
     /// When a batch was last found to be too large.
     too_large: Option<Instant>,
 }
@@ -126,7 +127,7 @@ impl Places {
     }
 
     /// Counts one more, and says how many there are then, and how many bytes a batch of the topic may have.
-    pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> (u64, Option<usize>) {
+    pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> (u64, Option<NonZeroU32>) {
         self.topics.get_mut(topic).map_or((1, None), |place| (place.note_queued(partition), place.most))
     }
 
@@ -134,15 +135,16 @@ impl Places {
     pub(super) fn set_limit(&mut self, topic: &str, told: usize) {
         let batch_bytes = self.dice.sticky_bytes;
         if let Some(place) = self.topics.get_mut(topic) {
-            place.most = Some(told.saturating_sub(BATCH_ROOM)).filter(|most| *most < batch_bytes);
+            let most = told.saturating_sub(BATCH_ROOM).max(1);
+            place.most = if most < batch_bytes { limit(most) } else { None };
         }
     }
 
     /// Whether a batch that was made by this limit, and was too large, says something new: of each there are many records.
-    pub(super) fn note_too_large(&mut self, topic: &str, limit: Option<usize>) -> bool {
+    pub(super) fn note_too_large(&mut self, topic: &str, made_by: Option<NonZeroU32>) -> bool {
         let Some(place) = self.topics.get_mut(topic) else { return false };
         let (now, before) = (Instant::now(), place.too_large);
-        let is_new = place.most == limit && before.is_none_or(|before| now - before >= ASK_LIMIT_AGAIN);
+        let is_new = place.most == made_by && before.is_none_or(|before| now - before >= ASK_LIMIT_AGAIN);
         if is_new {
             place.too_large = Some(now);
         }
@@ -154,7 +156,8 @@ impl Places {
         let batch_bytes = self.dice.sticky_bytes;
         if let Some(place) = self.topics.get_mut(topic) {
             // The client has tried a half and a quarter.
-            place.most = Some(place.most.map_or(batch_bytes / 8, |most| most / 2).max(1));
+            let most = place.most.map_or(batch_bytes / 8, |most| most.get() as usize / 2);
+            place.most = limit(most.max(1));
         }
     }
 
@@ -171,9 +174,13 @@ impl Places {
     }
 }
 
+fn limit(bytes: usize) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
 impl Place {
     /// How many bytes its topic takes in a batch, where that is less than a batch has.
-    pub(super) fn most(&self) -> Option<usize> {
+    pub(super) fn most(&self) -> Option<NonZeroU32> {
         self.most
     }
 
@@ -284,12 +291,12 @@ mod tests {
         assert_eq!(places.note_queued("t", 0), (1, None));
         assert!(places.note_too_large("t", None) && !places.note_too_large("t", None));
         places.set_limit("t", 628);
-        assert_eq!(places.note_queued("t", 0), (2, Some(500)));
+        assert_eq!(places.note_queued("t", 0), (2, limit(500)));
         tokio::time::advance(ASK_LIMIT_AGAIN).await;
         // A record of the batch of before.
-        assert!(!places.note_too_large("t", None) && places.note_too_large("t", Some(500)));
+        assert!(!places.note_too_large("t", None) && places.note_too_large("t", limit(500)));
         places.lower_limit("t");
-        assert_eq!(places.note_queued("t", 0), (3, Some(250)));
+        assert_eq!(places.note_queued("t", 0), (3, limit(250)));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Worker {
         if self.given_up.load(Ordering::Acquire) {
             return Err(closed());
         }
-        let alone = most.is_some_and(|most| self.make_room(target, record.wire_bytes(), most));
+        let alone = most.is_some_and(|most| self.make_room(target, record.wire_bytes(), most.get() as usize));
         // The task has a budget for what is ready at once, which is less than a batch.
         let mut queuing = pin!(unconstrained(producer.enqueue(target, record, retries)));
         let queued = match queuing.as_mut().now_or_never() {
