@@ -20,8 +20,9 @@ fn main() -> ExitCode {
         .with_case("records_survive_byte_for_byte", records_survive_byte_for_byte)
         .with_case("keys_go_where_java_puts_them", keys_go_where_java_puts_them)
         .with_case("each_record_has_its_own_outcome", each_record_has_its_own_outcome)
-        .with_case("two_members_share_by_the_newer_protocol", || hand_over(GroupProtocol::Consumer))
-        .with_case("two_members_share_by_the_classic_protocol", || hand_over(GroupProtocol::Classic))
+        .with_case("two_members_share_by_the_newer_protocol", || hand_over(GroupProtocol::Consumer, |options| options))
+        .with_case("two_members_share_by_the_classic_protocol", || hand_over(GroupProtocol::Classic, |options| options))
+        .with_case("two_members_share_with_endless_times", || hand_over(GroupProtocol::Consumer, endless))
         .with_case("a_topic_that_grew_is_learned_of", a_topic_that_grew)
         .with_case("epochs_outlive_the_group_of_the_newer_protocol", || epochs_outlive(GroupProtocol::Consumer))
         .with_case("epochs_outlive_the_group_of_the_classic_protocol", || epochs_outlive(GroupProtocol::Classic))
@@ -87,13 +88,18 @@ async fn each_record_has_its_own_outcome() -> TestResult {
 }
 
 /// One member has all; another one comes and gets its share from what was committed; it leaves, and the first has all again.
-async fn hand_over(protocol: GroupProtocol) -> TestResult {
+fn endless(options: ConsumerOptions) -> ConsumerOptions {
+    let options = options.with_session_timeout(Duration::MAX).with_max_idle(Duration::MAX);
+    options.with_revocation_deadline(Duration::MAX)
+}
+
+async fn hand_over(protocol: GroupProtocol, set: fn(ConsumerOptions) -> ConsumerOptions) -> TestResult {
     let kafka = transport(protocol).await?;
     let topic = fresh(&kafka, "share", 4).await?;
     let all =
         |value: &'static str| (0..4).map(|p| Record::new(topic.clone(), value).with_partition(p)).collect::<Vec<_>>();
     published(&kafka, all("one")).await?;
-    let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]);
+    let options = set(ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]));
     let mut first = Joined::new(kafka.consumer(options.clone()).await?);
     first.run_until("four partitions", |j| j.epochs.len() == 4 && j.read.len() == 4).await?;
     let before: BTreeMap<_, _> = first.epochs.clone();

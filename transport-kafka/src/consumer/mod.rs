@@ -3,6 +3,7 @@
 mod epoch;
 mod fetched;
 mod group;
+mod options;
 mod readers;
 mod start;
 mod state;
@@ -110,8 +111,8 @@ async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 impl KafkaConsumer {
-    pub(crate) async fn open(config: &KafkaConfig, asks: &Asks, mut options: ConsumerOptions) -> Result<Self> {
-        check(&options)?;
+    pub(crate) async fn open(config: &KafkaConfig, asks: &Asks, options: ConsumerOptions) -> Result<Self> {
+        let mut options = options::checked(options)?;
         let newer = match config.group_protocol {
             GroupProtocol::Consumer => true,
             GroupProtocol::Classic => false,
@@ -256,25 +257,6 @@ impl KafkaConsumer {
         }
         self.shared.change(|state| !std::mem::replace(&mut state.closed, true))
     }
-}
-
-fn check(options: &ConsumerOptions) -> Result<()> {
-    let wrong = |field: &str, expected: &str| {
-        Err(Error::new(ErrorKind::Invalid, format!("consumer options, {field}: expected {expected}")))
-    };
-    if options.group.is_empty() {
-        return wrong("group", "a name");
-    }
-    if options.topics.is_empty() {
-        return wrong("topics", "one or more");
-    }
-    if options.session_timeout < Duration::from_millis(100) {
-        return wrong("session_timeout", "100 ms or more");
-    }
-    if options.max_batch_records == 0 {
-        return wrong("max_batch_records", "1 or more");
-    }
-    Ok(())
 }
 
 /// Marks that `next` is waiting: for so long the member is not idle, and from when it was dropped it is.

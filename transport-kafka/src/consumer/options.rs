@@ -1,0 +1,77 @@
+//! What a consumer's options have to be.
+
+use std::time::Duration;
+
+use tidings_core::{ConsumerOptions, Error, ErrorKind, Result};
+
+/// The shortest session.
+const MIN_SESSION: Duration = Duration::from_millis(100);
+/// The longest of all times: brokers and clocks have bounds, and what is longer is as good as endless.
+const LONGEST: Duration = Duration::from_secs(10 * 24 * 3_600);
+
+/// The options, with endless times cut to what can be reckoned with.
+pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
+    let wrong = |field: &str, expected: &str| {
+        Err(Error::new(ErrorKind::Invalid, format!("consumer options, {field}: expected {expected}")))
+    };
+    if options.group.is_empty() {
+        return wrong("group", "a name");
+    }
+    if options.topics.is_empty() {
+        return wrong("topics", "one or more");
+    }
+    if options.session_timeout < MIN_SESSION {
+        return wrong("session_timeout", "100 ms or more");
+    }
+    for (field, time) in [("max_idle", options.max_idle), ("revocation_deadline", options.revocation_deadline)] {
+        if time.is_zero() {
+            return wrong(field, "more than no time at all");
+        }
+    }
+    for (field, count) in
+        [("max_batch_records", options.max_batch_records), ("max_buffered_bytes", options.max_buffered_bytes)]
+    {
+        if count == 0 {
+            return wrong(field, "1 or more");
+        }
+    }
+    for time in [&mut options.session_timeout, &mut options.max_idle, &mut options.revocation_deadline] {
+        *time = LONGEST.min(*time);
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> ConsumerOptions {
+        ConsumerOptions::new("g", ["t"])
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let none = Duration::ZERO;
+        let wrong = [
+            (ConsumerOptions::new("", ["t"]), "group"),
+            (ConsumerOptions::new("g", Vec::<&str>::new()), "topics"),
+            (options().with_session_timeout(none), "session_timeout"),
+            (options().with_max_idle(none), "max_idle"),
+            (options().with_revocation_deadline(none), "revocation_deadline"),
+            (options().with_max_batch_records(0), "max_batch_records"),
+            (options().with_max_buffered_bytes(0), "max_buffered_bytes"),
+        ];
+        for (options, field) in wrong {
+            let error = checked(options).expect_err(field);
+            assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(field), "{field}: {error}");
+        }
+    }
+
+    #[test]
+    fn endless_times_can_be_reckoned_with() {
+        let endless = options().with_session_timeout(Duration::MAX).with_max_idle(Duration::MAX);
+        let checked = checked(endless.with_revocation_deadline(Duration::MAX)).unwrap();
+        assert!(checked.revocation_deadline * 2 + Duration::from_secs(60) < Duration::from_millis(i32::MAX as u64));
+        assert_eq!((checked.session_timeout, checked.max_idle), (LONGEST, LONGEST));
+    }
+}
