@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use tidings_core::{Fetched, Progress, RecordBatch, Result, Step, TopicPartition};
 
-use super::state::{Chunk, Slot, Stage, State, not_ours};
+use super::slot::{Chunk, Slot, Stage};
+use super::state::{State, not_ours};
 use crate::seam::reader::Run;
 
 /// How many of the batches that were fetched ahead of paused partitions are kept: beyond half of the bound they are
@@ -23,12 +24,32 @@ pub(super) struct Want {
     pub(super) held: bool,
 }
 
-/// One of the two readers of what a broker leads: one decodes while the broker answers the other. The second one is there
-/// where a broker leads several partitions.
+/// A reader of what a broker leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Seat {
     pub(super) broker: i32,
-    pub(super) second: bool,
+    pub(super) lane: Lane,
+}
+
+/// The readers of a broker: one of the first two decodes while the broker answers the other. The second one is there where a
+/// broker leads several partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Lane {
+    First,
+    Second,
+    /// For partitions whose batches unpack to much: it fetches them one by one.
+    Single,
+}
+
+impl Lane {
+    /// The one that shares the work.
+    fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+            Self::Single => Self::Single,
+        }
+    }
 }
 
 /// Where a partition was that went back to its oldest record.
@@ -153,12 +174,19 @@ impl State {
             self.plan += 1;
             return;
         }
+        let size = chunk.size;
         slot.fetched = chunk.next;
-        slot.queued += chunk.size;
-        self.buffered += chunk.size;
+        slot.queued += size;
+        self.buffered += size;
         slot.queue.push_back(chunk);
         if slot.queue.len() == 1 {
             self.ready.push_back(partition.clone());
+        }
+        if slot.pace.came(size, self.large) {
+            self.tickets += 1;
+            slot.ticket = self.tickets;
+            self.plan += 1;
+            self.spread();
         }
     }
 
@@ -200,19 +228,20 @@ impl State {
             return;
         }
         let mut counts: HashMap<Seat, usize> = HashMap::new();
-        let mut slots: Vec<_> = self.slots.values_mut().filter(|slot| slot.ticket != 0).collect();
+        let shared = |slot: &&mut Slot| slot.ticket != 0 && !slot.pace.single;
+        let mut slots: Vec<_> = self.slots.values_mut().filter(shared).collect();
         for seat in slots.iter().filter_map(|slot| slot.seat()) {
             *counts.entry(seat).or_default() += 1;
         }
         slots.sort_unstable_by_key(|slot| Reverse(slot.ticket));
         for slot in slots {
             let Some(seat) = slot.seat() else { continue };
-            let other = Seat { second: !seat.second, ..seat };
+            let other = Seat { lane: seat.lane.other(), ..seat };
             let of = |seat: &Seat| counts.get(seat).copied().unwrap_or(0);
             if of(&seat) > of(&other) + 1 {
                 *counts.entry(seat).or_default() -= 1;
                 *counts.entry(other).or_default() += 1;
-                slot.second = other.second;
+                slot.second = other.lane == Lane::Second;
                 self.tickets += 1;
                 slot.ticket = self.tickets;
                 self.plan += 1;
@@ -312,7 +341,12 @@ impl Slot {
 
     /// Who reads it, while its leader is known.
     pub(super) fn seat(&self) -> Option<Seat> {
-        self.leader.map(|broker| Seat { broker, second: self.second })
+        let lane = match (self.pace.single, self.second) {
+            (true, _) => Lane::Single,
+            (false, true) => Lane::Second,
+            (false, false) => Lane::First,
+        };
+        self.leader.map(|broker| Seat { broker, lane })
     }
 }
 
@@ -324,10 +358,12 @@ mod tests {
 
     use super::super::epoch::{Generation, Mark};
     use super::super::start::Found;
+    use super::super::state::Ahead;
     use super::*;
 
-    const FIRST: Seat = Seat { broker: 1, second: false };
-    const SECOND: Seat = Seat { broker: 1, second: true };
+    const FIRST: Seat = Seat { broker: 1, lane: Lane::First };
+    const SECOND: Seat = Seat { broker: 1, lane: Lane::Second };
+    const SINGLE: Seat = Seat { broker: 1, lane: Lane::Single };
 
     fn at() -> TopicPartition {
         TopicPartition::new("t", 0)
@@ -336,6 +372,7 @@ mod tests {
     /// A state with one partition that is read, and its epoch.
     fn reading(max_buffered: usize) -> (State, u64) {
         let mut state = State::new(max_buffered, Duration::from_secs(60));
+        state.large = usize::MAX;
         let epoch = add(&mut state, &[at()], 1);
         (state, epoch)
     }
@@ -346,7 +383,8 @@ mod tests {
         let mark = Mark::next(None, Generation { number: 1, newer: true }, Timestamp::now());
         let found = |p: &TopicPartition| Found { assignment: Assignment::new(p.clone(), mark.epoch, 0), mark };
         let leaders = partitions.iter().map(|p| (p.clone(), Some(broker))).collect();
-        state.assign(look, partitions.iter().map(found).collect(), &leaders);
+        let single = HashSet::new();
+        state.assign(look, partitions.iter().map(found).collect(), &Ahead { leaders, single });
         mark.epoch
     }
 
@@ -394,7 +432,7 @@ mod tests {
         add(&mut state, &partitions(5..6), 2);
         state.lead("t", &(0..6).map(|p| (p, Some(2))).collect());
         assert_eq!(read(&state), (0, 0));
-        assert_eq!(state.seats(), [false, true].map(|second| Seat { broker: 2, second }).into());
+        assert_eq!(state.seats(), [Lane::First, Lane::Second].map(|lane| Seat { broker: 2, lane }).into());
     }
 
     /// What the other reader still brings would be handed out twice.
@@ -411,6 +449,24 @@ mod tests {
         assert_eq!((state.slots[&moved.partition].fetched, state.buffered), (0, 0));
         state.bring(&moved.partition, moved.ticket, chunk(5, 10));
         assert_eq!((state.slots[&moved.partition].fetched, state.buffered), (5, 10));
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_unpacks_to_much_is_read_batch_by_batch() {
+        let (mut state, _) = reading(1_000);
+        state.large = 250;
+        let ticket = state.wants(FIRST).remove(0).ticket;
+        state.bring(&at(), ticket, chunk(5, 251));
+        assert!(state.wants(FIRST).is_empty());
+        let single = state.wants(SINGLE).remove(0);
+        state.bring(&at(), ticket, chunk(9, 251));
+        assert_eq!(single.from, 5, "what the other reader still has comes again");
+        let mut next = 5;
+        while let Some(want) = state.wants(SINGLE).pop() {
+            next += 1;
+            state.bring(&at(), want.ticket, chunk(next, 1));
+        }
+        assert_eq!(state.wants(FIRST).remove(0).from, next);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::epoch::Generation;
 use super::readers::Readers;
 use super::start::{self, Found, Past};
+use super::state::Ahead;
 use super::{Shared, until};
 use crate::seam::admin::Asks;
 use crate::seam::member::{Member, Owner};
@@ -25,6 +26,9 @@ const TELL_AFTER: Duration = Duration::from_secs(3);
 const WATCH: Duration = Duration::from_secs(3);
 /// How long partitions that are given up wait for a commit that is under way: longer than the client tries it.
 const COMMIT_UNDER_WAY: Duration = Duration::from_secs(30);
+
+/// How many partitions of a broker are looked at one by one before they are read.
+const LOOKS_AHEAD: usize = 64;
 
 /// Hears from the member what becomes of partitions.
 pub(super) struct Group {
@@ -190,12 +194,13 @@ async fn look_up(
         let leaders = &leaders;
         async move {
             let found = start::assignments(asks, past, options.start, &partitions, look.generation).await?;
-            may_read(asks, leader, &found).await?;
+            let single = look_ahead(asks, leader, &found).await?;
             if let (false, Some(time)) = (options.start == Start::Earliest, past.first_start(now)) {
                 let _first = shared.first_start.set(time);
             }
             let (found, missed): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
-            shared.change(|state| state.assign(look.number, found.into_iter().flatten().collect(), leaders));
+            let ahead = Ahead { leaders: leaders.clone(), single };
+            shared.change(|state| state.assign(look.number, found.into_iter().flatten().collect(), &ahead));
             missed.into_iter().find_map(Result::err).map_or(Ok(()), Err)
         }
     });
@@ -203,16 +208,26 @@ async fn look_up(
     wrong.or(missed).map_or(Ok(()), Err)
 }
 
-/// Whether these topics may be read: the client's fetches are refused in silence. Whatever else is answered, fetching will
-/// meet, too.
-async fn may_read(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result<()> {
-    let starts = found.iter().flatten().map(|found| (&found.assignment.partition, found.assignment.start));
-    let mut topics = HashSet::new();
-    let places: Vec<_> =
-        starts.filter(|(at, _)| topics.insert(&at.topic)).map(|(at, start)| (at.clone(), start)).collect();
-    let answers = asks.peek(leader, &places, ONE_BATCH).await.unwrap_or_default();
-    let denied = answers.into_values().filter_map(Result::err).find(|error| error.kind() == ErrorKind::Denied);
-    denied.map_or(Ok(()), Err)
+/// Which of these partitions begin with a batch that is packed. The error is that a topic may not be read: the client's
+/// fetches are refused in silence. Whatever else is answered, fetching will meet, too.
+async fn look_ahead(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result<HashSet<TopicPartition>> {
+    let starts = found.iter().flatten().map(|found| (found.assignment.partition.clone(), found.assignment.start));
+    let starts: Vec<_> = starts.collect();
+    // Of those that are asked for together one is answered with its batch.
+    let (alone, together) = starts.split_at(starts.len().min(LOOKS_AHEAD));
+    let asked = alone.chunks(1).chain([together]).filter(|places| !places.is_empty());
+    let answers = join_all(asked.map(|places| asks.peek(leader, places, ONE_BATCH))).await;
+    let mut packed = HashSet::new();
+    for (partition, answer) in answers.into_iter().flatten().flatten() {
+        match answer {
+            Ok(peeked) if peeked.batch.is_some_and(|batch| batch.packed) => {
+                packed.insert(partition);
+            }
+            Err(error) if error.kind() == ErrorKind::Denied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(packed)
 }
 
 /// The leaders of partitions, as far as they are known; the error is that of a topic that was asked for.

@@ -4,7 +4,9 @@ mod epoch;
 mod fetched;
 mod group;
 mod options;
+mod pace;
 mod readers;
+mod slot;
 mod start;
 mod state;
 mod unreadable;
@@ -70,9 +72,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(options: &ConsumerOptions) -> Self {
+    fn new(options: &ConsumerOptions, sizes: FetchSizes) -> Self {
+        let mut state = State::new(options.max_buffered_bytes, options.session_timeout);
+        // What is not packed at all is never a lot.
+        state.large = state.large.max(sizes.max_partition_bytes.saturating_mul(4));
         Self {
-            state: Mutex::new(State::new(options.max_buffered_bytes, options.session_timeout)),
+            state: Mutex::new(state),
             steps: Notify::new(),
             plans: Notify::new(),
             let_go: Notify::new(),
@@ -143,7 +148,7 @@ impl KafkaConsumer {
         for topic in &options.topics {
             readers.find(topic).await?;
         }
-        let shared = Arc::new(Shared::new(&options));
+        let shared = Arc::new(Shared::new(&options, sizes));
         let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone(), newer));
         let parts = Parts {
             connection: joined,

@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::fetched::{Left, Seat, Want};
-use super::state::{Chunk, State};
+use super::fetched::{Lane, Left, Seat, Want};
+use super::slot::Chunk;
+use super::state::State;
 use super::{Shared, unreadable, until};
 use crate::config::KafkaConfig;
 use crate::seam::admin::Asks;
@@ -39,6 +40,8 @@ pub(super) struct Readers {
     /// That of the second readers: a broker answers one request of a connection after the other. It learns of brokers and
     /// leaders by itself, and only when it is asked.
     second: Arc<OnceCell<(Connection, Reader)>>,
+    /// That of the readers that fetch batches one by one: the others' long polls would hold them up.
+    single: Arc<OnceCell<(Connection, Reader)>>,
     config: Arc<KafkaConfig>,
     sizes: FetchSizes,
     follower: Arc<Reader>,
@@ -47,7 +50,14 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) async fn open(connection: Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
         let follower = Arc::new(Reader::open(&connection, config, sizes).await?);
-        Ok(Self { connection, second: Arc::default(), config: Arc::new(config.clone()), sizes, follower })
+        Ok(Self {
+            connection,
+            second: Arc::default(),
+            single: Arc::default(),
+            config: Arc::new(config.clone()),
+            sizes,
+            follower,
+        })
     }
 
     /// Looks for a topic; each broker hears of a new one in its own time, and any of them is asked.
@@ -92,15 +102,17 @@ impl Readers {
         }
     }
 
+    /// Another connection, and who follows the leaders for it.
+    async fn connect(&self) -> Result<(Connection, Reader)> {
+        let connection = Connection::open(&self.config, Role::Reading).await?;
+        let follower = Reader::open(&connection, &self.config, self.sizes).await?;
+        Ok((connection, follower))
+    }
+
     /// Opens the second connection, once a broker leads several partitions. Until then the first readers read all.
     async fn open_second(&self, shared: &Shared) {
         until(&shared.plans, || shared.lock().shares_a_broker().then_some(())).await;
-        let second = async || {
-            let connection = Connection::open(&self.config, Role::Reading).await?;
-            let follower = Reader::open(&connection, &self.config, self.sizes).await?;
-            Ok((connection, follower))
-        };
-        while let Err(error) = self.second.get_or_try_init(second).await {
+        while let Err(error) = self.second.get_or_try_init(|| self.connect()).await {
             warn!(error = Error::report(&error), "there is no second connection to read by yet");
             sleep(SECOND_AGAIN).await;
         }
@@ -118,20 +130,33 @@ impl Readers {
                     Err(error) => debug!(error = error.report(), "the leaders are not known"),
                 }
             };
-            // The other connection has to know them, too; but nobody waits for it for long.
-            let second = async {
-                if let Some((_, follower)) = self.second.get() {
+            // The other connections have to know them, too; but nobody waits for them for long.
+            let other = async |cell: &OnceCell<(Connection, Reader)>| {
+                if let Some((_, follower)) = cell.get() {
                     let _known = timeout(FOLLOW, follower.leaders(&topic)).await;
                 }
             };
-            tokio::join!(first, second);
+            tokio::join!(first, other(&self.second), other(&self.single));
         }
     }
 
     /// The reader of a seat.
     async fn sit_down(&self, seat: Seat) -> Result<Reader> {
-        let second = self.second.get().filter(|_| seat.second).map(|(connection, _)| connection);
-        Reader::open(second.unwrap_or(&self.connection), &self.config, self.sizes).await
+        let (other, sizes) = match seat.lane {
+            Lane::First => (None, self.sizes),
+            Lane::Second => (self.second.get(), self.sizes),
+            Lane::Single => {
+                let opened = self.single.get_or_try_init(|| self.connect()).await;
+                let opened = opened.inspect_err(|error| {
+                    warn!(
+                        error = Error::report(error),
+                        "there is no connection for large batches; they are read slowly"
+                    );
+                });
+                (opened.ok(), self.sizes.single())
+            }
+        };
+        Reader::open(other.map_or(&self.connection, |(connection, _)| connection), &self.config, sizes).await
     }
 
     /// Reads what is this seat's, until it is aborted.

@@ -4,7 +4,6 @@
 //! meet here and nowhere else.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{Assignment, Commit, Error, ErrorKind, Result, Revocation, Step, TopicPartition};
@@ -12,9 +11,12 @@ use tokio::time::Instant;
 
 use super::epoch::Mark;
 use super::fetched::Next;
+use super::pace::Pace;
+use super::slot::{Slot, Stage};
 use super::start::Found;
-use super::unreadable::Stuck;
-use crate::seam::reader::Run;
+
+/// Which share of what may be fetched ahead is a lot for one partition.
+const LARGE_SHARE: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -25,6 +27,8 @@ pub(super) struct State {
     pub(super) ready: VecDeque<TopicPartition>,
     pub(super) buffered: usize,
     pub(super) max_buffered: usize,
+    /// Bytes that are a lot for one fetch of one partition.
+    pub(super) large: usize,
     pub(super) tickets: u64,
     /// The last epoch of each partition that was ours.
     pub(super) last_epochs: HashMap<TopicPartition, u64>,
@@ -54,47 +58,12 @@ pub(super) enum Waiting {
     Lost(Vec<TopicPartition>),
 }
 
-/// A partition that is ours.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) origin: Arc<TopicPartition>,
-    /// The number under which its start is looked up.
-    pub(super) look: u64,
-    /// Its epoch, once its start is known.
-    pub(super) mark: Mark,
-    pub(super) stage: Stage,
-    /// Which reading of the partition is under way; what an earlier one still brings is dropped.
-    pub(super) ticket: u64,
-    pub(super) leader: Option<i32>,
-    /// Whether the second one of its leader's readers reads it.
-    pub(super) second: bool,
-    /// The next offset to hand out.
-    pub(super) position: u64,
-    /// The next offset to fetch.
-    pub(super) fetched: u64,
-    pub(super) queue: VecDeque<Chunk>,
-    pub(super) queued: usize,
-    /// What comes behind the queue can't be read.
-    pub(super) stuck: Option<Stuck>,
-    pub(super) committed: Option<u64>,
-    /// The reading since which commits may go back, until one is taken that was asked for after it began.
-    pub(super) back_since: Option<u64>,
-}
-
-#[derive(Debug)]
-pub(super) struct Chunk {
-    pub(super) run: Run,
-    pub(super) next: u64,
-    pub(super) size: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Its start is being looked up; the caller knows nothing of it.
-    Starting,
-    Reading,
-    /// Until then commits are taken; `None` before the step is handed out.
-    Revoking(Option<Instant>),
+/// What is known of partitions before they are read.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    pub(super) leaders: HashMap<TopicPartition, Option<i32>>,
+    /// Those that begin with a batch that is packed, so that it isn't known what a fetch unpacks to.
+    pub(super) single: HashSet<TopicPartition>,
 }
 
 impl State {
@@ -106,6 +75,7 @@ impl State {
             ready: VecDeque::new(),
             buffered: 0,
             max_buffered,
+            large: max_buffered / LARGE_SHARE,
             tickets: 0,
             last_epochs: HashMap::new(),
             plan: 0,
@@ -197,7 +167,7 @@ impl State {
     }
 
     /// Starts are known, that were looked up under this number: tells the caller, and lets readers begin.
-    pub(super) fn assign(&mut self, look: u64, found: Vec<Found>, leaders: &HashMap<TopicPartition, Option<i32>>) {
+    pub(super) fn assign(&mut self, look: u64, found: Vec<Found>, ahead: &Ahead) {
         let mut told = Vec::new();
         for Found { mut assignment, mark } in found {
             let Some(slot) = self.slots.get_mut(&assignment.partition) else { continue };
@@ -217,7 +187,10 @@ impl State {
             slot.committed = assignment.committed.filter(|committed| *committed <= assignment.start);
             // Where the log no longer holds what is committed, going on is going elsewhere.
             slot.back_since = assignment.missing.as_ref().map(|_| slot.ticket);
-            slot.leader = leaders.get(&assignment.partition).copied().flatten();
+            slot.leader = ahead.leaders.get(&assignment.partition).copied().flatten();
+            if ahead.single.contains(&assignment.partition) {
+                slot.pace = Pace::single();
+            }
             told.push(assignment);
         }
         if !told.is_empty() {
@@ -362,27 +335,6 @@ impl State {
             slot.committed = Some(commit.next);
             // One that was under way when its partition went back ends nothing.
             slot.back_since = slot.back_since.filter(|since| *since > readings);
-        }
-    }
-}
-
-impl Slot {
-    fn new(partition: TopicPartition, look: u64) -> Self {
-        Self {
-            origin: Arc::new(partition),
-            look,
-            mark: Mark::default(),
-            stage: Stage::Starting,
-            ticket: 0,
-            leader: None,
-            second: false,
-            position: 0,
-            fetched: 0,
-            queue: VecDeque::new(),
-            queued: 0,
-            stuck: None,
-            committed: None,
-            back_since: None,
         }
     }
 }

@@ -7,7 +7,8 @@ use tracing::{debug, error};
 
 use super::Shared;
 use super::fetched::Want;
-use super::state::{Chunk, Slot, Stage, State};
+use super::slot::{Chunk, Slot, Stage};
+use super::state::State;
 use crate::seam::admin::Asks;
 use crate::seam::peek::{HEADER, ONE_BATCH};
 use crate::seam::reader::{Bad, Run};

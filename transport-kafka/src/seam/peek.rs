@@ -27,6 +27,10 @@ pub(crate) const HEADER: usize = 61;
 const LENGTH: usize = 8;
 const MAGIC: usize = 16;
 const LAST: usize = 23;
+/// Where the attributes lie, of which some bits are the codec.
+const ATTRIBUTES: usize = 22;
+const OLD_ATTRIBUTES: usize = 17;
+const CODEC: u8 = 7;
 
 /// What a broker answers for a partition at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub(crate) struct Span {
     /// The offset behind its last record; not of a format that is not known.
     pub(crate) next: Option<u64>,
     pub(crate) bytes: usize,
+    /// Whether a codec packed it.
+    pub(crate) packed: bool,
 }
 
 type Answers = HashMap<TopicPartition, Result<Peeked>>;
@@ -144,7 +150,9 @@ fn header(records: &[u8]) -> Option<Span> {
         _ => None,
     };
     let next = last.and_then(|last| first.checked_add(last)?.checked_add(1));
-    Some(Span { first, next, bytes: length.checked_add(LENGTH + size_of::<i32>())? })
+    let attributes = if last == Some(0) && records[MAGIC] < 2 { OLD_ATTRIBUTES } else { ATTRIBUTES };
+    let packed = records.get(attributes).is_some_and(|attributes| attributes & CODEC != 0);
+    Some(Span { first, next, packed, bytes: length.checked_add(LENGTH + size_of::<i32>())? })
 }
 
 #[cfg(test)]
@@ -161,7 +169,7 @@ mod tests {
     }
 
     fn span(first: u64, next: impl Into<Option<u64>>) -> Span {
-        Span { first, next: next.into(), bytes: HEADER }
+        Span { first, next: next.into(), bytes: HEADER, packed: false }
     }
 
     #[test]
@@ -171,6 +179,9 @@ mod tests {
         assert_eq!(spans(&batches, 15), Some((span(20, 30), None)));
         assert_eq!(spans(&batches, 30), None);
         assert_eq!(spans(&made(7, 0, 1), 3), Some((span(7, 8), None)));
+        let mut packed = made(10, 4, 2);
+        packed[ATTRIBUTES] = 1;
+        assert_eq!(spans(&packed, 10), Some((Span { packed: true, ..span(10, 15) }, None)));
         let unknown = [made(10, 4, 9), made(15, 0, 2)].concat();
         assert_eq!(spans(&unknown, 10), Some((span(10, None), Some(15))));
     }

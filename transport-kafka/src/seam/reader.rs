@@ -33,6 +33,13 @@ pub(crate) struct FetchSizes {
     pub(crate) max_records: usize,
 }
 
+impl FetchSizes {
+    /// One batch at once, as brokers give one in any case.
+    pub(crate) fn single(self) -> Self {
+        Self { max_bytes: 1, max_partition_bytes: 1, ..self }
+    }
+}
+
 pub(crate) struct Reader(Client);
 
 /// What a poll gave of one partition.

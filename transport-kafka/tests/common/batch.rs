@@ -31,7 +31,7 @@ pub(crate) fn batch(records: &[Raw<'_>], gzip: bool) -> TestResult<Vec<u8>> {
         encode(record, i64::try_from(number)?, &mut body);
     }
     if gzip {
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         packer.write_all(&body)?;
         body = packer.finish()?;
     }

@@ -1,0 +1,72 @@
+//! How much of a partition is fetched at once. The client unpacks all that it fetches before anything else is asked of it, so
+//! that a fetch of small batches that unpack to much takes far more memory than it has bytes.
+
+/// How many small batches in a row end reading one by one, at first.
+const CALM: u32 = 4;
+/// How much longer each time.
+const LONGER: u32 = 8;
+/// The longest.
+const MAX_CALM: u32 = 1 << 15;
+/// Which share of what is large is small.
+const SMALL_SHARE: usize = 8;
+
+/// Whether a partition is read batch by batch, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// Each fetch has one batch, whatever it unpacks to.
+    pub(super) single: bool,
+    calm: u32,
+    needed: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { single: false, calm: 0, needed: CALM }
+    }
+}
+
+impl Pace {
+    /// Batch by batch, until some of them were small.
+    pub(super) fn single() -> Self {
+        Self { single: true, ..Self::default() }
+    }
+
+    /// So many bytes came, unpacked, where so many are a lot. Whether the pace changes by that.
+    pub(super) fn came(&mut self, bytes: usize, large: usize) -> bool {
+        let before = self.single;
+        if !self.single && bytes > large {
+            *self = Self { single: true, calm: 0, needed: (self.needed * LONGER).min(MAX_CALM) };
+        } else if bytes > large / SMALL_SHARE {
+            self.calm = 0;
+        } else if self.single && bytes > 0 {
+            self.calm += 1;
+            self.single = self.calm < self.needed;
+        }
+        before != self.single
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_batches_are_read_one_by_one() {
+        let mut pace = Pace::default();
+        assert!(!pace.came(1_000, 1_000) && !pace.single);
+        assert!(pace.came(1_001, 1_000) && pace.single);
+        let small = (1..).find(|_| pace.came(100, 1_000));
+        assert_eq!(small, Some(CALM * LONGER), "it takes longer each time");
+        assert!(!pace.single && pace.came(5_000, 1_000));
+        assert_eq!((1..).find(|_| pace.came(100, 1_000)), Some(CALM * LONGER * LONGER));
+    }
+
+    #[test]
+    fn only_small_batches_in_a_row_end_it() {
+        let mut pace = Pace::single();
+        for bytes in [100, 100, 100, 900, 100, 100, 0, 100] {
+            assert!(!pace.came(bytes, 1_000), "{bytes}");
+        }
+        assert!(pace.came(100, 1_000) && !pace.single);
+    }
+}

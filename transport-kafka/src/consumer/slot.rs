@@ -1,0 +1,78 @@
+//! A partition that is a consumer's, and what of it waits to be handed out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidings_core::TopicPartition;
+use tokio::time::Instant;
+
+use super::epoch::Mark;
+use super::pace::Pace;
+use super::unreadable::Stuck;
+use crate::seam::reader::Run;
+
+/// A partition that is ours.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) origin: Arc<TopicPartition>,
+    /// The number under which its start is looked up.
+    pub(super) look: u64,
+    /// Its epoch, once its start is known.
+    pub(super) mark: Mark,
+    pub(super) stage: Stage,
+    /// Which reading of the partition is under way; what an earlier one still brings is dropped.
+    pub(super) ticket: u64,
+    pub(super) leader: Option<i32>,
+    /// Whether the second one of its leader's readers reads it.
+    pub(super) second: bool,
+    pub(super) pace: Pace,
+    /// The next offset to hand out.
+    pub(super) position: u64,
+    /// The next offset to fetch.
+    pub(super) fetched: u64,
+    pub(super) queue: VecDeque<Chunk>,
+    pub(super) queued: usize,
+    /// What comes behind the queue can't be read.
+    pub(super) stuck: Option<Stuck>,
+    pub(super) committed: Option<u64>,
+    /// The reading since which commits may go back, until one is taken that was asked for after it began.
+    pub(super) back_since: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) run: Run,
+    pub(super) next: u64,
+    pub(super) size: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its start is being looked up; the caller knows nothing of it.
+    Starting,
+    Reading,
+    /// Until then commits are taken; `None` before the step is handed out.
+    Revoking(Option<Instant>),
+}
+
+impl Slot {
+    pub(super) fn new(partition: TopicPartition, look: u64) -> Self {
+        Self {
+            origin: Arc::new(partition),
+            look,
+            mark: Mark::default(),
+            stage: Stage::Starting,
+            ticket: 0,
+            leader: None,
+            second: false,
+            pace: Pace::default(),
+            position: 0,
+            fetched: 0,
+            queue: VecDeque::new(),
+            queued: 0,
+            stuck: None,
+            committed: None,
+            back_since: None,
+        }
+    }
+}
