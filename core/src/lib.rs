@@ -44,6 +44,7 @@ mod publisher;
 mod record;
 mod record_batch;
 mod secret;
+pub mod settings;
 mod topology;
 mod trace;
 mod transport;

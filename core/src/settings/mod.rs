@@ -1,0 +1,12 @@
+//! Settings as text: connection URLs, `host:port` and the values of parameters and environment variables.
+//!
+//! All schemes are parsed here, and no error repeats a text that may hold a secret: it names the part of the URL or the
+//! setting, and the expected form. A transport or a store of your own gets the same by [`ConnectionUrl::parse`].
+
+mod address;
+mod url;
+mod value;
+
+pub use self::address::Address;
+pub use self::url::ConnectionUrl;
+pub use self::value::{Setting, SettingError};

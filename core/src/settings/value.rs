@@ -1,0 +1,214 @@
+//! The values of settings, of a URL's parameters as of variables of the environment.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::{Error, ErrorKind};
+
+/// A setting by name and value. The value never shows: neither by `Debug` nor by an error.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+impl<'a> Setting<'a> {
+    /// The setting `name` with this value.
+    pub fn new(name: &'a str, value: &'a str) -> Self {
+        Self { name, value }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The value as it is.
+    pub fn text(&self) -> &'a str {
+        self.value
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// The value is none, or does not fit.
+    pub fn number<N: FromStr>(&self) -> Result<N, SettingError> {
+        self.value.parse().map_err(|_| self.expected("a number"))
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// The value is neither.
+    pub fn boolean(&self) -> Result<bool, SettingError> {
+        self.value.parse().map_err(|_| self.expected("true or false"))
+    }
+
+    /// A duration with its unit: `5ms`, `30s`, `2m`, `12h`, `7d`, `1h 30m`.
+    ///
+    /// # Errors
+    /// The value is none.
+    pub fn duration(&self) -> Result<Duration, SettingError> {
+        humantime::parse_duration(self.value).map_err(|_| self.expected("a duration such as 500ms, 30s, 5m, 12h or 7d"))
+    }
+
+    /// A size in bytes: `65536`, `64KiB`, `1MiB`, `2GiB`.
+    ///
+    /// # Errors
+    /// The value is none.
+    pub fn bytes<N: TryFrom<u64>>(&self) -> Result<N, SettingError> {
+        let digits = self.value.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.value.len());
+        let (count, unit) = self.value.split_at(digits);
+        let shift = match unit {
+            "" => Some(0),
+            "KiB" => Some(10),
+            "MiB" => Some(20),
+            "GiB" => Some(30),
+            _ => None,
+        };
+        let count = count.parse::<u64>().ok();
+        let bytes = shift.and_then(|shift| count?.checked_mul(1 << shift)).and_then(|bytes| N::try_from(bytes).ok());
+        bytes.ok_or_else(|| self.expected("bytes such as 65536, 64KiB or 1MiB"))
+    }
+
+    /// The value of the choice that it names.
+    ///
+    /// # Errors
+    /// It names none; the error lists them.
+    pub fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Result<T, SettingError> {
+        let found = choices.iter().find(|(name, _)| *name == self.value);
+        found.map(|(_, value)| value.clone()).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            self.expected(names.join(", "))
+        })
+    }
+
+    /// An error about this setting.
+    pub fn expected(&self, expected: impl fmt::Display) -> SettingError {
+        SettingError::expected(self.name, expected)
+    }
+}
+
+impl fmt::Debug for Setting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A setting that is wrong: its name and the expected form, never its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingError {
+    kind: ErrorKind,
+    field: String,
+    problem: String,
+}
+
+impl SettingError {
+    /// The setting `field` is [`Invalid`](ErrorKind::Invalid), with `problem` as the text behind its name.
+    pub fn new(field: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self { kind: ErrorKind::Invalid, field: field.into(), problem: problem.to_string() }
+    }
+
+    /// The setting `field` has not the `expected` form: `"linger: expected a duration"`.
+    pub fn expected(field: impl Into<String>, expected: impl fmt::Display) -> Self {
+        Self::new(field, format_args!("expected {expected}"))
+    }
+
+    /// There is no setting `name`; names the one of `known` that may be meant, or all of them.
+    pub fn unknown(name: &str, known: &[&str]) -> Self {
+        match closest(name, known) {
+            Some(meant) => Self::new(name, format_args!("no such setting, did you mean {meant}?")),
+            None => Self::new(name, format_args!("no such setting, expected {}", known.join(", "))),
+        }
+    }
+
+    /// The same with another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The setting's name.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// The text behind the name.
+    pub(super) fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// The error of a setting that stands in the variable `name` of the environment.
+    #[must_use]
+    pub fn in_variable(self, name: &str) -> Error {
+        Error::from(self).in_context(name)
+    }
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+impl From<SettingError> for Error {
+    fn from(error: SettingError) -> Self {
+        Self::new(error.kind, error.to_string())
+    }
+}
+
+/// The one of `known` that `name` may be a slip of: at most a third of its letters differ.
+pub(super) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let name = name.to_lowercase().replace('-', "_");
+    let distance = |known: &str| strsim::osa_distance(&name, known);
+    let closest = known.iter().copied().min_by_key(|known| distance(known))?;
+    let allowed = (name.chars().count().min(closest.len()) / 3).max(1);
+    (distance(closest) <= allowed).then_some(closest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_by_their_form() {
+        let duration = |text| Setting::new("x", text).duration().ok();
+        assert_eq!(duration("5ms"), Some(Duration::from_millis(5)));
+        assert_eq!(duration("7d"), Some(Duration::from_secs(7 * 86_400)));
+        assert_eq!(duration("1h 30m"), Some(Duration::from_secs(5_400)));
+        for wrong in ["5", "", "-1s", "5 lightyears", "99999999999999999999s", "99999999999999999d"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
+        let bytes = |text| Setting::new("x", text).bytes::<usize>().ok();
+        assert_eq!((bytes("65536"), bytes("64KiB"), bytes("1MiB")), (Some(65_536), Some(65_536), Some(1 << 20)));
+        for wrong in ["", "1KB", "-1", "KiB", "99999999999999999999", "18446744073709551615KiB"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+        assert_eq!(Setting::new("x", "b").choice(&[("a", 1), ("b", 2)]), Ok(2));
+        let error = Setting::new("x", "s3cr3t").choice(&[("a", 1), ("b", 2)]).unwrap_err();
+        assert_eq!(error.to_string(), "x: expected a, b");
+    }
+
+    #[test]
+    fn a_slip_is_told_from_another_word() {
+        let known = ["linger", "rack", "tls_ca", "batch_bytes", "fetch_max_wait"];
+        for (slip, meant) in [
+            ("lingr", Some("linger")),
+            ("lniger", Some("linger")),
+            ("Linger", Some("linger")),
+            ("batch-bytes", Some("batch_bytes")),
+            ("batchbytes", Some("batch_bytes")),
+            ("fetch_max_wiat", Some("fetch_max_wait")),
+            ("rak", Some("rack")),
+            ("hunter2", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(slip, &known), meant, "{slip}");
+        }
+    }
+}
