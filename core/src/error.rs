@@ -105,8 +105,23 @@ impl fmt::Display for ErrorKind {
 
 /// The error of every tidings crate.
 ///
-/// `Display` says what was being tried and never repeats the source, which [`source`](StdError::source) has.
-/// [`Error::report`] prints the whole chain.
+/// A cause is named once: either by [`source`](StdError::source) or by the error's own text, never by both.
+///
+/// - `Display` is one line. It says what was being tried and leaves the cause to `source()`.
+/// - An error of opening something ([`Error::explained`]: `connect`, `open`, `start`) is often the only line that a program
+///   prints. Its `Display` names the address and the cause, and it has no source.
+/// - `Debug` is for people, too, since `fn main() -> tidings::Result<()>` prints it: the line of `Display`, the kind, and
+///   the causes below it. `{:#?}` prints the fields.
+/// - [`Error::report`] prints the whole chain in one line.
+///
+/// ```
+/// use tidings_core::{Error, ErrorKind};
+///
+/// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+/// let error = Error::explained(ErrorKind::Unavailable, "connect to Kafka at a:9092", &refused);
+/// assert_eq!(error.to_string(), "connect to Kafka at a:9092: connection refused");
+/// assert_eq!(format!("{error:?}"), "connect to Kafka at a:9092: connection refused (unavailable)");
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -133,6 +148,23 @@ impl Error {
         Self::new(kind, context).with_source(source)
     }
 
+    /// An error of `kind` whose own text names `cause` and its causes, in one line; it has no [`source`](StdError::source).
+    ///
+    /// For errors of opening something, which must be readable where `{error}` is all that is printed.
+    pub fn explained(kind: ErrorKind, context: impl fmt::Display, cause: &(dyn StdError + 'static)) -> Self {
+        let text = format!("{context}: {}", report(cause));
+        Self::new(kind, text.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    /// The same error with what was being tried before its own text: `"start orders: no such topic"`.
+    ///
+    /// Adds no link to the chain, so that `{error}` alone names both.
+    #[must_use]
+    pub fn in_context(mut self, context: impl fmt::Display) -> Self {
+        self.0.context = format!("{context}: {}", self.0.context).into();
+        self
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -157,17 +189,27 @@ impl Error {
 /// `error` and all its sources in one line: `"open the store: permission denied"`.
 pub fn report(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
+    for cause in causes(error) {
+        text.push_str(": ");
+        text.push_str(&cause);
+    }
+    text
+}
+
+/// The texts of the sources of `error`. A text that the one before it repeats at its end, as anyhow and others do, is left
+/// out.
+fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
+    let (mut last, mut found) = (error.to_string(), Vec::new());
     let mut next = error.source();
     while let Some(source) = next {
-        let part = source.to_string();
-        // anyhow and others repeat the cause in their own text; say it once.
-        if !text.ends_with(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
+        let text = source.to_string();
+        if !last.ends_with(&text) {
+            found.push(text.clone());
+            last = text;
         }
         next = source.source();
     }
-    text
+    found
 }
 
 /// The first [`Error`] in `error`'s chain of sources, itself included.
@@ -184,12 +226,20 @@ pub fn find_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> 
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut s = f.debug_struct("Error");
-        s.field("kind", &self.0.kind).field("context", &self.0.context);
-        if let Some(source) = &self.0.source {
-            s.field("source", source);
+        if f.alternate() {
+            let mut fields = f.debug_struct("Error");
+            fields.field("kind", &self.0.kind).field("context", &self.0.context);
+            if let Some(source) = &self.0.source {
+                fields.field("source", source);
+            }
+            return fields.finish();
         }
-        s.finish()
+        write!(f, "{} ({})", self.0.context, self.0.kind)?;
+        let causes = causes(self);
+        if !causes.is_empty() {
+            f.write_str("\n\nCaused by:")?;
+        }
+        causes.iter().try_for_each(|cause| write!(f, "\n    {cause}"))
     }
 }
 
@@ -215,6 +265,30 @@ mod tests {
         let outer = Error::caused_by(ErrorKind::Unavailable, "open the publisher", inner);
         assert_eq!(outer.to_string(), "open the publisher");
         assert_eq!(outer.report(), "open the publisher: connect to 127.0.0.1:1");
+    }
+
+    #[test]
+    fn debug_is_a_readable_line_with_the_causes_below() {
+        let inner = Error::caused_by(ErrorKind::Unavailable, "connect to a:1", std::io::Error::other("refused"));
+        let outer = Error::caused_by(ErrorKind::Unavailable, "open the publisher", inner);
+        let text = "open the publisher (unavailable)\n\nCaused by:\n    connect to a:1\n    refused";
+        assert_eq!(format!("{outer:?}"), text);
+        assert!(format!("{outer:#?}").starts_with("Error {\n    kind: Unavailable,"), "{outer:#?}");
+        assert_eq!(
+            format!("{:?}", Error::new(ErrorKind::Invalid, "linger: expected 1")),
+            "linger: expected 1 (invalid)"
+        );
+    }
+
+    #[test]
+    fn an_explained_error_names_its_cause_itself_and_once() {
+        let refused = std::io::Error::other("refused\nby the host");
+        let cause = Error::caused_by(ErrorKind::Unavailable, "open a socket", refused);
+        let error = Error::explained(ErrorKind::Unavailable, "connect to a:1", &cause);
+        assert_eq!(error.to_string(), "connect to a:1: open a socket: refused by the host");
+        assert!(error.source().is_none());
+        let error = error.in_context("start orders");
+        assert_eq!(error.report(), "start orders: connect to a:1: open a socket: refused by the host");
     }
 
     #[test]
