@@ -1,9 +1,9 @@
 //! How a memory transport is set up, in code or by a URL.
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Result, Timestamp};
+use tidings_core::settings::{ConnectionUrl, Setting, SettingError};
+use tidings_core::{Error, Result, Timestamp};
 
 /// The default of [`MemoryConfig::partitions`].
 pub const DEFAULT_PARTITIONS: u32 = 1;
@@ -19,6 +19,19 @@ pub const DEFAULT_MAX_UNANSWERED_RECORDS: usize = 100_000;
 pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
 /// The most partitions that a topic may have.
 pub const MAX_PARTITIONS: u32 = 10_000;
+
+/// The parameters of a URL.
+const PARAMETERS: [&str; 9] = [
+    "partitions",
+    "auto_create",
+    "retention_records",
+    "retention_bytes",
+    "retention",
+    "max_record_bytes",
+    "max_unanswered_records",
+    "max_unanswered_bytes",
+    "start_time",
+];
 
 /// How a memory transport is set up.
 ///
@@ -78,53 +91,58 @@ impl MemoryConfig {
         Self::default()
     }
 
-    /// Reads `memory://?partitions=3&auto_create=false`. Parameters have the names of the fields; durations are a whole
-    /// number with a unit (`500ms`, `30s`, `5m`, `12h`, `7d`), `start_time` is in milliseconds since the Unix epoch.
+    /// Reads `memory://?partitions=3&auto_create=false`. Parameters have the names of the fields; durations have a unit
+    /// (`500ms`, `30s`, `5m`, `12h`, `7d`), sizes may have one (`64KiB`), `start_time` is in milliseconds since the Unix
+    /// epoch.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid), naming the parameter: an unknown one, one that is given twice, or a value that it
-    /// can't take.
+    /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL or the parameter and the expected form. No
+    /// error repeats the URL.
     pub fn from_url(url: &str) -> Result<Self> {
-        let rest = url.strip_prefix("memory://").ok_or_else(|| invalid("the URL does not begin with memory://"))?;
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        if !matches!(place, "" | "/") {
-            return Err(invalid(format!("memory:// takes neither a host nor a path, not {place:?}")));
-        }
-        let mut config = Self::default();
-        let mut seen = Vec::new();
-        for part in query.split('&').filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=').ok_or_else(|| invalid(format!("{part:?} has no value")))?;
-            if seen.contains(&name) {
-                return Err(invalid(format!("{name} is given twice")));
-            }
-            seen.push(name);
-            config.set(name, value)?;
-        }
+        let config = Self::read(url).map_err(in_context)?;
         config.check()?;
         Ok(config)
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        match name {
-            "partitions" => self.partitions = parse(name, value)?,
-            "auto_create" => self.auto_create = parse(name, value)?,
-            "retention_records" => self.retention_records = parse(name, value)?,
-            "retention_bytes" => self.retention_bytes = parse(name, value)?,
-            "retention" => self.retention = Some(parse_duration(name, value)?),
-            "max_record_bytes" => self.max_record_bytes = parse(name, value)?,
-            "max_unanswered_records" => self.max_unanswered_records = parse(name, value)?,
-            "max_unanswered_bytes" => self.max_unanswered_bytes = parse(name, value)?,
-            "start_time" => self.start_time = Some(Timestamp::from_millis(parse(name, value)?)),
-            _ => return Err(invalid(format!("unknown parameter {name:?}"))),
+    fn read(url: &str) -> Result<Self, SettingError> {
+        let url = ConnectionUrl::parts(url)?;
+        let expected = |expected: &str| Err(SettingError::expected("the URL", expected));
+        if url.scheme() != "memory" {
+            return expected("the scheme memory://");
+        }
+        if url.username().is_some() || url.password().is_some() {
+            return expected("neither a user nor a password in memory://");
+        }
+        if !url.hosts().is_empty() || !url.path().is_empty() {
+            return expected("neither a host nor a path in memory://");
+        }
+        let mut config = Self::default();
+        url.for_each_parameter(&PARAMETERS, |setting| config.set(&setting))?;
+        Ok(config)
+    }
+
+    fn set(&mut self, setting: &Setting<'_>) -> Result<(), SettingError> {
+        match setting.name() {
+            "partitions" => self.partitions = setting.number()?,
+            "auto_create" => self.auto_create = setting.boolean()?,
+            "retention_records" => self.retention_records = setting.number()?,
+            "retention_bytes" => self.retention_bytes = setting.bytes()?,
+            "retention" => self.retention = Some(setting.duration()?),
+            "max_record_bytes" => self.max_record_bytes = setting.bytes()?,
+            "max_unanswered_records" => self.max_unanswered_records = setting.number()?,
+            "max_unanswered_bytes" => self.max_unanswered_bytes = setting.bytes()?,
+            "start_time" => self.start_time = Some(Timestamp::from_millis(setting.number()?)),
+            name => return Err(SettingError::unknown(name, &PARAMETERS)),
         }
         Ok(())
     }
 
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid), naming the field.
+    /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the field.
     pub(crate) fn check(&self) -> Result<()> {
         if self.partitions == 0 || self.partitions > MAX_PARTITIONS {
-            return Err(invalid(format!("partitions must be 1 to {MAX_PARTITIONS}, not {}", self.partitions)));
+            let expected = format_args!("1 to {MAX_PARTITIONS}");
+            return Err(in_context(SettingError::expected("partitions", expected)));
         }
         let positive = [
             ("retention_records", self.retention_records),
@@ -134,7 +152,7 @@ impl MemoryConfig {
             ("max_unanswered_bytes", self.max_unanswered_bytes as u64),
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
-            Some((name, _)) => Err(invalid(format!("{name} must not be 0"))),
+            Some((name, _)) => Err(in_context(SettingError::expected(*name, "1 or more"))),
             None => Ok(()),
         }
     }
@@ -203,32 +221,14 @@ impl MemoryConfig {
     }
 }
 
-fn invalid(what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Invalid, format!("configure the memory transport: {what}"))
-}
-
-fn parse<T: FromStr>(name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| invalid(format!("{name} can't be {value:?}")))
-}
-
-fn parse_duration(name: &str, value: &str) -> Result<Duration> {
-    let digits = value.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = value.split_at(digits);
-    let number: u64 = parse(name, number)?;
-    let seconds = |per: u64| number.checked_mul(per).map(Duration::from_secs);
-    let duration = match unit {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" => seconds(60),
-        "h" => seconds(3_600),
-        "d" => seconds(86_400),
-        _ => None,
-    };
-    duration.ok_or_else(|| invalid(format!("{name} can't be {value:?}: write 500ms, 30s, 5m, 12h or 7d")))
+fn in_context(error: SettingError) -> Error {
+    Error::from(error).in_context("configure the memory transport")
 }
 
 #[cfg(test)]
 mod tests {
+    use tidings_core::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -253,21 +253,54 @@ mod tests {
     #[test]
     fn a_wrong_url_is_refused_by_the_parameters_name() {
         let cases = [
-            ("memory://?partition=3", "unknown parameter \"partition\""),
-            ("memory://?partitions=0", "partitions must be 1"),
-            ("memory://?partitions=x", "partitions can't be \"x\""),
-            ("memory://?partitions", "\"partitions\" has no value"),
-            ("memory://?partitions=1&partitions=2", "partitions is given twice"),
-            ("memory://?retention=5", "write 500ms"),
-            ("memory://?retention=99999999999999999d", "retention can't be"),
-            ("memory://?max_record_bytes=0", "max_record_bytes must not be 0"),
+            ("memory://?partition=3", "partition: no such setting, did you mean partitions?"),
+            ("memory://?partitoins=3", "did you mean partitions?"),
+            ("memory://?autocreate=true", "did you mean auto_create?"),
+            ("memory://?x=3", "parameter 1: no such setting, expected partitions, auto_create"),
+            ("memory://?partitions=0", "partitions: expected 1 to 10000"),
+            ("memory://?partitions=10001", "partitions: expected 1 to 10000"),
+            ("memory://?partitions=x", "partitions: expected a number"),
+            ("memory://?partitions=-1", "partitions: expected a number"),
+            ("memory://?partitions=99999999999999999999", "partitions: expected a number"),
+            ("memory://?partitions", "parameter 1: expected name=value"),
+            ("memory://?partitions=", "partitions: expected a number"),
+            ("memory://?partitions=1&partitions=2", "partitions: expected it once"),
+            ("memory://?partitions=1;auto_create=true", "partitions: expected a number"),
+            ("memory://?auto_create=yes", "auto_create: expected true or false"),
+            ("memory://?retention=5", "such as 500ms"),
+            ("memory://?retention=99999999999999999d", "retention: expected a duration"),
+            ("memory://?retention=-1s", "retention: expected a duration"),
+            ("memory://?max_record_bytes=0", "max_record_bytes: expected 1 or more"),
+            ("memory://?max_record_bytes=1KB", "max_record_bytes: expected bytes"),
+            ("memory://?start_time=now", "start_time: expected a number"),
+            ("memory://?partitions=1 ", "the path or the parameters: expected percent-encoded"),
+            ("memory://?partitions=%zz", "the path or the parameters: expected percent-encoded"),
             ("memory://host", "neither a host"),
+            ("memory://host:1", "neither a host"),
+            ("memory://host:0", "the host: expected"),
+            ("memory://host:99999", "the host: expected"),
+            ("memory://::1", "the host: expected"),
+            ("memory://a b", "the host: expected"),
+            ("memory://a;b", "the host: expected"),
+            ("memory://a,b", "neither a host"),
+            ("memory:///path", "nor a path"),
+            ("memory://user@", "neither a user"),
+            ("memory://user:PASSWORD@host", "neither a user"),
+            ("memory://user:PASSWORD]", "the host: expected"),
+            ("memory://user:12?PASSWORD@host", "no @ behind the hosts"),
+            ("memory://#x", "%23"),
+            ("memory:", "expected a scheme and ://"),
+            ("memory:/", "expected a scheme and ://"),
+            ("memory", "expected a scheme and ://"),
+            ("", "expected a scheme and ://"),
             ("kafka://", "memory://"),
+            (" memory://", "expected a scheme of letters"),
         ];
         for (url, part) in cases {
             let error = MemoryConfig::from_url(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
-            assert!(error.to_string().contains(part), "{url}: {error}");
+            let shown = format!("{error} {error:?}");
+            assert!(error.to_string().contains(part) && !shown.contains("PASSWORD"), "{url}: {error}");
         }
     }
 }
