@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use krafka::KrafkaError;
 use krafka::error::ErrorCode;
-use tidings_core::{Error, ErrorKind};
+use tidings_core::{Error, ErrorKind, report};
 
 /// Said by the client where a token that it keeps comes near its end in the middle of a handshake: the next one gets a new
 /// token. (A source whose new tokens are that old is told apart where it is asked.)
@@ -16,6 +16,20 @@ const AGED: &str = "token is expired or too close to expiry";
 /// may be repeated.
 pub(crate) fn failed(context: impl Into<String>, error: KrafkaError) -> Error {
     Error::caused_by(kind_of(&error), context.into(), error)
+}
+
+/// The causes of `error`, met while doing what `context` says, in one line, without the client's list of the brokers and
+/// names of its own layers.
+pub(crate) fn cause_of(context: &str, error: &Error) -> String {
+    let text = report(error);
+    let text = text.strip_prefix(context).map_or(&*text, |rest| rest.trim_start_matches(": "));
+    let cause = match text.split_once("could not connect to any of [") {
+        Some((_, rest)) => {
+            rest.split_once("]; last error: ").or(rest.split_once("]: ")).map_or(rest, |(_, cause)| cause)
+        }
+        None => text,
+    };
+    cause.trim_start_matches("network error: ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What a caller can do about `error`.
@@ -152,6 +166,17 @@ mod tests {
         let error = KrafkaError::network(io::Error::new(io::ErrorKind::InvalidData, alert));
         assert_eq!(kind_of(&error), ErrorKind::Denied);
         assert_eq!(kind_of(&KrafkaError::network(io::ErrorKind::ConnectionRefused.into())), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn the_cause_of_a_failed_connection_is_told_without_the_brokers() {
+        let cause = |error| cause_of("connect", &failed("connect", error));
+        let refused = "could not connect to any of [[::1]:1, b:2]; last error: network error: Connection refused";
+        assert_eq!(cause(KrafkaError::network(io::Error::other(refused))), "Connection refused");
+        let denied = KrafkaError::auth("could not connect to any of [b:2]: Invalid username or password");
+        assert_eq!(cause(denied), "Invalid username or password");
+        assert_eq!(cause(KrafkaError::network(io::Error::other("connection\n closed"))), "connection closed");
+        assert_eq!(cause_of("connect", &Error::new(ErrorKind::Invalid, "tls.ca: read x")), "tls.ca: read x");
     }
 
     #[test]

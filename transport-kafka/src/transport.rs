@@ -8,7 +8,7 @@ use tidings_core::{
 };
 
 use crate::admin::KafkaAdmin;
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, in_context};
 use crate::consumer::KafkaConsumer;
 use crate::publisher::KafkaPublisher;
 use crate::seam::admin::Asks;
@@ -34,16 +34,17 @@ pub struct KafkaTransport {
 }
 
 impl KafkaTransport {
-    /// Checks `config` and connects to the first of its brokers that answers.
+    /// Checks `config` and connects to the first of its brokers that answers. While none does, it tries again for
+    /// [`KafkaConfig::connect_wait`]. Cancel-safe.
     ///
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid) names the wrong setting;
     /// [`Denied`](tidings_core::ErrorKind::Denied) for credentials and certificates;
     /// [`Unavailable`](tidings_core::ErrorKind::Unavailable), naming the brokers, when none answers within
-    /// [`KafkaConfig::connect_timeout`].
+    /// [`KafkaConfig::connect_timeout`] (each attempt). The error's text names the cause.
     pub async fn connect(config: KafkaConfig) -> Result<Self> {
-        config.check()?;
-        let connection = Connection::open(&config, Role::Steady).await?;
+        config.check().map_err(in_context)?;
+        let connection = Connection::open_patiently(&config, Role::Steady).await?;
         let asks = Asks::new(&connection, &config);
         Ok(Self { config: Arc::new(config), asks })
     }

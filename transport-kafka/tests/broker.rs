@@ -12,7 +12,7 @@ use tidings_core::{
     ensure_topics, inspect, partition_for,
 };
 use tidings_kafka::{Compression, GroupProtocol, KafkaConfig, KafkaTransport};
-use tidings_testbed::Suite;
+use tidings_testbed::{Framing, Kafka, Proxy, Suite};
 
 fn main() -> ExitCode {
     Suite::new()
@@ -35,7 +35,30 @@ fn main() -> ExitCode {
         .with_case("a_bad_record_does_not_fail_its_batch", a_bad_record_does_not_fail_its_batch)
         .with_case("small_records_pass_where_their_batch_is_too_large", a_batch_that_is_too_large)
         .with_case("a_record_that_is_too_large_fails_alone", a_record_that_is_too_large)
+        .with_case("a_broker_that_comes_later_is_waited_for", a_broker_that_comes_later)
         .run()
+}
+
+/// Through a proxy, that begins to forward when it was called in vain.
+async fn a_broker_that_comes_later() -> TestResult {
+    let kafka = Kafka::shared().await?;
+    let broker = kafka.bootstrap().split(',').next().unwrap_or_default().to_owned();
+    let proxy = Proxy::start(broker, Framing::Kafka)?;
+    proxy.refuse();
+    let config = KafkaConfig::new([proxy.addr().to_string()]);
+    let error = KafkaTransport::connect(config.clone()).await.map(drop).expect_err("it is refused");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let called = proxy.counts().connections;
+    let connecting = tokio::spawn(KafkaTransport::connect(config.with_connect_wait(Duration::from_secs(90))));
+    let in_vain = async {
+        while proxy.counts().connections <= called {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, in_vain).await?;
+    proxy.resume();
+    assert!(!connecting.await??.admin().await?.list_topics().await?.is_empty());
+    Ok(())
 }
 
 async fn records_survive_byte_for_byte() -> TestResult {
@@ -246,7 +269,7 @@ async fn a_missing_topic_is_named() -> TestResult {
 }
 
 async fn every_codec_is_read_back() -> TestResult {
-    let brokers = tidings_testbed::Kafka::shared().await?.bootstrap().to_owned();
+    let brokers = Kafka::shared().await?.bootstrap().to_owned();
     let mut codecs = vec![Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
     if cfg!(feature = "zstd") {
         codecs.push(Compression::Zstd);

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Result};
+use tidings_core::ErrorKind;
+use tidings_core::settings::{Address, SettingError};
 
 use super::{Compression, KafkaConfig, Pem, Sasl, Tls};
 
 /// What [`KafkaConfig::linger`] may be at most: beyond it, it is a mistake.
 const MAX_LINGER: Duration = Duration::from_secs(60);
+/// What [`KafkaConfig::connect_wait`] may be at most.
+const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
-pub(super) fn wrong(field: &str, expected: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Invalid, format!("{field}: expected {expected}"))
+type Result<T, E = SettingError> = std::result::Result<T, E>;
+
+fn wrong(field: &str, expected: impl std::fmt::Display) -> SettingError {
+    SettingError::expected(field, expected)
 }
 
 impl KafkaConfig {
@@ -32,16 +37,14 @@ impl KafkaConfig {
         self.sasl.as_ref().map_or(Ok(()), check_sasl)
     }
 
-    /// What is wrong is not repeated: it may be a name and a password, where the host was forgotten.
-    pub(super) fn check_brokers(&self) -> Result<()> {
+    fn check_brokers(&self) -> Result<()> {
         if self.brokers.is_empty() {
             return Err(wrong("brokers", "one or more host:port"));
         }
         for (place, broker) in (1..).zip(&self.brokers) {
-            let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-            let port = port.and_then(|p| p.parse::<u16>().ok()).filter(|port| *port > 0);
-            if port.is_none() || broker.contains('@') {
-                return Err(wrong("brokers", format_args!("host:port and nothing else, which number {place} is not")));
+            let field = format!("brokers, number {place}");
+            if Address::parse(&field, broker)?.port().is_none() {
+                return Err(wrong(&field, "host:port, and the port is missing"));
             }
         }
         Ok(())
@@ -84,6 +87,9 @@ impl KafkaConfig {
                 return Err(wrong(field, format_args!("1 ms to 24 days, got {time:?}")));
             }
         }
+        if self.connect_wait > MAX_CONNECT_WAIT {
+            return Err(wrong("connect_wait", format_args!("at most 24 hours, got {:?}", self.connect_wait)));
+        }
         if self.linger > MAX_LINGER {
             return Err(wrong("linger", format_args!("at most {MAX_LINGER:?}, got {:?}", self.linger)));
         }
@@ -91,7 +97,7 @@ impl KafkaConfig {
             let most = self.request_timeout;
             return Err(wrong("fetch_max_wait", format_args!("less than request_timeout ({most:?})")));
         }
-        if self.delivery_timeout < self.linger + self.request_timeout {
+        if self.delivery_timeout < self.linger.saturating_add(self.request_timeout) {
             return Err(wrong("delivery_timeout", "at least linger and request_timeout together"));
         }
         Ok(())
@@ -99,9 +105,8 @@ impl KafkaConfig {
 
     fn check_compression(&self) -> Result<()> {
         if self.compression == Compression::Zstd && !cfg!(feature = "zstd") {
-            let why =
-                "compression: zstd is not built in, expected another codec or the cargo feature kafka-zstd of tidings";
-            return Err(Error::new(ErrorKind::Unsupported, why));
+            let why = "another codec or the cargo feature kafka-zstd of tidings, as zstd is not built in";
+            return Err(wrong("compression", why).with_kind(ErrorKind::Unsupported));
         }
         let Some(level) = self.compression_level else { return Ok(()) };
         let range = match self.compression {
@@ -122,7 +127,7 @@ fn check_tls(tls: &Tls) -> Result<()> {
         match pem {
             Some(Pem::Text(text)) if !text.expose().contains("-----BEGIN") => return Err(wrong(field, "PEM")),
             Some(Pem::File(path)) if !path.is_file() => {
-                return Err(wrong(field, format_args!("a file, and {} is none", path.display())));
+                return Err(wrong(field, "the path of a file that exists"));
             }
             _ => {}
         }

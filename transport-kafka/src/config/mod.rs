@@ -2,11 +2,18 @@
 
 mod check;
 mod credentials;
+mod environment;
+mod show;
 mod text;
+mod url;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource};
+pub(crate) use self::url::in_context;
 
 /// The default of [`KafkaConfig::client_id`].
 pub const DEFAULT_CLIENT_ID: &str = "tidings";
@@ -24,6 +31,8 @@ pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
 pub const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default of [`KafkaConfig::connect_timeout`].
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The default of [`KafkaConfig::connect_wait`]: one attempt.
+pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
 /// The default of [`KafkaConfig::request_timeout`].
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default of [`KafkaConfig::metadata_max_age`].
@@ -48,7 +57,7 @@ pub const DEFAULT_FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
 /// assert_eq!((config.brokers, config.compression), (same.brokers, same.compression));
 /// # Ok::<(), tidings_core::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct KafkaConfig {
     /// Some of the cluster's brokers as `host:port`; the others are found through them.
@@ -79,6 +88,8 @@ pub struct KafkaConfig {
     /// How long [`connect`](crate::KafkaTransport::connect) and each new connection may take:
     /// [`DEFAULT_CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
+    /// How long [`connect`](crate::KafkaTransport::connect) tries again while no broker answers: [`DEFAULT_CONNECT_WAIT`].
+    pub connect_wait: Duration,
     /// How long one request may wait for its answer: [`DEFAULT_REQUEST_TIMEOUT`].
     pub request_timeout: Duration,
     /// How long a publisher believes that a topic has so many partitions: [`DEFAULT_METADATA_MAX_AGE`]. Keys go by that
@@ -163,6 +174,7 @@ impl KafkaConfig {
             max_unanswered_bytes: DEFAULT_MAX_UNANSWERED_BYTES,
             delivery_timeout: DEFAULT_DELIVERY_TIMEOUT,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            connect_wait: DEFAULT_CONNECT_WAIT,
             request_timeout: DEFAULT_REQUEST_TIMEOUT,
             metadata_max_age: DEFAULT_METADATA_MAX_AGE,
             fetch_max_bytes: DEFAULT_FETCH_MAX_BYTES,
@@ -257,6 +269,13 @@ impl KafkaConfig {
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// See [`Self::connect_wait`].
+    #[must_use]
+    pub fn with_connect_wait(mut self, wait: Duration) -> Self {
+        self.connect_wait = wait;
         self
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use krafka::auth::{AuthConfig, OAuthBearerToken, TlsConfig};
 use krafka::{Kafka, KrafkaError, MetadataRecoveryStrategy};
 use tidings_core::{Error, ErrorKind, Result};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::port::{self, Speaks};
 use crate::config::{KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenSource};
-use crate::error::failed;
+use crate::error::{cause_of, failed};
 
 /// How long a request of a reader or a member may take: a broker that hangs must not hold them up for longer, when others
 /// have long taken over what it led and coordinated.
@@ -19,6 +19,9 @@ const HASTY_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const MEMBER_METADATA_AGE: Duration = Duration::from_secs(2);
 /// How old a reader's knowledge of leaders may be: it is asked for that often.
 const READER_METADATA_AGE: Duration = Duration::from_millis(500);
+/// The pause after a first attempt to connect in vain; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The pause before a door that closed is tried once more.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How old the knowledge of brokers and topics may be elsewhere.
@@ -44,9 +47,38 @@ pub(crate) struct Connection(pub(super) Kafka);
 impl Connection {
     /// Connects to the first broker that answers.
     pub(crate) async fn open(config: &KafkaConfig, role: Role) -> Result<Self> {
-        match Self::try_open(config, role).await {
-            Err(error) if error.kind() == ErrorKind::Unavailable => Err(explained(config, role, error).await),
-            result => result,
+        let error = match Self::try_open(config, role).await {
+            Err(error) => error,
+            opened => return opened,
+        };
+        let known = match error.kind() {
+            ErrorKind::Unavailable => other_protocol(config, role, &error).await,
+            _ => None,
+        };
+        let context = connecting(config);
+        let (kind, cause) = match known {
+            Some(why) => (ErrorKind::Denied, why),
+            None => (error.kind(), cause_of(&context, &error)),
+        };
+        Err(Error::new(kind, format!("{context}: {cause}")))
+    }
+
+    /// As [`open`](Self::open), again and again while no broker answers, for as long as [`KafkaConfig::connect_wait`] says.
+    pub(crate) async fn open_patiently(config: &KafkaConfig, role: Role) -> Result<Self> {
+        let begin = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match Self::open(config, role).await {
+                Err(error) if error.is_retryable() => error,
+                result => return result,
+            };
+            let left = config.connect_wait.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Err(error);
+            }
+            tracing::warn!(%error, ?left, "Kafka does not answer: connecting again");
+            sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -76,18 +108,18 @@ impl Connection {
             Ok(Err(error)) => Err(failed(connecting(config), error)),
             Err(_) => {
                 let limit = config.connect_timeout;
-                Err(Error::new(ErrorKind::Unavailable, format!("{}: no answer within {limit:?}", connecting(config))))
+                Err(Error::new(ErrorKind::Unavailable, format!("no answer within {limit:?}")))
             }
         }
     }
 }
 
 fn connecting(config: &KafkaConfig) -> String {
-    format!("connect to {}", config.brokers.join(", "))
+    format!("connect to Kafka at {}", config.brokers.join(", "))
 }
 
-/// `error`, or that the port wants another protocol, if that is why.
-async fn explained(config: &KafkaConfig, role: Role, error: Error) -> Error {
+/// Why `error` came, if a broker wants another protocol.
+async fn other_protocol(config: &KafkaConfig, role: Role, error: &Error) -> Option<String> {
     for broker in &config.brokers {
         let why = match (port::speaks(broker).await, &config.tls, &config.sasl) {
             (Some(Speaks::Tls), None, _) => format!("{broker} speaks TLS, and no TLS is set (kafkas://)"),
@@ -99,7 +131,7 @@ async fn explained(config: &KafkaConfig, role: Role, error: Error) -> Error {
             }
             // Through TLS it can't be asked; but who lets us in and hangs up at the first question, twice, wants to know
             // who we are.
-            (Some(Speaks::Tls), Some(_), None) if hangs_up(&error) => {
+            (Some(Speaks::Tls), Some(_), None) if hangs_up(error) => {
                 sleep(ASK_AGAIN).await;
                 match Connection::try_open(config, role).await {
                     Err(again) if hangs_up(&again) => format!("{broker} hangs up: it wants SASL, and none is set"),
@@ -108,12 +140,12 @@ async fn explained(config: &KafkaConfig, role: Role, error: Error) -> Error {
             }
             _ => continue,
         };
-        return Error::caused_by(ErrorKind::Denied, format!("{}: {why}", connecting(config)), error);
+        return Some(why);
     }
-    error
+    None
 }
 
-/// Whether the connection was there, and then was closed. The client has no other word for it.
+/// Whether the connection was there, and then was closed. The client has no other text for it.
 fn hangs_up(error: &Error) -> bool {
     let report = error.report();
     report.contains("connection closed") && !report.contains("could not connect")
@@ -197,5 +229,37 @@ fn text(pem: &Pem) -> Result<String> {
         Pem::Text(text) => Ok(text.expose().to_owned()),
         Pem::File(path) => std::fs::read_to_string(path)
             .map_err(|e| Error::caused_by(ErrorKind::Invalid, format!("tls.identity: read {}", path.display()), e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_names_the_brokers_and_the_cause_in_one_line() {
+        let config = KafkaConfig::new(["127.0.0.1:1", "127.0.0.1:2"]);
+        let error = Connection::open(&config, Role::Steady).await.unwrap_err();
+        let text = "connect to Kafka at 127.0.0.1:1, 127.0.0.1:2: Connection refused (os error 111)";
+        assert_eq!((error.to_string(), error.report()), (text.to_owned(), text.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_does_not_answer_is_waited_for() {
+        let wait = Duration::from_millis(500);
+        let config = KafkaConfig::new(["127.0.0.1:1"]).with_connect_wait(wait);
+        let begin = Instant::now();
+        let error = Connection::open_patiently(&config, Role::Steady).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(begin.elapsed() >= wait, "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_setting_that_is_wrong_is_not_waited_for() {
+        let tls = Tls::new().with_ca_pem("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----");
+        let config = KafkaConfig::new(["127.0.0.1:1"]).with_tls(tls).with_connect_wait(Duration::from_secs(3_600));
+        let opening = timeout(Duration::from_secs(60), Connection::open_patiently(&config, Role::Steady));
+        let error = opening.await.unwrap().unwrap_err();
+        assert!(!error.is_retryable(), "{error}");
     }
 }

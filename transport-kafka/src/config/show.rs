@@ -1,0 +1,68 @@
+//! `Debug` of the configuration.
+
+use std::fmt;
+
+use tidings_core::settings::Address;
+
+use super::KafkaConfig;
+
+impl fmt::Debug for KafkaConfig {
+    /// Shows no secrets. What is no broker's address may be one: a name and a password whose host was forgotten.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All of them, so that a new field is not forgotten.
+        let Self {
+            brokers,
+            client_id,
+            tls,
+            sasl,
+            compression,
+            compression_level,
+            linger,
+            batch_bytes,
+            max_record_bytes,
+            max_unanswered_records,
+            max_unanswered_bytes,
+            delivery_timeout,
+            connect_timeout,
+            connect_wait,
+            request_timeout,
+            metadata_max_age,
+            fetch_max_bytes,
+            fetch_max_partition_bytes,
+            fetch_max_unpacked_bytes,
+            fetch_max_wait,
+            group_protocol,
+            instance_id,
+            isolation,
+            rack,
+        } = self;
+        let shown =
+            |broker: &String| Address::parse("", broker).map_or("(not an address)".to_owned(), |a| a.to_string());
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &brokers.iter().map(shown).collect::<Vec<_>>())
+            .field("client_id", client_id)
+            .field("tls", tls)
+            .field("sasl", sasl)
+            .field("compression", compression)
+            .field("compression_level", compression_level)
+            .field("linger", linger)
+            .field("batch_bytes", batch_bytes)
+            .field("max_record_bytes", max_record_bytes)
+            .field("max_unanswered_records", max_unanswered_records)
+            .field("max_unanswered_bytes", max_unanswered_bytes)
+            .field("delivery_timeout", delivery_timeout)
+            .field("connect_timeout", connect_timeout)
+            .field("connect_wait", connect_wait)
+            .field("request_timeout", request_timeout)
+            .field("metadata_max_age", metadata_max_age)
+            .field("fetch_max_bytes", fetch_max_bytes)
+            .field("fetch_max_partition_bytes", fetch_max_partition_bytes)
+            .field("fetch_max_unpacked_bytes", fetch_max_unpacked_bytes)
+            .field("fetch_max_wait", fetch_max_wait)
+            .field("group_protocol", group_protocol)
+            .field("instance_id", instance_id)
+            .field("isolation", isolation)
+            .field("rack", rack)
+            .finish()
+    }
+}
