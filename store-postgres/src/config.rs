@@ -12,6 +12,8 @@ pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
 pub const DEFAULT_STORE_CONNECTIONS: u32 = 3;
 /// How long a call waits for a connection: [`PostgresConfig::acquire_timeout`].
 pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server that does not answer is connected to again: [`PostgresConfig::connect_wait`]. Not at all.
+pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
 /// How long a statement may run: [`PostgresConfig::statement_timeout`].
 pub const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a statement waits for a lock: [`PostgresConfig::lock_timeout`].
@@ -25,6 +27,8 @@ pub const DEFAULT_MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many rows a step of a purge deletes: [`PostgresConfig::purge_batch`].
 pub const DEFAULT_PURGE_BATCH: u32 = 1_000;
 
+/// The longest [`PostgresConfig::connect_wait`].
+pub(crate) const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
 /// Names of Postgres are cut off beyond 63 bytes; ours take up to 31 behind the prefix.
 const LONGEST_PREFIX: usize = 32;
 const LONGEST_SCHEMA: usize = 63;
@@ -49,7 +53,9 @@ pub enum DoneTable {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PostgresConfig {
-    /// `postgres://user:password@host:5432/database`, with libpq's parameters (`sslmode`, `sslrootcert` and so on).
+    /// `postgres://user:password@host:5432/database`, with libpq's parameters (`sslmode`, `sslrootcert`, `options` and so
+    /// on) and `connect_wait=30s`. What is special in a URL is percent-encoded; an unknown parameter is an error. For what is
+    /// not named, libpq's variables (`PGHOST`, `PGUSER` and so on) and its password file are read.
     pub url: Secret,
     /// The schema of the store's tables; created if it is missing.
     pub schema: String,
@@ -67,6 +73,9 @@ pub struct PostgresConfig {
     pub store_connections: u32,
     /// How long a call waits for a free or new connection, before it fails as [`Unavailable`](ErrorKind::Unavailable).
     pub acquire_timeout: Duration,
+    /// How long [`connect_with`](crate::PostgresStore::connect_with) tries again while the server does not answer:
+    /// [`DEFAULT_CONNECT_WAIT`]. `connect_wait` in the URL takes precedence.
+    pub connect_wait: Duration,
     /// How long a statement may run, handlers' included, before the server cancels it.
     pub statement_timeout: Duration,
     /// How long a statement waits for a lock. In a handler's transaction never longer than its holder lives.
@@ -95,6 +104,7 @@ impl PostgresConfig {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             store_connections: DEFAULT_STORE_CONNECTIONS,
             acquire_timeout: DEFAULT_ACQUIRE_TIMEOUT,
+            connect_wait: DEFAULT_CONNECT_WAIT,
             statement_timeout: DEFAULT_STATEMENT_TIMEOUT,
             lock_timeout: DEFAULT_LOCK_TIMEOUT,
             idle_in_transaction_timeout: DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT,
@@ -151,6 +161,13 @@ impl PostgresConfig {
     #[must_use]
     pub fn with_acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
+        self
+    }
+
+    /// Tries again for this long while the server does not answer; by default [`DEFAULT_CONNECT_WAIT`].
+    #[must_use]
+    pub fn with_connect_wait(mut self, wait: Duration) -> Self {
+        self.connect_wait = wait;
         self
     }
 
@@ -232,6 +249,9 @@ impl PostgresConfig {
             ("answer_within", self.answer_within),
             ("migration_timeout", self.migration_timeout),
         ];
+        if self.connect_wait > MAX_CONNECT_WAIT {
+            return wrong(format!("connect_wait is {:?}: it must be at most 24 hours", self.connect_wait));
+        }
         // To the server zero means forever; what it takes at most is an i32 of milliseconds.
         let fits = |time: Duration| (1..=i32::MAX as u128).contains(&time.as_millis());
         if let Some((name, time)) = times.into_iter().find(|(_, time)| !fits(*time)) {
@@ -261,6 +281,7 @@ mod tests {
             (config().with_max_connections(0), "max_connections"),
             (config().with_lock_timeout(Duration::ZERO), "lock_timeout"),
             (config().with_shared_done_table(""), "done_table"),
+            (config().with_connect_wait(Duration::MAX), "connect_wait"),
         ] {
             let error = wrong.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -5,7 +5,7 @@ use std::io;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
-use tidings_core::{Error, ErrorKind};
+use tidings_core::{Error, ErrorKind, report};
 
 /// `error`, met while doing what `context` says, which is no part of what the server reports: the message names the
 /// table, column or setting where the server does.
@@ -17,6 +17,20 @@ pub(crate) fn failed(context: &str, error: sqlx::Error) -> Error {
 pub(crate) fn failed_write(context: &str, error: sqlx::Error) -> Error {
     let kind = if is_lost(&error) { ErrorKind::Unknown } else { kind_of(&error) };
     Error::caused_by(kind, context.to_owned() + &named(&error), error)
+}
+
+/// `error`, met while connecting to the server at `place`. Its text names the cause.
+pub(crate) fn not_connected(place: &str, is_socket: bool, error: &sqlx::Error) -> Error {
+    let kind = match error {
+        // The server makes its socket when it starts.
+        sqlx::Error::Io(error) if is_socket && error.kind() == io::ErrorKind::NotFound => ErrorKind::Unavailable,
+        _ => kind_of(error),
+    };
+    let text = report(error);
+    let text = text.trim_start_matches("error returned from database: ");
+    let text = text.trim_start_matches("error communicating with database: ");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Error::new(kind, format!("connect to Postgres at {place}: {text}"))
 }
 
 /// What a caller can do about `error`.

@@ -54,8 +54,7 @@ pub(crate) async fn migrate(connection: &mut PgConnection, names: &Names, run: b
     }
     if !run {
         let list: Vec<_> = missing.iter().map(|step| format!("{:04}_{}", step.number, step.name)).collect();
-        let what =
-            format!("open the store in schema {:?}: migrations are missing: {}", names.schema(), list.join(", "));
+        let what = format!("migrations are missing in the schema {:?}: {}", names.schema(), list.join(", "));
         return Err(Error::new(ErrorKind::NotFound, what));
     }
     let migrated = tokio::time::timeout(limit, run_missing(connection, names, limit));
@@ -76,7 +75,7 @@ async fn applied(connection: &mut PgConnection, names: &Names) -> Result<Vec<i32
 fn missing(applied: Vec<i32>) -> Result<Vec<Migration>> {
     let newest = MIGRATIONS.iter().map(|step| step.number).max().unwrap_or_default();
     if let Some(newer) = applied.iter().find(|number| **number > newest) {
-        let what = format!("open the store: its tables are at step {newer}, this program knows them up to {newest}");
+        let what = format!("its tables are at step {newer}, this program knows them up to {newest}");
         return Err(Error::new(ErrorKind::Conflict, what));
     }
     Ok(MIGRATIONS.iter().filter(|step| !applied.contains(&step.number)).copied().collect())

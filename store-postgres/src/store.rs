@@ -1,25 +1,30 @@
 //! The store as its users hold it.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgPool, Postgres};
 use tidings_core::{Error, ErrorKind, Result};
 use tokio::time::error::Elapsed;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{DoneTable, PostgresConfig};
-use crate::error::{failed, failed_write};
+use crate::error::{failed, failed_write, not_connected};
 use crate::idempotency::Texts;
 use crate::migrate::migrate;
 use crate::names::{Done, Names};
 use crate::shared::prepare_shared;
+use crate::url::Server;
 
 /// A connection that has done nothing for so long is tried before it is used: the server may have gone meanwhile.
 const TRIED_AFTER: Duration = Duration::from_secs(1);
+
+/// The pause after a first attempt to connect in vain; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const OPEN: &str = "open the Postgres store";
 
 const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
@@ -64,20 +69,25 @@ impl PostgresStore {
     /// [`Denied`](ErrorKind::Denied): the password or the certificate is wrong, or a right is missing.
     /// [`NotFound`](ErrorKind::NotFound): there is no such database, or migrations are missing and may not be run.
     /// [`Conflict`](ErrorKind::Conflict): the tables are of a newer program.
-    /// [`Unavailable`](ErrorKind::Unavailable): the server does not answer.
+    /// [`Unavailable`](ErrorKind::Unavailable): the server does not answer, for as long as
+    /// [`connect_wait`](PostgresConfig::connect_wait) says.
+    /// The error's text names the server and the cause.
     pub async fn connect_with(config: PostgresConfig) -> Result<Self> {
         config.check()?;
         let names = Names::new(&config);
-        let options = connect_options(&config)?;
+        let server = Server::read(config.url.expose()).map_err(|e| e.in_context(OPEN))?;
+        let options = connect_options(&config, &server);
         // A connection of its own: unlike the pool's, it tells at once why it can't be had.
-        let silent = |_| Error::new(ErrorKind::Unavailable, "connect to Postgres: no answer in time");
-        let connected = timeout(config.acquire_timeout, options.connect()).await.map_err(silent)?;
-        let mut connection = connected.map_err(|e| failed("connect to Postgres", e))?;
+        let mut connection = connect(&config, &server, &options).await?;
+        let context = format!("{OPEN} at {}", server.shown());
+        let explained = |e: Error| Error::explained(e.kind(), &context, &e);
         let limit = config.migration_timeout;
-        migrate(&mut connection, &names, config.migrate, limit).await?;
+        migrate(&mut connection, &names, config.migrate, limit).await.map_err(explained)?;
         let done = match &config.done_table {
             DoneTable::Own => Done::default(),
-            DoneTable::Shared { table } => prepare_shared(&mut connection, &names, table, &config).await?,
+            DoneTable::Shared { table } => {
+                prepare_shared(&mut connection, &names, table, &config).await.map_err(explained)?
+            }
         };
         let _closed = timeout(config.acquire_timeout, connection.close()).await;
         let texts = Texts::new(&names, &done);
@@ -148,15 +158,33 @@ impl PostgresStore {
     }
 }
 
-fn connect_options(config: &PostgresConfig) -> Result<PgConnectOptions> {
-    // The URL holds a password, so neither it nor what the parser says of it is shown.
-    let wrong =
-        || Error::new(ErrorKind::Invalid, "open a Postgres store: url is not postgres://user:password@host/database");
-    let url = config.url.expose();
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(wrong());
+/// Connects, again and again while the server does not answer, for as long as
+/// [`connect_wait`](PostgresConfig::connect_wait) says.
+async fn connect(config: &PostgresConfig, server: &Server, options: &PgConnectOptions) -> Result<PgConnection> {
+    let (begin, mut pause) = (Instant::now(), FIRST_PAUSE);
+    let wait = server.wait.unwrap_or(config.connect_wait);
+    let limit = server.timeout.unwrap_or(config.acquire_timeout);
+    loop {
+        let error = match timeout(limit, options.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => not_connected(&server.shown(), server.socket().is_some(), &error),
+            Err(_) => {
+                let text = format!("connect to Postgres at {}: no answer within {limit:?}", server.shown());
+                Error::new(ErrorKind::Unavailable, text)
+            }
+        };
+        let left = wait.saturating_sub(begin.elapsed());
+        if !error.is_retryable() || left.is_zero() {
+            return Err(error);
+        }
+        tracing::warn!(%error, ?left, "Postgres does not answer: connecting again");
+        sleep(pause.min(left)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    let mut options = PgConnectOptions::from_str(url).map_err(|_| wrong())?.disable_statement_logging();
+}
+
+fn connect_options(config: &PostgresConfig, server: &Server) -> PgConnectOptions {
+    let mut options = server.options.clone();
     if options.get_application_name().is_none() {
         options = options.application_name("tidings");
     }
@@ -167,7 +195,7 @@ fn connect_options(config: &PostgresConfig) -> Result<PgConnectOptions> {
     // A client that is gone without a word is noticed well within a holder's ttl.
     let idle = config.idle_in_transaction_timeout;
     let seconds = |time: Duration| time.as_secs().max(1).to_string();
-    Ok(options.options([
+    options.options([
         ("statement_timeout", milliseconds(config.statement_timeout)),
         ("lock_timeout", milliseconds(config.lock_timeout)),
         ("idle_in_transaction_session_timeout", milliseconds(idle)),
@@ -175,7 +203,7 @@ fn connect_options(config: &PostgresConfig) -> Result<PgConnectOptions> {
         ("tcp_keepalives_idle", seconds(idle / 2)),
         ("tcp_keepalives_interval", seconds(idle / 6)),
         ("tcp_keepalives_count", "3".to_owned()),
-    ]))
+    ])
 }
 
 fn pool(config: &PostgresConfig, connections: u32, options: PgConnectOptions, settings: &'static str) -> PgPool {

@@ -25,7 +25,6 @@ use uuid::Uuid;
 
 fn main() -> ExitCode {
     Suite::new()
-        .with_case("a_wrong_address_password_or_database_is_told", wrong_places)
         .with_case("tls_is_verified_with_the_given_authority", tls)
         .with_case("many_may_open_a_new_store_at_once", many_at_once)
         .with_case("migrations_that_may_not_be_run_are_named", not_migrated)
@@ -46,25 +45,6 @@ fn main() -> ExitCode {
 
 async fn refusal(config: PostgresConfig) -> Error {
     PostgresStore::connect_with(config).await.map(drop).unwrap_err()
-}
-
-async fn wrong_places() -> TestResult {
-    let url = database().await?;
-    let (user, place) = url.split_once('@').unwrap();
-    let (name, _) = user.rsplit_once(':').unwrap();
-    let (address, _) = place.split_once('/').unwrap();
-    for (wrong, kind, told) in [
-        (format!("{name}:guess@{place}"), ErrorKind::Denied, "password authentication failed"),
-        (format!("{user}@{address}/nowhere"), ErrorKind::NotFound, "nowhere"),
-        (format!("{user}@127.0.0.1:1/x"), ErrorKind::Unavailable, "refused"),
-        ("mysql://x".to_owned(), ErrorKind::Invalid, "url"),
-    ] {
-        let error = refusal(PostgresConfig::new(wrong)).await;
-        assert_eq!(error.kind(), kind, "{}", error.report());
-        assert!(error.report().contains(told), "{}", error.report());
-        assert!(!format!("{error:?} {}", error.report()).contains("tidings-secret"), "{error:?}");
-    }
-    Ok(())
 }
 
 async fn tls() -> TestResult {
@@ -119,8 +99,9 @@ async fn denied() -> TestResult {
     sqlx::query(AssertSqlSafe(format!("CREATE ROLE {role} LOGIN PASSWORD 'pw'"))).execute(&pool).await?;
     let (_, place) = url.split_once('@').unwrap();
     let error = refusal(config(&format!("postgres://{role}:pw@{place}"))).await;
-    assert_eq!(error.kind(), ErrorKind::Denied, "{}", error.report());
-    assert!(error.report().contains("create the schema"), "{}", error.report());
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("create the schema") && text.contains("permission denied") && text.contains(':'), "{text}");
     Ok(())
 }
 
