@@ -44,9 +44,12 @@ impl Broken {
         Self::new(kind, format!("{doing} {}: {error}", path.display()))
     }
 
-    /// For whoever opened the store.
+    /// For the caller of `open`: names the store's path, once, and the cause.
     pub(crate) fn of_open(&self, path: &Path) -> Error {
-        Error::caused_by(self.kind, format!("open the store {}", path.display()), self.clone())
+        let path = path.display().to_string();
+        let context =
+            if self.what.contains(&path) { "open the sled store" } else { &format!("open the sled store {path}") };
+        Error::explained(self.kind, context, self)
     }
 
     /// For whoever called it: nothing was acknowledged, and the store opens itself again.
@@ -80,4 +83,26 @@ pub(crate) fn guarded<T>(doing: &str, panic_is: ErrorKind, work: impl FnOnce() -
 fn text(panic: &(dyn Any + Send)) -> &str {
     let of_string = panic.downcast_ref::<String>().map(String::as_str);
     of_string.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_open_names_the_path_once_and_the_cause() {
+        let path = Path::new("/data/events");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        for broken in [
+            Broken::io("create", path, &denied),
+            Broken::io("create", &path.join("claims"), &denied),
+            Broken::corrupt(path, "permission denied"),
+            Broken::new(ErrorKind::Unavailable, "a thread: permission denied"),
+        ] {
+            let error = broken.of_open(path);
+            let text = error.to_string();
+            assert!(text.matches("/data/events").count() == 1 && text.contains("permission denied"), "{text}");
+            assert_eq!(text, error.report());
+        }
+    }
 }
