@@ -25,7 +25,7 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
     if routes.topics().is_empty() {
         return Err(Error::new(ErrorKind::Invalid, format!("start {name}: its router handles no topic")));
     }
-    let context = |e: Error| Error::caused_by(e.kind(), format!("start {name}"), e);
+    let context = |e: Error| e.in_context(format_args!("start {name}"));
     if let TopicPolicy::Create(topics) = &options.topics {
         let admin = transport.admin().await.map_err(context)?;
         create_missing(admin.as_ref(), topics, &options.topic_prefix).await.map_err(context)?;
