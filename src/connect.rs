@@ -5,15 +5,21 @@ use std::sync::Arc;
 use crate::{Error, ErrorKind, Result, Transport};
 
 /// The schemes that there are, and the feature of each.
-const SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("kafka", "kafka"), ("kafkas", "kafka")];
+static SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("kafka", "kafka"), ("kafkas", "kafka")];
+
+/// Schemes of stores: those are opened by their own types.
+static STORES: [(&str, &str); 2] = [("postgres", "PostgresStore"), ("postgresql", "PostgresStore")];
 
 /// Opens the transport that `url` names: `memory://`, `kafka://broker:9092` or `kafkas://broker:9093` (TLS).
 ///
+/// By default one attempt is made. `kafka://broker:9092?connect_wait=30s` tries again for that long while no broker
+/// answers, as when a service and its broker start together.
+///
 /// # Errors
 /// [`ErrorKind::Invalid`] for a URL that names no transport, or one whose feature is off: then the message says which
-/// feature to add. Otherwise those of the transport.
+/// feature to add. Otherwise those of the transport. No error repeats the URL, which may hold a password.
 pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
     #[cfg(feature = "memory")]
     if scheme == "memory" {
         let config = crate::memory::MemoryConfig::from_url(url)?;
@@ -24,19 +30,22 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
         let config = crate::kafka::KafkaConfig::from_url(url)?;
         return Ok(Arc::new(crate::kafka::KafkaTransport::connect(config).await?));
     }
-    Err(unknown(scheme))
+    Err(unknown(&scheme))
 }
 
-/// Why `scheme` names no transport. Only the scheme is shown: the rest may hold a password.
+/// Why `scheme` names no transport. It is repeated only where it is known: even the scheme may be part of a password.
 fn unknown(scheme: &str) -> Error {
-    let what = match SCHEMES.iter().find(|(known, _)| *known == scheme) {
-        Some((_, feature)) => {
+    let of = |known: &'static [(&str, &str)]| known.iter().find(|(name, _)| *name == scheme);
+    let text = match (of(&SCHEMES), of(&STORES)) {
+        (Some((_, feature)), _) => {
             format!("connect to {scheme}://: needs the feature {feature:?}, `cargo add tidings --features {feature}`")
         }
-        None if scheme.is_empty() => format!("connect: expected a URL that starts with {}", schemes()),
-        None => format!("connect to {scheme:?}: no such scheme, expected {}", schemes()),
+        (None, Some((_, store))) => {
+            format!("connect to {scheme}://: a store, not a transport: open it with tidings::postgres::{store}")
+        }
+        (None, None) => format!("connect: expected a URL that starts with {}", schemes()),
     };
-    Error::new(ErrorKind::Invalid, what)
+    Error::new(ErrorKind::Invalid, text)
 }
 
 fn schemes() -> String {
@@ -69,9 +78,25 @@ mod tests {
         assert!(error.to_string().contains("lingerr") && !error.report().contains("secret"), "{error}");
     }
 
+    #[cfg(feature = "kafka")]
+    #[tokio::test]
+    async fn an_error_of_connect_names_the_broker_and_the_cause_in_one_line() {
+        let error = connect("KAFKA://127.0.0.1:1").await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let text = error.to_string();
+        assert!(text.contains("127.0.0.1:1") && text.contains("refused") && text.lines().count() == 1, "{text}");
+        assert_eq!(text, error.report());
+        assert!(text.matches("127.0.0.1:1").count() == 1 && text.matches("onnect").count() <= 3, "{text}");
+    }
+
+    #[test]
+    fn a_store_is_told_from_a_transport() {
+        assert!(unknown("postgres").to_string().contains("tidings::postgres::PostgresStore"));
+    }
+
     #[tokio::test]
     async fn an_unknown_scheme_is_refused_without_showing_the_url() {
-        for url in ["amqp://user:secret@host", "user:secret@host", ""] {
+        for url in ["amqp://user:secret@host", "user:secret@host", "secret://host", "Kafka:secret@host", ""] {
             let error = connect(url).await.map(|_| ()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains("memory://, kafka://, kafkas://"), "{error}");
