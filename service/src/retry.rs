@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::engine::FOR_EVER;
+
 /// The default of [`Retry::base`].
 pub const DEFAULT_RETRY_BASE: Duration = Duration::from_millis(100);
 /// The default of [`Retry::cap`].
@@ -71,7 +73,8 @@ impl Retry {
 
     /// The wait before retry `n`, where `random` is drawn evenly from 0 to 1.
     pub(crate) fn wait(&self, n: u32, random: f64) -> Duration {
-        let longest = self.longest_wait(n);
+        // Beyond all clocks a product would overflow.
+        let longest = self.longest_wait(n).min(FOR_EVER);
         if self.jitter { longest.mul_f64(random.clamp(0.0, 1.0)) } else { longest }
     }
 }
@@ -86,6 +89,13 @@ mod tests {
         let waits: Vec<_> = (1..=6).map(|n| retry.wait(n, 0.3).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000]);
         assert_eq!(retry.longest_wait(u32::MAX), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn waits_beyond_all_clocks_are_for_ever() {
+        let retry = Retry::exponential(Duration::MAX).with_cap(Duration::MAX);
+        assert_eq!(retry.wait(1, 1.0), FOR_EVER);
+        assert_eq!(retry.wait(u32::MAX, 0.0), Duration::ZERO);
     }
 
     #[test]

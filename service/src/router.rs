@@ -117,6 +117,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     {
         let entry = Entry {
             target,
+            function: function::<H>(),
             options: handler.options(),
             takes_batches: Args::Input::BATCH,
             causes: <<H::Future as Future>::Output as IntoOutcome>::CAUSES,
@@ -156,6 +157,13 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     fn map<S2>(self, mut wrap: impl FnMut(Make<S>) -> Make<S2>) -> Router<S2> {
         Router { handlers: self.handlers.into_iter().map(|(entry, make)| (entry, wrap(make))).collect() }
     }
+}
+
+/// The path of a handler's function, for people.
+fn function<H>() -> &'static str {
+    let path = std::any::type_name::<H>();
+    let configured = std::any::type_name::<crate::Configured<()>>().trim_end_matches("()>");
+    path.strip_prefix(configured).map_or(path, |inner| inner.trim_end_matches('>'))
 }
 
 impl Router<()> {

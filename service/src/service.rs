@@ -64,6 +64,10 @@ pub const DEFAULT_MAX_SPAN: u64 = 100_000;
 pub const DEFAULT_CONCURRENCY: usize = 1_024;
 /// The default of [`Service::with_holder_ttl`].
 pub const DEFAULT_HOLDER_TTL: Duration = Duration::from_secs(15);
+/// The least of [`Service::with_holder_ttl`]: less could not be renewed in time.
+pub const MIN_HOLDER_TTL: Duration = Duration::from_millis(10);
+/// The most of [`Service::with_workers`].
+pub const MAX_WORKERS: usize = 1_024;
 /// How long [`Service::run`] drains when it is told to stop.
 pub const DEFAULT_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -156,6 +160,11 @@ impl Service {
         &self.options.topic_prefix
     }
 
+    /// What it does about missing topics.
+    pub fn topic_policy(&self) -> &TopicPolicy {
+        &self.options.topics
+    }
+
     /// The topics that its handlers take, prefix and all, sorted.
     pub fn topics(&self) -> Vec<Name> {
         self.router.topics(&self.options.topic_prefix)
@@ -212,7 +221,8 @@ impl Service {
         self
     }
 
-    /// How long claims outlive a process that died: [`DEFAULT_HOLDER_TTL`]. Renewed at a third of it.
+    /// How long claims outlive a process that died: [`DEFAULT_HOLDER_TTL`], at least [`MIN_HOLDER_TTL`]. Renewed at a third
+    /// of it.
     ///
     /// Let it be shorter than the consumer's [session](Self::with_session_timeout): then a process that stood still for
     /// longer than that begins nothing of what it had fetched before, as it knows by its own clock that its holder is over.
@@ -302,7 +312,7 @@ impl Service {
         self
     }
 
-    /// How many worker tasks run handlers: by default as many as the runtime has threads.
+    /// How many worker tasks run handlers: by default as many as the runtime has threads, at most [`MAX_WORKERS`].
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.options.workers = Some(workers);
         self

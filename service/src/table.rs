@@ -1,6 +1,6 @@
 //! Which route a record takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -65,6 +65,8 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) target: Target,
+    /// The path of its function.
+    pub(crate) function: &'static str,
     pub(crate) options: HandlerOptions,
     pub(crate) takes_batches: bool,
     pub(crate) causes: Causes,
@@ -266,14 +268,16 @@ fn info(entry: Entry) -> RouteInfo {
 /// Says all that is wrong with the handlers, in one error.
 fn check(entries: &[Entry]) -> Result<()> {
     let mut problems = Vec::new();
-    let (mut targets, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let (mut targets, mut names) = (BTreeMap::new(), BTreeMap::new());
     for entry in entries {
-        let (name, what) = (entry.name(), entry.target.describe());
-        let (new_target, new_name) = (targets.insert(&entry.target), names.insert(name.clone()));
-        if !new_target {
-            problems.push(format!("two handlers for {what}"));
-        } else if !new_name {
-            problems.push(format!("two handlers are called {name:?}: give one of them another name with `.named`"));
+        let (name, what, function) = (entry.name(), entry.target.describe(), entry.function);
+        let (same_target, same_name) = (targets.insert(&entry.target, function), names.insert(name.clone(), function));
+        if let Some(other) = same_target {
+            problems.push(format!("two handlers for {what}: {other} and {function}"));
+        } else if let Some(other) = same_name {
+            problems.push(format!(
+                "two handlers are called {name:?}, {other} and {function}: give one of them another name with `.named`"
+            ));
         }
         if name.is_empty() {
             problems.push(format!("the handler of {what} has an empty name"));
@@ -438,7 +442,7 @@ mod tests {
             "two handlers for registered 1.x of topic users",
             "batch handler \"placed\" returns events that do not name their cause",
             "two handlers are called \"placed\"",
-            "two handlers for the records of topic logs",
+            "two handlers for the records of topic logs: tidings_service::table::tests::raw and tidings_service::table::tests::raw",
             "has an empty name",
             "has an empty topic",
             "the handler \"fallback\" has batch options, but takes no batch",

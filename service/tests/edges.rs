@@ -14,7 +14,7 @@ use tidings_core::{
 };
 use tidings_macros::Event;
 use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
-use tidings_service::{BatchOptions, Breaker, HandlerExt, Router, Service, State};
+use tidings_service::{BatchOptions, Breaker, HandlerExt, Retry, Router, Service, State};
 use uuid::Uuid;
 
 fn record(key: impl Into<String>, value: impl Into<String>) -> Record {
@@ -134,6 +134,10 @@ async fn times_beyond_all_clocks_are_for_ever() {
         .with_holder_ttl(Duration::MAX)
         .with_revocation_deadline(Duration::MAX)
         .with_breaker(Breaker::new(Duration::MAX, Duration::MAX))
+        .with_session_timeout(Duration::MAX)
+        .with_concurrency(usize::MAX)
+        .with_max_bytes_in_flight(usize::MAX)
+        .with_max_span(u64::MAX)
         .with_idempotency(MemoryStore::new());
     let service = start(service, &transport).await;
     publish(&transport, vec![record("k", "1")]).await;
@@ -174,7 +178,7 @@ async fn a_shutdown_waits_until_attempts_are_written_down() {
             log.add("tried");
             Err("poison".into())
         });
-        let retry = tidings_service::Retry::exponential(Duration::from_secs(60)).without_jitter().with_max_retries(2);
+        let retry = Retry::exponential(Duration::from_secs(60)).without_jitter().with_max_retries(2);
         let slow = Odd { inner: store.clone(), release_takes: Duration::from_secs(2), ..Odd::default() };
         Service::new("s", router.with_state(log.clone())).with_retry(retry).with_idempotency(slow)
     };
@@ -189,4 +193,45 @@ async fn a_shutdown_waits_until_attempts_are_written_down() {
     let running = service().start(&transport).await.expect("it starts");
     caught_up(&running).await;
     assert_eq!((log.lines().len(), letters(&transport, "t-dlq").await.len()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_and_retries_that_wait_for_ever_end_with_the_service() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |_: Delivery, State(log): State<Log>| -> Result<(), BoxError> {
+        log.add("tried");
+        Err("again".into())
+    };
+    let retry = Retry::exponential(Duration::MAX).with_cap(Duration::MAX);
+    let service = Service::new("s", Router::new().on_topic("t", handler).with_state(log.clone())).with_retry(retry);
+    let service = service.with_commit_interval(Duration::MAX).start(&transport).await.expect("it starts");
+    publish(&transport, (0..20).map(|n| record(n.to_string(), "x")).collect()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(log.lines().len(), 20);
+    service.shutdown(Duration::from_secs(1)).await.expect("it stops");
+}
+
+/// What makes no sense is said at the start, by the setting's name.
+#[tokio::test(start_paused = true)]
+async fn a_setting_that_makes_no_sense_is_named() {
+    type With = fn(Service) -> Service;
+    let settings: [(&str, With); 8] = [
+        ("commit interval", |s| s.with_commit_interval(Duration::ZERO)),
+        ("holder ttl", |s| s.with_holder_ttl(Duration::ZERO)),
+        ("holder ttl", |s| s.with_holder_ttl(Duration::from_nanos(1))),
+        ("handler timeout", |s| s.with_handler_timeout(Duration::ZERO)),
+        ("session timeout", |s| s.with_session_timeout(Duration::ZERO)),
+        ("number of workers", |s| s.with_workers(usize::MAX)),
+        ("concurrency", |s| s.with_concurrency(0)),
+        ("maximum span", |s| s.with_max_span(0)),
+    ];
+    let transport = MemoryTransport::new();
+    topics(&transport, &["t"]).await;
+    for (name, with) in settings {
+        let router = Router::new().on_topic("t", async |_: Delivery| {});
+        let error = with(Service::new("s", router)).start(&transport).await.expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{name}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
 }

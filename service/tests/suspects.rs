@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Log, caught_up, letters, publish, start, topics};
 use odd::Odd;
-use tidings_core::{Claim, Delivery, ErrorKind, History, Record};
+use tidings_core::{BoxError, Claim, Delivery, ErrorKind, History, Record, reject};
 use tidings_macros::Event;
 use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
 use tidings_service::{Router, Service, State};
@@ -19,6 +19,8 @@ use tokio::time::{sleep, timeout};
 
 const KILLER: &str =
     r#"{"eventId":"0190163d-8694-739b-aea5-966c26f8ad91","eventType":"x","timestamp":1,"source":"s","payload":{}}"#;
+
+const KILLER_ID: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
 
 fn record(key: &'static str, value: &'static str) -> Record {
     Record::new("t", value).with_key(key)
@@ -188,4 +190,29 @@ async fn a_suspect_does_not_begin_by_a_claim_that_came_too_late() {
     let (_transport, log, service) = scripted(store, vec![granted(3); 9]).await;
     sleep(Duration::from_secs(600)).await;
     assert!(log.lines().is_empty(), "{:?}", service.status().await);
+}
+
+/// A store that never takes one claim back keeps no suspect's turn from coming.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_has_its_turn_though_a_claim_is_never_given_back() {
+    let (transport, log, store) = (MemoryTransport::new(), Log::default(), Odd::default());
+    topics(&transport, &["t"]).await;
+    *store.keeps.lock().expect("no test panics with it") = Some(KILLER_ID.parse().expect("an id"));
+    let handler = async |delivery: Delivery, State(log): State<Log>| -> Result<(), BoxError> {
+        if text(delivery.record()) == KILLER {
+            return Err(reject("it is buried, and its claim given back").into());
+        }
+        log.add(text(delivery.record()));
+        Ok(())
+    };
+    let router = Router::new().on_topic("t", handler).with_state(log.clone());
+    let service = Service::new("s", router).with_workers(1).with_idempotency(store.clone());
+    let _running = start(service, &transport).await;
+    publish(&transport, vec![record("a", KILLER)]).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(buried(&transport).await, [KILLER]);
+    store.script.lock().expect("no test panics with it").push_back(granted(4));
+    publish(&transport, vec![record("b", "suspect")]).await;
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(log.lines(), ["suspect"]);
 }

@@ -8,7 +8,7 @@ use tidings_core::{
     Transport, codec, dead_letter_topic,
 };
 use tidings_memory::{Faults, MemoryTransport};
-use tidings_service::{RunningService, Service, Status, from_fn};
+use tidings_service::{RunningService, Service, Status, TopicPolicy, from_fn};
 use uuid::Uuid;
 
 use crate::Retried;
@@ -27,6 +27,8 @@ pub const MAX_FOLLOWING: usize = 1_000;
 
 /// Who the events of a test are from.
 const SOURCE: &str = "test";
+/// What is further away than any test lives.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 /// How long a wait goes without looking at the real clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -66,7 +68,8 @@ impl Harness {
 }
 
 impl<T: Transport + Clone> Harness<T> {
-    /// Runs `service` on `transport`: the same test against a live broker. Topics that are missing are created.
+    /// Runs `service` on `transport`: the same test against a live broker. Topics that are missing are created: as the
+    /// service's [`TopicPolicy::Create`] has them, the others with one partition.
     ///
     /// Against a live broker the clock must run, and each test needs topics or a
     /// [prefix](Service::with_topic_prefix) of its own.
@@ -78,7 +81,7 @@ impl<T: Transport + Clone> Harness<T> {
         codec::set_read_back(true);
         let journal = Journal::new();
         let topics = service.topics();
-        create_missing(transport, &topics).await?;
+        create_missing(transport, &missing_from_policy(&service, &topics)).await?;
         let topic_prefix = service.topic_prefix().clone();
         let recorder = Recorder { inner: transport.clone(), service: service.name().clone(), journal: journal.clone() };
         let watching = journal.clone();
@@ -283,8 +286,8 @@ impl<T: Transport + Clone> Harness<T> {
     }
 
     async fn wait<R>(&self, look: impl Fn() -> Option<Result<R>>, what: impl Fn() -> String) -> Result<R> {
-        let real_end = Instant::now() + self.real_deadline;
-        let end = tokio::time::Instant::now() + self.deadline;
+        let real_end = Instant::now() + self.real_deadline.min(FOR_EVER);
+        let end = tokio::time::Instant::now() + self.deadline.min(FOR_EVER);
         loop {
             let settled = self.journal.settled.notified();
             tokio::pin!(settled);
@@ -329,6 +332,16 @@ fn expect<R>(result: Result<R>) -> R {
 fn decode<E: Event>(record: &tidings_core::StoredRecord) -> Option<Envelope<E>> {
     let head = codec::peek(record).ok()?;
     (head.event_type == E::TYPE && head.version.major == E::VERSION.major).then(|| codec::decode(record).ok()).flatten()
+}
+
+/// Those of `topics` that the service does not create by itself.
+fn missing_from_policy(service: &Service, topics: &[Name]) -> Vec<Name> {
+    let prefix = service.topic_prefix();
+    let created = |name: &Name| match service.topic_policy() {
+        TopicPolicy::Create(created) => created.iter().any(|topic| format!("{prefix}{}", topic.name) == name.as_str()),
+        _ => false,
+    };
+    topics.iter().filter(|name| !created(name)).cloned().collect()
 }
 
 async fn create_missing(transport: &impl Transport, topics: &[Name]) -> Result<()> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidings_core::{BoxError, Delivery, ErrorKind, Record, Timestamp, reject};
+use tidings_core::{BoxError, Delivery, ErrorKind, Record, Timestamp, Topic, Transport, reject};
 use tidings_macros::Event;
 use tidings_memory::{MemoryDeadLetters, MemoryStore, MemoryTransport};
-use tidings_service::{Retry, Router, Service};
+use tidings_service::{Retry, Router, Service, TopicPolicy};
 use tidings_testkit::Harness;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
@@ -185,9 +185,28 @@ async fn a_prefix_stands_before_the_topics_of_what_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_test_runs_on_a_transport_that_is_given() {
-    let transport: Arc<dyn tidings_core::Transport> = Arc::new(MemoryTransport::new());
+    let transport: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
     let raw = Router::new().on_topic("logs", async |_: Delivery| {});
     let test = Harness::on(&transport, Service::new("given", raw)).await.unwrap();
     assert!(test.send_raw(Record::new("logs", "line")).await.is_handled());
     test.into_service().shutdown(Duration::from_secs(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_of_the_services_policy_have_its_partitions() {
+    let policy = TopicPolicy::Create(vec![Topic::new("users").with_partitions(6)]);
+    let test = Harness::start(service().with_topic_prefix("test.").with_topics(policy)).await.unwrap();
+    let admin = test.transport().admin().await.unwrap();
+    let names = ["test.users".into(), "test.welcomes".into(), "test.users-dlq".into(), "test.welcomes-dlq".into()];
+    let described = admin.describe_topics(&names).await.unwrap();
+    let partitions: Vec<usize> = described.into_iter().map(|topic| topic.unwrap().partitions.len()).collect();
+    assert_eq!(partitions[..2], [6, 1], "{partitions:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_beyond_all_clocks_are_for_ever() {
+    let test = Harness::start(service()).await.unwrap();
+    let test = test.with_deadline(Duration::MAX).with_real_deadline(Duration::MAX);
+    assert!(test.send(&registered("u1")).await.is_handled());
+    test.settle().await.unwrap();
 }

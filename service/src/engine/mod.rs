@@ -17,3 +17,4 @@ mod worker;
 pub use self::gate::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP};
 pub use self::running::RunningService;
 pub(crate) use self::start::start;
+pub(crate) use self::work::FOR_EVER;

@@ -14,7 +14,7 @@ use super::running::RunningService;
 use super::shared::{AtomicTotals, Shared};
 use super::worker::Worker;
 use super::worker::lanes::Lanes;
-use crate::service::{Options, Service, TopicPolicy};
+use crate::service::{MAX_WORKERS, MIN_HOLDER_TTL, Options, Service, TopicPolicy};
 use crate::table::{Routes, prefixed};
 
 /// Starts `service` on `transport`.
@@ -84,11 +84,18 @@ fn check(name: &Name, options: &Options) -> Result<()> {
         ("commit interval", options.commit_interval),
         ("holder ttl", options.holder_ttl),
         ("handler timeout", options.handler_timeout.unwrap_or(Duration::MAX)),
+        ("session timeout", options.session_timeout.unwrap_or(Duration::MAX)),
     ];
     for (field, duration) in durations {
         if duration.is_zero() {
             return wrong(&format!("its {field} is zero"));
         }
+    }
+    if options.holder_ttl < MIN_HOLDER_TTL {
+        return wrong(&format!("its holder ttl is below {MIN_HOLDER_TTL:?}: it could not be renewed in time"));
+    }
+    if options.workers.is_some_and(|workers| workers > MAX_WORKERS) {
+        return wrong(&format!("its number of workers is above {MAX_WORKERS}"));
     }
     let counts = [
         ("concurrency", options.concurrency),

@@ -13,7 +13,7 @@ use super::claims::Hold;
 use super::gate::Change;
 
 /// What is further away than any process lives.
-const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 
 /// `time` after `from`. What users give may be beyond all clocks: that is for ever.
 pub(crate) fn after(from: Instant, time: Duration) -> Instant {

@@ -96,7 +96,7 @@ pub struct RedriveReport {
 /// topic lets the broker set its records' time: then up to a chunk comes again, with the same event ids.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound) when there is no `<topic>-dlq`; [`Conflict`](ErrorKind::Conflict) while another
+/// [`Invalid`](ErrorKind::Invalid) for a patience of zero; [`NotFound`](ErrorKind::NotFound) when there is no `<topic>-dlq`; [`Conflict`](ErrorKind::Conflict) while another
 /// redrive of this service and topic runs; those of [`Publisher::publish`], naming the letter, which is then the next one
 /// again; [`Unavailable`](ErrorKind::Unavailable) while the broker is. Where a letter cannot be read, its cause, naming
 /// partition and offset, when all before it and all other partitions are redriven; [`Admin::reset`] of the group goes on
@@ -107,6 +107,9 @@ pub async fn redrive_topic(
     service: impl Into<Name>,
     options: RedriveOptions,
 ) -> Result<RedriveReport> {
+    if options.patience.is_zero() {
+        return Err(Error::new(ErrorKind::Invalid, "redrive: its patience is zero"));
+    }
     let mut run = Run::open(transport, topic.into(), service.into(), options).await?;
     let worked = run.work().await;
     run.close().await;

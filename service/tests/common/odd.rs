@@ -24,6 +24,8 @@ pub(crate) struct Odd {
     pub(crate) claims: Log,
     /// So many times it gives claims back, and says that it did not.
     pub(crate) denied_releases: Arc<AtomicUsize>,
+    /// Never gives this event back.
+    pub(crate) keeps: Arc<Mutex<Option<uuid::Uuid>>>,
     /// It renews holders, and says that it did not.
     pub(crate) denies_renewals: Arc<AtomicBool>,
     /// So many claims are carried out a little after their answer was lost, and they were given back.
@@ -88,6 +90,10 @@ impl IdempotencyStore for Odd {
     async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
         if !self.release_takes.is_zero() {
             sleep(self.release_takes).await;
+        }
+        let keeps = *self.keeps.lock().expect("no test panics with it");
+        if events.iter().any(|event| Some(event.id) == keeps) {
+            return Err(Error::new(ErrorKind::Unavailable, "give claims back: not this one"));
         }
         self.inner.release(holder, events).await?;
         match self.denied_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {

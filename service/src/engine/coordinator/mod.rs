@@ -28,7 +28,7 @@ use super::gate::Change;
 use super::running::Command;
 use super::shared::Shared;
 use super::tracker::Tracker;
-use super::work::{Assigned, Cause, Order, Report, after};
+use super::work::{Assigned, Cause, FOR_EVER, Order, Report, after};
 use crate::service::Options;
 use crate::status::{PauseReason, Status};
 
@@ -158,7 +158,7 @@ impl Coordinator {
     }
 
     async fn work(&mut self, renewing: &mut Option<Renewing>) -> Result<()> {
-        let mut ticks = interval(self.options.commit_interval);
+        let mut ticks = interval(self.options.commit_interval.min(FOR_EVER));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let consumer = self.consumer.clone();
         let mut next = consumer.next();

@@ -15,6 +15,8 @@ use crate::engine::work::{Alone, Cause, Chunk, Claimed, Item, Report};
 
 /// How many events one call claims or completes at most.
 const CALL_EVENTS: usize = 5_000;
+/// After so many calls in a row that gave no claim back, no delivery that must run alone waits for the next one.
+const RELEASES_AWAITED: u32 = 3;
 
 /// Which calls wait for their answer.
 #[derive(Debug, Default)]
@@ -179,8 +181,12 @@ impl Worker {
     }
 
     /// Whether claims are asked for or given back, and not answered.
+    ///
+    /// A store that takes none back again and again is not waited for: suspects would never have their turn. At worst an
+    /// innocent event is counted as held by a holder that dies.
     pub(super) fn claims_are_open(&self) -> bool {
-        self.calls.claims > 0 || self.calls.releasing || !self.to_release.is_empty() || !self.release_again.is_empty()
+        let given_back = self.calls.releasing || !self.to_release.is_empty() || !self.release_again.is_empty();
+        self.calls.claims > 0 || given_back && self.release_failures < RELEASES_AWAITED
     }
 
     fn claim(&mut self, mut items: Vec<Item>, asked: Asked) {
