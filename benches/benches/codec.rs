@@ -68,6 +68,25 @@ fn json(c: &mut Criterion) {
     group.finish();
 }
 
+/// What looking for NaN costs where there is nothing but floats.
+#[derive(Clone, Serialize, Deserialize, Event)]
+#[event(topic = "bench", type = "measured")]
+struct Measured {
+    values: Vec<f64>,
+}
+
+fn floats(c: &mut Criterion) {
+    let event = Measured { values: (0..100).map(|n| f64::from(n) * 1.37).collect() };
+    let source = Name::from_static("bench");
+    let envelope = EnvelopeRef::new(Uuid::from_u128(1), Timestamp::from_millis(1), &source, &event);
+    let mut group = c.benchmark_group("codec/json encode, 100 floats");
+    group.bench_function("baseline", |b| {
+        b.iter(|| Bytes::from(serde_json::to_vec(&event).expect("it encodes")));
+    });
+    group.bench_function("tidings", |b| b.iter(|| Json::encode(envelope, &mut Headers::new())));
+    group.finish();
+}
+
 fn postcard(c: &mut Criterion) {
     let (event, source) = (registered(1), Name::from_static("bench"));
     let envelope = EnvelopeRef::new(Uuid::from_u128(1), Timestamp::from_millis(1), &source, &event);
@@ -85,6 +104,6 @@ fn postcard(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().without_plots();
-    targets = json, postcard
+    targets = json, floats, postcard
 }
 criterion_main!(benches);

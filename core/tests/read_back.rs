@@ -67,6 +67,26 @@ fn floats_that_json_has_no_text_for_are_refused_wherever_they_are() {
 }
 
 #[test]
+fn a_float_is_read_as_the_one_that_was_written() {
+    let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..20_000 {
+        // Any bits, and such as prices and coordinates have.
+        bits = bits.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        for float in [f64::from_bits(bits), (bits >> 11) as f64 / 1e12] {
+            if float.is_finite() {
+                let read = codec::decode::<InJson<f64>>(&write(InJson(float)).unwrap()).unwrap().payload.0;
+                assert_eq!(read.to_bits(), float.to_bits(), "{float}");
+            }
+        }
+        let float = f32::from_bits((bits >> 32) as u32);
+        if float.is_finite() {
+            let read = codec::decode::<InJson<f32>>(&write(InJson(float)).unwrap()).unwrap().payload.0;
+            assert_eq!(read.to_bits(), float.to_bits(), "{float}");
+        }
+    }
+}
+
+#[test]
 fn an_option_that_would_be_read_as_another_is_refused() {
     refused(Some(()));
     refused(Some(None::<u8>));

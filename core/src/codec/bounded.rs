@@ -44,6 +44,7 @@ impl Bounds {
         Bounded { inner, bounds: self, counted: false }
     }
 
+    #[cold]
     fn refuse<T, E: Error>(&self, why: &'static str) -> Result<T, E> {
         self.broken.set(Some(why));
         Err(E::custom(why))
@@ -112,9 +113,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         self.bounds.deeper(|| self.inner.deserialize_ignored_any(visitor))
     }
 
+    #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let visitor = self.with(visitor);
-        self.bounds.deeper(|| self.inner.deserialize_option(visitor))
+        self.inner.deserialize_option(visitor)
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
@@ -193,7 +195,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Bounded<'_, V> {
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
         let deserializer = self.with(deserializer);
-        self.inner.visit_some(deserializer)
+        self.bounds.deeper(|| self.inner.visit_some(deserializer))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {

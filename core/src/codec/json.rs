@@ -236,10 +236,25 @@ pub(super) fn routed(record: &StoredRecord) -> Result<Routed<'_>> {
 
 /// The version that the body tells, else that of the header, else the first.
 fn version_of(record: &StoredRecord, told: Option<Version>) -> Result<Version> {
-    match (told, text(record, headers::VERSION)?) {
-        (Some(version), _) => Ok(version),
-        (None, Some(version)) => version.parse(),
-        (None, None) => Ok(Version::new(1, 0)),
+    match told {
+        Some(version) => Ok(version),
+        None => text(record, headers::VERSION)?.map_or(Ok(Version::new(1, 0)), str::parse),
+    }
+}
+
+/// Refuses a record whose headers tell another type or version than its body.
+#[inline]
+fn expect_headers<E: Event>(record: &StoredRecord, version: Option<Version>) -> Result<()> {
+    let differs = |name, body: &[u8]| record.headers.get(name).is_some_and(|told| told != body);
+    if differs(headers::EVENT_TYPE, E::TYPE.as_bytes()) {
+        expect_type::<E>(text(record, headers::EVENT_TYPE)?.unwrap_or_default())?;
+    }
+    match version {
+        // Other texts may mean the same.
+        Some(version) if differs(headers::VERSION, version.to_text().as_bytes()) => {
+            expect_version::<E>(record, version)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -291,12 +306,7 @@ impl Codec for Json {
         let read: Read<'_, E> =
             from_json(value(record)?).map_err(|e| undecodable(format!("read {} from JSON", E::TYPE)).with_source(e))?;
         expect_type::<E>(&read.event_type)?;
-        if let Some(event_type) = text(record, headers::EVENT_TYPE)? {
-            expect_type::<E>(event_type)?;
-        }
-        if let Some(version) = read.version {
-            expect_version::<E>(record, version)?;
-        }
+        expect_headers::<E>(record, read.version)?;
         Ok(Envelope {
             id: refuse_nil(read.event_id)?,
             timestamp: Timestamp::from_millis(read.timestamp),

@@ -89,6 +89,7 @@ impl Rules {
         if text.is_empty() { Some(why.to_owned()) } else { Some(format!("{text}: {why}")) }
     }
 
+    #[cold]
     pub(super) fn refuse<T, E: Error>(&self, why: &'static str) -> Result<T, E> {
         self.refused.set(Some(why));
         Err(E::custom(why))
@@ -120,8 +121,13 @@ impl Rules {
     #[inline]
     pub(super) fn at<T, E>(&self, step: impl FnOnce() -> Step, written: Result<T, E>) -> Result<T, E> {
         if written.is_err() {
-            self.path.borrow_mut().push(step());
+            self.note(step());
         }
         written
+    }
+
+    #[cold]
+    fn note(&self, step: Step) {
+        self.path.borrow_mut().push(step);
     }
 }

@@ -104,8 +104,7 @@ impl<'r, S: Serializer> Serializer for Strict<'r, S> {
 
     #[inline]
     fn serialize_none(self) -> Result<S::Ok, S::Error> {
-        let rules = self.rules;
-        rules.within(Level::Thin, || self.null(S::serialize_none))
+        self.null(S::serialize_none)
     }
 
     #[inline]
