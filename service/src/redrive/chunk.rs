@@ -13,18 +13,42 @@ const MAX_BYTES: usize = 8 << 20;
 /// What the metadata of our commits begins with.
 const PREFIX: &str = "redrive";
 
-/// What is noted with a commit: that letters up to `until` are published, or about to be, as records of this time.
+/// How many times a mark remembers: each but the first is of a run whose clock was ahead, and that was cut off.
+const MAX_TIMES: usize = 16;
+
+/// What is noted with a commit: that letters up to `until` are published, or about to be, as records of these times.
 ///
 /// No two chunks have the same time, so that a run that comes later can tell by it what of a chunk is in the topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
+    /// The time of the records that are published next.
     pub(super) time: i64,
     pub(super) until: u64,
+    /// The times of earlier runs that were at this chunk, the latest first.
+    pub(super) earlier: Vec<i64>,
 }
 
 impl Mark {
-    pub(super) fn to_text(self) -> String {
-        format!("{PREFIX} {} {}", self.time, self.until)
+    pub(super) fn new(time: i64, until: u64) -> Self {
+        Self { time, until, earlier: Vec::new() }
+    }
+
+    /// The mark of a run that goes on with the chunk as records of another time.
+    pub(super) fn going_on_at(self, time: i64) -> Self {
+        let mut earlier = self.times();
+        earlier.truncate(MAX_TIMES - 1);
+        Self { time, until: self.until, earlier }
+    }
+
+    /// All times that records of the chunk may bear.
+    pub(super) fn times(&self) -> Vec<i64> {
+        std::iter::once(self.time).chain(self.earlier.iter().copied()).collect()
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut text = format!("{PREFIX} {} {}", self.time, self.until);
+        self.earlier.iter().for_each(|time| text.push_str(&format!(" {time}")));
+        text
     }
 
     /// Reads it back; `None` for somebody else's metadata.
@@ -33,7 +57,9 @@ impl Mark {
         if parts.next()? != PREFIX {
             return None;
         }
-        Some(Self { time: parts.next()?.parse().ok()?, until: parts.next()?.parse().ok()? })
+        let (time, until) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let earlier = parts.filter_map(|time| time.parse().ok()).take(MAX_TIMES - 1).collect();
+        Some(Self { time, until, earlier })
     }
 }
 
@@ -129,11 +155,22 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_back_and_others_metadata_is_not() {
-        let mark = Mark { time: 17, until: 40 };
-        assert_eq!(Mark::parse(&mark.to_text()), Some(mark));
+        let mark = Mark::new(17, 40);
+        assert_eq!(mark.to_text(), "redrive 17 40");
+        for mark in [mark.clone(), mark.going_on_at(11).going_on_at(12)] {
+            assert_eq!(Mark::parse(&mark.to_text()), Some(mark));
+        }
         for other in ["", "redrive", "redrive 1", "redrive 1 x", "mine 1 2"] {
             assert_eq!(Mark::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_mark_remembers_all_times_of_its_chunk_up_to_a_bound() {
+        let mark = Mark::new(30, 40).going_on_at(20).going_on_at(10);
+        assert_eq!((mark.times(), mark.until), (vec![10, 20, 30], 40));
+        let many = (0..100).fold(Mark::new(1_000, 40), |mark, time| mark.going_on_at(time));
+        assert_eq!((many.times().len(), many.time), (MAX_TIMES, 99));
     }
 
     #[test]

@@ -14,21 +14,22 @@ use uuid::Uuid;
 use super::chunk::Found;
 use super::{REDRIVE_GROUP_SUFFIX, cannot_be_read, check_online, taken};
 
-/// How much earlier than by our clock a broker may have filed a record.
-const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(600);
+/// How much earlier than by our clock a broker may have filed a record; and a mark that is further ahead of our clock than
+/// this is not gone on with, as brokers refuse records from the future.
+pub(super) const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(600);
 /// How long the look may wait for the next record.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often each record of a chunk is in its topic, by its fingerprint.
 pub(super) type Published = HashMap<Uuid, usize>;
 
-/// Looks for the records of `service`'s chunk of this time.
+/// Looks for the records of `service`'s chunk of these times.
 pub(super) async fn published(
     transport: &dyn Transport,
     admin: &dyn Admin,
     topic: &Name,
     service: &Name,
-    time: i64,
+    times: &[i64],
 ) -> Result<Published> {
     let described = admin.describe_topics(std::slice::from_ref(topic)).await?.pop();
     let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "no answer")))?;
@@ -37,7 +38,9 @@ pub(super) async fn published(
     let mut left: HashMap<TopicPartition, u64> = ends.collect();
     // A group of its own each time: it has committed nothing, so it starts at the time asked for.
     let group = Name::from(format!("{service}{REDRIVE_GROUP_SUFFIX}-{}", Uuid::now_v7()));
-    let since = Timestamp::from_millis(time).saturating_sub(CLOCKS_DIFFER_BY);
+    let first = times.iter().copied().min().unwrap_or_default();
+    // Below zero a time means something else to Kafka.
+    let since = Timestamp::from_millis(first).saturating_sub(CLOCKS_DIFFER_BY).max(Timestamp::from_millis(0));
     let options = ConsumerOptions::new(group.clone(), [topic.clone()]).with_start(Start::Time(since));
     let consumer = transport.consumer(options).await?;
     let mut published = Published::new();
@@ -51,8 +54,8 @@ pub(super) async fn published(
             }
             Step::Records(fetched) => {
                 for record in fetched.batch.records() {
-                    let redriven = Redriven::of(topic, &record.headers);
-                    if redriven.is_some_and(|redriven| redriven.is_for(service)) && record.timestamp.millis() == time {
+                    let ours = Redriven::of(topic, &record.headers).is_some_and(|redriven| redriven.is_for(service));
+                    if ours && times.contains(&record.timestamp.millis()) {
                         let print = fingerprint(record.key.as_ref(), record.value.as_ref(), &record.headers);
                         *published.entry(print).or_default() += 1;
                     }

@@ -4,16 +4,18 @@ mod chunk;
 mod doubt;
 mod letters;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Error, ErrorKind, Name, PartitionDescription, Publisher, Result, StoredRecord, TopicDescription,
+    Admin, Error, ErrorKind, Name, PartitionDescription, Publisher, Result, StoredRecord, Timestamp, TopicDescription,
     TopicPartition, Transport, Unreadable, dead_letter_topic,
 };
 use tracing::{info, warn};
 
 use self::chunk::{Chunk, Mark};
+use self::doubt::CLOCKS_DIFFER_BY;
 use self::letters::{Letters, Place};
 
 /// What stands behind a service's name in that of the group that redrives its letters.
@@ -90,7 +92,8 @@ pub struct RedriveReport {
 ///
 /// How far it is, is what the group `<service>-redrive` has committed: so it goes on where an earlier run stopped, was cut
 /// off or failed, and [`Admin::reset`] of that group makes it begin elsewhere. Before a chunk of letters is published the
-/// group's commit says so; a run that finds such a mark looks into `topic` for what of that chunk is there.
+/// group's commit says so; a run that finds such a mark looks into `topic` for what of that chunk is there. A mark of a host
+/// whose clock was far ahead holds no later run back.
 ///
 /// Not cancel-safe in the sense that a dropped future may have published letters; the next run finds them, unless the
 /// topic lets the broker set its records' time: then up to a chunk comes again, with the same event ids.
@@ -110,7 +113,20 @@ pub async fn redrive_topic(
     if options.patience.is_zero() {
         return Err(Error::new(ErrorKind::Invalid, "redrive: its patience is zero"));
     }
-    let mut run = Run::open(transport, topic.into(), service.into(), options).await?;
+    redrive_by(transport, topic.into(), service.into(), options, &Timestamp::now).await
+}
+
+/// What a run reads the time from.
+type Clock<'a> = &'a (dyn Fn() -> Timestamp + Send + Sync);
+
+async fn redrive_by(
+    transport: &dyn Transport,
+    topic: Name,
+    service: Name,
+    options: RedriveOptions,
+    clock: Clock<'_>,
+) -> Result<RedriveReport> {
+    let mut run = Run::open(transport, topic, service, options, clock).await?;
     let worked = run.work().await;
     run.close().await;
     let (topic, service, done) = (&run.topic, &run.service, &run.report);
@@ -133,19 +149,29 @@ struct Run<'a> {
     service: Name,
     options: RedriveOptions,
     report: RedriveReport,
-    /// The time that the latest chunk's records bear; no two chunks have the same.
+    clock: Clock<'a>,
+    /// The time that the latest chunk's records bear, those from the future aside; no two chunks have the same.
     latest: i64,
+    /// Times of earlier runs.
+    taken: HashSet<i64>,
 }
 
 impl<'a> Run<'a> {
-    async fn open(transport: &'a dyn Transport, topic: Name, service: Name, options: RedriveOptions) -> Result<Self> {
+    async fn open(
+        transport: &'a dyn Transport,
+        topic: Name,
+        service: Name,
+        options: RedriveOptions,
+        clock: Clock<'a>,
+    ) -> Result<Self> {
         let admin = transport.admin().await?;
         let publisher = transport.publisher().await?;
         let source = dead_letter_topic(&topic);
         let group = Name::from(format!("{service}{REDRIVE_GROUP_SUFFIX}"));
         let letters = Letters::open(transport, &*admin, &source, &group, options.patience).await?;
         let report = RedriveReport::default();
-        Ok(Self { transport, admin, publisher, letters, topic, service, options, report, latest: 0 })
+        let (latest, taken) = (0, HashSet::new());
+        Ok(Self { transport, admin, publisher, letters, topic, service, options, report, clock, latest, taken })
     }
 
     async fn close(&self) {
@@ -158,7 +184,8 @@ impl<'a> Run<'a> {
     async fn work(&mut self) -> Result<()> {
         self.letters.join().await?;
         let places: Vec<Place> = self.letters.places().cloned().collect();
-        self.latest = places.iter().filter_map(|place| place.mark.map(|mark| mark.time)).max().unwrap_or(0);
+        self.taken = places.iter().filter_map(|place| place.mark.as_ref()).flat_map(Mark::times).collect();
+        self.latest = self.taken.iter().copied().filter(|time| !self.is_ahead(*time)).max().unwrap_or(0);
         let mut chunk = Chunk::new(self.topic.clone(), self.service.clone());
         // A letter and its repeat need not lie in one partition: all of the past comes first.
         for place in &places {
@@ -191,12 +218,27 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Whether a time is further in the future than clocks differ: brokers refuse records of such a time.
+    fn is_ahead(&self, time: i64) -> bool {
+        Timestamp::from_millis(time) > (self.clock)().saturating_add(CLOCKS_DIFFER_BY)
+    }
+
+    /// The time of another chunk.
+    fn next_time(&mut self) -> i64 {
+        let mut time = (self.clock)().millis().max(self.latest.saturating_add(1));
+        while self.taken.contains(&time) {
+            time = time.saturating_add(1);
+        }
+        self.latest = time;
+        time
+    }
+
     /// Works through one partition; `false` at the limit.
     async fn partition(&mut self, chunk: &mut Chunk, mut place: Place) -> Result<bool> {
         while place.next < place.end {
             // What is in doubt is one chunk again, the same one.
-            let doubt = place.mark.filter(|mark| mark.until > place.next);
-            let until = doubt.map_or(place.end, |mark| mark.until.min(place.end));
+            let doubt = place.mark.clone().filter(|mark| mark.until > place.next);
+            let until = doubt.as_ref().map_or(place.end, |mark| mark.until.min(place.end));
             let left = self.options.limit.map(|limit| limit.saturating_sub(self.report.redriven));
             if left == Some(0) {
                 return Ok(false);
@@ -224,29 +266,28 @@ impl<'a> Run<'a> {
             place.next = reached;
             return Ok(());
         }
-        let mark = match doubt {
+        let (mark, is_noted) = match doubt {
             Some(mark) => {
-                let there = doubt::published(self.transport, &*self.admin, &self.topic, &self.service, mark.time);
+                let times = mark.times();
+                let there = doubt::published(self.transport, &*self.admin, &self.topic, &self.service, &times);
                 let there = there.await?;
                 let before = letters.len();
                 doubt::keep_absent(&mut letters, there);
                 self.report.found += (before - letters.len()) as u64;
-                mark
+                let is_ahead = self.is_ahead(mark.time);
+                (if is_ahead { mark.going_on_at(self.next_time()) } else { mark }, !is_ahead)
             }
-            None => {
-                self.latest = tidings_core::Timestamp::now().millis().max(self.latest + 1);
-                Mark { time: self.latest, until: reached }
-            }
+            None => (Mark::new(self.next_time(), reached), false),
         };
         if !letters.is_empty() {
-            if doubt.is_none() {
-                self.letters.commit(place, place.next, mark).await?;
+            if !is_noted {
+                self.letters.commit(place, place.next, mark.clone()).await?;
             }
             let count = letters.len() as u64;
             chunk::publish(&*self.publisher, &place.at, letters, mark.time).await?;
             self.report.redriven += count;
         }
-        self.letters.commit(place, reached, mark).await?;
+        self.letters.commit(place, reached, mark.clone()).await?;
         place.next = reached;
         place.mark = Some(mark);
         Ok(())
@@ -283,7 +324,97 @@ fn taken(what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use tidings_core::{Commit, ConsumerOptions, DeadLetter, DeadLetterSink, Record, Step, StoredRecord, Topic};
+    use tidings_memory::MemoryTransport;
+
     use super::*;
+
+    const AHEAD: Duration = Duration::from_secs(2 * 3_600);
+
+    async fn memory() -> MemoryTransport {
+        let transport = MemoryTransport::new();
+        let topics = [Topic::new("t"), Topic::new("t-dlq")].map(|topic| topic.with_partitions(1));
+        for answer in transport.admin().await.unwrap().create_topics(&topics).await.unwrap() {
+            answer.unwrap();
+        }
+        transport
+    }
+
+    fn letter(offset: u64) -> DeadLetter {
+        let record = StoredRecord::new(offset, Timestamp::from_millis(1)).with_key("k").with_value(offset.to_string());
+        DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed)
+    }
+
+    async fn bury(transport: &MemoryTransport, offsets: std::ops::Range<u64>) {
+        let sink: Arc<dyn DeadLetterSink> = transport.dead_letters().await.unwrap();
+        sink.bury(offsets.map(letter).collect()).await.into_iter().for_each(|answer| answer.unwrap());
+    }
+
+    async fn redriven(transport: &MemoryTransport, clock: Clock<'_>) -> RedriveReport {
+        redrive_by(transport, "t".into(), "svc".into(), RedriveOptions::default(), clock).await.unwrap()
+    }
+
+    /// How many seconds each record of the topic was published ahead of `now`, and its value.
+    async fn records(transport: &MemoryTransport, now: Timestamp, count: usize) -> Vec<(i64, String)> {
+        let options = ConsumerOptions::new(format!("witness-{}", uuid::Uuid::now_v7()), [Name::from("t")]);
+        let consumer = transport.consumer(options).await.unwrap();
+        let mut all = Vec::new();
+        while all.len() < count {
+            let step = tokio::time::timeout(Duration::from_secs(60), consumer.next()).await.unwrap().unwrap();
+            if let Step::Records(fetched) = step {
+                all.extend(fetched.batch.records().iter().map(|record| {
+                    let value = String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap();
+                    ((record.timestamp.millis() - now.millis()) / 1_000, value)
+                }));
+            }
+        }
+        consumer.close().await.unwrap();
+        all
+    }
+
+    fn values(records: &[(i64, String)]) -> Vec<&str> {
+        records.iter().map(|(_, value)| value.as_str()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_run_whose_clock_was_ahead_the_next_ones_records_are_of_the_present() {
+        let (transport, now) = (memory().await, Timestamp::now());
+        bury(&transport, 0..3).await;
+        assert_eq!(redriven(&transport, &|| now.saturating_add(AHEAD)).await.redriven, 3);
+        bury(&transport, 3..6).await;
+        assert_eq!(redriven(&transport, &|| now).await.redriven, 3);
+        let found = records(&transport, now, 6).await;
+        assert_eq!(values(&found), ["0", "1", "2", "3", "4", "5"]);
+        assert!(found[3..].iter().all(|(ahead, _)| *ahead < 600), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_that_was_cut_off_under_a_clock_that_was_ahead_is_gone_on_with_in_the_present() {
+        let (transport, now) = (memory().await, Timestamp::now());
+        bury(&transport, 0..3).await;
+        // The first letter is published, and the rest was refused as from the future.
+        let ahead = now.saturating_add(AHEAD);
+        let sent: Record = letter(0).to_redrive().with_timestamp(ahead);
+        transport.publisher().await.unwrap().publish(vec![sent]).await.remove(0).unwrap();
+        let options = ConsumerOptions::new("svc-redrive", [Name::from("t-dlq")]);
+        let consumer = transport.consumer(options).await.unwrap();
+        let epoch = loop {
+            if let Step::Assigned(given) = consumer.next().await.unwrap() {
+                break given[0].epoch;
+            }
+        };
+        let mark = format!("redrive {} 3", ahead.millis());
+        let commit = Commit::new(TopicPartition::new("t-dlq", 0), epoch, 0).with_metadata(mark);
+        consumer.commit(vec![commit]).await.remove(0).unwrap();
+        consumer.close().await.unwrap();
+
+        let report = redriven(&transport, &|| now).await;
+        assert_eq!((report.found, report.redriven), (1, 2));
+        let found = records(&transport, now, 3).await;
+        assert_eq!(values(&found), ["0", "1", "2"]);
+        assert!(found[1..].iter().all(|(ahead, _)| *ahead < 600), "{found:?}");
+        assert_eq!(redriven(&transport, &|| now).await, RedriveReport::default());
+    }
 
     #[test]
     fn what_no_broker_leads_is_not_taken_for_empty() {
