@@ -9,12 +9,13 @@ pub use tidings_core::{
     DeadLetterTopics, DecodeErrors, Delivery, DeliveryContext, DeliveryPublisher, Difference, EnsureReport, Envelope,
     EnvelopeRef, Error, ErrorKind, Event, EventInput, EventRef, Extensions, Failure, Fetched, GroupDescription,
     GroupHealth, GroupState, Guarantees, HandlerError, Header, Headers, Health, History, Holder, IdempotencyStore,
-    Input, Inspection, IntoEvents, IntoOutcome, Key, LetterId, LetterQuery, MemberDescription, Name, Outcome,
-    PartitionDescription, PartitionLag, PartitionReset, Position, Progress, Publisher, RawBatch, RawInput, Record,
-    RecordBatch, Redriven, Release, ResetTo, Resolution, Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord,
-    Timestamp, Topic, TopicDescription, TopicPartition, TraceParent, Transport, Version, async_trait, codec,
-    dead_letter_headers, dead_letter_topic, ensure_topics, event_id_of, failed, find_error, headers, held, inspect,
-    is_dead_letter_header, partition_for, redrive, reject, report, rolled_back, stopped_at, unavailable,
+    Input, Inspection, IntoEvents, IntoOutcome, Key, Leased, LetterId, LetterLease, LetterQuery, MIN_HOLDER_TTL,
+    MemberDescription, Name, Outcome, PartitionDescription, PartitionLag, PartitionReset, Position, Progress,
+    Publisher, REDRIVE_LEASE, RawBatch, RawInput, Record, RecordBatch, Redriven, Release, ResetTo, Resolution, Result,
+    Revocation, Secret, SeekTo, Start, Step, StoredRecord, Timestamp, Topic, TopicDescription, TopicPartition,
+    TraceParent, Transport, Version, async_trait, codec, dead_letter_headers, dead_letter_topic, ensure_topics,
+    event_id_of, failed, find_error, headers, held, inspect, is_dead_letter_header, partition_for, redrive, reject,
+    report, rolled_back, stopped_at, unavailable,
 };
 #[cfg(feature = "macros")]
 pub use tidings_macros::Event;

@@ -49,6 +49,7 @@ clauses! {
     D1 "d1" "`Ok` means that the letter is durable.",
     D2 "d2" "The original is kept byte for byte, beside why it was buried.",
     D3 "d3" "A letter buried twice is listed and redriven once.",
+    D4 "d4" "A letter is leased to one redrive at a time, before it is published.",
     A1 "a1" "Admin verbs do what they say, name what is missing, and lose nothing unasked.",
     Restart "restart" "What is acknowledged survives a restart of the process and its machine.",
 }

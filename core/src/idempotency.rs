@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::{Guarantees, Name, Result, Timestamp};
+use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 
 /// Remembers, per scope, which events were handled and who is handling which.
 ///
@@ -16,7 +16,7 @@ use crate::{Guarantees, Name, Result, Timestamp};
 /// # Contract
 /// - **I1** One holder per scope and event id; twins within one call too: the second is `Held`.
 /// - **I2** [`Claim::Done`] until purged; a purge never touches live claims nor another scope.
-/// - **I3** Claims live as long as their holder: renewed in time, on the store's own clock; no two clocks are compared. A
+/// - **I3** Claims live as long as their holder, for [`MIN_HOLDER_TTL`] or longer: renewed in time, on the store's own clock; no two clocks are compared. A
 ///   claim of a dead holder can be taken; then the old holder's `complete` is [`Fenced`](crate::ErrorKind::Fenced). A store
 ///   that is opened exclusively ends all earlier holders at once.
 /// - **I4** What a call did is durable before it returns.
@@ -29,6 +29,7 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Registers a running service in `scope`, whose claims live until it has not renewed for `ttl`.
     ///
     /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid): `ttl` is below [`MIN_HOLDER_TTL`].
     /// [`Unavailable`](crate::ErrorKind::Unavailable) and the like, as of every method here.
     async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder>;
 
@@ -72,6 +73,9 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     fn guarantees(&self) -> Guarantees;
 }
 
+/// The shortest time that a holder may live without being renewed: below, it is dead before its first renewal.
+pub const MIN_HOLDER_TTL: Duration = Duration::from_millis(10);
+
 /// A running service, as a store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -88,6 +92,18 @@ impl Holder {
     /// A new holder: for stores, which hand them out.
     pub fn new(scope: impl Into<Name>, ttl: Duration) -> Self {
         Self { id: Uuid::now_v7(), scope: scope.into(), ttl }
+    }
+
+    /// As [`new`](Self::new), where the ttl is a user's.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): it is below [`MIN_HOLDER_TTL`].
+    pub fn checked(scope: impl Into<Name>, ttl: Duration) -> Result<Self> {
+        if ttl < MIN_HOLDER_TTL {
+            let what = format!("register a holder: holder_ttl is {ttl:?}, it must be at least {MIN_HOLDER_TTL:?}");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        Ok(Self::new(scope, ttl))
     }
 }
 

@@ -63,15 +63,15 @@ pub use self::consumer_options::{
     DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT,
 };
 pub use self::dead_letter::{
-    DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, LetterId,
-    LetterQuery, MAX_ERROR_TEXT, MAX_PLAIN_HEADERS, Redriven, Resolution, dead_letter_topic,
-    header_names as dead_letter_headers, is_dead_letter_header, redrive,
+    DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Leased, LetterId,
+    LetterLease, LetterQuery, MAX_ERROR_TEXT, MAX_PLAIN_HEADERS, REDRIVE_LEASE, Redriven, Resolution,
+    dead_letter_topic, header_names as dead_letter_headers, is_dead_letter_header, redrive,
 };
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
 pub use self::error::{BoxError, Error, ErrorKind, Result, find_error, report};
 pub use self::event::{Batch, Caused, Envelope, EnvelopeRef, Event, Key, Version};
 pub use self::guarantees::{Clause, Guarantees};
-pub use self::idempotency::{Claim, EventRef, History, Holder, IdempotencyStore, Release};
+pub use self::idempotency::{Claim, EventRef, History, Holder, IdempotencyStore, MIN_HOLDER_TTL, Release};
 pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};
 pub use self::inspect::{GroupHealth, Inspection, inspect};
 pub use self::name::{MAX_TOPIC_NAME_BYTES, Name, TopicPartition, check_topic_name};

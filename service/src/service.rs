@@ -64,8 +64,6 @@ pub const DEFAULT_MAX_SPAN: u64 = 100_000;
 pub const DEFAULT_CONCURRENCY: usize = 1_024;
 /// The default of [`Service::with_holder_ttl`].
 pub const DEFAULT_HOLDER_TTL: Duration = Duration::from_secs(15);
-/// The least of [`Service::with_holder_ttl`]: less could not be renewed in time.
-pub const MIN_HOLDER_TTL: Duration = Duration::from_millis(10);
 /// The most of [`Service::with_workers`].
 pub const MAX_WORKERS: usize = 1_024;
 /// How long [`Service::run`] drains when it is told to stop.
@@ -221,7 +219,7 @@ impl Service {
         self
     }
 
-    /// How long claims outlive a process that died: [`DEFAULT_HOLDER_TTL`], at least [`MIN_HOLDER_TTL`]. Renewed at a third
+    /// How long claims outlive a process that died: [`DEFAULT_HOLDER_TTL`], at least [`MIN_HOLDER_TTL`](tidings_core::MIN_HOLDER_TTL). Renewed at a third
     /// of it.
     ///
     /// Let it be shorter than the consumer's [session](Self::with_session_timeout): then a process that stood still for

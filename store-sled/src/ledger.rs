@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tidings_core::{Claim, Error, ErrorKind, History, Holder, Name, Release, Result, Timestamp};
+use tidings_core::{
+    Claim, Error, ErrorKind, History, Holder, Leased, LetterId, LetterLease, Name, Release, Resolution, Result,
+    Timestamp,
+};
 use uuid::Uuid;
 
 use crate::codec::{EventKey, NameId, State};
@@ -176,8 +179,43 @@ impl Ledger<'_> {
         Ok(Ok(PurgeStep { removed, next: Some(next) }))
     }
 
-    /// Begins a generation and drops what is too old, live claims aside. After it, everything is durable.
-    pub(crate) fn turn(&mut self) -> error::Result<()> {
+    /// Leases open letters; in memory alone, as a process that is opened anew has no redrive at work.
+    pub(crate) fn lease(&mut self, letters: &[LetterId], lease: &LetterLease) -> Staged<Vec<Leased>> {
+        let mut answers = Vec::with_capacity(letters.len());
+        for id in letters {
+            let open = self.disk.letters.is_open(id)?;
+            answers.push(if open { self.memory.leases.lease(id, lease, self.instant) } else { Leased::Closed });
+        }
+        Ok(Ok(answers))
+    }
+
+    /// Closes letters: those of a lease, or those that none has.
+    pub(crate) fn resolve(
+        &mut self,
+        letters: &[LetterId],
+        lease: Option<Uuid>,
+        resolution: &Resolution,
+    ) -> Staged<Vec<bool>> {
+        let mut answers = Vec::with_capacity(letters.len());
+        for id in letters {
+            let may = self.memory.leases.may_close(id, lease, self.instant);
+            let closed = may && self.disk.letters.resolve(id, resolution, self.now)?;
+            if closed {
+                self.memory.leases.forget(id);
+            }
+            answers.push(closed);
+        }
+        Ok(Ok(answers))
+    }
+
+    pub(crate) fn end_lease(&mut self, letters: &[LetterId], lease: Uuid) -> Staged<()> {
+        letters.iter().for_each(|id| self.memory.leases.end(id, lease));
+        Ok(Ok(()))
+    }
+
+    /// Begins a generation and drops what is too old, live claims aside. After it, everything is durable. Says whether there
+    /// may be more closed letters to forget.
+    pub(crate) fn turn(&mut self) -> error::Result<bool> {
         let mut moved = Vec::new();
         let claims = if self.disk.has_expired(self.config, self.now) { self.memory.all_claims() } else { Vec::new() };
         for (key, live) in claims {
@@ -188,10 +226,18 @@ impl Ledger<'_> {
         for (key, live) in moved {
             self.disk.put(key, State::Claimed(live.holder, live.history));
         }
+        let more = self.forget_closed()?;
+        self.disk.turn(self.config, self.now)?;
+        Ok(more)
+    }
+
+    /// Forgets closed letters that are past their retention, up to a bound, and says whether there may be more. After it,
+    /// everything is durable.
+    pub(crate) fn forget_closed(&mut self) -> error::Result<bool> {
         let oldest = self.now.saturating_sub(self.config.retention);
-        self.disk.letters.forget_closed(oldest)?;
+        let more = self.disk.letters.forget_closed(oldest)?;
         self.disk.commit(self.now)?;
-        self.disk.turn(self.config, self.now)
+        Ok(more)
     }
 
     fn scope(&mut self, scope: &Name) -> error::Result<Option<NameId>> {

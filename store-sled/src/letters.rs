@@ -143,6 +143,12 @@ impl Letters {
         Ok(Ok(()))
     }
 
+    pub(crate) fn is_open(&self, id: &LetterId) -> error::Result<bool> {
+        let Ok(identity) = identity(id) else { return Ok(false) };
+        let Some(value) = self.table.get(&identity)? else { return Ok(false) };
+        Ok(read_fate(&self.table, &value)?.closed.is_none())
+    }
+
     /// Whether the letter was open.
     pub(crate) fn resolve(&mut self, id: &LetterId, resolution: &Resolution, now: Timestamp) -> error::Result<bool> {
         let Ok(identity) = identity(id) else { return Ok(false) };
@@ -209,8 +215,9 @@ impl Letters {
         Ok(())
     }
 
-    /// Forgets letters that were closed before `oldest`. To be committed before one of them could be buried again.
-    pub(crate) fn forget_closed(&mut self, oldest: Timestamp) -> error::Result<()> {
+    /// Forgets letters that were closed before `oldest`, up to a bound, and says whether there may be more. To be committed
+    /// before one of them could be buried again.
+    pub(crate) fn forget_closed(&mut self, oldest: Timestamp) -> error::Result<bool> {
         let end = closed_key(oldest, &[]);
         let mut old = Vec::new();
         for item in self.table.scan(vec![CLOSED], vec![CLOSED]).take(FORGET_AT_ONCE) {
@@ -220,11 +227,12 @@ impl Letters {
             }
             old.push(key.to_vec());
         }
+        let more = old.len() == FORGET_AT_ONCE;
         for key in old {
             self.table.put(key[1 + 8..].to_vec(), None);
             self.table.put(key, None);
         }
-        Ok(())
+        Ok(more)
     }
 
     fn damaged(&self) -> Broken {

@@ -37,6 +37,7 @@ mod codec;
 mod config;
 mod disk;
 mod error;
+mod leases;
 mod ledger;
 mod letters;
 mod memory;

@@ -7,6 +7,7 @@ use tidings_core::{History, Holder};
 use uuid::Uuid;
 
 use crate::codec::{EventKey, EventMap};
+use crate::leases::Leases;
 
 /// At most so many holders are remembered, dead ones included; dead ones are forgotten first.
 const MAX_HOLDERS: usize = 4_096;
@@ -36,6 +37,7 @@ pub(crate) struct Memory {
     undo: Vec<(EventKey, Option<Live>)>,
     /// Holders that end with what is not durable yet.
     retiring: Vec<Uuid>,
+    pub(crate) leases: Leases,
 }
 
 impl Memory {

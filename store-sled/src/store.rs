@@ -11,7 +11,8 @@ use std::time::Duration;
 use futures_util::future::{Either, FutureExt, Shared as Joint, select};
 use tidings_core::{
     Claim, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, Holder,
-    IdempotencyStore, LetterId, LetterQuery, Name, Release, Resolution, Result, Timestamp, async_trait,
+    IdempotencyStore, Leased, LetterId, LetterLease, LetterQuery, Name, Release, Resolution, Result, Timestamp,
+    async_trait,
 };
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
@@ -200,10 +201,7 @@ impl SledStore {
 #[async_trait]
 impl IdempotencyStore for SledStore {
     async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        if ttl.is_zero() {
-            return Err(Error::new(ErrorKind::Invalid, "register a holder: its ttl is zero"));
-        }
-        let holder = Holder::new(scope.clone(), ttl);
+        let holder = Holder::checked(scope.clone(), ttl)?;
         let registered = holder.clone();
         self.call(1, move |ledger| ledger.register(&registered)).await?;
         Ok(holder)
@@ -297,11 +295,27 @@ impl DeadLetterStore for SledStore {
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
         let (letters, resolution) = (letters.to_vec(), resolution.clone());
-        self.call(letters.len(), move |ledger| {
-            let now = ledger.now;
-            letters.iter().map(|id| ledger.disk.letters.resolve(id, &resolution, now)).collect::<Result<_, _>>().map(Ok)
-        })
-        .await
+        self.call(letters.len(), move |ledger| ledger.resolve(&letters, None, &resolution)).await
+    }
+
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        let (letters, lease) = (letters.to_vec(), lease.clone());
+        self.call(letters.len(), move |ledger| ledger.lease(&letters, &lease)).await
+    }
+
+    async fn resolve_leased(
+        &self,
+        letters: &[LetterId],
+        lease: &LetterLease,
+        resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        let (letters, lease, resolution) = (letters.to_vec(), lease.id, resolution.clone());
+        self.call(letters.len(), move |ledger| ledger.resolve(&letters, Some(lease), &resolution)).await
+    }
+
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        let (letters, lease) = (letters.to_vec(), lease.id);
+        self.call(letters.len(), move |ledger| ledger.end_lease(&letters, lease)).await
     }
 }
 

@@ -21,6 +21,8 @@ use crate::store::Damage;
 const GROUP: u32 = 8_192;
 /// How often an idle store looks whether its oldest part is past its retention.
 const TICK: Duration = Duration::from_secs(5);
+/// The watch looks at least this often, so that its thread ends with the store.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// An idle store stores the time so often.
 const MARK_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for an earlier opener that is just closing.
@@ -77,7 +79,7 @@ impl Shared {
     /// Tells callers when the writer is stuck, until the store is closed.
     pub(crate) fn watch(&self, limit: Duration) {
         while !matches!(*self.status.borrow(), Status::Closed) {
-            thread::park_timeout(limit / 4);
+            thread::park_timeout((limit / 4).min(LONGEST_LOOK));
             let busy = *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if busy.is_some_and(|since| since.elapsed() > limit) {
                 self.status.send_if_modified(|status| {
@@ -104,6 +106,8 @@ pub(crate) struct Writer {
     reopen_wait: Duration,
     reopen_at: Instant,
     closing: bool,
+    /// There may be more closed letters to forget: in steps, so that no caller waits for all of them.
+    forgetting: bool,
     _lock: DirectoryLock,
 }
 
@@ -124,6 +128,7 @@ impl Writer {
             reopen_wait,
             reopen_at,
             closing: false,
+            forgetting: false,
             _lock: lock,
         };
         writer.open_disk()?;
@@ -210,9 +215,12 @@ impl Writer {
         let mut places = Vec::with_capacity(jobs.len());
         let idle = jobs.is_empty();
         let is_late = now.millis().saturating_sub(self.marked.millis()) >= millis(MARK_EVERY);
+        let forgetting = &mut self.forgetting;
         let done = guarded("write", ErrorKind::Unavailable, || {
             if ledger.disk.is_due(ledger.config, now) {
-                ledger.turn()?;
+                *forgetting = ledger.turn()?;
+            } else if *forgetting {
+                *forgetting = ledger.forget_closed()?;
             }
             // Neither calls nor answers may be dropped in here: callers whose answer is dropped look at the status.
             while let Some(job) = jobs.pop_front() {
@@ -262,7 +270,8 @@ impl Writer {
                 self.set_open();
             }
             Err(broken) => {
-                self.reopen_wait = (self.reopen_wait * 2).min(self.config.max_reopen_wait).max(MIN_REOPEN_WAIT);
+                self.reopen_wait =
+                    self.reopen_wait.saturating_mul(2).min(self.config.max_reopen_wait).max(MIN_REOPEN_WAIT);
                 self.reopen_at = Instant::now() + self.reopen_wait;
                 tracing::warn!(error = %broken, again_in = ?self.reopen_wait, "the store can't be opened again yet");
                 self.shared.status.send_if_modified(|status| {

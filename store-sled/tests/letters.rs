@@ -1,6 +1,11 @@
 //! Dead letters on sled: kept byte for byte over a restart, listed and closed once.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "only a part of it is needed here")]
+mod common;
+
+use std::time::Duration;
+
 use bytes::Bytes;
 use tempfile::tempdir;
 use tidings_core::{
@@ -8,6 +13,8 @@ use tidings_core::{
     TopicPartition,
 };
 use tidings_sled::{SledConfig, SledStore};
+
+use crate::common::Hands;
 
 fn letter(offset: u64, value: impl Into<Bytes>) -> DeadLetter {
     let record = StoredRecord::new(offset, Timestamp::from_millis(5)).with_key("k").with_value(value);
@@ -88,4 +95,24 @@ async fn a_full_store_refuses_letters_until_some_are_closed() {
     assert!(answers[1].as_ref().unwrap_err().is_retryable());
     store.resolve(&[letter(1, "").id()], &discarded()).await.unwrap();
     bury(&store, vec![letter(2, "b")]).await;
+}
+
+#[tokio::test]
+async fn all_closed_letters_past_their_retention_are_forgotten_however_many() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let retention = Duration::from_secs(7 * 3_600);
+    let config = SledConfig::new(directory.path()).with_clock(hands.clone()).with_retention(retention);
+    let store = SledStore::open_with(config).await.unwrap();
+    let letters: Vec<_> = (0..6_000).map(|n| letter(n, "x")).collect();
+    bury(&store, letters.clone()).await;
+    let ids: Vec<_> = letters.iter().map(DeadLetter::id).collect();
+    assert!(store.resolve(&ids, &discarded()).await.unwrap().iter().all(|closed| *closed));
+    hands.pass(retention + Duration::from_secs(1));
+    for _ in 0..3 {
+        store.size().await.unwrap();
+    }
+    // What is forgotten is a new letter when it is buried again.
+    bury(&store, letters).await;
+    let all = LetterQuery::default().with_limit(usize::MAX);
+    assert_eq!(store.list(&all).await.unwrap().len(), 6_000);
 }

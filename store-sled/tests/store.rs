@@ -273,3 +273,33 @@ async fn a_dropped_call_loses_nothing_that_others_were_told() {
         assert!(matches!(claim(&store, &one, &event).await, Claim::Held { .. }));
     }
 }
+
+#[tokio::test]
+async fn the_longest_times_are_taken_everywhere() {
+    let directory = tempdir().unwrap();
+    let hands = Hands::new();
+    let longest = || {
+        SledConfig::new(directory.path())
+            .with_clock(hands.clone())
+            .with_retention(Duration::MAX)
+            .with_answer_within(Duration::MAX)
+            .with_max_reopen_wait(Duration::MAX)
+            .with_max_waiting(u32::MAX)
+            .with_max_claims(usize::MAX)
+            .with_max_letters(u64::MAX)
+    };
+    let event = fresh();
+    for is_done in [false, true] {
+        let store = SledStore::open_with(longest()).await.unwrap();
+        let forever = store.holder(&scope(), Duration::MAX).await.unwrap();
+        hands.pass(100 * 365 * 24 * HOUR);
+        store.renew(&forever).await.unwrap();
+        if is_done {
+            assert_eq!(claim(&store, &forever, &event).await, Claim::Done);
+        } else {
+            assert_eq!(claim(&store, &forever, &event).await, granted(0, 0));
+            complete(&store, &forever, &event).await.unwrap();
+        }
+        store.close().await;
+    }
+}

@@ -10,7 +10,7 @@ use tidings_core::{
 use crate::case::{Case, Checked, broken, cases, granted, same};
 use crate::cx::{Cx, poll_times};
 
-type Rig = Cx<dyn DeadLetterStore>;
+pub(super) type Rig = Cx<dyn DeadLetterStore>;
 
 pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d1_what_is_buried_is_listed,
@@ -37,7 +37,7 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     restart_resolutions_survive[Reopen],
 ];
 
-fn letter(service: &Name, offset: u64) -> DeadLetter {
+pub(super) fn letter(service: &Name, offset: u64) -> DeadLetter {
     let mut headers = Headers::new().with("a", "1").with("a", "2").with("", vec![0xff, 0]);
     headers.push(Header::null("n"));
     headers.push(Header::new("e", ""));
@@ -53,16 +53,16 @@ fn letter(service: &Name, offset: u64) -> DeadLetter {
 }
 
 /// A resolution for closing letters.
-fn redriven() -> Resolution {
+pub(super) fn redriven() -> Resolution {
     Resolution::Redriven { by: "the conformance suite".into() }
 }
 
 impl Rig {
-    fn store(&self) -> Checked<Arc<dyn DeadLetterStore>> {
+    pub(super) fn store(&self) -> Checked<Arc<dyn DeadLetterStore>> {
         self.backend()
     }
 
-    async fn bury(&self, letters: Vec<DeadLetter>) -> Checked {
+    pub(super) async fn bury(&self, letters: Vec<DeadLetter>) -> Checked {
         let (store, count) = (self.store()?, letters.len());
         let answers = self.within("answers to bury", store.bury(letters)).await?;
         self.note(format!("bury {count} letters: {} answers", answers.len()));
@@ -78,11 +78,11 @@ impl Rig {
     }
 
     /// All open letters of a service.
-    async fn of(&self, service: &Name) -> Checked<Vec<DeadLetter>> {
+    pub(super) async fn of(&self, service: &Name) -> Checked<Vec<DeadLetter>> {
         self.list(&LetterQuery::default().with_service(service)).await
     }
 
-    async fn resolve(&self, letters: &[LetterId]) -> Checked<Vec<bool>> {
+    pub(super) async fn resolve(&self, letters: &[LetterId]) -> Checked<Vec<bool>> {
         let store = self.store()?;
         Ok(self.within("resolve", store.resolve(letters, &redriven())).await??)
     }

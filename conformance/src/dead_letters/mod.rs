@@ -3,22 +3,27 @@
 //! The sink that goes with a transport is checked by the [transport's suite](crate::transport).
 
 mod cases;
+mod leases;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tidings_core::DeadLetterStore;
 
-use self::cases::CASES;
+use crate::case::Case;
 use crate::runner::{Suite, Suites, Verdict};
 use crate::setup::Setup;
+
+fn all() -> impl Iterator<Item = &'static Case<dyn DeadLetterStore>> {
+    cases::CASES.iter().chain(leases::CASES)
+}
 
 fn suite<T: DeadLetterStore>(setup: Setup<T>) -> Suite<T, dyn DeadLetterStore> {
     Suite {
         setup: Arc::new(setup),
         erase: |store| store,
         guarantees: |store| store.guarantees(),
-        cases: CASES.iter().collect(),
+        cases: all().collect(),
     }
 }
 
@@ -34,7 +39,7 @@ pub fn check<T: DeadLetterStore>(setup: Setup<T>, case: &str) -> Verdict {
 
 /// The names of all cases.
 pub fn names() -> Vec<&'static str> {
-    CASES.iter().map(|case| case.name).collect()
+    all().map(|case| case.name).collect()
 }
 
 impl Suites {
@@ -55,7 +60,7 @@ mod tests {
 
     #[test]
     fn every_clause_of_a_dead_letter_store_has_a_case() {
-        let covered: BTreeSet<Clause> = CASES.iter().filter_map(crate::case::Case::clause).collect();
+        let covered: BTreeSet<Clause> = all().filter_map(Case::clause).collect();
         let wanted = |clause: &&Clause| clause.id().starts_with('d') || **clause == Clause::Restart;
         let missing: Vec<_> = Clause::ALL.iter().filter(wanted).filter(|c| !covered.contains(c)).collect();
         assert!(missing.is_empty(), "{missing:?}");
@@ -63,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_case_begins_with_its_clause_and_is_there_once() {
-        assert!(CASES.iter().all(|case| case.clause().is_some()));
-        assert_eq!(names().into_iter().collect::<BTreeSet<_>>().len(), CASES.len());
+        assert!(all().all(|case| case.clause().is_some()));
+        assert_eq!(names().into_iter().collect::<BTreeSet<_>>().len(), all().count());
     }
 }

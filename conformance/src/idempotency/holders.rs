@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::{ErrorKind, History, IdempotencyStore};
+use tidings_core::{ErrorKind, History, IdempotencyStore, MIN_HOLDER_TTL};
 
 use super::rig::{Is, Rig, events};
 use crate::case::{Case, Checked, cases, granted, refused, same};
@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i3_a_retired_holder_is_over,
     i3_held_says_how_long_at_most,
     i3_releasing_what_was_taken_over_leaves_it,
+    i3_a_ttl_is_refused_only_where_it_is_too_short,
     i6_deaths_are_counted,
     i6_deaths_and_attempts_add_up,
     i6_retiring_counts_as_no_death,
@@ -155,6 +156,23 @@ async fn i3_releasing_what_was_taken_over_leaves_it(rig: &Rig) -> Checked {
         same("the kind of refusal", ErrorKind::Fenced, error.kind())?;
     }
     rig.claims("the event", &third, &event, &[Is::Held]).await
+}
+
+async fn i3_a_ttl_is_refused_only_where_it_is_too_short(rig: &Rig) -> Checked {
+    let (scope, store) = (rig.fresh("scope"), rig.store()?);
+    for short in [Duration::ZERO, Duration::from_nanos(1), MIN_HOLDER_TTL - Duration::from_nanos(1)] {
+        let answer = rig.within("an answer", store.holder(&scope, short)).await?;
+        refused("a holder that is dead at once", &[ErrorKind::Invalid], answer)?;
+    }
+    rig.holder_for(&scope, MIN_HOLDER_TTL).await?;
+    let (longest, other) = (rig.holder_for(&scope, Duration::MAX).await?, rig.holder(&scope).await?);
+    let event = events(1);
+    rig.claims("a new event", &longest, &event, &[Is::Granted]).await?;
+    granted("renew the holder", rig.renew(&longest).await?)?;
+    let claims = rig.claim(&other, &event).await?;
+    let is_held = matches!(claims[..], [tidings_core::Claim::Held { .. }]);
+    crate::case::holds(is_held, "Held, for however long", format!("{claims:?}"))?;
+    rig.complete(&longest, &event).await
 }
 
 async fn i6_deaths_are_counted(rig: &Rig) -> Checked {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_core::{
-    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, EventRef, Guarantees, Holder, IdempotencyStore, LetterId,
-    LetterQuery, Name, Release, Resolution, Result, Timestamp,
+    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, EventRef, Guarantees, Holder, IdempotencyStore, Leased,
+    LetterId, LetterLease, LetterQuery, Name, Release, Resolution, Result, Timestamp,
 };
 
 use super::faulty::Faulty;
@@ -78,6 +78,24 @@ macro_rules! wraps_stores {
             async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
                 let made = self.inner.resolve(letters, resolution);
                 self.tap.one(Call::Resolve, (letters, resolution), made).await
+            }
+
+            async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+                self.tap.one(Call::Lease, (letters, lease), self.inner.lease(letters, lease)).await
+            }
+
+            async fn resolve_leased(
+                &self,
+                letters: &[LetterId],
+                lease: &LetterLease,
+                resolution: &Resolution,
+            ) -> Result<Vec<bool>> {
+                let made = self.inner.resolve_leased(letters, lease, resolution);
+                self.tap.one(Call::ResolveLeased, (letters, lease, resolution), made).await
+            }
+
+            async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+                self.tap.one(Call::EndLease, (letters, lease), self.inner.end_lease(letters, lease)).await
             }
         }
     )+ };

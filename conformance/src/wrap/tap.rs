@@ -41,6 +41,12 @@ pub enum Call {
     List,
     /// [`DeadLetterStore::resolve`](tidings_core::DeadLetterStore::resolve).
     Resolve,
+    /// [`DeadLetterStore::lease`](tidings_core::DeadLetterStore::lease).
+    Lease,
+    /// [`DeadLetterStore::resolve_leased`](tidings_core::DeadLetterStore::resolve_leased).
+    ResolveLeased,
+    /// [`DeadLetterStore::end_lease`](tidings_core::DeadLetterStore::end_lease).
+    EndLease,
     /// [`IdempotencyStore::holder`](tidings_core::IdempotencyStore::holder).
     Holder,
     /// [`IdempotencyStore::claim`](tidings_core::IdempotencyStore::claim).

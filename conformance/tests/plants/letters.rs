@@ -1,11 +1,12 @@
 //! A dead-letter store with a bug, and the cases that must catch it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tidings_conformance::{Setup, dead_letters};
 use tidings_core::{
-    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery, Name, Resolution,
-    Result, async_trait,
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease,
+    LetterQuery, Name, Resolution, Result, async_trait,
 };
 use tidings_memory::MemoryDeadLetters;
 
@@ -24,6 +25,12 @@ enum Bug {
     SwallowsAFailure,
     LosesEveryTenthLetter,
     ForgetsAtRestart,
+    LeasesToAll,
+    LeasesWhatIsClosed,
+    KeepsALeaseForEver,
+    KeepsWhatIsGivenBack,
+    ResolvesWhatIsLeased,
+    ClosesWhatWasTakenOver,
 }
 
 #[derive(Debug)]
@@ -31,6 +38,15 @@ struct Planted {
     inner: MemoryDeadLetters,
     bug: Bug,
     twice: Arc<Mutex<Vec<DeadLetter>>>,
+    /// The lease that asked last.
+    last: Arc<Mutex<LetterLease>>,
+}
+
+impl Planted {
+    fn new(inner: MemoryDeadLetters, bug: Bug) -> Self {
+        let last = Arc::new(Mutex::new(LetterLease::new(Duration::ZERO)));
+        Self { inner, bug, twice: Arc::default(), last }
+    }
 }
 
 impl Planted {
@@ -96,31 +112,74 @@ impl DeadLetterStore for Planted {
                 self.inner.resolve(letters, resolution).await?;
                 Ok(vec![true; letters.len()])
             }
+            Bug::ResolvesWhatIsLeased => {
+                let mut closed = Vec::new();
+                for letter in letters {
+                    let one = std::slice::from_ref(letter);
+                    let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let free = self.inner.resolve(one, resolution).await?[0];
+                    closed.push(free || self.inner.resolve_leased(one, &last, resolution).await?[0]);
+                }
+                Ok(closed)
+            }
             _ => self.inner.resolve(letters, resolution).await,
+        }
+    }
+
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        let mut lease = lease.clone();
+        if self.bug == Bug::KeepsALeaseForEver {
+            lease.ttl = Duration::MAX;
+        }
+        let mut leased = self.inner.lease(letters, &lease).await?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+        for answer in &mut leased {
+            match (self.bug, *answer) {
+                (Bug::LeasesToAll, Leased::Held { .. }) | (Bug::LeasesWhatIsClosed, Leased::Closed) => {
+                    *answer = Leased::Granted;
+                }
+                _ => {}
+            }
+        }
+        Ok(leased)
+    }
+
+    async fn resolve_leased(
+        &self,
+        letters: &[LetterId],
+        lease: &LetterLease,
+        resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        let closed = self.inner.resolve_leased(letters, lease, resolution).await?;
+        Ok(if self.bug == Bug::ClosesWhatWasTakenOver { vec![true; letters.len()] } else { closed })
+    }
+
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        match self.bug {
+            Bug::KeepsWhatIsGivenBack => Ok(()),
+            _ => self.inner.end_lease(letters, lease).await,
         }
     }
 }
 
 fn setup(bug: Bug) -> Setup<Planted> {
-    Setup::new(
-        "planted",
-        move || async move { Ok(Planted { inner: MemoryDeadLetters::new(), bug, twice: Arc::default() }) },
-    )
-    .with_paused_clock()
-    .with_outage(|letters, down| async move {
-        if down {
-            letters.inner.faults().down()
-        } else {
-            letters.inner.faults().up()
-        }
-        Ok(())
-    })
-    .with_reopen(|letters| async move {
-        let letters = Arc::into_inner(letters).ok_or_else(|| Error::new(ErrorKind::Conflict, "it is still open"))?;
-        let forgets = letters.bug == Bug::ForgetsAtRestart;
-        let inner = if forgets { MemoryDeadLetters::new() } else { letters.inner };
-        Ok(Planted { inner, bug: letters.bug, twice: letters.twice })
-    })
+    Setup::new("planted", move || async move { Ok(Planted::new(MemoryDeadLetters::new(), bug)) })
+        .with_paused_clock()
+        .with_outage(|letters, down| async move {
+            if down {
+                letters.inner.faults().down()
+            } else {
+                letters.inner.faults().up()
+            }
+            Ok(())
+        })
+        .with_reopen(|letters| async move {
+            let letters =
+                Arc::into_inner(letters).ok_or_else(|| Error::new(ErrorKind::Conflict, "it is still open"))?;
+            let forgets = letters.bug == Bug::ForgetsAtRestart;
+            let inner = if forgets { MemoryDeadLetters::new() } else { letters.inner };
+            Ok(Planted { twice: letters.twice, ..Planted::new(inner, letters.bug) })
+        })
 }
 
 macro_rules! plants {
@@ -145,4 +204,10 @@ plants! {
     a_failure_swallowed: SwallowsAFailure => d1_an_outage_is_told_and_forgets_nothing,
     letters_lost: LosesEveryTenthLetter => d1_hundreds_of_letters_in_one_call,
     all_forgotten_at_a_restart: ForgetsAtRestart => restart_letters_survive,
+    a_letter_leased_to_all: LeasesToAll => d4_redrives_at_once_publish_each_letter_once,
+    a_closed_letter_leased: LeasesWhatIsClosed => d4_a_letter_discarded_since_it_was_listed_is_not_published,
+    a_lease_kept_for_ever: KeepsALeaseForEver => d4_a_lease_that_was_outlived_is_taken_over,
+    a_letter_not_given_back: KeepsWhatIsGivenBack => d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once,
+    a_leased_letter_resolved: ResolvesWhatIsLeased => d4_a_leased_letter_is_closed_by_its_lease_alone,
+    a_letter_closed_by_a_lease_that_was_taken_over: ClosesWhatWasTakenOver => d4_a_lease_that_was_outlived_is_taken_over,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tidings_conformance::{Setup, idempotency};
 use tidings_core::{
-    Claim, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
-    async_trait,
+    Claim, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, MIN_HOLDER_TTL, Name, Release, Result,
+    Timestamp, async_trait,
 };
 use tidings_memory::MemoryStore;
 use uuid::Uuid;
@@ -35,6 +35,7 @@ enum Bug {
     CountsReleasesAsDeaths,
     ClaimsExpireByThemselves,
     HoldersNeverDie,
+    TakesAnyTtl,
     RetiringKeepsClaims,
     ForgetsAtRestart,
 }
@@ -95,6 +96,7 @@ impl IdempotencyStore for Planted {
     async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
         let asked = match self.bug {
             Bug::HoldersNeverDie => Duration::from_secs(1_000_000),
+            Bug::TakesAnyTtl => ttl.max(MIN_HOLDER_TTL),
             Bug::ClaimsExpireByThemselves => ttl.min(Duration::from_secs(2)),
             _ => ttl,
         };
@@ -228,6 +230,7 @@ macro_rules! plants {
 }
 
 plants! {
+    any_ttl_taken: TakesAnyTtl => i3_a_ttl_is_refused_only_where_it_is_too_short,
     a_claim_granted_twice: GrantsTwice => i1_an_event_is_granted_to_one_holder,
     a_claim_granted_twice_at_once: GrantsTwice => i1_many_holders_at_once_are_granted_one_claim,
     twins_granted: GrantsTwins => i1_twins_within_one_call_are_granted_once,

@@ -1,5 +1,6 @@
 //! Dead letters: records that could not be handled, kept with why.
 
+mod lease;
 mod packed;
 mod redrive;
 mod topics;
@@ -9,6 +10,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
+pub use self::lease::{Leased, LetterLease, REDRIVE_LEASE};
 pub use self::redrive::redrive;
 pub use self::topics::{DEAD_LETTER_SUFFIX, DeadLetterTopics, dead_letter_topic};
 pub use self::wire::{MAX_PLAIN_HEADERS, Redriven, header_names, is_dead_letter_header};
@@ -42,6 +44,11 @@ pub trait DeadLetterSink: Debug + Send + Sync + 'static {
 }
 
 /// A sink whose letters can be worked with: listed, taken back to their topics, discarded.
+///
+/// # Contract
+/// - **D4** One letter, one redrive: a letter that is granted to a [`LetterLease`] is granted to no other, and closed by no
+///   [`resolve`](Self::resolve), until it is given back or the lease's ttl has passed on the store's own clock. What took it
+///   over meanwhile is never closed by the old lease. A closed letter is never granted.
 #[async_trait]
 pub trait DeadLetterStore: DeadLetterSink {
     /// Letters that are neither redriven nor discarded, in the order of burying.
@@ -51,11 +58,48 @@ pub trait DeadLetterStore: DeadLetterSink {
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>>;
 
     /// Closes letters: they were redriven, or are not wanted. Answer `i` is letter `i`'s; `false`: it was closed before,
-    /// or never there.
+    /// was never there, or a redrive has leased it.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>>;
+
+    /// Leases open letters to a redrive, before it publishes them; answer `i` is letter `i`'s. A letter that the lease has
+    /// already is granted again, for another ttl. A dropped call's letters are free again after the ttl.
+    ///
+    /// The default grants every letter and remembers nothing: a store that keeps it disclaims D4.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        let _unknown = lease;
+        Ok(vec![Leased::Granted; letters.len()])
+    }
+
+    /// Closes letters that the lease has. Answer `i` is letter `i`'s; `false`: it was closed before, or another lease has
+    /// taken it over. A lease whose ttl has passed closes what was not taken over.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    async fn resolve_leased(
+        &self,
+        letters: &[LetterId],
+        lease: &LetterLease,
+        resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        let _unknown = lease;
+        self.resolve(letters, resolution).await
+    }
+
+    /// Gives back letters that were not published, so that any redrive may lease them at once. Letters that the lease does
+    /// not have stay as they are.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable): they are then free after the lease's ttl.
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        let _unknown = (letters, lease);
+        Ok(())
+    }
 }
 
 /// A letter's identity.

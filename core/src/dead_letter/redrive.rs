@@ -4,69 +4,154 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::{DeadLetter, DeadLetterStore, LetterId, Resolution};
+use super::{DeadLetter, DeadLetterStore, Leased, LetterId, LetterLease, REDRIVE_LEASE, Resolution};
 use crate::{Error, ErrorKind, Name, Publisher, Result};
 
-/// Takes `letters` of `store` back to their topics: publishes each as [`DeadLetter::to_redrive`] makes it, and closes it
-/// once the broker holds it. Answer `i` is letter `i`'s; `by` is who does it.
+/// Takes `letters` of `store` back to their topics: leases each, publishes it as [`DeadLetter::to_redrive`] makes it, and
+/// closes it once the broker holds it. Answer `i` is letter `i`'s; `by` is who does it.
+///
+/// A letter is redriven once, also by several calls at once and, where the store is shared, in several processes: one that
+/// another redrive has leased, or that was closed since it was listed, is not published.
 ///
 /// Letters of one topic and key are published in their order, one after the other's answer; behind one that fails the
 /// later ones stay where they are. A dropped future, or a store that fails after the publishing, leaves letters open that
-/// are in their topics: redriven again they are repeats with the same event ids.
+/// are in their topics: redriven again, which other calls can do after [`REDRIVE_LEASE`], they are repeats with the same
+/// event ids. So is a letter whose publisher takes longer than that to answer.
 ///
 /// # Errors
-/// Per letter, those of [`Publisher::publish`]. [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key
-/// failed. [`Unknown`](ErrorKind::Unknown): it is published, but could not be closed.
+/// Per letter, those of [`Publisher::publish`] and [`DeadLetterStore::lease`]. [`Conflict`](ErrorKind::Conflict): another
+/// redrive has it. [`NotFound`](ErrorKind::NotFound): it is redriven or discarded already, or was never there.
+/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed. [`Unknown`](ErrorKind::Unknown): it is
+/// published, but could not be closed.
 pub async fn redrive(
     store: &dyn DeadLetterStore,
     publisher: &dyn Publisher,
     letters: &[DeadLetter],
     by: &str,
 ) -> Vec<Result<()>> {
-    let mut answers: Vec<Option<Result<()>>> = letters.iter().map(|_| None).collect();
+    let answers = letters.iter().map(|_| None).collect();
+    let lease = LetterLease::new(REDRIVE_LEASE);
+    let mut run = Run { store, letters, lease, answers, failed: HashSet::new() };
     let mut left: Vec<usize> = (0..letters.len()).collect();
-    let mut failed = HashSet::new();
     while !left.is_empty() {
         let (round, later) = first_of_each_key(letters, &left);
-        let records = round.iter().map(|&i| letters[i].to_redrive()).collect();
-        let mut published = publisher.publish(records).await;
-        published.resize_with(round.len(), || Err(Error::new(ErrorKind::Unknown, "redrive: no answer")));
-        let mut held = Vec::new();
-        for (&i, answer) in round.iter().zip(published) {
+        let granted = run.lease(&round).await;
+        let held = run.publish(publisher, &granted).await;
+        run.close(&held, by).await;
+        left = run.without_held_back(later);
+    }
+    run.answers.into_iter().map(|answer| answer.unwrap_or(Ok(()))).collect()
+}
+
+/// One call of [`redrive`].
+struct Run<'a> {
+    store: &'a dyn DeadLetterStore,
+    letters: &'a [DeadLetter],
+    lease: LetterLease,
+    answers: Vec<Option<Result<()>>>,
+    /// Keys of letters that stay in the store.
+    failed: HashSet<(Name, Bytes)>,
+}
+
+impl Run<'_> {
+    /// The letters of `round` that are this redrive's to publish.
+    async fn lease(&mut self, round: &[usize]) -> Vec<usize> {
+        let ids = self.ids(round);
+        let mut leased = match self.store.lease(&ids, &self.lease).await {
+            Ok(leased) => leased,
+            Err(error) => {
+                let report = error.report();
+                let failed = |_: &usize| Error::caused_by(error.kind(), "redrive: lease the letter", report.clone());
+                round.iter().for_each(|&i| self.fail(i, failed(&i)));
+                // It may have been done, and the answer was lost.
+                self.give_back(round).await;
+                return Vec::new();
+            }
+        };
+        // A store that breaks its contract must not have a letter published unleased.
+        leased.resize(round.len(), Leased::Closed);
+        let mut granted = Vec::new();
+        for (&i, answer) in round.iter().zip(leased) {
             match answer {
-                Ok(_) => held.push(i),
-                Err(error) => {
-                    failed.extend(key_of(&letters[i]));
-                    answers[i] = Some(Err(error));
+                Leased::Granted => granted.push(i),
+                Leased::Held { at_most } => {
+                    let text = format!("redrive: another redrive has the letter, for at most {at_most:?}");
+                    self.fail(i, Error::new(ErrorKind::Conflict, text));
+                }
+                Leased::Closed => {
+                    let text = "redrive: the letter is redriven or discarded already, or was never buried";
+                    self.answers[i] = Some(Err(Error::new(ErrorKind::NotFound, text)));
                 }
             }
         }
-        close(store, letters, &held, by, &mut answers).await;
-        let (behind, next) = later.into_iter().partition(|&i| key_of(&letters[i]).is_some_and(|k| failed.contains(&k)));
-        left = next;
-        for i in behind {
-            answers[i] = Some(Err(Error::new(ErrorKind::Unavailable, "redrive: an earlier letter of its key failed")));
+        granted
+    }
+
+    /// Publishes letters, and gives back those that the broker does not take. Returns the others.
+    async fn publish(&mut self, publisher: &dyn Publisher, granted: &[usize]) -> Vec<usize> {
+        if granted.is_empty() {
+            return Vec::new();
+        }
+        let records = granted.iter().map(|&i| self.letters[i].to_redrive()).collect();
+        let mut published = publisher.publish(records).await;
+        published.resize_with(granted.len(), || Err(Error::new(ErrorKind::Unknown, "redrive: no answer")));
+        let (mut held, mut refused) = (Vec::new(), Vec::new());
+        for (&i, answer) in granted.iter().zip(published) {
+            match answer {
+                Ok(_) => held.push(i),
+                Err(error) => {
+                    self.fail(i, error);
+                    refused.push(i);
+                }
+            }
+        }
+        self.give_back(&refused).await;
+        held
+    }
+
+    async fn close(&mut self, held: &[usize], by: &str) {
+        if held.is_empty() {
+            return;
+        }
+        let resolution = Resolution::Redriven { by: by.to_owned() };
+        let closed = self.store.resolve_leased(&self.ids(held), &self.lease, &resolution).await;
+        let (closed, report) = match closed {
+            Ok(closed) => (closed, "its lease ended before, and another redrive or a discard has it".to_owned()),
+            Err(error) => (Vec::new(), error.report()),
+        };
+        for (at, &i) in held.iter().enumerate() {
+            if closed.get(at) != Some(&true) {
+                let text = "redrive: it is published, but could not be closed";
+                self.answers[i] = Some(Err(Error::caused_by(ErrorKind::Unknown, text, report.clone())));
+            }
         }
     }
-    answers.into_iter().map(|answer| answer.unwrap_or(Ok(()))).collect()
-}
 
-async fn close(
-    store: &dyn DeadLetterStore,
-    letters: &[DeadLetter],
-    held: &[usize],
-    by: &str,
-    answers: &mut [Option<Result<()>>],
-) {
-    let ids: Vec<LetterId> = held.iter().map(|&i| letters[i].id()).collect();
-    if ids.is_empty() {
-        return;
+    async fn give_back(&self, letters: &[usize]) {
+        if !letters.is_empty() {
+            // Where it fails they are free after the lease's ttl.
+            let _free_later = self.store.end_lease(&self.ids(letters), &self.lease).await;
+        }
     }
-    let Err(error) = store.resolve(&ids, &Resolution::Redriven { by: by.to_owned() }).await else { return };
-    let report = error.report();
-    for &i in held {
-        let text = "redrive: it is published, but could not be closed";
-        answers[i] = Some(Err(Error::caused_by(ErrorKind::Unknown, text, report.clone())));
+
+    /// Notes that a letter stays, and holds back its key.
+    fn fail(&mut self, letter: usize, error: Error) {
+        self.failed.extend(key_of(&self.letters[letter]));
+        self.answers[letter] = Some(Err(error));
+    }
+
+    fn without_held_back(&mut self, later: Vec<usize>) -> Vec<usize> {
+        let is_behind = |i: &usize| key_of(&self.letters[*i]).is_some_and(|key| self.failed.contains(&key));
+        let (behind, left): (Vec<usize>, Vec<usize>) = later.into_iter().partition(is_behind);
+        for i in behind {
+            let text = "redrive: an earlier letter of its key failed";
+            self.answers[i] = Some(Err(Error::new(ErrorKind::Unavailable, text)));
+        }
+        left
+    }
+
+    fn ids(&self, letters: &[usize]) -> Vec<LetterId> {
+        letters.iter().map(|&i| self.letters[i].id()).collect()
     }
 }
 
@@ -75,9 +160,13 @@ fn key_of(letter: &DeadLetter) -> Option<(Name, Bytes)> {
     letter.record.key.clone().map(|key| (letter.origin.topic.clone(), key))
 }
 
+/// Of letters that are given twice, the second comes in a later round too: it is closed by then.
 fn first_of_each_key(letters: &[DeadLetter], left: &[usize]) -> (Vec<usize>, Vec<usize>) {
-    let mut seen = HashSet::new();
-    left.iter().partition(|&&i| key_of(&letters[i]).is_none_or(|key| seen.insert(key)))
+    let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
+    left.iter().partition(|&&i| match key_of(&letters[i]) {
+        Some(key) => keys.insert(key),
+        None => ids.insert(letters[i].id()),
+    })
 }
 
 #[cfg(test)]
@@ -97,6 +186,8 @@ mod tests {
     #[derive(Debug, Default)]
     struct Fake {
         refused: Option<u64>,
+        /// The answers to leases of these offsets; others are granted.
+        leases: Vec<(u64, Leased)>,
         calls: Mutex<Vec<String>>,
     }
 
@@ -147,6 +238,15 @@ mod tests {
             self.calls.lock().unwrap().push(format!("close {}", offsets.join(" ")));
             Ok(letters.iter().map(|_| true).collect())
         }
+        async fn lease(&self, letters: &[LetterId], _: &LetterLease) -> Result<Vec<Leased>> {
+            let answer = |id: &LetterId| self.leases.iter().find(|(offset, _)| *offset == id.offset).map(|(_, a)| *a);
+            Ok(letters.iter().map(|id| answer(id).unwrap_or(Leased::Granted)).collect())
+        }
+        async fn end_lease(&self, letters: &[LetterId], _: &LetterLease) -> Result<()> {
+            let offsets: Vec<_> = letters.iter().map(|l| l.offset.to_string()).collect();
+            self.calls.lock().unwrap().push(format!("give back {}", offsets.join(" ")));
+            Ok(())
+        }
     }
 
     fn letter(offset: u64, key: Option<&'static str>) -> DeadLetter {
@@ -179,6 +279,19 @@ mod tests {
         let answers = redriven(&fake, &letters);
         let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
         assert_eq!(kinds, [Some(ErrorKind::TooLarge), None, Some(ErrorKind::Unavailable)]);
-        assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2", "close 2"]);
+        assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2", "give back 1", "close 2"]);
+    }
+
+    #[test]
+    fn what_another_redrive_has_stays_and_holds_back_its_key() {
+        let held = Leased::Held { at_most: Duration::from_secs(9) };
+        let fake = Fake { leases: vec![(1, held), (2, Leased::Closed)], ..Fake::default() };
+        let letters =
+            [letter(1, Some("a")), letter(2, Some("b")), letter(3, Some("a")), letter(4, Some("b")), letter(5, None)];
+        let answers = redriven(&fake, &letters);
+        let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
+        let (held, behind) = (Some(ErrorKind::Conflict), Some(ErrorKind::Unavailable));
+        assert_eq!(kinds, [held, Some(ErrorKind::NotFound), behind, None, None]);
+        assert_eq!(*fake.calls.lock().unwrap(), ["publish 5", "close 5", "publish 4", "close 4"]);
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Admin, ConsumerOptions, Error, ErrorKind, Name, Result, Topic, Transport, ensure_topics};
+use tidings_core::{
+    Admin, ConsumerOptions, Error, ErrorKind, MIN_HOLDER_TTL, Name, Result, Topic, Transport, ensure_topics,
+};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
@@ -14,7 +16,7 @@ use super::running::RunningService;
 use super::shared::{AtomicTotals, Shared};
 use super::worker::Worker;
 use super::worker::lanes::Lanes;
-use crate::service::{MAX_WORKERS, MIN_HOLDER_TTL, Options, Service, TopicPolicy};
+use crate::service::{MAX_WORKERS, Options, Service, TopicPolicy};
 use crate::table::{Routes, prefixed};
 
 /// Starts `service` on `transport`.
@@ -92,7 +94,8 @@ fn check(name: &Name, options: &Options) -> Result<()> {
         }
     }
     if options.holder_ttl < MIN_HOLDER_TTL {
-        return wrong(&format!("its holder ttl is below {MIN_HOLDER_TTL:?}: it could not be renewed in time"));
+        let ttl = options.holder_ttl;
+        return wrong(&format!("its holder_ttl is {ttl:?}, it must be at least {MIN_HOLDER_TTL:?}"));
     }
     if options.workers.is_some_and(|workers| workers > MAX_WORKERS) {
         return wrong(&format!("its number of workers is above {MAX_WORKERS}"));

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tidings_core::{
-    DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery,
-    Name, Resolution, Result, async_trait,
+    DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId,
+    LetterLease, LetterQuery, Name, Resolution, Result, async_trait,
 };
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::faults::{State as FaultState, StoreFaults};
 use crate::error::lock;
@@ -37,7 +40,31 @@ struct Letters {
     /// Where each letter is or was in the order of burying, closed ones too: one that is buried again stays closed.
     places: BTreeMap<LetterId, u64>,
     closed: VecDeque<LetterId>,
+    /// Of open letters, by their places.
+    leases: BTreeMap<u64, Lease>,
     next: u64,
+}
+
+/// A lease of one letter.
+struct Lease {
+    id: Uuid,
+    /// `None`: it is beyond the range of the clock.
+    until: Option<Instant>,
+}
+
+impl Lease {
+    fn left(&self, now: Instant) -> Option<Duration> {
+        let left = self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+/// Who closes letters.
+#[derive(Clone, Copy)]
+enum Closer {
+    /// A person or program, which leaves alone what a redrive has leased.
+    Anybody(Instant),
+    Lease(Uuid),
 }
 
 impl fmt::Debug for MemoryDeadLetters {
@@ -88,9 +115,38 @@ impl Letters {
         Ok(())
     }
 
-    fn close(&mut self, id: &LetterId, max: usize) -> bool {
-        let closed = self.places.get(id).is_some_and(|place| self.open.remove(place).is_some());
-        if closed {
+    fn lease(&mut self, id: &LetterId, lease: &LetterLease, now: Instant) -> Leased {
+        let Some(place) = self.places.get(id).filter(|place| self.open.contains_key(place)) else {
+            return Leased::Closed;
+        };
+        let other = self.leases.get(place).filter(|held| held.id != lease.id);
+        if let Some(at_most) = other.and_then(|held| held.left(now)) {
+            return Leased::Held { at_most };
+        }
+        self.leases.insert(*place, Lease { id: lease.id, until: now.checked_add(lease.ttl) });
+        Leased::Granted
+    }
+
+    fn end_lease(&mut self, id: &LetterId, lease: Uuid) {
+        let Some(place) = self.places.get(id) else { return };
+        if self.leases.get(place).is_some_and(|held| held.id == lease) {
+            self.leases.remove(place);
+        }
+    }
+
+    fn may_close(&self, place: u64, closer: Closer) -> bool {
+        match (self.leases.get(&place), closer) {
+            (None, Closer::Anybody(_)) => true,
+            (Some(held), Closer::Anybody(now)) => held.left(now).is_none(),
+            (held, Closer::Lease(id)) => held.is_some_and(|held| held.id == id),
+        }
+    }
+
+    fn close(&mut self, id: &LetterId, closer: Closer, max: usize) -> bool {
+        let place = self.places.get(id).copied().filter(|place| self.may_close(*place, closer));
+        let closed = place.is_some_and(|place| self.open.remove(&place).is_some());
+        if let Some(place) = place.filter(|_| closed) {
+            self.leases.remove(&place);
             self.closed.push_back(id.clone());
             while self.closed.len() > max {
                 if let Some(oldest) = self.closed.pop_front() {
@@ -135,7 +191,31 @@ impl DeadLetterStore for MemoryDeadLetters {
 
     async fn resolve(&self, letters: &[LetterId], _resolution: &Resolution) -> Result<Vec<bool>> {
         self.inner.faults.reach("resolve letters")?;
+        let (mut all, closer) = (lock(&self.inner.letters), Closer::Anybody(Instant::now()));
+        Ok(letters.iter().map(|id| all.close(id, closer, self.max_letters)).collect())
+    }
+
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        self.inner.faults.reach("lease letters")?;
+        let (mut all, now) = (lock(&self.inner.letters), Instant::now());
+        Ok(letters.iter().map(|id| all.lease(id, lease, now)).collect())
+    }
+
+    async fn resolve_leased(
+        &self,
+        letters: &[LetterId],
+        lease: &LetterLease,
+        _resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        self.inner.faults.reach("resolve letters")?;
+        let (mut all, closer) = (lock(&self.inner.letters), Closer::Lease(lease.id));
+        Ok(letters.iter().map(|id| all.close(id, closer, self.max_letters)).collect())
+    }
+
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        self.inner.faults.reach("end a lease of letters")?;
         let mut all = lock(&self.inner.letters);
-        Ok(letters.iter().map(|id| all.close(id, self.max_letters)).collect())
+        letters.iter().for_each(|id| all.end_lease(id, lease.id));
+        Ok(())
     }
 }

@@ -129,11 +129,11 @@ impl State {
 #[async_trait]
 impl IdempotencyStore for MemoryStore {
     async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+        let holder = Holder::checked(scope.clone(), ttl)?;
         let now = Instant::now();
         let mut state = self.state("register a holder")?;
         // What the dead had claimed stays claimed by nobody who lives, which is what a death is.
         state.holders.retain(|_, holder| holder.until.is_none_or(|until| until > now));
-        let holder = Holder::new(scope.clone(), ttl);
         state.holders.insert(holder.id, Living { ttl, until: now.checked_add(ttl) });
         self.inner.faults.answer("register a holder", holder)
     }

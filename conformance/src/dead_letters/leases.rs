@@ -1,0 +1,219 @@
+//! D4: one letter, one redrive.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidings_core::{
+    DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease, Name, Position, Publisher, Record,
+    Result, async_trait, redrive,
+};
+
+use super::cases::{Rig, letter, redriven};
+use crate::case::{Case, Checked, broken, cases, holds, same};
+
+pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
+    d4_a_leased_letter_is_held_until_it_is_given_back,
+    d4_a_leased_letter_is_closed_by_its_lease_alone,
+    d4_a_closed_letter_is_not_leased,
+    d4_a_lease_is_granted_once_to_many,
+    d4_a_lease_that_was_outlived_is_taken_over,
+    d4_a_lease_of_the_longest_time_is_granted,
+    d4_redrives_at_once_publish_each_letter_once,
+    d4_a_letter_discarded_since_it_was_listed_is_not_published,
+    d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once,
+];
+
+/// Long beside anything that a case does.
+const LONG: Duration = Duration::from_secs(600);
+
+impl Rig {
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<Leased>> {
+        let store = self.store()?;
+        let leased = self.within("a lease", store.lease(letters, lease)).await??;
+        self.note(format!("lease {} of {} letters: {leased:?}", lease.id, letters.len()));
+        same("answers to lease", letters.len(), leased.len())?;
+        Ok(leased)
+    }
+
+    async fn resolve_leased(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<bool>> {
+        let store = self.store()?;
+        let closed = self.within("resolve_leased", store.resolve_leased(letters, lease, &redriven())).await??;
+        self.note(format!("the lease {} closes {} letters: {closed:?}", lease.id, letters.len()));
+        Ok(closed)
+    }
+
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Checked {
+        let store = self.store()?;
+        Ok(self.within("end_lease", store.end_lease(letters, lease)).await??)
+    }
+
+    /// The service of new letters with these offsets, and their identities.
+    async fn buried(&self, offsets: &[u64]) -> Checked<(Name, Vec<LetterId>)> {
+        let service = self.fresh("service");
+        let letters: Vec<_> = offsets.iter().map(|offset| letter(&service, *offset)).collect();
+        let ids = letters.iter().map(tidings_core::DeadLetter::id).collect();
+        self.bury(letters).await?;
+        Ok((service, ids))
+    }
+}
+
+/// Another lease has the letter, and says for how long at most.
+fn held(leased: &[Leased], ttl: Duration) -> Checked {
+    let is_held = |answer: &Leased| matches!(answer, Leased::Held { at_most } if *at_most <= ttl);
+    holds(leased.iter().all(is_held), "Held, for the ttl at most", format!("{leased:?}"))
+}
+
+/// A broker that notes the offsets of letters it is given, by their last value byte, and yields in between.
+#[derive(Debug, Default)]
+struct Broker {
+    published: Mutex<Vec<Record>>,
+    refuses: bool,
+}
+
+#[async_trait]
+impl Publisher for Broker {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        tokio::task::yield_now().await;
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = |record| {
+            if self.refuses {
+                return Err(Error::new(ErrorKind::TooLarge, "publish"));
+            }
+            published.push(record);
+            Ok(Position::new(0, published.len() as u64))
+        };
+        records.into_iter().map(answer).collect()
+    }
+
+    async fn close(&self, _: Duration) -> Result<()> {
+        Ok(())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all()
+    }
+}
+
+impl Broker {
+    fn count(&self) -> usize {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+async fn d4_a_leased_letter_is_held_until_it_is_given_back(rig: &Rig) -> Checked {
+    let (_, ids) = rig.buried(&[1, 2]).await?;
+    let (one, other) = (LetterLease::new(LONG), LetterLease::new(LONG));
+    same("the first lease", vec![Leased::Granted; 2], rig.lease(&ids, &one).await?)?;
+    same("the same lease again", vec![Leased::Granted; 2], rig.lease(&ids, &one).await?)?;
+    held(&rig.lease(&ids, &other).await?, LONG)?;
+    // Another lease gives nothing back.
+    rig.end_lease(&ids, &other).await?;
+    held(&rig.lease(&ids, &other).await?, LONG)?;
+    rig.end_lease(&ids[..1], &one).await?;
+    same("a letter that was given back", vec![Leased::Granted], rig.lease(&ids[..1], &other).await?)?;
+    held(&rig.lease(&ids[1..], &other).await?, LONG)
+}
+
+async fn d4_a_leased_letter_is_closed_by_its_lease_alone(rig: &Rig) -> Checked {
+    let (service, ids) = rig.buried(&[1, 2]).await?;
+    let (one, other) = (LetterLease::new(LONG), LetterLease::new(LONG));
+    same("a lease", vec![Leased::Granted], rig.lease(&ids[..1], &one).await?)?;
+    same("resolving a leased letter and a free one", vec![false, true], rig.resolve(&ids).await?)?;
+    same("letters that are open", 1, rig.of(&service).await?.len())?;
+    same("closing by another lease", vec![false], rig.resolve_leased(&ids[..1], &other).await?)?;
+    same("closing by the lease", vec![true, false], rig.resolve_leased(&ids, &one).await?)?;
+    same("closing again", vec![false], rig.resolve_leased(&ids[..1], &one).await?)?;
+    same("letters that are open", 0, rig.of(&service).await?.len())
+}
+
+async fn d4_a_closed_letter_is_not_leased(rig: &Rig) -> Checked {
+    let (service, ids) = rig.buried(&[1]).await?;
+    same("answers to resolve", vec![true], rig.resolve(&ids).await?)?;
+    let asked = [ids[0].clone(), letter(&service, 99).id()];
+    let leased = rig.lease(&asked, &LetterLease::new(LONG)).await?;
+    same("a closed letter and one that never was", vec![Leased::Closed; 2], leased)?;
+    same("answers to no letters", 0, rig.lease(&[], &LetterLease::new(LONG)).await?.len())
+}
+
+async fn d4_a_lease_is_granted_once_to_many(rig: &Rig) -> Checked {
+    let (_, ids) = rig.buried(&[1, 2, 3]).await?;
+    let mut leasing = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let (store, mut ids) = (rig.store()?, ids.clone());
+        if n % 2 == 0 {
+            ids.reverse();
+        }
+        leasing.spawn(async move { store.lease(&ids, &LetterLease::new(LONG)).await });
+    }
+    let mut granted = 0;
+    for answer in rig.within("all answers", leasing.join_all()).await? {
+        granted += answer?.into_iter().filter(|leased| *leased == Leased::Granted).count();
+    }
+    same("leases that were granted", 3, granted)
+}
+
+async fn d4_a_lease_that_was_outlived_is_taken_over(rig: &Rig) -> Checked {
+    let (service, ids) = rig.buried(&[1, 2, 3]).await?;
+    let (old, new) = (LetterLease::new(rig.pace.lifetime), LetterLease::new(LONG));
+    same("a lease", vec![Leased::Granted; 3], rig.lease(&ids, &old).await?)?;
+    rig.outlive().await?;
+    same("a lease of an outlived one's", vec![Leased::Granted], rig.lease(&ids[..1], &new).await?)?;
+    // Of what was not taken over, the old lease closes a letter, and so does anybody.
+    same("closing by the old lease", vec![false, true], rig.resolve_leased(&ids[..2], &old).await?)?;
+    same("resolving what was leased once", vec![true], rig.resolve(&ids[2..]).await?)?;
+    same("letters that are open", 1, rig.of(&service).await?.len())?;
+    same("closing by the new lease", vec![true], rig.resolve_leased(&ids[..1], &new).await?)
+}
+
+async fn d4_a_lease_of_the_longest_time_is_granted(rig: &Rig) -> Checked {
+    let (_, ids) = rig.buried(&[1]).await?;
+    let lease = LetterLease::new(Duration::MAX);
+    same("a lease", vec![Leased::Granted], rig.lease(&ids, &lease).await?)?;
+    held(&rig.lease(&ids, &LetterLease::new(LONG)).await?, Duration::MAX)?;
+    same("closing by the lease", vec![true], rig.resolve_leased(&ids, &lease).await?)
+}
+
+async fn d4_redrives_at_once_publish_each_letter_once(rig: &Rig) -> Checked {
+    let service = rig.fresh("service");
+    let mut letters: Vec<_> = (0..20).map(|offset| letter(&service, offset)).collect();
+    letters.iter_mut().skip(10).for_each(|letter| letter.record.key = None);
+    rig.bury(letters.clone()).await?;
+    // Given twice, a letter goes once.
+    letters.push(letters[19].clone());
+    let broker = Arc::new(Broker::default());
+    let mut redriving = tokio::task::JoinSet::new();
+    for by in ["ann", "bob", "cid"] {
+        let (store, broker, letters) = (rig.store()?, Arc::clone(&broker), letters.clone());
+        redriving.spawn(async move { redrive(&*store, &*broker, &letters, by).await });
+    }
+    let answers = rig.within("all redrives", redriving.join_all()).await?;
+    same("records that were published", 20, broker.count())?;
+    let done = answers.iter().flatten().filter(|answer| answer.is_ok()).count();
+    same("letters that were redriven", 20, done)?;
+    same("letters that are open", 0, rig.of(&service).await?.len())
+}
+
+async fn d4_a_letter_discarded_since_it_was_listed_is_not_published(rig: &Rig) -> Checked {
+    let (service, ids) = rig.buried(&[1, 2]).await?;
+    let (listed, broker, store) = (rig.of(&service).await?, Broker::default(), rig.store()?);
+    same("answers to resolve", vec![true], rig.resolve(&ids[..1]).await?)?;
+    let answers = rig.within("a redrive", redrive(&*store, &broker, &listed, "ann")).await?;
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
+    same("answers to the redrive", vec![Some(ErrorKind::NotFound), None], kinds)?;
+    same("records that were published", 1, broker.count())
+}
+
+async fn d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once(rig: &Rig) -> Checked {
+    let (service, _) = rig.buried(&[1]).await?;
+    let (listed, store) = (rig.of(&service).await?, rig.store()?);
+    let refusing = Broker { refuses: true, ..Broker::default() };
+    let refused = rig.within("a redrive", redrive(&*store, &refusing, &listed, "ann")).await?;
+    match &refused[..] {
+        [Err(error)] if error.kind() == ErrorKind::TooLarge => {}
+        other => return broken("the broker's error", format!("{other:?}")),
+    }
+    let broker = Broker::default();
+    let again = rig.within("a redrive", redrive(&*store, &broker, &listed, "bob")).await?;
+    holds(matches!(&again[..], [Ok(())]), "a letter that is redriven", format!("{again:?}"))?;
+    same("letters that are open", 0, rig.of(&service).await?.len())
+}
