@@ -27,8 +27,14 @@ pub const DEFAULT_MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many rows a step of a purge deletes: [`PostgresConfig::purge_batch`].
 pub const DEFAULT_PURGE_BATCH: u32 = 1_000;
 
+/// How long done events and closed letters are kept: [`Retention::Default`].
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
+
 /// The longest [`PostgresConfig::connect_wait`].
 pub(crate) const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
+
 /// Names of Postgres are cut off beyond 63 bytes; ours take up to 31 behind the prefix.
 const LONGEST_PREFIX: usize = 32;
 const LONGEST_SCHEMA: usize = 63;
@@ -47,6 +53,20 @@ pub enum DoneTable {
         /// The table's name, with its schema where that is not the first of the `search_path`: `public.processed_events`.
         table: String,
     },
+}
+
+/// How long done events and closed letters are kept. The store deletes older ones by itself, in steps: of the scopes and
+/// services that this process works for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Retention {
+    /// [`DEFAULT_RETENTION`]; with a [`DoneTable::Shared`], whose rows others may need, as [`UntilPurged`](Self::UntilPurged).
+    #[default]
+    Default,
+    /// For at least this time, in a shared table too.
+    For(Duration),
+    /// Until they are purged by hand.
+    UntilPurged,
 }
 
 /// Settings of a [`PostgresStore`](crate::PostgresStore).
@@ -90,6 +110,8 @@ pub struct PostgresConfig {
     pub migration_timeout: Duration,
     /// How many rows one step of a purge deletes: each step is a transaction of its own.
     pub purge_batch: u32,
+    /// How long done events and closed letters are kept: longer than a record may come again.
+    pub retention: Retention,
 }
 
 impl PostgresConfig {
@@ -112,6 +134,7 @@ impl PostgresConfig {
             migrate: true,
             migration_timeout: DEFAULT_MIGRATION_TIMEOUT,
             purge_batch: DEFAULT_PURGE_BATCH,
+            retention: Retention::default(),
         }
     }
 
@@ -220,6 +243,29 @@ impl PostgresConfig {
         self
     }
 
+    /// Keeps done events and closed letters for at least this time; by default [`DEFAULT_RETENTION`].
+    #[must_use]
+    pub fn with_retention(mut self, retention: Duration) -> Self {
+        self.retention = Retention::For(retention);
+        self
+    }
+
+    /// Keeps done events and closed letters until they are purged by hand.
+    #[must_use]
+    pub fn without_retention(mut self) -> Self {
+        self.retention = Retention::UntilPurged;
+        self
+    }
+
+    /// After which time rows are deleted; `None`: never.
+    pub(crate) fn kept_for(&self) -> Option<Duration> {
+        match (self.retention, &self.done_table) {
+            (Retention::For(retention), _) => Some(retention),
+            (Retention::Default, DoneTable::Own) => Some(DEFAULT_RETENTION),
+            (Retention::Default, DoneTable::Shared { .. }) | (Retention::UntilPurged, _) => None,
+        }
+    }
+
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid), naming the field.
     pub(crate) fn check(&self) -> Result<()> {
@@ -240,6 +286,11 @@ impl PostgresConfig {
         }
         if self.max_connections == 0 || self.store_connections == 0 || self.purge_batch == 0 {
             return wrong("max_connections, store_connections and purge_batch must be above 0".to_owned());
+        }
+        if let Retention::For(retention) = self.retention
+            && retention < SHORTEST_RETENTION
+        {
+            return wrong(format!("retention is {retention:?}: it must be at least {SHORTEST_RETENTION:?}"));
         }
         let times = [
             ("acquire_timeout", self.acquire_timeout),
@@ -282,12 +333,26 @@ mod tests {
             (config().with_lock_timeout(Duration::ZERO), "lock_timeout"),
             (config().with_shared_done_table(""), "done_table"),
             (config().with_connect_wait(Duration::MAX), "connect_wait"),
+            (config().with_retention(Duration::from_millis(999)), "retention"),
+            (config().with_answer_within(Duration::MAX), "answer_within"),
         ] {
             let error = wrong.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains(name), "{error}");
         }
         config().check().unwrap();
+    }
+
+    #[test]
+    fn rows_of_a_table_that_others_use_are_deleted_only_where_that_is_asked_for() {
+        let config = || PostgresConfig::new("postgres://localhost");
+        let shared = || config().with_shared_done_table("processed_events");
+        let day = Duration::from_secs(24 * 3_600);
+        assert_eq!(config().kept_for(), Some(DEFAULT_RETENTION));
+        assert_eq!(config().without_retention().kept_for(), None);
+        assert_eq!(shared().kept_for(), None);
+        assert_eq!(shared().with_retention(day).kept_for(), Some(day));
+        config().with_retention(Duration::MAX).check().unwrap();
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Claims and what is done: [`IdempotencyStore`] for the store. The rules are in `migrations/0002_functions.sql`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
@@ -11,12 +12,17 @@ use tidings_core::{
 };
 use uuid::Uuid;
 
-use crate::error::{failed, failed_write, is_lock_timeout};
+use crate::error::{failed, is_lock_timeout};
 use crate::names::{Done, Names};
+use crate::retention::Pace;
 use crate::store::PostgresStore;
+use crate::wire::storable;
 
 /// A holder that lives longer lives so long: dates end some time.
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+/// The latest time that a purge asks for, and as a negative number the earliest: the server's dates end some time.
+const LATEST: i64 = 200_000_000_000_000;
 
 const REGISTER: &str = "INSERT INTO tidings.holders (id, scope, ttl, lives_until)
     VALUES ($1, $2, $3::bigint * interval '1 microsecond', clock_timestamp() + $3::bigint * interval '1 microsecond')";
@@ -42,9 +48,12 @@ const PURGE_CLAIMS: &str = "DELETE FROM tidings.claims WHERE ctid = ANY (ARRAY(
         ) LIMIT $3 FOR UPDATE OF c SKIP LOCKED
     ))";
 /// Holders that are long gone and that no claim refers to: what a claim says of its holder's end must stay true.
-const PURGE_HOLDERS: &str = "DELETE FROM tidings.holders h
-    WHERE h.scope = $1 AND h.lives_until < least({before}, clock_timestamp())
-    AND NOT EXISTS (SELECT FROM tidings.claims c WHERE c.holder = h.id)";
+const PURGE_HOLDERS: &str = "DELETE FROM tidings.holders WHERE ctid = ANY (ARRAY(
+        SELECT h.ctid FROM tidings.holders h
+        WHERE h.scope = $1 AND h.lives_until < least({before}, clock_timestamp())
+        AND NOT EXISTS (SELECT FROM tidings.claims c WHERE c.holder = h.id) LIMIT $3 FOR UPDATE OF h SKIP LOCKED
+    ))";
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// The statements, with the names of this store's tables.
 #[derive(Debug)]
@@ -83,8 +92,9 @@ impl Texts {
 }
 
 /// The events of a call as the functions take them: in ascending order, each once.
-pub(crate) fn in_order(events: &[EventRef]) -> (Vec<Uuid>, Vec<&str>) {
-    let by_id: BTreeMap<Uuid, &str> = events.iter().rev().map(|event| (event.id, event.event_type.as_str())).collect();
+pub(crate) fn in_order(events: &[EventRef]) -> (Vec<Uuid>, Vec<Cow<'_, str>>) {
+    let stored = events.iter().rev().map(|event| (event.id, storable(&event.event_type)));
+    let by_id: BTreeMap<Uuid, Cow<'_, str>> = stored.collect();
     by_id.into_iter().unzip()
 }
 
@@ -92,7 +102,7 @@ fn dead(doing: &str, holder: &Holder) -> Error {
     Error::new(ErrorKind::Fenced, format!("{doing}: the holder of {:?} is dead", holder.scope))
 }
 
-fn microseconds(time: Duration) -> i64 {
+pub(crate) fn microseconds(time: Duration) -> i64 {
     i64::try_from(time.min(LONGEST_TTL).as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -109,7 +119,7 @@ impl PostgresStore {
     /// [`Invalid`](ErrorKind::Invalid): the table that is shared with others has no room for such a name.
     fn check_types(&self, events: &[EventRef]) -> Result<()> {
         let Some(longest) = self.done().longest_type else { return Ok(()) };
-        match events.iter().find(|event| event.event_type.chars().count() > longest) {
+        match events.iter().find(|event| storable(&event.event_type).chars().count() > longest) {
             Some(event) => Err(self.too_long("event_type", &event.event_type, longest)),
             None => Ok(()),
         }
@@ -122,21 +132,28 @@ impl PostgresStore {
         Error::new(ErrorKind::Invalid, what)
     }
 
-    /// Runs a statement that deletes rows in steps, until there are no more.
-    async fn purge_all(&self, text: &SqlStr, scope: &Name, before: Timestamp) -> Result<u64> {
-        let doing = "purge";
-        let step = u64::from(self.config().purge_batch);
-        let mut purged = 0;
-        loop {
-            let mut connection = self.acquire(doing).await?;
-            let query = sqlx::query(text.clone()).bind(scope.as_str()).bind(before.millis()).bind(step.cast_signed());
-            let answered = self.bounded(query.execute(&mut *connection)).await;
-            let deleted = self.judge(doing, &mut connection, answered)?.rows_affected();
-            purged += deleted;
-            if deleted < step {
-                return Ok(purged);
-            }
-        }
+    /// Runs a statement that deletes rows of a scope, in steps.
+    async fn purge_all(&self, text: &SqlStr, scope: &Name, before: Timestamp, pace: Pace) -> Result<u64> {
+        let before = before.millis().clamp(-LATEST, LATEST);
+        let query = |step| sqlx::query(text.clone()).bind(storable(scope)).bind(before).bind(step);
+        self.delete_in_steps("purge", pace, query).await
+    }
+
+    /// Forgets events of `scope`, what is left of their claims, and holders that are gone.
+    pub(crate) async fn purge_scope(&self, scope: &Name, before: Timestamp, pace: Pace) -> Result<u64> {
+        let texts = self.texts();
+        let purged = self.purge_all(&texts.purge, scope, before, pace).await?;
+        self.purge_all(&texts.purge_claims, scope, before, pace).await?;
+        self.purge_all(&texts.purge_holders, scope, before, pace).await?;
+        Ok(purged)
+    }
+
+    /// The server's time, by which events are done.
+    pub(crate) async fn server_time(&self) -> Result<Timestamp> {
+        let doing = "ask for the server's time";
+        let mut connection = self.acquire(doing).await?;
+        let answered = self.bounded(sqlx::query_scalar(NOW).fetch_one(&mut *connection)).await;
+        self.judge(doing, &mut connection, answered).map(Timestamp::from_millis)
     }
 }
 
@@ -144,17 +161,15 @@ impl PostgresStore {
 impl IdempotencyStore for PostgresStore {
     async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
         let doing = "register a holder";
-        if ttl.is_zero() {
-            return Err(Error::new(ErrorKind::Invalid, "register a holder: its ttl is zero"));
-        }
-        if let Some(longest) = self.done().longest_scope.filter(|longest| scope.chars().count() > *longest) {
+        let holder = Holder::checked(scope.clone(), ttl)?;
+        if let Some(longest) = self.done().longest_scope.filter(|longest| storable(scope).chars().count() > *longest) {
             return Err(self.too_long("service_name", scope, longest));
         }
-        let holder = Holder::new(scope.clone(), ttl);
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query(self.texts().register.clone()).bind(holder.id).bind(scope.as_str());
+        let query = sqlx::query(self.texts().register.clone()).bind(holder.id).bind(storable(scope));
         let answered = self.bounded(query.bind(microseconds(ttl)).execute(&mut *connection)).await;
         self.judge(doing, &mut connection, answered)?;
+        self.known().add_scope(scope);
         Ok(holder)
     }
 
@@ -166,7 +181,7 @@ impl IdempotencyStore for PostgresStore {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query(self.texts().claim.clone()).bind(holder.id).bind(holder.scope.as_str()).bind(&ids);
+        let query = sqlx::query(self.texts().claim.clone()).bind(holder.id).bind(storable(&holder.scope)).bind(&ids);
         let answered = self.bounded(query.fetch_all(&mut *connection)).await;
         if matches!(&answered, Ok(Err(error)) if is_lock_timeout(error)) {
             // Others claim the same events, and have not come to an end.
@@ -195,7 +210,7 @@ impl IdempotencyStore for PostgresStore {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query_scalar(self.texts().complete.clone()).bind(holder.id).bind(holder.scope.as_str());
+        let query = sqlx::query_scalar(self.texts().complete.clone()).bind(holder.id).bind(storable(&holder.scope));
         let answered = self.bounded(query.bind(&ids).bind(&types).fetch_one(&mut *connection)).await;
         let not_done: Vec<Uuid> = self.judge(doing, &mut connection, answered)?;
         let not_done: HashSet<Uuid> = not_done.into_iter().collect();
@@ -219,7 +234,7 @@ impl IdempotencyStore for PostgresStore {
         }
         let (ids, attempts): (Vec<_>, Vec<_>) = by_id.into_iter().unzip();
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query(self.texts().release.clone()).bind(holder.id).bind(holder.scope.as_str());
+        let query = sqlx::query(self.texts().release.clone()).bind(holder.id).bind(storable(&holder.scope));
         let answered = self.bounded(query.bind(&ids).bind(&attempts).execute(&mut *connection)).await;
         self.judge(doing, &mut connection, answered).map(drop)
     }
@@ -232,14 +247,7 @@ impl IdempotencyStore for PostgresStore {
     /// In steps of [`PostgresConfig::purge_batch`](crate::PostgresConfig::purge_batch) rows, each a transaction of its own.
     /// Cancel-safe: what has been purged by then is gone.
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
-        let purged = self.purge_all(&self.texts().purge, scope, completed_before).await?;
-        self.purge_all(&self.texts().purge_claims, scope, completed_before).await?;
-        let doing = "purge holders";
-        let mut connection = self.acquire(doing).await?;
-        let query =
-            sqlx::query(self.texts().purge_holders.clone()).bind(scope.as_str()).bind(completed_before.millis());
-        query.execute(&mut *connection).await.map_err(|e| failed_write(doing, e))?;
-        Ok(purged)
+        self.purge_scope(scope, completed_before, Pace::Full).await
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -21,8 +21,8 @@
 //! owner gives it: see the design entry 0005.
 //!
 //! # Bounds
-//! [`purge`](tidings_core::IdempotencyStore::purge) deletes in steps; call it by a timer, with a time before which no
-//! repeat is to be expected. Connections, waits for locks and silent servers are bounded: see [`PostgresConfig`].
+//! The store deletes done events, what is left of their claims, and closed letters after [`PostgresConfig::retention`], in
+//! steps; [`purge`](tidings_core::IdempotencyStore::purge) does so at once. Connections, waits for locks and silent servers are bounded: see [`PostgresConfig`].
 #![forbid(unsafe_code)]
 
 mod config;
@@ -34,6 +34,7 @@ mod migrate;
 mod names;
 mod outbox;
 mod pgpass;
+mod retention;
 mod shared;
 mod store;
 mod url;
@@ -41,8 +42,8 @@ mod wire;
 
 pub use self::config::{
     DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_CONNECT_WAIT, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT,
-    DEFAULT_LOCK_TIMEOUT, DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_SCHEMA,
-    DEFAULT_STATEMENT_TIMEOUT, DEFAULT_STORE_CONNECTIONS, DoneTable, PostgresConfig,
+    DEFAULT_LOCK_TIMEOUT, DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_RETENTION,
+    DEFAULT_SCHEMA, DEFAULT_STATEMENT_TIMEOUT, DEFAULT_STORE_CONNECTIONS, DoneTable, PostgresConfig, Retention,
 };
 pub use self::inbox::{Inbox, InboxLayer, Tx};
 pub use self::letters::{

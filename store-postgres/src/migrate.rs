@@ -24,6 +24,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 3, name: "release", sql: include_str!("../migrations/0003_release.sql") },
     Migration { number: 10, name: "letters", sql: include_str!("../migrations/0010_letters.sql") },
     Migration { number: 11, name: "outbox", sql: include_str!("../migrations/0011_outbox.sql") },
+    Migration { number: 12, name: "leases", sql: include_str!("../migrations/0012_leases.sql") },
 ];
 
 /// The functions that read and write which events are done; made once for each table of these.

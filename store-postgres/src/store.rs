@@ -1,6 +1,6 @@
 //! The store as its users hold it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -15,6 +15,7 @@ use crate::error::{failed, failed_write, not_connected};
 use crate::idempotency::Texts;
 use crate::migrate::migrate;
 use crate::names::{Done, Names};
+use crate::retention::{Keeper, Known};
 use crate::shared::prepare_shared;
 use crate::url::Server;
 
@@ -42,7 +43,7 @@ pub struct PostgresStore {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     pool: PgPool,
     /// For the store's own calls.
     own: PgPool,
@@ -50,6 +51,9 @@ struct Inner {
     texts: Texts,
     done: Done,
     config: PostgresConfig,
+    known: Known,
+    /// Forgets what is old; `None` where nothing is to be forgotten.
+    keeper: Option<Keeper>,
 }
 
 impl PostgresStore {
@@ -93,7 +97,15 @@ impl PostgresStore {
         let texts = Texts::new(&names, &done);
         let own = pool(&config, config.store_connections, options.clone(), SYNCHRONOUS_AND_FRESH);
         let pool = pool(&config, config.max_connections, options, SYNCHRONOUS);
-        Ok(Self { inner: Arc::new(Inner { pool, own, names, texts, done, config }) })
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
+            let keeper = config.kept_for().map(|retention| Keeper::start(Weak::clone(inner), retention));
+            Inner { pool, own, names, texts, done, config, known: Known::default(), keeper }
+        });
+        Ok(Self { inner })
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
     }
 
     /// The connections of handlers, for the service's own statements too. The store's calls have others.
@@ -104,6 +116,9 @@ impl PostgresStore {
     /// Closes all connections, those in use when they are given back. Later calls of all clones fail as
     /// [`Closed`](ErrorKind::Closed). Dropping the future closes them nevertheless.
     pub async fn close(&self) {
+        if let Some(keeper) = &self.inner.keeper {
+            keeper.stop();
+        }
         // A connection that is in use for longer closes when it is given back.
         let _in_time = timeout(self.config().answer_within, async {
             self.pool().close().await;
@@ -122,6 +137,10 @@ impl PostgresStore {
 
     pub(crate) fn done(&self) -> &Done {
         &self.inner.done
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.inner.known
     }
 
     pub(crate) fn config(&self) -> &PostgresConfig {

@@ -1,5 +1,7 @@
 //! How records lie in columns.
 
+use std::borrow::Cow;
+
 use bytes::{Buf, BufMut, Bytes};
 use tidings_core::{Error, ErrorKind, Header, Headers, Result};
 
@@ -59,6 +61,18 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\0', "\\0")
 }
 
+/// What text begins with that [`storable`] had to write otherwise.
+const MARK: &str = "\\0";
+
+/// Text for a column of names: as it is, so that rows of earlier versions are found, unless it holds a NUL, which Postgres
+/// has no text for. Then it is escaped, behind a mark. No two texts give the same.
+pub(crate) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') || text.starts_with(MARK) {
+        return Cow::Owned(MARK.to_owned() + &escape(text));
+    }
+    Cow::Borrowed(text)
+}
+
 /// What [`escape`] wrote.
 pub(crate) fn unescape(text: &str) -> String {
     if !text.contains('\\') {
@@ -80,6 +94,8 @@ pub(crate) fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -109,5 +125,16 @@ mod tests {
             assert!(!escaped.contains('\0'));
             assert_eq!(unescape(&escaped), text);
         }
+    }
+
+    #[test]
+    fn names_are_stored_as_they_are_or_apart_from_all_others() {
+        for plain in ["", "orders", "a\\b", "a\\0b", "\\"] {
+            assert_eq!(storable(plain), plain);
+        }
+        let odd = ["\0", "a\0b", "a\0b\\", "\\0", "\\0a", "\\0\\0", "\\0\0", "\0\\0"];
+        let stored: HashSet<Cow<'_, str>> = odd.into_iter().map(storable).collect();
+        assert_eq!(stored.len(), odd.len());
+        assert!(stored.iter().all(|text| text.starts_with(MARK) && !text.contains('\0')), "{stored:?}");
     }
 }

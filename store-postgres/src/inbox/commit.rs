@@ -17,6 +17,7 @@ use crate::error::{failed, failed_write, is_lock_timeout, is_lost};
 use crate::idempotency::in_order;
 use crate::outbox::Outbox;
 use crate::store::PostgresStore;
+use crate::wire::storable;
 
 /// How long it is looked for how a commit without an answer has ended, before that is an outage.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
@@ -127,11 +128,11 @@ async fn write_done(
     let context = delivery.context();
     let query = sqlx::query(store.texts().settle.clone())
         .bind(holder.id)
-        .bind(holder.scope.as_str())
+        .bind(storable(&holder.scope))
         .bind(&ids)
         .bind(&types)
-        .bind(context.group.as_str())
-        .bind(delivery.topic().as_str())
+        .bind(storable(&context.group))
+        .bind(storable(delivery.topic()))
         .bind(i64::from(delivery.partition()))
         .bind(delivery.epoch().cast_signed());
     let answered = store.bounded(query.fetch_one(&mut **transaction)).await;
@@ -246,7 +247,7 @@ async fn are_done(
     holder: &Holder,
     ids: &[Uuid],
 ) -> sqlx::Result<bool> {
-    let count = sqlx::query_scalar(store.texts().count_done.clone()).bind(holder.scope.as_str()).bind(ids);
+    let count = sqlx::query_scalar(store.texts().count_done.clone()).bind(storable(&holder.scope)).bind(ids);
     let count: i64 = count.fetch_one(connection).await?;
     Ok(usize::try_from(count) == Ok(ids.len()))
 }

@@ -8,7 +8,7 @@ use super::row::{get, id, to_column};
 use crate::names::Names;
 use crate::wire::{escape, unescape};
 
-/// Something that an operator did: a line of the audit trail, which is only ever added to.
+/// Something that an operator did: a line of the audit trail, of which the store deletes nothing by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Act {

@@ -1,19 +1,18 @@
 //! Core's traits on the table of letters.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 use tidings_core::{
-    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery, Name, Resolution,
-    Result, codec,
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease,
+    LetterQuery, Name, Resolution, Result, codec,
 };
 
 use super::filter::LetterFilter;
-use super::row::{Ids, id};
+use super::row::Ids;
 use crate::PostgresStore;
 use crate::error::failed;
-use crate::names::Names;
 use crate::wire::{escape, headers_to_bytes};
 
 /// Numbers follow the order of the call; rows are written in the order of their identities, so that calls that bury the
@@ -39,27 +38,6 @@ SELECT * FROM (
 ) numbered
 ORDER BY service, topic, partition, record_offset, number
 ON CONFLICT (service, topic, partition, record_offset) DO NOTHING";
-
-/// Closes letters that are open, and notes it. Rows are locked by their numbers upwards.
-const RESOLVE: &str = "
-WITH locked AS MATERIALIZED (
-    SELECT l.number
-    FROM tidings.letters l JOIN (
-        SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
-    ) AS asked (service, topic, partition, record_offset)
-        ON l.service = asked.service AND l.topic = asked.topic AND l.partition = asked.partition
-        AND l.record_offset = asked.record_offset
-    WHERE l.closed_at IS NULL
-    ORDER BY l.number FOR UPDATE OF l
-), closed AS (
-    UPDATE tidings.letters l SET closed_at = clock_timestamp(), closed_how = $5
-    FROM locked WHERE l.number = locked.number
-    RETURNING l.service, l.topic, l.partition, l.record_offset
-), noted AS (
-    INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
-    SELECT $5, $6, $7, c.service, c.topic, c.partition, c.record_offset FROM closed c
-)
-SELECT service, topic, partition, record_offset FROM closed";
 
 // Of several rights in one call, one would do.
 const CHECK: &str = "SELECT has_table_privilege('tidings.letters', 'INSERT')
@@ -120,37 +98,25 @@ impl DeadLetterStore for PostgresStore {
     }
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
-        if letters.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut connection = self.acquire("close letters").await?;
-        let work = self.bounded(resolve(&mut connection, self.names(), letters, resolution, "")).await;
-        self.judge("close letters", &mut connection, work)
+        self.close_letters(letters, None, resolution).await
     }
-}
 
-/// Closes letters on `connection`; `why` where the resolution does not say it.
-pub(super) async fn resolve(
-    connection: &mut PgConnection,
-    names: &Names,
-    letters: &[LetterId],
-    resolution: &Resolution,
-    why: &str,
-) -> sqlx::Result<Vec<bool>> {
-    let (how, by, why) = match resolution {
-        Resolution::Redriven { by } => ("redriven", by.as_str(), why),
-        Resolution::Discarded { by, reason } => ("discarded", by.as_str(), reason.as_str()),
-        // A way of closing that came later closes just as well.
-        _ => ("closed", "", why),
-    };
-    let ids: Ids = letters.iter().collect();
-    let query = sqlx::query(names.fill(RESOLVE)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
-    let query = query.bind(ids.offsets).bind(how).bind(escape(by)).bind(escape(why));
-    let rows: Vec<PgRow> = query.fetch_all(connection).await?;
-    let read: Result<HashSet<LetterId>> = rows.iter().map(id).collect();
-    let mut closed = read.map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    // Asked for twice in one call, it is closed once.
-    Ok(letters.iter().map(|letter| closed.remove(letter)).collect())
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        self.lease_letters(letters, lease).await
+    }
+
+    async fn resolve_leased(
+        &self,
+        letters: &[LetterId],
+        lease: &LetterLease,
+        resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        self.close_letters(letters, Some(lease), resolution).await
+    }
+
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        self.end_lease_of_letters(letters, lease).await
+    }
 }
 
 fn fits(letter: &DeadLetter) -> Result<()> {
@@ -170,6 +136,7 @@ struct Step {
     letters: usize,
     bytes: usize,
     ids: Ids,
+    services: BTreeSet<Name>,
     times: Vec<i64>,
     keys: Vec<Option<Vec<u8>>>,
     values: Vec<Option<Vec<u8>>>,
@@ -188,6 +155,7 @@ impl Step {
         self.letters += 1;
         self.bytes += letter.record.size();
         self.ids.push(&letter.id());
+        self.services.insert(letter.service.clone());
         let head = codec::peek(&letter.record).ok();
         self.event_ids.push(head.as_ref().map(|head| head.id));
         // For searching only, and indexed: one that is too long for that is found by other means.
@@ -240,6 +208,7 @@ impl Step {
             .bind(self.event_ids)
             .bind(self.event_types);
         let work = store.bounded(query.execute(&mut *connection)).await;
+        self.services.iter().for_each(|service| store.known().add_service(service));
         store.judge(doing, &mut connection, work).map(drop)
     }
 }

@@ -2,11 +2,14 @@
 
 mod act;
 mod bury;
+mod close;
 mod filter;
 mod redrive;
 mod row;
 
-use tidings_core::{Error, ErrorKind, LetterId, Result};
+use std::time::Duration;
+
+use tidings_core::{Error, ErrorKind, LetterId, Name, Result};
 
 pub use self::act::{Act, ActFilter, ActKind};
 pub use self::filter::{LetterFilter, LetterState};
@@ -15,7 +18,8 @@ pub use self::redrive::{
 };
 pub use self::row::{Closed, Letter};
 use crate::PostgresStore;
-use crate::error::failed_write;
+use crate::retention::Pace;
+use crate::wire::escape;
 
 /// The operators' verbs on the dead letters of a [`PostgresStore`]. Taken from [`PostgresStore::letters`].
 ///
@@ -29,6 +33,7 @@ pub struct Letters {
 const DISCARD: &str = "
 WITH locked AS MATERIALIZED (
     SELECT l.number FROM tidings.letters l WHERE l.number = ANY ($1) AND l.closed_at IS NULL
+    AND (l.leased_until IS NULL OR l.leased_until <= clock_timestamp())
     ORDER BY l.number FOR UPDATE
 ), closed AS (
     UPDATE tidings.letters l SET closed_at = clock_timestamp(), closed_how = 'discarded'
@@ -46,9 +51,27 @@ const PURGE: &str = "
 DELETE FROM tidings.letters WHERE number IN (
     SELECT number FROM tidings.letters
     WHERE closed_at < clock_timestamp() - $1::bigint * interval '1 millisecond'
+    AND ($3::text[] IS NULL OR service = ANY ($3))
     ORDER BY closed_at LIMIT $2
     FOR UPDATE SKIP LOCKED
 )";
+
+/// The trail of letters that are open is kept, however old it is.
+const PURGE_ACTS: &str = "
+DELETE FROM tidings.acts WHERE id IN (
+    SELECT a.id FROM tidings.acts a
+    WHERE a.acted_at < clock_timestamp() - $1::bigint * interval '1 millisecond'
+    AND NOT EXISTS (
+        SELECT FROM tidings.letters l
+        WHERE l.service = a.service AND l.topic = a.topic AND l.partition = a.partition
+        AND l.record_offset = a.record_offset AND l.closed_at IS NULL
+    )
+    ORDER BY a.id LIMIT $2
+    FOR UPDATE OF a SKIP LOCKED
+)";
+
+/// No letter is older: the server's dates end some time.
+const OLDEST: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// Letters that one step of [`Letters::discard`] closes.
 const DISCARD_STEP: usize = 500;
@@ -91,8 +114,8 @@ impl Letters {
         Ok(self.find(&filter).await?.pop())
     }
 
-    /// Closes all letters that `filter` wants (paging aside) because they are not wanted, and says how many were open.
-    /// Done in steps: dropped or failed, it has closed some.
+    /// Closes all letters that `filter` wants (paging aside) because they are not wanted, and says how many it closed.
+    /// Letters that a redrive has leased stay open. Done in steps: dropped or failed, it has closed some.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid): no reason is given. [`Unavailable`](ErrorKind::Unavailable).
@@ -109,9 +132,10 @@ impl Letters {
             let numbers: Vec<i64> = rows.iter().map(|row| row::get(row, 0)).collect::<Result<_>>()?;
             let Some(last) = numbers.last().copied() else { return Ok(discarded) };
             let query = sqlx::query_scalar(self.store.names().fill(DISCARD));
-            let query = query.bind(numbers).bind(crate::wire::escape(by)).bind(crate::wire::escape(reason));
-            let closed: i64 =
-                query.fetch_one(self.store.pool()).await.map_err(|e| failed_write("discard letters", e))?;
+            let query = query.bind(numbers).bind(escape(by)).bind(escape(reason));
+            let mut connection = self.store.acquire("discard letters").await?;
+            let work = self.store.bounded(query.fetch_one(&mut *connection)).await;
+            let closed: i64 = self.store.judge("discard letters", &mut connection, work)?;
             discarded += closed.unsigned_abs();
             filter.behind = Some(last);
         }
@@ -127,21 +151,39 @@ impl Letters {
     }
 
     /// Forgets letters that have been closed for `age` or longer, in small steps, and says how many. One that is buried
-    /// again after that is a new letter, so `age` should be longer than a service may go back. Acts are kept.
+    /// again after that is a new letter, so `age` should be longer than a service may go back. Acts are kept. The store does
+    /// so by itself, after [`PostgresConfig::retention`](crate::PostgresConfig::retention).
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
-    pub async fn purge(&self, age: std::time::Duration) -> Result<u64> {
-        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 2);
-        let mut purged = 0;
-        loop {
-            let step = i64::from(self.store.config().purge_batch);
-            let query = sqlx::query(self.store.names().fill(PURGE)).bind(age).bind(step);
-            let done = query.execute(self.store.pool()).await.map_err(|e| failed_write("purge letters", e))?;
-            purged += done.rows_affected();
-            if done.rows_affected() < step.unsigned_abs() {
-                return Ok(purged);
-            }
-        }
+    pub async fn purge(&self, age: Duration) -> Result<u64> {
+        self.store.purge_letters(age, None, Pace::Full).await
+    }
+
+    /// Forgets acts of `age` or older, save those with letters that are open, in small steps, and says how many. The store
+    /// does not do so by itself: how long a trail has to be kept is for its owner to say.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    pub async fn purge_acts(&self, age: Duration) -> Result<u64> {
+        let age = milliseconds(age);
+        let sql = self.store.names().fill(PURGE_ACTS);
+        let query = |step| sqlx::query(sql.clone()).bind(age).bind(step);
+        self.store.delete_in_steps("purge acts", Pace::Full, query).await
+    }
+}
+
+fn milliseconds(age: Duration) -> i64 {
+    i64::try_from(age.min(OLDEST).as_millis()).unwrap_or(i64::MAX)
+}
+
+impl PostgresStore {
+    /// Forgets closed letters of these services, or of all.
+    pub(crate) async fn purge_letters(&self, age: Duration, services: Option<&[Name]>, pace: Pace) -> Result<u64> {
+        let age = milliseconds(age);
+        let services: Option<Vec<String>> = services.map(|names| names.iter().map(|name| escape(name)).collect());
+        let sql = self.names().fill(PURGE);
+        let query = |step| sqlx::query(sql.clone()).bind(age).bind(step).bind(services.clone());
+        self.delete_in_steps("purge letters", pace, query).await
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::postgres::{PgRow, Postgres};
-use sqlx::{AssertSqlSafe, Transaction};
+use sqlx::{AssertSqlSafe, QueryBuilder, Transaction};
 use tidings_core::{
     DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery, Name, Publisher,
     Resolution, Result, redrive,
@@ -14,9 +14,9 @@ use tidings_core::{
 use tokio::sync::Mutex;
 
 use super::Letters;
-use super::bury::resolve;
+use super::close::close;
 use super::filter::{LetterFilter, LetterState};
-use super::row::{COLUMNS, Ids, letter, to_column};
+use super::row::{COLUMNS, Ids, get, id, letter, to_column};
 use crate::error::{failed, failed_write};
 use crate::names::Names;
 use crate::wire::escape;
@@ -82,6 +82,12 @@ pub struct RedriveReport {
 /// Stores of one name redrive one batch at a time: two operators would else publish the letters of one key at once.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 
+/// Letters with the numbers `$1`, upwards, as in every statement that locks several. Those that were closed meanwhile or
+/// that another redrive has leased are left out.
+const LOCK_LETTERS: &str = "WHERE l.number = ANY ($1) AND l.closed_at IS NULL
+    AND (l.leased_until IS NULL OR l.leased_until <= clock_timestamp())
+    ORDER BY l.number FOR UPDATE OF l";
+
 const NOTE_FAILED: &str = "
 INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
 SELECT 'redrive-failed', $1, f.why, f.service, f.topic, f.partition, f.record_offset
@@ -93,7 +99,8 @@ impl Letters {
     /// the broker holds it. Letters of one topic and key go one after the other's answer, by partition and offset; behind
     /// one that is refused the later ones of its key stay. `by` is who does it.
     ///
-    /// A letter is redriven once, also by two operators at once. Where the process dies, or the database fails, between
+    /// A letter is redriven once, also by two operators at once, and letters that core's [`redrive`] has leased are passed
+    /// over. Where the process dies, or the database fails, between
     /// the publishing and the closing, its batch stays open, and redriven again it is a repeat with the same event ids.
     /// The same is true of a dropped future.
     ///
@@ -147,11 +154,12 @@ impl Run<'_> {
         report: &mut RedriveReport,
     ) -> Result<usize> {
         let store = &letters.store;
-        let mut transaction = store.pool().begin().await.map_err(|e| failed("redrive letters", e))?;
-        let open = self.lock(&mut transaction, store.names(), size).await?;
-        let Some(last) = open.last() else { return Ok(0) };
-        let count = open.len();
-        self.behind = Some(last.id());
+        // A look behind a lock must see what was committed meanwhile.
+        let begun = store.pool().begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await;
+        let mut transaction = begun.map_err(|e| failed("redrive letters", e))?;
+        let Some(Batch { looked_at: count, open }) = self.lock(&mut transaction, store.names(), size).await? else {
+            return Ok(0);
+        };
         let (behind, open): (Vec<_>, Vec<_>) =
             open.into_iter().partition(|l| key(l).is_some_and(|k| self.held.contains(&k)));
         let within = Within {
@@ -194,28 +202,43 @@ impl Run<'_> {
         down.map_or(Ok(count), Err)
     }
 
-    /// The next open letters, which nobody else closes or redrives until the transaction ends.
+    /// The next open letters, which no other call closes, leases or redrives until the transaction ends; `None` behind the
+    /// last.
     async fn lock(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'static, Postgres>,
         names: &Names,
         size: usize,
-    ) -> Result<Vec<DeadLetter>> {
+    ) -> Result<Option<Batch>> {
         let wrong = |e| failed("redrive letters: another redrive may be under way", e);
         let idle = format!("SET LOCAL idle_in_transaction_session_timeout = {}", REDRIVE_IDLE_LIMIT.as_millis());
         sqlx::query(AssertSqlSafe(idle)).execute(&mut **transaction).await.map_err(wrong)?;
         let lock = sqlx::query(names.fill(LOCK)).bind(format!("{}.redrive", names.full("letters")));
         lock.execute(&mut **transaction).await.map_err(wrong)?;
-        let mut sql = self.filter.select(names, COLUMNS, "", false);
+        let found: Vec<PgRow> = self.next(names, size).build().fetch_all(&mut **transaction).await.map_err(wrong)?;
+        let Some(last) = found.last() else { return Ok(None) };
+        self.behind = Some(id(last)?);
+        let numbers: Vec<i64> = found.iter().map(|row| get(row, "number")).collect::<Result<_>>()?;
+        let query = format!("SELECT {COLUMNS} FROM tidings.letters l {LOCK_LETTERS}");
+        let rows = sqlx::query(names.fill(&query)).bind(&numbers).fetch_all(&mut **transaction).await.map_err(wrong)?;
+        let letters: Result<Vec<_>> = rows.iter().map(|row| letter(row).map(|letter| letter.letter)).collect();
+        let mut open = letters?;
+        open.sort_by_cached_key(DeadLetter::id);
+        Ok(Some(Batch { looked_at: numbers.len(), open }))
+    }
+
+    /// The next letters, by service, topic, partition and offset.
+    fn next(&self, names: &Names, size: usize) -> QueryBuilder<Postgres> {
+        let columns = "l.number, l.service, l.topic, l.partition, l.record_offset";
+        let mut sql = self.filter.select(names, columns, "", false);
         if let Some(last) = &self.behind {
             sql.push(" AND (l.service, l.topic, l.partition, l.record_offset) > (").push_bind(escape(&last.service));
             sql.push(", ").push_bind(escape(&last.origin.topic)).push(", ").push_bind(i64::from(last.origin.partition));
             sql.push(", ").push_bind(to_column(last.offset)).push(")");
         }
         sql.push(" ORDER BY l.service, l.topic, l.partition, l.record_offset LIMIT ");
-        sql.push_bind(i64::try_from(size).unwrap_or(i64::MAX)).push(" FOR UPDATE");
-        let rows: Vec<PgRow> = sql.build().fetch_all(&mut **transaction).await.map_err(wrong)?;
-        rows.iter().map(|row| letter(row).map(|letter| letter.letter)).collect()
+        sql.push_bind(i64::try_from(size).unwrap_or(i64::MAX));
+        sql
     }
 
     async fn note(
@@ -234,6 +257,12 @@ impl Run<'_> {
         let done = query.execute(&mut **transaction).await;
         done.map(drop).map_err(|e| failed_write("redrive letters: note which were refused", e))
     }
+}
+
+/// Letters that one transaction takes.
+struct Batch {
+    looked_at: usize,
+    open: Vec<DeadLetter>,
 }
 
 /// As core's `redrive` says it of a letter behind one that failed.
@@ -280,7 +309,8 @@ impl DeadLetterStore for Within {
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
         let mut transaction = self.transaction.lock().await;
-        let closed = resolve(&mut transaction, &self.names, letters, resolution, &self.reason).await;
+        // Locked, they are leased by nobody.
+        let closed = close(&mut transaction, &self.names, letters, None, resolution, &self.reason).await;
         match closed {
             Ok(closed) => Ok(closed),
             Err(error) => {

@@ -36,10 +36,13 @@ SELECT id, topic, partition, record_time, key, value, headers, error_kind, error
     (extract(epoch FROM failed_at) * 1000)::bigint AS failed_ms
 FROM tidings.outbox_failed WHERE id > $1 ORDER BY id LIMIT $2";
 
-/// Back in their old places, before the records that they held back: these become visible with them.
+/// Back in their old places, before the records that they held back: these become visible with them. Rows are locked
+/// upwards, so that two operators do not wait for each other in a circle.
 const RETRY: &str = "
-WITH back AS (
-    DELETE FROM tidings.outbox_failed WHERE id = ANY ($1)
+WITH locked AS MATERIALIZED (
+    SELECT id FROM tidings.outbox_failed WHERE id = ANY ($1) ORDER BY id FOR UPDATE
+), back AS (
+    DELETE FROM tidings.outbox_failed WHERE id IN (SELECT id FROM locked)
     RETURNING id, lane, created_at, record_time, partition, shard, topic, key, value, headers
 ), noted AS (
     INSERT INTO tidings.acts (act, who, why, outbox_id) SELECT 'outbox-retried', $2, '', id FROM back
@@ -50,8 +53,10 @@ INSERT INTO tidings.outbox (id, lane, created_at, record_time, partition, shard,
 OVERRIDING SYSTEM VALUE SELECT * FROM back WHERE (SELECT count(*) FROM told) >= 0";
 
 const DISCARD: &str = "
-WITH gone AS (
-    DELETE FROM tidings.outbox_failed WHERE id = ANY ($1) RETURNING id
+WITH locked AS MATERIALIZED (
+    SELECT id FROM tidings.outbox_failed WHERE id = ANY ($1) ORDER BY id FOR UPDATE
+), gone AS (
+    DELETE FROM tidings.outbox_failed WHERE id IN (SELECT id FROM locked) RETURNING id
 ), told AS MATERIALIZED (
     SELECT pg_notify($4, '')
 )

@@ -1,6 +1,8 @@
 //! Dead letters on Postgres, beyond core's contract: searching, redriving once and in order, discarding, the audit trail.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod once;
+
 use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,10 @@ fn main() -> ExitCode {
         .with_case("letters_are_found_by_each_condition", found_by_each_condition)
         .with_case("a_letter_is_shown_with_its_event_and_its_fate", shown)
         .with_case("a_selection_is_redriven_in_order_per_key_and_noted", redriven_in_order)
-        .with_case("two_operators_at_once_redrive_each_letter_once", two_operators)
+        .with_case("two_operators_at_once_redrive_each_letter_once", once::two_operators)
+        .with_case("discards_and_redrives_of_the_same_letters_wait_and_never_in_a_circle", once::no_circle)
+        .with_case("letters_that_another_redrive_has_leased_are_passed_over", once::leased)
+        .with_case("two_processes_redrive_each_letter_once_by_cores_redrive", once::two_processes)
         .with_case("behind_a_refused_letter_those_of_its_key_stay_open_over_batches", refused)
         .with_case("an_outage_ends_a_redrive_and_keeps_what_was_done", outage)
         .with_case("after_a_crash_between_publishing_and_closing_it_is_a_repeat_of_the_same_event", crash)
@@ -183,41 +188,6 @@ async fn redriven_in_order() -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn two_operators() -> Result<(), BoxError> {
-    let url = Postgres::shared().await?.fresh_database().await?;
-    let long = Duration::from_secs(60);
-    let config = PostgresConfig::new(url).with_lock_timeout(long).with_statement_timeout(long);
-    let config = config.with_idle_in_transaction_timeout(long);
-    let (store, broker) = (PostgresStore::connect_with(config).await?, Broker::new());
-    bury(&store, (0..200).map(|n| letter(n, ["a", "b"][n as usize % 2]))).await;
-    // None gets on before both are there, one waiting for the letters and one for its turn: the first to come might else be
-    // through before the second has its connection.
-    let mut gate = store.pool().begin().await?;
-    sqlx::query("LOCK TABLE tidings.letters IN EXCLUSIVE MODE").execute(&mut *gate).await?;
-    let redrive = |by: &'static str| {
-        let (letters, broker) = (store.letters(), Arc::clone(&broker));
-        let options = RedriveOptions::default().with_batch(9);
-        tokio::spawn(async move { letters.redrive(&*broker, &LetterFilter::default(), by, &options).await })
-    };
-    let (ann, bob) = (redrive("ann"), redrive("bob"));
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-        WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(store.pool()).await? < 2 {
-        assert!(!ann.is_finished() && !bob.is_finished(), "one did not wait");
-        tokio::task::yield_now().await;
-    }
-    gate.rollback().await?;
-    let done = (ann.await??.redriven, bob.await??.redriven);
-    assert_eq!(done.0 + done.1, 200);
-    assert!(done.0 > 0 && done.1 > 0, "they took turns: {done:?}");
-    let values = broker.values();
-    assert_eq!(values.len(), 200, "some were published twice");
-    for key in 0..2 {
-        assert!(values.iter().filter(|n| *n % 2 == key).is_sorted());
-    }
-    Ok(())
-}
-
 async fn refused() -> Result<(), BoxError> {
     let (store, broker) = (store().await?, Broker::refusing([2]));
     bury(&store, (0..10).map(|n| letter(n, ["a", "b"][n as usize % 2]))).await;
@@ -330,6 +300,13 @@ async fn purged() -> Result<(), BoxError> {
     assert_eq!(letters.purge(Duration::ZERO).await?, 4);
     assert_eq!(letters.count(&LetterFilter::default().with_state(LetterState::Any)).await?, 6);
     assert_eq!(letters.acts(&ActFilter::default()).await?.len(), 4);
+    assert_eq!(letters.purge_acts(Duration::from_secs(3_600)).await?, 0);
+    assert_eq!(letters.purge_acts(Duration::MAX).await?, 0);
+    assert_eq!(letters.purge_acts(Duration::ZERO).await?, 4);
+    // What was tried with a letter that is open stays.
+    let options = RedriveOptions::default();
+    letters.redrive(&*Broker::refusing([5]), &LetterFilter::default().with_ids([id(5)]), "ann", &options).await?;
+    assert_eq!(letters.purge_acts(Duration::ZERO).await?, 0);
     Ok(())
 }
 

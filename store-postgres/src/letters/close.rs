@@ -1,0 +1,154 @@
+//! Leasing and closing letters. Every statement that locks several of them does so by their numbers upwards, so that none
+//! waits for another in a circle.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use tidings_core::{Leased, LetterId, LetterLease, Resolution, Result};
+use uuid::Uuid;
+
+use super::row::{Ids, get, id};
+use crate::PostgresStore;
+use crate::idempotency::microseconds;
+use crate::names::Names;
+use crate::wire::escape;
+
+/// Closes letters that are open, and notes it: those of the lease `$8`, or those that no lease has.
+const RESOLVE: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT l.number
+    FROM tidings.letters l JOIN (
+        SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+    ) AS asked (service, topic, partition, record_offset)
+        ON l.service = asked.service AND l.topic = asked.topic AND l.partition = asked.partition
+        AND l.record_offset = asked.record_offset
+    WHERE l.closed_at IS NULL AND CASE
+        WHEN $8::uuid IS NULL THEN l.leased_until IS NULL OR l.leased_until <= clock_timestamp()
+        ELSE l.leased_by = $8::uuid
+    END
+    ORDER BY l.number FOR UPDATE OF l
+), closed AS (
+    UPDATE tidings.letters l
+    SET closed_at = clock_timestamp(), closed_how = $5, leased_by = NULL, leased_until = NULL
+    FROM locked WHERE l.number = locked.number
+    RETURNING l.service, l.topic, l.partition, l.record_offset
+), noted AS (
+    INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
+    SELECT $5, $6, $7, c.service, c.topic, c.partition, c.record_offset FROM closed c
+)
+SELECT service, topic, partition, record_offset FROM closed";
+
+/// Leases open letters, and says of all that are asked for how they are. A letter that is locked is in use: it is held, and
+/// is not waited for.
+const LEASE: &str = "
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+        AS u (service, topic, partition, record_offset)
+), locked AS MATERIALIZED (
+    SELECT l.number FROM tidings.letters l JOIN asked USING (service, topic, partition, record_offset)
+    WHERE l.closed_at IS NULL
+    AND (l.leased_until IS NULL OR l.leased_by = $5 OR l.leased_until <= clock_timestamp())
+    ORDER BY l.number FOR UPDATE OF l SKIP LOCKED
+), leased AS (
+    UPDATE tidings.letters l
+    SET leased_by = $5, leased_until = clock_timestamp() + $6::bigint * interval '1 microsecond'
+    FROM locked WHERE l.number = locked.number
+    RETURNING l.number
+)
+SELECT l.service, l.topic, l.partition, l.record_offset, l.closed_at IS NOT NULL AS closed,
+    EXISTS (SELECT FROM leased WHERE leased.number = l.number) AS granted,
+    coalesce(greatest(0, extract(epoch FROM l.leased_until - clock_timestamp()) * 1000000), 0)::bigint AS at_most
+FROM tidings.letters l JOIN asked USING (service, topic, partition, record_offset)";
+
+const END_LEASE: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT l.number
+    FROM tidings.letters l JOIN (
+        SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+    ) AS asked (service, topic, partition, record_offset) USING (service, topic, partition, record_offset)
+    WHERE l.leased_by = $5
+    ORDER BY l.number FOR UPDATE OF l
+)
+UPDATE tidings.letters l SET leased_by = NULL, leased_until = NULL FROM locked WHERE l.number = locked.number";
+
+impl PostgresStore {
+    pub(super) async fn close_letters(
+        &self,
+        letters: &[LetterId],
+        lease: Option<&LetterLease>,
+        resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = "close letters";
+        let mut connection = self.acquire(doing).await?;
+        let lease = lease.map(|lease| lease.id);
+        let work = self.bounded(close(&mut connection, self.names(), letters, lease, resolution, "")).await;
+        self.judge(doing, &mut connection, work)
+    }
+
+    pub(super) async fn lease_letters(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = "lease letters";
+        let ids: Ids = letters.iter().collect();
+        let query = sqlx::query(self.names().fill(LEASE)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
+        let query = query.bind(ids.offsets).bind(lease.id).bind(microseconds(lease.ttl));
+        let mut connection = self.acquire(doing).await?;
+        let work = self.bounded(query.fetch_all(&mut *connection)).await;
+        let rows = self.judge(doing, &mut connection, work)?;
+        let found: HashMap<LetterId, Leased> = rows.iter().map(leased).collect::<Result<_>>()?;
+        Ok(letters.iter().map(|id| found.get(id).copied().unwrap_or(Leased::Closed)).collect())
+    }
+
+    pub(super) async fn end_lease_of_letters(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let doing = "end a lease of letters";
+        let ids: Ids = letters.iter().collect();
+        let query = sqlx::query(self.names().fill(END_LEASE)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
+        let query = query.bind(ids.offsets).bind(lease.id);
+        let mut connection = self.acquire(doing).await?;
+        let work = self.bounded(query.execute(&mut *connection)).await;
+        self.judge(doing, &mut connection, work).map(drop)
+    }
+}
+
+/// Closes letters on `connection`; `why` where the resolution does not say it.
+pub(super) async fn close(
+    connection: &mut PgConnection,
+    names: &Names,
+    letters: &[LetterId],
+    lease: Option<Uuid>,
+    resolution: &Resolution,
+    why: &str,
+) -> sqlx::Result<Vec<bool>> {
+    let (how, by, why) = match resolution {
+        Resolution::Redriven { by } => ("redriven", by.as_str(), why),
+        Resolution::Discarded { by, reason } => ("discarded", by.as_str(), reason.as_str()),
+        // A way of closing that came later closes just as well.
+        _ => ("closed", "", why),
+    };
+    let ids: Ids = letters.iter().collect();
+    let query = sqlx::query(names.fill(RESOLVE)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
+    let query = query.bind(ids.offsets).bind(how).bind(escape(by)).bind(escape(why)).bind(lease);
+    let rows: Vec<PgRow> = query.fetch_all(connection).await?;
+    let read: Result<HashSet<LetterId>> = rows.iter().map(id).collect();
+    let mut closed = read.map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    // Asked for twice in one call, it is closed once.
+    Ok(letters.iter().map(|letter| closed.remove(letter)).collect())
+}
+
+fn leased(row: &PgRow) -> Result<(LetterId, Leased)> {
+    let at_most: i64 = get(row, "at_most")?;
+    let answer = match (get(row, "granted")?, get(row, "closed")?) {
+        (true, _) => Leased::Granted,
+        (false, true) => Leased::Closed,
+        (false, false) => Leased::Held { at_most: Duration::from_micros(at_most.max(0).cast_unsigned()) },
+    };
+    Ok((id(row)?, answer))
+}

@@ -1,0 +1,160 @@
+//! Forgets what is old, by itself: done events with what is left of their claims, and closed letters.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use tidings_core::{Name, Result};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::store::{Inner, PostgresStore};
+
+/// Old rows are looked for this often, or as often as a part of the retention passes, if that is shorter.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+const PARTS: u32 = 7;
+/// The first look comes early, for the sake of processes that do not live long.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
+/// More names than this are not remembered: their rows are purged by other instances, or by hand.
+const MOST_NAMES: usize = 10_000;
+
+/// How fast a purge works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// Step after step: its caller waits for it.
+    Full,
+    /// It rests after each step for as long as the step took.
+    Half,
+}
+
+impl Pace {
+    pub(crate) async fn rest(self, worked: Duration) {
+        if matches!(self, Self::Half) {
+            sleep(worked).await;
+        }
+    }
+}
+
+/// Whose rows this process has written. Those of others are theirs to forget, after their own retention.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    scopes: Mutex<BTreeSet<Name>>,
+    services: Mutex<BTreeSet<Name>>,
+}
+
+impl Known {
+    pub(crate) fn add_scope(&self, scope: &Name) {
+        add(&self.scopes, scope);
+    }
+
+    pub(crate) fn add_service(&self, service: &Name) {
+        add(&self.services, service);
+    }
+
+    fn scopes(&self) -> Vec<Name> {
+        lock(&self.scopes).iter().cloned().collect()
+    }
+
+    /// A scope is a service's name unless it says otherwise.
+    fn services(&self) -> Vec<Name> {
+        lock(&self.services).union(&lock(&self.scopes)).cloned().collect()
+    }
+}
+
+fn lock(names: &Mutex<BTreeSet<Name>>) -> MutexGuard<'_, BTreeSet<Name>> {
+    names.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn add(names: &Mutex<BTreeSet<Name>>, name: &Name) {
+    let mut names = lock(names);
+    if names.len() < MOST_NAMES && !names.contains(name) {
+        names.insert(name.clone());
+    }
+}
+
+/// Ends the task when the last clone of its store is dropped.
+#[derive(Debug)]
+pub(crate) struct Keeper(AbortHandle);
+
+impl Keeper {
+    pub(crate) fn start(store: Weak<Inner>, retention: Duration) -> Self {
+        Self(tokio::spawn(keep(store, retention)).abort_handle())
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn keep(store: Weak<Inner>, retention: Duration) {
+    let interval = (retention / PARTS).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+    let mut wait = interval.min(FIRST_LOOK);
+    loop {
+        // Instances that were started together do not come together for ever.
+        sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        wait = interval;
+        let Some(store) = store.upgrade().map(PostgresStore::from_inner) else { return };
+        if store.pool().is_closed() {
+            return;
+        }
+        match store.forget_old(retention).await {
+            Ok((0, 0)) => {}
+            Ok((events, letters)) => tracing::debug!(events, letters, "forgot done events and closed letters"),
+            Err(error) => tracing::warn!(
+                error = error.report(),
+                again_in = ?interval,
+                "done events and closed letters beyond their retention could not be deleted"
+            ),
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Runs a statement that deletes so many rows at most as it is given, each time a transaction of its own, until there are
+    /// no more.
+    pub(crate) async fn delete_in_steps<'q>(
+        &self,
+        doing: &str,
+        pace: Pace,
+        query: impl Fn(i64) -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<u64> {
+        let step = i64::from(self.config().purge_batch);
+        let mut deleted = 0;
+        loop {
+            let started = Instant::now();
+            let mut connection = self.acquire(doing).await?;
+            let answered = self.bounded(query(step).execute(&mut *connection)).await;
+            let rows = self.judge(doing, &mut connection, answered)?.rows_affected();
+            // Others get their turn while it rests.
+            drop(connection);
+            deleted += rows;
+            if rows < step.unsigned_abs() {
+                return Ok(deleted);
+            }
+            pace.rest(started.elapsed()).await;
+        }
+    }
+
+    /// Forgets what is older than `retention`. Many instances may do so at once: each passes over rows that another is
+    /// deleting. Returns how many events and letters it forgot.
+    async fn forget_old(&self, retention: Duration) -> Result<(u64, u64)> {
+        // Rows bear the server's time: no two clocks are compared.
+        let before = self.server_time().await?.saturating_sub(retention);
+        let mut events = 0;
+        for scope in self.known().scopes() {
+            events += self.purge_scope(&scope, before, Pace::Half).await?;
+        }
+        let letters = self.purge_letters(retention, Some(&self.known().services()), Pace::Half).await?;
+        Ok((events, letters))
+    }
+}

@@ -1,0 +1,247 @@
+//! Names that Postgres has no text for, and what the store forgets by itself.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "only a part of it is needed here")]
+mod common;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use common::{LIMIT, TOPIC, TestResult, config, database, handle, record};
+use sqlx::AssertSqlSafe;
+use tidings_core::{
+    BoxError, Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Delivery, DeliveryContext, ErrorKind, EventRef,
+    Holder, IdempotencyStore, LetterId, LetterQuery, Name, Outcome, RecordBatch, Release, Resolution, StoredRecord,
+    Timestamp, TopicPartition, headers,
+};
+use tidings_postgres::{ActFilter, LetterFilter, LetterState, PostgresConfig, PostgresStore};
+use tidings_testbed::Suite;
+use uuid::Uuid;
+
+const LONG: Duration = Duration::from_secs(600);
+/// What no column of text takes as it is, and what looks like it escaped.
+const ODD: [&str; 5] = ["a\0b", "\0", "\\0", "\\0a\\0b", "a\\0b"];
+
+fn main() -> ExitCode {
+    Suite::new()
+        .with_case("names_with_a_nul_are_claimed_completed_and_purged_apart", odd_names)
+        .with_case("rows_of_names_with_a_backslash_from_before_are_found", old_rows)
+        .with_case("a_delivery_with_a_nul_in_every_name_commits_behind_the_inbox", odd_delivery)
+        .with_case("a_letter_with_a_nul_in_every_text_is_found_leased_and_closed", odd_letters)
+        .with_case("done_events_and_closed_letters_are_forgotten_by_themselves", forgotten)
+        .with_case("what_is_kept_until_it_is_purged_and_what_others_wrote_stays", kept)
+        .with_case("times_beyond_the_servers_calendar_are_taken", far_times)
+        .run()
+}
+
+async fn open(change: impl FnOnce(PostgresConfig) -> PostgresConfig) -> TestResult<(PostgresStore, String)> {
+    let config = change(config(database().await?));
+    let schema = config.schema.clone();
+    Ok((PostgresStore::connect_with(config).await?, schema))
+}
+
+fn event(event_type: &str) -> EventRef {
+    EventRef::new(Uuid::now_v7(), event_type.to_owned())
+}
+
+async fn done(store: &PostgresStore, holder: &Holder, event: &EventRef) -> TestResult {
+    let events = std::slice::from_ref(event);
+    assert!(matches!(store.claim(holder, events).await?[..], [Claim::Granted(_)]));
+    store.complete(holder, events).await?.remove(0)?;
+    assert_eq!(store.claim(holder, events).await?, [Claim::Done]);
+    Ok(())
+}
+
+async fn odd_names() -> TestResult {
+    let (store, _) = open(|config| config).await?;
+    let mut holders = Vec::new();
+    let same = event("a\0b");
+    for name in ODD {
+        let holder = store.holder(&Name::from(name), LONG).await?;
+        // One event in each scope: no two of them are one.
+        done(&store, &holder, &EventRef::new(same.id, name)).await?;
+        let released = event(name);
+        store.claim(&holder, std::slice::from_ref(&released)).await?;
+        store.release(&holder, &[Release::new(released.id, 1)]).await?;
+        store.renew(&holder).await?;
+        holders.push(holder);
+    }
+    let far = Timestamp::now().saturating_add(LONG);
+    assert_eq!(store.purge(&Name::from(ODD[0]), far).await?, 1);
+    let again = std::slice::from_ref(&same);
+    assert!(matches!(store.claim(&holders[0], again).await?[..], [Claim::Granted(_)]));
+    for holder in &holders[1..] {
+        assert_eq!(store.claim(holder, again).await?, [Claim::Done], "{:?}", holder.scope);
+    }
+    Ok(())
+}
+
+async fn old_rows() -> TestResult {
+    let (store, schema) = open(|config| config).await?;
+    let id = Uuid::now_v7();
+    let insert = format!("INSERT INTO {schema}.done VALUES ($1, $2, $3, now())");
+    let scope = r"team\orders\0";
+    sqlx::query(AssertSqlSafe(insert)).bind(scope).bind(id).bind(r"order\placed").execute(store.pool()).await?;
+    let holder = store.holder(&Name::from(scope), LONG).await?;
+    assert_eq!(store.claim(&holder, &[EventRef::new(id, r"order\placed")]).await?, [Claim::Done]);
+    Ok(())
+}
+
+async fn odd_delivery() -> TestResult {
+    let (store, _) = open(|config| config).await?;
+    for name in ODD {
+        let holder = store.holder(&Name::from(name), LONG).await?;
+        let mut placed = record(Uuid::now_v7(), 1);
+        let json = String::from_utf8(placed.value.take().unwrap().to_vec())?;
+        let event_type = serde_json::to_string(name)?;
+        placed.value = Some(json.replace("\"order.placed\"", &event_type).into());
+        let stored = StoredRecord::from_record(placed, 0, Timestamp::now());
+        let id = tidings_core::codec::peek(&stored)?.id;
+        let batch = RecordBatch::new(TopicPartition::new(name, 0), vec![stored]);
+        let mut context = DeliveryContext::new(holder.scope.clone(), name);
+        context.group = name.into();
+        let delivery = Delivery::new(batch, context).with_holder(std::sync::Arc::new(holder.clone()));
+        let events = [EventRef::new(id, name)];
+        assert!(matches!(store.claim(&holder, &events).await?[..], [Claim::Granted(_)]));
+        handle(&store, delivery, |_| async { Ok::<_, BoxError>(Outcome::handled()) }).await?;
+        assert_eq!(store.claim(&holder, &events).await?, [Claim::Done], "{name:?}");
+    }
+    Ok(())
+}
+
+fn odd_letter(name: &'static str, offset: u64) -> DeadLetter {
+    let headers = tidings_core::Headers::new()
+        .with(headers::CONTENT_TYPE, "application/x-postcard")
+        .with(headers::EVENT_TYPE, name)
+        .with(headers::VERSION, "1.0")
+        .with(headers::EVENT_ID, Uuid::from_u128(offset.into()).to_string());
+    let record = StoredRecord::new(offset, Timestamp::from_millis(5)).with_key(name).with_value(name);
+    DeadLetter::new(name, TopicPartition::new(name, 0), record.with_headers(headers), ErrorKind::Failed)
+        .with_handler(name)
+        .with_error(name)
+}
+
+async fn odd_letters() -> TestResult {
+    let (store, _) = open(|config| config).await?;
+    for name in ODD {
+        let buried = odd_letter(name, 1);
+        store.bury(vec![buried.clone()]).await.remove(0)?;
+        let query = LetterQuery::default().with_service(name).with_topic(name);
+        assert_eq!(store.list(&query).await?, std::slice::from_ref(&buried), "{name:?}");
+        let filter = LetterFilter::default().with_service(name).with_event_type(name).with_error(name);
+        assert_eq!(store.letters().count(&filter).await?, 1, "{name:?}");
+        let lease = tidings_core::LetterLease::new(LONG);
+        assert_eq!(store.lease(&[buried.id()], &lease).await?, [tidings_core::Leased::Granted]);
+        let resolution = Resolution::Discarded { by: name.into(), reason: name.into() };
+        assert_eq!(store.resolve_leased(&[buried.id()], &lease, &resolution).await?, [true]);
+        let acts = store.letters().acts(&ActFilter::default().with_letter(buried.id()).with_by(name)).await?;
+        assert_eq!((acts.len(), acts[0].by.as_str(), acts[0].why.as_str()), (1, name, name));
+    }
+    Ok(())
+}
+
+async fn count(store: &PostgresStore, what: &str) -> TestResult<i64> {
+    Ok(sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {what}"))).fetch_one(store.pool()).await?)
+}
+
+/// Makes all rows of a schema older by an hour.
+async fn age(store: &PostgresStore, schema: &str) -> TestResult {
+    let sql = format!(
+        "UPDATE {schema}.done SET done_at = done_at - interval '1 hour';
+        UPDATE {schema}.claims SET touched_at = touched_at - interval '1 hour';
+        UPDATE {schema}.letters SET closed_at = closed_at - interval '1 hour';"
+    );
+    Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool()).await.map(drop)?)
+}
+
+/// Done events, what is left of a claim, a closed letter and an open one, of this scope.
+async fn fill(store: &PostgresStore, scope: &str) -> TestResult {
+    let holder = store.holder(&Name::from(scope.to_owned()), LONG).await?;
+    for _ in 0..5 {
+        done(store, &holder, &event("e")).await?;
+    }
+    let released = event("e");
+    store.claim(&holder, std::slice::from_ref(&released)).await?;
+    store.release(&holder, &[Release::new(released.id, 1)]).await?;
+    let letter = |offset| {
+        let record = StoredRecord::new(offset, Timestamp::from_millis(1));
+        DeadLetter::new(scope.to_owned(), TopicPartition::new(TOPIC, 0), record, ErrorKind::Failed)
+    };
+    for answer in store.bury(vec![letter(1), letter(2)]).await {
+        answer?;
+    }
+    let id: LetterId = letter(1).id();
+    assert!(store.resolve(&[id], &Resolution::Redriven { by: "ann".into() }).await?[0]);
+    Ok(())
+}
+
+async fn forgotten() -> TestResult {
+    let (store, schema) = open(|config| config.with_retention(Duration::from_secs(1_800)).with_purge_batch(2)).await?;
+    fill(&store, "orders").await?;
+    age(&store, &schema).await?;
+    let holder = store.holder(&Name::from("orders"), LONG).await?;
+    done(&store, &holder, &event("e")).await?;
+    drop(store);
+    // With a retention that is looked after every second; another instance has the same scope.
+    let config = config(database().await?).with_schema(schema.clone()).with_purge_batch(2);
+    let store = PostgresStore::connect_with(config.with_retention(Duration::from_secs(7))).await?;
+    store.holder(&Name::from("orders"), LONG).await?;
+    let deadline = Instant::now() + LIMIT;
+    let left = || async {
+        let rows = ["done", "claims", "letters"].map(|table| format!("{schema}.{table}"));
+        Ok::<_, BoxError>((
+            count(&store, &rows[0]).await?,
+            count(&store, &rows[1]).await?,
+            count(&store, &rows[2]).await?,
+        ))
+    };
+    loop {
+        let left = left().await?;
+        // The last done event goes too, when its time has come: the open letter alone stays.
+        if left == (0, 0, 1) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not forgotten: {left:?}");
+        tokio::task::yield_now().await;
+    }
+    let open = LetterFilter::default().with_state(LetterState::Open);
+    assert_eq!(store.letters().count(&open).await?, 1);
+    Ok(())
+}
+
+async fn kept() -> TestResult {
+    let (keeping, schema) = open(PostgresConfig::without_retention).await?;
+    fill(&keeping, "orders").await?;
+    fill(&keeping, "theirs").await?;
+    age(&keeping, &schema).await?;
+    // This one forgets its own, and looks twice.
+    let config = config(database().await?).with_schema(schema.clone()).with_retention(Duration::from_secs(1));
+    let forgetting = PostgresStore::connect_with(config).await?;
+    let holder = forgetting.holder(&Name::from("mine"), LONG).await?;
+    for _ in 0..2 {
+        let mine = [event("e")];
+        forgetting.claim(&holder, &mine).await?;
+        forgetting.complete(&holder, &mine).await?.remove(0)?;
+        let deadline = Instant::now() + LIMIT;
+        while count(&keeping, &format!("{schema}.done WHERE scope = 'mine'")).await? > 0 {
+            assert!(Instant::now() < deadline, "not forgotten");
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(count(&keeping, &format!("{schema}.done")).await?, 10);
+    assert_eq!(count(&keeping, &format!("{schema}.letters WHERE closed_at IS NOT NULL")).await?, 2);
+    Ok(())
+}
+
+async fn far_times() -> TestResult {
+    let (store, _) = open(|config| config.with_retention(Duration::MAX)).await?;
+    fill(&store, "orders").await?;
+    let scope = Name::from("orders");
+    assert_eq!(store.letters().purge(Duration::MAX).await?, 0);
+    assert_eq!(store.purge(&scope, Timestamp::from_millis(i64::MIN)).await?, 0);
+    assert_eq!(store.purge(&scope, Timestamp::from_millis(i64::MAX)).await?, 5);
+    let holder = store.holder(&scope, Duration::MAX).await?;
+    store.renew(&holder).await?;
+    assert_eq!(store.holder(&scope, Duration::from_nanos(1)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    Ok(())
+}
