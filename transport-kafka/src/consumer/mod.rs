@@ -3,6 +3,7 @@
 mod epoch;
 mod fetched;
 mod group;
+mod odd;
 mod options;
 mod pace;
 mod readers;

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::fetched::{Lane, Left, Seat, Want};
+use super::odd::{self, Doubt, Order};
 use super::slot::Chunk;
 use super::state::State;
 use super::{Shared, unreadable, until};
@@ -172,7 +173,7 @@ impl Readers {
             }
             sleep(AGAIN).await;
         };
-        let mut reading = Reading { client, wants: BTreeMap::new(), unsure: false, seen: 0 };
+        let mut reading = Reading { client, wants: BTreeMap::new(), unsure: false, gappy: HashSet::new(), seen: 0 };
         loop {
             let (plan, room) = {
                 let state = shared.lock();
@@ -200,7 +201,7 @@ impl Readers {
             }
             match reading.client.poll(self.config.fetch_max_wait).await {
                 Ok(reads) => {
-                    let cut_off = reading.bring(&shared, reads).await;
+                    let cut_off = reading.bring(&shared, &asks, seat, reads).await;
                     if !cut_off.is_empty() {
                         restart(&shared, &asks, &reading.of(cut_off), false).await;
                     }
@@ -227,6 +228,8 @@ struct Reading {
     wants: BTreeMap<TopicPartition, Want>,
     /// Whether the client may read something else: it could not be told all of a change.
     unsure: bool,
+    /// Partitions whose gaps have a reason.
+    gappy: HashSet<TopicPartition>,
     seen: u64,
 }
 
@@ -237,6 +240,7 @@ impl Reading {
         let unsure = std::mem::replace(&mut self.unsure, true);
         let told = self.tell(&wants, unsure).await;
         if told.is_ok() {
+            self.gappy.retain(|partition| wants.contains_key(partition));
             self.wants = wants;
             self.unsure = false;
         } else {
@@ -288,11 +292,11 @@ impl Reading {
 
     /// Hands on what came, and how far gaps reach. Returns the partitions whose logs end before what was to be read next:
     /// the client then goes back to their ends by itself.
-    async fn bring(&self, shared: &Shared, reads: Vec<Read>) -> Vec<TopicPartition> {
+    async fn bring(&mut self, shared: &Shared, asks: &Asks, seat: Seat, reads: Vec<Read>) -> Vec<TopicPartition> {
         let marks = self.client.marks().await;
         let sized = |Read { partition, run }: Read| (partition, (run.size(), run));
         let mut reads: HashMap<TopicPartition, (usize, Run)> = reads.into_iter().map(sized).collect();
-        let (mut came, mut cut_off) = (false, Vec::new());
+        let (mut came, mut cut_off, mut doubts) = (false, Vec::new(), Vec::new());
         {
             let mut state = shared.lock();
             for mark in marks {
@@ -304,11 +308,26 @@ impl Reading {
                 let (size, run) = reads.remove(&mark.partition).unwrap_or_default();
                 // Without records only a gap is news: never go past records that are still in the client's buffer.
                 came |= !run.is_empty();
-                state.bring(&mark.partition, want.ticket, Chunk { run, next: mark.position, size });
+                let chunk = Chunk { run, next: mark.position, size };
+                let from = state.fetched(&mark.partition, want.ticket).unwrap_or(chunk.next);
+                let order = odd::order(&chunk.run, from, chunk.next, mark.end);
+                if order == Order::Broken || order == Order::Gaps && !self.gappy.contains(&mark.partition) {
+                    doubts.push(Doubt { want: want.clone(), from, chunk, order });
+                } else {
+                    state.bring(&mark.partition, want.ticket, chunk);
+                }
             }
         }
         if came {
             shared.steps.notify_waiters();
+        }
+        for doubt in doubts {
+            let (partition, order) = (doubt.want.partition.clone(), doubt.order);
+            if !odd::examine(shared, asks, seat.broker, doubt).await {
+                sleep(AGAIN).await;
+            } else if order == Order::Gaps {
+                self.gappy.insert(partition);
+            }
         }
         cut_off
     }

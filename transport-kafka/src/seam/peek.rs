@@ -31,6 +31,10 @@ const LAST: usize = 23;
 const ATTRIBUTES: usize = 22;
 const OLD_ATTRIBUTES: usize = 17;
 const CODEC: u8 = 7;
+/// Bits of the attributes: of a transaction, and of its markers.
+const UNREAD: u8 = 0x30;
+/// Where the number of records lies.
+const COUNT: usize = 57;
 
 /// What a broker answers for a partition at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,20 @@ pub(crate) struct Span {
     pub(crate) bytes: usize,
     /// Whether a codec packed it.
     pub(crate) packed: bool,
+    /// The number of records; `None` where a reader may drop them: those of transactions, and markers.
+    pub(crate) records: Option<u64>,
+}
+
+impl Span {
+    /// The number of records from this offset on, where it is known.
+    pub(crate) fn records_from(&self, offset: u64) -> Option<u64> {
+        let (records, next) = (self.records?, self.next?);
+        if offset <= self.first {
+            return Some(records);
+        }
+        // Of a compacted batch it is not known which records are left.
+        (records == next - self.first).then_some(next.saturating_sub(offset))
+    }
 }
 
 type Answers = HashMap<TopicPartition, Result<Peeked>>;
@@ -152,7 +170,15 @@ fn header(records: &[u8]) -> Option<Span> {
     let next = last.and_then(|last| first.checked_add(last)?.checked_add(1));
     let attributes = if last == Some(0) && records[MAGIC] < 2 { OLD_ATTRIBUTES } else { ATTRIBUTES };
     let packed = records.get(attributes).is_some_and(|attributes| attributes & CODEC != 0);
-    Some(Span { first, next, packed, bytes: length.checked_add(LENGTH + size_of::<i32>())? })
+    let plain = last.is_some() && records[MAGIC] == 2 && records.get(ATTRIBUTES).is_some_and(|a| a & UNREAD == 0);
+    let count = || u64::try_from(i32::from_be_bytes(*records.get(COUNT..)?.first_chunk()?)).ok();
+    Some(Span {
+        first,
+        next,
+        packed,
+        records: plain.then(count).flatten(),
+        bytes: length.checked_add(LENGTH + size_of::<i32>())?,
+    })
 }
 
 #[cfg(test)]
@@ -169,7 +195,8 @@ mod tests {
     }
 
     fn span(first: u64, next: impl Into<Option<u64>>) -> Span {
-        Span { first, next: next.into(), bytes: HEADER, packed: false }
+        let next = next.into();
+        Span { first, next, bytes: HEADER, packed: false, records: next.map(|_| 0) }
     }
 
     #[test]
@@ -178,12 +205,24 @@ mod tests {
         assert_eq!(spans(&batches, 12), Some((span(10, 15), Some(20))));
         assert_eq!(spans(&batches, 15), Some((span(20, 30), None)));
         assert_eq!(spans(&batches, 30), None);
-        assert_eq!(spans(&made(7, 0, 1), 3), Some((span(7, 8), None)));
+        assert_eq!(spans(&made(7, 0, 1), 3), Some((Span { records: None, ..span(7, 8) }, None)));
         let mut packed = made(10, 4, 2);
         packed[ATTRIBUTES] = 1;
         assert_eq!(spans(&packed, 10), Some((Span { packed: true, ..span(10, 15) }, None)));
         let unknown = [made(10, 4, 9), made(15, 0, 2)].concat();
         assert_eq!(spans(&unknown, 10), Some((span(10, None), Some(15))));
+    }
+
+    #[test]
+    fn the_records_of_a_batch_are_counted_from_an_offset() {
+        let mut batch = made(10, 4, 2);
+        let count = |batch: &[u8], from| header(batch).and_then(|span| span.records_from(from));
+        batch[COUNT + 3] = 5;
+        assert_eq!([9, 10, 12, 15].map(|from| count(&batch, from)), [5, 5, 3, 0].map(Some));
+        batch[COUNT + 3] = 4;
+        assert_eq!([10, 12].map(|from| count(&batch, from)), [Some(4), None], "it was compacted");
+        batch[ATTRIBUTES] = 0x10;
+        assert_eq!(count(&batch, 10), None, "its transaction may have been aborted");
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(crate) struct Run(Vec<ConsumerRecord>);
 pub(crate) struct Mark {
     pub(crate) partition: TopicPartition,
     pub(crate) position: u64,
+    /// The end of its log, where it is known.
+    pub(crate) end: Option<u64>,
 }
 
 /// Why a poll gave no records.
@@ -156,7 +158,8 @@ impl Reader {
         let lag = self.0.lag().await;
         let mark = |(at, lag): (krafka::consumer::TopicPartition, krafka::consumer::PartitionLag)| {
             let partition = TopicPartition::new(at.topic(), u32::try_from(at.partition()).unwrap_or(0));
-            Some(Mark { partition, position: u64::try_from(lag.position?).ok()? })
+            let end = lag.high_watermark.and_then(|end| u64::try_from(end).ok());
+            Some(Mark { partition, position: u64::try_from(lag.position?).ok()?, end })
         };
         lag.into_iter().filter_map(mark).collect()
     }
@@ -215,6 +218,10 @@ impl Run {
         };
         let record = |r: &ConsumerRecord| length(&r.key) + length(&r.value) + headers(&r.headers);
         self.len() * size_of::<ConsumerRecord>() + self.0.iter().map(record).sum::<usize>()
+    }
+
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().map(offset)
     }
 
     /// The offset behind the last record.
