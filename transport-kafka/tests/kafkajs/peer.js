@@ -27,6 +27,27 @@ const produce = async (compression) => {
   return places
 }
 
+// One batch for one partition: `count` messages alike, with values and keys of the given sizes, and `headers` headers.
+const batch = async (partition, compression) => {
+  const { count, size, key, headers, headerName } = await read()
+  const names = Array.from({ length: headers ?? 0 }, (_, n) => [`${headerName ?? ''}${n.toString(36)}`, ''])
+  const message = {
+    partition: Number(partition),
+    key: key === undefined ? null : typeof key === 'number' ? 'k'.repeat(key) : key,
+    value: '0'.repeat(size ?? 1),
+    headers: Object.fromEntries(names),
+  }
+  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
+  await producer.connect()
+  const [{ baseOffset }] = await producer.send({
+    topic,
+    messages: Array(count).fill(message),
+    compression: compression === 'gzip' ? CompressionTypes.GZIP : CompressionTypes.None,
+  })
+  await producer.disconnect()
+  return [{ offset: baseOffset }]
+}
+
 // Reads `count` messages, commits behind each, and leaves the group.
 const consume = async (groupId, count) => {
   const consumer = kafka.consumer({ groupId })
@@ -52,7 +73,7 @@ const consume = async (groupId, count) => {
   return messages
 }
 
-const verbs = { produce, consume }
+const verbs = { produce, batch, consume }
 verbs[verb](...rest)
   .then((answer) => process.stdout.write(JSON.stringify(answer)))
   .catch((error) => {

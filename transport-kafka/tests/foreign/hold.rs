@@ -1,0 +1,33 @@
+//! A partition that is held, and the operator's verb that skips.
+
+use std::ops::Range;
+
+use tidings_core::TopicPartition;
+use tidings_service::{Hold, RunningService, Status};
+
+use crate::common::TestResult;
+
+/// Where and why a partition is held, if it is.
+pub(crate) fn held<'a>(status: &'a Status, partition: &TopicPartition) -> Option<&'a Hold> {
+    status.partitions.iter().find(|p| p.partition == *partition)?.held.first()
+}
+
+/// Skips exactly the range that a partition is held at, after a look at how the status names it. Of a range whose end is
+/// not known one offset is skipped.
+pub(crate) async fn skip(
+    service: &RunningService,
+    status: &Status,
+    partition: &TopicPartition,
+) -> TestResult<Range<u64>> {
+    let Hold { offset, next_offset, cause, .. } = held(status, partition).ok_or("the partition is not held")?;
+    let names = |line: &&String| {
+        line.contains(&partition.to_string()) && line.contains(&format!("offset {offset}")) && line.contains(cause)
+    };
+    if cause.is_empty() || status.problems.iter().find(names).is_none() {
+        return Err(format!("no problem names {partition}, {offset} and {cause:?}: {:?}", status.problems).into());
+    }
+    let range = *offset..next_offset.unwrap_or(offset + 1);
+    service.skip(partition, range.clone()).await?;
+    println!("skipped {range:?} of {next_offset:?}: {cause}");
+    Ok(range)
+}

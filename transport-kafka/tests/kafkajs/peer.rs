@@ -1,0 +1,67 @@
+//! KafkaJS, in a process of Node.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use crate::common::{LIMIT, TestResult};
+
+/// How often the registry is asked.
+const INSTALL_TRIES: usize = 3;
+
+/// The folder with KafkaJS in it, kept in the build.
+async fn installed() -> TestResult<PathBuf> {
+    static DIR: OnceCell<PathBuf> = OnceCell::const_new();
+    let install = async || -> TestResult<PathBuf> {
+        let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafkajs");
+        std::fs::create_dir_all(&dir)?;
+        for file in ["package.json", "peer.js"] {
+            std::fs::copy(room.join("tests/kafkajs").join(file), dir.join(file))?;
+        }
+        if !dir.join("node_modules/kafkajs").exists() {
+            let absent = |why: String| tidings_testbed::Error::unavailable(format!("no KafkaJS: {why}"));
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]).current_dir(&dir);
+            // The registry may fail for a moment.
+            for tries_left in (0..INSTALL_TRIES).rev() {
+                let output = npm.output().await.map_err(|e| absent(e.to_string()))?;
+                if output.status.success() {
+                    break;
+                }
+                if tries_left == 0 {
+                    return Err(absent(String::from_utf8_lossy(&output.stderr).into_owned()).into());
+                }
+            }
+        }
+        Ok(dir)
+    };
+    Ok(DIR.get_or_try_init(install).await?.clone())
+}
+
+/// Runs a verb of `peer.js`; returns its answer.
+pub(crate) async fn peer(args: &[&str], input: &Value) -> TestResult<Vec<Value>> {
+    let dir = installed().await?;
+    let mut child = Command::new("node")
+        .arg("peer.js")
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| tidings_testbed::Error::unavailable(format!("no Node: {e}")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.to_string().as_bytes()).await?;
+    }
+    let output = timeout(LIMIT * 2, child.wait_with_output()).await??;
+    if !output.status.success() {
+        return Err(format!("KafkaJS failed at {args:?}").into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
