@@ -33,8 +33,8 @@ pub use self::route::{BoxFuture, Route};
 pub use self::router::Router;
 pub use self::service::{
     DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT, DEFAULT_HOLDER_TTL,
-    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, MAX_WORKERS, Ordering,
-    Service, TopicPolicy, UnknownTypes,
+    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, MAX_WORKERS, Ordering, Service,
+    TopicPolicy, UnknownTypes,
 };
 pub use self::status::{
     Hold, PartitionStatus, PauseReason, STALL_AFTER, Skipped, State as ServiceState, Status, Totals,
