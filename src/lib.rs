@@ -26,8 +26,8 @@ pub use tidings_service::{
     DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, DEFAULT_SHUTDOWN_DEADLINE, EventPublisher, FromDelivery, FromFn,
     FromFnService, FromRef, Handler, HandlerExt, HandlerOptions, Happening, Next, Observer, Ordering, PartitionStatus,
     PauseReason, PublishOptions, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, Retry, Route, Router,
-    RunningService, STALL_AFTER, Service, ServiceState, State, Status, TopicPolicy, Totals, UnknownTypes, What,
-    from_fn, redrive_topic,
+    STALL_AFTER, Service, ServiceHandle, ServiceState, State, Status, TopicPolicy, Totals, UnknownTypes, What, from_fn,
+    redrive_topic,
 };
 
 pub use self::connect::connect;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tidings::memory::{MemoryConfig, MemoryTransport};
 use tidings::{
-    Batch, BatchOptions, Delivery, Envelope, Event, HandlerExt, Name, Publisher, RawBatch, Record, Router,
-    RunningService, Service, State, Timestamp, Topic, Transport, codec,
+    Batch, BatchOptions, Delivery, Envelope, Event, HandlerExt, Name, Publisher, RawBatch, Record, Router, Service,
+    ServiceHandle, State, Timestamp, Topic, Transport, codec,
 };
 use tidings_benches::{IN_FLIGHT, Registered, Window, raw_key, raw_value, registered};
 use tokio::runtime::Runtime;
@@ -53,7 +53,7 @@ async fn bare(count: u64, make: fn(u64) -> Bytes, take: fn(&Bytes)) {
 }
 
 struct Pipeline {
-    _service: RunningService,
+    _service: ServiceHandle,
     publisher: Arc<dyn Publisher>,
     window: Window,
 }

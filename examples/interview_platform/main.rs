@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidings::{BoxError, ErrorKind, RunningService, Topic, Transport, dead_letter_topic};
+use tidings::{BoxError, ErrorKind, ServiceHandle, Topic, Transport, dead_letter_topic};
 
 use crate::audit::{AuditedTransport, Checked, Findings, GroupLog, Ledger, Letters, check};
 use crate::input::Progress;
@@ -92,7 +92,7 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
 /// What runs.
 struct Platform {
     knowledge: Knowledge,
-    services: Vec<RunningService>,
+    services: Vec<ServiceHandle>,
 }
 
 async fn start(
@@ -126,7 +126,7 @@ async fn create_topics(transport: &impl Transport) -> Result<(), BoxError> {
 }
 
 /// Waits until everything is settled: the analytics service first, as it publishes what it then handles itself.
-async fn caught_up(services: &[RunningService]) -> Result<(), BoxError> {
+async fn caught_up(services: &[ServiceHandle]) -> Result<(), BoxError> {
     for service in services.iter().rev() {
         service.caught_up().await?;
     }
@@ -134,7 +134,7 @@ async fn caught_up(services: &[RunningService]) -> Result<(), BoxError> {
 }
 
 /// Ends when the run has come to a standstill, and says how the services are.
-async fn watch(ledger: &Ledger, logs: &[Arc<GroupLog>], services: &[RunningService]) -> BoxError {
+async fn watch(ledger: &Ledger, logs: &[Arc<GroupLog>], services: &[ServiceHandle]) -> BoxError {
     let mut last = (0, Instant::now());
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;

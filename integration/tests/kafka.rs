@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidings::kafka::{KafkaConfig, KafkaTransport, Sasl};
 use tidings::{
-    BoxError, DEAD_LETTER_ROOM, DeadLetter, Delivery, Name, PauseReason, Record, Router, RunningService, Service,
+    BoxError, DEAD_LETTER_ROOM, DeadLetter, Delivery, Name, PauseReason, Record, Router, Service, ServiceHandle,
     ServiceState, Step, Timestamp, Topic, Transport, dead_letter_topic, ensure_topics, reject,
 };
 use tidings_integration::interview_platform;
@@ -69,7 +69,7 @@ async fn poison(delivery: Delivery) -> Result<(), BoxError> {
 }
 
 /// A service that rejects what is bad.
-async fn start(transport: &KafkaTransport, topic: &Name) -> TestResult<RunningService> {
+async fn start(transport: &KafkaTransport, topic: &Name) -> TestResult<ServiceHandle> {
     let router = Router::new().on_topic(topic.clone(), poison);
     Ok(Service::new(format!("{topic}-service"), router).start(transport).await?)
 }
@@ -82,7 +82,7 @@ async fn publish(transport: &dyn Transport, topic: &Name, values: [String; 2]) -
 }
 
 /// Waits until the service says that the letter can't be written, and why; nothing may be committed beyond it.
-async fn held(service: &RunningService, topic: &Name) -> TestResult {
+async fn held(service: &ServiceHandle, topic: &Name) -> TestResult {
     let ends = Instant::now() + LIMIT;
     loop {
         let status = service.status().await;
@@ -101,7 +101,7 @@ async fn held(service: &RunningService, topic: &Name) -> TestResult {
 }
 
 /// Once the letter can be written, it is; and what lay behind it is handled.
-async fn recovered(transport: &dyn Transport, service: RunningService, topic: &Name, value: &str) -> TestResult {
+async fn recovered(transport: &dyn Transport, service: ServiceHandle, topic: &Name, value: &str) -> TestResult {
     timeout(LIMIT, service.caught_up()).await??;
     let totals = service.status().await.totals;
     assert_eq!((totals.dead_lettered, totals.handled), (1, 1));

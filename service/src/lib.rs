@@ -20,7 +20,7 @@ mod status;
 mod table;
 mod undecodable;
 
-pub use self::engine::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, RunningService};
+pub use self::engine::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, ServiceHandle};
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
 pub use self::handler::{Arguments, Configured, Handler, HandlerExt};

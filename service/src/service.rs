@@ -9,7 +9,7 @@ use tidings_core::{
 };
 use tower_layer::Layer;
 
-use crate::engine::{self, Breaker, RunningService};
+use crate::engine::{self, Breaker, ServiceHandle};
 use crate::observer::{Both, Observer};
 use crate::retry::Retry;
 use crate::route::Route;
@@ -357,14 +357,14 @@ impl Service {
     /// [`Invalid`](tidings_core::ErrorKind::Invalid) for handlers that contradict each other or settings out of range,
     /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a topic or dead-letter topic that is missing, and the errors of
     /// the transport and the store.
-    pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<RunningService> {
+    pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<ServiceHandle> {
         engine::start(self, Arc::new(transport.clone())).await
     }
 
     /// Runs the service until Ctrl-C or SIGTERM, or until it fails; then drains for [`DEFAULT_SHUTDOWN_DEADLINE`].
     ///
     /// # Errors
-    /// Those of [`start`](Self::start) and [`RunningService::shutdown`], and the error that ended it.
+    /// Those of [`start`](Self::start) and [`ServiceHandle::shutdown`], and the error that ended it.
     pub async fn run<T: Transport + Clone>(self, transport: &T) -> Result<()> {
         let running = self.start(transport).await?;
         tokio::select! {

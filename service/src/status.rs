@@ -88,7 +88,7 @@ pub struct PartitionStatus {
     pub in_flight: usize,
     /// Why it is paused; empty if it is not.
     pub paused: Vec<PauseReason>,
-    /// What holds it until it is mended or [skipped](crate::RunningService::skip), by offset; empty if nothing does.
+    /// What holds it until it is mended or [skipped](crate::ServiceHandle::skip), by offset; empty if nothing does.
     pub held: Vec<Hold>,
 }
 
@@ -106,7 +106,7 @@ pub struct Hold {
     pub cause: String,
 }
 
-/// What [`RunningService::skip`](crate::RunningService::skip) has skipped.
+/// What [`ServiceHandle::skip`](crate::ServiceHandle::skip) has skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {

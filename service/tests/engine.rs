@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidings_core::{BoxError, Delivery, ErrorKind, Record, Topic, Transport, reject, unavailable};
 use tidings_memory::{MemoryConfig, MemoryStore, MemoryTransport};
-use tidings_service::{Breaker, HandlerExt, Happening, Observer, Retry, Router, RunningService, Service, State, What};
+use tidings_service::{Breaker, HandlerExt, Happening, Observer, Retry, Router, Service, ServiceHandle, State, What};
 use tokio::sync::Notify;
 
 /// What happened, in order.
@@ -49,7 +49,7 @@ async fn publish(transport: &MemoryTransport, records: &[(&str, &str)]) {
     }
 }
 
-async fn start(service: Service, transport: &MemoryTransport) -> RunningService {
+async fn start(service: Service, transport: &MemoryTransport) -> ServiceHandle {
     service
         .with_retry(Retry::exponential(Duration::from_millis(100)).without_jitter())
         .start(transport)
@@ -57,7 +57,7 @@ async fn start(service: Service, transport: &MemoryTransport) -> RunningService 
         .expect("it starts")
 }
 
-async fn caught_up(service: &RunningService) {
+async fn caught_up(service: &ServiceHandle) {
     match tokio::time::timeout(Duration::from_secs(120), service.caught_up()).await {
         Ok(done) => done.expect("it runs"),
         Err(_) => panic!("it did not catch up: {:#?}", service.status().await),

@@ -14,7 +14,7 @@ use tidings_core::{
 };
 use tidings_memory::{MemoryTransport, PublishFault, UNTIL_HEALED};
 use tidings_service::{
-    PauseReason, RedriveOptions, Router, RunningService, Service, ServiceState, State, Status, redrive_topic,
+    PauseReason, RedriveOptions, Router, Service, ServiceHandle, ServiceState, State, Status, redrive_topic,
 };
 use tokio::time::{sleep, timeout};
 
@@ -50,7 +50,7 @@ fn service(log: &Log) -> Service {
 }
 
 /// Waits until the status is as wanted.
-async fn until(running: &RunningService, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+async fn until(running: &ServiceHandle, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
     let wait = async {
         loop {
             let status = running.status().await;

@@ -10,7 +10,7 @@ use tidings_core::{
     dead_letter_headers,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
-use tidings_service::{Retry, Router, RunningService, Service, ServiceState};
+use tidings_service::{Retry, Router, Service, ServiceHandle, ServiceState};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Long enough for anything on the paused clock.
@@ -60,7 +60,7 @@ where
     Service::new("s", Router::new().on_topic("t", handler)).with_retry(retry)
 }
 
-async fn caught_up(running: &RunningService) {
+async fn caught_up(running: &ServiceHandle) {
     timeout(LONG, running.caught_up()).await.expect("it catches up").unwrap();
 }
 

@@ -13,7 +13,7 @@ use tidings_core::{
 };
 use tidings_macros::Event;
 use tidings_memory::{MemoryStore, MemoryTransport, PublishFault};
-use tidings_service::{BatchOptions, HandlerExt, Happening, Observer, Retry, Router, RunningService, Service};
+use tidings_service::{BatchOptions, HandlerExt, Happening, Observer, Retry, Router, Service, ServiceHandle};
 use tokio::time::{sleep, timeout};
 
 #[derive(Debug, Clone, Default)]
@@ -56,7 +56,7 @@ fn record(key: &'static str, value: &'static str) -> Record {
     Record::new("t", value).with_key(key)
 }
 
-async fn caught_up(running: &RunningService) {
+async fn caught_up(running: &ServiceHandle) {
     timeout(Duration::from_secs(3_600), running.caught_up()).await.expect("it catches up").unwrap();
 }
 

@@ -160,7 +160,7 @@ fn granted(deaths: u32) -> Claim {
     Claim::Granted(History::new(deaths, 0))
 }
 
-async fn scripted(store: Odd, claims: Vec<Claim>) -> (MemoryTransport, Log, tidings_service::RunningService) {
+async fn scripted(store: Odd, claims: Vec<Claim>) -> (MemoryTransport, Log, tidings_service::ServiceHandle) {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
     store.script.lock().expect("no test panics with it").extend(claims);

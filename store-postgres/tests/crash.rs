@@ -19,7 +19,7 @@ use sqlx::AssertSqlSafe;
 use tidings_core::{BoxError, Claim, Delivery, EventRef, IdempotencyStore, Name, Outcome};
 use tidings_memory::MemoryTransport;
 use tidings_postgres::{PostgresConfig, PostgresStore, Tx};
-use tidings_service::{FromDelivery, Router, RunningService, Service, State};
+use tidings_service::{FromDelivery, Router, Service, ServiceHandle, State};
 use tidings_testbed::{Postgres, PostgresOptions, Shutdown, Suite};
 use uuid::Uuid;
 
@@ -117,7 +117,7 @@ async fn at_last<T>(mut attempt: impl AsyncFnMut() -> TestResult<T>) -> TestResu
 }
 
 /// Waits until so many more events are handled.
-async fn handled(running: &RunningService, more: u64) -> TestResult {
+async fn handled(running: &ServiceHandle, more: u64) -> TestResult {
     let goal = running.status().await.totals.handled + more;
     let working = async {
         while running.status().await.totals.handled < goal {
@@ -131,7 +131,7 @@ async fn handled(running: &RunningService, more: u64) -> TestResult {
 }
 
 /// Publishes for as long as there is not more to do than would be done in some seconds.
-async fn load(transport: MemoryTransport, running: Arc<RunningService>, stop: Arc<AtomicBool>) -> TestResult<i64> {
+async fn load(transport: MemoryTransport, running: Arc<ServiceHandle>, stop: Arc<AtomicBool>) -> TestResult<i64> {
     let mut published = 0;
     while !stop.load(SeqCst) {
         let handled = i64::try_from(running.status().await.totals.handled)?;

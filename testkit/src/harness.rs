@@ -8,7 +8,7 @@ use tidings_core::{
     Transport, codec, dead_letter_topic,
 };
 use tidings_memory::{Faults, MemoryTransport};
-use tidings_service::{RunningService, Service, Status, TopicPolicy, from_fn};
+use tidings_service::{Service, ServiceHandle, Status, TopicPolicy, from_fn};
 use uuid::Uuid;
 
 use crate::Retried;
@@ -42,7 +42,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Harness<T = MemoryTransport> {
     transport: T,
-    running: RunningService,
+    running: ServiceHandle,
     journal: Arc<Journal>,
     /// Those that the service reads.
     topics: Vec<Name>,
@@ -117,7 +117,7 @@ impl<T: Transport + Clone> Harness<T> {
     }
 
     /// The running service: to pause it, or to ask for its status.
-    pub fn service(&self) -> &RunningService {
+    pub fn service(&self) -> &ServiceHandle {
         &self.running
     }
 
@@ -256,7 +256,7 @@ impl<T: Transport + Clone> Harness<T> {
     }
 
     /// Gives the service out, to be shut down in the test's own way; nothing is watched any more.
-    pub fn into_service(self) -> RunningService {
+    pub fn into_service(self) -> ServiceHandle {
         self.running
     }
 

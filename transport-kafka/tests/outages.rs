@@ -16,7 +16,7 @@ use tidings_core::{
     Topic, Transport, dead_letter_topic, inspect,
 };
 use tidings_kafka::{KafkaConfig, KafkaTransport};
-use tidings_service::{Router, RunningService, Service, ServiceState, State};
+use tidings_service::{Router, Service, ServiceHandle, ServiceState, State};
 use tidings_testbed::{Kafka, KafkaOptions, Node, Suite};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
@@ -102,7 +102,7 @@ async fn ends_in_time(publisher: &dyn Publisher, topic: &Name, others: &[Name]) 
     Ok(())
 }
 
-async fn becomes(service: &RunningService, state: ServiceState) -> TestResult {
+async fn becomes(service: &ServiceHandle, state: ServiceState) -> TestResult {
     let ends = Instant::now() + Duration::from_secs(60);
     loop {
         let status = service.status().await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings::{
-    BoxError, Delivery, IdempotencyStore, Next, Outcome, Result, Retry, Router, RunningService, Service, StoredRecord,
+    BoxError, Delivery, IdempotencyStore, Next, Outcome, Result, Retry, Router, Service, ServiceHandle, StoredRecord,
     from_fn,
 };
 
@@ -109,7 +109,7 @@ pub(crate) async fn start(
     store: Option<Arc<dyn IdempotencyStore>>,
     transport: &AuditedTransport,
     log: Arc<GroupLog>,
-) -> Result<RunningService> {
+) -> Result<ServiceHandle> {
     let retry = Retry::exponential(Duration::from_millis(20)).with_cap(Duration::from_millis(200)).with_max_retries(3);
     let mut service = Service::new(group.member.name(), knowledge.router(group.member))
         .with_group(group.name)

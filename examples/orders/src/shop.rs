@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgPool};
 use tidings::memory::MemoryTransport;
 use tidings::postgres::{PostgresConfig, PostgresStore, Relay, RelayConfig, Tx};
-use tidings::{BoxError, Event, Router, RunningService, Service, State, Topic};
+use tidings::{BoxError, Event, Router, Service, ServiceHandle, State, Topic};
 use uuid::Uuid;
 
 /// How long the claims of a killed instance are waited for.
@@ -103,7 +103,7 @@ async fn confirm(event: OrderPaid, State(shop): State<Shop>, mut tx: Tx) -> Resu
 /// One process of the shop: two services and a relay, with connections of their own.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    _services: [RunningService; 2],
+    _services: [ServiceHandle; 2],
     _relay: Relay,
 }
 

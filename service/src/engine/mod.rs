@@ -15,6 +15,6 @@ mod work;
 mod worker;
 
 pub use self::gate::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP};
-pub use self::running::RunningService;
+pub use self::running::ServiceHandle;
 pub(crate) use self::start::start;
 pub(crate) use self::work::FOR_EVER;

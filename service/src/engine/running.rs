@@ -14,7 +14,7 @@ use crate::status::{Skipped, State, Status};
 
 /// A running service. Dropped, it stops at once: nothing that is unfinished is committed.
 #[derive(Debug)]
-pub struct RunningService {
+pub struct ServiceHandle {
     shared: Arc<Shared>,
     commands: mpsc::UnboundedSender<Command>,
     task: Mutex<Option<JoinHandle<Result<Status>>>>,
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Shutdown(Duration),
 }
 
-impl RunningService {
+impl ServiceHandle {
     pub(crate) fn new(
         shared: Arc<Shared>,
         commands: mpsc::UnboundedSender<Command>,
@@ -196,7 +196,7 @@ impl RunningService {
     }
 }
 
-impl Drop for RunningService {
+impl Drop for ServiceHandle {
     fn drop(&mut self) {
         self.abort.abort();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();

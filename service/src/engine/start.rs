@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::claims::Claims;
 use super::coordinator::Coordinator;
 use super::gate::Gate;
-use super::running::RunningService;
+use super::running::ServiceHandle;
 use super::shared::{AtomicTotals, Shared};
 use super::worker::Worker;
 use super::worker::lanes::Lanes;
@@ -20,7 +20,7 @@ use crate::service::{MAX_WORKERS, Options, Service, TopicPolicy};
 use crate::table::{Routes, prefixed};
 
 /// Starts `service` on `transport`.
-pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Result<RunningService> {
+pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Result<ServiceHandle> {
     let Service { name, router, options } = service;
     check(&name, &options)?;
     let routes = router.into_routes(&options.topic_prefix)?;
@@ -156,7 +156,7 @@ fn spawn(
     routes: Routes,
     options: Options,
     workers: usize,
-) -> RunningService {
+) -> ServiceHandle {
     let (reports, from_workers) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     let mut orders = Vec::with_capacity(workers);
@@ -168,5 +168,5 @@ fn spawn(
     }
     let (commands, from_users) = mpsc::unbounded_channel();
     let coordinator = Coordinator::new(shared.clone(), consumer, options, orders, from_workers, from_users, tasks);
-    RunningService::new(shared, commands, tokio::spawn(coordinator.run()))
+    ServiceHandle::new(shared, commands, tokio::spawn(coordinator.run()))
 }

@@ -7,7 +7,7 @@ use tidings_core::{
     ConsumerOptions, DeadLetter, Publisher, Record, Step, StoredRecord, Topic, Transport, dead_letter_topic,
 };
 use tidings_memory::MemoryTransport;
-use tidings_service::{Happening, Observer, Retry, RunningService, Service};
+use tidings_service::{Happening, Observer, Retry, Service, ServiceHandle};
 
 /// What happened, in order.
 #[derive(Debug, Clone, Default)]
@@ -48,13 +48,13 @@ pub(crate) async fn publish(transport: &MemoryTransport, records: Vec<Record>) {
 }
 
 /// Starts a service whose retries wait for a time that is known.
-pub(crate) async fn start(service: Service, transport: &MemoryTransport) -> RunningService {
+pub(crate) async fn start(service: Service, transport: &MemoryTransport) -> ServiceHandle {
     let retry = Retry::exponential(Duration::from_millis(100)).without_jitter();
     service.with_retry(retry).start(transport).await.expect("it starts")
 }
 
 /// Waits until the service has caught up; says how it is if it does not.
-pub(crate) async fn caught_up(service: &RunningService) {
+pub(crate) async fn caught_up(service: &ServiceHandle) {
     match tokio::time::timeout(Duration::from_secs(300), service.caught_up()).await {
         Ok(done) => done.expect("it runs"),
         Err(_) => panic!("it did not catch up: {:#?}", service.status().await),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tidings_core::{EnvelopeRef, Event, Name, Publisher, Record, Timestamp, Topic, Transport, codec, headers};
 use tidings_memory::{MemoryStore, MemoryTransport};
-use tidings_service::{BatchOptions, Breaker, HandlerExt, Ordering, Retry, Router, RunningService, Service};
+use tidings_service::{BatchOptions, Breaker, HandlerExt, Ordering, Retry, Router, Service, ServiceHandle};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ pub(super) struct World {
     pub(super) publisher: Arc<dyn Publisher>,
     pub(super) log: Arc<Log>,
     pub(super) shared: Arc<Shared>,
-    pub(super) running: BTreeMap<Process, RunningService>,
+    pub(super) running: BTreeMap<Process, ServiceHandle>,
     pub(super) stopping: Vec<tokio::task::JoinHandle<()>>,
     pub(super) next_process: Process,
     pub(super) expected: BTreeMap<Uuid, (Kind, usize)>,

@@ -13,7 +13,7 @@ use tidings_core::{
 };
 use tidings_memory::MemoryTransport;
 use tidings_postgres::{PostgresConfig, PostgresStore};
-use tidings_service::{Retry, RunningService, Service};
+use tidings_service::{Retry, Service, ServiceHandle};
 use tidings_testbed::Postgres;
 use tokio::sync::OnceCell;
 use tower_layer::Layer;
@@ -97,12 +97,12 @@ pub(crate) async fn publish(transport: &MemoryTransport, records: Vec<Record>) -
     Ok(())
 }
 
-pub(crate) async fn start(service: Service, transport: &MemoryTransport) -> TestResult<RunningService> {
+pub(crate) async fn start(service: Service, transport: &MemoryTransport) -> TestResult<ServiceHandle> {
     let retry = Retry::exponential(Duration::from_millis(20)).without_jitter();
     Ok(service.with_retry(retry).start(transport).await?)
 }
 
-pub(crate) async fn caught_up(service: &RunningService) -> TestResult {
+pub(crate) async fn caught_up(service: &ServiceHandle) -> TestResult {
     match tokio::time::timeout(LIMIT, service.caught_up()).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(format!("it did not catch up: {:#?}", service.status().await).into()),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tidings_core::TopicPartition;
-use tidings_service::{Hold, RunningService, Status};
+use tidings_service::{Hold, ServiceHandle, Status};
 
 use crate::common::TestResult;
 
@@ -15,7 +15,7 @@ pub(crate) fn held<'a>(status: &'a Status, partition: &TopicPartition) -> Option
 /// Skips exactly the range that a partition is held at, after a look at how the status names it. Of a range whose end is
 /// not known one offset is skipped.
 pub(crate) async fn skip(
-    service: &RunningService,
+    service: &ServiceHandle,
     status: &Status,
     partition: &TopicPartition,
 ) -> TestResult<Range<u64>> {

@@ -8,7 +8,7 @@ use tidings_core::{
     BoxError, ConsumerOptions, DeadLetter, Delivery, Name, Topic, TopicPartition, Transport, dead_letter_topic,
 };
 use tidings_kafka::{KafkaConfig, KafkaTransport};
-use tidings_service::{Router, RunningService, Service, ServiceState, State, Status, TopicPolicy};
+use tidings_service::{Router, Service, ServiceHandle, ServiceState, State, Status, TopicPolicy};
 use tokio::time::{Instant, sleep};
 
 use crate::batch::{Batch, Raw};
@@ -114,7 +114,7 @@ impl Scene {
 /// A service that reads a scene.
 pub(crate) struct Reading<'a> {
     scene: &'a Scene,
-    service: RunningService,
+    service: ServiceHandle,
     pub(crate) book: Arc<Book>,
     /// The ranges that were skipped.
     pub(crate) skipped: Vec<Range<u64>>,

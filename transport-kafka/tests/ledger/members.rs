@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidings_core::{BoxError, Delivery, Name};
 use tidings_kafka::KafkaTransport;
 use tidings_memory::MemoryStore;
-use tidings_service::{Router, RunningService, Service, State};
+use tidings_service::{Router, Service, ServiceHandle, State};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -28,7 +28,7 @@ pub(crate) struct Members {
     topic: Name,
     book: Arc<Book>,
     store: MemoryStore,
-    running: Mutex<Vec<RunningService>>,
+    running: Mutex<Vec<ServiceHandle>>,
     leaving: tokio::sync::Mutex<JoinSet<tidings_core::Result<()>>>,
     joins: AtomicUsize,
     leaves: AtomicUsize,
