@@ -24,7 +24,7 @@ pub use self::engine::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BR
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
 pub use self::handler::{Arguments, Configured, Handler, HandlerExt};
-pub use self::observer::{Happening, Observer, What};
+pub use self::observer::{Observer, RecordEvent, RecordOutcome};
 pub use self::options::{BatchOptions, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT, HandlerOptions};
 pub use self::publisher::EventPublisher;
 pub use self::redrive::{DEFAULT_REDRIVE_PATIENCE, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, redrive_topic};

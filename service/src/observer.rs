@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// Called on the worker's task between two records: it must be quick and must not block.
 pub trait Observer: Debug + Send + Sync + 'static {
     /// Something happened to a record.
-    fn observe(&self, happening: &Happening<'_>);
+    fn observe(&self, event: &RecordEvent<'_>);
 }
 
 /// Two observers, told one after the other.
@@ -19,16 +19,16 @@ pub trait Observer: Debug + Send + Sync + 'static {
 pub(crate) struct Both(pub(crate) Arc<dyn Observer>, pub(crate) Arc<dyn Observer>);
 
 impl Observer for Both {
-    fn observe(&self, happening: &Happening<'_>) {
-        self.0.observe(happening);
-        self.1.observe(happening);
+    fn observe(&self, event: &RecordEvent<'_>) {
+        self.0.observe(event);
+        self.1.observe(event);
     }
 }
 
 /// What happened to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum What {
+pub enum RecordOutcome {
     /// Its handler was done with it, its events are published, and it is completed in the store, if there is one.
     Handled,
     /// It had been handled before.
@@ -41,7 +41,7 @@ pub enum What {
     DeadLettered,
 }
 
-impl What {
+impl RecordOutcome {
     /// Its stable name in ledgers and metrics: `"dead-lettered"`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -57,9 +57,9 @@ impl What {
 /// Something that happened to a record.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Happening<'a> {
+pub struct RecordEvent<'a> {
     /// What it was.
-    pub what: What,
+    pub outcome: RecordOutcome,
     /// The service.
     pub service: &'a Name,
     /// Its consumer group.
@@ -79,7 +79,7 @@ pub struct Happening<'a> {
     pub reason: Option<&'a str>,
 }
 
-impl Happening<'_> {
+impl RecordEvent<'_> {
     /// The event's id; of a record without one, derived from its place.
     pub fn event_id(&self) -> Uuid {
         event_id_of(self.origin, self.record)

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidings_core::{BoxError, Delivery, ErrorKind, Record, Topic, Transport, reject, unavailable};
 use tidings_memory::{MemoryConfig, MemoryStore, MemoryTransport};
-use tidings_service::{Breaker, HandlerExt, Happening, Observer, Retry, Router, Service, ServiceHandle, State, What};
+use tidings_service::{
+    Breaker, HandlerExt, Observer, RecordEvent, RecordOutcome, Retry, Router, Service, ServiceHandle, State,
+};
 use tokio::sync::Notify;
 
 /// What happened, in order.
@@ -23,9 +25,9 @@ impl Log {
 }
 
 impl Observer for Log {
-    fn observe(&self, happening: &Happening<'_>) {
-        let value = happening.record.value.as_deref().map_or("null".into(), String::from_utf8_lossy);
-        self.add(format!("{} {value}", happening.what.as_str()));
+    fn observe(&self, event: &RecordEvent<'_>) {
+        let value = event.record.value.as_deref().map_or("null".into(), String::from_utf8_lossy);
+        self.add(format!("{} {value}", event.outcome.as_str()));
     }
 }
 
@@ -349,5 +351,5 @@ async fn what_is_in_flight_stays_within_the_bound() {
     assert!(most > 0 && most <= 64 << 10, "{most}");
     caught_up(&service).await;
     assert_eq!(service.status().await.totals.handled, 2_000);
-    let _ = (ErrorKind::Closed, What::Handled);
+    let _ = (ErrorKind::Closed, RecordOutcome::Handled);
 }

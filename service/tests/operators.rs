@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{Log, caught_up, letters, publish, start, topics};
 use tidings_core::{BoxError, Delivery, ErrorKind, Record, Topic, TopicPartition, Transport, reject};
 use tidings_memory::MemoryTransport;
-use tidings_service::{Happening, Observer, PauseReason, Router, Service, ServiceState, State, TopicPolicy};
+use tidings_service::{Observer, PauseReason, RecordEvent, Router, Service, ServiceState, State, TopicPolicy};
 use tokio::time::sleep;
 
 fn record(key: &'static str, value: &'static str) -> Record {
@@ -107,8 +107,8 @@ async fn a_stall_is_seen_and_so_is_its_end() {
 struct Panics;
 
 impl Observer for Panics {
-    fn observe(&self, happening: &Happening<'_>) {
-        assert!(happening.record.offset == 0, "an observer with a bug");
+    fn observe(&self, event: &RecordEvent<'_>) {
+        assert!(event.record.offset == 0, "an observer with a bug");
     }
 }
 

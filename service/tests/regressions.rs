@@ -13,7 +13,7 @@ use tidings_core::{
 };
 use tidings_macros::Event;
 use tidings_memory::{MemoryStore, MemoryTransport, PublishFault};
-use tidings_service::{BatchOptions, HandlerExt, Happening, Observer, Retry, Router, Service, ServiceHandle};
+use tidings_service::{BatchOptions, HandlerExt, Observer, RecordEvent, Retry, Router, Service, ServiceHandle};
 use tokio::time::{sleep, timeout};
 
 #[derive(Debug, Clone, Default)]
@@ -29,8 +29,8 @@ impl Log {
 }
 
 impl Observer for Log {
-    fn observe(&self, happening: &Happening<'_>) {
-        self.add(format!("{} {}", happening.what.as_str(), text(happening.record)));
+    fn observe(&self, event: &RecordEvent<'_>) {
+        self.add(format!("{} {}", event.outcome.as_str(), text(event.record)));
     }
 }
 

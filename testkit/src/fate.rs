@@ -1,7 +1,7 @@
 //! What became of an event that a test has sent.
 
 use tidings_core::TopicPartition;
-use tidings_service::What;
+use tidings_service::RecordOutcome;
 use uuid::Uuid;
 
 /// How a record was settled.
@@ -19,12 +19,12 @@ pub enum Settled {
 }
 
 impl Settled {
-    pub(crate) fn of(what: What) -> Option<Self> {
+    pub(crate) fn of(what: RecordOutcome) -> Option<Self> {
         match what {
-            What::Handled => Some(Self::Handled),
-            What::Duplicate => Some(Self::Duplicate),
-            What::Skipped => Some(Self::Skipped),
-            What::DeadLettered => Some(Self::DeadLettered),
+            RecordOutcome::Handled => Some(Self::Handled),
+            RecordOutcome::Duplicate => Some(Self::Duplicate),
+            RecordOutcome::Skipped => Some(Self::Skipped),
+            RecordOutcome::DeadLettered => Some(Self::DeadLettered),
             _ => None,
         }
     }

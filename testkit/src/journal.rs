@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidings_core::{
     BoxError, DeadLetter, LetterId, Name, Position, Record, StoredRecord, TopicPartition, codec, event_id_of, headers,
 };
-use tidings_service::{Happening, Observer, What};
+use tidings_service::{Observer, RecordEvent, RecordOutcome};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -265,25 +265,25 @@ impl State {
 }
 
 impl Observer for Journal {
-    fn observe(&self, happening: &Happening<'_>) {
-        let place = Place::new(happening.origin, happening.record.offset);
-        let reason = happening.reason.map(str::to_owned);
+    fn observe(&self, event: &RecordEvent<'_>) {
+        let place = Place::new(event.origin, event.record.offset);
+        let reason = event.reason.map(str::to_owned);
         let mut state = self.state();
-        let seen = state.know(&place, happening.record);
+        let seen = state.know(&place, event.record);
         let (event_type, event_id) = (seen.event_type.clone(), seen.event_id);
-        if let Some(settled) = Settled::of(happening.what) {
+        if let Some(settled) = Settled::of(event.outcome) {
             // A redelivery settles it again: the first time counts.
             seen.settled.get_or_insert((settled, reason.clone()));
-            let line = Line::Settled { how: happening.what.as_str(), reason };
+            let line = Line::Settled { how: event.outcome.as_str(), reason };
             state.trace.push(self.at(), Some(place), line);
             if settled == Settled::Handled {
-                state.handled.push(happening.record.clone());
+                state.handled.push(event.record.clone());
             }
             drop(state);
             self.settled.notify_waiters();
-        } else if happening.what == What::Retried {
+        } else if event.outcome == RecordOutcome::Retried {
             let error = reason.unwrap_or_default();
-            state.retried.push(Retried { event_type, event_id, attempt: happening.attempt, error });
+            state.retried.push(Retried { event_type, event_id, attempt: event.attempt, error });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tidings::{Name, What};
+use tidings::{Name, RecordOutcome};
 use uuid::Uuid;
 
 use super::ledger::{GroupLog, Ledger, Nature, Place, Published, Settled};
@@ -79,13 +79,13 @@ impl Group<'_> {
     }
 
     /// Whether that may become of a record.
-    fn may(&self, nature: &Nature, what: What) -> bool {
+    fn may(&self, nature: &Nature, what: RecordOutcome) -> bool {
         match (nature, what) {
-            _ if self.is_poison(nature) => what == What::DeadLettered,
-            (Nature::Event(event_type) | Nature::Poison(event_type), What::Skipped) => {
+            _ if self.is_poison(nature) => what == RecordOutcome::DeadLettered,
+            (Nature::Event(event_type) | Nature::Poison(event_type), RecordOutcome::Skipped) => {
                 !self.log.group.handles.contains(&event_type.as_str())
             }
-            (Nature::Event(event_type), What::Handled | What::Duplicate) => {
+            (Nature::Event(event_type), RecordOutcome::Handled | RecordOutcome::Duplicate) => {
                 self.log.group.handles.contains(&event_type.as_str())
             }
             _ => false,
@@ -94,10 +94,11 @@ impl Group<'_> {
 
     /// Each record that was published is settled once, and in the way that it should be.
     fn settled_once(&self, problems: &mut Problems) {
-        let mut settled: HashMap<Place, What> = HashMap::with_capacity(self.settled.len());
+        let mut settled: HashMap<Place, RecordOutcome> = HashMap::with_capacity(self.settled.len());
         for Settled { place, what, .. } in self.settled {
             // A broker that lasts may deliver again after a rebalance: then the store knows the event.
-            let again = settled.insert(*place, *what).is_some_and(|_| self.run.alone || *what != What::Duplicate);
+            let again =
+                settled.insert(*place, *what).is_some_and(|_| self.run.alone || *what != RecordOutcome::Duplicate);
             if again {
                 problems.add(self.name(), "settled twice", place);
             }
@@ -126,8 +127,8 @@ impl Group<'_> {
         for Settled { place, what, .. } in self.settled {
             let Some(id) = ids.get(place) else { continue };
             match what {
-                What::Handled if !handled.insert(*id) => problems.add(self.name(), "handled twice", place),
-                What::Duplicate => repeated.push((*id, place)),
+                RecordOutcome::Handled if !handled.insert(*id) => problems.add(self.name(), "handled twice", place),
+                RecordOutcome::Duplicate => repeated.push((*id, place)),
                 _ => {}
             }
         }
@@ -143,7 +144,7 @@ impl Group<'_> {
     fn in_order(&self, problems: &mut Problems) {
         let mut last: HashMap<(u8, u32, u64), u64> = HashMap::new();
         for Settled { place, key, what } in self.settled {
-            if *what == What::Handled {
+            if *what == RecordOutcome::Handled {
                 let before = last.insert((place.topic, place.partition, *key), place.offset);
                 if before.is_some_and(|before| before > place.offset) {
                     problems.add(self.name(), "out of its key's order", place);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tidings::{
-    Happening, Observer, Position, Record, StoredRecord, Timestamp, TopicPartition, What, codec, event_id_of, headers,
+    Observer, Position, Record, RecordEvent, RecordOutcome, StoredRecord, Timestamp, TopicPartition, codec,
+    event_id_of, headers,
 };
 use uuid::Uuid;
 
@@ -66,7 +67,7 @@ pub(crate) enum Nature {
 pub(crate) struct Settled {
     pub(crate) place: Place,
     pub(crate) key: u64,
-    pub(crate) what: What,
+    pub(crate) what: RecordOutcome,
 }
 
 /// All that is written down.
@@ -229,28 +230,28 @@ impl GroupLog {
 }
 
 impl Observer for GroupLog {
-    fn observe(&self, happening: &Happening<'_>) {
-        let (origin, record) = (happening.origin, happening.record);
+    fn observe(&self, event: &RecordEvent<'_>) {
+        let (origin, record) = (event.origin, event.record);
         let Some(place) = Place::of(&origin.topic, origin.partition, record.offset) else { return };
         if self.ledger.lines.is_some() {
-            let (what, id) = (happening.what.as_str(), happening.event_id());
-            self.ledger.line(what, id, happening.service, Some(happening.group), place, record);
+            let (what, id) = (event.outcome.as_str(), event.event_id());
+            self.ledger.line(what, id, event.service, Some(event.group), place, record);
         }
         let key = record.key.as_ref().map_or(0, |key| Uuid::new_v5(&Uuid::nil(), key).as_u64_pair().0);
         let now = self.start.elapsed();
         let mut told = lock(&self.told);
-        match happening.what {
-            What::Handled => told.counts.handled += 1,
-            What::Duplicate => told.counts.duplicates += 1,
-            What::Skipped => told.counts.skipped += 1,
-            What::DeadLettered => told.counts.dead_lettered += 1,
+        match event.outcome {
+            RecordOutcome::Handled => told.counts.handled += 1,
+            RecordOutcome::Duplicate => told.counts.duplicates += 1,
+            RecordOutcome::Skipped => told.counts.skipped += 1,
+            RecordOutcome::DeadLettered => told.counts.dead_lettered += 1,
             _ => {
                 told.counts.retried += 1;
                 return;
             }
         }
         told.span = Some((told.span.map_or(now, |(first, _)| first), now));
-        told.settled.push(Settled { place, key, what: happening.what });
+        told.settled.push(Settled { place, key, what: event.outcome });
     }
 }
 

@@ -15,7 +15,7 @@ use super::work::{Assigned, Item};
 use super::worker::Worker;
 use super::worker::intake::Verdict;
 use super::worker::lanes::Lanes;
-use crate::observer::{Happening, Observer, What};
+use crate::observer::{Observer, RecordEvent, RecordOutcome};
 use crate::passing_on::PassingOn;
 use crate::retry::Retry;
 use crate::service::UnknownTypes;
@@ -148,14 +148,14 @@ impl Shared {
     pub(crate) fn observe_record(
         &self,
         observer: &dyn Observer,
-        what: What,
+        outcome: RecordOutcome,
         handler: usize,
         assigned: &Assigned,
         record: &StoredRecord,
         attempt: u32,
     ) {
-        observer.observe(&Happening {
-            what,
+        observer.observe(&RecordEvent {
+            outcome,
             service: &self.service,
             group: &self.group,
             handler: (handler < self.table.len()).then(|| &self.table.info(handler).name),
@@ -167,9 +167,15 @@ impl Shared {
         });
     }
 
-    pub(crate) fn observe_item(&self, observer: &dyn Observer, what: What, item: &Item, reason: Option<&str>) {
-        observer.observe(&Happening {
-            what,
+    pub(crate) fn observe_item(
+        &self,
+        observer: &dyn Observer,
+        outcome: RecordOutcome,
+        item: &Item,
+        reason: Option<&str>,
+    ) {
+        observer.observe(&RecordEvent {
+            outcome,
             service: &self.service,
             group: &self.group,
             handler: (item.handler < self.table.len()).then(|| &self.table.info(item.handler).name),

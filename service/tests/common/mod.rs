@@ -7,7 +7,7 @@ use tidings_core::{
     ConsumerOptions, DeadLetter, Publisher, Record, Step, StoredRecord, Topic, Transport, dead_letter_topic,
 };
 use tidings_memory::MemoryTransport;
-use tidings_service::{Happening, Observer, Retry, Service, ServiceHandle};
+use tidings_service::{Observer, RecordEvent, Retry, Service, ServiceHandle};
 
 /// What happened, in order.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +24,8 @@ impl Log {
 }
 
 impl Observer for Log {
-    fn observe(&self, happening: &Happening<'_>) {
-        self.add(format!("{} {}", happening.what.as_str(), happening.record.offset));
+    fn observe(&self, event: &RecordEvent<'_>) {
+        self.add(format!("{} {}", event.outcome.as_str(), event.record.offset));
     }
 }
 

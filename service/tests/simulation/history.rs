@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_core::{Header, TopicPartition};
-use tidings_service::What;
+use tidings_service::RecordOutcome;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -119,7 +119,7 @@ pub(crate) enum Happened {
     /// What the observer was told.
     Observed {
         process: Process,
-        what: What,
+        what: RecordOutcome,
         place: Place,
         epoch: u64,
     },

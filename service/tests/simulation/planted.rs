@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidings_core::{Header, TopicPartition};
-use tidings_service::What;
+use tidings_service::RecordOutcome;
 use uuid::Uuid;
 
 use super::check::check;
@@ -42,7 +42,7 @@ fn ended(offset: u64) -> Happened {
     Happened::Ended { process: 1, run: offset, how: How::Ok }
 }
 
-fn observed(offset: u64, what: What) -> Happened {
+fn observed(offset: u64, what: RecordOutcome) -> Happened {
     Happened::Observed { process: 1, what, place: place(offset), epoch: 7 }
 }
 
@@ -55,11 +55,11 @@ fn good() -> (Vec<Happened>, History) {
     ];
     for offset in 0..2 {
         steps.extend([began(offset), ended(offset), Happened::Completed { process: 1, id: id(offset) }]);
-        steps.push(observed(offset, What::Handled));
+        steps.push(observed(offset, RecordOutcome::Handled));
     }
     steps.extend([began(2), Happened::Ended { process: 1, run: 2, how: How::Failed }]);
     steps.push(Happened::Buried { process: 1, place: place(2), ok: true });
-    steps.push(observed(2, What::DeadLettered));
+    steps.push(observed(2, RecordOutcome::DeadLettered));
     steps.extend(committing(3));
     steps.push(Happened::Released { process: 1, origin: origin() });
     let poison = held(2, Kind::Poison);
@@ -105,7 +105,7 @@ fn a_good_history_has_no_anomaly() {
 
 #[test]
 fn a_lost_record_is_found() {
-    let names = found(|steps, _| steps.retain(|step| *step != observed(1, What::Handled)));
+    let names = found(|steps, _| steps.retain(|step| *step != observed(1, RecordOutcome::Handled)));
     assert!(names.contains(&"lost") && names.contains(&"committed past unfinished work"), "{names:?}");
 }
 
@@ -138,7 +138,7 @@ fn a_key_out_of_order_is_found() {
     let names = found(|steps, _| {
         let first = at(steps, &began(0));
         let late: Vec<_> = steps.drain(first..first + 4).collect();
-        let second = at(steps, &observed(1, What::Handled));
+        let second = at(steps, &observed(1, RecordOutcome::Handled));
         steps.splice(second + 1..second + 1, late);
     });
     assert!(names.contains(&"reordered"), "{names:?}");
@@ -262,7 +262,7 @@ fn what_is_settled_when_a_revocations_time_is_over_need_not_be_committed() {
             history.revocation = revocation;
             let commit = at(steps, &committing(3)[0]);
             steps.drain(commit..commit + 2);
-            let end = at(steps, &observed(2, What::DeadLettered));
+            let end = at(steps, &observed(2, RecordOutcome::DeadLettered));
             steps.splice(end..end, committing(2));
             steps.insert(end, Happened::Revoking { process: 1, origin: origin() });
         })
@@ -277,7 +277,7 @@ fn what_was_not_published_within_a_revocations_time_may_be_handled_again() {
         found(move |steps, history| {
             (history.store, history.revocation) = (false, revocation);
             // The second is handled, not settled, and given up; the partition comes back.
-            let done = at(steps, &observed(1, What::Handled));
+            let done = at(steps, &observed(1, RecordOutcome::Handled));
             let again = [
                 Happened::Revoking { process: 1, origin: origin() },
                 Happened::Committing { process: 1, origin: origin(), epoch: 7, next: 1 },
@@ -299,8 +299,8 @@ fn what_was_not_published_within_a_revocations_time_may_be_handled_again() {
 fn what_an_earlier_assignment_ends_settles_nothing_of_the_one_that_follows() {
     let settled_by = |epoch| {
         found(move |steps, _| {
-            let last = at(steps, &observed(2, What::DeadLettered));
-            steps[last] = Happened::Observed { process: 1, what: What::DeadLettered, place: place(2), epoch };
+            let last = at(steps, &observed(2, RecordOutcome::DeadLettered));
+            steps[last] = Happened::Observed { process: 1, what: RecordOutcome::DeadLettered, place: place(2), epoch };
             let commit = at(steps, &committing(3)[0]);
             steps.splice(commit..commit + 2, committing(2));
         })

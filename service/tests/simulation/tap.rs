@@ -9,7 +9,7 @@ use tidings_core::{
     Timestamp, TopicPartition, Transport, async_trait, codec, headers,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
-use tidings_service::{Happening, Observer};
+use tidings_service::{Observer, RecordEvent};
 
 use super::history::{Happened, Log, Place, Process};
 
@@ -195,8 +195,8 @@ fn oks(answers: &[Result<()>]) -> Vec<bool> {
 }
 
 impl Observer for Tap<()> {
-    fn observe(&self, happening: &Happening<'_>) {
-        let place = Place { origin: happening.origin.clone(), offset: happening.record.offset };
-        self.log.add(Happened::Observed { process: self.process, what: happening.what, place, epoch: happening.epoch });
+    fn observe(&self, event: &RecordEvent<'_>) {
+        let place = Place { origin: event.origin.clone(), offset: event.record.offset };
+        self.log.add(Happened::Observed { process: self.process, what: event.outcome, place, epoch: event.epoch });
     }
 }

@@ -1,4 +1,4 @@
-//! The ledger: what publishers were told, and which effects there were, in the order of their happening.
+//! The ledger: what publishers were told, and which effects there were, in the order of their event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,7 +7,7 @@ use super::gather::may_begin;
 use super::{Backlog, Worker};
 use crate::engine::gate::{Change, Pass};
 use crate::engine::work::{Chunk, Claimed, Item, Report};
-use crate::observer::What;
+use crate::observer::RecordOutcome;
 use crate::route::Started;
 use crate::table::Lookup;
 
@@ -144,7 +144,14 @@ impl Worker {
             Started::Done(Ok(outcome)) if outcome.records().is_empty() && pass == Pass::Free => {
                 self.counts.handled();
                 if let Some(observer) = &self.shared.observer {
-                    self.shared.observe_record(observer.as_ref(), What::Handled, handler, &chunk.assigned, record, 1);
+                    self.shared.observe_record(
+                        observer.as_ref(),
+                        RecordOutcome::Handled,
+                        handler,
+                        &chunk.assigned,
+                        record,
+                        1,
+                    );
                 }
                 self.settle_place(&chunk.assigned, chunk.number, place);
             }
@@ -177,7 +184,7 @@ impl Worker {
     /// Ends a record that comes to no handler. Returns whether it used its pass, as a delivery that failed.
     pub(super) fn unroutable(&mut self, item: Item, verdict: Verdict, pass: Pass) -> bool {
         match verdict {
-            Verdict::Skip(why) => self.settle_item(item, What::Skipped, Some(why)),
+            Verdict::Skip(why) => self.settle_item(item, RecordOutcome::Skipped, Some(why)),
             Verdict::Unwanted(error) => self.bury(item, ErrorKind::Undecodable, error.report()),
             Verdict::Undecodable(error) => {
                 let probe = pass == Pass::Probe;

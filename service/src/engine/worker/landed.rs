@@ -7,7 +7,7 @@ use super::intake::{LONE_DEATHS, MAX_DEATHS};
 use super::{Burying, Due, Publishing, Worker};
 use crate::engine::claims::{Answered, Hold};
 use crate::engine::work::{Cause, Claimed, Item, after};
-use crate::observer::What;
+use crate::observer::RecordOutcome;
 
 /// An event that has been held so often is given back before it is asked for again: should it be this service's own claim,
 /// which a store may grant after it was given back, nobody else would ever end it.
@@ -138,7 +138,7 @@ impl Worker {
                 let mut answers = answers.into_iter();
                 for item in items {
                     match answers.next() {
-                        Some(Ok(())) => self.settle_item(item, What::Handled, None),
+                        Some(Ok(())) => self.settle_item(item, RecordOutcome::Handled, None),
                         Some(Err(error)) if error.kind() == ErrorKind::Fenced => fenced.push(item),
                         Some(Err(error)) => self.complete_later(vec![item], &error.report()),
                         None => self.complete_later(vec![item], "the idempotency store gave no answer"),
@@ -212,7 +212,7 @@ impl Worker {
                     burying.item.told = burying.item.failures;
                     self.give_claim_back(&mut burying.item);
                     let text = burying.letter.error;
-                    self.settle_item(burying.item, What::DeadLettered, Some(&text));
+                    self.settle_item(burying.item, RecordOutcome::DeadLettered, Some(&text));
                 }
                 _ if burying.item.assigned.is_cancelled() => self.drop_item(burying.item),
                 _ if self.is_to_skip(&burying) => self.skip_letter(burying),
@@ -270,7 +270,7 @@ impl Worker {
             let claim = self.since_redriven(claim, &item);
             item.suspect = false;
             match (claim, hold) {
-                (Claim::Done, _) => self.settle_item(item, What::Duplicate, None),
+                (Claim::Done, _) => self.settle_item(item, RecordOutcome::Duplicate, None),
                 (Claim::Granted(_), Some(hold)) if behind_held => {
                     // Behind a held event nothing stays claimed: two services could wait for each other.
                     self.release(hold, 0);
@@ -331,7 +331,7 @@ impl Worker {
                     self.start_items(Items::One(item), false);
                 }
             }
-            (Some(Claim::Done), _) => self.settle_item(item, What::Duplicate, None),
+            (Some(Claim::Done), _) => self.settle_item(item, RecordOutcome::Duplicate, None),
             _ => self.held(item, None),
         }
     }

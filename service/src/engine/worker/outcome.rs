@@ -10,7 +10,7 @@ use super::flight::{Items, Work};
 use super::{Burying, Publishing, Worker};
 use crate::engine::gate::Change;
 use crate::engine::work::{Cause, Claimed, Item, Report, after};
-use crate::observer::What;
+use crate::observer::RecordOutcome;
 use crate::undecodable::Undecodable;
 
 impl Worker {
@@ -75,17 +75,17 @@ impl Worker {
             self.enter(&mut item);
             self.to_complete.push(item);
         } else {
-            self.settle_item(item, What::Handled, None);
+            self.settle_item(item, RecordOutcome::Handled, None);
         }
     }
 
     /// An item is over.
-    pub(super) fn settle_item(&mut self, mut item: Item, what: What, why: Option<&str>) {
+    pub(super) fn settle_item(&mut self, mut item: Item, what: RecordOutcome, why: Option<&str>) {
         self.set_trouble(&mut item, None, "");
         match what {
-            What::Skipped => self.counts.skipped += 1,
-            What::Duplicate => self.counts.duplicates += 1,
-            What::DeadLettered => self.counts.dead_lettered += 1,
+            RecordOutcome::Skipped => self.counts.skipped += 1,
+            RecordOutcome::Duplicate => self.counts.duplicates += 1,
+            RecordOutcome::DeadLettered => self.counts.dead_lettered += 1,
             _ => {}
         }
         self.observe(&item, what, why);
@@ -104,7 +104,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn observe(&self, item: &Item, what: What, why: Option<&str>) {
+    pub(super) fn observe(&self, item: &Item, what: RecordOutcome, why: Option<&str>) {
         if let Some(observer) = &self.shared.observer {
             self.shared.observe_item(observer.as_ref(), what, item, why);
         }
@@ -159,7 +159,7 @@ impl Worker {
                 item.last_error = Some((kind, text.to_owned()));
             }
             self.counts.retried += items.len() as u64;
-            items.iter().for_each(|item| self.observe(item, What::Retried, Some(text)));
+            items.iter().for_each(|item| self.observe(item, RecordOutcome::Retried, Some(text)));
             self.regroup(items);
         } else if let Some(item) = items.pop() {
             self.attempt_failed(item, kind, text, reject);
@@ -304,7 +304,7 @@ impl Worker {
         }
         item.last_error = Some((kind, text.to_owned()));
         self.counts.retried += 1;
-        self.observe(&item, What::Retried, Some(text));
+        self.observe(&item, RecordOutcome::Retried, Some(text));
         let wait = self.shared.retry.wait(failures, self.random.f64());
         self.begin_at(after(Instant::now(), wait), item);
     }

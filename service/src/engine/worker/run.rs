@@ -7,7 +7,7 @@ use super::flight::{Items, Work};
 use super::intake::Verdict;
 use crate::engine::gate::Pass;
 use crate::engine::work::{Chunk, Places};
-use crate::observer::What;
+use crate::observer::RecordOutcome;
 use crate::route::Started;
 
 impl Worker {
@@ -59,7 +59,7 @@ impl Worker {
                         let record = &chunk.batch.records()[place as usize];
                         self.shared.observe_record(
                             observer.as_ref(),
-                            What::Handled,
+                            RecordOutcome::Handled,
                             handler,
                             &chunk.assigned,
                             record,

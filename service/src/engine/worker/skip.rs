@@ -2,7 +2,7 @@
 
 use super::{Burying, Due, Worker};
 use crate::engine::work::Report;
-use crate::observer::What;
+use crate::observer::RecordOutcome;
 
 impl Worker {
     /// Settles the record at `offset` without its dead letter, if it is this worker's and the letter could not be written.
@@ -35,7 +35,7 @@ impl Worker {
         self.give_claim_back(&mut burying.item);
         self.settle_item(
             burying.item,
-            What::Skipped,
+            RecordOutcome::Skipped,
             Some("skipped by an operator: its dead letter cannot be written"),
         );
         self.send(Report::Skipped { slot, offset });

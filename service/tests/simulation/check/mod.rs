@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tidings_core::TopicPartition;
-use tidings_service::What;
+use tidings_service::RecordOutcome;
 use uuid::Uuid;
 
 use super::history::{Happened, Held, History, How, Kind, Order, Place, Process};
@@ -278,25 +278,25 @@ impl Checker<'_> {
         }
     }
 
-    fn observed(&mut self, process: Process, what: What, place: &Place, epoch: u64) {
+    fn observed(&mut self, process: Process, what: RecordOutcome, place: &Place, epoch: u64) {
         let Some(held) = self.history.log.get(place).cloned() else {
             return self.found("memory: a record that is not in the log", format!("{place:?}"));
         };
         let problem = match what {
-            What::Handled if !self.ran.contains_key(place) => Some("handled, and no handler was done with it"),
-            What::Handled if self.history.store && held.id.is_some_and(|id| !self.completed.contains(&id)) => {
+            RecordOutcome::Handled if !self.ran.contains_key(place) => Some("handled, and no handler was done with it"),
+            RecordOutcome::Handled if self.history.store && held.id.is_some_and(|id| !self.completed.contains(&id)) => {
                 Some("handled, and not completed")
             }
-            What::Handled if !self.is_published(&held) => Some("handled before its events were published"),
-            What::Duplicate if held.id.is_none_or(|id| !self.completed.contains(&id)) => {
+            RecordOutcome::Handled if !self.is_published(&held) => Some("handled before its events were published"),
+            RecordOutcome::Duplicate if held.id.is_none_or(|id| !self.completed.contains(&id)) => {
                 Some("a duplicate of what was never completed")
             }
-            What::Skipped if held.kind != Kind::Foreign => Some("skipped, and somebody takes it"),
-            What::DeadLettered if !self.buried.contains(place) => Some("dead-lettered, and not buried"),
-            What::DeadLettered if held.kind == Kind::Good && self.patient => {
+            RecordOutcome::Skipped if held.kind != Kind::Foreign => Some("skipped, and somebody takes it"),
+            RecordOutcome::DeadLettered if !self.buried.contains(place) => Some("dead-lettered, and not buried"),
+            RecordOutcome::DeadLettered if held.kind == Kind::Good && self.patient => {
                 Some("dead-lettered, and the next attempt would succeed")
             }
-            What::Retried => return,
+            RecordOutcome::Retried => return,
             _ => None,
         };
         if let Some(problem) = problem {
