@@ -53,7 +53,7 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Per commit: [`Fenced`](crate::ErrorKind::Fenced) if the partition, or that epoch of it, is not this member's any
-    /// more; [`Unavailable`](crate::ErrorKind::Unavailable) or [`Unknown`](crate::ErrorKind::Unknown): commit again later.
+    /// more; [`Unavailable`](crate::ErrorKind::Unavailable) or [`Indeterminate`](crate::ErrorKind::Indeterminate): commit again later.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>>;
 
     /// Ends a revocation early: from now on the partitions may go to others. Of a partition that is not being revoked

@@ -29,7 +29,7 @@ pub enum ErrorKind {
     /// The backend is down, busy or out of reach: try again later, nothing was done.
     Unavailable,
     /// It may or may not have been done (a timeout, a lost answer): a repeat may do it twice.
-    Unknown,
+    Indeterminate,
     /// A newer owner has taken over (of a partition, a claim, a membership): stop, never retry.
     Fenced,
     /// Refused because of what is there now (an active group, another open process): end that first.
@@ -55,7 +55,7 @@ impl ErrorKind {
             Self::TooLarge => "too-large",
             Self::Undecodable => "undecodable",
             Self::Unavailable => "unavailable",
-            Self::Unknown => "unknown",
+            Self::Indeterminate => "unknown",
             Self::Fenced => "fenced",
             Self::Conflict => "conflict",
             Self::Closed => "closed",
@@ -75,7 +75,7 @@ impl ErrorKind {
             Self::TooLarge,
             Self::Undecodable,
             Self::Unavailable,
-            Self::Unknown,
+            Self::Indeterminate,
             Self::Fenced,
             Self::Conflict,
             Self::Closed,
@@ -85,15 +85,15 @@ impl ErrorKind {
         all.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Failed)
     }
 
-    /// Whether the same call may succeed later. After [`Unknown`](Self::Unknown) a repeat may do it twice.
+    /// Whether the same call may succeed later. After [`Indeterminate`](Self::Indeterminate) a repeat may do it twice.
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Unknown)
+        matches!(self, Self::Unavailable | Self::Indeterminate)
     }
 
     /// Whether the fault lies with the surroundings and not with the record at hand: a service then pauses and
     /// backs off, and dead-letters nothing.
     pub const fn is_infrastructure(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Unknown | Self::Fenced | Self::Closed | Self::Corrupt)
+        matches!(self, Self::Unavailable | Self::Indeterminate | Self::Fenced | Self::Closed | Self::Corrupt)
     }
 }
 

@@ -27,7 +27,7 @@ macro_rules! clauses { ($($name:ident $id:literal $text:literal,)*) => {
 
 clauses! {
     P1 "p1" "Outcome `i` is record `i`'s; one record's failure is not its neighbour's.",
-    P2 "p2" "`Ok` means that the broker holds the record; what may or may not be held is `Unknown`.",
+    P2 "p2" "`Ok` means that the broker holds the record; what may or may not be held is `Indeterminate`.",
     P3 "p3" "The same key goes to the same partition, in the order of the calls.",
     P4 "p4" "Memory is bounded: at the bound `publish` waits; after `close` it is refused.",
     P5 "p5" "Null values, empty keys, duplicate and null headers survive byte for byte.",

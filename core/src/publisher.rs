@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 ///
 /// # Contract
 /// - **P1** Outcome `i` is record `i`'s; one record's failure is not its neighbour's.
-/// - **P2** `Ok` means that the broker holds the record by the configured durability. [`ErrorKind::Unknown`] means that it
+/// - **P2** `Ok` means that the broker holds the record by the configured durability. [`ErrorKind::Indeterminate`] means that it
 ///   may or may not (a timeout, a dropped future): such a record is never reported as failed.
 /// - **P3** The same key goes to the same partition (unless the record names one) while the number of partitions stays,
 ///   by Java's murmur2, so equal to Java's and KafkaJS 2's. Records of one key are stored in the order of the calls' first
@@ -23,7 +23,7 @@ use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 ///   the bound is let through alone. After [`close`](Self::close) every publish ends as [`ErrorKind::Closed`].
 /// - **P5** Null values (tombstones), empty keys, duplicate and null headers survive byte for byte.
 ///
-/// [`ErrorKind::Unknown`]: crate::ErrorKind::Unknown
+/// [`ErrorKind::Indeterminate`]: crate::ErrorKind::Indeterminate
 /// [`ErrorKind::Closed`]: crate::ErrorKind::Closed
 #[async_trait]
 pub trait Publisher: Debug + Send + Sync + 'static {
@@ -35,7 +35,7 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// Per record: [`NotFound`](crate::ErrorKind::NotFound) for a missing topic or partition,
     /// [`TooLarge`](crate::ErrorKind::TooLarge), [`Denied`](crate::ErrorKind::Denied),
     /// [`Invalid`](crate::ErrorKind::Invalid), [`Unavailable`](crate::ErrorKind::Unavailable) if it surely is not stored,
-    /// [`Unknown`](crate::ErrorKind::Unknown) if that is open, [`Closed`](crate::ErrorKind::Closed).
+    /// [`Indeterminate`](crate::ErrorKind::Indeterminate) if that is open, [`Closed`](crate::ErrorKind::Closed).
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>>;
 
     /// Begins to publish one record: what `publish_one` does when it is first polled, and what is left to wait for. As it is
@@ -50,7 +50,7 @@ pub trait Publisher: Debug + Send + Sync + 'static {
             // P1 wants one; that there is none says nothing of the record.
             answers
                 .pop()
-                .unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")))
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")))
         }))
     }
 
@@ -58,7 +58,7 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// Closing twice is one close. Cancel-safe.
     ///
     /// # Errors
-    /// [`Unknown`](crate::ErrorKind::Unknown) if the deadline passed with records unanswered.
+    /// [`Indeterminate`](crate::ErrorKind::Indeterminate) if the deadline passed with records unanswered.
     async fn close(&self, deadline: Duration) -> Result<()>;
 
     /// Which clauses it keeps.

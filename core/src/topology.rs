@@ -124,13 +124,15 @@ async fn describe(admin: &dyn Admin, topic: &Name) -> Result<Option<TopicDescrip
         Some(Ok(found)) => Ok(Some(found)),
         Some(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
         Some(Err(error)) => Err(error),
-        None => Err(Error::new(ErrorKind::Unknown, format!("describe the topic {topic}: no answer"))),
+        None => Err(Error::new(ErrorKind::Indeterminate, format!("describe the topic {topic}: no answer"))),
     }
 }
 
 async fn create(admin: &dyn Admin, topic: &Topic) -> Result<()> {
     let answer = admin.create_topics(std::slice::from_ref(topic)).await?.pop();
-    answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, format!("create the topic {}: no answer", topic.name))))
+    answer.unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::Indeterminate, format!("create the topic {}: no answer", topic.name)))
+    })
 }
 
 fn differences(topic: &Topic, found: &TopicDescription) -> Vec<Difference> {

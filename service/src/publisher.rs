@@ -48,7 +48,7 @@ impl EventPublisher {
     ///
     /// # Errors
     /// Those of [`Transport::publisher`] and [`Publisher::publish`], and [`ErrorKind::Invalid`] if the event can't be
-    /// written. After [`ErrorKind::Unknown`] the broker may hold it.
+    /// written. After [`ErrorKind::Indeterminate`] the broker may hold it.
     pub async fn publish<E: Event>(&self, event: &E) -> Result<Position> {
         self.publish_with(event, PublishOptions::default()).await
     }
@@ -97,7 +97,7 @@ impl EventPublisher {
     /// Refuses further events, of all clones, and waits at most `deadline` for those under way. Cancel-safe.
     ///
     /// # Errors
-    /// [`ErrorKind::Unknown`] if the deadline passed with events unanswered.
+    /// [`ErrorKind::Indeterminate`] if the deadline passed with events unanswered.
     pub async fn close(&self, deadline: Duration) -> Result<()> {
         self.connection.closed.store(true, Ordering::Release);
         match self.connection.publisher.get() {
@@ -160,7 +160,7 @@ impl EventPublisher {
 }
 
 fn unanswered() -> Error {
-    Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")
+    Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")
 }
 
 /// The publisher that all clones share, once there is one.

@@ -269,7 +269,7 @@ async fn a_lost_answer_of_claim_does_not_hold_the_event_for_ever() {
         ) -> tidings_core::Result<Vec<tidings_core::Claim>> {
             let a = self.0.claim(h, e).await;
             if self.1.fetch_add(1, SeqCst) == 0 {
-                return Err(tidings_core::Error::new(ErrorKind::Unknown, "the answer is lost"));
+                return Err(tidings_core::Error::new(ErrorKind::Indeterminate, "the answer is lost"));
             }
             a
         }

@@ -15,7 +15,7 @@ pub(crate) fn failed(context: &str, error: sqlx::Error) -> Error {
 
 /// As [`failed`], of a call that writes: what is lost on the way may have been done.
 pub(crate) fn failed_write(context: &str, error: sqlx::Error) -> Error {
-    let kind = if is_lost(&error) { ErrorKind::Unknown } else { kind_of(&error) };
+    let kind = if is_lost(&error) { ErrorKind::Indeterminate } else { kind_of(&error) };
     Error::caused_by(kind, context.to_owned() + &named(&error), error)
 }
 

@@ -160,7 +160,7 @@ impl PostgresStore {
     /// The answer to a write on `connection`, which is given up if the server said nothing.
     ///
     /// # Errors
-    /// [`Unknown`](ErrorKind::Unknown): the answer was lost on the way.
+    /// [`Indeterminate`](ErrorKind::Indeterminate): the answer was lost on the way.
     pub(crate) fn judge<T>(
         &self,
         doing: &str,
@@ -171,7 +171,7 @@ impl PostgresStore {
             Ok(answer) => answer.map_err(|e| failed_write(doing, e)),
             Err(_) => {
                 connection.close_on_drop();
-                Err(Error::new(ErrorKind::Unknown, format!("{doing}: no answer in time")))
+                Err(Error::new(ErrorKind::Indeterminate, format!("{doing}: no answer in time")))
             }
         }
     }

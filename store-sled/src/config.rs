@@ -68,7 +68,7 @@ pub struct SledConfig {
     pub max_letters: u64,
     /// The longest wait before a store that broke is opened again.
     pub max_reopen_wait: Duration,
-    /// A call whose answer the disk holds back for longer fails as [`Unknown`](ErrorKind::Unknown).
+    /// A call whose answer the disk holds back for longer fails as [`Indeterminate`](ErrorKind::Indeterminate).
     pub answer_within: Duration,
     /// The clocks.
     pub clock: Arc<dyn Clock>,

@@ -193,7 +193,7 @@ impl SledStore {
         let is_stuck = pin!(status.wait_for(|status| matches!(status, Status::Stuck)));
         match select(pin!(work), is_stuck).await {
             Either::Left((done, _)) => Ok(done),
-            Either::Right(_) => Err(stuck(ErrorKind::Unknown)),
+            Either::Right(_) => Err(stuck(ErrorKind::Indeterminate)),
         }
     }
 }
@@ -402,7 +402,7 @@ mod tests {
             let _ = until_freed.recv();
             Ok(Ok(()))
         });
-        assert_eq!(hanging.await.unwrap_err().kind(), ErrorKind::Unknown);
+        assert_eq!(hanging.await.unwrap_err().kind(), ErrorKind::Indeterminate);
         assert!(store.size().await.unwrap_err().is_retryable());
         free.send(()).unwrap();
         let deadline = Instant::now() + PATIENCE;

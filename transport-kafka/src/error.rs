@@ -40,7 +40,7 @@ pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
         // A TLS alert reaches us as a failed connection, but trying again can't help.
         KrafkaError::Network(_) if is_tls(error) => ErrorKind::Denied,
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Wakeup => ErrorKind::Unavailable,
-        KrafkaError::DeliveryTimeout { possibly_written: true, .. } => ErrorKind::Unknown,
+        KrafkaError::DeliveryTimeout { possibly_written: true, .. } => ErrorKind::Indeterminate,
         KrafkaError::DeliveryTimeout { .. } | KrafkaError::TransactionAbortable { .. } => ErrorKind::Unavailable,
         KrafkaError::Broker { code, .. } => kind_of_code(*code),
         KrafkaError::Config { .. } | KrafkaError::Serialization { .. } => ErrorKind::Invalid,
@@ -49,7 +49,7 @@ pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
         KrafkaError::Closed { .. } => ErrorKind::Closed,
         KrafkaError::Fenced { .. } => ErrorKind::Fenced,
         KrafkaError::NoOffset { .. } | KrafkaError::UnknownTopic { .. } => ErrorKind::NotFound,
-        KrafkaError::OutOfOrderSequence { .. } => ErrorKind::Unknown,
+        KrafkaError::OutOfOrderSequence { .. } => ErrorKind::Indeterminate,
         // `IllegalState` is a member between two generations: it passes.
         _ => ErrorKind::Unavailable,
     }
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_delivery_that_may_be_written_is_unknown() {
-        assert_eq!(kind_of(&KrafkaError::delivery_timeout(true, "late")), ErrorKind::Unknown);
+        assert_eq!(kind_of(&KrafkaError::delivery_timeout(true, "late")), ErrorKind::Indeterminate);
         assert_eq!(kind_of(&KrafkaError::delivery_timeout(false, "late")), ErrorKind::Unavailable);
         assert!(leaves_open(&KrafkaError::timeout("produce")));
         assert!(leaves_open(&KrafkaError::auth("the password was changed")));

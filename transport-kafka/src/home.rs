@@ -55,7 +55,9 @@ impl Home {
     {
         let mut task = Ends(self.spawn(future));
         let done = (&mut task.0).await;
-        done.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Unknown, "wait for a thread of the transport", e)))
+        done.unwrap_or_else(|e| {
+            Err(Error::caused_by(ErrorKind::Indeterminate, "wait for a thread of the transport", e))
+        })
     }
 }
 

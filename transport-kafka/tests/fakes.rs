@@ -61,7 +61,7 @@ async fn a_publisher_whose_identity_is_refused_again_and_again_goes_on_with_anot
         broker.on_times(ApiKey::Produce, 2, |_| Control::Error(ErrorCode::InvalidProducerEpoch));
         let refused = stored_at_last(&*publisher).await?;
         // What was sent may be stored; what was not is not.
-        assert_eq!(refused, [ErrorKind::Unknown, ErrorKind::Unavailable]);
+        assert_eq!(refused, [ErrorKind::Indeterminate, ErrorKind::Unavailable]);
     }
     publisher.close(LIMIT).await?;
     Ok(())
@@ -80,7 +80,7 @@ async fn a_right_that_is_missing_after_a_lost_answer_leaves_it_open() -> TestRes
     broker.on_once(ApiKey::Produce, denied);
     let answer = publisher.publish_one(record()).await;
     // It is stored.
-    assert_eq!((answer.map_err(|e| e.kind()), broker.next_offset("t", 0)), (Err(ErrorKind::Unknown), Some(1)));
+    assert_eq!((answer.map_err(|e| e.kind()), broker.next_offset("t", 0)), (Err(ErrorKind::Indeterminate), Some(1)));
     Ok(())
 }
 
@@ -118,8 +118,8 @@ async fn each_close_that_comes_to_nothing_says_so_by_its_own_deadline() -> TestR
         (first, second)
     };
     let (answers, (first, (second, took))) = timeout(LIMIT, async { tokio::join!(publishing, closing) }).await?;
-    assert_eq!(kinds(&answers), [Some(ErrorKind::Unknown)]);
-    assert_eq!(kinds(&[first, second, publisher.close(LIMIT).await]), [Some(ErrorKind::Unknown); 3]);
+    assert_eq!(kinds(&answers), [Some(ErrorKind::Indeterminate)]);
+    assert_eq!(kinds(&[first, second, publisher.close(LIMIT).await]), [Some(ErrorKind::Indeterminate); 3]);
     assert!(took < Duration::from_secs(4), "{took:?}");
     Ok(())
 }

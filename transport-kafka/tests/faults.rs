@@ -340,7 +340,7 @@ async fn resending_to_nobody() -> TestResult {
     let count = |wanted: &[Option<ErrorKind>]| {
         answers.iter().filter(|answer| wanted.contains(&answer.as_ref().err().map(Error::kind))).count()
     };
-    let (stored, open) = (count(&[None]), count(&[Some(ErrorKind::Unknown)]));
+    let (stored, open) = (count(&[None]), count(&[Some(ErrorKind::Indeterminate)]));
     assert!(open <= 1 && stored + open + count(&[Some(ErrorKind::Unavailable)]) == RECORDS, "{answers:?}");
     assert!((stored..=stored + open).contains(&end().await?), "{stored} are stored, and {open} may be");
     publisher.publish(vec![Record::new(topic, "after")]).await.remove(0)?;

@@ -95,7 +95,7 @@ async fn ends_in_time(publisher: &dyn Publisher, topic: &Name, others: &[Name]) 
     let answers = timeout(LIMIT, calls).await.map_err(|_| "a publish did not end")?;
     for answer in answers.into_iter().flatten() {
         let error = answer.err().ok_or("it was stored, by nobody")?;
-        assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable), "{}", error.report());
+        assert!(matches!(error.kind(), ErrorKind::Indeterminate | ErrorKind::Unavailable), "{}", error.report());
     }
     // Six seconds, and not that for each of them: eighteen.
     assert!(began.elapsed() < Duration::from_secs(17), "{:?}", began.elapsed());
@@ -245,7 +245,7 @@ async fn publish_all(publisher: &dyn Publisher, topic: &Name, round: usize) -> T
         let (mut still, mut wrong) = (Vec::new(), None);
         for (partition, answer) in open.into_iter().zip(answers) {
             if let Err(error) = answer {
-                let passes = error.is_retryable() || error.kind() == ErrorKind::Unknown;
+                let passes = error.is_retryable() || error.kind() == ErrorKind::Indeterminate;
                 wrong = wrong.or((!passes).then_some(error));
                 still.push(partition);
             }

@@ -56,7 +56,7 @@ async fn calls_end_and_the_publisher_goes_on() -> TestResult {
         panic_at(text);
         broker.on_once(ApiKey::Produce, |_| Control::Error(ErrorCode::NotLeaderForPartition));
         let answer = publish(&*publisher).await;
-        assert_eq!(answer.map_err(|e| e.kind()), Err(ErrorKind::Unknown), "{text}");
+        assert_eq!(answer.map_err(|e| e.kind()), Err(ErrorKind::Indeterminate), "{text}");
         assert!(locked(&PANIC_AT).is_none(), "{text}");
         broker.clear_hooks();
         let ends = Instant::now() + LIMIT;

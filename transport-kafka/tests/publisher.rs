@@ -94,7 +94,7 @@ async fn a_topic_that_is_gone() -> TestResult {
     others?;
     for answer in first.into_iter().chain(answers) {
         let kind = answer.map_err(|error| Error::kind(&error));
-        let told = [ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Unknown];
+        let told = [ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Indeterminate];
         assert!(kind.is_err_and(|kind| told.contains(&kind)), "{kind:?}");
     }
     Ok(())
@@ -124,7 +124,10 @@ async fn given_up() -> TestResult {
     let publishing = publisher.publish(to(&all));
     let (answers, closed) = tokio::join!(publishing, publisher.close(Duration::ZERO));
     let kinds: Vec<_> = answers.into_iter().map(|answer| answer.map(drop).map_err(|e| e.kind())).collect();
-    assert_eq!((closed.map_err(|e| e.kind()), kinds.last()), (Err(ErrorKind::Unknown), Some(&Err(ErrorKind::Closed))));
+    assert_eq!(
+        (closed.map_err(|e| e.kind()), kinds.last()),
+        (Err(ErrorKind::Indeterminate), Some(&Err(ErrorKind::Closed)))
+    );
     // What was sent before is stored before.
     let behind = kafka.publisher().await?.publish_one(Record::new(good, "behind")).await?;
     assert_eq!(behind.offset, 1, "what is not stored is");

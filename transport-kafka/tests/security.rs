@@ -289,7 +289,7 @@ async fn a_record_that_may_be_stored() -> TestResult {
         }
         kafka.node(0).proxy().ok_or("there is a proxy")?.cut_at(Cut::before_answer(1).to_api(PRODUCE));
     };
-    assert_eq!(error.kind(), ErrorKind::Unknown, "{}", error.report());
+    assert_eq!(error.kind(), ErrorKind::Indeterminate, "{}", error.report());
     let admin = KafkaTransport::connect(at(&kafka, Listener::Plain)?).await?.admin().await?;
     assert_eq!(admin.describe_topics(&[topic]).await?.remove(0)?.partitions[0].end, stored);
     Ok(())

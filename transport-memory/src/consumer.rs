@@ -155,7 +155,7 @@ impl Consumer for MemoryConsumer {
         match self.broker.faults.commit() {
             None => self.group.commit(&self.broker, self.id, commits),
             // The answer is lost; what was refused is known to be.
-            Some(kind @ ErrorKind::Unknown) => {
+            Some(kind @ ErrorKind::Indeterminate) => {
                 let answers = self.group.commit(&self.broker, self.id, commits);
                 answers.into_iter().map(|answer| answer.and_then(|()| Err(injected("commit", kind)))).collect()
             }

@@ -33,9 +33,9 @@ impl PublishFault {
         Self { kind, stored: false, times: 1, topic: None, matching: None }
     }
 
-    /// The next record's outcome is [`Unknown`](ErrorKind::Unknown): the answer is lost, after or before it was stored.
+    /// The next record's outcome is [`Indeterminate`](ErrorKind::Indeterminate): the answer is lost, after or before it was stored.
     pub fn unknown(stored: bool) -> Self {
-        Self { stored, ..Self::new(ErrorKind::Unknown) }
+        Self { stored, ..Self::new(ErrorKind::Indeterminate) }
     }
 
     /// For so many records; [`UNTIL_HEALED`] has no end.
@@ -235,7 +235,7 @@ impl FaultState {
 /// let publisher = transport.publisher().await?;
 ///
 /// let lost = publisher.publish_one(Record::new("orders", "1")).await;
-/// assert_eq!(lost.unwrap_err().kind(), ErrorKind::Unknown); // yet it is stored
+/// assert_eq!(lost.unwrap_err().kind(), ErrorKind::Indeterminate); // yet it is stored
 /// let next = publisher.publish_one(Record::new("orders", "2")).await?;
 /// assert_eq!(next.offset, 1);
 /// # Ok(())
@@ -294,7 +294,7 @@ impl Faults {
         self.change(|state| state.fetch = Failure::new(times, kind));
     }
 
-    /// The next `times` calls of `commit`, of any consumer, fail as `kind`. [`Unknown`](ErrorKind::Unknown) loses the
+    /// The next `times` calls of `commit`, of any consumer, fail as `kind`. [`Indeterminate`](ErrorKind::Indeterminate) loses the
     /// answer only: what could be committed is. Any other kind commits nothing.
     pub fn fail_commits(&self, times: u32, kind: ErrorKind) {
         self.change(|state| state.commit = Failure::new(times, kind));

@@ -364,8 +364,9 @@ impl Publisher for MemoryPublisher {
                 }
             }
         };
-        let late =
-            |_| Error::new(ErrorKind::Unknown, "close the publisher: the deadline passed with records unanswered");
+        let late = |_| {
+            Error::new(ErrorKind::Indeterminate, "close the publisher: the deadline passed with records unanswered")
+        };
         tokio::time::timeout(deadline, answered).await.map_err(late)
     }
 

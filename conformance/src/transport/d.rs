@@ -111,7 +111,7 @@ async fn d1_an_outage_is_told(rig: &Rig) -> Checked {
     rig.outage(true).await?;
     let answers = rig.within("an answer", sink.bury(vec![letter(&topic, 1)])).await;
     rig.outage(false).await?;
-    let retryable = &[ErrorKind::Unavailable, ErrorKind::Unknown];
+    let retryable = &[ErrorKind::Unavailable, ErrorKind::Indeterminate];
     refused("a letter during an outage", retryable, only("bury", answers?)?)
 }
 

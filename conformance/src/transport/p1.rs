@@ -66,7 +66,8 @@ async fn only_the_second(rig: &Rig, topic: &tidings_core::Name, bad: Record, kin
     let answers = rig.within("answers", publisher.publish(vec![first.clone(), bad, last.clone()])).await?;
     same("answers", 3, answers.len())?;
     let mut answers = answers.into_iter();
-    let mut next = || answers.next().unwrap_or_else(|| Err(tidings_core::Error::new(ErrorKind::Unknown, "no answer")));
+    let mut next =
+        || answers.next().unwrap_or_else(|| Err(tidings_core::Error::new(ErrorKind::Indeterminate, "no answer")));
     granted("the record before the bad one", next())?;
     refused("the bad record", &[kind], next())?;
     granted("the record behind the bad one", next())?;

@@ -1,4 +1,4 @@
-//! P2: `Ok` means that the broker holds the record; what may or may not be held is `Unknown`.
+//! P2: `Ok` means that the broker holds the record; what may or may not be held is `Indeterminate`.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ async fn p2_a_lost_answer_is_unknown_and_never_a_failure(rig: &Rig) -> Checked {
     let answers = rig.within("an answer", publisher.publish(vec![numbered(&topic, 0, 1)])).await?;
     rig.lost_answers(false).await?;
     for answer in answers {
-        refused("a record whose answer was lost", &[ErrorKind::Unknown], answer)?;
+        refused("a record whose answer was lost", &[ErrorKind::Indeterminate], answer)?;
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ async fn p2_what_an_outage_refuses_is_not_there(rig: &Rig) -> Checked {
         if answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unavailable) {
             surely_not.push(numbered(&topic, 0, i + 1));
         }
-        refused("a record during an outage", &[ErrorKind::Unavailable, ErrorKind::Unknown], answer)?;
+        refused("a record during an outage", &[ErrorKind::Unavailable, ErrorKind::Indeterminate], answer)?;
     }
     let mut fleet = rig.reader(&topic).await?;
     fleet.records(0, 1).await?;

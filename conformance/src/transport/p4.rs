@@ -144,9 +144,9 @@ async fn p4_calls_that_wait_end_when_the_publisher_is_closed_in_an_outage(rig: &
     rig.outage(true).await?;
     let mut call = publisher.publish(vec![numbered(&topic, 0, 1)]);
     let early = poll_times(1, call.as_mut()).await;
-    // Unanswered records make it `Unknown`; that it ends is what counts.
+    // Unanswered records make it `Indeterminate`; that it ends is what counts.
     if let Err(error) = rig.within("close in an outage", publisher.close(Duration::from_millis(500))).await? {
-        refused("close with records unanswered", &[ErrorKind::Unknown], Err::<(), _>(error))?;
+        refused("close with records unanswered", &[ErrorKind::Indeterminate], Err::<(), _>(error))?;
     }
     if early.is_none() {
         drop(rig.within("an end of the call under way", call).await?);

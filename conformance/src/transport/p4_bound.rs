@@ -91,11 +91,11 @@ async fn p4_close_gives_up_at_its_deadline(rig: &Rig) -> Checked {
     let closed = rig.within("close", publisher.close(DEADLINE)).await?;
     holds(began.elapsed() < DEADLINE * 10, "an end soon after the deadline", began.elapsed())?;
     rig.slow_answers(false).await?;
-    refused("close with records unanswered", &[ErrorKind::Unknown], closed)?;
+    refused("close with records unanswered", &[ErrorKind::Indeterminate], closed)?;
     for answer in rig.within("an end of the call", first_polled_in_order(calls)).await?.into_iter().flatten() {
         // Its record may be stored: no answer but that, or that it is open.
         if let Err(error) = answer {
-            refused("the call", &[ErrorKind::Unknown], Err::<(), _>(error))?;
+            refused("the call", &[ErrorKind::Indeterminate], Err::<(), _>(error))?;
         }
     }
     Ok::<_, Broken>(())
@@ -113,7 +113,7 @@ async fn p4_calls_that_wait_at_the_bound_end_at_close(rig: &Rig) -> Checked {
     for answer in rig.within("an end of all calls", first_polled_in_order(calls)).await?.into_iter().flatten() {
         // What got no room is surely not stored; what got it may be.
         if let Err(error) = answer {
-            refused("a call at close", &[ErrorKind::Closed, ErrorKind::Unknown], Err::<(), _>(error))?;
+            refused("a call at close", &[ErrorKind::Closed, ErrorKind::Indeterminate], Err::<(), _>(error))?;
         }
     }
     Ok(())

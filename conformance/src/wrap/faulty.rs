@@ -37,7 +37,7 @@ impl Faults {
         self.plan(call, Fate::Refuse(kind), times);
     }
 
-    /// The next `times` calls of this kind are made, and end as [`Unknown`](ErrorKind::Unknown) where they succeeded.
+    /// The next `times` calls of this kind are made, and end as [`Indeterminate`](ErrorKind::Indeterminate) where they succeeded.
     ///
     /// Steps of `next` would be lost by that, against C6: for it, refuse.
     pub fn lose_answers(&self, call: Call, times: u32) {

@@ -14,7 +14,7 @@
 //!
 //! let publisher = transport.publisher().await?;
 //! let lost = publisher.publish_one(Record::new("orders", "1")).await;
-//! assert_eq!(lost.unwrap_err().kind(), ErrorKind::Unknown); // yet it is stored
+//! assert_eq!(lost.unwrap_err().kind(), ErrorKind::Indeterminate); // yet it is stored
 //! assert!(transport.history().iter().any(|recorded| recorded.call == Call::Publish));
 //! # Ok(())
 //! # }

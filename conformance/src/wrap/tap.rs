@@ -87,7 +87,7 @@ fn refused(call: Call, kind: ErrorKind) -> Error {
 }
 
 fn lost(call: Call) -> Error {
-    Error::new(ErrorKind::Unknown, format!("{call:?}: the answer is lost (injected fault)"))
+    Error::new(ErrorKind::Indeterminate, format!("{call:?}: the answer is lost (injected fault)"))
 }
 
 impl Tap {

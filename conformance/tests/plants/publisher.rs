@@ -73,7 +73,7 @@ impl PlantedPublisher {
 
     fn answered(&self, answers: Vec<Result<Position>>) -> Vec<Result<Position>> {
         let as_failed = |answer: Result<Position>| match answer {
-            Err(e) if e.kind() == ErrorKind::Unknown => Err(error(ErrorKind::Unavailable)),
+            Err(e) if e.kind() == ErrorKind::Indeterminate => Err(error(ErrorKind::Unavailable)),
             other => other,
         };
         match self.bug {

@@ -21,7 +21,7 @@ use crate::{Error, ErrorKind, Name, Publisher, Result};
 /// # Errors
 /// Per letter, those of [`Publisher::publish`] and [`DeadLetterStore::lease`]. [`Conflict`](ErrorKind::Conflict): another
 /// redrive has it. [`NotFound`](ErrorKind::NotFound): it is redriven or discarded already, or was never there.
-/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed. [`Unknown`](ErrorKind::Unknown): it is
+/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed. [`Indeterminate`](ErrorKind::Indeterminate): it is
 /// published, but could not be closed.
 pub async fn redrive(
     store: &dyn DeadLetterStore,
@@ -94,7 +94,7 @@ impl Run<'_> {
         }
         let records = granted.iter().map(|&i| self.letters[i].to_redrive()).collect();
         let mut published = publisher.publish(records).await;
-        published.resize_with(granted.len(), || Err(Error::new(ErrorKind::Unknown, "redrive: no answer")));
+        published.resize_with(granted.len(), || Err(Error::new(ErrorKind::Indeterminate, "redrive: no answer")));
         let (mut held, mut refused) = (Vec::new(), Vec::new());
         for (&i, answer) in granted.iter().zip(published) {
             match answer {
@@ -122,7 +122,7 @@ impl Run<'_> {
         for (at, &i) in held.iter().enumerate() {
             if closed.get(at) != Some(&true) {
                 let text = "redrive: it is published, but could not be closed";
-                self.answers[i] = Some(Err(Error::caused_by(ErrorKind::Unknown, text, report.clone())));
+                self.answers[i] = Some(Err(Error::caused_by(ErrorKind::Indeterminate, text, report.clone())));
             }
         }
     }

@@ -36,7 +36,7 @@ impl DeadLetterSink for DeadLetterTopics {
         let records = letters.iter().map(|l| l.to_record(dead_letter_topic(&l.origin.topic))).collect();
         let mut answers: Vec<_> = self.publisher.publish(records).await.into_iter().map(|r| r.map(drop)).collect();
         // A publisher that breaks P1 must not make a letter look buried.
-        answers.resize_with(count, || Err(Error::new(ErrorKind::Unknown, "bury: the publisher gave no answer")));
+        answers.resize_with(count, || Err(Error::new(ErrorKind::Indeterminate, "bury: the publisher gave no answer")));
         answers
     }
 

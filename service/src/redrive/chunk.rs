@@ -140,7 +140,7 @@ pub(super) async fn publish(
             left.into_iter().partition(|f| f.letter.record.key.as_ref().is_none_or(|key| keys.insert(key.clone())));
         let record = |f: &Found| f.letter.to_redrive().with_timestamp(Timestamp::from_millis(time));
         let mut answers = publisher.publish(round.iter().map(record).collect()).await;
-        answers.resize_with(round.len(), || Err(Error::new(ErrorKind::Unknown, "publish: no answer")));
+        answers.resize_with(round.len(), || Err(Error::new(ErrorKind::Indeterminate, "publish: no answer")));
         for (found, answer) in round.iter().zip(answers) {
             answer.map_err(|error| about(at, found.offset, error))?;
         }

@@ -32,7 +32,7 @@ pub(super) async fn published(
     times: &[i64],
 ) -> Result<Published> {
     let described = admin.describe_topics(std::slice::from_ref(topic)).await?.pop();
-    let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "no answer")))?;
+    let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Indeterminate, "no answer")))?;
     check_online(&described)?;
     let ends = described.partitions.iter().map(|p| (TopicPartition::new(topic.clone(), p.partition), p.end));
     let mut left: HashMap<TopicPartition, u64> = ends.collect();

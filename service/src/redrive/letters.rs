@@ -75,7 +75,7 @@ impl Letters {
         patience: Duration,
     ) -> Result<Self> {
         let described = admin.describe_topics(std::slice::from_ref(source)).await?.pop();
-        let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "no answer")));
+        let described = described.unwrap_or_else(|| Err(Error::new(ErrorKind::Indeterminate, "no answer")));
         let described = described.map_err(|e| {
             let kind = e.kind();
             Error::caused_by(kind, format!("redrive from the topic {source}"), e)
@@ -191,7 +191,7 @@ impl Letters {
     pub(super) async fn commit(&self, place: &Place, next: u64, mark: Mark) -> Result<()> {
         let commit = Commit::new(place.at.clone(), place.epoch, next).with_metadata(mark.to_text());
         let answer = self.consumer.commit(vec![commit]).await.pop();
-        answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Unknown, "commit: no answer")))
+        answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Indeterminate, "commit: no answer")))
     }
 
     /// The next step, within patience.

@@ -67,7 +67,7 @@ impl IdempotencyStore for Odd {
                 sleep(Duration::from_millis(10)).await;
                 drop(inner.claim(&holder, &events).await);
             });
-            return Err(Error::new(ErrorKind::Unknown, "claim: the answer is lost"));
+            return Err(Error::new(ErrorKind::Indeterminate, "claim: the answer is lost"));
         }
         self.inner.claim(holder, events).await
     }

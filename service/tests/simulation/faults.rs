@@ -42,7 +42,7 @@ impl World {
     fn broker_fault(&mut self) {
         let faults = self.transport.faults();
         let times = self.rng.u32(1..6);
-        let kind = *self.rng.choice(&[ErrorKind::Unavailable, ErrorKind::Unknown]).unwrap();
+        let kind = *self.rng.choice(&[ErrorKind::Unavailable, ErrorKind::Indeterminate]).unwrap();
         match self.rng.u8(..4) {
             0 => {
                 self.excusable("broker down", true);

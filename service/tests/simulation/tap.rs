@@ -168,7 +168,7 @@ impl IdempotencyStore for Tap<MemoryStore> {
         let answer = self.inner.complete(holder, events).await;
         // Of a lost answer only the service may not know.
         let mut told = answer.as_ref().map_or_else(|error| Err(error.kind()), |answers| Ok(oks(answers)));
-        while told == Err(ErrorKind::Unknown) {
+        while told == Err(ErrorKind::Indeterminate) {
             told = self.inner.complete(holder, events).await.map_or_else(|error| Err(error.kind()), |a| Ok(oks(&a)));
         }
         for (event, _) in events.iter().zip(told.unwrap_or_default()).filter(|(_, ok)| *ok) {

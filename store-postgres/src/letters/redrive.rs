@@ -105,7 +105,7 @@ impl Letters {
     /// The same is true of a dropped future.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) or [`Unknown`](ErrorKind::Unknown): the broker or the database failed, and
+    /// [`Unavailable`](ErrorKind::Unavailable) or [`Indeterminate`](ErrorKind::Indeterminate): the broker or the database failed, and
     /// what was done before stays done; another operator's batch takes too long.
     pub async fn redrive(
         &self,
@@ -171,7 +171,7 @@ impl Run<'_> {
         let answers = redrive(&within, publisher, &open, self.by).await;
         if let Some(error) = within.broken.into_inner() {
             return Err(Error::caused_by(
-                ErrorKind::Unknown,
+                ErrorKind::Indeterminate,
                 "redrive letters: they are published, and still open",
                 error,
             ));

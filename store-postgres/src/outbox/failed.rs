@@ -79,7 +79,7 @@ impl Outbox {
     /// that was parked comes after those of its key that went on without it.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable), and [`Unknown`](ErrorKind::Unknown) if the answer was lost: a repeat is
+    /// [`Unavailable`](ErrorKind::Unavailable), and [`Indeterminate`](ErrorKind::Indeterminate) if the answer was lost: a repeat is
     /// harmless.
     pub async fn retry(&self, ids: &[i64], by: &str) -> Result<u64> {
         let names = self.store.names();

@@ -300,7 +300,7 @@ async fn shutdown() -> Result<(), BoxError> {
     let first = relay(&store, &broker);
     until("records at the broker", async || broker.records().len() == 10).await;
     let error = first.shutdown(Duration::from_millis(50)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unknown);
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
     assert_eq!(first.status().state, RelayState::Stopped);
     let second = relay(&store, &broker);
     until("the repeats at the broker", async || broker.records().len() == 20).await;

@@ -171,7 +171,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// One that is [retryable](tidings_core::Error::is_retryable), such as
     /// [`Unavailable`](tidings_core::ErrorKind::Unavailable), is as a broker that does not answer, and records wait for it
     /// up to their deadline; any other counts as [`Denied`](tidings_core::ErrorKind::Denied), and records under way end as
-    /// [`Unknown`](tidings_core::ErrorKind::Unknown).
+    /// [`Indeterminate`](tidings_core::ErrorKind::Indeterminate).
     fn token(&self) -> TokenFuture<'_>;
 }
 

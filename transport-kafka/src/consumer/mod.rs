@@ -295,7 +295,7 @@ impl Consumer for KafkaConsumer {
         };
         let _alone = self.shared.commits.lock().await;
         self.send(&commits, readings, &mut results).await;
-        let open = || Err(Error::new(ErrorKind::Unknown, "commit: no answer"));
+        let open = || Err(Error::new(ErrorKind::Indeterminate, "commit: no answer"));
         results.into_iter().map(|result| result.unwrap_or_else(open)).collect()
     }
 
@@ -355,7 +355,7 @@ impl Consumer for KafkaConsumer {
             left
         });
         let left = left.await;
-        left.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Unknown, "leave the group", e)))
+        left.unwrap_or_else(|e| Err(Error::caused_by(ErrorKind::Indeterminate, "leave the group", e)))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -250,7 +250,7 @@ impl Halves {
             Ok(closed) => closed.into_iter().collect(),
             Err(_) => {
                 self.0.iter().for_each(|half| half.given_up.store(true, Ordering::Release));
-                Err(Error::new(ErrorKind::Unknown, "close the publisher: records are unanswered"))
+                Err(Error::new(ErrorKind::Indeterminate, "close the publisher: records are unanswered"))
             }
         }
     }

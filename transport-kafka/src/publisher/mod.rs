@@ -47,7 +47,7 @@ use crate::seam::producer::Refusal;
 /// A record of more than 10,000 headers, which is what the client sends, is [`Invalid`](ErrorKind::Invalid).
 ///
 /// A client's producer that has ended, as its identity was refused, is replaced: what it had under way ends as
-/// [`Unknown`](ErrorKind::Unknown), what it did not take as [`Unavailable`](ErrorKind::Unavailable).
+/// [`Indeterminate`](ErrorKind::Indeterminate), what it did not take as [`Unavailable`](ErrorKind::Unavailable).
 ///
 /// It works on threads of its own, also when the runtime that opened it has ended. Dropped without
 /// [`close`](Publisher::close), it still sends what was queued, until all of it is answered.
@@ -169,7 +169,7 @@ fn closed() -> Error {
 }
 
 fn gone() -> Error {
-    Error::new(ErrorKind::Unknown, "publish: the publisher ended before it was known what came of the record")
+    Error::new(ErrorKind::Indeterminate, "publish: the publisher ended before it was known what came of the record")
 }
 
 #[async_trait]
@@ -233,7 +233,7 @@ impl Publisher for KafkaPublisher {
                 _ => Ok(()),
             },
             Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(Error::new(ErrorKind::Unknown, "close the publisher: records are unanswered")),
+            Err(_) => Err(Error::new(ErrorKind::Indeterminate, "close the publisher: records are unanswered")),
         }
     }
 

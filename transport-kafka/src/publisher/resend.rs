@@ -61,7 +61,7 @@ pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Optio
             match alone(line, again, deadline).await {
                 Some(answer) => {
                     let kind = answer.as_ref().err().map(Error::kind);
-                    if matches!(kind, Some(ErrorKind::Unknown | ErrorKind::Unavailable)) {
+                    if matches!(kind, Some(ErrorKind::Indeterminate | ErrorKind::Unavailable)) {
                         silent.insert(partition);
                     }
                     answer
@@ -142,7 +142,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_partition_that_does_not_answer_is_not_asked_again() {
         let records = [("a", 0), ("dead", 0), ("b", 0), ("c", 1), ("bad", 1), ("d", 1), ("e", 0)];
-        for kind in [ErrorKind::Unknown, ErrorKind::Unavailable] {
+        for kind in [ErrorKind::Indeterminate, ErrorKind::Unavailable] {
             let (kinds, sent) = sent_again(&records, move |value| {
                 Some(match value {
                     "dead" => Err(Error::new(kind, "it is dead")),

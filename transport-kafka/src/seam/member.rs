@@ -251,7 +251,7 @@ fn commit_failed(error: KrafkaError) -> Error {
             ..
         } => ErrorKind::Unavailable,
         // A lost answer: the commit may be there, and doing it again does no harm.
-        KrafkaError::Network(_) | KrafkaError::Timeout { .. } => ErrorKind::Unknown,
+        KrafkaError::Network(_) | KrafkaError::Timeout { .. } => ErrorKind::Indeterminate,
         other => kind_of(other),
     };
     Error::caused_by(kind, "commit", error)

@@ -225,7 +225,7 @@ impl Producer {
     /// Refuses new records and waits for the answers to those under way.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
         let closed = self.client.close_with(CloseOptions::new().timeout(deadline)).await;
-        closed.map_err(|e| Error::caused_by(ErrorKind::Unknown, "close the publisher: records are unanswered", e))
+        closed.map_err(|e| Error::caused_by(ErrorKind::Indeterminate, "close the publisher: records are unanswered", e))
     }
 }
 
@@ -287,10 +287,10 @@ impl Underway {
 
     fn kind_of(&self, producer: &Producer, error: &KrafkaError) -> ErrorKind {
         match kind_of(error) {
-            _ if leaves_open(error) => ErrorKind::Unknown,
+            _ if leaves_open(error) => ErrorKind::Indeterminate,
             // The right may have been taken away after the batch was sent for the first time, and its answer lost. The client
             // doesn't say whether it sent this batch twice, but how many it did.
-            ErrorKind::Denied if producer.retries() != self.retries => ErrorKind::Unknown,
+            ErrorKind::Denied if producer.retries() != self.retries => ErrorKind::Indeterminate,
             // It is about what was to be sent.
             ErrorKind::Undecodable => ErrorKind::Invalid,
             kind => kind,

@@ -62,7 +62,7 @@ impl Book {
     fn said(&self, entry: Entry, answer: &tidings_core::Result<tidings_core::Position>) {
         let said = match answer {
             Ok(_) => Said::Stored,
-            Err(error) if error.kind() == ErrorKind::Unknown => Said::Unknown,
+            Err(error) if error.kind() == ErrorKind::Indeterminate => Said::Unknown,
             Err(error) => Said::Failed(error.kind()),
         };
         self.pages().said.insert(entry, said);

@@ -32,7 +32,7 @@ impl State {
     /// What a call answers that is carried out.
     ///
     /// # Errors
-    /// [`Unknown`](ErrorKind::Unknown) if its answer is to be lost.
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if its answer is to be lost.
     pub(super) fn answer<T>(&self, verb: &str, answer: T) -> Result<T> {
         match Failure::take(&mut lock(&self.wanted).answers) {
             Some(kind) => Err(injected(verb, kind)),
@@ -81,9 +81,9 @@ impl StoreFaults {
     }
 
     /// The next `times` calls to an idempotency store, of any method, are carried out, and fail as
-    /// [`Unknown`](ErrorKind::Unknown): the connection broke before the answer came.
+    /// [`Indeterminate`](ErrorKind::Indeterminate): the connection broke before the answer came.
     pub fn lose_answers(&self, times: u32) {
-        lock(&self.state.wanted).answers = Failure::new(times, ErrorKind::Unknown);
+        lock(&self.state.wanted).answers = Failure::new(times, ErrorKind::Indeterminate);
     }
 
     /// Ends all faults.

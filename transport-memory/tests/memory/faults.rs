@@ -43,7 +43,7 @@ async fn p2_an_unknown_outcome_may_be_stored_or_not() {
     let transport = MemoryTransport::new();
     transport.faults().publish(PublishFault::unknown(true));
     transport.faults().publish(PublishFault::unknown(false));
-    let unknown = Err(ErrorKind::Unknown);
+    let unknown = Err(ErrorKind::Indeterminate);
     assert_eq!(kinds(&transport, &["t", "t", "t"]).await, [unknown, unknown, Ok(1)]);
 }
 
@@ -107,8 +107,8 @@ async fn failing_commits_commit_nothing_and_unknown_ones_do() {
     transport.faults().fail_commits(1, ErrorKind::Unavailable);
     assert_eq!(commit(&consumer, commit_of(&mine, 1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(committed().await, None);
-    transport.faults().fail_commits(1, ErrorKind::Unknown);
-    assert_eq!(commit(&consumer, commit_of(&mine, 2)).await.unwrap_err().kind(), ErrorKind::Unknown);
+    transport.faults().fail_commits(1, ErrorKind::Indeterminate);
+    assert_eq!(commit(&consumer, commit_of(&mine, 2)).await.unwrap_err().kind(), ErrorKind::Indeterminate);
     assert_eq!(committed().await, Some(2));
     commit(&consumer, commit_of(&mine, 3)).await.unwrap();
 }

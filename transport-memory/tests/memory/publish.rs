@@ -123,7 +123,7 @@ async fn p4_closing_waits_for_answers_until_its_deadline() {
     });
     tokio::task::yield_now().await;
     let error = publisher.close(Duration::from_secs(1)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unknown);
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
     publisher.close(Duration::from_secs(10)).await.unwrap();
     assert!(call.await.unwrap()[0].is_ok());
 }

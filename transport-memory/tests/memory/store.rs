@@ -105,8 +105,8 @@ async fn i5_a_store_that_is_down_says_so() {
     assert_eq!(store.claim(&a, &all).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(store.holder(&"s".into(), TTL).await.unwrap_err().kind(), ErrorKind::Unavailable);
     store.faults().up();
-    store.faults().fail_calls(1, ErrorKind::Unknown);
-    assert_eq!(store.renew(&a).await.unwrap_err().kind(), ErrorKind::Unknown);
+    store.faults().fail_calls(1, ErrorKind::Indeterminate);
+    assert_eq!(store.renew(&a).await.unwrap_err().kind(), ErrorKind::Indeterminate);
     store.faults().fail_completes(1, ErrorKind::Unavailable);
     assert_eq!(claim(&store, &a, &event).await, granted(0, 0));
     assert_eq!(store.complete(&a, &all).await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -119,8 +119,8 @@ async fn a_call_whose_answer_is_lost_is_carried_out() {
     let (a, event) = (holder(&store).await, event());
     let all = [event.clone()];
     store.faults().lose_answers(2);
-    assert_eq!(store.claim(&a, &all).await.unwrap_err().kind(), ErrorKind::Unknown);
-    assert_eq!(store.complete(&a, &all).await.unwrap_err().kind(), ErrorKind::Unknown);
+    assert_eq!(store.claim(&a, &all).await.unwrap_err().kind(), ErrorKind::Indeterminate);
+    assert_eq!(store.complete(&a, &all).await.unwrap_err().kind(), ErrorKind::Indeterminate);
     assert_eq!(claim(&store, &a, &event).await, Claim::Done);
 }
 

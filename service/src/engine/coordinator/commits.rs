@@ -33,7 +33,7 @@ impl Committing {
         let commits = std::mem::take(&mut committing.commits);
         *this = None;
         let mut answers = answers.into_iter();
-        let missing = || Err(tidings_core::Error::new(ErrorKind::Unknown, "commit: the consumer gave no answer"));
+        let missing = || Err(tidings_core::Error::new(ErrorKind::Indeterminate, "commit: the consumer gave no answer"));
         commits.into_iter().map(|(slot, next)| (slot, next, answers.next().unwrap_or_else(missing))).collect()
     }
 }

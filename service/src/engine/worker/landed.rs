@@ -355,7 +355,7 @@ impl Worker {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fenced(),
             // They may be claimed, by this very holder, to which they would be held for as long as it lives.
-            ErrorKind::Unknown => holds.into_iter().flatten().for_each(|hold| self.release(hold, 0)),
+            ErrorKind::Indeterminate => holds.into_iter().flatten().for_each(|hold| self.release(hold, 0)),
             _ => {}
         }
         // What its partition's revocation waits for is not asked for again.

@@ -64,5 +64,5 @@ pub(super) async fn fly(
 }
 
 fn unanswered() -> Error {
-    Error::new(ErrorKind::Unknown, "publish: the publisher gave no answer")
+    Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")
 }

@@ -203,7 +203,7 @@ impl Link {
 async fn timed<T>(limit: Duration, doing: &'static str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
     match timeout(limit, work).await {
         Ok(answer) => answer.map_err(|e| failed_write(doing, e)),
-        Err(_) => Err(Error::new(ErrorKind::Unknown, format!("{doing}: no answer in time"))),
+        Err(_) => Err(Error::new(ErrorKind::Indeterminate, format!("{doing}: no answer in time"))),
     }
 }
 

@@ -93,7 +93,7 @@ impl Relay {
     /// call waits for the same end. Cancel-safe.
     ///
     /// # Errors
-    /// [`Unknown`](ErrorKind::Unknown): the deadline passed. What had no answer, or could not be deleted, is published
+    /// [`Indeterminate`](ErrorKind::Indeterminate): the deadline passed. What had no answer, or could not be deleted, is published
     /// again by the next relay.
     pub async fn shutdown(&self, deadline: Duration) -> Result<()> {
         self.shared.stopping.store(true, Ordering::Release);
@@ -107,7 +107,7 @@ impl Relay {
         }
         self.abort.abort();
         self.shared.board.stopped();
-        Err(Error::new(ErrorKind::Unknown, "shut the relay down: records were unanswered or not deleted in time"))
+        Err(Error::new(ErrorKind::Indeterminate, "shut the relay down: records were unanswered or not deleted in time"))
     }
 }
 

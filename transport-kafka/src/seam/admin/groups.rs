@@ -61,7 +61,7 @@ impl Asks {
         let what = || format!("delete the group {name}");
         let options = DeleteConsumerGroupsOptions::default().timeout(self.limit);
         let mut answers = self.client().delete_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
-        let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Unknown, what()))?;
+        let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Indeterminate, what()))?;
         answer.map_err(|e| failed(what(), e))
     }
 

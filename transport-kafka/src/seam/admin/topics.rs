@@ -143,6 +143,6 @@ fn only<T>(
     what: impl Fn() -> String,
 ) -> Result<T> {
     let mut answers = answers.map_err(|e| failed(what(), e))?;
-    let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Unknown, what()))?;
+    let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Indeterminate, what()))?;
     answer.map_err(|e| failed(what(), e))
 }
