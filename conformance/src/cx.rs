@@ -112,7 +112,7 @@ impl<B: ?Sized> Cx<B> {
         }
     }
 
-    /// Waits until a session or a holder that began before is surely over.
+    /// Waits until a session or a lease that began before is surely over.
     pub(crate) async fn outlive(&self) -> Checked {
         self.pass(self.pace.lifetime + self.pace.lifetime / 2).await
     }

@@ -146,7 +146,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How long sessions and holders live in the cases that let one end: [`DEFAULT_LIFETIME`], the shortest that a Kafka
+    /// How long sessions and leases live in the cases that let one end: [`DEFAULT_LIFETIME`], the shortest that a Kafka
     /// broker allows by default. Less makes those cases quicker where the backend can.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
@@ -260,7 +260,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to have time pass for a backend whose clock a test can set: instead of waiting until a session or a holder is
+    /// How to have time pass for a backend whose clock a test can set: instead of waiting until a session or a lease is
     /// over, cases call this. They then depend on nothing that a busy machine is late for.
     #[must_use]
     pub fn with_passing_time<Fut>(mut self, hook: impl Fn(Arc<T>, Duration) -> Fut + Send + Sync + 'static) -> Self

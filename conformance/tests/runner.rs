@@ -175,36 +175,36 @@ struct Durable(MemoryStore);
 
 #[async_trait]
 impl tidings_core::IdempotencyStore for Durable {
-    async fn holder(&self, scope: &tidings_core::Name, ttl: Duration) -> Result<tidings_core::Holder> {
-        self.0.holder(scope, ttl).await
+    async fn acquire_lease(&self, scope: &tidings_core::Name, ttl: Duration) -> Result<tidings_core::Lease> {
+        self.0.acquire_lease(scope, ttl).await
     }
 
     async fn claim(
         &self,
-        holder: &tidings_core::Holder,
+        lease: &tidings_core::Lease,
         events: &[tidings_core::EventRef],
     ) -> Result<Vec<tidings_core::Claim>> {
-        self.0.claim(holder, events).await
+        self.0.claim(lease, events).await
     }
 
-    async fn renew(&self, holder: &tidings_core::Holder) -> Result<()> {
-        self.0.renew(holder).await
+    async fn renew(&self, lease: &tidings_core::Lease) -> Result<()> {
+        self.0.renew(lease).await
     }
 
     async fn complete(
         &self,
-        holder: &tidings_core::Holder,
+        lease: &tidings_core::Lease,
         events: &[tidings_core::EventRef],
     ) -> Result<Vec<Result<()>>> {
-        self.0.complete(holder, events).await
+        self.0.complete(lease, events).await
     }
 
-    async fn release(&self, holder: &tidings_core::Holder, events: &[tidings_core::Release]) -> Result<()> {
-        self.0.release(holder, events).await
+    async fn release(&self, lease: &tidings_core::Lease, events: &[tidings_core::ReleasedClaim]) -> Result<()> {
+        self.0.release(lease, events).await
     }
 
-    async fn retire(&self, holder: &tidings_core::Holder) -> Result<()> {
-        self.0.retire(holder).await
+    async fn retire(&self, lease: &tidings_core::Lease) -> Result<()> {
+        self.0.retire(lease).await
     }
 
     async fn purge(&self, scope: &tidings_core::Name, before: tidings_core::Timestamp) -> Result<u64> {

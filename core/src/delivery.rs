@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
 use crate::publish::{DeliveryPublisher, derived_kind};
-use crate::{Holder, Name, Publisher, RecordBatch, StoredRecord, TopicPartition, codec, headers};
+use crate::{Lease, Name, Publisher, RecordBatch, StoredRecord, TopicPartition, codec, headers};
 
 /// What all deliveries of one handler have in common.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct Delivery {
     run: u32,
     epoch: u64,
     context: Arc<DeliveryContext>,
-    holder: Option<Arc<Holder>>,
+    lease: Option<Arc<Lease>>,
     event_id: OnceLock<Uuid>,
     extensions: Extensions,
 }
@@ -85,7 +85,7 @@ impl Delivery {
             run: 1,
             epoch: 0,
             context: context.into(),
-            holder: None,
+            lease: None,
             event_id: OnceLock::new(),
             extensions: Extensions::default(),
         }
@@ -128,10 +128,10 @@ impl Delivery {
         self
     }
 
-    /// With the holder that has claimed its events.
+    /// With the lease that has claimed its events.
     #[must_use]
-    pub fn with_holder(mut self, holder: Arc<Holder>) -> Self {
-        self.holder = Some(holder);
+    pub fn with_lease(mut self, lease: Arc<Lease>) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -208,8 +208,8 @@ impl Delivery {
     }
 
     /// Who has claimed the events, where the service has an idempotency store.
-    pub fn holder(&self) -> Option<&Arc<Holder>> {
-        self.holder.as_ref()
+    pub fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
     }
 
     /// The service, group and handler.

@@ -16,7 +16,7 @@
 //! - **commit**: telling the broker the next offset to read ([`Commit`]).
 //! - **assignment**: a partition is a member's, under an **epoch** that grows ([`Assignment`]).
 //! - **unreadable**: bytes of a partition that its reader cannot read or refuses; they hold the partition ([`Unreadable`]).
-//! - **claim**, **holder**: who handles an event now ([`IdempotencyStore`]).
+//! - **claim**, **lease**: who handles an event now ([`IdempotencyStore`]).
 //! - **lag**: how many offsets a group has still to read.
 //! - **dead letter**: a record that could not be handled, with why ([`DeadLetter`]); to **bury** is to write it, to
 //!   **redrive** to publish it to its topic again.
@@ -71,7 +71,7 @@ pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
 pub use self::error::{BoxError, Error, ErrorKind, Result, find_error, report};
 pub use self::event::{Batch, Caused, Envelope, EnvelopeRef, Event, Key, Version};
 pub use self::guarantees::{Clause, Guarantees};
-pub use self::idempotency::{Claim, EventRef, History, Holder, IdempotencyStore, MIN_HOLDER_TTL, Release};
+pub use self::idempotency::{Claim, EventRef, History, IdempotencyStore, Lease, MIN_LEASE_TTL, ReleasedClaim};
 pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};
 pub use self::inspect::{GroupHealth, Inspection, inspect};
 pub use self::name::{MAX_TOPIC_NAME_BYTES, Name, TopicPartition, check_topic_name};

@@ -338,7 +338,7 @@ pub fn rolled_back(places: impl IntoIterator<Item = usize>, error: impl Into<Box
     HandlerError::new(Failure::RolledBack(places.into_iter().collect()), error)
 }
 
-/// Says that the delivery's claims are not its holder's any more, so that all was undone: the store is asked for them
+/// Says that the delivery's claims are not its lease's any more, so that all was undone: the store is asked for them
 /// again. For layers that write what is done by themselves; a handler has no use for it.
 pub fn held(error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::Held, error)

@@ -62,8 +62,8 @@ pub const DEFAULT_MAX_BYTES_IN_FLIGHT: usize = 64 << 20;
 pub const DEFAULT_MAX_SPAN: u64 = 100_000;
 /// The default of [`Service::with_concurrency`].
 pub const DEFAULT_CONCURRENCY: usize = 1_024;
-/// The default of [`Service::with_holder_ttl`].
-pub const DEFAULT_HOLDER_TTL: Duration = Duration::from_secs(15);
+/// The default of [`Service::with_lease_ttl`].
+pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(15);
 /// The most of [`Service::with_workers`].
 pub const MAX_WORKERS: usize = 1_024;
 /// How long [`Service::run`] drains when it is told to stop.
@@ -87,7 +87,7 @@ pub(crate) struct Options {
     pub(crate) store: Option<Arc<dyn IdempotencyStore>>,
     pub(crate) scope: Name,
     pub(crate) scope_per_topic: bool,
-    pub(crate) holder_ttl: Duration,
+    pub(crate) lease_ttl: Duration,
     pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(crate) retry: Retry,
     pub(crate) handler_timeout: Option<Duration>,
@@ -119,7 +119,7 @@ impl Service {
             store: None,
             scope: name.clone(),
             scope_per_topic: false,
-            holder_ttl: DEFAULT_HOLDER_TTL,
+            lease_ttl: DEFAULT_LEASE_TTL,
             dead_letters: None,
             retry: Retry::default(),
             handler_timeout: Some(DEFAULT_HANDLER_TIMEOUT),
@@ -219,13 +219,13 @@ impl Service {
         self
     }
 
-    /// How long claims outlive a process that died: [`DEFAULT_HOLDER_TTL`], at least [`MIN_HOLDER_TTL`](tidings_core::MIN_HOLDER_TTL). Renewed at a third
+    /// How long claims outlive a process that died: [`DEFAULT_LEASE_TTL`], at least [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL). Renewed at a third
     /// of it.
     ///
     /// Let it be shorter than the consumer's [session](Self::with_session_timeout): then a process that stood still for
-    /// longer than that begins nothing of what it had fetched before, as it knows by its own clock that its holder is over.
-    pub fn with_holder_ttl(mut self, ttl: Duration) -> Self {
-        self.options.holder_ttl = ttl;
+    /// longer than that begins nothing of what it had fetched before, as it knows by its own clock that its lease is over.
+    pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
+        self.options.lease_ttl = ttl;
         self
     }
 

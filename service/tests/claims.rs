@@ -110,10 +110,10 @@ async fn what_is_claimed_while_its_partition_is_revoked_goes_back_at_once() {
     }
 }
 
-/// By the service's own clock the holder's time is over, and it begins nothing by its claims; by the store's it lives on.
-/// Then the claims are asked for again: by the same holder, to which they would be held, by itself.
+/// By the service's own clock the lease's time is over, and it begins nothing by its claims; by the store's it lives on.
+/// Then the claims are asked for again: by the same lease, to which they would be held, by itself.
 #[tokio::test(start_paused = true)]
-async fn claims_of_a_holder_that_lived_on_are_had_again() {
+async fn claims_of_a_lease_that_lived_on_are_had_again() {
     let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
     topics(&transport, &["t"]).await;
     let handler = async |_: Delivery, State((log, store)): State<(Log, Odd)>| {
@@ -126,25 +126,25 @@ async fn claims_of_a_holder_that_lived_on_are_had_again() {
     };
     let router = Router::new().on_topic("t", handler).with_state((log.clone(), store.clone()));
     let retry = Retry::exponential(Duration::from_secs(20)).without_jitter();
-    let service = Service::new("s", router).with_retry(retry).with_holder_ttl(Duration::from_secs(9));
+    let service = Service::new("s", router).with_retry(retry).with_lease_ttl(Duration::from_secs(9));
     let running = service.with_idempotency(store.clone()).start(&transport).await.expect("it starts");
     publish(&transport, vec![Record::new("t", "1")]).await;
     sleep(Duration::from_secs(25)).await;
-    assert_eq!(log.lines(), ["begun"], "nothing begins by a holder that may be dead");
+    assert_eq!(log.lines(), ["begun"], "nothing begins by a lease that may be dead");
     store.denies_renewals.store(false, SeqCst);
     caught_up(&running).await;
     assert_eq!(running.status().await.totals.handled, 1);
 }
 
-/// What waits for a full batch was claimed by two holders, of which the first has died.
+/// What waits for a full batch was claimed by two leases, of which the first has died.
 #[tokio::test(start_paused = true)]
-async fn a_batch_with_a_dead_holders_claims_keeps_the_others() {
+async fn a_batch_with_a_dead_leases_claims_keeps_the_others() {
     let (transport, store) = (MemoryTransport::new(), Odd::default());
     topics(&transport, &["t"]).await;
     let handler = async |_: RawBatch| {};
     let options = BatchOptions::new(10).with_wait(Duration::from_secs(60));
     let service = Service::new("s", Router::new().on_topic("t", handler.batch(options)));
-    let service = service.with_workers(1).with_holder_ttl(Duration::from_secs(9)).with_idempotency(store.clone());
+    let service = service.with_workers(1).with_lease_ttl(Duration::from_secs(9)).with_idempotency(store.clone());
     let running = start(service, &transport).await;
     publish(&transport, vec![Record::new("t", "1")]).await;
     sleep(Duration::from_secs(1)).await;
@@ -203,7 +203,7 @@ async fn a_lost_answer_to_a_repeats_claim_takes_no_claim_away() {
     assert_eq!((totals.handled, totals.duplicates), (2, 1));
 }
 
-/// Nobody has taken the event over meanwhile: what its holder had claimed is its own still.
+/// Nobody has taken the event over meanwhile: what its lease had claimed is its own still.
 #[tokio::test(start_paused = true)]
 async fn what_was_handled_when_the_store_went_down_is_not_handled_again() {
     let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
@@ -213,7 +213,7 @@ async fn what_was_handled_when_the_store_went_down_is_not_handled_again() {
         store.inner.faults().down();
     };
     let router = Router::new().on_topic("t", handler).with_state((log.clone(), store.clone()));
-    let service = Service::new("s", router).with_holder_ttl(Duration::from_secs(9)).with_idempotency(store.clone());
+    let service = Service::new("s", router).with_lease_ttl(Duration::from_secs(9)).with_idempotency(store.clone());
     let running = start(service, &transport).await;
     publish(&transport, vec![Record::new("t", "1")]).await;
     sleep(Duration::from_secs(60)).await;

@@ -131,7 +131,7 @@ async fn times_beyond_all_clocks_are_for_ever() {
     });
     let service = Service::new("s", router.with_state(log.clone()))
         .with_handler_timeout(Duration::MAX)
-        .with_holder_ttl(Duration::MAX)
+        .with_lease_ttl(Duration::MAX)
         .with_revocation_deadline(Duration::MAX)
         .with_breaker(Breaker::new(Duration::MAX, Duration::MAX))
         .with_session_timeout(Duration::MAX)
@@ -218,8 +218,8 @@ async fn a_setting_that_makes_no_sense_is_named() {
     type With = fn(Service) -> Service;
     let settings: [(&str, With); 8] = [
         ("commit interval", |s| s.with_commit_interval(Duration::ZERO)),
-        ("holder ttl", |s| s.with_holder_ttl(Duration::ZERO)),
-        ("holder ttl", |s| s.with_holder_ttl(Duration::from_nanos(1))),
+        ("lease ttl", |s| s.with_lease_ttl(Duration::ZERO)),
+        ("lease ttl", |s| s.with_lease_ttl(Duration::from_nanos(1))),
         ("handler timeout", |s| s.with_handler_timeout(Duration::ZERO)),
         ("session timeout", |s| s.with_session_timeout(Duration::ZERO)),
         ("number of workers", |s| s.with_workers(usize::MAX)),

@@ -179,7 +179,7 @@ async fn a_retry_does_not_hold_up_a_revocation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_not_begun_by_a_dead_holder() {
+async fn a_batch_is_not_begun_by_a_dead_lease() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
     let store = MemoryStore::new();
@@ -190,7 +190,7 @@ async fn a_batch_is_not_begun_by_a_dead_holder() {
     let _service = start(
         Service::new("s", router)
             .with_workers(1)
-            .with_holder_ttl(Duration::from_secs(3))
+            .with_lease_ttl(Duration::from_secs(3))
             .with_idempotency(store.clone()),
         &transport,
     )
@@ -259,12 +259,16 @@ async fn a_lost_answer_of_claim_does_not_hold_the_event_for_ever() {
     struct Lossy(MemoryStore, AtomicUsize);
     #[tidings_core::async_trait]
     impl IdempotencyStore for Lossy {
-        async fn holder(&self, s: &tidings_core::Name, t: Duration) -> tidings_core::Result<tidings_core::Holder> {
-            self.0.holder(s, t).await
+        async fn acquire_lease(
+            &self,
+            s: &tidings_core::Name,
+            t: Duration,
+        ) -> tidings_core::Result<tidings_core::Lease> {
+            self.0.acquire_lease(s, t).await
         }
         async fn claim(
             &self,
-            h: &tidings_core::Holder,
+            h: &tidings_core::Lease,
             e: &[tidings_core::EventRef],
         ) -> tidings_core::Result<Vec<tidings_core::Claim>> {
             let a = self.0.claim(h, e).await;
@@ -273,20 +277,24 @@ async fn a_lost_answer_of_claim_does_not_hold_the_event_for_ever() {
             }
             a
         }
-        async fn renew(&self, h: &tidings_core::Holder) -> tidings_core::Result<()> {
+        async fn renew(&self, h: &tidings_core::Lease) -> tidings_core::Result<()> {
             self.0.renew(h).await
         }
         async fn complete(
             &self,
-            h: &tidings_core::Holder,
+            h: &tidings_core::Lease,
             e: &[tidings_core::EventRef],
         ) -> tidings_core::Result<Vec<tidings_core::Result<()>>> {
             self.0.complete(h, e).await
         }
-        async fn release(&self, h: &tidings_core::Holder, e: &[tidings_core::Release]) -> tidings_core::Result<()> {
+        async fn release(
+            &self,
+            h: &tidings_core::Lease,
+            e: &[tidings_core::ReleasedClaim],
+        ) -> tidings_core::Result<()> {
             self.0.release(h, e).await
         }
-        async fn retire(&self, h: &tidings_core::Holder) -> tidings_core::Result<()> {
+        async fn retire(&self, h: &tidings_core::Lease) -> tidings_core::Result<()> {
             self.0.retire(h).await
         }
         async fn purge(&self, s: &tidings_core::Name, t: tidings_core::Timestamp) -> tidings_core::Result<u64> {

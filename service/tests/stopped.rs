@@ -89,7 +89,7 @@ impl Consumer for Member {
     }
 }
 
-/// What it had fetched waits behind a delivery that was under way. Its holder is over, too; the new one must not be there
+/// What it had fetched waits behind a delivery that was under way. Its lease is over, too; the new one must not be there
 /// before the group was asked.
 #[tokio::test(start_paused = true)]
 async fn it_begins_nothing_of_what_it_had() {
@@ -101,7 +101,7 @@ async fn it_begins_nothing_of_what_it_had() {
     };
     let router = Router::new().on_topic("t", handler).with_state(log.clone());
     let service = Service::new("s", router).with_workers(1).with_concurrency(1).with_commit_interval(SESSION * 100);
-    let service = service.with_holder_ttl(SESSION / 2).with_idempotency(MemoryStore::new());
+    let service = service.with_lease_ttl(SESSION / 2).with_idempotency(MemoryStore::new());
     let _running = service.start(&Sessions(transport.clone())).await.expect("it starts");
     publish(&transport, (0..3).map(|value| Record::new("t", value.to_string()).with_key("k")).collect()).await;
     while log.lines().is_empty() {

@@ -1,4 +1,4 @@
-//! Records that holders died with: handled with nothing else in flight, and buried only for deaths of their own.
+//! Records that leases expired with: handled with nothing else in flight, and buried only for crashes of their own.
 
 mod common;
 #[path = "common/odd.rs"]
@@ -32,14 +32,14 @@ fn text(record: &tidings_core::StoredRecord) -> String {
 
 /// Starts the service anew each time that it was killed, until all is settled; returns how often it was.
 async fn survive(transport: &MemoryTransport, killed: &Notify, service: impl Fn() -> Service) -> usize {
-    for deaths in 0..20 {
+    for crashes in 0..20 {
         let running = start(service(), transport).await;
         let caught_up = timeout(Duration::from_secs(3_600), running.caught_up());
         tokio::select! {
             () = killed.notified() => {}
             done = caught_up => {
                 done.expect("it ends").expect("it runs");
-                return deaths;
+                return crashes;
             }
         }
         drop(running);
@@ -86,8 +86,8 @@ async fn only_the_record_that_kills_is_buried_for_it() {
         Service::new("s", router).with_workers(1).with_idempotency(store.clone())
     };
     publish(&transport, vec![record("k", KILLER), record("a", "1"), record("b", "2"), record("c", "3")]).await;
-    let deaths = survive(&transport, &deadly.killed, service).await;
-    assert_eq!(buried(&transport).await, [KILLER], "after {deaths} deaths");
+    let crashes = survive(&transport, &deadly.killed, service).await;
+    assert_eq!(buried(&transport).await, [KILLER], "after {crashes} crashes");
     let mut handled = deadly.log.lines();
     handled.sort();
     assert_eq!(handled, ["1", "2", "3"]);
@@ -156,8 +156,8 @@ async fn a_suspect_that_can_not_publish_holds_up_no_others() {
     assert!(deadly.log.lines().contains(&KILLER.to_owned()), "{:?}", deadly.log.lines());
 }
 
-fn granted(deaths: u32) -> Claim {
-    Claim::Granted(History::new(deaths, 0))
+fn granted(crashes: u32) -> Claim {
+    Claim::Granted(History::new(crashes, 0))
 }
 
 async fn scripted(store: Odd, claims: Vec<Claim>) -> (MemoryTransport, Log, tidings_service::ServiceHandle) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{TOPIC, config, database, delivery, effects, handle};
 use sqlx::AssertSqlSafe;
-use tidings_core::{BoxError, Delivery, EventRef, Holder, IdempotencyStore, Name, Outcome, StoredRecord};
+use tidings_core::{BoxError, Delivery, EventRef, IdempotencyStore, Lease, Name, Outcome, StoredRecord};
 use tidings_postgres::{PostgresStore, Tx};
 use tidings_service::FromDelivery;
 use tokio::runtime::Runtime;
@@ -26,7 +26,7 @@ struct Rig {
     store: PostgresStore,
     schema: String,
     url: String,
-    holder: Holder,
+    lease: Lease,
     table: String,
 }
 
@@ -35,12 +35,12 @@ impl Rig {
         let url = database().await.unwrap().to_owned();
         let config = config(&url).with_max_connections(1);
         let (store, schema) = (PostgresStore::connect_with(config.clone()).await.unwrap(), config.schema);
-        let holder = store.holder(&Name::from("bench"), Duration::from_secs(3_600)).await.unwrap();
+        let lease = store.acquire_lease(&Name::from("bench"), Duration::from_secs(3_600)).await.unwrap();
         let table = effects(store.pool()).await.unwrap();
         let parts = "(n int PRIMARY KEY, ids uuid[], types text[], numbers bigint[])";
         let create = format!("CREATE TABLE parts_{table} {parts}");
         sqlx::query(AssertSqlSafe(create)).execute(store.pool()).await.unwrap();
-        Self { store, schema, url, holder, table }
+        Self { store, schema, url, lease, table }
     }
 
     /// Claims new events, in parts.
@@ -48,7 +48,7 @@ impl Rig {
         let events: Vec<_> = (0..count * size).map(|_| (Uuid::now_v7(), 1)).collect();
         for events in events.chunks(1_000) {
             let refs: Vec<_> = events.iter().map(|(id, _)| EventRef::new(*id, "order.placed")).collect();
-            self.store.claim(&self.holder, &refs).await.unwrap();
+            self.store.claim(&self.lease, &refs).await.unwrap();
         }
         events.chunks(size).map(<[_]>::to_vec).collect()
     }
@@ -56,7 +56,7 @@ impl Rig {
     /// What the inbox takes for a delivery of `size`.
     async fn ours(&self, count: usize, size: usize) -> Duration {
         let parts = self.claimed(count, size).await;
-        let deliveries: Vec<_> = parts.iter().map(|events| delivery(&self.holder, events)).collect();
+        let deliveries: Vec<_> = parts.iter().map(|events| delivery(&self.lease, events)).collect();
         let begun = Instant::now();
         for delivery in deliveries {
             let table = self.table.clone();
@@ -85,7 +85,7 @@ impl Rig {
              INSERT INTO {table} SELECT unnest(:numbers::bigint[]);\n\
              SELECT verdict, xid FROM {}.settle('{}', 'bench', :ids, :types, 'bench', '{TOPIC}', 0, 0);\n\
              COMMIT;\n",
-            self.schema, self.holder.id
+            self.schema, self.lease.id
         );
         let file = std::env::temp_dir().join(format!("{table}.sql"));
         std::fs::write(&file, script).unwrap();

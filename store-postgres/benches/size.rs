@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::{config, record};
 use sqlx::AssertSqlSafe;
 use tidings_core::{
-    DeadLetter, DeadLetterSink, ErrorKind, EventRef, Holder, IdempotencyStore, Name, Record, StoredRecord, Timestamp,
+    DeadLetter, DeadLetterSink, ErrorKind, EventRef, IdempotencyStore, Lease, Name, Record, StoredRecord, Timestamp,
     TopicPartition, headers,
 };
 use tidings_postgres::{PostgresConfig, PostgresStore};
@@ -30,14 +30,14 @@ const STEPS: usize = 20;
 struct Rig {
     store: PostgresStore,
     schema: String,
-    holder: Holder,
+    lease: Lease,
 }
 
 impl Rig {
     async fn new(config: PostgresConfig) -> Self {
         let (store, schema) = (PostgresStore::connect_with(config.clone()).await.unwrap(), config.schema);
-        let holder = store.holder(&Name::from("order-service"), Duration::from_secs(36_000)).await.unwrap();
-        Self { store, schema, holder }
+        let lease = store.acquire_lease(&Name::from("order-service"), Duration::from_secs(36_000)).await.unwrap();
+        Self { store, schema, lease }
     }
 
     async fn run(&self, sql: &str) {
@@ -47,14 +47,14 @@ impl Rig {
 
     async fn claim(&self, events: &[EventRef]) {
         for events in events.chunks(CALL) {
-            self.store.claim(&self.holder, events).await.unwrap();
+            self.store.claim(&self.lease, events).await.unwrap();
         }
     }
 
     async fn handle(&self, events: &[EventRef]) {
         for events in events.chunks(CALL) {
-            self.store.claim(&self.holder, events).await.unwrap();
-            self.store.complete(&self.holder, events).await.unwrap();
+            self.store.claim(&self.lease, events).await.unwrap();
+            self.store.complete(&self.lease, events).await.unwrap();
         }
     }
 
@@ -131,7 +131,7 @@ async fn churn(url: &str, rows: usize, settings: &str, reset: &str) {
         let before: Option<i64> =
             sqlx::query_scalar(AssertSqlSafe(oldest)).fetch_optional(rig.store.pool()).await.unwrap();
         if let Some(before) = before {
-            rig.store.purge(&rig.holder.scope, Timestamp::from_millis(before)).await.unwrap();
+            rig.store.purge(&rig.lease.scope, Timestamp::from_millis(before)).await.unwrap();
         }
         let mut transaction = rig.store.pool().begin().await.unwrap();
         let records = (0..rows / STEPS).map(|n| record(Uuid::now_v7(), n as i64)).collect();

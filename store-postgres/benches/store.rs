@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{config, database, delivery, effects, handle, number};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sqlx::AssertSqlSafe;
-use tidings_core::{BoxError, Delivery, EventRef, Holder, IdempotencyStore, Name, Outcome};
+use tidings_core::{BoxError, Delivery, EventRef, IdempotencyStore, Lease, Name, Outcome};
 use tidings_postgres::{PostgresStore, Tx};
 use tidings_service::FromDelivery;
 use tokio::runtime::Runtime;
@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 const BATCH: usize = 100;
 
-/// A store whose handlers have one connection, with a holder and a table.
+/// A store whose handlers have one connection, with a lease and a table.
 struct Rig {
     store: PostgresStore,
-    holder: Holder,
+    lease: Lease,
     table: String,
 }
 
@@ -31,15 +31,15 @@ impl Rig {
     async fn new() -> Self {
         let config = config(database().await.unwrap()).with_max_connections(1);
         let store = PostgresStore::connect_with(config).await.unwrap();
-        let holder = store.holder(&Name::from("bench"), Duration::from_secs(3_600)).await.unwrap();
+        let lease = store.acquire_lease(&Name::from("bench"), Duration::from_secs(3_600)).await.unwrap();
         let table = effects(store.pool()).await.unwrap();
-        Self { store, holder, table }
+        Self { store, lease, table }
     }
 
     /// So many new events, claimed.
     async fn claimed(&self, count: usize) -> Vec<(Uuid, i64)> {
         let events: Vec<_> = (0..count).map(|_| (Uuid::now_v7(), 1)).collect();
-        self.store.claim(&self.holder, &refs(&events)).await.unwrap();
+        self.store.claim(&self.lease, &refs(&events)).await.unwrap();
         events
     }
 
@@ -48,7 +48,7 @@ impl Rig {
         for events in events.chunks(size) {
             let table = self.table.clone();
             let work = move |delivery| write(table.clone(), delivery);
-            handle(&self.store, delivery(&self.holder, events), work).await.unwrap();
+            handle(&self.store, delivery(&self.lease, events), work).await.unwrap();
         }
     }
 
@@ -135,7 +135,7 @@ fn claims(c: &mut Criterion) {
             b.iter(|| {
                 runtime.block_on(async {
                     let events = rig.claimed(size).await;
-                    rig.store.complete(&rig.holder, &refs(&events)).await.unwrap()
+                    rig.store.complete(&rig.lease, &refs(&events)).await.unwrap()
                 })
             });
         });

@@ -98,9 +98,9 @@ pub struct PostgresConfig {
     pub connect_wait: Duration,
     /// How long a statement may run, handlers' included, before the server cancels it.
     pub statement_timeout: Duration,
-    /// How long a statement waits for a lock. In a handler's transaction never longer than its holder lives.
+    /// How long a statement waits for a lock. In a handler's transaction never longer than its lease lives.
     pub lock_timeout: Duration,
-    /// How long a transaction may do nothing before the server ends it. A handler's: never longer than its holder lives.
+    /// How long a transaction may do nothing before the server ends it. A handler's: never longer than its lease lives.
     pub idle_in_transaction_timeout: Duration,
     /// How long a server that says nothing at all is waited for; then the connection is given up.
     pub answer_within: Duration,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{Row, SqlStr};
 use tidings_core::{
-    Claim, Error, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
-    async_trait,
+    Claim, Error, ErrorKind, EventRef, Guarantees, History, IdempotencyStore, Lease, Name, ReleasedClaim, Result,
+    Timestamp, async_trait,
 };
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::retention::Pace;
 use crate::store::PostgresStore;
 use crate::wire::storable;
 
-/// A holder that lives longer lives so long: dates end some time.
+/// A lease that lives longer lives so long: dates end some time.
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// The latest time that a purge asks for, and as a negative number the earliest: the server's dates end some time.
@@ -28,7 +28,7 @@ const REGISTER: &str = "INSERT INTO tidings.holders (id, scope, ttl, lives_until
     VALUES ($1, $2, $3::bigint * interval '1 microsecond', clock_timestamp() + $3::bigint * interval '1 microsecond')";
 const RENEW: &str = "UPDATE tidings.holders SET lives_until = clock_timestamp() + ttl
     WHERE id = $1 AND NOT retired AND lives_until > clock_timestamp()";
-/// Its claims stay where they are: that nobody holds them any more can be read from their holder.
+/// Its claims stay where they are: that nobody holds them any more can be read from their lease.
 const RETIRE: &str = "UPDATE tidings.holders SET retired = true
     WHERE id = $1 AND NOT retired AND lives_until > clock_timestamp()";
 const CLAIM: &str = "SELECT event, answer, died, tried, at_most FROM {claim}($1, $2, $3)";
@@ -47,8 +47,8 @@ const PURGE_CLAIMS: &str = "DELETE FROM tidings.claims WHERE ctid = ANY (ARRAY(
             SELECT FROM tidings.holders h WHERE h.id = c.holder AND NOT h.retired AND h.lives_until > clock_timestamp()
         ) LIMIT $3 FOR UPDATE OF c SKIP LOCKED
     ))";
-/// Holders that are long gone and that no claim refers to: what a claim says of its holder's end must stay true.
-const PURGE_HOLDERS: &str = "DELETE FROM tidings.holders WHERE ctid = ANY (ARRAY(
+/// Leases that are long gone and that no claim refers to: what a claim says of its lease's end must stay true.
+const PURGE_LEASES: &str = "DELETE FROM tidings.holders WHERE ctid = ANY (ARRAY(
         SELECT h.ctid FROM tidings.holders h
         WHERE h.scope = $1 AND h.lives_until < least({before}, clock_timestamp())
         AND NOT EXISTS (SELECT FROM tidings.claims c WHERE c.holder = h.id) LIMIT $3 FOR UPDATE OF h SKIP LOCKED
@@ -66,7 +66,7 @@ pub(crate) struct Texts {
     release: SqlStr,
     purge: SqlStr,
     purge_claims: SqlStr,
-    purge_holders: SqlStr,
+    purge_leases: SqlStr,
     pub(crate) settle: SqlStr,
     pub(crate) count_done: SqlStr,
 }
@@ -84,7 +84,7 @@ impl Texts {
             release: names.fill(RELEASE),
             purge: names.fill_done(PURGE, done),
             purge_claims: names.fill_done(PURGE_CLAIMS, &ours),
-            purge_holders: names.fill_done(PURGE_HOLDERS, &ours),
+            purge_leases: names.fill_done(PURGE_LEASES, &ours),
             settle: names.fill_done(SETTLE, done),
             count_done: names.fill_done(COUNT_DONE, done),
         }
@@ -98,8 +98,8 @@ pub(crate) fn in_order(events: &[EventRef]) -> (Vec<Uuid>, Vec<Cow<'_, str>>) {
     by_id.into_iter().unzip()
 }
 
-fn dead(doing: &str, holder: &Holder) -> Error {
-    Error::new(ErrorKind::Fenced, format!("{doing}: the holder of {:?} is dead", holder.scope))
+fn dead(doing: &str, lease: &Lease) -> Error {
+    Error::new(ErrorKind::Fenced, format!("{doing}: the lease of {:?} expired", lease.scope))
 }
 
 pub(crate) fn microseconds(time: Duration) -> i64 {
@@ -107,10 +107,10 @@ pub(crate) fn microseconds(time: Duration) -> i64 {
 }
 
 impl PostgresStore {
-    /// Runs one of the statements about holders; `false` if it changed nothing.
-    async fn change_holder(&self, doing: &str, text: &SqlStr, holder: &Holder) -> Result<bool> {
+    /// Runs one of the statements about leases; `false` if it changed nothing.
+    async fn change_lease(&self, doing: &str, text: &SqlStr, lease: &Lease) -> Result<bool> {
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query(text.clone()).bind(holder.id);
+        let query = sqlx::query(text.clone()).bind(lease.id);
         let answered = self.bounded(query.execute(&mut *connection)).await;
         Ok(self.judge(doing, &mut connection, answered)?.rows_affected() > 0)
     }
@@ -139,12 +139,12 @@ impl PostgresStore {
         self.delete_in_steps("purge", pace, query).await
     }
 
-    /// Forgets events of `scope`, what is left of their claims, and holders that are gone.
+    /// Forgets events of `scope`, what is left of their claims, and leases that are gone.
     pub(crate) async fn purge_scope(&self, scope: &Name, before: Timestamp, pace: Pace) -> Result<u64> {
         let texts = self.texts();
         let purged = self.purge_all(&texts.purge, scope, before, pace).await?;
         self.purge_all(&texts.purge_claims, scope, before, pace).await?;
-        self.purge_all(&texts.purge_holders, scope, before, pace).await?;
+        self.purge_all(&texts.purge_leases, scope, before, pace).await?;
         Ok(purged)
     }
 
@@ -159,21 +159,21 @@ impl PostgresStore {
 
 #[async_trait]
 impl IdempotencyStore for PostgresStore {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        let doing = "register a holder";
-        let holder = Holder::checked(scope.clone(), ttl)?;
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        let doing = "register a lease";
+        let lease = Lease::checked(scope.clone(), ttl)?;
         if let Some(longest) = self.done().longest_scope.filter(|longest| storable(scope).chars().count() > *longest) {
             return Err(self.too_long("service_name", scope, longest));
         }
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query(self.texts().register.clone()).bind(holder.id).bind(storable(scope));
+        let query = sqlx::query(self.texts().register.clone()).bind(lease.id).bind(storable(scope));
         let answered = self.bounded(query.bind(microseconds(ttl)).execute(&mut *connection)).await;
         self.judge(doing, &mut connection, answered)?;
         self.known().add_scope(scope);
-        Ok(holder)
+        Ok(lease)
     }
 
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
         let doing = "claim events";
         self.check_types(events)?;
         let (ids, _) = in_order(events);
@@ -181,7 +181,7 @@ impl IdempotencyStore for PostgresStore {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query(self.texts().claim.clone()).bind(holder.id).bind(storable(&holder.scope)).bind(&ids);
+        let query = sqlx::query(self.texts().claim.clone()).bind(lease.id).bind(storable(&lease.scope)).bind(&ids);
         let answered = self.bounded(query.fetch_all(&mut *connection)).await;
         if matches!(&answered, Ok(Err(error)) if is_lock_timeout(error)) {
             // Others claim the same events, and have not come to an end.
@@ -189,20 +189,20 @@ impl IdempotencyStore for PostgresStore {
         }
         let rows = self.judge(doing, &mut connection, answered)?;
         if rows.is_empty() {
-            return Err(dead(doing, holder));
+            return Err(dead(doing, lease));
         }
         let claims =
             rows.iter().map(claim_of).collect::<sqlx::Result<HashMap<_, _>>>().map_err(|e| failed(doing, e))?;
-        in_turn(events, &claims, holder.ttl)
+        in_turn(events, &claims, lease.ttl)
     }
 
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        let doing = "renew the holder";
-        let lives = self.change_holder(doing, &self.texts().renew, holder).await?;
-        if lives { Ok(()) } else { Err(dead(doing, holder)) }
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        let doing = "renew the lease";
+        let lives = self.change_lease(doing, &self.texts().renew, lease).await?;
+        if lives { Ok(()) } else { Err(dead(doing, lease)) }
     }
 
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         let doing = "complete events";
         self.check_types(events)?;
         let (ids, types) = in_order(events);
@@ -210,13 +210,13 @@ impl IdempotencyStore for PostgresStore {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query_scalar(self.texts().complete.clone()).bind(holder.id).bind(storable(&holder.scope));
+        let query = sqlx::query_scalar(self.texts().complete.clone()).bind(lease.id).bind(storable(&lease.scope));
         let answered = self.bounded(query.bind(&ids).bind(&types).fetch_one(&mut *connection)).await;
         let not_done: Vec<Uuid> = self.judge(doing, &mut connection, answered)?;
         let not_done: HashSet<Uuid> = not_done.into_iter().collect();
         let answer = |event: &EventRef| {
             if not_done.contains(&event.id) {
-                let what = format!("complete: the claim of event {} is not this holder's", event.id);
+                let what = format!("complete: the claim of event {} is not of this lease", event.id);
                 return Err(Error::new(ErrorKind::Fenced, what));
             }
             Ok(())
@@ -224,9 +224,9 @@ impl IdempotencyStore for PostgresStore {
         Ok(events.iter().map(answer).collect())
     }
 
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
         let doing = "release claims";
-        // Of an event that is released twice the first time counts: after it the claim is not the holder's any more.
+        // Of an event that is released twice the first time counts: after it the claim is not the lease's any more.
         let by_id: BTreeMap<Uuid, i64> =
             events.iter().rev().map(|event| (event.id, i64::from(event.attempts))).collect();
         if by_id.is_empty() {
@@ -234,14 +234,14 @@ impl IdempotencyStore for PostgresStore {
         }
         let (ids, attempts): (Vec<_>, Vec<_>) = by_id.into_iter().unzip();
         let mut connection = self.acquire(doing).await?;
-        let query = sqlx::query(self.texts().release.clone()).bind(holder.id).bind(storable(&holder.scope));
+        let query = sqlx::query(self.texts().release.clone()).bind(lease.id).bind(storable(&lease.scope));
         let answered = self.bounded(query.bind(&ids).bind(&attempts).execute(&mut *connection)).await;
         self.judge(doing, &mut connection, answered).map(drop)
     }
 
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        // A holder that is dead already has died.
-        self.change_holder("retire the holder", &self.texts().retire, holder).await.map(drop)
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        // A lease that is dead already has died.
+        self.change_lease("retire the lease", &self.texts().retire, lease).await.map(drop)
     }
 
     /// In steps of [`PostgresConfig::purge_batch`](crate::PostgresConfig::purge_batch) rows, each a transaction of its own.

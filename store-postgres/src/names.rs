@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use crate::config::PostgresConfig;
 
-/// In our SQL, tables and functions are written as `tidings.holders`: with the default schema it runs as it stands.
+/// In our SQL, tables and functions are written as `tidings.leases`: with the default schema it runs as it stands.
 const PLACEHOLDER: &str = "tidings.";
 
 /// What stands in place of the placeholder.

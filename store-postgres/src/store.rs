@@ -211,7 +211,7 @@ fn connect_options(config: &PostgresConfig, server: &Server) -> PgConnectOptions
         options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(pem.as_bytes().to_vec());
     }
     let milliseconds = |time: Duration| time.as_millis().to_string();
-    // A client that is gone without a word is noticed well within a holder's ttl.
+    // A client that is gone without a word is noticed well within a lease's ttl.
     let idle = config.idle_in_transaction_timeout;
     let seconds = |time: Duration| time.as_secs().max(1).to_string();
     options.options([

@@ -1,5 +1,5 @@
 //! The suite of an idempotency store, on Postgres: with a table of the store's own and with one that is shared with other
-//! services, through a proxy that can cut the way to the server, and over restarts of the process. That a holder's time
+//! services, through a proxy that can cut the way to the server, and over restarts of the process. That a lease's time
 //! passes by itself is in `crash.rs`.
 
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidings_conformance::{Setup, Suites};
 use tidings_core::{
-    Claim, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    Claim, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore, Lease, Name, ReleasedClaim, Result, Timestamp,
     async_trait,
 };
 use tidings_postgres::{PostgresConfig, PostgresStore};
@@ -22,7 +22,7 @@ const SHARED: &str = "CREATE TABLE processed_events (
     UNIQUE (event_id, service_name)
 )";
 
-/// Far longer than a busy machine takes from a holder to its claims. That it ends is up to the hook of passing time.
+/// Far longer than a busy machine takes from a lease to its claims. That it ends is up to the hook of passing time.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// A new connection goes through the proxy, and what waits for one is called within the suite's patience.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -46,7 +46,7 @@ fn setup(name: &str, shared: bool) -> Setup<Proxied> {
         })
 }
 
-/// The server's clock is not to be set: instead, all holders' ends come nearer.
+/// The server's clock is not to be set: instead, all leases' ends come nearer.
 async fn pass(schema: &str, time: Duration) -> std::result::Result<(), tidings_core::BoxError> {
     let mut direct = PgConnection::connect(DATABASE.get().ok_or("a database is open")?).await?;
     let sql = format!("UPDATE {schema}.holders SET lives_until = lives_until - $1 * interval '1 second'");
@@ -111,28 +111,28 @@ fn testbed(error: impl Into<tidings_core::BoxError>) -> Error {
 
 #[async_trait]
 impl IdempotencyStore for Proxied {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        self.store.holder(scope, ttl).await
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        self.store.acquire_lease(scope, ttl).await
     }
 
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        self.store.claim(holder, events).await
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.store.claim(lease, events).await
     }
 
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.store.renew(holder).await
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.store.renew(lease).await
     }
 
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        self.store.complete(holder, events).await
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.store.complete(lease, events).await
     }
 
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        self.store.release(holder, events).await
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
+        self.store.release(lease, events).await
     }
 
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.store.retire(holder).await
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        self.store.retire(lease).await
     }
 
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {

@@ -29,11 +29,11 @@ const ZOMBIE: &str = "TIDINGS_ZOMBIE";
 const MOST_WAITING: i64 = 2_000;
 /// How many events are handled between two blows.
 const BETWEEN_BLOWS: u64 = 20;
-/// How long a zombie's holder lives: a busy machine must bring it from there to where it is frozen.
+/// How long a zombie's lease lives: a busy machine must bring it from there to where it is frozen.
 const TTL: Duration = Duration::from_secs(5);
 /// Where they are frozen: before the transaction, in it before it locks anything, and before its end.
 const PLACES: usize = 3;
-/// How long the server would let a zombie's transaction do nothing by its own limit, were there none by the holder's life.
+/// How long the server would let a zombie's transaction do nothing by its own limit, were there none by the lease's life.
 const FROZEN_FOR_GOOD: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
@@ -144,7 +144,7 @@ async fn load(transport: MemoryTransport, running: Arc<ServiceHandle>, stop: Arc
     Ok(published)
 }
 
-/// Processes that are frozen in the middle of a delivery, for longer than their holder lives.
+/// Processes that are frozen in the middle of a delivery, for longer than their lease lives.
 async fn zombies(count: usize) -> TestResult {
     let url = database().await?;
     let settings = config(url);
@@ -156,15 +156,15 @@ async fn zombies(count: usize) -> TestResult {
         let event = Uuid::now_v7();
         let child = Frozen::start(&format!("{url} {} {table} {event} {}", settings.schema, n % PLACES))?;
         let frozen = Instant::now();
-        // The successor has the event as soon as the holder is dead, and is not blocked for as long as the other is frozen.
-        let holder = store.holder(&Name::from("orders"), Duration::from_secs(60)).await?;
+        // The successor has the event as soon as the lease is expired, and is not blocked for as long as the other is frozen.
+        let lease = store.acquire_lease(&Name::from("orders"), Duration::from_secs(60)).await?;
         let events = [EventRef::new(event, "order.placed")];
-        while !matches!(store.claim(&holder, &events).await?[0], Claim::Granted(_)) {
+        while !matches!(store.claim(&lease, &events).await?[0], Claim::Granted(_)) {
             assert!(frozen.elapsed() < common::LIMIT, "the claim was never free");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let taken = Instant::now();
-        while let Err(error) = effect(&store, &table, delivery(&holder, &[(event, 1)]), None).await {
+        while let Err(error) = effect(&store, &table, delivery(&lease, &[(event, 1)]), None).await {
             assert!(taken.elapsed() < common::LIMIT, "{error}");
         }
         println!("zombie {}: the successor was done {:?} after it had the claim", n + 1, taken.elapsed());
@@ -261,7 +261,7 @@ impl Drop for Frozen {
     }
 }
 
-/// The other process: claims an event, and handles it without renewing its holder.
+/// The other process: claims an event, and handles it without renewing its lease.
 fn zombie(told: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let words: Vec<_> = told.split(' ').collect();
@@ -270,10 +270,10 @@ fn zombie(told: &str) -> ExitCode {
         let config = PostgresConfig::new(url).with_schema(schema).with_idle_in_transaction_timeout(FROZEN_FOR_GOOD);
         let store = PostgresStore::connect_with(config).await.unwrap();
         let event: Uuid = event.parse().unwrap();
-        let holder = store.holder(&Name::from("orders"), TTL).await.unwrap();
-        let claims = store.claim(&holder, &[EventRef::new(event, "order.placed")]).await.unwrap();
+        let lease = store.acquire_lease(&Name::from("orders"), TTL).await.unwrap();
+        let claims = store.claim(&lease, &[EventRef::new(event, "order.placed")]).await.unwrap();
         assert!(matches!(claims[0], Claim::Granted(_)));
-        effect(&store, table, delivery(&holder, &[(event, 1)]), Some(Pauses(place.parse().unwrap()))).await
+        effect(&store, table, delivery(&lease, &[(event, 1)]), Some(Pauses(place.parse().unwrap()))).await
     });
     match handled {
         Ok(_) => println!("settled"),

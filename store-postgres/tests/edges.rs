@@ -11,8 +11,8 @@ use common::{LIMIT, TOPIC, TestResult, config, database, handle, record};
 use sqlx::AssertSqlSafe;
 use tidings_core::{
     BoxError, Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Delivery, DeliveryContext, ErrorKind, EventRef,
-    Holder, IdempotencyStore, LetterId, LetterQuery, Name, Outcome, RecordBatch, Release, Resolution, StoredRecord,
-    Timestamp, TopicPartition, headers,
+    IdempotencyStore, Lease, LetterId, LetterQuery, Name, Outcome, RecordBatch, ReleasedClaim, Resolution,
+    StoredRecord, Timestamp, TopicPartition, headers,
 };
 use tidings_postgres::{ActFilter, LetterFilter, LetterState, PostgresConfig, PostgresStore};
 use tidings_testbed::Suite;
@@ -44,34 +44,34 @@ fn event(event_type: &str) -> EventRef {
     EventRef::new(Uuid::now_v7(), event_type.to_owned())
 }
 
-async fn done(store: &PostgresStore, holder: &Holder, event: &EventRef) -> TestResult {
+async fn done(store: &PostgresStore, lease: &Lease, event: &EventRef) -> TestResult {
     let events = std::slice::from_ref(event);
-    assert!(matches!(store.claim(holder, events).await?[..], [Claim::Granted(_)]));
-    store.complete(holder, events).await?.remove(0)?;
-    assert_eq!(store.claim(holder, events).await?, [Claim::Done]);
+    assert!(matches!(store.claim(lease, events).await?[..], [Claim::Granted(_)]));
+    store.complete(lease, events).await?.remove(0)?;
+    assert_eq!(store.claim(lease, events).await?, [Claim::Done]);
     Ok(())
 }
 
 async fn odd_names() -> TestResult {
     let (store, _) = open(|config| config).await?;
-    let mut holders = Vec::new();
+    let mut leases = Vec::new();
     let same = event("a\0b");
     for name in ODD {
-        let holder = store.holder(&Name::from(name), LONG).await?;
+        let lease = store.acquire_lease(&Name::from(name), LONG).await?;
         // One event in each scope: no two of them are one.
-        done(&store, &holder, &EventRef::new(same.id, name)).await?;
+        done(&store, &lease, &EventRef::new(same.id, name)).await?;
         let released = event(name);
-        store.claim(&holder, std::slice::from_ref(&released)).await?;
-        store.release(&holder, &[Release::new(released.id, 1)]).await?;
-        store.renew(&holder).await?;
-        holders.push(holder);
+        store.claim(&lease, std::slice::from_ref(&released)).await?;
+        store.release(&lease, &[ReleasedClaim::new(released.id, 1)]).await?;
+        store.renew(&lease).await?;
+        leases.push(lease);
     }
     let far = Timestamp::now().saturating_add(LONG);
     assert_eq!(store.purge(&Name::from(ODD[0]), far).await?, 1);
     let again = std::slice::from_ref(&same);
-    assert!(matches!(store.claim(&holders[0], again).await?[..], [Claim::Granted(_)]));
-    for holder in &holders[1..] {
-        assert_eq!(store.claim(holder, again).await?, [Claim::Done], "{:?}", holder.scope);
+    assert!(matches!(store.claim(&leases[0], again).await?[..], [Claim::Granted(_)]));
+    for lease in &leases[1..] {
+        assert_eq!(store.claim(lease, again).await?, [Claim::Done], "{:?}", lease.scope);
     }
     Ok(())
 }
@@ -82,15 +82,15 @@ async fn old_rows() -> TestResult {
     let insert = format!("INSERT INTO {schema}.done VALUES ($1, $2, $3, now())");
     let scope = r"team\orders\0";
     sqlx::query(AssertSqlSafe(insert)).bind(scope).bind(id).bind(r"order\placed").execute(store.pool()).await?;
-    let holder = store.holder(&Name::from(scope), LONG).await?;
-    assert_eq!(store.claim(&holder, &[EventRef::new(id, r"order\placed")]).await?, [Claim::Done]);
+    let lease = store.acquire_lease(&Name::from(scope), LONG).await?;
+    assert_eq!(store.claim(&lease, &[EventRef::new(id, r"order\placed")]).await?, [Claim::Done]);
     Ok(())
 }
 
 async fn odd_delivery() -> TestResult {
     let (store, _) = open(|config| config).await?;
     for name in ODD {
-        let holder = store.holder(&Name::from(name), LONG).await?;
+        let lease = store.acquire_lease(&Name::from(name), LONG).await?;
         let mut placed = record(Uuid::now_v7(), 1);
         let json = String::from_utf8(placed.value.take().unwrap().to_vec())?;
         let event_type = serde_json::to_string(name)?;
@@ -98,13 +98,13 @@ async fn odd_delivery() -> TestResult {
         let stored = StoredRecord::from_record(placed, 0, Timestamp::now());
         let id = tidings_core::codec::peek(&stored)?.id;
         let batch = RecordBatch::new(TopicPartition::new(name, 0), vec![stored]);
-        let mut context = DeliveryContext::new(holder.scope.clone(), name);
+        let mut context = DeliveryContext::new(lease.scope.clone(), name);
         context.group = name.into();
-        let delivery = Delivery::new(batch, context).with_holder(std::sync::Arc::new(holder.clone()));
+        let delivery = Delivery::new(batch, context).with_lease(std::sync::Arc::new(lease.clone()));
         let events = [EventRef::new(id, name)];
-        assert!(matches!(store.claim(&holder, &events).await?[..], [Claim::Granted(_)]));
+        assert!(matches!(store.claim(&lease, &events).await?[..], [Claim::Granted(_)]));
         handle(&store, delivery, |_| async { Ok::<_, BoxError>(Outcome::handled()) }).await?;
-        assert_eq!(store.claim(&holder, &events).await?, [Claim::Done], "{name:?}");
+        assert_eq!(store.claim(&lease, &events).await?, [Claim::Done], "{name:?}");
     }
     Ok(())
 }
@@ -156,13 +156,13 @@ async fn age(store: &PostgresStore, schema: &str) -> TestResult {
 
 /// Done events, what is left of a claim, a closed letter and an open one, of this scope.
 async fn fill(store: &PostgresStore, scope: &str) -> TestResult {
-    let holder = store.holder(&Name::from(scope.to_owned()), LONG).await?;
+    let lease = store.acquire_lease(&Name::from(scope.to_owned()), LONG).await?;
     for _ in 0..5 {
-        done(store, &holder, &event("e")).await?;
+        done(store, &lease, &event("e")).await?;
     }
     let released = event("e");
-    store.claim(&holder, std::slice::from_ref(&released)).await?;
-    store.release(&holder, &[Release::new(released.id, 1)]).await?;
+    store.claim(&lease, std::slice::from_ref(&released)).await?;
+    store.release(&lease, &[ReleasedClaim::new(released.id, 1)]).await?;
     let letter = |offset| {
         let record = StoredRecord::new(offset, Timestamp::from_millis(1));
         DeadLetter::new(scope.to_owned(), TopicPartition::new(TOPIC, 0), record, ErrorKind::Failed)
@@ -179,13 +179,13 @@ async fn forgotten() -> TestResult {
     let (store, schema) = open(|config| config.with_retention(Duration::from_secs(1_800)).with_purge_batch(2)).await?;
     fill(&store, "orders").await?;
     age(&store, &schema).await?;
-    let holder = store.holder(&Name::from("orders"), LONG).await?;
-    done(&store, &holder, &event("e")).await?;
+    let lease = store.acquire_lease(&Name::from("orders"), LONG).await?;
+    done(&store, &lease, &event("e")).await?;
     drop(store);
     // With a retention that is looked after every second; another instance has the same scope.
     let config = config(database().await?).with_schema(schema.clone()).with_purge_batch(2);
     let store = PostgresStore::connect_with(config.with_retention(Duration::from_secs(7))).await?;
-    store.holder(&Name::from("orders"), LONG).await?;
+    store.acquire_lease(&Name::from("orders"), LONG).await?;
     let deadline = Instant::now() + LIMIT;
     let left = || async {
         let rows = ["done", "claims", "letters"].map(|table| format!("{schema}.{table}"));
@@ -217,11 +217,11 @@ async fn kept() -> TestResult {
     // This one forgets its own, and looks twice.
     let config = config(database().await?).with_schema(schema.clone()).with_retention(Duration::from_secs(1));
     let forgetting = PostgresStore::connect_with(config).await?;
-    let holder = forgetting.holder(&Name::from("mine"), LONG).await?;
+    let lease = forgetting.acquire_lease(&Name::from("mine"), LONG).await?;
     for _ in 0..2 {
         let mine = [event("e")];
-        forgetting.claim(&holder, &mine).await?;
-        forgetting.complete(&holder, &mine).await?.remove(0)?;
+        forgetting.claim(&lease, &mine).await?;
+        forgetting.complete(&lease, &mine).await?.remove(0)?;
         let deadline = Instant::now() + LIMIT;
         while count(&keeping, &format!("{schema}.done WHERE scope = 'mine'")).await? > 0 {
             assert!(Instant::now() < deadline, "not forgotten");
@@ -240,8 +240,8 @@ async fn far_times() -> TestResult {
     assert_eq!(store.letters().purge(Duration::MAX).await?, 0);
     assert_eq!(store.purge(&scope, Timestamp::from_millis(i64::MIN)).await?, 0);
     assert_eq!(store.purge(&scope, Timestamp::from_millis(i64::MAX)).await?, 5);
-    let holder = store.holder(&scope, Duration::MAX).await?;
-    store.renew(&holder).await?;
-    assert_eq!(store.holder(&scope, Duration::from_nanos(1)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let lease = store.acquire_lease(&scope, Duration::MAX).await?;
+    store.renew(&lease).await?;
+    assert_eq!(store.acquire_lease(&scope, Duration::from_nanos(1)).await.unwrap_err().kind(), ErrorKind::Invalid);
     Ok(())
 }

@@ -136,10 +136,10 @@ async fn long_names() -> TestResult {
     let create = format!("CREATE TABLE {table} ({COLUMNS}, UNIQUE (service_name, event_id))");
     sqlx::query(AssertSqlSafe(create)).execute(&pool).await?;
     let store = PostgresStore::connect_with(config(database().await?).with_shared_done_table(table.clone())).await?;
-    let error = store.holder(&Name::from("s".repeat(51)), Duration::from_secs(9)).await.unwrap_err();
+    let error = store.acquire_lease(&Name::from("s".repeat(51)), Duration::from_secs(9)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("service_name") && error.to_string().contains(&table), "{error}");
-    store.holder(&Name::from("s".repeat(50)), Duration::from_secs(9)).await?;
+    store.acquire_lease(&Name::from("s".repeat(50)), Duration::from_secs(9)).await?;
     Ok(())
 }
 
@@ -249,8 +249,8 @@ async fn exhausted_pool() -> TestResult {
 async fn own_connections() -> TestResult {
     let store = PostgresStore::connect_with(config(database().await?).with_max_connections(1)).await?;
     let _hog = store.pool().acquire().await?;
-    let holder = store.holder(&Name::from("orders"), Duration::from_secs(9)).await?;
-    store.renew(&holder).await?;
+    let lease = store.acquire_lease(&Name::from("orders"), Duration::from_secs(9)).await?;
+    store.renew(&lease).await?;
     Ok(())
 }
 

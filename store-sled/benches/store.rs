@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tidings_core::{EventRef, Holder, IdempotencyStore};
+use tidings_core::{EventRef, IdempotencyStore, Lease};
 use tidings_sled::{SledConfig, SledStore};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
@@ -37,15 +37,15 @@ fn fresh(count: usize) -> Vec<EventRef> {
     (0..count).map(|_| EventRef::new(Uuid::now_v7(), "bench.event")).collect()
 }
 
-async fn open(path: &Path) -> (SledStore, Holder) {
+async fn open(path: &Path) -> (SledStore, Lease) {
     let store = SledStore::open(path).await.unwrap();
-    let holder = store.holder(&"bench".into(), TTL).await.unwrap();
-    (store, holder)
+    let lease = store.acquire_lease(&"bench".into(), TTL).await.unwrap();
+    (store, lease)
 }
 
-async fn claim_and_complete(store: &SledStore, holder: &Holder, events: &[EventRef]) {
-    store.claim(holder, events).await.unwrap();
-    for answer in store.complete(holder, events).await.unwrap() {
+async fn claim_and_complete(store: &SledStore, lease: &Lease, events: &[EventRef]) {
+    store.claim(lease, events).await.unwrap();
+    for answer in store.complete(lease, events).await.unwrap() {
         answer.unwrap();
     }
 }
@@ -54,7 +54,7 @@ async fn claim_and_complete(store: &SledStore, holder: &Holder, events: &[EventR
 fn work(
     runtime: &Runtime,
     store: &SledStore,
-    holder: &Holder,
+    lease: &Lease,
     (callers, batch): (usize, usize),
     rounds: u64,
 ) -> Duration {
@@ -62,10 +62,10 @@ fn work(
         let begun = Instant::now();
         let tasks: Vec<_> = (0..callers)
             .map(|_| {
-                let (store, holder) = (store.clone(), holder.clone());
+                let (store, lease) = (store.clone(), lease.clone());
                 tokio::spawn(async move {
                     for _ in 0..rounds {
-                        claim_and_complete(&store, &holder, &fresh(batch)).await;
+                        claim_and_complete(&store, &lease, &fresh(batch)).await;
                     }
                 })
             })
@@ -84,7 +84,7 @@ fn append_and_sync(file: &mut File) {
 
 fn group(c: &mut Criterion, name: &str, cases: &[(usize, usize)], parameter: fn(&(usize, usize)) -> usize) {
     let (directory, runtime) = (directory(), runtime());
-    let (store, holder) = runtime.block_on(open(&directory.path().join("store")));
+    let (store, lease) = runtime.block_on(open(&directory.path().join("store")));
     let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
     let mut raw = OpenOptions::new().create(true).append(true).open(directory.path().join("raw")).unwrap();
@@ -93,7 +93,7 @@ fn group(c: &mut Criterion, name: &str, cases: &[(usize, usize)], parameter: fn(
     for case in cases {
         group.throughput(Throughput::Elements(2 * (case.0 * case.1) as u64));
         group.bench_function(BenchmarkId::new("claim_and_complete", parameter(case)), |b| {
-            b.iter_custom(|rounds| work(&runtime, &store, &holder, *case, rounds));
+            b.iter_custom(|rounds| work(&runtime, &store, &lease, *case, rounds));
         });
     }
     group.finish();
@@ -115,7 +115,7 @@ fn side_by_side(_: &mut Criterion) {
         return;
     }
     let (directory, runtime) = (directory(), runtime());
-    let (store, holder) = runtime.block_on(open(&directory.path().join("store")));
+    let (store, lease) = runtime.block_on(open(&directory.path().join("store")));
     let mut raw = OpenOptions::new().create(true).append(true).open(directory.path().join("raw")).unwrap();
     let mut rates = [const { Vec::new() }; 4];
     for _ in 0..TURNS {
@@ -123,7 +123,7 @@ fn side_by_side(_: &mut Criterion) {
         (0..20).for_each(|_| append_and_sync(&mut raw));
         rates[0].push(20.0 / begun.elapsed().as_secs_f64());
         for (place, (callers, batch), rounds) in [(1, (1, 1), 10), (2, (16, 1), 5), (3, (1, 1_000), 2)] {
-            let took = work(&runtime, &store, &holder, (callers, batch), rounds);
+            let took = work(&runtime, &store, &lease, (callers, batch), rounds);
             rates[place].push((2 * rounds * (callers * batch) as u64) as f64 / took.as_secs_f64());
         }
     }
@@ -157,10 +157,10 @@ fn size_of_an_event(_: &mut Criterion) {
             resident(),
             runtime.block_on(async {
                 let store = SledStore::open_with(config).await.unwrap();
-                let holder = store.holder(&"bench".into(), TTL).await.unwrap();
+                let lease = store.acquire_lease(&"bench".into(), TTL).await.unwrap();
                 for _ in 0..MEASURED / 1_000 {
                     let events: Vec<_> = (0..1_000).map(|_| EventRef::new(id(), "bench.event")).collect();
-                    claim_and_complete(&store, &holder, &events).await;
+                    claim_and_complete(&store, &lease, &events).await;
                 }
                 let measured = (store.size().await.unwrap(), resident());
                 store.close().await;

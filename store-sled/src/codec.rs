@@ -22,7 +22,7 @@ pub(crate) type EventMap<T> = HashMap<EventKey, T, foldhash::fast::RandomState>;
 /// What is known about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Taken by a holder, with what happened before.
+    /// Taken by a lease, with what happened before.
     Claimed(Uuid, History),
     /// Taken by nobody, with what happened before.
     Idle(History),
@@ -87,8 +87,8 @@ impl Changes {
         });
         self.piece.extend_from_slice(&scope.to_be_bytes());
         match state {
-            Some(State::Claimed(holder, history)) => {
-                self.piece.extend_from_slice(holder.as_bytes());
+            Some(State::Claimed(lease, history)) => {
+                self.piece.extend_from_slice(lease.as_bytes());
                 push_history(&mut self.piece, history);
             }
             Some(State::Idle(history)) => push_history(&mut self.piece, history),
@@ -140,7 +140,7 @@ fn cut_history(bytes: &mut &[u8]) -> Option<History> {
 }
 
 fn push_history(bytes: &mut Vec<u8>, history: History) {
-    bytes.extend_from_slice(&history.deaths.to_be_bytes());
+    bytes.extend_from_slice(&history.crashes.to_be_bytes());
     bytes.extend_from_slice(&history.attempts.to_be_bytes());
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidings_core::{
-    Claim, Error, ErrorKind, History, Holder, Leased, LetterId, LetterLease, Name, Release, Resolution, Result,
+    Claim, Error, ErrorKind, History, Lease, Leased, LetterId, LetterLease, Name, ReleasedClaim, Resolution, Result,
     Timestamp,
 };
 use uuid::Uuid;
@@ -40,20 +40,20 @@ pub(crate) struct PurgeStep {
 }
 
 impl Ledger<'_> {
-    pub(crate) fn register(&mut self, holder: &Holder) -> Staged<()> {
-        if self.scope(&holder.scope)?.is_none() {
-            return Ok(Err(Error::new(ErrorKind::Invalid, "register a holder: the store has too many scopes")));
+    pub(crate) fn register(&mut self, lease: &Lease) -> Staged<()> {
+        if self.scope(&lease.scope)?.is_none() {
+            return Ok(Err(Error::new(ErrorKind::Invalid, "register a lease: the store has too many scopes")));
         }
-        let fits = self.memory.add_holder(holder, self.instant);
-        Ok(if fits { Ok(()) } else { Err(unavailable("register a holder: too many are alive")) })
+        let fits = self.memory.add_lease(lease, self.instant);
+        Ok(if fits { Ok(()) } else { Err(unavailable("register a lease: too many are alive")) })
     }
 
-    pub(crate) fn renew(&mut self, holder: &Holder) -> Staged<()> {
-        Ok(if self.memory.renew(holder.id, self.instant) { Ok(()) } else { Err(dead("renew a holder")) })
+    pub(crate) fn renew(&mut self, lease: &Lease) -> Staged<()> {
+        Ok(if self.memory.renew(lease.id, self.instant) { Ok(()) } else { Err(dead("renew a lease")) })
     }
 
-    pub(crate) fn claim(&mut self, holder: &Holder, events: &[Uuid]) -> Staged<Vec<Claim>> {
-        if self.memory.life_left(holder.id, self.instant).is_none() {
+    pub(crate) fn claim(&mut self, lease: &Lease, events: &[Uuid]) -> Staged<Vec<Claim>> {
+        if self.memory.life_left(lease.id, self.instant).is_none() {
             return Ok(Err(dead("claim events")));
         }
         if self.memory.claims() + events.len() > self.config.max_claims {
@@ -62,14 +62,14 @@ impl Ledger<'_> {
         if self.memory.claims() + events.len() > self.config.max_claims {
             return Ok(Err(unavailable("claim events: max_claims live already")));
         }
-        let Some(scope) = self.scope(&holder.scope)? else { return Ok(Err(dead("claim events"))) };
-        let claim = |id| self.claim_one(holder.id, EventKey { scope, id });
+        let Some(scope) = self.scope(&lease.scope)? else { return Ok(Err(dead("claim events"))) };
+        let claim = |id| self.claim_one(lease.id, EventKey { scope, id });
         Ok(Ok(events.iter().copied().map(claim).collect()))
     }
 
-    fn claim_one(&mut self, holder: Uuid, key: EventKey) -> Claim {
+    fn claim_one(&mut self, lease: Uuid, key: EventKey) -> Claim {
         let live = self.memory.claim_of(key);
-        if let Some(at_most) = live.and_then(|live| self.memory.life_left(live.holder, self.instant)) {
+        if let Some(at_most) = live.and_then(|live| self.memory.life_left(live.lease, self.instant)) {
             return Claim::Held { at_most };
         }
         let history = match self.disk.get(key) {
@@ -78,8 +78,8 @@ impl Ledger<'_> {
             Some(State::Idle(history)) => history,
             None => History::default(),
         };
-        self.disk.put(key, State::Claimed(holder, history));
-        self.memory.set_claim(key, Some(Live { holder, history }));
+        self.disk.put(key, State::Claimed(lease, history));
+        self.memory.set_claim(key, Some(Live { lease, history }));
         Claim::Granted(history)
     }
 
@@ -88,20 +88,20 @@ impl Ledger<'_> {
     fn after(&mut self, by: Uuid, granted: Option<Live>, history: History) -> History {
         let died = match granted {
             // An earlier one is remembered: `by`'s was taken back, and its history has that one's death already.
-            Some(live) => live.holder == by,
+            Some(live) => live.lease == by,
             None => self.memory.life_left(by, self.instant).is_none(),
         };
-        History::new(history.deaths.saturating_add(u32::from(died)), history.attempts)
+        History::new(history.crashes.saturating_add(u32::from(died)), history.attempts)
     }
 
-    pub(crate) fn complete(&mut self, holder: &Holder, events: &[Uuid]) -> Staged<Vec<Result<()>>> {
-        let Some(scope) = self.scope(&holder.scope)? else { return Ok(Err(dead("complete events"))) };
-        let complete = |id| self.complete_one(holder.id, EventKey { scope, id });
+    pub(crate) fn complete(&mut self, lease: &Lease, events: &[Uuid]) -> Staged<Vec<Result<()>>> {
+        let Some(scope) = self.scope(&lease.scope)? else { return Ok(Err(dead("complete events"))) };
+        let complete = |id| self.complete_one(lease.id, EventKey { scope, id });
         Ok(Ok(events.iter().copied().map(complete).collect()))
     }
 
-    fn complete_one(&mut self, holder: Uuid, key: EventKey) -> Result<()> {
-        if self.own(holder, key).is_some() {
+    fn complete_one(&mut self, lease: Uuid, key: EventKey) -> Result<()> {
+        if self.own(lease, key).is_some() {
             self.disk.put(key, State::Done(self.now));
             self.memory.set_claim(key, None);
             return Ok(());
@@ -110,24 +110,24 @@ impl Ledger<'_> {
         if done { Ok(()) } else { Err(Error::new(ErrorKind::Fenced, "complete an event: its claim is not held")) }
     }
 
-    /// The claim of a holder, dead or alive, if nobody has taken it since.
-    fn own(&self, holder: Uuid, key: EventKey) -> Option<Live> {
+    /// The claim of a lease, dead or alive, if nobody has taken it since.
+    fn own(&self, lease: Uuid, key: EventKey) -> Option<Live> {
         if let Some(live) = self.memory.claim_of(key) {
-            return (live.holder == holder && self.memory.knows(holder)).then_some(live);
+            return (live.lease == lease && self.memory.knows(lease)).then_some(live);
         }
         match self.disk.get(key) {
-            Some(State::Claimed(by, history)) if by == holder && self.memory.knows(holder) => {
-                Some(Live { holder, history })
+            Some(State::Claimed(by, history)) if by == lease && self.memory.knows(lease) => {
+                Some(Live { lease, history })
             }
             _ => None,
         }
     }
 
-    pub(crate) fn release(&mut self, holder: &Holder, events: &[Release]) -> Staged<()> {
-        let Some(scope) = self.scope(&holder.scope)? else { return Ok(Ok(())) };
+    pub(crate) fn release(&mut self, lease: &Lease, events: &[ReleasedClaim]) -> Staged<()> {
+        let Some(scope) = self.scope(&lease.scope)? else { return Ok(Ok(())) };
         for event in events {
             let key = EventKey { scope, id: event.id };
-            if let Some(live) = self.own(holder.id, key) {
+            if let Some(live) = self.own(lease.id, key) {
                 self.give_back(key, live, event.attempts);
             }
         }
@@ -135,7 +135,7 @@ impl Ledger<'_> {
     }
 
     fn give_back(&mut self, key: EventKey, live: Live, attempts: u32) {
-        let history = History::new(live.history.deaths, live.history.attempts.saturating_add(attempts));
+        let history = History::new(live.history.crashes, live.history.attempts.saturating_add(attempts));
         if history == History::default() {
             self.disk.forget(key);
         } else {
@@ -144,11 +144,11 @@ impl Ledger<'_> {
         self.memory.set_claim(key, None);
     }
 
-    pub(crate) fn retire(&mut self, holder: &Holder) -> Staged<()> {
-        for (key, live) in self.memory.claims_by(holder.id) {
+    pub(crate) fn retire(&mut self, lease: &Lease) -> Staged<()> {
+        for (key, live) in self.memory.claims_by(lease.id) {
             self.give_back(key, live, 0);
         }
-        self.memory.retire(holder.id);
+        self.memory.retire(lease.id);
         Ok(Ok(()))
     }
 
@@ -184,7 +184,7 @@ impl Ledger<'_> {
         let mut answers = Vec::with_capacity(letters.len());
         for id in letters {
             let open = self.disk.letters.is_open(id)?;
-            answers.push(if open { self.memory.leases.lease(id, lease, self.instant) } else { Leased::Closed });
+            answers.push(if open { self.memory.letter_leases.lease(id, lease, self.instant) } else { Leased::Closed });
         }
         Ok(Ok(answers))
     }
@@ -198,10 +198,10 @@ impl Ledger<'_> {
     ) -> Staged<Vec<bool>> {
         let mut answers = Vec::with_capacity(letters.len());
         for id in letters {
-            let may = self.memory.leases.may_close(id, lease, self.instant);
+            let may = self.memory.letter_leases.may_close(id, lease, self.instant);
             let closed = may && self.disk.letters.resolve(id, resolution, self.now)?;
             if closed {
-                self.memory.leases.forget(id);
+                self.memory.letter_leases.forget(id);
             }
             answers.push(closed);
         }
@@ -209,7 +209,7 @@ impl Ledger<'_> {
     }
 
     pub(crate) fn end_lease(&mut self, letters: &[LetterId], lease: Uuid) -> Staged<()> {
-        letters.iter().for_each(|id| self.memory.leases.end(id, lease));
+        letters.iter().for_each(|id| self.memory.letter_leases.end(id, lease));
         Ok(Ok(()))
     }
 
@@ -224,7 +224,7 @@ impl Ledger<'_> {
             }
         }
         for (key, live) in moved {
-            self.disk.put(key, State::Claimed(live.holder, live.history));
+            self.disk.put(key, State::Claimed(live.lease, live.history));
         }
         let more = self.forget_closed()?;
         self.disk.turn(self.config, self.now)?;
@@ -246,7 +246,7 @@ impl Ledger<'_> {
 }
 
 fn dead(what: &'static str) -> Error {
-    Error::new(ErrorKind::Fenced, format!("{what}: the holder is dead"))
+    Error::new(ErrorKind::Fenced, format!("{what}: the lease is expired"))
 }
 
 fn unavailable(what: &'static str) -> Error {
@@ -272,36 +272,36 @@ mod tests {
             Ledger { disk, memory, config, now: Timestamp::from_millis(7), instant: *instant }
         }
 
-        fn holder(&mut self) -> Holder {
-            let holder = Holder::new("svc", TTL);
-            self.ledger().register(&holder).unwrap().unwrap();
-            holder
+        fn lease(&mut self) -> Lease {
+            let lease = Lease::new("svc", TTL);
+            self.ledger().register(&lease).unwrap().unwrap();
+            lease
         }
 
-        fn claim(&mut self, holder: &Holder, event: Uuid) -> Claim {
-            let claim = self.ledger().claim(holder, &[event]).unwrap().unwrap()[0];
+        fn claim(&mut self, lease: &Lease, event: Uuid) -> Claim {
+            let claim = self.ledger().claim(lease, &[event]).unwrap().unwrap()[0];
             self.disk.commit(Timestamp::from_millis(7)).unwrap();
             claim
         }
     }
 
     #[test]
-    fn a_stored_claim_that_was_never_granted_leaves_no_death_beside_an_earlier_holders() {
+    fn a_stored_claim_that_was_never_granted_leaves_no_death_beside_an_earlier_leases() {
         for passes in [Duration::ZERO, TTL] {
             let directory = tempfile::tempdir().unwrap();
             let config = SledConfig::new(directory.path());
             let disk = Disk::open(&config, Timestamp::from_millis(7)).unwrap();
             let mut bench = Bench { disk, memory: Memory::default(), config, instant: Duration::ZERO };
-            let (dead, event) = (bench.holder(), Uuid::now_v7());
+            let (dead, event) = (bench.lease(), Uuid::now_v7());
             assert_eq!(bench.claim(&dead, event), Claim::Granted(History::new(0, 0)));
             bench.memory.keep();
             bench.instant += TTL;
-            let unanswered = bench.holder();
+            let unanswered = bench.lease();
             assert_eq!(bench.claim(&unanswered, event), Claim::Granted(History::new(1, 0)));
             // It is stored, and the store breaks before it answers.
             bench.memory.revert();
             bench.instant += passes;
-            let next = bench.holder();
+            let next = bench.lease();
             assert_eq!(bench.claim(&next, event), Claim::Granted(History::new(1, 0)), "after {passes:?}");
         }
     }

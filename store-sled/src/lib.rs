@@ -20,7 +20,7 @@
 //!
 //! When sled fails or panics, the store closes the directory, answers every call as
 //! [`Unavailable`](tidings_core::ErrorKind::Unavailable), and opens it again, later and later up to
-//! [`SledConfig::max_reopen_wait`]. Holders and their claims outlive that.
+//! [`SledConfig::max_reopen_wait`]. Leases and their claims outlive that.
 //!
 //! # Bounds
 //! Done events are remembered for [`SledConfig::retention`]. They lie in directories by time, each dropped whole, so that

@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tidings_core::{History, Holder};
+use tidings_core::{History, Lease};
 use uuid::Uuid;
 
 use crate::codec::{EventKey, EventMap};
 use crate::leases::Leases;
 
-/// At most so many holders are remembered, dead ones included; dead ones are forgotten first.
-const MAX_HOLDERS: usize = 4_096;
+/// At most so many leases are remembered, dead ones included; dead ones are forgotten first.
+const MAX_LEASES: usize = 4_096;
 
 /// A claim that was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Live {
-    pub(crate) holder: Uuid,
+    pub(crate) lease: Uuid,
     pub(crate) history: History,
 }
 
@@ -27,36 +27,36 @@ struct Life {
     dead: bool,
 }
 
-/// Holders and their claims. It outlives a store that breaks and is opened again, because the directory stays locked
+/// Leases and their claims. It outlives a store that breaks and is opened again, because the directory stays locked
 /// meanwhile: nobody else can have taken a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    holders: HashMap<Uuid, Life>,
+    leases: HashMap<Uuid, Life>,
     claims: EventMap<Live>,
     /// What the claims were before the calls that are not durable yet.
     undo: Vec<(EventKey, Option<Live>)>,
-    /// Holders that end with what is not durable yet.
+    /// Leases that end with what is not durable yet.
     retiring: Vec<Uuid>,
-    pub(crate) leases: Leases,
+    pub(crate) letter_leases: Leases,
 }
 
 impl Memory {
     /// Whether there was room for it.
-    pub(crate) fn add_holder(&mut self, holder: &Holder, now: Duration) -> bool {
-        if self.holders.len() >= MAX_HOLDERS {
-            self.holders.retain(|_, life| !life.is_over(now));
+    pub(crate) fn add_lease(&mut self, lease: &Lease, now: Duration) -> bool {
+        if self.leases.len() >= MAX_LEASES {
+            self.leases.retain(|_, life| !life.is_over(now));
         }
-        let fits = self.holders.len() < MAX_HOLDERS;
+        let fits = self.leases.len() < MAX_LEASES;
         if fits {
-            let life = Life { ttl: holder.ttl, ends: now.saturating_add(holder.ttl), dead: false };
-            self.holders.insert(holder.id, life);
+            let life = Life { ttl: lease.ttl, ends: now.saturating_add(lease.ttl), dead: false };
+            self.leases.insert(lease.id, life);
         }
         fits
     }
 
-    /// For how long the holder lives yet; `None` if it is dead or was never known.
-    pub(crate) fn life_left(&mut self, holder: Uuid, now: Duration) -> Option<Duration> {
-        let life = self.holders.get_mut(&holder)?;
+    /// For how long the lease lives yet; `None` if it is dead or was never known.
+    pub(crate) fn life_left(&mut self, lease: Uuid, now: Duration) -> Option<Duration> {
+        let life = self.leases.get_mut(&lease)?;
         if life.is_over(now) {
             life.dead = true;
             return None;
@@ -64,24 +64,24 @@ impl Memory {
         Some(life.ends.saturating_sub(now))
     }
 
-    /// Whether the holder was registered since the store was opened, and has not been retired.
-    pub(crate) fn knows(&self, holder: Uuid) -> bool {
-        self.holders.contains_key(&holder)
+    /// Whether the lease was registered since the store was opened, and has not been retired.
+    pub(crate) fn knows(&self, lease: Uuid) -> bool {
+        self.leases.contains_key(&lease)
     }
 
-    /// Whether the holder lived yet.
-    pub(crate) fn renew(&mut self, holder: Uuid, now: Duration) -> bool {
-        if self.life_left(holder, now).is_none() {
+    /// Whether the lease lived yet.
+    pub(crate) fn renew(&mut self, lease: Uuid, now: Duration) -> bool {
+        if self.life_left(lease, now).is_none() {
             return false;
         }
-        if let Some(life) = self.holders.get_mut(&holder) {
+        if let Some(life) = self.leases.get_mut(&lease) {
             life.ends = now.saturating_add(life.ttl);
         }
         true
     }
 
-    pub(crate) fn retire(&mut self, holder: Uuid) {
-        self.retiring.push(holder);
+    pub(crate) fn retire(&mut self, lease: Uuid) {
+        self.retiring.push(lease);
     }
 
     pub(crate) fn claim_of(&self, key: EventKey) -> Option<Live> {
@@ -92,8 +92,8 @@ impl Memory {
         self.claims.len()
     }
 
-    pub(crate) fn claims_by(&self, holder: Uuid) -> Vec<(EventKey, Live)> {
-        self.claims.iter().filter(|(_, live)| live.holder == holder).map(|(key, live)| (*key, *live)).collect()
+    pub(crate) fn claims_by(&self, lease: Uuid) -> Vec<(EventKey, Live)> {
+        self.claims.iter().filter(|(_, live)| live.lease == lease).map(|(key, live)| (*key, *live)).collect()
     }
 
     pub(crate) fn all_claims(&self) -> Vec<(EventKey, Live)> {
@@ -110,15 +110,15 @@ impl Memory {
 
     /// Forgets claims of the dead, which the tables remember.
     pub(crate) fn sweep(&mut self, now: Duration) {
-        let over = |holder: &Uuid| self.holders.get(holder).is_none_or(|life| life.is_over(now));
-        self.claims.retain(|_, live| !over(&live.holder));
+        let over = |lease: &Uuid| self.leases.get(lease).is_none_or(|life| life.is_over(now));
+        self.claims.retain(|_, live| !over(&live.lease));
     }
 
     /// What was changed is durable.
     pub(crate) fn keep(&mut self) {
         self.undo.clear();
-        for holder in self.retiring.drain(..) {
-            self.holders.remove(&holder);
+        for lease in self.retiring.drain(..) {
+            self.leases.remove(&lease);
         }
     }
 

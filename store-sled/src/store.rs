@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use futures_util::future::{Either, FutureExt, Shared as Joint, select};
 use tidings_core::{
-    Claim, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, Holder,
-    IdempotencyStore, Leased, LetterId, LetterLease, LetterQuery, Name, Release, Resolution, Result, Timestamp,
-    async_trait,
+    Claim, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees,
+    IdempotencyStore, Lease, Leased, LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result,
+    Timestamp, async_trait,
 };
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
@@ -200,36 +200,36 @@ impl SledStore {
 
 #[async_trait]
 impl IdempotencyStore for SledStore {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        let holder = Holder::checked(scope.clone(), ttl)?;
-        let registered = holder.clone();
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        let lease = Lease::checked(scope.clone(), ttl)?;
+        let registered = lease.clone();
         self.call(1, move |ledger| ledger.register(&registered)).await?;
-        Ok(holder)
+        Ok(lease)
     }
 
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        let (holder, events) = (holder.clone(), ids(events));
-        self.call(events.len(), move |ledger| ledger.claim(&holder, &events)).await
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let (lease, events) = (lease.clone(), ids(events));
+        self.call(events.len(), move |ledger| ledger.claim(&lease, &events)).await
     }
 
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        let holder = holder.clone();
-        self.call(1, move |ledger| ledger.renew(&holder)).await
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        let lease = lease.clone();
+        self.call(1, move |ledger| ledger.renew(&lease)).await
     }
 
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        let (holder, events) = (holder.clone(), ids(events));
-        self.call(events.len(), move |ledger| ledger.complete(&holder, &events)).await
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        let (lease, events) = (lease.clone(), ids(events));
+        self.call(events.len(), move |ledger| ledger.complete(&lease, &events)).await
     }
 
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        let (holder, events) = (holder.clone(), events.to_vec());
-        self.call(events.len(), move |ledger| ledger.release(&holder, &events)).await
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
+        let (lease, events) = (lease.clone(), events.to_vec());
+        self.call(events.len(), move |ledger| ledger.release(&lease, &events)).await
     }
 
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        let holder = holder.clone();
-        self.call(1, move |ledger| ledger.retire(&holder)).await
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        let lease = lease.clone();
+        self.call(1, move |ledger| ledger.retire(&lease)).await
     }
 
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
@@ -351,31 +351,31 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(180);
 
     #[tokio::test]
-    async fn a_panic_takes_the_store_down_and_it_comes_back_with_its_holders() {
+    async fn a_panic_takes_the_store_down_and_it_comes_back_with_its_leases() {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).await.unwrap();
-        let holder = store.holder(&"svc".into(), PATIENCE).await.unwrap();
+        let lease = store.acquire_lease(&"svc".into(), PATIENCE).await.unwrap();
         let event = EventRef::new(Uuid::now_v7(), "e");
-        store.claim(&holder, std::slice::from_ref(&event)).await.unwrap();
+        store.claim(&lease, std::slice::from_ref(&event)).await.unwrap();
         let error = store.call(1, |_| -> Staged<()> { panic!("as sled does") }).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.report().contains("as sled does"), "{}", error.report());
         let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = store.renew(&holder).await {
+        while let Err(error) = store.renew(&lease).await {
             assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(matches!(store.claim(&holder, std::slice::from_ref(&event)).await.unwrap()[0], Claim::Held { .. }));
-        store.complete(&holder, &[event]).await.unwrap().remove(0).unwrap();
+        assert!(matches!(store.claim(&lease, std::slice::from_ref(&event)).await.unwrap()[0], Claim::Held { .. }));
+        store.complete(&lease, &[event]).await.unwrap().remove(0).unwrap();
     }
 
     #[tokio::test]
     async fn what_was_called_with_the_panicking_call_was_not_done() {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).await.unwrap();
-        let holder = store.holder(&"svc".into(), PATIENCE).await.unwrap();
+        let lease = store.acquire_lease(&"svc".into(), PATIENCE).await.unwrap();
         let events = [EventRef::new(Uuid::now_v7(), "e")];
-        let (one, two) = (holder.clone(), events.clone());
+        let (one, two) = (lease.clone(), events.clone());
         let both = store.call(1, move |ledger| {
             let _granted = ledger.claim(&one, &ids(&two))?;
             Err::<Result<()>, _>(Broken::new(ErrorKind::Unavailable, "no space"))
@@ -383,7 +383,7 @@ mod tests {
         assert!(both.await.unwrap_err().is_retryable());
         let deadline = Instant::now() + PATIENCE;
         let claim = loop {
-            match store.claim(&holder, &events).await {
+            match store.claim(&lease, &events).await {
                 Ok(claims) => break claims[0],
                 Err(error) => assert!(error.is_retryable() && Instant::now() < deadline, "{}", error.report()),
             }

@@ -13,7 +13,7 @@ use tidings_core::{Result, Timestamp};
 use tidings_sled::{Clock, SledConfig, SledStore, SystemClock};
 use uuid::Uuid;
 
-/// Far longer than a busy machine takes from a holder to its claims. That it ends is up to the clock that is set forth.
+/// Far longer than a busy machine takes from a lease to its claims. That it ends is up to the clock that is set forth.
 const LIFETIME: Duration = Duration::from_secs(60);
 
 /// The system's clocks, and how far a case has set them forth.

@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::tempdir;
-use tidings_core::{Claim, ErrorKind, EventRef, Holder, IdempotencyStore, Result};
+use tidings_core::{Claim, ErrorKind, EventRef, IdempotencyStore, Lease, Result};
 use tidings_sled::{Clock, SledConfig, SledStore, SystemClock};
 use uuid::Uuid;
 
-use crate::common::{claim, event, fresh, granted, holder};
+use crate::common::{claim, event, fresh, granted, lease};
 
 const ROLE: &str = "TIDINGS_SLED_ROLE";
 const DIRECTORY: &str = "TIDINGS_SLED_DIRECTORY";
@@ -92,7 +92,7 @@ fn say_all(what: &str, events: &[EventRef]) {
 async fn load(directory: &Path) {
     let ahead = Duration::from_secs(std::env::var(AHEAD).unwrap().parse().unwrap());
     let store = open(directory, ahead).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     let mut tasks = Vec::new();
     for size in [1, 1, 1, 2, 3, 8, 20, 50] {
         let (store, one) = (store.clone(), one.clone());
@@ -111,14 +111,14 @@ async fn load(directory: &Path) {
 }
 
 /// Claims events and completes most of them, and says what was acknowledged.
-async fn work(store: &SledStore, holder: &Holder, size: usize) -> Result<()> {
+async fn work(store: &SledStore, lease: &Lease, size: usize) -> Result<()> {
     let events: Vec<_> = (0..size).map(|_| event(Uuid::new_v4())).collect();
-    let claims = store.claim(holder, &events).await?;
+    let claims = store.claim(lease, &events).await?;
     assert!(claims.iter().all(|claim| *claim == granted(0, 0)), "{claims:?}");
     say_all("claimed", &events);
     let (done, _) = events.split_at(size - size / 4);
     say_all("completing", done);
-    for answer in store.complete(holder, done).await? {
+    for answer in store.complete(lease, done).await? {
         answer?;
     }
     say_all("completed", done);
@@ -134,7 +134,7 @@ async fn hold(directory: &Path) {
 /// Works until no file may grow, and goes on when they may again.
 async fn fill(directory: &Path) {
     let store = open(directory, Duration::ZERO).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     work(&store, &one, 50).await.unwrap();
     let limits = getrlimit(Resource::Fsize);
     let log = fs::metadata(directory.join("events-00000000/sled/db")).unwrap().len();
@@ -205,20 +205,20 @@ impl Book {
     }
 
     /// Claims all that the book has, compares, and gives everything back.
-    async fn check(&self, store: &SledStore, deaths: u32) {
-        let one = holder(store).await;
+    async fn check(&self, store: &SledStore, crashes: u32) {
+        let one = lease(store).await;
         let ids: Vec<_> = self.claimed.iter().copied().collect();
         for part in ids.chunks(1_000) {
             let events: Vec<_> = part.iter().map(|id| event(*id)).collect();
             let claims = store.claim(&one, &events).await.unwrap();
             for (id, claim) in part.iter().zip(claims) {
-                let expected = granted(deaths, 0);
+                let expected = granted(crashes, 0);
                 let right = match claim {
                     Claim::Done => self.begun.contains(id),
                     other => other == expected && !self.completed.contains(id),
                 };
                 let completed = self.completed.contains(id);
-                assert!(right, "{id}: {claim:?}, deaths {deaths}, acknowledged as done: {completed}");
+                assert!(right, "{id}: {claim:?}, crashes {crashes}, acknowledged as done: {completed}");
             }
         }
         store.retire(&one).await.unwrap();
@@ -273,7 +273,7 @@ async fn kill(rounds: u32) {
     }
     let store = open(directory.path(), RETENTION / 2).await.unwrap();
     for book in books.values() {
-        // Still, after all the later crashes; and the deaths are remembered after the claims were given back.
+        // Still, after all the later crashes; and the crashes are remembered after the claims were given back.
         book.check(&store, 1).await;
     }
     let acknowledged: usize = books.values().map(|book| book.claimed.len() + book.completed.len()).sum();
@@ -321,7 +321,7 @@ async fn a_directory_that_another_process_has_open_is_refused_until_that_ends() 
 async fn a_directory_that_may_not_be_written_is_denied() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path().join("store")).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     claim(&store, &one, &fresh()).await;
     store.close().await;
     let program = directory.path().join("program");

@@ -12,13 +12,13 @@ use tempfile::{TempDir, tempdir};
 use tidings_core::{Claim, ErrorKind, EventRef, IdempotencyStore, Result};
 use tidings_sled::{OnDamage, SledConfig, SledStore};
 
-use crate::common::{claim, fresh, granted, holder};
+use crate::common::{claim, fresh, granted, lease};
 
 /// A store with done events, closed.
 async fn written() -> (TempDir, Vec<EventRef>) {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     let events: Vec<_> = (0..3_000).map(|_| fresh()).collect();
     for part in events.chunks(500) {
         store.claim(&one, part).await.unwrap();
@@ -46,7 +46,7 @@ async fn assert_noticed(directory: &Path, event: &EventRef) {
     let damages = store.damages();
     assert_eq!(damages.len(), 1, "{damages:?}");
     assert!(damages[0].set_aside.is_dir());
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     assert_eq!(claim(&store, &one, event).await, granted(0, 0));
     store.close().await;
     let store = SledStore::open(directory).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_garbled_log_never_loses_done_events_silently() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.report()),
             // The garbled place held nothing that still counts: then all must be there.
             Ok(store) => {
-                let one = holder(&store).await;
+                let one = lease(&store).await;
                 let claims = store.claim(&one, &events).await.unwrap();
                 assert!(claims.iter().all(|claim| *claim == Claim::Done), "garbled at {percent} %");
             }
@@ -105,7 +105,7 @@ async fn a_missing_or_garbled_manifest_is_noticed() {
 async fn an_older_copy_of_the_log_is_noticed() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     store.claim(&one, &[fresh()]).await.unwrap();
     let copy = fs::read(log_of(directory.path())).unwrap();
     let event = fresh();
@@ -119,7 +119,7 @@ async fn an_older_copy_of_the_log_is_noticed() {
 /// All of `events` are still done, and the store has nothing to report.
 async fn assert_whole(directory: &Path, events: &[EventRef]) {
     let store = SledStore::open(directory).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     let claims = store.claim(&one, events).await.unwrap();
     assert!(claims.iter().all(|claim| *claim == Claim::Done));
     assert_eq!(store.damages(), []);
@@ -187,7 +187,7 @@ async fn a_second_opener_is_told_that_it_is_open() {
     let error = SledStore::open(directory.path()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.report().contains("open already"), "{}", error.report());
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     assert_eq!(claim(&store, &one, &fresh()).await, granted(0, 0));
 }
 

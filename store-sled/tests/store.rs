@@ -6,10 +6,10 @@ mod common;
 use std::time::Duration;
 
 use tempfile::tempdir;
-use tidings_core::{Claim, ErrorKind, IdempotencyStore, Release};
+use tidings_core::{Claim, ErrorKind, IdempotencyStore, ReleasedClaim};
 use tidings_sled::{SledConfig, SledStore};
 
-use crate::common::{Hands, TTL, claim, complete, event, fresh, granted, holder, scope};
+use crate::common::{Hands, TTL, claim, complete, event, fresh, granted, lease, scope};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -22,13 +22,13 @@ async fn open(path: &std::path::Path, hands: &Hands) -> SledStore {
 async fn done_outlives_a_restart() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
-    let (holder_1, event) = (holder(&store).await, fresh());
-    assert_eq!(claim(&store, &holder_1, &event).await, granted(0, 0));
-    complete(&store, &holder_1, &event).await.unwrap();
+    let (lease_1, event) = (lease(&store).await, fresh());
+    assert_eq!(claim(&store, &lease_1, &event).await, granted(0, 0));
+    complete(&store, &lease_1, &event).await.unwrap();
     store.close().await;
     let store = SledStore::open(directory.path()).await.unwrap();
-    let holder_2 = holder(&store).await;
-    assert_eq!(claim(&store, &holder_2, &event).await, Claim::Done);
+    let lease_2 = lease(&store).await;
+    assert_eq!(claim(&store, &lease_2, &event).await, Claim::Done);
 }
 
 #[tokio::test]
@@ -36,11 +36,11 @@ async fn opening_ends_earlier_claims_at_once_and_counts_the_deaths() {
     let directory = tempdir().unwrap();
     let event = fresh();
     let mut first = None;
-    for deaths in 0..3 {
+    for crashes in 0..3 {
         let store = SledStore::open(directory.path()).await.unwrap();
-        let holder = holder(&store).await;
-        assert_eq!(claim(&store, &holder, &event).await, granted(deaths, 0));
-        first.get_or_insert(holder);
+        let lease = lease(&store).await;
+        assert_eq!(claim(&store, &lease, &event).await, granted(crashes, 0));
+        first.get_or_insert(lease);
         store.close().await;
     }
     let store = SledStore::open(directory.path()).await.unwrap();
@@ -49,10 +49,10 @@ async fn opening_ends_earlier_claims_at_once_and_counts_the_deaths() {
 }
 
 #[tokio::test]
-async fn a_second_claim_waits_for_the_first_holder() {
+async fn a_second_claim_waits_for_the_first_lease() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
-    let (one, two, event) = (holder(&store).await, holder(&store).await, fresh());
+    let (one, two, event) = (lease(&store).await, lease(&store).await, fresh());
     let twins = store.claim(&one, &[event.clone(), event.clone()]).await.unwrap();
     assert_eq!(twins[0], granted(0, 0));
     assert!(matches!(twins[1], Claim::Held { at_most } if at_most <= TTL));
@@ -64,35 +64,35 @@ async fn a_second_claim_waits_for_the_first_holder() {
 async fn a_released_claim_is_free_and_keeps_its_attempts_over_a_restart() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
-    let (one, event) = (holder(&store).await, fresh());
+    let (one, event) = (lease(&store).await, fresh());
     claim(&store, &one, &event).await;
-    store.release(&one, &[Release::new(event.id, 2)]).await.unwrap();
+    store.release(&one, &[ReleasedClaim::new(event.id, 2)]).await.unwrap();
     assert_eq!(claim(&store, &one, &event).await, granted(0, 2));
-    store.release(&one, &[Release::new(event.id, 3)]).await.unwrap();
+    store.release(&one, &[ReleasedClaim::new(event.id, 3)]).await.unwrap();
     store.close().await;
     let store = SledStore::open(directory.path()).await.unwrap();
-    let two = holder(&store).await;
+    let two = lease(&store).await;
     assert_eq!(claim(&store, &two, &event).await, granted(0, 5));
 }
 
 #[tokio::test]
-async fn a_retired_holder_leaves_no_death() {
+async fn a_retired_lease_leaves_no_death() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
-    let (one, event) = (holder(&store).await, fresh());
+    let (one, event) = (lease(&store).await, fresh());
     claim(&store, &one, &event).await;
     store.retire(&one).await.unwrap();
     assert_eq!(store.renew(&one).await.unwrap_err().kind(), ErrorKind::Fenced);
-    let two = holder(&store).await;
+    let two = lease(&store).await;
     assert_eq!(claim(&store, &two, &event).await, granted(0, 0));
     assert_eq!(complete(&store, &one, &event).await.unwrap_err().kind(), ErrorKind::Fenced);
 }
 
 #[tokio::test]
-async fn the_claim_of_a_holder_that_did_not_renew_can_be_taken() {
+async fn the_claim_of_a_lease_that_did_not_renew_can_be_taken() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
-    let (one, two, event) = (holder(&store).await, holder(&store).await, fresh());
+    let (one, two, event) = (lease(&store).await, lease(&store).await, fresh());
     claim(&store, &one, &event).await;
     hands.pass(TTL - Duration::from_millis(1));
     store.renew(&two).await.unwrap();
@@ -105,10 +105,10 @@ async fn the_claim_of_a_holder_that_did_not_renew_can_be_taken() {
 }
 
 #[tokio::test]
-async fn a_dead_holder_can_complete_what_nobody_took() {
+async fn a_dead_lease_can_complete_what_nobody_took() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
-    let (one, event) = (holder(&store).await, fresh());
+    let (one, event) = (lease(&store).await, fresh());
     claim(&store, &one, &event).await;
     hands.pass(2 * TTL);
     complete(&store, &one, &event).await.unwrap();
@@ -120,11 +120,11 @@ async fn a_dead_holder_can_complete_what_nobody_took() {
 async fn a_wall_clock_set_back_lengthens_no_claim() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
-    let (one, event) = (holder(&store).await, fresh());
+    let (one, event) = (lease(&store).await, fresh());
     claim(&store, &one, &event).await;
     hands.set_back(HOUR);
     hands.pass(TTL);
-    let two = holder(&store).await;
+    let two = lease(&store).await;
     assert_eq!(claim(&store, &two, &event).await, granted(1, 0));
 }
 
@@ -132,7 +132,7 @@ async fn a_wall_clock_set_back_lengthens_no_claim() {
 async fn a_wall_clock_set_back_lengthens_no_retention_even_over_a_restart() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
-    let (one, event) = (holder(&store).await, fresh());
+    let (one, event) = (lease(&store).await, fresh());
     claim(&store, &one, &event).await;
     complete(&store, &one, &event).await.unwrap();
     store.close().await;
@@ -140,10 +140,10 @@ async fn a_wall_clock_set_back_lengthens_no_retention_even_over_a_restart() {
     let store = open(directory.path(), &hands).await;
     // A second part begins, and the first one ends its retention, measured from before the clock was set back.
     hands.pass(HOUR);
-    let two = holder(&store).await;
+    let two = lease(&store).await;
     claim(&store, &two, &fresh()).await;
     hands.pass(7 * HOUR);
-    let three = holder(&store).await;
+    let three = lease(&store).await;
     assert_eq!(claim(&store, &three, &event).await, granted(0, 0));
 }
 
@@ -151,7 +151,7 @@ async fn a_wall_clock_set_back_lengthens_no_retention_even_over_a_restart() {
 async fn done_is_remembered_for_the_retention_and_then_dropped_with_its_directory() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
-    let (one, event) = (holder(&store).await, fresh());
+    let (one, event) = (lease(&store).await, fresh());
     claim(&store, &one, &event).await;
     complete(&store, &one, &event).await.unwrap();
     let generations = || {
@@ -160,7 +160,7 @@ async fn done_is_remembered_for_the_retention_and_then_dropped_with_its_director
     };
     for hour in 0..7 {
         hands.pass(HOUR);
-        let each = holder(&store).await;
+        let each = lease(&store).await;
         assert_eq!(claim(&store, &each, &event).await, Claim::Done, "after {hour} hours");
         let other = fresh();
         claim(&store, &each, &other).await;
@@ -169,7 +169,7 @@ async fn done_is_remembered_for_the_retention_and_then_dropped_with_its_director
     }
     assert!(generations() <= 9, "{}", generations());
     hands.pass(HOUR);
-    let last = holder(&store).await;
+    let last = lease(&store).await;
     assert_eq!(claim(&store, &last, &event).await, granted(0, 0));
     assert!(generations() <= 9, "{}", generations());
 }
@@ -179,17 +179,17 @@ async fn a_live_claim_outlives_the_directory_it_was_written_in() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
     let (event, ttl) = (fresh(), 100 * HOUR);
-    let long = store.holder(&scope(), ttl).await.unwrap();
+    let long = store.acquire_lease(&scope(), ttl).await.unwrap();
     claim(&store, &long, &event).await;
     for _ in 0..10 {
         hands.pass(HOUR);
         claim(&store, &long, &fresh()).await;
     }
-    let other = holder(&store).await;
+    let other = lease(&store).await;
     assert!(matches!(claim(&store, &other, &event).await, Claim::Held { .. }));
     store.close().await;
     let store = open(directory.path(), &hands).await;
-    let next = holder(&store).await;
+    let next = lease(&store).await;
     assert_eq!(claim(&store, &next, &event).await, granted(1, 0));
 }
 
@@ -197,8 +197,8 @@ async fn a_live_claim_outlives_the_directory_it_was_written_in() {
 async fn a_purge_takes_old_done_events_of_its_scope_and_no_claims() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
-    let other_scope = store.holder(&"other".into(), 100 * HOUR).await.unwrap();
-    let one = store.holder(&scope(), 100 * HOUR).await.unwrap();
+    let other_scope = store.acquire_lease(&"other".into(), 100 * HOUR).await.unwrap();
+    let one = store.acquire_lease(&scope(), 100 * HOUR).await.unwrap();
     let old: Vec<_> = (0..5_000).map(|_| fresh()).collect();
     store.claim(&one, &old).await.unwrap();
     // Done in another part than they were claimed in: what is left of the claim must not count.
@@ -224,7 +224,7 @@ async fn a_purge_takes_old_done_events_of_its_scope_and_no_claims() {
 async fn a_purge_takes_all_however_the_ids_end() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let store = open(directory.path(), &hands).await;
-    let one = store.holder(&scope(), HOUR).await.unwrap();
+    let one = store.acquire_lease(&scope(), HOUR).await.unwrap();
     // More than are forgotten in one step, all in one shard of the index.
     let events: Vec<_> = (1..=4_500_u128).map(|i| event(uuid::Uuid::from_u128(i << 8))).collect();
     store.claim(&one, &events).await.unwrap();
@@ -239,12 +239,12 @@ async fn claims_beyond_the_bound_are_refused_and_those_of_the_dead_make_room() {
     let (directory, hands) = (tempdir().unwrap(), Hands::new());
     let config = SledConfig::new(directory.path()).with_clock(hands.clone()).with_max_claims(5_000);
     let store = SledStore::open_with(config).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     let events: Vec<_> = (0..5_000).map(|_| fresh()).collect();
     store.claim(&one, &events).await.unwrap();
     assert!(store.claim(&one, &[fresh()]).await.unwrap_err().is_retryable());
     hands.pass(TTL);
-    let two = holder(&store).await;
+    let two = lease(&store).await;
     assert_eq!(claim(&store, &two, &events[3]).await, granted(1, 0));
 }
 
@@ -253,7 +253,7 @@ async fn a_closed_store_says_so() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
     let clone = store.clone();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     store.close().await;
     clone.close().await;
     assert_eq!(clone.renew(&one).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -263,7 +263,7 @@ async fn a_closed_store_says_so() {
 async fn a_dropped_call_loses_nothing_that_others_were_told() {
     let directory = tempdir().unwrap();
     let store = SledStore::open(directory.path()).await.unwrap();
-    let one = holder(&store).await;
+    let one = lease(&store).await;
     for _ in 0..50 {
         let event = fresh();
         let both = [event.clone(), fresh()];
@@ -291,7 +291,7 @@ async fn the_longest_times_are_taken_everywhere() {
     let event = fresh();
     for is_done in [false, true] {
         let store = SledStore::open_with(longest()).await.unwrap();
-        let forever = store.holder(&scope(), Duration::MAX).await.unwrap();
+        let forever = store.acquire_lease(&scope(), Duration::MAX).await.unwrap();
         hands.pass(100 * 365 * 24 * HOUR);
         store.renew(&forever).await.unwrap();
         if is_done {

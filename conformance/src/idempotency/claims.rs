@@ -1,4 +1,4 @@
-//! I1: one holder per scope and event. I6: what a grant tells.
+//! I1: one lease per scope and event. I6: what a grant tells.
 
 use std::collections::HashSet;
 
@@ -9,10 +9,10 @@ use crate::case::{Case, Checked, cases, holds, same};
 use crate::cx::poll_times;
 
 pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
-    i1_an_event_is_granted_to_one_holder,
+    i1_an_event_is_granted_to_one_lease,
     i1_twins_within_one_call_are_granted_once,
-    i1_a_claim_is_not_granted_again_to_its_own_holder,
-    i1_many_holders_at_once_are_granted_one_claim,
+    i1_a_claim_is_not_granted_again_to_its_own_lease,
+    i1_many_leases_at_once_are_granted_one_claim,
     i1_scopes_are_apart,
     i1_each_event_of_a_call_has_its_own_answer,
     i1_no_event_has_no_answer,
@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i1_a_released_claim_can_be_taken_at_once,
     i1_releasing_what_another_has_leaves_it,
     i1_a_type_does_not_tell_events_apart,
-    i1_holders_have_ids_of_their_own,
+    i1_leases_have_ids_of_their_own,
     i1_a_dropped_claim_is_whole_or_absent,
     i6_a_first_grant_has_no_history,
     i6_released_attempts_are_counted,
@@ -29,9 +29,9 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i6_a_finished_event_takes_its_history_along,
 ];
 
-async fn i1_an_event_is_granted_to_one_holder(rig: &Rig) -> Checked {
+async fn i1_an_event_is_granted_to_one_lease(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     rig.claims("an event that another has", &other, &event, &[Is::Held]).await?;
@@ -40,30 +40,30 @@ async fn i1_an_event_is_granted_to_one_holder(rig: &Rig) -> Checked {
 }
 
 async fn i1_twins_within_one_call_are_granted_once(rig: &Rig) -> Checked {
-    let holder = rig.holder(&rig.fresh("scope")).await?;
+    let lease = rig.acquire_lease(&rig.fresh("scope")).await?;
     let [a, b] = [events(1).remove(0), events(1).remove(0)];
     let twins = [a.clone(), b.clone(), a.clone(), a, b];
     let expected = [Is::Granted, Is::Granted, Is::Held, Is::Held, Is::Held];
-    rig.claims("twins", &holder, &twins, &expected).await
+    rig.claims("twins", &lease, &twins, &expected).await
 }
 
-async fn i1_a_claim_is_not_granted_again_to_its_own_holder(rig: &Rig) -> Checked {
-    let holder = rig.holder(&rig.fresh("scope")).await?;
+async fn i1_a_claim_is_not_granted_again_to_its_own_lease(rig: &Rig) -> Checked {
+    let lease = rig.acquire_lease(&rig.fresh("scope")).await?;
     let event = events(1);
-    rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
-    rig.claims("an event that the holder has by an earlier claim", &holder, &event, &[Is::Held]).await
+    rig.claims("a new event", &lease, &event, &[Is::Granted]).await?;
+    rig.claims("an event that the lease has by an earlier claim", &lease, &event, &[Is::Held]).await
 }
 
-async fn i1_many_holders_at_once_are_granted_one_claim(rig: &Rig) -> Checked {
+async fn i1_many_leases_at_once_are_granted_one_claim(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
     let asked = events(20);
     let mut claiming = tokio::task::JoinSet::new();
     for turn in 0..16 {
-        let (store, holder, mut asked) = (rig.store()?, rig.holder(&scope).await?, asked.clone());
+        let (store, lease, mut asked) = (rig.store()?, rig.acquire_lease(&scope).await?, asked.clone());
         // Each in another order, so that stores that lock rows meet each other.
         asked.rotate_left(turn % 20);
         claiming.spawn(async move {
-            let claims = store.claim(&holder, &asked).await;
+            let claims = store.claim(&lease, &asked).await;
             claims.map(|claims| asked.into_iter().zip(claims).collect::<Vec<_>>())
         });
     }
@@ -78,8 +78,8 @@ async fn i1_many_holders_at_once_are_granted_one_claim(rig: &Rig) -> Checked {
 
 async fn i1_scopes_are_apart(rig: &Rig) -> Checked {
     let event = events(1);
-    let one = rig.holder(&rig.fresh("scope")).await?;
-    let other = rig.holder(&rig.fresh("scope")).await?;
+    let one = rig.acquire_lease(&rig.fresh("scope")).await?;
+    let other = rig.acquire_lease(&rig.fresh("scope")).await?;
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     rig.claims("the same event in another scope", &other, &event, &[Is::Granted]).await?;
     rig.complete(&one, &event).await?;
@@ -88,7 +88,7 @@ async fn i1_scopes_are_apart(rig: &Rig) -> Checked {
 
 async fn i1_each_event_of_a_call_has_its_own_answer(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let all = events(4);
     rig.claims("two of them", &one, &all[..2], &[Is::Granted; 2]).await?;
     rig.complete(&one, &all[..1]).await?;
@@ -96,15 +96,15 @@ async fn i1_each_event_of_a_call_has_its_own_answer(rig: &Rig) -> Checked {
 }
 
 async fn i1_no_event_has_no_answer(rig: &Rig) -> Checked {
-    let holder = rig.holder(&rig.fresh("scope")).await?;
-    rig.claims("no event", &holder, &[], &[]).await?;
-    rig.complete(&holder, &[]).await?;
-    rig.release(&holder, &[], 0).await
+    let lease = rig.acquire_lease(&rig.fresh("scope")).await?;
+    rig.claims("no event", &lease, &[], &[]).await?;
+    rig.complete(&lease, &[]).await?;
+    rig.release(&lease, &[], 0).await
 }
 
 async fn i1_thousands_of_events_in_one_call(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let all = events(3_000);
     rig.claims("new events", &one, &all, &vec![Is::Granted; 3_000]).await?;
     rig.complete(&one, &all).await?;
@@ -113,7 +113,7 @@ async fn i1_thousands_of_events_in_one_call(rig: &Rig) -> Checked {
 
 async fn i1_a_released_claim_can_be_taken_at_once(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let all = events(3);
     rig.claims("new events", &one, &all, &[Is::Granted; 3]).await?;
     rig.release(&one, &all[..2], 0).await?;
@@ -123,7 +123,8 @@ async fn i1_a_released_claim_can_be_taken_at_once(rig: &Rig) -> Checked {
 
 async fn i1_releasing_what_another_has_leaves_it(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other, third) = (rig.holder(&scope).await?, rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other, third) =
+        (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     rig.release(&other, &event, 5).await?;
@@ -134,26 +135,27 @@ async fn i1_releasing_what_another_has_leaves_it(rig: &Rig) -> Checked {
 }
 
 async fn i1_a_type_does_not_tell_events_apart(rig: &Rig) -> Checked {
-    let holder = rig.holder(&rig.fresh("scope")).await?;
+    let lease = rig.acquire_lease(&rig.fresh("scope")).await?;
     let one = events(1).remove(0);
     let renamed = EventRef::new(one.id, "another.type");
-    rig.claims("one id, two types", &holder, &[one, renamed], &[Is::Granted, Is::Held]).await
+    rig.claims("one id, two types", &lease, &[one, renamed], &[Is::Granted, Is::Held]).await
 }
 
-async fn i1_holders_have_ids_of_their_own(rig: &Rig) -> Checked {
+async fn i1_leases_have_ids_of_their_own(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let ids = [rig.holder(&scope).await?.id, rig.holder(&scope).await?.id, rig.holder(&scope).await?.id];
+    let ids =
+        [rig.acquire_lease(&scope).await?.id, rig.acquire_lease(&scope).await?.id, rig.acquire_lease(&scope).await?.id];
     holds(ids.iter().collect::<HashSet<_>>().len() == 3, "three ids", ids)
 }
 
 async fn i1_a_dropped_claim_is_whole_or_absent(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
     for times in 0..6 {
-        let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+        let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
         let event = events(1);
         let store = rig.store()?;
         drop(poll_times(times, store.claim(&one, &event)).await);
-        // What the dropped call may have claimed ends with its holder, and blocks nobody for longer.
+        // What the dropped call may have claimed ends with its lease, and blocks nobody for longer.
         rig.retire(&one).await?;
         let taken = rig.eventually("the event", || async {
             let claims = rig.claim(&other, &event).await?;
@@ -165,13 +167,13 @@ async fn i1_a_dropped_claim_is_whole_or_absent(rig: &Rig) -> Checked {
 }
 
 async fn i6_a_first_grant_has_no_history(rig: &Rig) -> Checked {
-    let holder = rig.holder(&rig.fresh("scope")).await?;
-    rig.grants(&holder, &events(3), History::default()).await
+    let lease = rig.acquire_lease(&rig.fresh("scope")).await?;
+    rig.grants(&lease, &events(3), History::default()).await
 }
 
 async fn i6_released_attempts_are_counted(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.grants(&one, &event, History::default()).await?;
     rig.release(&one, &event, 2).await?;
@@ -184,18 +186,18 @@ async fn i6_released_attempts_are_counted(rig: &Rig) -> Checked {
 
 async fn i6_attempts_are_the_events_own(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let holder = rig.holder(&scope).await?;
+    let lease = rig.acquire_lease(&scope).await?;
     let [one, other] = [events(1), events(1)];
-    rig.grants(&holder, &one, History::default()).await?;
-    rig.release(&holder, &one, 4).await?;
-    rig.grants(&holder, &other, History::default()).await?;
-    let elsewhere = rig.holder(&rig.fresh("scope")).await?;
+    rig.grants(&lease, &one, History::default()).await?;
+    rig.release(&lease, &one, 4).await?;
+    rig.grants(&lease, &other, History::default()).await?;
+    let elsewhere = rig.acquire_lease(&rig.fresh("scope")).await?;
     rig.grants(&elsewhere, &one, History::default()).await
 }
 
 async fn i6_a_release_counts_as_no_death(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     for _ in 0..3 {
         rig.grants(&one, &event, History::default()).await?;
@@ -206,14 +208,14 @@ async fn i6_a_release_counts_as_no_death(rig: &Rig) -> Checked {
 
 async fn i6_a_finished_event_takes_its_history_along(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let holder = rig.holder(&scope).await?;
+    let lease = rig.acquire_lease(&scope).await?;
     let event = events(1);
-    rig.grants(&holder, &event, History::default()).await?;
-    rig.release(&holder, &event, 3).await?;
-    rig.grants(&holder, &event, History::new(0, 3)).await?;
-    rig.complete(&holder, &event).await?;
+    rig.grants(&lease, &event, History::default()).await?;
+    rig.release(&lease, &event, 3).await?;
+    rig.grants(&lease, &event, History::new(0, 3)).await?;
+    rig.complete(&lease, &event).await?;
     let purged = rig.purge_all(&scope).await?;
     same("events purged", 1, purged)?;
     // Purged is forgotten: the event is as new.
-    rig.grants(&holder, &event, History::default()).await
+    rig.grants(&lease, &event, History::default()).await
 }

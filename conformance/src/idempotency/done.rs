@@ -16,7 +16,7 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i2_a_purge_leaves_live_claims,
     i2_a_purge_leaves_other_scopes,
     i2_a_purge_of_nothing_is_none,
-    i4_what_is_done_is_seen_by_every_holder_at_once,
+    i4_what_is_done_is_seen_by_every_lease_at_once,
     i4_a_dropped_complete_can_be_repeated,
     i7_a_claim_alone_is_not_done,
     i7_a_release_is_not_done,
@@ -45,12 +45,12 @@ impl Rig {
 
 async fn i2_done_stays_done(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let holder = rig.holder(&scope).await?;
+    let lease = rig.acquire_lease(&scope).await?;
     let all = events(5);
-    rig.claims("new events", &holder, &all, &[Is::Granted; 5]).await?;
-    rig.complete(&holder, &all).await?;
-    rig.retire(&holder).await?;
-    let next = rig.holder(&scope).await?;
+    rig.claims("new events", &lease, &all, &[Is::Granted; 5]).await?;
+    rig.complete(&lease, &all).await?;
+    rig.retire(&lease).await?;
+    let next = rig.acquire_lease(&scope).await?;
     for _ in 0..2 {
         rig.claims("events that are done", &next, &all, &[Is::Done; 5]).await?;
     }
@@ -59,7 +59,7 @@ async fn i2_done_stays_done(rig: &Rig) -> Checked {
 
 async fn i2_completing_twice_is_one_completion(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     rig.complete(&one, &event).await?;
@@ -70,28 +70,28 @@ async fn i2_completing_twice_is_one_completion(rig: &Rig) -> Checked {
 
 async fn i2_a_purge_forgets_what_is_old_enough(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let holder = rig.holder(&scope).await?;
+    let lease = rig.acquire_lease(&scope).await?;
     let all = events(3);
-    rig.claims("new events", &holder, &all, &[Is::Granted; 3]).await?;
-    rig.complete(&holder, &all).await?;
+    rig.claims("new events", &lease, &all, &[Is::Granted; 3]).await?;
+    rig.complete(&lease, &all).await?;
     same("events purged", 3, rig.purge_all(&scope).await?)?;
-    rig.claims("purged events", &holder, &all, &[Is::Granted; 3]).await
+    rig.claims("purged events", &lease, &all, &[Is::Granted; 3]).await
 }
 
 async fn i2_a_purge_keeps_what_is_newer(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let holder = rig.holder(&scope).await?;
+    let lease = rig.acquire_lease(&scope).await?;
     let all = events(3);
-    rig.claims("new events", &holder, &all, &[Is::Granted; 3]).await?;
-    rig.complete(&holder, &all).await?;
+    rig.claims("new events", &lease, &all, &[Is::Granted; 3]).await?;
+    rig.complete(&lease, &all).await?;
     let long_ago = Timestamp::now().saturating_sub(Duration::from_secs(86_400));
     same("events purged", 0, rig.purge(&scope, long_ago).await?)?;
-    rig.claims("events that are still done", &holder, &all, &[Is::Done; 3]).await
+    rig.claims("events that are still done", &lease, &all, &[Is::Done; 3]).await
 }
 
 async fn i2_a_purge_leaves_live_claims(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     same("events purged", 0, rig.purge_all(&scope).await?)?;
@@ -106,14 +106,14 @@ async fn i2_a_purge_leaves_other_scopes(rig: &Rig) -> Checked {
     let longer: Name = format!("{scope}-b").into();
     let event = events(1);
     for scope in [&scope, &other, &longer] {
-        let holder = rig.holder(scope).await?;
-        rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
-        rig.complete(&holder, &event).await?;
+        let lease = rig.acquire_lease(scope).await?;
+        rig.claims("a new event", &lease, &event, &[Is::Granted]).await?;
+        rig.complete(&lease, &event).await?;
     }
     same("events purged", 1, rig.purge_all(&scope).await?)?;
     for scope in [&other, &longer] {
-        let holder = rig.holder(scope).await?;
-        rig.claims("what is done in another scope", &holder, &event, &[Is::Done]).await?;
+        let lease = rig.acquire_lease(scope).await?;
+        rig.claims("what is done in another scope", &lease, &event, &[Is::Done]).await?;
     }
     Ok(())
 }
@@ -122,9 +122,9 @@ async fn i2_a_purge_of_nothing_is_none(rig: &Rig) -> Checked {
     same("events purged", 0, rig.purge_all(&rig.fresh("scope")).await?)
 }
 
-async fn i4_what_is_done_is_seen_by_every_holder_at_once(rig: &Rig) -> Checked {
+async fn i4_what_is_done_is_seen_by_every_lease_at_once(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     for event in events(10).chunks(1) {
         rig.claims("a new event", &one, event, &[Is::Granted]).await?;
         rig.complete(&one, event).await?;
@@ -135,7 +135,7 @@ async fn i4_what_is_done_is_seen_by_every_holder_at_once(rig: &Rig) -> Checked {
 
 async fn i4_a_dropped_complete_can_be_repeated(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     for times in 0..6 {
         let event = events(1);
         rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
@@ -149,7 +149,7 @@ async fn i4_a_dropped_complete_can_be_repeated(rig: &Rig) -> Checked {
 
 async fn i7_a_claim_alone_is_not_done(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     rig.claims("an event that is being handled", &other, &event, &[Is::Held]).await?;
@@ -159,7 +159,7 @@ async fn i7_a_claim_alone_is_not_done(rig: &Rig) -> Checked {
 
 async fn i7_a_release_is_not_done(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     // As a service does that buried the event: what is redriven must not look handled.
@@ -169,7 +169,7 @@ async fn i7_a_release_is_not_done(rig: &Rig) -> Checked {
 
 async fn i7_completing_releases_and_completes_nothing_else(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let all = events(3);
     rig.claims("new events", &one, &all, &[Is::Granted; 3]).await?;
     rig.complete(&one, &all[1..2]).await?;
@@ -178,7 +178,7 @@ async fn i7_completing_releases_and_completes_nothing_else(rig: &Rig) -> Checked
 
 async fn i7_completing_what_was_never_claimed_is_fenced(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (one, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
     let answer = rig.complete_one(&other, &event[0]).await?;
@@ -189,44 +189,44 @@ async fn i7_completing_what_was_never_claimed_is_fenced(rig: &Rig) -> Checked {
 
 async fn i7_a_death_is_not_done(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let dying = rig.lease_for(&scope, rig.pace.lifetime).await?;
     let event = events(1);
     rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
     rig.outlive().await?;
-    let next = rig.holder(&scope).await?;
-    rig.claims("an event whose holder died", &next, &event, &[Is::Granted]).await
+    let next = rig.acquire_lease(&scope).await?;
+    rig.claims("an event whose lease expired", &next, &event, &[Is::Granted]).await
 }
 
 async fn restart_what_is_done_survives(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let holder = rig.holder(&scope).await?;
+    let lease = rig.acquire_lease(&scope).await?;
     let all = events(200);
-    rig.claims("new events", &holder, &all, &[Is::Granted; 200]).await?;
-    rig.complete(&holder, &all).await?;
+    rig.claims("new events", &lease, &all, &[Is::Granted; 200]).await?;
+    rig.complete(&lease, &all).await?;
     drop(rig.reopen(rig.store()?).await?);
-    let next = rig.holder(&scope).await?;
+    let next = rig.acquire_lease(&scope).await?;
     rig.claims("done before the restart", &next, &all, &[Is::Done; 200]).await
 }
 
 async fn restart_released_attempts_survive(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let holder = rig.holder(&scope).await?;
+    let lease = rig.acquire_lease(&scope).await?;
     let event = events(1);
-    rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
-    rig.release(&holder, &event, 3).await?;
+    rig.claims("a new event", &lease, &event, &[Is::Granted]).await?;
+    rig.release(&lease, &event, 3).await?;
     drop(rig.reopen(rig.store()?).await?);
-    let next = rig.holder(&scope).await?;
+    let next = rig.acquire_lease(&scope).await?;
     rig.grants(&next, &event, tidings_core::History::new(0, 3)).await
 }
 
 async fn restart_a_claim_of_a_dead_process_ends(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let dying = rig.holder_for(&scope, rig.pace.lifetime).await?;
+    let dying = rig.lease_for(&scope, rig.pace.lifetime).await?;
     let event = events(1);
     rig.claims("a new event", &dying, &event, &[Is::Granted]).await?;
     drop(rig.reopen(rig.store()?).await?);
     rig.outlive().await?;
-    let next = rig.holder(&scope).await?;
+    let next = rig.acquire_lease(&scope).await?;
     rig.grants(&next, &event, tidings_core::History::new(1, 0)).await?;
-    refused("the dead holder's complete", &[ErrorKind::Fenced], rig.complete_one(&dying, &event[0]).await?)
+    refused("the expired lease's complete", &[ErrorKind::Fenced], rig.complete_one(&dying, &event[0]).await?)
 }

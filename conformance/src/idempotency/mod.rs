@@ -2,7 +2,7 @@
 
 mod claims;
 mod done;
-mod holders;
+mod leases;
 mod outage;
 mod rig;
 
@@ -15,7 +15,7 @@ use crate::case::Case;
 use crate::runner::{Suite, Suites, Verdict};
 use crate::setup::Setup;
 
-const ALL: &[&[Case<dyn IdempotencyStore>]] = &[claims::CASES, done::CASES, holders::CASES, outage::CASES];
+const ALL: &[&[Case<dyn IdempotencyStore>]] = &[claims::CASES, done::CASES, leases::CASES, outage::CASES];
 
 fn cases() -> Vec<&'static Case<dyn IdempotencyStore>> {
     ALL.iter().copied().flatten().collect()

@@ -19,16 +19,16 @@ fn is_retryable<T: std::fmt::Debug>(what: &str, answer: tidings_core::Result<T>)
 
 async fn i5_a_store_that_is_down_says_so(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (holder, store, event) = (rig.holder(&scope).await?, rig.store()?, events(1));
-    rig.claims("a new event", &holder, &event, &[Is::Granted]).await?;
+    let (lease, store, event) = (rig.acquire_lease(&scope).await?, rig.store()?, events(1));
+    rig.claims("a new event", &lease, &event, &[Is::Granted]).await?;
     rig.outage(true).await?;
     let checked = async {
-        is_retryable("claim", rig.try_claim(&holder, &events(1)).await?)?;
-        is_retryable("complete", rig.complete_one(&holder, &event[0]).await?)?;
-        is_retryable("renew", rig.renew(&holder).await?)?;
+        is_retryable("claim", rig.try_claim(&lease, &events(1)).await?)?;
+        is_retryable("complete", rig.complete_one(&lease, &event[0]).await?)?;
+        is_retryable("renew", rig.renew(&lease).await?)?;
         is_retryable("purge", rig.within("purge", store.purge(&scope, tidings_core::Timestamp::now())).await?)?;
-        let another = store.holder(&scope, super::rig::LONG);
-        is_retryable("holder", rig.within("holder", another).await?)
+        let another = store.acquire_lease(&scope, super::rig::LONG);
+        is_retryable("lease", rig.within("lease", another).await?)
     }
     .await;
     rig.outage(false).await?;
@@ -37,10 +37,10 @@ async fn i5_a_store_that_is_down_says_so(rig: &Rig) -> Checked {
 
 async fn i5_an_outage_forgets_nothing(rig: &Rig) -> Checked {
     let scope = rig.fresh("scope");
-    let (holder, other) = (rig.holder(&scope).await?, rig.holder(&scope).await?);
+    let (lease, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let all = events(2);
-    rig.claims("new events", &holder, &all, &[Is::Granted; 2]).await?;
-    rig.complete(&holder, &all[..1]).await?;
+    rig.claims("new events", &lease, &all, &[Is::Granted; 2]).await?;
+    rig.complete(&lease, &all[..1]).await?;
     rig.outage(true).await?;
     drop(rig.try_claim(&other, &all).await?);
     rig.outage(false).await?;

@@ -1,9 +1,9 @@
-//! What store cases are made of: holders, events, claims.
+//! What store cases are made of: leases, events, claims.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Claim, EventRef, History, Holder, IdempotencyStore, Name, Release, Result};
+use tidings_core::{Claim, EventRef, History, IdempotencyStore, Lease, Name, ReleasedClaim, Result};
 use uuid::Uuid;
 
 use crate::case::{Checked, broken, granted, holds, only, same};
@@ -33,44 +33,44 @@ impl Rig {
         self.backend()
     }
 
-    /// A holder in `scope` that outlives the case.
-    pub(super) async fn holder(&self, scope: &Name) -> Checked<Holder> {
-        self.holder_for(scope, LONG).await
+    /// A lease in `scope` that outlives the case.
+    pub(super) async fn acquire_lease(&self, scope: &Name) -> Checked<Lease> {
+        self.lease_for(scope, LONG).await
     }
 
-    /// A holder in `scope` that dies without being renewed for `ttl`.
-    pub(super) async fn holder_for(&self, scope: &Name, ttl: Duration) -> Checked<Holder> {
+    /// A lease in `scope` that dies without being renewed for `ttl`.
+    pub(super) async fn lease_for(&self, scope: &Name, ttl: Duration) -> Checked<Lease> {
         let store = self.store()?;
-        let holder = self.within("a holder", store.holder(scope, ttl)).await??;
-        self.note(format!("holder {} in {scope}, ttl {ttl:?}", brief(&holder)));
-        same("the holder's scope", scope, &holder.scope)?;
-        same("the holder's ttl", ttl, holder.ttl)?;
-        Ok(holder)
+        let lease = self.within("a lease", store.acquire_lease(scope, ttl)).await??;
+        self.note(format!("lease {} in {scope}, ttl {ttl:?}", brief(&lease)));
+        same("the lease's scope", scope, &lease.scope)?;
+        same("the lease's ttl", ttl, lease.ttl)?;
+        Ok(lease)
     }
 
-    pub(super) async fn try_claim(&self, holder: &Holder, events: &[EventRef]) -> Checked<Result<Vec<Claim>>> {
+    pub(super) async fn try_claim(&self, lease: &Lease, events: &[EventRef]) -> Checked<Result<Vec<Claim>>> {
         let store = self.store()?;
-        let answer = self.within("claims", store.claim(holder, events)).await?;
-        self.note(format!("holder {} claims {} events: {answer:?}", brief(holder), events.len()));
+        let answer = self.within("claims", store.claim(lease, events)).await?;
+        self.note(format!("lease {} claims {} events: {answer:?}", brief(lease), events.len()));
         Ok(answer)
     }
 
     /// Claims; as many answers as events.
-    pub(super) async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Checked<Vec<Claim>> {
-        let claims = granted("claim", self.try_claim(holder, events).await?)?;
+    pub(super) async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Checked<Vec<Claim>> {
+        let claims = granted("claim", self.try_claim(lease, events).await?)?;
         same("answers to claim", events.len(), claims.len())?;
         Ok(claims)
     }
 
     /// Claims, and compares what kind of answers come.
-    pub(super) async fn claims(&self, what: &str, holder: &Holder, events: &[EventRef], expected: &[Is]) -> Checked {
-        let came = self.claim(holder, events).await?;
+    pub(super) async fn claims(&self, what: &str, lease: &Lease, events: &[EventRef], expected: &[Is]) -> Checked {
+        let came = self.claim(lease, events).await?;
         same(what, expected.to_vec(), came.iter().map(kind).collect::<Checked<_>>()?)
     }
 
     /// All of `events` are granted, with this history.
-    pub(super) async fn grants(&self, holder: &Holder, events: &[EventRef], history: History) -> Checked {
-        for claim in self.claim(holder, events).await? {
+    pub(super) async fn grants(&self, lease: &Lease, events: &[EventRef], history: History) -> Checked {
+        for claim in self.claim(lease, events).await? {
             match claim {
                 Claim::Granted(came) => same("the history of a granted event", history, came)?,
                 other => return broken("Granted", format!("{other:?}")),
@@ -80,46 +80,46 @@ impl Rig {
     }
 
     /// Completes; each must be `Ok`.
-    pub(super) async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Checked {
-        let answers = self.try_complete(holder, events).await??;
+    pub(super) async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Checked {
+        let answers = self.try_complete(lease, events).await??;
         same("answers to complete", events.len(), answers.len())?;
         answers.into_iter().try_for_each(|answer| granted("complete", answer))
     }
 
-    pub(super) async fn try_complete(&self, holder: &Holder, events: &[EventRef]) -> Checked<Result<Vec<Result<()>>>> {
+    pub(super) async fn try_complete(&self, lease: &Lease, events: &[EventRef]) -> Checked<Result<Vec<Result<()>>>> {
         let store = self.store()?;
-        let answer = self.within("an answer to complete", store.complete(holder, events)).await?;
-        self.note(format!("holder {} completes {} events: {answer:?}", brief(holder), events.len()));
+        let answer = self.within("an answer to complete", store.complete(lease, events)).await?;
+        self.note(format!("lease {} completes {} events: {answer:?}", brief(lease), events.len()));
         Ok(answer)
     }
 
     /// The answer to completing one event, be it refused as a whole or alone.
-    pub(super) async fn complete_one(&self, holder: &Holder, event: &EventRef) -> Checked<Result<()>> {
-        match self.try_complete(holder, std::slice::from_ref(event)).await? {
+    pub(super) async fn complete_one(&self, lease: &Lease, event: &EventRef) -> Checked<Result<()>> {
+        match self.try_complete(lease, std::slice::from_ref(event)).await? {
             Ok(answers) => only("complete", answers),
             Err(error) => Ok(Err(error)),
         }
     }
 
     /// Gives claims back, each with so many attempts.
-    pub(super) async fn release(&self, holder: &Holder, events: &[EventRef], attempts: u32) -> Checked {
+    pub(super) async fn release(&self, lease: &Lease, events: &[EventRef], attempts: u32) -> Checked {
         let store = self.store()?;
-        let releases: Vec<Release> = events.iter().map(|event| Release::new(event.id, attempts)).collect();
-        self.note(format!("holder {} releases {} events, {attempts} attempts", brief(holder), events.len()));
-        Ok(self.within("release", store.release(holder, &releases)).await??)
+        let releases: Vec<ReleasedClaim> = events.iter().map(|event| ReleasedClaim::new(event.id, attempts)).collect();
+        self.note(format!("lease {} releases {} events, {attempts} attempts", brief(lease), events.len()));
+        Ok(self.within("release", store.release(lease, &releases)).await??)
     }
 
-    pub(super) async fn renew(&self, holder: &Holder) -> Checked<Result<()>> {
+    pub(super) async fn renew(&self, lease: &Lease) -> Checked<Result<()>> {
         let store = self.store()?;
-        let answer = self.within("renew", store.renew(holder)).await?;
-        self.note(format!("holder {} renews: {answer:?}", brief(holder)));
+        let answer = self.within("renew", store.renew(lease)).await?;
+        self.note(format!("lease {} renews: {answer:?}", brief(lease)));
         Ok(answer)
     }
 
-    pub(super) async fn retire(&self, holder: &Holder) -> Checked {
+    pub(super) async fn retire(&self, lease: &Lease) -> Checked {
         let store = self.store()?;
-        self.note(format!("holder {} retires", brief(holder)));
-        Ok(self.within("retire", store.retire(holder)).await??)
+        self.note(format!("lease {} retires", brief(lease)));
+        Ok(self.within("retire", store.retire(lease)).await??)
     }
 }
 
@@ -135,6 +135,6 @@ fn kind(claim: &Claim) -> Checked<Is> {
     }
 }
 
-fn brief(holder: &Holder) -> String {
-    holder.id.simple().to_string().split_off(24)
+fn brief(lease: &Lease) -> String {
+    lease.id.simple().to_string().split_off(24)
 }

@@ -26,7 +26,7 @@ impl Consumer for TappedConsumer {
     }
 
     async fn release(&self, partitions: &[TopicPartition]) -> Result<()> {
-        self.tap.one(Call::Release, partitions, self.inner.release(partitions)).await
+        self.tap.one(Call::ReleasedClaim, partitions, self.inner.release(partitions)).await
     }
 
     async fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_core::{
-    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, EventRef, Guarantees, Holder, IdempotencyStore, Leased,
-    LetterId, LetterLease, LetterQuery, Name, Release, Resolution, Result, Timestamp,
+    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, EventRef, Guarantees, IdempotencyStore, Lease, Leased,
+    LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result, Timestamp,
 };
 
 use super::faulty::Faulty;
@@ -17,28 +17,28 @@ macro_rules! wraps_stores {
         #[async_trait]
         #[deny(clippy::missing_trait_methods)]
         impl<T: IdempotencyStore> IdempotencyStore for $wrapper<T> {
-            async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-                self.tap.one(Call::Holder, (scope, ttl), self.inner.holder(scope, ttl)).await
+            async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+                self.tap.one(Call::AcquireLease, (scope, ttl), self.inner.acquire_lease(scope, ttl)).await
             }
 
-            async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-                self.tap.one(Call::Claim, (holder, events), self.inner.claim(holder, events)).await
+            async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
+                self.tap.one(Call::Claim, (lease, events), self.inner.claim(lease, events)).await
             }
 
-            async fn renew(&self, holder: &Holder) -> Result<()> {
-                self.tap.one(Call::Renew, holder, self.inner.renew(holder)).await
+            async fn renew(&self, lease: &Lease) -> Result<()> {
+                self.tap.one(Call::Renew, lease, self.inner.renew(lease)).await
             }
 
-            async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-                self.tap.one(Call::Complete, (holder, events), self.inner.complete(holder, events)).await
+            async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+                self.tap.one(Call::Complete, (lease, events), self.inner.complete(lease, events)).await
             }
 
-            async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-                self.tap.one(Call::ReleaseClaims, (holder, events), self.inner.release(holder, events)).await
+            async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
+                self.tap.one(Call::ReleaseClaims, (lease, events), self.inner.release(lease, events)).await
             }
 
-            async fn retire(&self, holder: &Holder) -> Result<()> {
-                self.tap.one(Call::Retire, holder, self.inner.retire(holder)).await
+            async fn retire(&self, lease: &Lease) -> Result<()> {
+                self.tap.one(Call::Retire, lease, self.inner.retire(lease)).await
             }
 
             async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {

@@ -20,7 +20,7 @@ pub enum Call {
     /// [`Consumer::commit`](tidings_core::Consumer::commit).
     Commit,
     /// [`Consumer::release`](tidings_core::Consumer::release).
-    Release,
+    ReleasedClaim,
     /// [`Consumer::pause`](tidings_core::Consumer::pause).
     Pause,
     /// [`Consumer::resume`](tidings_core::Consumer::resume).
@@ -47,8 +47,8 @@ pub enum Call {
     ResolveLeased,
     /// [`DeadLetterStore::end_lease`](tidings_core::DeadLetterStore::end_lease).
     EndLease,
-    /// [`IdempotencyStore::holder`](tidings_core::IdempotencyStore::holder).
-    Holder,
+    /// [`IdempotencyStore::acquire_lease`](tidings_core::IdempotencyStore::acquire_lease).
+    AcquireLease,
     /// [`IdempotencyStore::claim`](tidings_core::IdempotencyStore::claim).
     Claim,
     /// [`IdempotencyStore::renew`](tidings_core::IdempotencyStore::renew).

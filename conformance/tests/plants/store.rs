@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tidings_conformance::{Setup, idempotency};
 use tidings_core::{
-    Claim, ErrorKind, EventRef, Guarantees, History, Holder, IdempotencyStore, MIN_HOLDER_TTL, Name, Release, Result,
-    Timestamp, async_trait,
+    Claim, ErrorKind, EventRef, Guarantees, History, IdempotencyStore, Lease, MIN_LEASE_TTL, Name, ReleasedClaim,
+    Result, Timestamp, async_trait,
 };
 use tidings_memory::MemoryStore;
 use uuid::Uuid;
@@ -30,11 +30,11 @@ enum Bug {
     CompletesUnclaimed,
     SaysGrantedWhenDown,
     SaysDoneWhenDown,
-    ForgetsDeaths,
+    ForgetsCrashes,
     ForgetsAttempts,
-    CountsReleasesAsDeaths,
+    CountsReleasesAsCrashes,
     ClaimsExpireByThemselves,
-    HoldersNeverDie,
+    LeasesNeverDie,
     TakesAnyTtl,
     RetiringKeepsClaims,
     ForgetsAtRestart,
@@ -43,7 +43,7 @@ enum Bug {
 #[derive(Debug, Default)]
 struct Known {
     /// Who claimed an event last, by what was granted.
-    claimants: HashMap<(Name, Uuid), Holder>,
+    claimants: HashMap<(Name, Uuid), Lease>,
     scopes: HashSet<Name>,
 }
 
@@ -64,28 +64,28 @@ impl Planted {
     }
 
     /// The one who has an event, as far as this wrapper knows.
-    fn claimant(&self, scope: &Name, id: Uuid) -> Option<Holder> {
+    fn claimant(&self, scope: &Name, id: Uuid) -> Option<Lease> {
         self.known().claimants.get(&(scope.clone(), id)).cloned()
     }
 
     fn told(&self, claim: Claim) -> Claim {
         match (self.bug, claim) {
             (Bug::GrantsTwice, Claim::Held { .. }) => Claim::Granted(History::default()),
-            (Bug::ForgetsDeaths, Claim::Granted(h)) => Claim::Granted(History::new(0, h.attempts)),
-            (Bug::ForgetsAttempts, Claim::Granted(h)) => Claim::Granted(History::new(h.deaths, 0)),
-            (Bug::CountsReleasesAsDeaths, Claim::Granted(h)) => {
-                Claim::Granted(History::new(h.deaths + u32::from(h.attempts > 0), h.attempts))
+            (Bug::ForgetsCrashes, Claim::Granted(h)) => Claim::Granted(History::new(0, h.attempts)),
+            (Bug::ForgetsAttempts, Claim::Granted(h)) => Claim::Granted(History::new(h.crashes, 0)),
+            (Bug::CountsReleasesAsCrashes, Claim::Granted(h)) => {
+                Claim::Granted(History::new(h.crashes + u32::from(h.attempts > 0), h.attempts))
             }
             (_, claim) => claim,
         }
     }
 
-    async fn passed_claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+    async fn passed_claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
         let claims: Vec<Claim> =
-            self.inner.claim(holder, events).await?.into_iter().map(|claim| self.told(claim)).collect();
+            self.inner.claim(lease, events).await?.into_iter().map(|claim| self.told(claim)).collect();
         let granted = events.iter().zip(&claims).filter(|(_, claim)| matches!(claim, Claim::Granted(_)));
         for (event, _) in granted {
-            self.known().claimants.insert((holder.scope.clone(), event.id), holder.clone());
+            self.known().claimants.insert((lease.scope.clone(), event.id), lease.clone());
         }
         Ok(claims)
     }
@@ -93,27 +93,27 @@ impl Planted {
 
 #[async_trait]
 impl IdempotencyStore for Planted {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
         let asked = match self.bug {
-            Bug::HoldersNeverDie => Duration::from_secs(1_000_000),
-            Bug::TakesAnyTtl => ttl.max(MIN_HOLDER_TTL),
+            Bug::LeasesNeverDie => Duration::from_secs(1_000_000),
+            Bug::TakesAnyTtl => ttl.max(MIN_LEASE_TTL),
             Bug::ClaimsExpireByThemselves => ttl.min(Duration::from_secs(2)),
             _ => ttl,
         };
-        let mut holder = self.inner.holder(scope, asked).await?;
-        holder.ttl = ttl;
+        let mut lease = self.inner.acquire_lease(scope, asked).await?;
+        lease.ttl = ttl;
         self.known().scopes.insert(scope.clone());
-        Ok(holder)
+        Ok(lease)
     }
 
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        let claims = match (self.bug, self.passed_claim(holder, events).await) {
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let claims = match (self.bug, self.passed_claim(lease, events).await) {
             (Bug::SaysGrantedWhenDown, Err(_)) => vec![Claim::Granted(History::default()); events.len()],
             (Bug::SaysDoneWhenDown, Err(_)) => vec![Claim::Done; events.len()],
             (_, answer) => answer?,
         };
         match self.bug {
-            Bug::MarksDoneBeforeComplete => drop(self.inner.complete(holder, events).await),
+            Bug::MarksDoneBeforeComplete => drop(self.inner.complete(lease, events).await),
             Bug::GrantsTwins => {
                 let mut first = HashMap::new();
                 let twins = events.iter().zip(&claims).map(|(e, claim)| *first.entry(e.id).or_insert(*claim));
@@ -124,59 +124,59 @@ impl IdempotencyStore for Planted {
         Ok(claims)
     }
 
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.inner.renew(holder).await
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.inner.renew(lease).await
     }
 
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        let mut answers = self.inner.complete(holder, events).await;
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        let mut answers = self.inner.complete(lease, events).await;
         if matches!(self.bug, Bug::AcceptsALateComplete | Bug::CompletesUnclaimed) {
-            let dead = self.inner.renew(holder).await.is_err();
+            let dead = self.inner.renew(lease).await.is_err();
             let forgives = dead == (self.bug == Bug::AcceptsALateComplete);
             for event in events.iter().filter(|_| forgives) {
-                if let Some(claimant) = self.claimant(&holder.scope, event.id) {
+                if let Some(claimant) = self.claimant(&lease.scope, event.id) {
                     answers = self.inner.complete(&claimant, std::slice::from_ref(event)).await;
                 }
             }
         }
         if self.bug == Bug::CompleteReleasesTheRest {
-            let of: Vec<Release> = {
+            let of: Vec<ReleasedClaim> = {
                 let known = self.known();
-                let mine = known.claimants.iter().filter(|(_, claimant)| claimant.id == holder.id);
-                mine.map(|((_, id), _)| Release::new(*id, 0)).collect()
+                let mine = known.claimants.iter().filter(|(_, claimant)| claimant.id == lease.id);
+                mine.map(|((_, id), _)| ReleasedClaim::new(*id, 0)).collect()
             };
-            self.inner.release(holder, &of).await?;
+            self.inner.release(lease, &of).await?;
         }
         answers
     }
 
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
         for release in events {
             match self.bug {
                 Bug::CompletesOnBurying => {
-                    drop(self.inner.complete(holder, &[EventRef::new(release.id, "")]).await);
+                    drop(self.inner.complete(lease, &[EventRef::new(release.id, "")]).await);
                 }
                 Bug::ReleasesOthersClaims => {
-                    if let Some(claimant) = self.claimant(&holder.scope, release.id) {
+                    if let Some(claimant) = self.claimant(&lease.scope, release.id) {
                         self.inner.release(&claimant, std::slice::from_ref(release)).await?;
                     }
                 }
                 _ => {}
             }
         }
-        self.inner.release(holder, events).await
+        self.inner.release(lease, events).await
     }
 
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        if self.bug == Bug::RetiringKeepsClaims { Ok(()) } else { self.inner.retire(holder).await }
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        if self.bug == Bug::RetiringKeepsClaims { Ok(()) } else { self.inner.retire(lease).await }
     }
 
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         match self.bug {
             Bug::PurgeRemovesLiveClaims => {
-                let claims: Vec<((Name, Uuid), Holder)> = self.known().claimants.clone().into_iter().collect();
-                for ((_, id), holder) in claims.iter().filter(|((of, _), _)| of == scope) {
-                    self.inner.release(holder, &[Release::new(*id, 0)]).await?;
+                let claims: Vec<((Name, Uuid), Lease)> = self.known().claimants.clone().into_iter().collect();
+                for ((_, id), lease) in claims.iter().filter(|((of, _), _)| of == scope) {
+                    self.inner.release(lease, &[ReleasedClaim::new(*id, 0)]).await?;
                 }
             }
             Bug::PurgesOtherScopes => {
@@ -231,8 +231,8 @@ macro_rules! plants {
 
 plants! {
     any_ttl_taken: TakesAnyTtl => i3_a_ttl_is_refused_only_where_it_is_too_short,
-    a_claim_granted_twice: GrantsTwice => i1_an_event_is_granted_to_one_holder,
-    a_claim_granted_twice_at_once: GrantsTwice => i1_many_holders_at_once_are_granted_one_claim,
+    a_claim_granted_twice: GrantsTwice => i1_an_event_is_granted_to_one_lease,
+    a_claim_granted_twice_at_once: GrantsTwice => i1_many_leases_at_once_are_granted_one_claim,
     twins_granted: GrantsTwins => i1_twins_within_one_call_are_granted_once,
     done_before_complete: MarksDoneBeforeComplete => i7_a_claim_alone_is_not_done,
     done_by_burying: CompletesOnBurying => i7_a_release_is_not_done,
@@ -245,11 +245,11 @@ plants! {
     an_unclaimed_event_completed: CompletesUnclaimed => i7_completing_what_was_never_claimed_is_fenced,
     granted_though_down: SaysGrantedWhenDown => i5_a_store_that_is_down_says_so,
     done_though_down: SaysDoneWhenDown => i5_a_store_that_is_down_says_so,
-    deaths_forgotten: ForgetsDeaths => i6_deaths_are_counted,
+    deaths_forgotten: ForgetsCrashes => i6_deaths_are_counted,
     attempts_forgotten: ForgetsAttempts => i6_released_attempts_are_counted,
-    releases_counted_as_deaths: CountsReleasesAsDeaths => i6_released_attempts_are_counted,
-    claims_that_expire_by_themselves: ClaimsExpireByThemselves => i3_a_claim_lives_as_long_as_its_holder,
-    holders_that_never_die: HoldersNeverDie => i3_a_claim_of_a_dead_holder_can_be_taken,
-    claims_kept_by_a_retired_holder: RetiringKeepsClaims => i3_retiring_releases_at_once,
+    releases_counted_as_deaths: CountsReleasesAsCrashes => i6_released_attempts_are_counted,
+    claims_that_expire_by_themselves: ClaimsExpireByThemselves => i3_a_claim_lives_as_long_as_its_lease,
+    leases_that_never_die: LeasesNeverDie => i3_a_claim_of_a_dead_lease_can_be_taken,
+    claims_kept_by_a_retired_lease: RetiringKeepsClaims => i3_retiring_releases_at_once,
     all_forgotten_at_a_restart: ForgetsAtRestart => restart_what_is_done_survives,
 }

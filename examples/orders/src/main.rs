@@ -51,7 +51,7 @@ async fn run(url: &str, kills: u32) -> Result<Books, BoxError> {
     for _ in 0..kills {
         let instance = Instance::start(url, &shop, &transport).await?;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(20..400))).await;
-        // Dropped, all its work stops where it is: its transactions are rolled back, its claims are a dead holder's.
+        // Dropped, all its work stops where it is: its transactions are rolled back, its claims are an expired lease's.
         drop(instance);
     }
     let _instance = Instance::start(url, &shop, &transport).await?;

@@ -113,7 +113,7 @@ impl Instance {
         let service = |name: &'static str, router: Router<Shop>| {
             let inbox = store.inbox().with_outbox(store.outbox(name));
             let router = router.layer(inbox).with_state(shop.clone());
-            Service::new(name, router).with_idempotency(store.clone()).with_holder_ttl(TTL)
+            Service::new(name, router).with_idempotency(store.clone()).with_lease_ttl(TTL)
         };
         let payments = service("payments", Router::new().on(pay)).start(transport).await?;
         let orders = service("orders", Router::new().on(confirm)).start(transport).await?;

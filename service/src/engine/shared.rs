@@ -42,8 +42,8 @@ pub(crate) struct Shared {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) seed: u64,
     pub(crate) totals: AtomicTotals,
-    /// Woken when the holder turned out to be dead.
-    pub(crate) holder_fenced: Notify,
+    /// Woken when the lease turned out to be dead.
+    pub(crate) lease_fenced: Notify,
     /// One for each worker.
     pub(crate) beats: Vec<Beat>,
 }
@@ -128,9 +128,9 @@ impl Shared {
         self.seed.wrapping_add(worker as u64)
     }
 
-    /// The holder turned out to be dead: a new one is needed at once.
+    /// The lease turned out to be dead: a new one is needed at once.
     pub(crate) fn fenced(&self) {
-        self.holder_fenced.notify_one();
+        self.lease_fenced.notify_one();
     }
 
     /// What the policy says of a type that nobody registered.

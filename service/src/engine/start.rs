@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, ConsumerOptions, Error, ErrorKind, MIN_HOLDER_TTL, Name, Result, Topic, Transport, ensure_topics,
+    Admin, ConsumerOptions, Error, ErrorKind, MIN_LEASE_TTL, Name, Result, Topic, Transport, ensure_topics,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -39,7 +39,7 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
     sink.check(routes.topics()).await.map_err(context)?;
     let claims = match &options.store {
         Some(store) => {
-            let claims = Claims::new(store.clone(), options.scope.clone(), options.holder_ttl);
+            let claims = Claims::new(store.clone(), options.scope.clone(), options.lease_ttl);
             claims.renew(tokio::time::Instant::now()).await.map_err(context)?;
             Some(Arc::new(claims))
         }
@@ -67,7 +67,7 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
         observer: options.observer.clone(),
         seed,
         totals: AtomicTotals::default(),
-        holder_fenced: Notify::new(),
+        lease_fenced: Notify::new(),
         beats: (0..workers).map(|_| Default::default()).collect(),
     });
     let consumer = transport.consumer(consumer_options(&options, &routes)).await.map_err(context)?;
@@ -84,7 +84,7 @@ fn check(name: &Name, options: &Options) -> Result<()> {
     }
     let durations = [
         ("commit interval", options.commit_interval),
-        ("holder ttl", options.holder_ttl),
+        ("lease ttl", options.lease_ttl),
         ("handler timeout", options.handler_timeout.unwrap_or(Duration::MAX)),
         ("session timeout", options.session_timeout.unwrap_or(Duration::MAX)),
     ];
@@ -93,9 +93,9 @@ fn check(name: &Name, options: &Options) -> Result<()> {
             return wrong(&format!("its {field} is zero"));
         }
     }
-    if options.holder_ttl < MIN_HOLDER_TTL {
-        let ttl = options.holder_ttl;
-        return wrong(&format!("its holder_ttl is {ttl:?}, it must be at least {MIN_HOLDER_TTL:?}"));
+    if options.lease_ttl < MIN_LEASE_TTL {
+        let ttl = options.lease_ttl;
+        return wrong(&format!("its lease_ttl is {ttl:?}, it must be at least {MIN_LEASE_TTL:?}"));
     }
     if options.workers.is_some_and(|workers| workers > MAX_WORKERS) {
         return wrong(&format!("its number of workers is above {MAX_WORKERS}"));

@@ -119,7 +119,7 @@ pub(crate) struct Item {
     pub(crate) waits: u32,
     /// It failed in a batch, and is now given to the handler alone.
     pub(crate) single: bool,
-    /// So many holders died with it that it is claimed and handled with nothing else in flight.
+    /// So many leases expired with it that it is claimed and handled with nothing else in flight.
     pub(crate) suspect: bool,
     /// Nothing else runs while it has this.
     pub(crate) alone: Option<Alone>,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings_core::{
-    Claim, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    Claim, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore, Lease, Name, ReleasedClaim, Result, Timestamp,
     async_trait,
 };
 use tidings_memory::MemoryStore;
@@ -26,7 +26,7 @@ pub(crate) struct Odd {
     pub(crate) denied_releases: Arc<AtomicUsize>,
     /// Never gives this event back.
     pub(crate) keeps: Arc<Mutex<Option<uuid::Uuid>>>,
-    /// It renews holders, and says that it did not.
+    /// It renews leases, and says that it did not.
     pub(crate) denies_renewals: Arc<AtomicBool>,
     /// So many claims are carried out a little after their answer was lost, and they were given back.
     pub(crate) late_claims: Arc<AtomicUsize>,
@@ -34,7 +34,7 @@ pub(crate) struct Odd {
     pub(crate) short_completes: Arc<AtomicUsize>,
     /// What the next claims are answered, as if others had the events meanwhile.
     pub(crate) script: Arc<Mutex<VecDeque<Claim>>>,
-    /// From the second claim on it takes longer than a holder lives, and hears of no renewal.
+    /// From the second claim on it takes longer than a lease lives, and hears of no renewal.
     pub(crate) late: bool,
 }
 
@@ -46,48 +46,48 @@ impl Odd {
 
 #[async_trait]
 impl IdempotencyStore for Odd {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        self.inner.holder(scope, ttl).await
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        self.inner.acquire_lease(scope, ttl).await
     }
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
         self.claims.add(format!("claim {}", events.len()));
         if !self.claim_takes.is_zero() {
             sleep(self.claim_takes).await;
         }
         if self.is_late() {
-            sleep(holder.ttl * 2).await;
+            sleep(lease.ttl * 2).await;
         }
         let scripted = self.script.lock().expect("no test panics with it").pop_front();
         if let Some(claim) = scripted {
             return Ok(vec![claim; events.len()]);
         }
         if self.late_claims.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-            let (inner, holder, events) = (self.inner.clone(), holder.clone(), events.to_vec());
+            let (inner, lease, events) = (self.inner.clone(), lease.clone(), events.to_vec());
             tokio::spawn(async move {
                 sleep(Duration::from_millis(10)).await;
-                drop(inner.claim(&holder, &events).await);
+                drop(inner.claim(&lease, &events).await);
             });
             return Err(Error::new(ErrorKind::Indeterminate, "claim: the answer is lost"));
         }
-        self.inner.claim(holder, events).await
+        self.inner.claim(lease, events).await
     }
-    async fn renew(&self, holder: &Holder) -> Result<()> {
+    async fn renew(&self, lease: &Lease) -> Result<()> {
         if self.is_late() {
-            return Err(Error::new(ErrorKind::Unavailable, "renew the holder: no answer"));
+            return Err(Error::new(ErrorKind::Unavailable, "renew the lease: no answer"));
         }
-        self.inner.renew(holder).await?;
+        self.inner.renew(lease).await?;
         match self.denies_renewals.load(SeqCst) {
-            true => Err(Error::new(ErrorKind::Unavailable, "renew the holder: the answer is lost")),
+            true => Err(Error::new(ErrorKind::Unavailable, "renew the lease: the answer is lost")),
             false => Ok(()),
         }
     }
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         match self.short_completes.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
             Ok(_) => Ok(Vec::new()),
-            Err(_) => self.inner.complete(holder, events).await,
+            Err(_) => self.inner.complete(lease, events).await,
         }
     }
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
         if !self.release_takes.is_zero() {
             sleep(self.release_takes).await;
         }
@@ -95,14 +95,14 @@ impl IdempotencyStore for Odd {
         if events.iter().any(|event| Some(event.id) == keeps) {
             return Err(Error::new(ErrorKind::Unavailable, "give claims back: not this one"));
         }
-        self.inner.release(holder, events).await?;
+        self.inner.release(lease, events).await?;
         match self.denied_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
             Ok(_) => Err(Error::new(ErrorKind::Unavailable, "give claims back: the answer is lost")),
             Err(_) => Ok(()),
         }
     }
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.inner.retire(holder).await
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        self.inner.retire(lease).await
     }
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         self.inner.purge(scope, completed_before).await

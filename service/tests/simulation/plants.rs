@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidings_core::{
     Admin, Claim, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, EventRef, Guarantees, Headers,
-    History, Holder, IdempotencyStore, Name, Progress, Publisher, Release, Result, SeekTo, Step, Timestamp,
+    History, IdempotencyStore, Lease, Name, Progress, Publisher, ReleasedClaim, Result, SeekTo, Step, Timestamp,
     TopicPartition, Transport, async_trait, event_id_of,
 };
 use tidings_memory::MemoryStore;
@@ -43,7 +43,7 @@ pub(crate) enum Bug {
 struct State {
     given: HashMap<TopicPartition, (u64, u64)>,
     lost: HashMap<TopicPartition, u64>,
-    holder: Option<Holder>,
+    lease: Option<Lease>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,11 +102,11 @@ impl DeadLetterSink for Planted<Arc<dyn DeadLetterSink>> {
             letters.iter_mut().for_each(|letter| letter.record.headers = Headers::new());
         }
         if self.bug == Bug::CompletesOnBurying {
-            let holder = self.state().holder.clone();
+            let lease = self.state().lease.clone();
             let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let events: Vec<_> = letters.iter().map(|l| EventRef::new(event_id_of(&l.origin, &l.record), "")).collect();
-            if let (Some(store), Some(holder)) = (store, holder) {
-                drop(store.complete(&holder, &events).await);
+            if let (Some(store), Some(lease)) = (store, lease) {
+                drop(store.complete(&lease, &events).await);
             }
         }
         let answers = self.inner.bury(letters).await;
@@ -207,16 +207,16 @@ impl Consumer for Planted<Arc<dyn Consumer>> {
 
 #[async_trait]
 impl IdempotencyStore for Planted<Tap<MemoryStore>> {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        let holder = self.inner.holder(scope, ttl).await?;
-        self.state().holder = Some(holder.clone());
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        let lease = self.inner.acquire_lease(scope, ttl).await?;
+        self.state().lease = Some(lease.clone());
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.inner.clone());
-        Ok(holder)
+        Ok(lease)
     }
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        let mut claims = self.inner.claim(holder, events).await?;
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
+        let mut claims = self.inner.claim(lease, events).await?;
         match self.bug {
-            Bug::MarksBeforeHandling => drop(self.inner.complete(holder, events).await),
+            Bug::MarksBeforeHandling => drop(self.inner.complete(lease, events).await),
             Bug::ForgetsWhatIsDone => {
                 let done = claims.iter_mut().filter(|claim| **claim == Claim::Done);
                 done.for_each(|claim| *claim = Claim::Granted(History::default()));
@@ -225,17 +225,17 @@ impl IdempotencyStore for Planted<Tap<MemoryStore>> {
         }
         Ok(claims)
     }
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.inner.renew(holder).await
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.inner.renew(lease).await
     }
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        self.inner.complete(holder, events).await
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        self.inner.complete(lease, events).await
     }
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        self.inner.release(holder, events).await
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
+        self.inner.release(lease, events).await
     }
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.inner.retire(holder).await
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        self.inner.retire(lease).await
     }
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         self.inner.purge(scope, completed_before).await

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tidings_core::{
     Admin, Claim, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, ErrorKind, EventRef, Guarantees,
-    Holder, IdempotencyStore, Name, Position, Progress, Publisher, Record, Release, Result, SeekTo, Step, StoredRecord,
-    Timestamp, TopicPartition, Transport, async_trait, codec, headers,
+    IdempotencyStore, Lease, Name, Position, Progress, Publisher, Record, ReleasedClaim, Result, SeekTo, Step,
+    StoredRecord, Timestamp, TopicPartition, Transport, async_trait, codec, headers,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_service::{Observer, RecordEvent};
@@ -155,32 +155,32 @@ impl Consumer for Tap<Arc<dyn Consumer>> {
 
 #[async_trait]
 impl IdempotencyStore for Tap<MemoryStore> {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        self.inner.holder(scope, ttl).await
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        self.inner.acquire_lease(scope, ttl).await
     }
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
-        self.inner.claim(holder, events).await
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
+        self.inner.claim(lease, events).await
     }
-    async fn renew(&self, holder: &Holder) -> Result<()> {
-        self.inner.renew(holder).await
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.inner.renew(lease).await
     }
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
-        let answer = self.inner.complete(holder, events).await;
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        let answer = self.inner.complete(lease, events).await;
         // Of a lost answer only the service may not know.
         let mut told = answer.as_ref().map_or_else(|error| Err(error.kind()), |answers| Ok(oks(answers)));
         while told == Err(ErrorKind::Indeterminate) {
-            told = self.inner.complete(holder, events).await.map_or_else(|error| Err(error.kind()), |a| Ok(oks(&a)));
+            told = self.inner.complete(lease, events).await.map_or_else(|error| Err(error.kind()), |a| Ok(oks(&a)));
         }
         for (event, _) in events.iter().zip(told.unwrap_or_default()).filter(|(_, ok)| *ok) {
             self.log.add(Happened::Completed { process: self.process, id: event.id });
         }
         answer
     }
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
-        self.inner.release(holder, events).await
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
+        self.inner.release(lease, events).await
     }
-    async fn retire(&self, holder: &Holder) -> Result<()> {
-        self.inner.retire(holder).await
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        self.inner.retire(lease).await
     }
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         self.inner.purge(scope, completed_before).await

@@ -112,7 +112,7 @@ impl World {
             .with_commit_interval(setting.commit_interval)
             .with_handler_timeout(setting.handler_timeout)
             .with_revocation_deadline(setting.revocation)
-            .with_holder_ttl(setting.ttl)
+            .with_lease_ttl(setting.ttl)
             .with_breaker(setting.breaker.then(Breaker::default))
             .with_seed(setting.seed + u64::from(process));
         if setting.store { service.with_idempotency(tap) } else { service }

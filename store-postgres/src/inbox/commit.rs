@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, Row, Transaction};
 use tidings_core::{
-    BoxError, Delivery, Error, ErrorKind, EventRef, Holder, IdempotencyStore, Name, Outcome, Result, codec,
-    event_id_of, held, rolled_back, unavailable,
+    BoxError, Delivery, Error, ErrorKind, EventRef, IdempotencyStore, Lease, Name, Outcome, Result, codec, event_id_of,
+    held, rolled_back, unavailable,
 };
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -65,17 +65,17 @@ pub(super) async fn publish(
     Err(verdict::of_handler(error.into(), deliveries))
 }
 
-/// Writes that the delivery's events are done, sees whether they are still this holder's to handle, and commits.
+/// Writes that the delivery's events are done, sees whether they are still this lease's to handle, and commits.
 pub(super) async fn settle(
     store: &PostgresStore,
     delivery: &Delivery,
-    holder: &Holder,
+    lease: &Lease,
     slot: &Slot,
     outcome: Outcome,
 ) -> Result<Outcome, BoxError> {
     let mut transaction = slot.take().await?;
     let events = events(delivery);
-    let settled = match write_done(store, delivery, holder, &events, &mut transaction).await {
+    let settled = match write_done(store, delivery, lease, &events, &mut transaction).await {
         Ok(settled) => settled,
         Err(error) => {
             roll_back(store, transaction).await;
@@ -83,17 +83,17 @@ pub(super) async fn settle(
         }
     };
     match settled.verdict.as_str() {
-        "settled" => commit(store, transaction, holder, &events, &settled.xid, delivery.len()).await,
+        "settled" => commit(store, transaction, lease, &events, &settled.xid, delivery.len()).await,
         "done" => {
             roll_back(store, transaction).await;
-            done_by_another(store, holder, &events).await
+            done_by_another(store, lease, &events).await
         }
         verdict => {
             roll_back(store, transaction).await;
             let what = match verdict {
                 "claim" => "its claim was taken over",
                 "epoch" => "its partition has been assigned anew",
-                _ => "its holder is dead",
+                _ => "its lease expired",
             };
             Err(held(Error::new(ErrorKind::Fenced, format!("commit a delivery: {what}"))).into())
         }
@@ -120,15 +120,15 @@ fn events(delivery: &Delivery) -> Vec<EventRef> {
 async fn write_done(
     store: &PostgresStore,
     delivery: &Delivery,
-    holder: &Holder,
+    lease: &Lease,
     events: &[EventRef],
     transaction: &mut Transaction<'static, Postgres>,
 ) -> Result<Settled, sqlx::Error> {
     let (ids, types) = in_order(events);
     let context = delivery.context();
     let query = sqlx::query(store.texts().settle.clone())
-        .bind(holder.id)
-        .bind(storable(&holder.scope))
+        .bind(lease.id)
+        .bind(storable(&lease.scope))
         .bind(&ids)
         .bind(&types)
         .bind(storable(&context.group))
@@ -158,32 +158,32 @@ fn of_settle(error: sqlx::Error, records: usize) -> BoxError {
 
 /// Others have handled the event, such as a service that shares the table and knows nothing of claims. What was done here
 /// is undone; of one event that settles it, in a batch it has to be found out which ones.
-async fn done_by_another(store: &PostgresStore, holder: &Holder, events: &[EventRef]) -> Result<(), BoxError> {
+async fn done_by_another(store: &PostgresStore, lease: &Lease, events: &[EventRef]) -> Result<(), BoxError> {
     if events.len() > 1 {
         let what = "commit a batch: some of its events are done already";
         return Err(rolled_back([], Error::new(ErrorKind::Conflict, what)).into());
     }
     // By whom: a handler that writes the row itself finds its own, and all that it did was undone with it.
-    if !is_done(store, holder, events).await.map_err(unavailable)? {
+    if !is_done(store, lease, events).await.map_err(unavailable)? {
         let what = "commit a delivery: its event was done in this very transaction; the inbox alone may write that";
         return Err(unavailable(Error::new(ErrorKind::Conflict, what)).into());
     }
     // It is done: what this does is to end the claim.
-    store.complete(holder, events).await.map(drop).map_err(|error| unavailable(error).into())
+    store.complete(lease, events).await.map(drop).map_err(|error| unavailable(error).into())
 }
 
-async fn is_done(store: &PostgresStore, holder: &Holder, events: &[EventRef]) -> Result<bool> {
+async fn is_done(store: &PostgresStore, lease: &Lease, events: &[EventRef]) -> Result<bool> {
     let doing = "look whether an event is done";
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
     let mut connection = store.acquire(doing).await?;
-    let answered = store.bounded(are_done(store, &mut connection, holder, &ids)).await;
+    let answered = store.bounded(are_done(store, &mut connection, lease, &ids)).await;
     store.judge(doing, &mut connection, answered)
 }
 
 async fn commit(
     store: &PostgresStore,
     transaction: Transaction<'static, Postgres>,
-    holder: &Holder,
+    lease: &Lease,
     events: &[EventRef],
     xid: &str,
     records: usize,
@@ -194,7 +194,7 @@ async fn commit(
         Ok(()) => Ok(()),
         Err(error) if is_lost(&error) => {
             tracing::warn!(error = %error, "a commit was not answered; looking whether it was made");
-            match timeout(RESOLVE_WITHIN, is_committed(store, holder, events, xid)).await {
+            match timeout(RESOLVE_WITHIN, is_committed(store, lease, events, xid)).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(unavailable(failed(doing, error)).into()),
                 // It is run again, and meets its own event there if it was committed after all.
@@ -207,12 +207,12 @@ async fn commit(
 }
 
 /// Finds out how a transaction has ended, for as long as that takes.
-async fn is_committed(store: &PostgresStore, holder: &Holder, events: &[EventRef], xid: &str) -> bool {
+async fn is_committed(store: &PostgresStore, lease: &Lease, events: &[EventRef], xid: &str) -> bool {
     let (ids, _) = in_order(events);
     let mut wait = FIRST_LOOK;
     loop {
         let asked = Instant::now();
-        match store.bounded(look(store, holder, &ids, xid)).await {
+        match store.bounded(look(store, lease, &ids, xid)).await {
             Ok(Ok(Some(committed))) => return committed,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(error = %error.report(), "the database can't be asked yet"),
@@ -225,7 +225,7 @@ async fn is_committed(store: &PostgresStore, holder: &Holder, events: &[EventRef
 
 /// Whether the events are done; `None` while the transaction is under way. The order matters: rows that are not there
 /// after the transaction is over will not come.
-async fn look(store: &PostgresStore, holder: &Holder, ids: &[Uuid], xid: &str) -> Result<Option<bool>> {
+async fn look(store: &PostgresStore, lease: &Lease, ids: &[Uuid], xid: &str) -> Result<Option<bool>> {
     let doing = "look whether a transaction was committed";
     let mut connection = store.acquire(doing).await?;
     let status = sqlx::query_scalar::<_, Option<String>>(STATUS).bind(xid).fetch_one(&mut *connection).await;
@@ -238,16 +238,16 @@ async fn look(store: &PostgresStore, holder: &Holder, ids: &[Uuid], xid: &str) -
     if status.as_deref() == Some("in progress") {
         return Ok(None);
     }
-    are_done(store, &mut connection, holder, ids).await.map(Some).map_err(|e| failed(doing, e))
+    are_done(store, &mut connection, lease, ids).await.map(Some).map_err(|e| failed(doing, e))
 }
 
 async fn are_done(
     store: &PostgresStore,
     connection: &mut PgConnection,
-    holder: &Holder,
+    lease: &Lease,
     ids: &[Uuid],
 ) -> sqlx::Result<bool> {
-    let count = sqlx::query_scalar(store.texts().count_done.clone()).bind(storable(&holder.scope)).bind(ids);
+    let count = sqlx::query_scalar(store.texts().count_done.clone()).bind(storable(&lease.scope)).bind(ids);
     let count: i64 = count.fetch_one(connection).await?;
     Ok(usize::try_from(count) == Ok(ids.len()))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidings_core::{BoxError, Delivery, Error, ErrorKind, Holder, Outcome, unavailable};
+use tidings_core::{BoxError, Delivery, Error, ErrorKind, Lease, Outcome, unavailable};
 use tidings_service::BoxFuture;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -90,18 +90,18 @@ where
     }
 
     fn call(&mut self, mut delivery: Delivery) -> BoxFuture {
-        let Some(holder) = delivery.holder().cloned() else {
-            // There is no store, which is a mistake, or the holder's time is over just now: then a new one comes.
+        let Some(lease) = delivery.lease().cloned() else {
+            // There is no store, which is a mistake, or the lease's time is over just now: then a new one comes.
             let what = "begin a delivery: nobody has claimed its events; the service needs `with_idempotency(store)`";
             return Box::pin(async move { Err(unavailable(Error::new(ErrorKind::Unavailable, what)).into()) });
         };
-        let slot = Slot::new(self.store.clone(), holder.ttl);
+        let slot = Slot::new(self.store.clone(), lease.ttl);
         delivery.extensions_mut().insert(slot.clone());
         let handled = self.inner.call(delivery.clone());
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
         Box::pin(async move {
             let result = handled.await.map_err(Into::into);
-            end(&store, outbox.as_ref(), &delivery, &holder, &slot, result).await
+            end(&store, outbox.as_ref(), &delivery, &lease, &slot, result).await
         })
     }
 }
@@ -111,14 +111,14 @@ async fn end(
     store: &PostgresStore,
     outbox: Option<&Outbox>,
     delivery: &Delivery,
-    holder: &Arc<Holder>,
+    lease: &Arc<Lease>,
     slot: &Slot,
     result: Result<Outcome, BoxError>,
 ) -> Result<Outcome, BoxError> {
     match result {
         Ok(mut outcome) => {
             commit::publish(store, outbox, slot, &mut outcome, delivery.len()).await?;
-            commit::settle(store, delivery, holder, slot, outcome).await
+            commit::settle(store, delivery, lease, slot, outcome).await
         }
         Err(error) => {
             if let Some(transaction) = slot.take_begun() {

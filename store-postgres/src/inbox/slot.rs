@@ -113,7 +113,7 @@ impl Slot {
     }
 }
 
-/// `BEGIN`, with limits below a holder's ttl: a process that is frozen in the middle must not keep its successor, which
+/// `BEGIN`, with limits below a lease's ttl: a process that is frozen in the middle must not keep its successor, which
 /// has the events after that time, waiting for what its transaction has locked.
 fn begin(config: &PostgresConfig, ttl: Duration) -> String {
     let limit = ttl.mul_f64(2.0 / 3.0).max(Duration::from_millis(1));

@@ -116,14 +116,14 @@ pub(crate) async fn letters(transport: &MemoryTransport) -> TestResult<u64> {
 }
 
 /// A delivery of these events, as the engine makes one.
-pub(crate) fn delivery(holder: &tidings_core::Holder, events: &[(Uuid, i64)]) -> Delivery {
+pub(crate) fn delivery(lease: &tidings_core::Lease, events: &[(Uuid, i64)]) -> Delivery {
     let records = events
         .iter()
         .zip(0..)
         .map(|((id, n), offset)| StoredRecord::from_record(record(*id, *n), offset, Timestamp::now()));
     let batch = RecordBatch::new(TopicPartition::new(TOPIC, 0), records.collect::<Vec<_>>());
-    let context = tidings_core::DeliveryContext::new(holder.scope.clone(), "handler");
-    Delivery::new(batch, context).with_holder(Arc::new(holder.clone()))
+    let context = tidings_core::DeliveryContext::new(lease.scope.clone(), "handler");
+    Delivery::new(batch, context).with_lease(Arc::new(lease.clone()))
 }
 
 /// Handles a delivery behind the inbox, as the engine does.

@@ -22,8 +22,8 @@ async fn proxied() -> TestResult<(PostgresStore, PostgresStore, Proxy)> {
     let through = PostgresConfig::new(format!("{before}@{}/{name}", proxy.addr()));
     let store = PostgresStore::connect_with(through.with_schema(config.schema).with_max_connections(1)).await?;
     let warm = [(Uuid::now_v7(), 0)];
-    let holder = claimed(&direct, LONG, &warm).await?;
-    let handled = handle(&store, delivery(&holder, &warm), |delivery| async move {
+    let lease = claimed(&direct, LONG, &warm).await?;
+    let handled = handle(&store, delivery(&lease, &warm), |delivery| async move {
         drop(tx(&delivery).await?);
         Ok(Outcome::handled())
     });
@@ -37,10 +37,10 @@ async fn handle_cut(cut: Cut) -> TestResult<(Result<Outcome, BoxError>, Vec<i64>
     let (store, direct, proxy) = proxied().await?;
     let sums = Sums::new(direct.pool()).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&direct, LONG, &events).await?;
+    let lease = claimed(&direct, LONG, &events).await?;
     let (written_by, proxy) = (sums.clone(), Arc::new(proxy));
     let armed = Arc::clone(&proxy);
-    let handled = handle(&store, delivery(&holder, &events), move |delivery| {
+    let handled = handle(&store, delivery(&lease, &events), move |delivery| {
         let (sums, proxy) = (written_by.clone(), Arc::clone(&armed));
         async move {
             let outcome = write_all(sums, delivery).await;
@@ -50,7 +50,7 @@ async fn handle_cut(cut: Cut) -> TestResult<(Result<Outcome, BoxError>, Vec<i64>
     })
     .await;
     proxy.wait_for_cuts(1, LONG).await?;
-    let other = direct.holder(&Name::from("orders"), LONG).await?;
+    let other = direct.acquire_lease(&Name::from("orders"), LONG).await?;
     let claim = direct.claim(&other, &refs(&events)).await?.remove(0);
     Ok((handled, written(direct.pool(), &sums.table).await?, claim))
 }

@@ -17,7 +17,7 @@ use common::{
 };
 use sqlx::{AssertSqlSafe, PgPool};
 use tidings_core::{
-    BoxError, Claim, Delivery, EventRef, Failure, Holder, IdempotencyStore, Name, Outcome, RawBatch, reject,
+    BoxError, Claim, Delivery, EventRef, Failure, IdempotencyStore, Lease, Name, Outcome, RawBatch, reject,
 };
 use tidings_postgres::{PostgresStore, Tx};
 use tidings_service::{BatchOptions, FromDelivery, HandlerExt, Router, Service, State};
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         .with_case("a_handler_that_keeps_its_transaction_has_failed", kept)
         .with_case("a_transaction_goes_back_and_can_be_taken_again", taken_again)
         .with_case("a_claim_that_was_taken_over_can_not_be_committed", taken_over)
-        .with_case("a_dead_holder_can_not_commit_though_nobody_took_over", dead_holder)
+        .with_case("a_dead_holder_can_not_commit_though_nobody_took_over", dead_lease)
         .with_case("an_older_epoch_can_not_commit", older_epoch)
         .with_case("what_a_service_without_claims_has_done_is_undone_here", done_elsewhere)
         .with_case("a_commit_whose_answer_is_lost_is_looked_up", lost::answer)
@@ -152,13 +152,13 @@ async fn batches() -> TestResult {
     Ok(())
 }
 
-/// A holder that has claimed these events.
-async fn claimed(store: &PostgresStore, ttl: Duration, events: &[(Uuid, i64)]) -> TestResult<Holder> {
-    let holder = store.holder(&Name::from("orders"), ttl).await?;
-    for claim in store.claim(&holder, &refs(events)).await? {
+/// A lease that has claimed these events.
+async fn claimed(store: &PostgresStore, ttl: Duration, events: &[(Uuid, i64)]) -> TestResult<Lease> {
+    let lease = store.acquire_lease(&Name::from("orders"), ttl).await?;
+    for claim in store.claim(&lease, &refs(events)).await? {
         assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
     }
-    Ok(holder)
+    Ok(lease)
 }
 
 fn refs(events: &[(Uuid, i64)]) -> Vec<EventRef> {
@@ -183,11 +183,11 @@ async fn kept() -> TestResult {
     let store = store().await?;
     let sums = Sums::new(store.pool()).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
+    let lease = claimed(&store, LONG, &events).await?;
     let (keep, kept) = oneshot::channel();
     let keep = Arc::new(std::sync::Mutex::new(Some(keep)));
     let written_by = sums.clone();
-    let error = handle(&store, delivery(&holder, &events), move |delivery| {
+    let error = handle(&store, delivery(&lease, &events), move |delivery| {
         let (sums, keep) = (written_by.clone(), Arc::clone(&keep));
         async move {
             let mut tx = tx(&delivery).await?;
@@ -200,7 +200,7 @@ async fn kept() -> TestResult {
     .unwrap_err();
     assert!(error.to_string().contains("somebody has it still"), "{error}");
     drop(kept.await?);
-    assert_eq!(store.claim(&holder, &refs(&events)).await?.len(), 1);
+    assert_eq!(store.claim(&lease, &refs(&events)).await?.len(), 1);
     assert!(written(store.pool(), &sums.table).await?.is_empty());
     Ok(())
 }
@@ -209,9 +209,9 @@ async fn taken_again() -> TestResult {
     let store = store().await?;
     let sums = Sums::new(store.pool()).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
+    let lease = claimed(&store, LONG, &events).await?;
     let written_by = sums.clone();
-    let outcome = handle(&store, delivery(&holder, &events), move |delivery| {
+    let outcome = handle(&store, delivery(&lease, &events), move |delivery| {
         let sums = written_by.clone();
         async move {
             let mut first = tx(&delivery).await?;
@@ -233,15 +233,15 @@ async fn taken_over() -> TestResult {
     let store = store().await?;
     let sums = Sums::new(store.pool()).await?;
     let events = [(Uuid::now_v7(), 1), (Uuid::now_v7(), 2)];
-    let holder = claimed(&store, LONG, &events).await?;
+    let lease = claimed(&store, LONG, &events).await?;
     let (other, written_by) = (store.clone(), sums.clone());
-    let (by, first) = (holder.clone(), events[..1].to_vec());
-    let error = handle(&store, delivery(&holder, &events), move |delivery| {
+    let (by, first) = (lease.clone(), events[..1].to_vec());
+    let error = handle(&store, delivery(&lease, &events), move |delivery| {
         let (store, sums, by, first) = (other.clone(), written_by.clone(), by.clone(), first.clone());
         async move {
             let outcome = write_all(sums, delivery).await;
             // One of the two goes to another.
-            let release: Vec<_> = first.iter().map(|(id, _)| tidings_core::Release::new(*id, 0)).collect();
+            let release: Vec<_> = first.iter().map(|(id, _)| tidings_core::ReleasedClaim::new(*id, 0)).collect();
             store.release(&by, &release).await?;
             claimed(&store, LONG, &first).await?;
             outcome
@@ -254,18 +254,18 @@ async fn taken_over() -> TestResult {
     Ok(())
 }
 
-async fn dead_holder() -> TestResult {
+async fn dead_lease() -> TestResult {
     let store = store().await?;
     let sums = Sums::new(store.pool()).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
+    let lease = claimed(&store, LONG, &events).await?;
     let (other, written_by) = (store.clone(), sums.clone());
-    let schema_holder = holder.clone();
-    let error = handle(&store, delivery(&holder, &events), move |delivery| {
-        let (store, sums, holder) = (other.clone(), written_by.clone(), schema_holder.clone());
+    let schema_holder = lease.clone();
+    let error = handle(&store, delivery(&lease, &events), move |delivery| {
+        let (store, sums, lease) = (other.clone(), written_by.clone(), schema_holder.clone());
         async move {
             let outcome = write_all(sums, delivery).await;
-            store.retire(&holder).await?;
+            store.retire(&lease).await?;
             outcome
         }
     })
@@ -281,9 +281,9 @@ async fn older_epoch() -> TestResult {
     let sums = Sums::new(store.pool()).await?;
     for (n, epoch, commits) in [(1, 5, true), (2, 7, true), (3, 6, false), (4, 7, true)] {
         let events = [(Uuid::now_v7(), n)];
-        let holder = claimed(&store, LONG, &events).await?;
+        let lease = claimed(&store, LONG, &events).await?;
         let written_by = sums.clone();
-        let delivery = delivery(&holder, &events).with_epoch(epoch);
+        let delivery = delivery(&lease, &events).with_epoch(epoch);
         let handled = handle(&store, delivery, move |delivery| write_all(written_by.clone(), delivery)).await;
         assert_eq!(handled.is_ok(), commits, "epoch {epoch}: {handled:?}");
     }
@@ -340,13 +340,13 @@ async fn done_elsewhere() -> TestResult {
 async fn claims_do_not_wait() -> TestResult {
     let store = PostgresStore::connect_with(patient(config(database().await?))).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
+    let lease = claimed(&store, LONG, &events).await?;
     // As a transaction does that is frozen before its COMMIT.
     let locked = AssertSqlSafe(format!("SELECT FROM {}.claims FOR UPDATE", schema(&store)));
     let mut frozen = store.pool().begin().await?;
     sqlx::query(locked).execute(&mut *frozen).await?;
-    store.retire(&holder).await?;
-    let other = store.holder(&Name::from("orders"), LONG).await?;
+    store.retire(&lease).await?;
+    let other = store.acquire_lease(&Name::from("orders"), LONG).await?;
     // Well within what the server would wait for a lock.
     let claims = tokio::time::timeout(Duration::from_secs(30), store.claim(&other, &refs(&events))).await??;
     assert!(matches!(claims[0], Claim::Held { .. }), "{claims:?}");
@@ -365,8 +365,8 @@ fn schema(store: &PostgresStore) -> String {
 async fn returned_events() -> TestResult {
     let store = store().await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
-    let error = handle(&store, delivery(&holder, &events), |_| async {
+    let lease = claimed(&store, LONG, &events).await?;
+    let error = handle(&store, delivery(&lease, &events), |_| async {
         let mut outcome = Outcome::handled();
         outcome.push(record(Uuid::now_v7(), 2));
         Ok(outcome)
@@ -374,6 +374,6 @@ async fn returned_events() -> TestResult {
     .await
     .unwrap_err();
     assert_eq!(Failure::of(error.as_ref()), Failure::Unavailable, "{error}");
-    assert!(matches!(store.claim(&holder, &refs(&events)).await?[0], Claim::Held { .. }), "nothing is done");
+    assert!(matches!(store.claim(&lease, &refs(&events)).await?[0], Claim::Held { .. }), "nothing is done");
     Ok(())
 }

@@ -27,14 +27,14 @@ async fn completed_meanwhile(level: &str) -> TestResult {
     let isolation: String = sqlx::query_scalar("SHOW transaction_isolation").fetch_one(store.pool()).await?;
     assert_eq!(isolation, level, "handlers have what the database sets");
     let (event, schema) = (Uuid::now_v7(), schema(&store));
-    let holder = store.holder(&Name::from("orders"), LONG).await?;
+    let lease = store.acquire_lease(&Name::from("orders"), LONG).await?;
     let run = |sql: &str| AssertSqlSafe(sql.replace("tidings.", &format!("{schema}.")));
     let mut other = store.pool().begin().await?;
     let claim = "INSERT INTO tidings.claims (scope, event_id, holder, touched_at) VALUES ('orders', $1, $2, now())";
     sqlx::query(run(claim)).bind(event).bind(Uuid::now_v7()).execute(&mut *other).await?;
     let claiming = {
-        let (store, holder) = (store.clone(), holder.clone());
-        tokio::spawn(async move { store.claim(&holder, &refs(&[(event, 1)])).await })
+        let (store, lease) = (store.clone(), lease.clone());
+        tokio::spawn(async move { store.claim(&lease, &refs(&[(event, 1)])).await })
     };
     let waiting = "SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%claim%'";
@@ -58,10 +58,10 @@ pub(crate) async fn own_row() -> TestResult {
     let (store, table) = shared().await?;
     let sums = Sums::new(store.pool()).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
+    let lease = claimed(&store, LONG, &events).await?;
     let handled = async |writes_row: bool| {
         let (sums, table) = (sums.clone(), table.clone());
-        handle(&store, delivery(&holder, &events), move |delivery| {
+        handle(&store, delivery(&lease, &events), move |delivery| {
             let (sums, table) = (sums.clone(), table.clone());
             async move {
                 let mut tx = tx(&delivery).await?;
@@ -98,10 +98,10 @@ pub(crate) async fn name_like_ours() -> TestResult {
     let config = config(database().await?).with_shared_done_table(table.clone());
     let store = PostgresStore::connect_with(config).await?;
     let events = [(Uuid::now_v7(), 1)];
-    let holder = claimed(&store, LONG, &events).await?;
-    store.complete(&holder, &refs(&events)).await?;
+    let lease = claimed(&store, LONG, &events).await?;
+    store.complete(&lease, &refs(&events)).await?;
     let count = AssertSqlSafe(format!("SELECT count(*) FROM {table} WHERE service_name = 'orders'"));
     assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&pool).await?, 1);
-    assert!(matches!(store.claim(&holder, &refs(&events)).await?[..], [Claim::Done]));
+    assert!(matches!(store.claim(&lease, &refs(&events)).await?[..], [Claim::Done]));
     Ok(())
 }

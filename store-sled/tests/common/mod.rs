@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidings_core::{Claim, EventRef, History, Holder, IdempotencyStore, Name, Timestamp};
+use tidings_core::{Claim, EventRef, History, IdempotencyStore, Lease, Name, Timestamp};
 use tidings_sled::{Clock, SledStore};
 use uuid::Uuid;
 
@@ -54,18 +54,18 @@ pub(crate) fn fresh() -> EventRef {
     event(Uuid::now_v7())
 }
 
-pub(crate) fn granted(deaths: u32, attempts: u32) -> Claim {
-    Claim::Granted(History::new(deaths, attempts))
+pub(crate) fn granted(crashes: u32, attempts: u32) -> Claim {
+    Claim::Granted(History::new(crashes, attempts))
 }
 
-pub(crate) async fn holder(store: &SledStore) -> Holder {
-    store.holder(&scope(), TTL).await.unwrap()
+pub(crate) async fn lease(store: &SledStore) -> Lease {
+    store.acquire_lease(&scope(), TTL).await.unwrap()
 }
 
-pub(crate) async fn claim(store: &SledStore, holder: &Holder, event: &EventRef) -> Claim {
-    store.claim(holder, std::slice::from_ref(event)).await.unwrap()[0]
+pub(crate) async fn claim(store: &SledStore, lease: &Lease, event: &EventRef) -> Claim {
+    store.claim(lease, std::slice::from_ref(event)).await.unwrap()[0]
 }
 
-pub(crate) async fn complete(store: &SledStore, holder: &Holder, event: &EventRef) -> tidings_core::Result<()> {
-    store.complete(holder, std::slice::from_ref(event)).await.unwrap().remove(0)
+pub(crate) async fn complete(store: &SledStore, lease: &Lease, event: &EventRef) -> tidings_core::Result<()> {
+    store.complete(lease, std::slice::from_ref(event)).await.unwrap().remove(0)
 }

@@ -71,7 +71,7 @@ async fn work(role: &str) -> TestResult {
     let router = Router::new().on_topic(topic.to_owned(), handler).with_state(Arc::new(desk));
     let service = Service::new(topic.to_owned(), router)
         .with_idempotency(MemoryStore::new())
-        .with_holder_ttl(SESSION / 2)
+        .with_lease_ttl(SESSION / 2)
         .with_session_timeout(SESSION);
     let running = service.start(&transport).await?;
     Ok(running.stopped().await?)

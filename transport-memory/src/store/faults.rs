@@ -60,7 +60,7 @@ impl StoreFaults {
         Self { state }
     }
 
-    /// Every call is `Unavailable`, until [`up`](Self::up). The holders' time goes on.
+    /// Every call is `Unavailable`, until [`up`](Self::up). The leases' time goes on.
     pub fn down(&self) {
         lock(&self.state.wanted).down = true;
     }

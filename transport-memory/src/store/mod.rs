@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tidings_core::{
-    Claim, Error, ErrorKind, EventRef, Guarantees, Holder, IdempotencyStore, Name, Release, Result, Timestamp,
+    Claim, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore, Lease, Name, ReleasedClaim, Result, Timestamp,
     async_trait,
 };
 use tokio::time::Instant;
@@ -34,12 +34,12 @@ use crate::error::lock;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> tidings_core::Result<()> {
 /// let store = MemoryStore::new();
-/// let holder = store.holder(&"billing".into(), Duration::from_secs(15)).await?;
+/// let lease = store.acquire_lease(&"billing".into(), Duration::from_secs(15)).await?;
 /// let event = EventRef::new(uuid::Uuid::now_v7(), "order.placed");
-/// let claims = store.claim(&holder, std::slice::from_ref(&event)).await?;
+/// let claims = store.claim(&lease, std::slice::from_ref(&event)).await?;
 /// assert_eq!(claims, [Claim::Granted(History::new(0, 0))]);
-/// store.complete(&holder, std::slice::from_ref(&event)).await?.remove(0)?;
-/// assert_eq!(store.claim(&holder, &[event]).await?, [Claim::Done]);
+/// store.complete(&lease, std::slice::from_ref(&event)).await?.remove(0)?;
+/// assert_eq!(store.claim(&lease, &[event]).await?, [Claim::Done]);
 /// # Ok(())
 /// # }
 /// ```
@@ -58,7 +58,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     /// Those that live, or have not been noticed to be dead. Who is not in it is dead.
-    holders: HashMap<Uuid, Living>,
+    leases: HashMap<Uuid, Living>,
     scopes: HashMap<Name, Scope>,
 }
 
@@ -108,9 +108,9 @@ impl MemoryStore {
 }
 
 impl State {
-    /// How much longer the holder `id` lives unless it is renewed; `None` if it is dead.
-    fn lives(holders: &HashMap<Uuid, Living>, id: Uuid, now: Instant) -> Option<Duration> {
-        match holders.get(&id)?.until {
+    /// How much longer the lease `id` lives unless it is renewed; `None` if it is dead.
+    fn lives(leases: &HashMap<Uuid, Living>, id: Uuid, now: Instant) -> Option<Duration> {
+        match leases.get(&id)?.until {
             // A ttl that is beyond the clock's range never ends.
             None => Some(Duration::MAX),
             Some(until) if until > now => Some(until - now),
@@ -119,86 +119,86 @@ impl State {
     }
 
     /// # Errors
-    /// [`Fenced`](ErrorKind::Fenced) if the holder is dead.
-    fn living(&self, verb: &str, holder: &Holder, now: Instant) -> Result<()> {
-        let dead = || Error::new(ErrorKind::Fenced, format!("{verb}: the holder of {:?} is dead", holder.scope));
-        Self::lives(&self.holders, holder.id, now).map(drop).ok_or_else(dead)
+    /// [`Fenced`](ErrorKind::Fenced) if the lease is expired.
+    fn living(&self, verb: &str, lease: &Lease, now: Instant) -> Result<()> {
+        let dead = || Error::new(ErrorKind::Fenced, format!("{verb}: the lease of {:?} is dead", lease.scope));
+        Self::lives(&self.leases, lease.id, now).map(drop).ok_or_else(dead)
     }
 }
 
 #[async_trait]
 impl IdempotencyStore for MemoryStore {
-    async fn holder(&self, scope: &Name, ttl: Duration) -> Result<Holder> {
-        let holder = Holder::checked(scope.clone(), ttl)?;
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        let lease = Lease::checked(scope.clone(), ttl)?;
         let now = Instant::now();
-        let mut state = self.state("register a holder")?;
+        let mut state = self.state("register a lease")?;
         // What the dead had claimed stays claimed by nobody who lives, which is what a death is.
-        state.holders.retain(|_, holder| holder.until.is_none_or(|until| until > now));
-        state.holders.insert(holder.id, Living { ttl, until: now.checked_add(ttl) });
-        self.inner.faults.answer("register a holder", holder)
+        state.leases.retain(|_, lease| lease.until.is_none_or(|until| until > now));
+        state.leases.insert(lease.id, Living { ttl, until: now.checked_add(ttl) });
+        self.inner.faults.answer("register a lease", lease)
     }
 
-    async fn claim(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Claim>> {
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
         let now = Instant::now();
         let mut state = self.state("claim")?;
-        state.living("claim", holder, now)?;
-        let State { holders, scopes } = &mut *state;
-        let scope = scopes.entry(holder.scope.clone()).or_default();
-        let lives = |id| State::lives(holders, id, now);
+        state.living("claim", lease, now)?;
+        let State { leases, scopes } = &mut *state;
+        let scope = scopes.entry(lease.scope.clone()).or_default();
+        let lives = |id| State::lives(leases, id, now);
         let at = self.inner.clock.at(now);
-        let claims = events.iter().map(|event| scope.claim(event.id, holder.id, at, &lives)).collect();
+        let claims = events.iter().map(|event| scope.claim(event.id, lease.id, at, &lives)).collect();
         self.inner.faults.answer("claim", claims)
     }
 
-    async fn renew(&self, holder: &Holder) -> Result<()> {
+    async fn renew(&self, lease: &Lease) -> Result<()> {
         let now = Instant::now();
-        let mut state = self.state("renew the holder")?;
-        state.living("renew the holder", holder, now)?;
-        if let Some(living) = state.holders.get_mut(&holder.id) {
+        let mut state = self.state("renew the lease")?;
+        state.living("renew the lease", lease, now)?;
+        if let Some(living) = state.leases.get_mut(&lease.id) {
             living.until = now.checked_add(living.ttl);
         }
-        self.inner.faults.answer("renew the holder", ())
+        self.inner.faults.answer("renew the lease", ())
     }
 
-    async fn complete(&self, holder: &Holder, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         self.inner.faults.complete()?;
         let mut state = self.state("complete")?;
-        let scope = state.scopes.entry(holder.scope.clone()).or_default();
+        let scope = state.scopes.entry(lease.scope.clone()).or_default();
         let now = self.inner.clock.now();
-        let answers = events.iter().map(|event| scope.complete(event.id, holder.id, now)).collect();
+        let answers = events.iter().map(|event| scope.complete(event.id, lease.id, now)).collect();
         if let Some(max) = self.max_done {
             scope.forget_beyond(max);
         }
         self.inner.faults.answer("complete", answers)
     }
 
-    async fn release(&self, holder: &Holder, events: &[Release]) -> Result<()> {
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
         let mut state = self.state("release")?;
         let now = self.inner.clock.now();
-        if let Some(scope) = state.scopes.get_mut(&holder.scope) {
-            events.iter().for_each(|event| scope.release(*event, holder.id, now));
+        if let Some(scope) = state.scopes.get_mut(&lease.scope) {
+            events.iter().for_each(|event| scope.release(*event, lease.id, now));
         }
         self.inner.faults.answer("release", ())
     }
 
-    async fn retire(&self, holder: &Holder) -> Result<()> {
+    async fn retire(&self, lease: &Lease) -> Result<()> {
         let now = Instant::now();
-        let mut state = self.state("retire the holder")?;
-        // A holder that is dead already has died.
-        let lived = state.living("retire the holder", holder, now).is_ok();
-        state.holders.remove(&holder.id);
-        if let Some(scope) = state.scopes.get_mut(&holder.scope).filter(|_| lived) {
-            scope.release_all(holder.id, self.inner.clock.at(now));
+        let mut state = self.state("retire the lease")?;
+        // A lease that is dead already has died.
+        let lived = state.living("retire the lease", lease, now).is_ok();
+        state.leases.remove(&lease.id);
+        if let Some(scope) = state.scopes.get_mut(&lease.scope).filter(|_| lived) {
+            scope.release_all(lease.id, self.inner.clock.at(now));
         }
-        self.inner.faults.answer("retire the holder", ())
+        self.inner.faults.answer("retire the lease", ())
     }
 
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         let now = Instant::now();
         let mut state = self.state("purge")?;
-        let State { holders, scopes } = &mut *state;
+        let State { leases, scopes } = &mut *state;
         let Some(found) = scopes.get_mut(scope) else { return Ok(0) };
-        let purged = found.purge(completed_before, |id| State::lives(holders, id, now).is_some());
+        let purged = found.purge(completed_before, |id| State::lives(leases, id, now).is_some());
         if found.is_empty() {
             scopes.remove(scope);
         }

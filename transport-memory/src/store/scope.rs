@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use tidings_core::{Claim, Error, ErrorKind, History, Release, Result, Timestamp};
+use tidings_core::{Claim, Error, ErrorKind, History, ReleasedClaim, Result, Timestamp};
 use uuid::Uuid;
 
 /// Done events live apart from claims, so that a claim looks through few.
@@ -20,43 +20,43 @@ pub(super) struct Scope {
 struct Held {
     /// Who has it; `None` after it was given back.
     by: Option<Uuid>,
-    deaths: u32,
+    crashes: u32,
     attempts: u32,
     touched: Timestamp,
 }
 
 impl Scope {
-    /// Claims an event for `holder`; `lives` tells how long another holder lives on.
+    /// Claims an event for `lease`; `lives` tells how long another lease lives on.
     pub(super) fn claim(
         &mut self,
         event: Uuid,
-        holder: Uuid,
+        lease: Uuid,
         now: Timestamp,
         lives: &impl Fn(Uuid) -> Option<Duration>,
     ) -> Claim {
         if self.done.contains(&event) {
             return Claim::Done;
         }
-        let held = self.claims.entry(event).or_insert(Held { by: None, deaths: 0, attempts: 0, touched: now });
+        let held = self.claims.entry(event).or_insert(Held { by: None, crashes: 0, attempts: 0, touched: now });
         if let Some(by) = held.by {
             if let Some(at_most) = lives(by) {
                 return Claim::Held { at_most };
             }
-            held.deaths = held.deaths.saturating_add(1);
+            held.crashes = held.crashes.saturating_add(1);
         }
-        held.by = Some(holder);
+        held.by = Some(lease);
         held.touched = now;
-        Claim::Granted(History::new(held.deaths, held.attempts))
+        Claim::Granted(History::new(held.crashes, held.attempts))
     }
 
-    pub(super) fn complete(&mut self, event: Uuid, holder: Uuid, now: Timestamp) -> Result<()> {
+    pub(super) fn complete(&mut self, event: Uuid, lease: Uuid, now: Timestamp) -> Result<()> {
         if self.done.contains(&event) {
             return Ok(());
         }
-        if self.claims.get(&event).is_none_or(|held| held.by != Some(holder)) {
+        if self.claims.get(&event).is_none_or(|held| held.by != Some(lease)) {
             return Err(Error::new(
                 ErrorKind::Fenced,
-                format!("complete: the claim of event {event} is not this holder's"),
+                format!("complete: the claim of event {event} is not this lease's"),
             ));
         }
         self.claims.remove(&event);
@@ -65,23 +65,23 @@ impl Scope {
         Ok(())
     }
 
-    pub(super) fn release(&mut self, release: Release, holder: Uuid, now: Timestamp) {
-        let Some(held) = self.claims.get_mut(&release.id).filter(|held| held.by == Some(holder)) else { return };
+    pub(super) fn release(&mut self, release: ReleasedClaim, lease: Uuid, now: Timestamp) {
+        let Some(held) = self.claims.get_mut(&release.id).filter(|held| held.by == Some(lease)) else { return };
         held.by = None;
         held.attempts = held.attempts.saturating_add(release.attempts);
         held.touched = now;
-        if held.deaths == 0 && held.attempts == 0 {
+        if held.crashes == 0 && held.attempts == 0 {
             self.claims.remove(&release.id);
         }
     }
 
-    pub(super) fn release_all(&mut self, holder: Uuid, now: Timestamp) {
+    pub(super) fn release_all(&mut self, lease: Uuid, now: Timestamp) {
         self.claims.retain(|_, held| {
-            if held.by == Some(holder) {
+            if held.by == Some(lease) {
                 held.by = None;
                 held.touched = now;
             }
-            held.by.is_some() || held.deaths > 0 || held.attempts > 0
+            held.by.is_some() || held.crashes > 0 || held.attempts > 0
         });
     }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use tidings_core::{
-    Claim, Clause, DeadLetter, DeadLetterSink, DeadLetterStore, ErrorKind, EventRef, History, Holder, IdempotencyStore,
-    LetterQuery, Name, Release, Resolution, StoredRecord, Timestamp,
+    Claim, Clause, DeadLetter, DeadLetterSink, DeadLetterStore, ErrorKind, EventRef, History, IdempotencyStore, Lease,
+    LetterQuery, Name, ReleasedClaim, Resolution, StoredRecord, Timestamp,
 };
 use tidings_memory::{MemoryDeadLetters, MemoryStore};
 use tokio::time::advance;
@@ -19,31 +19,31 @@ fn event() -> EventRef {
     EventRef::new(Uuid::now_v7(), "a.b")
 }
 
-async fn holder(store: &MemoryStore) -> Holder {
-    store.holder(&"scope".into(), TTL).await.unwrap()
+async fn lease(store: &MemoryStore) -> Lease {
+    store.acquire_lease(&"scope".into(), TTL).await.unwrap()
 }
 
-async fn claim(store: &MemoryStore, holder: &Holder, event: &EventRef) -> Claim {
-    store.claim(holder, std::slice::from_ref(event)).await.unwrap().remove(0)
+async fn claim(store: &MemoryStore, lease: &Lease, event: &EventRef) -> Claim {
+    store.claim(lease, std::slice::from_ref(event)).await.unwrap().remove(0)
 }
 
-async fn complete(store: &MemoryStore, holder: &Holder, event: &EventRef) -> Result<(), ErrorKind> {
-    store.complete(holder, std::slice::from_ref(event)).await.unwrap().remove(0).map_err(|e| e.kind())
+async fn complete(store: &MemoryStore, lease: &Lease, event: &EventRef) -> Result<(), ErrorKind> {
+    store.complete(lease, std::slice::from_ref(event)).await.unwrap().remove(0).map_err(|e| e.kind())
 }
 
-fn granted(deaths: u32, attempts: u32) -> Claim {
-    Claim::Granted(History::new(deaths, attempts))
+fn granted(crashes: u32, attempts: u32) -> Claim {
+    Claim::Granted(History::new(crashes, attempts))
 }
 
 #[tokio::test(start_paused = true)]
-async fn i1_one_holder_has_an_event_twins_in_one_call_too() {
+async fn i1_one_lease_has_an_event_twins_in_one_call_too() {
     let store = MemoryStore::new();
-    let (a, b, event) = (holder(&store).await, holder(&store).await, event());
+    let (a, b, event) = (lease(&store).await, lease(&store).await, event());
     let claims = store.claim(&a, &[event.clone(), event.clone()]).await.unwrap();
     assert_eq!(claims, [granted(0, 0), Claim::Held { at_most: TTL }]);
     advance(Duration::from_secs(5)).await;
     assert_eq!(claim(&store, &b, &event).await, Claim::Held { at_most: Duration::from_secs(10) });
-    let elsewhere = store.holder(&"other".into(), TTL).await.unwrap();
+    let elsewhere = store.acquire_lease(&"other".into(), TTL).await.unwrap();
     assert_eq!(claim(&store, &elsewhere, &event).await, granted(0, 0));
 }
 
@@ -52,7 +52,7 @@ async fn i2_done_stays_so_until_purged() {
     // The store reckons from the wall clock's time here, and by the paused clock.
     let start = Timestamp::now();
     let store = MemoryStore::new();
-    let (a, old, new, live) = (holder(&store).await, event(), event(), event());
+    let (a, old, new, live) = (lease(&store).await, event(), event(), event());
     for event in [&old, &new, &live] {
         claim(&store, &a, event).await;
     }
@@ -70,14 +70,14 @@ async fn i2_done_stays_so_until_purged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i3_a_dead_holders_claims_can_be_taken_and_it_is_fenced() {
+async fn i3_a_dead_leases_claims_can_be_taken_and_it_is_fenced() {
     let store = MemoryStore::new();
-    let (a, event) = (holder(&store).await, event());
+    let (a, event) = (lease(&store).await, event());
     claim(&store, &a, &event).await;
     advance(Duration::from_secs(10)).await;
     store.renew(&a).await.unwrap();
     advance(Duration::from_secs(14)).await;
-    let b = holder(&store).await;
+    let b = lease(&store).await;
     assert_eq!(claim(&store, &b, &event).await, Claim::Held { at_most: Duration::from_secs(1) });
     advance(Duration::from_secs(1)).await;
     assert_eq!(store.renew(&a).await.unwrap_err().kind(), ErrorKind::Fenced);
@@ -88,9 +88,9 @@ async fn i3_a_dead_holders_claims_can_be_taken_and_it_is_fenced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i3_a_dead_holder_may_complete_what_nobody_took() {
+async fn i3_a_dead_lease_may_complete_what_nobody_took() {
     let store = MemoryStore::new();
-    let (a, event) = (holder(&store).await, event());
+    let (a, event) = (lease(&store).await, event());
     claim(&store, &a, &event).await;
     advance(TTL).await;
     complete(&store, &a, &event).await.unwrap();
@@ -99,11 +99,11 @@ async fn i3_a_dead_holder_may_complete_what_nobody_took() {
 #[tokio::test(start_paused = true)]
 async fn i5_a_store_that_is_down_says_so() {
     let store = MemoryStore::new();
-    let (a, event) = (holder(&store).await, event());
+    let (a, event) = (lease(&store).await, event());
     store.faults().down();
     let all = [event.clone()];
     assert_eq!(store.claim(&a, &all).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(store.holder(&"s".into(), TTL).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(store.acquire_lease(&"s".into(), TTL).await.unwrap_err().kind(), ErrorKind::Unavailable);
     store.faults().up();
     store.faults().fail_calls(1, ErrorKind::Indeterminate);
     assert_eq!(store.renew(&a).await.unwrap_err().kind(), ErrorKind::Indeterminate);
@@ -116,7 +116,7 @@ async fn i5_a_store_that_is_down_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_answer_is_lost_is_carried_out() {
     let store = MemoryStore::new();
-    let (a, event) = (holder(&store).await, event());
+    let (a, event) = (lease(&store).await, event());
     let all = [event.clone()];
     store.faults().lose_answers(2);
     assert_eq!(store.claim(&a, &all).await.unwrap_err().kind(), ErrorKind::Indeterminate);
@@ -128,31 +128,31 @@ async fn a_call_whose_answer_is_lost_is_carried_out() {
 async fn i6_a_grant_tells_of_deaths_and_attempts() {
     let store = MemoryStore::new();
     let event = event();
-    for deaths in 0..3 {
-        let dying = holder(&store).await;
-        assert_eq!(claim(&store, &dying, &event).await, granted(deaths, 0));
+    for crashes in 0..3 {
+        let dying = lease(&store).await;
+        assert_eq!(claim(&store, &dying, &event).await, granted(crashes, 0));
         advance(TTL).await;
     }
-    let a = holder(&store).await;
+    let a = lease(&store).await;
     assert_eq!(claim(&store, &a, &event).await, granted(3, 0));
-    store.release(&a, &[Release::new(event.id, 2)]).await.unwrap();
+    store.release(&a, &[ReleasedClaim::new(event.id, 2)]).await.unwrap();
     assert_eq!(complete(&store, &a, &event).await, Err(ErrorKind::Fenced));
     assert_eq!(claim(&store, &a, &event).await, granted(3, 2));
     store.retire(&a).await.unwrap();
-    let b = holder(&store).await;
+    let b = lease(&store).await;
     assert_eq!(claim(&store, &b, &event).await, granted(3, 2));
-    let stranger = holder(&store).await;
-    store.release(&stranger, &[Release::new(event.id, 9)]).await.unwrap();
+    let stranger = lease(&store).await;
+    store.release(&stranger, &[ReleasedClaim::new(event.id, 9)]).await.unwrap();
     assert!(matches!(claim(&store, &stranger, &event).await, Claim::Held { .. }));
 }
 
 #[tokio::test(start_paused = true)]
 async fn i7_only_completing_makes_it_done() {
     let store = MemoryStore::new();
-    let (a, event) = (holder(&store).await, event());
+    let (a, event) = (lease(&store).await, event());
     assert_eq!(complete(&store, &a, &event).await, Err(ErrorKind::Fenced));
     claim(&store, &a, &event).await;
-    store.release(&a, &[Release::new(event.id, 0)]).await.unwrap();
+    store.release(&a, &[ReleasedClaim::new(event.id, 0)]).await.unwrap();
     assert_eq!(claim(&store, &a, &event).await, granted(0, 0));
     assert!(!store.guarantees().is_shared());
     assert!(!store.guarantees().keeps(Clause::Restart));
@@ -161,7 +161,7 @@ async fn i7_only_completing_makes_it_done() {
 #[tokio::test(start_paused = true)]
 async fn a_bound_on_what_is_done_forgets_the_oldest() {
     let store = MemoryStore::new().with_max_done(2);
-    let a = holder(&store).await;
+    let a = lease(&store).await;
     let events = [event(), event(), event()];
     store.claim(&a, &events).await.unwrap();
     store.complete(&a, &events).await.unwrap();

@@ -11,7 +11,7 @@ use super::Coordinator;
 const FINISH_STEP: Duration = Duration::from_secs(5);
 
 impl Coordinator {
-    /// The last acts: the publisher flushes, the holder's claims are freed, the group is left.
+    /// The last acts: the publisher flushes, the lease's claims are freed, the group is left.
     pub(super) async fn finish(&mut self) {
         let late = |what| Error::new(ErrorKind::Unavailable, format!("{what}: no answer"));
         let said = |done: std::result::Result<Result<()>, _>, what| done.unwrap_or_else(|_| Err(late(what)));
@@ -23,9 +23,9 @@ impl Coordinator {
         if !self.stop_workers().await {
             tracing::error!(service = %self.shared.service, "a handler blocks its thread; its claims end with their ttl");
         } else if let Some(claims) = &self.shared.store
-            && let Err(error) = said(timeout(FINISH_STEP, claims.retire()).await, "end the holder")
+            && let Err(error) = said(timeout(FINISH_STEP, claims.retire()).await, "end the lease")
         {
-            tracing::warn!(error = %error.report(), "the holder ends with its ttl");
+            tracing::warn!(error = %error.report(), "the lease ends with its ttl");
         }
         if let Err(error) = said(timeout(FINISH_STEP, self.consumer.close()).await, "leave the group") {
             tracing::warn!(error = %error.report(), "the group takes a session timeout to notice");

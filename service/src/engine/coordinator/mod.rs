@@ -5,7 +5,7 @@ mod dispatch;
 mod finish;
 mod health;
 mod held;
-mod holder;
+mod lease;
 mod leaving;
 mod steps;
 
@@ -22,7 +22,7 @@ use self::commits::Committing;
 use self::health::Asking;
 pub(super) use self::held::Skip;
 use self::held::{Held, Skips};
-use self::holder::{Asked, Renewing};
+use self::lease::{Asked, Renewing};
 use self::leaving::Leaving;
 use super::gate::Change;
 use super::running::Command;
@@ -142,7 +142,7 @@ impl Coordinator {
 
     /// Runs until it is told to stop or something fails that no waiting mends.
     pub(super) async fn run(mut self) -> Result<Status> {
-        let mut renewing = self.keep_holder();
+        let mut renewing = self.keep_lease();
         let ended = self.work(&mut renewing).await;
         renewing.iter_mut().for_each(Renewing::stop_asking);
         if let Err(error) = &ended {

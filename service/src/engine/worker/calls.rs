@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidings_core::{EventRef, Name, Release, event_id_of};
+use tidings_core::{EventRef, Name, ReleasedClaim, event_id_of};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -71,25 +71,25 @@ impl Worker {
         };
         let mut items = up_to_a_call(&mut self.to_complete);
         let by = |item: &Item| match &item.claim {
-            Claimed::Granted(_, hold) => Some(hold.holder().clone()),
+            Claimed::Granted(_, hold) => Some(hold.lease().clone()),
             _ => None,
         };
-        let Some(holder) = items.first().and_then(by) else {
+        let Some(lease) = items.first().and_then(by) else {
             // What was handled without a claim is not to be completed; such a thing does not come here.
             self.all_held(items);
             return true;
         };
-        // By the holder that claimed them, also when it is dead: what nobody has taken over since is still its own, and
+        // By the lease that claimed them, also when it is dead: what nobody has taken over since is still its own, and
         // need not be handled again. Others have their turn after these.
-        if items.iter().any(|item| by(item).is_none_or(|by| by.id != holder.id)) {
+        if items.iter().any(|item| by(item).is_none_or(|by| by.id != lease.id)) {
             let others: Vec<Item>;
-            (items, others) = items.into_iter().partition(|item| by(item).is_some_and(|by| by.id == holder.id));
+            (items, others) = items.into_iter().partition(|item| by(item).is_some_and(|by| by.id == lease.id));
             self.to_complete.extend(others);
         }
         self.calls.completing = true;
         let events: Vec<EventRef> = items.iter_mut().map(|item| self.event_ref(item)).collect();
         self.fly(Box::pin(async move {
-            let answer = claims.store.complete(&holder, &events).await;
+            let answer = claims.store.complete(&lease, &events).await;
             Landed::Completed { items, answer }
         }));
         true
@@ -183,7 +183,7 @@ impl Worker {
     /// Whether claims are asked for or given back, and not answered.
     ///
     /// A store that takes none back again and again is not waited for: suspects would never have their turn. At worst an
-    /// innocent event is counted as held by a holder that dies.
+    /// innocent event is counted as held by a lease that dies.
     pub(super) fn claims_are_open(&self) -> bool {
         let given_back = self.calls.releasing || !self.to_release.is_empty() || !self.release_again.is_empty();
         self.calls.claims > 0 || given_back && self.release_failures < RELEASES_AWAITED
@@ -193,11 +193,11 @@ impl Worker {
         let Some(claims) = self.shared.store.clone() else { return };
         self.calls.claims += 1;
         let events: Vec<EventRef> = items.iter_mut().map(|item| self.event_ref(item)).collect();
-        let holder = claims.holder();
+        let lease = claims.lease();
         self.fly(Box::pin(async move {
-            let answered = match holder {
-                Some(holder) => claims.claim(&holder, &events).await,
-                None => (Vec::new(), Err(claims.no_holder())),
+            let answered = match lease {
+                Some(lease) => claims.claim(&lease, &events).await,
+                None => (Vec::new(), Err(claims.no_lease())),
             };
             Landed::Claimed { items, answered, asked }
         }));
@@ -207,20 +207,20 @@ impl Worker {
         if self.calls.releasing || self.to_release.is_empty() {
             return false;
         }
-        let Some((claims, holder)) = self.shared.store.clone().and_then(|claims| claims.holder().map(|h| (claims, h)))
+        let Some((claims, lease)) = self.shared.store.clone().and_then(|claims| claims.lease().map(|h| (claims, h)))
         else {
             return false;
         };
-        // An earlier holder's claims ended with it; this one may have the same events by claims of its own.
+        // An earlier lease's claims ended with it; this one may have the same events by claims of its own.
         let mut releases = std::mem::take(&mut self.to_release);
-        releases.retain(|(hold, _)| hold.holder().id == holder.id);
+        releases.retain(|(hold, _)| hold.lease().id == lease.id);
         if releases.is_empty() {
             return true;
         }
         self.calls.releasing = true;
         self.fly(Box::pin(async move {
-            let events: Vec<Release> = releases.iter().map(|(_, release)| *release).collect();
-            let answer = claims.store.release(&holder, &events).await;
+            let events: Vec<ReleasedClaim> = releases.iter().map(|(_, release)| *release).collect();
+            let answer = claims.store.release(&lease, &events).await;
             Landed::Released { releases, answer }
         }));
         true
@@ -234,7 +234,7 @@ impl Worker {
         self.release(hold, attempts);
     }
 
-    /// Forgets a claim that may have ended with its holder, and gives it back in case it has not: a holder that lives on
+    /// Forgets a claim that may have ended with its lease, and gives it back in case it has not: a lease that lives on
     /// would have it for as long as it lives, and this service would be told that the event is held, by itself. Whether the
     /// store hears of it is not known, so the attempts are kept here, to be told later.
     pub(super) fn disclaim(&mut self, item: &mut Item) {
@@ -244,7 +244,7 @@ impl Worker {
     }
 
     pub(super) fn release(&mut self, hold: Hold, attempts: u32) {
-        let release = Release::new(hold.event(), attempts);
+        let release = ReleasedClaim::new(hold.event(), attempts);
         self.to_release.push((hold.giving_back(), release));
     }
 

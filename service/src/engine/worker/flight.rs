@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tidings_core::{BoxError, Outcome, Position, Release, Result};
+use tidings_core::{BoxError, Outcome, Position, ReleasedClaim, Result};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -103,7 +103,7 @@ pub(super) enum Landed {
     Completed { items: Vec<Item>, answer: Result<Vec<Result<()>>> },
     Buried { letters: Vec<Burying>, answers: Vec<Result<()>> },
     Claimed { items: Vec<Item>, answered: Answered, asked: Asked },
-    Released { releases: Vec<(Hold, Release)>, answer: Result<()> },
+    Released { releases: Vec<(Hold, ReleasedClaim)>, answer: Result<()> },
 }
 
 impl Future for Flight {

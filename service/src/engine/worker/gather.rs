@@ -32,7 +32,7 @@ impl Gather {
 pub(super) fn may_begin(item: &Item) -> bool {
     match &item.claim {
         Claimed::NoStore => true,
-        Claimed::Granted(history, hold) => history.deaths < LONE_DEATHS && hold.is_current(),
+        Claimed::Granted(history, hold) => history.crashes < LONE_DEATHS && hold.is_current(),
         Claimed::No => false,
     }
 }
@@ -151,7 +151,7 @@ impl Worker {
             return;
         }
         if gather.items.iter().any(|item| !may_begin(item)) {
-            // A holder's time may be over since they were gathered: what it claimed is claimed anew.
+            // A lease's time may be over since they were gathered: what it claimed is claimed anew.
             if pass == Pass::Probe {
                 self.return_probe();
             }

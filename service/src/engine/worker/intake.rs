@@ -14,9 +14,9 @@ use crate::table::Lookup;
 /// How many records a worker begins before it looks at its orders again.
 const RECORDS_PER_ROUND: usize = 1_024;
 
-/// A record that killed so many holders is handled with nothing else in flight.
+/// A record that killed so many leases is handled with nothing else in flight.
 pub(crate) const LONE_DEATHS: u32 = 2;
-/// A record that killed so many holders is dead-lettered.
+/// A record that killed so many leases is expired-lettered.
 pub(crate) const MAX_DEATHS: u32 = 5;
 
 /// What to do with a record, before any handler is asked.
@@ -335,17 +335,17 @@ impl Worker {
         {
             self.disclaim(&mut item);
         }
-        let deaths = match &item.claim {
+        let crashes = match &item.claim {
             Claimed::NoStore => 0,
-            Claimed::Granted(history, _) => history.deaths,
+            Claimed::Granted(history, _) => history.crashes,
             Claimed::No => {
                 self.enter(&mut item);
                 self.to_claim.push(item);
                 return Begun::Yes;
             }
         };
-        if deaths >= MAX_DEATHS {
-            self.bury_killer(item, deaths);
+        if crashes >= MAX_DEATHS {
+            self.bury_killer(item, crashes);
             return Begun::Yes;
         }
         if self.is_given_up(&item)
@@ -365,8 +365,8 @@ impl Worker {
         }
         Begun::Yes
     }
-    /// Buries a record that holders died with, again and again.
-    pub(super) fn bury_killer(&mut self, item: Item, deaths: u32) {
-        self.bury(item, ErrorKind::Failed, format!("{deaths} holders died with this record in hand"));
+    /// Buries a record that leases expired with, again and again.
+    pub(super) fn bury_killer(&mut self, item: Item, crashes: u32) {
+        self.bury(item, ErrorKind::Failed, format!("{crashes} processes crashed with this record in hand"));
     }
 }

@@ -1,6 +1,6 @@
 //! Taking in what has landed: handlers that ended, and answers of stores, sinks and publishers.
 
-use tidings_core::{Claim, ErrorKind, History, Position, Redriven, Release, Result};
+use tidings_core::{Claim, ErrorKind, History, Position, Redriven, ReleasedClaim, Result};
 
 use super::flight::{Asked, Deadline, Flight, Items, Landed, TimedOut};
 use super::intake::{LONE_DEATHS, MAX_DEATHS};
@@ -146,7 +146,7 @@ impl Worker {
                 }
                 self.all_held(fenced);
             }
-            // The holder is gone, and its claims with it: whoever has them now decides.
+            // The lease is gone, and its claims with it: whoever has them now decides.
             Err(error) if error.kind() == ErrorKind::Fenced => {
                 self.shared.fenced();
                 self.all_held(items);
@@ -171,7 +171,7 @@ impl Worker {
         self.first_of_lanes(items).into_iter().for_each(|item| self.held(item, None));
     }
 
-    /// Another holder has the event, or may have it: it is asked for again later, and its lane waits.
+    /// Another lease has the event, or may have it: it is asked for again later, and its lane waits.
     fn held(&mut self, mut item: Item, at_most: Option<std::time::Duration>) {
         (item.claim, item.alone) = (Claimed::No, None);
         if item.assigned.is_stopping() {
@@ -277,7 +277,7 @@ impl Worker {
                     free.push_back(item);
                 }
                 // It runs alone, and is claimed for that: while others run alone, it must not die with them.
-                (Claim::Granted(history), Some(hold)) if (LONE_DEATHS..MAX_DEATHS).contains(&history.deaths) => {
+                (Claim::Granted(history), Some(hold)) if (LONE_DEATHS..MAX_DEATHS).contains(&history.crashes) => {
                     self.release(hold, 0);
                     item.suspect = true;
                     free.push_back(item);
@@ -322,11 +322,11 @@ impl Worker {
                 if item.assigned.is_stopping() {
                     self.drop_item(item);
                 } else if !begins {
-                    // The answer took longer than its holder surely lives.
+                    // The answer took longer than its lease surely lives.
                     self.disclaim(&mut item);
                     self.held(item, None);
-                } else if history.deaths >= MAX_DEATHS {
-                    self.bury_killer(item, history.deaths);
+                } else if history.crashes >= MAX_DEATHS {
+                    self.bury_killer(item, history.crashes);
                 } else {
                     self.start_items(Items::One(item), false);
                 }
@@ -337,7 +337,7 @@ impl Worker {
     }
 
     /// What a claim says since its letter was last taken back, where there is one: the record begins anew. The store knows
-    /// what its holders died of, and what was tried, also after it was buried for that.
+    /// what its leases expired of, and what was tried, also after it was buried for that.
     fn since_redriven(&self, claim: Claim, item: &Item) -> Claim {
         let Claim::Granted(history) = claim else { return claim };
         if history == History::default() {
@@ -346,15 +346,15 @@ impl Worker {
         let redriven = Redriven::of(&item.assigned.origin.topic, &item.record.records()[0].headers);
         let redriven = redriven.filter(|redriven| redriven.is_for(&self.shared.service));
         let times = redriven.map_or(0, |redriven| redriven.count.min(FORGIVEN));
-        let deaths = history.deaths.saturating_sub(times * MAX_DEATHS);
+        let crashes = history.crashes.saturating_sub(times * MAX_DEATHS);
         let attempts = times.saturating_mul(self.shared.retry.max_retries.saturating_add(1));
-        Claim::Granted(History::new(deaths, history.attempts.saturating_sub(attempts)))
+        Claim::Granted(History::new(crashes, history.attempts.saturating_sub(attempts)))
     }
 
     fn claim_later(&mut self, items: Vec<Item>, holds: Vec<Option<Hold>>, error: &tidings_core::Error, chunk: bool) {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fenced(),
-            // They may be claimed, by this very holder, to which they would be held for as long as it lives.
+            // They may be claimed, by this very lease, to which they would be held for as long as it lives.
             ErrorKind::Indeterminate => holds.into_iter().flatten().for_each(|hold| self.release(hold, 0)),
             _ => {}
         }
@@ -376,19 +376,19 @@ impl Worker {
         }
     }
 
-    fn released(&mut self, releases: Vec<(Hold, Release)>, answer: Result<()>) {
+    fn released(&mut self, releases: Vec<(Hold, ReleasedClaim)>, answer: Result<()>) {
         self.calls.releasing = false;
         match answer {
             Ok(()) => self.release_failures = 0,
-            // The holder is gone, and its claims with it.
+            // The lease is gone, and its claims with it.
             Err(error) if error.kind() == ErrorKind::Fenced => self.shared.fenced(),
             Err(error) => {
-                // This holder lives on: what is not given back, nobody else could ever have.
+                // This lease lives on: what is not given back, nobody else could ever have.
                 tracing::warn!(error = %error.report(), claims = releases.len(), "claims could not be given back yet");
                 self.release_failures = self.release_failures.saturating_add(1);
                 self.release_again.extend(releases);
                 let at = self.later(self.release_failures);
-                self.timers.set(at, Due::Release);
+                self.timers.set(at, Due::ReleasedClaim);
             }
         }
     }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use slab::Slab;
-use tidings_core::{DeliveryContext, Record, Release};
+use tidings_core::{DeliveryContext, Record, ReleasedClaim};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ enum Due {
     Complete(Vec<Item>),
     Bury(Vec<Burying>),
     ClaimChunk(Vec<Item>),
-    Release,
+    ReleasedClaim,
 }
 
 /// Handled, with events to publish before it is settled.
@@ -118,9 +118,9 @@ pub(crate) struct Worker {
     to_skip: Vec<(u64, u64)>,
     to_claim: Vec<Item>,
     /// Claims to give back.
-    to_release: Vec<(Hold, Release)>,
+    to_release: Vec<(Hold, ReleasedClaim)>,
     /// What could not be given back, until it is tried again.
-    release_again: Vec<(Hold, Release)>,
+    release_again: Vec<(Hold, ReleasedClaim)>,
     release_failures: u32,
     calls: calls::UnderWay,
     /// Waits to run with nothing else in flight.
@@ -242,7 +242,7 @@ impl Worker {
                 Due::Complete(items) => self.to_complete.extend(items),
                 Due::Bury(letters) => self.to_bury.extend(letters),
                 Due::ClaimChunk(items) => self.reclaim = Some(items),
-                Due::Release => self.to_release.append(&mut self.release_again),
+                Due::ReleasedClaim => self.to_release.append(&mut self.release_again),
             }
         }
         while let Poll::Ready(()) = self.deadline.poll_due(cx) {

@@ -279,7 +279,7 @@ impl Worker {
         first.into_iter().for_each(|item| self.attempt_failed(item, kind, text, false));
     }
 
-    /// Failed attempts, those of earlier holders of its claim included.
+    /// Failed attempts, those of earlier leases of its claim included.
     fn all_failures(item: &Item) -> u32 {
         match &item.claim {
             Claimed::Granted(history, _) => (item.failures - item.told).saturating_add(history.attempts),

@@ -81,7 +81,7 @@ impl Worker {
             self.first_of_lanes(items).into_iter().for_each(|item| self.wait_for(item, Cause::Handler, text));
             return;
         }
-        // The holder may be dead: then its renewal says so, and makes a new one.
+        // The lease may be dead: then its renewal says so, and makes a new one.
         self.shared.fenced();
         items.iter_mut().for_each(|item| self.disclaim(item));
         self.all_held(items);

@@ -50,8 +50,8 @@ impl Worker {
             let more: Vec<_> = items[1..].iter().map(|item| item.record.clone()).collect();
             delivery = delivery.with_more(more);
         }
-        if let Some(holder) = self.shared.store.as_ref().and_then(|claims| claims.holder()) {
-            delivery = delivery.with_holder(holder);
+        if let Some(lease) = self.shared.store.as_ref().and_then(|claims| claims.lease()) {
+            delivery = delivery.with_lease(lease);
         }
         match first.event_id {
             Some(id) => delivery.with_event_id(id),

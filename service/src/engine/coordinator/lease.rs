@@ -1,4 +1,4 @@
-//! Keeping the service's holder alive, in a task of its own: nothing that the coordinator does may delay it.
+//! Keeping the service's lease alive, in a task of its own: nothing that the coordinator does may delay it.
 
 use std::future::pending;
 use std::time::Duration;
@@ -16,16 +16,16 @@ const RENEWAL_RETRY: Duration = Duration::from_millis(100);
 /// How long a consumer has to say what it has lost, once it is asked.
 const TO_SAY: Duration = Duration::from_millis(50);
 
-/// The task that renews the holder; it ends with this.
+/// The task that renews the lease; it ends with this.
 #[derive(Debug)]
 pub(super) struct Renewing {
     task: JoinHandle<()>,
-    /// Who wants the group to be asked before a new holder is registered, and for how long they wait.
+    /// Who wants the group to be asked before a new lease is registered, and for how long they wait.
     asks: mpsc::UnboundedReceiver<(oneshot::Sender<()>, Duration)>,
 }
 
 impl Renewing {
-    /// Waits until somebody wants the group to be asked; for ever, where no holder is kept.
+    /// Waits until somebody wants the group to be asked; for ever, where no lease is kept.
     pub(super) async fn wants_to_know(renewing: &mut Option<Self>) -> Asked {
         if let Some(Self { asks, .. }) = renewing
             && let Some((done, limit)) = asks.recv().await
@@ -73,16 +73,16 @@ impl Drop for Renewing {
 async fn ask_the_group(asks: &mpsc::UnboundedSender<(oneshot::Sender<()>, Duration)>, limit: Duration) {
     let (done, asked) = oneshot::channel();
     if asks.send((done, limit)).is_ok() && timeout(limit, asked).await.is_err() {
-        tracing::warn!(?limit, "the group was not asked before a new holder was registered");
+        tracing::warn!(?limit, "the group was not asked before a new lease was registered");
     }
 }
 
 impl Coordinator {
-    /// Renews the holder for as long as what is returned lives.
+    /// Renews the lease for as long as what is returned lives.
     ///
-    /// A holder whose time is over says that this process was stopped, or cut off. So the group may have given its
-    /// partitions away, too: that must be known before a new holder is there, by which workers would begin what they have.
-    pub(super) fn keep_holder(&self) -> Option<Renewing> {
+    /// A lease whose time is over says that this process was stopped, or cut off. So the group may have given its
+    /// partitions away, too: that must be known before a new lease is there, by which workers would begin what they have.
+    pub(super) fn keep_lease(&self) -> Option<Renewing> {
         let claims = self.shared.store.clone()?;
         let shared = self.shared.clone();
         let workers = self.workers.clone();
@@ -92,20 +92,20 @@ impl Coordinator {
                 let pause = tokio::time::sleep(claims.renewal());
                 tokio::select! {
                     () = pause => {}
-                    () = shared.holder_fenced.notified() => {}
+                    () = shared.lease_fenced.notified() => {}
                 }
                 let mut wait = RENEWAL_RETRY;
                 loop {
-                    // The holder's time counts from before the group was asked: if this process is stopped behind that,
+                    // The lease's time counts from before the group was asked: if this process is stopped behind that,
                     // it is over when it goes on.
                     let since = Instant::now();
-                    if claims.holder().is_none() {
+                    if claims.lease().is_none() {
                         ask_the_group(&to_coordinator, claims.renewal()).await;
                     }
                     match claims.renew(since).await {
-                        Ok(true) if claims.holder().is_some() => break,
+                        Ok(true) if claims.lease().is_some() => break,
                         Ok(_) => continue,
-                        Err(error) => tracing::warn!(error = %error.report(), "the holder could not be renewed"),
+                        Err(error) => tracing::warn!(error = %error.report(), "the lease could not be renewed"),
                     }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(claims.renewal());
