@@ -33,7 +33,7 @@ pub use self::route::{BoxFuture, Route};
 pub use self::router::Router;
 pub use self::service::{
     DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT, DEFAULT_LEASE_TTL,
-    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, MAX_WORKERS, Ordering, Service,
+    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, DeliveryOrder, MAX_WORKERS, Service,
     TopicPolicy, UnknownTypes,
 };
 pub use self::status::{

@@ -18,7 +18,7 @@ use crate::router::Router;
 /// What must not overtake what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Ordering {
+pub enum DeliveryOrder {
     /// Records of one key are handled in order, those of different keys at once, also within one partition. A record
     /// without a key is ordered with nothing.
     #[default]
@@ -91,7 +91,7 @@ pub(crate) struct Options {
     pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(crate) retry: Retry,
     pub(crate) handler_timeout: Option<Duration>,
-    pub(crate) ordering: Ordering,
+    pub(crate) order: DeliveryOrder,
     pub(crate) unknown: UnknownTypes,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) start: Start,
@@ -123,7 +123,7 @@ impl Service {
             dead_letters: None,
             retry: Retry::default(),
             handler_timeout: Some(DEFAULT_HANDLER_TIMEOUT),
-            ordering: Ordering::default(),
+            order: DeliveryOrder::default(),
             unknown: UnknownTypes::default(),
             breaker: Some(Breaker::default()),
             start: Start::default(),
@@ -249,8 +249,8 @@ impl Service {
     }
 
     /// What must not overtake what: by default what has the same key.
-    pub fn with_ordering(mut self, ordering: Ordering) -> Self {
-        self.options.ordering = ordering;
+    pub fn with_delivery_order(mut self, order: DeliveryOrder) -> Self {
+        self.options.order = order;
         self
     }
 

@@ -326,7 +326,7 @@ async fn a_handler_at_a_hundredth_of_the_speed_needs_no_more_memory_and_stays_in
         log.add("handled");
     });
     let service = Service::new("s", router.with_state(log.clone()))
-        .with_ordering(tidings_service::Ordering::Partition)
+        .with_delivery_order(tidings_service::DeliveryOrder::Partition)
         .with_max_bytes_in_flight(BOUND)
         .with_max_span(u64::MAX);
     let service = start(service, &transport).await;

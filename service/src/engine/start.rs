@@ -54,7 +54,7 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
         system: transport.system(),
         table: routes.table().clone(),
         topic_prefix: options.topic_prefix.clone(),
-        lanes: Lanes::new(options.ordering, seed),
+        lanes: Lanes::new(options.order, seed),
         retry: options.retry,
         handler_timeout: options.handler_timeout,
         unknown: options.unknown,

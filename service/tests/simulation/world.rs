@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tidings_core::{EnvelopeRef, Event, Name, Publisher, Record, Timestamp, Topic, Transport, codec, headers};
 use tidings_memory::{MemoryStore, MemoryTransport};
-use tidings_service::{BatchOptions, Breaker, HandlerExt, Ordering, Retry, Router, Service, ServiceHandle};
+use tidings_service::{BatchOptions, Breaker, DeliveryOrder, HandlerExt, Retry, Router, Service, ServiceHandle};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -99,11 +99,11 @@ impl World {
             .with_group(GROUP)
             .with_observer(observer)
             .with_retry(Retry::exponential(Duration::from_millis(100)).with_max_retries(MAX_RETRIES))
-            .with_ordering(match setting.order {
-                _ if self.bug == Bug::Reorders => Ordering::None,
-                Order::Key => Ordering::Key,
-                Order::Partition => Ordering::Partition,
-                Order::None => Ordering::None,
+            .with_delivery_order(match setting.order {
+                _ if self.bug == Bug::Reorders => DeliveryOrder::None,
+                Order::Key => DeliveryOrder::Key,
+                Order::Partition => DeliveryOrder::Partition,
+                Order::None => DeliveryOrder::None,
             })
             .with_workers(setting.workers)
             .with_concurrency(setting.concurrency)

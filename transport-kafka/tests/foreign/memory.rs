@@ -72,7 +72,7 @@ async fn read_all(role: &str) -> TestResult<String> {
     let router = Router::new().on_topic(topic.to_owned(), handler).with_state(Arc::clone(&counter));
     let before = peak()?;
     let running = Service::new(topic.to_owned(), router)
-        .with_ordering(tidings_service::Ordering::Partition)
+        .with_delivery_order(tidings_service::DeliveryOrder::Partition)
         .start(&transport)
         .await?;
     let all = async {

@@ -6,7 +6,7 @@ use tidings_core::{Fetched, RecordBatch};
 
 use super::Coordinator;
 use crate::engine::work::{Chunk, Order, Places, Settled};
-use crate::service::Ordering;
+use crate::service::DeliveryOrder;
 use crate::status::PauseReason;
 
 impl Coordinator {
@@ -60,7 +60,7 @@ impl Coordinator {
         if workers == 1 {
             return vec![(0, all())];
         }
-        if self.options.ordering == Ordering::Partition {
+        if self.options.order == DeliveryOrder::Partition {
             return vec![((slot % workers as u64) as usize, all())];
         }
         let mut shares: Vec<Vec<u32>> = (0..workers).map(|_| Vec::with_capacity(len / workers + 8)).collect();

@@ -6,26 +6,26 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use bytes::Bytes;
 
 use crate::engine::work::Item;
-use crate::service::Ordering;
+use crate::service::DeliveryOrder;
 
 /// Draws lanes from keys, with a seed of its own, so that nobody can send keys that all meet in one lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
-    ordering: Ordering,
+    order: DeliveryOrder,
     hasher: foldhash::fast::FixedState,
 }
 
 impl Lanes {
     /// Lanes of the service whose random numbers come from `seed`: the same ones again, where a user gives one.
-    pub(crate) fn new(ordering: Ordering, seed: u64) -> Self {
-        Self { ordering, hasher: foldhash::fast::FixedState::with_seed(seed) }
+    pub(crate) fn new(order: DeliveryOrder, seed: u64) -> Self {
+        Self { order, hasher: foldhash::fast::FixedState::with_seed(seed) }
     }
 
     /// The lane of a record of the assignment `slot`. Two keys may share a lane, which only costs them time.
     pub(crate) fn of(&self, slot: u64, key: Option<&Bytes>) -> Option<u64> {
-        match (self.ordering, key) {
-            (Ordering::Key, Some(key)) => Some(self.hasher.hash_one((slot, &key[..]))),
-            (Ordering::Partition, _) => Some(self.hasher.hash_one(slot)),
+        match (self.order, key) {
+            (DeliveryOrder::Key, Some(key)) => Some(self.hasher.hash_one((slot, &key[..]))),
+            (DeliveryOrder::Partition, _) => Some(self.hasher.hash_one(slot)),
             _ => None,
         }
     }
