@@ -21,7 +21,7 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 /// - **C2** Records of a partition come only after its [`Step::Assigned`] and before its [`release`](Self::release) or
 ///   [`Step::Lost`]. `Assigned` carries the start offset and an epoch that grows with each assignment of the partition in
 ///   the group, across processes. A consumer that has had no answer to its heartbeats for its session timeout raises
-///   `Lost` by itself. [`Fetched::next`] is the offset after the records: it counts gaps and may come with no record.
+///   `Lost` by itself. [`Fetched::next_offset`] is the offset after the records: it counts gaps and may come with no record.
 /// - **C3** After [`Step::Revoking`] commits of its partitions are taken until `release` is called or the deadline passes,
 ///   when `Lost` follows; `next` goes on yielding the other steps meanwhile. After `Lost` commits fail as
 ///   [`Fenced`](crate::ErrorKind::Fenced).
@@ -123,7 +123,7 @@ pub struct Assignment {
     pub epoch: u64,
     /// The offset of the first record that will come, or the next one beyond a gap. Below `committed` if that lies beyond
     /// the end of the log: what is read anew is committed anew.
-    pub start: u64,
+    pub start_offset: u64,
     /// What is committed; `None` if the group has no offset of this partition yet.
     pub committed: Option<u64>,
     /// The metadata that was committed with it.
@@ -134,8 +134,8 @@ pub struct Assignment {
 
 impl Assignment {
     /// An assignment with nothing committed and nothing missing.
-    pub fn new(partition: TopicPartition, epoch: u64, start: u64) -> Self {
-        Self { partition, epoch, start, committed: None, metadata: None, missing: None }
+    pub fn new(partition: TopicPartition, epoch: u64, start_offset: u64) -> Self {
+        Self { partition, epoch, start_offset, committed: None, metadata: None, missing: None }
     }
 }
 
@@ -148,13 +148,13 @@ pub struct Fetched {
     /// The epoch of the assignment they belong to.
     pub epoch: u64,
     /// The offset after them: beyond gaps such as compacted records and transaction markers.
-    pub next: u64,
+    pub next_offset: u64,
 }
 
 impl Fetched {
-    /// `batch`, read under `epoch`, with reading to go on at `next`.
-    pub fn new(batch: RecordBatch, epoch: u64, next: u64) -> Self {
-        Self { batch, epoch, next }
+    /// `batch`, read under `epoch`, with reading to go on at `next_offset`.
+    pub fn new(batch: RecordBatch, epoch: u64, next_offset: u64) -> Self {
+        Self { batch, epoch, next_offset }
     }
 }
 
@@ -217,17 +217,17 @@ pub struct Commit {
     /// The epoch of the assignment that the work was done under.
     pub epoch: u64,
     /// The next offset to read, not the last one read.
-    pub next: u64,
+    pub next_offset: u64,
     /// Kept beside the offset; handed back with the next assignment.
     pub metadata: Option<String>,
-    /// Settled beyond `next`, in order: for brokers that acknowledge single messages.
+    /// Settled beyond `next_offset`, in order: for brokers that acknowledge single messages.
     pub settled_beyond: Vec<Range<u64>>,
 }
 
 impl Commit {
-    /// Everything before `next` is settled.
-    pub fn new(partition: TopicPartition, epoch: u64, next: u64) -> Self {
-        Self { partition, epoch, next, metadata: None, settled_beyond: Vec::new() }
+    /// Everything before `next_offset` is settled.
+    pub fn new(partition: TopicPartition, epoch: u64, next_offset: u64) -> Self {
+        Self { partition, epoch, next_offset, metadata: None, settled_beyond: Vec::new() }
     }
 
     /// With metadata beside the offset.

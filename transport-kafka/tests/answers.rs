@@ -128,7 +128,7 @@ impl Script {
                 for a in given {
                     lines.push(format!(
                         "{} from {}, committed {:?} {:?}",
-                        a.partition, a.start, a.committed, a.metadata
+                        a.partition, a.start_offset, a.committed, a.metadata
                     ));
                     member.epochs.push((a.partition, a.epoch));
                 }

@@ -222,7 +222,7 @@ async fn latest_starts_at_the_end() -> TestResult {
     let options = ConsumerOptions::new(format!("{topic}-group"), [topic.clone()]).with_start(Start::Latest);
     let consumer = kafka.consumer(options).await?;
     let given = assigned(&*consumer, 1).await?;
-    assert_eq!((given[0].start, given[0].committed), (1, None));
+    assert_eq!((given[0].start_offset, given[0].committed), (1, None));
     published(&kafka, vec![Record::new(topic.clone(), "new")]).await?;
     assert_eq!(records(&*consumer, 1).await?[0].value.as_deref(), Some(&b"new"[..]));
     let at = TopicPartition::new(topic, 0);
@@ -254,7 +254,7 @@ async fn paused_means_nothing_comes() -> TestResult {
     assert_eq!(consumer.commit(vec![commit]).await[0].as_ref().map_err(|e| e.kind()), Err(ErrorKind::Closed));
     let again = kafka.consumer(ConsumerOptions::new(format!("{topic}-group"), [topic])).await?;
     let given = assigned(&*again, 1).await?;
-    assert_eq!((given[0].start, given[0].metadata.as_deref()), (1, Some("mine")));
+    assert_eq!((given[0].start_offset, given[0].metadata.as_deref()), (1, Some("mine")));
     again.close().await?;
     Ok(())
 }

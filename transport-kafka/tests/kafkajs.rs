@@ -90,7 +90,7 @@ async fn taken_over(protocol: GroupProtocol) -> TestResult {
     peer(&["consume", &broker().await?, &topic, &group, "6"], &Value::Null).await?;
     let consumer = kafka.consumer(ConsumerOptions::new(group, [topic])).await?;
     let given = assigned(&*consumer, 1).await?;
-    assert_eq!((given[0].start, given[0].committed), (6, Some(6)));
+    assert_eq!((given[0].start_offset, given[0].committed), (6, Some(6)));
     assert_eq!(records(&*consumer, 4).await?[0].value.as_deref(), Some(&b"6"[..]));
     consumer.close().await?;
     Ok(())

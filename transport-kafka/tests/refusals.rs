@@ -151,7 +151,7 @@ async fn an_offset_beyond_the_log() -> TestResult {
     consumer.close().await?;
     let again = kafka.consumer(options).await?;
     let given = assigned(&*again, 1).await?.remove(0);
-    assert_eq!((given.committed, given.start, given.metadata), (Some(1_000), 0, None));
+    assert_eq!((given.committed, given.start_offset, given.metadata), (Some(1_000), 0, None));
     let progress = again.progress().await?.remove(0);
     assert_eq!((progress.committed, progress.lag()), (None, 3), "of this log nothing is committed");
     assert_eq!(records(&*again, 3).await?[0].offset, 0);

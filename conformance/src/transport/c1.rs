@@ -61,7 +61,7 @@ async fn handed_over(rig: &Rig, commit: Option<u64>, from: usize) -> Checked {
     second.owns(0, &topic, 1).await?;
     let assignment = second[0].assignment(&p)?;
     same("what is committed", commit, assignment.committed)?;
-    same("where reading starts", from as u64, assignment.start)?;
+    same("where reading starts", from as u64, assignment.start_offset)?;
     second.records(0, 10 - from).await?;
     second.rest().await?;
     same_records("records of the next owner", from as u64, &records[from..], second[0].of(&p))
@@ -157,7 +157,7 @@ async fn c1_latest_skips_what_was_there(rig: &Rig) -> Checked {
     let mut fleet = rig.join(options).await?;
     fleet.owns(0, &topic, 1).await?;
     let p = TopicPartition::new(&topic, 0);
-    same("the start", 5, fleet[0].assignment(&p)?.start)?;
+    same("the start", 5, fleet[0].assignment(&p)?.start_offset)?;
     let new = rig.fill(&topic, 0, 5, 10).await?;
     fleet.records(0, 5).await?;
     fleet.rest().await?;
@@ -269,7 +269,7 @@ async fn c1_a_committed_offset_that_is_gone_goes_to_the_oldest(rig: &Rig) -> Che
     let mut second = rig.join(options).await?;
     second.owns(0, &topic, 1).await?;
     let assignment = second[0].assignment(&p)?;
-    same("the start", 10, assignment.start)?;
+    same("the start", 10, assignment.start_offset)?;
     same("what was committed", Some(4), assignment.committed)?;
     same("the range that is missing", Some(4..10), assignment.missing)?;
     second.records(0, 10).await?;
@@ -294,7 +294,7 @@ async fn c1_a_committed_offset_beyond_the_end_goes_to_the_oldest(rig: &Rig) -> C
     second[0].set_back = true;
     second.records(0, 4).await?;
     same_records("what is read anew", 0, &records, second[0].of(&p))?;
-    same("the start", 0, second[0].assignment(&p)?.start)?;
+    same("the start", 0, second[0].assignment(&p)?.start_offset)?;
     second[0].commit(&p, 3).await?;
     second.close(0).await?;
     let lag = rig.within("lag", admin.lag(&options.group)).await??;

@@ -30,7 +30,7 @@ async fn c2_an_assignment_says_where_reading_starts(rig: &Rig) -> Checked {
     fleet.owns(0, &topic, 3).await?;
     for p in partitions(&topic, 3) {
         let assignment = fleet[0].assignment(&p)?;
-        same(&format!("the start of {p}"), 0, assignment.start)?;
+        same(&format!("the start of {p}"), 0, assignment.start_offset)?;
         same(&format!("what is committed of {p}"), None, assignment.committed)?;
         same(&format!("metadata of {p}"), None, assignment.metadata)?;
         same(&format!("what is missing of {p}"), None, assignment.missing)?;
@@ -183,7 +183,7 @@ async fn c2_after_a_lost_session_the_member_may_get_partitions_again(rig: &Rig) 
     fleet.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
     fleet.records(0, 7).await?;
     let again = fleet[0].assignment(&p)?;
-    same("where reading starts again", 3, again.start)?;
+    same("where reading starts again", 3, again.start_offset)?;
     same_records("what comes again", 3, &records[3..], &fleet[0].of(&p)[5..])
 }
 

@@ -64,7 +64,7 @@ async fn c3_the_next_owner_starts_from_the_last_commit_of_a_revocation(rig: &Rig
     fleet.records(1, 3).await?;
     for p in fleet[1].owned.keys() {
         let assignment = fleet[1].assignment(p)?;
-        same("the next owner's start", 7, assignment.start)?;
+        same("the next owner's start", 7, assignment.start_offset)?;
         same("what it knows as committed", Some(7), assignment.committed)?;
         same("its first record", Some(7), fleet[1].of(p).first().map(|r| r.offset))?;
     }
@@ -81,7 +81,7 @@ async fn c3_commits_after_release_are_fenced(rig: &Rig) -> Checked {
     fleet.shared(&topic, 2, &[0, 1]).await?;
     refused("a commit while another owns it", &[ErrorKind::Fenced], fleet[0].try_commit(late).await?)?;
     if fleet[1].owned.contains_key(&p) {
-        same("the next owner's start", 2, fleet[1].assignment(&p)?.start)?;
+        same("the next owner's start", 2, fleet[1].assignment(&p)?.start_offset)?;
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ async fn c3_a_revocation_ends_at_its_deadline_with_lost(rig: &Rig) -> Checked {
     refused("a commit after the deadline", &[ErrorKind::Fenced], fleet[0].try_commit(late).await?)?;
     fleet.until("the next owner", |m| m[1].has(&topic) > 0).await?;
     if fleet[1].owned.contains_key(&p) {
-        same("the next owner's start", 3, fleet[1].assignment(&p)?.start)?;
+        same("the next owner's start", 3, fleet[1].assignment(&p)?.start_offset)?;
     }
     Ok(())
 }
@@ -162,7 +162,7 @@ async fn c3_partitions_of_a_revocation_are_released_one_by_one(rig: &Rig) -> Che
     fleet[0].release(rest).await?;
     fleet.shared(&topic, 4, &[0, 1]).await?;
     for p in rest.iter().filter(|p| fleet[1].owned.contains_key(*p)) {
-        same("the next owner's start", 6, fleet[1].assignment(p)?.start)?;
+        same("the next owner's start", 6, fleet[1].assignment(p)?.start_offset)?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ async fn c4_nothing_is_committed_unasked(rig: &Rig) -> Checked {
     same("what is committed, by progress", Some(None), progress.first().map(|p| p.committed))?;
     let assignment = next_owner(rig, fleet, &p).await?;
     same("what is committed, for the next owner", None, assignment.committed)?;
-    same("its start", 0, assignment.start)
+    same("its start", 0, assignment.start_offset)
 }
 
 async fn c4_nothing_is_committed_unasked_at_a_rebalance(rig: &Rig) -> Checked {
@@ -85,7 +85,7 @@ async fn c4_a_commit_is_seen_by_progress_and_by_the_next_owner(rig: &Rig) -> Che
     same("lag, by progress", Some(4), mine.map(tidings_core::Progress::lag))?;
     let assignment = next_owner(rig, fleet, &p).await?;
     same("committed, for the next owner", Some(6), assignment.committed)?;
-    same("its start", 6, assignment.start)
+    same("its start", 6, assignment.start_offset)
 }
 
 async fn c4_a_lower_commit_is_taken_and_changes_nothing(rig: &Rig) -> Checked {

@@ -110,7 +110,7 @@ impl<'a> Member<'a> {
 
     /// Commits one partition, and says what came of it.
     pub(crate) async fn try_commit(&self, commit: Commit) -> Checked<Result<()>> {
-        let what = format!("commit {} next {} of epoch {}", commit.partition, commit.next, commit.epoch);
+        let what = format!("commit {} next {} of epoch {}", commit.partition, commit.next_offset, commit.epoch);
         let answers = self.rig.within("an answer to commit", self.consumer.commit(vec![commit])).await?;
         let answer = only("commit", answers)?;
         self.note(format!("{what}: {answer:?}"));
@@ -199,12 +199,12 @@ impl<'a> Member<'a> {
         }
         if let (Some(committed), None) = (assignment.committed, assignment.missing.as_ref()) {
             holds(
-                assignment.start >= committed || self.set_back,
+                assignment.start_offset >= committed || self.set_back,
                 "reading starts at what is committed (C1)",
                 &assignment,
             )?;
         }
-        self.owned.insert(p, Owned { epoch: assignment.epoch, position: assignment.start });
+        self.owned.insert(p, Owned { epoch: assignment.epoch, position: assignment.start_offset });
         self.assignments.push(assignment);
         Ok(())
     }
@@ -214,7 +214,7 @@ impl<'a> Member<'a> {
         let records = fetched.batch.records();
         let offsets: Vec<u64> = records.iter().map(|r| r.offset).collect();
         let span = offsets.first().zip(offsets.last());
-        self.note(format!("{} records of {p} {span:?}, next {}", records.len(), fetched.next));
+        self.note(format!("{} records of {p} {span:?}, next {}", records.len(), fetched.next_offset));
         if self.paused.contains(&p) && !records.is_empty() {
             return broken(format!("no record of {p}, which is paused (C5)"), format!("offsets {offsets:?}"));
         }
@@ -234,8 +234,12 @@ impl<'a> Member<'a> {
             }
             position = offset + 1;
         }
-        holds(fetched.next >= position, &format!("a next of {p} behind its records, {position} (C2)"), fetched.next)?;
-        owned.position = fetched.next;
+        holds(
+            fetched.next_offset >= position,
+            &format!("a next of {p} behind its records, {position} (C2)"),
+            fetched.next_offset,
+        )?;
+        owned.position = fetched.next_offset;
         self.received.entry(p).or_default().extend(records.iter().cloned());
         Ok(())
     }
@@ -267,6 +271,6 @@ impl<'a> Member<'a> {
 }
 
 fn brief(assignments: &[Assignment]) -> String {
-    let show = |a: &Assignment| format!("{} epoch {} start {}", a.partition, a.epoch, a.start);
+    let show = |a: &Assignment| format!("{} epoch {} start {}", a.partition, a.epoch, a.start_offset);
     assignments.iter().map(show).collect::<Vec<_>>().join(", ")
 }

@@ -62,11 +62,11 @@ impl PlantedConsumer {
             let skips = self.bug == Bug::SkipsANewPartitionsBeginning && self.options.start == Start::Latest;
             let latest = match self.bug {
                 Bug::GoesToLatestWhenOutOfRange => assignment.missing.is_some(),
-                Bug::GoesToTheEndOfAShorterLog => assignment.committed.is_some_and(|c| c > assignment.start),
+                Bug::GoesToTheEndOfAShorterLog => assignment.committed.is_some_and(|c| c > assignment.start_offset),
                 _ => skips && !first && !known,
             };
             if latest && let Ok(end) = self.inner.seek(&p, SeekTo::Latest).await {
-                assignment.start = end;
+                assignment.start_offset = end;
                 assignment.missing = None;
             }
             if self.bug == Bug::NeverRaisesTheEpoch {
@@ -78,7 +78,7 @@ impl PlantedConsumer {
 
     async fn fetched(&self, mut fetched: Fetched) -> Fetched {
         let p = (**fetched.batch.origin()).clone();
-        self.state().positions.insert(p.clone(), fetched.next);
+        self.state().positions.insert(p.clone(), fetched.next_offset);
         self.state().last.insert(p.clone(), fetched.clone());
         match self.bug {
             Bug::ReordersWithinAPartition => {
@@ -87,12 +87,12 @@ impl PlantedConsumer {
                 fetched.batch = RecordBatch::new(p, records);
             }
             Bug::CommitsOnReceipt => {
-                drop(self.inner.commit(vec![Commit::new(p, fetched.epoch, fetched.next)]).await);
+                drop(self.inner.commit(vec![Commit::new(p, fetched.epoch, fetched.next_offset)]).await);
             }
             Bug::NeverRaisesTheEpoch => fetched.epoch = 1,
             Bug::CountsNoGaps => {
-                let first = fetched.next - fetched.batch.len() as u64;
-                fetched.next = fetched.batch.records().last().map_or(first, |r| r.offset + 1);
+                let first = fetched.next_offset - fetched.batch.len() as u64;
+                fetched.next_offset = fetched.batch.records().last().map_or(first, |r| r.offset + 1);
             }
             Bug::PauseLeaks => {
                 let to_pause = std::mem::take(&mut self.state().to_pause);
@@ -123,7 +123,7 @@ impl PlantedConsumer {
             Bug::DropsMetadata => commit.metadata = None,
             Bug::CommitGoesBack => {
                 let position = self.state().positions.get(&p).copied();
-                drop(self.inner.seek(&p, SeekTo::Offset(commit.next)).await);
+                drop(self.inner.seek(&p, SeekTo::Offset(commit.next_offset)).await);
                 let answer = self.inner.commit(vec![commit]).await.remove(0);
                 if let Some(position) = position {
                     drop(self.inner.seek(&p, SeekTo::Offset(position)).await);

@@ -76,7 +76,7 @@ impl GappyConsumer {
         let Some(gaps) = gaps.get(&**origin) else { return fetched };
         let kept = |offset: u64| !gaps.iter().any(|gap| gap.contains(&offset));
         let records = fetched.batch.records().iter().filter(|r| kept(r.offset)).cloned().collect();
-        Fetched::new(RecordBatch::new(Arc::clone(origin), records), fetched.epoch, fetched.next)
+        Fetched::new(RecordBatch::new(Arc::clone(origin), records), fetched.epoch, fetched.next_offset)
     }
 }
 

@@ -56,7 +56,7 @@ impl Letters {
                 let place = Place::of(&id.origin.topic, id.origin.partition, id.offset);
                 letters.push((id.service, place.ok_or("a dead letter is of a topic that is not the platform's")?));
             }
-            if left.get(origin).is_some_and(|end| fetched.next >= **end) {
+            if left.get(origin).is_some_and(|end| fetched.next_offset >= **end) {
                 left.remove(origin);
             }
         }

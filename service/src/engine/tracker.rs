@@ -38,9 +38,9 @@ impl Tracker {
     pub(crate) fn push(&mut self, fetched: Fetched) -> u64 {
         let number = self.first + self.batches.len() as u64;
         let (len, bytes) = (fetched.batch.len(), fetched.batch.size());
-        let from = fetched.batch.records().first().map_or(fetched.next, |record| record.offset);
+        let from = fetched.batch.records().first().map_or(fetched.next_offset, |record| record.offset);
         // Below all that came before, it is of another log. (Its own bookkeeping is best: see `Coordinator::rewound`.)
-        self.next = if from < self.next { fetched.next } else { self.next.max(fetched.next) };
+        self.next = if from < self.next { fetched.next_offset } else { self.next.max(fetched.next_offset) };
         self.bytes += bytes;
         self.unsettled += len;
         let settled = vec![0; len.div_ceil(64)];

@@ -49,7 +49,7 @@ pub(super) async fn published(
         match step.unwrap_or_else(|_| Err(taken("what is in its topic can't be read")))? {
             Step::Assigned(given) => {
                 for assignment in given {
-                    settle(&mut left, &assignment.partition, assignment.start);
+                    settle(&mut left, &assignment.partition, assignment.start_offset);
                 }
             }
             Step::Records(fetched) => {
@@ -61,7 +61,7 @@ pub(super) async fn published(
                     }
                 }
                 let at = (**fetched.batch.origin()).clone();
-                settle(&mut left, &at, fetched.next);
+                settle(&mut left, &at, fetched.next_offset);
             }
             Step::Unreadable(unreadable) => {
                 let Some(next) = unreadable.next_offset else { return Err(cannot_be_read(&unreadable)) };

@@ -181,7 +181,7 @@ impl Letters {
                     break 'steps;
                 }
             }
-            reached = reached.max(fetched.next.min(until));
+            reached = reached.max(fetched.next_offset.min(until));
         }
         self.consumer.pause(one).await?;
         Ok(reached)

@@ -143,9 +143,9 @@ impl Consumer for Planted<Arc<dyn Consumer>> {
                 }
                 Step::Records(fetched) => {
                     let origin = fetched.batch.origin().as_ref().clone();
-                    self.state().given.insert(origin.clone(), (fetched.epoch, fetched.next));
+                    self.state().given.insert(origin.clone(), (fetched.epoch, fetched.next_offset));
                     if self.bug == Bug::CommitsOnReceipt {
-                        drop(self.inner.commit(vec![Commit::new(origin, fetched.epoch, fetched.next)]).await);
+                        drop(self.inner.commit(vec![Commit::new(origin, fetched.epoch, fetched.next_offset)]).await);
                     }
                 }
                 Step::Revoking(_) if self.bug == Bug::DeliversAfterRevocation => continue,
@@ -174,7 +174,7 @@ impl Consumer for Planted<Arc<dyn Consumer>> {
                     if let Some((epoch, next)) = state.given.get(&commit.partition)
                         && *epoch == commit.epoch
                     {
-                        commit.next = *next;
+                        commit.next_offset = *next;
                     }
                 }
             }

@@ -95,7 +95,7 @@ impl Consumer for Tap<Arc<dyn Consumer>> {
         let process = self.process;
         match &step {
             Step::Assigned(assignments) => assignments.iter().for_each(|a| {
-                let (origin, epoch, start) = (a.partition.clone(), a.epoch, a.start);
+                let (origin, epoch, start) = (a.partition.clone(), a.epoch, a.start_offset);
                 self.log.add(Happened::Assigned { process, origin, epoch, start });
             }),
             Step::Records(fetched) => {
@@ -116,12 +116,12 @@ impl Consumer for Tap<Arc<dyn Consumer>> {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
         let process = self.process;
         for commit in &commits {
-            let (origin, epoch, next) = (commit.partition.clone(), commit.epoch, commit.next);
+            let (origin, epoch, next) = (commit.partition.clone(), commit.epoch, commit.next_offset);
             self.log.add(Happened::Committing { process, origin, epoch, next });
         }
         let answers = self.inner.commit(commits.clone()).await;
         for (commit, answer) in commits.into_iter().zip(&answers) {
-            let (origin, next) = (commit.partition, commit.next);
+            let (origin, next) = (commit.partition, commit.next_offset);
             self.log.add(Happened::Committed { process, origin, next, ok: answer.is_ok() });
         }
         answers

@@ -211,7 +211,8 @@ async fn look_up(
 /// Which of these partitions begin with a batch that is packed. The error is that a topic may not be read: the client's
 /// fetches are refused in silence. Whatever else is answered, fetching will meet, too.
 async fn look_ahead(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result<HashSet<TopicPartition>> {
-    let starts = found.iter().flatten().map(|found| (found.assignment.partition.clone(), found.assignment.start));
+    let starts =
+        found.iter().flatten().map(|found| (found.assignment.partition.clone(), found.assignment.start_offset));
     let starts: Vec<_> = starts.collect();
     // Of those that are asked for together one is answered with its batch.
     let (alone, together) = starts.split_at(starts.len().min(LOOKS_AHEAD));

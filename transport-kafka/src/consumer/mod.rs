@@ -222,7 +222,7 @@ impl KafkaConsumer {
         let furthest = |i: &usize| {
             let rivals = commits.iter().enumerate().filter(|(j, _)| results[*j].is_none());
             let mut same = rivals.filter(|(_, c)| c.partition == commits[*i].partition);
-            same.all(|(j, c)| (c.next, j) <= (commits[*i].next, *i))
+            same.all(|(j, c)| (c.next_offset, j) <= (commits[*i].next_offset, *i))
         };
         open.filter(furthest).collect()
     }
@@ -234,7 +234,7 @@ impl KafkaConsumer {
             // Lost since it was looked at: without its mark it would take the partition's away.
             let mark = self.shared.lock().mark(commit).ok_or_else(|| not_ours(&commit.partition))?;
             let metadata = start::to_metadata(Some(mark), first_start, commit.metadata.as_deref());
-            Ok((commit.partition.clone(), commit.next, metadata))
+            Ok((commit.partition.clone(), commit.next_offset, metadata))
         };
         let offsets: Vec<_> = open.iter().map(offset).collect::<Result<_>>()?;
         let member = Arc::clone(&self.member);

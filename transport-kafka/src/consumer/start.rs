@@ -160,11 +160,11 @@ fn assignment(past: &Past, partition: &TopicPartition, generation: Generation, l
             warn!(%partition, committed, oldest, end, "the committed offset lies beyond the log's end; reading begins at the oldest record");
         } else {
             made.metadata = metadata.own;
-            made.start = committed.max(oldest);
+            made.start_offset = committed.max(oldest);
             made.missing = (committed < oldest).then_some(committed..oldest);
         }
     } else if let Some(offset) = known(&mut logs.begins)? {
-        made.start = offset.max(oldest);
+        made.start_offset = offset.max(oldest);
     }
     Ok(Found { assignment: made, mark })
 }

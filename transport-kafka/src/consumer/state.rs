@@ -181,10 +181,10 @@ impl State {
             self.tickets += 1;
             slot.stage = Stage::Reading;
             slot.ticket = self.tickets;
-            slot.position = assignment.start;
-            slot.fetched = assignment.start;
+            slot.position = assignment.start_offset;
+            slot.fetched = assignment.start_offset;
             // What lies beyond the log is of another one: as to what is in this one, nothing is committed.
-            slot.committed = assignment.committed.filter(|committed| *committed <= assignment.start);
+            slot.committed = assignment.committed.filter(|committed| *committed <= assignment.start_offset);
             // Where the log no longer holds what is committed, going on is going elsewhere.
             slot.back_since = assignment.missing.as_ref().map(|_| slot.ticket);
             slot.leader = ahead.leaders.get(&assignment.partition).copied().flatten();
@@ -319,7 +319,7 @@ impl State {
             Stage::Revoking(Some(deadline)) if deadline <= Instant::now() => return Err(not_ours(&commit.partition)),
             _ => {}
         }
-        let back = slot.committed.is_some_and(|committed| commit.next < committed) && slot.back_since.is_none();
+        let back = slot.committed.is_some_and(|committed| commit.next_offset < committed) && slot.back_since.is_none();
         Ok((!back).then_some(()))
     }
 
@@ -332,7 +332,7 @@ impl State {
     /// A commit was taken that was asked for when there had been so many readings.
     pub(super) fn committed(&mut self, commit: &Commit, readings: u64) {
         if let Some(slot) = self.slots.get_mut(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch) {
-            slot.committed = Some(commit.next);
+            slot.committed = Some(commit.next_offset);
             // One that was under way when its partition went back ends nothing.
             slot.back_since = slot.back_since.filter(|since| *since > readings);
         }

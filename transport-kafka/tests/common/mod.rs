@@ -141,7 +141,7 @@ impl Joined {
                     self.places.insert((at.to_string(), record.offset), value.clone());
                     self.read.push((at.clone(), value));
                 }
-                for answer in self.consumer.commit(vec![Commit::new(at, fetched.epoch, fetched.next)]).await {
+                for answer in self.consumer.commit(vec![Commit::new(at, fetched.epoch, fetched.next_offset)]).await {
                     match answer {
                         Err(_) if self.patient => {}
                         answer => answer?,

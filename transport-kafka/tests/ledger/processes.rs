@@ -310,7 +310,7 @@ impl Field {
                 assert!(before <= offset, "partition {partition}: {offset} was committed after {before}");
                 commits += 1;
             }
-            open.retain(|partition, end| *partition != **fetched.batch.origin() || fetched.next < *end);
+            open.retain(|partition, end| *partition != **fetched.batch.origin() || fetched.next_offset < *end);
         }
         consumer.close().await?;
         assert!(commits > 0, "no commit was found");

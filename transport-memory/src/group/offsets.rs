@@ -106,19 +106,19 @@ impl State {
     fn commit(&mut self, id: MemberId, commit: Commit) -> Result<()> {
         let owner = self.owned.get_mut(&commit.partition).filter(|o| o.member == id && o.epoch == commit.epoch);
         let owner = owner.ok_or_else(|| not_owned("commit", &commit.partition))?;
-        if commit.next > owner.log.end() {
-            let text = format!("commit of {}: next {} is beyond the log's end", commit.partition, commit.next);
+        if commit.next_offset > owner.log.end() {
+            let text = format!("commit of {}: next {} is beyond the log's end", commit.partition, commit.next_offset);
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let before = self.offsets.get(&commit.partition).map(|c| c.next);
-        if before.is_some_and(|before| commit.next < before) {
+        if before.is_some_and(|before| commit.next_offset < before) {
             if !owner.rewound {
                 return Ok(());
             }
             owner.rewound = false;
         }
-        let Commit { next, metadata, settled_beyond, .. } = commit;
-        self.offsets.insert(commit.partition, Committed { next, metadata, settled_beyond });
+        let Commit { next_offset, metadata, settled_beyond, .. } = commit;
+        self.offsets.insert(commit.partition, Committed { next: next_offset, metadata, settled_beyond });
         Ok(())
     }
 

@@ -229,11 +229,11 @@ impl State {
         let policy = self.members.get(&id)?.options.start;
         let mut assignment = self.start_of(&log, epoch, policy, broker.clock.now());
         if let Some(missed) = missed {
-            assignment.start = assignment.start.max(missed.end);
+            assignment.start_offset = assignment.start_offset.max(missed.end);
             assignment.missing = Some(missed);
         }
-        self.members.get_mut(&id)?.add_slot(std::sync::Arc::clone(&log), epoch, assignment.start);
-        let rewound = assignment.committed.is_some_and(|committed| assignment.start < committed);
+        self.members.get_mut(&id)?.add_slot(std::sync::Arc::clone(&log), epoch, assignment.start_offset);
+        let rewound = assignment.committed.is_some_and(|committed| assignment.start_offset < committed);
         let owned = Owned { member: id, epoch, log, revoking: None, rewound };
         self.owned.insert(partition.clone(), owned);
         Some(assignment)

@@ -15,17 +15,17 @@ async fn c1_records_come_in_order_from_the_committed_offset() {
     publish_values(&publisher, "t", 0..5).await;
     let first = join(&transport, "g", "t").await;
     let assignment = assigned(&first).await.remove(0);
-    assert_eq!((assignment.start, assignment.committed), (0, None));
+    assert_eq!((assignment.start_offset, assignment.committed), (0, None));
     assert_eq!(offsets(&records(&first).await), [0, 1, 2, 3, 4]);
     commit(&first, commit_of(&assignment, 3).with_metadata("half")).await.unwrap();
     first.close().await.unwrap();
 
     let second = join(&transport, "g", "t").await;
     let again = assigned(&second).await.remove(0);
-    assert_eq!((again.start, again.committed, again.metadata.as_deref()), (3, Some(3), Some("half")));
+    assert_eq!((again.start_offset, again.committed, again.metadata.as_deref()), (3, Some(3), Some("half")));
     assert!(again.epoch > assignment.epoch);
     let fetched = records(&second).await;
-    assert_eq!((offsets(&fetched), fetched.next, fetched.epoch), (vec![3, 4], 5, again.epoch));
+    assert_eq!((offsets(&fetched), fetched.next_offset, fetched.epoch), (vec![3, 4], 5, again.epoch));
     nothing(&second).await;
 }
 
@@ -36,11 +36,11 @@ async fn c1_the_start_policy_is_for_partitions_that_were_there_when_the_group_st
     publish_values(&publisher, "t", 0..5).await;
     let options = ConsumerOptions::new("g", ["t"]).with_start(Start::Latest);
     let consumer = transport.consumer(options).await.unwrap();
-    assert_eq!(assigned(&consumer).await[0].start, 5);
+    assert_eq!(assigned(&consumer).await[0].start_offset, 5);
     admin(&transport).await.grow(&"t".into(), 2, false).await.unwrap();
     publish(&transport, vec![Record::new("t", "x").with_partition(1)]).await.remove(0).unwrap();
     let new = assigned(&consumer).await.remove(0);
-    assert_eq!((new.partition.clone(), new.start), (tp("t", 1), 0));
+    assert_eq!((new.partition.clone(), new.start_offset), (tp("t", 1), 0));
     assert_eq!(offsets(&records(&consumer).await), [0]);
 }
 
@@ -51,7 +51,7 @@ async fn c1_a_group_that_starts_at_a_time_begins_with_the_first_record_since() {
     publish(&transport, vec![at(10), at(20), at(30)]).await;
     let start = Start::Time(Timestamp::from_millis(15));
     let consumer = transport.consumer(ConsumerOptions::new("g", ["t"]).with_start(start)).await.unwrap();
-    assert_eq!(assigned(&consumer).await[0].start, 1);
+    assert_eq!(assigned(&consumer).await[0].start_offset, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,10 +62,10 @@ async fn c1_the_next_owner_does_not_start_behind_what_the_first_was_given() {
     let latest = || ConsumerOptions::new("g", ["t"]).with_start(Start::Latest);
     let first = transport.consumer(latest()).await.unwrap();
     let second = transport.consumer(latest()).await.unwrap();
-    assert_eq!(assigned(&first).await[0].start, 3);
+    assert_eq!(assigned(&first).await[0].start_offset, 3);
     publish_values(&publisher, "t", 3..5).await;
     drop(first);
-    assert_eq!(assigned(&second).await[0].start, 3);
+    assert_eq!(assigned(&second).await[0].start_offset, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +80,7 @@ async fn c1_a_committed_offset_that_retention_dropped_goes_to_the_oldest_record_
     publish_values(&publisher, "t", 2..10).await;
     let second = join(&transport, "g", "t").await;
     let again = assigned(&second).await.remove(0);
-    assert_eq!((again.start, again.committed, again.missing), (7, Some(2), Some(2..7)));
+    assert_eq!((again.start_offset, again.committed, again.missing), (7, Some(2), Some(2..7)));
     assert_eq!(offsets(&records(&second).await), [7, 8, 9]);
 }
 
@@ -93,7 +93,7 @@ async fn c1_records_dropped_while_reading_are_reported_by_a_new_assignment() {
     publish_values(&publisher, "t", 0..5).await;
     assert_eq!(lost(&consumer).await, [tp("t", 0)]);
     let after = assigned(&consumer).await.remove(0);
-    assert_eq!((after.start, after.missing.clone()), (2, Some(0..2)));
+    assert_eq!((after.start_offset, after.missing.clone()), (2, Some(0..2)));
     assert_eq!(commit(&consumer, commit_of(&before, 0)).await.unwrap_err().kind(), ErrorKind::Fenced);
     assert_eq!(offsets(&records(&consumer).await), [2, 3, 4]);
     commit(&consumer, commit_of(&after, 5)).await.unwrap();

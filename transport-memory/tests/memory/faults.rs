@@ -131,7 +131,7 @@ async fn c2_a_broker_that_is_down_for_the_session_timeout_loses_all() {
     assert_eq!(lost(&consumer).await, [tp("t", 0)]);
     assert_eq!(consumer.next().await.err().map(|e| e.kind()), unavailable);
     transport.faults().up();
-    assert_eq!(assigned(&consumer).await[0].start, 0);
+    assert_eq!(assigned(&consumer).await[0].start_offset, 0);
     assert_eq!(offsets(&records(&consumer).await), [0]);
 }
 
@@ -197,7 +197,9 @@ async fn the_same_program_has_the_same_history() {
                         member.release(&revocation.partitions).await.unwrap();
                     }
                     match step {
-                        tidings_core::Step::Records(f) => history += &format!("{id} {} {}\n", f.batch.origin(), f.next),
+                        tidings_core::Step::Records(f) => {
+                            history += &format!("{id} {} {}\n", f.batch.origin(), f.next_offset)
+                        }
                         other => history += &format!("{id} {other:?}\n"),
                     }
                 }
@@ -217,6 +219,6 @@ async fn dropped_records_are_gone_and_the_next_reader_starts_behind_them() {
     assert!(transport.faults().drop_records(&tp("t", 0), 3));
     assert!(!transport.faults().drop_records(&tp("t", 7), 3));
     let consumer = join(&transport, "g", "t").await;
-    assert_eq!(assigned(&consumer).await[0].start, 3);
+    assert_eq!(assigned(&consumer).await[0].start_offset, 3);
     assert_eq!(offsets(&records(&consumer).await), [3, 4]);
 }

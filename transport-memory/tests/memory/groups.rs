@@ -32,7 +32,7 @@ async fn c3_only_what_moves_is_revoked_and_it_is_assigned_when_released() {
     assert_eq!(theirs.iter().map(|a| a.partition.clone()).collect::<Vec<_>>(), moving);
     let again = theirs.iter().find(|a| a.partition == moved.partition).unwrap();
     assert!(again.epoch > moved.epoch);
-    assert_eq!(again.start, 1);
+    assert_eq!(again.start_offset, 1);
     nothing(&first).await;
 }
 
@@ -225,7 +225,7 @@ async fn a_deleted_topic_is_lost_and_comes_back_from_its_beginning() {
     assert_eq!(lost(&consumer).await, [tp("t", 0)]);
     publish_values(&publisher, "t", 0..1).await;
     let again = assigned(&consumer).await.remove(0);
-    assert_eq!((again.start, again.committed), (0, None));
+    assert_eq!((again.start_offset, again.committed), (0, None));
     assert_eq!(offsets(&records(&consumer).await), [0]);
 }
 

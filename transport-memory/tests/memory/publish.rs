@@ -175,7 +175,7 @@ async fn a_topic_keeps_records_for_its_retention_by_tokios_clock() {
     publish(&transport, vec![Record::new("t", "new")]).await;
     advance(Duration::from_secs(20)).await;
     let consumer = join(&transport, "g", "t").await;
-    assert_eq!(assigned(&consumer).await[0].start, 1);
+    assert_eq!(assigned(&consumer).await[0].start_offset, 1);
     let fetched = records(&consumer).await;
     assert_eq!(offsets(&fetched), [1]);
     assert_eq!(fetched.batch.records()[0].timestamp.millis(), 51_000);

@@ -37,12 +37,12 @@ impl Coordinator {
                 "records were deleted before they were read; going on at the oldest one left"
             );
             self.health.missing(&assignment.partition, missing.clone());
-        } else if let Some(committed) = assignment.committed.filter(|committed| *committed > assignment.start) {
+        } else if let Some(committed) = assignment.committed.filter(|committed| *committed > assignment.start_offset) {
             tracing::error!(
                 topic = %assignment.partition.topic,
                 partition = assignment.partition.partition,
                 committed,
-                start = assignment.start,
+                start = assignment.start_offset,
                 "the committed offset lies beyond the end of the log: it was truncated or made anew; reading from its oldest record, and committing anew"
             );
         }
@@ -61,16 +61,16 @@ impl Coordinator {
         let slot = self.next_slot;
         self.next_slot += 1;
         // What is read anew is committed anew, before it begins: else a crash would go on at the offset of a former log.
-        let started = assignment.committed == Some(assignment.start);
+        let started = assignment.committed == Some(assignment.start_offset);
         let partition = Partition {
             assigned: Arc::new(Assigned::new(slot, Arc::new(assignment.partition.clone()), assignment.epoch)),
-            tracker: Tracker::new(assignment.start),
+            tracker: Tracker::new(assignment.start_offset),
             committed: assignment.committed,
             started,
             fenced: false,
             behind,
             early: Vec::new(),
-            end: assignment.start,
+            end: assignment.start_offset,
             troubles: Default::default(),
             pauses: if started && !behind { Default::default() } else { [PauseReason::Starting].into() },
             held: Default::default(),
@@ -92,8 +92,8 @@ impl Coordinator {
             self.rewound(slot, start);
             return self.records(fetched);
         }
-        partition.held.read_on(fetched.next);
-        partition.end = partition.end.max(fetched.next);
+        partition.held.read_on(fetched.next_offset);
+        partition.end = partition.end.max(fetched.next_offset);
         if partition.may_begin() {
             self.dispatch(slot, fetched);
         } else {
@@ -134,10 +134,10 @@ impl Coordinator {
 impl Partition {
     /// The offset after all that has come.
     pub(super) fn reached(&self) -> u64 {
-        self.early.last().map_or(self.tracker.next(), |fetched| fetched.next)
+        self.early.last().map_or(self.tracker.next(), |fetched| fetched.next_offset)
     }
 }
 
 fn first_offset(fetched: &Fetched) -> u64 {
-    fetched.batch.records().first().map_or(fetched.next, |record| record.offset)
+    fetched.batch.records().first().map_or(fetched.next_offset, |record| record.offset)
 }
