@@ -4,18 +4,18 @@ mod connect;
 
 pub use tidings_core::{
     Admin, Assignment, Batch, Begun, BoxError, Caused, Causes, Claim, Clause, Cleanup, Commit, Consumer,
-    ConsumerOptions, DEAD_LETTER_ROOM, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES, DEFAULT_MAX_IDLE,
-    DEFAULT_PAGE, DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, DeadLetter, DeadLetterSink, DeadLetterStore,
-    DeadLetterTopics, DecodeErrors, Delivery, DeliveryContext, DeliveryPublisher, Difference, EnsureReport, Envelope,
-    EnvelopeRef, Error, ErrorKind, Event, EventInput, EventRef, Extensions, Failure, Fetched, GroupDescription,
-    GroupHealth, GroupState, Guarantees, HandlerError, Header, Headers, Health, History, IdempotencyStore, Input,
-    Inspection, IntoEvents, IntoOutcome, Key, Lease, Leased, LetterId, LetterLease, LetterQuery, MIN_LEASE_TTL,
-    MemberDescription, Name, Outcome, PartitionDescription, PartitionLag, PartitionReset, Position, Progress,
-    Publisher, REDRIVE_LEASE, RawBatch, RawInput, Record, RecordBatch, Redriven, ReleasedClaim, ResetTo, Resolution,
-    Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord, Timestamp, Topic, TopicDescription, TopicPartition,
-    TraceParent, Transport, Version, async_trait, codec, dead_letter_headers, dead_letter_topic, ensure_topics,
-    event_id_of, failed, find_error, headers, held, inspect, is_dead_letter_header, partition_for, redrive, reject,
-    report, rolled_back, stopped_at, unavailable,
+    ConsumerOptions, CreatePartitionsOptions, DEAD_LETTER_ROOM, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES,
+    DEFAULT_MAX_IDLE, DEFAULT_PAGE, DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, DeadLetter, DeadLetterSink,
+    DeadLetterStore, DeadLetterTopics, DecodeErrors, Delivery, DeliveryContext, DeliveryPublisher, Difference,
+    EnsureReport, Envelope, EnvelopeRef, Error, ErrorKind, Event, EventInput, EventRef, Extensions, Failure, Fetched,
+    GroupDescription, GroupHealth, GroupState, Guarantees, HandlerError, Header, Headers, Health, History,
+    IdempotencyStore, Input, Inspection, IntoEvents, IntoOutcome, Key, Lease, Leased, LetterId, LetterLease,
+    LetterQuery, MIN_LEASE_TTL, MemberDescription, Name, Outcome, PartitionDescription, PartitionLag, PartitionReset,
+    Position, Progress, Publisher, REDRIVE_LEASE, RawBatch, RawInput, Record, RecordBatch, Redriven, ReleasedClaim,
+    ResetOffsetsOptions, ResetTo, Resolution, Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord, Timestamp,
+    Topic, TopicDescription, TopicPartition, TraceParent, Transport, Version, async_trait, codec, dead_letter_headers,
+    dead_letter_topic, ensure_topics, event_id_of, failed, find_error, headers, held, inspect, is_dead_letter_header,
+    partition_for, redrive, reject, report, rolled_back, stopped_at, unavailable,
 };
 #[cfg(feature = "macros")]
 pub use tidings_macros::Event;

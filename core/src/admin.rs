@@ -44,12 +44,12 @@ pub trait Admin: Debug + Send + Sync + 'static {
     async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>>;
 
     /// Raises a topic's number of partitions. That sends keys elsewhere and so breaks their order: a topic that may hold
-    /// keyed records is refused unless `allow_rekeying`.
+    /// keyed records is refused unless [`CreatePartitionsOptions::allow_rekeying`] is set.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) without `allow_rekeying`, [`Invalid`](crate::ErrorKind::Invalid) for
+    /// [`Conflict`](crate::ErrorKind::Conflict) without it, [`Invalid`](crate::ErrorKind::Invalid) for
     /// fewer partitions than there are, [`NotFound`](crate::ErrorKind::NotFound).
-    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()>;
+    async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()>;
 
     /// The names of all groups, sorted.
     ///
@@ -68,14 +68,20 @@ pub trait Admin: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
-    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>>;
+    async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>>;
 
-    /// Moves what a group has committed; `dry_run` only tells what it would do.
+    /// Moves the committed offsets of a group, or returns the plan for it ([`ResetOffsetsOptions::dry_run`]).
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) while the group has members,
     /// [`NotFound`](crate::ErrorKind::NotFound) for a topic that is missing.
-    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>>;
+    async fn reset_offsets(
+        &self,
+        group: &Name,
+        topics: &[Name],
+        to: ResetTo,
+        options: ResetOffsetsOptions,
+    ) -> Result<Vec<PartitionReset>>;
 
     /// Deletes a group with all that it has committed.
     ///
@@ -91,6 +97,40 @@ pub trait Admin: Debug + Send + Sync + 'static {
 
     /// Which clauses it keeps.
     fn guarantees(&self) -> Guarantees;
+}
+
+/// How [`Admin::create_partitions`] treats a topic with keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CreatePartitionsOptions {
+    /// Allows that keys move to other partitions, which breaks their order. Default: `false`.
+    pub allow_rekeying: bool,
+}
+
+impl CreatePartitionsOptions {
+    /// Allows that keys move to other partitions.
+    #[must_use]
+    pub fn with_rekeying(mut self) -> Self {
+        self.allow_rekeying = true;
+        self
+    }
+}
+
+/// How [`Admin::reset_offsets`] works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ResetOffsetsOptions {
+    /// Returns the plan and changes nothing. Default: `false`.
+    pub dry_run: bool,
+}
+
+impl ResetOffsetsOptions {
+    /// Returns the plan and changes nothing.
+    #[must_use]
+    pub fn with_dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
 }
 
 /// A topic as it should be.

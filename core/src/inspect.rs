@@ -90,7 +90,7 @@ async fn missing(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Name>> {
 async fn group(admin: &dyn Admin, name: Name) -> Result<GroupHealth> {
     let described = known(admin.describe_group(&name).await)?;
     let described = described.unwrap_or_else(|| GroupDescription::new(name.clone(), GroupState::Empty, Vec::new()));
-    let lag = known(admin.lag(&name).await)?.unwrap_or_default();
+    let lag = known(admin.group_lag(&name).await)?.unwrap_or_default();
     let unknown = lag.iter().filter(|at| at.unknown.is_some()).map(|at| at.partition.clone()).collect();
     let lag = lag.iter().filter_map(PartitionLag::lag).fold(0, u64::saturating_add);
     Ok(GroupHealth { name, state: described.state, members: described.members.len(), lag, unknown })

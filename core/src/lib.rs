@@ -52,8 +52,8 @@ mod transport;
 pub use async_trait::async_trait;
 
 pub use self::admin::{
-    Admin, Cleanup, GroupDescription, GroupState, Health, MemberDescription, PartitionDescription, PartitionLag,
-    PartitionReset, ResetTo, Topic, TopicDescription,
+    Admin, Cleanup, CreatePartitionsOptions, GroupDescription, GroupState, Health, MemberDescription,
+    PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Topic, TopicDescription,
 };
 pub use self::consumer::{
     Assignment, Commit, Consumer, Fetched, Progress, Revocation, SeekTo, Start, Step, Unreadable,

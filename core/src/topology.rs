@@ -181,7 +181,10 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::{GroupDescription, Guarantees, Health, PartitionDescription, PartitionLag, PartitionReset, ResetTo};
+    use crate::{
+        CreatePartitionsOptions, GroupDescription, Guarantees, Health, PartitionDescription, PartitionLag,
+        PartitionReset, ResetOffsetsOptions, ResetTo,
+    };
 
     /// A broker on which another instance is always quicker, and whose topics are never seen.
     #[derive(Debug, Default)]
@@ -208,7 +211,7 @@ mod tests {
         async fn delete_topics(&self, _: &[Name]) -> Result<Vec<Result<()>>> {
             unused()
         }
-        async fn grow(&self, _: &Name, _: u32, _: bool) -> Result<()> {
+        async fn create_partitions(&self, _: &Name, _: u32, _: CreatePartitionsOptions) -> Result<()> {
             unused()
         }
         async fn list_groups(&self) -> Result<Vec<Name>> {
@@ -217,10 +220,16 @@ mod tests {
         async fn describe_group(&self, _: &Name) -> Result<GroupDescription> {
             unused()
         }
-        async fn lag(&self, _: &Name) -> Result<Vec<PartitionLag>> {
+        async fn group_lag(&self, _: &Name) -> Result<Vec<PartitionLag>> {
             unused()
         }
-        async fn reset(&self, _: &Name, _: &[Name], _: ResetTo, _: bool) -> Result<Vec<PartitionReset>> {
+        async fn reset_offsets(
+            &self,
+            _: &Name,
+            _: &[Name],
+            _: ResetTo,
+            _: ResetOffsetsOptions,
+        ) -> Result<Vec<PartitionReset>> {
             unused()
         }
         async fn delete_group(&self, _: &Name) -> Result<()> {

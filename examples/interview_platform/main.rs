@@ -171,7 +171,7 @@ async fn interrupts(stop: &AtomicBool) -> BoxError {
 async fn lags(transport: &impl Transport, logs: &[Arc<GroupLog>]) -> Vec<Lag> {
     let mut lags = Vec::new();
     for log in logs {
-        let lag = async { transport.admin().await?.lag(&log.group.name.into()).await };
+        let lag = async { transport.admin().await?.group_lag(&log.group.name.into()).await };
         lags.push(lag.await.ok().and_then(|partitions| partitions.iter().map(|partition| partition.lag()).sum()));
     }
     lags

@@ -11,8 +11,8 @@ use tidings::kafka::{KafkaConfig, KafkaTransport};
 use tidings::memory::MemoryTransport;
 use tidings::{
     Admin, BoxError, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Error, ErrorKind, Guarantees, Name,
-    Position, Publisher, Record, RedriveOptions, RedriveReport, ResetTo, Result, SeekTo, Step, StoredRecord, Timestamp,
-    Topic, TopicPartition, Transport, async_trait, dead_letter_topic, headers, redrive_topic,
+    Position, Publisher, Record, RedriveOptions, RedriveReport, ResetOffsetsOptions, ResetTo, Result, SeekTo, Step,
+    StoredRecord, Timestamp, Topic, TopicPartition, Transport, async_trait, dead_letter_topic, headers, redrive_topic,
 };
 use tidings_testbed::{Kafka, Suite};
 use tokio::sync::Notify;
@@ -217,7 +217,11 @@ async fn a_limit_and_a_dry_run_keep_what_they_leave(transport: Arc<dyn Transport
     // Asked for, all of them go again.
     let group = Name::from(format!("{SERVICE}-redrive"));
     let again = ResetTo::Place(SeekTo::Earliest);
-    transport.admin().await?.reset(&group, &[dead_letter_topic(&topic)], again, false).await?;
+    transport
+        .admin()
+        .await?
+        .reset_offsets(&group, &[dead_letter_topic(&topic)], again, ResetOffsetsOptions::default())
+        .await?;
     assert_eq!(redriven(transport, &topic).await?.redriven, 20);
     Ok(())
 }

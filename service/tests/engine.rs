@@ -254,7 +254,7 @@ async fn shutdown_lets_what_has_begun_end_and_commits_no_more_than_that() {
     stopping.await.expect("no panic").expect("it stops");
     assert_eq!(log.lines(), ["begun slow", "ended slow"]);
     let admin = transport.admin().await.expect("memory is up");
-    let lag = admin.lag(&"s-group".into()).await.expect("the group is known");
+    let lag = admin.group_lag(&"s-group".into()).await.expect("the group is known");
     assert_eq!(lag[0].committed, Some(1));
 }
 

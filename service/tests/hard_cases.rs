@@ -43,7 +43,7 @@ async fn final_commit_is_made_though_others_were_made_while_draining() {
     wait(|| log.lines().len() >= 6).await;
     service.shutdown(Duration::from_secs(30)).await.unwrap();
     let ended = log.lines().iter().filter(|l| l.starts_with("ended")).count() as u64;
-    let lag = transport.admin().await.unwrap().lag(&"s-group".into()).await.unwrap();
+    let lag = transport.admin().await.unwrap().group_lag(&"s-group".into()).await.unwrap();
     assert_eq!((ended, lag[0].committed), (6, Some(6)));
 }
 
@@ -252,52 +252,36 @@ async fn shutdown_does_not_wait_for_a_blocked_thread() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_of_claim_does_not_hold_the_event_for_ever() {
-    use tidings_core::IdempotencyStore;
+    use tidings_core::{Claim, EventRef, IdempotencyStore, Lease, Name, ReleasedClaim, Result, Timestamp};
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
     #[derive(Debug)]
     struct Lossy(MemoryStore, AtomicUsize);
     #[tidings_core::async_trait]
     impl IdempotencyStore for Lossy {
-        async fn acquire_lease(
-            &self,
-            s: &tidings_core::Name,
-            t: Duration,
-        ) -> tidings_core::Result<tidings_core::Lease> {
+        async fn acquire_lease(&self, s: &Name, t: Duration) -> Result<Lease> {
             self.0.acquire_lease(s, t).await
         }
-        async fn claim(
-            &self,
-            h: &tidings_core::Lease,
-            e: &[tidings_core::EventRef],
-        ) -> tidings_core::Result<Vec<tidings_core::Claim>> {
+        async fn claim(&self, h: &Lease, e: &[EventRef]) -> Result<Vec<Claim>> {
             let a = self.0.claim(h, e).await;
             if self.1.fetch_add(1, SeqCst) == 0 {
                 return Err(tidings_core::Error::new(ErrorKind::Indeterminate, "the answer is lost"));
             }
             a
         }
-        async fn renew(&self, h: &tidings_core::Lease) -> tidings_core::Result<()> {
+        async fn renew(&self, h: &Lease) -> Result<()> {
             self.0.renew(h).await
         }
-        async fn complete(
-            &self,
-            h: &tidings_core::Lease,
-            e: &[tidings_core::EventRef],
-        ) -> tidings_core::Result<Vec<tidings_core::Result<()>>> {
+        async fn complete(&self, h: &Lease, e: &[EventRef]) -> Result<Vec<Result<()>>> {
             self.0.complete(h, e).await
         }
-        async fn release(
-            &self,
-            h: &tidings_core::Lease,
-            e: &[tidings_core::ReleasedClaim],
-        ) -> tidings_core::Result<()> {
+        async fn release(&self, h: &Lease, e: &[ReleasedClaim]) -> Result<()> {
             self.0.release(h, e).await
         }
-        async fn retire(&self, h: &tidings_core::Lease) -> tidings_core::Result<()> {
+        async fn retire(&self, h: &Lease) -> Result<()> {
             self.0.retire(h).await
         }
-        async fn purge(&self, s: &tidings_core::Name, t: tidings_core::Timestamp) -> tidings_core::Result<u64> {
+        async fn purge(&self, s: &Name, t: Timestamp) -> Result<u64> {
             self.0.purge(s, t).await
         }
         fn guarantees(&self) -> tidings_core::Guarantees {
@@ -350,6 +334,6 @@ async fn a_handler_at_a_hundredth_of_the_speed_needs_no_more_memory_and_stays_in
     assert!(most > BOUND / 2 && most <= BOUND, "{most} bytes");
     let handled = log.lines().len();
     assert!((1_700..=1_800).contains(&handled), "{handled}");
-    let lag = admin.lag(&"s-group".into()).await.unwrap().iter().map(|p| p.lag()).sum::<Option<u64>>().unwrap();
+    let lag = admin.group_lag(&"s-group".into()).await.unwrap().iter().map(|p| p.lag()).sum::<Option<u64>>().unwrap();
     assert!(lag >= 60_000 - handled as u64, "{lag}");
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::{Log, caught_up, publish, topics};
 use tidings_core::{
     Admin, BoxError, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Delivery, ErrorKind, Guarantees,
-    Name, Progress, Publisher, Record, ResetTo, Result, SeekTo, Step, StoredRecord, Timestamp, Topic, TopicPartition,
-    Transport, async_trait, dead_letter_topic, reject,
+    Name, Progress, Publisher, Record, ResetOffsetsOptions, ResetTo, Result, SeekTo, Step, StoredRecord, Timestamp,
+    Topic, TopicPartition, Transport, async_trait, dead_letter_topic, reject,
 };
 use tidings_memory::{MemoryTransport, PublishFault, UNTIL_HEALED};
 use tidings_service::{
@@ -67,7 +67,8 @@ async fn until(running: &ServiceHandle, what: &str, wanted: impl Fn(&Status) -> 
 }
 
 async fn committed(transport: &MemoryTransport, partition: u32) -> Option<u64> {
-    let lag = transport.admin().await.expect("memory is up").lag(&Name::from("s-group")).await.expect("memory is up");
+    let lag =
+        transport.admin().await.expect("memory is up").group_lag(&Name::from("s-group")).await.expect("memory is up");
     lag.into_iter().find(|lag| lag.partition == at(partition)).and_then(|lag| lag.committed)
 }
 
@@ -389,7 +390,7 @@ async fn a_letter_that_cannot_be_read_is_named_and_those_before_it_are_redriven(
     }
     let admin = transport.admin().await.unwrap();
     let beyond = ResetTo::Place(SeekTo::Offset(4));
-    admin.reset(&"s-redrive".into(), &["t-dlq".into()], beyond, false).await.unwrap();
+    admin.reset_offsets(&"s-redrive".into(), &["t-dlq".into()], beyond, ResetOffsetsOptions::default()).await.unwrap();
     assert_eq!(redrive(&transport).await.unwrap(), 1);
     let ends = admin.describe_topics(&["t".into()]).await.unwrap().remove(0).unwrap();
     assert_eq!(ends.partitions.iter().map(|p| p.end).sum::<u64>(), 4, "each letter but the unreadable one, once");

@@ -65,7 +65,7 @@ async fn caught_up(running: &ServiceHandle) {
 }
 
 async fn committed(transport: &MemoryTransport, partition: u32) -> Option<u64> {
-    let lag = transport.admin().await.unwrap().lag(&Name::from_static("s-group")).await.unwrap();
+    let lag = transport.admin().await.unwrap().group_lag(&Name::from_static("s-group")).await.unwrap();
     lag.into_iter().find(|lag| lag.partition == TopicPartition::new("t", partition))?.committed
 }
 

@@ -121,7 +121,7 @@ async fn a_service_that_panics_commits_nothing_unfinished_and_says_so() {
     let error = tokio::time::timeout(Duration::from_secs(60), service.stopped()).await.expect("it ends");
     assert_eq!(error.expect_err("it failed").kind(), ErrorKind::Failed);
     assert_eq!(service.status().await.state, ServiceState::Failed);
-    let lag = transport.admin().await.expect("memory is up").lag(&"s-group".into()).await.expect("it is known");
+    let lag = transport.admin().await.expect("memory is up").group_lag(&"s-group".into()).await.expect("it is known");
     assert!(lag[0].committed <= Some(1), "{lag:?}");
     let again = start(Service::new("s", slow(&log)), &transport).await;
     caught_up(&again).await;

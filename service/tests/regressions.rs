@@ -72,7 +72,7 @@ async fn read(transport: &MemoryTransport, topic: &'static str) -> Vec<StoredRec
 }
 
 async fn committed(transport: &MemoryTransport) -> Option<u64> {
-    let lag = transport.admin().await.unwrap().lag(&Name::from_static("s-group")).await.unwrap();
+    let lag = transport.admin().await.unwrap().group_lag(&Name::from_static("s-group")).await.unwrap();
     lag.into_iter().find(|lag| lag.partition == TopicPartition::new("t", 0))?.committed
 }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Cleanup, Error, ErrorKind, GroupDescription, GroupState, Guarantees, Health, Name, PartitionDescription,
-    PartitionLag, PartitionReset, ResetTo, Result, SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
+    Admin, Cleanup, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, GroupState, Guarantees, Health, Name,
+    PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Result, SeekTo, Topic,
+    TopicDescription, TopicPartition, async_trait,
 };
 use tokio::time::{Instant, sleep};
 
@@ -249,7 +250,7 @@ impl Admin for KafkaAdmin {
         Ok(answers)
     }
 
-    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
+    async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()> {
         let what = |why: &str| format!("grow the topic {topic} to {partitions} partitions: {why}");
         let now = self.partitions(std::slice::from_ref(topic)).await?;
         let count = u32::try_from(now.len()).unwrap_or(u32::MAX);
@@ -260,7 +261,7 @@ impl Admin for KafkaAdmin {
             return Ok(());
         }
         let filled = self.bounds(&now).await?.values().any(|(_, end)| *end > 0);
-        if filled && !allow_rekeying {
+        if filled && !options.allow_rekeying {
             return Err(Error::new(ErrorKind::Conflict, what("it may hold keys, which would go elsewhere")));
         }
         self.asks.grow_topic(topic, partitions).await?;
@@ -276,7 +277,7 @@ impl Admin for KafkaAdmin {
         self.asks.group(group).await
     }
 
-    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+    async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
         let described = self.asks.group(group).await?;
         let committed = self.asks.committed(group).await?;
         let read = described.members.into_iter().flat_map(|member| member.partitions);
@@ -292,7 +293,13 @@ impl Admin for KafkaAdmin {
         Ok(partitions.into_iter().map(lag).collect())
     }
 
-    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
+    async fn reset_offsets(
+        &self,
+        group: &Name,
+        topics: &[Name],
+        to: ResetTo,
+        options: ResetOffsetsOptions,
+    ) -> Result<Vec<PartitionReset>> {
         match self.asks.group(group).await {
             Ok(described) if described.state != GroupState::Empty || !described.members.is_empty() => {
                 let what = format!("reset the group {group}: it has members");
@@ -325,7 +332,7 @@ impl Admin for KafkaAdmin {
             resets.push(PartitionReset::new(partition, from, target));
         }
         resets.sort_by(|a, b| a.partition.cmp(&b.partition));
-        if !dry_run {
+        if !options.dry_run {
             let offsets: Vec<_> = resets.iter().map(|r| (r.partition.clone(), r.to)).collect();
             self.asks.commit_for(group, &offsets).await?;
         }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use common::{LIMIT, TestResult, next, transport};
 use tidings_core::{
-    BoxError, Commit, Consumer, ConsumerOptions, DeadLetter, Delivery, ErrorKind, Header, Name, Record, ResetTo,
-    Result, SeekTo, Start, Step, StoredRecord, Timestamp, Topic, TopicPartition, Transport, dead_letter_topic,
-    is_dead_letter_header, reject,
+    BoxError, Commit, Consumer, ConsumerOptions, CreatePartitionsOptions, DeadLetter, Delivery, ErrorKind, Header,
+    Name, Record, ResetOffsetsOptions, ResetTo, Result, SeekTo, Start, Step, StoredRecord, Timestamp, Topic,
+    TopicPartition, Transport, dead_letter_topic, is_dead_letter_header, reject,
 };
 use tidings_kafka::GroupProtocol;
 use tidings_memory::{MemoryConfig, MemoryTransport};
@@ -141,7 +141,7 @@ impl Script {
 
     async fn lag(&mut self) -> TestResult {
         let admin = self.on.admin().await?;
-        let lag = admin.lag(&self.group).await;
+        let lag = admin.group_lag(&self.group).await;
         self.tell("backlog", lag, |mut lag| {
             lag.sort_by(|a, b| a.partition.cmp(&b.partition));
             let line = |l: &tidings_core::PartitionLag| {
@@ -152,8 +152,9 @@ impl Script {
         Ok(())
     }
 
-    async fn reset(&mut self, what: &str, to: ResetTo, dry_run: bool) -> TestResult {
-        let answer = self.on.admin().await?.reset(&self.group, std::slice::from_ref(&self.topic), to, dry_run).await;
+    async fn reset(&mut self, what: &str, to: ResetTo, options: ResetOffsetsOptions) -> TestResult {
+        let answer =
+            self.on.admin().await?.reset_offsets(&self.group, std::slice::from_ref(&self.topic), to, options).await;
         self.tell(what, answer, |mut all| {
             all.sort_by(|a, b| a.partition.cmp(&b.partition));
             let line = |r: &tidings_core::PartitionReset| format!("{} {:?} -> {}", r.partition, r.from, r.to);
@@ -222,10 +223,22 @@ async fn topics(script: &mut Script) -> TestResult {
     script.tell_all("describe", admin.describe_topics(&[topic.clone(), missing.clone()]).await?, describe);
     let keyed = Record::new(topic.clone(), "v").with_key("k");
     script.put(vec![keyed]).await?;
-    script.tell("grow with keys", admin.grow(&topic, 3, false).await, done);
-    script.tell("grow, allowed", admin.grow(&topic, 3, true).await, done);
-    script.tell("shrink", admin.grow(&topic, 1, true).await, done);
-    script.tell("grow what is missing", admin.grow(&missing, 4, true).await, done);
+    script.tell("grow with keys", admin.create_partitions(&topic, 3, CreatePartitionsOptions::default()).await, done);
+    script.tell(
+        "grow, allowed",
+        admin.create_partitions(&topic, 3, CreatePartitionsOptions::default().with_rekeying()).await,
+        done,
+    );
+    script.tell(
+        "shrink",
+        admin.create_partitions(&topic, 1, CreatePartitionsOptions::default().with_rekeying()).await,
+        done,
+    );
+    script.tell(
+        "grow what is missing",
+        admin.create_partitions(&missing, 4, CreatePartitionsOptions::default().with_rekeying()).await,
+        done,
+    );
     script.tell_all("delete", admin.delete_topics(&[missing, topic]).await?, done);
     Ok(())
 }
@@ -299,27 +312,32 @@ async fn groups(script: &mut Script) -> TestResult {
     script.create(2).await?;
     script.fill(2, 6).await?;
     let admin = script.on.admin().await?;
-    script.tell("lag of nobody", admin.lag(&script.group.clone()).await, |lag| lag.len().to_string());
+    script.tell("lag of nobody", admin.group_lag(&script.group.clone()).await, |lag| lag.len().to_string());
     let latest = script.options().with_start(Start::Latest);
     let member = script.join(latest, 2).await?;
     let starts = (0..2).map(|p| member.commit(&script.at(p), 0, 6)).collect();
     script.tell_all("commit", member.consumer.commit(starts).await, done);
-    script.reset("reset beside a member", ResetTo::Place(SeekTo::Earliest), false).await?;
+    script.reset("reset beside a member", ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default()).await?;
     script.tell("delete beside a member", admin.delete_group(&script.group.clone()).await, done);
     member.consumer.close().await?;
     // The coordinator takes a moment to see that nobody is left.
     let end = Instant::now() + LIMIT;
     while admin
-        .reset(&script.group, std::slice::from_ref(&script.topic), ResetTo::Place(SeekTo::Earliest), true)
+        .reset_offsets(
+            &script.group,
+            std::slice::from_ref(&script.topic),
+            ResetTo::Place(SeekTo::Earliest),
+            ResetOffsetsOptions::default().with_dry_run(),
+        )
         .await
         .is_err()
     {
         assert!(Instant::now() < end, "the group is not empty");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    script.reset("reset, dry", ResetTo::Place(SeekTo::Earliest), true).await?;
+    script.reset("reset, dry", ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default().with_dry_run()).await?;
     script.lag().await?;
-    script.reset("reset by three", ResetTo::Shift(-3), false).await?;
+    script.reset("reset by three", ResetTo::Shift(-3), ResetOffsetsOptions::default()).await?;
     script.lag().await?;
     let member = script.join(script.options(), 2).await?;
     member.read(6).await?.into_iter().for_each(|line| script.say("record", line));

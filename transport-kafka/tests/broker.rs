@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{Joined, LIMIT, TestResult, assigned, fresh, published, records, transport};
 use tidings_core::{
-    Commit, ConsumerOptions, ErrorKind, Header, Name, Record, ResetTo, SeekTo, Start, Topic, TopicPartition, Transport,
-    ensure_topics, inspect, partition_for,
+    Commit, ConsumerOptions, CreatePartitionsOptions, ErrorKind, Header, Name, Record, ResetOffsetsOptions, ResetTo,
+    SeekTo, Start, Topic, TopicPartition, Transport, ensure_topics, inspect, partition_for,
 };
 use tidings_kafka::{Compression, GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Framing, Kafka, Proxy, Suite};
@@ -160,7 +160,7 @@ async fn a_topic_that_grew() -> TestResult {
         assert!(publisher.publish(keyed()).await.remove(0)?.partition < 2);
     }
     let (admin, names) = (kafka.admin().await?, [topic.clone()]);
-    admin.grow(&topic, 8, true).await?;
+    admin.create_partitions(&topic, 8, CreatePartitionsOptions::default().with_rekeying()).await?;
     let ends = tokio::time::Instant::now() + LIMIT;
     while admin.describe_topics(&names).await?.remove(0)?.partitions.len() < 8 {
         assert!(tokio::time::Instant::now() < ends, "it does not grow");
@@ -198,7 +198,16 @@ async fn epochs_outlive(protocol: GroupProtocol) -> TestResult {
         }
         match round {
             0 => admin.delete_group(&group).await?,
-            _ => drop(admin.reset(&group, std::slice::from_ref(&topic), ResetTo::Shift(0), false).await?),
+            _ => drop(
+                admin
+                    .reset_offsets(
+                        &group,
+                        std::slice::from_ref(&topic),
+                        ResetTo::Shift(0),
+                        ResetOffsetsOptions::default(),
+                    )
+                    .await?,
+            ),
         }
     }
     // So do they with a group that changes its protocol while nobody is in it.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, published, records};
 use tidings_conformance::{Setup, Verdict, transport};
 use tidings_core::{
-    Commit, Consumer, ConsumerOptions, Error, ErrorKind, Record, Result, Step, Topic, TopicPartition, Transport,
+    Commit, Consumer, ConsumerOptions, CreatePartitionsOptions, Error, ErrorKind, Record, Result, Step, Topic,
+    TopicPartition, Transport,
 };
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
@@ -356,7 +357,7 @@ async fn an_untold_partition() -> TestResult {
     let named = |partition| Record::new(topic.clone(), "v").with_partition(partition);
     publisher.publish(vec![named(2)]).await.remove(0)?;
     let (admin, names) = (direct.admin().await?, [topic.clone()]);
-    admin.grow(&topic, 6, true).await?;
+    admin.create_partitions(&topic, 6, CreatePartitionsOptions::default().with_rekeying()).await?;
     let ends = Instant::now() + LIMIT;
     while admin.describe_topics(&names).await?.remove(0)?.partitions.len() < 6 {
         assert!(Instant::now() < ends, "it does not grow");

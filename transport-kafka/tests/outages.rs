@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use common::{Joined, LIMIT, TestResult, fresh, fresh_name, make};
 use tidings_core::{
-    Admin, BoxError, ConsumerOptions, Delivery, ErrorKind, Name, PartitionLag, Publisher, Record, ResetTo, SeekTo,
-    Topic, Transport, dead_letter_topic, inspect,
+    Admin, BoxError, ConsumerOptions, Delivery, ErrorKind, Name, PartitionLag, Publisher, Record, ResetOffsetsOptions,
+    ResetTo, SeekTo, Topic, Transport, dead_letter_topic, inspect,
 };
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tidings_service::{Router, Service, ServiceHandle, ServiceState, State};
@@ -258,7 +258,10 @@ async fn publish_all(publisher: &dyn Publisher, topic: &Name, round: usize) -> T
 
 async fn is_committed(witness: &KafkaTransport, group: &Name) -> bool {
     let Ok(admin) = witness.admin().await else { return false };
-    admin.lag(group).await.is_ok_and(|lag| lag.len() == PARTITIONS as usize && lag.iter().all(|p| p.lag() == Some(0)))
+    admin
+        .group_lag(group)
+        .await
+        .is_ok_and(|lag| lag.len() == PARTITIONS as usize && lag.iter().all(|p| p.lag() == Some(0)))
 }
 
 async fn frozen(whom: Whom, at_least: Duration) -> TestResult {
@@ -317,8 +320,8 @@ async fn leaderless() -> TestResult {
     publish_all(&*publisher, &topic, 0).await?;
     let (admin, group) = (transport.admin().await?, Name::from(format!("{topic}-group")));
     let topics = [topic.clone()];
-    admin.reset(&group, &topics, ResetTo::Place(SeekTo::Earliest), false).await?;
-    assert!(admin.lag(&group).await?.iter().all(|p| p.lag() == Some(1)));
+    admin.reset_offsets(&group, &topics, ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default()).await?;
+    assert!(admin.group_lag(&group).await?.iter().all(|p| p.lag() == Some(1)));
     let described = admin.describe_topics(&topics).await?.remove(0)?;
     let leader = described.partitions[0].leader.ok_or("it is led")?;
     let lost: BTreeSet<u32> =
@@ -339,7 +342,7 @@ async fn unknown_lags(admin: &dyn Admin, group: &Name, lost: &BTreeSet<u32>) -> 
     let asked = std::slice::from_ref(group);
     loop {
         // The coordinator may have to be another one, at first.
-        let lags = admin.lag(group).await;
+        let lags = admin.group_lag(group).await;
         let unknown: Option<BTreeSet<u32>> = lags.as_ref().ok().map(|lags| {
             let unknown = |lag: &&PartitionLag| lag.lag().is_none() && lag.committed == Some(0);
             lags.iter().filter(unknown).map(|lag| lag.partition.partition).collect()

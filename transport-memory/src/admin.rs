@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tidings_core::{
-    Admin, Error, ErrorKind, GroupDescription, Guarantees, Health, Name, PartitionLag, PartitionReset, ResetTo, Result,
-    Topic, TopicDescription, async_trait,
+    Admin, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, Guarantees, Health, Name, PartitionLag,
+    PartitionReset, ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, async_trait,
 };
 
 use crate::broker::Broker;
@@ -55,7 +55,7 @@ impl Admin for MemoryAdmin {
         Ok(topics.iter().map(|name| self.broker.delete(name)).collect())
     }
 
-    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
+    async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()> {
         self.broker.faults.reach("grow")?;
         let found = self.broker.topic(topic).ok_or_else(|| no_topic("grow", topic))?;
         check_partitions(topic, partitions)?;
@@ -64,7 +64,7 @@ impl Admin for MemoryAdmin {
             let text = format!("grow {topic:?}: it has {present} partitions, which can't be lowered to {partitions}");
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        if partitions > present && found.is_keyed() && !allow_rekeying {
+        if partitions > present && found.is_keyed() && !options.allow_rekeying {
             let text = format!("grow {topic:?}: its keys would go to other partitions, which needs allow_rekeying");
             return Err(Error::new(ErrorKind::Conflict, text));
         }
@@ -83,13 +83,19 @@ impl Admin for MemoryAdmin {
         Ok(self.group("describe group", group)?.describe(&self.broker))
     }
 
-    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+    async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
         Ok(self.group("lag", group)?.lag(&self.broker))
     }
 
-    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
+    async fn reset_offsets(
+        &self,
+        group: &Name,
+        topics: &[Name],
+        to: ResetTo,
+        options: ResetOffsetsOptions,
+    ) -> Result<Vec<PartitionReset>> {
         self.broker.faults.reach("reset")?;
-        self.broker.with_group(group, |group| group.reset(&self.broker, topics, to, dry_run))
+        self.broker.with_group(group, |group| group.reset(&self.broker, topics, to, options.dry_run))
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::{Cleanup, ErrorKind, Name, Record, Topic, TopicPartition, Transport};
+use tidings_core::{Cleanup, CreatePartitionsOptions, ErrorKind, Name, Record, Topic, TopicPartition, Transport};
 
 use super::rig::{Rig, partitions, same_records};
 use crate::case::{Case, Checked, broken, cases, granted, holds, only, refused, same};
@@ -155,7 +155,8 @@ async fn a1_a_topic_grows_and_keeps_its_records(rig: &Rig) -> Checked {
     let topic = rig.topic(2).await?;
     let records = rig.fill(&topic, 1, 0, 5).await?;
     let admin = rig.admin().await?;
-    rig.within("grow", admin.grow(&topic, 4, true)).await??;
+    rig.within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default().with_rekeying()))
+        .await??;
     rig.described(&topic, 4).await?;
     let fleet = rig.read_all(&topic, 4, 5).await?;
     same_records("records of before", 0, &records, fleet[0].of(&partitions(&topic, 2)[1]))
@@ -165,24 +166,32 @@ async fn a1_growing_a_topic_with_keys_needs_to_be_allowed(rig: &Rig) -> Checked 
     let topic = rig.topic(2).await?;
     rig.publish(vec![Record::new(&topic, "v").with_key("k")]).await?;
     let admin = rig.admin().await?;
-    let refusal = rig.within("grow", admin.grow(&topic, 4, false)).await?;
+    let refusal = rig.within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default())).await?;
     refused("growing a topic with keys", &[ErrorKind::Conflict], refusal)?;
     same("partitions", 2, describe(rig, &topic).await?.partitions.len())?;
-    rig.within("grow", admin.grow(&topic, 4, true)).await??;
+    rig.within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default().with_rekeying()))
+        .await??;
     rig.described(&topic, 4).await
 }
 
 async fn a1_a_topic_does_not_shrink(rig: &Rig) -> Checked {
     let topic = rig.topic(3).await?;
     let admin = rig.admin().await?;
-    let refusal = rig.within("grow", admin.grow(&topic, 2, true)).await?;
+    let refusal = rig
+        .within("grow", admin.create_partitions(&topic, 2, CreatePartitionsOptions::default().with_rekeying()))
+        .await?;
     refused("fewer partitions", &[ErrorKind::Invalid], refusal)?;
     same("partitions", 3, describe(rig, &topic).await?.partitions.len())
 }
 
 async fn a1_growing_a_missing_topic_is_told(rig: &Rig) -> Checked {
     let admin = rig.admin().await?;
-    let refusal = rig.within("grow", admin.grow(&rig.fresh("missing"), 4, true)).await?;
+    let refusal = rig
+        .within(
+            "grow",
+            admin.create_partitions(&rig.fresh("missing"), 4, CreatePartitionsOptions::default().with_rekeying()),
+        )
+        .await?;
     refused("growing a missing topic", &[ErrorKind::NotFound], refusal)
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tidings_core::{
-    ConsumerOptions, ErrorKind, GroupState, Name, PartitionLag, PartitionReset, ResetTo, SeekTo, Timestamp,
-    TopicPartition, Transport,
+    ConsumerOptions, ErrorKind, GroupState, Name, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, SeekTo,
+    Timestamp, TopicPartition, Transport,
 };
 
 use super::fleet::Fleet;
@@ -52,17 +52,19 @@ async fn working(rig: &Rig, count: u32) -> Checked<(Fleet<'_>, Name)> {
 
 async fn committed(rig: &Rig, group: &Name) -> Checked<Vec<Option<u64>>> {
     let admin = rig.admin().await?;
-    let lag = rig.within("lag", admin.lag(group)).await??;
+    let lag = rig.within("lag", admin.group_lag(group)).await??;
     Ok(lag.into_iter().map(|l| l.committed).collect())
 }
 
 /// Resets, again while the broker still takes the group for an active one.
 async fn reset(rig: &Rig, group: &Name, topic: &Name, to: ResetTo, dry: bool) -> Checked<Vec<PartitionReset>> {
+    let plan = ResetOffsetsOptions::default();
+    let options = if dry { plan.with_dry_run() } else { plan };
     let admin = rig.admin().await?;
     rig.note(format!("reset {group} to {to:?}, dry run {dry}"));
     let topics = [topic.clone()];
     rig.eventually("a group without members", || async {
-        match admin.reset(group, &topics, to, dry).await {
+        match admin.reset_offsets(group, &topics, to, options).await {
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
             answer => Ok(Some(answer?)),
         }
@@ -103,14 +105,14 @@ async fn a1_a_missing_group_is_told(rig: &Rig) -> Checked {
     let (admin, group) = (rig.admin().await?, rig.fresh("missing"));
     let missing = &[ErrorKind::NotFound];
     refused("describing a missing group", missing, rig.within("describe", admin.describe_group(&group)).await?)?;
-    refused("the lag of a missing group", missing, rig.within("lag", admin.lag(&group)).await?)?;
+    refused("the lag of a missing group", missing, rig.within("lag", admin.group_lag(&group)).await?)?;
     refused("deleting a missing group", missing, rig.within("delete", admin.delete_group(&group)).await?)
 }
 
 async fn a1_lag_is_what_is_left_to_read(rig: &Rig) -> Checked {
     let (group, topic) = left_behind(rig, 2).await?;
     rig.fill(&topic, 1, 10, 15).await?;
-    let lag = rig.within("lag", rig.admin().await?.lag(&group)).await??;
+    let lag = rig.within("lag", rig.admin().await?.group_lag(&group)).await??;
     let expected = vec![
         PartitionLag::new(TopicPartition::new(&topic, 0), Some(6), 0, 10),
         PartitionLag::new(TopicPartition::new(&topic, 1), Some(6), 0, 15),
@@ -170,7 +172,8 @@ async fn a1_reset_is_refused_while_the_group_has_members(rig: &Rig) -> Checked {
     let (group, admin) = (fleet[0].options.group.clone(), rig.admin().await?);
     let topics = [topic];
     let to = ResetTo::Place(SeekTo::Earliest);
-    let refusal = fleet.meanwhile("an answer", admin.reset(&group, &topics, to, false)).await?;
+    let refusal =
+        fleet.meanwhile("an answer", admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default())).await?;
     refused("moving an active group", &[ErrorKind::Conflict], refusal)?;
     same("what is committed", vec![Some(6)], committed(rig, &group).await?)
 }
@@ -180,7 +183,10 @@ async fn a1_reset_of_a_missing_topic_is_told(rig: &Rig) -> Checked {
     let (admin, topics) = (rig.admin().await?, [rig.fresh("missing")]);
     let answer = rig
         .eventually("a group without members", || async {
-            match admin.reset(&group, &topics, ResetTo::Place(SeekTo::Earliest), false).await {
+            match admin
+                .reset_offsets(&group, &topics, ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default())
+                .await
+            {
                 Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
                 answer => Ok(Some(answer)),
             }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tidings_core::{
-    ConsumerOptions, ErrorKind, Name, Record, SeekTo, Start, StoredRecord, Timestamp, TopicPartition, Transport,
+    ConsumerOptions, CreatePartitionsOptions, ErrorKind, Name, Record, SeekTo, Start, StoredRecord, Timestamp,
+    TopicPartition, Transport,
 };
 
 use super::rig::{Rig, partitions, same_records};
@@ -202,7 +203,8 @@ async fn c1_a_partition_that_appears_later_starts_at_its_beginning(rig: &Rig) ->
     fleet.owns(0, &topic, 1).await?;
     let admin = rig.admin().await?;
     rig.note("grow to 2 partitions");
-    rig.within("grow", admin.grow(&topic, 2, true)).await??;
+    rig.within("grow", admin.create_partitions(&topic, 2, CreatePartitionsOptions::default().with_rekeying()))
+        .await??;
     rig.described(&topic, 2).await?;
     // Published before the group can know of the partition: `Latest` must not skip it.
     let records = rig
@@ -264,7 +266,7 @@ async fn c1_a_committed_offset_that_is_gone_goes_to_the_oldest(rig: &Rig) -> Che
     first[0].commit(&p, 4).await?;
     first.close(0).await?;
     rig.delete_records(&p, 0..10).await?;
-    let lag = rig.within("lag", admin.lag(&options.group)).await??;
+    let lag = rig.within("lag", admin.group_lag(&options.group)).await??;
     same("the oldest offset", Some(10), lag.first().map(|l| l.start))?;
     let mut second = rig.join(options).await?;
     second.owns(0, &topic, 1).await?;
@@ -288,7 +290,7 @@ async fn c1_a_committed_offset_beyond_the_end_goes_to_the_oldest(rig: &Rig) -> C
     rig.truncate_records(&p, 0).await?;
     let records = rig.fill(&topic, 0, 0, 4).await?;
     let admin = rig.admin().await?;
-    let lag = rig.within("lag", admin.lag(&options.group)).await??;
+    let lag = rig.within("lag", admin.group_lag(&options.group)).await??;
     same("the lag", Some(4), lag.first().and_then(tidings_core::PartitionLag::lag))?;
     let mut second = rig.join(options.clone()).await?;
     second[0].set_back = true;
@@ -297,7 +299,7 @@ async fn c1_a_committed_offset_beyond_the_end_goes_to_the_oldest(rig: &Rig) -> C
     same("the start", 0, second[0].assignment(&p)?.start_offset)?;
     second[0].commit(&p, 3).await?;
     second.close(0).await?;
-    let lag = rig.within("lag", admin.lag(&options.group)).await??;
+    let lag = rig.within("lag", admin.group_lag(&options.group)).await??;
     same("what is committed anew", Some(3), lag.first().and_then(|l| l.committed))?;
     let mut third = rig.join(options).await?;
     third.records(0, 1).await?;

@@ -250,7 +250,7 @@ async fn c4_a_commit_of_the_start_is_kept(rig: &Rig) -> Checked {
         fleet[0].commit(&p, 0).await?;
     }
     let group = fleet[0].options.group.clone();
-    let lag = rig.within("lag", rig.admin().await?.lag(&group)).await??;
+    let lag = rig.within("lag", rig.admin().await?.group_lag(&group)).await??;
     let committed: Vec<_> = lag.iter().map(|l| l.committed).collect();
     holds(committed == [Some(0), Some(0)], "0 is committed of both, which is not nothing", committed)
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidings_core::{
-    Admin, GroupDescription, Guarantees, Health, Name, PartitionLag, PartitionReset, ResetTo, Result, Topic,
-    TopicDescription,
+    Admin, CreatePartitionsOptions, GroupDescription, Guarantees, Health, Name, PartitionLag, PartitionReset,
+    ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription,
 };
 
 use super::tap::{Call, Tap};
@@ -37,9 +37,9 @@ impl Admin for TappedAdmin {
         self.tap.one(OPERATE, ("delete topics", topics), self.inner.delete_topics(topics)).await
     }
 
-    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
-        let asked = ("grow", topic, partitions, allow_rekeying);
-        self.tap.one(OPERATE, asked, self.inner.grow(topic, partitions, allow_rekeying)).await
+    async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()> {
+        let asked = ("grow", topic, partitions, options);
+        self.tap.one(OPERATE, asked, self.inner.create_partitions(topic, partitions, options)).await
     }
 
     async fn list_groups(&self) -> Result<Vec<Name>> {
@@ -50,13 +50,19 @@ impl Admin for TappedAdmin {
         self.tap.one(OPERATE, ("describe group", group), self.inner.describe_group(group)).await
     }
 
-    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
-        self.tap.one(OPERATE, ("lag", group), self.inner.lag(group)).await
+    async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+        self.tap.one(OPERATE, ("lag", group), self.inner.group_lag(group)).await
     }
 
-    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
-        let asked = ("reset", group, topics, to, dry_run);
-        self.tap.one(OPERATE, asked, self.inner.reset(group, topics, to, dry_run)).await
+    async fn reset_offsets(
+        &self,
+        group: &Name,
+        topics: &[Name],
+        to: ResetTo,
+        options: ResetOffsetsOptions,
+    ) -> Result<Vec<PartitionReset>> {
+        let asked = ("reset", group, topics, to, options);
+        self.tap.one(OPERATE, asked, self.inner.reset_offsets(group, topics, to, options)).await
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tidings_conformance::{Setup, transport};
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, ErrorKind, GroupDescription, Guarantees, Headers,
-    Health, Name, PartitionLag, PartitionReset, Publisher, Record, ResetTo, Result, Topic, TopicDescription, Transport,
-    async_trait,
+    Admin, Consumer, ConsumerOptions, CreatePartitionsOptions, DeadLetter, DeadLetterSink, ErrorKind, GroupDescription,
+    Guarantees, Headers, Health, Name, PartitionLag, PartitionReset, Publisher, Record, ResetOffsetsOptions, ResetTo,
+    Result, Topic, TopicDescription, Transport, async_trait,
 };
 use tidings_memory::{MemoryConfig, MemoryTransport, PublishFault, UNTIL_HEALED};
 
@@ -159,8 +159,9 @@ impl Admin for PlantedAdmin {
         self.inner.delete_topics(topics).await
     }
 
-    async fn grow(&self, topic: &Name, partitions: u32, allow_rekeying: bool) -> Result<()> {
-        self.inner.grow(topic, partitions, allow_rekeying || self.bug == Bug::GrowsUnasked).await
+    async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()> {
+        let options = if self.bug == Bug::GrowsUnasked { options.with_rekeying() } else { options };
+        self.inner.create_partitions(topic, partitions, options).await
     }
 
     async fn list_groups(&self) -> Result<Vec<Name>> {
@@ -171,12 +172,19 @@ impl Admin for PlantedAdmin {
         self.inner.describe_group(group).await
     }
 
-    async fn lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
-        self.inner.lag(group).await
+    async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
+        self.inner.group_lag(group).await
     }
 
-    async fn reset(&self, group: &Name, topics: &[Name], to: ResetTo, dry_run: bool) -> Result<Vec<PartitionReset>> {
-        self.inner.reset(group, topics, to, dry_run && self.bug != Bug::MovesInADryRun).await
+    async fn reset_offsets(
+        &self,
+        group: &Name,
+        topics: &[Name],
+        to: ResetTo,
+        options: ResetOffsetsOptions,
+    ) -> Result<Vec<PartitionReset>> {
+        let options = if self.bug == Bug::MovesInADryRun { ResetOffsetsOptions::default() } else { options };
+        self.inner.reset_offsets(group, topics, to, options).await
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

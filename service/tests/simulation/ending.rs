@@ -17,7 +17,7 @@ use super::world::{GROUP, TOPICS, World};
 impl World {
     pub(super) async fn committed(&self) -> BTreeMap<TopicPartition, u64> {
         let admin = self.transport.admin().await.unwrap();
-        let lag = admin.lag(&Name::from_static(GROUP)).await.unwrap();
+        let lag = admin.group_lag(&Name::from_static(GROUP)).await.unwrap();
         lag.into_iter().filter_map(|lag| Some((lag.partition, lag.committed?))).collect()
     }
 

@@ -102,7 +102,7 @@ fn cuts_of(kafka: &Kafka) -> u64 {
 pub(crate) async fn no_lag(witness: &KafkaTransport, group: &Name, within: Duration) -> TestResult<Duration> {
     let began = Instant::now();
     loop {
-        let lag = match witness.admin().await?.lag(group).await {
+        let lag = match witness.admin().await?.group_lag(group).await {
             Ok(partitions) if !partitions.is_empty() => {
                 partitions.iter().map(|p| p.lag()).sum::<Option<u64>>().unwrap_or(u64::MAX)
             }

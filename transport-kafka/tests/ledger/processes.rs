@@ -170,7 +170,7 @@ impl Field {
 
     /// What is committed, by partition.
     async fn committed(&self) -> TestResult<BTreeMap<u32, u64>> {
-        let lag = self.witness.admin().await?.lag(&self.group()).await?;
+        let lag = self.witness.admin().await?.group_lag(&self.group()).await?;
         Ok(lag.into_iter().filter_map(|p| Some((p.partition.partition, p.committed?))).collect())
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::common::{
     admin, assigned, commit, commit_of, join, lost, nothing, offsets, publish, publish_values, records, step, topic, tp,
 };
-use tidings_core::{Commit, ConsumerOptions, ErrorKind, Record, SeekTo, Start, Step, Timestamp, Transport};
+use tidings_core::{
+    Commit, ConsumerOptions, CreatePartitionsOptions, ErrorKind, Record, SeekTo, Start, Step, Timestamp, Transport,
+};
 use tidings_memory::{MemoryConfig, MemoryTransport};
 
 #[tokio::test(start_paused = true)]
@@ -37,7 +39,7 @@ async fn c1_the_start_policy_is_for_partitions_that_were_there_when_the_group_st
     let options = ConsumerOptions::new("g", ["t"]).with_start(Start::Latest);
     let consumer = transport.consumer(options).await.unwrap();
     assert_eq!(assigned(&consumer).await[0].start_offset, 5);
-    admin(&transport).await.grow(&"t".into(), 2, false).await.unwrap();
+    admin(&transport).await.create_partitions(&"t".into(), 2, CreatePartitionsOptions::default()).await.unwrap();
     publish(&transport, vec![Record::new("t", "x").with_partition(1)]).await.remove(0).unwrap();
     let new = assigned(&consumer).await.remove(0);
     assert_eq!((new.partition.clone(), new.start_offset), (tp("t", 1), 0));

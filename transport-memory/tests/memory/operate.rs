@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_core::{
-    DeadLetter, ErrorKind, GroupState, Name, Record, ResetTo, SeekTo, StoredRecord, Timestamp, Topic, Transport,
-    dead_letter_headers, inspect,
+    CreatePartitionsOptions, DeadLetter, ErrorKind, GroupState, Name, Record, ResetOffsetsOptions, ResetTo, SeekTo,
+    StoredRecord, Timestamp, Topic, Transport, dead_letter_headers, inspect,
 };
 use tidings_memory::{MemoryConfig, MemoryTransport};
 
@@ -35,12 +35,26 @@ async fn a1_grow_needs_leave_to_send_keys_elsewhere() {
     let transport = MemoryTransport::new();
     let admin = admin(&transport).await;
     publish(&transport, vec![Record::new("keyed", "x").with_key("k"), Record::new("keyless", "x")]).await;
-    admin.grow(&"keyless".into(), 3, false).await.unwrap();
-    let refused = admin.grow(&"keyed".into(), 3, false).await.unwrap_err();
+    admin.create_partitions(&"keyless".into(), 3, CreatePartitionsOptions::default()).await.unwrap();
+    let refused = admin.create_partitions(&"keyed".into(), 3, CreatePartitionsOptions::default()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
-    admin.grow(&"keyed".into(), 3, true).await.unwrap();
-    assert_eq!(admin.grow(&"keyed".into(), 2, true).await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(admin.grow(&"none".into(), 2, true).await.unwrap_err().kind(), ErrorKind::NotFound);
+    admin.create_partitions(&"keyed".into(), 3, CreatePartitionsOptions::default().with_rekeying()).await.unwrap();
+    assert_eq!(
+        admin
+            .create_partitions(&"keyed".into(), 2, CreatePartitionsOptions::default().with_rekeying())
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Invalid
+    );
+    assert_eq!(
+        admin
+            .create_partitions(&"none".into(), 2, CreatePartitionsOptions::default().with_rekeying())
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NotFound
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,14 +62,14 @@ async fn a1_a_group_is_described_with_its_lag() {
     let transport = MemoryTransport::new();
     topic(&transport, "t", 2).await;
     let admin = admin(&transport).await;
-    assert_eq!(admin.lag(&"g".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(admin.group_lag(&"g".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(admin.describe_group(&"g".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
     publish(&transport, (0..5).map(|_| Record::new("t", "x").with_partition(1)).collect()).await;
     let consumer = join(&transport, "g", "t").await;
     let mine = assigned(&consumer).await;
     records(&consumer).await;
     commit(&consumer, commit_of(&mine[1], 3)).await.unwrap();
-    let lag = admin.lag(&"g".into()).await.unwrap();
+    let lag = admin.group_lag(&"g".into()).await.unwrap();
     assert_eq!(
         lag.iter().map(|l| (l.committed, l.end, l.lag())).collect::<Vec<_>>(),
         [(None, 0, Some(0)), (Some(3), 5, Some(2))]
@@ -64,7 +78,7 @@ async fn a1_a_group_is_described_with_its_lag() {
     assert_eq!((group.state, group.members[0].partitions.len()), (GroupState::Stable, 2));
     drop(consumer);
     assert_eq!(admin.describe_group(&"g".into()).await.unwrap().state, GroupState::Empty);
-    assert_eq!(admin.lag(&"g".into()).await.unwrap().len(), 1);
+    assert_eq!(admin.group_lag(&"g".into()).await.unwrap().len(), 1);
     admin.delete_group(&"g".into()).await.unwrap();
     assert!(admin.list_groups().await.unwrap().is_empty());
     assert_eq!(admin.delete_group(&"g".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
@@ -81,12 +95,19 @@ async fn a1_reset_is_refused_while_there_are_members_and_a_dry_run_moves_nothing
     let mine = assigned(&consumer).await.remove(0);
     commit(&consumer, commit_of(&mine, 6)).await.unwrap();
     let to = ResetTo::Place(SeekTo::Offset(2));
-    assert_eq!(admin.reset(&group, &topics, to, false).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(
+        admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default()).await.unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
     assert_eq!(admin.delete_group(&group).await.unwrap_err().kind(), ErrorKind::Conflict);
     drop(consumer);
-    let planned = admin.reset(&group, &topics, to, true).await.unwrap().remove(0);
+    let planned = admin
+        .reset_offsets(&group, &topics, to, ResetOffsetsOptions::default().with_dry_run())
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!((planned.partition.clone(), planned.from, planned.to), (tp("t", 0), Some(6), 2));
-    assert_eq!(admin.lag(&group).await.unwrap()[0].committed, Some(6));
+    assert_eq!(admin.group_lag(&group).await.unwrap()[0].committed, Some(6));
     for (to, next) in [
         (to, 2),
         (ResetTo::Shift(3), 5),
@@ -94,10 +115,10 @@ async fn a1_reset_is_refused_while_there_are_members_and_a_dry_run_moves_nothing
         (ResetTo::Place(SeekTo::Latest), 10),
         (ResetTo::Place(SeekTo::Earliest), 0),
     ] {
-        admin.reset(&group, &topics, to, false).await.unwrap();
-        assert_eq!(admin.lag(&group).await.unwrap()[0].committed, Some(next));
+        admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default()).await.unwrap();
+        assert_eq!(admin.group_lag(&group).await.unwrap()[0].committed, Some(next));
     }
-    let missing = admin.reset(&group, &["none".into()], to, false).await.unwrap_err();
+    let missing = admin.reset_offsets(&group, &["none".into()], to, ResetOffsetsOptions::default()).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
 

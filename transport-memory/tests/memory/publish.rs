@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_core::{ErrorKind, Header, Headers, Record, Timestamp, Topic, Transport, partition_for};
+use tidings_core::{
+    CreatePartitionsOptions, ErrorKind, Header, Headers, Record, Timestamp, Topic, Transport, partition_for,
+};
 use tidings_memory::{MemoryConfig, MemoryTransport};
 use tokio::time::{Instant, advance, timeout};
 
@@ -188,7 +190,7 @@ async fn a_publisher_uses_the_partitions_that_its_topic_has_grown() {
     let publisher = transport.publisher().await.unwrap();
     let beyond = || vec![Record::new("t", "x").with_partition(2)];
     assert_eq!(publisher.publish(beyond()).await.remove(0).unwrap_err().kind(), ErrorKind::NotFound);
-    admin(&transport).await.grow(&"t".into(), 3, false).await.unwrap();
+    admin(&transport).await.create_partitions(&"t".into(), 3, CreatePartitionsOptions::default()).await.unwrap();
     assert_eq!(publisher.publish(beyond()).await.remove(0).unwrap().partition, 2);
 }
 
