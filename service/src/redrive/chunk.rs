@@ -2,8 +2,12 @@
 
 use std::collections::HashSet;
 
-use tidings_core::{DeadLetter, Error, ErrorKind, Name, Publisher, Result, StoredRecord, Timestamp, TopicPartition};
+use tidings_core::{
+    DeadLetter, Error, ErrorKind, Headers, Name, Publisher, Result, StoredRecord, Timestamp, TopicPartition,
+};
+use uuid::Uuid;
 
+use super::doubt::fingerprint;
 use super::{RedriveReport, about};
 
 /// Letters of a chunk: what a run that is cut off leaves in doubt, and the next one looks for.
@@ -70,13 +74,25 @@ pub(super) struct Found {
     pub(super) letter: DeadLetter,
 }
 
+/// The record that a letter is about, of a topic and service: partition, offset, time, and a fingerprint of key and value.
+///
+/// Partition and offset alone are its identity (D3) only as long as the topic's log lives. In a topic that was made anew, or
+/// truncated, the same offset is another record's, whose letter must not pass for a repeat.
+type Record = (u32, u64, Timestamp, Uuid);
+
+fn record_of(letter: &DeadLetter) -> Record {
+    let record = &letter.record;
+    // An agent may have added another header to each repeat.
+    let print = fingerprint(record.key.as_ref(), record.value.as_ref(), &Headers::new());
+    (letter.origin.partition, record.offset, record.timestamp, print)
+}
+
 /// Gathers the letters that are to be redriven.
 #[derive(Debug)]
 pub(super) struct Chunk {
     topic: Name,
     service: Name,
-    /// Partition and offset of each letter seen: with the topic and the service they are its identity (D3).
-    seen: HashSet<(u32, u64)>,
+    seen: HashSet<Record>,
     found: Vec<Found>,
     bytes: usize,
 }
@@ -91,7 +107,7 @@ impl Chunk {
         if let Ok(letter) = DeadLetter::from_record(record)
             && self.is_ours(&letter)
         {
-            self.seen.insert((letter.origin.partition, letter.record.offset));
+            self.seen.insert(record_of(&letter));
         }
     }
 
@@ -101,7 +117,7 @@ impl Chunk {
         match letter {
             None => report.foreign += 1,
             Some(letter) if letter.service != self.service => report.others += 1,
-            Some(letter) if !self.seen.insert((letter.origin.partition, letter.record.offset)) => report.repeats += 1,
+            Some(letter) if !self.seen.insert(record_of(&letter)) => report.repeats += 1,
             Some(letter) => {
                 self.bytes += record.size();
                 self.found.push(Found { offset: record.offset, letter });

@@ -75,7 +75,8 @@ pub struct RedriveReport {
     pub redriven: u64,
     /// Letters that were in their topic already, as an earlier run was cut off between publishing and committing.
     pub found: u64,
-    /// Letters that were buried a second time: the first one stands for both.
+    /// Letters of a record that was buried a second time: the first one stands for both. In a topic that was made anew an
+    /// offset is another record's, whose letter is no repeat.
     pub repeats: u64,
     /// Letters of other services, which are left to them.
     pub others: u64,
@@ -414,6 +415,26 @@ mod tests {
         assert_eq!(values(&found), ["0", "1", "2"]);
         assert!(found[1..].iter().all(|(ahead, _)| *ahead < 600), "{found:?}");
         assert_eq!(redriven(&transport, &|| now).await, RedriveReport::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_letter_of_a_topic_made_anew_is_no_repeat_of_one_of_the_topic_before() {
+        let (transport, now) = (memory().await, Timestamp::now());
+        let of = |millis: i64, value: &'static str| {
+            let record = StoredRecord::new(3, Timestamp::from_millis(millis)).with_value(value);
+            DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed)
+        };
+        let sink = transport.dead_letters().await.unwrap();
+        // Offset 3 is another record's once the topic was made anew.
+        for (letters, expected) in [
+            (vec![of(1, "old"), of(1, "old")], (1, 1)),
+            (vec![of(2, "old")], (1, 0)),
+            (vec![of(2, "new"), of(1, "old")], (1, 1)),
+        ] {
+            sink.bury(letters).await.into_iter().for_each(|answer| answer.unwrap());
+            let report = redriven(&transport, &|| now).await;
+            assert_eq!((report.redriven, report.repeats), expected);
+        }
     }
 
     #[test]
