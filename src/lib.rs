@@ -24,9 +24,9 @@ pub use tidings_service::{
     DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT,
     DEFAULT_HOLDER_TTL, DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_RETRIES, DEFAULT_MAX_SPAN, DEFAULT_REDRIVE_PATIENCE,
     DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, DEFAULT_SHUTDOWN_DEADLINE, EventPublisher, FromDelivery, FromFn,
-    FromFnService, FromRef, Handler, HandlerExt, HandlerOptions, Happening, Next, Observer, Ordering, PartitionStatus,
-    PauseReason, PublishOptions, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, Retry, Route, Router,
-    RunningService, STALL_AFTER, Service, ServiceState, State, Status, TopicPolicy, Totals, UnknownTypes, What,
+    FromFnService, FromRef, Handler, HandlerExt, HandlerOptions, Happening, IntoRouter, Next, Observer, Ordering,
+    PartitionStatus, PauseReason, PublishOptions, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, Retry, Route,
+    Router, RunningService, STALL_AFTER, Service, ServiceState, State, Status, TopicPolicy, Totals, UnknownTypes, What,
     from_fn, redrive_topic,
 };
 
