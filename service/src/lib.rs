@@ -30,7 +30,7 @@ pub use self::publisher::EventPublisher;
 pub use self::redrive::{DEFAULT_REDRIVE_PATIENCE, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, redrive_topic};
 pub use self::retry::{DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, Retry};
 pub use self::route::{BoxFuture, Route};
-pub use self::router::Router;
+pub use self::router::{IntoRouter, Router};
 pub use self::service::{
     DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT, DEFAULT_LEASE_TTL,
     DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, DeliveryOrder, MAX_WORKERS, Service,

@@ -159,6 +159,28 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 }
 
+/// A router that has its state: a `Router<()>`. [`Service::new`](crate::Service::new) takes it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Router<()>`: call `.with_state(..)` to give the handlers their state",
+    label = "call `.with_state(..)` on this router"
+)]
+pub trait IntoRouter: sealed::Sealed {
+    /// Returns the router.
+    fn into_router(self) -> Router;
+}
+
+impl IntoRouter for Router {
+    fn into_router(self) -> Router {
+        self
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl<S> Sealed for super::Router<S> {}
+}
+
 /// The path of a handler's function, for people.
 fn function<H>() -> &'static str {
     let path = std::any::type_name::<H>();

@@ -13,7 +13,7 @@ use crate::engine::{self, Breaker, ServiceHandle};
 use crate::observer::{Both, Observer};
 use crate::retry::Retry;
 use crate::route::Route;
-use crate::router::Router;
+use crate::router::{IntoRouter, Router};
 
 /// What must not overtake what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,8 +112,8 @@ pub(crate) struct Options {
 impl Service {
     /// The service `name`, whose events `router` handles. A `Router<S>` that still lacks its state does not fit: call
     /// [`Router::with_state`] first.
-    pub fn new(name: impl Into<Name>, router: Router) -> Self {
-        let name = name.into();
+    pub fn new(name: impl Into<Name>, router: impl IntoRouter) -> Self {
+        let (name, router) = (name.into(), router.into_router());
         let options = Options {
             group: format!("{name}-group").into(),
             store: None,

@@ -295,7 +295,8 @@ async fn a_letter_counts_the_attempt_that_rejected_the_record() {
     publish(&transport, [record("k", "1")]).await;
     caught_up(&running).await;
     let letter = read(&transport, "t-dlq").await.remove(0);
-    assert_eq!(letter.headers.get_str(dead_letter_headers::RETRY_COUNT), Some("3"));
+    assert_eq!(letter.headers.get_str(dead_letter_headers::RETRY_COUNT), Some("2"));
+    assert_eq!(letter.headers.get_str(dead_letter_headers::ATTEMPTS), Some("3"));
 }
 
 #[derive(Serialize, Deserialize, Event)]

@@ -17,8 +17,10 @@ pub mod header_names {
     pub const TIMESTAMP: &str = "dlq-original-timestamp";
     /// When it was given up, in milliseconds, decimal.
     pub const FAILED_AT: &str = "dlq-failed-at";
-    /// How often it was tried, decimal.
+    /// How often it was tried again after the first attempt, decimal: 0 if the first attempt was the last.
     pub const RETRY_COUNT: &str = "dlq-retry-count";
+    /// How often it was tried, decimal. Letters of older versions lack it: their [`RETRY_COUNT`] is the number of attempts.
+    pub const ATTEMPTS: &str = "dlq-attempts";
     /// The service that gave it up.
     pub const SERVICE: &str = "dlq-service";
     /// The handler that gave it up.
@@ -38,19 +40,24 @@ pub mod header_names {
 /// those of the letter on top it could not be sent.
 pub const MAX_PLAIN_HEADERS: usize = 9_000;
 
-const ALL: [&str; 11] = [
+const ALL: [&str; 12] = [
     header_names::TOPIC,
     header_names::PARTITION,
     header_names::OFFSET,
     header_names::TIMESTAMP,
     header_names::FAILED_AT,
     header_names::RETRY_COUNT,
+    header_names::ATTEMPTS,
     header_names::SERVICE,
     header_names::HANDLER,
     header_names::ERROR_KIND,
     header_names::ERROR,
     header_names::ORIGINAL_HEADERS,
 ];
+
+/// The places of two of them in [`ALL`].
+const RETRY_COUNT_AT: usize = 5;
+const ATTEMPTS_AT: usize = 6;
 
 /// Whether a header is one that burying added.
 pub fn is_dead_letter_header(header: &Header) -> bool {
@@ -71,7 +78,8 @@ impl DeadLetter {
         add(header_names::OFFSET, self.record.offset.to_string());
         add(header_names::TIMESTAMP, self.record.timestamp.millis().to_string());
         add(header_names::FAILED_AT, self.failed_at.millis().to_string());
-        add(header_names::RETRY_COUNT, self.attempts.to_string());
+        add(header_names::RETRY_COUNT, self.attempts.saturating_sub(1).to_string());
+        add(header_names::ATTEMPTS, self.attempts.to_string());
         add(header_names::SERVICE, self.service.to_string());
         add(header_names::HANDLER, self.handler.to_string());
         add(header_names::ERROR_KIND, self.kind.to_string());
@@ -97,7 +105,7 @@ impl DeadLetter {
         Ok(Self::new(why.text(header_names::SERVICE)?, origin, stored, kind)
             .with_handler(why.text(header_names::HANDLER)?)
             .with_error(why.text(header_names::ERROR)?)
-            .with_attempts(why.number(header_names::RETRY_COUNT)?)
+            .with_attempts(why.attempts()?)
             .with_failed_at(Timestamp::from_millis(why.number(header_names::FAILED_AT)?)))
     }
 
@@ -164,13 +172,23 @@ struct Why<'a> {
 
 impl<'a> Why<'a> {
     fn find(headers: &'a Headers) -> Self {
-        let mut places = [None; ALL.len()];
+        let (mut places, mut retry_counts) = ([None; ALL.len()], 0);
         for (place, header) in headers.iter().enumerate() {
             if let Some(name) = ALL.iter().position(|name| header.name == name.as_bytes()) {
                 places[name] = Some(place);
+                retry_counts += usize::from(name == RETRY_COUNT_AT);
             }
         }
+        // An older version writes no attempts: in its letter about a newer letter, those found are the inner letter's.
+        let is_inner = retry_counts > 1 && places[ATTEMPTS_AT] < places[RETRY_COUNT_AT];
+        places[ATTEMPTS_AT] = places[ATTEMPTS_AT].filter(|_| !is_inner);
         Self { headers, places }
+    }
+
+    /// The number of attempts. A letter of an older version has it as its retry count.
+    fn attempts(&self) -> Result<u32> {
+        let has_attempts = self.places[ATTEMPTS_AT].is_some();
+        self.number(if has_attempts { header_names::ATTEMPTS } else { header_names::RETRY_COUNT })
     }
 
     /// All other headers: the original's.
@@ -228,6 +246,45 @@ mod tests {
     fn a_letter_survives_the_wire_byte_for_byte() {
         let letter = letter();
         assert_eq!(DeadLetter::from_record(&stored(letter.to_record("t-dlq"))).unwrap(), letter);
+    }
+
+    /// A letter as older versions wrote it: the attempts as its retry count.
+    fn old(letter: &DeadLetter) -> StoredRecord {
+        let mut record = letter.to_record("t-dlq");
+        let mut headers: Vec<_> = record.headers.into_iter().collect();
+        headers.remove(headers.iter().rposition(|header| header.name == header_names::ATTEMPTS).unwrap());
+        let retries = headers.iter().rposition(|header| header.name == header_names::RETRY_COUNT).unwrap();
+        headers[retries] = Header::new(header_names::RETRY_COUNT, letter.attempts.to_string());
+        record.headers = headers.into_iter().collect();
+        stored(record)
+    }
+
+    #[test]
+    fn the_retry_count_is_the_retries_and_the_attempts_are_read_back() {
+        for (attempts, retries) in [(0, "0"), (1, "0"), (2, "1"), (u32::MAX, "4294967294")] {
+            let letter = letter().with_attempts(attempts);
+            let record = stored(letter.to_record("t-dlq"));
+            assert_eq!(record.headers.get_str(header_names::RETRY_COUNT), Some(retries));
+            assert_eq!(record.headers.get_str(header_names::ATTEMPTS), Some(attempts.to_string().as_str()));
+            assert_eq!(DeadLetter::from_record(&record).unwrap(), letter);
+            assert_eq!(DeadLetter::from_record(&old(&letter)).unwrap(), letter, "of an older version");
+        }
+    }
+
+    #[test]
+    fn attempts_are_read_of_the_right_letter_whichever_version_wrote_which() {
+        let outer = |inner| {
+            DeadLetter::new("other", TopicPartition::new("t-dlq", 0), inner, ErrorKind::Failed).with_attempts(9)
+        };
+        let new = |letter: &DeadLetter| stored(letter.to_record("t-dlq-dlq"));
+        for inner in [old(&letter()), stored(letter().to_record("t-dlq"))] {
+            let outer = outer(inner);
+            for record in [old(&outer), new(&outer)] {
+                let read = DeadLetter::from_record(&record).unwrap();
+                assert_eq!(read, outer);
+                assert_eq!(DeadLetter::from_record(&read.record).unwrap(), letter());
+            }
+        }
     }
 
     #[test]

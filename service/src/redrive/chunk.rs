@@ -2,8 +2,14 @@
 
 use std::collections::HashSet;
 
-use tidings_core::{DeadLetter, Error, ErrorKind, Name, Publisher, Result, StoredRecord, Timestamp, TopicPartition};
+use bytes::Bytes;
+use tidings_core::{
+    DeadLetter, Error, ErrorKind, Headers, Name, Publisher, Result, StoredRecord, Timestamp, TopicPartition,
+};
+use tracing::warn;
+use uuid::Uuid;
 
+use super::doubt::fingerprint;
 use super::{RedriveReport, about};
 
 /// Letters of a chunk: what a run that is cut off leaves in doubt, and the next one looks for.
@@ -15,6 +21,9 @@ const PREFIX: &str = "redrive";
 
 /// How many times a mark remembers: each but the first is of a run whose clock was ahead, and that was cut off.
 const MAX_TIMES: usize = 16;
+
+/// How many refused letters an error names.
+const MAX_NAMED: usize = 10;
 
 /// What is noted with a commit: that letters up to `until` are published, or about to be, as records of these times.
 ///
@@ -70,13 +79,25 @@ pub(super) struct Found {
     pub(super) letter: DeadLetter,
 }
 
+/// The record that a letter is about, of a topic and service: partition, offset, time, and a fingerprint of key and value.
+///
+/// Partition and offset alone are its identity (D3) only as long as the topic's log lives. In a topic that was made anew, or
+/// truncated, the same offset is another record's, whose letter must not pass for a repeat.
+type Record = (u32, u64, Timestamp, Uuid);
+
+fn record_of(letter: &DeadLetter) -> Record {
+    let record = &letter.record;
+    // An agent may have added another header to each repeat.
+    let print = fingerprint(record.key.as_ref(), record.value.as_ref(), &Headers::new());
+    (letter.origin.partition, record.offset, record.timestamp, print)
+}
+
 /// Gathers the letters that are to be redriven.
 #[derive(Debug)]
 pub(super) struct Chunk {
     topic: Name,
     service: Name,
-    /// Partition and offset of each letter seen: with the topic and the service they are its identity (D3).
-    seen: HashSet<(u32, u64)>,
+    seen: HashSet<Record>,
     found: Vec<Found>,
     bytes: usize,
 }
@@ -91,7 +112,7 @@ impl Chunk {
         if let Ok(letter) = DeadLetter::from_record(record)
             && self.is_ours(&letter)
         {
-            self.seen.insert((letter.origin.partition, letter.record.offset));
+            self.seen.insert(record_of(&letter));
         }
     }
 
@@ -101,7 +122,7 @@ impl Chunk {
         match letter {
             None => report.foreign += 1,
             Some(letter) if letter.service != self.service => report.others += 1,
-            Some(letter) if !self.seen.insert((letter.origin.partition, letter.record.offset)) => report.repeats += 1,
+            Some(letter) if !self.seen.insert(record_of(&letter)) => report.repeats += 1,
             Some(letter) => {
                 self.bytes += record.size();
                 self.found.push(Found { offset: record.offset, letter });
@@ -126,15 +147,61 @@ impl Chunk {
     }
 }
 
-/// Publishes letters as records of one time: those of a key one after the other's answer, up to the first that fails.
+/// The letters that the publisher refused in a run. Later letters of their keys stay behind them.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    keys: HashSet<Bytes>,
+    letters: Vec<(TopicPartition, u64)>,
+    first: Option<Error>,
+}
+
+impl Refused {
+    fn add(&mut self, at: &TopicPartition, found: &Found, error: Error) {
+        warn!(
+            topic = %at.topic,
+            partition = at.partition,
+            offset = found.offset,
+            error = error.report(),
+            "the publisher refuses a letter: it stays, and so do later letters of its key"
+        );
+        self.keys.extend(found.letter.record.key.clone());
+        self.letters.push((at.clone(), found.offset));
+        self.first.get_or_insert(error);
+    }
+
+    fn is_behind(&self, found: &Found) -> bool {
+        found.letter.record.key.as_ref().is_some_and(|key| self.keys.contains(key))
+    }
+
+    /// The error that names the letters; `None` if there are none.
+    pub(super) fn error(&mut self) -> Option<Error> {
+        let first = self.first.take()?;
+        let named: Vec<_> = self.letters.iter().take(MAX_NAMED).map(|(at, offset)| format!("{at}@{offset}")).collect();
+        let more = match self.letters.len() - named.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let letters = if self.letters.len() == 1 { "letter" } else { "letters" };
+        let text = format!("redrive the {letters} {}{more}: refused by the publisher", named.join(", "));
+        Some(Error::caused_by(first.kind(), text, first))
+    }
+}
+
+/// Publishes letters as records of one time, those of a key one after the other's answer, and returns how many it published.
+/// The others are refused or behind a refused one.
 pub(super) async fn publish(
     publisher: &dyn Publisher,
     at: &TopicPartition,
     letters: Vec<Found>,
     time: i64,
-) -> Result<()> {
-    let mut left = letters;
-    while !left.is_empty() {
+    refused: &mut Refused,
+) -> Result<u64> {
+    let (mut left, mut published) = (letters, 0);
+    loop {
+        left.retain(|found| !refused.is_behind(found));
+        if left.is_empty() {
+            return Ok(published);
+        }
         let mut keys = HashSet::new();
         let (round, later): (Vec<Found>, Vec<Found>) =
             left.into_iter().partition(|f| f.letter.record.key.as_ref().is_none_or(|key| keys.insert(key.clone())));
@@ -142,11 +209,16 @@ pub(super) async fn publish(
         let mut answers = publisher.publish(round.iter().map(record).collect()).await;
         answers.resize_with(round.len(), || Err(Error::new(ErrorKind::Indeterminate, "publish: no answer")));
         for (found, answer) in round.iter().zip(answers) {
-            answer.map_err(|error| about(at, found.offset, error))?;
+            match answer {
+                Ok(_) => published += 1,
+                Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge) => {
+                    refused.add(at, found, error);
+                }
+                Err(error) => return Err(about(at, found.offset, error)),
+            }
         }
         left = later;
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ pub(super) fn keep_absent(letters: &mut Vec<Found>, mut published: Published) {
 }
 
 /// What tells a record from others: all of its bytes, hashed.
-fn fingerprint(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> Uuid {
+pub(super) fn fingerprint(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> Uuid {
     let mut bytes = Vec::new();
     let mut add = |part: Option<&Bytes>| {
         // Null is not empty.

@@ -14,7 +14,7 @@ use tidings_core::{
 };
 use tracing::{info, warn};
 
-use self::chunk::{Chunk, Mark};
+use self::chunk::{Chunk, Mark, Refused};
 use self::doubt::CLOCKS_DIFFER_BY;
 use self::letters::{Letters, Place};
 
@@ -75,7 +75,8 @@ pub struct RedriveReport {
     pub redriven: u64,
     /// Letters that were in their topic already, as an earlier run was cut off between publishing and committing.
     pub found: u64,
-    /// Letters that were buried a second time: the first one stands for both.
+    /// Letters of a record that was buried a second time: the first one stands for both. In a topic that was made anew an
+    /// offset is another record's, whose letter is no repeat.
     pub repeats: u64,
     /// Letters of other services, which are left to them.
     pub others: u64,
@@ -101,7 +102,9 @@ pub struct RedriveReport {
 /// # Errors
 /// [`Invalid`](ErrorKind::Invalid) for a patience of zero; [`NotFound`](ErrorKind::NotFound) when there is no `<topic>-dlq`; [`Conflict`](ErrorKind::Conflict) while another
 /// redrive of this service and topic runs; those of [`Publisher::publish`], naming the letter, which is then the next one
-/// again; [`Unavailable`](ErrorKind::Unavailable) while the broker is. Where a letter cannot be read, its cause, naming
+/// again. A letter that is refused as [`Invalid`](ErrorKind::Invalid) or [`TooLarge`](ErrorKind::TooLarge) stays, and so do the
+/// later ones of its key: the others of its chunk (500 letters or 8 MiB) and all other partitions are redriven first, and the
+/// next run tries it again. [`Unavailable`](ErrorKind::Unavailable) while the broker is. Where a letter cannot be read, its cause, naming
 /// partition and offset, when all before it and all other partitions are redriven; [`Admin::reset`] of the group goes on
 /// beyond it. What was redriven before stays so: call again.
 pub async fn redrive_topic(
@@ -154,6 +157,7 @@ struct Run<'a> {
     latest: i64,
     /// Times of earlier runs.
     taken: HashSet<i64>,
+    refused: Refused,
 }
 
 impl<'a> Run<'a> {
@@ -170,8 +174,21 @@ impl<'a> Run<'a> {
         let group = Name::from(format!("{service}{REDRIVE_GROUP_SUFFIX}"));
         let letters = Letters::open(transport, &*admin, &source, &group, options.patience).await?;
         let report = RedriveReport::default();
-        let (latest, taken) = (0, HashSet::new());
-        Ok(Self { transport, admin, publisher, letters, topic, service, options, report, clock, latest, taken })
+        let (latest, taken, refused) = (0, HashSet::new(), Refused::default());
+        Ok(Self {
+            transport,
+            admin,
+            publisher,
+            letters,
+            topic,
+            service,
+            options,
+            report,
+            clock,
+            latest,
+            taken,
+            refused,
+        })
     }
 
     async fn close(&self) {
@@ -199,7 +216,12 @@ impl<'a> Run<'a> {
             // The letters of the others are redriven all the same.
             held = held.or(self.letters.take_unreadable());
         }
-        held.map_or(Ok(()), |unreadable| Err(cannot_be_read(&unreadable)))
+        let unreadable = held.map(|unreadable| cannot_be_read(&unreadable));
+        match (self.refused.error(), unreadable) {
+            (Some(refused), Some(unreadable)) => Err(refused.in_context(unreadable)),
+            (Some(error), None) | (None, Some(error)) => Err(error),
+            (None, None) => Ok(()),
+        }
     }
 
     /// Notes the letters of a partition that earlier runs have dealt with, as far as they can be read.
@@ -250,21 +272,27 @@ impl<'a> Run<'a> {
                     Ok(chunk.take(record, &mut self.report) && !chunk.is_full(most, doubt.is_some()))
                 })
                 .await?;
-            self.finish(chunk, &mut place, doubt, reached).await?;
-            if self.letters.is_held() {
+            if !self.finish(chunk, &mut place, doubt, reached).await? || self.letters.is_held() {
                 break;
             }
         }
         Ok(true)
     }
 
-    /// Publishes a chunk that reaches up to the offset `reached`, and commits behind it.
-    async fn finish(&mut self, chunk: &mut Chunk, place: &mut Place, doubt: Option<Mark>, reached: u64) -> Result<()> {
+    /// Publishes a chunk that reaches up to the offset `reached`, and commits behind it. `false` if letters of it stay: the
+    /// next run begins with it, and finds those that were published.
+    async fn finish(
+        &mut self,
+        chunk: &mut Chunk,
+        place: &mut Place,
+        doubt: Option<Mark>,
+        reached: u64,
+    ) -> Result<bool> {
         let mut letters = chunk.drain();
         if self.options.dry_run {
             self.report.redriven += letters.len() as u64;
             place.next = reached;
-            return Ok(());
+            return Ok(true);
         }
         let (mark, is_noted) = match doubt {
             Some(mark) => {
@@ -284,13 +312,16 @@ impl<'a> Run<'a> {
                 self.letters.commit(place, place.next, mark.clone()).await?;
             }
             let count = letters.len() as u64;
-            chunk::publish(&*self.publisher, &place.at, letters, mark.time).await?;
-            self.report.redriven += count;
+            let published = chunk::publish(&*self.publisher, &place.at, letters, mark.time, &mut self.refused).await?;
+            self.report.redriven += published;
+            if published < count {
+                return Ok(false);
+            }
         }
         self.letters.commit(place, reached, mark.clone()).await?;
         place.next = reached;
         place.mark = Some(mark);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -414,6 +445,26 @@ mod tests {
         assert_eq!(values(&found), ["0", "1", "2"]);
         assert!(found[1..].iter().all(|(ahead, _)| *ahead < 600), "{found:?}");
         assert_eq!(redriven(&transport, &|| now).await, RedriveReport::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_letter_of_a_topic_made_anew_is_no_repeat_of_one_of_the_topic_before() {
+        let (transport, now) = (memory().await, Timestamp::now());
+        let of = |millis: i64, value: &'static str| {
+            let record = StoredRecord::new(3, Timestamp::from_millis(millis)).with_value(value);
+            DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed)
+        };
+        let sink = transport.dead_letters().await.unwrap();
+        // Offset 3 is another record's once the topic was made anew.
+        for (letters, expected) in [
+            (vec![of(1, "old"), of(1, "old")], (1, 1)),
+            (vec![of(2, "old")], (1, 0)),
+            (vec![of(2, "new"), of(1, "old")], (1, 1)),
+        ] {
+            sink.bury(letters).await.into_iter().for_each(|answer| answer.unwrap());
+            let report = redriven(&transport, &|| now).await;
+            assert_eq!((report.redriven, report.repeats), expected);
+        }
     }
 
     #[test]

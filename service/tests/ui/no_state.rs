@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use tidings_core::Envelope;
 use tidings_macros::Event;
-use tidings_service::Router;
+use tidings_service::{Router, Service, State};
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(crate = "tidings_core", topic = "t", type = "a", key = "id")]
@@ -12,8 +12,8 @@ struct A {
 #[derive(Clone)]
 struct Mailer;
 
-async fn handle(_: Envelope<A>, _: tidings_service::State<Mailer>) {}
+async fn handle(_: Envelope<A>, _: State<Mailer>) {}
 
 fn main() {
-    let _: Router<()> = Router::new().on(handle);
+    let _ = Service::new("s", Router::new().on(handle));
 }
