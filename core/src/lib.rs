@@ -23,6 +23,7 @@
 //! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
 
 mod admin;
+mod admin_options;
 pub mod codec;
 mod consumer;
 mod consumer_options;
@@ -52,9 +53,10 @@ mod transport;
 pub use async_trait::async_trait;
 
 pub use self::admin::{
-    Admin, Cleanup, CreatePartitionsOptions, GroupDescription, GroupState, Health, MemberDescription,
-    PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Topic, TopicDescription,
+    Admin, Cleanup, GroupDescription, GroupState, Health, MemberDescription, PartitionDescription, PartitionLag, Topic,
+    TopicDescription,
 };
+pub use self::admin_options::{CreatePartitionsOptions, PartitionReset, ResetOffsetsOptions, ResetTo};
 pub use self::consumer::{
     Assignment, Commit, Consumer, Fetched, Progress, Revocation, SeekTo, Start, Step, Unreadable,
 };

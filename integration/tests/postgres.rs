@@ -49,7 +49,7 @@ fn password_of(url: &str) -> &str {
 async fn password() -> TestResult {
     for (store, told) in [
         ("postgres://ann:hunter2@127.0.0.1:1/orders", "refused"),
-        ("postgres://ann:hunter2@[/orders", "url"),
+        ("postgres://ann:hunter2@[/orders", "the host"),
         ("postgres:ann:hunter2@localhost", "expected"),
         ("mysql://ann:hunter2@localhost", "expected"),
     ] {

@@ -120,7 +120,8 @@ async fn went_back(transport: &dyn Transport, topic: &Name, offsets: std::ops::R
     assert_eq!(numbers, offsets.collect(), "what is in the topic");
     for record in &found {
         let n = number(record);
-        assert_eq!((text(record), record.headers.len()), (format!("v{n}"), 3));
+        assert_eq!((text(record), record.headers.len()), (format!("v{n}"), 4));
+        assert_eq!(record.headers.get_str(headers::REDRIVE_TOPIC), Some(topic.as_str()));
         assert_eq!(record.headers.get_str(headers::REDRIVE_FOR), Some(SERVICE));
         assert_eq!(record.headers.get_str(headers::REDRIVE_COUNT), Some("1"));
     }

@@ -221,24 +221,12 @@ async fn topics(script: &mut Script) -> TestResult {
         format!("{} {:?}", d.name, d.partitions.iter().map(log).collect::<Vec<_>>())
     };
     script.tell_all("describe", admin.describe_topics(&[topic.clone(), missing.clone()]).await?, describe);
-    let keyed = Record::new(topic.clone(), "v").with_key("k");
-    script.put(vec![keyed]).await?;
+    script.put(vec![Record::new(topic.clone(), "v").with_key("k")]).await?;
+    let rekeying = CreatePartitionsOptions::default().with_rekeying();
     script.tell("grow with keys", admin.create_partitions(&topic, 3, CreatePartitionsOptions::default()).await, done);
-    script.tell(
-        "grow, allowed",
-        admin.create_partitions(&topic, 3, CreatePartitionsOptions::default().with_rekeying()).await,
-        done,
-    );
-    script.tell(
-        "shrink",
-        admin.create_partitions(&topic, 1, CreatePartitionsOptions::default().with_rekeying()).await,
-        done,
-    );
-    script.tell(
-        "grow what is missing",
-        admin.create_partitions(&missing, 4, CreatePartitionsOptions::default().with_rekeying()).await,
-        done,
-    );
+    script.tell("grow, allowed", admin.create_partitions(&topic, 3, rekeying).await, done);
+    script.tell("shrink", admin.create_partitions(&topic, 1, rekeying).await, done);
+    script.tell("grow what is missing", admin.create_partitions(&missing, 4, rekeying).await, done);
     script.tell_all("delete", admin.delete_topics(&[missing, topic]).await?, done);
     Ok(())
 }
@@ -311,33 +299,25 @@ async fn members(script: &mut Script) -> TestResult {
 async fn groups(script: &mut Script) -> TestResult {
     script.create(2).await?;
     script.fill(2, 6).await?;
-    let admin = script.on.admin().await?;
+    let (admin, now) = (script.on.admin().await?, ResetOffsetsOptions::default());
     script.tell("lag of nobody", admin.group_lag(&script.group.clone()).await, |lag| lag.len().to_string());
     let latest = script.options().with_start(Start::Latest);
     let member = script.join(latest, 2).await?;
-    let starts = (0..2).map(|p| member.commit(&script.at(p), 0, 6)).collect();
-    script.tell_all("commit", member.consumer.commit(starts).await, done);
-    script.reset("reset beside a member", ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default()).await?;
+    let commits = (0..2).map(|p| member.commit(&script.at(p), 0, 6)).collect();
+    script.tell_all("commit", member.consumer.commit(commits).await, done);
+    script.reset("reset beside a member", ResetTo::Place(SeekTo::Earliest), now).await?;
     script.tell("delete beside a member", admin.delete_group(&script.group.clone()).await, done);
     member.consumer.close().await?;
     // The coordinator takes a moment to see that nobody is left.
     let end = Instant::now() + LIMIT;
-    while admin
-        .reset_offsets(
-            &script.group,
-            std::slice::from_ref(&script.topic),
-            ResetTo::Place(SeekTo::Earliest),
-            ResetOffsetsOptions::default().with_dry_run(),
-        )
-        .await
-        .is_err()
-    {
+    let (group, topics, to) = (script.group.clone(), [script.topic.clone()], ResetTo::Place(SeekTo::Earliest));
+    while admin.reset_offsets(&group, &topics, to, now.with_dry_run()).await.is_err() {
         assert!(Instant::now() < end, "the group is not empty");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    script.reset("reset, dry", ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default().with_dry_run()).await?;
+    script.reset("reset, dry", ResetTo::Place(SeekTo::Earliest), now.with_dry_run()).await?;
     script.lag().await?;
-    script.reset("reset by three", ResetTo::Shift(-3), ResetOffsetsOptions::default()).await?;
+    script.reset("reset by three", ResetTo::Shift(-3), now).await?;
     script.lag().await?;
     let member = script.join(script.options(), 2).await?;
     member.read(6).await?.into_iter().for_each(|line| script.say("record", line));

@@ -41,17 +41,18 @@ pub struct Cut {
     pub(crate) nth: u64,
     pub(crate) after: bool,
     pub(crate) api: Option<i16>,
+    pub(crate) repeated: bool,
 }
 
 impl Cut {
     /// The server has done the work, and the client does not hear of it. `nth` counts from 1.
     pub fn before_answer(nth: u64) -> Self {
-        Self { nth, after: false, api: None }
+        Self { nth, after: false, api: None, repeated: false }
     }
 
     /// The client gets the answer, and then loses its connection. `nth` counts from 1.
     pub fn after_answer(nth: u64) -> Self {
-        Self { nth, after: true, api: None }
+        Self { nth, after: true, api: None, repeated: false }
     }
 
     /// Counts only answers to requests with this API key (0 is produce, 1 fetch, 8 offset commit, 24..28 transactions).
@@ -59,6 +60,13 @@ impl Cut {
     #[must_use]
     pub fn to_api(mut self, key: i16) -> Self {
         self.api = Some(key);
+        self
+    }
+
+    /// Cuts at each later answer, too, until [`Proxy::resume`].
+    #[must_use]
+    pub fn repeated(mut self) -> Self {
+        self.repeated = true;
         self
     }
 }

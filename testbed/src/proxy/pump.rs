@@ -108,7 +108,9 @@ impl Shared {
             return Verdict::Forward;
         }
         let verdict = if cut.after { Verdict::CutAfter } else { Verdict::CutBefore };
-        *armed = None;
+        if !cut.repeated {
+            *armed = None;
+        }
         verdict
     }
 

@@ -124,7 +124,7 @@ fn sizes() -> Vec<(&'static str, Fate, Make)> {
         ("500_000_empty_records_in_a_gzip_batch", Fate::Handled, || unpacks(Codec::Gzip, 500_000, 0)),
         ("an_uncompressed_batch_of_45_mib", Fate::Handled, || wide_topic(unpacks(Codec::None, 45, MIB))),
         ("a_record_of_20_mib", Fate::Handled, || wide_topic(unpacks(Codec::None, 1, 20 * MIB))),
-        ("a_record_of_10_mib_for_the_dead_letters", Fate::Held, || {
+        ("a_record_of_10_mib_for_the_dead_letters", Fate::Buried, || {
             wide_topic(one(Raw::new(0, vec![b'0'; 10 * MIB]).with_key("bury")))
         }),
         ("a_record_at_the_topics_limit_for_the_dead_letters", Fate::Buried, || {
