@@ -196,20 +196,27 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// The texts of the sources of `error`. A text that the one before it repeats at its end, as anyhow and others do, is left
-/// out.
+/// The texts of the sources of `error`. A text that the one before it contains, as anyhow and others do, is left out.
 fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     let (mut last, mut found) = (error.to_string(), Vec::new());
     let mut next = error.source();
     while let Some(source) = next {
         let text = source.to_string();
-        if !last.ends_with(&text) {
+        if !contains(&last, &text) {
             found.push(text.clone());
             last = text;
         }
         next = source.source();
     }
     found
+}
+
+/// Whether `text` contains `part`, and not only as a part of words.
+fn contains(text: &str, part: &str) -> bool {
+    let is_apart = |(before, after): (&str, &str)| {
+        !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric)
+    };
+    part.is_empty() || text.match_indices(part).any(|(at, _)| is_apart((&text[..at], &text[at + part.len()..])))
 }
 
 /// The first [`Error`] in `error`'s chain of sources, itself included.
@@ -265,6 +272,17 @@ mod tests {
         let outer = Error::caused_by(ErrorKind::Unavailable, "open the publisher", inner);
         assert_eq!(outer.to_string(), "open the publisher");
         assert_eq!(outer.report(), "open the publisher: connect to 127.0.0.1:1");
+    }
+
+    #[test]
+    fn a_cause_that_stands_anywhere_in_the_text_before_is_not_repeated() {
+        let of = |outer: &'static str, inner: &'static str| {
+            Error::caused_by(ErrorKind::Failed, outer, std::io::Error::other(inner)).report()
+        };
+        assert_eq!(of("call mail: refused (tried twice)", "refused"), "call mail: refused (tried twice)");
+        assert_eq!(of("refused: call mail", "refused"), "refused: call mail");
+        assert_eq!(of("call mail", ""), "call mail");
+        assert_eq!(of("unrefused calls", "refused"), "unrefused calls: refused", "a part of a word is no cause");
     }
 
     #[test]

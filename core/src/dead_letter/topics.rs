@@ -44,8 +44,8 @@ impl DeadLetterSink for DeadLetterTopics {
         let wanted: Vec<Name> = topics.iter().map(|topic| dead_letter_topic(topic)).collect();
         for (topic, found) in wanted.iter().zip(self.admin.describe_topics(&wanted).await?) {
             found.map_err(|e| {
-                let kind = e.kind();
-                Error::caused_by(kind, format!("check that dead letters can go to the topic {topic}"), e)
+                // Starting a service fails with it, so its own text names the cause.
+                Error::explained(e.kind(), format_args!("check that dead letters can go to the topic {topic}"), &e)
             })?;
         }
         Ok(())
