@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::publish::{DeliveryPublisher, derived_kind};
@@ -217,7 +218,7 @@ impl Delivery {
         &self.context
     }
 
-    /// The (first) event's id; of a record without one, a UUID v5 of its topic, partition and offset.
+    /// The (first) event's id; of a record without one, a UUID v5 of its place and bytes.
     pub fn event_id(&self) -> Uuid {
         *self.event_id.get_or_init(|| event_id_of(self.origin(), self.record()))
     }
@@ -261,13 +262,17 @@ impl Delivery {
 /// The namespace of the ids of records that carry none.
 const RECORD_NAMESPACE: Uuid = Uuid::from_u128(0x7c8f_63bd_7e67_5d5c_9d6e_3a51_6d1f_0a27);
 
-/// The event id of `record`: what its envelope says, else a UUID v5 of its topic, partition and offset.
+/// The event id of `record`: what its envelope says, else a UUID v5 of its topic, partition and offset, and of its bytes: in
+/// a topic that was made anew, another record has the same offset.
 pub fn event_id_of(origin: &TopicPartition, record: &StoredRecord) -> Uuid {
     match codec::peek(record) {
         Ok(head) => head.id,
         Err(_) => {
             let place = format!("{}\0{}\0{}", origin.topic, origin.partition, record.offset);
-            Uuid::new_v5(&RECORD_NAMESPACE, place.as_bytes())
+            let of_bytes = |id, part: &Option<Bytes>| part.as_ref().map_or(id, |bytes| Uuid::new_v5(&id, bytes));
+            let id = of_bytes(Uuid::new_v5(&RECORD_NAMESPACE, place.as_bytes()), &record.value);
+            // By a name of its own, so that a key is not taken for a value.
+            record.key.as_ref().map_or(id, |key| Uuid::new_v5(&Uuid::new_v5(&id, b"key"), key))
         }
     }
 }

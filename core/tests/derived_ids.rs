@@ -145,4 +145,9 @@ fn a_record_without_an_id_has_one_of_its_place() {
     assert_ne!(event_id_of(&origin, &raw(3)), event_id_of(&origin, &raw(4)));
     assert_ne!(event_id_of(&origin, &raw(3)), event_id_of(&TopicPartition::new("t", 1), &raw(3)));
     assert_eq!(event_id_of(&origin, &record(9, &[])), Uuid::from_u128(9));
+    // In a topic that was made anew, another record has the same offset.
+    let (other, keyed) = (raw(3).with_value("other"), raw(3).with_key("raw"));
+    let moved = StoredRecord::new(3, Timestamp::default()).with_key("raw");
+    let ids = [raw(3), other, keyed, moved].map(|record| event_id_of(&origin, &record));
+    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len(), "{ids:?}");
 }
