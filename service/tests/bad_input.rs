@@ -176,6 +176,48 @@ async fn a_handler_that_panics_ends_in_a_letter_that_says_so() {
     assert!(letter.error.contains("this one is bad"), "{}", letter.error);
 }
 
+/// Panics when it is shown.
+#[derive(Debug)]
+struct Unshown;
+
+impl std::fmt::Display for Unshown {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("cannot be shown")
+    }
+}
+
+impl std::error::Error for Unshown {}
+
+/// Panics when it is dropped.
+struct Undropped;
+
+impl Drop for Undropped {
+    fn drop(&mut self) {
+        panic!("cannot be dropped")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_panics_itself_ends_in_a_letter() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let router = Router::new().on(async |event: Named, State(log): State<Log>| match event.name.as_str() {
+        "unshown" => Err(Unshown),
+        "undropped" => std::panic::panic_any(Undropped),
+        _ => {
+            log.add(event.name);
+            Ok(())
+        }
+    });
+    let service = start(Service::new("s", router.with_state(log.clone())), &transport).await;
+    publish(&transport, ["unshown", "undropped", "after"].map(good).into()).await;
+    caught_up(&service).await;
+    assert_eq!(log.lines(), ["after"]);
+    let letters = letters(&transport, "t-dlq").await;
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().any(|letter| letter.error.contains("cannot be shown")), "{letters:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_hangs_ends_in_a_letter_that_says_so() {
     let (transport, log) = (MemoryTransport::new(), Log::default());

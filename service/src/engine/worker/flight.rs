@@ -1,13 +1,14 @@
 //! What a worker waits for: handlers, and calls to stores, sinks and publishers.
 
 use std::any::Any;
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tidings_core::{BoxError, Outcome, Position, ReleasedClaim, Result};
+use tidings_core::{BoxError, ErrorKind, Failure, Outcome, Position, ReleasedClaim, Result, find_error, report};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -116,7 +117,7 @@ impl Future for Flight {
                 let result = match polled {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(result)) => result,
-                    Err(panic) => Err(panicked(panic.as_ref())),
+                    Err(panic) => Err(panicked(panic)),
                 };
                 Poll::Ready(Landed::Handler { ticket: *ticket, serial: *serial, result })
             }
@@ -135,12 +136,33 @@ impl fmt::Display for Panicked {
     }
 }
 
-impl std::error::Error for Panicked {}
+impl StdError for Panicked {}
 
-pub(super) fn panicked(panic: &(dyn Any + Send)) -> BoxError {
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> BoxError {
+    Box::new(Panicked(text_of(panic)))
+}
+
+fn text_of(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    Box::new(Panicked(text.unwrap_or_else(|| "with a value that is no text".to_owned())))
+    // A value of the handler's own may panic again when it is dropped, and so may that one's.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+    text.unwrap_or_else(|| "with a value that is no text".to_owned())
+}
+
+/// Reads a handler's error: its kind, how it is to be taken, and its text. The error's own code does that, and a panic there
+/// must not end the worker: the error is then one that can't be shown.
+pub(super) fn read_error(error: &(dyn StdError + 'static)) -> (ErrorKind, Failure, String) {
+    let read = || {
+        let kind = find_error(error).map_or(ErrorKind::Failed, tidings_core::Error::kind);
+        (kind, Failure::of(error), report(error))
+    };
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let text = format!("the handler's error can't be shown: its Display panicked: {}", text_of(panic));
+        (ErrorKind::Failed, Failure::Retry, text)
+    })
 }
 
 /// A handler that ran for too long, as an error.
@@ -153,4 +175,4 @@ impl fmt::Display for TimedOut {
     }
 }
 
-impl std::error::Error for TimedOut {}
+impl StdError for TimedOut {}

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 
-use tidings_core::{BoxError, DeadLetter, ErrorKind, Failure, Outcome, find_error, report};
+use tidings_core::{BoxError, DeadLetter, ErrorKind, Failure, Outcome};
 use tokio::time::Instant;
 
-use super::flight::{Items, Work};
+use super::flight::{Items, Work, read_error};
 use super::{Burying, Publishing, Worker};
 use crate::engine::gate::Change;
 use crate::engine::work::{Cause, Claimed, Item, Report, after};
@@ -118,8 +118,7 @@ impl Worker {
             self.undecodable(items.into_vec(), &bad);
             return;
         }
-        let kind = find_error(error).map_or(ErrorKind::Failed, tidings_core::Error::kind);
-        let (failure, text) = (Failure::of(error), report(error));
+        let (kind, failure, text) = read_error(error);
         let len = items.as_slice().len();
         match failure {
             Failure::Unavailable => {

@@ -66,7 +66,7 @@ impl Worker {
         // A first poll that is pending is repeated when the future joins the others, which is where it gets its waker.
         let mut cx = Context::from_waker(Waker::noop());
         span.in_scope(|| catch_unwind(AssertUnwindSafe(|| route.start(delivery, &mut cx))))
-            .unwrap_or_else(|panic| Started::Done(Err(panicked(panic.as_ref()))))
+            .unwrap_or_else(|panic| Started::Done(Err(panicked(panic))))
     }
 
     /// Goes on after the first poll.
