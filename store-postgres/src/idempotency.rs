@@ -91,11 +91,19 @@ impl Texts {
     }
 }
 
-/// The events of a call as the functions take them: in ascending order, each once.
-pub(crate) fn in_order(events: &[EventRef]) -> (Vec<Uuid>, Vec<Cow<'_, str>>) {
-    let stored = events.iter().rev().map(|event| (event.id, storable(&event.event_type)));
+/// The events of a call as the functions take them: in ascending order, each once. Types, which are for people who look into
+/// the table, are cut to what its column takes.
+pub(crate) fn in_order<'e>(events: &'e [EventRef], done: &Done) -> (Vec<Uuid>, Vec<Cow<'e, str>>) {
+    let stored = events.iter().rev().map(|event| (event.id, cut(storable(&event.event_type), done.longest_type)));
     let by_id: BTreeMap<Uuid, Cow<'_, str>> = stored.collect();
     by_id.into_iter().unzip()
+}
+
+fn cut(text: Cow<'_, str>, longest: Option<usize>) -> Cow<'_, str> {
+    match longest.and_then(|longest| text.char_indices().nth(longest)) {
+        Some((end, _)) => Cow::Owned(text[..end].to_owned()),
+        None => text,
+    }
 }
 
 fn dead(doing: &str, lease: &Lease) -> Error {
@@ -113,16 +121,6 @@ impl PostgresStore {
         let query = sqlx::query(text.clone()).bind(lease.id);
         let answered = self.bounded(query.execute(&mut *connection)).await;
         Ok(self.judge(doing, &mut connection, answered)?.rows_affected() > 0)
-    }
-
-    /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid): the table that is shared with others has no room for such a name.
-    fn check_types(&self, events: &[EventRef]) -> Result<()> {
-        let Some(longest) = self.done().longest_type else { return Ok(()) };
-        match events.iter().find(|event| storable(&event.event_type).chars().count() > longest) {
-            Some(event) => Err(self.too_long("event_type", &event.event_type, longest)),
-            None => Ok(()),
-        }
     }
 
     fn too_long(&self, column: &str, name: &str, longest: usize) -> Error {
@@ -175,8 +173,7 @@ impl IdempotencyStore for PostgresStore {
 
     async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
         let doing = "claim events";
-        self.check_types(events)?;
-        let (ids, _) = in_order(events);
+        let (ids, _) = in_order(events, self.done());
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -204,8 +201,7 @@ impl IdempotencyStore for PostgresStore {
 
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         let doing = "complete events";
-        self.check_types(events)?;
-        let (ids, types) = in_order(events);
+        let (ids, types) = in_order(events, self.done());
         if ids.is_empty() {
             return Ok(Vec::new());
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::{Buf, BufMut, Bytes};
 use tidings_core::{Error, ErrorKind, Header, Headers, Result};
+use uuid::Uuid;
 
 /// Headers as bytes: name and value by turns, each behind its length; -1 is null.
 pub(crate) fn headers_to_bytes(headers: &Headers) -> Vec<u8> {
@@ -64,13 +65,27 @@ pub(crate) fn escape(text: &str) -> String {
 /// What text begins with that [`storable`] had to write otherwise.
 const MARK: &str = "\\0";
 
+/// The longest name that is stored as it is: two of them, a group's and a topic's, share an index entry, which takes 2,704
+/// bytes.
+const LONGEST_NAME: usize = 2 << 10;
+/// How much of a longer name is kept for people who look into the table.
+const SHOWN_BYTES: usize = 256;
+
 /// Text for a column of names: as it is, so that rows of earlier versions are found, unless it holds a NUL, which Postgres
-/// has no text for. Then it is escaped, behind a mark. No two texts give the same.
+/// has no text for, or does not fit into an index. Then it is escaped, behind a mark, or its beginning and its hash stand
+/// for it. No two texts give the same.
 pub(crate) fn storable(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') || text.starts_with(MARK) {
-        return Cow::Owned(MARK.to_owned() + &escape(text));
+    let stored = match text.contains('\0') || text.starts_with(MARK) {
+        true => Cow::Owned(MARK.to_owned() + &escape(text)),
+        false => Cow::Borrowed(text),
+    };
+    if stored.len() <= LONGEST_NAME {
+        return stored;
     }
-    Cow::Borrowed(text)
+    let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes());
+    let shown = escape(&text[..text.floor_char_boundary(SHOWN_BYTES)]);
+    // `escape` writes no such pair, so that no shorter name looks the same.
+    Cow::Owned(format!("{MARK}\\#{hash} {shown}"))
 }
 
 /// What [`escape`] wrote.
@@ -136,5 +151,16 @@ mod tests {
         let stored: HashSet<Cow<'_, str>> = odd.into_iter().map(storable).collect();
         assert_eq!(stored.len(), odd.len());
         assert!(stored.iter().all(|text| text.starts_with(MARK) && !text.contains('\0')), "{stored:?}");
+    }
+
+    #[test]
+    fn a_name_of_any_length_fits_into_an_index_and_stays_apart() {
+        let long = "\0\\x".repeat(100_000);
+        let odd = [long.clone(), long.clone() + "x", "y".repeat(2_049), "y".repeat(2_050), "\0".repeat(1_025)];
+        let stored: HashSet<Cow<'_, str>> = odd.iter().map(|text| storable(text)).collect();
+        assert_eq!(stored.len(), odd.len());
+        assert!(stored.iter().all(|text| text.len() <= LONGEST_NAME && !text.contains('\0')));
+        let plain = "y".repeat(LONGEST_NAME);
+        assert_eq!(storable(&plain), plain);
     }
 }

@@ -124,7 +124,7 @@ async fn write_done(
     events: &[EventRef],
     transaction: &mut Transaction<'static, Postgres>,
 ) -> Result<Settled, sqlx::Error> {
-    let (ids, types) = in_order(events);
+    let (ids, types) = in_order(events, store.done());
     let context = delivery.context();
     let query = sqlx::query(store.texts().settle.clone())
         .bind(lease.id)
@@ -208,7 +208,7 @@ async fn commit(
 
 /// Finds out how a transaction has ended, for as long as that takes.
 async fn is_committed(store: &PostgresStore, lease: &Lease, events: &[EventRef], xid: &str) -> bool {
-    let (ids, _) = in_order(events);
+    let (ids, _) = in_order(events, store.done());
     let mut wait = FIRST_LOOK;
     loop {
         let asked = Instant::now();

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use sqlx::postgres::{PgRow, Postgres};
 use sqlx::{AssertSqlSafe, QueryBuilder, Transaction};
 use tidings_core::{
-    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, LetterQuery, Name, Publisher,
-    Resolution, Result, redrive,
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease,
+    LetterQuery, Name, Publisher, Resolution, Result, redrive,
 };
 use tokio::sync::Mutex;
 
@@ -305,6 +305,14 @@ impl DeadLetterSink for Within {
 impl DeadLetterStore for Within {
     async fn list(&self, _: &LetterQuery) -> Result<Vec<DeadLetter>> {
         Err(unsupported())
+    }
+
+    /// Locked, they are this redrive's, as long as its transaction is whole.
+    async fn lease(&self, letters: &[LetterId], _: &LetterLease) -> Result<Vec<Leased>> {
+        match &*self.broken.lock().await {
+            None => Ok(vec![Leased::Granted; letters.len()]),
+            Some(_) => Err(Error::new(ErrorKind::Unavailable, "the transaction of the redrive is broken")),
+        }
     }
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {

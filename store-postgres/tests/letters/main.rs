@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         .with_case("a_selection_is_redriven_in_order_per_key_and_noted", redriven_in_order)
         .with_case("two_operators_at_once_redrive_each_letter_once", once::two_operators)
         .with_case("discards_and_redrives_of_the_same_letters_wait_and_never_in_a_circle", once::no_circle)
+        .with_case("behind_a_session_that_ended_nothing_more_is_published", once::broken)
         .with_case("letters_that_another_redrive_has_leased_are_passed_over", once::leased)
         .with_case("two_processes_redrive_each_letter_once_by_cores_redrive", once::two_processes)
         .with_case("behind_a_refused_letter_those_of_its_key_stay_open_over_batches", refused)

@@ -7,6 +7,9 @@ use tidings_core::{DeadLetterStore, Error, Leased, LetterLease, LetterQuery, Res
 use tidings_postgres::{LetterFilter, PostgresConfig, PostgresStore, RedriveOptions};
 use tidings_testbed::{BoxError, Postgres};
 
+use async_trait::async_trait;
+use tidings_core::{Guarantees, Position, Publisher, Record};
+
 use super::{Broker, bury, id, letter, store};
 
 /// Letters whose numbers run against the order in which they are redriven.
@@ -113,5 +116,43 @@ pub(super) async fn two_operators() -> Result<(), BoxError> {
     for key in 0..2 {
         assert!(values.iter().filter(|n| *n % 2 == key).is_sorted());
     }
+    Ok(())
+}
+
+/// A broker in whose third call the session of the redrive ends.
+#[derive(Debug)]
+struct Ending {
+    broker: Arc<Broker>,
+    pool: sqlx::PgPool,
+}
+
+#[async_trait]
+impl Publisher for Ending {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let answers = self.broker.publish(records).await;
+        if self.broker.values().len() == 3 {
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND state = 'idle in transaction'";
+            sqlx::query(end).execute(&self.pool).await.unwrap();
+        }
+        answers
+    }
+
+    async fn close(&self, _: Duration) -> Result<()> {
+        Ok(())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::all()
+    }
+}
+
+pub(super) async fn broken() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    bury(&store, (0..20).map(|n| letter(n, "k"))).await;
+    let ending = Ending { broker: Arc::clone(&broker), pool: store.pool().clone() };
+    let redriven = store.letters().redrive(&ending, &LetterFilter::default(), "ann", &RedriveOptions::default()).await;
+    assert!(redriven.unwrap_err().is_retryable());
+    assert_eq!(broker.values(), [0, 1, 2], "nothing is published that cannot be closed");
     Ok(())
 }
