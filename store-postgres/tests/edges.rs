@@ -28,6 +28,9 @@ fn main() -> ExitCode {
         .with_case("rows_of_names_with_a_backslash_from_before_are_found", old_rows)
         .with_case("a_delivery_with_a_nul_in_every_name_commits_behind_the_inbox", odd_delivery)
         .with_case("a_letter_with_a_nul_in_every_text_is_found_leased_and_closed", odd_letters)
+        .with_case("names_of_any_length_are_claimed_and_commit_behind_the_inbox", long_names)
+        .with_case("a_long_event_type_is_cut_to_the_column_of_a_shared_table", long_types)
+        .with_case("a_record_of_a_topic_made_anew_is_not_taken_for_the_letter_of_the_old_one", made_anew)
         .with_case("done_events_and_closed_letters_are_forgotten_by_themselves", forgotten)
         .with_case("what_is_kept_until_it_is_purged_and_what_others_wrote_stays", kept)
         .with_case("times_beyond_the_servers_calendar_are_taken", far_times)
@@ -73,6 +76,83 @@ async fn odd_names() -> TestResult {
     for lease in &leases[1..] {
         assert_eq!(store.claim(lease, again).await?, [Claim::Done], "{:?}", lease.scope);
     }
+    Ok(())
+}
+
+/// Text that does not compress, so that an index entry has its whole length.
+fn random(length: usize) -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
+}
+
+async fn long_names() -> TestResult {
+    let (store, _) = open(|config| config).await?;
+    for length in [2_000, 2_700, 10_000, 1 << 20] {
+        let lease = store.acquire_lease(&Name::from(random(length)), LONG).await?;
+        done(&store, &lease, &event(&random(length))).await?;
+        let stored = StoredRecord::from_record(record(Uuid::now_v7(), 1), 0, Timestamp::now());
+        let events = [EventRef::new(tidings_core::codec::peek(&stored)?.id, "order.placed")];
+        let mut context = DeliveryContext::new(lease.scope.clone(), random(length));
+        context.group = random(length).into();
+        let batch = RecordBatch::new(TopicPartition::new(TOPIC, 0), vec![stored]);
+        let delivery = Delivery::new(batch, context).with_lease(std::sync::Arc::new(lease.clone()));
+        store.claim(&lease, &events).await?;
+        handle(&store, delivery, |_| async { Ok::<_, BoxError>(Outcome::handled()) }).await?;
+        assert_eq!(store.claim(&lease, &events).await?, [Claim::Done], "{length}");
+    }
+    // Backslashes count twice: the letter is refused by itself, and not with its neighbours.
+    let odd: String =
+        std::iter::repeat_with(|| if fastrand::bool() { '\\' } else { fastrand::alphanumeric() }).take(2_000).collect();
+    let letter = |service: String| {
+        DeadLetter::new(
+            service,
+            TopicPartition::new(TOPIC, 0),
+            StoredRecord::new(1, Timestamp::now()),
+            ErrorKind::Failed,
+        )
+    };
+    let answers = store.bury(vec![letter("good".into()), letter(odd)]).await;
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(tidings_core::Error::kind)).collect();
+    assert_eq!(kinds, [None, Some(ErrorKind::TooLarge)]);
+    Ok(())
+}
+
+async fn long_types() -> TestResult {
+    let table = format!("short_{}", Uuid::now_v7().simple());
+    let columns = "event_id UUID, event_type VARCHAR(5), service_name VARCHAR(50), processed_at TIMESTAMP";
+    let sql = format!("CREATE TABLE {table} ({columns}, UNIQUE (event_id, service_name))");
+    let (plain, _) = open(|config| config).await?;
+    sqlx::query(AssertSqlSafe(sql)).execute(plain.pool()).await?;
+    let (store, _) = open(|config| config.with_shared_done_table(table.clone())).await?;
+    let lease = store.acquire_lease(&Name::from("orders"), LONG).await?;
+    for event_type in ["größer", "order", "", "a\0bcdefg"] {
+        done(&store, &lease, &event(event_type)).await?;
+    }
+    assert_eq!(count(&store, &format!("{table} WHERE event_type IN ('größe', 'order')")).await?, 2);
+    Ok(())
+}
+
+async fn made_anew() -> TestResult {
+    let (store, _) = open(|config| config).await?;
+    let letter = |offset, time, value: &'static str| {
+        let record = StoredRecord::new(offset, Timestamp::from_millis(time)).with_value(value);
+        DeadLetter::new("svc", TopicPartition::new(TOPIC, 0), record, ErrorKind::Failed)
+    };
+    store.bury(vec![letter(1, 1, "old"), letter(2, 1, "old")]).await.into_iter().try_for_each(|answer| answer)?;
+    assert!(store.resolve(&[letter(1, 1, "").id()], &Resolution::Redriven { by: "ann".into() }).await?[0]);
+    // Again, it stays closed.
+    store.bury(vec![letter(1, 1, "old")]).await.remove(0)?;
+    let answers = store.bury(vec![letter(1, 9, "new"), letter(2, 9, "new"), letter(3, 9, "new")]).await;
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(tidings_core::Error::kind)).collect();
+    assert_eq!(kinds, [None, Some(ErrorKind::Conflict), None]);
+    let mut open: Vec<_> = store.list(&LetterQuery::default()).await?;
+    open.sort_by_key(|letter| letter.record.offset);
+    assert_eq!(
+        open,
+        [letter(1, 9, "new"), letter(2, 1, "old"), letter(3, 9, "new")].map(|l| {
+            let at = open.iter().find(|o| o.record.offset == l.record.offset).map(|o| o.failed_at);
+            l.with_failed_at(at.unwrap())
+        })
+    );
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Dead letters in a table.
 
+mod fate;
+
 use std::collections::HashSet;
 
 use bytes::Bytes;
@@ -9,6 +11,7 @@ use tidings_core::{
     TopicPartition,
 };
 
+use self::fate::{Dated, Fate, closing, fate_bytes, read_dated, read_fate};
 use crate::disk::Table;
 use crate::error::{self, Broken};
 
@@ -23,27 +26,11 @@ const PIECE: usize = 4 << 10;
 const MAX_LETTER: usize = 64 << 20;
 /// The longest identity: what is stored once and once again must fit into a page too.
 const MAX_IDENTITY: usize = 2 << 10;
-/// The longest text of a resolution, in bytes.
-const MAX_REASON: usize = 1 << 10;
 /// One step of a listing reads so many letters or bytes before others get their turn.
 const STEP_LETTERS: usize = 1_000;
 const STEP_BYTES: usize = 4 << 20;
 /// Closed letters that are forgotten in one go.
 const FORGET_AT_ONCE: usize = 5_000;
-
-/// What became of a letter; closed ones are remembered, so that one that is buried again stays closed.
-#[derive(Debug, Serialize, Deserialize)]
-struct Fate {
-    number: u64,
-    closed: Option<Closing>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Closing {
-    redriven: bool,
-    by: String,
-    reason: String,
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredLetter<'a> {
@@ -121,8 +108,15 @@ impl Letters {
             Ok(identity) => identity,
             Err(error) => return Ok(Err(error)),
         };
-        if self.table.get(&identity)?.is_some() {
-            return Ok(Ok(()));
+        if let Some(value) = self.table.get(&identity)? {
+            let known = read_dated(&self.table, &value)?;
+            if known.time.is_none_or(|time| time == letter.record.timestamp.millis()) {
+                return Ok(Ok(()));
+            }
+            // Of a topic that was made anew since.
+            if known.fate.closed.is_none() {
+                return Ok(Err(other()));
+            }
         }
         if self.open >= max_letters {
             let text = "bury a letter: max_letters are open; redrive or discard some";
@@ -137,7 +131,8 @@ impl Letters {
             self.table.put(piece_key(self.next, piece), Some(part.to_vec()));
         }
         let fate = Fate { number: self.next, closed: None };
-        self.table.put(identity, Some(fate_bytes(&self.table, &fate)?));
+        let dated = Dated { fate, time: Some(letter.record.timestamp.millis()) };
+        self.table.put(identity, Some(fate_bytes(&self.table, &dated)?));
         self.next += 1;
         self.open += 1;
         Ok(Ok(()))
@@ -153,11 +148,11 @@ impl Letters {
     pub(crate) fn resolve(&mut self, id: &LetterId, resolution: &Resolution, now: Timestamp) -> error::Result<bool> {
         let Ok(identity) = identity(id) else { return Ok(false) };
         let Some(value) = self.table.get(&identity)? else { return Ok(false) };
-        let fate = read_fate(&self.table, &value)?;
+        let Dated { fate, time } = read_dated(&self.table, &value)?;
         if fate.closed.is_some() {
             return Ok(false);
         }
-        let closed = Fate { number: fate.number, closed: Some(closing(resolution)) };
+        let closed = Dated { fate: Fate { number: fate.number, closed: Some(closing(resolution)) }, time };
         let dated = closed_key(now, &identity);
         // The identity comes first: a letter that it says is open still has all its pieces.
         self.table.put(identity, Some(fate_bytes(&self.table, &closed)?));
@@ -221,15 +216,20 @@ impl Letters {
         let end = closed_key(oldest, &[]);
         let mut old = Vec::new();
         for item in self.table.scan(vec![CLOSED], vec![CLOSED]).take(FORGET_AT_ONCE) {
-            let (key, _) = item?;
+            let (key, number) = item?;
             if *key >= *end {
                 break;
             }
-            old.push(key.to_vec());
+            old.push((key.to_vec(), number.to_vec()));
         }
         let more = old.len() == FORGET_AT_ONCE;
-        for key in old {
-            self.table.put(key[1 + 8..].to_vec(), None);
+        for (key, number) in old {
+            let identity = key[1 + 8..].to_vec();
+            // Unless the identity is another letter's by now.
+            let fate = self.table.get(&identity)?.map(|value| read_fate(&self.table, &value)).transpose()?;
+            if fate.is_some_and(|fate| fate.number.to_be_bytes() == *number) {
+                self.table.put(identity, None);
+            }
             self.table.put(key, None);
         }
         Ok(more)
@@ -314,23 +314,9 @@ fn identity(id: &LetterId) -> Result<Vec<u8>> {
     Ok(key)
 }
 
-fn read_fate(table: &Table, bytes: &[u8]) -> error::Result<Fate> {
-    postcard::from_bytes(bytes).map_err(|_| Broken::corrupt(table.path(), "a letter's fate is none"))
-}
-
-fn fate_bytes(table: &Table, fate: &Fate) -> error::Result<Vec<u8>> {
-    postcard::to_stdvec(fate)
-        .map_err(|e| Broken::new(ErrorKind::Unavailable, format!("{}: {e}", table.path().display())))
-}
-
-fn closing(resolution: &Resolution) -> Closing {
-    let cut = |text: &str| text[..text.floor_char_boundary(MAX_REASON)].to_owned();
-    match resolution {
-        Resolution::Redriven { by } => Closing { redriven: true, by: cut(by), reason: String::new() },
-        Resolution::Discarded { by, reason } => Closing { redriven: false, by: cut(by), reason: cut(reason) },
-        // A way of closing that came later closes just as well.
-        _ => Closing { redriven: false, by: String::new(), reason: String::new() },
-    }
+fn other() -> Error {
+    let text = "bury a letter: a letter of its identity is open, about another record: redrive or discard that one";
+    Error::new(ErrorKind::Conflict, text)
 }
 
 fn to_bytes(letter: &DeadLetter) -> Result<Vec<u8>> {

@@ -42,6 +42,37 @@ async fn letters_of_any_size_outlive_a_restart_in_the_order_of_burying() {
     assert_eq!(store.list(&LetterQuery::default()).await.unwrap(), letters);
 }
 
+/// A letter about the record that a topic made anew has at this offset.
+fn anew(offset: u64) -> DeadLetter {
+    let mut letter = letter(offset, "new");
+    letter.record.timestamp = Timestamp::from_millis(6);
+    letter
+}
+
+#[tokio::test]
+async fn a_record_of_a_topic_made_anew_is_not_taken_for_the_letter_of_the_old_one() {
+    let directory = tempdir().unwrap();
+    let (day, hands) = (Duration::from_secs(86_400), Hands::new());
+    let config = SledConfig::new(directory.path()).with_clock(hands.clone()).with_retention(day);
+    let store = SledStore::open_with(config.clone()).await.unwrap();
+    bury(&store, vec![letter(1, "old"), letter(2, "old")]).await;
+    assert_eq!(store.resolve(&[letter(1, "").id()], &discarded()).await.unwrap(), [true]);
+    let answers = store.bury(vec![anew(1), anew(2)]).await;
+    assert!(answers[0].is_ok());
+    assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+    let open = store.list(&LetterQuery::default()).await.unwrap();
+    assert_eq!(
+        open.iter().map(|l| (l.record.offset, l.record.timestamp.millis())).collect::<Vec<_>>(),
+        [(2, 5), (1, 6)]
+    );
+    store.close().await;
+    // What is left of the closed one does not take the open one with it when its time has come.
+    hands.pass(day * 3);
+    let store = SledStore::open_with(config).await.unwrap();
+    assert_eq!(store.list(&LetterQuery::default()).await.unwrap(), open);
+    assert_eq!(store.resolve(&[anew(1).id()], &discarded()).await.unwrap(), [true]);
+}
+
 #[tokio::test]
 async fn a_letter_buried_twice_is_listed_once_even_after_it_was_closed() {
     let directory = tempdir().unwrap();

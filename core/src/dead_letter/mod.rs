@@ -22,7 +22,9 @@ use crate::{ErrorKind, Guarantees, Name, Result, StoredRecord, Timestamp, TopicP
 /// - **D1** `Ok` means that the letter is durable.
 /// - **D2** The original topic, partition, offset, timestamp, key, value and headers are kept byte for byte, beside why:
 ///   error kind and text (bounded), attempts, handler, service, time.
-/// - **D3** A letter's identity is (service, topic, partition, offset): buried twice, it is listed and redriven once.
+/// - **D3** A letter's identity is (service, topic, partition, offset): buried twice, it is listed and redriven once. A record
+///   of another time under a known identity is of a topic that was made anew, and no repeat: its letter is a new one, or
+///   [`Conflict`](ErrorKind::Conflict) while that of the old record is open.
 #[async_trait]
 pub trait DeadLetterSink: Debug + Send + Sync + 'static {
     /// Buries `letters`; answer `i` is letter `i`'s. A dropped future may still have buried any of them.

@@ -1,6 +1,6 @@
 //! Core's traits on the table of letters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
@@ -10,7 +10,7 @@ use tidings_core::{
 };
 
 use super::filter::LetterFilter;
-use super::row::Ids;
+use super::row::{Ids, get};
 use crate::PostgresStore;
 use crate::error::failed;
 use crate::wire::{escape, headers_to_bytes};
@@ -39,10 +39,26 @@ SELECT * FROM (
 ORDER BY service, topic, partition, record_offset, number
 ON CONFLICT (service, topic, partition, record_offset) DO NOTHING";
 
+/// Letters that bear the identity of one that is to be buried, about another record: its topic was made anew since.
+const OTHERS: &str = "
+SELECT asked.place, l.number, l.closed_at IS NOT NULL AS closed
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+    WITH ORDINALITY AS asked (service, topic, partition, record_offset, record_time, place)
+JOIN tidings.letters l USING (service, topic, partition, record_offset)
+WHERE l.record_time <> asked.record_time";
+const FORGET_CLOSED: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT l.number FROM tidings.letters l WHERE l.number = ANY ($1) AND l.closed_at IS NOT NULL
+    ORDER BY l.number FOR UPDATE
+)
+DELETE FROM tidings.letters l USING locked WHERE l.number = locked.number";
+
 // Of several rights in one call, one would do.
 const CHECK: &str = "SELECT has_table_privilege('tidings.letters', 'INSERT')
     AND has_table_privilege('tidings.letters', 'SELECT') AND has_table_privilege('tidings.letters', 'UPDATE')
     AND has_table_privilege('tidings.acts', 'INSERT') AND has_sequence_privilege('tidings.letter_numbers', 'USAGE')";
+
+const DOING: &str = "bury letters";
 
 /// What one statement writes at most, so that memory and transactions stay small.
 const MAX_STEP_LETTERS: usize = 500;
@@ -120,7 +136,7 @@ impl DeadLetterStore for PostgresStore {
 }
 
 fn fits(letter: &DeadLetter) -> Result<()> {
-    let names = letter.service.len() + letter.origin.topic.len();
+    let names = escape(&letter.service).len() + escape(&letter.origin.topic).len();
     if names > MAX_NAMES {
         return Err(Error::new(ErrorKind::TooLarge, "bury a letter: the names of its service and topic are too long"));
     }
@@ -178,39 +194,85 @@ impl Step {
         if step.letters == 0 {
             return;
         }
-        let count = step.letters;
-        match step.insert(store).await {
-            Ok(()) => answers.extend((0..count).map(|_| Ok(()))),
+        match step.bury(store).await {
+            Ok(others) => {
+                answers.extend((0..step.letters).map(|at| if others.contains(&at) { Err(other()) } else { Ok(()) }))
+            }
             Err(error) => {
                 let text = error.report();
-                answers.extend((0..count).map(|_| Err(Error::new(error.kind(), text.clone()))));
+                answers.extend((0..step.letters).map(|_| Err(Error::new(error.kind(), text.clone()))));
             }
         }
     }
 
-    async fn insert(self, store: &PostgresStore) -> Result<()> {
-        let doing = "bury letters";
-        let mut connection = store.acquire(doing).await?;
-        let query = sqlx::query(store.names().fill(BURY))
-            .bind(self.ids.services)
-            .bind(self.ids.topics)
-            .bind(self.ids.partitions)
-            .bind(self.ids.offsets)
-            .bind(self.times)
-            .bind(self.keys)
-            .bind(self.values)
-            .bind(self.headers)
-            .bind(self.handlers)
-            .bind(self.kinds)
-            .bind(self.errors)
-            .bind(self.attempts)
-            .bind(self.failed_at)
-            .bind(self.event_ids)
-            .bind(self.event_types);
-        let work = store.bounded(query.execute(&mut *connection)).await;
+    /// Returns the places of letters that can't be buried, as one about another record is open under their identity.
+    async fn bury(&self, store: &PostgresStore) -> Result<HashSet<usize>> {
         self.services.iter().for_each(|service| store.known().add_service(service));
-        store.judge(doing, &mut connection, work).map(drop)
+        if self.insert(store).await? == self.letters {
+            return Ok(HashSet::new());
+        }
+        let (closed, open) = self.others(store).await?;
+        if !closed.is_empty() {
+            // Of what was closed nothing is needed any more: its record can't be read again.
+            let query = sqlx::query(store.names().fill(FORGET_CLOSED)).bind(closed);
+            let mut connection = store.acquire(DOING).await?;
+            let work = store.bounded(query.execute(&mut *connection)).await;
+            store.judge(DOING, &mut connection, work)?;
+            self.insert(store).await?;
+        }
+        Ok(open)
     }
+
+    /// Letters about other records under the same identities: the numbers of those that are closed, and the places in this
+    /// step of those that are open.
+    async fn others(&self, store: &PostgresStore) -> Result<(Vec<i64>, HashSet<usize>)> {
+        let ids = &self.ids;
+        let query = sqlx::query(store.names().fill(OTHERS)).bind(&ids.services).bind(&ids.topics);
+        let query = query.bind(&ids.partitions).bind(&ids.offsets).bind(&self.times);
+        let mut connection = store.acquire(DOING).await?;
+        let work = store.bounded(query.fetch_all(&mut *connection)).await;
+        let (mut closed, mut open) = (Vec::new(), HashSet::new());
+        for row in store.judge(DOING, &mut connection, work)? {
+            if get(&row, "closed")? {
+                closed.push(get(&row, "number")?);
+            } else {
+                let place: i64 = get(&row, "place")?;
+                open.extend(usize::try_from(place - 1).ok());
+            }
+        }
+        Ok((closed, open))
+    }
+
+    /// How many were new.
+    async fn insert(&self, store: &PostgresStore) -> Result<usize> {
+        let mut connection = store.acquire(DOING).await?;
+        let query = sqlx::query(store.names().fill(BURY))
+            .bind(&self.ids.services)
+            .bind(&self.ids.topics)
+            .bind(&self.ids.partitions)
+            .bind(&self.ids.offsets)
+            .bind(&self.times)
+            .bind(&self.keys)
+            .bind(&self.values)
+            .bind(&self.headers)
+            .bind(&self.handlers)
+            .bind(&self.kinds)
+            .bind(&self.errors)
+            .bind(&self.attempts)
+            .bind(&self.failed_at)
+            .bind(&self.event_ids)
+            .bind(&self.event_types);
+        let work = store.bounded(query.execute(&mut *connection)).await;
+        let done = store.judge(DOING, &mut connection, work)?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or_default())
+    }
+}
+
+/// It waits, and is not taken for buried: it would be lost.
+fn other() -> Error {
+    let what = "another letter of its service, topic, partition and offset is open, of a topic that was made anew since; \
+                redrive or discard that one";
+    Error::new(ErrorKind::Conflict, format!("{DOING}: {what}"))
 }
 
 impl PostgresStore {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidings_core::{
     DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId,
-    LetterLease, LetterQuery, Name, Resolution, Result, async_trait,
+    LetterLease, LetterQuery, Name, Resolution, Result, Timestamp, async_trait,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -37,8 +37,9 @@ struct Inner {
 #[derive(Default)]
 struct Letters {
     open: BTreeMap<u64, DeadLetter>,
-    /// Where each letter is or was in the order of burying, closed ones too: one that is buried again stays closed.
-    places: BTreeMap<LetterId, u64>,
+    /// Where each letter is or was in the order of burying, closed ones too: one that is buried again stays closed. With its
+    /// record's time, which tells it from the record of a topic that was made anew.
+    places: BTreeMap<LetterId, (u64, Timestamp)>,
     closed: VecDeque<LetterId>,
     /// Of open letters, by their places.
     leases: BTreeMap<u64, Lease>,
@@ -102,21 +103,30 @@ impl MemoryDeadLetters {
 impl Letters {
     fn bury(&mut self, letter: DeadLetter, max: usize) -> Result<()> {
         let id = letter.id();
-        if self.places.contains_key(&id) {
-            return Ok(());
+        if let Some((place, time)) = self.places.get(&id) {
+            if *time == letter.record.timestamp {
+                return Ok(());
+            }
+            // Of a topic that was made anew since.
+            if self.open.contains_key(place) {
+                let text = "bury: a letter of its identity is open, about another record: redrive or discard that one";
+                return Err(Error::new(ErrorKind::Conflict, text));
+            }
         }
         if self.open.len() >= max {
             let text = format!("bury: the store is full with {max} letters: redrive or discard some");
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        self.places.insert(id, self.next);
+        if self.places.insert(id.clone(), (self.next, letter.record.timestamp)).is_some() {
+            self.closed.retain(|closed| *closed != id);
+        }
         self.open.insert(self.next, letter);
         self.next += 1;
         Ok(())
     }
 
     fn lease(&mut self, id: &LetterId, lease: &LetterLease, now: Instant) -> Leased {
-        let Some(place) = self.places.get(id).filter(|place| self.open.contains_key(place)) else {
+        let Some((place, _)) = self.places.get(id).filter(|(place, _)| self.open.contains_key(place)) else {
             return Leased::Closed;
         };
         let other = self.leases.get(place).filter(|held| held.id != lease.id);
@@ -128,7 +138,7 @@ impl Letters {
     }
 
     fn end_lease(&mut self, id: &LetterId, lease: Uuid) {
-        let Some(place) = self.places.get(id) else { return };
+        let Some((place, _)) = self.places.get(id) else { return };
         if self.leases.get(place).is_some_and(|held| held.id == lease) {
             self.leases.remove(place);
         }
@@ -143,7 +153,7 @@ impl Letters {
     }
 
     fn close(&mut self, id: &LetterId, closer: Closer, max: usize) -> bool {
-        let place = self.places.get(id).copied().filter(|place| self.may_close(*place, closer));
+        let place = self.places.get(id).map(|(place, _)| *place).filter(|place| self.may_close(*place, closer));
         let closed = place.is_some_and(|place| self.open.remove(&place).is_some());
         if let Some(place) = place.filter(|_| closed) {
             self.leases.remove(&place);
@@ -159,7 +169,7 @@ impl Letters {
 
     fn list(&self, query: &LetterQuery) -> Vec<DeadLetter> {
         // A letter that is not known any more was before all that are open.
-        let from = query.after.as_ref().and_then(|id| self.places.get(id)).map_or(0, |place| place + 1);
+        let from = query.after.as_ref().and_then(|id| self.places.get(id)).map_or(0, |(place, _)| place + 1);
         let wanted = self.open.range(from..).map(|(_, letter)| letter).filter(|letter| query.wants(letter));
         wanted.take(query.limit.unwrap_or(DEFAULT_PAGE)).cloned().collect()
     }

@@ -191,6 +191,29 @@ async fn d3_a_letter_buried_twice_is_listed_once_and_stays_closed() {
 }
 
 #[tokio::test]
+async fn d3_a_record_of_a_topic_made_anew_is_not_taken_for_the_letter_of_the_old_one() {
+    let letters = MemoryDeadLetters::new().with_max_letters(2);
+    let anew = |offset| {
+        let mut letter = letter("s", offset);
+        letter.record.timestamp = Timestamp::from_millis(9);
+        letter
+    };
+    letters.bury(vec![letter("s", 1), letter("s", 2)]).await.into_iter().try_for_each(|answer| answer).unwrap();
+    let redriven = Resolution::Redriven { by: "me".into() };
+    assert_eq!(letters.resolve(&[letter("s", 1).id()], &redriven).await.unwrap(), [true]);
+    let answers = letters.bury(vec![anew(1), anew(2)]).await;
+    assert!(answers[0].is_ok());
+    assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(listed(&letters, &LetterQuery::default()).await, [2, 1]);
+    // What is forgotten of closed letters is not the open one.
+    for offset in [2, 3, 4] {
+        letters.bury(vec![letter("s", offset)]).await.remove(0).unwrap();
+        assert_eq!(letters.resolve(&[letter("s", offset).id()], &redriven).await.unwrap(), [true]);
+    }
+    assert_eq!(letters.resolve(&[anew(1).id()], &redriven).await.unwrap(), [true]);
+}
+
+#[tokio::test]
 async fn letters_are_listed_by_pages_in_the_order_of_burying() {
     let letters = MemoryDeadLetters::new();
     letters.bury([3, 1, 2].map(|n| letter("s", n)).to_vec()).await;
