@@ -129,6 +129,19 @@ async fn refuses_until_it_resumes() {
 }
 
 #[tokio::test]
+async fn refuses_new_connections_alone() {
+    let (proxy, mut client) = proxied().await;
+    assert!(ask(&mut client, PRODUCE, 1).await);
+    proxy.refuse_new();
+    let mut new = TcpStream::connect(proxy.addr()).await.unwrap();
+    assert!(!ask(&mut new, PRODUCE, 2).await);
+    assert!(ask(&mut client, PRODUCE, 3).await);
+    proxy.resume();
+    let mut new = TcpStream::connect(proxy.addr()).await.unwrap();
+    assert!(ask(&mut new, PRODUCE, 4).await);
+}
+
+#[tokio::test]
 async fn delays_each_answer() {
     let (proxy, mut client) = proxied().await;
     proxy.delay(SILENCE);

@@ -120,6 +120,26 @@ pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
     }
 }
 
+/// Whether `error` is a broker's answer to a fetch that trying again hardly changes: what lies there cannot be given out.
+pub(crate) fn is_refused_fetch(error: &Error) -> bool {
+    let cause = StdError::source(error).and_then(|cause| cause.downcast_ref());
+    matches!(
+        cause,
+        Some(KrafkaError::Broker {
+            code: ErrorCode::CorruptMessage
+                | ErrorCode::UnknownServerError
+                | ErrorCode::UnsupportedForMessageFormat
+                | ErrorCode::UnsupportedCompressionType
+                | ErrorCode::UnsupportedVersion
+                | ErrorCode::InvalidRecord
+                | ErrorCode::InvalidTimestamp
+                | ErrorCode::MessageTooLarge
+                | ErrorCode::RecordListTooLarge,
+            ..
+        })
+    )
+}
+
 /// Whether a producer of the client's that does not take a record for this takes nothing any more: it is fenced, stopped, or was
 /// refused a new identity.
 pub(crate) fn ends_a_producer(error: &KrafkaError) -> bool {

@@ -16,6 +16,7 @@ pub(crate) enum Mode {
     Forward,
     BlackHole,
     Refuse,
+    RefuseNew,
 }
 
 /// What counts as one answer.
@@ -156,8 +157,13 @@ impl Proxy {
         self.shared.cut_all();
     }
 
-    /// Ends [`black_hole`](Self::black_hole), [`refuse`](Self::refuse) and [`delay`](Self::delay), and disarms
-    /// [`cut_at`](Self::cut_at).
+    /// Closes new connections at once; those that are open stay.
+    pub fn refuse_new(&self) {
+        self.shared.set_mode(Mode::RefuseNew);
+    }
+
+    /// Ends [`black_hole`](Self::black_hole), [`refuse`](Self::refuse), [`refuse_new`](Self::refuse_new) and
+    /// [`delay`](Self::delay), and disarms [`cut_at`](Self::cut_at).
     pub fn resume(&self) {
         self.shared.disarm();
         self.shared.set_delay(Duration::ZERO);
@@ -198,7 +204,7 @@ async fn serve(client: TcpStream, target: &str, shared: &Arc<Shared>) {
         counts.connections += 1;
         counts.open += 1;
     });
-    if shared.mode() != Mode::Refuse {
+    if !matches!(shared.mode(), Mode::Refuse | Mode::RefuseNew) {
         pump::run(client, target, shared).await;
     }
     shared.count(|counts| counts.open -= 1);

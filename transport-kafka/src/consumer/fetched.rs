@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tidings_core::{Fetched, Progress, RecordBatch, Result, Step, TopicPartition};
 
+use super::quiet;
 use super::slot::{Chunk, Slot, Stage};
 use super::state::{State, not_ours};
 use crate::seam::reader::Run;
@@ -142,7 +143,7 @@ impl State {
     /// What this reader has to read.
     pub(super) fn wants(&self, seat: Seat) -> Vec<Want> {
         let wanted = |(partition, slot): (&TopicPartition, &Slot)| {
-            let reading = slot.seat() == Some(seat) && slot.ticket != 0;
+            let reading = self.seat(slot) == Some(seat) && slot.ticket != 0;
             reading.then(|| Want {
                 partition: partition.clone(),
                 ticket: slot.ticket,
@@ -228,7 +229,9 @@ impl State {
             return;
         }
         let mut counts: HashMap<Seat, usize> = HashMap::new();
-        let shared = |slot: &&mut Slot| slot.ticket != 0 && !slot.pace.single;
+        let is_shut =
+            |broker| [Lane::First, Lane::Second].iter().any(|lane| self.shut.contains(&Seat { broker, lane: *lane }));
+        let shared = |slot: &&mut Slot| slot.ticket != 0 && !slot.pace.single && !slot.leader.is_some_and(is_shut);
         let mut slots: Vec<_> = self.slots.values_mut().filter(shared).collect();
         for seat in slots.iter().filter_map(|slot| slot.seat()) {
             *counts.entry(seat).or_default() += 1;
@@ -254,9 +257,14 @@ impl State {
         self.slots.get(partition).is_some_and(|slot| slot.stage == Stage::Reading)
     }
 
+    /// Who reads a partition, while its leader is known.
+    pub(super) fn seat(&self, slot: &Slot) -> Option<Seat> {
+        Some(quiet::open(&self.shut, self.seconds, slot.seat()?))
+    }
+
     /// The readers that have something to read.
     pub(super) fn seats(&self) -> HashSet<Seat> {
-        self.slots.values().filter_map(Slot::seat).collect()
+        self.slots.values().filter_map(|slot| self.seat(slot)).collect()
     }
 
     /// Goes on reading elsewhere.
@@ -339,8 +347,8 @@ impl Slot {
         !self.queue.is_empty() || self.stuck.as_ref().is_some_and(|stuck| !stuck.told)
     }
 
-    /// Who reads it, while its leader is known.
-    pub(super) fn seat(&self) -> Option<Seat> {
+    /// Who is to read it, while its leader is known.
+    fn seat(&self) -> Option<Seat> {
         let lane = match (self.pace.single, self.second) {
             (true, _) => Lane::Single,
             (false, true) => Lane::Second,

@@ -6,6 +6,7 @@ mod group;
 mod odd;
 mod options;
 mod pace;
+mod quiet;
 mod readers;
 mod slot;
 mod start;
@@ -162,6 +163,7 @@ impl KafkaConsumer {
         let tasks = vec![
             home.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
             home.spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
+            home.spawn(quiet::watch(Arc::clone(&shared), asks.clone())),
             tokio::spawn(readers.run(Arc::clone(&shared))),
         ];
         Ok(Self { shared, member, home, asks, options, tasks: Mutex::new(tasks) })

@@ -117,6 +117,7 @@ impl Readers {
             warn!(error = Error::report(&error), "there is no second connection to read by yet");
             sleep(SECOND_AGAIN).await;
         }
+        debug!("there is a second connection to read by");
         shared.change(State::use_seconds);
     }
 
@@ -199,7 +200,9 @@ impl Readers {
                 let _told = timeout(REST, work).await;
                 continue;
             }
-            match reading.client.poll(self.config.fetch_max_wait).await {
+            let polled = reading.client.poll(self.config.fetch_max_wait).await;
+            shared.lock().polled(seat);
+            match polled {
                 Ok(reads) => {
                     let cut_off = reading.bring(&shared, &asks, seat, reads).await;
                     if !cut_off.is_empty() {

@@ -10,7 +10,7 @@ use tidings_core::{Assignment, Commit, Error, ErrorKind, Result, Revocation, Ste
 use tokio::time::Instant;
 
 use super::epoch::Mark;
-use super::fetched::Next;
+use super::fetched::{Next, Seat};
 use super::pace::Pace;
 use super::slot::{Slot, Stage};
 use super::start::Found;
@@ -36,6 +36,10 @@ pub(super) struct State {
     pub(super) plan: u64,
     /// Whether the second readers can work.
     pub(super) seconds: bool,
+    /// Readers that a broker does not answer.
+    pub(super) shut: HashSet<Seat>,
+    /// How many polls each reader has ended.
+    pub(super) polls: HashMap<Seat, u64>,
     pub(super) closed: bool,
     /// Met while working in the background; told once by `next`.
     pub(super) trouble: Option<Error>,
@@ -80,6 +84,8 @@ impl State {
             last_epochs: HashMap::new(),
             plan: 0,
             seconds: false,
+            shut: HashSet::new(),
+            polls: HashMap::new(),
             closed: false,
             trouble: None,
             handed_out: None,

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use tidings_core::{Error, Step, TopicPartition, Unreadable};
+use tidings_core::{Error, Result, Step, TopicPartition, Unreadable};
 use tracing::{debug, error};
 
 use super::Shared;
 use super::fetched::Want;
 use super::slot::{Chunk, Slot, Stage};
 use super::state::State;
+use crate::error::is_refused_fetch;
 use crate::seam::admin::Asks;
-use crate::seam::peek::{HEADER, ONE_BATCH};
+use crate::seam::peek::{HEADER, ONE_BATCH, Peeked};
 use crate::seam::reader::{Bad, Run};
 
 /// Why a partition is held.
@@ -84,7 +85,11 @@ async fn behind(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u6
             None
         })
     };
-    let bad = peek(offset, ONE_BATCH).await?.batch?;
+    let bad = match asks.peek(broker, &[(partition.clone(), offset)], ONE_BATCH).await.ok()?.remove(partition)? {
+        Ok(peeked) => peeked.batch?,
+        Err(error) if is_refused_fetch(&error) => return behind_refused(asks, broker, partition, offset).await,
+        Err(_) => return None,
+    };
     let peeked = peek(offset, bad.bytes.saturating_add(HEADER)).await?;
     if let Some(next) = peeked.behind {
         return (next <= peeked.high).then_some(next);
@@ -93,4 +98,31 @@ async fn behind(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u6
     let next = bad.next.filter(|next| *next <= peeked.high)?;
     let ends = next == peeked.high || peek(next, ONE_BATCH).await?.batch.is_some_and(|batch| batch.first >= next);
     ends.then_some(next)
+}
+
+/// The farthest that is looked for the end of what a broker does not give out.
+const FARTHEST: u64 = 1 << 24;
+
+/// Where the broker gives out the log again, behind an offset at which it refuses to: by steps that double, and then by
+/// halves between the last offset that it refuses and the first that it does not.
+async fn behind_refused(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
+    let ask = async |at: u64| -> Option<Result<Peeked>> {
+        let asked = asks.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
+        asked.ok()?.remove(partition)
+    };
+    let is_refused = async |at: u64| Some(matches!(ask(at).await?, Err(error) if is_refused_fetch(&error)));
+    let (mut bad, mut step) = (offset, 1);
+    while is_refused(offset.checked_add(step)?).await? {
+        bad = offset + step;
+        step = step.checked_mul(2).filter(|step| *step <= FARTHEST)?;
+    }
+    let mut good = offset + step;
+    while good - bad > 1 {
+        let middle = bad + (good - bad) / 2;
+        if is_refused(middle).await? { bad = middle } else { good = middle }
+    }
+    let peeked = ask(good).await?.ok()?;
+    // Behind the last batch comes the end of the log.
+    let next = peeked.batch.map_or(peeked.high, |batch| batch.first);
+    Some(next).filter(|next| *next > offset)
 }
