@@ -95,7 +95,7 @@ fn check(name: &Name, options: &Options) -> Result<()> {
     }
     if options.lease_ttl < MIN_LEASE_TTL {
         let ttl = options.lease_ttl;
-        return wrong(&format!("its lease_ttl is {ttl:?}, it must be at least {MIN_LEASE_TTL:?}"));
+        return wrong(&format!("its lease ttl is {ttl:?}, it must be at least {MIN_LEASE_TTL:?}"));
     }
     if options.workers.is_some_and(|workers| workers > MAX_WORKERS) {
         return wrong(&format!("its number of workers is above {MAX_WORKERS}"));
