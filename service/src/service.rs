@@ -286,7 +286,7 @@ impl Service {
         self
     }
 
-    /// How often offsets are committed: [`DEFAULT_COMMIT_INTERVAL`].
+    /// How often offsets are committed: [`DEFAULT_COMMIT_INTERVAL`], at most once a millisecond.
     pub fn with_commit_interval(mut self, interval: Duration) -> Self {
         self.options.commit_interval = interval;
         self

@@ -212,6 +212,23 @@ async fn commits_and_retries_that_wait_for_ever_end_with_the_service() {
     service.shutdown(Duration::from_secs(1)).await.expect("it stops");
 }
 
+#[tokio::test]
+async fn a_commit_interval_of_nothing_keeps_no_thread_busy() {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let router = Router::new().on_topic("t", async |_: Delivery, State(log): State<Log>| log.add("handled"));
+    let service = Service::new("s", router.with_state(log.clone())).with_commit_interval(Duration::from_nanos(1));
+    let service = service.start(&transport).await.expect("it starts");
+    publish(&transport, vec![record("k", "v")]).await;
+    caught_up(&service).await;
+    // On a clock that is paused a busy thread lets no time pass: a day would take one for ever.
+    tokio::time::pause();
+    let real = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(real.elapsed() < Duration::from_secs(60), "{:?}", real.elapsed());
+    service.shutdown(Duration::from_secs(1)).await.expect("it stops");
+}
+
 /// What makes no sense is said at the start, by the setting's name.
 #[tokio::test(start_paused = true)]
 async fn a_setting_that_makes_no_sense_is_named() {

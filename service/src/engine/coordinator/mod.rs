@@ -36,6 +36,8 @@ use crate::status::{PauseReason, Status};
 const REPORTS_PER_ROUND: usize = 64;
 /// How long to wait after `next` failed for a reason that may pass.
 const NEXT_RETRY: Duration = Duration::from_millis(200);
+/// Timers tell no shorter times apart: an interval below it is always due, and keeps a thread busy.
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Coordinator {
@@ -158,7 +160,7 @@ impl Coordinator {
     }
 
     async fn work(&mut self, renewing: &mut Option<Renewing>) -> Result<()> {
-        let mut ticks = interval(self.options.commit_interval.min(FOR_EVER));
+        let mut ticks = interval(self.options.commit_interval.clamp(SHORTEST_TICK, FOR_EVER));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let consumer = self.consumer.clone();
         let mut next = consumer.next();
