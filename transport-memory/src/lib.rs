@@ -17,7 +17,7 @@
 //! let Step::Assigned(_) = consumer.next().await? else { panic!("first comes the assignment") };
 //! let Step::Records(fetched) = consumer.next().await? else { panic!("then the records") };
 //! assert_eq!(fetched.batch.len(), 1);
-//! let commit = Commit::new(fetched.batch.origin().as_ref().clone(), fetched.epoch, fetched.next);
+//! let commit = Commit::new(fetched.batch.origin().as_ref().clone(), fetched.epoch, fetched.next_offset);
 //! consumer.commit(vec![commit]).await.remove(0)?;
 //! # Ok(())
 //! # }
