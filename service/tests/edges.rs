@@ -236,7 +236,7 @@ async fn a_setting_that_makes_no_sense_is_named() {
     let settings: [(&str, With); 8] = [
         ("commit interval", |s| s.with_commit_interval(Duration::ZERO)),
         ("lease ttl", |s| s.with_lease_ttl(Duration::ZERO)),
-        ("lease_ttl", |s| s.with_lease_ttl(Duration::from_nanos(1))),
+        ("lease ttl", |s| s.with_lease_ttl(Duration::from_nanos(1))),
         ("handler timeout", |s| s.with_handler_timeout(Duration::ZERO)),
         ("session timeout", |s| s.with_session_timeout(Duration::ZERO)),
         ("number of workers", |s| s.with_workers(usize::MAX)),
