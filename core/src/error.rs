@@ -199,16 +199,22 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
 /// The texts of the sources of `error`. A text that the one before it contains, as anyhow and others do, is left out.
 fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     let (mut last, mut found) = (error.to_string(), Vec::new());
-    let mut next = error.source();
-    while let Some(source) = next {
+    for source in chain(error).skip(1) {
         let text = source.to_string();
         if !contains(&last, &text) {
             found.push(text.clone());
             last = text;
         }
-        next = source.source();
     }
     found
+}
+
+/// As many errors of a chain are looked at: one that is its own source has a chain without an end.
+const CHAIN_LENGTH: usize = 64;
+
+/// `error` and its sources, within bounds.
+pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH)
 }
 
 /// Whether `text` contains `part`, and not only as a part of words.
@@ -221,14 +227,7 @@ fn contains(text: &str, part: &str) -> bool {
 
 /// The first [`Error`] in `error`'s chain of sources, itself included.
 pub fn find_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
-    let mut next = Some(error);
-    while let Some(current) = next {
-        if let Some(found) = current.downcast_ref::<Error>() {
-            return Some(found);
-        }
-        next = current.source();
-    }
-    None
+    chain(error).find_map(|error| error.downcast_ref::<Error>())
 }
 
 impl fmt::Debug for Error {
@@ -325,5 +324,30 @@ mod tests {
         }
         let foreign = Foreign(Error::new(ErrorKind::Fenced, "commit"));
         assert_eq!(find_error(&foreign).map(Error::kind), Some(ErrorKind::Fenced));
+    }
+
+    #[test]
+    fn a_chain_without_an_end_is_read_within_bounds() {
+        #[derive(Debug)]
+        struct Endless(std::sync::atomic::AtomicUsize);
+        impl fmt::Display for Endless {
+            // Each text is another one, so that no cause is left out. The test fails instead of running for ever.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "text {}", self.0.load(std::sync::atomic::Ordering::Relaxed))
+            }
+        }
+        impl StdError for Endless {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                assert!(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 1_000, "it does not end");
+                Some(self)
+            }
+        }
+        let endless = || Endless(std::sync::atomic::AtomicUsize::new(0));
+        assert!(report(&endless()).starts_with("text 0: text "));
+        assert!(find_error(&endless()).is_none());
+        assert_eq!(crate::Failure::of(&endless()), crate::Failure::Retry);
+        let error = Error::caused_by(ErrorKind::Failed, "handle", endless());
+        assert!(error.report().starts_with("handle: text "));
+        assert!(format!("{error:?}").starts_with("handle ("));
     }
 }

@@ -213,8 +213,7 @@ pub enum Failure {
 impl Failure {
     /// What `error` or any of its sources says.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
-        let mut next = Some(error);
-        while let Some(current) = next {
+        for current in crate::error::chain(error) {
             if let Some(marked) = current.downcast_ref::<HandlerError>() {
                 return marked.failure.clone();
             }
@@ -227,7 +226,6 @@ impl Failure {
             {
                 return Self::Unavailable;
             }
-            next = current.source();
         }
         Self::Retry
     }

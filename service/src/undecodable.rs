@@ -5,6 +5,9 @@ use std::fmt;
 
 use tidings_core::DecodeErrors;
 
+/// As many errors of a chain are looked at: one that is its own source has a chain without an end.
+const CHAIN_LENGTH: usize = 64;
+
 /// The error of a route whose records can't be read. Private, so that no handler's own error is taken for it.
 #[derive(Debug)]
 pub(crate) struct Undecodable(DecodeErrors);
@@ -16,14 +19,8 @@ impl Undecodable {
 
     /// The records that could not be read, if that is why a route failed. Layers may have wrapped the error.
     pub(crate) fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a DecodeErrors> {
-        let mut next = Some(error);
-        while let Some(current) = next {
-            if let Some(found) = current.downcast_ref::<Self>() {
-                return Some(&found.0);
-            }
-            next = current.source();
-        }
-        None
+        let mut chain = std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH);
+        chain.find_map(|error| error.downcast_ref::<Self>()).map(|found| &found.0)
     }
 }
 
@@ -55,5 +52,24 @@ pub(crate) mod tests {
     fn a_handlers_own_decode_error_is_not_ours() {
         let own = Error::new(ErrorKind::Undecodable, "read a field");
         assert!(Undecodable::find(&own).is_none());
+    }
+
+    #[test]
+    fn a_chain_without_an_end_is_searched_within_bounds() {
+        #[derive(Debug)]
+        struct Endless(std::sync::atomic::AtomicUsize);
+        impl fmt::Display for Endless {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("endless")
+            }
+        }
+        impl StdError for Endless {
+            // The test fails instead of running for ever.
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                assert!(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 1_000, "it does not end");
+                Some(self)
+            }
+        }
+        assert!(Undecodable::find(&Endless(std::sync::atomic::AtomicUsize::new(0))).is_none());
     }
 }
