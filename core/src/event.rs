@@ -153,7 +153,8 @@ impl std::str::FromStr for Version {
         if text == "1.0" {
             return Ok(Self::new(1, 0));
         }
-        let number = |part: &str| part.parse::<u32>().ok();
+        // `parse` takes a sign, too.
+        let number = |part: &str| part.parse::<u32>().ok().filter(|_| !part.starts_with('+'));
         let mut parts = text.split('.');
         let major = parts.next().and_then(number);
         let minor = parts.next().map_or(Some(0), number);
@@ -361,7 +362,7 @@ mod tests {
         assert_eq!("1.0".parse::<Version>().unwrap(), Version::new(1, 0));
         assert_eq!("2".parse::<Version>().unwrap(), Version::new(2, 0));
         assert_eq!("2.1.7".parse::<Version>().unwrap(), Version::new(2, 1));
-        for bad in ["", "v1", "1.x", "-1", "99999999999"] {
+        for bad in ["", "v1", "1.x", "-1", "+1", "1.+0", "99999999999"] {
             assert_eq!(bad.parse::<Version>().unwrap_err().kind(), ErrorKind::Undecodable, "{bad:?}");
         }
         assert_eq!(serde_json::from_str::<Version>("3").unwrap(), Version::new(3, 0));
