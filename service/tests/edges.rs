@@ -168,6 +168,37 @@ async fn a_batch_that_waits_for_ever_is_delivered_when_it_is_full() {
     assert_eq!(log.lines(), ["2", "2"]);
 }
 
+/// How many of 40 records a batch handler that waits for 1,000 of them has had after a minute.
+async fn handled_at_a_bound(set: impl Fn(Service) -> Service) -> usize {
+    let (transport, log) = (MemoryTransport::new(), Log::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |batch: RawBatch, State(log): State<Log>| {
+        batch.0.records().for_each(|record| log.add(text(record)));
+    };
+    let options = BatchOptions::new(1_000).with_wait(Duration::MAX);
+    let router = Router::new().on_topic("t", handler.batch(options)).with_state(log.clone());
+    let service = start(set(Service::new("s", router).with_workers(2)), &transport).await;
+    for n in 0..40 {
+        publish(&transport, vec![record(n.to_string(), "x".repeat(100))]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let handled = log.lines().len();
+    service.shutdown(Duration::from_secs(1)).await.expect("it stops");
+    handled
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waits_at_a_bound_is_delivered() {
+    let bytes = handled_at_a_bound(|s| s.with_max_bytes_in_flight(2_000)).await;
+    assert!(bytes >= 20, "bytes: {bytes}");
+    let span = handled_at_a_bound(|s| s.with_max_span(10)).await;
+    assert!(span >= 30, "span: {span}");
+    let claimed = |s: Service| s.with_max_bytes_in_flight(2_000).with_idempotency(MemoryStore::new());
+    let claimed = handled_at_a_bound(claimed).await;
+    assert!(claimed >= 20, "claimed: {claimed}");
+}
+
 /// Attempts are given back with their claims, and so count after a restart, however slowly the store answers.
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_until_attempts_are_written_down() {

@@ -33,11 +33,14 @@ pub(crate) struct Assigned {
     stopping: AtomicBool,
     /// What it has under way is not tried again either.
     cancelled: AtomicBool,
+    /// Paused for a bound: no more records come before some of those in flight are settled.
+    at_bound: AtomicBool,
 }
 
 impl Assigned {
     pub(crate) fn new(slot: u64, origin: Arc<TopicPartition>, epoch: u64) -> Self {
-        Self { slot, origin, epoch, stopping: AtomicBool::new(false), cancelled: AtomicBool::new(false) }
+        let flag = || AtomicBool::new(false);
+        Self { slot, origin, epoch, stopping: flag(), cancelled: flag(), at_bound: flag() }
     }
 
     pub(crate) fn stop(&self) {
@@ -54,6 +57,15 @@ impl Assigned {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Returns whether that is new.
+    pub(crate) fn set_at_bound(&self, at_bound: bool) -> bool {
+        self.at_bound.swap(at_bound, Ordering::AcqRel) != at_bound
+    }
+
+    pub(crate) fn is_at_bound(&self) -> bool {
+        self.at_bound.load(Ordering::Acquire)
     }
 }
 

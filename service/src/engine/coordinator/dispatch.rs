@@ -100,12 +100,14 @@ impl Coordinator {
 
     /// Tells the consumer which partitions are paused now, where that has changed.
     pub(super) async fn apply_pauses(&mut self) {
-        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        let (mut pause, mut resume, mut is_bounded) = (Vec::new(), Vec::new(), false);
         for partition in self.slots.values_mut().filter(|p| !p.leaving.as_ref().is_some_and(|leaving| leaving.lost)) {
             let origin = partition.assigned.origin.as_ref();
             let operator = self.paused_by_operator || self.operator.contains(origin);
             set(&mut partition.pauses, PauseReason::Operator, operator);
             set(&mut partition.pauses, PauseReason::Bytes, self.bytes_paused);
+            let at_bound = self.bytes_paused || partition.pauses.contains(&PauseReason::Span);
+            is_bounded |= partition.assigned.set_at_bound(at_bound) && at_bound;
             // What is being given up is not read on: nobody here would take it.
             let wanted = !partition.pauses.is_empty() || partition.leaving.is_some() || self.stopping.is_some();
             if wanted != self.told_paused.contains(origin) {
@@ -117,6 +119,10 @@ impl Coordinator {
                     resume.push(origin.clone());
                 }
             }
+        }
+        if is_bounded {
+            // For batches that wait for more records.
+            self.order_all(|| Order::Wake);
         }
         let paused = if pause.is_empty() { Ok(()) } else { self.consumer.pause(&pause).await };
         let resumed = if resume.is_empty() { Ok(()) } else { self.consumer.resume(&resume).await };

@@ -127,7 +127,8 @@ impl Worker {
         while at < self.gathers.len() && !self.runs_enough() {
             let gather = &self.gathers[at];
             let waits = self.routes.table().info(gather.handler).batch.is_some_and(|b| !b.wait.is_zero());
-            if waits && !gather.due {
+            // At a bound nothing comes that could fill it, and it keeps the bound from being left.
+            if waits && !gather.due && !gather.assigned.is_at_bound() {
                 at += 1;
                 continue;
             }
