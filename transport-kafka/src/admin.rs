@@ -1,4 +1,4 @@
-//! The admin verbs on a Kafka cluster.
+//! Admin operations on a Kafka cluster.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -12,17 +12,17 @@ use tokio::time::{Instant, sleep};
 
 use crate::seam::admin::Asks;
 
-/// How long a topic that was created or deleted may take until this is seen.
+/// How long to wait until a created or deleted topic is visible.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
-/// The pause before looking again.
+/// Pause between two checks for a change.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How often a topic is looked for before it is called missing: each broker hears of a new one in its own time, and any of
-/// them is asked.
+/// Attempts to find a topic before it is reported missing: brokers learn of a new topic at different times, and any
+/// of them may be asked.
 const LOOKS: usize = 4;
-/// The pause between two of these looks.
+/// Pause between two of these attempts.
 const NEXT_LOOK: Duration = Duration::from_millis(25);
 
-/// Admin verbs on Kafka.
+/// Admin client for Kafka.
 #[derive(Debug, Clone)]
 pub struct KafkaAdmin {
     asks: Asks,
@@ -33,14 +33,14 @@ impl KafkaAdmin {
         Self { asks }
     }
 
-    /// Waits until a change of a topic is seen by the broker that is asked, and by the leaders of the topic's partitions,
-    /// for a while.
+    /// Waits, up to a limit, until the broker that is asked and the leaders of the topic's partitions see a change of
+    /// the topic.
     async fn see(&self, topic: &Name, seen: impl Fn(Result<usize, ErrorKind>) -> bool) {
         let ends = Instant::now() + SEEN_WITHIN;
         while Instant::now() < ends {
             let described = self.look(std::slice::from_ref(topic)).await;
             let partitions = described.and_then(|mut d| d.pop().unwrap_or_else(|| Ok(Vec::new()))).map(|p| {
-                // A partition that has no leader yet can't be written to.
+                // A partition without a leader cannot be written to.
                 p.into_iter().filter(|p| p.leader.is_some()).map(|p| p.partition).collect::<Vec<_>>()
             });
             if seen(partitions.as_ref().map(Vec::len).map_err(Error::kind)) && self.is_led(topic, partitions).await {
@@ -50,7 +50,7 @@ impl KafkaAdmin {
         }
     }
 
-    /// The partitions of topics; one is missing when no look has found it.
+    /// Returns the partitions of each topic; a topic is missing if no attempt found it.
     async fn look(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
         let mut found = self.asks.topics(names).await?;
         for _ in 1..LOOKS {
@@ -68,12 +68,13 @@ impl KafkaAdmin {
         Ok(found)
     }
 
-    /// Whether the leaders of these partitions know that they lead them: they may hear of it after the broker that told.
+    /// Checks whether the leaders of these partitions know that they lead them; they may learn it later than the
+    /// broker that reported it.
     async fn is_led(&self, topic: &Name, partitions: Result<Vec<u32>>) -> bool {
         let ends = |p| (TopicPartition::new(topic.clone(), p), SeekTo::Latest);
         match partitions {
             Ok(partitions) => match self.asks.offsets(partitions.into_iter().map(ends)).await {
-                // Whoever may create a topic may not read it.
+                // A client that may create a topic is not necessarily allowed to read it.
                 Err(error) => error.kind() == ErrorKind::Denied,
                 Ok(_) => true,
             },
@@ -95,14 +96,14 @@ impl KafkaAdmin {
             partition.end = of(&end);
         }
         described.settings = match self.asks.settings(topic).await {
-            // Whoever may only read or write a topic may know that it is there, and no more.
+            // A client with only read or write access may see that the topic exists, but not its settings.
             Err(error) if error.kind() == ErrorKind::Denied => BTreeMap::new(),
             settings => settings?,
         };
         Ok(described)
     }
 
-    /// All partitions of topics.
+    /// Returns all partitions of the topics.
     async fn partitions(&self, topics: &[Name]) -> Result<Vec<TopicPartition>> {
         let mut all = Vec::new();
         for (topic, partitions) in topics.iter().zip(self.look(topics).await?) {
@@ -111,7 +112,8 @@ impl KafkaAdmin {
         Ok(all)
     }
 
-    /// The bounds of each partition's log, or why they are not known: a partition without a leader is no other one's trouble.
+    /// Returns the bounds of each partition's log, or why they are unknown: a partition without a leader does not
+    /// affect the others.
     async fn bounds_each(&self, partitions: &BTreeSet<TopicPartition>) -> Result<Bounds> {
         let topics: BTreeSet<&Name> = partitions.iter().map(|at| &at.topic).collect();
         let topics: Vec<Name> = topics.into_iter().cloned().collect();
@@ -149,10 +151,10 @@ impl KafkaAdmin {
     }
 }
 
-/// Of each partition its oldest and its next offset, or why they are not known.
+/// The oldest and the next offset of each partition, or why they are unknown.
 type Bounds = HashMap<TopicPartition, Result<(u64, u64), String>>;
 
-/// Whether a partition has a leader, by what was told of its topic; else why not.
+/// Checks that a partition has a leader, by the description of its topic.
 fn leader_of(at: &TopicPartition, topic: Option<&Result<Vec<PartitionDescription>>>) -> Result<(), String> {
     match topic {
         Some(Ok(partitions)) => match partitions.iter().find(|p| p.partition == at.partition) {
@@ -165,7 +167,7 @@ fn leader_of(at: &TopicPartition, topic: Option<&Result<Vec<PartitionDescription
     }
 }
 
-/// The offset that was told of a partition, or why none was.
+/// Returns the reported offset of a partition, or why none was reported.
 fn told(offsets: &HashMap<TopicPartition, Result<Option<u64>>>, at: &TopicPartition) -> Result<u64, String> {
     match offsets.get(at) {
         Some(Ok(offset)) => Ok(offset.unwrap_or(0)),
@@ -174,7 +176,7 @@ fn told(offsets: &HashMap<TopicPartition, Result<Option<u64>>>, at: &TopicPartit
     }
 }
 
-/// A topic's settings in Kafka's words.
+/// Returns a topic's settings under their Kafka names.
 fn settings(topic: &Topic) -> BTreeMap<String, String> {
     let mut settings = topic.settings.clone();
     let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);
@@ -211,7 +213,8 @@ impl Admin for KafkaAdmin {
                     let wanted = topic.partitions as usize;
                     self.see(&topic.name, |count| count.is_ok_and(|count| count >= wanted)).await;
                 }
-                // Whoever lost the race goes on only when it can use the topic, too. It may not be allowed to look.
+                // A client that lost the race to create the topic continues once it can use it. It may lack the right
+                // to describe it.
                 Err(ErrorKind::AlreadyExists) => {
                     let there = |count| matches!(count, Ok(1..) | Err(ErrorKind::Denied));
                     self.see(&topic.name, there).await;
@@ -305,7 +308,7 @@ impl Admin for KafkaAdmin {
                 let what = format!("reset the group {group}: it has members");
                 return Err(Error::new(ErrorKind::Conflict, what));
             }
-            // A group that nobody has joined yet may be given its offsets beforehand.
+            // Offsets may be set before any member joins the group.
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }

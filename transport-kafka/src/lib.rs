@@ -1,4 +1,4 @@
-//! Apache Kafka as a transport of tidings: pure Rust, without librdkafka.
+//! Apache Kafka transport for tidings, in pure Rust, without librdkafka.
 //!
 //! ```no_run
 //! use tidings_core::{Record, Transport};

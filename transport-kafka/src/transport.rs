@@ -1,4 +1,4 @@
-//! The transport: opens publishers, consumers, the dead-letter sink and the admin verbs.
+//! The transport: opens publishers, consumers, the dead-letter sink and the admin client.
 
 use std::sync::Arc;
 
@@ -14,17 +14,19 @@ use crate::publisher::KafkaPublisher;
 use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};
 
-/// How large a dead letter may be, whatever [`KafkaConfig::max_record_bytes`]: a letter has more than its record, and other
-/// clients publish larger ones than ours. It is the topic that decides.
+/// Minimum of [`KafkaConfig::max_record_bytes`] for dead letters: a letter is larger than its record, and other
+/// clients publish larger records than this one. The topic's limit decides.
 const LARGEST_LETTER: usize = 64 << 20;
 
-/// Apache Kafka.
+/// Apache Kafka transport.
 ///
-/// All clauses are kept, with two exceptions. A member of a classic group ([`GroupProtocol::Classic`]) does not see that a
-/// topic gains partitions until the next rebalance, when one comes or goes; what they hold is then read from its beginning.
-/// And where a broker refuses a batch for one of its records, others of it may end as
-/// [`Unavailable`](tidings_core::ErrorKind::Unavailable), not stored (P1): see
-/// [`KafkaPublisher`](crate::KafkaPublisher).
+/// It keeps all clauses, with two exceptions:
+///
+/// - Members of a classic group ([`GroupProtocol::Classic`]) do not notice partitions added to a topic until the next
+///   rebalance, when a member joins or leaves. These partitions are then read from their beginning.
+/// - Where a broker refuses a batch because of one of its records, other records of the batch may end as
+///   [`Unavailable`](tidings_core::ErrorKind::Unavailable), not stored (P1): see
+///   [`KafkaPublisher`](crate::KafkaPublisher).
 ///
 /// [`GroupProtocol::Classic`]: crate::GroupProtocol::Classic
 #[derive(Debug, Clone)]
@@ -34,14 +36,17 @@ pub struct KafkaTransport {
 }
 
 impl KafkaTransport {
-    /// Checks `config` and connects to the first of its brokers that answers. While none does, it tries again for
-    /// [`KafkaConfig::connect_wait`]. Cancel-safe.
+    /// Checks `config` and connects to the first broker that answers.
+    ///
+    /// While no broker answers, it retries for [`KafkaConfig::connect_wait`]. Cancel-safe.
     ///
     /// # Errors
-    /// [`Invalid`](tidings_core::ErrorKind::Invalid) names the wrong setting;
-    /// [`Denied`](tidings_core::ErrorKind::Denied) for credentials and certificates;
-    /// [`Unavailable`](tidings_core::ErrorKind::Unavailable), naming the brokers, when none answers within
-    /// [`KafkaConfig::connect_timeout`] (each attempt). The error's text names the cause.
+    /// - [`Invalid`](tidings_core::ErrorKind::Invalid) names the invalid setting.
+    /// - [`Denied`](tidings_core::ErrorKind::Denied) if credentials or certificates are refused.
+    /// - [`Unavailable`](tidings_core::ErrorKind::Unavailable), naming the brokers, if none answers within
+    ///   [`KafkaConfig::connect_timeout`] (for each attempt).
+    ///
+    /// The error's text names the cause.
     pub async fn connect(config: KafkaConfig) -> Result<Self> {
         config.check().map_err(in_context)?;
         let connection = Connection::open_patiently(&config, Role::Steady).await?;
@@ -49,7 +54,7 @@ impl KafkaTransport {
         Ok(Self { config: Arc::new(config), asks })
     }
 
-    /// What it was made with.
+    /// Returns the configuration of this transport.
     pub fn config(&self) -> &KafkaConfig {
         &self.config
     }

@@ -1,4 +1,4 @@
-//! What is checked before anything is opened.
+//! Checks a configuration before anything is opened.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use tidings_core::settings::{Address, SettingError};
 
 use super::{Compression, KafkaConfig, Pem, Sasl, Tls};
 
-/// What [`KafkaConfig::linger`] may be at most: beyond it, it is a mistake.
+/// Upper bound of [`KafkaConfig::linger`]; a larger value is a mistake.
 const MAX_LINGER: Duration = Duration::from_secs(60);
-/// What [`KafkaConfig::connect_wait`] may be at most.
+/// Upper bound of [`KafkaConfig::connect_wait`].
 const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;
@@ -19,7 +19,7 @@ fn wrong(field: &str, expected: impl std::fmt::Display) -> SettingError {
 }
 
 impl KafkaConfig {
-    /// Whether it makes sense; the error names the field and what was expected.
+    /// Checks that the settings are consistent; the error names the field and the expected value.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_brokers()?;
         self.check_sizes()?;

@@ -1,4 +1,4 @@
-//! TLS and SASL: what proves the broker to us and us to the broker.
+//! TLS and SASL: authentication of brokers and of the client.
 
 use std::fmt;
 use std::future::Future;
@@ -9,54 +9,54 @@ use std::time::SystemTime;
 
 use tidings_core::{Result, Secret};
 
-/// TLS: with nothing said, the broker's certificate is checked against Mozilla's roots.
+/// TLS settings. By default, the broker's certificate is checked against Mozilla's roots.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The certificates to trust in place of Mozilla's roots.
+    /// Certificates to trust in place of Mozilla's roots.
     pub ca: Option<Pem>,
-    /// The client's certificate chain and key, for brokers that ask for one.
+    /// Client certificate chain and key, for brokers that require mutual TLS.
     pub identity: Option<(Pem, Pem)>,
 }
 
-/// Certificates or a key in PEM.
+/// Certificates or a key in PEM format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pem {
-    /// In a file, read again when connections are made anew.
+    /// A file, read again when connections are reopened.
     File(PathBuf),
-    /// Here.
+    /// The PEM text itself.
     Text(Secret),
 }
 
 impl Tls {
-    /// TLS that trusts Mozilla's roots and shows no certificate.
+    /// Creates a configuration that trusts Mozilla's roots and has no client certificate.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts the certificates in this PEM file, and no others.
+    /// Trusts only the certificates in this PEM file.
     #[must_use]
     pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca = Some(Pem::File(file.into()));
         self
     }
 
-    /// Trusts these certificates in PEM, and no others.
+    /// Trusts only these PEM certificates.
     #[must_use]
     pub fn with_ca_pem(mut self, pem: impl Into<Secret>) -> Self {
         self.ca = Some(Pem::Text(pem.into()));
         self
     }
 
-    /// Shows the certificate chain in this PEM file, with the key in that one.
+    /// Presents the certificate chain in the first PEM file, with the key in the second.
     #[must_use]
     pub fn with_identity_files(mut self, certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((Pem::File(certificates.into()), Pem::File(key.into())));
         self
     }
 
-    /// Shows this certificate chain in PEM, with this key.
+    /// Presents this PEM certificate chain, with this key.
     #[must_use]
     pub fn with_identity_pem(mut self, certificates: impl Into<Secret>, key: impl Into<Secret>) -> Self {
         self.identity = Some((Pem::Text(certificates.into()), Pem::Text(key.into())));
@@ -64,31 +64,31 @@ impl Tls {
     }
 }
 
-/// How we say who we are.
+/// SASL credentials.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Sasl {
-    /// Name and password in the clear: over TLS only, outside of tests.
+    /// PLAIN: the name and password in clear text. Use it over TLS only, except in tests.
     Plain {
-        /// The name.
+        /// The user name.
         username: String,
         /// The password.
         password: Secret,
     },
-    /// Name and a proof of the password (SCRAM).
+    /// SCRAM: the name and a proof of the password.
     Scram {
-        /// The hash.
+        /// The hash function.
         hash: ScramHash,
-        /// The name.
+        /// The user name.
         username: String,
         /// The password.
         password: Secret,
     },
-    /// A token (OAUTHBEARER), asked for whenever a connection needs one.
+    /// OAUTHBEARER: a token, requested whenever a connection needs one.
     OAuthBearer(Arc<dyn TokenSource>),
 }
 
-/// The hash of SCRAM.
+/// Hash function of SCRAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScramHash {
@@ -99,17 +99,17 @@ pub enum ScramHash {
 }
 
 impl Sasl {
-    /// PLAIN with this name and password.
+    /// Creates PLAIN credentials.
     pub fn plain(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::Plain { username: username.into(), password: password.into() }
     }
 
-    /// SCRAM with this hash, name and password.
+    /// Creates SCRAM credentials.
     pub fn scram(hash: ScramHash, username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::Scram { hash, username: username.into(), password: password.into() }
     }
 
-    /// OAUTHBEARER with tokens from `source`.
+    /// Creates OAUTHBEARER credentials with tokens from `source`.
     pub fn oauth_bearer(source: impl TokenSource) -> Self {
         Self::OAuthBearer(Arc::new(source))
     }
@@ -133,26 +133,26 @@ impl fmt::Debug for Sasl {
 pub struct Token {
     /// The token itself, such as a JWT.
     pub value: Secret,
-    /// When it ends; connections are then renewed in time.
+    /// When the token expires; connections are reauthenticated before then.
     pub expires: Option<SystemTime>,
-    /// Pairs that some brokers want beside it.
+    /// SASL extensions that some brokers require along with the token.
     pub extensions: Vec<(String, String)>,
 }
 
 impl Token {
-    /// A token of which it is not known when it ends.
+    /// Creates a token without a known expiry.
     pub fn new(value: impl Into<Secret>) -> Self {
         Self { value: value.into(), expires: None, extensions: Vec::new() }
     }
 
-    /// Ending at this time.
+    /// Sets the time at which the token expires.
     #[must_use]
     pub fn with_expires(mut self, time: SystemTime) -> Self {
         self.expires = Some(time);
         self
     }
 
-    /// With one more extension.
+    /// Adds a SASL extension.
     #[must_use]
     pub fn with_extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extensions.push((name.into(), value.into()));
@@ -160,18 +160,18 @@ impl Token {
     }
 }
 
-/// What [`TokenSource::token`] returns.
+/// Future returned by [`TokenSource::token`].
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Token>> + Send + 'a>>;
 
-/// Gives tokens for OAUTHBEARER. Asked for each new connection: keep a token that is still good.
+/// Source of OAUTHBEARER tokens. It is asked for each new connection, so cache a token that is still valid.
 pub trait TokenSource: Send + Sync + 'static {
-    /// A token that is good now.
+    /// Returns a currently valid token.
     ///
     /// # Errors
-    /// One that is [retryable](tidings_core::Error::is_retryable), such as
-    /// [`Unavailable`](tidings_core::ErrorKind::Unavailable), is as a broker that does not answer, and records wait for it
-    /// up to their deadline; any other counts as [`Denied`](tidings_core::ErrorKind::Denied), and records under way end as
-    /// [`Indeterminate`](tidings_core::ErrorKind::Indeterminate).
+    /// A [retryable](tidings_core::Error::is_retryable) error, such as
+    /// [`Unavailable`](tidings_core::ErrorKind::Unavailable), is treated as a broker that does not answer: records
+    /// wait until their deadline. Any other error counts as [`Denied`](tidings_core::ErrorKind::Denied), and
+    /// in-flight records end as [`Indeterminate`](tidings_core::ErrorKind::Indeterminate).
     fn token(&self) -> TokenFuture<'_>;
 }
 

@@ -1,4 +1,4 @@
-//! The same settings as variables of the environment.
+//! Reads the settings from environment variables.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,21 @@ use super::KafkaConfig;
 use super::text::{PARAMETERS, Settings};
 use super::url::DEFAULT_PORT;
 
-/// The beginning of the names of our environment variables.
+/// Prefix of the environment variables.
 const PREFIX: &str = "TIDINGS_KAFKA_";
-/// Variables that are no parameters of a URL.
+/// Variables that are not URL parameters.
 const OTHERS: [&str; 6] = ["url", "brokers", "username", "password", "token", "tls"];
 
 impl KafkaConfig {
-    /// Reads the environment: `TIDINGS_KAFKA_URL`, or `TIDINGS_KAFKA_BROKERS` (`a:9092,b:9092`), and with either one
-    /// `TIDINGS_KAFKA_USERNAME`, `TIDINGS_KAFKA_PASSWORD`, `TIDINGS_KAFKA_TOKEN`, `TIDINGS_KAFKA_TLS` (`true`, `false`) and
-    /// `TIDINGS_KAFKA_<PARAMETER>` for each parameter of [`from_url`](Self::from_url), in capitals.
+    /// Reads the settings from environment variables.
+    ///
+    /// `TIDINGS_KAFKA_URL` or `TIDINGS_KAFKA_BROKERS` (`a:9092,b:9092`) is required. Either one may be combined with
+    /// `TIDINGS_KAFKA_USERNAME`, `TIDINGS_KAFKA_PASSWORD`, `TIDINGS_KAFKA_TOKEN`, `TIDINGS_KAFKA_TLS` (`true`,
+    /// `false`) and `TIDINGS_KAFKA_<PARAMETER>` for each parameter of [`from_url`](Self::from_url), in capitals.
     ///
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the variable, the setting and the expected form; unknown
-    /// variables too. No error repeats a value.
+    /// variables are errors too. Errors never contain a value.
     pub fn from_env() -> Result<Self> {
         let ours = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?.strip_prefix(PREFIX)?.to_owned();
@@ -94,7 +96,7 @@ fn in_variable(name: &str, error: SettingError) -> Error {
     error.in_variable(&format!("{PREFIX}{name}"))
 }
 
-/// The variable that `field` was read from, or that would set it.
+/// Returns the variable that `field` was read from, or that would set it.
 fn variable_of(field: &str, set: &BTreeMap<String, String>, url: Option<&ConnectionUrl>) -> String {
     let name = match field {
         "tls.ca" => "TLS_CA".to_owned(),

@@ -1,4 +1,4 @@
-//! What a Kafka transport is made with: typed fields, the same as a URL, and from the environment.
+//! Configuration of the Kafka transport: typed fields, a URL, or environment variables.
 
 mod check;
 mod credentials;
@@ -15,38 +15,38 @@ use std::time::Duration;
 pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource};
 pub(crate) use self::url::in_context;
 
-/// The default of [`KafkaConfig::client_id`].
+/// Default of [`KafkaConfig::client_id`].
 pub const DEFAULT_CLIENT_ID: &str = "tidings";
-/// The default of [`KafkaConfig::linger`]: none.
+/// Default of [`KafkaConfig::linger`]: no linger.
 pub const DEFAULT_LINGER: Duration = Duration::ZERO;
-/// The default of [`KafkaConfig::batch_bytes`]: 256 KiB.
+/// Default of [`KafkaConfig::batch_bytes`]: 256 KiB.
 pub const DEFAULT_BATCH_BYTES: usize = 256 << 10;
-/// The default of [`KafkaConfig::max_record_bytes`]: 8 MiB, so that it is the topic that decides.
+/// Default of [`KafkaConfig::max_record_bytes`]: 8 MiB, large enough that the topic's limit decides.
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 8 << 20;
-/// The default of [`KafkaConfig::max_unanswered_records`].
+/// Default of [`KafkaConfig::max_unanswered_records`].
 pub const DEFAULT_MAX_UNANSWERED_RECORDS: usize = 100_000;
-/// The default of [`KafkaConfig::max_unanswered_bytes`]: 64 MiB.
+/// Default of [`KafkaConfig::max_unanswered_bytes`]: 64 MiB.
 pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
-/// The default of [`KafkaConfig::delivery_timeout`].
+/// Default of [`KafkaConfig::delivery_timeout`].
 pub const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The default of [`KafkaConfig::connect_timeout`].
+/// Default of [`KafkaConfig::connect_timeout`].
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The default of [`KafkaConfig::connect_wait`]: one attempt.
+/// Default of [`KafkaConfig::connect_wait`]: a single attempt.
 pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
-/// The default of [`KafkaConfig::request_timeout`].
+/// Default of [`KafkaConfig::request_timeout`].
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The default of [`KafkaConfig::metadata_max_age`].
+/// Default of [`KafkaConfig::metadata_max_age`].
 pub const DEFAULT_METADATA_MAX_AGE: Duration = Duration::from_secs(30);
-/// The default of [`KafkaConfig::fetch_max_bytes`]: 8 MiB.
+/// Default of [`KafkaConfig::fetch_max_bytes`]: 8 MiB.
 pub const DEFAULT_FETCH_MAX_BYTES: usize = 8 << 20;
-/// The default of [`KafkaConfig::fetch_max_partition_bytes`]: 1 MiB.
+/// Default of [`KafkaConfig::fetch_max_partition_bytes`]: 1 MiB.
 pub const DEFAULT_FETCH_MAX_PARTITION_BYTES: usize = 1 << 20;
-/// The default of [`KafkaConfig::fetch_max_unpacked_bytes`]: 128 MiB.
+/// Default of [`KafkaConfig::fetch_max_unpacked_bytes`]: 128 MiB.
 pub const DEFAULT_FETCH_MAX_UNPACKED_BYTES: usize = 128 << 20;
-/// The default of [`KafkaConfig::fetch_max_wait`].
+/// Default of [`KafkaConfig::fetch_max_wait`].
 pub const DEFAULT_FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// How to reach Kafka, and how to publish and read. Checked in [`KafkaTransport::connect`](crate::KafkaTransport::connect).
+/// Configuration of a Kafka transport. [`KafkaTransport::connect`](crate::KafkaTransport::connect) checks it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,105 +60,110 @@ pub const DEFAULT_FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct KafkaConfig {
-    /// Some of the cluster's brokers as `host:port`; the others are found through them.
+    /// Bootstrap brokers as `host:port`; the others are discovered through them.
     pub brokers: Vec<String>,
-    /// The name in the brokers' logs and quotas: [`DEFAULT_CLIENT_ID`].
+    /// Client id in the brokers' logs and quotas: [`DEFAULT_CLIENT_ID`].
     pub client_id: String,
-    /// TLS; `None` is plain text.
+    /// TLS settings; `None` disables TLS.
     pub tls: Option<Tls>,
-    /// Who we are; `None` is nobody.
+    /// SASL credentials; `None` disables SASL.
     pub sasl: Option<Sasl>,
-    /// How batches are compressed: not at all, if not said.
+    /// Compression of published batches; none by default.
     pub compression: Compression,
-    /// How hard gzip (0 to 9) or zstd (1 to 22) try; `None` is the codec's default.
+    /// Compression level of gzip (0 to 9) or zstd (1 to 22); `None` is the codec's default.
     pub compression_level: Option<i32>,
-    /// How long a batch waits for more records: [`DEFAULT_LINGER`]. A partition has one batch under way at a time, and what
-    /// comes meanwhile is the next one; so batches fill under load all the same, and a record that comes alone doesn't wait.
+    /// How long a batch waits for more records: [`DEFAULT_LINGER`].
+    ///
+    /// Each partition has one batch in flight, and records that arrive meanwhile form the next. Batches therefore
+    /// fill under load even without a linger, and a single record does not wait.
     pub linger: Duration,
-    /// Bytes of a full batch, per partition: [`DEFAULT_BATCH_BYTES`]. A topic that takes less gets smaller ones.
+    /// Size of a full batch per partition, in bytes: [`DEFAULT_BATCH_BYTES`]. Topics with a lower limit get smaller
+    /// batches.
     pub batch_bytes: usize,
-    /// The largest record that is tried at all: [`DEFAULT_MAX_RECORD_BYTES`]. A topic may take less.
+    /// Largest record that is sent, in bytes: [`DEFAULT_MAX_RECORD_BYTES`]. A topic may have a lower limit.
     pub max_record_bytes: usize,
-    /// Records that may wait for the brokers' answers: [`DEFAULT_MAX_UNANSWERED_RECORDS`].
+    /// Maximum number of in-flight records: [`DEFAULT_MAX_UNANSWERED_RECORDS`].
     pub max_unanswered_records: usize,
-    /// Bytes that may wait for the brokers' answers: [`DEFAULT_MAX_UNANSWERED_BYTES`].
+    /// Maximum size of all in-flight records, in bytes: [`DEFAULT_MAX_UNANSWERED_BYTES`].
     pub max_unanswered_bytes: usize,
-    /// How long a record is tried before it ends as unknown or unavailable: [`DEFAULT_DELIVERY_TIMEOUT`].
+    /// How long a record is retried before it ends as indeterminate or unavailable: [`DEFAULT_DELIVERY_TIMEOUT`].
     pub delivery_timeout: Duration,
-    /// How long [`connect`](crate::KafkaTransport::connect) and each new connection may take:
+    /// Timeout of each connection attempt, including those of [`connect`](crate::KafkaTransport::connect):
     /// [`DEFAULT_CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
-    /// How long [`connect`](crate::KafkaTransport::connect) tries again while no broker answers: [`DEFAULT_CONNECT_WAIT`].
+    /// How long [`connect`](crate::KafkaTransport::connect) retries while no broker answers:
+    /// [`DEFAULT_CONNECT_WAIT`].
     pub connect_wait: Duration,
-    /// How long one request may wait for its answer: [`DEFAULT_REQUEST_TIMEOUT`].
+    /// Timeout of a single request: [`DEFAULT_REQUEST_TIMEOUT`].
     pub request_timeout: Duration,
-    /// How long a publisher believes that a topic has so many partitions: [`DEFAULT_METADATA_MAX_AGE`]. Keys go by that
-    /// number, so this is how long two publishers may differ after a topic grew.
+    /// How long a publisher caches a topic's partition count: [`DEFAULT_METADATA_MAX_AGE`]. Keys are partitioned by
+    /// that count, so two publishers may disagree for this long after a topic grew.
     pub metadata_max_age: Duration,
-    /// Bytes fetched from a broker at once: [`DEFAULT_FETCH_MAX_BYTES`]. One fetch has half of them, as two are under way
-    /// where a broker leads several partitions.
+    /// Bytes fetched from a broker at once: [`DEFAULT_FETCH_MAX_BYTES`]. A single fetch gets half of them, because
+    /// two are in flight where a broker leads several partitions.
     pub fetch_max_bytes: usize,
-    /// Bytes of one partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`]. More than the fetch has comes to nothing.
+    /// Bytes per partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`]. Effectively capped by the size of a
+    /// fetch.
     pub fetch_max_partition_bytes: usize,
-    /// Bytes that a compressed batch may unpack to: [`DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger one holds its partition,
-    /// until it is skipped or this is raised.
+    /// Maximum decompressed size of a batch: [`DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger batch blocks its
+    /// partition until it is skipped or this limit is raised.
     pub fetch_max_unpacked_bytes: usize,
     /// How long a broker may wait for records before it answers a fetch: [`DEFAULT_FETCH_MAX_WAIT`].
     pub fetch_max_wait: Duration,
-    /// How members of a group agree.
+    /// Group protocol of consumers.
     pub group_protocol: GroupProtocol,
-    /// A static member's name, for consumers whose options give none.
+    /// Static member name (`group.instance.id`), for consumers whose options do not set one.
     pub instance_id: Option<String>,
-    /// Which records are read.
+    /// Isolation level of reads.
     pub isolation: Isolation,
-    /// The rack that we run in, so that reads can stay in it.
+    /// Rack of this client, so that it can read from replicas in the same rack.
     pub rack: Option<String>,
 }
 
-/// How batches are compressed on their way to the broker, and in its log. Reading knows all of them.
+/// Compression of batches in transit and in the broker's log. Consumers read all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
-    /// Gzip: small, slow, and read by every client, KafkaJS among them.
+    /// Gzip: small, slow, and supported by every client, including KafkaJS.
     Gzip,
     /// Snappy.
     Snappy,
     /// LZ4: fast.
     Lz4,
-    /// Zstandard: small and fast. To publish it needs the cargo feature `zstd` (`kafka-zstd` of the facade).
+    /// Zstandard: small and fast. Publishing needs the cargo feature `zstd` (`kafka-zstd` of the facade).
     Zstd,
 }
 
-/// How members of a group agree on who reads what.
+/// Protocol by which a group assigns partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum GroupProtocol {
-    /// The newer one (KIP-848) where the cluster has it, else the classic one.
+    /// KIP-848 where the cluster supports it, otherwise the classic protocol.
     #[default]
     Auto,
-    /// KIP-848: the broker assigns, and only what moves stops.
+    /// KIP-848: the broker assigns partitions, and only partitions that move are interrupted.
     Consumer,
-    /// The protocol of old: a member assigns, and all give up everything first (eager, `range`). Partitions that a topic
-    /// gains are not read before the next rebalance.
+    /// Classic protocol: a member assigns partitions, and all members first revoke everything (eager, `range`).
+    /// Partitions added to a topic are not read before the next rebalance.
     Classic,
 }
 
-/// Which records are read where transactions write.
+/// Which records are read from topics written by transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Isolation {
-    /// Those of committed transactions, and those outside any; lag counts to the last stable offset.
+    /// Only records of committed transactions and records outside transactions; lag counts to the last stable offset.
     #[default]
     ReadCommitted,
-    /// All, aborted ones too.
+    /// All records, including those of aborted transactions.
     ReadUncommitted,
 }
 
 impl KafkaConfig {
-    /// A cluster, found through these brokers (`host:port`), in plain text.
+    /// Creates a configuration for a cluster with these bootstrap brokers (`host:port`), without TLS.
     pub fn new<B: Into<String>>(brokers: impl IntoIterator<Item = B>) -> Self {
         Self {
             brokers: brokers.into_iter().map(Into::into).collect(),
@@ -188,161 +193,161 @@ impl KafkaConfig {
         }
     }
 
-    /// See [`Self::client_id`].
+    /// Sets [`Self::client_id`].
     #[must_use]
     pub fn with_client_id(mut self, id: impl Into<String>) -> Self {
         self.client_id = id.into();
         self
     }
 
-    /// See [`Self::tls`].
+    /// Sets [`Self::tls`].
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// See [`Self::sasl`].
+    /// Sets [`Self::sasl`].
     #[must_use]
     pub fn with_sasl(mut self, sasl: Sasl) -> Self {
         self.sasl = Some(sasl);
         self
     }
 
-    /// See [`Self::compression`].
+    /// Sets [`Self::compression`].
     #[must_use]
     pub fn with_compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
-    /// See [`Self::compression_level`].
+    /// Sets [`Self::compression_level`].
     #[must_use]
     pub fn with_compression_level(mut self, level: i32) -> Self {
         self.compression_level = Some(level);
         self
     }
 
-    /// See [`Self::linger`].
+    /// Sets [`Self::linger`].
     #[must_use]
     pub fn with_linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
-    /// See [`Self::batch_bytes`].
+    /// Sets [`Self::batch_bytes`].
     #[must_use]
     pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;
         self
     }
 
-    /// See [`Self::max_record_bytes`].
+    /// Sets [`Self::max_record_bytes`].
     #[must_use]
     pub fn with_max_record_bytes(mut self, bytes: usize) -> Self {
         self.max_record_bytes = bytes;
         self
     }
 
-    /// See [`Self::max_unanswered_records`].
+    /// Sets [`Self::max_unanswered_records`].
     #[must_use]
     pub fn with_max_unanswered_records(mut self, records: usize) -> Self {
         self.max_unanswered_records = records;
         self
     }
 
-    /// See [`Self::max_unanswered_bytes`].
+    /// Sets [`Self::max_unanswered_bytes`].
     #[must_use]
     pub fn with_max_unanswered_bytes(mut self, bytes: usize) -> Self {
         self.max_unanswered_bytes = bytes;
         self
     }
 
-    /// See [`Self::delivery_timeout`].
+    /// Sets [`Self::delivery_timeout`].
     #[must_use]
     pub fn with_delivery_timeout(mut self, timeout: Duration) -> Self {
         self.delivery_timeout = timeout;
         self
     }
 
-    /// See [`Self::connect_timeout`].
+    /// Sets [`Self::connect_timeout`].
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// See [`Self::connect_wait`].
+    /// Sets [`Self::connect_wait`].
     #[must_use]
     pub fn with_connect_wait(mut self, wait: Duration) -> Self {
         self.connect_wait = wait;
         self
     }
 
-    /// See [`Self::request_timeout`].
+    /// Sets [`Self::request_timeout`].
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// See [`Self::metadata_max_age`].
+    /// Sets [`Self::metadata_max_age`].
     #[must_use]
     pub fn with_metadata_max_age(mut self, age: Duration) -> Self {
         self.metadata_max_age = age;
         self
     }
 
-    /// See [`Self::fetch_max_bytes`].
+    /// Sets [`Self::fetch_max_bytes`].
     #[must_use]
     pub fn with_fetch_max_bytes(mut self, bytes: usize) -> Self {
         self.fetch_max_bytes = bytes;
         self
     }
 
-    /// See [`Self::fetch_max_partition_bytes`].
+    /// Sets [`Self::fetch_max_partition_bytes`].
     #[must_use]
     pub fn with_fetch_max_partition_bytes(mut self, bytes: usize) -> Self {
         self.fetch_max_partition_bytes = bytes;
         self
     }
 
-    /// See [`Self::fetch_max_unpacked_bytes`].
+    /// Sets [`Self::fetch_max_unpacked_bytes`].
     #[must_use]
     pub fn with_fetch_max_unpacked_bytes(mut self, bytes: usize) -> Self {
         self.fetch_max_unpacked_bytes = bytes;
         self
     }
 
-    /// See [`Self::fetch_max_wait`].
+    /// Sets [`Self::fetch_max_wait`].
     #[must_use]
     pub fn with_fetch_max_wait(mut self, wait: Duration) -> Self {
         self.fetch_max_wait = wait;
         self
     }
 
-    /// See [`Self::group_protocol`].
+    /// Sets [`Self::group_protocol`].
     #[must_use]
     pub fn with_group_protocol(mut self, protocol: GroupProtocol) -> Self {
         self.group_protocol = protocol;
         self
     }
 
-    /// See [`Self::instance_id`].
+    /// Sets [`Self::instance_id`].
     #[must_use]
     pub fn with_instance_id(mut self, id: impl Into<String>) -> Self {
         self.instance_id = Some(id.into());
         self
     }
 
-    /// See [`Self::isolation`].
+    /// Sets [`Self::isolation`].
     #[must_use]
     pub fn with_isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = isolation;
         self
     }
 
-    /// See [`Self::rack`].
+    /// Sets [`Self::rack`].
     #[must_use]
     pub fn with_rack(mut self, rack: impl Into<String>) -> Self {
         self.rack = Some(rack.into());

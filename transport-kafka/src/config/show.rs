@@ -1,4 +1,4 @@
-//! `Debug` of the configuration.
+//! `Debug` output of the configuration.
 
 use std::fmt;
 
@@ -7,9 +7,10 @@ use tidings_core::settings::Address;
 use super::KafkaConfig;
 
 impl fmt::Debug for KafkaConfig {
-    /// Shows no secrets. What is no broker's address may be one: a name and a password whose host was forgotten.
+    /// Formats the settings without secrets. A broker that is not a valid address is hidden, because it may be a name
+    /// and password whose host is missing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // All of them, so that a new field is not forgotten.
+        // Destructured in full, so that a new field cannot be forgotten.
         let Self {
             brokers,
             client_id,

@@ -1,4 +1,4 @@
-//! URLs, the environment, and the texts of their errors.
+//! Tests of URLs, environment variables and their error messages.
 
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ fn secrets_show_nowhere() {
         format!("kafka://user:{CANARY}@a:1?sasl=oauthbearer"),
         format!("kafka://user:{CANARY}@a:1?sasl=nonsense"),
         format!("kafka://user:{CANARY}%zz@a:1"),
-        // The host is forgotten, or what is special in the password is not percent-encoded.
+        // The host is missing, or special characters of the password are not percent-encoded.
         format!("kafka://user:{CANARY}"),
         format!("kafka://user:{CANARY}?linger=1ms"),
         format!("kafka://a:1,user:{CANARY}"),
@@ -165,7 +165,7 @@ fn secrets_show_nowhere() {
     assert!(!shown.contains(CANARY), "{shown}");
 }
 
-/// URLs, some of them broken, with an S at the place of a secret.
+/// URL templates, some of them malformed, with `S` in place of a secret.
 const TEMPLATES: &[&str] = &[
     "kafka://u:S@h:1",
     "kafka://S@h:1",
@@ -215,15 +215,15 @@ const TEMPLATES: &[&str] = &[
     "kafka://u:S@h?fetch_max_bytes=1",
 ];
 
-/// A password is put at each place of many URLs, some of them broken.
+/// Substitutes a password at each place of many URLs, some of them malformed.
 #[test]
 fn a_secret_at_any_place_of_a_url_shows_nowhere() {
     for round in 0..200 {
-        // Signs that separate the parts of a URL, and some that may not be there.
+        // Characters that separate the parts of a URL, and some that are not allowed there.
         let alphabet: Vec<char> =
             if round % 2 == 0 { "abcXYZ019".chars() } else { "abcXYZ01?#/@:[]%&=+;^ ".chars() }.collect();
         let secret: String = std::iter::repeat_with(|| fastrand::choice(&alphabet).unwrap()).take(12).collect();
-        // Parts of it are secret, too. (A comma would make a host of the rest, which is shown.)
+        // Parts of the secret are secret, too. (A comma would turn the rest into a host, which is shown.)
         let parts: Vec<_> = secret
             .split(|sign: char| !sign.is_ascii_alphanumeric())
             .filter(|part| part.len() > 4)
@@ -231,7 +231,7 @@ fn a_secret_at_any_place_of_a_url_shows_nowhere() {
             .collect();
         for template in TEMPLATES {
             let shown = match KafkaConfig::from_url(&template.replace('S', &secret)) {
-                // The name of a user is none, but for a token's.
+                // A user name is not a secret, except where it is a token.
                 Ok(config) => format!("{config:?} {config:#?}").replace(&format!("username: {secret:?}"), ""),
                 Err(error) => format!("{error} {error:?} {error:#?} {}", error.report()),
             };
@@ -261,7 +261,7 @@ fn the_environment_says_the_same() {
     assert!(!format!("{config:?}").contains(CANARY));
 }
 
-/// Variables, the variable that is wrong, and its setting.
+/// Variables, the invalid variable, and its setting.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
 
 const AT: (&str, &str) = ("BROKERS", "a:1");
@@ -317,7 +317,7 @@ const CASES: &[Case<'_>] = &[
     (&[AT, ("INSTANCE_ID", "")], "INSTANCE_ID", "instance_id"),
 ];
 
-/// Each error of the environment: the variable first, then the setting, and no value.
+/// Each error of the environment names the variable first, then the setting, and contains no value.
 #[test]
 fn an_error_of_the_environment_names_the_variable_and_the_setting() {
     let parameters = text::PARAMETERS.iter().filter(|name| !["client_id", "instance_id", "rack"].contains(name));

@@ -1,11 +1,11 @@
-//! Settings as text, of a URL as of the environment.
+//! Parses settings from text, for URLs and environment variables alike.
 
 use tidings_core::Secret;
 use tidings_core::settings::{Setting, SettingError};
 
 use super::{Compression, GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token};
 
-/// The parameters of a URL; in capitals, variables of the environment.
+/// URL parameters; in capitals, environment variables.
 pub(super) const PARAMETERS: [&str; 25] = [
     "client_id",
     "compression",
@@ -47,7 +47,7 @@ const ISOLATIONS: [(&str, Isolation); 2] =
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;
 
-/// Settings that make sense only together.
+/// Settings that are valid only in combination.
 #[derive(Default)]
 pub(super) struct Settings {
     tls: Option<Tls>,
@@ -61,7 +61,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// With these to begin with.
+    /// Creates settings with these initial values.
     pub(super) fn new(tls: Option<Tls>, sasl: Option<Sasl>) -> Self {
         Self { tls, sasl, ..Self::default() }
     }

@@ -1,4 +1,4 @@
-//! The same settings as a URL.
+//! Reads the settings from a URL.
 
 use tidings_core::settings::{ConnectionUrl, SettingError};
 use tidings_core::{Error, Result};
@@ -6,25 +6,27 @@ use tidings_core::{Error, Result};
 use super::text::{PARAMETERS, Settings};
 use super::{KafkaConfig, Tls};
 
-/// The port of a broker that names none.
+/// Port of a broker given without one.
 pub(super) const DEFAULT_PORT: u16 = 9092;
 
 impl KafkaConfig {
-    /// Reads `kafka://a:9092,b:9092?compression=lz4&linger=5ms`; `kafkas://` is TLS.
+    /// Parses a URL such as `kafka://a:9092,b:9092?compression=lz4&linger=5ms`; `kafkas://` enables TLS.
     ///
-    /// Parameters: `client_id`, `compression` (`none`, `gzip`, `snappy`, `lz4`, `zstd`), `compression_level`, `linger`,
-    /// `batch_bytes`, `max_record_bytes`, `max_unanswered_records`, `max_unanswered_bytes`, `delivery_timeout`,
-    /// `connect_timeout`, `connect_wait`, `request_timeout`, `metadata_max_age`, `fetch_max_bytes`,
-    /// `fetch_max_partition_bytes`, `fetch_max_unpacked_bytes`, `fetch_max_wait`, `group_protocol` (`auto`, `consumer`,
-    /// `classic`), `instance_id`, `isolation` (`read_committed`, `read_uncommitted`), `rack`, `sasl` (`plain`,
-    /// `scram-sha-256`, `scram-sha-512`, `oauthbearer`), and the files `tls_ca`, `tls_cert`, `tls_key`. Durations have
-    /// a unit (`5ms`, `30s`, `2m`), sizes may have one (`256KiB`). Name and password stand before the hosts
-    /// (`kafkas://user:password@host:9093`), or a token alone; whatever is special in a URL is percent-encoded. No
-    /// error ever repeats a part of the URL.
+    /// Parameters: `client_id`, `compression` (`none`, `gzip`, `snappy`, `lz4`, `zstd`), `compression_level`,
+    /// `linger`, `batch_bytes`, `max_record_bytes`, `max_unanswered_records`, `max_unanswered_bytes`,
+    /// `delivery_timeout`, `connect_timeout`, `connect_wait`, `request_timeout`, `metadata_max_age`,
+    /// `fetch_max_bytes`, `fetch_max_partition_bytes`, `fetch_max_unpacked_bytes`, `fetch_max_wait`, `group_protocol`
+    /// (`auto`, `consumer`, `classic`), `instance_id`, `isolation` (`read_committed`, `read_uncommitted`), `rack`,
+    /// `sasl` (`plain`, `scram-sha-256`, `scram-sha-512`, `oauthbearer`), and the files `tls_ca`, `tls_cert`,
+    /// `tls_key`.
+    ///
+    /// Durations need a unit (`5ms`, `30s`, `2m`); for sizes it is optional (`256KiB`). The name and password, or a
+    /// token alone, precede the hosts (`kafkas://user:password@host:9093`); special characters must be
+    /// percent-encoded.
     ///
     /// # Errors
-    /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL or the parameter, and the expected form;
-    /// unknown parameters too.
+    /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL or the parameter, and the expected
+    /// form; unknown parameters are errors too. Errors never contain a part of the URL.
     pub fn from_url(url: &str) -> Result<Self> {
         let url = ConnectionUrl::parts(url).map_err(in_context)?;
         Self::from_parts(&url).map_err(in_context)
@@ -51,7 +53,7 @@ impl KafkaConfig {
     }
 }
 
-/// The error of a setting that was given in code or by a URL.
+/// Converts the error of a setting given in code or by a URL.
 pub(crate) fn in_context(error: SettingError) -> Error {
     Error::from(error).in_context("configure the Kafka transport")
 }
