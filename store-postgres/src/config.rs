@@ -1,71 +1,72 @@
-//! How a store is opened.
+//! Configuration of the Postgres store.
 
 use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Result, Secret};
 
-/// Where the store's tables are: [`PostgresConfig::schema`].
+/// Default of [`PostgresConfig::schema`].
 pub const DEFAULT_SCHEMA: &str = "tidings";
-/// How many connections there are at most: [`PostgresConfig::max_connections`].
+/// Default of [`PostgresConfig::max_connections`].
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
-/// How many connections the store keeps to itself: [`PostgresConfig::store_connections`].
+/// Default of [`PostgresConfig::store_connections`].
 pub const DEFAULT_STORE_CONNECTIONS: u32 = 3;
-/// How long a call waits for a connection: [`PostgresConfig::acquire_timeout`].
+/// Default of [`PostgresConfig::acquire_timeout`].
 pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a server that does not answer is connected to again: [`PostgresConfig::connect_wait`]. Not at all.
+/// Default of [`PostgresConfig::connect_wait`]: connecting is not retried.
 pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
-/// How long a statement may run: [`PostgresConfig::statement_timeout`].
+/// Default of [`PostgresConfig::statement_timeout`].
 pub const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a statement waits for a lock: [`PostgresConfig::lock_timeout`].
+/// Default of [`PostgresConfig::lock_timeout`].
 pub const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a transaction may do nothing: [`PostgresConfig::idle_in_transaction_timeout`].
+/// Default of [`PostgresConfig::idle_in_transaction_timeout`].
 pub const DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a server that is silent is waited for: [`PostgresConfig::answer_within`].
+/// Default of [`PostgresConfig::answer_within`].
 pub const DEFAULT_ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How long migrations may take: [`PostgresConfig::migration_timeout`].
+/// Default of [`PostgresConfig::migration_timeout`].
 pub const DEFAULT_MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many rows a step of a purge deletes: [`PostgresConfig::purge_batch`].
+/// Default of [`PostgresConfig::purge_batch`].
 pub const DEFAULT_PURGE_BATCH: u32 = 1_000;
 
-/// How long done events and closed letters are kept: [`Retention::Default`].
+/// Default retention of done events and closed letters: [`Retention::Default`].
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 
-/// The longest [`PostgresConfig::connect_wait`].
+/// Upper limit of [`PostgresConfig::connect_wait`].
 pub(crate) const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
-/// Names of Postgres are cut off beyond 63 bytes; ours take up to 31 behind the prefix.
+/// Postgres truncates names beyond 63 bytes; our names take up to 31 after the prefix.
 const LONGEST_PREFIX: usize = 32;
 const LONGEST_SCHEMA: usize = 63;
 
-/// Where events that are done are recorded.
+/// Selects the table that records done events.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DoneTable {
-    /// In a table of the store's own.
+    /// A table owned by the store.
     #[default]
     Own,
-    /// In a table that is there already and that other services use too, with the columns `event_id UUID`,
-    /// `event_type VARCHAR`, `service_name VARCHAR`, `processed_at TIMESTAMP` and a unique index on `event_id` and
-    /// `service_name`. `processed_at` is taken to be UTC.
+    /// An existing table shared with other services, with the columns `event_id UUID`, `event_type VARCHAR`,
+    /// `service_name VARCHAR`, `processed_at TIMESTAMP` and a unique index on `event_id` and `service_name`.
+    /// `processed_at` is read as UTC.
     Shared {
-        /// The table's name, with its schema where that is not the first of the `search_path`: `public.processed_events`.
+        /// The table's name, schema-qualified unless it is found by the `search_path`: `public.processed_events`.
         table: String,
     },
 }
 
-/// How long done events and closed letters are kept. The store deletes older ones by itself, in steps: of the scopes and
-/// services that this process works for.
+/// How long done events and closed letters are kept. The store deletes older ones in the background, in steps, for
+/// the scopes and services that this process works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Retention {
-    /// [`DEFAULT_RETENTION`]; with a [`DoneTable::Shared`], whose rows others may need, as [`UntilPurged`](Self::UntilPurged).
+    /// [`DEFAULT_RETENTION`]; with a [`DoneTable::Shared`], whose rows other services may need,
+    /// [`UntilPurged`](Self::UntilPurged).
     #[default]
     Default,
-    /// For at least this time, in a shared table too.
+    /// At least this duration, in a shared table too.
     For(Duration),
-    /// Until they are purged by hand.
+    /// Until an operator purges them.
     UntilPurged,
 }
 
@@ -73,49 +74,51 @@ pub enum Retention {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PostgresConfig {
-    /// `postgres://user:password@host:5432/database`, with libpq's parameters (`sslmode`, `sslrootcert`, `options` and so
-    /// on) and `connect_wait=30s`. What is special in a URL is percent-encoded; an unknown parameter is an error. For what is
-    /// not named, libpq's variables (`PGHOST`, `PGUSER` and so on) and its password file are read.
+    /// `postgres://user:password@host:5432/database`, with libpq's parameters (`sslmode`, `sslrootcert`, `options`
+    /// and so on) and `connect_wait=30s`. Special characters must be percent-encoded; an unknown parameter is an
+    /// error. Missing parts are read from libpq's variables (`PGHOST`, `PGUSER` and so on) and its password file.
     pub url: Secret,
     /// The schema of the store's tables; created if it is missing.
     pub schema: String,
-    /// Stands before the names of the store's tables; empty by default.
+    /// Prefix of the store's table names; empty by default.
     pub table_prefix: String,
-    /// Where events that are done are recorded.
+    /// The table that records done events.
     pub done_table: DoneTable,
-    /// The certificates (PEM) of the authorities that may have signed the server's; then it is fully verified, whatever
-    /// `sslmode` says.
+    /// Root certificates (PEM) that may sign the server's certificate. If set, the server is fully verified
+    /// regardless of `sslmode`.
     pub root_certificates: Option<String>,
-    /// How many connections handlers and the service itself have at most: a transaction holds one.
+    /// Maximum number of connections for handlers and the service itself; each transaction uses one.
     pub max_connections: u32,
-    /// How many more the store has for its own calls, at most: were they to wait for handlers, a service with much to do
-    /// could not say that it lives.
+    /// Maximum number of additional connections for the store's own calls. Without them, a busy service's lease
+    /// renewals would wait for its handlers.
     pub store_connections: u32,
-    /// How long a call waits for a free or new connection, before it fails as [`Unavailable`](ErrorKind::Unavailable).
+    /// How long a call waits for a free or new connection before it fails as [`Unavailable`](ErrorKind::Unavailable).
     pub acquire_timeout: Duration,
-    /// How long [`connect_with`](crate::PostgresStore::connect_with) tries again while the server does not answer:
+    /// How long [`connect_with`](crate::PostgresStore::connect_with) retries while the server does not answer:
     /// [`DEFAULT_CONNECT_WAIT`]. `connect_wait` in the URL takes precedence.
     pub connect_wait: Duration,
-    /// How long a statement may run, handlers' included, before the server cancels it.
+    /// How long a statement, a handler's included, may run before the server cancels it.
     pub statement_timeout: Duration,
-    /// How long a statement waits for a lock. In a handler's transaction never longer than its lease lives.
+    /// How long a statement waits for a lock; in a handler's transaction, never longer than its lease's ttl.
     pub lock_timeout: Duration,
-    /// How long a transaction may do nothing before the server ends it. A handler's: never longer than its lease lives.
+    /// How long a transaction may be idle before the server ends it; for a handler's transaction, never longer than
+    /// its lease's ttl.
     pub idle_in_transaction_timeout: Duration,
-    /// How long a server that says nothing at all is waited for; then the connection is given up.
+    /// How long a call waits for a silent server before it gives up the connection.
     pub answer_within: Duration,
-    /// Whether missing migrations are run when the store is opened. Otherwise that is an error.
+    /// Whether opening the store runs missing migrations. If `false`, missing migrations are an error.
     pub migrate: bool,
-    /// How long migrations may take, waiting for others that run them included.
+    /// How long migrations may take, including the wait for other instances that run them.
     pub migration_timeout: Duration,
-    /// How many rows one step of a purge deletes: each step is a transaction of its own.
+    /// Number of rows that one step of a purge deletes; each step is a separate transaction.
     pub purge_batch: u32,
-    /// How long done events and closed letters are kept: longer than a record may come again.
+    /// How long done events and closed letters are kept. Must exceed the time after which a record may be
+    /// redelivered.
     pub retention: Retention,
 }
 
 impl PostgresConfig {
-    /// The store at `url`, with the defaults.
+    /// Creates a configuration for the store at `url`, with the defaults.
     pub fn new(url: impl Into<Secret>) -> Self {
         Self {
             url: url.into(),
@@ -138,126 +141,127 @@ impl PostgresConfig {
         }
     }
 
-    /// Puts the tables into this schema; by default [`DEFAULT_SCHEMA`].
+    /// Sets the schema of the tables; [`DEFAULT_SCHEMA`] by default.
     #[must_use]
     pub fn with_schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
         self
     }
 
-    /// Puts this before the names of the tables: several stores in one schema.
+    /// Sets a prefix of the table names, so that several stores can share a schema.
     #[must_use]
     pub fn with_table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.table_prefix = prefix.into();
         self
     }
 
-    /// Records what is done in a table that other services use too: see [`DoneTable::Shared`].
+    /// Records done events in a table shared with other services: see [`DoneTable::Shared`].
     #[must_use]
     pub fn with_shared_done_table(mut self, table: impl Into<String>) -> Self {
         self.done_table = DoneTable::Shared { table: table.into() };
         self
     }
 
-    /// Trusts these authorities (PEM) alone, and verifies the server's certificate and name.
+    /// Trusts only these root certificates (PEM), and verifies the server's certificate and name.
     #[must_use]
     pub fn with_root_certificates(mut self, pem: impl Into<String>) -> Self {
         self.root_certificates = Some(pem.into());
         self
     }
 
-    /// Keeps so many connections for the store's own calls; by default [`DEFAULT_STORE_CONNECTIONS`].
+    /// Sets the maximum number of connections for the store's own calls; [`DEFAULT_STORE_CONNECTIONS`] by default.
     #[must_use]
     pub fn with_store_connections(mut self, connections: u32) -> Self {
         self.store_connections = connections;
         self
     }
 
-    /// Opens so many connections for handlers at most; by default [`DEFAULT_MAX_CONNECTIONS`].
+    /// Sets the maximum number of connections for handlers; [`DEFAULT_MAX_CONNECTIONS`] by default.
     #[must_use]
     pub fn with_max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Waits so long for a connection; by default [`DEFAULT_ACQUIRE_TIMEOUT`].
+    /// Sets how long a call waits for a connection; [`DEFAULT_ACQUIRE_TIMEOUT`] by default.
     #[must_use]
     pub fn with_acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
         self
     }
 
-    /// Tries again for this long while the server does not answer; by default [`DEFAULT_CONNECT_WAIT`].
+    /// Sets how long connecting is retried while the server does not answer; [`DEFAULT_CONNECT_WAIT`] by default.
     #[must_use]
     pub fn with_connect_wait(mut self, wait: Duration) -> Self {
         self.connect_wait = wait;
         self
     }
 
-    /// Lets a statement run so long; by default [`DEFAULT_STATEMENT_TIMEOUT`].
+    /// Sets the statement timeout; [`DEFAULT_STATEMENT_TIMEOUT`] by default.
     #[must_use]
     pub fn with_statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// Waits so long for locks; by default [`DEFAULT_LOCK_TIMEOUT`].
+    /// Sets the lock timeout; [`DEFAULT_LOCK_TIMEOUT`] by default.
     #[must_use]
     pub fn with_lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// Lets a transaction do nothing for so long; by default [`DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT`].
+    /// Sets how long a transaction may be idle; [`DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT`] by default.
     #[must_use]
     pub fn with_idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
         self.idle_in_transaction_timeout = timeout;
         self
     }
 
-    /// Waits so long for a silent server; by default [`DEFAULT_ANSWER_WITHIN`].
+    /// Sets how long a call waits for a silent server; [`DEFAULT_ANSWER_WITHIN`] by default.
     #[must_use]
     pub fn with_answer_within(mut self, limit: Duration) -> Self {
         self.answer_within = limit;
         self
     }
 
-    /// Whether missing migrations are run; by default they are. A service whose user may not create tables says `false`.
+    /// Sets whether missing migrations are run; `true` by default. Use `false` for a database user that may not
+    /// create tables.
     #[must_use]
     pub fn with_migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// Lets migrations take so long; by default [`DEFAULT_MIGRATION_TIMEOUT`].
+    /// Sets how long migrations may take; [`DEFAULT_MIGRATION_TIMEOUT`] by default.
     #[must_use]
     pub fn with_migration_timeout(mut self, timeout: Duration) -> Self {
         self.migration_timeout = timeout;
         self
     }
 
-    /// Deletes so many rows at once when purging; by default [`DEFAULT_PURGE_BATCH`].
+    /// Sets the number of rows that one step of a purge deletes; [`DEFAULT_PURGE_BATCH`] by default.
     #[must_use]
     pub fn with_purge_batch(mut self, rows: u32) -> Self {
         self.purge_batch = rows;
         self
     }
 
-    /// Keeps done events and closed letters for at least this time; by default [`DEFAULT_RETENTION`].
+    /// Keeps done events and closed letters for at least this duration; [`DEFAULT_RETENTION`] by default.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = Retention::For(retention);
         self
     }
 
-    /// Keeps done events and closed letters until they are purged by hand.
+    /// Keeps done events and closed letters until an operator purges them.
     #[must_use]
     pub fn without_retention(mut self) -> Self {
         self.retention = Retention::UntilPurged;
         self
     }
 
-    /// After which time rows are deleted; `None`: never.
+    /// Returns the age at which rows are deleted; `None` means never.
     pub(crate) fn kept_for(&self) -> Option<Duration> {
         match (self.retention, &self.done_table) {
             (Retention::For(retention), _) => Some(retention),
@@ -303,7 +307,7 @@ impl PostgresConfig {
         if self.connect_wait > MAX_CONNECT_WAIT {
             return wrong(format!("connect_wait is {:?}: it must be at most 24 hours", self.connect_wait));
         }
-        // To the server zero means forever; what it takes at most is an i32 of milliseconds.
+        // Zero means forever to the server; its limit is an i32 of milliseconds.
         let fits = |time: Duration| (1..=i32::MAX as u128).contains(&time.as_millis());
         if let Some((name, time)) = times.into_iter().find(|(_, time)| !fits(*time)) {
             return wrong(format!("{name} is {time:?}: it must be from 1 ms to 24 days"));

@@ -1,4 +1,4 @@
-//! The Postgres store of tidings: which events were handled and who is handling which, in a database that all instances of
+//! The Postgres store of tidings: done events, claims, dead letters and an outbox in a database that all instances of
 //! a service share.
 //!
 //! ```no_run
@@ -10,19 +10,20 @@
 //! ```
 //!
 //! # Inbox
-//! [`PostgresStore::inbox`] is a layer behind which a handler takes a [`Tx`]: what it writes through that commits together
-//! with the fact that its event is done.
+//! [`PostgresStore::inbox`] is a layer that gives a handler a [`Tx`]. It commits the handler's writes and the event's
+//! completion atomically.
 //!
 //! # Size
-//! With its indexes, for a service and an event type of a dozen letters each, a done event takes about 145 bytes, or 160
-//! where ids are random (UUID v4) and not in order of time (v7): a million a day, kept for 30 days, are 4.5 GB. A claim takes
-//! as much, for as long as its event is being handled. A record of the outbox takes 80 bytes beside its own, a letter 370 and
-//! its error. Settings of the tables make autovacuum run in time; a shared table of done events has the settings that its
-//! owner gives it: see the design entry 0005.
+//! A done event takes about 145 bytes including its indexes, for a service name and an event type of a dozen letters
+//! each, or 160 bytes with random ids (UUID v4) instead of time-ordered ids (v7): a million a day, kept for 30 days,
+//! are 4.5 GB. A claim takes the same space while its event is in flight. An outbox record takes 80 bytes plus its
+//! own size, a letter 370 bytes plus its error. The tables' storage settings make autovacuum run in time; a shared
+//! table of done events keeps the settings of its owner: see the design entry 0005.
 //!
 //! # Bounds
-//! The store deletes done events, what is left of their claims, and closed letters after [`PostgresConfig::retention`], in
-//! steps; [`purge`](tidings_core::IdempotencyStore::purge) does so at once. Connections, waits for locks and silent servers are bounded: see [`PostgresConfig`].
+//! The store deletes done events, their remaining claims and closed letters after [`PostgresConfig::retention`], in
+//! steps; [`purge`](tidings_core::IdempotencyStore::purge) does so at once. Connections, lock waits and waits for a
+//! silent server are bounded: see [`PostgresConfig`].
 #![forbid(unsafe_code)]
 
 mod config;

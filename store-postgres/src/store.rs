@@ -1,4 +1,4 @@
-//! The store as its users hold it.
+//! The public handle of the Postgres store.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,22 +19,23 @@ use crate::retention::{Keeper, Known};
 use crate::shared::prepare_shared;
 use crate::url::Server;
 
-/// A connection that has done nothing for so long is tried before it is used: the server may have gone meanwhile.
+/// Idle time after which a connection is tested before use, since the server may be gone.
 const TRIED_AFTER: Duration = Duration::from_secs(1);
 
-/// The pause after a first attempt to connect in vain; doubled up to [`LONGEST_PAUSE`].
+/// Backoff after the first failed attempt to connect; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const OPEN: &str = "open the Postgres store";
 
 const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
-/// For the store's own calls: their functions look twice, and the second look must see what was committed meanwhile.
+/// Session settings of the store's own calls. Their functions read twice, and the second read must see intermediate
+/// commits.
 const SYNCHRONOUS_AND_FRESH: &str = "SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local');
     SET default_transaction_isolation = 'read committed'";
 
-/// A store of done events, claims, dead letters and events to publish, in a Postgres database that services share.
+/// A store of done events, claims, dead letters and an outbox in a Postgres database that services share.
 ///
 /// Cheap to clone; clones share the connections.
 #[derive(Debug, Clone)]
@@ -45,19 +46,19 @@ pub struct PostgresStore {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pool: PgPool,
-    /// For the store's own calls.
+    /// Connections for the store's own calls.
     own: PgPool,
     names: Names,
     texts: Texts,
     done: Done,
     config: PostgresConfig,
     known: Known,
-    /// Forgets what is old; `None` where nothing is to be forgotten.
+    /// Enforces the retention; `None` if nothing expires.
     keeper: Option<Keeper>,
 }
 
 impl PostgresStore {
-    /// Opens the store in the database at `url`, with the defaults: see [`connect_with`](Self::connect_with).
+    /// Opens the store in the database at `url` with the defaults: see [`connect_with`](Self::connect_with).
     ///
     /// # Errors
     /// Those of [`connect_with`](Self::connect_with).
@@ -65,8 +66,8 @@ impl PostgresStore {
         Self::connect_with(PostgresConfig::new(url)).await
     }
 
-    /// Opens the store, and brings its tables up to date. Many may do so at once: one migrates, the others wait for it.
-    /// Cancel-safe: migrations are run as a whole or not at all.
+    /// Opens the store and migrates its tables. Several instances may do so concurrently: one migrates, the others
+    /// wait for it. Cancel-safe: either all migrations are applied or none.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid): a setting is wrong, or a table is not as expected; the message names it.
@@ -81,7 +82,7 @@ impl PostgresStore {
         let names = Names::new(&config);
         let server = Server::read(config.url.expose()).map_err(|e| e.in_context(OPEN))?;
         let options = connect_options(&config, &server);
-        // A connection of its own: unlike the pool's, it tells at once why it can't be had.
+        // A separate connection: unlike the pool, it reports at once why it can't be opened.
         let mut connection = connect(&config, &server, &options).await?;
         let context = format!("{OPEN} at {}", server.shown());
         let explained = |e: Error| Error::explained(e.kind(), &context, &e);
@@ -108,18 +109,19 @@ impl PostgresStore {
         Self { inner }
     }
 
-    /// The connections of handlers, for the service's own statements too. The store's calls have others.
+    /// Returns the connection pool of handlers, which the service's own statements may use too. The store's own calls
+    /// use a separate pool.
     pub fn pool(&self) -> &PgPool {
         &self.inner.pool
     }
 
-    /// Closes all connections, those in use when they are given back. Later calls of all clones fail as
-    /// [`Closed`](ErrorKind::Closed). Dropping the future closes them nevertheless.
+    /// Closes all connections; those in use close when they are returned. Later calls on any clone fail as
+    /// [`Closed`](ErrorKind::Closed). Dropping the future does not stop the close.
     pub async fn close(&self) {
         if let Some(keeper) = &self.inner.keeper {
             keeper.stop();
         }
-        // A connection that is in use for longer closes when it is given back.
+        // A connection that is in use for longer closes when it is returned.
         let _in_time = timeout(self.config().answer_within, async {
             self.pool().close().await;
             self.inner.own.close().await;
@@ -147,17 +149,17 @@ impl PostgresStore {
         &self.inner.config
     }
 
-    /// A connection for a call of the store's own.
+    /// Acquires a connection for one of the store's own calls.
     pub(crate) async fn acquire(&self, doing: &str) -> Result<PoolConnection<Postgres>> {
         self.inner.own.acquire().await.map_err(|e| failed(doing, e))
     }
 
-    /// What `work` gives, unless the server says nothing for too long.
+    /// Runs `work`, bounded by the time a silent server is waited for.
     pub(crate) async fn bounded<F: Future>(&self, work: F) -> Result<F::Output, Elapsed> {
         timeout(self.config().answer_within, work).await
     }
 
-    /// The answer to a write on `connection`, which is given up if the server said nothing.
+    /// Returns the result of a write on `connection`, and gives the connection up if the server did not answer.
     ///
     /// # Errors
     /// [`Indeterminate`](ErrorKind::Indeterminate): the answer was lost on the way.
@@ -177,8 +179,7 @@ impl PostgresStore {
     }
 }
 
-/// Connects, again and again while the server does not answer, for as long as
-/// [`connect_wait`](PostgresConfig::connect_wait) says.
+/// Connects, retrying while the server does not answer, for up to [`connect_wait`](PostgresConfig::connect_wait).
 async fn connect(config: &PostgresConfig, server: &Server, options: &PgConnectOptions) -> Result<PgConnection> {
     let (begin, mut pause) = (Instant::now(), FIRST_PAUSE);
     let wait = server.wait.unwrap_or(config.connect_wait);
@@ -211,7 +212,7 @@ fn connect_options(config: &PostgresConfig, server: &Server) -> PgConnectOptions
         options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(pem.as_bytes().to_vec());
     }
     let milliseconds = |time: Duration| time.as_millis().to_string();
-    // A client that is gone without a word is noticed well within a lease's ttl.
+    // A client that vanished without closing its connection is detected well within a lease's ttl.
     let idle = config.idle_in_transaction_timeout;
     let seconds = |time: Duration| time.as_secs().max(1).to_string();
     options.options([
@@ -239,13 +240,13 @@ fn pool(config: &PostgresConfig, connections: u32, options: PgConnectOptions, se
                 Ok(timeout(limit, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
             })
         })
-        // The pool itself tries each connection that is given back, but without a limit: one whose server is silent would
-        // be missing for as long as the operating system keeps it.
+        // The pool itself tests each returned connection, but without a timeout: one whose server is silent would be
+        // missing for as long as the operating system keeps it.
         .after_release(move |connection, _| {
             Box::pin(async move { Ok(timeout(limit, connection.ping()).await.is_ok_and(|answer| answer.is_ok())) })
         })
-        // What is acknowledged is on the disk, whatever the server's or the user's default is. `on` is not set otherwise:
-        // it may stand for less than what is configured.
+        // Acknowledged writes are on disk, whatever the server's or the user's default is. `on` is not set in other
+        // cases: it may be weaker than the configured level.
         .after_connect(move |connection, _| {
             Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
         })
