@@ -1,10 +1,10 @@
-//! What a handler's arguments after the first may be.
+//! Extractors: the arguments of a handler after the first.
 
 use std::future::Future;
 
 use tidings_core::{BoxError, Delivery};
 
-/// A handler's argument after the first: something taken from the delivery or from the router's state.
+/// A handler argument after the first, extracted from the delivery or from the router's state.
 ///
 /// ```
 /// use tidings_core::{BoxError, Delivery};
@@ -24,10 +24,11 @@ use tidings_core::{BoxError, Delivery};
     note = "arguments after the event are extractors: `State<T>`, `Delivery`, a store's `Tx`, or your own `impl FromDelivery`; plain values go in `State`"
 )]
 pub trait FromDelivery<S>: Sized {
-    /// Takes it from `delivery` and the router's `state`. An error is the handler's, which then is not called.
+    /// Extracts the argument from `delivery` and the router's `state`. On an error the handler is not called, and the
+    /// error counts as the handler's.
     ///
     /// # Errors
-    /// Whatever keeps it from being taken.
+    /// Any reason why the argument cannot be extracted.
     fn from_delivery(delivery: &Delivery, state: &S) -> impl Future<Output = Result<Self, BoxError>> + Send;
 }
 
@@ -38,7 +39,7 @@ pub trait FromDelivery<S>: Sized {
     note = "give it to `Router::with_state`, or implement `FromRef<{T}>` for `{Self}`"
 )]
 pub trait FromRef<T> {
-    /// The part of `state`.
+    /// Returns this part of `state`.
     fn from_ref(state: &T) -> Self;
 }
 
@@ -48,8 +49,8 @@ impl<T: Clone> FromRef<T> for T {
     }
 }
 
-/// What was given to [`Router::with_state`](crate::Router::with_state), or a part of it; cloned for each delivery, so
-/// keep it behind an `Arc` if that is dear.
+/// The router's state, given to [`Router::with_state`](crate::Router::with_state), or a part of it. It is cloned for
+/// each delivery: keep it behind an `Arc` if cloning is expensive.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct State<T>(pub T);
 
@@ -59,7 +60,7 @@ impl<S: Sync, T: FromRef<S>> FromDelivery<S> for State<T> {
     }
 }
 
-/// The delivery itself: its record, topic, partition, offset and attempt, and a publisher.
+/// Extracts the delivery itself: its record, topic, partition, offset and attempt, and a publisher.
 impl<S: Sync> FromDelivery<S> for Delivery {
     async fn from_delivery(delivery: &Delivery, _: &S) -> Result<Self, BoxError> {
         Ok(delivery.clone())

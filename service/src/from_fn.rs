@@ -1,4 +1,4 @@
-//! Middleware as an `async fn(Delivery, Next)`, for those who do not want to write a `Service`.
+//! Middleware as an `async fn(Delivery, Next)`, without implementing `Service`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -10,12 +10,12 @@ use tower_service::Service;
 
 use crate::{BoxFuture, Route};
 
-/// What a middleware wraps: the handler with the layers added before.
+/// The rest of the stack: the handler with the layers that were added before.
 #[derive(Debug)]
 pub struct Next(Route);
 
 impl Next {
-    /// Goes on with `delivery`, when the wrapped layers are ready.
+    /// Calls the wrapped handler with `delivery` once the wrapped layers are ready.
     ///
     /// # Errors
     /// Those of the handler and its layers.
@@ -25,7 +25,7 @@ impl Next {
     }
 }
 
-/// A layer made of an `async fn(Delivery, Next) -> Result<Outcome, BoxError>`.
+/// Creates a layer from an `async fn(Delivery, Next) -> Result<Outcome, BoxError>`.
 ///
 /// ```
 /// use tidings_core::{BoxError, Delivery, Outcome};
@@ -48,7 +48,7 @@ where
     FromFn(f)
 }
 
-/// The layer that [`from_fn`] makes.
+/// Layer returned by [`from_fn`].
 #[derive(Clone)]
 pub struct FromFn<F>(F);
 
@@ -66,7 +66,7 @@ impl<F: Clone> Layer<Route> for FromFn<F> {
     }
 }
 
-/// A route behind a [`FromFn`].
+/// Route wrapped by a [`FromFn`].
 #[derive(Clone)]
 pub struct FromFnService<F> {
     f: F,
@@ -89,7 +89,7 @@ where
     type Future = BoxFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // `Next` waits for the wrapped route, in the delivery's own future.
+        // `Next` awaits readiness of the wrapped route inside the delivery's own future.
         Poll::Ready(Ok(()))
     }
 

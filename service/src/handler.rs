@@ -19,14 +19,14 @@ use crate::{BatchOptions, FromDelivery, HandlerOptions};
     note = "the first is an event, `Envelope<_>`, `Batch<_>` or `Delivery`; up to eight extractors follow"
 )]
 pub trait Arguments<S>: Sized {
-    /// The first one.
+    /// The first argument.
     type Input: Input;
 
-    /// Takes all of them from `delivery` and the router's `state`. The delivery is given back, unless it is itself an
-    /// argument and nobody wants to `keep` it: then the handler has the only one.
+    /// Extracts all arguments from `delivery` and the router's `state`. Returns the delivery too, unless it is itself
+    /// an argument and `keep` is false: then the handler owns the only one.
     ///
     /// # Errors
-    /// Of the first that can't be taken.
+    /// The error of the first argument that cannot be extracted.
     fn extract(
         delivery: Delivery,
         state: &S,
@@ -34,20 +34,21 @@ pub trait Arguments<S>: Sized {
     ) -> impl Future<Output = Result<(Self, Option<Delivery>), BoxError>> + Send;
 }
 
-/// An `async fn` of an event and up to eight extractors. Implemented for functions and closures; never by hand.
+/// An `async fn` of an event and up to eight extractors. Implemented for functions and closures; do not implement it
+/// by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a handler",
     note = "a handler is an `async fn` of an event and up to eight extractors"
 )]
 pub trait Handler<Args>: Clone + Send + Sync + 'static {
-    /// What it returns when called; [`Router::on`](crate::Router::on) asks that it is a future.
+    /// The return value of the call; [`Router::on`](crate::Router::on) requires it to be a future.
     type Future;
 
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, args: Args) -> Self::Future;
 
-    /// Its settings.
+    /// Returns the handler's settings.
     fn options(&self) -> HandlerOptions {
         HandlerOptions::default()
     }
@@ -57,10 +58,10 @@ macro_rules! handlers { ($(($($t:ident $v:ident),*))*) => { $(
     impl<I: Input, S: Sync, $($t: FromDelivery<S> + Send,)*> Arguments<S> for (I, $($t,)*) {
         type Input = I;
         async fn extract(delivery: Delivery, state: &S, keep: bool) -> Result<(Self, Option<Delivery>), BoxError> {
-            // Where there is no extractor, nobody else looks at it.
+            // Without extractors nothing else reads the delivery.
             let _ = state;
             let taken = I::RAW && !keep;
-            // What can't be read fails before any extractor does.
+            // A record that cannot be read fails before any extractor runs.
             let input = if taken { None } else { Some(I::decode(&delivery).map_err(Undecodable::new)?) };
             $(let $v = $t::from_delivery(&delivery, state).await?;)*
             Ok(match input {
@@ -94,13 +95,14 @@ handlers! {
 
 /// Settings of one handler: `router.on(welcome.named("welcome"))`.
 pub trait HandlerExt<Args>: Handler<Args> {
-    /// With this name in place of the event's type. It must stay the same over releases: dead letters, metrics and the
-    /// ids of the events that the handler returns bear it.
+    /// Names the handler; the default is the event's type. The name must stay the same over releases: dead letters,
+    /// metrics and the ids of returned events contain it.
     fn named(self, name: impl Into<Name>) -> Configured<Self> {
         Configured { options: HandlerOptions { name: Some(name.into()), ..self.options() }, inner: self }
     }
 
-    /// With batches like this; for handlers of a `Batch` or `RawBatch` only, else it is an error of `start`.
+    /// Sets the batch options. Only for handlers of a `Batch` or `RawBatch`; for any other handler `start` returns an
+    /// error.
     fn batch(self, batch: BatchOptions) -> Configured<Self> {
         Configured { options: HandlerOptions { batch: Some(batch), ..self.options() }, inner: self }
     }
@@ -108,7 +110,7 @@ pub trait HandlerExt<Args>: Handler<Args> {
 
 impl<H: Handler<Args>, Args> HandlerExt<Args> for H {}
 
-/// A handler with settings, made by [`HandlerExt`].
+/// A handler with settings, created by [`HandlerExt`].
 #[derive(Debug, Clone)]
 pub struct Configured<H> {
     inner: H,
@@ -128,7 +130,7 @@ impl<H: Handler<Args>, Args> Handler<Args> for Configured<H> {
     }
 }
 
-/// One delivery through `handler`.
+/// The future of one delivery through `handler`.
 pub(crate) async fn run<H, Args, S>(handler: H, delivery: Delivery, state: S) -> Result<Outcome, BoxError>
 where
     H: Handler<Args, Future: Future<Output: IntoOutcome>>,
@@ -140,7 +142,7 @@ where
     output.into_outcome(delivery.as_ref().unwrap_or_else(|| &NOBODYS))
 }
 
-/// In place of the delivery where the handler has it, and nobody looks at it any more.
+/// Placeholder for a delivery that was moved into the handler and is not read again.
 static NOBODYS: LazyLock<Delivery> = LazyLock::new(|| {
     let records = RecordBatch::new(TopicPartition::new(Name::default(), 0), Vec::new());
     Delivery::new(records, DeliveryContext::new(Name::default(), Name::default()))

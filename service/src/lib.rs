@@ -1,6 +1,6 @@
-//! What runs handlers: the router and its extractors, the engine, and the event publisher.
+//! The service side of Tidings: the router and its extractors, the engine, and the event publisher.
 //!
-//! Services are written on the crate `tidings`, which re-exports what they need of this one.
+//! Applications depend on the crate `tidings`, which re-exports the parts of this crate that they need.
 
 mod engine;
 mod extract;

@@ -1,4 +1,4 @@
-//! Watching a service: what happens to each record, for audits, metrics and tests.
+//! Observers: a callback per settled record, for audits, metrics and tests.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use tidings_core::{Name, StoredRecord, TopicPartition, event_id_of};
 use uuid::Uuid;
 
-/// Is told what happens to each record that a service settles, in the order of happening per key.
+/// Receives an event for each record that a service settles, in order per key.
 ///
 /// Called on the worker's task between two records: it must be quick and must not block.
 pub trait Observer: Debug + Send + Sync + 'static {
-    /// Something happened to a record.
+    /// Called when something happened to a record.
     fn observe(&self, event: &RecordEvent<'_>);
 }
 
-/// Two observers, told one after the other.
+/// Two observers, called one after the other.
 #[derive(Debug)]
 pub(crate) struct Both(pub(crate) Arc<dyn Observer>, pub(crate) Arc<dyn Observer>);
 
@@ -25,24 +25,24 @@ impl Observer for Both {
     }
 }
 
-/// What happened to a record.
+/// The kind of a record event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecordOutcome {
-    /// Its handler was done with it, its events are published, and it is completed in the store, if there is one.
+    /// The handler completed, its events are published, and the store, if there is one, has marked the record as done.
     Handled,
-    /// It had been handled before.
+    /// The record had been handled before.
     Duplicate,
-    /// Nobody takes it: an unknown type, a null value, a redrive for another service.
+    /// No handler takes the record: an unknown type, a null value, or a redrive for another service.
     Skipped,
-    /// An attempt failed; there will be another.
+    /// An attempt failed; another will follow.
     Retried,
-    /// It is in the dead letters.
+    /// The record was written to the dead-letter topic.
     DeadLettered,
 }
 
 impl RecordOutcome {
-    /// Its stable name in ledgers and metrics: `"dead-lettered"`.
+    /// Returns the stable name in ledgers and metrics, such as `"dead-lettered"`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Handled => "handled",
@@ -54,33 +54,33 @@ impl RecordOutcome {
     }
 }
 
-/// Something that happened to a record.
+/// An event of a record's processing.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RecordEvent<'a> {
-    /// What it was.
+    /// The outcome.
     pub outcome: RecordOutcome,
-    /// The service.
+    /// The service's name.
     pub service: &'a Name,
-    /// Its consumer group.
+    /// The service's consumer group.
     pub group: &'a Name,
-    /// The handler; `None` where it came to none.
+    /// The handler's name; `None` if no handler was called.
     pub handler: Option<&'a Name>,
-    /// Where the record lies.
+    /// The record's topic, partition and offset.
     pub origin: &'a TopicPartition,
     /// The record.
     pub record: &'a StoredRecord,
-    /// The [epoch](tidings_core::Assignment::epoch) of the assignment that it was given out by. What an assignment has
-    /// under way when it is lost may end while the partition's next one already has the same record in hand.
+    /// The [epoch](tidings_core::Assignment::epoch) of the assignment that delivered the record. In-flight work of a
+    /// lost assignment may end while the partition's next assignment is already processing the same record.
     pub epoch: u64,
-    /// Which attempt it was, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// Why, for anything but handled.
+    /// The reason, for every outcome but handled.
     pub reason: Option<&'a str>,
 }
 
 impl RecordEvent<'_> {
-    /// The event's id; of a record without one, derived from its place.
+    /// The event's id; for a record without one, an id derived from its position.
     pub fn event_id(&self) -> Uuid {
         event_id_of(self.origin, self.record)
     }

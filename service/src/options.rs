@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tidings_core::Name;
 
-/// How many records a batch handler is given at most, unless it says otherwise.
+/// The default of [`BatchOptions::size`].
 pub const DEFAULT_BATCH_SIZE: usize = 128;
 
-/// How long a batch that is not full waits for more records, unless its handler says otherwise.
+/// The default of [`BatchOptions::wait`].
 pub const DEFAULT_BATCH_WAIT: Duration = Duration::from_millis(20);
 
-/// How many records a batch handler is given, and how long they are waited for.
+/// The size of a handler's batches, and how long an incomplete batch waits for more records.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,19 +22,20 @@ pub const DEFAULT_BATCH_WAIT: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchOptions {
-    /// How many records at most: [`DEFAULT_BATCH_SIZE`] if not said, at least 1.
+    /// The maximum number of records per batch, at least 1. Defaults to [`DEFAULT_BATCH_SIZE`].
     pub size: usize,
-    /// How long a batch that is not full waits for more: [`DEFAULT_BATCH_WAIT`] if not said; zero takes what is there.
+    /// How long an incomplete batch waits for more records. Defaults to [`DEFAULT_BATCH_WAIT`]; zero takes what is
+    /// available.
     pub wait: Duration,
 }
 
 impl BatchOptions {
-    /// At most `size` records (0 counts as 1).
+    /// Creates options for batches of at most `size` records (0 counts as 1).
     pub fn new(size: usize) -> Self {
         Self { size: size.max(1), wait: DEFAULT_BATCH_WAIT }
     }
 
-    /// Waiting so long for more.
+    /// Sets how long an incomplete batch waits for more records.
     #[must_use]
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -48,12 +49,12 @@ impl Default for BatchOptions {
     }
 }
 
-/// What a handler is called and how it is fed: set by [`HandlerExt`](crate::HandlerExt).
+/// A handler's name and batch options, set by [`HandlerExt`](crate::HandlerExt).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandlerOptions {
-    /// Its stable name; the event's type if not said.
+    /// The stable name; `None` stands for the event's type.
     pub name: Option<Name>,
-    /// How a batch handler is fed.
+    /// The options of a batch handler.
     pub batch: Option<BatchOptions>,
 }

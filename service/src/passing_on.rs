@@ -1,11 +1,11 @@
-//! What handlers publish raw records through.
+//! The publisher for raw records that handlers forward.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{Begun, Guarantees, Position, Publisher, Record, Result, async_trait, headers};
 
-/// Publishes by another publisher, without the headers that steer the delivery of a record that a handler passes on.
+/// Forwards records to another publisher, without the headers that control the delivery of a forwarded record.
 #[derive(Debug)]
 pub(crate) struct PassingOn(pub(crate) Arc<dyn Publisher>);
 

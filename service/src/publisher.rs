@@ -12,11 +12,11 @@ use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
-/// Publishes events as one service. Clones are cheap and share one connection, which is made when first needed.
+/// Publishes events as one service. Clones are cheap and share one connection, which is opened on first use.
 ///
-/// Events get new ids (UUID v7), so two calls are two events. Inside a handler, return events or take
-/// [`Delivery::publisher`](tidings_core::Delivery::publisher) instead: these derive the ids, so that a repeat is recognised
-/// downstream.
+/// Events get new ids (UUID v7), so two calls publish two events. Inside a handler, return events or use
+/// [`Delivery::publisher`](tidings_core::Delivery::publisher) instead: both derive the ids, so that consumers
+/// recognise a repeat.
 #[derive(Debug, Clone)]
 pub struct EventPublisher {
     source: Name,
@@ -25,7 +25,7 @@ pub struct EventPublisher {
 }
 
 impl EventPublisher {
-    /// Publishes to `transport` as the service `name`. Does no I/O yet.
+    /// Creates a publisher to `transport` for the service `name`. Does no I/O yet.
     pub fn new<T: Transport + Clone>(transport: &T, name: impl Into<Name>) -> Self {
         let connection = Connection {
             transport: Box::new(transport.clone()),
@@ -35,25 +35,25 @@ impl EventPublisher {
         Self { source: name.into(), topic_prefix: Name::default(), connection: Arc::new(connection) }
     }
 
-    /// With `prefix` before each topic: that of the services that are to read it.
+    /// Sets the prefix of each topic: the topic prefix of the services that consume the events.
     #[must_use]
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.topic_prefix = prefix.into();
         self
     }
 
-    /// Publishes `event` and waits until the broker holds it.
+    /// Publishes `event` and waits until the broker has acknowledged it.
     ///
-    /// Dropping the future may still publish. A failed connect is tried again by the next call.
+    /// Dropping the future may still publish. After a failed connect the next call tries again.
     ///
     /// # Errors
-    /// Those of [`Transport::publisher`] and [`Publisher::publish`], and [`ErrorKind::Invalid`] if the event can't be
-    /// written. After [`ErrorKind::Indeterminate`] the broker may hold it.
+    /// Those of [`Transport::publisher`] and [`Publisher::publish`], and [`ErrorKind::Invalid`] if the event cannot be
+    /// serialized. After [`ErrorKind::Indeterminate`] the broker may have stored it.
     pub async fn publish<E: Event>(&self, event: &E) -> Result<Position> {
         self.publish_with(event, PublishOptions::default()).await
     }
 
-    /// As [`publish`](Self::publish), with options.
+    /// Publishes `event` with options; otherwise as [`publish`](Self::publish).
     ///
     /// # Errors
     /// As [`publish`](Self::publish), and [`ErrorKind::Invalid`] for an extra header whose name is
@@ -64,7 +64,7 @@ impl EventPublisher {
         self.put_one(EnvelopeRef::new(id, timestamp, &self.source, event), &options).await
     }
 
-    /// Publishes an event with the id, time and version of its envelope, and its source if it names one.
+    /// Publishes an event with the id, time and version of its envelope, and the envelope's source if it has one.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -76,11 +76,11 @@ impl EventPublisher {
         self.put_one(envelope, &PublishOptions::default()).await
     }
 
-    /// Publishes `events` in one call, in order per key; answer `i` is event `i`'s. They share one trace, and each has a new
-    /// id: what may have to be repeated under its id goes by [`publish_with`](Self::publish_with).
+    /// Publishes `events` in one call, in order per key; answer `i` belongs to event `i`. The events share one trace,
+    /// and each has a new id: to repeat an event under its id, use [`publish_with`](Self::publish_with).
     ///
     /// # Errors
-    /// Per event as [`publish`](Self::publish).
+    /// For each event those of [`publish`](Self::publish).
     #[must_use = "each event has an answer of its own"]
     pub async fn publish_all<E: Event>(&self, events: &[E]) -> Vec<Result<Position>> {
         let (now, trace) = (Timestamp::now(), TraceParent::new_root());
@@ -94,10 +94,11 @@ impl EventPublisher {
         self.put(records).instrument(span).await
     }
 
-    /// Refuses further events, of all clones, and waits at most `deadline` for those under way. Cancel-safe.
+    /// Closes the publisher: rejects further events of all clones and waits at most `deadline` for those in flight.
+    /// Cancel-safe.
     ///
     /// # Errors
-    /// [`ErrorKind::Indeterminate`] if the deadline passed with events unanswered.
+    /// [`ErrorKind::Indeterminate`] if the deadline passed with unacknowledged events.
     pub async fn close(&self, deadline: Duration) -> Result<()> {
         self.connection.closed.store(true, Ordering::Release);
         match self.connection.publisher.get() {
@@ -127,7 +128,7 @@ impl EventPublisher {
         answer
     }
 
-    /// Publishes those records that could be written; answer `i` is record `i`'s.
+    /// Publishes the records that could be serialized; answer `i` belongs to record `i`.
     async fn put(&self, records: Vec<Result<Record>>) -> Vec<Result<Position>> {
         let mut written = Vec::with_capacity(records.len());
         let unwritten: Vec<_> = records.into_iter().map(|record| record.map(|record| written.push(record))).collect();
@@ -141,7 +142,7 @@ impl EventPublisher {
         answers
     }
 
-    /// The span of one call. Its fields are named by OpenTelemetry's conventions for messaging.
+    /// Returns the span of one call. Its fields follow OpenTelemetry's semantic conventions for messaging.
     fn span(&self, topic: &str) -> Span {
         let topic = format_args!("{}{topic}", self.topic_prefix);
         tracing::info_span!(
@@ -163,7 +164,7 @@ fn unanswered() -> Error {
     Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")
 }
 
-/// The publisher that all clones share, once there is one.
+/// Returns the publisher that all clones share, once it is connected.
 #[derive(Debug)]
 struct Connection {
     transport: Box<dyn Transport>,
@@ -181,7 +182,7 @@ impl Connection {
     }
 
     async fn open(&self) -> Result<&Arc<dyn Publisher>> {
-        // Whoever comes first connects, the others wait for it; if it fails, the next of them tries.
+        // The first caller connects and the others wait; if it fails, the next of them tries.
         let open = self.publisher.get_or_try_init(|| async {
             self.check_open()?;
             self.transport.publisher().await

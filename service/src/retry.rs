@@ -1,4 +1,4 @@
-//! When a failed delivery is tried again, and when it is given up.
+//! Retry policy: when a failed delivery is retried, and when it is dead-lettered.
 
 use std::time::Duration;
 
@@ -11,19 +11,20 @@ pub const DEFAULT_RETRY_CAP: Duration = Duration::from_secs(30);
 /// The default of [`Retry::max_retries`].
 pub const DEFAULT_MAX_RETRIES: u32 = 3;
 
-/// Exponential backoff with full jitter: retry `n` waits a random time between 0 and `base * 2^(n-1)`, at most `cap`.
+/// Exponential backoff with full jitter: retry `n` waits a random time between 0 and `base * 2^(n-1)`, capped at
+/// `cap`.
 ///
 /// Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
-    /// The longest wait before the first retry: [`DEFAULT_RETRY_BASE`].
+    /// The longest wait before the first retry. Defaults to [`DEFAULT_RETRY_BASE`].
     pub base: Duration,
-    /// The longest wait before any retry: [`DEFAULT_RETRY_CAP`].
+    /// The longest wait before any retry. Defaults to [`DEFAULT_RETRY_CAP`].
     pub cap: Duration,
-    /// How many retries follow the first attempt before the record is dead-lettered: [`DEFAULT_MAX_RETRIES`].
+    /// The number of retries before the record is dead-lettered. Defaults to [`DEFAULT_MAX_RETRIES`].
     pub max_retries: u32,
-    /// Whether the wait is drawn at random; without, it is the longest one, which tests can count on.
+    /// Whether the wait is random; without jitter it is the longest one, so that tests can rely on it.
     pub jitter: bool,
 }
 
@@ -34,46 +35,46 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Waits of up to `base`, twice that, four times that and so on.
+    /// Creates a policy with waits of up to `base`, twice that, four times that and so on.
     pub const fn exponential(base: Duration) -> Self {
         Self { base, cap: DEFAULT_RETRY_CAP, max_retries: DEFAULT_MAX_RETRIES, jitter: true }
     }
 
-    /// No retry: the first failure is the last.
+    /// Creates a policy without retries: the first failure is final.
     pub const fn never() -> Self {
         Self::exponential(DEFAULT_RETRY_BASE).with_max_retries(0)
     }
 
-    /// With so many retries after the first attempt.
+    /// Sets the number of retries after the first attempt.
     #[must_use]
     pub const fn with_max_retries(mut self, retries: u32) -> Self {
         self.max_retries = retries;
         self
     }
 
-    /// With waits of at most `cap`.
+    /// Caps each wait at `cap`.
     #[must_use]
     pub const fn with_cap(mut self, cap: Duration) -> Self {
         self.cap = cap;
         self
     }
 
-    /// Without jitter: each wait is the longest one.
+    /// Disables jitter: each wait is the longest one.
     #[must_use]
     pub const fn without_jitter(mut self) -> Self {
         self.jitter = false;
         self
     }
 
-    /// The longest wait before retry `n`, from 1.
+    /// Returns the longest wait before retry `n`, from 1.
     pub fn longest_wait(&self, n: u32) -> Duration {
         let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
         self.base.saturating_mul(factor).min(self.cap)
     }
 
-    /// The wait before retry `n`, where `random` is drawn evenly from 0 to 1.
+    /// Returns the wait before retry `n`, where `random` is uniform between 0 and 1.
     pub(crate) fn wait(&self, n: u32, random: f64) -> Duration {
-        // Beyond all clocks a product would overflow.
+        // For durations beyond any clock a product would overflow.
         let longest = self.longest_wait(n).min(FOR_EVER);
         if self.jitter { longest.mul_f64(random.clamp(0.0, 1.0)) } else { longest }
     }

@@ -16,15 +16,15 @@ use crate::handler::{self, Arguments, Handler};
 /// The future of one delivery.
 pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Outcome, BoxError>> + Send>>;
 
-/// What became of a delivery's first poll.
+/// The result of a delivery's first poll.
 pub(crate) enum Started {
-    /// It was over at once, and nothing was allocated for it.
+    /// The delivery is complete; nothing was allocated for it.
     Done(Result<Outcome, BoxError>),
-    /// It goes on.
+    /// The delivery is pending.
     Pending(BoxFuture),
 }
 
-/// A handler and its layers, erased. Each worker owns a clone, so that a delivery needs none.
+/// A type-erased handler with its layers. Each worker owns a clone, so that no delivery needs one.
 trait Erased: Send {
     fn clone_box(&self) -> Box<dyn Erased>;
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
@@ -32,12 +32,13 @@ trait Erased: Send {
     fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started;
 }
 
-/// A handler with the layers added so far: what a `tower::Layer` given to [`Router::layer`](crate::Router::layer) wraps.
-// Never locked but to be cloned: the mutex makes it `Sync`, which its parts need not be.
+/// A handler with the layers added before: the service that a `tower::Layer` given to
+/// [`Router::layer`](crate::Router::layer) wraps.
+// Locked only to be cloned: the mutex makes the type `Sync`, which its parts need not be.
 pub struct Route(Mutex<Box<dyn Erased>>);
 
 impl Route {
-    /// The route of a handler.
+    /// Creates the route of a handler.
     pub(crate) fn handler<H, Args, S>(handler: H, state: S) -> Self
     where
         H: Handler<Args, Future: Future<Output: IntoOutcome> + Send + 'static>,
@@ -48,7 +49,7 @@ impl Route {
         Self::erase(MadeBy { make, kept: None })
     }
 
-    /// The route of a service, such as another route behind a layer.
+    /// Creates the route of a service, such as another route behind a layer.
     pub(crate) fn service<V>(service: V) -> Self
     where
         V: Service<Delivery, Response = Outcome> + Clone + Send + 'static,
@@ -63,14 +64,14 @@ impl Route {
     }
 
     fn erased(&mut self) -> &mut dyn Erased {
-        // Poisoned only if a service's `clone` panicked, which leaves the original as it was.
+        // Poisoned only if a service's `clone` panicked, which leaves the original unchanged.
         &mut **self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands `delivery` to the handler and polls once; nothing is allocated if that is all it takes.
+    /// Passes `delivery` to the handler and polls once; a future that is ready at once costs no allocation.
     ///
-    /// It never waits for readiness: where a layer is not ready, the instance that was polled waits within the
-    /// delivery's own future. A panic of the handler passes through, and leaves the route usable.
+    /// Never waits for readiness: if a layer is not ready, the instance that was polled waits within the delivery's
+    /// own future. A panic of the handler propagates and leaves the route usable.
     pub(crate) fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started {
         self.erased().start(delivery, cx)
     }
@@ -103,7 +104,7 @@ impl Service<Delivery> for Route {
 }
 
 pin_project! {
-    /// A place for one future after the other.
+    /// A reusable allocation for one future at a time.
     struct Slot<F> {
         #[pin]
         future: Option<F>,
@@ -123,7 +124,7 @@ type Kept<F> = Option<Pin<Box<Slot<F>>>>;
 
 /// Polls `future` once in the kept box, which is put back if the future was ready.
 ///
-/// The box is out of `kept` meanwhile: a panic drops it together with the future.
+/// The box is out of `kept` during the poll: a panic drops it together with the future.
 fn start<F, E>(kept: &mut Kept<F>, future: F, cx: &mut Context<'_>) -> Started
 where
     F: Future<Output = Result<Outcome, E>> + Send + 'static,
@@ -146,7 +147,7 @@ where
     }
 }
 
-/// A handler: a closure that makes its future, whose type has no name.
+/// A handler: a closure that creates its future, whose type has no name.
 struct MadeBy<M, F> {
     make: M,
     kept: Kept<F>,
@@ -203,9 +204,9 @@ where
             Poll::Ready(Ok(())) => start(&mut self.kept, self.service.call(delivery), cx),
             Poll::Ready(Err(error)) => Started::Done(Err(error.into())),
             Poll::Pending => {
-                // A limit is reached. The very instance that was polled must wait: a clone would queue behind its
-                // abandoned place. And it waits within its own delivery, so that those that hold the permits, and
-                // other routes, do not wait for it.
+                // A limit is reached. The very instance that was polled must wait: a clone would queue behind the
+                // abandoned place of that instance. It waits within its own delivery, so that deliveries that hold
+                // permits, and other routes, do not wait for it.
                 let fresh = self.service.clone();
                 let mut waiting = mem::replace(&mut self.service, fresh);
                 Started::Pending(Box::pin(async move {
@@ -310,7 +311,7 @@ mod tests {
             }
         }
         go.send_replace(true);
-        // The last first: were a place in the queue abandoned, it would wait for ever.
+        // In reverse order: an abandoned place in the queue would wait for ever.
         for task in waiting.into_iter().rev().map(tokio::spawn).collect::<Vec<_>>() {
             tokio::time::timeout(std::time::Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
         }

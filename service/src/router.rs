@@ -1,4 +1,4 @@
-//! The router: which handler takes what.
+//! The router: maps records to handlers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::table::{Entry, RouteTable, Routes, Target, prefixed};
 
 type Make<S> = Box<dyn FnOnce(S) -> Route + Send>;
 
-/// The handlers of a service: each event type goes to its own.
+/// Routes each event type to its handler.
 ///
-/// What it is given wrong (two handlers for one type and major version, two of one name, a batch handler whose returned
-/// events do not name their causes) is an error of the service's `start`, which names all of it.
+/// The service's `start` reports all configuration errors at once: two handlers for one type and major version, two
+/// handlers of one name, or a batch handler whose returned events do not name their causes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -48,14 +48,13 @@ impl<S: Clone + Send + Sync + 'static> Default for Router<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Router<S> {
-    /// A router without a handler.
+    /// Creates a router without handlers.
     pub fn new() -> Self {
         Self { handlers: Vec::new() }
     }
 
-    /// Adds the handler of an event: it takes the major version that the event's type has, from the event's topic.
-    /// Unless [named](crate::HandlerExt::named), it is called as the event's type (from major version 2 on:
-    /// `<type>:v<major>`).
+    /// Adds the handler of an event type: it takes events of the type's major version from the event's topic. The
+    /// default [name](crate::HandlerExt::named) is the event's type (from major version 2 on: `<type>:v<major>`).
     pub fn on<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -66,8 +65,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(target, handler)
     }
 
-    /// Adds a handler of whole records of `topic`: of those that no handler of an event takes. If the topic has no such
-    /// handler, it gets all of them unread, tombstones too. Unless named, it is called `topic:<topic>`.
+    /// Adds a handler of raw records of `topic` that no event handler takes. If the topic has no event handler, this
+    /// one gets all records unparsed, including tombstones. The default name is `topic:<topic>`.
     pub fn on_topic<H, Args>(self, topic: impl Into<Name>, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -77,7 +76,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(Target::Topic(topic.into()), handler)
     }
 
-    /// Adds the handler of `topic`'s records without a value. Unless named, it is called `tombstone:<topic>`.
+    /// Adds the handler of `topic`'s tombstones, the records without a value. The default name is `tombstone:<topic>`.
     pub fn on_tombstone<H, Args>(self, topic: impl Into<Name>, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -87,8 +86,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(Target::Tombstone(Some(topic.into())), handler)
     }
 
-    /// Adds the handler of records without a value of those topics that have no
-    /// [`on_tombstone`](Self::on_tombstone). Unless named, it is called `tombstone`.
+    /// Adds the handler of tombstones of the topics that have no [`on_tombstone`](Self::on_tombstone) handler. The
+    /// default name is `tombstone`.
     pub fn on_any_tombstone<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -98,8 +97,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(Target::Tombstone(None), handler)
     }
 
-    /// Adds the handler of events whose type no handler takes, of topics without an [`on_topic`](Self::on_topic). Unless
-    /// named, it is called `fallback`.
+    /// Adds the handler of events whose type no handler takes, for topics without an [`on_topic`](Self::on_topic)
+    /// handler. The default name is `fallback`.
     pub fn fallback<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -126,13 +125,13 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Adds all handlers of `other`, with the layers that it was given.
+    /// Adds all handlers of `other`, with their layers.
     pub fn merge(mut self, other: Self) -> Self {
         self.handlers.extend(other.handlers);
         self
     }
 
-    /// Wraps the handlers added so far, and no later ones.
+    /// Wraps the handlers added before this call, and no later ones.
     pub fn layer<L>(self, layer: L) -> Self
     where
         L: Layer<Route> + Clone + Send + 'static,
@@ -146,7 +145,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         })
     }
 
-    /// Gives the handlers their state; what is added afterwards has another one.
+    /// Provides the state of the handlers added before; handlers added afterwards have another state.
     pub fn with_state<S2>(self, state: S) -> Router<S2> {
         self.map(|make| {
             let state = state.clone();
@@ -159,7 +158,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 }
 
-/// A router that has its state: a `Router<()>`. [`Service::new`](crate::Service::new) takes it.
+/// A router that has its state: a `Router<()>`. Accepted by [`Service::new`](crate::Service::new).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Router<()>`: call `.with_state(..)` to give the handlers their state",
     label = "call `.with_state(..)` on this router"
@@ -181,7 +180,7 @@ mod sealed {
     impl<S> Sealed for super::Router<S> {}
 }
 
-/// The path of a handler's function, for people.
+/// Returns the path of a handler's function, for messages.
 fn function<H>() -> &'static str {
     let path = std::any::type_name::<H>();
     let configured = std::any::type_name::<crate::Configured<()>>().trim_end_matches("()>");
@@ -189,7 +188,7 @@ fn function<H>() -> &'static str {
 }
 
 impl Router<()> {
-    /// The topics of all handlers with `topic_prefix` before each, sorted.
+    /// Returns the topics of all handlers, prefixed with `topic_prefix` and sorted.
     pub(crate) fn topics(&self, topic_prefix: &str) -> Vec<Name> {
         let topics: BTreeSet<_> = self.handlers.iter().filter_map(|(entry, _)| entry.target.topic()).collect();
         let mut topics: Vec<_> = topics.into_iter().map(|topic| prefixed(topic_prefix, topic)).collect();
@@ -197,13 +196,13 @@ impl Router<()> {
         topics
     }
 
-    /// The routes with `topic_prefix` before each topic.
+    /// Returns the routes, with `topic_prefix` before each topic.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](tidings_core::ErrorKind::Invalid), naming everything that is wrong with the handlers.
     pub(crate) fn into_routes(self, topic_prefix: &Name) -> Result<Routes> {
         let (entries, makes): (Vec<_>, Vec<_>) = self.handlers.into_iter().unzip();
-        // Only routes that are in order are made: a layer may start something.
+        // Only valid routes are created: a layer may start something.
         let table = RouteTable::new(entries, topic_prefix)?;
         Ok(Routes::new(table, makes.into_iter().map(|make| make(())).collect()))
     }

@@ -1,4 +1,4 @@
-//! A service: a router, a group, and how its deliveries are treated.
+//! The service: a router, a consumer group, and delivery policies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,40 +15,40 @@ use crate::retry::Retry;
 use crate::route::Route;
 use crate::router::{IntoRouter, Router};
 
-/// What must not overtake what.
+/// The ordering of deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DeliveryOrder {
-    /// Records of one key are handled in order, those of different keys at once, also within one partition. A record
-    /// without a key is ordered with nothing.
+    /// Handles records of one key in order, and different keys concurrently, also within one partition. A record
+    /// without a key has no order.
     #[default]
     Key,
-    /// Records of one partition are handled in order.
+    /// Handles records of one partition in order.
     Partition,
-    /// Nothing is ordered with anything.
+    /// Handles all records concurrently, in no order.
     None,
 }
 
-/// What becomes of a type that nobody registered.
+/// The policy for events of types without a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum UnknownTypes {
-    /// It is skipped and counted.
+    /// Skips and counts the event.
     #[default]
     Skip,
-    /// It goes to the dead letters. (A third way is a handler of [`Router::fallback`].)
+    /// Writes the event to the dead-letter topic. (The alternative is a handler added by [`Router::fallback`].)
     DeadLetter,
 }
 
-/// What a service does about topics that are missing when it starts.
+/// The policy for topics that are missing when a service starts.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum TopicPolicy {
-    /// They are somebody else's: a missing one is an error of `start`.
+    /// Others create the topics: `start` fails if one is missing.
     #[default]
     Expect,
-    /// Those of these that are missing are created, with the service's topic prefix and each with its dead-letter topic,
-    /// as [`ensure_topics`](tidings_core::ensure_topics) does; how one that is there differs is a warning.
+    /// Creates the missing ones of these topics, each with the service's topic prefix and with its dead-letter topic,
+    /// as [`ensure_topics`](tidings_core::ensure_topics) does. Logs a warning if an existing topic differs.
     Create(Vec<Topic>),
 }
 
@@ -64,14 +64,14 @@ pub const DEFAULT_MAX_SPAN: u64 = 100_000;
 pub const DEFAULT_CONCURRENCY: usize = 1_024;
 /// The default of [`Service::with_lease_ttl`].
 pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(15);
-/// The most of [`Service::with_workers`].
+/// The upper bound of [`Service::with_workers`].
 pub const MAX_WORKERS: usize = 1_024;
-/// How long [`Service::run`] drains when it is told to stop.
+/// The drain deadline of [`Service::run`] after a shutdown signal.
 pub const DEFAULT_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A service: the router that handles its events, its consumer group, and its policies.
 ///
-/// The group is `<name>-group`, the topics are those of the router's handlers.
+/// The group is `<name>-group`; the topics are those of the router's handlers.
 #[derive(Debug)]
 #[must_use = "a service does nothing until it is started"]
 pub struct Service {
@@ -80,7 +80,7 @@ pub struct Service {
     pub(crate) options: Options,
 }
 
-/// All settings of a service.
+/// The settings of a service.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) group: Name,
@@ -110,7 +110,7 @@ pub(crate) struct Options {
 }
 
 impl Service {
-    /// The service `name`, whose events `router` handles. A `Router<S>` that still lacks its state does not fit: call
+    /// Creates the service `name` from `router`. A `Router<S>` that still lacks its state is not accepted: call
     /// [`Router::with_state`] first.
     pub fn new(name: impl Into<Name>, router: impl IntoRouter) -> Self {
         let (name, router) = (name.into(), router.into_router());
@@ -143,37 +143,37 @@ impl Service {
         Self { name, router, options }
     }
 
-    /// The service's name.
+    /// Returns the service's name.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Its consumer group.
+    /// Returns the consumer group.
     pub fn group(&self) -> &Name {
         &self.options.group
     }
 
-    /// What stands before the topics of all its events.
+    /// Returns the topic prefix.
     pub fn topic_prefix(&self) -> &Name {
         &self.options.topic_prefix
     }
 
-    /// What it does about missing topics.
+    /// Returns the policy for missing topics.
     pub fn topic_policy(&self) -> &TopicPolicy {
         &self.options.topics
     }
 
-    /// The topics that its handlers take, prefix and all, sorted.
+    /// Returns the topics that the handlers take, with their prefix, sorted.
     pub fn topics(&self) -> Vec<Name> {
         self.router.topics(&self.options.topic_prefix)
     }
 
-    /// Its own dead-letter sink; `None` if it buries in that of the transport.
+    /// Returns the service's own dead-letter sink; `None` if it uses the transport's.
     pub fn dead_letters(&self) -> Option<&Arc<dyn DeadLetterSink>> {
         self.options.dead_letters.as_ref()
     }
 
-    /// Wraps all its handlers, as [`Router::layer`] does.
+    /// Wraps all handlers, as [`Router::layer`] does.
     pub fn layer<L>(mut self, layer: L) -> Self
     where
         L: Layer<Route> + Clone + Send + 'static,
@@ -185,158 +185,163 @@ impl Service {
         self
     }
 
-    /// As a member of this group in place of `<name>-group`.
+    /// Joins this group instead of `<name>-group`.
     pub fn with_group(mut self, group: impl Into<Name>) -> Self {
         self.options.group = group.into();
         self
     }
 
-    /// Handles each event once, as `store` remembers it.
+    /// Handles each event once, deduplicated by `store`.
     pub fn with_idempotency(self, store: impl IdempotencyStore) -> Self {
         self.with_shared_idempotency(Arc::new(store))
     }
 
-    /// As [`with_idempotency`](Self::with_idempotency), by a store that others use, too.
+    /// Handles each event once, deduplicated by a store that is shared with others. See
+    /// [`with_idempotency`](Self::with_idempotency).
     pub fn with_shared_idempotency(mut self, store: Arc<dyn IdempotencyStore>) -> Self {
         self.options.store = Some(store);
         self
     }
 
-    /// Remembers events under this scope in place of the service's name: a new scope handles all of them again.
+    /// Remembers events under this scope instead of the service's name: in a new scope all events are handled again.
     pub fn with_scope(mut self, scope: impl Into<Name>) -> Self {
         self.options.scope = scope.into();
         self
     }
 
-    /// Tells events of one id apart by the topic that they are read from, for topics that repeat the events of others: each
-    /// topic's handler then has the event once.
+    /// Deduplicates by event id and topic, for topics that repeat the events of others: each topic's handler then gets
+    /// the event once.
     ///
-    /// By default an event that comes on two topics is handled once, on the topic that it is read from first. With this, the
-    /// store knows an event by a UUID v5 of its id and topic: turned on for a scope that holds done events, it handles
-    /// once more those of them that are read again.
+    /// By default an event that is on two topics is handled once, on the topic that it is read from first. With this
+    /// setting, the store identifies an event by a UUID v5 of its id and topic. If it is turned on for a scope that
+    /// has completed events, those of them that are read again are handled once more.
     pub fn with_scope_per_topic(mut self) -> Self {
         self.options.scope_per_topic = true;
         self
     }
 
-    /// How long claims outlive a process that died: [`DEFAULT_LEASE_TTL`], at least [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL). Renewed at a third
-    /// of it.
+    /// How long claims outlive a crashed process. Defaults to [`DEFAULT_LEASE_TTL`]; at least
+    /// [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL). The lease is renewed at a third of it.
     ///
-    /// Let it be shorter than the consumer's [session](Self::with_session_timeout): then a process that stood still for
-    /// longer than that begins nothing of what it had fetched before, as it knows by its own clock that its lease is over.
+    /// Keep it shorter than the consumer's [session timeout](Self::with_session_timeout): a process that was suspended
+    /// for longer than the session timeout then knows by its own clock that its lease has expired, and starts nothing
+    /// that it fetched before.
     pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
         self.options.lease_ttl = ttl;
         self
     }
 
-    /// Buries dead letters here in place of the transport's own sink.
+    /// Writes dead letters to this sink instead of the transport's.
     pub fn with_dead_letters(mut self, sink: Arc<dyn DeadLetterSink>) -> Self {
         self.options.dead_letters = Some(sink);
         self
     }
 
-    /// When failed deliveries are tried again, and given up.
+    /// Sets when failed deliveries are retried, and when they are dead-lettered.
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.options.retry = retry;
         self
     }
 
-    /// How long a handler may take for one delivery before it is dropped, which is a failed attempt:
-    /// [`DEFAULT_HANDLER_TIMEOUT`]. `None` is for ever, so that one that hangs holds its key for ever.
+    /// Sets the timeout of one delivery's handler, after which it is dropped and the attempt has failed. Defaults to
+    /// [`DEFAULT_HANDLER_TIMEOUT`]. `None` disables the timeout: a handler that hangs then blocks its key for ever.
     pub fn with_handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.options.handler_timeout = timeout.into();
         self
     }
 
-    /// What must not overtake what: by default what has the same key.
+    /// Sets the ordering of deliveries. Defaults to order per key.
     pub fn with_delivery_order(mut self, order: DeliveryOrder) -> Self {
         self.options.order = order;
         self
     }
 
-    /// What becomes of types that nobody registered: by default they are skipped.
+    /// Sets the policy for types without a handler. By default they are skipped.
     pub fn with_unknown_types(mut self, policy: UnknownTypes) -> Self {
         self.options.unknown = policy;
         self
     }
 
-    /// When most deliveries fail, this holds the service back: it tries one delivery at a time until one succeeds. `None`
-    /// lets it go on. On by default.
+    /// Sets the circuit breaker: when most deliveries fail, the service tries one delivery at a time until one
+    /// succeeds. `None` disables it. On by default.
     pub fn with_breaker(mut self, breaker: impl Into<Option<Breaker>>) -> Self {
         self.options.breaker = breaker.into();
         self
     }
 
-    /// Where the group starts when it is new.
+    /// Sets where a new group starts.
     pub fn with_start(mut self, start: Start) -> Self {
         self.options.start = start;
         self
     }
 
-    /// What is done about missing topics.
+    /// Sets the policy for missing topics.
     pub fn with_topics(mut self, policy: TopicPolicy) -> Self {
         self.options.topics = policy;
         self
     }
 
-    /// Puts `prefix` before the topics of all events, handled and published, and before those that are created: one broker
-    /// for several environments.
+    /// Puts `prefix` before the topics of all events, handled and published, and of the topics that are created: one
+    /// broker can then serve several environments.
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.options.topic_prefix = prefix.into();
         self
     }
 
-    /// How often offsets are committed: [`DEFAULT_COMMIT_INTERVAL`], at most once a millisecond.
+    /// Sets how often offsets are committed, at most once a millisecond. Defaults to [`DEFAULT_COMMIT_INTERVAL`].
     pub fn with_commit_interval(mut self, interval: Duration) -> Self {
         self.options.commit_interval = interval;
         self
     }
 
-    /// How many bytes may be fetched and not settled, one record aside: [`DEFAULT_MAX_BYTES_IN_FLIGHT`].
+    /// Limits the bytes that are fetched and not settled; one record may exceed it. Defaults to
+    /// [`DEFAULT_MAX_BYTES_IN_FLIGHT`].
     pub fn with_max_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.options.max_bytes = bytes;
         self
     }
 
-    /// How far a partition may be read beyond its lowest unsettled record: [`DEFAULT_MAX_SPAN`].
+    /// Limits how far a partition is read beyond its lowest unsettled record. Defaults to [`DEFAULT_MAX_SPAN`].
     pub fn with_max_span(mut self, offsets: u64) -> Self {
         self.options.max_span = offsets;
         self
     }
 
-    /// How many deliveries may be under way at once: [`DEFAULT_CONCURRENCY`].
+    /// Limits the number of deliveries in flight. Defaults to [`DEFAULT_CONCURRENCY`].
     pub fn with_concurrency(mut self, deliveries: usize) -> Self {
         self.options.concurrency = deliveries;
         self
     }
 
-    /// How many worker tasks run handlers: by default as many as the runtime has threads, at most [`MAX_WORKERS`].
+    /// Sets the number of worker tasks that run handlers. Defaults to the runtime's number of threads, at most
+    /// [`MAX_WORKERS`].
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.options.workers = Some(workers);
         self
     }
 
-    /// How long deliveries under way may take when their partition is revoked: [`DEFAULT_REVOCATION_DEADLINE`].
+    /// Sets how long in-flight deliveries may take when their partition is revoked. Defaults to
+    /// [`DEFAULT_REVOCATION_DEADLINE`].
     pub fn with_revocation_deadline(mut self, deadline: Duration) -> Self {
         self.options.revocation_deadline = deadline;
         self
     }
 
-    /// Without an answer to heartbeats for so long, the service is out of its group:
-    /// [`DEFAULT_SESSION_TIMEOUT`](tidings_core::DEFAULT_SESSION_TIMEOUT) if not said. In a KIP-848 group of Kafka the
-    /// group's own counts, where that is shorter.
+    /// Sets the session timeout: a service whose heartbeats are unanswered for this long is removed from its group.
+    /// Defaults to [`DEFAULT_SESSION_TIMEOUT`](tidings_core::DEFAULT_SESSION_TIMEOUT). In a KIP-848 group of Kafka the
+    /// group's own timeout applies if it is shorter.
     pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
         self.options.session_timeout = Some(timeout);
         self
     }
 
-    /// As a static member of its group: a restart within the session timeout moves no partition.
+    /// Joins the group as a static member: a restart within the session timeout moves no partition.
     pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
         self.options.instance_id = Some(id.into());
         self
     }
 
-    /// Tells `observer` what happens to each record, after those that were given before.
+    /// Adds an observer, called for each record after the observers added before.
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.options.observer = Some(match self.options.observer.take() {
             Some(before) => Arc::new(Both(before, observer)),
@@ -345,26 +350,27 @@ impl Service {
         self
     }
 
-    /// Draws the waits between attempts from this seed, so that a test can be repeated.
+    /// Seeds the random waits between attempts, so that a test can be repeated.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.options.seed = Some(seed);
         self
     }
 
-    /// Starts the service: checks its routes, its topics and its dead-letter sink, and joins the group.
+    /// Starts the service: validates its routes, topics and dead-letter sink, and joins the group.
     ///
     /// # Errors
-    /// [`Invalid`](tidings_core::ErrorKind::Invalid) for handlers that contradict each other or settings out of range,
-    /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a topic or dead-letter topic that is missing, and the errors of
-    /// the transport and the store.
+    /// [`Invalid`](tidings_core::ErrorKind::Invalid) for conflicting handlers or settings out of range,
+    /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a missing topic or dead-letter topic, and the errors of the
+    /// transport and the store.
     pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<ServiceHandle> {
         engine::start(self, Arc::new(transport.clone())).await
     }
 
-    /// Runs the service until Ctrl-C or SIGTERM, or until it fails; then drains for [`DEFAULT_SHUTDOWN_DEADLINE`].
+    /// Runs the service until Ctrl-C or SIGTERM, or until it fails; then drains for at most
+    /// [`DEFAULT_SHUTDOWN_DEADLINE`].
     ///
     /// # Errors
-    /// Those of [`start`](Self::start) and [`ServiceHandle::shutdown`], and the error that ended it.
+    /// Those of [`start`](Self::start) and [`ServiceHandle::shutdown`], and the error that stopped the service.
     pub async fn run<T: Transport + Clone>(self, transport: &T) -> Result<()> {
         let running = self.start(transport).await?;
         tokio::select! {

@@ -1,4 +1,4 @@
-//! Waiting for the operating system's wish that the process stop.
+//! Shutdown signals of the operating system.
 
 use tidings_core::{Error, ErrorKind, Result};
 

@@ -1,4 +1,4 @@
-//! How a running service is: for health endpoints and operators.
+//! The status of a running service, for health endpoints and operators.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,51 +6,51 @@ use std::time::Duration;
 
 use tidings_core::TopicPartition;
 
-/// How a running service is.
+/// The status of a running service.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Status {
-    /// What it is doing.
+    /// The state of the service.
     pub state: State,
-    /// What is wrong, a line each; empty if nothing is.
+    /// The current problems, one line each; empty if there are none.
     pub problems: Vec<String>,
-    /// Its partitions, sorted.
+    /// The assigned partitions, sorted.
     pub partitions: Vec<PartitionStatus>,
-    /// What it has done since it started.
+    /// The counters since the service started.
     pub totals: Totals,
     /// Bytes fetched and not settled.
     pub bytes_in_flight: usize,
 }
 
 impl Status {
-    /// Whether nothing is wrong.
+    /// Returns whether there are no problems.
     pub fn is_healthy(&self) -> bool {
         matches!(self.state, State::Starting | State::Running) && self.problems.is_empty()
     }
 
-    /// Offsets still to be settled, over all partitions.
+    /// Returns the lag over all partitions: the number of offsets that are not settled.
     pub fn lag(&self) -> u64 {
         self.partitions.iter().map(PartitionStatus::lag).sum()
     }
 }
 
-/// What a service is doing.
+/// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
-    /// It has not been assigned anything yet.
+    /// No partition was assigned yet.
     Starting,
-    /// It handles records.
+    /// The service handles records.
     Running,
-    /// Something that it needs is down, or most deliveries fail: it waits, and recovers by itself.
+    /// A dependency is down, or most deliveries fail: the service waits, and recovers by itself.
     Degraded,
-    /// An operator has paused it.
+    /// Paused by an operator.
     Paused,
-    /// It is shutting down.
+    /// The service is shutting down.
     Stopping,
-    /// It has ended.
+    /// The service has stopped.
     Stopped,
-    /// It has ended because of an error that no waiting mends.
+    /// The service has stopped because of an error that is not transient.
     Failed,
 }
 
@@ -68,45 +68,46 @@ impl fmt::Display for State {
     }
 }
 
-/// How a partition is.
+/// The status of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionStatus {
-    /// The partition.
+    /// The topic and partition.
     pub partition: TopicPartition,
     /// The assignment's epoch.
     pub epoch: u64,
-    /// The offset after all that was fetched.
+    /// The offset after the last fetched record.
     pub position: u64,
     /// The lowest offset that is not settled.
     pub settled: u64,
-    /// What is committed, as far as it is known here.
+    /// The committed offset, as far as it is known here.
     pub committed: Option<u64>,
-    /// The end of the log, when it was last asked for.
+    /// The end of the log, as of the last query.
     pub end: u64,
-    /// Records fetched and not settled.
+    /// The number of records that are fetched and not settled.
     pub in_flight: usize,
-    /// Why it is paused; empty if it is not.
+    /// The reasons why the partition is paused; empty if it is not.
     pub paused: Vec<PauseReason>,
-    /// What holds it until it is mended or [skipped](crate::ServiceHandle::skip), by offset; empty if nothing does.
+    /// The holds that block the partition until they are resolved or [skipped](crate::ServiceHandle::skip), by offset;
+    /// empty if there are none.
     pub held: Vec<Hold>,
 }
 
-/// What holds a partition: records that cannot be read, or one whose dead letter cannot be written.
+/// A hold of a partition: records that cannot be read, or a record whose dead letter cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hold {
     /// [`Unreadable`](PauseReason::Unreadable) or [`DeadLetters`](PauseReason::DeadLetters).
     pub reason: PauseReason,
-    /// The first offset. Records before it are settled and committed as anywhere else.
+    /// The first offset. Records before it are settled and committed as usual.
     pub offset: u64,
-    /// The offset after the range; `None` where the reader does not know where readable records go on.
+    /// The offset after the range; `None` if the reader does not know where the next readable record is.
     pub next_offset: Option<u64>,
     /// The error.
     pub cause: String,
 }
 
-/// What [`ServiceHandle::skip`](crate::ServiceHandle::skip) has skipped.
+/// The result of [`ServiceHandle::skip`](crate::ServiceHandle::skip).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
@@ -114,30 +115,30 @@ pub struct Skipped {
     pub partition: TopicPartition,
     /// The offsets that were not handled.
     pub offsets: Range<u64>,
-    /// Why they held the partition.
+    /// The reason why they held the partition.
     pub cause: String,
 }
 
 impl PartitionStatus {
-    /// Offsets still to be settled.
+    /// Returns the lag: the number of offsets that are not settled.
     pub fn lag(&self) -> u64 {
         self.end.max(self.position).saturating_sub(self.settled)
     }
 }
 
-/// Why a partition is paused.
+/// The reason why a partition is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum PauseReason {
-    /// Its start is not yet committed.
+    /// The start of the partition is not committed yet.
     Starting,
-    /// An operator asked for it.
+    /// An operator paused the partition.
     Operator,
-    /// As many bytes are in flight as may be.
+    /// The limit of bytes in flight is reached.
     Bytes,
-    /// The span between the lowest unsettled and the highest given out is as large as it may be.
+    /// The limit of the span between the lowest unsettled and the highest dispatched offset is reached.
     Span,
-    /// A handler says that something it needs is down.
+    /// A handler reported that a dependency is down.
     Handler,
     /// The idempotency store is down.
     Store,
@@ -145,7 +146,7 @@ pub enum PauseReason {
     DeadLetters,
     /// A returned event could not be published.
     Publisher,
-    /// Its next records cannot be read: see [`PartitionStatus::held`].
+    /// The next records cannot be read: see [`PartitionStatus::held`].
     Unreadable,
 }
 
@@ -165,22 +166,22 @@ impl fmt::Display for PauseReason {
     }
 }
 
-/// What a service has done since it started, in records.
+/// The records processed since the service started, by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Totals {
-    /// Handled.
+    /// Handled records.
     pub handled: u64,
-    /// Handled before, and not again.
+    /// Records that had been handled before and were not handled again.
     pub duplicates: u64,
-    /// Taken by nobody.
+    /// Records without a handler.
     pub skipped: u64,
-    /// Attempts that failed and were followed by another.
+    /// Failed attempts that were followed by another.
     pub retried: u64,
-    /// Dead-lettered.
+    /// Dead-lettered records.
     pub dead_lettered: u64,
 }
 
-/// A service makes no progress though there is lag for so long before it is called stalled: [`Status::problems`] and a
-/// log line say so.
+/// A service with lag that makes no progress for this long is reported as stalled, in [`Status::problems`] and the
+/// log.
 pub const STALL_AFTER: Duration = Duration::from_secs(60);

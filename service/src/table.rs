@@ -1,4 +1,4 @@
-//! Which route a record takes.
+//! The routing table: which route a record takes.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -9,16 +9,16 @@ use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, 
 
 use crate::{BatchOptions, HandlerOptions, Route};
 
-/// What a handler was added for.
+/// The records that a handler was registered for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
-    /// The events of a type and major version in a topic.
+    /// Events of a type and major version in a topic.
     Event { topic: Name, event_type: Name, major: u32 },
-    /// The records of a topic that no other handler takes.
+    /// Records of a topic that no other handler takes.
     Topic(Name),
-    /// The null values of a topic, or of all others.
+    /// Tombstones of a topic, or of all topics without a tombstone handler.
     Tombstone(Option<Name>),
-    /// The events of types that nobody takes.
+    /// Events of types without a handler.
     Fallback,
 }
 
@@ -61,11 +61,11 @@ impl Target {
     }
 }
 
-/// A handler as it was added to a router.
+/// A handler as added to a router.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) target: Target,
-    /// The path of its function.
+    /// The path of the handler's function.
     pub(crate) function: &'static str,
     pub(crate) options: HandlerOptions,
     pub(crate) takes_batches: bool,
@@ -78,31 +78,31 @@ impl Entry {
     }
 }
 
-/// What the engine needs to know of a route.
+/// The properties of a route that the engine needs.
 #[derive(Debug, Clone)]
 pub(crate) struct RouteInfo {
     /// The handler's stable name.
     pub(crate) name: Name,
     /// The event's type; `None` for a handler of raw records.
     pub(crate) event_type: Option<Name>,
-    /// How a batch handler is fed; `None` for one that takes a record at a time.
+    /// The options of a batch handler; `None` for a handler of single records.
     pub(crate) batch: Option<BatchOptions>,
 }
 
-/// Where a record goes.
+/// The destination of a record.
 #[derive(Debug)]
 pub(crate) enum Lookup {
-    /// To the route of this number.
+    /// The route of this number.
     Handler(usize),
-    /// An event of a type that nobody takes.
+    /// An event of a type without a handler.
     UnknownType,
-    /// A null value that nobody takes.
+    /// A tombstone without a handler.
     Tombstone,
-    /// It can't be told, or its major version is one that no handler of its type takes.
+    /// The type is unreadable, or no handler of the type takes the major version.
     Undecodable(Error),
 }
 
-/// The routes of one worker, with the table that all share.
+/// The routes of one worker, with the shared routing table.
 #[derive(Debug, Clone)]
 pub(crate) struct Routes {
     table: Arc<RouteTable>,
@@ -110,17 +110,17 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// `routes` by the numbers of `table`.
+    /// The routes, by their numbers in `table`.
     pub(crate) fn new(table: RouteTable, routes: Vec<Route>) -> Self {
         Self { table: Arc::new(table), routes }
     }
 
-    /// The table, for whoever looks up but runs nothing.
+    /// Returns the table, for callers that look up but run nothing.
     pub(crate) fn table(&self) -> &Arc<RouteTable> {
         &self.table
     }
 
-    /// The route of this number.
+    /// Returns the route of this number.
     pub(crate) fn route(&mut self, number: usize) -> &mut Route {
         &mut self.routes[number]
     }
@@ -133,12 +133,12 @@ impl Deref for Routes {
     }
 }
 
-/// Which number each record's route has.
+/// Maps records to route numbers.
 #[derive(Debug)]
 pub(crate) struct RouteTable {
     infos: Vec<RouteInfo>,
     names: Vec<Name>,
-    /// As `names`, which it runs beside.
+    /// Parallel to `names`.
     topics: Vec<TopicRoutes>,
     any_tombstone: Option<usize>,
     fallback: Option<usize>,
@@ -148,14 +148,14 @@ pub(crate) struct RouteTable {
 /// The routes of a topic.
 #[derive(Debug, Default)]
 struct TopicRoutes {
-    /// By type and major version, sorted.
+    /// Sorted by type and major version.
     events: Vec<(Name, u32, usize)>,
     raw: Option<usize>,
     tombstone: Option<usize>,
 }
 
 impl TopicRoutes {
-    /// The routes of a type, one for each major version.
+    /// The routes of a type, one per major version.
     fn of_type(&self, event_type: &str) -> &[(Name, u32, usize)] {
         let from = self.events.partition_point(|(name, ..)| name.as_str() < event_type);
         let count = self.events[from..].iter().take_while(|(name, ..)| name == event_type).count();
@@ -188,27 +188,28 @@ impl RouteTable {
         Ok(Self { infos, names, topics, any_tombstone, fallback, has_batches })
     }
 
-    /// Whether any route takes batches.
+    /// Returns whether any route takes batches.
     pub(crate) fn has_batches(&self) -> bool {
         self.has_batches
     }
 
-    /// The topics of all handlers, prefix and all, sorted.
+    /// Returns the topics of all handlers, with their prefix, sorted.
     pub(crate) fn topics(&self) -> &[Name] {
         &self.names
     }
 
-    /// How many routes there are.
+    /// Returns the number of routes.
     pub(crate) fn len(&self) -> usize {
         self.infos.len()
     }
 
-    /// What there is to know of the route of this number.
+    /// Returns the properties of the route of this number.
     pub(crate) fn info(&self, number: usize) -> &RouteInfo {
         &self.infos[number]
     }
 
-    /// The route of `record`, which is of `topic`. Allocates nothing, unless the record must be read to tell.
+    /// Returns the route of `record`, a record of `topic`. Allocates nothing, unless the type must be read from the
+    /// value.
     pub(crate) fn lookup(&self, topic: &Name, record: &StoredRecord) -> Lookup {
         let topic = self.names.binary_search(topic).ok().map(|place| &self.topics[place]);
         let raw = topic.and_then(|t| t.raw);
@@ -223,13 +224,13 @@ impl RouteTable {
         }
         match (codec::routing(record), raw) {
             (Ok(routing), _) => self.by_type(topic, routing),
-            // No header says that it is an event.
+            // No header marks the record as an event.
             (Err(_), Some(raw)) if record.headers.get(headers::EVENT_TYPE).is_none() => Lookup::Handler(raw),
             (Err(error), _) => Lookup::Undecodable(error),
         }
     }
 
-    /// By the type first: the version of an event that is handled nowhere is not looked at.
+    /// Looks up the type first: the version of an event without a handler is not read.
     fn by_type(&self, topic: Option<&TopicRoutes>, routing: Routing<'_>) -> Lookup {
         let handled = topic.map_or(&[][..], |topic| topic.of_type(routing.event_type()));
         if handled.is_empty() {
@@ -265,7 +266,7 @@ fn info(entry: Entry) -> RouteInfo {
     RouteInfo { name, event_type, batch: entry.takes_batches.then(|| entry.options.batch.unwrap_or_default()) }
 }
 
-/// Says all that is wrong with the handlers, in one error.
+/// Reports all errors of the handlers in one error.
 fn check(entries: &[Entry]) -> Result<()> {
     let mut problems = Vec::new();
     let (mut targets, mut names) = (BTreeMap::new(), BTreeMap::new());
@@ -342,7 +343,7 @@ mod tests {
         StoredRecord::from_record(written, 0, Timestamp::default())
     }
 
-    /// The name of the route's handler, or what else was found.
+    /// Returns the name of the route's handler, or the other result of the lookup.
     fn found(routes: &Routes, topic: &'static str, record: &StoredRecord) -> String {
         match routes.lookup(&Name::from_static(topic), record) {
             Lookup::Handler(number) => routes.info(number).name.to_string(),

@@ -1,14 +1,14 @@
-//! How the engine tells a record that can't be read from a handler that failed.
+//! Distinguishes a record that cannot be decoded from a handler that failed.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use tidings_core::DecodeErrors;
 
-/// As many errors of a chain are looked at: one that is its own source has a chain without an end.
+/// The maximum number of errors read from a chain: an error that is its own source has an endless chain.
 const CHAIN_LENGTH: usize = 64;
 
-/// The error of a route whose records can't be read. Private, so that no handler's own error is taken for it.
+/// The error of a route whose records cannot be decoded. Private, so that no error of a handler is mistaken for it.
 #[derive(Debug)]
 pub(crate) struct Undecodable(DecodeErrors);
 
@@ -17,7 +17,8 @@ impl Undecodable {
         Self(errors)
     }
 
-    /// The records that could not be read, if that is why a route failed. Layers may have wrapped the error.
+    /// Returns the records that could not be decoded, if that is why a route failed. Layers may have wrapped the
+    /// error.
     pub(crate) fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a DecodeErrors> {
         let mut chain = std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH);
         chain.find_map(|error| error.downcast_ref::<Self>()).map(|found| &found.0)
@@ -64,7 +65,7 @@ pub(crate) mod tests {
             }
         }
         impl StdError for Endless {
-            // The test fails instead of running for ever.
+            // Fails the test instead of running for ever.
             fn source(&self) -> Option<&(dyn StdError + 'static)> {
                 assert!(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 1_000, "it does not end");
                 Some(self)

@@ -1,4 +1,4 @@
-//! Taking letters from a dead-letter topic back to the topic they came from.
+//! Redriving: publishes letters from a dead-letter topic back to their original topic.
 
 mod chunk;
 mod doubt;
@@ -18,23 +18,23 @@ use self::chunk::{Chunk, Mark, Refused};
 use self::doubt::CLOCKS_DIFFER_BY;
 use self::letters::{Letters, Place};
 
-/// What stands behind a service's name in that of the group that redrives its letters.
+/// The suffix of the consumer group that redrives a service's letters.
 pub const REDRIVE_GROUP_SUFFIX: &str = "-redrive";
 /// The default of [`RedriveOptions::patience`].
 pub const DEFAULT_REDRIVE_PATIENCE: Duration = Duration::from_secs(60);
-/// How long the publisher may take to close: it has nothing unanswered then.
+/// The publisher's close timeout; no record is unacknowledged by then.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How [`redrive_topic`] works.
+/// Options of [`redrive_topic`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RedriveOptions {
-    /// At most so many letters; `None` is all that were there when it began.
+    /// The maximum number of letters; `None` redrives all that exist when the run begins.
     pub limit: Option<u64>,
-    /// Only counts: nothing is published, and nothing committed.
+    /// Counts only: publishes nothing and commits nothing.
     pub dry_run: bool,
-    /// How long it waits for its turn in the group, and for the next letter: [`DEFAULT_REDRIVE_PATIENCE`]. A run that
-    /// was cut off keeps its turn until the group's session ends.
+    /// How long to wait for the group's other members, and for the next letter. Defaults to
+    /// [`DEFAULT_REDRIVE_PATIENCE`]. A run that was killed stays a member until the group's session ends.
     pub patience: Duration,
 }
 
@@ -45,21 +45,21 @@ impl Default for RedriveOptions {
 }
 
 impl RedriveOptions {
-    /// At most so many letters.
+    /// Sets the maximum number of letters.
     #[must_use]
     pub fn with_limit(mut self, letters: u64) -> Self {
         self.limit = Some(letters);
         self
     }
 
-    /// Whether to count only.
+    /// Sets whether to count only.
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
 
-    /// See [`Self::patience`].
+    /// Sets [`Self::patience`].
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -67,37 +67,37 @@ impl RedriveOptions {
     }
 }
 
-/// What [`redrive_topic`] did, or would do.
+/// The result of [`redrive_topic`]; in a dry run, the expected result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedriveReport {
-    /// Letters that were taken back to their topic.
+    /// Letters published back to their topic.
     pub redriven: u64,
-    /// Letters that were in their topic already, as an earlier run was cut off between publishing and committing.
+    /// Letters already in their topic: an earlier run was interrupted between publishing and committing.
     pub found: u64,
-    /// Letters of a record that was buried a second time: the first one stands for both. In a topic that was made anew an
-    /// offset is another record's, whose letter is no repeat.
+    /// Letters of a record that was dead-lettered twice: the first letter stands for both. After a topic was recreated
+    /// an offset belongs to another record, whose letter does not count as a repeat.
     pub repeats: u64,
-    /// Letters of other services, which are left to them.
+    /// Letters of other services, which stay.
     pub others: u64,
-    /// Records that are no letters of this topic.
+    /// Records that are not letters of this topic.
     pub foreign: u64,
 }
 
-/// Takes the letters of `service` in `<topic>-dlq` back to `topic`: all that are there when it begins, so that what fails
-/// again meanwhile is not taken again.
+/// Publishes the letters of `service` in `<topic>-dlq` back to `topic`. Takes the letters that exist when the run
+/// begins, so a record that fails again meanwhile is not redriven twice.
 ///
-/// Letters of one key go in their own order, each after the broker holds the one before. Each goes once, also when it was
-/// buried twice; each carries `redrive-for`, so that no other service handles it again. Letters of other services, and
-/// records that are no letters, are passed over and stay.
+/// Letters of one key are published in order, each after the broker has acknowledged the one before. Each letter is
+/// published once, even if its record was dead-lettered twice, and carries the header `redrive-for`, so that no other
+/// service handles it again. Letters of other services and records that are not letters are skipped and stay.
 ///
-/// How far it is, is what the group `<service>-redrive` has committed: so it goes on where an earlier run stopped, was cut
-/// off or failed, and [`Admin::reset`] of that group makes it begin elsewhere. Before a chunk of letters is published the
-/// group's commit says so; a run that finds such a mark looks into `topic` for what of that chunk is there. A mark of a host
-/// whose clock was far ahead holds no later run back.
+/// Progress is the committed offset of the group `<service>-redrive`: a run resumes where an earlier one stopped,
+/// failed or was interrupted, and [`Admin::reset`] of that group moves it elsewhere. Before a chunk of letters is
+/// published, the group's commit records a mark; a run that finds such a mark searches `topic` for the published
+/// records of that chunk. A mark written by a host whose clock was far ahead does not delay later runs.
 ///
-/// Not cancel-safe in the sense that a dropped future may have published letters; the next run finds them, unless the
-/// topic lets the broker set its records' time: then up to a chunk comes again, with the same event ids.
+/// Not cancel-safe: a dropped future may have published letters. The next run finds them, unless the broker sets the
+/// timestamps of the topic's records: then up to one chunk is published again, with the same event ids.
 ///
 /// # Errors
 /// [`Invalid`](ErrorKind::Invalid) for a patience of zero; [`NotFound`](ErrorKind::NotFound) when there is no `<topic>-dlq`; [`Conflict`](ErrorKind::Conflict) while another
@@ -119,7 +119,7 @@ pub async fn redrive_topic(
     redrive_by(transport, topic.into(), service.into(), options, &Timestamp::now).await
 }
 
-/// What a run reads the time from.
+/// The source of the run's current time.
 type Clock<'a> = &'a (dyn Fn() -> Timestamp + Send + Sync);
 
 async fn redrive_by(
@@ -142,7 +142,7 @@ async fn redrive_by(
     worked.map(|()| run.report)
 }
 
-/// A redrive at work.
+/// A running redrive.
 struct Run<'a> {
     transport: &'a dyn Transport,
     admin: Arc<dyn Admin>,
@@ -153,9 +153,9 @@ struct Run<'a> {
     options: RedriveOptions,
     report: RedriveReport,
     clock: Clock<'a>,
-    /// The time that the latest chunk's records bear, those from the future aside; no two chunks have the same.
+    /// The timestamp of the latest chunk's records, not counting timestamps from the future; no two chunks share one.
     latest: i64,
-    /// Times of earlier runs.
+    /// Timestamps of earlier runs.
     taken: HashSet<i64>,
     refused: Refused,
 }
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
         self.taken = places.iter().filter_map(|place| place.mark.as_ref()).flat_map(Mark::times).collect();
         self.latest = self.taken.iter().copied().filter(|time| !self.is_ahead(*time)).max().unwrap_or(0);
         let mut chunk = Chunk::new(self.topic.clone(), self.service.clone());
-        // A letter and its repeat need not lie in one partition: all of the past comes first.
+        // A letter and its repeat may lie in different partitions: read all of the past first.
         for place in &places {
             self.remember(&mut chunk, place).await?;
         }
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
             if !self.partition(&mut chunk, place).await? {
                 break;
             }
-            // The letters of the others are redriven all the same.
+            // The letters of the others are redriven nevertheless.
             held = held.or(self.letters.take_unreadable());
         }
         let unreadable = held.map(|unreadable| cannot_be_read(&unreadable));
@@ -224,7 +224,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Notes the letters of a partition that earlier runs have dealt with, as far as they can be read.
+    /// Records the letters of a partition that earlier runs processed, as far as they can be read.
     async fn remember(&mut self, chunk: &mut Chunk, place: &Place) -> Result<()> {
         let mut from = place.oldest;
         while from < place.next {
@@ -240,12 +240,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether a time is further in the future than clocks differ: brokers refuse records of such a time.
+    /// Returns whether a time is further ahead than clocks differ: brokers refuse records with such a timestamp.
     fn is_ahead(&self, time: i64) -> bool {
         Timestamp::from_millis(time) > (self.clock)().saturating_add(CLOCKS_DIFFER_BY)
     }
 
-    /// The time of another chunk.
+    /// Returns a timestamp for another chunk.
     fn next_time(&mut self) -> i64 {
         let mut time = (self.clock)().millis().max(self.latest.saturating_add(1));
         while self.taken.contains(&time) {
@@ -255,10 +255,10 @@ impl<'a> Run<'a> {
         time
     }
 
-    /// Works through one partition; `false` at the limit.
+    /// Processes one partition; returns `false` at the limit.
     async fn partition(&mut self, chunk: &mut Chunk, mut place: Place) -> Result<bool> {
         while place.next < place.end {
-            // What is in doubt is one chunk again, the same one.
+            // The letters in doubt form one chunk again, the same as before.
             let doubt = place.mark.clone().filter(|mark| mark.until > place.next);
             let until = doubt.as_ref().map_or(place.end, |mark| mark.until.min(place.end));
             let left = self.options.limit.map(|limit| limit.saturating_sub(self.report.redriven));
@@ -279,8 +279,8 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    /// Publishes a chunk that reaches up to the offset `reached`, and commits behind it. `false` if letters of it stay: the
-    /// next run begins with it, and finds those that were published.
+    /// Publishes a chunk that ends at the offset `reached`, then commits the offset after it. Returns `false` if
+    /// letters of the chunk stay: the next run begins with the chunk and finds the letters that were published.
     async fn finish(
         &mut self,
         chunk: &mut Chunk,
@@ -332,13 +332,14 @@ fn cannot_be_read(unreadable: &Unreadable) -> Error {
     Error::caused_by(error.kind(), text, error.clone())
 }
 
-/// Adds where it happened.
+/// Adds the position to an error.
 fn about(at: &TopicPartition, offset: u64, error: Error) -> Error {
     let kind = error.kind();
     Error::caused_by(kind, format!("redrive the letter {at}@{offset}"), error)
 }
 
-/// Checks that the log of each partition is known: of a partition that is offline it is not, and must not be taken for empty.
+/// Checks that the log of each partition is known: the log of an offline partition is not, and must not be taken for
+/// empty.
 fn check_online(topic: &TopicDescription) -> Result<()> {
     match topic.partitions.iter().find(|partition| partition.is_offline()) {
         None => Ok(()),
