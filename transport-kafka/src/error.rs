@@ -1,4 +1,4 @@
-//! The one place that maps the client's errors to ours.
+//! The only mapping from the client's errors to ours.
 
 use std::error::Error as StdError;
 use std::io;
@@ -8,18 +8,18 @@ use krafka::KrafkaError;
 use krafka::error::ErrorCode;
 use tidings_core::{Error, ErrorKind, report};
 
-/// Said by the client where a token that it keeps comes near its end in the middle of a handshake: the next one gets a new
-/// token. (A source whose new tokens are that old is told apart where it is asked.)
+/// Client message for a cached token that comes close to its expiry during a handshake: the next handshake gets a new
+/// token. (A source whose new tokens are already that old is detected where it is asked.)
 const AGED: &str = "token is expired or too close to expiry";
 
-/// `error`, met while doing what `context` says. What is open is called unavailable: right for reads, and for writes that
-/// may be repeated.
+/// Converts `error`, which occurred during `context`. An open outcome becomes unavailable: correct for reads, and for
+/// writes that may be repeated.
 pub(crate) fn failed(context: impl Into<String>, error: KrafkaError) -> Error {
     Error::caused_by(kind_of(&error), context.into(), error)
 }
 
-/// The causes of `error`, met while doing what `context` says, in one line, without the client's list of the brokers and
-/// names of its own layers.
+/// Returns the causes of `error`, which occurred during `context`, in one line, without the client's list of brokers
+/// and the names of its own layers.
 pub(crate) fn cause_of(context: &str, error: &Error) -> String {
     let text = report(error);
     let text = text.strip_prefix(context).map_or(&*text, |rest| rest.trim_start_matches(": "));
@@ -32,12 +32,12 @@ pub(crate) fn cause_of(context: &str, error: &Error) -> String {
     cause.trim_start_matches("network error: ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a caller can do about `error`.
+/// Returns the kind of `error`, by what a caller can do about it.
 pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
     match error {
         KrafkaError::Auth { message, .. } if message.contains(AGED) => ErrorKind::Unavailable,
         KrafkaError::Auth { .. } => ErrorKind::Denied,
-        // A TLS alert reaches us as a failed connection, but trying again can't help.
+        // A TLS alert is reported as a failed connection, but retrying cannot help.
         KrafkaError::Network(_) if is_tls(error) => ErrorKind::Denied,
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Wakeup => ErrorKind::Unavailable,
         KrafkaError::DeliveryTimeout { possibly_written: true, .. } => ErrorKind::Indeterminate,
@@ -50,7 +50,7 @@ pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
         KrafkaError::Fenced { .. } => ErrorKind::Fenced,
         KrafkaError::NoOffset { .. } | KrafkaError::UnknownTopic { .. } => ErrorKind::NotFound,
         KrafkaError::OutOfOrderSequence { .. } => ErrorKind::Indeterminate,
-        // `IllegalState` is a member between two generations: it passes.
+        // `IllegalState` is a member between two generations: it is transient.
         _ => ErrorKind::Unavailable,
     }
 }
@@ -85,7 +85,7 @@ fn kind_of_code(code: ErrorCode) -> ErrorKind {
         | ErrorCode::InvalidRecord
         | ErrorCode::PolicyViolation => ErrorKind::Invalid,
         ErrorCode::CorruptMessage => ErrorKind::Undecodable,
-        // The member of that name before us, which may be dead: it is waited for until its session ends.
+        // The previous member of that name, which may have crashed: wait until its session expires.
         ErrorCode::UnreleasedInstanceId => ErrorKind::Unavailable,
         ErrorCode::FencedInstanceId | ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch => ErrorKind::Fenced,
         ErrorCode::NonEmptyGroup
@@ -100,12 +100,12 @@ fn kind_of_code(code: ErrorCode) -> ErrorKind {
     }
 }
 
-/// Whether what a record was answered leaves open if it is stored: then it must not be called a failure.
+/// Checks whether a record's answer leaves open if it is stored: then it must not be reported as a failure.
 pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
     match error {
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Closed { .. } => true,
         KrafkaError::OutOfOrderSequence { .. } | KrafkaError::Protocol { .. } => true,
-        // It was met when the batch was to be sent, which need not have been for the first time.
+        // It occurred when the batch was to be sent, which need not have been the first attempt.
         KrafkaError::Auth { .. } | KrafkaError::Fenced { .. } => true,
         KrafkaError::DeliveryTimeout { possibly_written, .. } => *possibly_written,
         // Appended, but not yet on enough replicas.
@@ -120,7 +120,8 @@ pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
     }
 }
 
-/// Whether `error` is a broker's answer to a fetch that trying again hardly changes: what lies there cannot be given out.
+/// Checks whether `error` is a broker's answer to a fetch that is unlikely to change on retry: the batch cannot be
+/// read.
 pub(crate) fn is_refused_fetch(error: &Error) -> bool {
     let cause = StdError::source(error).and_then(|cause| cause.downcast_ref());
     matches!(
@@ -140,8 +141,8 @@ pub(crate) fn is_refused_fetch(error: &Error) -> bool {
     )
 }
 
-/// Whether a producer of the client's that does not take a record for this takes nothing any more: it is fenced, stopped, or was
-/// refused a new identity.
+/// Checks whether a producer that refuses a record with this error accepts no more records: it is fenced, stopped, or
+/// was refused a new identity.
 pub(crate) fn ends_a_producer(error: &KrafkaError) -> bool {
     match error {
         KrafkaError::Fenced { .. } | KrafkaError::Closed { .. } | KrafkaError::Auth { .. } => true,
@@ -158,7 +159,7 @@ pub(crate) fn ends_a_producer(error: &KrafkaError) -> bool {
     }
 }
 
-/// Whether TLS refused: the reason then names the certificate, the host or the alert.
+/// Checks whether TLS failed: the reason then names the certificate, the host or the alert.
 pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(current) = next {

@@ -1,4 +1,4 @@
-//! Threads of our own, each with a runtime for nothing else: a membership's, and two of each publisher.
+//! Dedicated threads, each with its own runtime: one per membership, and two per publisher.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, unconstrained};
 
-/// A thread that runs tasks, one at a time, until all who hold this have dropped it.
+/// A thread that runs one task at a time until all of its handles are dropped.
 ///
-/// For a member one at a time, because the client's heartbeat is a task beside the poll that joins: it reports what the
-/// member owns, and if it runs before the poll has noted what the join gave, it reports nothing. To the broker that means
-/// that all of it is free, and another member has partitions that this one is just beginning with. Between the two the poll
-/// does not wait, so that on one thread, without the scheduler's budget, the heartbeat comes after it. And on a thread of its
-/// own it does not wait for a handler that blocks one; its connection may, as that lives where it was opened.
+/// A member needs one task at a time because the client's heartbeat runs concurrently with the poll that joins. The
+/// heartbeat reports what the member owns; if it runs before the poll has recorded the new assignment, it reports
+/// nothing. The broker then considers these partitions free, and another member gets partitions that this one is
+/// about to read. The poll does not yield between the two, so on a single thread, without the scheduler's budget, the
+/// heartbeat runs after it. On its own thread it is also independent of handlers that block theirs; its connection
+/// may not be, as that runs where it was opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
     handle: Handle,
@@ -30,12 +31,12 @@ impl Home {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (handle, (lives, over)) = (runtime.handle().clone(), oneshot::channel::<()>());
         let thread = std::thread::Builder::new().name(name.into());
-        // It ends by itself, when `lives` is dropped.
+        // The thread ends when `lives` is dropped.
         let _thread = thread.spawn(move || runtime.block_on(over).is_ok()).map_err(failed)?;
         Ok(Self { handle, _lives: Arc::new(lives) })
     }
 
-    /// Where tasks are spawned that may be told to wait for others.
+    /// Returns a handle that spawns tasks which may wait for other tasks.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -47,7 +48,7 @@ impl Home {
         self.handle.spawn(unconstrained(future))
     }
 
-    /// Waits for `future`, which runs here; dropped, it ends.
+    /// Runs `future` on this thread and waits for it; dropping the wait ends it.
     pub(crate) async fn run<T, F>(&self, future: F) -> Result<T>
     where
         T: Send + 'static,
@@ -61,7 +62,7 @@ impl Home {
     }
 }
 
-/// Ends a task that nobody waits for.
+/// Aborts its task when dropped.
 struct Ends<T>(JoinHandle<T>);
 
 impl<T> Drop for Ends<T> {
@@ -77,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// What the client's poll and its heartbeat are to each other.
+    /// Models the client's poll and its heartbeat.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_task_that_another_one_starts_waits_until_that_one_waits() {
         let home = Home::new("test").unwrap();
@@ -88,7 +89,7 @@ mod tests {
                     let noted = Arc::clone(&noted);
                     async move { noted.load(SeqCst) }
                 });
-                // More than a task's budget; and none of it waits.
+                // More steps than a task's budget, and none of them waits.
                 for _ in 0..1_000 {
                     drop(lock.lock().await);
                 }

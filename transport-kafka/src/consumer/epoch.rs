@@ -1,37 +1,38 @@
-//! An assignment's epoch: larger than that of each assignment of the partition before it, whoever had it.
+//! The epoch of an assignment: larger than that of every earlier assignment of the partition, to any member.
 //!
-//! The broker's generation decides between members, as no two clocks have to agree on it. But it begins anew with the group:
-//! when that is deleted, or its commits expire. So each commit carries a [`Mark`]: the time that the generations are counted
-//! from. It stays with the partition from owner to owner for as long as its commits do, and is taken afresh when they are
-//! gone: by then more time has passed than there were generations. A group that changes from one protocol to the other while
-//! nobody is in it keeps its commits and begins anew, too: a mark of the other protocol is a floor for the new base.
+//! The broker's generation decides between members, because it does not depend on clocks that agree. But it starts
+//! over when the group is created anew: after the group is deleted, or its commits expire. So each commit carries a
+//! [`Mark`]: the time from which generations are counted. The mark stays with the partition across owners for as long
+//! as its commits do, and a new one is taken when they are gone: by then more time has passed than there were
+//! generations. A group that changes its protocol while it has no members keeps its commits and starts over, too: a
+//! mark of the other protocol is a lower bound of the new base.
 
 use tidings_core::Timestamp;
 
 /// 2020, in milliseconds: epochs count from there.
 const BEGINNING: u64 = 1_577_836_800_000;
-/// Bits of the milliseconds that are left out of a base: its unit are 8 of them. On the whole a group has fewer generations
-/// than it lasts units: each takes members a few round trips and the broker a write.
+/// Bits of the milliseconds omitted from a base: its unit is 8 ms. Overall, a group has fewer generations than units
+/// of lifetime: each generation takes the members a few round trips and the broker a write.
 const BASE_SHIFT: u32 = 3;
-/// The lower bits of an epoch, which decide within a generation. With the upper ones, which last until the year 2089, it is
-/// 63: a database's number is signed.
+/// The lower bits of an epoch, which decide within a generation. Together with the upper bits, which last until the
+/// year 2089, these are 63 bits: integers in databases are signed.
 const CLOCK_BITS: u32 = 25;
-/// What the clock counts where there is a mark, in milliseconds: it lasts for four years then.
+/// Unit of the clock where there is a mark, in milliseconds: the clock then lasts for four years.
 const TICK: u64 = 4_000;
 const MAX_CLOCK: u64 = (1 << CLOCK_BITS) - 1;
 const MAX_UPPER: u64 = u64::MAX >> 1 >> CLOCK_BITS;
-/// What a mark calls the group's protocols.
+/// Name of the newer group protocol in a mark.
 const NEWER: &str = "consumer";
 const CLASSIC: &str = "classic";
 
-/// A group's generation, and whether it is one of the newer protocol.
+/// A group's generation, and whether it belongs to the newer protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation {
     pub(super) number: u32,
     pub(super) newer: bool,
 }
 
-/// An epoch, and the time that its generations are counted from.
+/// An epoch, and the time from which its generations are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Mark {
     base: u64,
@@ -40,35 +41,36 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// That of an assignment in this generation; `before` is the one beside the partition's commit.
+    /// Returns the mark of an assignment in this generation; `before` is the mark of the partition's commit.
     pub(super) fn next(before: Option<Self>, generation: Generation, now: Timestamp) -> Self {
         let Generation { number, newer } = generation;
         let millis = u64::try_from(now.millis()).unwrap_or(0).saturating_sub(BEGINNING);
         let unit = 1 << BASE_SHIFT;
-        // As if the generations before had come one in each unit: the epoch is the time now.
+        // As if each earlier generation had taken one unit: the epoch is the current time.
         let fresh = (millis >> BASE_SHIFT).saturating_sub(u64::from(number));
         let ticks = |base: u64| millis.saturating_sub(base << BASE_SHIFT) / TICK;
-        // Of years ago, it would leave the clock no room.
+        // A mark from years ago would leave no room for the clock.
         let before = before.filter(|before| unit + ticks(before.base) < MAX_CLOCK);
         let base = match before {
             Some(before) if before.newer == newer => before.base,
-            // Above what the other protocol's generations came to.
+            // Above the generations of the other protocol.
             Some(before) => fresh.max(before.epoch >> CLOCK_BITS),
             None => fresh,
         };
-        // Two runs of a static member have the same generation; the clock is theirs.
+        // Two runs of a static member have the same generation; the clock distinguishes them.
         let clock = if before.is_some() { unit + ticks(base) } else { millis % unit };
         let upper = base.saturating_add(u64::from(number)).min(MAX_UPPER);
         let made = Self { base, newer, epoch: (upper << CLOCK_BITS) | clock.min(MAX_CLOCK) };
         match before {
-            // Only there: who is of an earlier generation than what is committed has been replaced, and must stay below.
+            // Only in the same generation: a member of an earlier generation than the commit has been replaced, and
+            // must stay below.
             Some(before) if before.epoch >> CLOCK_BITS == upper => made.after(before.epoch),
             _ => made,
         }
     }
 
-    /// With an epoch that is larger than `epoch`. Those of the generations to come are larger still: their base grows by as
-    /// much.
+    /// Returns the mark with an epoch larger than `epoch`. The epochs of later generations are larger still: their
+    /// base grows by the same amount.
     pub(super) fn after(self, epoch: u64) -> Self {
         let raised = self.epoch.max(epoch.saturating_add(1));
         let base = self.base + ((raised >> CLOCK_BITS) - (self.epoch >> CLOCK_BITS));
@@ -92,7 +94,7 @@ impl Mark {
 mod tests {
     use super::*;
 
-    /// Some day in 2026.
+    /// A day in 2026.
     const TODAY: i64 = 1_795_000_000_000;
 
     fn at(millis: i64) -> Timestamp {
@@ -113,7 +115,7 @@ mod tests {
             assert_eq!(next.base, last.base);
             last = next;
         }
-        // Of an earlier generation, and awake again.
+        // A member of an earlier generation that resumes.
         assert!(next(Some(last), 11, at(110_000_000_000)).epoch < last.epoch);
     }
 
@@ -129,10 +131,10 @@ mod tests {
         let old = next(Some(next(None, 1, at(0))), 500, at(3_600_000));
         let new = Mark::next(Some(old), Generation { number: 1, newer: false }, at(3_700_000));
         assert!(new.epoch > old.epoch, "{old:?} and then {new:?}");
-        // Nothing was settled since: the mark is still the old protocol's.
+        // Nothing was settled since: the mark still belongs to the old protocol.
         let later = Mark::next(Some(old), Generation { number: 4, newer: false }, at(3_800_000));
         assert!(later.epoch > new.epoch, "{new:?} and then {later:?}");
-        // By a clock that was an hour fast as well.
+        // With a clock that was an hour fast as well.
         let fast = next(Some(next(None, 1, at(3_600_000))), 500, at(3_600_000));
         let classic = Mark::next(Some(fast), Generation { number: 1, newer: false }, at(0));
         assert!(classic.epoch > fast.epoch, "{fast:?} and then {classic:?}");
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_after_a_raised_epoch_is_above_it() {
-        // A clock that is a day fast, and nothing committed; then by a mark of somebody else.
+        // A clock that is a day fast, with nothing committed; then with another member's mark.
         let fast = next(None, 3, at(86_400_000));
         let raised = next(Some(next(None, 4, at(0))), 5, at(1)).after(fast.epoch);
         let later = next(Some(raised), 6, at(2));

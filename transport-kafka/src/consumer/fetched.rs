@@ -1,4 +1,4 @@
-//! What was fetched and is not handed out yet, and what readers have to fetch next.
+//! Fetched records that are not handed out yet, and the positions that readers fetch next.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -12,11 +12,11 @@ use super::slot::{Chunk, Slot, Stage};
 use super::state::{State, not_ours};
 use crate::seam::reader::Run;
 
-/// How many of the batches that were fetched ahead of paused partitions are kept: beyond half of the bound they are
-/// dropped, and fetched again when the partition is resumed.
+/// Divisor of the bound that gives the share of paused partitions: beyond half of the bound, their prefetched batches
+/// are dropped, and fetched again when the partition is resumed.
 const PAUSED_SHARE: usize = 2;
 
-/// What a reader has to read.
+/// A partition assigned to a reader, and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Want {
     pub(super) partition: TopicPartition,
@@ -25,25 +25,25 @@ pub(super) struct Want {
     pub(super) held: bool,
 }
 
-/// A reader of what a broker leads.
+/// A reader of partitions that one broker leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Seat {
     pub(super) broker: i32,
     pub(super) lane: Lane,
 }
 
-/// The readers of a broker: one of the first two decodes while the broker answers the other. The second one is there where a
-/// broker leads several partitions.
+/// The readers of a broker: one of the first two decodes while the broker answers the other. The second is used where
+/// a broker leads several partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
     First,
     Second,
-    /// For partitions whose batches unpack to much: it fetches them one by one.
+    /// For partitions whose batches decompress to much more: it fetches batches one by one.
     Single,
 }
 
 impl Lane {
-    /// The one that shares the work.
+    /// Returns the other of the first two readers.
     fn other(self) -> Self {
         match self {
             Self::First => Self::Second,
@@ -53,23 +53,23 @@ impl Lane {
     }
 }
 
-/// Where a partition was that went back to its oldest record.
+/// Position of a partition before it was reset to its oldest record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Left {
-    /// What was to be fetched next.
+    /// The offset that would have been fetched next.
     pub(super) next: u64,
     pub(super) committed: Option<u64>,
 }
 
-/// What `next` hands out.
+/// An item that `next` hands out.
 #[derive(Debug)]
 pub(super) enum Next {
     Step(Step),
-    /// To be made [`Step::Records`] of without the lock.
+    /// Converted to [`Step::Records`] without the lock.
     Records(Popped),
 }
 
-/// What is handed out next of a partition.
+/// The next records of a partition to hand out.
 #[derive(Debug)]
 pub(super) struct Popped {
     origin: Arc<TopicPartition>,
@@ -85,7 +85,7 @@ impl From<Popped> for Fetched {
 }
 
 impl State {
-    /// Records, or that the next ones can't be read, of the partition whose turn it is.
+    /// Returns records of the partition whose turn it is, or that its next ones cannot be read.
     pub(super) fn pop_read(&mut self, max_records: usize) -> Option<Next> {
         while let Some(partition) = self.ready.pop_front() {
             if self.paused.contains(&partition) {
@@ -118,7 +118,7 @@ impl State {
         None
     }
 
-    /// Drops what was fetched ahead.
+    /// Drops prefetched records.
     pub(super) fn clear(&mut self, partition: &TopicPartition) {
         if let Some(slot) = self.slots.get_mut(partition) {
             self.buffered -= slot.queued;
@@ -130,17 +130,17 @@ impl State {
         }
     }
 
-    /// The bytes that paused partitions keep from the others.
+    /// Returns the bytes that paused partitions keep from the others.
     fn kept_by_paused(&self) -> usize {
         self.paused.iter().filter_map(|p| self.slots.get(p)).map(|slot| slot.queued).sum()
     }
 
-    /// Whether more may be fetched ahead.
+    /// Checks whether there is room to prefetch more.
     pub(super) fn has_room(&self) -> bool {
         self.buffered < self.max_buffered
     }
 
-    /// What this reader has to read.
+    /// Returns the partitions that this reader reads.
     pub(super) fn wants(&self, seat: Seat) -> Vec<Want> {
         let wanted = |(partition, slot): (&TopicPartition, &Slot)| {
             let reading = self.seat(slot) == Some(seat) && slot.ticket != 0;
@@ -154,12 +154,12 @@ impl State {
         self.slots.iter().filter_map(wanted).collect()
     }
 
-    /// Whether what is to be fetched next lies beyond where the reader was put back to.
+    /// Checks whether the next offset to fetch lies beyond the offset that the reader was reset to.
     pub(super) fn is_beyond(&self, partition: &TopicPartition, ticket: u64, position: u64) -> bool {
         self.slots.get(partition).is_some_and(|slot| slot.ticket == ticket && ticket != 0 && position < slot.fetched)
     }
 
-    /// Takes in what a reader brought: records, and the offset behind them and any gap.
+    /// Adds a reader's result: records, and the offset after them and any gap.
     pub(super) fn bring(&mut self, partition: &TopicPartition, ticket: u64, chunk: Chunk) {
         let is_new = |slot: &Slot| slot.ticket == ticket && ticket != 0 && chunk.next > slot.fetched;
         if !self.slots.get(partition).is_some_and(is_new) {
@@ -169,7 +169,7 @@ impl State {
         let beyond = self.paused.contains(partition) && self.kept_by_paused() + chunk.size > share;
         let Some(slot) = self.slots.get_mut(partition) else { return };
         if beyond {
-            // Of a poll that was under way when it was paused.
+            // Result of a poll that was in flight when the partition was paused.
             self.tickets += 1;
             slot.ticket = self.tickets;
             self.plan += 1;
@@ -191,7 +191,7 @@ impl State {
         }
     }
 
-    /// The leaders are these now; readings move to them.
+    /// Updates the leaders; readings move to the new ones.
     pub(super) fn lead(&mut self, topic: &str, leaders: &HashMap<u32, Option<i32>>) {
         for (partition, slot) in &mut self.slots {
             let Some(leader) = leaders.get(&partition.partition).filter(|_| partition.topic == *topic) else {
@@ -211,19 +211,19 @@ impl State {
         self.spread();
     }
 
-    /// Whether a broker leads several of our partitions.
+    /// Checks whether one broker leads several of the assigned partitions.
     pub(super) fn shares_a_broker(&self) -> bool {
         let mut seen = HashSet::new();
         self.slots.values().filter_map(|slot| slot.leader).any(|leader| !seen.insert(leader))
     }
 
-    /// From now on the second readers work, too.
+    /// Enables the second readers.
     pub(super) fn use_seconds(&mut self) {
         self.seconds = true;
         self.spread();
     }
 
-    /// Evens out what the two readers of each broker read: those whose reading began last move.
+    /// Balances partitions between the two readers of each broker; the most recent readings move.
     pub(super) fn spread(&mut self) {
         if !self.seconds {
             return;
@@ -252,22 +252,22 @@ impl State {
         }
     }
 
-    /// Whether a partition is ours and being read.
+    /// Checks whether a partition is assigned and being read.
     pub(super) fn reads(&self, partition: &TopicPartition) -> bool {
         self.slots.get(partition).is_some_and(|slot| slot.stage == Stage::Reading)
     }
 
-    /// Who reads a partition, while its leader is known.
+    /// Returns the reader of a partition, while its leader is known.
     pub(super) fn seat(&self, slot: &Slot) -> Option<Seat> {
         Some(quiet::open(&self.shut, self.seconds, slot.seat()?))
     }
 
-    /// The readers that have something to read.
+    /// Returns the readers that have partitions to read.
     pub(super) fn seats(&self) -> HashSet<Seat> {
         self.slots.values().filter_map(|slot| self.seat(slot)).collect()
     }
 
-    /// Goes on reading elsewhere.
+    /// Continues reading at another offset.
     pub(super) fn move_to(&mut self, partition: &TopicPartition, offset: u64, asked: bool) -> Result<()> {
         if self.slots.get(partition).is_none_or(|slot| slot.stage != Stage::Reading) {
             return Err(not_ours(partition));
@@ -278,7 +278,7 @@ impl State {
             slot.ticket = self.tickets;
             slot.position = offset;
             slot.fetched = offset;
-            // What is read anew has to be committed anew, wherever the log stands by then.
+            // Records read again must be committed again, wherever the log ends by then.
             if asked || slot.committed.is_some_and(|committed| committed > offset) {
                 slot.back_since = Some(slot.ticket);
             }
@@ -287,9 +287,9 @@ impl State {
         Ok(())
     }
 
-    /// Goes on at the oldest record, if this reading is still under way: whoever has moved it meanwhile knows better. If it
-    /// is `doubted` that what is to be fetched next is out of the log, that is left where it is, if it is within it. Returns
-    /// where it was.
+    /// Continues at the oldest record, if this reading is still current: a later move takes precedence. If it is
+    /// `doubted` that the next offset is out of the log, and the offset is within it, the position stays. Returns the
+    /// previous position.
     pub(super) fn restart(
         &mut self,
         partition: &TopicPartition,
@@ -304,7 +304,7 @@ impl State {
         let left = Left { next: slot.fetched, committed: slot.committed };
         self.move_to(partition, *log.start(), false).ok()?;
         let slot = self.slots.get_mut(partition)?;
-        // As at an assignment: what lies beyond the log is of another one.
+        // As at an assignment: a commit beyond the log belongs to another log.
         slot.committed = slot.committed.filter(|committed| committed <= log.end());
         Some(left)
     }
@@ -319,7 +319,7 @@ impl State {
         }
     }
 
-    /// How far each partition is, its end aside.
+    /// Returns the progress of each partition, without the end of its log.
     pub(super) fn progress(&self) -> Vec<Progress> {
         let reading = |(_, slot): &(&TopicPartition, &Slot)| slot.stage != Stage::Starting;
         let progress = |(partition, slot): (&TopicPartition, &Slot)| {
@@ -342,12 +342,12 @@ impl State {
 }
 
 impl Slot {
-    /// Whether there is something to hand out.
+    /// Checks whether there is anything to hand out.
     pub(super) fn has_news(&self) -> bool {
         !self.queue.is_empty() || self.stuck.as_ref().is_some_and(|stuck| !stuck.told)
     }
 
-    /// Who is to read it, while its leader is known.
+    /// Returns the reader of this partition, while its leader is known.
     fn seat(&self) -> Option<Seat> {
         let lane = match (self.pace.single, self.second) {
             (true, _) => Lane::Single,
@@ -377,7 +377,7 @@ mod tests {
         TopicPartition::new("t", 0)
     }
 
-    /// A state with one partition that is read, and its epoch.
+    /// Returns a state with one partition being read, and its epoch.
     fn reading(max_buffered: usize) -> (State, u64) {
         let mut state = State::new(max_buffered, Duration::from_secs(60));
         state.large = usize::MAX;
@@ -385,7 +385,7 @@ mod tests {
         (state, epoch)
     }
 
-    /// Assigns partitions that this broker leads; their epoch.
+    /// Assigns partitions that this broker leads; returns their epoch.
     fn add(state: &mut State, partitions: &[TopicPartition], broker: i32) -> u64 {
         let look = state.expect(partitions.to_vec());
         let mark = Mark::next(None, Generation { number: 1, newer: true }, Timestamp::now());
@@ -404,7 +404,7 @@ mod tests {
         Chunk { run: Run::default(), next, size }
     }
 
-    /// Polls that were under way when partitions were paused bring what these must not keep.
+    /// Polls in flight when partitions were paused bring records that these must not keep.
     #[tokio::test]
     async fn paused_partitions_leave_room_to_the_others() {
         let (mut state, _) = reading(1_000);
@@ -414,7 +414,7 @@ mod tests {
         assert!(state.buffered <= 500, "{}", state.buffered);
         state.bring(&at(), first, chunk(9, 700));
         assert_eq!(state.buffered, 400, "bytes of a paused partition");
-        // What was dropped comes again, from where it was.
+        // Dropped records come again, from the same offset.
         state.bring(&at(), first, chunk(12, 1));
         let want = state.wants(FIRST).remove(0);
         assert_eq!((want.from, want.held), (5, true));
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(state.seats(), [Lane::First, Lane::Second].map(|lane| Seat { broker: 2, lane }).into());
     }
 
-    /// What the other reader still brings would be handed out twice.
+    /// Records that the other reader still brings would be handed out twice.
     #[tokio::test]
     async fn a_partition_that_moves_between_readers_is_read_once() {
         let mut state = State::new(1_000, Duration::from_secs(60));
@@ -491,7 +491,7 @@ mod tests {
         assert_eq!(state.slots[&at()].fetched, 80);
     }
 
-    /// Or the lag would be none, with all of the new log unread.
+    /// Otherwise the lag would be zero, with all of the new log unread.
     #[tokio::test]
     async fn what_is_committed_beyond_a_log_that_was_cut_counts_for_nothing() {
         let (mut state, epoch) = reading(1_000);

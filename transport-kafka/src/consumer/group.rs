@@ -1,4 +1,4 @@
-//! The membership: drives it, watches over it, and turns what it says into steps.
+//! The membership: drives and supervises it, and turns its events into steps.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use crate::seam::admin::Asks;
 use crate::seam::member::{Member, Owner};
 use crate::seam::peek::ONE_BATCH;
 
-/// The pause before something that failed is tried again.
+/// Pause before a failed operation is retried.
 const AGAIN: Duration = Duration::from_millis(300);
-/// How long the group may be out of reach before `next` says so.
+/// How long the group may be unreachable before `next` reports it.
 const TELL_AFTER: Duration = Duration::from_secs(3);
-/// How often the group's coordinator is asked for a sign of life, or more often where the session is short.
+/// Interval between liveness checks of the group's coordinator; shorter if the session is short.
 const WATCH: Duration = Duration::from_secs(3);
-/// How long partitions that are given up wait for a commit that is under way: longer than the client tries it.
+/// How long revoked partitions wait for a commit in flight: longer than the client retries it.
 const COMMIT_UNDER_WAY: Duration = Duration::from_secs(30);
 
-/// How many partitions of a broker are looked at one by one before they are read.
+/// How many partitions of a broker are inspected one by one before they are read.
 const LOOKS_AHEAD: usize = 64;
 
-/// Hears from the member what becomes of partitions.
+/// Receives the member's assignments and revocations.
 pub(super) struct Group {
     shared: Arc<Shared>,
     asks: Asks,
@@ -55,12 +55,12 @@ impl Group {
 impl Owner for Group {
     fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32) {
         let number = self.shared.change(|state| {
-            // The group answered just now.
+            // The group has just answered.
             state.last_answer = Instant::now();
             state.expect(partitions.clone())
         });
         let look = Look { number, generation: Generation { number: generation, newer: self.newer } };
-        // In a task of its own: the member goes on meanwhile, and asks nothing through its connection (K9).
+        // Spawned: the member continues meanwhile, and asks nothing through its own connection (K9).
         let (shared, asks) = (Arc::clone(&self.shared), self.asks.clone());
         let (readers, options) = (self.readers.clone(), self.options.clone());
         tokio::spawn(async move { begin(&shared, &asks, &readers, &options, partitions, look).await });
@@ -72,7 +72,7 @@ impl Owner for Group {
         }
         let deadline = self.options.revocation_deadline;
         let known = self.shared.change(|state| state.revoke(&partitions, deadline));
-        // Nobody may ask for the step at all.
+        // The caller may never ask for the step.
         let at_last = Instant::now() + deadline * 2;
         loop {
             let wait = until(&self.shared.let_go, || {
@@ -108,36 +108,36 @@ impl Owner for Group {
 }
 
 impl Group {
-    /// Waits for a commit that is under way: sent again by the client under the next generation, it would be taken though
+    /// Waits for a commit in flight: if the client resent it under the next generation, it would be accepted although
     /// the partition has a new owner.
     async fn settle_commits(&self) {
         let _settled = timeout(COMMIT_UNDER_WAY, self.shared.commits.lock()).await;
     }
 }
 
-/// What a broker sets for its groups, if nobody has set another: `group.consumer.session.timeout.ms`.
+/// Broker default of `group.consumer.session.timeout.ms`.
 const BROKERS_SESSION: Duration = Duration::from_secs(45);
 
-/// How long a member of the newer protocol may be silent: the group's own session is what counts, where it is shorter than
-/// what is asked for. Where it is not known it is taken for a broker's default: a member that thinks itself over too early
-/// joins again, one that thinks so too late has a partition that another one has, too.
+/// Returns the session timeout of a member of the newer protocol: the group's own, if it is shorter than the
+/// requested one. If it is unknown, the broker's default is assumed: a member that considers itself expired too early
+/// joins again, but one that does so too late holds a partition that another member has, too.
 pub(super) async fn session(asks: Asks, options: ConsumerOptions) -> Result<Duration> {
     let session = asks.session(&options.group).await.unwrap_or_else(|error| {
-        // Whoever may take part in a group may not read its settings, and older brokers have none.
+        // A group member may lack the right to read the group's settings, and older brokers have none.
         debug!(error = error.report(), "the group's session timeout is not known");
         None
     });
     Ok(session.unwrap_or(BROKERS_SESSION).min(options.session_timeout))
 }
 
-/// What partitions are looked up for: the number of that, and the generation that gave them.
+/// A lookup of partition starts: its number, and the generation that assigned the partitions.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     number: u64,
     generation: Generation,
 }
 
-/// Looks up the starts of new partitions, for as long as they are ours and it takes, and hands them to the caller.
+/// Looks up the starts of new partitions, while they stay assigned, and hands the partitions to the caller.
 async fn begin(
     shared: &Shared,
     asks: &Asks,
@@ -166,9 +166,9 @@ async fn begin(
     }
 }
 
-/// Hands those of `wanted` to the caller whose starts can be found; the error is that of another one.
+/// Hands those of `wanted` to the caller whose starts were found; the error is that of another one.
 ///
-/// Leader by leader, at the same time: who waits for one that does not answer waits for its partitions alone.
+/// Leaders are asked concurrently: one that does not answer delays only its own partitions.
 async fn look_up(
     shared: &Shared,
     asks: &Asks,
@@ -208,13 +208,13 @@ async fn look_up(
     wrong.or(missed).map_or(Ok(()), Err)
 }
 
-/// Which of these partitions begin with a batch that is packed. The error is that a topic may not be read: the client's
-/// fetches are refused in silence. Whatever else is answered, fetching will meet, too.
+/// Returns the partitions that begin with a compressed batch. The error is that a topic may not be read, because the
+/// client retries denied fetches silently. Fetching will meet all other errors, too.
 async fn look_ahead(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result<HashSet<TopicPartition>> {
     let starts =
         found.iter().flatten().map(|found| (found.assignment.partition.clone(), found.assignment.start_offset));
     let starts: Vec<_> = starts.collect();
-    // Of those that are asked for together one is answered with its batch.
+    // Of the partitions requested together, only one is answered with its batch.
     let (alone, together) = starts.split_at(starts.len().min(LOOKS_AHEAD));
     let asked = alone.chunks(1).chain([together]).filter(|places| !places.is_empty());
     let answers = join_all(asked.map(|places| asks.peek(leader, places, ONE_BATCH))).await;
@@ -231,7 +231,7 @@ async fn look_ahead(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result
     Ok(packed)
 }
 
-/// The leaders of partitions, as far as they are known; the error is that of a topic that was asked for.
+/// Returns the known leaders of partitions; the error is that of a requested topic.
 async fn leaders(
     readers: &Readers,
     partitions: &[TopicPartition],
@@ -284,7 +284,7 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
 }
 
 async fn rejoin(member: &Member) -> Result<()> {
-    // It may be that nobody hears us leave; joining again is what counts.
+    // The request to leave may be lost; joining again is what counts.
     let _left = member.part().await;
     member.join().await
 }
@@ -293,8 +293,8 @@ fn is_idle(shared: &Shared, max_idle: Duration) -> bool {
     shared.lock().handed_out.is_some_and(|at| at.elapsed() > max_idle)
 }
 
-/// Asks the group's coordinator, again and again, for a sign of life. The client doesn't tell when its heartbeats were last
-/// answered; this goes the same way, on a connection of its own.
+/// Checks periodically that the group's coordinator is alive. The client does not report when its heartbeats were
+/// last answered; this check takes the same route, on its own connection.
 pub(super) async fn watch(shared: Arc<Shared>, asks: Asks, options: ConsumerOptions) {
     let every = (options.session_timeout / 4).min(WATCH);
     let asks = asks.within(every);

@@ -1,4 +1,4 @@
-//! The consumer: a member of a group, readers of its partitions, and what both leave for the caller.
+//! The consumer: a group member, readers of its partitions, and the steps that both queue for the caller.
 
 mod epoch;
 mod fetched;
@@ -34,20 +34,20 @@ use crate::seam::connection::{Connection, Role};
 use crate::seam::member::{Member, Parts};
 use crate::seam::reader::FetchSizes;
 
-/// How long a commit is tried before its error is returned.
+/// How long a commit is retried before its error is returned.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
-/// The pause before a commit is tried again.
+/// Pause before a commit is retried.
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
 /// How long leaving the group may take.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
-/// How long `progress` waits for the ends of the logs before it says what it knows.
+/// How long `progress` waits for the ends of the logs before it reports the last known ones.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(2);
 
-/// A member of a consumer group on Kafka.
+/// Member of a Kafka consumer group.
 ///
-/// The group protocol is KIP-848 where the cluster has it. An assignment's epoch counts the member's epochs (KIP-848) or the
-/// group's generations (classic) from a time that is kept beside each commit, so that it goes on growing when the group
-/// begins anew.
+/// The group protocol is KIP-848 where the cluster supports it. The epoch of an assignment counts the member's epochs
+/// (KIP-848) or the group's generations (classic) from a timestamp stored with each commit, so that epochs keep
+/// growing when the group is created anew.
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     member: Arc<Member>,
@@ -57,17 +57,17 @@ pub struct KafkaConsumer {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What the member, the readers and the callers share.
+/// State shared by the member, the readers and the callers.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// There may be something for `next`.
+    /// Notified when there may be a step for `next`.
     steps: Notify,
-    /// There may be something for readers.
+    /// Notified when there may be work for readers.
     plans: Notify,
-    /// Partitions were let go.
+    /// Notified when partitions were released.
     let_go: Notify,
-    /// One commit at a time; whoever gives partitions up waits for the one under way.
+    /// Serializes commits; a revocation waits for the commit in flight.
     commits: tokio::sync::Mutex<()>,
     /// When the group first started, in milliseconds.
     first_start: std::sync::OnceLock<i64>,
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(options: &ConsumerOptions, sizes: FetchSizes) -> Self {
         let mut state = State::new(options.max_buffered_bytes, options.session_timeout);
-        // What is not packed at all is never a lot.
+        // An uncompressed fetch is never large.
         state.large = state.large.max(sizes.max_partition_bytes.saturating_mul(4));
         Self {
             state: Mutex::new(state),
@@ -89,11 +89,11 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in there panics half way; if something did, its state is still the best there is.
+        // Nothing in there panics half way; if it did, its state would still be the best available.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes everybody.
+    /// Changes the state and wakes all waiting tasks.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.lock());
         self.steps.notify_waiters();
@@ -103,12 +103,12 @@ impl Shared {
     }
 }
 
-/// Waits until `ready` gives something; it is asked again whenever `notify` says that it may.
+/// Waits until `ready` returns a value; it is called again after each notification.
 async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
     loop {
         let told = notify.notified();
         tokio::pin!(told);
-        // Before asking, so that what comes between the two is not missed.
+        // Enabled before the check, so that a notification in between is not missed.
         told.as_mut().enable();
         if let Some(result) = ready() {
             return result;
@@ -139,7 +139,7 @@ impl KafkaConsumer {
         if newer {
             options.session_timeout = home.run(group::session(asks.clone(), options.clone())).await?;
         }
-        // A broker's two readers share what may be fetched at once.
+        // The two readers of a broker share the fetch limit.
         let max_bytes = (config.fetch_max_bytes.min(options.max_buffered_bytes / 2) / 2).max(1);
         let sizes = FetchSizes {
             max_bytes,
@@ -174,8 +174,8 @@ impl KafkaConsumer {
         if state.closed { Err(closed()) } else { Ok(state) }
     }
 
-    /// Sends those of `commits` that may be sent, as one; fills in what becomes of each. There had been so many readings
-    /// when they were asked for.
+    /// Sends the commits that are still valid, in one request, and fills in the result of each. `readings` is the
+    /// number of readings when they were requested.
     async fn send(&self, commits: &[Commit], readings: u64, results: &mut [Option<Result<()>>]) {
         let ends = Instant::now() + COMMIT_PATIENCE;
         loop {
@@ -209,7 +209,7 @@ impl KafkaConsumer {
         }
     }
 
-    /// Answers what needs no broker, and returns what does: per partition the furthest.
+    /// Answers commits that need no broker, and returns the furthest of the others for each partition.
     fn still_open(&self, commits: &[Commit], results: &mut [Option<Result<()>>]) -> Vec<usize> {
         let mut state = self.shared.lock();
         state.expire();
@@ -233,7 +233,7 @@ impl KafkaConsumer {
         let first_start = self.shared.first_start.get().copied();
         let offset = |i: &usize| {
             let commit = &commits[*i];
-            // Lost since it was looked at: without its mark it would take the partition's away.
+            // Lost since the check: without its mark the commit would remove the partition's mark.
             let mark = self.shared.lock().mark(commit).ok_or_else(|| not_ours(&commit.partition))?;
             let metadata = start::to_metadata(Some(mark), first_start, commit.metadata.as_deref());
             Ok((commit.partition.clone(), commit.next_offset, metadata))
@@ -243,7 +243,7 @@ impl KafkaConsumer {
         self.home.run(async move { member.commit(&offsets).await }).await
     }
 
-    /// Marks as done what was sent, and what it covers.
+    /// Marks the commits that were sent, and those they cover, as done.
     fn sent(&self, commits: &[Commit], open: &[usize], readings: u64, results: &mut [Option<Result<()>>]) {
         let mut state = self.shared.lock();
         for index in open {
@@ -256,9 +256,9 @@ impl KafkaConsumer {
         }
     }
 
-    /// Closes, but for leaving the group; whether this is the first time.
+    /// Closes the consumer without leaving the group; returns whether this is the first call.
     fn end(&self) -> bool {
-        // The tasks first: a member that hears within a revocation that it is closed would join again before it leaves.
+        // The tasks first: a member that learns of the close during a revocation would join again before it leaves.
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             task.abort();
@@ -267,7 +267,7 @@ impl KafkaConsumer {
     }
 }
 
-/// Marks that `next` is waiting: for so long the member is not idle, and from when it was dropped it is.
+/// Marks that `next` is waiting: until this is dropped, the member is not idle.
 struct Waits<'a>(&'a Shared);
 
 impl Drop for Waits<'_> {
@@ -282,7 +282,7 @@ impl Consumer for KafkaConsumer {
         self.shared.change(|state| state.handed_out = None);
         let _waits = Waits(&self.shared);
         let step = until(&self.shared.steps, || self.shared.lock().take_next(self.options.max_batch_records)).await;
-        // What was handed out made room.
+        // Handing out records made room.
         self.shared.plans.notify_waiters();
         step.map(|next| match next {
             Next::Step(step) => step,
@@ -335,7 +335,7 @@ impl Consumer for KafkaConsumer {
         let asks = self.asks.within(PROGRESS_LIMIT);
         let ends = known.into_iter().map(|p| (p.partition, SeekTo::Latest));
         let ends = self.home.run(async move { asks.offsets_each(ends).await }).await.unwrap_or_default();
-        // Read again: what was handed out meanwhile must not seem to lie beyond the end.
+        // Read again: records handed out meanwhile must not seem to be beyond the end.
         let mut progress = self.open_state()?.progress();
         for partition in &mut progress {
             let end = ends.get(&partition.partition).and_then(|end| end.as_ref().ok().copied().flatten());
@@ -349,7 +349,7 @@ impl Consumer for KafkaConsumer {
         if !self.end() {
             return Ok(());
         }
-        // In a task of its own: a caller who stops waiting must not keep the group waiting for a session's end.
+        // Spawned: a caller that stops waiting must not make the group wait for a session timeout.
         let (member, home) = (Arc::clone(&self.member), self.home.clone());
         let left = self.home.spawn(async move {
             let left = member.close(LEAVE_LIMIT).await;

@@ -1,8 +1,8 @@
-//! Records whose offsets are not those of their batch.
+//! Records whose offsets differ from those of their batch.
 //!
-//! A producer writes the offset of a record into its batch, and brokers check those of packed batches alone. The client drops
-//! records whose offset lies below the place that it reads from, and goes on behind the largest one. So records that do not
-//! follow on each other are compared with the header of their batch before they are handed out.
+//! A producer writes the offset of a record into its batch, and brokers check it only in compressed batches. The
+//! client drops records with an offset below its position, and continues after the largest one. Records with gaps
+//! between them are therefore compared with their batch's header before they are handed out.
 
 use tidings_core::{Error, ErrorKind, TopicPartition};
 use tracing::debug;
@@ -16,21 +16,21 @@ use crate::seam::admin::Asks;
 use crate::seam::peek::{ONE_BATCH, Span};
 use crate::seam::reader::{Bad, Run};
 
-/// How many headers are read for one chunk. Beyond, the chunk is read again from there.
+/// Maximum number of headers read for one chunk. The rest of the chunk is read again from there.
 const MOST_HEADERS: usize = 32;
 
-/// How the offsets of a chunk follow on each other.
+/// Order of the offsets in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Without a gap, from the place that was read from to the next one.
+    /// No gap between the position that was read from and the next one.
     Dense,
-    /// With gaps: compacted records, transactions' markers, or records that the client dropped.
+    /// Gaps: compacted records, transaction markers, or records that the client dropped.
     Gaps,
-    /// Not in order, or beyond the end of the log.
+    /// Out of order, or beyond the end of the log.
     Broken,
 }
 
-/// A chunk whose records do not follow on each other, and the place that it was read from.
+/// A chunk with gaps between its records, and the position that it was read from.
 #[derive(Debug)]
 pub(super) struct Doubt {
     pub(super) want: Want,
@@ -39,18 +39,18 @@ pub(super) struct Doubt {
     pub(super) order: Order,
 }
 
-/// The outcome of the comparison with the batches' headers.
+/// Result of the comparison with the batches' headers.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// The offsets are those of the batches; there are gaps.
+    /// The offsets are those of the batches; gaps are legitimate.
     Sound,
-    /// This number of records is sound; the batch behind them, from this offset on, is not.
+    /// This number of records is valid; the batch after them, from this offset on, is not.
     Bad(usize, u64),
-    /// This number of records is sound; those from this offset on are to be read again.
+    /// This number of records is valid; those from this offset on must be read again.
     Again(usize, u64),
 }
 
-/// How the offsets of `run` follow on each other from `from` to `next`, in a log that ends at `end`.
+/// Returns the order of `run`'s offsets between `from` and `next`, in a log that ends at `end`.
 pub(super) fn order(run: &Run, from: u64, next: u64, end: Option<u64>) -> Order {
     let (mut expected, mut dense) = (from, true);
     for offset in run.offsets() {
@@ -67,7 +67,7 @@ pub(super) fn order(run: &Run, from: u64, next: u64, end: Option<u64>) -> Order 
     }
 }
 
-/// Hands on the records of a chunk that its batches' headers agree with. Returns whether they agree with all.
+/// Hands out the records of a chunk that match their batches' headers. Returns whether all match.
 pub(super) async fn examine(shared: &Shared, asks: &Asks, broker: i32, doubt: Doubt) -> bool {
     let Doubt { want, from, mut chunk, order } = doubt;
     let partition = &want.partition;
@@ -109,7 +109,7 @@ pub(super) async fn examine(shared: &Shared, asks: &Asks, broker: i32, doubt: Do
     false
 }
 
-/// The header of the batch at an offset; `None` where it is not known now.
+/// Returns the header of the batch at an offset; `None` if it is currently unknown.
 async fn peek(asks: &Asks, broker: i32, partition: &TopicPartition, at: u64) -> Option<Span> {
     let asked = asks.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
     let answer = asked.and_then(|mut answers| answers.remove(partition).transpose());
@@ -117,12 +117,12 @@ async fn peek(asks: &Asks, broker: i32, partition: &TopicPartition, at: u64) -> 
     peeked.ok().flatten()?.batch
 }
 
-/// A walk over the batches of a chunk, from the first record on that does not follow on the one before it.
+/// Iterates over the batches of a chunk, beginning with the first record after a gap.
 struct Walk<'a> {
     offsets: &'a [u64],
     next: u64,
     order: Order,
-    /// The records that are sound, and the offset behind them.
+    /// Number of valid records, and the offset after them.
     good: usize,
     at: u64,
 }
@@ -137,7 +137,7 @@ impl<'a> Walk<'a> {
         self.good == self.offsets.len() && self.at >= self.next
     }
 
-    /// Compares the records with the header of the batch at the offset; the verdict, where there is one already.
+    /// Compares the records with the header of the batch at the offset; returns the verdict, if it is final.
     fn step(&mut self, batch: Span) -> Option<Verdict> {
         let Some(end) = batch.next.filter(|end| *end > self.at) else { return Some(Verdict::Bad(self.good, self.at)) };
         let rest = &self.offsets[self.good..];
@@ -148,19 +148,19 @@ impl<'a> Walk<'a> {
             fits
         };
         let taken = rest.iter().take_while(in_order).count();
-        // The client may stop within a batch, and goes on there.
+        // The client may stop within a batch, and continues there.
         let is_cut = taken == rest.len() && self.next < end;
         if !is_cut && batch.records_from(self.at).is_some_and(|count| count != taken as u64) {
             return Some(Verdict::Bad(self.good, self.at));
         }
         (self.good, self.at) = (self.good + taken, end);
-        // A gap that has a reason: the log was compacted, or has transactions in it.
+        // A gap with a reason: the log was compacted, or contains transactions.
         (is_cut || self.order == Order::Gaps).then_some(Verdict::Sound)
     }
 }
 
 impl State {
-    /// Reads a partition again from where it was handed on to.
+    /// Reads a partition again from the offset up to which it was handed out.
     fn read_again(&mut self, partition: &TopicPartition, ticket: u64) {
         let Some(slot) = self.slots.get_mut(partition).filter(|slot| slot.ticket == ticket && ticket != 0) else {
             return;
@@ -170,7 +170,7 @@ impl State {
         self.plan += 1;
     }
 
-    /// The offset up to which a partition was handed on by this reading.
+    /// Returns the offset up to which this reading handed out the partition.
     pub(super) fn fetched(&self, partition: &TopicPartition, ticket: u64) -> Option<u64> {
         let slot = self.slots.get(partition)?;
         (slot.ticket == ticket && ticket != 0).then_some(slot.fetched)
@@ -181,7 +181,7 @@ impl State {
 mod tests {
     use super::*;
 
-    /// A batch of three records at 3, of which none is missing.
+    /// A complete batch of three records at offset 3.
     fn three() -> Span {
         Span { first: 3, next: Some(6), bytes: 0, packed: false, records: Some(3) }
     }

@@ -1,15 +1,15 @@
-//! What a consumer's options have to be.
+//! Validation of consumer options.
 
 use std::time::Duration;
 
 use tidings_core::{ConsumerOptions, Error, ErrorKind, Result};
 
-/// The shortest session.
+/// Minimum session timeout.
 const MIN_SESSION: Duration = Duration::from_millis(100);
-/// The longest of all times: brokers and clocks have bounds, and what is longer is as good as endless.
+/// Maximum of all durations: brokers and clocks have limits, and a longer duration is equivalent to an endless one.
 const LONGEST: Duration = Duration::from_secs(10 * 24 * 3_600);
 
-/// The options, with endless times cut to what can be reckoned with.
+/// Validates the options and caps endless durations at a finite value.
 pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
     let wrong = |field: &str, expected: &str| {
         Err(Error::new(ErrorKind::Invalid, format!("consumer options, {field}: expected {expected}")))

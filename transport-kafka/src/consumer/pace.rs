@@ -1,19 +1,19 @@
-//! How much of a partition is fetched at once. The client unpacks all that it fetches before anything else is asked of it, so
-//! that a fetch of small batches that unpack to much takes far more memory than it has bytes.
+//! Fetch size per partition. The client decompresses a fetch completely before it does anything else, so a fetch of
+//! small batches that decompress to much more takes far more memory than its bytes.
 
-/// How many small batches in a row end reading one by one, at first.
+/// Initial number of consecutive small batches that ends reading one by one.
 const CALM: u32 = 4;
-/// How much longer each time.
+/// Factor by which that number grows each time.
 const LONGER: u32 = 8;
-/// The longest.
+/// Maximum of that number.
 const MAX_CALM: u32 = 1 << 15;
-/// Which share of what is large is small.
+/// Divisor of a large size that gives a small one.
 const SMALL_SHARE: usize = 8;
 
 /// Whether a partition is read batch by batch, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// Each fetch has one batch, whatever it unpacks to.
+    /// Each fetch has one batch, whatever its decompressed size.
     pub(super) single: bool,
     calm: u32,
     needed: u32,
@@ -26,12 +26,13 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Batch by batch, until some of them were small.
+    /// Reads batch by batch, until several of them were small.
     pub(super) fn single() -> Self {
         Self { single: true, ..Self::default() }
     }
 
-    /// So many bytes came, unpacked, where so many are a lot. Whether the pace changes by that.
+    /// Records the decompressed size of a fetch, where `large` bytes count as large. Returns whether the pace
+    /// changes.
     pub(super) fn came(&mut self, bytes: usize, large: usize) -> bool {
         let before = self.single;
         if !self.single && bytes > large {

@@ -1,7 +1,7 @@
-//! Partitions that bring nothing although they have records.
+//! Partitions that return nothing although they have records.
 //!
-//! The client retries a fetch in silence, whatever the broker answers it, and when the broker closes its connection. So the
-//! leaders of partitions that have not moved for a while are asked by hand, over the member's connection.
+//! The client retries a fetch silently, whatever the broker's answer, and also when the broker closes its connection.
+//! So the leaders of partitions that made no progress for a while are queried directly, over the member's connection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,30 +21,30 @@ use crate::seam::admin::Asks;
 use crate::seam::peek::{ONE_BATCH, Peeked};
 use crate::seam::reader::Bad;
 
-/// How often partitions are looked at.
+/// Interval between checks of partitions.
 const EVERY: Duration = Duration::from_secs(3);
-/// How many looks in a row have to find the same: leaders change, brokers start, and connections break and are made again.
+/// How many consecutive checks must agree: leaders change, brokers start, and connections are closed and reopened.
 const LOOKS: u32 = 3;
-/// How many polls have to end without a record before a reader counts as cut off.
+/// How many polls must end without a record before a reader counts as cut off.
 const POLLS: u64 = 2;
 
-/// A partition that is being read, and how far it is.
+/// A partition being read, and its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sight {
     ticket: u64,
     from: u64,
     seat: Seat,
-    /// The polls that its reader has ended.
+    /// Number of polls that its reader completed.
     polls: u64,
 }
 
-/// A partition since it was first seen where it is.
+/// A partition that has not moved since it was first seen there.
 #[derive(Debug)]
 struct Seen {
     sight: Sight,
-    /// In this number of looks in a row the broker refused the fetch.
+    /// Number of consecutive checks in which the broker refused the fetch.
     refused: u32,
-    /// In this number of looks in a row there were records.
+    /// Number of consecutive checks in which there were records.
     ahead: u32,
 }
 
@@ -54,14 +54,14 @@ impl Seen {
     }
 }
 
-/// What was seen in the looks before.
+/// Results of earlier checks.
 #[derive(Debug, Default)]
 struct Quiet {
     seen: HashMap<TopicPartition, Seen>,
     looks: usize,
 }
 
-/// What follows from a look.
+/// Consequence of a check.
 #[derive(Debug)]
 enum Finding {
     /// The partition cannot be read.
@@ -70,7 +70,7 @@ enum Finding {
     Denied(Error),
 }
 
-/// Looks at partitions that bring nothing, until it is aborted.
+/// Checks partitions that return nothing, until it is aborted.
 pub(super) async fn watch(shared: Arc<Shared>, asks: Asks) {
     let asks = asks.within(EVERY);
     let mut quiet = Quiet::default();
@@ -92,7 +92,7 @@ pub(super) async fn watch(shared: Arc<Shared>, asks: Asks) {
                 }
             }
         }
-        // Not in the head of the loop, where the lock would be held throughout.
+        // Not in the loop's head, where the lock would be held throughout.
         let now = shared.lock().sights();
         for seat in quiet.cut_off(&now) {
             shut(&shared, seat);
@@ -103,13 +103,13 @@ pub(super) async fn watch(shared: Arc<Shared>, asks: Asks) {
 async fn hold(shared: &Shared, asks: &Asks, quiet: &Quiet, want: Want, cause: Error) {
     let Some(seen) = quiet.seen.get(&want.partition) else { return };
     let (partition, offset) = (want.partition.clone(), want.from);
-    // One that would be retried is past that.
+    // An error that would be retried is beyond retries here.
     let kind = if cause.is_retryable() { ErrorKind::Undecodable } else { cause.kind() };
     let error = Error::caused_by(kind, format!("cannot read the batch of {partition} at offset {offset}"), cause);
     unreadable::hold(shared, asks, seen.sight.seat.broker, &want, Bad { partition, offset, error }).await;
 }
 
-/// Moves what a reader reads to another one of the same broker.
+/// Moves a reader's partitions to another reader of the same broker.
 fn shut(shared: &Shared, seat: Seat) {
     if let Some(moved) = shared.change(|state| state.shut(seat)) {
         warn!(
@@ -122,7 +122,7 @@ fn shut(shared: &Shared, seat: Seat) {
 }
 
 impl Quiet {
-    /// Takes in where partitions are; returns those that have not moved since the last look, by their leaders.
+    /// Records the positions of partitions; returns, by leader, those that have not moved since the last check.
     fn look(&mut self, sights: HashMap<TopicPartition, Sight>) -> HashMap<i32, Vec<(TopicPartition, u64)>> {
         let stayed = |seen: &Seen, now: &Sight| seen.sight.ticket == now.ticket && seen.sight.from == now.from;
         let moved = |(partition, now): (&TopicPartition, &Sight)| {
@@ -139,7 +139,7 @@ impl Quiet {
             }
             let mut seen = before.unwrap_or_else(|| Seen::at(now.clone()));
             if lively.contains(&now.seat) {
-                // The reader works: it has others to read first.
+                // The reader works, but reads other partitions first.
                 seen = Seen { ahead: 0, sight: now, ..seen };
             }
             next.insert(partition, seen);
@@ -147,7 +147,7 @@ impl Quiet {
         self.seen = next;
         self.looks = self.looks.wrapping_add(1);
         for places in places.values_mut() {
-            // The answer has one batch: each one's turn comes.
+            // The answer has a single batch: each partition gets its turn.
             places.sort_unstable();
             let turn = self.looks % places.len();
             places.rotate_left(turn);
@@ -155,7 +155,7 @@ impl Quiet {
         places
     }
 
-    /// Judges what a leader answered for a partition that has not moved.
+    /// Evaluates a leader's answer for a partition that has not moved.
     fn judge(&mut self, partition: &TopicPartition, answer: Result<Peeked>) -> Option<Finding> {
         let seen = self.seen.get_mut(partition)?;
         let (refused, ahead) = (seen.refused + 1, seen.ahead + 1);
@@ -174,7 +174,7 @@ impl Quiet {
         None
     }
 
-    /// The readers that bring nothing of all that they read, though there is something.
+    /// Returns the readers that return nothing for any of their partitions, although there are records.
     fn cut_off(&self, now: &HashMap<TopicPartition, Sight>) -> HashSet<Seat> {
         let is_cut_off = |(partition, seen): (&TopicPartition, &Seen)| {
             let now = now.get(partition)?;
@@ -187,7 +187,7 @@ impl Quiet {
 }
 
 impl State {
-    /// The partitions that are being read.
+    /// Returns the partitions being read.
     fn sights(&self) -> HashMap<TopicPartition, Sight> {
         let reads = self.slots.iter().filter(|(partition, slot)| {
             let free = slot.stuck.is_none() && !self.paused.contains(*partition);
@@ -201,12 +201,12 @@ impl State {
         sight.collect()
     }
 
-    /// A poll of this reader has ended.
+    /// Counts a completed poll of this reader.
     pub(super) fn polled(&mut self, seat: Seat) {
         *self.polls.entry(seat).or_default() += 1;
     }
 
-    /// Reads nothing more by this reader, if there is another one for what it reads. Returns how many partitions move.
+    /// Stops using this reader, if another one can take its partitions. Returns how many partitions move.
     fn shut(&mut self, seat: Seat) -> Option<usize> {
         let mut shut = self.shut.clone();
         if !shut.insert(seat) || open(&shut, self.seconds, seat) == seat {
@@ -226,7 +226,7 @@ impl State {
     }
 }
 
-/// The seat that is taken in place of this one; this one itself, if no other one is open.
+/// Returns the seat to use in place of this one, or this one if no other is open.
 pub(super) fn open(shut: &HashSet<Seat>, seconds: bool, seat: Seat) -> Seat {
     let others = [Lane::First, Lane::Second].into_iter().filter(|lane| *lane == Lane::First || seconds);
     let lanes = std::iter::once(seat.lane).chain(others);

@@ -1,4 +1,4 @@
-//! The publisher: places records, keeps what is unanswered within its bound, and gives each record its own outcome.
+//! The publisher: chooses partitions, bounds what is in flight, and reports the outcome of each record.
 
 mod bound;
 mod halves;
@@ -27,42 +27,46 @@ use self::resend::{Outcome, resend, slim};
 use crate::config::KafkaConfig;
 use crate::seam::producer::Refusal;
 
-/// Publishes to Kafka: idempotent, and acknowledged by all replicas in sync.
+/// Idempotent Kafka publisher; records are acknowledged by all in-sync replicas.
 ///
-/// A header's name must be UTF-8. Where the broker confirms a record as a repeat without telling where it lies, the
-/// position's offset is `u64::MAX`.
+/// Header names must be UTF-8. If the broker confirms a record as a duplicate without reporting its offset, the
+/// offset of the position is `u64::MAX`.
 ///
-/// That a topic grew is learned within [`KafkaConfig::metadata_max_age`], and at once where a record names a partition that
-/// is not known: it ends as [`Unavailable`](ErrorKind::Unavailable) while no broker tells whether it is there.
+/// New partitions of a topic are noticed within [`KafkaConfig::metadata_max_age`], and at once if a record names an
+/// unknown partition: such a record ends as [`Unavailable`](ErrorKind::Unavailable) while no broker reports whether
+/// the partition exists.
 ///
-/// A broker refuses a batch as a whole for one of its records, such as one without a key for a compacted topic. Its records are
-/// then sent again, each by itself, which is slow. One with a key ends as [`Unavailable`](ErrorKind::Unavailable), not stored,
-/// where a later one of its key is stored, or where other calls queued records for its partition behind it: it would come
-/// after them. So do those whose turn has not come within another [`KafkaConfig::delivery_timeout`], and those of a partition
-/// that stopped answering.
+/// A broker refuses a batch as a whole because of one of its records, such as one without a key for a compacted
+/// topic. The records of the batch are then resent one by one, which is slow. A record with a key ends as
+/// [`Unavailable`](ErrorKind::Unavailable), not stored, if a later record of its key is stored, or if other calls
+/// queued records for its partition after it: it would be stored after them. The same applies to records whose turn
+/// does not come within another [`KafkaConfig::delivery_timeout`], and to records of a partition that stopped
+/// answering.
 ///
-/// A topic that takes less than [`KafkaConfig::batch_bytes`] gets smaller batches. Its limit is asked for, which needs the
-/// right to describe its configuration; without it the limit is found out, at the cost of some batches that are refused.
+/// Topics with a limit below [`KafkaConfig::batch_bytes`] get smaller batches. The publisher asks for the limit,
+/// which requires the right to describe the topic's configuration; without that right it finds the limit by trial, at
+/// the cost of some refused batches.
 ///
-/// A record of more than 10,000 headers, which is what the client sends, is [`Invalid`](ErrorKind::Invalid).
+/// A record with more than 10,000 headers, the client's limit, is [`Invalid`](ErrorKind::Invalid).
 ///
-/// A client's producer that has ended, as its identity was refused, is replaced: what it had under way ends as
-/// [`Indeterminate`](ErrorKind::Indeterminate), what it did not take as [`Unavailable`](ErrorKind::Unavailable).
+/// If the client's producer ends because its identity was refused, it is replaced: its in-flight records end as
+/// [`Indeterminate`](ErrorKind::Indeterminate), and records that it did not accept as
+/// [`Unavailable`](ErrorKind::Unavailable).
 ///
-/// It works on threads of its own, also when the runtime that opened it has ended. Dropped without
-/// [`close`](Publisher::close), it still sends what was queued, until all of it is answered.
+/// The publisher runs on its own threads, even after the runtime that opened it has ended. If it is dropped without
+/// [`close`](Publisher::close), it still sends the queued records and waits until all are answered.
 #[derive(Debug)]
 pub struct KafkaPublisher {
-    // In the order of first polls, whoever is polled again or not.
+    // Ordered by first poll, whether or not the caller polls again.
     line: Line,
     shared: Arc<Shared>,
-    /// New calls are refused.
+    /// Set when new calls are refused.
     closed: AtomicBool,
-    /// What came of the close, which is one however often it is asked for.
+    /// Result of the close, shared by all calls of `close`.
     ending: OnceLock<watch::Receiver<Option<Ended>>>,
 }
 
-/// How a close ended: all was answered, or why not.
+/// Result of a close: all records were answered, or why not.
 type Ended = std::result::Result<(), Arc<Error>>;
 
 impl KafkaPublisher {
@@ -73,13 +77,13 @@ impl KafkaPublisher {
         Ok(Self { line, shared, closed: AtomicBool::new(false), ending: OnceLock::new() })
     }
 
-    /// Begins to close; what came of it comes back.
+    /// Starts closing; returns a receiver of the result.
     fn end(&self, ends: Instant) -> watch::Receiver<Option<Ended>> {
         let shared = Arc::clone(&self.shared);
         let (reply, all_queued) = oneshot::channel();
         let in_line = self.line.get_in(Job::Barrier(reply));
         let (done, ending) = watch::channel(None);
-        // A task of its own, which goes on when nobody waits for it any more.
+        // Spawned, so that it continues after its caller stops waiting.
         self.shared.halves.spawn(async move {
             if in_line {
                 let _in_time = timeout_at(ends, all_queued).await;
@@ -92,20 +96,21 @@ impl KafkaPublisher {
     }
 }
 
-/// What a close that may take for ever is given.
+/// Limit of a close without a deadline.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// What a call of close waits for beyond its end: to hear that all was answered in time, or what was not.
+/// How long a call of `close` waits beyond its deadline, to learn that all records were answered in time, or which
+/// were not.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
-/// What is known of a call's records by now.
+/// State of a call's records.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Those that were queued: one that is answered has no value and no headers, unless it is to be sent again, as a call
-    /// lasts as long as its slowest record and what is answered has no share of the bound.
+    /// The queued records. An answered record has no value and no headers, unless it is to be resent: a call lasts as
+    /// long as its slowest record, and answered records have no share of the bound.
     records: Vec<Record>,
     placed: Vec<Placed>,
     answers: Vec<Option<Result<Position>>>,
-    /// The places of those whose batches were refused, for another record's sake or for their own.
+    /// Places of records whose batches were refused, because of another record or of their own.
     refused: Vec<usize>,
 }
 
@@ -134,7 +139,7 @@ impl Progress {
         }
     }
 
-    /// What became of each record, where some may be sent again.
+    /// Returns the outcome of each record; some may be resent.
     fn into_outcomes(self) -> Vec<Option<Outcome>> {
         let mut answers = self.answers.into_iter();
         let sent = self.records.into_iter().zip(self.placed).zip(answers.by_ref());
@@ -157,7 +162,7 @@ fn append<T>(to: &mut Vec<T>, mut more: Vec<T>) {
     }
 }
 
-/// What waits at the bound or for a topic is given up: nobody waits for it any more.
+/// Abandons records that wait at the bound or for a topic: their callers are gone.
 impl Drop for KafkaPublisher {
     fn drop(&mut self) {
         self.shared.abandon();
@@ -186,7 +191,8 @@ impl Publisher for KafkaPublisher {
         let (queued, in_line) = self.shared.queue_at_once(&self.line, records, &answers, |next| {
             let (reply, coming) = mpsc::unbounded_channel();
             rest = Some(coming);
-            // Given back when it is dropped before its turn: what waits at the bound is held by its callers alone.
+            // Returned if the call is dropped before its turn: records that wait at the bound are owned by their
+            // callers alone.
             let call = call.insert(Call::new(next)).share();
             Publish { call, since: Instant::now(), reply, answers: answers.downgrade() }
         });
@@ -194,7 +200,7 @@ impl Publisher for KafkaPublisher {
         if !in_line {
             rest = None;
         }
-        // Open for the rest of the call; and then it is those who are to answer that hold it.
+        // Kept open for the rest of the call; afterwards only those that answer hold it.
         let mut answers = rest.is_some().then_some(answers);
         loop {
             tokio::select! {
@@ -212,7 +218,7 @@ impl Publisher for KafkaPublisher {
         drop(answers);
         // There may have been nothing to wait for, and a loop of such calls must let other tasks run.
         consume_budget().await;
-        // Nothing was told where the publisher's threads are gone.
+        // Without an answer, the publisher's threads are gone.
         let untold = || if call.as_ref().is_none_or(Call::is_taken) { gone() } else { closed() };
         if progress.refused.is_empty() {
             return progress.answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(untold()))).collect();
@@ -226,7 +232,7 @@ impl Publisher for KafkaPublisher {
         self.closed.store(true, Ordering::Release);
         let ends = Instant::now() + deadline.min(LONGEST);
         let mut ending = self.ending.get_or_init(|| self.end(ends)).clone();
-        // A later call may have a shorter deadline than the one that began it.
+        // A later call may have a shorter deadline than the one that started the close.
         match timeout_at(ends + CLOSE_GRACE, ending.wait_for(Option::is_some)).await {
             Ok(Ok(ended)) => match ended.as_ref() {
                 Some(Err(error)) => Err(Error::new(error.kind(), error.report())),
@@ -246,7 +252,7 @@ impl Publisher for KafkaPublisher {
 mod tests {
     use super::*;
 
-    /// A call lasts as long as its slowest record, and the bound has room again as soon as one is answered.
+    /// A call lasts as long as its slowest record, but the bound has room again as soon as one record is answered.
     #[test]
     fn what_is_answered_keeps_no_payload() {
         let record = Record::new("t", "value").with_key("k").with_header("h", "1");
