@@ -1,4 +1,4 @@
-//! The trait of what operators do: topics, groups, health.
+//! Administration of a broker: the [`Admin`] trait, topics, groups and health.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crate::admin_options::{CreatePartitionsOptions, PartitionReset, ResetOffsetsOptions, ResetTo};
 use crate::{Guarantees, Name, Result, TopicPartition};
 
-/// Topics and groups of a broker.
+/// Administers the topics and groups of a broker.
 ///
 /// # Contract
 /// - **A1** Each verb does what it says or tells why not, per topic or partition; what is missing is
@@ -18,14 +18,15 @@ use crate::{Guarantees, Name, Result, TopicPartition};
 pub trait Admin: Debug + Send + Sync + 'static {
     /// Creates topics; answer `i` is topic `i`'s.
     ///
-    /// A topic that exists already is waited for like one that was created: whoever lost a race to create it may use it.
+    /// For a topic that exists already it waits as for one that it created, so the loser of a race to create a topic
+    /// may use it.
     ///
     /// # Errors
     /// Per topic [`AlreadyExists`](crate::ErrorKind::AlreadyExists), [`Invalid`](crate::ErrorKind::Invalid),
     /// [`Denied`](crate::ErrorKind::Denied), [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>>;
 
-    /// The names of all topics but the broker's internal ones, sorted.
+    /// Returns the names of all topics except the broker's internal ones, sorted.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable).
@@ -44,15 +45,17 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// Per topic [`NotFound`](crate::ErrorKind::NotFound).
     async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>>;
 
-    /// Raises a topic's number of partitions. That sends keys elsewhere and so breaks their order: a topic that may hold
-    /// keyed records is refused unless [`CreatePartitionsOptions::allow_rekeying`] is set.
+    /// Raises the number of partitions of a topic.
+    ///
+    /// This moves keys to other partitions and so breaks their order: a topic that may hold keyed records is refused
+    /// unless [`CreatePartitionsOptions::allow_rekeying`] is set.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) without it, [`Invalid`](crate::ErrorKind::Invalid) for
     /// fewer partitions than there are, [`NotFound`](crate::ErrorKind::NotFound).
     async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()>;
 
-    /// The names of all groups, sorted.
+    /// Returns the names of all groups, sorted.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable).
@@ -64,14 +67,16 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn describe_group(&self, group: &Name) -> Result<GroupDescription>;
 
-    /// How far a group is on each partition that it has committed, or its members read; sorted. A partition whose log can't be
-    /// asked now, as no broker leads it, is [unknown](PartitionLag::unknown) by itself.
+    /// Returns the lag of a group on each partition that it has committed or that its members read, sorted.
+    ///
+    /// A partition whose log cannot be queried now, because no broker leads it, is reported as
+    /// [unknown](PartitionLag::unknown); the others are not affected.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>>;
 
-    /// Moves the committed offsets of a group, or returns the plan for it ([`ResetOffsetsOptions::dry_run`]).
+    /// Moves the committed offsets of a group, or returns the plan ([`ResetOffsetsOptions::dry_run`]).
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) while the group has members,
@@ -84,23 +89,23 @@ pub trait Admin: Debug + Send + Sync + 'static {
         options: ResetOffsetsOptions,
     ) -> Result<Vec<PartitionReset>>;
 
-    /// Deletes a group with all that it has committed.
+    /// Deletes a group with all its committed offsets.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) while it has members, [`NotFound`](crate::ErrorKind::NotFound).
     async fn delete_group(&self, group: &Name) -> Result<()>;
 
-    /// How the broker is.
+    /// Returns the health of the broker.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if nothing answers.
     async fn health(&self) -> Result<Health>;
 
-    /// Which clauses it keeps.
+    /// Returns the clauses that this backend keeps.
     fn guarantees(&self) -> Guarantees;
 }
 
-/// A topic as it should be.
+/// The desired configuration of a topic.
 ///
 /// ```
 /// use std::time::Duration;
@@ -112,38 +117,38 @@ pub trait Admin: Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Topic {
-    /// Its name.
+    /// The topic's name.
     pub name: Name,
-    /// How many partitions: 1 if not said.
+    /// The number of partitions. Default: 1.
     pub partitions: u32,
-    /// How many brokers hold each partition; `None` is the broker's default.
+    /// The replication factor; `None` is the broker's default.
     pub replication: Option<u16>,
-    /// How long records are kept; `None` is the broker's default.
+    /// The retention time of records; `None` is the broker's default.
     pub retention: Option<Duration>,
-    /// How many bytes are kept per partition; `None` is the broker's default.
+    /// The retained bytes per partition; `None` is the broker's default.
     pub retention_bytes: Option<u64>,
-    /// What happens to old records; `None` is the broker's default.
+    /// The cleanup policy of old records; `None` is the broker's default.
     pub cleanup: Option<Cleanup>,
-    /// The largest record, in bytes; `None` is the broker's default.
+    /// The size limit of a record in bytes; `None` is the broker's default.
     pub max_record_bytes: Option<u64>,
-    /// Any other setting, by the broker's own name for it.
+    /// Other settings, by the broker's own names.
     pub settings: BTreeMap<String, String>,
 }
 
-/// What happens to old records.
+/// The cleanup policy of old records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cleanup {
-    /// They are deleted by age or size.
+    /// Deletes records by age or size.
     Delete,
-    /// Of each key only the last one is kept.
+    /// Keeps only the last record of each key.
     Compact,
-    /// Both.
+    /// Compacts, and deletes by age or size.
     CompactAndDelete,
 }
 
 impl Topic {
-    /// The topic `name` with one partition and the broker's defaults.
+    /// Creates the topic `name` with one partition and the broker's defaults.
     pub fn new(name: impl Into<Name>) -> Self {
         Self {
             name: name.into(),
@@ -157,49 +162,49 @@ impl Topic {
         }
     }
 
-    /// With so many partitions.
+    /// Sets the number of partitions.
     #[must_use]
     pub fn with_partitions(mut self, partitions: u32) -> Self {
         self.partitions = partitions;
         self
     }
 
-    /// Held by so many brokers.
+    /// Sets the number of brokers that hold each partition.
     #[must_use]
     pub fn with_replication(mut self, replication: u16) -> Self {
         self.replication = Some(replication);
         self
     }
 
-    /// Keeping records for so long; [`Duration::MAX`] is for ever.
+    /// Sets how long records are kept; [`Duration::MAX`] means forever.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
         self
     }
 
-    /// Keeping so many bytes per partition.
+    /// Sets how many bytes are kept per partition.
     #[must_use]
     pub fn with_retention_bytes(mut self, bytes: u64) -> Self {
         self.retention_bytes = Some(bytes);
         self
     }
 
-    /// With this cleanup.
+    /// Sets the cleanup policy.
     #[must_use]
     pub fn with_cleanup(mut self, cleanup: Cleanup) -> Self {
         self.cleanup = Some(cleanup);
         self
     }
 
-    /// Taking records of so many bytes at most.
+    /// Sets the size limit of a record in bytes.
     #[must_use]
     pub fn with_max_record_bytes(mut self, bytes: u64) -> Self {
         self.max_record_bytes = Some(bytes);
         self
     }
 
-    /// With a setting by the broker's own name.
+    /// Sets a setting by the broker's own name.
     #[must_use]
     pub fn with_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.insert(name.into(), value.into());
@@ -207,30 +212,30 @@ impl Topic {
     }
 }
 
-/// A topic as it is.
+/// The current state of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicDescription {
-    /// Its name.
+    /// The topic's name.
     pub name: Name,
-    /// Its partitions, by number.
+    /// The partitions, by number.
     pub partitions: Vec<PartitionDescription>,
-    /// The settings that the broker tells.
+    /// The settings that the broker reports.
     pub settings: BTreeMap<String, String>,
 }
 
 impl TopicDescription {
-    /// A topic with these partitions, and no settings told.
+    /// Creates a description with these partitions and no settings.
     pub fn new(name: impl Into<Name>, partitions: Vec<PartitionDescription>) -> Self {
         Self { name: name.into(), partitions, settings: BTreeMap::new() }
     }
 }
 
-/// A partition as it is.
+/// The current state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PartitionDescription {
-    /// Its number.
+    /// The partition's number.
     pub partition: u32,
     /// The oldest offset in the log.
     pub start: u64,
@@ -238,54 +243,54 @@ pub struct PartitionDescription {
     pub end: u64,
     /// The leading broker; `None` if there is none now.
     pub leader: Option<i32>,
-    /// All brokers that should hold it.
+    /// All brokers assigned to hold the partition.
     pub replicas: Vec<i32>,
-    /// Those that are up to date.
+    /// The replicas that are in sync.
     pub in_sync: Vec<i32>,
 }
 
 impl PartitionDescription {
-    /// A partition whose log holds `start..end`.
+    /// Creates a partition whose log holds `start..end`.
     pub fn new(partition: u32, start: u64, end: u64) -> Self {
         Self { partition, start, end, ..Self::default() }
     }
 
-    /// Whether no broker leads it now, though some hold it: `start` and `end` are then not known.
+    /// Returns whether no broker leads the partition now, though some hold it: `start` and `end` are then unknown.
     pub fn is_offline(&self) -> bool {
         self.leader.is_none() && !self.replicas.is_empty()
     }
 }
 
-/// A consumer group.
+/// The current state of a consumer group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupDescription {
-    /// Its name.
+    /// The group's name.
     pub name: Name,
-    /// Its state.
+    /// The group's state.
     pub state: GroupState,
-    /// Its members.
+    /// The group's members.
     pub members: Vec<MemberDescription>,
 }
 
 impl GroupDescription {
-    /// A group with these members.
+    /// Creates a group with these members.
     pub fn new(name: impl Into<Name>, state: GroupState, members: Vec<MemberDescription>) -> Self {
         Self { name: name.into(), state, members }
     }
 }
 
-/// What a group is doing.
+/// The state of a consumer group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GroupState {
-    /// Nobody is in it.
+    /// The group has no members.
     Empty,
-    /// Its partitions are being moved between members.
+    /// Partitions are being moved between members.
     Rebalancing,
-    /// Its members read.
+    /// The members are reading.
     Stable,
-    /// The broker tells something else.
+    /// The broker reports a state that is not listed here.
     Unknown,
 }
 
@@ -293,51 +298,54 @@ pub enum GroupState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberDescription {
-    /// The member's id, given by the broker.
+    /// The member's id, assigned by the broker.
     pub id: String,
-    /// What the client calls itself.
+    /// The client's name for itself.
     pub client: String,
-    /// What it is assigned.
+    /// The assigned partitions.
     pub partitions: Vec<TopicPartition>,
 }
 
 impl MemberDescription {
-    /// A member that has these partitions.
+    /// Creates a member that has these partitions.
     pub fn new(id: impl Into<String>, client: impl Into<String>, partitions: Vec<TopicPartition>) -> Self {
         Self { id: id.into(), client: client.into(), partitions }
     }
 }
 
-/// How far a group is on a partition.
+/// The progress of a group on a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionLag {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset to read; `None` if nothing is committed.
+    /// The committed next offset to read; `None` if nothing is committed.
     pub committed: Option<u64>,
     /// The oldest offset in the log; 0 where that is unknown.
     pub start: u64,
     /// The offset of the next record; 0 where that is unknown.
     pub end: u64,
-    /// Why the log's bounds are not known now, such as that no broker leads the partition; `None` if they are.
+    /// The reason why the log's bounds are unknown now, for example that no broker leads the partition; `None` if
+    /// they are known.
     pub unknown: Option<String>,
 }
 
 impl PartitionLag {
-    /// A group's place on a partition whose log holds `start..end`.
+    /// Creates the lag of a group on a partition whose log holds `start..end`.
     pub fn new(partition: TopicPartition, committed: Option<u64>, start: u64, end: u64) -> Self {
         Self { partition, committed, start, end, unknown: None }
     }
 
-    /// A group's place on a partition whose log can't be asked for its bounds, and why.
+    /// Creates the lag of a group on a partition whose log bounds are unknown, with the reason.
     pub fn unknown(partition: TopicPartition, committed: Option<u64>, why: impl Into<String>) -> Self {
         Self { partition, committed, start: 0, end: 0, unknown: Some(why.into()) }
     }
 
-    /// Offsets still to be read; all that there are, if nothing is committed, or if what is committed lies beyond the end:
-    /// the log was truncated or made anew, and is read from its oldest record. `None` where that is
-    /// [unknown](Self::unknown), which is not zero.
+    /// Returns the number of offsets still to be read.
+    ///
+    /// That is the whole log if nothing is committed, or if the committed offset lies beyond the end: the log was
+    /// truncated or recreated, and is read from its oldest record. `None` where the lag is [unknown](Self::unknown),
+    /// which is not zero.
     pub fn lag(&self) -> Option<u64> {
         let committed = self.committed.filter(|committed| *committed <= self.end).unwrap_or(self.start);
         let left = self.end.saturating_sub(committed.max(self.start));
@@ -345,20 +353,20 @@ impl PartitionLag {
     }
 }
 
-/// How a broker is.
+/// The health of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Health {
-    /// The brokers that answer, by number and address.
+    /// The brokers that answer, with number and address.
     pub brokers: Vec<(i32, String)>,
-    /// The controller's number, if there is one now.
+    /// The controller's number, if there is a controller now.
     pub controller: Option<i32>,
-    /// What is wrong, a line each; empty if nothing is.
+    /// The problems found, one line each; empty if there are none.
     pub problems: Vec<String>,
 }
 
 impl Health {
-    /// Whether nothing is wrong.
+    /// Returns whether there are no problems.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
     }

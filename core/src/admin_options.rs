@@ -1,17 +1,17 @@
-//! Arguments and options of the verbs of [`Admin`](crate::Admin).
+//! Arguments and options of the methods of [`Admin`](crate::Admin).
 
 use crate::{SeekTo, TopicPartition};
 
-/// How [`Admin::create_partitions`](crate::Admin::create_partitions) treats a topic with keys.
+/// Options of [`Admin::create_partitions`](crate::Admin::create_partitions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CreatePartitionsOptions {
-    /// Allows that keys move to other partitions, which breaks their order. Default: `false`.
+    /// Allows keys to move to other partitions, which breaks their order. Default: `false`.
     pub allow_rekeying: bool,
 }
 
 impl CreatePartitionsOptions {
-    /// Allows that keys move to other partitions.
+    /// Allows keys to move to other partitions.
     #[must_use]
     pub fn with_rekeying(mut self) -> Self {
         self.allow_rekeying = true;
@@ -19,7 +19,7 @@ impl CreatePartitionsOptions {
     }
 }
 
-/// How [`Admin::reset_offsets`](crate::Admin::reset_offsets) works.
+/// Options of [`Admin::reset_offsets`](crate::Admin::reset_offsets).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ResetOffsetsOptions {
@@ -36,30 +36,30 @@ impl ResetOffsetsOptions {
     }
 }
 
-/// Where a reset moves a group to.
+/// The target of an offset reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResetTo {
-    /// To this place, on each partition.
+    /// Moves each partition to this position.
     Place(SeekTo),
-    /// By so many records forward (or back, if negative), within the log.
+    /// Moves forward by this number of records (back, if negative), within the log.
     Shift(i64),
 }
 
-/// What a reset did, or would do, to a partition.
+/// The change that a reset made, or would make, to a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionReset {
     /// The partition.
     pub partition: TopicPartition,
-    /// What was committed.
+    /// The offset committed before the reset.
     pub from: Option<u64>,
-    /// What is committed now.
+    /// The offset committed by the reset.
     pub to: u64,
 }
 
 impl PartitionReset {
-    /// A move of a partition.
+    /// Creates a change of a partition's committed offset.
     pub fn new(partition: TopicPartition, from: Option<u64>, to: u64) -> Self {
         Self { partition, from, to }
     }

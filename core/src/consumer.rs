@@ -1,4 +1,4 @@
-//! The trait of a member of a consumer group, and the steps it goes through.
+//! Members of consumer groups: the [`Consumer`] trait and the steps it yields.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 
 /// A member of a consumer group.
 ///
-/// All methods take `&self`, so that commits overlap reading; one [`next`](Self::next) at a time.
+/// All methods take `&self`, so that commits overlap reading; only one [`next`](Self::next) may be pending at a time.
 ///
 /// # Contract
 /// - **C1** A partition's records come in offset order, from the committed offset. The start policy is for a partition
@@ -39,81 +39,85 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   and a [`seek`](Self::seek) beyond the range goes on reading it. No limit of the reader is an error of `next`.
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
-    /// The next step. Waits until there is one.
+    /// Returns the next step, waiting until there is one.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) while the broker can't be reached: call again after a pause.
-    /// Others are final: [`Denied`](crate::ErrorKind::Denied), [`NotFound`](crate::ErrorKind::NotFound) for a topic that
-    /// is missing, [`Fenced`](crate::ErrorKind::Fenced) for a static member whose place was taken,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) while the broker cannot be reached: call again after a backoff.
+    /// Others are final: [`Denied`](crate::ErrorKind::Denied), [`NotFound`](crate::ErrorKind::NotFound) for a missing
+    /// topic, [`Fenced`](crate::ErrorKind::Fenced) for a static member that was replaced,
     /// [`Closed`](crate::ErrorKind::Closed).
     async fn next(&self) -> Result<Step>;
 
-    /// Commits; result `i` is commit `i`'s. An offset below what is committed already is taken as done and changes nothing,
-    /// unless the partition was set back (C4).
+    /// Commits offsets; result `i` is commit `i`'s.
+    ///
+    /// An offset below the committed one succeeds and changes nothing, unless the partition was set back (C4).
     ///
     /// # Errors
     /// Per commit: [`Fenced`](crate::ErrorKind::Fenced) if the partition, or that epoch of it, is not this member's any
     /// more; [`Unavailable`](crate::ErrorKind::Unavailable) or [`Indeterminate`](crate::ErrorKind::Indeterminate): commit again later.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>>;
 
-    /// Ends a revocation early: from now on the partitions may go to others. Of a partition that is not being revoked
-    /// nothing happens.
+    /// Ends a revocation early: from now on the partitions may be assigned to other members.
+    ///
+    /// A partition that is not being revoked is ignored.
     ///
     /// # Errors
     /// [`Closed`](crate::ErrorKind::Closed).
     async fn release(&self, partitions: &[TopicPartition]) -> Result<()>;
 
-    /// Yields no record of these partitions until [`resume`](Self::resume), also of such as are not yet assigned.
+    /// Pauses these partitions until [`resume`](Self::resume): no record of theirs is yielded, even if they are
+    /// assigned later.
     ///
     /// # Errors
     /// [`Closed`](crate::ErrorKind::Closed).
     async fn pause(&self, partitions: &[TopicPartition]) -> Result<()>;
 
-    /// Ends [`pause`](Self::pause); reading goes on where it stopped.
+    /// Ends [`pause`](Self::pause); reading continues where it stopped.
     ///
     /// # Errors
     /// [`Closed`](crate::ErrorKind::Closed).
     async fn resume(&self, partitions: &[TopicPartition]) -> Result<()>;
 
-    /// Goes on reading an assigned partition elsewhere; returns the offset. The next commit may go back to it.
+    /// Continues reading an assigned partition at another position and returns its offset. The next commit may go
+    /// back to it.
     ///
     /// # Errors
     /// [`Fenced`](crate::ErrorKind::Fenced) if the partition is not assigned, [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64>;
 
-    /// How far each assigned partition is: from what is known, without waiting for the broker for long.
+    /// Returns the progress of each assigned partition, from what is known and without a long wait for the broker.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Closed`](crate::ErrorKind::Closed).
     async fn progress(&self) -> Result<Vec<Progress>>;
 
-    /// Leaves the group. Closing twice is one close; afterwards every call is [`Closed`](crate::ErrorKind::Closed).
+    /// Leaves the group. Idempotent; afterwards every call is [`Closed`](crate::ErrorKind::Closed).
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the group could not be told; it then takes a session timeout.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the group could not be notified; it then takes a session timeout.
     async fn close(&self) -> Result<()>;
 
-    /// Which clauses it keeps.
+    /// Returns the clauses that this backend keeps.
     fn guarantees(&self) -> Guarantees;
 }
 
-/// What a consumer goes through.
+/// A step of a consumer's membership: an assignment, records, or a revocation.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Step {
-    /// These partitions are this member's from now on.
+    /// These partitions are assigned to this member from now on.
     Assigned(Vec<Assignment>),
-    /// Records of a partition that is this member's.
+    /// Records of an assigned partition.
     Records(Fetched),
-    /// These partitions go to others soon: settle, commit, [`release`](Consumer::release).
+    /// These partitions will be assigned to other members: settle, commit, then [`release`](Consumer::release).
     Revoking(Revocation),
-    /// These partitions are gone: others may have them already.
+    /// These partitions are lost: other members may have them already.
     Lost(Vec<TopicPartition>),
-    /// A partition that is this member's goes on with bytes that cannot be read: it is held there.
+    /// An assigned partition continues with bytes that cannot be read: it is held there.
     Unreadable(Unreadable),
 }
 
-/// A partition that became this member's.
+/// The assignment of a partition to this member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Assignment {
@@ -121,46 +125,46 @@ pub struct Assignment {
     pub partition: TopicPartition,
     /// Grows with each assignment of the partition in the group, across processes.
     pub epoch: u64,
-    /// The offset of the first record that will come, or the next one beyond a gap. Below `committed` if that lies beyond
-    /// the end of the log: what is read anew is committed anew.
+    /// The offset of the first record that will come, or the next one beyond a gap. It is below `committed` if that
+    /// lies beyond the end of the log: records read again are committed again.
     pub start_offset: u64,
-    /// What is committed; `None` if the group has no offset of this partition yet.
+    /// The committed offset; `None` if the group has not committed this partition yet.
     pub committed: Option<u64>,
-    /// The metadata that was committed with it.
+    /// The metadata committed with the offset.
     pub metadata: Option<String>,
-    /// Offsets that were committed as next but are no longer in the log: records lost to retention.
+    /// The range from the committed offset on that is no longer in the log: records lost to retention.
     pub missing: Option<Range<u64>>,
 }
 
 impl Assignment {
-    /// An assignment with nothing committed and nothing missing.
+    /// Creates an assignment with nothing committed and nothing missing.
     pub fn new(partition: TopicPartition, epoch: u64, start_offset: u64) -> Self {
         Self { partition, epoch, start_offset, committed: None, metadata: None, missing: None }
     }
 }
 
-/// Records of one partition, and where reading goes on.
+/// Records of one partition, and the offset where reading continues.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Fetched {
-    /// The records, in offset order; may be none.
+    /// The records, in offset order; may be empty.
     pub batch: RecordBatch,
-    /// The epoch of the assignment they belong to.
+    /// The epoch of the assignment that the records belong to.
     pub epoch: u64,
-    /// The offset after them: beyond gaps such as compacted records and transaction markers.
+    /// The offset after the records, beyond gaps such as compacted records and transaction markers.
     pub next_offset: u64,
 }
 
 impl Fetched {
-    /// `batch`, read under `epoch`, with reading to go on at `next_offset`.
+    /// Creates a fetch of `batch`, read under `epoch`, after which reading continues at `next_offset`.
     pub fn new(batch: RecordBatch, epoch: u64, next_offset: u64) -> Self {
         Self { batch, epoch, next_offset }
     }
 }
 
-/// Where a partition cannot be read on, and why.
+/// The offset from which a partition cannot be read, and the cause.
 ///
-/// The consumer hands out nothing more of the partition until [`seek`](Consumer::seek) moves it beyond the range.
+/// The consumer yields nothing more of the partition until [`seek`](Consumer::seek) moves it beyond the range.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Unreadable {
@@ -168,9 +172,9 @@ pub struct Unreadable {
     pub partition: TopicPartition,
     /// The epoch of the assignment.
     pub epoch: u64,
-    /// The first offset that cannot be read. All records before it were handed out.
+    /// The first offset that cannot be read. All records before it were yielded.
     pub offset: u64,
-    /// The offset at which readable records may go on, where it is known.
+    /// The offset at which readable records may continue, if known.
     pub next_offset: Option<u64>,
     /// The cause: [`Undecodable`](crate::ErrorKind::Undecodable) for damaged or unknown bytes,
     /// [`TooLarge`](crate::ErrorKind::TooLarge) for a limit of the reader.
@@ -178,12 +182,12 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// The partition cannot be read from `offset` on; where it can be read again is not known.
+    /// Creates an unreadable range that starts at `offset` and whose end is unknown.
     pub fn new(partition: TopicPartition, epoch: u64, offset: u64, error: impl Into<Arc<Error>>) -> Self {
         Self { partition, epoch, offset, next_offset: None, error: error.into() }
     }
 
-    /// Readable records may go on at `next_offset`.
+    /// Sets the offset at which readable records may continue.
     #[must_use]
     pub fn with_next_offset(mut self, next_offset: u64) -> Self {
         self.next_offset = Some(next_offset);
@@ -191,46 +195,46 @@ impl Unreadable {
     }
 }
 
-/// Partitions that are to be given up.
+/// The revocation of partitions from this member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Revocation {
     /// The partitions.
     pub partitions: Vec<TopicPartition>,
-    /// How long commits are taken, counted from when the step is handed out.
+    /// The time for which commits are accepted, counted from when the step is yielded.
     pub deadline: Duration,
 }
 
 impl Revocation {
-    /// These partitions are given up within `deadline`.
+    /// Creates a revocation of `partitions` that must end within `deadline`.
     pub fn new(partitions: Vec<TopicPartition>, deadline: Duration) -> Self {
         Self { partitions, deadline }
     }
 }
 
-/// How far a partition is settled.
+/// The settled offsets of a partition, to be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Commit {
     /// The partition.
     pub partition: TopicPartition,
-    /// The epoch of the assignment that the work was done under.
+    /// The epoch of the assignment under which the work was done.
     pub epoch: u64,
     /// The next offset to read, not the last one read.
     pub next_offset: u64,
-    /// Kept beside the offset; handed back with the next assignment.
+    /// Metadata stored with the offset and returned with the next assignment.
     pub metadata: Option<String>,
-    /// Settled beyond `next_offset`, in order: for brokers that acknowledge single messages.
+    /// Ranges settled beyond `next_offset`, in order: for brokers that acknowledge single messages.
     pub settled_beyond: Vec<Range<u64>>,
 }
 
 impl Commit {
-    /// Everything before `next_offset` is settled.
+    /// Creates a commit of everything before `next_offset`.
     pub fn new(partition: TopicPartition, epoch: u64, next_offset: u64) -> Self {
         Self { partition, epoch, next_offset, metadata: None, settled_beyond: Vec::new() }
     }
 
-    /// With metadata beside the offset.
+    /// Sets the metadata stored with the offset.
     #[must_use]
     pub fn with_metadata(mut self, metadata: impl Into<String>) -> Self {
         self.metadata = Some(metadata.into());
@@ -238,61 +242,62 @@ impl Commit {
     }
 }
 
-/// Where to go on reading.
+/// The position where reading continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SeekTo {
-    /// This offset; outside the log, the nearest one in it.
+    /// This offset, or the nearest one in the log.
     Offset(u64),
-    /// The oldest record there is.
+    /// The oldest record in the log.
     Earliest,
-    /// The end: only records still to come.
+    /// The end of the log: only future records are read.
     Latest,
-    /// The first record of this time or later; the end, if there is none.
+    /// The first record with this timestamp or a later one; the end of the log, if there is none.
     Time(Timestamp),
 }
 
-/// Where a group starts on a partition that existed when it first started and of which it has committed nothing.
+/// The start position of a group on a partition that existed when the group first started and has no committed
+/// offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Start {
-    /// At the oldest record: nothing published before is missed.
+    /// Starts at the oldest record: nothing published before is missed.
     #[default]
     Earliest,
-    /// At the end: only what is published from now on.
+    /// Starts at the end: reads only records published from now on.
     Latest,
-    /// At the first record of this time or later.
+    /// Starts at the first record with this timestamp or a later one.
     Time(Timestamp),
 }
 
-/// How far an assigned partition is.
+/// The progress of an assigned partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset that will be handed out.
+    /// The next offset that will be yielded.
     pub position: u64,
-    /// The next offset to read by what is committed.
+    /// The committed next offset to read.
     pub committed: Option<u64>,
-    /// The oldest offset of the log, as far as it is known; else 0.
+    /// The oldest offset of the log, if known; otherwise 0.
     pub start: u64,
-    /// The end of the log: of what may be read, where transactions are open.
+    /// The end of the log; where transactions are open, the end of what may be read.
     pub end: u64,
-    /// Whether it is paused.
+    /// Whether the partition is paused.
     pub paused: bool,
 }
 
 impl Progress {
-    /// The progress of a partition that is not paused.
+    /// Creates the progress of a partition that is not paused.
     pub fn new(partition: TopicPartition, position: u64, committed: Option<u64>, end: u64) -> Self {
         Self { partition, position, committed, start: 0, end, paused: false }
     }
 
-    /// How many offsets lie between what is committed (else the position) and the end.
+    /// Returns the number of offsets between the committed offset (without one, the position) and the end.
     ///
-    /// A committed offset beyond the end is of a log that was truncated or made anew: then it counts from the position, or
-    /// from the start if that lies beyond the end, too.
+    /// A committed offset beyond the end belongs to a log that was truncated or recreated: the lag then counts from
+    /// the position, or from the start if the position lies beyond the end as well.
     pub fn lag(&self) -> u64 {
         let in_log = |offset: &u64| *offset <= self.end;
         let from = self.committed.filter(in_log).or(Some(self.position)).filter(in_log).unwrap_or(self.start);

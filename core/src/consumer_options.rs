@@ -1,4 +1,4 @@
-//! How a consumer joins a group and reads.
+//! Options of a consumer: its group, topics, timeouts and bounds.
 
 use std::time::Duration;
 
@@ -15,32 +15,33 @@ pub const DEFAULT_MAX_BUFFERED_BYTES: usize = 32 << 20;
 /// The default of [`ConsumerOptions::max_batch_records`].
 pub const DEFAULT_MAX_BATCH_RECORDS: usize = 5_000;
 
-/// How a consumer joins a group and reads.
+/// Options with which a consumer joins a group and reads.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConsumerOptions {
-    /// The group.
+    /// The consumer group.
     pub group: Name,
-    /// The topics.
+    /// The topics to read.
     pub topics: Vec<Name>,
-    /// Where the group starts; see [`Start`].
+    /// The start position of the group; see [`Start`].
     pub start: Start,
-    /// Without an answer to heartbeats for so long, the member is out: [`DEFAULT_SESSION_TIMEOUT`].
+    /// The time without an answer to heartbeats after which the member is removed. Default:
+    /// [`DEFAULT_SESSION_TIMEOUT`].
     pub session_timeout: Duration,
-    /// After a step was handed out, `next` must be called within: [`DEFAULT_MAX_IDLE`].
+    /// The time within which `next` must be called after a step was yielded. Default: [`DEFAULT_MAX_IDLE`].
     pub max_idle: Duration,
-    /// How long a revocation may take at most: [`DEFAULT_REVOCATION_DEADLINE`].
+    /// The upper limit of a revocation's duration. Default: [`DEFAULT_REVOCATION_DEADLINE`].
     pub revocation_deadline: Duration,
-    /// Bytes fetched ahead, one record aside: [`DEFAULT_MAX_BUFFERED_BYTES`].
+    /// The limit of bytes fetched ahead, not counting one record. Default: [`DEFAULT_MAX_BUFFERED_BYTES`].
     pub max_buffered_bytes: usize,
-    /// Records in one [`Fetched`](crate::Fetched): [`DEFAULT_MAX_BATCH_RECORDS`].
+    /// The limit of records in one [`Fetched`](crate::Fetched). Default: [`DEFAULT_MAX_BATCH_RECORDS`].
     pub max_batch_records: usize,
-    /// A static member's name (KIP-345): a restart within the session timeout moves no partition.
+    /// The name of a static member (KIP-345): a restart within the session timeout moves no partition.
     pub instance_id: Option<Name>,
 }
 
 impl ConsumerOptions {
-    /// A member of `group` that reads `topics`, from the earliest record.
+    /// Creates options for a member of `group` that reads `topics` from the earliest record.
     pub fn new<T: Into<Name>>(group: impl Into<Name>, topics: impl IntoIterator<Item = T>) -> Self {
         Self {
             group: group.into(),
@@ -55,49 +56,49 @@ impl ConsumerOptions {
         }
     }
 
-    /// Where the group starts.
+    /// Sets the start position of the group.
     #[must_use]
     pub fn with_start(mut self, start: Start) -> Self {
         self.start = start;
         self
     }
 
-    /// See [`Self::session_timeout`].
+    /// Sets [`session_timeout`](Self::session_timeout).
     #[must_use]
     pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
         self.session_timeout = timeout;
         self
     }
 
-    /// See [`Self::max_idle`].
+    /// Sets [`max_idle`](Self::max_idle).
     #[must_use]
     pub fn with_max_idle(mut self, max_idle: Duration) -> Self {
         self.max_idle = max_idle;
         self
     }
 
-    /// See [`Self::revocation_deadline`].
+    /// Sets [`revocation_deadline`](Self::revocation_deadline).
     #[must_use]
     pub fn with_revocation_deadline(mut self, deadline: Duration) -> Self {
         self.revocation_deadline = deadline;
         self
     }
 
-    /// See [`Self::max_buffered_bytes`].
+    /// Sets [`max_buffered_bytes`](Self::max_buffered_bytes).
     #[must_use]
     pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
         self
     }
 
-    /// See [`Self::max_batch_records`].
+    /// Sets [`max_batch_records`](Self::max_batch_records).
     #[must_use]
     pub fn with_max_batch_records(mut self, records: usize) -> Self {
         self.max_batch_records = records;
         self
     }
 
-    /// As a static member of this name.
+    /// Makes the consumer a static member of this name.
     #[must_use]
     pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
         self.instance_id = Some(id.into());

@@ -102,12 +102,12 @@ pub mod __private {
 
     use crate::Key;
 
-    /// What a generic type must be to be an event.
+    /// Implemented for every type that can be a generic parameter of an event.
     pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {}
 
     impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {}
 
-    /// The key that an expression gives, which may be an owned value that can't be borrowed from.
+    /// Returns the key that an expression evaluates to, which may be an owned value that cannot be borrowed from.
     pub fn key<K: Key>(key: K) -> Option<Cow<'static, [u8]>> {
         key.to_key().map(|bytes| Cow::Owned(bytes.into_owned()))
     }

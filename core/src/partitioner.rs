@@ -1,10 +1,10 @@
-//! Which partition a key belongs to: the same as Java's and KafkaJS 2's default partitioners choose.
+//! Assignment of keys to partitions, equal to the default partitioners of Java and KafkaJS 2.
 
-/// Java Kafka's murmur2 of `data` (seed `0x9747b28c`), as in `org.apache.kafka.common.utils.Utils.murmur2`.
+/// Computes Java Kafka's murmur2 of `data` (seed `0x9747b28c`), as in `org.apache.kafka.common.utils.Utils.murmur2`.
 pub fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
-    // Java's lengths are ints: a key of 4 GiB does not exist there.
+    // Java's lengths are ints: a key of 4 GiB cannot exist there.
     let mut hash = SEED ^ (data.len() as u32);
     let (chunks, rest) = data.as_chunks::<4>();
     for chunk in chunks {
@@ -23,9 +23,9 @@ pub fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// The partition of `key` among `partitions`: murmur2 with the sign bit cleared, modulo their number.
+/// Returns the partition of `key` among `partitions`: murmur2 with the sign bit cleared, modulo their number.
 ///
-/// An empty key is a key. With no partitions at all the answer is 0.
+/// An empty key counts as a key. With no partitions the result is 0.
 pub fn partition_for(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff).checked_rem(partitions).unwrap_or(0)
 }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_sign_is_cleared_and_not_negated() {
-        // "21" hashes below zero: Java takes the lower 31 bits.
+        // The hash of "21" is negative: Java takes the lower 31 bits.
         assert_eq!(partition_for(b"21", 10), (-973_932_308_i32 & 0x7fff_ffff) as u32 % 10);
     }
 }

@@ -1,4 +1,4 @@
-//! Events that follow from a delivery: their derived ids, and the headers that tell where they come from.
+//! Events that follow from a delivery: their derived ids and the headers that record their origin.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -12,19 +12,20 @@ use crate::{
     codec, event_id_of, headers,
 };
 
-/// How many equal events each run of a handler has published so far, of the deliveries of one batch of records.
+/// Counts the equal events that each run of a handler has published so far, for the deliveries of one record batch.
 ///
-/// It lies with the batch, and not with a delivery, so that all clones of a delivery count on together; and nothing is
-/// allocated before a handler publishes.
+/// It belongs to the batch, not to a delivery, so that all clones of a delivery share the count; nothing is allocated
+/// before a handler publishes.
 #[derive(Debug, Default)]
 pub(crate) struct DerivedIds(OnceLock<Mutex<Counts>>);
 
-/// By kind, run and offset.
+/// Counts by kind, run and offset.
 type Counts = HashMap<(Uuid, u32, u64), u32>;
 
 impl DerivedIds {
-    /// The id of the next event of this kind in this run of the delivery at `offset`: UUID v5 (RFC 9562, section 5.5) of
-    /// its index. Not of the offset: an event that was published twice derives the same ids each time it is handled.
+    /// Returns the id of the next event of this kind in this run of the delivery at `offset`: UUID v5 (RFC 9562,
+    /// section 5.5) of its index. The offset is not part of it: an event that was published twice derives the same
+    /// ids each time it is handled.
     pub(crate) fn next(&self, kind: Uuid, run: u32, offset: u64) -> Uuid {
         let mut counts = self.0.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry((kind, run, offset)).or_insert(0);
@@ -34,23 +35,24 @@ impl DerivedIds {
     }
 }
 
-/// What equal events have in common, as a UUID v5 in the namespace of the cause's id: the service and the handler, the topic
-/// that the cause was read from, and their own type and key. Not the offset: a repeat of the cause derives the same.
+/// Returns the part of the id that equal events share: a UUID v5 in the namespace of the cause's id, over the service
+/// and the handler, the topic that the cause was read from, and their own type and key. The offset is not part of it,
+/// so a repeat of the cause derives the same.
 pub(crate) fn derived_kind(cause: Uuid, context: &DeliveryContext, origin: &str, event: (&str, Option<&[u8]>)) -> Uuid {
     let (event_type, key) = event;
     let mut name = Vec::with_capacity(128);
     for part in [&*context.service, &*context.handler, origin, event_type] {
-        // Each behind its length, so that no two lists of names look the same.
+        // Each is prefixed with its length, so that no two lists of names encode alike.
         name.extend_from_slice(&(part.len() as u64).to_be_bytes());
         name.extend_from_slice(part.as_bytes());
     }
-    // No key and an empty key are two things.
+    // No key differs from an empty key.
     name.push(u8::from(key.is_some()));
     name.extend_from_slice(key.unwrap_or_default());
     Uuid::new_v5(&cause, &name)
 }
 
-/// `event` as a record that says that it follows from the event `cause` of `delivery`; `None` is its first event.
+/// Encodes `event` as a record caused by the event `cause` of `delivery`; `None` is the delivery's first event.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] if the payload can't be written.
@@ -69,7 +71,7 @@ pub(crate) fn derived_record<E: Event>(delivery: &Delivery, cause: Option<Uuid>,
     Ok(record)
 }
 
-/// The headers that tie an event to the one it follows from.
+/// Copies the headers that link an event to its cause.
 fn carry_on(from: &Headers, cause: Uuid, onto: &mut Headers) {
     if let Some(trace) = from.get_str(headers::TRACEPARENT).and_then(|t| TraceParent::from_str(t).ok()) {
         onto.push(Header::new(headers::TRACEPARENT, trace.child().to_string()));
@@ -83,9 +85,9 @@ fn carry_on(from: &Headers, cause: Uuid, onto: &mut Headers) {
     onto.push(Header::new(headers::CAUSATION_ID, cause));
 }
 
-/// Publishes events out of a handler, at once and not with its outcome. Taken from [`Delivery::publisher`].
+/// Publishes events from a handler immediately, instead of with its outcome. Obtained from [`Delivery::publisher`].
 ///
-/// What it has published stays published when the handler fails afterwards; the repeat publishes the same ids again.
+/// Published events stay published if the handler fails afterwards; the repeat publishes the same ids again.
 #[derive(Debug, Clone)]
 pub struct DeliveryPublisher {
     delivery: Delivery,
@@ -98,9 +100,9 @@ impl DeliveryPublisher {
         Some(Self { delivery: delivery.clone(), publisher })
     }
 
-    /// Publishes `event` as following from the delivery's (first) event, and waits for the broker's answer.
+    /// Publishes `event` as caused by the delivery's (first) event and waits for the broker's answer.
     ///
-    /// Not cancel-safe in one way: a dropped future may still have published.
+    /// Dropping the future may still publish the event.
     ///
     /// # Errors
     /// Those of [`Publisher::publish`], and [`Invalid`](crate::ErrorKind::Invalid) if the payload can't be written.

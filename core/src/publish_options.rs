@@ -1,4 +1,4 @@
-//! What an event is published with, beside itself.
+//! Options of a published event: its ids, timestamp, trace and extra headers.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::event::shortened;
 use crate::{Delivery, Error, ErrorKind, Header, Headers, Result, Timestamp, TraceParent, headers};
 
-/// What an event is published with, beside itself.
+/// Options with which an event is published.
 ///
 /// ```
 /// use tidings_core::PublishOptions;
@@ -17,22 +17,24 @@ use crate::{Delivery, Error, ErrorKind, Header, Headers, Result, Timestamp, Trac
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct PublishOptions {
-    /// The event's id; a new UUID v7 if not said.
+    /// The event's id. Default: a new UUID v7.
     pub id: Option<Uuid>,
-    /// When the event happened, as its envelope says; now if not said. The broker's own time of the record stays.
+    /// The time when the event happened, in its envelope. Default: now. The broker's timestamp of the record is not
+    /// affected.
     pub timestamp: Option<Timestamp>,
-    /// The id that all events of one flow share; the event's own id if not said.
+    /// The id that all events of one flow share. Default: the event's own id.
     pub correlation_id: Option<String>,
-    /// The id of the event that it follows from.
+    /// The id of the event that caused this one.
     pub causation_id: Option<Uuid>,
-    /// The trace and span that it is published in; a new, sampled trace if not said.
+    /// The trace and span in which the event is published. Default: a new, sampled trace.
     pub traceparent: Option<TraceParent>,
-    /// Further headers, of names that are not [reserved](headers::is_reserved).
+    /// Extra headers, whose names are not [reserved](headers::is_reserved).
     pub headers: Headers,
 }
 
 impl PublishOptions {
-    /// Of an event that follows from `delivery`: in its trace, with its correlation id, caused by its (first) event.
+    /// Creates the options of an event that follows from `delivery`: in its trace, with its correlation id, caused by
+    /// its (first) event.
     pub fn following(delivery: &Delivery) -> Self {
         let trace = delivery.record().headers.get_str(headers::TRACEPARENT).and_then(|text| text.parse().ok());
         Self {
@@ -43,49 +45,49 @@ impl PublishOptions {
         }
     }
 
-    /// With this id.
+    /// Sets the event's id.
     #[must_use]
     pub fn with_id(mut self, id: Uuid) -> Self {
         self.id = Some(id);
         self
     }
 
-    /// With this time.
+    /// Sets the time when the event happened.
     #[must_use]
     pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// With this correlation id.
+    /// Sets the correlation id.
     #[must_use]
     pub fn with_correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
         self
     }
 
-    /// As caused by the event of this id.
+    /// Sets the id of the event that caused this one.
     #[must_use]
     pub fn with_causation_id(mut self, id: Uuid) -> Self {
         self.causation_id = Some(id);
         self
     }
 
-    /// In this trace.
+    /// Sets the trace and span.
     #[must_use]
     pub fn with_traceparent(mut self, trace: TraceParent) -> Self {
         self.traceparent = Some(trace);
         self
     }
 
-    /// With a further header, of a name that is not [reserved](headers::is_reserved).
+    /// Adds a header whose name is not [reserved](headers::is_reserved).
     #[must_use]
     pub fn with_header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         self.headers.push(Header::new(name, value));
         self
     }
 
-    /// Appends its headers to those that a codec wrote: for whoever publishes events by other means (an outbox).
+    /// Appends these options' headers to those that a codec wrote, for events published by other means (an outbox).
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for an extra header whose name is [reserved](headers::is_reserved), and for the nil UUID as
@@ -103,7 +105,7 @@ impl PublishOptions {
             onto.push(Header::new(headers::CAUSATION_ID, id.to_string()));
         }
         for header in &self.headers {
-            // The last header of a name counts: a second one would change what the event says of itself.
+            // The last header of a name counts: a second one would override the event's own.
             if headers::is_reserved(&header.name) {
                 let name = shortened(&String::from_utf8_lossy(&header.name));
                 let what = format!("publish with the header {name}: the name is reserved for tidings");

@@ -1,4 +1,4 @@
-//! The trait of what puts records into a broker.
+//! Publishing of records: the [`Publisher`] trait.
 
 use std::fmt::{self, Debug, Formatter};
 use std::future::Future;
@@ -9,16 +9,16 @@ use async_trait::async_trait;
 
 use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 
-/// Puts records into a broker.
+/// Publishes records to a broker.
 ///
 /// # Contract
 /// - **P1** Outcome `i` is record `i`'s; one record's failure is not its neighbour's.
-/// - **P2** `Ok` means that the broker holds the record by the configured durability. [`ErrorKind::Indeterminate`] means that it
-///   may or may not (a timeout, a dropped future): such a record is never reported as failed.
+/// - **P2** `Ok` means that the broker holds the record by the configured durability. [`ErrorKind::Indeterminate`]
+///   means that it may or may not (a timeout, a dropped future): such a record is never reported as failed.
 /// - **P3** The same key goes to the same partition (unless the record names one) while the number of partitions stays,
 ///   by Java's murmur2, so equal to Java's and KafkaJS 2's. Records of one key are stored in the order of the calls' first
 ///   polls, also of calls that wait at the bound. That holds among records that end `Ok`: after one that does not, later
-///   ones of its key may already be there, so whoever must not reorder has one unanswered batch per key.
+///   ones of its key may already be there, so a caller that must not reorder has one unanswered batch per key.
 /// - **P4** Memory is bounded in unanswered records and bytes: at the bound `publish` waits. A single record larger than
 ///   the bound is let through alone. After [`close`](Self::close) every publish ends as [`ErrorKind::Closed`].
 /// - **P5** Null values (tombstones), empty keys, duplicate and null headers survive byte for byte.
@@ -29,50 +29,53 @@ use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 pub trait Publisher: Debug + Send + Sync + 'static {
     /// Publishes `records`, in order per key, and waits for the broker's answers.
     ///
-    /// Dropping the future may still publish any of the records, never a part of one.
+    /// Dropping the future may still publish any of the records, but never part of one.
     ///
     /// # Errors
     /// Per record: [`NotFound`](crate::ErrorKind::NotFound) for a missing topic or partition,
     /// [`TooLarge`](crate::ErrorKind::TooLarge), [`Denied`](crate::ErrorKind::Denied),
-    /// [`Invalid`](crate::ErrorKind::Invalid), [`Unavailable`](crate::ErrorKind::Unavailable) if it surely is not stored,
-    /// [`Indeterminate`](crate::ErrorKind::Indeterminate) if that is open, [`Closed`](crate::ErrorKind::Closed).
+    /// [`Invalid`](crate::ErrorKind::Invalid), [`Unavailable`](crate::ErrorKind::Unavailable) if it is certainly not
+    /// stored, [`Indeterminate`](crate::ErrorKind::Indeterminate) if it may be stored,
+    /// [`Closed`](crate::ErrorKind::Closed).
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>>;
 
-    /// Begins to publish one record: what `publish_one` does when it is first polled, and what is left to wait for. As it is
-    /// provided, that is [`publish`](Self::publish) of a list of one, which begins when it is polled. A backend provides it
-    /// where a list, or a future in a box, costs more than the record.
+    /// Starts publishing one record; returns its result or a future of it.
     ///
-    /// It is for backends and wrappers; others call `publish_one`, which is of `dyn Publisher`. Whoever calls it polls what
-    /// is pending at once: P3's first poll may be that one.
+    /// The provided method calls [`publish`](Self::publish) with a list of one, which begins when it is polled. A
+    /// backend overrides it where a list or a boxed future costs more than the record.
+    ///
+    /// It is for backends and wrappers; other callers use `publish_one` of `dyn Publisher`. The caller must poll a
+    /// pending future at once: P3's first poll may be that one.
     fn begin_one(&self, record: Record) -> Begun<'_> {
         Begun::Pending(Box::pin(async move {
             let mut answers = self.publish(vec![record]).await;
-            // P1 wants one; that there is none says nothing of the record.
+            // P1 requires one answer; its absence says nothing about the record.
             answers
                 .pop()
                 .unwrap_or_else(|| Err(Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")))
         }))
     }
 
-    /// Refuses new records, waits at most `deadline` for the answers to those under way, and gives up its resources.
-    /// Closing twice is one close. Cancel-safe.
+    /// Refuses new records, waits at most `deadline` for the answers to those in flight, and releases its resources.
+    ///
+    /// Idempotent and cancel-safe.
     ///
     /// # Errors
     /// [`Indeterminate`](crate::ErrorKind::Indeterminate) if the deadline passed with records unanswered.
     async fn close(&self, deadline: Duration) -> Result<()>;
 
-    /// Which clauses it keeps.
+    /// Returns the clauses that this backend keeps.
     fn guarantees(&self) -> Guarantees;
 }
 
 impl dyn Publisher {
-    /// Publishes one record, and waits for the broker's answer: as [`publish`](Publisher::publish) of a list of one, without
-    /// the list.
+    /// Publishes one record and waits for the broker's answer, like [`publish`](Publisher::publish) with a list of
+    /// one but without the list.
     ///
     /// Dropping the future may still publish the record.
     ///
     /// # Errors
-    /// As of [`publish`](Publisher::publish), for this record.
+    /// Those of [`publish`](Publisher::publish), for this record.
     pub async fn publish_one(&self, record: Record) -> Result<Position> {
         match self.begin_one(record) {
             Begun::Answered(answer) => answer,
@@ -81,12 +84,13 @@ impl dyn Publisher {
     }
 }
 
-/// What [`Publisher::begin_one`] gives. Whoever has one handles both.
+/// The result of [`Publisher::begin_one`]; callers must handle both variants.
 #[must_use = "what is pending goes on only when it is polled"]
 pub enum Begun<'a> {
-    /// There is nothing to wait for.
+    /// The record is already answered.
     Answered(Result<Position>),
-    /// To be polled at once, and waited for: its first poll may be what begins. Dropped, it may still publish the record.
+    /// The answer is pending. Poll it at once, since its first poll may start the call; dropped, it may still publish
+    /// the record.
     Pending(Pin<Box<dyn Future<Output = Result<Position>> + Send + 'a>>),
 }
 

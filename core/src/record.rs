@@ -1,4 +1,4 @@
-//! Records: what a broker holds, and what is given to it.
+//! Records to be published, and records stored by a broker.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,33 +7,33 @@ use bytes::Bytes;
 
 use crate::Name;
 
-/// A time as brokers keep it: milliseconds since the Unix epoch.
+/// A timestamp as brokers keep it: milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// `millis` milliseconds after the Unix epoch (before it, if negative).
+    /// Creates a timestamp `millis` milliseconds after the Unix epoch (before it, if negative).
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn millis(self) -> i64 {
         self.0
     }
 
-    /// The wall clock's time now.
+    /// Returns the current time of the wall clock.
     pub fn now() -> Self {
         SystemTime::now().into()
     }
 
-    /// This time plus `duration`; the furthest time there is, when it would be beyond it.
+    /// Adds `duration`, saturating at the latest timestamp.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This time less `duration`; the earliest time there is, when it would be before it.
+    /// Subtracts `duration`, saturating at the earliest timestamp.
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
@@ -56,22 +56,23 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// One header: a name and a value that may be null. Bytes, because brokers and foreign clients do not all keep to text.
+/// A header: a name and a value that may be null. Both are bytes, because brokers and other clients do not require
+/// text.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Header {
-    /// The name; need not be unique within a record, may be empty.
+    /// The name; may be empty, and need not be unique within a record.
     pub name: Bytes,
     /// The value; `None` is null, which differs from empty.
     pub value: Option<Bytes>,
 }
 
 impl Header {
-    /// A header with a value.
+    /// Creates a header with a value.
     pub fn new(name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Self { name: name.into(), value: Some(value.into()) }
     }
 
-    /// A header whose value is null.
+    /// Creates a header whose value is null.
     pub fn null(name: impl Into<Bytes>) -> Self {
         Self { name: name.into(), value: None }
     }
@@ -79,7 +80,7 @@ impl Header {
 
 impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Values may carry personal data or tokens: their length is enough to debug with.
+        // Values may contain personal data or tokens: their length suffices for debugging.
         match &self.value {
             Some(value) => write!(f, "{:?}: {} bytes", self.name, value.len()),
             None => write!(f, "{:?}: null", self.name),
@@ -87,17 +88,17 @@ impl fmt::Debug for Header {
     }
 }
 
-/// A record's headers: ordered, duplicates kept.
+/// The headers of a record: ordered, with duplicates kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Headers(Vec<Header>);
 
 impl Headers {
-    /// No headers.
+    /// Creates an empty list of headers.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Appends a header; earlier ones of that name stay.
+    /// Appends a header; earlier ones of the same name stay.
     pub fn push(&mut self, header: Header) {
         self.0.push(header);
     }
@@ -109,7 +110,7 @@ impl Headers {
         self
     }
 
-    /// Puts `name: value` in the place of the first header of that name and drops the others, or appends it.
+    /// Replaces the first header of that name with `name: value` and removes the others, or appends it.
     pub fn set(&mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
         let (name, value) = (name.into(), value.into());
         match self.0.iter().position(|h| h.name == name) {
@@ -125,42 +126,42 @@ impl Headers {
         }
     }
 
-    /// The value of the last header of that name; `None` also for a null value. The last one counts, as in Kafka.
+    /// Returns the value of the last header of that name, as Kafka does; `None` for a null value as well.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
         self.0.iter().rev().find(|h| h.name == name.as_bytes())?.value.as_ref()
     }
 
-    /// As [`get`](Self::get), if the value is UTF-8.
+    /// Returns the value as [`get`](Self::get) does, if it is UTF-8.
     pub fn get_str(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
-    /// Whether there is a header of that name, null or not.
+    /// Returns whether there is a header of that name, null or not.
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|h| h.name == name.as_bytes())
     }
 
-    /// Removes all headers that `unwanted` names.
+    /// Removes all headers that `unwanted` selects.
     pub fn remove_where(&mut self, mut unwanted: impl FnMut(&Header) -> bool) {
         self.0.retain(|h| !unwanted(h));
     }
 
-    /// The headers in order.
+    /// Iterates over the headers in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Header> {
         self.0.iter()
     }
 
-    /// How many there are, duplicates counted.
+    /// Returns the number of headers, including duplicates.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Bytes of all names and values.
+    /// Returns the size in bytes of all names and values.
     pub fn size(&self) -> usize {
         self.0.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len)).sum()
     }
@@ -188,7 +189,7 @@ impl<'a> IntoIterator for &'a Headers {
     }
 }
 
-/// What a broker counts for a record besides its key, value and headers; an estimate for bounds in bytes.
+/// Estimated overhead of a record at the broker besides its key, value and headers, for bounds in bytes.
 const RECORD_OVERHEAD: usize = 64;
 
 fn size(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> usize {
@@ -199,9 +200,9 @@ fn size(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> usize 
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// Where it goes.
+    /// The topic to publish to.
     pub topic: Name,
-    /// The partition, where the publisher must decide it (a mirror); otherwise it follows from the key.
+    /// The partition, for a publisher that must choose it (a mirror); otherwise it follows from the key.
     pub partition: Option<u32>,
     /// The partition key; `None` is null, which differs from empty.
     pub key: Option<Bytes>,
@@ -209,69 +210,69 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// The headers.
     pub headers: Headers,
-    /// The record's time; `None` is the time of publishing.
+    /// The record's timestamp; `None` is the time of publishing.
     pub timestamp: Option<Timestamp>,
 }
 
 impl Record {
-    /// A record for `topic` with a value, and neither key nor headers.
+    /// Creates a record for `topic` with a value, without key and headers.
     pub fn new(topic: impl Into<Name>, value: impl Into<Bytes>) -> Self {
         Self { value: Some(value.into()), ..Self::tombstone(topic) }
     }
 
-    /// A record for `topic` whose value is null.
+    /// Creates a record for `topic` whose value is null.
     pub fn tombstone(topic: impl Into<Name>) -> Self {
         Self { topic: topic.into(), partition: None, key: None, value: None, headers: Headers::new(), timestamp: None }
     }
 
-    /// With a partition key.
+    /// Sets the partition key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// With one more header.
+    /// Appends a header.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         self.headers.push(Header::new(name, value));
         self
     }
 
-    /// With these headers in place of any others.
+    /// Replaces all headers.
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
         self
     }
 
-    /// For this partition, whatever the key.
+    /// Sets the partition, regardless of the key.
     #[must_use]
     pub fn with_partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);
         self
     }
 
-    /// With this time instead of the time of publishing.
+    /// Sets the timestamp, instead of the time of publishing.
     #[must_use]
     pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// Bytes of key, value and headers plus a fixed overhead: what bounds in bytes count.
+    /// Returns the bytes of key, value and headers plus a fixed overhead, as counted by bounds in bytes.
     pub fn size(&self) -> usize {
         size(self.key.as_ref(), self.value.as_ref(), &self.headers)
     }
 }
 
-/// A record as a broker holds it. `Debug` shows lengths, never contents.
+/// A record stored by a broker. `Debug` shows lengths, never contents.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredRecord {
-    /// Its place in its partition.
+    /// The record's offset in its partition.
     pub offset: u64,
-    /// When it was published, or the time that its publisher gave it.
+    /// The time of publishing, or the time set by the publisher.
     pub timestamp: Timestamp,
     /// The partition key.
     pub key: Option<Bytes>,
@@ -282,12 +283,13 @@ pub struct StoredRecord {
 }
 
 impl StoredRecord {
-    /// A record at `offset` with neither key, value nor headers.
+    /// Creates a record at `offset` without key, value and headers.
     pub fn new(offset: u64, timestamp: Timestamp) -> Self {
         Self { offset, timestamp, key: None, value: None, headers: Headers::new() }
     }
 
-    /// `record`'s key, value and headers at `offset`; `timestamp` where the record names none.
+    /// Creates a record at `offset` with `record`'s key, value and headers; `timestamp` applies if the record has
+    /// none.
     pub fn from_record(record: Record, offset: u64, timestamp: Timestamp) -> Self {
         Self {
             offset,
@@ -298,28 +300,28 @@ impl StoredRecord {
         }
     }
 
-    /// With a key.
+    /// Sets the key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// With a value.
+    /// Sets the value.
     #[must_use]
     pub fn with_value(mut self, value: impl Into<Bytes>) -> Self {
         self.value = Some(value.into());
         self
     }
 
-    /// With these headers.
+    /// Sets the headers.
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
         self
     }
 
-    /// Bytes of key, value and headers plus a fixed overhead: what bounds in bytes count.
+    /// Returns the bytes of key, value and headers plus a fixed overhead, as counted by bounds in bytes.
     pub fn size(&self) -> usize {
         size(self.key.as_ref(), self.value.as_ref(), &self.headers)
     }
@@ -361,18 +363,18 @@ impl fmt::Debug for StoredRecord {
     }
 }
 
-/// Where a published record lies.
+/// The partition and offset of a published record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Position {
-    /// The partition that it went to.
+    /// The partition of the record.
     pub partition: u32,
-    /// Its offset there.
+    /// The offset of the record in the partition.
     pub offset: u64,
 }
 
 impl Position {
-    /// Offset `offset` of partition `partition`.
+    /// Creates the position of `offset` in `partition`.
     pub const fn new(partition: u32, offset: u64) -> Self {
         Self { partition, offset }
     }

@@ -1,14 +1,14 @@
-//! Records as a consumer hands them out.
+//! Batches of records, as consumers yield them.
 
 use std::sync::Arc;
 
 use crate::publish::DerivedIds;
 use crate::{StoredRecord, TopicPartition};
 
-/// Consecutive records of one partition, in offset order: shared and immutable. Clones and slices copy no record.
+/// Consecutive records of one partition in offset order, shared and immutable. Clones and slices copy no record.
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
-    // One counter for origin and records: a delivery takes a slice, and two workers share the batch.
+    // One reference count for origin and records: a delivery takes a slice, and two workers share the batch.
     shared: Arc<Shared>,
     start: usize,
     end: usize,
@@ -23,16 +23,17 @@ struct Shared {
 }
 
 impl RecordBatch {
-    /// A batch of all of `records`, which are of `origin` and in offset order.
+    /// Creates a batch of `records`, which must belong to `origin` and be in offset order.
     pub fn new(origin: impl Into<Arc<TopicPartition>>, records: Vec<StoredRecord>) -> Self {
         let end = records.len();
         let (origin, records, derived) = (origin.into(), Arc::new(records), DerivedIds::default());
         Self { shared: Arc::new(Shared { origin, records, derived }), start: 0, end }
     }
 
-    /// The same records as a reading of their own, sharing their memory: for transports that hand out one batch several
-    /// times, to several groups or again. The ids of events that follow from a record are counted per reading, so that
-    /// each derives the same ones.
+    /// Returns the same records as a separate reading, sharing their memory.
+    ///
+    /// For transports that yield one batch several times, to several groups or again. The ids of events that follow
+    /// from a record are counted per reading, so that each derives the same ones.
     #[must_use]
     pub fn reread(&self) -> Self {
         let (origin, records) = (Arc::clone(&self.shared.origin), Arc::clone(&self.shared.records));
@@ -40,7 +41,7 @@ impl RecordBatch {
         Self { shared, start: self.start, end: self.end }
     }
 
-    /// The records `start..end` of this batch, sharing its memory. Bounds beyond the batch are cut to it.
+    /// Returns the records `start..end` of this batch, sharing its memory. Bounds beyond the batch are clamped.
     #[must_use]
     pub fn slice(&self, start: usize, end: usize) -> Self {
         let end = self.start + end.min(self.len());
@@ -48,10 +49,10 @@ impl RecordBatch {
         Self { shared: Arc::clone(&self.shared), start, end }
     }
 
-    /// The batch's records themselves, where no other batch shares them: for transports that use their memory again.
+    /// Returns the batch's own records if no other batch shares them, for transports that reuse their memory.
     ///
     /// # Errors
-    /// The batch as it was, where another one shares its records.
+    /// The batch itself, if another one shares its records.
     pub fn try_into_records(self) -> Result<Vec<StoredRecord>, Self> {
         let Self { shared, start, end } = self;
         let shared = Arc::try_unwrap(shared).map_err(|shared| Self { shared, start, end })?;
@@ -65,7 +66,7 @@ impl RecordBatch {
         }
     }
 
-    /// The topic and partition that the records are of.
+    /// Returns the topic and partition of the records.
     pub fn origin(&self) -> &Arc<TopicPartition> {
         &self.shared.origin
     }
@@ -74,22 +75,22 @@ impl RecordBatch {
         &self.shared.derived
     }
 
-    /// The records.
+    /// Returns the records.
     pub fn records(&self) -> &[StoredRecord] {
         &self.shared.records[self.start..self.end]
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// Whether there is no record.
+    /// Returns whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Bytes of all the records, as [`StoredRecord::size`] counts.
+    /// Returns the size in bytes of all records, as counted by [`StoredRecord::size`].
     pub fn size(&self) -> usize {
         self.records().iter().map(StoredRecord::size).sum()
     }

@@ -1,4 +1,4 @@
-//! The trait that opens a broker's publishers, consumers, dead-letter sink and admin.
+//! Brokers: the [`Transport`] trait, which opens publishers, consumers, dead-letter sinks and admins.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::{Admin, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, Publis
 /// A broker, or something that acts as one.
 #[async_trait]
 pub trait Transport: Debug + Send + Sync + 'static {
-    /// Its name as OpenTelemetry's `messaging.system` has it: `memory`, `kafka`.
+    /// Returns the broker's name in OpenTelemetry's `messaging.system`: `memory`, `kafka`.
     fn system(&self) -> &'static str;
 
     /// Opens a publisher.
@@ -26,19 +26,19 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// As [`publisher`](Self::publisher), and [`NotFound`](crate::ErrorKind::NotFound) for a topic that is missing.
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>>;
 
-    /// Opens the dead-letter sink that goes with it: `<topic>-dlq`.
+    /// Opens the dead-letter sink of this broker, which writes to `<topic>-dlq`.
     ///
     /// # Errors
     /// As [`publisher`](Self::publisher).
     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>>;
 
-    /// Opens the admin verbs.
+    /// Opens the admin interface.
     ///
     /// # Errors
     /// As [`publisher`](Self::publisher).
     async fn admin(&self) -> Result<Arc<dyn Admin>>;
 
-    /// Which clauses it keeps.
+    /// Returns the clauses that this backend keeps.
     fn guarantees(&self) -> Guarantees;
 }
 
