@@ -1,4 +1,4 @@
-//! The layer around a handler.
+//! The inbox layer.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,9 +15,9 @@ use crate::outbox::Outbox;
 use crate::store::PostgresStore;
 
 impl PostgresStore {
-    /// The inbox: behind it a handler takes a [`Tx`](super::Tx), and what it writes through that commits together with the
-    /// fact that its events are done. A failure, a panic or a timeout undoes all of it. A batch is one transaction; when
-    /// one of its records fails, it is found by handling halves of the batch.
+    /// Returns the inbox layer: it gives a handler a [`Tx`](super::Tx), and commits the handler's writes and its
+    /// events' completion atomically. A failure, a panic or a timeout rolls back all of it. A batch is one
+    /// transaction; if one of its records fails, it is found by bisecting the batch.
     ///
     /// The service's idempotency store must be this one:
     ///
@@ -34,14 +34,15 @@ impl PostgresStore {
     /// # Ok(()) }
     /// ```
     ///
-    /// An error of the database (a lost connection, a serialization failure, a full disk, a missing table or right) is not
-    /// the record's fault: it waits until that is over. What breaks a constraint or can't be converted is the record's.
+    /// An error of the database (a lost connection, a serialization failure, a full disk, a missing table or right)
+    /// is not the record's fault: the record waits until the database recovers. A constraint violation or a failed
+    /// conversion is the record's fault.
     pub fn inbox(&self) -> InboxLayer {
         InboxLayer { store: self.clone(), outbox: None }
     }
 }
 
-/// The layer that [`PostgresStore::inbox`] makes.
+/// The layer returned by [`PostgresStore::inbox`].
 #[derive(Debug, Clone)]
 pub struct InboxLayer {
     store: PostgresStore,
@@ -49,9 +50,9 @@ pub struct InboxLayer {
 }
 
 impl InboxLayer {
-    /// Writes the events that a handler returns into `outbox`, in the delivery's transaction: its effects, the fact that its
-    /// events are done, and what follows from them are there together or not at all. A [`Relay`](crate::Relay) publishes
-    /// them. Without it, a handler behind the inbox can't return events. The outbox must be of the same database.
+    /// Writes the events that a handler returns into `outbox`, in the delivery's transaction: its effects, its
+    /// events' completion and the returned events commit atomically. A [`Relay`](crate::Relay) publishes them.
+    /// Without an outbox, a handler behind the inbox can't return events. The outbox must be in the same database.
     #[must_use]
     pub fn with_outbox(mut self, outbox: Outbox) -> Self {
         self.outbox = Some(outbox);
@@ -91,7 +92,8 @@ where
 
     fn call(&mut self, mut delivery: Delivery) -> BoxFuture {
         let Some(lease) = delivery.lease().cloned() else {
-            // There is no store, which is a mistake, or the lease's time is over just now: then a new one comes.
+            // Either no store is configured, which is a mistake, or the lease has just expired: then the service
+            // acquires a new one.
             let what = "begin a delivery: nobody has claimed its events; the service needs `with_idempotency(store)`";
             return Box::pin(async move { Err(unavailable(Error::new(ErrorKind::Unavailable, what)).into()) });
         };
@@ -106,7 +108,7 @@ where
     }
 }
 
-/// Commits what the handler did, or undoes it.
+/// Commits the handler's work or rolls it back.
 async fn end(
     store: &PostgresStore,
     outbox: Option<&Outbox>,

@@ -1,4 +1,4 @@
-//! The inbox: what a handler writes and that its event is done commit together.
+//! The inbox: commits a handler's writes and its event's completion atomically.
 
 mod commit;
 mod layer;

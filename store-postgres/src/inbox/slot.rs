@@ -1,4 +1,4 @@
-//! The transaction of a delivery, and how its handler gets at it.
+//! The transaction of a delivery, and its extractor.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -13,12 +13,11 @@ use crate::config::PostgresConfig;
 use crate::error::failed;
 use crate::store::PostgresStore;
 
-/// The transaction of this delivery: what a handler writes through it commits together with the fact that its events are
-/// done, or not at all.
+/// The transaction of a delivery: the handler's writes and the completion of its events commit atomically.
 ///
-/// An argument of handlers behind [`PostgresStore::inbox`]. It begins when it is taken, and goes back when it is dropped,
-/// so that it can be taken by one after the other (a layer, then the handler) and never by two at once. A handler that
-/// keeps it beyond its end, as in a task, has failed.
+/// An argument of handlers behind [`PostgresStore::inbox`]. The transaction begins when it is first extracted and is
+/// returned on drop, so that a layer and then the handler can extract it in turn, but never concurrently. A handler
+/// that keeps it after its return, as in a task, fails.
 ///
 /// ```no_run
 /// # use serde::{Deserialize, Serialize};
@@ -34,24 +33,24 @@ use crate::store::PostgresStore;
 /// }
 /// ```
 pub struct Tx {
-    /// Present until it is dropped.
+    /// Present until drop.
     transaction: Option<Transaction<'static, Postgres>>,
     slot: Slot,
 }
 
-/// Where the transaction lies while nobody has it.
+/// Slot of the transaction while it is not extracted.
 #[derive(Clone)]
 pub(super) struct Slot(Arc<Inner>);
 
 struct Inner {
     store: PostgresStore,
-    /// How the transaction is begun.
+    /// Statement that begins the transaction.
     begin: Arc<str>,
     state: Mutex<State>,
 }
 
 enum State {
-    /// It has not begun.
+    /// The transaction has not begun.
     Untouched,
     Here(Transaction<'static, Postgres>),
     Taken,
@@ -67,10 +66,10 @@ impl Slot {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the transaction; begins it where that was not done yet.
+    /// Takes the transaction, beginning it if needed.
     ///
     /// # Errors
-    /// That somebody has it, or that it can't be begun.
+    /// The transaction is already extracted, or it can't be begun.
     pub(super) async fn take(&self) -> Result<Transaction<'static, Postgres>, BoxError> {
         let state = std::mem::replace(&mut *self.state(), State::Taken);
         match state {
@@ -88,19 +87,19 @@ impl Slot {
         let text = AssertSqlSafe(Arc::clone(&self.0.begin));
         match store.bounded(store.pool().begin_with(text)).await {
             Ok(begun) => begun.map_err(|error| unavailable(failed(doing, error)).into()),
-            // Dropped while it waits, it goes back to the pool, which tries it before it is used again.
+            // If dropped while it waits, the connection returns to the pool, which tests it before its next use.
             Err(_) => {
                 Err(unavailable(Error::new(ErrorKind::Unavailable, format!("{doing}: no answer in time"))).into())
             }
         }
     }
 
-    /// Puts the transaction back for the next one who takes it.
+    /// Returns the transaction for the next extraction.
     pub(super) fn give_back(&self, transaction: Transaction<'static, Postgres>) {
         *self.state() = State::Here(transaction);
     }
 
-    /// Takes the transaction if it has begun and nobody has it.
+    /// Takes the transaction if it has begun and is not extracted.
     pub(super) fn take_begun(&self) -> Option<Transaction<'static, Postgres>> {
         let mut state = self.state();
         match std::mem::replace(&mut *state, State::Taken) {
@@ -113,8 +112,8 @@ impl Slot {
     }
 }
 
-/// `BEGIN`, with limits below a lease's ttl: a process that is frozen in the middle must not keep its successor, which
-/// has the events after that time, waiting for what its transaction has locked.
+/// Returns `BEGIN` with timeouts below the lease's ttl: the locks of a frozen process's transaction must not block
+/// its successor, which owns the events after that time.
 fn begin(config: &PostgresConfig, ttl: Duration) -> String {
     let limit = ttl.mul_f64(2.0 / 3.0).max(Duration::from_millis(1));
     let settings = [
@@ -158,8 +157,8 @@ impl Drop for Tx {
 
 impl<S: Sync> FromDelivery<S> for Tx {
     /// # Errors
-    /// That the handler is not behind [`PostgresStore::inbox`], or that the database can't be reached: no fault of the
-    /// record, which waits. That somebody else has the transaction.
+    /// The handler is not behind [`PostgresStore::inbox`], or the database can't be reached: not the record's fault,
+    /// so it waits. Or the transaction is already extracted.
     async fn from_delivery(delivery: &Delivery, _: &S) -> Result<Self, BoxError> {
         let Some(slot) = delivery.extensions().get::<Slot>() else {
             let what = "take the transaction of a delivery: the handler is not behind the layer `store.inbox()`";

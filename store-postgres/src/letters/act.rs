@@ -1,4 +1,4 @@
-//! What operators did.
+//! The operators' audit trail.
 
 use sqlx::QueryBuilder;
 use sqlx::postgres::{PgRow, Postgres};
@@ -8,25 +8,25 @@ use super::row::{get, id, to_column};
 use crate::names::Names;
 use crate::wire::{escape, unescape};
 
-/// Something that an operator did: a line of the audit trail, of which the store deletes nothing by itself.
+/// An entry of the audit trail of operators. The store never deletes entries by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Act {
-    /// When, by the server's clock.
+    /// Time of the act by the server's clock.
     pub at: Timestamp,
     /// What.
     pub kind: ActKind,
-    /// Who.
+    /// The operator.
     pub by: String,
-    /// Why: the reason given, or the error of what did not work.
+    /// The reason given, or the error of a failed act.
     pub why: String,
-    /// The letter that it was done with.
+    /// The letter concerned.
     pub letter: Option<LetterId>,
-    /// The record of the outbox that it was done with.
+    /// The outbox record concerned.
     pub outbox: Option<i64>,
 }
 
-/// What an operator did.
+/// Kind of an act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ActKind {
@@ -34,13 +34,13 @@ pub enum ActKind {
     Redriven,
     /// A letter could not be published, and stays open.
     RedriveFailed,
-    /// A letter was closed because it is not wanted.
+    /// A letter was discarded.
     Discarded,
-    /// A letter was closed in a way that this version does not know.
+    /// A letter was closed in a way unknown to this version.
     Closed,
-    /// A record of the outbox is to be published again.
+    /// An outbox record was scheduled to be published again.
     OutboxRetried,
-    /// A record of the outbox is never to be published.
+    /// An outbox record was discarded and will never be published.
     OutboxDiscarded,
 }
 
@@ -54,7 +54,7 @@ impl ActKind {
         Self::OutboxDiscarded,
     ];
 
-    /// Its stable name, as in the table: `"redriven"`.
+    /// Returns the stable name, as stored in the table: `"redriven"`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Redriven => "redriven",
@@ -67,43 +67,43 @@ impl ActKind {
     }
 }
 
-/// Which acts are wanted. Empty, it wants all.
+/// Selects acts. The default filter matches all.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ActFilter {
-    /// With this letter.
+    /// The letter concerned.
     pub letter: Option<LetterId>,
-    /// Of this operator.
+    /// The operator.
     pub by: Option<String>,
-    /// Of this kind.
+    /// The kind of act.
     pub kind: Option<ActKind>,
-    /// At most so many, the latest: [`DEFAULT_PAGE`] if none is given.
+    /// Maximum number of acts, the latest first: [`DEFAULT_PAGE`] if `None`.
     pub limit: Option<usize>,
 }
 
 impl ActFilter {
-    /// Only with this letter.
+    /// Matches only acts on this letter.
     #[must_use]
     pub fn with_letter(mut self, letter: LetterId) -> Self {
         self.letter = Some(letter);
         self
     }
 
-    /// Only of this operator.
+    /// Matches only acts of this operator.
     #[must_use]
     pub fn with_by(mut self, by: impl Into<String>) -> Self {
         self.by = Some(by.into());
         self
     }
 
-    /// Only of this kind.
+    /// Matches only acts of this kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ActKind) -> Self {
         self.kind = Some(kind);
         self
     }
 
-    /// At most so many.
+    /// Limits the number of acts.
     #[must_use]
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);

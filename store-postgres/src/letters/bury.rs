@@ -1,4 +1,4 @@
-//! Core's traits on the table of letters.
+//! Core's dead-letter traits on the table of letters.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,8 +15,8 @@ use crate::PostgresStore;
 use crate::error::failed;
 use crate::wire::{escape, headers_to_bytes};
 
-/// Numbers follow the order of the call; rows are written in the order of their identities, so that calls that bury the
-/// same letters wait for one another and never in a circle.
+/// Numbers follow the order of the call; rows are written in the order of their identities, so that concurrent calls
+/// that bury the same letters cannot deadlock.
 const BURY: &str = "
 INSERT INTO tidings.letters (
     number, service, topic, partition, record_offset, record_time, key, value, headers, handler, error_kind, error,
@@ -39,7 +39,7 @@ SELECT * FROM (
 ORDER BY service, topic, partition, record_offset, number
 ON CONFLICT (service, topic, partition, record_offset) DO NOTHING";
 
-/// Letters that bear the identity of one that is to be buried, about another record: its topic was made anew since.
+/// Stored letters with the identity of a new one but another record: the topic was recreated in between.
 const OTHERS: &str = "
 SELECT asked.place, l.number, l.closed_at IS NOT NULL AS closed
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
@@ -53,17 +53,17 @@ WITH locked AS MATERIALIZED (
 )
 DELETE FROM tidings.letters l USING locked WHERE l.number = locked.number";
 
-// Of several rights in one call, one would do.
+// With several rights in one call, `has_table_privilege` would accept any of them.
 const CHECK: &str = "SELECT has_table_privilege('tidings.letters', 'INSERT')
     AND has_table_privilege('tidings.letters', 'SELECT') AND has_table_privilege('tidings.letters', 'UPDATE')
     AND has_table_privilege('tidings.acts', 'INSERT') AND has_sequence_privilege('tidings.letter_numbers', 'USAGE')";
 
 const DOING: &str = "bury letters";
 
-/// What one statement writes at most, so that memory and transactions stay small.
+/// Maximum number of letters per statement, to keep memory and transactions small.
 const MAX_STEP_LETTERS: usize = 500;
 const MAX_STEP_BYTES: usize = 8 << 20;
-/// The largest record of a letter: with its escapes it is far from what a row may have.
+/// The largest record of a letter; escaped, it is far below the limit of a row.
 const MAX_LETTER: usize = 128 << 20;
 /// The longest names of a service and topic: they must fit into an index entry.
 const MAX_NAMES: usize = 2 << 10;
@@ -188,7 +188,7 @@ impl Step {
         self.failed_at.push(letter.failed_at.millis());
     }
 
-    /// Writes what has been gathered, and gives each letter its answer.
+    /// Writes the collected letters and appends one result per letter.
     async fn write(&mut self, store: &PostgresStore, answers: &mut Vec<Result<()>>) {
         let step = std::mem::take(self);
         if step.letters == 0 {
@@ -205,7 +205,8 @@ impl Step {
         }
     }
 
-    /// Returns the places of letters that can't be buried, as one about another record is open under their identity.
+    /// Returns the indexes of letters that can't be buried because a letter about another record is open under their
+    /// identity.
     async fn bury(&self, store: &PostgresStore) -> Result<HashSet<usize>> {
         self.services.iter().for_each(|service| store.known().add_service(service));
         if self.insert(store).await? == self.letters {
@@ -213,7 +214,7 @@ impl Step {
         }
         let (closed, open) = self.others(store).await?;
         if !closed.is_empty() {
-            // Of what was closed nothing is needed any more: its record can't be read again.
+            // A closed letter is not needed any more: its record can't be read again.
             let query = sqlx::query(store.names().fill(FORGET_CLOSED)).bind(closed);
             let mut connection = store.acquire(DOING).await?;
             let work = store.bounded(query.execute(&mut *connection)).await;
@@ -223,8 +224,8 @@ impl Step {
         Ok(open)
     }
 
-    /// Letters about other records under the same identities: the numbers of those that are closed, and the places in this
-    /// step of those that are open.
+    /// Finds letters about other records under the same identities: the numbers of closed ones, and the indexes in
+    /// this step of open ones.
     async fn others(&self, store: &PostgresStore) -> Result<(Vec<i64>, HashSet<usize>)> {
         let ids = &self.ids;
         let query = sqlx::query(store.names().fill(OTHERS)).bind(&ids.services).bind(&ids.topics);
@@ -243,7 +244,7 @@ impl Step {
         Ok((closed, open))
     }
 
-    /// How many were new.
+    /// Inserts the letters and returns how many were new.
     async fn insert(&self, store: &PostgresStore) -> Result<usize> {
         let mut connection = store.acquire(DOING).await?;
         let query = sqlx::query(store.names().fill(BURY))
@@ -268,7 +269,7 @@ impl Step {
     }
 }
 
-/// It waits, and is not taken for buried: it would be lost.
+/// Retryable, so that the letter waits; treating it as buried would lose it.
 fn other() -> Error {
     let what = "another letter of its service, topic, partition and offset is open, of a topic that was made anew since; \
                 redrive or discard that one";
@@ -276,7 +277,7 @@ fn other() -> Error {
 }
 
 impl PostgresStore {
-    /// The rows of a query that was built.
+    /// Runs a built query and returns its rows.
     pub(crate) async fn fetch(&self, doing: &str, mut query: sqlx::QueryBuilder<sqlx::Postgres>) -> Result<Vec<PgRow>> {
         let mut connection = self.acquire(doing).await?;
         let work = self.bounded(query.build().fetch_all(&mut *connection)).await;

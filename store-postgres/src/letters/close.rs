@@ -1,5 +1,5 @@
-//! Leasing and closing letters. Every statement that locks several of them does so by their numbers upwards, so that none
-//! waits for another in a circle.
+//! Leasing and closing letters. Every statement that locks several letters does so in ascending order of their
+//! numbers to avoid deadlocks.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::idempotency::microseconds;
 use crate::names::Names;
 use crate::wire::escape;
 
-/// Closes letters that are open, and notes it: those of the lease `$8`, or those that no lease has.
+/// Closes open letters of the lease `$8`, or letters without a lease, and records the act.
 const RESOLVE: &str = "
 WITH locked AS MATERIALIZED (
     SELECT l.number
@@ -39,8 +39,8 @@ WITH locked AS MATERIALIZED (
 )
 SELECT service, topic, partition, record_offset FROM closed";
 
-/// Leases open letters, and says of all that are asked for how they are. A letter that is locked is in use: it is held, and
-/// is not waited for.
+/// Leases open letters and returns the state of each requested letter. A locked letter is in use: it is reported as
+/// held without waiting.
 const LEASE: &str = "
 WITH asked AS MATERIALIZED (
     SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
@@ -118,7 +118,7 @@ impl PostgresStore {
     }
 }
 
-/// Closes letters on `connection`; `why` where the resolution does not say it.
+/// Closes letters on `connection`; `why` is used where the resolution has no reason.
 pub(super) async fn close(
     connection: &mut PgConnection,
     names: &Names,
@@ -130,7 +130,7 @@ pub(super) async fn close(
     let (how, by, why) = match resolution {
         Resolution::Redriven { by } => ("redriven", by.as_str(), why),
         Resolution::Discarded { by, reason } => ("discarded", by.as_str(), reason.as_str()),
-        // A way of closing that came later closes just as well.
+        // A resolution added by a later version closes the letter too.
         _ => ("closed", "", why),
     };
     let ids: Ids = letters.iter().collect();
@@ -139,7 +139,7 @@ pub(super) async fn close(
     let rows: Vec<PgRow> = query.fetch_all(connection).await?;
     let read: Result<HashSet<LetterId>> = rows.iter().map(id).collect();
     let mut closed = read.map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    // Asked for twice in one call, it is closed once.
+    // A duplicate in one call is closed once.
     Ok(letters.iter().map(|letter| closed.remove(letter)).collect())
 }
 

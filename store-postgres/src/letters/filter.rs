@@ -1,4 +1,4 @@
-//! Which letters are wanted.
+//! Filters for dead letters.
 
 use sqlx::QueryBuilder;
 use sqlx::postgres::Postgres;
@@ -8,46 +8,46 @@ use super::row::{Ids, to_column};
 use crate::names::Names;
 use crate::wire::escape;
 
-/// Which letters are wanted: those that all given conditions are true of. Empty, it wants all that are open.
+/// Selects dead letters that match all given conditions. The default filter matches every open letter.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LetterFilter {
-    /// One of these. Empty: any.
+    /// Matches any of these ids; all letters if empty.
     pub ids: Vec<LetterId>,
-    /// Of this service.
+    /// The service that gave the record up.
     pub service: Option<Name>,
-    /// Of this original topic.
+    /// The original topic.
     pub topic: Option<Name>,
-    /// Of this event type, where the record could be read so far.
+    /// The event type; matches only records whose event type could be read.
     pub event_type: Option<String>,
-    /// Of this error kind.
+    /// The kind of the error.
     pub kind: Option<ErrorKind>,
-    /// With this text somewhere in the error.
+    /// Text contained in the error.
     pub error: Option<String>,
-    /// Given up at this time or later.
+    /// Earliest time at which the record was given up, inclusive.
     pub since: Option<Timestamp>,
-    /// Given up before this time.
+    /// Latest time at which the record was given up, exclusive.
     pub until: Option<Timestamp>,
-    /// Open or closed: [`LetterState::Open`] by default.
+    /// The letter's state: [`LetterState::Open`] by default.
     pub state: LetterState,
-    /// Behind this letter, in the order of burying: the next page.
+    /// Matches only letters after this one in the order of burying: the next page.
     pub after: Option<LetterId>,
-    /// At most so many: [`DEFAULT_PAGE`] if none is given.
+    /// Maximum number of letters: [`DEFAULT_PAGE`] if `None`.
     pub limit: Option<usize>,
-    /// As `after`, by number.
+    /// Like `after`, by number.
     pub(super) behind: Option<i64>,
 }
 
-/// Whether a letter is worked off.
+/// State of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LetterState {
-    /// Neither redriven nor discarded.
+    /// The letter is neither redriven nor discarded.
     #[default]
     Open,
-    /// Redriven or discarded.
+    /// The letter was redriven or discarded.
     Closed,
-    /// All.
+    /// Open and closed letters.
     Any,
 }
 
@@ -67,77 +67,78 @@ impl From<&LetterQuery> for LetterFilter {
 }
 
 impl LetterFilter {
-    /// Only these.
+    /// Matches only these ids.
     #[must_use]
     pub fn with_ids(mut self, ids: impl IntoIterator<Item = LetterId>) -> Self {
         self.ids = ids.into_iter().collect();
         self
     }
 
-    /// Only of this service.
+    /// Matches only letters of this service.
     #[must_use]
     pub fn with_service(mut self, service: impl Into<Name>) -> Self {
         self.service = Some(service.into());
         self
     }
 
-    /// Only of this original topic.
+    /// Matches only letters of this original topic.
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Name>) -> Self {
         self.topic = Some(topic.into());
         self
     }
 
-    /// Only of this event type.
+    /// Matches only letters of this event type.
     #[must_use]
     pub fn with_event_type(mut self, event_type: impl Into<String>) -> Self {
         self.event_type = Some(event_type.into());
         self
     }
 
-    /// Only of this error kind.
+    /// Matches only letters of this error kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = Some(kind);
         self
     }
 
-    /// Only with this text somewhere in the error, upper and lower case told apart.
+    /// Matches only letters whose error contains this text, case-sensitively.
     #[must_use]
     pub fn with_error(mut self, text: impl Into<String>) -> Self {
         self.error = Some(text.into());
         self
     }
 
-    /// Only those given up from `since` on and before `until`.
+    /// Matches only letters given up at or after `since` and before `until`.
     #[must_use]
     pub fn with_times(mut self, since: Option<Timestamp>, until: Option<Timestamp>) -> Self {
         (self.since, self.until) = (since, until);
         self
     }
 
-    /// Only in this state.
+    /// Matches only letters in this state.
     #[must_use]
     pub fn with_state(mut self, state: LetterState) -> Self {
         self.state = state;
         self
     }
 
-    /// The page behind `letter`.
+    /// Returns the page that follows `letter`.
     #[must_use]
     pub fn with_after(mut self, letter: LetterId) -> Self {
         self.after = Some(letter);
         self
     }
 
-    /// At most so many.
+    /// Limits the number of letters.
     #[must_use]
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// `SELECT columns FROM letters AS l` that are wanted, then `tail`; paged by `after` and `limit` if asked for.
+    /// Builds `SELECT columns FROM letters AS l` with the filter's conditions, followed by `tail`; `after` and
+    /// `limit` apply if `paged`.
     pub(super) fn select(&self, names: &Names, columns: &str, tail: &str, paged: bool) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new("SELECT ");
         sql.push(columns).push(" FROM ").push(names.full("letters")).push(" l WHERE true");
@@ -146,7 +147,7 @@ impl LetterFilter {
             sql.push(" AND l.number > ").push_bind(behind);
         }
         if let Some(after) = self.after.as_ref().filter(|_| paged) {
-            // A letter that was never there is before all.
+            // An unknown letter sorts before all others.
             sql.push(" AND l.number > coalesce((SELECT a.number FROM ").push(names.full("letters"));
             sql.push(" a WHERE a.service = ").push_bind(escape(&after.service));
             sql.push(" AND a.topic = ").push_bind(escape(&after.origin.topic));

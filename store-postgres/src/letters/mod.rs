@@ -1,4 +1,4 @@
-//! Dead letters in a table, that can be searched, taken back to their topics and discarded, and what was done with them.
+//! Dead letters in a table: searching, redriving and discarding them, with an audit trail.
 
 mod act;
 mod bury;
@@ -21,15 +21,15 @@ use crate::PostgresStore;
 use crate::retention::Pace;
 use crate::wire::escape;
 
-/// The operators' verbs on the dead letters of a [`PostgresStore`]. Taken from [`PostgresStore::letters`].
+/// Operations on the dead letters of a [`PostgresStore`], returned by [`PostgresStore::letters`].
 ///
-/// Each verb that changes something names who does it and leaves an [`Act`], in the same transaction.
+/// Each change names its operator and writes an [`Act`] in the same transaction.
 #[derive(Debug, Clone)]
 pub struct Letters {
     store: PostgresStore,
 }
 
-/// Closes the letters with these numbers, and notes it. Numbers are locked upwards, as everywhere.
+/// Closes the letters with these numbers and records the acts. Letters are locked in ascending order, as everywhere.
 const DISCARD: &str = "
 WITH locked AS MATERIALIZED (
     SELECT l.number FROM tidings.letters l WHERE l.number = ANY ($1) AND l.closed_at IS NULL
@@ -46,7 +46,7 @@ WITH locked AS MATERIALIZED (
 )
 SELECT count(*) FROM noted";
 
-/// Steps of a purge are short, so that they hold nobody up.
+/// Steps of a purge are short, so that they do not block other calls.
 const PURGE: &str = "
 DELETE FROM tidings.letters WHERE number IN (
     SELECT number FROM tidings.letters
@@ -56,7 +56,7 @@ DELETE FROM tidings.letters WHERE number IN (
     FOR UPDATE SKIP LOCKED
 )";
 
-/// The trail of letters that are open is kept, however old it is.
+/// Acts on open letters are kept regardless of their age.
 const PURGE_ACTS: &str = "
 DELETE FROM tidings.acts WHERE id IN (
     SELECT a.id FROM tidings.acts a
@@ -70,21 +70,21 @@ DELETE FROM tidings.acts WHERE id IN (
     FOR UPDATE OF a SKIP LOCKED
 )";
 
-/// No letter is older: the server's dates end some time.
+/// Upper limit of an age, because the server's dates are limited.
 const OLDEST: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-/// Letters that one step of [`Letters::discard`] closes.
+/// Number of letters that one step of [`Letters::discard`] closes.
 const DISCARD_STEP: usize = 500;
 
 impl PostgresStore {
-    /// The operators' verbs on its dead letters.
+    /// Returns the operations on the store's dead letters.
     pub fn letters(&self) -> Letters {
         Letters { store: self.clone() }
     }
 }
 
 impl Letters {
-    /// Letters that `filter` wants, in the order of burying, a page at a time.
+    /// Returns a page of the letters that match `filter`, in the order of burying.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -94,7 +94,7 @@ impl Letters {
         rows.iter().map(row::letter).collect()
     }
 
-    /// How many letters `filter` wants, paging aside.
+    /// Returns the number of letters that match `filter`, without its paging.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -105,7 +105,7 @@ impl Letters {
         Ok(count.unsigned_abs())
     }
 
-    /// One letter, open or closed; `None` if there is none.
+    /// Returns a letter, open or closed; `None` if it does not exist.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -114,8 +114,8 @@ impl Letters {
         Ok(self.find(&filter).await?.pop())
     }
 
-    /// Closes all letters that `filter` wants (paging aside) because they are not wanted, and says how many it closed.
-    /// Letters that a redrive has leased stay open. Done in steps: dropped or failed, it has closed some.
+    /// Discards all letters that match `filter` (without its paging) and returns how many it closed. Letters leased
+    /// by a redrive stay open. It works in steps: a dropped or failed call may have closed some letters.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid): no reason is given. [`Unavailable`](ErrorKind::Unavailable).
@@ -141,7 +141,7 @@ impl Letters {
         }
     }
 
-    /// What was done with letters and records of the outbox, the latest first.
+    /// Returns the acts on letters and outbox records that match `filter`, the latest first.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -150,9 +150,9 @@ impl Letters {
         rows.iter().map(act::read).collect()
     }
 
-    /// Forgets letters that have been closed for `age` or longer, in small steps, and says how many. One that is buried
-    /// again after that is a new letter, so `age` should be longer than a service may go back. Acts are kept. The store does
-    /// so by itself, after [`PostgresConfig::retention`](crate::PostgresConfig::retention).
+    /// Deletes letters that have been closed for `age` or longer, in small steps, and returns how many. A letter that
+    /// is buried again afterwards is a new letter, so `age` should exceed the time a service may rewind. Acts are
+    /// kept. The store also purges by itself after [`PostgresConfig::retention`](crate::PostgresConfig::retention).
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -160,8 +160,8 @@ impl Letters {
         self.store.purge_letters(age, None, Pace::Full).await
     }
 
-    /// Forgets acts of `age` or older, save those with letters that are open, in small steps, and says how many. The store
-    /// does not do so by itself: how long a trail has to be kept is for its owner to say.
+    /// Deletes acts that are `age` or older, except acts on open letters, in small steps, and returns how many. The
+    /// store never does so by itself: its owner decides how long to keep the audit trail.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -178,7 +178,7 @@ fn milliseconds(age: Duration) -> i64 {
 }
 
 impl PostgresStore {
-    /// Forgets closed letters of these services, or of all.
+    /// Deletes closed letters of these services, or of all.
     pub(crate) async fn purge_letters(&self, age: Duration, services: Option<&[Name]>, pace: Pace) -> Result<u64> {
         let age = milliseconds(age);
         let services: Option<Vec<String>> = services.map(|names| names.iter().map(|name| escape(name)).collect());

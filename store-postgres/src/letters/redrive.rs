@@ -1,4 +1,4 @@
-//! Taking letters back to their topics.
+//! Redriving letters to their topics.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -21,22 +21,22 @@ use crate::error::{failed, failed_write};
 use crate::names::Names;
 use crate::wire::escape;
 
-/// The default of [`RedriveOptions::batch`].
+/// Default of [`RedriveOptions::batch`].
 pub const DEFAULT_REDRIVE_BATCH: usize = 100;
-/// How many refusals a [`RedriveReport`] names; behind them a run ends.
+/// Maximum number of refusals in a [`RedriveReport`]; a run ends when it is reached.
 pub const MAX_REPORTED_REFUSALS: usize = 1_000;
-/// How long the broker may take to answer for one batch. Behind it the server gives the batch's letters free.
+/// How long the broker may take to answer for one batch. After that the server releases the batch's letters.
 pub const REDRIVE_IDLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// How letters are taken back.
+/// Options of a redrive.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RedriveOptions {
-    /// Why, for the audit trail; may be empty.
+    /// Reason recorded in the audit trail; may be empty.
     pub reason: String,
-    /// At most so many letters in a second; `None`, as by default: as fast as the broker takes them.
+    /// Maximum number of letters per second; `None`, the default, means as fast as the broker accepts them.
     pub per_second: Option<u32>,
-    /// How many letters one transaction takes: [`DEFAULT_REDRIVE_BATCH`]. A crash repeats as many at most.
+    /// Number of letters per transaction: [`DEFAULT_REDRIVE_BATCH`]. A crash repeats at most this many.
     pub batch: usize,
 }
 
@@ -47,21 +47,21 @@ impl Default for RedriveOptions {
 }
 
 impl RedriveOptions {
-    /// With a reason.
+    /// Sets the reason.
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = reason.into();
         self
     }
 
-    /// With at most so many letters in a second.
+    /// Limits the number of letters per second.
     #[must_use]
     pub fn with_per_second(mut self, letters: u32) -> Self {
         self.per_second = Some(letters);
         self
     }
 
-    /// With so many letters in one transaction.
+    /// Sets the number of letters per transaction.
     #[must_use]
     pub fn with_batch(mut self, letters: usize) -> Self {
         self.batch = letters;
@@ -69,21 +69,22 @@ impl RedriveOptions {
     }
 }
 
-/// What a redrive came to.
+/// Result of a redrive.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct RedriveReport {
-    /// Letters that are in their topics again, and closed.
+    /// Letters that were published to their topics again and closed.
     pub redriven: u64,
-    /// Letters that the broker did not take, and those behind them that have their key: they stay open.
+    /// Letters that the broker refused, and later letters with the same key: they stay open.
     pub refused: Vec<(LetterId, Error)>,
 }
 
-/// Stores of one name redrive one batch at a time: two operators would else publish the letters of one key at once.
+/// Stores of one name redrive one batch at a time: otherwise two operators could publish letters of one key
+/// concurrently.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 
-/// Letters with the numbers `$1`, upwards, as in every statement that locks several. Those that were closed meanwhile or
-/// that another redrive has leased are left out.
+/// Letters with the numbers `$1`, in ascending order like every statement that locks several. Skips letters that are
+/// already closed or leased by another redrive.
 const LOCK_LETTERS: &str = "WHERE l.number = ANY ($1) AND l.closed_at IS NULL
     AND (l.leased_until IS NULL OR l.leased_until <= clock_timestamp())
     ORDER BY l.number FOR UPDATE OF l";
@@ -95,18 +96,17 @@ FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
     AS f (why, service, topic, partition, record_offset)";
 
 impl Letters {
-    /// Takes the open letters that `filter` wants (paging aside) back to their topics by `publisher`, and closes each once
-    /// the broker holds it. Letters of one topic and key go one after the other's answer, by partition and offset; behind
-    /// one that is refused the later ones of its key stay. `by` is who does it.
+    /// Publishes the open letters that match `filter` (without its paging) to their topics again, and closes each one
+    /// once the broker holds it. Letters of one topic and key are published one at a time, by partition and offset;
+    /// if one is refused, the later ones of its key stay open. `by` names the operator.
     ///
-    /// A letter is redriven once, also by two operators at once, and letters that core's [`redrive`] has leased are passed
-    /// over. Where the process dies, or the database fails, between
-    /// the publishing and the closing, its batch stays open, and redriven again it is a repeat with the same event ids.
-    /// The same is true of a dropped future.
+    /// A letter is redriven once, even by two concurrent operators; letters leased by core's [`redrive`] are skipped.
+    /// If the process crashes, the database fails or the future is dropped between publishing and closing, the batch
+    /// stays open; redriving it again publishes repeats with the same event ids.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) or [`Indeterminate`](ErrorKind::Indeterminate): the broker or the database failed, and
-    /// what was done before stays done; another operator's batch takes too long.
+    /// [`Unavailable`](ErrorKind::Unavailable) or [`Indeterminate`](ErrorKind::Indeterminate): the broker or the
+    /// database failed, and completed batches stay done; or another operator's batch takes too long.
     pub async fn redrive(
         &self,
         publisher: &dyn Publisher,
@@ -138,14 +138,14 @@ struct Run<'a> {
     filter: LetterFilter,
     by: &'a str,
     reason: &'a str,
-    /// The last letter seen: each is tried once.
+    /// The last letter seen; each letter is tried once.
     behind: Option<LetterId>,
-    /// Keys of letters that were refused.
+    /// Keys with a refused letter.
     held: HashSet<(Name, Bytes)>,
 }
 
 impl Run<'_> {
-    /// How many letters were looked at.
+    /// Number of letters processed.
     async fn batch(
         &mut self,
         letters: &Letters,
@@ -154,7 +154,7 @@ impl Run<'_> {
         report: &mut RedriveReport,
     ) -> Result<usize> {
         let store = &letters.store;
-        // A look behind a lock must see what was committed meanwhile.
+        // A read after waiting for a lock must see what was committed in the meantime.
         let begun = store.pool().begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await;
         let mut transaction = begun.map_err(|e| failed("redrive letters", e))?;
         let Some(Batch { looked_at: count, open }) = self.lock(&mut transaction, store.names(), size).await? else {
@@ -202,8 +202,8 @@ impl Run<'_> {
         down.map_or(Ok(count), Err)
     }
 
-    /// The next open letters, which no other call closes, leases or redrives until the transaction ends; `None` behind the
-    /// last.
+    /// Locks the next open letters until the transaction ends, so that no other call closes, leases or redrives them;
+    /// `None` after the last.
     async fn lock(
         &mut self,
         transaction: &mut Transaction<'static, Postgres>,
@@ -227,7 +227,7 @@ impl Run<'_> {
         Ok(Some(Batch { looked_at: numbers.len(), open }))
     }
 
-    /// The next letters, by service, topic, partition and offset.
+    /// Builds the query of the next letters, by service, topic, partition and offset.
     fn next(&self, names: &Names, size: usize) -> QueryBuilder<Postgres> {
         let columns = "l.number, l.service, l.topic, l.partition, l.record_offset";
         let mut sql = self.filter.select(names, columns, "", false);
@@ -259,13 +259,13 @@ impl Run<'_> {
     }
 }
 
-/// Letters that one transaction takes.
+/// Letters of one transaction.
 struct Batch {
     looked_at: usize,
     open: Vec<DeadLetter>,
 }
 
-/// As core's `redrive` says it of a letter behind one that failed.
+/// Same text as core's `redrive` for a letter after a failed one of its key.
 const HELD: &str = "redrive: an earlier letter of its key failed";
 
 fn held() -> Error {
@@ -276,13 +276,13 @@ fn key(letter: &DeadLetter) -> Option<(Name, Bytes)> {
     letter.record.key.clone().map(|key| (letter.origin.topic.clone(), key))
 }
 
-/// The store within a transaction that has locked the letters: what core's `redrive` closes commits with it.
+/// The store within the transaction that locked the letters: letters closed by core's `redrive` commit with it.
 #[derive(Debug)]
 struct Within {
     transaction: Mutex<Transaction<'static, Postgres>>,
     names: Names,
     reason: String,
-    /// Why letters could not be closed: nothing of the transaction will hold.
+    /// Why letters could not be closed; the whole transaction is rolled back.
     broken: Mutex<Option<sqlx::Error>>,
 }
 
@@ -307,7 +307,7 @@ impl DeadLetterStore for Within {
         Err(unsupported())
     }
 
-    /// Locked, they are this redrive's, as long as its transaction is whole.
+    /// Row locks make the letters this redrive's until its transaction ends.
     async fn lease(&self, letters: &[LetterId], _: &LetterLease) -> Result<Vec<Leased>> {
         match &*self.broken.lock().await {
             None => Ok(vec![Leased::Granted; letters.len()]),
@@ -317,7 +317,7 @@ impl DeadLetterStore for Within {
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
         let mut transaction = self.transaction.lock().await;
-        // Locked, they are leased by nobody.
+        // Locked letters have no lease.
         let closed = close(&mut transaction, &self.names, letters, None, resolution, &self.reason).await;
         match closed {
             Ok(closed) => Ok(closed),

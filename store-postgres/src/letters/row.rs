@@ -1,4 +1,4 @@
-//! A letter as a row.
+//! Letters as rows.
 
 use bytes::Bytes;
 use sqlx::postgres::{PgRow, Postgres};
@@ -9,25 +9,26 @@ use uuid::Uuid;
 use crate::error::failed;
 use crate::wire::{headers_from_bytes, unescape};
 
-/// What [`letter`] reads.
+/// Columns that [`letter`] reads.
 pub(super) const COLUMNS: &str = "l.service, l.topic, l.partition, l.record_offset, l.record_time, l.key, l.value,
     l.headers, l.handler, l.error_kind, l.error, l.attempts, l.failed_at, l.event_id, l.event_type, l.closed_how,
     (extract(epoch FROM l.buried_at) * 1000)::bigint AS buried_ms,
     (extract(epoch FROM l.closed_at) * 1000)::bigint AS closed_ms";
 
-/// A dead letter with what the store knows of it.
+/// A dead letter with its state in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Letter {
-    /// The record, and why it could not be handled.
+    /// The record and the reason why it could not be handled.
     pub letter: DeadLetter,
-    /// The event's id, where the record could be read so far.
+    /// The event's id, if it could be read.
     pub event_id: Option<Uuid>,
-    /// The event's type, where the record could be read so far.
+    /// The event's type, if it could be read.
     pub event_type: Option<String>,
-    /// When it was buried, by the server's clock.
+    /// Time of burying, by the server's clock.
     pub buried_at: Timestamp,
-    /// How it was closed; `None` while it is open. Who did it and why is told by its [acts](crate::Letters::acts).
+    /// How the letter was closed; `None` while it is open. Its [acts](crate::Letters::acts) record the operator and
+    /// the reason.
     pub closed: Option<Closed>,
 }
 
@@ -35,9 +36,9 @@ pub struct Letter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {
-    /// `redriven`, `discarded`, or `closed` by a way that this version does not know.
+    /// `redriven`, `discarded`, or `closed` if closed in a way unknown to this version.
     pub how: String,
-    /// When, by the server's clock.
+    /// Time of closing, by the server's clock.
     pub at: Timestamp,
 }
 
@@ -79,7 +80,8 @@ pub(super) fn id(row: &PgRow) -> Result<LetterId> {
     Ok(LetterId::new(text("service")?, origin, from_column(get(row, "record_offset")?)))
 }
 
-/// An offset as a column: the same bits. Brokers' offsets are below 2^63, where it is the same number too.
+/// Converts an offset to a column with the same bits. Below 2^63, as brokers' offsets are, the number is the same
+/// too.
 pub(super) fn to_column(offset: u64) -> i64 {
     offset.cast_signed()
 }

@@ -1,4 +1,4 @@
-//! Records that the broker refused, and what operators do with them.
+//! Records that the broker refused: listing, retrying and discarding them.
 
 use bytes::Bytes;
 use sqlx::Row;
@@ -10,14 +10,14 @@ use super::{Outbox, lane};
 use crate::error::failed_write;
 use crate::wire::{escape, headers_from_bytes, unescape};
 
-/// How many records [`Outbox::failed`] lists where no limit is given.
+/// Default number of records that [`Outbox::failed`] returns.
 pub const DEFAULT_FAILED_PAGE: usize = 1_000;
 
 /// A record of the outbox that the broker refused for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailedRecord {
-    /// Its number in the outbox, by which it is retried or discarded.
+    /// Number in the outbox, used to retry or discard the record.
     pub id: i64,
     /// The record.
     pub record: Record,
@@ -25,9 +25,9 @@ pub struct FailedRecord {
     pub kind: ErrorKind,
     /// The broker's error.
     pub error: String,
-    /// When it was refused, by the server's clock.
+    /// Time of the refusal, by the server's clock.
     pub failed_at: Timestamp,
-    /// Whether it was put aside; else it holds back its key.
+    /// Whether the record is parked; otherwise it holds back its key.
     pub parked: bool,
 }
 
@@ -36,8 +36,8 @@ SELECT id, topic, partition, record_time, key, value, headers, error_kind, error
     (extract(epoch FROM failed_at) * 1000)::bigint AS failed_ms
 FROM tidings.outbox_failed WHERE id > $1 ORDER BY id LIMIT $2";
 
-/// Back in their old places, before the records that they held back: these become visible with them. Rows are locked
-/// upwards, so that two operators do not wait for each other in a circle.
+/// Restores records to their old positions, before the records that they held back, which become visible with them.
+/// Rows are locked in ascending order so that two operators cannot deadlock.
 const RETRY: &str = "
 WITH locked AS MATERIALIZED (
     SELECT id FROM tidings.outbox_failed WHERE id = ANY ($1) ORDER BY id FOR UPDATE
@@ -64,7 +64,7 @@ INSERT INTO tidings.acts (act, who, why, outbox_id)
 SELECT 'outbox-discarded', $2, $3, id FROM gone WHERE (SELECT count(*) FROM told) >= 0";
 
 impl Outbox {
-    /// Records that the broker refused, by their ids, from behind `after` on.
+    /// Returns records that the broker refused, ordered by id, starting after `after`.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -75,8 +75,8 @@ impl Outbox {
         rows.iter().map(failed_record).collect()
     }
 
-    /// Lets relays publish these records again, each before those that it held back, and says how many there were. One
-    /// that was parked comes after those of its key that went on without it.
+    /// Makes relays publish these records again, each before the records that it held back, and returns how many
+    /// there were. A parked record comes after the records of its key that were published in the meantime.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable), and [`Indeterminate`](ErrorKind::Indeterminate) if the answer was lost: a repeat is
@@ -88,7 +88,8 @@ impl Outbox {
         done.map(|done| done.rows_affected()).map_err(|e| failed_write("retry records of the outbox", e))
     }
 
-    /// Gives these records up: they are never published, and no longer hold back their keys. Says how many there were.
+    /// Discards these records: they are never published and no longer hold back their keys. Returns how many there
+    /// were.
     ///
     /// # Errors
     /// As [`retry`](Self::retry), and [`Invalid`](ErrorKind::Invalid) without a reason.
@@ -114,7 +115,7 @@ fn failed_record(row: &PgRow) -> Result<FailedRecord> {
     })
 }
 
-/// The record in a row of either table.
+/// Reads the record from a row of either table.
 pub(super) fn record(row: &PgRow) -> Result<Record> {
     let mut record = Record::tombstone(read(row.try_get::<&str, _>("topic"))?);
     record.partition = read(row.try_get::<Option<i64>, _>("partition"))?.and_then(|p| u32::try_from(p).ok());

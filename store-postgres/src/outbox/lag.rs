@@ -1,4 +1,4 @@
-//! How far the relays are behind.
+//! Lag of the outbox.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use super::Outbox;
 use crate::error::failed;
 use crate::names::Names;
 
-/// Records are counted up to here, so that looking at a lag costs little however large it is.
+/// Records are counted up to this number, so that reading the lag stays cheap.
 pub const MAX_COUNTED_LAG: u64 = 1_000_000;
 
-/// What waits in an outbox.
+/// Lag of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OutboxLag {
-    /// Records to be published, held ones included, counted up to [`MAX_COUNTED_LAG`].
+    /// Number of records to be published, including held ones, counted up to [`MAX_COUNTED_LAG`].
     pub waiting: u64,
-    /// How long the oldest of them has waited, by the server's clock.
+    /// Age of the oldest of them, by the server's clock.
     pub oldest: Option<Duration>,
-    /// Records that the broker refused and that hold back their key.
+    /// Number of records that the broker refused and that hold back their key.
     pub holding: u64,
-    /// Records that the broker refused and that were put aside.
+    /// Number of records that the broker refused and that were parked.
     pub parked: u64,
 }
 
-/// The oldest of a shard is the first by its ids, near enough: one look per shard.
+/// The oldest record of a shard is approximately the first by id: one lookup per shard.
 const LAG: &str = "
 SELECT
     (SELECT count(*) FROM (SELECT FROM tidings.outbox LIMIT $1) counted) AS waiting,
@@ -41,7 +41,7 @@ SELECT
     (SELECT count(*) FROM tidings.outbox_failed WHERE parked) AS parked";
 
 impl Outbox {
-    /// What waits to be published, of all services that write to it.
+    /// Returns the lag of the outbox, across all services that write to it.
     ///
     /// # Errors
     /// [`Unavailable`](tidings_core::ErrorKind::Unavailable).
@@ -59,14 +59,14 @@ pub(super) async fn lag(connection: &mut PgConnection, names: &Names) -> sqlx::R
     let oldest = row.try_get::<Option<i64>, _>("oldest_ms")?;
     Ok(OutboxLag {
         waiting: count("waiting")?,
-        // Two transactions can look at the clock in another order than they come to write.
+        // Transactions may read the clock in another order than they write.
         oldest: oldest.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
         holding: count("holding")?,
         parked: count("parked")?,
     })
 }
 
-/// For rows of tables of the outbox.
+/// Maps an error of reading an outbox row.
 pub(super) fn read<T>(answer: sqlx::Result<T>) -> Result<T> {
     answer.map_err(|e| failed("read the outbox", e))
 }

@@ -1,4 +1,4 @@
-//! Events that are published if, and only if, a transaction commits.
+//! The transactional outbox: events that are published if and only if a transaction commits.
 
 mod failed;
 mod lag;
@@ -28,9 +28,10 @@ use crate::wire::headers_to_bytes;
 /// Writes events into the outbox of a [`PostgresStore`], within transactions of the same database. A [`Relay`] publishes
 /// them.
 ///
-/// Events of one topic and key are published in the order of the commits. For that, transactions that publish to the same
-/// key wait for one another, from the call to their end: publish late in a transaction, and after locking the rows that
-/// belong to the key, else two can wait in a circle, and the server fails one of them (`40P01`, which a retry heals).
+/// Events of one topic and key are published in commit order. Therefore transactions that publish to the same key
+/// wait for one another, from the call to their end. Publish late in a transaction, after locking the rows that
+/// belong to the key; otherwise two transactions can deadlock, and the server fails one of them (`40P01`, which can
+/// be retried).
 #[derive(Debug, Clone)]
 pub struct Outbox {
     store: PostgresStore,
@@ -38,9 +39,9 @@ pub struct Outbox {
     topic_prefix: Name,
 }
 
-/// Takes the lanes' locks, upwards, and only then draws the ids: so the order of the ids of a lane is that of the commits.
-/// The conditions are tried once, before the first row. A notification costs a lock on all commits of the server that
-/// notify, and is only sent where a relay waits for one.
+/// Takes the lanes' locks in ascending order before it draws ids, so that the ids of a lane follow the commit order.
+/// The conditions are evaluated once, before the first row. A notification costs a lock across all notifying commits
+/// of the server, and is only sent if a relay waits for one.
 const PUT: &str = "
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock($1, slot) FROM unnest($2::integer[]) AS slot
@@ -55,38 +56,38 @@ FROM unnest(
 WHERE (SELECT count(*) FROM locked) >= 0 AND (SELECT count(*) FROM told) >= 0
 ORDER BY r.place";
 
-/// What one statement writes at most.
+/// Maximum number of records per statement.
 const MAX_STEP_RECORDS: usize = 1_000;
 const MAX_STEP_BYTES: usize = 8 << 20;
 /// The largest record: no broker takes one of this size.
 const MAX_RECORD: usize = 128 << 20;
 
 impl PostgresStore {
-    /// The outbox for events of the service `source`.
+    /// Returns the outbox for events of the service `source`.
     pub fn outbox(&self, source: impl Into<Name>) -> Outbox {
         Outbox { store: self.clone(), source: source.into(), topic_prefix: Name::default() }
     }
 }
 
 impl Outbox {
-    /// With `prefix` before each topic: that of the services that are to read it.
+    /// Prepends `prefix` to each topic; it must be the prefix of the consuming services.
     #[must_use]
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.topic_prefix = prefix.into();
         self
     }
 
-    /// Publishes `event` when the transaction of `connection` commits, and returns its id, a new UUID v7. A
-    /// `&mut Transaction` can be given as it is. Dropping the future leaves the transaction to be rolled back.
+    /// Publishes `event` when the transaction of `connection` commits, and returns its id, a new UUID v7. Accepts a
+    /// `&mut Transaction`. If the future is dropped, the transaction must be rolled back.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid): the event can't be written. [`Unavailable`](ErrorKind::Unavailable) and the like:
-    /// the database failed, and the transaction is to be rolled back.
+    /// the database failed, and the transaction must be rolled back.
     pub async fn publish<E: Event>(&self, connection: &mut PgConnection, event: &E) -> Result<Uuid> {
         self.publish_with(connection, event, &PublishOptions::default()).await
     }
 
-    /// As [`publish`](Self::publish), with options.
+    /// Like [`publish`](Self::publish), with options.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), and [`Invalid`](ErrorKind::Invalid) for an extra header whose name is reserved.
@@ -103,8 +104,8 @@ impl Outbox {
         Ok(id)
     }
 
-    /// As [`publish`](Self::publish), as following from `delivery`: in its trace, with its correlation id, caused by its
-    /// (first) event.
+    /// Like [`publish`](Self::publish), as a consequence of `delivery`: in its trace, with its correlation id, caused
+    /// by its (first) event.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -117,7 +118,7 @@ impl Outbox {
         self.publish_with(connection, event, &PublishOptions::following(delivery)).await
     }
 
-    /// As [`publish`](Self::publish), of several events in one statement and one trace; id `i` is event `i`'s.
+    /// Like [`publish`](Self::publish), for several events in one statement and one trace; id `i` is event `i`'s.
     ///
     /// # Errors
     /// As [`publish`](Self::publish): then nothing is written.
@@ -133,7 +134,7 @@ impl Outbox {
         Ok(ids)
     }
 
-    /// As [`publish`](Self::publish), with the id, time and version of an envelope, and its source if it names one.
+    /// Like [`publish`](Self::publish), with the id, time and version of an envelope, and its source if it names one.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -146,15 +147,16 @@ impl Outbox {
         self.put(connection, vec![record]).await
     }
 
-    /// Publishes records as they are when the transaction of `connection` commits, in this order per topic and key; but for
-    /// headers that [steer a delivery](headers::steers_delivery), which a record that is passed on loses.
+    /// Publishes records unchanged when the transaction of `connection` commits, in this order per topic and key.
+    /// Only headers that [steer a delivery](headers::steers_delivery) are removed, as from any forwarded record.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid): a topic is empty or holds a NUL. [`TooLarge`](ErrorKind::TooLarge).
-    /// [`Unavailable`](ErrorKind::Unavailable) and the like: the database failed. The transaction is to be rolled back.
+    /// [`Unavailable`](ErrorKind::Unavailable) and the like: the database failed. The transaction must be rolled
+    /// back.
     pub async fn put(&self, connection: &mut PgConnection, records: Vec<Record>) -> Result<()> {
         records.iter().try_for_each(check)?;
-        // Of all steps at once: were each to take its own, two calls could wait in a circle.
+        // Locks of all steps are taken at once: if each step took its own, two calls could deadlock.
         let mut slots = slots(&records);
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
@@ -203,7 +205,7 @@ fn check(record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// The locks of the records' lanes, upwards.
+/// Returns the locks of the records' lanes in ascending order.
 fn slots(records: &[Record]) -> Vec<i32> {
     let slot = |record: &Record| Some(lane::slot(lane::lane(&record.topic, record.key.as_ref()?)));
     records.iter().filter_map(slot).collect::<BTreeSet<_>>().into_iter().collect()
@@ -213,7 +215,7 @@ fn slots(records: &[Record]) -> Vec<i32> {
 #[derive(Debug, Default)]
 struct Step {
     bytes: usize,
-    /// The locks to take before: the first step's are those of all.
+    /// Locks to take first; the first step takes those of all steps.
     slots: Vec<i32>,
     lanes: Vec<i64>,
     shards: Vec<i16>,

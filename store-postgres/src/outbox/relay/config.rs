@@ -1,38 +1,38 @@
-//! How a relay works.
+//! Configuration of a relay.
 
 use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Result};
 
-/// The default of [`RelayConfig::batch_records`].
+/// Default of [`RelayConfig::batch_records`].
 pub const DEFAULT_BATCH_RECORDS: usize = 1_000;
-/// The default of [`RelayConfig::batch_bytes`].
+/// Default of [`RelayConfig::batch_bytes`].
 pub const DEFAULT_BATCH_BYTES: usize = 8 << 20;
-/// The default of [`RelayConfig::records_per_key`].
+/// Default of [`RelayConfig::records_per_key`].
 pub const DEFAULT_RECORDS_PER_KEY: usize = 1;
-/// The default of [`RelayConfig::poll_interval`].
+/// Default of [`RelayConfig::poll_interval`].
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The default of [`RelayConfig::lag_interval`].
+/// Default of [`RelayConfig::lag_interval`].
 pub const DEFAULT_LAG_INTERVAL: Duration = Duration::from_secs(10);
-/// The default of [`RelayConfig::retry_base`].
+/// Default of [`RelayConfig::retry_base`].
 pub const DEFAULT_RELAY_RETRY_BASE: Duration = Duration::from_millis(100);
-/// The default of [`RelayConfig::retry_cap`].
+/// Default of [`RelayConfig::retry_cap`].
 pub const DEFAULT_RELAY_RETRY_CAP: Duration = Duration::from_secs(10);
-/// The longest of a relay's times.
+/// Upper limit of a relay's intervals.
 pub const MAX_RELAY_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// A relay that has said nothing to the server for so long (frozen, cut off) loses its share of the outbox to others.
-/// Servers before version 14 notice only that its connection is gone.
+/// A relay that does not contact the server for this long (frozen, cut off) loses its share of the outbox to other
+/// relays. Servers before version 14 detect only a closed connection.
 pub const RELAY_LEASE: Duration = Duration::from_secs(30);
 
-/// What becomes of a record that the broker refuses for good: too large, denied, no such topic.
+/// Policy for records that the broker refuses permanently: too large, denied, no such topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Refused {
-    /// It holds back the later records of its key until an operator [retries](crate::Outbox::retry) or
+    /// The record holds back the later records of its key until an operator [retries](crate::Outbox::retry) or
     /// [discards](crate::Outbox::discard) it. Other keys go on.
     #[default]
     HoldKey,
-    /// It is put aside, and the later records of its key go on without it.
+    /// The record is parked, and the later records of its key are published without it.
     Park,
 }
 
@@ -40,25 +40,25 @@ pub enum Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayConfig {
-    /// How many records it has in memory at most: [`DEFAULT_BATCH_RECORDS`].
+    /// Maximum number of records in memory: [`DEFAULT_BATCH_RECORDS`].
     pub batch_records: usize,
-    /// How many bytes it has in memory at most, one record aside: [`DEFAULT_BATCH_BYTES`].
+    /// Maximum number of bytes in memory, exceeded by at most one record: [`DEFAULT_BATCH_BYTES`].
     pub batch_bytes: usize,
-    /// How many records of one key are given to the publisher at once: [`DEFAULT_RECORDS_PER_KEY`]. With more than one, a
-    /// key's records come through faster, and where the broker fails one of them, later ones may be there before it.
+    /// Maximum number of records of one key in flight: [`DEFAULT_RECORDS_PER_KEY`]. More than one raises a key's
+    /// throughput, but if the broker fails one of them, later ones may be published before it.
     pub records_per_key: usize,
-    /// How often it looks for records without being told: [`DEFAULT_POLL_INTERVAL`].
+    /// Interval of polling for records: [`DEFAULT_POLL_INTERVAL`].
     pub poll_interval: Duration,
-    /// Whether it waits for notifications too, which takes a connection; by default it does.
+    /// Whether the relay also listens for notifications, which takes a connection; `true` by default.
     pub listen: bool,
-    /// How often it measures the lag: [`DEFAULT_LAG_INTERVAL`].
+    /// Interval of measuring the lag: [`DEFAULT_LAG_INTERVAL`].
     pub lag_interval: Duration,
-    /// The longest wait after a first failure of the broker or the database: [`DEFAULT_RELAY_RETRY_BASE`]. It doubles with
-    /// each further one, and the wait is drawn at random up to it.
+    /// Maximum backoff after a first failure of the broker or the database: [`DEFAULT_RELAY_RETRY_BASE`]. It doubles
+    /// with each further failure; the actual backoff is drawn at random up to it.
     pub retry_base: Duration,
-    /// The longest wait after any failure: [`DEFAULT_RELAY_RETRY_CAP`].
+    /// Maximum backoff after any failure: [`DEFAULT_RELAY_RETRY_CAP`].
     pub retry_cap: Duration,
-    /// What becomes of records that the broker refuses for good.
+    /// Policy for records that the broker refuses permanently.
     pub refused: Refused,
 }
 
@@ -79,56 +79,56 @@ impl Default for RelayConfig {
 }
 
 impl RelayConfig {
-    /// Has at most so many records in memory.
+    /// Sets the maximum number of records in memory.
     #[must_use]
     pub fn with_batch_records(mut self, records: usize) -> Self {
         self.batch_records = records;
         self
     }
 
-    /// Has at most so many bytes in memory, one record aside.
+    /// Sets the maximum number of bytes in memory, exceeded by at most one record.
     #[must_use]
     pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;
         self
     }
 
-    /// Gives so many records of one key to the publisher at once.
+    /// Sets the maximum number of records of one key in flight.
     #[must_use]
     pub fn with_records_per_key(mut self, records: usize) -> Self {
         self.records_per_key = records;
         self
     }
 
-    /// Looks for records this often without being told.
+    /// Sets the polling interval.
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Waits for notifications, or does not.
+    /// Sets whether the relay listens for notifications.
     #[must_use]
     pub fn with_listen(mut self, listen: bool) -> Self {
         self.listen = listen;
         self
     }
 
-    /// Measures the lag this often.
+    /// Sets the interval of measuring the lag.
     #[must_use]
     pub fn with_lag_interval(mut self, interval: Duration) -> Self {
         self.lag_interval = interval;
         self
     }
 
-    /// Waits up to `base` after a first failure, twice that after the next and so on, and at most `cap`.
+    /// Sets the backoff: up to `base` after a first failure, doubled with each further one, and at most `cap`.
     #[must_use]
     pub fn with_retry(mut self, base: Duration, cap: Duration) -> Self {
         (self.retry_base, self.retry_cap) = (base, cap);
         self
     }
 
-    /// Does this with records that the broker refuses for good.
+    /// Sets the policy for records that the broker refuses permanently.
     #[must_use]
     pub fn with_refused(mut self, refused: Refused) -> Self {
         self.refused = refused;
@@ -158,7 +158,7 @@ impl RelayConfig {
         }
     }
 
-    /// How long to wait after failure `n`, from 1.
+    /// Returns the backoff after failure `n`, from 1.
     pub(super) fn backoff(&self, n: u32) -> Duration {
         let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
         self.retry_base.saturating_mul(factor).min(self.retry_cap).mul_f64(fastrand::f64())

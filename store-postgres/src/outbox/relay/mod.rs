@@ -1,4 +1,4 @@
-//! What publishes an outbox.
+//! The relay, which publishes an outbox.
 
 mod config;
 mod flight;
@@ -26,14 +26,16 @@ pub use self::status::{RelayState, RelayStatus};
 use self::worker::{Source, Worker};
 use crate::PostgresStore;
 
-/// Publishes what is in the outbox of a store. Any number may run, in any number of processes: they share the work.
+/// Publishes the records of a store's outbox. Any number of relays may run, in any number of processes: they share
+/// the work.
 ///
-/// Records of one topic and key are published in the order of the commits, one after the other's answer. A record is
-/// deleted once the broker holds it; where a relay dies in between, the next one publishes it again, with the same event
-/// id. What the broker is too ill to take waits, for as long as it is; what it refuses for good is [kept aside](Refused).
+/// Records of one topic and key are published in commit order, each after the previous one's answer. A record is
+/// deleted once the broker holds it; if a relay crashes in between, the next one publishes it again with the same
+/// event id. Records wait while the broker is unavailable; records that it refuses permanently are [kept
+/// aside](Refused).
 ///
-/// A relay holds two connections of its own beside the store's, straight to the server: a pooler that hands out sessions
-/// by transaction takes its locks and notifications away. Dropping it stops it at once.
+/// A relay holds two connections in addition to the store's. They must go directly to the server: a transaction-level
+/// pooler breaks its locks and notifications. Dropping the relay stops it at once.
 #[derive(Debug)]
 pub struct Relay {
     shared: Arc<Shared>,
@@ -42,18 +44,18 @@ pub struct Relay {
     _listener: Option<Listener>,
 }
 
-/// What the handle and the task share.
+/// State shared by the handle and the task.
 #[derive(Debug, Default)]
 struct Shared {
     stopping: AtomicBool,
-    /// Something is new: records, or the end.
+    /// Signals new records or the shutdown.
     wake: Notify,
     board: Board,
 }
 
 impl Relay {
-    /// Starts publishing to `transport`, whose publisher is opened, and opened again, as needed. Does no I/O yet: what
-    /// does not work is tried again, and told by [`status`](Self::status). Call it within a tokio runtime.
+    /// Starts publishing to `transport`, opening and reopening its publisher as needed. Does no I/O itself: failures
+    /// are retried and reported by [`status`](Self::status). Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid): a setting is wrong; the message names it.
@@ -61,7 +63,7 @@ impl Relay {
         Self::run(store, Source::Transport(Arc::new(transport.clone())), config)
     }
 
-    /// As [`start`](Self::start), by a publisher that is somebody else's to close.
+    /// Like [`start`](Self::start), with a publisher that the caller closes.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -79,22 +81,22 @@ impl Relay {
         Ok(Self { shared, task: Mutex::new(Some(task)), abort, _listener: listener })
     }
 
-    /// What it is doing, and what is wrong.
+    /// Returns the current status.
     pub fn status(&self) -> RelayStatus {
         self.shared.board.read()
     }
 
-    /// Looks for records at once: for whoever knows better than polling, where notifications are not to be had.
+    /// Polls for records now, for callers that know of new records when notifications are unavailable.
     pub fn wake(&self) {
         self.shared.wake.notify_one();
     }
 
-    /// Fetches nothing more, waits at most `deadline` for the broker's answers, deletes what it holds, and ends. A second
-    /// call waits for the same end. Cancel-safe.
+    /// Stops fetching, waits at most `deadline` for the broker's answers, deletes the records that the broker holds,
+    /// and ends. A second call waits for the same end. Cancel-safe.
     ///
     /// # Errors
-    /// [`Indeterminate`](ErrorKind::Indeterminate): the deadline passed. What had no answer, or could not be deleted, is published
-    /// again by the next relay.
+    /// [`Indeterminate`](ErrorKind::Indeterminate): the deadline passed. Records without an answer, or that could not
+    /// be deleted, are published again by the next relay.
     pub async fn shutdown(&self, deadline: Duration) -> Result<()> {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.wake.notify_one();

@@ -1,48 +1,48 @@
-//! What a relay tells of itself.
+//! Status of a relay.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::outbox::OutboxLag;
 
-/// What a relay is doing.
+/// State of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RelayState {
-    /// It is not connected yet.
+    /// The relay is not connected yet.
     #[default]
     Starting,
-    /// It publishes.
+    /// The relay publishes records.
     Publishing,
-    /// There is nothing to publish in its share.
+    /// The relay's share of the outbox is empty.
     Idle,
-    /// The broker or the database fails, and is tried again: see [`RelayStatus::problem`].
+    /// The broker or the database fails and is retried: see [`RelayStatus::problem`].
     Waiting,
-    /// It has ended.
+    /// The relay has ended.
     Stopped,
 }
 
-/// A relay at one moment.
+/// A snapshot of a relay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayStatus {
-    /// What it is doing.
+    /// Current state.
     pub state: RelayState,
-    /// What fails now.
+    /// The current failure.
     pub problem: Option<String>,
-    /// How many of the outbox's 64 shards are its own.
+    /// Number of the outbox's 64 shards that the relay owns.
     pub shards: usize,
-    /// Records that are with the publisher.
+    /// Number of records in flight.
     pub in_flight: usize,
-    /// Records that were published and deleted since it began.
+    /// Number of records published and deleted since the relay started.
     pub published: u64,
-    /// Records that the broker refused since it began.
+    /// Number of records that the broker refused since the relay started.
     pub refused: u64,
-    /// The lag when it was last measured, of the whole outbox.
+    /// Last measured lag of the whole outbox.
     pub lag: Option<OutboxLag>,
 }
 
 impl RelayStatus {
-    /// Whether somebody should look: something fails, or refused records hold back their keys.
+    /// Returns `false` if something fails or refused records hold back their keys.
     pub fn is_healthy(&self) -> bool {
         self.problem.is_none() && self.lag.is_none_or(|lag| lag.holding == 0)
     }
