@@ -1,18 +1,18 @@
-//! Whether a worker comes back from its handlers: one that does not has had its thread blocked.
+//! Worker heartbeats, by which a blocked thread is detected.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// When a worker's task was last given its thread, and what it runs there.
+/// The time at which a worker's task last got its thread, and the handler it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Beat {
-    /// Milliseconds after the first beat of all, plus one; 0 while the worker rests.
+    /// Milliseconds since the first beat of the process, plus one; 0 while the worker is idle.
     since: AtomicU64,
     handler: AtomicUsize,
 }
 
-/// The real clock: a thread is blocked in real time, also where tokio's clock is paused.
+/// Uses the real clock: threads block in real time, also where tokio's clock is paused.
 fn millis() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -31,7 +31,7 @@ impl Beat {
         self.handler.store(handler, Ordering::Relaxed);
     }
 
-    /// The handler, and for how long, if it is longer than `limit`.
+    /// Returns the handler and how long it has been running, if that is at least `limit`.
     pub(crate) fn blocked_for(&self, limit: Duration) -> Option<(usize, Duration)> {
         let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
         let time = Duration::from_millis(millis().saturating_sub(since));

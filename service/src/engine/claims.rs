@@ -1,4 +1,4 @@
-//! A service's lease: registered, renewed at a third of its ttl, and trusted no longer than its own clock allows.
+//! The service's lease: registered, renewed at a third of its ttl, and expired by this process's own clock.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,35 +12,35 @@ use uuid::Uuid;
 
 use super::work::after;
 
-/// The store, and the lease that this service's claims are made by.
+/// The store, and the lease under which this service claims events.
 #[derive(Debug)]
 pub(crate) struct Claims {
     pub(crate) store: Arc<dyn IdempotencyStore>,
     scope: Name,
     ttl: Duration,
-    /// The lease, and until when it surely lives: counted from before the call that renewed it. Under one lock, so that
-    /// nobody sees the time of one lease beside another.
+    /// The lease, and the time until which it is certainly valid: counted from before the call that renewed it. Both
+    /// are under one lock, so that no reader pairs one lease with another's time.
     current: Mutex<Option<(Arc<Lease>, Instant)>>,
     ours: Mutex<Ours>,
-    /// Woken when all that was to be given back is.
+    /// Notified when no claim is being released any more.
     given_back: Notify,
 }
 
 /// The claims of this service.
 #[derive(Debug, Default)]
 struct Ours {
-    /// Events that are asked for, claimed or being given back here, each with the lease. A later lease's claim of the
-    /// same event is another one.
+    /// Events that are requested, claimed or being released here, each with its lease. A later lease's claim of the
+    /// same event is a separate entry.
     taken: HashSet<(Uuid, Uuid)>,
-    /// Of these, how many are being given back.
+    /// The number of entries that are being released.
     giving_back: usize,
 }
 
-/// A claim of this service, or what may be one: as long as it is kept, nobody else here asks for the event by the same
-/// lease. Two deliveries of one event could not be told apart by the store: what one of them gives back, because the
-/// answer to its claim was lost, would be the other's; and a release that is sent again would take a new claim away.
+/// A claim of this service, or a possible one: while it exists, no other delivery of this service claims the same
+/// event under the same lease. The store could not tell two deliveries of one event apart: if one releases its claim
+/// because the answer was lost, that would release the other's; and a repeated release would remove a new claim.
 ///
-/// To drop it tells the store nothing.
+/// Dropping it does not notify the store.
 #[derive(Debug)]
 pub(crate) struct Hold {
     claims: Arc<Claims>,
@@ -58,12 +58,12 @@ impl Hold {
         &self.lease
     }
 
-    /// Whether it surely counts now: something may begin by it.
+    /// Returns whether the lease is certainly valid: only then may work begin under this claim.
     pub(crate) fn is_current(&self) -> bool {
         self.claims.lease().is_some_and(|lease| lease.id == self.lease.id)
     }
 
-    /// It is about to be given back, which those wait for that end the service.
+    /// Marks the claim as being released; a shutdown waits for it.
     pub(crate) fn giving_back(mut self) -> Self {
         if !std::mem::replace(&mut self.giving_back, true) {
             lock(&self.claims.ours).giving_back += 1;
@@ -85,7 +85,7 @@ impl Drop for Hold {
     }
 }
 
-/// What came of a call of `claim`: the store's answer, and of each event that was asked for what holds it.
+/// The result of a call of `claim`: a hold per requested event, and the store's answer.
 pub(crate) type Answered = (Vec<Option<Hold>>, Result<Vec<Claim>>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,13 +98,13 @@ impl Claims {
         Self { store, scope, ttl, current: Mutex::new(None), ours, given_back }
     }
 
-    /// The lease, unless its time may be over: then nothing may begin by its claims.
+    /// Returns the lease, unless it may have expired: then no work may begin under its claims.
     pub(crate) fn lease(&self) -> Option<Arc<Lease>> {
         let current = lock(&self.current);
         current.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(lease, _)| lease.clone())
     }
 
-    /// Waits until no claim is being given back.
+    /// Waits until no claim is being released.
     pub(crate) async fn all_given_back(&self) {
         loop {
             let notified = self.given_back.notified();
@@ -115,7 +115,7 @@ impl Claims {
         }
     }
 
-    /// Claims events by `lease`. Of those that are this service's already, or may be, it says that they are held.
+    /// Claims events under `lease`. Reports events as held if this service has, or may have, claimed them already.
     pub(crate) async fn claim(self: &Arc<Self>, lease: &Arc<Lease>, events: &[EventRef]) -> Answered {
         let held = Claim::Held { at_most: Duration::ZERO };
         let holds: Vec<Option<Hold>> = {
@@ -129,7 +129,7 @@ impl Claims {
             events.iter().zip(&holds).filter(|(_, hold)| hold.is_some()).map(|(event, _)| event.clone()).collect()
         };
         let answer = if asked.is_empty() { Ok(Vec::new()) } else { self.store.claim(lease, &asked).await };
-        // A store that says less than it was asked for grants nothing by it.
+        // A store that returns too few answers grants none of the missing ones.
         let spread = |claims: Vec<Claim>| {
             let mut claims = claims.into_iter();
             let answer = |hold: &Option<Hold>| hold.as_ref().and_then(|_| claims.next()).unwrap_or(held);
@@ -139,18 +139,18 @@ impl Claims {
         (holds, answer)
     }
 
-    /// The error of a call that needs a lease while there is none.
+    /// Returns the error of a call that needs a lease while there is none.
     pub(crate) fn no_lease(&self) -> Error {
         Error::new(ErrorKind::Unavailable, format!("claim events in {}: the lease's time is over", self.scope))
     }
 
-    /// How long to wait between renewals.
+    /// Returns the interval between renewals.
     pub(crate) fn renewal(&self) -> Duration {
         self.ttl / 3
     }
 
-    /// Renews the lease, or registers a new one where there is none, for a ttl from `since` on, which is no later than
-    /// this call. `false`: it was taken for dead, and there is none now.
+    /// Renews the lease, or registers a new one if there is none. It is valid for a ttl from `since`, which is no
+    /// later than this call. Returns `false` if the lease had expired; there is none then.
     pub(crate) async fn renew(&self, since: Instant) -> Result<bool> {
         let lease = lock(&self.current).as_ref().map(|(lease, _)| lease.clone());
         if let Some(lease) = lease {
@@ -172,7 +172,7 @@ impl Claims {
         Ok(true)
     }
 
-    /// Ends the lease: its claims are free at once.
+    /// Retires the lease: its claims are free at once.
     pub(crate) async fn retire(&self) -> Result<()> {
         let current = lock(&self.current).take();
         match current {

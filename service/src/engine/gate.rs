@@ -1,4 +1,4 @@
-//! Whether deliveries may start: the breaker that stops a service most of whose deliveries fail, and lone deliveries.
+//! The gate, which decides whether deliveries may start: the circuit breaker, lone deliveries and pauses.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,17 +8,18 @@ use std::time::Duration;
 pub const DEFAULT_BREAKER_BASE: Duration = Duration::from_secs(1);
 /// The default of [`Breaker::cap`].
 pub const DEFAULT_BREAKER_CAP: Duration = Duration::from_secs(60);
-/// How many of the last deliveries the breaker looks at.
+/// The number of most recent deliveries that the breaker evaluates.
 pub const BREAKER_WINDOW: usize = 100;
 
-/// Stops a service of whose last [`BREAKER_WINDOW`] deliveries more than half failed, instead of draining its topics into
-/// the dead letters; then tries one delivery at a time, with backoff, until one succeeds.
+/// A circuit breaker: opens when more than half of the last [`BREAKER_WINDOW`] deliveries failed, so that a failing
+/// service does not drain its topics into the dead-letter topics. Half-open, it tries one delivery at a time, with
+/// backoff, until one succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breaker {
-    /// The wait before the first probe; doubled with each that fails: [`DEFAULT_BREAKER_BASE`].
+    /// The wait before the first probe, doubled after each failed probe. Defaults to [`DEFAULT_BREAKER_BASE`].
     pub base: Duration,
-    /// The longest wait between probes: [`DEFAULT_BREAKER_CAP`].
+    /// The longest wait between probes. Defaults to [`DEFAULT_BREAKER_CAP`].
     pub cap: Duration,
 }
 
@@ -29,7 +30,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Probes after `base`, twice that and so on, at most `cap`.
+    /// Creates a breaker that probes after `base`, twice that and so on, at most `cap`.
     pub const fn new(base: Duration, cap: Duration) -> Self {
         Self { base, cap }
     }
@@ -39,43 +40,43 @@ const OPEN: u8 = 0;
 const CLOSED: u8 = 1;
 const PROBING: u8 = 2;
 
-/// One delivery has asked to run with nothing else in flight.
+/// A delivery has requested to run with nothing else in flight.
 const LONE: u8 = 1;
 /// An operator has paused the service.
 const PAUSED: u8 = 2;
 
-/// Looked at before each start: two relaxed loads while all is well.
+/// Checked before each start: two relaxed loads in the normal case.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: AtomicU8,
-    /// While probing: whether the one delivery is still to be had.
+    /// While probing: whether the one probe is still available.
     probe: AtomicBool,
-    /// Why nothing may start, whatever the breaker says.
+    /// The reasons why nothing may start, whatever the breaker's state.
     held: AtomicU8,
     window: Option<Mutex<Window>>,
 }
 
-/// Whether a delivery may start.
+/// The permission of a delivery to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
-    /// It may.
+    /// The delivery may start.
     Free,
-    /// It may, and its end decides whether others may again.
+    /// The delivery may start as a probe: its result decides whether others may start again.
     Probe,
-    /// It has to wait.
+    /// The delivery has to wait.
     Wait,
 }
 
-/// What the end of a delivery did to the gate.
+/// The effect of a delivery's end on the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nothing.
+    /// No change.
     None,
-    /// Nothing starts for so long, then a probe.
+    /// Nothing starts for this long; then a probe may.
     Closed(Duration),
     /// Deliveries may start again.
     Opened,
-    /// The one that may start was not used: another worker may have one.
+    /// The probe was not used: another worker may have a delivery for it.
     ProbeReturned,
 }
 
@@ -89,7 +90,7 @@ impl Gate {
         }
     }
 
-    /// Asks whether a delivery may start; a [`Pass::Probe`] is given once per probing.
+    /// Requests a pass for a delivery; returns one [`Pass::Probe`] per probing phase.
     pub(crate) fn pass(&self) -> Pass {
         if self.held.load(Ordering::Acquire) != 0 {
             return Pass::Wait;
@@ -101,27 +102,27 @@ impl Gate {
         }
     }
 
-    /// Gives back a probe that could not be used.
+    /// Returns a probe that could not be used.
     pub(crate) fn return_probe(&self) {
         self.probe.store(true, Ordering::Release);
     }
 
-    /// Whether the breaker lets deliveries start freely.
+    /// Returns whether the breaker is closed: deliveries start freely.
     pub(crate) fn is_open(&self) -> bool {
         self.state.load(Ordering::Acquire) == OPEN
     }
 
-    /// Whether nothing may start beside a delivery that runs alone.
+    /// Returns whether a lone delivery keeps others from starting.
     pub(crate) fn is_lone(&self) -> bool {
         self.held.load(Ordering::Acquire) & LONE != 0
     }
 
-    /// Lets nothing start (or again), for a delivery that must run alone.
+    /// Blocks all starts (or unblocks them), for a delivery that must run alone.
     pub(crate) fn set_lone(&self, lone: bool) {
         self.hold(LONE, lone);
     }
 
-    /// Lets nothing start (or again), because an operator says so.
+    /// Blocks all starts (or unblocks them), by an operator's order.
     pub(crate) fn set_paused(&self, paused: bool) {
         self.hold(PAUSED, paused);
     }
@@ -134,14 +135,14 @@ impl Gate {
         }
     }
 
-    /// Counts deliveries that were handled.
+    /// Counts deliveries that succeeded.
     pub(crate) fn succeeded(&self, count: usize) {
         if let Some(window) = &self.window {
             window.lock().unwrap_or_else(PoisonError::into_inner).add(count, false);
         }
     }
 
-    /// Counts one that failed; closes the gate when they are too many.
+    /// Counts a failed delivery; opens the breaker if too many failed.
     pub(crate) fn failed(&self) -> Change {
         let Some(window) = &self.window else { return Change::None };
         let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,14 +154,14 @@ impl Gate {
         Change::None
     }
 
-    /// The wait is over: one delivery may start.
+    /// Ends the wait: one delivery may start as a probe.
     pub(crate) fn start_probing(&self) {
         if self.state.swap(PROBING, Ordering::AcqRel) != PROBING {
             self.probe.store(true, Ordering::Release);
         }
     }
 
-    /// The probe ended: opens the gate, or closes it for longer.
+    /// Ends the probe: closes the breaker, or keeps it open for longer.
     pub(crate) fn probed(&self, handled: bool) -> Change {
         let Some(window) = &self.window else { return Change::None };
         let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,7 +175,7 @@ impl Gate {
     }
 }
 
-/// The last outcomes, and how often the gate was closed in a row.
+/// The most recent outcomes, and how often the breaker opened in a row.
 #[derive(Debug)]
 struct Window {
     breaker: Breaker,

@@ -1,7 +1,7 @@
-//! The engine: takes each record from the broker to its settling, by the rules E1 to E10 (docs/design/0007).
+//! The engine: processes each record from fetch to settlement, by the rules E1 to E10 (docs/design/0007).
 //!
-//! One coordinator task reads, splits batches among worker tasks, follows what is settled and commits; workers run
-//! handlers. The coordinator never runs user code and a worker never talks to the broker's group.
+//! One coordinator task reads, dispatches batches to worker tasks, tracks settled records and commits; workers run
+//! handlers. The coordinator never runs user code, and a worker never calls the consumer group.
 
 mod beat;
 mod claims;

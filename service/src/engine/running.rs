@@ -1,4 +1,4 @@
-//! A service that was started.
+//! The handle of a started service.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use super::coordinator::Skip;
 use super::shared::Shared;
 use crate::status::{Skipped, State, Status};
 
-/// A running service. Dropped, it stops at once: nothing that is unfinished is committed.
+/// Handle of a running service. Dropping it stops the service at once: unfinished work is not committed.
 #[derive(Debug)]
 pub struct ServiceHandle {
     shared: Arc<Shared>,
@@ -22,19 +22,19 @@ pub struct ServiceHandle {
     abort: tokio::task::AbortHandle,
 }
 
-/// How a service ended.
+/// The result of a service that stopped.
 #[derive(Debug, Clone)]
 struct Ended {
     status: Option<Status>,
     error: Option<(ErrorKind, String)>,
 }
 
-/// What users ask of the coordinator.
+/// Requests of the handle to the coordinator.
 #[derive(Debug)]
 pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
     CaughtUp(oneshot::Sender<()>),
-    /// Of these partitions; `None` is of all.
+    /// Applies to these partitions; `None` means all.
     Pause(Option<Vec<TopicPartition>>),
     Resume(Option<Vec<TopicPartition>>),
     Skip(Skip),
@@ -65,17 +65,17 @@ impl ServiceHandle {
         Self { shared, commands, task: Mutex::new(Some(watched)), ended, abort }
     }
 
-    /// The service's name.
+    /// Returns the service's name.
     pub fn name(&self) -> &Name {
         &self.shared.service
     }
 
-    /// The service's consumer group.
+    /// Returns the service's consumer group.
     pub fn group(&self) -> &Name {
         &self.shared.group
     }
 
-    /// How the service is. Of one that has ended, how it ended.
+    /// Returns the current status. After the service has stopped, the last one.
     pub async fn status(&self) -> Status {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Status(reply)).is_ok()
@@ -98,13 +98,13 @@ impl ServiceHandle {
         })
     }
 
-    /// Waits until the service has handled and committed all that is in its partitions: lag 0, nothing in flight.
+    /// Waits until the service has handled and committed all records of its partitions: lag 0, nothing in flight.
     ///
-    /// There is no deadline: put one around it where events may go on coming. While partitions are paused and have lag it
-    /// does not return. Cancel-safe.
+    /// Has no deadline: wrap it in a timeout if events may keep arriving. While paused partitions have lag it does not
+    /// return. Cancel-safe.
     ///
     /// # Errors
-    /// How the service ended, if it did before.
+    /// The error that stopped the service, if it stopped before.
     pub async fn caught_up(&self) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::CaughtUp(reply)).is_ok() && answer.await.is_ok() {
@@ -114,7 +114,8 @@ impl ServiceHandle {
         Err(Error::new(ErrorKind::Closed, format!("wait until {} has caught up: it has ended", self.name())))
     }
 
-    /// Begins no more deliveries of any partition until [`resume`](Self::resume); those under way go on.
+    /// Pauses the service: starts no deliveries of any partition until [`resume`](Self::resume); those in flight
+    /// continue.
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
@@ -122,7 +123,7 @@ impl ServiceHandle {
         self.command(Command::Pause(None))
     }
 
-    /// Ends [`pause`](Self::pause).
+    /// Resumes after [`pause`](Self::pause).
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
@@ -130,7 +131,7 @@ impl ServiceHandle {
         self.command(Command::Resume(None))
     }
 
-    /// Reads no more of these partitions until they are resumed; what is fetched already is handled.
+    /// Pauses fetching from these partitions until they are resumed; records fetched before are handled.
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
@@ -138,7 +139,7 @@ impl ServiceHandle {
         self.command(Command::Pause(Some(partitions.into_iter().collect())))
     }
 
-    /// Ends [`pause_partitions`](Self::pause_partitions).
+    /// Resumes partitions paused by [`pause_partitions`](Self::pause_partitions).
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
@@ -146,20 +147,21 @@ impl ServiceHandle {
         self.command(Command::Resume(Some(partitions.into_iter().collect())))
     }
 
-    /// Skips what holds a partition: a range that cannot be read, or a record whose dead letter cannot be written. Nothing
-    /// else is skipped.
+    /// Skips the hold of a partition: a range that cannot be read, or a record whose dead letter cannot be written.
+    /// Skips nothing else.
     ///
-    /// Name exactly what [`PartitionStatus::held`](crate::PartitionStatus::held) has: its offset, and the offset after it.
-    /// Where that is not known, choose it; the partition is held again if it cannot be read from there. What was skipped is
-    /// not handled by this group any more, and is logged as a warning.
+    /// Pass the range of [`PartitionStatus::held`](crate::PartitionStatus::held): its offset, and the offset after it.
+    /// If the latter is unknown, choose one; the partition is held again if it cannot be read from there. This group
+    /// does not handle the skipped records any more, and a warning is logged.
     ///
-    /// Not cancel-safe: dropped, it may have skipped.
+    /// Not cancel-safe: a dropped future may have skipped.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the partition is not assigned to this instance,
-    /// [`Conflict`](ErrorKind::Conflict) if it is not held there, [`Invalid`](ErrorKind::Invalid) if the range is another
-    /// one, [`Fenced`](ErrorKind::Fenced) if the partition was given up meanwhile, [`Closed`](ErrorKind::Closed) if the
-    /// service has ended, and those of [`Consumer::seek`](tidings_core::Consumer::seek). Nothing was skipped then.
+    /// [`Conflict`](ErrorKind::Conflict) if it is not held there, [`Invalid`](ErrorKind::Invalid) if the range
+    /// differs, [`Fenced`](ErrorKind::Fenced) if the partition was revoked meanwhile, [`Closed`](ErrorKind::Closed) if
+    /// the service has ended, and those of [`Consumer::seek`](tidings_core::Consumer::seek). After an error nothing
+    /// was skipped.
     pub async fn skip(&self, partition: &TopicPartition, offsets: Range<u64>) -> Result<Skipped> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Skip(Skip { partition: partition.clone(), offsets, reply }))?;
@@ -172,10 +174,10 @@ impl ServiceHandle {
         self.commands.send(command).map_err(ended)
     }
 
-    /// Waits until the service has ended, by itself or by [`shutdown`](Self::shutdown). Cancel-safe.
+    /// Waits until the service has stopped, by itself or by [`shutdown`](Self::shutdown). Cancel-safe.
     ///
     /// # Errors
-    /// What it failed of.
+    /// The error that stopped the service.
     pub async fn stopped(&self) -> Result<()> {
         let mut ended = self.ended.clone();
         let ended = ended.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
@@ -185,11 +187,11 @@ impl ServiceHandle {
         }
     }
 
-    /// Stops the service: reads no more, gives back what has not begun, lets what has begun end until `deadline`, cancels
-    /// what is left, commits what is settled, and leaves the group.
+    /// Shuts the service down: stops reading, returns deliveries that have not started, lets started ones finish until
+    /// `deadline`, cancels the rest, commits what is settled, and leaves the group.
     ///
     /// # Errors
-    /// What the service had failed of before.
+    /// The error that had stopped the service before.
     pub async fn shutdown(self, deadline: Duration) -> Result<()> {
         let _ = self.commands.send(Command::Shutdown(deadline));
         self.stopped().await

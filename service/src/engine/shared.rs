@@ -1,4 +1,4 @@
-//! What the coordinator and all workers of a running service see.
+//! State shared by the coordinator and all workers of a running service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,9 +42,9 @@ pub(crate) struct Shared {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) seed: u64,
     pub(crate) totals: AtomicTotals,
-    /// Woken when the lease turned out to be dead.
+    /// Notified when the lease is found to have expired.
     pub(crate) lease_fenced: Notify,
-    /// One for each worker.
+    /// One per worker.
     pub(crate) beats: Vec<Beat>,
 }
 
@@ -57,11 +57,11 @@ pub(crate) struct AtomicTotals {
     dead_lettered: AtomicU64,
 }
 
-/// What a worker counted since its last report: added to the totals by the list, and not by the record.
+/// A worker's counts since its last report: added to the totals once per report, not per record.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     handled: u64,
-    /// Handled, and not yet told to the gate.
+    /// Handled deliveries not yet reported to the gate.
     untold: usize,
     pub(crate) duplicates: u64,
     pub(crate) skipped: u64,
@@ -110,7 +110,7 @@ impl Shared {
         }
     }
 
-    /// A context per route, of one worker alone: so that counting its users touches no other core's memory.
+    /// Returns a context per route, for one worker: so that its reference count stays on one core.
     pub(crate) fn contexts(&self, routes: &Routes) -> Vec<Arc<DeliveryContext>> {
         let context = |number| {
             let mut context = DeliveryContext::new(self.service.clone(), routes.info(number).name.clone());
@@ -123,17 +123,17 @@ impl Shared {
         (0..routes.len()).map(context).collect()
     }
 
-    /// The seed of a worker's random numbers.
+    /// Returns the seed of a worker's random numbers.
     pub(crate) fn seed(&self, worker: usize) -> u64 {
         self.seed.wrapping_add(worker as u64)
     }
 
-    /// The lease turned out to be dead: a new one is needed at once.
+    /// Reports that the lease has expired: a new one is needed at once.
     pub(crate) fn fenced(&self) {
         self.lease_fenced.notify_one();
     }
 
-    /// What the policy says of a type that nobody registered.
+    /// Returns the policy's verdict for a type without a handler.
     pub(crate) fn unknown_type(&self, record: &StoredRecord) -> Verdict {
         match self.unknown {
             UnknownTypes::Skip => Verdict::Skip("a type that nobody takes"),
@@ -189,7 +189,7 @@ impl Shared {
 }
 
 impl Worker {
-    /// The span of a delivery, by OpenTelemetry's messaging conventions; nothing is evaluated unless somebody listens.
+    /// Returns the span of a delivery, by OpenTelemetry's messaging conventions; costs nothing without a subscriber.
     pub(crate) fn span_of(shared: &Shared, handler: &Name, delivery: &Delivery) -> Span {
         tracing::info_span!(
             "process",

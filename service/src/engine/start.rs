@@ -1,4 +1,4 @@
-//! Starting a service: all that can be wrong is found here, and not at the first record.
+//! Starts a service: all configuration errors are found here, not at the first record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +114,7 @@ fn check(name: &Name, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Creates the topics that are missing, with the service's prefix.
+/// Creates the missing topics, with the service's prefix.
 async fn create_missing(admin: &dyn Admin, topics: &[Topic], prefix: &str) -> Result<()> {
     let mut wanted = topics.to_vec();
     wanted.iter_mut().for_each(|topic| topic.name = prefixed(prefix, &topic.name));
@@ -134,7 +134,7 @@ fn consumer_options(options: &Options, routes: &Routes) -> ConsumerOptions {
     let mut consumer = ConsumerOptions::new(options.group.clone(), routes.topics().iter().cloned())
         .with_start(options.start)
         .with_revocation_deadline(options.revocation_deadline)
-        // What is fetched ahead comes on top of what is in flight, and both must stay within the bound.
+        // Prefetched bytes add to the bytes in flight, and both together must stay within the limit.
         .with_max_buffered_bytes((options.max_bytes / 4).max(1));
     if let Some(timeout) = options.session_timeout {
         consumer = consumer.with_session_timeout(timeout);

@@ -1,19 +1,19 @@
-//! Which offset of a partition may be committed: the lowest that is not yet settled.
+//! Tracks the offset of a partition that may be committed: the lowest that is not settled.
 
 use std::collections::VecDeque;
 
 use tidings_core::{Fetched, RecordBatch};
 
-/// Follows what was fetched of one assignment until it is settled.
+/// Tracks the fetched records of one assignment until they are settled.
 ///
-/// A bit per record in flight, by fetched batch: settling out of order costs no search, and memory is bounded by what is
-/// in flight. A batch is kept, and its bytes are counted, until its last record is settled.
+/// Uses one bit per in-flight record, by fetched batch: settling out of order needs no search, and memory is bounded
+/// by the records in flight. A batch is kept, and its bytes are counted, until its last record is settled.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     batches: VecDeque<Pending>,
     /// The number of the first batch in `batches`.
     first: u64,
-    /// The offset after all that was fetched.
+    /// The offset after the last fetched record.
     next: u64,
     bytes: usize,
     unsettled: usize,
@@ -29,17 +29,17 @@ struct Pending {
 }
 
 impl Tracker {
-    /// Nothing fetched yet, from `start` on.
+    /// Creates a tracker that starts at `start`, with nothing fetched.
     pub(crate) fn new(start: u64) -> Self {
         Self { batches: VecDeque::new(), first: 0, next: start, bytes: 0, unsettled: 0 }
     }
 
-    /// Takes in what was fetched; returns the batch's number, by which it is settled.
+    /// Adds a fetched batch; returns the batch's number, by which it is settled.
     pub(crate) fn push(&mut self, fetched: Fetched) -> u64 {
         let number = self.first + self.batches.len() as u64;
         let (len, bytes) = (fetched.batch.len(), fetched.batch.size());
         let from = fetched.batch.records().first().map_or(fetched.next_offset, |record| record.offset);
-        // Below all that came before, it is of another log. (Its own bookkeeping is best: see `Coordinator::rewound`.)
+        // Offsets below all earlier ones are of another log. (A new tracker is better: see `Coordinator::rewound`.)
         self.next = if from < self.next { fetched.next_offset } else { self.next.max(fetched.next_offset) };
         self.bytes += bytes;
         self.unsettled += len;
@@ -49,7 +49,7 @@ impl Tracker {
         number
     }
 
-    /// Settles records of a batch by their places in it. What is settled already, or unknown, changes nothing.
+    /// Settles records of a batch by their places in it. Places that are settled already, or unknown, are ignored.
     pub(crate) fn settle(&mut self, number: u64, places: impl IntoIterator<Item = u32>) {
         let Some(index) = number.checked_sub(self.first).and_then(|i| usize::try_from(i).ok()) else { return };
         let Some(pending) = self.batches.get_mut(index) else { return };
@@ -74,7 +74,7 @@ impl Tracker {
         }
     }
 
-    /// The offset to commit: the lowest not yet settled, else the one after all that was fetched.
+    /// Returns the offset to commit: the lowest that is not settled, else the one after the last fetched record.
     pub(crate) fn watermark(&self) -> u64 {
         let Some(front) = self.batches.front() else { return self.next };
         let place = front.settled.iter().position(|word| *word != u64::MAX).unwrap_or(0);
@@ -82,22 +82,22 @@ impl Tracker {
         front.batch.records().get(place * 64 + bit).map_or(front.next, |record| record.offset)
     }
 
-    /// Offsets from the lowest unsettled record to the highest fetched.
+    /// Returns the span from the lowest unsettled record to the highest fetched.
     pub(crate) fn span(&self) -> u64 {
         if self.batches.is_empty() { 0 } else { self.next.saturating_sub(self.watermark()) }
     }
 
-    /// Bytes of the batches that are not wholly settled.
+    /// Returns the bytes of the batches that are not completely settled.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many records are not settled.
+    /// Returns the number of unsettled records.
     pub(crate) fn unsettled(&self) -> usize {
         self.unsettled
     }
 
-    /// The offset after all that was fetched.
+    /// Returns the offset after the last fetched record.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!((tracker.bytes(), tracker.unsettled(), tracker.span()), (0, 0, 0));
     }
 
-    /// What the tracker must do, in the plainest words.
+    /// A reference model of the tracker, as simple as possible.
     #[derive(Default)]
     struct Model {
         unsettled: BTreeSet<u64>,
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(tracker.bytes() == 0, model.unsettled.is_empty());
     }
 
-    /// A schedule: batches, which of their records are there, the gap behind each, and in which order they are settled.
+    /// A schedule: batches, the records present in them, the gap behind each, and the order of settling.
     fn schedules() -> impl Strategy<Value = (Vec<(Vec<bool>, u8)>, Vec<usize>)> {
         let batches = prop::collection::vec((prop::collection::vec(any::<bool>(), 0..150), 0_u8..4), 1..5);
         (batches, prop::collection::vec(any::<usize>(), 0..300))

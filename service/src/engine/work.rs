@@ -1,4 +1,4 @@
-//! What the coordinator and the workers hand one another.
+//! Messages between the coordinator and the workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,28 +12,28 @@ use uuid::Uuid;
 use super::claims::Hold;
 use super::gate::Change;
 
-/// What is further away than any process lives.
+/// A duration longer than any process runs.
 pub(crate) const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 
-/// `time` after `from`. What users give may be beyond all clocks: that is for ever.
+/// Returns `from` plus `time`. A user's duration may exceed the clock's range: it then counts as for ever.
 pub(crate) fn after(from: Instant, time: Duration) -> Instant {
     from + time.min(FOR_EVER)
 }
 
 /// One assignment of a partition.
 ///
-/// All work under way holds an `Arc` of it: when only the coordinator's is left, the partition is quiet.
+/// All in-flight work holds an `Arc` of it: when only the coordinator's is left, the partition is quiet.
 #[derive(Debug)]
 pub(crate) struct Assigned {
-    /// Unique within the running service: reports of an older assignment find nothing.
+    /// Unique within the running service: reports of an older assignment match nothing.
     pub(crate) slot: u64,
     pub(crate) origin: Arc<TopicPartition>,
     pub(crate) epoch: u64,
-    /// Nothing of it may begin any more.
+    /// No work of this assignment may begin any more.
     stopping: AtomicBool,
-    /// What it has under way is not tried again either.
+    /// In-flight work is not retried either.
     cancelled: AtomicBool,
-    /// Paused for a bound: no more records come before some of those in flight are settled.
+    /// Paused at a limit: no more records arrive before some of those in flight are settled.
     at_bound: AtomicBool,
 }
 
@@ -59,7 +59,7 @@ impl Assigned {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Returns whether that is new.
+    /// Returns whether the value changed.
     pub(crate) fn set_at_bound(&self, at_bound: bool) -> bool {
         self.at_bound.swap(at_bound, Ordering::AcqRel) != at_bound
     }
@@ -69,7 +69,7 @@ impl Assigned {
     }
 }
 
-/// The places of a batch that are one worker's.
+/// The places of a batch that belong to one worker.
 #[derive(Debug)]
 pub(crate) enum Places {
     All(u32),
@@ -100,49 +100,50 @@ pub(crate) struct Chunk {
     pub(crate) number: u64,
     pub(crate) batch: RecordBatch,
     pub(crate) places: Places,
-    /// How many of the places were begun.
+    /// The number of places that were begun.
     pub(crate) at: usize,
-    /// Up to here no whole batch lies in one piece.
+    /// Before this index no complete batch is contiguous.
     pub(crate) scattered_until: usize,
 }
 
-/// One record on its way through a worker.
+/// A record being processed by a worker.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) assigned: Arc<Assigned>,
     pub(crate) number: u64,
     pub(crate) place: u32,
-    /// The record alone.
+    /// A batch of only this record.
     pub(crate) record: RecordBatch,
     pub(crate) handler: usize,
-    /// What it must not overtake: its key's or its partition's lane. `None` is ordered with nothing.
+    /// The lane of its key or partition, within which order is kept. `None` has no order.
     pub(crate) lane: Option<u64>,
-    /// It is counted in its lane: nothing else of the lane begins.
+    /// Whether it is counted in its lane: no other item of the lane begins.
     pub(crate) entered: bool,
     pub(crate) claim: Claimed,
     pub(crate) event_id: Option<Uuid>,
-    /// Failed attempts so far.
+    /// The number of failed attempts.
     pub(crate) failures: u32,
-    /// Of these, so many were given back with a claim: the history of the next one counts them.
+    /// The failed attempts already reported by releasing a claim: the next claim's history includes them.
     pub(crate) told: u32,
-    /// How often a handler was started with it.
+    /// The number of times a handler was started with it.
     pub(crate) runs: u32,
-    /// How often in a row it had to wait for something that was down.
+    /// The number of consecutive waits for a dependency that was down.
     pub(crate) waits: u32,
-    /// It failed in a batch, and is now given to the handler alone.
+    /// It failed in a batch, and is now passed to the handler alone.
     pub(crate) single: bool,
-    /// So many leases expired with it that it is claimed and handled with nothing else in flight.
+    /// Enough leases expired while it was in flight that it is claimed and handled with nothing else in flight.
     pub(crate) suspect: bool,
-    /// Nothing else runs while it has this.
+    /// No other delivery runs while the item has this.
     pub(crate) alone: Option<Alone>,
-    /// What is down, as told to the coordinator.
+    /// The dependency that is down, as reported to the coordinator.
     pub(crate) trouble: Option<Cause>,
-    /// Why it was last tried without success.
+    /// The kind and text of its last error.
     pub(crate) last_error: Option<(tidings_core::ErrorKind, String)>,
 }
 
-/// That nothing else runs: until it is dropped, which is when its delivery is settled or has no claim any more. Were the
-/// next one of its kind begun before that, it could kill this one's claim with itself, and have it blamed.
+/// The permit to run alone, held until it is dropped: when its delivery is settled or has no claim any more. If the
+/// next lone delivery began before that, it could crash the process while this one's claim exists, and this one would
+/// be blamed.
 #[derive(Debug)]
 pub(crate) struct Alone(mpsc::UnboundedSender<Report>);
 
@@ -154,24 +155,24 @@ impl Alone {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        // A coordinator that is gone has nobody else to begin.
+        // If the coordinator is gone, no other delivery will begin.
         let _ = self.0.send(Report::LoneDone);
     }
 }
 
-/// What is known of an item's claim.
+/// The state of an item's claim.
 #[derive(Debug)]
 pub(crate) enum Claimed {
-    /// There is no store.
+    /// The service has no store.
     NoStore,
-    /// It must be claimed before it begins.
+    /// The event must be claimed before the delivery begins.
     No,
-    /// It is this service's to handle.
+    /// This service holds the claim.
     Granted(History, Hold),
 }
 
 impl Claimed {
-    /// What there was; a claim is not there any more.
+    /// Returns the history of the claim; the claim itself is gone.
     pub(crate) fn take(&mut self) -> Self {
         match self {
             Self::NoStore => Self::NoStore,
@@ -180,10 +181,10 @@ impl Claimed {
     }
 }
 
-/// What an item is waiting for that is not its own fault.
+/// A dependency that an item waits for, through no fault of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Cause {
-    /// The handler said that something it needs is down.
+    /// The handler reported that a dependency is down.
     Handler,
     /// The idempotency store.
     Store,
@@ -193,19 +194,19 @@ pub(crate) enum Cause {
     Publisher,
 }
 
-/// To a worker.
+/// A message to a worker.
 #[derive(Debug)]
 pub(crate) enum Order {
     Work(Chunk),
-    /// Give back what has not begun of this assignment, and of all later orders of it.
+    /// Return the work of this assignment that has not begun, and of all later orders for it.
     GiveBack(u64),
-    /// Stop what has begun, too.
+    /// Cancel the work that has begun, too.
     Cancel(u64),
-    /// Look at the gate again.
+    /// Check the gate again.
     Wake,
-    /// Say when no handler runs.
+    /// Report when no handler runs.
     Quiesce,
-    /// Run the item that waits to be alone.
+    /// Run the item that waits to run alone.
     RunLone,
     /// Settle the record at this offset, whose dead letter could not be written.
     Skip {
@@ -214,20 +215,20 @@ pub(crate) enum Order {
     },
 }
 
-/// From a worker.
+/// A message from a worker.
 #[derive(Debug)]
 pub(crate) enum Report {
     Settled(Vec<Settled>),
-    /// Something of an assignment that is being given up was dropped.
+    /// Work of an assignment that is being revoked was dropped.
     Dropped,
-    /// Something that an assignment's records need is down, or (`raised: false`) is up again.
+    /// A dependency of an assignment's records is down, or (`raised: false`) up again.
     Trouble {
         slot: u64,
         cause: Cause,
         raised: bool,
         text: String,
     },
-    /// The dead letter of a record could not be written; without an error: it was, after all.
+    /// The dead letter of a record could not be written; without an error: it was written eventually.
     Unburied {
         slot: u64,
         offset: u64,
@@ -248,10 +249,10 @@ pub(crate) enum Report {
     LoneDone,
 }
 
-/// Places of a batch that are settled.
+/// Settled places of a batch.
 #[derive(Debug)]
 pub(crate) struct Settled {
-    /// Held, so that the partition is not taken for quiet before this was read.
+    /// Kept so that the partition does not count as quiet before this report is read.
     pub(crate) assigned: Arc<Assigned>,
     pub(crate) number: u64,
     pub(crate) places: Vec<u32>,

@@ -1,4 +1,4 @@
-//! The letters that are published under one mark.
+//! Chunks: the letters that are published under one mark.
 
 use std::collections::HashSet;
 
@@ -12,28 +12,28 @@ use uuid::Uuid;
 use super::doubt::fingerprint;
 use super::{RedriveReport, about};
 
-/// Letters of a chunk: what a run that is cut off leaves in doubt, and the next one looks for.
+/// Letters per chunk: an interrupted run leaves at most one chunk in doubt, which the next run looks up.
 const MAX_LETTERS: usize = 500;
-/// Bytes of a chunk, one letter aside.
+/// Bytes per chunk; one letter may exceed it.
 const MAX_BYTES: usize = 8 << 20;
-/// What the metadata of our commits begins with.
+/// The prefix of the metadata of our commits.
 const PREFIX: &str = "redrive";
 
-/// How many times a mark remembers: each but the first is of a run whose clock was ahead, and that was cut off.
+/// The number of timestamps a mark keeps: all but the first are of interrupted runs whose clock was ahead.
 const MAX_TIMES: usize = 16;
 
-/// How many refused letters an error names.
+/// The number of refused letters that an error names.
 const MAX_NAMED: usize = 10;
 
-/// What is noted with a commit: that letters up to `until` are published, or about to be, as records of these times.
+/// Commit metadata: letters up to `until` are published, or about to be, as records with these timestamps.
 ///
-/// No two chunks have the same time, so that a run that comes later can tell by it what of a chunk is in the topic.
+/// No two chunks share a timestamp, so a later run can find a chunk's published records in the topic by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The time of the records that are published next.
+    /// The timestamp of the records that are published next.
     pub(super) time: i64,
     pub(super) until: u64,
-    /// The times of earlier runs that were at this chunk, the latest first.
+    /// The timestamps of earlier runs of this chunk, the latest first.
     pub(super) earlier: Vec<i64>,
 }
 
@@ -42,14 +42,14 @@ impl Mark {
         Self { time, until, earlier: Vec::new() }
     }
 
-    /// The mark of a run that goes on with the chunk as records of another time.
+    /// Returns the mark of a run that continues the chunk with another timestamp.
     pub(super) fn going_on_at(self, time: i64) -> Self {
         let mut earlier = self.times();
         earlier.truncate(MAX_TIMES - 1);
         Self { time, until: self.until, earlier }
     }
 
-    /// All times that records of the chunk may bear.
+    /// Returns all timestamps that records of the chunk may have.
     pub(super) fn times(&self) -> Vec<i64> {
         std::iter::once(self.time).chain(self.earlier.iter().copied()).collect()
     }
@@ -60,7 +60,7 @@ impl Mark {
         text
     }
 
-    /// Reads it back; `None` for somebody else's metadata.
+    /// Parses a mark; `None` for metadata that is not ours.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         if parts.next()? != PREFIX {
@@ -72,17 +72,18 @@ impl Mark {
     }
 }
 
-/// A letter, and where it lies.
+/// A letter with its offset.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) offset: u64,
     pub(super) letter: DeadLetter,
 }
 
-/// The record that a letter is about, of a topic and service: partition, offset, time, and a fingerprint of key and value.
+/// The identity of a letter's record within a topic and service: partition, offset, time, and a fingerprint of key and
+/// value.
 ///
-/// Partition and offset alone are its identity (D3) only as long as the topic's log lives. In a topic that was made anew, or
-/// truncated, the same offset is another record's, whose letter must not pass for a repeat.
+/// Partition and offset alone are its identity (D3) only within one life of the topic's log. After a topic was
+/// recreated or truncated, the same offset belongs to another record, whose letter must not count as a repeat.
 type Record = (u32, u64, Timestamp, Uuid);
 
 fn record_of(letter: &DeadLetter) -> Record {
@@ -92,7 +93,7 @@ fn record_of(letter: &DeadLetter) -> Record {
     (letter.origin.partition, record.offset, record.timestamp, print)
 }
 
-/// Gathers the letters that are to be redriven.
+/// Collects the letters to redrive.
 #[derive(Debug)]
 pub(super) struct Chunk {
     topic: Name,
@@ -107,7 +108,7 @@ impl Chunk {
         Self { topic, service, seen: HashSet::new(), found: Vec::new(), bytes: 0 }
     }
 
-    /// A record that an earlier run has dealt with.
+    /// A record that an earlier run processed.
     pub(super) fn remember(&mut self, record: &StoredRecord) {
         if let Ok(letter) = DeadLetter::from_record(record)
             && self.is_ours(&letter)
@@ -116,7 +117,7 @@ impl Chunk {
         }
     }
 
-    /// Takes a record in if it is a letter to be redriven, and counts it if not. Always `true`, to go on reading.
+    /// Adds a record if it is a letter to redrive, and counts it otherwise. Returns `true`, to continue reading.
     pub(super) fn take(&mut self, record: &StoredRecord, report: &mut RedriveReport) -> bool {
         let letter = DeadLetter::from_record(record).ok().filter(|letter| letter.origin.topic == self.topic);
         match letter {
@@ -135,7 +136,7 @@ impl Chunk {
         letter.origin.topic == self.topic && letter.service == self.service
     }
 
-    /// Whether it holds `most` letters, or as many as a chunk does; one that is `whole` ends where it ended before.
+    /// Returns whether it holds `most` letters or a full chunk; a chunk that is `whole` ends where it ended before.
     pub(super) fn is_full(&self, most: Option<u64>, whole: bool) -> bool {
         let enough = most.is_some_and(|most| self.found.len() as u64 >= most);
         !whole && (enough || self.found.len() >= MAX_LETTERS || self.bytes >= MAX_BYTES)
@@ -147,7 +148,7 @@ impl Chunk {
     }
 }
 
-/// The letters that the publisher refused in a run. Later letters of their keys stay behind them.
+/// The letters that the publisher refused in this run. Later letters of their keys stay as well.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     keys: HashSet<Bytes>,
@@ -173,7 +174,7 @@ impl Refused {
         found.letter.record.key.as_ref().is_some_and(|key| self.keys.contains(key))
     }
 
-    /// The error that names the letters; `None` if there are none.
+    /// Returns the error that names the letters; `None` if there are none.
     pub(super) fn error(&mut self) -> Option<Error> {
         let first = self.first.take()?;
         let named: Vec<_> = self.letters.iter().take(MAX_NAMED).map(|(at, offset)| format!("{at}@{offset}")).collect();
@@ -187,8 +188,8 @@ impl Refused {
     }
 }
 
-/// Publishes letters as records of one time, those of a key one after the other's answer, and returns how many it published.
-/// The others are refused or behind a refused one.
+/// Publishes letters with one timestamp and returns the number published. Letters of one key wait for each other's
+/// acknowledgement. The rest are refused, or follow a refused letter of their key.
 pub(super) async fn publish(
     publisher: &dyn Publisher,
     at: &TopicPartition,

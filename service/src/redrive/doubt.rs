@@ -1,4 +1,4 @@
-//! What a run that was cut off has published: a look into the topic itself.
+//! Looks up in the topic itself which letters an interrupted run has published.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use uuid::Uuid;
 use super::chunk::Found;
 use super::{REDRIVE_GROUP_SUFFIX, cannot_be_read, check_online, taken};
 
-/// How much earlier than by our clock a broker may have filed a record; and a mark that is further ahead of our clock than
-/// this is not gone on with, as brokers refuse records from the future.
+/// The tolerated clock difference: by how much a broker's timestamp may precede our clock. A run does not continue a
+/// mark that is further ahead of our clock than this, as brokers refuse records from the future.
 pub(super) const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(600);
-/// How long the look may wait for the next record.
+/// How long the lookup waits for the next record.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often each record of a chunk is in its topic, by its fingerprint.
+/// The number of times each record of a chunk is in its topic, by fingerprint.
 pub(super) type Published = HashMap<Uuid, usize>;
 
-/// Looks for the records of `service`'s chunk of these times.
+/// Searches for the records of `service`'s chunk with these timestamps.
 pub(super) async fn published(
     transport: &dyn Transport,
     admin: &dyn Admin,
@@ -36,10 +36,10 @@ pub(super) async fn published(
     check_online(&described)?;
     let ends = described.partitions.iter().map(|p| (TopicPartition::new(topic.clone(), p.partition), p.end));
     let mut left: HashMap<TopicPartition, u64> = ends.collect();
-    // A group of its own each time: it has committed nothing, so it starts at the time asked for.
+    // A new group each time: it has committed nothing, so it starts at the requested time.
     let group = Name::from(format!("{service}{REDRIVE_GROUP_SUFFIX}-{}", Uuid::now_v7()));
     let first = times.iter().copied().min().unwrap_or_default();
-    // Below zero a time means something else to Kafka.
+    // To Kafka, negative times have a special meaning.
     let since = Timestamp::from_millis(first).saturating_sub(CLOCKS_DIFFER_BY).max(Timestamp::from_millis(0));
     let options = ConsumerOptions::new(group.clone(), [topic.clone()]).with_start(Start::Time(since));
     let consumer = transport.consumer(options).await?;
@@ -65,7 +65,7 @@ pub(super) async fn published(
             }
             Step::Unreadable(unreadable) => {
                 let Some(next) = unreadable.next_offset else { return Err(cannot_be_read(&unreadable)) };
-                // No letter can lie there that was redriven: those are small enough to be read.
+                // A redriven letter cannot be there: redriven letters are small enough to be read.
                 let reached = consumer.seek(&unreadable.partition, SeekTo::Offset(next)).await?;
                 settle(&mut left, &unreadable.partition, reached);
             }
@@ -73,7 +73,7 @@ pub(super) async fn published(
         }
     }
     let _left = consumer.close().await;
-    // It goes by itself some day: nobody is in it, and it has committed nothing.
+    // The broker removes the group eventually: it has no members and has committed nothing.
     let _gone = admin.delete_group(&group).await;
     Ok(published)
 }
@@ -84,7 +84,7 @@ fn settle(left: &mut HashMap<TopicPartition, u64>, at: &TopicPartition, reached:
     }
 }
 
-/// Keeps the letters that are not in their topic yet. Of letters that look the same the first ones are there.
+/// Keeps the letters that are not in their topic yet. Among identical letters the first are assumed to be there.
 pub(super) fn keep_absent(letters: &mut Vec<Found>, mut published: Published) {
     letters.retain(|found| {
         let record = found.letter.to_redrive();
@@ -98,7 +98,7 @@ pub(super) fn keep_absent(letters: &mut Vec<Found>, mut published: Published) {
     });
 }
 
-/// What tells a record from others: all of its bytes, hashed.
+/// Returns the fingerprint of a record: a hash of all its bytes.
 pub(super) fn fingerprint(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> Uuid {
     let mut bytes = Vec::new();
     let mut add = |part: Option<&Bytes>| {

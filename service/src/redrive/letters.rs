@@ -1,4 +1,4 @@
-//! A dead-letter topic, read by the one member of a group, a stretch of a partition at a time.
+//! The reader of a dead-letter topic: the only member of a group, reading one section of a partition at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,28 +14,29 @@ use tracing::warn;
 use super::chunk::Mark;
 use super::{check_online, taken};
 
-/// A run that was cut off keeps its turn for so long, where the group's members say how long.
+/// The session timeout of the group's members, for protocols where members set it: a run that was killed stays a
+/// member for this long.
 const SESSION: Duration = Duration::from_secs(10);
-/// The pause after a read that failed for the moment.
+/// The pause after a transient read failure.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// A partition of letters, and how far it is redriven.
+/// A partition of letters and its progress.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) at: TopicPartition,
-    /// The oldest letter's offset.
+    /// The offset of the oldest letter.
     pub(super) oldest: u64,
-    /// The first letter's that is not redriven.
+    /// The offset of the first letter that is not redriven.
     pub(super) next: u64,
-    /// Where the letters ended when the run began.
+    /// The end offset when the run began.
     pub(super) end: u64,
-    /// What was noted with the last commit.
+    /// The mark of the last commit.
     pub(super) mark: Option<Mark>,
     epoch: u64,
 }
 
 impl Place {
-    /// Takes its start from what the group has committed.
+    /// Sets the start offset from the group's committed offset.
     fn start(&mut self, assignment: &Assignment) {
         self.epoch = assignment.epoch;
         self.mark = assignment.metadata.as_deref().and_then(Mark::parse);
@@ -44,7 +45,7 @@ impl Place {
             self.next = committed.max(self.oldest);
             return;
         }
-        // What was redriven lay in a log that is no more; so did what the mark says.
+        // The redriven letters were in a log that is gone; so are the records that the mark describes.
         (self.next, self.mark) = (self.oldest, None);
         warn!(
             topic = %self.at.topic,
@@ -88,13 +89,13 @@ impl Letters {
         let places: BTreeMap<_, _> = described.partitions.iter().map(place).collect();
         let options = ConsumerOptions::new(group.clone(), [source.clone()]).with_session_timeout(SESSION);
         let consumer = transport.consumer(options).await?;
-        // A stretch at a time is read, and nothing beside it.
+        // Only one section of a partition is read at a time.
         consumer.pause(&places.keys().cloned().collect::<Vec<_>>()).await?;
         Ok(Self { consumer, places, unreadable: None, patience })
     }
 
     pub(super) async fn close(&self) {
-        // It took no step since its last commit, so nothing is lost if the group learns of it by a timeout.
+        // It took no step since its last commit, so nothing is lost if the group notices by the session timeout.
         let _left = self.consumer.close().await;
     }
 
@@ -102,13 +103,13 @@ impl Letters {
         self.places.values()
     }
 
-    /// Waits until all partitions are ours.
+    /// Waits until all partitions are assigned to this run.
     pub(super) async fn join(&mut self) -> Result<()> {
         let mut waiting = self.places.len();
         while waiting > 0 {
             match self.step("its partitions did not come").await? {
                 Step::Assigned(given) => waiting = waiting.saturating_sub(self.assigned(given)),
-                // Nothing was begun, and who else is there may leave again.
+                // Nothing was started, and the other member may leave again.
                 Step::Revoking(given) => {
                     waiting += given.partitions.len();
                     self.consumer.release(&given.partitions).await?;
@@ -130,7 +131,7 @@ impl Letters {
         known
     }
 
-    /// Where the last [`read`](Self::read) ended because the next letter cannot be read, if it did.
+    /// Returns where the last [`read`](Self::read) stopped at an unreadable letter, if it did.
     pub(super) fn take_unreadable(&mut self) -> Option<Unreadable> {
         self.unreadable.take()
     }
@@ -139,7 +140,7 @@ impl Letters {
         self.unreadable.is_some()
     }
 
-    /// Reads `from..until` of a partition, until `wanted` has enough; returns the offset that it came to.
+    /// Reads `from..until` of a partition until `wanted` has enough; returns the offset it reached.
     pub(super) async fn read(
         &mut self,
         at: &TopicPartition,
@@ -187,14 +188,14 @@ impl Letters {
         Ok(reached)
     }
 
-    /// Commits that letters before `next` are redriven.
+    /// Commits that the letters before `next` are redriven.
     pub(super) async fn commit(&self, place: &Place, next: u64, mark: Mark) -> Result<()> {
         let commit = Commit::new(place.at.clone(), place.epoch, next).with_metadata(mark.to_text());
         let answer = self.consumer.commit(vec![commit]).await.pop();
         answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Indeterminate, "commit: no answer")))
     }
 
-    /// The next step, within patience.
+    /// Returns the next step, or an error after the patience.
     async fn step(&self, missing: &str) -> Result<Step> {
         let steps = async {
             loop {

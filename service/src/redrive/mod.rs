@@ -100,13 +100,18 @@ pub struct RedriveReport {
 /// timestamps of the topic's records: then up to one chunk is published again, with the same event ids.
 ///
 /// # Errors
-/// [`Invalid`](ErrorKind::Invalid) for a patience of zero; [`NotFound`](ErrorKind::NotFound) when there is no `<topic>-dlq`; [`Conflict`](ErrorKind::Conflict) while another
-/// redrive of this service and topic runs; those of [`Publisher::publish`], naming the letter, which is then the next one
-/// again. A letter that is refused as [`Invalid`](ErrorKind::Invalid) or [`TooLarge`](ErrorKind::TooLarge) stays, and so do the
-/// later ones of its key: the others of its chunk (500 letters or 8 MiB) and all other partitions are redriven first, and the
-/// next run tries it again. [`Unavailable`](ErrorKind::Unavailable) while the broker is. Where a letter cannot be read, its cause, naming
-/// partition and offset, when all before it and all other partitions are redriven; [`Admin::reset`] of the group goes on
-/// beyond it. What was redriven before stays so: call again.
+/// - [`Invalid`](ErrorKind::Invalid) for a patience of zero.
+/// - [`NotFound`](ErrorKind::NotFound) if `<topic>-dlq` does not exist.
+/// - [`Conflict`](ErrorKind::Conflict) while another redrive of this service and topic runs.
+/// - [`Unavailable`](ErrorKind::Unavailable) while the broker is unavailable.
+/// - Those of [`Publisher::publish`], naming the letter, which stays the next one to redrive. A letter that is refused
+///   as [`Invalid`](ErrorKind::Invalid) or [`TooLarge`](ErrorKind::TooLarge) stays, and so do later letters of its
+///   key; the others of its chunk (500 letters or 8 MiB) and all other partitions are redriven first, and the next run
+///   tries the letter again.
+/// - The cause, naming partition and offset, if a letter cannot be read. All letters before it and all other
+///   partitions are redriven first; [`Admin::reset`] of the group continues behind it.
+///
+/// After an error the letters redriven so far stay redriven: call again.
 pub async fn redrive_topic(
     transport: &dyn Transport,
     topic: impl Into<Name>,

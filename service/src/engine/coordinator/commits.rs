@@ -1,4 +1,4 @@
-//! Commits: of each partition the lowest offset that is not settled, one call at a time.
+//! Commits the lowest unsettled offset of each partition, one call at a time.
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -10,7 +10,7 @@ use super::Coordinator;
 
 type Answer = Vec<Result<()>>;
 
-/// A call that waits for its answer.
+/// A commit call in flight.
 pub(super) struct Committing {
     commits: Vec<(u64, u64)>,
     call: Pin<Box<dyn Future<Output = Answer> + Send>>,
@@ -22,7 +22,7 @@ impl fmt::Debug for Committing {
     }
 }
 
-/// Slots with the offset committed, and what came of it.
+/// The slots with their committed offsets, and the result of the call.
 pub(super) type Committed = Vec<(u64, u64, Result<()>)>;
 
 impl Committing {
@@ -39,7 +39,7 @@ impl Committing {
 }
 
 impl Coordinator {
-    /// Commits the start of partitions that have none, before their first record is given out.
+    /// Commits the start offset of partitions that have none, before their first record is dispatched.
     pub(super) fn commit_starts(&mut self) {
         let waits = |p: &super::Partition| !p.started && !p.fenced && p.leaving.is_none();
         if self.slots.values().any(waits) && self.next_not_before.is_none() {
@@ -47,7 +47,7 @@ impl Coordinator {
         }
     }
 
-    /// Commits what has changed, unless a commit is under way.
+    /// Commits the offsets that have changed, unless a commit is in flight.
     pub(super) fn start_commit(&mut self) {
         if self.committing.is_some() {
             return;
@@ -94,8 +94,8 @@ impl Coordinator {
                         error = %error.report(),
                         "an offset was not committed"
                     );
-                    // It will be committed again, with whatever is settled by then, unless somebody else has it now: the
-                    // step that says so is yet to come, and asking again before it would keep it from being read.
+                    // A later commit includes this offset, unless another member owns the partition now: the step that
+                    // says so is still to come, and retrying first would keep it from being read.
                     if error.kind() == ErrorKind::Fenced {
                         partition.fenced = true;
                     } else {

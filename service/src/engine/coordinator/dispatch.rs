@@ -1,4 +1,4 @@
-//! Splitting batches among the workers, and the bounds of what is in flight.
+//! Dispatches batches to the workers, and enforces the limits of records in flight.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::service::DeliveryOrder;
 use crate::status::PauseReason;
 
 impl Coordinator {
-    /// Hands a fetched batch to the workers.
+    /// Dispatches a fetched batch to the workers.
     pub(super) fn dispatch(&mut self, slot: u64, fetched: Fetched) {
         let Some(partition) = self.slots.get_mut(&slot) else { return };
         let assigned = partition.assigned.clone();
@@ -37,7 +37,7 @@ impl Coordinator {
         }
     }
 
-    /// Hands out what came before the partition's records might begin, if they may now.
+    /// Dispatches the records that arrived before the partition could start, if it can start now.
     pub(super) fn begin_early(&mut self, slot: u64) {
         let Some(partition) = self.slots.get_mut(&slot).filter(|partition| partition.may_begin()) else { return };
         partition.pauses.remove(&PauseReason::Starting);
@@ -46,7 +46,7 @@ impl Coordinator {
         }
     }
 
-    /// From here on partitions are paused: what is fetched ahead, a quarter, fits in as well.
+    /// Partitions are paused from here on: the prefetched bytes, a quarter, fit in as well.
     fn bytes_bound(&self) -> usize {
         self.options.max_bytes - self.options.max_bytes / 4
     }
@@ -68,7 +68,7 @@ impl Coordinator {
         for (place, record) in (0_u32..).zip(batch.records()) {
             let worker = match self.shared.lanes.of(slot, record.key.as_ref()) {
                 Some(lane) => (lane % workers as u64) as usize,
-                // Ordered with nothing: in runs, so that what lies together stays together.
+                // Records without order go in runs, so that neighbours stay together.
                 None => (place as usize * workers / len + self.rotation) % workers,
             };
             shares[worker].push(place);
@@ -77,7 +77,7 @@ impl Coordinator {
         shares.map(|(worker, share)| (worker, Places::Some(share))).collect()
     }
 
-    /// Takes in what workers have settled. What is of an assignment that is gone finds nothing.
+    /// Records settlements reported by workers. Those of a former assignment are ignored.
     pub(super) fn settled(&mut self, settled: Vec<Settled>) {
         for Settled { assigned, number, places } in settled {
             let Some(partition) = self.slots.get_mut(&assigned.slot) else { continue };
@@ -91,14 +91,14 @@ impl Coordinator {
         self.resume_when_few_bytes();
     }
 
-    /// Ends the pause for bytes when half of them are settled, or gone with their assignments.
+    /// Ends the pause for bytes when half of them are settled, or dropped with their assignments.
     pub(super) fn resume_when_few_bytes(&mut self) {
         if self.bytes <= self.options.max_bytes / 2 {
             self.bytes_paused = false;
         }
     }
 
-    /// Tells the consumer which partitions are paused now, where that has changed.
+    /// Updates the consumer's paused partitions, if they have changed.
     pub(super) async fn apply_pauses(&mut self) {
         let (mut pause, mut resume, mut is_bounded) = (Vec::new(), Vec::new(), false);
         for partition in self.slots.values_mut().filter(|p| !p.leaving.as_ref().is_some_and(|leaving| leaving.lost)) {
@@ -108,7 +108,7 @@ impl Coordinator {
             set(&mut partition.pauses, PauseReason::Bytes, self.bytes_paused);
             let at_bound = self.bytes_paused || partition.pauses.contains(&PauseReason::Span);
             is_bounded |= partition.assigned.set_at_bound(at_bound) && at_bound;
-            // What is being given up is not read on: nobody here would take it.
+            // A partition that is being revoked is not read further: its records would not be handled here.
             let wanted = !partition.pauses.is_empty() || partition.leaving.is_some() || self.stopping.is_some();
             if wanted != self.told_paused.contains(origin) {
                 if wanted {

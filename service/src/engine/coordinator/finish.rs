@@ -1,4 +1,4 @@
-//! The last acts of a service.
+//! The final steps of a service.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio::time::timeout;
 
 use super::Coordinator;
 
-/// How long each of them may take.
+/// The time limit of each final step.
 const FINISH_STEP: Duration = Duration::from_secs(5);
 
 impl Coordinator {
-    /// The last acts: the publisher flushes, the lease's claims are freed, the group is left.
+    /// Performs the final steps: flushes the publisher, releases the lease's claims, leaves the group.
     pub(super) async fn finish(&mut self) {
         let late = |what| Error::new(ErrorKind::Unavailable, format!("{what}: no answer"));
         let said = |done: std::result::Result<Result<()>, _>, what| done.unwrap_or_else(|_| Err(late(what)));
@@ -19,7 +19,7 @@ impl Coordinator {
         if let Err(error) = said(closed, "close the publisher") {
             tracing::warn!(error = %error.report(), "the publisher was closed with records unanswered");
         }
-        // Claims are freed when nothing can be at work by them any more; a handler that blocks its thread may be.
+        // Claims are released once no work can run under them; a handler that blocks its thread may still run.
         if !self.stop_workers().await {
             tracing::error!(service = %self.shared.service, "a handler blocks its thread; its claims end with their ttl");
         } else if let Some(claims) = &self.shared.store
@@ -32,8 +32,7 @@ impl Coordinator {
         }
     }
 
-    /// Waits until the claims of what was given up are given back, and the attempts that were made are written down with
-    /// them.
+    /// Waits until the claims of dropped deliveries are released, which also persists their attempt counts.
     pub(super) async fn give_claims_back(&mut self) {
         if let Some(claims) = &self.shared.store
             && timeout(FINISH_STEP, claims.all_given_back()).await.is_err()
@@ -42,7 +41,8 @@ impl Coordinator {
         }
     }
 
-    /// Ends the worker tasks. A task whose thread is blocked can't be ended: `false`, and it is not waited for.
+    /// Stops the worker tasks. A task whose thread is blocked cannot be stopped: returns `false` without waiting for
+    /// it.
     async fn stop_workers(&mut self) -> bool {
         self.tasks.abort_all();
         let stopped = async { while self.tasks.join_next().await.is_some() {} };

@@ -1,4 +1,4 @@
-//! How the service is: status, troubles, stalls, and whether it has caught up.
+//! Health of the service: status, problems, stalls, and catching up.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,18 +15,18 @@ use super::dispatch::set;
 use crate::engine::work::Cause;
 use crate::status::{PartitionStatus, PauseReason, STALL_AFTER, State, Status};
 
-/// How long a failure to read says that reading fails.
+/// How long a read failure counts as the current state.
 const FAILURE_HOLDS: Duration = Duration::from_secs(15);
-/// How often the ends of the logs are asked for.
+/// The interval of querying the log ends.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// As often while somebody waits for the service to catch up.
+/// The interval while a caller waits for the service to catch up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
-/// How many ranges of missing records are remembered for the status.
+/// The number of ranges of missing records kept for the status.
 const MISSING_KEPT: usize = 16;
-/// A worker that has not come back from a handler for so long has had its thread blocked.
+/// A worker whose handler has not yielded for this long counts as blocked.
 const BLOCKED_AFTER: Duration = Duration::from_secs(5);
 
-/// A question to the broker how far the partitions are.
+/// A position query to the broker.
 pub(super) struct Asking(Pin<Box<dyn Future<Output = Result<Vec<Progress>>> + Send>>);
 
 impl fmt::Debug for Asking {
@@ -36,7 +36,7 @@ impl fmt::Debug for Asking {
 }
 
 impl Asking {
-    /// Waits for the answer, if a question is open. Cancel-safe.
+    /// Waits for the answer, if a query is in flight. Cancel-safe.
     pub(super) async fn wait(this: &mut Option<Self>) -> Result<Vec<Progress>> {
         let Some(asking) = this else { return pending().await };
         let answer = asking.0.as_mut().await;
@@ -45,7 +45,7 @@ impl Asking {
     }
 }
 
-/// What the health of a service is judged by.
+/// The inputs of the health check.
 #[derive(Debug)]
 pub(super) struct Watch {
     asked_at: Option<Instant>,
@@ -73,7 +73,7 @@ impl Watch {
         self.missing.push_front((partition.clone(), range));
     }
 
-    /// Something was committed: there is no stall.
+    /// Records that something was committed: there is no stall.
     pub(super) fn progressed(&mut self) {
         self.progress_at = Instant::now();
         self.stalled = false;
@@ -99,7 +99,7 @@ impl Coordinator {
         set(&mut partition.pauses, reason(cause), count > 0);
     }
 
-    /// Why reading fails. Where nothing has come since, no record and no other error, it goes on again.
+    /// Returns why reading fails. If neither a record nor an error has arrived since, reading works again.
     fn reading_failed(&self) -> Option<&str> {
         self.next_error.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_HOLDS).map(|(_, error)| &**error)
     }
@@ -146,13 +146,13 @@ impl Coordinator {
         Status { state, problems, partitions, totals: self.shared.totals(), bytes_in_flight: self.bytes }
     }
 
-    /// Asks how far the partitions are, now and then; looks for stalls and blocked threads.
+    /// Queries the positions periodically; checks for stalls and blocked threads.
     pub(super) fn watch_progress(&mut self) {
         let now = Instant::now();
         if self.health.asked_at.is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL) {
             self.ask();
         }
-        // Where a partition cannot be read on, no progress is due; it has a problem of its own.
+        // A partition that cannot be read on is expected to make no progress; it has a problem of its own.
         let due = |p: &super::Partition| if p.held.is_unreadable() { p.tracker.next() } else { p.end };
         let lag = self.slots.values().any(|p| due(p) > p.tracker.watermark());
         let allowed = !self.paused_by_operator && self.stopping.is_none();
@@ -210,7 +210,7 @@ impl Coordinator {
         let all_known = self.current.len() == progress.len();
         if self.is_idle() && all_known && self.slots.values().all(done) {
             for waiter in self.waiters.drain(..) {
-                // Whoever does not wait any longer needs no answer.
+                // A caller that has stopped waiting needs no answer.
                 let _ = waiter.send(());
             }
         }
@@ -221,7 +221,7 @@ impl Coordinator {
         self.assigned_once && self.slots.values().all(idle)
     }
 
-    /// For those that wait until it has caught up: commits, then asks whether that was the end.
+    /// For callers that wait for catching up: commits, then checks whether the end is reached.
     pub(super) fn check_caught_up(&mut self) {
         self.waiters.retain(|waiter| !waiter.is_closed());
         if self.waiters.is_empty() || !self.is_idle() {

@@ -1,4 +1,4 @@
-//! Partitions that are held: where they cannot be read on, or by a dead letter that cannot be written; and skipping that.
+//! Held partitions, which cannot be read on or have a dead letter that cannot be written; and skipping these holds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,27 +13,27 @@ use super::{Coordinator, Partition};
 use crate::engine::work::Order;
 use crate::status::{Hold, PauseReason, Skipped};
 
-/// What holds an assignment.
+/// The holds of an assignment.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Where it cannot be read on.
+    /// The range that cannot be read.
     unreadable: Option<Hold>,
     /// Records whose dead letters could not be written, by offset.
     letters: BTreeMap<u64, String>,
 }
 
 impl Held {
-    /// Whether reading has come to its end here.
+    /// Returns whether reading has stopped here.
     pub(super) fn is_unreadable(&self) -> bool {
         self.unreadable.is_some()
     }
 
-    /// Records up to `next` came: what could not be read before, can be now.
+    /// Records that records up to `next` arrived: a range before that is readable again.
     pub(super) fn read_on(&mut self, next: u64) {
         self.unreadable.take_if(|hold| hold.offset < next);
     }
 
-    /// All of them, by offset.
+    /// Returns all holds, by offset.
     pub(super) fn all(&self) -> Vec<Hold> {
         let letter = |(offset, cause): (&u64, &String)| Hold {
             reason: PauseReason::DeadLetters,
@@ -45,7 +45,7 @@ impl Held {
     }
 }
 
-/// What an operator wants to be skipped.
+/// A skip requested by an operator.
 #[derive(Debug)]
 pub(crate) struct Skip {
     pub(crate) partition: TopicPartition,
@@ -53,7 +53,7 @@ pub(crate) struct Skip {
     pub(crate) reply: oneshot::Sender<Result<Skipped>>,
 }
 
-/// A skip under way.
+/// A skip in flight.
 #[derive(Debug)]
 struct Begun {
     slot: u64,
@@ -61,14 +61,14 @@ struct Begun {
     cause: String,
 }
 
-/// Skips under way.
+/// The skips in flight.
 #[derive(Debug, Default)]
 pub(super) struct Skips {
     seek: Option<Seek>,
     letters: Vec<Begun>,
 }
 
-/// A skip of what cannot be read: a call of the consumer.
+/// A skip of an unreadable range: a call of the consumer.
 struct Seek {
     begun: Begun,
     call: Pin<Box<dyn Future<Output = Result<u64>> + Send>>,
@@ -80,7 +80,7 @@ impl fmt::Debug for Seek {
     }
 }
 
-/// A seek, and the offset that it came to.
+/// The partition's slot, and the offset of the seek.
 pub(super) struct Sought(Option<(Begun, Result<u64>)>);
 
 impl Skips {
@@ -91,7 +91,7 @@ impl Skips {
         Sought(self.seek.take().map(|seek| (seek.begun, reached)))
     }
 
-    /// Ends the skips of an assignment that is gone.
+    /// Ends the skips of a former assignment.
     pub(super) fn forget(&mut self, slot: u64) {
         for begun in self.letters.extract_if(.., |begun| begun.slot == slot) {
             begun.skip.refuse(ErrorKind::Fenced, "the partition was given up meanwhile");
@@ -103,11 +103,11 @@ impl Skip {
     fn refuse(self, kind: ErrorKind, why: &str) {
         let Range { start, end } = self.offsets;
         let error = Error::new(kind, format!("skip offsets {start}..{end} of {}: {why}", self.partition));
-        // An operator who does not wait any longer needs no answer.
+        // An operator who has stopped waiting needs no answer.
         let _ = self.reply.send(Err(error));
     }
 
-    /// Why this is not exactly what `hold` names, if it is not.
+    /// Returns why the range does not match `hold` exactly, if it does not.
     fn mismatch(&self, hold: &Hold) -> Option<String> {
         let Range { start, end } = self.offsets;
         match hold.next_offset {
@@ -119,7 +119,7 @@ impl Skip {
 }
 
 impl Begun {
-    /// It is done, for offsets up to `end`.
+    /// Completes the skip, for offsets up to `end`.
     fn done(self, service: &str, end: u64) {
         let Skip { partition, offsets, reply } = self.skip;
         let offsets = offsets.start..end;
@@ -137,7 +137,7 @@ impl Begun {
 }
 
 impl Coordinator {
-    /// Holds the partition alone. All records before the range are in the tracker, and are settled and committed.
+    /// Holds only this partition. All records before the range are tracked, and are settled and committed.
     pub(super) fn unreadable(&mut self, unreadable: Unreadable) {
         let Unreadable { partition: origin, epoch, offset, next_offset, error, .. } = unreadable;
         let Some(slot) = self.current.get(&origin) else { return };
@@ -155,7 +155,7 @@ impl Coordinator {
         partition.held.unreadable = Some(Hold { reason: PauseReason::Unreadable, offset, next_offset, cause });
     }
 
-    /// The letter of a record could not be written; `None`: it was, after all.
+    /// Records that the letter of a record could not be written; `None`: it was written eventually.
     pub(super) fn unburied(&mut self, slot: u64, offset: u64, error: Option<String>) {
         let Some(partition) = self.slots.get_mut(&slot) else { return };
         match error {
@@ -174,7 +174,7 @@ impl Coordinator {
         Some(self.skips.letters.swap_remove(at))
     }
 
-    /// A worker has settled a record without its letter.
+    /// Records that a worker settled a record without its letter.
     pub(super) fn letter_skipped(&mut self, slot: u64, offset: u64) {
         if let Some(partition) = self.slots.get_mut(&slot) {
             partition.held.letters.remove(&offset);
@@ -184,7 +184,7 @@ impl Coordinator {
         }
     }
 
-    /// Skips what holds a partition, if it is named exactly.
+    /// Skips a partition's hold, if the range matches it exactly.
     pub(super) fn skip(&mut self, skip: Skip) {
         let partition = self.current.get(&skip.partition).and_then(|slot| Some((*slot, self.slots.get(slot)?)));
         let Some((slot, partition)) = partition.filter(|(_, partition)| partition.leaving.is_none()) else {
@@ -240,7 +240,7 @@ impl Coordinator {
         }
     }
 
-    /// Counts what was skipped as read, unless records behind it have come already.
+    /// Counts the skipped range as read, unless later records have arrived already.
     fn pass_over(&mut self, slot: u64, next: u64) {
         let Some(partition) = self.slots.get(&slot) else { return };
         if next > partition.reached() {
@@ -250,7 +250,7 @@ impl Coordinator {
     }
 }
 
-/// The problems of a partition that is held because it cannot be read.
+/// Returns the problems of partitions that are held because they cannot be read.
 pub(super) fn problem(partition: &Partition) -> Option<String> {
     let hold = partition.held.unreadable.as_ref()?;
     let until = hold.next_offset.map_or_else(String::new, |next| format!(" to {}", next.saturating_sub(1)));

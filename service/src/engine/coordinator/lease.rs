@@ -1,4 +1,4 @@
-//! Keeping the service's lease alive, in a task of its own: nothing that the coordinator does may delay it.
+//! Renews the service's lease in a separate task, which the coordinator's work cannot delay.
 
 use std::future::pending;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Coordinator;
 use crate::engine::work::Order;
 
-/// The first wait after a renewal that failed; doubled each time, up to the time between renewals.
+/// The first wait after a failed renewal; doubled each time, up to the renewal interval.
 const RENEWAL_RETRY: Duration = Duration::from_millis(100);
 
-/// How long a consumer has to say what it has lost, once it is asked.
+/// How long a consumer has to report lost partitions after a poll.
 const TO_SAY: Duration = Duration::from_millis(50);
 
-/// The task that renews the lease; it ends with this.
+/// The task that renews the lease; aborted when this is dropped.
 #[derive(Debug)]
 pub(super) struct Renewing {
     task: JoinHandle<()>,
-    /// Who wants the group to be asked before a new lease is registered, and for how long they wait.
+    /// Requests to poll the group before a new lease is registered, with the time limit of each.
     asks: mpsc::UnboundedReceiver<(oneshot::Sender<()>, Duration)>,
 }
 
 impl Renewing {
-    /// Waits until somebody wants the group to be asked; for ever, where no lease is kept.
+    /// Waits for a request to poll the group; for ever, if no lease is kept.
     pub(super) async fn wants_to_know(renewing: &mut Option<Self>) -> Asked {
         if let Some(Self { asks, .. }) = renewing
             && let Some((done, limit)) = asks.recv().await
@@ -35,14 +35,14 @@ impl Renewing {
         pending().await
     }
 
-    /// From now on the group is not asked any more.
+    /// Stops accepting requests to poll the group.
     pub(super) fn stop_asking(&mut self) {
         self.asks.close();
         while self.asks.try_recv().is_ok() {}
     }
 }
 
-/// The group was asked, by a new call of `next`: one that waits already need not look again before it is told to.
+/// The group was polled, by a new call of `next`: a pending call need not check again on its own.
 #[derive(Debug)]
 pub(super) struct Asked {
     done: oneshot::Sender<()>,
@@ -50,7 +50,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Waits until the consumer has had its time to say what is lost. To be polled behind its `next`.
+    /// Waits until the consumer has had time to report lost partitions. Poll it after the consumer's `next`.
     pub(super) async fn had_time(asked: &Option<Self>) {
         match asked {
             Some(asked) => sleep_until(asked.until).await,
@@ -69,7 +69,7 @@ impl Drop for Renewing {
     }
 }
 
-/// Has the coordinator ask the group, and waits until it has; no longer than `limit`.
+/// Lets the coordinator poll the group, and waits until it has, at most `limit`.
 async fn ask_the_group(asks: &mpsc::UnboundedSender<(oneshot::Sender<()>, Duration)>, limit: Duration) {
     let (done, asked) = oneshot::channel();
     if asks.send((done, limit)).is_ok() && timeout(limit, asked).await.is_err() {
@@ -78,10 +78,11 @@ async fn ask_the_group(asks: &mpsc::UnboundedSender<(oneshot::Sender<()>, Durati
 }
 
 impl Coordinator {
-    /// Renews the lease for as long as what is returned lives.
+    /// Renews the lease until the returned value is dropped.
     ///
-    /// A lease whose time is over says that this process was stopped, or cut off. So the group may have given its
-    /// partitions away, too: that must be known before a new lease is there, by which workers would begin what they have.
+    /// An expired lease means that this process was suspended or disconnected, so the group may have reassigned its
+    /// partitions as well. That must be known before a new lease exists, under which workers would begin the records
+    /// they have.
     pub(super) fn keep_lease(&self) -> Option<Renewing> {
         let claims = self.shared.store.clone()?;
         let shared = self.shared.clone();
@@ -96,8 +97,8 @@ impl Coordinator {
                 }
                 let mut wait = RENEWAL_RETRY;
                 loop {
-                    // The lease's time counts from before the group was asked: if this process is stopped behind that,
-                    // it is over when it goes on.
+                    // The lease's time counts from before the group was polled: if this process is suspended after the
+                    // poll, the lease has expired when it resumes.
                     let since = Instant::now();
                     if claims.lease().is_none() {
                         ask_the_group(&to_coordinator, claims.renewal()).await;

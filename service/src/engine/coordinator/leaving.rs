@@ -1,5 +1,5 @@
-//! Giving partitions up: what has not begun goes back at once, what has begun may end until the deadline, and what is
-//! settled is committed before others take over.
+//! Revokes partitions: work that has not begun is returned at once, work that has begun may finish until the deadline,
+//! and settled offsets are committed before other members take over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,44 +10,44 @@ use tokio::time::Instant;
 use super::Coordinator;
 use crate::engine::work::{Order, after};
 
-/// Kept of a revocation's time for the commit.
+/// The part of a revocation's time reserved for the commit.
 const COMMIT_TIME: Duration = Duration::from_millis(500);
 /// How long after its deadline a shutdown waits for a commit's answer.
 const STOP_TIME: Duration = Duration::from_secs(10);
-/// How long cancelled work may take to stop. A handler that blocks its thread may take longer: it is waited for no more.
+/// How long cancelled work may take to stop. A handler that blocks its thread may take longer: it is not waited for.
 const CANCEL_TIME: Duration = Duration::from_millis(500);
 
-/// When the time is over, the last commit is tried so often.
+/// The number of attempts of the last commit after the deadline.
 const COMMITS: usize = 2;
 
-/// How far a partition is on its way out.
+/// The phase of a partition that is being revoked.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    /// Nothing is committed any more: somebody else may have it already.
+    /// Nothing is committed any more: another member may own the partition already.
     pub(super) lost: bool,
-    /// When what has begun is cancelled.
+    /// The time at which work that has begun is cancelled.
     cancel_at: Instant,
-    /// When it is not waited for any longer.
+    /// The time at which waiting ends.
     give_up_at: Instant,
-    /// The offset last committed since it is leaving, and how often that was tried.
+    /// The offset last committed while leaving, and the number of attempts.
     tried: (u64, usize),
-    /// All is done but to tell the consumer.
+    /// Only the release is left.
     left: bool,
 }
 
 impl Leaving {
-    /// A commit up to `next` is tried.
+    /// Records an attempt to commit `next`.
     pub(super) fn try_commit(&mut self, next: u64) {
         let times = if self.tried.0 == next { self.tried.1 } else { 0 };
         self.tried = (next, times + 1);
     }
 
-    /// Whether a commit up to `settled` failed as often as there is time for.
+    /// Returns whether a commit up to `settled` failed as often as there is time for.
     fn tried_enough(&self, settled: u64, now: Instant) -> bool {
         now >= self.cancel_at && self.tried.0 == settled && self.tried.1 >= COMMITS
     }
 
-    /// When it goes on, unless something ends before that; `cancelled` or not yet.
+    /// Returns when the next phase is due, unless something ends before; by whether work was `cancelled`.
     pub(super) fn due(&self, cancelled: bool) -> Option<Instant> {
         if self.left {
             None
@@ -60,7 +60,7 @@ impl Leaving {
 }
 
 impl Coordinator {
-    /// Begins to give up an assignment.
+    /// Starts to revoke an assignment.
     pub(super) fn leave(&mut self, slot: u64, lost: bool, deadline: Duration) {
         let own = self.options.revocation_deadline;
         let Some(partition) = self.slots.get_mut(&slot) else { return };
@@ -78,7 +78,7 @@ impl Coordinator {
         self.order_all(|| Order::GiveBack(slot));
     }
 
-    /// Cancels at once what an assignment still does: the partition has come back by another one.
+    /// Cancels the work of an assignment at once: the partition was assigned again.
     pub(super) fn hurry(&mut self, slot: u64) {
         let now = Instant::now();
         if let Some(partition) = self.slots.get_mut(&slot)
@@ -93,14 +93,14 @@ impl Coordinator {
         self.order_all(|| Order::Cancel(slot));
     }
 
-    /// Takes the partitions that are leaving as far as they are ready for.
+    /// Advances each leaving partition as far as possible.
     pub(super) fn advance_leaving(&mut self) {
         let now = Instant::now();
         let mut cancel = Vec::new();
         let mut commit = false;
         for (slot, partition) in &mut self.slots {
             let Some(leaving) = &mut partition.leaving else { continue };
-            // Every chunk and item holds one; this one is ours.
+            // Every chunk and item holds a reference; this one is ours.
             let quiet = Arc::strong_count(&partition.assigned) == 1;
             if !quiet && !partition.assigned.is_cancelled() && now >= leaving.cancel_at {
                 partition.assigned.cancel();
@@ -121,7 +121,7 @@ impl Coordinator {
             tracing::warn!(service = %self.shared.service, "cancelling deliveries whose partition is given up");
             self.order_all(|| Order::Cancel(slot));
         }
-        // One that was refused is tried again after a pause.
+        // A refused commit is retried after a pause.
         if commit && self.next_not_before.is_none() {
             self.start_commit();
         }
@@ -130,7 +130,7 @@ impl Coordinator {
         gone.into_iter().for_each(|slot| self.forget(slot));
     }
 
-    /// Releases the partitions that are settled and committed: others may have them.
+    /// Releases the partitions that are settled and committed, to other members.
     pub(super) async fn release_left(&mut self) {
         let left: Vec<(u64, TopicPartition)> = self
             .slots
@@ -142,7 +142,7 @@ impl Coordinator {
             return;
         }
         let partitions: Vec<TopicPartition> = left.iter().map(|(_, partition)| partition.clone()).collect();
-        // While shutting down they are still assigned, and `close` gives them up all at once.
+        // During shutdown they stay assigned, and `close` leaves all at once.
         if self.stopping.is_none()
             && let Err(error) = self.consumer.release(&partitions).await
         {
@@ -160,7 +160,7 @@ impl Coordinator {
                 self.current.remove(origin);
             }
             self.resume_when_few_bytes();
-            // Whoever came after it may begin.
+            // A later assignment of the partition may begin.
             if let Some(after) = self.current.get(origin).copied()
                 && !self.slots.iter().any(|(other, p)| *other != after && *p.assigned.origin == *origin)
                 && let Some(next) = self.slots.get_mut(&after)
@@ -171,7 +171,7 @@ impl Coordinator {
         }
     }
 
-    /// Begins to stop: gives up all partitions, within `deadline`.
+    /// Starts the shutdown: revokes all partitions, within `deadline`.
     pub(super) fn begin_stopping(&mut self, deadline: Duration) {
         if self.stopping.is_some() {
             return;
@@ -179,33 +179,33 @@ impl Coordinator {
         self.stopping = Some(after(Instant::now(), deadline));
         let slots: Vec<u64> = self.slots.keys().copied().collect();
         let with_commit = deadline.saturating_add(COMMIT_TIME + CANCEL_TIME);
-        // A shutdown's deadline is the user's own word; the limit for revocations does not count.
+        // A shutdown's deadline is the caller's; the limit for revocations does not apply.
         let own = std::mem::replace(&mut self.options.revocation_deadline, deadline);
         slots.into_iter().for_each(|slot| self.leave(slot, false, with_commit));
         self.options.revocation_deadline = own;
     }
 
-    /// What is assigned while the service stops is given up at once: nothing of it has begun.
+    /// Revokes partitions that are assigned during shutdown at once: none of their work has begun.
     pub(super) fn leave_if_stopping(&mut self, slot: u64) {
         if self.stopping.is_some() {
             self.leave(slot, false, Duration::ZERO);
         }
     }
 
-    /// Whether the service is stopping and nothing is left to do.
+    /// Returns whether the service is stopping and nothing is left to do.
     pub(super) fn is_drained(&self) -> bool {
         let over = self.stops_at().is_some_and(|at| at <= Instant::now());
         self.stopping.is_some() && (over || self.slots.values().all(is_left) && self.committing.is_none())
     }
 
-    /// When stopping ends, whatever does not answer.
+    /// Returns when the shutdown ends, even if some calls have not answered.
     pub(super) fn stops_at(&self) -> Option<Instant> {
         self.stopping.map(|deadline| deadline + STOP_TIME)
     }
 }
 
 impl super::Partition {
-    /// Whether its records may be given out.
+    /// Returns whether its records may be dispatched.
     pub(super) fn may_begin(&self) -> bool {
         self.started && !self.behind
     }

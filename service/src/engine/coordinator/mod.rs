@@ -1,4 +1,4 @@
-//! The coordinator: reads, dispatches, follows what is settled, commits, and gives partitions up in good order.
+//! The coordinator: reads, dispatches, tracks settled records, commits, and revokes partitions gracefully.
 
 mod commits;
 mod dispatch;
@@ -32,11 +32,11 @@ use super::work::{Assigned, Cause, FOR_EVER, Order, Report, after};
 use crate::service::Options;
 use crate::status::{PauseReason, Status};
 
-/// How many reports are taken in before the other sources are looked at.
+/// The maximum number of reports handled before the other sources are polled.
 const REPORTS_PER_ROUND: usize = 64;
-/// How long to wait after `next` failed for a reason that may pass.
+/// The pause after a transient failure of `next`.
 const NEXT_RETRY: Duration = Duration::from_millis(200);
-/// Timers tell no shorter times apart: an interval below it is always due, and keeps a thread busy.
+/// The resolution of timers: a shorter interval is always due, and keeps a thread busy.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Coordinator {
     commands: mpsc::UnboundedReceiver<Command>,
     tasks: JoinSet<()>,
     slots: BTreeMap<u64, Partition>,
-    /// The slot of each partition that is assigned now.
+    /// The slot of each assigned partition.
     current: HashMap<TopicPartition, u64>,
     next_slot: u64,
     rotation: usize,
@@ -57,7 +57,8 @@ pub(super) struct Coordinator {
     bytes_paused: bool,
     paused_by_operator: bool,
     operator: BTreeSet<TopicPartition>,
-    /// What the consumer was told to pause. Not of an assignment: the consumer keeps to it when it is assigned again.
+    /// The partitions that the consumer was asked to pause. Not per assignment: the consumer keeps a pause across
+    /// assignments.
     told_paused: BTreeSet<TopicPartition>,
     committing: Option<Committing>,
     asking: Option<Asking>,
@@ -67,29 +68,29 @@ pub(super) struct Coordinator {
     lone: VecDeque<usize>,
     lone_current: Option<usize>,
     unquiesced: usize,
-    /// Why reading failed last, and when.
+    /// The last read failure, and its time.
     next_error: Option<(Instant, String)>,
     next_not_before: Option<Instant>,
-    /// Somebody waits for the service to catch up.
+    /// A caller waits for the service to catch up.
     look_again_at: Option<Instant>,
     stopping: Option<Instant>,
     assigned_once: bool,
     health: health::Watch,
 }
 
-/// An assignment, as the coordinator follows it.
+/// The coordinator's state of an assignment.
 #[derive(Debug)]
 struct Partition {
     assigned: Arc<Assigned>,
     tracker: Tracker,
     committed: Option<u64>,
-    /// Its start is committed, or was before: its records may be given out.
+    /// Its start offset is committed: its records may be dispatched.
     started: bool,
-    /// A commit was refused because it is somebody else's: no other is tried.
+    /// A commit was refused because another member owns the partition: no other is tried.
     fenced: bool,
-    /// An earlier assignment of the partition to this service has not stopped working yet.
+    /// An earlier assignment of the partition to this service still has work in flight.
     behind: bool,
-    /// What came before that.
+    /// The batches that arrived before that work ended.
     early: Vec<Fetched>,
     end: u64,
     troubles: BTreeMap<Cause, (usize, String)>,
@@ -142,7 +143,7 @@ impl Coordinator {
         }
     }
 
-    /// Runs until it is told to stop or something fails that no waiting mends.
+    /// Runs until it is stopped or a non-transient error occurs.
     pub(super) async fn run(mut self) -> Result<Status> {
         let mut renewing = self.keep_lease();
         let ended = self.work(&mut renewing).await;
@@ -283,7 +284,7 @@ impl Coordinator {
         }
     }
 
-    /// Lets the next delivery run that wants to be alone: first everything else must have ended.
+    /// Starts the next lone delivery: first everything else must have ended.
     fn next_lone(&mut self) {
         if self.lone_current.is_some() || self.paused_by_operator {
             return;
@@ -297,7 +298,7 @@ impl Coordinator {
     }
 
     fn order(&self, worker: usize, order: Order) {
-        // A worker that is gone is noticed by its task's end.
+        // A worker that is gone is noticed when its task is joined.
         let _ = self.workers[worker].send(order);
     }
 
@@ -317,7 +318,7 @@ impl Coordinator {
             Some(Command::Resume(partitions)) => self.operator_paused(partitions, false),
             Some(Command::Skip(skip)) => self.skip(skip),
             Some(Command::Shutdown(deadline)) => self.begin_stopping(deadline),
-            // The handle is gone: so will this task be, at once.
+            // The handle is gone: this task will end at once, too.
             None => self.begin_stopping(Duration::ZERO),
         }
     }
@@ -335,7 +336,7 @@ impl Coordinator {
         }
     }
 
-    /// The earliest of all times at which something is due.
+    /// Returns the earliest time at which something is due.
     fn wake_at(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3_600);
         let leaving = self.slots.values().filter_map(|p| p.leaving.as_ref()?.due(p.assigned.is_cancelled()));
@@ -347,7 +348,7 @@ impl Coordinator {
             .min()
             .unwrap_or(far)
             .max(
-                // What is due already was dealt with when it became due; looking again needs no hurry.
+                // Anything due was handled when it became due; checking again is not urgent.
                 Instant::now() + Duration::from_millis(1),
             )
     }

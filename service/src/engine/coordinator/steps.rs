@@ -1,4 +1,4 @@
-//! What the group's steps mean: assigned, records, revoking, lost.
+//! Handles the group's steps: assigned, records, revoking, lost.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Coordinator {
                 "the committed offset lies beyond the end of the log: it was truncated or made anew; reading from its oldest record, and committing anew"
             );
         }
-        // The same partition again: what an earlier assignment still does must not run beside this one's work.
+        // The same partition again: remaining work of an earlier assignment must not run concurrently with this one's.
         if let Some(slot) = self.current.remove(&assignment.partition) {
             self.leave(slot, true, std::time::Duration::ZERO);
         }
@@ -60,7 +60,7 @@ impl Coordinator {
         older.into_iter().for_each(|slot| self.hurry(slot));
         let slot = self.next_slot;
         self.next_slot += 1;
-        // What is read anew is committed anew, before it begins: else a crash would go on at the offset of a former log.
+        // The new start is committed before work begins: else a crash would resume at an offset of the former log.
         let started = assignment.committed == Some(assignment.start_offset);
         let partition = Partition {
             assigned: Arc::new(Assigned::new(slot, Arc::new(assignment.partition.clone()), assignment.epoch)),
@@ -101,8 +101,8 @@ impl Coordinator {
         }
     }
 
-    /// Records come below those that were read: the log went back. The assignment's bookkeeping ends as lost, so that none
-    /// of its work settles what is read anew, and another begins at `start`.
+    /// Handles records below those read before: the log was truncated or recreated. The assignment ends as lost, so
+    /// that none of its work settles the new records, and another begins at `start`.
     fn rewound(&mut self, slot: u64, start: u64) {
         let Some(partition) = self.slots.get(&slot) else { return };
         let (origin, epoch) = (partition.assigned.origin.as_ref().clone(), partition.assigned.epoch);
@@ -114,7 +114,7 @@ impl Coordinator {
             start,
             "records come below those that were read: the log was truncated or made anew; committing anew from there"
         );
-        // What is committed is not said: a commit that is under way may still change it.
+        // The committed offset is left out: a commit in flight may still change it.
         self.assigned(Assignment::new(origin, epoch, start));
     }
 
@@ -132,7 +132,7 @@ impl Coordinator {
 }
 
 impl Partition {
-    /// The offset after all that has come.
+    /// Returns the offset after the last record received.
     pub(super) fn reached(&self) -> u64 {
         self.early.last().map_or(self.tracker.next(), |fetched| fetched.next_offset)
     }
