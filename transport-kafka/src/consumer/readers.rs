@@ -1,5 +1,5 @@
-//! The readers: one or two per leading broker, so that an idle broker's long poll never holds up a busy one (K1), and a task
-//! that follows the leaders (K6).
+//! The readers: one or two per leading broker, so that an idle broker's long poll never delays a busy one (K1), and a
+//! task that follows the leaders (K6).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,26 +22,26 @@ use crate::seam::admin::Asks;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::reader::{Bad, FetchSizes, Read, Reader, Run, Trouble};
 
-/// How often leaders are asked for.
+/// Interval between requests for the leaders.
 const FOLLOW: Duration = Duration::from_millis(500);
-/// The pause of a reader with nothing to do, if nothing wakes it.
+/// Pause of an idle reader, unless it is woken.
 const REST: Duration = Duration::from_millis(500);
-/// The pause after a failed fetch.
+/// Pause after a failed fetch.
 const AGAIN: Duration = Duration::from_millis(100);
-/// The pause before the second connection is tried again.
+/// Pause before the second connection is retried.
 const SECOND_AGAIN: Duration = Duration::from_secs(5);
-/// How often a topic is looked for before it is called missing.
+/// Attempts to find a topic before it is reported missing.
 const LOOKS: usize = 4;
-/// The pause between two looks.
+/// Pause between two of these attempts.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
     connection: Connection,
-    /// That of the second readers: a broker answers one request of a connection after the other. It learns of brokers and
-    /// leaders by itself, and only when it is asked.
+    /// Connection of the second readers: a broker answers the requests of a connection one after the other. It learns
+    /// of brokers and leaders separately, and only when it is asked.
     second: Arc<OnceCell<(Connection, Reader)>>,
-    /// That of the readers that fetch batches one by one: the others' long polls would hold them up.
+    /// Connection of the readers that fetch batches one by one: the long polls of the others would delay them.
     single: Arc<OnceCell<(Connection, Reader)>>,
     config: Arc<KafkaConfig>,
     sizes: FetchSizes,
@@ -61,7 +61,7 @@ impl Readers {
         })
     }
 
-    /// Looks for a topic; each broker hears of a new one in its own time, and any of them is asked.
+    /// Looks for a topic; brokers learn of a new topic at different times, and any of them may be asked.
     pub(super) async fn find(&self, topic: &str) -> Result<()> {
         for _ in 1..LOOKS {
             match self.leaders(topic).await {
@@ -76,10 +76,10 @@ impl Readers {
         self.follower.leaders(topic).await
     }
 
-    /// Follows the leaders, and keeps a reader for each, until it is aborted.
+    /// Follows the leaders, and runs a reader for each, until it is aborted.
     pub(super) async fn run(self, shared: Arc<Shared>) {
         let mut taken = HashSet::new();
-        // Aborts the readers together with this task.
+        // Dropping the set aborts the readers together with this task.
         let mut readers = JoinSet::new();
         let mut following = self.follow(&shared).boxed();
         let mut opening = self.open_second(&shared).boxed();
@@ -94,7 +94,7 @@ impl Readers {
                 }
             }
             let changed = until(&shared.plans, || (shared.lock().plan != plan).then_some(()));
-            // Whoever has something to read sits down at once, however long the brokers think about other topics.
+            // A reader with work starts at once, however long the brokers take to answer for other topics.
             tokio::select! {
                 () = changed => {}
                 () = &mut following => following = self.follow(&shared).boxed(),
@@ -103,14 +103,15 @@ impl Readers {
         }
     }
 
-    /// Another connection, and who follows the leaders for it.
+    /// Opens another connection, with a reader that follows the leaders for it.
     async fn connect(&self) -> Result<(Connection, Reader)> {
         let connection = Connection::open(&self.config, Role::Reading).await?;
         let follower = Reader::open(&connection, &self.config, self.sizes).await?;
         Ok((connection, follower))
     }
 
-    /// Opens the second connection, once a broker leads several partitions. Until then the first readers read all.
+    /// Opens the second connection, once a broker leads several partitions. Until then the first readers read all of
+    /// them.
     async fn open_second(&self, shared: &Shared) {
         until(&shared.plans, || shared.lock().shares_a_broker().then_some(())).await;
         while let Err(error) = self.second.get_or_try_init(|| self.connect()).await {
@@ -121,7 +122,7 @@ impl Readers {
         shared.change(State::use_seconds);
     }
 
-    /// Asks for the leaders, after a while.
+    /// Asks for the leaders, after a pause.
     async fn follow(&self, shared: &Shared) {
         sleep(FOLLOW).await;
         let topics: HashSet<_> = shared.lock().owned().into_iter().map(|p| p.topic).collect();
@@ -132,7 +133,7 @@ impl Readers {
                     Err(error) => debug!(error = error.report(), "the leaders are not known"),
                 }
             };
-            // The other connections have to know them, too; but nobody waits for them for long.
+            // The other connections have to know the leaders, too, but their answers are awaited only briefly.
             let other = async |cell: &OnceCell<(Connection, Reader)>| {
                 if let Some((_, follower)) = cell.get() {
                     let _known = timeout(FOLLOW, follower.leaders(&topic)).await;
@@ -142,7 +143,7 @@ impl Readers {
         }
     }
 
-    /// The reader of a seat.
+    /// Returns the reader of a seat.
     async fn sit_down(&self, seat: Seat) -> Result<Reader> {
         let (other, sizes) = match seat.lane {
             Lane::First => (None, self.sizes),
@@ -161,7 +162,7 @@ impl Readers {
         Reader::open(other.map_or(&self.connection, |(connection, _)| connection), &self.config, sizes).await
     }
 
-    /// Reads what is this seat's, until it is aborted.
+    /// Reads the partitions of this seat until it is aborted.
     async fn read(self, shared: Arc<Shared>, seat: Seat) {
         let asks = Asks::new(&self.connection, &self.config);
         let client = loop {
@@ -210,7 +211,7 @@ impl Readers {
                     }
                 }
                 Err(Trouble::OutOfRange(partitions)) => {
-                    // With a rack, it may have been said by a follower that is behind its leader or ahead of it.
+                    // With a rack, the answer may come from a follower that is behind its leader or ahead of it.
                     let doubted = self.config.rack.is_some();
                     restart(&shared, &asks, &reading.of(partitions), doubted).await;
                 }
@@ -225,11 +226,11 @@ impl Readers {
     }
 }
 
-/// A reader, and what it reads now.
+/// A reader and its current partitions.
 struct Reading {
     client: Reader,
     wants: BTreeMap<TopicPartition, Want>,
-    /// Whether the client may read something else: it could not be told all of a change.
+    /// Whether the client may read other partitions: it did not accept all of a change.
     unsure: bool,
     /// Partitions whose gaps have a reason.
     gappy: HashSet<TopicPartition>,
@@ -237,7 +238,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// Makes the client read what is wanted, and nothing else.
+    /// Makes the client read exactly the wanted partitions.
     async fn take(&mut self, wants: Vec<Want>) -> Result<()> {
         let wants: BTreeMap<_, _> = wants.into_iter().map(|want| (want.partition.clone(), want)).collect();
         let unsure = std::mem::replace(&mut self.unsure, true);
@@ -276,25 +277,25 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads no more of a partition whose next batch can't be read.
+    /// Stops reading a partition whose next batch cannot be read.
     async fn hold(&self, shared: &Shared, asks: &Asks, seat: Seat, bad: Bad) {
         let held = match self.wants.get(&bad.partition) {
             Some(want) => unreadable::hold(shared, asks, seat.broker, want, bad).await,
             None => false,
         };
         if !held {
-            // It goes elsewhere just now; or else this comes again, and must not come in a loop.
+            // The partition is just moving; otherwise the error recurs, and must not do so in a tight loop.
             sleep(AGAIN).await;
         }
     }
 
-    /// These of the readings under way.
+    /// Returns the current readings of these partitions.
     fn of(&self, partitions: Vec<TopicPartition>) -> Vec<Want> {
         partitions.iter().filter_map(|partition| self.wants.get(partition)).cloned().collect()
     }
 
-    /// Hands on what came, and how far gaps reach. Returns the partitions whose logs end before what was to be read next:
-    /// the client then goes back to their ends by itself.
+    /// Hands on fetched records and the extent of gaps. Returns the partitions whose logs end before their next
+    /// offset: the client then resets them to the end of the log.
     async fn bring(&mut self, shared: &Shared, asks: &Asks, seat: Seat, reads: Vec<Read>) -> Vec<TopicPartition> {
         let marks = self.client.marks().await;
         let sized = |Read { partition, run }: Read| (partition, (run.size(), run));
@@ -309,7 +310,7 @@ impl Reading {
                     continue;
                 }
                 let (size, run) = reads.remove(&mark.partition).unwrap_or_default();
-                // Without records only a gap is news: never go past records that are still in the client's buffer.
+                // Without records only a gap is news: never skip records that are still in the client's buffer.
                 came |= !run.is_empty();
                 let chunk = Chunk { run, next: mark.position, size };
                 let from = state.fetched(&mark.partition, want.ticket).unwrap_or(chunk.next);
@@ -336,15 +337,15 @@ impl Reading {
     }
 }
 
-/// Leaves what does not pass by itself to `next`.
+/// Reports an error that is not transient through `next`.
 fn tell(shared: &Shared, error: Error) {
     if !error.is_retryable() {
         shared.change(|state| state.trouble = Some(error));
     }
 }
 
-/// What was to be read next is not in the log any more: reading goes on at the oldest record left. If that is doubted, the
-/// leader is asked, and what is in its log is read on.
+/// Continues at the oldest record where the next offset is no longer in the log. If that is doubted, the leader is
+/// asked, and an offset that is within its log is kept.
 async fn restart(shared: &Shared, asks: &Asks, readings: &[Want], doubted: bool) {
     let at = |to: SeekTo| readings.iter().map(move |want| (want.partition.clone(), to));
     let all = asks.of_all();

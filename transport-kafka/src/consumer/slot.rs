@@ -1,4 +1,4 @@
-//! A partition that is a consumer's, and what of it waits to be handed out.
+//! An assigned partition, and its records that wait to be handed out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,31 +11,31 @@ use super::pace::Pace;
 use super::unreadable::Stuck;
 use crate::seam::reader::Run;
 
-/// A partition that is ours.
+/// A partition assigned to this consumer.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) origin: Arc<TopicPartition>,
-    /// The number under which its start is looked up.
+    /// Number of the lookup of its start.
     pub(super) look: u64,
-    /// Its epoch, once its start is known.
+    /// Mark of its epoch, once its start is known.
     pub(super) mark: Mark,
     pub(super) stage: Stage,
-    /// Which reading of the partition is under way; what an earlier one still brings is dropped.
+    /// Number of the current reading; results of earlier readings are dropped.
     pub(super) ticket: u64,
     pub(super) leader: Option<i32>,
-    /// Whether the second one of its leader's readers reads it.
+    /// Whether the second of its leader's readers reads it.
     pub(super) second: bool,
     pub(super) pace: Pace,
-    /// The next offset to hand out.
+    /// Next offset to hand out.
     pub(super) position: u64,
-    /// The next offset to fetch.
+    /// Next offset to fetch.
     pub(super) fetched: u64,
     pub(super) queue: VecDeque<Chunk>,
     pub(super) queued: usize,
-    /// What comes behind the queue can't be read.
+    /// Why the records after the queue cannot be read.
     pub(super) stuck: Option<Stuck>,
     pub(super) committed: Option<u64>,
-    /// The reading since which commits may go back, until one is taken that was asked for after it began.
+    /// The reading since which commits may go back, until one requested after it began is accepted.
     pub(super) back_since: Option<u64>,
 }
 
@@ -48,10 +48,10 @@ pub(super) struct Chunk {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Its start is being looked up; the caller knows nothing of it.
+    /// Its start is being looked up; the caller does not know of it yet.
     Starting,
     Reading,
-    /// Until then commits are taken; `None` before the step is handed out.
+    /// Commits are accepted until this time; `None` before the step is handed out.
     Revoking(Option<Instant>),
 }
 

@@ -1,10 +1,10 @@
-//! Where reading of a partition starts.
+//! Start offsets of partitions.
 //!
-//! What is committed decides. Where nothing is, the start policy is for partitions that were there when the group first
-//! started. That time is kept beside each commit of a group whose policy is not "earliest": as long as it is known, "latest"
-//! means the records since then, for whatever partition and whoever reads it first, and a partition that appeared later
-//! starts at its beginning all by itself. A group with commits but without that time was started by another client: its
-//! other partitions start at their beginning, so that nothing is missed.
+//! The committed offset decides. Without one, the start policy applies to partitions that existed when the group
+//! first started. That time is stored with each commit of a group whose policy is not "earliest". As long as it is
+//! known, "latest" means the records since then, for any partition and any first reader, and a partition added later
+//! starts at its beginning without further rules. A group with commits but without that time was started by another
+//! client: its other partitions start at their beginning, so that no record is missed.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,12 @@ use tracing::warn;
 use super::epoch::{Generation, Mark};
 use crate::seam::admin::{Asks, Committed};
 
-/// What stands before a commit's own metadata, if it is known: each with its value, and a semicolon.
+/// Prefixes of a commit's own metadata, if known: each is followed by its value and a semicolon.
 const EPOCH: &str = "tidings-epoch=";
 const FIRST_START: &str = "tidings-first-start=";
 
-/// The metadata that is committed: the assignment's mark, the time of the group's first start, if it matters, and the
-/// caller's own.
+/// Returns the metadata to commit: the assignment's mark, the time of the group's first start, if it matters, and the
+/// caller's own metadata.
 pub(super) fn to_metadata(mark: Option<Mark>, first_start: Option<i64>, own: Option<&str>) -> Option<String> {
     let mark = mark.map(|mark| format!("{EPOCH}{};", mark.to_text()));
     let first_start = first_start.map(|time| format!("{FIRST_START}{time};"));
@@ -27,12 +27,12 @@ pub(super) fn to_metadata(mark: Option<Mark>, first_start: Option<i64>, own: Opt
     parts.iter().any(Option::is_some).then(|| parts.into_iter().flatten().collect())
 }
 
-/// What a commit's metadata says.
+/// Parsed metadata of a commit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Metadata {
     pub(super) mark: Option<Mark>,
     pub(super) first_start: Option<i64>,
-    /// The caller's.
+    /// The caller's own metadata.
     pub(super) own: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn from_metadata(text: Option<&str>) -> Metadata {
     Metadata { mark, first_start, own: (!own.is_empty()).then(|| own.to_owned()) }
 }
 
-/// The value behind `name`, if the text begins so, and what follows.
+/// Returns the value after `name`, if the text begins with it, and the rest.
 fn marked<'a, T>(text: &'a str, name: &str, parse: impl Fn(&str) -> Option<T>) -> (Option<T>, &'a str) {
     let found = text.strip_prefix(name).and_then(|rest| rest.split_once(';'));
     match found.and_then(|(value, rest)| Some((parse(value)?, rest))) {
@@ -52,7 +52,7 @@ fn marked<'a, T>(text: &'a str, name: &str, parse: impl Fn(&str) -> Option<T>) -
     }
 }
 
-/// Everything that a group has committed, and when it first started, if that is known.
+/// All commits of a group, and when it first started, if that is known.
 #[derive(Debug)]
 pub(super) struct Past {
     committed: HashMap<TopicPartition, Committed>,
@@ -60,19 +60,19 @@ pub(super) struct Past {
 }
 
 impl Past {
-    /// `known` is what this member knows of the group's first start.
+    /// Loads the commits; `known` is the group's first start as this member knows it.
     pub(super) async fn of(asks: &Asks, group: &str, known: Option<i64>) -> Result<Self> {
         let committed = asks.committed(group).await?;
         let times = committed.values().filter_map(|c| from_metadata(c.metadata.as_deref()).first_start);
         Ok(Self { first_start: times.chain(known).min(), committed })
     }
 
-    /// When the group first started: now, if it has no past.
+    /// Returns when the group first started: now, if it has no commits.
     pub(super) fn first_start(&self, now: Timestamp) -> Option<i64> {
         self.first_start.or_else(|| self.committed.is_empty().then(|| now.millis()))
     }
 
-    /// Where a partition of which nothing is committed starts.
+    /// Returns the start of a partition without a commit.
     fn begin(&self, start: Start) -> SeekTo {
         match start {
             Start::Time(time) => SeekTo::Time(time),
@@ -86,24 +86,24 @@ impl Past {
     }
 }
 
-/// What was asked for, each with its own answer.
+/// Requested offsets, each with its own result.
 type Answers = HashMap<TopicPartition, Result<Option<u64>>>;
 
-/// An assignment whose start is known, and whose epoch is this mark's.
+/// An assignment with a known start, and the mark of its epoch.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) assignment: Assignment,
     pub(super) mark: Mark,
 }
 
-/// What is known of partitions' logs.
+/// Known offsets of partitions' logs.
 #[derive(Debug, Default)]
 struct Logs {
     oldest: Answers,
-    /// The ends of those of which something is committed, open transactions included: whoever reads these, too, may have
-    /// committed beyond them.
+    /// Ends of the committed partitions, including open transactions: a reader of uncommitted records may have
+    /// committed beyond the stable offset.
     ends: Answers,
-    /// Where the start policy begins with the others.
+    /// Starts of the other partitions under the start policy.
     begins: Answers,
 }
 
@@ -118,7 +118,7 @@ impl Logs {
     }
 }
 
-/// Where `begin` is in each of these partitions' logs; nothing, if that is the oldest record.
+/// Returns the offset of `begin` in each partition's log; empty, if that is the oldest record.
 async fn begins(asks: &Asks, begin: SeekTo, partitions: Vec<TopicPartition>) -> Result<Answers> {
     if begin == SeekTo::Earliest {
         return Ok(Answers::new());
@@ -132,7 +132,7 @@ async fn begins(asks: &Asks, begin: SeekTo, partitions: Vec<TopicPartition>) -> 
     Ok(begins)
 }
 
-/// The starts of partitions that were given in this generation, each with its own answer.
+/// Returns the starts of partitions assigned in this generation, each with its own result.
 pub(super) async fn assignments(
     asks: &Asks,
     past: &Past,
@@ -156,7 +156,7 @@ fn assignment(past: &Past, partition: &TopicPartition, generation: Generation, l
         let end = known(&mut logs.ends)?.ok_or_else(unknown)?.max(oldest);
         made.committed = Some(committed);
         if committed > end {
-            // Another log than the one that it was committed for: its metadata is about records that are gone, too.
+            // The commit belongs to another log: its metadata describes records that are gone, too.
             warn!(%partition, committed, oldest, end, "the committed offset lies beyond the log's end; reading begins at the oldest record");
         } else {
             made.metadata = metadata.own;
@@ -169,7 +169,7 @@ fn assignment(past: &Past, partition: &TopicPartition, generation: Generation, l
     Ok(Found { assignment: made, mark })
 }
 
-/// The offset of a place in a partition's log.
+/// Returns the offset of a place in a partition's log.
 pub(super) async fn place(asks: &Asks, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
     let ask = async |to: SeekTo| -> Result<Option<u64>> {
         let mut found = asks.offsets([(partition.clone(), to)]).await?;

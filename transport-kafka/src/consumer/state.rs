@@ -1,7 +1,7 @@
-//! What a consumer knows: which partitions are its, what was fetched of them, and the steps that wait to be handed out.
+//! State of a consumer: its partitions, their fetched records, and the steps that wait to be handed out.
 //!
-//! One lock, never held across a wait. The member, the readers and the callers of [`Consumer`](tidings_core::Consumer)
-//! meet here and nowhere else.
+//! It has one lock, never held across an await point. The member, the readers and the callers of
+//! [`Consumer`](tidings_core::Consumer) share nothing else.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -15,42 +15,42 @@ use super::pace::Pace;
 use super::slot::{Slot, Stage};
 use super::start::Found;
 
-/// Which share of what may be fetched ahead is a lot for one partition.
+/// Divisor of the prefetch limit that gives a large size for one partition.
 const LARGE_SHARE: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) slots: HashMap<TopicPartition, Slot>,
-    /// Paused by the caller; may name partitions that are not ours yet.
+    /// Partitions paused by the caller; some may not be assigned yet.
     pub(super) paused: HashSet<TopicPartition>,
     pub(super) steps: VecDeque<Waiting>,
     pub(super) ready: VecDeque<TopicPartition>,
     pub(super) buffered: usize,
     pub(super) max_buffered: usize,
-    /// Bytes that are a lot for one fetch of one partition.
+    /// Bytes that count as large for one fetch of one partition.
     pub(super) large: usize,
     pub(super) tickets: u64,
-    /// The last epoch of each partition that was ours.
+    /// The last epoch of each partition that was assigned.
     pub(super) last_epochs: HashMap<TopicPartition, u64>,
-    /// Grows when readers have something to change.
+    /// Grows when the plan of the readers changes.
     pub(super) plan: u64,
-    /// Whether the second readers can work.
+    /// Whether the second readers are available.
     pub(super) seconds: bool,
     /// Readers that a broker does not answer.
     pub(super) shut: HashSet<Seat>,
-    /// How many polls each reader has ended.
+    /// Number of polls that each reader completed.
     pub(super) polls: HashMap<Seat, u64>,
     pub(super) closed: bool,
-    /// Met while working in the background; told once by `next`.
+    /// A background error; `next` reports it once.
     pub(super) trouble: Option<Error>,
-    /// A step was handed out at this time, and `next` was not called since.
+    /// When the last step was handed out, if `next` was not called since.
     pub(super) handed_out: Option<Instant>,
-    /// When the group's coordinator last answered us.
+    /// When the group's coordinator last answered.
     pub(super) last_answer: Instant,
     pub(super) session_timeout: Duration,
     /// The membership ended on our side; the member has to leave and to join again.
     pub(super) ended: bool,
-    /// What ended the membership for good.
+    /// Error that ended the membership for good.
     pub(super) fatal: Option<(ErrorKind, String)>,
 }
 
@@ -62,11 +62,11 @@ pub(super) enum Waiting {
     Lost(Vec<TopicPartition>),
 }
 
-/// What is known of partitions before they are read.
+/// Knowledge of partitions before they are read.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     pub(super) leaders: HashMap<TopicPartition, Option<i32>>,
-    /// Those that begin with a batch that is packed, so that it isn't known what a fetch unpacks to.
+    /// Partitions that begin with a compressed batch, so that the decompressed size of a fetch is unknown.
     pub(super) single: HashSet<TopicPartition>,
 }
 
@@ -98,12 +98,12 @@ impl State {
 
     // ---- handing out ----
 
-    /// What `next` returns now, if anything.
+    /// Returns the next item for `next`, if any.
     pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<Next>> {
         if self.closed {
             return Some(Err(closed()));
         }
-        // A process that was stopped for long must not begin with what it had fetched before.
+        // A process that was suspended for long must not begin with records fetched before.
         self.expire();
         if let Some(next) = self.pop(max_records) {
             return Some(Ok(next));
@@ -114,14 +114,15 @@ impl State {
         self.trouble.take().map(Err)
     }
 
-    /// Ends the membership when the coordinator was silent for a session's length: others may have our partitions.
+    /// Ends the membership after the coordinator was silent for a session timeout: other members may have the
+    /// partitions.
     pub(super) fn expire(&mut self) {
         if self.last_answer.elapsed() > self.session_timeout && !self.slots.is_empty() {
             self.end();
         }
     }
 
-    /// Everything is lost, and the member has to join again.
+    /// Loses all partitions; the member has to join again.
     pub(super) fn end(&mut self) {
         self.lose(&self.owned());
         self.ended = true;
@@ -154,7 +155,8 @@ impl State {
 
     // ---- membership ----
 
-    /// Partitions became ours, with their starts and epochs still to be looked up; returns a number for that.
+    /// Registers newly assigned partitions, whose starts and epochs are not looked up yet; returns the number of the
+    /// lookup.
     pub(super) fn expect(&mut self, partitions: Vec<TopicPartition>) -> u64 {
         self.tickets += 1;
         for partition in partitions {
@@ -164,7 +166,7 @@ impl State {
         self.tickets
     }
 
-    /// Those of `partitions` whose start is still to be looked up under this number; none once closed.
+    /// Returns those of `partitions` whose start is still to be looked up under this number; none once closed.
     pub(super) fn starting(&self, partitions: &[TopicPartition], look: u64) -> Vec<TopicPartition> {
         let starting = |p: &&TopicPartition| {
             !self.closed && self.slots.get(*p).is_some_and(|slot| slot.stage == Stage::Starting && slot.look == look)
@@ -172,7 +174,7 @@ impl State {
         partitions.iter().filter(starting).cloned().collect()
     }
 
-    /// Starts are known, that were looked up under this number: tells the caller, and lets readers begin.
+    /// Applies the starts found under this number: informs the caller, and lets readers begin.
     pub(super) fn assign(&mut self, look: u64, found: Vec<Found>, ahead: &Ahead) {
         let mut told = Vec::new();
         for Found { mut assignment, mark } in found {
@@ -189,9 +191,9 @@ impl State {
             slot.ticket = self.tickets;
             slot.position = assignment.start_offset;
             slot.fetched = assignment.start_offset;
-            // What lies beyond the log is of another one: as to what is in this one, nothing is committed.
+            // A commit beyond the log belongs to another log: in this one, nothing is committed.
             slot.committed = assignment.committed.filter(|committed| *committed <= assignment.start_offset);
-            // Where the log no longer holds what is committed, going on is going elsewhere.
+            // If the log no longer holds the committed offset, continuing is a move.
             slot.back_since = assignment.missing.as_ref().map(|_| slot.ticket);
             slot.leader = ahead.leaders.get(&assignment.partition).copied().flatten();
             if ahead.single.contains(&assignment.partition) {
@@ -206,7 +208,7 @@ impl State {
         }
     }
 
-    /// Begins to give partitions up. Returns those that the caller knows of and has to let go.
+    /// Starts a revocation. Returns the partitions that the caller knows and has to release.
     pub(super) fn revoke(&mut self, partitions: &[TopicPartition], deadline: Duration) -> Vec<TopicPartition> {
         let unseen = self.take_back(partitions);
         let mut known = Vec::new();
@@ -230,7 +232,7 @@ impl State {
         known
     }
 
-    /// Those of `partitions` that are still not let go, and until when that may last.
+    /// Returns those of `partitions` that are not released yet, and the deadline for that.
     pub(super) fn held(&self, partitions: &[TopicPartition]) -> (Vec<TopicPartition>, Option<Instant>) {
         let mut until = None;
         let mut held = Vec::new();
@@ -243,7 +245,7 @@ impl State {
         (held, until)
     }
 
-    /// Lets revoked partitions go.
+    /// Releases revoked partitions.
     pub(super) fn release(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             if self.slots.get(partition).is_some_and(|slot| matches!(slot.stage, Stage::Revoking(_))) {
@@ -252,7 +254,7 @@ impl State {
         }
     }
 
-    /// Partitions are gone: tells the caller of those that it knows.
+    /// Removes lost partitions and reports those that the caller knows.
     pub(super) fn lose(&mut self, partitions: &[TopicPartition]) {
         let unseen = self.take_back(partitions);
         let known: Vec<TopicPartition> = partitions
@@ -276,12 +278,12 @@ impl State {
         self.spread();
     }
 
-    /// All partitions that are ours.
+    /// Returns all assigned partitions.
     pub(super) fn owned(&self) -> Vec<TopicPartition> {
         self.slots.keys().cloned().collect()
     }
 
-    /// Takes assignments back that were not handed out yet: the caller never hears of them.
+    /// Withdraws assignments that were not handed out yet: the caller never learns of them.
     fn take_back(&mut self, partitions: &[TopicPartition]) -> HashSet<TopicPartition> {
         let mut unseen = HashSet::new();
         for waiting in &mut self.steps {
@@ -316,7 +318,7 @@ impl State {
         self.plan += 1;
     }
 
-    /// Whether a commit may be sent: `None` says that what it asks for is there already.
+    /// Checks whether a commit may be sent: `None` if its offset is already committed.
     pub(super) fn may_commit(&self, commit: &Commit) -> Result<Option<()>> {
         let slot = self.slots.get(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch);
         let slot = slot.ok_or_else(|| not_ours(&commit.partition))?;
@@ -329,17 +331,17 @@ impl State {
         Ok((!back).then_some(()))
     }
 
-    /// The mark of a commit's assignment.
+    /// Returns the mark of a commit's assignment.
     pub(super) fn mark(&self, commit: &Commit) -> Option<Mark> {
         let slot = self.slots.get(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch);
         slot.map(|slot| slot.mark)
     }
 
-    /// A commit was taken that was asked for when there had been so many readings.
+    /// Records an accepted commit; `readings` is the number of readings when it was requested.
     pub(super) fn committed(&mut self, commit: &Commit, readings: u64) {
         if let Some(slot) = self.slots.get_mut(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch) {
             slot.committed = Some(commit.next_offset);
-            // One that was under way when its partition went back ends nothing.
+            // A commit in flight when its partition went back ends nothing.
             slot.back_since = slot.back_since.filter(|since| *since > readings);
         }
     }

@@ -1,4 +1,4 @@
-//! What cannot be read: it holds its partition, and no other one.
+//! Unreadable batches: each blocks its own partition, and no other one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::seam::admin::Asks;
 use crate::seam::peek::{HEADER, ONE_BATCH, Peeked};
 use crate::seam::reader::{Bad, Run};
 
-/// Why a partition is held.
+/// Why a partition is blocked.
 #[derive(Debug)]
 pub(super) struct Stuck {
     /// The first offset that cannot be read.
@@ -26,13 +26,13 @@ pub(super) struct Stuck {
 }
 
 impl State {
-    /// Holds a partition whose next batch cannot be read, if this reading is still under way.
+    /// Blocks a partition whose next batch cannot be read, if this reading is still current.
     pub(super) fn hold(&mut self, partition: &TopicPartition, ticket: u64, stuck: Stuck) -> bool {
         let reads = |slot: &Slot| slot.ticket == ticket && ticket != 0 && slot.stage == Stage::Reading;
         if !self.slots.get(partition).is_some_and(reads) {
             return false;
         }
-        // A gap before it.
+        // Accounts for a gap before it.
         self.bring(partition, ticket, Chunk { run: Run::default(), next: stuck.offset, size: 0 });
         let Some(slot) = self.slots.get_mut(partition).filter(|slot| reads(slot)) else { return false };
         if slot.fetched != stuck.offset {
@@ -48,7 +48,8 @@ impl State {
 }
 
 impl Slot {
-    /// That the partition is held, where all records before are handed out and the caller does not know yet.
+    /// Returns the step that reports a blocked partition, once all records before it are handed out and the caller
+    /// does not know of it yet.
     pub(super) fn tell_stuck(&mut self) -> Option<Step> {
         let stuck = self.stuck.as_mut().filter(|stuck| !stuck.told && self.queue.is_empty())?;
         stuck.told = true;
@@ -61,7 +62,7 @@ impl Slot {
     }
 }
 
-/// Holds the partition of `bad`, of which `broker` is the leader; whether it was still being read.
+/// Blocks the partition of `bad`, which `broker` leads; returns whether it was still being read.
 pub(super) async fn hold(shared: &Shared, asks: &Asks, broker: i32, want: &Want, bad: Bad) -> bool {
     let Bad { partition, offset, error } = bad;
     let next = behind(asks, broker, &partition, offset).await;
@@ -74,8 +75,8 @@ pub(super) async fn hold(shared: &Shared, asks: &Asks, broker: i32, want: &Want,
     held
 }
 
-/// Where the log goes on behind the batch at `offset`. Its header may be damaged, too: the batch behind it counts, and what
-/// it says itself only where that one begins there.
+/// Returns where the log continues after the batch at `offset`. The header may be damaged, too: the position of the
+/// next batch decides, and the header itself only if that batch begins there.
 async fn behind(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
     let peek = async |offset: u64, bytes: usize| {
         let asked = asks.peek(broker, &[(partition.clone(), offset)], bytes).await;
@@ -94,17 +95,17 @@ async fn behind(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u6
     if let Some(next) = peeked.behind {
         return (next <= peeked.high).then_some(next);
     }
-    // The last one of its segment, or of the log.
+    // The last batch of its segment, or of the log.
     let next = bad.next.filter(|next| *next <= peeked.high)?;
     let ends = next == peeked.high || peek(next, ONE_BATCH).await?.batch.is_some_and(|batch| batch.first >= next);
     ends.then_some(next)
 }
 
-/// The farthest that is looked for the end of what a broker does not give out.
+/// Maximum distance searched for the end of records that a broker refuses to return.
 const FARTHEST: u64 = 1 << 24;
 
-/// Where the broker gives out the log again, behind an offset at which it refuses to: by steps that double, and then by
-/// halves between the last offset that it refuses and the first that it does not.
+/// Returns where the broker returns the log again, after an offset that it refuses: a search with doubling steps, and
+/// then by bisection between the last refused offset and the first that is not.
 async fn behind_refused(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
     let ask = async |at: u64| -> Option<Result<Peeked>> {
         let asked = asks.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
@@ -122,7 +123,7 @@ async fn behind_refused(asks: &Asks, broker: i32, partition: &TopicPartition, of
         if is_refused(middle).await? { bad = middle } else { good = middle }
     }
     let peeked = ask(good).await?.ok()?;
-    // Behind the last batch comes the end of the log.
+    // After the last batch comes the end of the log.
     let next = peeked.batch.map_or(peeked.high, |batch| batch.first);
     Some(next).filter(|next| *next > offset)
 }

@@ -1,11 +1,11 @@
-//! The bound on unanswered records and bytes.
+//! Bound on in-flight records and bytes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// How many records and bytes may be unanswered. Only whoever has the publisher's turn takes of it, so that the order of
-/// those who wait is that of their first polls: one waits at a time.
+/// Limit on in-flight records and bytes. Only the current enqueuer takes from it, one waiter at a time, so that
+/// waiters are served in the order of their first polls.
 #[derive(Debug)]
 pub(super) struct Bound {
     inner: Arc<Inner>,
@@ -19,17 +19,17 @@ struct Inner {
     max_bytes: usize,
 }
 
-/// What may still be taken.
+/// The remaining capacity.
 #[derive(Debug)]
 struct Free {
     records: usize,
     bytes: usize,
     closed: bool,
-    /// Somebody waits for more.
+    /// Whether a caller waits for more.
     waited_for: bool,
 }
 
-/// The share of some records, given back when it is dropped.
+/// A share of the bound, returned when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     of: Arc<Inner>,
@@ -48,17 +48,18 @@ impl Share {
         self.bytes
     }
 
-    /// How many records and bytes of a partition may be given back together, so that the bound has room for others meanwhile.
+    /// Returns how many records and bytes of a partition may be released together, so that the bound has room for
+    /// others meanwhile.
     pub(super) fn most_together(&self) -> (usize, usize) {
         ((self.of.max_records / 8).max(1), self.of.max_bytes / 8)
     }
 
-    /// The share of no record, of the same bound.
+    /// Returns an empty share of the same bound.
     pub(super) fn none(&self) -> Self {
         Self { of: Arc::clone(&self.of), records: 0, bytes: 0 }
     }
 
-    /// Gives another, of the same bound, the share of one record that has so many bytes.
+    /// Moves the share of one record of this size to another share of the same bound.
     pub(super) fn give(&mut self, other: &mut Self, bytes: usize) {
         let (records, bytes) = (self.records.min(1), self.bytes.min(bytes));
         self.records -= records;
@@ -67,7 +68,7 @@ impl Share {
         other.bytes += bytes;
     }
 
-    /// The share of one record that has so many bytes.
+    /// Splits off the share of one record of this size.
     pub(super) fn part(&mut self, bytes: usize) -> Self {
         let mut part = self.none();
         self.give(&mut part, bytes);
@@ -118,30 +119,30 @@ impl Bound {
         Ok(Share { of: Arc::clone(&self.inner), records, bytes })
     }
 
-    /// Waits until a record of `size` bytes fits; one that is larger than the bound fits alone. `None` once closed.
+    /// Waits until a record of `size` bytes fits; a record larger than the bound fits alone. `None` once closed.
     pub(super) async fn take(&self, size: usize) -> Option<Share> {
         let bytes = size.min(self.inner.max_bytes);
         loop {
             match self.look(1, bytes, true) {
                 Ok(share) => return Some(share),
                 Err(Full::Closed) => return None,
-                // What is given back in between leaves a permit.
+                // A release in between leaves a permit.
                 Err(Full::ForNow) => self.inner.more.notified().await,
             }
         }
     }
 
-    /// As [`take`](Self::take), if nothing has to be waited for.
+    /// Like [`take`](Self::take), if there is no need to wait.
     pub(super) fn try_take(&self, size: usize) -> Option<Share> {
         self.look(1, size.min(self.inner.max_bytes), false).ok()
     }
 
-    /// That of several records with so many bytes, if there is room for all of them now.
+    /// Takes the share of several records of this total size, if there is room for all of them now.
     pub(super) fn try_take_all(&self, records: usize, bytes: usize) -> Option<Share> {
         self.look(records, bytes, false).ok()
     }
 
-    /// Ends all waiting, now and later.
+    /// Ends all waits, current and future.
     pub(super) fn close(&self) {
         self.inner.free().closed = true;
         self.inner.more.notify_one();

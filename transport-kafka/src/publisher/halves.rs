@@ -1,10 +1,10 @@
-//! The two halves of a publisher, for the even partitions and the odd ones: the client's producer is on a thread of its own
-//! in each.
+//! The two halves of a publisher, for even and odd partitions; each runs a client producer on its own thread.
 //!
-//! One producer has a batch of each partition under way, and encodes the next ones only when those are answered: the broker
-//! then waits for it, and it for the broker. Of two, one encodes while the other waits. And each record is touched by
-//! whoever queues it, by whoever sends it and by whoever takes its answer: on one thread, where nothing of it has to come
-//! from another core, that takes half the time. So calls hand their records over in batches, and are answered in batches.
+//! A producer has one batch per partition in flight, and encodes the next batches only after those are answered: the
+//! broker then waits for the producer, and the producer for the broker. With two producers, one encodes while the
+//! other waits. Also, each record is touched when it is queued, sent and answered: on a single thread, where nothing
+//! has to be loaded from another core, that takes half the time. So calls hand their records over in batches, and are
+//! answered in batches.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -28,13 +28,13 @@ use crate::home::Home;
 use crate::seam::producer::{Content, Producer, Target};
 
 const HALVES: usize = 2;
-/// How often topics are looked for, for how long and with which pause, before what the halves are told may differ.
+/// Attempts to look up topics, at most for how long and with which pause, before the halves' answers may differ.
 const LOOKS: usize = 4;
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// What a close waits for beyond its end: to hear that all was answered in time.
+/// How long a close waits beyond its deadline, to learn that all records were answered in time.
 const GRACE: Duration = Duration::from_secs(1);
-/// So many lanes are looked through, which is faster than to look them up.
+/// Maximum number of lanes that are searched linearly, which is faster than a map.
 const FEW: usize = 16;
 
 #[derive(Debug)]
@@ -45,22 +45,22 @@ struct Half {
     producer: Current,
     home: Home,
     work: mpsc::UnboundedSender<Work>,
-    /// What was not queued by the end of a close is refused.
+    /// Set when records not queued by the deadline of a close are refused.
     given_up: Arc<AtomicBool>,
 }
 
-/// What a half is given to do, in order.
+/// Work for a half, in order.
 #[derive(Debug)]
 pub(super) enum Work {
     Send(Batch),
-    /// In a batch of its own.
+    /// Sends a record in a batch of its own.
     Alone {
         target: Target,
         record: Content,
         share: Share,
         answer: oneshot::Sender<Result<Position>>,
     },
-    /// Waits for the answers to what came before, and refuses what comes later.
+    /// Waits for the answers to earlier work, and refuses later work.
     Close {
         ends: Instant,
         done: oneshot::Sender<Result<()>>,
@@ -71,23 +71,23 @@ pub(super) enum Work {
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     batches: [Option<Batch>; HALVES],
-    /// How many records a batch has room for at first.
+    /// Initial capacity of a batch, in records.
     room: usize,
 }
 
 /// Records for one half, in order, with their share of the bound.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// The partitions, each of which comes to be a lane.
+    /// The partitions, each of which becomes a lane.
     pub(super) heads: Vec<Head>,
-    /// Where those lanes are that are not among the first few.
+    /// Index of the lanes that are not among the first few.
     more: HashMap<Target, usize, RandomState>,
     pub(super) records: Vec<One>,
     pub(super) share: Share,
     pub(super) answers: mpsc::UnboundedSender<Vec<Answered>>,
 }
 
-/// A partition, and how many bytes its topic takes in a batch where that is less than a batch has.
+/// A partition, and its topic's batch limit in bytes where that is below the configured one.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) target: Target,
@@ -96,7 +96,7 @@ pub(super) struct Head {
 
 #[derive(Debug)]
 pub(super) struct One {
-    /// In its call.
+    /// Place of the record in its call.
     pub(super) place: usize,
     pub(super) lane: usize,
     pub(super) bytes: usize,
@@ -108,13 +108,13 @@ fn half_of(partition: u32) -> usize {
 }
 
 impl Ready {
-    /// For about so many records.
+    /// Creates an empty list with this initial capacity.
     pub(super) fn of(count: usize) -> Self {
         Self { room: count.div_ceil(HALVES), ..Self::default() }
     }
 
-    /// Adds the record at a place of its call, with its part of `share`; `answers` is told what becomes of it. Its topic may
-    /// take no more than `most` bytes in a batch.
+    /// Adds the record at a place of its call, with its part of `share`; its result goes to `answers`. Batches of its
+    /// topic are limited to `most` bytes.
     pub(super) fn push(
         &mut self,
         (place, bytes): (usize, usize),
@@ -161,16 +161,16 @@ impl Halves {
         Ok(Self([even, odd]))
     }
 
-    /// Runs a task of the publisher's, as long as it lasts.
+    /// Spawns a task of the publisher.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.0[0].home.handle().spawn(task));
     }
 
-    /// Hands records over. Those of a partition are sent in the order of these calls.
+    /// Hands records over. Records of a partition are sent in the order of these calls.
     pub(super) fn send(&self, ready: &mut Ready) {
         for (half, batch) in self.0.iter().zip(&mut ready.batches) {
             if let Some(batch) = batch.take() {
-                // Where the half is gone, so is the batch, and whoever waits hears of it.
+                // If the half is gone, the batch is dropped, which informs its callers.
                 half.give(Work::Send(batch));
             }
         }
@@ -183,9 +183,10 @@ impl Halves {
         answered.map(|answer| answer.unwrap_or_else(|_| Err(gone()))).boxed()
     }
 
-    /// How many partitions a topic has, by what was last told; asks the brokers for a second at most if nothing was.
+    /// Returns a topic's partition count as last reported; without one, asks the brokers for at most a second.
     ///
-    /// It is the number that both halves know of: they ask brokers that may hear of new partitions at different times.
+    /// The result is a count that both halves know: they ask brokers that may learn of new partitions at different
+    /// times.
     pub(super) async fn partitions(&self, topic: &Name) -> Result<u32> {
         let ask = |producer: Arc<Producer>| {
             let topic = topic.clone();
@@ -195,8 +196,8 @@ impl Halves {
         Ok(counts.into_iter().min().unwrap_or(0))
     }
 
-    /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
-    /// that there are. It is what both halves are told, or the least of it if that stays different.
+    /// Asks the brokers again about topics, all at once and for at most a second, and returns the partition count of
+    /// each existing topic. If the answers of the halves keep differing, the smaller count is returned.
     pub(super) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
         let (mut looks, ends) = (1, Instant::now() + LOOK_LIMIT);
         let ask = |producer: Arc<Producer>| {
@@ -222,7 +223,7 @@ impl Halves {
         Ok(topics.iter().filter_map(least).collect())
     }
 
-    /// The largest batch that a topic takes, if a broker tells.
+    /// Returns the largest batch that a topic accepts, if a broker reports it.
     pub(super) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
         let [half, ..] = &self.0;
         let topic = topic.clone();
@@ -230,7 +231,7 @@ impl Halves {
         asked.await.ok().flatten()
     }
 
-    /// Asks both clients the same.
+    /// Asks both clients the same question.
     async fn ask_each<T, F>(&self, ask: impl Fn(Arc<Producer>) -> F) -> Result<Vec<T>>
     where
         T: Send + 'static,
@@ -267,7 +268,7 @@ impl Half {
         Ok(Self { producer, home, work, given_up })
     }
 
-    /// Asks the client, where it is at home: there are the connections that this may open.
+    /// Asks the client on its own thread, where the connections that this may open belong.
     async fn ask<T, F>(&self, ask: impl FnOnce(Arc<Producer>) -> F) -> Result<T>
     where
         T: Send + 'static,

@@ -1,4 +1,4 @@
-//! How long calls are held for a record that is sent by itself.
+//! How long calls wait for a record that is sent alone.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,34 +7,34 @@ use tokio::time::Instant;
 
 use crate::seam::producer::Target;
 
-/// How long others wait for the answer to a record that is sent by itself.
+/// How long other records wait for the answer to a record that is sent alone.
 const HOLD: Duration = Duration::from_secs(1);
 /// The same, while a partition is silent: its leader may lead others.
 const SHORT_HOLD: Duration = Duration::from_millis(100);
-/// How long a partition is called silent whose answer did not come in that time.
+/// How long a partition counts as silent after an answer did not come in time.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// The partitions that did not answer in time. To none of them a record is sent by itself meanwhile: each would be waited for,
-/// and all calls with it.
+/// Partitions that did not answer in time. No record is sent alone to any of them meanwhile: each would delay all
+/// calls.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     silent: HashMap<Target, Instant>,
 }
 
 impl Holds {
-    /// Whether a partition did not answer a moment ago.
+    /// Checks whether a partition recently failed to answer.
     pub(super) fn is_silent(&mut self, target: &Target) -> bool {
         let now = Instant::now();
         self.silent.retain(|_, until| *until > now);
         self.silent.contains_key(target)
     }
 
-    /// How long the next answer may be waited for.
+    /// Returns how long to wait for the next answer.
     pub(super) fn limit(&self) -> Duration {
         if self.silent.is_empty() { HOLD } else { SHORT_HOLD }
     }
 
-    /// An answer did not come in time.
+    /// Records that an answer did not come in time.
     pub(super) fn note_silent(&mut self, target: Target) {
         self.silent.insert(target, Instant::now() + SILENCE);
     }

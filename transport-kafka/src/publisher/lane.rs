@@ -1,4 +1,4 @@
-//! Records on their way to one partition, whose answers somebody waits for.
+//! In-flight records of one partition whose answers are awaited.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,26 +12,28 @@ use super::bound::Share;
 use super::gone;
 use crate::seam::producer::{Producer, Refusal, Target, Underway};
 
-/// How many records, and bytes, are waited for at once: by the last of them, since waking up for each takes longer than its
-/// answer. Their shares are given back together, so it is less where the bound is narrow: an eighth for a partition.
+/// How many records, and bytes, are awaited together, by the last of them: a wake-up for each takes longer than its
+/// answer. Their shares are released together, so the number is lower where the bound is narrow: an eighth for a
+/// partition.
 const TOGETHER: usize = 64;
 const BYTES_TOGETHER: usize = 64 << 10;
 
-/// Records of one call that are on their way to one partition, and their answers: these come in the order of the records,
-/// and most often together. By partition, so that one whose leader is slow keeps no other's share of the bound.
+/// In-flight records of one call for one partition, and their answers, which come in the order of the records and
+/// usually together. Separate by partition, so that one with a slow leader does not occupy another's share of the
+/// bound.
 #[derive(Debug)]
 pub(super) struct Lane {
     target: Target,
-    /// The one that takes them.
+    /// The producer that accepts them.
     producer: Arc<Producer>,
     unanswered: VecDeque<One>,
-    /// What was answered for the last of those that are waited for together, behind so many others.
+    /// Answer to the last of the records that are awaited together, which is behind the answers to the others.
     last: Option<(usize, Result<Position, Refusal>)>,
     share: Share,
     answers: Vec<Answered>,
 }
 
-/// One record, by its place in its call.
+/// A record, by its place in its call.
 #[derive(Debug)]
 struct One {
     place: usize,
@@ -39,11 +41,11 @@ struct One {
     underway: Underway,
 }
 
-/// What was answered for the record at a place of the call.
+/// Answer to the record at a place of the call.
 pub(super) type Answered = (usize, Result<Position, Refusal>);
 
 impl Lane {
-    /// For records of one partition, whose shares are of the bound that `share` is of.
+    /// Creates a lane for one partition; `share` belongs to the bound of its records.
     pub(super) fn new(target: Target, producer: &Arc<Producer>, share: &Share) -> Self {
         let (producer, share) = (Arc::clone(producer), share.none());
         Self { target, producer, unanswered: VecDeque::new(), last: None, share, answers: Vec::new() }
@@ -56,14 +58,14 @@ impl Lane {
         lane
     }
 
-    /// Adds the record at a place of the call, which has so many bytes of the share.
+    /// Adds the record at a place of the call, whose part of the share has this size.
     pub(super) fn push(&mut self, place: usize, underway: Underway, bytes: usize, share: &mut Share) {
         self.unanswered.push_back(One { place, bytes, underway });
         share.give(&mut self.share, bytes);
     }
 }
 
-/// The place of the last of those records that are waited for together, by the bytes of each.
+/// Returns the place of the last record that is awaited together with others, given the size of each.
 fn last_together(sizes: impl Iterator<Item = usize>, (most_records, most_bytes): (usize, usize)) -> usize {
     let mut bytes = 0;
     let fits = |size: &usize| {
@@ -73,13 +75,14 @@ fn last_together(sizes: impl Iterator<Item = usize>, (most_records, most_bytes):
     sizes.take(most_records.min(TOGETHER)).take_while(fits).count().saturating_sub(1)
 }
 
-/// Of a lane with one record.
+/// Returns the answer of a lane with one record.
 pub(super) async fn answer_of(mut lane: Lane) -> Result<Position, Refusal> {
     let answered = lane.next().await.and_then(|mut answers| answers.pop());
     answered.map_or_else(|| Err(Refusal { error: gone(), batch: false }), |(_, answer)| answer)
 }
 
-/// What is answered by now, as soon as something is: it has no share of the bound any more, so nothing else may keep it.
+/// Yields the available answers as soon as there are any: answered records have no share of the bound, so nothing
+/// else may retain them.
 impl Stream for Lane {
     type Item = Vec<Answered>;
 
@@ -89,13 +92,13 @@ impl Stream for Lane {
         if lane.answers.is_empty() {
             return all.map(|()| None);
         }
-        // Whoever takes these asks once more.
+        // The consumer of these polls once more.
         Poll::Ready(Some(std::mem::take(&mut lane.answers)))
     }
 }
 
 impl Lane {
-    /// Comes to an end when all are answered.
+    /// Completes when all are answered.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self { target, producer, unanswered, last, share, answers } = self;
         while !unanswered.is_empty() {
@@ -127,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// In a wide bound, and where an eighth of it is less.
+    /// With a wide bound, and where an eighth of it is less.
     #[test]
     fn few_records_are_waited_for_together() {
         let wide = (usize::MAX, usize::MAX);

@@ -1,4 +1,4 @@
-//! The line of those that wait until the publisher's task queues their records, and what they are told.
+//! The queue of calls that wait until the publisher's task enqueues their records, and the results they receive.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,32 +11,32 @@ use tokio::time::Instant;
 
 use super::lane::Answered;
 
-/// What the task is asked to do.
+/// A job of the task.
 pub(super) enum Job {
-    /// Queue these.
+    /// Enqueues these records.
     Publish(Publish),
-    /// Go on with a call that was queued in part, if it was not gone on with already.
+    /// Resumes a partially queued call, unless it was resumed already.
     GoOn(Arc<Rest>),
-    /// Send this one in a batch of its own, if its turn comes in time and it was not overtaken.
+    /// Sends this record in a batch of its own, if its turn comes in time and no record overtook it.
     Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
-    /// Say when all that came before is queued.
+    /// Signals when all earlier jobs are queued.
     Barrier(oneshot::Sender<()>),
 }
 
-/// Records for which somebody waits since then. They are told of in order, and before they are handed over.
+/// Records and the time since when they wait. Their results are sent in order, before they are handed over.
 #[derive(Debug)]
 pub(super) struct Publish {
     pub(super) call: SharedCall,
     pub(super) since: Instant,
     pub(super) reply: mpsc::UnboundedSender<Queued>,
-    /// Kept by whoever waits: this may lie in a channel whose other end is gone.
+    /// Owned by the waiting call: this may remain in a channel whose receiver is gone.
     pub(super) answers: mpsc::WeakUnboundedSender<Vec<Answered>>,
 }
 
-/// The rest of a call until the task takes it. It is the job's, so that it is gone with the task.
+/// The rest of a call until the task takes it. It is owned by the job, so that it is dropped with the task.
 pub(super) type Rest = Mutex<Option<Publish>>;
 
-/// What comes of a record that was sent by itself.
+/// Result of a record that was sent alone.
 pub(super) type Answer = BoxFuture<'static, Result<Position>>;
 
 impl std::fmt::Debug for Job {
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Job {
 pub(super) struct Call(SharedCall);
 pub(super) type SharedCall = Arc<Mutex<Next>>;
 
-/// The records of a call from a place on.
+/// The records of a call, beginning with a place.
 #[derive(Debug, Default)]
 pub(super) struct Next {
     pub(super) first: usize,
@@ -71,7 +71,7 @@ impl Call {
         Arc::clone(&self.0)
     }
 
-    /// Whether the task has the records: some of them may be on their way.
+    /// Checks whether the task has the records: some of them may be in flight.
     pub(super) fn is_taken(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).records.is_empty()
     }
@@ -87,14 +87,14 @@ pub(super) fn take(call: &SharedCall) -> Next {
     std::mem::take(&mut *call.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The line of those that the task has to work for.
+/// The queue of jobs for the task.
 #[derive(Debug)]
 pub(super) struct Line {
     jobs: mpsc::UnboundedSender<Job>,
     length: Length,
 }
 
-/// How many jobs wait, or are being done.
+/// Number of jobs that wait or run.
 pub(super) type Length = Arc<AtomicUsize>;
 
 impl Line {
@@ -103,36 +103,36 @@ impl Line {
         (Self { jobs, length: Arc::clone(&length) }, queue, length)
     }
 
-    /// False when the task is gone: then nobody is to wait for the job, which may lie in the channel for good if the task
-    /// went in this very moment.
+    /// Queues a job; returns false if the task is gone. The caller must then not wait for the job, which may remain
+    /// in the channel forever if the task ended at this moment.
     pub(super) fn get_in(&self, job: Job) -> bool {
         self.length.fetch_add(1, Ordering::AcqRel);
         self.jobs.send(job).is_ok() && !self.jobs.is_closed()
     }
 
-    /// Whether the task has nothing to do, and is there if something is to be done.
+    /// Checks whether the task is running and has nothing to do.
     pub(super) fn is_idle(&self) -> bool {
         self.length.load(Ordering::Acquire) == 0 && !self.jobs.is_closed()
     }
 }
 
-/// What was made of the next records of a call.
+/// Result of queueing the next records of a call.
 #[derive(Debug, Default)]
 pub(super) struct Queued {
-    /// They may have to be sent again.
+    /// The records, which may have to be resent.
     pub(super) records: Vec<Record>,
-    /// Where each is.
+    /// The location of each record.
     pub(super) placed: Vec<Placed>,
     pub(super) failed: Vec<(usize, Error)>,
 }
 
-/// Where a record is in the client's queue.
+/// Location of a record in the client's queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Placed {
     pub(super) partition: u32,
-    /// How many records were placed in its partition, with it; one that the client did not take is counted, too.
+    /// Number of records placed in its partition, including this one and those that the client did not accept.
     pub(super) number: u64,
-    /// How many bytes its batch may have had, where that was known to be less than a batch has.
+    /// Limit of its batch in bytes, if it was known to be below the configured one.
     pub(super) most: Option<NonZeroU32>,
 }
 
@@ -143,17 +143,17 @@ impl Queued {
     }
 }
 
-/// What it takes to send a record once more.
+/// A record to resend, with its location.
 #[derive(Debug, Clone)]
 pub(super) struct Again {
     pub(super) record: Record,
     /// Its number may be that of a later record, which may precede it.
     pub(super) placed: Placed,
-    /// Its batch was larger than the topic takes.
+    /// Its batch was larger than the topic accepts.
     pub(super) too_large: bool,
 }
 
-/// The next of what is made of a call that got in line, if it did.
+/// Returns the next result of a call that was queued, if it was.
 pub(super) async fn next(rest: &mut Option<mpsc::UnboundedReceiver<Queued>>) -> Option<Queued> {
     rest.as_mut()?.recv().await
 }

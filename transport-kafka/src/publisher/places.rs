@@ -1,4 +1,4 @@
-//! Which partition a record goes to.
+//! Choice of a record's partition.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,26 +9,27 @@ use foldhash::fast::RandomState as Hasher;
 use tidings_core::{Name, Record, partition_for};
 use tokio::time::Instant;
 
-/// How long brokers that did not tell of topics that are known are left alone: whatever is queued waits while they are asked.
+/// How long brokers are not asked again after they reported nothing about known topics: all queued calls wait
+/// meanwhile.
 const LEAVE_ALONE: Duration = Duration::from_secs(5);
 
-/// What a batch has beyond its records.
+/// Bytes of a batch in addition to its records.
 const BATCH_ROOM: usize = 128;
-/// How long a topic that refused a batch as too large is not asked for its limit once more.
+/// How long a topic that refused a batch as too large is not asked for its limit again.
 const ASK_LIMIT_AGAIN: Duration = Duration::from_secs(1);
 
-/// What is known of topics: how many partitions they have, and where records without a key go now.
+/// Known topics: their partition counts, and the current partition of records without a key.
 #[derive(Debug)]
 pub(super) struct Places {
     topics: HashMap<Name, Place, Hasher>,
-    /// How long the number of a topic's partitions is believed.
+    /// How long a topic's partition count is cached.
     max_age: Duration,
-    /// When they were last asked in vain.
+    /// When the brokers last failed to answer.
     in_vain: Option<Instant>,
     dice: Dice,
 }
 
-/// What chooses partitions for records without a key.
+/// Chooses partitions for records without a key.
 #[derive(Debug)]
 pub(super) struct Dice {
     sticky_bytes: usize,
@@ -39,16 +40,16 @@ pub(super) struct Dice {
 #[derive(Debug)]
 pub(super) struct Place {
     count: u32,
-    /// When the brokers were asked for it; never, if they said since that there is no such topic.
+    /// When the brokers were asked for it; `None`, if they have since reported that the topic does not exist.
     asked: Option<Instant>,
-    /// Whether something was placed since.
+    /// Whether a record was placed since.
     used: bool,
-    // Records without a key stay with a partition until a batch's worth went there, so that batches fill up.
+    // Records without a key stay with a partition until a batch is full, so that batches fill up.
     sticky: u32,
     sticky_left: usize,
-    /// How many records were queued for each partition.
+    /// Number of records queued for each partition.
     queued: Vec<u64>,
-    /// How many bytes it takes in a batch, where that is less than a batch has.
+    /// The topic's batch limit in bytes, if it is below the configured one.
     most: Option<NonZeroU32>,
     /// When a batch was last found to be too large.
     too_large: Option<Instant>,
@@ -60,17 +61,17 @@ impl Places {
         Self { topics: HashMap::default(), max_age, in_vain: None, dice }
     }
 
-    /// The number of a topic's partitions, if it is known well enough.
+    /// Returns a topic's partition count, if it is recent enough.
     pub(super) fn count(&self, topic: &str) -> Option<u32> {
         self.topics.get(topic).filter(|place| place.age(Instant::now()) < self.max_age).map(|place| place.count)
     }
 
-    /// Whether the brokers were asked for it after `since`.
+    /// Checks whether the brokers were asked for the topic after `since`.
     pub(super) fn is_known_since(&self, topic: &str, since: Instant) -> bool {
         self.topics.get(topic).and_then(|place| place.asked).is_some_and(|asked| asked >= since)
     }
 
-    /// This topic, and those in use that will have to be asked for soon.
+    /// Returns this topic, and those in use that must be refreshed soon.
     pub(super) fn aging(&self, topic: &Name) -> Vec<Name> {
         let now = Instant::now();
         let soon = self.topics.iter().filter(|(name, place)| {
@@ -79,12 +80,12 @@ impl Places {
         std::iter::once(topic).chain(soon.map(|(name, _)| name)).cloned().collect()
     }
 
-    /// The same, however long ago it was learned.
+    /// Returns a topic's partition count, regardless of its age.
     pub(super) fn known(&self, topic: &str) -> Option<u32> {
         self.topics.get(topic).map(|place| place.count)
     }
 
-    /// What the brokers said, who were asked then.
+    /// Records a partition count reported by brokers that were asked at `asked`.
     pub(super) fn learn(&mut self, topic: &Name, count: u32, asked: Instant) {
         let fresh = Place {
             count,
@@ -104,34 +105,34 @@ impl Places {
         place.sticky_left = if place.sticky < count { place.sticky_left } else { 0 };
     }
 
-    /// The brokers were asked, and told nothing: what is known stays as old as it is.
+    /// Records that the brokers did not answer: known counts keep their age.
     pub(super) fn note_asked_in_vain(&mut self) {
         self.in_vain = Some(Instant::now());
     }
 
-    /// Whether the brokers may be asked for what is known, or were just now asked in vain.
+    /// Checks whether the brokers may be asked for known topics, or recently failed to answer.
     pub(super) fn may_ask(&self) -> bool {
         self.in_vain.is_none_or(|asked| asked.elapsed() >= LEAVE_ALONE.min(self.max_age))
     }
 
-    /// There is no such topic any more. What was queued for it is remembered.
+    /// Records that a topic no longer exists. The numbers of its queued records are kept.
     pub(super) fn doubt(&mut self, topic: &str) {
         if let Some(place) = self.topics.get_mut(topic) {
             place.asked = None;
         }
     }
 
-    /// How many records were queued for a partition of a topic that is known.
+    /// Returns how many records were queued for a partition of a known topic.
     pub(super) fn queued(&self, topic: &str, partition: u32) -> u64 {
         self.topics.get(topic).and_then(|place| place.queued.get(partition as usize)).copied().unwrap_or(0)
     }
 
-    /// Counts one more, and says how many there are then, and how many bytes a batch of the topic may have.
+    /// Counts one more record; returns the new number, and the batch limit of the topic in bytes.
     pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> (u64, Option<NonZeroU32>) {
         self.topics.get_mut(topic).map_or((1, None), |place| (place.note_queued(partition), place.most))
     }
 
-    /// How large a batch of a topic may be, by what a broker told just now.
+    /// Sets the batch limit of a topic, as a broker just reported it.
     pub(super) fn set_limit(&mut self, topic: &str, told: usize) {
         let batch_bytes = self.dice.sticky_bytes;
         if let Some(place) = self.topics.get_mut(topic) {
@@ -140,7 +141,8 @@ impl Places {
         }
     }
 
-    /// Whether a batch that was made by this limit, and was too large, says something new: of each there are many records.
+    /// Checks whether a batch that was too large under this limit is new information: each refused batch has many
+    /// records.
     pub(super) fn note_too_large(&mut self, topic: &str, made_by: Option<NonZeroU32>) -> bool {
         let Some(place) = self.topics.get_mut(topic) else { return false };
         let (now, before) = (Instant::now(), place.too_large);
@@ -151,7 +153,7 @@ impl Places {
         is_new
     }
 
-    /// A batch was too large, and no broker tells how large it may be.
+    /// Lowers the limit after a batch was too large, when no broker reports the limit.
     pub(super) fn lower_limit(&mut self, topic: &str) {
         let batch_bytes = self.dice.sticky_bytes;
         if let Some(place) = self.topics.get_mut(topic) {
@@ -161,13 +163,13 @@ impl Places {
         }
     }
 
-    /// The partition of a record that names none, on a topic that is known.
+    /// Returns the partition of a record that names none, on a known topic.
     pub(super) fn choose(&mut self, record: &Record) -> u32 {
         let Some(place) = self.topics.get_mut(&record.topic) else { return 0 };
         place.choose(record, &mut self.dice)
     }
 
-    /// What is known of a topic, if it is known well enough by `now`, and what it chooses partitions by.
+    /// Returns a topic that is recent enough at `now`, and the partition chooser.
     pub(super) fn at_once(&mut self, topic: &Name, now: Instant) -> Option<(&mut Place, &mut Dice)> {
         let place = self.topics.get_mut(topic)?;
         (place.age(now) < self.max_age).then_some((place, &mut self.dice))
@@ -179,12 +181,12 @@ fn limit(bytes: usize) -> Option<NonZeroU32> {
 }
 
 impl Place {
-    /// How many bytes its topic takes in a batch, where that is less than a batch has.
+    /// Returns the topic's batch limit in bytes, if it is below the configured one.
     pub(super) fn most(&self) -> Option<NonZeroU32> {
         self.most
     }
 
-    /// The partition of a record, if nobody has to be asked for it.
+    /// Returns the partition of a record, if no broker has to be asked.
     pub(super) fn of(&mut self, record: &Record, dice: &mut Dice) -> Option<u32> {
         match record.partition {
             Some(partition) => (partition < self.count).then_some(partition),
@@ -207,7 +209,7 @@ impl Place {
         self.sticky
     }
 
-    /// Counts one more record of a partition, and says how many there are then.
+    /// Counts one more record of a partition; returns the new number.
     pub(super) fn note_queued(&mut self, partition: u32) -> u64 {
         let partition = partition as usize;
         if self.queued.len() <= partition {
@@ -293,7 +295,7 @@ mod tests {
         places.set_limit("t", 628);
         assert_eq!(places.note_queued("t", 0), (2, limit(500)));
         tokio::time::advance(ASK_LIMIT_AGAIN).await;
-        // A record of the batch of before.
+        // A record of the previous batch.
         assert!(!places.note_too_large("t", None) && places.note_too_large("t", limit(500)));
         places.lower_limit("t");
         assert_eq!(places.note_queued("t", 0), (3, limit(250)));

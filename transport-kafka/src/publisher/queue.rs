@@ -1,7 +1,7 @@
-//! Places and queues records, in the order in which calls were first polled.
+//! Places and queues records in the order in which calls were first polled.
 //!
-//! A call does so by itself, at once, where nothing has to be waited for and no other call waits. Else it gets in line, for
-//! one task that does it: also for calls that wait at the bound, and for those that nobody polls any more.
+//! A call queues its records itself if it does not have to wait and no other call waits. Otherwise it waits in line
+//! for a task that queues them, which also serves calls that wait at the bound and calls that are no longer polled.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,27 +25,27 @@ use super::turn::Turn;
 use crate::config::KafkaConfig;
 use crate::seam::producer::Content;
 
-/// How many records are placed and handed over at once: more would keep a thread from other work for too long.
+/// Maximum number of records placed and handed over at once: more would keep a thread from other work for too long.
 pub(super) const AT_ONCE: usize = 1_024;
 
-/// What is the own of whoever places and queues records.
+/// State owned by the current enqueuer.
 #[derive(Debug)]
 struct Front {
     places: Places,
     holds: Holds,
-    /// Of a call that queued the first of its records by itself: they come before whatever got in line since, or the
-    /// records of two calls would mix.
+    /// The rest of a call that queued its first records itself: it precedes everything queued since, or the records
+    /// of two calls would mix.
     rest: Weak<Rest>,
 }
 
-/// What the publisher and its task share.
+/// State shared by the publisher and its task.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) halves: Halves,
     pub(super) bound: Bound,
-    /// Locked by whoever places and queues records, until all of them are queued.
+    /// Locked by the current enqueuer until all of its records are queued.
     front: Mutex<Front>,
-    /// Calls that wait are given up.
+    /// Set when waiting calls are abandoned.
     abandoned: AtomicBool,
     pub(super) max_record_bytes: usize,
     pub(super) delivery_timeout: Duration,
@@ -67,8 +67,8 @@ impl Shared {
         }
     }
 
-    /// Queues the first of these records, in order: all of them, unless something has to be waited for, or others wait
-    /// already. `line_up` makes a job of the rest, for the task; whether that is there to do it comes back.
+    /// Queues the first of these records, in order: all of them, unless a wait is needed or other calls already wait.
+    /// `line_up` turns the rest into a job for the task; returns whether the task is there to do it.
     pub(super) fn queue_at_once(
         &self,
         line: &Line,
@@ -97,13 +97,13 @@ impl Shared {
         (queued, line.get_in(job))
     }
 
-    /// The turn of whoever asks, if nobody was first: has it, or got in line by now.
+    /// Returns the turn, unless another call has it or waits in line by now.
     fn turn_at_once(&self, line: &Line) -> Option<MutexGuard<'_, Front>> {
         let front = self.front.try_lock().ok()?;
         (line.is_idle() && self.check_open().is_ok()).then_some(front)
     }
 
-    /// How many of them could be queued at once.
+    /// Returns how many records could be queued at once.
     fn queue_first(
         &self,
         places: &mut Places,
@@ -125,7 +125,7 @@ impl Shared {
             }
             let Some((topic, place, dice)) = &mut known else { break };
             let size = record.size();
-            // What is to be told or to be asked for is left to the task.
+            // Errors and questions to brokers are left to the task.
             let Some(partition) = place.of(record, dice).filter(|_| size <= self.max_record_bytes) else { break };
             match Content::of(record) {
                 Ok(content) => {
@@ -137,19 +137,19 @@ impl Shared {
             }
             first += 1;
         }
-        // While it is our turn, so that no other call's come first.
+        // During our turn, so that no other call's records come first.
         self.halves.send(&mut ready);
         first
     }
 
-    /// Tells a call what is known of its next records, and hands over those that are ready: in this order, so that their
-    /// answers find them.
+    /// Sends a call the results of its next records, and hands over those that are ready: in this order, so that
+    /// their answers find them.
     pub(super) fn hand_over(&self, reply: &mut mpsc::UnboundedSender<Queued>, queued: &mut Queued, ready: &mut Ready) {
         tell(reply, std::mem::take(queued));
         self.halves.send(ready);
     }
 
-    /// Whoever waits now or later is told that the publisher is closed.
+    /// Fails current and future waiters because the publisher is closed.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
         self.bound.close();
@@ -160,10 +160,10 @@ impl Shared {
     }
 }
 
-/// Works until the publisher is gone.
+/// Runs until the publisher is gone.
 pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<Job>, length: Length) {
     while let Some(job) = jobs.recv().await {
-        // As in a half's worker: what was not done is dropped, so that whoever waits for it hears of it.
+        // As in a half's worker: unfinished work is dropped, which informs its waiters.
         if AssertUnwindSafe(work(&shared, job)).catch_unwind().await.is_err() {
             error!("a publisher's thread panicked: records that waited may or may not be stored; it goes on");
         }
@@ -180,7 +180,7 @@ async fn work(shared: &Shared, job: Job) {
     if let Some(rest) = rest {
         turn.publish(rest).await;
     }
-    // Whoever asked may be gone: what was queued for them goes on.
+    // The caller may be gone: its queued records are sent all the same.
     match job {
         Job::Publish(publish) => turn.publish(publish).await,
         Job::GoOn(done) => drop(done),
@@ -189,8 +189,8 @@ async fn work(shared: &Shared, job: Job) {
     }
 }
 
-/// Tells a call what was queued. Where the call is gone nothing is kept for it, also if it went in this very moment: what is
-/// sent then lies in the channel until nobody has that.
+/// Sends a call the result of queueing. If the call is gone, nothing is kept for it, even if it ended at this moment:
+/// the message then remains in the channel until that is dropped.
 fn tell(reply: &mut mpsc::UnboundedSender<Queued>, queued: Queued) {
     drop(reply.send(queued));
     if reply.is_closed() {

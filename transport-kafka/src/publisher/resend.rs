@@ -1,4 +1,4 @@
-//! Records whose batches were refused are sent once more, each by itself.
+//! Resends records whose batches were refused, each alone.
 
 use std::collections::HashSet;
 
@@ -9,18 +9,18 @@ use tokio::time::Instant;
 use super::line::{Again, Job, Line, Placed};
 use super::{closed, gone};
 
-/// What came of a record of a call.
+/// Outcome of a record of a call.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) record: Record,
     pub(super) placed: Placed,
     pub(super) answer: Result<Position>,
-    /// Its batch was refused for another record's sake, or for its own.
+    /// Its batch was refused, because of another record or of this one.
     pub(super) refused: bool,
 }
 
 impl Outcome {
-    /// Whether it is of the same partition as a record that is to be sent again.
+    /// Checks whether it belongs to the same partition as a record to resend.
     fn is_beside(&self, again: &Again) -> bool {
         self.placed.partition == again.placed.partition && self.record.topic == again.record.topic
     }
@@ -30,7 +30,7 @@ impl Outcome {
     }
 }
 
-/// Without what only has to be kept to send it again.
+/// Removes the parts that are only needed to resend the record.
 pub(super) fn slim(record: &mut Record) {
     record.value = None;
     if !record.headers.is_empty() {
@@ -38,10 +38,10 @@ pub(super) fn slim(record: &mut Record) {
     }
 }
 
-/// Sends those records again, each in a batch of its own, whose batches were refused for one of their records (P1).
+/// Resends, each in a batch of its own, the records whose batches were refused because of one of their records (P1).
 ///
-/// None was stored, so those that are not sent any more end as unavailable: of a partition all, once it does not answer,
-/// since the next one would wait for as long; and those whose turn comes after `deadline`.
+/// None of them was stored, so those that are not resent end as unavailable: all records of a partition that does not
+/// answer, because the next one would wait for as long, and those whose turn comes after `deadline`.
 pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
     let mut silent = HashSet::new();
     for place in 0..outcomes.len() {
@@ -55,7 +55,7 @@ pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Optio
         } else if silent.contains(&partition) || Instant::now() >= deadline {
             Err(untried(&partition.0))
         } else {
-            // Of this call nothing of its key behind it is stored: only other calls' records may have overtaken it.
+            // No later record of this key in this call is stored: only records of other calls may have overtaken it.
             let behind = later().map(|later| later.placed.number).max().unwrap_or(0);
             again.placed.number = behind.max(again.placed.number);
             match alone(line, again, deadline).await {
@@ -75,7 +75,7 @@ pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Optio
     }
 }
 
-/// Nothing where it was overtaken.
+/// Sends a record alone; returns nothing if it was overtaken.
 async fn alone(line: &Line, again: Again, deadline: Instant) -> Option<Result<Position>> {
     let (reply, answer) = oneshot::channel();
     if !line.get_in(Job::Alone { again, deadline, reply }) {
@@ -87,13 +87,13 @@ async fn alone(line: &Line, again: Again, deadline: Instant) -> Option<Result<Po
     }
 }
 
-/// Of a record whose batch was refused, and that may not be sent again by itself.
+/// Error of a record whose batch was refused, and that may not be resent alone.
 fn overtaken(topic: &Name) -> Error {
     let what = "its batch was refused for another record, and later records of its partition are on their way";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
 }
 
-/// Of a record whose batch was refused, and that was not sent by itself.
+/// Error of a record whose batch was refused, and that was not resent alone.
 pub(super) fn untried(topic: &Name) -> Error {
     let what = "its batch was refused, and it could not be sent by itself in time";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
@@ -107,14 +107,14 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    /// What came of a record whose batch was refused.
+    /// Returns the outcome of a record whose batch was refused.
     fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
         let placed = Placed { partition: *partition, number: 1, most: None };
         let answer = Err(Error::new(ErrorKind::Invalid, "its batch"));
         Some(Outcome { record: Record::new("t", *value), placed, answer, refused: true })
     }
 
-    /// What becomes of records that are sent again, and which of them are sent, where `answer` is what a broker says.
+    /// Returns the outcomes of resent records, and which records are sent, where `answer` is the broker's answer.
     async fn sent_again(
         records: &[(&'static str, u32)],
         answer: impl Fn(&str) -> Option<Result<Position>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What whoever has the publisher's turn does: finds the places of a call's records, and sends refused ones again.
+//! Work of the current enqueuer: places the records of a call, and resends refused ones.
 
 use std::collections::HashSet;
 use std::future::ready;
@@ -20,10 +20,10 @@ use super::queue::{AT_ONCE, Shared};
 use super::resend::untried;
 use crate::seam::producer::{Content, Target, no_partition};
 
-/// The pause before a topic is looked for again while no broker answers.
+/// Pause before a topic is looked up again while no broker answers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// The task's, while it does a job.
+/// The task's state while it runs a job.
 pub(super) struct Turn<'a> {
     pub(super) shared: &'a Shared,
     pub(super) places: &'a mut Places,
@@ -33,9 +33,9 @@ pub(super) struct Turn<'a> {
 impl Turn<'_> {
     pub(super) async fn publish(&mut self, Publish { call, since, mut reply, answers }: Publish) {
         let (shared, next) = (self.shared, take(&call));
-        // Where nobody waits any more there is nothing left of the call, or it is queued for nobody.
+        // Without a receiver nothing is left of the call, or its records are queued without one.
         let answers = answers.upgrade().unwrap_or_else(|| mpsc::unbounded_channel().0);
-        // For all of the call together: what waits behind a topic that can't be looked up has waited too.
+        // For all of the call: records behind a topic that cannot be looked up have waited, too.
         let deadline = since + shared.delivery_timeout;
         let mut missing = HashSet::new();
         let (mut queued, mut ready) = (Queued::default(), Ready::default());
@@ -76,14 +76,14 @@ impl Turn<'_> {
             queued.records.push(record);
             if queued.records.len() >= AT_ONCE {
                 shared.hand_over(&mut reply, &mut queued, &mut ready);
-                // The thread is that of a half, which has to send them.
+                // The thread belongs to a half, which has to send them.
                 yield_now().await;
             }
         }
         shared.hand_over(&mut reply, &mut queued, &mut ready);
     }
 
-    /// The partition of a record that may be published.
+    /// Returns the partition of a record that may be published.
     async fn find_place(
         &mut self,
         missing: &mut HashSet<Name>,
@@ -99,7 +99,7 @@ impl Turn<'_> {
             return Err(Error::new(ErrorKind::TooLarge, what));
         }
         if self.places.known(&topic).is_none() {
-            // No broker is asked for what can't be.
+            // Brokers are not asked about invalid names.
             check_topic_name(&topic)?;
         }
         if missing.contains(&topic) {
@@ -121,7 +121,7 @@ impl Turn<'_> {
         match record.partition {
             Some(partition) if partition < count => Ok(partition),
             Some(partition) => {
-                // It may have grown since it was asked for, if that was before the call.
+                // The topic may have grown if it was last asked for before the call.
                 let known = self.places.is_known_since(&record.topic, since);
                 let count = if known { count } else { self.learn(&record.topic, deadline).await? };
                 if partition < count {
@@ -134,8 +134,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Asks for the number of a topic's partitions, until `deadline`. While no broker answers, what was known holds, and is
-    /// asked for again in a while.
+    /// Asks for a topic's partition count until `deadline`. While no broker answers, the known count stays valid, and
+    /// is refreshed later.
     async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
         let known = self.places.known(topic);
         if let Some(known) = known {
@@ -175,7 +175,7 @@ impl Turn<'_> {
         Ok(count)
     }
 
-    /// Asks how much a topic takes in a batch, a second at most; whether a broker told.
+    /// Asks for a topic's batch limit, for at most a second; returns whether a broker reported it.
     async fn learn_limit(&mut self, topic: &Name) -> bool {
         let told = self.shared.halves.largest_batch(topic).await;
         if let Some(told) = told {
@@ -184,8 +184,8 @@ impl Turn<'_> {
         told.is_some()
     }
 
-    /// Asks once more for a topic that is known, and for others whose turn is near. While no broker answers, what was
-    /// known holds; nothing comes back if it is not there any more.
+    /// Refreshes a known topic, and others that are due soon. While no broker answers, the known count stays valid;
+    /// returns `None` if the topic no longer exists.
     async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
         let asked = Instant::now();
         let topics = self.places.aging(topic);
@@ -201,11 +201,11 @@ impl Turn<'_> {
         }
     }
 
-    /// Nothing else is queued until the answer is here, so that nothing overtakes those that are to follow it; but not for
-    /// longer than [`Holds`] allow, since others wait, for brokers that may be well.
+    /// Sends a record alone. Nothing else is queued until the answer arrives, so that nothing overtakes the records
+    /// that follow it, but not for longer than [`Holds`] allow: other calls wait, for brokers that may be healthy.
     ///
-    /// A record with a key that others of its partition were queued behind is not sent again: they may be stored, and it
-    /// would come after them (P3).
+    /// A record with a key is not resent if other records of its partition were queued after it: they may be stored,
+    /// and it would be stored after them (P3).
     pub(super) async fn alone(&mut self, again: Again, deadline: Instant) -> Option<Answer> {
         let Again { record, placed: Placed { partition, number, most }, too_large } = again;
         if too_large && self.places.note_too_large(&record.topic, most) && !self.learn_limit(&record.topic).await {
@@ -242,7 +242,7 @@ impl Turn<'_> {
     }
 }
 
-/// Of a record that names a partition which its topic did not have when a broker last told of it.
+/// Error of a record that names a partition which its topic did not have when a broker last reported it.
 fn untold(topic: &Name, partition: u32) -> Error {
     let what = "no broker tells whether the topic has grown by it";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))

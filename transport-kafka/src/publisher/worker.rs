@@ -1,4 +1,4 @@
-//! What works on a half's thread: it gives records to the client's producer, and opens another one where that has ended.
+//! The worker on a half's thread: passes records to the client's producer, and replaces a producer that has ended.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -25,9 +25,9 @@ use crate::home::Home;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::{Content, Producer, Refusal, Target, Underway, Untaken};
 
-/// How long a topic that was looked for in vain is left alone, and brokers that gave no new producer.
+/// How long a missing topic is not looked up again, and brokers that gave no new producer are not asked.
 const LEAVE_ALONE: Duration = Duration::from_secs(2);
-/// How often the client's count of retries is read, at most.
+/// Minimum interval between reads of the client's retry count.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 
 /// The client's producer, which may have to be replaced.
@@ -48,43 +48,46 @@ impl Current {
     }
 }
 
-/// What a half's thread works with.
+/// State of a half's thread.
 pub(super) struct Worker {
     connection: Connection,
     config: KafkaConfig,
     producer: Arc<Producer>,
     current: Current,
     given_up: Arc<AtomicBool>,
-    /// It was told to close.
+    /// Set when the half is closing.
     closing: bool,
-    /// Why the producer takes nothing any more.
+    /// Why the producer accepts no more records.
     over: Option<Over>,
-    /// Topics that were looked for in vain.
+    /// Topics that were not found.
     missing: HashMap<Name, Missing, RandomState>,
-    /// What lies in the open batches of partitions whose topics take less than a batch has.
+    /// Bytes in the open batches of partitions whose topics have a limit below the configured batch size.
     filled: HashMap<Target, usize, RandomState>,
-    /// The client's count of retries, and when it was read.
+    /// When the client's retry count was read, and its value.
     retries: (Instant, u64),
 }
 
-/// Why records of a topic can't be sent, and until when it is not looked for again: all others of the half wait for that.
+/// Why records of a topic cannot be sent, and until when it is not looked up again: all other records of the half
+/// wait for a lookup.
 struct Missing {
     until: Instant,
     kind: ErrorKind,
     why: String,
 }
 
-/// Why the client's producer takes nothing any more, or why there is no other one yet.
+/// Why the client's producer accepts no more records, or why there is no replacement yet.
 struct Over {
     kind: ErrorKind,
     why: String,
-    /// When another one may be opened.
+    /// When a replacement may be opened.
     from: Instant,
 }
 
 impl Worker {
+    /// Connects and opens the producer.
+    ///
     /// # Errors
-    /// Where there is no connection, or no broker gives the producer its identity.
+    /// If there is no connection, or no broker gives the producer its identity.
     pub(super) async fn open(config: KafkaConfig, given_up: Arc<AtomicBool>) -> Result<Self> {
         let connection = Connection::open(&config, Role::Publishing).await?;
         let producer = Arc::new(Producer::open(&connection, &config).await?);
@@ -106,11 +109,11 @@ impl Worker {
         self.current.clone()
     }
 
-    /// Works until the publisher is gone, and then until all is answered, but no longer than a delivery may take.
+    /// Runs until the publisher is gone, and then until all records are answered, at most for the delivery timeout.
     pub(super) async fn run(mut self, mut given: mpsc::UnboundedReceiver<Work>, home: Home) {
         while let Some(work) = given.recv().await {
-            // The client's log goes to the program's subscriber, which may panic. Each step leaves this in order, and what
-            // was not done is dropped: whoever waits hears of it.
+            // The client logs to the program's subscriber, which may panic. Each step leaves this state consistent,
+            // and unfinished work is dropped, which informs its waiters.
             if AssertUnwindSafe(self.work(work, &home)).catch_unwind().await.is_err() {
                 error!("a publisher's thread panicked: records that it was given may or may not be stored; it goes on");
             }
@@ -125,7 +128,7 @@ impl Worker {
             Work::Send(batch) => {
                 self.renew().await;
                 self.send(batch).await;
-                // To the client, which sends it, and to those who wait for answers.
+                // To the client, which sends the records, and to the tasks that wait for answers.
                 yield_now().await;
             }
             Work::Alone { target, record, share, answer } => {
@@ -144,7 +147,7 @@ impl Worker {
                 let (producer, home) = (Arc::clone(&self.producer), home.clone());
                 tokio::spawn(async move {
                     drop(done.send(producer.close(ends.saturating_duration_since(Instant::now())).await));
-                    // Not before, also when the publisher is dropped meanwhile.
+                    // Not before, even if the publisher is dropped meanwhile.
                     drop(home);
                 });
             }
@@ -158,7 +161,7 @@ impl Worker {
         };
         let (mut lanes, mut failed) = (empty(&share), Vec::new());
         for One { place, lane, bytes, record } in records {
-            // Those before must not wait for a topic that is looked for.
+            // Earlier records must not wait for a topic lookup.
             let waits = || answer(std::mem::replace(&mut lanes, empty(&share)), std::mem::take(&mut failed), &answers);
             let queued = self.queue(&producer, &heads[lane], (record, retries), waits).await;
             match queued {
@@ -172,7 +175,7 @@ impl Worker {
         answer(lanes, failed, &answers);
     }
 
-    /// Puts a record into the client's queue; `waits` is called before its topic is looked for.
+    /// Puts a record into the client's queue; `waits` is called before its topic is looked up.
     async fn queue(
         &mut self,
         producer: &Producer,
@@ -180,12 +183,12 @@ impl Worker {
         (record, retries): (Content, u64),
         waits: impl FnOnce(),
     ) -> Result<Underway> {
-        // Before it is tried: what the client took may be stored.
+        // Before the attempt: a record that the client accepted may be stored.
         if self.given_up.load(Ordering::Acquire) {
             return Err(closed());
         }
         let alone = most.is_some_and(|most| self.make_room(target, record.wire_bytes(), most.get() as usize));
-        // The task has a budget for what is ready at once, which is less than a batch.
+        // The task's budget for operations that are ready at once is less than a batch.
         let mut queuing = pin!(unconstrained(producer.enqueue(target, record, retries)));
         let queued = match queuing.as_mut().now_or_never() {
             Some(queued) => queued,
@@ -214,8 +217,8 @@ impl Worker {
         }
     }
 
-    /// Closes the batches that are open where a record would make that of its partition larger than its topic takes. Whether
-    /// the record itself is.
+    /// Closes the open batches if a record would make that of its partition larger than its topic accepts. Returns
+    /// whether the record itself is too large.
     fn make_room(&mut self, target: &Target, bytes: usize, most: usize) -> bool {
         let filled = self.filled.get(target).copied().unwrap_or(0);
         if filled > 0 && filled + bytes > most {
@@ -226,7 +229,7 @@ impl Worker {
         bytes >= most
     }
 
-    /// What the client's count of retries was by now, or a moment ago.
+    /// Returns the client's retry count, which may be a moment old.
     fn count_retries(&mut self) -> u64 {
         let now = Instant::now();
         if now.saturating_duration_since(self.retries.0) >= COUNT_EVERY {
@@ -235,7 +238,7 @@ impl Worker {
         self.retries.1
     }
 
-    /// Why a record was not taken, as it is told; and that no other one is, if that is so.
+    /// Returns the error of a record that was not accepted; records whether the producer has ended.
     fn note(&mut self, Untaken { error, over }: Untaken) -> Error {
         if !over || self.closing || self.given_up.load(Ordering::Acquire) {
             return error;
@@ -248,8 +251,8 @@ impl Worker {
         Error::new(over.kind, format!("publish: a producer that has ended is replaced: {}", over.why))
     }
 
-    /// Opens another producer where the last one has ended, as soon as what that has under way is answered: what it sent
-    /// again would else be stored behind later records of its key.
+    /// Replaces an ended producer once its in-flight records are answered: otherwise records that it resends would be
+    /// stored after later records of their key.
     async fn renew(&mut self) {
         let now = Instant::now();
         if self.closing || self.over.as_ref().is_none_or(|over| over.from > now) {
@@ -275,14 +278,14 @@ impl Worker {
     }
 }
 
-/// Why a topic is not looked for now.
+/// Returns why a topic is not looked up now.
 fn refusal(missing: &mut HashMap<Name, Missing, RandomState>, topic: &Name) -> Option<Error> {
     let now = Instant::now();
     missing.retain(|_, missing| missing.until > now);
     missing.get(topic).map(|missing| Error::new(missing.kind, missing.why.clone()))
 }
 
-/// Tells what becomes of records. Also when nobody waits any more: each keeps its share until it is answered.
+/// Sends the answers to records. It continues without a receiver: each record keeps its share until it is answered.
 fn answer(lanes: Vec<Lane>, failed: Vec<Answered>, answers: &mpsc::UnboundedSender<Vec<Answered>>) {
     if !failed.is_empty() {
         drop(answers.send(failed));
