@@ -1,4 +1,4 @@
-//! What a handler is given: one record or several, with their attempt.
+//! Deliveries: one or several records handed to a handler, with their attempt.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -11,27 +11,27 @@ use uuid::Uuid;
 use crate::publish::{DeliveryPublisher, derived_kind};
 use crate::{Lease, Name, Publisher, RecordBatch, StoredRecord, TopicPartition, codec, headers};
 
-/// What all deliveries of one handler have in common.
+/// The context that all deliveries of one handler share.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeliveryContext {
-    /// The service's name: the source of what its handlers publish.
+    /// The service's name, which is the source of the events that its handlers publish.
     pub service: Name,
     /// The consumer group.
     pub group: Name,
     /// The handler's stable name.
     pub handler: Name,
-    /// Stands before the topics of what is published.
+    /// The prefix of the topics that events are published to.
     pub topic_prefix: Name,
-    /// Where events published through a delivery go.
+    /// The publisher of events published through a delivery.
     pub publisher: Option<Arc<dyn Publisher>>,
-    /// Whether an idempotency store tells events of one id apart by the topic that they are read from. By default it does
-    /// not: an event that comes on two topics is handled once.
+    /// Whether an idempotency store distinguishes events of one id by the topic that they are read from. Default:
+    /// `false`, so that an event that arrives on two topics is handled once.
     pub scope_per_topic: bool,
 }
 
 impl DeliveryContext {
-    /// The context of `handler` in `service`, with the group `<service>-group`, no prefix and no publisher.
+    /// Creates the context of `handler` in `service`, with the group `<service>-group`, no prefix and no publisher.
     pub fn new(service: impl Into<Name>, handler: impl Into<Name>) -> Self {
         let service = service.into();
         Self {
@@ -44,15 +44,16 @@ impl DeliveryContext {
         }
     }
 
-    /// The id by which an idempotency store knows the event `id` of `topic`: the event's own, or a UUID v5 of the topic in
-    /// its namespace where [`scope_per_topic`](Self::scope_per_topic) is set. A layer that marks events done by itself uses
-    /// it, too.
+    /// Returns the id under which an idempotency store knows the event `id` of `topic`.
+    ///
+    /// It is the event's own id, or a UUID v5 of the topic in its namespace where
+    /// [`scope_per_topic`](Self::scope_per_topic) is set. A layer that completes events itself must use it as well.
     pub fn id_in_store(&self, topic: &str, id: Uuid) -> Uuid {
         if self.scope_per_topic { Uuid::new_v5(&id, topic.as_bytes()) } else { id }
     }
 }
 
-/// Records handed to a handler once, with its attempt. A clone copies no record.
+/// Records handed to a handler once, with their attempt. A clone copies no record.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     records: RecordBatch,
@@ -66,18 +67,18 @@ pub struct Delivery {
     extensions: Extensions,
 }
 
-/// What a delivery holds beside, or of, its batch of records.
+/// The contents of a delivery in addition to, or selected from, its first batch.
 #[derive(Debug, Clone)]
 enum Rest {
     None,
-    /// Further records of the same partition, where a batch is not in one piece.
+    /// Further records of the same partition, where a batch is not contiguous.
     Batches(Arc<[RecordBatch]>),
-    /// Only the records at these places.
+    /// Only the records at these indices.
     Places(Arc<[u32]>),
 }
 
 impl Delivery {
-    /// A first attempt at all of `records`.
+    /// Creates a first attempt at all of `records`.
     pub fn new(records: RecordBatch, context: impl Into<Arc<DeliveryContext>>) -> Self {
         Self {
             records,
@@ -92,14 +93,14 @@ impl Delivery {
         }
     }
 
-    /// With `more` records of the same partition behind the first.
+    /// Appends batches of further records of the same partition.
     #[must_use]
     pub fn with_more(mut self, more: impl Into<Arc<[RecordBatch]>>) -> Self {
         self.rest = Rest::Batches(more.into());
         self
     }
 
-    /// Of the records only those at these places, in this order; places beyond them are left out.
+    /// Keeps only the records at these indices, in this order; indices beyond the records are ignored.
     #[must_use]
     pub fn with_places(mut self, places: &[u32]) -> Self {
         let len = self.records.len();
@@ -107,52 +108,54 @@ impl Delivery {
         self
     }
 
-    /// As this attempt, from 1.
+    /// Sets the attempt, from 1.
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
         self
     }
 
-    /// As this run of its handler, from 1: which attempts that don't count (an infrastructure error) raise too. Derived
-    /// ids count anew with each run, so that a repeat derives the same ones.
+    /// Sets the run of the handler, from 1.
+    ///
+    /// Unlike the attempt, it also increases with attempts that do not count (an infrastructure error). Derived ids
+    /// are counted anew in each run, so that a repeat derives the same ones.
     #[must_use]
     pub fn with_run(mut self, run: u32) -> Self {
         self.run = run;
         self
     }
 
-    /// As of this assignment of its partition.
+    /// Sets the epoch of the partition's assignment.
     #[must_use]
     pub fn with_epoch(mut self, epoch: u64) -> Self {
         self.epoch = epoch;
         self
     }
 
-    /// With the lease that has claimed its events.
+    /// Sets the lease that has claimed the events.
     #[must_use]
     pub fn with_lease(mut self, lease: Arc<Lease>) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// With the event's id, which then needs not be read from the record.
+    /// Sets the event's id, which then is not read from the record.
     #[must_use]
     pub fn with_event_id(self, id: Uuid) -> Self {
-        // A delivery is built once; a second id would be of another record.
+        // Set once, when the delivery is built; a second id would belong to another record.
         let _ = self.event_id.set(id);
         self
     }
 
-    /// The first record, which is the only one of a single delivery.
+    /// Returns the first record, which is the only one of a single delivery.
     ///
     /// # Panics
-    /// If the delivery was made of no record at all, which the engine never does.
+    /// If the delivery was created from no records, which the engine never does.
     pub fn record(&self) -> &StoredRecord {
         self.records().next().expect("a delivery has a record")
     }
 
-    /// All records, in offset order.
+    /// Iterates over all records, in offset order.
     pub fn records(&self) -> impl Iterator<Item = &StoredRecord> + '_ {
         let all = self.records.records();
         let (whole, places, more): (_, &[u32], &[RecordBatch]) = match &self.rest {
@@ -164,7 +167,7 @@ impl Delivery {
         whole.iter().chain(placed).chain(more.iter().flat_map(RecordBatch::records))
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         match &self.rest {
             Rest::None => self.records.len(),
@@ -173,62 +176,63 @@ impl Delivery {
         }
     }
 
-    /// Whether there is no record, which is never so in a handler.
+    /// Returns whether there are no records, which is never the case in a handler.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The topic and partition that the records are of.
+    /// Returns the topic and partition of the records.
     pub fn origin(&self) -> &TopicPartition {
         self.records.origin()
     }
 
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &Name {
         &self.origin().topic
     }
 
-    /// The partition's number.
+    /// Returns the partition's number.
     pub fn partition(&self) -> u32 {
         self.origin().partition
     }
 
-    /// The (first) record's offset.
+    /// Returns the (first) record's offset.
     pub fn offset(&self) -> u64 {
         self.record().offset
     }
 
-    /// Which attempt this is, from 1.
+    /// Returns the number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// The epoch of the assignment that the records came in; a transaction that checks it fences off older owners.
+    /// Returns the epoch of the assignment that the records belong to; a transaction that checks it fences off older
+    /// owners.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Who has claimed the events, where the service has an idempotency store.
+    /// Returns the lease that has claimed the events, if the service has an idempotency store.
     pub fn lease(&self) -> Option<&Arc<Lease>> {
         self.lease.as_ref()
     }
 
-    /// The service, group and handler.
+    /// Returns the service, group and handler.
     pub fn context(&self) -> &Arc<DeliveryContext> {
         &self.context
     }
 
-    /// The (first) event's id; of a record without one, a UUID v5 of its place and bytes.
+    /// Returns the (first) event's id; for a record without one, a UUID v5 of its position and bytes.
     pub fn event_id(&self) -> Uuid {
         *self.event_id.get_or_init(|| event_id_of(self.origin(), self.record()))
     }
 
-    /// The ids of all events, in order.
+    /// Iterates over the ids of all events, in order.
     pub fn event_ids(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.records().map(|record| event_id_of(self.origin(), record))
     }
 
-    /// The id that all events of one flow share: the record's `correlation-id`, else the event's own id.
+    /// Returns the id that all events of one flow share: the record's `correlation-id`, otherwise the event's own id.
     pub fn correlation_id(&self) -> String {
         match self.record().headers.get_str(headers::CORRELATION_ID) {
             Some(id) => id.to_owned(),
@@ -236,24 +240,27 @@ impl Delivery {
         }
     }
 
-    /// Publishes events that follow from this delivery: their ids are derived from its event's id, so that a repeat of
-    /// the handler publishes the same ids again. `None` where the context has no publisher (a unit test).
+    /// Returns a publisher of events that follow from this delivery; `None` if the context has no publisher (a unit
+    /// test).
+    ///
+    /// Their ids are derived from the delivery's event id, so that a repeat of the handler publishes the same ids
+    /// again.
     pub fn publisher(&self) -> Option<DeliveryPublisher> {
         DeliveryPublisher::new(self)
     }
 
-    /// The id of the next event of this type and key that follows from `cause` in this run.
+    /// Derives the id of the next event of this type and key that follows from `cause` in this run.
     pub(crate) fn derive_id(&self, cause: Uuid, event_type: &str, key: Option<&[u8]>) -> Uuid {
         let kind = derived_kind(cause, &self.context, self.topic(), (event_type, key));
         self.records.derived().next(kind, self.run, self.offset())
     }
 
-    /// What layers and extractors leave for one another.
+    /// Returns the values that layers and extractors pass to each other.
     pub fn extensions(&self) -> &Extensions {
         &self.extensions
     }
 
-    /// As [`extensions`](Self::extensions), to add to.
+    /// Returns the [`extensions`](Self::extensions) mutably.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.extensions
     }
@@ -262,8 +269,8 @@ impl Delivery {
 /// The namespace of the ids of records that carry none.
 const RECORD_NAMESPACE: Uuid = Uuid::from_u128(0x7c8f_63bd_7e67_5d5c_9d6e_3a51_6d1f_0a27);
 
-/// The event id of `record`: what its envelope says, else a UUID v5 of its topic, partition and offset, and of its bytes: in
-/// a topic that was made anew, another record has the same offset.
+/// Returns the event id of `record`: its envelope's, otherwise a UUID v5 of its topic, partition, offset and bytes.
+/// The bytes count because another record has the same offset in a topic that was recreated.
 pub fn event_id_of(origin: &TopicPartition, record: &StoredRecord) -> Uuid {
     match codec::peek(record) {
         Ok(head) => head.id,
@@ -271,25 +278,25 @@ pub fn event_id_of(origin: &TopicPartition, record: &StoredRecord) -> Uuid {
             let place = format!("{}\0{}\0{}", origin.topic, origin.partition, record.offset);
             let of_bytes = |id, part: &Option<Bytes>| part.as_ref().map_or(id, |bytes| Uuid::new_v5(&id, bytes));
             let id = of_bytes(Uuid::new_v5(&RECORD_NAMESPACE, place.as_bytes()), &record.value);
-            // By a name of its own, so that a key is not taken for a value.
+            // In a namespace of its own, so that a key is not mistaken for a value.
             record.key.as_ref().map_or(id, |key| Uuid::new_v5(&Uuid::new_v5(&id, b"key"), key))
         }
     }
 }
 
-/// Values by their type. Empty, it is one word and no allocation; a clone shares the values.
+/// A map of values by type. When empty, it is one word and no allocation; a clone shares the values.
 #[derive(Clone, Default)]
 pub struct Extensions(Option<Box<Values>>);
 
 type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
 impl Extensions {
-    /// Puts in `value`, in place of an earlier one of its type.
+    /// Inserts `value`, replacing an earlier one of its type.
     pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
         self.0.get_or_insert_default().insert(TypeId::of::<T>(), Arc::new(value));
     }
 
-    /// The value of type `T`.
+    /// Returns the value of type `T`.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.0.as_ref()?.get(&TypeId::of::<T>())?.downcast_ref()
     }

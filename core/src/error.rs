@@ -1,51 +1,51 @@
-//! One error for the workspace: what kind it is, what was being tried, and what caused it.
+//! The error type of the workspace: its kind, what was being tried, and its cause.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What handlers, layers and sources of errors pass around: any error that may cross threads.
+/// The error type of handlers, layers and error sources: any error that may cross threads.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a caller can do about an [`Error`]. A kind exists only where a caller acts differently.
+/// The kind of an [`Error`], by what a caller can do about it. A kind exists only where a caller acts differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The request or a setting is wrong: fix the program. The message names the field or argument.
     Invalid,
-    /// A topic, partition, group or letter does not exist: create it, or wait for whoever does.
+    /// A topic, partition, group or letter does not exist: create it, or wait until it is created.
     NotFound,
-    /// What was to be created exists already: go on, or choose another name.
+    /// The resource to be created exists already: continue, or choose another name.
     AlreadyExists,
-    /// Credentials are wrong or a right is missing: fix them at the broker or in the configuration.
+    /// Credentials are wrong or a permission is missing: fix them at the broker or in the configuration.
     Denied,
-    /// A record or request is larger than the backend takes: it will never fit, dead-letter it.
+    /// A record or request exceeds the backend's limit: it will never fit, dead-letter it.
     TooLarge,
-    /// The bytes are not what they should be (an undecodable record): dead-letter the record.
+    /// The bytes are malformed (an undecodable record): dead-letter the record.
     Undecodable,
-    /// The backend is down, busy or out of reach: try again later, nothing was done.
+    /// The backend is down, busy or unreachable: nothing was done, try again later.
     Unavailable,
-    /// It may or may not have been done (a timeout, a lost answer): a repeat may do it twice.
+    /// The operation may or may not have been done (a timeout, a lost answer): a retry may do it twice.
     Indeterminate,
     /// A newer owner has taken over (of a partition, a claim, a membership): stop, never retry.
     Fenced,
-    /// Refused because of what is there now (an active group, another open process): end that first.
+    /// The current state forbids it (an active group, another open process): end that first.
     Conflict,
     /// The publisher, consumer or service was closed: open a new one.
     Closed,
-    /// Stored data is damaged: a person has to look before it is used again.
+    /// Stored data is damaged: an operator must look at it before it is used again.
     Corrupt,
-    /// The backend does not offer this, by its [`guarantees`](crate::Guarantees) or its version: do without.
+    /// The backend does not offer this, by its [`guarantees`](crate::Guarantees) or its version: do not use it.
     Unsupported,
-    /// A handler failed in a way that has no kind of its own: retry, then dead-letter.
+    /// A handler failed with an error without a kind of its own: retry, then dead-letter.
     Failed,
 }
 
 impl ErrorKind {
-    /// The kind's stable name, as it stands in dead letters, logs and metrics: `"unavailable"`.
+    /// Returns the kind's stable name, as used in dead letters, logs and metrics: `"unavailable"`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -65,7 +65,7 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of this name; [`Failed`](Self::Failed) if there is none, as from a later version.
+    /// Returns the kind of this name; [`Failed`](Self::Failed) for an unknown name, such as one from a later version.
     pub fn from_name(name: &str) -> Self {
         let all = [
             Self::Invalid,
@@ -85,12 +85,13 @@ impl ErrorKind {
         all.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Failed)
     }
 
-    /// Whether the same call may succeed later. After [`Indeterminate`](Self::Indeterminate) a repeat may do it twice.
+    /// Returns whether the same call may succeed later. After [`Indeterminate`](Self::Indeterminate) a retry may do
+    /// it twice.
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::Unavailable | Self::Indeterminate)
     }
 
-    /// Whether the fault lies with the surroundings and not with the record at hand: a service then pauses and
+    /// Returns whether the fault lies with the infrastructure and not with the record: a service then pauses and
     /// backs off, and dead-letters nothing.
     pub const fn is_infrastructure(self) -> bool {
         matches!(self, Self::Unavailable | Self::Indeterminate | Self::Fenced | Self::Closed | Self::Corrupt)
@@ -131,32 +132,33 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind`; `context` says what was being tried: lower case, no full stop, no secret.
+    /// Creates an error of `kind`; `context` states what was being tried: lower case, no full stop, no secret.
     pub fn new(kind: ErrorKind, context: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner { kind, context: context.into(), source: None }))
     }
 
-    /// The same error with what caused it.
+    /// Sets the cause of the error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// An error of `kind` caused by `source`.
+    /// Creates an error of `kind` caused by `source`.
     pub fn caused_by(kind: ErrorKind, context: impl Into<Cow<'static, str>>, source: impl Into<BoxError>) -> Self {
         Self::new(kind, context).with_source(source)
     }
 
-    /// An error of `kind` whose own text names `cause` and its causes, in one line; it has no [`source`](StdError::source).
+    /// Creates an error of `kind` whose own text names `cause` and its causes in one line; it has no
+    /// [`source`](StdError::source).
     ///
-    /// For errors of opening something, which must be readable where `{error}` is all that is printed.
+    /// For errors of opening something, which must be readable where only `{error}` is printed.
     pub fn explained(kind: ErrorKind, context: impl fmt::Display, cause: &(dyn StdError + 'static)) -> Self {
         let text = format!("{context}: {}", report(cause));
         Self::new(kind, text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
-    /// The same error with what was being tried before its own text: `"start orders: no such topic"`.
+    /// Prefixes the error's text with what was being tried: `"start orders: no such topic"`.
     ///
     /// Adds no link to the chain, so that `{error}` alone names both.
     #[must_use]
@@ -165,28 +167,28 @@ impl Error {
         self
     }
 
-    /// What a caller can do about it.
+    /// Returns the error's kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later: see [`ErrorKind::is_retryable`].
+    /// Returns whether the same call may succeed later: see [`ErrorKind::is_retryable`].
     pub fn is_retryable(&self) -> bool {
         self.0.kind.is_retryable()
     }
 
-    /// Whether the fault lies with the surroundings: see [`ErrorKind::is_infrastructure`].
+    /// Returns whether the fault lies with the infrastructure: see [`ErrorKind::is_infrastructure`].
     pub fn is_infrastructure(&self) -> bool {
         self.0.kind.is_infrastructure()
     }
 
-    /// The error and all its sources in one line, for logs and people.
+    /// Formats the error and all its sources in one line, for logs and people.
     pub fn report(&self) -> String {
         report(self)
     }
 }
 
-/// `error` and all its sources in one line: `"open the store: permission denied"`.
+/// Formats `error` and all its sources in one line: `"open the store: permission denied"`.
 pub fn report(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     for cause in causes(error) {
@@ -196,7 +198,8 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// The texts of the sources of `error`. A text that the one before it contains, as anyhow and others do, is left out.
+/// Returns the texts of the sources of `error`. A text contained in the one before it, as with anyhow and others, is
+/// omitted.
 fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     let (mut last, mut found) = (error.to_string(), Vec::new());
     for source in chain(error).skip(1) {
@@ -209,15 +212,15 @@ fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     found
 }
 
-/// As many errors of a chain are looked at: one that is its own source has a chain without an end.
+/// Limit of errors visited in a chain: the chain of an error that is its own source never ends.
 const CHAIN_LENGTH: usize = 64;
 
-/// `error` and its sources, within bounds.
+/// Iterates over `error` and its sources, up to [`CHAIN_LENGTH`].
 pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH)
 }
 
-/// Whether `text` contains `part`, and not only as a part of words.
+/// Returns whether `text` contains `part` as whole words.
 fn contains(text: &str, part: &str) -> bool {
     let is_apart = |(before, after): (&str, &str)| {
         !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric)
@@ -225,7 +228,7 @@ fn contains(text: &str, part: &str) -> bool {
     part.is_empty() || text.match_indices(part).any(|(at, _)| is_apart((&text[..at], &text[at + part.len()..])))
 }
 
-/// The first [`Error`] in `error`'s chain of sources, itself included.
+/// Returns the first [`Error`] in `error`'s chain of sources, including `error` itself.
 pub fn find_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     chain(error).find_map(|error| error.downcast_ref::<Error>())
 }
@@ -331,7 +334,7 @@ mod tests {
         #[derive(Debug)]
         struct Endless(std::sync::atomic::AtomicUsize);
         impl fmt::Display for Endless {
-            // Each text is another one, so that no cause is left out. The test fails instead of running for ever.
+            // Each text differs, so that no cause is omitted. The test fails instead of running forever.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "text {}", self.0.load(std::sync::atomic::Ordering::Relaxed))
             }

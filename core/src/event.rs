@@ -1,4 +1,4 @@
-//! Events: what they are called, where they go, and what surrounds their payload.
+//! Events: their types, topics, keys, and the envelope of their payload.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,27 +21,27 @@ use crate::{Error, ErrorKind, Name, Result, Timestamp};
     note = "add `#[derive(Serialize, Deserialize, Event)] #[event(topic = \"...\", type = \"...\")]` to `{Self}`"
 )]
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// How it is written; what is read is told by the record's `content-type`.
+    /// The codec that writes the event. Reading follows the record's `content-type`.
     type Codec: Codec;
-    /// The topic it is published to, before a service's prefix.
+    /// The topic that the event is published to, without a service's prefix.
     const TOPIC: &'static str;
-    /// Its stable name on the wire, such as `user.registered`.
+    /// The event's stable name on the wire, such as `user.registered`.
     const TYPE: &'static str;
-    /// The version of its payload. Handlers take one major version.
+    /// The version of the payload. A handler accepts one major version.
     const VERSION: Version = Version::new(1, 0);
 
-    /// The partition key; events of one key are handled in order. `None`: ordered with nothing.
+    /// Returns the partition key; events of one key are handled in order. `None`: the event has no order.
     fn key(&self) -> Option<Cow<'_, [u8]>>;
 }
 
-/// What may be an event's key: text as UTF-8, integers as decimal text, UUIDs hyphenated, bytes as they are.
+/// A type that can be an event's key: text as UTF-8, integers as decimal text, UUIDs hyphenated, bytes unchanged.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an event's key",
     label = "not a key type",
     note = "keys are strings, integers, UUIDs, bytes, or an `Option` of these; `key = expression` may convert"
 )]
 pub trait Key {
-    /// The key's bytes; `None` is no key.
+    /// Returns the key's bytes; `None` is no key.
     fn to_key(&self) -> Option<Cow<'_, [u8]>>;
 }
 
@@ -99,29 +99,29 @@ impl Key for Cow<'_, str> {
     }
 }
 
-/// The version of a payload, `major.minor`: on the wire the text `"1.0"`.
+/// The version of a payload, `major.minor`; on the wire it is the text `"1.0"`.
 ///
 /// A new minor version only adds what older readers may ignore; a new major version needs a handler of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version {
-    /// Changes that older readers can't read.
+    /// The major version: changes that older readers cannot read.
     pub major: u32,
-    /// Changes that they can.
+    /// The minor version: changes that older readers can ignore.
     pub minor: u32,
 }
 
 impl Version {
-    /// Version `major.minor`.
+    /// Creates the version `major.minor`.
     pub const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor }
     }
 
-    /// The version that a bare number stands for.
+    /// Returns the version that a bare number stands for.
     pub(crate) fn of_number(major: u64) -> Option<Self> {
         u32::try_from(major).ok().map(|major| Self::new(major, 0))
     }
 
-    /// Its text on the wire; the common ones are not allocated.
+    /// Returns the version's text on the wire; the common versions are not allocated.
     pub fn to_text(self) -> Cow<'static, str> {
         match (self.major, self.minor) {
             (1, 0) => Cow::Borrowed("1.0"),
@@ -130,7 +130,7 @@ impl Version {
         }
     }
 
-    /// As [`to_text`](Self::to_text), for a header.
+    /// Returns the version's text as [`to_text`](Self::to_text) does, for a header.
     pub fn to_bytes(self) -> Bytes {
         match self.to_text() {
             Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
@@ -148,12 +148,12 @@ impl fmt::Display for Version {
 impl std::str::FromStr for Version {
     type Err = Error;
 
-    /// Reads `"2"`, `"2.1"` and, of longer ones such as `"2.1.7"`, the first two numbers.
+    /// Parses `"2"`, `"2.1"` and, of longer texts such as `"2.1.7"`, the first two numbers.
     fn from_str(text: &str) -> Result<Self> {
         if text == "1.0" {
             return Ok(Self::new(1, 0));
         }
-        // `parse` takes a sign, too.
+        // `parse` accepts a sign as well.
         let number = |part: &str| part.parse::<u32>().ok().filter(|_| !part.starts_with('+'));
         let mut parts = text.split('.');
         let major = parts.next().and_then(number);
@@ -168,7 +168,7 @@ impl std::str::FromStr for Version {
     }
 }
 
-/// Foreign text in an error message: never longer than this.
+/// The limit of characters of foreign text in an error message.
 const SHOWN_CHARS: usize = 64;
 
 pub(crate) fn shortened(text: &str) -> String {
@@ -196,12 +196,12 @@ impl<'de> Deserialize<'de> for Version {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Version, E> {
                 text.parse().map_err(|e: Error| E::custom(e))
             }
-            // Some services write the number 1 where the text "1.0" is meant.
+            // Some services write the number 1 for the text "1.0".
             fn visit_u64<E: de::Error>(self, major: u64) -> Result<Version, E> {
                 let wrong = || E::invalid_value(de::Unexpected::Unsigned(major), &self);
                 Version::of_number(major).ok_or_else(wrong)
             }
-            // And 1.0, which is the same number. What 1.10 is as a number can't be told from 1.1.
+            // 1.0 is the same number. The number 1.10 cannot be distinguished from 1.1.
             fn visit_f64<E: de::Error>(self, major: f64) -> Result<Version, E> {
                 let whole = (major.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&major)).then_some(major);
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within the range")]
@@ -213,57 +213,58 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// An event with what surrounds it on the wire.
+/// An event with the metadata that surrounds it on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Envelope<E> {
-    /// Identifies this event wherever it is seen again: a UUID, v7 when made here.
+    /// The event's id, the same wherever the event appears: a UUID, v7 if created here.
     pub id: Uuid,
-    /// When it was made, in milliseconds.
+    /// The time when the event was created, in milliseconds.
     pub timestamp: Timestamp,
-    /// The service that made it.
+    /// The service that created the event.
     pub source: Name,
-    /// The version that its payload was written in.
+    /// The version that the payload was written in.
     pub version: Version,
-    /// The event.
+    /// The event itself.
     pub payload: E,
 }
 
 impl<E: Event> Envelope<E> {
-    /// `payload` as a new event of an unnamed source: for unit tests of handlers, and the start for publishers.
+    /// Creates an envelope of `payload` as a new event without a named source, for unit tests of handlers and for
+    /// publishers.
     pub fn new(payload: E) -> Self {
         Self { id: Uuid::now_v7(), timestamp: Timestamp::now(), source: Name::default(), version: E::VERSION, payload }
     }
 }
 
 impl<E> Envelope<E> {
-    /// With this id in place of the new one.
+    /// Replaces the id.
     #[must_use]
     pub fn with_id(mut self, id: Uuid) -> Self {
         self.id = id;
         self
     }
 
-    /// With this time in place of now.
+    /// Replaces the timestamp.
     #[must_use]
     pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
         self.timestamp = timestamp;
         self
     }
 
-    /// Made by the service `source`.
+    /// Sets the service that created the event.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Name>) -> Self {
         self.source = source.into();
         self
     }
 
-    /// Says that `event`, returned by a batch handler, follows from this one.
+    /// Marks `event`, returned by a batch handler, as caused by this one.
     pub fn causes<T>(&self, event: T) -> Caused<T> {
         Caused { cause: self.id, event }
     }
 
-    /// The envelope of a reference to the payload.
+    /// Returns an envelope that borrows the payload.
     pub fn as_ref(&self) -> EnvelopeRef<'_, E> {
         EnvelopeRef {
             id: self.id,
@@ -275,7 +276,7 @@ impl<E> Envelope<E> {
     }
 }
 
-/// An envelope around a borrowed payload: what a [`Codec`] writes.
+/// An envelope that borrows its payload, as a [`Codec`] writes it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct EnvelopeRef<'a, E> {
@@ -291,7 +292,7 @@ pub struct EnvelopeRef<'a, E> {
     pub payload: &'a E,
 }
 
-// By hand: a derive would ask that the payload be `Copy`.
+// Implemented by hand: a derive would require a `Copy` payload.
 impl<E> Clone for EnvelopeRef<'_, E> {
     fn clone(&self) -> Self {
         *self
@@ -301,37 +302,38 @@ impl<E> Clone for EnvelopeRef<'_, E> {
 impl<E> Copy for EnvelopeRef<'_, E> {}
 
 impl<'a, E: Event> EnvelopeRef<'a, E> {
-    /// An envelope with this id, time and source around `payload`.
+    /// Creates an envelope of `payload` with this id, timestamp and source.
     pub fn new(id: Uuid, timestamp: Timestamp, source: &'a Name, payload: &'a E) -> Self {
         Self { id, timestamp, source, version: E::VERSION, payload }
     }
 }
 
-/// An event that a batch handler returns, with the id of the event of the batch that it follows from.
+/// An event returned by a batch handler, with the id of the event of the batch that caused it.
 ///
-/// Made by [`Envelope::causes`]. Its own id is derived from the cause's, so that a repeat is recognised downstream.
+/// Created by [`Envelope::causes`]. Its own id is derived from the cause's, so that a repeat is recognised
+/// downstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caused<E> {
     pub(crate) cause: Uuid,
     pub(crate) event: E,
 }
 
-/// Several events of one type, for a handler that takes them together.
+/// Several events of one type, for a handler that processes them together.
 #[derive(Debug, Clone)]
 pub struct Batch<E>(pub Vec<Envelope<E>>);
 
 impl<E> Batch<E> {
-    /// The events in order.
+    /// Iterates over the events in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Envelope<E>> {
         self.0.iter()
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no event.
+    /// Returns whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

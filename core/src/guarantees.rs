@@ -1,10 +1,10 @@
-//! Which of the numbered promises a backend keeps.
+//! Guarantees: the numbered clauses that a backend keeps.
 
 use std::borrow::Cow;
 use std::fmt;
 
 macro_rules! clauses { ($($name:ident $id:literal $text:literal,)*) => {
-    /// A numbered promise of a trait; the traits' docs have the words.
+    /// A numbered promise of a trait; the traits' docs state it in full.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     #[non_exhaustive]
     pub enum Clause { $( #[doc = $text] $name, )* }
@@ -13,12 +13,12 @@ macro_rules! clauses { ($($name:ident $id:literal $text:literal,)*) => {
         /// All clauses.
         pub const ALL: &[Self] = &[$(Self::$name),*];
 
-        /// Its short name, such as `c3`, which the names of its conformance cases begin with.
+        /// Returns the clause's short name, such as `c3`, with which the names of its conformance cases begin.
         pub const fn id(self) -> &'static str {
             match self { $(Self::$name => $id),* }
         }
 
-        /// What it promises, in a line.
+        /// Returns a summary of the clause in one line.
         pub const fn text(self) -> &'static str {
             match self { $(Self::$name => $text),* }
         }
@@ -60,7 +60,7 @@ impl fmt::Display for Clause {
     }
 }
 
-/// What a backend promises: all clauses but those that it disclaims, each with its reason.
+/// The clauses that a backend keeps: all but those that it disclaims, each with its reason.
 ///
 /// The conformance suites run the promised clauses and report the others as ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,36 +70,36 @@ pub struct Guarantees {
 }
 
 impl Guarantees {
-    /// Every clause, for the users of one process.
+    /// Creates guarantees of every clause, for a backend used by one process.
     pub const fn all() -> Self {
         Self { disclaimed: Vec::new(), shared: false }
     }
 
-    /// Without `clause`, because of `reason`.
+    /// Disclaims `clause`, because of `reason`.
     #[must_use]
     pub fn without(mut self, clause: Clause, reason: impl Into<Cow<'static, str>>) -> Self {
         self.disclaimed.push((clause, reason.into()));
         self
     }
 
-    /// Says that the backend is shared by several processes, and not of one alone.
+    /// Sets whether the backend is shared by several processes.
     #[must_use]
     pub fn with_shared(mut self, shared: bool) -> Self {
         self.shared = shared;
         self
     }
 
-    /// Whether `clause` is promised.
+    /// Returns whether `clause` is promised.
     pub fn keeps(&self, clause: Clause) -> bool {
         self.why_not(clause).is_none()
     }
 
-    /// Why `clause` is not promised; `None` if it is.
+    /// Returns why `clause` is not promised; `None` if it is.
     pub fn why_not(&self, clause: Clause) -> Option<&str> {
         self.disclaimed.iter().find(|(c, _)| *c == clause).map(|(_, why)| why.as_ref())
     }
 
-    /// Whether several processes share it.
+    /// Returns whether several processes share the backend.
     pub fn is_shared(&self) -> bool {
         self.shared
     }

@@ -1,4 +1,4 @@
-//! The trait of what remembers which events were handled.
+//! Idempotency: the [`IdempotencyStore`] trait, which records the events that were handled.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 
-/// Remembers, per scope, which events were handled and who is handling which.
+/// Records, per scope, which events were handled and which lease is handling which.
 ///
 /// A running service acquires a [`Lease`] and claims events under it; its claims live as long as the lease. A scope is a
 /// service's name unless it says otherwise: to handle a range of events again, take a new scope.
@@ -26,32 +26,34 @@ use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 ///   table of done events can be shared with services that know nothing of claims.
 #[async_trait]
 pub trait IdempotencyStore: Debug + Send + Sync + 'static {
-    /// Registers a running service in `scope`, whose claims live until it has not renewed for `ttl`.
+    /// Acquires a lease for a running service in `scope`; its claims live until it has not been renewed for `ttl`.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid): `ttl` is below [`MIN_LEASE_TTL`].
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) and the like, as of every method here.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) and similar kinds, as for every method here.
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease>;
 
-    /// Claims `events`; answer `i` is event `i`'s. Cancel-safe in that a dropped call's claims end with their lease.
+    /// Claims `events`; answer `i` is event `i`'s. Cancel-safe in that the claims of a dropped call end with their
+    /// lease.
     ///
     /// # Errors
-    /// [`Fenced`](crate::ErrorKind::Fenced) if the lease is expired.
+    /// [`Fenced`](crate::ErrorKind::Fenced) if the lease has expired.
     async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>>;
 
-    /// Keeps the lease alive for another ttl.
+    /// Renews the lease for another ttl.
     ///
     /// # Errors
-    /// [`Fenced`](crate::ErrorKind::Fenced) if it is dead already.
+    /// [`Fenced`](crate::ErrorKind::Fenced) if it has expired already.
     async fn renew(&self, lease: &Lease) -> Result<()>;
 
-    /// Marks events that the lease has claimed as done; answer `i` is event `i`'s. What is done already stays so.
+    /// Marks events claimed by the lease as done; answer `i` is event `i`'s. Events that are done already stay done.
     ///
     /// # Errors
     /// Of the call, or per event [`Fenced`](crate::ErrorKind::Fenced) if another lease has the claim now.
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>>;
 
-    /// Gives claims back, so that anybody may take them at once. What the lease has not claimed stays as it is.
+    /// Releases claims, so that any lease may take them at once. Events that the lease has not claimed are not
+    /// affected.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): the claims then end with their lease.
@@ -60,44 +62,44 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Ends a lease: its claims are released at once, and no crash is counted.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable): it then ends with its ttl.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): the lease then expires after its ttl.
     async fn retire(&self, lease: &Lease) -> Result<()>;
 
-    /// Forgets what was done before `completed_before` in `scope`; returns how many events.
+    /// Deletes the events of `scope` that were completed before `completed_before`, and returns their number.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): call again.
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64>;
 
-    /// Which clauses it keeps, and whether several processes share it.
+    /// Returns the clauses that this store keeps, and whether several processes share it.
     fn guarantees(&self) -> Guarantees;
 }
 
-/// The shortest time that a lease may live without a renewal: below it, a lease expires before its first renewal.
+/// The shortest ttl of a lease: below it, a lease expires before its first renewal.
 pub const MIN_LEASE_TTL: Duration = Duration::from_millis(10);
 
-/// A running service, as a store knows it.
+/// The lease of a running service, under which it claims events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lease {
-    /// Unique among all leases.
+    /// The lease's id, unique among all leases.
     pub id: Uuid,
-    /// Within which its claims are.
+    /// The scope of its claims.
     pub scope: Name,
-    /// It dies when it was not renewed for so long.
+    /// The time without a renewal after which the lease expires.
     pub ttl: Duration,
 }
 
 impl Lease {
-    /// A new lease: for stores, which hand them out.
+    /// Creates a new lease, for stores.
     pub fn new(scope: impl Into<Name>, ttl: Duration) -> Self {
         Self { id: Uuid::now_v7(), scope: scope.into(), ttl }
     }
 
-    /// As [`new`](Self::new), where the ttl is a user's.
+    /// Creates a lease as [`new`](Self::new) does, after checking a user's ttl.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid): it is below [`MIN_LEASE_TTL`].
+    /// [`Invalid`](ErrorKind::Invalid) if the ttl is below [`MIN_LEASE_TTL`].
     pub fn checked(scope: impl Into<Name>, ttl: Duration) -> Result<Self> {
         if ttl < MIN_LEASE_TTL {
             let what = format!("register a lease: lease_ttl is {ttl:?}, it must be at least {MIN_LEASE_TTL:?}");
@@ -107,35 +109,35 @@ impl Lease {
     }
 }
 
-/// An event, as a store knows it.
+/// A reference to an event, by which stores identify it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EventRef {
     /// The event's id.
     pub id: Uuid,
-    /// Its type, for people who look into the store.
+    /// The event's type, for people who look into the store.
     pub event_type: Name,
 }
 
 impl EventRef {
-    /// The event `id` of a type.
+    /// Creates a reference to the event `id` of a type.
     pub fn new(id: Uuid, event_type: impl Into<Name>) -> Self {
         Self { id, event_type: event_type.into() }
     }
 }
 
-/// A claim that is given back.
+/// A claim to be released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleasedClaim {
     /// The event's id.
     pub id: Uuid,
-    /// How many attempts were made under this claim; added to those released before.
+    /// The number of attempts made under this claim; added to those released before.
     pub attempts: u32,
 }
 
 impl ReleasedClaim {
-    /// The claim of the event `id`, given back after `attempts`.
+    /// Creates a released claim of the event `id` after `attempts`.
     pub const fn new(id: Uuid, attempts: u32) -> Self {
         Self { id, attempts }
     }
@@ -145,29 +147,29 @@ impl ReleasedClaim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Claim {
-    /// The event is this lease's to handle.
+    /// The event is claimed by this lease.
     Granted(History),
-    /// Another lease has it (or this one, by an earlier claim), for at most so long unless it renews.
+    /// The event is claimed by another lease (or by this one, in an earlier claim).
     Held {
-        /// How long to wait at most before asking again.
+        /// The longest time until the claim ends, unless its lease is renewed.
         at_most: Duration,
     },
-    /// It was handled already.
+    /// The event was handled already.
     Done,
 }
 
-/// What happened to an event before it was granted.
+/// The history of an event before its claim was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct History {
-    /// Leases that expired with it claimed: crashes, as far as the store can tell.
+    /// The number of leases that expired while they had claimed it: crashes, as far as the store can tell.
     pub crashes: u32,
-    /// Attempts released with it.
+    /// The number of attempts released with its claims.
     pub attempts: u32,
 }
 
 impl History {
-    /// So many crashes and attempts.
+    /// Creates a history of `crashes` and `attempts`.
     pub const fn new(crashes: u32, attempts: u32) -> Self {
         Self { crashes, attempts }
     }

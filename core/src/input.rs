@@ -1,4 +1,4 @@
-//! What a handler's first argument may be.
+//! First arguments of handlers.
 
 use crate::{Batch, Delivery, Envelope, Error, Event, Result, codec};
 
@@ -9,30 +9,31 @@ use crate::{Batch, Delivery, Envelope, Error, Event, Result, codec};
     note = "extractors such as `State` come after the event"
 )]
 pub trait Input: Sized + Send + 'static {
-    /// Whether it takes several records at once.
+    /// Whether the argument takes several records at once.
     const BATCH: bool;
 
-    /// Reads it from a delivery.
+    /// Decodes the argument from a delivery.
     ///
     /// # Errors
     /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable); of a batch, a [`DecodeErrors`] naming each bad record.
     fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors>;
 
-    /// Whether it is the delivery itself: then it is taken, after the extractors have looked at it, and nothing is read.
+    /// Whether the argument is the delivery itself: it is then moved, after the extractors have run, and nothing is
+    /// decoded.
     #[doc(hidden)]
     const RAW: bool = false;
 
-    /// As [`decode`](Self::decode), from a delivery that nobody needs afterwards.
+    /// Decodes as [`decode`](Self::decode) does, from a delivery that is not needed afterwards.
     ///
     /// # Errors
-    /// As of `decode`.
+    /// Those of `decode`.
     #[doc(hidden)]
     fn take(delivery: Delivery) -> Result<Self, DecodeErrors> {
         Self::decode(&delivery)
     }
 }
 
-/// A first argument that names an event: what `Router::on` routes by.
+/// A first argument that names an event, by which `Router::on` routes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the first argument of an event's handler",
     label = "must be an event, `Envelope<Event>` or `Batch<Event>`",
@@ -44,17 +45,17 @@ pub trait EventInput: Input {
     type Event: Event;
 }
 
-/// The records of a delivery that can't be read, by their place in it.
+/// The decoding errors of a delivery, by the index of the record in it.
 #[derive(Debug)]
 pub struct DecodeErrors(Vec<(usize, Error)>);
 
 impl DecodeErrors {
-    /// The errors, each with its record's place in the delivery, from 0.
+    /// Returns the errors, each with its record's index in the delivery, from 0.
     pub fn into_inner(self) -> Vec<(usize, Error)> {
         self.0
     }
 
-    /// As [`into_inner`](Self::into_inner), borrowed: where the errors lie within another error.
+    /// Returns the errors as [`into_inner`](Self::into_inner) does, borrowed, for errors wrapped in another error.
     pub fn as_slice(&self) -> &[(usize, Error)] {
         &self.0
     }
@@ -137,7 +138,7 @@ impl Input for RawBatch {
     }
 }
 
-/// A first argument that takes records as they are: what `Router::on_topic`, `on_tombstone` and `fallback` give.
+/// A first argument that takes raw records, for `Router::on_topic`, `on_tombstone` and `fallback`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a raw delivery",
     label = "must be `Delivery` or `RawBatch`",

@@ -1,41 +1,41 @@
-//! How a broker is for those who use it: its health, the topics they need, and their groups.
+//! Inspection of a broker for its users: its health, the topics they need, and their groups.
 
 use crate::{
     Admin, DEAD_LETTER_SUFFIX, ErrorKind, GroupDescription, GroupState, Health, Name, PartitionLag, Result,
     TopicPartition, dead_letter_topic,
 };
 
-/// What [`inspect`] found.
+/// The result of [`inspect`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// How the broker is. Among its problems are missing topics, groups without a member that lag, and partitions whose lag is
-    /// unknown.
+    /// The health of the broker. Its problems include missing topics, lagging groups without members, and partitions
+    /// whose lag is unknown.
     pub health: Health,
-    /// Topics that are needed and not there, dead-letter topics among them.
+    /// Required topics that do not exist, including dead-letter topics.
     pub missing: Vec<Name>,
-    /// The groups, in the order they were asked for.
+    /// The groups, in the order in which they were requested.
     pub groups: Vec<GroupHealth>,
 }
 
-/// How a group is.
+/// The health of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupHealth {
-    /// Its name.
+    /// The group's name.
     pub name: Name,
-    /// Its state; [`GroupState::Empty`] also for one that never ran.
+    /// The group's state; [`GroupState::Empty`] also for a group that never ran.
     pub state: GroupState,
-    /// How many members it has.
+    /// The number of members.
     pub members: usize,
-    /// Offsets still to be read, over all of its partitions but those that are `unknown`.
+    /// The number of offsets still to be read, over all partitions except those that are `unknown`.
     pub lag: u64,
-    /// Partitions whose lag is unknown now, as no broker leads them.
+    /// Partitions whose lag is unknown now, because no broker leads them.
     pub unknown: Vec<TopicPartition>,
 }
 
-/// Inspects a broker: its [`Health`], whether `topics` and their dead-letter topics are there, and how far `groups` are;
-/// of all groups, if none is named.
+/// Inspects a broker: its [`Health`], whether `topics` and their dead-letter topics exist, and the lag of `groups`
+/// (of all groups, if none is named).
 ///
 /// ```
 /// # use tidings_core::{Admin, Result, inspect};
@@ -49,7 +49,8 @@ pub struct GroupHealth {
 /// ```
 ///
 /// # Errors
-/// [`Unavailable`](ErrorKind::Unavailable) if nothing answers, [`Denied`](ErrorKind::Denied) without the right to look.
+/// [`Unavailable`](ErrorKind::Unavailable) if nothing answers, [`Denied`](ErrorKind::Denied) without permission to
+/// look.
 pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Result<Inspection> {
     let mut found = Inspection { health: admin.health().await?, ..Inspection::default() };
     found.missing = missing(admin, topics).await?;
@@ -96,7 +97,7 @@ async fn group(admin: &dyn Admin, name: Name) -> Result<GroupHealth> {
     Ok(GroupHealth { name, state: described.state, members: described.members.len(), lag, unknown })
 }
 
-/// A group that is not there has never run, or is gone since it was listed.
+/// Returns `None` for a group that has never run, or was deleted since it was listed.
 fn known<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

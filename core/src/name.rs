@@ -1,4 +1,4 @@
-//! Short, cheaply cloned text for topics, event types and services.
+//! Names of topics, event types, services and handlers: short text that is cheap to clone.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,11 +11,12 @@ use crate::{Error, ErrorKind, Result};
 /// The longest name of a topic, in bytes: Kafka's limit, which every transport keeps.
 pub const MAX_TOPIC_NAME_BYTES: usize = 249;
 
-/// How much of a name that no topic can have an error repeats.
+/// The number of bytes of an invalid topic name that an error repeats.
 const SHOWN_BYTES: usize = 80;
 
-/// Checks that a topic can have this name: 1 to [`MAX_TOPIC_NAME_BYTES`] of `a-z`, `A-Z`, `0-9`, `.`, `_` and `-`, and neither
-/// `.` nor `..`.
+/// Checks that a name is valid for a topic.
+///
+/// Valid are 1 to [`MAX_TOPIC_NAME_BYTES`] of `a-z`, `A-Z`, `0-9`, `.`, `_` and `-`, except `.` and `..`.
 ///
 /// ```
 /// use tidings_core::{ErrorKind, check_topic_name};
@@ -25,7 +26,7 @@ const SHOWN_BYTES: usize = 80;
 /// ```
 ///
 /// # Errors
-/// [`Invalid`](ErrorKind::Invalid), naming the topic and the rule; of a long name only the beginning.
+/// [`Invalid`](ErrorKind::Invalid), with the topic and the rule; of a long name only the beginning.
 pub fn check_topic_name(name: &str) -> Result<()> {
     let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
     if (1..=MAX_TOPIC_NAME_BYTES).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..") {
@@ -33,7 +34,7 @@ pub fn check_topic_name(name: &str) -> Result<()> {
     }
     let shown = match name.len() {
         0..=MAX_TOPIC_NAME_BYTES => format!("{name:?}"),
-        // Enough for the end of a dead-letter topic's name, which is what makes it too long.
+        // Enough to show the suffix of a dead-letter topic, which is what exceeds the limit.
         long @ ..=1_000 => format!("{name:?} of {long} bytes"),
         long => format!("{:?}.. of {long} bytes", &name[..name.floor_char_boundary(SHOWN_BYTES)]),
     };
@@ -43,7 +44,7 @@ pub fn check_topic_name(name: &str) -> Result<()> {
 
 /// The name of a topic, an event type, a service or a handler.
 ///
-/// A name from a `&'static str` (what `derive(Event)` gives) is never allocated; any other is shared, so that a clone
+/// A name from a `&'static str` (as `derive(Event)` uses) is never allocated; any other is shared, so that a clone
 /// copies no text.
 #[derive(Clone)]
 pub struct Name(Text);
@@ -55,12 +56,12 @@ enum Text {
 }
 
 impl Name {
-    /// A name that lives as long as the program; usable in constants.
+    /// Creates a name that lives as long as the program; usable in constants.
     pub const fn from_static(text: &'static str) -> Self {
         Self(Text::Static(text))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Text::Static(text) => text,
@@ -127,7 +128,7 @@ impl From<&Name> for Name {
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
         let (one, other) = (self.as_str(), other.as_str());
-        // Most often they are clones of one another.
+        // They are usually clones of each other.
         std::ptr::eq(one, other) || one == other
     }
 }
@@ -159,7 +160,7 @@ impl Ord for Name {
 }
 
 impl Hash for Name {
-    // As `str` hashes, because of `Borrow<str>`.
+    // Hashes as `str` does, because of `Borrow<str>`.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
     }
@@ -187,7 +188,7 @@ pub struct TopicPartition {
 }
 
 impl TopicPartition {
-    /// Partition `partition` of `topic`.
+    /// Creates the partition `partition` of `topic`.
     pub fn new(topic: impl Into<Name>, partition: u32) -> Self {
         Self { topic: topic.into(), partition }
     }

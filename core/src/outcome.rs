@@ -1,4 +1,4 @@
-//! What a handler may return, and how it says that it failed.
+//! Return values of handlers, and the errors by which they report failures.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use crate::publish::derived_record;
 use crate::{BoxError, Caused, Delivery, Event, Record, headers};
 
-/// What came of a delivery that was handled: the events to publish before it is settled.
+/// The outcome of a handled delivery: the events to publish before it is settled.
 #[derive(Debug, Default)]
 pub struct Outcome {
     records: Vec<Record>,
@@ -14,55 +14,58 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Handled, with nothing to publish. Allocates nothing.
+    /// Creates an outcome with nothing to publish. Allocates nothing.
     pub const fn handled() -> Self {
         Self { records: Vec::new(), completed: false }
     }
 
-    /// Adds a record to be published, after those already there. It loses the headers that
-    /// [steer a delivery](headers::steers_delivery): a redriven or buried record that a handler passes on is a new record.
+    /// Appends a record to be published.
+    ///
+    /// Headers that [steer a delivery](headers::steers_delivery) are removed: a redriven or buried record that a
+    /// handler passes on is a new record.
     pub fn push(&mut self, mut record: Record) {
         headers::remove_steering(&mut record.headers);
         self.records.push(record);
     }
 
-    /// What is to be published.
+    /// Returns the records to be published.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// Takes out what is to be published: for a layer that publishes it by other means (an outbox).
+    /// Takes the records to be published, for a layer that publishes them by other means (an outbox).
     pub fn take_records(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.records)
     }
 
-    /// Says that the events are already marked done in the idempotency store: by a layer whose transaction did so.
+    /// Marks the events as already completed in the idempotency store, for a layer whose transaction completed them.
     #[must_use]
     pub fn with_completed(mut self) -> Self {
         self.completed = true;
         self
     }
 
-    /// Whether a layer has marked the events done.
+    /// Returns whether a layer has completed the events.
     pub fn is_completed(&self) -> bool {
         self.completed
     }
 }
 
-/// How a returned value says which event caused it.
+/// The way in which a returned value names the event that caused it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Causes {
     /// There is nothing to publish.
     Nothing,
-    /// The delivery's only event: of no use in a batch handler.
+    /// The cause is the delivery's only event; not usable in a batch handler.
     Delivery,
-    /// Each returned event names its own: [`Caused`].
+    /// Each returned event names its own cause: [`Caused`].
     Named,
 }
 
 impl Causes {
-    /// Of a pair: nothing gives way, and one that does not name its cause spoils the whole.
+    /// Combines the causes of a pair: `Nothing` yields to the other, and one that does not name its cause decides for
+    /// both.
     const fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nothing, other) => other,
@@ -73,24 +76,25 @@ impl Causes {
     }
 }
 
-/// What a handler may return: `()`, events, or a `Result` of these.
+/// A return value of a handler: `()`, events, or a `Result` of these.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
     label = "not an outcome",
     note = "handlers return `()`, an event, `Option`/`Vec`/tuples of events, or a `Result` of these whose error converts to `BoxError`"
 )]
 pub trait IntoOutcome {
-    /// How what is returned names its causes: a batch handler must return `()` or [`Caused`] events.
+    /// The way in which the returned events name their causes: a batch handler must return `()` or [`Caused`] events.
     const CAUSES: Causes;
 
-    /// Whether it looks at the delivery. If not, a raw handler's delivery is its own, and what is given here is an empty one.
+    /// Whether the conversion reads the delivery. If not, a raw handler owns its delivery, and an empty one is passed
+    /// here.
     #[doc(hidden)]
     const LOOKS: bool = true;
 
-    /// The outcome, with ids derived from `delivery`.
+    /// Converts the value into an outcome, with ids derived from `delivery`.
     ///
     /// # Errors
-    /// The handler's own, or that an event could not be written.
+    /// The handler's own error, or an event that could not be encoded.
     fn into_outcome(self, delivery: &Delivery) -> Result<Outcome, BoxError>;
 }
 
@@ -103,7 +107,7 @@ impl IntoOutcome for () {
 }
 
 impl IntoOutcome for Outcome {
-    // What is in it was made by hand, ids too.
+    // Its records were made by hand, including their ids.
     const CAUSES: Causes = Causes::Named;
     const LOOKS: bool = false;
     fn into_outcome(self, _: &Delivery) -> Result<Outcome, BoxError> {
@@ -129,16 +133,16 @@ impl<T: IntoOutcome, E: Into<BoxError>> IntoOutcome for Result<T, E> {
     }
 }
 
-/// One event or several.
+/// One or several events.
 #[diagnostic::on_unimplemented(message = "`{Self}` is not an event, nor a collection of events")]
 pub trait IntoEvents {
     /// See [`IntoOutcome::CAUSES`].
     const CAUSES: Causes;
 
-    /// Adds the events, in order, to what is to be published.
+    /// Appends the events, in order, to the records to be published.
     ///
     /// # Errors
-    /// If an event can't be written.
+    /// If an event cannot be encoded.
     fn append(self, delivery: &Delivery, outcome: &mut Outcome) -> Result<(), BoxError>;
 }
 
@@ -186,38 +190,40 @@ macro_rules! tuples { ($(($first:ident $(, $rest:ident)+))*) => { $(
 )* } }
 tuples! { (A, B) (A, B, C) (A, B, C, D) (A, B, C, D, E) (A, B, C, D, E, F) }
 
-/// How the engine is to take a handler's error.
+/// The way in which the engine treats a handler's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Try again with backoff, then dead-letter: any error that says nothing else.
+    /// Retry with backoff, then dead-letter: any error that does not say otherwise.
     Retry,
     /// Dead-letter at once: [`reject`].
     Reject,
-    /// Not the record's fault: pause, back off, try again for as long as it takes: [`unavailable`], or a tidings error
-    /// of an [infrastructure](crate::ErrorKind::is_infrastructure) kind in the chain.
+    /// The fault does not lie with the record: pause, back off and retry without limit: [`unavailable`], or a tidings
+    /// error of an [infrastructure](crate::ErrorKind::is_infrastructure) kind in the chain.
     Unavailable,
-    /// Of a batch, these failed and all others were handled: [`failed`].
+    /// These records of a batch failed, and all others were handled: [`failed`].
     Failed(Vec<usize>),
-    /// Of a batch, those before were handled, this one failed, those after were not touched: [`stopped_at`].
+    /// The records of a batch before this one were handled, this one failed, those after it were not touched:
+    /// [`stopped_at`].
     StoppedAt(usize),
-    /// Of a batch, nothing was handled, because its transaction was rolled back: these failed; if none is named, it is not
-    /// known which: [`rolled_back`].
+    /// No record of a batch was handled, because its transaction was rolled back: these failed; if none is named, it
+    /// is unknown which ones: [`rolled_back`].
     RolledBack(Vec<usize>),
-    /// The claims of the events are another's now, or may be: nothing was handled, ask the store again: [`held`].
+    /// The claims of the events belong, or may belong, to another lease now: nothing was handled, claim them again:
+    /// [`held`].
     Held,
-    /// A publish of what the handler returned failed for good, or a record could not be read: not used by handlers.
+    /// Publishing a returned event failed permanently, or a record could not be decoded: not used by handlers.
     Undecodable,
 }
 
 impl Failure {
-    /// What `error` or any of its sources says.
+    /// Returns the failure that `error` or any of its sources states.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
         for current in crate::error::chain(error) {
             if let Some(marked) = current.downcast_ref::<HandlerError>() {
                 return marked.failure.clone();
             }
-            // anyhow hides the type of the error it was made of, but not of that one's sources.
+            // anyhow hides the type of the error it was created from, but not the types of that error's sources.
             if let Some(reason) = current.downcast_ref::<Reason>() {
                 return reason.failure.clone();
             }
@@ -231,14 +237,14 @@ impl Failure {
     }
 }
 
-/// A handler's error that says how it is to be taken. It travels through `?`, [`BoxError`] and anyhow.
+/// A handler's error with the [`Failure`] that it states. It passes through `?`, [`BoxError`] and anyhow.
 #[derive(Debug)]
 pub struct HandlerError {
     failure: Failure,
     reason: Reason,
 }
 
-/// The same again below the error itself: see [`Failure::of`].
+/// Repeats the failure below the error itself: see [`Failure::of`].
 #[derive(Debug)]
 struct Reason {
     failure: Failure,
@@ -250,17 +256,17 @@ impl HandlerError {
         Self { reason: Reason { failure: failure.clone(), error: error.into() }, failure }
     }
 
-    /// See [`reject`].
+    /// Creates an error as [`reject`] does.
     pub fn reject(error: impl Into<BoxError>) -> Self {
         Self::new(Failure::Reject, error)
     }
 
-    /// See [`unavailable`].
+    /// Creates an error as [`unavailable`] does.
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::new(Failure::Unavailable, error)
     }
 
-    /// How it is to be taken.
+    /// Returns how the engine treats the error.
     pub fn failure(&self) -> &Failure {
         &self.failure
     }
@@ -298,7 +304,7 @@ impl StdError for Reason {
     }
 }
 
-/// Dead-letters the record at once: a retry would fail in the same way.
+/// Dead-letters the record immediately: a retry would fail in the same way.
 ///
 /// ```
 /// use tidings_core::{BoxError, reject};
@@ -314,30 +320,36 @@ pub fn reject(error: impl Into<BoxError>) -> HandlerError {
     HandlerError::reject(error)
 }
 
-/// Says that something the handler needs is down: its partition pauses and the record is tried again for as long as it
-/// takes; it is never dead-lettered for it.
+/// Reports that a dependency of the handler is down.
+///
+/// The partition pauses and the record is retried without limit; it is never dead-lettered for this.
 pub fn unavailable(error: impl Into<BoxError>) -> HandlerError {
     HandlerError::unavailable(error)
 }
 
-/// Of a batch, the records at `places` (from 0) failed with `error`; all others were handled.
+/// Reports that the records of a batch at `places` (from 0) failed with `error` and all others were handled.
 pub fn failed(places: impl IntoIterator<Item = usize>, error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::Failed(places.into_iter().collect()), error)
 }
 
-/// Of a batch, the records before `place` (from 0) were handled, that one failed with `error`, later ones are untouched.
+/// Reports that the records of a batch before `place` (from 0) were handled, that one failed with `error`, and later
+/// ones were not touched.
 pub fn stopped_at(place: usize, error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::StoppedAt(place), error)
 }
 
-/// Of a batch, all was undone because of `error`, as by a layer that rolls a transaction back. `places` (from 0) are the
-/// records that failed; where it is not known which, there is none, and they are found by handling halves of the batch.
+/// Reports that a whole batch was undone because of `error`, for example by a layer that rolls back a transaction.
+///
+/// `places` (from 0) are the records that failed. If it is empty, the engine finds them by handling halves of the
+/// batch.
 pub fn rolled_back(places: impl IntoIterator<Item = usize>, error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::RolledBack(places.into_iter().collect()), error)
 }
 
-/// Says that the delivery's claims are not its lease's any more, so that all was undone: the store is asked for them
-/// again. For layers that write what is done by themselves; a handler has no use for it.
+/// Reports that the delivery's claims no longer belong to its lease and that everything was undone: the engine claims
+/// the events again.
+///
+/// For layers that complete events themselves; handlers do not need it.
 pub fn held(error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::Held, error)
 }
@@ -373,7 +385,7 @@ mod tests {
 
     #[test]
     fn the_reason_tells_even_where_the_error_itself_is_hidden() {
-        // As anyhow does: the top error's type is gone, its source is not.
+        // As with anyhow: the top error's type is hidden, its source is not.
         let hidden = reject("no");
         assert_eq!(Failure::of(hidden.source().unwrap()), Failure::Reject);
     }

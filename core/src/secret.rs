@@ -1,12 +1,12 @@
-//! Passwords, tokens and keys, which never show themselves.
+//! Passwords, tokens and keys that are never shown.
 
 use std::fmt;
 use std::sync::Arc;
 
 /// A password, token or private key.
 ///
-/// `Debug` hides it and there is no `Display`, so that it can't reach a log by accident; [`expose`](Self::expose) gives
-/// the text to what needs it.
+/// `Debug` hides it and there is no `Display`, so that it cannot reach a log by accident; [`expose`](Self::expose)
+/// returns the text.
 ///
 /// ```
 /// use tidings_core::Secret;
@@ -19,17 +19,17 @@ use std::sync::Arc;
 pub struct Secret(Arc<str>);
 
 impl Secret {
-    /// Hides `text`.
+    /// Creates a secret from `text`.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text. Never print it.
+    /// Returns the text. Never print it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether the text is empty.
+    /// Returns whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

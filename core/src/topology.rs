@@ -1,4 +1,4 @@
-//! Topics as they should be, and the dead-letter topics beside them: created where missing, never shrunk or deleted.
+//! Creation of topics and their dead-letter topics: missing ones are created, existing ones never shrunk or deleted.
 
 use std::time::Duration;
 
@@ -7,49 +7,50 @@ use crate::{
     dead_letter_topic,
 };
 
-/// How much larger than a topic's records its letters may be: the headers that say why come on top.
+/// The additional size of a dead letter over its topic's records, for the headers that state the cause.
 pub const DEAD_LETTER_ROOM: u64 = 64 << 10;
 
-/// What [`ensure_topics`] takes for the largest record where neither the topic nor the broker tells: what Kafka takes.
+/// The record size that [`ensure_topics`] assumes where neither the topic nor the broker states one: Kafka's default.
 const USUAL_RECORD_BYTES: u64 = 1_048_588;
 
-/// What [`ensure_topics`] found and did.
+/// The report of [`ensure_topics`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnsureReport {
-    /// Topics that were missing and are there now.
+    /// Topics that were missing and were created.
     pub created: Vec<Name>,
-    /// Topics that were there, as they should be.
+    /// Topics that existed with the desired configuration.
     pub unchanged: Vec<Name>,
-    /// Topics that were there and are otherwise; they were left alone.
+    /// Topics that existed with a different configuration; they were not changed.
     pub different: Vec<Difference>,
 }
 
-/// What differs between a topic as it is and as it should be.
+/// A difference between the current and the desired configuration of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
     /// The topic.
     pub topic: Name,
-    /// What differs: `partitions`, `replication`, or a setting by the broker's name for it.
+    /// The setting that differs: `partitions`, `replication`, or a setting by the broker's name.
     pub what: String,
-    /// How it should be.
+    /// The desired value.
     pub wanted: String,
-    /// How it is.
+    /// The current value.
     pub found: String,
 }
 
-/// Creates those of `topics` that are missing, each with its dead-letter topic (`<topic>-dlq`: as many partitions, deleting
-/// nothing by age unless the topic of that name is among `topics` and says so). What is there already and differs is
-/// reported and left alone: nothing is shrunk, grown or deleted.
+/// Creates the missing ones of `topics`, each with its dead-letter topic (`<topic>-dlq`).
 ///
-/// A broker that doesn't tell a setting can't differ in it. Doing it again changes nothing, so that every instance of a
-/// service may do it at its start.
+/// A dead-letter topic has as many partitions and deletes nothing by age, unless the topic of that name is among
+/// `topics` and says otherwise. A topic that exists and differs is reported and not changed: nothing is shrunk, grown
+/// or deleted. A setting that the broker does not report cannot differ.
+///
+/// The call is idempotent, so that every instance of a service may make it at its start.
 ///
 /// # Errors
-/// [`Invalid`](ErrorKind::Invalid), before anything is created, for a name that no topic can have: one of `topics`, or that of
-/// its dead-letter topic, which may be too long. [`Unavailable`](ErrorKind::Unavailable) for a topic that another instance
-/// has just created and that the broker does not show yet. Else those of [`Admin::create_topics`] and
+/// [`Invalid`](ErrorKind::Invalid), before anything is created, for an invalid topic name: one of `topics`, or that
+/// of its dead-letter topic, which may be too long. [`Unavailable`](ErrorKind::Unavailable) for a topic that another
+/// instance has just created and that the broker does not show yet. Otherwise those of [`Admin::create_topics`] and
 /// [`Admin::describe_topics`]. Topics created before the error stay.
 pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<EnsureReport> {
     topics.iter().try_for_each(check_names)?;
@@ -76,7 +77,7 @@ fn check_names(topic: &Topic) -> Result<()> {
     })
 }
 
-/// The dead-letter topic of `topic`.
+/// Returns the dead-letter topic of `topic`.
 fn letters_of(topic: &Topic, found: Option<&TopicDescription>) -> Topic {
     let told = found.and_then(|found| found.settings.get("max.message.bytes")?.parse().ok());
     let largest = topic.max_record_bytes.or(told).unwrap_or(USUAL_RECORD_BYTES);
@@ -89,17 +90,17 @@ fn letters_of(topic: &Topic, found: Option<&TopicDescription>) -> Topic {
     letters
 }
 
-/// The topic as it is now.
+/// Ensures one topic and returns its current description.
 async fn ensure_one(admin: &dyn Admin, topic: &Topic, report: &mut EnsureReport) -> Result<Option<TopicDescription>> {
     let mut found = describe(admin, &topic.name).await?;
     if found.is_none() {
         match create(admin, topic).await {
             Ok(()) => {
                 report.created.push(topic.name.clone());
-                // What the broker gave it by default, its letters need to know.
+                // Its dead-letter topic depends on the broker's defaults for it.
                 return describe(admin, &topic.name).await;
             }
-            // Another instance was quicker. A transport waits until its topic is seen.
+            // Another instance created it first. A transport waits until the topic is visible.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 found = Some(describe(admin, &topic.name).await?.ok_or_else(|| unseen(&topic.name))?);
             }
@@ -155,7 +156,7 @@ fn differences(topic: &Topic, found: &TopicDescription) -> Vec<Difference> {
     different
 }
 
-/// The settings that a topic asks for, in Kafka's words, which other brokers' descriptions need not know.
+/// Returns the settings that a topic asks for, by Kafka's names; other brokers' descriptions need not report them.
 fn wanted_settings(topic: &Topic) -> Vec<(String, String)> {
     let mut wanted: Vec<_> = topic.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut add = |name: &str, value: Option<String>| wanted.extend(value.map(|value| (name.to_owned(), value)));
@@ -186,7 +187,7 @@ mod tests {
         PartitionReset, ResetOffsetsOptions, ResetTo,
     };
 
-    /// A broker on which another instance is always quicker, and whose topics are never seen.
+    /// A broker on which another instance always creates topics first, and whose topics are never visible.
     #[derive(Debug, Default)]
     struct Slow {
         created: Mutex<Vec<Name>>,
@@ -243,7 +244,7 @@ mod tests {
         }
     }
 
-    /// What comes of it, which waits for nothing.
+    /// Polls [`ensure_topics`] once; on this broker it never waits.
     fn ensured(admin: &Slow, topics: &[Topic]) -> Result<EnsureReport> {
         let mut ensuring = pin!(ensure_topics(admin, topics));
         match ensuring.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

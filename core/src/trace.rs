@@ -1,4 +1,4 @@
-//! W3C trace context, as it travels in the `traceparent` header.
+//! W3C trace context in the `traceparent` header.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{Error, ErrorKind};
 
-/// A `traceparent`: the trace and the span that a record was published in.
+/// A `traceparent`: the trace and the span in which a record was published.
 ///
 /// Source: W3C Trace Context, level 1, section 3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,44 +17,44 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// The flag that says that the trace is recorded.
+/// The flag of a sampled trace.
 const SAMPLED: u8 = 1;
 
 impl TraceParent {
-    /// A new trace, sampled.
+    /// Creates a new, sampled trace.
     pub fn new_root() -> Self {
         Self { trace_id: Uuid::new_v4().as_u128(), span_id: random_span(), flags: SAMPLED }
     }
 
-    /// The trace `trace_id` at span `span_id`, if neither is zero, which the standard forbids.
+    /// Creates the trace `trace_id` at span `span_id`; `None` if either is zero, which the standard forbids.
     pub fn from_parts(trace_id: u128, span_id: u64, flags: u8) -> Option<Self> {
         (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags })
     }
 
-    /// A new span within the same trace.
+    /// Creates a new span within the same trace.
     #[must_use]
     pub fn child(self) -> Self {
         Self { span_id: random_span(), ..self }
     }
 
-    /// The trace's id.
+    /// Returns the trace's id.
     pub fn trace_id(self) -> u128 {
         self.trace_id
     }
 
-    /// The span's id.
+    /// Returns the span's id.
     pub fn span_id(self) -> u64 {
         self.span_id
     }
 
-    /// The flags' byte.
+    /// Returns the flags.
     pub fn flags(self) -> u8 {
         self.flags
     }
 }
 
 fn random_span() -> u64 {
-    // The lower half of a v4 UUID is random but for its two variant bits, which also keep it from being zero.
+    // The lower half of a v4 UUID is random except for its two variant bits, which also keep it from being zero.
     Uuid::new_v4().as_u64_pair().1
 }
 
