@@ -1,4 +1,4 @@
-//! What became of an event that a test has sent.
+//! The fate of an event that a test has sent.
 
 use tidings_core::TopicPartition;
 use tidings_service::RecordOutcome;
@@ -8,13 +8,13 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Settled {
-    /// Its handler was done with it.
+    /// The handler completed.
     Handled,
-    /// It had been handled before.
+    /// The event had been handled before.
     Duplicate,
-    /// Nobody takes it.
+    /// No handler takes the event.
     Skipped,
-    /// It is in the dead letters.
+    /// The record was written to the dead-letter topic.
     DeadLettered,
 }
 
@@ -30,23 +30,23 @@ impl Settled {
     }
 }
 
-/// What became of a record: how it was settled, after how many attempts, and what followed from it.
+/// The fate of a record: how it was settled, after how many attempts, and the events that followed from it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Fate {
-    /// The event's type; empty where the record tells none.
+    /// The event's type; empty if the record has none.
     pub event_type: String,
     /// The event's id.
     pub event_id: Uuid,
-    /// The topic and partition that it lies in.
+    /// The record's topic and partition.
     pub origin: TopicPartition,
-    /// Its offset there.
+    /// The record's offset.
     pub offset: u64,
-    /// How it was settled.
+    /// How the record was settled.
     pub settled: Settled,
-    /// What its failed attempts failed of, in order.
+    /// The errors of its failed attempts, in order.
     pub errors: Vec<String>,
-    /// Why it was settled so, for anything but handled.
+    /// The reason, for every outcome but handled.
     pub reason: Option<String>,
     /// The fates of the events that its handler published to topics of this service, in order.
     pub following: Vec<Fate>,
@@ -54,32 +54,32 @@ pub struct Fate {
 }
 
 impl Fate {
-    /// Whether its handler was done with it.
+    /// Returns whether its handler completed.
     pub fn is_handled(&self) -> bool {
         self.settled == Settled::Handled
     }
 
-    /// Whether it was recognised as handled before.
+    /// Returns whether it was recognised as handled before.
     pub fn is_duplicate(&self) -> bool {
         self.settled == Settled::Duplicate
     }
 
-    /// Whether nobody takes it: an unknown type, a tombstone, a redrive for another service.
+    /// Returns whether no handler takes it: an unknown type, a tombstone, or a redrive for another service.
     pub fn is_skipped(&self) -> bool {
         self.settled == Settled::Skipped
     }
 
-    /// Whether it is in the dead letters.
+    /// Returns whether it was dead-lettered.
     pub fn is_dead_lettered(&self) -> bool {
         self.settled == Settled::DeadLettered
     }
 
-    /// Whether it and all that followed from it, in this service, were handled.
+    /// Returns whether it, and all events that followed from it in this service, were handled.
     pub fn is_wholly_handled(&self) -> bool {
         self.is_handled() && self.following.iter().all(Self::is_wholly_handled)
     }
 
-    /// How often a handler was begun with it, attempts that the harness made fail included.
+    /// Returns how often a handler was started with it, including attempts that the harness made fail.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }

@@ -1,4 +1,4 @@
-//! The harness: a service in a test.
+//! The test harness: runs a service in a test.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,33 +18,34 @@ use crate::layer::watch;
 use crate::recorder::{Recorder, RecordingSink};
 use crate::trace::Place;
 
-/// A wait ends after so much of tokio's time, which is no time at all where the clock is paused.
+/// The default timeout of a wait in tokio's time, which passes instantly if the clock is paused.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
-/// A wait ends after so much real time, however little of tokio's has passed.
+/// The default timeout of a wait in real time, however little of tokio's time has passed.
 pub const DEFAULT_REAL_DEADLINE: Duration = Duration::from_secs(30);
-/// More records than this do not follow from one event: a service that answers itself for ever is told so.
+/// The maximum number of records that follow from one event: an endless cycle of events is reported as an error.
 pub const MAX_FOLLOWING: usize = 1_000;
 
-/// Who the events of a test are from.
+/// The source of a test's events.
 const SOURCE: &str = "test";
-/// What is further away than any test lives.
+/// A duration longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
-/// How long a wait goes without looking at the real clock.
+/// The interval at which a wait checks the real clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A service in a test, on a broker in memory or another one.
+/// Runs a service in a test, on the in-memory broker or on another transport.
 ///
-/// What it waits for has a deadline, [`DEFAULT_DEADLINE`] and [`DEFAULT_REAL_DEADLINE`]. Dropped by a test that panics, it
-/// prints its [`trace`](Self::trace).
+/// Every wait has a deadline, [`DEFAULT_DEADLINE`] and [`DEFAULT_REAL_DEADLINE`]. If the test panics, dropping the
+/// harness prints its [`trace`](Self::trace).
 ///
-/// What handlers publish is seen when they return it or use [`Delivery::publisher`](tidings_core::Delivery::publisher); a
-/// publisher of their own is not the harness's to watch.
+/// Records published by handlers are captured if the handler returns them or uses
+/// [`Delivery::publisher`](tidings_core::Delivery::publisher); a publisher created by the handler itself is not
+/// observed.
 #[derive(Debug)]
 pub struct Harness<T = MemoryTransport> {
     transport: T,
     running: ServiceHandle,
     journal: Arc<Journal>,
-    /// Those that the service reads.
+    /// The topics that the service reads.
     topics: Vec<Name>,
     topic_prefix: Name,
     deadline: Duration,
@@ -53,7 +54,7 @@ pub struct Harness<T = MemoryTransport> {
 }
 
 impl Harness {
-    /// Runs `service` on a broker of its own in memory, with its topics and their dead-letter topics.
+    /// Starts `service` on a new in-memory broker, with its topics and their dead-letter topics.
     ///
     /// # Errors
     /// Those of [`Service::start`].
@@ -61,23 +62,23 @@ impl Harness {
         Self::on(&MemoryTransport::new(), service).await
     }
 
-    /// Faults to inject into the broker: outages, failed commits, lost partitions. (Stores have faults of their own.)
+    /// Returns the broker's fault injection: outages, failed commits, lost partitions. (Stores have their own.)
     pub fn faults(&self) -> Faults {
         self.transport.faults()
     }
 }
 
 impl<T: Transport + Clone> Harness<T> {
-    /// Runs `service` on `transport`: the same test against a live broker. Topics that are missing are created: as the
-    /// service's [`TopicPolicy::Create`] has them, the others with one partition.
+    /// Starts `service` on `transport`: runs the same test against a live broker. Creates missing topics: those of the
+    /// service's [`TopicPolicy::Create`] by its settings, the others with one partition.
     ///
-    /// Against a live broker the clock must run, and each test needs topics or a
-    /// [prefix](Service::with_topic_prefix) of its own.
+    /// Against a live broker the clock must not be paused, and each test needs its own topics or its own
+    /// [prefix](Service::with_topic_prefix).
     ///
     /// # Errors
     /// Those of [`Service::start`] and of creating the topics.
     pub async fn on(transport: &T, service: Service) -> Result<Self> {
-        // In release builds, too: an event that can't be read back is a fault that a test is to show.
+        // In release builds, too: an event that does not survive a round trip is a bug that a test should find.
         codec::set_read_back(true);
         let journal = Journal::new();
         let topics = service.topics();
@@ -97,53 +98,55 @@ impl<T: Transport + Clone> Harness<T> {
         Ok(Self { transport, running, journal, topics, topic_prefix, deadline, real_deadline, _printed: printed })
     }
 
-    /// Waits so long of tokio's time for anything: [`DEFAULT_DEADLINE`] unless said.
+    /// Sets the timeout of waits in tokio's time. Defaults to [`DEFAULT_DEADLINE`].
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Waits so long of real time for anything: [`DEFAULT_REAL_DEADLINE`] unless said.
+    /// Sets the timeout of waits in real time. Defaults to [`DEFAULT_REAL_DEADLINE`].
     #[must_use]
     pub fn with_real_deadline(mut self, deadline: Duration) -> Self {
         self.real_deadline = deadline;
         self
     }
 
-    /// The transport that the service runs on: for publishers and consumers of the test's own.
+    /// Returns the transport that the service runs on, for publishers and consumers of the test itself.
     pub fn transport(&self) -> &T {
         &self.transport
     }
 
-    /// The running service: to pause it, or to ask for its status.
+    /// Returns the handle of the running service, for example to pause it.
     pub fn service(&self) -> &ServiceHandle {
         &self.running
     }
 
-    /// How the service is.
+    /// Returns the status of the service.
     pub async fn status(&self) -> Status {
         self.running.status().await
     }
 
-    /// Publishes `event` and waits until it, and all that follows from it in this service, has settled.
+    /// Publishes `event` and waits until it, and all events that follow from it in this service, have settled.
     ///
     /// # Panics
-    /// If it could not be published, or has not settled in time; with the trace. See [`try_send`](Self::try_send).
+    /// If the event could not be published, or has not settled in time; the message contains the trace. See
+    /// [`try_send`](Self::try_send).
     pub async fn send<E: Event>(&self, event: &E) -> Fate {
         expect(self.try_send(event).await)
     }
 
-    /// As [`send`](Self::send), for tests of what does not settle.
+    /// Like [`send`](Self::send), but returns an error: for events that may not settle.
     ///
     /// # Errors
-    /// Those of publishing, and [`Unavailable`](ErrorKind::Unavailable) if it has not settled in time; with the trace.
+    /// Those of publishing, and [`Unavailable`](ErrorKind::Unavailable) with the trace if the event has not settled in
+    /// time.
     pub async fn try_send<E: Event>(&self, event: &E) -> Result<Fate> {
         let place = self.put(self.record(event)?).await?;
         self.settled(&place).await
     }
 
-    /// Publishes `events` one after the other, and then waits until all that follows has settled; fate `i` is event `i`'s.
+    /// Publishes `events` one after the other, then waits until all have settled; fate `i` belongs to event `i`.
     ///
     /// # Panics
     /// As [`send`](Self::send).
@@ -159,7 +162,7 @@ impl<T: Transport + Clone> Harness<T> {
         fates
     }
 
-    /// Publishes a record as it is, such as garbage or a tombstone, and waits until it has settled.
+    /// Publishes a raw record, such as garbage or a tombstone, and waits until it has settled.
     ///
     /// # Panics
     /// As [`send`](Self::send).
@@ -168,7 +171,7 @@ impl<T: Transport + Clone> Harness<T> {
         expect(self.settled(&place).await)
     }
 
-    /// Publishes `event` and does not wait: for tests of outages. [`fate`](Self::fate) tells what became of it.
+    /// Publishes `event` without waiting, for tests of outages. See [`fate`](Self::fate) for the outcome.
     ///
     /// # Errors
     /// Those of publishing.
@@ -176,7 +179,7 @@ impl<T: Transport + Clone> Harness<T> {
         Ok(Sent(self.put(self.record(event)?).await?))
     }
 
-    /// As [`publish`](Self::publish), of a record as it is.
+    /// Publishes a raw record without waiting. See [`publish`](Self::publish).
     ///
     /// # Errors
     /// Those of publishing.
@@ -184,12 +187,12 @@ impl<T: Transport + Clone> Harness<T> {
         Ok(Sent(self.put(record).await?))
     }
 
-    /// What became of `sent`; `None` while it, or something that follows from it, has not settled.
+    /// Returns the fate of `sent`; `None` while it, or an event that follows from it, has not settled.
     pub fn fate(&self, sent: &Sent) -> Option<Fate> {
         self.journal.fate(&sent.0, &self.topics, &mut 0)
     }
 
-    /// Waits until `sent`, and all that follows from it, has settled.
+    /// Waits until `sent`, and all events that follow from it, have settled.
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
@@ -197,49 +200,49 @@ impl<T: Transport + Clone> Harness<T> {
         self.settled(&sent.0).await
     }
 
-    /// Waits until all that was sent, and all that followed, has settled.
+    /// Waits until all events that were sent, and all that followed, have settled.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) if it has not in time; with the trace.
+    /// [`Unavailable`](ErrorKind::Unavailable) with the trace if they have not settled in time.
     pub async fn settle(&self) -> Result<()> {
         let open = || self.journal.unsettled(&self.topics);
         let what = || format!("these have not settled: {}", open().join(", "));
         self.wait(|| open().is_empty().then_some(Ok(())), what).await
     }
 
-    /// Lets time pass. Where the clock is paused it takes none, and all that is due within it happens, in order.
+    /// Advances time by sleeping. If the clock is paused this is instant, and all timers due within it fire in order.
     pub async fn advance(&self, time: Duration) {
         self.journal.note(format!("the test waits {:.3} s", time.as_secs_f64()));
         tokio::time::sleep(time).await;
     }
 
-    /// What the service published of this type, in order.
+    /// Returns the events of this type that the service published, in order.
     pub fn published<E: Event>(&self) -> Vec<Envelope<E>> {
         self.journal.read(Read::Published, decode::<E>)
     }
 
-    /// The events of this type that were handled, in the order that their handlers were done.
+    /// Returns the events of this type that were handled, in the order in which their handlers completed.
     pub fn handled<E: Event>(&self) -> Vec<Envelope<E>> {
         self.journal.read(Read::Handled, decode::<E>)
     }
 
-    /// The failed attempts that were followed by another, in order.
+    /// Returns the failed attempts that were followed by another, in order.
     pub fn retried(&self) -> Vec<Retried> {
         self.journal.retried()
     }
 
-    /// The dead letters, in the order of burying.
+    /// Returns the dead letters, in the order in which they were written.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         self.journal.letters()
     }
 
-    /// All that has happened, a line each with tokio's time: what was sent and published, each attempt and its error, the
+    /// Returns the trace, one line per step with tokio's time: records sent and published, each attempt and its error,
     /// waits between attempts, dead letters, and how each record was settled.
     pub fn trace(&self) -> String {
         self.journal.trace()
     }
 
-    /// Fails attempt `number` (from 1) at the next event of this type that comes so far, in place of its handler.
+    /// Makes attempt `number` (from 1) fail, instead of calling the handler, for the next event of this type.
     pub fn fail_attempt(&self, event_type: &str, number: u32, error: impl Into<BoxError>) {
         let event_type = event_type.to_owned();
         let mut error = Some(error.into());
@@ -250,12 +253,12 @@ impl<T: Transport + Clone> Harness<T> {
         ));
     }
 
-    /// Fails those attempts for which `error` has one, of its arguments: the event's type, and which attempt it is.
+    /// Makes an attempt fail if `error` returns an error for its event type and attempt number.
     pub fn fail_attempts(&self, error: impl FnMut(&str, u32) -> Option<BoxError> + Send + 'static) {
         self.journal.inject(Box::new(error));
     }
 
-    /// Gives the service out, to be shut down in the test's own way; nothing is watched any more.
+    /// Returns the service, for the test to shut down itself; the harness stops observing.
     pub fn into_service(self) -> ServiceHandle {
         self.running
     }
@@ -299,7 +302,7 @@ impl<T: Transport + Clone> Harness<T> {
             if now >= end || Instant::now() >= real_end {
                 return Err(self.error(&what()));
             }
-            // Whether it was settled or the time was over is seen by looking.
+            // The caller checks which it was: settled, or out of time.
             let _ = tokio::time::timeout_at(end.min(now + LOOK_AGAIN), settled).await;
         }
     }
@@ -309,11 +312,11 @@ impl<T: Transport + Clone> Harness<T> {
     }
 }
 
-/// An event that was published and not waited for.
+/// An event that was published without waiting.
 #[derive(Debug, Clone)]
 pub struct Sent(Place);
 
-/// Prints the trace if it is dropped by a panic: an assertion of the test's own then shows what has happened.
+/// Prints the trace if it is dropped during a panic: a failed assertion of the test then shows the history.
 #[derive(Debug)]
 struct PrintedByPanic(Arc<Journal>);
 
@@ -334,7 +337,7 @@ fn decode<E: Event>(record: &tidings_core::StoredRecord) -> Option<Envelope<E>> 
     (head.event_type == E::TYPE && head.version.major == E::VERSION.major).then(|| codec::decode(record).ok()).flatten()
 }
 
-/// Those of `topics` that the service does not create by itself.
+/// Returns those of `topics` that the service does not create itself.
 fn missing_from_policy(service: &Service, topics: &[Name]) -> Vec<Name> {
     let prefix = service.topic_prefix();
     let created = |name: &Name| match service.topic_policy() {

@@ -1,4 +1,4 @@
-//! What a harness has seen: written by the service's observer, layer, publisher and sink, read by the test.
+//! The journal of a harness: written by the service's observer, layer, publisher and sink, read by the test.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,23 +20,23 @@ use crate::trace::{Line, Place, Trace};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retried {
-    /// The event's type; empty where the record tells none.
+    /// The event's type; empty if the record has none.
     pub event_type: String,
     /// The event's id.
     pub event_id: Uuid,
-    /// The number of the attempt that failed, from 1.
+    /// The number of the failed attempt, from 1.
     pub attempt: u32,
-    /// What it failed of.
+    /// The error of the attempt.
     pub error: String,
 }
 
-/// Says whether an attempt is to fail: of an event type, which attempt.
+/// Decides whether an attempt fails, by its event type and number.
 type Injection = Box<dyn FnMut(&str, u32) -> Option<BoxError> + Send>;
 
 pub(crate) struct Journal {
     started: Instant,
     state: Mutex<State>,
-    /// Woken when something was settled.
+    /// Notified when a record was settled.
     pub(crate) settled: Notify,
 }
 
@@ -48,11 +48,11 @@ impl std::fmt::Debug for Journal {
 
 #[derive(Default)]
 struct State {
-    /// Each record that the service had in hand, or that was published to it.
+    /// Each record that the service has processed, or that was published to it.
     records: HashMap<Place, Seen>,
-    /// What the service published, by the id of the event that it follows from.
+    /// The records that the service published, by the id of the event that caused them.
     caused: HashMap<Uuid, Vec<Place>>,
-    /// What the service published, in order.
+    /// The records that the service published, in order.
     published: Vec<(Place, StoredRecord)>,
     handled: Vec<StoredRecord>,
     retried: Vec<Retried>,
@@ -91,7 +91,7 @@ impl Journal {
         self.state().injections.push(injection);
     }
 
-    /// Keeps what was sent, and returns where it lies.
+    /// Adds a record that was sent, and returns its position.
     pub(crate) fn sent(&self, record: &Record, position: &Position) -> Place {
         let place = Place::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
         let stored = stored(record, position);
@@ -101,7 +101,7 @@ impl Journal {
         place
     }
 
-    /// The service published `record`.
+    /// Adds a `record` that the service published.
     pub(crate) fn published(&self, by: &Name, record: &Record, position: &Position) {
         let place = Place::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
         let stored = stored(record, position);
@@ -109,7 +109,7 @@ impl Journal {
         let mut state = self.state();
         state.trace.name(&place, &stored);
         if let Some(cause) = cause {
-            // Twins share an id: what follows from one of them, follows from whichever was sent.
+            // Records with equal event ids share the events that follow from any of them.
             state.caused.entry(cause).or_default().push(place.clone());
         }
         state.trace.push(self.at(), Some(place.clone()), Line::Published { by: by.clone() });
@@ -122,7 +122,7 @@ impl Journal {
         self.state().trace.push(self.at(), None, Line::NotPublished { what, error });
     }
 
-    /// A handler is begun: says what to fail it with, if it is to fail.
+    /// Adds the start of a handler; returns the error to inject, if the attempt is to fail.
     pub(crate) fn begun<'a>(
         &self,
         handler: &Name,
@@ -159,7 +159,7 @@ impl Journal {
         let mut state = self.state();
         let (error, attempts) = (letter.error.clone(), letter.attempts);
         state.trace.push(self.at(), Some(place), Line::Buried { error, attempts });
-        // Buried again after a lost answer, it is one letter.
+        // A letter written again after a lost answer counts once.
         let id: LetterId = letter.id();
         state.letters.retain(|other| other.id() != id);
         state.letters.push(letter.clone());
@@ -170,13 +170,13 @@ impl Journal {
         self.state().trace.push(self.at(), Some(place), Line::NotBuried { error });
     }
 
-    /// The fate of the record at `place` and of all that follows from it within `topics`; `None` if any of it is not
-    /// settled yet. Counts the records that it looks at; beyond [`MAX_FOLLOWING`] it gives up.
+    /// Returns the fate of the record at `place` and of all records that follow from it within `topics`; `None` if one
+    /// of them is not settled yet. Counts the records it visits; stops beyond [`MAX_FOLLOWING`].
     pub(crate) fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize) -> Option<Fate> {
         self.state().fate(place, topics, looked_at, &mut Vec::new())
     }
 
-    /// What was sent or published to `topics` and is not settled.
+    /// Returns the records sent or published to `topics` that are not settled.
     pub(crate) fn unsettled(&self, topics: &[Name]) -> Vec<String> {
         let state = self.state();
         let published = state.published.iter().map(|(place, _)| place).filter(|p| topics.contains(&p.origin.topic));
@@ -209,7 +209,7 @@ impl Journal {
     }
 }
 
-/// Which records are read.
+/// The records that are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Read {
     Published,
@@ -272,7 +272,7 @@ impl Observer for Journal {
         let seen = state.know(&place, event.record);
         let (event_type, event_id) = (seen.event_type.clone(), seen.event_id);
         if let Some(settled) = Settled::of(event.outcome) {
-            // A redelivery settles it again: the first time counts.
+            // A redelivery settles it again: the first settlement counts.
             seen.settled.get_or_insert((settled, reason.clone()));
             let line = Line::Settled { how: event.outcome.as_str(), reason };
             state.trace.push(self.at(), Some(place), line);

@@ -1,4 +1,4 @@
-//! The layer around all handlers: writes down attempts, and makes those fail that are to fail.
+//! The layer around all handlers: records attempts, and injects failures.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) async fn watch(journal: Arc<Journal>, delivery: Delivery, next: Next)
     result
 }
 
-/// An attempt that is not over; dropped, it tells that it was cut off.
+/// An attempt in progress; if it is dropped, the attempt is recorded as cancelled.
 struct Unfinished {
     journal: Option<Arc<Journal>>,
     places: Vec<Place>,

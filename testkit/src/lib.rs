@@ -1,8 +1,9 @@
-//! Tests of services: a [`Harness`] runs one on a broker in memory, publishes to it, waits until all that follows has
-//! settled, and tells what was handled, published, retried and dead-lettered. No ports, no sleeps.
+//! Tests for services: a [`Harness`] runs a service on an in-memory broker, publishes events to it, waits until all
+//! that follow have settled, and returns which were handled, published, retried and dead-lettered. No ports, no
+//! sleeps.
 //!
-//! The same test runs with a paused clock (`#[tokio::test(start_paused = true)]`), where waits between attempts take no
-//! time, with a running one, and against a live transport ([`Harness::on`]).
+//! The same test runs with a paused clock (`#[tokio::test(start_paused = true)]`), where waits between attempts take
+//! no time, with a running clock, and against a live transport ([`Harness::on`]).
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@
 //! # }
 //! ```
 //!
-//! A test that panics prints the [trace](Harness::trace) of all that has happened.
+//! A test that panics prints the [trace](Harness::trace).
 
 mod fate;
 mod harness;

@@ -1,4 +1,4 @@
-//! The transport that the service is given: the test's own, with what is published and buried written down.
+//! The service's transport: wraps the test's own, and records what is published and dead-lettered.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The trace: what has happened, a line each, with its time.
+//! The trace: one line per step, with its time.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tidings_core::{Name, StoredRecord, TopicPartition, codec};
 
-/// A trace keeps so many of the latest lines.
+/// The maximum number of lines that a trace keeps; older ones are dropped.
 pub const MAX_TRACE: usize = 10_000;
 
-/// What a line is about.
+/// The record that a line describes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) origin: TopicPartition,
@@ -28,7 +28,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What happened.
+/// A step.
 #[derive(Debug)]
 pub(crate) enum Line {
     Sent,
@@ -53,7 +53,7 @@ struct Entry {
 pub(crate) struct Trace {
     entries: VecDeque<Entry>,
     dropped: usize,
-    /// What is known of the records, for people to tell them apart.
+    /// Descriptions of the records, for readers to distinguish them.
     names: HashMap<Place, String>,
 }
 
@@ -100,7 +100,7 @@ impl Trace {
     }
 }
 
-/// The event's type, key and the start of its id.
+/// Returns the event's type, key and the end of its id.
 fn describe(record: &StoredRecord) -> String {
     let head = codec::peek(record).ok();
     let mut text = match &head {
@@ -113,7 +113,7 @@ fn describe(record: &StoredRecord) -> String {
     }
     if let Some(head) = head {
         let id = head.id.simple().to_string();
-        // The end: the start of ids made together is the same.
+        // The end: ids created together start alike.
         let _ = write!(text, " ..{}", &id[id.len() - 6..]);
     }
     text

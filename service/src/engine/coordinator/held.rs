@@ -80,7 +80,7 @@ impl fmt::Debug for Seek {
     }
 }
 
-/// The partition's slot, and the offset of the seek.
+/// A completed seek, with the offset that it reached.
 pub(super) struct Sought(Option<(Begun, Result<u64>)>);
 
 impl Skips {

@@ -1,4 +1,4 @@
-//! Calls to publishers, stores and sinks: gathered, so that each carries as much as there is, and one of a kind at a time.
+//! Calls to publishers, stores and sinks: batched, with at most one call of each kind in flight.
 
 use std::collections::VecDeque;
 
@@ -13,12 +13,12 @@ use crate::engine::claims::Hold;
 use crate::engine::gate::Pass;
 use crate::engine::work::{Alone, Cause, Chunk, Claimed, Item, Report};
 
-/// How many events one call claims or completes at most.
+/// The maximum number of events that one call claims or completes.
 const CALL_EVENTS: usize = 5_000;
-/// After so many calls in a row that gave no claim back, no delivery that must run alone waits for the next one.
+/// After this many consecutive failed release calls, deliveries that must run alone no longer wait for the next one.
 const RELEASES_AWAITED: u32 = 3;
 
-/// Which calls wait for their answer.
+/// The calls in flight, by kind.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay {
     pub(super) publishing: bool,
@@ -26,7 +26,7 @@ pub(super) struct UnderWay {
     pub(super) burying: bool,
     pub(super) claiming: bool,
     pub(super) claiming_chunk: bool,
-    /// How many calls of `claim` wait for their answer.
+    /// The number of `claim` calls in flight.
     pub(super) claims: usize,
     pub(super) releasing: bool,
 }
@@ -75,12 +75,12 @@ impl Worker {
             _ => None,
         };
         let Some(lease) = items.first().and_then(by) else {
-            // What was handled without a claim is not to be completed; such a thing does not come here.
+            // An event handled without a claim is never completed; none reaches this point.
             self.all_held(items);
             return true;
         };
-        // By the lease that claimed them, also when it is dead: what nobody has taken over since is still its own, and
-        // need not be handled again. Others have their turn after these.
+        // Completes under the lease that claimed the events, even if it has expired: an event that no other lease has
+        // claimed since still belongs to it, and need not be handled again. The other items follow in later calls.
         if items.iter().any(|item| by(item).is_none_or(|by| by.id != lease.id)) {
             let others: Vec<Item>;
             (items, others) = items.into_iter().partition(|item| by(item).is_some_and(|by| by.id == lease.id));
@@ -110,7 +110,7 @@ impl Worker {
         true
     }
 
-    /// Claims the items that are at the head of their lanes.
+    /// Claims the items at the heads of their lanes.
     fn call_claim(&mut self) -> bool {
         if self.calls.claiming || self.to_claim.is_empty() || self.shared.gate.is_lone() {
             return false;
@@ -121,10 +121,10 @@ impl Worker {
         true
     }
 
-    /// Claims the chunks that have come, in one call as far as they fit: what came while the last call was under way
-    /// shares the next one, so that a store that is slow to answer is asked for more at once.
+    /// Claims the waiting chunks, in one call as far as they fit: chunks that arrive during a call share the next one,
+    /// so a slow store gets larger calls.
     fn claim_chunks(&mut self) -> bool {
-        // What is claimed beside a delivery that runs alone would die with it.
+        // A claim made while a lone delivery runs would be lost if that delivery crashes the process.
         if self.shared.gate.is_lone() {
             return false;
         }
@@ -154,7 +154,7 @@ impl Worker {
         true
     }
 
-    /// Makes items of the records of a chunk that have a handler. The others are ended, or wait for the gate.
+    /// Creates items of a chunk's records that have a handler. The others are settled, or wait for the gate.
     fn itemise(&mut self, chunk: &Chunk, items: &mut Vec<Item>) {
         items.reserve(chunk.places.len());
         let mut unreadable = VecDeque::new();
@@ -180,10 +180,10 @@ impl Worker {
         self.claim(vec![Item { alone: Some(alone), ..item }], Asked::Alone);
     }
 
-    /// Whether claims are asked for or given back, and not answered.
+    /// Returns whether a call that claims or releases is unanswered.
     ///
-    /// A store that takes none back again and again is not waited for: suspects would never have their turn. At worst an
-    /// innocent event is counted as held by a lease that dies.
+    /// A store that refuses releases repeatedly is not waited for: otherwise suspects would never run. At worst an
+    /// innocent event is counted as claimed by a lease that expired.
     pub(super) fn claims_are_open(&self) -> bool {
         let given_back = self.calls.releasing || !self.to_release.is_empty() || !self.release_again.is_empty();
         self.calls.claims > 0 || given_back && self.release_failures < RELEASES_AWAITED
@@ -211,7 +211,7 @@ impl Worker {
         else {
             return false;
         };
-        // An earlier lease's claims ended with it; this one may have the same events by claims of its own.
+        // An earlier lease's claims ended with it; this lease may have claimed the same events itself.
         let mut releases = std::mem::take(&mut self.to_release);
         releases.retain(|(hold, _)| hold.lease().id == lease.id);
         if releases.is_empty() {
@@ -226,7 +226,7 @@ impl Worker {
         true
     }
 
-    /// Gives the item's claim back, if it has one, with the attempts that were made under it.
+    /// Releases the item's claim, if it has one, and reports the attempts that were made under it.
     pub(super) fn give_claim_back(&mut self, item: &mut Item) {
         let Claimed::Granted(_, hold) = item.claim.take() else { return };
         let attempts = item.failures - item.told;
@@ -234,9 +234,9 @@ impl Worker {
         self.release(hold, attempts);
     }
 
-    /// Forgets a claim that may have ended with its lease, and gives it back in case it has not: a lease that lives on
-    /// would have it for as long as it lives, and this service would be told that the event is held, by itself. Whether the
-    /// store hears of it is not known, so the attempts are kept here, to be told later.
+    /// Drops a claim that may have ended with its lease, and releases it in case it has not: a lease that stays valid
+    /// would keep it, and this service would find the event held by itself. The release may not reach the store, so
+    /// the attempts are kept here and reported later.
     pub(super) fn disclaim(&mut self, item: &mut Item) {
         if let Claimed::Granted(_, hold) = item.claim.take() {
             self.release(hold, 0);
@@ -248,7 +248,7 @@ impl Worker {
         self.to_release.push((hold.giving_back(), release));
     }
 
-    /// The item's event id, read from its record once.
+    /// Returns the item's event id, which is read from its record once.
     pub(super) fn event_id(&self, item: &mut Item) -> Uuid {
         *item.event_id.get_or_insert_with(|| event_id_of(&item.assigned.origin, &item.record.records()[0]))
     }
@@ -262,7 +262,7 @@ impl Worker {
         EventRef::new(id, known.unwrap_or_else(|| Name::from_static("")))
     }
 
-    /// As `set_trouble`, for an item within a list that is borrowed apart from the worker.
+    /// As `set_trouble`, for an item in a list that is borrowed separately from the worker.
     pub(super) fn raise(reports: &mpsc::UnboundedSender<Report>, item: &mut Item, cause: Cause, text: &str) {
         if item.trouble == Some(cause) {
             return;
@@ -274,7 +274,7 @@ impl Worker {
         let _ = reports.send(Report::Trouble { slot, cause, raised: true, text: text.to_owned() });
     }
 
-    /// A delivery that is over without its handler's end: what it held goes back.
+    /// Ends a delivery whose handler did not finish: its permits are returned.
     pub(super) fn abandon(&mut self, work: Work) {
         if work.probe {
             self.return_probe();
@@ -286,7 +286,7 @@ impl Worker {
     }
 }
 
-/// What one call takes of `items`. Nearly always that is all, and then nothing is moved.
+/// Takes the items of one call from `items`. Usually these are all, and nothing is moved.
 fn up_to_a_call(items: &mut Vec<Item>) -> Vec<Item> {
     if items.len() <= CALL_EVENTS {
         return std::mem::take(items);

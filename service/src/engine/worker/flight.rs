@@ -1,4 +1,4 @@
-//! What a worker waits for: handlers, and calls to stores, sinks and publishers.
+//! The futures a worker waits for: handlers, and calls to stores, sinks and publishers.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -17,7 +17,7 @@ use crate::engine::claims::{Answered, Hold};
 use crate::engine::work::Item;
 use crate::route::BoxFuture;
 
-/// The items of one delivery. One is the rule, and costs no list.
+/// The items of one delivery. Usually one, which needs no list.
 #[derive(Debug)]
 pub(super) enum Items {
     One(Item),
@@ -47,11 +47,11 @@ impl Items {
     }
 }
 
-/// A delivery that was begun.
+/// A delivery that was started.
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) items: Items,
-    /// Its end decides whether the gate opens.
+    /// The delivery is a probe of the circuit breaker: its result decides whether the gate opens.
     pub(super) probe: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Running {
     pub(super) serial: u64,
 }
 
-/// When a handler has run for too long. All handlers have the same time, so these are in order.
+/// The deadline of a handler. All handlers have the same timeout, so deadlines are in order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     pub(super) at: Instant,
@@ -86,10 +86,10 @@ impl fmt::Debug for Flight {
     }
 }
 
-/// What a claim was asked for.
+/// The origin of a claim call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// The records of a chunk, whole.
+    /// All records of a chunk.
     Chunk,
     /// Items at the heads of their lanes.
     Heads,
@@ -97,7 +97,7 @@ pub(super) enum Asked {
     Alone,
 }
 
-/// What has come of a flight.
+/// The result of a flight.
 pub(super) enum Landed {
     Handler { ticket: usize, serial: u64, result: std::result::Result<Outcome, BoxError> },
     Published { work: Vec<Publishing>, answers: Vec<Result<Position>> },
@@ -126,7 +126,7 @@ impl Future for Flight {
     }
 }
 
-/// A handler's panic, as an error.
+/// Converts a handler's panic to an error.
 #[derive(Debug)]
 pub(super) struct Panicked(String);
 
@@ -145,15 +145,15 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> BoxError {
 fn text_of(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    // A value of the handler's own may panic again when it is dropped, and so may that one's.
+    // Dropping a value of the handler's may panic again, and so may dropping that panic's payload.
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }
     text.unwrap_or_else(|| "with a value that is no text".to_owned())
 }
 
-/// Reads a handler's error: its kind, how it is to be taken, and its text. The error's own code does that, and a panic there
-/// must not end the worker: the error is then one that can't be shown.
+/// Reads a handler's error: its kind, its handling, and its text. This runs the error's own code, whose panic must not
+/// end the worker: the error is then replaced by one without text.
 pub(super) fn read_error(error: &(dyn StdError + 'static)) -> (ErrorKind, Failure, String) {
     let read = || {
         let kind = find_error(error).map_or(ErrorKind::Failed, tidings_core::Error::kind);
@@ -165,7 +165,7 @@ pub(super) fn read_error(error: &(dyn StdError + 'static)) -> (ErrorKind, Failur
     })
 }
 
-/// A handler that ran for too long, as an error.
+/// Returns the error of a handler that timed out.
 #[derive(Debug)]
 pub(super) struct TimedOut(pub(super) std::time::Duration);
 

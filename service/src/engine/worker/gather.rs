@@ -1,4 +1,4 @@
-//! Batches for batch handlers: gathered per assignment and handler, flushed when full, due or needed.
+//! Batches for batch handlers: gathered per assignment and handler, and flushed when full, due or needed.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{Due, Worker};
 use crate::engine::gate::Pass;
 use crate::engine::work::{Assigned, Claimed, Item, after};
 
-/// Records that wait for their batch to be full.
+/// Records of an incomplete batch.
 #[derive(Debug)]
 pub(super) struct Gather {
     number: u64,
@@ -18,7 +18,7 @@ pub(super) struct Gather {
     handler: usize,
     items: Vec<Item>,
     size: usize,
-    /// Full or due: to be started as soon as the gate lets it.
+    /// Full or due: started as soon as the gate lets it.
     due: bool,
 }
 
@@ -28,7 +28,7 @@ impl Gather {
     }
 }
 
-/// Whether nothing has to be asked before a handler is begun with it.
+/// Returns whether a handler can start with it without any further call.
 pub(super) fn may_begin(item: &Item) -> bool {
     match &item.claim {
         Claimed::NoStore => true,
@@ -38,12 +38,12 @@ pub(super) fn may_begin(item: &Item) -> bool {
 }
 
 impl Worker {
-    /// Whether the item may join an open batch that its lane's predecessor is in: order within a batch is kept.
+    /// Returns whether the item may join an open batch that contains its lane's predecessor: a batch keeps its order.
     pub(super) fn joins_gather(&self, item: &Item) -> bool {
         let joins = |gather: &Gather| {
             gather.is_of(item) && !gather.due && gather.items.iter().any(|other| other.lane == item.lane)
         };
-        // Not past another of its lane that waits.
+        // An item must not pass another one of its lane that waits.
         let waits = item.lane.is_some_and(|lane| self.busy.waits(lane));
         !item.single && !waits && self.gathers.iter().any(joins)
     }
@@ -83,7 +83,7 @@ impl Worker {
         });
         let lane = item.lane;
         self.gathers[at].items.push(item);
-        // Those that wait behind it go with it, as far as there is room.
+        // Items that wait behind it in the lane join the batch as far as there is room.
         while let Some(lane) = lane
             && self.gathers[at].items.len() < self.gathers[at].size
             && let Some(mut next) = self.take_follower(at, lane)
@@ -95,8 +95,8 @@ impl Worker {
         gather.due |= gather.items.len() >= gather.size;
     }
 
-    /// Makes what is left of a batch a batch again. It is not mixed with others: split over two batches, items of one lane
-    /// could overtake each other.
+    /// Makes the remaining items of a batch a batch again. They are not mixed with others: split over two batches,
+    /// items of one lane could overtake each other.
     pub(super) fn gather_again(&mut self, items: Vec<Item>) {
         let Some(first) = items.first() else { return };
         let (assigned, handler, size) = (first.assigned.clone(), first.handler, items.len());
@@ -108,26 +108,26 @@ impl Worker {
         busy.next_waiting_if(lane, |next| gathers[at].is_of(next) && !next.single && may_begin(next))
     }
 
-    /// How many batches wait for nothing but to be begun.
+    /// Returns the number of batches that are ready to start.
     pub(super) fn due_gathers(&self) -> usize {
         self.gathers.iter().filter(|gather| gather.due).count()
     }
 
-    /// A batch has waited long enough.
+    /// Handles the due time of a batch.
     pub(super) fn flush_gather(&mut self, number: u64) {
         if let Some(gather) = self.gathers.iter_mut().find(|gather| gather.number == number) {
             gather.due = true;
         }
     }
 
-    /// Starts the batches that are full, due, or of handlers that wait for nothing. Returns whether any was started.
+    /// Starts the batches that are full, due, or of handlers that do not wait. Returns whether any was started.
     pub(super) fn flush_gathers(&mut self) -> bool {
         let mut moved = false;
         let mut at = 0;
         while at < self.gathers.len() && !self.runs_enough() {
             let gather = &self.gathers[at];
             let waits = self.routes.table().info(gather.handler).batch.is_some_and(|b| !b.wait.is_zero());
-            // At a bound nothing comes that could fill it, and it keeps the bound from being left.
+            // At a limit no records arrive to fill it, and waiting would keep the limit reached.
             if waits && !gather.due && !gather.assigned.is_at_bound() {
                 at += 1;
                 continue;
@@ -152,7 +152,7 @@ impl Worker {
             return;
         }
         if gather.items.iter().any(|item| !may_begin(item)) {
-            // A lease's time may be over since they were gathered: what it claimed is claimed anew.
+            // The lease may have expired since they were gathered: its claims are then made again.
             if pass == Pass::Probe {
                 self.return_probe();
             }
@@ -173,7 +173,7 @@ impl Worker {
         self.start_items(Items::Many(gather.items), pass == Pass::Probe);
     }
 
-    /// Takes out the items of an assignment from batches that are not begun.
+    /// Removes the items of an assignment from batches that have not started.
     pub(super) fn take_gathered(&mut self, slot: u64) -> Vec<Item> {
         let (gone, kept) =
             std::mem::take(&mut self.gathers).into_iter().partition(|g: &Gather| g.assigned.slot == slot);

@@ -1,4 +1,4 @@
-//! Beginning deliveries: from chunks, and from what waits for its turn.
+//! Starts deliveries: from chunks, and from items whose turn has come.
 
 use tidings_core::{Delivery, Error, ErrorKind, Redriven, StoredRecord};
 
@@ -11,32 +11,32 @@ use crate::observer::RecordOutcome;
 use crate::route::Started;
 use crate::table::Lookup;
 
-/// How many records a worker begins before it looks at its orders again.
+/// The number of records that a worker starts before it checks its orders again.
 const RECORDS_PER_ROUND: usize = 1_024;
 
-/// A record that killed so many leases is handled with nothing else in flight.
+/// A record in flight at this many lease expiries is handled with nothing else in flight.
 pub(crate) const LONE_DEATHS: u32 = 2;
-/// A record that killed so many leases is expired-lettered.
+/// A record in flight at this many lease expiries is written to the dead-letter topic.
 pub(crate) const MAX_DEATHS: u32 = 5;
 
-/// What to do with a record, before any handler is asked.
+/// The action for a record, before any handler is called.
 pub(crate) enum Verdict {
     Handler(usize),
     Skip(&'static str),
     Undecodable(Error),
-    /// For the dead letters by policy, which is no failure.
+    /// Dead-lettered by policy, which is no failure.
     Unwanted(Error),
 }
 
-/// Whether an item was begun.
+/// The result of starting an item.
 enum Begun {
     Yes,
-    /// It must wait for the gate.
+    /// The item must wait for the gate.
     No(Item),
 }
 
 impl Worker {
-    /// Begins what may begin; returns whether anything did.
+    /// Starts deliveries that may start; returns whether any did.
     pub(super) fn begin(&mut self) -> bool {
         let mut moved = false;
         while !self.is_full()
@@ -73,7 +73,7 @@ impl Worker {
         moved | self.flush_gathers()
     }
 
-    /// Whether as much runs, or is ready to, as may at once.
+    /// Returns whether the concurrency limit is reached by deliveries that run or are ready.
     fn is_full(&self) -> bool {
         self.runs_enough() || self.running.len() + self.due_gathers() >= self.shared.worker_concurrency
     }
@@ -82,9 +82,9 @@ impl Worker {
         self.running.len() >= self.shared.worker_concurrency
     }
 
-    /// Begins the records of a chunk; returns the chunk if it is not through.
+    /// Starts the records of a chunk; returns the chunk if records are left.
     fn run_chunk(&mut self, mut chunk: Chunk, budget: &mut usize) -> Option<Chunk> {
-        // Looked at once: to find the route of a record takes a reading of its headers.
+        // Cached: finding the route of a record reads its headers.
         let batches = self.routes.table().has_batches();
         while let Some(place) = chunk.places.get(chunk.at) {
             if *budget == 0 || self.is_full() {
@@ -113,8 +113,8 @@ impl Worker {
         None
     }
 
-    /// Takes up the record at `place`: the path of every record, so nothing is allocated unless it has to wait. Returns
-    /// whether the gate's pass was used.
+    /// Processes the record at `place`. Every record takes this path, so nothing is allocated unless the record has to
+    /// wait. Returns whether the gate's pass was used.
     fn run_place(&mut self, chunk: &Chunk, place: u32, pass: Pass) -> bool {
         let record = &chunk.batch.records()[place as usize];
         let handler = match self.verdict(&chunk.assigned.origin.topic, record) {
@@ -165,7 +165,7 @@ impl Worker {
         true
     }
 
-    /// What is to be done with a record, before any handler is asked.
+    /// Returns the action for a record, before any handler is called.
     pub(super) fn verdict(&self, topic: &tidings_core::Name, record: &StoredRecord) -> Verdict {
         if !record.headers.is_empty()
             && let Some(redriven) = Redriven::of(topic, &record.headers)
@@ -181,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// Ends a record that comes to no handler. Returns whether it used its pass, as a delivery that failed.
+    /// Settles a record without a handler. Returns whether it used its pass, as a delivery that failed.
     pub(super) fn unroutable(&mut self, item: Item, verdict: Verdict, pass: Pass) -> bool {
         match verdict {
             Verdict::Skip(why) => self.settle_item(item, RecordOutcome::Skipped, Some(why)),
@@ -196,18 +196,18 @@ impl Worker {
                 self.bury(item, ErrorKind::Undecodable, error.report());
                 return probe;
             }
-            // Callers have dealt with handlers themselves.
+            // The callers handle records with a handler themselves.
             Verdict::Handler(_) => self.ready.push_back(item),
         }
         false
     }
 
-    /// An item of a record that comes to no handler, and needs no claim.
+    /// Returns an item of a record without a handler, which needs no claim.
     pub(super) fn unreadable(&self, chunk: &Chunk, place: u32) -> Item {
         Item { claim: Claimed::NoStore, ..self.item(chunk, place, usize::MAX) }
     }
 
-    /// Ends a record that had to wait for the gate, though it comes to no handler.
+    /// Settles a record without a handler that had to wait for the gate.
     fn begin_unreadable(&mut self, item: Item) -> Begun {
         let pass = self.shared.gate.pass();
         if pass == Pass::Wait {
@@ -220,7 +220,7 @@ impl Worker {
         Begun::Yes
     }
 
-    /// Makes an item of a chunk's record, for a record that has to wait.
+    /// Creates an item of a chunk's record that has to wait.
     pub(super) fn item(&self, chunk: &Chunk, place: u32, handler: usize) -> Item {
         let record = chunk.batch.slice(place as usize, place as usize + 1);
         let lane = self.shared.lanes.of(chunk.assigned.slot, record.records()[0].key.as_ref());
@@ -246,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// Queues the item if its lane is busy; else enters the lane and does `then`.
+    /// Queues the item if its lane is busy; otherwise enters the lane and calls `then`.
     pub(super) fn queue_or(&mut self, mut item: Item, then: fn(&mut Self, Item)) {
         if !item.entered
             && let Some(lane) = item.lane
@@ -270,7 +270,7 @@ impl Worker {
         }
     }
 
-    /// Gives back the one delivery that may start, for whichever worker has one.
+    /// Returns the probe, for whichever worker has a delivery for it.
     pub(super) fn return_probe(&self) {
         self.shared.gate.return_probe();
         self.send(Report::Gate(Change::ProbeReturned));
@@ -299,8 +299,8 @@ impl Worker {
         (!items.is_empty()).then_some(Backlog::Items(items))
     }
 
-    /// Puts an item behind what is under way of its lane: into the same batch where that is still open, else into the
-    /// queue. Into the batch at once: by the time that it came from a list, the batch might be on its way.
+    /// Puts an item behind the in-flight items of its lane: into the same batch if it is still open, else into the
+    /// queue. It joins the batch at once: by the time a queue is read, the batch might have started.
     fn follow(&mut self, lane: u64, mut item: Item) {
         if may_begin(&item) && self.joins_gather(&item) {
             self.enter(&mut item);
@@ -310,7 +310,7 @@ impl Worker {
         }
     }
 
-    /// Begins an item whose turn it is.
+    /// Starts an item whose turn has come.
     fn begin_item(&mut self, mut item: Item) -> Begun {
         if item.assigned.is_stopping() {
             self.drop_item(item);
@@ -320,7 +320,7 @@ impl Worker {
             return self.begin_unreadable(item);
         }
         if item.entered && item.lane.is_some_and(|lane| self.busy.active(lane) > 1) {
-            // One that was before it in its batch is handled, and not settled yet.
+            // Its predecessor in the batch is handled, but not settled yet.
             self.wait_behind(item);
             return Begun::Yes;
         }
@@ -365,7 +365,7 @@ impl Worker {
         }
         Begun::Yes
     }
-    /// Buries a record that leases expired with, again and again.
+    /// Writes a record to the dead-letter topic after repeated lease expiries.
     pub(super) fn bury_killer(&mut self, item: Item, crashes: u32) {
         self.bury(item, ErrorKind::Failed, format!("{crashes} processes crashed with this record in hand"));
     }

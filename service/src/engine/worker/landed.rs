@@ -1,4 +1,4 @@
-//! Taking in what has landed: handlers that ended, and answers of stores, sinks and publishers.
+//! Handles completed futures: handlers, and answers of stores, sinks and publishers.
 
 use tidings_core::{Claim, ErrorKind, History, Position, Redriven, ReleasedClaim, Result};
 
@@ -9,13 +9,13 @@ use crate::engine::claims::{Answered, Hold};
 use crate::engine::work::{Cause, Claimed, Item, after};
 use crate::observer::RecordOutcome;
 
-/// An event that has been held so often is given back before it is asked for again: should it be this service's own claim,
-/// which a store may grant after it was given back, nobody else would ever end it.
+/// An event found held this often is released before it is claimed again: if the claim is this service's own, which a
+/// store may grant after its release, no other caller would ever end it.
 const OFTEN_HELD: u32 = 4;
-/// After so many calls that failed, what a suspect returned is not waited for by others: one topic may be away for long,
-/// and theirs are not.
+/// After this many failed calls, other deliveries no longer wait for the returned events of a suspect: its topic may
+/// be unavailable for long, and theirs are not.
 const PUBLISHED_ALONE: u32 = 3;
-/// How often a record may begin anew because it was redriven. Its count is a header, which anybody can write.
+/// How often a redriven record may start anew. The number of redrives is a header, which any producer can write.
 const FORGIVEN: u32 = 8;
 
 impl Worker {
@@ -41,7 +41,7 @@ impl Worker {
         }
     }
 
-    /// Stops the handlers that have run for too long: each is over before it is tried again.
+    /// Cancels the handlers that have timed out: each has ended before its record is retried.
     pub(super) fn expire(&mut self) {
         let now = tokio::time::Instant::now();
         let mut expired = Vec::new();
@@ -67,12 +67,12 @@ impl Worker {
         }
     }
 
-    /// Drops the futures of handlers; what they held is released before anything else begins.
+    /// Drops the futures of handlers; their resources are released before any other work begins.
     pub(super) fn drop_flights(&mut self, unwanted: impl Fn(usize) -> bool) {
         for flight in std::mem::take(&mut self.flights) {
             match flight {
                 Flight::Handler { ticket, future, .. } if unwanted(ticket) => {
-                    // A destructor of the handler's own may panic; that is no reason to stop the worker.
+                    // A destructor of the handler's own may panic; that must not stop the worker.
                     let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(future)));
                     if dropped.is_err() {
                         tracing::error!("a handler's future panicked while it was dropped");
@@ -104,7 +104,7 @@ impl Worker {
             }
             if let Some((kind, text)) = refused {
                 let text = format!("publish what the handler returned: {text}");
-                // Which of a batch's records it was for is not known here: each is given to the handler alone.
+                // The record that caused it is unknown here: each record is passed to the handler alone.
                 self.wholly_failed(publishing.work.items, kind, &text, false);
             } else if left.is_empty() {
                 self.handled(publishing.work.items.into_vec(), publishing.completed);
@@ -146,7 +146,7 @@ impl Worker {
                 }
                 self.all_held(fenced);
             }
-            // The lease is gone, and its claims with it: whoever has them now decides.
+            // The lease has expired, and its claims with it: the current owner of each event decides.
             Err(error) if error.kind() == ErrorKind::Fenced => {
                 self.shared.fenced();
                 self.all_held(items);
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// The handler is not run again: only its completion is.
+    /// Retries only the completion; the handler does not run again.
     fn complete_later(&mut self, mut items: Vec<Item>, text: &str) {
         let Some(first) = items.first_mut() else { return };
         first.waits = first.waits.saturating_add(1);
@@ -165,13 +165,13 @@ impl Worker {
         self.timers.set(at, Due::Complete(items));
     }
 
-    /// As [`held`](Self::held), of several that were handled together: of each lane the first is asked for first.
+    /// As [`held`](Self::held), for several items that were handled together: the first of each lane is claimed first.
     pub(super) fn all_held(&mut self, mut items: Vec<Item>) {
         items.iter_mut().for_each(|item| item.claim = Claimed::No);
         self.first_of_lanes(items).into_iter().for_each(|item| self.held(item, None));
     }
 
-    /// Another lease has the event, or may have it: it is asked for again later, and its lane waits.
+    /// Handles an event that another lease has, or may have: it is claimed again later, and its lane waits.
     fn held(&mut self, mut item: Item, at_most: Option<std::time::Duration>) {
         (item.claim, item.alone) = (Claimed::No, None);
         if item.assigned.is_stopping() {
@@ -188,7 +188,7 @@ impl Worker {
         self.timers.set(at, Due::Claim(item));
     }
 
-    /// Gives back what is claimed behind a held event: it may be a repeat of it, or two services could wait for each other.
+    /// Releases the claims behind a held event: one may be a repeat of it, or two services could wait for each other.
     fn give_back_behind(&mut self, item: &Item) {
         let Some(lane) = item.lane else { return };
         let mut given_back = Vec::new();
@@ -208,7 +208,7 @@ impl Worker {
             match answers.next() {
                 Some(Ok(())) => {
                     self.tell_unburied(&burying, None);
-                    // It is over: a redriven letter begins anew.
+                    // The record is finished: a redriven letter starts anew.
                     burying.item.told = burying.item.failures;
                     self.give_claim_back(&mut burying.item);
                     let text = burying.letter.error;
@@ -259,7 +259,7 @@ impl Worker {
         for ((mut item, claim), hold) in items.into_iter().zip(claims).zip(holds) {
             self.set_trouble(&mut item, None, "");
             if item.assigned.is_stopping() && claim != Claim::Done {
-                // At once, and not when its turn comes among what stays: the next owner waits for it.
+                // Released at once, not when its turn comes among the remaining items: the next owner waits for it.
                 if let (Claim::Granted(history), Some(hold)) = (claim, hold) {
                     item.claim = Claimed::Granted(history, hold);
                 }
@@ -272,11 +272,12 @@ impl Worker {
             match (claim, hold) {
                 (Claim::Done, _) => self.settle_item(item, RecordOutcome::Duplicate, None),
                 (Claim::Granted(_), Some(hold)) if behind_held => {
-                    // Behind a held event nothing stays claimed: two services could wait for each other.
+                    // Behind a held event no claim is kept: two services could wait for each other.
                     self.release(hold, 0);
                     free.push_back(item);
                 }
-                // It runs alone, and is claimed for that: while others run alone, it must not die with them.
+                // It runs alone, and is claimed just before: while others run alone, their crash must not end its
+                // claim.
                 (Claim::Granted(history), Some(hold)) if (LONE_DEATHS..MAX_DEATHS).contains(&history.crashes) => {
                     self.release(hold, 0);
                     item.suspect = true;
@@ -287,7 +288,8 @@ impl Worker {
                     item.claim = Claimed::Granted(history, hold);
                     free.push_back(item);
                 }
-                // At the head of its lane it waits there; in a chunk it first waits for its turn, and is asked for again.
+                // At the head of its lane it waits there; in a chunk it first waits for its turn, and is claimed again
+                // then.
                 (Claim::Held { at_most }, hold) if !chunk => {
                     if let Some(hold) = hold.filter(|_| item.waits >= OFTEN_HELD) {
                         self.release(hold, 0);
@@ -307,7 +309,7 @@ impl Worker {
         }
     }
 
-    /// The item that runs alone is claimed, and begun; or others may run again.
+    /// Starts the lone item if it was claimed; otherwise other deliveries may run again.
     fn claimed_alone(&mut self, mut items: Vec<Item>, (mut holds, answer): Answered) {
         let claim = match answer {
             Ok(claims) => claims.into_iter().next(),
@@ -322,7 +324,7 @@ impl Worker {
                 if item.assigned.is_stopping() {
                     self.drop_item(item);
                 } else if !begins {
-                    // The answer took longer than its lease surely lives.
+                    // The answer took longer than its lease is certainly valid.
                     self.disclaim(&mut item);
                     self.held(item, None);
                 } else if history.crashes >= MAX_DEATHS {
@@ -336,8 +338,8 @@ impl Worker {
         }
     }
 
-    /// What a claim says since its letter was last taken back, where there is one: the record begins anew. The store knows
-    /// what its leases expired of, and what was tried, also after it was buried for that.
+    /// Returns a claim without the history from before the record's last redrive: a redriven record starts anew. The
+    /// store keeps lease expiries and attempts also after the record was dead-lettered for them.
     fn since_redriven(&self, claim: Claim, item: &Item) -> Claim {
         let Claim::Granted(history) = claim else { return claim };
         if history == History::default() {
@@ -354,11 +356,11 @@ impl Worker {
     fn claim_later(&mut self, items: Vec<Item>, holds: Vec<Option<Hold>>, error: &tidings_core::Error, chunk: bool) {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fenced(),
-            // They may be claimed, by this very lease, to which they would be held for as long as it lives.
+            // This lease may have claimed them, and they would stay held as long as it is renewed.
             ErrorKind::Indeterminate => holds.into_iter().flatten().for_each(|hold| self.release(hold, 0)),
             _ => {}
         }
-        // What its partition's revocation waits for is not asked for again.
+        // Items whose partition is being revoked are not claimed again.
         let (stopping, mut items): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.is_stopping());
         stopping.into_iter().for_each(|item| self.drop_item(item));
         let Some(first) = items.first_mut() else { return };
@@ -380,10 +382,10 @@ impl Worker {
         self.calls.releasing = false;
         match answer {
             Ok(()) => self.release_failures = 0,
-            // The lease is gone, and its claims with it.
+            // The lease has expired, and its claims with it.
             Err(error) if error.kind() == ErrorKind::Fenced => self.shared.fenced(),
             Err(error) => {
-                // This lease lives on: what is not given back, nobody else could ever have.
+                // This lease is still valid: a claim that is not released would block every other consumer.
                 tracing::warn!(error = %error.report(), claims = releases.len(), "claims could not be given back yet");
                 self.release_failures = self.release_failures.saturating_add(1);
                 self.release_again.extend(releases);

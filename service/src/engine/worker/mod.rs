@@ -1,8 +1,8 @@
-//! A worker: runs handlers, and takes each record from its first attempt to its settling.
+//! A worker: runs handlers, and processes each record from its first attempt to its settlement.
 //!
-//! A worker is one task and owns all it needs: its routes, its lanes, its timers. Records come in chunks and their
-//! settling goes back in lists, so that nothing is shared, locked or woken per record. A record whose handler is ready at
-//! once passes through [`Worker::run_chunk`] without an allocation; only what has to wait becomes an [`Item`].
+//! A worker is one task and owns its routes, lanes and timers. Records arrive in chunks and settlements return in
+//! lists, so that nothing is shared, locked or woken per record. A record whose handler is ready at once passes
+//! through [`Worker::run_chunk`] without an allocation; only a record that has to wait becomes an [`Item`].
 
 mod calls;
 mod flight;
@@ -39,21 +39,21 @@ use super::shared::{Counts, Shared};
 use super::work::{Assigned, Cause, Chunk, Item, Order, Report, Settled};
 use crate::table::Routes;
 
-/// How often a worker goes round before it lets others run.
+/// The number of rounds before a worker yields to other tasks.
 const ROUNDS: usize = 16;
-/// For so many settled places of a batch there is room from the second on: what an allocator still has at hand, at 1 KiB.
+/// The capacity of a settled list from a batch's second settled place on: 1 KiB, which allocators keep at hand.
 const PLACES: usize = 255;
 
-/// What a timer brings back.
+/// The payload of a timer.
 #[derive(Debug)]
 enum Due {
-    /// To be begun again.
+    /// An item to start again.
     Item(Item),
-    /// To be claimed again.
+    /// An item to claim again.
     Claim(Item),
-    /// A batch that has waited long enough.
+    /// A batch that is due.
     Gather(u64),
-    /// Calls to be made again.
+    /// Calls to repeat.
     Publish(Vec<Publishing>),
     Complete(Vec<Item>),
     Bury(Vec<Burying>),
@@ -61,17 +61,17 @@ enum Due {
     ReleasedClaim,
 }
 
-/// Handled, with events to publish before it is settled.
+/// A handled delivery, with events to publish before it is settled.
 #[derive(Debug)]
 struct Publishing {
     work: Work,
-    /// What is still to be published.
+    /// The records that are still to be published.
     records: Vec<Record>,
     completed: bool,
     attempts: u32,
 }
 
-/// Given up, with its letter.
+/// A failed delivery, with its dead letter.
 #[derive(Debug)]
 struct Burying {
     item: Item,
@@ -94,13 +94,13 @@ pub(crate) struct Worker {
     contexts: Vec<Arc<DeliveryContext>>,
     orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<Report>,
-    /// What has come and is not begun.
+    /// Received records that have not started.
     backlog: VecDeque<Backlog>,
     /// Chunks that must be claimed first.
     unclaimed: VecDeque<Chunk>,
-    /// A chunk's items whose claims have to be asked for again.
+    /// A chunk's items that must be claimed again.
     reclaim: Option<Vec<Item>>,
-    /// Whose turn has come: before the backlog.
+    /// Items whose turn has come: before the backlog.
     ready: VecDeque<Item>,
     busy: Busy,
     gathers: Vec<Gather>,
@@ -114,16 +114,16 @@ pub(crate) struct Worker {
     to_publish: Vec<Publishing>,
     to_complete: Vec<Item>,
     to_bury: Vec<Burying>,
-    /// Slots and offsets of letters that are being written, and skipped if that fails.
+    /// Slots and offsets of letters being written that are skipped if the write fails.
     to_skip: Vec<(u64, u64)>,
     to_claim: Vec<Item>,
-    /// Claims to give back.
+    /// Claims to release.
     to_release: Vec<(Hold, ReleasedClaim)>,
-    /// What could not be given back, until it is tried again.
+    /// Claims whose release failed, until it is retried.
     release_again: Vec<(Hold, ReleasedClaim)>,
     release_failures: u32,
     calls: calls::UnderWay,
-    /// Waits to run with nothing else in flight.
+    /// Items that wait to run with nothing else in flight.
     lone: VecDeque<Item>,
     quiescing: bool,
     settled: Vec<Settled>,
@@ -179,7 +179,7 @@ impl Worker {
         }
     }
 
-    /// Works until the coordinator is gone.
+    /// Runs until the coordinator is gone.
     pub(crate) async fn run(mut self) {
         std::future::poll_fn(|cx| self.poll(cx)).await;
     }
@@ -252,7 +252,7 @@ impl Worker {
         moved
     }
 
-    /// Tells the coordinator what was settled and dropped since the last report.
+    /// Reports the items settled and dropped since the last report to the coordinator.
     fn report(&mut self) {
         let handled = self.counts.take_handled();
         if handled > 0 {
@@ -273,11 +273,11 @@ impl Worker {
     }
 
     fn send(&self, report: Report) {
-        // A coordinator that is gone wants no report; the worker ends at its next look at the orders.
+        // If the coordinator is gone, no report is needed; the worker ends when it next checks its orders.
         let _ = self.reports.send(report);
     }
 
-    /// Settles a place of a batch: into the list that goes to the coordinator.
+    /// Settles a place of a batch: adds it to the list that goes to the coordinator.
     fn settle_place(&mut self, assigned: &Arc<Assigned>, number: u64, place: u32) {
         match self.settled.last_mut() {
             Some(last) if last.assigned.slot == assigned.slot && last.number == number => {
@@ -292,7 +292,7 @@ impl Worker {
         }
     }
 
-    /// Sets or clears what an item waits for, and tells the coordinator of the change.
+    /// Sets or clears the dependency that an item waits for, and reports the change to the coordinator.
     fn set_trouble(&mut self, item: &mut Item, cause: Option<Cause>, text: &str) {
         if item.trouble == cause {
             return;
@@ -307,15 +307,15 @@ impl Worker {
         }
     }
 
-    /// When to call something again that was down at the `n`th call in a row, from 1.
+    /// Returns when to repeat a call to a dependency that was down at the `n`th consecutive call, from 1.
     fn later(&mut self, n: u32) -> Instant {
         let longest = INFRASTRUCTURE_BASE.saturating_mul(1 << n.clamp(1, 16).saturating_sub(1)).min(INFRASTRUCTURE_CAP);
-        // At least half of it: something that is down must not be asked in a tight loop.
+        // At least half of it: a dependency that is down must not be called in a tight loop.
         Instant::now() + longest.mul_f64(0.5 + self.random.f64() / 2.0)
     }
 }
 
-/// The longest wait before something that was down is first tried again; doubled each time.
+/// The longest wait before the first retry of a dependency that was down; doubled each time.
 const INFRASTRUCTURE_BASE: Duration = Duration::from_millis(100);
-/// The longest wait before something that was down is tried again.
+/// The longest wait before any retry of a dependency that was down.
 const INFRASTRUCTURE_CAP: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! What becomes of a delivery that ended: handled, tried again, or given up.
+//! The outcome of a delivery: handled, retried, or dead-lettered.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -14,7 +14,7 @@ use crate::observer::RecordOutcome;
 use crate::undecodable::Undecodable;
 
 impl Worker {
-    /// Takes in what the handler returned.
+    /// Processes a handler's return value.
     pub(super) fn finished(&mut self, work: Work, result: Result<Outcome, BoxError>) {
         match result {
             Ok(outcome) => {
@@ -35,7 +35,7 @@ impl Worker {
         }
     }
 
-    /// Counts a delivery that failed; too many close the gate.
+    /// Counts a failed delivery; too many open the circuit breaker.
     pub(super) fn failure_counted(&mut self) {
         self.shared.gate.succeeded(self.counts.take_handled());
         if let change @ Change::Closed(_) = self.shared.gate.failed() {
@@ -47,7 +47,7 @@ impl Worker {
         let completed = outcome.is_completed();
         let records = outcome.take_records();
         if records.is_empty() {
-            // One is the rule, and needs no list.
+            // Usually one, which needs no list.
             match work.items {
                 Items::One(item) => self.item_handled(item, completed),
                 Items::Many(items) => self.handled(items, completed),
@@ -60,7 +60,7 @@ impl Worker {
         self.to_publish.push(Publishing { work, records, completed, attempts: 0 });
     }
 
-    /// Goes on with items that are handled, and whose events are published.
+    /// Continues with items that are handled and whose events are published.
     pub(super) fn handled(&mut self, items: Vec<Item>, completed: bool) {
         for item in items {
             self.item_handled(item, completed);
@@ -79,7 +79,7 @@ impl Worker {
         }
     }
 
-    /// An item is over.
+    /// Ends an item.
     pub(super) fn settle_item(&mut self, mut item: Item, what: RecordOutcome, why: Option<&str>) {
         self.set_trouble(&mut item, None, "");
         match what {
@@ -93,7 +93,7 @@ impl Worker {
         self.leave(item);
     }
 
-    /// Ends an item's time in its lane: the next one's turn has come.
+    /// Ends an item's turn in its lane: the next item follows.
     pub(super) fn leave(&mut self, item: Item) {
         if item.entered
             && let Some(lane) = item.lane
@@ -110,7 +110,7 @@ impl Worker {
         }
     }
 
-    /// Takes in a handler's error.
+    /// Processes a handler's error.
     pub(super) fn failed(&mut self, items: Items, error: &(dyn StdError + 'static)) {
         if let Some(errors) = Undecodable::find(error) {
             let bad: Vec<(usize, String)> =
@@ -126,7 +126,7 @@ impl Worker {
                     self.wait_for(item, Cause::Handler, &text);
                 }
             }
-            // A place that the batch does not have names no record: then none is known to be handled.
+            // A place outside the batch names no record: then no record is known to be handled.
             Failure::Failed(places) if len > 1 && are_places(&places, len) => {
                 self.partly_failed(items, kind, &text, |place| {
                     if places.contains(&place) { Part::Failed } else { Part::Handled }
@@ -151,8 +151,8 @@ impl Worker {
         let mut items = items.into_vec();
         self.failure_counted();
         if items.len() > 1 {
-            // Which of them it was is not told, so it counts against none: from now on each is given to the handler alone,
-            // in order.
+            // The failing record is unknown, so the failure counts against none: from now on each record is passed to
+            // the handler alone, in order.
             for item in &mut items {
                 item.single = true;
                 item.last_error = Some((kind, text.to_owned()));
@@ -165,7 +165,7 @@ impl Worker {
         }
     }
 
-    /// Takes a batch apart by what its handler said of each record.
+    /// Splits a batch by its handler's result per record.
     fn partly_failed(&mut self, items: Items, kind: ErrorKind, text: &str, part: impl Fn(usize) -> Part) {
         let mut again = Vec::new();
         let mut failed = Vec::new();
@@ -177,7 +177,7 @@ impl Worker {
             }
         }
         self.failure_counted();
-        // Those of a failed one's key must wait for it, so they leave the batch with it.
+        // Items of a failed record's key must wait for it, so they leave the batch with it.
         let (behind, free): (Vec<_>, Vec<_>) =
             again.into_iter().partition(|item| item.lane.is_some() && failed.iter().any(|f| f.lane == item.lane));
         behind.into_iter().rev().for_each(|item| self.wait_behind(item));
@@ -185,7 +185,7 @@ impl Worker {
         self.regroup(free);
     }
 
-    /// Buries the records that can't be read, and begins the others again.
+    /// Dead-letters the records that cannot be read, and starts the others again.
     fn undecodable(&mut self, items: Vec<Item>, bad: &[(usize, String)]) {
         let mut good = Vec::new();
         let mut buried = Vec::new();
@@ -206,7 +206,7 @@ impl Worker {
         self.regroup(free);
     }
 
-    /// Puts an item back to the head of its lane, behind one of its lane that goes on.
+    /// Returns an item to the head of its lane, behind an item of the lane that continues.
     pub(super) fn wait_behind(&mut self, mut item: Item) {
         let Some(lane) = item.lane else {
             self.ready.push_back(item);
@@ -220,8 +220,8 @@ impl Worker {
         }
     }
 
-    /// Begins items again: as one batch, so that those of a lane stay together; or each alone, of each lane the first, with
-    /// the others of the lane behind it.
+    /// Starts items again: as one batch, so that items of a lane stay together; or each alone, beginning with the
+    /// first of each lane, with the others of the lane behind it.
     pub(super) fn regroup(&mut self, items: Vec<Item>) {
         let (alone, mut together): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.single);
         together.iter_mut().for_each(|item| self.enter(item));
@@ -231,7 +231,7 @@ impl Worker {
         self.ready.extend(first);
     }
 
-    /// Lets those wait that follow one of their batch that is handled, and not settled yet; returns the others.
+    /// Makes items wait whose predecessor in the batch is handled but not settled yet; returns the others.
     fn behind_what_is_handled(&mut self, items: Vec<Item>) -> Vec<Item> {
         let mut counts: HashMap<u64, usize> = HashMap::new();
         items.iter().filter_map(|item| item.lane).for_each(|lane| *counts.entry(lane).or_default() += 1);
@@ -241,8 +241,8 @@ impl Worker {
         free
     }
 
-    /// The first items of their lanes; the others wait behind them. Each alone would come back at a time of its own, or
-    /// in another batch, and so before its predecessor.
+    /// Returns the first items of their lanes; the others wait behind them. Retried separately, each would return at a
+    /// time of its own, or in another batch, and so before its predecessor.
     pub(super) fn first_of_lanes(&mut self, items: Vec<Item>) -> Vec<Item> {
         let mut first: Vec<Item> = Vec::with_capacity(items.len());
         let mut behind: Vec<Item> = Vec::new();
@@ -259,7 +259,7 @@ impl Worker {
         first
     }
 
-    /// As [`attempt_failed`](Self::attempt_failed), of several that were tried together.
+    /// As [`attempt_failed`](Self::attempt_failed), for several items that were tried together.
     pub(super) fn attempts_failed(&mut self, items: Vec<Item>, kind: ErrorKind, text: &str) {
         let mut seen = std::collections::HashSet::new();
         let (mut first, mut behind) = (Vec::new(), Vec::new());
@@ -273,12 +273,12 @@ impl Worker {
                 first.push(item);
             }
         }
-        // Given up or not is said of each when its turn has come.
+        // Whether each is dead-lettered is decided when its turn has come.
         behind.into_iter().rev().for_each(|item| self.wait_behind(item));
         first.into_iter().for_each(|item| self.attempt_failed(item, kind, text, false));
     }
 
-    /// Failed attempts, those of earlier leases of its claim included.
+    /// Returns the number of failed attempts, including those under earlier leases of its claim.
     fn all_failures(item: &Item) -> u32 {
         match &item.claim {
             Claimed::Granted(history, _) => (item.failures - item.told).saturating_add(history.attempts),
@@ -286,12 +286,12 @@ impl Worker {
         }
     }
 
-    /// Whether no attempt is left.
+    /// Returns whether no attempt is left.
     pub(super) fn is_given_up(&self, item: &Item) -> bool {
         Self::all_failures(item) > self.shared.retry.max_retries
     }
 
-    /// An attempt at one record failed: again later, or never.
+    /// Handles a failed attempt at one record: schedules a retry, or dead-letters it.
     pub(super) fn attempt_failed(&mut self, mut item: Item, kind: ErrorKind, text: &str, reject: bool) {
         item.failures = item.failures.saturating_add(1);
         let failures = Self::all_failures(&item);
@@ -308,7 +308,7 @@ impl Worker {
         self.begin_at(after(Instant::now(), wait), item);
     }
 
-    /// Something that the item needs is down: it is tried again for as long as that takes.
+    /// Handles a dependency that is down: the item is retried until the dependency is up.
     pub(super) fn wait_for(&mut self, mut item: Item, cause: Cause, text: &str) {
         self.enter(&mut item);
         item.waits = item.waits.saturating_add(1);
@@ -317,10 +317,11 @@ impl Worker {
         self.begin_at(at, item);
     }
 
-    /// Gives an item up: it goes to the dead letters, and is settled when it is there.
+    /// Dead-letters an item: it is settled when the letter is written.
     pub(super) fn bury(&mut self, mut item: Item, kind: ErrorKind, text: String) {
         self.enter(&mut item);
-        // It has failed: what else happens to its claim blames nobody who is innocent, and a sink may be down for long.
+        // It has failed: later lease expiries with its claim blame no innocent record, and a sink may be down for
+        // long.
         item.alone = None;
         let record = item.record.records()[0].clone();
         tracing::warn!(
@@ -343,12 +344,12 @@ impl Worker {
     }
 }
 
-/// Whether a batch of `len` records has all these places, and there is one.
+/// Returns whether `places` is not empty and all of them are within a batch of `len` records.
 fn are_places(places: &[usize], len: usize) -> bool {
     !places.is_empty() && places.iter().all(|place| *place < len)
 }
 
-/// What a batch handler says of one record.
+/// A batch handler's result for one record.
 enum Part {
     Handled,
     Failed,

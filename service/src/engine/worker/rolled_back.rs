@@ -1,4 +1,4 @@
-//! Batches of which nothing was handled, because their transaction was rolled back.
+//! Batches of which no record was handled, because their transaction was rolled back.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::Worker;
 use crate::engine::work::{Cause, Claimed, Item};
 
 impl Worker {
-    /// Takes a batch apart whose transaction was rolled back: of its records those at `places` failed, if that is known.
+    /// Splits a batch whose transaction was rolled back: its records at `places` failed, if these are known.
     pub(super) fn rolled_back(&mut self, items: Vec<Item>, kind: ErrorKind, text: &str, places: &[usize]) {
         if places.is_empty() {
             self.bisect(items);
@@ -17,9 +17,9 @@ impl Worker {
         }
     }
 
-    /// Begins a batch again in two halves, so that in a few steps the failing record is alone. Nobody is blamed for a step:
-    /// it counts as no attempt. What is behind a record of the first half in its lane waits for that, so that the later
-    /// ones of the failing record's key leave the batch with it.
+    /// Starts a batch again as two halves, so that the failing record is isolated in a few steps. A step counts as no
+    /// attempt of any record. Items behind a record of the first half in its lane wait for that record, so that later
+    /// items of the failing record's key leave the batch with it.
     fn bisect(&mut self, mut items: Vec<Item>) {
         let second = items.split_off(items.len().div_ceil(2));
         let mut first = items;
@@ -31,15 +31,15 @@ impl Worker {
         behind.into_iter().rev().for_each(|item| self.wait_behind(item));
         for mut half in [first, free] {
             if let [alone] = half.as_mut_slice() {
-                // Whatever comes of it: it is not put into another batch, to have that rolled back too.
+                // Whatever the result: it is not put into another batch, which would be rolled back too.
                 alone.single = true;
             }
             self.gather_again(half);
         }
     }
 
-    /// The records at `places` failed, the others were undone with them and are begun again: those of a failing record's
-    /// lane before it, or behind it, as they were.
+    /// The records at `places` failed; the others were rolled back with them and start again. Items of a failing
+    /// record's lane stay before or behind it, as they were.
     fn some_failed(&mut self, items: Vec<Item>, kind: ErrorKind, text: &str, places: &[usize]) {
         self.failure_counted();
         let (mut free, mut failing, mut behind) = (Vec::new(), Vec::new(), Vec::new());
@@ -73,15 +73,15 @@ impl Worker {
         self.regroup(free);
     }
 
-    /// The claims of these items are another's, or may be: what is still this service's is given back, and all are asked
-    /// for again.
+    /// Handles items whose claims another lease has, or may have: claims of this service are released, and all items
+    /// are claimed again.
     pub(super) fn lost(&mut self, mut items: Vec<Item>, text: &str) {
         if items.iter().any(|item| matches!(item.claim, Claimed::NoStore)) {
-            // Then there is nobody to ask.
+            // Without a store there are no claims.
             self.first_of_lanes(items).into_iter().for_each(|item| self.wait_for(item, Cause::Handler, text));
             return;
         }
-        // The lease may be dead: then its renewal says so, and makes a new one.
+        // The lease may have expired: its renewal then finds out, and registers a new one.
         self.shared.fenced();
         items.iter_mut().for_each(|item| self.disclaim(item));
         self.all_held(items);

@@ -1,4 +1,4 @@
-//! Batches straight from a chunk: the path of a backlog, which makes no item of any record.
+//! Batches directly from a chunk: the path of a backlog, which creates no item per record.
 
 use tidings_core::{Delivery, Name};
 
@@ -11,8 +11,8 @@ use crate::observer::RecordOutcome;
 use crate::route::Started;
 
 impl Worker {
-    /// Starts a whole batch of the chunk's next records, if they are of one batch handler and fill it, and nothing that
-    /// is under way could be overtaken. Returns how many records it took.
+    /// Starts a full batch of the chunk's next records, if they belong to one batch handler and fill the batch, and
+    /// cannot overtake an in-flight item. Returns the number of records taken.
     pub(super) fn run_batch(&mut self, chunk: &mut Chunk, pass: Pass) -> usize {
         if chunk.at < chunk.scattered_until || !self.busy.is_empty() || !self.gathers.is_empty() || pass != Pass::Free {
             return 0;
@@ -23,7 +23,7 @@ impl Worker {
         let count = (chunk.at..chunk.places.len()).take(size).take_while(same).count();
         let at_end = chunk.at + count == chunk.places.len();
         if count < size && (waits || !at_end) {
-            // A tail that waits for more, or types that alternate: those are gathered, and not looked at twice.
+            // An incomplete batch at the end, or alternating types: these are gathered, and not checked twice.
             chunk.scattered_until = chunk.at + count;
             return 0;
         }
@@ -32,7 +32,8 @@ impl Worker {
         count
     }
 
-    /// The batch handler of the chunk's record number `index`, its size, and whether it waits for a full batch.
+    /// Returns the batch handler of the chunk's record number `index`, its size, and whether it waits for a full
+    /// batch.
     fn batch_handler(&self, topic: &Name, chunk: &Chunk, index: usize) -> Option<(usize, usize, bool)> {
         let record = &chunk.batch.records()[chunk.places.get(index)? as usize];
         let Verdict::Handler(handler) = self.verdict(topic, record) else { return None };

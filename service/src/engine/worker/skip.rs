@@ -1,17 +1,18 @@
-//! Letters that cannot be written: what is told of them, and skipping them.
+//! Letters that cannot be written: reporting and skipping them.
 
 use super::{Burying, Due, Worker};
 use crate::engine::work::Report;
 use crate::observer::RecordOutcome;
 
 impl Worker {
-    /// Settles the record at `offset` without its dead letter, if it is this worker's and the letter could not be written.
+    /// Settles the record at `offset` without its dead letter, if it is this worker's and the letter could not be
+    /// written.
     pub(super) fn skip(&mut self, slot: u64, offset: u64) {
         let is_it = |burying: &Burying| burying.attempts > 0 && burying.is_at(slot, offset);
         let waiting = |due: &Due| matches!(due, Due::Bury(letters) if letters.iter().any(is_it));
         let mut letters = std::mem::take(&mut self.to_bury);
         for due in self.timers.take_where(waiting) {
-            // The others of its call are tried again at once.
+            // The other letters of its call are retried at once.
             if let Due::Bury(again) = due {
                 letters.extend(again);
             }
@@ -24,7 +25,7 @@ impl Worker {
         skipped.into_iter().for_each(|burying| self.skip_letter(burying));
     }
 
-    /// Whether an operator wants the letter to be skipped, which could not be written this time either.
+    /// Returns whether an operator has requested to skip the letter, after another failed write.
     pub(super) fn is_to_skip(&self, burying: &Burying) -> bool {
         self.to_skip.iter().any(|(slot, offset)| burying.is_at(*slot, *offset))
     }
@@ -41,7 +42,7 @@ impl Worker {
         self.send(Report::Skipped { slot, offset });
     }
 
-    /// Tells what became of a letter that could not be written before, or not now.
+    /// Reports that a letter could not be written, or was written after earlier failures.
     pub(super) fn tell_unburied(&self, burying: &Burying, error: Option<&str>) {
         if burying.attempts > 0 {
             let (slot, offset) = (burying.item.assigned.slot, burying.letter.record.offset);

@@ -1,4 +1,4 @@
-//! Starting deliveries: the first poll, and what goes on after it.
+//! Starts deliveries: the first poll, and its result.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Waker};
@@ -12,11 +12,11 @@ use super::{Due, Worker};
 use crate::engine::work::{Alone, Item, after};
 use crate::route::Started;
 
-/// So many deadlines of handlers that have ended are not worth looking for.
+/// Up to this many deadlines of handlers that have ended are not worth cleaning up.
 const DEADLINES_KEPT: usize = 1_024;
 
 impl Worker {
-    /// Claims the item that waits to be alone, to start it: nothing else runs now.
+    /// Claims the item that waits to run alone, to start it: nothing else runs now.
     pub(super) fn run_lone(&mut self) {
         let alone = Alone::new(self.reports.clone());
         match self.lone.pop_front() {
@@ -26,7 +26,7 @@ impl Worker {
         }
     }
 
-    /// Starts a delivery of `items`, which are of one assignment and one handler.
+    /// Starts a delivery of `items`, which belong to one assignment and one handler.
     pub(super) fn start_items(&mut self, mut items: Items, probe: bool) {
         let handler = items.as_slice()[0].handler;
         for item in items.as_mut_slice() {
@@ -59,17 +59,17 @@ impl Worker {
         }
     }
 
-    /// Polls the handler once. A panic is its error.
+    /// Polls the handler once, and converts a panic to its error.
     pub(super) fn start(&mut self, handler: usize, delivery: Delivery, span: &Span) -> Started {
         self.shared.beats[self.number].runs(handler);
         let route = self.routes.route(handler);
-        // A first poll that is pending is repeated when the future joins the others, which is where it gets its waker.
+        // A pending first poll is repeated when the future joins the others, which is where it gets its waker.
         let mut cx = Context::from_waker(Waker::noop());
         span.in_scope(|| catch_unwind(AssertUnwindSafe(|| route.start(delivery, &mut cx))))
             .unwrap_or_else(|panic| Started::Done(Err(panicked(panic))))
     }
 
-    /// Goes on after the first poll.
+    /// Continues after the first poll.
     pub(super) fn started(&mut self, mut work: Work, started: Started, span: Span) {
         match started {
             Started::Done(result) => self.finished(work, result),
@@ -93,8 +93,8 @@ impl Worker {
         }
     }
 
-    /// Drops the deadlines of handlers that have ended, once they are most of all: at a million handlers a second, those
-    /// of a minute would be gigabytes.
+    /// Drops the deadlines of handlers that have ended once they are the majority: at a million handlers a second, a
+    /// minute's deadlines would take gigabytes.
     fn forget_deadlines(&mut self) {
         if self.deadlines.len() > 2 * self.running.len() + DEADLINES_KEPT {
             let runs = |d: &Deadline| self.running.get(d.ticket).is_some_and(|running| running.serial == d.serial);
@@ -102,9 +102,9 @@ impl Worker {
         }
     }
 
-    /// Begins an item again at `at`.
+    /// Schedules an item to start again at `at`.
     ///
-    /// Of an assignment that is being given up it goes back at once: its partition waits for nothing but what runs.
+    /// An item of an assignment that is being revoked is dropped at once: its partition waits only for work that runs.
     pub(super) fn begin_at(&mut self, at: Instant, mut item: Item) {
         if item.assigned.is_stopping() {
             self.drop_item(item);

@@ -1,4 +1,4 @@
-//! Giving up an assignment: what has not begun goes back, what has begun is stopped when its time is over.
+//! Revokes an assignment: work that has not begun is returned, work that has begun is cancelled at the deadline.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use super::{Backlog, Due, Worker};
 use crate::engine::work::Item;
 
 impl Worker {
-    /// Gives back what has not begun of an assignment, and lets what has begun go on.
+    /// Drops the work of an assignment that has not begun; work that has begun continues.
     pub(super) fn give_back(&mut self, slot: u64) {
         self.dropped = true;
         self.unclaimed.retain(|chunk| chunk.assigned.slot != slot);
@@ -55,9 +55,9 @@ impl Worker {
         gone.into_iter().for_each(|item| self.drop_item(item));
     }
 
-    /// Stops the handlers of an assignment, and what waits for a publisher or a sink that does not answer.
+    /// Cancels the handlers of an assignment, and items that wait for an unresponsive publisher or sink.
     ///
-    /// Completions go on: what was done is completed for as long as its claim lives.
+    /// Completions continue: handled events are completed for as long as their claims are valid.
     pub(super) fn cancel(&mut self, slot: u64) {
         self.give_back(slot);
         let tickets: Vec<usize> = self
@@ -96,7 +96,7 @@ impl Worker {
         }
     }
 
-    /// Asks for the rest of a chunk's claims again; of none that is left, the next chunk's turn has come.
+    /// Claims the rest of a chunk again; if nothing is left, the next chunk follows.
     fn reclaim_or_go_on(&mut self, items: Vec<Item>) {
         if items.is_empty() {
             self.calls.claiming_chunk = false;
@@ -105,7 +105,7 @@ impl Worker {
         }
     }
 
-    /// Lets go of an item that is not settled: the partition's next owner has it again.
+    /// Drops an item that is not settled: the partition's next owner processes it again.
     pub(super) fn drop_item(&mut self, mut item: Item) {
         self.dropped = true;
         self.set_trouble(&mut item, None, "");

@@ -1,4 +1,4 @@
-//! A worker's timers: one sleep for all of them.
+//! A worker's timers, driven by one sleep.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Values that become due.
+/// A queue of values with due times.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     heap: BinaryHeap<Entry<T>>,
-    /// Equal times become due in the order they were set.
+    /// Values with equal times become due in the order they were added.
     serial: u64,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -39,7 +39,7 @@ impl<T> PartialOrd for Entry<T> {
 }
 
 impl<T> Ord for Entry<T> {
-    // Turned round: the heap's greatest is what is due first.
+    // Reversed: the heap's greatest entry is the one due first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.serial).cmp(&(self.at, self.serial))
     }
@@ -55,7 +55,7 @@ impl<T> Timers<T> {
         self.heap.push(Entry { at, serial: self.serial, value });
     }
 
-    /// The next value that is due; registers for the one after it.
+    /// Returns the next value that is due; registers the waker for the one after it.
     pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         loop {
             let Some(at) = self.heap.peek().map(|entry| entry.at) else {
@@ -69,7 +69,7 @@ impl<T> Timers<T> {
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // Elapsed: a sleep is not polled again before it is reset.
+            // Elapsed: a sleep must not be polled again before it is reset.
             self.sleep = None;
             if let Some(entry) = self.heap.pop() {
                 return Poll::Ready(entry.value);
@@ -77,7 +77,7 @@ impl<T> Timers<T> {
         }
     }
 
-    /// Takes out all values that are wanted, due or not.
+    /// Removes all values that match, due or not.
     pub(crate) fn take_where(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Vec<T> {
         let (mut taken, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.heap).into_vec().into_iter().partition(|entry| wanted(&entry.value));
