@@ -1,4 +1,4 @@
-//! Connections to a cluster. Each role has its own: one long request holds up all others of a connection (K2).
+//! Connections to a cluster. Each role has its own, because one long request delays all others of a connection (K2).
 
 use std::io;
 use std::time::Duration;
@@ -12,29 +12,29 @@ use super::port::{self, Speaks};
 use crate::config::{KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenSource};
 use crate::error::{cause_of, failed};
 
-/// How long a request of a reader or a member may take: a broker that hangs must not hold them up for longer, when others
-/// have long taken over what it led and coordinated.
+/// Request timeout of readers and members: a broker that hangs must not delay them for longer, when others have long
+/// taken over its partitions and groups.
 const HASTY_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
-/// How old a member's knowledge of the brokers may be.
+/// Maximum age of a member's broker metadata.
 const MEMBER_METADATA_AGE: Duration = Duration::from_secs(2);
-/// How old a reader's knowledge of leaders may be: it is asked for that often.
+/// Maximum age of a reader's leader metadata: it is requested that often.
 const READER_METADATA_AGE: Duration = Duration::from_millis(500);
-/// The pause after a first attempt to connect in vain; doubled up to [`LONGEST_PAUSE`].
+/// Pause after the first failed connection attempt; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The pause before a door that closed is tried once more.
+/// Pause before a port that closed the connection is tried again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// How old the knowledge of brokers and topics may be elsewhere.
+/// Maximum age of broker and topic metadata elsewhere.
 const METADATA_AGE: Duration = Duration::from_secs(60);
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Admin verbs, or membership where a join may take long (the classic protocol).
+    /// Admin operations, or membership where a join may take long (the classic protocol).
     Steady,
-    /// Publishing: when topics are asked for again is the publisher's to say.
+    /// Publishing: the publisher decides when topics are refreshed.
     Publishing,
-    /// Membership, and what a member asks beside it.
+    /// Membership, and the other requests of a member.
     Membership,
     /// Fetching, and following leaders.
     Reading,
@@ -63,7 +63,7 @@ impl Connection {
         Err(Error::new(kind, format!("{context}: {cause}")))
     }
 
-    /// As [`open`](Self::open), again and again while no broker answers, for as long as [`KafkaConfig::connect_wait`] says.
+    /// Like [`open`](Self::open), but retries while no broker answers, for [`KafkaConfig::connect_wait`].
     pub(crate) async fn open_patiently(config: &KafkaConfig, role: Role) -> Result<Self> {
         let begin = Instant::now();
         let mut pause = FIRST_PAUSE;
@@ -96,8 +96,8 @@ impl Connection {
             .request_timeout(request)
             .connect_timeout(config.connect_timeout.min(request))
             .metadata_max_age(age)
-            // Else it forgets all brokers when none answers, and neither members nor admin verbs ask for them again. The
-            // brokers of the configuration are tried in any case.
+            // Otherwise the client forgets all brokers when none answers, and neither members nor admin operations
+            // ask for them again. The brokers of the configuration are tried in any case.
             .metadata_recovery_strategy(MetadataRecoveryStrategy::None);
         let builder = match security(config)? {
             Some(security) => builder.security(security),
@@ -118,7 +118,7 @@ fn connecting(config: &KafkaConfig) -> String {
     format!("connect to Kafka at {}", config.brokers.join(", "))
 }
 
-/// Why `error` came, if a broker wants another protocol.
+/// Returns the reason of `error` if a broker expects another protocol.
 async fn other_protocol(config: &KafkaConfig, role: Role, error: &Error) -> Option<String> {
     for broker in &config.brokers {
         let why = match (port::speaks(broker).await, &config.tls, &config.sasl) {
@@ -129,8 +129,8 @@ async fn other_protocol(config: &KafkaConfig, role: Role, error: &Error) -> Opti
             (Some(Speaks::Sasl(mechanisms)), None, None) => {
                 format!("{broker} wants SASL, and none is set; it has {mechanisms}")
             }
-            // Through TLS it can't be asked; but who lets us in and hangs up at the first question, twice, wants to know
-            // who we are.
+            // The port cannot be probed through TLS; but a broker that accepts the connection and closes it at the
+            // first request, twice, requires authentication.
             (Some(Speaks::Tls), Some(_), None) if hangs_up(error) => {
                 sleep(ASK_AGAIN).await;
                 match Connection::try_open(config, role).await {
@@ -145,7 +145,7 @@ async fn other_protocol(config: &KafkaConfig, role: Role, error: &Error) -> Opti
     None
 }
 
-/// Whether the connection was there, and then was closed. The client has no other text for it.
+/// Checks whether the connection was established and then closed. The client has no other text for it.
 fn hangs_up(error: &Error) -> bool {
     let report = error.report();
     report.contains("connection closed") && !report.contains("could not connect")
@@ -196,7 +196,8 @@ async fn token(source: &dyn TokenSource) -> krafka::Result<OAuthBearerToken> {
     Ok(token)
 }
 
-/// What passes by itself is told as a broken network, which the client tries again; else it gives up all that waits.
+/// Reports a transient error as a network failure, which the client retries; on any other it gives up all pending
+/// requests.
 fn no_token(error: Error) -> KrafkaError {
     let what = "the token source gave none";
     if error.is_retryable() {

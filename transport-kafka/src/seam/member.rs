@@ -1,5 +1,5 @@
-//! The client's membership of a group. It never reads a record: all its partitions are paused from the first moment, and
-//! readers of their own fetch them.
+//! The client's group membership. It never reads a record: all its partitions are paused from the start, and separate
+//! readers fetch them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,23 +21,23 @@ use super::reader::{index, isolation};
 use crate::config::KafkaConfig;
 use crate::error::{failed, kind_of};
 
-/// How long a poll that only drives the membership takes; it sees a rebalance only when it begins.
+/// Duration of a poll that only drives the membership; it notices a rebalance only when it begins.
 pub(crate) const MEMBER_POLL: Duration = Duration::from_millis(150);
 /// How long a classic member may wait for a join in one poll. See [`Member::drive_classic`].
 const JOINING_POLL: Duration = Duration::from_secs(30);
-/// The pause of a poll that has nothing to fetch.
+/// Pause of a poll that has nothing to fetch.
 const IDLE: Duration = Duration::from_millis(100);
-/// What a revocation may take beyond twice its deadline: the time to hand it out, and that to end it.
+/// How long a revocation may take in addition to twice its deadline: the time to hand it out, and to end it.
 const REVOCATION_SLACK: Duration = Duration::from_secs(15);
 
-/// Is told what becomes of partitions, in order.
+/// Receives the assignments and revocations of a member, in order.
 #[async_trait]
 pub(crate) trait Owner: Send + Sync + 'static {
-    /// They are ours, under this generation. Must not wait.
+    /// Partitions were assigned, under this generation. Must not wait.
     fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32);
-    /// They go as soon as this returns; until then we own them.
+    /// Partitions are being revoked; they stay ours until this returns.
     async fn revoked(&self, partitions: Vec<TopicPartition>);
-    /// They are gone. The group is joined again when this returns.
+    /// Partitions were lost. The group is joined again when this returns.
     async fn lost(&self, partitions: Vec<TopicPartition>);
 }
 
@@ -45,11 +45,11 @@ pub(crate) struct Member {
     client: Mutex<Arc<Client>>,
     topics: Vec<String>,
     parts: Parts,
-    /// The client gave up for good, and there is no other one yet that joins.
+    /// Set when the client gave up for good, and no replacement has joined yet.
     gave_up: AtomicBool,
 }
 
-/// What a member is made of.
+/// The parts from which a member is built.
 pub(crate) struct Parts {
     pub(crate) connection: Connection,
     pub(crate) config: KafkaConfig,
@@ -82,7 +82,7 @@ impl Member {
         Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another client, as the one we had gave up for good.
+    /// Replaces the client after it gave up for good.
     async fn rebuild(&self) -> Result<()> {
         let client = build(&self.parts).await?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
@@ -91,12 +91,12 @@ impl Member {
         Ok(())
     }
 
-    /// Joins, or joins again after [`part`](Self::part), by the next [`drive`](Self::drive).
+    /// Joins, or joins again after [`part`](Self::part), on the next [`drive`](Self::drive).
     pub(crate) async fn join(&self) -> Result<()> {
         self.client().subscribe(&self.topics).await.map_err(|e| failed("join the group", e))
     }
 
-    /// Drives the membership for a moment; what becomes of partitions is told meanwhile.
+    /// Drives the membership for a moment; assignments and revocations are reported meanwhile.
     pub(crate) async fn drive(&self) -> Result<()> {
         if self.gave_up.load(Ordering::Acquire) {
             self.rebuild().await?;
@@ -123,10 +123,10 @@ impl Member {
 
     /// Polls for as long as a join takes, and no longer.
     ///
-    /// A heartbeat that waited behind the join is answered before the join is through, that its generation is unknown; a
-    /// poll that begins between the two takes this for the end of the membership. So one poll waits for a whole join. What
-    /// it would do behind the join, or behind one that failed because another member left before it was through, is to
-    /// wait for records that never come: a wake-up ends that, and leaves a join alone.
+    /// A heartbeat queued behind the join is answered, before the join completes, with the error that its generation
+    /// is unknown; a poll that begins in between takes this for the end of the membership. So a single poll waits for
+    /// the whole join. After the join, or after a join that failed because another member left before it completed,
+    /// the poll would wait for records that never come: a wake-up ends that wait, and does not disturb a join.
     async fn drive_classic(&self, client: &Client) -> Result<Vec<ConsumerRecord>, KrafkaError> {
         loop {
             let poll = client.poll(JOINING_POLL);
@@ -141,14 +141,14 @@ impl Member {
             };
             match polled {
                 Err(KrafkaError::Wakeup) if woken => return Ok(Vec::new()),
-                // Of the poll before, which had ended by itself.
+                // Left over from the previous poll, which had ended by itself.
                 Err(KrafkaError::Wakeup) => {}
                 polled => return polled,
             }
         }
     }
 
-    /// Commits offsets as given, all or none: the broker's first refusal is the answer for all.
+    /// Commits offsets as given, all or none: the broker's first refusal is the result for all.
     pub(crate) async fn commit(&self, offsets: &[(TopicPartition, u64, Option<String>)]) -> Result<()> {
         let offsets = offsets.iter().map(|(at, next, metadata)| {
             let next = i64::try_from(*next).unwrap_or(i64::MAX);
@@ -162,12 +162,12 @@ impl Member {
         self.client().commit_offsets(&offsets).await.map_err(commit_failed)
     }
 
-    /// Leaves the group, and can join again.
+    /// Leaves the group; the member can join again.
     pub(crate) async fn part(&self) -> Result<()> {
         self.client().unsubscribe().await.map_err(|e| failed("leave the group", e))
     }
 
-    /// Leaves the group for good; a static member stays in it until its session ends.
+    /// Leaves the group for good; a static member stays in it until its session expires.
     pub(crate) async fn close(&self, limit: Duration) -> Result<()> {
         let closed = self.client().close_with(CloseOptions::new().timeout(limit)).await;
         closed.map_err(|e| failed("leave the group", e))
@@ -183,7 +183,7 @@ async fn build(parts: &Parts) -> Result<Arc<Client>> {
         .group_protocol(if *newer_protocol { Protocol::Consumer } else { Protocol::Classic })
         .isolation_level(isolation(config))
         .enable_auto_commit(false)
-        // What it would read is never asked for; this keeps it from failing where nothing is committed.
+        // The client's own position is never used; this keeps it from failing where nothing is committed.
         .auto_offset_reset(AutoOffsetReset::Latest)
         .idle_poll_backoff(IDLE)
         .session_timeout(options.session_timeout)
@@ -192,10 +192,10 @@ async fn build(parts: &Parts) -> Result<Arc<Client>> {
         .metrics_push(false)
         .rebalance_listener(Arc::clone(&listener));
     if !*newer_protocol {
-        // Not the cooperative one: of the client's heartbeats one waits behind a join that takes long, on the same
-        // connection, and names a generation that is over then. In a cooperative round the client takes the answer for
-        // the end of its membership, joins under another name, and the old name holds up the next round, which does
-        // the same to others: such a group never came to rest after a kill and a restart.
+        // Not the cooperative one: a heartbeat of the client waits behind a long join on the same connection, and
+        // then names a generation that is over. In a cooperative round the client takes the answer for the end of its
+        // membership and joins under another name, and the old name delays the next round, which does the same to
+        // others: such a group never stabilized after a kill and a restart.
         builder = builder.partition_assignment_strategy(PartitionAssignmentStrategy::Range);
     }
     if let Some(id) = options.instance_id.as_deref().or(config.instance_id.as_deref()) {
@@ -210,10 +210,10 @@ async fn build(parts: &Parts) -> Result<Arc<Client>> {
     Ok(client)
 }
 
-/// Whether the membership is between two generations: the next poll joins anew.
+/// Checks whether the membership is between two generations: the next poll joins again.
 ///
-/// When the coordinator moves, the client forgets who it was and sends a heartbeat that joins and owns partitions at once.
-/// The broker calls that an invalid request; what was owned is lost, and joining again is all there is to do.
+/// When the coordinator moves, the client forgets its identity and sends a heartbeat that joins and owns partitions
+/// at once. The broker calls that an invalid request; the partitions are lost, and the only remedy is to join again.
 fn is_between(error: &KrafkaError) -> bool {
     use ErrorCode as Code;
     let passing = |code: &Code| {
@@ -231,8 +231,8 @@ fn is_between(error: &KrafkaError) -> bool {
     matches!(error, KrafkaError::Broker { code, .. } if passing(code))
 }
 
-/// Whether the group is one of others than consumers. To a member of the newer protocol the broker says that there is no
-/// such group, and the reason in words alone.
+/// Checks whether the group is not a consumer group. To a member of the newer protocol the broker reports that the
+/// group does not exist, with the reason only in the message.
 fn is_of_another_kind(error: &KrafkaError) -> bool {
     matches!(error, KrafkaError::Broker { code: ErrorCode::GroupIdNotFound, message } if message.contains(" group because "))
         || matches!(error, KrafkaError::Broker { code: ErrorCode::GroupIdNotFound, message } if message.contains("is not a"))
@@ -250,7 +250,7 @@ fn commit_failed(error: KrafkaError) -> Error {
                 | ErrorCode::StaleMemberEpoch,
             ..
         } => ErrorKind::Unavailable,
-        // A lost answer: the commit may be there, and doing it again does no harm.
+        // The answer was lost: the commit may have succeeded, and repeating it is harmless.
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } => ErrorKind::Indeterminate,
         other => kind_of(other),
     };
@@ -266,7 +266,7 @@ impl ConsumerRebalanceListener for Listener {
         let Some(client) = self.client.get().and_then(Weak::upgrade) else { return };
         for partition in partitions {
             client.pause(partition.topic(), &[partition.partition()]).await;
-            // Else its polls would look up where to read, and wait for brokers that are of no concern here.
+            // Otherwise its polls would look up positions, and wait for brokers that do not matter here.
             let _assigned = client.seek(partition.topic(), partition.partition(), 0).await;
         }
         let generation = client.group_metadata().await.map_or(0, |m| u32::try_from(m.generation_id()).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! The client, behind a narrow door: nothing of it is seen outside of here and of `error.rs`, so that it can be swapped.
+//! The client behind a narrow interface: only this module and `error.rs` use its types, so that it can be replaced.
 
 pub(crate) mod admin;
 pub(crate) mod connection;

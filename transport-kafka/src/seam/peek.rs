@@ -1,5 +1,5 @@
-//! A fetch by hand: what a broker answers for partitions at offsets, and where the batches there end. The client decodes
-//! what it fetches, and reports neither where a batch ends that it cannot decode nor that a read is denied.
+//! A manual fetch: a broker's answer for partitions at offsets, and where the batches there end. The client decodes
+//! what it fetches, and reports neither the end of a batch that it cannot decode nor that a read is denied.
 
 use std::collections::HashMap;
 
@@ -16,60 +16,60 @@ use super::admin::Asks;
 use super::reader::index;
 use crate::error::failed;
 
-/// The last version of a fetch that names topics, and the first one that brokers of today still know.
+/// The last version of a fetch that names topics, and the first one that current brokers still support.
 const VERSIONS: (i16, i16) = (12, 4);
-/// Bytes to ask for, to get one batch: brokers give a whole one in any case.
+/// Fetch size that returns one batch: brokers return a whole batch in any case.
 pub(crate) const ONE_BATCH: usize = 1;
-/// The bytes of a batch's header.
+/// Size of a batch header in bytes.
 pub(crate) const HEADER: usize = 61;
-/// Where the fields of a header lie: the length of what follows it, the format, and the offset of the last record behind
-/// the first.
+/// Positions of header fields: the length of the rest, the format, and the offset of the last record relative to the
+/// first.
 const LENGTH: usize = 8;
 const MAGIC: usize = 16;
 const LAST: usize = 23;
-/// Where the attributes lie, of which some bits are the codec.
+/// Position of the attributes, some bits of which are the codec.
 const ATTRIBUTES: usize = 22;
 const OLD_ATTRIBUTES: usize = 17;
 const CODEC: u8 = 7;
-/// Bits of the attributes: of a transaction, and of its markers.
+/// Attribute bits: transactional batch and control batch.
 const UNREAD: u8 = 0x30;
-/// Where the number of records lies.
+/// Position of the record count.
 const COUNT: usize = 57;
 
-/// What a broker answers for a partition at an offset.
+/// A broker's answer for a partition at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peeked {
-    /// The end of what may be read.
+    /// End of the readable log.
     pub(crate) end: u64,
-    /// The end of the log, open transactions included.
+    /// End of the log, open transactions included.
     pub(crate) high: u64,
-    /// The batch at the offset, if the broker gave one.
+    /// The batch at the offset, if the broker returned one.
     pub(crate) batch: Option<Span>,
-    /// The offset of the batch behind that one, if it came, too.
+    /// Offset of the next batch, if that was returned, too.
     pub(crate) behind: Option<u64>,
 }
 
-/// What a batch says of itself.
+/// Contents of a batch header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) first: u64,
-    /// The offset behind its last record; not of a format that is not known.
+    /// Offset after its last record; `None` for an unknown format.
     pub(crate) next: Option<u64>,
     pub(crate) bytes: usize,
-    /// Whether a codec packed it.
+    /// Whether it is compressed.
     pub(crate) packed: bool,
-    /// The number of records; `None` where a reader may drop them: those of transactions, and markers.
+    /// Number of records; `None` where a reader may drop them: transactional and control batches.
     pub(crate) records: Option<u64>,
 }
 
 impl Span {
-    /// The number of records from this offset on, where it is known.
+    /// Returns the number of records from this offset on, if it is known.
     pub(crate) fn records_from(&self, offset: u64) -> Option<u64> {
         let (records, next) = (self.records?, self.next?);
         if offset <= self.first {
             return Some(records);
         }
-        // Of a compacted batch it is not known which records are left.
+        // It is unknown which records of a compacted batch are left.
         (records == next - self.first).then_some(next.saturating_sub(offset))
     }
 }
@@ -77,8 +77,8 @@ impl Span {
 type Answers = HashMap<TopicPartition, Result<Peeked>>;
 
 impl Asks {
-    /// Asks `broker` for partitions that it leads, at these offsets, and waits for no record. It gives `bytes` of batches, or
-    /// one batch at least, for all of them.
+    /// Asks `broker` for partitions that it leads, at these offsets, without waiting for records. It returns `bytes`
+    /// of batches, or at least one batch, for all of them.
     pub(crate) async fn peek(&self, broker: i32, places: &[(TopicPartition, u64)], bytes: usize) -> Result<Answers> {
         let what = || format!("read from the broker {broker}");
         let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {:?}", what(), self.limit()));
@@ -144,13 +144,13 @@ fn peeked(
     (at, Ok(Peeked { end: stable.unwrap_or(high), high, batch, behind: behind.flatten() }))
 }
 
-/// The first batch that reaches `offset`, and the offset of the one behind it, by the headers alone.
+/// Returns the first batch that reaches `offset`, and the offset of the next one, by the headers alone.
 fn spans(mut records: &[u8], offset: u64) -> Option<(Span, Option<u64>)> {
     loop {
         let batch = header(records)?;
         let rest = records.get(batch.bytes..).unwrap_or_default();
         if batch.next.is_none_or(|next| next > offset) {
-            // Of a length that is damaged, what stands there is hardly ever the header of a batch that lies behind.
+            // If the length is damaged, the bytes there are hardly ever the header of a later batch.
             let behind = header(rest).filter(|behind| behind.next.is_some() && behind.first > offset);
             return Some((batch, behind.map(|behind| behind.first)));
         }
@@ -162,7 +162,7 @@ fn header(records: &[u8]) -> Option<Span> {
     let first = u64::try_from(i64::from_be_bytes(*records.first_chunk()?)).ok()?;
     let length = usize::try_from(i32::from_be_bytes(*records.get(LENGTH..)?.first_chunk()?)).ok()?;
     let last = match *records.get(MAGIC)? {
-        // A message of old, alone or around others: its offset is that of the last one.
+        // A message in an old format, alone or wrapping others: its offset is that of the last one.
         0 | 1 => Some(0),
         2 => u64::try_from(i32::from_be_bytes(*records.get(LAST..)?.first_chunk()?)).ok(),
         _ => None,

@@ -1,5 +1,5 @@
-//! What a port speaks, asked when a connection to it fails: the wrong protocol for a port looks like a broken network, and
-//! trying again never helps.
+//! Detects the protocol of a port after a connection to it failed: the wrong protocol looks like a network failure,
+//! and retrying never helps.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long each port is listened to.
+/// How long to wait for each port's answer.
 const LISTEN: Duration = Duration::from_secs(1);
 /// Far more than the names of all mechanisms.
 const MAX_ANSWER: usize = 4 << 10;
@@ -15,20 +15,20 @@ const SASL_HANDSHAKE: i16 = 17;
 const CORRELATION: i32 = 17;
 const ILLEGAL_SASL_STATE: i16 = 34;
 const UNSUPPORTED_MECHANISM: i16 = 33;
-/// The first byte of a TLS alert and of a TLS handshake.
+/// First byte of a TLS alert and of a TLS handshake.
 const TLS_RECORDS: [u8; 2] = [0x15, 0x16];
 
-/// What a port speaks.
+/// Protocol of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Speaks {
-    /// Kafka's protocol, and nothing has to be said first.
+    /// Kafka's protocol, without authentication.
     Plain,
-    /// Kafka's protocol, after SASL by one of these mechanisms.
+    /// Kafka's protocol, after SASL with one of these mechanisms.
     Sasl(String),
     Tls,
 }
 
-/// Asks for a mechanism that is nobody's, so that nothing is tried at a door that is guarded.
+/// Asks for a mechanism that does not exist, so that no login is attempted at a protected port.
 fn question() -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(SASL_HANDSHAKE.to_be_bytes());
@@ -43,7 +43,7 @@ fn question() -> Vec<u8> {
     framed
 }
 
-/// What the port at `address` speaks, if it says so at once.
+/// Returns the protocol of the port at `address`, if its answer comes in time.
 pub(super) async fn speaks(address: &str) -> Option<Speaks> {
     let asked = async {
         let mut stream = TcpStream::connect(address).await.ok()?;
@@ -62,7 +62,7 @@ pub(super) async fn speaks(address: &str) -> Option<Speaks> {
     timeout(LISTEN, asked).await.ok()?
 }
 
-/// What an answer means; nothing while it is not whole.
+/// Interprets an answer; returns `None` while it is incomplete.
 fn understood(answer: &[u8]) -> Option<Speaks> {
     if TLS_RECORDS.contains(answer.first()?) {
         return Some(Speaks::Tls);
@@ -78,7 +78,7 @@ fn understood(answer: &[u8]) -> Option<Speaks> {
     }
 }
 
-/// The names in an array of strings.
+/// Returns the names in an array of strings.
 fn mechanisms(body: &[u8]) -> String {
     let mut names = Vec::new();
     let mut rest = body.get(4..).unwrap_or_default();

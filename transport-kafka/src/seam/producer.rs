@@ -19,25 +19,25 @@ use super::connection::Connection;
 use crate::config::{Compression, KafkaConfig};
 use crate::error::{ends_a_producer, failed, kind_of, leaves_open};
 
-/// A record's offset where the broker said that it holds the record but no longer knows at which offset.
+/// Offset of a record that the broker holds, but whose offset it no longer knows.
 pub(crate) const UNTOLD_OFFSET: u64 = u64::MAX;
 
-/// What is sent ahead of the bound of ours: the client's own must never be the one that waits.
+/// Margin over our own bound: the client's bound must never be the one that waits.
 const CLIENT_SLACK: usize = 64 << 20;
 
-/// How long the client may look for a topic: one that was just made takes a moment until all brokers know it.
+/// How long the client may look for a topic: it takes a moment until all brokers know a new one.
 const MAX_BLOCK: Duration = Duration::from_secs(1);
 
-/// How many headers the client sends with a record. It is its own limit, and can't be raised.
+/// Maximum number of headers per record. It is the client's own limit, and cannot be raised.
 const MAX_HEADERS: usize = 10_000;
 
-/// What a header's lengths take, at most.
+/// Maximum size of the lengths of a header.
 const HEADER_BYTES: usize = 10;
 
-/// The setting that bounds a batch of a topic, as the broker stores it.
+/// The setting that limits a topic's batches, as the broker stores it.
 const MAX_BATCH_SETTING: &str = "max.message.bytes";
 
-/// Said by the client of a partition that it does not know of.
+/// Client message for a partition that it does not know.
 const NOT_IN_RANGE: &str = "which is not in the range";
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(crate) struct Producer {
     batch_bytes: usize,
 }
 
-/// Asks for topics anew. The client's producer does not, once it knows a topic; but it shares what it knows with the
+/// Refreshes topics. The client's producer does not refresh a known topic, but it shares its metadata with the
 /// consumers of its connection.
 struct Looker(Arc<Consumer>);
 
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Looker {
 
 impl Drop for Looker {
     fn drop(&mut self) {
-        // It is in no group: this only tells the client that it was not forgotten.
+        // The consumer is in no group: this only tells the client that it was not forgotten.
         if let Ok(runtime) = Handle::try_current() {
             let consumer = Arc::clone(&self.0);
             runtime.spawn(async move { consumer.close().await });
@@ -68,8 +68,8 @@ impl Drop for Looker {
     }
 }
 
-/// What is sent of a record, and that the client takes it. Its topic's name is left out: where one thread makes it and
-/// another uses it up, all that is allocated takes much longer.
+/// The parts of a record that are sent, accepted by the client. The topic's name is left out: if one thread creates
+/// and another drops the record, every allocation takes much longer.
 #[derive(Debug)]
 pub(crate) struct Content {
     key: Option<Bytes>,
@@ -79,36 +79,36 @@ pub(crate) struct Content {
     size: usize,
 }
 
-/// Where a record goes.
+/// Topic and partition of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) topic: Name,
     pub(crate) partition: u32,
 }
 
-/// A record on its way.
+/// An in-flight record.
 #[derive(Debug)]
 pub(crate) struct Underway {
     handle: DeliveryHandle,
-    /// It fills a batch by itself.
+    /// Whether it fills a batch alone.
     alone: bool,
-    /// How often the client had sent a batch once more, when the record was not yet given to it.
+    /// The client's retry count before the record was passed to it.
     retries: u64,
 }
 
-/// Why the client did not take a record: it is not stored.
+/// Why the client did not accept a record: it is not stored.
 #[derive(Debug)]
 pub(crate) struct Untaken {
     pub(crate) error: Error,
-    /// The client's producer takes nothing any more.
+    /// Whether the client's producer accepts no more records.
     pub(crate) over: bool,
 }
 
-/// Why a record on its way came to nothing.
+/// Why an in-flight record was not stored.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) error: Error,
-    /// The broker refused the batch for one record in it, which need not be this one.
+    /// The broker refused the batch because of one of its records, which need not be this one.
     pub(crate) batch: bool,
 }
 
@@ -145,19 +145,20 @@ impl Producer {
         Ok(Self { client, looker: Looker(Arc::new(looker)), asks, batch_bytes: config.batch_bytes })
     }
 
-    /// The largest batch that a topic takes, in bytes; `None` where no broker tells within a second, or may not.
+    /// Returns the largest batch that a topic accepts, in bytes; `None` if no broker reports it within a second, or
+    /// the right to ask is missing.
     pub(crate) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
         let settings = timeout(MAX_BLOCK, self.asks.settings(topic)).await.ok()?.ok()?;
         settings.get(MAX_BATCH_SETTING)?.parse().ok()
     }
 
-    /// How often the client has sent a batch once more. It takes a moment: not to be asked for each record.
+    /// Returns how many batches the client has resent. The call takes a moment, so do not make it for each record.
     pub(crate) fn retries(&self) -> u64 {
         self.client.metrics().producer.retries
     }
 
-    /// Asks the brokers anew about topics, all at once and for a second at most: how many partitions each has, of those
-    /// that there are.
+    /// Asks the brokers again about topics, all at once and for at most a second, and returns the partition count of
+    /// each existing topic.
     pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
         let asked = join_all(topics.iter().map(|topic| self.looker.0.fetch_metadata(Some(topic.as_str()))));
         let late = |_| Error::new(ErrorKind::Unavailable, format!("look for topics: no answer within {MAX_BLOCK:?}"));
@@ -172,15 +173,15 @@ impl Producer {
         Ok(counts)
     }
 
-    /// How many partitions a topic has, by what was last told; asks the brokers for a second at most if nothing was.
+    /// Returns a topic's partition count as last reported; without one, asks the brokers for at most a second.
     pub(crate) async fn partitions(&self, topic: &str) -> Result<u32> {
         let found = self.client.partitions_for(topic).await;
         let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
         Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
     }
 
-    /// Puts a record into the queue of its partition. Records of a partition leave in the order of these calls. `retries` is
-    /// what [`retries`](Self::retries) was before.
+    /// Puts a record into the queue of its partition. Records of a partition are sent in the order of these calls.
+    /// `retries` is the earlier result of [`retries`](Self::retries).
     pub(crate) async fn enqueue(
         &self,
         target: &Target,
@@ -195,7 +196,7 @@ impl Producer {
         let handle = handle.map_err(|e| Untaken {
             over: ends_a_producer(&e),
             error: match e {
-                // It has no other word for it; the topic was made anew, with fewer.
+                // The client has no other error for this; the topic was created anew, with fewer partitions.
                 KrafkaError::Config { .. } if e.to_string().contains(NOT_IN_RANGE) => no_partition(topic, *partition),
                 e => failed(format!("publish to {topic}[{partition}]"), e),
             },
@@ -203,7 +204,7 @@ impl Producer {
         Ok(Underway { handle, alone, retries })
     }
 
-    /// As [`enqueue`](Self::enqueue), in a batch of its own if nothing else is put into the queue meanwhile.
+    /// Like [`enqueue`](Self::enqueue), in a batch of its own if nothing else is queued meanwhile.
     pub(crate) async fn enqueue_alone(
         &self,
         target: &Target,
@@ -216,13 +217,13 @@ impl Producer {
         Ok(Underway { alone: true, ..underway })
     }
 
-    /// Closes the batches that are open. Nothing joins a closed one.
+    /// Closes the open batches. Nothing joins a closed batch.
     pub(crate) fn close_batches(&self) {
-        // Polled once, it does so.
+        // A single poll closes them.
         drop(self.client.flush().now_or_never());
     }
 
-    /// Refuses new records and waits for the answers to those under way.
+    /// Refuses new records and waits for the answers to those in flight.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
         let closed = self.client.close_with(CloseOptions::new().timeout(deadline)).await;
         closed.map_err(|e| Error::caused_by(ErrorKind::Indeterminate, "close the publisher: records are unanswered", e))
@@ -230,9 +231,11 @@ impl Producer {
 }
 
 impl Content {
+    /// Converts a record.
+    ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for more headers than the client sends, and for headers whose names are no UTF-8, as
-    /// Kafka wants them.
+    /// [`Invalid`](ErrorKind::Invalid) for more headers than the client sends, and for header names that are not
+    /// UTF-8, which Kafka requires.
     pub(crate) fn of(record: &Record) -> Result<Self> {
         if record.headers.len() > MAX_HEADERS {
             let (topic, count) = (&record.topic, record.headers.len());
@@ -254,19 +257,19 @@ impl Content {
         })
     }
 
-    /// The most that it takes in a batch.
+    /// Returns its maximum size in a batch.
     pub(crate) fn wire_bytes(&self) -> usize {
         self.size + self.headers.len() * HEADER_BYTES
     }
 }
 
 impl Underway {
-    /// Nothing else is in its batch.
+    /// Marks it as the only record of its batch.
     pub(crate) fn alone(self) -> Self {
         Self { alone: true, ..self }
     }
 
-    /// The broker's answer, from the producer that took it.
+    /// Polls the broker's answer from the producer that accepted the record.
     pub(crate) fn poll_answer(
         &mut self,
         producer: &Producer,
@@ -288,10 +291,10 @@ impl Underway {
     fn kind_of(&self, producer: &Producer, error: &KrafkaError) -> ErrorKind {
         match kind_of(error) {
             _ if leaves_open(error) => ErrorKind::Indeterminate,
-            // The right may have been taken away after the batch was sent for the first time, and its answer lost. The client
-            // doesn't say whether it sent this batch twice, but how many it did.
+            // The right may have been revoked after the batch was first sent and its answer lost. The client does not
+            // report whether it sent this batch twice, but how many batches it did.
             ErrorKind::Denied if producer.retries() != self.retries => ErrorKind::Indeterminate,
-            // It is about what was to be sent.
+            // The error concerns the record to be sent.
             ErrorKind::Undecodable => ErrorKind::Invalid,
             kind => kind,
         }
@@ -315,7 +318,7 @@ fn client_record(topic: &str, partition: i32, content: Content) -> ClientRecord 
         made = made.timestamp(time.millis());
     }
     for Header { name, value, .. } in headers {
-        // It is UTF-8, as was seen.
+        // Valid UTF-8, as checked above.
         let name = String::from_utf8_lossy(&name);
         made = match value {
             Some(value) => made.header(name, value),

@@ -1,4 +1,4 @@
-//! The client's fetching, without its groups: one or two of these per leading broker, and one that follows leaders.
+//! Fetching with the client, without its groups: one or two readers per leading broker, and one that follows leaders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use super::connection::Connection;
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::failed;
 
-/// Decoded records that the client keeps beyond a poll; with few, it decodes a fetch, drops the rest and fetches it again
-/// (K3). Its bytes are those of the fetches, unpacked.
+/// Decoded records that the client keeps beyond a poll; with few, it decodes a fetch, drops the rest and fetches it
+/// again (K3). Their size is that of the fetches, decompressed.
 const MAX_BUFFERED_RECORDS: i32 = 100_000;
-/// How long the client may work for one answer, beside what a fetch waits for records. Its requests have limits of their
-/// own; but one that reaches its connection in the very moment at which that ends may get neither an answer nor an error.
+/// How long the client may work on one answer, in addition to the fetch's wait for records. Its requests have limits
+/// of their own, but a request that reaches its connection at the moment it ends may get neither an answer nor an
+/// error.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The client's words for a batch that it can't decode, with the partition and the offset between them, and then the cause.
+/// Client message for a batch that it cannot decode; the partition and the offset follow, and then the cause.
 const UNDECODABLE: &str = "undecodable record batch at ";
 const OFFSET: &str = " offset ";
 const CAUSE: &str = "Underlying error: ";
 
-/// How much is fetched at once.
+/// Fetch sizes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FetchSizes {
     pub(crate) max_bytes: usize,
@@ -34,7 +35,7 @@ pub(crate) struct FetchSizes {
 }
 
 impl FetchSizes {
-    /// One batch at once, as brokers give one in any case.
+    /// Limits fetches to one batch, which brokers return in any case.
     pub(crate) fn single(self) -> Self {
         Self { max_bytes: 1, max_partition_bytes: 1, ..self }
     }
@@ -42,15 +43,15 @@ impl FetchSizes {
 
 pub(crate) struct Reader(Client);
 
-/// What a poll gave of one partition.
+/// Result of a poll for one partition.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) partition: TopicPartition,
     pub(crate) run: Run,
 }
 
-/// Records of one partition, in order, as the client made them. They become ours where they are handed out, which is not
-/// in the reader's task: that one is the first to have no time left.
+/// Records of one partition, in order, in the client's form. They are converted where they are handed out and not in
+/// the reader's task, which is the first to run out of time.
 #[derive(Default)]
 pub(crate) struct Run(Vec<ConsumerRecord>);
 
@@ -59,26 +60,26 @@ pub(crate) struct Run(Vec<ConsumerRecord>);
 pub(crate) struct Mark {
     pub(crate) partition: TopicPartition,
     pub(crate) position: u64,
-    /// The end of its log, where it is known.
+    /// End of its log, if it is known.
     pub(crate) end: Option<u64>,
 }
 
-/// Why a poll gave no records.
+/// Why a poll returned no records.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    /// These partitions' next offsets are not in their logs any more.
+    /// The next offsets of these partitions are no longer in their logs.
     OutOfRange(Vec<TopicPartition>),
-    /// A batch can't be decoded; what was fetched of other partitions comes with the next poll.
+    /// A batch cannot be decoded; records fetched of other partitions come with the next poll.
     Unreadable(Bad),
-    /// Something else.
+    /// Any other error.
     Other(Error),
 }
 
-/// A batch that can't be decoded.
+/// A batch that cannot be decoded.
 #[derive(Debug)]
 pub(crate) struct Bad {
     pub(crate) partition: TopicPartition,
-    /// Where it was to be read.
+    /// The offset at which it was to be read.
     pub(crate) offset: u64,
     pub(crate) error: Error,
 }
@@ -118,7 +119,7 @@ impl Reader {
         built.map(Self).map_err(|e| failed("open a reader", e))
     }
 
-    /// Sets which partitions of a topic are read; those that stay keep their place.
+    /// Sets which partitions of a topic are read; those that stay keep their position.
     pub(crate) async fn assign(&self, topic: &str, partitions: &[u32]) -> Result<()> {
         let partitions = partitions.iter().map(|p| i32::try_from(*p).unwrap_or(i32::MAX)).collect();
         let late = |_| Error::new(ErrorKind::Unavailable, format!("read {topic}: no answer within {LIMIT:?}"));
@@ -139,7 +140,7 @@ impl Reader {
         }
     }
 
-    /// Records, as soon as there are any. Cancel-safe.
+    /// Returns records as soon as there are any. Cancel-safe.
     pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<Read>, Trouble> {
         let late = |_| Trouble::Other(Error::new(ErrorKind::Unavailable, format!("read: no answer within {LIMIT:?}")));
         match timeout(LIMIT + wait, self.0.poll(wait)).await.map_err(late)? {
@@ -153,7 +154,7 @@ impl Reader {
         }
     }
 
-    /// How far each partition was handed out, gaps included.
+    /// Returns how far each partition was handed out, gaps included.
     pub(crate) async fn marks(&self) -> Vec<Mark> {
         let lag = self.0.lag().await;
         let mark = |(at, lag): (krafka::consumer::TopicPartition, krafka::consumer::PartitionLag)| {
@@ -164,7 +165,7 @@ impl Reader {
         lag.into_iter().filter_map(mark).collect()
     }
 
-    /// The leaders of a topic's partitions, asked for afresh; `None` where there is none now.
+    /// Requests the leaders of a topic's partitions; `None` for a partition that currently has none.
     pub(crate) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
         let what = || format!("find the leaders of {topic}");
         let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {LIMIT:?}", what()));
@@ -179,7 +180,8 @@ impl Reader {
     }
 }
 
-/// What the client said of a batch that it can't decode. It has no other place for the partition and the offset.
+/// Parses the client's message about a batch that it cannot decode. It reports the partition and the offset nowhere
+/// else.
 fn undecodable(message: &str) -> Trouble {
     let named = || {
         let (place, rest) = message.strip_prefix(UNDECODABLE)?.split_once(OFFSET)?;
@@ -189,7 +191,7 @@ fn undecodable(message: &str) -> Trouble {
     };
     let cause = message.split_once(CAUSE).map_or(message, |(_, cause)| cause);
     let Some((partition, offset)) = named() else {
-        // Called passing: of a partition that is not known none can be held, and the others are to be read.
+        // Reported as transient: an unknown partition cannot be blocked, and the others must be read.
         return Trouble::Other(Error::new(ErrorKind::Unavailable, format!("cannot read a batch: {cause}")));
     };
     let kind = if cause.contains("exceeds") { ErrorKind::TooLarge } else { ErrorKind::Undecodable };
@@ -210,7 +212,7 @@ impl Run {
         self.0.is_empty()
     }
 
-    /// The bytes that it keeps.
+    /// Returns the bytes that it retains.
     pub(crate) fn size(&self) -> usize {
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers = |headers: &[(String, Option<Bytes>)]| -> usize {
@@ -224,20 +226,20 @@ impl Run {
         self.0.iter().map(offset)
     }
 
-    /// The offset behind the last record.
+    /// Returns the offset after the last record.
     pub(crate) fn next(&self) -> Option<u64> {
         self.0.last().map(|record| offset(record) + 1)
     }
 
-    /// Takes away what comes after the first `len` records.
+    /// Splits off the records after the first `len`.
     pub(crate) fn split_off(&mut self, len: usize) -> Self {
         let rest = self.0.split_off(len);
         self.0.shrink_to_fit();
         Self(rest)
     }
 
-    /// The records, made in the memory that they have. What they do not fill of it is given back: it would be kept, and
-    /// counted by nobody, until the last of them is settled.
+    /// Converts the records in place. Memory that they do not fill is released: it would be retained, without being
+    /// counted, until the last of them is settled.
     pub(crate) fn into_records(self) -> Vec<StoredRecord> {
         let mut records: Vec<StoredRecord> = self.0.into_iter().map(stored).collect();
         records.shrink_to_fit();
@@ -251,17 +253,18 @@ impl std::fmt::Debug for Run {
     }
 }
 
-/// The client gives a poll's records partition by partition, and those of one fetch share their topic's name.
+/// Splits a poll's records by partition: the client returns them in that order, and those of one fetch share their
+/// topic's name.
 fn by_partition(mut records: Vec<ConsumerRecord>) -> Vec<Read> {
     let mut reads: Vec<Read> = Vec::new();
-    // From the end, so that the first run, which is most often the only one, keeps its place.
+    // From the end, so that the first run, which is usually the only one, stays in place.
     while let Some(last) = records.last() {
         let other = |r: &ConsumerRecord| r.partition != last.partition || !Arc::ptr_eq(&r.topic, &last.topic);
         let partition = TopicPartition::new(Arc::clone(&last.topic), u32::try_from(last.partition).unwrap_or(0));
         let mut run = match records.iter().rposition(other) {
             Some(before) => records.split_off(before + 1),
             None => {
-                // Those of a poll of several partitions would keep the memory of all.
+                // The records of a poll of several partitions would retain the memory of all.
                 records.shrink_to_fit();
                 std::mem::take(&mut records)
             }

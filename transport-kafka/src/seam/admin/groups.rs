@@ -1,4 +1,4 @@
-//! The verbs about groups.
+//! Group operations.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::Asks;
 use crate::error::failed;
 use crate::seam::reader::index;
 
-/// The group's setting of how long a member may be silent.
+/// The group's session timeout setting.
 const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
 
 impl Asks {
@@ -36,14 +36,14 @@ impl Asks {
             self.client().describe_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
         let group = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::NotFound, what()))?;
         let group = group.map_err(|e| failed(what(), e))?;
-        // The classic protocol calls a group that it does not know dead.
+        // The classic protocol reports an unknown group as dead.
         if group.state.eq_ignore_ascii_case("dead") {
             return Err(Error::new(ErrorKind::NotFound, what()));
         }
         Ok(described(name, group))
     }
 
-    /// How long a member of the newer protocol may be silent, as the group has it set or else the cluster.
+    /// Returns the session timeout of the newer protocol, as set for the group or else for the cluster.
     pub(crate) async fn session(&self, group: &str) -> Result<Option<Duration>> {
         let what = || format!("ask for the session timeout of the group {group}");
         let resource = ConfigResource::group(group);
@@ -65,7 +65,7 @@ impl Asks {
         answer.map_err(|e| failed(what(), e))
     }
 
-    /// Sets what a group without members has committed.
+    /// Sets the committed offsets of a group without members.
     pub(crate) async fn commit_for(&self, group: &str, offsets: &[(TopicPartition, u64)]) -> Result<()> {
         check_group_name(group)?;
         let offsets = offsets
@@ -81,7 +81,7 @@ impl Asks {
     }
 }
 
-/// The longest name of a group that a request has room for.
+/// The longest group name that fits a request.
 const MAX_GROUP_NAME_BYTES: usize = 32_767;
 
 /// Checks that a group can have this name. The client would call it undecodable.

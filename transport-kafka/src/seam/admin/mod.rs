@@ -1,4 +1,4 @@
-//! The client's admin verbs, and what consumers ask beside their membership.
+//! Admin operations of the client, and the requests of consumers outside their membership.
 
 mod groups;
 mod topics;
@@ -19,10 +19,10 @@ use super::reader::index;
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::failed;
 
-/// From this level of the feature on, brokers have KIP-848.
+/// The feature level from which brokers support KIP-848.
 const NEWER_GROUPS: (&str, i16) = ("group.version", 1);
 
-/// What is committed for a partition.
+/// The commit of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Committed {
     pub(crate) next: u64,
@@ -42,17 +42,17 @@ impl Asks {
         Self { connection: connection.clone(), limit: config.request_timeout, committed_only }
     }
 
-    /// With another limit on each question.
+    /// Sets the time limit of each request.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         Self { limit: limit.min(self.limit), ..self.clone() }
     }
 
-    /// With the ends of logs behind open transactions.
+    /// Includes open transactions in the ends of logs.
     pub(crate) fn of_all(&self) -> Self {
         Self { committed_only: false, ..self.clone() }
     }
 
-    /// How long each question may take.
+    /// Returns the time limit of each request.
     pub(super) fn limit(&self) -> Duration {
         self.limit
     }
@@ -61,7 +61,7 @@ impl Asks {
         &self.connection
     }
 
-    /// Whether what lies in open transactions is left out.
+    /// Checks whether records in open transactions are left out.
     pub(super) fn committed_only(&self) -> bool {
         self.committed_only
     }
@@ -70,7 +70,7 @@ impl Asks {
         self.connection.0.admin()
     }
 
-    /// Whether the cluster has the newer group protocol (KIP-848).
+    /// Checks whether the cluster supports the newer group protocol (KIP-848).
     pub(crate) async fn has_newer_groups(&self) -> Result<bool> {
         let asked = self.client().describe_features(DescribeFeaturesOptions::default().timeout(self.limit)).await;
         let features = asked.map_err(|e| failed("ask for the cluster's features", e))?;
@@ -78,7 +78,7 @@ impl Asks {
         Ok(features.finalized.iter().any(|f| f.name == name && f.max_version_level >= level))
     }
 
-    /// Everything that a group has committed.
+    /// Returns all commits of a group.
     pub(crate) async fn committed(&self, group: &str) -> Result<HashMap<TopicPartition, Committed>> {
         groups::check_group_name(group)?;
         let options =
@@ -96,7 +96,8 @@ impl Asks {
         Ok(committed)
     }
 
-    /// The offsets of places in logs; `None` where no record is that late. All of them, or the error of one.
+    /// Returns the offsets of places in logs; `None` if no record is that late. Either all of them, or the error of
+    /// one.
     pub(crate) async fn offsets(
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, SeekTo)>,
@@ -104,8 +105,8 @@ impl Asks {
         self.offsets_each(wanted).await?.into_iter().map(|(at, offset)| Ok((at, offset?))).collect()
     }
 
-    /// The offsets of places in logs, each with its own answer: a partition without a leader is no other one's trouble. But
-    /// it is waited for, until the limit.
+    /// Returns the offsets of places in logs, each with its own result: a partition without a leader does not fail
+    /// the others, but it is waited for, until the time limit.
     pub(crate) async fn offsets_each(
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, SeekTo)>,
@@ -137,7 +138,7 @@ impl Asks {
     }
 }
 
-/// Whether there is no record as late as was asked for. The client has no other word for it than a code of the broker's.
+/// Checks whether there is no record as late as requested. The client reports it only by a code of the broker's.
 fn is_too_late(error: &KrafkaError) -> bool {
     matches!(error, KrafkaError::Broker { code: ErrorCode::OffsetNotAvailable, message } if message.contains("no offset"))
 }

@@ -1,4 +1,4 @@
-//! The verbs about topics and the cluster.
+//! Topic and cluster operations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,7 +15,7 @@ use crate::error::failed;
 /// The cluster as a broker sees it.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// Number, address, and whether it is cut off.
+    /// Number, address, and whether it is fenced.
     pub(crate) brokers: Vec<(i32, String, bool)>,
     pub(crate) controller: Option<i32>,
 }
@@ -61,8 +61,8 @@ impl Asks {
         Ok(names.into_iter().map(Name::from).collect())
     }
 
-    /// The partitions of topics, without their offsets. The client refuses all of a request for one impossible name, so such
-    /// names are answered here.
+    /// Returns the partitions of topics, without their offsets. The client refuses a whole request for one invalid
+    /// name, so such names are answered here.
     pub(crate) async fn topics(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
         let possible: BTreeSet<&str> =
             names.iter().map(Name::as_str).filter(|name| check_topic_name(name).is_ok()).collect();
@@ -89,7 +89,7 @@ impl Asks {
         Ok(described.collect())
     }
 
-    /// A topic's settings, as far as the broker tells them.
+    /// Returns a topic's settings, as far as the broker reports them.
     pub(crate) async fn settings(&self, topic: &str) -> Result<BTreeMap<String, String>> {
         let what = || format!("describe the settings of {topic}");
         let resource = ConfigResource::topic(topic);
@@ -120,7 +120,7 @@ fn partition(described: krafka::admin::PartitionDescription) -> PartitionDescrip
     made
 }
 
-/// The longest name or value of a setting that a request has room for.
+/// The longest setting name or value that fits a request.
 const MAX_SETTING_BYTES: usize = 32_767;
 
 fn check_settings(settings: &BTreeMap<String, String>) -> Result<()> {
@@ -131,12 +131,12 @@ fn check_settings(settings: &BTreeMap<String, String>) -> Result<()> {
     })
 }
 
-/// What the client refuses before it asks anybody. It calls that a matter of protocol.
+/// Converts a refusal by the client itself, before it sends a request. It reports that as a protocol error.
 fn invalid(what: String, error: KrafkaError) -> Error {
     Error::caused_by(ErrorKind::Invalid, what, error)
 }
 
-/// The answer about the one thing that was asked for.
+/// Returns the answer about the only requested item.
 fn only<T>(
     answers: krafka::Result<HashMap<String, krafka::Result<T>>>,
     name: &str,
