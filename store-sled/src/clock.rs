@@ -1,15 +1,15 @@
-//! The clocks of a store, and a time that never goes back.
+//! Clocks of a store, and a time that never goes back.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use tidings_core::Timestamp;
 
-/// What a store reads the time from.
+/// Time source of a store.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The calendar's time, which people and network services set forth and back.
+    /// Returns the wall clock's time, which users and NTP may set forward and back.
     fn wall(&self) -> Timestamp;
-    /// Time since some moment; never goes back.
+    /// Returns the time since an arbitrary moment; never goes back.
     fn monotonic(&self) -> Duration;
 }
 
@@ -35,8 +35,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// The store's own time: that of the wall clock, unless this was set back; then it goes on by the monotonic clock.
-/// Stored with every commit, so that it does not go back over restarts either.
+/// The store's own time: the wall clock's, unless that was set back; then it advances by the monotonic clock. It is
+/// stored with every commit, so that it does not go back over restarts either.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoreTime {
     at: Timestamp,
@@ -44,7 +44,7 @@ pub(crate) struct StoreTime {
 }
 
 impl StoreTime {
-    /// Goes on from `highest`, the latest time that was stored.
+    /// Resumes from `highest`, the latest stored time.
     pub(crate) fn resume(clock: &dyn Clock, highest: Timestamp) -> Self {
         Self { at: highest.max(clock.wall()), read: clock.monotonic() }
     }

@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! Configuration of the sled store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,41 +8,42 @@ use tidings_core::{Error, ErrorKind, Result};
 
 use crate::clock::{Clock, SystemClock};
 
-/// How long done events are remembered: [`SledConfig::retention`].
+/// Default of [`SledConfig::retention`].
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// How much of the store is cached: [`SledConfig::cache_bytes`].
+/// Default of [`SledConfig::cache_bytes`].
 pub const DEFAULT_CACHE_BYTES: u64 = 128 << 20;
-/// How many events may wait for the writer: [`SledConfig::max_waiting`].
+/// Default of [`SledConfig::max_waiting`].
 pub const DEFAULT_MAX_WAITING: u32 = 65_536;
-/// How many claims may live at once: [`SledConfig::max_claims`].
+/// Default of [`SledConfig::max_claims`].
 pub const DEFAULT_MAX_CLAIMS: usize = 1_000_000;
-/// How many dead letters are kept open: [`SledConfig::max_letters`].
+/// Default of [`SledConfig::max_letters`].
 pub const DEFAULT_MAX_LETTERS: u64 = 1_000_000;
-/// The first wait before a store that broke is opened again; doubled up to [`SledConfig::max_reopen_wait`].
+/// Initial backoff before a broken store is reopened; doubled up to [`SledConfig::max_reopen_wait`].
 pub const MIN_REOPEN_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait before a store that broke is opened again: [`SledConfig::max_reopen_wait`].
+/// Default of [`SledConfig::max_reopen_wait`].
 pub const DEFAULT_MAX_REOPEN_WAIT: Duration = Duration::from_secs(10);
-/// How long a caller waits for a disk that does not answer: [`SledConfig::answer_within`].
+/// Default of [`SledConfig::answer_within`].
 pub const DEFAULT_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Retention is kept by so many directories, each dropped whole: done events are remembered for at most one of these
-/// parts longer than asked for.
+/// Number of directories that the retention is divided into. Each is dropped as a whole, so done events are
+/// remembered for at most one part longer than configured.
 pub const RETENTION_PARTS: u32 = 7;
 
 const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 const SMALLEST_CACHE: u64 = 8 << 20;
-/// A service claims so many events in one call: with less room than that such a call could never succeed.
+/// Maximum number of events that a service claims in one call; with a lower bound on claims, such a call could never
+/// succeed.
 const FEWEST_CLAIMS: usize = 5_000;
 
-/// What to do with a directory whose content is damaged.
+/// Policy for a directory with damaged content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDamage {
-    /// Refuse to open it ([`Corrupt`](ErrorKind::Corrupt)), so that a person decides.
+    /// Refuse to open it ([`Corrupt`](ErrorKind::Corrupt)), so that an operator decides.
     #[default]
     Refuse,
-    /// Move the damaged part into a subdirectory `damaged-<date>`, say so in the log and by
-    /// [`SledStore::damages`](crate::SledStore::damages), and go on without it: events in it may be handled again.
+    /// Move the damaged part into a subdirectory `damaged-<date>`, report it in the log and by
+    /// [`SledStore::damages`](crate::SledStore::damages), and continue without it: events in it may be handled again.
     SetAside,
 }
 
@@ -50,32 +51,32 @@ pub enum OnDamage {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SledConfig {
-    /// The store's directory; created if it is missing. One process at a time has it.
+    /// The store's directory; created if it is missing. Only one process at a time can open it.
     pub path: PathBuf,
-    /// Done events are remembered for at least so long, and for at most a seventh longer ([`RETENTION_PARTS`]).
-    /// Closed dead letters too.
+    /// Minimum time for which done events and closed dead letters are remembered; they are kept at most a seventh
+    /// longer ([`RETENTION_PARTS`]).
     pub retention: Duration,
-    /// How many bytes of content are cached, in all.
+    /// Total size of the cache in bytes.
     pub cache_bytes: u64,
-    /// What to do with damaged content.
+    /// Policy for damaged content.
     pub on_damage: OnDamage,
-    /// How many events may wait for the writer; further callers wait for their turn.
+    /// Maximum number of events queued for the writer; further callers wait.
     pub max_waiting: u32,
-    /// How many claims may live at once; beyond, `claim` is refused as [`Unavailable`](ErrorKind::Unavailable). At least
-    /// 5,000: a service claims up to so many in one call.
+    /// Maximum number of live claims; beyond it, `claim` fails as [`Unavailable`](ErrorKind::Unavailable). At least
+    /// 5,000, the maximum that a service claims in one call.
     pub max_claims: usize,
-    /// How many dead letters may be open; beyond, burying is refused as [`Unavailable`](ErrorKind::Unavailable).
+    /// Maximum number of open dead letters; beyond it, burying fails as [`Unavailable`](ErrorKind::Unavailable).
     pub max_letters: u64,
-    /// The longest wait before a store that broke is opened again.
+    /// Maximum backoff before a broken store is reopened.
     pub max_reopen_wait: Duration,
-    /// A call whose answer the disk holds back for longer fails as [`Indeterminate`](ErrorKind::Indeterminate).
+    /// How long a call waits for the disk before it fails as [`Indeterminate`](ErrorKind::Indeterminate).
     pub answer_within: Duration,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
 }
 
 impl SledConfig {
-    /// A store in `path`, with the defaults.
+    /// Creates a configuration for a store in `path`, with the defaults.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
             path: path.as_ref().to_path_buf(),
@@ -91,63 +92,63 @@ impl SledConfig {
         }
     }
 
-    /// Remembers done events for at least so long; by default [`DEFAULT_RETENTION`].
+    /// Sets the retention of done events; [`DEFAULT_RETENTION`] by default.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Caches so many bytes; by default [`DEFAULT_CACHE_BYTES`].
+    /// Sets the total size of the cache in bytes; [`DEFAULT_CACHE_BYTES`] by default.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
         self
     }
 
-    /// What to do with damaged content; by default [`OnDamage::Refuse`].
+    /// Sets the policy for damaged content; [`OnDamage::Refuse`] by default.
     #[must_use]
     pub fn with_on_damage(mut self, policy: OnDamage) -> Self {
         self.on_damage = policy;
         self
     }
 
-    /// Lets so many events wait for the writer; by default [`DEFAULT_MAX_WAITING`].
+    /// Sets the maximum number of events queued for the writer; [`DEFAULT_MAX_WAITING`] by default.
     #[must_use]
     pub fn with_max_waiting(mut self, events: u32) -> Self {
         self.max_waiting = events;
         self
     }
 
-    /// Lets so many claims live at once; by default [`DEFAULT_MAX_CLAIMS`].
+    /// Sets the maximum number of live claims; [`DEFAULT_MAX_CLAIMS`] by default.
     #[must_use]
     pub fn with_max_claims(mut self, claims: usize) -> Self {
         self.max_claims = claims;
         self
     }
 
-    /// Keeps so many dead letters open; by default [`DEFAULT_MAX_LETTERS`].
+    /// Sets the maximum number of open dead letters; [`DEFAULT_MAX_LETTERS`] by default.
     #[must_use]
     pub fn with_max_letters(mut self, letters: u64) -> Self {
         self.max_letters = letters;
         self
     }
 
-    /// Opens a broken store again at least this often; by default [`DEFAULT_MAX_REOPEN_WAIT`].
+    /// Sets the maximum backoff before a broken store is reopened; [`DEFAULT_MAX_REOPEN_WAIT`] by default.
     #[must_use]
     pub fn with_max_reopen_wait(mut self, wait: Duration) -> Self {
         self.max_reopen_wait = wait;
         self
     }
 
-    /// Gives up waiting for the disk after so long; by default [`DEFAULT_ANSWER_WITHIN`].
+    /// Sets how long a call waits for the disk; [`DEFAULT_ANSWER_WITHIN`] by default.
     #[must_use]
     pub fn with_answer_within(mut self, limit: Duration) -> Self {
         self.answer_within = limit;
         self
     }
 
-    /// Other clocks than the system's: for tests.
+    /// Replaces the system's clocks, for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -179,13 +180,13 @@ impl SledConfig {
         Ok(())
     }
 
-    /// How much time one generation covers.
+    /// Returns the time that one generation covers.
     pub(crate) fn part(&self) -> Duration {
         self.retention / RETENTION_PARTS
     }
 
-    /// The cache of each table: every generation (one more than there are parts, and the one to be dropped), and the
-    /// dead letters.
+    /// Returns the cache size of each table: every generation (one more than there are parts, plus the one to be
+    /// dropped) and the dead letters.
     pub(crate) fn cache_of_each(&self) -> u64 {
         self.cache_bytes / u64::from(RETENTION_PARTS + 3)
     }

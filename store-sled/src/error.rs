@@ -1,4 +1,4 @@
-//! What sled's and the file system's errors are to a caller.
+//! Maps errors of sled and the file system to ours.
 
 use std::any::Any;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tidings_core::{Error, ErrorKind};
 
-/// Why a store can't go on: it is closed, and opened again later.
+/// Why a store broke: it is closed and reopened later.
 #[derive(Debug, Clone)]
 pub(crate) struct Broken {
     pub(crate) kind: ErrorKind,
@@ -44,7 +44,7 @@ impl Broken {
         Self::new(kind, format!("{doing} {}: {error}", path.display()))
     }
 
-    /// For the caller of `open`: names the store's path, once, and the cause.
+    /// Converts to the error of `open`, which names the store's path once and the cause.
     pub(crate) fn of_open(&self, path: &Path) -> Error {
         let path = path.display().to_string();
         let context =
@@ -52,7 +52,7 @@ impl Broken {
         Error::explained(self.kind, context, self)
     }
 
-    /// For whoever called it: nothing was acknowledged, and the store opens itself again.
+    /// Converts to the error of a call: nothing was acknowledged, and the store reopens itself.
     pub(crate) fn down(&self) -> Error {
         Error::caused_by(ErrorKind::Unavailable, "use the store: it is down", self.clone())
     }
@@ -74,7 +74,7 @@ fn kind_of(error: &io::Error) -> ErrorKind {
     }
 }
 
-/// Runs `work`, and makes of a panic (sled has some where it should have errors) what it is: a broken store.
+/// Runs `work` and converts a panic to a broken store; sled panics in places where it should return errors.
 pub(crate) fn guarded<T>(doing: &str, panic_is: ErrorKind, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(Broken::new(panic_is, format!("{doing}: sled panicked: {}", text(&*panic)))))

@@ -1,4 +1,4 @@
-//! An embedded store for tidings: which events were handled, who is handling which, and dead letters, in a directory.
+//! An embedded store for tidings: done events, claims and dead letters in a directory.
 //!
 //! ```no_run
 //! # async fn example() -> tidings_core::Result<()> {
@@ -8,28 +8,27 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It is for services that run as one process: the directory belongs to one process at a time, and opening it ends the
-//! claims of whoever had it before.
+//! It is for services that run as one process: the directory belongs to one process at a time, and opening it ends
+//! the claims of the previous process.
 //!
 //! # Durability
-//! An answer is given when what it says is on the disk: sled's log is flushed by sled and then synced by us, once for all
-//! calls that wait at that time. Callers of single events therefore share syncs; a batch costs one. With each batch a
-//! seal is written that says how much there is and how it adds up, and opening reads everything to see that it still
-//! does: sled itself opens a damaged log by cutting it off at the damage, which would make done events undone without a
-//! word.
+//! A call returns once its changes are on disk: sled flushes its log, then the store syncs it once for all waiting
+//! calls. Callers of single events therefore share syncs; a batch costs one. Each batch includes a seal with the
+//! number of entries and their checksum, and opening reads the whole store to verify it: sled itself truncates a
+//! damaged log at the damage, which would silently lose done events.
 //!
-//! When sled fails or panics, the store closes the directory, answers every call as
-//! [`Unavailable`](tidings_core::ErrorKind::Unavailable), and opens it again, later and later up to
-//! [`SledConfig::max_reopen_wait`]. Leases and their claims outlive that.
+//! When sled fails or panics, the store closes the directory, fails every call as
+//! [`Unavailable`](tidings_core::ErrorKind::Unavailable), and reopens it with a backoff of up to
+//! [`SledConfig::max_reopen_wait`]. Leases and their claims survive that.
 //!
 //! # Bounds
-//! Done events are remembered for [`SledConfig::retention`]. They lie in directories by time, each dropped whole, so that
-//! no compaction is needed. The store's time is that of the wall clock, but never goes back: a clock that is set back
-//! extends nothing. A clock that is set far ahead ends the retention of what is there.
+//! Done events are remembered for [`SledConfig::retention`]. They are stored in directories by time, each dropped as
+//! a whole, so no compaction is needed. The store's time follows the wall clock but never goes back: setting the
+//! clock back extends no retention. Setting it far ahead expires the existing events.
 //!
 //! An event takes about [`BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to seven times as
 //! much when they come one by one. All ids within the retention are kept in memory, below [`MEMORY_PER_EVENT`] bytes
-//! per event with what is cached of the disk ([`SledConfig::cache_bytes`]).
+//! per event including the disk cache ([`SledConfig::cache_bytes`]).
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -51,7 +50,7 @@ pub use self::config::{
 };
 pub use self::store::{Damage, Size, SledStore};
 
-/// What a done event takes on the disk, by measurement (`cargo bench -p tidings-sled`), rounded up.
+/// Disk space per done event, measured (`cargo bench -p tidings-sled`) and rounded up.
 pub const BYTES_PER_EVENT: u64 = 80;
-/// What a done event takes in memory at most, by the same measurement, its part of the cache included.
+/// Maximum memory per done event by the same measurement, including its share of the cache.
 pub const MEMORY_PER_EVENT: u64 = 120;

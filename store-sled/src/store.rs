@@ -1,4 +1,4 @@
-//! The store as its users hold it.
+//! The public handle of the sled store.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ use crate::error::{Broken, guarded};
 use crate::ledger::{Ledger, Staged};
 use crate::writer::{Deliver, Job, Message, Shared, Status, Writer};
 
-/// An embedded store of done events, claims and dead letters, in one directory that one process has at a time.
+/// An embedded store of done events, claims and dead letters in a directory that one process uses at a time.
 ///
-/// Cheap to clone; clones share the directory. What is acknowledged is on the disk. The directory is closed by
-/// [`close`](Self::close), or some moments after the last clone is dropped.
+/// Cheap to clone; clones share the directory. Acknowledged changes are on disk. The directory is closed by
+/// [`close`](Self::close), or shortly after the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct SledStore(Arc<Inner>);
 
@@ -37,7 +37,7 @@ struct Inner {
     calls: Sender<Message>,
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
-    /// Says that the writer has ended.
+    /// Resolves when the writer has ended.
     ended: Joint<oneshot::Receiver<()>>,
 }
 
@@ -45,11 +45,11 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// Where the damaged part lies now.
+    /// Current path of the damaged part.
     pub set_aside: PathBuf,
-    /// What was wrong with it.
+    /// Description of the damage.
     pub what: String,
-    /// When it was found.
+    /// Time at which the damage was found.
     pub at: Timestamp,
 }
 
@@ -59,18 +59,18 @@ impl Damage {
     }
 }
 
-/// What a store holds.
+/// Size of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Size {
-    /// Events that it knows: done, claimed, or released after attempts.
+    /// Number of known events: done, claimed, or released after attempts.
     pub events: u64,
-    /// Bytes on the disk, dead letters included.
+    /// Bytes on disk, including dead letters.
     pub bytes: u64,
 }
 
 impl SledStore {
-    /// Opens the store in the directory `path`, or creates it there.
+    /// Opens or creates the store in the directory `path`.
     ///
     /// # Errors
     /// Those of [`open_with`](Self::open_with).
@@ -78,8 +78,8 @@ impl SledStore {
         Self::open_with(SledConfig::new(path)).await
     }
 
-    /// Opens a store. This ends all claims that were held when it was open before, and reads the whole store, to see that
-    /// nothing is missing. Dropping the future closes the store again.
+    /// Opens a store. This ends all claims of its previous use, and reads the whole store to verify that nothing is
+    /// missing. Dropping the future closes the store again.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict): it is open already, here or in another process.
@@ -118,25 +118,26 @@ impl SledStore {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Finishes what was called before, and closes the directory: when this returns it can be opened again. Later calls
-    /// of all clones fail as [`Closed`](ErrorKind::Closed). Dropping the future closes it nevertheless.
+    /// Completes earlier calls and closes the directory, which can be opened again once this returns. Later calls on
+    /// any clone fail as [`Closed`](ErrorKind::Closed). Dropping the future does not stop the close.
     pub async fn close(&self) {
         let _ = self.0.calls.send(Message::Close);
-        // An error means that the writer is gone without saying so: then the directory is free as well.
+        // An error means that the writer ended without a signal: the directory is free as well.
         let _ = self.0.ended.clone().await;
     }
 
-    /// Where the store lies.
+    /// Returns the store's directory.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// What was damaged and set aside since the store was opened, by [`OnDamage::SetAside`](crate::OnDamage::SetAside).
+    /// Returns the parts set aside as damaged since the store was opened, under
+    /// [`OnDamage::SetAside`](crate::OnDamage::SetAside).
     pub fn damages(&self) -> Vec<Damage> {
         self.0.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How much the store holds.
+    /// Returns the size of the store.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): the store is down. [`Closed`](ErrorKind::Closed).
@@ -144,7 +145,7 @@ impl SledStore {
         self.call(1, |ledger| ledger.disk.size().map(|(events, bytes)| Ok(Size { events, bytes }))).await
     }
 
-    /// Has the writer do `stage`, and waits until that is durable.
+    /// Runs `stage` on the writer and waits until its changes are durable.
     async fn call<T: Send + 'static>(
         &self,
         weight: usize,
@@ -170,7 +171,8 @@ impl SledStore {
         self.0.calls.send(Message::Call(Job { stage, permit })).map_err(|_| closed())?;
         match self.unless_stuck(answered).await? {
             Ok(answer) => answer,
-            // Dropped unanswered: it is not durable, or not known to be, and can be called again either way.
+            // Dropped without an answer: the changes are not durable, or not known to be; the call can be repeated
+            // either way.
             Err(_) => Err(self
                 .check_open()
                 .err()
@@ -187,7 +189,7 @@ impl SledStore {
         }
     }
 
-    /// What `work` gives, unless the disk keeps everybody waiting.
+    /// Runs `work`, unless the writer is stuck on the disk.
     async fn unless_stuck<F: Future>(&self, work: F) -> Result<F::Output> {
         let mut status = self.0.shared.status.subscribe();
         let is_stuck = pin!(status.wait_for(|status| matches!(status, Status::Stuck)));
@@ -323,7 +325,7 @@ fn guarantees() -> Guarantees {
     Guarantees::all()
 }
 
-/// What the store knows events by. Their types are for people who look into a store, and into this one nobody can.
+/// Returns the ids of events. Event types serve inspection of a store, which sled does not offer.
 fn ids(events: &[EventRef]) -> Vec<Uuid> {
     events.iter().map(|event| event.id).collect()
 }

@@ -1,23 +1,23 @@
-//! How a memory transport is set up, in code or by a URL.
+//! Configuration of a memory transport, in code or by a URL.
 
 use std::time::Duration;
 
 use tidings_core::settings::{ConnectionUrl, Setting, SettingError};
 use tidings_core::{Error, Result, Timestamp};
 
-/// The default of [`MemoryConfig::partitions`].
+/// Default of [`MemoryConfig::partitions`].
 pub const DEFAULT_PARTITIONS: u32 = 1;
-/// The default of [`MemoryConfig::retention_records`].
+/// Default of [`MemoryConfig::retention_records`].
 pub const DEFAULT_RETENTION_RECORDS: u64 = 1_000_000;
-/// The default of [`MemoryConfig::retention_bytes`]: 1 GiB.
+/// Default of [`MemoryConfig::retention_bytes`]: 1 GiB.
 pub const DEFAULT_RETENTION_BYTES: u64 = 1 << 30;
-/// The default of [`MemoryConfig::max_record_bytes`]: 64 MiB.
+/// Default of [`MemoryConfig::max_record_bytes`]: 64 MiB.
 pub const DEFAULT_MAX_RECORD_BYTES: u64 = 64 << 20;
-/// The default of [`MemoryConfig::max_unanswered_records`].
+/// Default of [`MemoryConfig::max_unanswered_records`].
 pub const DEFAULT_MAX_UNANSWERED_RECORDS: usize = 100_000;
-/// The default of [`MemoryConfig::max_unanswered_bytes`]: 64 MiB.
+/// Default of [`MemoryConfig::max_unanswered_bytes`]: 64 MiB.
 pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
-/// The most partitions that a topic may have.
+/// Maximum number of partitions of a topic.
 pub const MAX_PARTITIONS: u32 = 10_000;
 
 /// The parameters of a URL.
@@ -33,7 +33,7 @@ const PARAMETERS: [&str; 9] = [
     "start_time",
 ];
 
-/// How a memory transport is set up.
+/// Settings of a memory transport.
 ///
 /// ```
 /// # use tidings_memory::MemoryConfig;
@@ -45,27 +45,30 @@ const PARAMETERS: [&str; 9] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// How many partitions a topic gets that is created by its first publish or subscription: [`DEFAULT_PARTITIONS`].
+    /// Number of partitions of a topic created by its first publish or subscription: [`DEFAULT_PARTITIONS`].
     /// A dead-letter topic (`-dlq`) gets one.
     pub partitions: u32,
-    /// Whether a topic is created by its first publish or subscription (the default); otherwise it is `NotFound`.
+    /// Whether a topic's first publish or subscription creates it (the default); otherwise the call fails as
+    /// `NotFound`.
     pub auto_create: bool,
-    /// Records kept per partition: [`DEFAULT_RETENTION_RECORDS`]. The oldest are dropped first, read or not; a group that
-    /// had not read them is told, by [`Assignment::missing`](tidings_core::Assignment::missing).
+    /// Records kept per partition: [`DEFAULT_RETENTION_RECORDS`]. The oldest are dropped first, read or not; a group
+    /// that had not read them learns it from [`Assignment::missing`](tidings_core::Assignment::missing).
     pub retention_records: u64,
-    /// Bytes kept per partition, where the topic does not say: [`DEFAULT_RETENTION_BYTES`]. One record is always kept.
+    /// Bytes kept per partition unless the topic sets its own limit: [`DEFAULT_RETENTION_BYTES`]. One record is
+    /// always kept.
     pub retention_bytes: u64,
-    /// How long records are kept, by their timestamps, where the topic does not say; `None`, the default, is for ever.
+    /// How long records are kept, by their timestamps, unless the topic sets its own limit; `None`, the default,
+    /// means forever.
     pub retention: Option<Duration>,
-    /// The largest record in bytes, where the topic does not say: [`DEFAULT_MAX_RECORD_BYTES`].
+    /// The largest record in bytes, unless the topic sets its own limit: [`DEFAULT_MAX_RECORD_BYTES`].
     pub max_record_bytes: u64,
-    /// Records that a publisher may have unanswered: [`DEFAULT_MAX_UNANSWERED_RECORDS`]. Only answers that
-    /// [`Faults`](crate::Faults) delay are ever waited for.
+    /// Maximum number of unanswered records of a publisher: [`DEFAULT_MAX_UNANSWERED_RECORDS`]. Answers are delayed
+    /// only by [`Faults`](crate::Faults).
     pub max_unanswered_records: usize,
-    /// Bytes that a publisher may have unanswered: [`DEFAULT_MAX_UNANSWERED_BYTES`].
+    /// Maximum number of unanswered bytes of a publisher: [`DEFAULT_MAX_UNANSWERED_BYTES`].
     pub max_unanswered_bytes: usize,
-    /// What the transport's clock shows when it is opened; `None`, the default, is the wall clock's time. It goes on by
-    /// tokio's clock, so that it stands still where that is paused.
+    /// Initial time of the transport's clock; `None`, the default, means the wall clock's time. It advances by
+    /// tokio's clock, so it stands still while that is paused.
     pub start_time: Option<Timestamp>,
 }
 
@@ -86,18 +89,18 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// The defaults.
+    /// Creates a configuration with the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads `memory://?partitions=3&auto_create=false`. Parameters have the names of the fields; durations have a unit
-    /// (`500ms`, `30s`, `5m`, `12h`, `7d`), sizes may have one (`64KiB`), `start_time` is in milliseconds since the Unix
-    /// epoch.
+    /// Parses `memory://?partitions=3&auto_create=false`. Parameters have the names of the fields; durations have a
+    /// unit (`500ms`, `30s`, `5m`, `12h`, `7d`), sizes may have one (`64KiB`), and `start_time` is in milliseconds
+    /// since the Unix epoch.
     ///
     /// # Errors
-    /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL or the parameter and the expected form. No
-    /// error repeats the URL.
+    /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL or the parameter and the expected
+    /// form. Errors never contain the URL.
     pub fn from_url(url: &str) -> Result<Self> {
         let config = Self::read(url).map_err(in_context)?;
         config.check()?;
@@ -157,63 +160,63 @@ impl MemoryConfig {
         }
     }
 
-    /// See [`Self::partitions`].
+    /// Sets [`partitions`](Self::partitions).
     #[must_use]
     pub fn with_partitions(mut self, partitions: u32) -> Self {
         self.partitions = partitions;
         self
     }
 
-    /// See [`Self::auto_create`].
+    /// Sets [`auto_create`](Self::auto_create).
     #[must_use]
     pub fn with_auto_create(mut self, auto_create: bool) -> Self {
         self.auto_create = auto_create;
         self
     }
 
-    /// See [`Self::retention_records`].
+    /// Sets [`retention_records`](Self::retention_records).
     #[must_use]
     pub fn with_retention_records(mut self, records: u64) -> Self {
         self.retention_records = records;
         self
     }
 
-    /// See [`Self::retention_bytes`].
+    /// Sets [`retention_bytes`](Self::retention_bytes).
     #[must_use]
     pub fn with_retention_bytes(mut self, bytes: u64) -> Self {
         self.retention_bytes = bytes;
         self
     }
 
-    /// See [`Self::retention`].
+    /// Sets [`retention`](Self::retention).
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
         self
     }
 
-    /// See [`Self::max_record_bytes`].
+    /// Sets [`max_record_bytes`](Self::max_record_bytes).
     #[must_use]
     pub fn with_max_record_bytes(mut self, bytes: u64) -> Self {
         self.max_record_bytes = bytes;
         self
     }
 
-    /// See [`Self::max_unanswered_records`].
+    /// Sets [`max_unanswered_records`](Self::max_unanswered_records).
     #[must_use]
     pub fn with_max_unanswered_records(mut self, records: usize) -> Self {
         self.max_unanswered_records = records;
         self
     }
 
-    /// See [`Self::max_unanswered_bytes`].
+    /// Sets [`max_unanswered_bytes`](Self::max_unanswered_bytes).
     #[must_use]
     pub fn with_max_unanswered_bytes(mut self, bytes: usize) -> Self {
         self.max_unanswered_bytes = bytes;
         self
     }
 
-    /// See [`Self::start_time`].
+    /// Sets [`start_time`](Self::start_time).
     #[must_use]
     pub fn with_start_time(mut self, time: Timestamp) -> Self {
         self.start_time = Some(time);

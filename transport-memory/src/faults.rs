@@ -1,4 +1,4 @@
-//! Faults to inject, so that users can test what their services do about them.
+//! Fault injection, so that users can test how their services react.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::error::{injected, lock};
 
-/// For [`PublishFault::with_times`] and the like: until [`Faults::heal`].
+/// A number of times that lasts until [`Faults::heal`], for [`PublishFault::with_times`] and similar methods.
 pub const UNTIL_HEALED: u32 = u32::MAX;
 
 type Matcher = Arc<dyn Fn(&Record) -> bool + Send + Sync>;
 
-/// Records that fail to be published. Given to [`Faults::publish`].
+/// A fault of publishing, for [`Faults::publish`].
 #[derive(Clone)]
 pub struct PublishFault {
     kind: ErrorKind,
@@ -28,31 +28,33 @@ pub struct PublishFault {
 }
 
 impl PublishFault {
-    /// The next record fails as `kind` and is not stored.
+    /// Creates a fault: the next record fails as `kind` and is not stored.
     pub fn new(kind: ErrorKind) -> Self {
         Self { kind, stored: false, times: 1, topic: None, matching: None }
     }
 
-    /// The next record's outcome is [`Indeterminate`](ErrorKind::Indeterminate): the answer is lost, after or before it was stored.
+    /// Creates a fault: the next record fails as [`Indeterminate`](ErrorKind::Indeterminate). Its answer is lost,
+    /// after it was stored or (`stored` is `false`) before.
     pub fn unknown(stored: bool) -> Self {
         Self { stored, ..Self::new(ErrorKind::Indeterminate) }
     }
 
-    /// For so many records; [`UNTIL_HEALED`] has no end.
+    /// Sets the number of records that fail; [`UNTIL_HEALED`] has no end.
     #[must_use]
     pub fn with_times(mut self, times: u32) -> Self {
         self.times = times;
         self
     }
 
-    /// Only for records of this topic.
+    /// Limits the fault to records of this topic.
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Name>) -> Self {
         self.topic = Some(topic.into());
         self
     }
 
-    /// Only for records that `matching` says yes to. It is called with a lock held: it must not call the transport.
+    /// Limits the fault to records for which `matching` returns `true`. It is called with a lock held and must not
+    /// call the transport.
     #[must_use]
     pub fn with_matching(mut self, matching: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
         self.matching = Some(Arc::new(matching));
@@ -77,7 +79,7 @@ impl fmt::Debug for PublishFault {
     }
 }
 
-/// What a publish fault does to one record.
+/// Effect of a publish fault on one record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hit {
     pub(crate) kind: ErrorKind,
@@ -108,7 +110,7 @@ impl Failure {
         (times > 0).then_some(Self { kind, times })
     }
 
-    /// Uses one of `slot`'s failures up.
+    /// Takes one of `slot`'s failures.
     pub(crate) fn take(slot: &mut Option<Self>) -> Option<ErrorKind> {
         let failure = slot.as_mut()?;
         let kind = failure.kind;
@@ -122,7 +124,7 @@ impl Failure {
     }
 }
 
-/// The faults of one transport, as it asks for them. With none injected, a question costs one load.
+/// The faults of one transport. Without any, a check costs one atomic load.
 #[derive(Debug, Default)]
 pub(crate) struct FaultState {
     active: AtomicBool,
@@ -187,7 +189,7 @@ impl FaultState {
         }
     }
 
-    /// The first offsets of `partition` from `position` on that can't be read.
+    /// Returns the first range of unreadable offsets of `partition` at or after `position`.
     pub(crate) fn unreadable(&self, partition: &TopicPartition, position: u64) -> Option<Range<u64>> {
         self.ask(|state| {
             let ranges = state.unreadable.iter().filter(|(at, range)| at == partition && range.end > position);
@@ -220,10 +222,10 @@ impl FaultState {
     }
 }
 
-/// Injects faults into a transport, for tests of what a service does about them.
+/// Injects faults into a transport, to test how a service reacts.
 ///
-/// All act at once, on all users of the transport; none uses threads or the wall clock, so that a test on tokio's paused
-/// clock runs in the same way each time. [`heal`](Self::heal) ends them all.
+/// Faults act immediately, on all users of the transport. None uses threads or the wall clock, so tests on tokio's
+/// paused clock are deterministic. [`heal`](Self::heal) ends all faults.
 ///
 /// ```
 /// # use tidings_core::{ErrorKind, Publisher, Record, Transport};
@@ -265,63 +267,65 @@ impl Faults {
         }
     }
 
-    /// The broker is gone: publishes, commits, seeks and admin verbs are `Unavailable` and nothing is stored; `next` is
-    /// `Unavailable`, until the consumer's session timeout has passed: then it raises `Lost` by itself.
+    /// Takes the broker down: publishes, commits, seeks and admin calls fail as `Unavailable` and nothing is stored.
+    /// `next` fails as `Unavailable` until the consumer's session timeout has passed; then it returns `Lost`.
     pub fn down(&self) {
         self.change(|state| state.down_since = state.down_since.or_else(|| Some(Instant::now())));
     }
 
-    /// The broker is back, with all that it held.
+    /// Brings the broker back with all its data.
     pub fn up(&self) {
         self.change(|state| state.down_since = None);
         self.rebalance_all();
     }
 
-    /// Records to be published fail as `fault` says. Of several faults that match a record, the first counts.
+    /// Makes publishes fail as described by `fault`. If several faults match a record, the first applies.
     pub fn publish(&self, fault: PublishFault) {
         if fault.times > 0 {
             self.change(|state| state.publish.push(fault));
         }
     }
 
-    /// The next `times` records to be published, of any topic, fail as `kind` and are not stored.
+    /// Makes the next `times` published records, of any topic, fail as `kind`; they are not stored.
     pub fn fail_publishes(&self, times: u32, kind: ErrorKind) {
         self.publish(PublishFault::new(kind).with_times(times));
     }
 
-    /// The next `times` calls of `next`, of any consumer, fail as `kind`. No step is lost by it.
+    /// Makes the next `times` calls of `next`, by any consumer, fail as `kind`. No step is lost.
     pub fn fail_fetches(&self, times: u32, kind: ErrorKind) {
         self.change(|state| state.fetch = Failure::new(times, kind));
     }
 
-    /// The next `times` calls of `commit`, of any consumer, fail as `kind`. [`Indeterminate`](ErrorKind::Indeterminate) loses the
-    /// answer only: what could be committed is. Any other kind commits nothing.
+    /// Makes the next `times` calls of `commit`, by any consumer, fail as `kind`.
+    /// [`Indeterminate`](ErrorKind::Indeterminate) loses only the answer: valid offsets are committed. Any other kind
+    /// commits nothing.
     pub fn fail_commits(&self, times: u32, kind: ErrorKind) {
         self.change(|state| state.commit = Failure::new(times, kind));
     }
 
-    /// Whether the dead-letter sinks of the transport are down: then all they are asked is `Unavailable`.
+    /// Takes the transport's dead-letter sinks down or brings them back; while down, all their calls fail as
+    /// `Unavailable`.
     pub fn set_dead_letters_down(&self, down: bool) {
         self.change(|state| state.dead_letters_down = down);
     }
 
-    /// Answers to publishes come so late. Their records are stored at once, and are unanswered until then.
+    /// Delays the answers to publishes. Records are stored at once and stay unanswered for `delay`.
     pub fn delay_publishes(&self, delay: Duration) {
         self.change(|state| state.publish_delay = delay);
     }
 
-    /// Each call of `next` waits so long before it looks.
+    /// Delays each call of `next` before it fetches.
     pub fn delay_fetches(&self, delay: Duration) {
         self.change(|state| state.fetch_delay = delay);
     }
 
-    /// Each commit takes so long to reach the broker.
+    /// Delays each commit before it reaches the broker.
     pub fn delay_commits(&self, delay: Duration) {
         self.change(|state| state.commit_delay = delay);
     }
 
-    /// The records of `partition` before `offset` are gone, as if retention had dropped them, read or not. `false`: there
-    /// is no such partition.
+    /// Drops the records of `partition` before `offset`, read or not, as retention would. Returns `false` if the
+    /// partition does not exist.
     pub fn drop_records(&self, partition: &TopicPartition, offset: u64) -> bool {
         let Some(broker) = self.broker.upgrade() else { return false };
         let Some(log) = broker.topic(&partition.topic).and_then(|topic| topic.log(partition.partition)) else {
@@ -332,9 +336,9 @@ impl Faults {
         true
     }
 
-    /// The records of `partition` from `offset` on are gone, as after an unclean election of a leader; with 0, as if the
-    /// topic had been made anew. What groups have committed stays, and may lie beyond the end. `false`: there is no such
-    /// partition.
+    /// Drops the records of `partition` from `offset` on, as after an unclean leader election; with 0, as if the
+    /// topic had been recreated. Committed offsets stay and may lie beyond the end. Returns `false` if the partition
+    /// does not exist.
     pub fn truncate(&self, partition: &TopicPartition, offset: u64) -> bool {
         let Some(broker) = self.broker.upgrade() else { return false };
         let Some(log) = broker.log(partition) else { return false };
@@ -346,36 +350,37 @@ impl Faults {
         true
     }
 
-    /// The records of `partition` at these offsets can't be read, as if another client had written bytes that no reader
-    /// understands: readers are told so by [`Step::Unreadable`](tidings_core::Step::Unreadable).
+    /// Makes the records of `partition` at these offsets unreadable, as if another client had written bytes that no
+    /// reader can decode: readers get [`Step::Unreadable`](tidings_core::Step::Unreadable).
     pub fn unreadable(&self, partition: &TopicPartition, offsets: Range<u64>) {
         if !offsets.is_empty() {
             self.change(|state| state.unreadable.push((partition.clone(), offsets)));
         }
     }
 
-    /// The group's owner of `partition` loses it, as if its session had ended: it gets `Lost`, and can commit no more.
-    /// The partition is assigned anew at once, to the same member if it is due to it. `false`: nobody had it.
+    /// Takes `partition` from its owner in the group, as if the owner's session had ended: it gets `Lost` and can't
+    /// commit any more. The partition is reassigned at once, possibly to the same member. Returns `false` if no
+    /// member owned it.
     pub fn lose(&self, group: &str, partition: &TopicPartition) -> bool {
         self.broker.upgrade().is_some_and(|broker| broker.lose(group, partition))
     }
 
-    /// All members of the group lose all their partitions, as if their sessions had ended, and join again.
+    /// Takes all partitions from all members of the group, as if their sessions had ended; the members join again.
     pub fn lose_all(&self, group: &str) {
         if let Some(broker) = self.broker.upgrade() {
             broker.lose_all(group);
         }
     }
 
-    /// Every partition of the group is revoked, and goes to the next of the members that could have it (back to its
-    /// member, if there is no other) when it was released.
+    /// Revokes every partition of the group. Once released, each goes to the next eligible member (back to the same
+    /// one if there is no other).
     pub fn rebalance(&self, group: &str) {
         if let Some(broker) = self.broker.upgrade() {
             broker.force_rebalance(group);
         }
     }
 
-    /// Ends all faults; the broker is up.
+    /// Ends all faults and brings the broker up.
     pub fn heal(&self) {
         self.change(|state| *state = State::default());
         self.rebalance_all();

@@ -1,7 +1,7 @@
 //! The reference transport of tidings, in the memory of one process.
 //!
-//! [`MemoryTransport`] is a broker for unit tests, for services that share a process, and to read: it keeps every clause
-//! of core's traits but survival of a restart.
+//! [`MemoryTransport`] is a broker for unit tests and for services that share a process, and a reference
+//! implementation: it keeps every clause of core's traits except survival of a restart.
 //!
 //! ```
 //! use tidings_core::{Commit, ConsumerOptions, Record, Step, Transport};
@@ -23,20 +23,21 @@
 //! # }
 //! ```
 //!
-//! # What it does, and where it stops
+//! # Behaviour and limits
 //!
-//! - Topics come to be when they are first published to or read ([`MemoryConfig::auto_create`]).
-//! - A partition keeps [`DEFAULT_RETENTION_RECORDS`] records or [`DEFAULT_RETENTION_BYTES`] bytes, whichever is reached
-//!   first, and drops the oldest then, read or not. A group that had not read them is told: by
+//! - Topics are created by their first publish or subscription ([`MemoryConfig::auto_create`]).
+//! - A partition keeps [`DEFAULT_RETENTION_RECORDS`] records or [`DEFAULT_RETENTION_BYTES`] bytes, whichever is
+//!   reached first, and drops the oldest then, read or not. A group that had not read them is told: by
 //!   [`Assignment::missing`](tidings_core::Assignment::missing) when it is assigned the partition; while it reads, by
 //!   losing the partition and being assigned it again.
-//! - Records are shared, and never copied, between all who read them.
-//! - Time is tokio's: with a paused clock, and one thread, the same program has the same history.
-//! - Compaction is not done: a topic with [`Cleanup::Compact`](tidings_core::Cleanup::Compact) keeps its records within
-//!   the bounds above, whatever their age.
-//! - [`MemoryTransport::faults`] makes it fail, for tests.
+//! - Records are shared between all readers and never copied.
+//! - Time is tokio's: with a paused clock and a single thread, a program is deterministic.
+//! - Compaction is not implemented: a topic with [`Cleanup::Compact`](tidings_core::Cleanup::Compact) keeps its
+//!   records within the bounds above, whatever their age.
+//! - [`MemoryTransport::faults`] injects faults, for tests.
 //!
-//! [`MemoryStore`] remembers what was handled, [`MemoryDeadLetters`] keeps dead letters that can be listed and redriven.
+//! [`MemoryStore`] remembers handled events; [`MemoryDeadLetters`] keeps dead letters that can be listed and
+//! redriven.
 
 mod admin;
 mod assign;

@@ -1,4 +1,4 @@
-//! The transport itself.
+//! The memory transport.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::dead_letters::MemorySink;
 use crate::faults::Faults;
 use crate::publisher::MemoryPublisher;
 
-/// A broker in this process's memory. A clone is the same broker, so that several services can share it; it lives as long
-/// as one of its clones, publishers or consumers.
+/// A broker in this process's memory. Clones share the broker, so that several services can use it; it lives as long
+/// as any of its clones, publishers or consumers.
 ///
-/// It keeps every clause of the traits but [`Clause::Restart`]. See the [crate's docs](crate).
+/// It keeps every clause of the traits except [`Clause::Restart`]. See the [crate's docs](crate).
 #[derive(Clone)]
 pub struct MemoryTransport {
     broker: Arc<Broker>,
@@ -38,12 +38,12 @@ impl Default for MemoryTransport {
 }
 
 impl MemoryTransport {
-    /// An empty broker with the default configuration.
+    /// Creates an empty broker with the default configuration.
     pub fn new() -> Self {
         Self { broker: Arc::new(Broker::new(MemoryConfig::default())) }
     }
 
-    /// An empty broker. Its clock starts now, by tokio's clock: open it where that is paused, if it is.
+    /// Opens an empty broker. Its clock starts now, by tokio's clock: if that is to be paused, pause it first.
     ///
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the field.
@@ -52,23 +52,23 @@ impl MemoryTransport {
         Ok(Self { broker: Arc::new(Broker::new(config)) })
     }
 
-    /// How it is set up.
+    /// Returns the configuration.
     pub fn config(&self) -> &MemoryConfig {
         &self.broker.config
     }
 
-    /// What its clock shows: the time that a record gets which is published now and names none.
+    /// Returns the broker's time, which is the timestamp of a record published now without one.
     pub fn now(&self) -> Timestamp {
         self.broker.clock.now()
     }
 
-    /// Faults to inject, for tests.
+    /// Returns the broker's fault injection, for tests.
     pub fn faults(&self) -> Faults {
         Faults::new(&self.broker)
     }
 }
 
-/// What memory backends promise.
+/// Guarantees of the memory backends.
 pub(crate) fn guarantees() -> Guarantees {
     Guarantees::all().without(Clause::Restart, "it is the memory of one process")
 }

@@ -1,4 +1,4 @@
-//! Faults to inject into stores.
+//! Fault injection for stores.
 
 use std::sync::{Arc, Mutex};
 
@@ -22,17 +22,17 @@ struct Wanted {
 
 impl State {
     /// # Errors
-    /// What is injected for any call.
+    /// The error injected for any call.
     pub(super) fn reach(&self, verb: &str) -> Result<()> {
         let mut wanted = lock(&self.wanted);
         let kind = if wanted.down { Some(ErrorKind::Unavailable) } else { Failure::take(&mut wanted.calls) };
         kind.map_or(Ok(()), |kind| Err(injected(verb, kind)))
     }
 
-    /// What a call answers that is carried out.
+    /// Returns the answer of a call that was carried out.
     ///
     /// # Errors
-    /// [`Indeterminate`](ErrorKind::Indeterminate) if its answer is to be lost.
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if the answer is injected to be lost.
     pub(super) fn answer<T>(&self, verb: &str, answer: T) -> Result<T> {
         match Failure::take(&mut lock(&self.wanted).answers) {
             Some(kind) => Err(injected(verb, kind)),
@@ -41,15 +41,15 @@ impl State {
     }
 
     /// # Errors
-    /// What is injected for completions alone.
+    /// The error injected for completions only.
     pub(super) fn complete(&self) -> Result<()> {
         let kind = Failure::take(&mut lock(&self.wanted).completes);
         kind.map_or(Ok(()), |kind| Err(injected("complete", kind)))
     }
 }
 
-/// Injects faults into a store, for tests of what a service does about them. A call that fails has done nothing, unless
-/// [its answer alone is lost](Self::lose_answers).
+/// Injects faults into a store, to test how a service reacts. A failed call has no effect, unless [only its answer is
+/// lost](Self::lose_answers).
 #[derive(Debug, Clone)]
 pub struct StoreFaults {
     state: Arc<State>,
@@ -60,28 +60,29 @@ impl StoreFaults {
         Self { state }
     }
 
-    /// Every call is `Unavailable`, until [`up`](Self::up). The leases' time goes on.
+    /// Makes every call fail as `Unavailable` until [`up`](Self::up). Leases continue to expire.
     pub fn down(&self) {
         lock(&self.state.wanted).down = true;
     }
 
-    /// The store answers again.
+    /// Brings the store back.
     pub fn up(&self) {
         lock(&self.state.wanted).down = false;
     }
 
-    /// The next `times` calls, of any method, fail as `kind`; [`UNTIL_HEALED`](crate::UNTIL_HEALED) has no end.
+    /// Makes the next `times` calls, of any method, fail as `kind`; [`UNTIL_HEALED`](crate::UNTIL_HEALED) has no end.
     pub fn fail_calls(&self, times: u32, kind: ErrorKind) {
         lock(&self.state.wanted).calls = Failure::new(times, kind);
     }
 
-    /// The next `times` calls of `complete` fail as `kind`. (A dead-letter store has none.)
+    /// Makes the next `times` calls of `complete` fail as `kind`. (A dead-letter store has none.)
     pub fn fail_completes(&self, times: u32, kind: ErrorKind) {
         lock(&self.state.wanted).completes = Failure::new(times, kind);
     }
 
-    /// The next `times` calls to an idempotency store, of any method, are carried out, and fail as
-    /// [`Indeterminate`](ErrorKind::Indeterminate): the connection broke before the answer came.
+    /// Makes the next `times` calls to an idempotency store, of any method, fail as
+    /// [`Indeterminate`](ErrorKind::Indeterminate) after they were carried out, as if the connection broke before the
+    /// answer.
     pub fn lose_answers(&self, times: u32) {
         lock(&self.state.wanted).answers = Failure::new(times, ErrorKind::Indeterminate);
     }

@@ -1,4 +1,4 @@
-//! Dead letters in memory, to be listed, redriven and discarded.
+//! Dead letters in memory: listing, redriving and discarding them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -15,13 +15,13 @@ use uuid::Uuid;
 use super::faults::{State as FaultState, StoreFaults};
 use crate::error::lock;
 
-/// The default of [`MemoryDeadLetters::with_max_letters`].
+/// Default of [`MemoryDeadLetters::with_max_letters`].
 pub const DEFAULT_MAX_LETTERS: usize = 100_000;
 
-/// A dead-letter store in this process's memory. A clone is the same store.
+/// A dead-letter store in this process's memory. Clones share the store.
 ///
-/// It keeps every clause but [`Clause::Restart`](tidings_core::Clause::Restart). When it is full it buries nothing more
-/// and says `Unavailable`: no letter is dropped for another.
+/// It keeps every clause except [`Clause::Restart`](tidings_core::Clause::Restart). When it is full, burying fails as
+/// `Unavailable`: no letter is dropped for another.
 #[derive(Clone)]
 pub struct MemoryDeadLetters {
     inner: Arc<Inner>,
@@ -37,11 +37,11 @@ struct Inner {
 #[derive(Default)]
 struct Letters {
     open: BTreeMap<u64, DeadLetter>,
-    /// Where each letter is or was in the order of burying, closed ones too: one that is buried again stays closed. With its
-    /// record's time, which tells it from the record of a topic that was made anew.
+    /// Position of each letter in the order of burying, closed ones included, so that a letter that is buried again
+    /// stays closed; and its record's time, which distinguishes it from a record of a recreated topic.
     places: BTreeMap<LetterId, (u64, Timestamp)>,
     closed: VecDeque<LetterId>,
-    /// Of open letters, by their places.
+    /// Leases of open letters, by position.
     leases: BTreeMap<u64, Lease>,
     next: u64,
 }
@@ -49,7 +49,7 @@ struct Letters {
 /// A lease of one letter.
 struct Lease {
     id: Uuid,
-    /// `None`: it is beyond the range of the clock.
+    /// `None` if beyond the clock's range.
     until: Option<Instant>,
 }
 
@@ -60,10 +60,10 @@ impl Lease {
     }
 }
 
-/// Who closes letters.
+/// The caller that closes letters.
 #[derive(Clone, Copy)]
 enum Closer {
-    /// A person or program, which leaves alone what a redrive has leased.
+    /// A caller without a lease, which can't close letters leased by a redrive.
     Anybody(Instant),
     Lease(Uuid),
 }
@@ -82,19 +82,19 @@ impl Default for MemoryDeadLetters {
 }
 
 impl MemoryDeadLetters {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self { inner: Arc::default(), max_letters: DEFAULT_MAX_LETTERS }
     }
 
-    /// Keeps at most so many letters open, and remembers as many closed ones: [`DEFAULT_MAX_LETTERS`].
+    /// Sets the maximum number of open letters, and of closed ones that are remembered: [`DEFAULT_MAX_LETTERS`].
     #[must_use]
     pub fn with_max_letters(mut self, letters: usize) -> Self {
         self.max_letters = letters;
         self
     }
 
-    /// Faults to inject, for tests.
+    /// Returns the store's fault injection, for tests.
     pub fn faults(&self) -> StoreFaults {
         StoreFaults::new(Arc::clone(&self.inner.faults))
     }
@@ -107,7 +107,7 @@ impl Letters {
             if *time == letter.record.timestamp {
                 return Ok(());
             }
-            // Of a topic that was made anew since.
+            // A letter of the same topic before it was recreated.
             if self.open.contains_key(place) {
                 let text = "bury: a letter of its identity is open, about another record: redrive or discard that one";
                 return Err(Error::new(ErrorKind::Conflict, text));
@@ -168,7 +168,7 @@ impl Letters {
     }
 
     fn list(&self, query: &LetterQuery) -> Vec<DeadLetter> {
-        // A letter that is not known any more was before all that are open.
+        // A forgotten letter sorts before all open ones.
         let from = query.after.as_ref().and_then(|id| self.places.get(id)).map_or(0, |(place, _)| place + 1);
         let wanted = self.open.range(from..).map(|(_, letter)| letter).filter(|letter| query.wants(letter));
         wanted.take(query.limit.unwrap_or(DEFAULT_PAGE)).cloned().collect()

@@ -1,4 +1,4 @@
-//! Stores in memory: what was handled, and dead letters that can be worked with.
+//! Stores in memory: handled events and dead letters.
 
 mod faults;
 mod letters;
@@ -22,10 +22,11 @@ use self::scope::Scope;
 use crate::clock::Clock;
 use crate::error::lock;
 
-/// Remembers what was handled, in this process's memory. A clone is the same store.
+/// An idempotency store in this process's memory. Clones share the store.
 ///
-/// It keeps every clause but [`Clause::Restart`](tidings_core::Clause::Restart), for the services of one process, on
-/// tokio's clock. It grows with what is done until that is purged, or up to [`with_max_done`](Self::with_max_done).
+/// It keeps every clause except [`Clause::Restart`](tidings_core::Clause::Restart), for the services of one process,
+/// on tokio's clock. It grows with each done event until that is purged, or up to
+/// [`with_max_done`](Self::with_max_done).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -57,7 +58,7 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// Those that live, or have not been noticed to be dead. Who is not in it is dead.
+    /// Leases that are live, or whose expiry was not noticed yet. A lease that is missing has expired.
     leases: HashMap<Uuid, Living>,
     scopes: HashMap<Name, Scope>,
 }
@@ -80,27 +81,27 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         let (clock, state, faults) = (Clock::new(None), Mutex::default(), Arc::default());
         Self { inner: Arc::new(Inner { clock, state, faults }), max_done: None }
     }
 
-    /// With a bound on what is done, per scope: beyond it the oldest are forgotten, as if they had been purged, and a
-    /// late repeat of one is handled again. Without it (the default), only `purge` forgets.
+    /// Limits the number of done events per scope. Beyond it the oldest are forgotten as if purged, and a late repeat
+    /// of one is handled again. Without a limit (the default), only `purge` forgets events.
     #[must_use]
     pub fn with_max_done(mut self, events: usize) -> Self {
         self.max_done = Some(events);
         self
     }
 
-    /// Faults to inject, for tests.
+    /// Returns the store's fault injection, for tests.
     pub fn faults(&self) -> StoreFaults {
         StoreFaults::new(Arc::clone(&self.inner.faults))
     }
 
     /// # Errors
-    /// What is injected.
+    /// The injected error.
     fn state(&self, verb: &str) -> Result<MutexGuard<'_, State>> {
         self.inner.faults.reach(verb)?;
         Ok(lock(&self.inner.state))
@@ -108,10 +109,10 @@ impl MemoryStore {
 }
 
 impl State {
-    /// How much longer the lease `id` lives unless it is renewed; `None` if it is dead.
+    /// Returns the remaining ttl of the lease `id`; `None` if it has expired.
     fn lives(leases: &HashMap<Uuid, Living>, id: Uuid, now: Instant) -> Option<Duration> {
         match leases.get(&id)?.until {
-            // A ttl that is beyond the clock's range never ends.
+            // A ttl beyond the clock's range never expires.
             None => Some(Duration::MAX),
             Some(until) if until > now => Some(until - now),
             Some(_) => None,
@@ -132,7 +133,7 @@ impl IdempotencyStore for MemoryStore {
         let lease = Lease::checked(scope.clone(), ttl)?;
         let now = Instant::now();
         let mut state = self.state("register a lease")?;
-        // What the dead had claimed stays claimed by nobody who lives, which is what a death is.
+        // Claims of expired leases stay, without a live lease: that counts as a crash.
         state.leases.retain(|_, lease| lease.until.is_none_or(|until| until > now));
         state.leases.insert(lease.id, Living { ttl, until: now.checked_add(ttl) });
         self.inner.faults.answer("register a lease", lease)
@@ -184,7 +185,7 @@ impl IdempotencyStore for MemoryStore {
     async fn retire(&self, lease: &Lease) -> Result<()> {
         let now = Instant::now();
         let mut state = self.state("retire the lease")?;
-        // A lease that is dead already has died.
+        // A lease that has already expired counts as crashed.
         let lived = state.living("retire the lease", lease, now).is_ok();
         state.leases.remove(&lease.id);
         if let Some(scope) = state.scopes.get_mut(&lease.scope).filter(|_| lived) {
