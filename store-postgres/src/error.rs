@@ -1,7 +1,7 @@
 //! The one place that maps the client's errors to ours.
 
 use std::error::Error as StdError;
-use std::io;
+use std::{io, iter};
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
@@ -103,8 +103,8 @@ pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
 /// Whether the fault lies with the database, its setup or its load, and not with the data at hand: somewhere in the
 /// chain of `error` there is an error of the client that says so.
 pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(current) = next {
+    // A chain of a handler's errors need not end.
+    for current in iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH) {
         if let Some(error) = current.downcast_ref::<sqlx::Error>() {
             return match error {
                 sqlx::Error::Database(error) => error.code().is_some_and(|code| is_state_of_the_database(&code)),
@@ -122,10 +122,12 @@ pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {
                 _ => false,
             };
         }
-        next = current.source();
     }
     false
 }
+
+/// Errors of a chain that are looked at.
+const CHAIN_LENGTH: usize = 64;
 
 fn is_state_of_the_database(state: &str) -> bool {
     // What is wrong with the data (22), breaks a constraint (23, 44), was raised by a function (P0), leaves a transaction
@@ -155,6 +157,23 @@ fn is_certificate(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_of_errors_without_an_end_is_not_the_databases_fault() {
+        #[derive(Debug)]
+        struct Endless;
+        impl std::fmt::Display for Endless {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("again")
+            }
+        }
+        impl StdError for Endless {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(self)
+            }
+        }
+        assert!(!is_databases_fault(&Endless));
+    }
 
     #[test]
     fn a_state_is_what_a_caller_can_do_about_it() {

@@ -92,7 +92,7 @@ pub struct RedriveReport {
 /// service handles it again. Letters of other services and records that are not letters are skipped and stay.
 ///
 /// Progress is the committed offset of the group `<service>-redrive`: a run resumes where an earlier one stopped,
-/// failed or was interrupted, and [`Admin::reset`] of that group moves it elsewhere. Before a chunk of letters is
+/// failed or was interrupted, and [`Admin::reset_offsets`] of that group moves it elsewhere. Before a chunk of letters is
 /// published, the group's commit records a mark; a run that finds such a mark searches `topic` for the published
 /// records of that chunk. A mark written by a host whose clock was far ahead does not delay later runs.
 ///
@@ -109,7 +109,7 @@ pub struct RedriveReport {
 ///   key; the others of its chunk (500 letters or 8 MiB) and all other partitions are redriven first, and the next run
 ///   tries the letter again.
 /// - The cause, naming partition and offset, if a letter cannot be read. All letters before it and all other
-///   partitions are redriven first; [`Admin::reset`] of the group continues behind it.
+///   partitions are redriven first; [`Admin::reset_offsets`] of the group continues behind it.
 ///
 /// After an error the letters redriven so far stay redriven: call again.
 pub async fn redrive_topic(
