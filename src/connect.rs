@@ -1,13 +1,13 @@
-//! Picking a transport by its URL.
+//! Selection of a transport by its URL.
 
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind, Result, Transport};
 
-/// The schemes that there are, and the feature of each.
+/// The supported schemes and their features.
 static SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("kafka", "kafka"), ("kafkas", "kafka")];
 
-/// Schemes of stores: those are opened by their own types.
+/// Schemes of stores, which are opened by their own types.
 static STORES: [(&str, &str); 2] = [("postgres", "PostgresStore"), ("postgresql", "PostgresStore")];
 
 /// Opens the transport that `url` names: `memory://`, `kafka://broker:9092` or `kafkas://broker:9093` (TLS).
@@ -33,7 +33,8 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Transport>> {
     Err(unknown(&scheme))
 }
 
-/// Why `scheme` names no transport. It is repeated only where it is known: even the scheme may be part of a password.
+/// Returns the error of a `scheme` that names no transport. It is repeated only if known: even the scheme may be part
+/// of a password.
 fn unknown(scheme: &str) -> Error {
     let of = |known: &'static [(&str, &str)]| known.iter().find(|(name, _)| *name == scheme);
     let text = match (of(&SCHEMES), of(&STORES)) {

@@ -32,7 +32,7 @@ pub use tidings_service::{
 
 pub use self::connect::connect;
 
-/// Apache Kafka.
+/// The transport on Apache Kafka.
 #[cfg(feature = "kafka")]
 pub mod kafka {
     pub use tidings_kafka::{
@@ -45,7 +45,7 @@ pub mod kafka {
     };
 }
 
-/// The transport in memory, and its stores.
+/// The in-memory transport and its stores.
 #[cfg(feature = "memory")]
 pub mod memory {
     pub use tidings_memory::{
@@ -93,7 +93,7 @@ pub mod test {
 #[doc(hidden)]
 pub use tidings_core::__private;
 
-/// The guides' code is tested with the crate; that of the guide to Postgres, with integration/.
+/// The guides' code is tested with the crate; that of the Postgres guide with integration/.
 #[cfg(all(doctest, feature = "full"))]
 mod guides {
     #[doc = include_str!("../docs/guides/operations.md")]

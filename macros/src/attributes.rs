@@ -1,4 +1,4 @@
-//! What stands in `#[event(..)]`.
+//! Attributes of `#[event(..)]`.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -7,7 +7,7 @@ use syn::parse::Parse;
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Error, Expr, ExprLit, Lit, LitStr, Path, Result};
 
-/// The attributes as they were given; every mistake in them is reported at once.
+/// The parsed attributes; all errors in them are reported at once.
 #[derive(Default)]
 pub(crate) struct Attributes {
     pub(crate) topic: Option<LitStr>,
@@ -16,15 +16,15 @@ pub(crate) struct Attributes {
     pub(crate) key: Option<Expr>,
     pub(crate) codec: Option<Codec>,
     pub(crate) root: Option<Path>,
-    /// The first `event`: what is missing is missing there.
+    /// The first `event` attribute, where missing attributes are reported.
     pub(crate) span: Option<Span>,
 }
 
-/// How the event is written.
+/// The codec of the event.
 pub(crate) enum Codec {
-    /// One of ours, by its type's name.
+    /// A codec of tidings, by its type's name.
     Ours(&'static str, Span),
-    /// A user's.
+    /// A user's codec.
     Path(Path),
 }
 
@@ -35,7 +35,7 @@ impl Attributes {
         for attribute in input.attrs.iter().filter(|a| a.path().is_ident("event")) {
             attributes.span.get_or_insert_with(|| attribute.path().span());
             let read = attribute.parse_nested_meta(|meta| {
-                // Only where the value can't be passed over must the rest be given up.
+                // Parsing stops only if the value cannot be skipped.
                 let value: Expr = meta.value()?.parse()?;
                 attributes.read(&meta, value).unwrap_or_else(|error| also(&mut errors, error));
                 Ok(())
@@ -61,12 +61,12 @@ impl Attributes {
         }
     }
 
-    /// Where tidings is.
+    /// Returns the path of tidings.
     pub(crate) fn root(&self) -> TokenStream {
         self.root.as_ref().map_or_else(|| quote!(::tidings), |path| generated(path.to_token_stream()))
     }
 
-    /// The codec's type.
+    /// Returns the codec's type.
     pub(crate) fn codec(&self) -> TokenStream {
         let root = self.root();
         match &self.codec {
@@ -80,7 +80,7 @@ impl Attributes {
     }
 }
 
-/// The same tokens at the same places, but as our own code, which the lints of a user's crate let be.
+/// Returns the same tokens at the same positions, marked as generated code, to which a user's lints do not apply.
 fn generated(tokens: TokenStream) -> TokenStream {
     let ours = |mut token: TokenTree| {
         token.set_span(token.span().resolved_at(Span::call_site()));
@@ -115,7 +115,7 @@ fn name_of(value: &Expr) -> Result<LitStr> {
     Ok(text.clone())
 }
 
-/// `2` or `"2.1"`.
+/// Parses `2` or `"2.1"`.
 fn version(value: &Expr) -> Result<(u32, u32)> {
     let expected = || Error::new(value.span(), "expected a version such as `2` or `\"2.1\"`");
     let Expr::Lit(ExprLit { lit, .. }) = value else { return Err(expected()) };
@@ -124,7 +124,7 @@ fn version(value: &Expr) -> Result<(u32, u32)> {
         Lit::Str(text) => {
             let text = text.value();
             let (major, minor) = text.split_once('.').unwrap_or((&text, "0"));
-            // `parse` alone would take a sign.
+            // `parse` alone would accept a sign.
             let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
             number(major).zip(number(minor)).ok_or_else(expected)
         }
@@ -133,7 +133,7 @@ fn version(value: &Expr) -> Result<(u32, u32)> {
     }
 }
 
-/// A field or an expression over `self`, quoted or not.
+/// Parses a field or an expression over `self`, quoted or not.
 fn key(value: Expr) -> Result<Expr> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => {
@@ -156,7 +156,7 @@ fn codec(value: Expr) -> Result<Codec> {
     }
 }
 
-/// A path, quoted or not.
+/// Parses a path, quoted or not.
 fn path(value: Expr) -> Result<Path> {
     match value {
         Expr::Path(path) if path.qself.is_none() => Ok(path.path),

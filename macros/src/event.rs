@@ -1,4 +1,4 @@
-//! The impl that `derive(Event)` writes.
+//! Generation of the impl of `derive(Event)`.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -12,7 +12,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     if let Data::Union(union) = &input.data {
         also(&mut errors, Error::new(union.union_token.span, "a union cannot be an event"));
     }
-    // What is missing may just have been misspelt: that is told already.
+    // A missing attribute may just be misspelt, which is an error already.
     if errors.is_none() {
         let at = attributes.span.unwrap_or_else(|| input.ident.span());
         for (name, given) in [("topic", &attributes.topic), ("type", &attributes.event_type)] {
@@ -52,16 +52,16 @@ fn implementation(input: &DeriveInput, attributes: &Attributes, key: &TokenStrea
     }
 }
 
-/// A generic type is an event where its arguments make it one.
+/// Adds the bounds under which a generic type is an event.
 fn bounded(mut generics: Generics, root: &TokenStream) -> Generics {
-    // Without parameters there is nothing to choose: a bound would only hide which derive is missing.
+    // Without type parameters a bound would only hide which derive is missing.
     if generics.type_params().next().is_some() {
         generics.make_where_clause().predicates.push(parse_quote!(Self: #root::__private::Payload));
     }
     generics
 }
 
-/// The body of `key`.
+/// Generates the body of `key`.
 fn key(input: &DeriveInput, attributes: &Attributes) -> Result<TokenStream> {
     let root = attributes.root();
     let Some(key) = &attributes.key else { return Ok(quote!(::core::option::Option::None)) };
@@ -83,7 +83,7 @@ fn key(input: &DeriveInput, attributes: &Attributes) -> Result<TokenStream> {
     Ok(quote_spanned!(key.span()=> #root::Key::to_key(&self.#member)))
 }
 
-/// The field that `key` names, if it is no more than a name or a number.
+/// Returns the field that `key` names, if it is just a name or a number.
 fn member(key: &Expr) -> Option<Member> {
     match key {
         Expr::Path(path) => path.path.get_ident().filter(|name| *name != "self").cloned().map(Member::Named),

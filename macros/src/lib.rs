@@ -5,7 +5,7 @@ mod event;
 
 use proc_macro::TokenStream;
 
-/// Makes a struct or an enum an `Event`: gives it its topic, its type on the wire, its version and its key.
+/// Derives `Event` for a struct or an enum: its topic, its type on the wire, its version and its key.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
-//! Reading from others without a bound of its own: a deserializer that bounds depth and counts elements.
+//! Bounded decoding of untrusted input: a deserializer that limits depth and counts elements.
 //!
-//! Postcard says how long a list is before its elements come, and nothing says how deep values lie within one another: a few
-//! bytes could overflow the stack, or fill a list of nothing for hours.
+//! Postcard states the length of a list before its elements, and does not state how deep values are nested: a few
+//! bytes could overflow the stack, or produce a list of empty elements for hours.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,36 +10,36 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, Seq
 
 use super::rules::TOO_DEEP;
 
-/// How deep values may lie within one another: lists, structs, enums, options and newtypes, each of which is a level.
+/// The limit of nesting: lists, structs, enums, options and newtypes are each a level.
 pub(super) const MAX_DEPTH: usize = 256;
-/// How many elements of lists and maps there may be beyond one per byte. Only elements that take no byte need them.
+/// The limit of list and map elements beyond one per byte. Only elements that take no bytes need them.
 pub(super) const MAX_EMPTY_ELEMENTS: usize = 64 << 10;
 
-/// Why a list of nothing is neither written nor read.
+/// The error of a list with more empty elements than the limit, both when written and when read.
 pub(super) const TOO_MANY: &str = "there are more elements than bytes";
 
-/// What is left of the bounds while a value is read.
+/// The remaining bounds while a value is read.
 #[derive(Debug)]
 pub(super) struct Bounds {
     depth: Cell<usize>,
     elements: Cell<usize>,
-    /// Which bound was broken: formats without room for texts forget the error's own.
+    /// The bound that was exceeded: formats without error texts lose that of the error.
     broken: Cell<Option<&'static str>>,
 }
 
 impl Bounds {
-    /// For a value of `bytes`.
+    /// Creates the bounds of a value of `bytes`.
     pub(super) fn of(bytes: usize) -> Self {
         let elements = bytes.saturating_add(MAX_EMPTY_ELEMENTS);
         Self { depth: Cell::new(MAX_DEPTH), elements: Cell::new(elements), broken: Cell::new(None) }
     }
 
-    /// The bound that was broken, if that is why reading failed.
+    /// Returns the bound that was exceeded, if that is why reading failed.
     pub(super) fn broken(&self) -> Option<&'static str> {
         self.broken.get()
     }
 
-    /// Bounds what `inner` reads.
+    /// Wraps `inner` so that its reads are bounded.
     pub(super) fn bound<T>(&self, inner: T) -> Bounded<'_, T> {
         Bounded { inner, bounds: self, counted: false }
     }
@@ -69,11 +69,11 @@ impl Bounds {
     }
 }
 
-/// A part of serde's machinery, within bounds.
+/// A deserializer, visitor or accessor of serde's with bounds.
 pub(super) struct Bounded<'b, T> {
     inner: T,
     bounds: &'b Bounds,
-    /// Whether its elements count: those of lists and maps do, the fields of a struct do not.
+    /// Whether its elements are counted: those of lists and maps are, the fields of a struct are not.
     counted: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What two values have in common once they are written: a hash of their parts, whatever the order of a map or set.
+//! Digests of values as they are written: a hash of their parts that does not depend on the order of a map or set.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +9,7 @@ use serde::ser::{
     SerializeTupleVariant, Serializer,
 };
 
-/// Hashes a value's fields, options, variants and lengths, and its texts and numbers if `values` says so.
+/// Hashes a value's fields, options, variants and lengths, and its texts and numbers if `values` is set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Digest {
     pub(super) values: bool,
@@ -17,7 +17,7 @@ pub(super) struct Digest {
 }
 
 impl Digest {
-    /// The hash of `value`; `None` where it can't be written at all.
+    /// Returns the hash of `value`; `None` if it cannot be written.
     pub(super) fn of<T: Serialize>(self, value: &T) -> Option<u64> {
         value.serialize(self).ok()
     }
@@ -37,7 +37,7 @@ fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// It can't be written.
+/// The value cannot be written.
 #[derive(Debug)]
 pub(super) struct NoDigest;
 
@@ -55,7 +55,7 @@ impl Error for NoDigest {
     }
 }
 
-/// The parts of a list, map or struct. They are added up, as sets are read back in another order.
+/// The parts of a list, map or struct. They are summed, since sets are read back in another order.
 #[derive(Debug)]
 pub(super) struct Parts {
     digest: Digest,
@@ -75,7 +75,7 @@ impl Parts {
     }
 }
 
-/// In place of a variant's number, for what is no enum.
+/// Replaces the number of a variant for values that are not enums.
 const NO_VARIANT: u32 = u32::MAX;
 
 macro_rules! leaves { ($($method:ident: $t:ty,)*) => { $(

@@ -1,4 +1,4 @@
-//! The JSON envelope, which KafkaJS services read and write.
+//! The JSON envelope that KafkaJS services read and write.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,10 +18,11 @@ use crate::{
 
 /// The envelope as one JSON object: `{"eventId", "eventType", "timestamp", "source", "version", "payload"}`.
 ///
-/// Written and read is UTF-8, and by readers a byte order mark before it is skipped. `source` and `version` may be absent or
-/// null: then they are empty, and that of the `version` header, else `1.0`. `timestamp` is a whole number of milliseconds,
-/// also written `1764150000000.0`, and no text. `version` is a text, `"1.0"`, or a whole number. A field that comes twice, a
-/// nil UUID, more than 126 levels of payload, and a type or version other than that of the header are refused.
+/// The format is UTF-8; readers skip a leading byte order mark. `source` and `version` may be absent or null:
+/// `source` is then empty, and `version` is that of the `version` header, otherwise `1.0`. `timestamp` is a whole
+/// number of milliseconds, also written `1764150000000.0`, and never a text. `version` is a text, `"1.0"`, or a whole
+/// number. A duplicate field, a nil UUID, more than 126 levels of payload, and a type or version that differs from
+/// the header's are refused.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 
@@ -59,7 +60,7 @@ struct Peeked<'a> {
     version: Option<Version>,
 }
 
-/// What a record is routed by. Another's version is none of ours, whatever it is.
+/// The fields that a record is routed by. The version of an event that is not handled here may be anything.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Routed<'a> {
@@ -69,27 +70,27 @@ pub(super) struct Routed<'a> {
     pub(super) version: Told,
 }
 
-/// A version as it is told, which may be none.
+/// The version in the body, which may be malformed.
 #[derive(Debug, Default)]
 pub(super) struct Told(pub(super) Option<Result<Version>>);
 
-/// For so many bytes there is room from the start: most events are no longer, and need not be moved as they grow.
+/// Initial capacity in bytes: most events are not longer, and need not be moved as they grow.
 const ROOM: usize = 512;
-/// How many levels of payload are read: one less than the parser takes, for the envelope.
+/// The limit of payload levels: one less than the parser's, for the envelope.
 const MAX_DEPTH: usize = 126;
 
-/// Reads JSON. That it is UTF-8 is seen at once, which takes a fraction of the time that it takes for each string by itself.
+/// Parses JSON. UTF-8 is validated once, which takes a fraction of the time of validating each string.
 fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NotRead> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let read = match std::str::from_utf8(bytes) {
         Ok(text) => serde_json::from_str(text),
-        // It says where.
+        // This error has the position.
         Err(_) => serde_json::from_slice(bytes),
     };
     read.map_err(|error| NotRead { path: path_of::<T>(bytes), error })
 }
 
-/// Why JSON could not be read, and in which field.
+/// The error of parsing JSON, with the field.
 #[derive(Debug)]
 struct NotRead {
     path: String,
@@ -107,7 +108,8 @@ impl fmt::Display for NotRead {
 
 impl std::error::Error for NotRead {}
 
-/// The field that could not be read: looked for only now, as to note it on the way costs as much as to read.
+/// Returns the path of the field that could not be read. Computed only on failure: tracking it while parsing costs as
+/// much as parsing.
 fn path_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> String {
     use serde_path_to_error::Segment;
 
@@ -132,7 +134,7 @@ fn path_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> String {
     path
 }
 
-/// A whole number, however it is written.
+/// Deserializes a whole number in any notation.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     struct Whole;
     impl Visitor<'_> for Whole {
@@ -146,7 +148,7 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
         fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<i64, E> {
             i64::try_from(number).map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(number), &self))
         }
-        // JavaScript and Python write whole numbers with a fraction when they were computed.
+        // JavaScript and Python write computed whole numbers with a fraction.
         fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<i64, E> {
             let wrong = || E::invalid_value(serde::de::Unexpected::Float(number), &self);
             whole_of(number).ok_or_else(wrong)
@@ -155,14 +157,14 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     deserializer.deserialize_i64(Whole)
 }
 
-/// The number as an integer, if it is whole and within those that a float tells apart.
+/// Converts the number to an integer if it is whole and within the exact integers of a float.
 #[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
 fn whole_of(number: f64) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
 }
 
-/// A text, or nothing where it is null.
+/// Deserializes a text, or an empty one for null.
 fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
     struct Text;
     impl<'de> Visitor<'de> for Text {
@@ -229,12 +231,12 @@ impl<'de> Deserialize<'de> for Told {
     }
 }
 
-/// What `record` is routed by, of its body alone.
+/// Reads the fields that `record` is routed by from its body alone.
 pub(super) fn routed(record: &StoredRecord) -> Result<Routed<'_>> {
     from_json(value(record)?).map_err(|e| undecodable("read the JSON envelope").with_source(e))
 }
 
-/// The version that the body tells, else that of the header, else the first.
+/// Returns the version of the body, otherwise that of the header, otherwise the first.
 fn version_of(record: &StoredRecord, told: Option<Version>) -> Result<Version> {
     match told {
         Some(version) => Ok(version),
@@ -242,7 +244,7 @@ fn version_of(record: &StoredRecord, told: Option<Version>) -> Result<Version> {
     }
 }
 
-/// Refuses a record whose headers tell another type or version than its body.
+/// Refuses a record whose headers state another type or version than its body.
 #[inline]
 fn expect_headers<E: Event>(record: &StoredRecord, version: Option<Version>) -> Result<()> {
     let differs = |name, body: &[u8]| record.headers.get(name).is_some_and(|told| told != body);
@@ -250,7 +252,7 @@ fn expect_headers<E: Event>(record: &StoredRecord, version: Option<Version>) -> 
         expect_type::<E>(text(record, headers::EVENT_TYPE)?.unwrap_or_default())?;
     }
     match version {
-        // Other texts may mean the same.
+        // Other texts may denote the same version.
         Some(version) if differs(headers::VERSION, version.to_text().as_bytes()) => {
             expect_version::<E>(record, version)
         }
@@ -292,7 +294,7 @@ impl Codec for Json {
         let mut value = Vec::with_capacity(ROOM);
         serde_json::to_writer(&mut value, &written).map_err(|error| unwritten::<E>(&rules, error))?;
         if value.len() < ROOM / 2 {
-            // It may be kept for long.
+            // The value may be kept for a long time.
             value.shrink_to_fit();
         }
         headers.push(Header::new(headers::EVENT_TYPE, E::TYPE));

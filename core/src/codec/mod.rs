@@ -1,7 +1,7 @@
-//! How events become bytes and are read back.
+//! Codecs: encoding of events into records, and decoding of records.
 //!
-//! The codec that *writes* an event is its type's ([`Event::Codec`]); the codec that *reads* a record is the one that the
-//! record's `content-type` names, so that a topic may change its codec while both are in use.
+//! The codec that *writes* an event is that of its type ([`Event::Codec`]); the codec that *reads* a record is the
+//! one named by the record's `content-type`, so that a topic may change its codec while both are in use.
 
 #[cfg(feature = "postcard")]
 mod bounded;
@@ -31,33 +31,33 @@ pub use self::routing::{Routing, route_by_headers, routing};
 use crate::event::shortened;
 use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Headers, Record, Result, StoredRecord, Version, headers};
 
-/// Writes and reads the envelope of an event.
+/// Encodes and decodes the envelope of an event.
 ///
 /// A codec is a type, not a value: an event names its own by [`Event::Codec`].
 pub trait Codec: Send + Sync + 'static {
-    /// What the `content-type` header says.
+    /// The value of the `content-type` header.
     const CONTENT_TYPE: &'static str;
 
-    /// Writes `envelope`: returns the record's value and appends what belongs into the headers.
+    /// Encodes `envelope`: returns the record's value and appends the codec's headers to `headers`.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the payload can't be written, such as a map whose keys are no text.
+    /// [`ErrorKind::Invalid`] if the payload cannot be written, for example a map whose keys are not texts.
     fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, headers: &mut Headers) -> Result<Bytes>;
 
-    /// Reads the envelope and its payload.
+    /// Decodes the envelope and its payload.
     ///
     /// # Errors
-    /// [`ErrorKind::Undecodable`], naming the field, also when the record says that it is of another type.
+    /// [`ErrorKind::Undecodable`], with the field; also if the record is of another type.
     fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>>;
 
-    /// Reads the envelope without its payload.
+    /// Decodes the envelope without its payload.
     ///
     /// # Errors
-    /// [`ErrorKind::Undecodable`], naming the field.
+    /// [`ErrorKind::Undecodable`], with the field.
     fn peek(record: &StoredRecord) -> Result<Head<'_>>;
 }
 
-/// What is known of an event before its payload is read.
+/// The id, type and version of an event, decoded without its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Head<'a> {
@@ -70,18 +70,19 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The head of an event.
+    /// Creates the head of an event.
     pub fn new(id: Uuid, event_type: impl Into<Cow<'a, str>>, version: Version) -> Self {
         Self { id, event_type: event_type.into(), version }
     }
 }
 
-/// Writes `envelope` as a record for its topic, behind `topic_prefix`, with its type's codec and its key.
+/// Encodes `envelope` as a record for its topic, prefixed with `topic_prefix`, with its type's codec and its key.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for the nil UUID as its id, and for a payload that can't be written, or could not be read back. In
-/// JSON such are NaN and infinite numbers, `Some(None)` and `Some(())`, in postcard skipped fields, in both what is nested
-/// too deep. In debug builds, and wherever [`set_read_back`] turned it on, each event is read back.
+/// [`ErrorKind::Invalid`] for the nil UUID as its id, and for a payload that cannot be written or could not be read
+/// back. In JSON these are NaN and infinite numbers, `Some(None)` and `Some(())`; in postcard, skipped fields; in
+/// both, values nested too deep. In debug builds, and wherever [`set_read_back`] turned it on, each event is read
+/// back.
 pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Result<Record> {
     if envelope.id.is_nil() {
         return Err(Error::new(ErrorKind::Invalid, format!("write {} with the nil UUID as its id", E::TYPE)));
@@ -101,11 +102,11 @@ pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Res
     Ok(record)
 }
 
-/// Reads an event by the codec that the record's `content-type` names.
+/// Decodes an event by the codec that the record's `content-type` names.
 ///
 /// # Errors
-/// [`ErrorKind::Undecodable`] if the bytes, the type or the codec are not what they should be; the message names the
-/// field. A null value is undecodable too.
+/// [`ErrorKind::Undecodable`] if the bytes, the type or the codec do not match; the message names the field. A null
+/// value is undecodable too.
 #[inline]
 pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
     match content_type(record)? {
@@ -122,12 +123,12 @@ pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
     }
 }
 
-/// Reads an event's id, type and version by the codec that the record's `content-type` names.
+/// Decodes an event's id, type and version by the codec that the record's `content-type` names.
 ///
-/// Of a codec that is not known here the headers are read, as bare payloads have them.
+/// For an unknown codec the headers are read, as with bare payloads.
 ///
 /// # Errors
-/// [`ErrorKind::Undecodable`], naming the field.
+/// [`ErrorKind::Undecodable`], with the field.
 pub fn peek(record: &StoredRecord) -> Result<Head<'_>> {
     match content_type(record)? {
         #[cfg(feature = "json")]
@@ -136,10 +137,10 @@ pub fn peek(record: &StoredRecord) -> Result<Head<'_>> {
     }
 }
 
-/// Reads the envelope's fields from the headers, where codecs of bare payloads put them.
+/// Reads the envelope's fields from the headers, where codecs of bare payloads store them.
 ///
 /// # Errors
-/// [`ErrorKind::Undecodable`], naming the header.
+/// [`ErrorKind::Undecodable`], with the header.
 pub fn peek_headers(record: &StoredRecord) -> Result<Head<'_>> {
     let Some((event_type, version)) = route_by_headers(record)? else { return Err(missing(headers::EVENT_TYPE)) };
     let id = text(record, headers::EVENT_ID)?.ok_or_else(|| missing(headers::EVENT_ID))?;
@@ -147,7 +148,7 @@ pub fn peek_headers(record: &StoredRecord) -> Result<Head<'_>> {
     Ok(Head::new(refuse_nil(id)?, event_type, version))
 }
 
-/// No event has the nil UUID: it is written where an id was forgotten, and two such events would be one.
+/// Refuses the nil UUID: it is written where an id was forgotten, and two such events would have the same id.
 fn refuse_nil(id: Uuid) -> Result<Uuid> {
     if id.is_nil() { Err(undecodable("read the eventId: it is the nil UUID")) } else { Ok(id) }
 }
@@ -161,7 +162,7 @@ enum ContentType<'a> {
 }
 
 fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
-    // The common case, without a look at whether it is UTF-8.
+    // The common case, without a check of UTF-8.
     #[cfg(feature = "json")]
     if record.headers.get(headers::CONTENT_TYPE).is_none_or(|name| name == Json::CONTENT_TYPE) {
         return Ok(ContentType::Json);
@@ -171,7 +172,7 @@ fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
         None => ContentType::Json,
         #[cfg(feature = "postcard")]
         Some(Postcard::CONTENT_TYPE) => ContentType::Postcard,
-        // Parameters such as charset change nothing: JSON is UTF-8.
+        // Parameters such as charset are ignored: JSON is UTF-8.
         #[cfg(feature = "json")]
         Some(name) if name.split(';').next().is_some_and(|n| n.trim().eq_ignore_ascii_case(Json::CONTENT_TYPE)) => {
             ContentType::Json
@@ -186,7 +187,7 @@ fn unknown_content_type(name: &str) -> Error {
     undecodable(format!("choose a codec for the content-type {:?}: none is compiled in", shortened(name)))
 }
 
-/// The header `name` as text.
+/// Returns the header `name` as text.
 fn text<'a>(record: &'a StoredRecord, name: &'static str) -> Result<Option<&'a str>> {
     let Some(value) = record.headers.get(name) else { return Ok(None) };
     match std::str::from_utf8(value) {
@@ -203,13 +204,13 @@ fn missing(header: &'static str) -> Error {
     undecodable(format!("read the header {header}: it is missing"))
 }
 
-/// The value, which an event must have.
+/// Returns the value, which an event must have.
 #[cfg(any(feature = "json", feature = "postcard"))]
 fn value(record: &StoredRecord) -> Result<&Bytes> {
     record.value.as_ref().ok_or_else(|| undecodable("read an event: the value is null"))
 }
 
-/// Refuses a record that says it is of another type than the one it is read as.
+/// Refuses a record whose type differs from the one it is read as.
 #[cfg(any(feature = "json", feature = "postcard"))]
 fn expect_type<E: Event>(found: &str) -> Result<()> {
     if found == E::TYPE {
@@ -218,7 +219,7 @@ fn expect_type<E: Event>(found: &str) -> Result<()> {
     Err(undecodable(format!("read {}: the record says that its eventType is {:?}", E::TYPE, shortened(found))))
 }
 
-/// Refuses a record whose header tells another version than its body.
+/// Refuses a record whose header states another version than its body.
 #[cfg(feature = "json")]
 fn expect_version<E: Event>(record: &StoredRecord, found: Version) -> Result<()> {
     let Some(told) = text(record, headers::VERSION)? else { return Ok(()) };

@@ -10,12 +10,12 @@ use crate::{
     Envelope, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Result, StoredRecord, Timestamp, headers,
 };
 
-/// The payload in [postcard](https://postcard.jamesmunns.com/wire-format.html)'s wire format; the envelope's fields are
+/// The payload in [postcard](https://postcard.jamesmunns.com/wire-format.html)'s wire format, with the envelope in
 /// headers.
 ///
-/// Values may be nested 256 levels deep (a list, struct, enum, option or newtype is a level), and there may be as many
-/// elements of lists and maps as bytes, and 65,536 more. What is beyond that, or skips a field
-/// (`skip_serializing_if`), which postcard can't tell from one that is there, is neither written nor read.
+/// Values may be nested 256 levels deep (a list, struct, enum, option or newtype is a level), and the elements of
+/// lists and maps may number the bytes plus 65,536. A value beyond these limits is neither written nor read; neither
+/// is one that skips a field (`skip_serializing_if`), which postcard cannot distinguish from a present one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Postcard;
 
@@ -48,7 +48,7 @@ fn read<E: Event>(bytes: &[u8]) -> Result<E> {
     })?;
     let rest = postcard.finalize().map_err(|error| undecodable(context()).with_source(error))?;
     if !rest.is_empty() {
-        // Postcard describes nothing itself: bytes left over are the one sign of another shape.
+        // Postcard is not self-describing: left-over bytes are the only sign of another shape.
         return Err(undecodable(format!("{}: {} bytes are left over", context(), rest.len())));
     }
     Ok(payload)

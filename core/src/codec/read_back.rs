@@ -1,4 +1,4 @@
-//! Reading back what was written, before it is published.
+//! Reading back of encoded events before they are published.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,9 +8,11 @@ use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Record, Result, Stor
 
 static ON: AtomicBool = AtomicBool::new(cfg!(debug_assertions));
 
-/// Sets whether [`encode`](super::encode) reads back each event that it writes, in this process, and refuses one that can't
-/// be read or is read as another. On in debug builds, and from the start of a test harness on; off in release builds, where
-/// it would double the cost of writing. What the codecs themselves see while they write, they refuse in either case.
+/// Sets whether [`encode`](super::encode) reads back each event that it writes, in this process.
+///
+/// An event that cannot be read, or is read as a different one, is then refused. On in debug builds, and once a test
+/// harness starts; off in release builds, where it would double the cost of encoding. Errors that the codecs detect
+/// while they write are refused in either case.
 pub fn set_read_back(on: bool) {
     ON.store(on, Ordering::Relaxed);
 }
@@ -19,10 +21,10 @@ pub(super) fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// Refuses `record` unless it is read as `envelope`.
+/// Refuses `record` unless it decodes to `envelope`.
 ///
-/// Of a format that names its fields the shape is compared, so that a reader may clean up texts and numbers; of postcard
-/// all is, since fields that shift have the shape of others.
+/// For a format that names its fields the shape is compared, so that a reader may normalize texts and numbers; for
+/// postcard everything is compared, since shifted fields can have the same shape.
 pub(super) fn check<E: Event>(envelope: EnvelopeRef<'_, E>, record: &Record, by_name: bool) -> Result<()> {
     let stored = StoredRecord::from_record(record.clone(), 0, Timestamp::default());
     let context = || format!("write {}: it could not be read back", E::TYPE);

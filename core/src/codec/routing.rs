@@ -1,4 +1,4 @@
-//! What a record is routed by: its type, and then its version.
+//! Routing of records: by their type, and then their version.
 
 use std::borrow::Cow;
 
@@ -7,29 +7,30 @@ use super::{ContentType, json};
 use super::{content_type, missing, text};
 use crate::{Result, StoredRecord, Version, headers};
 
-/// What a record is routed by. Of an event whose type is handled nowhere, nothing but the type is looked at: its version and
-/// its id may be anything.
+/// The type and version that a record is routed by.
+///
+/// If no handler takes the type, the version and the id are not examined and may be anything.
 #[derive(Debug)]
 pub struct Routing<'a> {
     record: &'a StoredRecord,
     event_type: Cow<'a, str>,
-    /// What the body says, where it was read already.
+    /// The version in the body, if the body was already read.
     body: Option<Option<Result<Version>>>,
 }
 
 impl Routing<'_> {
-    /// The event's type.
+    /// Returns the event's type.
     pub fn event_type(&self) -> &str {
         &self.event_type
     }
 
-    /// The payload's version: that of the header, else that of the body, else `1.0`.
+    /// Returns the payload's version: that of the header, otherwise that of the body, otherwise `1.0`.
     ///
     /// # Errors
-    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if it is none.
+    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if it is malformed.
     pub fn version(self) -> Result<Version> {
         match text(self.record, headers::VERSION)? {
-            // The common case, without a parse.
+            // The common case, without parsing.
             Some("1.0") => return Ok(Version::new(1, 0)),
             Some(version) => return version.parse(),
             None => {}
@@ -39,10 +40,10 @@ impl Routing<'_> {
     }
 }
 
-/// Reads what `record` is routed by: from its headers, else, of the JSON envelope, from its body.
+/// Reads the type and version of `record` from its headers, otherwise, for the JSON envelope, from its body.
 ///
 /// # Errors
-/// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if its type can't be told.
+/// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if its type cannot be read.
 pub fn routing(record: &StoredRecord) -> Result<Routing<'_>> {
     if let Some(event_type) = text(record, headers::EVENT_TYPE)? {
         return Ok(Routing { record, event_type: Cow::Borrowed(event_type), body: None });
@@ -57,7 +58,7 @@ pub fn routing(record: &StoredRecord) -> Result<Routing<'_>> {
     }
 }
 
-/// The version that a body tells, if it tells one. Why it can't be read is for the codec to say.
+/// Returns the version in the body, if there is one. The codec reports why a version cannot be read.
 fn told_by_body(record: &StoredRecord) -> Option<Result<Version>> {
     match content_type(record) {
         #[cfg(feature = "json")]
@@ -66,14 +67,14 @@ fn told_by_body(record: &StoredRecord) -> Option<Result<Version>> {
     }
 }
 
-/// The type and version that the headers tell, if they tell a type: enough to route by, without touching the value.
+/// Returns the type and version in the headers, if they contain a type: enough to route without reading the value.
 ///
 /// # Errors
-/// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if a header is no text, or the version none.
+/// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if a header is not text, or the version is malformed.
 pub fn route_by_headers(record: &StoredRecord) -> Result<Option<(&str, Version)>> {
     let Some(event_type) = text(record, headers::EVENT_TYPE)? else { return Ok(None) };
     let version = match text(record, headers::VERSION)? {
-        // The common case, without a parse.
+        // The common case, without parsing.
         None | Some("1.0") => Version::new(1, 0),
         Some(version) => version.parse()?,
     };

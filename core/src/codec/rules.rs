@@ -1,33 +1,33 @@
-//! What a codec must not write, because its reader could not take it.
+//! Rules of the values that a codec must not write, because its reader could not read them.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 
 use serde::ser::Error;
 
-/// Why a value that is nested too deep is neither written nor read.
+/// The error of a value that is nested too deep, both when written and when read.
 pub(super) const TOO_DEEP: &str = "values are nested too deep";
 
-/// What a format's reader can't take.
+/// Restrictions of a format's reader, and the state of a check.
 #[derive(Debug)]
 pub(super) struct Rules {
-    /// Whether the format has a text for NaN and the infinities.
+    /// Whether the format can represent NaN and the infinities.
     pub(super) all_floats: bool,
-    /// Whether the format tells `Some(())` and `Some(None)` from `None`.
+    /// Whether the format distinguishes `Some(())` and `Some(None)` from `None`.
     pub(super) nested_options: bool,
-    /// Whether the format tells which fields are there.
+    /// Whether the format records which fields are present.
     pub(super) skipped_fields: bool,
-    /// How deep a level of this kind is for the reader.
+    /// The levels that the reader counts for a level of this kind.
     pub(super) depth_of: fn(Level) -> usize,
     depth: Cell<usize>,
     elements: Cell<usize>,
-    /// What was refused: formats without room for texts forget the error's own.
+    /// The refusal: formats without error texts lose that of the error.
     refused: Cell<Option<&'static str>>,
-    /// Where, from the innermost field outwards.
+    /// The path of the refused value, from the innermost field outwards.
     path: RefCell<Vec<Step>>,
 }
 
-/// What lies around a value.
+/// A level of nesting around a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     /// A list, a map, or a struct.
@@ -36,11 +36,11 @@ pub(super) enum Level {
     NewtypeVariant,
     /// A variant around several values.
     Variant,
-    /// A newtype, an option, or a variant of nothing.
+    /// A newtype, an option, or a unit variant.
     Thin,
 }
 
-/// A step from a value to one in it.
+/// A step from a value to one within it.
 #[derive(Debug)]
 pub(super) enum Step {
     Field(&'static str),
@@ -48,7 +48,7 @@ pub(super) enum Step {
 }
 
 impl Rules {
-    /// Of a format that tells everything, whose reader takes `depth` levels.
+    /// Creates the rules of a format without restrictions, whose reader accepts `depth` levels.
     pub(super) fn new(depth: usize, depth_of: fn(Level) -> usize) -> Self {
         Self {
             all_floats: true,
@@ -68,19 +68,19 @@ impl Rules {
         self.elements.set(self.elements.get() + 1);
     }
 
-    /// How many elements of lists and maps were written.
+    /// Returns the number of list and map elements that were written.
     #[cfg(feature = "postcard")]
     pub(super) fn elements(&self) -> usize {
         self.elements.get()
     }
 
-    /// What was refused and where, if that is why writing failed: `lines[1].price: ..`.
+    /// Returns what was refused and where, if that is why writing failed: `lines[1].price: ..`.
     pub(super) fn refused(&self) -> Option<String> {
         let why = self.refused.get()?;
         let mut text = String::new();
         for step in self.path.borrow().iter().rev() {
             let dot = if text.is_empty() { "" } else { "." };
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = match step {
                 Step::Field(name) => write!(text, "{dot}{name}"),
                 Step::Element(place) => write!(text, "[{place}]"),
@@ -117,7 +117,7 @@ impl Rules {
         written
     }
 
-    /// Notes where an error came from.
+    /// Records the path of an error.
     #[inline]
     pub(super) fn at<T, E>(&self, step: impl FnOnce() -> Step, written: Result<T, E>) -> Result<T, E> {
         if written.is_err() {

@@ -1,4 +1,4 @@
-//! Writing nothing that its reader would refuse or take for something else: a serializer that looks at each value.
+//! Strict encoding: a serializer that checks each value, and writes none that its reader would refuse or misread.
 
 use serde::Serialize;
 use serde::ser::{
@@ -8,22 +8,22 @@ use serde::ser::{
 
 use super::rules::{Level, Rules, Step};
 
-/// A value or a serializer, by rules.
+/// A value or a serializer, checked by rules.
 pub(super) struct Strict<'r, T> {
     inner: T,
     rules: &'r Rules,
-    /// Whether it lies directly in a `Some`.
+    /// Whether the value is directly within a `Some`.
     in_some: bool,
 }
 
 impl<'r, T> Strict<'r, T> {
-    /// `inner` by `rules`.
+    /// Wraps `inner` with `rules`.
     pub(super) fn new(inner: T, rules: &'r Rules) -> Self {
         Self { inner, rules, in_some: false }
     }
 }
 
-/// A list, map or struct that is being written.
+/// A list, map or struct being written.
 pub(super) struct Compound<'r, C> {
     inner: C,
     rules: &'r Rules,
@@ -194,7 +194,7 @@ impl<'r, S: Serializer> Serializer for Strict<'r, S> {
 }
 
 impl<'r, C> Compound<'r, C> {
-    /// The next element, and its place.
+    /// Returns the next element and its index.
     #[inline]
     fn next<'a, T: ?Sized>(&mut self, value: &'a T) -> (Strict<'a, &'a T>, usize)
     where

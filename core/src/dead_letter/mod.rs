@@ -1,4 +1,4 @@
-//! Dead letters: records that could not be handled, kept with why.
+//! Dead letters: records that could not be handled, stored with the cause.
 
 mod lease;
 mod packed;
@@ -16,60 +16,64 @@ pub use self::topics::{DEAD_LETTER_SUFFIX, DeadLetterTopics, dead_letter_topic};
 pub use self::wire::{MAX_PLAIN_HEADERS, Redriven, header_names, is_dead_letter_header};
 use crate::{ErrorKind, Guarantees, Name, Result, StoredRecord, Timestamp, TopicPartition};
 
-/// Takes dead letters.
+/// Stores dead letters.
 ///
 /// # Contract
 /// - **D1** `Ok` means that the letter is durable.
-/// - **D2** The original topic, partition, offset, timestamp, key, value and headers are kept byte for byte, beside why:
-///   error kind and text (bounded), attempts, handler, service, time.
+/// - **D2** The original topic, partition, offset, timestamp, key, value and headers are kept byte for byte, together
+///   with the cause: error kind and text (bounded), attempts, handler, service, time.
 /// - **D3** A letter's identity is (service, topic, partition, offset): buried twice, it is listed and redriven once. A record
 ///   of another time under a known identity is of a topic that was made anew, and no repeat: its letter is a new one, or
 ///   [`Conflict`](ErrorKind::Conflict) while that of the old record is open.
 #[async_trait]
 pub trait DeadLetterSink: Debug + Send + Sync + 'static {
-    /// Buries `letters`; answer `i` is letter `i`'s. A dropped future may still have buried any of them.
+    /// Buries `letters`; answer `i` is letter `i`'s. Dropping the future may still bury any of them.
     ///
     /// # Errors
     /// Per letter, those of [`Publisher::publish`](crate::Publisher::publish).
     async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>>;
 
-    /// Whether letters of records from `topics` could be buried: asked when a service starts, not at its first poison
-    /// record.
+    /// Checks that letters of records from `topics` can be buried. Called when a service starts, not at its first
+    /// poison record.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound), [`Denied`](ErrorKind::Denied) or [`Unavailable`](ErrorKind::Unavailable), naming
     /// what is missing.
     async fn check(&self, topics: &[Name]) -> Result<()>;
 
-    /// Which clauses it keeps.
+    /// Returns the clauses that this sink keeps.
     fn guarantees(&self) -> Guarantees;
 }
 
-/// A sink whose letters can be worked with: listed, taken back to their topics, discarded.
+/// A sink whose letters can be listed, redriven and discarded.
 ///
 /// # Contract
-/// - **D4** One letter, one redrive: a letter that is granted to a [`LetterLease`] is granted to no other, and closed by no
-///   [`resolve`](Self::resolve), until it is given back or the lease's ttl has passed on the store's own clock. What took it
-///   over meanwhile is never closed by the old lease. A closed letter is never granted.
+/// - **D4** One letter, one redrive: a letter that is granted to a [`LetterLease`] is granted to no other, and closed
+///   by no [`resolve`](Self::resolve), until it is given back or the lease's ttl has passed on the store's own clock.
+///   A letter that another lease took over meanwhile is never closed by the old lease. A closed letter is never
+///   granted.
 #[async_trait]
 pub trait DeadLetterStore: DeadLetterSink {
-    /// Letters that are neither redriven nor discarded, in the order of burying.
+    /// Lists the letters that are neither redriven nor discarded, in the order of burying.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>>;
 
-    /// Closes letters: they were redriven, or are not wanted. Answer `i` is letter `i`'s; `false`: it was closed before,
-    /// was never there, or a redrive has leased it.
+    /// Closes letters that were redriven or are not needed any more.
+    ///
+    /// Answer `i` is letter `i`'s; `false` means that it was closed before, never existed, or is leased by a redrive.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>>;
 
-    /// Leases open letters to a redrive, before it publishes them; answer `i` is letter `i`'s. A letter that the lease has
-    /// already is granted again, for another ttl. A dropped call's letters are free again after the ttl.
+    /// Leases open letters to a redrive before it publishes them; answer `i` is letter `i`'s.
     ///
-    /// The default grants every letter and remembers nothing: a store that keeps it disclaims D4.
+    /// A letter that the lease already has is granted again, for another ttl. The letters of a dropped call are free
+    /// again after the ttl.
+    ///
+    /// The default grants every letter and stores nothing: a store that keeps it disclaims D4.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -78,8 +82,10 @@ pub trait DeadLetterStore: DeadLetterSink {
         Ok(vec![Leased::Granted; letters.len()])
     }
 
-    /// Closes letters that the lease has. Answer `i` is letter `i`'s; `false`: it was closed before, or another lease has
-    /// taken it over. A lease whose ttl has passed closes what was not taken over.
+    /// Closes letters that the lease has.
+    ///
+    /// Answer `i` is letter `i`'s; `false` means that it was closed before, or that another lease has taken it over.
+    /// A lease whose ttl has passed closes the letters that were not taken over.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
@@ -93,79 +99,80 @@ pub trait DeadLetterStore: DeadLetterSink {
         self.resolve(letters, resolution).await
     }
 
-    /// Gives back letters that were not published, so that any redrive may lease them at once. Letters that the lease does
-    /// not have stay as they are.
+    /// Releases letters that were not published, so that any redrive may lease them at once.
+    ///
+    /// Letters that the lease does not have are not affected.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable): they are then free after the lease's ttl.
+    /// [`Unavailable`](ErrorKind::Unavailable): the letters are then free after the lease's ttl.
     async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
         let _unknown = (letters, lease);
         Ok(())
     }
 }
 
-/// A letter's identity.
+/// The identity of a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct LetterId {
     /// The service that could not handle it.
     pub service: Name,
-    /// Where the record lies.
+    /// The topic and partition of the record.
     pub origin: TopicPartition,
-    /// Its offset there.
+    /// The record's offset.
     pub offset: u64,
 }
 
 impl LetterId {
-    /// The letter of `service` about the record at `offset` of `origin`.
+    /// Creates the identity of the letter of `service` about the record at `offset` of `origin`.
     pub fn new(service: impl Into<Name>, origin: TopicPartition, offset: u64) -> Self {
         Self { service: service.into(), origin, offset }
     }
 }
 
-/// How a letter was closed.
+/// The way in which a letter was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resolution {
-    /// It was published to its topic again, by this person or program.
+    /// It was published to its topic again.
     Redriven {
-        /// Who did it.
+        /// The person or program that redrove it.
         by: String,
     },
-    /// It is not wanted.
+    /// It is not needed any more.
     Discarded {
-        /// Who did it.
+        /// The person or program that discarded it.
         by: String,
-        /// Why.
+        /// The reason for discarding it.
         reason: String,
     },
 }
 
-/// Which letters are wanted. Empty, it wants all.
+/// A filter and page of letters. The default selects all.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LetterQuery {
-    /// Of this service.
+    /// Selects letters of this service.
     pub service: Option<Name>,
-    /// Of this original topic.
+    /// Selects letters of this original topic.
     pub topic: Option<Name>,
-    /// Of this error kind.
+    /// Selects letters of this error kind.
     pub kind: Option<ErrorKind>,
-    /// Buried at this time or later.
+    /// Selects letters buried at this time or later.
     pub since: Option<Timestamp>,
-    /// Buried before this time.
+    /// Selects letters buried before this time.
     pub until: Option<Timestamp>,
-    /// Behind this letter, in the order of burying: the next page.
+    /// Selects letters after this one, in the order of burying: the next page.
     pub after: Option<LetterId>,
-    /// At most so many: [`DEFAULT_PAGE`] if none is given.
+    /// The number of letters to return at most. Default: [`DEFAULT_PAGE`].
     pub limit: Option<usize>,
 }
 
-/// How many letters a page has where [`LetterQuery::limit`] is not given.
+/// The default of [`LetterQuery::limit`].
 pub const DEFAULT_PAGE: usize = 1_000;
 
 impl LetterQuery {
-    /// Whether `letter` is wanted, paging aside.
+    /// Returns whether `letter` is selected, regardless of paging.
     pub fn wants(&self, letter: &DeadLetter) -> bool {
         self.service.as_ref().is_none_or(|s| *s == letter.service)
             && self.topic.as_ref().is_none_or(|t| *t == letter.origin.topic)
@@ -174,35 +181,35 @@ impl LetterQuery {
             && self.until.is_none_or(|t| letter.failed_at < t)
     }
 
-    /// Only of this service.
+    /// Selects letters of this service.
     #[must_use]
     pub fn with_service(mut self, service: impl Into<Name>) -> Self {
         self.service = Some(service.into());
         self
     }
 
-    /// Only of this original topic.
+    /// Selects letters of this original topic.
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Name>) -> Self {
         self.topic = Some(topic.into());
         self
     }
 
-    /// Only of this error kind.
+    /// Selects letters of this error kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = Some(kind);
         self
     }
 
-    /// The page behind `letter`.
+    /// Selects the page after `letter`.
     #[must_use]
     pub fn with_after(mut self, letter: LetterId) -> Self {
         self.after = Some(letter);
         self
     }
 
-    /// At most so many.
+    /// Sets the number of letters to return at most.
     #[must_use]
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
@@ -210,33 +217,33 @@ impl LetterQuery {
     }
 }
 
-/// The longest error text that a letter keeps, in bytes.
+/// The limit in bytes of the error text in a letter.
 pub const MAX_ERROR_TEXT: usize = 4 << 10;
 
-/// A record that could not be handled, and why.
+/// A record that could not be handled, and the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The service that could not handle it.
     pub service: Name,
-    /// The handler's stable name; empty if it came to none.
+    /// The handler's stable name; empty if no handler was reached.
     pub handler: Name,
-    /// Where the record lies.
+    /// The topic and partition of the record.
     pub origin: TopicPartition,
     /// The record, byte for byte.
     pub record: StoredRecord,
     /// The kind of the last error.
     pub kind: ErrorKind,
-    /// The last error with its sources, cut to [`MAX_ERROR_TEXT`].
+    /// The last error with its sources, truncated to [`MAX_ERROR_TEXT`].
     pub error: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it was given up.
+    /// The time of the final failure.
     pub failed_at: Timestamp,
 }
 
 impl DeadLetter {
-    /// A letter of `service` about a record that was given up now.
+    /// Creates a letter of `service` about a record whose handling failed now.
     pub fn new(service: impl Into<Name>, origin: TopicPartition, record: StoredRecord, kind: ErrorKind) -> Self {
         Self {
             service: service.into(),
@@ -250,14 +257,14 @@ impl DeadLetter {
         }
     }
 
-    /// Given up by this handler.
+    /// Sets the handler that failed.
     #[must_use]
     pub fn with_handler(mut self, handler: impl Into<Name>) -> Self {
         self.handler = handler.into();
         self
     }
 
-    /// Because of this error, cut to [`MAX_ERROR_TEXT`].
+    /// Sets the error text, truncated to [`MAX_ERROR_TEXT`].
     #[must_use]
     pub fn with_error(mut self, error: impl Into<String>) -> Self {
         self.error = error.into();
@@ -266,21 +273,21 @@ impl DeadLetter {
         self
     }
 
-    /// After so many attempts.
+    /// Sets the number of attempts.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// Given up at this time.
+    /// Sets the time of the final failure.
     #[must_use]
     pub fn with_failed_at(mut self, time: Timestamp) -> Self {
         self.failed_at = time;
         self
     }
 
-    /// The letter's identity.
+    /// Returns the letter's identity.
     pub fn id(&self) -> LetterId {
         LetterId { service: self.service.clone(), origin: self.origin.clone(), offset: self.record.offset }
     }

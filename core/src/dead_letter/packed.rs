@@ -1,11 +1,13 @@
-//! Many headers as one: for a letter whose headers would else be more than a client sends.
+//! Packing of many headers into one, for a letter that would otherwise have more headers than a client sends.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{Header, Headers};
 
-/// Packs headers, in order: of each the name's length, the name, the value's length and one, or zero where it is null, and the
-/// value. Lengths are unsigned LEB128, so that it takes no more than the headers do in a record of Kafka's.
+/// Packs headers, in order.
+///
+/// Each is encoded as the name's length, the name, the value's length plus one (zero for null), and the value.
+/// Lengths are unsigned LEB128, so that the result takes no more bytes than the headers do in a Kafka record.
 pub(super) fn pack(headers: &Headers) -> Bytes {
     let mut packed = BytesMut::with_capacity(headers.size() + 4 * headers.len());
     for Header { name, value } in headers {
@@ -17,7 +19,7 @@ pub(super) fn pack(headers: &Headers) -> Bytes {
     packed.freeze()
 }
 
-/// Reads headers back; `None` where these are other bytes. Names and values are slices of them.
+/// Unpacks headers; `None` for any other bytes. Names and values are slices of `packed`.
 pub(super) fn unpack(mut packed: Bytes) -> Option<Headers> {
     let mut headers = Headers::new();
     while !packed.is_empty() {
@@ -39,7 +41,7 @@ fn put_length(to: &mut BytesMut, mut length: usize) {
     to.put_u8(length as u8);
 }
 
-/// A length.
+/// Reads a length.
 fn take(from: &mut Bytes) -> Option<usize> {
     let mut length = 0_usize;
     for shift in (0..u32::BITS).step_by(7) {

@@ -1,4 +1,4 @@
-//! Taking letters back to their topics.
+//! Redriving of letters to their topics.
 
 use std::collections::HashSet;
 
@@ -7,22 +7,24 @@ use bytes::Bytes;
 use super::{DeadLetter, DeadLetterStore, Leased, LetterId, LetterLease, REDRIVE_LEASE, Resolution};
 use crate::{Error, ErrorKind, Name, Publisher, Result};
 
-/// Takes `letters` of `store` back to their topics: leases each, publishes it as [`DeadLetter::to_redrive`] makes it, and
-/// closes it once the broker holds it. Answer `i` is letter `i`'s; `by` is who does it.
+/// Redrives `letters` of `store` to their topics.
 ///
-/// A letter is redriven once, also by several calls at once and, where the store is shared, in several processes: one that
-/// another redrive has leased, or that was closed since it was listed, is not published.
+/// Leases each letter, publishes it as [`DeadLetter::to_redrive`] builds it, and closes it once the broker holds it.
+/// Answer `i` is letter `i`'s; `by` is the person or program that redrives it.
 ///
-/// Letters of one topic and key are published in their order, one after the other's answer; behind one that fails the
-/// later ones stay where they are. A dropped future, or a store that fails after the publishing, leaves letters open that
-/// are in their topics: redriven again, which other calls can do after [`REDRIVE_LEASE`], they are repeats with the same
-/// event ids. So is a letter whose publisher takes longer than that to answer.
+/// A letter is redriven once, even by several calls at once and, where the store is shared, in several processes: one
+/// that another redrive has leased, or that was closed since it was listed, is not published.
+///
+/// Letters of one topic and key are published in their order, each after the answer to the one before; after one that
+/// fails, the later ones stay in the store. A dropped future, or a store that fails after publishing, leaves letters
+/// open that have been published: redriven again, which other calls can do after [`REDRIVE_LEASE`], they are repeats
+/// with the same event ids. The same holds for a letter whose publisher takes longer than that to answer.
 ///
 /// # Errors
-/// Per letter, those of [`Publisher::publish`] and [`DeadLetterStore::lease`]. [`Conflict`](ErrorKind::Conflict): another
-/// redrive has it. [`NotFound`](ErrorKind::NotFound): it is redriven or discarded already, or was never there.
-/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed. [`Indeterminate`](ErrorKind::Indeterminate): it is
-/// published, but could not be closed.
+/// Per letter, those of [`Publisher::publish`] and [`DeadLetterStore::lease`]. [`Conflict`](ErrorKind::Conflict):
+/// another redrive has it. [`NotFound`](ErrorKind::NotFound): it is redriven or discarded already, or never existed.
+/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed.
+/// [`Indeterminate`](ErrorKind::Indeterminate): it was published, but could not be closed.
 pub async fn redrive(
     store: &dyn DeadLetterStore,
     publisher: &dyn Publisher,
@@ -43,7 +45,7 @@ pub async fn redrive(
     run.answers.into_iter().map(|answer| answer.unwrap_or(Ok(()))).collect()
 }
 
-/// One call of [`redrive`].
+/// State of one call of [`redrive`].
 struct Run<'a> {
     store: &'a dyn DeadLetterStore,
     letters: &'a [DeadLetter],
@@ -54,7 +56,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The letters of `round` that are this redrive's to publish.
+    /// Leases the letters of `round` and returns those that this redrive may publish.
     async fn lease(&mut self, round: &[usize]) -> Vec<usize> {
         let ids = self.ids(round);
         let mut leased = match self.store.lease(&ids, &self.lease).await {
@@ -63,12 +65,12 @@ impl Run<'_> {
                 let report = error.report();
                 let failed = |_: &usize| Error::caused_by(error.kind(), "redrive: lease the letter", report.clone());
                 round.iter().for_each(|&i| self.fail(i, failed(&i)));
-                // It may have been done, and the answer was lost.
+                // The letters may have been leased, and the answer lost.
                 self.give_back(round).await;
                 return Vec::new();
             }
         };
-        // A store that breaks its contract must not have a letter published unleased.
+        // A store that breaks its contract must not cause a letter to be published without a lease.
         leased.resize(round.len(), Leased::Closed);
         let mut granted = Vec::new();
         for (&i, answer) in round.iter().zip(leased) {
@@ -87,7 +89,7 @@ impl Run<'_> {
         granted
     }
 
-    /// Publishes letters, and gives back those that the broker does not take. Returns the others.
+    /// Publishes letters, releases those that the broker does not accept, and returns the others.
     async fn publish(&mut self, publisher: &dyn Publisher, granted: &[usize]) -> Vec<usize> {
         if granted.is_empty() {
             return Vec::new();
@@ -129,12 +131,12 @@ impl Run<'_> {
 
     async fn give_back(&self, letters: &[usize]) {
         if !letters.is_empty() {
-            // Where it fails they are free after the lease's ttl.
+            // If this fails, they are free after the lease's ttl.
             let _free_later = self.store.end_lease(&self.ids(letters), &self.lease).await;
         }
     }
 
-    /// Notes that a letter stays, and holds back its key.
+    /// Records that a letter stays in the store, and holds back later ones of its key.
     fn fail(&mut self, letter: usize, error: Error) {
         self.failed.extend(key_of(&self.letters[letter]));
         self.answers[letter] = Some(Err(error));
@@ -155,12 +157,12 @@ impl Run<'_> {
     }
 }
 
-/// What is ordered among itself; a letter without a key is ordered with nothing.
+/// Returns the topic and key within which letters are ordered; a letter without a key has no order.
 fn key_of(letter: &DeadLetter) -> Option<(Name, Bytes)> {
     letter.record.key.clone().map(|key| (letter.origin.topic.clone(), key))
 }
 
-/// Of letters that are given twice, the second comes in a later round too: it is closed by then.
+/// Splits off the first letter of each key. A letter given twice appears in a later round too: it is closed by then.
 fn first_of_each_key(letters: &[DeadLetter], left: &[usize]) -> (Vec<usize>, Vec<usize>) {
     let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
     left.iter().partition(|&&i| match key_of(&letters[i]) {
@@ -182,11 +184,11 @@ mod tests {
     use super::*;
     use crate::{DeadLetterSink, Guarantees, LetterQuery, Position, Record, StoredRecord, Timestamp, TopicPartition};
 
-    /// Publishes all but the offsets that are refused, and notes what was called.
+    /// Publishes all but the refused offsets, and records the calls.
     #[derive(Debug, Default)]
     struct Fake {
         refused: Option<u64>,
-        /// The answers to leases of these offsets; others are granted.
+        /// Answers to leases of these offsets; others are granted.
         leases: Vec<(u64, Leased)>,
         calls: Mutex<Vec<String>>,
     }

@@ -1,4 +1,4 @@
-//! Dead letters in topics: what any transport can have, by its publisher and admin.
+//! Dead letters in topics, available to any transport through its publisher and admin.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use async_trait::async_trait;
 use super::{DeadLetter, DeadLetterSink};
 use crate::{Admin, Error, ErrorKind, Guarantees, Name, Publisher, Result};
 
-/// What stands behind a topic's name in that of its dead-letter topic.
+/// The suffix that a topic's name gets in the name of its dead-letter topic.
 pub const DEAD_LETTER_SUFFIX: &str = "-dlq";
 
-/// The dead-letter topic of `topic`: `<topic>-dlq`.
+/// Returns the name of the dead-letter topic of `topic`: `<topic>-dlq`.
 pub fn dead_letter_topic(topic: &str) -> Name {
     format!("{topic}{DEAD_LETTER_SUFFIX}").into()
 }
 
-/// Buries letters in `<topic>-dlq`, through a transport's own publisher.
+/// Buries letters in `<topic>-dlq` through a transport's publisher.
 #[derive(Debug, Clone)]
 pub struct DeadLetterTopics {
     publisher: Arc<dyn Publisher>,
@@ -23,7 +23,7 @@ pub struct DeadLetterTopics {
 }
 
 impl DeadLetterTopics {
-    /// A sink that publishes by `publisher` and looks for missing topics by `admin`.
+    /// Creates a sink that publishes through `publisher` and looks for missing topics through `admin`.
     pub fn new(publisher: Arc<dyn Publisher>, admin: Arc<dyn Admin>) -> Self {
         Self { publisher, admin }
     }
@@ -35,7 +35,7 @@ impl DeadLetterSink for DeadLetterTopics {
         let count = letters.len();
         let records = letters.iter().map(|l| l.to_record(dead_letter_topic(&l.origin.topic))).collect();
         let mut answers: Vec<_> = self.publisher.publish(records).await.into_iter().map(|r| r.map(drop)).collect();
-        // A publisher that breaks P1 must not make a letter look buried.
+        // A publisher that breaks P1 must not make a letter appear buried.
         answers.resize_with(count, || Err(Error::new(ErrorKind::Indeterminate, "bury: the publisher gave no answer")));
         answers
     }
@@ -44,7 +44,7 @@ impl DeadLetterSink for DeadLetterTopics {
         let wanted: Vec<Name> = topics.iter().map(|topic| dead_letter_topic(topic)).collect();
         for (topic, found) in wanted.iter().zip(self.admin.describe_topics(&wanted).await?) {
             found.map_err(|e| {
-                // Starting a service fails with it, so its own text names the cause.
+                // This fails the start of a service, so its own text names the cause.
                 Error::explained(e.kind(), format_args!("check that dead letters can go to the topic {topic}"), &e)
             })?;
         }

@@ -1,4 +1,4 @@
-//! A dead letter as a record of `<topic>-dlq`: the original, plus headers that say why.
+//! Encoding of a dead letter as a record of `<topic>-dlq`: the original, plus headers that state the cause.
 
 use std::str::FromStr;
 
@@ -15,29 +15,32 @@ pub mod header_names {
     pub const OFFSET: &str = "dlq-original-offset";
     /// The original timestamp in milliseconds, decimal.
     pub const TIMESTAMP: &str = "dlq-original-timestamp";
-    /// When it was given up, in milliseconds, decimal.
+    /// The time of the final failure in milliseconds, decimal.
     pub const FAILED_AT: &str = "dlq-failed-at";
-    /// How often it was tried again after the first attempt, decimal: 0 if the first attempt was the last.
+    /// The number of retries after the first attempt, decimal: 0 if the first attempt was the last.
     pub const RETRY_COUNT: &str = "dlq-retry-count";
-    /// How often it was tried, decimal. Letters of older versions lack it: their [`RETRY_COUNT`] is the number of attempts.
+    /// The number of attempts, decimal. Letters of older versions lack it: their [`RETRY_COUNT`] is the number of
+    /// attempts.
     pub const ATTEMPTS: &str = "dlq-attempts";
-    /// The service that gave it up.
+    /// The service that buried the record.
     pub const SERVICE: &str = "dlq-service";
-    /// The handler that gave it up.
+    /// The handler that failed.
     pub const HANDLER: &str = "dlq-handler";
     /// The kind of the last error.
     pub const ERROR_KIND: &str = "dlq-error-kind";
     /// The last error.
     pub const ERROR: &str = "dlq-error";
     /// All headers of the original, packed into one, where there are more than
-    /// [`MAX_PLAIN_HEADERS`](super::MAX_PLAIN_HEADERS). Of each header in order: the name's length, the name, the value's length
-    /// and one (zero for null), the value; lengths are unsigned LEB128.
+    /// [`MAX_PLAIN_HEADERS`](super::MAX_PLAIN_HEADERS). Each header is encoded, in order, as the name's length, the
+    /// name, the value's length plus one (zero for null), and the value; lengths are unsigned LEB128.
     pub const ORIGINAL_HEADERS: &str = "dlq-original-headers";
 }
 
-/// How many headers of the original a letter keeps as they are; more are packed into
-/// [one](header_names::ORIGINAL_HEADERS). A record that can be read may have as many headers as its client sends, or more: with
-/// those of the letter on top it could not be sent.
+/// The limit of original headers that a letter keeps unpacked; more are packed into
+/// [one](header_names::ORIGINAL_HEADERS).
+///
+/// A record may have as many headers as its client sends, or more: with those of the letter added it could not be
+/// sent.
 pub const MAX_PLAIN_HEADERS: usize = 9_000;
 
 const ALL: [&str; 12] = [
@@ -55,18 +58,19 @@ const ALL: [&str; 12] = [
     header_names::ORIGINAL_HEADERS,
 ];
 
-/// The places of two of them in [`ALL`].
+/// The index of this header in [`ALL`].
 const RETRY_COUNT_AT: usize = 5;
 const ATTEMPTS_AT: usize = 6;
 
-/// Whether a header is one that burying added.
+/// Returns whether a header was added by burying.
 pub fn is_dead_letter_header(header: &Header) -> bool {
     ALL.iter().any(|name| header.name == name.as_bytes())
 }
 
 impl DeadLetter {
-    /// The letter as a record for `topic`: key, value and headers of the original, and why behind them. More headers than
-    /// [`MAX_PLAIN_HEADERS`] are packed into one.
+    /// Encodes the letter as a record for `topic`: key, value and headers of the original, followed by the cause.
+    ///
+    /// More headers than [`MAX_PLAIN_HEADERS`] are packed into one.
     pub fn to_record(&self, topic: impl Into<crate::Name>) -> Record {
         let mut record = Record::tombstone(topic);
         record.key = self.record.key.clone();
@@ -87,13 +91,16 @@ impl DeadLetter {
         record
     }
 
-    /// Reads a letter back from a record of a dead-letter topic. Its headers are found by their names, the last of each: an
-    /// agent that adds a header of its own, anywhere, adds it to the original's headers.
+    /// Decodes a letter from a record of a dead-letter topic.
+    ///
+    /// Its headers are found by name, the last of each: a header that an agent adds, anywhere, becomes one of the
+    /// original's headers.
     ///
     /// # Errors
-    /// [`ErrorKind::Undecodable`], naming the header that is missing or wrong: somebody else's record.
+    /// [`ErrorKind::Undecodable`], with the header that is missing or wrong: the record is not a letter.
     pub fn from_record(record: &StoredRecord) -> Result<Self> {
-        // A letter about a record that was itself a letter has each header twice: the last of each is this one's.
+        // A letter about a record that was itself a letter has each header twice: the last of each belongs to this
+        // letter.
         let why = Why::find(&record.headers);
         let offset = why.number(header_names::OFFSET)?;
         let mut stored = StoredRecord::new(offset, Timestamp::from_millis(why.number(header_names::TIMESTAMP)?));
@@ -109,7 +116,8 @@ impl DeadLetter {
             .with_failed_at(Timestamp::from_millis(why.number(header_names::FAILED_AT)?)))
     }
 
-    /// The original's headers, packed if there are too many, or if a packed one is among them: it would be taken for this one's.
+    /// Returns the original's headers, packed if there are too many, or if a packed one is among them, which would be
+    /// mistaken for this letter's.
     fn headers(&self) -> Headers {
         let original = &self.record.headers;
         if original.len() <= MAX_PLAIN_HEADERS && !original.contains(header_names::ORIGINAL_HEADERS) {
@@ -118,8 +126,8 @@ impl DeadLetter {
         Headers::from_iter([Header::new(header_names::ORIGINAL_HEADERS, packed::pack(original))])
     }
 
-    /// The record that takes the letter back to its topic: the original with `redrive-for` and `redrive-topic`, and
-    /// `redrive-count` raised.
+    /// Returns the record that redrives the letter: the original with `redrive-for` and `redrive-topic`, and an
+    /// incremented `redrive-count`.
     pub fn to_redrive(&self) -> Record {
         let topic = &self.origin.topic;
         let mut record = Record::tombstone(topic.clone());
@@ -135,20 +143,20 @@ impl DeadLetter {
     }
 }
 
-/// What the redrive headers of a record say, where they count.
+/// The redrive headers of a record that was redriven to its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Redriven<'a> {
     service: &'a [u8],
-    /// How often the record was redriven.
+    /// The number of times the record was redriven.
     pub count: u32,
 }
 
 impl<'a> Redriven<'a> {
-    /// Of a record that was read from `topic`; `None` if it was not redriven to that topic.
+    /// Reads the redrive headers of a record of `topic`; `None` if it was not redriven to that topic.
     ///
-    /// A redrive writes three headers, one of which names the topic: a record that was passed on to another topic with
-    /// them is nobody's redrive. Without that one, as older versions wrote it, there must at least be the count.
+    /// A redrive writes three headers, one of which names the topic: a record that was passed on to another topic
+    /// with these headers is not redriven. If the topic is missing, as in older versions, the count must be present.
     pub fn of(topic: &str, headers: &'a Headers) -> Option<Self> {
         let service = headers.get(headers::REDRIVE_FOR)?;
         let count = headers.get_str(headers::REDRIVE_COUNT)?.parse().ok().filter(|count| *count > 0)?;
@@ -157,16 +165,16 @@ impl<'a> Redriven<'a> {
         here.then_some(Self { service, count })
     }
 
-    /// Whether it was redriven for this service. Others skip it.
+    /// Returns whether the record was redriven for this service. Others skip it.
     pub fn is_for(&self, service: &str) -> bool {
         self.service == service.as_bytes()
     }
 }
 
-/// The headers that burying added, among all of a record.
+/// The headers that burying added, among all headers of a record.
 struct Why<'a> {
     headers: &'a Headers,
-    /// The place of the last header of each name.
+    /// The index of the last header of each name.
     places: [Option<usize>; ALL.len()],
 }
 
@@ -179,25 +187,26 @@ impl<'a> Why<'a> {
                 retry_counts += usize::from(name == RETRY_COUNT_AT);
             }
         }
-        // An older version writes no attempts: in its letter about a newer letter, those found are the inner letter's.
+        // An older version writes no attempts: in its letter about a newer letter, those found belong to the inner
+        // letter.
         let is_inner = retry_counts > 1 && places[ATTEMPTS_AT] < places[RETRY_COUNT_AT];
         places[ATTEMPTS_AT] = places[ATTEMPTS_AT].filter(|_| !is_inner);
         Self { headers, places }
     }
 
-    /// The number of attempts. A letter of an older version has it as its retry count.
+    /// Returns the number of attempts. A letter of an older version stores it as its retry count.
     fn attempts(&self) -> Result<u32> {
         let has_attempts = self.places[ATTEMPTS_AT].is_some();
         self.number(if has_attempts { header_names::ATTEMPTS } else { header_names::RETRY_COUNT })
     }
 
-    /// All other headers: the original's.
+    /// Returns all other headers, which are the original's.
     fn others(&self) -> Headers {
         let other = |(place, header): (usize, &Header)| (!self.places.contains(&Some(place))).then(|| header.clone());
         self.headers.iter().enumerate().filter_map(other).collect()
     }
 
-    /// The original's headers, and those that were added to the letter.
+    /// Returns the original's headers, followed by those that were added to the letter.
     fn original(&self) -> Result<Headers> {
         let Some(packed) = self.headers.get(header_names::ORIGINAL_HEADERS) else { return Ok(self.others()) };
         let wrong = || {
@@ -248,7 +257,7 @@ mod tests {
         assert_eq!(DeadLetter::from_record(&stored(letter.to_record("t-dlq"))).unwrap(), letter);
     }
 
-    /// A letter as older versions wrote it: the attempts as its retry count.
+    /// Builds a letter as older versions did: with the attempts as its retry count.
     fn old(letter: &DeadLetter) -> StoredRecord {
         let mut record = letter.to_record("t-dlq");
         let mut headers: Vec<_> = record.headers.into_iter().collect();
@@ -306,7 +315,7 @@ mod tests {
             assert!(record.size() <= letter.record.size() + 4 * count + 1_000);
             assert_eq!(DeadLetter::from_record(&stored(record)).unwrap(), letter);
         }
-        // About such a letter, with a header that an agent added.
+        // A letter about such a letter, with a header that an agent added.
         let inner = stored(letter.to_record("t-dlq"));
         let outer = DeadLetter::new("other", TopicPartition::new("t-dlq", 0), inner, ErrorKind::Failed);
         let record = outer.to_record("t-dlq-dlq").with_header("traceparent", "00-1-2-01");
@@ -361,7 +370,7 @@ mod tests {
         let read = Redriven::of("t", &redriven).unwrap();
         assert!(read.is_for("svc") && !read.is_for("other") && read.count == 1);
         assert_eq!(Redriven::of("elsewhere", &redriven), None);
-        // As older versions wrote it, and as anybody may write it.
+        // As older versions wrote it, and as any publisher may write it.
         let old = Headers::new().with(headers::REDRIVE_FOR, "svc").with(headers::REDRIVE_COUNT, "2");
         assert_eq!(Redriven::of("t", &old).map(|read| read.count), Some(2));
         assert_eq!(Redriven::of("t", &Headers::new().with(headers::REDRIVE_FOR, "svc")), None);

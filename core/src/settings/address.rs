@@ -1,4 +1,4 @@
-//! `host:port`, checked before anything connects to it.
+//! Addresses, `host:port`, validated before any connection is made.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -9,9 +9,9 @@ use iri_string::types::UriStr;
 use super::SettingError;
 use super::url::decoded;
 
-/// The longest name that DNS knows.
+/// The limit of a DNS name.
 const LONGEST_NAME: usize = 253;
-/// The longest part of a name between two dots.
+/// The limit of a DNS label, a part of a name between two dots.
 const LONGEST_LABEL: usize = 63;
 const HOST: &str =
     "a name of letters, digits, - and _, an IPv4 address, or an IPv6 address in brackets ([::1]) as the host";
@@ -33,10 +33,11 @@ pub struct Address {
 }
 
 impl Address {
-    /// Parses `text`, which the setting or part `field` consists of.
+    /// Parses `text`, the value of the setting or URL part `field`.
     ///
     /// # Errors
-    /// An address that no connection can be made to. `text` is not repeated: it may be a password whose host was forgotten.
+    /// If the address is not one that a connection can be made to. `text` is not repeated: it may be a password whose
+    /// host was omitted.
     pub fn parse(field: &str, text: &str) -> Result<Self, SettingError> {
         let address = Self::split(field, text)?;
         if !is_host(&address.host) {
@@ -45,7 +46,8 @@ impl Address {
         Ok(address)
     }
 
-    /// As [`parse`](Self::parse), or the percent-encoded directory of a Unix socket in place of the host.
+    /// Parses as [`parse`](Self::parse) does, or accepts the percent-encoded directory of a Unix socket in place of
+    /// the host.
     pub(super) fn parse_or_socket(field: &str, text: &str) -> Result<Self, SettingError> {
         if !text.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("%2f")) {
             return Self::parse(field, text);
@@ -70,18 +72,18 @@ impl Address {
         Ok(Self { host: parts.host().to_owned(), port })
     }
 
-    /// The host; an IPv6 address is in brackets. In a [`ConnectionUrl`](super::ConnectionUrl) it may be the directory of a
-    /// Unix socket, which begins with a slash.
+    /// Returns the host; an IPv6 address is in brackets. In a [`ConnectionUrl`](super::ConnectionUrl) it may be the
+    /// directory of a Unix socket, which begins with a slash.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The same address with `port` where it has none.
+    /// Sets the port to `port` if there is none.
     #[must_use]
     pub fn or_port(mut self, port: u16) -> Self {
         self.port.get_or_insert(port);
@@ -96,7 +98,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The likely mistake in a `text` that is no address by its grammar.
+/// Returns the likely mistake in a `text` that is not an address by the grammar.
 fn split_hint(text: &str) -> &'static str {
     if text.contains("://") {
         "host:port without a scheme"
@@ -112,13 +114,13 @@ fn split_hint(text: &str) -> &'static str {
 }
 
 pub(super) fn parse_port(field: &str, text: &str) -> Result<u16, SettingError> {
-    // `parse` alone takes a plus sign, too.
+    // `parse` alone accepts a plus sign as well.
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let port = digits.and_then(|digits| digits.parse().ok()).filter(|port| *port > 0);
     port.ok_or_else(|| SettingError::expected(field, "host:port with a number from 1 to 65535 as the port"))
 }
 
-/// Whether a connection to `host` can be tried: an address, or a name that DNS can know.
+/// Returns whether `host` can be connected to: an IP address, or a valid DNS name.
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[') {
         return address.strip_suffix(']').is_some_and(|address| Ipv6Addr::from_str(address).is_ok());
@@ -128,7 +130,7 @@ fn is_host(host: &str) -> bool {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         (1..=LONGEST_LABEL).contains(&label.len()) && label.bytes().all(known)
     };
-    // A name whose last label is a number would be taken as an IPv4 address by some resolvers, so it must be one.
+    // Some resolvers take a name whose last label is a number as an IPv4 address, so it must be one.
     let ends_in_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     let is_address = !ends_in_number || std::net::Ipv4Addr::from_str(name).is_ok();
     name.len() <= LONGEST_NAME && name.split('.').all(is_label) && is_address

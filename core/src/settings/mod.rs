@@ -1,7 +1,8 @@
 //! Settings as text: connection URLs, `host:port` and the values of parameters and environment variables.
 //!
-//! All schemes are parsed here, and no error repeats a text that may hold a secret: it names the part of the URL or the
-//! setting, and the expected form. A transport or a store of your own gets the same by [`ConnectionUrl::parse`].
+//! All schemes are parsed here, and no error repeats a text that may contain a secret: it names the part of the URL
+//! or the setting, and the expected form. Other transports and stores can use the same rules through
+//! [`ConnectionUrl::parse`].
 
 mod address;
 mod url;

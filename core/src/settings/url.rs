@@ -1,4 +1,4 @@
-//! URLs of transports and stores.
+//! Connection URLs of transports and stores.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use crate::{Result, Secret};
 
 const ENCODED: &str = "percent-encoded text: %3A for :, %2F for /, %3F for ?, %23 for #, %40 for @ and %25 for %";
 
-/// A URL by its parts: `scheme://user:password@host:port,host:port/path?name=value`.
+/// A connection URL by its parts: `scheme://user:password@host:port,host:port/path?name=value`.
 ///
-/// The grammar is RFC 3986's, with a list of hosts. A text outside of it is refused, not repaired, and no error repeats any
-/// part of the URL. The user, the password and the values of parameters do not show by `Debug` either.
+/// The grammar is RFC 3986's, with a list of hosts. Other texts are refused, not repaired, and no error repeats any
+/// part of the URL. `Debug` also hides the user, the password and the values of parameters.
 ///
 /// ```
 /// use tidings_core::settings::ConnectionUrl;
@@ -42,12 +42,12 @@ impl ConnectionUrl {
     /// Parses `url`.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid), naming the part and the expected form.
+    /// [`Invalid`](crate::ErrorKind::Invalid), with the part and the expected form.
     pub fn parse(url: &str) -> Result<Self> {
         Ok(Self::parts(url)?)
     }
 
-    /// As [`parse`](Self::parse), naming the part by [`SettingError::field`].
+    /// Parses as [`parse`](Self::parse) does, with the part in [`SettingError::field`].
     ///
     /// # Errors
     /// Those of [`parse`](Self::parse).
@@ -56,7 +56,7 @@ impl ConnectionUrl {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| expected("a scheme and :// at its beginning"))?;
         UriStr::new(&format!("{scheme}:")).map_err(|_| expected("a scheme of letters and digits before ://"))?;
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        // Part of a password, most likely; its host would be the user's name.
+        // Most likely part of a password; its host would be the user's name.
         if tail.contains('@') {
             let text = format!("no @ behind the hosts; user, password and values are {ENCODED}");
             return Err(expected(&text));
@@ -71,36 +71,36 @@ impl ConnectionUrl {
         Ok(Self { scheme: scheme.to_ascii_lowercase(), username, password, hosts, path, parameters })
     }
 
-    /// The scheme in lower case: `"kafka"`.
+    /// Returns the scheme in lower case: `"kafka"`.
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// The user, decoded. A token may stand here alone.
+    /// Returns the user, decoded. It may be a token without a password.
     pub fn username(&self) -> Option<&Secret> {
         self.username.as_ref()
     }
 
-    /// The password, decoded.
+    /// Returns the password, decoded.
     pub fn password(&self) -> Option<&Secret> {
         self.password.as_ref()
     }
 
-    /// The hosts, of which there may be none.
+    /// Returns the hosts; may be empty.
     pub fn hosts(&self) -> &[Address] {
         &self.hosts
     }
 
-    /// The path, decoded, without the slash at its beginning.
+    /// Returns the path, decoded, without its leading slash.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Gives each parameter to `set`, in order.
+    /// Calls `set` with each parameter, in order.
     ///
     /// # Errors
-    /// Those of `set`, a name that is not among `known`, and one that is there twice. The name of an unknown parameter is
-    /// repeated only where it is close to a known one: it may be part of a password with a `?` in it.
+    /// Those of `set`; a name that is not among `known`, and a duplicate. The name of an unknown parameter is
+    /// repeated only if it is close to a known one: it may be part of a password that contains a `?`.
     pub fn for_each_parameter<'a>(
         &'a self,
         known: &[&str],
@@ -120,12 +120,12 @@ impl ConnectionUrl {
         Ok(())
     }
 
-    /// The names of the parameters, in order.
+    /// Iterates over the names of the parameters, in order.
     pub fn parameter_names(&self) -> impl Iterator<Item = &str> {
         self.parameters.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Whether there is a parameter of this name.
+    /// Returns whether there is a parameter of this name.
     pub fn has_parameter(&self, name: &str) -> bool {
         self.parameters.iter().any(|(known, _)| known == name)
     }
@@ -159,7 +159,7 @@ fn addresses(hosts: &str) -> Result<Vec<Address>, SettingError> {
 type Parameters = Vec<(String, Secret)>;
 
 fn path_and_parameters(tail: &str) -> Result<(String, Parameters), SettingError> {
-    // Many write the brackets of `options[x]` as they are.
+    // Many users write the brackets of `options[x]` without encoding.
     let uri = format!("x://h{}", tail.replace('[', "%5B").replace(']', "%5D"));
     let part = if tail.contains('?') { "the path or the parameters" } else { "the path" };
     let uri = UriStr::new(&uri).map_err(|_| SettingError::expected(part, ENCODED))?;
@@ -176,7 +176,7 @@ fn path_and_parameters(tail: &str) -> Result<(String, Parameters), SettingError>
     Ok((path, parameters))
 }
 
-/// Undoes percent-encoding, whose form was checked before.
+/// Decodes percent-encoding, which was validated before.
 pub(super) fn decoded(part: &str, text: &str) -> Result<String, SettingError> {
     let text = percent_decode_str(text).decode_utf8();
     let text = text.map_err(|_| SettingError::expected(part, "percent-encoded UTF-8"))?;

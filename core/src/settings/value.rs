@@ -1,4 +1,4 @@
-//! The values of settings, of a URL's parameters as of variables of the environment.
+//! Values of settings: parameters of a URL and environment variables.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{Error, ErrorKind};
 
-/// A setting by name and value. The value never shows: neither by `Debug` nor by an error.
+/// A setting by name and value. The value is never shown, neither by `Debug` nor by an error.
 #[derive(Clone, Copy)]
 pub struct Setting<'a> {
     name: &'a str,
@@ -14,49 +14,49 @@ pub struct Setting<'a> {
 }
 
 impl<'a> Setting<'a> {
-    /// The setting `name` with this value.
+    /// Creates the setting `name` with this value.
     pub fn new(name: &'a str, value: &'a str) -> Self {
         Self { name, value }
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// The value as it is.
+    /// Returns the value as text.
     pub fn text(&self) -> &'a str {
         self.value
     }
 
-    /// A whole number.
+    /// Parses a whole number.
     ///
     /// # Errors
-    /// The value is none, or does not fit.
+    /// If the value is not a number, or out of range.
     pub fn number<N: FromStr>(&self) -> Result<N, SettingError> {
         self.value.parse().map_err(|_| self.expected("a number"))
     }
 
-    /// `true` or `false`.
+    /// Parses `true` or `false`.
     ///
     /// # Errors
-    /// The value is neither.
+    /// If the value is neither.
     pub fn boolean(&self) -> Result<bool, SettingError> {
         self.value.parse().map_err(|_| self.expected("true or false"))
     }
 
-    /// A duration with its unit: `5ms`, `30s`, `2m`, `12h`, `7d`, `1h 30m`.
+    /// Parses a duration with its unit: `5ms`, `30s`, `2m`, `12h`, `7d`, `1h 30m`.
     ///
     /// # Errors
-    /// The value is none.
+    /// If the value is not a duration.
     pub fn duration(&self) -> Result<Duration, SettingError> {
         humantime::parse_duration(self.value).map_err(|_| self.expected("a duration such as 500ms, 30s, 5m, 12h or 7d"))
     }
 
-    /// A size in bytes: `65536`, `64KiB`, `1MiB`, `2GiB`.
+    /// Parses a size in bytes: `65536`, `64KiB`, `1MiB`, `2GiB`.
     ///
     /// # Errors
-    /// The value is none.
+    /// If the value is not a size.
     pub fn bytes<N: TryFrom<u64>>(&self) -> Result<N, SettingError> {
         let digits = self.value.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.value.len());
         let (count, unit) = self.value.split_at(digits);
@@ -72,10 +72,10 @@ impl<'a> Setting<'a> {
         bytes.ok_or_else(|| self.expected("bytes such as 65536, 64KiB or 1MiB"))
     }
 
-    /// The value of the choice that it names.
+    /// Returns the value of the choice with this name.
     ///
     /// # Errors
-    /// It names none; the error lists them.
+    /// If there is no such choice; the error lists the choices.
     pub fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Result<T, SettingError> {
         let found = choices.iter().find(|(name, _)| *name == self.value);
         found.map(|(_, value)| value.clone()).ok_or_else(|| {
@@ -84,7 +84,7 @@ impl<'a> Setting<'a> {
         })
     }
 
-    /// An error about this setting.
+    /// Creates an error about this setting with the expected form.
     pub fn expected(&self, expected: impl fmt::Display) -> SettingError {
         SettingError::expected(self.name, expected)
     }
@@ -96,7 +96,7 @@ impl fmt::Debug for Setting<'_> {
     }
 }
 
-/// A setting that is wrong: its name and the expected form, never its value.
+/// An invalid setting: its name and the expected form, never its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingError {
     kind: ErrorKind,
@@ -105,17 +105,18 @@ pub struct SettingError {
 }
 
 impl SettingError {
-    /// The setting `field` is [`Invalid`](ErrorKind::Invalid), with `problem` as the text behind its name.
+    /// Creates an [`Invalid`](ErrorKind::Invalid) error of the setting `field`, with `problem` as the text after its
+    /// name.
     pub fn new(field: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self { kind: ErrorKind::Invalid, field: field.into(), problem: problem.to_string() }
     }
 
-    /// The setting `field` has not the `expected` form: `"linger: expected a duration"`.
+    /// Creates an error of a setting without the `expected` form: `"linger: expected a duration"`.
     pub fn expected(field: impl Into<String>, expected: impl fmt::Display) -> Self {
         Self::new(field, format_args!("expected {expected}"))
     }
 
-    /// There is no setting `name`; names the one of `known` that may be meant, or all of them.
+    /// Creates an error of the unknown setting `name`, with the similar one of `known`, or all of them.
     pub fn unknown(name: &str, known: &[&str]) -> Self {
         match closest(name, known) {
             Some(meant) => Self::new(name, format_args!("no such setting, did you mean {meant}?")),
@@ -123,24 +124,24 @@ impl SettingError {
         }
     }
 
-    /// The same with another kind.
+    /// Sets the kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// The setting's name.
+    /// Returns the setting's name.
     pub fn field(&self) -> &str {
         &self.field
     }
 
-    /// The text behind the name.
+    /// Returns the text after the name.
     pub(super) fn problem(&self) -> &str {
         &self.problem
     }
 
-    /// The error of a setting that stands in the variable `name` of the environment.
+    /// Converts this into an error that names the environment variable `name`.
     #[must_use]
     pub fn in_variable(self, name: &str) -> Error {
         Error::from(self).in_context(name)
@@ -161,7 +162,7 @@ impl From<SettingError> for Error {
     }
 }
 
-/// The one of `known` that `name` may be a slip of: at most a third of its letters differ.
+/// Returns the one of `known` that `name` may be a typo of: at most a third of its letters differ.
 pub(super) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name = name.to_lowercase().replace('-', "_");
     let distance = |known: &str| strsim::osa_distance(&name, known);
