@@ -1,4 +1,4 @@
-//! What a delivery costs in allocations: at most one, beyond what its publisher needs; and a ready handler none.
+//! Allocations per delivery: at most one beyond those of its publisher, and none if the handler is ready at once.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -12,7 +12,7 @@ use tidings_service::{Router, Service};
 const RECORDS: u64 = 20_000;
 const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 
-/// Publishes `records`, and handles and commits them all; returns how many were handled.
+/// Publishes `records`, and handles and commits them all; returns the number handled.
 fn drain(records: u64) -> u64 {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
@@ -20,7 +20,7 @@ fn drain(records: u64) -> u64 {
         let transport = MemoryTransport::new();
         topics(&transport, &["t"]).await;
         let publisher = transport.publisher().await.expect("memory is up");
-        // Nothing of a record's own: what is left is the log's segments, and the engine.
+        // Records share static values and keys: the remaining allocations are the log's segments and the engine's.
         let record = |n: u64| {
             Record::new(Name::from_static("t"), Bytes::from_static(b"value")).with_key(KEYS[n as usize % KEYS.len()])
         };

@@ -1,5 +1,5 @@
-//! Bad input: each ends in the dead letters with its bytes, or is skipped by policy; its neighbours are not held up, and
-//! the letter says where it was and why.
+//! Bad input: each record is dead-lettered with its bytes, or skipped by policy; neighbouring records are not delayed,
+//! and the letter contains the position and the reason.
 
 mod common;
 
@@ -176,7 +176,7 @@ async fn a_handler_that_panics_ends_in_a_letter_that_says_so() {
     assert!(letter.error.contains("this one is bad"), "{}", letter.error);
 }
 
-/// Panics when it is shown.
+/// Panics when it is formatted.
 #[derive(Debug)]
 struct Unshown;
 
@@ -236,7 +236,7 @@ async fn a_handler_that_hangs_ends_in_a_letter_that_says_so() {
     assert!(letters(&transport, "t-dlq").await[0].error.contains("not done after 3s"));
 }
 
-/// Real time, and two threads: a thread can't be blocked on a clock that stands still.
+/// Uses real time and two threads: a thread cannot be blocked on a paused clock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_blocks_its_thread_is_reported_and_holds_up_only_its_own_keys() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
@@ -249,7 +249,7 @@ async fn a_handler_that_blocks_its_thread_is_reported_and_holds_up_only_its_own_
             let (log, blocked) = (log.clone(), blocked.clone());
             async move {
                 if d.offset() == 0 {
-                    // What no handler may do. It ends by itself when the test does.
+                    // Handlers must not block. This one ends by itself when the test does.
                     let _ = blocked.lock().map(|blocked| blocked.recv_timeout(Duration::from_secs(60)));
                 }
                 log.add(d.offset().to_string());

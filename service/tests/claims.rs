@@ -1,4 +1,4 @@
-//! Claims: when answers of the store are lost, and when they take long.
+//! Claims whose answers from the store are lost or late.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -37,8 +37,9 @@ fn service(topic: &'static str, log: &Log, store: &Odd) -> Service {
         .with_idempotency(store.clone())
 }
 
-/// The claim is given back twice, because the first answer was lost; in between the partition has come back, and the event
-/// must not be claimed yet: the second release would take its claim away, and somebody else could have it, too.
+/// The claim is released twice, because the first answer was lost; in between the partition is assigned again. The
+/// event must not be claimed yet: the second release would end the new claim, and another service could claim the
+/// event, too.
 #[tokio::test(start_paused = true)]
 async fn what_is_being_given_back_is_not_claimed_again_yet() {
     for seed in 0..8 {
@@ -59,7 +60,7 @@ async fn what_is_being_given_back_is_not_claimed_again_yet() {
     }
 }
 
-/// A store that takes a second for claims.
+/// A store whose claims take a second.
 fn slow() -> Odd {
     Odd { claim_takes: Duration::from_secs(1), ..Odd::default() }
 }
@@ -73,7 +74,7 @@ async fn what_comes_while_claims_are_asked_for_shares_the_next_call() {
     let running = start(service.with_idempotency(store.clone()), &transport).await;
     for value in 0..10 {
         publish(&transport, vec![Record::new("t", value.to_string()).with_key("k")]).await;
-        // Far less than a claim takes, and enough for it to be fetched.
+        // Much less than a claim takes, and enough for the record to be fetched.
         sleep(Duration::from_millis(50)).await;
     }
     caught_up(&running).await;
@@ -101,7 +102,7 @@ async fn what_is_claimed_while_its_partition_is_revoked_goes_back_at_once() {
     assert_eq!(log.lines().len(), 1, "one is handled, for long, and nothing else begins beside it");
     publish(&transport, in_each(1)).await;
     sleep(Duration::from_millis(200)).await;
-    // The claims of both partitions are under way when one of them is given up.
+    // The claims of both partitions are in flight when one partition is revoked.
     let (second, began) = (Log::default(), tokio::time::Instant::now());
     let _second = start(service(second.clone()), &transport).await;
     while second.lines().is_empty() {
@@ -110,8 +111,8 @@ async fn what_is_claimed_while_its_partition_is_revoked_goes_back_at_once() {
     }
 }
 
-/// By the service's own clock the lease's time is over, and it begins nothing by its claims; by the store's it lives on.
-/// Then the claims are asked for again: by the same lease, to which they would be held, by itself.
+/// By the service's own clock the lease has expired, and it begins nothing under its claims; by the store's clock it
+/// is still valid. The claims are then made again by the same lease, which would find its own events held.
 #[tokio::test(start_paused = true)]
 async fn claims_of_a_lease_that_lived_on_are_had_again() {
     let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
@@ -136,7 +137,7 @@ async fn claims_of_a_lease_that_lived_on_are_had_again() {
     assert_eq!(running.status().await.totals.handled, 1);
 }
 
-/// What waits for a full batch was claimed by two leases, of which the first has died.
+/// Records waiting for a full batch were claimed by two leases, the first of which has expired.
 #[tokio::test(start_paused = true)]
 async fn a_batch_with_a_dead_leases_claims_keeps_the_others() {
     let (transport, store) = (MemoryTransport::new(), Odd::default());
@@ -158,7 +159,7 @@ async fn a_batch_with_a_dead_leases_claims_keeps_the_others() {
     assert_eq!(store.claims.lines(), ["claim 1", "claim 1", "claim 1"], "only the dead one's claim is asked for again");
 }
 
-/// Claims that wait to be asked for again, or are asked for just then.
+/// Claims that wait to be repeated, or are being repeated.
 async fn is_revoked_at_once(store: Odd, after: Duration) {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
@@ -182,7 +183,7 @@ async fn what_waits_for_a_store_that_is_down_holds_no_revocation_up() {
     is_revoked_at_once(slow(), Duration::from_millis(500)).await;
 }
 
-/// The store can't tell two deliveries of one event from each other, if one service has both.
+/// The store cannot tell two deliveries of one event apart if one service has both.
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_to_a_repeats_claim_takes_no_claim_away() {
     let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
@@ -203,7 +204,7 @@ async fn a_lost_answer_to_a_repeats_claim_takes_no_claim_away() {
     assert_eq!((totals.handled, totals.duplicates), (2, 1));
 }
 
-/// Nobody has taken the event over meanwhile: what its lease had claimed is its own still.
+/// No other lease has claimed the event since: the claim of the expired lease still holds.
 #[tokio::test(start_paused = true)]
 async fn what_was_handled_when_the_store_went_down_is_not_handled_again() {
     let (transport, store, log) = (MemoryTransport::new(), Odd::default(), Log::default());
@@ -234,7 +235,7 @@ async fn a_completion_without_an_answer_is_asked_for_again() {
     assert_eq!(running.status().await.totals.handled, 2);
 }
 
-/// As where a commit stalls: by then it had been given back, and nobody else would end it.
+/// As when a commit stalls: the item had been released by then, and no other code would end it.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_carried_out_after_its_release_is_given_back_again() {
     let (transport, store) = (MemoryTransport::new(), Odd::default());
@@ -251,7 +252,8 @@ async fn a_claim_that_is_carried_out_after_its_release_is_given_back_again() {
 #[event(topic = "out", type = "followed", crate = "tidings_core")]
 struct Followed;
 
-/// What waits for `down` when its partition is given up is not tried again when its call ends: the next owner has it.
+/// A record that waits for `down` is not retried if its partition is revoked during the call: the next owner processes
+/// it.
 async fn is_given_up_with_its_partition(down: &'static str) {
     let (transport, store) = (MemoryTransport::new(), Odd::default());
     topics(&transport, &["t", "out"]).await;

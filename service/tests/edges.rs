@@ -1,4 +1,4 @@
-//! At the edges: what handlers say wrongly, what floods in, what dies, and settings that nobody would expect.
+//! Edge cases: wrong answers of handlers, floods of records, crashes, and unusual settings.
 
 mod common;
 #[path = "common/odd.rs"]
@@ -25,7 +25,7 @@ fn text(record: &tidings_core::StoredRecord) -> String {
     String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()
 }
 
-/// What a batch handler says of the place of its bad record, which is not among its records.
+/// A batch handler's wrong answer for its bad record: a place that is not in the batch.
 async fn says_wrongly(says: fn() -> BoxError) -> (Vec<String>, usize) {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
@@ -92,7 +92,7 @@ async fn an_answer_that_is_refused_for_good_buries_its_own_cause_alone() {
     assert_eq!((keys, letters[0].kind), (vec![&b"big"[..]], ErrorKind::TooLarge));
 }
 
-/// A publisher that went mad: everything it sends is garbage.
+/// A faulty publisher: every record it sends is garbage.
 async fn garbage_floods(set: impl Fn(Service) -> Service) {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
@@ -105,7 +105,7 @@ async fn garbage_floods(set: impl Fn(Service) -> Service) {
     let status = service.status().await;
     assert!(status.totals.dead_lettered < 120, "{:?}", status.totals);
     assert_eq!(status.state, tidings_service::ServiceState::Degraded);
-    // Ten seconds for each: that is what the policy asks for, until somebody looks.
+    // Ten seconds for each: the backoff of the policy, until an operator intervenes.
     tokio::time::sleep(Duration::from_secs(6_000)).await;
     assert_eq!(log.lines(), ["handled"], "{:?}", service.status().await);
 }
@@ -168,7 +168,7 @@ async fn a_batch_that_waits_for_ever_is_delivered_when_it_is_full() {
     assert_eq!(log.lines(), ["2", "2"]);
 }
 
-/// How many of 40 records a batch handler that waits for 1,000 of them has had after a minute.
+/// Returns how many of 40 records a batch handler that waits for 1,000 of them has received after a minute.
 async fn handled_at_a_bound(set: impl Fn(Service) -> Service) -> usize {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;
@@ -199,7 +199,7 @@ async fn a_batch_that_waits_at_a_bound_is_delivered() {
     assert!(claimed >= 20, "claimed: {claimed}");
 }
 
-/// Attempts are given back with their claims, and so count after a restart, however slowly the store answers.
+/// Attempts are reported when claims are released, and so count after a restart, however slow the store is.
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_until_attempts_are_written_down() {
     let (transport, store, log) = (MemoryTransport::new(), MemoryStore::new(), Log::default());
@@ -252,7 +252,7 @@ async fn a_commit_interval_of_nothing_keeps_no_thread_busy() {
     let service = service.start(&transport).await.expect("it starts");
     publish(&transport, vec![record("k", "v")]).await;
     caught_up(&service).await;
-    // On a clock that is paused a busy thread lets no time pass: a day would take one for ever.
+    // On a paused clock a busy thread lets no time pass: a day would take for ever.
     tokio::time::pause();
     let real = std::time::Instant::now();
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -260,7 +260,7 @@ async fn a_commit_interval_of_nothing_keeps_no_thread_busy() {
     service.shutdown(Duration::from_secs(1)).await.expect("it stops");
 }
 
-/// What makes no sense is said at the start, by the setting's name.
+/// Invalid settings are reported by `start`, with the setting's name.
 #[tokio::test(start_paused = true)]
 async fn a_setting_that_makes_no_sense_is_named() {
     type With = fn(Service) -> Service;

@@ -1,4 +1,4 @@
-//! The engine over the memory transport, on the paused clock: what a service does with each record, rule by rule.
+//! The engine over the memory transport, on the paused clock: the processing of each record, rule by rule.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tidings_service::{
 };
 use tokio::sync::Notify;
 
-/// What happened, in order.
+/// A log of handler calls, in order.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 

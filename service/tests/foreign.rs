@@ -1,4 +1,4 @@
-//! Events of others on a topic that is shared: their type is looked at first, and they are nobody's failure.
+//! Events of other services on a shared topic: their type is checked first, and they do not count as failures.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn in_headers(event_type: &'static str, version: &str, value: String) -> Record 
     Record::new("t", value).with_header("eventType", event_type).with_header("version", version.to_owned())
 }
 
-/// Each way to be a foreign event that a reader of the whole envelope would stumble over.
+/// The foreign events that a reader of the whole envelope would fail on.
 fn foreign() -> Vec<Record> {
     vec![
         Record::new("t", body(&id(), "theirs", "\"v2\"")),
@@ -51,7 +51,7 @@ fn foreign() -> Vec<Record> {
     ]
 }
 
-/// Runs a service over `records` and one event of its own; returns how it is then, with its letters' errors.
+/// Runs a service over `records` and one event of its own; returns its final status and the errors of its letters.
 async fn run(records: Vec<Record>, set: impl FnOnce(Service) -> Service) -> (Status, Vec<(ErrorKind, String)>, Log) {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t"]).await;

@@ -1,4 +1,4 @@
-//! Hard cases: shutdown, revocation, stores that fail half-way, and batches, at the moments when it hurts.
+//! Hard cases: shutdown, revocation, half-completed store calls and batches, at critical moments.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -244,7 +244,7 @@ async fn shutdown_does_not_wait_for_a_blocked_thread() {
     let service = start(Service::new("s", router.with_state(log.clone())).with_workers(1), &transport).await;
     publish(&transport, vec![rec("t", "a", "1")]).await;
     wait(|| log.lines().len() == 1).await;
-    // It would wait for ever: the handler ends only after this.
+    // Waiting here would never end: the handler ends only after this.
     let stopping = service.shutdown(Duration::from_secs(1));
     tokio::time::timeout(Duration::from_secs(180), stopping).await.expect("it does not wait").unwrap();
     unblock.send(()).expect("the handler is blocked still");
@@ -322,7 +322,7 @@ async fn a_handler_at_a_hundredth_of_the_speed_needs_no_more_memory_and_stays_in
     let at_first = members().await;
     assert_eq!(at_first.len(), 1);
     let (value, mut most) = ("x".repeat(1_000), 0);
-    // Ten minutes' worth, and then as long again and more: beyond every session and idle limit.
+    // Ten minutes' worth, and then more than that again: beyond every session and idle limit.
     for second in 0..1_800 {
         if second < 600 {
             publish(&transport, (0..100).map(|n| rec("t", &n.to_string(), &value)).collect()).await;

@@ -1,4 +1,5 @@
-//! Partitions that are held: records that cannot be read, dead letters that cannot be written, logs that went back.
+//! Held partitions: records that cannot be read, dead letters that cannot be written, and logs that were truncated or
+//! recreated.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -49,7 +50,7 @@ fn service(log: &Log) -> Service {
     Service::new("s", router).with_commit_interval(Duration::from_millis(10))
 }
 
-/// Waits until the status is as wanted.
+/// Waits until the status matches.
 async fn until(running: &ServiceHandle, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
     let wait = async {
         loop {
@@ -182,7 +183,7 @@ async fn a_letter_that_is_written_after_all_holds_nothing() {
     assert_eq!(running.skip(&at(0), 0..1).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
-/// The group is committed at 20, and the log made anew: what is read anew is committed anew, also by a service that
+/// The group has committed 20, and the log is recreated: the new records are committed anew, also by a service that
 /// was running meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_log_made_anew_is_committed_anew() {
@@ -210,7 +211,8 @@ async fn a_log_made_anew_is_committed_anew() {
     }
 }
 
-/// Before the first record of a log that was made anew is handled, its start is committed: a crash goes on there.
+/// Before the first record of a recreated log is handled, its start is committed: after a crash processing resumes
+/// there.
 #[tokio::test(start_paused = true)]
 async fn the_start_of_a_log_made_anew_is_committed_before_its_records_begin() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
@@ -230,14 +232,14 @@ async fn the_start_of_a_log_made_anew_is_committed_before_its_records_begin() {
     assert_eq!((log.lines().len(), committed(&transport, 0).await), (25, Some(5)));
 }
 
-/// Its consumers go on reading in the same assignment when a log went back, as a broker's client may.
+/// Its consumers continue in the same assignment when a log went back, as a broker's client may.
 #[derive(Debug, Clone)]
 struct Silent(MemoryTransport);
 
 #[derive(Debug)]
 struct SilentConsumer {
     inner: Arc<dyn Consumer>,
-    /// The epoch that was told, and the present one.
+    /// The epoch that was reported, and the current one.
     epochs: Mutex<Option<(u64, u64)>>,
 }
 
@@ -315,8 +317,8 @@ impl Transport for Silent {
     }
 }
 
-/// Records come below those that were read, within one assignment. The last record of the former log is still under way,
-/// and settles nothing of the new one.
+/// Records arrive below those read before, within one assignment. The last record of the former log is still in
+/// flight, and settles nothing of the new one.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_goes_back_within_an_assignment_is_committed_anew() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
@@ -347,7 +349,7 @@ async fn a_log_that_goes_back_within_an_assignment_is_committed_anew() {
     assert_eq!(log.lines()[20..], offsets);
 }
 
-/// Letters that `s` buried, of records at these offsets of `t`.
+/// Returns the letters that `s` wrote, of records at these offsets of `t`.
 async fn bury(transport: &MemoryTransport, offsets: std::ops::Range<u64>) {
     let letter = |offset| {
         let record = StoredRecord::new(offset, Timestamp::default());

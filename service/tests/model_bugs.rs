@@ -1,4 +1,4 @@
-//! Failures that other frameworks are known for, each as a test of this one. The threads named are where users met them.
+//! Known failures of other frameworks, each as a test of this one. The linked threads are user reports.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -50,7 +50,7 @@ fn record(key: &'static str, value: &'static str) -> Record {
     Record::new("t", value).with_key(key)
 }
 
-/// A service that gives each record to `handler`, with retries after 100, 200 and 400 ms.
+/// A service that passes each record to `handler`, with retries after 100, 200 and 400 ms.
 fn service<F, Fut>(handler: F) -> Service
 where
     F: Fn(Delivery) -> Fut + Clone + Send + Sync + 'static,
@@ -80,7 +80,7 @@ async fn letters(transport: &MemoryTransport) -> Vec<StoredRecord> {
     letters
 }
 
-/// Attempts that are counted in memory alone begin anew with each restart, so that a poison record blocks for ever:
+/// Attempts counted only in memory restart with each process, so that a poison record blocks for ever:
 /// MassTransit/MassTransit#2076.
 #[tokio::test(start_paused = true)]
 async fn attempts_made_before_a_restart_count() {
@@ -90,7 +90,7 @@ async fn attempts_made_before_a_restart_count() {
             log.add(delivery.attempt().to_string());
             async { Err::<(), BoxError>("poison".into()) }
         };
-        // A minute between attempts: a restart comes in between.
+        // A minute between attempts: a restart happens in between.
         let retry = Retry::exponential(Duration::from_secs(60)).without_jitter().with_max_retries(2);
         service(poison).with_retry(retry).with_idempotency(store.clone())
     };
@@ -106,7 +106,7 @@ async fn attempts_made_before_a_restart_count() {
     assert_eq!(log.lines().len(), 3, "no attempt beyond the third");
 }
 
-/// A dead letter is sent and not waited for, and the record committed though nothing was stored:
+/// A dead letter is sent without waiting, and the record is committed though nothing was stored:
 /// yaalalabs/agent-kernel#630 (review).
 #[tokio::test(start_paused = true)]
 async fn nothing_is_committed_past_a_dead_letter_that_was_not_written() {
@@ -123,7 +123,7 @@ async fn nothing_is_committed_past_a_dead_letter_that_was_not_written() {
     assert!(status.problems.iter().any(|problem| problem.contains("dead letter")), "{:?}", status.problems);
 }
 
-/// A record is settled before its letter is refused, and neither the topic nor the dead letters give it back:
+/// A record is settled before its letter is refused, and is lost from both the topic and the dead letters:
 /// KanishJebaMathewM/Truxify#5689.
 #[tokio::test(start_paused = true)]
 async fn a_refused_dead_letter_is_written_when_the_sink_is_back() {
@@ -167,7 +167,7 @@ async fn the_highest_offset_seen_is_not_committed() {
     assert!(log.lines().contains(&"slow".to_owned()), "{:?}", log.lines());
 }
 
-/// An event is marked as seen before its handler is done; when that dies, the redelivery is taken for a duplicate:
+/// An event is marked as seen before its handler is done; after a crash the redelivery counts as a duplicate:
 /// kalaspuff/tomodachi#2074, apache/pulsar#5218.
 #[tokio::test(start_paused = true)]
 async fn an_event_whose_handler_died_is_no_duplicate() {
@@ -187,7 +187,7 @@ async fn an_event_whose_handler_died_is_no_duplicate() {
     assert_eq!(log.lines(), ["event"]);
 }
 
-/// A shutdown cancels the handlers that run, instead of letting them end: ThreeDotsLabs/watermill#568.
+/// A shutdown cancels the handlers that run, instead of letting them finish: ThreeDotsLabs/watermill#568.
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_lets_handlers_end() {
     let (transport, log) = (broker(1).await, Log::default());
@@ -208,7 +208,7 @@ async fn a_shutdown_lets_handlers_end() {
     assert_eq!(committed(&transport, 0).await, Some(1), "and what they did is committed");
 }
 
-/// A partition that does well resets the attempts of another one's poison record, which is then tried for ever:
+/// A healthy partition resets the attempts of another one's poison record, which is then retried for ever:
 /// spring-projects/spring-kafka#4371.
 #[tokio::test(start_paused = true)]
 async fn a_healthy_partition_does_not_reset_another_ones_attempts() {
@@ -231,7 +231,7 @@ async fn a_healthy_partition_does_not_reset_another_ones_attempts() {
     assert_eq!(letters(&transport).await.len(), 1);
 }
 
-/// Who has lost a partition goes on committing it, and takes the group back: akka/alpakka-kafka#118,
+/// A consumer that has lost a partition continues to commit it, and resets the group: akka/alpakka-kafka#118,
 /// confluentinc/confluent-kafka-go#209.
 #[tokio::test(start_paused = true)]
 async fn a_commit_of_a_lost_assignment_takes_nothing_back() {
@@ -253,12 +253,12 @@ async fn a_commit_of_a_lost_assignment_takes_nothing_back() {
     assert!(transport.faults().lose("s-group", &TopicPartition::new("t", 0)));
     caught_up(&first).await;
     assert_eq!(committed(&transport, 0).await, Some(3));
-    // The first assignment's handler ends now; what it would commit is past.
+    // The first assignment's handler ends now; its commit comes too late.
     sleep(Duration::from_secs(10)).await;
     assert_eq!(committed(&transport, 0).await, Some(3));
 }
 
-/// A consumer that may not take more stops polling, and its group puts it out: eclipse-hono/hono#2921.
+/// A consumer at its limit stops polling, and its group removes it: eclipse-hono/hono#2921.
 #[tokio::test(start_paused = true)]
 async fn backpressure_does_not_leave_the_group() {
     let transport = broker(1).await;
@@ -278,7 +278,7 @@ async fn backpressure_does_not_leave_the_group() {
     assert_eq!(runs.load(Ordering::SeqCst), 3, "each once: the partition was never taken away");
 }
 
-/// A handler's error is logged, and the offset committed all the same: Farfetch/kafkaflow#283,
+/// A handler's error is logged, and the offset is committed nevertheless: Farfetch/kafkaflow#283,
 /// mateusjunges/laravel-kafka#394.
 #[tokio::test(start_paused = true)]
 async fn an_error_of_a_handler_loses_nothing() {
@@ -294,8 +294,8 @@ async fn an_error_of_a_handler_loses_nothing() {
     assert_eq!(log.lines(), ["event 1", "event 2", "event 3"]);
 }
 
-/// A record that can't be read never reaches the dead letters, and is tried again for ever:
-/// spring-projects/spring-kafka#1287, AxonIQ/AxonFramework#3126.
+/// A record that cannot be read is never dead-lettered, and is retried for ever: spring-projects/spring-kafka#1287,
+/// AxonIQ/AxonFramework#3126.
 #[tokio::test(start_paused = true)]
 async fn an_undecodable_record_reaches_the_dead_letters_as_it_is() {
     #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
@@ -334,7 +334,7 @@ async fn a_retry_is_nothing_to_other_groups() {
     assert_eq!(log.lines(), ["event"]);
 }
 
-/// One failure, and a key is handled in the order 2, 3, 1: apache/pulsar#15317.
+/// After one failure, a key is handled in the order 2, 3, 1: apache/pulsar#15317.
 #[tokio::test(start_paused = true)]
 async fn a_key_keeps_its_order_over_a_failure() {
     let (transport, log) = (broker(1).await, Log::default());
@@ -355,7 +355,8 @@ async fn a_key_keeps_its_order_over_a_failure() {
     assert_eq!(log.lines(), ["1", "2", "3"]);
 }
 
-/// A failed record comes back at once, again and again: Particular/NServiceBus.RabbitMQ#1259, it-at-m/zammad-ai#310.
+/// A failed record is redelivered without delay, repeatedly: Particular/NServiceBus.RabbitMQ#1259,
+/// it-at-m/zammad-ai#310.
 #[tokio::test(start_paused = true)]
 async fn attempts_wait_longer_each_time() {
     let (transport, log) = (broker(1).await, Log::default());

@@ -1,4 +1,4 @@
-//! What operators see and do: pausing, status, stalls, and a service that breaks.
+//! Operations: pausing, status, stalls, and a service that fails.
 
 mod common;
 
@@ -102,7 +102,7 @@ async fn a_stall_is_seen_and_so_is_its_end() {
     assert!(service.status().await.is_healthy());
 }
 
-/// An observer of the user's own, with a bug.
+/// A user's observer with a bug.
 #[derive(Debug)]
 struct Panics;
 

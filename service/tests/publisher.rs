@@ -1,4 +1,4 @@
-//! The event publisher: what it writes, and how it connects and closes.
+//! The event publisher: the records it writes, and how it connects and closes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ fn registered(id: &str) -> Registered {
     Registered { user_id: id.into() }
 }
 
-/// Keeps what is published, and fails to connect as often as it is told.
+/// Keeps what is published, and fails to connect a configured number of times.
 #[derive(Debug, Clone, Default)]
 struct Recorder(Arc<Inner>);
 
@@ -201,7 +201,7 @@ async fn concurrent_first_uses_connect_once() {
     let (first, second) = tokio::join!(events.publish(&a), clone.publish(&b));
     assert!(first.is_ok() && second.is_ok());
     assert_eq!(recorder.0.connects.load(Ordering::Relaxed), 1);
-    // A transport behind a pointer does, too.
+    // A transport behind a pointer does the same.
     EventPublisher::new(&transport, "api").publish(&a).await.unwrap();
 }
 

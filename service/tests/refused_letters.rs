@@ -1,4 +1,4 @@
-//! `redrive_topic` where its publisher refuses a letter.
+//! `redrive_topic` with a publisher that refuses a letter.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -14,7 +14,7 @@ async fn redrive(transport: &MemoryTransport) -> Result<u64> {
     Ok(redrive_topic(transport, "t", "s", RedriveOptions::default()).await?.redriven)
 }
 
-/// Letters of twelve records of the keys 0, 1 and 2, in turn; the value is the offset.
+/// Letters of twelve records with the keys 0, 1 and 2 in turn; the value is the offset.
 async fn bury_keyed(transport: &MemoryTransport) {
     let letter = |offset: u64| {
         let record = StoredRecord::new(offset, Timestamp::default());
@@ -26,7 +26,7 @@ async fn bury_keyed(transport: &MemoryTransport) {
     }
 }
 
-/// The offsets of the letters of each key that are back in their topic.
+/// Returns the offsets of each key's letters that are back in their topic.
 async fn back(transport: &MemoryTransport) -> [Vec<u64>; 3] {
     let text =
         |record: &StoredRecord| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
@@ -38,7 +38,7 @@ async fn back(transport: &MemoryTransport) -> [Vec<u64>; 3] {
 #[tokio::test(start_paused = true)]
 async fn a_refused_letter_is_named_and_holds_back_its_key_alone() {
     let all = [vec![0, 3, 6, 9], vec![1, 4, 7, 10], vec![2, 5, 8, 11]];
-    // The second letter of each key in turn, as keys may share a partition of the letters or not.
+    // Refuses the second letter of each key in turn, as keys may or may not share a partition of the letters.
     for (refused, kind) in [("3", ErrorKind::Invalid), ("4", ErrorKind::TooLarge), ("5", ErrorKind::Invalid)] {
         let transport = MemoryTransport::new();
         let topics = [Topic::new("t").with_partitions(1), Topic::new(dead_letter_topic("t")).with_partitions(2)];

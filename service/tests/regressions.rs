@@ -1,4 +1,4 @@
-//! Bugs of the engine that the simulation found, each as a small test of its own.
+//! Bugs of the engine found by the simulation, each as a small test of its own.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::HashSet;
@@ -88,7 +88,7 @@ fn handling(log: &Log) -> Router {
 async fn a_partition_lost_before_its_start_is_committed_is_read_when_it_comes_back() {
     let (transport, log) = (broker(1).await, Log::default());
     let running = Service::new("s", handling(&log)).start(&transport).await.unwrap();
-    // The service has not looked yet: it will be told that it has the partition, and then that it has lost it.
+    // The service has not polled yet: it will be notified of the assignment, and then of its loss.
     transport.faults().lose_all("s-group");
     publish(&transport, [record("k", "1")]).await;
     caught_up(&running).await;
@@ -148,7 +148,7 @@ async fn a_shutdown_ends_though_partitions_are_assigned_meanwhile() {
     sleep(Duration::from_secs(1)).await;
     let stopping = tokio::spawn(first.shutdown(Duration::from_secs(60)));
     sleep(Duration::from_secs(1)).await;
-    // What the second had is the first's now.
+    // The second member's partitions now belong to the first.
     drop(second);
     timeout(Duration::from_secs(120), stopping).await.expect("the shutdown ends").unwrap().unwrap();
 }
@@ -173,7 +173,7 @@ async fn the_last_commit_of_a_shutdown_is_made_after_others_failed() {
     assert_eq!(committed(&transport).await, Some(2));
 }
 
-/// A service whose batch handler logs what it is given, after `fails` said what is wrong with it.
+/// A service whose batch handler logs its records, after `fails` has decided which of them fail.
 fn batches(
     log: &Log,
     options: BatchOptions,
@@ -225,7 +225,7 @@ async fn a_record_joins_no_batch_past_one_that_waits() {
 async fn a_batch_that_failed_buries_no_innocent_record() {
     let (transport, log) = (broker(1).await, Log::default());
     let options = BatchOptions::new(3).with_wait(Duration::ZERO);
-    // Once together, and then the first one once alone: that is its first failure, and not its second.
+    // Once in the batch, and then the first one once alone: that is its first failure, not its second.
     let service = batches(&log, options, |run| (run < 2).then(|| "of one of them".into()));
     publish(&transport, [record("a", "1"), record("b", "2"), record("c", "3")]).await;
     let retry = Retry::exponential(Duration::from_secs(1)).without_jitter().with_max_retries(1);
@@ -275,7 +275,7 @@ async fn claims_that_could_not_be_given_back_are_given_back_later() {
     }
     sleep(Duration::from_secs(1)).await;
     let second = service().start(&transport).await.unwrap();
-    // Now a partition moves: what the first has in hand is cancelled, and its claim can't be given back.
+    // Now a partition moves: the first member's deliveries are cancelled, and its claim cannot be released.
     store.faults().down();
     sleep(Duration::from_secs(2)).await;
     store.faults().up();

@@ -1,4 +1,4 @@
-//! What steers a delivery counts only where it belongs, and one event id on two topics can be two events.
+//! Control headers count only where they belong, and one event id on two topics can be two events.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn raw(topic: &'static str, log: &Log) -> Router {
     Router::new().on_topic(topic, add).with_state(log.clone())
 }
 
-/// What a service `ours` handles of `record`, on the topic that it is for.
+/// Returns the records that a service `ours` forwards for `record`, on the topic that it is for.
 async fn handled(topic: &'static str, record: Record) -> usize {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &[topic]).await;
@@ -65,7 +65,7 @@ async fn a_redrive_for_another_service_is_skipped_on_its_topic_alone() {
 async fn a_handler_that_passes_a_redriven_record_on_makes_a_record_for_everybody() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t", "u"]).await;
-    // By its outcome, and by the publisher of its context; to another topic, and to the same one once more.
+    // Forwarded by outcome and by the context's publisher, to another topic and to the same one again.
     let pass_on = async |delivery: Delivery| {
         let mut outcome = Outcome::handled();
         if !delivery.record().headers.contains("again") {
@@ -104,7 +104,7 @@ async fn a_publisher_refuses_a_reserved_header_by_its_name() {
     assert_eq!(nil.expect_err("no event has it").kind(), ErrorKind::Invalid);
 }
 
-/// Publishes one event id to two topics; returns which handlers had it.
+/// Publishes one event id to two topics; returns the handlers that received it.
 async fn on_both_topics(set: impl FnOnce(Service) -> Service) -> Vec<String> {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &["t", "u"]).await;

@@ -1,4 +1,4 @@
-//! Events that handlers return: published before their delivery is settled, with ids that a repeat derives again.
+//! Events returned by handlers: published before their delivery is settled, with ids that a repeat derives again.
 
 mod common;
 
@@ -72,7 +72,7 @@ async fn a_repeat_of_the_handler_derives_the_same_ids() {
         [0, 1].map(|part| Answered { id: e.id, part }).into_iter().collect::<Vec<_>>()
     });
     let service = start(Service::new("s", router.with_state(runs.clone())), &transport).await;
-    // The second event is refused for good once: that is the handler's error, so the handler runs again.
+    // The second event is refused permanently once: that counts as the handler's error, so the handler runs again.
     let second = |record: &Record| record.value.as_deref().is_some_and(|v| v.ends_with(br#""part":1}}"#));
     transport.faults().publish(PublishFault::new(ErrorKind::TooLarge).with_topic("answered").with_matching(second));
     publish(&transport, vec![asked(1)]).await;

@@ -1,5 +1,5 @@
-//! Batches whose layer rolls a transaction back: the failing record is found by halves, nobody else is blamed, and keys
-//! stay in order.
+//! Batches whose layer rolls a transaction back: the failing record is found by bisection, no other record is blamed,
+//! and keys stay in order.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -24,10 +24,10 @@ fn values(batch: &RawBatch) -> Vec<usize> {
     batch.0.records().map(value).collect()
 }
 
-/// The records of a batch that was tried, and which attempt it was.
+/// The records of a batch that was tried, and the attempt's number.
 type Tried = (Vec<usize>, u32);
 
-/// What a transaction has written that was committed, and each batch that was tried, with its attempt.
+/// The committed writes of a transaction, and each batch that was tried, with its attempt.
 #[derive(Debug, Clone, Default)]
 struct Table {
     committed: Arc<Mutex<Vec<usize>>>,
@@ -43,7 +43,7 @@ impl Table {
         self.tried.lock().unwrap().clone()
     }
 
-    /// As a handler in a transaction: all of the batch, or nothing and an error.
+    /// A handler in a transaction: handles all of the batch, or nothing and returns an error.
     fn write(&self, batch: &RawBatch, fails: impl Fn(usize) -> bool, named: bool) -> Result<(), BoxError> {
         let values = values(batch);
         self.tried.lock().unwrap().push((values.clone(), batch.0.attempt()));
@@ -57,7 +57,7 @@ impl Table {
     }
 }
 
-/// Handles `count` records over `keys` keys in batches; `fails` says which fail.
+/// Handles `count` records over `keys` keys in batches; `fails` decides which fail.
 async fn run(count: usize, keys: usize, named: bool, fails: fn(usize) -> bool) -> (Table, Vec<u64>, Vec<String>) {
     let (transport, table, log) = (MemoryTransport::new(), Table::default(), Log::default());
     topics(&transport, &["t"]).await;
@@ -75,7 +75,7 @@ async fn run(count: usize, keys: usize, named: bool, fails: fn(usize) -> bool) -
     (table, buried, log.lines())
 }
 
-/// What was committed of each key is in order.
+/// Checks that the committed records of each key are in order.
 fn assert_ordered(committed: &[usize], keys: usize) {
     for key in 0..keys {
         let of_key: Vec<_> = committed.iter().filter(|n| *n % keys == key).collect();
@@ -90,7 +90,7 @@ async fn the_failing_record_is_found_by_halves() {
     let mut committed = table.committed();
     committed.sort_unstable();
     assert_eq!(committed, (0..64).filter(|n| *n != 37).collect::<Vec<_>>());
-    // Two halves for each of six steps at most, beside the whole, and the three retries of the one.
+    // At most two halves for each of six steps, the whole batch, and the three retries of the failing record.
     let tried = table.tried();
     assert!(tried.len() <= 1 + 2 * 6 + 3, "{} batches: {tried:?}", tried.len());
 }
@@ -115,7 +115,7 @@ async fn later_records_of_the_failing_ones_key_leave_with_it() {
         let committed = table.committed();
         assert_eq!(committed.len(), 58);
         assert_ordered(&committed, 5);
-        // While it was tried again, the others went on.
+        // The others continued while it was retried.
         let done = |n: usize| committed.iter().position(|other| *other == n).expect("committed");
         assert!(done(59) < done(22) && done(12) < done(22), "named: {named}: {committed:?}");
     }
@@ -123,7 +123,7 @@ async fn later_records_of_the_failing_ones_key_leave_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_earlier_record_of_a_failing_ones_key_is_not_overtaken() {
-    // All of one key: what was before the failing one was undone with it, and comes first again.
+    // All of one key: the records before the failing one were rolled back with it, and come first again.
     let (table, buried, _) = run(8, 1, true, |n| n == 5).await;
     assert_eq!((table.committed(), buried), (vec![0, 1, 2, 3, 4, 6, 7], vec![5]));
 }

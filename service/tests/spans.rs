@@ -1,7 +1,8 @@
 //! The spans that a service opens.
 //!
-//! One test to a process: `tracing` remembers for each callsite whether anybody listens, and a thread without a subscriber
-//! that comes first answers for all the others. So the subscriber here is everybody's, and there is nobody else.
+//! This file has one test: `tracing` caches per callsite whether a subscriber is interested, and a thread without a
+//! subscriber that comes first decides for all others. So the subscriber here is global, and no other test runs in the
+//! process.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -20,7 +21,7 @@ use tracing::span::{Attributes, Id};
 /// A span's name and fields.
 type Seen = (String, BTreeMap<String, String>);
 
-/// The spans that there were.
+/// The spans that were opened.
 #[derive(Debug, Clone, Default)]
 struct Spans {
     seen: Arc<Mutex<Vec<Seen>>>,

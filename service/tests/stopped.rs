@@ -1,4 +1,4 @@
-//! A process that stood still for longer than its session: when it goes on, its partitions are others'.
+//! A process that was suspended for longer than its session: when it resumes, other members own its partitions.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -18,8 +18,8 @@ use tokio::time::{Instant, advance, sleep};
 
 const SESSION: Duration = Duration::from_secs(10);
 
-/// Members of its groups have a session: who asks for the next step after that has lost everything. Whoever waits since
-/// before is told nothing.
+/// A transport whose groups have a session timeout: a member that requests the next step after it has lost everything.
+/// A request that was pending before is not notified.
 #[derive(Debug, Clone)]
 struct Sessions(MemoryTransport);
 
@@ -89,8 +89,8 @@ impl Consumer for Member {
     }
 }
 
-/// What it had fetched waits behind a delivery that was under way. Its lease is over, too; the new one must not be there
-/// before the group was asked.
+/// A fetched record waits behind an in-flight delivery. The lease has expired, too; the new one must not exist before
+/// the group was polled.
 #[tokio::test(start_paused = true)]
 async fn it_begins_nothing_of_what_it_had() {
     let (transport, log) = (MemoryTransport::new(), Log::default());

@@ -1,4 +1,5 @@
-//! Records that leases expired with: handled with nothing else in flight, and buried only for crashes of their own.
+//! Records that were in flight when leases expired: handled with nothing else in flight, and dead-lettered only for
+//! crashes of their own.
 
 mod common;
 #[path = "common/odd.rs"]
@@ -30,7 +31,7 @@ fn text(record: &tidings_core::StoredRecord) -> String {
     String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()
 }
 
-/// Starts the service anew each time that it was killed, until all is settled; returns how often it was.
+/// Restarts the service each time it is killed, until all is settled; returns the number of restarts.
 async fn survive(transport: &MemoryTransport, killed: &Notify, service: impl Fn() -> Service) -> usize {
     for crashes in 0..20 {
         let running = start(service(), transport).await;
@@ -43,7 +44,7 @@ async fn survive(transport: &MemoryTransport, killed: &Notify, service: impl Fn(
             }
         }
         drop(running);
-        // The next one comes when all that this one had claimed is free: it claims the batch whole.
+        // The next service starts when all claims of this one are free: it then claims the whole batch.
         sleep(Duration::from_secs(60)).await;
     }
     panic!("it is never given up");
@@ -70,14 +71,14 @@ impl Deadly {
     }
 }
 
-/// Among others that only happen to be in its hands then.
+/// The other records only happen to be in flight at the crash.
 #[tokio::test(start_paused = true)]
 async fn only_the_record_that_kills_is_buried_for_it() {
     let (transport, store, deadly) = (MemoryTransport::new(), MemoryStore::new(), Deadly::default());
     topics(&transport, &["t"]).await;
     let handler = async |delivery: Delivery, State(deadly): State<Deadly>| {
         deadly.handle(&delivery).await;
-        // Never done before the other one kills it.
+        // Never done before the other one kills the process.
         sleep(Duration::from_secs(1)).await;
         deadly.log.add(text(delivery.record()));
     };
@@ -92,7 +93,7 @@ async fn only_the_record_that_kills_is_buried_for_it() {
     handled.sort();
     assert_eq!(handled, ["1", "2", "3"]);
 
-    // Mended, and redriven: it begins anew, though the store remembers what it did.
+    // After a fix it is redriven: it starts anew, though the store remembers its crashes.
     deadly.harmless.store(true, SeqCst);
     let letter = letters(&transport, "t-dlq").await.remove(0);
     publish(&transport, vec![letter.to_redrive()]).await;
@@ -108,7 +109,7 @@ struct Followed {
     key: String,
 }
 
-/// What a record's handler returned is still on its way to the broker: only then is its claim ended.
+/// The events returned by a record's handler are still being published: its claim ends only after that.
 #[tokio::test(start_paused = true)]
 async fn a_suspect_is_settled_before_the_next_one_begins() {
     let (transport, store, deadly) = (MemoryTransport::new(), MemoryStore::new(), Deadly::default());
@@ -127,7 +128,7 @@ async fn a_suspect_is_settled_before_the_next_one_begins() {
     assert_eq!(buried(&transport).await, [KILLER]);
 }
 
-/// A topic that is away for long holds up what is published to it, and nothing else.
+/// A topic that is unavailable for long delays the records published to it, and nothing else.
 #[tokio::test(start_paused = true)]
 async fn a_suspect_that_can_not_publish_holds_up_no_others() {
     let (transport, store, deadly) = (MemoryTransport::new(), MemoryStore::new(), Deadly::default());
@@ -171,7 +172,7 @@ async fn scripted(store: Odd, claims: Vec<Claim>) -> (MemoryTransport, Log, tidi
     (transport, log, service)
 }
 
-/// Another service had it when its turn to run alone had come, and died of it; or it was forgotten what it did.
+/// Another service held it when its turn to run alone came, and crashed with it; or its history was lost.
 #[tokio::test(start_paused = true)]
 async fn a_suspect_that_was_held_is_judged_by_its_next_claim() {
     let held = Claim::Held { at_most: Duration::from_millis(1) };
@@ -192,7 +193,7 @@ async fn a_suspect_does_not_begin_by_a_claim_that_came_too_late() {
     assert!(log.lines().is_empty(), "{:?}", service.status().await);
 }
 
-/// A store that never takes one claim back keeps no suspect's turn from coming.
+/// A store that never releases one claim does not keep a suspect's turn from coming.
 #[tokio::test(start_paused = true)]
 async fn a_suspect_has_its_turn_though_a_claim_is_never_given_back() {
     let (transport, log, store) = (MemoryTransport::new(), Log::default(), Odd::default());

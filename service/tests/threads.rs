@@ -1,4 +1,4 @@
-//! What can only go wrong on several threads: a worker that is kept busy while others go on.
+//! Failures that need several threads: a worker that is kept busy while others continue.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn text(delivery: &Delivery) -> String {
     String::from_utf8_lossy(delivery.record().value.as_deref().unwrap_or_default()).into_owned()
 }
 
-/// Counts itself among those that run, for as long as it lives.
+/// Counts itself as running until it is dropped.
 struct Running(Arc<AtomicUsize>);
 
 impl Running {
@@ -37,8 +37,8 @@ impl Drop for Running {
     }
 }
 
-/// The partition is lost and comes back at once, while a worker with handlers of it is kept from dropping them: the other
-/// worker must not begin the same records beside them.
+/// The partition is lost and assigned again at once, while a worker with handlers of it cannot drop them: the other
+/// worker must not start the same records concurrently.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_assignment_that_comes_back_waits_for_the_old_ones_handlers() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
@@ -56,7 +56,7 @@ async fn an_assignment_that_comes_back_waits_for_the_old_ones_handlers() {
                 if text(&delivery) == "blocks" && hang.load(SeqCst) {
                     tokio::task::yield_now().await;
                     blocked.notify_one();
-                    // What no handler may do.
+                    // Handlers must not block.
                     std::thread::sleep(Duration::from_millis(300));
                 }
                 if hang.load(SeqCst) {

@@ -1,4 +1,4 @@
-//! What the compiler says to mistakes in handlers, and shapes of handlers that it must take.
+//! Compiler errors for mistakes in handlers, and shapes of handlers that must compile.
 
 #[test]
 fn mistakes_are_told_in_our_words_and_other_shapes_compile() {

@@ -9,7 +9,7 @@ use tidings_core::{Name, StoredRecord, TopicPartition, codec};
 /// The maximum number of lines that a trace keeps; older ones are dropped.
 pub const MAX_TRACE: usize = 10_000;
 
-/// The record that a line describes.
+/// The position of the record that a line describes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) origin: TopicPartition,

@@ -1,4 +1,4 @@
-//! What the engine's tests have in common.
+//! Helpers shared by the engine's tests.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tidings_core::{
 use tidings_memory::MemoryTransport;
 use tidings_service::{Observer, RecordEvent, Retry, Service, ServiceHandle};
 
-/// What happened, in order.
+/// A log of test steps, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -39,7 +39,7 @@ pub(crate) async fn topics(transport: &MemoryTransport, names: &[&'static str]) 
     }
 }
 
-/// Publishes records, each of which must be taken.
+/// Publishes records, each of which must be accepted.
 pub(crate) async fn publish(transport: &MemoryTransport, records: Vec<Record>) {
     let publisher: Arc<dyn Publisher> = transport.publisher().await.expect("memory is up");
     for answer in publisher.publish(records).await {
@@ -47,13 +47,13 @@ pub(crate) async fn publish(transport: &MemoryTransport, records: Vec<Record>) {
     }
 }
 
-/// Starts a service whose retries wait for a time that is known.
+/// Starts a service whose retries wait for a fixed time.
 pub(crate) async fn start(service: Service, transport: &MemoryTransport) -> ServiceHandle {
     let retry = Retry::exponential(Duration::from_millis(100)).without_jitter();
     service.with_retry(retry).start(transport).await.expect("it starts")
 }
 
-/// Waits until the service has caught up; says how it is if it does not.
+/// Waits until the service has caught up; panics with its status if it does not.
 pub(crate) async fn caught_up(service: &ServiceHandle) {
     match tokio::time::timeout(Duration::from_secs(300), service.caught_up()).await {
         Ok(done) => done.expect("it runs"),
@@ -61,7 +61,7 @@ pub(crate) async fn caught_up(service: &ServiceHandle) {
     }
 }
 
-/// All records of a topic of one partition.
+/// Returns all records of a topic of one partition.
 pub(crate) async fn records(transport: &MemoryTransport, topic: &'static str) -> Vec<StoredRecord> {
     let admin = transport.admin().await.expect("memory is up");
     let found = admin.describe_topics(&[topic.into()]).await.expect("memory is up").remove(0).expect("it exists");
@@ -77,7 +77,7 @@ pub(crate) async fn records(transport: &MemoryTransport, topic: &'static str) ->
     records
 }
 
-/// The dead letters of a topic.
+/// Returns the dead letters of a topic.
 pub(crate) async fn letters(transport: &MemoryTransport, topic: &'static str) -> Vec<DeadLetter> {
     let records = records(transport, topic).await;
     records.iter().map(|record| DeadLetter::from_record(record).expect("a letter")).collect()

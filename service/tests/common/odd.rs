@@ -1,4 +1,4 @@
-//! A store that goes wrong in ways of its own.
+//! A store that misbehaves in configurable ways.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -14,27 +14,27 @@ use tokio::time::sleep;
 
 use crate::common::Log;
 
-/// A memory store that does what it is told to do wrong, and passes on all else.
+/// A memory store that injects the configured faults, and otherwise forwards calls.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Odd {
     pub(crate) inner: MemoryStore,
     pub(crate) claim_takes: Duration,
     pub(crate) release_takes: Duration,
-    /// How many events were asked for, by calls.
+    /// The number of events requested, per call.
     pub(crate) claims: Log,
-    /// So many times it gives claims back, and says that it did not.
+    /// The number of releases that are carried out but reported as failed.
     pub(crate) denied_releases: Arc<AtomicUsize>,
-    /// Never gives this event back.
+    /// An event whose claim is never released.
     pub(crate) keeps: Arc<Mutex<Option<uuid::Uuid>>>,
-    /// It renews leases, and says that it did not.
+    /// Renewals are carried out but reported as failed.
     pub(crate) denies_renewals: Arc<AtomicBool>,
-    /// So many claims are carried out a little after their answer was lost, and they were given back.
+    /// The number of claims that are carried out late, after their answer was lost and they were released.
     pub(crate) late_claims: Arc<AtomicUsize>,
-    /// So many completions are answered by nothing.
+    /// The number of completions that return an empty answer.
     pub(crate) short_completes: Arc<AtomicUsize>,
-    /// What the next claims are answered, as if others had the events meanwhile.
+    /// The answers to the next claims, as if other leases had the events meanwhile.
     pub(crate) script: Arc<Mutex<VecDeque<Claim>>>,
-    /// From the second claim on it takes longer than a lease lives, and hears of no renewal.
+    /// From the second claim on, a claim takes longer than a lease is valid, and renewals are lost.
     pub(crate) late: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the broker holds when a run is over.
+//! The broker's contents when a run is over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,13 +21,13 @@ impl World {
         lag.into_iter().filter_map(|lag| Some((lag.partition, lag.committed?))).collect()
     }
 
-    /// All that the broker holds of `topics`.
+    /// Returns all records that the broker holds of `topics`.
     pub(super) async fn read(&self, topics: &[&'static str]) -> Vec<(TopicPartition, StoredRecord)> {
         let group = format!("reader-{}", Uuid::new_v4());
         let options = ConsumerOptions::new(group, topics.iter().copied()).with_start(Start::Earliest);
         let consumer = self.transport.consumer(options).await.unwrap();
         let mut read = Vec::new();
-        // Nothing more comes at once: that is all.
+        // No more records are available at once: these are all.
         while let Ok(step) = timeout(Duration::from_millis(1), consumer.next()).await {
             if let Step::Records(fetched) = step.unwrap() {
                 let origin = fetched.batch.origin();
@@ -67,7 +67,7 @@ impl World {
     }
 }
 
-/// What a letter says of its record.
+/// Returns the fields of a letter that describe its record.
 fn letter(record: StoredRecord) -> Letter {
     let text = |name| record.headers.get_str(name).unwrap_or_default().to_owned();
     let number = |name| text(name).parse::<u64>().unwrap();

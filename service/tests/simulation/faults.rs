@@ -1,4 +1,4 @@
-//! What breaks during a run.
+//! The faults of a run.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ impl World {
     pub(super) fn group_trouble(&mut self) {
         let faults = self.transport.faults();
         if self.rng.bool() {
-            // Who is asked in time ends what is under way: that is checked, and no excuse.
+            // A member that is asked to release in time finishes its in-flight work: this is checked, and is no
+            // excuse.
             faults.rebalance(GROUP);
             return;
         }
@@ -63,7 +64,7 @@ impl World {
         }
     }
 
-    /// Of what the services publish and bury.
+    /// A fault of the records that the services publish and dead-letter.
     fn record_fault(&mut self) {
         let faults = self.transport.faults();
         let (times, stored) = (self.rng.u32(1..6), self.rng.bool());

@@ -1,4 +1,4 @@
-//! What happened in a run, in order: written by everything around the engine, read by the checker.
+//! The history of a run, in order: written by everything around the engine, read by the checker.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,27 +10,27 @@ use tidings_service::RecordOutcome;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// A running service; a restart is another one.
+/// A running service; a restart is another process.
 pub(crate) type Process = u32;
 
-/// Where a record lies.
+/// The position of a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) origin: TopicPartition,
     pub(crate) offset: u64,
 }
 
-/// One thing that happened.
+/// An event of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Happened {
     Started {
         process: Process,
     },
-    /// It is gone from one moment to the next.
+    /// The process crashed.
     Crashed {
         process: Process,
     },
-    /// It was told to stop; `Stopped` follows.
+    /// The process was told to shut down; `Stopped` follows.
     Stopping {
         process: Process,
         within: Duration,
@@ -39,14 +39,14 @@ pub(crate) enum Happened {
         process: Process,
         ok: bool,
     },
-    /// Something was broken; `excuses` that events are handled a second time.
+    /// A fault was injected; `excuses`: events may be handled a second time.
     Fault {
         what: String,
         excuses: bool,
     },
     /// All faults are over.
     Healed,
-    /// A step was handed out.
+    /// A step was delivered to the consumer.
     Assigned {
         process: Process,
         origin: TopicPartition,
@@ -67,7 +67,7 @@ pub(crate) enum Happened {
         process: Process,
         origin: TopicPartition,
     },
-    /// The engine gave it up.
+    /// The engine released a partition.
     Released {
         process: Process,
         origin: TopicPartition,
@@ -75,7 +75,7 @@ pub(crate) enum Happened {
     Closed {
         process: Process,
     },
-    /// The engine asked to commit.
+    /// The engine requested a commit.
     Committing {
         process: Process,
         origin: TopicPartition,
@@ -88,7 +88,7 @@ pub(crate) enum Happened {
         next: u64,
         ok: bool,
     },
-    /// A handler was begun with these, which are of one partition.
+    /// A handler was started with these records, which are of one partition.
     Began {
         process: Process,
         run: u64,
@@ -101,7 +101,7 @@ pub(crate) enum Happened {
         run: u64,
         how: How,
     },
-    /// The service published an event that follows from `cause`.
+    /// The service published an event caused by `cause`.
     Published {
         process: Process,
         cause: Uuid,
@@ -116,7 +116,7 @@ pub(crate) enum Happened {
         process: Process,
         id: Uuid,
     },
-    /// What the observer was told.
+    /// The event that the observer received.
     Observed {
         process: Process,
         what: RecordOutcome,
@@ -132,7 +132,7 @@ pub(crate) enum How {
     Failed,
     /// A batch, of which these were handled.
     Partly(Vec<u64>),
-    /// By a panic, a timeout, or because it was cancelled.
+    /// A panic, a timeout, or a cancellation.
     Dropped,
 }
 
@@ -149,13 +149,13 @@ pub(crate) struct Held {
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
     pub(crate) headers: Vec<Header>,
-    /// What is to become of it.
+    /// The expected outcome.
     pub(crate) kind: Kind,
-    /// How many events its handler returns.
+    /// The number of events that its handler returns.
     pub(crate) returns: usize,
 }
 
-/// A dead letter: the record's place, and what the letter says that it was.
+/// A dead letter: the record's position, and the fields that describe its record.
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
     pub(crate) place: Place,
@@ -164,20 +164,20 @@ pub(crate) struct Letter {
     pub(crate) headers: Vec<Header>,
 }
 
-/// What is to become of a record.
+/// The expected outcome of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Handled, at the latest by its last attempt.
     Good,
-    /// No attempt will ever succeed.
+    /// Dead-lettered: no attempt ever succeeds.
     Poison,
-    /// It can't be read.
+    /// Unreadable.
     Garbage,
-    /// Nobody takes it.
+    /// Without a handler.
     Foreign,
 }
 
-/// What the service promises in this run.
+/// The ordering that the service promises in this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     Key,
@@ -185,25 +185,25 @@ pub(crate) enum Order {
     None,
 }
 
-/// A whole run.
+/// A complete run.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     pub(crate) order: Order,
     pub(crate) store: bool,
     /// How far a partition may be read beyond its lowest unsettled record.
     pub(crate) max_span: u64,
-    /// How long what is under way may take when its partition is revoked; the commit's time is in it.
+    /// The time limit of in-flight work when its partition is revoked, including the commit.
     pub(crate) revocation: Duration,
     pub(crate) entries: Vec<Entry>,
     /// The service's topics.
     pub(crate) log: BTreeMap<Place, Held>,
-    /// What the group has committed at the end.
+    /// The committed offsets at the end.
     pub(crate) committed: BTreeMap<TopicPartition, u64>,
-    /// What is in the dead-letter topics.
+    /// The contents of the dead-letter topics.
     pub(crate) letters: Vec<Letter>,
     /// The ids of the returned events that the broker holds, by the event they follow from.
     pub(crate) returned: BTreeMap<Uuid, Vec<Uuid>>,
-    /// Why the service had not caught up a long time after all faults were over.
+    /// The reason why the service had not caught up a long time after all faults were over.
     pub(crate) stalled: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The events of a simulation, and the handlers that do to each what it asks for.
+//! The events of a simulation, and the handlers that execute the task in each event.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,16 +13,16 @@ use uuid::Uuid;
 
 use super::history::{Happened, How, Log, Process};
 
-/// What a handler does to an event, as the event asks for.
+/// The task of a handler, carried by the event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) key: Option<String>,
-    /// How it takes: 0 is at once, 1 a mere yield, else milliseconds.
+    /// The handler's duration: 0 is immediate, 1 a single yield, else milliseconds.
     pub(crate) wait: u64,
-    /// So many of its first runs fail.
+    /// The number of first runs that fail.
     pub(crate) fails: u32,
     pub(crate) by: Failing,
-    /// How many events follow.
+    /// The number of events it returns.
     pub(crate) returns: usize,
 }
 
@@ -48,14 +48,14 @@ pub(crate) struct Part {
     pub(crate) task: Task,
 }
 
-/// What follows from both.
+/// The event returned by both handlers.
 #[derive(Debug, Clone, Serialize, Deserialize, Event)]
 #[event(crate = "tidings_core", topic = "dones", type = "done", key = "key")]
 pub(crate) struct Done {
     key: Option<String>,
 }
 
-/// How a batch handler says what failed.
+/// How a batch handler reports failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Telling {
     Nothing,
@@ -63,13 +63,13 @@ pub(crate) enum Telling {
     StoppedAt,
 }
 
-/// What all handlers of a run share.
+/// State shared by all handlers of a run.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) log: Arc<Log>,
     pub(crate) telling: Telling,
     runs: AtomicU64,
-    /// How often each event was run.
+    /// The number of runs of each event.
     tries: Mutex<HashMap<Uuid, u32>>,
 }
 
@@ -78,7 +78,7 @@ impl Shared {
         Arc::new(Self { log, telling, runs: AtomicU64::new(0), tries: Mutex::default() })
     }
 
-    /// Whether this run of the event fails.
+    /// Returns whether this run of the event fails.
     fn fails(&self, id: Uuid, task: &Task) -> bool {
         let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
         let tries = tries.entry(id).or_default();
@@ -91,13 +91,13 @@ impl Shared {
 pub(crate) struct Worker {
     pub(crate) process: Process,
     pub(crate) shared: Arc<Shared>,
-    /// Whether the whole partition is in order.
+    /// Whether order is kept per partition.
     pub(crate) by_partition: bool,
-    /// A planted bug: what fails is told as handled.
+    /// A planted bug: failures are reported as handled.
     pub(crate) swallows: bool,
 }
 
-/// A run of a handler: its end is written down whatever happens.
+/// A run of a handler: its end is recorded in any case.
 struct Run<'a> {
     worker: &'a Worker,
     run: u64,
@@ -165,7 +165,7 @@ pub(crate) async fn parts(
     let mut run = worker.begin(&delivery);
     let mut done = Vec::new();
     let offsets: Vec<u64> = delivery.records().map(|record| record.offset).collect();
-    // Who says what failed returns no events, and lets nothing overtake what did.
+    // A handler that reports failures per record returns no events, and lets no record overtake a failed one.
     let keys: HashSet<_> = batch.iter().filter_map(|event| event.payload.task.key.as_ref()).collect();
     let apart = !worker.by_partition && keys.len() == batch.len();
     let may_tell = batch.len() > 1 && batch.iter().all(|event| event.payload.task.returns == 0);

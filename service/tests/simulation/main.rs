@@ -1,8 +1,8 @@
-//! The engine under simulation: seeded runs on the paused clock, with services that come, go and die, faults of all that
-//! they need, and a checker that reads the history of each run.
+//! The engine under simulation: seeded runs on the paused clock, with services that start, stop and crash, faults of
+//! all their dependencies, and a checker that reads the history of each run.
 //!
-//! A seed that fails prints itself. `TIDINGS_SEED=n cargo test -p tidings-service --test simulation -- replay` runs it
-//! again and prints its history.
+//! A failing seed is printed. `TIDINGS_SEED=n cargo test -p tidings-service --test simulation -- replay` runs it again
+//! and prints its history.
 #![expect(clippy::unwrap_used, reason = "what surrounds the simulated services does not fail")]
 
 mod check;
@@ -25,19 +25,20 @@ use check::check;
 use history::{History, Log};
 use plants::Bug;
 
-/// Seeds that each run of the tests goes through.
+/// The number of seeds in each run of the tests.
 const SEEDS: u64 = 200;
-/// After so many that failed there is no need for more.
+/// The number of failed seeds after which the test stops.
 const MAX_FAILED: usize = 20;
-/// A run takes milliseconds; one that takes so long hangs without waiting for anything, on however busy a machine.
+/// The timeout of one run, which normally takes milliseconds: a longer run is in an endless loop, even on a busy
+/// machine.
 const HANGS_AFTER: Duration = Duration::from_secs(180);
 
-/// Runs one seed on a thread of its own, so that one that never yields is noticed.
+/// Runs one seed on its own thread, so that a run that never yields is detected.
 fn simulate(seed: u64) -> History {
     simulate_with(seed, Bug::None)
 }
 
-/// The same, with a bug planted into the engine.
+/// Runs one seed with a bug planted into the engine.
 fn simulate_with(seed: u64, bug: Bug) -> History {
     let (sender, receiver) = mpsc::channel();
     let log = Arc::new(OnceLock::new());
@@ -58,7 +59,7 @@ fn report(seed: u64, history: &History) -> Option<String> {
     if anomalies.is_empty() {
         return None;
     }
-    // Of each kind the first: the others mostly follow from it.
+    // The first of each kind: the others mostly follow from it.
     let mut first = BTreeMap::new();
     for anomaly in &anomalies {
         first.entry(anomaly.name).or_insert(&anomaly.text);
@@ -67,7 +68,7 @@ fn report(seed: u64, history: &History) -> Option<String> {
     Some(format!("seed {seed}, {} anomalies:\n{}", anomalies.len(), lines.join("\n")))
 }
 
-/// The panics that handlers are asked for would fill the output.
+/// Silences the panics requested of handlers, which would fill the output.
 fn silence_panics() {
     if std::env::var_os("TIDINGS_SEED").is_none() {
         let before = std::panic::take_hook();
@@ -79,8 +80,8 @@ fn silence_panics() {
     }
 }
 
-/// Runs seeds from `first` on for as long as `goes_on`, as many at once as there are cores; returns how many, and the
-/// reports of those that failed.
+/// Runs seeds from `first` while `goes_on` returns true, one per core at a time; returns their number, and the reports
+/// of those that failed.
 fn run_seeds(first: u64, goes_on: impl Fn(u64) -> bool + Sync) -> (u64, Vec<String>) {
     silence_panics();
     let next = AtomicU64::new(first);
@@ -105,7 +106,7 @@ fn no_seed_breaks_a_promise() {
     assert!(failed.is_empty(), "{}\nreplay with TIDINGS_SEED", failed.join("\n"));
 }
 
-/// Runs the seed that `TIDINGS_SEED` names, and prints what happens.
+/// Runs the seed given by `TIDINGS_SEED`, and prints its history.
 #[test]
 fn replay() {
     let Ok(seed) = std::env::var("TIDINGS_SEED") else { return };
@@ -124,7 +125,7 @@ fn replay() {
     }
 }
 
-/// Random seeds, for `TIDINGS_SOAK_SECONDS`.
+/// Runs random seeds for `TIDINGS_SOAK_SECONDS`.
 #[test]
 #[ignore = "soak"]
 fn soak_random_seeds() {

@@ -1,4 +1,4 @@
-//! The checker itself: a good history has no anomaly, and each kind that is planted in it is found.
+//! Tests of the checker: a good history has no anomaly, and each kind of planted anomaly is found.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ fn good() -> (Vec<Happened>, History) {
     (steps, history)
 }
 
-/// The kinds of anomalies that are found when `plant` has changed the good history.
+/// Returns the kinds of anomalies found after `plant` has changed the good history.
 fn found(plant: impl FnOnce(&mut Vec<Happened>, &mut History)) -> Vec<&'static str> {
     let (mut steps, mut history) = good();
     plant(&mut steps, &mut history);
@@ -276,7 +276,7 @@ fn what_was_not_published_within_a_revocations_time_may_be_handled_again() {
     let within = |revocation| {
         found(move |steps, history| {
             (history.store, history.revocation) = (false, revocation);
-            // The second is handled, not settled, and given up; the partition comes back.
+            // The second is handled, not settled, and released; the partition is assigned again.
             let done = at(steps, &observed(1, RecordOutcome::Handled));
             let again = [
                 Happened::Revoking { process: 1, origin: origin() },

@@ -1,5 +1,5 @@
-//! Bugs planted into the engine, from outside: what it asks of its consumer, store and sink is bent on the way, as an
-//! engine with that bug would ask it. Each is caught by the checker, under the name of the promise that it breaks.
+//! Bugs planted into the engine from outside: its calls to consumer, store and sink are altered on the way, as an
+//! engine with that bug would make them. The checker catches each under the name of the promise that it breaks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use super::check::check;
 use super::simulate_with;
 use super::tap::Tap;
 
-/// A plant is caught within so many seeds.
+/// The number of seeds within which a planted bug must be caught.
 const SEEDS: u64 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) struct Planted<T> {
     state: Arc<Mutex<State>>,
 }
 
-/// The run's store, with what passes written down: for the sink that completes.
+/// The run's store, with its calls recorded: for the sink that completes.
 type Tapped = Arc<Mutex<Option<Tap<MemoryStore>>>>;
 
 impl Planted<()> {
@@ -245,7 +245,7 @@ impl IdempotencyStore for Planted<Tap<MemoryStore>> {
     }
 }
 
-/// Some seed finds the bug under its name. That no seed finds anything without a bug is a test of its own.
+/// Checks that some seed finds the bug under its name. Another test checks that no seed fails without a bug.
 fn caught(bug: Bug, name: &str) {
     let mut others = std::collections::BTreeSet::new();
     for seed in 0..SEEDS {

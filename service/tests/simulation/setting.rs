@@ -1,4 +1,4 @@
-//! How a run's services are set up, drawn from its seed.
+//! The settings of a run's services, drawn from its seed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use fastrand::Rng;
 use super::history::Order;
 use super::jobs::Telling;
 
-/// How a run's services are set up.
+/// The settings of a run's services.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
     pub(crate) order: Order,
@@ -26,7 +26,7 @@ pub(crate) struct Setting {
     pub(crate) keys: u64,
     pub(crate) processes: usize,
     pub(crate) telling: Telling,
-    /// How likely an event is to fail, in percent.
+    /// The probability that an event fails, in percent.
     pub(crate) trouble: u64,
     pub(crate) faults: bool,
     pub(crate) crashes: bool,

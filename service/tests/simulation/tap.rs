@@ -1,4 +1,4 @@
-//! The transport, store and observer that a simulated service is given: memory's own, with what passes written down.
+//! The transport, store and observer of a simulated service: the memory backend's, with their calls recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,7 +166,7 @@ impl IdempotencyStore for Tap<MemoryStore> {
     }
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         let answer = self.inner.complete(lease, events).await;
-        // Of a lost answer only the service may not know.
+        // An answer may be lost only to the service: the history must know it.
         let mut told = answer.as_ref().map_or_else(|error| Err(error.kind()), |answers| Ok(oks(answers)));
         while told == Err(ErrorKind::Indeterminate) {
             told = self.inner.complete(lease, events).await.map_or_else(|error| Err(error.kind()), |a| Ok(oks(&a)));

@@ -1,4 +1,4 @@
-//! A run: a broker in memory, services that come and go, events, faults; all drawn from a seed.
+//! A run: an in-memory broker, services that start and stop, events and faults, all drawn from a seed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -20,9 +20,9 @@ use super::tap::Tap;
 pub(super) const GROUP: &str = "sim-group";
 pub(super) const TOPICS: [&str; 2] = ["jobs", "parts"];
 const MAX_RETRIES: u32 = 3;
-/// After all faults are over, nothing waits for longer than this: not a backoff, not a handler that hangs.
+/// After all faults are over, no wait is longer than this: neither a backoff nor a hanging handler.
 const STALLED_AFTER: Duration = Duration::from_secs(600);
-/// And all is settled and committed within so long, whatever goes on.
+/// The time within which all records are settled and committed in any case.
 const CATCH_UP: Duration = Duration::from_secs(24 * 3_600);
 
 pub(super) struct World {
@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) expected: BTreeMap<Uuid, (Kind, usize)>,
 }
 
-/// Runs a seed to its end and returns what happened.
+/// Runs a seed to its end and returns its history.
 pub(crate) async fn run(seed: u64, bug: Bug, log: &OnceLock<Arc<Log>>) -> History {
     let mut rng = Rng::with_seed(seed);
     let setting = Setting::draw(&mut rng);
@@ -123,7 +123,7 @@ impl World {
         self.next_process += 1;
         let plants = Planted::new(self.bug);
         let tap = plants.of(Tap { inner: self.transport.clone(), process, log: self.log.clone() });
-        // While something is down it can't start, as in real life.
+        // While a dependency is down it cannot start, as in production.
         if let Ok(running) = self.service(process, &plants).start(&tap).await {
             self.log.add(Happened::Started { process });
             self.running.insert(process, running);
@@ -158,7 +158,7 @@ impl World {
             return;
         }
         let deadline = Duration::from_millis(self.rng.u64(..20_000));
-        // What is cut off by the deadline is handled again.
+        // A delivery cancelled by the deadline is handled again.
         self.excusable(format!("shutdown of {process} within {deadline:?}"), true);
         let log = self.log.clone();
         log.add(Happened::Stopping { process, within: deadline });
@@ -168,7 +168,7 @@ impl World {
         }));
     }
 
-    /// Some events of one topic, a few of them twice, as a publisher does whose answer was lost.
+    /// Events of one topic, a few of them twice, as from a publisher whose answer was lost.
     async fn publish(&mut self) {
         let count = self.rng.usize(1..12);
         let parts = self.rng.bool();
@@ -180,7 +180,7 @@ impl World {
             }
             records.push(record);
         }
-        // What is refused was never there.
+        // A refused record was never stored.
         let _ = self.publisher.publish(records).await;
     }
 
@@ -219,14 +219,14 @@ impl World {
         let how =
             [Failing::Error, Failing::Error, Failing::Panic, Failing::Reject, Failing::Unavailable, Failing::Hang];
         task.by = *self.rng.choice(&how).unwrap();
-        // In a batch it may be tried once more, beside another that fails.
+        // In a batch it may be tried once more, together with another one that fails.
         let most = if parts { MAX_RETRIES - 1 } else { MAX_RETRIES };
         task.fails = self.rng.u32(1..=most);
         if self.rng.u8(..4) == 0 && task.by != Failing::Unavailable {
             task.fails = u32::MAX;
         }
         if task.by == Failing::Reject {
-            // It may be cut off before it says so: then it says so the next time.
+            // It may be cancelled before it reports the failure: then it reports it in the next run.
             task.fails = u32::MAX;
         }
         task
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// Waits until the group has committed all there is; returns why it has not.
+    /// Waits until the group has committed all records; returns the reason if it has not.
     async fn catch_up(&mut self) -> Option<String> {
         let end = Instant::now() + CATCH_UP;
         for stopping in std::mem::take(&mut self.stopping) {

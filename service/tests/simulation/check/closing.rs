@@ -1,4 +1,4 @@
-//! What must hold when a run is over.
+//! Checks at the end of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ impl Checker<'_> {
                 .id
                 .and_then(|id| self.history.returned.get(&id))
                 .map_or(0, |ids| ids.iter().collect::<BTreeSet<_>>().len());
-            // Twins in one batch can't be told apart by the cause that they name.
+            // Events with the same id in one batch cannot be told apart by their causation id.
             let twins = self.history.log.values().filter(|other| other.id == held.id).count();
             let most = if place.origin.topic == "parts" { held.returns * twins } else { held.returns };
             if returned > most {
@@ -44,7 +44,7 @@ impl Checker<'_> {
         self.letters();
     }
 
-    /// Each record that was buried is in the dead letters as it was, and nothing else is.
+    /// Checks that each dead-lettered record is in the dead letters unchanged, and nothing else is.
     fn letters(&mut self) {
         let mut kept: BTreeMap<&Place, _> = BTreeMap::new();
         for letter in &self.history.letters {

@@ -1,6 +1,6 @@
-//! The checker: looks for anomalies in a history, knowing the promises and nothing of the engine.
+//! The checker: searches a history for anomalies, knowing the promises and nothing of the engine.
 //!
-//! After Jepsen's workload for Kafka: the order of what happened is compared with what the broker holds at the end.
+//! Modelled on Jepsen's workload for Kafka: compares the order of events with the broker's final contents.
 
 mod closing;
 mod steps;
@@ -14,39 +14,39 @@ use uuid::Uuid;
 
 use super::history::{Happened, Held, History, How, Kind, Order, Place, Process};
 
-/// Of a revocation's time, what may be kept for stopping and for the last commit.
+/// The part of a revocation's time reserved for stopping and for the last commit.
 const COMMIT_TIME: Duration = Duration::from_secs(1);
 
-/// A broken promise: its name, and where.
+/// A broken promise: its name and details.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Anomaly {
     pub(crate) name: &'static str,
     pub(crate) text: String,
 }
 
-/// One assignment of a partition to a process, as long as it lasts.
+/// One assignment of a partition to a process, while it lasts.
 #[derive(Debug, Default)]
 struct Assigned {
     start: u64,
     epoch: u64,
     settled: BTreeSet<u64>,
-    /// Of these, what was settled after the time for it was over.
+    /// The offsets of these that were settled after the deadline.
     late: BTreeSet<u64>,
     given: BTreeSet<u64>,
-    /// What a handler was done with.
+    /// The offsets whose handler completed.
     done: BTreeSet<u64>,
     revoking: bool,
-    /// When what is under way has to be over.
+    /// The deadline of in-flight work.
     over_at: Option<Duration>,
-    /// Somebody else has it since then: its time was over before it was given up.
+    /// Another process has it since: the deadline passed before it was released.
     taken: bool,
-    /// A commit of it was refused or is unanswered; something of it was cut off.
+    /// A commit of it was refused or is unanswered; `cut`: some of its work was cancelled.
     commit_failed: bool,
     cut: bool,
     committed: Option<u64>,
 }
 
-/// A run of a handler that goes on.
+/// A handler run in progress.
 #[derive(Debug)]
 struct Run {
     process: Process,
@@ -60,24 +60,24 @@ struct Checker<'a> {
     anomalies: BTreeSet<Anomaly>,
     assigned: BTreeMap<(Process, TopicPartition), Assigned>,
     runs: HashMap<u64, Run>,
-    /// What was settled by anybody, and how often.
+    /// How often each record was settled, by any process.
     settled: BTreeMap<Place, usize>,
-    /// Runs that ended well, by place.
+    /// Successful handler runs, by record.
     ran: BTreeMap<Place, usize>,
     completed: HashSet<Uuid>,
     buried: BTreeSet<Place>,
     published: HashMap<Uuid, BTreeSet<Uuid>>,
-    /// Nothing happened that excuses a second handling.
+    /// Nothing has happened that excuses a second handling.
     calm: bool,
-    /// No attempt failed but for what its event asked for.
+    /// No attempt failed except as its event requested.
     patient: bool,
     crashed: BTreeSet<Process>,
     now: Duration,
-    /// When the time of those is over that were told to stop.
+    /// The shutdown deadlines of stopped processes.
     stops: BTreeMap<Process, Duration>,
 }
 
-/// All anomalies of `history`, sorted.
+/// Returns all anomalies of `history`, sorted.
 pub(crate) fn check(history: &History) -> Vec<Anomaly> {
     let mut checker = Checker {
         history,
@@ -167,7 +167,7 @@ impl Checker<'_> {
     }
 
     fn released(&mut self, process: Process, origin: &TopicPartition) {
-        // What an assignment that was lost still does is fenced, and waited for by nobody.
+        // Work of a lost assignment is fenced, and not waited for.
         let epoch = self.assigned.get(&(process, origin.clone())).map(|assigned| assigned.epoch);
         let of_it = |run: &&Run| run.process == process && run.origin == *origin && Some(run.epoch) == epoch;
         let going_on = self.runs.values().find(of_it);
@@ -180,15 +180,15 @@ impl Checker<'_> {
         let open = assigned.given.iter().find(open).copied();
         let watermark = open.or_else(|| assigned.given.last().map(|last| last + 1)).unwrap_or(assigned.start);
         let committed = assigned.committed.unwrap_or(assigned.start);
-        // What was settled behind something that was given back comes again.
+        // Records settled behind one that was returned come again.
         let ahead = assigned.settled.last().is_some_and(|last| *last >= watermark);
-        // Its events could not be published in time: it is handled again, and they come under the same ids.
+        // Its events could not be published in time: it is handled again, and its events get the same ids.
         let unpublished = assigned.over_at.is_some_and(|at| self.now >= at)
             && assigned.done.difference(&assigned.settled).next().is_some();
         if assigned.cut || assigned.commit_failed || assigned.taken || ahead || unpublished {
             self.calm = false;
         }
-        // The time may have been over at once: the clock has jumped.
+        // The deadline may have passed at once: the clock has jumped.
         let over = self.stops.get(&process).is_some_and(|stop| self.now > *stop);
         if committed < watermark && !over && !assigned.commit_failed && !assigned.cut {
             let text =
@@ -198,7 +198,7 @@ impl Checker<'_> {
     }
 
     fn began(&mut self, process: Process, run: u64, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
-        // Dropped, it stops when its tasks are next looked at: a real process is gone by then.
+        // A dropped process stops when its tasks are next polled: a real process is gone by then.
         let crashed = self.crashed.contains(&process);
         match self.assigned.get(&(process, origin.clone())) {
             Some(assigned) if assigned.epoch == epoch && !assigned.revoking => {}
@@ -220,7 +220,7 @@ impl Checker<'_> {
         self.runs.insert(run, Run { process, origin, epoch, offsets });
     }
 
-    /// What must not be overtaken by the record at `offset` is settled, or in the same batch before it.
+    /// Checks that records that must precede the one at `offset` are settled, or before it in the same batch.
     fn ordered(&mut self, process: Process, origin: &TopicPartition, offset: u64, before: &[u64]) {
         let Some(assigned) = self.assigned.get(&(process, origin.clone())) else { return };
         let at = |offset| Place { origin: origin.clone(), offset };
@@ -230,7 +230,7 @@ impl Checker<'_> {
             Order::Key if this.key.is_none() => return,
             Order::Key | Order::Partition => assigned.start,
         };
-        // What comes to no handler is no delivery, and bound to no order.
+        // A record without a handler is not delivered, and has no order.
         let delivered = |held: &Held| matches!(held.kind, Kind::Good | Kind::Poison);
         let same = |held: &Held| delivered(held) && (self.history.order == Order::Partition || held.key == this.key);
         let open = |place: &Place| !assigned.settled.contains(&place.offset) && !before.contains(&place.offset);
@@ -246,7 +246,7 @@ impl Checker<'_> {
             let text = format!("process {process} begins {origin} {offset} before {overtaken:?}, which it must follow");
             self.found("reordered", text);
         }
-        // What is handled again, because its claim was lost, is no news.
+        // A record handled again after its claim was lost does not count as reordered.
         if let Some(later) = later.filter(|_| !repeated) {
             let text = format!("process {process} begins {origin} {offset} after {later}, which must follow it");
             self.found("reordered", text);
@@ -303,9 +303,9 @@ impl Checker<'_> {
             self.found("settled wrongly", format!("process {process}, {} {}: {problem}", place.origin, place.offset));
         }
         *self.settled.entry(place.clone()).or_default() += 1;
-        // What is done after the time for it is over may come too late to be committed.
+        // A record settled after the deadline may be too late to be committed.
         let stopped = self.stops.get(&process).is_some_and(|stop| self.now > *stop);
-        // What an earlier assignment had under way settles nothing of this one.
+        // Work of an earlier assignment settles nothing of this one.
         if let Some(assigned) = self.assigned.get_mut(&(process, place.origin.clone()))
             && assigned.epoch == epoch
         {

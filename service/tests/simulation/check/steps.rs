@@ -1,4 +1,4 @@
-//! What each step of a consumer, and each answer to a commit and a completion, means.
+//! Checks each step of a consumer, and each answer to a commit and a completion.
 
 use tidings_core::TopicPartition;
 use uuid::Uuid;
