@@ -1,4 +1,4 @@
-//! What a case is, and how it says that a promise was broken.
+//! Cases and their checks.
 
 use std::fmt::{Debug, Display};
 use std::future::Future;
@@ -9,12 +9,12 @@ use tidings_core::{Clause, Error, ErrorKind, Result};
 use crate::cx::Cx;
 use crate::hooks::Hook;
 
-/// How a case ends that does not pass.
+/// Result of a case that does not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Broken {
-    /// What was expected and what came.
+    /// The case failed; states the expected and the actual result.
     Failed(String),
-    /// It can't be told here, and why.
+    /// The case can't be checked here; states why.
     Ignored(String),
 }
 
@@ -57,7 +57,7 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// The most of what was expected, or came, that a failure shows, in bytes.
+/// Maximum bytes of an expected or actual result in a failure.
 const SHOWN: usize = 2_000;
 
 fn shown(value: impl Display) -> String {
@@ -69,22 +69,22 @@ fn shown(value: impl Display) -> String {
     text
 }
 
-/// A failure that says what was expected and what came.
+/// Returns a failure with the expected and the actual result.
 pub(crate) fn broken<T>(expected: impl Display, came: impl Display) -> Checked<T> {
     Err(Broken::Failed(format!("expected: {}\n    came: {}", shown(expected), shown(came))))
 }
 
-/// `came` is `expected`.
+/// Checks that `came` equals `expected`.
 pub(crate) fn same<T: PartialEq + Debug>(what: &str, expected: T, came: T) -> Checked {
     if expected == came { Ok(()) } else { broken(format!("{what}: {expected:?}"), format!("{came:?}")) }
 }
 
-/// `holds` is true; `came` says what is there instead.
+/// Checks that `holds` is true; `came` is the actual result.
 pub(crate) fn holds(holds: bool, expected: &str, came: impl Debug) -> Checked {
     if holds { Ok(()) } else { broken(expected, format!("{came:?}")) }
 }
 
-/// `answer` is an error of one of these kinds.
+/// Checks that `answer` is an error of one of these kinds.
 pub(crate) fn refused<T: Debug>(what: &str, kinds: &[ErrorKind], answer: Result<T>) -> Checked {
     match answer {
         Err(error) if kinds.contains(&error.kind()) => Ok(()),
@@ -95,12 +95,12 @@ pub(crate) fn refused<T: Debug>(what: &str, kinds: &[ErrorKind], answer: Result<
     }
 }
 
-/// `answer` is `Ok`.
+/// Checks that `answer` is `Ok`.
 pub(crate) fn granted<T>(what: &str, answer: Result<T>) -> Checked<T> {
     answer.or_else(|error| broken(format!("{what}: Ok"), format!("{} ({})", error.report(), error.kind())))
 }
 
-/// The only one of `answers`, which must be as many as were asked.
+/// Returns the only one of `answers`.
 pub(crate) fn only<T: Debug>(what: &str, mut answers: Vec<T>) -> Checked<T> {
     match (answers.pop(), answers.len()) {
         (Some(answer), 0) => Ok(answer),

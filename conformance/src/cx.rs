@@ -1,4 +1,4 @@
-//! What a running case has at hand: its backend, its names, its deadlines, its history.
+//! Context of a running case: its backend, names, deadlines and history.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -16,7 +16,7 @@ use crate::case::{Broken, Checked, broken};
 use crate::hooks::Live;
 use crate::setup::Pace;
 
-/// How many steps a history keeps: the last ones tell why.
+/// Number of steps that a history keeps, the latest ones.
 const HISTORY_LIMIT: usize = 120;
 
 /// The steps of a case, the last [`HISTORY_LIMIT`] of them.
@@ -33,7 +33,7 @@ struct Steps {
 struct Noted {
     at: Duration,
     step: String,
-    /// How often it came in a row.
+    /// Number of consecutive repeats.
     times: u64,
 }
 
@@ -51,7 +51,7 @@ impl History {
         steps.last.push_back(Noted { at, step: step.to_owned(), times: 1 });
     }
 
-    /// As text, a step a line.
+    /// Formats the history, one step per line.
     pub(crate) fn text(&self) -> String {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
@@ -89,22 +89,22 @@ impl<B: ?Sized> Cx<B> {
         }
     }
 
-    /// The backend as it is open now.
+    /// Returns the currently open backend.
     pub(crate) fn backend(&self) -> Checked<Arc<B>> {
         self.with_live(Live::backend)
     }
 
-    /// A step for the history.
+    /// Adds a step to the history.
     pub(crate) fn note(&self, step: impl AsRef<str>) {
         self.history.push(self.began.elapsed(), step.as_ref());
     }
 
-    /// A name that nobody else has.
+    /// Returns a unique name.
     pub(crate) fn fresh(&self, what: &str) -> Name {
         format!("{what}-{}", Uuid::new_v4().simple()).into()
     }
 
-    /// `future`'s output, which must come within the setup's patience.
+    /// Awaits `future` within the setup's patience.
     pub(crate) async fn within<F: Future>(&self, what: &str, future: F) -> Checked<F::Output> {
         match timeout(self.pace.patience, future).await {
             Ok(output) => Ok(output),
@@ -112,12 +112,12 @@ impl<B: ?Sized> Cx<B> {
         }
     }
 
-    /// Waits until a session or a lease that began before is surely over.
+    /// Waits until any session or lease that began before has expired.
     pub(crate) async fn outlive(&self) -> Checked {
         self.pass(self.pace.lifetime + self.pace.lifetime / 2).await
     }
 
-    /// Has so much time pass for the backend.
+    /// Lets `time` pass for the backend.
     pub(crate) async fn pass(&self, time: Duration) -> Checked {
         self.note(format!("{time:?} pass"));
         match self.with_live(|live| live.pass_time(time))? {
@@ -129,7 +129,7 @@ impl<B: ?Sized> Cx<B> {
         }
     }
 
-    /// Asks `again` until it gives something, within the setup's patience.
+    /// Calls `again` until it returns a value, within the setup's patience.
     pub(crate) async fn eventually<T, F: Future<Output = Checked<Option<T>>>>(
         &self,
         what: &str,
@@ -159,12 +159,12 @@ impl<B: ?Sized> Cx<B> {
         self.hooked(format!("hook: outage {down}"), self.with_live(|l| l.outage(down))).await
     }
 
-    /// Makes answers to publishing disappear, or appear again.
+    /// Drops answers to publishes, or delivers them again.
     pub(crate) async fn lost_answers(&self, lost: bool) -> Checked {
         self.hooked(format!("hook: lost answers {lost}"), self.with_live(|l| l.lost_answers(lost))).await
     }
 
-    /// Makes answers to publishing take long, or come.
+    /// Delays answers to publishes, or delivers them.
     pub(crate) async fn slow_answers(&self, slow: bool) -> Checked {
         self.hooked(format!("hook: slow answers {slow}"), self.with_live(|l| l.slow_answers(slow))).await
     }
@@ -180,7 +180,7 @@ impl<B: ?Sized> Cx<B> {
         self.hooked(what, self.with_live(|l| l.deleted_records(partition.clone(), range))).await
     }
 
-    /// Cuts a partition's log off.
+    /// Truncates a partition's log.
     pub(crate) async fn truncate_records(&self, partition: &TopicPartition, end: u64) -> Checked {
         let what = format!("hook: truncate {partition} to {end}");
         self.hooked(what, self.with_live(|l| l.truncated_records(partition.clone(), end))).await
@@ -192,7 +192,7 @@ impl<B: ?Sized> Cx<B> {
         self.hooked(what, self.with_live(|l| l.unreadable_records(partition.clone()))).await
     }
 
-    /// Stops the backend, of which `held` must be the last, and opens it again.
+    /// Stops the backend, whose last handle must be `held`, and reopens it.
     pub(crate) async fn reopen(&self, held: Arc<B>) -> Checked<Arc<B>> {
         self.note("hook: reopen");
         drop(held);
@@ -205,7 +205,7 @@ impl<B: ?Sized> Cx<B> {
     }
 }
 
-/// Polls `future` at most `times` times, letting others run in between, and drops it: what it came to, if anything.
+/// Polls `future` at most `times` times, yielding in between, then drops it. Returns its output if it completed.
 pub(crate) async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for turn in 0..times {

@@ -1,4 +1,4 @@
-//! An opened backend with its hooks, its type erased.
+//! A type-erased open backend with its hooks.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 
 use crate::setup::{Boxed, Doing, Setup};
 
-/// What a case may need to break a backend with.
+/// A hook that a case may need for fault injection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hook {
@@ -63,11 +63,11 @@ pub(crate) trait Live<B: ?Sized>: Send + Sync {
     fn truncated_records(&self, partition: TopicPartition, end: u64) -> Boxed<'static, Result<()>>;
     fn unreadable_records(&self, partition: TopicPartition) -> Boxed<'static, Result<()>>;
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
-    /// `None`: time passes by itself.
+    /// Advances the backend's clock; `None` if time passes by itself.
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>>;
 }
 
-/// The first of `needs` that `setup` does not have.
+/// Returns the first of `needs` that `setup` lacks.
 pub(crate) fn missing<T>(setup: &Setup<T>, needs: &[Hook]) -> Option<Hook> {
     needs.iter().copied().find(|hook| match hook {
         Hook::Outage => setup.outage.is_none(),

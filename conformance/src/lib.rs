@@ -1,6 +1,6 @@
-//! Suites that prove that a backend keeps the promises of tidings' traits.
+//! Conformance suites for implementations of tidings' backend traits.
 //!
-//! A backend runs them by one line in its `tests/conformance.rs` (with `harness = false` in its manifest):
+//! A backend runs a suite from its `tests/conformance.rs` (with `harness = false` in its manifest):
 //!
 //! ```no_run
 //! # use std::process::ExitCode;
@@ -14,17 +14,18 @@
 //! }
 //! ```
 //!
-//! Each case is a test of its own, named after the clause that it checks: `c3_commits_are_taken_until_revocation_ends`.
-//! `--list` lists them, any other argument filters them: `cargo test --test conformance -- c3_`.
+//! Each case is a separate test, named after the clause that it checks: `c3_commits_are_taken_until_revocation_ends`.
+//! `--list` lists the cases, and any other argument filters them: `cargo test --test conformance -- c3_`.
 //!
 //! - A clause that the backend disclaims by its `guarantees()` is reported ignored, with the backend's reason.
 //! - A case that the setup declares as not kept ([`Setup::without_case`]) is ignored with the reason given.
-//! - A case that must break something needs a hook of the [`Setup`]; without it, it is ignored with that reason.
+//! - A case that injects a fault needs a hook of the [`Setup`]; without the hook it is reported ignored with that
+//!   reason.
 //! - A backend that does not answer ([`Unavailable`](tidings_core::ErrorKind::Unavailable) from the factory) has all its
 //!   cases ignored; with [`REQUIRE_BROKERS`]`=1` in the environment they fail.
 //! - `--include-ignored` runs the disclaimed clauses and the cases declared as not kept as well.
 //!
-//! A failure says the clause, what was expected, what came, and the history of the case's steps.
+//! A failure reports the clause, the expected and the actual result, and the history of the case's steps.
 
 mod case;
 mod cx;

@@ -1,4 +1,4 @@
-//! Runs cases: each on a thread and a runtime of its own, with a deadline.
+//! The runner: each case runs on its own thread and runtime, with a deadline.
 
 use std::env;
 use std::fmt;
@@ -15,18 +15,18 @@ use crate::cx::{Cx, History};
 use crate::hooks::{Erase, Opened, missing};
 use crate::setup::{Clock, Setup};
 
-/// The environment variable that makes a failure of a backend's absence, where it is `1`.
+/// Environment variable that turns an unavailable backend into a failure if set to `1`.
 pub const REQUIRE_BROKERS: &str = "REQUIRE_BROKERS";
 
-/// What came of a case.
+/// Result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
     /// The promise was kept.
     Passed,
-    /// It could not be told, and why.
+    /// The case could not be checked; states why.
     Ignored(String),
-    /// It was broken: the clause, what was expected, what came, and the history.
+    /// The promise was broken; states the clause, the expected and the actual result, and the history.
     Failed(String),
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Several suites in one test program.
+/// Runs several suites in one test program.
 ///
 /// ```no_run
 /// # use std::process::ExitCode;
@@ -69,7 +69,7 @@ impl fmt::Debug for Suites {
 }
 
 impl Suites {
-    /// No suite yet.
+    /// Creates an empty set of suites.
     pub fn new() -> Self {
         Self::default()
     }
@@ -79,15 +79,15 @@ impl Suites {
         self
     }
 
-    /// Sets how many cases run at once, unless the arguments say so. By default it is one per core; cases against a server
-    /// mostly wait, and are done sooner with more.
+    /// Sets how many cases run concurrently, unless the arguments do. The default is one per core; cases against a
+    /// server mostly wait, and finish sooner with more.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Runs all cases by the program's arguments: filters, `--list`, `--include-ignored`.
+    /// Runs all cases selected by the program's arguments: filters, `--list`, `--include-ignored`.
     pub fn run(self) -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = arguments.test_threads.or(self.threads);
@@ -95,7 +95,7 @@ impl Suites {
     }
 }
 
-/// One suite: its cases, and how to see a backend as the trait that they check.
+/// One suite: its cases and the conversion of a backend to the trait that they check.
 pub(crate) struct Suite<T, B: ?Sized + 'static> {
     pub(crate) setup: Arc<Setup<T>>,
     pub(crate) erase: Erase<T, B>,
@@ -111,7 +111,7 @@ fn runtime(clock: Clock) -> std::io::Result<Runtime> {
 }
 
 impl<T: Send + Sync + 'static, B: ?Sized + 'static> Suite<T, B> {
-    /// The backend's guarantees: it is opened once for that.
+    /// Opens the backend once and returns its guarantees.
     fn probe(&self) -> Result<Guarantees, Broken> {
         let (setup, erase, guarantees) = (Arc::clone(&self.setup), self.erase, self.guarantees);
         let opened = on_a_thread(self.setup.pace, History::default(), move |_| async move {
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Suite<T, B> {
         }
     }
 
-    /// The cases as named tests.
+    /// Returns the cases as named tests.
     pub(crate) fn trials(self) -> Vec<Trial> {
         let probed = self.probe();
         let trial = |case: &'static Case<B>| {
@@ -147,7 +147,7 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Suite<T, B> {
         self.cases.iter().copied().map(trial).chain(unknown).collect()
     }
 
-    /// What the setup declares as not kept and no case is called, with what to say to it.
+    /// Returns names declared as not kept that match no case, with an error message.
     fn unknown(&self) -> impl Iterator<Item = (&str, String)> {
         let names = self.setup.without.iter().map(|(name, _)| name.as_str());
         let unknown = names.filter(|name| self.cases.iter().all(|case| case.name != *name));
@@ -166,7 +166,7 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Suite<T, B> {
     }
 }
 
-/// Whether the arguments ask for what is ignored by default, too.
+/// Returns whether the arguments include ignored tests.
 fn include_ignored() -> bool {
     env::args().any(|arg| arg == "--include-ignored" || arg == "--ignored")
 }
@@ -210,7 +210,7 @@ fn judge<T: Send + Sync + 'static, B: ?Sized + 'static>(
     }
 }
 
-/// Runs a future on a thread and a runtime of its own, so that even one that never yields is given up in time.
+/// Runs a future on its own thread and runtime, so that even one that never yields is aborted in time.
 fn on_a_thread<R, Fut>(
     pace: crate::setup::Pace,
     history: History,
@@ -230,7 +230,7 @@ where
             }
             Err(error) => broken("a runtime", error),
         };
-        // Nobody listens any more when the deadline has passed.
+        // The receiver is gone once the deadline has passed.
         drop(answer.send(checked));
     };
     if let Err(error) = thread::Builder::new().name("conformance case".into()).spawn(run) {

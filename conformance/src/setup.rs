@@ -1,4 +1,4 @@
-//! How a backend is opened, timed and broken.
+//! Configuration of a suite: opening a backend, timing and fault injection.
 
 use std::fmt;
 use std::future::Future;
@@ -12,31 +12,31 @@ use tidings_core::{Name, Result, TopicPartition};
 /// A boxed future.
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type Opener<T> = Arc<dyn Fn() -> Boxed<'static, Result<T>> + Send + Sync>;
-/// A hook: does something to the backend.
+/// A hook that acts on the backend.
 pub(crate) type Doing<T, A, R = ()> = Arc<dyn Fn(Arc<T>, A) -> Boxed<'static, Result<R>> + Send + Sync>;
 
-/// The default of [`Setup::with_patience`].
+/// Default of [`Setup::with_patience`].
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
-/// The default of [`Setup::with_quiet`].
+/// Default of [`Setup::with_quiet`].
 pub const DEFAULT_QUIET: Duration = Duration::from_secs(1);
-/// The default of [`Setup::with_lifetime`].
+/// Default of [`Setup::with_lifetime`].
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(6);
-/// The default of [`Setup::with_case_limit`] on the real clock.
+/// Default of [`Setup::with_case_limit`] on the real clock.
 pub const DEFAULT_CASE_LIMIT: Duration = Duration::from_secs(180);
-/// The default of [`Setup::with_case_limit`] on a paused clock.
+/// Default of [`Setup::with_case_limit`] on a paused clock.
 pub const PAUSED_CASE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Which clock the cases run on.
+/// The clock that cases run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Clock {
-    /// The machine's, on a runtime of two threads: for whatever talks to another process or blocks.
+    /// The system clock, on a runtime of two threads: for backends that block or talk to another process.
     Real,
-    /// Tokio's paused clock, on a runtime of one thread: for backends in memory that use Tokio's time and no other.
+    /// Tokio's paused clock, on a runtime of one thread: for in-memory backends that use only Tokio's time.
     Paused,
 }
 
-/// How long things take.
+/// Time limits of a suite.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) clock: Clock,
@@ -44,11 +44,11 @@ pub(crate) struct Pace {
     pub(crate) quiet: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) case_limit: Duration,
-    /// Records that a publisher takes unanswered, where the setup says so.
+    /// Number of unanswered records of a publisher, if the setup specifies it.
     pub(crate) unanswered: usize,
 }
 
-/// How a suite opens a backend, how long it waits for it, and how it breaks it.
+/// Configures how a suite opens a backend, how long it waits, and how it injects faults.
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,14 +77,14 @@ pub struct Setup<T> {
     pub(crate) unreadable_records: Option<Doing<T, TopicPartition>>,
     pub(crate) reopen: Option<Doing<T, (), T>>,
     pub(crate) passing_time: Option<Doing<T, Duration>>,
-    /// Cases that are not kept, and why.
+    /// Cases declared as not kept, with reasons.
     pub(crate) without: Vec<(String, String)>,
 }
 
 impl<T: Send + Sync + 'static> Setup<T> {
-    /// A backend called `name`, opened anew for each case by `open`.
+    /// Creates a setup of a backend called `name`, opened for each case by `open`.
     ///
-    /// What `open` returns may lead to the same broker each time: cases use topics, groups and scopes of their own.
+    /// `open` may return the same broker each time: each case uses its own topics, groups and scopes.
     pub fn new<F, Fut>(name: impl Into<String>, open: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -114,17 +114,18 @@ impl<T: Send + Sync + 'static> Setup<T> {
         }
     }
 
-    /// Declares one case as not kept: it is reported as ignored with the reason, which the backend's documentation has to
-    /// give as well. For a clause as a whole there are [`Guarantees`](tidings_core::Guarantees).
+    /// Declares one case as not kept: it is reported as ignored with the reason, which the backend's documentation
+    /// must state too. To disclaim a whole clause, use [`Guarantees`](tidings_core::Guarantees).
     ///
-    /// A name that no case of the suite has makes a test of its own that fails.
+    /// An unknown name adds a test that fails.
     #[must_use]
     pub fn without_case(mut self, name: impl Into<String>, reason: impl Into<String>) -> Self {
         self.without.push((name.into(), reason.into()));
         self
     }
 
-    /// On Tokio's paused clock: waiting takes no time, and a case at most [`PAUSED_CASE_LIMIT`] of real time.
+    /// Runs the cases on Tokio's paused clock: waiting takes no time, and a case takes at most [`PAUSED_CASE_LIMIT`]
+    /// of real time.
     #[must_use]
     pub fn with_paused_clock(mut self) -> Self {
         self.pace.clock = Clock::Paused;
@@ -132,36 +133,36 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How long anything that must come may take, a rebalance above all: [`DEFAULT_PATIENCE`].
+    /// Sets how long to wait for an expected event, such as a rebalance: [`DEFAULT_PATIENCE`].
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.pace.patience = patience;
         self
     }
 
-    /// How long to wait for what must not come: [`DEFAULT_QUIET`].
+    /// Sets how long to wait for an event that must not occur: [`DEFAULT_QUIET`].
     #[must_use]
     pub fn with_quiet(mut self, quiet: Duration) -> Self {
         self.pace.quiet = quiet;
         self
     }
 
-    /// How long sessions and leases live in the cases that let one end: [`DEFAULT_LIFETIME`], the shortest that a Kafka
-    /// broker allows by default. Less makes those cases quicker where the backend can.
+    /// Sets the session timeout and lease ttl in cases that let one expire: [`DEFAULT_LIFETIME`], the shortest that a
+    /// Kafka broker allows by default. A shorter one makes those cases faster if the backend allows it.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.pace.lifetime = lifetime;
         self
     }
 
-    /// How long a case may take in real time before it is given up: [`DEFAULT_CASE_LIMIT`].
+    /// Sets how long a case may take in real time before it is aborted: [`DEFAULT_CASE_LIMIT`].
     #[must_use]
     pub fn with_case_limit(mut self, limit: Duration) -> Self {
         self.pace.case_limit = limit;
         self
     }
 
-    /// How to make the backend unreachable (`true`) and reachable again (`false`).
+    /// Sets the hook that makes the backend unreachable (`true`) and reachable again (`false`).
     #[must_use]
     pub fn with_outage<Fut>(mut self, hook: impl Fn(Arc<T>, bool) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -171,7 +172,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to make the answers to publishing disappear (`true`) while what is asked is done, and appear again (`false`).
+    /// Sets the hook that drops the answers to publishes (`true`) while the records are stored, and delivers them
+    /// again (`false`).
     #[must_use]
     pub fn with_lost_answers<Fut>(mut self, hook: impl Fn(Arc<T>, bool) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -181,8 +183,9 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to have answers to publishing take longer than any case waits (`true`), and come again, those under way as well
-    /// (`false`); and how many `records` a publisher may have unanswered, which should be few for this.
+    /// Sets the hook that delays answers to publishes beyond any case's wait (`true`) and delivers them again,
+    /// pending ones included (`false`). `records` is the publisher's bound on unanswered records, which should be
+    /// small for this.
     #[must_use]
     pub fn with_slow_answers<Fut>(
         mut self,
@@ -197,7 +200,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to end the session of every member that a group has now, as if their heartbeats had come to nothing.
+    /// Sets the hook that ends the session of every current member of a group, as if their heartbeats had failed.
     #[must_use]
     pub fn with_session_loss<Fut>(mut self, hook: impl Fn(Arc<T>, Name) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -207,9 +210,10 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to delete records as retention (a range that begins with the oldest) or compaction (another one) would.
+    /// Sets the hook that deletes records as retention (a range that begins with the oldest) or compaction (any other
+    /// range) would.
     ///
-    /// An answer of kind [`Unsupported`](tidings_core::ErrorKind::Unsupported) has the case reported as ignored.
+    /// If it fails as [`Unsupported`](tidings_core::ErrorKind::Unsupported), the case is reported as ignored.
     #[must_use]
     pub fn with_deleted_records<Fut>(
         mut self,
@@ -222,8 +226,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to cut a partition's log off, so that it ends at this offset; 0 is a topic made anew. What groups have committed
-    /// must stay.
+    /// Sets the hook that truncates a partition's log to end at this offset; 0 means a recreated topic. Committed
+    /// offsets of groups must stay.
     #[must_use]
     pub fn with_truncated_records<Fut>(
         mut self,
@@ -236,7 +240,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to append bytes to a partition that the backend's reader cannot read or refuses, as another client may.
+    /// Sets the hook that appends bytes to a partition that the backend's reader cannot decode or refuses, as another
+    /// client may.
     #[must_use]
     pub fn with_unreadable_records<Fut>(
         mut self,
@@ -249,8 +254,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to stop the backend, as a process that ends, and open it again with what it kept. The suite holds nothing else
-    /// of the backend by then.
+    /// Sets the hook that stops the backend like a process exit, and reopens it with its persisted state. The suite
+    /// has dropped all other handles of the backend by then.
     #[must_use]
     pub fn with_reopen<Fut>(mut self, hook: impl Fn(Arc<T>) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -260,8 +265,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// How to have time pass for a backend whose clock a test can set: instead of waiting until a session or a lease is
-    /// over, cases call this. They then depend on nothing that a busy machine is late for.
+    /// Sets the hook that advances the backend's clock: cases call it instead of waiting until a session or a lease
+    /// expires. They then do not depend on the timing of a busy machine.
     #[must_use]
     pub fn with_passing_time<Fut>(mut self, hook: impl Fn(Arc<T>, Duration) -> Fut + Send + Sync + 'static) -> Self
     where

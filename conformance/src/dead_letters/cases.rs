@@ -77,7 +77,7 @@ impl Rig {
         Ok(listed)
     }
 
-    /// All open letters of a service.
+    /// Returns all open letters of a service.
     pub(super) async fn of(&self, service: &Name) -> Checked<Vec<DeadLetter>> {
         self.list(&LetterQuery::default().with_service(service)).await
     }
@@ -88,7 +88,7 @@ impl Rig {
     }
 }
 
-/// Each field of a letter, with its contents, which `Debug` hides.
+/// Compares each field of a letter, including contents that `Debug` hides.
 fn same_letter(expected: &DeadLetter, came: &DeadLetter) -> Checked {
     same("the origin", &expected.origin, &came.origin)?;
     same("the offset", expected.record.offset, came.record.offset)?;
@@ -168,7 +168,7 @@ async fn d1_an_outage_is_told_and_forgets_nothing(rig: &Rig) -> Checked {
         Ok(store.list(&LetterQuery::default().with_service(&service)).await.ok())
     });
     let offsets: Vec<u64> = after.await?.iter().map(|l| l.record.offset).collect();
-    // What was refused may be there where the answer was lost, and what was buried before must be.
+    // A refused letter may be stored if its answer was lost; letters buried before must be.
     crate::case::holds(offsets.first() == Some(&0), "the letter from before the outage", offsets)
 }
 
@@ -263,7 +263,7 @@ async fn d3_a_resolved_letter_that_is_buried_again_stays_resolved(rig: &Rig) -> 
     let service = rig.fresh("service");
     rig.bury(vec![letter(&service, 1)]).await?;
     same("answers to resolve", vec![true], rig.resolve(&[letter(&service, 1).id()]).await?)?;
-    // As a service does that died after burying and before committing: the letter was redriven already.
+    // Like a service that crashed after burying and before committing: the letter was redriven already.
     rig.bury(vec![letter(&service, 1)]).await?;
     same("letters that are open", 0, rig.of(&service).await?.len())
 }
@@ -280,7 +280,7 @@ async fn d3_resolving_from_many_sides_is_granted_once(rig: &Rig) -> Checked {
     for answer in rig.within("all answers", resolving.join_all()).await? {
         granted += answer?.into_iter().filter(|resolved| *resolved).count();
     }
-    // Two who redrive at once must not both publish it.
+    // Two concurrent redrives must not both publish the letter.
     same("resolutions that count", 1, granted)
 }
 

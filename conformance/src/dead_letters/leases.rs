@@ -23,7 +23,7 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once,
 ];
 
-/// Long beside anything that a case does.
+/// Longer than any case takes.
 const LONG: Duration = Duration::from_secs(600);
 
 impl Rig {
@@ -47,7 +47,7 @@ impl Rig {
         Ok(self.within("end_lease", store.end_lease(letters, lease)).await??)
     }
 
-    /// The service of new letters with these offsets, and their identities.
+    /// Buries letters with these offsets for a new service; returns the service and their identities.
     async fn buried(&self, offsets: &[u64]) -> Checked<(Name, Vec<LetterId>)> {
         let service = self.fresh("service");
         let letters: Vec<_> = offsets.iter().map(|offset| letter(&service, *offset)).collect();
@@ -57,13 +57,13 @@ impl Rig {
     }
 }
 
-/// Another lease has the letter, and says for how long at most.
+/// Checks that another lease has the letter, for at most `ttl`.
 fn held(leased: &[Leased], ttl: Duration) -> Checked {
     let is_held = |answer: &Leased| matches!(answer, Leased::Held { at_most } if *at_most <= ttl);
     holds(leased.iter().all(is_held), "Held, for the ttl at most", format!("{leased:?}"))
 }
 
-/// A broker that notes the offsets of letters it is given, by their last value byte, and yields in between.
+/// A publisher that records the offsets of letters, by their last value byte, and yields in between.
 #[derive(Debug, Default)]
 struct Broker {
     published: Mutex<Vec<Record>>,
@@ -106,7 +106,7 @@ async fn d4_a_leased_letter_is_held_until_it_is_given_back(rig: &Rig) -> Checked
     same("the first lease", vec![Leased::Granted; 2], rig.lease(&ids, &one).await?)?;
     same("the same lease again", vec![Leased::Granted; 2], rig.lease(&ids, &one).await?)?;
     held(&rig.lease(&ids, &other).await?, LONG)?;
-    // Another lease gives nothing back.
+    // Another lease releases nothing.
     rig.end_lease(&ids, &other).await?;
     held(&rig.lease(&ids, &other).await?, LONG)?;
     rig.end_lease(&ids[..1], &one).await?;
@@ -158,7 +158,7 @@ async fn d4_a_lease_that_was_outlived_is_taken_over(rig: &Rig) -> Checked {
     same("a lease", vec![Leased::Granted; 3], rig.lease(&ids, &old).await?)?;
     rig.outlive().await?;
     same("a lease of an outlived one's", vec![Leased::Granted], rig.lease(&ids[..1], &new).await?)?;
-    // Of what was not taken over, the old lease closes a letter, and so does anybody.
+    // A letter that was not taken over can be closed by the old lease, or by any caller.
     same("closing by the old lease", vec![false, true], rig.resolve_leased(&ids[..2], &old).await?)?;
     same("resolving what was leased once", vec![true], rig.resolve(&ids[2..]).await?)?;
     same("letters that are open", 1, rig.of(&service).await?.len())?;
@@ -178,7 +178,7 @@ async fn d4_redrives_at_once_publish_each_letter_once(rig: &Rig) -> Checked {
     let mut letters: Vec<_> = (0..20).map(|offset| letter(&service, offset)).collect();
     letters.iter_mut().skip(10).for_each(|letter| letter.record.key = None);
     rig.bury(letters.clone()).await?;
-    // Given twice, a letter goes once.
+    // A duplicate letter is published once.
     letters.push(letters[19].clone());
     let broker = Arc::new(Broker::default());
     let mut redriving = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! The suite of a dead-letter store (D): a sink whose letters can be listed and closed.
+//! Suite of a dead-letter store (D): a sink whose letters can be listed and closed.
 //!
 //! The sink that goes with a transport is checked by the [transport's suite](crate::transport).
 
@@ -32,18 +32,18 @@ pub fn run<T: DeadLetterStore>(setup: Setup<T>) -> ExitCode {
     Suites::new().with_dead_letters(setup).run()
 }
 
-/// Runs the case of this name alone: to show that a broken store is caught.
+/// Runs a single case by name, to show that a broken store is caught.
 pub fn check<T: DeadLetterStore>(setup: Setup<T>, case: &str) -> Verdict {
     suite(setup).check(case)
 }
 
-/// The names of all cases.
+/// Returns the names of all cases.
 pub fn names() -> Vec<&'static str> {
     all().map(|case| case.name).collect()
 }
 
 impl Suites {
-    /// With the suite of a dead-letter store.
+    /// Adds the suite of a dead-letter store.
     #[must_use]
     pub fn with_dead_letters<T: DeadLetterStore>(self, setup: Setup<T>) -> Self {
         self.add(suite(setup).trials())

@@ -1,4 +1,4 @@
-//! I1: one lease per scope and event. I6: what a grant tells.
+//! I1: one lease per scope and event. I6: the history in a grant.
 
 use std::collections::HashSet;
 
@@ -130,7 +130,7 @@ async fn i1_releasing_what_another_has_leaves_it(rig: &Rig) -> Checked {
     rig.release(&other, &event, 5).await?;
     rig.claims("a claim that another tried to release", &third, &event, &[Is::Held]).await?;
     rig.release(&one, &event, 1).await?;
-    // The attempts of the one who had it, and none of the other's.
+    // The attempts of the previous owner, and none of the other's.
     rig.grants(&third, &event, History::new(0, 1)).await
 }
 
@@ -155,7 +155,7 @@ async fn i1_a_dropped_claim_is_whole_or_absent(rig: &Rig) -> Checked {
         let event = events(1);
         let store = rig.store()?;
         drop(poll_times(times, store.claim(&one, &event)).await);
-        // What the dropped call may have claimed ends with its lease, and blocks nobody for longer.
+        // Claims of the dropped call end with its lease and block other leases no longer.
         rig.retire(&one).await?;
         let taken = rig.eventually("the event", || async {
             let claims = rig.claim(&other, &event).await?;
@@ -216,6 +216,6 @@ async fn i6_a_finished_event_takes_its_history_along(rig: &Rig) -> Checked {
     rig.complete(&lease, &event).await?;
     let purged = rig.purge_all(&scope).await?;
     same("events purged", 1, purged)?;
-    // Purged is forgotten: the event is as new.
+    // A purged event is like a new one.
     rig.grants(&lease, &event, History::default()).await
 }

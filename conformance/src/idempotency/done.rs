@@ -29,7 +29,7 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
 ];
 
 impl Rig {
-    /// Purges all that is done in a scope by now.
+    /// Purges all done events of a scope.
     pub(super) async fn purge_all(&self, scope: &Name) -> Checked<u64> {
         // Far ahead, as the store's clock counts and not this host's.
         self.purge(scope, Timestamp::now().saturating_add(Duration::from_secs(86_400))).await
@@ -162,7 +162,7 @@ async fn i7_a_release_is_not_done(rig: &Rig) -> Checked {
     let (one, other) = (rig.acquire_lease(&scope).await?, rig.acquire_lease(&scope).await?);
     let event = events(1);
     rig.claims("a new event", &one, &event, &[Is::Granted]).await?;
-    // As a service does that buried the event: what is redriven must not look handled.
+    // Like a service that buried the event: a redriven event must not look handled.
     rig.release(&one, &event, 3).await?;
     rig.claims("an event that was given back", &other, &event, &[Is::Granted]).await
 }

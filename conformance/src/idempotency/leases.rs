@@ -121,7 +121,7 @@ async fn i3_a_retired_lease_is_over(rig: &Rig) -> Checked {
     refused("renewing a retired lease", &[ErrorKind::Fenced], rig.renew(&one).await?)?;
     rig.claims("its event", &other, &event, &[Is::Granted]).await?;
     refused("its complete", &[ErrorKind::Fenced], rig.complete_one(&one, &event[0]).await?)?;
-    // Retiring again, as after an answer that was lost, takes nothing from the one who has it now.
+    // Retiring again, as after a lost answer, takes nothing from the current owner.
     rig.retire(&one).await?;
     rig.complete(&other, &event).await
 }

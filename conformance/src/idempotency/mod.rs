@@ -1,4 +1,4 @@
-//! The suite of an idempotency store (I).
+//! Suite of an idempotency store (I).
 
 mod claims;
 mod done;
@@ -30,18 +30,18 @@ pub fn run<T: IdempotencyStore>(setup: Setup<T>) -> ExitCode {
     Suites::new().with_idempotency(setup).run()
 }
 
-/// Runs the case of this name alone: to show that a broken store is caught.
+/// Runs a single case by name, to show that a broken store is caught.
 pub fn check<T: IdempotencyStore>(setup: Setup<T>, case: &str) -> Verdict {
     suite(setup).check(case)
 }
 
-/// The names of all cases.
+/// Returns the names of all cases.
 pub fn names() -> Vec<&'static str> {
     cases().into_iter().map(|case| case.name).collect()
 }
 
 impl Suites {
-    /// With the suite of an idempotency store.
+    /// Adds the suite of an idempotency store.
     #[must_use]
     pub fn with_idempotency<T: IdempotencyStore>(self, setup: Setup<T>) -> Self {
         self.add(suite(setup).trials())

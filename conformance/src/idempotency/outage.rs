@@ -8,7 +8,7 @@ use crate::case::{Case, Checked, broken, cases};
 pub(super) const CASES: &[Case<dyn IdempotencyStore>] =
     cases![i5_a_store_that_is_down_says_so[Outage], i5_an_outage_forgets_nothing[Outage],];
 
-/// `answer` is an error that can be retried.
+/// Checks that `answer` is a retryable error.
 fn is_retryable<T: std::fmt::Debug>(what: &str, answer: tidings_core::Result<T>) -> Checked {
     match answer {
         Err(error) if error.is_retryable() => Ok(()),

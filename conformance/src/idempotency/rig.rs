@@ -1,4 +1,4 @@
-//! What store cases are made of: leases, events, claims.
+//! Helpers of store cases: leases, events, claims.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 use crate::case::{Checked, broken, granted, holds, only, same};
 use crate::cx::Cx;
 
-/// A store case at work.
+/// Context of a store case.
 pub(super) type Rig = Cx<dyn IdempotencyStore>;
 
-/// Long beside anything that a case does.
+/// Longer than any case takes.
 pub(super) const LONG: Duration = Duration::from_secs(600);
 
 /// New events.
@@ -20,7 +20,7 @@ pub(super) fn events(count: usize) -> Vec<EventRef> {
     (0..count).map(|_| EventRef::new(Uuid::now_v7(), "conformance.event")).collect()
 }
 
-/// One of the few things that a claim can be, without how long it may last.
+/// The variant of a claim's answer, without its duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Is {
     Granted,
@@ -33,12 +33,12 @@ impl Rig {
         self.backend()
     }
 
-    /// A lease in `scope` that outlives the case.
+    /// Acquires a lease in `scope` that outlives the case.
     pub(super) async fn acquire_lease(&self, scope: &Name) -> Checked<Lease> {
         self.lease_for(scope, LONG).await
     }
 
-    /// A lease in `scope` that dies without being renewed for `ttl`.
+    /// Acquires a lease in `scope` that expires unless it is renewed within `ttl`.
     pub(super) async fn lease_for(&self, scope: &Name, ttl: Duration) -> Checked<Lease> {
         let store = self.store()?;
         let lease = self.within("a lease", store.acquire_lease(scope, ttl)).await??;
@@ -55,20 +55,20 @@ impl Rig {
         Ok(answer)
     }
 
-    /// Claims; as many answers as events.
+    /// Claims events, and checks that there are as many answers as events.
     pub(super) async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Checked<Vec<Claim>> {
         let claims = granted("claim", self.try_claim(lease, events).await?)?;
         same("answers to claim", events.len(), claims.len())?;
         Ok(claims)
     }
 
-    /// Claims, and compares what kind of answers come.
+    /// Claims events and compares the variants of the answers.
     pub(super) async fn claims(&self, what: &str, lease: &Lease, events: &[EventRef], expected: &[Is]) -> Checked {
         let came = self.claim(lease, events).await?;
         same(what, expected.to_vec(), came.iter().map(kind).collect::<Checked<_>>()?)
     }
 
-    /// All of `events` are granted, with this history.
+    /// Checks that all of `events` are granted with this history.
     pub(super) async fn grants(&self, lease: &Lease, events: &[EventRef], history: History) -> Checked {
         for claim in self.claim(lease, events).await? {
             match claim {
@@ -79,7 +79,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Completes; each must be `Ok`.
+    /// Completes events; each must be `Ok`.
     pub(super) async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Checked {
         let answers = self.try_complete(lease, events).await??;
         same("answers to complete", events.len(), answers.len())?;
@@ -93,7 +93,7 @@ impl Rig {
         Ok(answer)
     }
 
-    /// The answer to completing one event, be it refused as a whole or alone.
+    /// Completes one event and returns its result, whether the call or the event was refused.
     pub(super) async fn complete_one(&self, lease: &Lease, event: &EventRef) -> Checked<Result<()>> {
         match self.try_complete(lease, std::slice::from_ref(event)).await? {
             Ok(answers) => only("complete", answers),
@@ -101,7 +101,7 @@ impl Rig {
         }
     }
 
-    /// Gives claims back, each with so many attempts.
+    /// Releases claims, each with `attempts`.
     pub(super) async fn release(&self, lease: &Lease, events: &[EventRef], attempts: u32) -> Checked {
         let store = self.store()?;
         let releases: Vec<ReleasedClaim> = events.iter().map(|event| ReleasedClaim::new(event.id, attempts)).collect();

@@ -41,7 +41,7 @@ fn any(revoked: &[TopicPartition]) -> Checked<TopicPartition> {
     revoked.first().cloned().map_or_else(|| broken("a revoked partition", "none"), Ok)
 }
 
-/// Long beside anything that a case does meanwhile.
+/// Longer than any case takes.
 const LONG: Duration = Duration::from_secs(60);
 
 async fn c3_commits_are_taken_until_revocation_ends(rig: &Rig) -> Checked {

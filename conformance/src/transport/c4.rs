@@ -39,7 +39,7 @@ async fn ten_read(rig: &Rig) -> Checked<(Fleet<'_>, Name, TopicPartition)> {
     Ok((fleet, topic.clone(), TopicPartition::new(&topic, 0)))
 }
 
-/// What the next owner is told of the partition, after the first member closed.
+/// Returns the next owner's assignment of the partition after the first member closed.
 async fn next_owner(rig: &Rig, mut fleet: Fleet<'_>, p: &TopicPartition) -> Checked<tidings_core::Assignment> {
     let options = fleet[0].options.clone();
     fleet.close(0).await?;

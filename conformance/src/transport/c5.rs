@@ -199,7 +199,7 @@ async fn c5_a_member_that_is_dropped_gives_its_partitions_up(rig: &Rig) -> Check
     fleet.add(options).await?;
     fleet.shared(&topic, 2, &[0, 1]).await?;
     let mut fleet = fleet.kill(1);
-    // At once or by its session: either way nobody has to close a consumer for others to go on.
+    // At once or by its session: others continue without an explicit close of the consumer.
     let grace = rig.pace.lifetime + Duration::from_secs(1);
     tokio::join!(sleep(grace), async { fleet.rest_for(grace).await }).1?;
     fleet.owns(0, &topic, 2).await

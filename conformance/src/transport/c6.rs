@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c6_dropping_a_next_that_was_woken_loses_nothing,
 ];
 
-/// What a `next` of member `who` came to; an error that passes is no step.
+/// Returns the result of a `next` of member `who`; a transient error is no step.
 async fn take(fleet: &mut Fleet<'_>, who: usize, step: Result<Step>) -> Checked {
     match step {
         Err(error) if error.is_retryable() => {

@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c7_closing_a_member_leaves_other_groups_alone,
 ];
 
-/// A session that nobody would wait for.
+/// A session that outlasts every case.
 const LONG: Duration = Duration::from_secs(45);
 
 async fn c7_close_leaves_at_once(rig: &Rig) -> Checked {

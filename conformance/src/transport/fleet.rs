@@ -55,7 +55,7 @@ impl Rig {
         Ok(fleet)
     }
 
-    /// All records of a topic with so many partitions, by a group that nobody else is in.
+    /// Reads all records of a topic with `partitions` partitions in a new group.
     pub(crate) async fn read_all(&self, topic: &Name, count: u32, records: usize) -> Checked<Fleet<'_>> {
         let mut fleet = self.reader(topic).await?;
         fleet.owns(0, topic, count).await?;
@@ -173,7 +173,7 @@ impl<'a> Fleet<'a> {
         self.rest_for(self.rig.pace.quiet).await
     }
 
-    /// Drives all members for so long.
+    /// Drives all members for this time.
     pub(crate) async fn rest_for(&mut self, time: Duration) -> Checked {
         let deadline = Instant::now() + time;
         // Asked by the clock too: a timeout never fires on what is ready each time, such as errors.
@@ -214,7 +214,7 @@ impl<'a> Fleet<'a> {
         .await
     }
 
-    /// The consumer of a member, for calls beside its steps.
+    /// Returns the consumer of a member, for calls concurrent with its steps.
     pub(crate) fn consumer(&self, who: usize) -> Arc<dyn Consumer> {
         Arc::clone(&self.members[who].consumer)
     }

@@ -27,7 +27,7 @@ pub(crate) struct Member<'a> {
     pub(crate) index: usize,
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) options: ConsumerOptions,
-    /// Kept while nobody waits for it, so that no case depends on C6 but those that check it.
+    /// Kept between waits, so that only the cases of C6 depend on it.
     pub(crate) pending: Option<Pending>,
     /// Whether `next` is left alone.
     pub(crate) idle: bool,
@@ -87,7 +87,7 @@ impl<'a> Member<'a> {
         self.received.values().map(Vec::len).sum()
     }
 
-    /// What came of a partition.
+    /// State of a partition.
     pub(crate) fn of(&self, partition: &TopicPartition) -> &[StoredRecord] {
         self.received.get(partition).map_or(&[], Vec::as_slice)
     }

@@ -1,4 +1,4 @@
-//! The suite of a transport: its publishers (P), consumers (C), admin (A) and dead-letter sink (D).
+//! Suite of a transport: its publishers (P), consumers (C), admin (A) and dead-letter sink (D).
 
 mod a1;
 mod a1_groups;
@@ -72,18 +72,18 @@ pub fn run<T: Transport>(setup: Setup<T>) -> ExitCode {
     Suites::new().with_transport(setup).run()
 }
 
-/// Runs the case of this name alone: to show that a broken transport is caught.
+/// Runs a single case by name, to show that a broken transport is caught.
 pub fn check<T: Transport>(setup: Setup<T>, case: &str) -> Verdict {
     suite(setup).check(case)
 }
 
-/// The names of all cases.
+/// Returns the names of all cases.
 pub fn names() -> Vec<&'static str> {
     cases().into_iter().map(|case| case.name).collect()
 }
 
 impl Suites {
-    /// With the suite of a transport.
+    /// Adds the suite of a transport.
     #[must_use]
     pub fn with_transport<T: Transport>(self, setup: Setup<T>) -> Self {
         self.add(suite(setup).trials())

@@ -111,7 +111,7 @@ async fn p4_calls_that_wait_at_the_bound_end_at_close(rig: &Rig) -> Checked {
     rig.slow_answers(false).await?;
     drop(closed);
     for answer in rig.within("an end of all calls", first_polled_in_order(calls)).await?.into_iter().flatten() {
-        // What got no room is surely not stored; what got it may be.
+        // Records without room are definitely not stored; records with room may be.
         if let Err(error) = answer {
             refused("a call at close", &[ErrorKind::Closed, ErrorKind::Indeterminate], Err::<(), _>(error))?;
         }

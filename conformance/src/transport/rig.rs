@@ -1,4 +1,4 @@
-//! What transport cases are made of: topics, records, publishing.
+//! Helpers of transport cases: topics, records, publishing.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tidings_core::{Admin, Header, Name, Position, Publisher, Record, StoredRecor
 use crate::case::{Checked, broken, granted, holds, only, same};
 use crate::cx::Cx;
 
-/// A transport case at work.
+/// Context of a transport case.
 pub(crate) type Rig = Cx<dyn Transport>;
 
 /// Room for a value of 1 MiB with its headers.
@@ -57,7 +57,7 @@ impl Rig {
         self.described(&topic.name, topic.partitions).await
     }
 
-    /// Waits until a topic has so many partitions.
+    /// Waits until a topic has `partitions` partitions.
     pub(crate) async fn described(&self, topic: &Name, partitions: u32) -> Checked {
         let admin = self.admin().await?;
         let names = [topic.clone()];
@@ -141,7 +141,7 @@ pub(crate) fn same_record(what: &str, published: &Record, stored: &StoredRecord)
     }
 }
 
-/// What came is what was published: each once, in this order, at consecutive offsets from `first`.
+/// Checks that the records are the published ones: each once, in this order, at consecutive offsets from `first`.
 pub(crate) fn same_records(what: &str, first: u64, published: &[Record], stored: &[StoredRecord]) -> Checked {
     let expected: Vec<u64> = (first..first + published.len() as u64).collect();
     let came: Vec<u64> = stored.iter().map(|r| r.offset).collect();

@@ -1,4 +1,4 @@
-//! A consumer whose calls are seen.
+//! A consumer with intercepted calls.
 
 use std::sync::Arc;
 

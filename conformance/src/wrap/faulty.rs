@@ -1,4 +1,4 @@
-//! A wrapper that fails.
+//! A wrapper that injects faults.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ use tidings_core::ErrorKind;
 
 use super::tap::{Call, Fate, Tap, Watch};
 
-/// For so many times: until [`Faults::heal`].
+/// A number of times that lasts until [`Faults::heal`].
 pub const UNTIL_HEALED: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ struct State {
     planned: HashMap<Call, (Fate, u32)>,
 }
 
-/// The faults of a [`Faulty`] backend; all of its clones are the same.
+/// The faults of a [`Faulty`] backend. Clones share the faults.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Mutex<State>>);
 
@@ -32,20 +32,21 @@ impl Faults {
         });
     }
 
-    /// The next `times` calls of this kind are not made, and fail as `kind`.
+    /// Makes the next `times` calls of this method fail as `kind` without reaching the backend.
     pub fn refuse(&self, call: Call, kind: ErrorKind, times: u32) {
         self.plan(call, Fate::Refuse(kind), times);
     }
 
-    /// The next `times` calls of this kind are made, and end as [`Indeterminate`](ErrorKind::Indeterminate) where they succeeded.
+    /// Makes the next `times` calls of this method fail as [`Indeterminate`](ErrorKind::Indeterminate) after they
+    /// succeeded.
     ///
-    /// Steps of `next` would be lost by that, against C6: for it, refuse.
+    /// For `next`, use [`refuse`](Self::refuse): lost answers would lose steps, against C6.
     pub fn lose_answers(&self, call: Call, times: u32) {
         self.plan(call, Fate::LoseAnswer, times);
     }
 
-    /// Whether nothing answers: every call fails as [`Unavailable`](ErrorKind::Unavailable), and nothing is done. The
-    /// wrapped backend knows nothing of it: its sessions live on.
+    /// Makes every call fail as [`Unavailable`](ErrorKind::Unavailable) without effect, or ends that. The wrapped
+    /// backend is unaware of it: its sessions stay alive.
     pub fn set_down(&self, down: bool) {
         self.change(|state| state.down = down);
     }
@@ -76,7 +77,7 @@ impl Watch for Faults {
     fn after(&self, _: Call, _: &dyn Debug, _: &dyn Debug) {}
 }
 
-/// A backend whose calls can be made to fail. With no fault it is the wrapped one.
+/// A backend with injected faults. Without any, it behaves like the wrapped backend.
 #[derive(Debug)]
 pub struct Faulty<T> {
     pub(super) inner: T,
@@ -85,18 +86,18 @@ pub struct Faulty<T> {
 }
 
 impl<T> Faulty<T> {
-    /// `inner`, with no fault yet.
+    /// Wraps `inner` without faults.
     pub fn new(inner: T) -> Self {
         let faults = Faults::default();
         Self { inner, tap: Tap(Arc::new(faults.clone())), faults }
     }
 
-    /// The wrapped backend.
+    /// Returns the wrapped backend.
     pub fn inner(&self) -> &T {
         &self.inner
     }
 
-    /// What fails.
+    /// Returns the fault injection.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }

@@ -1,4 +1,4 @@
-//! Wrappers around any backend, for tests of what stands on it: one records, one fails.
+//! Wrappers around any backend, for tests of its users: one records calls, one injects faults.
 //!
 //! Both wrap transports, idempotency stores and dead-letter stores, and pass every clause that the wrapped backend passes.
 //!

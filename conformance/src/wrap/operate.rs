@@ -1,4 +1,4 @@
-//! Admin verbs that are seen.
+//! Intercepted admin calls.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A publisher whose calls are seen.
+//! A publisher with intercepted calls.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A wrapper that records.
+//! A wrapper that records calls.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::tap::{Call, Fate, Tap, Watch};
 
-/// How many calls a [`Recording`] keeps: the latest.
+/// Maximum number of calls that a [`Recording`] keeps, the latest ones.
 pub const HISTORY_LIMIT: usize = 100_000;
 
-/// A call that came to its end; a dropped one is not recorded.
+/// A completed call; dropped calls are not recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recorded {
-    /// Which.
+    /// The method.
     pub call: Call,
-    /// Its arguments, as `Debug` shows them: lengths of keys and values, never contents.
+    /// Its arguments as formatted by `Debug`: lengths of keys and values, never contents.
     pub asked: String,
-    /// Its answer, likewise.
+    /// Its answer, in the same format.
     pub answer: String,
 }
 
@@ -39,7 +39,7 @@ impl Watch for Recorder {
     }
 }
 
-/// Records every call to a backend and to what it opened, in the order in which they ended.
+/// Records every call to a backend and to the objects that it opened, in the order of completion.
 #[derive(Debug)]
 pub struct Recording<T> {
     pub(super) inner: T,
@@ -48,18 +48,18 @@ pub struct Recording<T> {
 }
 
 impl<T> Recording<T> {
-    /// Records what comes to `inner`.
+    /// Creates a wrapper that records the calls to `inner`.
     pub fn new(inner: T) -> Self {
         let recorder = Arc::new(Recorder::default());
         Self { inner, tap: Tap(Arc::clone(&recorder) as Arc<dyn Watch>), recorder }
     }
 
-    /// The wrapped backend.
+    /// Returns the wrapped backend.
     pub fn inner(&self) -> &T {
         &self.inner
     }
 
-    /// What was recorded so far, [`HISTORY_LIMIT`] calls at most.
+    /// Returns the recorded calls, at most [`HISTORY_LIMIT`].
     pub fn history(&self) -> Vec<Recorded> {
         self.recorder.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }

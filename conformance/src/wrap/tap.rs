@@ -1,4 +1,4 @@
-//! What a wrapper sees of a call, and may do about it.
+//! Interception of calls by a wrapper.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -63,13 +63,13 @@ pub enum Call {
     Purge,
 }
 
-/// What becomes of a call.
+/// Outcome that a wrapper imposes on a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Pass,
-    /// It is not made, and fails as this.
+    /// The call is not made and fails as this kind.
     Refuse(ErrorKind),
-    /// It is made, and its answer is lost.
+    /// The call is made and its answer is lost.
     LoseAnswer,
 }
 
@@ -78,7 +78,7 @@ pub(super) trait Watch: Debug + Send + Sync + 'static {
     fn after(&self, call: Call, asked: &dyn Debug, answer: &dyn Debug);
 }
 
-/// Sees all calls of a wrapper and of what it opened.
+/// Intercepts all calls of a wrapper and of the objects that it opened.
 #[derive(Debug, Clone)]
 pub(super) struct Tap(pub(super) Arc<dyn Watch>);
 
@@ -91,7 +91,7 @@ fn lost(call: Call) -> Error {
 }
 
 impl Tap {
-    /// A call with one answer. Dropped, it drops the call.
+    /// Intercepts a call with one answer. Dropping the future drops the call.
     pub(super) async fn one<R: Debug>(
         &self,
         call: Call,
@@ -107,7 +107,7 @@ impl Tap {
         answer
     }
 
-    /// A call with an answer for each of `count` things.
+    /// Intercepts a call with `count` answers.
     pub(super) async fn each<R: Debug>(
         &self,
         call: Call,
@@ -118,7 +118,7 @@ impl Tap {
         let answers = match self.0.before(call) {
             Fate::Pass => made.await,
             Fate::Refuse(kind) => (0..count).map(|_| Err(refused(call, kind))).collect(),
-            // What was refused surely, stays so.
+            // A definite refusal stays one.
             Fate::LoseAnswer => made.await.into_iter().map(|answer| answer.and_then(|_| Err(lost(call)))).collect(),
         };
         self.0.after(call, &asked, &answers);
