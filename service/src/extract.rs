@@ -49,8 +49,9 @@ impl<T: Clone> FromRef<T> for T {
     }
 }
 
-/// The router's state, given to [`Router::with_state`](crate::Router::with_state), or a part of it. It is cloned for
-/// each delivery: keep it behind an `Arc` if cloning is expensive.
+/// The router's state, given to [`Router::with_state`](crate::Router::with_state), or a part of it.
+///
+/// It is cloned for each delivery: keep it behind an `Arc` if cloning is expensive.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct State<T>(pub T);
 

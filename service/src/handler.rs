@@ -34,8 +34,9 @@ pub trait Arguments<S>: Sized {
     ) -> impl Future<Output = Result<(Self, Option<Delivery>), BoxError>> + Send;
 }
 
-/// An `async fn` of an event and up to eight extractors. Implemented for functions and closures; do not implement it
-/// by hand.
+/// An `async fn` of an event and up to eight extractors.
+///
+/// Implemented for functions and closures; do not implement it by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a handler",
@@ -95,14 +96,16 @@ handlers! {
 
 /// Settings of one handler: `router.on(welcome.named("welcome"))`.
 pub trait HandlerExt<Args>: Handler<Args> {
-    /// Names the handler; the default is the event's type. The name must stay the same over releases: dead letters,
-    /// metrics and the ids of returned events contain it.
+    /// Names the handler; the default is the event's type.
+    ///
+    /// The name must stay the same over releases: dead letters, metrics and the ids of returned events contain it.
     fn named(self, name: impl Into<Name>) -> Configured<Self> {
         Configured { options: HandlerOptions { name: Some(name.into()), ..self.options() }, inner: self }
     }
 
-    /// Sets the batch options. Only for handlers of a `Batch` or `RawBatch`; for any other handler `start` returns an
-    /// error.
+    /// Sets the batch options of a handler of a `Batch` or `RawBatch`.
+    ///
+    /// For any other handler `start` returns an error.
     fn batch(self, batch: BatchOptions) -> Configured<Self> {
         Configured { options: HandlerOptions { batch: Some(batch), ..self.options() }, inner: self }
     }

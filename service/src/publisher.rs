@@ -12,7 +12,9 @@ use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
-/// Publishes events as one service. Clones are cheap and share one connection, which is opened on first use.
+/// Publishes events as one service.
+///
+/// Clones are cheap and share one connection, which is opened on first use.
 ///
 /// Events get new ids (UUID v7), so two calls publish two events. Inside a handler, return events or use
 /// [`Delivery::publisher`](tidings_core::Delivery::publisher) instead: both derive the ids, so that consumers

@@ -53,8 +53,10 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Self { handlers: Vec::new() }
     }
 
-    /// Adds the handler of an event type: it takes events of the type's major version from the event's topic. The
-    /// default [name](crate::HandlerExt::named) is the event's type (from major version 2 on: `<type>:v<major>`).
+    /// Adds the handler of an event type.
+    ///
+    /// It takes events of the type's major version from the event's topic. The default
+    /// [name](crate::HandlerExt::named) is the event's type (from major version 2 on: `<type>:v<major>`).
     pub fn on<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -65,8 +67,10 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(target, handler)
     }
 
-    /// Adds a handler of raw records of `topic` that no event handler takes. If the topic has no event handler, this
-    /// one gets all records unparsed, including tombstones. The default name is `topic:<topic>`.
+    /// Adds a handler of raw records of `topic` that no event handler takes.
+    ///
+    /// If the topic has no event handler, this one gets all records unparsed, including tombstones. The default name
+    /// is `topic:<topic>`.
     pub fn on_topic<H, Args>(self, topic: impl Into<Name>, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -86,8 +90,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(Target::Tombstone(Some(topic.into())), handler)
     }
 
-    /// Adds the handler of tombstones of the topics that have no [`on_tombstone`](Self::on_tombstone) handler. The
-    /// default name is `tombstone`.
+    /// Adds the handler of tombstones of the topics that have no [`on_tombstone`](Self::on_tombstone) handler.
+    ///
+    /// The default name is `tombstone`.
     pub fn on_any_tombstone<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -98,7 +103,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Adds the handler of events whose type no handler takes, for topics without an [`on_topic`](Self::on_topic)
-    /// handler. The default name is `fallback`.
+    /// handler.
+    ///
+    /// The default name is `fallback`.
     pub fn fallback<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,

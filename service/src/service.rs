@@ -110,8 +110,9 @@ pub(crate) struct Options {
 }
 
 impl Service {
-    /// Creates the service `name` from `router`. A `Router<S>` that still lacks its state is not accepted: call
-    /// [`Router::with_state`] first.
+    /// Creates the service `name` from `router`.
+    ///
+    /// A `Router<S>` that still lacks its state is not accepted: call [`Router::with_state`] first.
     pub fn new(name: impl Into<Name>, router: impl IntoRouter) -> Self {
         let (name, router) = (name.into(), router.into_router());
         let options = Options {
@@ -209,23 +210,23 @@ impl Service {
         self
     }
 
-    /// Deduplicates by event id and topic, for topics that repeat the events of others: each topic's handler then gets
-    /// the event once.
+    /// Deduplicates by event id and topic, so that each topic's handler gets an event once.
     ///
-    /// By default an event that is on two topics is handled once, on the topic that it is read from first. With this
-    /// setting, the store identifies an event by a UUID v5 of its id and topic. If it is turned on for a scope that
-    /// has completed events, those of them that are read again are handled once more.
+    /// For topics that repeat the events of others: by default an event that is on two topics is handled once, on the
+    /// topic that it is read from first. With this setting, the store identifies an event by a UUID v5 of its id and
+    /// topic. If it is turned on for a scope that has completed events, those of them that are read again are handled
+    /// once more.
     pub fn with_scope_per_topic(mut self) -> Self {
         self.options.scope_per_topic = true;
         self
     }
 
-    /// How long claims outlive a crashed process. Defaults to [`DEFAULT_LEASE_TTL`]; at least
-    /// [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL). The lease is renewed at a third of it.
+    /// Sets how long claims outlive a crashed process; the lease is renewed at a third of it.
     ///
-    /// Keep it shorter than the consumer's [session timeout](Self::with_session_timeout): a process that was suspended
-    /// for longer than the session timeout then knows by its own clock that its lease has expired, and starts nothing
-    /// that it fetched before.
+    /// Defaults to [`DEFAULT_LEASE_TTL`]; at least [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL). Keep it shorter
+    /// than the consumer's [session timeout](Self::with_session_timeout): a process that was suspended for longer than
+    /// the session timeout then knows by its own clock that its lease has expired, and starts nothing that it fetched
+    /// before.
     pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
         self.options.lease_ttl = ttl;
         self
@@ -243,8 +244,10 @@ impl Service {
         self
     }
 
-    /// Sets the timeout of one delivery's handler, after which it is dropped and the attempt has failed. Defaults to
-    /// [`DEFAULT_HANDLER_TIMEOUT`]. `None` disables the timeout: a handler that hangs then blocks its key for ever.
+    /// Sets the timeout of a handler per delivery, after which it is dropped and the attempt has failed.
+    ///
+    /// Defaults to [`DEFAULT_HANDLER_TIMEOUT`]. `None` disables the timeout: a handler that hangs then blocks its key
+    /// for ever.
     pub fn with_handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.options.handler_timeout = timeout.into();
         self
@@ -262,8 +265,9 @@ impl Service {
         self
     }
 
-    /// Sets the circuit breaker: when most deliveries fail, the service tries one delivery at a time until one
-    /// succeeds. `None` disables it. On by default.
+    /// Sets the circuit breaker; `None` disables it. On by default.
+    ///
+    /// While most deliveries fail, the service tries one delivery at a time until one succeeds.
     pub fn with_breaker(mut self, breaker: impl Into<Option<Breaker>>) -> Self {
         self.options.breaker = breaker.into();
         self
@@ -281,8 +285,9 @@ impl Service {
         self
     }
 
-    /// Puts `prefix` before the topics of all events, handled and published, and of the topics that are created: one
-    /// broker can then serve several environments.
+    /// Puts `prefix` before all topics, so that one broker can serve several environments.
+    ///
+    /// These are the topics of all events, handled and published, and the topics that are created.
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.options.topic_prefix = prefix.into();
         self
@@ -327,7 +332,8 @@ impl Service {
         self
     }
 
-    /// Sets the session timeout: a service whose heartbeats are unanswered for this long is removed from its group.
+    /// Sets the session timeout, after which a service without heartbeats is removed from its group.
+    ///
     /// Defaults to [`DEFAULT_SESSION_TIMEOUT`](tidings_core::DEFAULT_SESSION_TIMEOUT). In a KIP-848 group of Kafka the
     /// group's own timeout applies if it is shorter.
     pub fn with_session_timeout(mut self, timeout: Duration) -> Self {

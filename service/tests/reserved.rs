@@ -40,7 +40,7 @@ fn raw(topic: &'static str, log: &Log) -> Router {
     Router::new().on_topic(topic, add).with_state(log.clone())
 }
 
-/// Returns the records that a service `ours` forwards for `record`, on the topic that it is for.
+/// Returns how many records a service `ours` handles, given `record` on its topic.
 async fn handled(topic: &'static str, record: Record) -> usize {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     topics(&transport, &[topic]).await;

@@ -236,8 +236,10 @@ impl<T: Transport + Clone> Harness<T> {
         self.journal.letters()
     }
 
-    /// Returns the trace, one line per step with tokio's time: records sent and published, each attempt and its error,
-    /// waits between attempts, dead letters, and how each record was settled.
+    /// Returns the trace, one line per step with tokio's time.
+    ///
+    /// Steps are records sent and published, each attempt and its error, waits between attempts, dead letters, and how
+    /// each record was settled.
     pub fn trace(&self) -> String {
         self.journal.trace()
     }

@@ -11,9 +11,10 @@ pub const DEFAULT_BREAKER_CAP: Duration = Duration::from_secs(60);
 /// The number of most recent deliveries that the breaker evaluates.
 pub const BREAKER_WINDOW: usize = 100;
 
-/// A circuit breaker: opens when more than half of the last [`BREAKER_WINDOW`] deliveries failed, so that a failing
-/// service does not drain its topics into the dead-letter topics. Half-open, it tries one delivery at a time, with
-/// backoff, until one succeeds.
+/// A circuit breaker, which opens when more than half of the last [`BREAKER_WINDOW`] deliveries failed.
+///
+/// It keeps a failing service from draining its topics into the dead-letter topics. Half-open, it tries one delivery
+/// at a time, with backoff, until one succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breaker {

@@ -33,8 +33,9 @@ pub struct RedriveOptions {
     pub limit: Option<u64>,
     /// Counts only: publishes nothing and commits nothing.
     pub dry_run: bool,
-    /// How long to wait for the group's other members, and for the next letter. Defaults to
-    /// [`DEFAULT_REDRIVE_PATIENCE`]. A run that was killed stays a member until the group's session ends.
+    /// How long to wait for the group's other members, and for the next letter.
+    ///
+    /// Defaults to [`DEFAULT_REDRIVE_PATIENCE`]. A run that was killed stays a member until the group's session ends.
     pub patience: Duration,
 }
 
@@ -84,16 +85,17 @@ pub struct RedriveReport {
     pub foreign: u64,
 }
 
-/// Publishes the letters of `service` in `<topic>-dlq` back to `topic`. Takes the letters that exist when the run
-/// begins, so a record that fails again meanwhile is not redriven twice.
+/// Publishes the letters of `service` in `<topic>-dlq` back to `topic`.
 ///
-/// Letters of one key are published in order, each after the broker has acknowledged the one before. Each letter is
-/// published once, even if its record was dead-lettered twice, and carries the header `redrive-for`, so that no other
-/// service handles it again. Letters of other services and records that are not letters are skipped and stay.
+/// Takes the letters that exist when the run begins, so a record that fails again meanwhile is not redriven twice.
+///
+/// Letters of one key are published in order, each after the broker has acknowledged the one before. A record that was
+/// dead-lettered twice is published once. Each letter carries the header `redrive-for`, so that no other service
+/// handles it again. Letters of other services and records that are not letters are skipped and stay.
 ///
 /// Progress is the committed offset of the group `<service>-redrive`: a run resumes where an earlier one stopped,
-/// failed or was interrupted, and [`Admin::reset_offsets`] of that group moves it elsewhere. Before a chunk of letters is
-/// published, the group's commit records a mark; a run that finds such a mark searches `topic` for the published
+/// failed or was interrupted, and [`Admin::reset_offsets`] of that group moves it elsewhere. Before a chunk of letters
+/// is published, the group's commit records a mark; a run that finds such a mark searches `topic` for the published
 /// records of that chunk. A mark written by a host whose clock was far ahead does not delay later runs.
 ///
 /// Not cancel-safe: a dropped future may have published letters. The next run finds them, unless the broker sets the
@@ -111,7 +113,7 @@ pub struct RedriveReport {
 /// - The cause, naming partition and offset, if a letter cannot be read. All letters before it and all other
 ///   partitions are redriven first; [`Admin::reset_offsets`] of the group continues behind it.
 ///
-/// After an error the letters redriven so far stay redriven: call again.
+/// After an error, letters that were redriven stay redriven: call again.
 pub async fn redrive_topic(
     transport: &dyn Transport,
     topic: impl Into<Name>,
@@ -391,7 +393,7 @@ mod tests {
         redrive_by(transport, "t".into(), "svc".into(), RedriveOptions::default(), clock).await.unwrap()
     }
 
-    /// How many seconds each record of the topic was published ahead of `now`, and its value.
+    /// Returns how many seconds each record of the topic was published ahead of `now`, and its value.
     async fn records(transport: &MemoryTransport, now: Timestamp, count: usize) -> Vec<(i64, String)> {
         let options = ConsumerOptions::new(format!("witness-{}", uuid::Uuid::now_v7()), [Name::from("t")]);
         let consumer = transport.consumer(options).await.unwrap();
@@ -461,7 +463,7 @@ mod tests {
             DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed)
         };
         let sink = transport.dead_letters().await.unwrap();
-        // Offset 3 is another record's once the topic was made anew.
+        // Offset 3 belongs to another record once the topic was recreated.
         for (letters, expected) in [
             (vec![of(1, "old"), of(1, "old")], (1, 1)),
             (vec![of(2, "old")], (1, 0)),
