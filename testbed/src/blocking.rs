@@ -1,8 +1,8 @@
-//! Work that blocks, away from the runtime's own threads.
+//! Blocking work, away from the runtime's own threads.
 
 use crate::error::{Error, Result};
 
-/// Runs what blocks beside the runtime.
+/// Runs blocking work on a separate thread.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

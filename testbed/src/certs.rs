@@ -1,4 +1,4 @@
-//! A certificate authority for one test run, and the certificates that servers and clients show.
+//! A certificate authority for one test run, and certificates for servers and clients.
 
 use crate::error::{Error, Result};
 use rcgen::{
@@ -14,44 +14,44 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The certificate, followed by its authority's.
+    /// Returns the certificate, followed by its authority's.
     pub fn cert_pem(&self) -> &str {
         &self.cert_pem
     }
 
-    /// The private key. It protects nothing: it lives as long as the test.
+    /// Returns the private key. It protects nothing: it lives as long as the test.
     pub fn key_pem(&self) -> &str {
         &self.key_pem
     }
 
-    /// Key and chain in one text, as Kafka and others read them.
+    /// Returns key and chain in one text, as Kafka and others read them.
     pub fn key_and_cert_pem(&self) -> String {
         format!("{}{}", self.key_pem, self.cert_pem)
     }
 }
 
-/// What a server's certificate is good for.
+/// Validity of a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
-    /// 127.0.0.1 and localhost, now.
+    /// Valid now, for 127.0.0.1 and localhost.
     Good,
-    /// The right names, but it ended long ago.
+    /// Valid for the right names, but expired long ago.
     Expired,
-    /// `elsewhere.example` only.
+    /// Valid for `elsewhere.example` only.
     WrongName,
 }
 
-/// A certificate authority made for a test.
+/// A certificate authority for a test.
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// Makes an authority with a fresh key.
+    /// Creates an authority with a new key.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn generate(name: &str) -> Result<Self> {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(name);
@@ -61,15 +61,15 @@ impl Authority {
         Ok(Self { issuer })
     }
 
-    /// The authority's certificate, which clients trust.
+    /// Returns the authority's certificate, which clients trust.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A certificate for clients, whose subject is `CN=name`.
+    /// Creates a client certificate with the subject `CN=name`.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn client(&self, name: &str) -> Result<Identity> {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(name);

@@ -1,11 +1,11 @@
-//! What can go wrong with a server, and whether that is a failure or an absence.
+//! Errors of servers, and whether each is a failure or an absence.
 
 use std::{error, fmt, io, path::Path};
 
-/// The result of anything done to a server.
+/// Result of an operation on a server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A server that could not be had, or did not do as told.
+/// A server that is not available, or an operation on it that failed.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -21,18 +21,19 @@ enum Kind {
 }
 
 impl Error {
-    /// This machine can't run the server at all (no Java, no Postgres): tests report `ignored`.
+    /// Creates an error for a server that this machine cannot run at all (no Java, no Postgres): tests report
+    /// `ignored`.
     pub fn unavailable(why: impl Into<String>) -> Self {
         Self { kind: Kind::Unavailable, what: why.into(), source: None }
     }
 
-    /// This machine has the server, and won't let us do to it what the test is about: tests report `ignored`, also where
-    /// servers are required.
+    /// Creates an error for an operation that this machine forbids, although it has the server: tests report
+    /// `ignored`, even where servers are required.
     pub fn forbidden(why: impl Into<String>) -> Self {
         Self { kind: Kind::Forbidden, what: why.into(), source: None }
     }
 
-    /// The server is there, and something went wrong with it: tests fail.
+    /// Creates an error for a server that is available but failed: tests fail.
     pub fn failed(what: impl Into<String>) -> Self {
         Self { kind: Kind::Failed, what: what.into(), source: None }
     }
@@ -41,12 +42,12 @@ impl Error {
         Self { kind: Kind::Failed, what: what.into(), source: Some(source) }
     }
 
-    /// Whether the server is absent from this machine, as opposed to broken.
+    /// Returns whether the server is absent from this machine, as opposed to broken.
     pub fn is_unavailable(&self) -> bool {
         self.kind == Kind::Unavailable
     }
 
-    /// Whether the machine won't let us do what was asked.
+    /// Returns whether the machine forbids the operation.
     pub fn is_forbidden(&self) -> bool {
         self.kind == Kind::Forbidden
     }
@@ -67,7 +68,7 @@ impl error::Error for Error {
     }
 }
 
-/// Adds what was being tried to an I/O error.
+/// Adds the attempted operation to an I/O error.
 pub(crate) trait Context<T> {
     fn context(self, what: impl Into<String>) -> Result<T>;
     fn at(self, path: &Path) -> Result<T>;

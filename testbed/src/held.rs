@@ -1,8 +1,8 @@
-//! Servers that go on when the command that started them has ended, for people who want to play.
+//! Servers that outlive the command that started them, for interactive use.
 //!
-//! A process of its own, the holder, keeps the servers as a test would, writes down where they are, and holds a lock for
-//! as long as it lives: so `status` can't be fooled by a process id that was used again, and to end the holder is to end
-//! its servers.
+//! A separate process, the holder, owns the servers as a test would, records their addresses in a file, and holds a
+//! lock for its lifetime: so `status` cannot be misled by a reused process id, and ending the holder ends its
+//! servers.
 
 use crate::{
     error::{Context, Error, Result},
@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// The first start fetches the broker's jars.
+/// The first start downloads the broker's jars.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -30,29 +30,29 @@ pub struct Held {
 }
 
 impl Held {
-    /// The server of this name; nothing is started.
+    /// Refers to the server of this name, without starting it.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
 
-    /// Where it is, if it runs.
+    /// Returns the server's URL, if it runs.
     ///
     /// # Errors
-    /// When its state can't be read.
+    /// If its state cannot be read.
     pub fn url(&self) -> Result<Option<String>> {
         Ok(if self.is_held()? { fs::read_to_string(self.file("url")).ok() } else { None })
     }
 
-    /// Where the holder's messages are.
+    /// Returns the path of the holder's log.
     pub fn log(&self) -> PathBuf {
         self.file("log")
     }
 
-    /// Starts this program again with `args`, as the holder, unless one runs, and waits for its
-    /// word that it holds. Gives where the server is.
+    /// Starts this program again with `args` as the holder, unless one runs, and waits until it is ready. Returns the
+    /// server's URL.
     ///
     /// # Errors
-    /// When the server did not come up; the error has the holder's messages.
+    /// If the server did not start; the error has the holder's messages.
     pub fn up(&self, args: &[String]) -> Result<String> {
         if let Some(url) = self.url()? {
             return Ok(url);
@@ -75,10 +75,10 @@ impl Held {
         }
     }
 
-    /// Ends the holder and with it the server; says whether there was one.
+    /// Ends the holder and with it the server; returns whether there was one.
     ///
     /// # Errors
-    /// When it would not end.
+    /// If it does not end.
     pub fn down(&self) -> Result<bool> {
         if !self.is_held()? {
             return Ok(false);
@@ -91,10 +91,10 @@ impl Held {
         ended.then_some(true).ok_or_else(|| Error::failed(format!("{} did not end", self.name)))
     }
 
-    /// In the holder: takes the lock before the server is started.
+    /// Takes the lock, in the holder, before the server is started.
     ///
     /// # Errors
-    /// When another process holds it.
+    /// If another process holds it.
     pub fn claim(&self) -> Result<Claim> {
         let lock = self.lock_file()?;
         lock.try_lock().map_err(|_| Error::failed(format!("{} is held by another process", self.name)))?;
@@ -131,14 +131,14 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Says where the server is, and keeps this process until it is ended from outside.
+    /// Records the server's URL, and keeps this process running until it is ended from outside.
     ///
     /// # Errors
-    /// When the place can't be written down.
+    /// If the URL cannot be written.
     pub fn hold(self, url: &str) -> Result<()> {
         let (new, file) = (self.held.file("url.new"), self.held.file("url"));
         fs::write(&new, url).at(&new)?;
-        // At once: who waits for the file reads all of it.
+        // Atomically: readers that wait for the file always see all of it.
         fs::rename(&new, &file).at(&file)?;
         loop {
             thread::park();

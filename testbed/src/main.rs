@@ -1,4 +1,4 @@
-//! Servers for people and for `cargo xtask test`; see the usage below.
+//! Servers for interactive use and for `cargo xtask test`; see the usage below.
 
 use std::{
     env,
@@ -77,7 +77,7 @@ async fn hold_postgres() -> Result<()> {
     claim.hold(&postgres.url())
 }
 
-/// Both at once, but for what was given by a variable: that is not ours to start.
+/// Starts both at once, except for a server given by a variable.
 async fn serve() -> Result<()> {
     let kafka = async {
         if env::var_os(KAFKA_VARIABLE).is_some() {
@@ -105,7 +105,7 @@ async fn serve() -> Result<()> {
 fn report(variable: &str, name: &str, place: Result<String, &Error>) -> Result<()> {
     match place {
         Ok(place) => say(&format!("{variable}={place}")),
-        // One line, as the reader takes it line by line.
+        // A single line, as the reader reads line by line.
         Err(error) => say(&format!("missing {name}: {}", error.to_string().replace('\n', " | "))),
     }
 }

@@ -1,4 +1,4 @@
-//! Ports that stay ours while a server is down between two starts.
+//! Ports that stay reserved while a server is down between two starts.
 
 use crate::error::{Context, Error, Result};
 use std::{
@@ -7,15 +7,15 @@ use std::{
     net::{Ipv4Addr, TcpListener},
 };
 
-/// Below the range from which the kernel picks ports for outgoing connections, so that none of them takes the port of a
-/// broker that is down for a moment.
+/// Below the range from which the kernel picks ports for outgoing connections, so that none of them takes the port of
+/// a broker that is down for a moment.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
-/// A port on loopback that no other testbed on this machine uses as long as this value lives.
+/// A loopback port that no other testbed on this machine uses while this value lives.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,
-    // The lock is the reservation: a bound socket would be in the server's way.
+    // The lock is the reservation: a bound socket would conflict with the server.
     _lock: File,
 }
 

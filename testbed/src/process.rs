@@ -12,14 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a condition is looked at while it is waited for.
+/// Interval between checks of a condition.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How long a process that was sent a signal may take to end.
+/// How long a process may take to end after a signal.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Starts the command, prints its process id, and ends it when standard input closes, which it does when the parent
-/// ends in whatever way: a kill -9 of a test leaves no server behind. `$1` is the signal to end it with, `$2` its log.
+/// Starts the command, prints its process id, and ends it when standard input closes, which happens however the
+/// parent ends: even a `kill -9` of a test leaves no server behind. `$1` is the signal to end it with, `$2` its log.
 const SUPERVISOR: &str = r#"
 exec 3<&0
 signal=$1 log=$2
@@ -38,18 +38,18 @@ wait $child
 kill -KILL $watch
 "#;
 
-/// Removes a folder when standard input closes. It tries for some seconds, as servers may be dying in there.
+/// Removes a folder when standard input closes. It retries for some seconds, as servers may still be ending in there.
 const SWEEPER: &str = r#"
 cat >/dev/null
 for i in 1 2 3 4 5 6 7 8; do rm -rf "$1" && [ ! -e "$1" ] && exit; sleep 1; done
 "#;
 
-/// How a process is ended when its owner is gone.
+/// How a process is ended after its owner ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndBy {
-    /// SIGKILL: for what leaves nothing behind.
+    /// SIGKILL: for processes that leave nothing behind.
     Kill,
-    /// SIGQUIT: Postgres's immediate shutdown, which takes its backends and shared memory along.
+    /// SIGQUIT: Postgres's immediate shutdown, which also removes its backends and shared memory.
     Quit,
 }
 
@@ -94,12 +94,12 @@ impl Supervised {
         self.pid
     }
 
-    /// Whether the process has not ended. One that is paused is running.
+    /// Returns whether the process has not ended. A paused process is running.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.supervisor.try_wait(), Ok(None))
     }
 
-    /// Sends `signal` to the process alone.
+    /// Sends `signal` to the process only.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         signal_process(self.pid, signal)
     }
@@ -137,7 +137,7 @@ pub(crate) struct ServerDir {
 }
 
 impl ServerDir {
-    /// Makes a folder whose name starts with `tidings-` and `prefix`.
+    /// Creates a folder whose name starts with `tidings-` and `prefix`.
     pub(crate) fn new(prefix: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(&format!("tidings-{prefix}-")).tempdir();
         let path = dir.context("make a folder for a server")?.keep();
@@ -172,7 +172,7 @@ pub(crate) fn signal_process(pid: Pid, signal: Signal) -> Result<()> {
         .map_err(|e| Error::io(format!("send {signal:?} to process {}", pid.as_raw_pid()), e.into()))
 }
 
-/// Looks at `condition` until it is true or `timeout` has passed; says whether it came true. It blocks its thread.
+/// Waits until `condition` is true or `timeout` has passed; returns whether it became true. It blocks its thread.
 pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + timeout;
     loop {
@@ -186,7 +186,7 @@ pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool)
     }
 }
 
-/// Runs `command` to its end and gives its output, or an error with what it printed.
+/// Runs `command` to completion and returns its output, or an error with its output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().context(format!("run {program}"))?;
@@ -198,7 +198,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     Err(Error::failed(format!("{program} ended with {}: {}{}", output.status, stderr.trim(), stdout.trim())))
 }
 
-/// The last `lines` lines of a log, for an error.
+/// Returns the last `lines` lines of a log, for an error.
 pub(crate) fn tail(log: &Path, lines: usize) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let all: Vec<_> = text.lines().collect();

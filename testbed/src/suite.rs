@@ -1,25 +1,25 @@
-//! A test harness in which a server that this machine can't run is reported `ignored`, never passed.
+//! A test harness that reports tests as `ignored`, never as passed, if this machine cannot run their server.
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::{error::Error as StdError, fmt, future::Future, process::ExitCode, time::Duration};
 
-/// When it is `1`, a server that is unavailable fails the tests that need it: for machines where all servers run.
+/// If this variable is `1`, an unavailable server fails the tests that need it: for machines where all servers run.
 pub const REQUIRE_VARIABLE: &str = "REQUIRE_BROKERS";
 
-/// How long a test may take, unless [`Suite::with_timeout`] says otherwise.
+/// Default time limit of a test. See [`Suite::with_timeout`].
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What a test's errors become.
+/// Error type of tests.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Whether servers must be there: [`REQUIRE_VARIABLE`] is `1`.
+/// Returns whether servers are required: [`REQUIRE_VARIABLE`] is `1`.
 pub fn servers_are_required() -> bool {
     std::env::var(REQUIRE_VARIABLE).is_ok_and(|value| value == "1")
 }
 
-/// Why a test that ended with `error` counts as ignored: somewhere in the chain of its causes there is a testbed error
-/// that is [unavailable](crate::Error::is_unavailable), and servers are not required, or [forbidden](crate::Error::is_forbidden).
-/// Harnesses other than [`Suite`] ask it.
+/// Returns why a test that ended with `error` counts as ignored: the chain of its causes contains a testbed error
+/// that is [unavailable](crate::Error::is_unavailable), if servers are not required, or
+/// [forbidden](crate::Error::is_forbidden). Harnesses other than [`Suite`] use it.
 pub fn ignored_because(error: &(dyn StdError + 'static)) -> Option<String> {
     let required = servers_are_required();
     let mut cause = Some(error);
@@ -68,21 +68,21 @@ impl Default for Suite {
 }
 
 impl Suite {
-    /// No tests yet; reads the command line.
+    /// Creates a suite without tests; reads the command line.
     pub fn new() -> Self {
         let mut arguments = Arguments::from_args();
         arguments.test_threads.get_or_insert(1);
         Self { trials: Vec::new(), timeout: DEFAULT_TIMEOUT, arguments }
     }
 
-    /// Sets how long each of the cases added after this may take.
+    /// Sets the time limit of the cases added after this.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Adds a test, which runs on a multi-threaded runtime of its own.
+    /// Adds a test, which runs on its own multi-threaded runtime.
     #[must_use]
     pub fn with_case<F, Fut, E>(mut self, name: &str, case: F) -> Self
     where
@@ -95,8 +95,8 @@ impl Suite {
         self
     }
 
-    /// Adds a test that takes as long as it needs: ignored unless the command line has `--ignored` or `--include-ignored`,
-    /// as that of `cargo xtask soak`. Its name has `soak` in it.
+    /// Adds a test without a time limit: ignored unless the command line has `--ignored` or `--include-ignored`, as
+    /// that of `cargo xtask soak` does. Its name contains `soak`.
     #[must_use]
     pub fn with_soak<F, Fut, E>(mut self, name: &str, case: F) -> Self
     where
@@ -111,8 +111,8 @@ impl Suite {
         self
     }
 
-    /// Runs the tests as the command line says, like `cargo test`'s own harness, but one at a time unless it asks for
-    /// more: each may start a cluster.
+    /// Runs the tests selected on the command line, like `cargo test`'s own harness, but one at a time unless it asks
+    /// for more: each may start a cluster.
     pub fn run(self) -> ExitCode {
         libtest_mimic::run(&self.arguments, self.trials).exit_code()
     }
@@ -126,7 +126,7 @@ where
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async { tokio::time::timeout(timeout, case()).await });
-    // A test that failed may have left blocking work behind.
+    // A failed test may have left blocking work behind.
     runtime.shutdown_background();
     match outcome {
         Err(_) => Err(format!("did not end within {timeout:?}").into()),

@@ -1,4 +1,4 @@
-//! The few bytes of Kafka's protocol that tell whether a cluster is up, with no client library in the way.
+//! The few bytes of Kafka's protocol that show whether a cluster is up, without a client library.
 
 use std::{
     io::{self, Read, Write},
@@ -10,12 +10,12 @@ const METADATA: i16 = 3;
 const METADATA_VERSION: i16 = 1;
 const MAX_ANSWER: usize = 1 << 20;
 
-/// What a broker knows of its cluster.
+/// A broker's view of its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClusterView {
-    /// The ids of the brokers that are up.
+    /// Ids of the brokers that are up.
     pub(crate) brokers: Vec<i32>,
-    /// The broker that takes administrative requests; -1 when there is none.
+    /// The broker that accepts administrative requests; -1 if there is none.
     pub(crate) controller: i32,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn cluster_view(address: &str, timeout: Duration) -> io::Result<Clust
     parse(&answer).ok_or_else(|| io::Error::other("the answer is no metadata"))
 }
 
-/// A metadata request for no topic.
+/// Builds a metadata request without topics.
 fn request() -> Vec<u8> {
     let client = b"tidings-testbed";
     let mut body = Vec::new();

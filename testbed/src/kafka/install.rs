@@ -1,4 +1,4 @@
-//! The broker's jars, fetched once by Maven and shared by all test processes.
+//! The broker's jars, downloaded once by Maven and shared by all test processes.
 
 use crate::{
     error::{Context, Error, Result},
@@ -11,20 +11,20 @@ use std::{
     process::Command,
 };
 
-/// Where jars are kept; by default `target/testbed` of this workspace.
+/// Variable with the folder of the jars; by default `target/testbed` of this workspace.
 pub(crate) const CACHE_VARIABLE: &str = "TIDINGS_TESTBED_CACHE";
 
-/// The broker's version: the one in `kafka/pom.xml`.
+/// Version of the broker: the one in `kafka/pom.xml`.
 pub(crate) const VERSION: &str = "4.1.0";
 
 const POM: &str = include_str!("../../kafka/pom.xml");
 const LOG4J: &str = include_str!("../../kafka/log4j2.properties");
 
-/// The users that every cluster knows, with their passwords.
+/// Users of every cluster, with their passwords.
 pub(crate) const USERS: [(&str, &str); 3] =
     [("admin", "admin-secret"), ("alice", "alice-secret"), ("bob", "bob-secret")];
 
-/// A broker that is ready to be started.
+/// A broker installation that is ready to start.
 #[derive(Debug, Clone)]
 pub(crate) struct Install {
     java: PathBuf,
@@ -32,13 +32,13 @@ pub(crate) struct Install {
 }
 
 impl Install {
-    /// Finds Java and the jars, fetching these when they are not there yet.
+    /// Finds Java and the jars, and downloads the jars if they are missing.
     pub(crate) fn find() -> Result<Self> {
         let java = find_java()?;
         let dir = cache_dir().join(format!("kafka-{VERSION}"));
         let install = Self { java, dir };
         fs::create_dir_all(&install.dir).at(&install.dir)?;
-        // Test processes start together: the first one fetches, the others wait for it.
+        // Test processes start together: the first one downloads, the others wait for it.
         let lock_path = install.dir.join("lock");
         let lock = File::create(&lock_path).at(&lock_path)?;
         lock.lock().at(&lock_path)?;
@@ -48,7 +48,7 @@ impl Install {
         Ok(install)
     }
 
-    /// A call of `class`'s main function.
+    /// Returns the command that runs `class`'s main function.
     pub(crate) fn java(&self, flags: &[String], class: &str, args: &[String]) -> Vec<String> {
         let mut command = vec![self.java.display().to_string()];
         command.extend(["-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:+UseSerialGC"].map(str::to_owned));
@@ -61,13 +61,13 @@ impl Install {
         command
     }
 
-    /// Runs a Java tool to its end and gives its output.
+    /// Runs a Java tool to completion and returns its output.
     pub(crate) fn run_tool(&self, class: &str, args: &[String]) -> Result<String> {
         let command = self.java(&["-Xmx256m".to_owned()], class, args);
         run(Command::new(&command[0]).args(&command[1..]))
     }
 
-    /// A formatted, empty log folder; a node's own differs in `meta.properties` only.
+    /// Returns a formatted, empty log folder; a node's own differs in `meta.properties` only.
     pub(crate) fn template(&self) -> PathBuf {
         self.dir.join("template")
     }
@@ -95,7 +95,8 @@ impl Install {
         fs::write(&complete, POM).at(&complete)
     }
 
-    /// Formats a log folder once: a Java start less for each node, and the way to have SCRAM users from the first moment.
+    /// Formats a log folder once: this saves a Java start per node, and creates the SCRAM users before the first
+    /// start.
     fn format_template(&self) -> Result<()> {
         let template = self.template();
         if template.join("meta.properties").exists() {
@@ -135,7 +136,7 @@ fn find_java() -> Result<PathBuf> {
     home.or_else(|| find_program("java")).ok_or_else(|| Error::unavailable("no Java to run Kafka"))
 }
 
-/// Where the testbed keeps what outlives a run.
+/// Returns the folder for files that outlive a run.
 pub(crate) fn cache_dir() -> PathBuf {
     if let Some(dir) = env::var_os(CACHE_VARIABLE) {
         return dir.into();

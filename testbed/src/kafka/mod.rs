@@ -20,11 +20,11 @@ use options::{KafkaOptions, Listener};
 use properties::Addresses;
 use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
-/// The bootstrap servers of a broker that is already there, for tests that any broker will do for.
+/// Variable with the bootstrap servers of an existing broker, for tests that work with any broker.
 pub const KAFKA_VARIABLE: &str = "TIDINGS_KAFKA";
 
-/// A cluster of Apache Kafka brokers (KRaft) on loopback. Dropping the last clone ends it, and so does the end of this
-/// process.
+/// A cluster of Apache Kafka brokers (KRaft) on loopback. It ends when the last clone is dropped or this process
+/// ends.
 #[derive(Debug, Clone)]
 pub struct Kafka {
     inner: Arc<Cluster>,
@@ -34,7 +34,7 @@ pub struct Kafka {
 struct Cluster {
     options: KafkaOptions,
     install: Install,
-    // Before the folder, so that no broker writes to it when it is removed.
+    // Dropped before the folder, so that no broker writes to it when it is removed.
     nodes: Vec<Node>,
     authority: Authority,
     stranger: Authority,
@@ -42,11 +42,11 @@ struct Cluster {
 }
 
 impl Kafka {
-    /// Starts a cluster and waits until all of its nodes know each other: some 4 s for a node, plus half a minute when
-    /// the jars have to be fetched first.
+    /// Starts a cluster and waits until all of its nodes know each other: about 4 s for a node, plus half a minute if
+    /// the jars must be downloaded first.
     ///
     /// # Errors
-    /// [Unavailable](Error::is_unavailable) without Java or Maven; failed when a node does not come up.
+    /// [Unavailable](Error::is_unavailable) without Java or Maven; failed if a node does not start.
     pub async fn start(options: KafkaOptions) -> Result<Self> {
         blocking(move || Self::start_blocking(options)).await
     }
@@ -74,15 +74,15 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// The addresses of [`Listener::Plain`], separated by commas.
+    /// Returns the addresses of [`Listener::Plain`], separated by commas.
     pub fn bootstrap(&self) -> String {
         self.addresses(Listener::Plain)
     }
 
-    /// The addresses of `listener`, separated by commas.
+    /// Returns the addresses of `listener`, separated by commas.
     ///
     /// # Errors
-    /// When the options did not ask for it.
+    /// If the options do not include the listener.
     pub fn bootstrap_on(&self, listener: Listener) -> Result<String> {
         if !self.inner.options.has(listener) {
             return Err(Error::failed(format!("the cluster was started without the listener {listener}")));
@@ -95,73 +95,73 @@ impl Kafka {
         addresses.join(",")
     }
 
-    /// What the cluster was started with.
+    /// Returns the options of the cluster.
     pub fn options(&self) -> &KafkaOptions {
         &self.inner.options
     }
 
-    /// All nodes, the first one (id 1) first.
+    /// Returns all nodes, beginning with id 1.
     pub fn nodes(&self) -> &[Node] {
         &self.inner.nodes
     }
 
-    /// The node at `index`, whose id is `index + 1`.
+    /// Returns the node at `index`, whose id is `index + 1`.
     ///
     /// # Panics
-    /// When there are fewer nodes.
+    /// If there are fewer nodes.
     pub fn node(&self, index: usize) -> &Node {
         &self.inner.nodes[index]
     }
 
-    /// The node with this id, as metadata and clients name it.
+    /// Returns the node with this id, as metadata and clients name it.
     pub fn node_with_id(&self, id: i32) -> Option<&Node> {
         self.nodes().iter().find(|node| node.id() == id)
     }
 
-    /// The certificate of the authority that signed the servers' certificates.
+    /// Returns the certificate of the authority that signed the servers' certificates.
     pub fn ca_pem(&self) -> String {
         self.inner.authority.pem()
     }
 
-    /// The certificate of an authority that signed none of them.
+    /// Returns the certificate of an authority that signed none of them.
     pub fn wrong_ca_pem(&self) -> String {
         self.inner.stranger.pem()
     }
 
-    /// A client certificate that [`Listener::MutualTls`] takes; the principal is `User:CN=name`.
+    /// Creates a client certificate that [`Listener::MutualTls`] accepts; the principal is `User:CN=name`.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn client_cert(&self, name: &str) -> Result<Identity> {
         self.inner.authority.client(name)
     }
 
-    /// A client certificate of the wrong authority, which [`Listener::MutualTls`] refuses.
+    /// Creates a client certificate of the wrong authority, which [`Listener::MutualTls`] refuses.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn wrong_client_cert(&self, name: &str) -> Result<Identity> {
         self.inner.stranger.client(name)
     }
 
-    /// The users that SASL knows, with their passwords: `admin` (the super user with ACLs), `alice` and `bob`.
+    /// Returns the SASL users, with their passwords: `admin` (the super user with ACLs), `alice` and `bob`.
     pub fn users() -> [(&'static str, &'static str); 3] {
         USERS
     }
 
-    /// A bearer token for SASL's OAUTHBEARER, valid for `life`; with zero it is one that has expired. It is unsecured: the
-    /// broker takes any subject.
+    /// Creates a bearer token for SASL's OAUTHBEARER, valid for `life`, or already expired if `life` is zero. It is
+    /// unsecured: the broker accepts any subject.
     pub fn bearer_token(subject: &str, life: Duration) -> String {
-        // One that has expired did so well before any clock skew that a broker might forgive.
+        // An expired token expired well before any clock skew that a broker might tolerate.
         let age = if life.is_zero() { Duration::from_secs(600) } else { Duration::ZERO };
         token::unsecured(subject, age, life)
     }
 
-    /// Waits until each running node sees exactly `count` brokers: after a kill, until the dead one is missed, which
-    /// takes a broker's session (6 s).
+    /// Waits until each running node sees exactly `count` brokers: after a kill, until the broker's session expires
+    /// (6 s).
     ///
     /// # Errors
-    /// When that does not come true within [`START_TIMEOUT`](crate::START_TIMEOUT).
+    /// If that does not happen within [`START_TIMEOUT`](crate::START_TIMEOUT).
     pub async fn wait_for_brokers(&self, count: usize) -> Result<()> {
         let kafka = self.clone();
         blocking(move || {
@@ -171,10 +171,10 @@ impl Kafka {
         .await
     }
 
-    /// The id of the node whose controller leads the quorum: what is asked of KRaft itself, by Java's own tool.
+    /// Returns the id of the node whose controller leads the quorum, as reported by KRaft through Java's own tool.
     ///
     /// # Errors
-    /// When no node answers.
+    /// If no node answers.
     pub async fn controller(&self) -> Result<i32> {
         let status = self
             .tool("org.apache.kafka.tools.MetadataQuorumCommand", &["--bootstrap-server", "@", "describe", "--status"])
@@ -185,11 +185,11 @@ impl Kafka {
             .ok_or_else(|| Error::failed(format!("no leader in the quorum's status: {status}")))
     }
 
-    /// Lets `user` (`alice`, or `CN=name` of a client certificate) do `operation` on what `resource` names, in the
-    /// words of Kafka's own tool: `allow("alice", "Read", &["--topic", "orders"])`. It takes a second or two.
+    /// Allows `user` (`alice`, or `CN=name` of a client certificate) to do `operation` on the resource, in the
+    /// options of Kafka's own tool: `allow("alice", "Read", &["--topic", "orders"])`. It takes a second or two.
     ///
     /// # Errors
-    /// When the tool or the cluster refuses.
+    /// If the tool or the cluster refuses.
     pub async fn allow(&self, user: &str, operation: &str, resource: &[&str]) -> Result<()> {
         let principal = format!("User:{user}");
         let mut args =
@@ -198,11 +198,11 @@ impl Kafka {
         self.tool("org.apache.kafka.tools.AclCommand", &args).await.map(drop)
     }
 
-    /// Runs the main class of one of Kafka's own command line tools and gives its output: a witness that shares no code
-    /// with us. An argument `@` becomes [`bootstrap`](Self::bootstrap).
+    /// Runs the main class of one of Kafka's own command line tools and returns its output: a witness that shares no
+    /// code with us. An argument `@` becomes [`bootstrap`](Self::bootstrap).
     ///
     /// # Errors
-    /// When the tool ends with a failure; the error has its output.
+    /// If the tool fails; the error has its output.
     pub async fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
         let resolve = |arg: &&str| if *arg == "@" { self.bootstrap() } else { (*arg).to_owned() };
         let args: Vec<_> = args.iter().map(resolve).collect();
@@ -226,7 +226,7 @@ fn write_certs(authority: &Authority, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives each node its ports and its folder.
+/// Assigns each node its ports and its folder.
 fn lay_out(options: &KafkaOptions, install: &Install, root: &Path) -> Result<Vec<Node>> {
     let mut addresses = Vec::new();
     let mut ports = Vec::new();
@@ -235,7 +235,7 @@ fn lay_out(options: &KafkaOptions, install: &Install, root: &Path) -> Result<Vec
         addresses.push(address);
         ports.push(held);
     }
-    // The id of the cluster, which each node's folder repeats.
+    // The id of the cluster, repeated in each node's folder.
     let cluster_id = token::random_id();
     let mut texts = Vec::new();
     for index in 0..options.nodes {
@@ -282,7 +282,7 @@ fn proxy_before(addresses: &Addresses) -> Result<Option<Proxy>> {
     Proxy::start_at(advertised, target.clone(), Framing::Kafka).map(Some)
 }
 
-/// Copies the formatted template and makes it this node's.
+/// Copies the formatted template and adapts it to this node.
 fn prepare_data(install: &Install, data: &Path, id: usize, cluster_id: &str) -> Result<()> {
     fs::create_dir_all(data).at(data)?;
     let template = install.template();
@@ -298,22 +298,22 @@ fn prepare_data(install: &Install, data: &Path, id: usize, cluster_id: &str) -> 
     fs::write(&meta, text).at(&meta)
 }
 
-/// The broker that all test processes may use: its topics must be fresh ones, and nobody may kill it.
+/// The broker shared by all test processes: tests must use new topics, and must not kill it.
 #[derive(Debug, Clone)]
 pub struct SharedKafka {
     bootstrap: String,
 }
 
 impl SharedKafka {
-    /// Its bootstrap servers.
+    /// Returns its bootstrap servers.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 }
 
 impl Kafka {
-    /// The broker in [`KAFKA_VARIABLE`], which `cargo xtask test` sets; else a node that this process starts once and
-    /// keeps to its end.
+    /// Returns the broker in [`KAFKA_VARIABLE`], which `cargo xtask test` sets; otherwise a node that this process
+    /// starts once and keeps until it ends.
     ///
     /// # Errors
     /// As [`start`](Self::start).

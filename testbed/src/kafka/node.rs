@@ -1,4 +1,4 @@
-//! One broker of a cluster.
+//! A broker of a cluster.
 
 use super::{
     install::Install,
@@ -20,13 +20,13 @@ use std::{
     time::Duration,
 };
 
-/// How long a broker that is up may take to answer.
+/// How long a running broker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long a stopped broker may take to move its leaders elsewhere.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One node of a [`Kafka`](crate::Kafka) cluster, a broker and controller in one process. Its ports stay the same over
+/// A node of a [`Kafka`](crate::Kafka) cluster, broker and controller in one process. Its ports stay the same across
 /// restarts.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -44,7 +44,7 @@ struct Inner {
     _ports: Vec<Port>,
 }
 
-/// What a node is made of.
+/// State of a node.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) id: i32,
@@ -63,30 +63,31 @@ impl Node {
         Self { inner: Arc::new(Inner { id, addresses, command, log, process: Mutex::new(None), proxy, _ports: ports }) }
     }
 
-    /// The node's id in the cluster: 1 for the first.
+    /// Returns the node's id in the cluster: 1 for the first.
     pub fn id(&self) -> i32 {
         self.inner.id
     }
 
-    /// `host:port` of a listener, as clients are told; nothing if the cluster has no such listener.
+    /// Returns `host:port` of a listener, as advertised to clients; `None` if the cluster has no such listener.
     pub fn address(&self, listener: Listener) -> Option<&str> {
         self.inner.addresses.advertised.get(&listener).map(String::as_str)
     }
 
-    /// The proxy before this node, with [`KafkaOptions::with_proxies`](crate::KafkaOptions::with_proxies).
+    /// Returns the proxy in front of this node, with
+    /// [`KafkaOptions::with_proxies`](crate::KafkaOptions::with_proxies).
     pub fn proxy(&self) -> Option<&Proxy> {
         self.inner.proxy.as_ref()
     }
 
-    /// The broker's log file: warnings and errors.
+    /// Returns the path of the broker's log file: warnings and errors.
     pub fn log(&self) -> &std::path::Path {
         &self.inner.log
     }
 
-    /// Ends the process with SIGKILL and comes back when it is gone.
+    /// Kills the process with SIGKILL and waits until it is gone.
     ///
     /// # Errors
-    /// When it would not die.
+    /// If the process does not end.
     pub fn kill(&self) -> Result<()> {
         let mut process = self.process();
         let ended = process.as_mut().map_or(Ok(()), Supervised::end);
@@ -94,10 +95,10 @@ impl Node {
         ended
     }
 
-    /// Ends the process with SIGTERM, which moves its leaders to others first, as a rolling restart does.
+    /// Stops the process with SIGTERM, which moves its leaders to other brokers first, as a rolling restart does.
     ///
     /// # Errors
-    /// When it has not ended in half a minute.
+    /// If it has not ended within half a minute.
     pub async fn stop(&self) -> Result<()> {
         let node = self.clone();
         blocking(move || {
@@ -112,18 +113,18 @@ impl Node {
         .await
     }
 
-    /// Freezes the process (SIGSTOP): its sockets stay open, and nothing answers.
+    /// Freezes the process (SIGSTOP): its sockets stay open, but it does not answer.
     ///
     /// # Errors
-    /// When the node is not running.
+    /// If the node is not running.
     pub fn pause(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets a paused process go on (SIGCONT).
+    /// Resumes a paused process (SIGCONT).
     ///
     /// # Errors
-    /// When the node is not running.
+    /// If the node is not running.
     pub fn resume(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
@@ -131,17 +132,17 @@ impl Node {
     /// Starts the node again, after a SIGKILL if it is running, and waits until it is a member of its cluster.
     ///
     /// # Errors
-    /// When it does not answer within [`START_TIMEOUT`].
+    /// If it does not answer within [`START_TIMEOUT`].
     pub async fn restart(&self) -> Result<()> {
         self.kill()?;
         self.start().await
     }
 
-    /// Starts the node after [`kill`](Self::kill) or [`stop`](Self::stop) and waits until it is a member of its cluster.
-    /// A node that runs is left alone.
+    /// Starts the node after [`kill`](Self::kill) or [`stop`](Self::stop) and waits until it is a member of its
+    /// cluster. It has no effect on a running node.
     ///
     /// # Errors
-    /// When it does not answer within [`START_TIMEOUT`].
+    /// If it does not answer within [`START_TIMEOUT`].
     pub async fn start(&self) -> Result<()> {
         let node = self.clone();
         blocking(move || {
@@ -151,18 +152,18 @@ impl Node {
         .await
     }
 
-    /// Whether the broker answers a metadata request now.
+    /// Returns whether the broker answers a metadata request now.
     pub async fn is_up(&self) -> bool {
         let node = self.clone();
         blocking(move || Ok(node.view().is_some())).await.unwrap_or(false)
     }
 
-    /// Whether the process has not ended; one that is paused is running.
+    /// Returns whether the process has not ended; a paused process is running.
     pub fn is_running(&self) -> bool {
         self.process().as_mut().is_some_and(Supervised::is_running)
     }
 
-    /// The ids of the brokers that are up, by this node's knowledge; none if it does not answer.
+    /// Returns the ids of the brokers that this node considers up; none if it does not answer.
     pub async fn sees(&self) -> Vec<i32> {
         let node = self.clone();
         blocking(move || Ok(node.view().map(|view| view.brokers).unwrap_or_default())).await.unwrap_or_default()

@@ -1,29 +1,29 @@
-//! What a cluster is made of.
+//! Options of a cluster.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-/// How long a cluster or a node may take to answer after its start, with other work on the machine.
+/// How long a cluster or a node may take to answer after its start, on a busy machine.
 pub const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A door of a cluster, on a port of its own on each node.
+/// A listener of a cluster, on a separate port of each node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Listener {
-    /// No encryption, no names. With ACLs it is the super user's: tests prepare topics and rights here.
+    /// No encryption and no authentication. With ACLs it has super user rights: tests prepare topics and rights here.
     Plain,
     /// TLS with a good certificate for `localhost` and `127.0.0.1`. See [`KafkaOptions::with_tls`].
     Tls,
-    /// TLS that asks for a client certificate of the cluster's authority. See [`KafkaOptions::with_tls`].
+    /// TLS that requires a client certificate of the cluster's authority. See [`KafkaOptions::with_tls`].
     MutualTls,
-    /// TLS with a certificate that ended in 2021. See [`KafkaOptions::with_bad_tls`].
+    /// TLS with a certificate that expired in 2021. See [`KafkaOptions::with_bad_tls`].
     ExpiredTls,
     /// TLS with a certificate for another host. See [`KafkaOptions::with_bad_tls`].
     WrongNameTls,
     /// SASL without encryption: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER. See [`KafkaOptions::with_sasl`].
     Sasl,
-    /// The same over TLS, when the cluster has both [`KafkaOptions::with_sasl`] and [`KafkaOptions::with_tls`].
+    /// The same over TLS, if the cluster has both [`KafkaOptions::with_sasl`] and [`KafkaOptions::with_tls`].
     SaslTls,
-    /// Plain, through a [`Proxy`](crate::Proxy) before each node. The cluster's answers name the proxies too, so a
-    /// client has no way around them. See [`KafkaOptions::with_proxies`].
+    /// Plain, through a [`Proxy`](crate::Proxy) in front of each node. The cluster advertises the proxies too, so a
+    /// client cannot bypass them. See [`KafkaOptions::with_proxies`].
     Proxied,
 }
 
@@ -39,7 +39,7 @@ impl Listener {
         Self::Proxied,
     ];
 
-    /// The listener's name in the broker's configuration.
+    /// Returns the listener's name in the broker's configuration.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -69,7 +69,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// What a cluster is made of: one node with a plain listener, unless more is asked for.
+/// Options of a cluster: by default, one node with a plain listener.
 ///
 /// ```
 /// use tidings_testbed::{KafkaOptions, Listener};
@@ -79,7 +79,7 @@ impl fmt::Display for Listener {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KafkaOptions {
-    /// Nodes, each of them broker and controller.
+    /// Number of nodes, each of them broker and controller.
     pub nodes: usize,
     /// Whether there are [`Listener::Tls`] and [`Listener::MutualTls`].
     pub tls: bool,
@@ -87,11 +87,11 @@ pub struct KafkaOptions {
     pub bad_tls: bool,
     /// Whether there is [`Listener::Sasl`].
     pub sasl: bool,
-    /// Whether what is not granted is denied.
+    /// Whether operations are denied unless granted.
     pub acls: bool,
     /// Whether there is [`Listener::Proxied`].
     pub proxies: bool,
-    /// More lines for each node's `server.properties`; they win.
+    /// Additional lines for each node's `server.properties`; they take precedence.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -102,7 +102,7 @@ impl Default for KafkaOptions {
 }
 
 impl KafkaOptions {
-    /// One node with a plain listener.
+    /// Creates options for one node with a plain listener.
     pub fn new() -> Self {
         Self {
             nodes: 1,
@@ -115,8 +115,8 @@ impl KafkaOptions {
         }
     }
 
-    /// Sets the number of nodes: 1, or 3 with replication factor 3 and 2 in-sync replicas for everything internal and,
-    /// by default, for topics.
+    /// Sets the number of nodes: 1, or 3 with replication factor 3 and 2 in-sync replicas for everything internal
+    /// and, by default, for topics.
     #[must_use]
     pub fn with_nodes(mut self, nodes: usize) -> Self {
         self.nodes = nodes;
@@ -144,7 +144,7 @@ impl KafkaOptions {
         self
     }
 
-    /// Denies what was not granted by [`Kafka::allow`](crate::Kafka::allow), except to `admin` and to those who come by
+    /// Denies operations not granted by [`Kafka::allow`](crate::Kafka::allow), except to `admin` and to clients of
     /// [`Listener::Plain`] or [`Listener::Proxied`].
     #[must_use]
     pub fn with_acls(mut self) -> Self {
@@ -166,7 +166,7 @@ impl KafkaOptions {
         self
     }
 
-    /// Whether a cluster with these options has `listener`.
+    /// Returns whether a cluster with these options has `listener`.
     pub fn has(&self, listener: Listener) -> bool {
         match listener {
             Listener::Plain => true,

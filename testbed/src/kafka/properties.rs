@@ -6,14 +6,14 @@ use super::{
 };
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-/// Where a node is reached.
+/// Addresses of a node.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    /// What the broker binds, by listener.
+    /// Addresses that the broker binds, by listener.
     pub(crate) bind: BTreeMap<Listener, String>,
-    /// What clients are told, by listener: the same, but for the proxied one.
+    /// Addresses advertised to clients, by listener: the same, except for the proxied one.
     pub(crate) advertised: BTreeMap<Listener, String>,
-    /// Where the nodes talk about the cluster itself.
+    /// Address of the controller listener.
     pub(crate) controller: String,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn server(options: &KafkaOptions, nodes: &[Addresses], index: usize, 
     })
 }
 
-/// The file, in the folder of certificates, of what the server shows on `listener`.
+/// Returns the file, in the folder of certificates, of the server certificate of `listener`.
 pub(crate) fn server_cert(listener: Listener) -> Option<&'static str> {
     match listener {
         Listener::Plain | Listener::Sasl | Listener::Proxied => None,
@@ -79,14 +79,14 @@ fn cluster(lines: &mut BTreeMap<String, String>, options: &KafkaOptions) {
     set(lines, "group.consumer.min.heartbeat.interval.ms", 200);
     set(lines, "group.consumer.session.timeout.ms", 10_000);
     set(lines, "group.consumer.heartbeat.interval.ms", 1_000);
-    // How long after its death a broker is missed: every client waits for it.
+    // How long after a crash a broker counts as failed: every client waits for it.
     set(lines, "broker.session.timeout.ms", 6_000);
     set(lines, "broker.heartbeat.interval.ms", 1_000);
     set(lines, "controlled.shutdown.enable", true);
     set(lines, "unclean.leader.election.enable", false);
 }
 
-/// Small numbers of threads, partitions and bytes, so that a cluster fits beside the tests that use it.
+/// Sets small numbers of threads, partitions and bytes, so that a cluster fits next to the tests that use it.
 fn small(lines: &mut BTreeMap<String, String>) {
     for (key, value) in [
         ("offsets.topic.num.partitions", 4),

@@ -1,4 +1,4 @@
-//! Base64 for URLs, and what is written in it.
+//! Base64 for URLs, and the ids and tokens encoded in it.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -7,16 +7,17 @@ use std::{
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// 16 random bytes as Kafka writes its ids: 22 characters, the last of which has 2 bits.
+/// Returns 16 random bytes as Kafka writes its ids: 22 characters, the last of which has 2 bits.
 pub(crate) fn random_id() -> String {
     let pick = |place: u64| RandomState::new().hash_one(place);
-    // A leading dash would read as an option to Kafka's tools.
+    // Kafka's tools would read a leading dash as an option.
     let mut id: String = (0..21).map(|place| char::from(ALPHABET[(pick(place) % 62) as usize])).collect();
     id.push(['A', 'Q', 'g', 'w'][(pick(21) % 4) as usize]);
     id
 }
 
-/// An unsecured bearer token (`"alg":"none"`) for `subject`, issued `age` ago and valid for `life` from then on.
+/// Creates an unsecured bearer token (`"alg":"none"`) for `subject`, issued `age` ago and valid for `life` from then
+/// on.
 pub(crate) fn unsecured(subject: &str, age: Duration, life: Duration) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let issued = now.saturating_sub(age).as_secs();

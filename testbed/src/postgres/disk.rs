@@ -1,4 +1,4 @@
-//! A disk that gets full: a file system in memory, which only the server sees and which goes with it.
+//! A disk that fills up: a file system in memory, visible only to the server and removed with it.
 
 use super::install::{Install, User};
 use crate::{
@@ -7,16 +7,16 @@ use crate::{
 };
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
-/// In a mount namespace, where `$1` is the folder and `$2` its options; the rest is the command.
+/// Run in a mount namespace, where `$1` is the folder and `$2` its options; the rest is the command.
 const MOUNT: &str = r#"mount -t tmpfs -o "$2" tmpfs "$1" && shift 2 && exec "$@""#;
 
-/// `command` with a file system of so many MiB at `path`, for the user who runs the server.
+/// Wraps `command` with a file system of this many MiB at `path`, for the user who runs the server.
 pub(super) fn on_small_disk(install: &Install, path: &Path, mebibytes: u32, command: &[String]) -> Result<Vec<String>> {
     let own = fs::metadata("/proc/self").context("read /proc/self")?;
     let mut wrapped = vec!["unshare".to_owned(), "--mount".to_owned()];
     let (user, mut inner) = match install.user() {
         Some(user) => (user, Vec::new()),
-        // In a namespace of users everybody is root, but the server must not be.
+        // In a user namespace every user is root, but the server must not be.
         None => {
             wrapped.extend(["--user", "--map-root-user"].map(str::to_owned));
             let back = [format!("--map-user={}", own.uid()), format!("--map-group={}", own.gid())];

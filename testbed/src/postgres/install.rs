@@ -1,4 +1,4 @@
-//! The Postgres that is installed on this machine, and the user that may run it.
+//! The Postgres installed on this machine, and the user that may run it.
 
 use crate::{
     error::{Error, Result},
@@ -10,13 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where distributions put the versions of Postgres.
+/// Where distributions install the versions of Postgres.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
-/// Postgres refuses to run as root: who else may.
+/// Postgres refuses to run as root: users that may run it instead.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// The programs of an installed Postgres.
+/// The programs of a Postgres installation.
 #[derive(Debug, Clone)]
 pub(crate) struct Install {
     bin: PathBuf,
@@ -41,7 +41,7 @@ impl Install {
         Ok(Self { bin, run_as: other_than_root()? })
     }
 
-    /// A call of one of the programs, by the user who may run a server.
+    /// Returns the command that runs a program as the user who may run a server.
     pub(crate) fn command(&self, program: &str, args: &[String]) -> Vec<String> {
         let mut command = Vec::new();
         if let Some(User { uid, gid }) = self.run_as {
@@ -53,17 +53,17 @@ impl Install {
         command
     }
 
-    /// Who runs servers, if not who runs this.
+    /// Returns the user who runs servers, if it differs from the current one.
     pub(super) fn user(&self) -> Option<User> {
         self.run_as
     }
 
-    /// The path of one of the programs.
+    /// Returns the path of a program.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
 
-    /// Gives a file or folder to the user who runs the server.
+    /// Changes the owner of a file or folder to the user who runs the server.
     pub(crate) fn give(&self, path: &Path) -> Result<()> {
         let Some(User { uid, gid }) = self.run_as else { return Ok(()) };
         chown(path, Some(uid), Some(gid)).map_err(|e| Error::io(format!("give {} to user {uid}", path.display()), e))

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-/// The owner of the database and super user.
+/// Owner of the database, and super user.
 const USER: &str = "tidings";
 const PASSWORD: &str = "tidings-secret";
 const DATABASE: &str = "tidings";
@@ -35,8 +35,8 @@ const DATABASE: &str = "tidings";
 /// How long a fast shutdown may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A Postgres server on loopback, with a folder of its own. Dropping the last clone ends it, and so does the end of
-/// this process.
+/// A Postgres server on loopback, with a folder of its own. It ends when the last clone is dropped or this process
+/// ends.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     inner: Arc<Server>,
@@ -46,7 +46,7 @@ pub struct Postgres {
 struct Server {
     options: PostgresOptions,
     install: Install,
-    // Before the folder, so that nothing writes to it when it is removed.
+    // Dropped before the folder, so that no process writes to it when it is removed.
     process: Mutex<Option<Supervised>>,
     port: Port,
     authority: Authority,
@@ -58,8 +58,8 @@ impl Postgres {
     /// Starts a new, empty server and waits until it answers: 2 to 4 s.
     ///
     /// # Errors
-    /// [Unavailable](Error::is_unavailable) where Postgres is not installed, [forbidden](Error::is_forbidden) where there
-    /// can't be a small disk; failed when it does not come up.
+    /// [Unavailable](Error::is_unavailable) if Postgres is not installed, [forbidden](Error::is_forbidden) if a small
+    /// disk is not possible; failed if the server does not start.
     pub async fn start(options: PostgresOptions) -> Result<Self> {
         blocking(move || {
             let postgres = Self::prepare(options)?;
@@ -72,7 +72,7 @@ impl Postgres {
     fn prepare(options: PostgresOptions) -> Result<Self> {
         let install = Install::find()?;
         let dir = ServerDir::new("postgres")?;
-        // The user who runs the server must get at its own folder in here.
+        // The user who runs the server must be able to reach its own folder in here.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).at(dir.path())?;
         let authority = Authority::generate("tidings testbed")?;
         let stranger = Authority::generate("tidings testbed stranger")?;
@@ -82,7 +82,7 @@ impl Postgres {
         Ok(Self { inner: Arc::new(server) })
     }
 
-    /// `postgres://` with user, password and database; TLS is up to the client.
+    /// Returns the `postgres://` URL with user, password and database; the client chooses whether to use TLS.
     pub fn url(&self) -> String {
         self.url_of(DATABASE)
     }
@@ -91,67 +91,68 @@ impl Postgres {
         format!("postgres://{USER}:{PASSWORD}@{}/{database}", self.inner.port.address())
     }
 
-    /// The [`url`](Self::url), with full verification against [`ca_file`](Self::ca_file).
+    /// Returns the [`url`](Self::url), with full verification against [`ca_file`](Self::ca_file).
     pub fn tls_url(&self) -> String {
         format!("{}?sslmode=verify-full&sslrootcert={}", self.url(), self.ca_file().display())
     }
 
-    /// `127.0.0.1:port`.
+    /// Returns `127.0.0.1:port`.
     pub fn address(&self) -> String {
         self.inner.port.address()
     }
 
-    /// The folder, for a tablespace, that is on a [disk that gets full](PostgresOptions::with_small_disk).
+    /// Returns the folder, for a tablespace, that is on a [disk that fills up](PostgresOptions::with_small_disk).
     pub fn small_disk(&self) -> PathBuf {
         self.inner.dir.path().join("small")
     }
 
-    /// The certificate of the authority that signed the server's certificate.
+    /// Returns the certificate of the authority that signed the server's certificate.
     pub fn ca_pem(&self) -> String {
         self.inner.authority.pem()
     }
 
-    /// A file with [`ca_pem`](Self::ca_pem).
+    /// Returns the path of a file with [`ca_pem`](Self::ca_pem).
     pub fn ca_file(&self) -> PathBuf {
         self.inner.dir.path().join("ca.pem")
     }
 
-    /// The certificate of an authority that did not.
+    /// Returns the certificate of an authority that did not sign it.
     pub fn wrong_ca_pem(&self) -> String {
         self.inner.stranger.pem()
     }
 
-    /// Makes an empty database and gives its URL.
+    /// Creates an empty database and returns its URL.
     ///
     /// # Errors
-    /// When there is no psql, or the server does not take it.
+    /// If there is no psql, or the server refuses.
     pub async fn fresh_database(&self) -> Result<String> {
         let (install, url) = (self.inner.install.clone(), self.url());
         blocking(move || shared::fresh_database(&install.program("psql"), &url)).await
     }
 
-    /// Runs SQL with psql, a witness that shares no code with us, and gives the rows, columns separated by `|`.
+    /// Runs SQL with psql, a witness that shares no code with us, and returns the rows, with columns separated by
+    /// `|`.
     ///
     /// # Errors
-    /// When there is no psql, or the server refuses; the error has its message.
+    /// If there is no psql, or the server refuses; the error has its message.
     pub async fn sql(&self, sql: &str) -> Result<String> {
         let (psql, url, sql) = (self.inner.install.program("psql"), self.url(), sql.to_owned());
         blocking(move || shared::psql(&psql, &url, &sql)).await
     }
 
-    /// Stops the server. Its data and port stay for [`start_again`](Self::start_again).
+    /// Stops the server. Its data and port are kept for [`start_again`](Self::start_again).
     ///
     /// # Errors
-    /// When it has not ended in half a minute.
+    /// If it has not ended within half a minute.
     pub async fn stop(&self, how: Shutdown) -> Result<()> {
         let postgres = self.clone();
         blocking(move || postgres.stop_blocking(how)).await
     }
 
-    /// Starts a stopped server and waits until it answers, recovery included. One that runs is left alone.
+    /// Starts a stopped server and waits until it answers, recovery included. It has no effect on a running server.
     ///
     /// # Errors
-    /// When it does not answer within [`POSTGRES_START_TIMEOUT`].
+    /// If it does not answer within [`POSTGRES_START_TIMEOUT`].
     pub async fn start_again(&self) -> Result<()> {
         let postgres = self.clone();
         blocking(move || postgres.spawn()).await
@@ -166,18 +167,18 @@ impl Postgres {
         self.start_again().await
     }
 
-    /// The sessions of clients, by what the server writes into its process titles.
+    /// Returns the sessions of clients, according to the server's process titles.
     ///
     /// # Errors
-    /// When the server is not running.
+    /// If the server is not running.
     pub fn backends(&self) -> Result<Vec<Backend>> {
         Ok(processes::backends(self.pid()?))
     }
 
-    /// Ends one session with SIGTERM, as an administrator does; `pid` is what `pg_backend_pid()` says.
+    /// Ends one session with SIGTERM, as an administrator does; `pid` is the result of `pg_backend_pid()`.
     ///
     /// # Errors
-    /// When `pid` is no session of this server.
+    /// If `pid` is not a session of this server.
     pub fn terminate_backend(&self, pid: i32) -> Result<()> {
         processes::signal_backend(self.pid()?, pid, Signal::TERM)
     }
@@ -185,23 +186,23 @@ impl Postgres {
     /// Kills one session with SIGKILL: the server then ends all others too, and recovers as after a crash.
     ///
     /// # Errors
-    /// When `pid` is no session of this server.
+    /// If `pid` is not a session of this server.
     pub fn kill_backend(&self, pid: i32) -> Result<()> {
         processes::signal_backend(self.pid()?, pid, Signal::KILL)
     }
 
-    /// Freezes the server and all its sessions (SIGSTOP): sockets stay open, nothing answers.
+    /// Freezes the server and all its sessions (SIGSTOP): sockets stay open, but there are no answers.
     ///
     /// # Errors
-    /// When the server is not running.
+    /// If the server is not running.
     pub fn pause(&self) -> Result<()> {
         processes::pause(self.pid()?)
     }
 
-    /// Lets a paused server go on (SIGCONT).
+    /// Resumes a paused server (SIGCONT).
     ///
     /// # Errors
-    /// When the server is not running.
+    /// If the server is not running.
     pub fn resume(&self) -> Result<()> {
         processes::resume(self.pid()?)
     }
@@ -272,7 +273,7 @@ impl Server {
         self.put(&secret, PASSWORD)?;
         let mut args = vec!["-D".to_owned(), data.display().to_string(), format!("--pwfile={}", secret.display())];
         args.push(format!("--username={USER}"));
-        // Whether the empty database survives a power cut is nobody's concern; what comes later is synced.
+        // The empty database need not survive a power failure; everything written later is synced.
         args.extend(["--auth=scram-sha-256", "--no-sync", "--encoding=UTF8", "--no-locale"].map(str::to_owned));
         let command = self.install.command("initdb", &args);
         run(Command::new(&command[0]).args(&command[1..]).current_dir("/"))?;
@@ -288,7 +289,7 @@ impl Server {
         self.create_database(&data)
     }
 
-    /// Single-user mode: no port, no password, before the first start.
+    /// Creates the database in single-user mode: no port, no password, before the first start.
     fn create_database(&self, data: &Path) -> Result<()> {
         let args = ["--single", "-D", &data.display().to_string(), "postgres"].map(str::to_owned);
         let command = self.install.command("postgres", &args);
@@ -308,7 +309,7 @@ impl Server {
         status.success().then_some(()).ok_or_else(|| Error::failed(format!("postgres --single ended with {status}")))
     }
 
-    /// Writes a file that is the server's alone.
+    /// Writes a file that only the server may read.
     fn put(&self, path: &Path, text: &str) -> Result<()> {
         fs::write(path, text).at(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).at(path)?;
@@ -337,7 +338,7 @@ impl Server {
         text
     }
 
-    /// Whether it takes sessions, which it does not while it recovers.
+    /// Returns whether it accepts sessions, which it does not while it recovers.
     fn answers(&self) -> bool {
         let address = self.port.address();
         let (host, port) = address.split_once(':').unwrap_or_default();
@@ -349,7 +350,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Paused sessions could not follow their server.
+        // Paused sessions could not end with their server.
         if let Some(process) = self.process().as_ref() {
             let _gone = processes::resume(process.pid());
         }

@@ -1,4 +1,4 @@
-//! What a server is made of.
+//! Options of a server.
 
 use crate::certs::Certificate;
 use std::{collections::BTreeMap, time::Duration};
@@ -9,28 +9,28 @@ pub const POSTGRES_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
-    /// SIGINT: sessions are ended, transactions rolled back, all is written.
+    /// SIGINT: sessions are ended, transactions rolled back, and all data is written.
     Fast,
-    /// SIGQUIT: as a crash; the next start recovers from the log.
+    /// SIGQUIT: like a crash; the next start recovers from the log.
     Immediate,
 }
 
-/// What a Postgres server is made of: SCRAM passwords, no TLS and `fsync = on`, unless something else is asked for.
+/// Options of a Postgres server: by default SCRAM passwords, no TLS and `fsync = on`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresOptions {
-    /// What the server shows to clients that ask for TLS; without it, it has none.
+    /// The server certificate; without one, the server has no TLS.
     pub tls: Option<Certificate>,
     /// Whether clients without TLS are refused.
     pub tls_only: bool,
-    /// The size of a disk that gets full, in MiB; without it, there is none.
+    /// Size in MiB of a disk that fills up; without it, there is none.
     pub small_disk: Option<u32>,
-    /// More lines for `postgresql.conf`; they win.
+    /// Additional lines for `postgresql.conf`; they take precedence.
     pub settings: BTreeMap<String, String>,
 }
 
 impl PostgresOptions {
-    /// SCRAM passwords, no TLS.
+    /// Creates options with SCRAM passwords and no TLS.
     pub fn new() -> Self {
         Self::default()
     }
@@ -49,8 +49,8 @@ impl PostgresOptions {
         self
     }
 
-    /// Has a disk of so many MiB beside its own, for a [tablespace](super::Postgres::small_disk). It is lost when the
-    /// server stops. Linux only, and not on every machine.
+    /// Adds a disk of this many MiB next to the main one, for a [tablespace](super::Postgres::small_disk). Its
+    /// contents are lost when the server stops. Linux only, and not on every machine.
     #[must_use]
     pub fn with_small_disk(mut self, mebibytes: u32) -> Self {
         self.small_disk = Some(mebibytes);

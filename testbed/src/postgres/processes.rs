@@ -1,4 +1,4 @@
-//! The processes of a server, which Postgres has one of per session.
+//! The processes of a server: Postgres has one per session.
 
 use crate::{
     error::{Error, Result},
@@ -7,17 +7,17 @@ use crate::{
 use rustix::process::{Pid, Signal};
 use std::fs;
 
-/// A session of a client.
+/// A client session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backend {
-    /// What `pg_backend_pid()` says.
+    /// Process id, as in `pg_backend_pid()`.
     pub pid: i32,
     /// The process title: user, database, address and what it does (`postgres: tidings db 127.0.0.1(40112) idle`).
     pub title: String,
 }
 
-/// What no client's session is called.
+/// Titles of processes that are not client sessions.
 const BACKGROUND: [&str; 9] = [
     "checkpointer",
     "background writer",
@@ -42,14 +42,14 @@ pub(crate) fn backends(server: Pid) -> Vec<Backend> {
 }
 
 pub(crate) fn signal_backend(server: Pid, pid: i32, signal: Signal) -> Result<()> {
-    // Never a process that only happens to have the number.
+    // Never another process that happens to have the same id.
     match children(server).into_iter().find(|child| child.as_raw_pid() == pid) {
         Some(child) => signal_process(child, signal),
         None => Err(Error::failed(format!("process {pid} is no session of this server"))),
     }
 }
 
-/// The server first, so that it has no more children meanwhile.
+/// Pauses the server first, so that it starts no more children meanwhile.
 pub(crate) fn pause(server: Pid) -> Result<()> {
     signal_process(server, Signal::STOP)?;
     for child in children(server) {
@@ -71,7 +71,7 @@ fn children(parent: Pid) -> Vec<Pid> {
     numbers.filter(|pid| parent_of(*pid) == Some(parent.as_raw_pid())).filter_map(Pid::from_raw).collect()
 }
 
-/// The fourth field of `stat`; the second, a name in parentheses, may hold anything.
+/// Returns the fourth field of `stat`; the second, a name in parentheses, may contain anything.
 fn parent_of(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

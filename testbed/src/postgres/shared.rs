@@ -1,4 +1,4 @@
-//! The server that all test processes may use.
+//! The server shared by all test processes.
 
 use super::{Postgres, options::PostgresOptions};
 use crate::{
@@ -13,26 +13,26 @@ use std::{
     process::Command,
 };
 
-/// The URL of a server that is already there, for tests that any server will do for. Its user must be allowed to create
-/// databases.
+/// Variable with the URL of an existing server, for tests that work with any server. Its user must be allowed to
+/// create databases.
 pub const POSTGRES_VARIABLE: &str = "TIDINGS_POSTGRES";
 
-/// The server that all test processes may use: each test takes a database of its own, and nobody may stop it.
+/// The server shared by all test processes: each test uses a database of its own, and must not stop the server.
 #[derive(Debug, Clone)]
 pub struct SharedPostgres {
     url: String,
 }
 
 impl SharedPostgres {
-    /// The URL of its main database.
+    /// Returns the URL of its main database.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Makes an empty database and gives its URL.
+    /// Creates an empty database and returns its URL.
     ///
     /// # Errors
-    /// [Unavailable](Error::is_unavailable) without psql; failed when the server does not take it.
+    /// [Unavailable](Error::is_unavailable) without psql; failed if the server refuses.
     pub async fn fresh_database(&self) -> Result<String> {
         let url = self.url.clone();
         blocking(move || fresh_database(&find_psql()?, &url)).await
@@ -40,8 +40,8 @@ impl SharedPostgres {
 }
 
 impl Postgres {
-    /// The server in [`POSTGRES_VARIABLE`], which `cargo xtask test` sets; else one that this process starts once and
-    /// keeps to its end.
+    /// Returns the server in [`POSTGRES_VARIABLE`], which `cargo xtask test` sets; otherwise one that this process
+    /// starts once and keeps until it ends.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -73,7 +73,7 @@ pub(crate) fn psql(program: &Path, url: &str, sql: &str) -> Result<String> {
         .map(|rows| rows.trim_end().to_owned())
 }
 
-/// The URL with another database.
+/// Returns the URL with another database.
 fn with_database(url: &str, name: &str) -> Result<String> {
     let bad = || Error::failed(format!("{POSTGRES_VARIABLE}: expected postgres://user:password@host:port/database"));
     let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;

@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves when told to.
+//! A TCP proxy that injects network faults.
 
 mod pump;
 
@@ -10,7 +10,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-/// What the proxy does with bytes.
+/// How the proxy treats bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Forward,
@@ -19,12 +19,12 @@ pub(crate) enum Mode {
     RefuseNew,
 }
 
-/// What counts as one answer.
+/// The unit that counts as one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// What one read of the socket gave: right for any protocol, and approximate.
+    /// The bytes of one read from the socket: works for any protocol, but is approximate.
     Chunks,
-    /// A frame of Kafka's protocol: exact, and [`Cut::to_api`] can tell the answers apart.
+    /// A frame of Kafka's protocol: exact, and [`Cut::to_api`] can distinguish the answers.
     Kafka,
 }
 
@@ -46,25 +46,26 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// The server has done the work, and the client does not hear of it. `nth` counts from 1.
+    /// Cuts before the answer: the server has done the work, but the client does not learn of it. `nth` counts from
+    /// 1.
     pub fn before_answer(nth: u64) -> Self {
         Self { nth, after: false, api: None, repeated: false }
     }
 
-    /// The client gets the answer, and then loses its connection. `nth` counts from 1.
+    /// Cuts after the answer: the client gets it, and then loses its connection. `nth` counts from 1.
     pub fn after_answer(nth: u64) -> Self {
         Self { nth, after: true, api: None, repeated: false }
     }
 
-    /// Counts only answers to requests with this API key (0 is produce, 1 fetch, 8 offset commit, 24..28 transactions).
-    /// It needs [`Framing::Kafka`]; with chunks no answer matches.
+    /// Counts only answers to requests with this API key (0 is produce, 1 fetch, 8 offset commit, 24..28
+    /// transactions). It requires [`Framing::Kafka`]; with chunks no answer matches.
     #[must_use]
     pub fn to_api(mut self, key: i16) -> Self {
         self.api = Some(key);
         self
     }
 
-    /// Cuts at each later answer, too, until [`Proxy::resume`].
+    /// Also cuts at each later answer, until [`Proxy::resume`].
     #[must_use]
     pub fn repeated(mut self) -> Self {
         self.repeated = true;
@@ -72,19 +73,19 @@ impl Cut {
     }
 }
 
-/// What has gone through a proxy.
+/// Traffic counts of a proxy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Connections taken from clients since the start.
+    /// Connections accepted from clients since the start.
     pub connections: u64,
-    /// Connections that are open now.
+    /// Currently open connections.
     pub open: u64,
-    /// Frames or chunks from clients that were forwarded.
+    /// Forwarded frames or chunks from clients.
     pub requests: u64,
-    /// Frames or chunks from the server that were forwarded.
+    /// Forwarded frames or chunks from the server.
     pub answers: u64,
-    /// Connections that were cut by [`Proxy::cut_all`] or a [`Cut`].
+    /// Connections cut by [`Proxy::cut_all`] or a [`Cut`].
     pub cuts: u64,
 }
 
@@ -100,7 +101,7 @@ impl Proxy {
     /// Starts a proxy for `target` (`host:port`) on a free port. The target need not be up.
     ///
     /// # Errors
-    /// When no port or thread can be had.
+    /// If no port or thread is available.
     pub fn start(target: impl Into<String>, framing: Framing) -> Result<Self> {
         Self::start_at("127.0.0.1:0", target.into(), framing)
     }
@@ -125,12 +126,12 @@ impl Proxy {
         Ok(Self { address, shared, _stop: stop })
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Cuts all connections now, with a reset. New ones are taken as before.
+    /// Cuts all connections now, with a reset. New ones are accepted as before.
     pub fn cut_all(&self) {
         self.shared.cut_all();
     }
@@ -140,13 +141,13 @@ impl Proxy {
         self.shared.arm(cut);
     }
 
-    /// Holds back each answer for `delay` before it is forwarded, one after the other in each connection.
+    /// Delays each answer by `delay` before it is forwarded, one after the other in each connection.
     pub fn delay(&self, delay: Duration) {
         self.shared.set_delay(delay);
     }
 
-    /// Takes and keeps connections, and forwards nothing: what a network partition looks like. What is read meanwhile
-    /// (a socket's buffer at most) is forwarded after [`resume`](Self::resume).
+    /// Accepts and keeps connections, but forwards nothing, like a network partition. Bytes read meanwhile (at most a
+    /// socket's buffer) are forwarded after [`resume`](Self::resume).
     pub fn black_hole(&self) {
         self.shared.set_mode(Mode::BlackHole);
     }
@@ -157,7 +158,7 @@ impl Proxy {
         self.shared.cut_all();
     }
 
-    /// Closes new connections at once; those that are open stay.
+    /// Closes new connections at once; open ones stay.
     pub fn refuse_new(&self) {
         self.shared.set_mode(Mode::RefuseNew);
     }
@@ -170,7 +171,7 @@ impl Proxy {
         self.shared.set_mode(Mode::Forward);
     }
 
-    /// What has gone through so far.
+    /// Returns the traffic counts.
     pub fn counts(&self) -> Counts {
         self.shared.counts()
     }
@@ -178,7 +179,7 @@ impl Proxy {
     /// Waits until [`Counts::cuts`] is at least `cuts`. Cancel-safe.
     ///
     /// # Errors
-    /// When that did not happen within `timeout`.
+    /// If that did not happen within `timeout`.
     pub async fn wait_for_cuts(&self, cuts: u64, timeout: Duration) -> Result<()> {
         let mut counts: watch::Receiver<Counts> = self.shared.watch_counts();
         let reached = counts.wait_for(|counts| counts.cuts >= cuts);
@@ -192,7 +193,7 @@ impl Proxy {
 async fn accept(listener: std::net::TcpListener, target: String, shared: Arc<Shared>) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     loop {
-        // An error here is a client that went away before it was taken.
+        // An error here is a client that left before its connection was accepted.
         let Ok((client, _)) = listener.accept().await else { continue };
         let (shared, target) = (Arc::clone(&shared), target.clone());
         tokio::spawn(async move { serve(client, &target, &shared).await });

@@ -17,10 +17,10 @@ use tokio::{
 const CHUNK: usize = 64 << 10;
 const MAX_FRAME: usize = 128 << 20;
 
-/// The API keys of one connection's unanswered requests, by correlation id.
+/// API keys of one connection's unanswered requests, by correlation id.
 type Unanswered = Mutex<HashMap<i32, i16>>;
 
-/// What the connections of a proxy and its owner share.
+/// State shared by a proxy's connections and its owner.
 #[derive(Debug)]
 pub(crate) struct Shared {
     framing: Framing,
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     armed: Mutex<Option<Cut>>,
 }
 
-/// What to do with an answer.
+/// How to treat an answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Forward,
@@ -92,7 +92,8 @@ impl Shared {
         self.counts.send_modify(change);
     }
 
-    /// Called before the connection is closed, as all counts change before what they count can be seen from outside.
+    /// Counts a cut. Called before the connection is closed: all counts change before their effects are visible from
+    /// outside.
     fn count_cut(&self) {
         self.count(|counts| counts.cuts += 1);
     }
@@ -114,7 +115,7 @@ impl Shared {
         verdict
     }
 
-    /// Comes back when bytes may pass.
+    /// Returns when bytes may pass.
     async fn open(&self) {
         let mut mode = self.mode.subscribe();
         let _proxy_is_gone = mode.wait_for(|mode| *mode != Mode::BlackHole).await;
@@ -145,7 +146,7 @@ pub(crate) async fn run(client: TcpStream, target: &str, shared: &Arc<Shared>) {
         shared.count_cut();
     };
     tokio::select! {
-        // First, so that nothing passes any more once it is wanted.
+        // Checked first, so that nothing passes after a cut is requested.
         biased;
         () = cut => {}
         _ = requests(client_reads, server_writes, shared, &unanswered) => {}
@@ -171,7 +172,7 @@ async fn requests(
     Ok(())
 }
 
-/// Ends with the server's last answer, or with a cut.
+/// Forwards answers; ends with the server's last answer, or with a cut.
 async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -203,7 +204,7 @@ async fn answers(
     Ok(())
 }
 
-/// Reads one frame, with its length, or one chunk; false at the end.
+/// Reads one frame, with its length, or one chunk; returns false at the end.
 async fn read(from: &mut OwnedReadHalf, buffer: &mut Vec<u8>, framing: Framing) -> io::Result<bool> {
     match framing {
         Framing::Chunks => {
@@ -228,14 +229,14 @@ async fn read(from: &mut OwnedReadHalf, buffer: &mut Vec<u8>, framing: Framing) 
     }
 }
 
-/// The API key and the correlation id of a request.
+/// Returns the API key and the correlation id of a request.
 fn request_ids(frame: &[u8]) -> Option<(i16, i32)> {
     let api = frame.get(4..6)?.try_into().ok()?;
     let correlation = frame.get(8..12)?.try_into().ok()?;
     Some((i16::from_be_bytes(api), i32::from_be_bytes(correlation)))
 }
 
-/// The correlation id of an answer.
+/// Returns the correlation id of an answer.
 fn answer_id(frame: &[u8]) -> Option<i32> {
     Some(i32::from_be_bytes(frame.get(4..8)?.try_into().ok()?))
 }

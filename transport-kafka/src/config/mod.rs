@@ -105,7 +105,7 @@ pub struct KafkaConfig {
     /// Bytes per partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`]. Effectively capped by the size of a
     /// fetch.
     pub fetch_max_partition_bytes: usize,
-    /// Maximum decompressed size of a batch: [`DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger batch blocks its
+    /// Maximum decompressed size of a batch: [`DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger batch holds its
     /// partition until it is skipped or this limit is raised.
     pub fetch_max_unpacked_bytes: usize,
     /// How long a broker may wait for records before it answers a fetch: [`DEFAULT_FETCH_MAX_WAIT`].

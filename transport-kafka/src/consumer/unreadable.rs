@@ -1,4 +1,4 @@
-//! Unreadable batches: each blocks its own partition, and no other one.
+//! Unreadable batches: each holds its own partition, and no other one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::seam::admin::Asks;
 use crate::seam::peek::{HEADER, ONE_BATCH, Peeked};
 use crate::seam::reader::{Bad, Run};
 
-/// Why a partition is blocked.
+/// Why a partition is held.
 #[derive(Debug)]
 pub(super) struct Stuck {
     /// The first offset that cannot be read.
@@ -26,7 +26,7 @@ pub(super) struct Stuck {
 }
 
 impl State {
-    /// Blocks a partition whose next batch cannot be read, if this reading is still current.
+    /// Holds a partition whose next batch cannot be read, if this reading is still current.
     pub(super) fn hold(&mut self, partition: &TopicPartition, ticket: u64, stuck: Stuck) -> bool {
         let reads = |slot: &Slot| slot.ticket == ticket && ticket != 0 && slot.stage == Stage::Reading;
         if !self.slots.get(partition).is_some_and(reads) {
@@ -48,7 +48,7 @@ impl State {
 }
 
 impl Slot {
-    /// Returns the step that reports a blocked partition, once all records before it are handed out and the caller
+    /// Returns the step that reports a held partition, once all records before it are handed out and the caller
     /// does not know of it yet.
     pub(super) fn tell_stuck(&mut self) -> Option<Step> {
         let stuck = self.stuck.as_mut().filter(|stuck| !stuck.told && self.queue.is_empty())?;
@@ -62,7 +62,7 @@ impl Slot {
     }
 }
 
-/// Blocks the partition of `bad`, which `broker` leads; returns whether it was still being read.
+/// Holds the partition of `bad`, which `broker` leads; returns whether it was still being read.
 pub(super) async fn hold(shared: &Shared, asks: &Asks, broker: i32, want: &Want, bad: Bad) -> bool {
     let Bad { partition, offset, error } = bad;
     let next = behind(asks, broker, &partition, offset).await;

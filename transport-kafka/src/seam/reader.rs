@@ -191,7 +191,7 @@ fn undecodable(message: &str) -> Trouble {
     };
     let cause = message.split_once(CAUSE).map_or(message, |(_, cause)| cause);
     let Some((partition, offset)) = named() else {
-        // Reported as transient: an unknown partition cannot be blocked, and the others must be read.
+        // Reported as transient: an unknown partition cannot be held, and the others must be read.
         return Trouble::Other(Error::new(ErrorKind::Unavailable, format!("cannot read a batch: {cause}")));
     };
     let kind = if cause.contains("exceeds") { ErrorKind::TooLarge } else { ErrorKind::Undecodable };
