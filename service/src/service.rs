@@ -332,7 +332,7 @@ impl Service {
         self
     }
 
-    /// Sets the session timeout, after which a service without heartbeats is removed from its group.
+    /// Sets the session timeout: without an answer to its heartbeats for this long, the service leaves its group.
     ///
     /// Defaults to [`DEFAULT_SESSION_TIMEOUT`](tidings_core::DEFAULT_SESSION_TIMEOUT). In a KIP-848 group of Kafka the
     /// group's own timeout applies if it is shorter.

@@ -33,7 +33,7 @@ pub struct RedriveOptions {
     pub limit: Option<u64>,
     /// Counts only: publishes nothing and commits nothing.
     pub dry_run: bool,
-    /// How long to wait for the group's other members, and for the next letter.
+    /// How long to wait until the group's other members have left, and for the next letter.
     ///
     /// Defaults to [`DEFAULT_REDRIVE_PATIENCE`]. A run that was killed stays a member until the group's session ends.
     pub patience: Duration,
