@@ -1,4 +1,4 @@
-//! The one place that maps the client's errors to ours.
+//! Maps the client's errors to ours.
 
 use std::error::Error as StdError;
 use std::{io, iter};
@@ -7,19 +7,19 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use tidings_core::{Error, ErrorKind, report};
 
-/// `error`, met while doing what `context` says, which is no part of what the server reports: the message names the
-/// table, column or setting where the server does.
+/// Converts `error`, which occurred during `context`: the message names the table, column or setting if the server
+/// does.
 pub(crate) fn failed(context: &str, error: sqlx::Error) -> Error {
     Error::caused_by(kind_of(&error), context.to_owned() + &named(&error), error)
 }
 
-/// As [`failed`], of a call that writes: what is lost on the way may have been done.
+/// Like [`failed`], for a write: if the answer was lost, the write may have been done.
 pub(crate) fn failed_write(context: &str, error: sqlx::Error) -> Error {
     let kind = if is_lost(&error) { ErrorKind::Indeterminate } else { kind_of(&error) };
     Error::caused_by(kind, context.to_owned() + &named(&error), error)
 }
 
-/// `error`, met while connecting to the server at `place`. Its text names the cause.
+/// Converts `error`, which occurred while connecting to the server at `place`. Its text names the cause.
 pub(crate) fn not_connected(place: &str, is_socket: bool, error: &sqlx::Error) -> Error {
     let kind = match error {
         // The server makes its socket when it starts.
@@ -33,12 +33,12 @@ pub(crate) fn not_connected(place: &str, is_socket: bool, error: &sqlx::Error) -
     Error::new(kind, format!("connect to Postgres at {place}: {text}"))
 }
 
-/// What a caller can do about `error`.
+/// Returns the kind of `error`.
 pub(crate) fn kind_of(error: &sqlx::Error) -> ErrorKind {
     match error {
         sqlx::Error::Database(error) => error.code().map_or(ErrorKind::Unavailable, |code| kind_of_state(&code)),
         sqlx::Error::Tls(_) => ErrorKind::Denied,
-        // A certificate that is refused ends the handshake as an I/O error does.
+        // A refused certificate ends the handshake like an I/O error.
         sqlx::Error::Io(error) if is_certificate(error) => ErrorKind::Denied,
         sqlx::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => ErrorKind::Invalid,
         sqlx::Error::PoolClosed => ErrorKind::Closed,
@@ -55,7 +55,7 @@ pub(crate) fn kind_of(error: &sqlx::Error) -> ErrorKind {
     }
 }
 
-/// By SQLSTATE; its first two characters are the class.
+/// Returns the kind by SQLSTATE, whose first two characters are the class.
 fn kind_of_state(state: &str) -> ErrorKind {
     match state {
         // insufficient_privilege
@@ -77,7 +77,7 @@ fn kind_of_state(state: &str) -> ErrorKind {
             "0A" => ErrorKind::Unsupported,
             // Program limits: a row or an index entry that is too large.
             "54" => ErrorKind::TooLarge,
-            // Data exceptions, constraints, states of a transaction, and all that is wrong with a statement.
+            // Data exceptions, constraints, transaction states and invalid statements.
             "21" | "22" | "23" | "25" | "26" | "34" | "42" | "44" | "P0" => ErrorKind::Invalid,
             // Connections (08), rollbacks (40), resources (53), an operator (57), the system (58), internal errors (XX).
             _ => ErrorKind::Unavailable,
@@ -85,23 +85,23 @@ fn kind_of_state(state: &str) -> ErrorKind {
     }
 }
 
-/// Whether the server may have done what was asked, and its answer was lost.
+/// Whether the answer was lost, so that the server may have executed the request.
 pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
-        // The server ended the session, perhaps when the work was done: admin_shutdown, crash_shutdown.
+        // The server ended the session, possibly after the work was done: admin_shutdown, crash_shutdown.
         sqlx::Error::Database(error) => matches!(error.code().as_deref(), Some("57P01" | "57P02")),
         _ => false,
     }
 }
 
-/// Whether a lock was waited for in vain.
+/// Whether a lock wait timed out.
 pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
 }
 
-/// Whether the fault lies with the database, its setup or its load, and not with the data at hand: somewhere in the
-/// chain of `error` there is an error of the client that says so.
+/// Whether the database, its setup or its load is at fault rather than the data: the chain of `error` contains a
+/// client error that says so.
 pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {
     // A chain of a handler's errors need not end.
     for current in iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH) {
@@ -130,15 +130,15 @@ pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {
 const CHAIN_LENGTH: usize = 64;
 
 fn is_state_of_the_database(state: &str) -> bool {
-    // What is wrong with the data (22), breaks a constraint (23, 44), was raised by a function (P0), leaves a transaction
-    // unusable (25P02) or is too large (54) is the handler's or its record's. All else a record can't be blamed for: not
-    // for a missing table or right (42) either, which a deployment lacks.
+    // Invalid data (22), a violated constraint (23, 44), an error raised by a function (P0), an unusable transaction
+    // (25P02) or too large data (54) is the fault of the handler or its record. Everything else is not, including a
+    // missing table or right (42), which is a fault of the deployment.
     state == "25006"
         || state == "25P03"
         || !matches!(state.get(..2), Some("21" | "22" | "23" | "25" | "44" | "54" | "P0"))
 }
 
-/// What the server says the error is about: `" (table \"done\", column \"event_id\")"`.
+/// Returns the objects that the server names in the error: `" (table \"done\", column \"event_id\")"`.
 fn named(error: &sqlx::Error) -> String {
     let Some(error) =
         error.as_database_error().and_then(|e: &dyn DatabaseError| e.try_downcast_ref::<PgDatabaseError>())

@@ -1,4 +1,4 @@
-//! Claims and what is done: [`IdempotencyStore`] for the store. The rules are in `migrations/0002_functions.sql`.
+//! Claims and done events: [`IdempotencyStore`] for the store. The rules are in `migrations/0002_functions.sql`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,17 +18,17 @@ use crate::retention::Pace;
 use crate::store::PostgresStore;
 use crate::wire::storable;
 
-/// A lease that lives longer lives so long: dates end some time.
+/// Upper limit of a ttl, because the server's dates are limited.
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-/// The latest time that a purge asks for, and as a negative number the earliest: the server's dates end some time.
+/// Latest time of a purge, and negated the earliest, because the server's dates are limited.
 const LATEST: i64 = 200_000_000_000_000;
 
 const REGISTER: &str = "INSERT INTO tidings.holders (id, scope, ttl, lives_until)
     VALUES ($1, $2, $3::bigint * interval '1 microsecond', clock_timestamp() + $3::bigint * interval '1 microsecond')";
 const RENEW: &str = "UPDATE tidings.holders SET lives_until = clock_timestamp() + ttl
     WHERE id = $1 AND NOT retired AND lives_until > clock_timestamp()";
-/// Its claims stay where they are: that nobody holds them any more can be read from their lease.
+/// Retires a lease. Its claims stay: their lease shows that they have expired.
 const RETIRE: &str = "UPDATE tidings.holders SET retired = true
     WHERE id = $1 AND NOT retired AND lives_until > clock_timestamp()";
 const CLAIM: &str = "SELECT event, answer, died, tried, at_most FROM {claim}($1, $2, $3)";
@@ -36,18 +36,18 @@ const COMPLETE: &str = "SELECT {complete}($1, $2, $3, $4)";
 const SETTLE: &str = "SELECT verdict, xid FROM {settle}($1, $2, $3, $4, $5, $6, $7, $8)";
 const COUNT_DONE: &str = "SELECT count(*) FROM {done} WHERE {scope} = $1 AND event_id = ANY ($2)";
 const RELEASE: &str = "SELECT tidings.release($1, $2, $3, $4)";
-/// Rows that somebody is deleting already are left to them.
+/// Skips rows that another transaction is deleting.
 const PURGE: &str = "DELETE FROM {done} WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM {done} WHERE {scope} = $1 AND {done_at} < {before} LIMIT $3 FOR UPDATE SKIP LOCKED
     ))";
-/// What is left of claims that nobody alive holds.
+/// Deletes remaining claims without a live lease.
 const PURGE_CLAIMS: &str = "DELETE FROM tidings.claims WHERE ctid = ANY (ARRAY(
         SELECT c.ctid FROM tidings.claims c
         WHERE c.scope = $1 AND c.touched_at < {before} AND NOT EXISTS (
             SELECT FROM tidings.holders h WHERE h.id = c.holder AND NOT h.retired AND h.lives_until > clock_timestamp()
         ) LIMIT $3 FOR UPDATE OF c SKIP LOCKED
     ))";
-/// Leases that are long gone and that no claim refers to: what a claim says of its lease's end must stay true.
+/// Deletes long-expired leases that no claim refers to: a claim must still be able to tell its lease's end.
 const PURGE_LEASES: &str = "DELETE FROM tidings.holders WHERE ctid = ANY (ARRAY(
         SELECT h.ctid FROM tidings.holders h
         WHERE h.scope = $1 AND h.lives_until < least({before}, clock_timestamp())
@@ -73,7 +73,7 @@ pub(crate) struct Texts {
 
 impl Texts {
     pub(crate) fn new(names: &Names, done: &Done) -> Self {
-        // Times of our own tables are written as those of our own table of done events.
+        // Times in our own tables have the format of our own table of done events.
         let ours = Done::default();
         Self {
             register: names.fill(REGISTER),
@@ -91,8 +91,8 @@ impl Texts {
     }
 }
 
-/// The events of a call as the functions take them: in ascending order, each once. Types, which are for people who look into
-/// the table, are cut to what its column takes.
+/// Returns the events of a call as the functions expect them: in ascending order, without duplicates. Types, which
+/// only help to inspect the table, are truncated to their column.
 pub(crate) fn in_order<'e>(events: &'e [EventRef], done: &Done) -> (Vec<Uuid>, Vec<Cow<'e, str>>) {
     let stored = events.iter().rev().map(|event| (event.id, cut(storable(&event.event_type), done.longest_type)));
     let by_id: BTreeMap<Uuid, Cow<'_, str>> = stored.collect();
@@ -115,7 +115,7 @@ pub(crate) fn microseconds(time: Duration) -> i64 {
 }
 
 impl PostgresStore {
-    /// Runs one of the statements about leases; `false` if it changed nothing.
+    /// Runs a statement on a lease; returns `false` if it changed nothing.
     async fn change_lease(&self, doing: &str, text: &SqlStr, lease: &Lease) -> Result<bool> {
         let mut connection = self.acquire(doing).await?;
         let query = sqlx::query(text.clone()).bind(lease.id);
@@ -137,7 +137,7 @@ impl PostgresStore {
         self.delete_in_steps("purge", pace, query).await
     }
 
-    /// Forgets events of `scope`, what is left of their claims, and leases that are gone.
+    /// Deletes events of `scope`, their remaining claims, and expired leases.
     pub(crate) async fn purge_scope(&self, scope: &Name, before: Timestamp, pace: Pace) -> Result<u64> {
         let texts = self.texts();
         let purged = self.purge_all(&texts.purge, scope, before, pace).await?;
@@ -146,7 +146,7 @@ impl PostgresStore {
         Ok(purged)
     }
 
-    /// The server's time, by which events are done.
+    /// Returns the server's time, which dates done events.
     pub(crate) async fn server_time(&self) -> Result<Timestamp> {
         let doing = "ask for the server's time";
         let mut connection = self.acquire(doing).await?;
@@ -181,7 +181,7 @@ impl IdempotencyStore for PostgresStore {
         let query = sqlx::query(self.texts().claim.clone()).bind(lease.id).bind(storable(&lease.scope)).bind(&ids);
         let answered = self.bounded(query.fetch_all(&mut *connection)).await;
         if matches!(&answered, Ok(Err(error)) if is_lock_timeout(error)) {
-            // Others claim the same events, and have not come to an end.
+            // Concurrent transactions claim the same events and have not ended.
             return Ok(vec![Claim::Held { at_most: self.config().lock_timeout }; events.len()]);
         }
         let rows = self.judge(doing, &mut connection, answered)?;
@@ -222,7 +222,7 @@ impl IdempotencyStore for PostgresStore {
 
     async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
         let doing = "release claims";
-        // Of an event that is released twice the first time counts: after it the claim is not the lease's any more.
+        // If an event is released twice, the first release counts: after it, the lease no longer has the claim.
         let by_id: BTreeMap<Uuid, i64> =
             events.iter().rev().map(|event| (event.id, i64::from(event.attempts))).collect();
         if by_id.is_empty() {
@@ -236,12 +236,12 @@ impl IdempotencyStore for PostgresStore {
     }
 
     async fn retire(&self, lease: &Lease) -> Result<()> {
-        // A lease that is dead already has died.
+        // A lease that has already expired counts as crashed.
         self.change_lease("retire the lease", &self.texts().retire, lease).await.map(drop)
     }
 
-    /// In steps of [`PostgresConfig::purge_batch`](crate::PostgresConfig::purge_batch) rows, each a transaction of its own.
-    /// Cancel-safe: what has been purged by then is gone.
+    /// Purges in steps of [`PostgresConfig::purge_batch`](crate::PostgresConfig::purge_batch) rows, each a separate
+    /// transaction. Cancel-safe: completed steps stay done.
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         self.purge_scope(scope, completed_before, Pace::Full).await
     }
@@ -251,7 +251,7 @@ impl IdempotencyStore for PostgresStore {
     }
 }
 
-/// An answer of the function.
+/// Reads an answer of the function.
 fn claim_of(row: &PgRow) -> sqlx::Result<(Uuid, Claim)> {
     let count = |value: i32| u32::try_from(value).unwrap_or_default();
     let claim = match row.try_get::<i16, _>("answer")? {
@@ -265,7 +265,7 @@ fn claim_of(row: &PgRow) -> sqlx::Result<(Uuid, Claim)> {
     Ok((row.try_get("event")?, claim))
 }
 
-/// The answers in the order of the events. The twin of an event that is granted is held, by this very call.
+/// Returns the answers in the order of the events. A duplicate of a granted event is held, by this very call.
 fn in_turn(events: &[EventRef], claims: &HashMap<Uuid, Claim>, ttl: Duration) -> Result<Vec<Claim>> {
     let mut seen = HashSet::with_capacity(events.len());
     let answer = |event: &EventRef| {

@@ -1,4 +1,4 @@
-//! The tables, in numbered steps.
+//! Migrations of the tables, in numbered steps.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tidings_core::{Error, ErrorKind, Result};
 use crate::error::failed;
 use crate::names::{Done, Names};
 
-/// A step. Once released, its text never changes: what is to be different comes with a later number.
+/// A migration. Once released, its text never changes; changes come with a later number.
 #[derive(Debug, Clone, Copy)]
 struct Migration {
     number: i32,
@@ -17,7 +17,7 @@ struct Migration {
     sql: &'static str,
 }
 
-/// All steps, by number. Each is run once, in this order, also where a later one is there already.
+/// All migrations, by number. Each is run once, in this order, even if a later one was applied before.
 const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, name: "idempotency", sql: include_str!("../migrations/0001_idempotency.sql") },
     Migration { number: 2, name: "functions", sql: FUNCTIONS },
@@ -27,7 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 12, name: "leases", sql: include_str!("../migrations/0012_leases.sql") },
 ];
 
-/// The functions that read and write which events are done; made once for each table of these.
+/// Functions that read and write done events; created once per table of done events.
 pub(crate) const FUNCTIONS: &str = include_str!("../migrations/0002_functions.sql");
 
 const SCHEMA_EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
@@ -39,16 +39,16 @@ const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS tidings.migrations (
 )";
 const APPLIED: &str = "SELECT number FROM tidings.migrations ORDER BY number";
 const RECORD: &str = "INSERT INTO tidings.migrations (number, name) VALUES ($1, $2)";
-/// Held to the end of the transaction. Stores of different names do not wait for one another.
+/// Advisory lock held to the end of the transaction. Stores with different names do not wait for one another.
 pub(crate) const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 
-/// Brings the tables to the state that this program knows, or checks that they are in it.
+/// Migrates the tables to this version, or checks that they are up to date.
 ///
 /// # Errors
-/// [`Conflict`](ErrorKind::Conflict): a newer program has been here. [`NotFound`](ErrorKind::NotFound): something is
-/// missing and `run` is not set. [`Denied`](ErrorKind::Denied): the user may not create it.
+/// [`Conflict`](ErrorKind::Conflict): a newer version has migrated the tables. [`NotFound`](ErrorKind::NotFound):
+/// something is missing and `run` is not set. [`Denied`](ErrorKind::Denied): the user may not create it.
 pub(crate) async fn migrate(connection: &mut PgConnection, names: &Names, run: bool, limit: Duration) -> Result<()> {
-    // Most times nothing is to be done, and then nobody waits for a lock.
+    // Usually nothing is missing, and then no lock is needed.
     let missing = missing(applied(connection, names).await?)?;
     if missing.is_empty() {
         return Ok(());
@@ -62,7 +62,7 @@ pub(crate) async fn migrate(connection: &mut PgConnection, names: &Names, run: b
     migrated.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "migrate: it took too long")))
 }
 
-/// The numbers of the steps that were run.
+/// Returns the numbers of the applied migrations.
 async fn applied(connection: &mut PgConnection, names: &Names) -> Result<Vec<i32>> {
     let doing = "read which migrations were run";
     let exists = sqlx::query_scalar(TABLE_EXISTS).bind(names.full("migrations"));
@@ -82,7 +82,7 @@ fn missing(applied: Vec<i32>) -> Result<Vec<Migration>> {
     Ok(MIGRATIONS.iter().filter(|step| !applied.contains(&step.number)).copied().collect())
 }
 
-/// All in one transaction: either every missing step is done, or none.
+/// Runs the missing migrations in one transaction: either all or none.
 async fn run_missing(connection: &mut PgConnection, names: &Names, limit: Duration) -> Result<()> {
     let doing = "migrate";
     let mut transaction = connection.begin().await.map_err(|e| failed(doing, e))?;
@@ -93,7 +93,7 @@ async fn run_missing(connection: &mut PgConnection, names: &Names, limit: Durati
     lock.execute(&mut *transaction).await.map_err(|e| failed("migrate: wait for others who do", e))?;
     create_schema(&mut transaction, names).await?;
     sqlx::query(names.fill(CREATE_TABLE)).execute(&mut *transaction).await.map_err(|e| failed(doing, e))?;
-    // Those who had the lock before may have done it.
+    // The previous owner of the lock may have run them.
     for step in missing(applied(&mut transaction, names).await?)? {
         let doing = format!("run the migration {:04}_{}", step.number, step.name);
         sqlx::raw_sql(names.fill_done(step.sql, &Done::default()))
@@ -106,7 +106,7 @@ async fn run_missing(connection: &mut PgConnection, names: &Names, limit: Durati
     transaction.commit().await.map_err(|e| failed(doing, e))
 }
 
-/// Whoever may not create schemas can be given one.
+/// Creates the schema unless it exists: a user without the right to create schemas can be given one.
 async fn create_schema(connection: &mut PgConnection, names: &Names) -> Result<()> {
     let doing = format!("create the schema {:?}", names.schema());
     let exists = sqlx::query_scalar(SCHEMA_EXISTS).bind(names.schema());

@@ -1,4 +1,4 @@
-//! The names of tables and functions, in the schema and with the prefix that were asked for.
+//! Names of tables and functions, with the configured schema and prefix.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::config::PostgresConfig;
 /// In our SQL, tables and functions are written as `tidings.leases`: with the default schema it runs as it stands.
 const PLACEHOLDER: &str = "tidings.";
 
-/// What stands in place of the placeholder.
+/// Replacement of the placeholder.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     schema: Arc<str>,
@@ -27,15 +27,15 @@ impl Names {
         &self.schema
     }
 
-    /// The full name of a table or function of ours, quoted where needed.
+    /// Returns the full name of one of our tables or functions, quoted where needed.
     pub(crate) fn full(&self, name: &str) -> String {
         format!("{}{name}", self.before)
     }
 
-    /// As [`fill`](Self::fill), of a text that speaks of events that are done: `{done}` is their table, `{scope}` and so on
+    /// Like [`fill`](Self::fill), for SQL that refers to done events: `{done}` is their table, `{scope}` and so on
     /// its columns, `{claim}` and so on the functions made for that table.
     pub(crate) fn fill_done(&self, sql: &str, done: &Done) -> SqlStr {
-        // Before the names of others are in it, which may look like the placeholder.
+        // Before foreign names are inserted, which may look like the placeholder.
         let mut text = sql.replace(PLACEHOLDER, &self.before);
         let (table, suffix) = match &done.table {
             Some(table) => (table.clone(), done.suffix()),
@@ -52,31 +52,32 @@ impl Names {
         AssertSqlSafe(Arc::<str>::from(text)).into_sql_str()
     }
 
-    /// `sql` with the real names. Each use of the same text gives the same statement, prepared once per connection.
+    /// Returns `sql` with the real names. The same text always gives the same statement, prepared once per
+    /// connection.
     pub(crate) fn fill(&self, sql: &str) -> SqlStr {
         AssertSqlSafe(Arc::<str>::from(sql.replace(PLACEHOLDER, &self.before))).into_sql_str()
     }
 }
 
-/// Where events that are done are recorded.
+/// The table of done events.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Done {
-    /// Another table than our own: its full name, quoted where needed.
+    /// Full name of a shared table, quoted where needed; `None` for our own.
     pub(crate) table: Option<String>,
-    /// How many characters of a scope it takes.
+    /// Maximum characters of a scope.
     pub(crate) longest_scope: Option<usize>,
-    /// How many characters of an event type it takes.
+    /// Maximum characters of an event type.
     pub(crate) longest_type: Option<usize>,
 }
 
-/// The columns of our own table, and the time as it is written there.
+/// Columns of our own table, and its format of times.
 const OWN: [(&str, &str); 4] = [
     ("{scope}", "scope"),
     ("{done_at}", "done_at"),
     ("{now}", "statement_timestamp()"),
     ("{before}", "(timestamptz 'epoch' + $2::bigint * interval '1 millisecond')"),
 ];
-/// Those of a table that others use too: its times are UTC, without saying so.
+/// Columns of a shared table, whose times are UTC without a time zone.
 const SHARED: [(&str, &str); 4] = [
     ("{scope}", "service_name"),
     ("{done_at}", "processed_at"),
@@ -85,7 +86,7 @@ const SHARED: [(&str, &str); 4] = [
 ];
 
 impl Done {
-    /// What the names of functions made for another table end with: FNV-1a of its name.
+    /// Returns the suffix of functions made for a shared table: FNV-1a of its name.
     pub(crate) fn suffix(&self) -> String {
         let Some(table) = &self.table else { return String::new() };
         let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);

@@ -1,6 +1,6 @@
 //! libpq's password file.
 //!
-//! The client has a reader of its own, which logs lines that it does not understand, passwords included.
+//! The client's own reader logs lines that it can't parse, passwords included.
 
 use std::env;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use tidings_core::Secret;
 
-/// The password of the first line that fits: `host:port:database:user:password`, with `*` for any.
+/// Returns the password of the first matching line: `host:port:database:user:password`, with `*` for any.
 pub(crate) fn password(host: &str, port: u16, database: &str, user: &str) -> Option<Secret> {
     let file = env::var_os("PGPASSFILE").map(PathBuf::from);
     let file = file.or_else(|| env::home_dir().map(|home| home.join(".pgpass")))?;

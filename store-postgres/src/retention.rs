@@ -1,4 +1,4 @@
-//! Forgets what is old, by itself: done events with what is left of their claims, and closed letters.
+//! Background retention of done events with their remaining claims, and of closed letters.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -13,21 +13,21 @@ use tokio::time::sleep;
 
 use crate::store::{Inner, PostgresStore};
 
-/// Old rows are looked for this often, or as often as a part of the retention passes, if that is shorter.
+/// Maximum interval between purges; a fraction of the retention if that is shorter.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const PARTS: u32 = 7;
-/// The first look comes early, for the sake of processes that do not live long.
+/// Delay of the first purge, early for the sake of short-lived processes.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
-/// More names than this are not remembered: their rows are purged by other instances, or by hand.
+/// Maximum number of names remembered; rows of further names are purged by other instances, or by an operator.
 const MOST_NAMES: usize = 10_000;
 
-/// How fast a purge works.
+/// Pace of a purge.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// Step after step: its caller waits for it.
+    /// One step after the other: the caller waits for it.
     Full,
-    /// It rests after each step for as long as the step took.
+    /// Pauses after each step for as long as the step took.
     Half,
 }
 
@@ -39,7 +39,7 @@ impl Pace {
     }
 }
 
-/// Whose rows this process has written. Those of others are theirs to forget, after their own retention.
+/// Scopes and services whose rows this process has written. Other processes purge theirs after their own retention.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     scopes: Mutex<BTreeSet<Name>>,
@@ -59,7 +59,7 @@ impl Known {
         lock(&self.scopes).iter().cloned().collect()
     }
 
-    /// A scope is a service's name unless it says otherwise.
+    /// Scopes are included, since a scope is a service's name by default.
     fn services(&self) -> Vec<Name> {
         lock(&self.services).union(&lock(&self.scopes)).cloned().collect()
     }
@@ -100,7 +100,7 @@ async fn keep(store: Weak<Inner>, retention: Duration) {
     let interval = (retention / PARTS).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
     let mut wait = interval.min(FIRST_LOOK);
     loop {
-        // Instances that were started together do not come together for ever.
+        // Jitter, so that instances started together do not purge together.
         sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         wait = interval;
         let Some(store) = store.upgrade().map(PostgresStore::from_inner) else { return };
@@ -120,8 +120,8 @@ async fn keep(store: Weak<Inner>, retention: Duration) {
 }
 
 impl PostgresStore {
-    /// Runs a statement that deletes so many rows at most as it is given, each time a transaction of its own, until there are
-    /// no more.
+    /// Runs a statement that deletes at most a given number of rows, each time in a separate transaction, until no
+    /// rows are left.
     pub(crate) async fn delete_in_steps<'q>(
         &self,
         doing: &str,
@@ -135,7 +135,7 @@ impl PostgresStore {
             let mut connection = self.acquire(doing).await?;
             let answered = self.bounded(query(step).execute(&mut *connection)).await;
             let rows = self.judge(doing, &mut connection, answered)?.rows_affected();
-            // Others get their turn while it rests.
+            // The connection is free for other calls during the pause.
             drop(connection);
             deleted += rows;
             if rows < step.unsigned_abs() {
@@ -145,10 +145,10 @@ impl PostgresStore {
         }
     }
 
-    /// Forgets what is older than `retention`. Many instances may do so at once: each passes over rows that another is
-    /// deleting. Returns how many events and letters it forgot.
+    /// Deletes rows older than `retention`. Several instances may do so concurrently: each skips rows that another is
+    /// deleting. Returns how many events and letters were deleted.
     async fn forget_old(&self, retention: Duration) -> Result<(u64, u64)> {
-        // Rows bear the server's time: no two clocks are compared.
+        // Rows carry the server's time, so only one clock is involved.
         let before = self.server_time().await?.saturating_sub(retention);
         let mut events = 0;
         for scope in self.known().scopes() {

@@ -1,4 +1,4 @@
-//! A table of done events that other services use too.
+//! A table of done events shared with other services.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::error::failed;
 use crate::migrate::{FUNCTIONS, LOCK};
 use crate::names::{Done, Names};
 
-/// The table as it is written in SQL, found as a statement of ours would find it.
+/// Finds the table's SQL name, resolved as in our statements.
 const TABLE: &str = "SELECT format('%I.%I', n.nspname, c.relname) AS name, c.oid::bigint AS oid
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
 const COLUMNS: &str = "SELECT a.attname::text AS name, t.typname::text AS type,
@@ -20,7 +20,7 @@ const COLUMNS: &str = "SELECT a.attname::text AS name, t.typname::text AS type,
         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped";
-/// Whether an index keeps the events of a service apart: of these two columns, in any order, without a condition.
+/// Whether a unique index covers exactly these two columns, in any order, without a condition.
 const UNIQUE: &str = "SELECT EXISTS (
         SELECT FROM pg_index i WHERE i.indrelid = $1::bigint::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
         AND i.indimmediate AND i.indnkeyatts = 2 AND (
@@ -28,10 +28,10 @@ const UNIQUE: &str = "SELECT EXISTS (
             WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::smallint[])
         ) = ARRAY['event_id', 'service_name']
     )";
-/// Our functions for the table, and whether they are of this text.
+/// Whether our functions for the table have this text.
 const FOUND: &str = "SELECT obj_description(to_regproc($1), 'pg_proc') = $2";
 
-/// A column that we use: its name, and the types that it may have.
+/// Columns that we use, with their accepted types.
 const USED: [(&str, &[&str]); 4] = [
     ("event_id", &["uuid"]),
     ("event_type", &["varchar", "text"]),
@@ -43,15 +43,15 @@ const USED: [(&str, &[&str]); 4] = [
 struct Column {
     kind: String,
     longest: Option<i32>,
-    /// It must be given a value.
+    /// Whether an insert must give a value.
     required: bool,
 }
 
-/// Checks the table and makes the functions for it.
+/// Checks the table and creates its functions.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound): there is no such table. [`Invalid`](ErrorKind::Invalid): it is not as it has to be;
-/// the message names it and the column.
+/// [`NotFound`](ErrorKind::NotFound): there is no such table. [`Invalid`](ErrorKind::Invalid): the table is not as
+/// required; the message names it and the column.
 pub(crate) async fn prepare_shared(
     connection: &mut PgConnection,
     names: &Names,
@@ -111,7 +111,7 @@ fn check(table: &str, columns: &BTreeMap<String, Column>) -> Result<()> {
     }
 }
 
-/// Makes the functions if they are not there, or of an earlier text.
+/// Creates the functions if they are missing or have an earlier text.
 async fn make_functions(
     connection: &mut PgConnection,
     names: &Names,
@@ -146,7 +146,7 @@ async fn is_made(connection: &mut PgConnection, function: &str, mark: &str) -> s
     Ok(made.unwrap_or(false))
 }
 
-/// What tells this text from another.
+/// Returns a fingerprint of `text`.
 fn mark(text: &str) -> String {
     let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes());
     format!("tidings {id}")

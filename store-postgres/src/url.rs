@@ -59,7 +59,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Reads `url`, and for what it does not name libpq's variables (`PGHOST`, `PGUSER` and so on) and password file.
+    /// Parses `url`, and reads missing parts from libpq's variables (`PGHOST`, `PGUSER` and so on) and password file.
     ///
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL, the parameter or the variable.
@@ -84,7 +84,7 @@ impl Server {
         if url.scheme() != "postgres" && url.scheme() != "postgresql" {
             return Err(SettingError::expected("the URL", "the scheme postgres://"));
         }
-        // Not `new`: that logs lines of the password file that it does not understand.
+        // Not `new`: it logs lines of the password file that it can't parse.
         let options = PgConnectOptions::new_without_pgpass().disable_statement_logging();
         let mut server = Self { options, timeout: None, wait: None, has_password: var(PGPASSWORD).is_ok() };
         match url.hosts() {
@@ -156,7 +156,7 @@ impl Server {
                 let name = name.trim_start_matches("options[").trim_end_matches(']');
                 self.change(|options| options.options([(name, text)]));
             }
-            // What is done in any case; what is not done can't be promised.
+            // Accepts only values that match the fixed behaviour.
             "channel_binding" | "gssencmode" => setting.choice(&[("disable", ()), ("prefer", ())])?,
             "sslnegotiation" => setting.choice(&[("postgres", ())])?,
             "target_session_attrs" => setting.choice(&[("any", ())])?,
@@ -203,7 +203,7 @@ impl Server {
     }
 }
 
-/// libpq's variables that the client would pass over in silence.
+/// Checks libpq's variables that the client would ignore silently.
 fn check_variables() -> Result<()> {
     let set = |name: &'static str| var(name).ok().map(|value| (name, value));
     if let Some((name, value)) = set("PGPORT") {

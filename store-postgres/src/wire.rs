@@ -1,4 +1,4 @@
-//! How records lie in columns.
+//! Encoding of records in columns.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes};
 use tidings_core::{Error, ErrorKind, Header, Headers, Result};
 use uuid::Uuid;
 
-/// Headers as bytes: name and value by turns, each behind its length; -1 is null.
+/// Encodes headers as alternating names and values, each prefixed with its length; -1 is null.
 pub(crate) fn headers_to_bytes(headers: &Headers) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(headers.size() + headers.len() * 8);
     for header in headers {
@@ -21,15 +21,15 @@ fn put(onto: &mut Vec<u8>, part: Option<&Bytes>) {
         onto.put_i32(-1);
         return;
     };
-    // Records are refused long before 2 GiB.
+    // Records far below 2 GiB are refused already.
     onto.put_i32(i32::try_from(part.len()).unwrap_or(i32::MAX));
     onto.put_slice(part);
 }
 
-/// Reads headers back.
+/// Decodes headers.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`]: somebody else wrote them.
+/// [`ErrorKind::Corrupt`]: they were written by another program.
 pub(crate) fn headers_from_bytes(bytes: Vec<u8>) -> Result<Headers> {
     let mut bytes = Bytes::from(bytes);
     let mut headers = Vec::new();
@@ -54,7 +54,7 @@ fn damaged() -> Error {
     Error::new(ErrorKind::Corrupt, "read a record from its table: its headers are damaged")
 }
 
-/// Text for a column: a NUL, which Postgres has no text for, as `\0`, and so a backslash as `\\`.
+/// Escapes text for a column: a NUL, which Postgres text can't contain, as `\0`, and a backslash as `\\`.
 pub(crate) fn escape(text: &str) -> String {
     if !text.contains(['\\', '\0']) {
         return text.to_owned();
@@ -62,18 +62,18 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\0', "\\0")
 }
 
-/// What text begins with that [`storable`] had to write otherwise.
+/// Prefix of text that [`storable`] had to encode.
 const MARK: &str = "\\0";
 
-/// The longest name that is stored as it is: two of them, a group's and a topic's, share an index entry, which takes 2,704
-/// bytes.
+/// The longest name that is stored unchanged: two of them, a group's and a topic's, share an index entry, which takes
+/// 2,704 bytes.
 const LONGEST_NAME: usize = 2 << 10;
-/// How much of a longer name is kept for people who look into the table.
+/// Bytes of a longer name that are kept readable in the table.
 const SHOWN_BYTES: usize = 256;
 
-/// Text for a column of names: as it is, so that rows of earlier versions are found, unless it holds a NUL, which Postgres
-/// has no text for, or does not fit into an index. Then it is escaped, behind a mark, or its beginning and its hash stand
-/// for it. No two texts give the same.
+/// Encodes text for a column of names. It stays unchanged, so that rows of earlier versions are found, unless it
+/// contains a NUL, which Postgres text can't, or does not fit into an index. Then it is escaped behind a mark, or
+/// represented by its beginning and its hash. Different texts have different encodings.
 pub(crate) fn storable(text: &str) -> Cow<'_, str> {
     let stored = match text.contains('\0') || text.starts_with(MARK) {
         true => Cow::Owned(MARK.to_owned() + &escape(text)),
@@ -88,7 +88,7 @@ pub(crate) fn storable(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{MARK}\\#{hash} {shown}"))
 }
 
-/// What [`escape`] wrote.
+/// Reverses [`escape`].
 pub(crate) fn unescape(text: &str) -> String {
     if !text.contains('\\') {
         return text.to_owned();

@@ -48,14 +48,14 @@ impl Rig {
         self.join(ConsumerOptions::new(self.fresh("group"), [topic])).await
     }
 
-    /// A fleet of one member.
+    /// Creates a fleet of one member.
     pub(crate) async fn join(&self, options: ConsumerOptions) -> Checked<Fleet<'_>> {
         let mut fleet = self.fleet();
         fleet.add(options).await?;
         Ok(fleet)
     }
 
-    /// Reads all records of a topic with `partitions` partitions in a new group.
+    /// Reads all records of a topic with `count` partitions in a new group.
     pub(crate) async fn read_all(&self, topic: &Name, count: u32, records: usize) -> Checked<Fleet<'_>> {
         let mut fleet = self.reader(topic).await?;
         fleet.owns(0, topic, count).await?;

@@ -19,16 +19,17 @@ use crate::outbox::Outbox;
 use crate::store::PostgresStore;
 use crate::wire::storable;
 
-/// How long it is looked for how a commit without an answer has ended, before that is an outage.
+/// How long to resolve a commit without an answer before it counts as an outage.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
-/// The first wait before looking again; doubled up to [`LONGEST_LOOK`].
+/// Initial backoff of the resolution; doubled up to [`LONGEST_LOOK`].
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// In progress also while the server still commits for a client that is gone. After a crash and recovery it is aborted.
+/// Status of a transaction: in progress also while the server still commits for a vanished client; aborted after a
+/// crash and recovery.
 const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
 
-/// What the last statement of the transaction said.
+/// Result of the transaction's last statement.
 struct Settled {
     verdict: String,
     xid: String,
@@ -65,7 +66,7 @@ pub(super) async fn publish(
     Err(verdict::of_handler(error.into(), deliveries))
 }
 
-/// Writes that the delivery's events are done, sees whether they are still this lease's to handle, and commits.
+/// Marks the delivery's events as done, checks that this lease still owns them, and commits.
 pub(super) async fn settle(
     store: &PostgresStore,
     delivery: &Delivery,
@@ -102,7 +103,7 @@ pub(super) async fn settle(
 }
 
 fn events(delivery: &Delivery) -> Vec<EventRef> {
-    // Each record is looked at once, and the name of a type is kept for the next one, which mostly has the same.
+    // Each record is read once, and the name of a type is kept for the next record, which mostly has the same.
     let mut last = Name::default();
     let known = |id| delivery.context().id_in_store(delivery.topic(), id);
     let event = |record| {
@@ -140,35 +141,35 @@ async fn write_done(
     Ok(Settled { verdict: row.try_get("verdict")?, xid: row.try_get("xid")? })
 }
 
-/// A server that says nothing, as the client would report it.
+/// Returns the client's error for a silent server.
 fn silent() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-/// Why the last statement failed: nothing of the transaction is left.
+/// Converts the error of the last statement, which rolled back the transaction.
 fn of_settle(error: sqlx::Error, records: usize) -> BoxError {
     let doing = "write that events are done";
     if is_lock_timeout(&error) {
-        // Somebody writes that the same events are done, and has not come to an end.
+        // Another transaction completes the same events and has not ended.
         return held(failed(doing, error)).into();
     }
     let error = failed(doing, error);
     verdict::of_handler(error.into(), records)
 }
 
-/// Others have handled the event, such as a service that shares the table and knows nothing of claims. What was done here
-/// is undone; of one event that settles it, in a batch it has to be found out which ones.
+/// Handles an event completed by others, such as a service that shares the table and does not use claims. The work
+/// here was rolled back. A single event is settled by that; in a batch, the completed ones must be determined.
 async fn done_by_another(store: &PostgresStore, lease: &Lease, events: &[EventRef]) -> Result<(), BoxError> {
     if events.len() > 1 {
         let what = "commit a batch: some of its events are done already";
         return Err(rolled_back([], Error::new(ErrorKind::Conflict, what)).into());
     }
-    // By whom: a handler that writes the row itself finds its own, and all that it did was undone with it.
+    // A handler that writes the row itself finds its own, which was rolled back with all its work.
     if !is_done(store, lease, events).await.map_err(unavailable)? {
         let what = "commit a delivery: its event was done in this very transaction; the inbox alone may write that";
         return Err(unavailable(Error::new(ErrorKind::Conflict, what)).into());
     }
-    // It is done: what this does is to end the claim.
+    // The event is done; this only ends the claim.
     store.complete(lease, events).await.map(drop).map_err(|error| unavailable(error).into())
 }
 
@@ -197,7 +198,7 @@ async fn commit(
             match timeout(RESOLVE_WITHIN, is_committed(store, lease, events, xid)).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(unavailable(failed(doing, error)).into()),
-                // It is run again, and meets its own event there if it was committed after all.
+                // The handler runs again, and finds its own event if it was committed after all.
                 Err(_) => Err(unavailable(failed_write(doing, error)).into()),
             }
         }
@@ -206,7 +207,7 @@ async fn commit(
     }
 }
 
-/// Finds out how a transaction has ended, for as long as that takes.
+/// Determines how a transaction ended, waiting as long as needed.
 async fn is_committed(store: &PostgresStore, lease: &Lease, events: &[EventRef], xid: &str) -> bool {
     let (ids, _) = in_order(events, store.done());
     let mut wait = FIRST_LOOK;
@@ -223,15 +224,15 @@ async fn is_committed(store: &PostgresStore, lease: &Lease, events: &[EventRef],
     }
 }
 
-/// Whether the events are done; `None` while the transaction is under way. The order matters: rows that are not there
-/// after the transaction is over will not come.
+/// Returns whether the events are done; `None` while the transaction is in progress. The order matters: rows that are
+/// missing after the transaction ended will not appear.
 async fn look(store: &PostgresStore, lease: &Lease, ids: &[Uuid], xid: &str) -> Result<Option<bool>> {
     let doing = "look whether a transaction was committed";
     let mut connection = store.acquire(doing).await?;
     let status = sqlx::query_scalar::<_, Option<String>>(STATUS).bind(xid).fetch_one(&mut *connection).await;
     let status = match status {
         Ok(status) => status,
-        // This server has never had the transaction: it is another one, after a failover.
+        // This server never had the transaction: it is a different one, after a failover.
         Err(error) if is_unknown_transaction(&error) => None,
         Err(error) => return Err(failed(doing, error)),
     };
@@ -257,7 +258,7 @@ fn is_unknown_transaction(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|e| e.code()).as_deref() == Some("22023")
 }
 
-/// Ends a transaction without a trace. If it can't be told to the server, that ends it with the connection.
+/// Rolls a transaction back. If the server can't be reached, it does so when the connection ends.
 pub(super) async fn roll_back(store: &PostgresStore, transaction: Transaction<'static, Postgres>) {
     match store.bounded(transaction.rollback()).await {
         Ok(Ok(())) => {}

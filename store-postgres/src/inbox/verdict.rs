@@ -1,18 +1,18 @@
-//! How the engine is to take what went wrong in a transaction that was rolled back.
+//! Classification of failures of a rolled-back transaction for the engine.
 
 use tidings_core::{BoxError, ErrorKind, Failure, find_error, rolled_back, unavailable};
 
 use crate::error::is_databases_fault;
 
-/// The error of a handler of so many records, all of whose work was undone.
+/// Converts the error of a handler of `records` records, all of whose work was rolled back.
 pub(super) fn of_handler(error: BoxError, records: usize) -> BoxError {
     let unreadable = find_error(error.as_ref()).is_some_and(|error| error.kind() == ErrorKind::Undecodable);
     match Failure::of(error.as_ref()) {
         Failure::Retry if is_databases_fault(error.as_ref()) => unavailable(error).into(),
-        // It names its records by itself.
+        // The error names its records itself.
         Failure::Retry if unreadable => error,
         Failure::Retry | Failure::Reject if records > 1 => rolled_back([], error).into(),
-        // That the others were handled is not so any more.
+        // The other records were rolled back too.
         Failure::Failed(places) if records > 1 => rolled_back(places, error).into(),
         Failure::StoppedAt(place) if records > 1 => rolled_back([place], error).into(),
         _ => error,

@@ -1,21 +1,21 @@
-//! Which records are ordered among themselves, and which locks that takes.
+//! Lanes of records that are ordered among themselves, and their locks.
 
 use uuid::Uuid;
 
 use crate::names::Names;
 
-/// How many parts the outbox has that relays share among themselves. Part of the tables: rows bear their shard.
+/// Number of shards that relays divide among themselves. Persistent: rows store their shard.
 pub(crate) const SHARDS: i16 = 64;
-/// How many locks there are for lanes. Two transactions that publish wait for one another where any of their lanes share a
-/// lock. More locks, and a transaction of many keys could use up the server's table of locks (6,400 by default).
+/// Number of locks for lanes. Two publishing transactions wait for one another if any of their lanes share a lock.
+/// With more locks, a transaction of many keys could exhaust the server's lock table (6,400 by default).
 const SLOTS: u64 = 1024;
 
 /// Second halves of advisory locks; the first is the outbox's.
 const SHARD_LOCKS: i32 = 0x1_0000;
 pub(crate) const PRESENCE_LOCK: i32 = 0x2_0000;
 
-/// The lane of a topic and key: FNV-1a, then murmur3's finalizer, so that all bits depend on all bytes. In the tables, so
-/// it never changes. Keys that share a lane by chance are ordered, which nobody notices.
+/// Returns the lane of a topic and key: FNV-1a, then murmur3's finalizer, so that all bits depend on all bytes.
+/// Persistent, so it never changes. Keys that collide in a lane are ordered too, which is harmless.
 pub(super) fn lane(topic: &str, key: &[u8]) -> i64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     // A topic holds no NUL.
@@ -26,7 +26,7 @@ pub(super) fn lane(topic: &str, key: &[u8]) -> i64 {
     (hash ^ (hash >> 33)).cast_signed()
 }
 
-/// The lane of a record that is ordered with nothing.
+/// Returns a random lane for a record without ordering.
 pub(super) fn lane_of_its_own() -> i64 {
     Uuid::new_v4().as_u64_pair().1.rotate_left(32).cast_signed()
 }

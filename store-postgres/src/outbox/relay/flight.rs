@@ -1,4 +1,4 @@
-//! The records of one lane on their way to the broker.
+//! In-flight records of one lane.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use tidings_core::{Error, ErrorKind, Publisher, Record};
 
 use super::Shared;
 
-/// Behind this a lane lands with what it has, so that little is repeated after a crash however many records it holds.
+/// Time after which a lane returns its results, so that a crash repeats few records however many the lane holds.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// A record out of the outbox.
+/// A record of the outbox.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) id: i64,
@@ -19,7 +19,7 @@ pub(super) struct Fetched {
     pub(super) record: Record,
 }
 
-/// What came of a lane's records.
+/// Result of publishing a lane's records.
 #[derive(Debug)]
 pub(super) struct Landed {
     pub(super) lane: i64,

@@ -1,4 +1,4 @@
-//! A relay's connection: the shards that are its own for as long as it lives, and what it reads and deletes in them.
+//! A relay's connection: it owns shards for as long as its session lives, and reads and deletes their records.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::wire::escape;
 /// Plans must not change with the size of a table that is empty at one moment and full at the next.
 const SETTINGS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
     SET enable_mergejoin = off";
-/// A relay that is frozen holds its locks for as long as its session lives: the server ends it.
+/// A frozen relay holds its locks for as long as its session lives, so the server ends idle sessions.
 const LEASE: &str = "SELECT set_config('idle_session_timeout', $1, false)
     WHERE current_setting('server_version_num')::integer >= 140000";
 /// Shared by all relays, so that they can be counted.
@@ -30,13 +30,14 @@ const PRESENCE: &str = "SELECT pg_try_advisory_lock_shared($1, $2)";
 const COUNT: &str = "SELECT count(*) FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1 AND objid::bigint = $2
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-/// Tries locks until so many are had.
+/// Tries locks until the wanted number is taken.
 const TAKE: &str =
     "SELECT t.lock FROM unnest($2::integer[]) AS t (lock) WHERE pg_try_advisory_lock($1, t.lock) LIMIT $3";
 const GIVE: &str = "SELECT pg_advisory_unlock($1, g.lock) FROM unnest($2::integer[]) AS g (lock)";
 
-/// The oldest records of each shard, without those of lanes that are busy here or held back, up to so many in all and,
-/// one record aside, so many bytes. A lane lies within a shard and is cut off at its end only, so it stays in order.
+/// The oldest records of each shard, without lanes that are busy here or held back, up to limits of records in total
+/// and of bytes (exceeded by at most one record). A lane lies within a shard and is cut off only at its end, so it
+/// stays in order.
 const FETCH: &str = "
 SELECT f.id, f.shard, f.lane, f.topic, f.partition, f.record_time, f.key, f.value, f.headers
 FROM (
@@ -75,7 +76,7 @@ ON CONFLICT (id) DO NOTHING";
 const SLEEP: &str = "INSERT INTO tidings.outbox_sleepers AS s (relay, since) VALUES ($1, clock_timestamp())
     ON CONFLICT (relay) DO UPDATE SET since = excluded.since";
 const RISE: &str = "DELETE FROM tidings.outbox_sleepers WHERE relay = $1";
-/// Relays that died asleep. Those that live say so again and again.
+/// Removes relays that crashed while asleep. Live ones renew their entry regularly.
 const BURY_SLEEPERS: &str =
     "DELETE FROM tidings.outbox_sleepers WHERE since < clock_timestamp() - 10 * $1::bigint * interval '1 second'";
 
@@ -88,7 +89,7 @@ pub(super) struct Refusal {
     pub(super) error: String,
 }
 
-/// How much may be fetched.
+/// Limits of a fetch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     pub(super) records: usize,
@@ -96,13 +97,13 @@ pub(super) struct Room {
     pub(super) per_shard: usize,
 }
 
-/// After an error it is of no use: what the session holds is not known.
+/// The connection. Unusable after an error, because its session's locks are unknown.
 #[derive(Debug)]
 pub(super) struct Link {
     connection: PgConnection,
     names: Names,
     relay: Uuid,
-    /// How long a silent server is waited for.
+    /// How long to wait for a silent server.
     limit: Duration,
     shards: BTreeSet<i16>,
 }
@@ -133,7 +134,7 @@ impl Link {
         self.shards.len()
     }
 
-    /// Takes shards that nobody has, or gives some up, towards an equal share of all relays. Shards in `busy` have records
+    /// Takes unowned shards, or gives some up, towards an equal share among all relays. Shards in `busy` have records
     /// with the publisher: another relay must not publish the next ones before these are deleted.
     pub(super) async fn balance(&mut self, busy: &BTreeSet<i16>) -> Result<()> {
         let (doing, class) = ("share the outbox among relays", lock_class(&self.names));
@@ -168,7 +169,7 @@ impl Link {
         rows.iter().map(fetched).collect()
     }
 
-    /// Deletes what the broker holds, and keeps aside what it refused.
+    /// Deletes records that the broker holds, and keeps refused ones aside.
     pub(super) async fn settle(&mut self, held: &[(i16, i64)], refused: &[Refusal], park: bool) -> Result<()> {
         if !held.is_empty() {
             let (shards, ids): (Vec<i16>, Vec<i64>) = held.iter().copied().unzip();
@@ -184,7 +185,7 @@ impl Link {
         Ok(())
     }
 
-    /// Asks for notifications, or does without.
+    /// Enables or disables notifications.
     pub(super) async fn sleep(&mut self, asleep: bool) -> Result<()> {
         let query = sqlx::query(self.names.fill(if asleep { SLEEP } else { RISE })).bind(self.relay);
         timed(self.limit, "ask for notifications", query.execute(&mut self.connection)).await.map(drop)

@@ -10,10 +10,10 @@ use super::Shared;
 use crate::PostgresStore;
 use crate::outbox::lane::channel;
 
-/// How long a connection that failed is left alone: meanwhile the relay polls.
+/// Backoff after a failed connection; the relay polls meanwhile.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// A task that wakes the relay; it ends with this.
+/// A task that wakes the relay; dropping this ends it.
 #[derive(Debug)]
 pub(super) struct Listener(AbortHandle);
 
@@ -25,7 +25,7 @@ impl Listener {
                 if let Err(error) = listen(&store, &channel, &shared).await {
                     tracing::debug!(%error, "the outbox's notifications are not to be had: it is polled");
                 }
-                // What came meanwhile was told to nobody.
+                // Notifications sent in the meantime were missed.
                 shared.wake.notify_one();
                 tokio::time::sleep(AGAIN_AFTER).await;
             }

@@ -1,4 +1,4 @@
-//! Taking in what the broker answered, and waiting for more.
+//! Processing the broker's answers, and waiting for more.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::outbox::relay::flight::Landed;
 use crate::outbox::relay::link::{Link, Refusal};
 
 impl Worker {
-    /// Waits for an answer of the broker, for news, or for what is due.
+    /// Waits for an answer of the broker, a wake-up, or periodic work.
     pub(super) async fn wait(&mut self) {
         let due = self.due();
         let shared = Arc::clone(&self.shared);
@@ -36,13 +36,13 @@ impl Worker {
         self.not_before.filter(|at| *at > now).map_or(due, |at| due.min(at))
     }
 
-    /// Takes in what has landed, without waiting.
+    /// Processes available answers without waiting.
     pub(super) fn drain(&mut self) {
         while let Some(landed) = self.flights.try_join_next() {
             self.landed(landed);
         }
         if self.flights.is_empty() {
-            // Where a publisher panicked, its lane was not told.
+            // After a panic of a publisher, its lane is unknown.
             self.busy.clear();
             (self.in_flight, self.bytes_in_flight) = (0, 0);
         }
@@ -74,14 +74,14 @@ impl Worker {
         }
     }
 
-    /// A publisher that panicked: which lane that was is not known. It is looked at again when all have landed.
+    /// Handles a panic of a publisher, whose lane is unknown. It is retried once all lanes have landed.
     fn lost(&mut self, error: &JoinError) {
         self.problem(Some(format!("publish: {error}")));
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(Instant::now() + self.config.backoff(self.failures));
     }
 
-    /// The broker is ill: the lane waits, and if nothing else comes through, all do.
+    /// Puts the lane into backoff, and all lanes if no other publish succeeds.
     fn later(&mut self, lane: i64, id: i64, error: &Error) {
         let now = Instant::now();
         if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Fenced) {
@@ -89,7 +89,7 @@ impl Worker {
         }
         let failures = self.cooling.get(&lane).map_or(1, |cooling| cooling.failures.saturating_add(1));
         self.cooling.insert(lane, Cooling { failures, until: now + self.config.backoff(failures) });
-        // Where others come through, only this lane waits. Those that fail together count as one failure.
+        // If others succeed, only this lane waits. Simultaneous failures count once.
         let others = self.succeeded_at.is_some_and(|at| now < at + RECENT);
         if !others && self.not_before.is_none_or(|at| at <= now) {
             self.failures = self.failures.saturating_add(1);

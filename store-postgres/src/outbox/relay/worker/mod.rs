@@ -16,31 +16,31 @@ use super::link::{Link, Refusal, Room};
 use super::{RELAY_LEASE, Refused, RelayConfig, Shared};
 use crate::PostgresStore;
 
-/// How often shards are shared anew; each time the server hears that the relay lives.
+/// Interval of rebalancing shards, which also tells the server that the relay is alive.
 const BALANCE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a sleeper says that it still sleeps.
+/// Interval at which a sleeping relay renews its entry.
 const SLEEPER_INTERVAL: Duration = RELAY_LEASE;
-/// A transaction that was at its last statement when the relay fell asleep sends no notification: it is looked for.
+/// Polls after falling asleep: a transaction at its last statement at that moment sends no notification.
 const FIRST_LOOKS: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(250)];
-/// Turns in a row that find something, behind which no notifications are asked for.
+/// Number of consecutive turns with records after which notifications are disabled.
 const BUSY_TURNS: u32 = 8;
-/// The smallest number of records that are read of a shard at once.
+/// Minimum number of records per read of a shard.
 const MIN_PER_SHARD: usize = 16;
-/// Lanes whose wait is over are looked for no more often than this.
+/// Minimum interval of checking for lanes whose backoff is over.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// A record that came through within this shows that the broker is not down as a whole.
+/// A success within this time shows that the broker is not down as a whole.
 const RECENT: Duration = Duration::from_secs(1);
 /// How long the publisher that the relay has opened may take to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where the publisher comes from.
+/// Source of the publisher.
 #[derive(Debug)]
 pub(super) enum Source {
     Transport(Arc<dyn Transport>),
     Publisher(Arc<dyn Publisher>),
 }
 
-/// A lane whose last record could not be published for now.
+/// A lane in backoff after a failed publish.
 #[derive(Debug, Clone, Copy)]
 struct Cooling {
     failures: u32,
@@ -57,24 +57,24 @@ pub(super) struct Worker {
     publisher: Option<Arc<dyn Publisher>>,
     link: Option<Link>,
     flights: JoinSet<Landed>,
-    /// The lanes that are with the publisher, and the shards that they are of.
+    /// Lanes in flight, and their shards.
     busy: HashMap<i64, i16>,
     in_flight: usize,
     bytes_in_flight: usize,
     held: Vec<(i16, i64)>,
     refused: Vec<Refusal>,
     cooling: HashMap<i64, Cooling>,
-    /// Nothing is fetched before this: all that was tried last has failed.
+    /// No fetch before this time, because all recent attempts failed.
     not_before: Option<Instant>,
-    /// Failures in a row, of the broker for all that was tried, and of the database.
+    /// Consecutive failures of the broker for all attempts, and of the database.
     failures: u32,
     succeeded_at: Option<Instant>,
     balance_at: Instant,
     lag_at: Instant,
-    /// How many shards had records at the last look.
+    /// Number of shards with records at the last fetch.
     active_shards: usize,
     asleep: Option<Instant>,
-    /// Turns in a row that found nothing, and that found something.
+    /// Consecutive turns without records, and with records.
     idle_turns: usize,
     busy_turns: u32,
 }
@@ -167,7 +167,7 @@ impl Worker {
         self.link.as_mut().ok_or_else(|| Error::new(ErrorKind::Closed, "use the relay's connection"))
     }
 
-    /// Deletes what the broker holds: always before the next fetch, which would find it again.
+    /// Deletes records that the broker holds; always before the next fetch, which would return them again.
     async fn settle(&mut self) -> Result<()> {
         if self.held.is_empty() && self.refused.is_empty() {
             return Ok(());
@@ -190,14 +190,14 @@ impl Worker {
         }
     }
 
-    /// What is due by the clock.
+    /// Does periodic work.
     async fn keep(&mut self) -> Result<()> {
         let now = Instant::now();
         if now >= self.balance_at {
             let busy: BTreeSet<i16> = self.busy.values().copied().collect();
             self.link()?.balance(&busy).await?;
             self.balance_at = now + BALANCE_INTERVAL;
-            // Lanes that others publish by now would stay for ever.
+            // Otherwise lanes that other relays publish by now would stay forever.
             let old = self.config.retry_cap.saturating_mul(4);
             self.cooling.retain(|_, cooling| now < cooling.until + old);
         }
@@ -216,7 +216,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Fetches as much as there is room for, and gives it to the publisher.
+    /// Fetches as many records as there is room for, and publishes them.
     async fn fetch(&mut self) -> Result<Found> {
         let now = Instant::now();
         let waits = self.not_before.is_some_and(|at| now < at);
@@ -224,7 +224,7 @@ impl Worker {
         let records = self.config.batch_records.saturating_sub(self.in_flight + cold.len());
         let bytes = self.config.batch_bytes.saturating_sub(self.bytes_in_flight);
         if waits || self.shared.is_stopping() || records == 0 || bytes == 0 || self.link()?.shards() == 0 {
-            // Something is under way, or will be tried again: no reason to fall asleep.
+            // The relay stays awake while records are in flight or in backoff.
             let quiet = self.link()?.shards() == 0 && self.busy.is_empty();
             return Ok(if quiet { Found::Nothing } else { Found::All });
         }
@@ -273,7 +273,7 @@ impl Worker {
         }
     }
 
-    /// Asks for notifications where there is nothing to do.
+    /// Enables notifications when there is nothing to do.
     async fn fall_asleep(&mut self) -> Result<()> {
         let now = Instant::now();
         let says_so = self.asleep.is_some_and(|since| now < since + SLEEPER_INTERVAL);
@@ -286,7 +286,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The database or the opening of a publisher failed: whatever the session holds is not known.
+    /// Handles a failure of the database or of opening a publisher: the state of the session is unknown.
     async fn broke(&mut self, error: &Error) {
         self.link = None;
         self.failures = self.failures.saturating_add(1);
@@ -317,13 +317,13 @@ impl Worker {
     }
 }
 
-/// What a look into the outbox found.
+/// Result of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// Nothing, nor is anything under way that would bring a new look.
+    /// No records, and none in flight that would trigger a new fetch.
     Nothing,
-    /// All that there was, or all that there was room for.
+    /// All records, or as many as there was room for.
     All,
-    /// As much as was asked for of a shard: there may be more, and there is room.
+    /// A shard's limit was reached: there may be more records, and there is room.
     More,
 }
