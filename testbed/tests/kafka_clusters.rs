@@ -1,4 +1,4 @@
-//! Kafka clusters start, misbehave when told to, recover, and never outlive their owner.
+//! Kafka clusters start, fail on request, recover, and never outlive their owner.
 
 use krafka::{
     Kafka as Client,
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// Waits for what one short question can't tell: a node that has just come to itself may be slow to answer.
+/// Waits for a condition that a single short request cannot show: a node that has just recovered may be slow to
+/// answer.
 async fn becomes(what: &str, holds: impl AsyncFn() -> bool) -> Result<(), BoxError> {
     let polled = async {
         while !holds().await {
@@ -81,7 +82,8 @@ async fn cuts_before_an_answer() -> Result<(), BoxError> {
     let kafka = Kafka::start(KafkaOptions::new().with_proxies()).await?;
     let proxy = kafka.node(0).proxy().ok_or("there is a proxy")?;
     proxy.cut_at(Cut::before_answer(1).to_api(CREATE_TOPICS));
-    // The client may try again by itself, and then hears that the topic is there: either way the first try did the work.
+    // The client may retry by itself and then get the answer that the topic exists: either way the first attempt
+    // succeeded.
     let _cut_or_exists = create_topic(&kafka.bootstrap_on(Listener::Proxied)?, "made", 1).await;
     proxy.wait_for_cuts(1, DEADLINE).await?;
     let topics = kafka.tool("org.apache.kafka.tools.TopicCommand", &["--bootstrap-server", "@", "--list"]).await?;

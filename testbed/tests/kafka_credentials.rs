@@ -1,4 +1,4 @@
-//! Each listener takes the right credentials and refuses the wrong ones.
+//! Each listener accepts the right credentials and refuses the wrong ones.
 
 use krafka::{
     Kafka as Client,
@@ -100,7 +100,7 @@ async fn connect(kafka: &Kafka, listener: Listener, auth: AuthConfig) -> Result<
     Ok(())
 }
 
-/// What a client that is to be refused was told, with all causes.
+/// Returns the error, with all causes, of a client that must be refused.
 async fn refusal(kafka: &Kafka, listener: Listener, auth: AuthConfig) -> Result<String, BoxError> {
     match connect(kafka, listener, auth).await {
         Ok(()) => Err(format!("{listener} took what it should refuse").into()),

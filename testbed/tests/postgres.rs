@@ -1,4 +1,4 @@
-//! Postgres servers: they start, keep what was committed over a crash, and misbehave when told to.
+//! Postgres servers start, keep committed data across a crash, and fail on request.
 
 use std::{process::ExitCode, time::Duration};
 use tidings_testbed::{BoxError, Certificate, Postgres, PostgresOptions, Shutdown, Suite};

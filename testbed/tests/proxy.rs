@@ -1,4 +1,4 @@
-//! The proxy forwards, and cuts, delays and swallows when told to.
+//! The proxy forwards, cuts, delays and swallows bytes as requested.
 
 use std::{
     net::SocketAddr,
@@ -41,7 +41,7 @@ async fn proxied() -> (Proxy, TcpStream) {
     (proxy, client)
 }
 
-/// Asks, and says whether the answer came: false if the connection was cut.
+/// Sends a request; returns false if the connection was cut before the answer.
 async fn ask(client: &mut TcpStream, api: i16, correlation: i32) -> bool {
     let mut request = 8_i32.to_be_bytes().to_vec();
     request.extend(api.to_be_bytes());

@@ -1,6 +1,6 @@
-//! The same scripts on memory and on a real broker: the answers must be the same, line by line, so that memory can't
-//! drift from the real thing. What is written down: positions, offsets, backlog, what is settled, and refusals by their
-//! kind.
+//! Runs the same scripts on the memory transport and on a real broker. The answers must be equal line by line, so
+//! that the memory transport cannot diverge. Recorded are positions, offsets, backlog, settled records, and the kinds
+//! of errors.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
@@ -22,7 +22,7 @@ use tidings_service::{Retry, Router, Service};
 use tidings_testbed::Suite;
 use tokio::time::{Instant, timeout};
 
-/// What brokers allow by default.
+/// Default limit of brokers.
 const MAX_RECORD_BYTES: u64 = 1_048_588;
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// A transport, and what it answered so far. Its topic is written down as `t`, its group as `g`.
+/// A transport, and its answers. Its topic is recorded as `t`, its group as `g`.
 struct Script {
     on: Arc<dyn Transport>,
     topic: Name,
@@ -45,7 +45,7 @@ struct Script {
     answers: Vec<String>,
 }
 
-/// Runs `script` on both, and compares.
+/// Runs `script` on both transports, and compares the answers.
 async fn both(what: &str, script: impl AsyncFn(&mut Script) -> TestResult) -> TestResult {
     let topic = Name::from(format!("answers-{what}-{}-{}", std::process::id(), Timestamp::now().millis()));
     let config = MemoryConfig::new().with_auto_create(false).with_max_record_bytes(MAX_RECORD_BYTES);
@@ -71,7 +71,7 @@ impl Script {
         self.answers.push(format!("{what}: {answer}"));
     }
 
-    /// An answer, or the kind of refusal.
+    /// Records an answer, or the kind of its error.
     fn tell<T>(&mut self, what: &str, answer: Result<T>, show: impl Fn(T) -> String) {
         match answer {
             Ok(answer) => self.say(what, show(answer)),
@@ -106,7 +106,7 @@ impl Script {
         Ok(publisher.close(LIMIT).await?)
     }
 
-    /// So many records on each of the partitions.
+    /// Publishes `each` records to each of the partitions.
     async fn fill(&mut self, partitions: u32, each: usize) -> TestResult {
         let topic = self.topic.clone();
         let of = |partition| (0..each).map(move |n| (partition, n));
@@ -164,7 +164,7 @@ impl Script {
     }
 }
 
-/// A member of the group that is asked for its steps by hand.
+/// A group member that is polled manually.
 struct Member {
     consumer: Arc<dyn Consumer>,
     epochs: Vec<(TopicPartition, u64)>,
@@ -175,7 +175,7 @@ impl Member {
         next(&*self.consumer).await
     }
 
-    /// The next so many records, sorted by where they lie.
+    /// Reads the next `count` records, sorted by position.
     async fn read(&self, count: usize) -> TestResult<Vec<String>> {
         let mut lines = Vec::new();
         while lines.len() < count {
@@ -195,7 +195,7 @@ impl Member {
         Ok(lines.into_iter().map(|(_, _, line)| line).collect())
     }
 
-    /// A commit as of this assignment, or of one that is `older` by so many.
+    /// Creates a commit for this assignment, or for one whose epoch is lower by `older`.
     fn commit(&self, at: &TopicPartition, older: u64, next: u64) -> Commit {
         let epoch = self.epochs.iter().find(|(p, _)| p == at).map_or(1, |(_, epoch)| *epoch);
         Commit::new(at.clone(), epoch.saturating_sub(older), next)
@@ -308,7 +308,7 @@ async fn groups(script: &mut Script) -> TestResult {
     script.reset("reset beside a member", ResetTo::Place(SeekTo::Earliest), now).await?;
     script.tell("delete beside a member", admin.delete_group(&script.group.clone()).await, done);
     member.consumer.close().await?;
-    // The coordinator takes a moment to see that nobody is left.
+    // The coordinator takes a moment to notice that the group is empty.
     let end = Instant::now() + LIMIT;
     let (group, topics, to) = (script.group.clone(), [script.topic.clone()], ResetTo::Place(SeekTo::Earliest));
     while admin.reset_offsets(&group, &topics, to, now.with_dry_run()).await.is_err() {
@@ -343,7 +343,7 @@ async fn letters(script: &mut Script) -> TestResult {
     let options = ConsumerOptions::new(script.group.clone(), [dead_letter_topic(&topic)]);
     let member = script.join(options, 1).await?;
     for line in member.read(2).await? {
-        // All but the time at which it failed.
+        // All headers except the time of the failure.
         let kept: Vec<_> = line.split("Header").filter(|part| !part.contains("dlq-failed-at")).collect();
         script.say("letter", kept.join("Header"));
     }
@@ -362,7 +362,7 @@ async fn services(script: &mut Script) -> TestResult {
     let topic = script.topic.clone();
     let service = Service::new("answers", Router::new().on_topic(topic.clone(), handler))
         .with_group(script.group.clone())
-        // Most deliveries fail, as asked for: that is no reason to wait.
+        // Most deliveries fail, as intended: that is no reason to wait.
         .with_breaker(None)
         .with_retry(Retry::exponential(Duration::from_millis(10)));
     let running = service.start(&script.on).await?;

@@ -1,4 +1,4 @@
-//! The transport against a real broker: publishing, reading, groups.
+//! Tests against a real broker: publishing, reading, groups.
 
 mod common;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// Through a proxy, that begins to forward when it was called in vain.
+/// Connects through a proxy that starts forwarding after the first attempt failed.
 async fn a_broker_that_comes_later() -> TestResult {
     let kafka = Kafka::shared().await?;
     let broker = kafka.bootstrap().split(',').next().unwrap_or_default().to_owned();
@@ -110,12 +110,14 @@ async fn each_record_has_its_own_outcome() -> TestResult {
     Ok(())
 }
 
-/// One member has all; another one comes and gets its share from what was committed; it leaves, and the first has all again.
+/// Sets the timeouts of a consumer to their maximum.
 fn endless(options: ConsumerOptions) -> ConsumerOptions {
     let options = options.with_session_timeout(Duration::MAX).with_max_idle(Duration::MAX);
     options.with_revocation_deadline(Duration::MAX)
 }
 
+/// One member owns all partitions; another joins and continues its share from the commits; it leaves, and the first
+/// member owns all again.
 async fn hand_over(protocol: GroupProtocol, set: fn(ConsumerOptions) -> ConsumerOptions) -> TestResult {
     let kafka = transport(protocol).await?;
     let topic = fresh(&kafka, "share", 4).await?;
@@ -148,7 +150,7 @@ async fn hand_over(protocol: GroupProtocol, set: fn(ConsumerOptions) -> Consumer
     Ok(())
 }
 
-/// By publishers that knew it before: soon, and at once where a record names a partition.
+/// Tests publishers that knew the topic before: they notice new partitions soon, and at once if a record names one.
 async fn a_topic_that_grew() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let topic = fresh(&kafka, "grown", 2).await?;
@@ -176,7 +178,7 @@ async fn a_topic_that_grew() -> TestResult {
     Ok(())
 }
 
-/// The broker's generations begin anew with a group that was deleted, and go on in one that was reset.
+/// The broker's generations start over in a group that was deleted, and continue in one that was reset.
 async fn epochs_outlive(protocol: GroupProtocol) -> TestResult {
     let kafka = transport(protocol).await?;
     let admin = kafka.admin().await?;
@@ -190,7 +192,7 @@ async fn epochs_outlive(protocol: GroupProtocol) -> TestResult {
             let consumer = kafka.consumer(ConsumerOptions::new(group.clone(), [topic.clone()])).await?;
             let epoch = assigned(&*consumer, 1).await?[0].epoch;
             epochs.push(epoch);
-            // The last one dies before it commits.
+            // The last one crashes before it commits.
             if next < 3 {
                 consumer.commit(vec![Commit::new(at.clone(), epoch, next)]).await.remove(0)?;
             }
@@ -210,7 +212,7 @@ async fn epochs_outlive(protocol: GroupProtocol) -> TestResult {
             ),
         }
     }
-    // So do they with a group that changes its protocol while nobody is in it.
+    // The same holds for a group that changes its protocol while it has no members.
     let other = if protocol == GroupProtocol::Classic { GroupProtocol::Consumer } else { GroupProtocol::Classic };
     for (protocol, next) in [(protocol, 4), (other, 5), (other, 6)] {
         let consumer =
@@ -321,7 +323,7 @@ async fn topics_are_ensured_with_their_letters() -> TestResult {
     Ok(())
 }
 
-/// A broker refuses a whole batch for one record that breaks the topic's rule.
+/// A broker refuses a whole batch because one record violates the topic's rule.
 async fn a_bad_record_does_not_fail_its_batch() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let name = Name::from(format!("compacted-{}", tidings_core::Timestamp::now().millis()));
@@ -338,7 +340,7 @@ async fn a_bad_record_does_not_fail_its_batch() -> TestResult {
     Ok(())
 }
 
-/// A topic that takes 32 KiB, and a publisher that waits until its batches are full.
+/// Creates a topic limited to 32 KiB, and a publisher that waits until its batches are full.
 async fn narrow(what: &str) -> TestResult<(KafkaTransport, Name)> {
     let kafka = transport(GroupProtocol::Auto).await?;
     let topic = common::fresh_name(what);

@@ -1,4 +1,4 @@
-//! The contract of a transport, on one broker and on three, by both group protocols.
+//! The contract of a transport, on one broker and on three, with both group protocols.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, KafkaOptions};
 use tokio::sync::OnceCell;
 
-/// The session of the newer protocol is the broker's to decide: the testbed's.
+/// With the newer protocol, the broker decides on the session timeout: the value is the testbed's.
 const SESSION: Duration = Duration::from_secs(10);
 
-/// How many cases run at once: they mostly wait.
+/// Number of concurrent cases: they mostly wait.
 const THREADS: usize = 8;
 
 fn main() -> ExitCode {
@@ -51,7 +51,7 @@ async fn open(three: bool, protocol: GroupProtocol) -> Result<KafkaTransport> {
     KafkaTransport::connect(KafkaConfig::new(brokers.split(',')).with_group_protocol(protocol)).await
 }
 
-/// Three nodes, each record on all of them; started once, as they are needed.
+/// Three nodes, with each record on all of them; started once, on first use.
 async fn three_nodes() -> tidings_testbed::Result<String> {
     static STARTED: OnceCell<Kafka> = OnceCell::const_new();
     let kafka = STARTED.get_or_try_init(|| Kafka::start(KafkaOptions::new().with_nodes(3))).await?;

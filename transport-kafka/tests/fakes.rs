@@ -1,5 +1,4 @@
-//! A publisher and admin verbs before a broker that answers as the test wants: identities that are fenced, answers that are
-//! lost, leaders that fall silent.
+//! A publisher and an admin client against a fake broker: fenced identities, lost answers, silent leaders.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 type TestResult<T = ()> = Result<T, Box<dyn StdError + Send + Sync>>;
 
-/// How long anything may take.
+/// Time limit of any operation.
 const LIMIT: Duration = Duration::from_secs(30);
 /// More headers than the client sends.
 const MANY_HEADERS: usize = 10_001;
@@ -37,7 +36,7 @@ fn kinds<T>(answers: &[Result<T, Error>]) -> Vec<Option<ErrorKind>> {
     answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect()
 }
 
-/// Publishes to partition 0 until that is stored; the kinds of the answers before.
+/// Publishes to partition 0 until a record is stored; returns the kinds of the errors before.
 async fn stored_at_last(publisher: &dyn Publisher) -> TestResult<Vec<ErrorKind>> {
     let (ends, mut refused) = (Instant::now() + LIMIT, Vec::new());
     loop {
@@ -57,10 +56,10 @@ async fn a_publisher_whose_identity_is_refused_again_and_again_goes_on_with_anot
     let publisher = publisher(&broker).await?;
     for _ in 0..2 {
         assert_eq!(stored_at_last(&*publisher).await?, []);
-        // The first one is answered by another epoch, the second one ends the client's producer.
+        // The first error is answered with a new epoch, the second one ends the client's producer.
         broker.on_times(ApiKey::Produce, 2, |_| Control::Error(ErrorCode::InvalidProducerEpoch));
         let refused = stored_at_last(&*publisher).await?;
-        // What was sent may be stored; what was not is not.
+        // A record that was sent may be stored; one that was not sent is not.
         assert_eq!(refused, [ErrorKind::Indeterminate, ErrorKind::Unavailable]);
     }
     publisher.close(LIMIT).await?;
@@ -124,13 +123,13 @@ async fn each_close_that_comes_to_nothing_says_so_by_its_own_deadline() -> TestR
     Ok(())
 }
 
-/// Each call would have held all others for a second.
+/// Otherwise each call would delay all others for a second.
 #[tokio::test]
 async fn refused_records_of_a_leader_that_falls_silent_hold_others_shortly() -> TestResult {
     const PARTITIONS: u32 = 20;
     let broker = FakeBroker::start().await?;
     broker.create_topic("t", PARTITIONS as i32);
-    // So that each connection brings all of its partitions in one request.
+    // So that each connection sends all of its partitions in one request.
     let config = KafkaConfig::new([broker.bootstrap_servers()]).with_linger(Duration::from_millis(300));
     let publisher = KafkaTransport::connect(config).await?.publisher().await?;
     let to = |partition| (0..2).map(|_| Record::new("t", "v").with_partition(partition)).collect::<Vec<_>>();
@@ -138,7 +137,7 @@ async fn refused_records_of_a_leader_that_falls_silent_hold_others_shortly() -> 
     assert!(first.iter().all(Result::is_ok), "{first:?}");
     let refused = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&refused);
-    // Both are refused, and then there is silence.
+    // Both are refused, and later requests get no answer.
     broker.on(ApiKey::Produce, move |_| match count.fetch_add(1, Ordering::AcqRel) {
         0..2 => Control::Error(ErrorCode::InvalidRecord),
         _ => Control::Silence,
@@ -149,7 +148,7 @@ async fn refused_records_of_a_leader_that_falls_silent_hold_others_shortly() -> 
             sleep(Duration::from_millis(10)).await;
         }
         let began = Instant::now();
-        // It needs its turn, and no broker.
+        // It needs its turn, but no broker.
         let large = Record::new("t", vec![0; 9 << 20]);
         (kinds(&[publisher.publish_one(large).await]), began.elapsed())
     };
@@ -185,7 +184,7 @@ async fn what_can_be_read_can_be_buried() -> TestResult {
         let record = StoredRecord::new(offset, Timestamp::now()).with_value(vec![7_u8; value]).with_headers(headers);
         DeadLetter::new("s", TopicPartition::new("t", 0), record, ErrorKind::Failed)
     };
-    // The headers of a letter come on top of 9,991; our own limit is one of 8 MiB.
+    // The headers of a letter are added to 9,991; our own limit is 8 MiB.
     let letters = vec![letter(0, 1, 9_991), letter(1, 1, 100_000), letter(2, 8 << 20, 1), letter(3, 30 << 20, 0)];
     let buried = sink.bury(letters).await;
     assert_eq!(kinds(&buried), [None; 4], "{buried:?}");
@@ -208,7 +207,7 @@ async fn an_impossible_name_is_invalid_at_once_and_delays_no_other() -> TestResu
     assert!(answers.iter().flat_map(|answer| answer.as_ref().err()).all(|error| error.report().len() < 500));
     let asked = [&names[..], &["t".into()]].concat();
     assert_eq!(kinds(&admin.describe_topics(&names).await?), invalid);
-    // The broker in memory tells no offsets in this way, so that no more is asked than its kind.
+    // The fake broker reports no offsets this way, so only the kind is checked.
     let described = kinds(&admin.describe_topics(&asked).await?);
     assert_eq!((&described[..7], described[7] != Some(ErrorKind::Invalid)), (&invalid[..], true));
     let topics: Vec<Topic> = asked.iter().map(Topic::new).collect();
@@ -239,7 +238,7 @@ async fn who_loses_the_race_to_create_a_topic_waits_until_it_is_seen() -> TestRe
     Ok(())
 }
 
-/// The broker tells no settings here, so that the limit is found out.
+/// The broker reports no settings here, so the limit is found by trial.
 #[tokio::test]
 async fn a_topic_that_takes_less_than_a_quarter_of_a_batch_is_learned() -> TestResult {
     let broker = FakeBroker::start().await?;
@@ -255,7 +254,7 @@ async fn a_topic_that_takes_less_than_a_quarter_of_a_batch_is_learned() -> TestR
     broker.clear_requests();
     let answers = call().await;
     assert!(answers.iter().all(Result::is_ok), "{:?}", kinds(&answers));
-    // An eighth of a batch, as it is by default, has 32 KiB.
+    // An eighth of a batch of the default size is 32 KiB.
     let sent = broker.request_count(ApiKey::Produce);
     assert!(sent >= 7, "{sent} requests for 217 KiB");
     Ok(())

@@ -1,4 +1,4 @@
-//! The clauses that need something to break: a proxy before a broker, and nobody there.
+//! Clauses that require a fault: a proxy in front of a broker, and unreachable brokers.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
@@ -18,7 +18,7 @@ use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
-/// What the names of cases that break something are made of.
+/// Name parts of the cases that inject faults.
 const BREAKING: [&str; 9] = [
     "outage",
     "lost_answer",
@@ -31,13 +31,13 @@ const BREAKING: [&str; 9] = [
     "restart",
 ];
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The session of a member, which the cluster's groups have too.
+/// Session timeout of a member, and of the cluster's groups.
 const SESSION: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let mut suite = Suite::new().with_timeout(Duration::from_secs(150));
     for (name, protocol) in [("kip-848", GroupProtocol::Consumer), ("classic", GroupProtocol::Classic)] {
-        // No hook of this suite makes gaps, nor ends a session whose length a classic member chose itself.
+        // No hook of this suite creates gaps, or expires a session whose timeout a classic member chose itself.
         let unhooked = |case: &str| case.contains("gap") || protocol == GroupProtocol::Classic && ends_a_session(case);
         let breaking = |case: &&str| BREAKING.iter().any(|part| case.contains(part)) && !unhooked(case);
         for case in transport::names().into_iter().filter(breaking) {
@@ -118,7 +118,7 @@ async fn lose_answers(kafka: Kafka, lost: bool) -> Result<()> {
     const PRODUCE: i16 = 0;
     let proxy = proxy(&kafka)?;
     if lost {
-        // Each attempt's: a retry must not be answered, either.
+        // On each attempt: a retry must not be answered, either.
         proxy.cut_at(Cut::before_answer(1).to_api(PRODUCE).repeated());
     } else {
         proxy.resume();
@@ -126,10 +126,10 @@ async fn lose_answers(kafka: Kafka, lost: bool) -> Result<()> {
     Ok(())
 }
 
-/// Keeps heartbeats away for longer than a session.
+/// Blocks heartbeats for longer than the session timeout.
 async fn end_sessions(kafka: Kafka, protocol: GroupProtocol) -> Result<()> {
     if protocol == GroupProtocol::Classic {
-        // The session is the member's own there, and far longer than a test.
+        // The member chose that session timeout, and it is far longer than a test.
         return Err(Error::new(ErrorKind::Unsupported, "end a session that the member chose"));
     }
     let proxy = proxy(&kafka)?;
@@ -160,9 +160,9 @@ async fn delete(kafka: Kafka, at: TopicPartition, range: std::ops::Range<u64>) -
     deleted.map(drop)
 }
 
-/// Goes on until so many partitions are lost, and an attempt to join again has failed.
+/// Reads steps until `partitions` partitions are lost, and an attempt to join again has failed.
 async fn joins_in_vain(consumer: &dyn Consumer, partitions: usize, protocol: GroupProtocol) -> TestResult {
-    // A classic member's join waits on, without a word; whoever watches over it has one.
+    // A classic member's join waits silently; the liveness check reports the failure.
     let attempt = if protocol == GroupProtocol::Classic { "has committed" } else { "join the group" };
     let mut lost = 0;
     let ends = Instant::now() + LIMIT;
@@ -177,7 +177,7 @@ async fn joins_in_vain(consumer: &dyn Consumer, partitions: usize, protocol: Gro
     }
 }
 
-/// Nobody is there when the member joins again: it tries until somebody is.
+/// No broker is reachable when the member joins again: it retries until one is.
 async fn outage_beyond_the_session(protocol: GroupProtocol) -> TestResult {
     let kafka = cluster().await?;
     let transport = KafkaTransport::connect(config(&kafka, protocol)?).await?;
@@ -187,7 +187,7 @@ async fn outage_beyond_the_session(protocol: GroupProtocol) -> TestResult {
     assigned(&*consumer, 2).await?;
     proxy(&kafka)?.refuse();
     let joined_in_vain = joins_in_vain(&*consumer, 2, protocol).await;
-    // The next test is not to suffer for this one.
+    // The next test must not be affected.
     proxy(&kafka)?.resume();
     joined_in_vain?;
     let mut back = 0;
@@ -204,7 +204,7 @@ async fn outage_beyond_the_session(protocol: GroupProtocol) -> TestResult {
     Ok(())
 }
 
-/// As handlers do that block their threads, for longer than a session.
+/// Handlers block their threads for longer than the session timeout.
 async fn blocked_threads(protocol: GroupProtocol) -> TestResult {
     let kafka = cluster().await?;
     let blocked = async move {
@@ -227,7 +227,7 @@ async fn blocked_threads(protocol: GroupProtocol) -> TestResult {
     tokio::task::spawn_blocking(move || runtime.block_on(blocked)).await?
 }
 
-/// By the newer protocol a session is the group's, whatever the member says.
+/// With the newer protocol the session timeout is the group's, whatever the member requests.
 async fn session_of_the_broker() -> TestResult {
     let kafka = cluster().await?;
     let transport = KafkaTransport::connect(config(&kafka, GroupProtocol::Consumer)?).await?;
@@ -252,7 +252,7 @@ async fn session_of_the_broker() -> TestResult {
     Ok(())
 }
 
-/// One of three brokers is gone, and with it the only copy of a partition.
+/// One of three brokers is gone, and with it the only replica of a partition.
 async fn a_partition_without_a_leader() -> TestResult {
     let kafka =
         Kafka::start(KafkaOptions::new().with_nodes(3).with_property("broker.session.timeout.ms", "3000")).await?;
@@ -282,10 +282,10 @@ async fn a_partition_without_a_leader() -> TestResult {
             other => return Err(format!("expected a partition, got {other:?}").into()),
         }
     }
-    // Nor does it hide how far the others are.
+    // It does not hide the progress of the others, either.
     consumer.pause(&(0..3).map(|p| TopicPartition::new(topic.clone(), p)).collect::<Vec<_>>()).await?;
     for _ in 0..2 {
-        // A fetch that was under way takes the first one of each.
+        // A fetch in flight takes the first one of each.
         published(&transport, (0..3).map(|p| Record::new(topic.clone(), "v").with_partition(p)).collect()).await?;
     }
     kafka.node(2).kill()?;
@@ -295,10 +295,10 @@ async fn a_partition_without_a_leader() -> TestResult {
     Ok(())
 }
 
-/// The batches of a call are made small, as the topic takes no larger ones; then nobody answers.
+/// The batches of a call are split, because the topic only accepts smaller ones; then the brokers stop answering.
 async fn resending_to_nobody() -> TestResult {
     const RECORDS: usize = 2_000;
-    // As many as the topic's limit holds: one batch may be on its way when the answers end.
+    // The number that the topic's limit allows: one batch may be in flight when the answers end.
     const BATCH: usize = 16;
     let kafka = cluster().await?;
     let direct = KafkaTransport::connect(KafkaConfig::new([kafka.bootstrap()])).await?;
@@ -323,7 +323,7 @@ async fn resending_to_nobody() -> TestResult {
     let other = timeout(LIMIT, publisher.publish(vec![too_large])).await;
     let other_took = began.elapsed();
     let answers = timeout(patience, publishing).await;
-    // The next test is not to suffer for this one.
+    // The next test must not be affected.
     proxy(&kafka)?.resume();
     assert_eq!(other.map_err(|_| "it hangs")?.remove(0).map_err(|e| e.kind()), Err(ErrorKind::TooLarge));
     assert!(other_took < Duration::from_secs(4), "what needs no broker waited {other_took:?}");
@@ -338,7 +338,7 @@ async fn resending_to_nobody() -> TestResult {
     Ok(())
 }
 
-/// A topic has grown, and records name its new partition while no broker tells of it.
+/// A topic has grown, and records name its new partition before any broker reports it.
 async fn an_untold_partition() -> TestResult {
     let kafka = cluster().await?;
     let direct = KafkaTransport::connect(KafkaConfig::new([kafka.bootstrap()])).await?;
@@ -355,7 +355,7 @@ async fn an_untold_partition() -> TestResult {
     proxy(&kafka)?.black_hole();
     let began = Instant::now();
     let answers = timeout(LIMIT, publisher.publish(vec![named(5); 20])).await;
-    // The next test is not to suffer for this one.
+    // The next test must not be affected.
     proxy(&kafka)?.resume();
     for answer in answers.map_err(|_| "it hangs")? {
         assert_eq!(answer.map_err(|e| e.kind()), Err(ErrorKind::Unavailable));

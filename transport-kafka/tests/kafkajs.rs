@@ -1,4 +1,4 @@
-//! Interoperation with KafkaJS, by KafkaJS itself on a real broker. Without Node the tests are ignored.
+//! Interoperability with KafkaJS, run on a real broker. Without Node the tests are ignored.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;

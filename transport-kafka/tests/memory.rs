@@ -1,4 +1,4 @@
-//! Memory that reading takes: batches that unpack to much are fetched one by one.
+//! Memory used by reading: batches that decompress to much more are fetched one by one.
 
 #[path = "common/batch.rs"]
 mod batch;
@@ -16,10 +16,10 @@ use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, Suite};
 
 const MIB: usize = 1 << 20;
-/// What the batches unpack to, and how many there are.
+/// Decompressed size of the batches, and their number.
 const UNPACKED: usize = 30 * MIB;
 const BATCHES: usize = 30;
-/// The bound of what is fetched ahead.
+/// Limit of prefetched bytes.
 const BOUND: usize = 64 * MIB;
 
 fn main() -> ExitCode {
@@ -29,14 +29,14 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// The peak of this process, since it was last told to forget it.
+/// Returns the peak memory of this process since the last reset.
 fn peak() -> TestResult<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<usize>()? << 10)
 }
 
-/// The peak is what is used now.
+/// Resets the peak to the current use.
 fn forget_peak() -> TestResult<usize> {
     fs::write("/proc/self/clear_refs", "5")?;
     peak()
@@ -71,7 +71,7 @@ async fn within_the_bound() -> TestResult {
     }
     let taken = peak()?.saturating_sub(before);
     println!("{} MiB", taken / MIB);
-    // One batch is handed out, and one is unpacked while the bound is not yet reached.
+    // One batch is handed out, and one is decompressed while the bound is not yet reached.
     assert!(taken < BOUND + 4 * UNPACKED, "{} MiB", taken / MIB);
     consumer.close().await?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Brokers that are gone, frozen or die at a bad place: what is asked of them ends at its deadline, and work goes on by
-//! itself as soon as there is a leader.
+//! Brokers that are gone, frozen or crash at a bad moment: requests end at their deadline, and work resumes by itself
+//! as soon as there is a leader.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
@@ -21,14 +21,14 @@ use tidings_testbed::{Kafka, KafkaOptions, Node, Suite};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Offsets of groups lie in so many partitions, as the testbed sets it.
+/// Number of partitions of the offsets topic, as set by the testbed.
 const OFFSETS_PARTITIONS: i32 = 4;
 const PARTITIONS: u32 = 6;
-/// How long publishing, reading and committing may take once there are leaders.
+/// Time limit of publishing, reading and committing once there are leaders.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(20);
-/// How long a connect may take when one broker of three does not answer.
+/// Time limit of a connect when one broker of three does not answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// Whoever looks on gives up on the broker that does not answer sooner than by default.
+/// The witness gives up on a broker that does not answer sooner than by default.
 const WITNESS_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 // ---- one broker, and then none ----
 
-/// Short, so that the test is.
+/// Short timeouts, so that the test is short.
 fn hasty(kafka: &Kafka) -> KafkaConfig {
     KafkaConfig::new([kafka.bootstrap()])
         .with_request_timeout(Duration::from_secs(3))
@@ -60,7 +60,7 @@ async fn gone() -> TestResult {
     let others: Vec<Name> = (0..3).map(|_| fresh_name("unseen")).collect();
     let topics: Vec<Topic> =
         others.iter().chain([&topic, &dead_letter_topic(&topic)]).map(|t| Topic::new(t.clone())).collect();
-    // Before the topics: it knows nothing of them yet.
+    // Opened before the topics exist: it does not know them yet.
     let publisher = transport.publisher().await?;
     make(&transport, &topics).await?;
     let handled = Arc::new(AtomicUsize::new(0));
@@ -83,7 +83,7 @@ async fn gone() -> TestResult {
     Ok(())
 }
 
-/// Publishes to topics that are known and to some that are not: each call ends when a delivery may, whatever waits with it.
+/// Publishes to known and unknown topics: each call ends at its delivery timeout, whatever else waits.
 async fn ends_in_time(publisher: &dyn Publisher, topic: &Name, others: &[Name]) -> TestResult {
     let calls = [
         vec![Record::new(topic.clone(), "known")],
@@ -97,7 +97,7 @@ async fn ends_in_time(publisher: &dyn Publisher, topic: &Name, others: &[Name]) 
         let error = answer.err().ok_or("it was stored, by nobody")?;
         assert!(matches!(error.kind(), ErrorKind::Indeterminate | ErrorKind::Unavailable), "{}", error.report());
     }
-    // Six seconds, and not that for each of them: eighteen.
+    // Six seconds in total, and not for each of them: eighteen.
     assert!(began.elapsed() < Duration::from_secs(17), "{:?}", began.elapsed());
     Ok(())
 }
@@ -141,7 +141,7 @@ async fn cluster() -> TestResult<Kafka> {
     Ok(CLUSTER.get_or_try_init(|| Kafka::start(options)).await?.clone())
 }
 
-/// A publisher and a member that were there before.
+/// A publisher and a member opened before the outage.
 struct Scene {
     kafka: Kafka,
     publisher: Arc<dyn Publisher>,
@@ -166,12 +166,12 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Waits until each partition has taken a record, and the member has read and committed it. Says how long that took
-    /// from when the brokers beside `ill`, who does not answer, led them all.
+    /// Waits until each partition has accepted a record, and the member has read and committed it. Returns how long
+    /// that took from when the brokers other than `ill`, which does not answer, led all partitions.
     async fn goes_on(&mut self, ill: Option<&Node>) -> TestResult<Duration> {
         self.round += 1;
         let (round, topic) = (self.round, self.topic.clone());
-        // All are named, as in a program's settings.
+        // All brokers are named, as in a program's settings.
         let config = KafkaConfig::new(self.kafka.bootstrap().split(',')).with_request_timeout(WITNESS_REQUEST_TIMEOUT);
         let witness = connected_in_time(config).await?;
         let (leading, publisher) = (witness.clone(), Arc::clone(&self.publisher));
@@ -196,7 +196,7 @@ impl Scene {
         Ok(Instant::now().saturating_duration_since(timeout(LIMIT, led).await???))
     }
 
-    /// The broker that coordinates the group.
+    /// Returns the broker that coordinates the group.
     async fn coordinator(&self) -> TestResult<Node> {
         let hash = self.group.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
         let partition = hash.wrapping_abs() % OFFSETS_PARTITIONS;
@@ -208,7 +208,7 @@ impl Scene {
     }
 }
 
-/// Connects soon. A late connect is tried once more: the machine may have been busy.
+/// Connects within the limit. A late connect is retried once: the machine may have been busy.
 async fn connected_in_time(config: KafkaConfig) -> TestResult<KafkaTransport> {
     let mut took = Vec::new();
     for _ in 0..2 {
@@ -222,7 +222,7 @@ async fn connected_in_time(config: KafkaConfig) -> TestResult<KafkaTransport> {
     Err(format!("connecting took {took:?}").into())
 }
 
-/// When all partitions were led by others.
+/// Waits until other brokers lead all partitions; returns the time.
 async fn led_without(witness: &KafkaTransport, topics: [Name; 2], ill: Option<i32>) -> TestResult<Instant> {
     let admin = witness.admin().await?;
     loop {
@@ -236,7 +236,7 @@ async fn led_without(witness: &KafkaTransport, topics: [Name; 2], ill: Option<i3
     }
 }
 
-/// Tries until each partition has taken its record.
+/// Retries until each partition has accepted its record.
 async fn publish_all(publisher: &dyn Publisher, topic: &Name, round: usize) -> TestResult {
     let mut open: Vec<u32> = (0..PARTITIONS).collect();
     while !open.is_empty() {
@@ -277,7 +277,7 @@ async fn frozen(whom: Whom, at_least: Duration) -> TestResult {
     let began = Instant::now();
     let took = scene.goes_on(Some(&node)).await;
     if took.is_err() {
-        // The next test is not to suffer for this one.
+        // The next test must not be affected.
         node.resume()?;
     }
     let took = took?;
@@ -336,12 +336,12 @@ async fn leaderless() -> TestResult {
     checked
 }
 
-/// Waits until the lags of those are unknown, and of no others.
+/// Waits until exactly the lags of these partitions are unknown.
 async fn unknown_lags(admin: &dyn Admin, group: &Name, lost: &BTreeSet<u32>) -> TestResult {
     let ends = Instant::now() + Duration::from_secs(60);
     let asked = std::slice::from_ref(group);
     loop {
-        // The coordinator may have to be another one, at first.
+        // The group may first need another coordinator.
         let lags = admin.group_lag(group).await;
         let unknown: Option<BTreeSet<u32>> = lags.as_ref().ok().map(|lags| {
             let unknown = |lag: &&PartitionLag| lag.lag().is_none() && lag.committed == Some(0);

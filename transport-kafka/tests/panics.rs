@@ -1,4 +1,4 @@
-//! A publisher's thread that panics, as it does where the program's subscriber to the log does.
+//! A publisher's thread that panics because the program's log subscriber does.
 
 #[path = "common/traces.rs"]
 mod traces;
@@ -18,9 +18,9 @@ type TestResult<T = ()> = Result<T, Box<dyn StdError + Send + Sync>>;
 const LIMIT: Duration = Duration::from_secs(30);
 const THREAD: &str = "kafka-publisher";
 
-/// In which line the publisher's thread panics next.
+/// The log line at which the publisher's thread panics next.
 static PANIC_AT: Mutex<Option<&str>> = Mutex::new(None);
-/// Whether it was told.
+/// Whether the panic was reported.
 static TOLD: Mutex<bool> = Mutex::new(false);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,7 +51,7 @@ async fn calls_end_and_the_publisher_goes_on() -> TestResult {
     let transport = KafkaTransport::connect(KafkaConfig::new([broker.bootstrap_servers()])).await?;
     let publisher = transport.publisher().await?;
     publish(&*publisher).await?;
-    // Where a record is given to the client; and where the client sends one again, which ends the client's own task.
+    // When a record is passed to the client; and when the client resends one, which ends the client's own task.
     for text in ["messaging.destination.partition.id", "retrying produce"] {
         panic_at(text);
         broker.on_once(ApiKey::Produce, |_| Control::Error(ErrorCode::NotLeaderForPartition));
@@ -69,7 +69,7 @@ async fn calls_end_and_the_publisher_goes_on() -> TestResult {
     Ok(())
 }
 
-/// One record, in time.
+/// Publishes one record within the time limit.
 async fn publish(publisher: &dyn Publisher) -> Result<(), Error> {
     let publishing = publisher.publish_one(Record::new("t", "v").with_partition(0));
     let late = |_| Error::new(ErrorKind::Corrupt, "the call waits for ever");

@@ -1,4 +1,4 @@
-//! A publisher that is dropped, closed in vain, or given records of a topic that is gone.
+//! A publisher that is dropped, whose close times out, or whose topic was deleted.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
@@ -15,7 +15,7 @@ use tidings_kafka::{GroupProtocol, KafkaTransport};
 use tidings_testbed::Suite;
 use tokio::time::{Instant, timeout};
 
-/// Records that are queued, and not waited for: many batches, of which a partition has one under way.
+/// Records that are queued and not awaited: many batches, one of which is in flight per partition.
 const UNWAITED: u64 = 1_000;
 
 fn main() -> ExitCode {
@@ -74,9 +74,9 @@ async fn a_topic_that_is_gone() -> TestResult {
         publisher.publish(to(topic, 2)).await.into_iter().try_for_each(|answer| answer.map(drop))?;
     }
     kafka.admin().await?.delete_topics(std::slice::from_ref(&gone)).await?.remove(0)?;
-    // From here on the client knows that it is gone, while the publisher still believes in it.
+    // From here on the client knows that the topic is gone, while the publisher still has it cached.
     let first = publisher.publish(to(&gone, 2)).await;
-    // A call for each, or they would be answered together: more than could be looked for one by one.
+    // One call each, or they would be answered together: more than can be looked up one by one.
     let many = async {
         let calls = (0..100).map(|_| publisher.publish(to(&gone, 2)));
         futures_util::future::join_all(calls).await.into_iter().flatten().collect::<Vec<_>>()
@@ -100,7 +100,8 @@ async fn a_topic_that_is_gone() -> TestResult {
     Ok(())
 }
 
-/// Behind topics that are looked for, when the close that gave it up is over: it is told as not stored, and is not.
+/// A record waits for topic lookups when the close that abandoned it ends: it is reported as not stored, and is not
+/// stored.
 async fn given_up() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let good = fresh(&kafka, "good", 1).await?;
@@ -119,7 +120,7 @@ async fn given_up() -> TestResult {
     for deleted in kafka.admin().await?.delete_topics(&gone).await? {
         deleted?;
     }
-    // From here on the client knows that they are gone, while the publisher still believes in them.
+    // From here on the client knows that the topics are gone, while the publisher still has them cached.
     assert!(publisher.publish(to(&gone)).await.iter().all(Result::is_err));
     let publishing = publisher.publish(to(&all));
     let (answers, closed) = tokio::join!(publishing, publisher.close(Duration::ZERO));
@@ -128,20 +129,20 @@ async fn given_up() -> TestResult {
         (closed.map_err(|e| e.kind()), kinds.last()),
         (Err(ErrorKind::Indeterminate), Some(&Err(ErrorKind::Closed)))
     );
-    // What was sent before is stored before.
+    // Records that were sent before are stored before.
     let behind = kafka.publisher().await?.publish_one(Record::new(good, "behind")).await?;
     assert_eq!(behind.offset, 1, "what is not stored is");
     Ok(())
 }
 
-/// Refused as a batch, its records would overtake each other where they have keys.
+/// If they are refused as a batch, records with keys would overtake each other.
 async fn a_narrow_topic() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let topic = fresh_name("narrow");
     make(&kafka, &[Topic::new(topic.clone()).with_partitions(2).with_max_record_bytes(20_000)]).await?;
     let publisher = kafka.publisher().await?;
     let keyed = |n: usize| {
-        // Some are too large by themselves.
+        // Some records are too large even alone.
         let size = if n % 100 == 50 { 30_000 } else { 1_000 };
         Record::new(topic.clone(), vec![7_u8; size]).with_key((n % 5).to_string())
     };

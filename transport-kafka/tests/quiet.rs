@@ -1,4 +1,5 @@
-//! Partitions that go quiet while they are read: the broker refuses a reader's connection, or the right to read is taken away.
+//! Partitions that stop returning records while they are read: the broker refuses a reader's connection, or the right
+//! to read is revoked.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
@@ -107,7 +108,7 @@ async fn a_right_taken_away() -> TestResult {
     let (topic, publisher) = (fresh(&owner, "taken", PARTITIONS).await?, owner.publisher().await?);
     let group = format!("{topic}-group");
     kafka.allow("bob", "Read", &["--topic", &topic, "--group", &group]).await?;
-    // The right to see the topic stays: what is missing then is that to read it.
+    // The right to describe the topic stays: only the right to read it is missing then.
     kafka.allow("bob", "Describe", &["--topic", &topic]).await?;
     let bob = at(&kafka, Listener::Sasl)?.with_sasl(Sasl::plain("bob", "bob-secret"));
     let bob = KafkaTransport::connect(bob).await?;

@@ -1,5 +1,5 @@
-//! What a broker refuses, and what its log holds that can't be read: each is told by its kind, and by name. And what becomes
-//! of a publisher's calls at its bound, and when its runtime ends.
+//! Refusals of brokers and unreadable batches, each reported by its kind and name; and the calls of a publisher at
+//! its bound, and after its runtime ended.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
@@ -49,7 +49,7 @@ async fn bounded(records: usize) -> TestResult<KafkaTransport> {
     Ok(KafkaTransport::connect(config).await?)
 }
 
-/// Two threads call at the same moment, with records that can be queued at once ahead of one that can't.
+/// Two threads call at the same time; records that can be queued at once precede one that cannot.
 async fn calls_at_once() -> TestResult {
     const CALLS: usize = 50;
     const RECORDS: u64 = 100;
@@ -109,7 +109,7 @@ async fn a_refused_batch_at_the_bound() -> TestResult {
     let publisher = kafka.publisher().await?;
     let call = || {
         let keyed = |key: &'static str| Record::new(topic.clone(), "v").with_key(key);
-        // The second has no key, which a compacted topic refuses, with all that is in its batch.
+        // The second has no key, which a compacted topic refuses, along with its whole batch.
         publisher.publish(vec![keyed("a"), Record::new(topic.clone(), "v"), keyed("b"), keyed("c")])
     };
     let calls = async { tokio::join!(call(), call(), call()) };
@@ -117,7 +117,7 @@ async fn a_refused_batch_at_the_bound() -> TestResult {
     for answers in [first, second, third] {
         let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
         assert_eq!(kinds[1], Some(ErrorKind::Invalid), "{answers:?}");
-        // What was overtaken by a later call is not stored, and said to be so.
+        // A record overtaken by a later call is not stored, and reported as such.
         let fine = |kind: &Option<ErrorKind>| matches!(kind, None | Some(ErrorKind::Unavailable));
         assert!([0, 2, 3].iter().all(|place: &usize| fine(&kinds[*place])), "{answers:?}");
     }
@@ -125,7 +125,7 @@ async fn a_refused_batch_at_the_bound() -> TestResult {
     Ok(())
 }
 
-/// Goes on until there is an error of one of these kinds, or another one that does not pass by itself.
+/// Reads steps until there is an error of one of these kinds, or another one that is not transient.
 async fn first_error(consumer: &dyn Consumer, wanted: &[ErrorKind]) -> TestResult<Error> {
     let ends = Instant::now() + LIMIT;
     let mut last = None;
@@ -159,7 +159,8 @@ async fn an_offset_beyond_the_log() -> TestResult {
     Ok(())
 }
 
-/// What is read anew is committed anew: else it would be left out as soon as the log has grown beyond what was committed.
+/// Records read again are committed again: otherwise they would be skipped as soon as the log has grown beyond the
+/// commit.
 async fn commits_below_an_offset_beyond_the_log() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let topic = fresh(&kafka, "below", 1).await?;
@@ -174,7 +175,7 @@ async fn commits_below_an_offset_beyond_the_log() -> TestResult {
     let epoch = assigned(&*again, 1).await?[0].epoch;
     records(&*again, 3).await?;
     again.commit(vec![Commit::new(at.clone(), epoch, 2)]).await.remove(0)?;
-    // From there on nothing goes back.
+    // From here on commits do not go back.
     again.commit(vec![Commit::new(at, epoch, 1)]).await.remove(0)?;
     again.close().await?;
     let last = kafka.consumer(options).await?;
@@ -183,7 +184,7 @@ async fn commits_below_an_offset_beyond_the_log() -> TestResult {
     Ok(())
 }
 
-/// Joins a group as Kafka Connect does; it stays in it for as long as the connection lives, or its session.
+/// Joins a group as Kafka Connect does; it stays in it while the connection or its session lasts.
 fn connect_member(broker: &str, group: &str) -> TestResult<TcpStream> {
     const JOIN_GROUP: i16 = 11;
     let text = |body: &mut Vec<u8>, text: &str| {
@@ -212,7 +213,7 @@ fn connect_member(broker: &str, group: &str) -> TestResult<TcpStream> {
     stream.read_exact(&mut answer)?;
     match i16::from_be_bytes([answer[12], answer[13]]) {
         0 => Ok(stream),
-        // The coordinator is still loading, or being found.
+        // The coordinator is still loading, or being looked up.
         14..=16 => Err("not yet".into()),
         code => Err(format!("the worker was refused: {code}").into()),
     }
@@ -263,7 +264,8 @@ async fn a_replaced_static_member() -> TestResult {
     Ok(())
 }
 
-/// By the newer protocol the first one stays; the second one says why it waits, and takes over when the first one goes.
+/// With the newer protocol the first member stays; the second reports why it waits, and takes over when the first
+/// leaves.
 async fn a_waiting_static_member() -> TestResult {
     let kafka = transport(GroupProtocol::Consumer).await?;
     let topic = fresh(&kafka, "waiting", 1).await?;
@@ -288,7 +290,7 @@ async fn a_waiting_static_member() -> TestResult {
 
 // ---- damage ----
 
-/// The checksum of a batch: CRC-32C of what follows it.
+/// Updates the checksum of a batch: CRC-32C of the bytes after it.
 fn seal(batch: &mut [u8]) {
     let mut crc = u32::MAX;
     for byte in &batch[21..] {
@@ -300,8 +302,8 @@ fn seal(batch: &mut [u8]) {
     batch[17..21].copy_from_slice(&(!crc).to_be_bytes());
 }
 
-/// Changes the first one of a topic's two batches in the files of a broker that was stopped in good order, which trusts them. Returns where
-/// the log goes on.
+/// Changes the first of a topic's two batches in the files of a broker that was shut down cleanly, and therefore
+/// trusts them. Returns where the log continues.
 async fn damaged(what: &str, damage: fn(&mut [u8])) -> TestResult<Option<u64>> {
     let kafka = Kafka::start(KafkaOptions::new()).await?;
     let config = || KafkaConfig::new([kafka.bootstrap()]);
@@ -349,7 +351,7 @@ async fn a_runtime_that_ends() -> TestResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let config = kafka.config().clone();
     let publisher = runtime.spawn(async move { KafkaTransport::connect(config).await?.publisher().await }).await??;
-    // Each topic that is missing is looked for a while; the first record is stored meanwhile.
+    // Each missing topic is looked up for a while; the first record is stored meanwhile.
     let missing = (0..3).map(|n| Record::new(format!("{topic}-missing-{n}"), "v"));
     let records = std::iter::once(Record::new(topic.clone(), "v")).chain(missing).collect();
     let publishing = tokio::spawn(async move { publisher.publish(records).await });
@@ -366,11 +368,11 @@ async fn a_runtime_that_ends() -> TestResult {
     Ok(())
 }
 
-/// A call queues its first record by itself; it is the publisher's task that tells of the other.
+/// A call queues its first record by itself; the publisher's task reports the other.
 async fn a_runtime_that_stands_still() -> TestResult {
     let kafka = transport(GroupProtocol::Auto).await?;
     let (topic, mut config) = (fresh(&kafka, "still", 1).await?, kafka.config().clone());
-    // However long the machine stands still, the topic is known.
+    // The topic stays known, however long the machine stalls.
     config.metadata_max_age = 10 * LIMIT;
     let first = Record::new(topic.clone(), "first");
     let open = move || -> TestResult<_> {

@@ -1,4 +1,4 @@
-//! No secret is ever shown: not by `Debug`, not by an error, not in what is traced at any level.
+//! No secret is ever shown: not by `Debug`, not by an error, not in a trace at any level.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
@@ -18,10 +18,10 @@ fn main() -> ExitCode {
     Suite::new().with_timeout(Duration::from_secs(150)).with_case("no_secret_is_ever_shown", never_shown).run()
 }
 
-/// Everything that was shown.
+/// All output.
 type Shown = Arc<Mutex<Vec<String>>>;
 
-/// A few lines from the middle of a private key: what stands around them is in all of them.
+/// Returns some lines from the middle of a private key: the lines around them are the same in all keys.
 fn heart(pem: &str) -> String {
     pem.lines().filter(|line| !line.starts_with("---")).nth(1).unwrap_or_default().to_owned()
 }
@@ -57,7 +57,7 @@ async fn never_shown() -> TestResult {
         with(Sasl::plain("alice", wrong))?,
         with(Sasl::scram(ScramHash::Sha512, "alice", wrong))?,
         with(Sasl::oauth_bearer(move || std::future::ready(Ok(Token::new(wrong)))))?,
-        // To the wrong door.
+        // At the wrong listener.
         at(Listener::Plain)?.with_sasl(Sasl::plain("alice", wrong)),
         at(Listener::Tls)?.with_sasl(Sasl::plain("alice", wrong)),
     ] {
@@ -74,7 +74,7 @@ async fn never_shown() -> TestResult {
     let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
     let traced = shown.iter().filter(|line| line.starts_with("TRACE")).count();
     assert!(traced > 100, "only {traced} lines are of the finest level");
-    // Nor as PLAIN and SCRAM send them, nor by its parts.
+    // Nor in the encodings of PLAIN and SCRAM, nor in parts.
     let signature = bearer.split('.').nth(1).unwrap_or_default().to_owned();
     for secret in [right.to_owned(), wrong.to_owned(), bearer.clone(), signature, heart(identity.key_pem())] {
         assert!(secret.len() > 8, "{secret:?} could be anything");
@@ -86,7 +86,7 @@ async fn never_shown() -> TestResult {
     Ok(())
 }
 
-/// All that a transport opens, shown.
+/// Opens everything that a transport offers, and keeps its `Debug` output.
 async fn use_it(kafka: &KafkaTransport, keep: &impl Fn(&str)) -> TestResult {
     let topic = fresh(kafka, "secret", 1).await?;
     published(kafka, vec![tidings_core::Record::new(topic.clone(), "v")]).await?;

@@ -1,4 +1,5 @@
-//! Who may come in: each right credential works, each wrong one is told by its kind within five seconds.
+//! Authentication and authorization: each right credential works, each wrong one is reported by its kind within five
+//! seconds.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
@@ -13,7 +14,7 @@ use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Suite};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout};
 
-/// By when an error has to be there.
+/// Time limit for an error.
 const LIMIT: Duration = Duration::from_secs(5);
 const CANARY: &str = "c4n4ry-p4ssw0rd";
 
@@ -35,14 +36,14 @@ fn main() -> ExitCode {
 async fn cluster() -> TestResult<Kafka> {
     static CLUSTER: OnceCell<Kafka> = OnceCell::const_new();
     let options = KafkaOptions::new().with_tls().with_bad_tls().with_sasl().with_acls();
-    // One mechanism is missing at one door.
+    // One mechanism is missing at one listener.
     let some = "PLAIN,SCRAM-SHA-512,OAUTHBEARER";
     let options = options.with_property("listener.name.sasltls.sasl.enabled.mechanisms", some);
     Ok(CLUSTER.get_or_try_init(|| Kafka::start(options)).await?.clone())
 }
 
 fn at(kafka: &Kafka, listener: Listener) -> TestResult<KafkaConfig> {
-    // With all timeouts as they are by default.
+    // With all timeouts at their defaults.
     Ok(KafkaConfig::new(kafka.bootstrap_on(listener)?.split(',')))
 }
 
@@ -51,13 +52,14 @@ async fn works(config: KafkaConfig) -> TestResult {
     Ok(())
 }
 
-/// Tokens from a source that makes a new one each time.
+/// Returns tokens from a source that creates a new one each time.
 fn bearer(subject: &'static str, life: Duration) -> Sasl {
     let token = move || Token::new(Kafka::bearer_token(subject, life)).with_expires(SystemTime::now() + life);
     Sasl::oauth_bearer(move || std::future::ready(Ok(token())))
 }
 
-/// What `ask` is answered, within the limit. A late answer is asked for once more: the machine may have been busy.
+/// Returns the answer of `ask` if it comes within the limit. A late answer is requested once more: the machine may
+/// have been busy.
 async fn in_time<T>(what: &str, ask: impl AsyncFn() -> TestResult<T>) -> TestResult<T> {
     let mut took = Vec::new();
     for _ in 0..2 {
@@ -174,10 +176,10 @@ async fn a_wrong_token_is_denied() -> TestResult {
     Ok(())
 }
 
-/// How long a token lives: the client asks for another one in the last half minute.
+/// Lifetime of a token: the client asks for another one in its last half minute.
 const LIFE: Duration = Duration::from_secs(34);
 
-/// A source of tokens for a broker behind a proxy, which says no when it is told to.
+/// A source of tokens for a broker behind a proxy, which refuses on request.
 #[derive(Clone)]
 struct Source {
     refusal: watch::Sender<Option<ErrorKind>>,
@@ -204,7 +206,7 @@ impl Source {
     }
 }
 
-/// A broker that wants tokens behind its proxy.
+/// Starts a broker that requires tokens behind its proxy.
 async fn behind_a_proxy() -> TestResult<Kafka> {
     static KAFKA: OnceCell<Kafka> = OnceCell::const_new();
     let doors = "CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,PROXIED:SASL_PLAINTEXT";
@@ -229,8 +231,9 @@ async fn a_token_source_that_is_down() -> TestResult {
     one().await.remove(0)?;
     source.refusal.send_replace(Some(ErrorKind::Unavailable));
     let mut refused = source.refused.subscribe();
-    // The client keeps a token until half a minute before it ends: from then on, no connection is made without a new one.
-    // (At that very moment a handshake would fail with the old one, and what waits ends as unknown.)
+    // The client keeps a token until half a minute before it expires: from then on, no connection is opened without a
+    // new one. (At that very moment a handshake would fail with the old one, and waiting records end as
+    // indeterminate.)
     let kept = LIFE - Duration::from_secs(30);
     tokio::time::sleep(kept).await;
     let (proxy, ends) = (kafka.node(0).proxy().ok_or("there is a proxy")?, Instant::now() + 2 * LIMIT);
@@ -241,7 +244,7 @@ async fn a_token_source_that_is_down() -> TestResult {
         let publishing = one();
         tokio::pin!(publishing);
         tokio::select! {
-            // It went before its connection was cut.
+            // It was sent before its connection was cut.
             mut answers = &mut publishing => drop(answers.remove(0)?),
             refused = refused.wait_for(|times| *times > before + 2) => {
                 drop(refused?);
@@ -252,7 +255,8 @@ async fn a_token_source_that_is_down() -> TestResult {
     }
 }
 
-/// It is new when it is made, and within half a minute of its end before the handshake's first answer is here.
+/// The token is new when it is created, but within half a minute of its expiry before the handshake's first answer
+/// arrives.
 async fn a_token_that_ages() -> TestResult {
     const DELAY: Duration = Duration::from_millis(300);
     let kafka = behind_a_proxy().await?;
@@ -262,7 +266,7 @@ async fn a_token_that_ages() -> TestResult {
     proxy.delay(DELAY);
     let error = loop {
         let error = KafkaTransport::connect(config.clone()).await.err().ok_or("it was let in")?;
-        // Where the machine stood still, it was too old to begin with.
+        // If the machine stalled, the token was too old to begin with.
         if error.report().contains("too close to expiry") || Instant::now() >= ends {
             break error;
         }
@@ -273,7 +277,7 @@ async fn a_token_that_ages() -> TestResult {
     Ok(())
 }
 
-/// Its answer is lost, and then nobody is let in.
+/// Its answer is lost, and then all logins are refused.
 async fn a_record_that_may_be_stored() -> TestResult {
     const PRODUCE: i16 = 0;
     let (kafka, source) = (behind_a_proxy().await?, Source::new());
@@ -295,7 +299,7 @@ async fn a_record_that_may_be_stored() -> TestResult {
     Ok(())
 }
 
-/// Plain text where TLS is spoken, TLS where it is not, no SASL where it is wanted, SASL where it is not.
+/// Plain text at a TLS port, TLS at a plain one, no SASL where it is required, SASL where it is not.
 async fn the_wrong_protocol_for_a_port_is_named() -> TestResult {
     let kafka = cluster().await?;
     let tls = || Tls::new().with_ca_pem(kafka.ca_pem());
@@ -330,7 +334,7 @@ async fn a_missing_right_is_denied() -> TestResult {
         answer?;
     }
     kafka.allow("bob", "Describe", &["--topic", "guarded"]).await?;
-    // Whoever may write anywhere may have the producer id that an idempotent publisher needs.
+    // A user who may write anywhere may get the producer id that an idempotent publisher needs.
     kafka.allow("bob", "Write", &["--topic", "elsewhere"]).await?;
     let bob = at(&kafka, Listener::Sasl)?.with_sasl(Sasl::plain("bob", "bob-secret"));
     let bob = KafkaTransport::connect(bob).await?;
@@ -341,11 +345,11 @@ async fn a_missing_right_is_denied() -> TestResult {
     assert_eq!(kind.err(), Some(ErrorKind::Denied), "{answers:?}");
     let error = bob.admin().await?.create_topics(&[Topic::new("bobs")]).await?.remove(0).map_err(|e| e.kind());
     assert_eq!(error, Err(ErrorKind::Denied));
-    // The first group of a cluster waits until there are offsets: that is no part of a refusal.
+    // The first group of a cluster waits for the offsets topic: that must not count towards a refusal.
     let first = owner.consumer(ConsumerOptions::new("first-group", [topic])).await?;
     assigned(&*first, 1).await?;
     first.close().await?;
-    // First he may not join, then he may not read.
+    // At first he may not join, then he may not read.
     let text = refused_to_read(&bob, "bobs-group").await?;
     assert!(text.contains("bobs-group") || text.to_lowercase().contains("group"), "{text}");
     kafka.allow("bob", "Read", &["--group", "bobs-group"]).await?;
@@ -354,7 +358,7 @@ async fn a_missing_right_is_denied() -> TestResult {
     Ok(())
 }
 
-/// What a member that reads what is guarded is told.
+/// Returns the error of a member that reads a protected topic.
 async fn refused_to_read(bob: &KafkaTransport, group: &'static str) -> TestResult<String> {
     let error = in_time(group, async || refusal_to_read(bob, group).await).await?;
     println!("{}", error.report());
@@ -362,7 +366,7 @@ async fn refused_to_read(bob: &KafkaTransport, group: &'static str) -> TestResul
     Ok(error.report())
 }
 
-/// The first error that does not pass by itself.
+/// Returns the first error that is not transient.
 async fn refusal_to_read(bob: &KafkaTransport, group: &'static str) -> TestResult<Error> {
     let consumer = match bob.consumer(ConsumerOptions::new(group, ["guarded"])).await {
         Ok(consumer) => consumer,

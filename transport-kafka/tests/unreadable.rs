@@ -1,4 +1,4 @@
-//! Batches that brokers take and the reader does not: they hold their partition, and nothing else.
+//! Batches that brokers accept but the reader cannot decode: they hold their partition, and no other.
 
 #[path = "common/batch.rs"]
 mod batch;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// How many partitions the topics have.
+/// Number of partitions of the topics.
 const PARTITIONS: u32 = 4;
 /// The client's own limit.
 const MAX_HEADERS: usize = 100_000;
@@ -43,27 +43,27 @@ async fn connected(config: impl FnOnce(KafkaConfig) -> KafkaConfig) -> TestResul
     Ok(KafkaTransport::connect(config(KafkaConfig::new([broker().await?]))).await?)
 }
 
-/// A topic that takes large batches.
+/// Creates a topic that accepts large batches.
 async fn roomy(kafka: &KafkaTransport, what: &str) -> TestResult<Name> {
     let name = fresh_name(what);
     make(kafka, &[Topic::new(name.clone()).with_partitions(PARTITIONS).with_max_record_bytes(50 << 20)]).await?;
     Ok(name)
 }
 
-/// One record each in all partitions but these.
+/// Publishes one record to each partition except these.
 async fn around(kafka: &KafkaTransport, topic: &Name, but: &[u32]) -> TestResult {
     let rest = (0..PARTITIONS).filter(|partition| !but.contains(partition));
     published(kafka, rest.map(|p| Record::new(topic.clone(), "good").with_partition(p)).collect()).await
 }
 
-/// What a consumer gave before nothing more came.
+/// Output of a consumer until nothing more came.
 #[derive(Default)]
 struct Given {
     records: BTreeMap<u32, Vec<u64>>,
     held: Vec<Unreadable>,
 }
 
-/// Reads until so many records and so many held partitions came. No error may come.
+/// Reads until this many records and held partitions came. Any error is a failure.
 async fn given(consumer: &dyn Consumer, records: usize, held: usize) -> TestResult<Given> {
     let mut given = Given::default();
     while given.records.values().map(Vec::len).sum::<usize>() < records || given.held.len() < held {
@@ -100,7 +100,7 @@ async fn holds_alone(kafka: &KafkaTransport, bad: &[u8], kind: ErrorKind, size: 
         assert!(held.error.report().contains(&part), "{}", held.error.report());
     }
     println!("{}", held.error.report());
-    // The others go on, and the held one is still ours; nothing is told twice.
+    // The others continue, and the held partition is still ours; nothing is reported twice.
     around(kafka, &topic, &[1]).await?;
     let read = given(&*consumer, PARTITIONS as usize - 1, 0).await?;
     assert!(read.held.is_empty() && !read.records.contains_key(&1));
@@ -160,7 +160,7 @@ async fn told_again() -> TestResult {
     assert_eq!(given(&*consumer, 0, 1).await?.held[0].offset, 0);
     consumer.seek(&at, SeekTo::Offset(1)).await?;
     assert_eq!(given(&*consumer, 0, 1).await?.held[0].offset, 1);
-    // While it is paused it is told nothing.
+    // Nothing is reported while it is paused.
     consumer.pause(std::slice::from_ref(&at)).await?;
     consumer.seek(&at, SeekTo::Offset(0)).await?;
     assert!(timeout(Duration::from_secs(1), consumer.next()).await.is_err(), "paused");
@@ -174,7 +174,7 @@ async fn told_again() -> TestResult {
     Ok(())
 }
 
-/// 37 MiB of them, as another client packs them.
+/// 37 MiB of them, compressed as another client does it.
 async fn many_small_events() -> TestResult {
     const COUNT: usize = 150_000;
     let kafka = connected(|config| config).await?;

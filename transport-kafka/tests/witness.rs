@@ -1,4 +1,4 @@
-//! What is on the broker, by a client that shares no code with ours (rskafka).
+//! The contents of the broker, read by a client that shares no code with ours (rskafka).
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;

@@ -1,18 +1,18 @@
-//! Batches made by hand, and a producer that sends whatever it is given: as no client of ours would.
+//! Hand-made batches, and a producer that sends them unchecked, as none of our clients would.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::common::{LIMIT, TestResult};
 
-/// Where the fields of a batch's header lie.
+/// Positions of the fields of a batch header.
 const CRC: usize = 17;
 const ATTRIBUTES: usize = 21;
 const GZIP: u8 = 1;
 const PRODUCE: i16 = 0;
 const VERSION: i16 = 3;
 
-/// A record of a batch: its value, and so many headers.
+/// A record of a batch: its value, and its number of headers.
 pub(crate) struct Raw<'a> {
     pub(crate) value: &'a [u8],
     pub(crate) headers: usize,
@@ -24,7 +24,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// A batch of these records, packed by gzip or not at all.
+/// Returns a batch of these records, compressed with gzip or uncompressed.
 pub(crate) fn batch(records: &[Raw<'_>], gzip: bool) -> TestResult<Vec<u8>> {
     let mut body = Vec::new();
     for (number, record) in records.iter().enumerate() {
@@ -81,7 +81,7 @@ fn varint(value: i64, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
-/// The checksum of a batch that was changed (CRC-32C).
+/// Recomputes the checksum of a changed batch (CRC-32C).
 pub(crate) fn seal(batch: &mut [u8]) {
     let table: Vec<u32> = (0..256_u32)
         .map(|byte| (0..8).fold(byte, |c, _| if c & 1 == 1 { 0x82F6_3B78 ^ (c >> 1) } else { c >> 1 }))
@@ -90,7 +90,7 @@ pub(crate) fn seal(batch: &mut [u8]) {
     batch[CRC..ATTRIBUTES].copy_from_slice(&(!crc).to_be_bytes());
 }
 
-/// Sends a batch as it is, and waits until it is stored.
+/// Sends a batch unchanged, and waits until it is stored.
 pub(crate) fn produce(broker: &str, topic: &str, partition: i32, batch: &[u8]) -> TestResult {
     let text = |body: &mut Vec<u8>, text: &str| {
         body.extend((text.len() as i16).to_be_bytes());

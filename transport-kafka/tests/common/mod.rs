@@ -1,4 +1,4 @@
-//! What the tests against a real broker share.
+//! Helpers shared by the tests against a real broker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) type TestResult<T = ()> = Result<T, BoxError>;
 
-/// How long anything may take.
+/// Time limit of any operation.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn transport(protocol: GroupProtocol) -> TestResult<KafkaTransport> {
@@ -23,7 +23,7 @@ pub(crate) async fn transport(protocol: GroupProtocol) -> TestResult<KafkaTransp
     Ok(KafkaTransport::connect(KafkaConfig::new(brokers).with_group_protocol(protocol)).await?)
 }
 
-/// Makes a topic that nobody else has.
+/// Creates a topic with a unique name.
 pub(crate) async fn fresh(kafka: &KafkaTransport, what: &str, partitions: u32) -> TestResult<Name> {
     let name = fresh_name(what);
     make(kafka, &[Topic::new(name.clone()).with_partitions(partitions)]).await?;
@@ -53,11 +53,11 @@ pub(crate) async fn published(kafka: &KafkaTransport, records: Vec<Record>) -> T
     Ok(())
 }
 
-/// The next step; what passes by itself is no failure.
+/// Returns the next step; transient errors are not failures.
 pub(crate) async fn next(consumer: &dyn Consumer) -> TestResult<Step> {
     let ends = Instant::now() + LIMIT;
     let mut last = None;
-    // Asked by the clock too: a timeout never fires on errors that are ready each time.
+    // The clock is checked too: a timeout never fires on errors that are always ready.
     while Instant::now() < ends {
         match timeout_at(ends, consumer.next()).await {
             Ok(Err(error)) if error.is_retryable() => last = Some(error),
@@ -68,7 +68,7 @@ pub(crate) async fn next(consumer: &dyn Consumer) -> TestResult<Step> {
     Err(format!("no step in time; the last error: {:?}", last.map(|error| error.report())).into())
 }
 
-/// Goes on until so many partitions are assigned.
+/// Reads steps until `count` partitions are assigned.
 pub(crate) async fn assigned(consumer: &dyn Consumer, count: usize) -> TestResult<Vec<Assignment>> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -80,7 +80,7 @@ pub(crate) async fn assigned(consumer: &dyn Consumer, count: usize) -> TestResul
     Ok(all)
 }
 
-/// Reads so many records.
+/// Reads `count` records.
 pub(crate) async fn records(consumer: &dyn Consumer, count: usize) -> TestResult<Vec<StoredRecord>> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -91,15 +91,15 @@ pub(crate) async fn records(consumer: &dyn Consumer, count: usize) -> TestResult
     Ok(all)
 }
 
-/// A member that does what a service does: commits what it read, and lets go what it has to.
+/// A member that behaves like a service: it commits the records it read, and releases revoked partitions.
 pub(crate) struct Joined {
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) epochs: BTreeMap<TopicPartition, u64>,
     pub(crate) read: Vec<(TopicPartition, String)>,
     pub(crate) last: BTreeMap<TopicPartition, u64>,
-    /// Where each record lay, by topic and partition, and its offset.
+    /// Position of each record, by topic and partition, and its offset.
     pub(crate) places: BTreeMap<(String, u64), String>,
-    /// Whether a commit may fail: brokers die.
+    /// Whether commits may fail, because brokers are killed.
     pub(crate) patient: bool,
 }
 
@@ -115,7 +115,7 @@ impl Joined {
         }
     }
 
-    /// One step, if there is one soon.
+    /// Handles one step, if there is one soon.
     pub(crate) async fn step(&mut self) -> TestResult {
         let Ok(step) = timeout(Duration::from_millis(200), self.consumer.next()).await else { return Ok(()) };
         let step = match step {
@@ -125,7 +125,7 @@ impl Joined {
         match step {
             Step::Assigned(given) => {
                 for assignment in given {
-                    // What was not committed comes again.
+                    // Uncommitted records come again.
                     self.last.remove(&assignment.partition);
                     self.epochs.insert(assignment.partition, assignment.epoch);
                 }

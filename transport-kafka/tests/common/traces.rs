@@ -1,4 +1,4 @@
-//! All that is traced, as text: no subscriber of others', so that nothing is filtered or formatted away.
+//! Captures all trace output as text, without a third-party subscriber that would filter or format it.
 
 use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Hands each line to `T`.
+/// Passes each line to `T`.
 pub(crate) struct Traces<T> {
     to: T,
     spans: AtomicU64,
 }
 
 impl<T: Fn(&str) + Send + Sync + 'static> Traces<T> {
-    /// Becomes the process's subscriber, for everything at every level.
+    /// Installs the process's subscriber, for all targets at every level.
     pub(crate) fn install(to: T) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
         tracing::subscriber::set_global_default(Self { to, spans: AtomicU64::new(1) })
     }

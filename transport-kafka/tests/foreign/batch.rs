@@ -1,22 +1,22 @@
-//! Record batches of format v2, written by hand: every field can be wrong.
+//! Record batches of format v2, encoded by hand: every field can be wrong.
 
 use std::io::Write;
 
 use crate::common::TestResult;
 
-/// The offset of the codec's byte within a batch.
+/// Position of the codec's byte within a batch.
 pub(crate) const CODEC_AT: usize = 22;
-/// The offset of the magic byte within a batch.
+/// Position of the magic byte within a batch.
 pub(crate) const MAGIC_AT: usize = 16;
-/// The offset of the checksum within a batch.
+/// Position of the checksum within a batch.
 const CRC_AT: usize = 17;
-/// The offset of the batch's length, which counts the bytes behind it.
+/// Position of the batch's length, which counts the bytes after it.
 pub(crate) const LENGTH_AT: usize = 8;
-/// The offset of the records.
+/// Position of the records.
 pub(crate) const RECORDS_AT: usize = HEADER;
-/// The first byte that the checksum covers.
+/// The first byte covered by the checksum.
 const COVERED_AT: usize = 21;
-/// The length of a batch's header.
+/// Length of a batch header.
 pub(crate) const HEADER: usize = 61;
 
 /// The codecs of the format, by their numbers.
@@ -29,7 +29,7 @@ pub(crate) enum Codec {
     Zstd = 4,
 }
 
-/// A record as it lies in a batch.
+/// A record of a batch.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Raw {
     pub(crate) attributes: u8,
@@ -38,11 +38,11 @@ pub(crate) struct Raw {
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// How far the length that the record declares is off.
+    /// Error of the record's declared length.
     pub(crate) length_off: i64,
-    /// How far the number of headers that the record declares is off.
+    /// Error of the record's declared number of headers.
     pub(crate) headers_off: i64,
-    /// Numbers take all five bytes.
+    /// Encodes numbers with all five bytes.
     pub(crate) wide: bool,
 }
 
@@ -84,22 +84,22 @@ impl Raw {
     }
 }
 
-/// A batch, before it is sealed.
+/// A batch before it is sealed.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
     pub(crate) base_offset: i64,
     pub(crate) magic: i8,
     pub(crate) codec: Codec,
-    /// All bits but those of the codec.
+    /// All attribute bits except those of the codec.
     pub(crate) attributes: i16,
     pub(crate) last_delta: i32,
     pub(crate) base_time: i64,
     pub(crate) max_time: i64,
     pub(crate) producer: (i64, i16, i32),
     pub(crate) count: i32,
-    /// The records, encoded and not packed.
+    /// The records, encoded and uncompressed.
     pub(crate) records: Vec<u8>,
-    /// The records, packed by another than the codec says.
+    /// The records, compressed with a codec other than the declared one.
     pub(crate) packed: Option<Vec<u8>>,
 }
 
@@ -121,7 +121,7 @@ impl Batch {
         }
     }
 
-    /// A batch of this many records of one value, without a copy of the value for each.
+    /// Creates a batch of this many records with the same value, without copying the value for each.
     pub(crate) fn of_many(count: i32, record: impl Fn(i32) -> Raw) -> Self {
         let mut batch = Self::new(&[]);
         batch.records = (0..count).flat_map(|n| record(n).encode()).collect();
@@ -164,7 +164,7 @@ impl Batch {
     }
 }
 
-/// Writes the checksum that the bytes have now.
+/// Updates the checksum to match the bytes.
 pub(crate) fn seal(batch: &mut [u8]) {
     let sum = crc32c(&batch[COVERED_AT..]);
     batch[CRC_AT..CRC_AT + 4].copy_from_slice(&sum.to_be_bytes());
@@ -188,7 +188,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, byte| TABLE[(sum as u8 ^ byte) as usize] ^ sum >> 8)
 }
 
-/// A zigzag number of at least `least` bytes.
+/// Writes a zigzag number with at least `least` bytes.
 fn varint(out: &mut Vec<u8>, n: i64, least: usize) {
     let mut rest = (n << 1 ^ n >> 63) as u64;
     let mut written = 1;

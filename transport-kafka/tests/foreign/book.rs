@@ -1,4 +1,4 @@
-//! The records that came to a service's handler.
+//! The records delivered to a service's handler.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,15 +10,15 @@ use crate::common::TestResult;
 
 /// Records of this key are rejected.
 pub(crate) const BURY: &[u8] = b"bury";
-/// How the values of good events begin.
+/// Prefix of the values of good events.
 pub(crate) const GOOD: &[u8] = b"good";
-/// How much of a value is kept.
+/// Number of bytes kept of each value.
 const KEPT: usize = 32;
 
 /// Values by partition and offset.
 type Values = BTreeMap<(u32, u64), Vec<Vec<u8>>>;
 
-/// The values that came.
+/// The delivered values.
 #[derive(Debug, Default)]
 pub(crate) struct Book(Mutex<Values>);
 
@@ -27,7 +27,7 @@ impl Book {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a delivery; refuses one that is to be buried.
+    /// Records a delivery; rejects one that is to be buried.
     pub(crate) fn handle(&self, delivery: &Delivery) -> Result<(), BoxError> {
         let record = delivery.record();
         let value = record.value.as_deref().unwrap_or_default();
@@ -36,21 +36,21 @@ impl Book {
         if record.key.as_deref() == Some(BURY) { Err(reject("a record to bury").into()) } else { Ok(()) }
     }
 
-    /// How many good events came from a partition, whose values begin so.
+    /// Returns how many good events, with values that begin so, came from a partition.
     pub(crate) fn good(&self, partition: u32, begin: &str) -> usize {
         let book = self.lock();
         let of = book.iter().filter(|((p, _), _)| *p == partition);
         of.flat_map(|(_, values)| values).filter(|value| value.starts_with(begin.as_bytes())).count()
     }
 
-    /// How many records came from a partition that are no good events.
+    /// Returns how many records of a partition are not good events.
     pub(crate) fn foreign(&self, partition: u32) -> usize {
         let book = self.lock();
         let of = book.iter().filter(|((p, _), _)| *p == partition);
         of.flat_map(|(_, values)| values).filter(|value| !value.starts_with(GOOD)).count()
     }
 
-    /// Fails if a good event came twice, or an offset of the partition below `end` neither came nor was skipped.
+    /// Fails if a good event came twice, or an offset of the partition below `end` was neither delivered nor skipped.
     pub(crate) fn check(&self, partition: u32, end: u64, skipped: &[Range<u64>]) -> TestResult {
         let book = self.lock();
         let mut values = BTreeMap::new();

@@ -1,20 +1,20 @@
-//! The hostile inputs, with the fate that each has on a broker of Kafka 4.1.
+//! The hostile inputs, with the fate of each on a Kafka 4.1 broker.
 
 use tidings_kafka::DEFAULT_FETCH_MAX_UNPACKED_BYTES;
 
 use crate::batch::{Batch, Codec, MAGIC_AT, Raw, pack, seal};
 use crate::common::TestResult;
 
-/// How an input ends.
+/// Fate of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The broker refuses it.
     Refused,
     /// Each of its records reaches the handler.
     Handled,
-    /// Each of its records lies in the dead letters.
+    /// Each of its records is a dead letter.
     Buried,
-    /// Its partition is held, and goes on when an operator skips it.
+    /// Its partition is held, and continues when an operator skips it.
     Held,
 }
 
@@ -22,20 +22,20 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Hostile {
     pub(crate) bytes: Vec<u8>,
-    /// How many records it has in it.
+    /// Number of its records.
     pub(crate) records: usize,
-    /// The largest batch that its topic takes; by default the broker's own.
+    /// The largest batch that its topic accepts; by default the broker's own limit.
     pub(crate) topic_limit: Option<u64>,
-    /// The bytes that the reader lets a batch unpack to.
+    /// The reader's limit on the decompressed size of a batch.
     pub(crate) unpacked: usize,
-    /// Whether the dead-letter topic takes no more than the topic.
+    /// Whether the dead-letter topic has the same limit as the topic.
     pub(crate) narrow_letters: bool,
 }
 
 pub(crate) type Make = fn() -> TestResult<Hostile>;
 
 const MIB: usize = 1 << 20;
-/// The reader's limit where a case does not choose the default: less to pack and unpack.
+/// The reader's limit where a case does not choose the default: less data to compress and decompress.
 pub(crate) const UNPACKED: usize = 16 * MIB;
 
 fn hostile(batch: Batch) -> TestResult<Hostile> {
@@ -56,7 +56,7 @@ fn deltas(deltas: [i32; 3]) -> TestResult<Hostile> {
     hostile(Batch::new(&records))
 }
 
-/// A batch of `codec` whose records unpack to this many bytes.
+/// Creates a batch of `codec` whose records decompress to this many bytes.
 fn unpacks(codec: Codec, records: i32, size: usize) -> TestResult<Hostile> {
     hostile(Batch::of_many(records, |n| Raw::new(n, vec![b'0'; size])).with_codec(codec))
 }
@@ -79,14 +79,14 @@ fn unsealed(change: impl FnOnce(&mut Vec<u8>)) -> TestResult<Hostile> {
     Ok(hostile)
 }
 
-/// Three records, packed as `change` makes it of the packed bytes.
+/// Creates three records, whose compressed bytes are changed by `change`.
 fn packed(codec: Codec, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> TestResult<Hostile> {
     let batch = three().with_codec(codec);
     let bytes = pack(codec, &batch.records)?;
     hostile(batch.with(|batch| batch.packed = Some(change(bytes))))
 }
 
-/// Records in two parts, each packed by itself.
+/// Creates records in two parts, each compressed separately.
 fn in_two_parts(codec: Codec) -> TestResult<Hostile> {
     let batch = three().with_codec(codec);
     let (first, second) = batch.records.split_at(batch.records.len() / 3);
@@ -102,7 +102,7 @@ fn wide_topic(hostile: TestResult<Hostile>) -> TestResult<Hostile> {
     hostile.map(|hostile| Hostile { topic_limit: Some(64 << 20), ..hostile })
 }
 
-/// All inputs: a name, a fate, and how it is made.
+/// Returns all inputs: a name, a fate, and a constructor.
 pub(crate) fn all() -> Vec<(&'static str, Fate, Make)> {
     [sizes(), headers_and_names(), offsets(), numbers(), codecs(), fields()].concat()
 }

@@ -1,4 +1,4 @@
-//! The same by clients of others: KafkaJS and rskafka.
+//! The same with other clients: KafkaJS and rskafka.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ async fn scene() -> TestResult<Scene> {
     Ok(scene)
 }
 
-/// The inputs of KafkaJS: a name, a codec, a fate, the number of records, and the makings of each.
+/// Returns the inputs of KafkaJS: a name, a codec, a fate, the number of records, and the specification of each.
 pub(crate) fn by_kafkajs() -> Vec<(&'static str, &'static str, Fate, usize, Value)> {
     vec![
         ("kafkajs_a_gzip_batch_over_the_readers_limit", "gzip", Fate::Held, 20, json!({ "size": MIB })),
@@ -64,7 +64,7 @@ pub(crate) async fn kafkajs(codec: &str, fate: Fate, records: usize, mut each: V
 
 type Records = fn() -> Vec<Record>;
 
-/// The inputs of rskafka.
+/// Returns the inputs of rskafka.
 pub(crate) fn by_rskafka() -> Vec<(&'static str, Compression, Fate, Records)> {
     vec![
         ("rskafka_a_gzip_batch_over_the_readers_limit", Compression::Gzip, Fate::Held, || alike(20, record(MIB))),

@@ -1,5 +1,5 @@
-//! Batches that a broker refuses, and gives out all the same once they lie on its disk: the log's file is changed while
-//! the broker is down.
+//! Batches that a broker refuses to append, but returns once they are on its disk: the log file is changed while the
+//! broker is down.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::scene::{HIT, Scene, verdict};
 
 type Damage = fn(&mut [u8]);
 
-/// Damages of the second of three batches; its partition is held.
+/// Damages to the second of three batches; its partition is held.
 const DAMAGES: [(&str, Damage); 12] = [
     ("a byte of a value", |batch| *batch.last_mut().expect("a batch") ^= 1),
     ("codec 5", |batch| coded(batch, 5)),
@@ -36,8 +36,8 @@ const DAMAGES: [(&str, Damage); 12] = [
     }),
 ];
 
-/// Damages that the broker itself stumbles over: it refuses the fetch of that batch, and of what lies behind it up to the
-/// next entry of the segment's index, which is the rest of so small a log.
+/// Damages that the broker itself detects: it refuses to return that batch, and the log after it up to the next index
+/// entry of the segment, which is the rest of such a small log.
 const REFUSED: [(&str, Damage); 3] = [
     ("magic 0", |batch| batch[MAGIC_AT] = 0),
     ("magic 1", |batch| batch[MAGIC_AT] = 1),

@@ -1,4 +1,4 @@
-//! A partition that is held, and the operator's verb that skips.
+//! A held partition, and the operator's skip.
 
 use std::ops::Range;
 
@@ -7,13 +7,13 @@ use tidings_service::{Hold, ServiceHandle, Status};
 
 use crate::common::TestResult;
 
-/// Where and why a partition is held, if it is.
+/// Returns where and why a partition is held, if it is.
 pub(crate) fn held<'a>(status: &'a Status, partition: &TopicPartition) -> Option<&'a Hold> {
     status.partitions.iter().find(|p| p.partition == *partition)?.held.first()
 }
 
-/// Skips exactly the range that a partition is held at, after a look at how the status names it. Of a range whose end is
-/// not known one offset is skipped.
+/// Skips exactly the range at which a partition is held, after checking how the status names it. If the end of the
+/// range is unknown, one offset is skipped.
 pub(crate) async fn skip(
     service: &ServiceHandle,
     status: &Status,

@@ -1,4 +1,4 @@
-//! Hostile bytes of foreign producers in one partition: no other partition stops, and nothing is lost in silence.
+//! Hostile bytes of other producers in one partition: no other partition stops, and nothing is lost silently.
 
 mod batch;
 mod book;
@@ -24,7 +24,7 @@ use common::TestResult;
 use scene::Behind;
 use tidings_testbed::{Kafka, Suite};
 
-/// How long a case with a broker of its own may take, or one with many inputs.
+/// Time limit of a case with its own broker, or with many inputs.
 const SLOW: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! The memory of a service whose partition holds batches that unpack to 30 MiB each, in a process of its own.
+//! Memory of a service whose partition has batches that decompress to 30 MiB each, in a separate process.
 
 use std::fs;
 use std::process::{ExitCode, Stdio};
@@ -20,14 +20,14 @@ use crate::wire::produce;
 
 const ROLE: &str = "TIDINGS_FOREIGN_READER";
 const MIB: usize = 1 << 20;
-/// The records of a batch, of 1 MiB each.
+/// Number of records in a batch, 1 MiB each.
 const RECORDS: usize = 30;
-/// How long the handler works for a record.
+/// How long the handler takes for a record.
 const WORK: Duration = Duration::from_millis(10);
-/// How long the child may read.
+/// Time limit of the child.
 const WITHIN: Duration = Duration::from_secs(240);
 
-/// The largest share of memory that the process ever had, in bytes.
+/// Returns the peak memory of this process, in bytes.
 fn peak() -> TestResult<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
@@ -57,14 +57,14 @@ pub(crate) fn child() -> Option<ExitCode> {
     })
 }
 
-/// Reads all records; the answer is the peak before the first fetch and that at the end.
+/// Reads all records; returns the peak before the first fetch and at the end.
 async fn read_all(role: &str) -> TestResult<String> {
     let [brokers, topic, records] = role.split('|').collect::<Vec<_>>()[..] else { return Err("no role".into()) };
     let records: usize = records.parse()?;
     let transport = KafkaTransport::connect(KafkaConfig::new(brokers.split(','))).await?;
     let counter = Arc::new(Counter::default());
     let handler = async |_: Delivery, State(counter): State<Arc<Counter>>| {
-        // Slower than the reader, so that it reads as far ahead as it may.
+        // Slower than the reader, so that it prefetches as far as it may.
         sleep(WORK).await;
         counter.came.fetch_add(1, Ordering::Relaxed);
         counter.more.notify_one();
@@ -87,11 +87,12 @@ async fn read_all(role: &str) -> TestResult<String> {
     Ok(format!("{before} {}", peak()?))
 }
 
-/// The formula of `docs/guides/operations.md`: three quarters of the bytes in flight and a batch; a quarter, fetched ahead,
-/// and a batch; and a batch that is being unpacked.
+/// The formula of `docs/guides/operations.md`: three quarters of the bytes in flight and a batch; a prefetched
+/// quarter and a batch; and a batch that is being decompressed.
 const FORMULA: usize = DEFAULT_MAX_BYTES_IN_FLIGHT + 3 * RECORDS * MIB;
 
-/// A reader of this many batches takes no more than the formula on top of its memory before the first fetch.
+/// Checks that a reader of this many batches takes no more than the formula on top of its memory before the first
+/// fetch.
 pub(crate) async fn stays_within_the_formula(batches: usize) -> TestResult {
     let bound = FORMULA;
     let (kafka, shared) = (transport(GroupProtocol::Auto).await?, Kafka::shared().await?);

@@ -1,4 +1,4 @@
-//! Batches with bytes changed at random, as many as there is time for, among good events.
+//! Batches with random byte changes, as many as time allows, among good events.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::common::{TestResult, transport};
 use crate::scene::{Scene, good_events};
 use crate::wire::Answer;
 
-/// Hostile batches of one round.
+/// Number of hostile batches per round.
 const BATCHES: usize = 150;
 
-/// How long a soak works, by its variable.
+/// Returns the duration of a soak, from its variable.
 pub(crate) fn soak_time() -> Duration {
     let seconds = std::env::var("TIDINGS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// Rounds until the time is over, at least one; the seed is printed where one fails.
+/// Runs rounds, at least one, until the time is over; prints the seed of a failed one.
 pub(crate) async fn rounds(time: Duration) -> TestResult {
     let ends = Instant::now() + time;
     loop {
@@ -33,7 +33,7 @@ pub(crate) async fn rounds(time: Duration) -> TestResult {
     }
 }
 
-/// One topic with good events and batches at random in turns, read by one service.
+/// Alternates good events and random batches in one topic, read by one service.
 pub(crate) async fn round(seed: u64) -> TestResult {
     let mut rng = Rng::with_seed(seed);
     let (kafka, shared) = (transport(GroupProtocol::Auto).await?, Kafka::shared().await?);
@@ -77,7 +77,7 @@ fn record(rng: &mut Rng, n: i32) -> Raw {
     record
 }
 
-/// A batch with some of its bytes changed: in the records before or after they are packed, or in the header.
+/// Creates a batch with changed bytes: in the records before or after compression, or in the header.
 fn hostile(rng: &mut Rng) -> TestResult<Vec<u8>> {
     let count = rng.i32(1..8);
     let records: Vec<_> = (0..count).map(|n| record(rng, n)).collect();

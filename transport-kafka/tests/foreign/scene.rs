@@ -1,4 +1,4 @@
-//! A topic with a hostile input in one of its partitions, good events around it, and a service that reads it all.
+//! A topic with a hostile input in one of its partitions, good events around it, and a service that reads all of it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::wire::{Answer, produce};
 pub(crate) const PARTITIONS: u32 = 3;
 /// The partition with the hostile input.
 pub(crate) const HIT: u32 = 1;
-/// Good events in a batch of them.
+/// Number of events in a batch of good events.
 const GOOD: usize = 3;
-/// By when the next thing has happened.
+/// Time limit of each next event.
 const WITHIN: Duration = Duration::from_secs(40);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// When the good events behind an input come.
+/// When the good events after an input are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behind {
     /// Before the service starts: they are fetched together with the input.
     Before,
-    /// When the service has handled the input, or holds its partition.
+    /// After the service has handled the input, or holds its partition.
     After,
 }
 
@@ -68,12 +68,12 @@ impl Scene {
         }
     }
 
-    /// Makes a dead-letter topic that takes no more than the topic itself.
+    /// Creates a dead-letter topic with the same limit as the topic.
     async fn narrow_letters(&self) -> TestResult {
         make(&self.kafka, &[Topic::new(dead_letter_topic(&self.topic)).with_partitions(PARTITIONS)]).await
     }
 
-    /// Writes good events to each partition; returns where they begin in the one of the input.
+    /// Writes good events to each partition; returns where they begin in the input's partition.
     pub(crate) async fn good(&self, when: &str) -> TestResult<u64> {
         let mut at = 0;
         for partition in 0..PARTITIONS {
@@ -100,7 +100,7 @@ impl Scene {
         Ok(Reading { scene: self, service: service.start(&self.kafka).await?, book, skipped: Vec::new() })
     }
 
-    /// The offsets of this many letters.
+    /// Returns the offsets of this many letters.
     async fn letters(&self, count: usize) -> TestResult<Vec<u64>> {
         let topic = dead_letter_topic(&self.topic);
         let consumer = self.kafka.consumer(ConsumerOptions::new(format!("{topic}-look"), [topic])).await?;
@@ -116,12 +116,12 @@ pub(crate) struct Reading<'a> {
     scene: &'a Scene,
     service: ServiceHandle,
     pub(crate) book: Arc<Book>,
-    /// The ranges that were skipped.
+    /// The skipped ranges.
     pub(crate) skipped: Vec<Range<u64>>,
 }
 
 impl Reading<'_> {
-    /// Waits until `done` says so. A service that ends is a failure.
+    /// Waits until `done` returns true. A service that ends is a failure.
     async fn until(&self, what: &str, done: impl Fn(&Status) -> bool) -> TestResult<Status> {
         let ends = Instant::now() + WITHIN;
         loop {
@@ -150,8 +150,8 @@ impl Reading<'_> {
         self.partition(status).is_some_and(|partition| partition.settled >= end)
     }
 
-    /// Waits until all below `end` is settled or the partition of the input is held, and all other partitions' good events
-    /// are handled.
+    /// Waits until all records below `end` are settled or the input's partition is held, and all other partitions'
+    /// good events are handled.
     pub(crate) async fn to(&self, end: u64, behind: &[&str]) -> TestResult<Status> {
         let good = |partition| behind.iter().all(|when| self.has_good(when, partition));
         let others = || (0..PARTITIONS).filter(|p| *p != HIT).all(good);
@@ -163,7 +163,8 @@ impl Reading<'_> {
         self.book.good(partition, &format!("good-{when}-{partition}-")) >= GOOD
     }
 
-    /// As [`to`](Self::to), and skips each range that the partition is held at, until all below `end` is settled.
+    /// Like [`to`](Self::to), but skips each range at which the partition is held, until all records below `end` are
+    /// settled.
     pub(crate) async fn through(&mut self, end: u64, behind: &[&str]) -> TestResult<Status> {
         loop {
             let status = self.to(end, behind).await?;
@@ -178,7 +179,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Accounts for all below `end`.
+    /// Accounts for all records below `end`.
     fn account(&self, end: u64, whens: &[&str]) -> TestResult {
         for (when, partition) in whens.iter().flat_map(|when| (0..PARTITIONS).map(move |p| (when, p))) {
             if !self.has_good(when, partition) {
@@ -188,13 +189,13 @@ impl Reading<'_> {
         self.book.check(HIT, end, &self.skipped)
     }
 
-    /// Accounts for all below `end` and ends; of the inputs no more is known.
+    /// Accounts for all records below `end` and ends, for inputs of unknown fate.
     pub(crate) async fn settle_any(self, end: u64, whens: &[&str]) -> TestResult {
         self.account(end, whens)?;
         Ok(self.service.shutdown(LIMIT).await?)
     }
 
-    /// Accounts for all below `end`, of which `records` were the input's; returns its fate.
+    /// Accounts for all records below `end`, of which `records` were the input's; returns its fate.
     pub(crate) async fn settle(self, status: &Status, end: u64, whens: &[&str], records: usize) -> TestResult<Fate> {
         self.account(end, whens)?;
         let foreign = self.book.foreign(HIT);
@@ -215,13 +216,13 @@ impl Reading<'_> {
     }
 }
 
-/// A transport whose batches may unpack to this many bytes.
+/// Creates a transport whose batches may decompress to this many bytes.
 pub(crate) async fn reader(brokers: &str, unpacked: usize) -> TestResult<KafkaTransport> {
     let config = KafkaConfig::new(brokers.split(',')).with_fetch_max_unpacked_bytes(unpacked);
     Ok(KafkaTransport::connect(config).await?)
 }
 
-/// Plays a case on its own topic.
+/// Runs a case on its own topic.
 pub(crate) async fn play(brokers: &str, fate: Fate, hostile: Hostile, behind: Behind) -> TestResult {
     let scene = Scene::open(&reader(brokers, hostile.unpacked).await?, brokers, hostile.topic_limit).await?;
     if hostile.narrow_letters {
@@ -236,7 +237,7 @@ pub(crate) async fn play(brokers: &str, fate: Fate, hostile: Hostile, behind: Be
 }
 
 impl Scene {
-    /// The fate of an input of this many records, which lies behind the first good events.
+    /// Returns the fate of an input of this many records, which follows the first good events.
     pub(crate) async fn outcome(&self, records: usize, behind: Behind) -> TestResult<Fate> {
         let whens = ["before", "behind"];
         let (mut reading, end) = if behind == Behind::Before {

@@ -1,4 +1,4 @@
-//! A producer of its own: one Produce request over a new connection, with the batch's bytes as they are given.
+//! A minimal producer: one Produce request over a new connection, with the batch's bytes unchanged.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::common::{LIMIT, TestResult};
 
 const PRODUCE: i16 = 0;
-/// The last version without tagged fields; it answers with the broker's own words.
+/// The last version without tagged fields; its answers contain the broker's message.
 const VERSION: i16 = 8;
 const NOT_LEADER: i16 = 6;
 const MOST_ANSWER: usize = 1 << 20;
@@ -17,9 +17,9 @@ const MOST_ANSWER: usize = 1 << 20;
 /// A broker's answer to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It lies in the log, from this offset on.
+    /// Appended to the log, at this offset.
     Stored(u64),
-    /// The broker's number for its error, and its words.
+    /// The broker's error code and message.
     Refused(i16, String),
 }
 
@@ -32,7 +32,7 @@ impl Answer {
     }
 }
 
-/// Sends `batch` to a partition of `topic`, to each broker until one leads it.
+/// Sends `batch` to a partition of `topic`, trying each broker until one leads it.
 pub(crate) async fn produce(brokers: &str, topic: &str, partition: u32, batch: &[u8]) -> TestResult<Answer> {
     let mut answer = Answer::Refused(NOT_LEADER, "no broker leads the partition".to_owned());
     for broker in brokers.split(',') {

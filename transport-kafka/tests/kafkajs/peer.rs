@@ -1,4 +1,4 @@
-//! KafkaJS, in a process of Node.
+//! KafkaJS, in a Node process.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use crate::common::{LIMIT, TestResult};
 
-/// How often the registry is asked.
+/// Number of attempts to reach the registry.
 const INSTALL_TRIES: usize = 3;
 
-/// The folder with KafkaJS in it, kept in the build.
+/// Returns the folder of KafkaJS, kept in the build directory.
 async fn installed() -> TestResult<PathBuf> {
     static DIR: OnceCell<PathBuf> = OnceCell::const_new();
     let install = async || -> TestResult<PathBuf> {
@@ -28,7 +28,7 @@ async fn installed() -> TestResult<PathBuf> {
             let absent = |why: String| tidings_testbed::Error::unavailable(format!("no KafkaJS: {why}"));
             let mut npm = Command::new("npm");
             npm.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]).current_dir(&dir);
-            // The registry may fail for a moment.
+            // The registry may fail temporarily.
             for tries_left in (0..INSTALL_TRIES).rev() {
                 let output = npm.output().await.map_err(|e| absent(e.to_string()))?;
                 if output.status.success() {

@@ -1,4 +1,4 @@
-//! The ledger: what publishers were told, and which effects there were, in the order of their event.
+//! The ledger: results reported to publishers, and the effects of events, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,24 +12,24 @@ use tokio::time::sleep;
 
 use crate::common::TestResult;
 
-/// Tasks that publish, each with its own keys.
+/// Number of publishing tasks, each with its own keys.
 const WRITERS: usize = 4;
-/// Keys of a writer. Each of its calls has a record of each.
+/// Number of keys of a writer. Each of its calls has one record per key.
 const KEYS: usize = 8;
-/// The pause between two calls of a writer.
+/// Pause between two calls of a writer.
 const PACE: Duration = Duration::from_millis(20);
-/// How many mistakes are shown.
+/// Maximum number of mistakes shown.
 const SHOWN: usize = 5;
 
 /// An event: its key, and its number among those of the key.
 pub(crate) type Entry = (String, u64);
 
-/// What the publisher said of an event.
+/// Result of an event, as the publisher reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Stored,
     Unknown,
-    /// It is not there.
+    /// It is not stored.
     Failed(ErrorKind),
 }
 
@@ -47,13 +47,13 @@ impl Book {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The effect of an event, given as its record's value.
+    /// Records the effect of an event, given as its record's value.
     pub(crate) fn effect(&self, value: &str) -> TestResult {
         self.pages().effects.push(entry(value)?);
         Ok(())
     }
 
-    /// What was acknowledged.
+    /// Returns the acknowledged events.
     pub(crate) fn stored(&self) -> BTreeSet<Entry> {
         let pages = self.pages();
         pages.said.iter().filter(|(_, said)| **said == Said::Stored).map(|(entry, _)| entry.clone()).collect()
@@ -81,8 +81,8 @@ impl Book {
         )
     }
 
-    /// Nothing acknowledged is lost, nothing has two effects, nothing that was called a failure has one, and the
-    /// effects of a key's acknowledged events came in their order.
+    /// Checks that no acknowledged event is lost, none has two effects, none reported as failed has an effect, and
+    /// the effects of a key's acknowledged events came in order.
     pub(crate) fn check(&self) -> TestResult {
         let pages = self.pages();
         let mut times: BTreeMap<&Entry, usize> = BTreeMap::new();
@@ -108,13 +108,13 @@ impl Book {
     }
 }
 
-/// An event, from its record's value.
+/// Parses an event from its record's value.
 pub(crate) fn entry(value: &str) -> TestResult<Entry> {
     let (key, number) = value.split_once(':').ok_or("a value that nobody wrote")?;
     Ok((key.to_owned(), number.parse()?))
 }
 
-/// An error that shows some of the mistakes, if there are any.
+/// Returns an error that shows some of the mistakes, if there are any.
 pub(crate) fn none(wrong: &[String]) -> TestResult {
     if wrong.is_empty() {
         return Ok(());
@@ -122,7 +122,7 @@ pub(crate) fn none(wrong: &[String]) -> TestResult {
     Err(format!("{} mistakes: {:?}", wrong.len(), &wrong[..wrong.len().min(SHOWN)]).into())
 }
 
-/// Tasks that publish until they are told to stop.
+/// Tasks that publish until they are stopped.
 pub(crate) struct Writers {
     stop: Arc<AtomicBool>,
     tasks: JoinSet<()>,
@@ -138,7 +138,7 @@ impl Writers {
         Ok(Self { stop, tasks })
     }
 
-    /// Comes back when all that was published is answered.
+    /// Stops the tasks and waits until all published records are answered.
     pub(crate) async fn stop(mut self) -> TestResult {
         self.stop.store(true, Ordering::Release);
         while let Some(ended) = self.tasks.join_next().await {

@@ -1,4 +1,4 @@
-//! What is broken: brokers and connections.
+//! Fault injection: brokers and connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::TestResult;
 
-/// Requests whose answers are worth losing: produce, fetch, offset commit and fetch, heartbeats of both protocols, join.
+/// Requests whose lost answers are interesting: produce, fetch, offset commit and fetch, heartbeats of both
+/// protocols, join.
 const APIS: [i16; 8] = [0, 1, 8, 9, 11, 12, 14, 68];
-/// How long a broker that was killed may stay away.
+/// How long a killed broker may stay down.
 const MOST_AWAY_MS: u64 = 4_000;
-/// The pause between two cuts.
+/// Pause between two cuts.
 const BETWEEN_CUTS: Duration = Duration::from_millis(700);
-/// By when all replicas are in sync after a broker came back.
+/// Time limit for all replicas to be in sync after a broker returned.
 const IN_SYNC_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -33,13 +34,13 @@ impl Chaos {
         Self { kafka, witness, topic, killed: Arc::default() }
     }
 
-    /// Says whether so many brokers were killed and connections cut.
+    /// Returns a check for whether this many brokers were killed and connections cut.
     pub(crate) fn over(&self, kills: usize, cuts: u64) -> impl Fn() -> bool {
         let (kafka, killed) = (self.kafka.clone(), Arc::clone(&self.killed));
         move || killed.load(Ordering::Relaxed) >= kills && cuts_of(&kafka) >= cuts
     }
 
-    /// Kills a broker and starts it again, so many times; the next one when all replicas are in sync.
+    /// Kills a broker and starts it again, `times` times; the next kill waits until all replicas are in sync.
     pub(crate) async fn kill(&self, times: usize) -> TestResult {
         for _ in 0..times {
             let node = self.kafka.node(fastrand::usize(..self.kafka.nodes().len()));
@@ -72,8 +73,8 @@ impl Chaos {
         }
     }
 
-    /// Cuts connections until there were so many cuts: at once, or around the answer to a chosen request. Returns how
-    /// many there were.
+    /// Cuts connections until there were `times` cuts: at once, or around the answer to a chosen request. Returns the
+    /// number of cuts.
     pub(crate) async fn cut(&self, times: u64) -> u64 {
         while cuts_of(&self.kafka) < times {
             if let Some(proxy) = self.kafka.node(fastrand::usize(..self.kafka.nodes().len())).proxy() {
@@ -98,7 +99,7 @@ fn cuts_of(kafka: &Kafka) -> u64 {
     kafka.nodes().iter().filter_map(|node| node.proxy()).map(|proxy| proxy.counts().cuts).sum()
 }
 
-/// Waits until the group has no lag; says how long it took.
+/// Waits until the group has no lag; returns how long it took.
 pub(crate) async fn no_lag(witness: &KafkaTransport, group: &Name, within: Duration) -> TestResult<Duration> {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! A member in a process of its own, to be killed or stopped. It writes down what it does in a file that all share.
+//! A member in a separate process, to be killed or stopped. It records its actions in a file shared by all.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,15 +16,15 @@ use tokio::time::sleep;
 use crate::common::TestResult;
 
 const ROLE: &str = "TIDINGS_LEDGER_MEMBER";
-/// The session of the members, which their group has too. Longer than a busy machine stands still: who is fenced without
-/// having been killed does work twice that nobody excuses.
+/// Session timeout of the members and of their group. It exceeds the stalls of a busy machine: a member that is
+/// fenced without having been killed duplicates work without an excuse.
 pub(crate) const SESSION: Duration = Duration::from_secs(10);
 
-/// Does what a parent wants, if this process is a member.
+/// Runs the parent's request, if this process is a member.
 pub(crate) fn run() -> Option<ExitCode> {
     let role = std::env::var(ROLE).ok()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    // Whoever started this is gone when this closes.
+    // It closes when the parent process ends.
     std::thread::spawn(|| {
         let _read = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
@@ -45,7 +45,7 @@ struct Desk {
 }
 
 impl Desk {
-    /// One write per line, so that lines of all processes are in the order of what they tell.
+    /// Writes each line with one call, so that the lines of all processes are in the order of events.
     fn note(&self, what: &str, delivery: &Delivery, value: &str) -> std::io::Result<()> {
         let (partition, offset) = (delivery.partition(), delivery.record().offset);
         let line = format!("{what} {} {partition} {offset} {value}\n", self.name);
@@ -77,7 +77,7 @@ async fn work(role: &str) -> TestResult {
     Ok(running.stopped().await?)
 }
 
-/// A member's process; dropped, it is killed.
+/// A member's process; it is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) name: String,
@@ -103,14 +103,14 @@ impl Member {
         Ok(kill_process(pid, signal)?)
     }
 
-    /// SIGKILL; comes back when it is gone.
+    /// Kills the process with SIGKILL and waits until it is gone.
     pub(crate) fn kill(&mut self) -> TestResult {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// Whether it has not ended by itself.
+    /// Returns whether the process has not ended by itself.
     pub(crate) fn is_running(&mut self) -> TestResult<bool> {
         Ok(self.process.try_wait()?.is_none())
     }

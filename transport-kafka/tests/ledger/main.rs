@@ -1,7 +1,7 @@
-//! Services under faults, with a ledger kept outside of them: what was acknowledged has its effect once, and in order.
+//! Services under faults, with an external ledger: each acknowledged event has its effect once, and in order.
 //!
-//! Brokers are killed, connections cut, members come and go; what holds in seconds is held in the long run by the soak
-//! tests of this file.
+//! Brokers are killed, connections cut, members join and leave; the other tests check in seconds what the soak tests of
+//! this file check over long runs.
 
 mod book;
 mod chaos;
@@ -25,10 +25,10 @@ use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, KafkaOptions, Listener, Suite};
 use tokio::time::Instant;
 
-/// By when there is no lag once the faults are over.
+/// Time limit until there is no lag after the faults.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(60);
 
-/// How much of everything has to happen.
+/// How much of each fault must happen.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     protocol: GroupProtocol,
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// Three nodes that miss a dead one soon, and are reached through proxies.
+/// Starts three nodes that notice a failed one soon, and are reached through proxies.
 async fn cluster() -> TestResult<Kafka> {
     let options = KafkaOptions::new().with_nodes(3).with_proxies().with_property("broker.session.timeout.ms", "3000");
     Ok(Kafka::start(options).await?)
@@ -71,7 +71,7 @@ async fn survives(plan: Plan) -> TestResult {
     let began = Instant::now();
     let kafka = cluster().await?;
     let transport = connected(&kafka, Listener::Proxied, plan.protocol).await?;
-    // Its own way to the brokers, past the proxies.
+    // The witness has its own connections to the brokers, bypassing the proxies.
     let witness = connected(&kafka, Listener::Plain, plan.protocol).await?;
     let topic = fresh_name("ledger");
     let replicated = Topic::new(topic.clone()).with_partitions(6).with_replication(3);

@@ -1,4 +1,4 @@
-//! Services that come and go, with one idempotency store among them.
+//! Services that join and leave, and share one idempotency store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep};
 use crate::book::Book;
 use crate::common::TestResult;
 
-/// A member joins or leaves this often.
+/// Interval between joins and leaves of members.
 const EVERY: Duration = Duration::from_secs(2);
-/// Members at a time.
+/// Maximum number of members at a time.
 const MOST: usize = 4;
-/// How long a member that leaves may drain.
+/// How long a leaving member may drain.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a member may try to join while brokers die.
+/// How long a member may try to join while brokers are killed.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Members {
@@ -53,7 +53,7 @@ impl Members {
             let value = delivery.record().value.as_deref().unwrap_or_default();
             let value = String::from_utf8_lossy(value).into_owned();
             sleep(Duration::from_millis(value.len() as u64 % 4)).await;
-            // The last thing that the handler does: it is not cut off between this and its end.
+            // The handler's last action: it cannot be interrupted between this and its end.
             book.effect(&value)
         };
         let router = Router::new().on_topic(self.topic.clone(), handler).with_state(Arc::clone(&self.book));
@@ -98,7 +98,7 @@ impl Members {
         self.leaving.lock().await.spawn(service.shutdown(DRAIN));
     }
 
-    /// Joins and leaves for so long, and until `over` says so.
+    /// Joins and leaves members for `time`, and until `over` returns true.
     pub(crate) async fn churn(&self, time: Duration, over: impl Fn() -> bool) -> TestResult {
         let ends = Instant::now() + time;
         while Instant::now() < ends || !over() {
@@ -111,7 +111,7 @@ impl Members {
         if self.count() < 2 { self.join().await } else { Ok(()) }
     }
 
-    /// Ends all; a member that had failed is an error.
+    /// Ends all members; a failed member is an error.
     pub(crate) async fn leave_all(&self) -> TestResult {
         while self.count() > 0 {
             self.leave(0).await;

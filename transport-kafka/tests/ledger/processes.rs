@@ -1,5 +1,5 @@
-//! Members in processes of their own, killed and stopped: nothing is lost or out of order, nobody commits for the dead,
-//! and what is done twice is what was not committed at the fault.
+//! Members in separate processes, killed and stopped: nothing is lost or out of order, no member commits after its
+//! partitions were taken over, and only events uncommitted at the fault are processed twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,13 +20,13 @@ use crate::common::{TestResult, fresh_name, make, next};
 
 const MEMBERS: usize = 3;
 const PARTITIONS: u32 = 6;
-/// By when the others have taken over.
+/// Time limit for the other members to take over.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(60);
-/// As many offsets as may lie between the lowest that is not settled and one that is.
+/// Maximum distance between the lowest unsettled offset and a settled one.
 const GAP: u64 = 1_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A line of the file: what a member did.
+/// A line of the file: an action of a member.
 #[derive(Debug, Clone)]
 struct Line {
     done: bool,
@@ -40,11 +40,11 @@ struct Line {
 #[derive(Debug)]
 struct Fault {
     victim: String,
-    /// What was committed then.
+    /// The commits at that time.
     committed: BTreeMap<u32, u64>,
-    /// How many lines there were then.
+    /// The number of lines at that time.
     began: usize,
-    /// How many lines there were when it went on.
+    /// The number of lines when it resumed.
     resumed: Option<usize>,
 }
 
@@ -68,7 +68,7 @@ async fn broker() -> TestResult<Kafka> {
 pub(crate) async fn survive(kills: usize, stops: usize) -> TestResult {
     let kafka = broker().await?;
     for protocol in [GroupProtocol::Consumer, GroupProtocol::Classic] {
-        // The newer protocol is the default, and has the larger part.
+        // The newer protocol is the default, and gets the larger part.
         let (kills, stops) = match protocol {
             GroupProtocol::Classic => (kills / 3, stops / 2),
             _ => (kills - kills / 3, stops - stops / 2),
@@ -78,7 +78,7 @@ pub(crate) async fn survive(kills: usize, stops: usize) -> TestResult {
     Ok(())
 }
 
-/// Groups of three members each that are started at once.
+/// Starts groups of three members each, all at once.
 pub(crate) async fn join(groups: usize) -> TestResult {
     let kafka = broker().await?;
     for _ in 0..groups {
@@ -160,7 +160,7 @@ impl Field {
         let (committed, began) = (self.committed().await?, self.lines()?.len());
         let stopped = Instant::now();
         self.all_move_on(&committed).await?;
-        // Beyond the session, also where none of its partitions was the one that moved on last.
+        // Beyond the session timeout, even if none of its partitions was the last to progress.
         sleep((SESSION * 2).saturating_sub(stopped.elapsed())).await;
         let resumed = Some(self.lines()?.len());
         self.members[index].signal(Signal::CONT)?;
@@ -168,13 +168,13 @@ impl Field {
         self.is_whole().await
     }
 
-    /// What is committed, by partition.
+    /// Returns the commits, by partition.
     async fn committed(&self) -> TestResult<BTreeMap<u32, u64>> {
         let lag = self.witness.admin().await?.group_lag(&self.group()).await?;
         Ok(lag.into_iter().filter_map(|p| Some((p.partition.partition, p.committed?))).collect())
     }
 
-    /// Waits until each partition has been committed further than `before`: somebody has taken it over.
+    /// Waits until each partition has been committed beyond `before`: a member has taken it over.
     async fn all_move_on(&self, before: &BTreeMap<u32, u64>) -> TestResult {
         let ends = Instant::now() + TAKEN_OVER_WITHIN;
         loop {
@@ -218,7 +218,7 @@ impl Field {
         text.lines().map(line).collect()
     }
 
-    /// Returns how many effects were doubled.
+    /// Returns the number of duplicate effects.
     fn check(&self, book: &Book, lines: &[Line]) -> TestResult<usize> {
         let stored = book.stored();
         let mut wrong = Vec::new();
@@ -254,14 +254,14 @@ impl Field {
         Ok(doubled.len())
     }
 
-    /// Whether what a member did was not committed when something happened to it.
+    /// Returns whether the member's action was uncommitted when the member was killed or stopped.
     fn was_open(&self, line: &Line) -> bool {
         let open = |fault: &Fault| line.offset >= fault.committed.get(&line.partition).copied().unwrap_or(0);
         self.faults.iter().any(|fault| fault.victim == line.member && open(fault))
     }
 
-    /// What members that had been stopped began when they went on, though others had begun it. From the next fault on it
-    /// may be theirs again.
+    /// Returns the actions that stopped members began after they resumed, although others had begun them. After the
+    /// next fault they may own the partition again.
     fn begun_by_zombies(&self, lines: &[Line]) -> Vec<String> {
         let mut wrong = Vec::new();
         for (n, fault) in self.faults.iter().enumerate() {
@@ -277,7 +277,7 @@ impl Field {
         wrong
     }
 
-    /// Reads what the coordinator has written down about the group. Returns how many commits there were.
+    /// Reads the coordinator's records about the group. Returns the number of commits.
     async fn commits_never_go_back(&self) -> TestResult<usize> {
         let offsets = Name::from_static("__consumer_offsets");
         let described = self.witness.admin().await?.describe_topics(std::slice::from_ref(&offsets)).await?.remove(0)?;
@@ -290,12 +290,12 @@ impl Field {
         let options = ConsumerOptions::new(format!("{}-reader", self.topic), [offsets]);
         let consumer = self.witness.consumer(options.with_session_timeout(SESSION)).await?;
         let mut commits = 0;
-        // What was committed last, by the partition in which that is written down.
+        // The last commits, by the partition in which they are recorded.
         let mut written: BTreeMap<TopicPartition, BTreeMap<u32, u64>> = BTreeMap::new();
         while !open.is_empty() {
             let fetched = match next(&*consumer).await? {
                 Step::Records(fetched) => fetched,
-                // It is read from its start, again where the reader had lost it.
+                // The partition is read from its start, and again where the reader had lost it.
                 Step::Assigned(given) => {
                     given.iter().for_each(|assignment| drop(written.remove(&assignment.partition)));
                     continue;
@@ -317,7 +317,7 @@ impl Field {
         Ok(commits)
     }
 
-    /// The partition and offset of a commit of this group.
+    /// Returns the partition and offset of a commit of this group.
     fn commit(&self, key: &[u8], value: &[u8]) -> Option<(u32, u64)> {
         let (version, rest) = key.split_first_chunk::<2>()?;
         let (group, rest) = text(rest)?;
@@ -330,7 +330,7 @@ impl Field {
     }
 }
 
-/// What each member has begun, by partition.
+/// Actions that each member has begun, by partition.
 struct Begun(BTreeMap<(String, u32), BTreeSet<u64>>);
 
 impl Begun {
@@ -342,9 +342,9 @@ impl Begun {
         Self(begun)
     }
 
-    /// Whether what was done twice lay, when its partition was handed over in good order, behind something that had not
-    /// begun: what is committed is the lowest offset that is not settled. Then its new owner began something before it that
-    /// the old one had not.
+    /// Returns whether a duplicate effect lay, at an orderly handover of its partition, after an event that had not
+    /// begun: the committed offset is the lowest unsettled one. Its new owner then began an earlier event that the
+    /// old one had not.
     fn has_gap_before(&self, effects: &[&Line]) -> bool {
         let [first, second, ..] = effects else { return false };
         let of = |line: &Line| self.0.get(&(line.member.clone(), first.partition));
@@ -353,7 +353,7 @@ impl Begun {
     }
 }
 
-/// A text with its length before it, and what follows.
+/// Splits off a text with its length prefix, and returns the rest.
 fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
