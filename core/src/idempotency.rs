@@ -16,14 +16,15 @@ use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 /// # Contract
 /// - **I1** One lease per scope and event id; twins within one call too: the second is `Held`.
 /// - **I2** [`Claim::Done`] until purged; a purge never touches live claims nor another scope.
-/// - **I3** Claims live as long as their lease, for [`MIN_LEASE_TTL`] or longer: renewed in time, on the store's own clock; no two clocks are compared. A
-///   claim of an expired lease can be taken; then the old lease's `complete` is [`Fenced`](crate::ErrorKind::Fenced). A store
-///   that is opened exclusively ends all earlier leases at once.
+/// - **I3** Claims live as long as their lease, for [`MIN_LEASE_TTL`] or longer: renewed in time, on the store's own
+///   clock; no two clocks are compared. A claim of an expired lease can be taken; then the old lease's `complete` is
+///   [`Fenced`](crate::ErrorKind::Fenced). A store that is opened exclusively ends all earlier leases at once.
 /// - **I4** What a call did is durable before it returns.
 /// - **I5** A store that can't answer returns a retryable error, never `Done`, never `Granted`.
-/// - **I6** [`Claim::Granted`] counts the leases that expired with this event claimed, and the attempts that were released.
-/// - **I7** `Done` is written only by `complete` or within a handler's transaction. Claims live apart from it, so that a
-///   table of done events can be shared with services that know nothing of claims.
+/// - **I6** [`Claim::Granted`] counts the leases that expired with this event claimed, and the attempts that were
+///   released.
+/// - **I7** `Done` is written only by `complete` or within a handler's transaction. Claims live apart from it, so
+///   that a table of done events can be shared with services that know nothing of claims.
 #[async_trait]
 pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Acquires a lease for a running service in `scope`; its claims live until it has not been renewed for `ttl`.
