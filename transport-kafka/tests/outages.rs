@@ -44,8 +44,6 @@ fn main() -> ExitCode {
         .run()
 }
 
-// ---- one broker, and then none ----
-
 /// Short timeouts, so that the test is short.
 fn hasty(kafka: &Kafka) -> KafkaConfig {
     KafkaConfig::new([kafka.bootstrap()])
@@ -126,8 +124,6 @@ async fn until(what: &str, done: impl Fn() -> bool) -> TestResult {
     }
     Ok(())
 }
-
-// ---- one of three ----
 
 #[derive(Debug, Clone, Copy)]
 enum Whom {
@@ -307,8 +303,6 @@ async fn coordinator_killed() -> TestResult {
     assert!(took < GOES_ON_WITHIN, "{took:?}");
     Ok(())
 }
-
-// ---- a partition that nobody else holds ----
 
 async fn leaderless() -> TestResult {
     let kafka = cluster().await?;

@@ -288,8 +288,6 @@ async fn a_waiting_static_member() -> TestResult {
     Ok(())
 }
 
-// ---- damage ----
-
 /// Updates the checksum of a batch: CRC-32C of the bytes after it.
 fn seal(batch: &mut [u8]) {
     let mut crc = u32::MAX;

@@ -96,8 +96,6 @@ impl State {
         }
     }
 
-    // ---- handing out ----
-
     /// Returns the next item for `next`, if any.
     pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<Next>> {
         if self.closed {
@@ -152,8 +150,6 @@ impl State {
             }
         })
     }
-
-    // ---- membership ----
 
     /// Registers newly assigned partitions, whose starts and epochs are not looked up yet; returns the number of the
     /// lookup.
@@ -305,8 +301,6 @@ impl State {
         self.clear(partition);
         self.slots.remove(partition);
     }
-
-    // ---- the caller ----
 
     pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {

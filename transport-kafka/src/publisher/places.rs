@@ -9,13 +9,12 @@ use foldhash::fast::RandomState as Hasher;
 use tidings_core::{Name, Record, partition_for};
 use tokio::time::Instant;
 
-/// How long brokers are not asked again after they reported nothing about known topics: all queued calls wait
-/// meanwhile.
+/// Pause before brokers that reported nothing about known topics are asked again: queued calls wait for each request.
 const LEAVE_ALONE: Duration = Duration::from_secs(5);
 
 /// Bytes of a batch in addition to its records.
 const BATCH_ROOM: usize = 128;
-/// How long a topic that refused a batch as too large is not asked for its limit again.
+/// Pause before the limit of a topic that refused a batch as too large is requested again.
 const ASK_LIMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Known topics: their partition counts, and the current partition of records without a key.

@@ -87,13 +87,13 @@ async fn alone(line: &Line, again: Again, deadline: Instant) -> Option<Result<Po
     }
 }
 
-/// Error of a record whose batch was refused, and that may not be resent alone.
+/// Returns the error of a record whose batch was refused, and that may not be resent alone.
 fn overtaken(topic: &Name) -> Error {
     let what = "its batch was refused for another record, and later records of its partition are on their way";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
 }
 
-/// Error of a record whose batch was refused, and that was not resent alone.
+/// Returns the error of a record whose batch was refused, and that was not resent alone.
 pub(super) fn untried(topic: &Name) -> Error {
     let what = "its batch was refused, and it could not be sent by itself in time";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))

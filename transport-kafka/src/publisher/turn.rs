@@ -242,7 +242,7 @@ impl Turn<'_> {
     }
 }
 
-/// Error of a record that names a partition which its topic did not have when a broker last reported it.
+/// Returns the error of a record whose partition did not exist when a broker last reported its topic.
 fn untold(topic: &Name, partition: u32) -> Error {
     let what = "no broker tells whether the topic has grown by it";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))

@@ -25,7 +25,7 @@ use crate::home::Home;
 use crate::seam::connection::{Connection, Role};
 use crate::seam::producer::{Content, Producer, Refusal, Target, Underway, Untaken};
 
-/// How long a missing topic is not looked up again, and brokers that gave no new producer are not asked.
+/// Pause before a missing topic is looked up again, or brokers that provided no new producer are asked again.
 const LEAVE_ALONE: Duration = Duration::from_secs(2);
 /// Minimum interval between reads of the client's retry count.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
