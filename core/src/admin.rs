@@ -12,8 +12,9 @@ use crate::{Guarantees, Name, Result, TopicPartition};
 /// Administers the topics and groups of a broker.
 ///
 /// # Contract
-/// - **A1** Each verb does what it says or tells why not, per topic or partition; what is missing is
-///   [`NotFound`](crate::ErrorKind::NotFound) by its name; nothing is shrunk, deleted, rekeyed or moved back unasked.
+/// - **A1** Each method does what it states or returns why not, per topic or partition; a missing resource is
+///   [`NotFound`](crate::ErrorKind::NotFound), with its name; nothing is shrunk, deleted, rekeyed or moved back
+///   unasked.
 #[async_trait]
 pub trait Admin: Debug + Send + Sync + 'static {
     /// Creates topics; answer `i` is topic `i`'s.
@@ -34,8 +35,8 @@ pub trait Admin: Debug + Send + Sync + 'static {
 
     /// Describes topics; answer `i` is topic `i`'s.
     ///
-    /// # Errors
-    /// Per topic [`NotFound`](crate::ErrorKind::NotFound); [`Invalid`](crate::ErrorKind::Invalid) for a name that no topic can
+    /// Per topic [`NotFound`](crate::ErrorKind::NotFound); [`Invalid`](crate::ErrorKind::Invalid) for an invalid
+    /// topic name ([`check_topic_name`](crate::check_topic_name)).
     /// have ([`check_topic_name`](crate::check_topic_name)).
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>>;
 

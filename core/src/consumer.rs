@@ -14,29 +14,34 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 /// All methods take `&self`, so that commits overlap reading; only one [`next`](Self::next) may be pending at a time.
 ///
 /// # Contract
-/// - **C1** A partition's records come in offset order, from the committed offset. The start policy is for a partition
-///   that existed when the group first started; one that appears later starts at its beginning. A committed offset that
-///   is no longer in the log, below its start or beyond its end, goes to the oldest record left, never to the latest; it is
-///   logged with the committed offset and the log's start and end. Records lost below the start are reported as `missing`.
-/// - **C2** Records of a partition come only after its [`Step::Assigned`] and before its [`release`](Self::release) or
-///   [`Step::Lost`]. `Assigned` carries the start offset and an epoch that grows with each assignment of the partition in
-///   the group, across processes. A consumer that has had no answer to its heartbeats for its session timeout raises
-///   `Lost` by itself. [`Fetched::next_offset`] is the offset after the records: it counts gaps and may come with no record.
-/// - **C3** After [`Step::Revoking`] commits of its partitions are taken until `release` is called or the deadline passes,
-///   when `Lost` follows; `next` goes on yielding the other steps meanwhile. After `Lost` commits fail as
+/// - **C1** A partition's records come in offset order, from the committed offset. The start policy applies to a
+///   partition that existed when the group first started; one that appears later starts at its beginning. From a
+///   committed offset that is no longer in the log, below its start or beyond its end, reading goes to the oldest
+///   record left, never to the latest; this is logged with the committed offset and the log's start and end. Records
+///   lost below the start are reported as `missing`.
+/// - **C2** Records of a partition come only after its [`Step::Assigned`] and before its [`release`](Self::release)
+///   or [`Step::Lost`]. `Assigned` carries the start offset and an epoch that grows with each assignment of the
+///   partition in the group, across processes. A consumer whose heartbeats were not answered for its session timeout
+///   raises `Lost` by itself. [`Fetched::next_offset`] is the offset after the records: it counts gaps and may come
+///   with no record.
+/// - **C3** After [`Step::Revoking`] commits of its partitions are accepted until `release` is called or the deadline
+///   passes, when `Lost` follows; meanwhile `next` continues to yield the other steps. After `Lost` commits fail as
 ///   [`Fenced`](crate::ErrorKind::Fenced).
-/// - **C4** A commit names, per partition, the next offset to read, optional metadata, and ranges settled beyond it (which
-///   a broker with one ack per message uses). Each has its own result. Nothing is committed unasked, and nothing goes
-///   back unless after [`seek`](Self::seek), a reset, or where the log itself went back: if an assignment starts below what
-///   is committed, or records come below those handed out before, a commit may go back to there, or to anywhere between.
+/// - **C4** A commit names, per partition, the next offset to read, optional metadata, and ranges settled beyond it
+///   (which a broker with one ack per message uses). Each has its own result. Nothing is committed unasked, and
+///   nothing goes back except after [`seek`](Self::seek), a reset, or where the log itself went back: if an
+///   assignment starts below the committed offset, or records come below those yielded before, a commit may go back
+///   to there, or to anywhere between.
 /// - **C5** After `pause` returns, no record of the partition comes until `resume`, not even right after `Assigned`.
-///   Membership lives while handlers work; a pending `next` is alive. It dies when the consumer is dropped, or when a step
-///   was handed out and `next` was not called for [`ConsumerOptions::max_idle`](crate::ConsumerOptions::max_idle).
+///   Membership continues while handlers work; a pending `next` keeps it alive. It ends when the consumer is dropped,
+///   or when a step was yielded and `next` was not called for
+///   [`ConsumerOptions::max_idle`](crate::ConsumerOptions::max_idle).
 /// - **C6** `next` is cancel-safe: no record and no step is lost by dropping it.
 /// - **C7** `close` leaves the group at once (a static member stays), so that others take over without a timeout.
-/// - **C8** Bytes that cannot be read hold their partition alone. After the records before them, [`Step::Unreadable`] comes
-///   once per assignment or seek. The consumer reads on for all other partitions; this one stays assigned and committable,
-///   and a [`seek`](Self::seek) beyond the range goes on reading it. No limit of the reader is an error of `next`.
+/// - **C8** Bytes that cannot be read hold only their partition. After the records before them, [`Step::Unreadable`]
+///   comes once per assignment or seek. The consumer continues to read all other partitions; this one stays assigned
+///   and committable, and a [`seek`](Self::seek) beyond the range continues reading it. No limit of the reader is an
+///   error of `next`.
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
     /// Returns the next step, waiting until there is one.
@@ -53,8 +58,9 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// An offset below the committed one succeeds and changes nothing, unless the partition was set back (C4).
     ///
     /// # Errors
-    /// Per commit: [`Fenced`](crate::ErrorKind::Fenced) if the partition, or that epoch of it, is not this member's any
-    /// more; [`Unavailable`](crate::ErrorKind::Unavailable) or [`Indeterminate`](crate::ErrorKind::Indeterminate): commit again later.
+    /// Per commit: [`Fenced`](crate::ErrorKind::Fenced) if the partition, or that epoch of it, is no longer this
+    /// member's; [`Unavailable`](crate::ErrorKind::Unavailable) or
+    /// [`Indeterminate`](crate::ErrorKind::Indeterminate): commit again later.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>>;
 
     /// Ends a revocation early: from now on the partitions may be assigned to other members.
@@ -82,7 +88,8 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// back to it.
     ///
     /// # Errors
-    /// [`Fenced`](crate::ErrorKind::Fenced) if the partition is not assigned, [`Unavailable`](crate::ErrorKind::Unavailable).
+    /// [`Fenced`](crate::ErrorKind::Fenced) if the partition is not assigned,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64>;
 
     /// Returns the progress of each assigned partition, from what is known and without a long wait for the broker.
@@ -94,7 +101,8 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// Leaves the group. Idempotent; afterwards every call is [`Closed`](crate::ErrorKind::Closed).
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the group could not be notified; it then takes a session timeout.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the group could not be notified; partitions then move after
+    /// the session timeout.
     async fn close(&self) -> Result<()>;
 
     /// Returns the clauses that this backend keeps.

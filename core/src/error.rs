@@ -105,14 +105,14 @@ impl fmt::Display for ErrorKind {
 }
 
 /// The error of every tidings crate.
-///
 /// A cause is named once: either by [`source`](StdError::source) or by the error's own text, never by both.
 ///
-/// - `Display` is one line. It says what was being tried and leaves the cause to `source()`.
-/// - An error of opening something ([`Error::explained`]: `connect`, `open`, `start`) is often the only line that a program
-///   prints. Its `Display` names the address and the cause, and it has no source.
-/// - `Debug` is for people, too, since `fn main() -> tidings::Result<()>` prints it: the line of `Display`, the kind, and
+/// - `Display` is one line. It states what was being tried and leaves the cause to `source()`.
+/// - An error of opening something ([`Error::explained`]: `connect`, `open`, `start`) is often the only line that a
+///   program prints. Its `Display` names the address and the cause, and it has no source.
+/// - `Debug` is readable, since `fn main() -> tidings::Result<()>` prints it: the line of `Display`, the kind, and
 ///   the causes below it. `{:#?}` prints the fields.
+/// - [`Error::report`] prints the whole chain in one line.
 /// - [`Error::report`] prints the whole chain in one line.
 ///
 /// ```

@@ -10,8 +10,8 @@ use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 
 /// Records, per scope, which events were handled and which lease is handling which.
 ///
-/// A running service acquires a [`Lease`] and claims events under it; its claims live as long as the lease. A scope is a
-/// service's name unless it says otherwise: to handle a range of events again, take a new scope.
+/// A running service acquires a [`Lease`] and claims events under it; its claims live as long as the lease. The scope
+/// is the service's name by default: to handle a range of events again, use a new scope.
 ///
 /// # Contract
 /// - **I1** One lease per scope and event id; twins within one call too: the second is `Held`.

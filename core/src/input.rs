@@ -15,7 +15,8 @@ pub trait Input: Sized + Send + 'static {
     /// Decodes the argument from a delivery.
     ///
     /// # Errors
-    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable); of a batch, a [`DecodeErrors`] naming each bad record.
+    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable); for a batch, a [`DecodeErrors`] with each bad
+    /// record.
     fn decode(delivery: &Delivery) -> Result<Self, DecodeErrors>;
 
     /// Whether the argument is the delivery itself: it is then moved, after the extractors have run, and nothing is

@@ -1,25 +1,28 @@
-//! The vocabulary, codecs, errors and traits of tidings. No runtime, no backend.
+//! Vocabulary, codecs, errors and traits of tidings. Contains no runtime and no backend.
 //!
-//! Services are written on the crate `tidings`, which re-exports what they need of this one; transports and stores
-//! implement the traits here.
+//! Services are written with the crate `tidings`, which re-exports what they need; transports and stores implement
+//! the traits here.
 //!
 //! # Glossary
 //!
-//! One word for one thing.
+//! Each term has one meaning.
 //!
 //! - **topic**, **partition**, **offset**, **key**, **header**, **group**: as in Apache Kafka.
 //! - **event**: a typed message ([`Event`]); its **envelope** ([`Envelope`]) is what surrounds its payload.
-//! - **record**: what a broker holds ([`StoredRecord`]) or is given ([`Record`]): key, value or null, headers, timestamp.
+//! - **record**: a message stored by a broker ([`StoredRecord`]) or to be published ([`Record`]): key, value or null,
+//!   headers, timestamp.
 //! - **name**: the text of a topic, an event type, a service or a handler ([`Name`]).
-//! - **delivery**: records handed to a handler once, with its **attempt** ([`Delivery`]).
-//! - **settle**: a delivery is over: handled, duplicate, skipped, or safely dead-lettered.
-//! - **commit**: telling the broker the next offset to read ([`Commit`]).
-//! - **assignment**: a partition is a member's, under an **epoch** that grows ([`Assignment`]).
-//! - **unreadable**: bytes of a partition that its reader cannot read or refuses; they hold the partition ([`Unreadable`]).
-//! - **claim**, **lease**: who handles an event now ([`IdempotencyStore`]).
-//! - **lag**: how many offsets a group has still to read.
-//! - **dead letter**: a record that could not be handled, with why ([`DeadLetter`]); to **bury** is to write it, to
-//!   **redrive** to publish it to its topic again.
+//! - **delivery**: records handed to a handler once, with their **attempt** ([`Delivery`]).
+//! - **settle**: to finish a delivery: handled, duplicate, skipped, or safely dead-lettered.
+//! - **commit**: to store the next offset to read at the broker ([`Commit`]).
+//! - **assignment**: the ownership of a partition by a member, under an **epoch** that grows ([`Assignment`]).
+//! - **unreadable**: bytes of a partition that its reader cannot read or refuses; they hold the partition
+//!   ([`Unreadable`]).
+//! - **claim**, **lease**: the right to handle an event, and the registration of a running service under which it
+//!   claims ([`IdempotencyStore`]).
+//! - **lag**: the number of offsets that a group has still to read.
+//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write
+//!   it, to **redrive** is to publish it to its topic again.
 //! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
 
 mod admin;

@@ -12,7 +12,7 @@ use crate::{
     codec, event_id_of, headers,
 };
 
-/// Counts the equal events that each run of a handler has published so far, for the deliveries of one record batch.
+/// Counts the equal events published by each run of a handler, for the deliveries of one record batch.
 ///
 /// It belongs to the batch, not to a delivery, so that all clones of a delivery share the count; nothing is allocated
 /// before a handler publishes.

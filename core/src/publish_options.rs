@@ -90,8 +90,8 @@ impl PublishOptions {
     /// Appends these options' headers to those that a codec wrote, for events published by other means (an outbox).
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for an extra header whose name is [reserved](headers::is_reserved), and for the nil UUID as
-    /// the id of the cause.
+    /// [`ErrorKind::Invalid`] for an extra header whose name is [reserved](headers::is_reserved), and for the nil
+    /// UUID as the id of the cause.
     pub fn write_to(&self, onto: &mut Headers) -> Result<()> {
         let trace = self.traceparent.unwrap_or_else(TraceParent::new_root);
         onto.push(Header::new(headers::TRACEPARENT, trace.to_string()));

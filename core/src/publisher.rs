@@ -15,12 +15,13 @@ use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 /// - **P1** Outcome `i` is record `i`'s; one record's failure is not its neighbour's.
 /// - **P2** `Ok` means that the broker holds the record by the configured durability. [`ErrorKind::Indeterminate`]
 ///   means that it may or may not (a timeout, a dropped future): such a record is never reported as failed.
-/// - **P3** The same key goes to the same partition (unless the record names one) while the number of partitions stays,
-///   by Java's murmur2, so equal to Java's and KafkaJS 2's. Records of one key are stored in the order of the calls' first
-///   polls, also of calls that wait at the bound. That holds among records that end `Ok`: after one that does not, later
-///   ones of its key may already be there, so a caller that must not reorder has one unanswered batch per key.
-/// - **P4** Memory is bounded in unanswered records and bytes: at the bound `publish` waits. A single record larger than
-///   the bound is let through alone. After [`close`](Self::close) every publish ends as [`ErrorKind::Closed`].
+/// - **P3** The same key goes to the same partition (unless the record names one) while the number of partitions
+///   stays, by Java's murmur2, and so equal to Java's and KafkaJS 2's. Records of one key are stored in the order of
+///   the calls' first polls, including calls that wait at the bound. That holds among records that end `Ok`: after
+///   one that does not, later ones of its key may already be stored, so a caller that must not reorder has one
+///   unanswered batch per key.
+/// - **P4** Memory is bounded in unanswered records and bytes: at the bound `publish` waits. A single record larger
+///   than the bound is admitted alone. After [`close`](Self::close) every publish ends as [`ErrorKind::Closed`].
 /// - **P5** Null values (tombstones), empty keys, duplicate and null headers survive byte for byte.
 ///
 /// [`ErrorKind::Indeterminate`]: crate::ErrorKind::Indeterminate

@@ -22,9 +22,9 @@ use crate::{ErrorKind, Guarantees, Name, Result, StoredRecord, Timestamp, TopicP
 /// - **D1** `Ok` means that the letter is durable.
 /// - **D2** The original topic, partition, offset, timestamp, key, value and headers are kept byte for byte, together
 ///   with the cause: error kind and text (bounded), attempts, handler, service, time.
-/// - **D3** A letter's identity is (service, topic, partition, offset): buried twice, it is listed and redriven once. A record
-///   of another time under a known identity is of a topic that was made anew, and no repeat: its letter is a new one, or
-///   [`Conflict`](ErrorKind::Conflict) while that of the old record is open.
+/// - **D3** A letter's identity is (service, topic, partition, offset): buried twice, it is listed and redriven once.
+///   A record of another time under a known identity belongs to a topic that was recreated, and is no repeat: its
+///   letter is a new one, or [`Conflict`](ErrorKind::Conflict) while that of the old record is open.
 #[async_trait]
 pub trait DeadLetterSink: Debug + Send + Sync + 'static {
     /// Buries `letters`; answer `i` is letter `i`'s. Dropping the future may still bury any of them.
@@ -37,8 +37,8 @@ pub trait DeadLetterSink: Debug + Send + Sync + 'static {
     /// poison record.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), [`Denied`](ErrorKind::Denied) or [`Unavailable`](ErrorKind::Unavailable), naming
-    /// what is missing.
+    /// [`NotFound`](ErrorKind::NotFound), [`Denied`](ErrorKind::Denied) or [`Unavailable`](ErrorKind::Unavailable),
+    /// with the name of the missing topic.
     async fn check(&self, topics: &[Name]) -> Result<()>;
 
     /// Returns the clauses that this sink keeps.
