@@ -133,7 +133,7 @@ impl fmt::Debug for Sasl {
 pub struct Token {
     /// The token itself, such as a JWT.
     pub value: Secret,
-    /// When the token expires; connections are reauthenticated before then.
+    /// When the token expires; connections are renewed before then.
     pub expires: Option<SystemTime>,
     /// SASL extensions that some brokers require along with the token.
     pub extensions: Vec<(String, String)>,
