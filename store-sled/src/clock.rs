@@ -13,7 +13,7 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
-/// The system's clocks.
+/// The system's clocks, the default.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     started: Instant,

@@ -1,11 +1,11 @@
-//! What is known about an event, and how it lies in a journal.
+//! State of events and its encoding in a journal.
 
 use std::collections::HashMap;
 
 use tidings_core::{History, Timestamp};
 use uuid::Uuid;
 
-/// A name's number: the manifest has them.
+/// Number of a name, assigned by the manifest.
 pub(crate) type NameId = u16;
 
 /// An event within a scope.
@@ -15,16 +15,16 @@ pub(crate) struct EventKey {
     pub(crate) id: Uuid,
 }
 
-/// A map by events. Each event is looked up some nine times, for which std's hasher takes its time; the seed is of its
-/// own, as ids come from elsewhere and must not be made to collide.
+/// A map keyed by event. Each event is looked up about nine times, for which std's hasher is slow; the seed is
+/// random, since ids come from outside and must not be made to collide.
 pub(crate) type EventMap<T> = HashMap<EventKey, T, foldhash::fast::RandomState>;
 
-/// What is known about an event.
+/// State of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Taken by a lease, with what happened before.
+    /// Claimed by a lease, with its history.
     Claimed(Uuid, History),
-    /// Taken by nobody, with what happened before.
+    /// Not claimed, with its history.
     Idle(History),
     /// Handled, at this time.
     Done(Timestamp),
@@ -38,20 +38,20 @@ const FORGOTTEN: u8 = 4;
 const ID: usize = 16;
 const HISTORY: usize = 8;
 
-/// What a run's changes have in common: the scope, and the new state; `None` if they are forgotten.
+/// Common part of a run's changes: the scope and the new state; `None` if the events are forgotten.
 type Head = (NameId, Option<State>);
 
-/// Writes changes one after the other, in pieces of bounded size. Neighbours with the same new state share its bytes.
+/// Encodes changes in order, in pieces of bounded size. Adjacent changes with the same new state share its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     full: Vec<Vec<u8>>,
     piece: Vec<u8>,
-    /// The last run of `piece`, and where its count lies.
+    /// The last run of `piece`, and the position of its count.
     run: Option<(Head, usize)>,
 }
 
 impl Changes {
-    /// A piece is at most so large: sled keeps up to sixteen values in a page, and writes whole pages again and again.
+    /// Maximum size of a piece: sled keeps up to sixteen values in a page, and rewrites whole pages repeatedly.
     const PIECE: usize = 2 << 10;
 
     pub(crate) fn push(&mut self, key: EventKey, state: Option<State>) {
@@ -62,7 +62,7 @@ impl Changes {
         self.piece.extend_from_slice(key.id.as_bytes());
     }
 
-    /// Counts one more in the last run, if it is one of those and there is room.
+    /// Adds a change to the last run if it has the same head and there is room.
     fn joins_run(&mut self, head: Head) -> bool {
         let Some((last, at)) = self.run else { return false };
         if last != head || self.piece.len() + ID > Self::PIECE {
@@ -99,7 +99,7 @@ impl Changes {
         self.piece.extend_from_slice(&1_u16.to_be_bytes());
     }
 
-    /// The pieces, in order; nothing is left.
+    /// Takes all pieces in order.
     pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
         let mut pieces = std::mem::take(&mut self.full);
         if !self.piece.is_empty() {
@@ -110,7 +110,7 @@ impl Changes {
     }
 }
 
-/// Goes through the changes of a piece, in order; `None` if it is no piece.
+/// Calls `change` for the changes of a piece, in order; `None` if it is malformed.
 pub(crate) fn replay(mut piece: &[u8], mut change: impl FnMut(EventKey, Option<State>)) -> Option<()> {
     while !piece.is_empty() {
         let tag = u8::from_be_bytes(cut(&mut piece)?);

@@ -1,4 +1,4 @@
-//! Leases of letters. They are of this process, as the directory is, so they end with it.
+//! Leases of letters. They belong to this process, like the directory, so they end with it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use tidings_core::{Leased, LetterId, LetterLease};
 use uuid::Uuid;
 
-/// Above so many leases those whose time is over are forgotten.
+/// Number of leases above which expired ones are forgotten.
 const SWEEP_ABOVE: usize = 1_000;
 
-/// Which redrive has which letter. It outlives a store that breaks and is opened again, as claims do.
+/// Leases of letters by redrives. Survives a store that breaks and reopens, like claims.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     letters: HashMap<LetterId, Lease>,
-    /// How many there may be before the next sweep.
+    /// Number of leases at which the next sweep runs.
     sweep_at: usize,
 }
 
@@ -25,7 +25,7 @@ struct Lease {
 }
 
 impl Leases {
-    /// Leases a letter that is open.
+    /// Leases an open letter.
     pub(crate) fn lease(&mut self, letter: &LetterId, lease: &LetterLease, now: Duration) -> Leased {
         if let Some(other) = self.letters.get(letter).filter(|held| held.id != lease.id && held.ends > now) {
             return Leased::Held { at_most: other.ends.saturating_sub(now) };
@@ -35,7 +35,7 @@ impl Leases {
         Leased::Granted
     }
 
-    /// Whether this lease, or anybody where it is none, may close the letter.
+    /// Returns whether this lease, or a caller without one if `None`, may close the letter.
     pub(crate) fn may_close(&self, letter: &LetterId, lease: Option<Uuid>, now: Duration) -> bool {
         match (self.letters.get(letter), lease) {
             (None, None) => true,
@@ -50,7 +50,7 @@ impl Leases {
         }
     }
 
-    /// Of a letter that is closed nothing has to be remembered.
+    /// Forgets the lease of a closed letter.
     pub(crate) fn forget(&mut self, letter: &LetterId) {
         self.letters.remove(letter);
     }

@@ -1,4 +1,4 @@
-//! The rules of claims, on an open directory.
+//! Rules of claims on an open directory.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::disk::Disk;
 use crate::error;
 use crate::memory::{Live, Memory};
 
-/// What a call did: the outer error breaks the store, the inner one is the caller's.
+/// Result of a staged call: the outer error breaks the store, the inner one is the caller's.
 pub(crate) type Staged<T> = error::Result<Result<T>>;
 
-/// How many done events a purge forgets at most, and looks at at least, before others get their turn.
+/// Maximum of done events that a step of a purge forgets, and minimum that it scans, before other calls run.
 const PURGE_STEP: usize = 2_000;
 
-/// The store while the writer works on it: changes are staged, and durable only after the writer's commit.
+/// The store during the writer's work: changes are staged, and durable only after the writer's commit.
 #[derive(Debug)]
 pub(crate) struct Ledger<'a> {
     pub(crate) disk: &'a mut Disk,
@@ -31,11 +31,11 @@ pub(crate) struct Ledger<'a> {
     pub(crate) instant: Duration,
 }
 
-/// How far a purge has come.
+/// Progress of a purge.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PurgeStep {
     pub(crate) removed: u64,
-    /// Where the next step begins: a generation, counted from the newest, and a shard of its index.
+    /// Start of the next step: a generation, counted from the newest, and a shard of its index.
     pub(crate) next: Option<(usize, usize)>,
 }
 
@@ -83,11 +83,12 @@ impl Ledger<'_> {
         Claim::Granted(history)
     }
 
-    /// The history of an event whose last claim was `by`'s. A claim that is stored, but was never granted because the
-    /// store broke before it could answer, ended with that, and nobody died.
+    /// Returns the history of an event whose last claim was `by`'s. A claim that was stored but never granted,
+    /// because the store broke before it could answer, does not count as a crash.
     fn after(&mut self, by: Uuid, granted: Option<Live>, history: History) -> History {
         let died = match granted {
-            // An earlier one is remembered: `by`'s was taken back, and its history has that one's death already.
+            // An earlier claim is remembered: `by`'s was reverted, and its history includes the earlier one's crash
+            // already.
             Some(live) => live.lease == by,
             None => self.memory.life_left(by, self.instant).is_none(),
         };
@@ -110,7 +111,7 @@ impl Ledger<'_> {
         if done { Ok(()) } else { Err(Error::new(ErrorKind::Fenced, "complete an event: its claim is not held")) }
     }
 
-    /// The claim of a lease, dead or alive, if nobody has taken it since.
+    /// Returns the claim of a lease, live or expired, unless another lease has taken it since.
     fn own(&self, lease: Uuid, key: EventKey) -> Option<Live> {
         if let Some(live) = self.memory.claim_of(key) {
             return (live.lease == lease && self.memory.knows(lease)).then_some(live);
@@ -152,20 +153,20 @@ impl Ledger<'_> {
         Ok(Ok(()))
     }
 
-    /// One step of a purge, from `from` on.
+    /// Runs one step of a purge, from `from` on.
     pub(crate) fn purge(&mut self, scope: &Name, before: Timestamp, from: (usize, usize)) -> Staged<PurgeStep> {
         let Some(scope) = self.disk.number_of(scope) else { return Ok(Ok(PurgeStep::default())) };
         let (place, mut shard) = from;
         let Some(index) = self.disk.index(place) else { return Ok(Ok(PurgeStep::default())) };
         let (mut old, mut looked_at) = (Vec::new(), 0);
-        // In an older generation there may be what a newer one has replaced: the newest entry is what counts.
+        // An older generation may have entries that a newer one replaced: the newest entry counts.
         let is_old = |key: &EventKey| matches!(self.disk.get(*key), Some(State::Done(at)) if at < before);
         let next = loop {
             let Some(done) = index.done_in(shard) else { break (place + 1, 0) };
             let room = PURGE_STEP - old.len();
             old.extend(index.done_before(shard, scope, before).filter(is_old).take(room));
             if old.len() == PURGE_STEP {
-                // There may be more in it; these will be gone by then.
+                // The shard may have more; these events will be gone by then.
                 break (place, shard);
             }
             shard += 1;
@@ -179,7 +180,7 @@ impl Ledger<'_> {
         Ok(Ok(PurgeStep { removed, next: Some(next) }))
     }
 
-    /// Leases open letters; in memory alone, as a process that is opened anew has no redrive at work.
+    /// Leases open letters, in memory only: a newly opened store has no running redrive.
     pub(crate) fn lease(&mut self, letters: &[LetterId], lease: &LetterLease) -> Staged<Vec<Leased>> {
         let mut answers = Vec::with_capacity(letters.len());
         for id in letters {
@@ -189,7 +190,7 @@ impl Ledger<'_> {
         Ok(Ok(answers))
     }
 
-    /// Closes letters: those of a lease, or those that none has.
+    /// Closes letters of a lease, or letters without a lease.
     pub(crate) fn resolve(
         &mut self,
         letters: &[LetterId],
@@ -213,8 +214,8 @@ impl Ledger<'_> {
         Ok(Ok(()))
     }
 
-    /// Begins a generation and drops what is too old, live claims aside. After it, everything is durable. Says whether there
-    /// may be more closed letters to forget.
+    /// Begins a generation and drops expired ones, except live claims. Afterwards, everything is durable. Returns
+    /// whether there may be more closed letters to forget.
     pub(crate) fn turn(&mut self) -> error::Result<bool> {
         let mut moved = Vec::new();
         let claims = if self.disk.has_expired(self.config, self.now) { self.memory.all_claims() } else { Vec::new() };
@@ -231,7 +232,7 @@ impl Ledger<'_> {
         Ok(more)
     }
 
-    /// Forgets closed letters that are past their retention, up to a bound, and says whether there may be more. After it,
+    /// Forgets closed letters past their retention, up to a bound, and returns whether there may be more. Afterwards,
     /// everything is durable.
     pub(crate) fn forget_closed(&mut self) -> error::Result<bool> {
         let oldest = self.now.saturating_sub(self.config.retention);
@@ -298,7 +299,7 @@ mod tests {
             bench.instant += TTL;
             let unanswered = bench.lease();
             assert_eq!(bench.claim(&unanswered, event), Claim::Granted(History::new(1, 0)));
-            // It is stored, and the store breaks before it answers.
+            // The claim is stored, and the store breaks before it answers.
             bench.memory.revert();
             bench.instant += passes;
             let next = bench.lease();

@@ -24,12 +24,12 @@ const CLOSED: u8 = b'c';
 const PIECE: usize = 4 << 10;
 /// The largest letter.
 const MAX_LETTER: usize = 64 << 20;
-/// The longest identity: what is stored once and once again must fit into a page too.
+/// The longest identity: it is stored twice and must fit into a page too.
 const MAX_IDENTITY: usize = 2 << 10;
-/// One step of a listing reads so many letters or bytes before others get their turn.
+/// Maximum letters or bytes that one step of a listing reads before other calls run.
 const STEP_LETTERS: usize = 1_000;
 const STEP_BYTES: usize = 4 << 20;
-/// Closed letters that are forgotten in one go.
+/// Maximum closed letters that are forgotten at once.
 const FORGET_AT_ONCE: usize = 5_000;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,17 +60,17 @@ pub(crate) struct Letters {
     open: u64,
 }
 
-/// A part of a listing.
+/// A page of a listing.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) letters: Vec<DeadLetter>,
-    /// The number to go on from, if there may be more.
+    /// The number to continue from, if there may be more.
     pub(crate) next: Option<u64>,
 }
 
 impl Letters {
-    /// Opens a table of letters, and ends what was cut off half-way: identities say what counts, and are written in such
-    /// an order that the rest follows from them.
+    /// Opens a table of letters, and completes interrupted changes: identities are authoritative, and are written in
+    /// an order from which the rest can be derived.
     pub(crate) fn start(mut table: Table) -> error::Result<Self> {
         let last = table.last(&[LETTER])?.and_then(|(key, _)| number_in(&key));
         let mut next = last.map_or(0, |n| n + 1);
@@ -113,7 +113,7 @@ impl Letters {
             if known.time.is_none_or(|time| time == letter.record.timestamp.millis()) {
                 return Ok(Ok(()));
             }
-            // Of a topic that was made anew since.
+            // A letter of the same topic before it was recreated.
             if known.fate.closed.is_none() {
                 return Ok(Err(other()));
             }
@@ -126,7 +126,7 @@ impl Letters {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error)),
         };
-        // The identity comes last: a letter that it vouches for is whole.
+        // The identity comes last: if it exists, the letter is complete.
         for (piece, part) in (0_u16..).zip(bytes.chunks(PIECE)) {
             self.table.put(piece_key(self.next, piece), Some(part.to_vec()));
         }
@@ -144,7 +144,7 @@ impl Letters {
         Ok(read_fate(&self.table, &value)?.closed.is_none())
     }
 
-    /// Whether the letter was open.
+    /// Closes a letter; returns whether it was open.
     pub(crate) fn resolve(&mut self, id: &LetterId, resolution: &Resolution, now: Timestamp) -> error::Result<bool> {
         let Ok(identity) = identity(id) else { return Ok(false) };
         let Some(value) = self.table.get(&identity)? else { return Ok(false) };
@@ -154,7 +154,7 @@ impl Letters {
         }
         let closed = Dated { fate: Fate { number: fate.number, closed: Some(closing(resolution)) }, time };
         let dated = closed_key(now, &identity);
-        // The identity comes first: a letter that it says is open still has all its pieces.
+        // The identity comes first: an open letter still has all its pieces.
         self.table.put(identity, Some(fate_bytes(&self.table, &closed)?));
         self.table.put(dated, Some(fate.number.to_be_bytes().to_vec()));
         let mut piece = 0;
@@ -166,14 +166,14 @@ impl Letters {
         Ok(true)
     }
 
-    /// The number of the letter behind `after`.
+    /// Returns the number of the letter that follows `after`.
     pub(crate) fn number_after(&self, after: Option<&LetterId>) -> error::Result<u64> {
         let Some(Ok(identity)) = after.map(identity) else { return Ok(0) };
         let Some(value) = self.table.get(&identity)? else { return Ok(0) };
         Ok(read_fate(&self.table, &value)?.number + 1)
     }
 
-    /// Up to `limit` letters that `query` wants, from the number `from` on.
+    /// Returns up to `limit` letters that match `query`, from the number `from` on.
     pub(crate) fn list(&self, query: &LetterQuery, from: u64, limit: usize) -> error::Result<Page> {
         let mut page = Page { letters: Vec::new(), next: None };
         let (mut seen, mut size) = (0, 0);
@@ -210,8 +210,8 @@ impl Letters {
         Ok(())
     }
 
-    /// Forgets letters that were closed before `oldest`, up to a bound, and says whether there may be more. To be committed
-    /// before one of them could be buried again.
+    /// Forgets letters that were closed before `oldest`, up to a bound, and returns whether there may be more. Must
+    /// be committed before one of them could be buried again.
     pub(crate) fn forget_closed(&mut self, oldest: Timestamp) -> error::Result<bool> {
         let end = closed_key(oldest, &[]);
         let mut old = Vec::new();
@@ -225,7 +225,7 @@ impl Letters {
         let more = old.len() == FORGET_AT_ONCE;
         for (key, number) in old {
             let identity = key[1 + 8..].to_vec();
-            // Unless the identity is another letter's by now.
+            // Unless the identity belongs to another letter by now.
             let fate = self.table.get(&identity)?.map(|value| read_fate(&self.table, &value)).transpose()?;
             if fate.is_some_and(|fate| fate.number.to_be_bytes() == *number) {
                 self.table.put(identity, None);
@@ -240,7 +240,7 @@ impl Letters {
     }
 }
 
-/// Removes pieces that no open letter has: those of a burying that was cut off, or of a closing.
+/// Removes pieces without an open letter, left by an interrupted burying or closing.
 fn remove_orphans(table: &mut Table, open: &HashSet<u64>) -> error::Result<()> {
     let mut orphans = Vec::new();
     for item in table.scan(vec![LETTER], vec![LETTER]) {
@@ -253,7 +253,8 @@ fn remove_orphans(table: &mut Table, open: &HashSet<u64>) -> error::Result<()> {
     Ok(())
 }
 
-/// Sees to it that each of the `closed` letters has one date, by which it will be forgotten, and no other letter has one.
+/// Ensures that each of the `closed` letters, and no other letter, has exactly one date, by which it will be
+/// forgotten.
 fn date_closed(table: &mut Table, mut closed: HashSet<u64>) -> error::Result<()> {
     let mut stale = Vec::new();
     for item in table.scan(vec![CLOSED], vec![CLOSED]) {

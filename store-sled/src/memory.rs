@@ -1,4 +1,4 @@
-//! What only an open store knows: who is alive, and who has what.
+//! Volatile state of an open store: live leases and their claims.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 use crate::codec::{EventKey, EventMap};
 use crate::leases::Leases;
 
-/// At most so many leases are remembered, dead ones included; dead ones are forgotten first.
+/// Maximum number of leases remembered, including expired ones, which are forgotten first.
 const MAX_LEASES: usize = 4_096;
 
-/// A claim that was granted.
+/// A granted claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) lease: Uuid,
@@ -27,21 +27,21 @@ struct Life {
     dead: bool,
 }
 
-/// Leases and their claims. It outlives a store that breaks and is opened again, because the directory stays locked
-/// meanwhile: nobody else can have taken a claim.
+/// Leases and their claims. Survives a store that breaks and reopens, because the directory stays locked meanwhile:
+/// no other process can have taken a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     leases: HashMap<Uuid, Life>,
     claims: EventMap<Live>,
-    /// What the claims were before the calls that are not durable yet.
+    /// Claims before the calls that are not durable yet.
     undo: Vec<(EventKey, Option<Live>)>,
-    /// Leases that end with what is not durable yet.
+    /// Leases that end with changes that are not durable yet.
     retiring: Vec<Uuid>,
     pub(crate) letter_leases: Leases,
 }
 
 impl Memory {
-    /// Whether there was room for it.
+    /// Adds a lease; returns whether there was room for it.
     pub(crate) fn add_lease(&mut self, lease: &Lease, now: Duration) -> bool {
         if self.leases.len() >= MAX_LEASES {
             self.leases.retain(|_, life| !life.is_over(now));
@@ -54,7 +54,7 @@ impl Memory {
         fits
     }
 
-    /// For how long the lease lives yet; `None` if it is dead or was never known.
+    /// Returns the remaining ttl of the lease; `None` if it has expired or is unknown.
     pub(crate) fn life_left(&mut self, lease: Uuid, now: Duration) -> Option<Duration> {
         let life = self.leases.get_mut(&lease)?;
         if life.is_over(now) {
@@ -64,12 +64,12 @@ impl Memory {
         Some(life.ends.saturating_sub(now))
     }
 
-    /// Whether the lease was registered since the store was opened, and has not been retired.
+    /// Returns whether the lease was registered since the store was opened, and has not been retired.
     pub(crate) fn knows(&self, lease: Uuid) -> bool {
         self.leases.contains_key(&lease)
     }
 
-    /// Whether the lease lived yet.
+    /// Renews the lease; returns whether it was still live.
     pub(crate) fn renew(&mut self, lease: Uuid, now: Duration) -> bool {
         if self.life_left(lease, now).is_none() {
             return false;
@@ -108,13 +108,13 @@ impl Memory {
         self.undo.push((key, old));
     }
 
-    /// Forgets claims of the dead, which the tables remember.
+    /// Forgets claims of expired leases, which the tables remember.
     pub(crate) fn sweep(&mut self, now: Duration) {
         let over = |lease: &Uuid| self.leases.get(lease).is_none_or(|life| life.is_over(now));
         self.claims.retain(|_, live| !over(&live.lease));
     }
 
-    /// What was changed is durable.
+    /// Keeps the changes, which are durable.
     pub(crate) fn keep(&mut self) {
         self.undo.clear();
         for lease in self.retiring.drain(..) {
@@ -122,7 +122,7 @@ impl Memory {
         }
     }
 
-    /// What was changed since [`keep`](Self::keep) is not durable, and was not acknowledged.
+    /// Reverts the changes since [`keep`](Self::keep), which are not durable and were not acknowledged.
     pub(crate) fn revert(&mut self) {
         self.retiring.clear();
         while let Some((key, old)) = self.undo.pop() {

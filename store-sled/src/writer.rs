@@ -1,4 +1,4 @@
-//! The one thread that touches the directory.
+//! The writer: the only thread that accesses the directory.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -17,28 +17,28 @@ use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::store::Damage;
 
-/// Calls are committed together up to so many events: what one caller waits for others must stay bounded.
+/// Maximum events of calls that are committed together, which bounds how long a caller waits for others.
 const GROUP: u32 = 8_192;
-/// How often an idle store looks whether its oldest part is past its retention.
+/// Interval at which an idle store checks whether its oldest part has expired.
 const TICK: Duration = Duration::from_secs(5);
-/// The watch looks at least this often, so that its thread ends with the store.
+/// Maximum interval of the watch, so that its thread ends with the store.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
-/// An idle store stores the time so often.
+/// Interval at which an idle store stores the time.
 const MARK_EVERY: Duration = Duration::from_secs(60);
-/// How long to wait for an earlier opener that is just closing.
+/// How long to wait for a previous owner that is closing.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
-/// Gives a call its answer, once what it did is durable. Dropped, it says that it is not.
+/// Answers a call once its changes are durable. Dropping it reports that they are not.
 pub(crate) type Deliver = Box<dyn FnOnce() + Send>;
 
-/// Does a call, up to what has to become durable.
+/// Executes a call up to the changes that must become durable.
 pub(crate) type Stage = Box<dyn FnOnce(&mut Ledger<'_>) -> (Deliver, Result<()>) + Send>;
 
 /// A call.
 pub(crate) struct Job {
     pub(crate) stage: Stage,
-    /// Its place in the bounded queue, and how large that is.
+    /// The call's share of the bounded queue.
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
@@ -47,23 +47,23 @@ pub(crate) enum Message {
     Close,
 }
 
-/// How the store is.
+/// Status of the store.
 #[derive(Debug, Clone)]
 pub(crate) enum Status {
     Open,
-    /// It broke, and will be opened again.
+    /// The store broke and will be reopened.
     Down(Broken),
     /// The disk has not answered for longer than callers wait.
     Stuck,
     Closed,
 }
 
-/// What the writer shows to others.
+/// State that the writer shares.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) damages: Mutex<Vec<Damage>>,
-    /// Since when the writer has been at one piece of work.
+    /// Start of the writer's current work.
     busy: Mutex<Option<Instant>>,
 }
 
@@ -76,7 +76,7 @@ impl Shared {
         *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
     }
 
-    /// Tells callers when the writer is stuck, until the store is closed.
+    /// Reports to callers when the writer is stuck, until the store is closed.
     pub(crate) fn watch(&self, limit: Duration) {
         while !matches!(*self.status.borrow(), Status::Closed) {
             thread::park_timeout((limit / 4).min(LONGEST_LOOK));
@@ -100,13 +100,13 @@ pub(crate) struct Writer {
     calls: Receiver<Message>,
     memory: Memory,
     time: StoreTime,
-    /// The latest time that is stored.
+    /// The latest stored time.
     marked: Timestamp,
     disk: Option<Disk>,
     reopen_wait: Duration,
     reopen_at: Instant,
     closing: bool,
-    /// There may be more closed letters to forget: in steps, so that no caller waits for all of them.
+    /// Whether there may be more closed letters to forget, in steps so that no caller waits for all of them.
     forgetting: bool,
     _lock: DirectoryLock,
 }
@@ -141,7 +141,7 @@ impl Writer {
         self.time = StoreTime::resume(&*self.config.clock, disk.time().max(now));
         self.marked = disk.time();
         if !disk.damages().is_empty() {
-            // Claims may have been in what is gone, and names may have other numbers: whoever held any holds them no more.
+            // Claims may be among the lost data, and names may have other numbers: all claims end.
             self.memory = Memory::default();
             let mut damages = self.shared.damages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             damages.extend_from_slice(disk.damages());
@@ -150,7 +150,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Works until it is told to close, or nobody is left who could.
+    /// Runs until the store is closed or every handle is dropped.
     pub(crate) fn run(mut self, closed: oneshot::Sender<()>) {
         while let Some(jobs) = self.gather() {
             if self.disk.is_none() {
@@ -169,7 +169,7 @@ impl Writer {
         let _ = closed.send(());
     }
 
-    /// The next calls, if any came until the next tick; `None`: it is time to close.
+    /// Returns the calls that arrived until the next tick; `None` if the store is closing.
     fn gather(&mut self) -> Option<VecDeque<Job>> {
         if self.closing {
             return None;
@@ -194,7 +194,7 @@ impl Writer {
                     weight += permits(&job);
                     jobs.push_back(job);
                 }
-                // What was called before is finished first.
+                // Earlier calls are completed first.
                 Ok(Message::Close) => {
                     self.closing = true;
                     break;
@@ -205,7 +205,7 @@ impl Writer {
         Some(jobs)
     }
 
-    /// Does the calls and makes them durable, all with one sync; then they get their answers.
+    /// Executes the calls, makes their changes durable with one sync, then answers them.
     fn work(&mut self, mut jobs: VecDeque<Job>) -> Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let now = self.time.now(&*self.config.clock);
@@ -222,7 +222,7 @@ impl Writer {
             } else if *forgetting {
                 *forgetting = ledger.forget_closed()?;
             }
-            // Neither calls nor answers may be dropped in here: callers whose answer is dropped look at the status.
+            // Neither calls nor answers may be dropped here: callers whose answer is dropped read the status.
             while let Some(job) = jobs.pop_front() {
                 let (answer, staged) = (job.stage)(&mut ledger);
                 answers.push(answer);
@@ -305,7 +305,7 @@ impl Writer {
         self.shared.status.send_replace(Status::Closed);
         let Some(disk) = self.disk.take() else { return };
         if let Err(broken) = guarded("close the store", ErrorKind::Unavailable, || disk.close()) {
-            // All that was acknowledged is durable already.
+            // All acknowledged changes are durable already.
             tracing::warn!(error = %broken, "the store did not close cleanly");
         }
     }
@@ -329,8 +329,8 @@ fn take_lock(config: &SledConfig) -> Result<DirectoryLock> {
     }
 }
 
-/// Drops a broken directory elsewhere: sled flushes when it is dropped, which may panic, or wait for an IO thread that is
-/// gone. Until it is through, opening again fails at sled's own lock, and is tried again.
+/// Drops a broken directory on another thread: sled flushes on drop, which may panic, or wait for an IO thread that
+/// is gone. Until that is done, reopening fails at sled's own lock and is retried.
 fn dispose(disk: Disk) {
     let spawned = thread::Builder::new().name("tidings-sled-dispose".to_owned()).spawn(move || {
         let _ = guarded("close the broken store", ErrorKind::Unavailable, || {

@@ -1,4 +1,4 @@
-//! What the file system is asked for: syncs, locks, dated names.
+//! File system helpers: syncs, locks, dated names.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use tidings_core::{ErrorKind, Timestamp};
 
 use crate::error::{Broken, Result};
 
-/// Makes what was created, renamed or removed in `directory` durable.
+/// Makes creations, renames and removals in `directory` durable.
 pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
     // Windows can't open a directory as a file, and needs no such sync.
     if cfg!(windows) {
@@ -16,7 +16,7 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory).and_then(|d| d.sync_all()).map_err(|e| Broken::io("sync the directory", directory, &e))
 }
 
-/// Makes every file below `directory` durable, and their names.
+/// Makes every file below `directory` and its name durable.
 pub(crate) fn sync_tree(directory: &Path) -> Result<()> {
     for entry in list(directory)? {
         if entry.is_dir() {
@@ -28,13 +28,13 @@ pub(crate) fn sync_tree(directory: &Path) -> Result<()> {
     sync_directory(directory)
 }
 
-/// The paths in `directory`.
+/// Returns the paths in `directory`.
 pub(crate) fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     let failed = |e| Broken::io("list", directory, &e);
     fs::read_dir(directory).map_err(failed)?.map(|entry| entry.map(|e| e.path()).map_err(failed)).collect()
 }
 
-/// Creates `directory` and what is missing above it, durably.
+/// Creates `directory` and its missing parents, durably.
 pub(crate) fn create_directory(directory: &Path) -> Result<()> {
     if directory.is_dir() {
         return Ok(());
@@ -47,8 +47,8 @@ pub(crate) fn create_directory(directory: &Path) -> Result<()> {
     fs::create_dir(directory).map_err(|e| Broken::io("create", directory, &e))
 }
 
-/// Takes the store's own lock. sled locks its files too, but only on some systems, after it has touched the directory,
-/// and with an error that looks like any other.
+/// Takes the store's own lock. sled locks its files too, but only on some systems, after it has modified the
+/// directory, and with a generic error.
 pub(crate) fn lock(path: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|e| Broken::io("open", path, &e))?;
@@ -61,7 +61,7 @@ pub(crate) fn lock(path: &Path) -> Result<File> {
     }
 }
 
-/// A time as it stands in the name of a directory: `20260131T235959Z`.
+/// Formats a time for the name of a directory: `20260131T235959Z`.
 pub(crate) fn dated(time: Timestamp) -> String {
     let seconds = time.millis().div_euclid(1_000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

@@ -1,4 +1,4 @@
-//! Events that were written within one part of the retention.
+//! A generation: events written within one part of the retention.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use super::table::Table;
 use crate::codec::{Changes, EventKey, State, replay};
 use crate::error::{Broken, Result};
 
-/// All keys of a journal begin with this; its piece's number follows.
+/// Prefix of all keys of a journal, followed by the number of the piece.
 const PIECE: u8 = b'j';
 
-/// A journal of what became of events, in a table, and what it comes to, in memory.
+/// A journal of event states in a table, and the resulting index in memory.
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) number: u64,
     pub(crate) began: Timestamp,
     pub(crate) table: Table,
     index: Index,
-    /// What the index has and the table has not yet.
+    /// Changes that are in the index but not yet in the table.
     changes: Changes,
     /// The number of the next piece.
     next: u64,
@@ -37,7 +37,7 @@ impl Generation {
         let mut next = 0;
         for item in table.scan(vec![PIECE], vec![PIECE]) {
             let (key, piece) = item?;
-            // That none is missing is what the table's seal says.
+            // The table's seal proves that none is missing.
             next = number_in(&key).map_or(next, |number| number + 1);
             let replayed = replay(&piece, |key, state| index.set(key, state));
             replayed.ok_or_else(|| Broken::corrupt(path, "a piece of the journal is no piece"))?;
@@ -49,7 +49,7 @@ impl Generation {
         &self.index
     }
 
-    /// Changes what is known about an event, with the next [`commit`](Self::commit).
+    /// Changes the state of an event, with the next [`commit`](Self::commit).
     pub(crate) fn set(&mut self, key: EventKey, state: Option<State>) {
         self.index.set(key, state);
         self.changes.push(key, state);

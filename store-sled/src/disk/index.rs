@@ -1,4 +1,4 @@
-//! What is known of the events of a generation, in memory.
+//! In-memory index of the events of a generation.
 
 use std::array;
 
@@ -6,19 +6,19 @@ use tidings_core::Timestamp;
 
 use crate::codec::{EventKey, EventMap, NameId, State};
 
-/// A map that grows copies itself, and everybody waits for that: so there are several, which do it one by one.
+/// A growing map copies itself while all callers wait, so the index has several maps, which grow one by one.
 const SHARDS: usize = 64;
 
-/// What the journal of a generation comes to.
+/// The state that the journal of a generation yields.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// Nearly all: in few bytes.
+    /// Done events, nearly all, stored compactly.
     done: [EventMap<At>; SHARDS],
-    /// Claimed, or released with a history.
+    /// Events that are claimed, or released with a history.
     open: EventMap<State>,
 }
 
-/// A time in milliseconds, without the gap that it would need before it to lie well.
+/// A time in milliseconds, as bytes to avoid alignment padding.
 type At = [u8; 8];
 
 impl Index {
@@ -50,17 +50,17 @@ impl Index {
         }
     }
 
-    /// How many events it knows.
+    /// Returns the number of known events.
     pub(crate) fn len(&self) -> usize {
         self.open.len() + self.done.iter().map(EventMap::len).sum::<usize>()
     }
 
-    /// How many done events a shard has; `None` if there is no such shard.
+    /// Returns the number of done events of a shard; `None` if the shard does not exist.
     pub(crate) fn done_in(&self, shard: usize) -> Option<usize> {
         self.done.get(shard).map(EventMap::len)
     }
 
-    /// Those of a scope in a shard that were done before `before`.
+    /// Returns events of a scope in a shard that were done before `before`.
     pub(crate) fn done_before(
         &self,
         shard: usize,
@@ -77,7 +77,7 @@ fn time(at: At) -> Timestamp {
 }
 
 fn shard_of(key: EventKey) -> usize {
-    // The end of an id is random, or follows from what is.
+    // The end of an id is random, or derived from something random.
     usize::from(key.id.as_bytes()[15]) % SHARDS
 }
 

@@ -1,4 +1,4 @@
-//! The file that says what the directory should hold.
+//! The manifest, which lists the expected content of the directory.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,7 +15,7 @@ const FILE: &str = "manifest";
 const DRAFT: &str = "manifest.new";
 const FORMAT: u16 = 2;
 
-/// How many scopes a store knows by number.
+/// Maximum number of numbered scopes.
 const MAX_NAMES: usize = NameId::MAX as usize;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,9 +25,9 @@ pub(crate) struct Manifest {
     time: i64,
     /// The number that the next generation gets.
     pub(crate) next: u64,
-    /// Number, and when it began in milliseconds; the oldest first.
+    /// Number and start in milliseconds of each generation, the oldest first.
     pub(crate) generations: Vec<(u64, i64)>,
-    /// Names by number: a name's number is its place.
+    /// Names by number: a name's number is its index.
     names: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ impl Manifest {
         Self { format: FORMAT, time: i64::MIN, next: 0, generations: Vec::new(), names: vec![String::new()] }
     }
 
-    /// `None`: there is none.
+    /// Reads the file; `None` if it does not exist.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
         let bytes = match fs::read(&path) {
@@ -58,7 +58,7 @@ impl Manifest {
         }
     }
 
-    /// Replaces the file, durably and at once.
+    /// Replaces the file durably and atomically.
     pub(crate) fn write(&mut self, directory: &Path, now: Timestamp) -> Result<()> {
         self.time = self.time.max(now.millis());
         let draft = directory.join(DRAFT);
@@ -81,7 +81,7 @@ impl Manifest {
         NameId::try_from(place).ok()
     }
 
-    /// Gives `name` a number; `None` if there are too many. To be written afterwards.
+    /// Assigns a number to `name`; `None` if there are too many. The manifest must be written afterwards.
     pub(crate) fn add_name(&mut self, name: &str) -> Option<NameId> {
         if self.names.len() >= MAX_NAMES {
             return None;

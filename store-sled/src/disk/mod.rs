@@ -32,7 +32,7 @@ const GENERATION: &str = "events-";
 const DROPPED: &str = "dropped-";
 const DAMAGED: &str = "damaged-";
 
-/// The directory is ours as long as this lives.
+/// Guard of the directory's lock.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
@@ -49,7 +49,7 @@ pub(crate) struct Disk {
     directory: PathBuf,
     cache: u64,
     manifest: Manifest,
-    /// The oldest first; never empty. The newest entry of an event is the one that counts.
+    /// The oldest first; never empty. The newest entry of an event counts.
     generations: Vec<Generation>,
     pub(crate) letters: Letters,
     damages: Vec<Damage>,
@@ -72,12 +72,12 @@ impl Disk {
         Ok(disk)
     }
 
-    /// What was found damaged and set aside when this was opened.
+    /// Returns the damaged parts that were set aside on opening.
     pub(crate) fn damages(&self) -> &[Damage] {
         &self.damages
     }
 
-    /// The latest time that was ever stored.
+    /// Returns the latest time ever stored.
     pub(crate) fn time(&self) -> Timestamp {
         let tables = self.generations.iter().map(|g| g.table.time());
         tables.fold(self.manifest.time().max(self.letters.table().time()), Timestamp::max)
@@ -87,7 +87,7 @@ impl Disk {
         self.manifest.number_of(name)
     }
 
-    /// The number of `name`, which gets one if it has none; `None` if there are too many names.
+    /// Returns the number of `name`, assigning one if needed; `None` if there are too many names.
     pub(crate) fn number_for(&mut self, name: &str, now: Timestamp) -> Result<Option<NameId>> {
         if let Some(number) = self.manifest.number_of(name) {
             return Ok(Some(number));
@@ -99,30 +99,30 @@ impl Disk {
         Ok(number)
     }
 
-    /// What is known about an event.
+    /// Returns the state of an event.
     pub(crate) fn get(&self, key: EventKey) -> Option<State> {
         self.generations.iter().rev().find_map(|generation| generation.index().get(key))
     }
 
-    /// Changes what is known about an event, with the next commit.
+    /// Changes the state of an event, with the next commit.
     pub(crate) fn put(&mut self, key: EventKey, state: State) {
         self.current().set(key, Some(state));
     }
 
-    /// Forgets an event, with the next commit: in all generations, or an older entry would count again.
+    /// Forgets an event, with the next commit: in all generations, otherwise an older entry would count again.
     pub(crate) fn forget(&mut self, key: EventKey) {
         for generation in self.generations.iter_mut().filter(|generation| generation.index().get(key).is_some()) {
             generation.set(key, None);
         }
     }
 
-    /// The index of the generation at `place` (the newest is 0); `None` if there is no such generation.
+    /// Returns the index of the generation at `place` (the newest is 0); `None` if it does not exist.
     pub(crate) fn index(&self, place: usize) -> Option<&Index> {
         self.generations.iter().rev().nth(place).map(Generation::index)
     }
 
-    /// Makes all changes durable: the oldest first, so that of an event that is forgotten, and is not yet in all of them,
-    /// the newest entry still counts and no older one. What is put goes to the newest only.
+    /// Makes all changes durable, the oldest generation first: if an event is forgotten in only some of them after a
+    /// crash, its newest entry still counts. New states go only to the newest generation.
     pub(crate) fn commit(&mut self, now: Timestamp) -> Result<()> {
         for generation in &mut self.generations {
             generation.commit(now)?;
@@ -150,7 +150,7 @@ impl Disk {
     pub(crate) fn turn(&mut self, config: &SledConfig, now: Timestamp) -> Result<()> {
         let expired = self.expired(config, now);
         if self.current().table.entries() == 0 {
-            // Nothing in it yet: it begins later, instead of leaving an empty one behind.
+            // An empty generation begins later instead of leaving an empty one behind.
             self.current().began = now;
             self.write_manifest(now)?;
         } else {
@@ -164,12 +164,12 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether [`turn`](Self::turn) would drop a generation now.
+    /// Returns whether [`turn`](Self::turn) would drop a generation now.
     pub(crate) fn has_expired(&self, config: &SledConfig, now: Timestamp) -> bool {
         self.expired(config, now) > 0
     }
 
-    /// How many generations, the oldest first, are over: each ended when the next one began.
+    /// Returns how many generations, the oldest first, have expired: each ended when the next one began.
     fn expired(&self, config: &SledConfig, now: Timestamp) -> usize {
         let ends = self.generations.windows(2).map(|pair| pair[1].began);
         ends.take_while(|end| end.saturating_add(config.retention) <= now).count()
@@ -201,7 +201,7 @@ impl Disk {
         self.generations.last_mut().expect("an open directory has a generation")
     }
 
-    /// How many events it remembers, and how many bytes it takes on the disk.
+    /// Returns the number of events and the bytes on disk.
     pub(crate) fn size(&self) -> Result<(u64, u64)> {
         let entries = self.generations.iter().map(|g| g.index().len() as u64).sum();
         let bytes = self.generations.iter().map(|g| g.table.size_on_disk()).sum::<Result<u64>>()?;
@@ -218,7 +218,7 @@ fn generation_name(number: u64) -> String {
     format!("{GENERATION}{number:08}")
 }
 
-/// Removes a directory so that a crash half-way leaves nothing that looks whole.
+/// Removes a directory so that a crash half-way leaves nothing that looks complete.
 fn remove(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let doomed = path.with_file_name(format!("{DROPPED}{name}"));
@@ -227,7 +227,7 @@ fn remove(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Opens the parts of a directory, and deals with the damaged ones by the user's policy.
+/// Opens the parts of a directory, and applies the user's policy to damaged ones.
 struct Opening<'a> {
     config: &'a SledConfig,
     now: Timestamp,
@@ -240,7 +240,7 @@ impl Opening<'_> {
         let parts: Vec<_> = list(directory)?.into_iter().filter(|path| is_part(path)).collect();
         let damage = match Manifest::read(directory) {
             Ok(Some(manifest)) => return Ok(manifest),
-            // Written before anything else: without it the parts are somebody's data.
+            // Written before anything else: parts without a manifest are foreign data.
             Ok(None) if parts.is_empty() => return self.first_manifest(),
             Ok(None) => Broken::corrupt(&directory.join("manifest"), "is missing"),
             Err(damage) => damage,
@@ -284,7 +284,8 @@ impl Opening<'_> {
         Ok(table)
     }
 
-    /// Removes what a crash left half-made or half-removed: no such directory was ever acknowledged, or is still wanted.
+    /// Removes directories that a crash left half-created or half-removed: they were never acknowledged or are not
+    /// needed any more.
     fn remove_leftovers(&self, manifest: &Manifest) -> Result<()> {
         for path in list(&self.config.path)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -299,7 +300,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Moves damaged parts out of the way, if the user wants that, else fails.
+    /// Moves damaged parts aside if the policy allows it, otherwise fails.
     fn set_aside(&mut self, parts: &[PathBuf], damage: Broken) -> Result<()> {
         if damage.kind != ErrorKind::Corrupt || self.config.on_damage == OnDamage::Refuse {
             return Err(damage);
@@ -322,7 +323,7 @@ impl Opening<'_> {
     }
 }
 
-/// A name for `part` in `directory` that nothing has yet: two parts may be set aside within one second.
+/// Returns a free name for `part` in `directory`: two parts may be set aside within one second.
 fn free_name(directory: &Path, part: &Path) -> PathBuf {
     let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut target = directory.join(&name);

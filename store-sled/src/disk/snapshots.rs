@@ -1,8 +1,8 @@
-//! sled's snapshots: copies of what its log says, to open faster.
+//! sled's snapshots: copies of its log's content that speed up opening.
 //!
-//! sled opens with the one that has the highest name, and with none if that one is damaged, however whole its log is. To
-//! refuse such a store, or to set its events aside, would lose what nothing has lost: the log decides, and the seal proves
-//! that it decided right.
+//! sled opens the snapshot with the highest name, and fails if that one is damaged, even if its log is intact.
+//! Refusing such a store, or setting its events aside, would lose intact data: the log is authoritative, and the seal
+//! proves that it is complete.
 
 use std::fs;
 use std::path::Path;
@@ -15,8 +15,8 @@ const SNAPSHOT: &str = "snap.";
 const DRAFT: &str = ".generating";
 const DAMAGED: &str = "damaged-";
 
-/// Takes away what sled could not open with: drafts, and snapshots that are damaged. The latter lie beside the log until
-/// [`forget_damaged`], in case that the log does not hold everything either.
+/// Moves away files that prevent sled from opening: drafts and damaged snapshots. The latter stay next to the log
+/// until [`forget_damaged`], in case the log is incomplete too.
 pub(crate) fn put_in_order(directory: &Path) -> Result<()> {
     for path in list(directory)? {
         let name = name_of(&path);
@@ -34,7 +34,7 @@ pub(crate) fn put_in_order(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes damaged snapshots, once it is known that nothing is missing without them.
+/// Removes damaged snapshots, once the log is known to be complete.
 pub(crate) fn forget_damaged(directory: &Path) -> Result<()> {
     let prefix = format!("{DAMAGED}{SNAPSHOT}");
     let damaged = list(directory)?.into_iter().filter(|path| name_of(path).starts_with(&prefix));
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn what_sled_writes_is_whole_and_a_changed_byte_of_it_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        // The second time there is something that a snapshot can be of.
+        // The second round has content for a snapshot.
         for round in 0..2_u8 {
             let database = sled::Config::new().path(directory.path()).flush_every_ms(None).open().unwrap();
             database.insert([round], &[round]).unwrap();
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(snapshots.len(), 1);
         let content = fs::read(&snapshots[0]).unwrap();
         assert!(is_whole(&content));
-        // Of the length sled makes no use.
+        // sled does not use the length.
         for place in (0..content.len() - 12).chain(content.len() - 4..content.len()) {
             let mut damaged = content.clone();
             damaged[place] ^= 1;

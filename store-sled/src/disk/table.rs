@@ -1,4 +1,4 @@
-//! One sled database, with what sled leaves out: syncs, and the proof that nothing is missing.
+//! A sled database with additional syncs and a proof of completeness.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,25 +13,24 @@ use super::snapshots;
 use super::witness::Witness;
 use crate::error::{Broken, Result, guarded};
 
-/// Where a table's seal lies. All other keys begin with another letter.
+/// Key of a table's seal. All other keys begin with another letter.
 const SEAL_KEY: &[u8] = b"m";
 const DATABASE: &str = "sled";
 const WITNESS: &str = "witness";
 
-/// At most so many keys, and so many bytes, go into one of sled's batches (one change alone may be larger); what is
-/// replaced or removed weighs as well, because sled writes the page that it lay in again. What sled makes of it, up to twelve times as
-/// much as it writes whole pages again, must stay below a segment of sled's log (512 KiB): sled takes what the operating
-/// system has accepted for durable and then reuses the segment that lay there before, and between two of our syncs there
-/// must be no more than one such step.
+/// Maximum keys and bytes of one sled batch (a single change may be larger). Replaced or removed values count too,
+/// because sled rewrites their pages. The resulting writes, up to twelve times as large because sled rewrites whole
+/// pages, must stay below a segment of sled's log (512 KiB): sled treats data accepted by the operating system as
+/// durable and then reuses the previous segment, and there must be at most one such step between two of our syncs.
 const BATCH_KEYS: usize = 500;
 const BATCH_BYTES: usize = 40 << 10;
 
-/// How long to wait for sled's lock. When a database is dropped, IO threads of sled may still be at work that holds its
-/// file; that takes as long as they need to get a turn.
+/// How long to wait for sled's lock. After a database is dropped, sled's IO threads may keep its file open until they
+/// have been scheduled.
 const UNLOCK_PATIENCE: Duration = Duration::from_secs(10);
 const UNLOCK_RETRY: Duration = Duration::from_millis(2);
 
-/// Written with each batch, within it: how many there were, and what the table then holds.
+/// The seal, written within each batch: the number of batches, and the content of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Seal {
     sequence: u64,
@@ -74,7 +73,7 @@ fn digest(key: &[u8], value: &[u8]) -> u64 {
     parts.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// A change of a key, and what it had before.
+/// A change of a key, with its previous value.
 struct Change {
     key: Vec<u8>,
     old: Option<sled::IVec>,
@@ -88,24 +87,24 @@ impl Change {
     }
 }
 
-/// A sled database, written in batches of which each is durable and whole, or not there.
+/// A sled database, written in batches that are atomic and durable.
 pub(crate) struct Table {
     path: PathBuf,
     database: sled::Db,
-    /// Our own handle of sled's log: sled offers no sync that reaches the disk.
+    /// A separate handle of sled's log, because sled offers no sync that reaches the disk.
     log: File,
     blobs: PathBuf,
     witness: Witness,
     seal: Seal,
     staged: HashMap<Vec<u8>, Option<Vec<u8>>>,
-    /// The keys of what is staged, in the order of their first staging: of what is cut into several batches the first is
+    /// Staged keys in the order of their first staging: if they are split into several batches, earlier ones become
     /// durable first.
     order: Vec<Vec<u8>>,
     #[cfg(test)]
     cut: Option<Cut>,
 }
 
-/// For tests: how a commit is cut into batches, and how many of them the disk takes.
+/// For tests: how a commit is split into batches, and how many of them reach the disk.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
@@ -130,7 +129,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Opens a table and reads all of it, to see that nothing is missing.
+    /// Opens a table and reads all of it to verify that nothing is missing.
     pub(crate) fn open(path: &Path, cache: u64) -> Result<Self> {
         let log = path.join(DATABASE).join("db");
         if !log.is_file() {
@@ -140,8 +139,8 @@ impl Table {
             let snapshots = path.join(DATABASE);
             snapshots::put_in_order(&snapshots)?;
             let mut table = Self::start(path, cache, false)?;
-            // sled has just replaced its snapshot, and syncs neither its name nor the removal of the one before. An old
-            // one that came back with a power cut would point into segments that hold other things by then.
+            // sled has just replaced its snapshot, and syncs neither its name nor the removal of the previous one. An
+            // old snapshot that reappears after a power cut would point into reused segments.
             sync_tree(path)?;
             table.verify()?;
             snapshots::forget_damaged(&snapshots)?;
@@ -154,7 +153,7 @@ impl Table {
         let directory = path.join(DATABASE);
         let database = open_database(&directory, cache)?;
         let log_path = directory.join("db");
-        // Writable, because some systems sync only what could have been written.
+        // Writable, because some systems sync only writable handles.
         let log = File::options().write(true).open(&log_path).map_err(|e| Broken::io("open", &log_path, &e))?;
         let seal = Seal { sequence: seen, ..Seal::default() };
         let blobs = directory.join("blobs");
@@ -199,12 +198,12 @@ impl Table {
         &self.path
     }
 
-    /// The latest time that a commit bears.
+    /// Returns the latest time of a commit.
     pub(crate) fn time(&self) -> Timestamp {
         self.seal.time
     }
 
-    /// How many entries it holds, staged ones aside.
+    /// Returns the number of entries without staged ones.
     pub(crate) fn entries(&self) -> u64 {
         self.seal.entries
     }
@@ -213,7 +212,7 @@ impl Table {
         self.database.get(key).map_err(|e| Broken::sled("read", &self.path, &e))
     }
 
-    /// The value of a key, staged ones included.
+    /// Returns the value of a key, including staged changes.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         match self.staged.get(key) {
             Some(staged) => Ok(staged.clone()),
@@ -232,7 +231,7 @@ impl Table {
         }
     }
 
-    /// Committed entries from `from` on whose keys begin with `prefix`.
+    /// Returns committed entries from `from` on whose keys begin with `prefix`.
     pub(crate) fn scan(
         &self,
         prefix: Vec<u8>,
@@ -244,13 +243,13 @@ impl Table {
             .take_while(move |item| item.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
     }
 
-    /// The last committed entry whose key begins with `prefix`.
+    /// Returns the last committed entry whose key begins with `prefix`.
     pub(crate) fn last(&self, prefix: &[u8]) -> Result<Option<(sled::IVec, sled::IVec)>> {
         self.database.scan_prefix(prefix).next_back().transpose().map_err(|e| Broken::sled("read", &self.path, &e))
     }
 
-    /// Writes what is staged, in the order of its staging, and returns when it is on the disk. It may take several
-    /// batches: when it fails, or the process dies, any number of the first ones may be durable.
+    /// Writes staged changes in the order of their staging, and returns once they are on disk. This may take several
+    /// batches: after a failure or a crash, any number of the first ones may be durable.
     pub(crate) fn commit(&mut self, time: Timestamp) -> Result<()> {
         let mut staged = std::mem::take(&mut self.staged);
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -319,17 +318,17 @@ impl Table {
     fn sync(&self) -> Result<()> {
         self.database.flush().map_err(|e| Broken::sled("flush", &self.path, &e))?;
         self.log.sync_all().map_err(|e| Broken::io("sync the log of", &self.path, &e))?;
-        // Values that are too large for sled's log become files, which it does not sync. Ours are small; but a page of
-        // them, or another version's, may not be.
+        // Values that are too large for sled's log become files, which sled does not sync. Our values are small, but
+        // a page of them, or those of another version, may not be.
         if list(&self.blobs)?.is_empty() { Ok(()) } else { sync_tree(&self.blobs) }
     }
 
-    /// How many bytes it takes on the disk.
+    /// Returns the bytes on disk.
     pub(crate) fn size_on_disk(&self) -> Result<u64> {
         self.database.size_on_disk().map_err(|e| Broken::sled("measure", &self.path, &e))
     }
 
-    /// Closes it, all synced.
+    /// Syncs and closes the table.
     pub(crate) fn close(self) -> Result<()> {
         self.witness.sync()?;
         drop(self.database);
@@ -337,7 +336,7 @@ impl Table {
     }
 }
 
-/// Opens sled, waiting for its lock: we hold our own, so whoever has it closed the database and may not have noticed yet.
+/// Opens sled, waiting for its lock: the store's own lock is held, so sled's previous owner is only still closing.
 fn open_database(directory: &Path, cache: u64) -> Result<sled::Db> {
     let give_up = Instant::now() + UNLOCK_PATIENCE;
     loop {

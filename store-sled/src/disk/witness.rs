@@ -1,7 +1,7 @@
-//! A small file beside each sled database that says how far it was acknowledged.
+//! A small file next to each sled database that records its last acknowledged commit.
 //!
-//! When sled finds its log damaged it cuts it off at the damage and opens what is before it, as if the rest had never
-//! been. The witness is what remembers the rest.
+//! When sled finds its log damaged, it truncates the log at the damage and opens the part before it, as if the rest
+//! had never existed. The witness remembers the rest.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -18,7 +18,7 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Opens the witness at `path` (creating it, if `new`), and says which commit was acknowledged last.
+    /// Opens the witness at `path` (creating it if `new`), and returns the last acknowledged commit.
     pub(crate) fn open(path: &Path, new: bool) -> Result<(Self, u64)> {
         let seen = if new { 0 } else { read(path)? };
         let file = OpenOptions::new().create(new).truncate(false).write(true).open(path);
@@ -26,8 +26,8 @@ impl Witness {
         Ok((Self { path: path.to_path_buf(), file }, seen))
     }
 
-    /// Notes that the commit `sequence` is durable. Not synced: what it notes holds already, so that to lose the note in
-    /// a power cut loses a check, and a sync for each commit would halve what the store can do.
+    /// Records that the commit `sequence` is durable. Not synced: the commit is durable already, so losing the note
+    /// in a power cut only loses a check, and a sync per commit would halve the store's throughput.
     pub(crate) fn note(&mut self, sequence: u64) -> Result<()> {
         let mut slot = [0; SLOT];
         slot[..8].copy_from_slice(&sequence.to_be_bytes());

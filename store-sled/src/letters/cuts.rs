@@ -43,7 +43,7 @@ fn listed(letters: &Letters) -> Vec<DeadLetter> {
     letters.list(&LetterQuery::default(), 0, usize::MAX).unwrap().letters
 }
 
-/// Commits with each key in a batch of its own, of which so many become durable. Whether that was all.
+/// Commits each key in a separate batch, of which `batches` become durable. Returns whether that was all.
 fn commit_cut(letters: &mut Letters, batches: usize) -> bool {
     letters.table.cut(Cut { keys: 1, batches });
     letters.commit(NOW).is_ok()

@@ -1,4 +1,4 @@
-//! What became of a letter.
+//! State of letters.
 
 use serde::{Deserialize, Serialize};
 use tidings_core::{ErrorKind, Resolution};
@@ -9,15 +9,15 @@ use crate::error::{self, Broken};
 /// The longest text of a resolution, in bytes.
 const MAX_REASON: usize = 1 << 10;
 
-/// What became of a letter; closed ones are remembered, so that one that is buried again stays closed.
+/// State of a letter; closed ones are remembered, so that a letter that is buried again stays closed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Fate {
     pub(super) number: u64,
     pub(super) closed: Option<Closing>,
 }
 
-/// A fate as it is stored, with the time of the letter's record, which tells it from the record that a topic made anew has
-/// at the same offset. Earlier versions stored no time, and do not look at it.
+/// The stored form of a fate, with the time of the letter's record, which distinguishes it from a record at the same
+/// offset of a recreated topic. Earlier versions stored no time, and ignore it.
 #[derive(Debug)]
 pub(super) struct Dated {
     pub(super) fate: Fate,
@@ -54,7 +54,7 @@ pub(super) fn closing(resolution: &Resolution) -> Closing {
     match resolution {
         Resolution::Redriven { by } => Closing { redriven: true, by: cut(by), reason: String::new() },
         Resolution::Discarded { by, reason } => Closing { redriven: false, by: cut(by), reason: cut(reason) },
-        // A way of closing that came later closes just as well.
+        // A resolution added by a later version closes the letter too.
         _ => Closing { redriven: false, by: String::new(), reason: String::new() },
     }
 }
