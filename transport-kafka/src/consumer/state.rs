@@ -312,7 +312,7 @@ impl State {
         self.plan += 1;
     }
 
-    /// Checks whether a commit may be sent: `None` if its offset is already committed.
+    /// Checks whether a commit may be sent: `None` if a later offset is already committed.
     pub(super) fn may_commit(&self, commit: &Commit) -> Result<Option<()>> {
         let slot = self.slots.get(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch);
         let slot = slot.ok_or_else(|| not_ours(&commit.partition))?;

@@ -21,7 +21,8 @@ const MAX_BUFFERED_RECORDS: i32 = 100_000;
 /// of their own, but a request that reaches its connection at the moment it ends may get neither an answer nor an
 /// error.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Client message for a batch that it cannot decode; the partition and the offset follow, and then the cause.
+/// Parts of the client's message for a batch that it cannot decode, around the partition and the offset, and before the
+/// cause.
 const UNDECODABLE: &str = "undecodable record batch at ";
 const OFFSET: &str = " offset ";
 const CAUSE: &str = "Underlying error: ";
