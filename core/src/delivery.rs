@@ -118,7 +118,7 @@ impl Delivery {
     /// Sets the run of the handler, from 1.
     ///
     /// Unlike the attempt, it also increases with attempts that do not count (an infrastructure error). Derived ids
-    /// are counted anew in each run, so that a repeat derives the same ones.
+    /// start again in each run, so that a repeat derives the same ones.
     #[must_use]
     pub fn with_run(mut self, run: u32) -> Self {
         self.run = run;

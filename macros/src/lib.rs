@@ -19,14 +19,14 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// | Attribute | Meaning | If it is missing |
+/// | Attribute | Meaning | Default |
 /// |---|---|---|
-/// | `topic = "user-events"` | the topic it is published to | an error |
-/// | `type = "user.registered"` | its stable name on the wire | an error |
-/// | `version = 2`, `version = "2.1"` | the version of its payload | `1` |
-/// | `key = "user_id"`, `key = 0`, `key = self.tenant()` | the partition key: a field, or an expression over `self` | no key: ordered with nothing |
-/// | `codec = "json"`, `"postcard"` or the path of a `Codec` | how it is written | `"json"` |
-/// | `crate = "path"` | where to find tidings | `::tidings` |
+/// | `topic = "user-events"` | the topic that the event is published to | required |
+/// | `type = "user.registered"` | the event's stable name on the wire | required |
+/// | `version = 2`, `version = "2.1"` | the version of the payload | `1` |
+/// | `key = "user_id"`, `key = 0`, `key = self.tenant()` | the partition key: a field, or an expression over `self` | no key, no order |
+/// | `codec = "json"`, `"postcard"` or the path of a `Codec` | the codec that writes the event | `"json"` |
+/// | `crate = "path"` | the path of tidings | `::tidings` |
 #[proc_macro_derive(Event, attributes(event))]
 pub fn event(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);

@@ -38,7 +38,7 @@ pub trait DeadLetterSink: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound), [`Denied`](ErrorKind::Denied) or [`Unavailable`](ErrorKind::Unavailable),
-    /// with the name of the missing topic.
+    /// with what is missing.
     async fn check(&self, topics: &[Name]) -> Result<()>;
 
     /// Returns the clauses that this sink keeps.
