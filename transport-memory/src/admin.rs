@@ -1,4 +1,4 @@
-//! What operators do, in memory.
+//! Admin operations in memory.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Who reads what: sticky, balanced, and the same for the same history.
+//! Partition assignment: sticky, balanced and deterministic.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,7 +25,7 @@ pub(crate) fn assign(
     }
     for partition in partitions {
         if !plan.owners.contains_key(partition) {
-            // The first of those that have least: members are in the order of their joining.
+            // The first of the members with the fewest partitions; members are in the order of joining.
             let candidates = members.keys().filter(|id| reads(id, partition));
             if let Some(id) = candidates.min_by_key(|id| plan.counts[id]) {
                 plan.give(partition, *id);

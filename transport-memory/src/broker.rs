@@ -1,4 +1,4 @@
-//! What acts as the broker: all topics, groups and faults of one transport.
+//! The broker: all topics, groups and faults of one transport.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ pub(crate) struct Broker {
     pub(crate) faults: FaultState,
     topics: RwLock<BTreeMap<Name, Arc<TopicLog>>>,
     groups: Mutex<BTreeMap<Name, Arc<Group>>>,
-    /// One counter for epochs and members of all groups, so that both also grow when a group was deleted and came back.
+    /// One counter for epochs and members of all groups, so that both grow even if a group was deleted and recreated.
     serial: AtomicU64,
 }
 
@@ -51,12 +51,12 @@ impl Broker {
         self.topic(&partition.topic)?.log(partition.partition)
     }
 
-    /// All topics, sorted.
+    /// Returns all topics, sorted.
     pub(crate) fn topics(&self) -> Vec<Arc<TopicLog>> {
         self.topics.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The topic `name`, which is created if that is allowed.
+    /// Returns the topic `name`, creating it if that is allowed.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if it is not; [`Invalid`](ErrorKind::Invalid) for a name that can't be.
@@ -69,7 +69,7 @@ impl Broker {
         }
         let partitions = if name.ends_with(DEAD_LETTER_SUFFIX) { 1 } else { self.config.partitions };
         match self.create(&Topic::new(name).with_partitions(partitions)) {
-            // Somebody else was faster.
+            // Another call has created it.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => self.topic(name).ok_or_else(|| no_topic(verb, name)),
             other => other,
         }
@@ -102,7 +102,7 @@ impl Broker {
         Ok(())
     }
 
-    /// All groups, sorted.
+    /// Returns all groups, sorted.
     pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
         lock(&self.groups).values().cloned().collect()
     }
@@ -111,7 +111,7 @@ impl Broker {
         lock(&self.groups).get(name).cloned()
     }
 
-    /// Runs `act` on the group `name`, which is created if it is not there, and forgotten afterwards if nothing is in it.
+    /// Runs `act` on the group `name`, which is created if it is missing, and forgotten afterwards if it is vacant.
     pub(crate) fn with_group<T>(&self, name: &Name, act: impl FnOnce(&Arc<Group>) -> T) -> T {
         let mut groups = lock(&self.groups);
         let group = groups.entry(name.clone()).or_insert_with(|| Arc::new(Group::new(name.clone())));

@@ -1,4 +1,4 @@
-//! Time as the memory backends see it.
+//! Clock of the memory backends.
 
 use tidings_core::Timestamp;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows `start` now; the wall clock's time, if none is given.
+    /// Creates a clock that shows `start` now, or the wall clock's time if `None`.
     pub(crate) fn new(start: Option<Timestamp>) -> Self {
         Self { start: start.unwrap_or_else(Timestamp::now), opened: Instant::now() }
     }

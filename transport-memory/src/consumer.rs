@@ -1,4 +1,4 @@
-//! The consumer: a member of a group, asked for its steps.
+//! The consumer: a member of a group.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) struct MemoryConsumer {
     group: Arc<Group>,
     id: MemberId,
     signal: Arc<Signal>,
-    /// Whether a call of `next` is under way.
+    /// Whether a call of `next` is in progress.
     reading: AtomicBool,
     closed: AtomicBool,
 }
@@ -44,7 +44,7 @@ impl MemoryConsumer {
         if options.topics.is_empty() || options.group.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "join the group: it needs a group and at least one topic"));
         }
-        // Before the group is locked: a topic that comes to be makes all groups look at it.
+        // Before the group is locked: creating a topic rebalances all groups.
         for topic in &options.topics {
             broker.topic_or_create("join the group", topic)?;
         }
@@ -72,7 +72,7 @@ impl MemoryConsumer {
         }
     }
 
-    /// Looks, and if there is nothing, looks again after having said that it is about to sleep.
+    /// Looks for a step; if there is none, looks again after signalling that it is about to sleep.
     fn look_twice(&self) -> Result<Look> {
         if let Look::Step(step) = self.look()? {
             return Ok(Look::Step(step));
@@ -89,7 +89,7 @@ impl MemoryConsumer {
         match until {
             None => self.signal.woken().await,
             Some(until) => {
-                // Whichever comes first: both only make it look again.
+                // Either one only makes it look again.
                 let _ = tokio::time::timeout_at(until, self.signal.woken()).await;
             }
         }
@@ -97,14 +97,14 @@ impl MemoryConsumer {
 
     fn leave(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            // Through the broker, which forgets a group that nobody is in and that has committed nothing.
+            // Through the broker, which forgets a group without members and commits.
             self.broker.with_group(self.group.name(), |_| self.group.leave(&self.broker, self.id));
             self.signal.wake();
         }
     }
 }
 
-/// The one call of `next` that may be under way; dropped, it says that the member is between two calls.
+/// Guard of the single call of `next`; dropping it marks the member as between two calls.
 struct Turn<'a>(&'a MemoryConsumer);
 
 impl<'a> Turn<'a> {
@@ -154,7 +154,7 @@ impl Consumer for MemoryConsumer {
         }
         match self.broker.faults.commit() {
             None => self.group.commit(&self.broker, self.id, commits),
-            // The answer is lost; what was refused is known to be.
+            // The answer is lost; a refusal stays a refusal.
             Some(kind @ ErrorKind::Indeterminate) => {
                 let answers = self.group.commit(&self.broker, self.id, commits);
                 answers.into_iter().map(|answer| answer.and_then(|()| Err(injected("commit", kind)))).collect()

@@ -1,4 +1,4 @@
-//! The dead-letter sink: `<topic>-dlq`, made when it is asked for.
+//! The dead-letter sink: `<topic>-dlq`, created on demand.
 
 use std::sync::Arc;
 

@@ -1,15 +1,15 @@
-//! The errors of this room, and how it takes locks.
+//! Errors and locking of this crate.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidings_core::{Error, ErrorKind, TopicPartition, check_topic_name};
 
-/// Locks `mutex`, also after a panic elsewhere: each change under a lock here is complete before anything can panic.
+/// Locks `mutex`, ignoring poisoning: each change under a lock is complete before anything can panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Of a topic that is not there; as in Kafka, a name that no topic can have is invalid.
+/// Returns the error for a missing topic; as in Kafka, an invalid topic name is `Invalid`.
 pub(crate) fn no_topic(verb: &str, topic: &str) -> Error {
     let missing = || Error::new(ErrorKind::NotFound, format!("{verb}: there is no topic {topic:?}"));
     check_topic_name(topic).err().unwrap_or_else(missing)

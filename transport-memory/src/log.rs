@@ -1,4 +1,4 @@
-//! The log of one partition: what is published, in order, until retention drops it.
+//! The log of one partition: its records in order, until retention drops them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,15 +10,15 @@ use tidings_core::{Record, RecordBatch, SeekTo, StoredRecord, Timestamp, TopicPa
 use crate::error::lock;
 use crate::signal::Signal;
 
-/// A segment is sealed at so many records or bytes at the latest: what one slice of it can pin is bounded by that.
+/// Maximum records and bytes of a segment, which bounds the memory that one slice of it can pin.
 const SEGMENT_RECORDS: usize = 4_096;
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// For so many records at most there is room in a tail from the start.
+/// Maximum initial capacity of a tail, in records.
 const TAIL_RECORDS: usize = 256;
-/// The memory of a dropped segment is used again if it has at most so many times the room that the last tail took.
+/// The memory of a dropped segment is reused if its capacity is at most this multiple of the last tail's length.
 const SPARE_FACTOR: usize = 8;
 
-/// What a partition keeps.
+/// Retention of a partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
     pub(crate) records: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Retention {
 pub(crate) struct PartitionLog {
     origin: Arc<TopicPartition>,
     retention: Retention,
-    /// The log's end as it stands in `inner`, so that readers need no lock to see that there is nothing.
+    /// Copy of the log's end in `inner`, so that readers need no lock to see that there are no records.
     end: AtomicU64,
     inner: Mutex<Inner>,
 }
@@ -40,28 +40,28 @@ struct Inner {
     sealed: VecDeque<Segment>,
     tail: Vec<StoredRecord>,
     tail_bytes: u64,
-    /// Room for the next tail: that of a segment that was dropped.
+    /// Memory for the next tail, from a dropped segment.
     spare: Vec<StoredRecord>,
     /// Bytes from `counted` to `end`.
     bytes: u64,
-    /// Up to here the bytes of what was dropped are taken off. At most `start`: to count a record is to touch it, which
-    /// is put off until its segment goes as a whole, or the bytes have to be known.
+    /// Offset up to which dropped bytes are subtracted; at most `start`. Counting a record touches its memory, which
+    /// is deferred until its whole segment is dropped or the bytes are needed.
     counted: u64,
     start: u64,
     end: u64,
     readers: Vec<Arc<Signal>>,
 }
 
-/// Records that are never changed again, and so shared with all who read them.
+/// Immutable records, shared with all readers.
 #[derive(Debug)]
 struct Segment {
     base: u64,
-    /// Bytes of its records, without those that are counted as dropped.
+    /// Bytes of its records, without those counted as dropped.
     bytes: u64,
     batch: RecordBatch,
 }
 
-/// What a read found.
+/// Result of a read.
 #[derive(Debug)]
 pub(crate) enum Read {
     Records(RecordBatch, u64),
@@ -79,13 +79,13 @@ impl PartitionLog {
         &self.origin
     }
 
-    /// The offset of the next record.
+    /// Returns the offset of the next record.
     pub(crate) fn end(&self) -> u64 {
         // SeqCst: together with `Signal::sleep`, a reader that saw the old end is seen sleeping by the appender.
         self.end.load(Ordering::SeqCst)
     }
 
-    /// The oldest offset and the next one.
+    /// Returns the oldest offset and the next one.
     pub(crate) fn bounds(&self, now: Timestamp) -> (u64, u64) {
         let mut inner = lock(&self.inner);
         inner.expire(&self.origin, self.retention, now);
@@ -96,7 +96,7 @@ impl PartitionLog {
         Appender { log: self, inner: lock(&self.inner), now }
     }
 
-    /// As [`appender`](Self::appender), unless somebody else has the log at this moment.
+    /// Like [`appender`](Self::appender); `None` if the log is locked.
     pub(crate) fn try_appender(&self, now: Timestamp) -> Option<Appender<'_>> {
         let inner = match self.inner.try_lock() {
             Ok(inner) => inner,
@@ -106,7 +106,7 @@ impl PartitionLog {
         Some(Appender { log: self, inner, now })
     }
 
-    /// Records from `position` on, of one segment: at most `max_records` and `max_bytes`, but one at least.
+    /// Returns records of one segment from `position` on: at most `max_records` and `max_bytes`, but at least one.
     pub(crate) fn read(&self, position: u64, max_records: usize, max_bytes: usize, now: Timestamp) -> Read {
         let mut inner = lock(&self.inner);
         if self.retention.age.is_some() {
@@ -127,7 +127,7 @@ impl PartitionLog {
         Read::Records(batch.reread(), next)
     }
 
-    /// The offset that `to` means here.
+    /// Returns the offset of `to` in this log.
     pub(crate) fn find(&self, to: SeekTo, now: Timestamp) -> u64 {
         let mut inner = lock(&self.inner);
         inner.expire(&self.origin, self.retention, now);
@@ -135,7 +135,7 @@ impl PartitionLog {
             SeekTo::Offset(offset) => offset.clamp(inner.start, inner.end),
             SeekTo::Earliest => inner.start,
             SeekTo::Time(time) => inner.first_since(&self.origin, time),
-            // Latest, and whatever core adds that is not known here yet.
+            // Latest, and unknown variants added by core.
             _ => inner.end,
         }
     }
@@ -147,7 +147,7 @@ impl PartitionLog {
         inner.drop_until(&self.origin, offset);
     }
 
-    /// Drops the records from `offset` on, as an unclean election of a leader or a topic made anew would.
+    /// Drops the records from `offset` on, as an unclean leader election or a recreated topic would.
     pub(crate) fn truncate(&self, offset: u64) {
         let mut inner = lock(&self.inner);
         inner.truncate(&self.origin, offset);
@@ -163,7 +163,7 @@ impl PartitionLog {
     }
 }
 
-/// The first records of `batch` that together have at most `max_bytes`; one, if it alone has more.
+/// Returns the first records of `batch` with at most `max_bytes` in total, but at least one.
 fn cut(batch: &RecordBatch, max_bytes: usize) -> RecordBatch {
     let mut bytes = 0;
     let fit = batch.records().iter().take_while(|record| {
@@ -179,7 +179,7 @@ impl Inner {
         if !self.tail.is_empty() {
             let base = self.end - self.tail.len() as u64;
             let spare = std::mem::take(&mut self.spare);
-            // That of a burst which is over is not kept for ever.
+            // The memory of a past burst is not kept forever.
             let mut next = if spare.capacity() <= SPARE_FACTOR * self.tail.len() { spare } else { Vec::new() };
             // The next segment will most likely be as long: it need not grow step by step.
             next.reserve(self.tail.len().min(TAIL_RECORDS));
@@ -188,7 +188,7 @@ impl Inner {
         }
     }
 
-    /// The segment that holds `position`, which is in the log.
+    /// Returns the segment that contains `position`, which is in the log.
     fn segment_of(&mut self, origin: &Arc<TopicPartition>, position: u64) -> &Segment {
         if position >= self.end - self.tail.len() as u64 {
             self.seal(origin);
@@ -197,7 +197,7 @@ impl Inner {
         &self.sealed[at - 1]
     }
 
-    /// Drops what retention does not keep. The newest record stays, whatever its size, but not beyond its age.
+    /// Applies retention. The newest record stays regardless of its size, but not beyond its age.
     fn retain(&mut self, origin: &Arc<TopicPartition>, retention: Retention) {
         self.drop_until(origin, self.end.saturating_sub(retention.records));
         if self.bytes > retention.bytes {
@@ -247,12 +247,13 @@ impl Inner {
         }
     }
 
-    /// Takes the bytes of what was dropped off.
+    /// Subtracts the bytes of dropped records.
     fn count_dropped(&mut self, origin: &Arc<TopicPartition>) {
         if self.counted == self.start {
             return;
         }
-        // What is dropped and still there is of the first segment: `drop_until` drops whole ones, and seals the tail.
+        // Dropped records still in memory belong to the first segment: `drop_until` drops whole segments, and seals
+        // the tail.
         let (from, to) = (self.counted, self.start);
         self.segment_of(origin, from);
         if let Some(front) = self.sealed.front_mut() {
@@ -293,7 +294,7 @@ impl Inner {
     }
 }
 
-/// Appends under one lock; dropped, it applies retention and wakes who waits for records.
+/// Appends under one lock; on drop, applies retention and wakes waiting readers.
 #[derive(Debug)]
 pub(crate) struct Appender<'a> {
     log: &'a PartitionLog,
@@ -331,7 +332,7 @@ impl Drop for Appender<'_> {
 mod tests {
     use super::*;
 
-    /// A log beside a list that does the same in the plainest way: it counts each record at once.
+    /// Compares a log with a naive list, which counts each record at once.
     #[test]
     fn keeps_what_a_plain_list_keeps_whatever_was_read_and_dropped_between() {
         let retention = Retention { records: 40, bytes: 3_000, age: None };

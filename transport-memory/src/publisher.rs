@@ -18,35 +18,36 @@ use crate::faults::Hit;
 use crate::log::Appender;
 use crate::topic::{Logs, TopicLog};
 
-/// So many partitions' logs stay open while a call stores its records: a lock, a look at retention and a wake for each.
+/// Number of logs that stay open while a call stores its records; each open log costs a lock, a retention check and a
+/// wake-up.
 const OPEN_LOGS: usize = 4;
-/// After so many records they are closed, so that readers have their turn.
+/// Number of records after which open logs are closed to let readers in.
 const RUN_RECORDS: usize = 1_024;
 
-/// So many records use one unit of a task's budget. One of a task's 128 units for a fraction of a microsecond would have
-/// it yield, and another thread woken to see what there is to do, more often than anybody gains by.
+/// Number of records per unit of a task's budget. A unit (of 128) per record, which takes a fraction of a
+/// microsecond, would make the task yield and wake another thread too often.
 const RECORDS_PER_BUDGET: u32 = 8;
 
 #[derive(Debug)]
 pub(crate) struct MemoryPublisher {
     broker: Arc<Broker>,
-    /// Held while a call stores what it may: the records of two calls do not mix.
+    /// Locked while a call stores its records, so that records of two calls do not interleave.
     last: Mutex<Last>,
-    /// Fair: whoever waits at the bound is served in the order of the calls' first polls, and nobody passes.
+    /// A fair lock: calls waiting at the bound are served in the order of their first polls.
     turn: tokio::sync::Mutex<()>,
-    /// Calls that have the turn or wait for it: as long as there is one, all calls do.
+    /// Number of calls that have the turn or wait for it; while there is one, all calls take turns.
     late: AtomicUsize,
     unanswered: Unanswered,
-    /// How many records, about, it was given that had nothing to wait for.
+    /// Approximate number of records published without waiting.
     published: AtomicU32,
     closed: AtomicBool,
 }
 
-/// The topic that was published to last, which is most often the next one's too.
+/// The last published topic, which the next record usually goes to as well.
 #[derive(Debug, Default)]
 struct Last(Option<(Arc<TopicLog>, Logs)>);
 
-/// What was stored and not answered yet, which happens only by an injected delay.
+/// Stored records without an answer yet, which only an injected delay causes.
 #[derive(Debug, Default)]
 struct Unanswered {
     records: AtomicUsize,
@@ -54,7 +55,7 @@ struct Unanswered {
     fewer: Notify,
 }
 
-/// A share of the unanswered, given back when dropped.
+/// A share of the unanswered records, released on drop.
 struct Share<'a> {
     of: &'a MemoryPublisher,
     records: usize,
@@ -66,7 +67,7 @@ impl Drop for Share<'_> {
         self.of.unanswered.records.fetch_sub(self.records, Ordering::AcqRel);
         self.of.unanswered.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
         self.of.unanswered.fewer.notify_waiters();
-        // The one who waits at the bound may not be waiting just yet.
+        // The call at the bound may not be waiting yet.
         self.of.unanswered.fewer.notify_one();
     }
 }
@@ -104,7 +105,7 @@ impl MemoryPublisher {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Stores records that nothing delays, or gives them back.
+    /// Stores records without a delay, or returns them.
     fn publish_now(&self, records: Vec<Record>, delay: Duration) -> Result<Vec<Result<Position>>, Vec<Record>> {
         let Some(mut last) = self.turn_now(delay) else { return Err(records) };
         let mut answers = Vec::with_capacity(records.len());
@@ -112,29 +113,29 @@ impl MemoryPublisher {
         Ok(answers)
     }
 
-    /// The right to store at once, where nothing is delayed.
+    /// Returns the right to store at once if nothing is delayed.
     fn turn_now(&self, delay: Duration) -> Option<MutexGuard<'_, Last>> {
         if !delay.is_zero() {
             return None;
         }
         let last = lock(&self.last);
-        // With the lock: a call that is late from now on comes behind this one.
+        // Checked under the lock: a call that becomes late from now on is ordered after this one.
         (self.late.load(Ordering::Acquire) == 0).then_some(last)
     }
 
-    /// Whether so many records that waited for nothing use one more unit of the task's budget: a loop of publishes must let
-    /// other tasks and timers run, after the first poll has stored them (P3).
+    /// Returns whether records published without waiting use another unit of the task's budget: a loop of publishes
+    /// must let other tasks and timers run, after the first poll has stored them (P3).
     fn uses_budget(&self, records: usize) -> bool {
         let count = u32::try_from(records.max(1)).unwrap_or(u32::MAX);
         let before = self.published.fetch_add(count, Ordering::Relaxed);
         before / RECORDS_PER_BUDGET != before.wrapping_add(count) / RECORDS_PER_BUDGET
     }
 
-    /// Stores records whose answers are delayed: no more at once than the bound, the last ones unanswered on return.
+    /// Stores records with delayed answers: at most the bound at once, the last ones still unanswered on return.
     async fn publish_late(&self, records: Vec<Record>, delay: Duration) -> Vec<Result<Position>> {
         let mut rest: VecDeque<Record> = records.into();
         let mut answers = Vec::with_capacity(rest.len());
-        // Dropped after the turn: who comes then finds nobody waiting.
+        // Dropped after the turn, so that later calls find none waiting.
         let late = Late::new(&self.late);
         let turn = self.turn.lock().await;
         loop {
@@ -154,7 +155,7 @@ impl MemoryPublisher {
         }
     }
 
-    /// Waits until some of `records` may be unanswered, and takes the share of as many as may be.
+    /// Waits until there is room for some of `records`, and takes a share for as many as fit.
     async fn admit(&self, records: &VecDeque<Record>) -> Share<'_> {
         let config = &self.broker.config;
         loop {
@@ -165,7 +166,7 @@ impl MemoryPublisher {
                 let more = size + record.size();
                 let full =
                     there + count + 1 > config.max_unanswered_records || bytes + more > config.max_unanswered_bytes;
-                // One that is larger than the bound goes alone.
+                // A record larger than the bound goes alone.
                 if full && (there > 0 || count > 0) {
                     break;
                 }
@@ -182,7 +183,7 @@ impl MemoryPublisher {
     }
 
     fn store(&self, last: &mut Last, mut records: Vec<Record>, answers: &mut Vec<Result<Position>>) {
-        // Before a topic is made that the broker could not make.
+        // Before a topic is created that an unreachable broker could not create.
         if self.broker.faults.reach("publish").is_err() {
             answers.extend(records.iter().filter_map(|_| self.broker.faults.reach("publish").err()).map(Err));
             return;
@@ -206,7 +207,7 @@ impl MemoryPublisher {
         }
     }
 
-    /// Stores a record that comes alone: what most calls bring.
+    /// Stores a single record, the most common call.
     fn store_one(&self, last: &mut Last, record: Record, now: Timestamp) -> Result<Position> {
         let (topic, logs) = last.topic(&self.broker, &record.topic)?;
         let Some(hit) = self.broker.faults.publish(&record) else {
@@ -216,7 +217,7 @@ impl MemoryPublisher {
         Run::new(topic, logs, now).fail(record, hit)
     }
 
-    /// Stores those first records that go to the run's topic.
+    /// Stores the leading records that go to the run's topic.
     fn store_run(
         &self,
         mut run: Run<'_>,
@@ -245,12 +246,12 @@ impl Last {
     }
 }
 
-/// Records of one topic on their way into its logs, which stay open for the next ones.
+/// A run of records of one topic, whose logs stay open for the next ones.
 struct Run<'a> {
     topic: &'a TopicLog,
     logs: &'a Logs,
     now: Timestamp,
-    /// By the partition's number modulo their own.
+    /// Indexed by the partition's number modulo the array's length.
     open: [Option<(u32, Appender<'a>)>; OPEN_LOGS],
 }
 
@@ -264,14 +265,15 @@ impl<'a> Run<'a> {
         Ok(Position::new(partition, self.log(partition).push(record, size)))
     }
 
-    /// The log of `partition`, open.
+    /// Returns the open log of `partition`.
     fn log(&mut self, partition: u32) -> &mut Appender<'a> {
         let place = partition as usize % OPEN_LOGS;
         if self.open[place].as_ref().is_none_or(|(open, _)| *open != partition) {
             self.open[place] = None;
             let log = &self.logs[partition as usize];
             let appender = log.try_appender(self.now).unwrap_or_else(|| {
-                // Whoever waits for a log has none: two publishers that each had one and wanted the other's would stop.
+                // Close all logs before waiting for one: two publishers that each hold a log that the other needs
+                // would deadlock.
                 self.open.fill_with(|| None);
                 log.appender(self.now)
             });
@@ -282,14 +284,14 @@ impl<'a> Run<'a> {
 
     fn fail(&mut self, record: Record, hit: Hit) -> Result<Position> {
         if hit.stored {
-            // What would not have been stored is refused as without the fault.
+            // Records that would not have been stored are refused as without the fault.
             self.store(record)?;
         }
         Err(injected("publish", hit.kind))
     }
 }
 
-/// The partition of a record of `topic`, which has `partitions`, and how many bytes the record has.
+/// Returns the partition of a record of `topic`, which has `partitions`, and the record's size in bytes.
 fn place(topic: &TopicLog, partitions: usize, record: &Record) -> Result<(u32, usize)> {
     let (count, size) = (partitions as u32, record.size());
     if size as u64 > topic.max_record_bytes {
@@ -321,7 +323,7 @@ impl Publisher for MemoryPublisher {
         let delay = self.broker.faults.publish_delay();
         let answers = match self.publish_now(records, delay) {
             Ok(answers) => answers,
-            // In a box: the future of the call that waits for nothing stays small.
+            // Boxed, to keep the future of a call without waiting small.
             Err(records) => return Box::pin(self.publish_late(records, delay)).await,
         };
         if self.uses_budget(answers.len()) {

@@ -1,4 +1,4 @@
-//! How a sleeping consumer is woken, at no cost while it is awake.
+//! Wake-up of a sleeping consumer, at no cost while it is awake.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,9 +12,9 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Says that the consumer is about to sleep: it must look once more before it does.
+    /// Signals that the consumer is about to sleep: it must look once more before it does.
     pub(crate) fn sleep(&self) {
-        // SeqCst, here and in `wake`: either the consumer sees what was changed, or the one who changed it sees it sleep.
+        // SeqCst, here and in `wake`: either the consumer sees the change, or the writer sees it sleep.
         self.sleeping.store(true, Ordering::SeqCst);
     }
 
@@ -22,7 +22,7 @@ impl Signal {
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
-    /// Waits for `wake`. A wake that nobody waited for ends the next wait: who is woken looks, and sleeps again.
+    /// Waits for `wake`. A wake-up without a waiter ends the next wait: the woken consumer looks and sleeps again.
     pub(crate) async fn woken(&self) {
         self.notify.notified().await;
     }

@@ -1,4 +1,4 @@
-//! A topic: its partitions, and what it takes.
+//! A topic: its partitions and limits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -14,9 +14,9 @@ use crate::config::{MAX_PARTITIONS, MemoryConfig};
 use crate::error::lock;
 use crate::log::{PartitionLog, Retention};
 
-/// Records without a key stay with a partition for so many bytes, as Kafka's batches do by default.
+/// Number of bytes for which records without a key stay with a partition, as Kafka's batches do by default.
 const STICKY_BYTES: u64 = 16 << 10;
-/// What a dead letter may have beyond its topic's largest record: the headers that say why.
+/// Extra size of a dead letter over its topic's largest record, for the headers that describe the failure.
 const LETTER_ROOM: u64 = 64 << 10;
 
 pub(crate) type Logs = Arc<[Arc<PartitionLog>]>;
@@ -28,7 +28,7 @@ pub(crate) struct TopicLog {
     settings: BTreeMap<String, String>,
     retention: Retention,
     logs: Mutex<Logs>,
-    /// How many `logs` has, for whoever keeps them and asks whether there are more now. None, once it is deleted.
+    /// Number of `logs`, so that callers that cache them can check for more; zero once the topic is deleted.
     partitions: AtomicU32,
     deleted: AtomicBool,
     keyed: AtomicBool,
@@ -84,12 +84,12 @@ impl TopicLog {
         self.partitions.store(logs.len() as u32, Ordering::Release);
     }
 
-    /// Whether `logs` are still all that it has, and it was not deleted.
+    /// Returns whether `logs` are still complete and the topic is not deleted.
     pub(crate) fn has_just(&self, logs: &Logs) -> bool {
         self.partitions.load(Ordering::Acquire) == logs.len() as u32
     }
 
-    /// Says that it is deleted, and lets go of its records: whoever published to it last may keep it.
+    /// Marks the topic as deleted and drops its records: its last publisher may keep the topic itself.
     pub(crate) fn set_deleted(&self) {
         let logs = lock(&self.logs);
         self.deleted.store(true, Ordering::Release);
@@ -97,7 +97,7 @@ impl TopicLog {
         logs.iter().for_each(|log| log.drop_before(log.end()));
     }
 
-    /// Whether a record with a key was ever published to it.
+    /// Returns whether a record with a key was ever published to it.
     pub(crate) fn is_keyed(&self) -> bool {
         self.keyed.load(Ordering::Relaxed)
     }
@@ -108,7 +108,7 @@ impl TopicLog {
         }
     }
 
-    /// The partition of a record of `size` bytes that has no key.
+    /// Returns the partition of a record of `size` bytes without a key.
     pub(crate) fn sticky(&self, size: usize, partitions: u32) -> u32 {
         let before = self.keyless_bytes.fetch_add(size as u64, Ordering::Relaxed);
         ((before / STICKY_BYTES) % u64::from(partitions.max(1))) as u32
@@ -128,7 +128,7 @@ impl TopicLog {
     }
 }
 
-/// What a topic tells of itself: by Kafka's names, where there is one.
+/// Returns the settings of a topic, by Kafka's names where one exists.
 fn settings(spec: &Topic, retention: Retention) -> BTreeMap<String, String> {
     let mut settings = spec.settings.clone();
     let mut tell = |name: &str, value: String| settings.insert(name.into(), value);

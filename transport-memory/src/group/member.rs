@@ -1,4 +1,4 @@
-//! A member of a group: what it reads, and the steps that wait for it.
+//! A member of a group: its slots and pending steps.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub(super) struct Member {
     pub(super) life: Life,
     pub(super) steps: VecDeque<Step>,
     slots: Vec<Slot>,
-    /// The slot to be read first, so that no partition starves the others.
+    /// Slot to read first, so that no partition starves the others.
     turn: usize,
     paused: BTreeSet<TopicPartition>,
     signal: Arc<Signal>,
@@ -30,13 +30,13 @@ pub(super) enum Life {
     Pending,
     /// Between two calls, since then.
     Busy(Instant),
-    /// Too long between two calls: the next call joins again.
+    /// Expired between two calls: the next call joins again.
     Dead,
     /// A static member whose consumer was closed or dropped then.
     Away(Instant),
 }
 
-/// A partition that the member has.
+/// A partition that the member owns.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) log: Arc<PartitionLog>,
@@ -44,11 +44,11 @@ pub(super) struct Slot {
     pub(super) position: u64,
     pub(super) paused: bool,
     pub(super) revoking: bool,
-    /// It was said that the position can't be read.
+    /// Whether the unreadable position was reported.
     pub(super) told_unreadable: bool,
 }
 
-/// Records that a slot yielded, or where its log begins if that is beyond its position.
+/// Records of a slot, or the beginning of its log if that is beyond its position.
 #[derive(Debug)]
 pub(super) enum Found {
     Records { batch: RecordBatch, epoch: u64, next: u64 },
@@ -70,12 +70,12 @@ impl Member {
         }
     }
 
-    /// Whether it may be assigned partitions.
+    /// Returns whether it may be assigned partitions.
     pub(super) fn takes_part(&self) -> bool {
         self.life != Life::Dead
     }
 
-    /// When it dies, if it does nothing until then; `None` if it is dead.
+    /// Returns when it expires unless it acts before; `None` if it has expired.
     pub(super) fn dies_at(&self, now: Instant) -> Option<Instant> {
         match self.life {
             // It may be handed a step right now.
@@ -118,7 +118,7 @@ impl Member {
         }
     }
 
-    /// Reads no more of a partition that is being revoked.
+    /// Stops reading a partition that is being revoked.
     pub(super) fn stop_reading(&mut self, partition: &TopicPartition) {
         let signal = Arc::clone(&self.signal);
         if let Some(slot) = self.slot(partition) {
@@ -133,7 +133,7 @@ impl Member {
             let signal = Arc::clone(&self.signal);
             if let Some(slot) = self.slot(partition) {
                 slot.paused = true;
-                // A partition at which nobody reads must not wake anybody with each record.
+                // A partition without readers must not wake a consumer with each record.
                 slot.log.remove_reader(&signal);
             }
         }
@@ -153,7 +153,7 @@ impl Member {
         self.signal.wake();
     }
 
-    /// Drops all that it has; a static member's place stays.
+    /// Drops all its partitions; a static member's place stays.
     pub(super) fn empty(&mut self) {
         for slot in self.slots.drain(..) {
             slot.log.remove_reader(&self.signal);
@@ -161,7 +161,7 @@ impl Member {
         self.steps.clear();
     }
 
-    /// What the next of its partitions that has something has.
+    /// Reads from the next of its partitions that has records.
     pub(super) fn read(&mut self, faults: &FaultState, now: Timestamp) -> Option<Found> {
         let count = self.slots.len();
         for i in 0..count {

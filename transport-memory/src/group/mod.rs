@@ -1,4 +1,4 @@
-//! Consumer groups: who is in them, who has which partition, and what they have committed.
+//! Consumer groups: members, assignments and committed offsets.
 
 mod member;
 mod offsets;
@@ -35,38 +35,38 @@ pub(crate) struct Group {
 struct State {
     members: BTreeMap<MemberId, Member>,
     owned: BTreeMap<TopicPartition, Owned>,
-    /// Who is due to have each partition; its owner, once it was given up by the one before.
+    /// Target member of each partition; it becomes the owner once the previous one released it.
     targets: Targets,
     offsets: BTreeMap<TopicPartition, Committed>,
-    /// How many partitions each topic had when the group first started.
+    /// Number of partitions of each topic when the group first started.
     known: Option<BTreeMap<Name, u32>>,
-    /// Where the start policy has put partitions of which nothing is committed: decided once, so that the next owner
-    /// does not start behind records that the one before it was given.
+    /// Start offsets of partitions without a commit, by the start policy: decided once, so that the next owner does
+    /// not skip records that the previous one received.
     starts: BTreeMap<TopicPartition, u64>,
 }
 
-/// A partition's present assignment.
+/// Current assignment of a partition.
 #[derive(Debug)]
 struct Owned {
     member: MemberId,
     epoch: u64,
     log: Arc<PartitionLog>,
     revoking: Option<Revoking>,
-    /// After a seek, or where the log went back: a commit may, too.
+    /// Set after a seek or a truncated log: then a commit may go back.
     rewound: bool,
 }
 
-/// When a revocation ends; `None` until its step is handed out.
+/// Deadline of a revocation; `None` until its step is handed out.
 #[derive(Debug, Clone, Copy)]
 struct Revoking {
     deadline: Option<Instant>,
 }
 
-/// What a consumer finds when it looks for its next step.
+/// Result of looking for a consumer's next step.
 #[derive(Debug)]
 pub(crate) enum Look {
     Step(Step),
-    /// Nothing; another member's time may be over then, which nobody but those who wait can notice.
+    /// No step; look again at this time, when another member may expire, which only waiting members notice.
     Wait(Option<Instant>),
 }
 
@@ -79,14 +79,14 @@ impl Group {
         &self.name
     }
 
-    /// The state, with all that time has ended since the last look.
+    /// Locks the state and applies all deadlines that have passed.
     fn at(&self, broker: &Broker, now: Instant) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
         state.tick(broker, now);
         state
     }
 
-    /// Whether nobody is in it and nothing is committed.
+    /// Returns whether the group has no members and no commits.
     pub(crate) fn is_vacant(&self) -> bool {
         let state = lock(&self.state);
         state.members.is_empty() && state.offsets.is_empty()
@@ -128,17 +128,17 @@ impl Group {
             state.remove(id);
             state.rebalance(broker);
         }
-        // Who waits must learn when a static member's time is over.
+        // Waiting members must learn the deadline of a static member.
         state.members.values().for_each(Member::wake);
     }
 
-    /// The next step of a member.
+    /// Returns the next step of a member.
     ///
     /// # Errors
     /// [`Fenced`](ErrorKind::Fenced) if it is no member any more.
     pub(crate) fn look(&self, broker: &Broker, id: MemberId, now: Instant) -> Result<Look> {
         let mut state = lock(&self.state);
-        // First, so that a member that comes too late is dead even if nobody else has noticed.
+        // First, so that a late member has expired even if no other member noticed.
         state.tick(broker, now);
         let member = state.members.get_mut(&id).ok_or_else(fenced)?;
         if std::mem::replace(&mut member.life, Life::Pending) == Life::Dead {
@@ -150,7 +150,7 @@ impl Group {
         }
     }
 
-    /// What `look` finds while the broker is out of reach: steps of before, and `Lost` when the session has ended.
+    /// Like `look`, while the broker is unreachable: returns earlier steps, and `Lost` once the session has ended.
     pub(crate) fn look_alone(&self, broker: &Broker, id: MemberId, now: Instant, since: Instant) -> Result<Look> {
         let mut state = lock(&self.state);
         let member = state.members.get_mut(&id).ok_or_else(fenced)?;
@@ -166,7 +166,7 @@ impl Group {
         }
     }
 
-    /// Says that a call of `next` ended without a step.
+    /// Records that a call of `next` ended without a step.
     pub(crate) fn idle(&self, id: MemberId) {
         if let Some(member) = lock(&self.state).members.get_mut(&id)
             && member.life == Life::Pending
@@ -263,7 +263,7 @@ fn fenced() -> Error {
 }
 
 impl State {
-    /// Hands out what waits for the member, else records.
+    /// Hands out the member's pending step, or else records.
     fn step(&mut self, broker: &Broker, id: MemberId, now: Instant) -> Option<Step> {
         let step = loop {
             let member = self.members.get_mut(&id)?;
@@ -282,7 +282,7 @@ impl State {
             }
         };
         if let Step::Revoking(revocation) = &step {
-            // Beyond the clock's range it never passes, but the member is told all the same.
+            // A deadline beyond the clock's range never passes, but the member still gets one.
             let deadline = Some(now.checked_add(revocation.deadline).unwrap_or_else(|| now + FOR_EVER));
             for partition in &revocation.partitions {
                 let owned = self.owned.get_mut(partition).filter(|o| o.member == id);
@@ -290,7 +290,7 @@ impl State {
                     revoking.deadline = deadline;
                 }
             }
-            // They have to notice when the deadline passes.
+            // Other members must notice when the deadline passes.
             self.members.values().for_each(Member::wake);
         }
         if let Some(member) = self.members.get_mut(&id) {

@@ -1,4 +1,4 @@
-//! What a group has committed, and where it starts.
+//! Committed offsets and start positions of a group.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Group {
         commits.into_iter().map(|commit| state.commit(id, commit)).collect()
     }
 
-    /// How far it is on each partition that it has committed or that a member has.
+    /// Returns the lag of each partition with a commit or an owner.
     pub(crate) fn lag(&self, broker: &Broker) -> Vec<PartitionLag> {
         let now = Instant::now();
         let state = self.at(broker, now);
@@ -97,7 +97,7 @@ fn place(log: &PartitionLog, from: Option<u64>, to: ResetTo, now: Timestamp) -> 
             let from = from.unwrap_or_else(|| log.bounds(now).0);
             log.find(SeekTo::Offset(from.saturating_add_signed(by)), now)
         }
-        // What core adds and is not known here yet moves nothing.
+        // Unknown variants added by core move nothing.
         _ => from.unwrap_or_else(|| log.bounds(now).0),
     }
 }
@@ -126,7 +126,7 @@ impl State {
         self.offsets.get(partition).map(|committed| committed.next)
     }
 
-    /// Where a member starts on a partition that becomes its own.
+    /// Returns a member's start offset on a newly assigned partition.
     pub(super) fn start_of(
         &mut self,
         log: &Arc<PartitionLog>,
@@ -141,7 +141,7 @@ impl State {
             Some(committed) => committed.next,
             None => self.first_start(log, policy, now),
         };
-        // Beyond the end, what was committed is of a log that is no more: nothing of this one was read.
+        // An offset beyond the end was committed on a log that no longer exists: nothing of this one was read.
         let start = if wanted > end { oldest } else { wanted.max(oldest) };
         if start != wanted {
             tracing::warn!(
@@ -163,7 +163,8 @@ impl State {
         assignment
     }
 
-    /// Where the start policy puts a partition. One that came after the group first started begins at its beginning.
+    /// Returns the start offset of a partition by the start policy. A partition created after the group first started
+    /// begins at its beginning.
     fn first_start(&mut self, log: &PartitionLog, policy: Start, now: Timestamp) -> u64 {
         let partition = log.origin();
         let known = self.known.as_ref().and_then(|known| known.get(&partition.topic));

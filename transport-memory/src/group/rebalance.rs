@@ -1,4 +1,4 @@
-//! Cooperative rebalancing: only what moves is revoked, and it is assigned when it was given up.
+//! Cooperative rebalancing: only moving partitions are revoked, and they are assigned once released.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,12 +12,12 @@ use crate::assign::{MemberId, assign};
 use crate::broker::Broker;
 
 impl Group {
-    /// Assigns anew, after topics or partitions came to be.
+    /// Reassigns partitions after topics or partitions were created.
     pub(crate) fn rebalance(&self, broker: &Broker) {
         self.at(broker, Instant::now()).rebalance(broker);
     }
 
-    /// The topic was deleted.
+    /// Handles the deletion of a topic.
     pub(crate) fn forget_topic(&self, broker: &Broker, topic: &Name) {
         let mut state = self.at(broker, Instant::now());
         let owned = state.owned.keys().filter(|p| p.topic == *topic).cloned().collect();
@@ -38,7 +38,7 @@ impl Group {
         owned
     }
 
-    /// The log of `partition` ends at `end` now: whoever had read or committed more starts again.
+    /// Handles a truncation of `partition` at `end`: an owner that had read or committed more starts again.
     pub(crate) fn truncated(&self, broker: &Broker, partition: &TopicPartition, end: u64) {
         let mut state = self.at(broker, Instant::now());
         let Some(owner) = state.owned.get(partition).map(|o| o.member) else { return };
@@ -73,7 +73,7 @@ impl Group {
 }
 
 impl State {
-    /// Ends what is over by time: revocations, and members that did not come back.
+    /// Applies passed deadlines of revocations and of absent members.
     pub(super) fn tick(&mut self, broker: &Broker, now: Instant) {
         let over = |o: &Owned| o.revoking.and_then(|r| r.deadline).is_some_and(|deadline| deadline <= now);
         let over: Vec<_> = self.owned.iter().filter(|(_, o)| over(o)).map(|(p, _)| p.clone()).collect();
@@ -100,14 +100,14 @@ impl State {
         }
     }
 
-    /// When the time of another member, or of a revocation, is over: `id` then has to look again.
+    /// Returns the next deadline of another member or of a revocation, when `id` must look again.
     pub(super) fn next_deadline(&self, id: MemberId, now: Instant) -> Option<Instant> {
         let revoking = self.owned.values().filter_map(|o| o.revoking.and_then(|r| r.deadline));
         let others = self.members.iter().filter(|(other, _)| **other != id);
         revoking.chain(others.filter_map(|(_, member)| member.dies_at(now))).min()
     }
 
-    /// Takes partitions from their owners, who get `Lost`.
+    /// Takes partitions from their owners, which get `Lost`.
     pub(super) fn lose(&mut self, partitions: Vec<TopicPartition>) {
         let mut lost: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
         for partition in partitions {
@@ -127,7 +127,7 @@ impl State {
         self.lose(all);
     }
 
-    /// Ends a partition's assignment; returns whose it was.
+    /// Ends a partition's assignment; returns its owner.
     pub(super) fn disown(&mut self, partition: &TopicPartition) -> Option<MemberId> {
         let owner = self.owned.remove(partition)?.member;
         if let Some(member) = self.members.get_mut(&owner) {
@@ -136,7 +136,7 @@ impl State {
         Some(owner)
     }
 
-    /// Takes a member out, with all that it has.
+    /// Removes a member and all its partitions.
     pub(super) fn remove(&mut self, id: MemberId) {
         if let Some(mut member) = self.members.remove(&id) {
             member.empty();
@@ -189,7 +189,7 @@ impl State {
         for (id, partitions) in revoked {
             let Some(member) = self.members.get_mut(&id) else { continue };
             if let Life::Away(_) = member.life {
-                // Nobody is there to be asked.
+                // No member is present to release them.
                 partitions.iter().for_each(|p| drop(self.owned.remove(p)));
                 continue;
             }
@@ -216,7 +216,7 @@ impl State {
         }
     }
 
-    /// Makes `partition` the member's, from where the group is, or from the end of what was `missed`.
+    /// Assigns `partition` to the member, from the group's position or from the end of `missed`.
     fn own(
         &mut self,
         broker: &Broker,
@@ -239,8 +239,8 @@ impl State {
         Some(assignment)
     }
 
-    /// Retention has dropped records before the member read them. A step that says so is `Assigned`: so the partition is
-    /// lost, and assigned to the same member again, from the oldest record that is left.
+    /// Handles records dropped by retention before the member read them. Only `Assigned` reports them, so the
+    /// partition is lost and assigned to the same member again, from the oldest remaining record.
     pub(super) fn overtaken(&mut self, broker: &Broker, id: MemberId, partition: &TopicPartition, gap: Range<u64>) {
         self.lose(vec![partition.clone()]);
         let again = self.own(broker, id, partition, Some(gap));

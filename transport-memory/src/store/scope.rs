@@ -1,4 +1,4 @@
-//! What a store knows of one scope.
+//! State of one scope of a store.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use tidings_core::{Claim, Error, ErrorKind, History, ReleasedClaim, Result, Timestamp};
 use uuid::Uuid;
 
-/// Done events live apart from claims, so that a claim looks through few.
+/// Done events are separate from claims, so that a claim searches few entries.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
     done: HashSet<Uuid>,
-    /// In the order of their completion, which is the order of purging.
+    /// Done events in the order of completion, which is the order of purging.
     order: VecDeque<(Timestamp, Uuid)>,
     claims: HashMap<Uuid, Held>,
 }
 
-/// A claim, or what is left of one.
+/// A claim, or the history of a released one.
 #[derive(Debug)]
 struct Held {
-    /// Who has it; `None` after it was given back.
+    /// The lease; `None` after a release.
     by: Option<Uuid>,
     crashes: u32,
     attempts: u32,
@@ -26,7 +26,7 @@ struct Held {
 }
 
 impl Scope {
-    /// Claims an event for `lease`; `lives` tells how long another lease lives on.
+    /// Claims an event for `lease`; `lives` returns the remaining ttl of another lease.
     pub(super) fn claim(
         &mut self,
         event: Uuid,
@@ -85,7 +85,7 @@ impl Scope {
         });
     }
 
-    /// Forgets what was done before `time`, and the history of what nobody alive has claimed since.
+    /// Forgets events done before `time`, and the history of events without a live claim since.
     pub(super) fn purge(&mut self, time: Timestamp, lives: impl Fn(Uuid) -> bool) -> u64 {
         let mut purged = 0;
         while let Some((_, event)) = self.order.pop_front_if(|(at, _)| *at < time) {
