@@ -38,7 +38,7 @@ async fn a1_a_topic_is_created_as_asked(rig: &Rig) -> Checked {
     same("its partitions", (0..5).collect::<Vec<u32>>(), described.partitions.iter().map(|p| p.partition).collect())
 }
 
-/// The description of a topic that is there. Another broker than the one that told of it may learn of it later.
+/// Describes an existing topic. Brokers other than the one that reported it may learn of it later.
 async fn describe(rig: &Rig, topic: &Name) -> Checked<tidings_core::TopicDescription> {
     let admin = rig.admin().await?;
     rig.eventually("a description", || async {
@@ -74,7 +74,7 @@ async fn a1_each_topic_has_its_own_answer(rig: &Rig) -> Checked {
         .eventually("descriptions", || async {
             let answers = admin.describe_topics(&asked).await?;
             let names: Vec<_> = answers.into_iter().map(|a| a.map(|t| t.name).map_err(|e| e.kind())).collect();
-            // Another broker than the one that told of them may learn of them later.
+            // Brokers other than the one that reported them may learn of them later.
             let late = [0, 2].iter().any(|place: &usize| names.get(*place) == Some(&Err(ErrorKind::NotFound)));
             Ok((!late).then_some(names))
         })
@@ -199,7 +199,7 @@ async fn a1_a_healthy_broker_says_so(rig: &Rig) -> Checked {
     let topic = rig.topic(1).await?;
     rig.publish(vec![Record::new(&topic, "v").with_partition(TopicPartition::new(&topic, 0).partition)]).await?;
     let admin = rig.admin().await?;
-    // Others may be making topics, which have no leader for a moment.
+    // Other tests may be creating topics, which have no leader for a moment.
     rig.eventually("a broker that answers, and no problem", || async {
         let health = admin.health().await?;
         rig.note(format!("health: {health:?}"));

@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_deleting_a_group_is_refused_while_it_has_members,
 ];
 
-/// A group that has committed 6 of the 10 records of each partition, and has no member any more.
+/// Creates a group without members that has committed 6 of the 10 records of each partition.
 async fn left_behind(rig: &Rig, count: u32) -> Checked<(Name, Name)> {
     let (fleet, topic) = working(rig, count).await?;
     let mut fleet = fleet;
@@ -36,7 +36,7 @@ async fn left_behind(rig: &Rig, count: u32) -> Checked<(Name, Name)> {
     Ok((group, topic))
 }
 
-/// As [`left_behind`], with its member.
+/// Like [`left_behind`], with its member.
 async fn working(rig: &Rig, count: u32) -> Checked<(Fleet<'_>, Name)> {
     let topic = rig.topic(count).await?;
     for p in 0..count {
@@ -56,7 +56,7 @@ async fn committed(rig: &Rig, group: &Name) -> Checked<Vec<Option<u64>>> {
     Ok(lag.into_iter().map(|l| l.committed).collect())
 }
 
-/// Resets, again while the broker still takes the group for an active one.
+/// Resets, retrying while the broker still considers the group active.
 async fn reset(rig: &Rig, group: &Name, topic: &Name, to: ResetTo, dry: bool) -> Checked<Vec<PartitionReset>> {
     let plan = ResetOffsetsOptions::default();
     let options = if dry { plan.with_dry_run() } else { plan };

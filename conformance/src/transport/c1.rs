@@ -45,7 +45,7 @@ async fn c1_records_come_in_order_with_their_bytes_and_offsets(rig: &Rig) -> Che
     Ok(())
 }
 
-/// Reads at least `read` of `filled` records, commits `next` (if any), closes, and gives what the next owner reads.
+/// Reads at least `read` of `filled` records, commits `next` (if any), closes, and returns what the next owner reads.
 async fn handed_over(rig: &Rig, commit: Option<u64>, from: usize) -> Checked {
     let topic = rig.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -172,7 +172,7 @@ async fn c1_a_time_skips_what_was_before_it(rig: &Rig) -> Checked {
     let records: Vec<Record> =
         (0..10).map(|n| super::rig::numbered(&topic, 0, n).with_timestamp(at(n as u64))).collect();
     rig.publish(records.clone()).await?;
-    // A minute's middle: the first record of that time or later is the next one.
+    // The middle of a minute: the first record at or after that time is the next one.
     let start = Start::Time(at(3).saturating_add(Duration::from_secs(30)));
     let mut fleet = rig.join(ConsumerOptions::new(rig.fresh("group"), [&topic]).with_start(start)).await?;
     fleet.records(0, 6).await?;
@@ -206,7 +206,7 @@ async fn c1_a_partition_that_appears_later_starts_at_its_beginning(rig: &Rig) ->
     rig.within("grow", admin.create_partitions(&topic, 2, CreatePartitionsOptions::default().with_rekeying()))
         .await??;
     rig.described(&topic, 2).await?;
-    // Published before the group can know of the partition: `Latest` must not skip it.
+    // Published before the group discovers the partition: `Latest` must not skip it.
     let records = rig
         .eventually("the new partition takes records", || async {
             match rig.fill(&topic, 1, 0, 5).await {
@@ -226,7 +226,7 @@ async fn c1_a_partition_that_appears_later_starts_at_its_beginning(rig: &Rig) ->
 async fn c1_batches_keep_to_their_option(rig: &Rig) -> Checked {
     let topic = rig.topic(1).await?;
     let records = rig.fill(&topic, 0, 0, 100).await?;
-    // The member itself fails when a batch is larger than its options say.
+    // The member itself fails if a batch exceeds its options.
     let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_max_batch_records(7);
     let mut fleet = rig.join(options).await?;
     fleet.records(0, 100).await?;
@@ -335,7 +335,7 @@ async fn c1_reading_goes_on_after_an_outage(rig: &Rig) -> Checked {
     if fleet[0].lost.is_empty() {
         return same_records("before and after", 0, &records, stored);
     }
-    // A member that lost its place meanwhile reads on from its commit: what was committed never comes again, and what came
+    // A member that lost its place resumes from its commit: committed records never come again; records received
     // before it learned of the loss may.
     let (before, after) = stored.split_at(5.min(stored.len()));
     same_records("before", 0, &records[..5], before)?;

@@ -1,6 +1,6 @@
 //! C2: records of a partition come only between its `Assigned` and its `release` or `Lost`; epochs grow.
 //!
-//! That no record comes outside an assignment is checked by the member of every case, at each step.
+//! The member of every case checks at each step that no record comes outside an assignment.
 
 use tidings_core::{Commit, ConsumerOptions, ErrorKind, TopicPartition, Transport};
 
@@ -60,7 +60,7 @@ async fn c2_epochs_grow_from_member_to_member_and_back(rig: &Rig) -> Checked {
     fleet.add(options).await?;
     fleet.shared(&topic, 2, &[0, 1]).await?;
     fleet.close(1).await?;
-    // The members themselves fail where an epoch of a partition does not grow.
+    // The members themselves fail if an epoch of a partition does not grow.
     fleet.owns(0, &topic, 2).await
 }
 
@@ -118,7 +118,7 @@ async fn c2_a_gap_at_the_end_is_told_without_a_record(rig: &Rig) -> Checked {
     rig.fill(&topic, 0, 0, 10).await?;
     rig.delete_records(&p, 6..10).await?;
     let mut fleet = rig.reader(&topic).await?;
-    // A group that can't commit behind the gap would show a lag for ever.
+    // A group that can't commit beyond the gap would show a lag forever.
     fleet.until("the position passes the gap", |m| m[0].owned.get(&p).is_some_and(|o| o.position == 10)).await?;
     fleet[0].commit(&p, 10).await
 }
@@ -131,7 +131,7 @@ async fn c2_no_record_comes_after_release(rig: &Rig) -> Checked {
     }
     let mut fleet = rig.join(options.clone()).await?;
     fleet.records(0, 4).await?;
-    // It releases in the midst of reading: much is buffered, and the member fails if any of it comes.
+    // It releases while it reads: many records are buffered, and the member fails if any of them comes.
     fleet.add(options).await?;
     fleet.shared(&topic, 2, &[0, 1]).await?;
     fleet.until("the second member reads its partition", |m| m[1].count() >= 200).await?;
@@ -194,7 +194,7 @@ async fn c2_a_member_that_nobody_answers_raises_lost_by_itself(rig: &Rig) -> Che
     let mut fleet = rig.join(options).await?;
     fleet.records(0, 5).await?;
     rig.outage(true).await?;
-    // The broker can't tell it: it must know by its own clock.
+    // The broker can't report the loss: the consumer must notice it by its own clock.
     let told = fleet.until("the loss is told while nobody answers", |m| !m[0].lost.is_empty()).await;
     rig.outage(false).await?;
     told

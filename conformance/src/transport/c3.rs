@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c3_a_revocation_carries_its_deadline,
 ];
 
-/// A member that has all partitions and read all records, and another one that joins: the first holds its revocation.
+/// Creates a member that has all partitions and read all records, and a joining one: the first delays its release.
 async fn revoking(rig: &Rig, count: u32, deadline: Duration) -> Checked<(Fleet<'_>, Name, Vec<TopicPartition>)> {
     let topic = rig.topic(count).await?;
     let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_revocation_deadline(deadline);
@@ -112,7 +112,7 @@ async fn c3_nobody_else_has_a_partition_that_is_not_released(rig: &Rig) -> Check
 async fn c3_asking_for_the_next_step_releases_nothing(rig: &Rig) -> Checked {
     let (mut fleet, _, revoked) = revoking(rig, 2, LONG).await?;
     let p = any(&revoked)?;
-    // `next` is pending all the while: it must not count as being done with the revocation.
+    // `next` stays pending: it must not count as completing the revocation.
     for next in 1..4 {
         fleet.rest().await?;
         fleet[0].commit(&p, next).await?;

@@ -30,7 +30,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c4_a_commit_of_the_start_is_kept,
 ];
 
-/// A member that has the one partition of a topic and received its ten records.
+/// Creates a member that has the only partition of a topic and received its ten records.
 async fn ten_read(rig: &Rig) -> Checked<(Fleet<'_>, Name, TopicPartition)> {
     let topic = rig.topic(1).await?;
     rig.fill(&topic, 0, 0, 10).await?;
@@ -177,7 +177,7 @@ async fn c4_ranges_settled_beyond_do_not_move_the_offset(rig: &Rig) -> Checked {
 
 async fn c4_commits_overlap_reading(rig: &Rig) -> Checked {
     let (mut fleet, _, p) = ten_read(rig).await?;
-    // Nothing more is there to read: `next` is pending while the commit is answered.
+    // No more records exist: `next` is pending while the commit is answered.
     fleet.rest().await?;
     let (consumer, epoch) = (fleet.consumer(0), fleet[0].epoch(&p)?);
     let commit = async move { consumer.commit(vec![Commit::new(p, epoch, 10)]).await };

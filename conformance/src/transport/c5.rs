@@ -1,6 +1,6 @@
 //! C5: a paused partition yields nothing; membership lives while handlers work.
 //!
-//! That no record of a paused partition comes is checked by the member of every case, at each step.
+//! The member of every case checks at each step that no record of a paused partition comes.
 
 use std::time::Duration;
 
@@ -132,7 +132,7 @@ async fn c5_a_paused_partition_stays_the_members(rig: &Rig) -> Checked {
     fleet.records(0, 5).await?;
     fleet[0].pause(std::slice::from_ref(&p)).await?;
     fleet.rest_for(rig.pace.lifetime + rig.pace.lifetime / 2).await?;
-    // Backpressure must not look like death: it is still the member's.
+    // Backpressure must not look like a crash: the member still owns the partition.
     fleet[0].commit(&p, 5).await?;
     same("what was lost", 0, fleet[0].lost.len())
 }
@@ -147,7 +147,7 @@ async fn c5_membership_lives_while_a_handler_works(rig: &Rig) -> Checked {
     let other = fleet.add(options).await?;
     fleet.until("one owner", |m| m.iter().map(|m| m.has(&topic)).sum::<usize>() == 1).await?;
     let owner = usize::from(fleet[0].owned.is_empty());
-    // The owner's handler works for longer than a session: it calls nothing, while the other member waits for its chance.
+    // The owner's handler runs for longer than a session without any call, while the other member waits.
     fleet[owner].idle = true;
     fleet.rest_for(rig.pace.lifetime + rig.pace.lifetime / 2).await?;
     same("partitions of the other member", 0, fleet[other - owner].has(&topic))?;

@@ -29,7 +29,7 @@ async fn take(fleet: &mut Fleet<'_>, who: usize, step: Result<Step>) -> Checked 
     }
 }
 
-/// Drives member `who` by nexts that are dropped after a few polls, until `done`.
+/// Drives member `who` with calls of `next` that are dropped after a few polls, until `done`.
 async fn droppily(rig: &Rig, fleet: &mut Fleet<'_>, who: usize, mut done: impl FnMut(&Fleet<'_>) -> bool) -> Checked {
     let deadline = Instant::now() + rig.pace.patience;
     fleet[who].pending = None;
@@ -40,7 +40,7 @@ async fn droppily(rig: &Rig, fleet: &mut Fleet<'_>, who: usize, mut done: impl F
         }
         turn += 1;
         let consumer = fleet.consumer(who);
-        // Now and then it gets longer, so that a `next` that fetches by itself can get on between two drops.
+        // Some calls get more polls, so that a `next` that fetches by itself can make progress between two drops.
         let stepped = match turn % 8 {
             0 => timeout(rig.pace.quiet, consumer.next()).await.ok(),
             few => poll_times(few, consumer.next()).await,
@@ -76,7 +76,7 @@ async fn c6_dropping_next_while_records_arrive_loses_none(rig: &Rig) -> Checked 
     for n in 0..20 {
         let records: Vec<_> = (n * 2..n * 2 + 2).map(|n| super::rig::numbered(&topic, 0, n)).collect();
         let consumer = fleet.consumer(0);
-        // The publish and the next that will be dropped go on together, so that records arrive in mid-poll.
+        // The publish and the dropped `next` run concurrently, so that records arrive between polls.
         let (published, step) =
             tokio::join!(rig.publish_by(&*publisher, records.clone()), poll_times(1 + n % 5, consumer.next()));
         published?;

@@ -12,7 +12,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c8_the_next_owner_is_told_again[UnreadableRecords],
 ];
 
-/// The partition, told to be unreadable once, from `offset` on.
+/// Checks that the partition is reported unreadable once, from `offset` on.
 fn held(member: &Member<'_>, p: &TopicPartition, offset: u64) -> Checked {
     let told: Vec<_> = member.unreadable.iter().collect();
     same("how often it is told that the partition cannot be read", 1, told.len())?;

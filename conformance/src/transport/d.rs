@@ -26,7 +26,7 @@ async fn sink(rig: &Rig) -> Checked<Arc<dyn DeadLetterSink>> {
     Ok(rig.within("a dead-letter sink", transport.dead_letters()).await??)
 }
 
-/// A topic that has a dead-letter topic.
+/// Creates a topic with a dead-letter topic.
 async fn topics(rig: &Rig) -> Checked<(Name, Name)> {
     let topic = rig.topic(1).await?;
     let dead = dead_letter_topic(&topic);
@@ -48,7 +48,7 @@ fn letter(topic: &Name, offset: u64) -> DeadLetter {
         .with_failed_at(Timestamp::from_millis(1_700_000_111_456))
 }
 
-/// The letters in a topic, as they are read back.
+/// Reads the letters of a topic back.
 async fn buried(rig: &Rig, dead: &Name, count: usize) -> Checked<Vec<DeadLetter>> {
     let fleet = rig.read_all(dead, 1, count).await?;
     fleet[0].of(&TopicPartition::new(dead, 0)).iter().map(|r| Ok(DeadLetter::from_record(r)?)).collect()

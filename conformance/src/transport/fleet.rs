@@ -1,4 +1,4 @@
-//! Members that are driven together: a rebalance needs all of them.
+//! Members that are driven concurrently, because a rebalance needs all of them.
 
 use std::future::{Future, poll_fn};
 use std::ops::{Index, IndexMut};
@@ -14,10 +14,10 @@ use super::member::Member;
 use super::rig::{Rig, partitions};
 use crate::case::{Checked, broken, holds};
 
-/// How long to wait before asking again a broker that could not answer.
+/// Backoff before a retry after a broker failed to answer.
 pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
-/// Members, of one group or several, that are asked for their next steps together.
+/// Members of one or several groups whose steps are awaited concurrently.
 pub(crate) struct Fleet<'a> {
     rig: &'a Rig,
     members: Vec<Member<'a>>,
@@ -38,12 +38,12 @@ impl<'a> IndexMut<usize> for Fleet<'a> {
 }
 
 impl Rig {
-    /// No member yet.
+    /// Creates an empty fleet.
     pub(crate) fn fleet(&self) -> Fleet<'_> {
         Fleet { rig: self, members: Vec::new(), turn: 0 }
     }
 
-    /// A fleet of one member, of a fresh group that reads `topic`.
+    /// Creates a fleet of one member of a new group that reads `topic`.
     pub(crate) async fn reader(&self, topic: &Name) -> Checked<Fleet<'_>> {
         self.join(ConsumerOptions::new(self.fresh("group"), [topic])).await
     }
@@ -70,7 +70,7 @@ fn same_count(member: &Member<'_>, records: usize) -> Checked {
     holds(member.count() == records, &format!("{records} records"), member)
 }
 
-/// The next step of any member: whose, and what.
+/// Returns the next step of any member, with the member's index.
 async fn any_step(members: &mut [Member<'_>], first: usize) -> (usize, Result<Step>) {
     let count = members.len();
     poll_fn(|task| {
@@ -94,7 +94,7 @@ async fn any_step(members: &mut [Member<'_>], first: usize) -> (usize, Result<St
 }
 
 impl<'a> Fleet<'a> {
-    /// A further member, while the others go on; its index.
+    /// Adds a member while the others run; returns its index.
     pub(crate) async fn add(&mut self, options: ConsumerOptions) -> Checked<usize> {
         let (rig, transport, index) = (self.rig, self.rig.transport()?, self.members.len());
         rig.note(format!("member {index}: joins {} for {:?}", options.group, options.topics));
@@ -145,7 +145,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Drives all members until `done`, which must come within the setup's patience.
+    /// Drives all members until `done`, within the setup's patience.
     pub(crate) async fn until(&mut self, what: &str, mut done: impl FnMut(&[Member<'a>]) -> bool) -> Checked {
         let deadline = Instant::now() + self.rig.pace.patience;
         while !done(&self.members) {
@@ -157,18 +157,18 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Until a member has `count` partitions of `topic`.
+    /// Drives all members until one owns `count` partitions of `topic`.
     pub(crate) async fn owns(&mut self, who: usize, topic: &Name, count: u32) -> Checked {
         let what = format!("member {who} has {count} partitions of {topic}");
         self.until(&what, |m| m[who].has(topic) == count as usize).await
     }
 
-    /// Until a member has received `count` records.
+    /// Drives all members until one has received `count` records.
     pub(crate) async fn records(&mut self, who: usize, count: usize) -> Checked {
         self.until(&format!("member {who} receives {count} records"), |m| m[who].count() >= count).await
     }
 
-    /// Drives all members for as long as what must not come gets.
+    /// Drives all members for the setup's quiet time.
     pub(crate) async fn rest(&mut self) -> Checked {
         self.rest_for(self.rig.pace.quiet).await
     }
@@ -176,7 +176,7 @@ impl<'a> Fleet<'a> {
     /// Drives all members for this time.
     pub(crate) async fn rest_for(&mut self, time: Duration) -> Checked {
         let deadline = Instant::now() + time;
-        // Asked by the clock too: a timeout never fires on what is ready each time, such as errors.
+        // The clock is checked too: a timeout never fires on a future that is always ready, such as with errors.
         while Instant::now() < deadline {
             match timeout_at(deadline, any_step(&mut self.members, self.turn)).await {
                 Ok((who, step)) => self.stepped(who, step).await?,
@@ -186,7 +186,7 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Closes a member while the others go on.
+    /// Closes a member while the others run.
     pub(crate) async fn close(&mut self, who: usize) -> Checked {
         let consumer = Arc::clone(&self.members[who].consumer);
         self.members[who].idle = true;
@@ -197,14 +197,14 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Drops a member without a word, as a process that ends. It stays in its place, dead, behind `who`'s index.
+    /// Drops a member without closing it, like a crash. It keeps its index `who`.
     pub(crate) fn kill(mut self, who: usize) -> Self {
         self.rig.note(format!("member {who}: is dropped"));
         drop(self.members.remove(who));
         self
     }
 
-    /// Until every partition of a topic is some member's, and each of these members has one.
+    /// Drives all members until every partition of a topic has an owner, and each of these members owns one.
     pub(crate) async fn shared(&mut self, topic: &Name, count: u32, among: &[usize]) -> Checked {
         let all = partitions(topic, count);
         self.until(&format!("{topic}'s partitions are shared by {among:?}"), |m| {

@@ -15,7 +15,7 @@ use crate::case::{Checked, broken, granted, holds, only, same};
 
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Step>> + Send>>;
 
-/// A partition that a member has.
+/// A partition that a member owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) epoch: u64,
@@ -29,9 +29,9 @@ pub(crate) struct Member<'a> {
     pub(crate) options: ConsumerOptions,
     /// Kept between waits, so that only the cases of C6 depend on it.
     pub(crate) pending: Option<Pending>,
-    /// Whether `next` is left alone.
+    /// Whether the fleet does not call `next`.
     pub(crate) idle: bool,
-    /// Whether revocations are left to the case; else each is released at once.
+    /// Whether the case handles revocations; otherwise each is released at once.
     pub(crate) holds_on: bool,
     pub(crate) owned: BTreeMap<TopicPartition, Owned>,
     pub(crate) revoking: BTreeSet<TopicPartition>,
@@ -41,7 +41,7 @@ pub(crate) struct Member<'a> {
     pub(crate) paused: BTreeSet<TopicPartition>,
     pub(crate) received: BTreeMap<TopicPartition, Vec<StoredRecord>>,
     pub(crate) unreadable: Vec<Unreadable>,
-    /// Whether the case has cut a log off: assignments may then start below what is committed.
+    /// Whether the case has truncated a log: assignments may then start below the committed offset.
     pub(crate) set_back: bool,
     pub(crate) ended: Option<ErrorKind>,
 }
@@ -82,7 +82,7 @@ impl<'a> Member<'a> {
         self.rig.note(format!("member {}: {step}", self.index));
     }
 
-    /// How many records came of all partitions.
+    /// Returns the number of records received from all partitions.
     pub(crate) fn count(&self) -> usize {
         self.received.values().map(Vec::len).sum()
     }
@@ -92,7 +92,7 @@ impl<'a> Member<'a> {
         self.received.get(partition).map_or(&[], Vec::as_slice)
     }
 
-    /// The epoch of a partition that it has.
+    /// Returns the epoch of a partition that it owns.
     pub(crate) fn epoch(&self, partition: &TopicPartition) -> Checked<u64> {
         match self.owned.get(partition) {
             Some(owned) => Ok(owned.epoch),
@@ -100,7 +100,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The latest assignment of a partition.
+    /// Returns the latest assignment of a partition.
     pub(crate) fn assignment(&self, partition: &TopicPartition) -> Checked<Assignment> {
         match self.assignments.iter().rev().find(|a| a.partition == *partition) {
             Some(assignment) => Ok(assignment.clone()),
@@ -108,7 +108,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Commits one partition, and says what came of it.
+    /// Commits one partition and returns the result.
     pub(crate) async fn try_commit(&self, commit: Commit) -> Checked<Result<()>> {
         let what = format!("commit {} next {} of epoch {}", commit.partition, commit.next_offset, commit.epoch);
         let answers = self.rig.within("an answer to commit", self.consumer.commit(vec![commit])).await?;
@@ -117,7 +117,7 @@ impl<'a> Member<'a> {
         Ok(answer)
     }
 
-    /// Commits `next` of a partition under its present epoch; must be `Ok`.
+    /// Commits `next` of a partition under its current epoch; must be `Ok`.
     pub(crate) async fn commit(&self, partition: &TopicPartition, next: u64) -> Checked {
         let commit = Commit::new(partition.clone(), self.epoch(partition)?, next);
         granted(&format!("commit {partition} next {next}"), self.try_commit(commit).await?)
@@ -150,7 +150,7 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// Seeks, and expects to read on from there.
+    /// Seeks, and expects to continue reading from there.
     pub(crate) async fn seek(&mut self, partition: &TopicPartition, to: tidings_core::SeekTo) -> Checked<u64> {
         let at = self.rig.within("seek", self.consumer.seek(partition, to)).await??;
         self.note(format!("seek {partition} to {to:?}: {at}"));
@@ -160,7 +160,7 @@ impl<'a> Member<'a> {
         Ok(at)
     }
 
-    /// Takes a step and checks what every case relies on.
+    /// Takes a step and checks the invariants of every case.
     pub(crate) async fn take(&mut self, step: Step) -> Checked {
         match step {
             Step::Assigned(assignments) => {
@@ -264,7 +264,7 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// Which topics' partitions it has.
+    /// Returns the topics of the partitions that it owns.
     pub(crate) fn has(&self, topic: &Name) -> usize {
         self.owned.keys().filter(|p| p.topic == *topic).count()
     }

@@ -52,7 +52,7 @@ async fn p2_a_dropped_publish_stores_whole_records_once_or_none(rig: &Rig) -> Ch
         rig.note(format!("a publish polled {times} times: {}", if answered.is_some() { "done" } else { "dropped" }));
         sent.extend(records);
     }
-    // Later records of the same publisher come behind all that the dropped calls may still store.
+    // Later records of the same publisher come after all records that the dropped calls may still store.
     let last = numbered(&topic, 0, 999);
     let positions = rig.publish_by(&*publisher, vec![last.clone()]).await?;
     sent.push(last);

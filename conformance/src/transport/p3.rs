@@ -67,7 +67,7 @@ async fn p3_a_record_without_a_key_goes_somewhere(rig: &Rig) -> Checked {
     rig.read_all(&topic, 3, 30).await.map(drop)
 }
 
-/// Offsets that grow within one partition.
+/// Checks that offsets grow within one partition.
 pub(super) fn in_order(what: &str, positions: &[Position]) -> Checked {
     let one = positions.iter().all(|p| Some(p.partition) == positions.first().map(|f| f.partition));
     holds(one, "one partition for one key", positions)?;
@@ -98,7 +98,7 @@ async fn p3_a_key_keeps_its_order_from_call_to_call(rig: &Rig) -> Checked {
 
 pub(super) type Publishing<'a> = Pin<Box<dyn Future<Output = Vec<Result<Position>>> + Send + 'a>>;
 
-/// A call that publishes a record alone: every second one as a list, since both ways are one.
+/// Publishes a single record, every second one as a list, since both calls share one order.
 pub(super) fn alone(publisher: &dyn Publisher, n: usize, record: Record) -> Publishing<'_> {
     if n.is_multiple_of(2) {
         publisher.publish(vec![record])
@@ -107,7 +107,7 @@ pub(super) fn alone(publisher: &dyn Publisher, n: usize, record: Record) -> Publ
     }
 }
 
-/// Polls all once in order, then on in the reverse order until each is done.
+/// Polls all once in order, then in reverse order until each is done.
 pub(super) async fn first_polled_in_order(mut calls: Vec<Publishing<'_>>) -> Vec<Vec<Result<Position>>> {
     let mut done: Vec<Option<Vec<Result<Position>>>> = calls.iter().map(|_| None).collect();
     let mut first = true;

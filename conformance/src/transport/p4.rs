@@ -87,7 +87,7 @@ async fn p4_close_waits_for_what_is_under_way(rig: &Rig) -> Checked {
             *answer = Some(rig.within("an answer by the time of close", call).await?);
         }
     }
-    // Each was polled before the close: it is under way, and close waits for it.
+    // Each was polled before the close: it is in flight, and close waits for it.
     let answers: Vec<_> = answers.into_iter().flatten().flatten().collect();
     let failed = answers.iter().find_map(|answer| answer.as_ref().err());
     holds(failed.is_none(), "what was under way at close is stored", failed)?;
@@ -144,7 +144,7 @@ async fn p4_calls_that_wait_end_when_the_publisher_is_closed_in_an_outage(rig: &
     rig.outage(true).await?;
     let mut call = publisher.publish(vec![numbered(&topic, 0, 1)]);
     let early = poll_times(1, call.as_mut()).await;
-    // Unanswered records make it `Indeterminate`; that it ends is what counts.
+    // Unanswered records make it `Indeterminate`; the case only requires that it ends.
     if let Err(error) = rig.within("close in an outage", publisher.close(Duration::from_millis(500))).await? {
         refused("close with records unanswered", &[ErrorKind::Indeterminate], Err::<(), _>(error))?;
     }

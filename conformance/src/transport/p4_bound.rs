@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p4_calls_that_wait_at_the_bound_end_at_close[SlowAnswers],
 ];
 
-/// Twice as many calls of one record as the publisher takes unanswered.
+/// Creates twice as many calls of one record as the publisher's bound on unanswered records.
 fn calls<'a>(rig: &Rig, publisher: &'a dyn Publisher, topic: &Name) -> Vec<Publishing<'a>> {
     let record = |n: usize| Record::new(topic, format!("{n}")).with_key("k");
     (0..rig.pace.unanswered * 2).map(|n| alone(publisher, n, record(n))).collect()
@@ -41,7 +41,7 @@ async fn p3_calls_that_wait_at_the_bound_keep_their_order(rig: &Rig) -> Checked 
     all_wait(&mut calls).await?;
     rig.slow_answers(false).await?;
     let mut positions = Vec::new();
-    // They are polled on in the reverse order: that of the first polls counts.
+    // Later polls are in reverse order: the order of the first polls counts.
     calls.reverse();
     for answers in rig.within("answers to all calls", first_polled_in_order(calls)).await? {
         positions.push(granted("a call that waited", only("answers to one record", answers)?)?);
@@ -93,7 +93,7 @@ async fn p4_close_gives_up_at_its_deadline(rig: &Rig) -> Checked {
     rig.slow_answers(false).await?;
     refused("close with records unanswered", &[ErrorKind::Indeterminate], closed)?;
     for answer in rig.within("an end of the call", first_polled_in_order(calls)).await?.into_iter().flatten() {
-        // Its record may be stored: no answer but that, or that it is open.
+        // Its record may be stored: the only valid answers are that it is stored, or that its outcome is unknown.
         if let Err(error) = answer {
             refused("the call", &[ErrorKind::Indeterminate], Err::<(), _>(error))?;
         }

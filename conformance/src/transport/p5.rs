@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p5_every_byte_value_survives,
 ];
 
-/// Publishes `records`, all to partition 0 of a fresh topic, and compares what comes.
+/// Publishes `records` to partition 0 of a new topic, and compares the records read.
 async fn survives(rig: &Rig, records: Vec<Record>) -> Checked {
     let topic = rig.topic(1).await?;
     let mut records = records;
@@ -29,7 +29,7 @@ async fn survives(rig: &Rig, records: Vec<Record>) -> Checked {
         record.partition = Some(0);
     });
     rig.publish(records.clone()).await?;
-    // And each alone, which need not go the same way.
+    // Each record alone too, which may take another code path.
     let publisher = rig.publisher().await?;
     for record in records.clone() {
         granted("a record alone", rig.within("an answer", publisher.publish_one(record.clone())).await?)?;

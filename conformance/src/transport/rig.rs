@@ -13,12 +13,12 @@ pub(crate) type Rig = Cx<dyn Transport>;
 /// Room for a value of 1 MiB with its headers.
 const ROOMY: u64 = 4 << 20;
 
-/// As many partitions of `topic` as there are.
+/// Returns the first `count` partitions of `topic`.
 pub(crate) fn partitions(topic: &Name, count: u32) -> Vec<TopicPartition> {
     (0..count).map(|p| TopicPartition::new(topic, p)).collect()
 }
 
-/// Record `n` for a partition.
+/// Creates record `n` for a partition.
 pub(crate) fn numbered(topic: &Name, partition: u32, n: usize) -> Record {
     Record::new(topic, format!("value {partition}/{n}"))
         .with_key(format!("key {n}"))
@@ -41,7 +41,7 @@ impl Rig {
         Ok(self.within("a publisher", transport.publisher()).await??)
     }
 
-    /// A new topic of a fresh name.
+    /// Creates a topic with a unique name.
     pub(crate) async fn topic(&self, partitions: u32) -> Checked<Name> {
         let name = self.fresh("topic");
         self.create(Topic::new(&name).with_partitions(partitions).with_max_record_bytes(ROOMY)).await?;
@@ -69,7 +69,7 @@ impl Rig {
         .await
     }
 
-    /// Publishes by a publisher of its own; all must be `Ok`.
+    /// Publishes with a new publisher; all must be `Ok`.
     pub(crate) async fn publish(&self, records: Vec<Record>) -> Checked<Vec<Position>> {
         let publisher = self.publisher().await?;
         self.publish_by(&*publisher, records).await
@@ -118,7 +118,7 @@ fn header(of: Option<&Header>) -> String {
     of.map_or_else(|| "none".into(), |h| format!("{:?}: {}", h.name, bytes(h.value.as_ref())))
 }
 
-/// A stored record is what was published, byte for byte.
+/// Checks that a stored record equals the published one, byte for byte.
 pub(crate) fn same_record(what: &str, published: &Record, stored: &StoredRecord) -> Checked {
     let at = stored.offset;
     if published.key != stored.key {

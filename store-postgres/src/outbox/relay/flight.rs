@@ -28,7 +28,7 @@ pub(super) struct Landed {
     pub(super) bytes: usize,
     /// The ids of those that the broker holds.
     pub(super) held: Vec<i64>,
-    /// The error behind which the others were left, and the id of the record that it is about.
+    /// The error that stopped the lane, and the id of its record.
     pub(super) failed: Option<(i64, Error)>,
 }
 

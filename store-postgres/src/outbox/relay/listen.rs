@@ -42,7 +42,7 @@ impl Drop for Listener {
 
 /// Listens until something fails.
 async fn listen(store: &PostgresStore, channel: &str, shared: &Shared) -> sqlx::Result<()> {
-    // A pool of its own: the listener takes its connection from one and keeps it, and the store's are for the service.
+    // A separate pool: the listener keeps a connection of its pool, and the store's connections are for the service.
     let options = store.pool().connect_options().as_ref().clone();
     let limit = store.config().acquire_timeout;
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limit).connect_lazy_with(options);

@@ -140,7 +140,7 @@ impl Worker {
         }
         self.show();
         match found {
-            // There is more than was taken, and room for it.
+            // There are more records, and room for them.
             Found::More => self.drain(),
             Found::All | Found::Nothing => self.wait().await,
         }
@@ -202,7 +202,7 @@ impl Worker {
             self.cooling.retain(|_, cooling| now < cooling.until + old);
         }
         if now >= self.lag_at {
-            // Whatever comes of it: counting must not keep the relay from publishing what it counts.
+            // Even after a failure: measuring the lag must not keep the relay from publishing.
             self.lag_at = now + self.config.lag_interval;
             let lag = self.link()?.lag().await?;
             let oldest = lag.oldest.unwrap_or_default().as_secs_f64();
@@ -280,7 +280,7 @@ impl Worker {
         if self.config.listen && !says_so && !self.shared.is_stopping() {
             self.link()?.sleep(true).await?;
             self.asleep = Some(now);
-            // Now that a notification is sure to come, the next look is the first that counts.
+            // Notifications are enabled now, so the next fetch is the first that counts.
             self.idle_turns = 1;
         }
         Ok(())
