@@ -59,7 +59,7 @@ impl Known {
         lock(&self.scopes).iter().cloned().collect()
     }
 
-    /// Scopes are included, since a scope is a service's name by default.
+    /// Returns the services, including scopes: a scope is a service's name by default.
     fn services(&self) -> Vec<Name> {
         lock(&self.services).union(&lock(&self.scopes)).cloned().collect()
     }

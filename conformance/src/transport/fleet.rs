@@ -157,13 +157,13 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Drives all members until one owns `count` partitions of `topic`.
+    /// Drives all members until member `who` owns `count` partitions of `topic`.
     pub(crate) async fn owns(&mut self, who: usize, topic: &Name, count: u32) -> Checked {
         let what = format!("member {who} has {count} partitions of {topic}");
         self.until(&what, |m| m[who].has(topic) == count as usize).await
     }
 
-    /// Drives all members until one has received `count` records.
+    /// Drives all members until member `who` has received `count` records.
     pub(crate) async fn records(&mut self, who: usize, count: usize) -> Checked {
         self.until(&format!("member {who} receives {count} records"), |m| m[who].count() >= count).await
     }
@@ -173,7 +173,7 @@ impl<'a> Fleet<'a> {
         self.rest_for(self.rig.pace.quiet).await
     }
 
-    /// Drives all members for this time.
+    /// Drives all members for `time`.
     pub(crate) async fn rest_for(&mut self, time: Duration) -> Checked {
         let deadline = Instant::now() + time;
         // The clock is checked too: a timeout never fires on a future that is always ready, such as with errors.
@@ -197,14 +197,14 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Drops a member without closing it, like a crash. It keeps its index `who`.
+    /// Drops a member without closing it, like a crash. The indexes of later members shift down by one.
     pub(crate) fn kill(mut self, who: usize) -> Self {
         self.rig.note(format!("member {who}: is dropped"));
         drop(self.members.remove(who));
         self
     }
 
-    /// Drives all members until every partition of a topic has an owner, and each of these members owns one.
+    /// Drives all members until the members `among` own all partitions of a topic, each at least one.
     pub(crate) async fn shared(&mut self, topic: &Name, count: u32, among: &[usize]) -> Checked {
         let all = partitions(topic, count);
         self.until(&format!("{topic}'s partitions are shared by {among:?}"), |m| {

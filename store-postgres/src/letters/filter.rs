@@ -24,9 +24,9 @@ pub struct LetterFilter {
     pub kind: Option<ErrorKind>,
     /// Text contained in the error.
     pub error: Option<String>,
-    /// Earliest time at which the record was given up, inclusive.
+    /// Time at or after which the record was given up.
     pub since: Option<Timestamp>,
-    /// Latest time at which the record was given up, exclusive.
+    /// Time before which the record was given up.
     pub until: Option<Timestamp>,
     /// The letter's state: [`LetterState::Open`] by default.
     pub state: LetterState,
