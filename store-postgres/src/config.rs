@@ -112,7 +112,7 @@ pub struct PostgresConfig {
     pub migration_timeout: Duration,
     /// Number of rows that one step of a purge deletes; each step is a separate transaction.
     pub purge_batch: u32,
-    /// How long done events and closed letters are kept. Must exceed the time after which a record may be
+    /// How long done events and closed letters are kept. Must exceed the time within which a record may be
     /// redelivered.
     pub retention: Retention,
 }

@@ -31,7 +31,7 @@ pub const RETENTION_PARTS: u32 = 7;
 
 const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 const SMALLEST_CACHE: u64 = 8 << 20;
-/// Maximum number of events that a service claims in one call; with a lower bound on claims, such a call could never
+/// Lower limit of `max_claims`: a service claims up to this many events in one call, which could otherwise never
 /// succeed.
 const FEWEST_CLAIMS: usize = 5_000;
 

@@ -30,7 +30,7 @@ const BATCH_BYTES: usize = 40 << 10;
 const UNLOCK_PATIENCE: Duration = Duration::from_secs(10);
 const UNLOCK_RETRY: Duration = Duration::from_millis(2);
 
-/// The seal, written within each batch: the number of batches, and the content of the table.
+/// The seal, written within each batch: the number of the batch, and the resulting content of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Seal {
     sequence: u64,
