@@ -21,8 +21,8 @@
 //! - A case that the setup declares as not kept ([`Setup::without_case`]) is ignored with the reason given.
 //! - A case that injects a fault needs a hook of the [`Setup`]; without the hook it is reported ignored with that
 //!   reason.
-//! - A backend that does not answer ([`Unavailable`](tidings_core::ErrorKind::Unavailable) from the factory) has all its
-//!   cases ignored; with [`REQUIRE_BROKERS`]`=1` in the environment they fail.
+//! - A backend that does not answer ([`Unavailable`](tidings_core::ErrorKind::Unavailable) from the factory) has all
+//!   its cases ignored; with [`REQUIRE_BROKERS`]`=1` in the environment they fail.
 //! - `--include-ignored` runs the disclaimed clauses and the cases declared as not kept as well.
 //!
 //! A failure reports the clause, the expected and the actual result, and the history of the case's steps.

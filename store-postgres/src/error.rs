@@ -79,7 +79,8 @@ fn kind_of_state(state: &str) -> ErrorKind {
             "54" => ErrorKind::TooLarge,
             // Data exceptions, constraints, transaction states and invalid statements.
             "21" | "22" | "23" | "25" | "26" | "34" | "42" | "44" | "P0" => ErrorKind::Invalid,
-            // Connections (08), rollbacks (40), resources (53), an operator (57), the system (58), internal errors (XX).
+            // Connections (08), rollbacks (40), resources (53), an operator (57), the system (58), internal errors
+            // (XX).
             _ => ErrorKind::Unavailable,
         },
     }

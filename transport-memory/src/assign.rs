@@ -9,8 +9,8 @@ pub(crate) type Targets = BTreeMap<TopicPartition, MemberId>;
 
 /// Assigns `partitions` (sorted) to `members` by the topics that each reads.
 ///
-/// A partition stays where it was in `before`, unless its member is gone or balance needs it to move: no member ends with
-/// two partitions more than another that could take one of them, be it by passing others on.
+/// A partition stays where it was in `before`, unless its member is gone or balance needs it to move: no member ends
+/// with two partitions more than another that could take one of them, be it by passing others on.
 pub(crate) fn assign(
     partitions: &[TopicPartition],
     members: &BTreeMap<MemberId, BTreeSet<Name>>,

@@ -127,7 +127,8 @@ impl Drop for Turn<'_> {
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&self) -> Result<Step> {
-        // A loop over a full log must let other tasks and timers run; before anything is taken, so that no step is lost.
+        // A loop over a full log must let other tasks and timers run; before anything is taken, so that no step is
+        // lost.
         tokio::task::coop::consume_budget().await;
         self.open("next")?;
         let _turn = Turn::take(self)?;

@@ -1,6 +1,7 @@
 //! Wrappers around any backend, for tests of its users: one records calls, one injects faults.
 //!
-//! Both wrap transports, idempotency stores and dead-letter stores, and pass every clause that the wrapped backend passes.
+//! Both wrap transports, idempotency stores and dead-letter stores, and pass every clause that the wrapped backend
+//! passes.
 //!
 //! ```
 //! use tidings_conformance::wrap::{Call, Faulty, Recording};

@@ -79,8 +79,8 @@ impl Outbox {
     /// there were. A parked record comes after the records of its key that were published in the meantime.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable), and [`Indeterminate`](ErrorKind::Indeterminate) if the answer was lost: a repeat is
-    /// harmless.
+    /// [`Unavailable`](ErrorKind::Unavailable), and [`Indeterminate`](ErrorKind::Indeterminate) if the answer was
+    /// lost: a repeat is harmless.
     pub async fn retry(&self, ids: &[i64], by: &str) -> Result<u64> {
         let names = self.store.names();
         let query = sqlx::query(names.fill(RETRY)).bind(ids).bind(escape(by)).bind(lane::channel(names));

@@ -25,8 +25,8 @@ use crate::PostgresStore;
 use crate::error::failed_write;
 use crate::wire::headers_to_bytes;
 
-/// Writes events into the outbox of a [`PostgresStore`], within transactions of the same database. A [`Relay`] publishes
-/// them.
+/// Writes events into the outbox of a [`PostgresStore`], within transactions of the same database. A [`Relay`]
+/// publishes them.
 ///
 /// Events of one topic and key are published in commit order. Therefore transactions that publish to the same key
 /// wait for one another, from the call to their end. Publish late in a transaction, after locking the rows that
@@ -81,8 +81,8 @@ impl Outbox {
     /// `&mut Transaction`. If the future is dropped, the transaction must be rolled back.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid): the event can't be written. [`Unavailable`](ErrorKind::Unavailable) and the like:
-    /// the database failed, and the transaction must be rolled back.
+    /// [`Invalid`](ErrorKind::Invalid): the event can't be written. [`Unavailable`](ErrorKind::Unavailable) and the
+    /// like: the database failed, and the transaction must be rolled back.
     pub async fn publish<E: Event>(&self, connection: &mut PgConnection, event: &E) -> Result<Uuid> {
         self.publish_with(connection, event, &PublishOptions::default()).await
     }

@@ -15,7 +15,7 @@ const SNAPSHOT: &str = "snap.";
 const DRAFT: &str = ".generating";
 const DAMAGED: &str = "damaged-";
 
-/// Moves away files that prevent sled from opening: drafts and damaged snapshots. The latter stay next to the log
+/// Removes drafts and renames damaged snapshots, which prevent sled from opening. The latter stay next to the log
 /// until [`forget_damaged`], in case the log is incomplete too.
 pub(crate) fn put_in_order(directory: &Path) -> Result<()> {
     for path in list(directory)? {
