@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidings_core::ErrorKind;
 use tidings_core::settings::{Address, SettingError};
+use tidings_core::{ErrorKind, check_topic_name};
 
 use super::{Compression, KafkaConfig, Pem, Sasl, Tls};
 
@@ -11,6 +11,14 @@ use super::{Compression, KafkaConfig, Pem, Sasl, Tls};
 const MAX_LINGER: Duration = Duration::from_secs(60);
 /// Upper bound of [`KafkaConfig::connect_wait`].
 const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Brokers hold static members to the rule for topics.
+pub(crate) const INSTANCE_ID_RULE: &str = "1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and neither \".\" nor \"..\"";
+
+/// Whether a static member can have this name.
+pub(crate) fn is_instance_id(id: &str) -> bool {
+    check_topic_name(id).is_ok()
+}
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;
 
@@ -28,10 +36,11 @@ impl KafkaConfig {
         if self.client_id.is_empty() || self.client_id.len() > 249 {
             return Err(wrong("client_id", "1 to 249 bytes"));
         }
-        for (field, text) in [("instance_id", &self.instance_id), ("rack", &self.rack)] {
-            if text.as_ref().is_some_and(String::is_empty) {
-                return Err(wrong(field, "some text, or none at all"));
-            }
+        if self.instance_id.as_deref().is_some_and(|id| !is_instance_id(id)) {
+            return Err(wrong("instance_id", INSTANCE_ID_RULE));
+        }
+        if self.rack.as_ref().is_some_and(String::is_empty) {
+            return Err(wrong("rack", "some text, or none at all"));
         }
         self.tls.as_ref().map_or(Ok(()), check_tls)?;
         self.sasl.as_ref().map_or(Ok(()), check_sasl)

@@ -12,6 +12,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub(crate) use self::check::{INSTANCE_ID_RULE, is_instance_id};
 pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource};
 pub(crate) use self::url::in_context;
 
@@ -113,6 +114,7 @@ pub struct KafkaConfig {
     /// Group protocol of consumers.
     pub group_protocol: GroupProtocol,
     /// Static member name (`group.instance.id`), for consumers whose options do not set one.
+    /// The rule for topic names applies.
     pub instance_id: Option<String>,
     /// Isolation level of reads.
     pub isolation: Isolation,

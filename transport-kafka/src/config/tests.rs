@@ -315,6 +315,7 @@ const CASES: &[Case<'_>] = &[
     (&[AT, ("CLIENT_ID", "")], "CLIENT_ID", "client_id"),
     (&[AT, ("RACK", "")], "RACK", "rack"),
     (&[AT, ("INSTANCE_ID", "")], "INSTANCE_ID", "instance_id"),
+    (&[AT, ("INSTANCE_ID", "a b")], "INSTANCE_ID", "instance_id"),
 ];
 
 /// Each error of the environment names the variable first, then the setting, and contains no value.

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use tidings_core::{ConsumerOptions, Error, ErrorKind, Result};
+use tidings_core::{ConsumerOptions, Error, ErrorKind, Result, check_topic_name};
+
+use crate::config::{INSTANCE_ID_RULE, is_instance_id};
+use crate::seam::admin::check_group_name;
 
 /// Minimum session timeout.
 const MIN_SESSION: Duration = Duration::from_millis(100);
 /// Maximum of all durations: brokers and clocks have limits, and a longer duration is equivalent to an endless one.
 const LONGEST: Duration = Duration::from_secs(10 * 24 * 3_600);
+
+/// How much of a wrong instance id an error shows.
+const SHOWN_BYTES: usize = 80;
 
 /// Validates the options and caps endless durations at a finite value.
 pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
@@ -20,6 +26,7 @@ pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
     if options.topics.is_empty() {
         return wrong("topics", "one or more");
     }
+    check_names(&options)?;
     if options.session_timeout < MIN_SESSION {
         return wrong("session_timeout", "100 ms or more");
     }
@@ -41,6 +48,28 @@ pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
     Ok(options)
 }
 
+/// Checks names before the broker sees them: it refuses some in terms that pass for a rebalance, and the member would join
+/// forever.
+fn check_names(options: &ConsumerOptions) -> Result<()> {
+    let refused =
+        |field: &str, error: Error| Error::new(ErrorKind::Invalid, format!("consumer options, {field}: {error}"));
+    check_group_name(&options.group).map_err(|e| refused("group", e))?;
+    for topic in &options.topics {
+        check_topic_name(topic).map_err(|e| refused("topics", e))?;
+    }
+    match options.instance_id.as_deref() {
+        Some(id) if !is_instance_id(id) => {
+            let shown = &id[..id.floor_char_boundary(SHOWN_BYTES)];
+            let text = format!(
+                "consumer options, instance_id: expected {INSTANCE_ID_RULE}, found {shown:?} of {} bytes",
+                id.len()
+            );
+            Err(Error::new(ErrorKind::Invalid, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +84,16 @@ mod tests {
         let wrong = [
             (ConsumerOptions::new("", ["t"]), "group"),
             (ConsumerOptions::new("g", Vec::<&str>::new()), "topics"),
+            (ConsumerOptions::new("g".repeat(32_768), ["t"]), "group"),
+            (ConsumerOptions::new("g", ["t", "a b"]), "\"a b\""),
+            (ConsumerOptions::new("g", ["t", ""]), "topics"),
+            (ConsumerOptions::new("g", [".."]), "topics"),
+            (ConsumerOptions::new("g", ["t".repeat(250)]), "topics"),
+            (options().with_instance_id(""), "instance_id"),
+            (options().with_instance_id("a b"), "\"a b\""),
+            (options().with_instance_id("."), "instance_id"),
+            (options().with_instance_id("é".repeat(200)), "instance_id"),
+            (options().with_instance_id("i".repeat(250)), "instance_id"),
             (options().with_session_timeout(none), "session_timeout"),
             (options().with_max_idle(none), "max_idle"),
             (options().with_revocation_deadline(none), "revocation_deadline"),
@@ -65,6 +104,12 @@ mod tests {
             let error = checked(options).expect_err(field);
             assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(field), "{field}: {error}");
         }
+    }
+
+    #[test]
+    fn longest_names_are_taken() {
+        let long = ConsumerOptions::new("g".repeat(32_767), ["t".repeat(249)]);
+        assert!(checked(long.with_instance_id("i".repeat(249))).is_ok());
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Asks {
 const MAX_GROUP_NAME_BYTES: usize = 32_767;
 
 /// Checks that a group can have this name. The client would call it undecodable.
-pub(super) fn check_group_name(name: &str) -> Result<()> {
+pub(crate) fn check_group_name(name: &str) -> Result<()> {
     if (1..=MAX_GROUP_NAME_BYTES).contains(&name.len()) {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use krafka::admin::{
 use krafka::error::ErrorCode;
 use tidings_core::{Result, SeekTo, TopicPartition};
 
+pub(crate) use self::groups::check_group_name;
 use super::connection::Connection;
 use super::reader::index;
 use crate::config::{Isolation, KafkaConfig};
@@ -80,7 +81,7 @@ impl Asks {
 
     /// Returns all commits of a group.
     pub(crate) async fn committed(&self, group: &str) -> Result<HashMap<TopicPartition, Committed>> {
-        groups::check_group_name(group)?;
+        check_group_name(group)?;
         let options =
             ListConsumerGroupOffsetsOptions::default().timeout(self.limit).require_stable(self.committed_only);
         let asked = self.client().list_consumer_group_offsets(group, options).await;
