@@ -12,8 +12,8 @@ use crate::wire::escape;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LetterFilter {
-    /// Matches any of these ids; all letters if empty.
-    pub ids: Vec<LetterId>,
+    /// Matches any of these ids, no letter if empty, and all letters if `None`.
+    pub ids: Option<Vec<LetterId>>,
     /// The service that gave the record up.
     pub service: Option<Name>,
     /// The original topic.
@@ -67,10 +67,10 @@ impl From<&LetterQuery> for LetterFilter {
 }
 
 impl LetterFilter {
-    /// Matches only these ids.
+    /// Matches only these ids; no letter if there are none.
     #[must_use]
     pub fn with_ids(mut self, ids: impl IntoIterator<Item = LetterId>) -> Self {
-        self.ids = ids.into_iter().collect();
+        self.ids = Some(ids.into_iter().collect());
         self
     }
 
@@ -168,8 +168,8 @@ impl LetterFilter {
             LetterState::Closed => sql.push(" AND l.closed_at IS NOT NULL"),
             LetterState::Any => sql,
         };
-        if !self.ids.is_empty() {
-            let ids: Ids = self.ids.iter().collect();
+        if let Some(ids) = &self.ids {
+            let ids: Ids = ids.iter().collect();
             sql.push(" AND (l.service, l.topic, l.partition, l.record_offset) IN (SELECT * FROM unnest(");
             sql.push_bind(ids.services).push(", ").push_bind(ids.topics).push(", ");
             sql.push_bind(ids.partitions).push(", ").push_bind(ids.offsets).push("))");

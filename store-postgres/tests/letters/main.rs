@@ -147,6 +147,7 @@ async fn found_by_each_condition() -> Result<(), BoxError> {
         (all().with_error("\0 \\"), vec![1, 2, 3, 4]),
         (all().with_times(time(2_000), time(4_000)), vec![2, 3]),
         (all().with_ids([id(1), id(3), id(4)]), vec![1, 3]),
+        (all().with_ids([]), vec![]),
         (all().with_topic("t").with_event_type("odd").with_after(id(1)), vec![3]),
         (all().with_limit(2), vec![1, 2]),
         (all().with_state(LetterState::Closed), vec![]),
@@ -154,6 +155,10 @@ async fn found_by_each_condition() -> Result<(), BoxError> {
         assert_eq!(offsets(&store, &filter).await, expected, "{filter:?}");
     }
     assert_eq!(store.letters().count(&all().with_topic("t")).await?, 3);
+    assert_eq!(store.letters().discard(&all().with_ids([]), "ann", "nothing is selected").await?, 0);
+    let report =
+        store.letters().redrive(&*Broker::new(), &all().with_ids([]), "ann", &RedriveOptions::default()).await?;
+    assert_eq!(report.redriven, 0);
     Ok(())
 }
 
