@@ -15,16 +15,22 @@ use crate::{Error, ErrorKind, Name, Publisher, Result};
 /// A letter is redriven once, even by several calls at once and, where the store is shared, in several processes: one
 /// that another redrive has leased, or that was closed since it was listed, is not published.
 ///
-/// Letters of one topic and key are published in their order, each after the answer to the one before; after one that
-/// fails, the later ones stay in the store. A dropped future, or a store that fails after publishing, leaves letters
-/// open that have been published: redriven again, which other calls can do after [`REDRIVE_LEASE`], they are repeats
-/// with the same event ids. The same holds for a letter whose publisher takes longer than that to answer.
+/// Within one call, letters of one topic and key are published in their order, one after the other's answer; behind one
+/// that fails the later ones stay where they are. Across calls there is no order: of two calls that hold different letters
+/// of one key, the call with the later letter may publish first. Redrive the letters of a key by one call at a time.
+///
+/// A letter is published again, as a repeat with the same event id, if its first record arrived but the letter stayed
+/// open. That happens when
+/// - the publisher answers [`Indeterminate`](ErrorKind::Indeterminate): the record may still arrive, so the letter stays
+///   leased, and other calls can redrive it once [`REDRIVE_LEASE`] has passed;
+/// - the future is dropped, or the store fails after the publishing: other calls can redrive the letter after the lease;
+/// - the publisher takes longer than [`REDRIVE_LEASE`] to answer.
 ///
 /// # Errors
-/// Per letter, those of [`Publisher::publish`] and [`DeadLetterStore::lease`]. [`Conflict`](ErrorKind::Conflict):
-/// another redrive has it. [`NotFound`](ErrorKind::NotFound): it is redriven or discarded already, or never existed.
-/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed.
-/// [`Indeterminate`](ErrorKind::Indeterminate): it was published, but could not be closed.
+/// Per letter, those of [`Publisher::publish`] and [`DeadLetterStore::lease`]. [`Conflict`](ErrorKind::Conflict): another
+/// redrive has it. [`NotFound`](ErrorKind::NotFound): it is redriven or discarded already, or was never there.
+/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed. [`Indeterminate`](ErrorKind::Indeterminate): it may
+/// be published, or is published but could not be closed.
 pub async fn redrive(
     store: &dyn DeadLetterStore,
     publisher: &dyn Publisher,
@@ -89,7 +95,7 @@ impl Run<'_> {
         granted
     }
 
-    /// Publishes letters, releases those that the broker does not accept, and returns the others.
+    /// Publishes letters, and gives back those that the broker refused. Returns those that it holds.
     async fn publish(&mut self, publisher: &dyn Publisher, granted: &[usize]) -> Vec<usize> {
         if granted.is_empty() {
             return Vec::new();
@@ -102,8 +108,12 @@ impl Run<'_> {
             match answer {
                 Ok(_) => held.push(i),
                 Err(error) => {
+                    // After `Indeterminate` the record may be on its way: the lease keeps other calls from publishing the
+                    // letter meanwhile.
+                    if error.kind() != ErrorKind::Indeterminate {
+                        refused.push(i);
+                    }
                     self.fail(i, error);
-                    refused.push(i);
                 }
             }
         }
@@ -188,7 +198,9 @@ mod tests {
     #[derive(Debug, Default)]
     struct Fake {
         refused: Option<u64>,
-        /// Answers to leases of these offsets; others are granted.
+        /// How a refused offset is answered: `TooLarge` if none is given.
+        refusal: Option<ErrorKind>,
+        /// The answers to leases of these offsets; others are granted.
         leases: Vec<(u64, Leased)>,
         calls: Mutex<Vec<String>>,
     }
@@ -204,7 +216,7 @@ mod tests {
             self.calls.lock().unwrap().push(format!("publish {}", values.join(" ")));
             let refuse = |v: &String| self.refused.is_some_and(|r| *v == r.to_string());
             let answer = |v: &String| match refuse(v) {
-                true => Err(Error::new(ErrorKind::TooLarge, "publish")),
+                true => Err(Error::new(self.refusal.unwrap_or(ErrorKind::TooLarge), "publish")),
                 false => Ok(Position::new(0, 0)),
             };
             values.iter().map(answer).collect()
@@ -282,6 +294,15 @@ mod tests {
         let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
         assert_eq!(kinds, [Some(ErrorKind::TooLarge), None, Some(ErrorKind::Unavailable)]);
         assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2", "give back 1", "close 2"]);
+    }
+
+    #[test]
+    fn a_letter_whose_record_may_arrive_yet_stays_leased() {
+        let fake = Fake { refused: Some(1), refusal: Some(ErrorKind::Indeterminate), ..Fake::default() };
+        let answers = redriven(&fake, &[letter(1, Some("a")), letter(2, Some("b")), letter(3, Some("a"))]);
+        let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
+        assert_eq!(kinds, [Some(ErrorKind::Indeterminate), None, Some(ErrorKind::Unavailable)]);
+        assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2", "close 2"]);
     }
 
     #[test]
