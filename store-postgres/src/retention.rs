@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use tidings_core::{Name, Result};
+use tidings_core::{Error, Name, Result};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -150,11 +150,22 @@ impl PostgresStore {
     async fn forget_old(&self, retention: Duration) -> Result<(u64, u64)> {
         // Rows carry the server's time, so only one clock is involved.
         let before = self.server_time().await?.saturating_sub(retention);
-        let mut events = 0;
+        let (mut events, mut failed) = (0, Vec::new());
         for scope in self.known().scopes() {
-            events += self.purge_scope(&scope, before, Pace::Half).await?;
+            // Rows of one scope that cannot be deleted keep neither other scopes nor letters.
+            match self.purge_scope(&scope, before, Pace::Half).await {
+                Ok(purged) => events += purged,
+                Err(error) => failed.push((scope, error)),
+            }
         }
         let letters = self.purge_letters(retention, Some(&self.known().services()), Pace::Half).await?;
-        Ok((events, letters))
+        let more = failed.len().saturating_sub(1);
+        match failed.into_iter().next() {
+            None => Ok((events, letters)),
+            Some((scope, error)) => {
+                let what = format!("purge the scope {scope}; {more} more scopes failed, all others are purged");
+                Err(Error::caused_by(error.kind(), what, error))
+            }
+        }
     }
 }

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         .with_case("a_long_event_type_is_cut_to_the_column_of_a_shared_table", long_types)
         .with_case("a_record_of_a_topic_made_anew_is_not_taken_for_the_letter_of_the_old_one", made_anew)
         .with_case("done_events_and_closed_letters_are_forgotten_by_themselves", forgotten)
+        .with_case("a_scope_that_cannot_be_purged_keeps_no_other_from_being_purged", forgotten_around_a_failure)
         .with_case("what_is_kept_until_it_is_purged_and_what_others_wrote_stays", kept)
         .with_case("times_beyond_the_servers_calendar_are_taken", far_times)
         .run()
@@ -286,6 +287,37 @@ async fn forgotten() -> TestResult {
     }
     let open = LetterFilter::default().with_state(LetterState::Open);
     assert_eq!(store.letters().count(&open).await?, 1);
+    Ok(())
+}
+
+async fn forgotten_around_a_failure() -> TestResult {
+    let (store, schema) = open(PostgresConfig::without_retention).await?;
+    for scope in ["a-broken", "orders"] {
+        fill(&store, scope).await?;
+    }
+    age(&store, &schema).await?;
+    let refuse = format!(
+        "CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'kept'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON {schema}.done FOR EACH ROW WHEN (OLD.scope = 'a-broken')
+            EXECUTE FUNCTION {schema}.refuse();"
+    );
+    sqlx::raw_sql(AssertSqlSafe(refuse)).execute(store.pool()).await?;
+    let config = config(database().await?).with_schema(schema.clone()).with_retention(Duration::from_secs(7));
+    let forgetting = PostgresStore::connect_with(config).await?;
+    for scope in ["a-broken", "orders"] {
+        forgetting.acquire_lease(&Name::from(scope), LONG).await?;
+    }
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let done = count(&store, &format!("{schema}.done WHERE scope = 'orders'")).await?;
+        let letters = count(&store, &format!("{schema}.letters WHERE closed_at IS NOT NULL")).await?;
+        if (done, letters) == (0, 0) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not forgotten: {done} events, {letters} letters");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(count(&store, &format!("{schema}.done WHERE scope = 'a-broken'")).await?, 5);
     Ok(())
 }
 
