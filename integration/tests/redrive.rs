@@ -22,7 +22,10 @@ type TestResult<T = ()> = std::result::Result<T, BoxError>;
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
-const SERVICE: &str = "orders-service";
+/// Returns the service of a test: tests run side by side, and a service's redrives share one group.
+fn service_of(topic: &Name) -> Name {
+    format!("{topic}-service").into()
+}
 
 macro_rules! cases {
     ($suite:expr; $($case:ident),+ $(,)?) => { $suite $(
@@ -61,7 +64,7 @@ async fn fresh(transport: &dyn Transport) -> TestResult<Name> {
     Ok(name)
 }
 
-fn letter(service: &'static str, topic: &Name, offset: u64, key: Option<&str>) -> DeadLetter {
+fn letter(service: impl Into<Name>, topic: &Name, offset: u64, key: Option<&str>) -> DeadLetter {
     let mut record = StoredRecord::new(offset, Timestamp::from_millis(1)).with_value(format!("v{offset}"));
     record.key = key.map(|key| key.to_owned().into());
     record.headers = headers_of(offset);
@@ -78,7 +81,7 @@ fn key_of(offset: u64) -> Option<String> {
 }
 
 fn letters(topic: &Name, offsets: std::ops::Range<u64>) -> Vec<DeadLetter> {
-    offsets.map(|offset| letter(SERVICE, topic, offset, key_of(offset).as_deref())).collect()
+    offsets.map(|offset| letter(service_of(topic), topic, offset, key_of(offset).as_deref())).collect()
 }
 
 async fn bury(transport: &dyn Transport, letters: Vec<DeadLetter>) -> TestResult {
@@ -122,7 +125,7 @@ async fn went_back(transport: &dyn Transport, topic: &Name, offsets: std::ops::R
         let n = number(record);
         assert_eq!((text(record), record.headers.len()), (format!("v{n}"), 4));
         assert_eq!(record.headers.get_str(headers::REDRIVE_TOPIC), Some(topic.as_str()));
-        assert_eq!(record.headers.get_str(headers::REDRIVE_FOR), Some(SERVICE));
+        assert_eq!(record.headers.get_str(headers::REDRIVE_FOR), Some(service_of(topic).as_str()));
         assert_eq!(record.headers.get_str(headers::REDRIVE_COUNT), Some("1"));
     }
     for key in 0..4 {
@@ -137,7 +140,7 @@ async fn redriven(transport: &dyn Transport, topic: &Name) -> TestResult<Redrive
 }
 
 async fn redriven_as(transport: &dyn Transport, topic: &Name, options: RedriveOptions) -> TestResult<RedriveReport> {
-    Ok(timeout(LIMIT, redrive_topic(transport, topic, SERVICE, options)).await??)
+    Ok(timeout(LIMIT, redrive_topic(transport, topic, service_of(topic), options)).await??)
 }
 
 async fn letters_go_back_once_and_in_their_keys_order(transport: Arc<dyn Transport>) -> TestResult {
@@ -175,7 +178,7 @@ async fn a_run_that_is_cut_off_is_gone_on_with(transport: Arc<dyn Transport>) ->
     let mut found = 0;
     for survives in [3, 6] {
         let cut = Cut::new(Arc::clone(&transport), survives);
-        let run = redrive_topic(&cut, &topic, SERVICE, RedriveOptions::default());
+        let run = redrive_topic(&cut, &topic, service_of(&topic), RedriveOptions::default());
         tokio::select! {
             ended = run => return Err(format!("it was to be cut off: {ended:?}").into()),
             () = cut.reached.notified() => {}
@@ -195,7 +198,7 @@ async fn a_letter_that_fails_stays_and_is_named(transport: Arc<dyn Transport>) -
     let topic = fresh(&*transport).await?;
     bury(&*transport, letters(&topic, 0..20)).await?;
     let refusing = Cut::new(Arc::clone(&transport), usize::MAX).refusing("v7");
-    let run = redrive_topic(&refusing, &topic, SERVICE, RedriveOptions::default());
+    let run = redrive_topic(&refusing, &topic, service_of(&topic), RedriveOptions::default());
     let error = timeout(LIMIT, run).await?.expect_err("a letter is refused");
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(error.report().contains(dead_letter_topic(&topic).as_str()), "{}", error.report());
@@ -216,7 +219,7 @@ async fn a_limit_and_a_dry_run_keep_what_they_leave(transport: Arc<dyn Transport
     assert_eq!(redriven(transport, &topic).await?.redriven, 13);
     went_back(transport, &topic, 0..20).await?;
     // Asked for, all of them go again.
-    let group = Name::from(format!("{SERVICE}-redrive"));
+    let group = Name::from(format!("{}-redrive", service_of(&topic)));
     let again = ResetTo::Place(SeekTo::Earliest);
     transport
         .admin()
@@ -228,7 +231,7 @@ async fn a_limit_and_a_dry_run_keep_what_they_leave(transport: Arc<dyn Transport
 }
 
 async fn a_missing_letter_topic_is_named(transport: Arc<dyn Transport>) -> TestResult {
-    let error = redrive_topic(&*transport, "nothing-here", SERVICE, RedriveOptions::default()).await;
+    let error = redrive_topic(&*transport, "nothing-here", "nobodys-service", RedriveOptions::default()).await;
     let error = error.expect_err("there is no such topic");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.report().contains("nothing-here-dlq"), "{}", error.report());

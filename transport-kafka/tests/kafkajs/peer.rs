@@ -1,5 +1,6 @@
 //! KafkaJS, in a Node process.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -18,30 +19,47 @@ const INSTALL_TRIES: usize = 3;
 async fn installed() -> TestResult<PathBuf> {
     static DIR: OnceCell<PathBuf> = OnceCell::const_new();
     let install = async || -> TestResult<PathBuf> {
-        let room = Path::new(env!("CARGO_MANIFEST_DIR"));
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafkajs");
         std::fs::create_dir_all(&dir)?;
-        for file in ["package.json", "peer.js"] {
-            std::fs::copy(room.join("tests/kafkajs").join(file), dir.join(file))?;
-        }
-        if !dir.join("node_modules/kafkajs").exists() {
-            let absent = |why: String| tidings_testbed::Error::unavailable(format!("no KafkaJS: {why}"));
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]).current_dir(&dir);
-            // The registry may fail temporarily.
-            for tries_left in (0..INSTALL_TRIES).rev() {
-                let output = npm.output().await.map_err(|e| absent(e.to_string()))?;
-                if output.status.success() {
-                    break;
-                }
-                if tries_left == 0 {
-                    return Err(absent(String::from_utf8_lossy(&output.stderr).into_owned()).into());
-                }
-            }
-        }
+        // Tests run in processes of their own, side by side: the first one installs, the others wait for it.
+        let lock = File::create(dir.join("lock"))?;
+        let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
+        install(&dir).await?;
+        drop(lock);
         Ok(dir)
     };
     Ok(DIR.get_or_try_init(install).await?.clone())
+}
+
+/// Installs KafkaJS in `dir`, unless it is there.
+async fn install(dir: &Path) -> TestResult {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafkajs");
+    for file in ["package.json", "peer.js"] {
+        let text = std::fs::read(room.join(file))?;
+        // Not written again while another test's process may be reading it.
+        if std::fs::read(dir.join(file)).ok().as_ref() != Some(&text) {
+            std::fs::write(dir.join(file), text)?;
+        }
+    }
+    // Written last: an installation that was interrupted is repeated.
+    let done = dir.join("installed");
+    if done.exists() {
+        return Ok(());
+    }
+    let absent = |why: String| tidings_testbed::Error::unavailable(format!("no KafkaJS: {why}"));
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]).current_dir(dir);
+    // The registry may fail temporarily.
+    for tries_left in (0..INSTALL_TRIES).rev() {
+        let output = npm.output().await.map_err(|e| absent(e.to_string()))?;
+        if output.status.success() {
+            return Ok(std::fs::write(done, [])?);
+        }
+        if tries_left == 0 {
+            return Err(absent(String::from_utf8_lossy(&output.stderr).into_owned()).into());
+        }
+    }
+    Ok(())
 }
 
 /// Runs a verb of `peer.js`; returns its answer.
