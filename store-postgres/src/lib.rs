@@ -27,10 +27,10 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod dead_letters;
 mod error;
 mod idempotency;
 mod inbox;
-mod letters;
 mod migrate;
 mod names;
 mod outbox;
@@ -46,11 +46,11 @@ pub use self::config::{
     DEFAULT_LOCK_TIMEOUT, DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_RETENTION,
     DEFAULT_SCHEMA, DEFAULT_STATEMENT_TIMEOUT, DEFAULT_STORE_CONNECTIONS, DoneTable, PostgresConfig, Retention,
 };
-pub use self::inbox::{Inbox, InboxLayer, Tx};
-pub use self::letters::{
+pub use self::dead_letters::{
     Act, ActFilter, ActKind, Closed, DEFAULT_REDRIVE_BATCH, Letter, LetterFilter, LetterState, Letters,
     MAX_REPORTED_REFUSALS, REDRIVE_IDLE_LIMIT, RedriveOptions, RedriveReport,
 };
+pub use self::inbox::{Inbox, InboxLayer, Tx};
 pub use self::outbox::{
     DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_FAILED_PAGE, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL,
     DEFAULT_RECORDS_PER_KEY, DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, FailedRecord, MAX_COUNTED_LAG,

@@ -34,11 +34,11 @@
 mod clock;
 mod codec;
 mod config;
+mod dead_letters;
 mod disk;
 mod error;
 mod leases;
 mod ledger;
-mod letters;
 mod memory;
 mod store;
 mod writer;

@@ -3,7 +3,7 @@
 //! Each is the reference backend with one bug planted; the same case passes without the bug.
 
 mod consumer;
-mod letters;
+mod dead_letters;
 mod publisher;
 mod store;
 mod transport;

@@ -22,8 +22,8 @@ pub(crate) use self::table::Cut;
 pub(crate) use self::table::Table;
 use crate::codec::{EventKey, NameId, State};
 use crate::config::{OnDamage, SledConfig};
+use crate::dead_letters::Letters;
 use crate::error::{Broken, Result};
-use crate::letters::Letters;
 use crate::store::Damage;
 
 const LOCK: &str = "lock";

@@ -1,7 +1,7 @@
 //! Stores in memory: handled events and dead letters.
 
+mod dead_letters;
 mod faults;
-mod letters;
 mod scope;
 
 use std::collections::HashMap;
@@ -16,8 +16,8 @@ use tidings_core::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use self::dead_letters::{DEFAULT_MAX_LETTERS, MemoryDeadLetters};
 pub use self::faults::StoreFaults;
-pub use self::letters::{DEFAULT_MAX_LETTERS, MemoryDeadLetters};
 use self::scope::Scope;
 use crate::clock::Clock;
 use crate::error::lock;
