@@ -31,6 +31,7 @@
 //! per event including the disk cache ([`SledConfig::cache_bytes`]).
 #![forbid(unsafe_code)]
 
+mod claims;
 mod clock;
 mod codec;
 mod config;
@@ -38,7 +39,6 @@ mod dead_letters;
 mod disk;
 mod error;
 mod leases;
-mod ledger;
 mod memory;
 mod store;
 mod writer;

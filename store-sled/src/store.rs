@@ -17,9 +17,9 @@ use tidings_core::{
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
+use crate::claims::{Claims, Staged};
 use crate::config::SledConfig;
 use crate::error::{Broken, guarded};
-use crate::ledger::{Ledger, Staged};
 use crate::writer::{Deliver, Job, Message, Shared, Status, Writer};
 
 /// An embedded store of done events, claims and dead letters in a directory that one process uses at a time.
@@ -142,22 +142,22 @@ impl SledStore {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): the store is down. [`Closed`](ErrorKind::Closed).
     pub async fn size(&self) -> Result<Size> {
-        self.call(1, |ledger| ledger.disk.size().map(|(events, bytes)| Ok(Size { events, bytes }))).await
+        self.call(1, |claims| claims.disk.size().map(|(events, bytes)| Ok(Size { events, bytes }))).await
     }
 
     /// Runs `stage` on the writer and waits until its changes are durable.
     async fn call<T: Send + 'static>(
         &self,
         weight: usize,
-        stage: impl FnOnce(&mut Ledger<'_>) -> Staged<T> + Send + 'static,
+        stage: impl FnOnce(&mut Claims<'_>) -> Staged<T> + Send + 'static,
     ) -> Result<T> {
         self.check_open()?;
         let weight = u32::try_from(weight).unwrap_or(u32::MAX).clamp(1, self.0.max_waiting);
         let room = Arc::clone(&self.0.room).acquire_many_owned(weight);
         let permit = self.unless_stuck(room).await?.map_err(|_| closed())?;
         let (answer, answered) = oneshot::channel();
-        let stage = Box::new(move |ledger: &mut Ledger<'_>| {
-            let (staged, broken) = match guarded("write", ErrorKind::Unavailable, || stage(ledger)) {
+        let stage = Box::new(move |claims: &mut Claims<'_>| {
+            let (staged, broken) = match guarded("write", ErrorKind::Unavailable, || stage(claims)) {
                 Ok(staged) => (Some(staged), Ok(())),
                 Err(broken) => (None, Err(broken)),
             };
@@ -205,33 +205,33 @@ impl IdempotencyStore for SledStore {
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
         let lease = Lease::checked(scope.clone(), ttl)?;
         let registered = lease.clone();
-        self.call(1, move |ledger| ledger.register(&registered)).await?;
+        self.call(1, move |claims| claims.register(&registered)).await?;
         Ok(lease)
     }
 
     async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
         let (lease, events) = (lease.clone(), ids(events));
-        self.call(events.len(), move |ledger| ledger.claim(&lease, &events)).await
+        self.call(events.len(), move |claims| claims.claim(&lease, &events)).await
     }
 
     async fn renew(&self, lease: &Lease) -> Result<()> {
         let lease = lease.clone();
-        self.call(1, move |ledger| ledger.renew(&lease)).await
+        self.call(1, move |claims| claims.renew(&lease)).await
     }
 
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         let (lease, events) = (lease.clone(), ids(events));
-        self.call(events.len(), move |ledger| ledger.complete(&lease, &events)).await
+        self.call(events.len(), move |claims| claims.complete(&lease, &events)).await
     }
 
     async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
         let (lease, events) = (lease.clone(), events.to_vec());
-        self.call(events.len(), move |ledger| ledger.release(&lease, &events)).await
+        self.call(events.len(), move |claims| claims.release(&lease, &events)).await
     }
 
     async fn retire(&self, lease: &Lease) -> Result<()> {
         let lease = lease.clone();
-        self.call(1, move |ledger| ledger.retire(&lease)).await
+        self.call(1, move |claims| claims.retire(&lease)).await
     }
 
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
@@ -239,7 +239,7 @@ impl IdempotencyStore for SledStore {
         // In steps, so that claims and completions get their turn in between.
         while let Some(from) = next {
             let scope = scope.clone();
-            let step = self.call(1, move |ledger| ledger.purge(&scope, completed_before, from)).await?;
+            let step = self.call(1, move |claims| claims.purge(&scope, completed_before, from)).await?;
             removed += step.removed;
             next = step.next;
         }
@@ -257,8 +257,8 @@ impl DeadLetterSink for SledStore {
         let count = letters.len();
         let size = letters.iter().map(|letter| letter.record.size() >> 10).sum::<usize>();
         let max = self.0.max_letters;
-        let buried = self.call(count.max(size), move |ledger| {
-            letters.iter().map(|letter| ledger.disk.letters.bury(letter, max)).collect::<Result<Vec<_>, _>>().map(Ok)
+        let buried = self.call(count.max(size), move |claims| {
+            letters.iter().map(|letter| claims.disk.letters.bury(letter, max)).collect::<Result<Vec<_>, _>>().map(Ok)
         });
         match buried.await {
             Ok(answers) => answers,
@@ -297,12 +297,12 @@ impl DeadLetterStore for SledStore {
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
         let (letters, resolution) = (letters.to_vec(), resolution.clone());
-        self.call(letters.len(), move |ledger| ledger.resolve(&letters, None, &resolution)).await
+        self.call(letters.len(), move |claims| claims.resolve(&letters, None, &resolution)).await
     }
 
     async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
         let (letters, lease) = (letters.to_vec(), lease.clone());
-        self.call(letters.len(), move |ledger| ledger.lease(&letters, &lease)).await
+        self.call(letters.len(), move |claims| claims.lease(&letters, &lease)).await
     }
 
     async fn resolve_leased(
@@ -312,12 +312,12 @@ impl DeadLetterStore for SledStore {
         resolution: &Resolution,
     ) -> Result<Vec<bool>> {
         let (letters, lease, resolution) = (letters.to_vec(), lease.id, resolution.clone());
-        self.call(letters.len(), move |ledger| ledger.resolve(&letters, Some(lease), &resolution)).await
+        self.call(letters.len(), move |claims| claims.resolve(&letters, Some(lease), &resolution)).await
     }
 
     async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
         let (letters, lease) = (letters.to_vec(), lease.id);
-        self.call(letters.len(), move |ledger| ledger.end_lease(&letters, lease)).await
+        self.call(letters.len(), move |claims| claims.end_lease(&letters, lease)).await
     }
 }
 
@@ -378,8 +378,8 @@ mod tests {
         let lease = store.acquire_lease(&"svc".into(), PATIENCE).await.unwrap();
         let events = [EventRef::new(Uuid::now_v7(), "e")];
         let (one, two) = (lease.clone(), events.clone());
-        let both = store.call(1, move |ledger| {
-            let _granted = ledger.claim(&one, &ids(&two))?;
+        let both = store.call(1, move |claims| {
+            let _granted = claims.claim(&one, &ids(&two))?;
             Err::<Result<()>, _>(Broken::new(ErrorKind::Unavailable, "no space"))
         });
         assert!(both.await.unwrap_err().is_retryable());

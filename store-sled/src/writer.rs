@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tidings_core::{ErrorKind, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use crate::claims::Claims;
 use crate::clock::StoreTime;
 use crate::config::{MIN_REOPEN_WAIT, SledConfig};
 use crate::disk::{DirectoryLock, Disk};
 use crate::error::{Broken, Result, guarded};
-use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::store::Damage;
 
@@ -33,7 +33,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 pub(crate) type Deliver = Box<dyn FnOnce() + Send>;
 
 /// Executes a call up to the changes that must become durable.
-pub(crate) type Stage = Box<dyn FnOnce(&mut Ledger<'_>) -> (Deliver, Result<()>) + Send>;
+pub(crate) type Stage = Box<dyn FnOnce(&mut Claims<'_>) -> (Deliver, Result<()>) + Send>;
 
 /// A call.
 pub(crate) struct Job {
@@ -210,29 +210,29 @@ impl Writer {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let now = self.time.now(&*self.config.clock);
         let instant = self.config.clock.monotonic();
-        let mut ledger = Ledger { disk, memory: &mut self.memory, config: &self.config, now, instant };
+        let mut claims = Claims { disk, memory: &mut self.memory, config: &self.config, now, instant };
         let mut answers = Vec::with_capacity(jobs.len());
         let mut places = Vec::with_capacity(jobs.len());
         let idle = jobs.is_empty();
         let is_late = now.millis().saturating_sub(self.marked.millis()) >= millis(MARK_EVERY);
         let forgetting = &mut self.forgetting;
         let done = guarded("write", ErrorKind::Unavailable, || {
-            if ledger.disk.is_due(ledger.config, now) {
-                *forgetting = ledger.turn()?;
+            if claims.disk.is_due(claims.config, now) {
+                *forgetting = claims.turn()?;
             } else if *forgetting {
-                *forgetting = ledger.forget_closed()?;
+                *forgetting = claims.forget_closed()?;
             }
             // Neither calls nor answers may be dropped here: callers whose answer is dropped read the status.
             while let Some(job) = jobs.pop_front() {
-                let (answer, staged) = (job.stage)(&mut ledger);
+                let (answer, staged) = (job.stage)(&mut claims);
                 answers.push(answer);
                 places.push(job.permit);
                 staged?;
             }
             if idle && is_late {
-                return ledger.disk.mark(now).map(|()| true);
+                return claims.disk.mark(now).map(|()| true);
             }
-            ledger.disk.commit(now).map(|()| !idle)
+            claims.disk.commit(now).map(|()| !idle)
         });
         match done {
             Ok(stored) => {

@@ -22,7 +22,7 @@ const PURGE_STEP: usize = 2_000;
 
 /// The store during the writer's work: changes are staged, and durable only after the writer's commit.
 #[derive(Debug)]
-pub(crate) struct Ledger<'a> {
+pub(crate) struct Claims<'a> {
     pub(crate) disk: &'a mut Disk,
     pub(crate) memory: &'a mut Memory,
     pub(crate) config: &'a SledConfig,
@@ -39,7 +39,7 @@ pub(crate) struct PurgeStep {
     pub(crate) next: Option<(usize, usize)>,
 }
 
-impl Ledger<'_> {
+impl Claims<'_> {
     pub(crate) fn register(&mut self, lease: &Lease) -> Staged<()> {
         if self.scope(&lease.scope)?.is_none() {
             return Ok(Err(Error::new(ErrorKind::Invalid, "register a lease: the store has too many scopes")));
@@ -268,19 +268,19 @@ mod tests {
     }
 
     impl Bench {
-        fn ledger(&mut self) -> Ledger<'_> {
+        fn claims(&mut self) -> Claims<'_> {
             let Self { disk, memory, config, instant } = self;
-            Ledger { disk, memory, config, now: Timestamp::from_millis(7), instant: *instant }
+            Claims { disk, memory, config, now: Timestamp::from_millis(7), instant: *instant }
         }
 
         fn lease(&mut self) -> Lease {
             let lease = Lease::new("svc", TTL);
-            self.ledger().register(&lease).unwrap().unwrap();
+            self.claims().register(&lease).unwrap().unwrap();
             lease
         }
 
         fn claim(&mut self, lease: &Lease, event: Uuid) -> Claim {
-            let claim = self.ledger().claim(lease, &[event]).unwrap().unwrap()[0];
+            let claim = self.claims().claim(lease, &[event]).unwrap().unwrap()[0];
             self.disk.commit(Timestamp::from_millis(7)).unwrap();
             claim
         }
