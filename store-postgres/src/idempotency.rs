@@ -13,8 +13,8 @@ use tidings_core::{
 use uuid::Uuid;
 
 use crate::error::{failed, is_lock_timeout};
-use crate::names::{Done, Names};
 use crate::retention::Pace;
+use crate::sql_names::{Done, SqlNames};
 use crate::store::PostgresStore;
 use crate::wire::storable;
 
@@ -72,7 +72,7 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    pub(crate) fn new(names: &Names, done: &Done) -> Self {
+    pub(crate) fn new(names: &SqlNames, done: &Done) -> Self {
         // Times in our own tables have the format of our own table of done events.
         let ours = Done::default();
         Self {

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use tidings_core::{Error, ErrorKind, Result};
 
 use crate::error::failed;
-use crate::names::{Done, Names};
+use crate::sql_names::{Done, SqlNames};
 
 /// A migration. Once released, its text never changes; changes come with a later number.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,7 @@ pub(crate) const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1,
 /// # Errors
 /// [`Conflict`](ErrorKind::Conflict): a newer version has migrated the tables. [`NotFound`](ErrorKind::NotFound):
 /// something is missing and `run` is not set. [`Denied`](ErrorKind::Denied): the user may not create it.
-pub(crate) async fn migrate(connection: &mut PgConnection, names: &Names, run: bool, limit: Duration) -> Result<()> {
+pub(crate) async fn migrate(connection: &mut PgConnection, names: &SqlNames, run: bool, limit: Duration) -> Result<()> {
     // Usually nothing is missing, and then no lock is needed.
     let missing = missing(applied(connection, names).await?)?;
     if missing.is_empty() {
@@ -63,7 +63,7 @@ pub(crate) async fn migrate(connection: &mut PgConnection, names: &Names, run: b
 }
 
 /// Returns the numbers of the applied migrations.
-async fn applied(connection: &mut PgConnection, names: &Names) -> Result<Vec<i32>> {
+async fn applied(connection: &mut PgConnection, names: &SqlNames) -> Result<Vec<i32>> {
     let doing = "read which migrations were run";
     let exists = sqlx::query_scalar(TABLE_EXISTS).bind(names.full("migrations"));
     if !exists.fetch_one(&mut *connection).await.map_err(|e| failed(doing, e))? {
@@ -83,7 +83,7 @@ fn missing(applied: Vec<i32>) -> Result<Vec<Migration>> {
 }
 
 /// Runs the missing migrations in one transaction: either all or none.
-async fn run_missing(connection: &mut PgConnection, names: &Names, limit: Duration) -> Result<()> {
+async fn run_missing(connection: &mut PgConnection, names: &SqlNames, limit: Duration) -> Result<()> {
     let doing = "migrate";
     let mut transaction = connection.begin().await.map_err(|e| failed(doing, e))?;
     let limit = limit.as_millis();
@@ -107,7 +107,7 @@ async fn run_missing(connection: &mut PgConnection, names: &Names, limit: Durati
 }
 
 /// Creates the schema unless it exists: a user without the right to create schemas can be given one.
-async fn create_schema(connection: &mut PgConnection, names: &Names) -> Result<()> {
+async fn create_schema(connection: &mut PgConnection, names: &SqlNames) -> Result<()> {
     let doing = format!("create the schema {:?}", names.schema());
     let exists = sqlx::query_scalar(SCHEMA_EXISTS).bind(names.schema());
     if exists.fetch_one(&mut *connection).await.map_err(|e| failed(&doing, e))? {

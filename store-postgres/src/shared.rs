@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::config::PostgresConfig;
 use crate::error::failed;
 use crate::migrate::{FUNCTIONS, LOCK};
-use crate::names::{Done, Names};
+use crate::sql_names::{Done, SqlNames};
 
 /// Finds the table's SQL name, resolved as in our statements.
 const TABLE: &str = "SELECT format('%I.%I', n.nspname, c.relname) AS name, c.oid::bigint AS oid
@@ -54,7 +54,7 @@ struct Column {
 /// required; the message names it and the column.
 pub(crate) async fn prepare_shared(
     connection: &mut PgConnection,
-    names: &Names,
+    names: &SqlNames,
     table: &str,
     config: &PostgresConfig,
 ) -> Result<Done> {
@@ -114,7 +114,7 @@ fn check(table: &str, columns: &BTreeMap<String, Column>) -> Result<()> {
 /// Creates the functions if they are missing or have an earlier text.
 async fn make_functions(
     connection: &mut PgConnection,
-    names: &Names,
+    names: &SqlNames,
     done: &Done,
     config: &PostgresConfig,
 ) -> Result<()> {

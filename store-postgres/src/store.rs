@@ -14,9 +14,9 @@ use crate::config::{DoneTable, PostgresConfig};
 use crate::error::{failed, failed_write, not_connected};
 use crate::idempotency::Texts;
 use crate::migrate::migrate;
-use crate::names::{Done, Names};
 use crate::retention::{Keeper, Known};
 use crate::shared::prepare_shared;
+use crate::sql_names::{Done, SqlNames};
 use crate::url::Server;
 
 /// Idle time after which a connection is tested before use, since the server may be gone.
@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     pool: PgPool,
     /// Connections for the store's own calls.
     own: PgPool,
-    names: Names,
+    names: SqlNames,
     texts: Texts,
     done: Done,
     config: PostgresConfig,
@@ -79,7 +79,7 @@ impl PostgresStore {
     /// The error's text names the server and the cause.
     pub async fn connect_with(config: PostgresConfig) -> Result<Self> {
         config.check()?;
-        let names = Names::new(&config);
+        let names = SqlNames::new(&config);
         let server = Server::read(config.url.expose()).map_err(|e| e.in_context(OPEN))?;
         let options = connect_options(&config, &server);
         // A separate connection: unlike the pool, it reports at once why it can't be opened.
@@ -129,7 +129,7 @@ impl PostgresStore {
         .await;
     }
 
-    pub(crate) fn names(&self) -> &Names {
+    pub(crate) fn names(&self) -> &SqlNames {
         &self.inner.names
     }
 

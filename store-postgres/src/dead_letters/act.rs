@@ -5,7 +5,7 @@ use sqlx::postgres::{PgRow, Postgres};
 use tidings_core::{DEFAULT_PAGE, LetterId, Result, Timestamp};
 
 use super::row::{get, id, to_column};
-use crate::names::Names;
+use crate::sql_names::SqlNames;
 use crate::wire::{escape, unescape};
 
 /// An entry of the audit trail of operators. The store never deletes entries by itself.
@@ -110,7 +110,7 @@ impl ActFilter {
         self
     }
 
-    pub(super) fn select(&self, names: &Names) -> QueryBuilder<Postgres> {
+    pub(super) fn select(&self, names: &SqlNames) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new(
             "SELECT a.act, a.who, a.why, a.service, a.topic, a.partition, a.record_offset, a.outbox_id,
             (extract(epoch FROM a.acted_at) * 1000)::bigint AS acted_ms FROM ",

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::row::{Ids, get, id};
 use crate::PostgresStore;
 use crate::idempotency::microseconds;
-use crate::names::Names;
+use crate::sql_names::SqlNames;
 use crate::wire::escape;
 
 /// Closes open letters of the lease `$8`, or letters without a lease, and records the act.
@@ -121,7 +121,7 @@ impl PostgresStore {
 /// Closes letters on `connection`; `why` is used where the resolution has no reason.
 pub(super) async fn close(
     connection: &mut PgConnection,
-    names: &Names,
+    names: &SqlNames,
     letters: &[LetterId],
     lease: Option<Uuid>,
     resolution: &Resolution,

@@ -5,7 +5,7 @@ use sqlx::postgres::Postgres;
 use tidings_core::{DEFAULT_PAGE, ErrorKind, LetterId, LetterQuery, Name, Timestamp};
 
 use super::row::{Ids, to_column};
-use crate::names::Names;
+use crate::sql_names::SqlNames;
 use crate::wire::escape;
 
 /// Selects dead letters that match all given conditions. The default filter matches every open letter.
@@ -139,7 +139,7 @@ impl LetterFilter {
 
     /// Builds `SELECT columns FROM letters AS l` with the filter's conditions, followed by `tail`; `after` and
     /// `limit` apply if `paged`.
-    pub(super) fn select(&self, names: &Names, columns: &str, tail: &str, paged: bool) -> QueryBuilder<Postgres> {
+    pub(super) fn select(&self, names: &SqlNames, columns: &str, tail: &str, paged: bool) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new("SELECT ");
         sql.push(columns).push(" FROM ").push(names.full("letters")).push(" l WHERE true");
         self.conditions(&mut sql);

@@ -18,7 +18,7 @@ use super::close::close;
 use super::filter::{LetterFilter, LetterState};
 use super::row::{COLUMNS, Ids, get, id, letter, to_column};
 use crate::error::{failed, failed_write};
-use crate::names::Names;
+use crate::sql_names::SqlNames;
 use crate::wire::escape;
 
 /// Default of [`RedriveOptions::batch`].
@@ -207,7 +207,7 @@ impl Run<'_> {
     async fn lock(
         &mut self,
         transaction: &mut Transaction<'static, Postgres>,
-        names: &Names,
+        names: &SqlNames,
         size: usize,
     ) -> Result<Option<Batch>> {
         let wrong = |e| failed("redrive letters: another redrive may be under way", e);
@@ -228,7 +228,7 @@ impl Run<'_> {
     }
 
     /// Builds the query of the next letters, by service, topic, partition and offset.
-    fn next(&self, names: &Names, size: usize) -> QueryBuilder<Postgres> {
+    fn next(&self, names: &SqlNames, size: usize) -> QueryBuilder<Postgres> {
         let columns = "l.number, l.service, l.topic, l.partition, l.record_offset";
         let mut sql = self.filter.select(names, columns, "", false);
         if let Some(last) = &self.behind {
@@ -244,7 +244,7 @@ impl Run<'_> {
     async fn note(
         &self,
         transaction: &mut Transaction<'static, Postgres>,
-        names: &Names,
+        names: &SqlNames,
         refused: &[(LetterId, Error)],
     ) -> Result<()> {
         if refused.is_empty() {
@@ -280,7 +280,7 @@ fn key(letter: &DeadLetter) -> Option<(Name, Bytes)> {
 #[derive(Debug)]
 struct Within {
     transaction: Mutex<Transaction<'static, Postgres>>,
-    names: Names,
+    names: SqlNames,
     reason: String,
     /// Why letters could not be closed; the whole transaction is rolled back.
     broken: Mutex<Option<sqlx::Error>>,

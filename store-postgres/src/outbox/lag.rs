@@ -8,7 +8,7 @@ use tidings_core::Result;
 
 use super::Outbox;
 use crate::error::failed;
-use crate::names::Names;
+use crate::sql_names::SqlNames;
 
 /// Records are counted up to this number, so that reading the lag stays cheap.
 pub const MAX_COUNTED_LAG: u64 = 1_000_000;
@@ -52,7 +52,7 @@ impl Outbox {
     }
 }
 
-pub(super) async fn lag(connection: &mut PgConnection, names: &Names) -> sqlx::Result<OutboxLag> {
+pub(super) async fn lag(connection: &mut PgConnection, names: &SqlNames) -> sqlx::Result<OutboxLag> {
     let limit = i64::try_from(MAX_COUNTED_LAG).unwrap_or(i64::MAX);
     let row = sqlx::query(names.fill(LAG)).bind(limit).fetch_one(connection).await?;
     let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::names::Names;
+use crate::sql_names::SqlNames;
 
 /// Number of shards that relays divide among themselves. Persistent: rows store their shard.
 pub(crate) const SHARDS: i16 = 64;
@@ -47,13 +47,13 @@ pub(crate) fn shard_lock(shard: i16) -> i32 {
 }
 
 /// The first half of the outbox's advisory locks: FNV-1a of its table's name, without the sign.
-pub(crate) fn lock_class(names: &Names) -> i32 {
+pub(crate) fn lock_class(names: &SqlNames) -> i32 {
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     (names.full("outbox").bytes().fold(0x811c_9dc5, step) & 0x7fff_ffff).cast_signed()
 }
 
 /// The channel on which relays are woken.
-pub(crate) fn channel(names: &Names) -> String {
+pub(crate) fn channel(names: &SqlNames) -> String {
     format!("tidings_outbox_{:08x}", lock_class(names))
 }
 

@@ -13,10 +13,10 @@ use super::RELAY_LEASE;
 use super::flight::Fetched;
 use crate::PostgresStore;
 use crate::error::{failed, failed_write};
-use crate::names::Names;
 use crate::outbox::failed::record;
 use crate::outbox::lag::{OutboxLag, lag, read};
 use crate::outbox::lane::{PRESENCE_LOCK, SHARDS, lock_class, shard_lock};
+use crate::sql_names::SqlNames;
 use crate::wire::escape;
 
 /// Plans must not change with the size of a table that is empty at one moment and full at the next.
@@ -101,7 +101,7 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct Link {
     connection: PgConnection,
-    names: Names,
+    names: SqlNames,
     relay: Uuid,
     /// How long to wait for a silent server.
     limit: Duration,

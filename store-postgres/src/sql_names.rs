@@ -1,4 +1,4 @@
-//! Names of tables and functions, with the configured schema and prefix.
+//! SqlNames of tables and functions, with the configured schema and prefix.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ const PLACEHOLDER: &str = "tidings.";
 
 /// Replacement of the placeholder.
 #[derive(Debug, Clone)]
-pub(crate) struct Names {
+pub(crate) struct SqlNames {
     schema: Arc<str>,
     before: Arc<str>,
 }
 
-impl Names {
+impl SqlNames {
     /// `config` has been checked: neither name holds a quote, and only a schema can be a word of SQL.
     pub(crate) fn new(config: &PostgresConfig) -> Self {
         let before = format!("\"{}\".{}", config.schema, config.table_prefix);
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn the_schema_is_quoted_and_the_prefix_put_before_the_name() {
         let config = PostgresConfig::new("x").with_schema("user").with_table_prefix("shop_");
-        let names = Names::new(&config);
+        let names = SqlNames::new(&config);
         assert_eq!(names.fill("SELECT FROM tidings.done").as_str(), "SELECT FROM \"user\".shop_done");
         assert_eq!(names.full("done"), "\"user\".shop_done");
     }
