@@ -2,6 +2,7 @@
 //!
 //! Applications depend on the crate `tidings`, which re-exports the parts of this crate that they need.
 
+mod breaker;
 mod engine;
 mod extract;
 mod from_fn;
@@ -15,12 +16,15 @@ mod retry;
 mod route;
 mod router;
 mod service;
+mod settings;
 mod signal;
 mod status;
 mod table;
+mod time;
 mod undecodable;
 
-pub use self::engine::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, ServiceHandle};
+pub use self::breaker::{BREAKER_WINDOW, Breaker, DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP};
+pub use self::engine::ServiceHandle;
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
 pub use self::handler::{Arguments, Configured, Handler, HandlerExt};
@@ -33,9 +37,9 @@ pub use self::route::{BoxFuture, Route};
 pub use self::router::{IntoRouter, Router};
 pub use self::service::{
     DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT, DEFAULT_LEASE_TTL,
-    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, DeliveryOrder, MAX_WORKERS, Service,
-    TopicPolicy, UnknownTypes,
+    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, Service,
 };
+pub use self::settings::{DeliveryOrder, MAX_WORKERS, TopicPolicy, UnknownTypes};
 pub use self::status::{
     Hold, PartitionStatus, PauseReason, STALL_AFTER, Skipped, State as ServiceState, Status, Totals,
 };

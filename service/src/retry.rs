@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::FOR_EVER;
+use crate::time::FOR_EVER;
 
 /// The default of [`Retry::base`].
 pub const DEFAULT_RETRY_BASE: Duration = Duration::from_millis(100);

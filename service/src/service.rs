@@ -5,52 +5,17 @@ use std::time::Duration;
 
 use tidings_core::{
     BoxError, DEFAULT_REVOCATION_DEADLINE, DeadLetterSink, Delivery, IdempotencyStore, Name, Outcome, Result, Start,
-    Topic, Transport,
+    Transport,
 };
 use tower_layer::Layer;
 
-use crate::engine::{self, Breaker, ServiceHandle};
+use crate::breaker::Breaker;
+use crate::engine::{self, ServiceHandle};
 use crate::observer::{Both, Observer};
 use crate::retry::Retry;
 use crate::route::Route;
 use crate::router::{IntoRouter, Router};
-
-/// The ordering of deliveries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum DeliveryOrder {
-    /// Handles records of one key in order, and different keys concurrently, also within one partition. A record
-    /// without a key has no order.
-    #[default]
-    Key,
-    /// Handles records of one partition in order.
-    Partition,
-    /// Handles all records concurrently, in no order.
-    None,
-}
-
-/// The policy for events of types without a handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum UnknownTypes {
-    /// Skips and counts the event.
-    #[default]
-    Skip,
-    /// Writes the event to the dead-letter topic. (The alternative is a handler added by [`Router::fallback`].)
-    DeadLetter,
-}
-
-/// The policy for topics that are missing when a service starts.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub enum TopicPolicy {
-    /// Others create the topics: `start` fails if one is missing.
-    #[default]
-    Expect,
-    /// Creates the missing ones of these topics, each with the service's topic prefix and with its dead-letter topic,
-    /// as [`ensure_topics`](tidings_core::ensure_topics) does. Logs a warning if an existing topic differs.
-    Create(Vec<Topic>),
-}
+use crate::settings::{DeliveryOrder, Options, TopicPolicy, UnknownTypes};
 
 /// The default of [`Service::with_handler_timeout`].
 pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,8 +29,6 @@ pub const DEFAULT_MAX_SPAN: u64 = 100_000;
 pub const DEFAULT_CONCURRENCY: usize = 1_024;
 /// The default of [`Service::with_lease_ttl`].
 pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(15);
-/// The upper bound of [`Service::with_workers`].
-pub const MAX_WORKERS: usize = 1_024;
 /// The drain deadline of [`Service::run`] after a shutdown signal.
 pub const DEFAULT_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -78,35 +41,6 @@ pub struct Service {
     pub(crate) name: Name,
     pub(crate) router: Router,
     pub(crate) options: Options,
-}
-
-/// The settings of a service.
-#[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) group: Name,
-    pub(crate) store: Option<Arc<dyn IdempotencyStore>>,
-    pub(crate) scope: Name,
-    pub(crate) scope_per_topic: bool,
-    pub(crate) lease_ttl: Duration,
-    pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
-    pub(crate) retry: Retry,
-    pub(crate) handler_timeout: Option<Duration>,
-    pub(crate) order: DeliveryOrder,
-    pub(crate) unknown: UnknownTypes,
-    pub(crate) breaker: Option<Breaker>,
-    pub(crate) start: Start,
-    pub(crate) topics: TopicPolicy,
-    pub(crate) topic_prefix: Name,
-    pub(crate) commit_interval: Duration,
-    pub(crate) max_bytes: usize,
-    pub(crate) max_span: u64,
-    pub(crate) concurrency: usize,
-    pub(crate) workers: Option<usize>,
-    pub(crate) revocation_deadline: Duration,
-    pub(crate) session_timeout: Option<Duration>,
-    pub(crate) instance_id: Option<Name>,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
-    pub(crate) seed: Option<u64>,
 }
 
 impl Service {
@@ -369,7 +303,8 @@ impl Service {
     /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a missing topic or dead-letter topic, and the errors of the
     /// transport and the store.
     pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<ServiceHandle> {
-        engine::start(self, Arc::new(transport.clone())).await
+        let Self { name, router, options } = self;
+        engine::start(name, router, options, Arc::new(transport.clone())).await
     }
 
     /// Runs the service until Ctrl-C or SIGTERM, or until it fails; then drains for at most

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::work::after;
+use crate::time::after;
 
 /// The store, and the lease under which this service claims events.
 #[derive(Debug)]

@@ -67,12 +67,12 @@ impl ServiceHandle {
 
     /// Returns the service's name.
     pub fn name(&self) -> &Name {
-        &self.shared.service
+        &self.shared.identity.service
     }
 
     /// Returns the service's consumer group.
     pub fn group(&self) -> &Name {
-        &self.shared.group
+        &self.shared.identity.group
     }
 
     /// Returns the current status. After the service has stopped, the last one.
@@ -170,7 +170,8 @@ impl ServiceHandle {
     }
 
     fn command(&self, command: Command) -> Result<()> {
-        let ended = |_| Error::new(ErrorKind::Closed, format!("command {}: it has ended", self.shared.service));
+        let ended =
+            |_| Error::new(ErrorKind::Closed, format!("command {}: it has ended", self.shared.identity.service));
         self.commands.send(command).map_err(ended)
     }
 

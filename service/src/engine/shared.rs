@@ -4,48 +4,68 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidings_core::{DeadLetterSink, Delivery, DeliveryContext, Error, ErrorKind, Name, Publisher, StoredRecord, codec};
+use tidings_core::{DeadLetterSink, Delivery, DeliveryContext, Name, Publisher, StoredRecord};
 use tokio::sync::Notify;
 use tracing::Span;
 
+use super::assigned::Assigned;
 use super::beat::Beat;
 use super::claims::Claims;
 use super::gate::Gate;
-use super::work::{Assigned, Item};
-use super::worker::Worker;
-use super::worker::intake::Verdict;
-use super::worker::lanes::Lanes;
+use super::keys::KeyHasher;
+use super::record::PendingRecord;
 use crate::observer::{Observer, RecordEvent, RecordOutcome};
 use crate::passing_on::PassingOn;
 use crate::retry::Retry;
-use crate::service::UnknownTypes;
+use crate::settings::UnknownTypes;
 use crate::status::Totals;
 use crate::table::{RouteTable, Routes};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) service: Name,
-    pub(crate) group: Name,
-    pub(crate) system: &'static str,
+    pub(crate) identity: Identity,
+    pub(crate) policy: Policy,
+    pub(crate) backends: Backends,
     pub(crate) table: Arc<RouteTable>,
-    pub(crate) topic_prefix: Name,
-    pub(crate) lanes: Lanes,
-    pub(crate) retry: Retry,
-    pub(crate) handler_timeout: Option<Duration>,
-    pub(crate) unknown: UnknownTypes,
-    pub(crate) worker_concurrency: usize,
+    pub(crate) keys: KeyHasher,
     pub(crate) gate: Gate,
-    pub(crate) store: Option<Arc<Claims>>,
-    pub(crate) scope_per_topic: bool,
-    pub(crate) sink: Arc<dyn DeadLetterSink>,
-    pub(crate) publisher: Arc<dyn Publisher>,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
-    pub(crate) seed: u64,
     pub(crate) totals: AtomicTotals,
     /// Notified when the lease is found to have expired.
     pub(crate) lease_fenced: Notify,
     /// One per worker.
     pub(crate) beats: Vec<Beat>,
+}
+
+/// The names of the running service.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) service: Name,
+    pub(crate) group: Name,
+    /// The messaging system, as traces name it.
+    pub(crate) system: &'static str,
+    pub(crate) topic_prefix: Name,
+}
+
+/// The settings of deliveries.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) retry: Retry,
+    pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) unknown: UnknownTypes,
+    pub(crate) scope_per_topic: bool,
+    /// The maximum number of deliveries in flight per worker.
+    pub(crate) worker_concurrency: usize,
+    /// The seed of random waits.
+    pub(crate) seed: u64,
+}
+
+/// The systems that deliveries need.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    pub(crate) store: Option<Arc<Claims>>,
+    pub(crate) sink: Arc<dyn DeadLetterSink>,
+    pub(crate) publisher: Arc<dyn Publisher>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 #[derive(Debug, Default)]
@@ -113,11 +133,11 @@ impl Shared {
     /// Returns a context per route, for one worker: so that its reference count stays on one core.
     pub(crate) fn contexts(&self, routes: &Routes) -> Vec<Arc<DeliveryContext>> {
         let context = |number| {
-            let mut context = DeliveryContext::new(self.service.clone(), routes.info(number).name.clone());
-            context.group = self.group.clone();
-            context.topic_prefix = self.topic_prefix.clone();
-            context.publisher = Some(Arc::new(PassingOn(self.publisher.clone())));
-            context.scope_per_topic = self.scope_per_topic;
+            let mut context = DeliveryContext::new(self.identity.service.clone(), routes.info(number).name.clone());
+            context.group = self.identity.group.clone();
+            context.topic_prefix = self.identity.topic_prefix.clone();
+            context.publisher = Some(Arc::new(PassingOn(self.backends.publisher.clone())));
+            context.scope_per_topic = self.policy.scope_per_topic;
             Arc::new(context)
         };
         (0..routes.len()).map(context).collect()
@@ -125,24 +145,12 @@ impl Shared {
 
     /// Returns the seed of a worker's random numbers.
     pub(crate) fn seed(&self, worker: usize) -> u64 {
-        self.seed.wrapping_add(worker as u64)
+        self.policy.seed.wrapping_add(worker as u64)
     }
 
     /// Reports that the lease has expired: a new one is needed at once.
     pub(crate) fn fenced(&self) {
         self.lease_fenced.notify_one();
-    }
-
-    /// Returns the policy's verdict for a type without a handler.
-    pub(crate) fn unknown_type(&self, record: &StoredRecord) -> Verdict {
-        match self.unknown {
-            UnknownTypes::Skip => Verdict::Skip("a type that nobody takes"),
-            UnknownTypes::DeadLetter => {
-                let name = codec::routing(record).map(|routing| routing.event_type().to_owned()).unwrap_or_default();
-                let text = format!("route {name:?}: no handler takes this type");
-                Verdict::Unwanted(Error::new(ErrorKind::Undecodable, text))
-            }
-        }
     }
 
     pub(crate) fn observe_record(
@@ -156,8 +164,8 @@ impl Shared {
     ) {
         observer.observe(&RecordEvent {
             outcome,
-            service: &self.service,
-            group: &self.group,
+            service: &self.identity.service,
+            group: &self.identity.group,
             handler: (handler < self.table.len()).then(|| &self.table.info(handler).name),
             origin: &assigned.origin,
             record,
@@ -171,13 +179,13 @@ impl Shared {
         &self,
         observer: &dyn Observer,
         outcome: RecordOutcome,
-        item: &Item,
+        item: &PendingRecord,
         reason: Option<&str>,
     ) {
         observer.observe(&RecordEvent {
             outcome,
-            service: &self.service,
-            group: &self.group,
+            service: &self.identity.service,
+            group: &self.identity.group,
             handler: (item.handler < self.table.len()).then(|| &self.table.info(item.handler).name),
             origin: &item.assigned.origin,
             record: &item.record.records()[0],
@@ -188,21 +196,21 @@ impl Shared {
     }
 }
 
-impl Worker {
+impl Shared {
     /// Returns the span of a delivery, by OpenTelemetry's messaging conventions; costs nothing without a subscriber.
-    pub(crate) fn span_of(shared: &Shared, handler: &Name, delivery: &Delivery) -> Span {
+    pub(crate) fn span_of(&self, handler: usize, delivery: &Delivery) -> Span {
         tracing::info_span!(
             "process",
             otel.kind = "consumer",
-            messaging.system = shared.system,
+            messaging.system = self.identity.system,
             messaging.operation.name = "process",
             messaging.operation.type = "process",
             messaging.destination.name = %delivery.topic(),
             messaging.destination.partition.id = delivery.partition(),
-            messaging.consumer.group.name = %shared.group,
+            messaging.consumer.group.name = %self.identity.group,
             messaging.kafka.offset = delivery.offset(),
             messaging.batch.message_count = delivery.len(),
-            tidings.handler = %handler,
+            tidings.handler = %self.table.info(handler).name,
             tidings.attempt = delivery.attempt(),
             traceparent = delivery.record().headers.get_str(tidings_core::headers::TRACEPARENT).unwrap_or_default(),
         )

@@ -12,16 +12,21 @@ use tokio::task::JoinSet;
 use super::claims::Claims;
 use super::coordinator::Coordinator;
 use super::gate::Gate;
+use super::keys::KeyHasher;
 use super::running::ServiceHandle;
-use super::shared::{AtomicTotals, Shared};
+use super::shared::{AtomicTotals, Backends, Identity, Policy, Shared};
 use super::worker::Worker;
-use super::worker::lanes::Lanes;
-use crate::service::{MAX_WORKERS, Options, Service, TopicPolicy};
+use crate::router::Router;
+use crate::settings::{MAX_WORKERS, Options, TopicPolicy};
 use crate::table::{Routes, prefixed};
 
-/// Starts `service` on `transport`.
-pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Result<ServiceHandle> {
-    let Service { name, router, options } = service;
+/// Starts the service `name` on `transport`.
+pub(crate) async fn start(
+    name: Name,
+    router: Router,
+    options: Options,
+    transport: Arc<dyn Transport>,
+) -> Result<ServiceHandle> {
     check(&name, &options)?;
     let routes = router.into_routes(&options.topic_prefix)?;
     if routes.topics().is_empty() {
@@ -49,23 +54,24 @@ pub(crate) async fn start(service: Service, transport: Arc<dyn Transport>) -> Re
     let workers = options.workers.unwrap_or_else(default_workers).max(1);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let shared = Arc::new(Shared {
-        service: name.clone(),
-        group: options.group.clone(),
-        system: transport.system(),
+        identity: Identity {
+            service: name.clone(),
+            group: options.group.clone(),
+            system: transport.system(),
+            topic_prefix: options.topic_prefix.clone(),
+        },
+        policy: Policy {
+            retry: options.retry,
+            handler_timeout: options.handler_timeout,
+            unknown: options.unknown,
+            scope_per_topic: options.scope_per_topic,
+            worker_concurrency: options.concurrency.div_ceil(workers).max(1),
+            seed,
+        },
+        backends: Backends { store: claims, sink, publisher, observer: options.observer.clone() },
         table: routes.table().clone(),
-        topic_prefix: options.topic_prefix.clone(),
-        lanes: Lanes::new(options.order, seed),
-        retry: options.retry,
-        handler_timeout: options.handler_timeout,
-        unknown: options.unknown,
-        worker_concurrency: options.concurrency.div_ceil(workers).max(1),
+        keys: KeyHasher::new(options.order, seed),
         gate: Gate::new(options.breaker),
-        store: claims,
-        scope_per_topic: options.scope_per_topic,
-        sink,
-        publisher,
-        observer: options.observer.clone(),
-        seed,
         totals: AtomicTotals::default(),
         lease_fenced: Notify::new(),
         beats: (0..workers).map(|_| Default::default()).collect(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tidings_core::{Fetched, RecordBatch};
 
 use super::Coordinator;
-use crate::engine::work::{Chunk, Order, Places, Settled};
-use crate::service::DeliveryOrder;
+use crate::engine::messages::{Chunk, Indexes, Settled, WorkerCommand};
+use crate::settings::DeliveryOrder;
 use crate::status::PauseReason;
 
 impl Coordinator {
@@ -24,16 +24,9 @@ impl Coordinator {
         if self.bytes >= self.bytes_bound() {
             self.bytes_paused = true;
         }
-        for (worker, places) in self.split(slot, &batch) {
-            let chunk = Chunk {
-                assigned: Arc::clone(&assigned),
-                number,
-                batch: batch.clone(),
-                places,
-                at: 0,
-                scattered_until: 0,
-            };
-            self.order(worker, Order::Work(chunk));
+        for (worker, indexes) in self.split(slot, &batch) {
+            let chunk = Chunk::new(Arc::clone(&assigned), number, batch.clone(), indexes);
+            self.order(worker, WorkerCommand::Work(chunk));
         }
     }
 
@@ -51,12 +44,12 @@ impl Coordinator {
         self.options.max_bytes - self.options.max_bytes / 4
     }
 
-    fn split(&mut self, slot: u64, batch: &RecordBatch) -> Vec<(usize, Places)> {
+    fn split(&mut self, slot: u64, batch: &RecordBatch) -> Vec<(usize, Indexes)> {
         let (workers, len) = (self.workers.len(), batch.len());
         if len == 0 {
             return Vec::new();
         }
-        let all = || Places::All(u32::try_from(len).unwrap_or(u32::MAX));
+        let all = || Indexes::All(u32::try_from(len).unwrap_or(u32::MAX));
         if workers == 1 {
             return vec![(0, all())];
         }
@@ -66,7 +59,7 @@ impl Coordinator {
         let mut shares: Vec<Vec<u32>> = (0..workers).map(|_| Vec::with_capacity(len / workers + 8)).collect();
         self.rotation = self.rotation.wrapping_add(1);
         for (place, record) in (0_u32..).zip(batch.records()) {
-            let worker = match self.shared.lanes.of(slot, record.key.as_ref()) {
+            let worker = match self.shared.keys.of(slot, record.key.as_ref()) {
                 Some(lane) => (lane % workers as u64) as usize,
                 // Records without order go in runs, so that neighbours stay together.
                 None => (place as usize * workers / len + self.rotation) % workers,
@@ -74,15 +67,15 @@ impl Coordinator {
             shares[worker].push(place);
         }
         let shares = shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty());
-        shares.map(|(worker, share)| (worker, Places::Some(share))).collect()
+        shares.map(|(worker, share)| (worker, Indexes::Some(share))).collect()
     }
 
     /// Records settlements reported by workers. Those of a former assignment are ignored.
     pub(super) fn settled(&mut self, settled: Vec<Settled>) {
-        for Settled { assigned, number, places } in settled {
-            let Some(partition) = self.slots.get_mut(&assigned.slot) else { continue };
+        for Settled { assigned, number, indexes } in settled {
+            let Some(partition) = self.slots.get_mut(&assigned.id) else { continue };
             let before = partition.tracker.bytes();
-            partition.tracker.settle(number, places);
+            partition.tracker.settle(number, indexes);
             self.bytes -= before - partition.tracker.bytes();
             if partition.tracker.span() <= self.options.max_span / 2 {
                 partition.pauses.remove(&PauseReason::Span);
@@ -122,7 +115,7 @@ impl Coordinator {
         }
         if is_bounded {
             // For batches that wait for more records.
-            self.order_all(|| Order::Wake);
+            self.order_all(|| WorkerCommand::Wake);
         }
         let paused = if pause.is_empty() { Ok(()) } else { self.consumer.pause(&pause).await };
         let resumed = if resume.is_empty() { Ok(()) } else { self.consumer.resume(&resume).await };

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Coordinator;
 use super::dispatch::set;
-use crate::engine::work::Cause;
+use crate::engine::messages::Cause;
 use crate::status::{PartitionStatus, PauseReason, STALL_AFTER, State, Status};
 
 /// How long a read failure counts as the current state.
@@ -160,7 +160,7 @@ impl Coordinator {
             self.health.progressed();
         } else if !self.health.stalled && now.duration_since(self.health.progress_at) >= STALL_AFTER {
             self.health.stalled = true;
-            tracing::error!(service = %self.shared.service, "stalled: there is lag, and nothing is committed");
+            tracing::error!(service = %self.shared.identity.service, "stalled: there is lag, and nothing is committed");
         }
         self.watch_threads();
     }
@@ -179,7 +179,7 @@ impl Coordinator {
             .collect();
         if self.health.blocked.is_empty() {
             for line in &blocked {
-                tracing::error!(service = %self.shared.service, "{line}");
+                tracing::error!(service = %self.shared.identity.service, "{line}");
             }
         }
         self.health.blocked = blocked;

@@ -10,7 +10,7 @@ use tidings_core::{Error, ErrorKind, Fetched, RecordBatch, Result, SeekTo, Topic
 use tokio::sync::oneshot;
 
 use super::{Coordinator, Partition};
-use crate::engine::work::Order;
+use crate::engine::messages::WorkerCommand;
 use crate::status::{Hold, PauseReason, Skipped};
 
 /// The holds of an assignment.
@@ -144,7 +144,7 @@ impl Coordinator {
         let Some(partition) = self.slots.get_mut(slot).filter(|p| p.assigned.epoch == epoch) else { return };
         let cause = error.report();
         tracing::error!(
-            service = %self.shared.service,
+            service = %self.shared.identity.service,
             topic = %origin.topic,
             partition = origin.partition,
             offset,
@@ -180,7 +180,7 @@ impl Coordinator {
             partition.held.letters.remove(&offset);
         }
         if let Some(begun) = self.letter(slot, offset) {
-            begun.done(&self.shared.service, offset + 1);
+            begun.done(&self.shared.identity.service, offset + 1);
         }
     }
 
@@ -206,7 +206,7 @@ impl Coordinator {
         } else {
             let offset = begun.skip.offsets.start;
             self.skips.letters.push(begun);
-            self.order_all(|| Order::Skip { slot, offset });
+            self.order_all(|| WorkerCommand::Skip { assignment: slot, offset });
         }
     }
 
@@ -235,7 +235,7 @@ impl Coordinator {
             (Some(partition), Ok(reached)) => {
                 partition.held.read_on(reached);
                 self.pass_over(begun.slot, reached);
-                begun.done(&self.shared.service, reached);
+                begun.done(&self.shared.identity.service, reached);
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Coordinator;
-use crate::engine::work::Order;
+use crate::engine::messages::WorkerCommand;
 
 /// The first wait after a failed renewal; doubled each time, up to the renewal interval.
 const RENEWAL_RETRY: Duration = Duration::from_millis(100);
@@ -84,7 +84,7 @@ impl Coordinator {
     /// partitions as well. That must be known before a new lease exists, under which workers would begin the records
     /// they have.
     pub(super) fn keep_lease(&self) -> Option<Renewing> {
-        let claims = self.shared.store.clone()?;
+        let claims = self.shared.backends.store.clone()?;
         let shared = self.shared.clone();
         let workers = self.workers.clone();
         let (to_coordinator, asks) = mpsc::unbounded_channel();
@@ -111,7 +111,7 @@ impl Coordinator {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(claims.renewal());
                 }
-                workers.iter().for_each(|worker| drop(worker.send(Order::Wake)));
+                workers.iter().for_each(|worker| drop(worker.send(WorkerCommand::Wake)));
             }
         });
         Some(Renewing { task, asks })

@@ -8,7 +8,8 @@ use tidings_core::TopicPartition;
 use tokio::time::Instant;
 
 use super::Coordinator;
-use crate::engine::work::{Order, after};
+use crate::engine::messages::WorkerCommand;
+use crate::time::after;
 
 /// The part of a revocation's time reserved for the commit.
 const COMMIT_TIME: Duration = Duration::from_millis(500);
@@ -75,7 +76,7 @@ impl Coordinator {
             Some(Leaving { lost, cancel_at, give_up_at: cancel_at + CANCEL_TIME, tried: (0, 0), left: false });
         partition.assigned.stop();
         partition.early.clear();
-        self.order_all(|| Order::GiveBack(slot));
+        self.order_all(|| WorkerCommand::Revoke(slot));
     }
 
     /// Cancels the work of an assignment at once: the partition was assigned again.
@@ -90,7 +91,7 @@ impl Coordinator {
                 partition.assigned.cancel();
             }
         }
-        self.order_all(|| Order::Cancel(slot));
+        self.order_all(|| WorkerCommand::Cancel(slot));
     }
 
     /// Advances each leaving partition as far as possible.
@@ -118,8 +119,8 @@ impl Coordinator {
             commit |= !committed;
         }
         for slot in cancel {
-            tracing::warn!(service = %self.shared.service, "cancelling deliveries whose partition is given up");
-            self.order_all(|| Order::Cancel(slot));
+            tracing::warn!(service = %self.shared.identity.service, "cancelling deliveries whose partition is given up");
+            self.order_all(|| WorkerCommand::Cancel(slot));
         }
         // A refused commit is retried after a pause.
         if commit && self.next_not_before.is_none() {

@@ -28,9 +28,11 @@ use super::gate::Change;
 use super::running::Command;
 use super::shared::Shared;
 use super::tracker::Tracker;
-use super::work::{Assigned, Cause, FOR_EVER, Order, Report, after};
-use crate::service::Options;
+use crate::engine::assigned::Assigned;
+use crate::engine::messages::{Cause, WorkerCommand, WorkerEvent};
+use crate::settings::Options;
 use crate::status::{PauseReason, Status};
+use crate::time::{FOR_EVER, after};
 
 /// The maximum number of reports handled before the other sources are polled.
 const REPORTS_PER_ROUND: usize = 64;
@@ -44,8 +46,8 @@ pub(super) struct Coordinator {
     shared: Arc<Shared>,
     consumer: Arc<dyn Consumer>,
     options: Options,
-    workers: Vec<mpsc::UnboundedSender<Order>>,
-    reports: mpsc::UnboundedReceiver<Report>,
+    workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    reports: mpsc::UnboundedReceiver<WorkerEvent>,
     commands: mpsc::UnboundedReceiver<Command>,
     tasks: JoinSet<()>,
     slots: BTreeMap<u64, Partition>,
@@ -104,8 +106,8 @@ impl Coordinator {
         shared: Arc<Shared>,
         consumer: Arc<dyn Consumer>,
         options: Options,
-        workers: Vec<mpsc::UnboundedSender<Order>>,
-        reports: mpsc::UnboundedReceiver<Report>,
+        workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+        reports: mpsc::UnboundedReceiver<WorkerEvent>,
         commands: mpsc::UnboundedReceiver<Command>,
         tasks: JoinSet<()>,
     ) -> Self {
@@ -149,7 +151,7 @@ impl Coordinator {
         let ended = self.work(&mut renewing).await;
         renewing.iter_mut().for_each(Renewing::stop_asking);
         if let Err(error) = &ended {
-            tracing::error!(service = %self.shared.service, error = %error.report(), "the service failed");
+            tracing::error!(service = %self.shared.identity.service, error = %error.report(), "the service failed");
             self.begin_stopping(Duration::ZERO);
             self.apply_pauses().await;
             self.drain().await;
@@ -226,7 +228,7 @@ impl Coordinator {
                 Ok(())
             }
             Err(error) if error.is_retryable() => {
-                tracing::warn!(service = %self.shared.service, error = %error.report(), "reading failed; trying again");
+                tracing::warn!(service = %self.shared.identity.service, error = %error.report(), "reading failed; trying again");
                 self.next_error = Some((Instant::now(), error.report()));
                 self.next_not_before = Some(Instant::now() + NEXT_RETRY);
                 Ok(())
@@ -235,7 +237,7 @@ impl Coordinator {
         }
     }
 
-    fn take_reports(&mut self, first: Report) {
+    fn take_reports(&mut self, first: WorkerEvent) {
         self.report(first);
         for _ in 0..REPORTS_PER_ROUND {
             match self.reports.try_recv() {
@@ -245,40 +247,40 @@ impl Coordinator {
         }
     }
 
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, report: WorkerEvent) {
         match report {
-            Report::Settled(settled) => self.settled(settled),
-            Report::Dropped => {}
-            Report::Trouble { slot, cause, raised, text } => self.trouble(slot, cause, raised, text),
-            Report::Unburied { slot, offset, error } => self.unburied(slot, offset, error),
-            Report::Skipped { slot, offset } => self.letter_skipped(slot, offset),
-            Report::Gate(Change::Closed(wait)) => {
-                tracing::error!(service = %self.shared.service, ?wait, "most deliveries fail; waiting before the next one");
+            WorkerEvent::Settled(settled) => self.settled(settled),
+            WorkerEvent::Released => {}
+            WorkerEvent::Trouble { assignment: slot, cause, raised, text } => self.trouble(slot, cause, raised, text),
+            WorkerEvent::Unburied { assignment: slot, offset, error } => self.unburied(slot, offset, error),
+            WorkerEvent::Skipped { assignment: slot, offset } => self.letter_skipped(slot, offset),
+            WorkerEvent::Breaker(Change::Closed(wait)) => {
+                tracing::error!(service = %self.shared.identity.service, ?wait, "most deliveries fail; waiting before the next one");
                 self.gate_opens_at = Some(after(Instant::now(), wait));
             }
-            Report::Gate(Change::Opened) => {
-                tracing::info!(service = %self.shared.service, "deliveries succeed again");
+            WorkerEvent::Breaker(Change::Opened) => {
+                tracing::info!(service = %self.shared.identity.service, "deliveries succeed again");
                 self.gate_opens_at = None;
-                self.order_all(|| Order::Wake);
+                self.order_all(|| WorkerCommand::Wake);
             }
-            Report::Gate(Change::ProbeReturned) => self.order_all(|| Order::Wake),
-            Report::Gate(Change::None) => {}
-            Report::WantLone { worker } => {
+            WorkerEvent::Breaker(Change::ProbeReturned) => self.order_all(|| WorkerCommand::Wake),
+            WorkerEvent::Breaker(Change::None) => {}
+            WorkerEvent::WantIsolated { worker } => {
                 self.lone.push_back(worker);
                 self.next_lone();
             }
-            Report::Quiesced => {
+            WorkerEvent::Quiesced => {
                 self.unquiesced = self.unquiesced.saturating_sub(1);
                 if self.unquiesced == 0
                     && let Some(worker) = self.lone_current
                 {
-                    self.order(worker, Order::RunLone);
+                    self.order(worker, WorkerCommand::RunIsolated);
                 }
             }
-            Report::LoneDone => {
+            WorkerEvent::IsolatedDone => {
                 self.lone_current = None;
                 self.shared.gate.set_lone(false);
-                self.order_all(|| Order::Wake);
+                self.order_all(|| WorkerCommand::Wake);
                 self.next_lone();
             }
         }
@@ -293,16 +295,16 @@ impl Coordinator {
             self.lone_current = Some(worker);
             self.shared.gate.set_lone(true);
             self.unquiesced = self.workers.len();
-            self.order_all(|| Order::Quiesce);
+            self.order_all(|| WorkerCommand::Quiesce);
         }
     }
 
-    fn order(&self, worker: usize, order: Order) {
+    fn order(&self, worker: usize, order: WorkerCommand) {
         // A worker that is gone is noticed when its task is joined.
         let _ = self.workers[worker].send(order);
     }
 
-    fn order_all(&self, order: impl Fn() -> Order) {
+    fn order_all(&self, order: impl Fn() -> WorkerCommand) {
         for worker in 0..self.workers.len() {
             self.order(worker, order());
         }
@@ -328,7 +330,7 @@ impl Coordinator {
             None => {
                 self.paused_by_operator = paused;
                 self.shared.gate.set_paused(paused);
-                self.order_all(|| Order::Wake);
+                self.order_all(|| WorkerCommand::Wake);
                 self.next_lone();
             }
             Some(partitions) if paused => self.operator.extend(partitions),
@@ -364,7 +366,7 @@ impl Coordinator {
         if self.gate_opens_at.is_some_and(|at| at <= now) {
             self.gate_opens_at = None;
             self.shared.gate.start_probing();
-            self.order_all(|| Order::Wake);
+            self.order_all(|| WorkerCommand::Wake);
         }
     }
 

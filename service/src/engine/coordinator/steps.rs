@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tidings_core::{Assignment, Fetched, Step, TopicPartition};
 
 use super::{Coordinator, Partition};
+use crate::engine::assigned::Assigned;
 use crate::engine::tracker::Tracker;
-use crate::engine::work::Assigned;
 use crate::status::PauseReason;
 
 impl Coordinator {

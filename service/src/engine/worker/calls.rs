@@ -7,11 +7,12 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::flight::{Asked, Call, Flight, Items, Landed, Work};
-use super::intake::Verdict;
 use super::{Backlog, Burying, Publishing, Worker};
 use crate::engine::claims::Hold;
 use crate::engine::gate::Pass;
-use crate::engine::work::{Alone, Cause, Chunk, Claimed, Item, Report};
+use crate::engine::messages::{Cause, Chunk, IsolationPermit, WorkerEvent};
+use crate::engine::record::{Claimed, PendingRecord};
+use crate::engine::routing::Verdict;
 
 /// The maximum number of events that one call claims or completes.
 const CALL_EVENTS: usize = 5_000;
@@ -56,7 +57,7 @@ impl Worker {
         self.calls.publishing = true;
         let work: Vec<Publishing> = std::mem::take(&mut self.to_publish);
         let records: Vec<_> = work.iter().flat_map(|publishing| publishing.records.iter().cloned()).collect();
-        let publisher = self.shared.publisher.clone();
+        let publisher = self.shared.backends.publisher.clone();
         self.fly(Box::pin(async move {
             let answers = publisher.publish(records).await;
             Landed::Published { work, answers }
@@ -65,12 +66,13 @@ impl Worker {
     }
 
     fn call_complete(&mut self) -> bool {
-        let Some(claims) = self.shared.store.clone().filter(|_| !self.calls.completing && !self.to_complete.is_empty())
+        let Some(claims) =
+            self.shared.backends.store.clone().filter(|_| !self.calls.completing && !self.to_complete.is_empty())
         else {
             return false;
         };
         let mut items = up_to_a_call(&mut self.to_complete);
-        let by = |item: &Item| match &item.claim {
+        let by = |item: &PendingRecord| match &item.claim {
             Claimed::Granted(_, hold) => Some(hold.lease().clone()),
             _ => None,
         };
@@ -82,7 +84,7 @@ impl Worker {
         // Completes under the lease that claimed the events, even if it has expired: an event that no other lease has
         // claimed since still belongs to it, and need not be handled again. The other items follow in later calls.
         if items.iter().any(|item| by(item).is_none_or(|by| by.id != lease.id)) {
-            let others: Vec<Item>;
+            let others: Vec<PendingRecord>;
             (items, others) = items.into_iter().partition(|item| by(item).is_some_and(|by| by.id == lease.id));
             self.to_complete.extend(others);
         }
@@ -102,7 +104,7 @@ impl Worker {
         self.calls.burying = true;
         let letters: Vec<Burying> = std::mem::take(&mut self.to_bury);
         let sent = letters.iter().map(|burying| burying.letter.clone()).collect();
-        let sink = self.shared.sink.clone();
+        let sink = self.shared.backends.sink.clone();
         self.fly(Box::pin(async move {
             let answers = sink.bury(sent).await;
             Landed::Buried { letters, answers }
@@ -142,7 +144,7 @@ impl Worker {
             } else {
                 self.itemise(&chunk, &mut items);
             }
-            let next = self.unclaimed.front().map_or(0, |chunk| chunk.places.len());
+            let next = self.unclaimed.front().map_or(0, |chunk| chunk.indexes.len());
             if items.len() + next > CALL_EVENTS {
                 break;
             }
@@ -155,13 +157,13 @@ impl Worker {
     }
 
     /// Creates items of a chunk's records that have a handler. The others are settled, or wait for the gate.
-    fn itemise(&mut self, chunk: &Chunk, items: &mut Vec<Item>) {
-        items.reserve(chunk.places.len());
+    fn itemise(&mut self, chunk: &Chunk, items: &mut Vec<PendingRecord>) {
+        items.reserve(chunk.indexes.len());
         let mut unreadable = VecDeque::new();
-        for index in chunk.at..chunk.places.len() {
-            let Some(place) = chunk.places.get(index) else { break };
+        for index in chunk.at..chunk.indexes.len() {
+            let Some(place) = chunk.indexes.get(index) else { break };
             let record = &chunk.batch.records()[place as usize];
-            match self.verdict(&chunk.assigned.origin.topic, record) {
+            match Verdict::of(&self.shared, &chunk.assigned.origin.topic, record) {
                 Verdict::Handler(handler) => items.push(self.item(chunk, place, handler)),
                 Verdict::Undecodable(_) => unreadable.push_back(self.unreadable(chunk, place)),
                 verdict => {
@@ -176,8 +178,8 @@ impl Worker {
     }
 
     /// Claims an item that runs alone.
-    pub(super) fn claim_alone(&mut self, item: Item, alone: Alone) {
-        self.claim(vec![Item { alone: Some(alone), ..item }], Asked::Alone);
+    pub(super) fn claim_alone(&mut self, item: PendingRecord, alone: IsolationPermit) {
+        self.claim(vec![PendingRecord { alone: Some(alone), ..item }], Asked::Alone);
     }
 
     /// Returns whether a call that claims or releases is unanswered.
@@ -189,8 +191,8 @@ impl Worker {
         self.calls.claims > 0 || given_back && self.release_failures < RELEASES_AWAITED
     }
 
-    fn claim(&mut self, mut items: Vec<Item>, asked: Asked) {
-        let Some(claims) = self.shared.store.clone() else { return };
+    fn claim(&mut self, mut items: Vec<PendingRecord>, asked: Asked) {
+        let Some(claims) = self.shared.backends.store.clone() else { return };
         self.calls.claims += 1;
         let events: Vec<EventRef> = items.iter_mut().map(|item| self.event_ref(item)).collect();
         let lease = claims.lease();
@@ -207,7 +209,8 @@ impl Worker {
         if self.calls.releasing || self.to_release.is_empty() {
             return false;
         }
-        let Some((claims, lease)) = self.shared.store.clone().and_then(|claims| claims.lease().map(|h| (claims, h)))
+        let Some((claims, lease)) =
+            self.shared.backends.store.clone().and_then(|claims| claims.lease().map(|h| (claims, h)))
         else {
             return false;
         };
@@ -227,7 +230,7 @@ impl Worker {
     }
 
     /// Releases the item's claim, if it has one, and reports the attempts that were made under it.
-    pub(super) fn give_claim_back(&mut self, item: &mut Item) {
+    pub(super) fn give_claim_back(&mut self, item: &mut PendingRecord) {
         let Claimed::Granted(_, hold) = item.claim.take() else { return };
         let attempts = item.failures - item.told;
         item.told = item.failures;
@@ -237,7 +240,7 @@ impl Worker {
     /// Drops a claim that may have ended with its lease, and releases it in case it has not: a lease that stays valid
     /// would keep it, and this service would find the event held by itself. The release may not reach the store, so
     /// the attempts are kept here and reported later.
-    pub(super) fn disclaim(&mut self, item: &mut Item) {
+    pub(super) fn disclaim(&mut self, item: &mut PendingRecord) {
         if let Claimed::Granted(_, hold) = item.claim.take() {
             self.release(hold, 0);
         }
@@ -249,11 +252,11 @@ impl Worker {
     }
 
     /// Returns the item's event id, which is read from its record once.
-    pub(super) fn event_id(&self, item: &mut Item) -> Uuid {
+    pub(super) fn event_id(&self, item: &mut PendingRecord) -> Uuid {
         *item.event_id.get_or_insert_with(|| event_id_of(&item.assigned.origin, &item.record.records()[0]))
     }
 
-    fn event_ref(&self, item: &mut Item) -> EventRef {
+    fn event_ref(&self, item: &mut PendingRecord) -> EventRef {
         let id = self.event_id(item);
         let table = self.routes.table();
         let known = (item.handler < table.len()).then(|| table.info(item.handler).event_type.clone()).flatten();
@@ -263,15 +266,25 @@ impl Worker {
     }
 
     /// As `set_trouble`, for an item in a list that is borrowed separately from the worker.
-    pub(super) fn raise(reports: &mpsc::UnboundedSender<Report>, item: &mut Item, cause: Cause, text: &str) {
+    pub(super) fn raise(
+        reports: &mpsc::UnboundedSender<WorkerEvent>,
+        item: &mut PendingRecord,
+        cause: Cause,
+        text: &str,
+    ) {
         if item.trouble == Some(cause) {
             return;
         }
-        let slot = item.assigned.slot;
+        let slot = item.assigned.id;
         if let Some(over) = item.trouble.replace(cause) {
-            let _ = reports.send(Report::Trouble { slot, cause: over, raised: false, text: String::new() });
+            let _ = reports.send(WorkerEvent::Trouble {
+                assignment: slot,
+                cause: over,
+                raised: false,
+                text: String::new(),
+            });
         }
-        let _ = reports.send(Report::Trouble { slot, cause, raised: true, text: text.to_owned() });
+        let _ = reports.send(WorkerEvent::Trouble { assignment: slot, cause, raised: true, text: text.to_owned() });
     }
 
     /// Ends a delivery whose handler did not finish: its permits are returned.
@@ -287,7 +300,7 @@ impl Worker {
 }
 
 /// Takes the items of one call from `items`. Usually these are all, and nothing is moved.
-fn up_to_a_call(items: &mut Vec<Item>) -> Vec<Item> {
+fn up_to_a_call(items: &mut Vec<PendingRecord>) -> Vec<PendingRecord> {
     if items.len() <= CALL_EVENTS {
         return std::mem::take(items);
     }

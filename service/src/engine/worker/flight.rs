@@ -14,32 +14,32 @@ use tracing::Span;
 
 use super::{Burying, Publishing};
 use crate::engine::claims::{Answered, Hold};
-use crate::engine::work::Item;
+use crate::engine::record::PendingRecord;
 use crate::route::BoxFuture;
 
 /// The items of one delivery. Usually one, which needs no list.
 #[derive(Debug)]
 pub(super) enum Items {
-    One(Item),
-    Many(Vec<Item>),
+    One(PendingRecord),
+    Many(Vec<PendingRecord>),
 }
 
 impl Items {
-    pub(super) fn as_slice(&self) -> &[Item] {
+    pub(super) fn as_slice(&self) -> &[PendingRecord] {
         match self {
             Self::One(item) => std::slice::from_ref(item),
             Self::Many(items) => items,
         }
     }
 
-    pub(super) fn as_mut_slice(&mut self) -> &mut [Item] {
+    pub(super) fn as_mut_slice(&mut self) -> &mut [PendingRecord] {
         match self {
             Self::One(item) => std::slice::from_mut(item),
             Self::Many(items) => items,
         }
     }
 
-    pub(super) fn into_vec(self) -> Vec<Item> {
+    pub(super) fn into_vec(self) -> Vec<PendingRecord> {
         match self {
             Self::One(item) => vec![item],
             Self::Many(items) => items,
@@ -101,9 +101,9 @@ pub(super) enum Asked {
 pub(super) enum Landed {
     Handler { ticket: usize, serial: u64, result: std::result::Result<Outcome, BoxError> },
     Published { work: Vec<Publishing>, answers: Vec<Result<Position>> },
-    Completed { items: Vec<Item>, answer: Result<Vec<Result<()>>> },
+    Completed { items: Vec<PendingRecord>, answer: Result<Vec<Result<()>>> },
     Buried { letters: Vec<Burying>, answers: Vec<Result<()>> },
-    Claimed { items: Vec<Item>, answered: Answered, asked: Asked },
+    Claimed { items: Vec<PendingRecord>, answered: Answered, asked: Asked },
     Released { releases: Vec<(Hold, ReleasedClaim)>, answer: Result<()> },
 }
 

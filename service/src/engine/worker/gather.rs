@@ -7,8 +7,10 @@ use tokio::time::Instant;
 use super::flight::Items;
 use super::intake::LONE_DEATHS;
 use super::{Due, Worker};
+use crate::engine::assigned::Assigned;
 use crate::engine::gate::Pass;
-use crate::engine::work::{Assigned, Claimed, Item, after};
+use crate::engine::record::{Claimed, PendingRecord};
+use crate::time::after;
 
 /// Records of an incomplete batch.
 #[derive(Debug)]
@@ -16,20 +18,20 @@ pub(super) struct Gather {
     number: u64,
     assigned: Arc<Assigned>,
     handler: usize,
-    items: Vec<Item>,
+    items: Vec<PendingRecord>,
     size: usize,
     /// Full or due: started as soon as the gate lets it.
     due: bool,
 }
 
 impl Gather {
-    fn is_of(&self, item: &Item) -> bool {
-        self.handler == item.handler && self.assigned.slot == item.assigned.slot
+    fn is_of(&self, item: &PendingRecord) -> bool {
+        self.handler == item.handler && self.assigned.id == item.assigned.id
     }
 }
 
 /// Returns whether a handler can start with it without any further call.
-pub(super) fn may_begin(item: &Item) -> bool {
+pub(super) fn may_begin(item: &PendingRecord) -> bool {
     match &item.claim {
         Claimed::NoStore => true,
         Claimed::Granted(history, hold) => history.crashes < LONE_DEATHS && hold.is_current(),
@@ -39,7 +41,7 @@ pub(super) fn may_begin(item: &Item) -> bool {
 
 impl Worker {
     /// Returns whether the item may join an open batch that contains its lane's predecessor: a batch keeps its order.
-    pub(super) fn joins_gather(&self, item: &Item) -> bool {
+    pub(super) fn joins_gather(&self, item: &PendingRecord) -> bool {
         let joins = |gather: &Gather| {
             gather.is_of(item) && !gather.due && gather.items.iter().any(|other| other.lane == item.lane)
         };
@@ -49,7 +51,7 @@ impl Worker {
     }
 
     /// Adds an item, which holds its lane, to the batch of its handler.
-    pub(super) fn gather(&mut self, item: Item) {
+    pub(super) fn gather(&mut self, item: PendingRecord) {
         let Some(options) = self.routes.table().info(item.handler).batch else {
             self.ready.push_back(item);
             return;
@@ -97,13 +99,13 @@ impl Worker {
 
     /// Makes the remaining items of a batch a batch again. They are not mixed with others: split over two batches,
     /// items of one lane could overtake each other.
-    pub(super) fn gather_again(&mut self, items: Vec<Item>) {
+    pub(super) fn gather_again(&mut self, items: Vec<PendingRecord>) {
         let Some(first) = items.first() else { return };
         let (assigned, handler, size) = (first.assigned.clone(), first.handler, items.len());
         self.gathers.push(Gather { number: u64::MAX, assigned, handler, items, size, due: true });
     }
 
-    fn take_follower(&mut self, at: usize, lane: u64) -> Option<Item> {
+    fn take_follower(&mut self, at: usize, lane: u64) -> Option<PendingRecord> {
         let Self { busy, gathers, .. } = self;
         busy.next_waiting_if(lane, |next| gathers[at].is_of(next) && !next.single && may_begin(next))
     }
@@ -174,9 +176,8 @@ impl Worker {
     }
 
     /// Removes the items of an assignment from batches that have not started.
-    pub(super) fn take_gathered(&mut self, slot: u64) -> Vec<Item> {
-        let (gone, kept) =
-            std::mem::take(&mut self.gathers).into_iter().partition(|g: &Gather| g.assigned.slot == slot);
+    pub(super) fn take_gathered(&mut self, slot: u64) -> Vec<PendingRecord> {
+        let (gone, kept) = std::mem::take(&mut self.gathers).into_iter().partition(|g: &Gather| g.assigned.id == slot);
         self.gathers = kept;
         let gone: Vec<Gather> = gone;
         gone.into_iter().flat_map(|gather| gather.items).collect()

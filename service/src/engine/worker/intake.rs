@@ -1,15 +1,16 @@
 //! Starts deliveries: from chunks, and from items whose turn has come.
 
-use tidings_core::{Delivery, Error, ErrorKind, Redriven, StoredRecord};
+use tidings_core::{Delivery, ErrorKind};
 
 use super::flight::{Items, Work};
 use super::gather::may_begin;
 use super::{Backlog, Worker};
 use crate::engine::gate::{Change, Pass};
-use crate::engine::work::{Chunk, Claimed, Item, Report};
+use crate::engine::messages::{Chunk, WorkerEvent};
+use crate::engine::record::{Claimed, PendingRecord};
+use crate::engine::routing::Verdict;
 use crate::observer::RecordOutcome;
 use crate::route::Started;
-use crate::table::Lookup;
 
 /// The number of records that a worker starts before it checks its orders again.
 const RECORDS_PER_ROUND: usize = 1_024;
@@ -19,20 +20,11 @@ pub(crate) const LONE_DEATHS: u32 = 2;
 /// A record in flight at this many lease expiries is written to the dead-letter topic.
 pub(crate) const MAX_DEATHS: u32 = 5;
 
-/// The action for a record, before any handler is called.
-pub(crate) enum Verdict {
-    Handler(usize),
-    Skip(&'static str),
-    Undecodable(Error),
-    /// Dead-lettered by policy, which is no failure.
-    Unwanted(Error),
-}
-
 /// The result of starting an item.
 enum Begun {
     Yes,
     /// The item must wait for the gate.
-    No(Item),
+    No(PendingRecord),
 }
 
 impl Worker {
@@ -75,18 +67,18 @@ impl Worker {
 
     /// Returns whether the concurrency limit is reached by deliveries that run or are ready.
     fn is_full(&self) -> bool {
-        self.runs_enough() || self.running.len() + self.due_gathers() >= self.shared.worker_concurrency
+        self.runs_enough() || self.running.len() + self.due_gathers() >= self.shared.policy.worker_concurrency
     }
 
     pub(super) fn runs_enough(&self) -> bool {
-        self.running.len() >= self.shared.worker_concurrency
+        self.running.len() >= self.shared.policy.worker_concurrency
     }
 
     /// Starts the records of a chunk; returns the chunk if records are left.
     fn run_chunk(&mut self, mut chunk: Chunk, budget: &mut usize) -> Option<Chunk> {
         // Cached: finding the route of a record reads its headers.
         let batches = self.routes.table().has_batches();
-        while let Some(place) = chunk.places.get(chunk.at) {
+        while let Some(place) = chunk.indexes.get(chunk.at) {
             if *budget == 0 || self.is_full() {
                 return Some(chunk);
             }
@@ -117,7 +109,7 @@ impl Worker {
     /// wait. Returns whether the gate's pass was used.
     fn run_place(&mut self, chunk: &Chunk, place: u32, pass: Pass) -> bool {
         let record = &chunk.batch.records()[place as usize];
-        let handler = match self.verdict(&chunk.assigned.origin.topic, record) {
+        let handler = match Verdict::of(&self.shared, &chunk.assigned.origin.topic, record) {
             Verdict::Handler(handler) => handler,
             verdict => {
                 let item = self.unreadable(chunk, place);
@@ -130,7 +122,7 @@ impl Worker {
             return false;
         }
         if !self.busy.is_empty() {
-            let lane = self.shared.lanes.of(chunk.assigned.slot, record.key.as_ref());
+            let lane = self.shared.keys.of(chunk.assigned.id, record.key.as_ref());
             if let Some(lane) = lane.filter(|lane| self.busy.contains(*lane)) {
                 let item = self.item(chunk, place, handler);
                 self.busy.queue(lane, item);
@@ -139,11 +131,11 @@ impl Worker {
         }
         let one = chunk.batch.slice(place as usize, place as usize + 1);
         let delivery = Delivery::new(one, self.contexts[handler].clone()).with_epoch(chunk.assigned.epoch);
-        let span = Self::span_of(&self.shared, &self.routes.table().info(handler).name, &delivery);
+        let span = self.shared.span_of(handler, &delivery);
         match self.start(handler, delivery, &span) {
             Started::Done(Ok(outcome)) if outcome.records().is_empty() && pass == Pass::Free => {
                 self.counts.handled();
-                if let Some(observer) = &self.shared.observer {
+                if let Some(observer) = &self.shared.backends.observer {
                     self.shared.observe_record(
                         observer.as_ref(),
                         RecordOutcome::Handled,
@@ -165,24 +157,8 @@ impl Worker {
         true
     }
 
-    /// Returns the action for a record, before any handler is called.
-    pub(super) fn verdict(&self, topic: &tidings_core::Name, record: &StoredRecord) -> Verdict {
-        if !record.headers.is_empty()
-            && let Some(redriven) = Redriven::of(topic, &record.headers)
-            && !redriven.is_for(&self.shared.service)
-        {
-            return Verdict::Skip("redriven for another service");
-        }
-        match self.routes.table().lookup(topic, record) {
-            Lookup::Handler(handler) => Verdict::Handler(handler),
-            Lookup::Tombstone => Verdict::Skip("a null value"),
-            Lookup::UnknownType => self.shared.unknown_type(record),
-            Lookup::Undecodable(error) => Verdict::Undecodable(error),
-        }
-    }
-
     /// Settles a record without a handler. Returns whether it used its pass, as a delivery that failed.
-    pub(super) fn unroutable(&mut self, item: Item, verdict: Verdict, pass: Pass) -> bool {
+    pub(super) fn unroutable(&mut self, item: PendingRecord, verdict: Verdict, pass: Pass) -> bool {
         match verdict {
             Verdict::Skip(why) => self.settle_item(item, RecordOutcome::Skipped, Some(why)),
             Verdict::Unwanted(error) => self.bury(item, ErrorKind::Undecodable, error.report()),
@@ -203,17 +179,17 @@ impl Worker {
     }
 
     /// Returns an item of a record without a handler, which needs no claim.
-    pub(super) fn unreadable(&self, chunk: &Chunk, place: u32) -> Item {
-        Item { claim: Claimed::NoStore, ..self.item(chunk, place, usize::MAX) }
+    pub(super) fn unreadable(&self, chunk: &Chunk, place: u32) -> PendingRecord {
+        PendingRecord { claim: Claimed::NoStore, ..self.item(chunk, place, usize::MAX) }
     }
 
     /// Settles a record without a handler that had to wait for the gate.
-    fn begin_unreadable(&mut self, item: Item) -> Begun {
+    fn begin_unreadable(&mut self, item: PendingRecord) -> Begun {
         let pass = self.shared.gate.pass();
         if pass == Pass::Wait {
             return Begun::No(item);
         }
-        let verdict = self.verdict(&item.assigned.origin.topic, &item.record.records()[0]);
+        let verdict = Verdict::of(&self.shared, &item.assigned.origin.topic, &item.record.records()[0]);
         if !self.unroutable(item, verdict, pass) && pass == Pass::Probe {
             self.return_probe();
         }
@@ -221,10 +197,10 @@ impl Worker {
     }
 
     /// Creates an item of a chunk's record that has to wait.
-    pub(super) fn item(&self, chunk: &Chunk, place: u32, handler: usize) -> Item {
+    pub(super) fn item(&self, chunk: &Chunk, place: u32, handler: usize) -> PendingRecord {
         let record = chunk.batch.slice(place as usize, place as usize + 1);
-        let lane = self.shared.lanes.of(chunk.assigned.slot, record.records()[0].key.as_ref());
-        Item {
+        let lane = self.shared.keys.of(chunk.assigned.id, record.records()[0].key.as_ref());
+        PendingRecord {
             assigned: chunk.assigned.clone(),
             number: chunk.number,
             place,
@@ -232,7 +208,7 @@ impl Worker {
             handler,
             lane,
             entered: false,
-            claim: if self.shared.store.is_some() { Claimed::No } else { Claimed::NoStore },
+            claim: if self.shared.backends.store.is_some() { Claimed::No } else { Claimed::NoStore },
             event_id: None,
             failures: 0,
             told: 0,
@@ -247,7 +223,7 @@ impl Worker {
     }
 
     /// Queues the item if its lane is busy; otherwise enters the lane and calls `then`.
-    pub(super) fn queue_or(&mut self, mut item: Item, then: fn(&mut Self, Item)) {
+    pub(super) fn queue_or(&mut self, mut item: PendingRecord, then: fn(&mut Self, PendingRecord)) {
         if !item.entered
             && let Some(lane) = item.lane
             && self.busy.contains(lane)
@@ -261,7 +237,7 @@ impl Worker {
     }
 
     /// Counts the item in its lane.
-    pub(super) fn enter(&mut self, item: &mut Item) {
+    pub(super) fn enter(&mut self, item: &mut PendingRecord) {
         if !item.entered
             && let Some(lane) = item.lane
         {
@@ -273,10 +249,14 @@ impl Worker {
     /// Returns the probe, for whichever worker has a delivery for it.
     pub(super) fn return_probe(&self) {
         self.shared.gate.return_probe();
-        self.send(Report::Gate(Change::ProbeReturned));
+        self.send(WorkerEvent::Breaker(Change::ProbeReturned));
     }
 
-    fn run_items(&mut self, mut items: std::collections::VecDeque<Item>, budget: &mut usize) -> Option<Backlog> {
+    fn run_items(
+        &mut self,
+        mut items: std::collections::VecDeque<PendingRecord>,
+        budget: &mut usize,
+    ) -> Option<Backlog> {
         while *budget > 0
             && !self.is_full()
             && let Some(item) = items.pop_front()
@@ -301,7 +281,7 @@ impl Worker {
 
     /// Puts an item behind the in-flight items of its lane: into the same batch if it is still open, else into the
     /// queue. It joins the batch at once: by the time a queue is read, the batch might have started.
-    fn follow(&mut self, lane: u64, mut item: Item) {
+    fn follow(&mut self, lane: u64, mut item: PendingRecord) {
         if may_begin(&item) && self.joins_gather(&item) {
             self.enter(&mut item);
             self.gather(item);
@@ -311,7 +291,7 @@ impl Worker {
     }
 
     /// Starts an item whose turn has come.
-    fn begin_item(&mut self, mut item: Item) -> Begun {
+    fn begin_item(&mut self, mut item: PendingRecord) -> Begun {
         if item.assigned.is_stopping() {
             self.drop_item(item);
             return Begun::Yes;
@@ -327,7 +307,7 @@ impl Worker {
         if item.suspect {
             self.enter(&mut item);
             self.lone.push_back(item);
-            self.send(Report::WantLone { worker: self.number });
+            self.send(WorkerEvent::WantIsolated { worker: self.number });
             return Begun::Yes;
         }
         if let Claimed::Granted(_, hold) = &item.claim
@@ -366,7 +346,7 @@ impl Worker {
         Begun::Yes
     }
     /// Writes a record to the dead-letter topic after repeated lease expiries.
-    pub(super) fn bury_killer(&mut self, item: Item, crashes: u32) {
+    pub(super) fn bury_killer(&mut self, item: PendingRecord, crashes: u32) {
         self.bury(item, ErrorKind::Failed, format!("{crashes} processes crashed with this record in hand"));
     }
 }

@@ -6,8 +6,10 @@ use super::flight::{Asked, Deadline, Flight, Items, Landed, TimedOut};
 use super::intake::{LONE_DEATHS, MAX_DEATHS};
 use super::{Burying, Due, Publishing, Worker};
 use crate::engine::claims::{Answered, Hold};
-use crate::engine::work::{Cause, Claimed, Item, after};
+use crate::engine::messages::Cause;
+use crate::engine::record::{Claimed, PendingRecord};
 use crate::observer::RecordOutcome;
+use crate::time::after;
 
 /// An event found held this often is released before it is claimed again: if the claim is this service's own, which a
 /// store may grant after its release, no other caller would ever end it.
@@ -60,7 +62,7 @@ impl Worker {
             return;
         }
         self.drop_flights(|ticket| expired.contains(&ticket));
-        let limit = self.shared.handler_timeout.unwrap_or_default();
+        let limit = self.shared.policy.handler_timeout.unwrap_or_default();
         for ticket in expired {
             let running = self.running.remove(ticket);
             self.finished(running.work, Err(Box::new(TimedOut(limit))));
@@ -130,7 +132,7 @@ impl Worker {
         }
     }
 
-    fn completed(&mut self, items: Vec<Item>, answer: Result<Vec<Result<()>>>) {
+    fn completed(&mut self, items: Vec<PendingRecord>, answer: Result<Vec<Result<()>>>) {
         self.calls.completing = false;
         match answer {
             Ok(answers) => {
@@ -156,7 +158,7 @@ impl Worker {
     }
 
     /// Retries only the completion; the handler does not run again.
-    fn complete_later(&mut self, mut items: Vec<Item>, text: &str) {
+    fn complete_later(&mut self, mut items: Vec<PendingRecord>, text: &str) {
         let Some(first) = items.first_mut() else { return };
         first.waits = first.waits.saturating_add(1);
         let waits = first.waits;
@@ -166,13 +168,13 @@ impl Worker {
     }
 
     /// As [`held`](Self::held), for several items that were handled together: the first of each lane is claimed first.
-    pub(super) fn all_held(&mut self, mut items: Vec<Item>) {
+    pub(super) fn all_held(&mut self, mut items: Vec<PendingRecord>) {
         items.iter_mut().for_each(|item| item.claim = Claimed::No);
         self.first_of_lanes(items).into_iter().for_each(|item| self.held(item, None));
     }
 
     /// Handles an event that another lease has, or may have: it is claimed again later, and its lane waits.
-    fn held(&mut self, mut item: Item, at_most: Option<std::time::Duration>) {
+    fn held(&mut self, mut item: PendingRecord, at_most: Option<std::time::Duration>) {
         (item.claim, item.alone) = (Claimed::No, None);
         if item.assigned.is_stopping() {
             self.drop_item(item);
@@ -189,7 +191,7 @@ impl Worker {
     }
 
     /// Releases the claims behind a held event: one may be a repeat of it, or two services could wait for each other.
-    fn give_back_behind(&mut self, item: &Item) {
+    fn give_back_behind(&mut self, item: &PendingRecord) {
         let Some(lane) = item.lane else { return };
         let mut given_back = Vec::new();
         for waiting in self.busy.waiting_mut(lane) {
@@ -244,7 +246,7 @@ impl Worker {
         }
     }
 
-    fn claimed(&mut self, items: Vec<Item>, (holds, answer): Answered, chunk: bool) {
+    fn claimed(&mut self, items: Vec<PendingRecord>, (holds, answer): Answered, chunk: bool) {
         if chunk {
             self.calls.claiming_chunk = false;
         } else {
@@ -310,7 +312,7 @@ impl Worker {
     }
 
     /// Starts the lone item if it was claimed; otherwise other deliveries may run again.
-    fn claimed_alone(&mut self, mut items: Vec<Item>, (mut holds, answer): Answered) {
+    fn claimed_alone(&mut self, mut items: Vec<PendingRecord>, (mut holds, answer): Answered) {
         let claim = match answer {
             Ok(claims) => claims.into_iter().next(),
             Err(error) => return self.claim_later(items, holds, &error, false),
@@ -340,20 +342,26 @@ impl Worker {
 
     /// Returns a claim without the history from before the record's last redrive: a redriven record starts anew. The
     /// store keeps lease expiries and attempts also after the record was dead-lettered for them.
-    fn since_redriven(&self, claim: Claim, item: &Item) -> Claim {
+    fn since_redriven(&self, claim: Claim, item: &PendingRecord) -> Claim {
         let Claim::Granted(history) = claim else { return claim };
         if history == History::default() {
             return claim;
         }
         let redriven = Redriven::of(&item.assigned.origin.topic, &item.record.records()[0].headers);
-        let redriven = redriven.filter(|redriven| redriven.is_for(&self.shared.service));
+        let redriven = redriven.filter(|redriven| redriven.is_for(&self.shared.identity.service));
         let times = redriven.map_or(0, |redriven| redriven.count.min(FORGIVEN));
         let crashes = history.crashes.saturating_sub(times * MAX_DEATHS);
-        let attempts = times.saturating_mul(self.shared.retry.max_retries.saturating_add(1));
+        let attempts = times.saturating_mul(self.shared.policy.retry.max_retries.saturating_add(1));
         Claim::Granted(History::new(crashes, history.attempts.saturating_sub(attempts)))
     }
 
-    fn claim_later(&mut self, items: Vec<Item>, holds: Vec<Option<Hold>>, error: &tidings_core::Error, chunk: bool) {
+    fn claim_later(
+        &mut self,
+        items: Vec<PendingRecord>,
+        holds: Vec<Option<Hold>>,
+        error: &tidings_core::Error,
+        chunk: bool,
+    ) {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fenced(),
             // This lease may have claimed them, and they would stay held as long as it is renewed.

@@ -2,35 +2,9 @@
 //! flight.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
 
-use bytes::Bytes;
-
-use crate::engine::work::Item;
-use crate::service::DeliveryOrder;
-
-/// Maps keys to lanes, with a random seed, so that no producer can choose keys that all share one lane.
-#[derive(Debug, Clone)]
-pub(crate) struct Lanes {
-    order: DeliveryOrder,
-    hasher: foldhash::fast::FixedState,
-}
-
-impl Lanes {
-    /// Creates lanes from the service's `seed`: a user's seed gives the same lanes each time.
-    pub(crate) fn new(order: DeliveryOrder, seed: u64) -> Self {
-        Self { order, hasher: foldhash::fast::FixedState::with_seed(seed) }
-    }
-
-    /// Returns the lane of a record of the assignment `slot`. Two keys may share a lane, which only costs concurrency.
-    pub(crate) fn of(&self, slot: u64, key: Option<&Bytes>) -> Option<u64> {
-        match (self.order, key) {
-            (DeliveryOrder::Key, Some(key)) => Some(self.hasher.hash_one((slot, &key[..]))),
-            (DeliveryOrder::Partition, _) => Some(self.hasher.hash_one(slot)),
-            _ => None,
-        }
-    }
-}
+use crate::engine::record::PendingRecord;
 
 /// The lanes of one worker that have items in flight.
 #[derive(Debug, Default)]
@@ -40,7 +14,7 @@ pub(crate) struct Busy(HashMap<u64, Lane, BuildHasherDefault<Hashed>>);
 struct Lane {
     /// The number of items in flight: more than one only within one batch delivery.
     active: usize,
-    waiting: VecDeque<Item>,
+    waiting: VecDeque<PendingRecord>,
 }
 
 impl Busy {
@@ -63,7 +37,11 @@ impl Busy {
     }
 
     /// Takes the lane's next waiting item out of turn if it matches: it joins the one in flight.
-    pub(crate) fn next_waiting_if(&mut self, lane: u64, wanted: impl FnOnce(&Item) -> bool) -> Option<Item> {
+    pub(crate) fn next_waiting_if(
+        &mut self,
+        lane: u64,
+        wanted: impl FnOnce(&PendingRecord) -> bool,
+    ) -> Option<PendingRecord> {
         let waiting = &mut self.0.get_mut(&lane)?.waiting;
         if waiting.front().is_some_and(wanted) { waiting.pop_front() } else { None }
     }
@@ -74,17 +52,17 @@ impl Busy {
     }
 
     /// Queues an item behind those in flight.
-    pub(crate) fn queue(&mut self, lane: u64, item: Item) {
+    pub(crate) fn queue(&mut self, lane: u64, item: PendingRecord) {
         self.0.entry(lane).or_default().waiting.push_back(item);
     }
 
     /// Queues an item before all others that wait: it had started before them.
-    pub(crate) fn queue_first(&mut self, lane: u64, item: Item) {
+    pub(crate) fn queue_first(&mut self, lane: u64, item: PendingRecord) {
         self.0.entry(lane).or_default().waiting.push_front(item);
     }
 
     /// Ends one item of the lane. Returns the next one, if it is its turn.
-    pub(crate) fn leave(&mut self, lane: u64) -> Option<Item> {
+    pub(crate) fn leave(&mut self, lane: u64) -> Option<PendingRecord> {
         let entry = self.0.get_mut(&lane)?;
         entry.active = entry.active.saturating_sub(1);
         if entry.active > 0 {
@@ -101,17 +79,17 @@ impl Busy {
     }
 
     /// Returns the waiting items of a lane.
-    pub(crate) fn waiting_mut(&mut self, lane: u64) -> impl Iterator<Item = &mut Item> {
+    pub(crate) fn waiting_mut(&mut self, lane: u64) -> impl Iterator<Item = &mut PendingRecord> {
         self.0.get_mut(&lane).into_iter().flat_map(|lane| lane.waiting.iter_mut())
     }
 
     /// Removes all waiting items that match, in order.
-    pub(crate) fn take_waiting(&mut self, mut wanted: impl FnMut(&Item) -> bool) -> Vec<Item> {
+    pub(crate) fn take_waiting(&mut self, mut wanted: impl FnMut(&PendingRecord) -> bool) -> Vec<PendingRecord> {
         let mut taken = Vec::new();
         for lane in self.0.values_mut() {
             let (gone, kept) = std::mem::take(&mut lane.waiting).into_iter().partition(&mut wanted);
             lane.waiting = kept;
-            let gone: VecDeque<Item> = gone;
+            let gone: VecDeque<PendingRecord> = gone;
             taken.extend(gone);
         }
         taken

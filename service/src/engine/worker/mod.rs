@@ -2,7 +2,7 @@
 //!
 //! A worker is one task and owns its routes, lanes and timers. Records arrive in chunks and settlements return in
 //! lists, so that nothing is shared, locked or woken per record. A record whose handler is ready at once passes
-//! through [`Worker::run_chunk`] without an allocation; only a record that has to wait becomes an [`Item`].
+//! through [`Worker::run_chunk`] without an allocation; only a record that has to wait becomes an [`PendingRecord`].
 
 mod calls;
 mod flight;
@@ -36,7 +36,9 @@ use self::lanes::Busy;
 use self::timers::Timers;
 use super::claims::Hold;
 use super::shared::{Counts, Shared};
-use super::work::{Assigned, Cause, Chunk, Item, Order, Report, Settled};
+use crate::engine::assigned::Assigned;
+use crate::engine::messages::{Cause, Chunk, Settled, WorkerCommand, WorkerEvent};
+use crate::engine::record::PendingRecord;
 use crate::table::Routes;
 
 /// The number of rounds before a worker yields to other tasks.
@@ -48,16 +50,16 @@ const PLACES: usize = 255;
 #[derive(Debug)]
 enum Due {
     /// An item to start again.
-    Item(Item),
+    Item(PendingRecord),
     /// An item to claim again.
-    Claim(Item),
+    Claim(PendingRecord),
     /// A batch that is due.
     Gather(u64),
     /// Calls to repeat.
     Publish(Vec<Publishing>),
-    Complete(Vec<Item>),
+    Complete(Vec<PendingRecord>),
     Bury(Vec<Burying>),
-    ClaimChunk(Vec<Item>),
+    ClaimChunk(Vec<PendingRecord>),
     ReleasedClaim,
 }
 
@@ -74,7 +76,7 @@ struct Publishing {
 /// A failed delivery, with its dead letter.
 #[derive(Debug)]
 struct Burying {
-    item: Item,
+    item: PendingRecord,
     letter: tidings_core::DeadLetter,
     attempts: u32,
 }
@@ -83,7 +85,7 @@ struct Burying {
 #[derive(Debug)]
 enum Backlog {
     Chunk(Chunk),
-    Items(VecDeque<Item>),
+    Items(VecDeque<PendingRecord>),
 }
 
 #[derive(Debug)]
@@ -92,16 +94,16 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     routes: Routes,
     contexts: Vec<Arc<DeliveryContext>>,
-    orders: mpsc::UnboundedReceiver<Order>,
-    reports: mpsc::UnboundedSender<Report>,
+    orders: mpsc::UnboundedReceiver<WorkerCommand>,
+    reports: mpsc::UnboundedSender<WorkerEvent>,
     /// Received records that have not started.
     backlog: VecDeque<Backlog>,
     /// Chunks that must be claimed first.
     unclaimed: VecDeque<Chunk>,
     /// A chunk's items that must be claimed again.
-    reclaim: Option<Vec<Item>>,
+    reclaim: Option<Vec<PendingRecord>>,
     /// Items whose turn has come: before the backlog.
-    ready: VecDeque<Item>,
+    ready: VecDeque<PendingRecord>,
     busy: Busy,
     gathers: Vec<Gather>,
     next_gather: u64,
@@ -112,11 +114,11 @@ pub(crate) struct Worker {
     deadline: Timers<()>,
     timers: Timers<Due>,
     to_publish: Vec<Publishing>,
-    to_complete: Vec<Item>,
+    to_complete: Vec<PendingRecord>,
     to_bury: Vec<Burying>,
     /// Slots and offsets of letters being written that are skipped if the write fails.
     to_skip: Vec<(u64, u64)>,
-    to_claim: Vec<Item>,
+    to_claim: Vec<PendingRecord>,
     /// Claims to release.
     to_release: Vec<(Hold, ReleasedClaim)>,
     /// Claims whose release failed, until it is retried.
@@ -124,7 +126,7 @@ pub(crate) struct Worker {
     release_failures: u32,
     calls: calls::UnderWay,
     /// Items that wait to run with nothing else in flight.
-    lone: VecDeque<Item>,
+    lone: VecDeque<PendingRecord>,
     quiescing: bool,
     settled: Vec<Settled>,
     dropped: bool,
@@ -137,8 +139,8 @@ impl Worker {
         number: usize,
         shared: Arc<Shared>,
         routes: Routes,
-        orders: mpsc::UnboundedReceiver<Order>,
-        reports: mpsc::UnboundedSender<Report>,
+        orders: mpsc::UnboundedReceiver<WorkerCommand>,
+        reports: mpsc::UnboundedSender<WorkerEvent>,
     ) -> Self {
         let contexts = shared.contexts(&routes);
         Self {
@@ -216,17 +218,17 @@ impl Worker {
         Poll::Pending
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: WorkerCommand) {
         match order {
-            Order::Work(chunk) if chunk.assigned.is_stopping() => self.dropped = true,
-            Order::Work(chunk) if self.shared.store.is_some() => self.unclaimed.push_back(chunk),
-            Order::Work(chunk) => self.backlog.push_back(Backlog::Chunk(chunk)),
-            Order::GiveBack(slot) => self.give_back(slot),
-            Order::Cancel(slot) => self.cancel(slot),
-            Order::Wake => {}
-            Order::Quiesce => self.quiescing = true,
-            Order::RunLone => self.run_lone(),
-            Order::Skip { slot, offset } => self.skip(slot, offset),
+            WorkerCommand::Work(chunk) if chunk.assigned.is_stopping() => self.dropped = true,
+            WorkerCommand::Work(chunk) if self.shared.backends.store.is_some() => self.unclaimed.push_back(chunk),
+            WorkerCommand::Work(chunk) => self.backlog.push_back(Backlog::Chunk(chunk)),
+            WorkerCommand::Revoke(slot) => self.give_back(slot),
+            WorkerCommand::Cancel(slot) => self.cancel(slot),
+            WorkerCommand::Wake => {}
+            WorkerCommand::Quiesce => self.quiescing = true,
+            WorkerCommand::RunIsolated => self.run_lone(),
+            WorkerCommand::Skip { assignment: slot, offset } => self.skip(slot, offset),
         }
     }
 
@@ -261,18 +263,18 @@ impl Worker {
         self.shared.add_counts(&mut self.counts);
         if !self.settled.is_empty() {
             let settled = std::mem::take(&mut self.settled);
-            self.send(Report::Settled(settled));
+            self.send(WorkerEvent::Settled(settled));
         }
         if std::mem::take(&mut self.dropped) {
-            self.send(Report::Dropped);
+            self.send(WorkerEvent::Released);
         }
         if self.quiescing && self.running.is_empty() && !self.claims_are_open() {
             self.quiescing = false;
-            self.send(Report::Quiesced);
+            self.send(WorkerEvent::Quiesced);
         }
     }
 
-    fn send(&self, report: Report) {
+    fn send(&self, report: WorkerEvent) {
         // If the coordinator is gone, no report is needed; the worker ends when it next checks its orders.
         let _ = self.reports.send(report);
     }
@@ -280,30 +282,30 @@ impl Worker {
     /// Settles a place of a batch: adds it to the list that goes to the coordinator.
     fn settle_place(&mut self, assigned: &Arc<Assigned>, number: u64, place: u32) {
         match self.settled.last_mut() {
-            Some(last) if last.assigned.slot == assigned.slot && last.number == number => {
-                if last.places.len() == 1 {
-                    last.places.reserve(PLACES);
+            Some(last) if last.assigned.id == assigned.id && last.number == number => {
+                if last.indexes.len() == 1 {
+                    last.indexes.reserve(PLACES);
                 }
-                last.places.push(place);
+                last.indexes.push(place);
             }
             _ => {
-                self.settled.push(Settled { assigned: assigned.clone(), number, places: vec![place] });
+                self.settled.push(Settled { assigned: assigned.clone(), number, indexes: vec![place] });
             }
         }
     }
 
     /// Sets or clears the dependency that an item waits for, and reports the change to the coordinator.
-    fn set_trouble(&mut self, item: &mut Item, cause: Option<Cause>, text: &str) {
+    fn set_trouble(&mut self, item: &mut PendingRecord, cause: Option<Cause>, text: &str) {
         if item.trouble == cause {
             return;
         }
-        let slot = item.assigned.slot;
+        let slot = item.assigned.id;
         if let Some(over) = item.trouble.take() {
-            self.send(Report::Trouble { slot, cause: over, raised: false, text: String::new() });
+            self.send(WorkerEvent::Trouble { assignment: slot, cause: over, raised: false, text: String::new() });
         }
         item.trouble = cause;
         if let Some(cause) = cause {
-            self.send(Report::Trouble { slot, cause, raised: true, text: text.to_owned() });
+            self.send(WorkerEvent::Trouble { assignment: slot, cause, raised: true, text: text.to_owned() });
         }
     }
 

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 use super::flight::{Items, Work, read_error};
 use super::{Burying, Publishing, Worker};
 use crate::engine::gate::Change;
-use crate::engine::work::{Cause, Claimed, Item, Report, after};
+use crate::engine::messages::{Cause, WorkerEvent};
+use crate::engine::record::{Claimed, PendingRecord};
 use crate::observer::RecordOutcome;
+use crate::time::after;
 use crate::undecodable::Undecodable;
 
 impl Worker {
@@ -31,7 +33,7 @@ impl Worker {
     pub(super) fn probe_ended(&mut self, probe: bool, handled: bool) {
         if probe {
             let change = self.shared.gate.probed(handled);
-            self.send(Report::Gate(change));
+            self.send(WorkerEvent::Breaker(change));
         }
     }
 
@@ -39,7 +41,7 @@ impl Worker {
     pub(super) fn failure_counted(&mut self) {
         self.shared.gate.succeeded(self.counts.take_handled());
         if let change @ Change::Closed(_) = self.shared.gate.failed() {
-            self.send(Report::Gate(change));
+            self.send(WorkerEvent::Breaker(change));
         }
     }
 
@@ -61,13 +63,13 @@ impl Worker {
     }
 
     /// Continues with items that are handled and whose events are published.
-    pub(super) fn handled(&mut self, items: Vec<Item>, completed: bool) {
+    pub(super) fn handled(&mut self, items: Vec<PendingRecord>, completed: bool) {
         for item in items {
             self.item_handled(item, completed);
         }
     }
 
-    fn item_handled(&mut self, mut item: Item, completed: bool) {
+    fn item_handled(&mut self, mut item: PendingRecord, completed: bool) {
         self.counts.handled();
         self.set_trouble(&mut item, None, "");
         item.waits = 0;
@@ -80,7 +82,7 @@ impl Worker {
     }
 
     /// Ends an item.
-    pub(super) fn settle_item(&mut self, mut item: Item, what: RecordOutcome, why: Option<&str>) {
+    pub(super) fn settle_item(&mut self, mut item: PendingRecord, what: RecordOutcome, why: Option<&str>) {
         self.set_trouble(&mut item, None, "");
         match what {
             RecordOutcome::Skipped => self.counts.skipped += 1,
@@ -94,7 +96,7 @@ impl Worker {
     }
 
     /// Ends an item's turn in its lane: the next item follows.
-    pub(super) fn leave(&mut self, item: Item) {
+    pub(super) fn leave(&mut self, item: PendingRecord) {
         if item.entered
             && let Some(lane) = item.lane
             && let Some(mut next) = self.busy.leave(lane)
@@ -104,8 +106,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn observe(&self, item: &Item, what: RecordOutcome, why: Option<&str>) {
-        if let Some(observer) = &self.shared.observer {
+    pub(super) fn observe(&self, item: &PendingRecord, what: RecordOutcome, why: Option<&str>) {
+        if let Some(observer) = &self.shared.backends.observer {
             self.shared.observe_item(observer.as_ref(), what, item, why);
         }
     }
@@ -186,7 +188,7 @@ impl Worker {
     }
 
     /// Dead-letters the records that cannot be read, and starts the others again.
-    fn undecodable(&mut self, items: Vec<Item>, bad: &[(usize, String)]) {
+    fn undecodable(&mut self, items: Vec<PendingRecord>, bad: &[(usize, String)]) {
         let mut good = Vec::new();
         let mut buried = Vec::new();
         for (place, item) in items.into_iter().enumerate() {
@@ -207,7 +209,7 @@ impl Worker {
     }
 
     /// Returns an item to the head of its lane, behind an item of the lane that continues.
-    pub(super) fn wait_behind(&mut self, mut item: Item) {
+    pub(super) fn wait_behind(&mut self, mut item: PendingRecord) {
         let Some(lane) = item.lane else {
             self.ready.push_back(item);
             return;
@@ -222,7 +224,7 @@ impl Worker {
 
     /// Starts items again: as one batch, so that items of a lane stay together; or each alone, beginning with the
     /// first of each lane, with the others of the lane behind it.
-    pub(super) fn regroup(&mut self, items: Vec<Item>) {
+    pub(super) fn regroup(&mut self, items: Vec<PendingRecord>) {
         let (alone, mut together): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.single);
         together.iter_mut().for_each(|item| self.enter(item));
         let together = self.behind_what_is_handled(together);
@@ -232,7 +234,7 @@ impl Worker {
     }
 
     /// Makes items wait whose predecessor in the batch is handled but not settled yet; returns the others.
-    fn behind_what_is_handled(&mut self, items: Vec<Item>) -> Vec<Item> {
+    fn behind_what_is_handled(&mut self, items: Vec<PendingRecord>) -> Vec<PendingRecord> {
         let mut counts: HashMap<u64, usize> = HashMap::new();
         items.iter().filter_map(|item| item.lane).for_each(|lane| *counts.entry(lane).or_default() += 1);
         let follows = |lane: u64| self.busy.active(lane) > counts.get(&lane).copied().unwrap_or(0);
@@ -243,9 +245,9 @@ impl Worker {
 
     /// Returns the first items of their lanes; the others wait behind them. Retried separately, each would return at a
     /// time of its own, or in another batch, and so before its predecessor.
-    pub(super) fn first_of_lanes(&mut self, items: Vec<Item>) -> Vec<Item> {
-        let mut first: Vec<Item> = Vec::with_capacity(items.len());
-        let mut behind: Vec<Item> = Vec::new();
+    pub(super) fn first_of_lanes(&mut self, items: Vec<PendingRecord>) -> Vec<PendingRecord> {
+        let mut first: Vec<PendingRecord> = Vec::with_capacity(items.len());
+        let mut behind: Vec<PendingRecord> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for mut item in items {
             if item.lane.is_some_and(|lane| !seen.insert(lane)) {
@@ -260,7 +262,7 @@ impl Worker {
     }
 
     /// As [`attempt_failed`](Self::attempt_failed), for several items that were tried together.
-    pub(super) fn attempts_failed(&mut self, items: Vec<Item>, kind: ErrorKind, text: &str) {
+    pub(super) fn attempts_failed(&mut self, items: Vec<PendingRecord>, kind: ErrorKind, text: &str) {
         let mut seen = std::collections::HashSet::new();
         let (mut first, mut behind) = (Vec::new(), Vec::new());
         for mut item in items {
@@ -279,7 +281,7 @@ impl Worker {
     }
 
     /// Returns the number of failed attempts, including those under earlier leases of its claim.
-    fn all_failures(item: &Item) -> u32 {
+    fn all_failures(item: &PendingRecord) -> u32 {
         match &item.claim {
             Claimed::Granted(history, _) => (item.failures - item.told).saturating_add(history.attempts),
             _ => item.failures,
@@ -287,12 +289,12 @@ impl Worker {
     }
 
     /// Returns whether no attempt is left.
-    pub(super) fn is_given_up(&self, item: &Item) -> bool {
-        Self::all_failures(item) > self.shared.retry.max_retries
+    pub(super) fn is_given_up(&self, item: &PendingRecord) -> bool {
+        Self::all_failures(item) > self.shared.policy.retry.max_retries
     }
 
     /// Handles a failed attempt at one record: schedules a retry, or dead-letters it.
-    pub(super) fn attempt_failed(&mut self, mut item: Item, kind: ErrorKind, text: &str, reject: bool) {
+    pub(super) fn attempt_failed(&mut self, mut item: PendingRecord, kind: ErrorKind, text: &str, reject: bool) {
         item.failures = item.failures.saturating_add(1);
         let failures = Self::all_failures(&item);
         self.enter(&mut item);
@@ -304,12 +306,12 @@ impl Worker {
         item.last_error = Some((kind, text.to_owned()));
         self.counts.retried += 1;
         self.observe(&item, RecordOutcome::Retried, Some(text));
-        let wait = self.shared.retry.wait(failures, self.random.f64());
+        let wait = self.shared.policy.retry.wait(failures, self.random.f64());
         self.begin_at(after(Instant::now(), wait), item);
     }
 
     /// Handles a dependency that is down: the item is retried until the dependency is up.
-    pub(super) fn wait_for(&mut self, mut item: Item, cause: Cause, text: &str) {
+    pub(super) fn wait_for(&mut self, mut item: PendingRecord, cause: Cause, text: &str) {
         self.enter(&mut item);
         item.waits = item.waits.saturating_add(1);
         self.set_trouble(&mut item, Some(cause), text);
@@ -318,14 +320,14 @@ impl Worker {
     }
 
     /// Dead-letters an item: it is settled when the letter is written.
-    pub(super) fn bury(&mut self, mut item: Item, kind: ErrorKind, text: String) {
+    pub(super) fn bury(&mut self, mut item: PendingRecord, kind: ErrorKind, text: String) {
         self.enter(&mut item);
         // It has failed: later lease expiries with its claim blame no innocent record, and a sink may be down for
         // long.
         item.alone = None;
         let record = item.record.records()[0].clone();
         tracing::warn!(
-            service = %self.shared.service,
+            service = %self.shared.identity.service,
             topic = %item.assigned.origin.topic,
             partition = item.assigned.origin.partition,
             offset = record.offset,
@@ -334,7 +336,7 @@ impl Worker {
             "giving a record up: it goes to the dead letters"
         );
         let mut letter =
-            DeadLetter::new(self.shared.service.clone(), item.assigned.origin.as_ref().clone(), record, kind)
+            DeadLetter::new(self.shared.identity.service.clone(), item.assigned.origin.as_ref().clone(), record, kind)
                 .with_error(text)
                 .with_attempts(Self::all_failures(&item));
         if item.handler < self.routes.table().len() {

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use tidings_core::ErrorKind;
 
 use super::Worker;
-use crate::engine::work::{Cause, Claimed, Item};
+use crate::engine::messages::Cause;
+use crate::engine::record::{Claimed, PendingRecord};
 
 impl Worker {
     /// Splits a batch whose transaction was rolled back: its records at `places` failed, if these are known.
-    pub(super) fn rolled_back(&mut self, items: Vec<Item>, kind: ErrorKind, text: &str, places: &[usize]) {
+    pub(super) fn rolled_back(&mut self, items: Vec<PendingRecord>, kind: ErrorKind, text: &str, places: &[usize]) {
         if places.is_empty() {
             self.bisect(items);
         } else {
@@ -20,7 +21,7 @@ impl Worker {
     /// Starts a batch again as two halves, so that the failing record is isolated in a few steps. A step counts as no
     /// attempt of any record. Items behind a record of the first half in its lane wait for that record, so that later
     /// items of the failing record's key leave the batch with it.
-    fn bisect(&mut self, mut items: Vec<Item>) {
+    fn bisect(&mut self, mut items: Vec<PendingRecord>) {
         let second = items.split_off(items.len().div_ceil(2));
         let mut first = items;
         first.iter_mut().for_each(|item| self.enter(item));
@@ -40,7 +41,7 @@ impl Worker {
 
     /// The records at `places` failed; the others were rolled back with them and start again. Items of a failing
     /// record's lane stay before or behind it, as they were.
-    fn some_failed(&mut self, items: Vec<Item>, kind: ErrorKind, text: &str, places: &[usize]) {
+    fn some_failed(&mut self, items: Vec<PendingRecord>, kind: ErrorKind, text: &str, places: &[usize]) {
         self.failure_counted();
         let (mut free, mut failing, mut behind) = (Vec::new(), Vec::new(), Vec::new());
         let (mut free_lanes, mut failing_lanes) = (HashSet::new(), HashSet::new());
@@ -75,7 +76,7 @@ impl Worker {
 
     /// Handles items whose claims another lease has, or may have: claims of this service are released, and all items
     /// are claimed again.
-    pub(super) fn lost(&mut self, mut items: Vec<Item>, text: &str) {
+    pub(super) fn lost(&mut self, mut items: Vec<PendingRecord>, text: &str) {
         if items.iter().any(|item| matches!(item.claim, Claimed::NoStore)) {
             // Without a store there are no claims.
             self.first_of_lanes(items).into_iter().for_each(|item| self.wait_for(item, Cause::Handler, text));

@@ -4,9 +4,9 @@ use tidings_core::{Delivery, Name};
 
 use super::Worker;
 use super::flight::{Items, Work};
-use super::intake::Verdict;
 use crate::engine::gate::Pass;
-use crate::engine::work::{Chunk, Places};
+use crate::engine::messages::{Chunk, Indexes};
+use crate::engine::routing::Verdict;
 use crate::observer::RecordOutcome;
 use crate::route::Started;
 
@@ -20,8 +20,8 @@ impl Worker {
         let topic = &chunk.assigned.origin.topic;
         let Some((handler, size, waits)) = self.batch_handler(topic, chunk, chunk.at) else { return 0 };
         let same = |index: &usize| self.batch_handler(topic, chunk, *index).is_some_and(|(h, ..)| h == handler);
-        let count = (chunk.at..chunk.places.len()).take(size).take_while(same).count();
-        let at_end = chunk.at + count == chunk.places.len();
+        let count = (chunk.at..chunk.indexes.len()).take(size).take_while(same).count();
+        let at_end = chunk.at + count == chunk.indexes.len();
         if count < size && (waits || !at_end) {
             // An incomplete batch at the end, or alternating types: these are gathered, and not checked twice.
             chunk.scattered_until = chunk.at + count;
@@ -35,28 +35,28 @@ impl Worker {
     /// Returns the batch handler of the chunk's record number `index`, its size, and whether it waits for a full
     /// batch.
     fn batch_handler(&self, topic: &Name, chunk: &Chunk, index: usize) -> Option<(usize, usize, bool)> {
-        let record = &chunk.batch.records()[chunk.places.get(index)? as usize];
-        let Verdict::Handler(handler) = self.verdict(topic, record) else { return None };
+        let record = &chunk.batch.records()[chunk.indexes.get(index)? as usize];
+        let Verdict::Handler(handler) = Verdict::of(&self.shared, topic, record) else { return None };
         let options = self.routes.table().info(handler).batch?;
         Some((handler, options.size.max(1), !options.wait.is_zero()))
     }
 
     fn deliver_run(&mut self, chunk: &Chunk, handler: usize, count: usize) {
         let context = self.contexts[handler].clone();
-        let delivery = match &chunk.places {
-            Places::All(_) => Delivery::new(chunk.batch.slice(chunk.at, chunk.at + count), context),
-            Places::Some(places) => {
+        let delivery = match &chunk.indexes {
+            Indexes::All(_) => Delivery::new(chunk.batch.slice(chunk.at, chunk.at + count), context),
+            Indexes::Some(places) => {
                 Delivery::new(chunk.batch.clone(), context).with_places(&places[chunk.at..chunk.at + count])
             }
         };
         let delivery = delivery.with_epoch(chunk.assigned.epoch);
-        let span = Self::span_of(&self.shared, &self.routes.table().info(handler).name, &delivery);
-        let places = (chunk.at..chunk.at + count).filter_map(|index| chunk.places.get(index));
+        let span = self.shared.span_of(handler, &delivery);
+        let places = (chunk.at..chunk.at + count).filter_map(|index| chunk.indexes.get(index));
         match self.start(handler, delivery, &span) {
             Started::Done(Ok(outcome)) if outcome.records().is_empty() => {
                 self.counts.handled_many(count);
                 for place in places {
-                    if let Some(observer) = &self.shared.observer {
+                    if let Some(observer) = &self.shared.backends.observer {
                         let record = &chunk.batch.records()[place as usize];
                         self.shared.observe_record(
                             observer.as_ref(),

@@ -1,7 +1,7 @@
 //! Letters that cannot be written: reporting and skipping them.
 
 use super::{Burying, Due, Worker};
-use crate::engine::work::Report;
+use crate::engine::messages::WorkerEvent;
 use crate::observer::RecordOutcome;
 
 impl Worker {
@@ -31,7 +31,7 @@ impl Worker {
     }
 
     pub(super) fn skip_letter(&mut self, mut burying: Burying) {
-        let (slot, offset) = (burying.item.assigned.slot, burying.letter.record.offset);
+        let (slot, offset) = (burying.item.assigned.id, burying.letter.record.offset);
         burying.item.told = burying.item.failures;
         self.give_claim_back(&mut burying.item);
         self.settle_item(
@@ -39,20 +39,20 @@ impl Worker {
             RecordOutcome::Skipped,
             Some("skipped by an operator: its dead letter cannot be written"),
         );
-        self.send(Report::Skipped { slot, offset });
+        self.send(WorkerEvent::Skipped { assignment: slot, offset });
     }
 
     /// Reports that a letter could not be written, or was written after earlier failures.
     pub(super) fn tell_unburied(&self, burying: &Burying, error: Option<&str>) {
         if burying.attempts > 0 {
-            let (slot, offset) = (burying.item.assigned.slot, burying.letter.record.offset);
-            self.send(Report::Unburied { slot, offset, error: error.map(str::to_owned) });
+            let (slot, offset) = (burying.item.assigned.id, burying.letter.record.offset);
+            self.send(WorkerEvent::Unburied { assignment: slot, offset, error: error.map(str::to_owned) });
         }
     }
 }
 
 impl Burying {
     fn is_at(&self, slot: u64, offset: u64) -> bool {
-        self.item.assigned.slot == slot && self.letter.record.offset == offset
+        self.item.assigned.id == slot && self.letter.record.offset == offset
     }
 }

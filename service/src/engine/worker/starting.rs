@@ -9,8 +9,10 @@ use tracing::Span;
 
 use super::flight::{Deadline, Flight, Items, Running, Work, panicked};
 use super::{Due, Worker};
-use crate::engine::work::{Alone, Item, after};
+use crate::engine::messages::IsolationPermit;
+use crate::engine::record::PendingRecord;
 use crate::route::Started;
+use crate::time::after;
 
 /// Up to this many deadlines of handlers that have ended are not worth cleaning up.
 const DEADLINES_KEPT: usize = 1_024;
@@ -18,7 +20,7 @@ const DEADLINES_KEPT: usize = 1_024;
 impl Worker {
     /// Claims the item that waits to run alone, to start it: nothing else runs now.
     pub(super) fn run_lone(&mut self) {
-        let alone = Alone::new(self.reports.clone());
+        let alone = IsolationPermit::new(self.reports.clone());
         match self.lone.pop_front() {
             Some(item) if !item.assigned.is_stopping() => self.claim_alone(item, alone),
             Some(item) => self.drop_item(item),
@@ -33,12 +35,12 @@ impl Worker {
             item.runs += 1;
         }
         let delivery = self.delivery(items.as_slice());
-        let span = Self::span_of(&self.shared, &self.routes.table().info(handler).name, &delivery);
+        let span = self.shared.span_of(handler, &delivery);
         let started = self.start(handler, delivery, &span);
         self.started(Work { items, probe }, started, span);
     }
 
-    fn delivery(&self, items: &[Item]) -> Delivery {
+    fn delivery(&self, items: &[PendingRecord]) -> Delivery {
         let first = &items[0];
         let attempt = items.iter().map(|item| item.failures).max().unwrap_or(0) + 1;
         let runs = items.iter().map(|item| item.runs).max().unwrap_or(1);
@@ -50,7 +52,7 @@ impl Worker {
             let more: Vec<_> = items[1..].iter().map(|item| item.record.clone()).collect();
             delivery = delivery.with_more(more);
         }
-        if let Some(lease) = self.shared.store.as_ref().and_then(|claims| claims.lease()) {
+        if let Some(lease) = self.shared.backends.store.as_ref().and_then(|claims| claims.lease()) {
             delivery = delivery.with_lease(lease);
         }
         match first.event_id {
@@ -81,7 +83,7 @@ impl Worker {
                 let serial = self.serial;
                 let ticket = self.running.insert(Running { work, serial });
                 self.flights.push(Flight::Handler { ticket, serial, future, span });
-                if let Some(timeout) = self.shared.handler_timeout {
+                if let Some(timeout) = self.shared.policy.handler_timeout {
                     let at = after(Instant::now(), timeout);
                     if self.deadlines.is_empty() {
                         self.deadline.set(at, ());
@@ -105,7 +107,7 @@ impl Worker {
     /// Schedules an item to start again at `at`.
     ///
     /// An item of an assignment that is being revoked is dropped at once: its partition waits only for work that runs.
-    pub(super) fn begin_at(&mut self, at: Instant, mut item: Item) {
+    pub(super) fn begin_at(&mut self, at: Instant, mut item: PendingRecord) {
         if item.assigned.is_stopping() {
             self.drop_item(item);
         } else {

@@ -3,40 +3,41 @@
 use std::collections::VecDeque;
 
 use super::{Backlog, Due, Worker};
-use crate::engine::work::Item;
+use crate::engine::record::PendingRecord;
 
 impl Worker {
     /// Drops the work of an assignment that has not begun; work that has begun continues.
     pub(super) fn give_back(&mut self, slot: u64) {
         self.dropped = true;
-        self.unclaimed.retain(|chunk| chunk.assigned.slot != slot);
-        let mut gone: Vec<Item> = self.take_gathered(slot);
+        self.unclaimed.retain(|chunk| chunk.assigned.id != slot);
+        let mut gone: Vec<PendingRecord> = self.take_gathered(slot);
         for entry in std::mem::take(&mut self.backlog) {
             match entry {
-                Backlog::Chunk(chunk) if chunk.assigned.slot == slot => {}
+                Backlog::Chunk(chunk) if chunk.assigned.id == slot => {}
                 Backlog::Chunk(chunk) => self.backlog.push_back(Backlog::Chunk(chunk)),
                 Backlog::Items(items) => {
                     let (out, kept): (VecDeque<_>, VecDeque<_>) =
-                        items.into_iter().partition(|item| item.assigned.slot == slot);
+                        items.into_iter().partition(|item| item.assigned.id == slot);
                     gone.extend(out);
                     self.backlog.push_back(Backlog::Items(kept));
                 }
             }
         }
-        gone.extend(self.busy.take_waiting(|item| item.assigned.slot == slot));
+        gone.extend(self.busy.take_waiting(|item| item.assigned.id == slot));
         for list in [&mut self.ready, &mut self.lone] {
             let (out, kept): (VecDeque<_>, VecDeque<_>) =
-                std::mem::take(list).into_iter().partition(|i: &Item| i.assigned.slot == slot);
+                std::mem::take(list).into_iter().partition(|i: &PendingRecord| i.assigned.id == slot);
             gone.extend(out);
             *list = kept;
         }
-        let (out, kept) = std::mem::take(&mut self.to_claim).into_iter().partition(|i: &Item| i.assigned.slot == slot);
+        let (out, kept) =
+            std::mem::take(&mut self.to_claim).into_iter().partition(|i: &PendingRecord| i.assigned.id == slot);
         self.to_claim = kept;
-        let out: Vec<Item> = out;
+        let out: Vec<PendingRecord> = out;
         gone.extend(out);
         let waiting = |due: &Due| match due {
-            Due::Item(item) | Due::Claim(item) => item.assigned.slot == slot,
-            Due::ClaimChunk(items) => items.iter().any(|item| item.assigned.slot == slot),
+            Due::Item(item) | Due::Claim(item) => item.assigned.id == slot,
+            Due::ClaimChunk(items) => items.iter().any(|item| item.assigned.id == slot),
             _ => false,
         };
         let mut due = self.timers.take_where(waiting);
@@ -45,7 +46,7 @@ impl Worker {
             match due {
                 Due::Item(item) | Due::Claim(item) => gone.push(item),
                 Due::ClaimChunk(items) => {
-                    let (out, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.slot == slot);
+                    let (out, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.assigned.id == slot);
                     gone.extend(out);
                     self.reclaim_or_go_on(kept);
                 }
@@ -63,7 +64,7 @@ impl Worker {
         let tickets: Vec<usize> = self
             .running
             .iter()
-            .filter(|(_, running)| running.work.items.as_slice().iter().any(|item| item.assigned.slot == slot))
+            .filter(|(_, running)| running.work.items.as_slice().iter().any(|item| item.assigned.id == slot))
             .map(|(ticket, _)| ticket)
             .collect();
         self.drop_flights(|ticket| tickets.contains(&ticket));
@@ -72,8 +73,8 @@ impl Worker {
             self.abandon(running.work);
         }
         let stuck = |due: &Due| match due {
-            Due::Bury(letters) => letters.iter().any(|burying| burying.item.assigned.slot == slot),
-            Due::Publish(work) => work.iter().any(|p| p.work.items.as_slice()[0].assigned.slot == slot),
+            Due::Bury(letters) => letters.iter().any(|burying| burying.item.assigned.id == slot),
+            Due::Publish(work) => work.iter().any(|p| p.work.items.as_slice()[0].assigned.id == slot),
             _ => false,
         };
         self.timers.take_where(stuck).into_iter().for_each(|due| self.cancel_stuck(due, slot));
@@ -82,13 +83,13 @@ impl Worker {
     fn cancel_stuck(&mut self, due: Due, slot: u64) {
         match due {
             Due::Bury(letters) => {
-                let (out, kept): (Vec<_>, Vec<_>) = letters.into_iter().partition(|b| b.item.assigned.slot == slot);
+                let (out, kept): (Vec<_>, Vec<_>) = letters.into_iter().partition(|b| b.item.assigned.id == slot);
                 self.to_bury.extend(kept);
                 out.into_iter().for_each(|burying| self.drop_item(burying.item));
             }
             Due::Publish(work) => {
                 let (out, kept): (Vec<_>, Vec<_>) =
-                    work.into_iter().partition(|p| p.work.items.as_slice()[0].assigned.slot == slot);
+                    work.into_iter().partition(|p| p.work.items.as_slice()[0].assigned.id == slot);
                 self.to_publish.extend(kept);
                 out.into_iter().for_each(|publishing| self.abandon(publishing.work));
             }
@@ -97,7 +98,7 @@ impl Worker {
     }
 
     /// Claims the rest of a chunk again; if nothing is left, the next chunk follows.
-    fn reclaim_or_go_on(&mut self, items: Vec<Item>) {
+    fn reclaim_or_go_on(&mut self, items: Vec<PendingRecord>) {
         if items.is_empty() {
             self.calls.claiming_chunk = false;
         } else {
@@ -106,7 +107,7 @@ impl Worker {
     }
 
     /// Drops an item that is not settled: the partition's next owner processes it again.
-    pub(super) fn drop_item(&mut self, mut item: Item) {
+    pub(super) fn drop_item(&mut self, mut item: PendingRecord) {
         self.dropped = true;
         self.set_trouble(&mut item, None, "");
         self.give_claim_back(&mut item);
