@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use tidings_core::{EventRef, Name, ReleasedClaim, event_id_of};
+use tidings_core::{ErrorKind, EventRef, Name, ReleasedClaim, Result, event_id_of};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::flight::{Asked, Call, Flight, Items, Landed, Work};
-use super::{Backlog, Burying, Publishing, Worker};
+use super::{Backlog, Burying, Due, Publishing, Worker};
 use crate::engine::claims::Hold;
 use crate::engine::gate::Pass;
 use crate::engine::messages::{Cause, Chunk, IsolationPermit, WorkerEvent};
@@ -227,6 +227,23 @@ impl Worker {
             Landed::Released { releases, answer }
         }));
         true
+    }
+
+    pub(super) fn released(&mut self, releases: Vec<(Hold, ReleasedClaim)>, answer: Result<()>) {
+        self.calls.releasing = false;
+        match answer {
+            Ok(()) => self.release_failures = 0,
+            // The lease has expired, and its claims with it.
+            Err(error) if error.kind() == ErrorKind::Fenced => self.shared.fenced(),
+            Err(error) => {
+                // This lease is still valid: a claim that is not released would block every other consumer.
+                tracing::warn!(error = %error.report(), claims = releases.len(), "claims could not be given back yet");
+                self.release_failures = self.release_failures.saturating_add(1);
+                self.release_again.extend(releases);
+                let at = self.later(self.release_failures);
+                self.timers.set(at, Due::ReleasedClaim);
+            }
+        }
     }
 
     /// Releases the item's claim, if it has one, and reports the attempts that were made under it.

@@ -1,6 +1,6 @@
 //! Handles completed futures: handlers, and answers of stores, sinks and publishers.
 
-use tidings_core::{Claim, ErrorKind, History, Position, Redriven, ReleasedClaim, Result};
+use tidings_core::{Claim, ErrorKind, History, Position, Redriven, Result};
 
 use super::flight::{Asked, Deadline, Flight, Items, Landed, TimedOut};
 use super::intake::{LONE_DEATHS, MAX_DEATHS};
@@ -383,23 +383,6 @@ impl Worker {
             self.timers.set(at, Due::ClaimChunk(items));
         } else {
             items.into_iter().for_each(|item| self.timers.set(at, Due::Claim(item)));
-        }
-    }
-
-    fn released(&mut self, releases: Vec<(Hold, ReleasedClaim)>, answer: Result<()>) {
-        self.calls.releasing = false;
-        match answer {
-            Ok(()) => self.release_failures = 0,
-            // The lease has expired, and its claims with it.
-            Err(error) if error.kind() == ErrorKind::Fenced => self.shared.fenced(),
-            Err(error) => {
-                // This lease is still valid: a claim that is not released would block every other consumer.
-                tracing::warn!(error = %error.report(), claims = releases.len(), "claims could not be given back yet");
-                self.release_failures = self.release_failures.saturating_add(1);
-                self.release_again.extend(releases);
-                let at = self.later(self.release_failures);
-                self.timers.set(at, Due::ReleasedClaim);
-            }
         }
     }
 }
