@@ -10,7 +10,7 @@ use tidings_core::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::seam::admin::Asks;
+use crate::client::admin::Asks;
 
 /// How long to wait until a created or deleted topic is visible.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);

@@ -13,12 +13,12 @@
 //! ```
 
 mod admin;
+mod client;
 mod config;
 mod consumer;
+mod dedicated_runtime;
 mod error;
-mod home;
 mod publisher;
-mod seam;
 mod transport;
 
 pub use self::admin::KafkaAdmin;

@@ -8,11 +8,11 @@ use tidings_core::{
 };
 
 use crate::admin::KafkaAdmin;
+use crate::client::admin::Asks;
+use crate::client::connection::{Connection, Role};
 use crate::config::{KafkaConfig, in_context};
 use crate::consumer::KafkaConsumer;
 use crate::publisher::KafkaPublisher;
-use crate::seam::admin::Asks;
-use crate::seam::connection::{Connection, Role};
 
 /// Minimum of [`KafkaConfig::max_record_bytes`] for dead letters: a letter is larger than its record, and other
 /// clients publish larger records than this one. The topic's limit decides.

@@ -10,7 +10,7 @@ use tidings_core::{Fetched, Progress, RecordBatch, Result, Step, TopicPartition}
 use super::quiet;
 use super::slot::{Chunk, Slot, Stage};
 use super::state::{State, not_ours};
-use crate::seam::reader::Run;
+use crate::client::reader::Run;
 
 /// Divisor of the bound that gives the share of paused partitions: beyond half of the bound, their prefetched batches
 /// are dropped, and fetched again when the partition is resumed.

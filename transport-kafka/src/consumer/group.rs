@@ -14,9 +14,9 @@ use super::readers::Readers;
 use super::start::{self, Found, Past};
 use super::state::Ahead;
 use super::{Shared, until};
-use crate::seam::admin::Asks;
-use crate::seam::member::{Member, Owner};
-use crate::seam::peek::ONE_BATCH;
+use crate::client::admin::Asks;
+use crate::client::member::{Member, Owner};
+use crate::client::peek::ONE_BATCH;
 
 /// Pause before a failed operation is retried.
 const AGAIN: Duration = Duration::from_millis(300);

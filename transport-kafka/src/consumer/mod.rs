@@ -27,12 +27,12 @@ use tokio::time::{Instant, sleep};
 use self::fetched::Next;
 use self::group::Group;
 use self::state::{State, closed, not_ours};
+use crate::client::admin::Asks;
+use crate::client::connection::{Connection, Role};
+use crate::client::member::{Member, Parts};
+use crate::client::reader::FetchSizes;
 use crate::config::{GroupProtocol, KafkaConfig};
-use crate::home::Home;
-use crate::seam::admin::Asks;
-use crate::seam::connection::{Connection, Role};
-use crate::seam::member::{Member, Parts};
-use crate::seam::reader::FetchSizes;
+use crate::dedicated_runtime::DedicatedRuntime;
 
 /// How long a commit is retried before its error is returned.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(2);
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     member: Arc<Member>,
-    home: Home,
+    runtime: DedicatedRuntime,
     asks: Asks,
     options: ConsumerOptions,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -125,10 +125,10 @@ impl KafkaConsumer {
             GroupProtocol::Classic => false,
             GroupProtocol::Auto => asks.has_newer_groups().await?,
         };
-        let home = Home::new("kafka-member")?;
+        let runtime = DedicatedRuntime::new("kafka-member")?;
         let connect = |role| {
             let config = config.clone();
-            home.run(async move { Connection::open(&config, role).await })
+            runtime.run(async move { Connection::open(&config, role).await })
         };
         let (joined, asking, reading) = tokio::try_join!(
             connect(if newer { Role::Membership } else { Role::Steady }),
@@ -137,7 +137,7 @@ impl KafkaConsumer {
         )?;
         let asks = Asks::new(&asking, config);
         if newer {
-            options.session_timeout = home.run(group::session(asks.clone(), options.clone())).await?;
+            options.session_timeout = runtime.run(group::session(asks.clone(), options.clone())).await?;
         }
         // The two readers of a broker share the fetch limit.
         let max_bytes = (config.fetch_max_bytes.min(options.max_buffered_bytes / 2) / 2).max(1);
@@ -159,14 +159,14 @@ impl KafkaConsumer {
             newer_protocol: newer,
             owner: group,
         };
-        let member = Arc::new(home.run(Member::open(parts)).await?);
+        let member = Arc::new(runtime.run(Member::open(parts)).await?);
         let tasks = vec![
-            home.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
-            home.spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
-            home.spawn(quiet::watch(Arc::clone(&shared), asks.clone())),
+            runtime.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
+            runtime.spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
+            runtime.spawn(quiet::watch(Arc::clone(&shared), asks.clone())),
             tokio::spawn(readers.run(Arc::clone(&shared))),
         ];
-        Ok(Self { shared, member, home, asks, options, tasks: Mutex::new(tasks) })
+        Ok(Self { shared, member, runtime, asks, options, tasks: Mutex::new(tasks) })
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
@@ -240,7 +240,7 @@ impl KafkaConsumer {
         };
         let offsets: Vec<_> = open.iter().map(offset).collect::<Result<_>>()?;
         let member = Arc::clone(&self.member);
-        self.home.run(async move { member.commit(&offsets).await }).await
+        self.runtime.run(async move { member.commit(&offsets).await }).await
     }
 
     /// Marks the commits that were sent, and those they cover, as done.
@@ -324,7 +324,7 @@ impl Consumer for KafkaConsumer {
             return Err(not_ours(partition));
         }
         let (asks, at) = (self.asks.clone(), partition.clone());
-        let offset = self.home.run(async move { start::place(&asks, &at, to).await }).await?;
+        let offset = self.runtime.run(async move { start::place(&asks, &at, to).await }).await?;
         self.open_state()?.move_to(partition, offset, true)?;
         self.shared.change(|_| ());
         Ok(offset)
@@ -334,7 +334,7 @@ impl Consumer for KafkaConsumer {
         let known = self.open_state()?.progress();
         let asks = self.asks.within(PROGRESS_LIMIT);
         let ends = known.into_iter().map(|p| (p.partition, SeekTo::Latest));
-        let ends = self.home.run(async move { asks.offsets_each(ends).await }).await.unwrap_or_default();
+        let ends = self.runtime.run(async move { asks.offsets_each(ends).await }).await.unwrap_or_default();
         // Read again: records handed out meanwhile must not seem to be beyond the end.
         let mut progress = self.open_state()?.progress();
         for partition in &mut progress {
@@ -350,10 +350,10 @@ impl Consumer for KafkaConsumer {
             return Ok(());
         }
         // Spawned: a caller that stops waiting must not make the group wait for a session timeout.
-        let (member, home) = (Arc::clone(&self.member), self.home.clone());
-        let left = self.home.spawn(async move {
+        let (member, runtime) = (Arc::clone(&self.member), self.runtime.clone());
+        let left = self.runtime.spawn(async move {
             let left = member.close(LEAVE_LIMIT).await;
-            drop(home);
+            drop(runtime);
             left
         });
         let left = left.await;
@@ -368,10 +368,10 @@ impl Consumer for KafkaConsumer {
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
         if self.end() {
-            let (member, home) = (Arc::clone(&self.member), self.home.clone());
-            self.home.spawn(async move {
+            let (member, runtime) = (Arc::clone(&self.member), self.runtime.clone());
+            self.runtime.spawn(async move {
                 let _left = member.close(LEAVE_LIMIT).await;
-                drop(home);
+                drop(runtime);
             });
         }
     }

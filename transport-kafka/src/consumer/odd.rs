@@ -12,9 +12,9 @@ use super::fetched::Want;
 use super::slot::Chunk;
 use super::state::State;
 use super::unreadable;
-use crate::seam::admin::Asks;
-use crate::seam::peek::{ONE_BATCH, Span};
-use crate::seam::reader::{Bad, Run};
+use crate::client::admin::Asks;
+use crate::client::peek::{ONE_BATCH, Span};
+use crate::client::reader::{Bad, Run};
 
 /// Maximum number of headers read for one chunk. The rest of the chunk is read again from there.
 const MOST_HEADERS: usize = 32;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidings_core::{ConsumerOptions, Error, ErrorKind, Result, check_topic_name};
 
+use crate::client::admin::check_group_name;
 use crate::config::{INSTANCE_ID_RULE, is_instance_id};
-use crate::seam::admin::check_group_name;
 
 /// Minimum session timeout.
 const MIN_SESSION: Duration = Duration::from_millis(100);

@@ -16,10 +16,10 @@ use super::fetched::{Lane, Seat, Want};
 use super::slot::Stage;
 use super::state::State;
 use super::{Shared, unreadable};
+use crate::client::admin::Asks;
+use crate::client::peek::{ONE_BATCH, Peeked};
+use crate::client::reader::Bad;
 use crate::error::is_refused_fetch;
-use crate::seam::admin::Asks;
-use crate::seam::peek::{ONE_BATCH, Peeked};
-use crate::seam::reader::Bad;
 
 /// Interval between checks of partitions.
 const EVERY: Duration = Duration::from_secs(3);

@@ -17,10 +17,10 @@ use super::odd::{self, Doubt, Order};
 use super::slot::Chunk;
 use super::state::State;
 use super::{Shared, unreadable, until};
+use crate::client::admin::Asks;
+use crate::client::connection::{Connection, Role};
+use crate::client::reader::{Bad, FetchSizes, Read, Reader, Run, Trouble};
 use crate::config::KafkaConfig;
-use crate::seam::admin::Asks;
-use crate::seam::connection::{Connection, Role};
-use crate::seam::reader::{Bad, FetchSizes, Read, Reader, Run, Trouble};
 
 /// Interval between requests for the leaders.
 const FOLLOW: Duration = Duration::from_millis(500);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::epoch::Mark;
 use super::pace::Pace;
 use super::unreadable::Stuck;
-use crate::seam::reader::Run;
+use crate::client::reader::Run;
 
 /// A partition assigned to this consumer.
 #[derive(Debug)]

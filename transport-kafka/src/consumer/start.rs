@@ -12,7 +12,7 @@ use tidings_core::{Assignment, Error, ErrorKind, Result, SeekTo, Start, Timestam
 use tracing::warn;
 
 use super::epoch::{Generation, Mark};
-use crate::seam::admin::{Asks, Committed};
+use crate::client::admin::{Asks, Committed};
 
 /// Prefixes of a commit's own metadata, if known: each is followed by its value and a semicolon.
 const EPOCH: &str = "tidings-epoch=";

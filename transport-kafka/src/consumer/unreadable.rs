@@ -9,10 +9,10 @@ use super::Shared;
 use super::fetched::Want;
 use super::slot::{Chunk, Slot, Stage};
 use super::state::State;
+use crate::client::admin::Asks;
+use crate::client::peek::{HEADER, ONE_BATCH, Peeked};
+use crate::client::reader::{Bad, Run};
 use crate::error::is_refused_fetch;
-use crate::seam::admin::Asks;
-use crate::seam::peek::{HEADER, ONE_BATCH, Peeked};
-use crate::seam::reader::{Bad, Run};
 
 /// Why a partition is held.
 #[derive(Debug)]

@@ -23,9 +23,9 @@ use super::gone;
 use super::lane::Answered;
 use super::line::Answer;
 use super::worker::{Current, Worker};
+use crate::client::producer::{Content, Producer, Target};
 use crate::config::KafkaConfig;
-use crate::home::Home;
-use crate::seam::producer::{Content, Producer, Target};
+use crate::dedicated_runtime::DedicatedRuntime;
 
 const HALVES: usize = 2;
 /// Attempts to look up topics, at most for how long and with which pause, before the halves' answers may differ.
@@ -43,7 +43,7 @@ pub(super) struct Halves([Half; HALVES]);
 #[derive(Debug)]
 struct Half {
     producer: Current,
-    home: Home,
+    runtime: DedicatedRuntime,
     work: mpsc::UnboundedSender<Work>,
     /// Set when records not queued by the deadline of a close are refused.
     given_up: Arc<AtomicBool>,
@@ -163,7 +163,7 @@ impl Halves {
 
     /// Spawns a task of the publisher.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.0[0].home.handle().spawn(task));
+        drop(self.0[0].runtime.handle().spawn(task));
     }
 
     /// Hands records over. Records of a partition are sent in the order of these calls.
@@ -259,13 +259,14 @@ impl Halves {
 
 impl Half {
     async fn open(config: &KafkaConfig) -> Result<Self> {
-        let (home, settings, given_up) = (Home::new("kafka-publisher")?, config.clone(), Arc::<AtomicBool>::default());
+        let (runtime, settings, given_up) =
+            (DedicatedRuntime::new("kafka-publisher")?, config.clone(), Arc::<AtomicBool>::default());
         let flag = Arc::clone(&given_up);
-        let worker = home.run(async move { Worker::open(settings, flag).await }).await?;
+        let worker = runtime.run(async move { Worker::open(settings, flag).await }).await?;
         let producer = worker.current();
         let (work, given) = mpsc::unbounded_channel();
-        home.handle().spawn(worker.run(given, home.clone()));
-        Ok(Self { producer, home, work, given_up })
+        runtime.handle().spawn(worker.run(given, runtime.clone()));
+        Ok(Self { producer, runtime, work, given_up })
     }
 
     /// Asks the client on its own thread, where the connections that this may open belong.
@@ -274,7 +275,7 @@ impl Half {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.home.run(ask(self.producer.get())).await
+        self.runtime.run(ask(self.producer.get())).await
     }
 
     fn give(&self, work: Work) {

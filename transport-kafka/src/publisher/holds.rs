@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::seam::producer::Target;
+use crate::client::producer::Target;
 
 /// How long other records wait for the answer to a record that is sent alone.
 const HOLD: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use tidings_core::{Position, Result};
 
 use super::bound::Share;
 use super::gone;
-use crate::seam::producer::{Producer, Refusal, Target, Underway};
+use crate::client::producer::{Producer, Refusal, Target, Underway};
 
 /// How many records, and bytes, are awaited together, by the last of them: a wake-up for each takes longer than its
 /// answer. Their shares are released together, so the number is lower where the bound is narrow: an eighth for a

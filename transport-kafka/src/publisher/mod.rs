@@ -24,8 +24,8 @@ use self::halves::Halves;
 use self::line::{Call, Job, Line, Placed, Publish, Queued};
 use self::queue::Shared;
 use self::resend::{Outcome, resend, slim};
+use crate::client::producer::Refusal;
 use crate::config::KafkaConfig;
-use crate::seam::producer::Refusal;
 
 /// Idempotent Kafka publisher; records are acknowledged by all in-sync replicas.
 ///

@@ -22,8 +22,8 @@ use super::lane::Answered;
 use super::line::{Job, Length, Line, Next, Placed, Publish, Queued, Rest};
 use super::places::{Dice, Place, Places};
 use super::turn::Turn;
+use crate::client::producer::Content;
 use crate::config::KafkaConfig;
-use crate::seam::producer::Content;
 
 /// Maximum number of records placed and handed over at once: more would keep a thread from other work for too long.
 pub(super) const AT_ONCE: usize = 1_024;

@@ -18,7 +18,7 @@ use super::line::{Again, Answer, Placed, Publish, Queued, take};
 use super::places::Places;
 use super::queue::{AT_ONCE, Shared};
 use super::resend::untried;
-use crate::seam::producer::{Content, Target, no_partition};
+use crate::client::producer::{Content, Target, no_partition};
 
 /// Pause before a topic is looked up again while no broker answers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);

@@ -20,10 +20,10 @@ use super::bound::Share;
 use super::closed;
 use super::halves::{Batch, Head, One, Work};
 use super::lane::{Answered, Lane, answer_of};
+use crate::client::connection::{Connection, Role};
+use crate::client::producer::{Content, Producer, Refusal, Target, Underway, Untaken};
 use crate::config::KafkaConfig;
-use crate::home::Home;
-use crate::seam::connection::{Connection, Role};
-use crate::seam::producer::{Content, Producer, Refusal, Target, Underway, Untaken};
+use crate::dedicated_runtime::DedicatedRuntime;
 
 /// Pause before a missing topic is looked up again, or brokers that provided no new producer are asked again.
 const LEAVE_ALONE: Duration = Duration::from_secs(2);
@@ -110,20 +110,20 @@ impl Worker {
     }
 
     /// Runs until the publisher is gone, and then until all records are answered, at most for the delivery timeout.
-    pub(super) async fn run(mut self, mut given: mpsc::UnboundedReceiver<Work>, home: Home) {
+    pub(super) async fn run(mut self, mut given: mpsc::UnboundedReceiver<Work>, runtime: DedicatedRuntime) {
         while let Some(work) = given.recv().await {
             // The client logs to the program's subscriber, which may panic. Each step leaves this state consistent,
             // and unfinished work is dropped, which informs its waiters.
-            if AssertUnwindSafe(self.work(work, &home)).catch_unwind().await.is_err() {
+            if AssertUnwindSafe(self.work(work, &runtime)).catch_unwind().await.is_err() {
                 error!("a publisher's thread panicked: records that it was given may or may not be stored; it goes on");
             }
         }
         let _in_time = self.producer.close(self.config.delivery_timeout).await;
         drop(self);
-        drop(home);
+        drop(runtime);
     }
 
-    async fn work(&mut self, work: Work, home: &Home) {
+    async fn work(&mut self, work: Work, runtime: &DedicatedRuntime) {
         match work {
             Work::Send(batch) => {
                 self.renew().await;
@@ -144,11 +144,11 @@ impl Worker {
             }
             Work::Close { ends, done } => {
                 self.closing = true;
-                let (producer, home) = (Arc::clone(&self.producer), home.clone());
+                let (producer, runtime) = (Arc::clone(&self.producer), runtime.clone());
                 tokio::spawn(async move {
                     drop(done.send(producer.close(ends.saturating_duration_since(Instant::now())).await));
                     // Not before, even if the publisher is dropped meanwhile.
-                    drop(home);
+                    drop(runtime);
                 });
             }
         }

@@ -8,7 +8,7 @@ use krafka::{Kafka, KrafkaError, MetadataRecoveryStrategy};
 use tidings_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::port::{self, Speaks};
+use super::protocol_probe::{self, PortProtocol};
 use crate::config::{KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenSource};
 use crate::error::{cause_of, failed};
 
@@ -121,17 +121,17 @@ fn connecting(config: &KafkaConfig) -> String {
 /// Returns the reason of `error` if a broker expects another protocol.
 async fn other_protocol(config: &KafkaConfig, role: Role, error: &Error) -> Option<String> {
     for broker in &config.brokers {
-        let why = match (port::speaks(broker).await, &config.tls, &config.sasl) {
-            (Some(Speaks::Tls), None, _) => format!("{broker} speaks TLS, and no TLS is set (kafkas://)"),
-            (Some(Speaks::Plain | Speaks::Sasl(_)), Some(_), _) => {
+        let why = match (protocol_probe::probe(broker).await, &config.tls, &config.sasl) {
+            (Some(PortProtocol::Tls), None, _) => format!("{broker} speaks TLS, and no TLS is set (kafkas://)"),
+            (Some(PortProtocol::Plain | PortProtocol::Sasl(_)), Some(_), _) => {
                 format!("{broker} speaks plain text, and TLS is set (kafka:// is without)")
             }
-            (Some(Speaks::Sasl(mechanisms)), None, None) => {
+            (Some(PortProtocol::Sasl(mechanisms)), None, None) => {
                 format!("{broker} wants SASL, and none is set; it has {mechanisms}")
             }
             // The port cannot be probed through TLS; but a broker that accepts the connection and closes it at the
             // first request, twice, requires authentication.
-            (Some(Speaks::Tls), Some(_), None) if hangs_up(error) => {
+            (Some(PortProtocol::Tls), Some(_), None) if hangs_up(error) => {
                 sleep(ASK_AGAIN).await;
                 match Connection::try_open(config, role).await {
                     Err(again) if hangs_up(&again) => format!("{broker} hangs up: it wants SASL, and none is set"),

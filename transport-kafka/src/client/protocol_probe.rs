@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long to wait for each port's answer.
-const LISTEN: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Far more than the names of all mechanisms.
 const MAX_ANSWER: usize = 4 << 10;
 const SASL_HANDSHAKE: i16 = 17;
@@ -20,7 +20,7 @@ const TLS_RECORDS: [u8; 2] = [0x15, 0x16];
 
 /// Protocol of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub(super) enum PortProtocol {
     /// Kafka's protocol, without authentication.
     Plain,
     /// Kafka's protocol, after SASL with one of these mechanisms.
@@ -29,7 +29,7 @@ pub(super) enum Speaks {
 }
 
 /// Asks for a mechanism that does not exist, so that no login is attempted at a protected port.
-fn question() -> Vec<u8> {
+fn handshake_request() -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(SASL_HANDSHAKE.to_be_bytes());
     body.extend(1_i16.to_be_bytes());
@@ -44,13 +44,13 @@ fn question() -> Vec<u8> {
 }
 
 /// Returns the protocol of the port at `address`, if its answer comes in time.
-pub(super) async fn speaks(address: &str) -> Option<Speaks> {
+pub(super) async fn probe(address: &str) -> Option<PortProtocol> {
     let asked = async {
         let mut stream = TcpStream::connect(address).await.ok()?;
-        stream.write_all(&question()).await.ok()?;
+        stream.write_all(&handshake_request()).await.ok()?;
         let mut answer = Vec::new();
         loop {
-            if let Some(spoken) = understood(&answer) {
+            if let Some(spoken) = parse(&answer) {
                 return Some(spoken);
             }
             let read = stream.read_buf(&mut answer).await.ok()?;
@@ -59,21 +59,21 @@ pub(super) async fn speaks(address: &str) -> Option<Speaks> {
             }
         }
     };
-    timeout(LISTEN, asked).await.ok()?
+    timeout(PROBE_TIMEOUT, asked).await.ok()?
 }
 
 /// Interprets an answer; returns `None` while it is incomplete.
-fn understood(answer: &[u8]) -> Option<Speaks> {
+fn parse(answer: &[u8]) -> Option<PortProtocol> {
     if TLS_RECORDS.contains(answer.first()?) {
-        return Some(Speaks::Tls);
+        return Some(PortProtocol::Tls);
     }
     let (length, rest) = answer.split_first_chunk::<4>()?;
     let body = rest.get(..usize::try_from(i32::from_be_bytes(*length)).ok()?)?;
     let (correlation, body) = body.split_first_chunk::<4>()?;
     let (code, body) = body.split_first_chunk::<2>()?;
     match (i32::from_be_bytes(*correlation), i16::from_be_bytes(*code)) {
-        (CORRELATION, ILLEGAL_SASL_STATE) => Some(Speaks::Plain),
-        (CORRELATION, 0 | UNSUPPORTED_MECHANISM) => Some(Speaks::Sasl(mechanisms(body))),
+        (CORRELATION, ILLEGAL_SASL_STATE) => Some(PortProtocol::Plain),
+        (CORRELATION, 0 | UNSUPPORTED_MECHANISM) => Some(PortProtocol::Sasl(mechanisms(body))),
         _ => None,
     }
 }
@@ -108,11 +108,11 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart() {
-        assert_eq!(understood(&answer(34, &[])), Some(Speaks::Plain));
-        assert_eq!(understood(&answer(33, &["PLAIN", "X"])), Some(Speaks::Sasl("PLAIN, X".into())));
-        assert_eq!(understood(&[0x15, 3, 3, 0, 2, 2, 80]), Some(Speaks::Tls));
+        assert_eq!(parse(&answer(34, &[])), Some(PortProtocol::Plain));
+        assert_eq!(parse(&answer(33, &["PLAIN", "X"])), Some(PortProtocol::Sasl("PLAIN, X".into())));
+        assert_eq!(parse(&[0x15, 3, 3, 0, 2, 2, 80]), Some(PortProtocol::Tls));
         let whole = answer(33, &["PLAIN"]);
-        assert!((0..whole.len()).all(|part| understood(&whole[..part]).is_none()));
-        assert_eq!(understood(b"HTTP/1.1 400 Bad Request"), None);
+        assert!((0..whole.len()).all(|part| parse(&whole[..part]).is_none()));
+        assert_eq!(parse(b"HTTP/1.1 400 Bad Request"), None);
     }
 }

@@ -4,6 +4,6 @@ pub(crate) mod admin;
 pub(crate) mod connection;
 pub(crate) mod member;
 pub(crate) mod peek;
-mod port;
 pub(crate) mod producer;
+mod protocol_probe;
 pub(crate) mod reader;

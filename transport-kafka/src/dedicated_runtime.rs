@@ -17,23 +17,23 @@ use tokio::task::{JoinHandle, unconstrained};
 /// heartbeat runs after it. On its own thread it is also independent of handlers that block theirs; its connection
 /// may not be, as that runs where it was opened.
 #[derive(Debug, Clone)]
-pub(crate) struct Home {
+pub(crate) struct DedicatedRuntime {
     handle: Handle,
-    _lives: Arc<oneshot::Sender<()>>,
+    _keep_alive: Arc<oneshot::Sender<()>>,
 }
 
-impl Home {
+impl DedicatedRuntime {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable), if the system has no thread left.
     pub(crate) fn new(name: &'static str) -> Result<Self> {
         let failed =
             |e: std::io::Error| Error::caused_by(ErrorKind::Unavailable, format!("start the thread {name}"), e);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let (handle, (lives, over)) = (runtime.handle().clone(), oneshot::channel::<()>());
+        let (handle, (keep_alive, stopped)) = (runtime.handle().clone(), oneshot::channel::<()>());
         let thread = std::thread::Builder::new().name(name.into());
-        // The thread ends when `lives` is dropped.
-        let _thread = thread.spawn(move || runtime.block_on(over).is_ok()).map_err(failed)?;
-        Ok(Self { handle, _lives: Arc::new(lives) })
+        // The thread ends when `keep_alive` is dropped.
+        let _thread = thread.spawn(move || runtime.block_on(stopped).is_ok()).map_err(failed)?;
+        Ok(Self { handle, _keep_alive: Arc::new(keep_alive) })
     }
 
     /// Returns a handle that spawns tasks which may wait for other tasks.
@@ -54,7 +54,7 @@ impl Home {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let mut task = Ends(self.spawn(future));
+        let mut task = AbortOnDrop(self.spawn(future));
         let done = (&mut task.0).await;
         done.unwrap_or_else(|e| {
             Err(Error::caused_by(ErrorKind::Indeterminate, "wait for a thread of the transport", e))
@@ -63,9 +63,9 @@ impl Home {
 }
 
 /// Aborts its task when dropped.
-struct Ends<T>(JoinHandle<T>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl<T> Drop for Ends<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -81,9 +81,9 @@ mod tests {
     /// Models the client's poll and its heartbeat.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_task_that_another_one_starts_waits_until_that_one_waits() {
-        let home = Home::new("test").unwrap();
+        let runtime = DedicatedRuntime::new("test").unwrap();
         for _ in 0..200 {
-            let poll = home.spawn(async {
+            let poll = runtime.spawn(async {
                 let (noted, lock) = (Arc::new(AtomicBool::new(false)), tokio::sync::Mutex::new(()));
                 let heartbeat = tokio::spawn({
                     let noted = Arc::clone(&noted);

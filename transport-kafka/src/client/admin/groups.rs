@@ -9,8 +9,8 @@ use krafka::admin::{
 use tidings_core::{Error, ErrorKind, GroupDescription, GroupState, MemberDescription, Name, Result, TopicPartition};
 
 use super::Asks;
+use crate::client::reader::index;
 use crate::error::failed;
-use crate::seam::reader::index;
 
 /// The group's session timeout setting.
 const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
