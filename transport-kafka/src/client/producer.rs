@@ -20,9 +20,9 @@ use crate::config::{Compression, KafkaConfig};
 use crate::error::{ends_a_producer, failed, kind_of, leaves_open};
 
 /// Offset of a record that the broker holds, but whose offset it no longer knows.
-pub(crate) const UNTOLD_OFFSET: u64 = u64::MAX;
+pub(crate) const UNKNOWN_OFFSET: u64 = u64::MAX;
 
-/// Margin over our own bound: the client's bound must never be the one that waits.
+/// Margin over our own limit: the client's limit must never be the one that waits.
 const CLIENT_SLACK: usize = 64 << 20;
 
 /// How long the client may look for a topic: it takes a moment until all brokers know a new one.
@@ -43,22 +43,22 @@ const NOT_IN_RANGE: &str = "which is not in the range";
 #[derive(Debug)]
 pub(crate) struct Producer {
     client: Client,
-    looker: Looker,
+    refresher: MetadataRefresher,
     asks: Asks,
     batch_bytes: usize,
 }
 
 /// Refreshes topics. The client's producer does not refresh a known topic, but it shares its metadata with the
 /// consumers of its connection.
-struct Looker(Arc<Consumer>);
+struct MetadataRefresher(Arc<Consumer>);
 
-impl std::fmt::Debug for Looker {
+impl std::fmt::Debug for MetadataRefresher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Looker(..)")
     }
 }
 
-impl Drop for Looker {
+impl Drop for MetadataRefresher {
     fn drop(&mut self) {
         // The consumer is in no group: this only tells the client that it was not forgotten.
         if let Ok(runtime) = Handle::try_current() {
@@ -71,7 +71,7 @@ impl Drop for Looker {
 /// The parts of a record that are sent, accepted by the client. The topic's name is left out: if one thread creates
 /// and another drops the record, every allocation takes much longer.
 #[derive(Debug)]
-pub(crate) struct Content {
+pub(crate) struct RecordContent {
     key: Option<Bytes>,
     value: Option<Bytes>,
     headers: Headers,
@@ -88,7 +88,7 @@ pub(crate) struct Target {
 
 /// An in-flight record.
 #[derive(Debug)]
-pub(crate) struct Underway {
+pub(crate) struct InFlightRecord {
     handle: DeliveryHandle,
     /// Whether it fills a batch alone.
     alone: bool,
@@ -98,10 +98,10 @@ pub(crate) struct Underway {
 
 /// Why the client did not accept a record: it is not stored.
 #[derive(Debug)]
-pub(crate) struct Untaken {
+pub(crate) struct Rejected {
     pub(crate) error: Error,
     /// Whether the client's producer accepts no more records.
-    pub(crate) over: bool,
+    pub(crate) ended: bool,
 }
 
 /// Why an in-flight record was not stored.
@@ -139,10 +139,10 @@ impl Producer {
             .build()
             .await;
         let client = built.map_err(|e| failed("open a publisher", e))?;
-        let looker = connection.0.consumer_without_group().metrics_push(false).build().await;
-        let looker = looker.map_err(|e| failed("open a publisher", e))?;
+        let refresher = connection.0.consumer_without_group().metrics_push(false).build().await;
+        let refresher = refresher.map_err(|e| failed("open a publisher", e))?;
         let asks = Asks::new(connection, config).within(MAX_BLOCK);
-        Ok(Self { client, looker: Looker(Arc::new(looker)), asks, batch_bytes: config.batch_bytes })
+        Ok(Self { client, refresher: MetadataRefresher(Arc::new(refresher)), asks, batch_bytes: config.batch_bytes })
     }
 
     /// Returns the largest batch that a topic accepts, in bytes; `None` if no broker reports it within a second, or
@@ -160,7 +160,7 @@ impl Producer {
     /// Asks the brokers again about topics, all at once and for at most a second, and returns the partition count of
     /// each existing topic.
     pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
-        let asked = join_all(topics.iter().map(|topic| self.looker.0.fetch_metadata(Some(topic.as_str()))));
+        let asked = join_all(topics.iter().map(|topic| self.refresher.0.fetch_metadata(Some(topic.as_str()))));
         let late = |_| Error::new(ErrorKind::Unavailable, format!("look for topics: no answer within {MAX_BLOCK:?}"));
         let mut counts = Vec::with_capacity(topics.len());
         for (topic, found) in topics.iter().zip(timeout(MAX_BLOCK, asked).await.map_err(late)?) {
@@ -185,36 +185,36 @@ impl Producer {
     pub(crate) async fn enqueue(
         &self,
         target: &Target,
-        content: Content,
+        content: RecordContent,
         retries: u64,
-    ) -> std::result::Result<Underway, Untaken> {
+    ) -> std::result::Result<InFlightRecord, Rejected> {
         let Target { topic, partition } = target;
         let index = i32::try_from(*partition);
-        let index = index.map_err(|_| Untaken { error: no_partition(topic, *partition), over: false })?;
+        let index = index.map_err(|_| Rejected { error: no_partition(topic, *partition), ended: false })?;
         let alone = content.size >= self.batch_bytes;
         let handle = self.client.enqueue(client_record(topic, index, content)).await;
-        let handle = handle.map_err(|e| Untaken {
-            over: ends_a_producer(&e),
+        let handle = handle.map_err(|e| Rejected {
+            ended: ends_a_producer(&e),
             error: match e {
                 // The client has no other error for this; the topic was created anew, with fewer partitions.
                 KrafkaError::Config { .. } if e.to_string().contains(NOT_IN_RANGE) => no_partition(topic, *partition),
                 e => failed(format!("publish to {topic}[{partition}]"), e),
             },
         })?;
-        Ok(Underway { handle, alone, retries })
+        Ok(InFlightRecord { handle, alone, retries })
     }
 
     /// Like [`enqueue`](Self::enqueue), in a batch of its own if nothing else is queued meanwhile.
     pub(crate) async fn enqueue_alone(
         &self,
         target: &Target,
-        content: Content,
+        content: RecordContent,
         retries: u64,
-    ) -> std::result::Result<Underway, Untaken> {
+    ) -> std::result::Result<InFlightRecord, Rejected> {
         self.close_batches();
-        let underway = self.enqueue(target, content, retries).await?;
+        let in_flight = self.enqueue(target, content, retries).await?;
         self.close_batches();
-        Ok(Underway { alone: true, ..underway })
+        Ok(InFlightRecord { alone: true, ..in_flight })
     }
 
     /// Closes the open batches. Nothing joins a closed batch.
@@ -230,7 +230,7 @@ impl Producer {
     }
 }
 
-impl Content {
+impl RecordContent {
     /// Converts a record.
     ///
     /// # Errors
@@ -263,7 +263,7 @@ impl Content {
     }
 }
 
-impl Underway {
+impl InFlightRecord {
     /// Marks it as the only record of its batch.
     pub(crate) fn alone(self) -> Self {
         Self { alone: true, ..self }
@@ -277,7 +277,7 @@ impl Underway {
         context: &mut Context<'_>,
     ) -> Poll<Result<Position, Refusal>> {
         Poll::Ready(match ready!(self.handle.poll_unpin(context)) {
-            Ok(stored) => Ok(Position::new(*partition, u64::try_from(stored.offset).unwrap_or(UNTOLD_OFFSET))),
+            Ok(stored) => Ok(Position::new(*partition, u64::try_from(stored.offset).unwrap_or(UNKNOWN_OFFSET))),
             Err(error) => {
                 let kind = self.kind_of(producer, &error);
                 // The client halves a batch that is too large, but only twice.
@@ -305,8 +305,8 @@ pub(crate) fn no_partition(topic: &str, partition: u32) -> Error {
     Error::new(ErrorKind::NotFound, format!("publish to {topic}[{partition}]: the topic has no such partition"))
 }
 
-fn client_record(topic: &str, partition: i32, content: Content) -> ClientRecord {
-    let Content { key, value, headers, timestamp, .. } = content;
+fn client_record(topic: &str, partition: i32, content: RecordContent) -> ClientRecord {
+    let RecordContent { key, value, headers, timestamp, .. } = content;
     let mut made = match value {
         Some(value) => ClientRecord::new(topic, value),
         None => ClientRecord::new(topic, Bytes::new()).without_value(),

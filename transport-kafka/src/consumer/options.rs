@@ -48,8 +48,8 @@ pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
     Ok(options)
 }
 
-/// Checks names before the broker sees them: it refuses some in terms that pass for a rebalance, and the member would join
-/// forever.
+/// Checks names before the broker sees them: it refuses some in terms that pass for a rebalance, and the member would
+/// join forever.
 fn check_names(options: &ConsumerOptions) -> Result<()> {
     let refused =
         |field: &str, error: Error| Error::new(ErrorKind::Invalid, format!("consumer options, {field}: {error}"));

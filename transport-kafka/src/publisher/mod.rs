@@ -1,14 +1,14 @@
 //! The publisher: chooses partitions, bounds what is in flight, and reports the outcome of each record.
 
-mod bound;
-mod halves;
-mod holds;
-mod lane;
-mod line;
-mod places;
-mod queue;
-mod resend;
-mod turn;
+mod acks;
+mod buffer_limit;
+mod enqueue;
+mod enqueuer;
+mod partitioning;
+mod producers;
+mod queue_job;
+mod silent_partitions;
+mod split_batch;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +20,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
-use self::halves::Halves;
-use self::line::{Call, Job, Line, Placed, Publish, Queued};
-use self::queue::Shared;
-use self::resend::{Outcome, resend, slim};
+use self::enqueue::Shared;
+use self::producers::Producers;
+use self::queue_job::{Enqueued, JobQueue, PendingCall, Publish, QueueJob, QueueResult};
+use self::split_batch::{Outcome, drop_payload, resend_each};
 use crate::client::producer::Refusal;
 use crate::config::KafkaConfig;
 
@@ -58,7 +58,7 @@ use crate::config::KafkaConfig;
 #[derive(Debug)]
 pub struct KafkaPublisher {
     // Ordered by first poll, whether or not the caller polls again.
-    line: Line,
+    job_queue: JobQueue,
     shared: Arc<Shared>,
     /// Set when new calls are refused.
     closed: AtomicBool,
@@ -71,25 +71,25 @@ type Ended = std::result::Result<(), Arc<Error>>;
 
 impl KafkaPublisher {
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
-        let shared = Arc::new(Shared::new(Halves::open(config).await?, config));
-        let (line, jobs, length) = Line::new();
-        shared.halves.spawn(queue::run(Arc::clone(&shared), jobs, length));
-        Ok(Self { line, shared, closed: AtomicBool::new(false), ending: OnceLock::new() })
+        let shared = Arc::new(Shared::new(Producers::open(config).await?, config));
+        let (job_queue, jobs, length) = JobQueue::new();
+        shared.producers.spawn(enqueue::run(Arc::clone(&shared), jobs, length));
+        Ok(Self { job_queue, shared, closed: AtomicBool::new(false), ending: OnceLock::new() })
     }
 
     /// Starts closing; returns a receiver of the result.
     fn end(&self, ends: Instant) -> watch::Receiver<Option<Ended>> {
         let shared = Arc::clone(&self.shared);
         let (reply, all_queued) = oneshot::channel();
-        let in_line = self.line.get_in(Job::Barrier(reply));
+        let is_queued = self.job_queue.push(QueueJob::Barrier(reply));
         let (done, ending) = watch::channel(None);
         // Spawned, so that it continues after its caller stops waiting.
-        self.shared.halves.spawn(async move {
-            if in_line {
+        self.shared.producers.spawn(async move {
+            if is_queued {
                 let _in_time = timeout_at(ends, all_queued).await;
             }
             shared.abandon();
-            let ended = shared.halves.close(ends).await.map_err(Arc::new);
+            let ended = shared.producers.close(ends).await.map_err(Arc::new);
             done.send_replace(Some(ended));
         });
         ending
@@ -106,9 +106,9 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 struct Progress {
     /// The queued records. An answered record has no value and no headers, unless it is to be resent: a call lasts as
-    /// long as its slowest record, and answered records have no share of the bound.
+    /// long as its slowest record, and answered records hold no permit.
     records: Vec<Record>,
-    placed: Vec<Placed>,
+    enqueued: Vec<Enqueued>,
     answers: Vec<Option<Result<Position>>>,
     /// Places of records whose batches were refused, because of another record or of their own.
     refused: Vec<usize>,
@@ -119,22 +119,22 @@ impl Progress {
         Self { answers: (0..count).map(|_| None).collect(), ..Self::default() }
     }
 
-    fn add(&mut self, queued: Queued) {
+    fn add(&mut self, queued: QueueResult) {
         append(&mut self.records, queued.records);
-        append(&mut self.placed, queued.placed);
-        for (place, error) in queued.failed {
-            self.answer(place, Err(Refusal { error, batch: false }));
+        append(&mut self.enqueued, queued.enqueued);
+        for (index, error) in queued.failed {
+            self.answer(index, Err(Refusal { error, batch: false }));
         }
     }
 
-    fn answer(&mut self, place: usize, answer: Result<Position, Refusal>) {
+    fn answer(&mut self, index: usize, answer: Result<Position, Refusal>) {
         let refused = answer.as_ref().is_err_and(|refusal| refusal.batch);
         if refused {
-            self.refused.push(place);
-        } else if let Some(record) = self.records.get_mut(place) {
-            slim(record);
+            self.refused.push(index);
+        } else if let Some(record) = self.records.get_mut(index) {
+            drop_payload(record);
         }
-        if let Some(known) = self.answers.get_mut(place) {
+        if let Some(known) = self.answers.get_mut(index) {
             *known = Some(answer.map_err(|refusal| refusal.error));
         }
     }
@@ -142,13 +142,15 @@ impl Progress {
     /// Returns the outcome of each record; some may be resent.
     fn into_outcomes(self) -> Vec<Option<Outcome>> {
         let mut answers = self.answers.into_iter();
-        let sent = self.records.into_iter().zip(self.placed).zip(answers.by_ref());
+        let sent = self.records.into_iter().zip(self.enqueued).zip(answers.by_ref());
         let mut outcomes: Vec<Option<Outcome>> = sent
-            .map(|((record, placed), answer)| answer.map(|answer| Outcome { record, placed, answer, refused: false }))
+            .map(|((record, enqueued), answer)| {
+                answer.map(|answer| Outcome { record, enqueued, answer, refused: false })
+            })
             .collect();
         outcomes.extend(answers.map(|_| None));
-        for place in self.refused {
-            outcomes.get_mut(place).into_iter().flatten().for_each(|outcome| outcome.refused = true);
+        for index in self.refused {
+            outcomes.get_mut(index).into_iter().flatten().for_each(|outcome| outcome.refused = true);
         }
         outcomes
     }
@@ -162,7 +164,7 @@ fn append<T>(to: &mut Vec<T>, mut more: Vec<T>) {
     }
 }
 
-/// Abandons records that wait at the bound or for a topic: their callers are gone.
+/// Abandons records that wait at the limit or for a topic: their callers are gone.
 impl Drop for KafkaPublisher {
     fn drop(&mut self) {
         self.shared.abandon();
@@ -188,16 +190,16 @@ impl Publisher for KafkaPublisher {
         let mut progress = Progress::of(count);
         let (mut call, mut rest) = (None, None);
         let (answers, mut answered) = mpsc::unbounded_channel();
-        let (queued, in_line) = self.shared.queue_at_once(&self.line, records, &answers, |next| {
+        let (queued, is_queued) = self.shared.queue_at_once(&self.job_queue, records, &answers, |next| {
             let (reply, coming) = mpsc::unbounded_channel();
             rest = Some(coming);
-            // Returned if the call is dropped before its turn: records that wait at the bound are owned by their
+            // Returned if the call is dropped before its turn: records that wait at the limit are owned by their
             // callers alone.
-            let call = call.insert(Call::new(next)).share();
+            let call = call.insert(PendingCall::new(next)).permit();
             Publish { call, since: Instant::now(), reply, answers: answers.downgrade() }
         });
         progress.add(queued);
-        if !in_line {
+        if !is_queued {
             rest = None;
         }
         // Kept open for the rest of the call; afterwards only those that answer hold it.
@@ -205,12 +207,12 @@ impl Publisher for KafkaPublisher {
         loop {
             tokio::select! {
                 biased;
-                some = line::next(&mut rest), if rest.is_some() => match some {
+                some = queue_job::next(&mut rest), if rest.is_some() => match some {
                     Some(queued) => progress.add(queued),
                     None => (rest, answers) = (None, None),
                 },
                 Some(answered) = answered.recv() => {
-                    answered.into_iter().for_each(|(place, answer)| progress.answer(place, answer));
+                    answered.into_iter().for_each(|(index, answer)| progress.answer(index, answer));
                 }
                 else => break,
             }
@@ -219,12 +221,12 @@ impl Publisher for KafkaPublisher {
         // There may have been nothing to wait for, and a loop of such calls must let other tasks run.
         consume_budget().await;
         // Without an answer, the publisher's threads are gone.
-        let untold = || if call.as_ref().is_none_or(Call::is_taken) { gone() } else { closed() };
+        let untold = || if call.as_ref().is_none_or(PendingCall::is_taken) { gone() } else { closed() };
         if progress.refused.is_empty() {
             return progress.answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(untold()))).collect();
         }
         let mut outcomes = progress.into_outcomes();
-        resend(&self.line, Instant::now() + self.shared.delivery_timeout, &mut outcomes).await;
+        resend_each(&self.job_queue, Instant::now() + self.shared.delivery_timeout, &mut outcomes).await;
         outcomes.into_iter().map(|outcome| outcome.map_or_else(|| Err(untold()), |outcome| outcome.answer)).collect()
     }
 
@@ -252,15 +254,15 @@ impl Publisher for KafkaPublisher {
 mod tests {
     use super::*;
 
-    /// A call lasts as long as its slowest record, but the bound has room again as soon as one record is answered.
+    /// A call lasts as long as its slowest record, but the limit has room again as soon as one record is answered.
     #[test]
     fn what_is_answered_keeps_no_payload() {
         let record = Record::new("t", "value").with_key("k").with_header("h", "1");
         let mut progress = Progress::of(4);
-        progress.add(Queued {
+        progress.add(QueueResult {
             records: vec![record.clone(); 3],
-            placed: vec![Placed::default(); 3],
-            ..Queued::default()
+            enqueued: vec![Enqueued::default(); 3],
+            ..QueueResult::default()
         });
         let refusal = |batch| Refusal { error: Error::new(ErrorKind::Invalid, "its batch"), batch };
         progress.answer(0, Ok(Position::new(0, 0)));
@@ -268,8 +270,11 @@ mod tests {
         progress.answer(2, Err(refusal(true)));
         let outcomes = progress.into_outcomes();
         let [Some(stored), Some(failed), Some(refused), None] = &outcomes[..] else { panic!("{outcomes:?}") };
-        for slim in [stored, failed] {
-            assert_eq!((&slim.record.value, slim.record.headers.len(), slim.refused), (&None, 0, false));
+        for drop_payload in [stored, failed] {
+            assert_eq!(
+                (&drop_payload.record.value, drop_payload.record.headers.len(), drop_payload.refused),
+                (&None, 0, false)
+            );
         }
         assert_eq!((&refused.record, refused.refused), (&record, true));
     }

@@ -6,14 +6,14 @@ use tidings_core::{Error, ErrorKind, Headers, Name, Position, Record, Result};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::line::{Again, Job, Line, Placed};
+use super::queue_job::{Enqueued, JobQueue, QueueJob, Resend};
 use super::{closed, gone};
 
 /// Outcome of a record of a call.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) record: Record,
-    pub(super) placed: Placed,
+    pub(super) enqueued: Enqueued,
     pub(super) answer: Result<Position>,
     /// Its batch was refused, because of another record or of this one.
     pub(super) refused: bool,
@@ -21,17 +21,17 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Checks whether it belongs to the same partition as a record to resend.
-    fn is_beside(&self, again: &Again) -> bool {
-        self.placed.partition == again.placed.partition && self.record.topic == again.record.topic
+    fn same_partition_as(&self, resend: &Resend) -> bool {
+        self.enqueued.partition == resend.enqueued.partition && self.record.topic == resend.record.topic
     }
 
-    fn has_key_of(&self, again: &Again) -> bool {
-        self.record.key.is_some() && self.record.key == again.record.key
+    fn has_key_of(&self, resend: &Resend) -> bool {
+        self.record.key.is_some() && self.record.key == resend.record.key
     }
 }
 
 /// Removes the parts that are only needed to resend the record.
-pub(super) fn slim(record: &mut Record) {
+pub(super) fn drop_payload(record: &mut Record) {
     record.value = None;
     if !record.headers.is_empty() {
         record.headers = Headers::default();
@@ -42,23 +42,23 @@ pub(super) fn slim(record: &mut Record) {
 ///
 /// None of them was stored, so those that are not resent end as unavailable: all records of a partition that does not
 /// answer, because the next one would wait for as long, and those whose turn comes after `deadline`.
-pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
+pub(super) async fn resend_each(job_queue: &JobQueue, deadline: Instant, outcomes: &mut [Option<Outcome>]) {
     let mut silent = HashSet::new();
-    for place in 0..outcomes.len() {
-        let Some(Outcome { record, placed, refused: true, answer }) = &outcomes[place] else { continue };
+    for index in 0..outcomes.len() {
+        let Some(Outcome { record, enqueued, refused: true, answer }) = &outcomes[index] else { continue };
         let too_large = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::TooLarge);
-        let mut again = Again { record: record.clone(), placed: *placed, too_large };
-        let partition = (again.record.topic.clone(), again.placed.partition);
-        let later = || outcomes[place + 1..].iter().flatten().filter(|later| later.is_beside(&again));
-        let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&again)) {
+        let mut resend = Resend { record: record.clone(), enqueued: *enqueued, too_large };
+        let partition = (resend.record.topic.clone(), resend.enqueued.partition);
+        let later = || outcomes[index + 1..].iter().flatten().filter(|later| later.same_partition_as(&resend));
+        let outcome = if later().any(|later| later.answer.is_ok() && later.has_key_of(&resend)) {
             Err(overtaken(&partition.0))
         } else if silent.contains(&partition) || Instant::now() >= deadline {
-            Err(untried(&partition.0))
+            Err(not_resent(&partition.0))
         } else {
             // No later record of this key in this call is stored: only records of other calls may have overtaken it.
-            let behind = later().map(|later| later.placed.number).max().unwrap_or(0);
-            again.placed.number = behind.max(again.placed.number);
-            match alone(line, again, deadline).await {
+            let behind = later().map(|later| later.enqueued.ordinal).max().unwrap_or(0);
+            resend.enqueued.ordinal = behind.max(resend.enqueued.ordinal);
+            match alone(job_queue, resend, deadline).await {
                 Some(answer) => {
                     let kind = answer.as_ref().err().map(Error::kind);
                     if matches!(kind, Some(ErrorKind::Indeterminate | ErrorKind::Unavailable)) {
@@ -69,16 +69,16 @@ pub(super) async fn resend(line: &Line, deadline: Instant, outcomes: &mut [Optio
                 None => Err(overtaken(&partition.0)),
             }
         };
-        if let Some(place) = &mut outcomes[place] {
-            place.answer = outcome;
+        if let Some(resent) = &mut outcomes[index] {
+            resent.answer = outcome;
         }
     }
 }
 
 /// Sends a record alone; returns nothing if it was overtaken.
-async fn alone(line: &Line, again: Again, deadline: Instant) -> Option<Result<Position>> {
+async fn alone(job_queue: &JobQueue, resend: Resend, deadline: Instant) -> Option<Result<Position>> {
     let (reply, answer) = oneshot::channel();
-    if !line.get_in(Job::Alone { again, deadline, reply }) {
+    if !job_queue.push(QueueJob::Alone { resend, deadline, reply }) {
         return Some(Err(closed()));
     }
     match answer.await {
@@ -94,7 +94,7 @@ fn overtaken(topic: &Name) -> Error {
 }
 
 /// Returns the error of a record whose batch was refused, and that was not resent alone.
-pub(super) fn untried(topic: &Name) -> Error {
+pub(super) fn not_resent(topic: &Name) -> Error {
     let what = "its batch was refused, and it could not be sent by itself in time";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
 }
@@ -109,9 +109,9 @@ mod tests {
 
     /// Returns the outcome of a record whose batch was refused.
     fn refused((value, partition): &(&'static str, u32)) -> Option<Outcome> {
-        let placed = Placed { partition: *partition, number: 1, most: None };
+        let enqueued = Enqueued { partition: *partition, ordinal: 1, max_batch_bytes: None };
         let answer = Err(Error::new(ErrorKind::Invalid, "its batch"));
-        Some(Outcome { record: Record::new("t", *value), placed, answer, refused: true })
+        Some(Outcome { record: Record::new("t", *value), enqueued, answer, refused: true })
     }
 
     /// Returns the outcomes of resent records, and which records are sent, where `answer` is the broker's answer.
@@ -119,12 +119,12 @@ mod tests {
         records: &[(&'static str, u32)],
         answer: impl Fn(&str) -> Option<Result<Position>> + Send + 'static,
     ) -> (Vec<Result<(), ErrorKind>>, Vec<String>) {
-        let (line, mut queue, _) = Line::new();
+        let (job_queue, mut queue, _) = JobQueue::new();
         let brokers = tokio::spawn(async move {
             let mut sent = Vec::new();
             while let Some(job) = queue.recv().await {
-                let Job::Alone { again, reply, .. } = job else { continue };
-                let value = String::from_utf8_lossy(again.record.value.as_deref().unwrap_or_default()).into_owned();
+                let QueueJob::Alone { resend, reply, .. } = job else { continue };
+                let value = String::from_utf8_lossy(resend.record.value.as_deref().unwrap_or_default()).into_owned();
                 let answer = answer(&value).map(|answer| ready(answer).boxed());
                 let answer = answer.map(|answer| tokio::time::sleep(Duration::from_secs(1)).then(|()| answer).boxed());
                 sent.push(value);
@@ -133,8 +133,8 @@ mod tests {
             sent
         });
         let mut outcomes: Vec<Option<Outcome>> = records.iter().map(refused).collect();
-        resend(&line, Instant::now() + Duration::from_secs(5), &mut outcomes).await;
-        drop(line);
+        resend_each(&job_queue, Instant::now() + Duration::from_secs(5), &mut outcomes).await;
+        drop(job_queue);
         let kinds = outcomes.into_iter().flatten().map(|outcome| outcome.answer.map(drop).map_err(|e| e.kind()));
         (kinds.collect(), brokers.await.unwrap())
     }

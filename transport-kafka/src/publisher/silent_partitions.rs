@@ -8,35 +8,35 @@ use tokio::time::Instant;
 use crate::client::producer::Target;
 
 /// How long other records wait for the answer to a record that is sent alone.
-const HOLD: Duration = Duration::from_secs(1);
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// The same, while a partition is silent: its leader may lead others.
-const SHORT_HOLD: Duration = Duration::from_millis(100);
+const SHORT_ANSWER_WAIT: Duration = Duration::from_millis(100);
 /// How long a partition counts as silent after an answer did not come in time.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Partitions that did not answer in time. No record is sent alone to any of them meanwhile: each would delay all
 /// calls.
 #[derive(Debug, Default)]
-pub(super) struct Holds {
-    silent: HashMap<Target, Instant>,
+pub(super) struct SilentPartitions {
+    until: HashMap<Target, Instant>,
 }
 
-impl Holds {
+impl SilentPartitions {
     /// Checks whether a partition recently failed to answer.
     pub(super) fn is_silent(&mut self, target: &Target) -> bool {
         let now = Instant::now();
-        self.silent.retain(|_, until| *until > now);
-        self.silent.contains_key(target)
+        self.until.retain(|_, end| *end > now);
+        self.until.contains_key(target)
     }
 
     /// Returns how long to wait for the next answer.
-    pub(super) fn limit(&self) -> Duration {
-        if self.silent.is_empty() { HOLD } else { SHORT_HOLD }
+    pub(super) fn answer_wait(&self) -> Duration {
+        if self.until.is_empty() { ANSWER_WAIT } else { SHORT_ANSWER_WAIT }
     }
 
     /// Records that an answer did not come in time.
     pub(super) fn note_silent(&mut self, target: Target) {
-        self.silent.insert(target, Instant::now() + SILENCE);
+        self.until.insert(target, Instant::now() + SILENCE);
     }
 }
 
@@ -46,12 +46,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_partition_is_left_alone_and_the_others_are_waited_for_shortly() {
-        let mut holds = Holds::default();
+        let mut silent = SilentPartitions::default();
         let [one, other] = [0, 1].map(|partition| Target { topic: "t".into(), partition });
-        assert_eq!((holds.is_silent(&one), holds.limit()), (false, HOLD));
-        holds.note_silent(one.clone());
-        assert_eq!((holds.is_silent(&one), holds.is_silent(&other), holds.limit()), (true, false, SHORT_HOLD));
+        assert_eq!((silent.is_silent(&one), silent.answer_wait()), (false, ANSWER_WAIT));
+        silent.note_silent(one.clone());
+        assert_eq!(
+            (silent.is_silent(&one), silent.is_silent(&other), silent.answer_wait()),
+            (true, false, SHORT_ANSWER_WAIT)
+        );
         tokio::time::advance(SILENCE).await;
-        assert_eq!((holds.is_silent(&one), holds.limit()), (false, HOLD));
+        assert_eq!((silent.is_silent(&one), silent.answer_wait()), (false, ANSWER_WAIT));
     }
 }

@@ -10,34 +10,34 @@ use tidings_core::{Name, Record, partition_for};
 use tokio::time::Instant;
 
 /// Pause before brokers that reported nothing about known topics are asked again: queued calls wait for each request.
-const LEAVE_ALONE: Duration = Duration::from_secs(5);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Bytes of a batch in addition to its records.
-const BATCH_ROOM: usize = 128;
+const BATCH_OVERHEAD: usize = 128;
 /// Pause before the limit of a topic that refused a batch as too large is requested again.
 const ASK_LIMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Known topics: their partition counts, and the current partition of records without a key.
 #[derive(Debug)]
-pub(super) struct Places {
-    topics: HashMap<Name, Place, Hasher>,
+pub(super) struct Partitioning {
+    topics: HashMap<Name, TopicState, Hasher>,
     /// How long a topic's partition count is cached.
     max_age: Duration,
     /// When the brokers last failed to answer.
-    in_vain: Option<Instant>,
-    dice: Dice,
+    unanswered_at: Option<Instant>,
+    chooser: KeylessChooser,
 }
 
 /// Chooses partitions for records without a key.
 #[derive(Debug)]
-pub(super) struct Dice {
+pub(super) struct KeylessChooser {
     sticky_bytes: usize,
     random: RandomState,
     turns: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct TopicState {
     count: u32,
     /// When the brokers were asked for it; `None`, if they have since reported that the topic does not exist.
     asked: Option<Instant>,
@@ -49,129 +49,130 @@ pub(super) struct Place {
     /// Number of records queued for each partition.
     queued: Vec<u64>,
     /// The topic's batch limit in bytes, if it is below the configured one.
-    most: Option<NonZeroU32>,
+    max_batch_bytes: Option<NonZeroU32>,
     /// When a batch was last found to be too large.
     too_large: Option<Instant>,
 }
 
-impl Places {
+impl Partitioning {
     pub(super) fn new(sticky_bytes: usize, max_age: Duration) -> Self {
-        let dice = Dice { sticky_bytes, random: RandomState::new(), turns: 0 };
-        Self { topics: HashMap::default(), max_age, in_vain: None, dice }
+        let chooser = KeylessChooser { sticky_bytes, random: RandomState::new(), turns: 0 };
+        Self { topics: HashMap::default(), max_age, unanswered_at: None, chooser }
     }
 
     /// Returns a topic's partition count, if it is recent enough.
     pub(super) fn count(&self, topic: &str) -> Option<u32> {
-        self.topics.get(topic).filter(|place| place.age(Instant::now()) < self.max_age).map(|place| place.count)
+        self.topics.get(topic).filter(|state| state.age(Instant::now()) < self.max_age).map(|state| state.count)
     }
 
     /// Checks whether the brokers were asked for the topic after `since`.
     pub(super) fn is_known_since(&self, topic: &str, since: Instant) -> bool {
-        self.topics.get(topic).and_then(|place| place.asked).is_some_and(|asked| asked >= since)
+        self.topics.get(topic).and_then(|state| state.asked).is_some_and(|asked| asked >= since)
     }
 
     /// Returns this topic, and those in use that must be refreshed soon.
     pub(super) fn aging(&self, topic: &Name) -> Vec<Name> {
         let now = Instant::now();
-        let soon = self.topics.iter().filter(|(name, place)| {
-            place.used && place.age(now) >= self.max_age / 2 && place.asked.is_some() && *name != topic
+        let soon = self.topics.iter().filter(|(name, state)| {
+            state.used && state.age(now) >= self.max_age / 2 && state.asked.is_some() && *name != topic
         });
         std::iter::once(topic).chain(soon.map(|(name, _)| name)).cloned().collect()
     }
 
     /// Returns a topic's partition count, regardless of its age.
     pub(super) fn known(&self, topic: &str) -> Option<u32> {
-        self.topics.get(topic).map(|place| place.count)
+        self.topics.get(topic).map(|state| state.count)
     }
 
     /// Records a partition count reported by brokers that were asked at `asked`.
     pub(super) fn learn(&mut self, topic: &Name, count: u32, asked: Instant) {
-        let fresh = Place {
+        let fresh = TopicState {
             count,
             asked: None,
             used: false,
             sticky: 0,
             sticky_left: 0,
             queued: Vec::new(),
-            most: None,
+            max_batch_bytes: None,
             too_large: None,
         };
-        let place = self.topics.entry(topic.clone()).or_insert(fresh);
-        self.in_vain = None;
-        place.asked = Some(asked);
-        place.used = false;
-        place.count = count;
-        place.sticky_left = if place.sticky < count { place.sticky_left } else { 0 };
+        let state = self.topics.entry(topic.clone()).or_insert(fresh);
+        self.unanswered_at = None;
+        state.asked = Some(asked);
+        state.used = false;
+        state.count = count;
+        state.sticky_left = if state.sticky < count { state.sticky_left } else { 0 };
     }
 
     /// Records that the brokers did not answer: known counts keep their age.
-    pub(super) fn note_asked_in_vain(&mut self) {
-        self.in_vain = Some(Instant::now());
+    pub(super) fn note_unanswered(&mut self) {
+        self.unanswered_at = Some(Instant::now());
     }
 
     /// Checks whether the brokers may be asked for known topics, or recently failed to answer.
     pub(super) fn may_ask(&self) -> bool {
-        self.in_vain.is_none_or(|asked| asked.elapsed() >= LEAVE_ALONE.min(self.max_age))
+        self.unanswered_at.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN_AFTER.min(self.max_age))
     }
 
     /// Records that a topic no longer exists. The numbers of its queued records are kept.
-    pub(super) fn doubt(&mut self, topic: &str) {
-        if let Some(place) = self.topics.get_mut(topic) {
-            place.asked = None;
+    pub(super) fn mark_missing(&mut self, topic: &str) {
+        if let Some(state) = self.topics.get_mut(topic) {
+            state.asked = None;
         }
     }
 
     /// Returns how many records were queued for a partition of a known topic.
     pub(super) fn queued(&self, topic: &str, partition: u32) -> u64 {
-        self.topics.get(topic).and_then(|place| place.queued.get(partition as usize)).copied().unwrap_or(0)
+        self.topics.get(topic).and_then(|state| state.queued.get(partition as usize)).copied().unwrap_or(0)
     }
 
     /// Counts one more record; returns the new number, and the batch limit of the topic in bytes.
     pub(super) fn note_queued(&mut self, topic: &str, partition: u32) -> (u64, Option<NonZeroU32>) {
-        self.topics.get_mut(topic).map_or((1, None), |place| (place.note_queued(partition), place.most))
+        self.topics.get_mut(topic).map_or((1, None), |state| (state.note_queued(partition), state.max_batch_bytes))
     }
 
     /// Sets the batch limit of a topic, as a broker just reported it.
     pub(super) fn set_limit(&mut self, topic: &str, told: usize) {
-        let batch_bytes = self.dice.sticky_bytes;
-        if let Some(place) = self.topics.get_mut(topic) {
-            let most = told.saturating_sub(BATCH_ROOM).max(1);
-            place.most = if most < batch_bytes { limit(most) } else { None };
+        let batch_bytes = self.chooser.sticky_bytes;
+        if let Some(state) = self.topics.get_mut(topic) {
+            let max_batch_bytes = told.saturating_sub(BATCH_OVERHEAD).max(1);
+            state.max_batch_bytes = if max_batch_bytes < batch_bytes { limit(max_batch_bytes) } else { None };
         }
     }
 
     /// Checks whether a batch that was too large under this limit is new information: each refused batch has many
     /// records.
     pub(super) fn note_too_large(&mut self, topic: &str, made_by: Option<NonZeroU32>) -> bool {
-        let Some(place) = self.topics.get_mut(topic) else { return false };
-        let (now, before) = (Instant::now(), place.too_large);
-        let is_new = place.most == made_by && before.is_none_or(|before| now - before >= ASK_LIMIT_AGAIN);
+        let Some(state) = self.topics.get_mut(topic) else { return false };
+        let (now, before) = (Instant::now(), state.too_large);
+        let is_new = state.max_batch_bytes == made_by && before.is_none_or(|before| now - before >= ASK_LIMIT_AGAIN);
         if is_new {
-            place.too_large = Some(now);
+            state.too_large = Some(now);
         }
         is_new
     }
 
     /// Lowers the limit after a batch was too large, when no broker reports the limit.
     pub(super) fn lower_limit(&mut self, topic: &str) {
-        let batch_bytes = self.dice.sticky_bytes;
-        if let Some(place) = self.topics.get_mut(topic) {
+        let batch_bytes = self.chooser.sticky_bytes;
+        if let Some(state) = self.topics.get_mut(topic) {
             // The client has tried a half and a quarter.
-            let most = place.most.map_or(batch_bytes / 8, |most| most.get() as usize / 2);
-            place.most = limit(most.max(1));
+            let max_batch_bytes =
+                state.max_batch_bytes.map_or(batch_bytes / 8, |max_batch_bytes| max_batch_bytes.get() as usize / 2);
+            state.max_batch_bytes = limit(max_batch_bytes.max(1));
         }
     }
 
     /// Returns the partition of a record that names none, on a known topic.
     pub(super) fn choose(&mut self, record: &Record) -> u32 {
-        let Some(place) = self.topics.get_mut(&record.topic) else { return 0 };
-        place.choose(record, &mut self.dice)
+        let Some(state) = self.topics.get_mut(&record.topic) else { return 0 };
+        state.choose(record, &mut self.chooser)
     }
 
     /// Returns a topic that is recent enough at `now`, and the partition chooser.
-    pub(super) fn at_once(&mut self, topic: &Name, now: Instant) -> Option<(&mut Place, &mut Dice)> {
-        let place = self.topics.get_mut(topic)?;
-        (place.age(now) < self.max_age).then_some((place, &mut self.dice))
+    pub(super) fn known_at(&mut self, topic: &Name, now: Instant) -> Option<(&mut TopicState, &mut KeylessChooser)> {
+        let state = self.topics.get_mut(topic)?;
+        (state.age(now) < self.max_age).then_some((state, &mut self.chooser))
     }
 }
 
@@ -179,30 +180,30 @@ fn limit(bytes: usize) -> Option<NonZeroU32> {
     NonZeroU32::new(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
-impl Place {
+impl TopicState {
     /// Returns the topic's batch limit in bytes, if it is below the configured one.
-    pub(super) fn most(&self) -> Option<NonZeroU32> {
-        self.most
+    pub(super) fn max_batch_bytes(&self) -> Option<NonZeroU32> {
+        self.max_batch_bytes
     }
 
     /// Returns the partition of a record, if no broker has to be asked.
-    pub(super) fn of(&mut self, record: &Record, dice: &mut Dice) -> Option<u32> {
+    pub(super) fn partition_now(&mut self, record: &Record, chooser: &mut KeylessChooser) -> Option<u32> {
         match record.partition {
             Some(partition) => (partition < self.count).then_some(partition),
-            None => Some(self.choose(record, dice)),
+            None => Some(self.choose(record, chooser)),
         }
     }
 
-    fn choose(&mut self, record: &Record, dice: &mut Dice) -> u32 {
+    fn choose(&mut self, record: &Record, chooser: &mut KeylessChooser) -> u32 {
         if let Some(key) = &record.key {
             return partition_for(key, self.count);
         }
         if self.sticky_left == 0 {
-            dice.turns = dice.turns.wrapping_add(1);
+            chooser.turns = chooser.turns.wrapping_add(1);
             let other = u64::from(self.count.saturating_sub(1)).max(1);
-            let step = 1 + dice.random.hash_one(dice.turns) % other;
+            let step = 1 + chooser.random.hash_one(chooser.turns) % other;
             self.sticky = ((u64::from(self.sticky) + step) % u64::from(self.count.max(1))) as u32;
-            self.sticky_left = dice.sticky_bytes;
+            self.sticky_left = chooser.sticky_bytes;
         }
         self.sticky_left = self.sticky_left.saturating_sub(record.size());
         self.sticky
@@ -229,22 +230,22 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn places(count: u32) -> Places {
-        let mut places = Places::new(1_000, Duration::from_secs(30));
-        places.learn(&"t".into(), count, Instant::now());
-        places
+    fn partitioning(count: u32) -> Partitioning {
+        let mut partitioning = Partitioning::new(1_000, Duration::from_secs(30));
+        partitioning.learn(&"t".into(), count, Instant::now());
+        partitioning
     }
 
     #[test]
     fn a_key_has_its_partition() {
         let record = Record::new("t", "v").with_key("foobar");
-        assert_eq!(places(7).choose(&record), partition_for(b"foobar", 7));
+        assert_eq!(partitioning(7).choose(&record), partition_for(b"foobar", 7));
     }
 
     #[test]
     fn records_without_a_key_stay_for_a_batch_and_then_move_on() {
-        let mut places = places(3);
-        let chosen: Vec<u32> = (0..200).map(|_| places.choose(&Record::new("t", vec![0; 36]))).collect();
+        let mut partitioning = partitioning(3);
+        let chosen: Vec<u32> = (0..200).map(|_| partitioning.choose(&Record::new("t", vec![0; 36]))).collect();
         assert!(chosen.chunks(10).all(|batch| batch.iter().all(|p| p == &batch[0])), "{chosen:?}");
         assert!(chosen.chunks(10).zip(chosen.chunks(10).skip(1)).all(|(a, b)| a[0] != b[0]), "{chosen:?}");
         assert_eq!(chosen.into_iter().collect::<HashSet<_>>().len(), 3);
@@ -252,57 +253,57 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_in_use_is_asked_for_together_and_in_time() {
-        let (mut places, [a, b, idle]) = (places(2), ["a", "b", "idle"].map(Name::from));
+        let (mut partitioning, [a, b, idle]) = (partitioning(2), ["a", "b", "idle"].map(Name::from));
         for topic in [&a, &b, &idle] {
-            places.learn(topic, 2, Instant::now());
+            partitioning.learn(topic, 2, Instant::now());
         }
-        places.note_queued("b", 1);
-        assert_eq!((places.count("a"), places.aging(&a)), (Some(2), vec![a.clone()]));
+        partitioning.note_queued("b", 1);
+        assert_eq!((partitioning.count("a"), partitioning.aging(&a)), (Some(2), vec![a.clone()]));
         tokio::time::advance(Duration::from_secs(15)).await;
-        assert_eq!((places.count("a"), places.aging(&a)), (Some(2), vec![a.clone(), b.clone()]));
+        assert_eq!((partitioning.count("a"), partitioning.aging(&a)), (Some(2), vec![a.clone(), b.clone()]));
         tokio::time::advance(Duration::from_secs(15)).await;
-        assert_eq!((places.count("a"), places.known("a")), (None, Some(2)));
-        places.learn(&a, 4, Instant::now());
-        assert_eq!(places.count("a"), Some(4));
-        places.doubt("a");
-        assert_eq!((places.count("a"), places.known("a")), (None, Some(4)));
+        assert_eq!((partitioning.count("a"), partitioning.known("a")), (None, Some(2)));
+        partitioning.learn(&a, 4, Instant::now());
+        assert_eq!(partitioning.count("a"), Some(4));
+        partitioning.mark_missing("a");
+        assert_eq!((partitioning.count("a"), partitioning.known("a")), (None, Some(4)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn asking_in_vain_makes_nothing_known() {
-        let mut places = places(2);
+        let mut partitioning = partitioning(2);
         tokio::time::advance(Duration::from_secs(29)).await;
         let since = Instant::now();
-        assert!(places.may_ask());
-        places.note_asked_in_vain();
-        assert!(!places.may_ask() && !places.is_known_since("t", since));
+        assert!(partitioning.may_ask());
+        partitioning.note_unanswered();
+        assert!(!partitioning.may_ask() && !partitioning.is_known_since("t", since));
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert_eq!((places.count("t"), places.known("t"), places.may_ask()), (None, Some(2), false));
+        assert_eq!((partitioning.count("t"), partitioning.known("t"), partitioning.may_ask()), (None, Some(2), false));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(places.may_ask());
-        places.note_asked_in_vain();
-        places.learn(&"other".into(), 1, Instant::now());
-        assert!(places.may_ask(), "they tell again");
+        assert!(partitioning.may_ask());
+        partitioning.note_unanswered();
+        partitioning.learn(&"other".into(), 1, Instant::now());
+        assert!(partitioning.may_ask(), "they tell again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_topic_that_takes_less_than_a_batch_is_known_or_found_out() {
-        let mut places = places(1);
-        places.set_limit("t", 1_048_588);
-        assert_eq!(places.note_queued("t", 0), (1, None));
-        assert!(places.note_too_large("t", None) && !places.note_too_large("t", None));
-        places.set_limit("t", 628);
-        assert_eq!(places.note_queued("t", 0), (2, limit(500)));
+        let mut partitioning = partitioning(1);
+        partitioning.set_limit("t", 1_048_588);
+        assert_eq!(partitioning.note_queued("t", 0), (1, None));
+        assert!(partitioning.note_too_large("t", None) && !partitioning.note_too_large("t", None));
+        partitioning.set_limit("t", 628);
+        assert_eq!(partitioning.note_queued("t", 0), (2, limit(500)));
         tokio::time::advance(ASK_LIMIT_AGAIN).await;
         // A record of the previous batch.
-        assert!(!places.note_too_large("t", None) && places.note_too_large("t", limit(500)));
-        places.lower_limit("t");
-        assert_eq!(places.note_queued("t", 0), (3, limit(250)));
+        assert!(!partitioning.note_too_large("t", None) && partitioning.note_too_large("t", limit(500)));
+        partitioning.lower_limit("t");
+        assert_eq!(partitioning.note_queued("t", 0), (3, limit(250)));
     }
 
     #[test]
     fn a_topic_with_one_partition_has_one_place() {
-        let mut places = places(1);
-        assert_eq!((0..100).map(|_| places.choose(&Record::new("t", vec![0; 500]))).max(), Some(0));
+        let mut partitioning = partitioning(1);
+        assert_eq!((0..100).map(|_| partitioning.choose(&Record::new("t", vec![0; 500]))).max(), Some(0));
     }
 }

@@ -9,16 +9,16 @@ use tidings_core::{Error, Position, Record, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::lane::Answered;
+use super::acks::Answered;
 
 /// A job of the task.
-pub(super) enum Job {
+pub(super) enum QueueJob {
     /// Enqueues these records.
     Publish(Publish),
     /// Resumes a partially queued call, unless it was resumed already.
-    GoOn(Arc<Rest>),
+    Resume(Arc<Rest>),
     /// Sends this record in a batch of its own, if its turn comes in time and no record overtook it.
-    Alone { again: Again, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
+    Alone { resend: Resend, deadline: Instant, reply: oneshot::Sender<Option<Answer>> },
     /// Signals when all earlier jobs are queued.
     Barrier(oneshot::Sender<()>),
 }
@@ -28,7 +28,7 @@ pub(super) enum Job {
 pub(super) struct Publish {
     pub(super) call: SharedCall,
     pub(super) since: Instant,
-    pub(super) reply: mpsc::UnboundedSender<Queued>,
+    pub(super) reply: mpsc::UnboundedSender<QueueResult>,
     /// Owned by the waiting call: this may remain in a channel whose receiver is gone.
     pub(super) answers: mpsc::WeakUnboundedSender<Vec<Answered>>,
 }
@@ -39,11 +39,11 @@ pub(super) type Rest = Mutex<Option<Publish>>;
 /// Result of a record that was sent alone.
 pub(super) type Answer = BoxFuture<'static, Result<Position>>;
 
-impl std::fmt::Debug for Job {
+impl std::fmt::Debug for QueueJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Publish(_) => "Publish",
-            Self::GoOn(_) => "GoOn",
+            Self::Resume(_) => "GoOn",
             Self::Alone { .. } => "Alone",
             Self::Barrier(_) => "Barrier",
         })
@@ -52,22 +52,22 @@ impl std::fmt::Debug for Job {
 
 /// The next records of a call until the task takes them, or the call is dropped.
 #[derive(Debug)]
-pub(super) struct Call(SharedCall);
-pub(super) type SharedCall = Arc<Mutex<Next>>;
+pub(super) struct PendingCall(SharedCall);
+pub(super) type SharedCall = Arc<Mutex<Unqueued>>;
 
-/// The records of a call, beginning with a place.
+/// Records of a call that are not queued yet, from an index of the call on.
 #[derive(Debug, Default)]
-pub(super) struct Next {
+pub(super) struct Unqueued {
     pub(super) first: usize,
     pub(super) records: Vec<Record>,
 }
 
-impl Call {
-    pub(super) fn new(next: Next) -> Self {
+impl PendingCall {
+    pub(super) fn new(next: Unqueued) -> Self {
         Self(Arc::new(Mutex::new(next)))
     }
 
-    pub(super) fn share(&self) -> SharedCall {
+    pub(super) fn permit(&self) -> SharedCall {
         Arc::clone(&self.0)
     }
 
@@ -77,35 +77,35 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for PendingCall {
     fn drop(&mut self) {
         drop(take(&self.0));
     }
 }
 
-pub(super) fn take(call: &SharedCall) -> Next {
+pub(super) fn take(call: &SharedCall) -> Unqueued {
     std::mem::take(&mut *call.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The queue of jobs for the task.
 #[derive(Debug)]
-pub(super) struct Line {
-    jobs: mpsc::UnboundedSender<Job>,
+pub(super) struct JobQueue {
+    jobs: mpsc::UnboundedSender<QueueJob>,
     length: Length,
 }
 
 /// Number of jobs that wait or run.
 pub(super) type Length = Arc<AtomicUsize>;
 
-impl Line {
-    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Job>, Length) {
+impl JobQueue {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<QueueJob>, Length) {
         let ((jobs, queue), length) = (mpsc::unbounded_channel(), Length::default());
         (Self { jobs, length: Arc::clone(&length) }, queue, length)
     }
 
     /// Queues a job; returns false if the task is gone. The caller must then not wait for the job, which may remain
     /// in the channel forever if the task ended at this moment.
-    pub(super) fn get_in(&self, job: Job) -> bool {
+    pub(super) fn push(&self, job: QueueJob) -> bool {
         self.length.fetch_add(1, Ordering::AcqRel);
         self.jobs.send(job).is_ok() && !self.jobs.is_closed()
     }
@@ -118,42 +118,42 @@ impl Line {
 
 /// Result of queueing the next records of a call.
 #[derive(Debug, Default)]
-pub(super) struct Queued {
+pub(super) struct QueueResult {
     /// The records, which may have to be resent.
     pub(super) records: Vec<Record>,
     /// The location of each record.
-    pub(super) placed: Vec<Placed>,
+    pub(super) enqueued: Vec<Enqueued>,
     pub(super) failed: Vec<(usize, Error)>,
 }
 
 /// Location of a record in the client's queue.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Placed {
+pub(super) struct Enqueued {
     pub(super) partition: u32,
     /// Number of records placed in its partition, including this one and those that the client did not accept.
-    pub(super) number: u64,
+    pub(super) ordinal: u64,
     /// Limit of its batch in bytes, if it was known to be below the configured one.
-    pub(super) most: Option<NonZeroU32>,
+    pub(super) max_batch_bytes: Option<NonZeroU32>,
 }
 
-impl Queued {
-    pub(super) fn fail(&mut self, place: usize, error: Error) {
-        self.placed.push(Placed::default());
-        self.failed.push((place, error));
+impl QueueResult {
+    pub(super) fn fail(&mut self, index: usize, error: Error) {
+        self.enqueued.push(Enqueued::default());
+        self.failed.push((index, error));
     }
 }
 
 /// A record to resend, with its location.
 #[derive(Debug, Clone)]
-pub(super) struct Again {
+pub(super) struct Resend {
     pub(super) record: Record,
     /// Its number may be that of a later record, which may precede it.
-    pub(super) placed: Placed,
+    pub(super) enqueued: Enqueued,
     /// Its batch was larger than the topic accepts.
     pub(super) too_large: bool,
 }
 
 /// Returns the next result of a call that was queued, if it was.
-pub(super) async fn next(rest: &mut Option<mpsc::UnboundedReceiver<Queued>>) -> Option<Queued> {
+pub(super) async fn next(rest: &mut Option<mpsc::UnboundedReceiver<QueueResult>>) -> Option<QueueResult> {
     rest.as_mut()?.recv().await
 }

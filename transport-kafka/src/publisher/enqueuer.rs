@@ -1,4 +1,4 @@
-//! Work of the current enqueuer: places the records of a call, and resends refused ones.
+//! The current enqueuer: chooses partitions for the records of a call, queues them, and resends refused ones.
 
 use std::collections::HashSet;
 use std::future::ready;
@@ -12,25 +12,25 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::closed;
-use super::halves::Ready;
-use super::holds::Holds;
-use super::line::{Again, Answer, Placed, Publish, Queued, take};
-use super::places::Places;
-use super::queue::{AT_ONCE, Shared};
-use super::resend::untried;
-use crate::client::producer::{Content, Target, no_partition};
+use super::enqueue::{MAX_AT_ONCE, Shared};
+use super::partitioning::Partitioning;
+use super::producers::ReadyBatches;
+use super::queue_job::{Answer, Enqueued, Publish, QueueResult, Resend, take};
+use super::silent_partitions::SilentPartitions;
+use super::split_batch::not_resent;
+use crate::client::producer::{RecordContent, Target, no_partition};
 
 /// Pause before a topic is looked up again while no broker answers.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const LOOKUP_PAUSE: Duration = Duration::from_millis(200);
 
 /// The task's state while it runs a job.
-pub(super) struct Turn<'a> {
+pub(super) struct Enqueuer<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) places: &'a mut Places,
-    pub(super) holds: &'a mut Holds,
+    pub(super) partitioning: &'a mut Partitioning,
+    pub(super) silent: &'a mut SilentPartitions,
 }
 
-impl Turn<'_> {
+impl Enqueuer<'_> {
     pub(super) async fn publish(&mut self, Publish { call, since, mut reply, answers }: Publish) {
         let (shared, next) = (self.shared, take(&call));
         // Without a receiver nothing is left of the call, or its records are queued without one.
@@ -38,11 +38,11 @@ impl Turn<'_> {
         // For all of the call: records behind a topic that cannot be looked up have waited, too.
         let deadline = since + shared.delivery_timeout;
         let mut missing = HashSet::new();
-        let (mut queued, mut ready) = (Queued::default(), Ready::default());
-        for (place, record) in (next.first..).zip(next.records) {
+        let (mut queued, mut ready) = (QueueResult::default(), ReadyBatches::default());
+        for (index, record) in (next.first..).zip(next.records) {
             let size = record.size();
             let found = {
-                let mut looked = pin!(self.find_place(&mut missing, &record, since, deadline));
+                let mut looked = pin!(self.find_partition(&mut missing, &record, since, deadline));
                 match looked.as_mut().now_or_never() {
                     Some(found) => found,
                     None => {
@@ -53,30 +53,30 @@ impl Turn<'_> {
             };
             match found {
                 Ok(partition) => {
-                    let share = match shared.bound.try_take(size) {
-                        Some(share) => Some(share),
+                    let permit = match shared.buffer_limit.try_take(size) {
+                        Some(permit) => Some(permit),
                         None => {
                             shared.hand_over(&mut reply, &mut queued, &mut ready);
-                            shared.bound.take(size).await
+                            shared.buffer_limit.take(size).await
                         }
                     };
-                    match (share, Content::of(&record)) {
-                        (Some(mut share), Ok(content)) => {
-                            let (number, most) = self.places.note_queued(&record.topic, partition);
-                            queued.placed.push(Placed { partition, number, most });
-                            let (bytes, target) = (share.bytes(), (&record.topic, partition, most));
-                            ready.push((place, bytes), target, content, &mut share, &answers);
+                    match (permit, RecordContent::of(&record)) {
+                        (Some(mut permit), Ok(content)) => {
+                            let (ordinal, max_batch_bytes) = self.partitioning.note_queued(&record.topic, partition);
+                            queued.enqueued.push(Enqueued { partition, ordinal, max_batch_bytes });
+                            let (bytes, target) = (permit.bytes(), (&record.topic, partition, max_batch_bytes));
+                            ready.push((index, bytes), target, content, &mut permit, &answers);
                         }
-                        (Some(_), Err(error)) => queued.fail(place, error),
-                        (None, _) => queued.fail(place, closed()),
+                        (Some(_), Err(error)) => queued.fail(index, error),
+                        (None, _) => queued.fail(index, closed()),
                     }
                 }
-                Err(error) => queued.fail(place, error),
+                Err(error) => queued.fail(index, error),
             }
             queued.records.push(record);
-            if queued.records.len() >= AT_ONCE {
+            if queued.records.len() >= MAX_AT_ONCE {
                 shared.hand_over(&mut reply, &mut queued, &mut ready);
-                // The thread belongs to a half, which has to send them.
+                // The thread belongs to a producer, which has to send them.
                 yield_now().await;
             }
         }
@@ -84,7 +84,7 @@ impl Turn<'_> {
     }
 
     /// Returns the partition of a record that may be published.
-    async fn find_place(
+    async fn find_partition(
         &mut self,
         missing: &mut HashSet<Name>,
         record: &Record,
@@ -94,27 +94,29 @@ impl Turn<'_> {
         self.shared.check_open()?;
         let (topic, size) = (record.topic.clone(), record.size());
         if size > self.shared.max_record_bytes {
-            let most = self.shared.max_record_bytes;
-            let what = format!("publish to {topic}: a record of {size} bytes, where max_record_bytes is {most}");
+            let max_batch_bytes = self.shared.max_record_bytes;
+            let what =
+                format!("publish to {topic}: a record of {size} bytes, where max_record_bytes is {max_batch_bytes}");
             return Err(Error::new(ErrorKind::TooLarge, what));
         }
-        if self.places.known(&topic).is_none() {
+        if self.partitioning.known(&topic).is_none() {
             // Brokers are not asked about invalid names.
             check_topic_name(&topic)?;
         }
         if missing.contains(&topic) {
             return Err(Error::new(ErrorKind::NotFound, format!("publish: there is no topic {topic}")));
         }
-        let place = self.place(record, since, deadline).await;
-        if place.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) && self.places.count(&topic).is_none()
+        let partition = self.choose_partition(record, since, deadline).await;
+        if partition.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            && self.partitioning.count(&topic).is_none()
         {
             missing.insert(topic);
         }
-        place
+        partition
     }
 
-    async fn place(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
-        let count = match self.places.count(&record.topic) {
+    async fn choose_partition(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
+        let count = match self.partitioning.count(&record.topic) {
             Some(count) => count,
             None => self.learn(&record.topic, deadline).await?,
         };
@@ -122,24 +124,24 @@ impl Turn<'_> {
             Some(partition) if partition < count => Ok(partition),
             Some(partition) => {
                 // The topic may have grown if it was last asked for before the call.
-                let known = self.places.is_known_since(&record.topic, since);
+                let known = self.partitioning.is_known_since(&record.topic, since);
                 let count = if known { count } else { self.learn(&record.topic, deadline).await? };
                 if partition < count {
                     return Ok(partition);
                 }
-                let told = self.places.is_known_since(&record.topic, since);
-                Err(if told { no_partition(&record.topic, partition) } else { untold(&record.topic, partition) })
+                let told = self.partitioning.is_known_since(&record.topic, since);
+                Err(if told { no_partition(&record.topic, partition) } else { unconfirmed(&record.topic, partition) })
             }
-            None => Ok(self.places.choose(record)),
+            None => Ok(self.partitioning.choose(record)),
         }
     }
 
     /// Asks for a topic's partition count until `deadline`. While no broker answers, the known count stays valid, and
     /// is refreshed later.
     async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
-        let known = self.places.known(topic);
+        let known = self.partitioning.known(topic);
         if let Some(known) = known {
-            if !self.places.may_ask() {
+            if !self.partitioning.may_ask() {
                 return Ok(known);
             }
             if let Some(count) = self.refresh(topic, known).await {
@@ -152,23 +154,23 @@ impl Turn<'_> {
                 let what = format!("publish: no broker told of the topic {topic} in time");
                 return Err(Error::new(ErrorKind::Unavailable, what));
             }
-            match (self.shared.halves.partitions(topic).await, known) {
+            match (self.shared.producers.partitions(topic).await, known) {
                 (Ok(count), _) => break count,
                 (Err(error), Some(known)) if error.kind() == ErrorKind::Unavailable => {
-                    self.places.note_asked_in_vain();
+                    self.partitioning.note_unanswered();
                     return Ok(known);
                 }
                 (Err(error), _) if error.kind() == ErrorKind::Unavailable => {
                     self.shared.check_open()?;
-                    sleep(LOOK_AGAIN).await;
+                    sleep(LOOKUP_PAUSE).await;
                 }
                 (Err(error), _) => {
-                    self.places.doubt(topic);
+                    self.partitioning.mark_missing(topic);
                     return Err(error);
                 }
             }
         };
-        self.places.learn(topic, count, asked);
+        self.partitioning.learn(topic, count, asked);
         if known.is_none() {
             self.learn_limit(topic).await;
         }
@@ -177,9 +179,9 @@ impl Turn<'_> {
 
     /// Asks for a topic's batch limit, for at most a second; returns whether a broker reported it.
     async fn learn_limit(&mut self, topic: &Name) -> bool {
-        let told = self.shared.halves.largest_batch(topic).await;
+        let told = self.shared.producers.largest_batch(topic).await;
         if let Some(told) = told {
-            self.places.set_limit(topic, told);
+            self.partitioning.set_limit(topic, told);
         }
         told.is_some()
     }
@@ -188,44 +190,48 @@ impl Turn<'_> {
     /// returns `None` if the topic no longer exists.
     async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
         let asked = Instant::now();
-        let topics = self.places.aging(topic);
-        match self.shared.halves.refresh(&topics).await {
+        let topics = self.partitioning.aging(topic);
+        match self.shared.producers.refresh(&topics).await {
             Ok(counts) => {
-                counts.iter().for_each(|(topic, count)| self.places.learn(topic, *count, asked));
+                counts.iter().for_each(|(topic, count)| self.partitioning.learn(topic, *count, asked));
                 counts.iter().find(|(found, _)| found == topic).map(|(_, count)| *count)
             }
             Err(_) => {
-                self.places.note_asked_in_vain();
+                self.partitioning.note_unanswered();
                 Some(known)
             }
         }
     }
 
     /// Sends a record alone. Nothing else is queued until the answer arrives, so that nothing overtakes the records
-    /// that follow it, but not for longer than [`Holds`] allow: other calls wait, for brokers that may be healthy.
+    /// that follow it, but not for longer than [`SilentPartitions`] allow: other calls wait, for brokers that may be
+    /// healthy.
     ///
     /// A record with a key is not resent if other records of its partition were queued after it: they may be stored,
     /// and it would be stored after them (P3).
-    pub(super) async fn alone(&mut self, again: Again, deadline: Instant) -> Option<Answer> {
-        let Again { record, placed: Placed { partition, number, most }, too_large } = again;
-        if too_large && self.places.note_too_large(&record.topic, most) && !self.learn_limit(&record.topic).await {
-            self.places.lower_limit(&record.topic);
+    pub(super) async fn alone(&mut self, resend: Resend, deadline: Instant) -> Option<Answer> {
+        let Resend { record, enqueued: Enqueued { partition, ordinal, max_batch_bytes }, too_large } = resend;
+        if too_large
+            && self.partitioning.note_too_large(&record.topic, max_batch_bytes)
+            && !self.learn_limit(&record.topic).await
+        {
+            self.partitioning.lower_limit(&record.topic);
         }
-        if record.key.is_some() && self.places.queued(&record.topic, partition) != number {
+        if record.key.is_some() && self.partitioning.queued(&record.topic, partition) != ordinal {
             return None;
         }
         let target = Target { topic: record.topic.clone(), partition };
-        if self.holds.is_silent(&target) {
-            return Some(ready(Err(untried(&target.topic))).boxed());
+        if self.silent.is_silent(&target) {
+            return Some(ready(Err(not_resent(&target.topic))).boxed());
         }
         let mut answer = match self.send_alone(&record, &target, deadline).await {
             Ok(answer) => answer,
             Err(error) => return Some(ready(Err(error)).boxed()),
         };
-        match timeout(self.holds.limit(), &mut answer).await {
+        match timeout(self.silent.answer_wait(), &mut answer).await {
             Ok(answer) => Some(ready(answer).boxed()),
             Err(_) => {
-                self.holds.note_silent(target);
+                self.silent.note_silent(target);
                 Some(answer)
             }
         }
@@ -234,16 +240,17 @@ impl Turn<'_> {
     async fn send_alone(&self, record: &Record, target: &Target, deadline: Instant) -> Result<Answer> {
         let topic = &target.topic;
         if Instant::now() >= deadline {
-            return Err(untried(topic));
+            return Err(not_resent(topic));
         }
-        let share = timeout_at(deadline, self.shared.bound.take(record.size())).await.map_err(|_| untried(topic))?;
-        let share = share.ok_or_else(closed)?;
-        Ok(self.shared.halves.send_alone(target.clone(), Content::of(record)?, share))
+        let permit =
+            timeout_at(deadline, self.shared.buffer_limit.take(record.size())).await.map_err(|_| not_resent(topic))?;
+        let permit = permit.ok_or_else(closed)?;
+        Ok(self.shared.producers.send_alone(target.clone(), RecordContent::of(record)?, permit))
     }
 }
 
 /// Returns the error of a record whose partition did not exist when a broker last reported its topic.
-fn untold(topic: &Name, partition: u32) -> Error {
+fn unconfirmed(topic: &Name, partition: u32) -> Error {
     let what = "no broker tells whether the topic has grown by it";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))
 }

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 /// Limit on in-flight records and bytes. Only the current enqueuer takes from it, one waiter at a time, so that
 /// waiters are served in the order of their first polls.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BufferLimit {
     inner: Arc<Inner>,
 }
 
@@ -29,9 +29,9 @@ struct Free {
     waited_for: bool,
 }
 
-/// A share of the bound, returned when dropped.
+/// Permit for in-flight records and bytes, returned when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct BufferPermit {
     of: Arc<Inner>,
     records: usize,
     bytes: usize,
@@ -43,24 +43,24 @@ impl Inner {
     }
 }
 
-impl Share {
+impl BufferPermit {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns how many records and bytes of a partition may be released together, so that the bound has room for
+    /// Returns how many records and bytes of a partition may be released together, so that the limit has room for
     /// others meanwhile.
-    pub(super) fn most_together(&self) -> (usize, usize) {
+    pub(super) fn max_together(&self) -> (usize, usize) {
         ((self.of.max_records / 8).max(1), self.of.max_bytes / 8)
     }
 
-    /// Returns an empty share of the same bound.
-    pub(super) fn none(&self) -> Self {
+    /// Returns an empty permit of the same limit.
+    pub(super) fn empty(&self) -> Self {
         Self { of: Arc::clone(&self.of), records: 0, bytes: 0 }
     }
 
-    /// Moves the share of one record of this size to another share of the same bound.
-    pub(super) fn give(&mut self, other: &mut Self, bytes: usize) {
+    /// Moves the capacity of one record of this size to another permit of the same limit.
+    pub(super) fn transfer(&mut self, other: &mut Self, bytes: usize) {
         let (records, bytes) = (self.records.min(1), self.bytes.min(bytes));
         self.records -= records;
         self.bytes -= bytes;
@@ -68,15 +68,15 @@ impl Share {
         other.bytes += bytes;
     }
 
-    /// Splits off the share of one record of this size.
-    pub(super) fn part(&mut self, bytes: usize) -> Self {
-        let mut part = self.none();
-        self.give(&mut part, bytes);
-        part
+    /// Splits off a permit for one record of this size.
+    pub(super) fn split(&mut self, bytes: usize) -> Self {
+        let mut split = self.empty();
+        self.transfer(&mut split, bytes);
+        split
     }
 }
 
-impl Drop for Share {
+impl Drop for BufferPermit {
     fn drop(&mut self) {
         if (self.records, self.bytes) == (0, 0) {
             return;
@@ -98,14 +98,14 @@ enum Full {
     Closed,
 }
 
-impl Bound {
+impl BufferLimit {
     pub(super) fn new(max_records: usize, max_bytes: usize) -> Self {
         let free = Mutex::new(Free { records: max_records, bytes: max_bytes, closed: false, waited_for: false });
         let inner = Inner { free, more: Notify::new(), max_records, max_bytes };
         Self { inner: Arc::new(inner) }
     }
 
-    fn look(&self, records: usize, bytes: usize, waits: bool) -> Result<Share, Full> {
+    fn try_reserve(&self, records: usize, bytes: usize, waits: bool) -> Result<BufferPermit, Full> {
         let mut free = self.inner.free();
         if free.closed {
             return Err(Full::Closed);
@@ -116,15 +116,15 @@ impl Bound {
         }
         free.records -= records;
         free.bytes -= bytes;
-        Ok(Share { of: Arc::clone(&self.inner), records, bytes })
+        Ok(BufferPermit { of: Arc::clone(&self.inner), records, bytes })
     }
 
-    /// Waits until a record of `size` bytes fits; a record larger than the bound fits alone. `None` once closed.
-    pub(super) async fn take(&self, size: usize) -> Option<Share> {
+    /// Waits until a record of `size` bytes fits; a record larger than the limit fits alone. `None` once closed.
+    pub(super) async fn take(&self, size: usize) -> Option<BufferPermit> {
         let bytes = size.min(self.inner.max_bytes);
         loop {
-            match self.look(1, bytes, true) {
-                Ok(share) => return Some(share),
+            match self.try_reserve(1, bytes, true) {
+                Ok(permit) => return Some(permit),
                 Err(Full::Closed) => return None,
                 // A release in between leaves a permit.
                 Err(Full::ForNow) => self.inner.more.notified().await,
@@ -133,13 +133,13 @@ impl Bound {
     }
 
     /// Like [`take`](Self::take), if there is no need to wait.
-    pub(super) fn try_take(&self, size: usize) -> Option<Share> {
-        self.look(1, size.min(self.inner.max_bytes), false).ok()
+    pub(super) fn try_take(&self, size: usize) -> Option<BufferPermit> {
+        self.try_reserve(1, size.min(self.inner.max_bytes), false).ok()
     }
 
-    /// Takes the share of several records of this total size, if there is room for all of them now.
-    pub(super) fn try_take_all(&self, records: usize, bytes: usize) -> Option<Share> {
-        self.look(records, bytes, false).ok()
+    /// Takes a permit for several records of this total size, if there is room for all of them now.
+    pub(super) fn try_take_all(&self, records: usize, bytes: usize) -> Option<BufferPermit> {
+        self.try_reserve(records, bytes, false).ok()
     }
 
     /// Ends all waits, current and future.
@@ -157,38 +157,38 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_larger_than_the_bound_goes_alone() {
-        let bound = Bound::new(10, 100);
-        let small = bound.take(10).now_or_never().flatten().unwrap();
-        assert!(bound.take(1_000).now_or_never().is_none());
+        let limit = BufferLimit::new(10, 100);
+        let small = limit.take(10).now_or_never().flatten().unwrap();
+        assert!(limit.take(1_000).now_or_never().is_none());
         drop(small);
-        let large = bound.take(1_000).now_or_never().flatten().unwrap();
-        assert!(bound.take(1).now_or_never().is_none());
+        let large = limit.take(1_000).now_or_never().flatten().unwrap();
+        assert!(limit.take(1).now_or_never().is_none());
         drop(large);
-        assert!(bound.take(1).now_or_never().is_some());
+        assert!(limit.take(1).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn several_are_taken_together_and_given_back_one_by_one() {
-        let bound = Bound::new(3, 100);
-        assert!(bound.try_take_all(4, 10).is_none() && bound.try_take_all(2, 101).is_none());
-        let mut both = bound.try_take_all(2, 100).unwrap();
-        assert!(bound.try_take(1).is_none());
-        drop(both.part(60));
-        assert_eq!((both.bytes(), bound.try_take(61).is_none(), bound.try_take_all(2, 60).is_some()), (40, true, true));
-        let mut last = both.none();
-        both.give(&mut last, 40);
+        let limit = BufferLimit::new(3, 100);
+        assert!(limit.try_take_all(4, 10).is_none() && limit.try_take_all(2, 101).is_none());
+        let mut both = limit.try_take_all(2, 100).unwrap();
+        assert!(limit.try_take(1).is_none());
+        drop(both.split(60));
+        assert_eq!((both.bytes(), limit.try_take(61).is_none(), limit.try_take_all(2, 60).is_some()), (40, true, true));
+        let mut last = both.empty();
+        both.transfer(&mut last, 40);
         drop(both);
-        assert!(bound.try_take_all(3, 60).is_none());
+        assert!(limit.try_take_all(3, 60).is_none());
         drop(last);
-        assert!(bound.try_take_all(3, 100).is_some());
+        assert!(limit.try_take_all(3, 100).is_some());
     }
 
     #[tokio::test]
     async fn closing_ends_the_wait() {
-        let bound = Bound::new(1, 100);
-        let _held = bound.take(1).await;
-        let waiting = bound.take(1);
-        bound.close();
+        let limit = BufferLimit::new(1, 100);
+        let _held = limit.take(1).await;
+        let waiting = limit.take(1);
+        limit.close();
         assert!(waiting.await.is_none());
     }
 }

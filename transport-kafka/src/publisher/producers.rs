@@ -1,4 +1,4 @@
-//! The two halves of a publisher, for even and odd partitions; each runs a client producer on its own thread.
+//! The two producers of a publisher, for even and odd partitions, each on its own thread.
 //!
 //! A producer has one batch per partition in flight, and encodes the next batches only after those are answered: the
 //! broker then waits for the producer, and the producer for the broker. With two producers, one encodes while the
@@ -18,46 +18,46 @@ use tidings_core::{Error, ErrorKind, Name, Position, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::bound::Share;
+use super::acks::Answered;
+use super::buffer_limit::BufferPermit;
 use super::gone;
-use super::lane::Answered;
-use super::line::Answer;
-use super::worker::{Current, Worker};
-use crate::client::producer::{Content, Producer, Target};
+use super::queue_job::Answer;
+use super::worker::{CurrentProducer, Worker};
+use crate::client::producer::{Producer, RecordContent, Target};
 use crate::config::KafkaConfig;
 use crate::dedicated_runtime::DedicatedRuntime;
 
-const HALVES: usize = 2;
-/// Attempts to look up topics, at most for how long and with which pause, before the halves' answers may differ.
-const LOOKS: usize = 4;
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const PRODUCERS: usize = 2;
+/// Attempts to look up topics, at most for how long and with which pause, before the producers' answers may differ.
+const LOOKUPS: usize = 4;
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+const LOOKUP_PAUSE: Duration = Duration::from_millis(50);
 /// How long a close waits beyond its deadline, to learn that all records were answered in time.
 const GRACE: Duration = Duration::from_secs(1);
-/// Maximum number of lanes that are searched linearly, which is faster than a map.
-const FEW: usize = 16;
+/// Maximum number of partitions that are searched linearly, which is faster than a map.
+const LINEAR_SEARCH_MAX: usize = 16;
 
 #[derive(Debug)]
-pub(super) struct Halves([Half; HALVES]);
+pub(super) struct Producers([ProducerHandle; PRODUCERS]);
 
 #[derive(Debug)]
-struct Half {
-    producer: Current,
+struct ProducerHandle {
+    producer: CurrentProducer,
     runtime: DedicatedRuntime,
-    work: mpsc::UnboundedSender<Work>,
+    commands: mpsc::UnboundedSender<ProducerCommand>,
     /// Set when records not queued by the deadline of a close are refused.
     given_up: Arc<AtomicBool>,
 }
 
-/// Work for a half, in order.
+/// Commands to a producer's thread, in order.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum ProducerCommand {
     Send(Batch),
     /// Sends a record in a batch of its own.
     Alone {
         target: Target,
-        record: Content,
-        share: Share,
+        record: RecordContent,
+        permit: BufferPermit,
         answer: oneshot::Sender<Result<Position>>,
     },
     /// Waits for the answers to earlier work, and refuses later work.
@@ -67,97 +67,97 @@ pub(super) enum Work {
     },
 }
 
-/// Records of a call that are ready to be sent, for both halves.
+/// Records of a call that are ready to be sent, for both producers.
 #[derive(Debug, Default)]
-pub(super) struct Ready {
-    batches: [Option<Batch>; HALVES],
+pub(super) struct ReadyBatches {
+    batches: [Option<Batch>; PRODUCERS],
     /// Initial capacity of a batch, in records.
-    room: usize,
+    capacity: usize,
 }
 
-/// Records for one half, in order, with their share of the bound.
+/// Records for one producer, in order, with their permit.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// The partitions, each of which becomes a lane.
-    pub(super) heads: Vec<Head>,
-    /// Index of the lanes that are not among the first few.
-    more: HashMap<Target, usize, RandomState>,
-    pub(super) records: Vec<One>,
-    pub(super) share: Share,
+    /// The partitions of the records.
+    pub(super) targets: Vec<BatchTarget>,
+    /// Index of the partitions that are not among the first few.
+    by_target: HashMap<Target, usize, RandomState>,
+    pub(super) records: Vec<BatchRecord>,
+    pub(super) permit: BufferPermit,
     pub(super) answers: mpsc::UnboundedSender<Vec<Answered>>,
 }
 
 /// A partition, and its topic's batch limit in bytes where that is below the configured one.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct BatchTarget {
     pub(super) target: Target,
-    pub(super) most: Option<NonZeroU32>,
+    pub(super) max_batch_bytes: Option<NonZeroU32>,
 }
 
 #[derive(Debug)]
-pub(super) struct One {
-    /// Place of the record in its call.
-    pub(super) place: usize,
-    pub(super) lane: usize,
+pub(super) struct BatchRecord {
+    /// Index of the record in its call.
+    pub(super) index: usize,
+    pub(super) target_index: usize,
     pub(super) bytes: usize,
-    pub(super) record: Content,
+    pub(super) record: RecordContent,
 }
 
-fn half_of(partition: u32) -> usize {
-    partition as usize % HALVES
+fn producer_of(partition: u32) -> usize {
+    partition as usize % PRODUCERS
 }
 
-impl Ready {
+impl ReadyBatches {
     /// Creates an empty list with this initial capacity.
     pub(super) fn of(count: usize) -> Self {
-        Self { room: count.div_ceil(HALVES), ..Self::default() }
+        Self { capacity: count.div_ceil(PRODUCERS), ..Self::default() }
     }
 
-    /// Adds the record at a place of its call, with its part of `share`; its result goes to `answers`. Batches of its
-    /// topic are limited to `most` bytes.
+    /// Adds the record at an index of its call, with its part of `permit`; its result goes to `answers`. Batches of its
+    /// topic are limited to `max_batch_bytes`.
     pub(super) fn push(
         &mut self,
-        (place, bytes): (usize, usize),
-        (topic, partition, most): (&Name, u32, Option<NonZeroU32>),
-        record: Content,
-        share: &mut Share,
+        (index, bytes): (usize, usize),
+        (topic, partition, max_batch_bytes): (&Name, u32, Option<NonZeroU32>),
+        record: RecordContent,
+        permit: &mut BufferPermit,
         answers: &mpsc::UnboundedSender<Vec<Answered>>,
     ) {
-        let batch = self.batches[half_of(partition)].get_or_insert_with(|| Batch {
-            heads: Vec::new(),
-            more: HashMap::default(),
-            records: Vec::with_capacity(self.room),
-            share: share.none(),
+        let batch = self.batches[producer_of(partition)].get_or_insert_with(|| Batch {
+            targets: Vec::new(),
+            by_target: HashMap::default(),
+            records: Vec::with_capacity(self.capacity),
+            permit: permit.empty(),
             answers: answers.clone(),
         });
-        let lane = batch.lane_of(topic, partition, most);
-        share.give(&mut batch.share, bytes);
-        batch.records.push(One { place, lane, bytes, record });
+        let target_index = batch.target_index(topic, partition, max_batch_bytes);
+        permit.transfer(&mut batch.permit, bytes);
+        batch.records.push(BatchRecord { index, target_index, bytes, record });
     }
 }
 
 impl Batch {
-    fn lane_of(&mut self, topic: &Name, partition: u32, most: Option<NonZeroU32>) -> usize {
-        let is_of = |head: &Head| head.target.partition == partition && head.target.topic == *topic;
-        if let Some(lane) = self.heads.iter().take(FEW).position(is_of) {
-            return lane;
+    fn target_index(&mut self, topic: &Name, partition: u32, max_batch_bytes: Option<NonZeroU32>) -> usize {
+        let is_of = |target: &BatchTarget| target.target.partition == partition && target.target.topic == *topic;
+        if let Some(target_index) = self.targets.iter().take(LINEAR_SEARCH_MAX).position(is_of) {
+            return target_index;
         }
-        let next = self.heads.len();
+        let next = self.targets.len();
         let target = Target { topic: topic.clone(), partition };
-        if next >= FEW {
-            let lane = *self.more.entry(target.clone()).or_insert(next);
-            if lane < next {
-                return lane;
+        if next >= LINEAR_SEARCH_MAX {
+            let target_index = *self.by_target.entry(target.clone()).or_insert(next);
+            if target_index < next {
+                return target_index;
             }
         }
-        self.heads.push(Head { target, most });
+        self.targets.push(BatchTarget { target, max_batch_bytes });
         next
     }
 }
 
-impl Halves {
+impl Producers {
     pub(super) async fn open(config: &KafkaConfig) -> Result<Self> {
-        let (even, odd) = tokio::try_join!(Half::open(config), Half::open(config))?;
+        let (even, odd) = tokio::try_join!(ProducerHandle::open(config), ProducerHandle::open(config))?;
         Ok(Self([even, odd]))
     }
 
@@ -167,25 +167,25 @@ impl Halves {
     }
 
     /// Hands records over. Records of a partition are sent in the order of these calls.
-    pub(super) fn send(&self, ready: &mut Ready) {
-        for (half, batch) in self.0.iter().zip(&mut ready.batches) {
+    pub(super) fn send(&self, ready: &mut ReadyBatches) {
+        for (producer, batch) in self.0.iter().zip(&mut ready.batches) {
             if let Some(batch) = batch.take() {
-                // If the half is gone, the batch is dropped, which informs its callers.
-                half.give(Work::Send(batch));
+                // If the producer is gone, the batch is dropped, which informs its callers.
+                producer.give(ProducerCommand::Send(batch));
             }
         }
     }
 
     /// Sends a record in a batch of its own, if nothing else is handed over meanwhile.
-    pub(super) fn send_alone(&self, target: Target, record: Content, share: Share) -> Answer {
+    pub(super) fn send_alone(&self, target: Target, record: RecordContent, permit: BufferPermit) -> Answer {
         let (answer, answered) = oneshot::channel();
-        self.0[half_of(target.partition)].give(Work::Alone { target, record, share, answer });
+        self.0[producer_of(target.partition)].give(ProducerCommand::Alone { target, record, permit, answer });
         answered.map(|answer| answer.unwrap_or_else(|_| Err(gone()))).boxed()
     }
 
     /// Returns a topic's partition count as last reported; without one, asks the brokers for at most a second.
     ///
-    /// The result is a count that both halves know: they ask brokers that may learn of new partitions at different
+    /// The result is a count that both producers know: they ask brokers that may learn of new partitions at different
     /// times.
     pub(super) async fn partitions(&self, topic: &Name) -> Result<u32> {
         let ask = |producer: Arc<Producer>| {
@@ -197,19 +197,19 @@ impl Halves {
     }
 
     /// Asks the brokers again about topics, all at once and for at most a second, and returns the partition count of
-    /// each existing topic. If the answers of the halves keep differing, the smaller count is returned.
+    /// each existing topic. If the answers of the producers keep differing, the smaller count is returned.
     pub(super) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
-        let (mut looks, ends) = (1, Instant::now() + LOOK_LIMIT);
+        let (mut lookups, ends) = (1, Instant::now() + LOOKUP_TIMEOUT);
         let ask = |producer: Arc<Producer>| {
             let topics = topics.to_vec();
             async move { producer.refresh(&topics).await }
         };
         let mut counts = self.ask_each(ask).await?;
-        while looks < LOOKS && counts.windows(2).any(|pair| pair[0] != pair[1]) {
-            looks += 1;
-            sleep(LOOK_AGAIN).await;
+        while lookups < LOOKUPS && counts.windows(2).any(|pair| pair[0] != pair[1]) {
+            lookups += 1;
+            sleep(LOOKUP_PAUSE).await;
             match timeout_at(ends, self.ask_each(ask)).await {
-                Ok(Ok(again)) => counts = again,
+                Ok(Ok(resend)) => counts = resend,
                 _ => break,
             }
         }
@@ -225,9 +225,9 @@ impl Halves {
 
     /// Returns the largest batch that a topic accepts, if a broker reports it.
     pub(super) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
-        let [half, ..] = &self.0;
+        let [producer, ..] = &self.0;
         let topic = topic.clone();
-        let asked = half.ask(|producer| async move { Ok(producer.largest_batch(&topic).await) });
+        let asked = producer.ask(|producer| async move { Ok(producer.largest_batch(&topic).await) });
         asked.await.ok().flatten()
     }
 
@@ -237,36 +237,36 @@ impl Halves {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        try_join_all(self.0.iter().map(|half| half.ask(&ask))).await
+        try_join_all(self.0.iter().map(|producer| producer.ask(&ask))).await
     }
 
     /// Refuses new records and waits for the answers to those that were handed over.
     pub(super) async fn close(&self, ends: Instant) -> Result<()> {
-        let closed = self.0.iter().map(|half| {
+        let closed = self.0.iter().map(|producer| {
             let (done, closed) = oneshot::channel();
-            half.give(Work::Close { ends, done });
+            producer.give(ProducerCommand::Close { ends, done });
             closed.map(|closed| closed.unwrap_or_else(|_| Err(gone())))
         });
         match timeout_at(ends + GRACE, join_all(closed)).await {
             Ok(closed) => closed.into_iter().collect(),
             Err(_) => {
-                self.0.iter().for_each(|half| half.given_up.store(true, Ordering::Release));
+                self.0.iter().for_each(|producer| producer.given_up.store(true, Ordering::Release));
                 Err(Error::new(ErrorKind::Indeterminate, "close the publisher: records are unanswered"))
             }
         }
     }
 }
 
-impl Half {
+impl ProducerHandle {
     async fn open(config: &KafkaConfig) -> Result<Self> {
         let (runtime, settings, given_up) =
             (DedicatedRuntime::new("kafka-publisher")?, config.clone(), Arc::<AtomicBool>::default());
         let flag = Arc::clone(&given_up);
         let worker = runtime.run(async move { Worker::open(settings, flag).await }).await?;
         let producer = worker.current();
-        let (work, given) = mpsc::unbounded_channel();
-        runtime.handle().spawn(worker.run(given, runtime.clone()));
-        Ok(Self { producer, runtime, work, given_up })
+        let (commands, received) = mpsc::unbounded_channel();
+        runtime.handle().spawn(worker.run(received, runtime.clone()));
+        Ok(Self { producer, runtime, commands, given_up })
     }
 
     /// Asks the client on its own thread, where the connections that this may open belong.
@@ -278,8 +278,8 @@ impl Half {
         self.runtime.run(ask(self.producer.get())).await
     }
 
-    fn give(&self, work: Work) {
+    fn give(&self, command: ProducerCommand) {
         // Its thread ends when this is dropped, and not before.
-        drop(self.work.send(work));
+        drop(self.commands.send(command));
     }
 }
