@@ -10,7 +10,7 @@ use tidings_core::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::client::admin::Asks;
+use crate::client::admin::ClusterClient;
 
 /// How long to wait until a created or deleted topic is visible.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
@@ -25,12 +25,12 @@ const NEXT_LOOK: Duration = Duration::from_millis(25);
 /// Admin client for Kafka.
 #[derive(Debug, Clone)]
 pub struct KafkaAdmin {
-    asks: Asks,
+    cluster: ClusterClient,
 }
 
 impl KafkaAdmin {
-    pub(crate) fn new(asks: Asks) -> Self {
-        Self { asks }
+    pub(crate) fn new(cluster: ClusterClient) -> Self {
+        Self { cluster }
     }
 
     /// Waits, up to a limit, until the broker that is asked and the leaders of the topic's partitions see a change of
@@ -52,7 +52,7 @@ impl KafkaAdmin {
 
     /// Returns the partitions of each topic; a topic is missing if no attempt found it.
     async fn look(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
-        let mut found = self.asks.topics(names).await?;
+        let mut found = self.cluster.topics(names).await?;
         for _ in 1..LOOKS {
             let missing = |one: &Result<_>| one.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound);
             let again: Vec<usize> = (0..names.len()).filter(|i| missing(&found[*i])).collect();
@@ -61,7 +61,7 @@ impl KafkaAdmin {
             }
             sleep(NEXT_LOOK).await;
             let asked: Vec<Name> = again.iter().map(|i| names[*i].clone()).collect();
-            for (index, answer) in again.into_iter().zip(self.asks.topics(&asked).await?) {
+            for (index, answer) in again.into_iter().zip(self.cluster.topics(&asked).await?) {
                 found[index] = answer;
             }
         }
@@ -73,7 +73,7 @@ impl KafkaAdmin {
     async fn is_led(&self, topic: &Name, partitions: Result<Vec<u32>>) -> bool {
         let ends = |p| (TopicPartition::new(topic.clone(), p), SeekTo::Latest);
         match partitions {
-            Ok(partitions) => match self.asks.offsets(partitions.into_iter().map(ends)).await {
+            Ok(partitions) => match self.cluster.offsets(partitions.into_iter().map(ends)).await {
                 // A client that may create a topic is not necessarily allowed to read it.
                 Err(error) => error.kind() == ErrorKind::Denied,
                 Ok(_) => true,
@@ -86,7 +86,7 @@ impl KafkaAdmin {
         let led: Vec<_> = partitions.iter().filter(|p| p.leader.is_some()).map(|p| p.partition).collect();
         let at = |to: SeekTo| led.iter().map(move |p| (TopicPartition::new(topic.clone(), *p), to));
         let (start, end) =
-            tokio::try_join!(self.asks.offsets(at(SeekTo::Earliest)), self.asks.offsets(at(SeekTo::Latest)))?;
+            tokio::try_join!(self.cluster.offsets(at(SeekTo::Earliest)), self.cluster.offsets(at(SeekTo::Latest)))?;
         let mut described = TopicDescription::new(topic.clone(), partitions);
         for partition in &mut described.partitions {
             let place = TopicPartition::new(topic.clone(), partition.partition);
@@ -95,7 +95,7 @@ impl KafkaAdmin {
             partition.start = of(&start);
             partition.end = of(&end);
         }
-        described.settings = match self.asks.settings(topic).await {
+        described.settings = match self.cluster.settings(topic).await {
             // A client with only read or write access may see that the topic exists, but not its settings.
             Err(error) if error.kind() == ErrorKind::Denied => BTreeMap::new(),
             settings => settings?,
@@ -127,8 +127,10 @@ impl KafkaAdmin {
             }
         }
         let at = |to: SeekTo| led.iter().map(move |p| (p.clone(), to));
-        let (start, end) =
-            tokio::try_join!(self.asks.offsets_each(at(SeekTo::Earliest)), self.asks.offsets_each(at(SeekTo::Latest)))?;
+        let (start, end) = tokio::try_join!(
+            self.cluster.offsets_each(at(SeekTo::Earliest)),
+            self.cluster.offsets_each(at(SeekTo::Latest))
+        )?;
         for at in led {
             let (start, end) = (told(&start, &at), told(&end, &at));
             let of_log = start.and_then(|start| Ok((start, end?.max(start))));
@@ -140,7 +142,7 @@ impl KafkaAdmin {
     async fn bounds(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, (u64, u64)>> {
         let at = |to: SeekTo| partitions.iter().map(move |p| (p.clone(), to));
         let (start, end) =
-            tokio::try_join!(self.asks.offsets(at(SeekTo::Earliest)), self.asks.offsets(at(SeekTo::Latest)))?;
+            tokio::try_join!(self.cluster.offsets(at(SeekTo::Earliest)), self.cluster.offsets(at(SeekTo::Latest)))?;
         let mut bounds = HashMap::new();
         for partition in partitions {
             let of = |offsets: &HashMap<TopicPartition, Option<u64>>| offsets.get(partition).copied().flatten();
@@ -207,7 +209,7 @@ impl Admin for KafkaAdmin {
         let mut answers = Vec::with_capacity(topics.len());
         for topic in topics {
             let settings = settings(topic);
-            let created = self.asks.create_topic(&topic.name, topic.partitions, topic.replication, &settings).await;
+            let created = self.cluster.create_topic(&topic.name, topic.partitions, topic.replication, &settings).await;
             match created.as_ref().map_err(Error::kind) {
                 Ok(()) => {
                     let wanted = topic.partitions as usize;
@@ -227,7 +229,7 @@ impl Admin for KafkaAdmin {
     }
 
     async fn list_topics(&self) -> Result<Vec<Name>> {
-        self.asks.list_topics().await
+        self.cluster.list_topics().await
     }
 
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
@@ -244,7 +246,7 @@ impl Admin for KafkaAdmin {
     async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>> {
         let mut answers = Vec::with_capacity(topics.len());
         for topic in topics {
-            let deleted = self.asks.delete_topic(topic).await;
+            let deleted = self.cluster.delete_topic(topic).await;
             if deleted.is_ok() {
                 self.see(topic, |count| count == Err(ErrorKind::NotFound)).await;
             }
@@ -267,22 +269,22 @@ impl Admin for KafkaAdmin {
         if filled && !options.allow_rekeying {
             return Err(Error::new(ErrorKind::Conflict, what("it may hold keys, which would go elsewhere")));
         }
-        self.asks.grow_topic(topic, partitions).await?;
+        self.cluster.grow_topic(topic, partitions).await?;
         self.see(topic, |count| count.is_ok_and(|count| count >= partitions as usize)).await;
         Ok(())
     }
 
     async fn list_groups(&self) -> Result<Vec<Name>> {
-        self.asks.list_groups().await
+        self.cluster.list_groups().await
     }
 
     async fn describe_group(&self, group: &Name) -> Result<GroupDescription> {
-        self.asks.group(group).await
+        self.cluster.group(group).await
     }
 
     async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
-        let described = self.asks.group(group).await?;
-        let committed = self.asks.committed(group).await?;
+        let described = self.cluster.group(group).await?;
+        let committed = self.cluster.committed(group).await?;
         let read = described.members.into_iter().flat_map(|member| member.partitions);
         let partitions: BTreeSet<TopicPartition> = committed.keys().cloned().chain(read).collect();
         let mut bounds = self.bounds_each(&partitions).await?;
@@ -303,7 +305,7 @@ impl Admin for KafkaAdmin {
         to: ResetTo,
         options: ResetOffsetsOptions,
     ) -> Result<Vec<PartitionReset>> {
-        match self.asks.group(group).await {
+        match self.cluster.group(group).await {
             Ok(described) if described.state != GroupState::Empty || !described.members.is_empty() => {
                 let what = format!("reset the group {group}: it has members");
                 return Err(Error::new(ErrorKind::Conflict, what));
@@ -314,10 +316,10 @@ impl Admin for KafkaAdmin {
         }
         let partitions = self.partitions(topics).await?;
         let bounds = self.bounds(&partitions).await?;
-        let committed = self.asks.committed(group).await?;
+        let committed = self.cluster.committed(group).await?;
         let found = match to {
             ResetTo::Place(place @ SeekTo::Time(_)) => {
-                self.asks.offsets(partitions.iter().map(|p| (p.clone(), place))).await?
+                self.cluster.offsets(partitions.iter().map(|p| (p.clone(), place))).await?
             }
             _ => HashMap::new(),
         };
@@ -337,17 +339,17 @@ impl Admin for KafkaAdmin {
         resets.sort_by(|a, b| a.partition.cmp(&b.partition));
         if !options.dry_run {
             let offsets: Vec<_> = resets.iter().map(|r| (r.partition.clone(), r.to)).collect();
-            self.asks.commit_for(group, &offsets).await?;
+            self.cluster.commit_for(group, &offsets).await?;
         }
         Ok(resets)
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {
-        self.asks.delete_group(group).await
+        self.cluster.delete_group(group).await
     }
 
     async fn health(&self) -> Result<Health> {
-        let cluster = self.asks.cluster().await?;
+        let cluster = self.cluster.describe_cluster().await?;
         let mut health = Health::default();
         health.controller = cluster.controller;
         for (number, address, fenced) in cluster.brokers {
@@ -360,8 +362,8 @@ impl Admin for KafkaAdmin {
         if health.controller.is_none() {
             health.problems.push("there is no controller".into());
         }
-        let topics = self.asks.list_topics().await?;
-        for (topic, partitions) in topics.iter().zip(self.asks.topics(&topics).await?) {
+        let topics = self.cluster.list_topics().await?;
+        for (topic, partitions) in topics.iter().zip(self.cluster.topics(&topics).await?) {
             for partition in partitions.unwrap_or_default() {
                 let (held, wanted) = (partition.in_sync.len(), partition.replicas.len());
                 let place = TopicPartition::new(topic.clone(), partition.partition);

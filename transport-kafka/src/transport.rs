@@ -8,7 +8,7 @@ use tidings_core::{
 };
 
 use crate::admin::KafkaAdmin;
-use crate::client::admin::Asks;
+use crate::client::admin::ClusterClient;
 use crate::client::connection::{Connection, Role};
 use crate::config::{KafkaConfig, in_context};
 use crate::consumer::KafkaConsumer;
@@ -32,7 +32,7 @@ const LARGEST_LETTER: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct KafkaTransport {
     config: Arc<KafkaConfig>,
-    asks: Asks,
+    cluster: ClusterClient,
 }
 
 impl KafkaTransport {
@@ -50,8 +50,8 @@ impl KafkaTransport {
     pub async fn connect(config: KafkaConfig) -> Result<Self> {
         config.check().map_err(in_context)?;
         let connection = Connection::open_patiently(&config, Role::Steady).await?;
-        let asks = Asks::new(&connection, &config);
-        Ok(Self { config: Arc::new(config), asks })
+        let cluster = ClusterClient::new(&connection, &config);
+        Ok(Self { config: Arc::new(config), cluster })
     }
 
     /// Returns the configuration of this transport.
@@ -75,7 +75,7 @@ impl Transport for KafkaTransport {
     }
 
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
-        Ok(Arc::new(KafkaConsumer::open(&self.config, &self.asks, options).await?))
+        Ok(Arc::new(KafkaConsumer::open(&self.config, &self.cluster, options).await?))
     }
 
     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
@@ -86,7 +86,7 @@ impl Transport for KafkaTransport {
     }
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
-        Ok(Arc::new(KafkaAdmin::new(self.asks.clone())))
+        Ok(Arc::new(KafkaAdmin::new(self.cluster.clone())))
     }
 
     fn guarantees(&self) -> Guarantees {

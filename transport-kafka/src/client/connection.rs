@@ -12,12 +12,12 @@ use super::protocol_probe::{self, PortProtocol};
 use crate::config::{KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenSource};
 use crate::error::{cause_of, failed};
 
-/// Request timeout of readers and members: a broker that hangs must not delay them for longer, when others have long
+/// Request timeout of fetchers and members: a broker that hangs must not delay them for longer, when others have long
 /// taken over its partitions and groups.
 const HASTY_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum age of a member's broker metadata.
 const MEMBER_METADATA_AGE: Duration = Duration::from_secs(2);
-/// Maximum age of a reader's leader metadata: it is requested that often.
+/// Maximum age of a fetcher's leader metadata: it is requested that often.
 const READER_METADATA_AGE: Duration = Duration::from_millis(500);
 /// Pause after the first failed connection attempt; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -1,5 +1,5 @@
 //! The client's group membership. It never reads a record: all its partitions are paused from the start, and separate
-//! readers fetch them.
+//! fetchers fetch them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use krafka::consumer::{
     AutoOffsetReset, Consumer as Client, ConsumerRebalanceListener, GroupProtocol as Protocol, OffsetAndMetadata,
-    PartitionAssignmentStrategy, TopicPartition as Place,
+    PartitionAssignmentStrategy, TopicPartition as ClientPartition,
 };
 use krafka::error::ErrorCode;
 use krafka::{CloseOptions, ConsumerRecord, KrafkaError};
@@ -17,7 +17,7 @@ use tidings_core::{ConsumerOptions, Error, ErrorKind, Result, TopicPartition, as
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::reader::{index, isolation};
+use super::fetcher::{index, isolation};
 use crate::config::KafkaConfig;
 use crate::error::{failed, kind_of};
 
@@ -32,7 +32,7 @@ const REVOCATION_SLACK: Duration = Duration::from_secs(15);
 
 /// Receives the assignments and revocations of a member, in order.
 #[async_trait]
-pub(crate) trait Owner: Send + Sync + 'static {
+pub(crate) trait RebalanceHandler: Send + Sync + 'static {
     /// Partitions were assigned, under this generation. Must not wait.
     fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32);
     /// Partitions are being revoked; they stay ours until this returns.
@@ -44,18 +44,18 @@ pub(crate) trait Owner: Send + Sync + 'static {
 pub(crate) struct Member {
     client: Mutex<Arc<Client>>,
     topics: Vec<String>,
-    parts: Parts,
+    setup: MemberSetup,
     /// Set when the client gave up for good, and no replacement has joined yet.
     gave_up: AtomicBool,
 }
 
 /// The parts from which a member is built.
-pub(crate) struct Parts {
+pub(crate) struct MemberSetup {
     pub(crate) connection: Connection,
     pub(crate) config: KafkaConfig,
     pub(crate) options: ConsumerOptions,
     pub(crate) newer_protocol: bool,
-    pub(crate) owner: Arc<dyn Owner>,
+    pub(crate) handler: Arc<dyn RebalanceHandler>,
 }
 
 impl std::fmt::Debug for Member {
@@ -65,15 +65,15 @@ impl std::fmt::Debug for Member {
 }
 
 struct Listener {
-    owner: Arc<dyn Owner>,
+    handler: Arc<dyn RebalanceHandler>,
     client: OnceLock<Weak<Client>>,
 }
 
 impl Member {
-    pub(crate) async fn open(parts: Parts) -> Result<Self> {
-        let client = Mutex::new(build(&parts).await?);
-        let topics = parts.options.topics.iter().map(ToString::to_string).collect();
-        let member = Self { client, topics, parts, gave_up: AtomicBool::new(false) };
+    pub(crate) async fn open(setup: MemberSetup) -> Result<Self> {
+        let client = Mutex::new(build(&setup).await?);
+        let topics = setup.options.topics.iter().map(ToString::to_string).collect();
+        let member = Self { client, topics, setup, gave_up: AtomicBool::new(false) };
         member.join().await?;
         Ok(member)
     }
@@ -84,14 +84,14 @@ impl Member {
 
     /// Replaces the client after it gave up for good.
     async fn rebuild(&self) -> Result<()> {
-        let client = build(&self.parts).await?;
+        let client = build(&self.setup).await?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
         self.join().await?;
         self.gave_up.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Joins, or joins again after [`part`](Self::part), on the next [`drive`](Self::drive).
+    /// Joins, or joins again after [`leave`](Self::part), on the next [`drive`](Self::drive).
     pub(crate) async fn join(&self) -> Result<()> {
         self.client().subscribe(&self.topics).await.map_err(|e| failed("join the group", e))
     }
@@ -103,7 +103,7 @@ impl Member {
         }
         let client = self.client();
         let polled =
-            if self.parts.newer_protocol { client.poll(MEMBER_POLL).await } else { self.drive_classic(&client).await };
+            if self.setup.newer_protocol { client.poll(MEMBER_POLL).await } else { self.drive_classic(&client).await };
         match polled {
             Ok(_none) => Ok(()),
             Err(error) => {
@@ -116,7 +116,7 @@ impl Member {
                     error if is_between(error) => ErrorKind::Unavailable,
                     error => kind_of(error),
                 };
-                Err(Error::caused_by(kind, format!("take part in the group {}", self.parts.options.group), error))
+                Err(Error::caused_by(kind, format!("take part in the group {}", self.setup.options.group), error))
             }
         }
     }
@@ -152,18 +152,18 @@ impl Member {
     pub(crate) async fn commit(&self, offsets: &[(TopicPartition, u64, Option<String>)]) -> Result<()> {
         let offsets = offsets.iter().map(|(at, next, metadata)| {
             let next = i64::try_from(*next).unwrap_or(i64::MAX);
-            let place = match metadata {
+            let position = match metadata {
                 Some(text) => OffsetAndMetadata::with_metadata(next, text.clone()),
                 None => OffsetAndMetadata::new(next),
             };
-            (Place::new(at.topic.as_str(), index(at)), place)
+            (ClientPartition::new(at.topic.as_str(), index(at)), position)
         });
-        let offsets: HashMap<Place, OffsetAndMetadata> = offsets.collect();
+        let offsets: HashMap<ClientPartition, OffsetAndMetadata> = offsets.collect();
         self.client().commit_offsets(&offsets).await.map_err(commit_failed)
     }
 
     /// Leaves the group; the member can join again.
-    pub(crate) async fn part(&self) -> Result<()> {
+    pub(crate) async fn leave(&self) -> Result<()> {
         self.client().unsubscribe().await.map_err(|e| failed("leave the group", e))
     }
 
@@ -174,9 +174,9 @@ impl Member {
     }
 }
 
-async fn build(parts: &Parts) -> Result<Arc<Client>> {
-    let Parts { connection, config, options, newer_protocol, owner } = parts;
-    let listener = Arc::new(Listener { owner: Arc::clone(owner), client: OnceLock::new() });
+async fn build(setup: &MemberSetup) -> Result<Arc<Client>> {
+    let MemberSetup { connection, config, options, newer_protocol, handler } = setup;
+    let listener = Arc::new(Listener { handler: Arc::clone(handler), client: OnceLock::new() });
     let mut builder = connection
         .0
         .consumer(options.group.as_str())
@@ -257,12 +257,12 @@ fn commit_failed(error: KrafkaError) -> Error {
     Error::caused_by(kind, "commit", error)
 }
 
-fn ours(partitions: &[Place]) -> Vec<TopicPartition> {
+fn ours(partitions: &[ClientPartition]) -> Vec<TopicPartition> {
     partitions.iter().map(|p| TopicPartition::new(p.topic(), u32::try_from(p.partition()).unwrap_or(0))).collect()
 }
 
 impl ConsumerRebalanceListener for Listener {
-    async fn on_partitions_assigned(&self, partitions: &[Place]) {
+    async fn on_partitions_assigned(&self, partitions: &[ClientPartition]) {
         let Some(client) = self.client.get().and_then(Weak::upgrade) else { return };
         for partition in partitions {
             client.pause(partition.topic(), &[partition.partition()]).await;
@@ -271,17 +271,17 @@ impl ConsumerRebalanceListener for Listener {
         }
         let generation = client.group_metadata().await.map_or(0, |m| u32::try_from(m.generation_id()).unwrap_or(0));
         if !partitions.is_empty() {
-            self.owner.assigned(ours(partitions), generation);
+            self.handler.assigned(ours(partitions), generation);
         }
     }
 
-    async fn on_partitions_revoked(&self, partitions: &[Place]) {
+    async fn on_partitions_revoked(&self, partitions: &[ClientPartition]) {
         if !partitions.is_empty() {
-            self.owner.revoked(ours(partitions)).await;
+            self.handler.revoked(ours(partitions)).await;
         }
     }
 
-    async fn on_partitions_lost(&self, partitions: &[Place]) {
-        self.owner.lost(ours(partitions)).await;
+    async fn on_partitions_lost(&self, partitions: &[ClientPartition]) {
+        self.handler.lost(ours(partitions)).await;
     }
 }

@@ -2,8 +2,8 @@
 
 pub(crate) mod admin;
 pub(crate) mod connection;
+pub(crate) mod fetcher;
 pub(crate) mod member;
 pub(crate) mod peek;
 pub(crate) mod producer;
 mod protocol_probe;
-pub(crate) mod reader;

@@ -12,8 +12,8 @@ use krafka::KrafkaError;
 use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 use tokio::time::timeout;
 
-use super::admin::Asks;
-use super::reader::index;
+use super::admin::ClusterClient;
+use super::fetcher::index;
 use crate::error::failed;
 
 /// The last version of a fetch that names topics, and the first one that current brokers still support.
@@ -21,7 +21,7 @@ const VERSIONS: (i16, i16) = (12, 4);
 /// Fetch size that returns one batch: brokers return a whole batch in any case.
 pub(crate) const ONE_BATCH: usize = 1;
 /// Size of a batch header in bytes.
-pub(crate) const HEADER: usize = 61;
+pub(crate) const HEADER_BYTES: usize = 61;
 /// Positions of header fields: the length of the rest, the format, and the offset of the last record relative to the
 /// first.
 const LENGTH: usize = 8;
@@ -44,14 +44,14 @@ pub(crate) struct Peeked {
     /// End of the log, open transactions included.
     pub(crate) high: u64,
     /// The batch at the offset, if the broker returned one.
-    pub(crate) batch: Option<Span>,
+    pub(crate) batch: Option<BatchHeader>,
     /// Offset of the next batch, if that was returned, too.
     pub(crate) behind: Option<u64>,
 }
 
 /// Contents of a batch header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
+pub(crate) struct BatchHeader {
     pub(crate) first: u64,
     /// Offset after its last record; `None` for an unknown format.
     pub(crate) next: Option<u64>,
@@ -62,7 +62,7 @@ pub(crate) struct Span {
     pub(crate) records: Option<u64>,
 }
 
-impl Span {
+impl BatchHeader {
     /// Returns the number of records from this offset on, if it is known.
     pub(crate) fn records_from(&self, offset: u64) -> Option<u64> {
         let (records, next) = (self.records?, self.next?);
@@ -76,37 +76,42 @@ impl Span {
 
 type Answers = HashMap<TopicPartition, Result<Peeked>>;
 
-impl Asks {
+impl ClusterClient {
     /// Asks `broker` for partitions that it leads, at these offsets, without waiting for records. It returns `bytes`
     /// of batches, or at least one batch, for all of them.
-    pub(crate) async fn peek(&self, broker: i32, places: &[(TopicPartition, u64)], bytes: usize) -> Result<Answers> {
+    pub(crate) async fn peek(&self, broker: i32, targets: &[(TopicPartition, u64)], bytes: usize) -> Result<Answers> {
         let what = || format!("read from the broker {broker}");
         let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {:?}", what(), self.limit()));
-        let asked = timeout(self.limit(), self.fetch_once(broker, places, bytes)).await.map_err(late)?;
+        let asked = timeout(self.limit(), self.fetch_once(broker, targets, bytes)).await.map_err(late)?;
         asked.map_err(|e| failed(what(), e))
     }
 
-    async fn fetch_once(&self, broker: i32, places: &[(TopicPartition, u64)], bytes: usize) -> krafka::Result<Answers> {
+    async fn fetch_once(
+        &self,
+        broker: i32,
+        targets: &[(TopicPartition, u64)],
+        bytes: usize,
+    ) -> krafka::Result<Answers> {
         let client = &self.connection().0;
         let unknown = || KrafkaError::illegal_state(format!("there is no broker {broker}"));
         let found = kafka_metadata(client).broker(broker).ok_or_else(unknown)?;
         let connection = kafka_pool(client).get_connection_by_id(broker, found.address()).await?;
         let (newest, oldest) = VERSIONS;
         let version = connection.negotiate_api_version(ApiKey::Fetch, newest, oldest).unwrap_or(oldest);
-        let request = request(places, bytes, self.committed_only());
+        let request = request(targets, bytes, self.committed_only());
         let mut answer =
             connection.send_request(ApiKey::Fetch, version, |buf| request.encode_versioned(version, buf)).await?;
         let answer = FetchResponse::decode_versioned(version, &mut answer)?;
         let topics = answer.responses.into_iter().map(|topic| (Name::from(topic.topic), topic.partitions));
         let each = topics.flat_map(|(topic, partitions)| partitions.into_iter().map(move |p| (topic.clone(), p)));
-        Ok(each.map(|(topic, answer)| peeked(topic, &answer, places, self.committed_only())).collect())
+        Ok(each.map(|(topic, answer)| peeked(topic, &answer, targets, self.committed_only())).collect())
     }
 }
 
-fn request(places: &[(TopicPartition, u64)], bytes: usize, committed_only: bool) -> FetchRequest {
+fn request(targets: &[(TopicPartition, u64)], bytes: usize, committed_only: bool) -> FetchRequest {
     let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
     let mut topics: HashMap<&Name, FetchTopicRequest> = HashMap::new();
-    for (at, offset) in places {
+    for (at, offset) in targets {
         let mut partition = FetchPartitionRequest::default();
         partition.partition = index(at);
         partition.fetch_offset = i64::try_from(*offset).unwrap_or(i64::MAX);
@@ -128,7 +133,7 @@ fn request(places: &[(TopicPartition, u64)], bytes: usize, committed_only: bool)
 fn peeked(
     topic: Name,
     answer: &FetchPartitionResponse,
-    places: &[(TopicPartition, u64)],
+    targets: &[(TopicPartition, u64)],
     committed_only: bool,
 ) -> (TopicPartition, Result<Peeked>) {
     let at = TopicPartition::new(topic, u32::try_from(answer.partition).unwrap_or(0));
@@ -137,15 +142,15 @@ fn peeked(
         let error = failed(format!("read {at}"), refused);
         return (at, Err(error));
     }
-    let offset = places.iter().find(|(place, _)| *place == at).map_or(0, |(_, offset)| *offset);
+    let offset = targets.iter().find(|(target, _)| *target == at).map_or(0, |(_, offset)| *offset);
     let high = u64::try_from(answer.high_watermark).unwrap_or(0);
     let stable = u64::try_from(answer.last_stable_offset).ok().filter(|_| committed_only);
-    let (batch, behind) = answer.records.as_deref().and_then(|records| spans(records, offset)).unzip();
+    let (batch, behind) = answer.records.as_deref().and_then(|records| batch_headers(records, offset)).unzip();
     (at, Ok(Peeked { end: stable.unwrap_or(high), high, batch, behind: behind.flatten() }))
 }
 
 /// Returns the first batch that reaches `offset`, and the offset of the next one, by the headers alone.
-fn spans(mut records: &[u8], offset: u64) -> Option<(Span, Option<u64>)> {
+fn batch_headers(mut records: &[u8], offset: u64) -> Option<(BatchHeader, Option<u64>)> {
     loop {
         let batch = header(records)?;
         let rest = records.get(batch.bytes..).unwrap_or_default();
@@ -158,7 +163,7 @@ fn spans(mut records: &[u8], offset: u64) -> Option<(Span, Option<u64>)> {
     }
 }
 
-fn header(records: &[u8]) -> Option<Span> {
+fn header(records: &[u8]) -> Option<BatchHeader> {
     let first = u64::try_from(i64::from_be_bytes(*records.first_chunk()?)).ok()?;
     let length = usize::try_from(i32::from_be_bytes(*records.get(LENGTH..)?.first_chunk()?)).ok()?;
     let last = match *records.get(MAGIC)? {
@@ -172,7 +177,7 @@ fn header(records: &[u8]) -> Option<Span> {
     let packed = records.get(attributes).is_some_and(|attributes| attributes & CODEC != 0);
     let plain = last.is_some() && records[MAGIC] == 2 && records.get(ATTRIBUTES).is_some_and(|a| a & UNREAD == 0);
     let count = || u64::try_from(i32::from_be_bytes(*records.get(COUNT..)?.first_chunk()?)).ok();
-    Some(Span {
+    Some(BatchHeader {
         first,
         next,
         packed,
@@ -186,7 +191,7 @@ mod tests {
     use super::*;
 
     fn made(first: i64, last: i32, magic: u8) -> Vec<u8> {
-        let mut header = vec![0; HEADER];
+        let mut header = vec![0; HEADER_BYTES];
         header[..8].copy_from_slice(&first.to_be_bytes());
         header[LENGTH..12].copy_from_slice(&49_i32.to_be_bytes());
         header[MAGIC] = magic;
@@ -194,29 +199,29 @@ mod tests {
         header
     }
 
-    fn span(first: u64, next: impl Into<Option<u64>>) -> Span {
+    fn batch_header(first: u64, next: impl Into<Option<u64>>) -> BatchHeader {
         let next = next.into();
-        Span { first, next, bytes: HEADER, packed: false, records: next.map(|_| 0) }
+        BatchHeader { first, next, bytes: HEADER_BYTES, packed: false, records: next.map(|_| 0) }
     }
 
     #[test]
     fn a_batch_is_found_by_its_header() {
         let batches = [made(10, 4, 2), made(20, 9, 2)].concat();
-        assert_eq!(spans(&batches, 12), Some((span(10, 15), Some(20))));
-        assert_eq!(spans(&batches, 15), Some((span(20, 30), None)));
-        assert_eq!(spans(&batches, 30), None);
-        assert_eq!(spans(&made(7, 0, 1), 3), Some((Span { records: None, ..span(7, 8) }, None)));
+        assert_eq!(batch_headers(&batches, 12), Some((batch_header(10, 15), Some(20))));
+        assert_eq!(batch_headers(&batches, 15), Some((batch_header(20, 30), None)));
+        assert_eq!(batch_headers(&batches, 30), None);
+        assert_eq!(batch_headers(&made(7, 0, 1), 3), Some((BatchHeader { records: None, ..batch_header(7, 8) }, None)));
         let mut packed = made(10, 4, 2);
         packed[ATTRIBUTES] = 1;
-        assert_eq!(spans(&packed, 10), Some((Span { packed: true, ..span(10, 15) }, None)));
+        assert_eq!(batch_headers(&packed, 10), Some((BatchHeader { packed: true, ..batch_header(10, 15) }, None)));
         let unknown = [made(10, 4, 9), made(15, 0, 2)].concat();
-        assert_eq!(spans(&unknown, 10), Some((span(10, None), Some(15))));
+        assert_eq!(batch_headers(&unknown, 10), Some((batch_header(10, None), Some(15))));
     }
 
     #[test]
     fn the_records_of_a_batch_are_counted_from_an_offset() {
         let mut batch = made(10, 4, 2);
-        let count = |batch: &[u8], from| header(batch).and_then(|span| span.records_from(from));
+        let count = |batch: &[u8], from| header(batch).and_then(|batch_header| batch_header.records_from(from));
         batch[COUNT + 3] = 5;
         assert_eq!([9, 10, 12, 15].map(|from| count(&batch, from)), [5, 5, 3, 0].map(Some));
         batch[COUNT + 3] = 4;
@@ -228,16 +233,16 @@ mod tests {
     #[test]
     fn a_damaged_header_is_no_batch() {
         for length in 0..27 {
-            assert_eq!(spans(&made(10, 4, 2)[..length], 10), None, "{length}");
+            assert_eq!(batch_headers(&made(10, 4, 2)[..length], 10), None, "{length}");
         }
-        assert_eq!(spans(&made(-1, 4, 2), 10), None);
-        assert_eq!(spans(&made(10, -4, 2), 10), Some((span(10, None), None)));
-        assert_eq!(spans(&made(i64::MAX, i32::MAX, 2), 10).map(|(s, _)| s.first), Some(i64::MAX as u64));
+        assert_eq!(batch_headers(&made(-1, 4, 2), 10), None);
+        assert_eq!(batch_headers(&made(10, -4, 2), 10), Some((batch_header(10, None), None)));
+        assert_eq!(batch_headers(&made(i64::MAX, i32::MAX, 2), 10).map(|(s, _)| s.first), Some(i64::MAX as u64));
     }
 
     #[test]
     fn what_lies_behind_a_batch_that_lies_about_its_end_is_found() {
         let batches = [made(10, 90, 2), made(11, 0, 2)].concat();
-        assert_eq!(spans(&batches, 10), Some((span(10, 101), Some(11))));
+        assert_eq!(batch_headers(&batches, 10), Some((batch_header(10, 101), Some(11))));
     }
 }

@@ -14,7 +14,7 @@ use tidings_core::{Error, ErrorKind, Header, Headers, Name, Position, Record, Re
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::admin::Asks;
+use super::admin::ClusterClient;
 use super::connection::Connection;
 use crate::config::{Compression, KafkaConfig};
 use crate::error::{ends_a_producer, failed, kind_of, leaves_open};
@@ -44,7 +44,7 @@ const NOT_IN_RANGE: &str = "which is not in the range";
 pub(crate) struct Producer {
     client: Client,
     refresher: MetadataRefresher,
-    asks: Asks,
+    cluster: ClusterClient,
     batch_bytes: usize,
 }
 
@@ -141,14 +141,14 @@ impl Producer {
         let client = built.map_err(|e| failed("open a publisher", e))?;
         let refresher = connection.0.consumer_without_group().metrics_push(false).build().await;
         let refresher = refresher.map_err(|e| failed("open a publisher", e))?;
-        let asks = Asks::new(connection, config).within(MAX_BLOCK);
-        Ok(Self { client, refresher: MetadataRefresher(Arc::new(refresher)), asks, batch_bytes: config.batch_bytes })
+        let cluster = ClusterClient::new(connection, config).within(MAX_BLOCK);
+        Ok(Self { client, refresher: MetadataRefresher(Arc::new(refresher)), cluster, batch_bytes: config.batch_bytes })
     }
 
     /// Returns the largest batch that a topic accepts, in bytes; `None` if no broker reports it within a second, or
     /// the right to ask is missing.
     pub(crate) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
-        let settings = timeout(MAX_BLOCK, self.asks.settings(topic)).await.ok()?.ok()?;
+        let settings = timeout(MAX_BLOCK, self.cluster.settings(topic)).await.ok()?.ok()?;
         settings.get(MAX_BATCH_SETTING)?.parse().ok()
     }
 

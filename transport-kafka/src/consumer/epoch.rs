@@ -2,7 +2,7 @@
 //!
 //! The broker's generation decides between members, because it does not depend on clocks that agree. But it starts
 //! over when the group is created anew: after the group is deleted, or its commits expire. So each commit carries a
-//! [`Mark`]: the time from which generations are counted. The mark stays with the partition across owners for as long
+//! [`EpochMark`]: the time from which generations are counted. The mark stays with the partition across owners for as long
 //! as its commits do, and a new one is taken when they are gone: by then more time has passed than there were
 //! generations. A group that changes its protocol while it has no members keeps its commits and starts over, too: a
 //! mark of the other protocol is a lower bound of the new base.
@@ -34,13 +34,13 @@ pub(super) struct Generation {
 
 /// An epoch, and the time from which its generations are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Mark {
+pub(super) struct EpochMark {
     base: u64,
     newer: bool,
     pub(super) epoch: u64,
 }
 
-impl Mark {
+impl EpochMark {
     /// Returns the mark of an assignment in this generation; `before` is the mark of the partition's commit.
     pub(super) fn next(before: Option<Self>, generation: Generation, now: Timestamp) -> Self {
         let Generation { number, newer } = generation;
@@ -101,8 +101,8 @@ mod tests {
         Timestamp::from_millis(TODAY + millis)
     }
 
-    fn next(before: Option<Mark>, number: u32, now: Timestamp) -> Mark {
-        Mark::next(before, Generation { number, newer: true }, now)
+    fn next(before: Option<EpochMark>, number: u32, now: Timestamp) -> EpochMark {
+        EpochMark::next(before, Generation { number, newer: true }, now)
     }
 
     #[test]
@@ -129,17 +129,17 @@ mod tests {
     #[test]
     fn a_group_that_changes_its_protocol_goes_on_above() {
         let old = next(Some(next(None, 1, at(0))), 500, at(3_600_000));
-        let new = Mark::next(Some(old), Generation { number: 1, newer: false }, at(3_700_000));
+        let new = EpochMark::next(Some(old), Generation { number: 1, newer: false }, at(3_700_000));
         assert!(new.epoch > old.epoch, "{old:?} and then {new:?}");
         // Nothing was settled since: the mark still belongs to the old protocol.
-        let later = Mark::next(Some(old), Generation { number: 4, newer: false }, at(3_800_000));
+        let later = EpochMark::next(Some(old), Generation { number: 4, newer: false }, at(3_800_000));
         assert!(later.epoch > new.epoch, "{new:?} and then {later:?}");
         // With a clock that was an hour fast as well.
         let fast = next(Some(next(None, 1, at(3_600_000))), 500, at(3_600_000));
-        let classic = Mark::next(Some(fast), Generation { number: 1, newer: false }, at(0));
+        let classic = EpochMark::next(Some(fast), Generation { number: 1, newer: false }, at(0));
         assert!(classic.epoch > fast.epoch, "{fast:?} and then {classic:?}");
         // Also in generations that the old protocol has had, and beyond them.
-        let last = Mark::next(Some(old), Generation { number: 501, newer: false }, at(3_900_000));
+        let last = EpochMark::next(Some(old), Generation { number: 501, newer: false }, at(3_900_000));
         assert!(last.epoch > later.epoch, "{later:?} and then {last:?}");
         let back = next(Some(last), 502, at(3_000_000));
         assert!(back.epoch > last.epoch, "members of both are in it at once: {last:?} and then {back:?}");
@@ -182,7 +182,7 @@ mod tests {
         let mark = next(Some(next(None, 1, at(0))), u32::MAX, last);
         assert!(i64::try_from(mark.epoch).is_ok(), "{mark:?}");
         assert!(next(None, 1, last).epoch > next(None, 1, at(0)).epoch);
-        assert_eq!(Mark::parse(&mark.to_text()), Some(mark));
-        assert_eq!(Mark::parse("classic/1/-2"), None);
+        assert_eq!(EpochMark::parse(&mark.to_text()), Some(mark));
+        assert_eq!(EpochMark::parse("classic/1/-2"), None);
     }
 }

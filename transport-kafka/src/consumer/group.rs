@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::epoch::Generation;
-use super::readers::Readers;
-use super::start::{self, Found, Past};
-use super::state::Ahead;
+use super::fetchers::Fetchers;
+use super::start::{self, FoundStart, GroupHistory};
+use super::state::StartHints;
 use super::{Shared, until};
-use crate::client::admin::Asks;
-use crate::client::member::{Member, Owner};
+use crate::client::admin::ClusterClient;
+use crate::client::member::{Member, RebalanceHandler};
 use crate::client::peek::ONE_BATCH;
 
 /// Pause before a failed operation is retried.
@@ -28,42 +28,42 @@ const WATCH: Duration = Duration::from_secs(3);
 const COMMIT_UNDER_WAY: Duration = Duration::from_secs(30);
 
 /// How many partitions of a broker are inspected one by one before they are read.
-const LOOKS_AHEAD: usize = 64;
+const SINGLE_PEEKS: usize = 64;
 
 /// Receives the member's assignments and revocations.
-pub(super) struct Group {
+pub(super) struct GroupHandler {
     shared: Arc<Shared>,
-    asks: Asks,
-    readers: Readers,
+    cluster: ClusterClient,
+    fetchers: Fetchers,
     options: ConsumerOptions,
     newer: bool,
 }
 
-impl Group {
+impl GroupHandler {
     pub(super) fn new(
         shared: Arc<Shared>,
-        asks: Asks,
-        readers: Readers,
+        cluster: ClusterClient,
+        fetchers: Fetchers,
         options: ConsumerOptions,
         newer: bool,
     ) -> Self {
-        Self { shared, asks, readers, options, newer }
+        Self { shared, cluster, fetchers, options, newer }
     }
 }
 
 #[async_trait]
-impl Owner for Group {
+impl RebalanceHandler for GroupHandler {
     fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32) {
         let number = self.shared.change(|state| {
             // The group has just answered.
             state.last_answer = Instant::now();
-            state.expect(partitions.clone())
+            state.register(partitions.clone())
         });
-        let look = Look { number, generation: Generation { number: generation, newer: self.newer } };
+        let lookup = StartLookup { number, generation: Generation { number: generation, newer: self.newer } };
         // Spawned: the member continues meanwhile, and asks nothing through its own connection (K9).
-        let (shared, asks) = (Arc::clone(&self.shared), self.asks.clone());
-        let (readers, options) = (self.readers.clone(), self.options.clone());
-        tokio::spawn(async move { begin(&shared, &asks, &readers, &options, partitions, look).await });
+        let (shared, cluster) = (Arc::clone(&self.shared), self.cluster.clone());
+        let (fetchers, options) = (self.fetchers.clone(), self.options.clone());
+        tokio::spawn(async move { begin(&shared, &cluster, &fetchers, &options, partitions, lookup).await });
     }
 
     async fn revoked(&self, partitions: Vec<TopicPartition>) {
@@ -75,7 +75,7 @@ impl Owner for Group {
         // The caller may never ask for the step.
         let at_last = Instant::now() + deadline * 2;
         loop {
-            let wait = until(&self.shared.let_go, || {
+            let wait = until(&self.shared.released, || {
                 let state = self.shared.lock();
                 let (held, until) = state.held(&known);
                 (held.is_empty() || state.closed || until.is_some()).then_some((held, until))
@@ -92,7 +92,7 @@ impl Owner for Group {
                 self.shared.change(|state| state.lose(&held));
                 break;
             }
-            let gone = until(&self.shared.let_go, || {
+            let gone = until(&self.shared.released, || {
                 let state = self.shared.lock();
                 (state.held(&known).0.is_empty() || state.closed).then_some(())
             });
@@ -107,7 +107,7 @@ impl Owner for Group {
     }
 }
 
-impl Group {
+impl GroupHandler {
     /// Waits for a commit in flight: if the client resent it under the next generation, it would be accepted although
     /// the partition has a new owner.
     async fn settle_commits(&self) {
@@ -121,8 +121,8 @@ const BROKERS_SESSION: Duration = Duration::from_secs(45);
 /// Returns the session timeout of a member of the newer protocol: the group's own, if it is shorter than the
 /// requested one. If it is unknown, the broker's default is assumed: a member that considers itself expired too early
 /// joins again, but one that does so too late holds a partition that another member has, too.
-pub(super) async fn session(asks: Asks, options: ConsumerOptions) -> Result<Duration> {
-    let session = asks.session(&options.group).await.unwrap_or_else(|error| {
+pub(super) async fn session(cluster: ClusterClient, options: ConsumerOptions) -> Result<Duration> {
+    let session = cluster.session(&options.group).await.unwrap_or_else(|error| {
         // A group member may lack the right to read the group's settings, and older brokers have none.
         debug!(error = error.report(), "the group's session timeout is not known");
         None
@@ -132,7 +132,7 @@ pub(super) async fn session(asks: Asks, options: ConsumerOptions) -> Result<Dura
 
 /// A lookup of partition starts: its number, and the generation that assigned the partitions.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct StartLookup {
     number: u64,
     generation: Generation,
 }
@@ -140,19 +140,19 @@ struct Look {
 /// Looks up the starts of new partitions, while they stay assigned, and hands the partitions to the caller.
 async fn begin(
     shared: &Shared,
-    asks: &Asks,
-    readers: &Readers,
+    cluster: &ClusterClient,
+    fetchers: &Fetchers,
     options: &ConsumerOptions,
     partitions: Vec<TopicPartition>,
-    look: Look,
+    lookup: StartLookup,
 ) {
     let mut told = Instant::now();
     loop {
-        let wanted = shared.lock().starting(&partitions, look.number);
+        let wanted = shared.lock().starting(&partitions, lookup.number);
         if wanted.is_empty() {
             return;
         }
-        match look_up(shared, asks, readers, options, wanted, look).await {
+        match find_starts(shared, cluster, fetchers, options, wanted, lookup).await {
             Ok(()) => return,
             Err(error) => {
                 debug!(error = error.report(), "the starts of partitions can't be looked up yet");
@@ -169,17 +169,17 @@ async fn begin(
 /// Hands those of `wanted` to the caller whose starts were found; the error is that of another one.
 ///
 /// Leaders are asked concurrently: one that does not answer delays only its own partitions.
-async fn look_up(
+async fn find_starts(
     shared: &Shared,
-    asks: &Asks,
-    readers: &Readers,
+    cluster: &ClusterClient,
+    fetchers: &Fetchers,
     options: &ConsumerOptions,
     wanted: Vec<TopicPartition>,
-    look: Look,
+    lookup: StartLookup,
 ) -> Result<()> {
     let now = Timestamp::now();
-    let past = &Past::of(asks, &options.group, shared.first_start.get().copied()).await?;
-    let (leaders, mut wrong) = leaders(readers, &wanted).await;
+    let history = &GroupHistory::of(cluster, &options.group, shared.first_start.get().copied()).await?;
+    let (leaders, mut wrong) = leaders(fetchers, &wanted).await;
     let mut led: HashMap<i32, Vec<TopicPartition>> = HashMap::new();
     for partition in wanted {
         match leaders.get(&partition).copied().flatten() {
@@ -193,14 +193,14 @@ async fn look_up(
     let starts = led.into_iter().map(|(leader, partitions)| {
         let leaders = &leaders;
         async move {
-            let found = start::assignments(asks, past, options.start, &partitions, look.generation).await?;
-            let single = look_ahead(asks, leader, &found).await?;
-            if let (false, Some(time)) = (options.start == Start::Earliest, past.first_start(now)) {
+            let found = start::assignments(cluster, history, options.start, &partitions, lookup.generation).await?;
+            let single = find_packed(cluster, leader, &found).await?;
+            if let (false, Some(time)) = (options.start == Start::Earliest, history.first_start(now)) {
                 let _first = shared.first_start.set(time);
             }
             let (found, missed): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
-            let ahead = Ahead { leaders: leaders.clone(), single };
-            shared.change(|state| state.assign(look.number, found.into_iter().flatten().collect(), &ahead));
+            let hints = StartHints { leaders: leaders.clone(), single };
+            shared.change(|state| state.assign(lookup.number, found.into_iter().flatten().collect(), &hints));
             missed.into_iter().find_map(Result::err).map_or(Ok(()), Err)
         }
     });
@@ -210,14 +210,18 @@ async fn look_up(
 
 /// Returns the partitions that begin with a compressed batch. The error is that a topic may not be read, because the
 /// client retries denied fetches silently. Fetching will meet all other errors, too.
-async fn look_ahead(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result<HashSet<TopicPartition>> {
+async fn find_packed(
+    cluster: &ClusterClient,
+    leader: i32,
+    found: &[Result<FoundStart>],
+) -> Result<HashSet<TopicPartition>> {
     let starts =
         found.iter().flatten().map(|found| (found.assignment.partition.clone(), found.assignment.start_offset));
     let starts: Vec<_> = starts.collect();
     // Of the partitions requested together, only one is answered with its batch.
-    let (alone, together) = starts.split_at(starts.len().min(LOOKS_AHEAD));
-    let asked = alone.chunks(1).chain([together]).filter(|places| !places.is_empty());
-    let answers = join_all(asked.map(|places| asks.peek(leader, places, ONE_BATCH))).await;
+    let (alone, together) = starts.split_at(starts.len().min(SINGLE_PEEKS));
+    let asked = alone.chunks(1).chain([together]).filter(|targets| !targets.is_empty());
+    let answers = join_all(asked.map(|targets| cluster.peek(leader, targets, ONE_BATCH))).await;
     let mut packed = HashSet::new();
     for (partition, answer) in answers.into_iter().flatten().flatten() {
         match answer {
@@ -233,13 +237,13 @@ async fn look_ahead(asks: &Asks, leader: i32, found: &[Result<Found>]) -> Result
 
 /// Returns the known leaders of partitions; the error is that of a requested topic.
 async fn leaders(
-    readers: &Readers,
+    fetchers: &Fetchers,
     partitions: &[TopicPartition],
 ) -> (HashMap<TopicPartition, Option<i32>>, Option<Error>) {
     let topics: HashSet<&Name> = partitions.iter().map(|p| &p.topic).collect();
     let (mut leaders, mut wrong) = (HashMap::new(), None);
     for topic in topics {
-        match readers.leaders(topic).await {
+        match fetchers.leaders(topic).await {
             Ok(found) => leaders.extend(found.into_iter().map(|(p, l)| (TopicPartition::new(topic.clone(), p), l))),
             Err(error) => wrong = Some(error),
         }
@@ -254,7 +258,7 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
         if is_idle(&shared, max_idle) {
             warn!(?max_idle, "next was not called for too long; the group is left until it is");
             shared.change(super::state::State::end);
-            let _left = member.part().await;
+            let _left = member.leave().await;
             until(&shared.steps, || shared.lock().handed_out.is_none().then_some(())).await;
         }
         let ended = std::mem::take(&mut shared.lock().ended);
@@ -285,7 +289,7 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
 
 async fn rejoin(member: &Member) -> Result<()> {
     // The request to leave may be lost; joining again is what counts.
-    let _left = member.part().await;
+    let _left = member.leave().await;
     member.join().await
 }
 
@@ -295,14 +299,14 @@ fn is_idle(shared: &Shared, max_idle: Duration) -> bool {
 
 /// Checks periodically that the group's coordinator is alive. The client does not report when its heartbeats were
 /// last answered; this check takes the same route, on its own connection.
-pub(super) async fn watch(shared: Arc<Shared>, asks: Asks, options: ConsumerOptions) {
+pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient, options: ConsumerOptions) {
     let every = (options.session_timeout / 4).min(WATCH);
-    let asks = asks.within(every);
+    let cluster = cluster.within(every);
     loop {
         sleep(every).await;
         shared.change(super::state::State::expire);
         let asked = Instant::now();
-        match asks.committed(&options.group).await {
+        match cluster.committed(&options.group).await {
             Ok(_) => shared.lock().last_answer = asked,
             Err(error) => {
                 debug!(error = error.report(), "the group's coordinator does not answer");
@@ -317,7 +321,7 @@ pub(super) async fn watch(shared: Arc<Shared>, asks: Asks, options: ConsumerOpti
     }
 }
 
-impl std::fmt::Debug for Group {
+impl std::fmt::Debug for GroupHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Group").field("options", &self.options).finish_non_exhaustive()
     }

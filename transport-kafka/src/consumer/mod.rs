@@ -1,14 +1,14 @@
-//! The consumer: a group member, readers of its partitions, and the steps that both queue for the caller.
+//! The consumer: a group member, fetchers of its partitions, and the steps that both queue for the caller.
 
+mod assigned;
 mod epoch;
-mod fetched;
+mod fetch_buffer;
+mod fetch_mode;
+mod fetchers;
 mod group;
-mod odd;
+mod offset_check;
 mod options;
-mod pace;
-mod quiet;
-mod readers;
-mod slot;
+mod stall_check;
 mod start;
 mod state;
 mod unreadable;
@@ -24,13 +24,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use self::fetched::Next;
-use self::group::Group;
+use self::fetch_buffer::NextStep;
+use self::group::GroupHandler;
 use self::state::{State, closed, not_ours};
-use crate::client::admin::Asks;
+use crate::client::admin::ClusterClient;
 use crate::client::connection::{Connection, Role};
-use crate::client::member::{Member, Parts};
-use crate::client::reader::FetchSizes;
+use crate::client::fetcher::FetchSizes;
+use crate::client::member::{Member, MemberSetup};
 use crate::config::{GroupProtocol, KafkaConfig};
 use crate::dedicated_runtime::DedicatedRuntime;
 
@@ -52,21 +52,21 @@ pub struct KafkaConsumer {
     shared: Arc<Shared>,
     member: Arc<Member>,
     runtime: DedicatedRuntime,
-    asks: Asks,
+    cluster: ClusterClient,
     options: ConsumerOptions,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// State shared by the member, the readers and the callers.
+/// State shared by the member, the fetchers and the callers.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// Notified when there may be a step for `next`.
     steps: Notify,
-    /// Notified when there may be work for readers.
+    /// Notified when there may be work for fetchers.
     plans: Notify,
     /// Notified when partitions were released.
-    let_go: Notify,
+    released: Notify,
     /// Serializes commits; a revocation waits for the commit in flight.
     commits: tokio::sync::Mutex<()>,
     /// When the group first started, in milliseconds.
@@ -82,7 +82,7 @@ impl Shared {
             state: Mutex::new(state),
             steps: Notify::new(),
             plans: Notify::new(),
-            let_go: Notify::new(),
+            released: Notify::new(),
             commits: tokio::sync::Mutex::new(()),
             first_start: std::sync::OnceLock::new(),
         }
@@ -98,7 +98,7 @@ impl Shared {
         let result = change(&mut self.lock());
         self.steps.notify_waiters();
         self.plans.notify_waiters();
-        self.let_go.notify_waiters();
+        self.released.notify_waiters();
         result
     }
 }
@@ -118,55 +118,56 @@ async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 impl KafkaConsumer {
-    pub(crate) async fn open(config: &KafkaConfig, asks: &Asks, options: ConsumerOptions) -> Result<Self> {
+    pub(crate) async fn open(config: &KafkaConfig, cluster: &ClusterClient, options: ConsumerOptions) -> Result<Self> {
         let mut options = options::checked(options)?;
         let newer = match config.group_protocol {
             GroupProtocol::Consumer => true,
             GroupProtocol::Classic => false,
-            GroupProtocol::Auto => asks.has_newer_groups().await?,
+            GroupProtocol::Auto => cluster.has_newer_groups().await?,
         };
         let runtime = DedicatedRuntime::new("kafka-member")?;
         let connect = |role| {
             let config = config.clone();
             runtime.run(async move { Connection::open(&config, role).await })
         };
-        let (joined, asking, reading) = tokio::try_join!(
+        let (joined, requests, reading) = tokio::try_join!(
             connect(if newer { Role::Membership } else { Role::Steady }),
             connect(Role::Membership),
             Connection::open(config, Role::Reading),
         )?;
-        let asks = Asks::new(&asking, config);
+        let cluster = ClusterClient::new(&requests, config);
         if newer {
-            options.session_timeout = runtime.run(group::session(asks.clone(), options.clone())).await?;
+            options.session_timeout = runtime.run(group::session(cluster.clone(), options.clone())).await?;
         }
-        // The two readers of a broker share the fetch limit.
+        // The two fetchers of a broker share the fetch limit.
         let max_bytes = (config.fetch_max_bytes.min(options.max_buffered_bytes / 2) / 2).max(1);
         let sizes = FetchSizes {
             max_bytes,
             max_partition_bytes: config.fetch_max_partition_bytes.min(max_bytes),
             max_records: options.max_batch_records,
         };
-        let readers = readers::Readers::open(reading, config, sizes).await?;
+        let fetchers = fetchers::Fetchers::open(reading, config, sizes).await?;
         for topic in &options.topics {
-            readers.find(topic).await?;
+            fetchers.find(topic).await?;
         }
         let shared = Arc::new(Shared::new(&options, sizes));
-        let group = Arc::new(Group::new(Arc::clone(&shared), asks.clone(), readers.clone(), options.clone(), newer));
-        let parts = Parts {
+        let group =
+            Arc::new(GroupHandler::new(Arc::clone(&shared), cluster.clone(), fetchers.clone(), options.clone(), newer));
+        let setup = MemberSetup {
             connection: joined,
             config: config.clone(),
             options: options.clone(),
             newer_protocol: newer,
-            owner: group,
+            handler: group,
         };
-        let member = Arc::new(runtime.run(Member::open(parts)).await?);
+        let member = Arc::new(runtime.run(Member::open(setup)).await?);
         let tasks = vec![
             runtime.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
-            runtime.spawn(group::watch(Arc::clone(&shared), asks.clone(), options.clone())),
-            runtime.spawn(quiet::watch(Arc::clone(&shared), asks.clone())),
-            tokio::spawn(readers.run(Arc::clone(&shared))),
+            runtime.spawn(group::watch(Arc::clone(&shared), cluster.clone(), options.clone())),
+            runtime.spawn(stall_check::watch(Arc::clone(&shared), cluster.clone())),
+            tokio::spawn(fetchers.run(Arc::clone(&shared))),
         ];
-        Ok(Self { shared, member, runtime, asks, options, tasks: Mutex::new(tasks) })
+        Ok(Self { shared, member, runtime, cluster, options, tasks: Mutex::new(tasks) })
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
@@ -268,9 +269,9 @@ impl KafkaConsumer {
 }
 
 /// Marks that `next` is waiting: until this is dropped, the member is not idle.
-struct Waits<'a>(&'a Shared);
+struct IdleGuard<'a>(&'a Shared);
 
-impl Drop for Waits<'_> {
+impl Drop for IdleGuard<'_> {
     fn drop(&mut self) {
         self.0.lock().handed_out = Some(Instant::now());
     }
@@ -280,13 +281,13 @@ impl Drop for Waits<'_> {
 impl Consumer for KafkaConsumer {
     async fn next(&self) -> Result<Step> {
         self.shared.change(|state| state.handed_out = None);
-        let _waits = Waits(&self.shared);
+        let _guard = IdleGuard(&self.shared);
         let step = until(&self.shared.steps, || self.shared.lock().take_next(self.options.max_batch_records)).await;
         // Handing out records made room.
         self.shared.plans.notify_waiters();
         step.map(|next| match next {
-            Next::Step(step) => step,
-            Next::Records(popped) => Step::Records(popped.into()),
+            NextStep::Step(step) => step,
+            NextStep::Records(popped) => Step::Records(popped.into()),
         })
     }
 
@@ -323,8 +324,8 @@ impl Consumer for KafkaConsumer {
         if !self.open_state()?.reads(partition) {
             return Err(not_ours(partition));
         }
-        let (asks, at) = (self.asks.clone(), partition.clone());
-        let offset = self.runtime.run(async move { start::place(&asks, &at, to).await }).await?;
+        let (cluster, at) = (self.cluster.clone(), partition.clone());
+        let offset = self.runtime.run(async move { start::offset_of(&cluster, &at, to).await }).await?;
         self.open_state()?.move_to(partition, offset, true)?;
         self.shared.change(|_| ());
         Ok(offset)
@@ -332,9 +333,9 @@ impl Consumer for KafkaConsumer {
 
     async fn progress(&self) -> Result<Vec<Progress>> {
         let known = self.open_state()?.progress();
-        let asks = self.asks.within(PROGRESS_LIMIT);
+        let cluster = self.cluster.within(PROGRESS_LIMIT);
         let ends = known.into_iter().map(|p| (p.partition, SeekTo::Latest));
-        let ends = self.runtime.run(async move { asks.offsets_each(ends).await }).await.unwrap_or_default();
+        let ends = self.runtime.run(async move { cluster.offsets_each(ends).await }).await.unwrap_or_default();
         // Read again: records handed out meanwhile must not seem to be beyond the end.
         let mut progress = self.open_state()?.progress();
         for partition in &mut progress {

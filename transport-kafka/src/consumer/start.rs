@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use tidings_core::{Assignment, Error, ErrorKind, Result, SeekTo, Start, Timestamp, TopicPartition};
 use tracing::warn;
 
-use super::epoch::{Generation, Mark};
-use crate::client::admin::{Asks, Committed};
+use super::epoch::{EpochMark, Generation};
+use crate::client::admin::{ClusterClient, Committed};
 
 /// Prefixes of a commit's own metadata, if known: each is followed by its value and a semicolon.
 const EPOCH: &str = "tidings-epoch=";
@@ -20,7 +20,7 @@ const FIRST_START: &str = "tidings-first-start=";
 
 /// Returns the metadata to commit: the assignment's mark, the time of the group's first start, if it matters, and the
 /// caller's own metadata.
-pub(super) fn to_metadata(mark: Option<Mark>, first_start: Option<i64>, own: Option<&str>) -> Option<String> {
+pub(super) fn to_metadata(mark: Option<EpochMark>, first_start: Option<i64>, own: Option<&str>) -> Option<String> {
     let mark = mark.map(|mark| format!("{EPOCH}{};", mark.to_text()));
     let first_start = first_start.map(|time| format!("{FIRST_START}{time};"));
     let parts = [mark.as_deref(), first_start.as_deref(), own];
@@ -30,7 +30,7 @@ pub(super) fn to_metadata(mark: Option<Mark>, first_start: Option<i64>, own: Opt
 /// Parsed metadata of a commit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Metadata {
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<EpochMark>,
     pub(super) first_start: Option<i64>,
     /// The caller's own metadata.
     pub(super) own: Option<String>,
@@ -38,7 +38,7 @@ pub(super) struct Metadata {
 
 pub(super) fn from_metadata(text: Option<&str>) -> Metadata {
     let Some(text) = text else { return Metadata::default() };
-    let (mark, rest) = marked(text, EPOCH, Mark::parse);
+    let (mark, rest) = marked(text, EPOCH, EpochMark::parse);
     let (first_start, own) = marked(rest, FIRST_START, |time| time.parse().ok());
     Metadata { mark, first_start, own: (!own.is_empty()).then(|| own.to_owned()) }
 }
@@ -54,15 +54,15 @@ fn marked<'a, T>(text: &'a str, name: &str, parse: impl Fn(&str) -> Option<T>) -
 
 /// All commits of a group, and when it first started, if that is known.
 #[derive(Debug)]
-pub(super) struct Past {
+pub(super) struct GroupHistory {
     committed: HashMap<TopicPartition, Committed>,
     first_start: Option<i64>,
 }
 
-impl Past {
+impl GroupHistory {
     /// Loads the commits; `known` is the group's first start as this member knows it.
-    pub(super) async fn of(asks: &Asks, group: &str, known: Option<i64>) -> Result<Self> {
-        let committed = asks.committed(group).await?;
+    pub(super) async fn of(cluster: &ClusterClient, group: &str, known: Option<i64>) -> Result<Self> {
+        let committed = cluster.committed(group).await?;
         let times = committed.values().filter_map(|c| from_metadata(c.metadata.as_deref()).first_start);
         Ok(Self { first_start: times.chain(known).min(), committed })
     }
@@ -91,9 +91,9 @@ type Answers = HashMap<TopicPartition, Result<Option<u64>>>;
 
 /// An assignment with a known start, and the mark of its epoch.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FoundStart {
     pub(super) assignment: Assignment,
-    pub(super) mark: Mark,
+    pub(super) mark: EpochMark,
 }
 
 /// Known offsets of partitions' logs.
@@ -108,49 +108,60 @@ struct Logs {
 }
 
 impl Logs {
-    async fn of(asks: &Asks, past: &Past, start: Start, partitions: &[TopicPartition]) -> Result<Self> {
-        let (held, fresh): (Vec<_>, Vec<_>) = partitions.iter().cloned().partition(|p| past.committed.contains_key(p));
-        let all = asks.of_all();
-        let oldest = asks.offsets_each(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest)));
+    async fn of(
+        cluster: &ClusterClient,
+        history: &GroupHistory,
+        start: Start,
+        partitions: &[TopicPartition],
+    ) -> Result<Self> {
+        let (held, fresh): (Vec<_>, Vec<_>) =
+            partitions.iter().cloned().partition(|p| history.committed.contains_key(p));
+        let all = cluster.of_all();
+        let oldest = cluster.offsets_each(partitions.iter().map(|p| (p.clone(), SeekTo::Earliest)));
         let ends = all.offsets_each(held.into_iter().map(|p| (p, SeekTo::Latest)));
-        let (oldest, ends, begins) = tokio::try_join!(oldest, ends, begins(asks, past.begin(start), fresh))?;
+        let (oldest, ends, begins) = tokio::try_join!(oldest, ends, begins(cluster, history.begin(start), fresh))?;
         Ok(Self { oldest, ends, begins })
     }
 }
 
 /// Returns the offset of `begin` in each partition's log; empty, if that is the oldest record.
-async fn begins(asks: &Asks, begin: SeekTo, partitions: Vec<TopicPartition>) -> Result<Answers> {
+async fn begins(cluster: &ClusterClient, begin: SeekTo, partitions: Vec<TopicPartition>) -> Result<Answers> {
     if begin == SeekTo::Earliest {
         return Ok(Answers::new());
     }
-    let mut begins = asks.offsets_each(partitions.into_iter().map(|p| (p, begin))).await?;
+    let mut begins = cluster.offsets_each(partitions.into_iter().map(|p| (p, begin))).await?;
     let none = |(at, offset): (&TopicPartition, &Result<Option<u64>>)| {
         matches!(offset, Ok(None)).then(|| (at.clone(), SeekTo::Latest))
     };
     let late: Vec<_> = begins.iter().filter_map(none).collect();
-    begins.extend(asks.offsets_each(late).await?);
+    begins.extend(cluster.offsets_each(late).await?);
     Ok(begins)
 }
 
 /// Returns the starts of partitions assigned in this generation, each with its own result.
 pub(super) async fn assignments(
-    asks: &Asks,
-    past: &Past,
+    cluster: &ClusterClient,
+    history: &GroupHistory,
     start: Start,
     partitions: &[TopicPartition],
     generation: Generation,
-) -> Result<Vec<Result<Found>>> {
-    let mut logs = Logs::of(asks, past, start, partitions).await?;
-    Ok(partitions.iter().map(|partition| assignment(past, partition, generation, &mut logs)).collect())
+) -> Result<Vec<Result<FoundStart>>> {
+    let mut logs = Logs::of(cluster, history, start, partitions).await?;
+    Ok(partitions.iter().map(|partition| assignment(history, partition, generation, &mut logs)).collect())
 }
 
-fn assignment(past: &Past, partition: &TopicPartition, generation: Generation, logs: &mut Logs) -> Result<Found> {
+fn assignment(
+    history: &GroupHistory,
+    partition: &TopicPartition,
+    generation: Generation,
+    logs: &mut Logs,
+) -> Result<FoundStart> {
     let unknown = || Error::new(ErrorKind::Unavailable, format!("the start of {partition} is not known"));
     let known = |answers: &mut Answers| answers.remove(partition).transpose().map(Option::flatten);
     let oldest = known(&mut logs.oldest)?.ok_or_else(unknown)?;
-    let committed = past.committed.get(partition);
+    let committed = history.committed.get(partition);
     let metadata = from_metadata(committed.and_then(|c| c.metadata.as_deref()));
-    let mark = Mark::next(metadata.mark, generation, Timestamp::now());
+    let mark = EpochMark::next(metadata.mark, generation, Timestamp::now());
     let mut made = Assignment::new(partition.clone(), mark.epoch, oldest);
     if let Some(committed) = committed.map(|c| c.next) {
         let end = known(&mut logs.ends)?.ok_or_else(unknown)?.max(oldest);
@@ -166,13 +177,13 @@ fn assignment(past: &Past, partition: &TopicPartition, generation: Generation, l
     } else if let Some(offset) = known(&mut logs.begins)? {
         made.start_offset = offset.max(oldest);
     }
-    Ok(Found { assignment: made, mark })
+    Ok(FoundStart { assignment: made, mark })
 }
 
 /// Returns the offset of a place in a partition's log.
-pub(super) async fn place(asks: &Asks, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
+pub(super) async fn offset_of(cluster: &ClusterClient, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
     let ask = async |to: SeekTo| -> Result<Option<u64>> {
-        let mut found = asks.offsets([(partition.clone(), to)]).await?;
+        let mut found = cluster.offsets([(partition.clone(), to)]).await?;
         Ok(found.remove(partition).flatten())
     };
     let unknown = || Error::new(ErrorKind::Unavailable, format!("no offset is known of {partition}"));
@@ -195,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_ours_travels_beside_the_callers_metadata() {
-        let mark = Mark::next(None, Generation { number: 1, newer: true }, Timestamp::now());
+        let mark = EpochMark::next(None, Generation { number: 1, newer: true }, Timestamp::now());
         for own in [None, Some("mine"), Some("a;b")] {
             for mark in [None, Some(mark)] {
                 for first_start in [None, Some(17)] {
@@ -210,16 +221,16 @@ mod tests {
     #[test]
     fn latest_means_since_the_groups_first_start_once_it_has_a_past() {
         let at = TopicPartition::new("t", 0);
-        let past = |metadata: Option<&str>| {
+        let history = |metadata: Option<&str>| {
             let committed = Committed { next: 1, metadata: metadata.map(str::to_owned) };
             let first_start = from_metadata(metadata).first_start;
-            Past { committed: HashMap::from([(at.clone(), committed)]), first_start }
+            GroupHistory { committed: HashMap::from([(at.clone(), committed)]), first_start }
         };
-        let none = Past { committed: HashMap::new(), first_start: None };
+        let none = GroupHistory { committed: HashMap::new(), first_start: None };
         assert_eq!(none.begin(Start::Latest), SeekTo::Latest);
-        let known = past(to_metadata(None, Some(17), None).as_deref());
+        let known = history(to_metadata(None, Some(17), None).as_deref());
         assert_eq!(known.begin(Start::Latest), SeekTo::Time(Timestamp::from_millis(17)));
-        assert_eq!(past(None).begin(Start::Latest), SeekTo::Earliest);
+        assert_eq!(history(None).begin(Start::Latest), SeekTo::Earliest);
         assert_eq!(known.begin(Start::Earliest), SeekTo::Earliest);
     }
 }

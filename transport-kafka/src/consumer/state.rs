@@ -1,6 +1,6 @@
 //! State of a consumer: its partitions, their fetched records, and the steps that wait to be handed out.
 //!
-//! It has one lock, never held across an await point. The member, the readers and the callers of
+//! It has one lock, never held across an await point. The member, the fetchers and the callers of
 //! [`Consumer`](tidings_core::Consumer) share nothing else.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -9,21 +9,21 @@ use std::time::Duration;
 use tidings_core::{Assignment, Commit, Error, ErrorKind, Result, Revocation, Step, TopicPartition};
 use tokio::time::Instant;
 
-use super::epoch::Mark;
-use super::fetched::{Next, Seat};
-use super::pace::Pace;
-use super::slot::{Slot, Stage};
-use super::start::Found;
+use super::assigned::{AssignedPartition, Stage};
+use super::epoch::EpochMark;
+use super::fetch_buffer::{FetcherId, NextStep};
+use super::fetch_mode::FetchMode;
+use super::start::FoundStart;
 
 /// Divisor of the prefetch limit that gives a large size for one partition.
 const LARGE_SHARE: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) slots: HashMap<TopicPartition, Slot>,
+    pub(super) assigned: HashMap<TopicPartition, AssignedPartition>,
     /// Partitions paused by the caller; some may not be assigned yet.
     pub(super) paused: HashSet<TopicPartition>,
-    pub(super) steps: VecDeque<Waiting>,
+    pub(super) steps: VecDeque<PendingStep>,
     pub(super) ready: VecDeque<TopicPartition>,
     pub(super) buffered: usize,
     pub(super) max_buffered: usize,
@@ -32,14 +32,14 @@ pub(super) struct State {
     pub(super) tickets: u64,
     /// The last epoch of each partition that was assigned.
     pub(super) last_epochs: HashMap<TopicPartition, u64>,
-    /// Grows when the plan of the readers changes.
+    /// Grows when the plan of the fetchers changes.
     pub(super) plan: u64,
-    /// Whether the second readers are available.
-    pub(super) seconds: bool,
-    /// Readers that a broker does not answer.
-    pub(super) shut: HashSet<Seat>,
-    /// Number of polls that each reader completed.
-    pub(super) polls: HashMap<Seat, u64>,
+    /// Whether the second fetchers are available.
+    pub(super) second_enabled: bool,
+    /// Fetchers that a broker does not answer.
+    pub(super) disabled: HashSet<FetcherId>,
+    /// Number of polls that each fetcher completed.
+    pub(super) polls: HashMap<FetcherId, u64>,
     pub(super) closed: bool,
     /// A background error; `next` reports it once.
     pub(super) trouble: Option<Error>,
@@ -56,7 +56,7 @@ pub(super) struct State {
 
 /// A step that waits to be handed out.
 #[derive(Debug)]
-pub(super) enum Waiting {
+pub(super) enum PendingStep {
     Assigned(Vec<Assignment>),
     Revoking(Revocation),
     Lost(Vec<TopicPartition>),
@@ -64,7 +64,7 @@ pub(super) enum Waiting {
 
 /// Knowledge of partitions before they are read.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct StartHints {
     pub(super) leaders: HashMap<TopicPartition, Option<i32>>,
     /// Partitions that begin with a compressed batch, so that the decompressed size of a fetch is unknown.
     pub(super) single: HashSet<TopicPartition>,
@@ -73,7 +73,7 @@ pub(super) struct Ahead {
 impl State {
     pub(super) fn new(max_buffered: usize, session_timeout: Duration) -> Self {
         Self {
-            slots: HashMap::new(),
+            assigned: HashMap::new(),
             paused: HashSet::new(),
             steps: VecDeque::new(),
             ready: VecDeque::new(),
@@ -83,8 +83,8 @@ impl State {
             tickets: 0,
             last_epochs: HashMap::new(),
             plan: 0,
-            seconds: false,
-            shut: HashSet::new(),
+            second_enabled: false,
+            disabled: HashSet::new(),
             polls: HashMap::new(),
             closed: false,
             trouble: None,
@@ -97,7 +97,7 @@ impl State {
     }
 
     /// Returns the next item for `next`, if any.
-    pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<Next>> {
+    pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<NextStep>> {
         if self.closed {
             return Some(Err(closed()));
         }
@@ -115,7 +115,7 @@ impl State {
     /// Ends the membership after the coordinator was silent for a session timeout: other members may have the
     /// partitions.
     pub(super) fn expire(&mut self) {
-        if self.last_answer.elapsed() > self.session_timeout && !self.slots.is_empty() {
+        if self.last_answer.elapsed() > self.session_timeout && !self.assigned.is_empty() {
             self.end();
         }
     }
@@ -126,9 +126,9 @@ impl State {
         self.ended = true;
     }
 
-    fn pop(&mut self, max_records: usize) -> Option<Next> {
+    fn pop(&mut self, max_records: usize) -> Option<NextStep> {
         let next = match self.pop_step() {
-            Some(step) => Next::Step(step),
+            Some(step) => NextStep::Step(step),
             None => self.pop_read(max_records)?,
         };
         self.handed_out = Some(Instant::now());
@@ -137,13 +137,13 @@ impl State {
 
     fn pop_step(&mut self) -> Option<Step> {
         Some(match self.steps.pop_front()? {
-            Waiting::Assigned(assignments) => Step::Assigned(assignments),
-            Waiting::Lost(partitions) => Step::Lost(partitions),
-            Waiting::Revoking(revocation) => {
+            PendingStep::Assigned(assignments) => Step::Assigned(assignments),
+            PendingStep::Lost(partitions) => Step::Lost(partitions),
+            PendingStep::Revoking(revocation) => {
                 let deadline = Instant::now() + revocation.deadline;
                 for partition in &revocation.partitions {
-                    if let Some(slot) = self.slots.get_mut(partition) {
-                        slot.stage = Stage::Revoking(Some(deadline));
+                    if let Some(assigned) = self.assigned.get_mut(partition) {
+                        assigned.stage = Stage::Revoking(Some(deadline));
                     }
                 }
                 Step::Revoking(revocation)
@@ -153,54 +153,58 @@ impl State {
 
     /// Registers newly assigned partitions, whose starts and epochs are not looked up yet; returns the number of the
     /// lookup.
-    pub(super) fn expect(&mut self, partitions: Vec<TopicPartition>) -> u64 {
+    pub(super) fn register(&mut self, partitions: Vec<TopicPartition>) -> u64 {
         self.tickets += 1;
         for partition in partitions {
             self.forget(&partition);
-            self.slots.insert(partition.clone(), Slot::new(partition, self.tickets));
+            self.assigned.insert(partition.clone(), AssignedPartition::new(partition, self.tickets));
         }
         self.tickets
     }
 
     /// Returns those of `partitions` whose start is still to be looked up under this number; none once closed.
-    pub(super) fn starting(&self, partitions: &[TopicPartition], look: u64) -> Vec<TopicPartition> {
+    pub(super) fn starting(&self, partitions: &[TopicPartition], lookup: u64) -> Vec<TopicPartition> {
         let starting = |p: &&TopicPartition| {
-            !self.closed && self.slots.get(*p).is_some_and(|slot| slot.stage == Stage::Starting && slot.look == look)
+            !self.closed
+                && self
+                    .assigned
+                    .get(*p)
+                    .is_some_and(|assigned| assigned.stage == Stage::Starting && assigned.lookup == lookup)
         };
         partitions.iter().filter(starting).cloned().collect()
     }
 
-    /// Applies the starts found under this number: informs the caller, and lets readers begin.
-    pub(super) fn assign(&mut self, look: u64, found: Vec<Found>, ahead: &Ahead) {
+    /// Applies the starts found under this number: informs the caller, and lets fetchers begin.
+    pub(super) fn assign(&mut self, lookup: u64, found: Vec<FoundStart>, hints: &StartHints) {
         let mut told = Vec::new();
-        for Found { mut assignment, mark } in found {
-            let Some(slot) = self.slots.get_mut(&assignment.partition) else { continue };
-            if slot.stage != Stage::Starting || slot.look != look {
+        for FoundStart { mut assignment, mark } in found {
+            let Some(assigned) = self.assigned.get_mut(&assignment.partition) else { continue };
+            if assigned.stage != Stage::Starting || assigned.lookup != lookup {
                 continue;
             }
             let last = self.last_epochs.entry(assignment.partition.clone()).or_default();
-            slot.mark = mark.after(*last);
-            *last = slot.mark.epoch;
-            assignment.epoch = slot.mark.epoch;
+            assigned.mark = mark.after(*last);
+            *last = assigned.mark.epoch;
+            assignment.epoch = assigned.mark.epoch;
             self.tickets += 1;
-            slot.stage = Stage::Reading;
-            slot.ticket = self.tickets;
-            slot.position = assignment.start_offset;
-            slot.fetched = assignment.start_offset;
+            assigned.stage = Stage::Reading;
+            assigned.ticket = self.tickets;
+            assigned.position = assignment.start_offset;
+            assigned.fetched = assignment.start_offset;
             // A commit beyond the log belongs to another log: in this one, nothing is committed.
-            slot.committed = assignment.committed.filter(|committed| *committed <= assignment.start_offset);
+            assigned.committed = assignment.committed.filter(|committed| *committed <= assignment.start_offset);
             // If the log no longer holds the committed offset, continuing is a move.
-            slot.back_since = assignment.missing.as_ref().map(|_| slot.ticket);
-            slot.leader = ahead.leaders.get(&assignment.partition).copied().flatten();
-            if ahead.single.contains(&assignment.partition) {
-                slot.pace = Pace::single();
+            assigned.back_since = assignment.missing.as_ref().map(|_| assigned.ticket);
+            assigned.leader = hints.leaders.get(&assignment.partition).copied().flatten();
+            if hints.single.contains(&assignment.partition) {
+                assigned.fetch_mode = FetchMode::single();
             }
             told.push(assignment);
         }
         if !told.is_empty() {
-            self.steps.push_back(Waiting::Assigned(told));
+            self.steps.push_back(PendingStep::Assigned(told));
             self.plan += 1;
-            self.spread();
+            self.balance();
         }
     }
 
@@ -209,22 +213,22 @@ impl State {
         let unseen = self.take_back(partitions);
         let mut known = Vec::new();
         for partition in partitions {
-            let starting = self.slots.get(partition).is_none_or(|slot| slot.stage == Stage::Starting);
+            let starting = self.assigned.get(partition).is_none_or(|assigned| assigned.stage == Stage::Starting);
             if starting || unseen.contains(partition) {
                 self.forget(partition);
                 continue;
             }
             self.clear(partition);
-            if let Some(slot) = self.slots.get_mut(partition) {
-                slot.stage = Stage::Revoking(None);
+            if let Some(assigned) = self.assigned.get_mut(partition) {
+                assigned.stage = Stage::Revoking(None);
                 known.push(partition.clone());
             }
         }
         if !known.is_empty() {
-            self.steps.push_back(Waiting::Revoking(Revocation::new(known.clone(), deadline)));
+            self.steps.push_back(PendingStep::Revoking(Revocation::new(known.clone(), deadline)));
         }
         self.plan += 1;
-        self.spread();
+        self.balance();
         known
     }
 
@@ -233,7 +237,7 @@ impl State {
         let mut until = None;
         let mut held = Vec::new();
         for partition in partitions {
-            if let Some(Stage::Revoking(deadline)) = self.slots.get(partition).map(|slot| slot.stage) {
+            if let Some(Stage::Revoking(deadline)) = self.assigned.get(partition).map(|assigned| assigned.stage) {
                 held.push(partition.clone());
                 until = until.or(deadline);
             }
@@ -244,7 +248,7 @@ impl State {
     /// Releases revoked partitions.
     pub(super) fn release(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
-            if self.slots.get(partition).is_some_and(|slot| matches!(slot.stage, Stage::Revoking(_))) {
+            if self.assigned.get(partition).is_some_and(|assigned| matches!(assigned.stage, Stage::Revoking(_))) {
                 self.forget(partition);
             }
         }
@@ -255,35 +259,37 @@ impl State {
         let unseen = self.take_back(partitions);
         let known: Vec<TopicPartition> = partitions
             .iter()
-            .filter(|p| self.slots.get(*p).is_some_and(|slot| slot.stage != Stage::Starting) && !unseen.contains(*p))
+            .filter(|p| {
+                self.assigned.get(*p).is_some_and(|assigned| assigned.stage != Stage::Starting) && !unseen.contains(*p)
+            })
             .cloned()
             .collect();
         for partition in partitions {
             self.forget(partition);
         }
         for waiting in &mut self.steps {
-            if let Waiting::Revoking(revocation) = waiting {
+            if let PendingStep::Revoking(revocation) = waiting {
                 revocation.partitions.retain(|p| !partitions.contains(p));
             }
         }
-        self.steps.retain(|waiting| !matches!(waiting, Waiting::Revoking(r) if r.partitions.is_empty()));
+        self.steps.retain(|waiting| !matches!(waiting, PendingStep::Revoking(r) if r.partitions.is_empty()));
         if !known.is_empty() {
-            self.steps.push_back(Waiting::Lost(known));
+            self.steps.push_back(PendingStep::Lost(known));
         }
         self.plan += 1;
-        self.spread();
+        self.balance();
     }
 
     /// Returns all assigned partitions.
     pub(super) fn owned(&self) -> Vec<TopicPartition> {
-        self.slots.keys().cloned().collect()
+        self.assigned.keys().cloned().collect()
     }
 
     /// Withdraws assignments that were not handed out yet: the caller never learns of them.
     fn take_back(&mut self, partitions: &[TopicPartition]) -> HashSet<TopicPartition> {
         let mut unseen = HashSet::new();
         for waiting in &mut self.steps {
-            if let Waiting::Assigned(assignments) = waiting {
+            if let PendingStep::Assigned(assignments) = waiting {
                 assignments.retain(|a| {
                     let back = partitions.contains(&a.partition);
                     if back {
@@ -293,19 +299,21 @@ impl State {
                 });
             }
         }
-        self.steps.retain(|waiting| !matches!(waiting, Waiting::Assigned(a) if a.is_empty()));
+        self.steps.retain(|waiting| !matches!(waiting, PendingStep::Assigned(a) if a.is_empty()));
         unseen
     }
 
     fn forget(&mut self, partition: &TopicPartition) {
         self.clear(partition);
-        self.slots.remove(partition);
+        self.assigned.remove(partition);
     }
 
     pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.paused.remove(partition);
-            if self.slots.get(partition).is_some_and(Slot::has_news) && !self.ready.contains(partition) {
+            if self.assigned.get(partition).is_some_and(AssignedPartition::has_output)
+                && !self.ready.contains(partition)
+            {
                 self.ready.push_back(partition.clone());
             }
         }
@@ -314,29 +322,32 @@ impl State {
 
     /// Checks whether a commit may be sent: `None` if a later offset is already committed.
     pub(super) fn may_commit(&self, commit: &Commit) -> Result<Option<()>> {
-        let slot = self.slots.get(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch);
-        let slot = slot.ok_or_else(|| not_ours(&commit.partition))?;
-        match slot.stage {
+        let assigned = self.assigned.get(&commit.partition).filter(|assigned| assigned.mark.epoch == commit.epoch);
+        let assigned = assigned.ok_or_else(|| not_ours(&commit.partition))?;
+        match assigned.stage {
             Stage::Starting => return Err(not_ours(&commit.partition)),
             Stage::Revoking(Some(deadline)) if deadline <= Instant::now() => return Err(not_ours(&commit.partition)),
             _ => {}
         }
-        let back = slot.committed.is_some_and(|committed| commit.next_offset < committed) && slot.back_since.is_none();
+        let back =
+            assigned.committed.is_some_and(|committed| commit.next_offset < committed) && assigned.back_since.is_none();
         Ok((!back).then_some(()))
     }
 
     /// Returns the mark of a commit's assignment.
-    pub(super) fn mark(&self, commit: &Commit) -> Option<Mark> {
-        let slot = self.slots.get(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch);
-        slot.map(|slot| slot.mark)
+    pub(super) fn mark(&self, commit: &Commit) -> Option<EpochMark> {
+        let assigned = self.assigned.get(&commit.partition).filter(|assigned| assigned.mark.epoch == commit.epoch);
+        assigned.map(|assigned| assigned.mark)
     }
 
     /// Records an accepted commit; `readings` is the number of readings when it was requested.
     pub(super) fn committed(&mut self, commit: &Commit, readings: u64) {
-        if let Some(slot) = self.slots.get_mut(&commit.partition).filter(|slot| slot.mark.epoch == commit.epoch) {
-            slot.committed = Some(commit.next_offset);
+        if let Some(assigned) =
+            self.assigned.get_mut(&commit.partition).filter(|assigned| assigned.mark.epoch == commit.epoch)
+        {
+            assigned.committed = Some(commit.next_offset);
             // A commit in flight when its partition went back ends nothing.
-            slot.back_since = slot.back_since.filter(|since| *since > readings);
+            assigned.back_since = assigned.back_since.filter(|since| *since > readings);
         }
     }
 }

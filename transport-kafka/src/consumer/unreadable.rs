@@ -6,39 +6,40 @@ use tidings_core::{Error, Result, Step, TopicPartition, Unreadable};
 use tracing::{debug, error};
 
 use super::Shared;
-use super::fetched::Want;
-use super::slot::{Chunk, Slot, Stage};
+use super::assigned::{AssignedPartition, Chunk, Stage};
+use super::fetch_buffer::FetchTarget;
 use super::state::State;
-use crate::client::admin::Asks;
-use crate::client::peek::{HEADER, ONE_BATCH, Peeked};
-use crate::client::reader::{Bad, Run};
+use crate::client::admin::ClusterClient;
+use crate::client::fetcher::{FetchedRecords, UnreadableBatch};
+use crate::client::peek::{HEADER_BYTES, ONE_BATCH, Peeked};
 use crate::error::is_refused_fetch;
 
 /// Why a partition is held.
 #[derive(Debug)]
-pub(super) struct Stuck {
+pub(super) struct Hold {
     /// The first offset that cannot be read.
     pub(super) offset: u64,
     pub(super) next: Option<u64>,
     pub(super) error: Arc<Error>,
     /// Whether the caller knows of it.
-    pub(super) told: bool,
+    pub(super) reported: bool,
 }
 
 impl State {
     /// Holds a partition whose next batch cannot be read, if this reading is still current.
-    pub(super) fn hold(&mut self, partition: &TopicPartition, ticket: u64, stuck: Stuck) -> bool {
-        let reads = |slot: &Slot| slot.ticket == ticket && ticket != 0 && slot.stage == Stage::Reading;
-        if !self.slots.get(partition).is_some_and(reads) {
+    pub(super) fn hold(&mut self, partition: &TopicPartition, ticket: u64, hold: Hold) -> bool {
+        let reads =
+            |assigned: &AssignedPartition| assigned.ticket == ticket && ticket != 0 && assigned.stage == Stage::Reading;
+        if !self.assigned.get(partition).is_some_and(reads) {
             return false;
         }
         // Accounts for a gap before it.
-        self.bring(partition, ticket, Chunk { run: Run::default(), next: stuck.offset, size: 0 });
-        let Some(slot) = self.slots.get_mut(partition).filter(|slot| reads(slot)) else { return false };
-        if slot.fetched != stuck.offset {
+        self.accept(partition, ticket, Chunk { records: FetchedRecords::default(), next: hold.offset, size: 0 });
+        let Some(assigned) = self.assigned.get_mut(partition).filter(|assigned| reads(assigned)) else { return false };
+        if assigned.fetched != hold.offset {
             return false;
         }
-        slot.stuck = Some(stuck);
+        assigned.hold = Some(hold);
         self.plan += 1;
         if !self.ready.contains(partition) {
             self.ready.push_back(partition.clone());
@@ -47,15 +48,15 @@ impl State {
     }
 }
 
-impl Slot {
+impl AssignedPartition {
     /// Returns the step that reports a held partition, once all records before it are handed out and the caller
     /// does not know of it yet.
-    pub(super) fn tell_stuck(&mut self) -> Option<Step> {
-        let stuck = self.stuck.as_mut().filter(|stuck| !stuck.told && self.queue.is_empty())?;
-        stuck.told = true;
+    pub(super) fn report_hold(&mut self) -> Option<Step> {
+        let hold = self.hold.as_mut().filter(|hold| !hold.reported && self.queue.is_empty())?;
+        hold.reported = true;
         let partition = (*self.origin).clone();
-        let unreadable = Unreadable::new(partition, self.mark.epoch, stuck.offset, Arc::clone(&stuck.error));
-        Some(Step::Unreadable(match stuck.next {
+        let unreadable = Unreadable::new(partition, self.mark.epoch, hold.offset, Arc::clone(&hold.error));
+        Some(Step::Unreadable(match hold.next {
             Some(next) => unreadable.with_next_offset(next),
             None => unreadable,
         }))
@@ -63,12 +64,18 @@ impl Slot {
 }
 
 /// Holds the partition of `bad`, which `broker` leads; returns whether it was still being read.
-pub(super) async fn hold(shared: &Shared, asks: &Asks, broker: i32, want: &Want, bad: Bad) -> bool {
-    let Bad { partition, offset, error } = bad;
-    let next = behind(asks, broker, &partition, offset).await;
+pub(super) async fn hold(
+    shared: &Shared,
+    cluster: &ClusterClient,
+    broker: i32,
+    target: &FetchTarget,
+    bad: UnreadableBatch,
+) -> bool {
+    let UnreadableBatch { partition, offset, error } = bad;
+    let next = behind(cluster, broker, &partition, offset).await;
     let report = error.report();
-    let stuck = Stuck { offset, next, error: Arc::new(error), told: false };
-    let held = shared.change(|state| state.hold(&partition, want.ticket, stuck));
+    let hold = Hold { offset, next, error: Arc::new(error), reported: false };
+    let held = shared.change(|state| state.hold(&partition, target.ticket, hold));
     if held {
         error!(%partition, offset, next, error = report, "cannot read a batch; its partition is held until the batch is skipped");
     }
@@ -77,21 +84,21 @@ pub(super) async fn hold(shared: &Shared, asks: &Asks, broker: i32, want: &Want,
 
 /// Returns where the log continues after the batch at `offset`. The header may be damaged, too: the position of the
 /// next batch decides, and the header itself only if that batch begins there.
-async fn behind(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
+async fn behind(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
     let peek = async |offset: u64, bytes: usize| {
-        let asked = asks.peek(broker, &[(partition.clone(), offset)], bytes).await;
+        let asked = cluster.peek(broker, &[(partition.clone(), offset)], bytes).await;
         let answer = asked.and_then(|mut answers| answers.remove(partition).transpose());
         answer.unwrap_or_else(|error| {
             debug!(error = error.report(), %partition, offset, "cannot find the end of a batch");
             None
         })
     };
-    let bad = match asks.peek(broker, &[(partition.clone(), offset)], ONE_BATCH).await.ok()?.remove(partition)? {
+    let bad = match cluster.peek(broker, &[(partition.clone(), offset)], ONE_BATCH).await.ok()?.remove(partition)? {
         Ok(peeked) => peeked.batch?,
-        Err(error) if is_refused_fetch(&error) => return behind_refused(asks, broker, partition, offset).await,
+        Err(error) if is_refused_fetch(&error) => return behind_refused(cluster, broker, partition, offset).await,
         Err(_) => return None,
     };
-    let peeked = peek(offset, bad.bytes.saturating_add(HEADER)).await?;
+    let peeked = peek(offset, bad.bytes.saturating_add(HEADER_BYTES)).await?;
     if let Some(next) = peeked.behind {
         return (next <= peeked.high).then_some(next);
     }
@@ -106,9 +113,9 @@ const FARTHEST: u64 = 1 << 24;
 
 /// Returns where the broker returns the log again, after an offset that it refuses: a search with doubling steps, and
 /// then by bisection between the last refused offset and the first that is not.
-async fn behind_refused(asks: &Asks, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
+async fn behind_refused(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
     let ask = async |at: u64| -> Option<Result<Peeked>> {
-        let asked = asks.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
+        let asked = cluster.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
         asked.ok()?.remove(partition)
     };
     let is_refused = async |at: u64| Some(matches!(ask(at).await?, Err(error) if is_refused_fetch(&error)));

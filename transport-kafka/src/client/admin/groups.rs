@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use krafka::admin::{
     AlterConsumerGroupOffsetsOptions, ConfigResource, ConsumerGroupDescription, DeleteConsumerGroupsOptions,
-    DescribeConfigsOptions, DescribeConsumerGroupsOptions, ListConsumerGroupsOptions, TopicPartition as Place,
+    DescribeConfigsOptions, DescribeConsumerGroupsOptions, ListConsumerGroupsOptions,
+    TopicPartition as ClientPartition,
 };
 use tidings_core::{Error, ErrorKind, GroupDescription, GroupState, MemberDescription, Name, Result, TopicPartition};
 
-use super::Asks;
-use crate::client::reader::index;
+use super::ClusterClient;
+use crate::client::fetcher::index;
 use crate::error::failed;
 
 /// The group's session timeout setting.
 const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
 
-impl Asks {
+impl ClusterClient {
     pub(crate) async fn list_groups(&self) -> Result<Vec<Name>> {
         let asked = self.client().list_consumer_groups(ListConsumerGroupsOptions::default().timeout(self.limit)).await;
         let mut names = Vec::new();
@@ -70,7 +71,7 @@ impl Asks {
         check_group_name(group)?;
         let offsets = offsets
             .iter()
-            .map(|(at, next)| (Place::new(at.topic.as_str(), index(at)), i64::try_from(*next).unwrap_or(0)));
+            .map(|(at, next)| (ClientPartition::new(at.topic.as_str(), index(at)), i64::try_from(*next).unwrap_or(0)));
         let options = AlterConsumerGroupOffsetsOptions::default().timeout(self.limit);
         let answers = self.client().alter_consumer_group_offsets(group, offsets, options).await;
         let what = |at: &str| format!("reset the group {group}{at}");

@@ -9,14 +9,14 @@ use std::time::Duration;
 use krafka::KrafkaError;
 use krafka::admin::{
     AdminClient, DescribeFeaturesOptions, ListConsumerGroupOffsetsOptions, ListOffsetsOptions, OffsetSpec,
-    TopicPartition as Place,
+    TopicPartition as ClientPartition,
 };
 use krafka::error::ErrorCode;
 use tidings_core::{Result, SeekTo, TopicPartition};
 
 pub(crate) use self::groups::check_group_name;
 use super::connection::Connection;
-use super::reader::index;
+use super::fetcher::index;
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::failed;
 
@@ -31,13 +31,13 @@ pub(crate) struct Committed {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Asks {
+pub(crate) struct ClusterClient {
     connection: Connection,
     limit: Duration,
     committed_only: bool,
 }
 
-impl Asks {
+impl ClusterClient {
     pub(crate) fn new(connection: &Connection, config: &KafkaConfig) -> Self {
         let committed_only = config.isolation == Isolation::ReadCommitted;
         Self { connection: connection.clone(), limit: config.request_timeout, committed_only }
@@ -97,7 +97,7 @@ impl Asks {
         Ok(committed)
     }
 
-    /// Returns the offsets of places in logs; `None` if no record is that late. Either all of them, or the error of
+    /// Returns the offsets of positions in logs; `None` if no record is that late. Either all of them, or the error of
     /// one.
     pub(crate) async fn offsets(
         &self,
@@ -106,7 +106,7 @@ impl Asks {
         self.offsets_each(wanted).await?.into_iter().map(|(at, offset)| Ok((at, offset?))).collect()
     }
 
-    /// Returns the offsets of places in logs, each with its own result: a partition without a leader does not fail
+    /// Returns the offsets of positions in logs, each with its own result: a partition without a leader does not fail
     /// the others, but it is waited for, until the time limit.
     pub(crate) async fn offsets_each(
         &self,
@@ -117,8 +117,10 @@ impl Asks {
             SeekTo::Time(time) => OffsetSpec::Timestamp(time.millis().max(0)),
             _ => OffsetSpec::Latest,
         };
-        let wanted: HashMap<Place, OffsetSpec> =
-            wanted.into_iter().map(|(at, to)| (Place::new(at.topic.as_str(), index(&at)), spec(to))).collect();
+        let wanted: HashMap<ClientPartition, OffsetSpec> = wanted
+            .into_iter()
+            .map(|(at, to)| (ClientPartition::new(at.topic.as_str(), index(&at)), spec(to)))
+            .collect();
         if wanted.is_empty() {
             return Ok(HashMap::new());
         }
@@ -144,6 +146,6 @@ fn is_too_late(error: &KrafkaError) -> bool {
     matches!(error, KrafkaError::Broker { code: ErrorCode::OffsetNotAvailable, message } if message.contains("no offset"))
 }
 
-fn named(at: &Place) -> TopicPartition {
+fn named(at: &ClientPartition) -> TopicPartition {
     TopicPartition::new(at.topic(), u32::try_from(at.partition()).unwrap_or(0))
 }

@@ -9,18 +9,18 @@ use krafka::admin::{
 };
 use tidings_core::{Error, ErrorKind, Name, PartitionDescription, Result, check_topic_name};
 
-use super::Asks;
+use super::ClusterClient;
 use crate::error::failed;
 
 /// The cluster as a broker sees it.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub(crate) struct ClusterDescription {
     /// Number, address, and whether it is fenced.
     pub(crate) brokers: Vec<(i32, String, bool)>,
     pub(crate) controller: Option<i32>,
 }
 
-impl Asks {
+impl ClusterClient {
     pub(crate) async fn create_topic(
         &self,
         name: &str,
@@ -101,11 +101,11 @@ impl Asks {
         Ok(entries.into_iter().filter(|e| !e.is_sensitive).filter_map(|e| Some((e.name, e.value?))).collect())
     }
 
-    pub(crate) async fn cluster(&self) -> Result<Cluster> {
+    pub(crate) async fn describe_cluster(&self) -> Result<ClusterDescription> {
         let asked = self.client().describe_cluster(DescribeClusterOptions::default().timeout(self.limit)).await;
         let cluster = asked.map_err(|e| failed("describe the cluster", e))?;
         let brokers = cluster.brokers.into_iter().map(|b| (b.id, format!("{}:{}", b.host, b.port), b.is_fenced));
-        Ok(Cluster {
+        Ok(ClusterDescription {
             brokers: brokers.collect(),
             controller: (cluster.controller_id >= 0).then_some(cluster.controller_id),
         })

@@ -12,20 +12,20 @@ const SMALL_SHARE: usize = 8;
 
 /// Whether a partition is read batch by batch, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pace {
+pub(super) struct FetchMode {
     /// Each fetch has one batch, whatever its decompressed size.
     pub(super) single: bool,
     calm: u32,
     needed: u32,
 }
 
-impl Default for Pace {
+impl Default for FetchMode {
     fn default() -> Self {
         Self { single: false, calm: 0, needed: CALM }
     }
 }
 
-impl Pace {
+impl FetchMode {
     /// Reads batch by batch, until several of them were small.
     pub(super) fn single() -> Self {
         Self { single: true, ..Self::default() }
@@ -33,7 +33,7 @@ impl Pace {
 
     /// Records the decompressed size of a fetch, where `large` bytes count as large. Returns whether the pace
     /// changes.
-    pub(super) fn came(&mut self, bytes: usize, large: usize) -> bool {
+    pub(super) fn record_fetch(&mut self, bytes: usize, large: usize) -> bool {
         let before = self.single;
         if !self.single && bytes > large {
             *self = Self { single: true, calm: 0, needed: (self.needed * LONGER).min(MAX_CALM) };
@@ -53,21 +53,21 @@ mod tests {
 
     #[test]
     fn large_batches_are_read_one_by_one() {
-        let mut pace = Pace::default();
-        assert!(!pace.came(1_000, 1_000) && !pace.single);
-        assert!(pace.came(1_001, 1_000) && pace.single);
-        let small = (1..).find(|_| pace.came(100, 1_000));
+        let mut fetch_mode = FetchMode::default();
+        assert!(!fetch_mode.record_fetch(1_000, 1_000) && !fetch_mode.single);
+        assert!(fetch_mode.record_fetch(1_001, 1_000) && fetch_mode.single);
+        let small = (1..).find(|_| fetch_mode.record_fetch(100, 1_000));
         assert_eq!(small, Some(CALM * LONGER), "it takes longer each time");
-        assert!(!pace.single && pace.came(5_000, 1_000));
-        assert_eq!((1..).find(|_| pace.came(100, 1_000)), Some(CALM * LONGER * LONGER));
+        assert!(!fetch_mode.single && fetch_mode.record_fetch(5_000, 1_000));
+        assert_eq!((1..).find(|_| fetch_mode.record_fetch(100, 1_000)), Some(CALM * LONGER * LONGER));
     }
 
     #[test]
     fn only_small_batches_in_a_row_end_it() {
-        let mut pace = Pace::single();
+        let mut fetch_mode = FetchMode::single();
         for bytes in [100, 100, 100, 900, 100, 100, 0, 100] {
-            assert!(!pace.came(bytes, 1_000), "{bytes}");
+            assert!(!fetch_mode.record_fetch(bytes, 1_000), "{bytes}");
         }
-        assert!(pace.came(100, 1_000) && !pace.single);
+        assert!(fetch_mode.record_fetch(100, 1_000) && !fetch_mode.single);
     }
 }

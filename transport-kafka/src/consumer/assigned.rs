@@ -6,26 +6,26 @@ use std::sync::Arc;
 use tidings_core::TopicPartition;
 use tokio::time::Instant;
 
-use super::epoch::Mark;
-use super::pace::Pace;
-use super::unreadable::Stuck;
-use crate::client::reader::Run;
+use super::epoch::EpochMark;
+use super::fetch_mode::FetchMode;
+use super::unreadable::Hold;
+use crate::client::fetcher::FetchedRecords;
 
 /// A partition assigned to this consumer.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct AssignedPartition {
     pub(super) origin: Arc<TopicPartition>,
     /// Number of the lookup of its start.
-    pub(super) look: u64,
+    pub(super) lookup: u64,
     /// Mark of its epoch, once its start is known.
-    pub(super) mark: Mark,
+    pub(super) mark: EpochMark,
     pub(super) stage: Stage,
     /// Number of the current reading; results of earlier readings are dropped.
     pub(super) ticket: u64,
     pub(super) leader: Option<i32>,
-    /// Whether the second of its leader's readers reads it.
+    /// Whether the second of its leader's fetchers reads it.
     pub(super) second: bool,
-    pub(super) pace: Pace,
+    pub(super) fetch_mode: FetchMode,
     /// Next offset to hand out.
     pub(super) position: u64,
     /// Next offset to fetch.
@@ -33,7 +33,7 @@ pub(super) struct Slot {
     pub(super) queue: VecDeque<Chunk>,
     pub(super) queued: usize,
     /// Why the records after the queue cannot be read.
-    pub(super) stuck: Option<Stuck>,
+    pub(super) hold: Option<Hold>,
     pub(super) committed: Option<u64>,
     /// The reading since which commits may go back, until one requested after it began is accepted.
     pub(super) back_since: Option<u64>,
@@ -41,7 +41,7 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 pub(super) struct Chunk {
-    pub(super) run: Run,
+    pub(super) records: FetchedRecords,
     pub(super) next: u64,
     pub(super) size: usize,
 }
@@ -55,22 +55,22 @@ pub(super) enum Stage {
     Revoking(Option<Instant>),
 }
 
-impl Slot {
-    pub(super) fn new(partition: TopicPartition, look: u64) -> Self {
+impl AssignedPartition {
+    pub(super) fn new(partition: TopicPartition, lookup: u64) -> Self {
         Self {
             origin: Arc::new(partition),
-            look,
-            mark: Mark::default(),
+            lookup,
+            mark: EpochMark::default(),
             stage: Stage::Starting,
             ticket: 0,
             leader: None,
             second: false,
-            pace: Pace::default(),
+            fetch_mode: FetchMode::default(),
             position: 0,
             fetched: 0,
             queue: VecDeque::new(),
             queued: 0,
-            stuck: None,
+            hold: None,
             committed: None,
             back_since: None,
         }

@@ -1,4 +1,4 @@
-//! Fetching with the client, without its groups: one or two readers per leading broker, and one that follows leaders.
+//! Fetching with the client, without its groups: one or two fetchers per leading broker, and one that follows leaders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,43 +42,43 @@ impl FetchSizes {
     }
 }
 
-pub(crate) struct Reader(Client);
+pub(crate) struct Fetcher(Client);
 
 /// Result of a poll for one partition.
 #[derive(Debug)]
-pub(crate) struct Read {
+pub(crate) struct FetchedPartition {
     pub(crate) partition: TopicPartition,
-    pub(crate) run: Run,
+    pub(crate) records: FetchedRecords,
 }
 
 /// Records of one partition, in order, in the client's form. They are converted where they are handed out and not in
-/// the reader's task, which is the first to run out of time.
+/// the fetcher's task, which is the first to run out of time.
 #[derive(Default)]
-pub(crate) struct Run(Vec<ConsumerRecord>);
+pub(crate) struct FetchedRecords(Vec<ConsumerRecord>);
 
 /// How far a partition was handed out.
 #[derive(Debug)]
-pub(crate) struct Mark {
+pub(crate) struct FetchPosition {
     pub(crate) partition: TopicPartition,
-    pub(crate) position: u64,
+    pub(crate) offset: u64,
     /// End of its log, if it is known.
     pub(crate) end: Option<u64>,
 }
 
 /// Why a poll returned no records.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum FetchError {
     /// The next offsets of these partitions are no longer in their logs.
     OutOfRange(Vec<TopicPartition>),
     /// A batch cannot be decoded; records fetched of other partitions come with the next poll.
-    Unreadable(Bad),
+    Unreadable(UnreadableBatch),
     /// Any other error.
     Other(Error),
 }
 
 /// A batch that cannot be decoded.
 #[derive(Debug)]
-pub(crate) struct Bad {
+pub(crate) struct UnreadableBatch {
     pub(crate) partition: TopicPartition,
     /// The offset at which it was to be read.
     pub(crate) offset: u64,
@@ -105,7 +105,7 @@ fn builder(connection: &Connection, config: &KafkaConfig) -> ConsumerBuilder {
     }
 }
 
-impl Reader {
+impl Fetcher {
     pub(crate) async fn open(connection: &Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
         let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let built = builder(connection, config)
@@ -142,28 +142,29 @@ impl Reader {
     }
 
     /// Returns records as soon as there are any. Cancel-safe.
-    pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<Read>, Trouble> {
-        let late = |_| Trouble::Other(Error::new(ErrorKind::Unavailable, format!("read: no answer within {LIMIT:?}")));
+    pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<FetchedPartition>, FetchError> {
+        let late =
+            |_| FetchError::Other(Error::new(ErrorKind::Unavailable, format!("read: no answer within {LIMIT:?}")));
         match timeout(LIMIT + wait, self.0.poll(wait)).await.map_err(late)? {
             Ok(records) => Ok(by_partition(records)),
             Err(KrafkaError::NoOffset { partitions }) => {
                 let named = |(topic, p): (String, i32)| TopicPartition::new(topic, u32::try_from(p).unwrap_or(0));
-                Err(Trouble::OutOfRange(partitions.into_iter().map(named).collect()))
+                Err(FetchError::OutOfRange(partitions.into_iter().map(named).collect()))
             }
             Err(KrafkaError::Protocol { message, .. }) => Err(undecodable(&message)),
-            Err(error) => Err(Trouble::Other(failed("read", error))),
+            Err(error) => Err(FetchError::Other(failed("read", error))),
         }
     }
 
     /// Returns how far each partition was handed out, gaps included.
-    pub(crate) async fn marks(&self) -> Vec<Mark> {
+    pub(crate) async fn positions(&self) -> Vec<FetchPosition> {
         let lag = self.0.lag().await;
-        let mark = |(at, lag): (krafka::consumer::TopicPartition, krafka::consumer::PartitionLag)| {
+        let position = |(at, lag): (krafka::consumer::TopicPartition, krafka::consumer::PartitionLag)| {
             let partition = TopicPartition::new(at.topic(), u32::try_from(at.partition()).unwrap_or(0));
             let end = lag.high_watermark.and_then(|end| u64::try_from(end).ok());
-            Some(Mark { partition, position: u64::try_from(lag.position?).ok()?, end })
+            Some(FetchPosition { partition, offset: u64::try_from(lag.position?).ok()?, end })
         };
-        lag.into_iter().filter_map(mark).collect()
+        lag.into_iter().filter_map(position).collect()
     }
 
     /// Requests the leaders of a topic's partitions; `None` for a partition that currently has none.
@@ -183,7 +184,7 @@ impl Reader {
 
 /// Parses the client's message about a batch that it cannot decode. It reports the partition and the offset nowhere
 /// else.
-fn undecodable(message: &str) -> Trouble {
+fn undecodable(message: &str) -> FetchError {
     let named = || {
         let (place, rest) = message.strip_prefix(UNDECODABLE)?.split_once(OFFSET)?;
         let (topic, partition) = place.rsplit_once('-')?;
@@ -193,18 +194,18 @@ fn undecodable(message: &str) -> Trouble {
     let cause = message.split_once(CAUSE).map_or(message, |(_, cause)| cause);
     let Some((partition, offset)) = named() else {
         // Reported as transient: an unknown partition cannot be held, and the others must be read.
-        return Trouble::Other(Error::new(ErrorKind::Unavailable, format!("cannot read a batch: {cause}")));
+        return FetchError::Other(Error::new(ErrorKind::Unavailable, format!("cannot read a batch: {cause}")));
     };
     let kind = if cause.contains("exceeds") { ErrorKind::TooLarge } else { ErrorKind::Undecodable };
     let error = Error::new(kind, format!("cannot read the batch of {partition} at offset {offset}: {cause}"));
-    Trouble::Unreadable(Bad { partition, offset, error })
+    FetchError::Unreadable(UnreadableBatch { partition, offset, error })
 }
 
 pub(super) fn index(at: &TopicPartition) -> i32 {
     i32::try_from(at.partition).unwrap_or(i32::MAX)
 }
 
-impl Run {
+impl FetchedRecords {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -248,7 +249,7 @@ impl Run {
     }
 }
 
-impl std::fmt::Debug for Run {
+impl std::fmt::Debug for FetchedRecords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Run({} records)", self.len())
     }
@@ -256,13 +257,13 @@ impl std::fmt::Debug for Run {
 
 /// Splits a poll's records by partition: the client returns them in that order, and those of one fetch share their
 /// topic's name.
-fn by_partition(mut records: Vec<ConsumerRecord>) -> Vec<Read> {
-    let mut reads: Vec<Read> = Vec::new();
-    // From the end, so that the first run, which is usually the only one, stays in place.
+fn by_partition(mut records: Vec<ConsumerRecord>) -> Vec<FetchedPartition> {
+    let mut reads: Vec<FetchedPartition> = Vec::new();
+    // From the end, so that the first split, which is usually the only one, stays in place.
     while let Some(last) = records.last() {
         let other = |r: &ConsumerRecord| r.partition != last.partition || !Arc::ptr_eq(&r.topic, &last.topic);
         let partition = TopicPartition::new(Arc::clone(&last.topic), u32::try_from(last.partition).unwrap_or(0));
-        let mut run = match records.iter().rposition(other) {
+        let mut split = match records.iter().rposition(other) {
             Some(before) => records.split_off(before + 1),
             None => {
                 // The records of a poll of several partitions would retain the memory of all.
@@ -272,10 +273,10 @@ fn by_partition(mut records: Vec<ConsumerRecord>) -> Vec<Read> {
         };
         match reads.last_mut() {
             Some(read) if read.partition == partition => {
-                run.append(&mut read.run.0);
-                read.run = Run(run);
+                split.append(&mut read.records.0);
+                read.records = FetchedRecords(split);
             }
-            _ => reads.push(Read { partition, run: Run(run) }),
+            _ => reads.push(FetchedPartition { partition, records: FetchedRecords(split) }),
         }
     }
     reads
@@ -299,7 +300,7 @@ fn stored(record: ConsumerRecord) -> StoredRecord {
     made
 }
 
-impl std::fmt::Debug for Reader {
+impl std::fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Reader")
     }

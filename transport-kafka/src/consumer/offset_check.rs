@@ -8,20 +8,20 @@ use tidings_core::{Error, ErrorKind, TopicPartition};
 use tracing::debug;
 
 use super::Shared;
-use super::fetched::Want;
-use super::slot::Chunk;
+use super::assigned::Chunk;
+use super::fetch_buffer::FetchTarget;
 use super::state::State;
 use super::unreadable;
-use crate::client::admin::Asks;
-use crate::client::peek::{ONE_BATCH, Span};
-use crate::client::reader::{Bad, Run};
+use crate::client::admin::ClusterClient;
+use crate::client::fetcher::{FetchedRecords, UnreadableBatch};
+use crate::client::peek::{BatchHeader, ONE_BATCH};
 
 /// Maximum number of headers read for one chunk. The rest of the chunk is read again from there.
 const MOST_HEADERS: usize = 32;
 
 /// Order of the offsets in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum OffsetOrder {
     /// No gap between the position that was read from and the next one.
     Dense,
     /// Gaps: compacted records, transaction markers, or records that the client dropped.
@@ -32,11 +32,11 @@ pub(super) enum Order {
 
 /// A chunk with gaps between its records, and the position that it was read from.
 #[derive(Debug)]
-pub(super) struct Doubt {
-    pub(super) want: Want,
+pub(super) struct SuspectChunk {
+    pub(super) target: FetchTarget,
     pub(super) from: u64,
     pub(super) chunk: Chunk,
-    pub(super) order: Order,
+    pub(super) order: OffsetOrder,
 }
 
 /// Result of the comparison with the batches' headers.
@@ -45,37 +45,37 @@ enum Verdict {
     /// The offsets are those of the batches; gaps are legitimate.
     Sound,
     /// This number of records is valid; the batch after them, from this offset on, is not.
-    Bad(usize, u64),
+    UnreadableBatch(usize, u64),
     /// This number of records is valid; those from this offset on must be read again.
     Again(usize, u64),
 }
 
-/// Returns the order of `run`'s offsets between `from` and `next`, in a log that ends at `end`.
-pub(super) fn order(run: &Run, from: u64, next: u64, end: Option<u64>) -> Order {
+/// Returns the order of `records`'s offsets between `from` and `next`, in a log that ends at `end`.
+pub(super) fn order(records: &FetchedRecords, from: u64, next: u64, end: Option<u64>) -> OffsetOrder {
     let (mut expected, mut dense) = (from, true);
-    for offset in run.offsets() {
+    for offset in records.offsets() {
         if offset < expected {
-            return Order::Broken;
+            return OffsetOrder::Broken;
         }
         dense &= offset == expected;
         expected = offset.saturating_add(1);
     }
     match end {
-        Some(end) if next > end => Order::Broken,
-        _ if dense && next == expected => Order::Dense,
-        _ => Order::Gaps,
+        Some(end) if next > end => OffsetOrder::Broken,
+        _ if dense && next == expected => OffsetOrder::Dense,
+        _ => OffsetOrder::Gaps,
     }
 }
 
 /// Hands out the records of a chunk that match their batches' headers. Returns whether all match.
-pub(super) async fn examine(shared: &Shared, asks: &Asks, broker: i32, doubt: Doubt) -> bool {
-    let Doubt { want, from, mut chunk, order } = doubt;
-    let partition = &want.partition;
-    let offsets: Vec<u64> = chunk.run.offsets().collect();
-    let mut walk = Walk::new(&offsets, from, chunk.next, order);
+pub(super) async fn check(shared: &Shared, cluster: &ClusterClient, broker: i32, suspect: SuspectChunk) -> bool {
+    let SuspectChunk { target, from, mut chunk, order } = suspect;
+    let partition = &target.partition;
+    let offsets: Vec<u64> = chunk.records.offsets().collect();
+    let mut walk = BatchWalk::new(&offsets, from, chunk.next, order);
     let mut verdict = None;
     for _ in 0..MOST_HEADERS {
-        verdict = match peek(asks, broker, partition, walk.at).await {
+        verdict = match peek(cluster, broker, partition, walk.at).await {
             _ if walk.is_over() => Some(Verdict::Sound),
             Some(batch) => walk.step(batch),
             None => break,
@@ -86,49 +86,56 @@ pub(super) async fn examine(shared: &Shared, asks: &Asks, broker: i32, doubt: Do
     }
     let (good, at, bad) = match verdict.unwrap_or(Verdict::Again(walk.good, walk.at)) {
         Verdict::Sound => {
-            shared.change(|state| state.bring(partition, want.ticket, chunk));
+            shared.change(|state| state.accept(partition, target.ticket, chunk));
             return true;
         }
-        Verdict::Bad(good, at) => (good, at, true),
+        Verdict::UnreadableBatch(good, at) => (good, at, true),
         Verdict::Again(good, at) => (good, at, false),
     };
-    chunk.run.split_off(good);
-    let size = chunk.run.size();
+    chunk.records.split_off(good);
+    let size = chunk.records.size();
     shared.change(|state| {
-        state.bring(partition, want.ticket, Chunk { run: chunk.run, next: at, size });
+        state.accept(partition, target.ticket, Chunk { records: chunk.records, next: at, size });
         if !bad {
-            state.read_again(partition, want.ticket);
+            state.read_again(partition, target.ticket);
         }
     });
     if bad {
         let cause = "its records have offsets that are not those of the batch";
         let text = format!("cannot read the batch of {partition} at offset {at}: {cause}");
         let error = Error::new(ErrorKind::Undecodable, text);
-        unreadable::hold(shared, asks, broker, &want, Bad { partition: partition.clone(), offset: at, error }).await;
+        unreadable::hold(
+            shared,
+            cluster,
+            broker,
+            &target,
+            UnreadableBatch { partition: partition.clone(), offset: at, error },
+        )
+        .await;
     }
     false
 }
 
 /// Returns the header of the batch at an offset; `None` if it is currently unknown.
-async fn peek(asks: &Asks, broker: i32, partition: &TopicPartition, at: u64) -> Option<Span> {
-    let asked = asks.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
+async fn peek(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, at: u64) -> Option<BatchHeader> {
+    let asked = cluster.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
     let answer = asked.and_then(|mut answers| answers.remove(partition).transpose());
     let peeked = answer.inspect_err(|e| debug!(error = e.report(), %partition, at, "cannot read a batch's header"));
     peeked.ok().flatten()?.batch
 }
 
 /// Iterates over the batches of a chunk, beginning with the first record after a gap.
-struct Walk<'a> {
+struct BatchWalk<'a> {
     offsets: &'a [u64],
     next: u64,
-    order: Order,
+    order: OffsetOrder,
     /// Number of valid records, and the offset after them.
     good: usize,
     at: u64,
 }
 
-impl<'a> Walk<'a> {
-    fn new(offsets: &'a [u64], from: u64, next: u64, order: Order) -> Self {
+impl<'a> BatchWalk<'a> {
+    fn new(offsets: &'a [u64], from: u64, next: u64, order: OffsetOrder) -> Self {
         let good = offsets.iter().zip(from..).take_while(|(offset, expected)| *offset == expected).count();
         Self { offsets, next, order, good, at: from + good as u64 }
     }
@@ -138,8 +145,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Compares the records with the header of the batch at the offset; returns the verdict, if it is final.
-    fn step(&mut self, batch: Span) -> Option<Verdict> {
-        let Some(end) = batch.next.filter(|end| *end > self.at) else { return Some(Verdict::Bad(self.good, self.at)) };
+    fn step(&mut self, batch: BatchHeader) -> Option<Verdict> {
+        let Some(end) = batch.next.filter(|end| *end > self.at) else {
+            return Some(Verdict::UnreadableBatch(self.good, self.at));
+        };
         let rest = &self.offsets[self.good..];
         let mut least = self.at.max(batch.first);
         let in_order = |offset: &&u64| {
@@ -151,29 +160,31 @@ impl<'a> Walk<'a> {
         // The client may stop within a batch, and continues there.
         let is_cut = taken == rest.len() && self.next < end;
         if !is_cut && batch.records_from(self.at).is_some_and(|count| count != taken as u64) {
-            return Some(Verdict::Bad(self.good, self.at));
+            return Some(Verdict::UnreadableBatch(self.good, self.at));
         }
         (self.good, self.at) = (self.good + taken, end);
         // A gap with a reason: the log was compacted, or contains transactions.
-        (is_cut || self.order == Order::Gaps).then_some(Verdict::Sound)
+        (is_cut || self.order == OffsetOrder::Gaps).then_some(Verdict::Sound)
     }
 }
 
 impl State {
     /// Reads a partition again from the offset up to which it was handed out.
     fn read_again(&mut self, partition: &TopicPartition, ticket: u64) {
-        let Some(slot) = self.slots.get_mut(partition).filter(|slot| slot.ticket == ticket && ticket != 0) else {
+        let Some(assigned) =
+            self.assigned.get_mut(partition).filter(|assigned| assigned.ticket == ticket && ticket != 0)
+        else {
             return;
         };
         self.tickets += 1;
-        slot.ticket = self.tickets;
+        assigned.ticket = self.tickets;
         self.plan += 1;
     }
 
     /// Returns the offset up to which this reading handed out the partition.
     pub(super) fn fetched(&self, partition: &TopicPartition, ticket: u64) -> Option<u64> {
-        let slot = self.slots.get(partition)?;
-        (slot.ticket == ticket && ticket != 0).then_some(slot.fetched)
+        let assigned = self.assigned.get(partition)?;
+        (assigned.ticket == ticket && ticket != 0).then_some(assigned.fetched)
     }
 }
 
@@ -182,43 +193,43 @@ mod tests {
     use super::*;
 
     /// A complete batch of three records at offset 3.
-    fn three() -> Span {
-        Span { first: 3, next: Some(6), bytes: 0, packed: false, records: Some(3) }
+    fn three() -> BatchHeader {
+        BatchHeader { first: 3, next: Some(6), bytes: 0, packed: false, records: Some(3) }
     }
 
-    fn verdict(offsets: &[u64], from: u64, next: u64, order: Order) -> Option<Verdict> {
-        Walk::new(offsets, from, next, order).step(three())
+    fn verdict(offsets: &[u64], from: u64, next: u64, order: OffsetOrder) -> Option<Verdict> {
+        BatchWalk::new(offsets, from, next, order).step(three())
     }
 
     #[test]
     fn records_that_the_client_dropped_are_missed() {
-        assert_eq!(verdict(&[], 3, 6, Order::Gaps), Some(Verdict::Bad(0, 3)));
-        assert_eq!(verdict(&[3, 5], 3, 6, Order::Gaps), Some(Verdict::Bad(1, 4)));
-        assert_eq!(verdict(&[6, 7, 8], 3, 9, Order::Gaps), Some(Verdict::Bad(0, 3)));
+        assert_eq!(verdict(&[], 3, 6, OffsetOrder::Gaps), Some(Verdict::UnreadableBatch(0, 3)));
+        assert_eq!(verdict(&[3, 5], 3, 6, OffsetOrder::Gaps), Some(Verdict::UnreadableBatch(1, 4)));
+        assert_eq!(verdict(&[6, 7, 8], 3, 9, OffsetOrder::Gaps), Some(Verdict::UnreadableBatch(0, 3)));
     }
 
     #[test]
     fn offsets_out_of_order_and_beyond_the_batch_are_found() {
-        assert_eq!(verdict(&[3, 3, 3], 3, 6, Order::Broken), Some(Verdict::Bad(1, 4)));
-        assert_eq!(verdict(&[5, 4, 3], 3, 6, Order::Broken), Some(Verdict::Bad(0, 3)));
-        assert_eq!(verdict(&[3, 4, 1_003, 6], 3, 7, Order::Broken), Some(Verdict::Bad(2, 5)));
-        assert_eq!(verdict(&[3, 4, 1_003], 3, 1_004, Order::Broken), Some(Verdict::Bad(2, 5)));
+        assert_eq!(verdict(&[3, 3, 3], 3, 6, OffsetOrder::Broken), Some(Verdict::UnreadableBatch(1, 4)));
+        assert_eq!(verdict(&[5, 4, 3], 3, 6, OffsetOrder::Broken), Some(Verdict::UnreadableBatch(0, 3)));
+        assert_eq!(verdict(&[3, 4, 1_003, 6], 3, 7, OffsetOrder::Broken), Some(Verdict::UnreadableBatch(2, 5)));
+        assert_eq!(verdict(&[3, 4, 1_003], 3, 1_004, OffsetOrder::Broken), Some(Verdict::UnreadableBatch(2, 5)));
     }
 
     #[test]
     fn gaps_with_a_reason_are_sound() {
-        let compacted = Span { records: Some(2), ..three() };
-        assert_eq!(Walk::new(&[3, 5], 3, 6, Order::Gaps).step(compacted), Some(Verdict::Sound));
-        assert_eq!(Walk::new(&[4, 5], 3, 6, Order::Gaps).step(compacted), Some(Verdict::Sound));
-        let marker = Span { records: None, ..three() };
-        assert_eq!(Walk::new(&[], 3, 6, Order::Gaps).step(marker), Some(Verdict::Sound));
-        let later = Span { first: 9, next: Some(10), records: Some(1), ..three() };
-        assert_eq!(Walk::new(&[9], 3, 10, Order::Gaps).step(later), Some(Verdict::Sound));
+        let compacted = BatchHeader { records: Some(2), ..three() };
+        assert_eq!(BatchWalk::new(&[3, 5], 3, 6, OffsetOrder::Gaps).step(compacted), Some(Verdict::Sound));
+        assert_eq!(BatchWalk::new(&[4, 5], 3, 6, OffsetOrder::Gaps).step(compacted), Some(Verdict::Sound));
+        let marker = BatchHeader { records: None, ..three() };
+        assert_eq!(BatchWalk::new(&[], 3, 6, OffsetOrder::Gaps).step(marker), Some(Verdict::Sound));
+        let later = BatchHeader { first: 9, next: Some(10), records: Some(1), ..three() };
+        assert_eq!(BatchWalk::new(&[9], 3, 10, OffsetOrder::Gaps).step(later), Some(Verdict::Sound));
     }
 
     #[test]
     fn a_chunk_that_ends_within_a_batch_is_sound() {
-        let compacted = Span { next: Some(9), ..three() };
-        assert_eq!(Walk::new(&[3, 5], 3, 6, Order::Gaps).step(compacted), Some(Verdict::Sound));
+        let compacted = BatchHeader { next: Some(9), ..three() };
+        assert_eq!(BatchWalk::new(&[3, 5], 3, 6, OffsetOrder::Gaps).step(compacted), Some(Verdict::Sound));
     }
 }

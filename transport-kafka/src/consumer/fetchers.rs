@@ -1,0 +1,380 @@
+//! The fetchers: one or two per leading broker, so that an idle broker's long poll never delays a busy one (K1), and a
+//! task that follows the leaders (K6).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tidings_core::{Error, ErrorKind, Result, SeekTo, TopicPartition};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::assigned::Chunk;
+use super::fetch_buffer::{FetchTarget, FetcherId, FetcherKind, PreviousPosition};
+use super::offset_check::{self, OffsetOrder, SuspectChunk};
+use super::state::State;
+use super::{Shared, unreadable, until};
+use crate::client::admin::ClusterClient;
+use crate::client::connection::{Connection, Role};
+use crate::client::fetcher::{FetchError, FetchSizes, FetchedPartition, FetchedRecords, Fetcher, UnreadableBatch};
+use crate::config::KafkaConfig;
+
+/// Interval between requests for the leaders.
+const FOLLOW: Duration = Duration::from_millis(500);
+/// Pause of an idle fetcher, unless it is woken.
+const REST: Duration = Duration::from_millis(500);
+/// Pause after a failed fetch.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Pause before the second connection is retried.
+const SECOND_AGAIN: Duration = Duration::from_secs(5);
+/// Attempts to find a topic before it is reported missing.
+const LOOKUPS: usize = 4;
+/// Pause between two of these attempts.
+const LOOKUP_PAUSE: Duration = Duration::from_millis(25);
+
+#[derive(Debug, Clone)]
+pub(super) struct Fetchers {
+    connection: Connection,
+    /// Connection of the second fetchers: a broker answers the requests of a connection one after the other. It learns
+    /// of brokers and leaders separately, and only when it is asked.
+    second: Arc<OnceCell<(Connection, Fetcher)>>,
+    /// Connection of the fetchers that fetch batches one by one: the long polls of the others would delay them.
+    single: Arc<OnceCell<(Connection, Fetcher)>>,
+    config: Arc<KafkaConfig>,
+    sizes: FetchSizes,
+    follower: Arc<Fetcher>,
+}
+
+impl Fetchers {
+    pub(super) async fn open(connection: Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
+        let follower = Arc::new(Fetcher::open(&connection, config, sizes).await?);
+        Ok(Self {
+            connection,
+            second: Arc::default(),
+            single: Arc::default(),
+            config: Arc::new(config.clone()),
+            sizes,
+            follower,
+        })
+    }
+
+    /// Looks for a topic; brokers learn of a new topic at different times, and any of them may be asked.
+    pub(super) async fn find(&self, topic: &str) -> Result<()> {
+        for _ in 1..LOOKUPS {
+            match self.leaders(topic).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => sleep(LOOKUP_PAUSE).await,
+                found => return found.map(drop),
+            }
+        }
+        self.leaders(topic).await.map(drop)
+    }
+
+    pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
+        self.follower.leaders(topic).await
+    }
+
+    /// Follows the leaders, and runs a fetcher for each, until it is aborted.
+    pub(super) async fn run(self, shared: Arc<Shared>) {
+        let mut taken = HashSet::new();
+        // Dropping the set aborts the fetchers together with this task.
+        let mut fetchers = JoinSet::new();
+        let mut following = self.follow(&shared).boxed();
+        let mut opening = self.open_second(&shared).boxed();
+        loop {
+            let (plan, wanted) = {
+                let state = shared.lock();
+                (state.plan, state.fetchers())
+            };
+            for fetcher in wanted {
+                if taken.insert(fetcher) {
+                    fetchers.spawn(self.clone().read(Arc::clone(&shared), fetcher));
+                }
+            }
+            let changed = until(&shared.plans, || (shared.lock().plan != plan).then_some(()));
+            // A fetcher with work starts at once, however long the brokers take to answer for other topics.
+            tokio::select! {
+                () = changed => {}
+                () = &mut following => following = self.follow(&shared).boxed(),
+                () = &mut opening, if !self.second.initialized() => {}
+            }
+        }
+    }
+
+    /// Opens another connection, with a fetcher that follows the leaders for it.
+    async fn connect(&self) -> Result<(Connection, Fetcher)> {
+        let connection = Connection::open(&self.config, Role::Reading).await?;
+        let follower = Fetcher::open(&connection, &self.config, self.sizes).await?;
+        Ok((connection, follower))
+    }
+
+    /// Opens the second connection, once a broker leads several partitions. Until then the first fetchers read all of
+    /// them.
+    async fn open_second(&self, shared: &Shared) {
+        until(&shared.plans, || shared.lock().shares_a_broker().then_some(())).await;
+        while let Err(error) = self.second.get_or_try_init(|| self.connect()).await {
+            warn!(error = Error::report(&error), "there is no second connection to read by yet");
+            sleep(SECOND_AGAIN).await;
+        }
+        debug!("there is a second connection to read by");
+        shared.change(State::enable_second);
+    }
+
+    /// Asks for the leaders, after a pause.
+    async fn follow(&self, shared: &Shared) {
+        sleep(FOLLOW).await;
+        let topics: HashSet<_> = shared.lock().owned().into_iter().map(|p| p.topic).collect();
+        for topic in topics {
+            let first = async {
+                match self.follower.leaders(&topic).await {
+                    Ok(leaders) => shared.change(|state| state.update_leaders(&topic, &leaders)),
+                    Err(error) => debug!(error = error.report(), "the leaders are not known"),
+                }
+            };
+            // The other connections have to know the leaders, too, but their answers are awaited only briefly.
+            let other = async |cell: &OnceCell<(Connection, Fetcher)>| {
+                if let Some((_, follower)) = cell.get() {
+                    let _known = timeout(FOLLOW, follower.leaders(&topic)).await;
+                }
+            };
+            tokio::join!(first, other(&self.second), other(&self.single));
+        }
+    }
+
+    /// Returns the client of a fetcher.
+    async fn open_fetcher(&self, fetcher: FetcherId) -> Result<Fetcher> {
+        let (other, sizes) = match fetcher.kind {
+            FetcherKind::First => (None, self.sizes),
+            FetcherKind::Second => (self.second.get(), self.sizes),
+            FetcherKind::Single => {
+                let opened = self.single.get_or_try_init(|| self.connect()).await;
+                let opened = opened.inspect_err(|error| {
+                    warn!(
+                        error = Error::report(error),
+                        "there is no connection for large batches; they are read slowly"
+                    );
+                });
+                (opened.ok(), self.sizes.single())
+            }
+        };
+        Fetcher::open(other.map_or(&self.connection, |(connection, _)| connection), &self.config, sizes).await
+    }
+
+    /// Reads the partitions of this fetcher until it is aborted.
+    async fn read(self, shared: Arc<Shared>, fetcher: FetcherId) {
+        let cluster = ClusterClient::new(&self.connection, &self.config);
+        let client = loop {
+            match self.open_fetcher(fetcher).await {
+                Ok(client) => break client,
+                Err(error) => {
+                    warn!(error = error.report(), "a reader can't be opened");
+                    report(&shared, error);
+                }
+            }
+            sleep(AGAIN).await;
+        };
+        let mut task =
+            FetcherTask { client, targets: BTreeMap::new(), unsure: false, with_gaps: HashSet::new(), seen: 0 };
+        loop {
+            let (plan, room) = {
+                let state = shared.lock();
+                (state.plan, state.has_room())
+            };
+            if plan != task.seen {
+                let targets = shared.lock().targets(fetcher);
+                match task.take(targets).await {
+                    Ok(()) => task.seen = plan,
+                    Err(error) => {
+                        debug!(error = error.report(), ?fetcher, "partitions can't be read yet");
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            if !room || task.targets.values().all(|target| target.held) {
+                let held = task.targets.values().all(|target| target.held);
+                let work = until(&shared.plans, || {
+                    let state = shared.lock();
+                    (state.plan != task.seen || (!held && state.has_room())).then_some(())
+                });
+                let _told = timeout(REST, work).await;
+                continue;
+            }
+            let polled = task.client.poll(self.config.fetch_max_wait).await;
+            shared.lock().polled(fetcher);
+            match polled {
+                Ok(reads) => {
+                    let cut_off = task.accept(&shared, &cluster, fetcher, reads).await;
+                    if !cut_off.is_empty() {
+                        restart(&shared, &cluster, &task.of(cut_off), false).await;
+                    }
+                }
+                Err(FetchError::OutOfRange(partitions)) => {
+                    // With a rack, the answer may come from a follower that is behind its leader or ahead of it.
+                    let doubted = self.config.rack.is_some();
+                    restart(&shared, &cluster, &task.of(partitions), doubted).await;
+                }
+                Err(FetchError::Unreadable(bad)) => task.hold(&shared, &cluster, fetcher, bad).await,
+                Err(FetchError::Other(error)) => {
+                    debug!(error = error.report(), ?fetcher, "a fetch failed");
+                    report(&shared, error);
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+/// A fetcher and its current partitions.
+struct FetcherTask {
+    client: Fetcher,
+    targets: BTreeMap<TopicPartition, FetchTarget>,
+    /// Whether the client may read other partitions: it did not accept all of a change.
+    unsure: bool,
+    /// Partitions whose gaps have a reason.
+    with_gaps: HashSet<TopicPartition>,
+    seen: u64,
+}
+
+impl FetcherTask {
+    /// Makes the client read exactly the wanted partitions.
+    async fn take(&mut self, targets: Vec<FetchTarget>) -> Result<()> {
+        let targets: BTreeMap<_, _> = targets.into_iter().map(|target| (target.partition.clone(), target)).collect();
+        let unsure = std::mem::replace(&mut self.unsure, true);
+        let applied = self.apply(&targets, unsure).await;
+        if applied.is_ok() {
+            self.with_gaps.retain(|partition| targets.contains_key(partition));
+            self.targets = targets;
+            self.unsure = false;
+        } else {
+            // All topics that the client may have, for the next time.
+            self.targets.extend(targets);
+        }
+        applied
+    }
+
+    async fn apply(&self, targets: &BTreeMap<TopicPartition, FetchTarget>, unsure: bool) -> Result<()> {
+        let topics: HashSet<_> = targets.keys().chain(self.targets.keys()).map(|p| p.topic.clone()).collect();
+        for topic in topics {
+            let of = |all: &BTreeMap<TopicPartition, FetchTarget>| -> Vec<u32> {
+                all.keys().filter(|p| p.topic == topic).map(|p| p.partition).collect()
+            };
+            let (before, now) = (of(&self.targets), of(targets));
+            if unsure || before != now {
+                self.client.assign(&topic, &now).await?;
+            }
+        }
+        for (partition, target) in targets {
+            let before = self.targets.get(partition).filter(|_| !unsure);
+            if before.is_none_or(|b| b.ticket != target.ticket) {
+                self.client.seek(partition, target.from).await?;
+            }
+            if unsure || before.map_or(target.held, |b| b.held != target.held) {
+                self.client.hold(partition, target.held).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops reading a partition whose next batch cannot be read.
+    async fn hold(&self, shared: &Shared, cluster: &ClusterClient, fetcher: FetcherId, bad: UnreadableBatch) {
+        let held = match self.targets.get(&bad.partition) {
+            Some(target) => unreadable::hold(shared, cluster, fetcher.broker, target, bad).await,
+            None => false,
+        };
+        if !held {
+            // The partition is just moving; otherwise the error recurs, and must not do so in a tight loop.
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Returns the current readings of these partitions.
+    fn of(&self, partitions: Vec<TopicPartition>) -> Vec<FetchTarget> {
+        partitions.iter().filter_map(|partition| self.targets.get(partition)).cloned().collect()
+    }
+
+    /// Hands on fetched records and the extent of gaps. Returns the partitions whose logs end before their next
+    /// offset: the client then resets them to the end of the log.
+    async fn accept(
+        &mut self,
+        shared: &Shared,
+        cluster: &ClusterClient,
+        fetcher: FetcherId,
+        reads: Vec<FetchedPartition>,
+    ) -> Vec<TopicPartition> {
+        let positions = self.client.positions().await;
+        let sized = |FetchedPartition { partition, records }: FetchedPartition| (partition, (records.size(), records));
+        let mut reads: HashMap<TopicPartition, (usize, FetchedRecords)> = reads.into_iter().map(sized).collect();
+        let (mut came, mut cut_off, mut suspects) = (false, Vec::new(), Vec::new());
+        {
+            let mut state = shared.lock();
+            for position in positions {
+                let Some(target) = self.targets.get(&position.partition) else { continue };
+                if state.is_beyond(&position.partition, target.ticket, position.offset) {
+                    cut_off.push(position.partition);
+                    continue;
+                }
+                let (size, records) = reads.remove(&position.partition).unwrap_or_default();
+                // Without records only a gap is news: never skip records that are still in the client's buffer.
+                came |= !records.is_empty();
+                let chunk = Chunk { records, next: position.offset, size };
+                let from = state.fetched(&position.partition, target.ticket).unwrap_or(chunk.next);
+                let order = offset_check::order(&chunk.records, from, chunk.next, position.end);
+                if order == OffsetOrder::Broken
+                    || order == OffsetOrder::Gaps && !self.with_gaps.contains(&position.partition)
+                {
+                    suspects.push(SuspectChunk { target: target.clone(), from, chunk, order });
+                } else {
+                    state.accept(&position.partition, target.ticket, chunk);
+                }
+            }
+        }
+        if came {
+            shared.steps.notify_waiters();
+        }
+        for suspect in suspects {
+            let (partition, order) = (suspect.target.partition.clone(), suspect.order);
+            if !offset_check::check(shared, cluster, fetcher.broker, suspect).await {
+                sleep(AGAIN).await;
+            } else if order == OffsetOrder::Gaps {
+                self.with_gaps.insert(partition);
+            }
+        }
+        cut_off
+    }
+}
+
+/// Reports an error that is not transient through `next`.
+fn report(shared: &Shared, error: Error) {
+    if !error.is_retryable() {
+        shared.change(|state| state.trouble = Some(error));
+    }
+}
+
+/// Continues at the oldest record where the next offset is no longer in the log. If that is doubted, the leader is
+/// asked, and an offset that is within its log is kept.
+async fn restart(shared: &Shared, cluster: &ClusterClient, readings: &[FetchTarget], doubted: bool) {
+    let at = |to: SeekTo| readings.iter().map(move |target| (target.partition.clone(), to));
+    let all = cluster.of_all();
+    let asked = tokio::try_join!(cluster.offsets_each(at(SeekTo::Earliest)), all.offsets_each(at(SeekTo::Latest)));
+    let (mut oldest, mut ends) = asked.unwrap_or_else(|error| {
+        debug!(error = error.report(), "the bounds of logs are not known");
+        (HashMap::new(), HashMap::new())
+    });
+    let mut waits = false;
+    for FetchTarget { partition, ticket, .. } in readings {
+        let known = |bounds: &mut HashMap<TopicPartition, Result<Option<u64>>>| bounds.remove(partition)?.ok()?;
+        let moved = known(&mut oldest).zip(known(&mut ends)).and_then(|(oldest, end)| {
+            let left = shared.change(|state| state.restart(partition, *ticket, oldest..=end, doubted))?;
+            let PreviousPosition { next, committed } = left;
+            warn!(%partition, next, committed, oldest, end, "the next record is not in the log; reading goes on at the oldest");
+            Some(left)
+        });
+        waits |= moved.is_none();
+    }
+    if waits {
+        sleep(AGAIN).await;
+    }
+}
