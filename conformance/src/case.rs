@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use tidings_core::{Clause, Error, ErrorKind, Result};
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::hooks::Hook;
 
 /// Result of a case that does not pass.
@@ -34,7 +34,7 @@ pub(crate) struct Case<B: ?Sized> {
     /// Begins with the id of its clause.
     pub(crate) name: &'static str,
     pub(crate) needs: &'static [Hook],
-    pub(crate) run: for<'a> fn(&'a Cx<B>) -> Running<'a>,
+    pub(crate) run: for<'a> fn(&'a Context<B>) -> Running<'a>,
 }
 
 impl<B: ?Sized> Case<B> {
@@ -51,7 +51,7 @@ macro_rules! cases {
         &[$($crate::case::Case {
             name: stringify!($name),
             needs: &[$($($crate::hooks::Hook::$hook),+)?],
-            run: |cx| Box::pin($name(cx)),
+            run: |context| Box::pin($name(context)),
         }),*]
     };
 }

@@ -28,7 +28,7 @@
 //! A failure reports the clause, the expected and the actual result, and the history of the case's steps.
 
 mod case;
-mod cx;
+mod context;
 pub mod dead_letters;
 mod hooks;
 pub mod idempotency;

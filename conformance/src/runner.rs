@@ -11,7 +11,7 @@ use tidings_core::{ErrorKind, Guarantees, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::case::{Broken, Case, Checked, broken};
-use crate::cx::{Cx, History};
+use crate::context::{Context, History};
 use crate::hooks::{Erase, Opened, missing};
 use crate::setup::{Clock, Setup};
 
@@ -197,8 +197,8 @@ fn judge<T: Send + Sync + 'static, B: ?Sized + 'static>(
     let (opening, pace) = (Arc::clone(setup), setup.pace);
     let checked = on_a_thread(pace, history.clone(), move |history| async move {
         let backend = Arc::new((opening.open)().await?);
-        let cx = Cx::new(Box::new(Opened { backend, setup: opening, erase }), history, pace);
-        (case.run)(&cx).await
+        let context = Context::new(Box::new(Opened { backend, setup: opening, erase }), history, pace);
+        (case.run)(&context).await
     });
     match checked {
         Ok(()) => Verdict::Passed,

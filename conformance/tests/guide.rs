@@ -1,5 +1,5 @@
-//! The program of docs/guides/write-a-transport.md, on a transport that stands for the reader's: it runs here, and the page
-//! must show it as it is.
+//! The program of docs/guides/write-a-transport.md, on a transport that stands for the reader's: it runs here, and the
+//! page must show it as it is.
 
 use tidings_core::Result;
 mod my_transport {

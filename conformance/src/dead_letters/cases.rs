@@ -8,9 +8,9 @@ use tidings_core::{
 };
 
 use crate::case::{Case, Checked, broken, cases, granted, same};
-use crate::cx::{Cx, poll_times};
+use crate::context::{Context, poll_times};
 
-pub(super) type Rig = Cx<dyn DeadLetterStore>;
+pub(super) type Rig = Context<dyn DeadLetterStore>;
 
 pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d1_what_is_buried_is_listed,

@@ -2,9 +2,9 @@
 
 mod claims;
 mod done;
+mod fixture;
 mod leases;
 mod outage;
-mod rig;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidings_core::{Cleanup, CreatePartitionsOptions, ErrorKind, Name, Record, Topic, TopicPartition, Transport};
 
-use super::rig::{Rig, partitions, same_records};
+use super::fixture::{Fixture, partitions, same_records};
 use crate::case::{Case, Checked, broken, cases, granted, holds, only, refused, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -25,52 +25,53 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_an_outage_is_seen_by_health[Outage],
 ];
 
-async fn a1_a_topic_is_created_as_asked(rig: &Rig) -> Checked {
-    let name = rig.fresh("topic");
+async fn a1_a_topic_is_created_as_asked(fixture: &Fixture) -> Checked {
+    let name = fixture.fresh("topic");
     let topic = Topic::new(&name)
         .with_partitions(5)
         .with_retention(Duration::from_secs(86_400))
         .with_cleanup(Cleanup::Delete)
         .with_max_record_bytes(100_000);
-    rig.create(topic).await?;
-    let described = describe(rig, &name).await?;
+    fixture.create(topic).await?;
+    let described = describe(fixture, &name).await?;
     same("its name", &name, &described.name)?;
     same("its partitions", (0..5).collect::<Vec<u32>>(), described.partitions.iter().map(|p| p.partition).collect())
 }
 
 /// Describes an existing topic. Brokers other than the one that reported it may learn of it later.
-async fn describe(rig: &Rig, topic: &Name) -> Checked<tidings_core::TopicDescription> {
-    let admin = rig.admin().await?;
-    rig.eventually("a description", || async {
-        match only("describe", admin.describe_topics(std::slice::from_ref(topic)).await?)? {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            answer => granted("describe", answer).map(Some),
-        }
-    })
-    .await
+async fn describe(fixture: &Fixture, topic: &Name) -> Checked<tidings_core::TopicDescription> {
+    let admin = fixture.admin().await?;
+    fixture
+        .eventually("a description", || async {
+            match only("describe", admin.describe_topics(std::slice::from_ref(topic)).await?)? {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                answer => granted("describe", answer).map(Some),
+            }
+        })
+        .await
 }
 
-async fn a1_creating_a_topic_twice_is_told_and_changes_nothing(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let admin = rig.admin().await?;
+async fn a1_creating_a_topic_twice_is_told_and_changes_nothing(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let admin = fixture.admin().await?;
     let again = [Topic::new(&topic).with_partitions(5)];
-    let answers = rig.within("create", admin.create_topics(&again)).await??;
+    let answers = fixture.within("create", admin.create_topics(&again)).await??;
     refused("a topic that is there", &[ErrorKind::AlreadyExists], only("create", answers)?)?;
-    same("partitions", 2, describe(rig, &topic).await?.partitions.len())
+    same("partitions", 2, describe(fixture, &topic).await?.partitions.len())
 }
 
-async fn a1_each_topic_has_its_own_answer(rig: &Rig) -> Checked {
-    let there = rig.topic(1).await?;
-    let admin = rig.admin().await?;
-    let (one, two) = (rig.fresh("topic"), rig.fresh("topic"));
+async fn a1_each_topic_has_its_own_answer(fixture: &Fixture) -> Checked {
+    let there = fixture.topic(1).await?;
+    let admin = fixture.admin().await?;
+    let (one, two) = (fixture.fresh("topic"), fixture.fresh("topic"));
     let asked = [Topic::new(&one), Topic::new(&there), Topic::new(&two)];
-    let answers = rig.within("create", admin.create_topics(&asked)).await??;
+    let answers = fixture.within("create", admin.create_topics(&asked)).await??;
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(tidings_core::Error::kind)).collect();
     same("answers to create", vec![None, Some(ErrorKind::AlreadyExists), None], kinds)?;
-    rig.described(&one, 1).await?;
-    rig.described(&two, 1).await?;
-    let asked = [one, rig.fresh("missing"), two];
-    let names = rig
+    fixture.described(&one, 1).await?;
+    fixture.described(&two, 1).await?;
+    let asked = [one, fixture.fresh("missing"), two];
+    let names = fixture
         .eventually("descriptions", || async {
             let answers = admin.describe_topics(&asked).await?;
             let names: Vec<_> = answers.into_iter().map(|a| a.map(|t| t.name).map_err(|e| e.kind())).collect();
@@ -83,17 +84,17 @@ async fn a1_each_topic_has_its_own_answer(rig: &Rig) -> Checked {
     same("answers to describe", vec![Ok(one), Err(ErrorKind::NotFound), Ok(two)], names)
 }
 
-async fn a1_a_topic_of_no_partition_is_invalid(rig: &Rig) -> Checked {
-    let admin = rig.admin().await?;
-    let asked = [Topic::new(rig.fresh("topic")).with_partitions(0)];
-    let answers = rig.within("create", admin.create_topics(&asked)).await??;
+async fn a1_a_topic_of_no_partition_is_invalid(fixture: &Fixture) -> Checked {
+    let admin = fixture.admin().await?;
+    let asked = [Topic::new(fixture.fresh("topic")).with_partitions(0)];
+    let answers = fixture.within("create", admin.create_topics(&asked)).await??;
     refused("a topic of no partition", &[ErrorKind::Invalid], only("create", answers)?)
 }
 
-async fn a1_describing_a_missing_topic_names_it(rig: &Rig) -> Checked {
-    let admin = rig.admin().await?;
-    let missing = rig.fresh("missing");
-    let answers = rig.within("describe", admin.describe_topics(std::slice::from_ref(&missing))).await??;
+async fn a1_describing_a_missing_topic_names_it(fixture: &Fixture) -> Checked {
+    let admin = fixture.admin().await?;
+    let missing = fixture.fresh("missing");
+    let answers = fixture.within("describe", admin.describe_topics(std::slice::from_ref(&missing))).await??;
     match only("describe", answers)? {
         Ok(found) => broken("no such topic", format!("{found:?}")),
         Err(error) => {
@@ -104,116 +105,123 @@ async fn a1_describing_a_missing_topic_names_it(rig: &Rig) -> Checked {
     }
 }
 
-async fn a1_a_description_tells_the_log(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    rig.fill(&topic, 0, 0, 7).await?;
-    let described = describe(rig, &topic).await?;
+async fn a1_a_description_tells_the_log(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    fixture.fill(&topic, 0, 0, 7).await?;
+    let described = describe(fixture, &topic).await?;
     let ends = described.partitions.iter().map(|p| (p.partition, p.start, p.end)).collect();
     same("partition, oldest offset, next offset", vec![(0, 0, 7), (1, 0, 0)], ends)
 }
 
-async fn a1_topics_are_listed_in_order(rig: &Rig) -> Checked {
-    let mut mine = vec![rig.topic(1).await?, rig.topic(1).await?, rig.topic(1).await?];
+async fn a1_topics_are_listed_in_order(fixture: &Fixture) -> Checked {
+    let mut mine = vec![fixture.topic(1).await?, fixture.topic(1).await?, fixture.topic(1).await?];
     mine.sort();
-    let admin = rig.admin().await?;
+    let admin = fixture.admin().await?;
     // A broker may learn of them later than the one that created them.
-    rig.eventually("a list with my topics in it, each once", || async {
-        let listed = admin.list_topics().await?;
-        holds(listed.is_sorted(), "a sorted list", &listed)?;
-        let came: Vec<Name> = listed.into_iter().filter(|t| mine.contains(t)).collect();
-        rig.note(format!("my topics in the list: {came:?}"));
-        Ok((came == mine).then_some(()))
-    })
-    .await
+    fixture
+        .eventually("a list with my topics in it, each once", || async {
+            let listed = admin.list_topics().await?;
+            holds(listed.is_sorted(), "a sorted list", &listed)?;
+            let came: Vec<Name> = listed.into_iter().filter(|t| mine.contains(t)).collect();
+            fixture.note(format!("my topics in the list: {came:?}"));
+            Ok((came == mine).then_some(()))
+        })
+        .await
 }
 
-async fn a1_a_deleted_topic_is_gone(rig: &Rig) -> Checked {
-    let (topic, other) = (rig.topic(1).await?, rig.topic(1).await?);
-    rig.fill(&topic, 0, 0, 3).await?;
-    let admin = rig.admin().await?;
-    let answers = rig.within("delete", admin.delete_topics(std::slice::from_ref(&topic))).await??;
+async fn a1_a_deleted_topic_is_gone(fixture: &Fixture) -> Checked {
+    let (topic, other) = (fixture.topic(1).await?, fixture.topic(1).await?);
+    fixture.fill(&topic, 0, 0, 3).await?;
+    let admin = fixture.admin().await?;
+    let answers = fixture.within("delete", admin.delete_topics(std::slice::from_ref(&topic))).await??;
     granted("delete", only("delete", answers)?)?;
-    rig.eventually("the topic is gone", || async {
-        let mut answers = admin.describe_topics(std::slice::from_ref(&topic)).await?;
-        Ok(answers.pop().filter(|a| a.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound)).map(drop))
-    })
-    .await?;
-    rig.eventually("a list in which only the other topic is left", || async {
-        let listed = admin.list_topics().await?;
-        Ok((!listed.contains(&topic) && listed.contains(&other)).then_some(()))
-    })
-    .await
+    fixture
+        .eventually("the topic is gone", || async {
+            let mut answers = admin.describe_topics(std::slice::from_ref(&topic)).await?;
+            Ok(answers.pop().filter(|a| a.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound)).map(drop))
+        })
+        .await?;
+    fixture
+        .eventually("a list in which only the other topic is left", || async {
+            let listed = admin.list_topics().await?;
+            Ok((!listed.contains(&topic) && listed.contains(&other)).then_some(()))
+        })
+        .await
 }
 
-async fn a1_deleting_a_missing_topic_is_told(rig: &Rig) -> Checked {
-    let admin = rig.admin().await?;
-    let answers = rig.within("delete", admin.delete_topics(&[rig.fresh("missing")])).await??;
+async fn a1_deleting_a_missing_topic_is_told(fixture: &Fixture) -> Checked {
+    let admin = fixture.admin().await?;
+    let answers = fixture.within("delete", admin.delete_topics(&[fixture.fresh("missing")])).await??;
     refused("deleting a missing topic", &[ErrorKind::NotFound], only("delete", answers)?)
 }
 
-async fn a1_a_topic_grows_and_keeps_its_records(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let records = rig.fill(&topic, 1, 0, 5).await?;
-    let admin = rig.admin().await?;
-    rig.within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default().with_rekeying()))
+async fn a1_a_topic_grows_and_keeps_its_records(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let records = fixture.fill(&topic, 1, 0, 5).await?;
+    let admin = fixture.admin().await?;
+    fixture
+        .within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default().with_rekeying()))
         .await??;
-    rig.described(&topic, 4).await?;
-    let fleet = rig.read_all(&topic, 4, 5).await?;
-    same_records("records of before", 0, &records, fleet[0].of(&partitions(&topic, 2)[1]))
+    fixture.described(&topic, 4).await?;
+    let members = fixture.read_all(&topic, 4, 5).await?;
+    same_records("records of before", 0, &records, members[0].of(&partitions(&topic, 2)[1]))
 }
 
-async fn a1_growing_a_topic_with_keys_needs_to_be_allowed(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    rig.publish(vec![Record::new(&topic, "v").with_key("k")]).await?;
-    let admin = rig.admin().await?;
-    let refusal = rig.within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default())).await?;
+async fn a1_growing_a_topic_with_keys_needs_to_be_allowed(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    fixture.publish(vec![Record::new(&topic, "v").with_key("k")]).await?;
+    let admin = fixture.admin().await?;
+    let refusal =
+        fixture.within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default())).await?;
     refused("growing a topic with keys", &[ErrorKind::Conflict], refusal)?;
-    same("partitions", 2, describe(rig, &topic).await?.partitions.len())?;
-    rig.within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default().with_rekeying()))
+    same("partitions", 2, describe(fixture, &topic).await?.partitions.len())?;
+    fixture
+        .within("grow", admin.create_partitions(&topic, 4, CreatePartitionsOptions::default().with_rekeying()))
         .await??;
-    rig.described(&topic, 4).await
+    fixture.described(&topic, 4).await
 }
 
-async fn a1_a_topic_does_not_shrink(rig: &Rig) -> Checked {
-    let topic = rig.topic(3).await?;
-    let admin = rig.admin().await?;
-    let refusal = rig
+async fn a1_a_topic_does_not_shrink(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(3).await?;
+    let admin = fixture.admin().await?;
+    let refusal = fixture
         .within("grow", admin.create_partitions(&topic, 2, CreatePartitionsOptions::default().with_rekeying()))
         .await?;
     refused("fewer partitions", &[ErrorKind::Invalid], refusal)?;
-    same("partitions", 3, describe(rig, &topic).await?.partitions.len())
+    same("partitions", 3, describe(fixture, &topic).await?.partitions.len())
 }
 
-async fn a1_growing_a_missing_topic_is_told(rig: &Rig) -> Checked {
-    let admin = rig.admin().await?;
-    let refusal = rig
+async fn a1_growing_a_missing_topic_is_told(fixture: &Fixture) -> Checked {
+    let admin = fixture.admin().await?;
+    let refusal = fixture
         .within(
             "grow",
-            admin.create_partitions(&rig.fresh("missing"), 4, CreatePartitionsOptions::default().with_rekeying()),
+            admin.create_partitions(&fixture.fresh("missing"), 4, CreatePartitionsOptions::default().with_rekeying()),
         )
         .await?;
     refused("growing a missing topic", &[ErrorKind::NotFound], refusal)
 }
 
-async fn a1_a_healthy_broker_says_so(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    rig.publish(vec![Record::new(&topic, "v").with_partition(TopicPartition::new(&topic, 0).partition)]).await?;
-    let admin = rig.admin().await?;
+async fn a1_a_healthy_broker_says_so(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    fixture.publish(vec![Record::new(&topic, "v").with_partition(TopicPartition::new(&topic, 0).partition)]).await?;
+    let admin = fixture.admin().await?;
     // Other tests may be creating topics, which have no leader for a moment.
-    rig.eventually("a broker that answers, and no problem", || async {
-        let health = admin.health().await?;
-        rig.note(format!("health: {health:?}"));
-        Ok((health.is_healthy() && !health.brokers.is_empty()).then_some(()))
-    })
-    .await
+    fixture
+        .eventually("a broker that answers, and no problem", || async {
+            let health = admin.health().await?;
+            fixture.note(format!("health: {health:?}"));
+            Ok((health.is_healthy() && !health.brokers.is_empty()).then_some(()))
+        })
+        .await
 }
 
-async fn a1_an_outage_is_seen_by_health(rig: &Rig) -> Checked {
-    let admin = rig.admin().await?;
-    rig.within("health", admin.health()).await??;
-    rig.outage(true).await?;
-    let health = rig.within("health", admin.health()).await;
-    rig.outage(false).await?;
+async fn a1_an_outage_is_seen_by_health(fixture: &Fixture) -> Checked {
+    let admin = fixture.admin().await?;
+    fixture.within("health", admin.health()).await??;
+    fixture.outage(true).await?;
+    let health = fixture.within("health", admin.health()).await;
+    fixture.outage(false).await?;
     match health? {
         Ok(health) => holds(!health.is_healthy(), "a problem", health),
         Err(error) => same("the kind of error", ErrorKind::Unavailable, error.kind()),

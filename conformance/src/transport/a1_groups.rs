@@ -7,8 +7,8 @@ use tidings_core::{
     Timestamp, TopicPartition, Transport,
 };
 
-use super::fleet::Fleet;
-use super::rig::{Rig, numbered};
+use super::fixture::{Fixture, numbered};
+use super::members::Members;
 use crate::case::{Case, Checked, cases, holds, refused, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -28,91 +28,93 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 ];
 
 /// Creates a group without members that has committed 6 of the 10 records of each partition.
-async fn left_behind(rig: &Rig, count: u32) -> Checked<(Name, Name)> {
-    let (fleet, topic) = working(rig, count).await?;
-    let mut fleet = fleet;
-    let group = fleet[0].options.group.clone();
-    fleet.close(0).await?;
+async fn left_behind(fixture: &Fixture, count: u32) -> Checked<(Name, Name)> {
+    let (members, topic) = working(fixture, count).await?;
+    let mut members = members;
+    let group = members[0].options.group.clone();
+    members.close(0).await?;
     Ok((group, topic))
 }
 
 /// Like [`left_behind`], with its member.
-async fn working(rig: &Rig, count: u32) -> Checked<(Fleet<'_>, Name)> {
-    let topic = rig.topic(count).await?;
+async fn working(fixture: &Fixture, count: u32) -> Checked<(Members<'_>, Name)> {
+    let topic = fixture.topic(count).await?;
     for p in 0..count {
-        rig.fill(&topic, p, 0, 10).await?;
+        fixture.fill(&topic, p, 0, 10).await?;
     }
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 10 * count as usize).await?;
-    for p in super::rig::partitions(&topic, count) {
-        fleet[0].commit(&p, 6).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 10 * count as usize).await?;
+    for p in super::fixture::partitions(&topic, count) {
+        members[0].commit(&p, 6).await?;
     }
-    Ok((fleet, topic))
+    Ok((members, topic))
 }
 
-async fn committed(rig: &Rig, group: &Name) -> Checked<Vec<Option<u64>>> {
-    let admin = rig.admin().await?;
-    let lag = rig.within("lag", admin.group_lag(group)).await??;
+async fn committed(fixture: &Fixture, group: &Name) -> Checked<Vec<Option<u64>>> {
+    let admin = fixture.admin().await?;
+    let lag = fixture.within("lag", admin.group_lag(group)).await??;
     Ok(lag.into_iter().map(|l| l.committed).collect())
 }
 
 /// Resets, retrying while the broker still considers the group active.
-async fn reset(rig: &Rig, group: &Name, topic: &Name, to: ResetTo, dry: bool) -> Checked<Vec<PartitionReset>> {
+async fn reset(fixture: &Fixture, group: &Name, topic: &Name, to: ResetTo, dry: bool) -> Checked<Vec<PartitionReset>> {
     let plan = ResetOffsetsOptions::default();
     let options = if dry { plan.with_dry_run() } else { plan };
-    let admin = rig.admin().await?;
-    rig.note(format!("reset {group} to {to:?}, dry run {dry}"));
+    let admin = fixture.admin().await?;
+    fixture.note(format!("reset {group} to {to:?}, dry run {dry}"));
     let topics = [topic.clone()];
-    rig.eventually("a group without members", || async {
-        match admin.reset_offsets(group, &topics, to, options).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
-            answer => Ok(Some(answer?)),
-        }
-    })
-    .await
+    fixture
+        .eventually("a group without members", || async {
+            match admin.reset_offsets(group, &topics, to, options).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+                answer => Ok(Some(answer?)),
+            }
+        })
+        .await
 }
 
-async fn a1_groups_are_listed_in_order(rig: &Rig) -> Checked {
-    let mut mine = vec![left_behind(rig, 1).await?.0, left_behind(rig, 1).await?.0];
+async fn a1_groups_are_listed_in_order(fixture: &Fixture) -> Checked {
+    let mut mine = vec![left_behind(fixture, 1).await?.0, left_behind(fixture, 1).await?.0];
     mine.sort();
-    let listed = rig.within("list", rig.admin().await?.list_groups()).await??;
+    let listed = fixture.within("list", fixture.admin().await?.list_groups()).await??;
     holds(listed.is_sorted(), "a sorted list", &listed)?;
     same("my groups in it", mine.clone(), listed.into_iter().filter(|g| mine.contains(g)).collect())
 }
 
-async fn a1_a_group_is_described_with_its_members(rig: &Rig) -> Checked {
-    let (mut fleet, topic) = working(rig, 2).await?;
-    let (group, admin) = (fleet[0].options.group.clone(), rig.admin().await?);
-    let stable = rig.eventually("a stable group", || async {
+async fn a1_a_group_is_described_with_its_members(fixture: &Fixture) -> Checked {
+    let (mut members, topic) = working(fixture, 2).await?;
+    let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
+    let stable = fixture.eventually("a stable group", || async {
         let described = admin.describe_group(&group).await?;
         Ok((described.state == GroupState::Stable).then_some(described))
     });
-    let described = fleet.meanwhile("a description", stable).await??;
+    let described = members.meanwhile("a description", stable).await??;
     same("its name", &group, &described.name)?;
     same("its members", 1, described.members.len())?;
     let mut has: Vec<TopicPartition> = described.members.into_iter().flat_map(|m| m.partitions).collect();
     has.sort();
-    same("their partitions", super::rig::partitions(&topic, 2), has)?;
-    fleet.close(0).await?;
-    rig.eventually("an empty group", || async {
-        let described = admin.describe_group(&group).await?;
-        Ok((described.state == GroupState::Empty && described.members.is_empty()).then_some(()))
-    })
-    .await
+    same("their partitions", super::fixture::partitions(&topic, 2), has)?;
+    members.close(0).await?;
+    fixture
+        .eventually("an empty group", || async {
+            let described = admin.describe_group(&group).await?;
+            Ok((described.state == GroupState::Empty && described.members.is_empty()).then_some(()))
+        })
+        .await
 }
 
-async fn a1_a_missing_group_is_told(rig: &Rig) -> Checked {
-    let (admin, group) = (rig.admin().await?, rig.fresh("missing"));
+async fn a1_a_missing_group_is_told(fixture: &Fixture) -> Checked {
+    let (admin, group) = (fixture.admin().await?, fixture.fresh("missing"));
     let missing = &[ErrorKind::NotFound];
-    refused("describing a missing group", missing, rig.within("describe", admin.describe_group(&group)).await?)?;
-    refused("the lag of a missing group", missing, rig.within("lag", admin.group_lag(&group)).await?)?;
-    refused("deleting a missing group", missing, rig.within("delete", admin.delete_group(&group)).await?)
+    refused("describing a missing group", missing, fixture.within("describe", admin.describe_group(&group)).await?)?;
+    refused("the lag of a missing group", missing, fixture.within("lag", admin.group_lag(&group)).await?)?;
+    refused("deleting a missing group", missing, fixture.within("delete", admin.delete_group(&group)).await?)
 }
 
-async fn a1_lag_is_what_is_left_to_read(rig: &Rig) -> Checked {
-    let (group, topic) = left_behind(rig, 2).await?;
-    rig.fill(&topic, 1, 10, 15).await?;
-    let lag = rig.within("lag", rig.admin().await?.group_lag(&group)).await??;
+async fn a1_lag_is_what_is_left_to_read(fixture: &Fixture) -> Checked {
+    let (group, topic) = left_behind(fixture, 2).await?;
+    fixture.fill(&topic, 1, 10, 15).await?;
+    let lag = fixture.within("lag", fixture.admin().await?.group_lag(&group)).await??;
     let expected = vec![
         PartitionLag::new(TopicPartition::new(&topic, 0), Some(6), 0, 10),
         PartitionLag::new(TopicPartition::new(&topic, 1), Some(6), 0, 15),
@@ -121,67 +123,68 @@ async fn a1_lag_is_what_is_left_to_read(rig: &Rig) -> Checked {
     same("offsets left", vec![Some(4), Some(9)], lag.iter().map(PartitionLag::lag).collect())
 }
 
-async fn a1_reset_moves_a_group(rig: &Rig) -> Checked {
-    let (group, topic) = left_behind(rig, 2).await?;
+async fn a1_reset_moves_a_group(fixture: &Fixture) -> Checked {
+    let (group, topic) = left_behind(fixture, 2).await?;
     for (to, at) in [(SeekTo::Earliest, 0), (SeekTo::Latest, 10), (SeekTo::Offset(3), 3), (SeekTo::Offset(99), 10)] {
-        let before = committed(rig, &group).await?;
-        let moved = reset(rig, &group, &topic, ResetTo::Place(to), false).await?;
+        let before = committed(fixture, &group).await?;
+        let moved = reset(fixture, &group, &topic, ResetTo::Place(to), false).await?;
         same("where it was", before, moved.iter().map(|m| m.from).collect())?;
         same("where it is now", vec![at, at], moved.iter().map(|m| m.to).collect())?;
-        same("what is committed", vec![Some(at), Some(at)], committed(rig, &group).await?)?;
+        same("what is committed", vec![Some(at), Some(at)], committed(fixture, &group).await?)?;
     }
-    reset(rig, &group, &topic, ResetTo::Place(SeekTo::Offset(8)), false).await?;
-    let mut fleet = rig.join(ConsumerOptions::new(&group, [&topic])).await?;
-    fleet.records(0, 4).await?;
-    fleet.rest().await?;
-    same("records behind the reset", 4, fleet[0].count())
+    reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Offset(8)), false).await?;
+    let mut members = fixture.join(ConsumerOptions::new(&group, [&topic])).await?;
+    members.records(0, 4).await?;
+    members.rest().await?;
+    same("records behind the reset", 4, members[0].count())
 }
 
-async fn a1_reset_shifts_within_the_log(rig: &Rig) -> Checked {
-    let (group, topic) = left_behind(rig, 1).await?;
+async fn a1_reset_shifts_within_the_log(fixture: &Fixture) -> Checked {
+    let (group, topic) = left_behind(fixture, 1).await?;
     for (by, at) in [(-2, 4), (3, 7), (-100, 0), (100, 10)] {
-        let moved = reset(rig, &group, &topic, ResetTo::Shift(by), false).await?;
+        let moved = reset(fixture, &group, &topic, ResetTo::Shift(by), false).await?;
         same(&format!("where a shift by {by} went"), vec![at], moved.iter().map(|m| m.to).collect())?;
     }
     Ok(())
 }
 
-async fn a1_reset_to_a_time(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn a1_reset_to_a_time(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let base = Timestamp::now().saturating_sub(Duration::from_secs(3_600));
     let at = |n: u64| base.saturating_add(Duration::from_secs(n * 10));
-    rig.publish((0..10).map(|n| numbered(&topic, 0, n).with_timestamp(at(n as u64))).collect()).await?;
-    let mut fleet = rig.read_all(&topic, 1, 10).await?;
-    let group = fleet[0].options.group.clone();
-    fleet[0].commit(&TopicPartition::new(&topic, 0), 10).await?;
-    fleet.close(0).await?;
-    let moved = reset(rig, &group, &topic, ResetTo::Place(SeekTo::Time(at(7))), false).await?;
+    fixture.publish((0..10).map(|n| numbered(&topic, 0, n).with_timestamp(at(n as u64))).collect()).await?;
+    let mut members = fixture.read_all(&topic, 1, 10).await?;
+    let group = members[0].options.group.clone();
+    members[0].commit(&TopicPartition::new(&topic, 0), 10).await?;
+    members.close(0).await?;
+    let moved = reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Time(at(7))), false).await?;
     same("the first record of that time", vec![7], moved.iter().map(|m| m.to).collect())
 }
 
-async fn a1_a_dry_run_moves_nothing(rig: &Rig) -> Checked {
-    let (group, topic) = left_behind(rig, 1).await?;
-    let told = reset(rig, &group, &topic, ResetTo::Place(SeekTo::Earliest), true).await?;
+async fn a1_a_dry_run_moves_nothing(fixture: &Fixture) -> Checked {
+    let (group, topic) = left_behind(fixture, 1).await?;
+    let told = reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Earliest), true).await?;
     let expected = vec![PartitionReset::new(TopicPartition::new(&topic, 0), Some(6), 0)];
     same("what it would do", expected, told)?;
-    same("what is committed", vec![Some(6)], committed(rig, &group).await?)
+    same("what is committed", vec![Some(6)], committed(fixture, &group).await?)
 }
 
-async fn a1_reset_is_refused_while_the_group_has_members(rig: &Rig) -> Checked {
-    let (mut fleet, topic) = working(rig, 1).await?;
-    let (group, admin) = (fleet[0].options.group.clone(), rig.admin().await?);
+async fn a1_reset_is_refused_while_the_group_has_members(fixture: &Fixture) -> Checked {
+    let (mut members, topic) = working(fixture, 1).await?;
+    let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
     let topics = [topic];
     let to = ResetTo::Place(SeekTo::Earliest);
-    let refusal =
-        fleet.meanwhile("an answer", admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default())).await?;
+    let refusal = members
+        .meanwhile("an answer", admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default()))
+        .await?;
     refused("moving an active group", &[ErrorKind::Conflict], refusal)?;
-    same("what is committed", vec![Some(6)], committed(rig, &group).await?)
+    same("what is committed", vec![Some(6)], committed(fixture, &group).await?)
 }
 
-async fn a1_reset_of_a_missing_topic_is_told(rig: &Rig) -> Checked {
-    let (group, _) = left_behind(rig, 1).await?;
-    let (admin, topics) = (rig.admin().await?, [rig.fresh("missing")]);
-    let answer = rig
+async fn a1_reset_of_a_missing_topic_is_told(fixture: &Fixture) -> Checked {
+    let (group, _) = left_behind(fixture, 1).await?;
+    let (admin, topics) = (fixture.admin().await?, [fixture.fresh("missing")]);
+    let answer = fixture
         .eventually("a group without members", || async {
             match admin
                 .reset_offsets(&group, &topics, ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default())
@@ -195,40 +198,41 @@ async fn a1_reset_of_a_missing_topic_is_told(rig: &Rig) -> Checked {
     refused("moving a group on a missing topic", &[ErrorKind::NotFound], answer)
 }
 
-async fn a1_reset_prepares_a_group_that_never_ran(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    rig.fill(&topic, 0, 0, 10).await?;
-    let group = rig.fresh("group");
-    let moved = reset(rig, &group, &topic, ResetTo::Place(SeekTo::Offset(8)), false).await?;
+async fn a1_reset_prepares_a_group_that_never_ran(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    fixture.fill(&topic, 0, 0, 10).await?;
+    let group = fixture.fresh("group");
+    let moved = reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Offset(8)), false).await?;
     same("where it was and is", vec![(None, 8)], moved.iter().map(|m| (m.from, m.to)).collect())?;
-    let mut fleet = rig.join(ConsumerOptions::new(&group, [&topic])).await?;
-    fleet.records(0, 2).await?;
-    fleet.rest().await?;
-    same("records behind the reset", 2, fleet[0].count())
+    let mut members = fixture.join(ConsumerOptions::new(&group, [&topic])).await?;
+    members.records(0, 2).await?;
+    members.rest().await?;
+    same("records behind the reset", 2, members[0].count())
 }
 
-async fn a1_a_deleted_group_starts_anew(rig: &Rig) -> Checked {
-    let (group, topic) = left_behind(rig, 1).await?;
-    let admin = rig.admin().await?;
-    rig.eventually("a group without members is deleted", || async {
-        match admin.delete_group(&group).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
-            answer => Ok(Some(answer?)),
-        }
-    })
-    .await?;
-    let listed = rig.within("list", admin.list_groups()).await??;
+async fn a1_a_deleted_group_starts_anew(fixture: &Fixture) -> Checked {
+    let (group, topic) = left_behind(fixture, 1).await?;
+    let admin = fixture.admin().await?;
+    fixture
+        .eventually("a group without members is deleted", || async {
+            match admin.delete_group(&group).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+                answer => Ok(Some(answer?)),
+            }
+        })
+        .await?;
+    let listed = fixture.within("list", admin.list_groups()).await??;
     holds(!listed.contains(&group), "a group that is gone", listed)?;
-    let mut fleet = rig.join(ConsumerOptions::new(&group, [&topic])).await?;
-    fleet.records(0, 10).await?;
-    let assignment = fleet[0].assignment(&TopicPartition::new(&topic, 0))?;
+    let mut members = fixture.join(ConsumerOptions::new(&group, [&topic])).await?;
+    members.records(0, 10).await?;
+    let assignment = members[0].assignment(&TopicPartition::new(&topic, 0))?;
     same("what is committed", None, assignment.committed)
 }
 
-async fn a1_deleting_a_group_is_refused_while_it_has_members(rig: &Rig) -> Checked {
-    let (mut fleet, _) = working(rig, 1).await?;
-    let (group, admin) = (fleet[0].options.group.clone(), rig.admin().await?);
-    let refusal = fleet.meanwhile("an answer", admin.delete_group(&group)).await?;
+async fn a1_deleting_a_group_is_refused_while_it_has_members(fixture: &Fixture) -> Checked {
+    let (mut members, _) = working(fixture, 1).await?;
+    let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
+    let refusal = members.meanwhile("an answer", admin.delete_group(&group)).await?;
     refused("deleting an active group", &[ErrorKind::Conflict], refusal)?;
-    same("what is committed", vec![Some(6)], committed(rig, &group).await?)
+    same("what is committed", vec![Some(6)], committed(fixture, &group).await?)
 }

@@ -4,7 +4,7 @@
 
 use tidings_core::{Commit, ConsumerOptions, ErrorKind, TopicPartition, Transport};
 
-use super::rig::{Rig, partitions, same_records};
+use super::fixture::{Fixture, partitions, same_records};
 use crate::case::{Case, Checked, cases, holds, refused, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -23,13 +23,13 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c2_a_member_that_nobody_answers_raises_lost_by_itself[Outage],
 ];
 
-async fn c2_an_assignment_says_where_reading_starts(rig: &Rig) -> Checked {
-    let topic = rig.topic(3).await?;
-    rig.fill(&topic, 1, 0, 5).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.owns(0, &topic, 3).await?;
+async fn c2_an_assignment_says_where_reading_starts(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(3).await?;
+    fixture.fill(&topic, 1, 0, 5).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 3).await?;
     for p in partitions(&topic, 3) {
-        let assignment = fleet[0].assignment(&p)?;
+        let assignment = members[0].assignment(&p)?;
         same(&format!("the start of {p}"), 0, assignment.start_offset)?;
         same(&format!("what is committed of {p}"), None, assignment.committed)?;
         same(&format!("metadata of {p}"), None, assignment.metadata)?;
@@ -38,164 +38,164 @@ async fn c2_an_assignment_says_where_reading_starts(rig: &Rig) -> Checked {
     Ok(())
 }
 
-async fn c2_epochs_grow_from_owner_to_owner(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c2_epochs_grow_from_owner_to_owner(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
     let mut epochs = Vec::new();
     for _ in 0..4 {
-        let mut fleet = rig.join(options.clone()).await?;
-        fleet.owns(0, &topic, 1).await?;
-        epochs.push(fleet[0].epoch(&p)?);
-        fleet.close(0).await?;
+        let mut members = fixture.join(options.clone()).await?;
+        members.owns(0, &topic, 1).await?;
+        epochs.push(members[0].epoch(&p)?);
+        members.close(0).await?;
     }
     holds(epochs.is_sorted_by(|a, b| a < b), "epochs that grow with each assignment", epochs)
 }
 
-async fn c2_epochs_grow_from_member_to_member_and_back(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
-    let mut fleet = rig.join(options.clone()).await?;
-    fleet.owns(0, &topic, 2).await?;
-    fleet.add(options).await?;
-    fleet.shared(&topic, 2, &[0, 1]).await?;
-    fleet.close(1).await?;
+async fn c2_epochs_grow_from_member_to_member_and_back(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
+    members.owns(0, &topic, 2).await?;
+    members.add(options).await?;
+    members.shared(&topic, 2, &[0, 1]).await?;
+    members.close(1).await?;
     // The members themselves fail if an epoch of a partition does not grow.
-    fleet.owns(0, &topic, 2).await
+    members.owns(0, &topic, 2).await
 }
 
-async fn c2_members_share_the_partitions(rig: &Rig) -> Checked {
-    let topic = rig.topic(6).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
-    let mut fleet = rig.join(options.clone()).await?;
+async fn c2_members_share_the_partitions(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(6).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
     for _ in 0..2 {
-        fleet.add(options.clone()).await?;
+        members.add(options.clone()).await?;
     }
-    fleet.shared(&topic, 6, &[0, 1, 2]).await?;
+    members.shared(&topic, 6, &[0, 1, 2]).await?;
     for p in 0..6 {
-        rig.fill(&topic, p, 0, 20).await?;
+        fixture.fill(&topic, p, 0, 20).await?;
     }
-    fleet.until("120 records in all", |m| m.iter().map(|m| m.count()).sum::<usize>() >= 120).await?;
-    fleet.rest().await?;
-    same("records in all", 120, (0..3).map(|i| fleet[i].count()).sum())
+    members.until("120 records in all", |m| m.iter().map(|m| m.count()).sum::<usize>() >= 120).await?;
+    members.rest().await?;
+    same("records in all", 120, (0..3).map(|i| members[i].count()).sum())
 }
 
-async fn c2_more_members_than_partitions(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
-    let mut fleet = rig.join(options.clone()).await?;
-    fleet.add(options.clone()).await?;
-    fleet.add(options).await?;
-    rig.fill(&topic, 0, 0, 10).await?;
-    fleet.until("10 records", |m| m.iter().map(|m| m.count()).sum::<usize>() >= 10).await?;
-    fleet.rest().await?;
-    let owners = (0..3).filter(|i| fleet[*i].has(&topic) == 1).count();
+async fn c2_more_members_than_partitions(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
+    members.add(options.clone()).await?;
+    members.add(options).await?;
+    fixture.fill(&topic, 0, 0, 10).await?;
+    members.until("10 records", |m| m.iter().map(|m| m.count()).sum::<usize>() >= 10).await?;
+    members.rest().await?;
+    let owners = (0..3).filter(|i| members[*i].has(&topic) == 1).count();
     same("owners of one partition", 1, owners)
 }
 
-async fn c2_next_is_the_offset_after_the_records(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c2_next_is_the_offset_after_the_records(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    rig.fill(&topic, 0, 0, 10).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 10).await?;
-    same("the offset after ten records", Some(10), fleet[0].owned.get(&p).map(|o| o.position))
+    fixture.fill(&topic, 0, 0, 10).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 10).await?;
+    same("the offset after ten records", Some(10), members[0].owned.get(&p).map(|o| o.position))
 }
 
-async fn c2_next_counts_gaps(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c2_next_counts_gaps(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    rig.fill(&topic, 0, 0, 10).await?;
-    rig.delete_records(&p, 3..9).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.until("the position passes a gap", |m| m[0].owned.get(&p).is_some_and(|o| o.position == 10)).await?;
-    same("records around the gap", 4, fleet[0].count())
+    fixture.fill(&topic, 0, 0, 10).await?;
+    fixture.delete_records(&p, 3..9).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.until("the position passes a gap", |m| m[0].owned.get(&p).is_some_and(|o| o.position == 10)).await?;
+    same("records around the gap", 4, members[0].count())
 }
 
-async fn c2_a_gap_at_the_end_is_told_without_a_record(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c2_a_gap_at_the_end_is_told_without_a_record(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    rig.fill(&topic, 0, 0, 10).await?;
-    rig.delete_records(&p, 6..10).await?;
-    let mut fleet = rig.reader(&topic).await?;
+    fixture.fill(&topic, 0, 0, 10).await?;
+    fixture.delete_records(&p, 6..10).await?;
+    let mut members = fixture.reader(&topic).await?;
     // A group that can't commit beyond the gap would show a lag forever.
-    fleet.until("the position passes the gap", |m| m[0].owned.get(&p).is_some_and(|o| o.position == 10)).await?;
-    fleet[0].commit(&p, 10).await
+    members.until("the position passes the gap", |m| m[0].owned.get(&p).is_some_and(|o| o.position == 10)).await?;
+    members[0].commit(&p, 10).await
 }
 
-async fn c2_no_record_comes_after_release(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_max_batch_records(2);
+async fn c2_no_record_comes_after_release(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_max_batch_records(2);
     for p in 0..2 {
-        rig.fill(&topic, p, 0, 200).await?;
+        fixture.fill(&topic, p, 0, 200).await?;
     }
-    let mut fleet = rig.join(options.clone()).await?;
-    fleet.records(0, 4).await?;
+    let mut members = fixture.join(options.clone()).await?;
+    members.records(0, 4).await?;
     // It releases while it reads: many records are buffered, and the member fails if any of them comes.
-    fleet.add(options).await?;
-    fleet.shared(&topic, 2, &[0, 1]).await?;
-    fleet.until("the second member reads its partition", |m| m[1].count() >= 200).await?;
-    fleet.rest().await
+    members.add(options).await?;
+    members.shared(&topic, 2, &[0, 1]).await?;
+    members.until("the second member reads its partition", |m| m[1].count() >= 200).await?;
+    members.rest().await
 }
 
-async fn c2_work_in_flight_at_a_rebalance_comes_to_one_owner_or_again(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
-    let filled = [rig.fill(&topic, 0, 0, 20).await?, rig.fill(&topic, 1, 0, 20).await?];
-    let mut fleet = rig.join(options.clone()).await?;
-    fleet.records(0, 40).await?;
+async fn c2_work_in_flight_at_a_rebalance_comes_to_one_owner_or_again(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let filled = [fixture.fill(&topic, 0, 0, 20).await?, fixture.fill(&topic, 1, 0, 20).await?];
+    let mut members = fixture.join(options.clone()).await?;
+    members.records(0, 40).await?;
     // Half of it is settled when the second member comes.
     for p in partitions(&topic, 2) {
-        fleet[0].commit(&p, 10).await?;
+        members[0].commit(&p, 10).await?;
     }
-    fleet.add(options).await?;
-    fleet.shared(&topic, 2, &[0, 1]).await?;
-    fleet.records(1, 10).await?;
-    fleet.rest().await?;
-    let moved: Vec<TopicPartition> = fleet[1].owned.keys().cloned().collect();
+    members.add(options).await?;
+    members.shared(&topic, 2, &[0, 1]).await?;
+    members.records(1, 10).await?;
+    members.rest().await?;
+    let moved: Vec<TopicPartition> = members[1].owned.keys().cloned().collect();
     for p in moved {
         let records = &filled[p.partition as usize];
-        same_records("what was not committed comes again", 10, &records[10..], fleet[1].of(&p))?;
+        same_records("what was not committed comes again", 10, &records[10..], members[1].of(&p))?;
     }
     Ok(())
 }
 
-async fn c2_a_lost_session_raises_lost_and_fences(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c2_a_lost_session_raises_lost_and_fences(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    rig.fill(&topic, 0, 0, 5).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 5).await?;
-    let old = Commit::new(p.clone(), fleet[0].epoch(&p)?, 5);
-    rig.session_loss(&fleet[0].options.group.clone()).await?;
-    fleet.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
-    refused("a commit after Lost", &[ErrorKind::Fenced], fleet[0].try_commit(old).await?)
+    fixture.fill(&topic, 0, 0, 5).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 5).await?;
+    let old = Commit::new(p.clone(), members[0].epoch(&p)?, 5);
+    fixture.session_loss(&members[0].options.group.clone()).await?;
+    members.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
+    refused("a commit after Lost", &[ErrorKind::Fenced], members[0].try_commit(old).await?)
 }
 
-async fn c2_after_a_lost_session_the_member_may_get_partitions_again(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c2_after_a_lost_session_the_member_may_get_partitions_again(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    let records = rig.fill(&topic, 0, 0, 5).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 5).await?;
-    fleet[0].commit(&p, 3).await?;
-    rig.session_loss(&fleet[0].options.group.clone()).await?;
-    fleet.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
-    fleet.records(0, 7).await?;
-    let again = fleet[0].assignment(&p)?;
+    let records = fixture.fill(&topic, 0, 0, 5).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 5).await?;
+    members[0].commit(&p, 3).await?;
+    fixture.session_loss(&members[0].options.group.clone()).await?;
+    members.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
+    members.records(0, 7).await?;
+    let again = members[0].assignment(&p)?;
     same("where reading starts again", 3, again.start_offset)?;
-    same_records("what comes again", 3, &records[3..], &fleet[0].of(&p)[5..])
+    same_records("what comes again", 3, &records[3..], &members[0].of(&p)[5..])
 }
 
-async fn c2_a_member_that_nobody_answers_raises_lost_by_itself(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    rig.fill(&topic, 0, 0, 5).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_session_timeout(rig.pace.lifetime);
-    let mut fleet = rig.join(options).await?;
-    fleet.records(0, 5).await?;
-    rig.outage(true).await?;
+async fn c2_a_member_that_nobody_answers_raises_lost_by_itself(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    fixture.fill(&topic, 0, 0, 5).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(fixture.pace.lifetime);
+    let mut members = fixture.join(options).await?;
+    members.records(0, 5).await?;
+    fixture.outage(true).await?;
     // The broker can't report the loss: the consumer must notice it by its own clock.
-    let told = fleet.until("the loss is told while nobody answers", |m| !m[0].lost.is_empty()).await;
-    rig.outage(false).await?;
+    let told = members.until("the loss is told while nobody answers", |m| !m[0].lost.is_empty()).await;
+    fixture.outage(false).await?;
     told
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidings_core::{Commit, ConsumerOptions, ErrorKind, Name, TopicPartition, Transport};
 
-use super::fleet::Fleet;
-use super::rig::{Rig, partitions};
+use super::fixture::{Fixture, partitions};
+use super::members::Members;
 use crate::case::{Broken, Case, Checked, broken, cases, holds, refused, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -22,19 +22,23 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 ];
 
 /// Creates a member that has all partitions and read all records, and a joining one: the first delays its release.
-async fn revoking(rig: &Rig, count: u32, deadline: Duration) -> Checked<(Fleet<'_>, Name, Vec<TopicPartition>)> {
-    let topic = rig.topic(count).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_revocation_deadline(deadline);
+async fn revoking(
+    fixture: &Fixture,
+    count: u32,
+    deadline: Duration,
+) -> Checked<(Members<'_>, Name, Vec<TopicPartition>)> {
+    let topic = fixture.topic(count).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_revocation_deadline(deadline);
     for p in 0..count {
-        rig.fill(&topic, p, 0, 10).await?;
+        fixture.fill(&topic, p, 0, 10).await?;
     }
-    let mut fleet = rig.join(options.clone()).await?;
-    fleet.records(0, 10 * count as usize).await?;
-    fleet[0].holds_on = true;
-    fleet.add(options).await?;
-    fleet.until("a revocation", |m| !m[0].revoking.is_empty()).await?;
-    let revoked: Vec<TopicPartition> = fleet[0].revoking.iter().cloned().collect();
-    Ok((fleet, topic, revoked))
+    let mut members = fixture.join(options.clone()).await?;
+    members.records(0, 10 * count as usize).await?;
+    members[0].holds_on = true;
+    members.add(options).await?;
+    members.until("a revocation", |m| !m[0].revoking.is_empty()).await?;
+    let revoked: Vec<TopicPartition> = members[0].revoking.iter().cloned().collect();
+    Ok((members, topic, revoked))
 }
 
 fn any(revoked: &[TopicPartition]) -> Checked<TopicPartition> {
@@ -44,133 +48,133 @@ fn any(revoked: &[TopicPartition]) -> Checked<TopicPartition> {
 /// Longer than any case takes.
 const LONG: Duration = Duration::from_secs(60);
 
-async fn c3_commits_are_taken_until_revocation_ends(rig: &Rig) -> Checked {
-    let (mut fleet, topic, revoked) = revoking(rig, 2, LONG).await?;
+async fn c3_commits_are_taken_until_revocation_ends(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     let p = any(&revoked)?;
-    fleet[0].commit(&p, 4).await?;
-    fleet.rest().await?;
-    fleet[0].commit(&p, 8).await?;
-    fleet[0].release(&revoked).await?;
-    fleet.shared(&topic, 2, &[0, 1]).await
+    members[0].commit(&p, 4).await?;
+    members.rest().await?;
+    members[0].commit(&p, 8).await?;
+    members[0].release(&revoked).await?;
+    members.shared(&topic, 2, &[0, 1]).await
 }
 
-async fn c3_the_next_owner_starts_from_the_last_commit_of_a_revocation(rig: &Rig) -> Checked {
-    let (mut fleet, topic, revoked) = revoking(rig, 2, LONG).await?;
+async fn c3_the_next_owner_starts_from_the_last_commit_of_a_revocation(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     for p in &revoked {
-        fleet[0].commit(p, 7).await?;
+        members[0].commit(p, 7).await?;
     }
-    fleet[0].release(&revoked).await?;
-    fleet.shared(&topic, 2, &[0, 1]).await?;
-    fleet.records(1, 3).await?;
-    for p in fleet[1].owned.keys() {
-        let assignment = fleet[1].assignment(p)?;
+    members[0].release(&revoked).await?;
+    members.shared(&topic, 2, &[0, 1]).await?;
+    members.records(1, 3).await?;
+    for p in members[1].owned.keys() {
+        let assignment = members[1].assignment(p)?;
         same("the next owner's start", 7, assignment.start_offset)?;
         same("what it knows as committed", Some(7), assignment.committed)?;
-        same("its first record", Some(7), fleet[1].of(p).first().map(|r| r.offset))?;
+        same("its first record", Some(7), members[1].of(p).first().map(|r| r.offset))?;
     }
     Ok(())
 }
 
-async fn c3_commits_after_release_are_fenced(rig: &Rig) -> Checked {
-    let (mut fleet, topic, revoked) = revoking(rig, 2, LONG).await?;
+async fn c3_commits_after_release_are_fenced(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     let p = any(&revoked)?;
-    let late = Commit::new(p.clone(), fleet[0].epoch(&p)?, 9);
-    fleet[0].commit(&p, 2).await?;
-    fleet[0].release(&revoked).await?;
-    refused("a commit after release", &[ErrorKind::Fenced], fleet[0].try_commit(late.clone()).await?)?;
-    fleet.shared(&topic, 2, &[0, 1]).await?;
-    refused("a commit while another owns it", &[ErrorKind::Fenced], fleet[0].try_commit(late).await?)?;
-    if fleet[1].owned.contains_key(&p) {
-        same("the next owner's start", 2, fleet[1].assignment(&p)?.start_offset)?;
+    let late = Commit::new(p.clone(), members[0].epoch(&p)?, 9);
+    members[0].commit(&p, 2).await?;
+    members[0].release(&revoked).await?;
+    refused("a commit after release", &[ErrorKind::Fenced], members[0].try_commit(late.clone()).await?)?;
+    members.shared(&topic, 2, &[0, 1]).await?;
+    refused("a commit while another owns it", &[ErrorKind::Fenced], members[0].try_commit(late).await?)?;
+    if members[1].owned.contains_key(&p) {
+        same("the next owner's start", 2, members[1].assignment(&p)?.start_offset)?;
     }
     Ok(())
 }
 
-async fn c3_a_revocation_ends_at_its_deadline_with_lost(rig: &Rig) -> Checked {
-    let (mut fleet, topic, revoked) = revoking(rig, 2, rig.pace.lifetime / 2).await?;
+async fn c3_a_revocation_ends_at_its_deadline_with_lost(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 2, fixture.pace.lifetime / 2).await?;
     let p = any(&revoked)?;
-    let late = Commit::new(p.clone(), fleet[0].epoch(&p)?, 9);
-    fleet[0].commit(&p, 3).await?;
-    fleet.until("Lost at the deadline", |m| revoked.iter().all(|p| m[0].lost.contains(p))).await?;
-    refused("a commit after the deadline", &[ErrorKind::Fenced], fleet[0].try_commit(late).await?)?;
-    fleet.until("the next owner", |m| m[1].has(&topic) > 0).await?;
-    if fleet[1].owned.contains_key(&p) {
-        same("the next owner's start", 3, fleet[1].assignment(&p)?.start_offset)?;
+    let late = Commit::new(p.clone(), members[0].epoch(&p)?, 9);
+    members[0].commit(&p, 3).await?;
+    members.until("Lost at the deadline", |m| revoked.iter().all(|p| m[0].lost.contains(p))).await?;
+    refused("a commit after the deadline", &[ErrorKind::Fenced], members[0].try_commit(late).await?)?;
+    members.until("the next owner", |m| m[1].has(&topic) > 0).await?;
+    if members[1].owned.contains_key(&p) {
+        same("the next owner's start", 3, members[1].assignment(&p)?.start_offset)?;
     }
     Ok(())
 }
 
-async fn c3_nobody_else_has_a_partition_that_is_not_released(rig: &Rig) -> Checked {
-    let (mut fleet, topic, revoked) = revoking(rig, 2, LONG).await?;
-    fleet.rest().await?;
-    let early = revoked.iter().find(|p| fleet[1].owned.contains_key(*p));
+async fn c3_nobody_else_has_a_partition_that_is_not_released(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
+    members.rest().await?;
+    let early = revoked.iter().find(|p| members[1].owned.contains_key(*p));
     holds(early.is_none(), "no other owner before the release", early)?;
-    fleet[0].release(&revoked).await?;
-    fleet.shared(&topic, 2, &[0, 1]).await
+    members[0].release(&revoked).await?;
+    members.shared(&topic, 2, &[0, 1]).await
 }
 
-async fn c3_asking_for_the_next_step_releases_nothing(rig: &Rig) -> Checked {
-    let (mut fleet, _, revoked) = revoking(rig, 2, LONG).await?;
+async fn c3_asking_for_the_next_step_releases_nothing(fixture: &Fixture) -> Checked {
+    let (mut members, _, revoked) = revoking(fixture, 2, LONG).await?;
     let p = any(&revoked)?;
     // `next` stays pending: it must not count as completing the revocation.
     for next in 1..4 {
-        fleet.rest().await?;
-        fleet[0].commit(&p, next).await?;
+        members.rest().await?;
+        members[0].commit(&p, next).await?;
     }
-    holds(!fleet[1].owned.contains_key(&p), "no other owner before the release", &fleet[1])?;
-    fleet[0].release(&revoked).await
+    holds(!members[1].owned.contains_key(&p), "no other owner before the release", &members[1])?;
+    members[0].release(&revoked).await
 }
 
-async fn c3_other_steps_come_while_a_revocation_is_open(rig: &Rig) -> Checked {
-    let (mut fleet, topic, revoked) = revoking(rig, 2, LONG).await?;
+async fn c3_other_steps_come_while_a_revocation_is_open(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     let kept = partitions(&topic, 2).into_iter().find(|p| !revoked.contains(p));
     let Some(kept) = kept else {
         let why = "this backend revokes all of a member's partitions at a rebalance";
-        fleet[0].release(&revoked).await?;
+        members[0].release(&revoked).await?;
         return Err(Broken::Ignored(why.into()));
     };
-    rig.fill(&topic, kept.partition, 10, 20).await?;
-    fleet.until("records of what is kept", |m| m[0].of(&kept).len() >= 20).await?;
-    fleet[0].commit(&kept, 20).await?;
-    fleet[0].release(&revoked).await
+    fixture.fill(&topic, kept.partition, 10, 20).await?;
+    members.until("records of what is kept", |m| m[0].of(&kept).len() >= 20).await?;
+    members[0].commit(&kept, 20).await?;
+    members[0].release(&revoked).await
 }
 
-async fn c3_releasing_what_is_not_revoked_does_nothing(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    rig.fill(&topic, 0, 0, 5).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.owns(0, &topic, 2).await?;
-    fleet[0].release(&partitions(&topic, 2)).await?;
-    fleet[0].release(&[TopicPartition::new(rig.fresh("other"), 0)]).await?;
-    fleet.records(0, 5).await?;
-    fleet.rest().await?;
+async fn c3_releasing_what_is_not_revoked_does_nothing(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    fixture.fill(&topic, 0, 0, 5).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 2).await?;
+    members[0].release(&partitions(&topic, 2)).await?;
+    members[0].release(&[TopicPartition::new(fixture.fresh("other"), 0)]).await?;
+    members.records(0, 5).await?;
+    members.rest().await?;
     let p = TopicPartition::new(&topic, 0);
-    fleet[0].commit(&p, 5).await?;
-    same("assignments of it", 1, fleet[0].assignments.iter().filter(|a| a.partition == p).count())
+    members[0].commit(&p, 5).await?;
+    same("assignments of it", 1, members[0].assignments.iter().filter(|a| a.partition == p).count())
 }
 
-async fn c3_partitions_of_a_revocation_are_released_one_by_one(rig: &Rig) -> Checked {
-    let (mut fleet, topic, revoked) = revoking(rig, 4, LONG).await?;
+async fn c3_partitions_of_a_revocation_are_released_one_by_one(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 4, LONG).await?;
     holds(revoked.len() >= 2, "two partitions or more are revoked of four", &revoked)?;
     let (first, rest) = (&revoked[..1], &revoked[1..]);
-    fleet[0].release(first).await?;
-    let gone = Commit::new(first[0].clone(), fleet[0].assignment(&first[0])?.epoch, 5);
-    refused("a commit of what was released", &[ErrorKind::Fenced], fleet[0].try_commit(gone).await?)?;
+    members[0].release(first).await?;
+    let gone = Commit::new(first[0].clone(), members[0].assignment(&first[0])?.epoch, 5);
+    refused("a commit of what was released", &[ErrorKind::Fenced], members[0].try_commit(gone).await?)?;
     for p in rest {
-        fleet[0].commit(p, 6).await?;
+        members[0].commit(p, 6).await?;
     }
-    fleet[0].release(rest).await?;
-    fleet.shared(&topic, 4, &[0, 1]).await?;
-    for p in rest.iter().filter(|p| fleet[1].owned.contains_key(*p)) {
-        same("the next owner's start", 6, fleet[1].assignment(p)?.start_offset)?;
+    members[0].release(rest).await?;
+    members.shared(&topic, 4, &[0, 1]).await?;
+    for p in rest.iter().filter(|p| members[1].owned.contains_key(*p)) {
+        same("the next owner's start", 6, members[1].assignment(p)?.start_offset)?;
     }
     Ok(())
 }
 
-async fn c3_a_revocation_carries_its_deadline(rig: &Rig) -> Checked {
+async fn c3_a_revocation_carries_its_deadline(fixture: &Fixture) -> Checked {
     let deadline = Duration::from_secs(7);
-    let (mut fleet, _, revoked) = revoking(rig, 2, deadline).await?;
-    let told = fleet[0].revocations.first().map(|r| r.deadline);
+    let (mut members, _, revoked) = revoking(fixture, 2, deadline).await?;
+    let told = members[0].revocations.first().map(|r| r.deadline);
     holds(told.is_some_and(|told| !told.is_zero() && told <= deadline), "a deadline of at most 7 s", told)?;
-    fleet[0].release(&revoked).await
+    members[0].release(&revoked).await
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tidings_core::{Commit, ConsumerOptions, ErrorKind, Name, SeekTo, Timestamp, TopicPartition, Transport};
 
-use super::fleet::Fleet;
-use super::rig::{Rig, numbered, partitions, same_records};
+use super::fixture::{Fixture, numbered, partitions, same_records};
+use super::members::Members;
 use crate::case::{Case, Checked, cases, granted, holds, refused, same};
-use crate::cx::poll_times;
+use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c4_nothing_is_committed_unasked,
@@ -31,226 +31,230 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 ];
 
 /// Creates a member that has the only partition of a topic and received its ten records.
-async fn ten_read(rig: &Rig) -> Checked<(Fleet<'_>, Name, TopicPartition)> {
-    let topic = rig.topic(1).await?;
-    rig.fill(&topic, 0, 0, 10).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 10).await?;
-    Ok((fleet, topic.clone(), TopicPartition::new(&topic, 0)))
+async fn ten_read(fixture: &Fixture) -> Checked<(Members<'_>, Name, TopicPartition)> {
+    let topic = fixture.topic(1).await?;
+    fixture.fill(&topic, 0, 0, 10).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 10).await?;
+    Ok((members, topic.clone(), TopicPartition::new(&topic, 0)))
 }
 
 /// Returns the next owner's assignment of the partition after the first member closed.
-async fn next_owner(rig: &Rig, mut fleet: Fleet<'_>, p: &TopicPartition) -> Checked<tidings_core::Assignment> {
-    let options = fleet[0].options.clone();
-    fleet.close(0).await?;
-    let mut next = rig.join(options).await?;
+async fn next_owner(
+    fixture: &Fixture,
+    mut members: Members<'_>,
+    p: &TopicPartition,
+) -> Checked<tidings_core::Assignment> {
+    let options = members[0].options.clone();
+    members.close(0).await?;
+    let mut next = fixture.join(options).await?;
     next.owns(0, &p.topic, 1).await?;
     next[0].assignment(p)
 }
 
-async fn c4_nothing_is_committed_unasked(rig: &Rig) -> Checked {
-    let (mut fleet, _, p) = ten_read(rig).await?;
-    fleet.rest().await?;
-    let progress = rig.within("progress", fleet.consumer(0).progress()).await??;
+async fn c4_nothing_is_committed_unasked(fixture: &Fixture) -> Checked {
+    let (mut members, _, p) = ten_read(fixture).await?;
+    members.rest().await?;
+    let progress = fixture.within("progress", members.consumer(0).progress()).await??;
     same("what is committed, by progress", Some(None), progress.first().map(|p| p.committed))?;
-    let assignment = next_owner(rig, fleet, &p).await?;
+    let assignment = next_owner(fixture, members, &p).await?;
     same("what is committed, for the next owner", None, assignment.committed)?;
     same("its start", 0, assignment.start_offset)
 }
 
-async fn c4_nothing_is_committed_unasked_at_a_rebalance(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
+async fn c4_nothing_is_committed_unasked_at_a_rebalance(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
     for p in 0..2 {
-        rig.fill(&topic, p, 0, 10).await?;
+        fixture.fill(&topic, p, 0, 10).await?;
     }
-    let mut fleet = rig.join(options.clone()).await?;
-    fleet.records(0, 20).await?;
-    fleet.add(options).await?;
-    fleet.shared(&topic, 2, &[0, 1]).await?;
-    for p in fleet[1].owned.keys() {
-        same(&format!("what is committed of {p}"), None, fleet[1].assignment(p)?.committed)?;
+    let mut members = fixture.join(options.clone()).await?;
+    members.records(0, 20).await?;
+    members.add(options).await?;
+    members.shared(&topic, 2, &[0, 1]).await?;
+    for p in members[1].owned.keys() {
+        same(&format!("what is committed of {p}"), None, members[1].assignment(p)?.committed)?;
     }
-    fleet.records(1, 10).await
+    members.records(1, 10).await
 }
 
-async fn c4_a_commit_is_seen_by_progress_and_by_the_next_owner(rig: &Rig) -> Checked {
-    let (fleet, _, p) = ten_read(rig).await?;
-    fleet[0].commit(&p, 6).await?;
-    let progress = rig.within("progress", fleet.consumer(0).progress()).await??;
+async fn c4_a_commit_is_seen_by_progress_and_by_the_next_owner(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
+    members[0].commit(&p, 6).await?;
+    let progress = fixture.within("progress", members.consumer(0).progress()).await??;
     let mine = progress.iter().find(|progress| progress.partition == p);
     same("committed, by progress", Some(Some(6)), mine.map(|p| p.committed))?;
     same("position, by progress", Some(10), mine.map(|p| p.position))?;
     same("end, by progress", Some(10), mine.map(|p| p.end))?;
     same("lag, by progress", Some(4), mine.map(tidings_core::Progress::lag))?;
-    let assignment = next_owner(rig, fleet, &p).await?;
+    let assignment = next_owner(fixture, members, &p).await?;
     same("committed, for the next owner", Some(6), assignment.committed)?;
     same("its start", 6, assignment.start_offset)
 }
 
-async fn c4_a_lower_commit_is_taken_and_changes_nothing(rig: &Rig) -> Checked {
-    let (fleet, _, p) = ten_read(rig).await?;
+async fn c4_a_lower_commit_is_taken_and_changes_nothing(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
     for next in [8, 3, 8, 0] {
-        fleet[0].commit(&p, next).await?;
+        members[0].commit(&p, next).await?;
     }
-    same("what is committed", Some(8), next_owner(rig, fleet, &p).await?.committed)
+    same("what is committed", Some(8), next_owner(fixture, members, &p).await?.committed)
 }
 
-async fn c4_after_seek_a_commit_goes_back(rig: &Rig) -> Checked {
-    let (mut fleet, _, p) = ten_read(rig).await?;
-    fleet[0].commit(&p, 9).await?;
-    same("where seek went", 4, fleet[0].seek(&p, SeekTo::Offset(4)).await?)?;
-    fleet[0].commit(&p, 4).await?;
-    same("what is committed", Some(4), next_owner(rig, fleet, &p).await?.committed)
+async fn c4_after_seek_a_commit_goes_back(fixture: &Fixture) -> Checked {
+    let (mut members, _, p) = ten_read(fixture).await?;
+    members[0].commit(&p, 9).await?;
+    same("where seek went", 4, members[0].seek(&p, SeekTo::Offset(4)).await?)?;
+    members[0].commit(&p, 4).await?;
+    same("what is committed", Some(4), next_owner(fixture, members, &p).await?.committed)
 }
 
-async fn c4_metadata_comes_back_with_the_next_assignment(rig: &Rig) -> Checked {
-    let (fleet, _, p) = ten_read(rig).await?;
+async fn c4_metadata_comes_back_with_the_next_assignment(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
     let text = "größe: {\"open\": [7, 9]}";
-    let commit = Commit::new(p.clone(), fleet[0].epoch(&p)?, 5).with_metadata(text);
-    granted("commit with metadata", fleet[0].try_commit(commit).await?)?;
-    let assignment = next_owner(rig, fleet, &p).await?;
+    let commit = Commit::new(p.clone(), members[0].epoch(&p)?, 5).with_metadata(text);
+    granted("commit with metadata", members[0].try_commit(commit).await?)?;
+    let assignment = next_owner(fixture, members, &p).await?;
     same("what is committed", Some(5), assignment.committed)?;
     same("metadata", Some(text.to_owned()), assignment.metadata)
 }
 
-async fn c4_each_commit_has_its_own_result(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
+async fn c4_each_commit_has_its_own_result(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
     for p in 0..2 {
-        rig.fill(&topic, p, 0, 5).await?;
+        fixture.fill(&topic, p, 0, 5).await?;
     }
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 10).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 10).await?;
     let [one, two] = [TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1)];
-    let foreign = Commit::new(TopicPartition::new(rig.fresh("foreign"), 0), 1, 1);
+    let foreign = Commit::new(TopicPartition::new(fixture.fresh("foreign"), 0), 1, 1);
     let commits = vec![
-        Commit::new(one.clone(), fleet[0].epoch(&one)?, 3),
+        Commit::new(one.clone(), members[0].epoch(&one)?, 3),
         foreign,
-        Commit::new(two.clone(), fleet[0].epoch(&two)?, 4),
+        Commit::new(two.clone(), members[0].epoch(&two)?, 4),
     ];
-    let answers = rig.within("answers", fleet.consumer(0).commit(commits)).await?;
+    let answers = fixture.within("answers", members.consumer(0).commit(commits)).await?;
     same("answers to three commits", 3, answers.len())?;
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(tidings_core::Error::kind)).collect();
     same("answers", vec![None, Some(ErrorKind::Fenced), None], kinds)?;
-    let progress = rig.within("progress", fleet.consumer(0).progress()).await??;
+    let progress = fixture.within("progress", members.consumer(0).progress()).await??;
     let mut committed: Vec<_> = progress.into_iter().map(|p| (p.partition.partition, p.committed)).collect();
     committed.sort_unstable();
     same("what is committed", vec![(0, Some(3)), (1, Some(4))], committed)
 }
 
-async fn c4_a_commit_of_an_old_epoch_is_fenced(rig: &Rig) -> Checked {
-    let (mut fleet, topic, p) = ten_read(rig).await?;
-    let old = fleet[0].epoch(&p)?;
-    fleet[0].commit(&p, 2).await?;
-    let options = fleet[0].options.clone();
-    fleet.close(0).await?;
-    let mut next = rig.join(options).await?;
+async fn c4_a_commit_of_an_old_epoch_is_fenced(fixture: &Fixture) -> Checked {
+    let (mut members, topic, p) = ten_read(fixture).await?;
+    let old = members[0].epoch(&p)?;
+    members[0].commit(&p, 2).await?;
+    let options = members[0].options.clone();
+    members.close(0).await?;
+    let mut next = fixture.join(options).await?;
     next.owns(0, &topic, 1).await?;
     let stale = Commit::new(p.clone(), old, 10);
     refused("a commit of an old epoch", &[ErrorKind::Fenced], next[0].try_commit(stale).await?)?;
     let fresh = Commit::new(p.clone(), next[0].epoch(&p)?, 3);
     granted("a commit of the present epoch", next[0].try_commit(fresh).await?)?;
-    same("what is committed", Some(3), next_owner(rig, next, &p).await?.committed)
+    same("what is committed", Some(3), next_owner(fixture, next, &p).await?.committed)
 }
 
-async fn c4_a_commit_of_a_partition_never_assigned_is_fenced(rig: &Rig) -> Checked {
-    let (fleet, _, p) = ten_read(rig).await?;
-    for partition in [TopicPartition::new(&p.topic, 99), TopicPartition::new(rig.fresh("other"), 0)] {
-        let commit = Commit::new(partition, fleet[0].epoch(&p)?, 1);
-        refused("a commit of what is not its", &[ErrorKind::Fenced], fleet[0].try_commit(commit).await?)?;
+async fn c4_a_commit_of_a_partition_never_assigned_is_fenced(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
+    for partition in [TopicPartition::new(&p.topic, 99), TopicPartition::new(fixture.fresh("other"), 0)] {
+        let commit = Commit::new(partition, members[0].epoch(&p)?, 1);
+        refused("a commit of what is not its", &[ErrorKind::Fenced], members[0].try_commit(commit).await?)?;
     }
     Ok(())
 }
 
-async fn c4_no_commit_has_no_answer(rig: &Rig) -> Checked {
-    let (fleet, _, _) = ten_read(rig).await?;
-    same("answers", 0, rig.within("an answer", fleet.consumer(0).commit(Vec::new())).await?.len())
+async fn c4_no_commit_has_no_answer(fixture: &Fixture) -> Checked {
+    let (members, _, _) = ten_read(fixture).await?;
+    same("answers", 0, fixture.within("an answer", members.consumer(0).commit(Vec::new())).await?.len())
 }
 
-async fn c4_ranges_settled_beyond_do_not_move_the_offset(rig: &Rig) -> Checked {
-    let (fleet, _, p) = ten_read(rig).await?;
-    let mut commit = Commit::new(p.clone(), fleet[0].epoch(&p)?, 2);
+async fn c4_ranges_settled_beyond_do_not_move_the_offset(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
+    let mut commit = Commit::new(p.clone(), members[0].epoch(&p)?, 2);
     commit.settled_beyond = vec![4..6, 8..10];
-    granted("commit", fleet[0].try_commit(commit).await?)?;
-    same("what is committed", Some(2), next_owner(rig, fleet, &p).await?.committed)
+    granted("commit", members[0].try_commit(commit).await?)?;
+    same("what is committed", Some(2), next_owner(fixture, members, &p).await?.committed)
 }
 
-async fn c4_commits_overlap_reading(rig: &Rig) -> Checked {
-    let (mut fleet, _, p) = ten_read(rig).await?;
+async fn c4_commits_overlap_reading(fixture: &Fixture) -> Checked {
+    let (mut members, _, p) = ten_read(fixture).await?;
     // No more records exist: `next` is pending while the commit is answered.
-    fleet.rest().await?;
-    let (consumer, epoch) = (fleet.consumer(0), fleet[0].epoch(&p)?);
+    members.rest().await?;
+    let (consumer, epoch) = (members.consumer(0), members[0].epoch(&p)?);
     let commit = async move { consumer.commit(vec![Commit::new(p, epoch, 10)]).await };
-    let answers = fleet.meanwhile("an answer to commit beside a pending next", commit).await?;
+    let answers = members.meanwhile("an answer to commit beside a pending next", commit).await?;
     answers.into_iter().try_for_each(|answer| granted("commit", answer))
 }
 
-async fn c4_a_dropped_commit_can_be_repeated(rig: &Rig) -> Checked {
-    let (fleet, _, p) = ten_read(rig).await?;
-    let epoch = fleet[0].epoch(&p)?;
+async fn c4_a_dropped_commit_can_be_repeated(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
+    let epoch = members[0].epoch(&p)?;
     for times in 0..6 {
         let commit = Commit::new(p.clone(), epoch, times as u64 + 1);
-        drop(poll_times(times, fleet.consumer(0).commit(vec![commit])).await);
+        drop(poll_times(times, members.consumer(0).commit(vec![commit])).await);
     }
-    fleet[0].commit(&p, 9).await?;
-    same("what is committed", Some(9), next_owner(rig, fleet, &p).await?.committed)
+    members[0].commit(&p, 9).await?;
+    same("what is committed", Some(9), next_owner(fixture, members, &p).await?.committed)
 }
 
-async fn c4_seek_goes_on_reading_elsewhere(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c4_seek_goes_on_reading_elsewhere(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    let records = rig.fill(&topic, 0, 0, 10).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 10).await?;
+    let records = fixture.fill(&topic, 0, 0, 10).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 10).await?;
     for (to, at) in [(SeekTo::Offset(6), 6), (SeekTo::Earliest, 0), (SeekTo::Latest, 10)] {
-        fleet[0].received.clear();
-        same(&format!("where {to:?} went"), at, fleet[0].seek(&p, to).await?)?;
-        fleet.records(0, 10 - at as usize).await?;
-        fleet.rest().await?;
-        same_records(&format!("records after {to:?}"), at, &records[at as usize..], fleet[0].of(&p))?;
+        members[0].received.clear();
+        same(&format!("where {to:?} went"), at, members[0].seek(&p, to).await?)?;
+        members.records(0, 10 - at as usize).await?;
+        members.rest().await?;
+        same_records(&format!("records after {to:?}"), at, &records[at as usize..], members[0].of(&p))?;
     }
-    let new = rig.fill(&topic, 0, 10, 12).await?;
-    fleet.records(0, 2).await?;
-    same_records("records after the end", 10, &new, fleet[0].of(&p))
+    let new = fixture.fill(&topic, 0, 10, 12).await?;
+    members.records(0, 2).await?;
+    same_records("records after the end", 10, &new, members[0].of(&p))
 }
 
-async fn c4_seek_beyond_the_log_goes_to_the_nearest(rig: &Rig) -> Checked {
-    let (mut fleet, _, p) = ten_read(rig).await?;
-    same("where a seek beyond the end went", 10, fleet[0].seek(&p, SeekTo::Offset(1_000)).await?)?;
-    same("where a seek to the start went", 0, fleet[0].seek(&p, SeekTo::Offset(0)).await?)?;
-    fleet.records(0, 20).await
+async fn c4_seek_beyond_the_log_goes_to_the_nearest(fixture: &Fixture) -> Checked {
+    let (mut members, _, p) = ten_read(fixture).await?;
+    same("where a seek beyond the end went", 10, members[0].seek(&p, SeekTo::Offset(1_000)).await?)?;
+    same("where a seek to the start went", 0, members[0].seek(&p, SeekTo::Offset(0)).await?)?;
+    members.records(0, 20).await
 }
 
-async fn c4_seek_to_a_time(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c4_seek_to_a_time(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
     let base = Timestamp::now().saturating_sub(Duration::from_secs(3_600));
     let at = |n: u64| base.saturating_add(Duration::from_secs(n));
-    rig.publish((0..10).map(|n| numbered(&topic, 0, n).with_timestamp(at(n as u64 * 10))).collect()).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 10).await?;
-    same("the first record of that time", 4, fleet[0].seek(&p, SeekTo::Time(at(40))).await?)?;
-    same("the first record later", 5, fleet[0].seek(&p, SeekTo::Time(at(41))).await?)?;
-    same("no record so late", 10, fleet[0].seek(&p, SeekTo::Time(at(9_000))).await?)
+    fixture.publish((0..10).map(|n| numbered(&topic, 0, n).with_timestamp(at(n as u64 * 10))).collect()).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 10).await?;
+    same("the first record of that time", 4, members[0].seek(&p, SeekTo::Time(at(40))).await?)?;
+    same("the first record later", 5, members[0].seek(&p, SeekTo::Time(at(41))).await?)?;
+    same("no record so late", 10, members[0].seek(&p, SeekTo::Time(at(9_000))).await?)
 }
 
-async fn c4_seek_of_what_is_not_assigned_is_fenced(rig: &Rig) -> Checked {
-    let (fleet, _, p) = ten_read(rig).await?;
+async fn c4_seek_of_what_is_not_assigned_is_fenced(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
     let other = TopicPartition::new(&p.topic, 7);
-    let consumer = fleet.consumer(0);
-    let answer = rig.within("an answer", consumer.seek(&other, SeekTo::Earliest)).await?;
+    let consumer = members.consumer(0);
+    let answer = fixture.within("an answer", consumer.seek(&other, SeekTo::Earliest)).await?;
     refused("seek of what is not assigned", &[ErrorKind::Fenced], answer)
 }
 
-async fn c4_a_commit_of_the_start_is_kept(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.owns(0, &topic, 2).await?;
+async fn c4_a_commit_of_the_start_is_kept(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 2).await?;
     for p in partitions(&topic, 2) {
-        fleet[0].commit(&p, 0).await?;
+        members[0].commit(&p, 0).await?;
     }
-    let group = fleet[0].options.group.clone();
-    let lag = rig.within("lag", rig.admin().await?.group_lag(&group)).await??;
+    let group = members[0].options.group.clone();
+    let lag = fixture.within("lag", fixture.admin().await?.group_lag(&group)).await??;
     let committed: Vec<_> = lag.iter().map(|l| l.committed).collect();
     holds(committed == [Some(0), Some(0)], "0 is committed of both, which is not nothing", committed)
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tidings_core::{ConsumerOptions, Result, Step, TopicPartition, Transport};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fleet::{AGAIN, Fleet};
-use super::rig::{Rig, partitions, same_records};
+use super::fixture::{Fixture, partitions, same_records};
+use super::members::{AGAIN, Members};
 use crate::case::{Case, Checked, broken, cases};
-use crate::cx::poll_times;
+use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c6_dropping_next_loses_no_record,
@@ -19,84 +19,89 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 ];
 
 /// Returns the result of a `next` of member `who`; a transient error is no step.
-async fn take(fleet: &mut Fleet<'_>, who: usize, step: Result<Step>) -> Checked {
+async fn take(members: &mut Members<'_>, who: usize, step: Result<Step>) -> Checked {
     match step {
         Err(error) if error.is_retryable() => {
             sleep(AGAIN).await;
             Ok(())
         }
-        step => fleet[who].take(step?).await,
+        step => members[who].take(step?).await,
     }
 }
 
 /// Drives member `who` with calls of `next` that are dropped after a few polls, until `done`.
-async fn droppily(rig: &Rig, fleet: &mut Fleet<'_>, who: usize, mut done: impl FnMut(&Fleet<'_>) -> bool) -> Checked {
-    let deadline = Instant::now() + rig.pace.patience;
-    fleet[who].pending = None;
+async fn droppily(
+    fixture: &Fixture,
+    members: &mut Members<'_>,
+    who: usize,
+    mut done: impl FnMut(&Members<'_>) -> bool,
+) -> Checked {
+    let deadline = Instant::now() + fixture.pace.patience;
+    members[who].pending = None;
     let mut turn = 0;
-    while !done(fleet) {
+    while !done(members) {
         if Instant::now() > deadline {
-            return broken("all steps, though next is dropped again and again", format!("{:?}", fleet[who]));
+            return broken("all steps, though next is dropped again and again", format!("{:?}", members[who]));
         }
         turn += 1;
-        let consumer = fleet.consumer(who);
+        let consumer = members.consumer(who);
         // Some calls get more polls, so that a `next` that fetches by itself can make progress between two drops.
         let stepped = match turn % 8 {
-            0 => timeout(rig.pace.quiet, consumer.next()).await.ok(),
+            0 => timeout(fixture.pace.quiet, consumer.next()).await.ok(),
             few => poll_times(few, consumer.next()).await,
         };
         match stepped {
-            Some(step) => take(fleet, who, step).await?,
+            Some(step) => take(members, who, step).await?,
             None => sleep(Duration::from_millis(1)).await,
         }
     }
     Ok(())
 }
 
-async fn c6_dropping_next_loses_no_record(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let filled = [rig.fill(&topic, 0, 0, 100).await?, rig.fill(&topic, 1, 0, 100).await?];
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]).with_max_batch_records(3);
-    let mut fleet = rig.join(options).await?;
-    droppily(rig, &mut fleet, 0, |fleet| fleet[0].count() >= 200).await?;
-    fleet.rest().await?;
+async fn c6_dropping_next_loses_no_record(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let filled = [fixture.fill(&topic, 0, 0, 100).await?, fixture.fill(&topic, 1, 0, 100).await?];
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_max_batch_records(3);
+    let mut members = fixture.join(options).await?;
+    droppily(fixture, &mut members, 0, |members| members[0].count() >= 200).await?;
+    members.rest().await?;
     for (p, records) in partitions(&topic, 2).iter().zip(&filled) {
-        same_records(&format!("records of {p}"), 0, records, fleet[0].of(p))?;
+        same_records(&format!("records of {p}"), 0, records, members[0].of(p))?;
     }
     Ok(())
 }
 
-async fn c6_dropping_next_while_records_arrive_loses_none(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c6_dropping_next_while_records_arrive_loses_none(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.owns(0, &topic, 1).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 1).await?;
     let mut all = Vec::new();
-    let publisher = rig.publisher().await?;
+    let publisher = fixture.publisher().await?;
     for n in 0..20 {
-        let records: Vec<_> = (n * 2..n * 2 + 2).map(|n| super::rig::numbered(&topic, 0, n)).collect();
-        let consumer = fleet.consumer(0);
+        let records: Vec<_> = (n * 2..n * 2 + 2).map(|n| super::fixture::numbered(&topic, 0, n)).collect();
+        let consumer = members.consumer(0);
         // The publish and the dropped `next` run concurrently, so that records arrive between polls.
         let (published, step) =
-            tokio::join!(rig.publish_by(&*publisher, records.clone()), poll_times(1 + n % 5, consumer.next()));
+            tokio::join!(fixture.publish_by(&*publisher, records.clone()), poll_times(1 + n % 5, consumer.next()));
         published?;
         all.extend(records);
         if let Some(step) = step {
-            take(&mut fleet, 0, step).await?;
+            take(&mut members, 0, step).await?;
         }
     }
-    droppily(rig, &mut fleet, 0, |fleet| fleet[0].count() >= 40).await?;
-    fleet.rest().await?;
-    same_records("all records, once each", 0, &all, fleet[0].of(&p))
+    droppily(fixture, &mut members, 0, |members| members[0].count() >= 40).await?;
+    members.rest().await?;
+    same_records("all records, once each", 0, &all, members[0].of(&p))
 }
 
-async fn c6_dropping_next_loses_no_assignment_and_no_revocation(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
-    let mut fleet = rig.join(options.clone()).await?;
-    droppily(rig, &mut fleet, 0, |fleet| fleet[0].has(&topic) == 2).await?;
-    let transport = rig.transport()?;
-    let other = rig.within("a second member", transport.consumer(options.clone())).await??;
+async fn c6_dropping_next_loses_no_assignment_and_no_revocation(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
+    droppily(fixture, &mut members, 0, |members| members[0].has(&topic) == 2).await?;
+    let transport = fixture.transport()?;
+    let other = fixture.within("a second member", transport.consumer(options.clone())).await??;
     let asked = std::sync::Arc::clone(&other);
     let waiting = tokio::spawn(async move {
         loop {
@@ -108,41 +113,41 @@ async fn c6_dropping_next_loses_no_assignment_and_no_revocation(rig: &Rig) -> Ch
             }
         }
     });
-    droppily(rig, &mut fleet, 0, |fleet| fleet[0].has(&topic) < 2).await?;
-    match rig.within("the second member's partition", waiting).await? {
+    droppily(fixture, &mut members, 0, |members| members[0].has(&topic) < 2).await?;
+    match fixture.within("the second member's partition", waiting).await? {
         Ok(assigned) => assigned.map(drop)?,
         Err(error) => return broken("a second member", error),
     }
-    rig.within("close", other.close()).await?.map_err(Into::into)
+    fixture.within("close", other.close()).await?.map_err(Into::into)
 }
 
-async fn c6_dropping_next_loses_no_loss(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.owns(0, &topic, 1).await?;
-    rig.session_loss(&fleet[0].options.group.clone()).await?;
-    droppily(rig, &mut fleet, 0, |fleet| !fleet[0].lost.is_empty()).await
+async fn c6_dropping_next_loses_no_loss(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 1).await?;
+    fixture.session_loss(&members[0].options.group.clone()).await?;
+    droppily(fixture, &mut members, 0, |members| !members[0].lost.is_empty()).await
 }
 
-async fn c6_dropping_a_next_that_was_woken_loses_nothing(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c6_dropping_a_next_that_was_woken_loses_nothing(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.owns(0, &topic, 1).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 1).await?;
     let mut all = Vec::new();
     for n in 0..5 {
-        let consumer = fleet.consumer(0);
+        let consumer = members.consumer(0);
         let mut pending = consumer.next();
         if let Some(step) = poll_times(1, pending.as_mut()).await {
-            take(&mut fleet, 0, step).await?;
+            take(&mut members, 0, step).await?;
         }
         // It is woken by the record, and dropped before it is polled again.
-        all.extend(rig.fill(&topic, 0, n, n + 1).await?);
+        all.extend(fixture.fill(&topic, 0, n, n + 1).await?);
         sleep(Duration::from_millis(20)).await;
         drop(pending);
-        fleet.records(0, n + 1).await?;
-        fleet[0].pending = None;
+        members.records(0, n + 1).await?;
+        members[0].pending = None;
     }
-    fleet.rest().await?;
-    same_records("all records, once each", 0, &all, fleet[0].of(&p))
+    members.rest().await?;
+    same_records("all records, once each", 0, &all, members[0].of(&p))
 }

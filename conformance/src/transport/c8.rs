@@ -2,8 +2,8 @@
 
 use tidings_core::{ConsumerOptions, ErrorKind, SeekTo, TopicPartition, Transport};
 
+use super::fixture::{Fixture, same_records};
 use super::member::Member;
-use super::rig::{Rig, same_records};
 use crate::case::{Case, Checked, cases, holds, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -25,58 +25,58 @@ fn held(member: &Member<'_>, p: &TopicPartition, offset: u64) -> Checked {
     holds(kinds.contains(&told[0].error.kind()), &format!("an error of {kinds:?}"), told[0])
 }
 
-async fn c8_unreadable_bytes_hold_their_partition_alone(rig: &Rig) -> Checked {
-    let topic = rig.topic(2).await?;
+async fn c8_unreadable_bytes_hold_their_partition_alone(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
     let (bad, good) = (TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1));
-    let before = rig.fill(&topic, 0, 0, 3).await?;
-    rig.append_unreadable(&bad).await?;
-    rig.fill(&topic, 0, 3, 6).await?;
-    let mut neighbours = rig.fill(&topic, 1, 0, 10).await?;
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
-    neighbours.extend(rig.fill(&topic, 1, 10, 20).await?);
-    fleet.until("20 records of the other partition", |m| m[0].of(&good).len() >= 20).await?;
-    fleet.rest().await?;
-    same("how the member ended", None, fleet[0].ended)?;
-    held(&fleet[0], &bad, 3)?;
-    same_records("records before the unreadable bytes", 0, &before, fleet[0].of(&bad))?;
-    same_records("records of the other partition", 0, &neighbours, fleet[0].of(&good))
+    let before = fixture.fill(&topic, 0, 0, 3).await?;
+    fixture.append_unreadable(&bad).await?;
+    fixture.fill(&topic, 0, 3, 6).await?;
+    let mut neighbours = fixture.fill(&topic, 1, 0, 10).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
+    neighbours.extend(fixture.fill(&topic, 1, 10, 20).await?);
+    members.until("20 records of the other partition", |m| m[0].of(&good).len() >= 20).await?;
+    members.rest().await?;
+    same("how the member ended", None, members[0].ended)?;
+    held(&members[0], &bad, 3)?;
+    same_records("records before the unreadable bytes", 0, &before, members[0].of(&bad))?;
+    same_records("records of the other partition", 0, &neighbours, members[0].of(&good))
 }
 
-async fn c8_a_held_partition_stays_committable_and_a_seek_goes_on(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c8_a_held_partition_stays_committable_and_a_seek_goes_on(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    rig.fill(&topic, 0, 0, 3).await?;
-    rig.append_unreadable(&p).await?;
-    let behind = rig.fill(&topic, 0, 3, 6).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
-    let mut fleet = rig.join(options.clone()).await?;
-    fleet.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
-    fleet[0].commit(&p, 3).await?;
-    let progress = rig.within("progress", fleet.consumer(0).progress()).await??;
+    fixture.fill(&topic, 0, 0, 3).await?;
+    fixture.append_unreadable(&p).await?;
+    let behind = fixture.fill(&topic, 0, 3, 6).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
+    members.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
+    members[0].commit(&p, 3).await?;
+    let progress = fixture.within("progress", members.consumer(0).progress()).await??;
     let [progress] = &progress[..] else { return holds(false, "the progress of one partition", progress) };
     same("what is committed", Some(3), progress.committed)?;
     holds(progress.lag() >= 3, "what lies behind is lag", progress)?;
     let next = progress.end - 3;
-    same("the offset of the seek", next, fleet[0].seek(&p, SeekTo::Offset(next)).await?)?;
-    fleet.records(0, 6).await?;
-    fleet.rest().await?;
-    same_records("records behind the unreadable bytes", next, &behind, &fleet[0].of(&p)[3..])?;
-    held(&fleet[0], &p, 3)?;
-    fleet[0].commit(&p, next + 3).await
+    same("the offset of the seek", next, members[0].seek(&p, SeekTo::Offset(next)).await?)?;
+    members.records(0, 6).await?;
+    members.rest().await?;
+    same_records("records behind the unreadable bytes", next, &behind, &members[0].of(&p)[3..])?;
+    held(&members[0], &p, 3)?;
+    members[0].commit(&p, next + 3).await
 }
 
-async fn c8_the_next_owner_is_told_again(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn c8_the_next_owner_is_told_again(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
-    rig.fill(&topic, 0, 0, 3).await?;
-    rig.append_unreadable(&p).await?;
-    let options = ConsumerOptions::new(rig.fresh("group"), [&topic]);
-    let mut first = rig.join(options.clone()).await?;
+    fixture.fill(&topic, 0, 0, 3).await?;
+    fixture.append_unreadable(&p).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut first = fixture.join(options.clone()).await?;
     first.until("unreadable bytes are told", |m| !m[0].unreadable.is_empty()).await?;
     first[0].commit(&p, 3).await?;
     first.close(0).await?;
-    let mut second = rig.join(options).await?;
+    let mut second = fixture.join(options).await?;
     second.until("unreadable bytes are told again", |m| !m[0].unreadable.is_empty()).await?;
     second.rest().await?;
     held(&second[0], &p, 3)?;

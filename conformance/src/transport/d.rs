@@ -7,7 +7,7 @@ use tidings_core::{
     dead_letter_topic,
 };
 
-use super::rig::Rig;
+use super::fixture::Fixture;
 use crate::case::{Case, Checked, broken, cases, granted, holds, only, refused, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -21,16 +21,16 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     d2_a_letter_about_a_letter_keeps_both,
 ];
 
-async fn sink(rig: &Rig) -> Checked<Arc<dyn DeadLetterSink>> {
-    let transport = rig.transport()?;
-    Ok(rig.within("a dead-letter sink", transport.dead_letters()).await??)
+async fn sink(fixture: &Fixture) -> Checked<Arc<dyn DeadLetterSink>> {
+    let transport = fixture.transport()?;
+    Ok(fixture.within("a dead-letter sink", transport.dead_letters()).await??)
 }
 
 /// Creates a topic with a dead-letter topic.
-async fn topics(rig: &Rig) -> Checked<(Name, Name)> {
-    let topic = rig.topic(1).await?;
+async fn topics(fixture: &Fixture) -> Checked<(Name, Name)> {
+    let topic = fixture.topic(1).await?;
     let dead = dead_letter_topic(&topic);
-    rig.create(tidings_core::Topic::new(&dead)).await?;
+    fixture.create(tidings_core::Topic::new(&dead)).await?;
     Ok((topic, dead))
 }
 
@@ -49,51 +49,51 @@ fn letter(topic: &Name, offset: u64) -> DeadLetter {
 }
 
 /// Reads the letters of a topic back.
-async fn buried(rig: &Rig, dead: &Name, count: usize) -> Checked<Vec<DeadLetter>> {
-    let fleet = rig.read_all(dead, 1, count).await?;
-    fleet[0].of(&TopicPartition::new(dead, 0)).iter().map(|r| Ok(DeadLetter::from_record(r)?)).collect()
+async fn buried(fixture: &Fixture, dead: &Name, count: usize) -> Checked<Vec<DeadLetter>> {
+    let members = fixture.read_all(dead, 1, count).await?;
+    members[0].of(&TopicPartition::new(dead, 0)).iter().map(|r| Ok(DeadLetter::from_record(r)?)).collect()
 }
 
-async fn bury(rig: &Rig, letters: Vec<DeadLetter>) -> Checked {
+async fn bury(fixture: &Fixture, letters: Vec<DeadLetter>) -> Checked {
     let count = letters.len();
-    let sink = sink(rig).await?;
-    let answers = rig.within("answers to bury", sink.bury(letters)).await?;
+    let sink = sink(fixture).await?;
+    let answers = fixture.within("answers to bury", sink.bury(letters)).await?;
     same("answers to bury", count, answers.len())?;
     answers.into_iter().try_for_each(|answer| granted("bury", answer))
 }
 
-async fn d1_a_letter_that_is_buried_lies_in_its_topic(rig: &Rig) -> Checked {
-    let (topic, dead) = topics(rig).await?;
+async fn d1_a_letter_that_is_buried_lies_in_its_topic(fixture: &Fixture) -> Checked {
+    let (topic, dead) = topics(fixture).await?;
     let letters: Vec<DeadLetter> = (0..5).map(|n| letter(&topic, n)).collect();
-    bury(rig, letters.clone()).await?;
-    same("the letters' offsets", 5, buried(rig, &dead, 5).await?.len())
+    bury(fixture, letters.clone()).await?;
+    same("the letters' offsets", 5, buried(fixture, &dead, 5).await?.len())
 }
 
-async fn d1_each_letter_has_its_own_answer(rig: &Rig) -> Checked {
-    let (topic, dead) = topics(rig).await?;
-    let without = rig.topic(1).await?;
-    let sink = sink(rig).await?;
+async fn d1_each_letter_has_its_own_answer(fixture: &Fixture) -> Checked {
+    let (topic, dead) = topics(fixture).await?;
+    let without = fixture.topic(1).await?;
+    let sink = sink(fixture).await?;
     let letters = vec![letter(&topic, 1), letter(&without, 2), letter(&topic, 3)];
-    let answers = rig.within("answers to bury", sink.bury(letters)).await?;
+    let answers = fixture.within("answers to bury", sink.bury(letters)).await?;
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(tidings_core::Error::kind)).collect();
     same("answers to bury", vec![None, Some(ErrorKind::NotFound), None], kinds)?;
-    let offsets: Vec<u64> = buried(rig, &dead, 2).await?.iter().map(|l| l.record.offset).collect();
+    let offsets: Vec<u64> = buried(fixture, &dead, 2).await?.iter().map(|l| l.record.offset).collect();
     same("the letters that are there", vec![1, 3], offsets)
 }
 
-async fn d1_a_letter_that_could_not_be_written_is_told(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let sink = sink(rig).await?;
-    let answers = rig.within("an answer", sink.bury(vec![letter(&topic, 0)])).await?;
+async fn d1_a_letter_that_could_not_be_written_is_told(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let sink = sink(fixture).await?;
+    let answers = fixture.within("an answer", sink.bury(vec![letter(&topic, 0)])).await?;
     refused("a letter that has no topic to go to", &[ErrorKind::NotFound], only("bury", answers)?)
 }
 
-async fn d1_the_check_names_the_missing_topic(rig: &Rig) -> Checked {
-    let (good, _) = topics(rig).await?;
-    let bad = rig.topic(1).await?;
-    let sink = sink(rig).await?;
-    granted("check", rig.within("check", sink.check(std::slice::from_ref(&good))).await?)?;
-    match rig.within("check", sink.check(&[good, bad.clone()])).await? {
+async fn d1_the_check_names_the_missing_topic(fixture: &Fixture) -> Checked {
+    let (good, _) = topics(fixture).await?;
+    let bad = fixture.topic(1).await?;
+    let sink = sink(fixture).await?;
+    granted("check", fixture.within("check", sink.check(std::slice::from_ref(&good))).await?)?;
+    match fixture.within("check", sink.check(&[good, bad.clone()])).await? {
         Ok(()) => broken(format!("no dead-letter topic for {bad}"), "Ok"),
         Err(error) => {
             same("the kind", ErrorKind::NotFound, error.kind())?;
@@ -102,24 +102,24 @@ async fn d1_the_check_names_the_missing_topic(rig: &Rig) -> Checked {
     }
 }
 
-async fn d1_an_outage_is_told(rig: &Rig) -> Checked {
-    let (topic, _) = topics(rig).await?;
-    let sink = sink(rig).await?;
-    for answer in rig.within("an answer", sink.bury(vec![letter(&topic, 0)])).await? {
+async fn d1_an_outage_is_told(fixture: &Fixture) -> Checked {
+    let (topic, _) = topics(fixture).await?;
+    let sink = sink(fixture).await?;
+    for answer in fixture.within("an answer", sink.bury(vec![letter(&topic, 0)])).await? {
         granted("bury", answer)?;
     }
-    rig.outage(true).await?;
-    let answers = rig.within("an answer", sink.bury(vec![letter(&topic, 1)])).await;
-    rig.outage(false).await?;
+    fixture.outage(true).await?;
+    let answers = fixture.within("an answer", sink.bury(vec![letter(&topic, 1)])).await;
+    fixture.outage(false).await?;
     let retryable = &[ErrorKind::Unavailable, ErrorKind::Indeterminate];
     refused("a letter during an outage", retryable, only("bury", answers?)?)
 }
 
-async fn d2_a_letter_keeps_its_record_byte_for_byte(rig: &Rig) -> Checked {
-    let (topic, dead) = topics(rig).await?;
+async fn d2_a_letter_keeps_its_record_byte_for_byte(fixture: &Fixture) -> Checked {
+    let (topic, dead) = topics(fixture).await?;
     let expected = letter(&topic, 77);
-    bury(rig, vec![expected.clone()]).await?;
-    let came = only("letters", buried(rig, &dead, 1).await?)?;
+    bury(fixture, vec![expected.clone()]).await?;
+    let came = only("letters", buried(fixture, &dead, 1).await?)?;
     same("the record", &expected.record, &came.record)?;
     same("its value", &expected.record.value, &came.record.value)?;
     same("its headers' values", values(&expected), values(&came))?;
@@ -130,26 +130,26 @@ fn values(letter: &DeadLetter) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     letter.record.headers.iter().map(|h| (h.name.to_vec(), h.value.as_ref().map(|v| v.to_vec()))).collect()
 }
 
-async fn d2_a_letter_about_a_tombstone_keeps_it(rig: &Rig) -> Checked {
-    let (topic, dead) = topics(rig).await?;
+async fn d2_a_letter_about_a_tombstone_keeps_it(fixture: &Fixture) -> Checked {
+    let (topic, dead) = topics(fixture).await?;
     let mut expected = letter(&topic, 5);
     expected.record.value = None;
     expected.record.key = None;
-    bury(rig, vec![expected.clone()]).await?;
-    same("the letter", expected, only("letters", buried(rig, &dead, 1).await?)?)
+    bury(fixture, vec![expected.clone()]).await?;
+    same("the letter", expected, only("letters", buried(fixture, &dead, 1).await?)?)
 }
 
-async fn d2_a_letter_about_a_letter_keeps_both(rig: &Rig) -> Checked {
-    let (topic, dead) = topics(rig).await?;
-    rig.create(tidings_core::Topic::new(dead_letter_topic(&dead))).await?;
+async fn d2_a_letter_about_a_letter_keeps_both(fixture: &Fixture) -> Checked {
+    let (topic, dead) = topics(fixture).await?;
+    fixture.create(tidings_core::Topic::new(dead_letter_topic(&dead))).await?;
     let inner = letter(&topic, 1);
-    bury(rig, vec![inner.clone()]).await?;
-    let fleet = rig.read_all(&dead, 1, 1).await?;
+    bury(fixture, vec![inner.clone()]).await?;
+    let members = fixture.read_all(&dead, 1, 1).await?;
     let p = TopicPartition::new(&dead, 0);
-    let Some(stored) = fleet[0].of(&p).first().cloned() else { return broken("a letter", "none") };
+    let Some(stored) = members[0].of(&p).first().cloned() else { return broken("a letter", "none") };
     let outer = DeadLetter::new("another service", p, stored, ErrorKind::Failed).with_error("again");
-    bury(rig, vec![outer.clone()]).await?;
-    let came = only("letters", buried(rig, &dead_letter_topic(&dead), 1).await?)?;
+    bury(fixture, vec![outer.clone()]).await?;
+    let came = only("letters", buried(fixture, &dead_letter_topic(&dead), 1).await?)?;
     same("the outer letter", &outer, &came)?;
     same("the inner letter", inner, DeadLetter::from_record(&came.record)?)
 }

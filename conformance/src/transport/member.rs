@@ -10,7 +10,7 @@ use tidings_core::{
     TopicPartition, Unreadable,
 };
 
-use super::rig::Rig;
+use super::fixture::Fixture;
 use crate::case::{Checked, broken, granted, holds, only, same};
 
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Step>> + Send>>;
@@ -23,13 +23,13 @@ pub(crate) struct Owned {
 }
 
 pub(crate) struct Member<'a> {
-    rig: &'a Rig,
+    fixture: &'a Fixture,
     pub(crate) index: usize,
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) options: ConsumerOptions,
     /// Kept between waits, so that only the cases of C6 depend on it.
     pub(crate) pending: Option<Pending>,
-    /// Whether the fleet does not call `next`.
+    /// Whether the members does not call `next`.
     pub(crate) idle: bool,
     /// Whether the case handles revocations; otherwise each is released at once.
     pub(crate) holds_on: bool,
@@ -56,9 +56,14 @@ impl fmt::Debug for Member<'_> {
 }
 
 impl<'a> Member<'a> {
-    pub(crate) fn new(rig: &'a Rig, index: usize, consumer: Arc<dyn Consumer>, options: ConsumerOptions) -> Self {
+    pub(crate) fn new(
+        fixture: &'a Fixture,
+        index: usize,
+        consumer: Arc<dyn Consumer>,
+        options: ConsumerOptions,
+    ) -> Self {
         Self {
-            rig,
+            fixture,
             index,
             consumer,
             options,
@@ -79,7 +84,7 @@ impl<'a> Member<'a> {
     }
 
     fn note(&self, step: String) {
-        self.rig.note(format!("member {}: {step}", self.index));
+        self.fixture.note(format!("member {}: {step}", self.index));
     }
 
     /// Returns the number of records received from all partitions.
@@ -111,7 +116,7 @@ impl<'a> Member<'a> {
     /// Commits one partition and returns the result.
     pub(crate) async fn try_commit(&self, commit: Commit) -> Checked<Result<()>> {
         let what = format!("commit {} next {} of epoch {}", commit.partition, commit.next_offset, commit.epoch);
-        let answers = self.rig.within("an answer to commit", self.consumer.commit(vec![commit])).await?;
+        let answers = self.fixture.within("an answer to commit", self.consumer.commit(vec![commit])).await?;
         let answer = only("commit", answers)?;
         self.note(format!("{what}: {answer:?}"));
         Ok(answer)
@@ -125,7 +130,7 @@ impl<'a> Member<'a> {
 
     /// Pauses: from now on a record of them is a failure.
     pub(crate) async fn pause(&mut self, partitions: &[TopicPartition]) -> Checked {
-        self.rig.within("pause", self.consumer.pause(partitions)).await??;
+        self.fixture.within("pause", self.consumer.pause(partitions)).await??;
         self.note(format!("paused {partitions:?}"));
         self.paused.extend(partitions.iter().cloned());
         Ok(())
@@ -135,12 +140,12 @@ impl<'a> Member<'a> {
     pub(crate) async fn resume(&mut self, partitions: &[TopicPartition]) -> Checked {
         self.paused.retain(|p| !partitions.contains(p));
         self.note(format!("resume {partitions:?}"));
-        Ok(self.rig.within("resume", self.consumer.resume(partitions)).await??)
+        Ok(self.fixture.within("resume", self.consumer.resume(partitions)).await??)
     }
 
     /// Releases partitions that are being revoked: from now on a record of them is a failure.
     pub(crate) async fn release(&mut self, partitions: &[TopicPartition]) -> Checked {
-        self.rig.within("release", self.consumer.release(partitions)).await??;
+        self.fixture.within("release", self.consumer.release(partitions)).await??;
         self.note(format!("released {partitions:?}"));
         for p in partitions {
             if self.revoking.remove(p) {
@@ -152,7 +157,7 @@ impl<'a> Member<'a> {
 
     /// Seeks, and expects to continue reading from there.
     pub(crate) async fn seek(&mut self, partition: &TopicPartition, to: tidings_core::SeekTo) -> Checked<u64> {
-        let at = self.rig.within("seek", self.consumer.seek(partition, to)).await??;
+        let at = self.fixture.within("seek", self.consumer.seek(partition, to)).await??;
         self.note(format!("seek {partition} to {to:?}: {at}"));
         if let Some(owned) = self.owned.get_mut(partition) {
             owned.position = at;
@@ -192,7 +197,7 @@ impl<'a> Member<'a> {
         if self.owned.contains_key(&p) {
             return broken(format!("{p} is assigned once, until it is revoked or lost (C2)"), "it is assigned again");
         }
-        let mut epochs = self.rig.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut epochs = self.fixture.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         let before = epochs.insert((self.options.group.clone(), p.clone()), assignment.epoch);
         if before.is_some_and(|before| before >= assignment.epoch) {
             return broken(format!("an epoch of {p} above {before:?} (C2)"), assignment.epoch);

@@ -11,8 +11,9 @@ mod c6;
 mod c7;
 mod c8;
 mod d;
-mod fleet;
+mod fixture;
 mod member;
+mod members;
 mod p1;
 mod p2;
 mod p3;
@@ -20,7 +21,6 @@ mod p4;
 mod p4_bound;
 mod p5;
 mod restart;
-mod rig;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tidings_core::{ErrorKind, Record, TopicPartition, Transport};
 
-use super::rig::{Rig, numbered, same_record, same_records};
+use super::fixture::{Fixture, numbered, same_record, same_records};
 use crate::case::{Case, Checked, cases, holds, refused, same};
-use crate::cx::poll_times;
+use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p2_what_is_acknowledged_is_there,
@@ -18,48 +18,49 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p2_publishing_goes_on_after_an_outage[Outage],
 ];
 
-async fn p2_what_is_acknowledged_is_there(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
+async fn p2_what_is_acknowledged_is_there(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
     let mut all = Vec::new();
     for n in 0..20 {
         let record = numbered(&topic, 0, n);
-        let positions = rig.publish_by(&*publisher, vec![record.clone()]).await?;
+        let positions = fixture.publish_by(&*publisher, vec![record.clone()]).await?;
         same("the offset of the next record", vec![n as u64], positions.iter().map(|p| p.offset).collect())?;
         all.push(record);
     }
-    let fleet = rig.read_all(&topic, 1, 20).await?;
-    same_records("what is stored", 0, &all, fleet[0].of(&TopicPartition::new(&topic, 0)))
+    let members = fixture.read_all(&topic, 1, 20).await?;
+    same_records("what is stored", 0, &all, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
-async fn p2_what_is_acknowledged_outlives_its_publisher(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
+async fn p2_what_is_acknowledged_outlives_its_publisher(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
     let records: Vec<Record> = (0..5).map(|n| numbered(&topic, 0, n)).collect();
-    rig.publish_by(&*publisher, records.clone()).await?;
+    fixture.publish_by(&*publisher, records.clone()).await?;
     drop(publisher);
-    let fleet = rig.read_all(&topic, 1, 5).await?;
-    same_records("what is stored", 0, &records, fleet[0].of(&TopicPartition::new(&topic, 0)))
+    let members = fixture.read_all(&topic, 1, 5).await?;
+    same_records("what is stored", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
-async fn p2_a_dropped_publish_stores_whole_records_once_or_none(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
+async fn p2_a_dropped_publish_stores_whole_records_once_or_none(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
     let mut sent = Vec::new();
     for times in 0..12 {
         let records: Vec<Record> = (0..3).map(|i| numbered(&topic, 0, times * 3 + i)).collect();
         let answered = poll_times(times, publisher.publish(records.clone())).await;
-        rig.note(format!("a publish polled {times} times: {}", if answered.is_some() { "done" } else { "dropped" }));
+        fixture
+            .note(format!("a publish polled {times} times: {}", if answered.is_some() { "done" } else { "dropped" }));
         sent.extend(records);
     }
     // Later records of the same publisher come after all records that the dropped calls may still store.
     let last = numbered(&topic, 0, 999);
-    let positions = rig.publish_by(&*publisher, vec![last.clone()]).await?;
+    let positions = fixture.publish_by(&*publisher, vec![last.clone()]).await?;
     sent.push(last);
     let held = positions.first().map_or(0, |p| p.offset as usize + 1);
-    let fleet = rig.read_all(&topic, 1, held).await?;
+    let members = fixture.read_all(&topic, 1, held).await?;
     let mut rest = sent.iter();
-    for stored in fleet[0].of(&TopicPartition::new(&topic, 0)) {
+    for stored in members[0].of(&TopicPartition::new(&topic, 0)) {
         let found = rest.find(|record| record.key == stored.key);
         holds(found.is_some(), "each record once and in the order of the calls", stored)?;
         found.map_or(Ok(()), |record| same_record("a record of a dropped call", record, stored))?;
@@ -67,34 +68,34 @@ async fn p2_a_dropped_publish_stores_whole_records_once_or_none(rig: &Rig) -> Ch
     Ok(())
 }
 
-async fn p2_a_publisher_works_on_after_a_dropped_publish(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
+async fn p2_a_publisher_works_on_after_a_dropped_publish(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
     drop(poll_times(1, publisher.publish(vec![Record::new(&topic, "dropped")])).await);
-    rig.publish_by(&*publisher, vec![Record::new(&topic, "kept")]).await?;
-    rig.within("close", publisher.close(Duration::from_secs(5))).await?.map_err(Into::into)
+    fixture.publish_by(&*publisher, vec![Record::new(&topic, "kept")]).await?;
+    fixture.within("close", publisher.close(Duration::from_secs(5))).await?.map_err(Into::into)
 }
 
-async fn p2_a_lost_answer_is_unknown_and_never_a_failure(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
-    rig.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
-    rig.lost_answers(true).await?;
-    let answers = rig.within("an answer", publisher.publish(vec![numbered(&topic, 0, 1)])).await?;
-    rig.lost_answers(false).await?;
+async fn p2_a_lost_answer_is_unknown_and_never_a_failure(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+    fixture.lost_answers(true).await?;
+    let answers = fixture.within("an answer", publisher.publish(vec![numbered(&topic, 0, 1)])).await?;
+    fixture.lost_answers(false).await?;
     for answer in answers {
         refused("a record whose answer was lost", &[ErrorKind::Indeterminate], answer)?;
     }
     Ok(())
 }
 
-async fn p2_what_an_outage_refuses_is_not_there(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
-    rig.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
-    rig.outage(true).await?;
-    let down = rig.within("answers", publisher.publish((1..4).map(|n| numbered(&topic, 0, n)).collect())).await?;
-    rig.outage(false).await?;
+async fn p2_what_an_outage_refuses_is_not_there(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+    fixture.outage(true).await?;
+    let down = fixture.within("answers", publisher.publish((1..4).map(|n| numbered(&topic, 0, n)).collect())).await?;
+    fixture.outage(false).await?;
     let mut surely_not = Vec::new();
     for (i, answer) in down.into_iter().enumerate() {
         if answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unavailable) {
@@ -102,25 +103,26 @@ async fn p2_what_an_outage_refuses_is_not_there(rig: &Rig) -> Checked {
         }
         refused("a record during an outage", &[ErrorKind::Unavailable, ErrorKind::Indeterminate], answer)?;
     }
-    let mut fleet = rig.reader(&topic).await?;
-    fleet.records(0, 1).await?;
-    fleet.rest().await?;
-    let stored = fleet[0].of(&TopicPartition::new(&topic, 0));
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 1).await?;
+    members.rest().await?;
+    let stored = members[0].of(&TopicPartition::new(&topic, 0));
     let there = surely_not.iter().find(|record| stored.iter().any(|s| s.key == record.key));
     holds(there.is_none(), "no record that was refused as unavailable", there)
 }
 
-async fn p2_publishing_goes_on_after_an_outage(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
-    rig.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
-    rig.outage(true).await?;
-    drop(rig.within("answers", publisher.publish(vec![numbered(&topic, 0, 1)])).await?);
-    rig.outage(false).await?;
+async fn p2_publishing_goes_on_after_an_outage(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+    fixture.outage(true).await?;
+    drop(fixture.within("answers", publisher.publish(vec![numbered(&topic, 0, 1)])).await?);
+    fixture.outage(false).await?;
     let record = vec![numbered(&topic, 0, 2)];
-    rig.eventually("the publisher works again", || async {
-        let answers = rig.within("an answer", publisher.publish(record.clone())).await?;
-        Ok(answers.iter().all(Result::is_ok).then_some(()))
-    })
-    .await
+    fixture
+        .eventually("the publisher works again", || async {
+            let answers = fixture.within("an answer", publisher.publish(record.clone())).await?;
+            Ok(answers.iter().all(Result::is_ok).then_some(()))
+        })
+        .await
 }

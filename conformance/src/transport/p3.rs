@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tidings_core::{Position, Publisher, Record, Result, Topic, Transport};
 
-use super::rig::{Rig, numbered};
+use super::fixture::{Fixture, numbered};
 use crate::case::{Case, Checked, cases, granted, holds, only, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -31,11 +31,11 @@ const JAVA: [(&str, i32); 7] = [
     ("", 275_646_681),
 ];
 
-async fn p3_keys_go_where_java_puts_them(rig: &Rig) -> Checked {
+async fn p3_keys_go_where_java_puts_them(fixture: &Fixture) -> Checked {
     for partitions in [3, 12] {
-        let topic = rig.topic(partitions).await?;
+        let topic = fixture.topic(partitions).await?;
         let records = JAVA.iter().map(|(key, _)| Record::new(&topic, "v").with_key(*key)).collect();
-        let positions = rig.publish(records).await?;
+        let positions = fixture.publish(records).await?;
         for ((key, hash), position) in JAVA.iter().zip(positions) {
             let expected = (hash & 0x7fff_ffff) as u32 % partitions;
             same(&format!("the partition of {key:?} among {partitions}"), expected, position.partition)?;
@@ -44,27 +44,27 @@ async fn p3_keys_go_where_java_puts_them(rig: &Rig) -> Checked {
     Ok(())
 }
 
-async fn p3_a_key_keeps_its_partition_whoever_publishes(rig: &Rig) -> Checked {
-    let topic = rig.topic(5).await?;
+async fn p3_a_key_keeps_its_partition_whoever_publishes(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(5).await?;
     let keyed = || (0..20).map(|n| Record::new(&topic, "v").with_key(format!("k{n}"))).collect();
-    let first = rig.publish(keyed()).await?;
-    let second = rig.publish(keyed()).await?;
+    let first = fixture.publish(keyed()).await?;
+    let second = fixture.publish(keyed()).await?;
     let of = |positions: Vec<Position>| positions.into_iter().map(|p| p.partition).collect::<Vec<_>>();
     same("partitions of the same keys", of(first), of(second))
 }
 
-async fn p3_a_named_partition_wins_over_the_key(rig: &Rig) -> Checked {
-    let topic = rig.topic(4).await?;
+async fn p3_a_named_partition_wins_over_the_key(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(4).await?;
     let records = (0..4).map(|p| Record::new(&topic, "v").with_key("one key").with_partition(p)).collect();
-    let positions = rig.publish(records).await?;
+    let positions = fixture.publish(records).await?;
     same("the partitions that were named", vec![0, 1, 2, 3], positions.iter().map(|p| p.partition).collect())
 }
 
-async fn p3_a_record_without_a_key_goes_somewhere(rig: &Rig) -> Checked {
-    let topic = rig.topic(3).await?;
-    let positions = rig.publish((0..30).map(|n| Record::new(&topic, format!("{n}"))).collect()).await?;
+async fn p3_a_record_without_a_key_goes_somewhere(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(3).await?;
+    let positions = fixture.publish((0..30).map(|n| Record::new(&topic, format!("{n}"))).collect()).await?;
     holds(positions.iter().all(|p| p.partition < 3), "partitions of the topic", &positions)?;
-    rig.read_all(&topic, 3, 30).await.map(drop)
+    fixture.read_all(&topic, 3, 30).await.map(drop)
 }
 
 /// Checks that offsets grow within one partition.
@@ -74,10 +74,10 @@ pub(super) fn in_order(what: &str, positions: &[Position]) -> Checked {
     holds(positions.is_sorted_by(|a, b| a.offset < b.offset), what, positions)
 }
 
-async fn p3_a_key_keeps_its_order_within_a_call(rig: &Rig) -> Checked {
-    let topic = rig.topic(3).await?;
+async fn p3_a_key_keeps_its_order_within_a_call(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(3).await?;
     let records = (0..200).map(|n| Record::new(&topic, format!("{n}")).with_key(format!("k{}", n % 4))).collect();
-    let positions = rig.publish(records).await?;
+    let positions = fixture.publish(records).await?;
     for key in 0..4 {
         let of: Vec<Position> = positions.iter().skip(key).step_by(4).copied().collect();
         in_order("the order within the call", &of)?;
@@ -85,13 +85,13 @@ async fn p3_a_key_keeps_its_order_within_a_call(rig: &Rig) -> Checked {
     Ok(())
 }
 
-async fn p3_a_key_keeps_its_order_from_call_to_call(rig: &Rig) -> Checked {
-    let topic = rig.topic(3).await?;
-    let publisher = rig.publisher().await?;
+async fn p3_a_key_keeps_its_order_from_call_to_call(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(3).await?;
+    let publisher = fixture.publisher().await?;
     let mut all = Vec::new();
     for n in 0..20 {
         let record = Record::new(&topic, format!("{n}")).with_key("k");
-        all.extend(rig.publish_by(&*publisher, vec![record]).await?);
+        all.extend(fixture.publish_by(&*publisher, vec![record]).await?);
     }
     in_order("the order of the calls", &all)
 }
@@ -127,24 +127,24 @@ pub(super) async fn first_polled_in_order(mut calls: Vec<Publishing<'_>>) -> Vec
     done.into_iter().flatten().collect()
 }
 
-async fn concurrent(rig: &Rig, records: Vec<Record>) -> Checked {
-    let publisher = rig.publisher().await?;
+async fn concurrent(fixture: &Fixture, records: Vec<Record>) -> Checked {
+    let publisher = fixture.publisher().await?;
     let calls = records.into_iter().enumerate().map(|(n, record)| alone(&*publisher, n, record)).collect();
     let mut positions = Vec::new();
-    for answers in rig.within("answers to all calls", first_polled_in_order(calls)).await? {
+    for answers in fixture.within("answers to all calls", first_polled_in_order(calls)).await? {
         positions.push(granted("a concurrent publish", only("answers to one record", answers)?)?);
     }
     in_order("the order of the first polls", &positions)
 }
 
-async fn p3_calls_keep_the_order_of_their_first_polls(rig: &Rig) -> Checked {
-    let topic = rig.topic(3).await?;
-    concurrent(rig, (0..300).map(|n| Record::new(&topic, format!("{n}")).with_key("k")).collect()).await
+async fn p3_calls_keep_the_order_of_their_first_polls(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(3).await?;
+    concurrent(fixture, (0..300).map(|n| Record::new(&topic, format!("{n}")).with_key("k")).collect()).await
 }
 
-async fn p3_a_flood_of_large_records_keeps_its_order(rig: &Rig) -> Checked {
-    let topic = rig.fresh("topic");
-    rig.create(Topic::new(&topic).with_partitions(1).with_max_record_bytes(4 << 20)).await?;
+async fn p3_a_flood_of_large_records_keeps_its_order(fixture: &Fixture) -> Checked {
+    let topic = fixture.fresh("topic");
+    fixture.create(Topic::new(&topic).with_partitions(1).with_max_record_bytes(4 << 20)).await?;
     // More than any sensible bound in bytes, without being hard on a small machine: one value, shared.
     let value = bytes::Bytes::from(vec![b'v'; 1 << 20]);
     let record = |n: usize| {
@@ -153,5 +153,5 @@ async fn p3_a_flood_of_large_records_keeps_its_order(rig: &Rig) -> Checked {
         record.value = Some(value.clone());
         record
     };
-    concurrent(rig, (0..96).map(record).collect()).await
+    concurrent(fixture, (0..96).map(record).collect()).await
 }

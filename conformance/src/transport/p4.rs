@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tidings_core::{ErrorKind, Publisher, Record, TopicPartition, Transport};
 
+use super::fixture::{Fixture, numbered, same_records};
 use super::p3::alone;
-use super::rig::{Rig, numbered, same_records};
 use crate::case::{Broken, Case, Checked, cases, holds, refused, same};
-use crate::cx::poll_times;
+use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p4_a_flood_waits_and_is_never_refused,
@@ -23,16 +23,16 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 
 const SOON: Duration = Duration::from_secs(10);
 
-async fn p4_a_flood_waits_and_is_never_refused(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
+async fn p4_a_flood_waits_and_is_never_refused(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
     let mut tasks = tokio::task::JoinSet::new();
     for call in 0..200 {
         let publisher = std::sync::Arc::clone(&publisher);
         let records: Vec<Record> = (0..100).map(|n| numbered(&topic, 0, call * 100 + n)).collect();
         tasks.spawn(async move { publisher.publish(records).await });
     }
-    let answers = rig.within("answers to 20,000 records", tasks.join_all()).await?;
+    let answers = fixture.within("answers to 20,000 records", tasks.join_all()).await?;
     let refused = answers.iter().flatten().find_map(|answer| answer.as_ref().err());
     holds(refused.is_none(), "every record of a flood is stored, as publish waits", refused)?;
     let mut offsets: Vec<u64> = answers.into_iter().flatten().flatten().map(|p| p.offset).collect();
@@ -40,37 +40,37 @@ async fn p4_a_flood_waits_and_is_never_refused(rig: &Rig) -> Checked {
     holds(offsets.iter().copied().eq(0..20_000), "20,000 offsets, each once", offsets.len())
 }
 
-async fn p4_a_record_larger_than_any_bound_is_answered(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
+async fn p4_a_record_larger_than_any_bound_is_answered(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
     let huge = Record::new(&topic, vec![b'h'; 48 << 20]);
-    for answer in rig.within("an answer to 48 MiB", publisher.publish(vec![huge])).await? {
+    for answer in fixture.within("an answer to 48 MiB", publisher.publish(vec![huge])).await? {
         if let Err(error) = answer {
             refused("a huge record", &[ErrorKind::TooLarge], Err::<(), _>(error))?;
         }
     }
-    rig.publish_by(&*publisher, vec![Record::new(&topic, "small")]).await.map(drop)
+    fixture.publish_by(&*publisher, vec![Record::new(&topic, "small")]).await.map(drop)
 }
 
-async fn is_closed(rig: &Rig, publisher: &dyn Publisher, topic: &tidings_core::Name) -> Checked {
+async fn is_closed(fixture: &Fixture, publisher: &dyn Publisher, topic: &tidings_core::Name) -> Checked {
     let answers = publisher.publish(vec![Record::new(topic, "a"), Record::new(topic, "b")]);
-    let answers = rig.within("an answer of a closed publisher", answers).await?;
+    let answers = fixture.within("an answer of a closed publisher", answers).await?;
     same("answers of a closed publisher", 2, answers.len())?;
     answers.into_iter().try_for_each(|answer| refused("publish after close", &[ErrorKind::Closed], answer))
 }
 
-async fn p4_after_close_publish_is_closed(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
-    rig.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
-    rig.within("close", publisher.close(SOON)).await??;
-    is_closed(rig, &*publisher, &topic).await?;
-    rig.read_all(&topic, 1, 1).await.map(drop)
+async fn p4_after_close_publish_is_closed(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+    fixture.within("close", publisher.close(SOON)).await??;
+    is_closed(fixture, &*publisher, &topic).await?;
+    fixture.read_all(&topic, 1, 1).await.map(drop)
 }
 
-async fn p4_close_waits_for_what_is_under_way(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
+async fn p4_close_waits_for_what_is_under_way(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
     let records: Vec<Record> = (0..50).map(|n| numbered(&topic, 0, n)).collect();
     let mut calls: Vec<_> = records.iter().enumerate().map(|(n, r)| alone(&*publisher, n, r.clone())).collect();
     let mut early = Vec::new();
@@ -79,78 +79,78 @@ async fn p4_close_waits_for_what_is_under_way(rig: &Rig) -> Checked {
             early.push((i, answers));
         }
     }
-    rig.within("close", publisher.close(SOON)).await??;
+    fixture.within("close", publisher.close(SOON)).await??;
     let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
     early.into_iter().for_each(|(i, answer)| answers[i] = Some(answer));
     for (answer, call) in answers.iter_mut().zip(calls) {
         if answer.is_none() {
-            *answer = Some(rig.within("an answer by the time of close", call).await?);
+            *answer = Some(fixture.within("an answer by the time of close", call).await?);
         }
     }
     // Each was polled before the close: it is in flight, and close waits for it.
     let answers: Vec<_> = answers.into_iter().flatten().flatten().collect();
     let failed = answers.iter().find_map(|answer| answer.as_ref().err());
     holds(failed.is_none(), "what was under way at close is stored", failed)?;
-    let fleet = rig.read_all(&topic, 1, 50).await?;
-    same_records("what was under way at close", 0, &records, fleet[0].of(&TopicPartition::new(&topic, 0)))
+    let members = fixture.read_all(&topic, 1, 50).await?;
+    same_records("what was under way at close", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
-async fn p4_closing_twice_is_one_close(rig: &Rig) -> Checked {
-    let publisher = rig.publisher().await?;
-    rig.within("close", publisher.close(SOON)).await??;
-    rig.within("a second close", publisher.close(SOON)).await?.map_err(Broken::from)
+async fn p4_closing_twice_is_one_close(fixture: &Fixture) -> Checked {
+    let publisher = fixture.publisher().await?;
+    fixture.within("close", publisher.close(SOON)).await??;
+    fixture.within("a second close", publisher.close(SOON)).await?.map_err(Broken::from)
 }
 
-async fn p4_closing_at_once_from_two_sides_is_one_close(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
-    rig.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+async fn p4_closing_at_once_from_two_sides_is_one_close(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
     let both = async { tokio::join!(publisher.close(SOON), publisher.close(SOON)) };
-    let (one, other) = rig.within("two closes", both).await?;
+    let (one, other) = fixture.within("two closes", both).await?;
     one?;
     other?;
-    is_closed(rig, &*publisher, &topic).await
+    is_closed(fixture, &*publisher, &topic).await
 }
 
-async fn p4_close_is_cancel_safe(rig: &Rig) -> Checked {
+async fn p4_close_is_cancel_safe(fixture: &Fixture) -> Checked {
     for times in 1..5 {
-        let topic = rig.topic(1).await?;
-        let publisher = rig.publisher().await?;
+        let topic = fixture.topic(1).await?;
+        let publisher = fixture.publisher().await?;
         let mut call = publisher.publish(vec![numbered(&topic, 0, 0)]);
         let early = poll_times(1, call.as_mut()).await;
         drop(poll_times(times, publisher.close(SOON)).await);
-        rig.within("the close behind a dropped one", publisher.close(SOON)).await??;
+        fixture.within("the close behind a dropped one", publisher.close(SOON)).await??;
         if early.is_none() {
-            drop(rig.within("an answer", call).await?);
+            drop(fixture.within("an answer", call).await?);
         }
-        is_closed(rig, &*publisher, &topic).await?;
+        is_closed(fixture, &*publisher, &topic).await?;
     }
     Ok(())
 }
 
-async fn p4_closing_one_publisher_leaves_the_others_open(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let (one, other) = (rig.publisher().await?, rig.publisher().await?);
-    rig.publish_by(&*one, vec![numbered(&topic, 0, 0)]).await?;
-    rig.within("close", one.close(SOON)).await??;
-    rig.publish_by(&*other, vec![numbered(&topic, 0, 1)]).await?;
-    rig.read_all(&topic, 1, 2).await.map(drop)
+async fn p4_closing_one_publisher_leaves_the_others_open(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let (one, other) = (fixture.publisher().await?, fixture.publisher().await?);
+    fixture.publish_by(&*one, vec![numbered(&topic, 0, 0)]).await?;
+    fixture.within("close", one.close(SOON)).await??;
+    fixture.publish_by(&*other, vec![numbered(&topic, 0, 1)]).await?;
+    fixture.read_all(&topic, 1, 2).await.map(drop)
 }
 
-async fn p4_calls_that_wait_end_when_the_publisher_is_closed_in_an_outage(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
-    let publisher = rig.publisher().await?;
-    rig.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
-    rig.outage(true).await?;
+async fn p4_calls_that_wait_end_when_the_publisher_is_closed_in_an_outage(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+    fixture.outage(true).await?;
     let mut call = publisher.publish(vec![numbered(&topic, 0, 1)]);
     let early = poll_times(1, call.as_mut()).await;
     // Unanswered records make it `Indeterminate`; the case only requires that it ends.
-    if let Err(error) = rig.within("close in an outage", publisher.close(Duration::from_millis(500))).await? {
+    if let Err(error) = fixture.within("close in an outage", publisher.close(Duration::from_millis(500))).await? {
         refused("close with records unanswered", &[ErrorKind::Indeterminate], Err::<(), _>(error))?;
     }
     if early.is_none() {
-        drop(rig.within("an end of the call under way", call).await?);
+        drop(fixture.within("an end of the call under way", call).await?);
     }
-    rig.outage(false).await?;
-    is_closed(rig, &*publisher, &topic).await
+    fixture.outage(false).await?;
+    is_closed(fixture, &*publisher, &topic).await
 }

@@ -2,7 +2,7 @@
 
 use tidings_core::{Header, Headers, Record, Timestamp, TopicPartition, Transport};
 
-use super::rig::{Rig, same_records};
+use super::fixture::{Fixture, same_records};
 use crate::case::{Case, Checked, cases, granted, holds};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -21,89 +21,90 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 ];
 
 /// Publishes `records` to partition 0 of a new topic, and compares the records read.
-async fn survives(rig: &Rig, records: Vec<Record>) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn survives(fixture: &Fixture, records: Vec<Record>) -> Checked {
+    let topic = fixture.topic(1).await?;
     let mut records = records;
     records.iter_mut().for_each(|record| {
         record.topic = topic.clone();
         record.partition = Some(0);
     });
-    rig.publish(records.clone()).await?;
+    fixture.publish(records.clone()).await?;
     // Each record alone too, which may take another code path.
-    let publisher = rig.publisher().await?;
+    let publisher = fixture.publisher().await?;
     for record in records.clone() {
-        granted("a record alone", rig.within("an answer", publisher.publish_one(record.clone())).await?)?;
+        granted("a record alone", fixture.within("an answer", publisher.publish_one(record.clone())).await?)?;
         records.push(record);
     }
-    let fleet = rig.read_all(&topic, 1, records.len()).await?;
-    same_records("what was published", 0, &records, fleet[0].of(&TopicPartition::new(&topic, 0)))
+    let members = fixture.read_all(&topic, 1, records.len()).await?;
+    same_records("what was published", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
-async fn p5_tombstones_stay_null(rig: &Rig) -> Checked {
+async fn p5_tombstones_stay_null(fixture: &Fixture) -> Checked {
     let mut bare = Record::tombstone("");
     bare.headers.push(Header::new("why", "gone"));
-    survives(rig, vec![Record::new("", "v").with_key("k"), Record::tombstone("").with_key("k"), bare]).await
+    survives(fixture, vec![Record::new("", "v").with_key("k"), Record::tombstone("").with_key("k"), bare]).await
 }
 
-async fn p5_an_empty_value_is_no_tombstone(rig: &Rig) -> Checked {
-    survives(rig, vec![Record::new("", "").with_key("k"), Record::tombstone("").with_key("k")]).await
+async fn p5_an_empty_value_is_no_tombstone(fixture: &Fixture) -> Checked {
+    survives(fixture, vec![Record::new("", "").with_key("k"), Record::tombstone("").with_key("k")]).await
 }
 
-async fn p5_empty_and_null_keys_differ(rig: &Rig) -> Checked {
-    survives(rig, vec![Record::new("", "null"), Record::new("", "empty").with_key("")]).await
+async fn p5_empty_and_null_keys_differ(fixture: &Fixture) -> Checked {
+    survives(fixture, vec![Record::new("", "null"), Record::new("", "empty").with_key("")]).await
 }
 
-async fn p5_duplicate_headers_keep_their_order(rig: &Rig) -> Checked {
+async fn p5_duplicate_headers_keep_their_order(fixture: &Fixture) -> Checked {
     let headers = Headers::new().with("a", "1").with("b", "2").with("a", "3").with("a", "1");
-    survives(rig, vec![Record::new("", "v").with_headers(headers)]).await
+    survives(fixture, vec![Record::new("", "v").with_headers(headers)]).await
 }
 
-async fn p5_null_and_empty_headers_differ(rig: &Rig) -> Checked {
+async fn p5_null_and_empty_headers_differ(fixture: &Fixture) -> Checked {
     let headers = [Header::null("n"), Header::new("n", ""), Header::null("n"), Header::new("e", "")];
-    survives(rig, vec![Record::new("", "v").with_headers(headers.into_iter().collect())]).await
+    survives(fixture, vec![Record::new("", "v").with_headers(headers.into_iter().collect())]).await
 }
 
-async fn p5_a_thousand_headers(rig: &Rig) -> Checked {
+async fn p5_a_thousand_headers(fixture: &Fixture) -> Checked {
     let headers = (0..1_000).map(|n| Header::new(format!("header-{}", n % 700), format!("value {n}"))).collect();
-    survives(rig, vec![Record::new("", "v").with_headers(headers), Record::new("", "after")]).await
+    survives(fixture, vec![Record::new("", "v").with_headers(headers), Record::new("", "after")]).await
 }
 
-async fn p5_header_names_may_be_empty_or_beyond_ascii(rig: &Rig) -> Checked {
+async fn p5_header_names_may_be_empty_or_beyond_ascii(fixture: &Fixture) -> Checked {
     let headers = Headers::new().with("", "no name").with("größe", "1").with("名前", "2").with("a b\n", "3");
-    survives(rig, vec![Record::new("", "v").with_headers(headers)]).await
+    survives(fixture, vec![Record::new("", "v").with_headers(headers)]).await
 }
 
-async fn p5_values_and_keys_need_not_be_utf_8(rig: &Rig) -> Checked {
+async fn p5_values_and_keys_need_not_be_utf_8(fixture: &Fixture) -> Checked {
     let bad = vec![0xff, 0xfe, 0x00, 0xc3, 0x28];
     let record = Record::new("", bad.clone()).with_key(bad.clone()).with_header("bytes", bad);
-    survives(rig, vec![record]).await
+    survives(fixture, vec![record]).await
 }
 
-async fn p5_a_value_of_one_mebibyte(rig: &Rig) -> Checked {
+async fn p5_a_value_of_one_mebibyte(fixture: &Fixture) -> Checked {
     let value: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    survives(rig, vec![Record::new("", "before"), Record::new("", value).with_key("k"), Record::new("", "after")]).await
+    survives(fixture, vec![Record::new("", "before"), Record::new("", value).with_key("k"), Record::new("", "after")])
+        .await
 }
 
-async fn p5_timestamps_that_are_given_are_kept(rig: &Rig) -> Checked {
+async fn p5_timestamps_that_are_given_are_kept(fixture: &Fixture) -> Checked {
     // Recent, as brokers may refuse or retire records of another age.
     let now = Timestamp::now();
     let times = [3_600_000, 1, 60_000, 0];
     let at = |ago: i64| Record::new("", "v").with_timestamp(Timestamp::from_millis(now.millis() - ago));
-    survives(rig, times.into_iter().map(at).collect()).await
+    survives(fixture, times.into_iter().map(at).collect()).await
 }
 
-async fn p5_records_without_a_timestamp_get_one(rig: &Rig) -> Checked {
-    let topic = rig.topic(1).await?;
+async fn p5_records_without_a_timestamp_get_one(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
     let before = Timestamp::now();
-    rig.publish(vec![Record::new(&topic, "v")]).await?;
-    let fleet = rig.read_all(&topic, 1, 1).await?;
-    let times: Vec<i64> = fleet[0].of(&TopicPartition::new(&topic, 0)).iter().map(|r| r.timestamp.millis()).collect();
+    fixture.publish(vec![Record::new(&topic, "v")]).await?;
+    let members = fixture.read_all(&topic, 1, 1).await?;
+    let times: Vec<i64> = members[0].of(&TopicPartition::new(&topic, 0)).iter().map(|r| r.timestamp.millis()).collect();
     // Hosts' clocks differ; an hour off is no clock's fault.
     let near = times.iter().all(|t| (t - before.millis()).abs() < 3_600_000);
     holds(near, &format!("a time near {before}"), times)
 }
 
-async fn p5_every_byte_value_survives(rig: &Rig) -> Checked {
+async fn p5_every_byte_value_survives(fixture: &Fixture) -> Checked {
     let all: Vec<u8> = (0..=255).collect();
-    survives(rig, (0..=255).map(|b: u8| Record::new("", vec![b]).with_key(all.clone())).collect()).await
+    survives(fixture, (0..=255).map(|b: u8| Record::new("", vec![b]).with_key(all.clone())).collect()).await
 }

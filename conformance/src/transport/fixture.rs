@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tidings_core::{Admin, Header, Name, Position, Publisher, Record, StoredRecord, Topic, TopicPartition, Transport};
 
 use crate::case::{Checked, broken, granted, holds, only, same};
-use crate::cx::Cx;
+use crate::context::Context;
 
 /// Context of a transport case.
-pub(crate) type Rig = Cx<dyn Transport>;
+pub(crate) type Fixture = Context<dyn Transport>;
 
 /// Room for a value of 1 MiB with its headers.
 const ROOMY: u64 = 4 << 20;
@@ -26,7 +26,7 @@ pub(crate) fn numbered(topic: &Name, partition: u32, n: usize) -> Record {
         .with_partition(partition)
 }
 
-impl Rig {
+impl Fixture {
     pub(crate) fn transport(&self) -> Checked<Arc<dyn Transport>> {
         self.backend()
     }

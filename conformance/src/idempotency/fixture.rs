@@ -7,10 +7,10 @@ use tidings_core::{Claim, EventRef, History, IdempotencyStore, Lease, Name, Rele
 use uuid::Uuid;
 
 use crate::case::{Checked, broken, granted, holds, only, same};
-use crate::cx::Cx;
+use crate::context::Context;
 
 /// Context of a store case.
-pub(super) type Rig = Cx<dyn IdempotencyStore>;
+pub(super) type Fixture = Context<dyn IdempotencyStore>;
 
 /// Longer than any case takes.
 pub(super) const LONG: Duration = Duration::from_secs(600);
@@ -28,7 +28,7 @@ pub(super) enum Is {
     Done,
 }
 
-impl Rig {
+impl Fixture {
     pub(super) fn store(&self) -> Checked<Arc<dyn IdempotencyStore>> {
         self.backend()
     }

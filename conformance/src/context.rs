@@ -67,7 +67,7 @@ impl History {
 }
 
 /// A running case.
-pub(crate) struct Cx<B: ?Sized> {
+pub(crate) struct Context<B: ?Sized> {
     live: Mutex<Option<Box<dyn Live<B>>>>,
     pub(crate) history: History,
     pub(crate) pace: Pace,
@@ -76,7 +76,7 @@ pub(crate) struct Cx<B: ?Sized> {
     pub(crate) epochs: Mutex<std::collections::HashMap<(Name, TopicPartition), u64>>,
 }
 
-impl<B: ?Sized> Cx<B> {
+impl<B: ?Sized> Context<B> {
     pub(crate) fn new(live: Box<dyn Live<B>>, history: History, pace: Pace) -> Self {
         Self { live: Mutex::new(Some(live)), history, pace, began: Instant::now(), epochs: Mutex::default() }
     }

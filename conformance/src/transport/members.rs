@@ -10,59 +10,59 @@ use std::time::Duration;
 use tidings_core::{Consumer, ConsumerOptions, Name, Result, Step, TopicPartition};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::fixture::{Fixture, partitions};
 use super::member::Member;
-use super::rig::{Rig, partitions};
 use crate::case::{Checked, broken, holds};
 
 /// Backoff before a retry after a broker failed to answer.
 pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
 /// Members of one or several groups whose steps are awaited concurrently.
-pub(crate) struct Fleet<'a> {
-    rig: &'a Rig,
+pub(crate) struct Members<'a> {
+    fixture: &'a Fixture,
     members: Vec<Member<'a>>,
     turn: usize,
 }
 
-impl<'a> Index<usize> for Fleet<'a> {
+impl<'a> Index<usize> for Members<'a> {
     type Output = Member<'a>;
     fn index(&self, index: usize) -> &Member<'a> {
         &self.members[index]
     }
 }
 
-impl<'a> IndexMut<usize> for Fleet<'a> {
+impl<'a> IndexMut<usize> for Members<'a> {
     fn index_mut(&mut self, index: usize) -> &mut Member<'a> {
         &mut self.members[index]
     }
 }
 
-impl Rig {
-    /// Creates an empty fleet.
-    pub(crate) fn fleet(&self) -> Fleet<'_> {
-        Fleet { rig: self, members: Vec::new(), turn: 0 }
+impl Fixture {
+    /// Creates an empty list of members.
+    pub(crate) fn members(&self) -> Members<'_> {
+        Members { fixture: self, members: Vec::new(), turn: 0 }
     }
 
-    /// Creates a fleet of one member of a new group that reads `topic`.
-    pub(crate) async fn reader(&self, topic: &Name) -> Checked<Fleet<'_>> {
+    /// Creates a group of one member of a new group that reads `topic`.
+    pub(crate) async fn reader(&self, topic: &Name) -> Checked<Members<'_>> {
         self.join(ConsumerOptions::new(self.fresh("group"), [topic])).await
     }
 
-    /// Creates a fleet of one member.
-    pub(crate) async fn join(&self, options: ConsumerOptions) -> Checked<Fleet<'_>> {
-        let mut fleet = self.fleet();
-        fleet.add(options).await?;
-        Ok(fleet)
+    /// Creates a group of one member.
+    pub(crate) async fn join(&self, options: ConsumerOptions) -> Checked<Members<'_>> {
+        let mut members = self.members();
+        members.add(options).await?;
+        Ok(members)
     }
 
     /// Reads all records of a topic with `count` partitions in a new group.
-    pub(crate) async fn read_all(&self, topic: &Name, count: u32, records: usize) -> Checked<Fleet<'_>> {
-        let mut fleet = self.reader(topic).await?;
-        fleet.owns(0, topic, count).await?;
-        fleet.records(0, records).await?;
-        fleet.rest().await?;
-        same_count(&fleet[0], records)?;
-        Ok(fleet)
+    pub(crate) async fn read_all(&self, topic: &Name, count: u32, records: usize) -> Checked<Members<'_>> {
+        let mut members = self.reader(topic).await?;
+        members.owns(0, topic, count).await?;
+        members.records(0, records).await?;
+        members.rest().await?;
+        same_count(&members[0], records)?;
+        Ok(members)
     }
 }
 
@@ -93,21 +93,21 @@ async fn any_step(members: &mut [Member<'_>], first: usize) -> (usize, Result<St
     .await
 }
 
-impl<'a> Fleet<'a> {
+impl<'a> Members<'a> {
     /// Adds a member while the others run; returns its index.
     pub(crate) async fn add(&mut self, options: ConsumerOptions) -> Checked<usize> {
-        let (rig, transport, index) = (self.rig, self.rig.transport()?, self.members.len());
-        rig.note(format!("member {index}: joins {} for {:?}", options.group, options.topics));
+        let (fixture, transport, index) = (self.fixture, self.fixture.transport()?, self.members.len());
+        fixture.note(format!("member {index}: joins {} for {:?}", options.group, options.topics));
         let asked = options.clone();
         let consumer = self.meanwhile("a consumer", async move { transport.consumer(asked).await }).await??;
-        self.members.push(Member::new(rig, index, consumer, options));
+        self.members.push(Member::new(fixture, index, consumer, options));
         Ok(index)
     }
 
     /// Awaits `future` while all members are driven.
     pub(crate) async fn meanwhile<F: Future>(&mut self, what: &str, future: F) -> Checked<F::Output> {
         let mut future = pin!(future);
-        let deadline = Instant::now() + self.rig.pace.patience;
+        let deadline = Instant::now() + self.fixture.pace.patience;
         loop {
             let either = async {
                 let mut step = pin!(any_step(&mut self.members, self.turn));
@@ -133,12 +133,12 @@ impl<'a> Fleet<'a> {
         match step {
             Ok(step) => member.take(step).await,
             Err(error) if error.is_retryable() => {
-                self.rig.note(format!("member {who}: {}", error.report()));
+                self.fixture.note(format!("member {who}: {}", error.report()));
                 sleep(AGAIN).await;
                 Ok(())
             }
             Err(error) => {
-                self.rig.note(format!("member {who}: ends, {} ({})", error.report(), error.kind()));
+                self.fixture.note(format!("member {who}: ends, {} ({})", error.report(), error.kind()));
                 member.ended = Some(error.kind());
                 Ok(())
             }
@@ -147,7 +147,7 @@ impl<'a> Fleet<'a> {
 
     /// Drives all members until `done`, within the setup's patience.
     pub(crate) async fn until(&mut self, what: &str, mut done: impl FnMut(&[Member<'a>]) -> bool) -> Checked {
-        let deadline = Instant::now() + self.rig.pace.patience;
+        let deadline = Instant::now() + self.fixture.pace.patience;
         while !done(&self.members) {
             match timeout_at(deadline, any_step(&mut self.members, self.turn)).await {
                 Ok((who, step)) if Instant::now() < deadline => self.stepped(who, step).await?,
@@ -170,7 +170,7 @@ impl<'a> Fleet<'a> {
 
     /// Drives all members for the setup's quiet time.
     pub(crate) async fn rest(&mut self) -> Checked {
-        self.rest_for(self.rig.pace.quiet).await
+        self.rest_for(self.fixture.pace.quiet).await
     }
 
     /// Drives all members for `time`.
@@ -191,7 +191,7 @@ impl<'a> Fleet<'a> {
         let consumer = Arc::clone(&self.members[who].consumer);
         self.members[who].idle = true;
         self.members[who].pending = None;
-        self.rig.note(format!("member {who}: closes"));
+        self.fixture.note(format!("member {who}: closes"));
         self.meanwhile("close", async move { consumer.close().await }).await??;
         self.members[who].owned.clear();
         Ok(())
@@ -199,7 +199,7 @@ impl<'a> Fleet<'a> {
 
     /// Drops a member without closing it, like a crash. The indexes of later members shift down by one.
     pub(crate) fn kill(mut self, who: usize) -> Self {
-        self.rig.note(format!("member {who}: is dropped"));
+        self.fixture.note(format!("member {who}: is dropped"));
         drop(self.members.remove(who));
         self
     }
