@@ -143,7 +143,21 @@ impl Fetchers {
         }
     }
 
-    /// Returns the client of a fetcher.
+    /// Opens the client of a fetcher, and retries until it is open.
+    async fn open_at_last(&self, shared: &Shared, fetcher: FetcherId) -> Fetcher {
+        loop {
+            match self.open_fetcher(fetcher).await {
+                Ok(client) => return client,
+                Err(error) => {
+                    warn!(error = error.report(), "a reader can't be opened");
+                    report(shared, error);
+                }
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Opens the client of a fetcher.
     async fn open_fetcher(&self, fetcher: FetcherId) -> Result<Fetcher> {
         let (other, sizes) = match fetcher.kind {
             FetcherKind::First => (None, self.sizes),
@@ -165,16 +179,7 @@ impl Fetchers {
     /// Reads the partitions of this fetcher until it is aborted.
     async fn read(self, shared: Arc<Shared>, fetcher: FetcherId) {
         let cluster = ClusterClient::new(&self.connection, &self.config);
-        let client = loop {
-            match self.open_fetcher(fetcher).await {
-                Ok(client) => break client,
-                Err(error) => {
-                    warn!(error = error.report(), "a reader can't be opened");
-                    report(&shared, error);
-                }
-            }
-            sleep(AGAIN).await;
-        };
+        let client = self.open_at_last(&shared, fetcher).await;
         let mut task =
             FetcherTask { client, targets: BTreeMap::new(), unsure: false, with_gaps: HashSet::new(), seen: 0 };
         loop {
