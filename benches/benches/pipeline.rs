@@ -7,8 +7,8 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tidings::memory::{MemoryConfig, MemoryTransport};
 use tidings::{
-    Batch, BatchOptions, Delivery, Envelope, Event, HandlerExt, Name, Publisher, RawBatch, Record, Router, Service,
-    ServiceHandle, State, Timestamp, Topic, Transport, codec,
+    Batch, BatchOptions, Delivery, Envelope, Event, HandlerExt, Name, Publisher, PublisherExt, RawBatch, Record,
+    Router, Service, ServiceHandle, State, Timestamp, Topic, Transport, codec,
 };
 use tidings_benches::{IN_FLIGHT, Registered, Window, raw_key, raw_value, registered};
 use tokio::runtime::Runtime;

@@ -13,8 +13,8 @@ use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use tidings::kafka::{KafkaConfig, KafkaTransport};
 use tidings::{
-    BatchOptions, BoxError, Delivery, HandlerExt, Name, RawBatch, Record, Router, Service, State, Timestamp, Topic,
-    TopicPolicy, Transport,
+    BatchOptions, BoxError, Delivery, HandlerExt, Name, PublisherExt, RawBatch, Record, Router, Service, State,
+    Timestamp, Topic, TopicPolicy, Transport,
 };
 use tokio::sync::mpsc::UnboundedSender;
 

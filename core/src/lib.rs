@@ -87,7 +87,9 @@ pub use self::outcome::{
 pub use self::partitioner::{murmur2, partition_for};
 pub use self::publish::DeliveryPublisher;
 pub use self::publish_options::PublishOptions;
-pub use self::publisher::{Begun, Publisher};
+#[doc(hidden)]
+pub use self::publisher::Begun;
+pub use self::publisher::{Publisher, PublisherExt};
 pub use self::record::{Header, Headers, Position, Record, StoredRecord, Timestamp};
 pub use self::record_batch::RecordBatch;
 pub use self::secret::Secret;

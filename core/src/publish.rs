@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::trace::TraceParent;
 use crate::{
-    Delivery, DeliveryContext, EnvelopeRef, Event, Header, Headers, Position, Publisher, Record, Result, Timestamp,
-    codec, event_id_of, headers,
+    Delivery, DeliveryContext, EnvelopeRef, Event, Header, Headers, Position, Publisher, PublisherExt, Record, Result,
+    Timestamp, codec, event_id_of, headers,
 };
 
 /// Counts the equal events published by each run of a handler, for the deliveries of one record batch.

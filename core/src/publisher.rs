@@ -1,4 +1,4 @@
-//! Publishing of records: the [`Publisher`] trait.
+//! Publishing of records: the [`Publisher`] trait and its extension.
 
 use std::fmt::{self, Debug, Formatter};
 use std::future::Future;
@@ -43,10 +43,10 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// Starts publishing one record; returns its result or a future of it.
     ///
     /// The provided method calls [`publish`](Self::publish) with a list of one, which begins when it is polled. A
-    /// backend overrides it where a list or a boxed future costs more than the record.
-    ///
-    /// It is for backends and wrappers; other callers use `publish_one` of `dyn Publisher`. The caller must poll a
-    /// pending future at once: P3's first poll may be that one.
+    /// backend overrides it where a list or a boxed future costs more than the record, and a wrapper forwards it.
+    /// Other callers use [`PublisherExt::publish_one`]. The caller must poll a pending future at once: P3's first poll
+    /// may be that one.
+    #[doc(hidden)]
     fn begin_one(&self, record: Record) -> Begun<'_> {
         Begun::Pending(Box::pin(async move {
             let mut answers = self.publish(vec![record]).await;
@@ -69,7 +69,16 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     fn guarantees(&self) -> Guarantees;
 }
 
-impl dyn Publisher {
+/// Conveniences of every [`Publisher`], of a concrete type or of `dyn Publisher`.
+///
+/// ```
+/// use tidings_core::{Position, Publisher, PublisherExt, Record, Result};
+///
+/// async fn greet(publisher: &dyn Publisher) -> Result<Position> {
+///     publisher.publish_one(Record::new("greetings", "hello").with_key("u1")).await
+/// }
+/// ```
+pub trait PublisherExt: Publisher {
     /// Publishes one record and waits for the broker's answer, like [`publish`](Publisher::publish) with a list of
     /// one but without the list.
     ///
@@ -77,16 +86,21 @@ impl dyn Publisher {
     ///
     /// # Errors
     /// Those of [`publish`](Publisher::publish), for this record.
-    pub async fn publish_one(&self, record: Record) -> Result<Position> {
-        match self.begin_one(record) {
-            Begun::Answered(answer) => answer,
-            Begun::Pending(answer) => answer.await,
+    fn publish_one(&self, record: Record) -> impl Future<Output = Result<Position>> + Send {
+        async move {
+            match self.begin_one(record) {
+                Begun::Answered(answer) => answer,
+                Begun::Pending(answer) => answer.await,
+            }
         }
     }
 }
 
-/// The result of [`Publisher::begin_one`]; callers must handle both variants.
-#[must_use = "what is pending goes on only when it is polled"]
+impl<P: Publisher + ?Sized> PublisherExt for P {}
+
+/// The result of `Publisher::begin_one`; callers must handle both variants.
+#[doc(hidden)]
+#[must_use = "a pending answer makes progress only when it is polled"]
 pub enum Begun<'a> {
     /// The record is already answered.
     Answered(Result<Position>),

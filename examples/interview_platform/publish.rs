@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tidings::{BoxError, EventPublisher, Position, PublishOptions, Publisher, Record, Transport, headers};
+use tidings::{
+    BoxError, EventPublisher, Position, PublishOptions, Publisher, PublisherExt, Record, Transport, headers,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_core::{
-    Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Position, PublishOptions, Publisher, Record, Result,
-    Timestamp, TraceParent, Transport, codec,
+    Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Position, PublishOptions, Publisher, PublisherExt, Record,
+    Result, Timestamp, TraceParent, Transport, codec,
 };
 use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
@@ -70,7 +70,7 @@ impl EventPublisher {
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
-    pub async fn send<E: Event>(&self, envelope: &Envelope<E>) -> Result<Position> {
+    pub async fn publish_envelope<E: Event>(&self, envelope: &Envelope<E>) -> Result<Position> {
         let mut envelope = envelope.as_ref();
         if envelope.source.is_empty() {
             envelope.source = &self.source;

@@ -153,8 +153,8 @@ async fn an_envelope_is_sent_as_it_is() {
     let transport = Recorder::default();
     let events = EventPublisher::new(&transport, "api");
     let named = Envelope::new(registered("u1")).with_id(Uuid::from_u128(9)).with_source("elsewhere");
-    events.send(&named).await.unwrap();
-    events.send(&Envelope::new(registered("u2"))).await.unwrap();
+    events.publish_envelope(&named).await.unwrap();
+    events.publish_envelope(&Envelope::new(registered("u2"))).await.unwrap();
     assert_eq!(transport.envelope(0), named);
     assert_eq!(transport.envelope(1).source, "api");
 }

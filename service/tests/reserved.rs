@@ -5,8 +5,8 @@ mod common;
 use common::{Log, caught_up, publish, records, start, topics};
 use serde::{Deserialize, Serialize};
 use tidings_core::{
-    DeadLetter, Delivery, Envelope, ErrorKind, Outcome, PublishOptions, Record, StoredRecord, Timestamp, Topic,
-    TopicPartition, Transport, codec, dead_letter_topic, headers,
+    DeadLetter, Delivery, Envelope, ErrorKind, Outcome, PublishOptions, PublisherExt, Record, StoredRecord, Timestamp,
+    Topic, TopicPartition, Transport, codec, dead_letter_topic, headers,
 };
 use tidings_macros::Event;
 use tidings_memory::{MemoryStore, MemoryTransport};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidings_core::{
-    BoxError, DeadLetter, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Record, Result, Timestamp, Topic,
-    Transport, codec, dead_letter_topic,
+    BoxError, DeadLetter, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublisherExt, Record, Result,
+    Timestamp, Topic, Transport, codec, dead_letter_topic,
 };
 use tidings_memory::{Faults, MemoryTransport};
 use tidings_service::{Service, ServiceHandle, Status, TopicPolicy, from_fn};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Begun, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, Name, Position, Publisher, Record,
-    Result, Transport, async_trait,
+    Admin, Begun, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, Name, Position, Publisher,
+    PublisherExt, Record, Result, Transport, async_trait,
 };
 
 use crate::journal::Journal;

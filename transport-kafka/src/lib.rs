@@ -1,7 +1,7 @@
 //! Apache Kafka transport for tidings, in pure Rust, without librdkafka.
 //!
 //! ```no_run
-//! use tidings_core::{Record, Transport};
+//! use tidings_core::{PublisherExt, Record, Transport};
 //! use tidings_kafka::{KafkaConfig, KafkaTransport};
 //!
 //! # async fn example() -> tidings_core::Result<()> {

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use krafka::error::ErrorCode;
 use krafka::testing::{ApiKey, Control, FakeBroker};
 use tidings_core::{
-    DeadLetter, Error, ErrorKind, Header, Name, Publisher, Record, StoredRecord, Timestamp, Topic, TopicPartition,
-    Transport,
+    DeadLetter, Error, ErrorKind, Header, Name, Publisher, PublisherExt, Record, StoredRecord, Timestamp, Topic,
+    TopicPartition, Transport,
 };
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tokio::time::{Instant, sleep, timeout};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use krafka::error::ErrorCode;
 use krafka::testing::{ApiKey, Control, FakeBroker};
-use tidings_core::{Error, ErrorKind, Publisher, Record, Transport};
+use tidings_core::{Error, ErrorKind, Publisher, PublisherExt, Record, Transport};
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tokio::time::{Instant, timeout};
 

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::{LIMIT, TestResult, fresh, fresh_name, make, transport};
-use tidings_core::{Error, ErrorKind, Name, Record, Topic, Transport};
+use tidings_core::{Error, ErrorKind, Name, PublisherExt, Record, Topic, Transport};
 use tidings_kafka::{GroupProtocol, KafkaTransport};
 use tidings_testbed::Suite;
 use tokio::time::{Instant, timeout};

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, next, published, records, transport};
 use tidings_core::{
-    Cleanup, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Record, Step, Topic, TopicPartition, Transport,
+    Cleanup, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, PublisherExt, Record, Step, Topic,
+    TopicPartition, Transport,
 };
 use tidings_kafka::{DEFAULT_MAX_RECORD_BYTES, GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, KafkaOptions, Suite};

@@ -228,7 +228,7 @@ impl FaultState {
 /// paused clock are deterministic. [`heal`](Self::heal) ends all faults.
 ///
 /// ```
-/// # use tidings_core::{ErrorKind, Publisher, Record, Transport};
+/// # use tidings_core::{ErrorKind, PublisherExt, Record, Transport};
 /// # use tidings_memory::{MemoryTransport, PublishFault};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> tidings_core::Result<()> {

@@ -4,7 +4,7 @@
 //! implementation: it keeps every clause of core's traits except survival of a restart.
 //!
 //! ```
-//! use tidings_core::{Commit, ConsumerOptions, Record, Step, Transport};
+//! use tidings_core::{Commit, ConsumerOptions, PublisherExt, Record, Step, Transport};
 //! use tidings_memory::MemoryTransport;
 //!
 //! # #[tokio::main(flavor = "current_thread")]

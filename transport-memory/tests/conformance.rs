@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidings_conformance::{Setup, Suites};
-use tidings_core::{Error, ErrorKind, Record, Transport};
+use tidings_core::{Error, ErrorKind, PublisherExt, Record, Transport};
 use tidings_memory::{MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
 
 /// Records that a publisher takes unanswered.

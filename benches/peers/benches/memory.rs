@@ -15,8 +15,7 @@ use ruststream::memory::{MemoryPublisher, PARTITION_KEY_HEADER};
 use serde::Deserialize;
 use tidings::memory::{MemoryConfig, MemoryTransport};
 use tidings::{
-    Delivery, Envelope, Event, Name, Publisher, Record, Router, Service, State, Timestamp, Topic, Transport, codec,
-};
+    Delivery, Envelope, Event, Name, Publisher, Record, Router, Service, State, Timestamp, Topic, Transport, codec, PublisherExt};
 use tidings_benches::figures::{BenchResult, Figures};
 use tidings_benches::{IN_FLIGHT, Registered, Window, raw_value, registered};
 use uuid::Uuid;

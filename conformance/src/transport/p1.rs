@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::{ErrorKind, Record, Topic, TopicPartition, Transport};
+use tidings_core::{ErrorKind, PublisherExt, Record, Topic, TopicPartition, Transport};
 
 use super::fixture::{Fixture, numbered, same_record, same_records};
 use crate::case::{Case, Checked, cases, granted, holds, refused, same};

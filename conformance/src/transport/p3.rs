@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-use tidings_core::{Position, Publisher, Record, Result, Topic, Transport};
+use tidings_core::{Position, Publisher, PublisherExt, Record, Result, Topic, Transport};
 
 use super::fixture::{Fixture, numbered};
 use crate::case::{Case, Checked, cases, granted, holds, only, same};

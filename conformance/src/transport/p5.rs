@@ -1,6 +1,6 @@
 //! P5: null values, empty keys, duplicate and null headers survive byte for byte.
 
-use tidings_core::{Header, Headers, Record, Timestamp, TopicPartition, Transport};
+use tidings_core::{Header, Headers, PublisherExt, Record, Timestamp, TopicPartition, Transport};
 
 use super::fixture::{Fixture, same_records};
 use crate::case::{Case, Checked, cases, granted, holds};

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use tidings_conformance::wrap::{Call, Faulty, Recording};
-//! use tidings_core::{ErrorKind, Record, Transport};
+//! use tidings_core::{ErrorKind, PublisherExt, Record, Transport};
 //! # use tidings_memory::MemoryTransport;
 //!
 //! # #[tokio::main(flavor = "current_thread")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_core::{Begun, Guarantees, Position, Publisher, Record, Result};
+use tidings_core::{Begun, Guarantees, Position, Publisher, PublisherExt, Record, Result};
 
 use super::tap::{Call, Tap};
 

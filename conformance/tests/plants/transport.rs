@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidings_conformance::{Setup, transport};
 use tidings_core::{
     Admin, Consumer, ConsumerOptions, CreatePartitionsOptions, DeadLetter, DeadLetterSink, ErrorKind, GroupDescription,
-    Guarantees, Headers, Health, Name, PartitionLag, PartitionReset, Publisher, Record, ResetOffsetsOptions, ResetTo,
-    Result, Topic, TopicDescription, Transport, async_trait,
+    Guarantees, Headers, Health, Name, PartitionLag, PartitionReset, Publisher, PublisherExt, Record,
+    ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, Transport, async_trait,
 };
 use tidings_memory::{MemoryConfig, MemoryTransport, PublishFault, UNTIL_HEALED};
 

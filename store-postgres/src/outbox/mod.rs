@@ -138,7 +138,11 @@ impl Outbox {
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
-    pub async fn send<E: Event>(&self, connection: &mut PgConnection, envelope: &Envelope<E>) -> Result<()> {
+    pub async fn publish_envelope<E: Event>(
+        &self,
+        connection: &mut PgConnection,
+        envelope: &Envelope<E>,
+    ) -> Result<()> {
         let mut envelope = envelope.as_ref();
         if envelope.source.is_empty() {
             envelope.source = &self.source;

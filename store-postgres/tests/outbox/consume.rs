@@ -44,8 +44,8 @@ pub(crate) async fn all_or_nothing() -> Result<(), tidings_testbed::BoxError> {
     for id in 0..10 {
         let envelope = Envelope::new(OrderPlaced { id, amount: 1 });
         // Each comes twice.
-        events.send(&envelope).await?;
-        events.send(&envelope).await?;
+        events.publish_envelope(&envelope).await?;
+        events.publish_envelope(&envelope).await?;
         causes.push(envelope.id.to_string());
     }
     let running = service(&store, &calls).start(&transport).await?;
