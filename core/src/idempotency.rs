@@ -1,6 +1,7 @@
 //! Idempotency: the [`IdempotencyStore`] trait, which records the events that were handled.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -74,6 +75,42 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
 
     /// Returns the clauses that this store keeps, and whether several processes share it.
     fn guarantees(&self) -> Guarantees;
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: IdempotencyStore + ?Sized> IdempotencyStore for Arc<S> {
+    async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
+        (**self).acquire_lease(scope, ttl).await
+    }
+
+    async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
+        (**self).claim(lease, events).await
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        (**self).renew(lease).await
+    }
+
+    async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
+        (**self).complete(lease, events).await
+    }
+
+    async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()> {
+        (**self).release(lease, events).await
+    }
+
+    async fn retire(&self, lease: &Lease) -> Result<()> {
+        (**self).retire(lease).await
+    }
+
+    async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
+        (**self).purge(scope, completed_before).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        (**self).guarantees()
+    }
 }
 
 /// The shortest ttl of a lease: below it, a lease expires before its first renewal.

@@ -14,11 +14,17 @@ pub trait Observer: Debug + Send + Sync + 'static {
     fn observe(&self, event: &RecordEvent<'_>);
 }
 
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn observe(&self, event: &RecordEvent<'_>) {
+        (**self).observe(event);
+    }
+}
+
 /// Two observers, called one after the other.
 #[derive(Debug)]
-pub(crate) struct Both(pub(crate) Arc<dyn Observer>, pub(crate) Arc<dyn Observer>);
+pub(crate) struct Both<A, B>(pub(crate) A, pub(crate) B);
 
-impl Observer for Both {
+impl<A: Observer, B: Observer> Observer for Both<A, B> {
     fn observe(&self, event: &RecordEvent<'_>) {
         self.0.observe(event);
         self.1.observe(event);

@@ -126,15 +126,23 @@ impl Service {
         self
     }
 
-    /// Handles each event once, deduplicated by `store`.
-    pub fn with_idempotency(self, store: impl IdempotencyStore) -> Self {
-        self.with_shared_idempotency(Arc::new(store))
-    }
-
-    /// Handles each event once, deduplicated by a store that is shared with others. See
-    /// [`with_idempotency`](Self::with_idempotency).
-    pub fn with_shared_idempotency(mut self, store: Arc<dyn IdempotencyStore>) -> Self {
-        self.options.store = Some(store);
+    /// Handles each event once, deduplicated by `store`: a store, or an `Arc` of one.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tidings_core::{Delivery, IdempotencyStore};
+    /// use tidings_memory::MemoryStore;
+    /// use tidings_service::{Router, Service};
+    ///
+    /// let router = || Router::new().on_topic("orders", async |_: Delivery| {});
+    /// let service = Service::new("billing", router()).with_idempotency(MemoryStore::new());
+    ///
+    /// let chosen_at_run_time: Arc<dyn IdempotencyStore> = Arc::new(MemoryStore::new());
+    /// let service = Service::new("shipping", router()).with_idempotency(chosen_at_run_time);
+    /// # let _ = service;
+    /// ```
+    pub fn with_idempotency(mut self, store: impl IdempotencyStore) -> Self {
+        self.options.store = Some(Arc::new(store));
         self
     }
 
@@ -166,9 +174,9 @@ impl Service {
         self
     }
 
-    /// Writes dead letters to this sink instead of the transport's.
-    pub fn with_dead_letters(mut self, sink: Arc<dyn DeadLetterSink>) -> Self {
-        self.options.dead_letters = Some(sink);
+    /// Writes dead letters to `sink`, which may be an `Arc` of one, instead of the transport's.
+    pub fn with_dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
+        self.options.dead_letters = Some(Arc::new(sink));
         self
     }
 
@@ -281,11 +289,11 @@ impl Service {
         self
     }
 
-    /// Adds an observer, called for each record after the observers added before.
-    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+    /// Adds an observer, or an `Arc` of one, called for each record after the observers added before.
+    pub fn with_observer(mut self, observer: impl Observer) -> Self {
         self.options.observer = Some(match self.options.observer.take() {
             Some(before) => Arc::new(Both(before, observer)),
-            None => observer,
+            None => Arc::new(observer),
         });
         self
     }

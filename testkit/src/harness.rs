@@ -41,6 +41,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// [`Delivery::publisher`](tidings_core::Delivery::publisher); a publisher created by the handler itself is not
 /// observed.
 #[derive(Debug)]
+#[must_use = "dropping the harness stops its service at once"]
 pub struct Harness<T = MemoryTransport> {
     transport: T,
     running: ServiceHandle,
@@ -90,7 +91,7 @@ impl<T: Transport + Clone> Harness<T> {
             .with_observer(journal.clone())
             .layer(from_fn(move |delivery, next| watch(watching.clone(), delivery, next)));
         if let Some(inner) = service.dead_letters().cloned() {
-            service = service.with_dead_letters(Arc::new(RecordingSink { inner, journal: journal.clone() }));
+            service = service.with_dead_letters(RecordingSink { inner, journal: journal.clone() });
         }
         let running = service.start(&recorder).await?;
         let (deadline, real_deadline) = (DEFAULT_DEADLINE, DEFAULT_REAL_DEADLINE);

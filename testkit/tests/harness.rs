@@ -108,7 +108,7 @@ async fn what_is_given_up_is_in_the_dead_letters() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_of_the_services_own_is_watched_too() {
-    let service = service().with_dead_letters(Arc::new(MemoryDeadLetters::new()));
+    let service = service().with_dead_letters(MemoryDeadLetters::new());
     let test = Harness::start(service).await.unwrap();
     assert!(test.send_raw(Record::new("users", "garbage")).await.is_dead_lettered());
     assert_eq!(test.dead_letters()[0].kind, ErrorKind::Undecodable);

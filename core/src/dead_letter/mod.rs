@@ -7,6 +7,7 @@ mod topics;
 mod wire;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -43,6 +44,22 @@ pub trait DeadLetterSink: Debug + Send + Sync + 'static {
 
     /// Returns the clauses that this sink keeps.
     fn guarantees(&self) -> Guarantees;
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: DeadLetterSink + ?Sized> DeadLetterSink for Arc<S> {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        (**self).bury(letters).await
+    }
+
+    async fn check(&self, topics: &[Name]) -> Result<()> {
+        (**self).check(topics).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        (**self).guarantees()
+    }
 }
 
 /// A sink whose letters can be listed, redriven and discarded.

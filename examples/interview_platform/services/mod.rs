@@ -123,7 +123,7 @@ pub(crate) async fn start(
         service = service.with_breaker(None);
     }
     if let Some(store) = store {
-        service = service.with_shared_idempotency(store);
+        service = service.with_idempotency(store);
     }
     service.start(&transport.of(group.member.name())).await
 }

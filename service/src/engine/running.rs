@@ -14,6 +14,7 @@ use crate::status::{Skipped, State, Status};
 
 /// Handle of a running service. Dropping it stops the service at once: unfinished work is not committed.
 #[derive(Debug)]
+#[must_use = "dropping the handle stops the service at once: keep it, and end with `shutdown`"]
 pub struct ServiceHandle {
     shared: Arc<Shared>,
     commands: mpsc::UnboundedSender<Command>,

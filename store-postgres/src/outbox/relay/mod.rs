@@ -37,6 +37,7 @@ use crate::PostgresStore;
 /// A relay holds two connections in addition to the store's. They must go directly to the server: a transaction-level
 /// pooler breaks its locks and notifications. Dropping the relay stops it at once.
 #[derive(Debug)]
+#[must_use = "dropping the relay stops it at once: keep it, and end with `shutdown`"]
 pub struct Relay {
     shared: Arc<Shared>,
     task: Mutex<Option<JoinHandle<()>>>,
