@@ -26,7 +26,7 @@ pub use tidings_service::{
     DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, DEFAULT_SHUTDOWN_DEADLINE, DeliveryOrder, EventPublisher, FromDelivery,
     FromFn, FromFnService, FromRef, Handler, HandlerExt, HandlerOptions, IntoRouter, Next, Observer, PartitionStatus,
     PauseReason, PublishOptions, REDRIVE_GROUP_SUFFIX, RecordEvent, RecordOutcome, RedriveOptions, RedriveReport,
-    Retry, Route, Router, STALL_AFTER, Service, ServiceHandle, ServiceState, State, Status, TopicPolicy, Totals,
+    Requirement, Retry, Route, Router, STALL_AFTER, Service, ServiceHandle, ServiceState, State, Status, TopicPolicy, Totals,
     UnknownTypes, from_fn, redrive_topic,
 };
 

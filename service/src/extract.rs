@@ -4,6 +4,8 @@ use std::future::Future;
 
 use tidings_core::{BoxError, Delivery};
 
+use crate::requirement::Requirement;
+
 /// A handler argument after the first, extracted from the delivery or from the router's state.
 ///
 /// ```
@@ -30,6 +32,12 @@ pub trait FromDelivery<S>: Sized {
     /// # Errors
     /// Any reason why the argument cannot be extracted.
     fn from_delivery(delivery: &Delivery, state: &S) -> impl Future<Output = Result<Self, BoxError>> + Send;
+
+    /// Returns what the extractor requires of the handler's layers or of the service; the service does not start
+    /// without it. Defaults to nothing.
+    fn requirement() -> Option<Requirement> {
+        None
+    }
 }
 
 /// A part of the router's state, for [`State`]. Every cloneable value is a part of itself.

@@ -7,6 +7,7 @@ use tidings_core::{
     BoxError, Delivery, DeliveryContext, Input, IntoOutcome, Name, Outcome, RecordBatch, TopicPartition,
 };
 
+use crate::requirement::Requirement;
 use crate::undecodable::Undecodable;
 use crate::{BatchOptions, FromDelivery, HandlerOptions};
 
@@ -32,6 +33,9 @@ pub trait Arguments<S>: Sized {
         state: &S,
         keep: bool,
     ) -> impl Future<Output = Result<(Self, Option<Delivery>), BoxError>> + Send;
+
+    /// Returns what the extractors require.
+    fn requirements() -> Vec<Requirement>;
 }
 
 /// An `async fn` of an event and up to eight extractors.
@@ -58,6 +62,12 @@ pub trait Handler<Args>: Clone + Send + Sync + 'static {
 macro_rules! handlers { ($(($($t:ident $v:ident),*))*) => { $(
     impl<I: Input, S: Sync, $($t: FromDelivery<S> + Send,)*> Arguments<S> for (I, $($t,)*) {
         type Input = I;
+
+        fn requirements() -> Vec<Requirement> {
+            let all: &[Option<Requirement>] = &[$($t::requirement(),)*];
+            all.iter().copied().flatten().collect()
+        }
+
         async fn extract(delivery: Delivery, state: &S, keep: bool) -> Result<(Self, Option<Delivery>), BoxError> {
             // Without extractors nothing else reads the delivery.
             let _ = state;

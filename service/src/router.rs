@@ -9,6 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::handler::{Arguments, Handler};
+use crate::requirement;
 use crate::route::Route;
 use crate::table::{Entry, RouteTable, Routes, Target, prefixed};
 
@@ -126,6 +127,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
             function: function::<H>(),
             options: handler.options(),
             takes_batches: Args::Input::BATCH,
+            requirements: Args::requirements(),
             causes: <<H::Future as Future>::Output as IntoOutcome>::CAUSES,
         };
         self.handlers.push((entry, Box::new(move |state| Route::handler::<H, Args, S>(handler, state))));
@@ -210,7 +212,11 @@ impl Router<()> {
     pub(crate) fn into_routes(self, topic_prefix: &Name) -> Result<Routes> {
         let (entries, makes): (Vec<_>, Vec<_>) = self.handlers.into_iter().unzip();
         // Only valid routes are created: a layer may start something.
+        let requirements: Vec<_> = entries.iter().map(|entry| entry.requirements.clone()).collect();
         let table = RouteTable::new(entries, topic_prefix)?;
-        Ok(Routes::new(table, makes.into_iter().map(|make| make(())).collect()))
+        let (routes, declared): (Vec<_>, Vec<_>) =
+            makes.into_iter().map(|make| requirement::declared_by(|| make(()))).unzip();
+        let unmet = declared.iter().zip(&requirements).map(|(declared, more)| declared.unmet(more)).collect();
+        Ok(Routes::new(table, routes, unmet))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidings_core::codec::{self, Routing};
 use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, headers};
 
+use crate::requirement::{Need, Requirement};
 use crate::{BatchOptions, HandlerOptions, Route};
 
 /// The records that a handler was registered for.
@@ -69,6 +70,8 @@ pub(crate) struct Entry {
     pub(crate) function: &'static str,
     pub(crate) options: HandlerOptions,
     pub(crate) takes_batches: bool,
+    /// What its extractors require.
+    pub(crate) requirements: Vec<Requirement>,
     pub(crate) causes: Causes,
 }
 
@@ -107,12 +110,29 @@ pub(crate) enum Lookup {
 pub(crate) struct Routes {
     table: Arc<RouteTable>,
     routes: Vec<Route>,
+    /// The requirements of each route that its layers do not meet.
+    unmet: Arc<[Vec<Requirement>]>,
 }
 
 impl Routes {
-    /// The routes, by their numbers in `table`.
-    pub(crate) fn new(table: RouteTable, routes: Vec<Route>) -> Self {
-        Self { table: Arc::new(table), routes }
+    /// Creates the routes, by their numbers in `table`, each with the requirements that its layers do not meet.
+    pub(crate) fn new(table: RouteTable, routes: Vec<Route>, unmet: Vec<Vec<Requirement>>) -> Self {
+        Self { table: Arc::new(table), routes, unmet: unmet.into() }
+    }
+
+    /// Checks the requirements of extractors and layers, in a service that has an idempotency store or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], naming every handler with a requirement that is not met.
+    pub(crate) fn check(&self, has_store: bool) -> Result<()> {
+        let is_unmet = |requirement: &&Requirement| requirement.need != Need::IdempotencyStore || !has_store;
+        let of_handler = |(number, unmet): (usize, &Vec<Requirement>)| {
+            let name = &self.table.info(number).name;
+            let text = |requirement: &Requirement| format!("the handler {name:?}: {}", requirement.text);
+            unmet.iter().filter(is_unmet).map(text).collect::<Vec<_>>()
+        };
+        let problems: Vec<_> = self.unmet.iter().enumerate().flat_map(of_handler).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Invalid, problems.join("; "))) }
     }
 
     /// Returns the table, for callers that look up but run nothing.

@@ -42,13 +42,22 @@ impl DeadLetterSink for DeadLetterTopics {
 
     async fn check(&self, topics: &[Name]) -> Result<()> {
         let wanted: Vec<Name> = topics.iter().map(|topic| dead_letter_topic(topic)).collect();
+        let mut missing = Vec::new();
         for (topic, found) in wanted.iter().zip(self.admin.describe_topics(&wanted).await?) {
-            found.map_err(|e| {
+            match found {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => missing.push(topic.as_str()),
                 // This fails the start of a service, so its own text names the cause.
-                Error::explained(e.kind(), format_args!("check that dead letters can go to the topic {topic}"), &e)
-            })?;
+                Err(error) => {
+                    let doing = format_args!("check that dead letters can go to the topic {topic}");
+                    return Err(Error::explained(error.kind(), doing, &error));
+                }
+            }
         }
-        Ok(())
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotFound, format!("missing dead-letter topics: {}", missing.join(", "))))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -15,6 +15,7 @@ mod routing;
 mod running;
 mod shared;
 mod start;
+mod topics;
 mod tracker;
 mod worker;
 

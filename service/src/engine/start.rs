@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{
-    Admin, ConsumerOptions, Error, ErrorKind, MIN_LEASE_TTL, Name, Result, Topic, Transport, ensure_topics,
-};
+use tidings_core::{ConsumerOptions, DeadLetterSink, Error, ErrorKind, MIN_LEASE_TTL, Name, Result, Transport};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
@@ -15,10 +13,11 @@ use super::gate::Gate;
 use super::keys::KeyHasher;
 use super::running::ServiceHandle;
 use super::shared::{AtomicTotals, Backends, Identity, Policy, Shared};
+use super::topics::{all_missing, create_missing};
 use super::worker::Worker;
 use crate::router::Router;
 use crate::settings::{MAX_WORKERS, Options, TopicPolicy};
-use crate::table::{Routes, prefixed};
+use crate::table::Routes;
 
 /// Starts the service `name` on `transport`.
 pub(crate) async fn start(
@@ -33,23 +32,14 @@ pub(crate) async fn start(
         return Err(Error::new(ErrorKind::Invalid, format!("start {name}: its router handles no topic")));
     }
     let context = |e: Error| e.in_context(format_args!("start {name}"));
+    routes.check(options.store.is_some()).map_err(context)?;
     if let TopicPolicy::Create(topics) = &options.topics {
         let admin = transport.admin().await.map_err(context)?;
         create_missing(admin.as_ref(), topics, &options.topic_prefix).await.map_err(context)?;
     }
-    let sink = match &options.dead_letters {
-        Some(sink) => sink.clone(),
-        None => transport.dead_letters().await.map_err(context)?,
-    };
-    sink.check(routes.topics()).await.map_err(context)?;
-    let claims = match &options.store {
-        Some(store) => {
-            let claims = Claims::new(store.clone(), options.scope.clone(), options.lease_ttl);
-            claims.renew(tokio::time::Instant::now()).await.map_err(context)?;
-            Some(Arc::new(claims))
-        }
-        None => None,
-    };
+    let sink = open_sink(&options, &transport, routes.topics()).await.map_err(context)?;
+    warn_of_unshared(&name, &options, transport.as_ref());
+    let claims = open_claims(&options).await.map_err(context)?;
     let publisher = transport.publisher().await.map_err(context)?;
     let workers = options.workers.unwrap_or_else(default_workers).max(1);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
@@ -76,7 +66,10 @@ pub(crate) async fn start(
         lease_fenced: Notify::new(),
         beats: (0..workers).map(|_| Default::default()).collect(),
     });
-    let consumer = transport.consumer(consumer_options(&options, &routes)).await.map_err(context)?;
+    let consumer = match transport.consumer(consumer_options(&options, &routes)).await {
+        Ok(consumer) => consumer,
+        Err(error) => return Err(context(all_missing(error, &transport, &shared.backends.sink, routes.topics()).await)),
+    };
     Ok(spawn(shared, consumer, routes, options, workers))
 }
 
@@ -120,20 +113,49 @@ fn check(name: &Name, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Creates the missing topics, with the service's prefix.
-async fn create_missing(admin: &dyn Admin, topics: &[Topic], prefix: &str) -> Result<()> {
-    let mut wanted = topics.to_vec();
-    wanted.iter_mut().for_each(|topic| topic.name = prefixed(prefix, &topic.name));
-    for found in ensure_topics(admin, &wanted).await?.different {
+async fn open_sink(
+    options: &Options,
+    transport: &Arc<dyn Transport>,
+    topics: &[Name],
+) -> Result<Arc<dyn DeadLetterSink>> {
+    let sink = match &options.dead_letters {
+        Some(sink) => sink.clone(),
+        None => transport.dead_letters().await?,
+    };
+    match sink.check(topics).await {
+        Ok(()) => Ok(sink),
+        Err(error) => Err(all_missing(error, transport, &sink, topics).await),
+    }
+}
+
+async fn open_claims(options: &Options) -> Result<Option<Arc<Claims>>> {
+    let Some(store) = &options.store else { return Ok(None) };
+    let claims = Claims::new(store.clone(), options.scope.clone(), options.lease_ttl);
+    claims.renew(tokio::time::Instant::now()).await?;
+    Ok(Some(Arc::new(claims)))
+}
+
+/// Warns of stores that belong to one process where several can join the group.
+fn warn_of_unshared(service: &Name, options: &Options, transport: &dyn Transport) {
+    if !transport.guarantees().is_shared() {
+        return;
+    }
+    if options.store.as_ref().is_some_and(|store| !store.guarantees().is_shared()) {
         tracing::warn!(
-            topic = %found.topic,
-            what = found.what,
-            wanted = found.wanted,
-            found = found.found,
-            "a topic is not as it should be, and left as it is"
+            %service,
+            "the idempotency store belongs to this process: if the service has several instances, an event that \
+             another instance has handled is handled again when its partition moves here; use a shared store, such as \
+             Postgres"
         );
     }
-    Ok(())
+    if options.dead_letters.as_ref().is_some_and(|sink| !sink.guarantees().is_shared()) {
+        tracing::warn!(
+            %service,
+            "the dead-letter store belongs to this process: if the service has several instances, each keeps the \
+             letters of its own deliveries, and they have to be listed and redriven in each; use a shared store, such \
+             as Postgres, or the dead-letter topics"
+        );
+    }
 }
 
 fn consumer_options(options: &Options, routes: &Routes) -> ConsumerOptions {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tidings_core::{BoxError, Delivery, Error, ErrorKind, Lease, Outcome, unavailable};
-use tidings_service::BoxFuture;
+use tidings_service::{BoxFuture, Requirement};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::commit;
-use super::slot::Slot;
+use super::slot::{Slot, TRANSACTION};
 use super::verdict;
 use crate::outbox::Outbox;
 use crate::store::PostgresStore;
@@ -42,6 +42,8 @@ impl PostgresStore {
     }
 }
 
+const NEEDS_STORE: &str = "the inbox completes events that its store has claimed: call `Service::with_idempotency(store)` with the same store";
+
 /// The layer returned by [`PostgresStore::inbox`].
 #[derive(Debug, Clone)]
 pub struct InboxLayer {
@@ -64,6 +66,8 @@ impl<S> Layer<S> for InboxLayer {
     type Service = Inbox<S>;
 
     fn layer(&self, inner: S) -> Inbox<S> {
+        Requirement::provide(TRANSACTION);
+        Requirement::idempotency_store(NEEDS_STORE).declare();
         Inbox { store: self.store.clone(), outbox: self.outbox.clone(), inner }
     }
 }

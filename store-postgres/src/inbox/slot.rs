@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Postgres, Transaction};
 use tidings_core::{BoxError, Delivery, Error, ErrorKind, unavailable};
-use tidings_service::FromDelivery;
+use tidings_service::{FromDelivery, Requirement};
 
 use crate::config::PostgresConfig;
 use crate::error::failed;
@@ -37,6 +37,9 @@ pub struct Tx {
     transaction: Option<Transaction<'static, Postgres>>,
     slot: Slot,
 }
+
+/// The name under which the inbox provides the transaction to [`Tx`].
+pub(super) const TRANSACTION: &str = "tidings-postgres transaction";
 
 /// Slot of the transaction while it is not extracted.
 #[derive(Clone)]
@@ -165,6 +168,11 @@ impl<S: Sync> FromDelivery<S> for Tx {
             return Err(unavailable(Error::new(ErrorKind::Invalid, what)).into());
         };
         Ok(Self { transaction: Some(slot.take().await?), slot: slot.clone() })
+    }
+
+    fn requirement() -> Option<Requirement> {
+        let text = "its argument `Tx` needs the inbox: add `.layer(store.inbox())` to the router, after the handler";
+        Some(Requirement::layer(TRANSACTION, text))
     }
 }
 

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         .with_case("a_handler_that_writes_the_done_row_itself_loses_nothing", others::own_row)
         .with_case("a_shared_table_may_lie_in_a_schema_called_tidings", others::name_like_ours)
         .with_case("returned_events_without_an_outbox_are_refused", returned_events)
+        .with_case("a_service_that_lacks_the_inbox_or_its_store_does_not_start", incomplete)
         .run()
 }
 
@@ -66,6 +67,19 @@ impl Sums {
 
 fn service(store: &PostgresStore, router: Router) -> Service {
     Service::new("orders", router).with_idempotency(store.clone())
+}
+
+async fn incomplete() -> TestResult {
+    let (store, transport) = (store().await?, transport(1).await?);
+    let router = || Router::new().on_topic(TOPIC, async |_: Delivery, _: Tx| {});
+    let refused = async |service: Service| service.start(&transport).await.unwrap_err().to_string();
+
+    let text = refused(service(&store, router())).await;
+    assert!(text.contains("`Tx` needs the inbox: add `.layer(store.inbox())`"), "{text}");
+    let text = refused(Service::new("orders", router().layer(store.inbox()))).await;
+    assert!(text.contains("call `Service::with_idempotency(store)`"), "{text}");
+    service(&store, router().layer(store.inbox())).start(&transport).await?.shutdown(Duration::from_secs(10)).await?;
+    Ok(())
 }
 
 async fn committed_together() -> TestResult {
