@@ -31,5 +31,6 @@ async fn main() -> tidings::Result<()> {
     let service = Service::new("archive", router).with_retry(Retry::never()).start(&transport).await?;
     service.caught_up().await?;
     println!("{:?}", service.status().await.totals);
-    service.shutdown(Duration::from_secs(10)).await
+    service.shutdown(Duration::from_secs(10)).await?;
+    Ok(())
 }

@@ -27,5 +27,6 @@ async fn main() -> tidings::Result<()> {
         events.publish(&UserRegistered { user_id: user_id.into(), email }).await?;
     }
     service.caught_up().await?;
-    service.shutdown(Duration::from_secs(10)).await
+    service.shutdown(Duration::from_secs(10)).await?;
+    Ok(())
 }

@@ -39,5 +39,6 @@ async fn main() -> tidings::Result<()> {
     planner.caught_up().await?;
     picker.caught_up().await?;
     planner.shutdown(Duration::from_secs(10)).await?;
-    picker.shutdown(Duration::from_secs(10)).await
+    picker.shutdown(Duration::from_secs(10)).await?;
+    Ok(())
 }

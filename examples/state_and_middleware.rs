@@ -38,5 +38,6 @@ async fn main() -> tidings::Result<()> {
     }
     service.caught_up().await?;
     println!("{} cents in all", total.load(Ordering::Relaxed));
-    service.shutdown(Duration::from_secs(10)).await
+    service.shutdown(Duration::from_secs(10)).await?;
+    Ok(())
 }

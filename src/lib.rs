@@ -23,11 +23,11 @@ pub use tidings_service::{
     Arguments, BREAKER_WINDOW, BatchOptions, BoxFuture, Breaker, Configured, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT,
     DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT,
     DEFAULT_LEASE_TTL, DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_RETRIES, DEFAULT_MAX_SPAN, DEFAULT_REDRIVE_PATIENCE,
-    DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, DEFAULT_SHUTDOWN_DEADLINE, DeliveryOrder, EventPublisher, FromDelivery,
+    DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, DEFAULT_SHUTDOWN_TIMEOUT, DeliveryOrder, EventPublisher, FromDelivery,
     FromFn, FromFnService, FromRef, Handler, HandlerExt, HandlerOptions, IntoRouter, Next, Observer, PartitionStatus,
     PauseReason, PublishOptions, REDRIVE_GROUP_SUFFIX, RecordEvent, RecordOutcome, RedriveOptions, RedriveReport,
-    Requirement, Retry, Route, Router, STALL_AFTER, Service, ServiceHandle, ServiceState, State, Status, TopicPolicy, Totals,
-    UnknownTypes, from_fn, redrive_topic,
+    Requirement, Retry, ReturnedPartition, Route, Router, STALL_AFTER, Service, ServiceHandle, ServiceState,
+    ShutdownReport, State, Status, TopicPolicy, Totals, UnknownTypes, from_fn, redrive_topic,
 };
 
 pub use self::connect::connect;

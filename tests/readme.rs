@@ -55,7 +55,8 @@ async fn main() -> tidings::Result<()> {
     events.publish(&UserRegistered { user_id: "u1".into(), email: "a@b.c".into() }).await?;
 
     service.caught_up().await?; // lag 0, nothing in flight. Keep `service`: dropped, it stops at once
-    service.shutdown(Duration::from_secs(10)).await
+    service.shutdown(Duration::from_secs(10)).await?;
+    Ok(())
 }
 // end: program
 

@@ -4,6 +4,7 @@
 
 mod breaker;
 mod engine;
+mod environment;
 mod extract;
 mod from_fn;
 mod handler;
@@ -16,6 +17,7 @@ mod requirement;
 mod retry;
 mod route;
 mod router;
+mod run;
 mod service;
 mod settings;
 mod signal;
@@ -39,10 +41,11 @@ pub use self::route::{BoxFuture, Route};
 pub use self::router::{IntoRouter, Router};
 pub use self::service::{
     DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT, DEFAULT_LEASE_TTL,
-    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_DEADLINE, Service,
+    DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_SPAN, DEFAULT_SHUTDOWN_TIMEOUT, Service,
 };
 pub use self::settings::{DeliveryOrder, MAX_WORKERS, TopicPolicy, UnknownTypes};
 pub use self::status::{
-    Hold, PartitionStatus, PauseReason, STALL_AFTER, Skipped, State as ServiceState, Status, Totals,
+    Hold, PartitionStatus, PauseReason, ReturnedPartition, STALL_AFTER, ShutdownReport, Skipped, State as ServiceState,
+    Status, Totals,
 };
 pub use tidings_core::PublishOptions;

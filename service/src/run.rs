@@ -56,7 +56,8 @@ impl Service {
     /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a missing topic or dead-letter topic, and the errors of the
     /// transport and the store.
     pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<ServiceHandle> {
-        engine::start(self, Arc::new(transport.clone())).await
+        let Self { name, router, options } = self;
+        engine::start(name, router, options, Arc::new(transport.clone())).await
     }
 
     /// Runs the service until Ctrl-C or SIGTERM, or until it fails; then drains for at most its

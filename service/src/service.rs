@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    BoxError, DEFAULT_REVOCATION_DEADLINE, DeadLetterSink, Delivery, IdempotencyStore, Name, Outcome, Result, Start,
-    Transport,
+    BoxError, DEFAULT_REVOCATION_DEADLINE, DeadLetterSink, Delivery, IdempotencyStore, Name, Outcome, Start,
 };
 use tower_layer::Layer;
 
 use crate::breaker::Breaker;
-use crate::engine::{self, ServiceHandle};
 use crate::observer::{Both, Observer};
 use crate::retry::Retry;
 use crate::route::Route;
@@ -29,8 +27,8 @@ pub const DEFAULT_MAX_SPAN: u64 = 100_000;
 pub const DEFAULT_CONCURRENCY: usize = 1_024;
 /// The default of [`Service::with_lease_ttl`].
 pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(15);
-/// The drain deadline of [`Service::run`] after a shutdown signal.
-pub const DEFAULT_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+/// The default of [`Service::with_shutdown_timeout`]: below the 30 s after which Kubernetes kills a pod.
+pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// A service: the router that handles its events, its consumer group, and its policies.
 ///
@@ -71,6 +69,7 @@ impl Service {
             workers: None,
             revocation_deadline: DEFAULT_REVOCATION_DEADLINE,
             session_timeout: None,
+            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             instance_id: None,
             observer: None,
             seed: None,
@@ -283,6 +282,16 @@ impl Service {
         self
     }
 
+    /// Sets how long [`run`](Self::run) lets deliveries in flight finish after a shutdown signal. Defaults to
+    /// [`DEFAULT_SHUTDOWN_TIMEOUT`].
+    ///
+    /// Keep it some seconds below the time after which the process is killed (Kubernetes:
+    /// `terminationGracePeriodSeconds`): cancelling, committing and leaving the group follow it.
+    pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.options.shutdown_timeout = timeout;
+        self
+    }
+
     /// Joins the group as a static member: a restart within the session timeout moves no partition.
     pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
         self.options.instance_id = Some(id.into());
@@ -302,30 +311,5 @@ impl Service {
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.options.seed = Some(seed);
         self
-    }
-
-    /// Starts the service: validates its routes, topics and dead-letter sink, and joins the group.
-    ///
-    /// # Errors
-    /// [`Invalid`](tidings_core::ErrorKind::Invalid) for conflicting handlers or settings out of range,
-    /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a missing topic or dead-letter topic, and the errors of the
-    /// transport and the store.
-    pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<ServiceHandle> {
-        let Self { name, router, options } = self;
-        engine::start(name, router, options, Arc::new(transport.clone())).await
-    }
-
-    /// Runs the service until Ctrl-C or SIGTERM, or until it fails; then drains for at most
-    /// [`DEFAULT_SHUTDOWN_DEADLINE`].
-    ///
-    /// # Errors
-    /// Those of [`start`](Self::start) and [`ServiceHandle::shutdown`], and the error that stopped the service.
-    pub async fn run<T: Transport + Clone>(self, transport: &T) -> Result<()> {
-        let running = self.start(transport).await?;
-        tokio::select! {
-            stopped = running.stopped() => return stopped,
-            signal = crate::signal::stop_requested() => signal?,
-        }
-        running.shutdown(DEFAULT_SHUTDOWN_DEADLINE).await
     }
 }

@@ -74,6 +74,7 @@ pub(crate) struct Options {
     pub(crate) workers: Option<usize>,
     pub(crate) revocation_deadline: Duration,
     pub(crate) session_timeout: Option<Duration>,
+    pub(crate) shutdown_timeout: Duration,
     pub(crate) instance_id: Option<Name>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) seed: Option<u64>,

@@ -2,18 +2,46 @@
 
 use tidings_core::{Error, ErrorKind, Result};
 
-/// Resolves on Ctrl-C, and on Unix on SIGTERM.
-pub(crate) async fn stop_requested() -> Result<()> {
-    let failed = |e: std::io::Error| Error::caused_by(ErrorKind::Invalid, "listen for signals to stop", e);
+/// Receives Ctrl-C, and on Unix SIGTERM. No signal is lost between two calls of [`next`](Self::next).
+#[derive(Debug)]
+pub(crate) struct Signals {
     #[cfg(unix)]
-    {
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::caused_by(ErrorKind::Invalid, "listen for shutdown signals", error)
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// Starts to listen: from now on the signals do not end the process by themselves.
+    pub(crate) fn listen() -> Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(failed),
-            _ = terminate.recv() => Ok(()),
-        }
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate()).map_err(failed)? })
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.map_err(failed)
+
+    /// Waits for the next signal. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<()> {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(crate) fn listen() -> Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for the next Ctrl-C. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<()> {
+        tokio::signal::ctrl_c().await.map_err(failed)
+    }
 }

@@ -182,6 +182,42 @@ pub struct Totals {
     pub dead_lettered: u64,
 }
 
+/// The result of [`ServiceHandle::shutdown`](crate::ServiceHandle::shutdown): the fetched records that it did not
+/// settle.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// The partitions with such records, sorted; empty if everything that was fetched is settled.
+    pub returned: Vec<ReturnedPartition>,
+}
+
+impl ShutdownReport {
+    /// Returns the number of records that were fetched and not settled. They are delivered again.
+    pub fn records(&self) -> usize {
+        self.returned.iter().map(|partition| partition.records).sum()
+    }
+
+    /// Returns whether deliveries were cancelled at the deadline.
+    pub fn is_cancelled(&self) -> bool {
+        self.returned.iter().any(|partition| partition.cancelled)
+    }
+}
+
+/// A partition that was given back with unsettled records.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct ReturnedPartition {
+    /// The topic and partition.
+    pub partition: TopicPartition,
+    /// The committed offset, as far as it is known here: the next owner resumes there.
+    pub committed: Option<u64>,
+    /// The number of records that were fetched and not settled.
+    pub records: usize,
+    /// Whether deliveries were cancelled at the deadline. Otherwise none of the records had been started, or their
+    /// handlers had failed and were waiting for the next attempt.
+    pub cancelled: bool,
+}
+
 /// A service with lag that makes no progress for this long is reported as stalled, in [`Status::problems`] and the
 /// log.
 pub const STALL_AFTER: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::coordinator::Skip;
 use super::shared::Shared;
-use crate::status::{Skipped, State, Status};
+use crate::status::{ShutdownReport, Skipped, State, Status};
 
 /// Handle of a running service. Dropping it stops the service at once: unfinished work is not committed.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ use crate::status::{Skipped, State, Status};
 pub struct ServiceHandle {
     shared: Arc<Shared>,
     commands: mpsc::UnboundedSender<Command>,
-    task: Mutex<Option<JoinHandle<Result<Status>>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
     ended: watch::Receiver<Option<Ended>>,
     abort: tokio::task::AbortHandle,
 }
@@ -27,6 +27,7 @@ pub struct ServiceHandle {
 #[derive(Debug, Clone)]
 struct Ended {
     status: Option<Status>,
+    shutdown: ShutdownReport,
     error: Option<(ErrorKind, String)>,
 }
 
@@ -46,22 +47,20 @@ impl ServiceHandle {
     pub(crate) fn new(
         shared: Arc<Shared>,
         commands: mpsc::UnboundedSender<Command>,
-        task: JoinHandle<Result<Status>>,
+        task: JoinHandle<Result<(Status, ShutdownReport)>>,
     ) -> Self {
         let abort = task.abort_handle();
         let (sender, ended) = watch::channel(None);
         let watched = tokio::spawn(async move {
+            let failed =
+                |kind, text| Ended { status: None, shutdown: ShutdownReport::default(), error: Some((kind, text)) };
             let end = match task.await {
-                Ok(Ok(status)) => Ended { status: Some(status), error: None },
-                Ok(Err(error)) => Ended { status: None, error: Some((error.kind(), error.report())) },
-                Err(e) if e.is_cancelled() => {
-                    Ended { status: None, error: Some((ErrorKind::Closed, "the service was dropped".to_owned())) }
-                }
-                Err(e) => Ended { status: None, error: Some((ErrorKind::Failed, format!("the engine panicked: {e}"))) },
+                Ok(Ok((status, shutdown))) => Ended { status: Some(status), shutdown, error: None },
+                Ok(Err(error)) => failed(error.kind(), error.report()),
+                Err(e) if e.is_cancelled() => failed(ErrorKind::Closed, "the service was dropped".to_owned()),
+                Err(e) => failed(ErrorKind::Failed, format!("the engine panicked: {e}")),
             };
-            let result = end.status.clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the service has ended"));
             let _ = sender.send(Some(end));
-            result
         });
         Self { shared, commands, task: Mutex::new(Some(watched)), ended, abort }
     }
@@ -181,22 +180,31 @@ impl ServiceHandle {
     /// # Errors
     /// The error that stopped the service.
     pub async fn stopped(&self) -> Result<()> {
+        self.ended().await.map(drop)
+    }
+
+    async fn ended(&self) -> Result<ShutdownReport> {
         let mut ended = self.ended.clone();
         let ended = ended.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        match ended.and_then(|end| end.error) {
-            Some((kind, text)) => Err(Error::new(kind, format!("run {}: {text}", self.name()))),
-            None => Ok(()),
+        match ended {
+            Some(Ended { error: Some((kind, text)), .. }) => {
+                Err(Error::new(kind, format!("run {}: {text}", self.name())))
+            }
+            ended => Ok(ended.map(|end| end.shutdown).unwrap_or_default()),
         }
     }
 
     /// Shuts the service down: stops reading, returns deliveries that have not started, lets started ones finish until
     /// `deadline`, cancels the rest, commits what is settled, and leaves the group.
     ///
+    /// Reports what was fetched and not settled, by partition, and whether deliveries were cancelled. These records
+    /// are delivered again. Dropping the future stops the service at once.
+    ///
     /// # Errors
     /// The error that had stopped the service before.
-    pub async fn shutdown(self, deadline: Duration) -> Result<()> {
+    pub async fn shutdown(self, deadline: Duration) -> Result<ShutdownReport> {
         let _ = self.commands.send(Command::Shutdown(deadline));
-        self.stopped().await
+        self.ended().await
     }
 }
 

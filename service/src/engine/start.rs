@@ -68,7 +68,9 @@ pub(crate) async fn start(
     });
     let consumer = match transport.consumer(consumer_options(&options, &routes)).await {
         Ok(consumer) => consumer,
-        Err(error) => return Err(context(all_missing(error, &transport, &shared.backends.sink, routes.topics()).await)),
+        Err(error) => {
+            return Err(context(all_missing(error, &transport, &shared.backends.sink, routes.topics()).await));
+        }
     };
     Ok(spawn(shared, consumer, routes, options, workers))
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Coordinator;
 use crate::engine::messages::WorkerCommand;
+use crate::status::{ReturnedPartition, ShutdownReport};
 use crate::time::after;
 
 /// The part of a revocation's time reserved for the commit.
@@ -154,6 +155,9 @@ impl Coordinator {
 
     fn forget(&mut self, slot: u64) {
         if let Some(partition) = self.slots.remove(&slot) {
+            if self.stopping.is_some() {
+                self.returned.extend(partition.returned());
+            }
             self.bytes -= partition.tracker.bytes();
             self.skips.forget(slot);
             let origin = partition.assigned.origin.as_ref();
@@ -199,6 +203,23 @@ impl Coordinator {
         self.stopping.is_some() && (over || self.slots.values().all(is_left) && self.committing.is_none())
     }
 
+    /// Reports what the shutdown did not settle, also of partitions that it did not wait for.
+    pub(super) fn report_shutdown(&mut self) -> ShutdownReport {
+        let mut returned = std::mem::take(&mut self.returned);
+        returned.extend(self.slots.values().filter_map(super::Partition::returned));
+        returned.sort();
+        for partition in returned.iter().filter(|partition| partition.cancelled) {
+            tracing::warn!(
+                service = %self.shared.identity.service,
+                topic = %partition.partition.topic,
+                partition = partition.partition.partition,
+                records = partition.records,
+                "deliveries were cancelled at the deadline of the shutdown; their records are delivered again"
+            );
+        }
+        ShutdownReport { returned }
+    }
+
     /// Returns when the shutdown ends, even if some calls have not answered.
     pub(super) fn stops_at(&self) -> Option<Instant> {
         self.stopping.map(|deadline| deadline + STOP_TIME)
@@ -206,6 +227,17 @@ impl Coordinator {
 }
 
 impl super::Partition {
+    /// Returns what of it is not settled, if anything.
+    fn returned(&self) -> Option<ReturnedPartition> {
+        let records = self.tracker.unsettled();
+        (records > 0).then(|| ReturnedPartition {
+            partition: self.assigned.origin.as_ref().clone(),
+            committed: self.committed,
+            records,
+            cancelled: self.assigned.is_cancelled(),
+        })
+    }
+
     /// Returns whether its records may be dispatched.
     pub(super) fn may_begin(&self) -> bool {
         self.started && !self.behind

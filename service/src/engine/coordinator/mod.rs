@@ -31,7 +31,7 @@ use super::tracker::Tracker;
 use crate::engine::assigned::Assigned;
 use crate::engine::messages::{Cause, WorkerCommand, WorkerEvent};
 use crate::settings::Options;
-use crate::status::{PauseReason, Status};
+use crate::status::{PauseReason, ReturnedPartition, ShutdownReport, State, Status};
 use crate::time::{FOR_EVER, after};
 
 /// The maximum number of reports handled before the other sources are polled.
@@ -76,6 +76,8 @@ pub(super) struct Coordinator {
     /// A caller waits for the service to catch up.
     look_again_at: Option<Instant>,
     stopping: Option<Instant>,
+    /// The partitions that the shutdown gave back with unsettled records.
+    returned: Vec<ReturnedPartition>,
     assigned_once: bool,
     health: health::Watch,
 }
@@ -140,13 +142,14 @@ impl Coordinator {
             next_not_before: None,
             look_again_at: None,
             stopping: None,
+            returned: Vec::new(),
             assigned_once: false,
             health: health::Watch::default(),
         }
     }
 
     /// Runs until it is stopped or a non-transient error occurs.
-    pub(super) async fn run(mut self) -> Result<Status> {
+    pub(super) async fn run(mut self) -> Result<(Status, ShutdownReport)> {
         let mut renewing = self.keep_lease();
         let ended = self.work(&mut renewing).await;
         renewing.iter_mut().for_each(Renewing::stop_asking);
@@ -159,7 +162,9 @@ impl Coordinator {
         self.give_claims_back().await;
         drop(renewing);
         self.finish().await;
-        ended.map(|()| self.status(crate::status::State::Stopped))
+        ended?;
+        let status = self.status(State::Stopped);
+        Ok((status, self.report_shutdown()))
     }
 
     async fn work(&mut self, renewing: &mut Option<Renewing>) -> Result<()> {
