@@ -100,14 +100,12 @@ impl<T: Transport + Clone> Harness<T> {
     }
 
     /// Sets the timeout of waits in tokio's time. Defaults to [`DEFAULT_DEADLINE`].
-    #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// Sets the timeout of waits in real time. Defaults to [`DEFAULT_REAL_DEADLINE`].
-    #[must_use]
     pub fn with_real_deadline(mut self, deadline: Duration) -> Self {
         self.real_deadline = deadline;
         self
