@@ -192,7 +192,8 @@ impl Reading<'_> {
     /// Accounts for all records below `end` and ends, for inputs of unknown fate.
     pub(crate) async fn settle_any(self, end: u64, whens: &[&str]) -> TestResult {
         self.account(end, whens)?;
-        Ok(self.service.shutdown(LIMIT).await?)
+        self.service.shutdown(LIMIT).await?;
+        Ok(())
     }
 
     /// Accounts for all records below `end`, of which `records` were the input's; returns its fate.
