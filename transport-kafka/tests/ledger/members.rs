@@ -95,7 +95,7 @@ impl Members {
     async fn leave(&self, index: usize) {
         let service = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(index);
         self.leaves.fetch_add(1, Ordering::Relaxed);
-        self.leaving.lock().await.spawn(service.shutdown(DRAIN));
+        self.leaving.lock().await.spawn(async move { service.shutdown(DRAIN).await.map(drop) });
     }
 
     /// Joins and leaves members for `time`, and until `over` returns true.
