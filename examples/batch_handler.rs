@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidings::{Batch, BatchOptions, BoxError, Event, EventPublisher, HandlerExt, Retry, Router, Service, failed};
+use tidings::handler::{BatchOptions, HandlerExt};
+use tidings::{Batch, BoxError, Event, EventPublisher, Retry, Router, Service, failed};
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(topic = "measurements", type = "temperature.measured", key = "sensor")]

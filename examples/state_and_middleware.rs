@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tidings::{BoxError, Delivery, Event, EventPublisher, Next, Outcome, Router, Service, State, from_fn};
+use tidings::handler::{Next, Outcome, from_fn};
+use tidings::{BoxError, Delivery, Event, EventPublisher, Router, Service, State};
 use tower::timeout::TimeoutLayer;
 
 #[derive(Serialize, Deserialize, Event)]

@@ -3,34 +3,97 @@
 mod connect;
 
 pub use tidings_core::{
-    Admin, Assignment, Batch, BoxError, Caused, Causes, Claim, Clause, Cleanup, Commit, Consumer, ConsumerOptions,
-    CreatePartitionsOptions, DEAD_LETTER_ROOM, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES, DEFAULT_MAX_IDLE,
-    DEFAULT_PAGE, DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT, DeadLetter, DeadLetterSink, DeadLetterStore,
-    DeadLetterTopics, DecodeErrors, Delivery, DeliveryContext, DeliveryPublisher, Difference, EnsureReport, Envelope,
-    EnvelopeRef, Error, ErrorKind, Event, EventInput, EventRef, Extensions, Failure, Fetched, GroupDescription,
-    GroupHealth, GroupState, Guarantees, HandlerError, Header, Headers, Health, History, IdempotencyStore, Input,
-    Inspection, IntoEvents, IntoOutcome, Key, Lease, Leased, LetterId, LetterLease, LetterQuery, MIN_LEASE_TTL,
-    MemberDescription, Name, Outcome, PartitionDescription, PartitionLag, PartitionReset, Position, Progress,
-    Publisher, PublisherExt, REDRIVE_LEASE, RawBatch, RawInput, Record, RecordBatch, Redriven, ReleasedClaim,
-    ResetOffsetsOptions, ResetTo, Resolution, Result, Revocation, Secret, SeekTo, Start, Step, StoredRecord, Timestamp,
-    Topic, TopicDescription, TopicPartition, TraceParent, Transport, Version, async_trait, codec, dead_letter_headers,
-    dead_letter_topic, ensure_topics, event_id_of, failed, find_error, headers, held, inspect, is_dead_letter_header,
-    partition_for, redrive, reject, report, rolled_back, stopped_at, unavailable,
+    Batch, BoxError, Delivery, Envelope, Error, ErrorKind, Event, PublishOptions, Record, Result, Topic, Transport,
+    failed, reject, unavailable,
 };
 #[cfg(feature = "macros")]
 pub use tidings_macros::Event;
-pub use tidings_service::{
-    Arguments, BREAKER_WINDOW, BatchOptions, BoxFuture, Breaker, Configured, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT,
-    DEFAULT_BREAKER_BASE, DEFAULT_BREAKER_CAP, DEFAULT_COMMIT_INTERVAL, DEFAULT_CONCURRENCY, DEFAULT_HANDLER_TIMEOUT,
-    DEFAULT_LEASE_TTL, DEFAULT_MAX_BYTES_IN_FLIGHT, DEFAULT_MAX_RETRIES, DEFAULT_MAX_SPAN, DEFAULT_REDRIVE_PATIENCE,
-    DEFAULT_RETRY_BASE, DEFAULT_RETRY_CAP, DEFAULT_SHUTDOWN_TIMEOUT, DeliveryOrder, EventPublisher, FromDelivery,
-    FromFn, FromFnService, FromRef, Handler, HandlerExt, HandlerOptions, IntoRouter, Next, Observer, PartitionStatus,
-    PauseReason, PublishOptions, REDRIVE_GROUP_SUFFIX, RecordEvent, RecordOutcome, RedriveOptions, RedriveReport,
-    Requirement, Retry, ReturnedPartition, Route, Router, STALL_AFTER, Service, ServiceHandle, ServiceState,
-    ShutdownReport, State, Status, TopicPolicy, Totals, UnknownTypes, from_fn, redrive_topic,
-};
+pub use tidings_service::{EventPublisher, Retry, Router, Service, ServiceHandle, State, TopicPolicy};
 
 pub use self::connect::connect;
+
+/// Topics, groups and the health of a broker, for operators and start-up code.
+pub mod admin {
+    pub use tidings_core::{
+        Admin, Cleanup, CreatePartitionsOptions, Difference, EnsureReport, GroupDescription, GroupHealth, GroupState,
+        Health, Inspection, MemberDescription, PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions,
+        ResetTo, TopicDescription, ensure_topics, inspect,
+    };
+}
+
+/// How events become bytes and back: the codecs, keys, versions, and the trait of a codec of your own.
+pub mod codec {
+    pub use tidings_core::codec::{
+        Codec, Head, Json, Postcard, Routing, decode, encode, peek, peek_headers, route_by_headers, routing,
+    };
+    pub use tidings_core::{EnvelopeRef, Key, Version};
+}
+
+/// Reading a group's partitions record by record, without a service.
+pub mod consumer {
+    pub use tidings_core::{
+        Assignment, Commit, Consumer, ConsumerOptions, Fetched, Progress, Revocation, SeekTo, Start, Step, Unreadable,
+    };
+}
+
+/// Dead letters: looking at them, and taking them back to their topics.
+pub mod dead_letter {
+    pub use tidings_core::{
+        DEAD_LETTER_ROOM, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Leased, LetterId, LetterLease,
+        LetterQuery, REDRIVE_LEASE, Redriven, Resolution, dead_letter_headers, dead_letter_topic,
+        is_dead_letter_header, redrive,
+    };
+    pub use tidings_service::{REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, redrive_topic};
+}
+
+/// Searching and printing chains of errors.
+pub mod error {
+    pub use tidings_core::{find_error, report};
+}
+
+/// Handlers, their options, extractors, middleware, and what handlers return.
+pub mod handler {
+    pub use tidings_core::{
+        Caused, Causes, DecodeErrors, DeliveryContext, DeliveryPublisher, EventInput, Extensions, Failure,
+        HandlerError, Input, IntoEvents, IntoOutcome, Outcome, RawBatch, RawInput, event_id_of, held, rolled_back,
+        stopped_at,
+    };
+    pub use tidings_service::{
+        Arguments, BatchOptions, BoxFuture, Configured, FromDelivery, FromFn, FromFnService, FromRef, Handler,
+        HandlerExt, HandlerOptions, IntoRouter, Next, Route, from_fn,
+    };
+}
+
+/// The store of handled events, for those who write one.
+pub mod idempotency {
+    pub use tidings_core::{Claim, EventRef, History, IdempotencyStore, Lease, MIN_LEASE_TTL, ReleasedClaim};
+}
+
+/// Publishing records as they are, without an event type.
+pub mod publisher {
+    pub use tidings_core::{Publisher, PublisherExt};
+}
+
+/// Records as a broker holds them, and the names and places of records.
+pub mod record {
+    pub use tidings_core::{
+        Header, Headers, Name, Position, RecordBatch, StoredRecord, Timestamp, TopicPartition, TraceParent, headers,
+        partition_for,
+    };
+}
+
+/// Policies of a service, its status, and observers of its records.
+pub mod service {
+    pub use tidings_service::{
+        Breaker, DeliveryOrder, Hold, MAX_WORKERS, Observer, PartitionStatus, PauseReason, RecordEvent, RecordOutcome,
+        STALL_AFTER, ServiceState, Skipped, Status, Totals, UnknownTypes,
+    };
+}
+
+/// For those who write a transport: see the guide "Writing a transport".
+pub mod transport {
+    pub use tidings_core::{Clause, Guarantees, Secret, async_trait};
+}
 
 /// The transport on Apache Kafka.
 #[cfg(feature = "kafka")]
@@ -83,7 +146,7 @@ pub mod sled {
 
 /// The harness for unit tests of services.
 #[cfg(feature = "test")]
-pub mod test {
+pub mod testing {
     pub use tidings_testkit::{
         DEFAULT_DEADLINE, DEFAULT_REAL_DEADLINE, Fate, Harness, MAX_FOLLOWING, MAX_TRACE, Retried, Sent, Settled,
     };

@@ -2,7 +2,8 @@
 #![cfg(all(feature = "macros", feature = "json"))]
 
 use serde::{Deserialize, Serialize};
-use tidings::{Batch, BoxError, Caused, Envelope, Event, Router, State};
+use tidings::handler::Caused;
+use tidings::{Batch, BoxError, Envelope, Event, Router, State};
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(topic = "user-events", type = "user.registered", key = "user_id")]

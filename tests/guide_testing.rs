@@ -45,7 +45,7 @@ fn service() -> Service {
 // end: service
 
 // begin: follows
-use tidings::test::Harness;
+use tidings::testing::Harness;
 
 #[tokio::test(start_paused = true)]
 async fn an_order_ends_with_a_receipt() -> tidings::Result<()> {

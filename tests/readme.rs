@@ -61,7 +61,7 @@ async fn main() -> tidings::Result<()> {
 // end: program
 
 // begin: test
-use tidings::test::Harness;
+use tidings::testing::Harness;
 
 #[tokio::test(start_paused = true)]
 async fn who_registers_is_welcomed_if_there_is_an_address() -> tidings::Result<()> {

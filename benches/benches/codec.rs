@@ -5,7 +5,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use tidings::codec::{Codec, Json, Postcard};
-use tidings::{Envelope, EnvelopeRef, Event, Headers, Name, StoredRecord, Timestamp, Version};
+use tidings::codec::{EnvelopeRef, Version};
+use tidings::record::{Headers, Name, StoredRecord, Timestamp};
+use tidings::{Envelope, Event};
 use tidings_benches::{Registered, registered};
 use uuid::Uuid;
 

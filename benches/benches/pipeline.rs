@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tidings::handler::{BatchOptions, HandlerExt, RawBatch};
 use tidings::memory::{MemoryConfig, MemoryTransport};
+use tidings::publisher::{Publisher, PublisherExt};
+use tidings::record::{Name, Timestamp};
 use tidings::{
-    Batch, BatchOptions, Delivery, Envelope, Event, HandlerExt, Name, Publisher, PublisherExt, RawBatch, Record,
-    Router, Service, ServiceHandle, State, Timestamp, Topic, Transport, codec,
+    Batch, Delivery, Envelope, Event, Record, Router, Service, ServiceHandle, State, Topic, Transport, codec,
 };
 use tidings_benches::{IN_FLIGHT, Registered, Window, raw_key, raw_value, registered};
 use tokio::runtime::Runtime;
@@ -101,7 +103,8 @@ fn raw_record(n: u64) -> Record {
 
 fn json_record(n: u64) -> Record {
     let (event, source) = (registered(n), Name::from_static("bench"));
-    let envelope = tidings::EnvelopeRef::new(Uuid::from_u128(n.into()), Timestamp::from_millis(1), &source, &event);
+    let envelope =
+        tidings::codec::EnvelopeRef::new(Uuid::from_u128(n.into()), Timestamp::from_millis(1), &source, &event);
     codec::encode(envelope, "").expect("it encodes")
 }
 
@@ -110,7 +113,7 @@ fn json_value(n: u64) -> Bytes {
 }
 
 fn json_take(value: &Bytes) {
-    let record = tidings::StoredRecord::new(0, Timestamp::from_millis(1)).with_value(value.clone());
+    let record = tidings::record::StoredRecord::new(0, Timestamp::from_millis(1)).with_value(value.clone());
     let event: Envelope<Registered> = codec::decode(&record).expect("it decodes");
     eat(event.payload.email.len());
 }
@@ -173,8 +176,8 @@ fn baseline(c: &mut Criterion, group: &str, make: fn(u64) -> Bytes, take: fn(&By
 
 fn on_raw<H, Args>(handler: H) -> Router<Window>
 where
-    H: tidings::Handler<Args, Future: Future<Output: tidings::IntoOutcome> + Send + 'static>,
-    Args: tidings::Arguments<Window, Input: tidings::RawInput> + Send + 'static,
+    H: tidings::handler::Handler<Args, Future: Future<Output: tidings::handler::IntoOutcome> + Send + 'static>,
+    Args: tidings::handler::Arguments<Window, Input: tidings::handler::RawInput> + Send + 'static,
 {
     Router::new().on_topic(Registered::TOPIC, handler)
 }

@@ -11,11 +11,11 @@ use futures_util::stream::{FuturesOrdered, StreamExt};
 use rskafka::chrono::DateTime;
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
+use tidings::handler::{BatchOptions, HandlerExt, RawBatch};
 use tidings::kafka::{KafkaConfig, KafkaTransport};
-use tidings::{
-    BatchOptions, BoxError, Delivery, HandlerExt, Name, PublisherExt, RawBatch, Record, Router, Service, State,
-    Timestamp, Topic, TopicPolicy, Transport,
-};
+use tidings::publisher::PublisherExt;
+use tidings::record::{Name, Timestamp};
+use tidings::{BoxError, Delivery, Record, Router, Service, State, Topic, TopicPolicy, Transport};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::figures::BenchResult;
@@ -188,7 +188,7 @@ impl Bench {
     /// # Errors
     /// When it can't be.
     pub async fn drop_topic(&self, topic: &Name) -> BenchResult {
-        let topics = [topic.clone(), tidings::dead_letter_topic(topic)];
+        let topics = [topic.clone(), tidings::dead_letter::dead_letter_topic(topic)];
         // Not every topic came to have dead letters.
         self.transport.admin().await?.delete_topics(&topics).await?.remove(0)?;
         Ok(())
@@ -358,7 +358,7 @@ impl Bench {
     }
 }
 
-fn answered(answers: Option<Vec<tidings::Result<tidings::Position>>>) -> BenchResult {
+fn answered(answers: Option<Vec<tidings::Result<tidings::record::Position>>>) -> BenchResult {
     for answer in answers.ok_or("a call is open")? {
         answer?;
     }

@@ -105,7 +105,7 @@ pub mod __private {
     use serde::Serialize;
     use serde::de::DeserializeOwned;
 
-    use crate::Key;
+    pub use crate::{Key, Version};
 
     /// Implemented for every type that can be a generic parameter of an event.
     pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {}

@@ -1,7 +1,8 @@
 //! The platform's nine event types, as its other services read and write them.
 
 use serde::{Deserialize, Serialize};
-use tidings::{Event, EventPublisher, Position, PublishOptions, Result};
+use tidings::record::Position;
+use tidings::{Event, EventPublisher, PublishOptions, Result};
 
 pub(crate) const USER_EVENTS: &str = "user-events";
 pub(crate) const INTERVIEW_EVENTS: &str = "interview-events";

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
-use tidings::{BoxError, Timestamp};
+use tidings::BoxError;
+use tidings::record::Timestamp;
 use uuid::Uuid;
 
 use crate::events::{

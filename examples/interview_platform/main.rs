@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidings::{BoxError, ErrorKind, ServiceHandle, Topic, Transport, dead_letter_topic};
+use tidings::dead_letter::dead_letter_topic;
+use tidings::{BoxError, ErrorKind, ServiceHandle, Topic, Transport};
 
 use crate::audit::{AuditedTransport, Checked, Findings, GroupLog, Ledger, Letters, check};
 use crate::input::Progress;
@@ -49,7 +50,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{}", tidings::report(error.as_ref()));
+            eprintln!("{}", tidings::error::report(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -183,7 +184,7 @@ struct Ended {
     took: Duration,
     interrupted: bool,
     lags: Vec<Lag>,
-    letters: Vec<(tidings::Name, audit::Place)>,
+    letters: Vec<(tidings::record::Name, audit::Place)>,
 }
 
 impl Ended {

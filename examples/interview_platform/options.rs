@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tidings::{BoxError, ErrorKind, IdempotencyStore, Secret, Transport};
+use tidings::idempotency::IdempotencyStore;
+use tidings::transport::Secret;
+use tidings::{BoxError, ErrorKind, Transport};
 
 pub(crate) const HELP: &str = "\
 An interview platform in one process: three services that publish, three groups that handle, over real events.

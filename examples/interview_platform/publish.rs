@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tidings::{
-    BoxError, EventPublisher, Position, PublishOptions, Publisher, PublisherExt, Record, Transport, headers,
-};
+use tidings::publisher::{Publisher, PublisherExt};
+use tidings::record::{Position, headers};
+use tidings::{BoxError, EventPublisher, PublishOptions, Record, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tidings::admin::ensure_topics;
+use tidings::consumer::Step;
+use tidings::dead_letter::{DEAD_LETTER_ROOM, DeadLetter, dead_letter_topic};
 use tidings::kafka::{KafkaConfig, KafkaTransport, Sasl};
-use tidings::{
-    BoxError, DEAD_LETTER_ROOM, DeadLetter, Delivery, Name, PauseReason, Record, Router, Service, ServiceHandle,
-    ServiceState, Step, Timestamp, Topic, Transport, dead_letter_topic, ensure_topics, reject,
-};
+use tidings::record::{Name, Timestamp};
+use tidings::service::{PauseReason, ServiceState};
+use tidings::{BoxError, Delivery, Record, Router, Service, ServiceHandle, Topic, Transport, reject};
 use tidings_integration::interview_platform;
 use tidings_testbed::{Kafka, KafkaOptions, Listener, Suite};
 use tokio::time::{Instant, sleep, timeout};
@@ -106,7 +108,7 @@ async fn recovered(transport: &dyn Transport, service: ServiceHandle, topic: &Na
     let totals = service.status().await.totals;
     assert_eq!((totals.dead_lettered, totals.handled), (1, 1));
     service.shutdown(LIMIT).await?;
-    let options = tidings::ConsumerOptions::new(format!("{topic}-witness"), [dead_letter_topic(topic)]);
+    let options = tidings::consumer::ConsumerOptions::new(format!("{topic}-witness"), [dead_letter_topic(topic)]);
     let reader = transport.consumer(options).await?;
     let letter = loop {
         if let Step::Records(fetched) = timeout(LIMIT, reader.next()).await?? {

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tidings::admin::{Admin, ResetOffsetsOptions, ResetTo};
+use tidings::consumer::{Consumer, ConsumerOptions, SeekTo, Step};
+use tidings::dead_letter::{
+    DeadLetter, DeadLetterSink, RedriveOptions, RedriveReport, dead_letter_topic, redrive_topic,
+};
 use tidings::kafka::{KafkaConfig, KafkaTransport};
 use tidings::memory::MemoryTransport;
-use tidings::{
-    Admin, BoxError, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Error, ErrorKind, Guarantees, Name,
-    Position, Publisher, Record, RedriveOptions, RedriveReport, ResetOffsetsOptions, ResetTo, Result, SeekTo, Step,
-    StoredRecord, Timestamp, Topic, TopicPartition, Transport, async_trait, dead_letter_topic, headers, redrive_topic,
-};
+use tidings::publisher::Publisher;
+use tidings::record::{Name, Position, StoredRecord, Timestamp, TopicPartition, headers};
+use tidings::transport::{Guarantees, async_trait};
+use tidings::{BoxError, Error, ErrorKind, Record, Result, Topic, Transport};
 use tidings_testbed::{Kafka, Suite};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -71,8 +75,8 @@ fn letter(service: impl Into<Name>, topic: &Name, offset: u64, key: Option<&str>
     DeadLetter::new(service, TopicPartition::new(topic, 0), record, ErrorKind::Failed).with_error("it is broken")
 }
 
-fn headers_of(offset: u64) -> tidings::Headers {
-    tidings::Headers::new().with("n", offset.to_string())
+fn headers_of(offset: u64) -> tidings::record::Headers {
+    tidings::record::Headers::new().with("n", offset.to_string())
 }
 
 /// Four keys, and every fifth letter without one.

@@ -43,7 +43,7 @@ fn implementation(input: &DeriveInput, attributes: &Attributes, key: &TokenStrea
             type Codec = #codec;
             const TOPIC: &'static str = #topic;
             const TYPE: &'static str = #event_type;
-            const VERSION: #root::Version = #root::Version::new(#major, #minor);
+            const VERSION: #root::__private::Version = #root::__private::Version::new(#major, #minor);
 
             fn key(&self) -> ::core::option::Option<::std::borrow::Cow<'_, [::core::primitive::u8]>> {
                 #key
@@ -80,7 +80,7 @@ fn key(input: &DeriveInput, attributes: &Attributes) -> Result<TokenStream> {
     if !fields.members().any(|known| known == member) {
         return Err(Error::new(key.span(), no_such_field(input, fields, &member)));
     }
-    Ok(quote_spanned!(key.span()=> #root::Key::to_key(&self.#member)))
+    Ok(quote_spanned!(key.span()=> #root::__private::Key::to_key(&self.#member)))
 }
 
 /// Returns the field that `key` names, if it is just a name or a number.

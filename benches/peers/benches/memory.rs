@@ -14,8 +14,9 @@ use ruststream::memory::prelude::{
 use ruststream::memory::{MemoryPublisher, PARTITION_KEY_HEADER};
 use serde::Deserialize;
 use tidings::memory::{MemoryConfig, MemoryTransport};
-use tidings::{
-    Delivery, Envelope, Event, Name, Publisher, Record, Router, Service, State, Timestamp, Topic, Transport, codec, PublisherExt};
+use tidings::{Delivery, Envelope, Event, Record, Router, Service, State, Topic, Transport, codec};
+use tidings::publisher::{Publisher, PublisherExt};
+use tidings::record::{Name, Timestamp};
 use tidings_benches::figures::{BenchResult, Figures};
 use tidings_benches::{IN_FLIGHT, Registered, Window, raw_value, registered};
 use uuid::Uuid;
@@ -77,7 +78,7 @@ fn raw_record(_n: u64) -> Record {
 
 fn json_record(n: u64) -> Record {
     let (event, source) = (registered(n), Name::from_static("bench"));
-    let envelope = tidings::EnvelopeRef::new(Uuid::from_u128(n.into()), Timestamp::from_millis(1), &source, &event);
+    let envelope = tidings::codec::EnvelopeRef::new(Uuid::from_u128(n.into()), Timestamp::from_millis(1), &source, &event);
     codec::encode(envelope, "").expect("it encodes")
 }
 

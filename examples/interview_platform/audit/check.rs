@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tidings::{Name, RecordOutcome};
+use tidings::record::Name;
+use tidings::service::RecordOutcome;
 use uuid::Uuid;
 
 use super::ledger::{GroupLog, Ledger, Nature, Place, Published, Settled};

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tidings::{
-    Observer, Position, Record, RecordEvent, RecordOutcome, StoredRecord, Timestamp, TopicPartition, codec,
-    event_id_of, headers,
-};
+use tidings::handler::event_id_of;
+use tidings::record::{Position, StoredRecord, Timestamp, TopicPartition, headers};
+use tidings::service::{Observer, RecordEvent, RecordOutcome};
+use tidings::{Record, codec};
 use uuid::Uuid;
 
 use crate::events::TOPICS;

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tidings::{
-    BoxError, ConsumerOptions, DeadLetter, ErrorKind, Name, Step, TopicPartition, Transport, dead_letter_topic,
-};
+use tidings::consumer::{ConsumerOptions, Step};
+use tidings::dead_letter::{DeadLetter, dead_letter_topic};
+use tidings::record::{Name, TopicPartition};
+use tidings::{BoxError, ErrorKind, Transport};
 use uuid::Uuid;
 
 use super::ledger::Place;

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings::{
-    Admin, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, Position, Publisher, Record, Result, Transport,
-    async_trait,
-};
+use tidings::admin::Admin;
+use tidings::consumer::{Consumer, ConsumerOptions};
+use tidings::dead_letter::DeadLetterSink;
+use tidings::publisher::Publisher;
+use tidings::record::Position;
+use tidings::transport::{Guarantees, async_trait};
+use tidings::{Record, Result, Transport};
 
 use super::ledger::Ledger;
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidings::{Batch, BatchOptions, BoxError, Delivery, Event, HandlerExt, Router, State, failed};
+use tidings::handler::{BatchOptions, HandlerExt};
+use tidings::{Batch, BoxError, Delivery, Event, Router, State, failed};
 
 use crate::events::{
     InterviewCompleted, InterviewScored, InterviewStarted, Segment, UserActivityTracked, UserAuthenticated,

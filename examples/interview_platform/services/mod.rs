@@ -7,10 +7,10 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings::{
-    BoxError, Delivery, IdempotencyStore, Next, Outcome, Result, Retry, Router, Service, ServiceHandle, StoredRecord,
-    from_fn,
-};
+use tidings::handler::{Next, Outcome, from_fn};
+use tidings::idempotency::IdempotencyStore;
+use tidings::record::StoredRecord;
+use tidings::{BoxError, Delivery, Result, Retry, Router, Service, ServiceHandle};
 
 use self::analytics::Analytics;
 use self::interviews::Interviews;

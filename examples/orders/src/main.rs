@@ -10,8 +10,9 @@ mod shop;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tidings::admin::ensure_topics;
 use tidings::memory::MemoryTransport;
-use tidings::{BoxError, Transport, ensure_topics};
+use tidings::{BoxError, Transport};
 
 use self::books::Books;
 use self::shop::{Instance, Shop};
