@@ -60,7 +60,7 @@ pub mod handler {
     };
     pub use tidings_service::{
         Arguments, BatchOptions, BoxFuture, Configured, FromDelivery, FromFn, FromFnService, FromRef, Handler,
-        HandlerExt, HandlerOptions, IntoRouter, Next, Route, from_fn,
+        HandlerExt, HandlerOptions, IntoRouter, Next, Requirement, Route, from_fn,
     };
 }
 
@@ -85,8 +85,8 @@ pub mod record {
 /// Policies of a service, its status, and observers of its records.
 pub mod service {
     pub use tidings_service::{
-        Breaker, DeliveryOrder, Hold, MAX_WORKERS, Observer, PartitionStatus, PauseReason, RecordEvent, RecordOutcome,
-        STALL_AFTER, ServiceState, Skipped, Status, Totals, UnknownTypes,
+        Breaker, DeliveryOrder, Hold, Observer, PartitionStatus, PauseReason, RecordEvent, RecordOutcome,
+        ReturnedPartition, ServiceState, ShutdownReport, Skipped, Status, Totals, UnknownTypes,
     };
 }
 
@@ -99,12 +99,8 @@ pub mod transport {
 #[cfg(feature = "kafka")]
 pub mod kafka {
     pub use tidings_kafka::{
-        Compression, DEFAULT_BATCH_BYTES, DEFAULT_CLIENT_ID, DEFAULT_CONNECT_TIMEOUT, DEFAULT_CONNECT_WAIT,
-        DEFAULT_DELIVERY_TIMEOUT, DEFAULT_FETCH_MAX_BYTES, DEFAULT_FETCH_MAX_PARTITION_BYTES,
-        DEFAULT_FETCH_MAX_UNPACKED_BYTES, DEFAULT_FETCH_MAX_WAIT, DEFAULT_LINGER, DEFAULT_MAX_RECORD_BYTES,
-        DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_METADATA_MAX_AGE,
-        DEFAULT_REQUEST_TIMEOUT, GroupProtocol, Isolation, KafkaAdmin, KafkaConfig, KafkaConsumer, KafkaPublisher,
-        KafkaTransport, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+        Compression, GroupProtocol, Isolation, KafkaAdmin, KafkaConfig, KafkaConsumer, KafkaPublisher, KafkaTransport,
+        Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
     };
 }
 
@@ -112,9 +108,7 @@ pub mod kafka {
 #[cfg(feature = "memory")]
 pub mod memory {
     pub use tidings_memory::{
-        DEFAULT_MAX_LETTERS, DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS,
-        DEFAULT_PARTITIONS, DEFAULT_RETENTION_BYTES, DEFAULT_RETENTION_RECORDS, Faults, MAX_PARTITIONS, MemoryConfig,
-        MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, StoreFaults, UNTIL_HEALED,
+        Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, StoreFaults,
     };
 }
 
@@ -122,34 +116,22 @@ pub mod memory {
 #[cfg(feature = "postgres")]
 pub mod postgres {
     pub use tidings_postgres::{
-        Act, ActFilter, ActKind, Closed, DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_BATCH_BYTES,
-        DEFAULT_BATCH_RECORDS, DEFAULT_CONNECT_WAIT, DEFAULT_FAILED_PAGE, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT,
-        DEFAULT_LAG_INTERVAL, DEFAULT_LOCK_TIMEOUT, DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT,
-        DEFAULT_POLL_INTERVAL, DEFAULT_PURGE_BATCH, DEFAULT_RECORDS_PER_KEY, DEFAULT_REDRIVE_BATCH,
-        DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, DEFAULT_SCHEMA, DEFAULT_STATEMENT_TIMEOUT,
-        DEFAULT_STORE_CONNECTIONS, DoneTable, FailedRecord, Inbox, InboxLayer, Letter, LetterFilter, LetterState,
-        Letters, MAX_COUNTED_LAG, MAX_RELAY_INTERVAL, MAX_REPORTED_REFUSALS, Outbox, OutboxLag, PostgresConfig,
-        PostgresStore, REDRIVE_IDLE_LIMIT, RELAY_LEASE, RedriveOptions, RedriveReport, Refused, Relay, RelayConfig,
-        RelayState, RelayStatus, Tx,
+        Act, ActFilter, ActKind, Closed, DoneTable, FailedRecord, Inbox, InboxLayer, Letter, LetterFilter, LetterState,
+        Letters, Outbox, OutboxLag, PostgresConfig, PostgresStore, RedriveOptions, RedriveReport, Refused, Relay,
+        RelayConfig, RelayState, RelayStatus, Tx,
     };
 }
 
 /// The embedded store: done events, claims and dead letters in a directory.
 #[cfg(feature = "sled")]
 pub mod sled {
-    pub use tidings_sled::{
-        BYTES_PER_EVENT, Clock, DEFAULT_ANSWER_WITHIN, DEFAULT_CACHE_BYTES, DEFAULT_MAX_CLAIMS, DEFAULT_MAX_LETTERS,
-        DEFAULT_MAX_REOPEN_WAIT, DEFAULT_MAX_WAITING, DEFAULT_RETENTION, Damage, MEMORY_PER_EVENT, MIN_REOPEN_WAIT,
-        OnDamage, RETENTION_PARTS, Size, SledConfig, SledStore, SystemClock,
-    };
+    pub use tidings_sled::{Clock, Damage, OnDamage, Size, SledConfig, SledStore, SystemClock};
 }
 
 /// The harness for unit tests of services.
 #[cfg(feature = "test")]
 pub mod testing {
-    pub use tidings_testkit::{
-        DEFAULT_DEADLINE, DEFAULT_REAL_DEADLINE, Fate, Harness, MAX_FOLLOWING, MAX_TRACE, Retried, Sent, Settled,
-    };
+    pub use tidings_testkit::{Fate, Harness, Retried, Sent, Settled};
 }
 
 /// For the code that `derive(Event)` writes.

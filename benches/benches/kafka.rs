@@ -4,8 +4,8 @@
 //! `consume`, `latency`); without any, all run.
 
 use std::time::Duration;
+use tidings::kafka::KafkaConfig;
 
-use tidings::kafka::DEFAULT_LINGER;
 use tidings_benches::figures::{BenchResult, Figures, figure};
 use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
 
@@ -76,7 +76,7 @@ async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
 async fn latency(bench: &Bench) -> BenchResult {
     let (nodes, mut bare, mut ours) = (bench.nodes().await?, Vec::new(), Vec::new());
     let pace = Duration::from_millis(10);
-    let default = bench.with_linger(DEFAULT_LINGER).await?;
+    let default = bench.with_linger(KafkaConfig::DEFAULT_LINGER).await?;
     for _ in 0..ROUNDS {
         bare.extend(bench.latencies_rskafka(60, 300, pace).await?);
         ours.extend(default.latencies(60, 300, pace).await?);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gappy::{CASE_LIMIT, Gappy};
-use tidings_conformance::wrap::{Call, Faulty, Recording, UNTIL_HEALED};
+use tidings_conformance::wrap::{Call, Faults, Faulty, Recording};
 use tidings_conformance::{Setup, Suites};
 use tidings_core::{Result, Transport};
 use tidings_memory::{MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport};
@@ -32,7 +32,7 @@ fn wrapped() -> Setup<Recording<Faulty<MemoryTransport>>> {
     Setup::new("recording-faulty", || async { Ok(Recording::new(Faulty::new(memory()?))) })
         .with_paused_clock()
         .with_lost_answers(|wrapped, lost| async move {
-            let times = if lost { UNTIL_HEALED } else { 0 };
+            let times = if lost { Faults::UNTIL_HEALED } else { 0 };
             wrapped.inner().faults().lose_answers(Call::Publish, times);
             Ok(())
         })

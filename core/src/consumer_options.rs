@@ -4,16 +4,22 @@ use std::time::Duration;
 
 use crate::{Name, Start};
 
-/// The default of [`ConsumerOptions::session_timeout`].
-pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(45);
-/// The default of [`ConsumerOptions::max_idle`].
-pub const DEFAULT_MAX_IDLE: Duration = Duration::from_secs(300);
-/// The default of [`ConsumerOptions::revocation_deadline`].
-pub const DEFAULT_REVOCATION_DEADLINE: Duration = Duration::from_secs(30);
-/// The default of [`ConsumerOptions::max_buffered_bytes`]: 32 MiB.
-pub const DEFAULT_MAX_BUFFERED_BYTES: usize = 32 << 20;
-/// The default of [`ConsumerOptions::max_batch_records`].
-pub const DEFAULT_MAX_BATCH_RECORDS: usize = 5_000;
+impl ConsumerOptions {
+    /// The default of [`ConsumerOptions::session_timeout`].
+    pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+
+    /// The default of [`ConsumerOptions::max_idle`].
+    pub const DEFAULT_MAX_IDLE: Duration = Duration::from_secs(300);
+
+    /// The default of [`ConsumerOptions::revocation_deadline`].
+    pub const DEFAULT_REVOCATION_DEADLINE: Duration = Duration::from_secs(30);
+
+    /// The default of [`ConsumerOptions::max_buffered_bytes`]: 32 MiB.
+    pub const DEFAULT_MAX_BUFFERED_BYTES: usize = 32 << 20;
+
+    /// The default of [`ConsumerOptions::max_batch_records`].
+    pub const DEFAULT_MAX_BATCH_RECORDS: usize = 5_000;
+}
 
 /// Options with which a consumer joins a group and reads.
 #[derive(Debug, Clone)]
@@ -26,15 +32,15 @@ pub struct ConsumerOptions {
     /// The start position of the group; see [`Start`].
     pub start: Start,
     /// The time without an answer to heartbeats after which the member is removed. Default:
-    /// [`DEFAULT_SESSION_TIMEOUT`].
+    /// [`ConsumerOptions::DEFAULT_SESSION_TIMEOUT`].
     pub session_timeout: Duration,
-    /// The time within which `next` must be called after a step was yielded. Default: [`DEFAULT_MAX_IDLE`].
+    /// The time within which `next` must be called after a step was yielded. Default: [`ConsumerOptions::DEFAULT_MAX_IDLE`].
     pub max_idle: Duration,
-    /// The upper limit of a revocation's duration. Default: [`DEFAULT_REVOCATION_DEADLINE`].
+    /// The upper limit of a revocation's duration. Default: [`ConsumerOptions::DEFAULT_REVOCATION_DEADLINE`].
     pub revocation_deadline: Duration,
-    /// The limit of bytes fetched ahead, not counting one record. Default: [`DEFAULT_MAX_BUFFERED_BYTES`].
+    /// The limit of bytes fetched ahead, not counting one record. Default: [`ConsumerOptions::DEFAULT_MAX_BUFFERED_BYTES`].
     pub max_buffered_bytes: usize,
-    /// The limit of records in one [`Fetched`](crate::Fetched). Default: [`DEFAULT_MAX_BATCH_RECORDS`].
+    /// The limit of records in one [`Fetched`](crate::Fetched). Default: [`ConsumerOptions::DEFAULT_MAX_BATCH_RECORDS`].
     pub max_batch_records: usize,
     /// The name of a static member (KIP-345): a restart within the session timeout moves no partition.
     pub instance_id: Option<Name>,
@@ -47,11 +53,11 @@ impl ConsumerOptions {
             group: group.into(),
             topics: topics.into_iter().map(Into::into).collect(),
             start: Start::default(),
-            session_timeout: DEFAULT_SESSION_TIMEOUT,
-            max_idle: DEFAULT_MAX_IDLE,
-            revocation_deadline: DEFAULT_REVOCATION_DEADLINE,
-            max_buffered_bytes: DEFAULT_MAX_BUFFERED_BYTES,
-            max_batch_records: DEFAULT_MAX_BATCH_RECORDS,
+            session_timeout: ConsumerOptions::DEFAULT_SESSION_TIMEOUT,
+            max_idle: ConsumerOptions::DEFAULT_MAX_IDLE,
+            revocation_deadline: ConsumerOptions::DEFAULT_REVOCATION_DEADLINE,
+            max_buffered_bytes: ConsumerOptions::DEFAULT_MAX_BUFFERED_BYTES,
+            max_batch_records: ConsumerOptions::DEFAULT_MAX_BATCH_RECORDS,
             instance_id: None,
         }
     }

@@ -63,14 +63,11 @@ pub use self::admin_options::{CreatePartitionsOptions, PartitionReset, ResetOffs
 pub use self::consumer::{
     Assignment, Commit, Consumer, Fetched, Progress, Revocation, SeekTo, Start, Step, Unreadable,
 };
-pub use self::consumer_options::{
-    ConsumerOptions, DEFAULT_MAX_BATCH_RECORDS, DEFAULT_MAX_BUFFERED_BYTES, DEFAULT_MAX_IDLE,
-    DEFAULT_REVOCATION_DEADLINE, DEFAULT_SESSION_TIMEOUT,
-};
+pub use self::consumer_options::ConsumerOptions;
 pub use self::dead_letter::{
-    DEAD_LETTER_SUFFIX, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Leased, LetterId,
-    LetterLease, LetterQuery, MAX_ERROR_TEXT, MAX_PLAIN_HEADERS, REDRIVE_LEASE, Redriven, Resolution,
-    dead_letter_topic, header_names as dead_letter_headers, is_dead_letter_header, redrive,
+    DEAD_LETTER_SUFFIX, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Leased, LetterId, LetterLease,
+    LetterQuery, MAX_PLAIN_HEADERS, REDRIVE_LEASE, Redriven, Resolution, dead_letter_topic,
+    header_names as dead_letter_headers, is_dead_letter_header, redrive,
 };
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
 pub use self::error::{BoxError, Error, ErrorKind, Result, find_error, report};

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tidings_core::Name;
 
-/// The default of [`BatchOptions::size`].
-pub const DEFAULT_BATCH_SIZE: usize = 128;
-
-/// The default of [`BatchOptions::wait`].
-pub const DEFAULT_BATCH_WAIT: Duration = Duration::from_millis(20);
+impl BatchOptions {
+    /// The default of [`BatchOptions::size`].
+    pub const DEFAULT_SIZE: usize = 128;
+    /// The default of [`BatchOptions::wait`].
+    pub const DEFAULT_WAIT: Duration = Duration::from_millis(20);
+}
 
 /// The size of a handler's batches, and how long an incomplete batch waits for more records.
 ///
@@ -22,9 +23,9 @@ pub const DEFAULT_BATCH_WAIT: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchOptions {
-    /// The maximum number of records per batch, at least 1. Defaults to [`DEFAULT_BATCH_SIZE`].
+    /// The maximum number of records per batch, at least 1. Defaults to [`BatchOptions::DEFAULT_SIZE`].
     pub size: usize,
-    /// How long an incomplete batch waits for more records. Defaults to [`DEFAULT_BATCH_WAIT`]; zero takes what is
+    /// How long an incomplete batch waits for more records. Defaults to [`BatchOptions::DEFAULT_WAIT`]; zero takes what is
     /// available.
     pub wait: Duration,
 }
@@ -32,7 +33,7 @@ pub struct BatchOptions {
 impl BatchOptions {
     /// Creates options for batches of at most `size` records (0 counts as 1).
     pub fn new(size: usize) -> Self {
-        Self { size: size.max(1), wait: DEFAULT_BATCH_WAIT }
+        Self { size: size.max(1), wait: BatchOptions::DEFAULT_WAIT }
     }
 
     /// Sets how long an incomplete batch waits for more records.
@@ -45,7 +46,7 @@ impl BatchOptions {
 
 impl Default for BatchOptions {
     fn default() -> Self {
-        Self::new(DEFAULT_BATCH_SIZE)
+        Self::new(BatchOptions::DEFAULT_SIZE)
     }
 }
 

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use crate::time::FOR_EVER;
 
-/// The default of [`Retry::base`].
-pub const DEFAULT_RETRY_BASE: Duration = Duration::from_millis(100);
-/// The default of [`Retry::cap`].
-pub const DEFAULT_RETRY_CAP: Duration = Duration::from_secs(30);
-/// The default of [`Retry::max_retries`].
-pub const DEFAULT_MAX_RETRIES: u32 = 3;
+impl Retry {
+    /// The default of [`Retry::base`].
+    pub const DEFAULT_BASE: Duration = Duration::from_millis(100);
+
+    /// The default of [`Retry::cap`].
+    pub const DEFAULT_CAP: Duration = Duration::from_secs(30);
+
+    /// The default of [`Retry::max_retries`].
+    pub const DEFAULT_MAX_RETRIES: u32 = 3;
+}
 
 /// Exponential backoff with full jitter: retry `n` waits a random time between 0 and `base * 2^(n-1)`, capped at
 /// `cap`.
@@ -18,11 +22,11 @@ pub const DEFAULT_MAX_RETRIES: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
-    /// The longest wait before the first retry. Defaults to [`DEFAULT_RETRY_BASE`].
+    /// The longest wait before the first retry. Defaults to [`Retry::DEFAULT_BASE`].
     pub base: Duration,
-    /// The longest wait before any retry. Defaults to [`DEFAULT_RETRY_CAP`].
+    /// The longest wait before any retry. Defaults to [`Retry::DEFAULT_CAP`].
     pub cap: Duration,
-    /// The number of retries before the record is dead-lettered. Defaults to [`DEFAULT_MAX_RETRIES`].
+    /// The number of retries before the record is dead-lettered. Defaults to [`Retry::DEFAULT_MAX_RETRIES`].
     pub max_retries: u32,
     /// Whether the wait is random; without jitter it is the longest one, so that tests can rely on it.
     pub jitter: bool,
@@ -30,19 +34,19 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self::exponential(DEFAULT_RETRY_BASE)
+        Self::exponential(Retry::DEFAULT_BASE)
     }
 }
 
 impl Retry {
     /// Creates a policy with waits of up to `base`, twice that, four times that and so on.
     pub const fn exponential(base: Duration) -> Self {
-        Self { base, cap: DEFAULT_RETRY_CAP, max_retries: DEFAULT_MAX_RETRIES, jitter: true }
+        Self { base, cap: Retry::DEFAULT_CAP, max_retries: Retry::DEFAULT_MAX_RETRIES, jitter: true }
     }
 
     /// Creates a policy without retries: the first failure is final.
     pub const fn never() -> Self {
-        Self::exponential(DEFAULT_RETRY_BASE).with_max_retries(0)
+        Self::exponential(Retry::DEFAULT_BASE).with_max_retries(0)
     }
 
     /// Sets the number of retries after the first attempt.

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{
-    BoxError, DEFAULT_REVOCATION_DEADLINE, DeadLetterSink, Delivery, IdempotencyStore, Name, Outcome, Start,
-};
+use tidings_core::{BoxError, ConsumerOptions, DeadLetterSink, Delivery, IdempotencyStore, Name, Outcome, Start};
 use tower_layer::Layer;
 
 use crate::breaker::Breaker;
@@ -15,20 +13,31 @@ use crate::route::Route;
 use crate::router::{IntoRouter, Router};
 use crate::settings::{DeliveryOrder, Options, TopicPolicy, UnknownTypes};
 
-/// The default of [`Service::with_handler_timeout`].
-pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The default of [`Service::with_commit_interval`].
-pub const DEFAULT_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-/// The default of [`Service::with_max_bytes_in_flight`]: 64 MiB.
-pub const DEFAULT_MAX_BYTES_IN_FLIGHT: usize = 64 << 20;
-/// The default of [`Service::with_max_span`].
-pub const DEFAULT_MAX_SPAN: u64 = 100_000;
-/// The default of [`Service::with_concurrency`].
-pub const DEFAULT_CONCURRENCY: usize = 1_024;
-/// The default of [`Service::with_lease_ttl`].
-pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(15);
-/// The default of [`Service::with_shutdown_timeout`]: below the 30 s after which Kubernetes kills a pod.
-pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
+impl Service {
+    /// The upper bound of [`Service::with_workers`].
+    pub const MAX_WORKERS: usize = Options::MAX_WORKERS;
+
+    /// The default of [`Service::with_handler_timeout`].
+    pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// The default of [`Service::with_commit_interval`].
+    pub const DEFAULT_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// The default of [`Service::with_max_bytes_in_flight`]: 64 MiB.
+    pub const DEFAULT_MAX_BYTES_IN_FLIGHT: usize = 64 << 20;
+
+    /// The default of [`Service::with_max_span`].
+    pub const DEFAULT_MAX_SPAN: u64 = 100_000;
+
+    /// The default of [`Service::with_concurrency`].
+    pub const DEFAULT_CONCURRENCY: usize = 1_024;
+
+    /// The default of [`Service::with_lease_ttl`].
+    pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(15);
+
+    /// The default of [`Service::with_shutdown_timeout`]: below the 30 s after which Kubernetes kills a pod.
+    pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
+}
 
 /// A service: the router that handles its events, its consumer group, and its policies.
 ///
@@ -52,24 +61,24 @@ impl Service {
             store: None,
             scope: name.clone(),
             scope_per_topic: false,
-            lease_ttl: DEFAULT_LEASE_TTL,
+            lease_ttl: Service::DEFAULT_LEASE_TTL,
             dead_letters: None,
             retry: Retry::default(),
-            handler_timeout: Some(DEFAULT_HANDLER_TIMEOUT),
+            handler_timeout: Some(Service::DEFAULT_HANDLER_TIMEOUT),
             order: DeliveryOrder::default(),
             unknown: UnknownTypes::default(),
             breaker: Some(Breaker::default()),
             start: Start::default(),
             topics: TopicPolicy::default(),
             topic_prefix: Name::default(),
-            commit_interval: DEFAULT_COMMIT_INTERVAL,
-            max_bytes: DEFAULT_MAX_BYTES_IN_FLIGHT,
-            max_span: DEFAULT_MAX_SPAN,
-            concurrency: DEFAULT_CONCURRENCY,
+            commit_interval: Service::DEFAULT_COMMIT_INTERVAL,
+            max_bytes: Service::DEFAULT_MAX_BYTES_IN_FLIGHT,
+            max_span: Service::DEFAULT_MAX_SPAN,
+            concurrency: Service::DEFAULT_CONCURRENCY,
             workers: None,
-            revocation_deadline: DEFAULT_REVOCATION_DEADLINE,
+            revocation_deadline: ConsumerOptions::DEFAULT_REVOCATION_DEADLINE,
             session_timeout: None,
-            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+            shutdown_timeout: Service::DEFAULT_SHUTDOWN_TIMEOUT,
             instance_id: None,
             observer: None,
             seed: None,
@@ -164,7 +173,7 @@ impl Service {
 
     /// Sets how long claims outlive a crashed process; the lease is renewed at a third of it.
     ///
-    /// Defaults to [`DEFAULT_LEASE_TTL`]; at least [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL). Keep it shorter
+    /// Defaults to [`Service::DEFAULT_LEASE_TTL`]; at least [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL). Keep it shorter
     /// than the consumer's [session timeout](Self::with_session_timeout): a process that was suspended for longer than
     /// the session timeout then knows by its own clock that its lease has expired, and starts nothing that it fetched
     /// before.
@@ -187,7 +196,7 @@ impl Service {
 
     /// Sets the timeout of a handler per delivery, after which it is dropped and the attempt has failed.
     ///
-    /// Defaults to [`DEFAULT_HANDLER_TIMEOUT`]. `None` disables the timeout: a handler that hangs then blocks its key
+    /// Defaults to [`Service::DEFAULT_HANDLER_TIMEOUT`]. `None` disables the timeout: a handler that hangs then blocks its key
     /// for ever.
     pub fn with_handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.options.handler_timeout = timeout.into();
@@ -234,40 +243,40 @@ impl Service {
         self
     }
 
-    /// Sets how often offsets are committed, at most once a millisecond. Defaults to [`DEFAULT_COMMIT_INTERVAL`].
+    /// Sets how often offsets are committed, at most once a millisecond. Defaults to [`Service::DEFAULT_COMMIT_INTERVAL`].
     pub fn with_commit_interval(mut self, interval: Duration) -> Self {
         self.options.commit_interval = interval;
         self
     }
 
     /// Limits the bytes that are fetched and not settled; one record may exceed it. Defaults to
-    /// [`DEFAULT_MAX_BYTES_IN_FLIGHT`].
+    /// [`Service::DEFAULT_MAX_BYTES_IN_FLIGHT`].
     pub fn with_max_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.options.max_bytes = bytes;
         self
     }
 
-    /// Limits how far a partition is read beyond its lowest unsettled record. Defaults to [`DEFAULT_MAX_SPAN`].
+    /// Limits how far a partition is read beyond its lowest unsettled record. Defaults to [`Service::DEFAULT_MAX_SPAN`].
     pub fn with_max_span(mut self, offsets: u64) -> Self {
         self.options.max_span = offsets;
         self
     }
 
-    /// Limits the number of deliveries in flight. Defaults to [`DEFAULT_CONCURRENCY`].
+    /// Limits the number of deliveries in flight. Defaults to [`Service::DEFAULT_CONCURRENCY`].
     pub fn with_concurrency(mut self, deliveries: usize) -> Self {
         self.options.concurrency = deliveries;
         self
     }
 
     /// Sets the number of worker tasks that run handlers. Defaults to the runtime's number of threads, at most
-    /// [`MAX_WORKERS`].
+    /// [`Service::MAX_WORKERS`].
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.options.workers = Some(workers);
         self
     }
 
     /// Sets how long in-flight deliveries may take when their partition is revoked. Defaults to
-    /// [`DEFAULT_REVOCATION_DEADLINE`].
+    /// [`ConsumerOptions::DEFAULT_REVOCATION_DEADLINE`].
     pub fn with_revocation_deadline(mut self, deadline: Duration) -> Self {
         self.options.revocation_deadline = deadline;
         self
@@ -275,7 +284,7 @@ impl Service {
 
     /// Sets the session timeout: without an answer to its heartbeats for this long, the service leaves its group.
     ///
-    /// Defaults to [`DEFAULT_SESSION_TIMEOUT`](tidings_core::DEFAULT_SESSION_TIMEOUT). In a KIP-848 group of Kafka the
+    /// Defaults to [`ConsumerOptions::DEFAULT_SESSION_TIMEOUT`](tidings_core::ConsumerOptions::DEFAULT_SESSION_TIMEOUT). In a KIP-848 group of Kafka the
     /// group's own timeout applies if it is shorter.
     pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
         self.options.session_timeout = Some(timeout);
@@ -283,7 +292,7 @@ impl Service {
     }
 
     /// Sets how long [`run`](Self::run) lets deliveries in flight finish after a shutdown signal. Defaults to
-    /// [`DEFAULT_SHUTDOWN_TIMEOUT`].
+    /// [`Service::DEFAULT_SHUTDOWN_TIMEOUT`].
     ///
     /// Keep it some seconds below the time after which the process is killed (Kubernetes:
     /// `terminationGracePeriodSeconds`): cancelling, committing and leaving the group follow it.

@@ -9,9 +9,6 @@ use crate::breaker::Breaker;
 use crate::observer::Observer;
 use crate::retry::Retry;
 
-/// The upper bound of [`Service::with_workers`](crate::Service::with_workers).
-pub const MAX_WORKERS: usize = 1_024;
-
 /// The ordering of deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -48,6 +45,11 @@ pub enum TopicPolicy {
     /// Creates the missing ones of these topics, each with the service's topic prefix and with its dead-letter topic,
     /// as [`ensure_topics`](tidings_core::ensure_topics) does. Logs a warning if an existing topic differs.
     Create(Vec<Topic>),
+}
+
+impl Options {
+    /// See [`Service::MAX_WORKERS`](crate::Service::MAX_WORKERS).
+    pub(crate) const MAX_WORKERS: usize = 1_024;
 }
 
 /// The settings of a service.

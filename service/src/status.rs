@@ -218,6 +218,8 @@ pub struct ReturnedPartition {
     pub cancelled: bool,
 }
 
-/// A service with lag that makes no progress for this long is reported as stalled, in [`Status::problems`] and the
-/// log.
-pub const STALL_AFTER: Duration = Duration::from_secs(60);
+impl Status {
+    /// A service with lag that makes no progress for this long is reported as stalled, in [`Status::problems`] and the
+    /// log.
+    pub const STALL_AFTER: Duration = Duration::from_secs(60);
+}

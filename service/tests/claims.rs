@@ -13,7 +13,7 @@ use common::{Log, caught_up, publish, start, topics};
 use odd::Odd;
 use tidings_core::{Delivery, ErrorKind, RawBatch, Record, Topic, Transport, reject};
 use tidings_macros::Event;
-use tidings_memory::{MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryTransport, PublishFault};
 use tidings_service::{BatchOptions, HandlerExt, Retry, Router, Service, State};
 use tokio::time::sleep;
 
@@ -259,7 +259,9 @@ async fn is_given_up_with_its_partition(down: &'static str) {
     topics(&transport, &["t", "out"]).await;
     publish(&transport, vec![Record::new("t", if down == "out" { "good" } else { "bad" })]).await;
     transport.faults().delay_publishes(Duration::from_secs(40));
-    transport.faults().publish(PublishFault::new(ErrorKind::Unavailable).with_topic(down).with_times(UNTIL_HEALED));
+    transport
+        .faults()
+        .publish(PublishFault::new(ErrorKind::Unavailable).with_topic(down).with_times(Faults::UNTIL_HEALED));
     let service = |log: &Log| {
         let handler = async |delivery: Delivery, State(log): State<Log>| {
             log.add("begun");

@@ -13,7 +13,7 @@ use tidings_core::{
     stopped_at,
 };
 use tidings_macros::Event;
-use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryStore, MemoryTransport, PublishFault};
 use tidings_service::{BatchOptions, Breaker, HandlerExt, Retry, Router, Service, State};
 use uuid::Uuid;
 
@@ -81,7 +81,7 @@ async fn an_answer_that_is_refused_for_good_buries_its_own_cause_alone() {
     let handler = async |batch: Batch<Asked>| -> Vec<Caused<Answered>> {
         batch.iter().map(|event| event.causes(Answered { key: event.payload.key.clone() })).collect()
     };
-    let refused = PublishFault::new(ErrorKind::TooLarge).with_topic("out").with_times(UNTIL_HEALED);
+    let refused = PublishFault::new(ErrorKind::TooLarge).with_topic("out").with_times(Faults::UNTIL_HEALED);
     transport.faults().publish(refused.with_matching(|record| record.key.as_deref() == Some(b"big")));
     publish(&transport, vec![asked("a"), asked("big"), asked("b")]).await;
     let router = Router::new().on(handler.batch(BatchOptions::new(10)));

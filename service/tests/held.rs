@@ -13,7 +13,7 @@ use tidings_core::{
     Name, Progress, Publisher, Record, ResetOffsetsOptions, ResetTo, Result, SeekTo, Step, StoredRecord, Timestamp,
     Topic, TopicPartition, Transport, async_trait, dead_letter_topic, reject,
 };
-use tidings_memory::{MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryTransport, PublishFault};
 use tidings_service::{
     PauseReason, RedriveOptions, Router, Service, ServiceHandle, ServiceState, State, Status, redrive_topic,
 };
@@ -143,7 +143,7 @@ async fn a_held_partition_is_no_stall_and_shuts_down() {
 async fn a_letter_that_cannot_be_written_holds_its_partition_until_it_is_skipped() {
     let (transport, log) = (MemoryTransport::new(), Log::default());
     two_partitions(&transport).await;
-    let fault = PublishFault::new(ErrorKind::TooLarge).with_topic("t-dlq").with_times(UNTIL_HEALED);
+    let fault = PublishFault::new(ErrorKind::TooLarge).with_topic("t-dlq").with_times(Faults::UNTIL_HEALED);
     transport.faults().publish(fault);
     let bad = Record::new("t", "0/bad").with_partition(0);
     publish(&transport, vec![Record::new("t", "0/0").with_partition(0), bad]).await;
@@ -223,7 +223,7 @@ async fn the_start_of_a_log_made_anew_is_committed_before_its_records_begin() {
     running.shutdown(Duration::from_secs(5)).await.unwrap();
     transport.faults().truncate(&at(0), 0);
     put(&transport, 0, 100..105).await;
-    transport.faults().fail_commits(UNTIL_HEALED, ErrorKind::Unavailable);
+    transport.faults().fail_commits(Faults::UNTIL_HEALED, ErrorKind::Unavailable);
     let running = service(&log).start(&transport).await.unwrap();
     sleep(Duration::from_secs(10)).await;
     assert_eq!((log.lines().len(), running.status().await.totals.handled), (20, 0));

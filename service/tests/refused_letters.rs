@@ -7,7 +7,7 @@ use common::records;
 use tidings_core::{
     DeadLetter, ErrorKind, Record, Result, StoredRecord, Timestamp, Topic, TopicPartition, Transport, dead_letter_topic,
 };
-use tidings_memory::{MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryTransport, PublishFault};
 use tidings_service::{RedriveOptions, redrive_topic};
 
 async fn redrive(transport: &MemoryTransport) -> Result<u64> {
@@ -47,7 +47,7 @@ async fn a_refused_letter_is_named_and_holds_back_its_key_alone() {
         }
         bury_keyed(&transport).await;
         let one = move |record: &Record| record.topic == "t" && record.value.as_deref() == Some(refused.as_bytes());
-        transport.faults().publish(PublishFault::new(kind).with_matching(one).with_times(UNTIL_HEALED));
+        transport.faults().publish(PublishFault::new(kind).with_matching(one).with_times(Faults::UNTIL_HEALED));
         let mut expected = all.clone();
         expected.iter_mut().find(|key| key[1].to_string() == refused).unwrap().truncate(1);
         for _ in 0..2 {

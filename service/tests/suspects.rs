@@ -13,7 +13,7 @@ use common::{Log, caught_up, letters, publish, start, topics};
 use odd::Odd;
 use tidings_core::{BoxError, Claim, Delivery, ErrorKind, History, Record, reject};
 use tidings_macros::Event;
-use tidings_memory::{MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryStore, MemoryTransport, PublishFault};
 use tidings_service::{Router, Service, State};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -143,7 +143,7 @@ async fn a_suspect_that_can_not_publish_holds_up_no_others() {
         Service::new("s", router).with_workers(1).with_idempotency(store.clone())
     };
     publish(&transport, vec![record("a", "innocent"), record("k", KILLER)]).await;
-    let down = PublishFault::new(ErrorKind::Unavailable).with_topic("out").with_times(UNTIL_HEALED);
+    let down = PublishFault::new(ErrorKind::Unavailable).with_topic("out").with_times(Faults::UNTIL_HEALED);
     transport.faults().publish(down);
     for _ in 0..2 {
         let running = start(service(), &transport).await;

@@ -4,31 +4,45 @@ use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Result, Secret};
 
-/// Default of [`PostgresConfig::schema`].
-pub const DEFAULT_SCHEMA: &str = "tidings";
-/// Default of [`PostgresConfig::max_connections`].
-pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
-/// Default of [`PostgresConfig::store_connections`].
-pub const DEFAULT_STORE_CONNECTIONS: u32 = 3;
-/// Default of [`PostgresConfig::acquire_timeout`].
-pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Default of [`PostgresConfig::connect_wait`]: connecting is not retried.
-pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
-/// Default of [`PostgresConfig::statement_timeout`].
-pub const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Default of [`PostgresConfig::lock_timeout`].
-pub const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Default of [`PostgresConfig::idle_in_transaction_timeout`].
-pub const DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Default of [`PostgresConfig::answer_within`].
-pub const DEFAULT_ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// Default of [`PostgresConfig::migration_timeout`].
-pub const DEFAULT_MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// Default of [`PostgresConfig::purge_batch`].
-pub const DEFAULT_PURGE_BATCH: u32 = 1_000;
+impl PostgresConfig {
+    /// Default of [`PostgresConfig::schema`].
+    pub const DEFAULT_SCHEMA: &str = "tidings";
 
-/// Default retention of done events and closed letters: [`Retention::Default`].
-pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
+    /// Default of [`PostgresConfig::max_connections`].
+    pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
+
+    /// Default of [`PostgresConfig::store_connections`].
+    pub const DEFAULT_STORE_CONNECTIONS: u32 = 3;
+
+    /// Default of [`PostgresConfig::acquire_timeout`].
+    pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// Default of [`PostgresConfig::connect_wait`]: connecting is not retried.
+    pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
+
+    /// Default of [`PostgresConfig::statement_timeout`].
+    pub const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Default of [`PostgresConfig::lock_timeout`].
+    pub const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// Default of [`PostgresConfig::idle_in_transaction_timeout`].
+    pub const DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Default of [`PostgresConfig::answer_within`].
+    pub const DEFAULT_ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+    /// Default of [`PostgresConfig::migration_timeout`].
+    pub const DEFAULT_MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// Default of [`PostgresConfig::purge_batch`].
+    pub const DEFAULT_PURGE_BATCH: u32 = 1_000;
+}
+
+impl Retention {
+    /// Default retention of done events and closed letters: [`Retention::Default`].
+    pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
+}
 
 const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 
@@ -60,7 +74,7 @@ pub enum DoneTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Retention {
-    /// [`DEFAULT_RETENTION`]; with a [`DoneTable::Shared`], whose rows other services may need,
+    /// [`Retention::DEFAULT_RETENTION`]; with a [`DoneTable::Shared`], whose rows other services may need,
     /// [`UntilPurged`](Self::UntilPurged).
     #[default]
     Default,
@@ -95,7 +109,7 @@ pub struct PostgresConfig {
     /// How long a call waits for a free or new connection before it fails as [`Unavailable`](ErrorKind::Unavailable).
     pub acquire_timeout: Duration,
     /// How long [`connect_with`](crate::PostgresStore::connect_with) retries while the server does not answer:
-    /// [`DEFAULT_CONNECT_WAIT`]. `connect_wait` in the URL takes precedence.
+    /// [`PostgresConfig::DEFAULT_CONNECT_WAIT`]. `connect_wait` in the URL takes precedence.
     pub connect_wait: Duration,
     /// How long a statement, a handler's included, may run before the server cancels it.
     pub statement_timeout: Duration,
@@ -122,26 +136,26 @@ impl PostgresConfig {
     pub fn new(url: impl Into<Secret>) -> Self {
         Self {
             url: url.into(),
-            schema: DEFAULT_SCHEMA.to_owned(),
+            schema: PostgresConfig::DEFAULT_SCHEMA.to_owned(),
             table_prefix: String::new(),
             done_table: DoneTable::default(),
             root_certificates: None,
-            max_connections: DEFAULT_MAX_CONNECTIONS,
-            store_connections: DEFAULT_STORE_CONNECTIONS,
-            acquire_timeout: DEFAULT_ACQUIRE_TIMEOUT,
-            connect_wait: DEFAULT_CONNECT_WAIT,
-            statement_timeout: DEFAULT_STATEMENT_TIMEOUT,
-            lock_timeout: DEFAULT_LOCK_TIMEOUT,
-            idle_in_transaction_timeout: DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT,
-            answer_within: DEFAULT_ANSWER_WITHIN,
+            max_connections: PostgresConfig::DEFAULT_MAX_CONNECTIONS,
+            store_connections: PostgresConfig::DEFAULT_STORE_CONNECTIONS,
+            acquire_timeout: PostgresConfig::DEFAULT_ACQUIRE_TIMEOUT,
+            connect_wait: PostgresConfig::DEFAULT_CONNECT_WAIT,
+            statement_timeout: PostgresConfig::DEFAULT_STATEMENT_TIMEOUT,
+            lock_timeout: PostgresConfig::DEFAULT_LOCK_TIMEOUT,
+            idle_in_transaction_timeout: PostgresConfig::DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT,
+            answer_within: PostgresConfig::DEFAULT_ANSWER_WITHIN,
             migrate: true,
-            migration_timeout: DEFAULT_MIGRATION_TIMEOUT,
-            purge_batch: DEFAULT_PURGE_BATCH,
+            migration_timeout: PostgresConfig::DEFAULT_MIGRATION_TIMEOUT,
+            purge_batch: PostgresConfig::DEFAULT_PURGE_BATCH,
             retention: Retention::default(),
         }
     }
 
-    /// Sets the schema of the tables; [`DEFAULT_SCHEMA`] by default.
+    /// Sets the schema of the tables; [`PostgresConfig::DEFAULT_SCHEMA`] by default.
     #[must_use]
     pub fn with_schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
@@ -169,56 +183,56 @@ impl PostgresConfig {
         self
     }
 
-    /// Sets the maximum number of connections for the store's own calls; [`DEFAULT_STORE_CONNECTIONS`] by default.
+    /// Sets the maximum number of connections for the store's own calls; [`PostgresConfig::DEFAULT_STORE_CONNECTIONS`] by default.
     #[must_use]
     pub fn with_store_connections(mut self, connections: u32) -> Self {
         self.store_connections = connections;
         self
     }
 
-    /// Sets the maximum number of connections for handlers; [`DEFAULT_MAX_CONNECTIONS`] by default.
+    /// Sets the maximum number of connections for handlers; [`PostgresConfig::DEFAULT_MAX_CONNECTIONS`] by default.
     #[must_use]
     pub fn with_max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Sets how long a call waits for a connection; [`DEFAULT_ACQUIRE_TIMEOUT`] by default.
+    /// Sets how long a call waits for a connection; [`PostgresConfig::DEFAULT_ACQUIRE_TIMEOUT`] by default.
     #[must_use]
     pub fn with_acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
         self
     }
 
-    /// Sets how long connecting is retried while the server does not answer; [`DEFAULT_CONNECT_WAIT`] by default.
+    /// Sets how long connecting is retried while the server does not answer; [`PostgresConfig::DEFAULT_CONNECT_WAIT`] by default.
     #[must_use]
     pub fn with_connect_wait(mut self, wait: Duration) -> Self {
         self.connect_wait = wait;
         self
     }
 
-    /// Sets the statement timeout; [`DEFAULT_STATEMENT_TIMEOUT`] by default.
+    /// Sets the statement timeout; [`PostgresConfig::DEFAULT_STATEMENT_TIMEOUT`] by default.
     #[must_use]
     pub fn with_statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// Sets the lock timeout; [`DEFAULT_LOCK_TIMEOUT`] by default.
+    /// Sets the lock timeout; [`PostgresConfig::DEFAULT_LOCK_TIMEOUT`] by default.
     #[must_use]
     pub fn with_lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// Sets how long a transaction may be idle; [`DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT`] by default.
+    /// Sets how long a transaction may be idle; [`PostgresConfig::DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT`] by default.
     #[must_use]
     pub fn with_idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
         self.idle_in_transaction_timeout = timeout;
         self
     }
 
-    /// Sets how long a call waits for a silent server; [`DEFAULT_ANSWER_WITHIN`] by default.
+    /// Sets how long a call waits for a silent server; [`PostgresConfig::DEFAULT_ANSWER_WITHIN`] by default.
     #[must_use]
     pub fn with_answer_within(mut self, limit: Duration) -> Self {
         self.answer_within = limit;
@@ -233,21 +247,21 @@ impl PostgresConfig {
         self
     }
 
-    /// Sets how long migrations may take; [`DEFAULT_MIGRATION_TIMEOUT`] by default.
+    /// Sets how long migrations may take; [`PostgresConfig::DEFAULT_MIGRATION_TIMEOUT`] by default.
     #[must_use]
     pub fn with_migration_timeout(mut self, timeout: Duration) -> Self {
         self.migration_timeout = timeout;
         self
     }
 
-    /// Sets the number of rows that one step of a purge deletes; [`DEFAULT_PURGE_BATCH`] by default.
+    /// Sets the number of rows that one step of a purge deletes; [`PostgresConfig::DEFAULT_PURGE_BATCH`] by default.
     #[must_use]
     pub fn with_purge_batch(mut self, rows: u32) -> Self {
         self.purge_batch = rows;
         self
     }
 
-    /// Keeps done events and closed letters for at least this duration; [`DEFAULT_RETENTION`] by default.
+    /// Keeps done events and closed letters for at least this duration; [`Retention::DEFAULT_RETENTION`] by default.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = Retention::For(retention);
@@ -265,7 +279,7 @@ impl PostgresConfig {
     pub(crate) fn kept_for(&self) -> Option<Duration> {
         match (self.retention, &self.done_table) {
             (Retention::For(retention), _) => Some(retention),
-            (Retention::Default, DoneTable::Own) => Some(DEFAULT_RETENTION),
+            (Retention::Default, DoneTable::Own) => Some(Retention::DEFAULT_RETENTION),
             (Retention::Default, DoneTable::Shared { .. }) | (Retention::UntilPurged, _) => None,
         }
     }
@@ -352,7 +366,7 @@ mod tests {
         let config = || PostgresConfig::new("postgres://localhost");
         let shared = || config().with_shared_done_table("processed_events");
         let day = Duration::from_secs(24 * 3_600);
-        assert_eq!(config().kept_for(), Some(DEFAULT_RETENTION));
+        assert_eq!(config().kept_for(), Some(Retention::DEFAULT_RETENTION));
         assert_eq!(config().without_retention().kept_for(), None);
         assert_eq!(shared().kept_for(), None);
         assert_eq!(shared().with_retention(day).kept_for(), Some(day));

@@ -41,19 +41,10 @@ mod store;
 mod url;
 mod wire;
 
-pub use self::config::{
-    DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_ANSWER_WITHIN, DEFAULT_CONNECT_WAIT, DEFAULT_IDLE_IN_TRANSACTION_TIMEOUT,
-    DEFAULT_LOCK_TIMEOUT, DEFAULT_MAX_CONNECTIONS, DEFAULT_MIGRATION_TIMEOUT, DEFAULT_PURGE_BATCH, DEFAULT_RETENTION,
-    DEFAULT_SCHEMA, DEFAULT_STATEMENT_TIMEOUT, DEFAULT_STORE_CONNECTIONS, DoneTable, PostgresConfig, Retention,
-};
+pub use self::config::{DoneTable, PostgresConfig, Retention};
 pub use self::dead_letters::{
-    Act, ActFilter, ActKind, Closed, DEFAULT_REDRIVE_BATCH, Letter, LetterFilter, LetterState, Letters,
-    MAX_REPORTED_REFUSALS, REDRIVE_IDLE_LIMIT, RedriveOptions, RedriveReport,
+    Act, ActFilter, ActKind, Closed, Letter, LetterFilter, LetterState, Letters, RedriveOptions, RedriveReport,
 };
 pub use self::inbox::{Inbox, InboxLayer, Tx};
-pub use self::outbox::{
-    DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_FAILED_PAGE, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL,
-    DEFAULT_RECORDS_PER_KEY, DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, FailedRecord, MAX_COUNTED_LAG,
-    MAX_RELAY_INTERVAL, Outbox, OutboxLag, RELAY_LEASE, Refused, Relay, RelayConfig, RelayState, RelayStatus,
-};
+pub use self::outbox::{FailedRecord, Outbox, OutboxLag, Refused, Relay, RelayConfig, RelayState, RelayStatus};
 pub use self::store::PostgresStore;

@@ -8,26 +8,34 @@ use tidings_core::{Error, ErrorKind, Result};
 
 use crate::clock::{Clock, SystemClock};
 
-/// Default of [`SledConfig::retention`].
-pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Default of [`SledConfig::cache_bytes`].
-pub const DEFAULT_CACHE_BYTES: u64 = 128 << 20;
-/// Default of [`SledConfig::max_waiting`].
-pub const DEFAULT_MAX_WAITING: u32 = 65_536;
-/// Default of [`SledConfig::max_claims`].
-pub const DEFAULT_MAX_CLAIMS: usize = 1_000_000;
-/// Default of [`SledConfig::max_letters`].
-pub const DEFAULT_MAX_LETTERS: u64 = 1_000_000;
-/// Initial backoff before a broken store is reopened; doubled up to [`SledConfig::max_reopen_wait`].
-pub const MIN_REOPEN_WAIT: Duration = Duration::from_millis(100);
-/// Default of [`SledConfig::max_reopen_wait`].
-pub const DEFAULT_MAX_REOPEN_WAIT: Duration = Duration::from_secs(10);
-/// Default of [`SledConfig::answer_within`].
-pub const DEFAULT_ANSWER_WITHIN: Duration = Duration::from_secs(30);
+impl SledConfig {
+    /// Default of [`SledConfig::retention`].
+    pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// Number of directories that the retention is divided into. Each is dropped as a whole, so done events are
-/// remembered for at most one part longer than configured.
-pub const RETENTION_PARTS: u32 = 7;
+    /// Default of [`SledConfig::cache_bytes`].
+    pub const DEFAULT_CACHE_BYTES: u64 = 128 << 20;
+
+    /// Default of [`SledConfig::max_waiting`].
+    pub const DEFAULT_MAX_WAITING: u32 = 65_536;
+
+    /// Default of [`SledConfig::max_claims`].
+    pub const DEFAULT_MAX_CLAIMS: usize = 1_000_000;
+
+    /// Default of [`SledConfig::max_letters`].
+    pub const DEFAULT_MAX_LETTERS: u64 = 1_000_000;
+
+    /// Initial backoff before a broken store is reopened; doubled up to [`SledConfig::max_reopen_wait`].
+    pub const MIN_REOPEN_WAIT: Duration = Duration::from_millis(100);
+
+    /// Default of [`SledConfig::max_reopen_wait`].
+    pub const DEFAULT_MAX_REOPEN_WAIT: Duration = Duration::from_secs(10);
+
+    /// Default of [`SledConfig::answer_within`].
+    pub const DEFAULT_ANSWER_WITHIN: Duration = Duration::from_secs(30);
+    /// Number of directories that the retention is divided into. Each is dropped as a whole, so done events are
+    /// remembered for at most one part longer than configured.
+    pub const RETENTION_PARTS: u32 = 7;
+}
 
 const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 const SMALLEST_CACHE: u64 = 8 << 20;
@@ -54,7 +62,7 @@ pub struct SledConfig {
     /// The store's directory; created if it is missing. Only one process at a time can open it.
     pub path: PathBuf,
     /// Minimum time for which done events and closed dead letters are remembered; they are kept at most a seventh
-    /// longer ([`RETENTION_PARTS`]).
+    /// longer ([`SledConfig::RETENTION_PARTS`]).
     pub retention: Duration,
     /// Total size of the cache in bytes.
     pub cache_bytes: u64,
@@ -80,26 +88,26 @@ impl SledConfig {
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
             path: path.as_ref().to_path_buf(),
-            retention: DEFAULT_RETENTION,
-            cache_bytes: DEFAULT_CACHE_BYTES,
+            retention: SledConfig::DEFAULT_RETENTION,
+            cache_bytes: SledConfig::DEFAULT_CACHE_BYTES,
             on_damage: OnDamage::default(),
-            max_waiting: DEFAULT_MAX_WAITING,
-            max_claims: DEFAULT_MAX_CLAIMS,
-            max_letters: DEFAULT_MAX_LETTERS,
-            max_reopen_wait: DEFAULT_MAX_REOPEN_WAIT,
-            answer_within: DEFAULT_ANSWER_WITHIN,
+            max_waiting: SledConfig::DEFAULT_MAX_WAITING,
+            max_claims: SledConfig::DEFAULT_MAX_CLAIMS,
+            max_letters: SledConfig::DEFAULT_MAX_LETTERS,
+            max_reopen_wait: SledConfig::DEFAULT_MAX_REOPEN_WAIT,
+            answer_within: SledConfig::DEFAULT_ANSWER_WITHIN,
             clock: Arc::new(SystemClock::default()),
         }
     }
 
-    /// Sets the retention of done events; [`DEFAULT_RETENTION`] by default.
+    /// Sets the retention of done events; [`SledConfig::DEFAULT_RETENTION`] by default.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Sets the total size of the cache in bytes; [`DEFAULT_CACHE_BYTES`] by default.
+    /// Sets the total size of the cache in bytes; [`SledConfig::DEFAULT_CACHE_BYTES`] by default.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
@@ -113,35 +121,35 @@ impl SledConfig {
         self
     }
 
-    /// Sets the maximum number of events queued for the writer; [`DEFAULT_MAX_WAITING`] by default.
+    /// Sets the maximum number of events queued for the writer; [`SledConfig::DEFAULT_MAX_WAITING`] by default.
     #[must_use]
     pub fn with_max_waiting(mut self, events: u32) -> Self {
         self.max_waiting = events;
         self
     }
 
-    /// Sets the maximum number of live claims; [`DEFAULT_MAX_CLAIMS`] by default.
+    /// Sets the maximum number of live claims; [`SledConfig::DEFAULT_MAX_CLAIMS`] by default.
     #[must_use]
     pub fn with_max_claims(mut self, claims: usize) -> Self {
         self.max_claims = claims;
         self
     }
 
-    /// Sets the maximum number of open dead letters; [`DEFAULT_MAX_LETTERS`] by default.
+    /// Sets the maximum number of open dead letters; [`SledConfig::DEFAULT_MAX_LETTERS`] by default.
     #[must_use]
     pub fn with_max_letters(mut self, letters: u64) -> Self {
         self.max_letters = letters;
         self
     }
 
-    /// Sets the maximum backoff before a broken store is reopened; [`DEFAULT_MAX_REOPEN_WAIT`] by default.
+    /// Sets the maximum backoff before a broken store is reopened; [`SledConfig::DEFAULT_MAX_REOPEN_WAIT`] by default.
     #[must_use]
     pub fn with_max_reopen_wait(mut self, wait: Duration) -> Self {
         self.max_reopen_wait = wait;
         self
     }
 
-    /// Sets how long a call waits for the disk; [`DEFAULT_ANSWER_WITHIN`] by default.
+    /// Sets how long a call waits for the disk; [`SledConfig::DEFAULT_ANSWER_WITHIN`] by default.
     #[must_use]
     pub fn with_answer_within(mut self, limit: Duration) -> Self {
         self.answer_within = limit;
@@ -182,13 +190,13 @@ impl SledConfig {
 
     /// Returns the time that one generation covers.
     pub(crate) fn part(&self) -> Duration {
-        self.retention / RETENTION_PARTS
+        self.retention / SledConfig::RETENTION_PARTS
     }
 
     /// Returns the cache size of each table: every generation (one more than there are parts, plus the one to be
     /// dropped) and the dead letters.
     pub(crate) fn cache_of_each(&self) -> u64 {
-        self.cache_bytes / u64::from(RETENTION_PARTS + 3)
+        self.cache_bytes / u64::from(SledConfig::RETENTION_PARTS + 3)
     }
 }
 

@@ -26,8 +26,8 @@
 //! a whole, so no compaction is needed. The store's time follows the wall clock but never goes back: setting the
 //! clock back extends no retention. Setting it far ahead expires the existing events.
 //!
-//! An event takes about [`BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to seven times as
-//! much when they come one by one. All ids within the retention are kept in memory, below [`MEMORY_PER_EVENT`] bytes
+//! An event takes about [`SledConfig::BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to seven times as
+//! much when they come one by one. All ids within the retention are kept in memory, below [`SledConfig::MEMORY_PER_EVENT`] bytes
 //! per event including the disk cache ([`SledConfig::cache_bytes`]).
 #![forbid(unsafe_code)]
 
@@ -44,13 +44,13 @@ mod store;
 mod writer;
 
 pub use self::clock::{Clock, SystemClock};
-pub use self::config::{
-    DEFAULT_ANSWER_WITHIN, DEFAULT_CACHE_BYTES, DEFAULT_MAX_CLAIMS, DEFAULT_MAX_LETTERS, DEFAULT_MAX_REOPEN_WAIT,
-    DEFAULT_MAX_WAITING, DEFAULT_RETENTION, MIN_REOPEN_WAIT, OnDamage, RETENTION_PARTS, SledConfig,
-};
+pub use self::config::{OnDamage, SledConfig};
 pub use self::store::{Damage, Size, SledStore};
 
-/// Disk space per done event, measured (`cargo bench -p tidings-sled`) and rounded up.
-pub const BYTES_PER_EVENT: u64 = 80;
-/// Maximum memory per done event by the same measurement, including its share of the cache.
-pub const MEMORY_PER_EVENT: u64 = 120;
+impl SledConfig {
+    /// Disk space per done event, measured (`cargo bench -p tidings-sled`) and rounded up.
+    pub const BYTES_PER_EVENT: u64 = 80;
+
+    /// Maximum memory per done event by the same measurement, including its share of the cache.
+    pub const MEMORY_PER_EVENT: u64 = 120;
+}

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use futures_util::future::{Either, FutureExt, Shared as Joint, select};
 use tidings_core::{
-    Claim, DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees,
-    IdempotencyStore, Lease, Leased, LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result,
-    Timestamp, async_trait,
+    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore,
+    Lease, Leased, LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result, Timestamp, async_trait,
 };
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
@@ -282,7 +281,7 @@ impl DeadLetterSink for SledStore {
 #[async_trait]
 impl DeadLetterStore for SledStore {
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
-        let wanted = query.limit.unwrap_or(DEFAULT_PAGE);
+        let wanted = query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
         let after = query.after.clone();
         let mut from = Some(self.call(1, move |l| l.disk.letters.number_after(after.as_ref()).map(Ok)).await?);
         let mut letters = Vec::new();

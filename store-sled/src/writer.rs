@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::claims::Claims;
 use crate::clock::StoreTime;
-use crate::config::{MIN_REOPEN_WAIT, SledConfig};
+use crate::config::SledConfig;
 use crate::disk::{DirectoryLock, Disk};
 use crate::error::{Broken, Result, guarded};
 use crate::memory::Memory;
@@ -116,7 +116,7 @@ impl Writer {
         let lock = take_lock(&config)?;
         let time = StoreTime::resume(&*config.clock, Timestamp::from_millis(i64::MIN));
         let marked = Timestamp::from_millis(i64::MIN);
-        let (memory, reopen_wait, reopen_at) = (Memory::default(), MIN_REOPEN_WAIT, Instant::now());
+        let (memory, reopen_wait, reopen_at) = (Memory::default(), SledConfig::MIN_REOPEN_WAIT, Instant::now());
         let mut writer = Self {
             config,
             shared,
@@ -256,7 +256,7 @@ impl Writer {
         if let Some(disk) = self.disk.take() {
             dispose(disk);
         }
-        self.reopen_wait = MIN_REOPEN_WAIT;
+        self.reopen_wait = SledConfig::MIN_REOPEN_WAIT;
         self.reopen_at = Instant::now() + self.reopen_wait;
     }
 
@@ -270,8 +270,11 @@ impl Writer {
                 self.set_open();
             }
             Err(broken) => {
-                self.reopen_wait =
-                    self.reopen_wait.saturating_mul(2).min(self.config.max_reopen_wait).max(MIN_REOPEN_WAIT);
+                self.reopen_wait = self
+                    .reopen_wait
+                    .saturating_mul(2)
+                    .min(self.config.max_reopen_wait)
+                    .max(SledConfig::MIN_REOPEN_WAIT);
                 self.reopen_at = Instant::now() + self.reopen_wait;
                 tracing::warn!(error = %broken, again_in = ?self.reopen_wait, "the store can't be opened again yet");
                 self.shared.status.send_if_modified(|status| {

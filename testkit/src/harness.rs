@@ -18,12 +18,16 @@ use crate::layer::watch;
 use crate::recorder::{Recorder, RecordingSink};
 use crate::trace::Place;
 
-/// The default timeout of a wait in tokio's time, which passes instantly if the clock is paused.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
-/// The default timeout of a wait in real time, however little of tokio's time has passed.
-pub const DEFAULT_REAL_DEADLINE: Duration = Duration::from_secs(30);
-/// The maximum number of records that follow from one event: an endless cycle of events is reported as an error.
-pub const MAX_FOLLOWING: usize = 1_000;
+impl Harness {
+    /// The default timeout of a wait in tokio's time, which passes instantly if the clock is paused.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+
+    /// The default timeout of a wait in real time, however little of tokio's time has passed.
+    pub const DEFAULT_REAL_DEADLINE: Duration = Duration::from_secs(30);
+
+    /// The maximum number of records that follow from one event: an endless cycle of events is reported as an error.
+    pub const MAX_FOLLOWING: usize = 1_000;
+}
 
 /// The source of a test's events.
 const SOURCE: &str = "test";
@@ -34,7 +38,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs a service in a test, on the in-memory broker or on another transport.
 ///
-/// Every wait has a deadline, [`DEFAULT_DEADLINE`] and [`DEFAULT_REAL_DEADLINE`]. If the test panics, dropping the
+/// Every wait has a deadline, [`Harness::DEFAULT_DEADLINE`] and [`Harness::DEFAULT_REAL_DEADLINE`]. If the test panics, dropping the
 /// harness prints its [`trace`](Self::trace).
 ///
 /// Records published by handlers are captured if the handler returns them or uses
@@ -94,18 +98,18 @@ impl<T: Transport + Clone> Harness<T> {
             service = service.with_dead_letters(RecordingSink { inner, journal: journal.clone() });
         }
         let running = service.start(&recorder).await?;
-        let (deadline, real_deadline) = (DEFAULT_DEADLINE, DEFAULT_REAL_DEADLINE);
+        let (deadline, real_deadline) = (Harness::DEFAULT_DEADLINE, Harness::DEFAULT_REAL_DEADLINE);
         let (transport, printed) = (transport.clone(), PrintedByPanic(journal.clone()));
         Ok(Self { transport, running, journal, topics, topic_prefix, deadline, real_deadline, _printed: printed })
     }
 
-    /// Sets the timeout of waits in tokio's time. Defaults to [`DEFAULT_DEADLINE`].
+    /// Sets the timeout of waits in tokio's time. Defaults to [`Harness::DEFAULT_DEADLINE`].
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets the timeout of waits in real time. Defaults to [`DEFAULT_REAL_DEADLINE`].
+    /// Sets the timeout of waits in real time. Defaults to [`Harness::DEFAULT_REAL_DEADLINE`].
     pub fn with_real_deadline(mut self, deadline: Duration) -> Self {
         self.real_deadline = deadline;
         self
@@ -280,8 +284,8 @@ impl<T: Transport + Clone> Harness<T> {
         let look = || {
             let mut looked_at = 0;
             let fate = self.journal.fate(place, &self.topics, &mut looked_at);
-            if looked_at > MAX_FOLLOWING {
-                let what = format!("more than {MAX_FOLLOWING} events follow from {place}");
+            if looked_at > Harness::MAX_FOLLOWING {
+                let what = format!("more than {} events follow from {place}", Harness::MAX_FOLLOWING);
                 return Some(Err(self.error(&what)));
             }
             fate.map(Ok)

@@ -1,5 +1,6 @@
 //! The journal of a harness: written by the service's observer, layer, publisher and sink, read by the test.
 
+use crate::Harness;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,6 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fate::{Fate, Settled};
-use crate::harness::MAX_FOLLOWING;
 use crate::trace::{Line, Place, Trace};
 
 /// A failed attempt that was followed by another.
@@ -171,7 +171,7 @@ impl Journal {
     }
 
     /// Returns the fate of the record at `place` and of all records that follow from it within `topics`; `None` if one
-    /// of them is not settled yet. Counts the records it visits; stops beyond [`MAX_FOLLOWING`].
+    /// of them is not settled yet. Counts the records it visits; stops beyond [`Harness::MAX_FOLLOWING`].
     pub(crate) fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize) -> Option<Fate> {
         self.state().fate(place, topics, looked_at, &mut Vec::new())
     }
@@ -236,7 +236,7 @@ impl State {
 
     fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize, path: &mut Vec<Place>) -> Option<Fate> {
         *looked_at += 1;
-        if *looked_at > MAX_FOLLOWING {
+        if *looked_at > Harness::MAX_FOLLOWING {
             return None;
         }
         let seen = self.records.get(place)?;

@@ -42,6 +42,5 @@ mod recorder;
 mod trace;
 
 pub use self::fate::{Fate, Settled};
-pub use self::harness::{DEFAULT_DEADLINE, DEFAULT_REAL_DEADLINE, Harness, MAX_FOLLOWING, Sent};
+pub use self::harness::{Harness, Sent};
 pub use self::journal::Retried;
-pub use self::trace::MAX_TRACE;

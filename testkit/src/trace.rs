@@ -1,13 +1,16 @@
 //! The trace: one line per step, with its time.
 
+use crate::Harness;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write};
 use std::time::Duration;
 
 use tidings_core::{Name, StoredRecord, TopicPartition, codec};
 
-/// The maximum number of lines that a trace keeps; older ones are dropped.
-pub const MAX_TRACE: usize = 10_000;
+impl Harness {
+    /// The maximum number of lines that a trace keeps; older ones are dropped.
+    pub const MAX_TRACE: usize = 10_000;
+}
 
 /// The position of the record that a line describes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,7 +62,7 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn push(&mut self, at: Duration, place: Option<Place>, line: Line) {
-        if self.entries.len() == MAX_TRACE {
+        if self.entries.len() == Harness::MAX_TRACE {
             self.dropped += 1;
             self.entries.pop_front();
         }
@@ -67,7 +70,7 @@ impl Trace {
     }
 
     pub(crate) fn name(&mut self, place: &Place, record: &StoredRecord) {
-        if self.names.len() < MAX_TRACE && !self.names.contains_key(place) {
+        if self.names.len() < Harness::MAX_TRACE && !self.names.contains_key(place) {
             self.names.insert(place.clone(), describe(record));
         }
     }

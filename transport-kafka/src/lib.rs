@@ -23,11 +23,7 @@ mod transport;
 
 pub use self::admin::KafkaAdmin;
 pub use self::config::{
-    Compression, DEFAULT_BATCH_BYTES, DEFAULT_CLIENT_ID, DEFAULT_CONNECT_TIMEOUT, DEFAULT_CONNECT_WAIT,
-    DEFAULT_DELIVERY_TIMEOUT, DEFAULT_FETCH_MAX_BYTES, DEFAULT_FETCH_MAX_PARTITION_BYTES,
-    DEFAULT_FETCH_MAX_UNPACKED_BYTES, DEFAULT_FETCH_MAX_WAIT, DEFAULT_LINGER, DEFAULT_MAX_RECORD_BYTES,
-    DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_METADATA_MAX_AGE, DEFAULT_REQUEST_TIMEOUT,
-    GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+    Compression, GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
 };
 pub use self::consumer::KafkaConsumer;
 pub use self::publisher::KafkaPublisher;

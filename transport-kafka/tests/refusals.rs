@@ -19,7 +19,7 @@ use tidings_core::{
     Cleanup, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, PublisherExt, Record, Step, Topic,
     TopicPartition, Transport,
 };
-use tidings_kafka::{DEFAULT_MAX_RECORD_BYTES, GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, KafkaOptions, Suite};
 use tokio::time::{Instant, timeout};
 
@@ -384,7 +384,8 @@ async fn a_runtime_that_stands_still() -> TestResult {
         Ok((runtime, publisher))
     };
     let (runtime, publisher) = tokio::task::spawn_blocking(open).await??;
-    let records = vec![Record::new(topic.clone(), "v"), Record::new(topic, vec![0; DEFAULT_MAX_RECORD_BYTES + 1])];
+    let records =
+        vec![Record::new(topic.clone(), "v"), Record::new(topic, vec![0; KafkaConfig::DEFAULT_MAX_RECORD_BYTES + 1])];
     let mut publishing = publisher.publish(records);
     assert!(poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context).is_pending())).await);
     runtime.shutdown_background();

@@ -5,20 +5,28 @@ use std::time::Duration;
 use tidings_core::settings::{ConnectionUrl, Setting, SettingError};
 use tidings_core::{Error, Result, Timestamp};
 
-/// Default of [`MemoryConfig::partitions`].
-pub const DEFAULT_PARTITIONS: u32 = 1;
-/// Default of [`MemoryConfig::retention_records`].
-pub const DEFAULT_RETENTION_RECORDS: u64 = 1_000_000;
-/// Default of [`MemoryConfig::retention_bytes`]: 1 GiB.
-pub const DEFAULT_RETENTION_BYTES: u64 = 1 << 30;
-/// Default of [`MemoryConfig::max_record_bytes`]: 64 MiB.
-pub const DEFAULT_MAX_RECORD_BYTES: u64 = 64 << 20;
-/// Default of [`MemoryConfig::max_unanswered_records`].
-pub const DEFAULT_MAX_UNANSWERED_RECORDS: usize = 100_000;
-/// Default of [`MemoryConfig::max_unanswered_bytes`]: 64 MiB.
-pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
-/// Maximum number of partitions of a topic.
-pub const MAX_PARTITIONS: u32 = 10_000;
+impl MemoryConfig {
+    /// Default of [`MemoryConfig::partitions`].
+    pub const DEFAULT_PARTITIONS: u32 = 1;
+
+    /// Default of [`MemoryConfig::retention_records`].
+    pub const DEFAULT_RETENTION_RECORDS: u64 = 1_000_000;
+
+    /// Default of [`MemoryConfig::retention_bytes`]: 1 GiB.
+    pub const DEFAULT_RETENTION_BYTES: u64 = 1 << 30;
+
+    /// Default of [`MemoryConfig::max_record_bytes`]: 64 MiB.
+    pub const DEFAULT_MAX_RECORD_BYTES: u64 = 64 << 20;
+
+    /// Default of [`MemoryConfig::max_unanswered_records`].
+    pub const DEFAULT_MAX_UNANSWERED_RECORDS: usize = 100_000;
+
+    /// Default of [`MemoryConfig::max_unanswered_bytes`]: 64 MiB.
+    pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
+
+    /// Maximum number of partitions of a topic.
+    pub const MAX_PARTITIONS: u32 = 10_000;
+}
 
 /// The parameters of a URL.
 const PARAMETERS: [&str; 9] = [
@@ -45,27 +53,27 @@ const PARAMETERS: [&str; 9] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// Number of partitions of a topic created by its first publish or subscription: [`DEFAULT_PARTITIONS`].
+    /// Number of partitions of a topic created by its first publish or subscription: [`MemoryConfig::DEFAULT_PARTITIONS`].
     /// A dead-letter topic (`-dlq`) gets one.
     pub partitions: u32,
     /// Whether a topic's first publish or subscription creates it (the default); otherwise the call fails as
     /// `NotFound`.
     pub auto_create: bool,
-    /// Records kept per partition: [`DEFAULT_RETENTION_RECORDS`]. The oldest are dropped first, read or not; a group
+    /// Records kept per partition: [`MemoryConfig::DEFAULT_RETENTION_RECORDS`]. The oldest are dropped first, read or not; a group
     /// that had not read them learns it from [`Assignment::missing`](tidings_core::Assignment::missing).
     pub retention_records: u64,
-    /// Bytes kept per partition unless the topic sets its own limit: [`DEFAULT_RETENTION_BYTES`]. One record is
+    /// Bytes kept per partition unless the topic sets its own limit: [`MemoryConfig::DEFAULT_RETENTION_BYTES`]. One record is
     /// always kept.
     pub retention_bytes: u64,
     /// How long records are kept, by their timestamps, unless the topic sets its own limit; `None`, the default,
     /// means forever.
     pub retention: Option<Duration>,
-    /// The largest record in bytes, unless the topic sets its own limit: [`DEFAULT_MAX_RECORD_BYTES`].
+    /// The largest record in bytes, unless the topic sets its own limit: [`MemoryConfig::DEFAULT_MAX_RECORD_BYTES`].
     pub max_record_bytes: u64,
-    /// Maximum number of unanswered records of a publisher: [`DEFAULT_MAX_UNANSWERED_RECORDS`]. Answers are delayed
+    /// Maximum number of unanswered records of a publisher: [`MemoryConfig::DEFAULT_MAX_UNANSWERED_RECORDS`]. Answers are delayed
     /// only by [`Faults`](crate::Faults).
     pub max_unanswered_records: usize,
-    /// Maximum number of unanswered bytes of a publisher: [`DEFAULT_MAX_UNANSWERED_BYTES`].
+    /// Maximum number of unanswered bytes of a publisher: [`MemoryConfig::DEFAULT_MAX_UNANSWERED_BYTES`].
     pub max_unanswered_bytes: usize,
     /// Initial time of the transport's clock; `None`, the default, means the wall clock's time. It advances by
     /// tokio's clock, so it stands still while that is paused.
@@ -75,14 +83,14 @@ pub struct MemoryConfig {
 impl Default for MemoryConfig {
     fn default() -> Self {
         Self {
-            partitions: DEFAULT_PARTITIONS,
+            partitions: MemoryConfig::DEFAULT_PARTITIONS,
             auto_create: true,
-            retention_records: DEFAULT_RETENTION_RECORDS,
-            retention_bytes: DEFAULT_RETENTION_BYTES,
+            retention_records: MemoryConfig::DEFAULT_RETENTION_RECORDS,
+            retention_bytes: MemoryConfig::DEFAULT_RETENTION_BYTES,
             retention: None,
-            max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
-            max_unanswered_records: DEFAULT_MAX_UNANSWERED_RECORDS,
-            max_unanswered_bytes: DEFAULT_MAX_UNANSWERED_BYTES,
+            max_record_bytes: MemoryConfig::DEFAULT_MAX_RECORD_BYTES,
+            max_unanswered_records: MemoryConfig::DEFAULT_MAX_UNANSWERED_RECORDS,
+            max_unanswered_bytes: MemoryConfig::DEFAULT_MAX_UNANSWERED_BYTES,
             start_time: None,
         }
     }
@@ -143,8 +151,8 @@ impl MemoryConfig {
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the field.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.partitions == 0 || self.partitions > MAX_PARTITIONS {
-            let expected = format_args!("1 to {MAX_PARTITIONS}");
+        if self.partitions == 0 || self.partitions > MemoryConfig::MAX_PARTITIONS {
+            let expected = format_args!("1 to {}", MemoryConfig::MAX_PARTITIONS);
             return Err(in_context(SettingError::expected("partitions", expected)));
         }
         let positive = [

@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::error::{injected, lock};
 
-/// A number of times that lasts until [`Faults::heal`], for [`PublishFault::with_times`] and similar methods.
-pub const UNTIL_HEALED: u32 = u32::MAX;
+impl Faults {
+    /// A number of times that lasts until [`Faults::heal`], for [`PublishFault::with_times`] and similar methods.
+    pub const UNTIL_HEALED: u32 = u32::MAX;
+}
 
 type Matcher = Arc<dyn Fn(&Record) -> bool + Send + Sync>;
 
@@ -39,7 +41,7 @@ impl PublishFault {
         Self { stored, ..Self::new(ErrorKind::Indeterminate) }
     }
 
-    /// Sets the number of records that fail; [`UNTIL_HEALED`] has no end.
+    /// Sets the number of records that fail; [`Faults::UNTIL_HEALED`] has no end.
     #[must_use]
     pub fn with_times(mut self, times: u32) -> Self {
         self.times = times;
@@ -114,7 +116,7 @@ impl Failure {
     pub(crate) fn take(slot: &mut Option<Self>) -> Option<ErrorKind> {
         let failure = slot.as_mut()?;
         let kind = failure.kind;
-        if failure.times != UNTIL_HEALED {
+        if failure.times != Faults::UNTIL_HEALED {
             failure.times -= 1;
         }
         if failure.times == 0 {
@@ -172,7 +174,7 @@ impl FaultState {
             let at = state.publish.iter().position(|fault| fault.hits(record))?;
             let fault = &mut state.publish[at];
             let hit = Hit { kind: fault.kind, stored: fault.stored };
-            if fault.times != UNTIL_HEALED {
+            if fault.times != Faults::UNTIL_HEALED {
                 fault.times -= 1;
             }
             if fault.times == 0 {

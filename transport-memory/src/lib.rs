@@ -26,7 +26,7 @@
 //! # Behaviour and limits
 //!
 //! - Topics are created by their first publish or subscription ([`MemoryConfig::auto_create`]).
-//! - A partition keeps [`DEFAULT_RETENTION_RECORDS`] records or [`DEFAULT_RETENTION_BYTES`] bytes, whichever is
+//! - A partition keeps [`MemoryConfig::DEFAULT_RETENTION_RECORDS`] records or [`MemoryConfig::DEFAULT_RETENTION_BYTES`] bytes, whichever is
 //!   reached first, and drops the oldest then, read or not. A group that had not read them learns it from
 //!   [`Assignment::missing`](tidings_core::Assignment::missing) when it is assigned the partition; while it reads, it
 //!   loses the partition and is assigned it again.
@@ -56,10 +56,7 @@ mod store;
 mod topic;
 mod transport;
 
-pub use self::config::{
-    DEFAULT_MAX_RECORD_BYTES, DEFAULT_MAX_UNANSWERED_BYTES, DEFAULT_MAX_UNANSWERED_RECORDS, DEFAULT_PARTITIONS,
-    DEFAULT_RETENTION_BYTES, DEFAULT_RETENTION_RECORDS, MAX_PARTITIONS, MemoryConfig,
-};
-pub use self::faults::{Faults, PublishFault, UNTIL_HEALED};
-pub use self::store::{DEFAULT_MAX_LETTERS, MemoryDeadLetters, MemoryStore, StoreFaults};
+pub use self::config::MemoryConfig;
+pub use self::faults::{Faults, PublishFault};
+pub use self::store::{MemoryDeadLetters, MemoryStore, StoreFaults};
 pub use self::transport::MemoryTransport;

@@ -10,7 +10,7 @@ use tidings_core::{
     TopicDescription, TopicPartition, check_topic_name,
 };
 
-use crate::config::{MAX_PARTITIONS, MemoryConfig};
+use crate::config::MemoryConfig;
 use crate::error::lock;
 use crate::log::{PartitionLog, Retention};
 
@@ -145,9 +145,9 @@ fn settings(spec: &Topic, retention: Retention) -> BTreeMap<String, String> {
 }
 
 pub(crate) fn check_partitions(name: &str, partitions: u32) -> Result<()> {
-    if (1..=MAX_PARTITIONS).contains(&partitions) {
+    if (1..=MemoryConfig::MAX_PARTITIONS).contains(&partitions) {
         return Ok(());
     }
-    let text = format!("topic {name:?}: partitions must be 1 to {MAX_PARTITIONS}, not {partitions}");
+    let text = format!("topic {name:?}: partitions must be 1 to {}, not {partitions}", MemoryConfig::MAX_PARTITIONS);
     Err(Error::new(ErrorKind::Invalid, text))
 }

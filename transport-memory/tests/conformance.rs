@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidings_conformance::{Setup, Suites};
 use tidings_core::{Error, ErrorKind, PublisherExt, Record, Transport};
-use tidings_memory::{MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault};
 
 /// Records that a publisher takes unanswered.
 const BOUND: usize = 100;
@@ -24,7 +24,7 @@ fn transport() -> Setup<MemoryTransport> {
             Ok(())
         })
         .with_lost_answers(|memory, lost| async move {
-            let unknown = PublishFault::unknown(true).with_times(UNTIL_HEALED);
+            let unknown = PublishFault::unknown(true).with_times(Faults::UNTIL_HEALED);
             if lost {
                 memory.faults().publish(unknown)
             } else {

@@ -78,7 +78,7 @@ fn raw_record(_n: u64) -> Record {
 
 fn json_record(n: u64) -> Record {
     let (event, source) = (registered(n), Name::from_static("bench"));
-    let envelope = tidings::codec::EnvelopeRef::new(Uuid::from_u128(n.into()), Timestamp::from_millis(1), &source, &event);
+    let envelope = tidings::codec::EnvelopeRef::new(Uuid::from_u128(u128::from(n) + 1), Timestamp::from_millis(1), &source, &event);
     codec::encode(envelope, "").expect("it encodes")
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tidings_core::{
-    DeadLetter, DeadLetterStore, ErrorKind, Header, Headers, LetterId, LetterQuery, MAX_ERROR_TEXT, Name, Resolution,
-    StoredRecord, Timestamp, TopicPartition,
+    DeadLetter, DeadLetterStore, ErrorKind, Header, Headers, LetterId, LetterQuery, Name, Resolution, StoredRecord,
+    Timestamp, TopicPartition,
 };
 
 use crate::case::{Case, Checked, broken, cases, granted, same};
@@ -203,7 +203,7 @@ async fn d2_a_value_of_one_mebibyte_is_kept(rig: &Rig) -> Checked {
 }
 
 async fn d2_the_longest_error_is_kept(rig: &Rig) -> Checked {
-    kept(rig, |letter| *letter = letter.clone().with_error("é\n\0".repeat(MAX_ERROR_TEXT))).await
+    kept(rig, |letter| *letter = letter.clone().with_error("é\n\0".repeat(DeadLetter::MAX_ERROR_TEXT))).await
 }
 
 async fn d2_why_it_was_buried_is_kept(rig: &Rig) -> Checked {

@@ -8,9 +8,6 @@ use tidings_core::ErrorKind;
 
 use super::tap::{Call, Fate, Tap, Watch};
 
-/// A number of times that lasts until [`Faults::heal`].
-pub const UNTIL_HEALED: u32 = u32::MAX;
-
 #[derive(Debug, Default)]
 struct State {
     down: bool,
@@ -22,6 +19,9 @@ struct State {
 pub struct Faults(Arc<Mutex<State>>);
 
 impl Faults {
+    /// A number of times that lasts until [`heal`](Self::heal).
+    pub const UNTIL_HEALED: u32 = u32::MAX;
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -65,7 +65,7 @@ impl Watch for Faults {
         }
         match state.planned.get_mut(&call) {
             Some((fate, times)) if *times > 0 => {
-                if *times != UNTIL_HEALED {
+                if *times != Self::UNTIL_HEALED {
                     *times -= 1;
                 }
                 *fate

@@ -30,6 +30,6 @@ mod store;
 mod tap;
 mod transport;
 
-pub use self::faulty::{Faults, Faulty, UNTIL_HEALED};
+pub use self::faulty::{Faults, Faulty};
 pub use self::recording::{HISTORY_LIMIT, Recorded, Recording};
 pub use self::tap::Call;

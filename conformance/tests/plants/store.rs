@@ -206,7 +206,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
         .with_outage(|store, down| async move {
             let faults = store.inner.faults();
             if down {
-                faults.fail_calls(tidings_memory::UNTIL_HEALED, ErrorKind::Unavailable)
+                faults.fail_calls(tidings_memory::Faults::UNTIL_HEALED, ErrorKind::Unavailable)
             } else {
                 faults.heal()
             }

@@ -9,7 +9,7 @@ use tidings_core::{
     Guarantees, Headers, Health, Name, PartitionLag, PartitionReset, Publisher, PublisherExt, Record,
     ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, Transport, async_trait,
 };
-use tidings_memory::{MemoryConfig, MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryConfig, MemoryTransport, PublishFault};
 
 use crate::caught;
 use crate::consumer::PlantedConsumer;
@@ -218,7 +218,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
             match (planted.bug, down) {
                 // It answers as if it were down, and stores.
                 (Bug::StoresWhatAnOutageRefused, true) => {
-                    faults.publish(PublishFault::unknown(true).with_times(UNTIL_HEALED));
+                    faults.publish(PublishFault::unknown(true).with_times(Faults::UNTIL_HEALED));
                 }
                 (Bug::StoresWhatAnOutageRefused, false) => faults.heal(),
                 (_, true) => faults.down(),
@@ -231,7 +231,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
             Ok(())
         })
         .with_lost_answers(|planted, lost| async move {
-            let unknown = PublishFault::unknown(true).with_times(UNTIL_HEALED);
+            let unknown = PublishFault::unknown(true).with_times(Faults::UNTIL_HEALED);
             let faults = planted.inner.inner().faults();
             if lost {
                 faults.publish(unknown)

@@ -181,12 +181,14 @@ pub struct LetterQuery {
     pub until: Option<Timestamp>,
     /// Selects letters after this one, in the order of burying: the next page.
     pub after: Option<LetterId>,
-    /// The number of letters to return at most. Default: [`DEFAULT_PAGE`].
+    /// The number of letters to return at most. Default: [`LetterQuery::DEFAULT_PAGE`].
     pub limit: Option<usize>,
 }
 
-/// The default of [`LetterQuery::limit`].
-pub const DEFAULT_PAGE: usize = 1_000;
+impl LetterQuery {
+    /// The default of [`LetterQuery::limit`].
+    pub const DEFAULT_PAGE: usize = 1_000;
+}
 
 impl LetterQuery {
     /// Returns whether `letter` is selected, regardless of paging.
@@ -234,8 +236,10 @@ impl LetterQuery {
     }
 }
 
-/// The limit in bytes of the error text in a letter.
-pub const MAX_ERROR_TEXT: usize = 4 << 10;
+impl DeadLetter {
+    /// The limit in bytes of the error text in a letter.
+    pub const MAX_ERROR_TEXT: usize = 4 << 10;
+}
 
 /// A record that could not be handled, and the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,7 +255,7 @@ pub struct DeadLetter {
     pub record: StoredRecord,
     /// The kind of the last error.
     pub kind: ErrorKind,
-    /// The last error with its sources, truncated to [`MAX_ERROR_TEXT`].
+    /// The last error with its sources, truncated to [`DeadLetter::MAX_ERROR_TEXT`].
     pub error: String,
     /// The number of attempts.
     pub attempts: u32,
@@ -281,11 +285,11 @@ impl DeadLetter {
         self
     }
 
-    /// Sets the error text, truncated to [`MAX_ERROR_TEXT`].
+    /// Sets the error text, truncated to [`DeadLetter::MAX_ERROR_TEXT`].
     #[must_use]
     pub fn with_error(mut self, error: impl Into<String>) -> Self {
         self.error = error.into();
-        let cut = self.error.floor_char_boundary(MAX_ERROR_TEXT);
+        let cut = self.error.floor_char_boundary(DeadLetter::MAX_ERROR_TEXT);
         self.error.truncate(cut);
         self
     }

@@ -360,8 +360,8 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut_at_a_character() {
-        let letter = letter().with_error("é".repeat(super::super::MAX_ERROR_TEXT));
-        assert_eq!(letter.error.len(), super::super::MAX_ERROR_TEXT);
+        let letter = letter().with_error("é".repeat(DeadLetter::MAX_ERROR_TEXT));
+        assert_eq!(letter.error.len(), DeadLetter::MAX_ERROR_TEXT);
     }
 
     #[test]

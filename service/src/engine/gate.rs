@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::breaker::{BREAKER_WINDOW, Breaker};
+use crate::breaker::Breaker;
 
 const OPEN: u8 = 0;
 const CLOSED: u8 = 1;
@@ -156,23 +156,23 @@ struct Window {
 }
 
 impl Window {
-    const MASK: u128 = (1 << BREAKER_WINDOW) - 1;
+    const MASK: u128 = (1 << Breaker::WINDOW) - 1;
 
     fn new(breaker: Breaker) -> Self {
         Self { breaker, bits: 0, count: 0, closings: 0 }
     }
 
     fn add(&mut self, count: usize, failure: bool) {
-        let shift = count.min(BREAKER_WINDOW);
+        let shift = count.min(Breaker::WINDOW);
         self.bits = (self.bits << shift) & Self::MASK;
         if failure {
             self.bits |= 1;
         }
-        self.count = (self.count + count).min(BREAKER_WINDOW);
+        self.count = (self.count + count).min(Breaker::WINDOW);
     }
 
     fn is_bad(&self) -> bool {
-        self.count == BREAKER_WINDOW && self.bits.count_ones() as usize > BREAKER_WINDOW / 2
+        self.count == Breaker::WINDOW && self.bits.count_ones() as usize > Breaker::WINDOW / 2
     }
 
     fn next_wait(&mut self) -> Duration {

@@ -16,7 +16,7 @@ use super::shared::{AtomicTotals, Backends, Identity, Policy, Shared};
 use super::topics::{all_missing, create_missing};
 use super::worker::Worker;
 use crate::router::Router;
-use crate::settings::{MAX_WORKERS, Options, TopicPolicy};
+use crate::settings::{Options, TopicPolicy};
 use crate::table::Routes;
 
 /// Starts the service `name` on `transport`.
@@ -98,8 +98,8 @@ fn check(name: &Name, options: &Options) -> Result<()> {
         let ttl = options.lease_ttl;
         return wrong(&format!("its lease ttl is {ttl:?}, it must be at least {MIN_LEASE_TTL:?}"));
     }
-    if options.workers.is_some_and(|workers| workers > MAX_WORKERS) {
-        return wrong(&format!("its number of workers is above {MAX_WORKERS}"));
+    if options.workers.is_some_and(|workers| workers > Options::MAX_WORKERS) {
+        return wrong(&format!("its number of workers is above {}", Options::MAX_WORKERS));
     }
     let counts = [
         ("concurrency", options.concurrency),

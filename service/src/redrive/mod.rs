@@ -20,8 +20,10 @@ use self::letters::{Letters, Place};
 
 /// The suffix of the consumer group that redrives a service's letters.
 pub const REDRIVE_GROUP_SUFFIX: &str = "-redrive";
-/// The default of [`RedriveOptions::patience`].
-pub const DEFAULT_REDRIVE_PATIENCE: Duration = Duration::from_secs(60);
+impl RedriveOptions {
+    /// The default of [`RedriveOptions::patience`].
+    pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
+}
 /// The publisher's close timeout; no record is unacknowledged by then.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -35,13 +37,13 @@ pub struct RedriveOptions {
     pub dry_run: bool,
     /// How long to wait until the group's other members have left, and for the next letter.
     ///
-    /// Defaults to [`DEFAULT_REDRIVE_PATIENCE`]. A run that was killed stays a member until the group's session ends.
+    /// Defaults to [`RedriveOptions::DEFAULT_PATIENCE`]. A run that was killed stays a member until the group's session ends.
     pub patience: Duration,
 }
 
 impl Default for RedriveOptions {
     fn default() -> Self {
-        Self { limit: None, dry_run: false, patience: DEFAULT_REDRIVE_PATIENCE }
+        Self { limit: None, dry_run: false, patience: RedriveOptions::DEFAULT_PATIENCE }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sqlx::QueryBuilder;
 use sqlx::postgres::{PgRow, Postgres};
-use tidings_core::{DEFAULT_PAGE, LetterId, Result, Timestamp};
+use tidings_core::{LetterId, LetterQuery, Result, Timestamp};
 
 use super::row::{get, id, to_column};
 use crate::sql_names::SqlNames;
@@ -77,7 +77,7 @@ pub struct ActFilter {
     pub by: Option<String>,
     /// The kind of act.
     pub kind: Option<ActKind>,
-    /// Maximum number of acts, the latest first: [`DEFAULT_PAGE`] if `None`.
+    /// Maximum number of acts, the latest first: [`LetterQuery::DEFAULT_PAGE`] if `None`.
     pub limit: Option<usize>,
 }
 
@@ -128,7 +128,7 @@ impl ActFilter {
         if let Some(kind) = self.kind {
             sql.push(" AND a.act = ").push_bind(kind.as_str());
         }
-        let limit = self.limit.unwrap_or(DEFAULT_PAGE);
+        let limit = self.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
         sql.push(" ORDER BY a.id DESC LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         sql
     }

@@ -2,7 +2,7 @@
 
 use sqlx::QueryBuilder;
 use sqlx::postgres::Postgres;
-use tidings_core::{DEFAULT_PAGE, ErrorKind, LetterId, LetterQuery, Name, Timestamp};
+use tidings_core::{ErrorKind, LetterId, LetterQuery, Name, Timestamp};
 
 use super::row::{Ids, to_column};
 use crate::sql_names::SqlNames;
@@ -32,7 +32,7 @@ pub struct LetterFilter {
     pub state: LetterState,
     /// Matches only letters after this one in the order of burying: the next page.
     pub after: Option<LetterId>,
-    /// Maximum number of letters: [`DEFAULT_PAGE`] if `None`.
+    /// Maximum number of letters: [`LetterQuery::DEFAULT_PAGE`] if `None`.
     pub limit: Option<usize>,
     /// Like `after`, by number.
     pub(super) behind: Option<i64>,
@@ -156,7 +156,7 @@ impl LetterFilter {
         }
         sql.push(tail);
         if paged {
-            let limit = self.limit.unwrap_or(DEFAULT_PAGE);
+            let limit = self.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
             sql.push(" LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         }
         sql

@@ -13,9 +13,7 @@ use tidings_core::{Error, ErrorKind, LetterId, Name, Result};
 
 pub use self::act::{Act, ActFilter, ActKind};
 pub use self::filter::{LetterFilter, LetterState};
-pub use self::redrive::{
-    DEFAULT_REDRIVE_BATCH, MAX_REPORTED_REFUSALS, REDRIVE_IDLE_LIMIT, RedriveOptions, RedriveReport,
-};
+pub use self::redrive::{RedriveOptions, RedriveReport};
 pub use self::row::{Closed, Letter};
 use crate::PostgresStore;
 use crate::retention::Pace;

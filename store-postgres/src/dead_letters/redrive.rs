@@ -21,12 +21,16 @@ use crate::error::{failed, failed_write};
 use crate::sql_names::SqlNames;
 use crate::wire::escape;
 
-/// Default of [`RedriveOptions::batch`].
-pub const DEFAULT_REDRIVE_BATCH: usize = 100;
-/// Maximum number of refusals in a [`RedriveReport`]; a run ends when it is reached.
-pub const MAX_REPORTED_REFUSALS: usize = 1_000;
-/// How long the broker may take to answer for one batch. After that the server releases the batch's letters.
-pub const REDRIVE_IDLE_LIMIT: Duration = Duration::from_secs(120);
+impl RedriveOptions {
+    /// Default of [`RedriveOptions::batch`].
+    pub const DEFAULT_BATCH: usize = 100;
+
+    /// Maximum number of refusals in a [`RedriveReport`]; a run ends when it is reached.
+    pub const MAX_REPORTED_REFUSALS: usize = 1_000;
+
+    /// How long the broker may take to answer for one batch. After that the server releases the batch's letters.
+    pub const IDLE_LIMIT: Duration = Duration::from_secs(120);
+}
 
 /// Options of a redrive.
 #[derive(Debug, Clone)]
@@ -36,13 +40,13 @@ pub struct RedriveOptions {
     pub reason: String,
     /// Maximum number of letters per second; `None`, the default, means as fast as the broker accepts them.
     pub per_second: Option<u32>,
-    /// Number of letters per transaction: [`DEFAULT_REDRIVE_BATCH`]. A crash repeats at most this many.
+    /// Number of letters per transaction: [`RedriveOptions::DEFAULT_BATCH`]. A crash repeats at most this many.
     pub batch: usize,
 }
 
 impl Default for RedriveOptions {
     fn default() -> Self {
-        Self { reason: String::new(), per_second: None, batch: DEFAULT_REDRIVE_BATCH }
+        Self { reason: String::new(), per_second: None, batch: RedriveOptions::DEFAULT_BATCH }
     }
 }
 
@@ -122,7 +126,7 @@ impl Letters {
         loop {
             let started = Instant::now();
             let batch = run.batch(self, publisher, options.batch.clamp(1, most), &mut report).await?;
-            if batch == 0 || report.refused.len() >= MAX_REPORTED_REFUSALS {
+            if batch == 0 || report.refused.len() >= RedriveOptions::MAX_REPORTED_REFUSALS {
                 return Ok(report);
             }
             if let Some(rate) = options.per_second {
@@ -211,7 +215,8 @@ impl Run<'_> {
         size: usize,
     ) -> Result<Option<Batch>> {
         let wrong = |e| failed("redrive letters: another redrive may be under way", e);
-        let idle = format!("SET LOCAL idle_in_transaction_session_timeout = {}", REDRIVE_IDLE_LIMIT.as_millis());
+        let idle =
+            format!("SET LOCAL idle_in_transaction_session_timeout = {}", RedriveOptions::IDLE_LIMIT.as_millis());
         sqlx::query(AssertSqlSafe(idle)).execute(&mut **transaction).await.map_err(wrong)?;
         let lock = sqlx::query(names.fill(LOCK)).bind(format!("{}.redrive", names.full("letters")));
         lock.execute(&mut **transaction).await.map_err(wrong)?;

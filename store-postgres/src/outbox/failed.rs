@@ -10,8 +10,10 @@ use super::{Outbox, lane};
 use crate::error::failed_write;
 use crate::wire::{escape, headers_from_bytes, unescape};
 
-/// Default number of records that [`Outbox::failed`] returns.
-pub const DEFAULT_FAILED_PAGE: usize = 1_000;
+impl Outbox {
+    /// Default number of records that [`Outbox::failed`] returns.
+    pub const DEFAULT_FAILED_PAGE: usize = 1_000;
+}
 
 /// A record of the outbox that the broker refused for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl Outbox {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable).
     pub async fn failed(&self, after: Option<i64>, limit: Option<usize>) -> Result<Vec<FailedRecord>> {
-        let limit = i64::try_from(limit.unwrap_or(DEFAULT_FAILED_PAGE)).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit.unwrap_or(Outbox::DEFAULT_FAILED_PAGE)).unwrap_or(i64::MAX);
         let query = sqlx::query(self.store.names().fill(LIST)).bind(after.unwrap_or(0)).bind(limit);
         let rows = read(query.fetch_all(self.store.pool()).await)?;
         rows.iter().map(failed_record).collect()

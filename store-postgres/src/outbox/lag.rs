@@ -10,14 +10,16 @@ use super::Outbox;
 use crate::error::failed;
 use crate::sql_names::SqlNames;
 
-/// Records are counted up to this number, so that reading the lag stays cheap.
-pub const MAX_COUNTED_LAG: u64 = 1_000_000;
+impl OutboxLag {
+    /// Records are counted up to this number, so that reading the lag stays cheap.
+    pub const MAX_COUNTED: u64 = 1_000_000;
+}
 
 /// Lag of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OutboxLag {
-    /// Number of records to be published, including held ones, counted up to [`MAX_COUNTED_LAG`].
+    /// Number of records to be published, including held ones, counted up to [`OutboxLag::MAX_COUNTED`].
     pub waiting: u64,
     /// Age of the oldest of them, by the server's clock.
     pub oldest: Option<Duration>,
@@ -53,7 +55,7 @@ impl Outbox {
 }
 
 pub(super) async fn lag(connection: &mut PgConnection, names: &SqlNames) -> sqlx::Result<OutboxLag> {
-    let limit = i64::try_from(MAX_COUNTED_LAG).unwrap_or(i64::MAX);
+    let limit = i64::try_from(OutboxLag::MAX_COUNTED).unwrap_or(i64::MAX);
     let row = sqlx::query(names.fill(LAG)).bind(limit).fetch_one(connection).await?;
     let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
     let oldest = row.try_get::<Option<i64>, _>("oldest_ms")?;

@@ -14,13 +14,9 @@ use tidings_core::{
 };
 use uuid::Uuid;
 
-pub use self::failed::{DEFAULT_FAILED_PAGE, FailedRecord};
-pub use self::lag::{MAX_COUNTED_LAG, OutboxLag};
-pub use self::relay::{
-    DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL, DEFAULT_RECORDS_PER_KEY,
-    DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, MAX_RELAY_INTERVAL, RELAY_LEASE, Refused, Relay, RelayConfig,
-    RelayState, RelayStatus,
-};
+pub use self::failed::FailedRecord;
+pub use self::lag::OutboxLag;
+pub use self::relay::{Refused, Relay, RelayConfig, RelayState, RelayStatus};
 use crate::PostgresStore;
 use crate::error::failed_write;
 use crate::wire::headers_to_bytes;

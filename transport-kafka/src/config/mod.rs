@@ -16,36 +16,52 @@ pub(crate) use self::check::{INSTANCE_ID_RULE, is_instance_id};
 pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource};
 pub(crate) use self::url::in_context;
 
-/// Default of [`KafkaConfig::client_id`].
-pub const DEFAULT_CLIENT_ID: &str = "tidings";
-/// Default of [`KafkaConfig::linger`]: no linger.
-pub const DEFAULT_LINGER: Duration = Duration::ZERO;
-/// Default of [`KafkaConfig::batch_bytes`]: 256 KiB.
-pub const DEFAULT_BATCH_BYTES: usize = 256 << 10;
-/// Default of [`KafkaConfig::max_record_bytes`]: 8 MiB, large enough that the topic's limit decides.
-pub const DEFAULT_MAX_RECORD_BYTES: usize = 8 << 20;
-/// Default of [`KafkaConfig::max_unanswered_records`].
-pub const DEFAULT_MAX_UNANSWERED_RECORDS: usize = 100_000;
-/// Default of [`KafkaConfig::max_unanswered_bytes`]: 64 MiB.
-pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
-/// Default of [`KafkaConfig::delivery_timeout`].
-pub const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Default of [`KafkaConfig::connect_timeout`].
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Default of [`KafkaConfig::connect_wait`]: a single attempt.
-pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
-/// Default of [`KafkaConfig::request_timeout`].
-pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Default of [`KafkaConfig::metadata_max_age`].
-pub const DEFAULT_METADATA_MAX_AGE: Duration = Duration::from_secs(30);
-/// Default of [`KafkaConfig::fetch_max_bytes`]: 8 MiB.
-pub const DEFAULT_FETCH_MAX_BYTES: usize = 8 << 20;
-/// Default of [`KafkaConfig::fetch_max_partition_bytes`]: 1 MiB.
-pub const DEFAULT_FETCH_MAX_PARTITION_BYTES: usize = 1 << 20;
-/// Default of [`KafkaConfig::fetch_max_unpacked_bytes`]: 128 MiB.
-pub const DEFAULT_FETCH_MAX_UNPACKED_BYTES: usize = 128 << 20;
-/// Default of [`KafkaConfig::fetch_max_wait`].
-pub const DEFAULT_FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
+impl KafkaConfig {
+    /// Default of [`KafkaConfig::client_id`].
+    pub const DEFAULT_CLIENT_ID: &str = "tidings";
+
+    /// Default of [`KafkaConfig::linger`]: no linger.
+    pub const DEFAULT_LINGER: Duration = Duration::ZERO;
+
+    /// Default of [`KafkaConfig::batch_bytes`]: 256 KiB.
+    pub const DEFAULT_BATCH_BYTES: usize = 256 << 10;
+
+    /// Default of [`KafkaConfig::max_record_bytes`]: 8 MiB, large enough that the topic's limit decides.
+    pub const DEFAULT_MAX_RECORD_BYTES: usize = 8 << 20;
+
+    /// Default of [`KafkaConfig::max_unanswered_records`].
+    pub const DEFAULT_MAX_UNANSWERED_RECORDS: usize = 100_000;
+
+    /// Default of [`KafkaConfig::max_unanswered_bytes`]: 64 MiB.
+    pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
+
+    /// Default of [`KafkaConfig::delivery_timeout`].
+    pub const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Default of [`KafkaConfig::connect_timeout`].
+    pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Default of [`KafkaConfig::connect_wait`]: a single attempt.
+    pub const DEFAULT_CONNECT_WAIT: Duration = Duration::ZERO;
+
+    /// Default of [`KafkaConfig::request_timeout`].
+    pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Default of [`KafkaConfig::metadata_max_age`].
+    pub const DEFAULT_METADATA_MAX_AGE: Duration = Duration::from_secs(30);
+
+    /// Default of [`KafkaConfig::fetch_max_bytes`]: 8 MiB.
+    pub const DEFAULT_FETCH_MAX_BYTES: usize = 8 << 20;
+
+    /// Default of [`KafkaConfig::fetch_max_partition_bytes`]: 1 MiB.
+    pub const DEFAULT_FETCH_MAX_PARTITION_BYTES: usize = 1 << 20;
+
+    /// Default of [`KafkaConfig::fetch_max_unpacked_bytes`]: 128 MiB.
+    pub const DEFAULT_FETCH_MAX_UNPACKED_BYTES: usize = 128 << 20;
+
+    /// Default of [`KafkaConfig::fetch_max_wait`].
+    pub const DEFAULT_FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
+}
 
 /// Configuration of a Kafka transport. [`KafkaTransport::connect`](crate::KafkaTransport::connect) checks it.
 ///
@@ -63,7 +79,7 @@ pub const DEFAULT_FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
 pub struct KafkaConfig {
     /// Bootstrap brokers as `host:port`; the others are discovered through them.
     pub brokers: Vec<String>,
-    /// Client id in the brokers' logs and quotas: [`DEFAULT_CLIENT_ID`].
+    /// Client id in the brokers' logs and quotas: [`KafkaConfig::DEFAULT_CLIENT_ID`].
     pub client_id: String,
     /// TLS settings; `None` disables TLS.
     pub tls: Option<Tls>,
@@ -73,43 +89,43 @@ pub struct KafkaConfig {
     pub compression: Compression,
     /// Compression level of gzip (0 to 9) or zstd (1 to 22); `None` is the codec's default.
     pub compression_level: Option<i32>,
-    /// How long a batch waits for more records: [`DEFAULT_LINGER`].
+    /// How long a batch waits for more records: [`KafkaConfig::DEFAULT_LINGER`].
     ///
     /// Each partition has one batch in flight, and records that arrive meanwhile form the next. Batches therefore
     /// fill under load even without a linger, and a single record does not wait.
     pub linger: Duration,
-    /// Size of a full batch per partition, in bytes: [`DEFAULT_BATCH_BYTES`]. Topics with a lower limit get smaller
+    /// Size of a full batch per partition, in bytes: [`KafkaConfig::DEFAULT_BATCH_BYTES`]. Topics with a lower limit get smaller
     /// batches.
     pub batch_bytes: usize,
-    /// Largest record that is sent, in bytes: [`DEFAULT_MAX_RECORD_BYTES`]. A topic may have a lower limit.
+    /// Largest record that is sent, in bytes: [`KafkaConfig::DEFAULT_MAX_RECORD_BYTES`]. A topic may have a lower limit.
     pub max_record_bytes: usize,
-    /// Maximum number of in-flight records: [`DEFAULT_MAX_UNANSWERED_RECORDS`].
+    /// Maximum number of in-flight records: [`KafkaConfig::DEFAULT_MAX_UNANSWERED_RECORDS`].
     pub max_unanswered_records: usize,
-    /// Maximum size of all in-flight records, in bytes: [`DEFAULT_MAX_UNANSWERED_BYTES`].
+    /// Maximum size of all in-flight records, in bytes: [`KafkaConfig::DEFAULT_MAX_UNANSWERED_BYTES`].
     pub max_unanswered_bytes: usize,
-    /// How long a record is retried before it ends as indeterminate or unavailable: [`DEFAULT_DELIVERY_TIMEOUT`].
+    /// How long a record is retried before it ends as indeterminate or unavailable: [`KafkaConfig::DEFAULT_DELIVERY_TIMEOUT`].
     pub delivery_timeout: Duration,
     /// Timeout of each connection attempt, including those of [`connect`](crate::KafkaTransport::connect):
-    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    /// [`KafkaConfig::DEFAULT_CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
     /// How long [`connect`](crate::KafkaTransport::connect) retries while no broker answers:
-    /// [`DEFAULT_CONNECT_WAIT`].
+    /// [`KafkaConfig::DEFAULT_CONNECT_WAIT`].
     pub connect_wait: Duration,
-    /// Timeout of a single request: [`DEFAULT_REQUEST_TIMEOUT`].
+    /// Timeout of a single request: [`KafkaConfig::DEFAULT_REQUEST_TIMEOUT`].
     pub request_timeout: Duration,
-    /// How long a publisher caches a topic's partition count: [`DEFAULT_METADATA_MAX_AGE`]. Keys are partitioned by
+    /// How long a publisher caches a topic's partition count: [`KafkaConfig::DEFAULT_METADATA_MAX_AGE`]. Keys are partitioned by
     /// that count, so two publishers may disagree for this long after a topic grew.
     pub metadata_max_age: Duration,
-    /// Bytes fetched from a broker at once: [`DEFAULT_FETCH_MAX_BYTES`]. A single fetch gets half of them, because
+    /// Bytes fetched from a broker at once: [`KafkaConfig::DEFAULT_FETCH_MAX_BYTES`]. A single fetch gets half of them, because
     /// two are in flight where a broker leads several partitions.
     pub fetch_max_bytes: usize,
-    /// Bytes per partition in a fetch: [`DEFAULT_FETCH_MAX_PARTITION_BYTES`]. Effectively capped by the size of a
+    /// Bytes per partition in a fetch: [`KafkaConfig::DEFAULT_FETCH_MAX_PARTITION_BYTES`]. Effectively capped by the size of a
     /// fetch.
     pub fetch_max_partition_bytes: usize,
-    /// Maximum decompressed size of a batch: [`DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger batch holds its
+    /// Maximum decompressed size of a batch: [`KafkaConfig::DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger batch holds its
     /// partition until it is skipped or this limit is raised.
     pub fetch_max_unpacked_bytes: usize,
-    /// How long a broker may wait for records before it answers a fetch: [`DEFAULT_FETCH_MAX_WAIT`].
+    /// How long a broker may wait for records before it answers a fetch: [`KafkaConfig::DEFAULT_FETCH_MAX_WAIT`].
     pub fetch_max_wait: Duration,
     /// Group protocol of consumers.
     pub group_protocol: GroupProtocol,
@@ -169,25 +185,25 @@ impl KafkaConfig {
     pub fn new<B: Into<String>>(brokers: impl IntoIterator<Item = B>) -> Self {
         Self {
             brokers: brokers.into_iter().map(Into::into).collect(),
-            client_id: DEFAULT_CLIENT_ID.into(),
+            client_id: KafkaConfig::DEFAULT_CLIENT_ID.into(),
             tls: None,
             sasl: None,
             compression: Compression::default(),
             compression_level: None,
-            linger: DEFAULT_LINGER,
-            batch_bytes: DEFAULT_BATCH_BYTES,
-            max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
-            max_unanswered_records: DEFAULT_MAX_UNANSWERED_RECORDS,
-            max_unanswered_bytes: DEFAULT_MAX_UNANSWERED_BYTES,
-            delivery_timeout: DEFAULT_DELIVERY_TIMEOUT,
-            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
-            connect_wait: DEFAULT_CONNECT_WAIT,
-            request_timeout: DEFAULT_REQUEST_TIMEOUT,
-            metadata_max_age: DEFAULT_METADATA_MAX_AGE,
-            fetch_max_bytes: DEFAULT_FETCH_MAX_BYTES,
-            fetch_max_partition_bytes: DEFAULT_FETCH_MAX_PARTITION_BYTES,
-            fetch_max_unpacked_bytes: DEFAULT_FETCH_MAX_UNPACKED_BYTES,
-            fetch_max_wait: DEFAULT_FETCH_MAX_WAIT,
+            linger: KafkaConfig::DEFAULT_LINGER,
+            batch_bytes: KafkaConfig::DEFAULT_BATCH_BYTES,
+            max_record_bytes: KafkaConfig::DEFAULT_MAX_RECORD_BYTES,
+            max_unanswered_records: KafkaConfig::DEFAULT_MAX_UNANSWERED_RECORDS,
+            max_unanswered_bytes: KafkaConfig::DEFAULT_MAX_UNANSWERED_BYTES,
+            delivery_timeout: KafkaConfig::DEFAULT_DELIVERY_TIMEOUT,
+            connect_timeout: KafkaConfig::DEFAULT_CONNECT_TIMEOUT,
+            connect_wait: KafkaConfig::DEFAULT_CONNECT_WAIT,
+            request_timeout: KafkaConfig::DEFAULT_REQUEST_TIMEOUT,
+            metadata_max_age: KafkaConfig::DEFAULT_METADATA_MAX_AGE,
+            fetch_max_bytes: KafkaConfig::DEFAULT_FETCH_MAX_BYTES,
+            fetch_max_partition_bytes: KafkaConfig::DEFAULT_FETCH_MAX_PARTITION_BYTES,
+            fetch_max_unpacked_bytes: KafkaConfig::DEFAULT_FETCH_MAX_UNPACKED_BYTES,
+            fetch_max_wait: KafkaConfig::DEFAULT_FETCH_MAX_WAIT,
             group_protocol: GroupProtocol::default(),
             instance_id: None,
             isolation: Isolation::default(),

@@ -1,9 +1,8 @@
 //! The hostile inputs, with the fate of each on a Kafka 4.1 broker.
 
-use tidings_kafka::DEFAULT_FETCH_MAX_UNPACKED_BYTES;
-
 use crate::batch::{Batch, Codec, MAGIC_AT, Raw, pack, seal};
 use crate::common::TestResult;
+use tidings_kafka::KafkaConfig;
 
 /// Fate of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +94,7 @@ fn in_two_parts(codec: Codec) -> TestResult<Hostile> {
 }
 
 fn by_default(hostile: TestResult<Hostile>) -> TestResult<Hostile> {
-    hostile.map(|hostile| Hostile { unpacked: DEFAULT_FETCH_MAX_UNPACKED_BYTES, ..hostile })
+    hostile.map(|hostile| Hostile { unpacked: KafkaConfig::DEFAULT_FETCH_MAX_UNPACKED_BYTES, ..hostile })
 }
 
 fn wide_topic(hostile: TestResult<Hostile>) -> TestResult<Hostile> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidings_core::{Delivery, Topic};
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
-use tidings_service::{DEFAULT_MAX_BYTES_IN_FLIGHT, Router, Service, State};
+use tidings_service::{Router, Service, State};
 use tidings_testbed::Kafka;
 use tokio::process::Command;
 use tokio::sync::Notify;
@@ -89,7 +89,7 @@ async fn read_all(role: &str) -> TestResult<String> {
 
 /// The formula of `docs/guides/operations.md`: three quarters of the bytes in flight and a batch; a prefetched
 /// quarter and a batch; and a batch that is being decompressed.
-const FORMULA: usize = DEFAULT_MAX_BYTES_IN_FLIGHT + 3 * RECORDS * MIB;
+const FORMULA: usize = Service::DEFAULT_MAX_BYTES_IN_FLIGHT + 3 * RECORDS * MIB;
 
 /// Checks that a reader of this many batches takes no more than the formula on top of its memory before the first
 /// fetch.

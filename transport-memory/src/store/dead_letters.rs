@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings_core::{
-    DEFAULT_PAGE, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId,
-    LetterLease, LetterQuery, Name, Resolution, Result, Timestamp, async_trait,
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease,
+    LetterQuery, Name, Resolution, Result, Timestamp, async_trait,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -15,8 +15,10 @@ use uuid::Uuid;
 use super::faults::{State as FaultState, StoreFaults};
 use crate::error::lock;
 
-/// Default of [`MemoryDeadLetters::with_max_letters`].
-pub const DEFAULT_MAX_LETTERS: usize = 100_000;
+impl MemoryDeadLetters {
+    /// Default of [`MemoryDeadLetters::with_max_letters`].
+    pub const DEFAULT_MAX_LETTERS: usize = 100_000;
+}
 
 /// A dead-letter store in this process's memory. Clones share the store.
 ///
@@ -84,10 +86,10 @@ impl Default for MemoryDeadLetters {
 impl MemoryDeadLetters {
     /// Creates an empty store.
     pub fn new() -> Self {
-        Self { inner: Arc::default(), max_letters: DEFAULT_MAX_LETTERS }
+        Self { inner: Arc::default(), max_letters: MemoryDeadLetters::DEFAULT_MAX_LETTERS }
     }
 
-    /// Sets the maximum number of open letters, and of closed ones that are remembered: [`DEFAULT_MAX_LETTERS`].
+    /// Sets the maximum number of open letters, and of closed ones that are remembered: [`MemoryDeadLetters::DEFAULT_MAX_LETTERS`].
     #[must_use]
     pub fn with_max_letters(mut self, letters: usize) -> Self {
         self.max_letters = letters;
@@ -171,7 +173,7 @@ impl Letters {
         // A forgotten letter sorts before all open ones.
         let from = query.after.as_ref().and_then(|id| self.places.get(id)).map_or(0, |(place, _)| place + 1);
         let wanted = self.open.range(from..).map(|(_, letter)| letter).filter(|letter| query.wants(letter));
-        wanted.take(query.limit.unwrap_or(DEFAULT_PAGE)).cloned().collect()
+        wanted.take(query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE)).cloned().collect()
     }
 }
 

@@ -70,7 +70,7 @@ impl StoreFaults {
         lock(&self.state.wanted).down = false;
     }
 
-    /// Makes the next `times` calls, of any method, fail as `kind`; [`UNTIL_HEALED`](crate::UNTIL_HEALED) has no end.
+    /// Makes the next `times` calls, of any method, fail as `kind`; [`Faults::UNTIL_HEALED`](crate::Faults::UNTIL_HEALED) has no end.
     pub fn fail_calls(&self, times: u32, kind: ErrorKind) {
         lock(&self.state.wanted).calls = Failure::new(times, kind);
     }

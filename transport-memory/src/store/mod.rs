@@ -16,7 +16,7 @@ use tidings_core::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use self::dead_letters::{DEFAULT_MAX_LETTERS, MemoryDeadLetters};
+pub use self::dead_letters::MemoryDeadLetters;
 pub use self::faults::StoreFaults;
 use self::scope::Scope;
 use crate::clock::Clock;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidings_core::{DeadLetter, ErrorKind, Record, Start, StoredRecord, Timestamp, Transport};
-use tidings_memory::{MemoryTransport, PublishFault, UNTIL_HEALED};
+use tidings_memory::{Faults, MemoryTransport, PublishFault};
 use tokio::time::{Instant, advance};
 
 use crate::common::{
@@ -28,7 +28,7 @@ async fn the_next_publishes_fail_and_those_after_them_do_not() {
 #[tokio::test(start_paused = true)]
 async fn a_fault_hits_only_what_it_names() {
     let transport = MemoryTransport::new();
-    let fault = PublishFault::new(ErrorKind::Denied).with_topic("a").with_times(UNTIL_HEALED);
+    let fault = PublishFault::new(ErrorKind::Denied).with_topic("a").with_times(Faults::UNTIL_HEALED);
     transport.faults().publish(fault.with_matching(|record| record.key.is_none()));
     let denied = Err(ErrorKind::Denied);
     assert_eq!(kinds(&transport, &["a", "b", "a"]).await, [denied, Ok(0), denied]);

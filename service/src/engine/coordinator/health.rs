@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Coordinator;
 use super::dispatch::set;
 use crate::engine::messages::Cause;
-use crate::status::{PartitionStatus, PauseReason, STALL_AFTER, State, Status};
+use crate::status::{PartitionStatus, PauseReason, State, Status};
 
 /// How long a read failure counts as the current state.
 const FAILURE_HOLDS: Duration = Duration::from_secs(15);
@@ -138,7 +138,7 @@ impl Coordinator {
         problems.extend(self.health.missing.iter().map(missing));
         problems.extend(self.health.blocked.iter().cloned());
         if self.health.stalled {
-            problems.push(format!("there is lag, and nothing was committed for {STALL_AFTER:?}"));
+            problems.push(format!("there is lag, and nothing was committed for {:?}", Status::STALL_AFTER));
         }
         let mut partitions: Vec<_> =
             self.slots.values().filter(|p| p.leaving.is_none()).map(partition_status).collect();
@@ -158,7 +158,7 @@ impl Coordinator {
         let allowed = !self.paused_by_operator && self.stopping.is_none();
         if !lag || !allowed {
             self.health.progressed();
-        } else if !self.health.stalled && now.duration_since(self.health.progress_at) >= STALL_AFTER {
+        } else if !self.health.stalled && now.duration_since(self.health.progress_at) >= Status::STALL_AFTER {
             self.health.stalled = true;
             tracing::error!(service = %self.shared.identity.service, "stalled: there is lag, and nothing is committed");
         }

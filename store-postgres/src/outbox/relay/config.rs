@@ -4,25 +4,35 @@ use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Result};
 
-/// Default of [`RelayConfig::batch_records`].
-pub const DEFAULT_BATCH_RECORDS: usize = 1_000;
-/// Default of [`RelayConfig::batch_bytes`].
-pub const DEFAULT_BATCH_BYTES: usize = 8 << 20;
-/// Default of [`RelayConfig::records_per_key`].
-pub const DEFAULT_RECORDS_PER_KEY: usize = 1;
-/// Default of [`RelayConfig::poll_interval`].
-pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Default of [`RelayConfig::lag_interval`].
-pub const DEFAULT_LAG_INTERVAL: Duration = Duration::from_secs(10);
-/// Default of [`RelayConfig::retry_base`].
-pub const DEFAULT_RELAY_RETRY_BASE: Duration = Duration::from_millis(100);
-/// Default of [`RelayConfig::retry_cap`].
-pub const DEFAULT_RELAY_RETRY_CAP: Duration = Duration::from_secs(10);
-/// Upper limit of a relay's intervals.
-pub const MAX_RELAY_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// A relay that does not contact the server for this long (frozen, cut off) loses its share of the outbox to other
-/// relays. Servers before version 14 detect only a closed connection.
-pub const RELAY_LEASE: Duration = Duration::from_secs(30);
+impl RelayConfig {
+    /// Default of [`RelayConfig::batch_records`].
+    pub const DEFAULT_BATCH_RECORDS: usize = 1_000;
+
+    /// Default of [`RelayConfig::batch_bytes`].
+    pub const DEFAULT_BATCH_BYTES: usize = 8 << 20;
+
+    /// Default of [`RelayConfig::records_per_key`].
+    pub const DEFAULT_RECORDS_PER_KEY: usize = 1;
+
+    /// Default of [`RelayConfig::poll_interval`].
+    pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// Default of [`RelayConfig::lag_interval`].
+    pub const DEFAULT_LAG_INTERVAL: Duration = Duration::from_secs(10);
+
+    /// Default of [`RelayConfig::retry_base`].
+    pub const DEFAULT_RETRY_BASE: Duration = Duration::from_millis(100);
+
+    /// Default of [`RelayConfig::retry_cap`].
+    pub const DEFAULT_RETRY_CAP: Duration = Duration::from_secs(10);
+
+    /// Upper limit of a relay's intervals.
+    pub const MAX_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+    /// A relay that does not contact the server for this long (frozen, cut off) loses its share of the outbox to other
+    /// relays. Servers before version 14 detect only a closed connection.
+    pub const LEASE: Duration = Duration::from_secs(30);
+}
 
 /// Policy for records that the broker refuses permanently: too large, denied, no such topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,23 +50,23 @@ pub enum Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayConfig {
-    /// Maximum number of records in memory: [`DEFAULT_BATCH_RECORDS`].
+    /// Maximum number of records in memory: [`RelayConfig::DEFAULT_BATCH_RECORDS`].
     pub batch_records: usize,
-    /// Maximum number of bytes in memory, exceeded by at most one record: [`DEFAULT_BATCH_BYTES`].
+    /// Maximum number of bytes in memory, exceeded by at most one record: [`RelayConfig::DEFAULT_BATCH_BYTES`].
     pub batch_bytes: usize,
-    /// Maximum number of records of one key in flight: [`DEFAULT_RECORDS_PER_KEY`]. More than one raises a key's
+    /// Maximum number of records of one key in flight: [`RelayConfig::DEFAULT_RECORDS_PER_KEY`]. More than one raises a key's
     /// throughput, but if the broker fails one of them, later ones may be published before it.
     pub records_per_key: usize,
-    /// Interval of polling for records: [`DEFAULT_POLL_INTERVAL`].
+    /// Interval of polling for records: [`RelayConfig::DEFAULT_POLL_INTERVAL`].
     pub poll_interval: Duration,
     /// Whether the relay also listens for notifications, which takes a connection; `true` by default.
     pub listen: bool,
-    /// Interval of measuring the lag: [`DEFAULT_LAG_INTERVAL`].
+    /// Interval of measuring the lag: [`RelayConfig::DEFAULT_LAG_INTERVAL`].
     pub lag_interval: Duration,
-    /// Maximum backoff after a first failure of the broker or the database: [`DEFAULT_RELAY_RETRY_BASE`]. It doubles
+    /// Maximum backoff after a first failure of the broker or the database: [`RelayConfig::DEFAULT_RETRY_BASE`]. It doubles
     /// with each further failure; the actual backoff is drawn at random up to it.
     pub retry_base: Duration,
-    /// Maximum backoff after any failure: [`DEFAULT_RELAY_RETRY_CAP`].
+    /// Maximum backoff after any failure: [`RelayConfig::DEFAULT_RETRY_CAP`].
     pub retry_cap: Duration,
     /// Policy for records that the broker refuses permanently.
     pub refused: Refused,
@@ -65,14 +75,14 @@ pub struct RelayConfig {
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
-            batch_records: DEFAULT_BATCH_RECORDS,
-            batch_bytes: DEFAULT_BATCH_BYTES,
-            records_per_key: DEFAULT_RECORDS_PER_KEY,
-            poll_interval: DEFAULT_POLL_INTERVAL,
+            batch_records: RelayConfig::DEFAULT_BATCH_RECORDS,
+            batch_bytes: RelayConfig::DEFAULT_BATCH_BYTES,
+            records_per_key: RelayConfig::DEFAULT_RECORDS_PER_KEY,
+            poll_interval: RelayConfig::DEFAULT_POLL_INTERVAL,
             listen: true,
-            lag_interval: DEFAULT_LAG_INTERVAL,
-            retry_base: DEFAULT_RELAY_RETRY_BASE,
-            retry_cap: DEFAULT_RELAY_RETRY_CAP,
+            lag_interval: RelayConfig::DEFAULT_LAG_INTERVAL,
+            retry_base: RelayConfig::DEFAULT_RETRY_BASE,
+            retry_cap: RelayConfig::DEFAULT_RETRY_CAP,
             refused: Refused::default(),
         }
     }
@@ -150,10 +160,11 @@ impl RelayConfig {
         if let Some((name, _)) = positive.into_iter().find(|(_, good)| !good) {
             return Err(Error::new(ErrorKind::Invalid, format!("start a relay: {name} is too small")));
         }
-        match longest.into_iter().find(|(_, time)| *time > MAX_RELAY_INTERVAL) {
-            Some((name, _)) => {
-                Err(Error::new(ErrorKind::Invalid, format!("start a relay: {name} is above {MAX_RELAY_INTERVAL:?}")))
-            }
+        match longest.into_iter().find(|(_, time)| *time > RelayConfig::MAX_INTERVAL) {
+            Some((name, _)) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("start a relay: {name} is above {:?}", RelayConfig::MAX_INTERVAL),
+            )),
             None => Ok(()),
         }
     }
@@ -179,17 +190,21 @@ mod tests {
     #[test]
     fn a_time_that_the_clock_can_not_add_is_named() {
         let config = RelayConfig::default;
-        let long = MAX_RELAY_INTERVAL + Duration::from_nanos(1);
+        let long = RelayConfig::MAX_INTERVAL + Duration::from_nanos(1);
         for (wrong, name) in [
             (config().with_poll_interval(long), "poll_interval"),
             (config().with_lag_interval(Duration::MAX), "lag_interval"),
-            (config().with_retry(DEFAULT_RELAY_RETRY_BASE, long), "retry_cap"),
+            (config().with_retry(RelayConfig::DEFAULT_RETRY_BASE, long), "retry_cap"),
         ] {
             let error = wrong.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains(name), "{error}");
         }
-        config().with_poll_interval(MAX_RELAY_INTERVAL).with_lag_interval(MAX_RELAY_INTERVAL).check().unwrap();
+        config()
+            .with_poll_interval(RelayConfig::MAX_INTERVAL)
+            .with_lag_interval(RelayConfig::MAX_INTERVAL)
+            .check()
+            .unwrap();
     }
 
     #[test]

@@ -9,15 +9,14 @@ use tidings_core::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::RELAY_LEASE;
 use super::flight::Fetched;
-use crate::PostgresStore;
 use crate::error::{failed, failed_write};
 use crate::outbox::failed::record;
 use crate::outbox::lag::{OutboxLag, lag, read};
 use crate::outbox::lane::{PRESENCE_LOCK, SHARDS, lock_class, shard_lock};
 use crate::sql_names::SqlNames;
 use crate::wire::escape;
+use crate::{PostgresStore, RelayConfig};
 
 /// Plans must not change with the size of a table that is empty at one moment and full at the next.
 const SETTINGS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
@@ -120,11 +119,11 @@ impl Link {
         let class = lock_class(&link.names);
         let doing = "prepare the relay's session";
         timed(limit, doing, sqlx::raw_sql(AssertSqlSafe(SETTINGS)).execute(&mut link.connection)).await?;
-        let lease = sqlx::query(LEASE).bind(RELAY_LEASE.as_millis().to_string());
+        let lease = sqlx::query(LEASE).bind(RelayConfig::LEASE.as_millis().to_string());
         timed(limit, doing, lease.execute(&mut link.connection)).await?;
         let presence = sqlx::query(PRESENCE).bind(class).bind(PRESENCE_LOCK);
         timed(limit, doing, presence.execute(&mut link.connection)).await?;
-        let sleepers = i64::try_from(RELAY_LEASE.as_secs()).unwrap_or(i64::MAX);
+        let sleepers = i64::try_from(RelayConfig::LEASE.as_secs()).unwrap_or(i64::MAX);
         let sleepers = sqlx::query(link.names.fill(BURY_SLEEPERS)).bind(sleepers);
         timed(limit, doing, sleepers.execute(&mut link.connection)).await?;
         Ok(link)

@@ -16,10 +16,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-pub use self::config::{
-    DEFAULT_BATCH_BYTES, DEFAULT_BATCH_RECORDS, DEFAULT_LAG_INTERVAL, DEFAULT_POLL_INTERVAL, DEFAULT_RECORDS_PER_KEY,
-    DEFAULT_RELAY_RETRY_BASE, DEFAULT_RELAY_RETRY_CAP, MAX_RELAY_INTERVAL, RELAY_LEASE, Refused, RelayConfig,
-};
+pub use self::config::{Refused, RelayConfig};
 use self::listen::Listener;
 use self::status::Board;
 pub use self::status::{RelayState, RelayStatus};

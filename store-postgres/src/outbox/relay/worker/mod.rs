@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use super::flight::{Fetched, Landed, fly};
 use super::link::{Link, Refusal, Room};
-use super::{RELAY_LEASE, Refused, RelayConfig, Shared};
+use super::{Refused, RelayConfig, Shared};
 use crate::PostgresStore;
 
 /// Interval of rebalancing shards, which also tells the server that the relay is alive.
 const BALANCE_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval at which a sleeping relay renews its entry.
-const SLEEPER_INTERVAL: Duration = RELAY_LEASE;
+const SLEEPER_INTERVAL: Duration = RelayConfig::LEASE;
 /// Polls after falling asleep: a transaction at its last statement at that moment sends no notification.
 const FIRST_LOOKS: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(250)];
 /// Number of consecutive turns with records after which notifications are disabled.
