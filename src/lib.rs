@@ -23,8 +23,12 @@ pub mod admin {
 
 /// How events become bytes and back: the codecs, keys, versions, and the trait of a codec of your own.
 pub mod codec {
+    #[cfg(feature = "json")]
+    pub use tidings_core::codec::Json;
+    #[cfg(feature = "postcard")]
+    pub use tidings_core::codec::Postcard;
     pub use tidings_core::codec::{
-        Codec, Head, Json, Postcard, Routing, decode, encode, peek, peek_headers, route_by_headers, routing,
+        Codec, Head, Routing, decode, encode, peek, peek_headers, route_by_headers, routing,
     };
     pub use tidings_core::{EnvelopeRef, Key, Version};
 }
