@@ -183,7 +183,8 @@ impl PostgresConfig {
         self
     }
 
-    /// Sets the maximum number of connections for the store's own calls; [`PostgresConfig::DEFAULT_STORE_CONNECTIONS`] by default.
+    /// Sets the maximum number of connections for the store's own calls;
+    /// [`PostgresConfig::DEFAULT_STORE_CONNECTIONS`] by default.
     #[must_use]
     pub fn with_store_connections(mut self, connections: u32) -> Self {
         self.store_connections = connections;
@@ -204,7 +205,8 @@ impl PostgresConfig {
         self
     }
 
-    /// Sets how long connecting is retried while the server does not answer; [`PostgresConfig::DEFAULT_CONNECT_WAIT`] by default.
+    /// Sets how long connecting is retried while the server does not answer; [`PostgresConfig::DEFAULT_CONNECT_WAIT`]
+    /// by default.
     #[must_use]
     pub fn with_connect_wait(mut self, wait: Duration) -> Self {
         self.connect_wait = wait;

@@ -26,9 +26,9 @@
 //! a whole, so no compaction is needed. The store's time follows the wall clock but never goes back: setting the
 //! clock back extends no retention. Setting it far ahead expires the existing events.
 //!
-//! An event takes about [`SledConfig::BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to seven times as
-//! much when they come one by one. All ids within the retention are kept in memory, below [`SledConfig::MEMORY_PER_EVENT`] bytes
-//! per event including the disk cache ([`SledConfig::cache_bytes`]).
+//! An event takes about [`SledConfig::BYTES_PER_EVENT`] bytes on the disk when events come in batches, and up to
+//! seven times as much when they come one by one. All ids within the retention are kept in memory, below
+//! [`SledConfig::MEMORY_PER_EVENT`] bytes per event including the disk cache ([`SledConfig::cache_bytes`]).
 #![forbid(unsafe_code)]
 
 mod claims;

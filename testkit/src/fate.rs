@@ -5,6 +5,8 @@ use tidings_service::RecordOutcome;
 use uuid::Uuid;
 
 /// How a record was settled.
+///
+/// Settled means that the record needs no more work and its offset may be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Settled {
@@ -13,12 +15,18 @@ pub enum Settled {
     /// The event had been handled before.
     Duplicate,
     /// No handler takes the event.
+    ///
+    /// It is an unknown type, a tombstone, or a redrive for another service.
     Skipped,
     /// The record was written to the dead-letter topic.
+    ///
+    /// With a [`DeadLetterStore`](tidings_core::DeadLetterStore), to that.
     DeadLettered,
 }
 
 impl Settled {
+    /// Returns how an observed event settles its record; `None` for events on the way, such as a
+    /// retry.
     pub(crate) fn of(what: RecordOutcome) -> Option<Self> {
         match what {
             RecordOutcome::Handled => Some(Self::Handled),
@@ -31,6 +39,31 @@ impl Settled {
 }
 
 /// The fate of a record: how it was settled, after how many attempts, and the events that followed from it.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tidings_macros::Event;
+/// # use tidings_core::{BoxError, reject};
+/// # use tidings_service::{Router, Service};
+/// # use tidings_testkit::{Harness, Settled};
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(crate = "tidings_core", topic = "orders", type = "order.placed", key = "id")]
+/// struct Placed { id: String, cents: u64 }
+///
+/// async fn bill(order: Placed) -> Result<(), BoxError> {
+///     if order.cents == 0 { Err(reject("nothing to bill").into()) } else { Ok(()) }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let test = Harness::start(Service::new("billing", Router::new().on(bill))).await?;
+/// let fate = test.send(&Placed { id: "o1".into(), cents: 0 }).await;
+/// assert_eq!(fate.settled, Settled::DeadLettered);
+/// assert_eq!(fate.attempts(), 1); // a rejection is not retried
+/// assert!(fate.errors[0].contains("nothing to bill"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Fate {

@@ -38,8 +38,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs a service in a test, on the in-memory broker or on another transport.
 ///
-/// Every wait has a deadline, [`Harness::DEFAULT_DEADLINE`] and [`Harness::DEFAULT_REAL_DEADLINE`]. If the test panics, dropping the
-/// harness prints its [`trace`](Self::trace).
+/// Every wait has a deadline, [`Harness::DEFAULT_DEADLINE`] and [`Harness::DEFAULT_REAL_DEADLINE`]. If the test
+/// panics, dropping the harness prints its [`trace`](Self::trace).
 ///
 /// Records published by handlers are captured if the handler returns them or uses
 /// [`Delivery::publisher`](tidings_core::Delivery::publisher); a publisher created by the handler itself is not
@@ -49,9 +49,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Harness<T = MemoryTransport> {
     transport: T,
     running: ServiceHandle,
+    /// Everything that was observed; shared with the observer, layer, publisher and sink of the
+    /// service.
     journal: Arc<Journal>,
     /// The topics that the service reads.
     topics: Vec<Name>,
+    /// Put before the topics of sent events, as the service does.
     topic_prefix: Name,
     deadline: Duration,
     real_deadline: Duration,
@@ -268,12 +271,15 @@ impl<T: Transport + Clone> Harness<T> {
         self.running
     }
 
+    /// Encodes an event with a fresh id, so that a test may send equal events as different ones.
     fn record<E: Event>(&self, event: &E) -> Result<Record> {
         let source = Name::from_static(SOURCE);
         let envelope = EnvelopeRef::new(Uuid::now_v7(), Timestamp::now(), &source, event);
         codec::encode(envelope, &self.topic_prefix)
     }
 
+    /// Publishes through the test's own transport: the record is not one that the service
+    /// published.
     async fn put(&self, record: Record) -> Result<Place> {
         let publisher = self.transport.publisher().await?;
         let position = publisher.publish_one(record.clone()).await?;
@@ -293,6 +299,10 @@ impl<T: Transport + Clone> Harness<T> {
         self.wait(look, || format!("{place}, or what follows from it, has not settled")).await
     }
 
+    /// Looks until there is a result; each look follows a settlement or one second of tokio's time.
+    ///
+    /// The real deadline is checked, too: on a running clock both agree, but on a paused clock a
+    /// handler that blocks would let no tokio time pass.
     async fn wait<R>(&self, look: impl Fn() -> Option<Result<R>>, what: impl Fn() -> String) -> Result<R> {
         let real_end = Instant::now() + self.real_deadline.min(FOR_EVER);
         let end = tokio::time::Instant::now() + self.deadline.min(FOR_EVER);
@@ -312,12 +322,15 @@ impl<T: Transport + Clone> Harness<T> {
         }
     }
 
+    /// Returns the error of a wait in vain, with the trace: the test's reader needs the history.
     fn error(&self, what: &str) -> Error {
         Error::new(ErrorKind::Unavailable, format!("wait for the service: {what}\n{}", self.trace()))
     }
 }
 
 /// An event that was published without waiting.
+///
+/// It identifies the record by its position, for [`Harness::fate`] and [`Harness::wait_for`].
 #[derive(Debug, Clone)]
 pub struct Sent(Place);
 
@@ -337,6 +350,7 @@ fn expect<R>(result: Result<R>) -> R {
     result.unwrap_or_else(|error| panic!("{}", error.report()))
 }
 
+/// Decodes a record if it is of this event's type and major version.
 fn decode<E: Event>(record: &tidings_core::StoredRecord) -> Option<Envelope<E>> {
     let head = codec::peek(record).ok()?;
     (head.event_type == E::TYPE && head.version.major == E::VERSION.major).then(|| codec::decode(record).ok()).flatten()

@@ -1,4 +1,12 @@
 //! The journal of a harness: written by the service's observer, layer, publisher and sink, read by the test.
+//!
+//! Four writers observe the service from different sides. The layer sees attempts, the observer
+//! sees how records settle, the publisher sees what handlers publish, and the sink sees dead
+//! letters. They meet in one state under one lock, keyed by the record's position, so that a test
+//! reads a consistent view.
+//!
+//! Events that follow from another are found by the causation id that the service writes into each
+//! record that a handler publishes.
 
 use crate::Harness;
 use std::collections::HashMap;
@@ -17,6 +25,31 @@ use crate::fate::{Fate, Settled};
 use crate::trace::{Line, Place, Trace};
 
 /// A failed attempt that was followed by another.
+///
+/// [`Harness::retried`](crate::Harness::retried) returns them:
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tidings_macros::Event;
+/// # use tidings_service::{Router, Service};
+/// # use tidings_testkit::Harness;
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(crate = "tidings_core", topic = "orders", type = "order.placed", key = "id")]
+/// struct Placed { id: String }
+///
+/// async fn bill(_: Placed) {}
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let test = Harness::start(Service::new("billing", Router::new().on(bill))).await?;
+/// test.fail_attempt("order.placed", 1, "the ledger is locked");
+/// let fate = test.send(&Placed { id: "o1".into() }).await;
+/// assert!(fate.is_handled());
+/// assert_eq!(test.retried()[0].attempt, 1);
+/// assert!(test.retried()[0].error.contains("the ledger is locked"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retried {
@@ -31,9 +64,13 @@ pub struct Retried {
 }
 
 /// Decides whether an attempt fails, by its event type and number.
+///
+/// Stateful: it may fail an attempt once and let the next one pass.
 type Injection = Box<dyn FnMut(&str, u32) -> Option<BoxError> + Send>;
 
+/// Observations of one service, from the start of its harness.
 pub(crate) struct Journal {
+    /// Beginning of the trace, by tokio's clock.
     started: Instant,
     state: Mutex<State>,
     /// Notified when a record was settled.
@@ -54,18 +91,24 @@ struct State {
     caused: HashMap<Uuid, Vec<Place>>,
     /// The records that the service published, in order.
     published: Vec<(Place, StoredRecord)>,
+    /// Handled records, in the order of completion; a redelivery is listed again.
     handled: Vec<StoredRecord>,
     retried: Vec<Retried>,
+    /// Dead letters without repetitions: writing one again after a lost answer is no second letter.
     letters: Vec<DeadLetter>,
+    /// Asked in order; the first that returns an error decides.
     injections: Vec<Injection>,
     trace: Trace,
 }
 
+/// Observations about one record.
 #[derive(Debug, Default)]
 struct Seen {
     event_type: String,
     event_id: Uuid,
+    /// The first settlement and its reason; `None` while the record is open.
     settled: Option<(Settled, Option<String>)>,
+    /// Handlers started, including attempts that an injection ended before the handler ran.
     attempts: u32,
     errors: Vec<String>,
 }
@@ -75,6 +118,7 @@ impl Journal {
         Arc::new(Self { started: Instant::now(), state: Mutex::default(), settled: Notify::new() })
     }
 
+    /// Locks the state, ignoring poisoning: a panicking test still wants its trace.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,6 +127,7 @@ impl Journal {
         self.started.elapsed()
     }
 
+    /// Adds a line of the test itself to the trace.
     pub(crate) fn note(&self, note: impl Into<String>) {
         self.state().trace.push(self.at(), None, Line::Note(note.into()));
     }
@@ -116,6 +161,7 @@ impl Journal {
         state.published.push((place, stored));
     }
 
+    /// Adds a refused publish: to the trace only, since the record has no position.
     pub(crate) fn not_published(&self, record: &Record, error: String) {
         let what = record_header(record, headers::EVENT_TYPE).unwrap_or_default().to_owned();
         let what = format!("{what} to {}", record.topic);
@@ -143,6 +189,7 @@ impl Journal {
         failure
     }
 
+    /// Adds the error of an attempt to each of its records: a batch fails as a whole.
     pub(crate) fn failed(&self, places: &[Place], attempt: u32, error: &str) {
         let mut state = self.state();
         for place in places {
@@ -154,6 +201,7 @@ impl Journal {
         }
     }
 
+    /// Adds a dead letter that the sink has accepted.
     pub(crate) fn buried(&self, letter: &DeadLetter) {
         let place = Place::new(&letter.origin, letter.record.offset);
         let mut state = self.state();
@@ -165,6 +213,7 @@ impl Journal {
         state.letters.push(letter.clone());
     }
 
+    /// Adds a refused dead letter; its record stays open.
     pub(crate) fn not_buried(&self, letter: &DeadLetter, error: String) {
         let place = Place::new(&letter.origin, letter.record.offset);
         self.state().trace.push(self.at(), Some(place), Line::NotBuried { error });
@@ -188,6 +237,7 @@ impl Journal {
         open
     }
 
+    /// Decodes records in order and leaves out those of other types.
     pub(crate) fn read<T>(&self, what: Read, decode: impl Fn(&StoredRecord) -> Option<T>) -> Vec<T> {
         let state = self.state();
         match what {
@@ -220,11 +270,13 @@ fn record_header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     record.headers.get_str(name)
 }
 
+/// Returns the record as a reader would get it, without fetching it.
 fn stored(record: &Record, position: &Position) -> StoredRecord {
     StoredRecord::from_record(record.clone(), position.offset, record.timestamp.unwrap_or_default())
 }
 
 impl State {
+    /// Returns the entry of a record, creating it: the first of four writers to see it decides.
     fn know(&mut self, place: &Place, record: &StoredRecord) -> &mut Seen {
         self.trace.name(place, record);
         self.records.entry(place.clone()).or_insert_with(|| Seen {
@@ -234,6 +286,8 @@ impl State {
         })
     }
 
+    /// `path` holds the records on the way here. One that causes itself, directly or not, is not
+    /// followed again: equal event ids share what they caused.
     fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize, path: &mut Vec<Place>) -> Option<Fate> {
         *looked_at += 1;
         if *looked_at > Harness::MAX_FOLLOWING {

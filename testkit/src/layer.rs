@@ -1,4 +1,7 @@
 //! The layer around all handlers: records attempts, and injects failures.
+//!
+//! It is the outermost layer of the service, so that a retry passes it again and an injected
+//! failure looks to the service like the handler's own.
 
 use std::sync::Arc;
 
@@ -8,6 +11,7 @@ use tidings_service::Next;
 use crate::journal::Journal;
 use crate::trace::Place;
 
+/// Records an attempt and its end; fails it without calling the handler if an injection says so.
 pub(crate) async fn watch(journal: Arc<Journal>, delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
     let attempt = delivery.attempt();
     let origin = delivery.origin().clone();

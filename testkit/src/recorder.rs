@@ -1,4 +1,7 @@
 //! The service's transport: wraps the test's own, and records what is published and dead-lettered.
+//!
+//! Only the service gets the wrapped transport. The test publishes through the plain one, so that
+//! its own records are not taken for the service's. Answers are passed on unchanged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +13,11 @@ use tidings_core::{
 
 use crate::journal::Journal;
 
+/// Wrapper of the transport on which the service runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder<T> {
     pub(crate) inner: T,
+    /// Name of the service, shown in the trace as the publisher.
     pub(crate) service: Name,
     pub(crate) journal: Arc<Journal>,
 }
@@ -29,6 +34,7 @@ impl<T: Transport> Transport for Recorder<T> {
         Ok(Arc::new(RecordingPublisher { inner, service: self.service.clone(), journal: self.journal.clone() }))
     }
 
+    /// Not wrapped: the observer and the layer see each delivery, with more detail.
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
         self.inner.consumer(options).await
     }
@@ -47,6 +53,7 @@ impl<T: Transport> Transport for Recorder<T> {
     }
 }
 
+/// Records each answer of the publisher, in the order of the records.
 #[derive(Debug)]
 struct RecordingPublisher {
     inner: Arc<dyn Publisher>,
@@ -55,6 +62,7 @@ struct RecordingPublisher {
 }
 
 impl RecordingPublisher {
+    /// Records one answer.
     fn note(&self, record: &Record, answer: &Result<Position>) {
         match answer {
             Ok(position) => self.journal.published(&self.service, record, position),
@@ -72,6 +80,7 @@ impl Publisher for RecordingPublisher {
         answers
     }
 
+    /// Always pending: the answer has to be recorded before the service acts on it.
     fn begin_one(&self, record: Record) -> Begun<'_> {
         Begun::Pending(Box::pin(async move {
             let answer = self.inner.publish_one(record.clone()).await;
@@ -89,6 +98,7 @@ impl Publisher for RecordingPublisher {
     }
 }
 
+/// Records dead letters, whether the sink is the transport's or a store of the service.
 #[derive(Debug)]
 pub(crate) struct RecordingSink {
     pub(crate) inner: Arc<dyn DeadLetterSink>,

@@ -1,4 +1,7 @@
 //! The trace: one line per step, with its time.
+//!
+//! The trace is kept as data and rendered when it is read, usually by a failing test. It is
+//! bounded, since a test may run for long: the last lines are those that explain a failure.
 
 use crate::Harness;
 use std::collections::{HashMap, VecDeque};
@@ -32,6 +35,8 @@ impl fmt::Display for Place {
 }
 
 /// A step.
+///
+/// Each kind corresponds to one call of the journal.
 #[derive(Debug)]
 pub(crate) enum Line {
     Sent,
@@ -45,6 +50,7 @@ pub(crate) enum Line {
     Note(String),
 }
 
+/// A step, its time since the start, and the record it concerns, if any.
 #[derive(Debug)]
 struct Entry {
     at: Duration,
@@ -52,15 +58,18 @@ struct Entry {
     line: Line,
 }
 
+/// Lines of the trace, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     entries: VecDeque<Entry>,
+    /// Number of lines dropped from the front; shown at the top, lest a cut trace seem complete.
     dropped: usize,
     /// Descriptions of the records, for readers to distinguish them.
     names: HashMap<Place, String>,
 }
 
 impl Trace {
+    /// Appends a line, dropping the oldest beyond [`Harness::MAX_TRACE`].
     pub(crate) fn push(&mut self, at: Duration, place: Option<Place>, line: Line) {
         if self.entries.len() == Harness::MAX_TRACE {
             self.dropped += 1;
@@ -69,12 +78,15 @@ impl Trace {
         self.entries.push_back(Entry { at, place, line });
     }
 
+    /// Describes a record when it is first seen; its bytes are not kept.
     pub(crate) fn name(&mut self, place: &Place, record: &StoredRecord) {
         if self.names.len() < Harness::MAX_TRACE && !self.names.contains_key(place) {
             self.names.insert(place.clone(), describe(record));
         }
     }
 
+    /// Renders all lines. An attempt after a failed one shows the wait between them, which is the
+    /// backoff that a test on a paused clock never sees pass.
     pub(crate) fn render(&self) -> String {
         let mut text = String::new();
         if self.dropped > 0 {
@@ -123,6 +135,7 @@ fn describe(record: &StoredRecord) -> String {
 }
 
 impl Line {
+    /// Returns the word of the second column.
     fn word(&self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -137,6 +150,7 @@ impl Line {
         }
     }
 
+    /// Writes the rest of the line.
     fn details(&self, text: &mut String) -> fmt::Result {
         match self {
             Self::Sent => Ok(()),

@@ -1,4 +1,9 @@
 //! Admin operations in memory.
+//!
+//! The checks are Kafka's, so that a program that passes here passes against a cluster: a topic's
+//! partitions are never lowered, keys are never rehashed without consent, and a group with members
+//! is neither reset nor deleted. Each call asks the injected faults first, because an unreachable
+//! broker answers nothing, not even reads.
 
 use std::sync::Arc;
 
@@ -12,6 +17,7 @@ use crate::error::{no_group, no_topic};
 use crate::group::Group;
 use crate::topic::check_partitions;
 
+/// Admin client of one broker. It holds no state of its own; any number of them may exist.
 #[derive(Debug)]
 pub(crate) struct MemoryAdmin {
     broker: Arc<Broker>,
@@ -22,6 +28,14 @@ impl MemoryAdmin {
         Self { broker }
     }
 
+    /// Returns the group `name`, if it has members or commits.
+    ///
+    /// A vacant group is treated as missing: the broker forgets it as soon as it notices, and
+    /// callers must not see the difference.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) while the broker is down,
+    /// [`NotFound`](ErrorKind::NotFound) for a group that is missing or vacant.
     fn group(&self, verb: &str, name: &Name) -> Result<Arc<Group>> {
         self.broker.faults.reach(verb)?;
         self.broker.group(name).filter(|group| !group.is_vacant()).ok_or_else(|| no_group(verb, name))
@@ -30,6 +44,7 @@ impl MemoryAdmin {
 
 #[async_trait]
 impl Admin for MemoryAdmin {
+    /// Creates the topics one by one; a topic that cannot be created does not stop the next ones.
     async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
         self.broker.faults.reach("create topics")?;
         Ok(topics.iter().map(|topic| self.broker.create(topic).map(drop)).collect())
@@ -55,6 +70,12 @@ impl Admin for MemoryAdmin {
         Ok(topics.iter().map(|name| self.broker.delete(name)).collect())
     }
 
+    /// Adds partitions and rebalances all groups, so that members are assigned them at once.
+    ///
+    /// Growing a topic that has ever held a record with a key sends the same key to another
+    /// partition, which breaks its order. So this needs
+    /// [`allow_rekeying`](CreatePartitionsOptions::allow_rekeying), unless the count stays the
+    /// same.
     async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()> {
         self.broker.faults.reach("grow")?;
         let found = self.broker.topic(topic).ok_or_else(|| no_topic("grow", topic))?;
@@ -87,6 +108,10 @@ impl Admin for MemoryAdmin {
         Ok(self.group("lag", group)?.lag(&self.broker))
     }
 
+    /// Moves the committed offsets of a group without members.
+    ///
+    /// The group need not exist: resetting creates it, as in Kafka, so that a service can be given
+    /// its start before it first runs.
     async fn reset_offsets(
         &self,
         group: &Name,
@@ -103,6 +128,7 @@ impl Admin for MemoryAdmin {
         self.broker.with_group(group, |group| group.clear(&self.broker))
     }
 
+    /// Reports a single healthy broker, number 0, which is its own controller.
     async fn health(&self) -> Result<Health> {
         self.broker.faults.reach("health")?;
         let mut health = Health::default();

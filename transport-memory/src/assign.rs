@@ -1,10 +1,16 @@
 //! Partition assignment: sticky, balanced and deterministic.
+//!
+//! The order of the inputs decides all ties, never a hash or a clock, so that a test sees the same
+//! assignment in each run. Stickiness matters because each move costs a revocation: its records in
+//! flight are finished or cancelled, and its offsets committed, before another member may read.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidings_core::{Name, TopicPartition};
 
+/// Identity of a member. Ids grow with each join, so their order is the order of joining.
 pub(crate) type MemberId = u64;
+/// The member that each partition is meant for, whether or not it owns the partition yet.
 pub(crate) type Targets = BTreeMap<TopicPartition, MemberId>;
 
 /// Assigns `partitions` (sorted) to `members` by the topics that each reads.
@@ -36,13 +42,18 @@ pub(crate) fn assign(
     plan.owners
 }
 
+/// An assignment in progress.
 struct Plan<'a> {
+    /// Topics of each member; a member is only given partitions of these.
     members: &'a BTreeMap<MemberId, BTreeSet<Name>>,
     owners: Targets,
+    /// Number of partitions of each member. Invariant: it agrees with `owners`, as only `give`
+    /// changes either.
     counts: BTreeMap<MemberId, usize>,
 }
 
 impl Plan<'_> {
+    /// Makes `to` the owner of `partition`, taking it from its previous owner.
     fn give(&mut self, partition: &TopicPartition, to: MemberId) {
         if let Some(from) = self.owners.insert(partition.clone(), to) {
             *self.counts.entry(from).or_default() -= 1;
@@ -66,6 +77,10 @@ impl Plan<'_> {
     }
 
     /// The shortest chain of moves from `from` to a member with at least two partitions fewer.
+    ///
+    /// A direct move is not always possible: where members read different topics, the fullest
+    /// member may have to pass a partition to a third one, which passes on another. A breadth-first
+    /// search finds the chain with the fewest moves.
     fn path(&self, from: MemberId, count: usize) -> Option<Vec<(TopicPartition, MemberId)>> {
         let mut came: BTreeMap<MemberId, (MemberId, TopicPartition)> = BTreeMap::new();
         let mut queue = VecDeque::from([from]);
@@ -88,6 +103,7 @@ impl Plan<'_> {
     }
 }
 
+/// Follows the search's steps back from `at` to `from`, and returns the moves of the chain.
 fn trace(
     came: &BTreeMap<MemberId, (MemberId, TopicPartition)>,
     from: MemberId,

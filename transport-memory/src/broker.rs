@@ -15,13 +15,20 @@ use crate::group::Group;
 use crate::log::PartitionLog;
 use crate::topic::TopicLog;
 
-/// Locks are taken in this order: the groups, a group, the topics, a topic, a partition's log, the faults.
+/// State of one transport, shared by its clones, publishers, consumers and admin clients.
+///
+/// Locks are taken in this order: the groups, a group, the topics, a topic, a partition's log, the
+/// faults. A call that needs a later one first releases the earlier, or takes both in this order;
+/// otherwise two calls can deadlock.
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) config: MemoryConfig,
     pub(crate) clock: Clock,
     pub(crate) faults: FaultState,
+    /// Read by nearly every call, written only when topics are created or deleted.
     topics: RwLock<BTreeMap<Name, Arc<TopicLog>>>,
+    /// Groups with members or commits; [`with_group`](Self::with_group) removes vacant ones, so
+    /// that short-lived groups of tests do not accumulate.
     groups: Mutex<BTreeMap<Name, Arc<Group>>>,
     /// One counter for epochs and members of all groups, so that both grow even if a group was deleted and recreated.
     serial: AtomicU64,
@@ -39,14 +46,17 @@ impl Broker {
         }
     }
 
+    /// Returns a number greater than all before, for an epoch or a member.
     pub(crate) fn next_serial(&self) -> u64 {
         self.serial.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Returns the topic `name` if it exists.
     pub(crate) fn topic(&self, name: &str) -> Option<Arc<TopicLog>> {
         self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// Returns the log of `partition` if its topic exists and has that many partitions.
     pub(crate) fn log(&self, partition: &TopicPartition) -> Option<Arc<PartitionLog>> {
         self.topic(&partition.topic)?.log(partition.partition)
     }
@@ -75,8 +85,14 @@ impl Broker {
         }
     }
 
+    /// Creates a topic and assigns its partitions to the groups that read it.
+    ///
+    /// The topic is in the map before groups are rebalanced, and the map's lock is released: a
+    /// rebalance takes a group's lock, which comes before the topics'.
+    ///
     /// # Errors
-    /// [`AlreadyExists`](ErrorKind::AlreadyExists), [`Invalid`](ErrorKind::Invalid).
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists), [`Invalid`](ErrorKind::Invalid) for its name or
+    /// its number of partitions.
     pub(crate) fn create(&self, spec: &Topic) -> Result<Arc<TopicLog>> {
         let topic = Arc::new(TopicLog::new(spec, &self.config)?);
         {
@@ -91,6 +107,9 @@ impl Broker {
         Ok(topic)
     }
 
+    /// Deletes a topic: its records are dropped, its readers lose their partitions, and all groups
+    /// forget their commits, so that a topic recreated under the name starts afresh.
+    ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound).
     pub(crate) fn delete(&self, name: &Name) -> Result<()> {
@@ -112,6 +131,9 @@ impl Broker {
     }
 
     /// Runs `act` on the group `name`, which is created if it is missing, and forgotten afterwards if it is vacant.
+    ///
+    /// The lock on the groups is held while `act` runs. Without it, a group could be forgotten
+    /// between the lookup and a join, and the member would belong to a group that no call finds.
     pub(crate) fn with_group<T>(&self, name: &Name, act: impl FnOnce(&Arc<Group>) -> T) -> T {
         let mut groups = lock(&self.groups);
         let group = groups.entry(name.clone()).or_insert_with(|| Arc::new(Group::new(name.clone())));
@@ -123,18 +145,21 @@ impl Broker {
         answer
     }
 
+    /// Reassigns the partitions of every group, after a topic or partitions were created.
     pub(crate) fn rebalance_all(&self) {
         for group in self.groups() {
             group.rebalance(self);
         }
     }
 
+    /// Wakes every waiting consumer, which then looks again, after a fault has changed.
     pub(crate) fn wake_all(&self) {
         for group in self.groups() {
             group.wake_all();
         }
     }
 
+    /// Takes `partition` from its owner; see [`Faults::lose`](crate::Faults::lose).
     pub(crate) fn lose(&self, group: &str, partition: &TopicPartition) -> bool {
         self.group(group).is_some_and(|group| group.lose(self, partition))
     }

@@ -6,7 +6,9 @@ use tokio::time::Instant;
 /// Timestamps by tokio's clock, so that a test that pauses and advances it moves records' times too.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
+    /// Time shown when the clock was created.
     start: Timestamp,
+    /// Reading of tokio's clock at that moment.
     opened: Instant,
 }
 
@@ -20,6 +22,8 @@ impl Clock {
         self.at(Instant::now())
     }
 
+    /// Returns the clock's time at `instant`; one before the clock's creation counts as its
+    /// creation.
     pub(crate) fn at(&self, instant: Instant) -> Timestamp {
         self.start.saturating_add(instant.saturating_duration_since(self.opened))
     }

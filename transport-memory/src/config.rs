@@ -1,4 +1,8 @@
 //! Configuration of a memory transport, in code or by a URL.
+//!
+//! Settings are checked once, by [`MemoryTransport::open`](crate::MemoryTransport::open) or
+//! [`MemoryConfig::from_url`], never by the setters: a value out of range is an error that names
+//! the field, not a panic.
 
 use std::time::Duration;
 
@@ -50,28 +54,46 @@ const PARAMETERS: [&str; 9] = [
 /// assert_eq!(config, same);
 /// # Ok::<_, tidings_core::Error>(())
 /// ```
+///
+/// Bounds keep a forgotten transport from eating the machine's memory; they are generous for tests.
+/// A topic's own settings ([`Topic`](tidings_core::Topic)) take precedence where both exist.
+///
+/// A program that must not create topics by a typo disables [`auto_create`](Self::auto_create):
+///
+/// ```
+/// # use tidings_core::{ErrorKind, PublisherExt, Record, Transport};
+/// # use tidings_memory::{MemoryConfig, MemoryTransport};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::open(MemoryConfig::new().with_auto_create(false))?;
+/// let publisher = transport.publisher().await?;
+/// let error = publisher.publish_one(Record::new("ordres", "1")).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// Number of partitions of a topic created by its first publish or subscription: [`MemoryConfig::DEFAULT_PARTITIONS`].
-    /// A dead-letter topic (`-dlq`) gets one.
+    /// Number of partitions of a topic created by its first publish or subscription:
+    /// [`MemoryConfig::DEFAULT_PARTITIONS`]. A dead-letter topic (`-dlq`) gets one.
     pub partitions: u32,
     /// Whether a topic's first publish or subscription creates it (the default); otherwise the call fails as
     /// `NotFound`.
     pub auto_create: bool,
-    /// Records kept per partition: [`MemoryConfig::DEFAULT_RETENTION_RECORDS`]. The oldest are dropped first, read or not; a group
-    /// that had not read them learns it from [`Assignment::missing`](tidings_core::Assignment::missing).
+    /// Records kept per partition: [`MemoryConfig::DEFAULT_RETENTION_RECORDS`]. The oldest are dropped first, read or
+    /// not; a group that had not read them learns it from [`Assignment::missing`](tidings_core::Assignment::missing).
     pub retention_records: u64,
-    /// Bytes kept per partition unless the topic sets its own limit: [`MemoryConfig::DEFAULT_RETENTION_BYTES`]. One record is
-    /// always kept.
+    /// Bytes kept per partition unless the topic sets its own limit: [`MemoryConfig::DEFAULT_RETENTION_BYTES`]. One
+    /// record is always kept.
     pub retention_bytes: u64,
     /// How long records are kept, by their timestamps, unless the topic sets its own limit; `None`, the default,
     /// means forever.
     pub retention: Option<Duration>,
     /// The largest record in bytes, unless the topic sets its own limit: [`MemoryConfig::DEFAULT_MAX_RECORD_BYTES`].
     pub max_record_bytes: u64,
-    /// Maximum number of unanswered records of a publisher: [`MemoryConfig::DEFAULT_MAX_UNANSWERED_RECORDS`]. Answers are delayed
-    /// only by [`Faults`](crate::Faults).
+    /// Maximum number of unanswered records of a publisher: [`MemoryConfig::DEFAULT_MAX_UNANSWERED_RECORDS`]. Answers
+    /// are delayed only by [`Faults`](crate::Faults).
     pub max_unanswered_records: usize,
     /// Maximum number of unanswered bytes of a publisher: [`MemoryConfig::DEFAULT_MAX_UNANSWERED_BYTES`].
     pub max_unanswered_bytes: usize,
@@ -109,12 +131,27 @@ impl MemoryConfig {
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL or the parameter and the expected
     /// form. Errors never contain the URL.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidings_core::ErrorKind;
+    /// # use tidings_memory::MemoryConfig;
+    /// let config = MemoryConfig::from_url("memory://?retention=12h&max_record_bytes=64KiB")?;
+    /// assert_eq!(config.retention, Some(Duration::from_secs(12 * 3_600)));
+    /// assert_eq!(config.max_record_bytes, 64 << 10);
+    ///
+    /// let error = MemoryConfig::from_url("memory://?partition=3").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// # Ok::<_, tidings_core::Error>(())
+    /// ```
     pub fn from_url(url: &str) -> Result<Self> {
         let config = Self::read(url).map_err(in_context)?;
         config.check()?;
         Ok(config)
     }
 
+    /// Reads the URL without checking ranges. A user, a host or a path is refused rather than
+    /// ignored: it suggests a URL meant for another transport.
     fn read(url: &str) -> Result<Self, SettingError> {
         let url = ConnectionUrl::parts(url)?;
         let expected = |expected: &str| Err(SettingError::expected("the URL", expected));
@@ -132,6 +169,7 @@ impl MemoryConfig {
         Ok(config)
     }
 
+    /// Sets the field that a parameter names.
     fn set(&mut self, setting: &Setting<'_>) -> Result<(), SettingError> {
         match setting.name() {
             "partitions" => self.partitions = setting.number()?,
@@ -148,6 +186,8 @@ impl MemoryConfig {
         Ok(())
     }
 
+    /// Checks all ranges, since fields are public and may be set without the setters.
+    ///
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the field.
     pub(crate) fn check(&self) -> Result<()> {
@@ -169,6 +209,8 @@ impl MemoryConfig {
     }
 
     /// Sets [`partitions`](Self::partitions).
+    ///
+    /// From 1 to [`MAX_PARTITIONS`](Self::MAX_PARTITIONS).
     #[must_use]
     pub fn with_partitions(mut self, partitions: u32) -> Self {
         self.partitions = partitions;
@@ -176,6 +218,8 @@ impl MemoryConfig {
     }
 
     /// Sets [`auto_create`](Self::auto_create).
+    ///
+    /// A dead-letter topic is created on demand only if this is set, too.
     #[must_use]
     pub fn with_auto_create(mut self, auto_create: bool) -> Self {
         self.auto_create = auto_create;
@@ -183,6 +227,8 @@ impl MemoryConfig {
     }
 
     /// Sets [`retention_records`](Self::retention_records).
+    ///
+    /// 1 or more, for each partition.
     #[must_use]
     pub fn with_retention_records(mut self, records: u64) -> Self {
         self.retention_records = records;
@@ -190,6 +236,8 @@ impl MemoryConfig {
     }
 
     /// Sets [`retention_bytes`](Self::retention_bytes).
+    ///
+    /// 1 or more, for each partition.
     #[must_use]
     pub fn with_retention_bytes(mut self, bytes: u64) -> Self {
         self.retention_bytes = bytes;
@@ -197,6 +245,8 @@ impl MemoryConfig {
     }
 
     /// Sets [`retention`](Self::retention).
+    ///
+    /// [`Duration::MAX`] keeps records forever, as does not calling it.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
@@ -204,6 +254,9 @@ impl MemoryConfig {
     }
 
     /// Sets [`max_record_bytes`](Self::max_record_bytes).
+    ///
+    /// 1 or more. A dead-letter topic accepts some more than this, for the headers that describe
+    /// the failure.
     #[must_use]
     pub fn with_max_record_bytes(mut self, bytes: u64) -> Self {
         self.max_record_bytes = bytes;
@@ -211,6 +264,8 @@ impl MemoryConfig {
     }
 
     /// Sets [`max_unanswered_records`](Self::max_unanswered_records).
+    ///
+    /// 1 or more. At the bound a publish waits for answers before it stores further records.
     #[must_use]
     pub fn with_max_unanswered_records(mut self, records: usize) -> Self {
         self.max_unanswered_records = records;
@@ -218,6 +273,8 @@ impl MemoryConfig {
     }
 
     /// Sets [`max_unanswered_bytes`](Self::max_unanswered_bytes).
+    ///
+    /// 1 or more. A single record that is larger than the bound is stored alone.
     #[must_use]
     pub fn with_max_unanswered_bytes(mut self, bytes: usize) -> Self {
         self.max_unanswered_bytes = bytes;
@@ -225,6 +282,15 @@ impl MemoryConfig {
     }
 
     /// Sets [`start_time`](Self::start_time).
+    ///
+    /// ```
+    /// # use tidings_core::Timestamp;
+    /// # use tidings_memory::{MemoryConfig, MemoryTransport};
+    /// let start = Timestamp::from_millis(1_700_000_000_000);
+    /// let transport = MemoryTransport::open(MemoryConfig::new().with_start_time(start))?;
+    /// assert!(transport.now() >= start);
+    /// # Ok::<_, tidings_core::Error>(())
+    /// ```
     #[must_use]
     pub fn with_start_time(mut self, time: Timestamp) -> Self {
         self.start_time = Some(time);
@@ -232,6 +298,7 @@ impl MemoryConfig {
     }
 }
 
+/// Prefixes `error` with the task, as all errors of this file are shown.
 fn in_context(error: SettingError) -> Error {
     Error::from(error).in_context("configure the memory transport")
 }

@@ -1,4 +1,8 @@
 //! The consumer: a member of a group.
+//!
+//! A consumer owns no records: its group keeps the member's slots and pending steps, and the logs
+//! keep the records. `next` looks for a step under the group's lock and sleeps without it. A step
+//! is taken only in the poll that returns it, so a dropped call of `next` loses nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,13 +20,16 @@ use crate::error::{closed, injected};
 use crate::group::{Group, Look};
 use crate::signal::Signal;
 
+/// A member of a group, from [`join`](Self::join) until it is closed or dropped.
 pub(crate) struct MemoryConsumer {
     broker: Arc<Broker>,
     group: Arc<Group>,
     id: MemberId,
+    /// Wakes this consumer: shared with the member, and with the logs that it reads.
     signal: Arc<Signal>,
     /// Whether a call of `next` is in progress.
     reading: AtomicBool,
+    /// Set once, by the first `close` or by dropping; all later calls fail as `Closed`.
     closed: AtomicBool,
 }
 
@@ -37,8 +44,12 @@ impl fmt::Debug for MemoryConsumer {
 }
 
 impl MemoryConsumer {
+    /// Joins the group that `options` name, creating the group and its missing topics.
+    ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid), [`NotFound`](ErrorKind::NotFound) for a topic that may not be created.
+    /// [`Unavailable`](ErrorKind::Unavailable) while the broker is down,
+    /// [`Invalid`](ErrorKind::Invalid) without a group or topics, [`NotFound`](ErrorKind::NotFound)
+    /// for a topic that may not be created.
     pub(crate) fn join(broker: &Arc<Broker>, options: ConsumerOptions) -> Result<Self> {
         broker.faults.reach("join the group")?;
         if options.topics.is_empty() || options.group.is_empty() {
@@ -58,10 +69,16 @@ impl MemoryConsumer {
         Ok(Self { broker: Arc::clone(broker), group, id, signal, reading, closed })
     }
 
+    /// Fails as `Closed` once the consumer is closed.
     fn open(&self, verb: &str) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(closed(verb, "consumer")) } else { Ok(()) }
     }
 
+    /// Looks once for the next step.
+    ///
+    /// While the broker is down, only the member's own session advances: pending steps are not
+    /// delivered until its session has ended, then `Lost` is. Without a step the outage itself is
+    /// the answer.
     fn look(&self) -> Result<Look> {
         self.open("next")?;
         let now = Instant::now();
@@ -73,6 +90,9 @@ impl MemoryConsumer {
     }
 
     /// Looks for a step; if there is none, looks again after signalling that it is about to sleep.
+    ///
+    /// Without the second look, a record appended between the first look and the signal would wake
+    /// no reader, and the consumer would sleep although there are records.
     fn look_twice(&self) -> Result<Look> {
         if let Look::Step(step) = self.look()? {
             return Ok(Look::Step(step));
@@ -85,6 +105,8 @@ impl MemoryConsumer {
         second
     }
 
+    /// Sleeps until it is woken, or until `until`, when a deadline of the group passes that only
+    /// waiting members notice.
     async fn sleep(&self, until: Option<Instant>) {
         match until {
             None => self.signal.woken().await,
@@ -95,6 +117,8 @@ impl MemoryConsumer {
         }
     }
 
+    /// Leaves the group, once. The member's partitions go to the others at once, unless it is
+    /// static.
     fn leave(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             // Through the broker, which forgets a group without members and commits.
@@ -105,9 +129,16 @@ impl MemoryConsumer {
 }
 
 /// Guard of the single call of `next`; dropping it marks the member as between two calls.
+///
+/// `next` must not run twice at a time: two callers would share the member's steps, and a
+/// revocation seen by one would not stop the other.
 struct Turn<'a>(&'a MemoryConsumer);
 
 impl<'a> Turn<'a> {
+    /// Takes the turn.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) while another call of `next` is in progress.
     fn take(consumer: &'a MemoryConsumer) -> Result<Self> {
         if consumer.reading.swap(true, Ordering::AcqRel) {
             return Err(Error::new(ErrorKind::Invalid, "next: another call of it is under way"));
@@ -126,6 +157,10 @@ impl Drop for Turn<'_> {
 
 #[async_trait]
 impl Consumer for MemoryConsumer {
+    /// Returns the next step, waiting for one.
+    ///
+    /// # Cancel safety
+    /// Safe: waiting takes nothing, and the turn is given back when the future is dropped.
     async fn next(&self) -> Result<Step> {
         // A loop over a full log must let other tasks and timers run; before anything is taken, so that no step is
         // lost.
@@ -145,6 +180,10 @@ impl Consumer for MemoryConsumer {
         }
     }
 
+    /// Commits, after the injected delay; answer `i` is commit `i`'s.
+    ///
+    /// # Cancel safety
+    /// Before the delay has passed nothing is committed; the commit itself happens in one poll.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
         let delay = self.broker.faults.commit_delay();
         if !delay.is_zero() {
@@ -164,6 +203,8 @@ impl Consumer for MemoryConsumer {
         }
     }
 
+    /// Gives up partitions that are being revoked. Others are ignored: they are not the caller's to
+    /// give.
     async fn release(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.open("release")?;
         self.group.release(&self.broker, self.id, partitions);
@@ -182,6 +223,7 @@ impl Consumer for MemoryConsumer {
         Ok(())
     }
 
+    /// Moves the read position of an owned partition, and lets the next commit go back.
     async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
         self.open("seek")?;
         self.broker.faults.reach("seek")?;
@@ -193,6 +235,7 @@ impl Consumer for MemoryConsumer {
         self.group.progress(&self.broker, self.id)
     }
 
+    /// Leaves the group. Closing again does nothing.
     async fn close(&self) -> Result<()> {
         self.leave();
         Ok(())

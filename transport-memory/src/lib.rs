@@ -26,10 +26,10 @@
 //! # Behaviour and limits
 //!
 //! - Topics are created by their first publish or subscription ([`MemoryConfig::auto_create`]).
-//! - A partition keeps [`MemoryConfig::DEFAULT_RETENTION_RECORDS`] records or [`MemoryConfig::DEFAULT_RETENTION_BYTES`] bytes, whichever is
-//!   reached first, and drops the oldest then, read or not. A group that had not read them learns it from
-//!   [`Assignment::missing`](tidings_core::Assignment::missing) when it is assigned the partition; while it reads, it
-//!   loses the partition and is assigned it again.
+//! - A partition keeps [`MemoryConfig::DEFAULT_RETENTION_RECORDS`] records or
+//!   [`MemoryConfig::DEFAULT_RETENTION_BYTES`] bytes, whichever is reached first, and drops the oldest then, read or
+//!   not. A group that had not read them learns it from [`Assignment::missing`](tidings_core::Assignment::missing)
+//!   when it is assigned the partition; while it reads, it loses the partition and is assigned it again.
 //! - Records are shared between all readers and never copied.
 //! - Time is tokio's: with a paused clock and a single thread, a program is deterministic.
 //! - Compaction is not implemented: a topic with [`Cleanup::Compact`](tidings_core::Cleanup::Compact) keeps its

@@ -1,4 +1,13 @@
 //! The log of one partition: its records in order, until retention drops them.
+//!
+//! New records are appended to a growing tail. The tail is sealed into an immutable segment when it
+//! is full or a reader needs it; readers share a segment's records and never copy them. Retention
+//! moves `start`, drops whole segments from the front, and leaves the first one in memory until all
+//! its records are dropped.
+//!
+//! Invariants, under the lock: `counted <= start <= end`; the tail holds the last records before
+//! `end`; segments are contiguous and not empty; `bytes` is the size of the records from `counted`
+//! to `end`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +21,7 @@ use crate::signal::Signal;
 
 /// Maximum records and bytes of a segment, which bounds the memory that one slice of it can pin.
 const SEGMENT_RECORDS: usize = 4_096;
+/// A reader that keeps one record keeps its segment.
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// Maximum initial capacity of a tail, in records.
 const TAIL_RECORDS: usize = 256;
@@ -19,13 +29,18 @@ const TAIL_RECORDS: usize = 256;
 const SPARE_FACTOR: usize = 8;
 
 /// Retention of a partition.
+///
+/// Limits of a partition; the oldest records are dropped beyond any of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    /// By the records' timestamps; `None` keeps them forever. Applied when the log is looked at,
+    /// since no task runs for it.
     pub(crate) age: Option<Duration>,
 }
 
+/// A partition's records. Its lock is the last but one in the broker's order.
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
     origin: Arc<TopicPartition>,
@@ -37,7 +52,9 @@ pub(crate) struct PartitionLog {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Segments in order of their offsets.
     sealed: VecDeque<Segment>,
+    /// Records appended since the last seal.
     tail: Vec<StoredRecord>,
     tail_bytes: u64,
     /// Memory for the next tail, from a dropped segment.
@@ -47,14 +64,17 @@ struct Inner {
     /// Offset up to which dropped bytes are subtracted; at most `start`. Counting a record touches its memory, which
     /// is deferred until its whole segment is dropped or the bytes are needed.
     counted: u64,
+    /// Oldest offset that may be read.
     start: u64,
     end: u64,
+    /// Consumers that read this partition now; paused and revoked ones are not woken.
     readers: Vec<Arc<Signal>>,
 }
 
 /// Immutable records, shared with all readers.
 #[derive(Debug)]
 struct Segment {
+    /// Offset of its first record.
     base: u64,
     /// Bytes of its records, without those counted as dropped.
     bytes: u64,
@@ -64,7 +84,9 @@ struct Segment {
 /// Result of a read.
 #[derive(Debug)]
 pub(crate) enum Read {
+    /// Records, and the position after them.
     Records(RecordBatch, u64),
+    /// There are no records at the position yet.
     Nothing,
     /// Retention has dropped the position; the oldest record is at this offset.
     Overtaken(u64),
@@ -86,12 +108,15 @@ impl PartitionLog {
     }
 
     /// Returns the oldest offset and the next one.
+    ///
+    /// Applies the maximum age first, so that expired records count neither as lag nor as present.
     pub(crate) fn bounds(&self, now: Timestamp) -> (u64, u64) {
         let mut inner = lock(&self.inner);
         inner.expire(&self.origin, self.retention, now);
         (inner.start, inner.end)
     }
 
+    /// Locks the log for several appends.
     pub(crate) fn appender(&self, now: Timestamp) -> Appender<'_> {
         Appender { log: self, inner: lock(&self.inner), now }
     }
@@ -107,6 +132,9 @@ impl PartitionLog {
     }
 
     /// Returns records of one segment from `position` on: at most `max_records` and `max_bytes`, but at least one.
+    ///
+    /// Fewer records than allowed are returned at a segment's end; the next read continues there. A
+    /// first record beyond `max_bytes` is returned alone, lest the reader stop for ever.
     pub(crate) fn read(&self, position: u64, max_records: usize, max_bytes: usize, now: Timestamp) -> Read {
         let mut inner = lock(&self.inner);
         if self.retention.age.is_some() {
@@ -128,6 +156,9 @@ impl PartitionLog {
     }
 
     /// Returns the offset of `to` in this log.
+    ///
+    /// An offset outside the log becomes the nearest bound; a time becomes the first record since
+    /// then, or the end.
     pub(crate) fn find(&self, to: SeekTo, now: Timestamp) -> u64 {
         let mut inner = lock(&self.inner);
         inner.expire(&self.origin, self.retention, now);
@@ -154,6 +185,7 @@ impl PartitionLog {
         self.end.store(inner.end, Ordering::SeqCst);
     }
 
+    /// Registers a consumer to be woken by each append.
     pub(crate) fn add_reader(&self, signal: &Arc<Signal>) {
         lock(&self.inner).readers.push(Arc::clone(signal));
     }
@@ -175,6 +207,7 @@ fn cut(batch: &RecordBatch, max_bytes: usize) -> RecordBatch {
 }
 
 impl Inner {
+    /// Turns the tail into a segment, and starts the next tail in memory of a dropped segment.
     fn seal(&mut self, origin: &Arc<TopicPartition>) {
         if !self.tail.is_empty() {
             let base = self.end - self.tail.len() as u64;
@@ -209,6 +242,8 @@ impl Inner {
         }
     }
 
+    /// Drops the records older than the maximum age. It stops at the first younger one, so a record
+    /// with a future timestamp keeps those behind it.
     fn expire(&mut self, origin: &Arc<TopicPartition>, retention: Retention, now: Timestamp) {
         let Some(age) = retention.age else { return };
         let oldest = now.saturating_sub(age);
@@ -248,6 +283,8 @@ impl Inner {
     }
 
     /// Subtracts the bytes of dropped records.
+    ///
+    /// Called only when the exact size matters, since it visits each dropped record.
     fn count_dropped(&mut self, origin: &Arc<TopicPartition>) {
         if self.counted == self.start {
             return;
@@ -264,6 +301,7 @@ impl Inner {
         self.counted = to;
     }
 
+    /// Drops the records from `offset` on, and recomputes the sizes.
     fn truncate(&mut self, origin: &Arc<TopicPartition>, offset: u64) {
         if offset >= self.end {
             return;
@@ -286,6 +324,7 @@ impl Inner {
         self.counted = self.start;
     }
 
+    /// Scans from the start: timestamps are the publishers' and need not be in order.
     fn first_since(&mut self, origin: &Arc<TopicPartition>, time: Timestamp) -> u64 {
         self.seal(origin);
         let records = self.sealed.iter().flat_map(|segment| segment.batch.records());
@@ -295,6 +334,8 @@ impl Inner {
 }
 
 /// Appends under one lock; on drop, applies retention and wakes waiting readers.
+///
+/// Several records of one call thus cost one retention check and one wake-up per reader.
 #[derive(Debug)]
 pub(crate) struct Appender<'a> {
     log: &'a PartitionLog,

@@ -1,4 +1,8 @@
 //! The publisher: appends to the logs, in the order of the calls.
+//!
+//! A call without an injected delay stores its records in its first poll, so that the order of
+//! first polls is the order of the log (P3). With a delay, or behind a delayed call, calls take
+//! turns.
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
@@ -28,6 +32,7 @@ const RUN_RECORDS: usize = 1_024;
 /// microsecond, would make the task yield and wake another thread too often.
 const RECORDS_PER_BUDGET: u32 = 8;
 
+/// A publisher; each has its own bound of unanswered records.
 #[derive(Debug)]
 pub(crate) struct MemoryPublisher {
     broker: Arc<Broker>,
@@ -52,6 +57,7 @@ struct Last(Option<(Arc<TopicLog>, Logs)>);
 struct Unanswered {
     records: AtomicUsize,
     bytes: AtomicUsize,
+    /// Notified when a share was released or the publisher closed.
     fewer: Notify,
 }
 
@@ -132,6 +138,8 @@ impl MemoryPublisher {
     }
 
     /// Stores records with delayed answers: at most the bound at once, the last ones still unanswered on return.
+    ///
+    /// On drop, the records stored so far stay stored and their share of the bound is released.
     async fn publish_late(&self, records: Vec<Record>, delay: Duration) -> Vec<Result<Position>> {
         let mut rest: VecDeque<Record> = records.into();
         let mut answers = Vec::with_capacity(rest.len());
@@ -235,6 +243,7 @@ impl MemoryPublisher {
 }
 
 impl Last {
+    /// Returns the topic `name`; the cached one, unless it was deleted or has got partitions since.
     fn topic(&mut self, broker: &Broker, name: &Name) -> Result<(&TopicLog, &Logs)> {
         if self.0.as_ref().is_none_or(|(topic, logs)| topic.name != *name || !topic.has_just(logs)) {
             let topic = broker.topic_or_create("publish", name)?;
@@ -282,6 +291,7 @@ impl<'a> Run<'a> {
         &mut self.open[place].as_mut().expect("it was just looked at").1
     }
 
+    /// Applies an injected fault to one record.
     fn fail(&mut self, record: Record, hit: Hit) -> Result<Position> {
         if hit.stored {
             // Records that would not have been stored are refused as without the fault.

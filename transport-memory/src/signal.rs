@@ -7,6 +7,8 @@ use tokio::sync::Notify;
 /// Wakes one consumer, only when it sleeps.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
+    /// Set by the consumer before its last look, cleared by the first waker: further ones cost one
+    /// load.
     sleeping: AtomicBool,
     notify: Notify,
 }
@@ -18,6 +20,7 @@ impl Signal {
         self.sleeping.store(true, Ordering::SeqCst);
     }
 
+    /// Signals that the consumer is awake: it needs no wake-up.
     pub(crate) fn awake(&self) {
         self.sleeping.store(false, Ordering::SeqCst);
     }
@@ -27,6 +30,7 @@ impl Signal {
         self.notify.notified().await;
     }
 
+    /// Wakes the consumer if it sleeps. To be called after the change that it should see.
     pub(crate) fn wake(&self) {
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             self.notify.notify_one();

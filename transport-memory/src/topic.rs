@@ -1,4 +1,8 @@
 //! A topic: its partitions and limits.
+//!
+//! A topic outlives its entry in the broker's map: publishers cache it, and its partitions, to save
+//! a lookup for each record. They compare one number to learn that partitions were added or that
+//! the topic is gone ([`TopicLog::has_just`]).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -19,23 +23,37 @@ const STICKY_BYTES: u64 = 16 << 10;
 /// Extra size of a dead letter over its topic's largest record, for the headers that describe the failure.
 const LETTER_ROOM: u64 = 64 << 10;
 
+/// The logs of a topic, by partition number. Growing replaces the whole slice, so that a reader of
+/// one never waits.
 pub(crate) type Logs = Arc<[Arc<PartitionLog>]>;
 
+/// A topic: its limits, fixed at creation, and its partitions, which may become more.
 #[derive(Debug)]
 pub(crate) struct TopicLog {
     pub(crate) name: Name,
+    /// By the topic's own setting, or else the transport's; larger records are refused as
+    /// `TooLarge`.
     pub(crate) max_record_bytes: u64,
+    /// Settings as reported, with those that have no effect here.
     settings: BTreeMap<String, String>,
     retention: Retention,
     logs: Mutex<Logs>,
     /// Number of `logs`, so that callers that cache them can check for more; zero once the topic is deleted.
     partitions: AtomicU32,
     deleted: AtomicBool,
+    /// Whether a record with a key was ever published; then partitions can't be added without
+    /// consent.
     keyed: AtomicBool,
+    /// Bytes published without a key, from which the sticky partition follows.
     keyless_bytes: AtomicU64,
 }
 
 impl TopicLog {
+    /// Creates a topic that is in no map yet.
+    ///
+    /// A compacted topic has no age limit and only the transport's own size limit, since compaction
+    /// is not implemented. A dead-letter topic accepts larger records than others.
+    ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid), naming what is wrong.
     pub(crate) fn new(spec: &Topic, config: &MemoryConfig) -> Result<Self> {
@@ -73,6 +91,8 @@ impl TopicLog {
     }
 
     /// Raises the number of partitions to `partitions`; never lowers it.
+    ///
+    /// A deleted topic stays as it is: a publisher that still holds it must not revive it.
     pub(crate) fn grow(&self, partitions: u32) {
         let mut logs = lock(&self.logs);
         if self.deleted.load(Ordering::Acquire) {
@@ -109,11 +129,15 @@ impl TopicLog {
     }
 
     /// Returns the partition of a record of `size` bytes without a key.
+    ///
+    /// It changes after each [`STICKY_BYTES`], so that consecutive records share a batch, yet all
+    /// partitions get their share.
     pub(crate) fn sticky(&self, size: usize, partitions: u32) -> u32 {
         let before = self.keyless_bytes.fetch_add(size as u64, Ordering::Relaxed);
         ((before / STICKY_BYTES) % u64::from(partitions.max(1))) as u32
     }
 
+    /// Describes the topic with the bounds of its partitions; broker 0 leads them all.
     pub(crate) fn describe(&self, now: Timestamp) -> TopicDescription {
         let logs = self.logs();
         let partitions = logs.iter().map(|log| {
@@ -129,6 +153,9 @@ impl TopicLog {
 }
 
 /// Returns the settings of a topic, by Kafka's names where one exists.
+///
+/// Settings of the spec that are not implemented are kept as they came, so that a test sees what a
+/// real broker would be asked for.
 fn settings(spec: &Topic, retention: Retention) -> BTreeMap<String, String> {
     let mut settings = spec.settings.clone();
     let mut tell = |name: &str, value: String| settings.insert(name.into(), value);
@@ -144,6 +171,10 @@ fn settings(spec: &Topic, retention: Retention) -> BTreeMap<String, String> {
     settings
 }
 
+/// Checks a number of partitions.
+///
+/// # Errors
+/// [`Invalid`](ErrorKind::Invalid) for zero or too many: each one costs memory.
 pub(crate) fn check_partitions(name: &str, partitions: u32) -> Result<()> {
     if (1..=MemoryConfig::MAX_PARTITIONS).contains(&partitions) {
         return Ok(());

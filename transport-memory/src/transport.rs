@@ -20,6 +20,21 @@ use crate::publisher::MemoryPublisher;
 /// as any of its clones, publishers or consumers.
 ///
 /// It keeps every clause of the traits except [`Clause::Restart`]. See the [crate's docs](crate).
+///
+/// ```
+/// use tidings_core::{PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let other = transport.clone(); // the same broker
+/// transport.publisher().await?.publish_one(Record::new("orders", "1")).await?;
+/// assert_eq!(other.admin().await?.list_topics().await?, ["orders"]);
+/// assert!(MemoryTransport::new().admin().await?.list_topics().await?.is_empty()); // another one
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct MemoryTransport {
     broker: Arc<Broker>,
@@ -47,6 +62,23 @@ impl MemoryTransport {
     ///
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the field.
+    ///
+    /// ```
+    /// use tidings_core::{PublisherExt, Record, Transport};
+    /// use tidings_memory::{MemoryConfig, MemoryTransport};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::open(MemoryConfig::new().with_partitions(3))?;
+    /// let publisher = transport.publisher().await?;
+    /// let first = publisher.publish_one(Record::new("orders", "1").with_key("alice")).await?;
+    /// let second = publisher.publish_one(Record::new("orders", "2").with_key("alice")).await?;
+    /// assert_eq!((first.partition, second.offset), (second.partition, first.offset + 1));
+    ///
+    /// assert!(MemoryTransport::open(MemoryConfig::new().with_partitions(0)).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(config: MemoryConfig) -> Result<Self> {
         config.check()?;
         Ok(Self { broker: Arc::new(Broker::new(config)) })
@@ -58,11 +90,43 @@ impl MemoryTransport {
     }
 
     /// Returns the broker's time, which is the timestamp of a record published now without one.
+    ///
+    /// It follows tokio's clock, so a test on a paused clock decides it:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidings_memory::MemoryTransport;
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let transport = MemoryTransport::new();
+    /// let before = transport.now();
+    /// tokio::time::advance(Duration::from_secs(60)).await;
+    /// assert_eq!(transport.now(), before.saturating_add(Duration::from_secs(60)));
+    /// # }
+    /// ```
     pub fn now(&self) -> Timestamp {
         self.broker.clock.now()
     }
 
     /// Returns the broker's fault injection, for tests.
+    ///
+    /// Faults injected through any clone act on all of them, and on publishers and consumers that
+    /// exist already:
+    ///
+    /// ```
+    /// # use tidings_core::{ErrorKind, Transport};
+    /// # use tidings_memory::MemoryTransport;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let admin = transport.admin().await?;
+    /// transport.faults().down();
+    /// assert_eq!(admin.list_topics().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    /// transport.faults().up();
+    /// assert!(admin.list_topics().await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn faults(&self) -> Faults {
         Faults::new(&self.broker)
     }
@@ -79,11 +143,13 @@ impl Transport for MemoryTransport {
         "memory"
     }
 
+    /// Opens a publisher. Publishers of one transport are independent: order holds within each.
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
         self.broker.faults.reach("open a publisher")?;
         Ok(Arc::new(MemoryPublisher::new(Arc::clone(&self.broker))))
     }
 
+    /// Joins a group at once; assignments follow as steps.
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
         Ok(Arc::new(MemoryConsumer::join(&self.broker, options)?))
     }

@@ -94,16 +94,18 @@ pub struct KafkaConfig {
     /// Each partition has one batch in flight, and records that arrive meanwhile form the next. Batches therefore
     /// fill under load even without a linger, and a single record does not wait.
     pub linger: Duration,
-    /// Size of a full batch per partition, in bytes: [`KafkaConfig::DEFAULT_BATCH_BYTES`]. Topics with a lower limit get smaller
-    /// batches.
+    /// Size of a full batch per partition, in bytes: [`KafkaConfig::DEFAULT_BATCH_BYTES`]. Topics with a lower limit
+    /// get smaller batches.
     pub batch_bytes: usize,
-    /// Largest record that is sent, in bytes: [`KafkaConfig::DEFAULT_MAX_RECORD_BYTES`]. A topic may have a lower limit.
+    /// Largest record that is sent, in bytes: [`KafkaConfig::DEFAULT_MAX_RECORD_BYTES`]. A topic may have a lower
+    /// limit.
     pub max_record_bytes: usize,
     /// Maximum number of in-flight records: [`KafkaConfig::DEFAULT_MAX_UNANSWERED_RECORDS`].
     pub max_unanswered_records: usize,
     /// Maximum size of all in-flight records, in bytes: [`KafkaConfig::DEFAULT_MAX_UNANSWERED_BYTES`].
     pub max_unanswered_bytes: usize,
-    /// How long a record is retried before it ends as indeterminate or unavailable: [`KafkaConfig::DEFAULT_DELIVERY_TIMEOUT`].
+    /// How long a record is retried before it ends as indeterminate or unavailable:
+    /// [`KafkaConfig::DEFAULT_DELIVERY_TIMEOUT`].
     pub delivery_timeout: Duration,
     /// Timeout of each connection attempt, including those of [`connect`](crate::KafkaTransport::connect):
     /// [`KafkaConfig::DEFAULT_CONNECT_TIMEOUT`].
@@ -113,17 +115,17 @@ pub struct KafkaConfig {
     pub connect_wait: Duration,
     /// Timeout of a single request: [`KafkaConfig::DEFAULT_REQUEST_TIMEOUT`].
     pub request_timeout: Duration,
-    /// How long a publisher caches a topic's partition count: [`KafkaConfig::DEFAULT_METADATA_MAX_AGE`]. Keys are partitioned by
-    /// that count, so two publishers may disagree for this long after a topic grew.
+    /// How long a publisher caches a topic's partition count: [`KafkaConfig::DEFAULT_METADATA_MAX_AGE`]. Keys are
+    /// partitioned by that count, so two publishers may disagree for this long after a topic grew.
     pub metadata_max_age: Duration,
-    /// Bytes fetched from a broker at once: [`KafkaConfig::DEFAULT_FETCH_MAX_BYTES`]. A single fetch gets half of them, because
-    /// two are in flight where a broker leads several partitions.
+    /// Bytes fetched from a broker at once: [`KafkaConfig::DEFAULT_FETCH_MAX_BYTES`]. A single fetch gets half of
+    /// them, because two are in flight where a broker leads several partitions.
     pub fetch_max_bytes: usize,
-    /// Bytes per partition in a fetch: [`KafkaConfig::DEFAULT_FETCH_MAX_PARTITION_BYTES`]. Effectively capped by the size of a
-    /// fetch.
+    /// Bytes per partition in a fetch: [`KafkaConfig::DEFAULT_FETCH_MAX_PARTITION_BYTES`]. Effectively capped by the
+    /// size of a fetch.
     pub fetch_max_partition_bytes: usize,
-    /// Maximum decompressed size of a batch: [`KafkaConfig::DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger batch holds its
-    /// partition until it is skipped or this limit is raised.
+    /// Maximum decompressed size of a batch: [`KafkaConfig::DEFAULT_FETCH_MAX_UNPACKED_BYTES`]. A larger batch holds
+    /// its partition until it is skipped or this limit is raised.
     pub fetch_max_unpacked_bytes: usize,
     /// How long a broker may wait for records before it answers a fetch: [`KafkaConfig::DEFAULT_FETCH_MAX_WAIT`].
     pub fetch_max_wait: Duration,

@@ -2,8 +2,8 @@
 //!
 //! The broker's generation decides between members, because it does not depend on clocks that agree. But it starts
 //! over when the group is created anew: after the group is deleted, or its commits expire. So each commit carries a
-//! [`EpochMark`]: the time from which generations are counted. The mark stays with the partition across owners for as long
-//! as its commits do, and a new one is taken when they are gone: by then more time has passed than there were
+//! [`EpochMark`]: the time from which generations are counted. The mark stays with the partition across owners for as
+//! long as its commits do, and a new one is taken when they are gone: by then more time has passed than there were
 //! generations. A group that changes its protocol while it has no members keeps its commits and starts over, too: a
 //! mark of the other protocol is a lower bound of the new base.
 

@@ -1,4 +1,9 @@
 //! A member of a group: its slots and pending steps.
+//!
+//! A member queues two kinds of steps. Steps of the group (assigned, revoking, lost) are delivered
+//! first and in order; records are read from its slots only when none is pending. So a consumer
+//! never gets records of a partition before it is told of the assignment, nor after it is told of
+//! its loss.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -11,19 +16,27 @@ use crate::faults::FaultState;
 use crate::log::{PartitionLog, Read};
 use crate::signal::Signal;
 
+/// A consumer's part in its group. The group's lock guards it.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) options: ConsumerOptions,
     pub(super) topics: BTreeSet<Name>,
+    /// Decides whether it takes part in assignments, and when it expires.
     pub(super) life: Life,
+    /// Steps that it was not handed yet.
     pub(super) steps: VecDeque<Step>,
     slots: Vec<Slot>,
     /// Slot to read first, so that no partition starves the others.
     turn: usize,
+    /// Partitions paused by the consumer, owned or not: a pause outlives a revocation.
     paused: BTreeSet<TopicPartition>,
+    /// Wakes the consumer; registered with the log of each slot that is read.
     signal: Arc<Signal>,
 }
 
+/// Liveness of a member, as Kafka's poll interval and session timeout define it. A consumer within
+/// `next` is alive; between two calls it may be busy for at most
+/// [`max_idle`](ConsumerOptions::max_idle).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     /// In a call of `next`.
@@ -40,19 +53,29 @@ pub(super) enum Life {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) log: Arc<PartitionLog>,
+    /// Epoch of this assignment; a commit with another one is fenced.
     pub(super) epoch: u64,
+    /// Offset of the next record to read.
     pub(super) position: u64,
     pub(super) paused: bool,
+    /// Whether its revocation is pending: then no more records are read, but commits are accepted.
     pub(super) revoking: bool,
     /// Whether the unreadable position was reported.
+    ///
+    /// The member waits for a seek beyond it and is not told again with each look.
     pub(super) told_unreadable: bool,
 }
 
 /// Records of a slot, or the beginning of its log if that is beyond its position.
+///
+/// Result of reading one slot.
 #[derive(Debug)]
 pub(super) enum Found {
+    /// Records from the position on; `next` is the slot's position after them.
     Records { batch: RecordBatch, epoch: u64, next: u64 },
+    /// Retention has dropped the records from `position` to `start` before they were read.
     Overtaken { partition: TopicPartition, position: u64, start: u64 },
+    /// Offsets that no reader can decode, as injected.
     Unreadable { partition: TopicPartition, epoch: u64, range: Range<u64> },
 }
 
@@ -86,6 +109,7 @@ impl Member {
         }
     }
 
+    /// Appends a step and wakes the consumer.
     pub(super) fn queue(&mut self, step: Step) {
         self.steps.push_back(step);
         self.signal.wake();
@@ -99,10 +123,12 @@ impl Member {
         &self.slots
     }
 
+    /// Returns the slot of `partition`. A scan is enough: members own few partitions.
     pub(super) fn slot(&mut self, partition: &TopicPartition) -> Option<&mut Slot> {
         self.slots.iter_mut().find(|slot| slot.log.origin() == partition)
     }
 
+    /// Adds a partition that was assigned. If the consumer had paused it, it stays paused.
     pub(super) fn add_slot(&mut self, log: Arc<PartitionLog>, epoch: u64, position: u64) {
         let paused = self.paused.contains(log.origin());
         if !paused {
@@ -111,6 +137,7 @@ impl Member {
         self.slots.push(Slot { log, epoch, position, paused, revoking: false, told_unreadable: false });
     }
 
+    /// Removes a partition; its log no longer wakes the consumer.
     pub(super) fn remove_slot(&mut self, partition: &TopicPartition) {
         if let Some(at) = self.slots.iter().position(|slot| slot.log.origin() == partition) {
             let slot = self.slots.remove(at);
@@ -127,6 +154,7 @@ impl Member {
         }
     }
 
+    /// Stops reading partitions, owned now or later, until `resume`.
     pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.paused.insert(partition.clone());
@@ -139,6 +167,7 @@ impl Member {
         }
     }
 
+    /// Reads paused partitions again, except those that are being revoked meanwhile.
     pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.paused.remove(partition);
@@ -162,6 +191,10 @@ impl Member {
     }
 
     /// Reads from the next of its partitions that has records.
+    ///
+    /// Starts with the slot after the last one read. A batch ends before the next unreadable
+    /// offset, so that readable records in front of it are delivered first. An unreadable position
+    /// is reported once for each visit and then skipped, so that other partitions go on.
     pub(super) fn read(&mut self, faults: &FaultState, now: Timestamp) -> Option<Found> {
         let count = self.slots.len();
         for i in 0..count {

@@ -1,4 +1,14 @@
 //! Consumer groups: members, assignments and committed offsets.
+//!
+//! The group is passive: no task or thread runs for it. Deadlines of members and revocations are
+//! applied by the next call that locks the group ([`Group::at`]); waiting members sleep no longer
+//! than until the next deadline, so that one of them notices it. On tokio's paused clock this makes
+//! rebalances deterministic.
+//!
+//! A partition has a *target* and an *owner*. A rebalance sets targets; the owner changes only once
+//! the previous one has released the partition, lost it or let the deadline pass. At each moment a
+//! partition has at most one owner, and each ownership has an epoch of its own (clauses C3 and C4
+//! of [`Consumer`](tidings_core::Consumer)).
 
 mod member;
 mod offsets;
@@ -23,20 +33,29 @@ use crate::log::PartitionLog;
 use crate::signal::Signal;
 
 /// Longer than any process lives.
+///
+/// Added to an instant where a deadline is out of the clock's range, but an instant is needed.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 
+/// A consumer group. It outlives its members as long as it has commits.
 #[derive(Debug)]
 pub(crate) struct Group {
     name: Name,
+    /// Taken before the locks of topics and logs, after the broker's map of groups.
     state: Mutex<State>,
 }
 
+/// Everything that one lock guards.
 #[derive(Debug, Default)]
 struct State {
+    /// Members by id, thus in the order of joining; dead ones stay until they look again or leave.
     members: BTreeMap<MemberId, Member>,
+    /// Owners of partitions. One without an entry is free: its target is given it at the next
+    /// rebalance.
     owned: BTreeMap<TopicPartition, Owned>,
     /// Target member of each partition; it becomes the owner once the previous one released it.
     targets: Targets,
+    /// Committed offsets, which outlive members and owners.
     offsets: BTreeMap<TopicPartition, Committed>,
     /// Number of partitions of each topic when the group first started.
     known: Option<BTreeMap<Name, u32>>,
@@ -49,14 +68,20 @@ struct State {
 #[derive(Debug)]
 struct Owned {
     member: MemberId,
+    /// Taken from the broker's counter, so that no two assignments share an epoch, not even across
+    /// a deletion of the group.
     epoch: u64,
     log: Arc<PartitionLog>,
+    /// Set from the decision to move the partition until it is released, lost or overdue.
     revoking: Option<Revoking>,
     /// Set after a seek or a truncated log: then a commit may go back.
     rewound: bool,
 }
 
 /// Deadline of a revocation; `None` until its step is handed out.
+///
+/// The clock starts when the consumer is told, not when the move is decided: a slow handler keeps
+/// its member from calling `next`, and must not lose the time that it was promised.
 #[derive(Debug, Clone, Copy)]
 struct Revoking {
     deadline: Option<Instant>,
@@ -65,6 +90,7 @@ struct Revoking {
 /// Result of looking for a consumer's next step.
 #[derive(Debug)]
 pub(crate) enum Look {
+    /// The step, already removed from the member.
     Step(Step),
     /// No step; look again at this time, when another member may expire, which only waiting members notice.
     Wait(Option<Instant>),
@@ -80,6 +106,9 @@ impl Group {
     }
 
     /// Locks the state and applies all deadlines that have passed.
+    ///
+    /// Every call goes through here, except those that must not see time pass while the broker is
+    /// down.
     fn at(&self, broker: &Broker, now: Instant) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
         state.tick(broker, now);
@@ -92,6 +121,7 @@ impl Group {
         state.members.is_empty() && state.offsets.is_empty()
     }
 
+    /// Returns whether a member takes part; static members that are away count until they expire.
     pub(crate) fn has_members(&self, broker: &Broker) -> bool {
         let state = self.at(broker, Instant::now());
         state.members.values().any(Member::takes_part)
@@ -101,6 +131,8 @@ impl Group {
         lock(&self.state).members.values().for_each(Member::wake);
     }
 
+    /// Adds a member and rebalances. A static member takes over the partitions of its predecessor
+    /// with the same instance id, whose next call is fenced.
     pub(crate) fn join(&self, broker: &Broker, options: ConsumerOptions, signal: Arc<Signal>) -> MemberId {
         let now = Instant::now();
         let mut state = self.at(broker, now);
@@ -117,6 +149,8 @@ impl Group {
         id
     }
 
+    /// Removes a member and rebalances. A static member keeps its partitions until its session
+    /// timeout, so that a restart within it moves none.
     pub(crate) fn leave(&self, broker: &Broker, id: MemberId) {
         let now = Instant::now();
         let mut state = self.at(broker, now);
@@ -136,6 +170,9 @@ impl Group {
     ///
     /// # Errors
     /// [`Fenced`](ErrorKind::Fenced) if it is no member any more.
+    ///
+    /// A member that expired between two calls joins again here: `Lost` is pending for it, and the
+    /// rebalance assigns it partitions after that.
     pub(crate) fn look(&self, broker: &Broker, id: MemberId, now: Instant) -> Result<Look> {
         let mut state = lock(&self.state);
         // First, so that a late member has expired even if no other member noticed.
@@ -175,6 +212,9 @@ impl Group {
         }
     }
 
+    /// Ends the member's ownership of partitions that it was told to give up. Those that it was not
+    /// told about stay: their step is still pending, and it would be reported for a partition long
+    /// gone.
     pub(crate) fn release(&self, broker: &Broker, id: MemberId, partitions: &[TopicPartition]) {
         let mut state = self.at(broker, Instant::now());
         for partition in partitions {
@@ -200,6 +240,9 @@ impl Group {
 
     /// # Errors
     /// [`Fenced`](ErrorKind::Fenced) if the partition is not the member's.
+    ///
+    /// Moves the read position and returns the offset, clamped to the log. A later commit may go
+    /// back: without a seek, a lower offset is an outdated commit and is ignored.
     pub(crate) fn seek(&self, broker: &Broker, id: MemberId, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
         let now = Instant::now();
         let mut state = self.at(broker, now);
@@ -217,6 +260,8 @@ impl Group {
         Ok(offset)
     }
 
+    /// Returns position, commit and log bounds of each owned partition, sorted.
+    ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if it is no member any more.
     pub(crate) fn progress(&self, broker: &Broker, id: MemberId) -> Result<Vec<Progress>> {
@@ -237,6 +282,7 @@ impl Group {
         Ok(all)
     }
 
+    /// Describes the group as Kafka does: rebalancing while a target differs from its owner.
     pub(crate) fn describe(&self, broker: &Broker) -> GroupDescription {
         let state = self.at(broker, Instant::now());
         let living = state.members.iter().filter(|(_, member)| member.takes_part());
@@ -258,12 +304,16 @@ impl Group {
     }
 }
 
+/// The error of a member that another with its instance id has replaced.
 fn fenced() -> Error {
     Error::new(ErrorKind::Fenced, "next: this member's place in the group was taken by another")
 }
 
 impl State {
     /// Hands out the member's pending step, or else records.
+    ///
+    /// The loop ends: an overtaken partition queues a step, which the next round returns. Handing
+    /// out a revocation starts its deadline. Handing out any step begins the member's idle time.
     fn step(&mut self, broker: &Broker, id: MemberId, now: Instant) -> Option<Step> {
         let step = loop {
             let member = self.members.get_mut(&id)?;

@@ -1,4 +1,11 @@
 //! Committed offsets and start positions of a group.
+//!
+//! A committed offset is the next one to read, as in Kafka: all records before it are settled. It
+//! never goes back by itself; it may after a seek, a reset, or a truncation of the log.
+//!
+//! A partition without a commit starts by the policy of the member that first owns it. The decision
+//! is remembered: with `Latest`, an owner that fails before its first commit would otherwise make
+//! the next one skip the records in between.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,9 +22,12 @@ use crate::broker::Broker;
 use crate::error::{has_members, no_topic, not_owned};
 use crate::log::PartitionLog;
 
+/// A partition's committed offset.
 #[derive(Debug, Clone)]
 pub(super) struct Committed {
+    /// Offset of the next record to read.
     pub(super) next: u64,
+    /// The committer's note, returned with the next assignment.
     metadata: Option<String>,
     // Kept as it came; with one log per partition there is nothing to acknowledge singly.
     #[expect(dead_code, reason = "a consumer's assignment has no place for it yet")]
@@ -25,12 +35,15 @@ pub(super) struct Committed {
 }
 
 impl Group {
+    /// Commits for a member; answer `i` is commit `i`'s, and a refusal leaves the others alone.
     pub(crate) fn commit(&self, broker: &Broker, id: MemberId, commits: Vec<Commit>) -> Vec<Result<()>> {
         let mut state = self.at(broker, Instant::now());
         commits.into_iter().map(|commit| state.commit(id, commit)).collect()
     }
 
     /// Returns the lag of each partition with a commit or an owner.
+    ///
+    /// Partitions of deleted topics are left out.
     pub(crate) fn lag(&self, broker: &Broker) -> Vec<PartitionLag> {
         let now = Instant::now();
         let state = self.at(broker, now);
@@ -45,8 +58,12 @@ impl Group {
         partitions.into_iter().filter_map(lag).collect()
     }
 
+    /// Moves the committed offsets of all partitions of `topics`, and returns the moves. A dry run
+    /// only returns them.
+    ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) while it has members, [`NotFound`](ErrorKind::NotFound) for a missing topic.
+    /// [`Conflict`](ErrorKind::Conflict) while it has members: they would commit over the new
+    /// offsets. [`NotFound`](ErrorKind::NotFound) for a missing topic; then nothing has moved.
     pub(crate) fn reset(
         &self,
         broker: &Broker,
@@ -76,6 +93,8 @@ impl Group {
         Ok(moves)
     }
 
+    /// Forgets all commits and starts, as if the group had never existed.
+    ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) while it has members.
     pub(crate) fn clear(&self, broker: &Broker) -> Result<()> {
@@ -90,6 +109,8 @@ impl Group {
     }
 }
 
+/// Returns the offset that a reset moves to, within the log's bounds. A shift is relative to the
+/// committed offset or, without one, to the oldest record.
 fn place(log: &PartitionLog, from: Option<u64>, to: ResetTo, now: Timestamp) -> u64 {
     match to {
         ResetTo::Place(place) => log.find(place, now),
@@ -103,6 +124,14 @@ fn place(log: &PartitionLog, from: Option<u64>, to: ResetTo, now: Timestamp) -> 
 }
 
 impl State {
+    /// Commits one offset.
+    ///
+    /// A lower offset than the committed one succeeds and changes nothing, since commits may arrive
+    /// out of order; only the first one after a seek or truncation moves back.
+    ///
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) if member and epoch are not the owner's,
+    /// [`Invalid`](ErrorKind::Invalid) beyond the log's end.
     fn commit(&mut self, id: MemberId, commit: Commit) -> Result<()> {
         let owner = self.owned.get_mut(&commit.partition).filter(|o| o.member == id && o.epoch == commit.epoch);
         let owner = owner.ok_or_else(|| not_owned("commit", &commit.partition))?;
@@ -122,11 +151,16 @@ impl State {
         Ok(())
     }
 
+    /// Returns the next offset to read by the group's commit, if there is one.
     pub(super) fn committed(&self, partition: &TopicPartition) -> Option<u64> {
         self.offsets.get(partition).map(|committed| committed.next)
     }
 
     /// Returns a member's start offset on a newly assigned partition.
+    ///
+    /// It is the committed offset, or the policy's without one. An offset that the log no longer
+    /// contains becomes the oldest one: dropped records are reported as `missing`, a truncated log
+    /// is read from its beginning. Both are logged as warnings.
     pub(super) fn start_of(
         &mut self,
         log: &Arc<PartitionLog>,
@@ -165,6 +199,9 @@ impl State {
 
     /// Returns the start offset of a partition by the start policy. A partition created after the group first started
     /// begins at its beginning.
+    ///
+    /// Otherwise a group that starts at the latest record would skip what is published to a new
+    /// partition before its first rebalance.
     fn first_start(&mut self, log: &PartitionLog, policy: Start, now: Timestamp) -> u64 {
         let partition = log.origin();
         let known = self.known.as_ref().and_then(|known| known.get(&partition.topic));

@@ -1,4 +1,14 @@
 //! Cooperative rebalancing: only moving partitions are revoked, and they are assigned once released.
+//!
+//! A rebalance computes targets ([`assign`]) and compares them with the owners. Free partitions are
+//! given at once. An owned one that has to move is revoked: its owner gets
+//! [`Step::Revoking`](Step::Revoking), finishes and commits its records, releases the partition,
+//! and the release triggers the next rebalance, which gives it away. Partitions that stay are not
+//! disturbed, as in Kafka's cooperative protocol (KIP-429).
+//!
+//! Losing differs from revoking: the owner is told afterwards, and its commits are fenced already.
+//! It happens when a deadline passes, a topic is deleted, a log is truncated, or by an injected
+//! fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,11 +23,16 @@ use crate::broker::Broker;
 
 impl Group {
     /// Reassigns partitions after topics or partitions were created.
+    ///
+    /// The deadlines that have passed are applied first, so that expired members are given nothing.
     pub(crate) fn rebalance(&self, broker: &Broker) {
         self.at(broker, Instant::now()).rebalance(broker);
     }
 
     /// Handles the deletion of a topic.
+    ///
+    /// Its owners lose its partitions, and its commits and starts are forgotten: a topic recreated
+    /// under the name has other records at these offsets.
     pub(crate) fn forget_topic(&self, broker: &Broker, topic: &Name) {
         let mut state = self.at(broker, Instant::now());
         let owned = state.owned.keys().filter(|p| p.topic == *topic).cloned().collect();
@@ -30,6 +45,8 @@ impl Group {
         state.rebalance(broker);
     }
 
+    /// Takes a partition from its owner as if its session had ended; returns whether there was an
+    /// owner.
     pub(crate) fn lose(&self, broker: &Broker, partition: &TopicPartition) -> bool {
         let mut state = self.at(broker, Instant::now());
         let owned = state.owned.contains_key(partition);
@@ -39,6 +56,8 @@ impl Group {
     }
 
     /// Handles a truncation of `partition` at `end`: an owner that had read or committed more starts again.
+    ///
+    /// An owner that had not come that far keeps the partition: nothing that it saw is gone.
     pub(crate) fn truncated(&self, broker: &Broker, partition: &TopicPartition, end: u64) {
         let mut state = self.at(broker, Instant::now());
         let Some(owner) = state.owned.get(partition).map(|o| o.member) else { return };
@@ -49,6 +68,7 @@ impl Group {
         }
     }
 
+    /// Takes all partitions from all members and assigns them anew.
     pub(crate) fn lose_all(&self, broker: &Broker) {
         let mut state = self.at(broker, Instant::now());
         let all = state.owned.keys().cloned().collect();
@@ -56,6 +76,8 @@ impl Group {
         state.rebalance(broker);
     }
 
+    /// Moves each partition to the next member that reads its topic, in the order of joining.
+    /// Without another one, its owner is told to release it and gets it back.
     pub(crate) fn force_rebalance(&self, broker: &Broker, now: Instant) {
         let mut state = self.at(broker, now);
         let owned: Vec<_> = state.owned.iter().filter(|(_, o)| o.revoking.is_none()).collect();
@@ -74,6 +96,8 @@ impl Group {
 
 impl State {
     /// Applies passed deadlines of revocations and of absent members.
+    ///
+    /// A member within `next` never expires here: it is alive by definition.
     pub(super) fn tick(&mut self, broker: &Broker, now: Instant) {
         let over = |o: &Owned| o.revoking.and_then(|r| r.deadline).is_some_and(|deadline| deadline <= now);
         let over: Vec<_> = self.owned.iter().filter(|(_, o)| over(o)).map(|(p, _)| p.clone()).collect();
@@ -89,6 +113,8 @@ impl State {
         self.rebalance(broker);
     }
 
+    /// Expires a member. One that is away is removed; another keeps its place and loses its
+    /// partitions, and its next call of `next` returns `Lost` and joins again.
     fn die(&mut self, id: MemberId) {
         if self.members.get(&id).is_some_and(|m| matches!(m.life, Life::Away(_))) {
             self.remove(id);
@@ -108,6 +134,9 @@ impl State {
     }
 
     /// Takes partitions from their owners, which get `Lost`.
+    ///
+    /// Each owner gets one step for all its partitions. A static member that is away gets none: its
+    /// consumer is gone.
     pub(super) fn lose(&mut self, partitions: Vec<TopicPartition>) {
         let mut lost: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
         for partition in partitions {
@@ -122,12 +151,15 @@ impl State {
         }
     }
 
+    /// Takes all partitions of the member.
     pub(super) fn lose_of(&mut self, id: MemberId) {
         let all = self.owned.iter().filter(|(_, o)| o.member == id).map(|(p, _)| p.clone()).collect();
         self.lose(all);
     }
 
     /// Ends a partition's assignment; returns its owner.
+    ///
+    /// No step is queued: the owner has released the partition, or the caller tells it.
     pub(super) fn disown(&mut self, partition: &TopicPartition) -> Option<MemberId> {
         let owner = self.owned.remove(partition)?.member;
         if let Some(member) = self.members.get_mut(&owner) {
@@ -137,6 +169,8 @@ impl State {
     }
 
     /// Removes a member and all its partitions.
+    ///
+    /// The partitions are free, for the caller's rebalance to give away.
     pub(super) fn remove(&mut self, id: MemberId) {
         if let Some(mut member) = self.members.remove(&id) {
             member.empty();
@@ -146,6 +180,9 @@ impl State {
     }
 
     /// Gives the new member `id` the place of the static member `instance`: its partitions don't move.
+    ///
+    /// Partitions that are being revoked are left out: the predecessor can't release them any more,
+    /// so they are free and go where the rebalance wants them.
     pub(super) fn take_over(&mut self, broker: &Broker, id: MemberId, instance: &Name) {
         let same =
             |(other, m): &(&MemberId, &Member)| **other != id && m.options.instance_id.as_ref() == Some(instance);
@@ -157,6 +194,8 @@ impl State {
         self.give(broker, BTreeMap::from([(id, partitions)]));
     }
 
+    /// Does nothing while the broker is down: its coordinator can't be reached. `Faults::up`
+    /// catches up.
     pub(super) fn rebalance(&mut self, broker: &Broker) {
         if broker.faults.down_since().is_some() {
             return;
@@ -185,6 +224,8 @@ impl State {
         self.give(broker, given);
     }
 
+    /// Queues revocations. From now on no records of these partitions are read, while commits are
+    /// accepted until they are released.
     pub(super) fn revoke(&mut self, revoked: BTreeMap<MemberId, Vec<TopicPartition>>) {
         for (id, partitions) in revoked {
             let Some(member) = self.members.get_mut(&id) else { continue };
@@ -203,6 +244,7 @@ impl State {
         }
     }
 
+    /// Makes each member the owner of its partitions and queues one step for them.
     fn give(&mut self, broker: &Broker, given: BTreeMap<MemberId, Vec<TopicPartition>>) {
         for (id, partitions) in given {
             let assignments: Vec<_> = partitions.iter().filter_map(|p| self.own(broker, id, p, None)).collect();
@@ -210,6 +252,7 @@ impl State {
         }
     }
 
+    /// Queues `Assigned`, unless there is nothing to tell.
     fn tell(&mut self, id: MemberId, assignments: Vec<Assignment>) {
         if let Some(member) = self.members.get_mut(&id).filter(|_| !assignments.is_empty()) {
             member.queue(Step::Assigned(assignments));
@@ -217,6 +260,9 @@ impl State {
     }
 
     /// Assigns `partition` to the member, from the group's position or from the end of `missed`.
+    ///
+    /// Returns `None` if the topic or the member has disappeared. A start before the committed
+    /// offset, as on a truncated log, allows the first commit to go back.
     fn own(
         &mut self,
         broker: &Broker,

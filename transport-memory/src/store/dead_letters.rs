@@ -89,7 +89,8 @@ impl MemoryDeadLetters {
         Self { inner: Arc::default(), max_letters: MemoryDeadLetters::DEFAULT_MAX_LETTERS }
     }
 
-    /// Sets the maximum number of open letters, and of closed ones that are remembered: [`MemoryDeadLetters::DEFAULT_MAX_LETTERS`].
+    /// Sets the maximum number of open letters, and of closed ones that are remembered:
+    /// [`MemoryDeadLetters::DEFAULT_MAX_LETTERS`].
     #[must_use]
     pub fn with_max_letters(mut self, letters: usize) -> Self {
         self.max_letters = letters;

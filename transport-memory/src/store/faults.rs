@@ -1,4 +1,8 @@
 //! Fault injection for stores.
+//!
+//! Every method of a store asks its faults first ([`State::reach`]) and passes its answer through
+//! them ([`State::answer`]), so a fault strikes either before any effect or after all of it, never
+//! between.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,11 +16,15 @@ pub(super) struct State {
     wanted: Mutex<Wanted>,
 }
 
+/// Faults that were asked for; `down` comes before the counted ones and does not use them up.
 #[derive(Debug, Default)]
 struct Wanted {
     down: bool,
+    /// Failures of any call, before it has an effect.
     calls: Option<Failure>,
+    /// Failures of `complete` only, before those of any call are counted.
     completes: Option<Failure>,
+    /// Answers to lose, after the effect.
     answers: Option<Failure>,
 }
 
@@ -50,6 +58,21 @@ impl State {
 
 /// Injects faults into a store, to test how a service reacts. A failed call has no effect, unless [only its answer is
 /// lost](Self::lose_answers).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tidings_core::{ErrorKind, IdempotencyStore};
+/// # use tidings_memory::MemoryStore;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let store = MemoryStore::new();
+/// store.faults().fail_calls(1, ErrorKind::Unavailable);
+/// let ttl = Duration::from_secs(15);
+/// assert!(store.acquire_lease(&"billing".into(), ttl).await.is_err());
+/// assert!(store.acquire_lease(&"billing".into(), ttl).await.is_ok());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct StoreFaults {
     state: Arc<State>,
@@ -61,6 +84,22 @@ impl StoreFaults {
     }
 
     /// Makes every call fail as `Unavailable` until [`up`](Self::up). Leases continue to expire.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidings_core::{ErrorKind, IdempotencyStore};
+    /// # use tidings_memory::MemoryStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let store = MemoryStore::new();
+    /// let lease = store.acquire_lease(&"billing".into(), Duration::from_secs(15)).await?;
+    /// store.faults().down();
+    /// assert_eq!(store.renew(&lease).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    /// store.faults().up();
+    /// store.renew(&lease).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn down(&self) {
         lock(&self.state.wanted).down = true;
     }
@@ -70,7 +109,8 @@ impl StoreFaults {
         lock(&self.state.wanted).down = false;
     }
 
-    /// Makes the next `times` calls, of any method, fail as `kind`; [`Faults::UNTIL_HEALED`](crate::Faults::UNTIL_HEALED) has no end.
+    /// Makes the next `times` calls, of any method, fail as `kind`;
+    /// [`Faults::UNTIL_HEALED`](crate::Faults::UNTIL_HEALED) has no end.
     pub fn fail_calls(&self, times: u32, kind: ErrorKind) {
         lock(&self.state.wanted).calls = Failure::new(times, kind);
     }
@@ -83,6 +123,24 @@ impl StoreFaults {
     /// Makes the next `times` calls to an idempotency store, of any method, fail as
     /// [`Indeterminate`](ErrorKind::Indeterminate) after they were carried out, as if the connection broke before the
     /// answer.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidings_core::{Claim, ErrorKind, EventRef, IdempotencyStore};
+    /// # use tidings_memory::MemoryStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let store = MemoryStore::new();
+    /// let lease = store.acquire_lease(&"billing".into(), Duration::from_secs(15)).await?;
+    /// let event = [EventRef::new(uuid::Uuid::now_v7(), "order.placed")];
+    /// store.claim(&lease, &event).await?;
+    /// store.faults().lose_answers(1);
+    /// let lost = store.complete(&lease, &event).await.unwrap_err();
+    /// assert_eq!(lost.kind(), ErrorKind::Indeterminate);
+    /// assert_eq!(store.claim(&lease, &event).await?, [Claim::Done]); // yet it was completed
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lose_answers(&self, times: u32) {
         lock(&self.state.wanted).answers = Failure::new(times, ErrorKind::Indeterminate);
     }

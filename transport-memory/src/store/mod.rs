@@ -1,4 +1,9 @@
 //! Stores in memory: handled events and dead letters.
+//!
+//! A lease is live until its time to live has passed without a renewal; nothing runs when it does.
+//! An expired lease is simply not found live any more: the next claim of one of its events takes
+//! the event over and counts a crash. A call reads the clock once, so that all its events see the
+//! same leases.
 
 mod dead_letters;
 mod faults;
@@ -50,12 +55,14 @@ pub struct MemoryStore {
     max_done: Option<usize>,
 }
 
+/// State shared by the clones of a store.
 struct Inner {
     clock: Clock,
     state: Mutex<State>,
     faults: Arc<faults::State>,
 }
 
+/// Leases and scopes under one lock, since a claim reads both.
 #[derive(Default)]
 struct State {
     /// Leases that are live, or whose expiry was not noticed yet. A lease that is missing has expired.
@@ -63,6 +70,8 @@ struct State {
     scopes: HashMap<Name, Scope>,
 }
 
+/// A registered lease: its time to live, and when it expires unless renewed; `None` if beyond the
+/// clock's range.
 struct Living {
     ttl: Duration,
     until: Option<Instant>,
@@ -82,6 +91,25 @@ impl Default for MemoryStore {
 
 impl MemoryStore {
     /// Creates an empty store.
+    ///
+    /// A lease that is not renewed loses its claims, as when a process dies:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidings_core::{Claim, EventRef, History, IdempotencyStore};
+    /// # use tidings_memory::MemoryStore;
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let (store, ttl) = (MemoryStore::new(), Duration::from_secs(15));
+    /// let event = [EventRef::new(uuid::Uuid::now_v7(), "order.placed")];
+    /// let crashed = store.acquire_lease(&"billing".into(), ttl).await?;
+    /// store.claim(&crashed, &event).await?;
+    /// tokio::time::advance(ttl).await;
+    /// let next = store.acquire_lease(&"billing".into(), ttl).await?;
+    /// assert_eq!(store.claim(&next, &event).await?, [Claim::Granted(History::new(1, 0))]); // one crash
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new() -> Self {
         let (clock, state, faults) = (Clock::new(None), Mutex::default(), Arc::default());
         Self { inner: Arc::new(Inner { clock, state, faults }), max_done: None }
@@ -89,6 +117,25 @@ impl MemoryStore {
 
     /// Limits the number of done events per scope. Beyond it the oldest are forgotten as if purged, and a late repeat
     /// of one is handled again. Without a limit (the default), only `purge` forgets events.
+    ///
+    /// Clones made before keep their own limit, or none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidings_core::{Claim, EventRef, IdempotencyStore};
+    /// # use tidings_memory::MemoryStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let store = MemoryStore::new().with_max_done(1);
+    /// let lease = store.acquire_lease(&"billing".into(), Duration::from_secs(15)).await?;
+    /// let events = [1, 2].map(|id| EventRef::new(uuid::Uuid::from_u128(id), "order.placed"));
+    /// store.claim(&lease, &events).await?;
+    /// store.complete(&lease, &events).await?;
+    /// let claims = store.claim(&lease, &events).await?;
+    /// assert!(matches!(claims[..], [Claim::Granted(_), Claim::Done])); // the first is forgotten
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_max_done(mut self, events: usize) -> Self {
         self.max_done = Some(events);
@@ -96,10 +143,14 @@ impl MemoryStore {
     }
 
     /// Returns the store's fault injection, for tests.
+    ///
+    /// They act on all clones. See [`StoreFaults`].
     pub fn faults(&self) -> StoreFaults {
         StoreFaults::new(Arc::clone(&self.inner.faults))
     }
 
+    /// Locks the state, unless a fault is injected for the call.
+    ///
     /// # Errors
     /// The injected error.
     fn state(&self, verb: &str) -> Result<MutexGuard<'_, State>> {
@@ -161,6 +212,8 @@ impl IdempotencyStore for MemoryStore {
         self.inner.faults.answer("renew the lease", ())
     }
 
+    /// An expired lease may still complete its events while no other has claimed them: the work is
+    /// done, and doing it twice helps no one.
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         self.inner.faults.complete()?;
         let mut state = self.state("complete")?;

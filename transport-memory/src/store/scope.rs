@@ -1,4 +1,8 @@
 //! State of one scope of a store.
+//!
+//! An event is in one of three states: unknown, claimed or released with a history, and done. Done
+//! is final until it is purged. The history (crashes and attempts) survives a release, so that the
+//! next holder of an event that kills its processes can tell.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -7,11 +11,15 @@ use tidings_core::{Claim, Error, ErrorKind, History, ReleasedClaim, Result, Time
 use uuid::Uuid;
 
 /// Done events are separate from claims, so that a claim searches few entries.
+///
+/// Events of one scope, usually one service.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
+    /// Events that are done; same elements as `order`.
     done: HashSet<Uuid>,
     /// Done events in the order of completion, which is the order of purging.
     order: VecDeque<(Timestamp, Uuid)>,
+    /// Claims and histories of events that are not done.
     claims: HashMap<Uuid, Held>,
 }
 
@@ -20,13 +28,18 @@ pub(super) struct Scope {
 struct Held {
     /// The lease; `None` after a release.
     by: Option<Uuid>,
+    /// Leases that expired while they held the event.
     crashes: u32,
+    /// Failed attempts that earlier holders reported when they released it.
     attempts: u32,
+    /// Time of the last claim or release; a history untouched for long is purged.
     touched: Timestamp,
 }
 
 impl Scope {
     /// Claims an event for `lease`; `lives` returns the remaining ttl of another lease.
+    ///
+    /// A claim repeated by its own lease counts as held by it, with the time left.
     pub(super) fn claim(
         &mut self,
         event: Uuid,
@@ -49,6 +62,10 @@ impl Scope {
         Claim::Granted(History::new(held.crashes, held.attempts))
     }
 
+    /// Marks an event as done; completing it again succeeds.
+    ///
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) if the claim belongs to another lease, or to none.
     pub(super) fn complete(&mut self, event: Uuid, lease: Uuid, now: Timestamp) -> Result<()> {
         if self.done.contains(&event) {
             return Ok(());
@@ -65,6 +82,8 @@ impl Scope {
         Ok(())
     }
 
+    /// Gives a claim back and adds its failed attempts. Claims of other leases stay. An event
+    /// without a history is forgotten.
     pub(super) fn release(&mut self, release: ReleasedClaim, lease: Uuid, now: Timestamp) {
         let Some(held) = self.claims.get_mut(&release.id).filter(|held| held.by == Some(lease)) else { return };
         held.by = None;
@@ -75,6 +94,7 @@ impl Scope {
         }
     }
 
+    /// Gives back all claims of a lease that retires in order: no crash is counted.
     pub(super) fn release_all(&mut self, lease: Uuid, now: Timestamp) {
         self.claims.retain(|_, held| {
             if held.by == Some(lease) {
@@ -96,6 +116,7 @@ impl Scope {
         purged
     }
 
+    /// Forgets the oldest done events until at most `max` are left.
     pub(super) fn forget_beyond(&mut self, max: usize) {
         while self.order.len() > max {
             if let Some((_, event)) = self.order.pop_front() {

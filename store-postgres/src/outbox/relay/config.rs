@@ -54,8 +54,8 @@ pub struct RelayConfig {
     pub batch_records: usize,
     /// Maximum number of bytes in memory, exceeded by at most one record: [`RelayConfig::DEFAULT_BATCH_BYTES`].
     pub batch_bytes: usize,
-    /// Maximum number of records of one key in flight: [`RelayConfig::DEFAULT_RECORDS_PER_KEY`]. More than one raises a key's
-    /// throughput, but if the broker fails one of them, later ones may be published before it.
+    /// Maximum number of records of one key in flight: [`RelayConfig::DEFAULT_RECORDS_PER_KEY`]. More than one raises
+    /// a key's throughput, but if the broker fails one of them, later ones may be published before it.
     pub records_per_key: usize,
     /// Interval of polling for records: [`RelayConfig::DEFAULT_POLL_INTERVAL`].
     pub poll_interval: Duration,
@@ -63,8 +63,8 @@ pub struct RelayConfig {
     pub listen: bool,
     /// Interval of measuring the lag: [`RelayConfig::DEFAULT_LAG_INTERVAL`].
     pub lag_interval: Duration,
-    /// Maximum backoff after a first failure of the broker or the database: [`RelayConfig::DEFAULT_RETRY_BASE`]. It doubles
-    /// with each further failure; the actual backoff is drawn at random up to it.
+    /// Maximum backoff after a first failure of the broker or the database: [`RelayConfig::DEFAULT_RETRY_BASE`]. It
+    /// doubles with each further failure; the actual backoff is drawn at random up to it.
     pub retry_base: Duration,
     /// Maximum backoff after any failure: [`RelayConfig::DEFAULT_RETRY_CAP`].
     pub retry_cap: Duration,
