@@ -1,4 +1,8 @@
 //! Selection of a transport by its URL.
+//!
+//! A program that takes its broker from its environment needs no code per backend. Only the scheme is read here; the
+//! rest of the URL is parsed by the transport's own config, by the rules of
+//! [`ConnectionUrl`](tidings_core::settings::ConnectionUrl).
 
 use std::sync::Arc;
 
@@ -13,7 +17,21 @@ static STORES: [(&str, &str); 2] = [("postgres", "PostgresStore"), ("postgresql"
 /// Opens the transport that `url` names: `memory://`, `kafka://broker:9092` or `kafkas://broker:9093` (TLS).
 ///
 /// By default one attempt is made. `kafka://broker:9092?connect_wait=30s` tries again for that long while no broker
-/// answers, as when a service and its broker start together.
+/// answers, as when a service and its broker start together. Each `memory://` opens a broker of its own: share the
+/// transport.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings::Result<()> {
+/// let transport = tidings::connect("memory://?partitions=3").await?;
+/// assert_eq!(transport.system(), "memory");
+///
+/// let error = tidings::connect("amqp://user:secret@broker").await.unwrap_err();
+/// assert_eq!(error.kind(), tidings::ErrorKind::Invalid);
+/// assert!(!error.to_string().contains("secret"));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for a URL that names no transport, or one whose feature is off: then the message says which

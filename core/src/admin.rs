@@ -35,9 +35,9 @@ pub trait Admin: Debug + Send + Sync + 'static {
 
     /// Describes topics; answer `i` is topic `i`'s.
     ///
-    /// Per topic [`NotFound`](crate::ErrorKind::NotFound); [`Invalid`](crate::ErrorKind::Invalid) for an invalid
-    /// topic name ([`check_topic_name`](crate::check_topic_name)).
-    /// have ([`check_topic_name`](crate::check_topic_name)).
+    /// # Errors
+    /// Per topic [`NotFound`](crate::ErrorKind::NotFound); [`Invalid`](crate::ErrorKind::Invalid) for an invalid topic
+    /// name ([`check_topic_name`](crate::check_topic_name)).
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>>;
 
     /// Deletes topics with all their records; answer `i` is topic `i`'s.

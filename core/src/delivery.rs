@@ -1,4 +1,7 @@
 //! Deliveries: one or several records handed to a handler, with their attempt.
+//!
+//! A [`Delivery`] borrows nothing: it shares its records with the batch that the consumer fetched, so that cloning it
+//! for an extractor or a layer copies no record. All deliveries of one handler share a [`DeliveryContext`].
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -54,6 +57,20 @@ impl DeliveryContext {
 }
 
 /// Records handed to a handler once, with their attempt. A clone copies no record.
+///
+/// A handler takes it as its first argument for raw records, and after an event as an extractor.
+///
+/// ```
+/// use tidings_core::{Delivery, DeliveryContext, RecordBatch, StoredRecord, Timestamp, TopicPartition};
+///
+/// let records = (7..9).map(|offset| StoredRecord::new(offset, Timestamp::now()).with_value("click")).collect();
+/// let batch = RecordBatch::new(TopicPartition::new("clicks", 0), records);
+/// let delivery = Delivery::new(batch, DeliveryContext::new("meter", "count")).with_attempt(2);
+///
+/// assert_eq!((&**delivery.topic(), delivery.offset(), delivery.len()), ("clicks", 7, 2));
+/// assert_eq!(delivery.attempt(), 2);
+/// assert_eq!(delivery.context().group, "meter-group");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Delivery {
     records: RecordBatch,
@@ -269,8 +286,19 @@ impl Delivery {
 /// The namespace of the ids of records that carry none.
 const RECORD_NAMESPACE: Uuid = Uuid::from_u128(0x7c8f_63bd_7e67_5d5c_9d6e_3a51_6d1f_0a27);
 
-/// Returns the event id of `record`: its envelope's, otherwise a UUID v5 of its topic, partition, offset and bytes.
+/// Returns the event id of `record`: its envelope's, otherwise a UUID v5 (RFC 9562, section 5.5) of its topic,
+/// partition, offset and bytes.
+///
 /// The bytes count because another record has the same offset in a topic that was recreated.
+///
+/// ```
+/// use tidings_core::{StoredRecord, Timestamp, TopicPartition, event_id_of};
+///
+/// let origin = TopicPartition::new("clicks", 0);
+/// let record = |value: &'static str| StoredRecord::new(7, Timestamp::now()).with_value(value);
+/// assert_eq!(event_id_of(&origin, &record("home")), event_id_of(&origin, &record("home")));
+/// assert_ne!(event_id_of(&origin, &record("home")), event_id_of(&origin, &record("cart")));
+/// ```
 pub fn event_id_of(origin: &TopicPartition, record: &StoredRecord) -> Uuid {
     match codec::peek(record) {
         Ok(head) => head.id,
@@ -284,7 +312,20 @@ pub fn event_id_of(origin: &TopicPartition, record: &StoredRecord) -> Uuid {
     }
 }
 
-/// A map of values by type. When empty, it is one word and no allocation; a clone shares the values.
+/// A map of values by type, by which layers and extractors pass values to each other. When empty, it is one word and no
+/// allocation; a clone shares the values.
+///
+/// ```
+/// use tidings_core::Extensions;
+///
+/// #[derive(Debug, PartialEq)]
+/// struct Tenant(&'static str);
+///
+/// let mut extensions = Extensions::default();
+/// assert_eq!(extensions.get::<Tenant>(), None);
+/// extensions.insert(Tenant("acme"));
+/// assert_eq!(extensions.get(), Some(&Tenant("acme")));
+/// ```
 #[derive(Clone, Default)]
 pub struct Extensions(Option<Box<Values>>);
 

@@ -1,16 +1,64 @@
 //! The error type of the workspace: its kind, what was being tried, and its cause.
+//!
+//! All crates return [`Error`]. A caller decides by its [`ErrorKind`], never by its text: the kinds are chosen by what
+//! the caller can do. A backend maps its client's errors in one place, its `error.rs`; the client's error stays in the
+//! chain of sources and its type is not public. Handlers and layers return [`BoxError`], so that they can use any error
+//! type.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
 /// The error type of handlers, layers and error sources: any error that may cross threads.
+///
+/// `?` converts into it from every error type and from texts. An error without a [`Failure`](crate::Failure) in its
+/// chain is retried, then dead-lettered; [`reject`](crate::reject) and [`unavailable`](crate::unavailable) state
+/// another treatment.
+///
+/// ```
+/// use tidings_core::{BoxError, Failure, reject};
+///
+/// fn age(text: &str) -> Result<u8, BoxError> {
+///     if text.is_empty() {
+///         return Err(reject("no age").into());
+///     }
+///     Ok(text.parse::<u8>()?)
+/// }
+///
+/// assert_eq!(Failure::of(&*age("old").unwrap_err()), Failure::Retry);
+/// assert_eq!(Failure::of(&*age("").unwrap_err()), Failure::Reject);
+/// ```
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
 /// A result whose error is [`Error`].
+///
+/// It fits `main`: on an error the program prints [`Error`]'s `Debug`, which is one line and its causes.
+///
+/// ```
+/// use tidings_core::{ErrorKind, Result, check_topic_name};
+///
+/// fn letters_of(topic: &str) -> Result<String> {
+///     check_topic_name(topic)?;
+///     Ok(format!("{topic}-dlq"))
+/// }
+///
+/// assert_eq!(letters_of("orders")?, "orders-dlq");
+/// assert_eq!(letters_of("my orders").map_err(|error| error.kind()), Err(ErrorKind::Invalid));
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The kind of an [`Error`], by what a caller can do about it. A kind exists only where a caller acts differently.
+///
+/// ```
+/// use tidings_core::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Unavailable, "publish to orders");
+/// assert!(error.is_retryable() && error.is_infrastructure());
+///
+/// // Kinds are written as text into dead letters, and read back.
+/// assert_eq!(ErrorKind::from_name(ErrorKind::TooLarge.as_str()), ErrorKind::TooLarge);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -105,14 +153,14 @@ impl fmt::Display for ErrorKind {
 }
 
 /// The error of every tidings crate.
+///
 /// A cause is named once: either by [`source`](StdError::source) or by the error's own text, never by both.
 ///
 /// - `Display` is one line. It states what was being tried and leaves the cause to `source()`.
 /// - An error of opening something ([`Error::explained`]: `connect`, `open`, `start`) is often the only line that a
 ///   program prints. Its `Display` names the address and the cause, and it has no source.
-/// - `Debug` is readable, since `fn main() -> tidings::Result<()>` prints it: the line of `Display`, the kind, and
-///   the causes below it. `{:#?}` prints the fields.
-/// - [`Error::report`] prints the whole chain in one line.
+/// - `Debug` is readable, since `fn main() -> tidings::Result<()>` prints it: the line of `Display`, the kind, and the
+///   causes below it. `{:#?}` prints the fields.
 /// - [`Error::report`] prints the whole chain in one line.
 ///
 /// ```
@@ -161,6 +209,13 @@ impl Error {
     /// Prefixes the error's text with what was being tried: `"start orders: no such topic"`.
     ///
     /// Adds no link to the chain, so that `{error}` alone names both.
+    ///
+    /// ```
+    /// use tidings_core::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::NotFound, "no such topic").in_context("start orders");
+    /// assert_eq!(error.to_string(), "start orders: no such topic");
+    /// ```
     #[must_use]
     pub fn in_context(mut self, context: impl fmt::Display) -> Self {
         self.0.context = format!("{context}: {}", self.0.context).into();
@@ -189,6 +244,17 @@ impl Error {
 }
 
 /// Formats `error` and all its sources in one line: `"open the store: permission denied"`.
+///
+/// A source whose text is already part of the error above it is omitted, and at most 64 errors of a chain are visited.
+///
+/// ```
+/// use tidings_core::{Error, ErrorKind, report};
+///
+/// let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+/// let error = Error::caused_by(ErrorKind::Denied, "open the store", denied);
+/// assert_eq!(error.to_string(), "open the store");
+/// assert_eq!(report(&error), "open the store: permission denied");
+/// ```
 pub fn report(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     for cause in causes(error) {
@@ -229,6 +295,27 @@ fn contains(text: &str, part: &str) -> bool {
 }
 
 /// Returns the first [`Error`] in `error`'s chain of sources, including `error` itself.
+///
+/// Layers and handlers wrap errors; this finds the one that has a [kind](Error::kind).
+///
+/// ```
+/// use tidings_core::{Error, ErrorKind, find_error};
+///
+/// #[derive(Debug)]
+/// struct Audited(Error);
+/// # impl std::fmt::Display for Audited {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("audit a call") }
+/// # }
+///
+/// impl std::error::Error for Audited {
+///     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+///         Some(&self.0)
+///     }
+/// }
+///
+/// let error = Audited(Error::new(ErrorKind::Fenced, "commit orders[0]"));
+/// assert_eq!(find_error(&error).map(Error::kind), Some(ErrorKind::Fenced));
+/// ```
 pub fn find_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     chain(error).find_map(|error| error.downcast_ref::<Error>())
 }

@@ -14,7 +14,24 @@ use crate::{Error, ErrorKind, Name, Result, Timestamp};
 
 /// A message type: its payload, its topic, its stable name and its key.
 ///
-/// Write `#[derive(Event)]` rather than implementing it by hand.
+/// Write `#[derive(Event)]` rather than implementing it by hand. This is what the derive writes for `#[event(topic =
+/// "user-events", type = "user.registered", key = "user_id")]`:
+///
+/// ```
+/// use tidings_core::{Event, Key, Version, codec::Json};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct UserRegistered { user_id: String }
+///
+/// impl Event for UserRegistered {
+///     type Codec = Json;
+///     const TOPIC: &'static str = "user-events";
+///     const TYPE: &'static str = "user.registered";
+///     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { self.user_id.to_key() }
+/// }
+/// assert_eq!(UserRegistered { user_id: "u1".into() }.key().as_deref(), Some(&b"u1"[..]));
+/// assert_eq!(UserRegistered::VERSION, Version::new(1, 0));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "not an event",
@@ -214,6 +231,18 @@ impl<'de> Deserialize<'de> for Version {
 }
 
 /// An event with the metadata that surrounds it on the wire.
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Paid(u32);
+/// # impl tidings_core::Event for Paid {
+/// #     type Codec = tidings_core::codec::Json;
+/// #     const TOPIC: &'static str = "payments"; const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+/// let envelope = tidings_core::Envelope::new(Paid(7)).with_source("billing");
+/// assert_eq!((envelope.source.as_str(), envelope.payload.0), ("billing", 7));
+/// assert!(!envelope.id.is_nil());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Envelope<E> {
@@ -318,7 +347,18 @@ pub struct Caused<E> {
     pub(crate) event: E,
 }
 
-/// Several events of one type, for a handler that processes them together.
+/// Several events of one type, for a handler that processes them together. Index `i` is the batch's record `i`.
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Paid(u32);
+/// # impl tidings_core::Event for Paid {
+/// #     type Codec = tidings_core::codec::Json;
+/// #     const TOPIC: &'static str = "payments"; const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+/// let batch = tidings_core::Batch([7, 8].map(|cents| tidings_core::Envelope::new(Paid(cents))).into());
+/// assert_eq!((batch.len(), batch.iter().map(|event| event.payload.0).sum::<u32>()), (2, 15));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Batch<E>(pub Vec<Envelope<E>>);
 

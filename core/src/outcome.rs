@@ -7,6 +7,14 @@ use crate::publish::derived_record;
 use crate::{BoxError, Caused, Delivery, Event, Record, headers};
 
 /// The outcome of a handled delivery: the events to publish before it is settled.
+///
+/// ```
+/// use tidings_core::{Outcome, Record};
+///
+/// let mut outcome = Outcome::handled();
+/// outcome.push(Record::new("alarms", "fire").with_header("retry-attempt", "3"));
+/// assert!(outcome.records()[0].headers.is_empty(), "headers that steer a delivery are removed");
+/// ```
 #[derive(Debug, Default)]
 pub struct Outcome {
     records: Vec<Record>,
@@ -307,14 +315,14 @@ impl StdError for Reason {
 /// Dead-letters the record immediately: a retry would fail in the same way.
 ///
 /// ```
-/// use tidings_core::{BoxError, reject};
+/// use tidings_core::{BoxError, Failure, reject};
 ///
-/// async fn register(email: String) -> Result<(), BoxError> {
-///     if !email.contains('@') {
-///         return Err(reject("not an address").into());
-///     }
-///     Ok(())
+/// fn register(email: &str) -> Result<(), BoxError> {
+///     if email.contains('@') { Ok(()) } else { Err(reject("not an address").into()) }
 /// }
+///
+/// assert!(register("a@b.c").is_ok());
+/// assert_eq!(Failure::of(&*register("nowhere").unwrap_err()), Failure::Reject);
 /// ```
 pub fn reject(error: impl Into<BoxError>) -> HandlerError {
     HandlerError::reject(error)
@@ -323,17 +331,38 @@ pub fn reject(error: impl Into<BoxError>) -> HandlerError {
 /// Reports that a dependency of the handler is down.
 ///
 /// The partition pauses and the record is retried without limit; it is never dead-lettered for this.
+///
+/// ```
+/// use tidings_core::{Failure, unavailable};
+///
+/// let error = unavailable(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+/// assert_eq!(Failure::of(&error), Failure::Unavailable);
+/// ```
 pub fn unavailable(error: impl Into<BoxError>) -> HandlerError {
     HandlerError::unavailable(error)
 }
 
 /// Reports that the records of a batch at `places` (from 0) failed with `error` and all others were handled.
+///
+/// The failed ones are retried without the others, then dead-lettered.
+///
+/// ```
+/// use tidings_core::{Failure, failed};
+///
+/// assert_eq!(Failure::of(&failed([1, 4], "no such account")), Failure::Failed(vec![1, 4]));
+/// ```
 pub fn failed(places: impl IntoIterator<Item = usize>, error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::Failed(places.into_iter().collect()), error)
 }
 
 /// Reports that the records of a batch before `place` (from 0) were handled, that one failed with `error`, and later
 /// ones were not touched.
+///
+/// ```
+/// use tidings_core::{Failure, stopped_at};
+///
+/// assert_eq!(Failure::of(&stopped_at(2, "no such account")), Failure::StoppedAt(2));
+/// ```
 pub fn stopped_at(place: usize, error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::StoppedAt(place), error)
 }

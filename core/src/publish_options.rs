@@ -1,4 +1,7 @@
 //! Options of a published event: its ids, timestamp, trace and extra headers.
+//!
+//! The headers that they become are read by the service that handles the event: its correlation id, its trace and its
+//! cause continue in the events that the handler returns.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -35,6 +38,19 @@ pub struct PublishOptions {
 impl PublishOptions {
     /// Creates the options of an event that follows from `delivery`: in its trace, with its correlation id, caused by
     /// its (first) event.
+    ///
+    /// ```
+    /// use tidings_core::{Delivery, DeliveryContext, PublishOptions, RecordBatch};
+    /// use tidings_core::{StoredRecord, Timestamp, TopicPartition};
+    ///
+    /// let record = StoredRecord::new(0, Timestamp::now()).with_value("click");
+    /// let batch = RecordBatch::new(TopicPartition::new("clicks", 0), vec![record]);
+    /// let delivery = Delivery::new(batch, DeliveryContext::new("meter", "count"));
+    ///
+    /// let options = PublishOptions::following(&delivery);
+    /// assert_eq!(options.causation_id, Some(delivery.event_id()));
+    /// assert_eq!(options.correlation_id, Some(delivery.correlation_id()));
+    /// ```
     pub fn following(delivery: &Delivery) -> Self {
         let trace = delivery.record().headers.get_str(headers::TRACEPARENT).and_then(|text| text.parse().ok());
         Self {
@@ -92,6 +108,18 @@ impl PublishOptions {
     /// # Errors
     /// [`ErrorKind::Invalid`] for an extra header whose name is [reserved](headers::is_reserved), and for the nil
     /// UUID as the id of the cause.
+    ///
+    /// ```
+    /// use tidings_core::{ErrorKind, Headers, PublishOptions};
+    ///
+    /// let mut headers = Headers::new();
+    /// PublishOptions::default().with_header("tenant", "acme").write_to(&mut headers)?;
+    /// assert!(headers.contains("tenant") && headers.contains("traceparent"));
+    ///
+    /// let reserved = PublishOptions::default().with_header("eventType", "forged").write_to(&mut headers);
+    /// assert_eq!(reserved.map_err(|error| error.kind()), Err(ErrorKind::Invalid));
+    /// # Ok::<(), tidings_core::Error>(())
+    /// ```
     pub fn write_to(&self, onto: &mut Headers) -> Result<()> {
         let trace = self.traceparent.unwrap_or_else(TraceParent::new_root);
         onto.push(Header::new(headers::TRACEPARENT, trace.to_string()));

@@ -88,7 +88,14 @@ impl fmt::Debug for Header {
     }
 }
 
-/// The headers of a record: ordered, with duplicates kept.
+/// The headers of a record: ordered, with duplicates kept. Reading by name finds the last one, as Kafka does.
+///
+/// ```
+/// let mut headers = tidings_core::Headers::new().with("tenant", "acme").with("tenant", "globex");
+/// assert_eq!((headers.get_str("tenant"), headers.len()), (Some("globex"), 2));
+/// headers.set("tenant", "initech");
+/// assert_eq!((headers.get_str("tenant"), headers.len()), (Some("initech"), 1));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Headers(Vec<Header>);
 
@@ -197,6 +204,12 @@ fn size(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> usize 
 }
 
 /// A record to be published. `Debug` shows lengths, never contents.
+///
+/// ```
+/// let record = tidings_core::Record::new("clicks", "home").with_key("u1").with_header("tenant", "acme");
+/// assert_eq!((&*record.topic, record.headers.get_str("tenant")), ("clicks", Some("acme")));
+/// assert!(!format!("{record:?}").contains("acme"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {

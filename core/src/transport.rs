@@ -1,4 +1,8 @@
 //! Brokers: the [`Transport`] trait, which opens publishers, consumers, dead-letter sinks and admins.
+//!
+//! A service reaches a broker only through these trait objects, so that it runs unchanged on another one. The traits
+//! that it opens state their promises as numbered clauses; [`Transport::guarantees`] names those that a backend cannot
+//! keep.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,6 +12,37 @@ use async_trait::async_trait;
 use crate::{Admin, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, Publisher, Result};
 
 /// A broker, or something that acts as one.
+///
+/// An `Arc` of a transport is one as well: share it where a service and a publisher use the same broker.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use tidings_core::*;
+/// /// A broker that is always down, for a test of how a program starts without one.
+/// #[derive(Debug)]
+/// struct Down;
+///
+/// fn down<T>() -> Result<T> {
+///     Err(Error::new(ErrorKind::Unavailable, "connect: the broker is down"))
+/// }
+///
+/// #[async_trait]
+/// impl Transport for Down {
+///     fn system(&self) -> &'static str { "down" }
+///     async fn publisher(&self) -> Result<Arc<dyn Publisher>> { down() }
+///     async fn consumer(&self, _: ConsumerOptions) -> Result<Arc<dyn Consumer>> { down() }
+///     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> { down() }
+///     async fn admin(&self) -> Result<Arc<dyn Admin>> { down() }
+///     fn guarantees(&self) -> Guarantees { Guarantees::all() }
+/// }
+///
+/// let transport: Arc<dyn Transport> = Arc::new(Down);
+/// # let mut opening = transport.publisher();
+/// # let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+/// # let std::task::Poll::Ready(answer) = opening.as_mut().poll(&mut cx) else { panic!() };
+/// // let answer = transport.publisher().await;
+/// assert!(answer.unwrap_err().is_retryable());
+/// ```
 #[async_trait]
 pub trait Transport: Debug + Send + Sync + 'static {
     /// Returns the broker's name in OpenTelemetry's `messaging.system`: `memory`, `kafka`.

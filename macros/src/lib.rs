@@ -1,4 +1,7 @@
 //! `derive(Event)`. Use it through the crate `tidings`, which re-exports it.
+//!
+//! The derive writes one `impl Event` and nothing else: it needs `Serialize` and `Deserialize` next to it, and reports
+//! all wrong or missing attributes in one compilation.
 
 mod attributes;
 mod event;
@@ -9,14 +12,22 @@ use proc_macro::TokenStream;
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
+/// use tidings_core::{Event as _, Version};
 /// # use tidings_macros::Event;
+///
 /// #[derive(Serialize, Deserialize, Event)]
 /// # #[event(crate = "tidings_core")]
-/// #[event(topic = "user-events", type = "user.registered", key = "user_id")]
+/// #[event(topic = "user-events", type = "user.registered", version = "2.1", key = "user_id")]
 /// struct UserRegistered {
 ///     user_id: String,
 ///     email: String,
 /// }
+///
+/// assert_eq!((UserRegistered::TOPIC, UserRegistered::TYPE), ("user-events", "user.registered"));
+/// assert_eq!(UserRegistered::VERSION, Version::new(2, 1));
+///
+/// let event = UserRegistered { user_id: "u1".into(), email: "a@b.c".into() };
+/// assert_eq!(event.key().as_deref(), Some(&b"u1"[..]));
 /// ```
 ///
 /// | Attribute | Meaning | Default |
@@ -27,6 +38,9 @@ use proc_macro::TokenStream;
 /// | `key = "user_id"`, `key = 0`, `key = self.tenant()` | the partition key: a field, or an expression over `self` | no key, no order |
 /// | `codec = "json"`, `"postcard"` or the path of a `Codec` | the codec that writes the event | `"json"` |
 /// | `crate = "path"` | the path of tidings | `::tidings` |
+///
+/// `topic` and `type` contain no white space. An enum has one type for all its variants, and an
+/// expression as its key.
 #[proc_macro_derive(Event, attributes(event))]
 pub fn event(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);

@@ -1,4 +1,7 @@
 //! Extractors: the arguments of a handler after the first.
+//!
+//! An extractor reads the delivery or the router's state, as in axum. Extractors run after the event was decoded, in
+//! the order of the arguments; the first that fails ends the attempt with its error, and the handler is not called.
 
 use std::future::Future;
 
@@ -9,16 +12,33 @@ use crate::requirement::Requirement;
 /// A handler argument after the first, extracted from the delivery or from the router's state.
 ///
 /// ```
-/// use tidings_core::{BoxError, Delivery};
-/// use tidings_service::FromDelivery;
+/// use tidings_core::{BoxError, Delivery, PublisherExt, Record, Transport, reject};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{FromDelivery, Router, Service};
 ///
-/// struct Attempt(u32);
+/// struct Tenant(String);
 ///
-/// impl<S: Sync> FromDelivery<S> for Attempt {
+/// impl<S: Sync> FromDelivery<S> for Tenant {
 ///     async fn from_delivery(delivery: &Delivery, _: &S) -> Result<Self, BoxError> {
-///         Ok(Self(delivery.attempt()))
+///         let tenant = delivery.record().headers.get_str("tenant").ok_or_else(|| reject("no header tenant"))?;
+///         Ok(Self(tenant.to_owned()))
 ///     }
 /// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let router = Router::new().on_topic("clicks", async |_: Delivery, tenant: Tenant| assert_eq!(tenant.0, "acme"));
+/// let service = Service::new("meter", router).start(&transport).await?;
+///
+/// let publisher = transport.publisher().await?;
+/// publisher.publish_one(Record::new("clicks", "home").with_header("tenant", "acme")).await?;
+/// publisher.publish_one(Record::new("clicks", "home")).await?;
+/// service.caught_up().await?;
+/// let totals = service.status().await.totals;
+/// assert_eq!((totals.handled, totals.dead_lettered), (1, 1));
+/// # Ok(())
+/// # }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an extractor",
@@ -41,6 +61,27 @@ pub trait FromDelivery<S>: Sized {
 }
 
 /// A part of the router's state, for [`State`]. Every cloneable value is a part of itself.
+///
+/// ```
+/// use tidings_service::FromRef;
+///
+/// #[derive(Clone)]
+/// struct App {
+///     limit: u32,
+///     region: &'static str,
+/// }
+///
+/// impl FromRef<App> for u32 {
+///     fn from_ref(app: &App) -> Self {
+///         app.limit
+///     }
+/// }
+///
+/// // A handler of a `Router<App>` may take `State<App>` or `State<u32>`.
+/// let app = App { limit: 90, region: "eu" };
+/// assert_eq!(u32::from_ref(&app), 90);
+/// assert_eq!(App::from_ref(&app).region, "eu");
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not part of the router's state `{T}`",
     label = "`with_state` was given `{T}`, or nothing",
@@ -60,6 +101,31 @@ impl<T: Clone> FromRef<T> for T {
 /// The router's state, given to [`Router::with_state`](crate::Router::with_state), or a part of it.
 ///
 /// It is cloned for each delivery: keep it behind an `Arc` if cloning is expensive.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Router, Service, State};
+///
+/// async fn count(_: Delivery, State(clicks): State<Arc<AtomicU32>>) {
+///     clicks.fetch_add(1, Ordering::Relaxed);
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let (transport, clicks) = (MemoryTransport::new(), Arc::new(AtomicU32::new(0)));
+/// let router = Router::new().on_topic("clicks", count).with_state(Arc::clone(&clicks));
+/// let service = Service::new("meter", router).start(&transport).await?;
+///
+/// transport.publisher().await?.publish_one(Record::new("clicks", "home")).await?;
+/// service.caught_up().await?;
+/// assert_eq!(clicks.load(Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct State<T>(pub T);
 

@@ -1,4 +1,8 @@
 //! Publishing events from outside a handler.
+//!
+//! An [`EventPublisher`] encodes an event by its type's codec, adds the headers of [`PublishOptions`], and passes the
+//! record to the transport's publisher within a span that follows OpenTelemetry's conventions. Within a handler,
+//! returned events take another path, since their ids must be the same in each repeat.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +21,32 @@ use uuid::Uuid;
 /// Clones are cheap and share one connection, which is opened on first use.
 ///
 /// Events get new ids (UUID v7), so two calls publish two events. Inside a handler, return events or use
-/// [`Delivery::publisher`](tidings_core::Delivery::publisher) instead: both derive the ids, so that consumers
-/// recognise a repeat.
+/// [`Delivery::publisher`](tidings_core::Delivery::publisher) instead: both derive the ids, so that consumers recognise
+/// a repeat.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings_macros::Event;
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::EventPublisher;
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// # #[event(crate = "tidings_core")]
+/// #[event(topic = "user-events", type = "user.registered", key = "user_id")]
+/// struct UserRegistered {
+///     user_id: String,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let events = EventPublisher::new(&MemoryTransport::new(), "api-gateway");
+/// let first = events.publish(&UserRegistered { user_id: "u1".into() }).await?;
+/// let second = events.publish(&UserRegistered { user_id: "u1".into() }).await?;
+/// assert_eq!((first.partition, first.offset), (second.partition, 0));
+/// assert_eq!(second.offset, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct EventPublisher {
     source: Name,

@@ -1,4 +1,8 @@
 //! Retry policy: when a failed delivery is retried, and when it is dead-lettered.
+//!
+//! Retries happen in place: the record keeps its position, later records of its key wait, and other keys go on. Only a
+//! failure of the record counts; an error of the infrastructure ([`unavailable`](tidings_core::unavailable)) is
+//! repeated without limit and uses up no retry.
 
 use std::time::Duration;
 
@@ -19,6 +23,18 @@ impl Retry {
 /// `cap`.
 ///
 /// Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_service::Retry;
+///
+/// let retry = Retry::exponential(Duration::from_millis(100)).with_max_retries(5).with_cap(Duration::from_millis(300));
+/// let longest = [1, 2, 3, 4].map(|n| retry.longest_wait(n).as_millis());
+/// assert_eq!(longest, [100, 200, 300, 300]);
+///
+/// assert_eq!(Retry::default().max_retries, Retry::DEFAULT_MAX_RETRIES);
+/// assert_eq!(Retry::never().max_retries, 0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {

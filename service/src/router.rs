@@ -1,4 +1,9 @@
 //! The router: maps records to handlers.
+//!
+//! A `Router<S>` holds handlers that still need a state `S`; [`Router::with_state`] turns it into a `Router<S2>` for
+//! any `S2`, and a service takes a `Router<()>`. Until a service starts, a handler is a closure from the state to its
+//! [`Route`]. So layers wrap routes that do not exist yet, and no layer runs any code for a router that turns out to be
+//! invalid.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,19 +22,31 @@ type Make<S> = Box<dyn FnOnce(S) -> Route + Send>;
 
 /// Routes each event type to its handler.
 ///
-/// The service's `start` reports all configuration errors at once: two handlers for one type and major version, two
+/// A service's `start` reports all configuration errors at once: two handlers for one type and major version, two
 /// handlers of one name, or a batch handler whose returned events do not name their causes.
 ///
 /// ```
-/// use std::sync::Arc;
-/// use tidings_core::Delivery;
-/// use tidings_service::{HandlerExt, Router, State};
+/// use tidings_core::{Delivery, ErrorKind, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{HandlerExt, Router, Service, State};
 ///
-/// async fn audit(delivery: Delivery, State(log): State<Arc<str>>) {
+/// async fn audit(delivery: Delivery, State(log): State<&'static str>) {
 ///     println!("{log}: {} bytes", delivery.record().size());
 /// }
 ///
-/// let router: Router = Router::new().on_topic("payments", audit.named("audit")).with_state(Arc::from("audit log"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let router = || Router::new().on_topic("payments", audit.named("audit")).with_state("audit log");
+/// let transport = MemoryTransport::new();
+/// let service = Service::new("audit", router()).start(&transport).await?;
+/// transport.publisher().await?.publish_one(Record::new("payments", "7 EUR")).await?;
+/// service.caught_up().await?;
+/// assert_eq!(service.status().await.totals.handled, 1);
+///
+/// let twice = Service::new("audit", router().merge(router())).start(&transport).await;
+/// assert_eq!(twice.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Invalid));
+/// # Ok(())
+/// # }
 /// ```
 #[must_use]
 pub struct Router<S = ()> {

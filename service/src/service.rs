@@ -41,7 +41,40 @@ impl Service {
 
 /// A service: the router that handles its events, its consumer group, and its policies.
 ///
-/// The group is `<name>-group`; the topics are those of the router's handlers.
+/// The group is `<name>-group`; the topics are those of the router's handlers. Settings are checked by `start`, all at
+/// once.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings_macros::Event;
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{EventPublisher, Router, Service};
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// # #[event(crate = "tidings_core")]
+/// #[event(topic = "user-events", type = "user.registered", key = "user_id")]
+/// struct UserRegistered {
+///     user_id: String,
+/// }
+///
+/// async fn welcome(event: UserRegistered) {
+///     println!("welcome, {}", event.user_id);
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let service = Service::new("user-service", Router::new().on(welcome)).start(&transport).await?;
+///
+/// let events = EventPublisher::new(&transport, "api-gateway");
+/// events.publish(&UserRegistered { user_id: "u1".into() }).await?;
+///
+/// service.caught_up().await?;
+/// assert_eq!(service.group(), "user-service-group");
+/// assert_eq!(service.status().await.totals.handled, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a service does nothing until it is started"]
 pub struct Service {
@@ -155,6 +188,8 @@ impl Service {
     }
 
     /// Remembers events under this scope instead of the service's name: in a new scope all events are handled again.
+    ///
+    /// `start` refuses an empty scope. Without an idempotency store it has no effect.
     pub fn with_scope(mut self, scope: impl Into<Name>) -> Self {
         self.options.scope = scope.into();
         self
@@ -188,7 +223,7 @@ impl Service {
         self
     }
 
-    /// Sets when failed deliveries are retried, and when they are dead-lettered.
+    /// Sets when failed deliveries are retried, and when they are dead-lettered. Defaults to [`Retry::default`].
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.options.retry = retry;
         self
@@ -223,13 +258,13 @@ impl Service {
         self
     }
 
-    /// Sets where a new group starts.
+    /// Sets where a new group starts. Defaults to [`Start::Earliest`]: nothing published before is missed.
     pub fn with_start(mut self, start: Start) -> Self {
         self.options.start = start;
         self
     }
 
-    /// Sets the policy for missing topics.
+    /// Sets the policy for missing topics. Defaults to [`TopicPolicy::Expect`].
     pub fn with_topics(mut self, policy: TopicPolicy) -> Self {
         self.options.topics = policy;
         self

@@ -1,4 +1,8 @@
 //! The settings of a service.
+//!
+//! `Service::with_x` and environment variables write into one [`Options`]; `start` checks it once and passes its parts
+//! to the consumer, the coordinator and the workers. So a value out of range is an error of `start`, whichever way it
+//! was set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +28,36 @@ pub enum DeliveryOrder {
 }
 
 /// The policy for events of types without a handler.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings_core::{PublisherExt, Record, Transport};
+/// use tidings_macros::Event;
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Router, Service, UnknownTypes};
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// # #[event(crate = "tidings_core")]
+/// #[event(topic = "user-events", type = "user.registered", key = "user_id")]
+/// struct UserRegistered {
+///     user_id: String,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let service = Service::new("user-service", Router::new().on(async |_: UserRegistered| {}))
+///     .with_unknown_types(UnknownTypes::DeadLetter)
+///     .start(&transport)
+///     .await?;
+///
+/// let other = Record::new("user-events", "{}").with_header("eventType", "user.deleted");
+/// transport.publisher().await?.publish_one(other).await?;
+/// service.caught_up().await?;
+/// assert_eq!(service.status().await.totals.dead_lettered, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum UnknownTypes {
@@ -36,10 +70,32 @@ pub enum UnknownTypes {
 }
 
 /// The policy for topics that are missing when a service starts.
+///
+/// ```
+/// use tidings_core::{Delivery, ErrorKind, Topic, Transport};
+/// use tidings_memory::{MemoryConfig, MemoryTransport};
+/// use tidings_service::{Router, Service, TopicPolicy};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::open(MemoryConfig::new().with_auto_create(false))?;
+/// let service = || Service::new("meter", Router::new().on_topic("clicks", async |_: Delivery| {}));
+///
+/// let error = service().start(&transport).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+///
+/// let topics = TopicPolicy::Create(vec![Topic::new("clicks").with_partitions(3)]);
+/// let service = service().with_topics(topics).start(&transport).await?;
+/// assert_eq!(transport.admin().await?.list_topics().await?, ["clicks", "clicks-dlq"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum TopicPolicy {
-    /// Others create the topics: `start` fails if one is missing.
+    /// Expects that the topics and their dead-letter topics exist, made by others: `start` fails if one is missing, and
+    /// lists all that are. A broker that creates topics on first use, such as the memory transport by default, has no
+    /// missing ones.
     #[default]
     Expect,
     /// Creates the missing ones of these topics, each with the service's topic prefix and with its dead-letter topic,

@@ -13,6 +13,31 @@ use super::shared::Shared;
 use crate::status::{ShutdownReport, Skipped, State, Status};
 
 /// Handle of a running service. Dropping it stops the service at once: unfinished work is not committed.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Router, Service};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+/// let service = Service::new("meter", router).start(&transport).await?;
+///
+/// transport.publisher().await?.publish_one(Record::new("clicks", "home")).await?;
+/// service.caught_up().await?;
+/// let status = service.status().await;
+/// assert!(status.is_healthy() && status.lag() == 0);
+/// assert_eq!(status.totals.handled, 1);
+///
+/// let report = service.shutdown(Duration::from_secs(10)).await?;
+/// assert_eq!(report.records(), 0, "everything that was fetched is settled");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping the handle stops the service at once: keep it, and end with `shutdown`"]
 pub struct ServiceHandle {
