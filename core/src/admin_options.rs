@@ -1,8 +1,18 @@
 //! Arguments and options of the methods of [`Admin`](crate::Admin).
+//!
+//! An option that is off by default guards something that cannot be undone: the order of keys, or a group's committed
+//! offsets.
 
 use crate::{SeekTo, TopicPartition};
 
 /// Options of [`Admin::create_partitions`](crate::Admin::create_partitions).
+///
+/// ```
+/// use tidings_core::CreatePartitionsOptions;
+///
+/// assert!(!CreatePartitionsOptions::default().allow_rekeying);
+/// assert!(CreatePartitionsOptions::default().with_rekeying().allow_rekeying);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CreatePartitionsOptions {
@@ -20,6 +30,17 @@ impl CreatePartitionsOptions {
 }
 
 /// Options of [`Admin::reset_offsets`](crate::Admin::reset_offsets).
+///
+/// ```
+/// use tidings_core::{Admin, Name, ResetOffsetsOptions, ResetTo, Result, SeekTo};
+///
+/// /// Returns how many partitions a reset to the oldest records would move.
+/// async fn plan(admin: &dyn Admin, group: &Name, topics: &[Name]) -> Result<usize> {
+///     let dry_run = ResetOffsetsOptions::default().with_dry_run();
+///     let plan = admin.reset_offsets(group, topics, ResetTo::Place(SeekTo::Earliest), dry_run).await?;
+///     Ok(plan.iter().filter(|change| change.from != Some(change.to)).count())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ResetOffsetsOptions {

@@ -1,4 +1,8 @@
 //! Members of consumer groups: the [`Consumer`] trait and the steps it yields.
+//!
+//! A consumer is a stream of [`Step`]s: partitions come and go, and records come between. Everything is tied to the
+//! epoch of an assignment. A commit under an old epoch is refused, so work that outlives a revocation can neither lose
+//! nor repeat what the next owner does.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -110,6 +114,28 @@ pub trait Consumer: Debug + Send + Sync + 'static {
 }
 
 /// A step of a consumer's membership: an assignment, records, or a revocation.
+///
+/// ```
+/// use tidings_core::{Consumer, Commit, Result, Step};
+///
+/// /// Reads a group's partitions and commits each batch after it was processed.
+/// async fn read(consumer: &dyn Consumer) -> Result<()> {
+///     loop {
+///         match consumer.next().await? {
+///             Step::Records(fetched) => {
+///                 let partition = (**fetched.batch.origin()).clone();
+///                 println!("{} records of {partition}", fetched.batch.len());
+///                 let commit = Commit::new(partition, fetched.epoch, fetched.next_offset);
+///                 for answer in consumer.commit(vec![commit]).await {
+///                     answer?;
+///                 }
+///             }
+///             Step::Revoking(revocation) => consumer.release(&revocation.partitions).await?,
+///             _ => {}
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Step {
@@ -173,6 +199,14 @@ impl Fetched {
 /// The offset from which a partition cannot be read, and the cause.
 ///
 /// The consumer yields nothing more of the partition until [`seek`](Consumer::seek) moves it beyond the range.
+///
+/// ```
+/// use tidings_core::{Error, ErrorKind, TopicPartition, Unreadable};
+///
+/// let damaged = Error::new(ErrorKind::Undecodable, "read a batch: wrong checksum");
+/// let held = Unreadable::new(TopicPartition::new("orders", 0), 3, 41, damaged).with_next_offset(44);
+/// assert_eq!(held.next_offset, Some(44), "seek there to skip the offsets 41 to 43");
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Unreadable {
@@ -221,6 +255,14 @@ impl Revocation {
 }
 
 /// The settled offsets of a partition, to be committed.
+///
+/// ```
+/// use tidings_core::{Commit, TopicPartition};
+///
+/// // Offsets 0 to 6 are settled: the group resumes at 7.
+/// let commit = Commit::new(TopicPartition::new("orders", 0), 3, 7).with_metadata("by billing-0");
+/// assert_eq!((commit.epoch, commit.next_offset), (3, 7));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Commit {
@@ -279,6 +321,13 @@ pub enum Start {
 }
 
 /// The progress of an assigned partition.
+///
+/// ```
+/// use tidings_core::{Progress, TopicPartition};
+///
+/// let progress = Progress::new(TopicPartition::new("orders", 0), 8, Some(5), 12);
+/// assert_eq!(progress.lag(), 7, "from the committed offset, not from the position");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

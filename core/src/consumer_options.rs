@@ -1,4 +1,8 @@
 //! Options of a consumer: its group, topics, timeouts and bounds.
+//!
+//! Three times bound how long a member may be silent, each for another fault: `session_timeout` for a process that is
+//! gone or cut off, `max_idle` for one that lives and does not read, and `revocation_deadline` for one that does not
+//! give a partition back.
 
 use std::time::Duration;
 
@@ -22,6 +26,14 @@ impl ConsumerOptions {
 }
 
 /// Options with which a consumer joins a group and reads.
+///
+/// ```
+/// use tidings_core::{ConsumerOptions, Start};
+///
+/// let options = ConsumerOptions::new("audit", ["orders", "payments"]).with_start(Start::Latest);
+/// assert_eq!((options.group.as_str(), options.topics.len()), ("audit", 2));
+/// assert_eq!(options.session_timeout, ConsumerOptions::DEFAULT_SESSION_TIMEOUT);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConsumerOptions {

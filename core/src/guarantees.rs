@@ -1,4 +1,9 @@
 //! Guarantees: the numbered clauses that a backend keeps.
+//!
+//! The docs of a trait number its promises (P for publishers, C for consumers, I for idempotency stores, D for dead
+//! letters, A for admins). A backend keeps all of them except those that it names, with a reason, in its
+//! `guarantees()`. The conformance suites run a case for each clause that is kept and report the others as ignored, so
+//! a clause that is added later fails in every backend until it is met or named.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -63,6 +68,14 @@ impl fmt::Display for Clause {
 /// The clauses that a backend keeps: all but those that it disclaims, each with its reason.
 ///
 /// The conformance suites run the promised clauses and report the others as ignored.
+///
+/// ```
+/// use tidings_core::{Clause, Guarantees};
+///
+/// let guarantees = Guarantees::all().without(Clause::Restart, "everything is in memory");
+/// assert!(guarantees.keeps(Clause::P1) && !guarantees.keeps(Clause::Restart));
+/// assert_eq!(guarantees.why_not(Clause::Restart), Some("everything is in memory"));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Guarantees {
     disclaimed: Vec<(Clause, Cow<'static, str>)>,
@@ -75,14 +88,17 @@ impl Guarantees {
         Self { disclaimed: Vec::new(), shared: false }
     }
 
-    /// Disclaims `clause`, because of `reason`.
+    /// Disclaims `clause`, because of `reason`, which is one line for the report of the conformance suite.
     #[must_use]
     pub fn without(mut self, clause: Clause, reason: impl Into<Cow<'static, str>>) -> Self {
         self.disclaimed.push((clause, reason.into()));
         self
     }
 
-    /// Sets whether the backend is shared by several processes.
+    /// Sets whether the backend is shared by several processes. Default: `false`.
+    ///
+    /// A service warns at its start if its transport is shared and its store is not: each instance then knows only the
+    /// events that it has handled itself.
     #[must_use]
     pub fn with_shared(mut self, shared: bool) -> Self {
         self.shared = shared;

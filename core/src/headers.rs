@@ -43,16 +43,39 @@ const ENVELOPE: [&str; 9] =
 const STEERING: [&str; 4] = ["dlq-", "redrive-", "retry-", "audit-"];
 
 /// Returns whether only tidings writes headers of this name. [`TRACESTATE`] may be set by users.
+///
+/// ```
+/// use tidings_core::headers::is_reserved;
+///
+/// assert!(is_reserved(b"eventType") && is_reserved(b"dlq-error-kind"));
+/// assert!(!is_reserved(b"tenant") && !is_reserved(b"tracestate"));
+/// ```
 pub fn is_reserved(name: &[u8]) -> bool {
     ENVELOPE.iter().any(|own| name == own.as_bytes()) || steers_delivery(name)
 }
 
 /// Returns whether a header of this name belongs to one delivery of a record and is not passed on with the record.
+///
+/// ```
+/// use tidings_core::headers::steers_delivery;
+///
+/// assert!(steers_delivery(b"redrive-for"));
+/// assert!(!steers_delivery(b"eventType"), "it belongs to the event, and is passed on with it");
+/// ```
 pub fn steers_delivery(name: &[u8]) -> bool {
     STEERING.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 /// Removes headers that [steer the delivery](steers_delivery) from a record that is published again.
+///
+/// ```
+/// use tidings_core::Headers;
+/// use tidings_core::headers::remove_steering;
+///
+/// let mut headers = Headers::new().with("eventType", "order.placed").with("redrive-count", "2");
+/// remove_steering(&mut headers);
+/// assert!(headers.contains("eventType") && !headers.contains("redrive-count"));
+/// ```
 pub fn remove_steering(headers: &mut Headers) {
     // The common case needs no write.
     if headers.iter().any(|header| steers_delivery(&header.name)) {

@@ -1,4 +1,11 @@
 //! Idempotency: the [`IdempotencyStore`] trait, which records the events that were handled.
+//!
+//! A claim precedes each delivery and decides about it: granted, the handler runs; done, the record is settled as a
+//! duplicate; held, the service waits, because another lease may complete the event or expire. `complete` follows the
+//! handler and precedes the commit of the offset. So an instance that crashes between the two leaves an event that the
+//! next one finds done, and one that crashes earlier leaves a claim that ends with its lease.
+//!
+//! Claims refer to a [`Lease`], not to a time of their own: one renewal keeps any number of claims alive.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -117,6 +124,18 @@ impl<S: IdempotencyStore + ?Sized> IdempotencyStore for Arc<S> {
 pub const MIN_LEASE_TTL: Duration = Duration::from_millis(10);
 
 /// The lease of a running service, under which it claims events.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_core::{ErrorKind, Lease, MIN_LEASE_TTL};
+///
+/// let lease = Lease::checked("billing", Duration::from_secs(15))?;
+/// assert_eq!((lease.scope.as_str(), lease.ttl.as_secs()), ("billing", 15));
+///
+/// let short = Lease::checked("billing", MIN_LEASE_TTL / 2);
+/// assert_eq!(short.map_err(|error| error.kind()), Err(ErrorKind::Invalid));
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lease {
@@ -182,6 +201,24 @@ impl ReleasedClaim {
 }
 
 /// A store's answer to a claim.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_core::{Claim, History};
+///
+/// fn describe(claim: Claim) -> String {
+///     match claim {
+///         Claim::Granted(history) if history.crashes > 0 => "handle it alone: it may have crashed a process".into(),
+///         Claim::Granted(_) => "handle it".into(),
+///         Claim::Held { at_most } => format!("ask again within {at_most:?}"),
+///         Claim::Done => "skip it".into(),
+///         _ => "unknown".into(),
+///     }
+/// }
+///
+/// assert_eq!(describe(Claim::Granted(History::new(0, 2))), "handle it");
+/// assert_eq!(describe(Claim::Held { at_most: Duration::from_secs(15) }), "ask again within 15s");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Claim {

@@ -1,8 +1,30 @@
 //! First arguments of handlers.
+//!
+//! A handler's first argument decides which records it gets. Types of events implement [`EventInput`], by which
+//! `Router::on` finds the topic and the type; raw records implement [`RawInput`], and their topic is named where the
+//! handler is added. Both are decoded before any extractor runs, so that a record that cannot be read costs nothing
+//! else.
 
 use crate::{Batch, Delivery, Envelope, Error, Event, Result, codec};
 
 /// A handler's first argument: an event, its [`Envelope`], a [`Batch`] of events, or a raw [`Delivery`].
+///
+/// ```
+/// use tidings_core::{Batch, Delivery, Envelope, Event, Input};
+///
+/// fn kinds<E: Event>() -> [bool; 4] {
+///     [E::BATCH, Envelope::<E>::BATCH, Batch::<E>::BATCH, Delivery::BATCH]
+/// }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Paid(u32);
+/// # impl Event for Paid {
+/// #     type Codec = tidings_core::codec::Json;
+/// #     const TOPIC: &'static str = "payments";
+/// #     const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+///
+/// assert_eq!(kinds::<Paid>(), [false, false, true, false]);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a handler's first argument",
     label = "must be an event, `Envelope<Event>`, `Batch<Event>` or `Delivery`",
@@ -47,6 +69,16 @@ pub trait EventInput: Input {
 }
 
 /// The decoding errors of a delivery, by the index of the record in it.
+///
+/// The engine dead-letters exactly these records and delivers the others of the batch again.
+///
+/// ```
+/// use tidings_core::{DecodeErrors, Error, ErrorKind};
+///
+/// let errors = DecodeErrors::from(Error::new(ErrorKind::Undecodable, "read order.placed from JSON"));
+/// assert_eq!(errors.as_slice()[0].0, 0, "a single delivery has only the record 0");
+/// assert_eq!(errors.into_inner().len(), 1);
+/// ```
 #[derive(Debug)]
 pub struct DecodeErrors(Vec<(usize, Error)>);
 
@@ -123,7 +155,18 @@ impl Input for Delivery {
     }
 }
 
-/// Several raw records at once, for `Router::on_topic`.
+/// Several raw records at once, for `Router::on_topic`. `start` refuses batch options on a handler that takes a
+/// [`Delivery`].
+///
+/// ```
+/// use tidings_core::{Delivery, DeliveryContext, Input, RawBatch, RecordBatch};
+/// use tidings_core::{StoredRecord, Timestamp, TopicPartition};
+///
+/// let records = (0..3).map(|offset| StoredRecord::new(offset, Timestamp::now())).collect();
+/// let batch = RecordBatch::new(TopicPartition::new("clicks", 0), records);
+/// let delivery = Delivery::new(batch, DeliveryContext::new("meter", "count"));
+/// assert_eq!(RawBatch::decode(&delivery).unwrap().0.len(), 3);
+/// ```
 #[derive(Debug, Clone)]
 pub struct RawBatch(pub Delivery);
 

@@ -1,4 +1,7 @@
 //! Inspection of a broker for its users: its health, the topics they need, and their groups.
+//!
+//! [`inspect`] composes methods of [`Admin`] into one answer for a health check or a command-line tool. It changes
+//! nothing.
 
 use crate::{
     Admin, DEAD_LETTER_SUFFIX, ErrorKind, GroupDescription, GroupState, Health, Name, PartitionLag, Result,
@@ -19,6 +22,8 @@ pub struct Inspection {
 }
 
 /// The health of a group.
+///
+/// `lag` may be a lower bound: partitions that no broker leads are listed in `unknown` and not counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupHealth {

@@ -1,4 +1,7 @@
 //! Names of topics, event types, services and handlers: short text that is cheap to clone.
+//!
+//! Each record that is handled touches several names (its topic, its handler, its service), so a clone must not copy
+//! text. A [`Name`] is either a `&'static str` or a shared text; it compares, hashes and derefs as the text.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -46,6 +49,19 @@ pub fn check_topic_name(name: &str) -> Result<()> {
 ///
 /// A name from a `&'static str` (as `derive(Event)` uses) is never allocated; any other is shared, so that a clone
 /// copies no text.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tidings_core::Name;
+///
+/// const TOPIC: Name = Name::from_static("user-events");
+/// let same: Name = format!("{}-events", "user").into();
+/// assert_eq!(TOPIC, same);
+///
+/// // A map by name is searched by text.
+/// let partitions = HashMap::from([(TOPIC, 3)]);
+/// assert_eq!(partitions.get("user-events"), Some(&3));
+/// ```
 #[derive(Clone)]
 pub struct Name(Text);
 
@@ -179,6 +195,12 @@ impl fmt::Display for Name {
 }
 
 /// A partition of a topic: the unit of order and of assignment.
+///
+/// ```
+/// use tidings_core::TopicPartition;
+///
+/// assert_eq!(TopicPartition::new("user-events", 2).to_string(), "user-events[2]");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
     /// The topic.

@@ -1,6 +1,13 @@
 //! Assignment of keys to partitions, equal to the default partitioners of Java and KafkaJS 2.
+//!
+//! Equality matters where services in several languages publish to one topic: a key that two of them map to different
+//! partitions loses its order.
 
 /// Computes Java Kafka's murmur2 of `data` (seed `0x9747b28c`), as in `org.apache.kafka.common.utils.Utils.murmur2`.
+///
+/// ```
+/// assert_eq!(tidings_core::murmur2(b"21"), (-973_932_308_i32) as u32); // from Kafka's own UtilsTest
+/// ```
 pub fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -26,6 +33,14 @@ pub fn murmur2(data: &[u8]) -> u32 {
 /// Returns the partition of `key` among `partitions`: murmur2 with the sign bit cleared, modulo their number.
 ///
 /// An empty key counts as a key. With no partitions the result is 0.
+///
+/// ```
+/// use tidings_core::partition_for;
+///
+/// assert_eq!(partition_for(b"user-1", 12), partition_for(b"user-1", 12));
+/// assert!(partition_for(b"user-1", 12) < 12);
+/// assert_eq!(partition_for(b"user-1", 0), 0);
+/// ```
 pub fn partition_for(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff).checked_rem(partitions).unwrap_or(0)
 }

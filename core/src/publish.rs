@@ -1,4 +1,9 @@
 //! Events that follow from a delivery: their derived ids and the headers that record their origin.
+//!
+//! A handler may run several times for one record: after a failed attempt, a crash, or a rebalance. The events of each
+//! run must be recognisable as the same ones, so their ids are derived, not drawn: from the causing event's id, the
+//! service, the handler, the topic that the cause was read from, the event's type and key, and its index among equal
+//! ones. Neither the offset nor the time is part of an id, since both differ when the cause itself was published twice.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -88,6 +93,18 @@ fn carry_on(from: &Headers, cause: Uuid, onto: &mut Headers) {
 /// Publishes events from a handler immediately, instead of with its outcome. Obtained from [`Delivery::publisher`].
 ///
 /// Published events stay published if the handler fails afterwards; the repeat publishes the same ids again.
+///
+/// ```
+/// use tidings_core::{BoxError, Delivery, Event};
+///
+/// /// Publishes a first event before the slow part of a handler begins.
+/// async fn announce<E: Event>(started: &E, delivery: &Delivery) -> Result<(), BoxError> {
+///     if let Some(publisher) = delivery.publisher() {
+///         publisher.publish(started).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct DeliveryPublisher {
     delivery: Delivery,

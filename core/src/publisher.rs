@@ -1,4 +1,8 @@
 //! Publishing of records: the [`Publisher`] trait and its extension.
+//!
+//! A publisher takes batches, since a round trip to a broker is shared by all records of a call, and answers per
+//! record, since one record's failure says nothing about its neighbour. Calls overlap: a caller that needs order among
+//! calls relies on P3 for records of one key, and waits for the answer where even a failure must not reorder.
 
 use std::fmt::{self, Debug, Formatter};
 use std::future::Future;
@@ -72,11 +76,29 @@ pub trait Publisher: Debug + Send + Sync + 'static {
 /// Conveniences of every [`Publisher`], of a concrete type or of `dyn Publisher`.
 ///
 /// ```
-/// use tidings_core::{Position, Publisher, PublisherExt, Record, Result};
+/// use std::time::Duration;
+/// use tidings_core::{Error, ErrorKind, Guarantees, Position, Publisher, PublisherExt, Record, Result, async_trait};
 ///
-/// async fn greet(publisher: &dyn Publisher) -> Result<Position> {
-///     publisher.publish_one(Record::new("greetings", "hello").with_key("u1")).await
+/// /// Answers as if each record were stored.
+/// #[derive(Debug)]
+/// struct Nowhere;
+///
+/// #[async_trait]
+/// impl Publisher for Nowhere {
+///     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+///         (0..).zip(records).map(|(offset, _)| Ok(Position::new(0, offset))).collect()
+///     }
+///     async fn close(&self, _: Duration) -> Result<()> { Ok(()) }
+///     fn guarantees(&self) -> Guarantees { Guarantees::all() }
 /// }
+///
+/// let mut greeting = std::pin::pin!(Nowhere.publish_one(Record::new("greetings", "hello").with_key("u1")));
+/// # let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+/// # let std::task::Poll::Ready(answer) = greeting.as_mut().poll(&mut cx) else { panic!() };
+/// // let answer = greeting.await;
+/// assert_eq!(answer?, Position::new(0, 0));
+/// # use std::future::Future;
+/// # Ok::<(), Error>(())
 /// ```
 pub trait PublisherExt: Publisher {
     /// Publishes one record and waits for the broker's answer, like [`publish`](Publisher::publish) with a list of

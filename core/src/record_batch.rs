@@ -1,4 +1,8 @@
 //! Batches of records, as consumers yield them.
+//!
+//! One fetch becomes one allocation of records that is never copied again: the engine cuts it into deliveries by
+//! slices, workers share it, and it is freed with the last of them. The counts of derived ids live with the batch for
+//! the same reason: all clones of a delivery must share them.
 
 use std::sync::Arc;
 
@@ -6,6 +10,22 @@ use crate::publish::DerivedIds;
 use crate::{StoredRecord, TopicPartition};
 
 /// Consecutive records of one partition in offset order, shared and immutable. Clones and slices copy no record.
+///
+/// ```
+/// use tidings_core::{RecordBatch, StoredRecord, Timestamp, TopicPartition};
+///
+/// let records = (10..14).map(|offset| StoredRecord::new(offset, Timestamp::now())).collect();
+/// let batch = RecordBatch::new(TopicPartition::new("clicks", 0), records);
+///
+/// let middle = batch.slice(1, 3);
+/// assert_eq!(middle.records().iter().map(|record| record.offset).collect::<Vec<_>>(), [11, 12]);
+/// assert!(batch.slice(4, 9).is_empty(), "bounds are clamped");
+///
+/// // The records can be taken back once nothing else shares them.
+/// let batch = batch.try_into_records().unwrap_err();
+/// drop(middle);
+/// assert_eq!(batch.try_into_records().unwrap().len(), 4);
+/// ```
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
     // One reference count for origin and records: a delivery takes a slice, and two workers share the batch.

@@ -1,4 +1,8 @@
 //! Creation of topics and their dead-letter topics: missing ones are created, existing ones never shrunk or deleted.
+//!
+//! Every instance of a service may call [`ensure_topics`] at its start, at the same time: the loser of a race to create
+//! a topic finds it and goes on. What exists and differs is reported to the caller, because no change of it is safe to
+//! make unasked: more partitions move keys, a shorter retention deletes records.
 
 use std::time::Duration;
 
@@ -14,6 +18,8 @@ pub const DEAD_LETTER_ROOM: u64 = 64 << 10;
 const USUAL_RECORD_BYTES: u64 = 1_048_588;
 
 /// The report of [`ensure_topics`].
+///
+/// A topic is in `created`, in `unchanged`, or named by at least one entry of `different`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnsureReport {
@@ -52,6 +58,9 @@ pub struct Difference {
 /// of its dead-letter topic, which may be too long. [`Unavailable`](ErrorKind::Unavailable) for a topic that another
 /// instance has just created and that the broker does not show yet. Otherwise those of [`Admin::create_topics`] and
 /// [`Admin::describe_topics`]. Topics created before the error stay.
+///
+/// # Cancel safety
+/// Dropping the future may leave some of the topics created. Call it again.
 pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<EnsureReport> {
     topics.iter().try_for_each(check_names)?;
     let mut report = EnsureReport::default();

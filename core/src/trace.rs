@@ -1,4 +1,7 @@
 //! W3C trace context in the `traceparent` header.
+//!
+//! A published event starts a trace or continues one, and the events that a handler returns are spans of the trace of
+//! their cause. So a flow over several services is one trace, without any tracing library on either side.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +13,18 @@ use crate::{Error, ErrorKind};
 /// A `traceparent`: the trace and the span in which a record was published.
 ///
 /// Source: W3C Trace Context, level 1, section 3.2.
+///
+/// ```
+/// use tidings_core::TraceParent;
+///
+/// let parent: TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse()?;
+/// let child = parent.child();
+/// assert_eq!(child.trace_id(), parent.trace_id());
+/// assert_ne!(child.span_id(), parent.span_id());
+///
+/// assert!("00-00000000000000000000000000000000-b7ad6b7169203331-01".parse::<TraceParent>().is_err());
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceParent {
     trace_id: u128,

@@ -2,8 +2,8 @@
 //!
 //! A `Router<S>` holds handlers that still need a state `S`; [`Router::with_state`] turns it into a `Router<S2>` for
 //! any `S2`, and a service takes a `Router<()>`. Until a service starts, a handler is a closure from the state to its
-//! [`Route`]. So layers wrap routes that do not exist yet, and no layer runs any code for a router that turns out to be
-//! invalid.
+//! [`Route`]. So layers can be added before the state is known, and no layer wraps anything for a router that turns out to
+//! be invalid.
 
 use std::collections::BTreeSet;
 use std::fmt;
