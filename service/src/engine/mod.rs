@@ -6,6 +6,7 @@
 mod assigned;
 mod beat;
 mod claims;
+mod commands;
 mod coordinator;
 mod gate;
 mod keys;
@@ -16,7 +17,6 @@ mod running;
 mod shared;
 mod start;
 mod topics;
-mod tracker;
 mod worker;
 
 pub use self::running::ServiceHandle;

@@ -8,7 +8,7 @@ use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::coordinator::Skip;
+use super::commands::{Command, Skip};
 use super::shared::Shared;
 use crate::status::{ShutdownReport, Skipped, State, Status};
 
@@ -54,18 +54,6 @@ struct Ended {
     status: Option<Status>,
     shutdown: ShutdownReport,
     error: Option<(ErrorKind, String)>,
-}
-
-/// Requests of the handle to the coordinator.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Status(oneshot::Sender<Status>),
-    CaughtUp(oneshot::Sender<()>),
-    /// Applies to these partitions; `None` means all.
-    Pause(Option<Vec<TopicPartition>>),
-    Resume(Option<Vec<TopicPartition>>),
-    Skip(Skip),
-    Shutdown(Duration),
 }
 
 impl ServiceHandle {

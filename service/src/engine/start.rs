@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::claims::Claims;
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, Inputs};
 use super::gate::Gate;
 use super::keys::KeyHasher;
 use super::running::ServiceHandle;
@@ -72,7 +72,7 @@ pub(crate) async fn start(
             return Err(context(all_missing(error, &transport, &shared.backends.sink, routes.topics()).await));
         }
     };
-    Ok(spawn(shared, consumer, routes, options, workers))
+    Ok(spawn(shared, consumer, routes, &options, workers))
 }
 
 fn check(name: &Name, options: &Options) -> Result<()> {
@@ -184,19 +184,20 @@ fn spawn(
     shared: Arc<Shared>,
     consumer: Arc<dyn tidings_core::Consumer>,
     routes: Routes,
-    options: Options,
+    options: &Options,
     workers: usize,
 ) -> ServiceHandle {
-    let (reports, from_workers) = mpsc::unbounded_channel();
+    let (to_coordinator, events) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
-    let mut orders = Vec::with_capacity(workers);
+    let mut senders = Vec::with_capacity(workers);
     for number in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let worker = Worker::new(number, shared.clone(), routes.clone(), receiver, reports.clone());
+        let worker = Worker::new(number, shared.clone(), routes.clone(), receiver, to_coordinator.clone());
         tasks.spawn(worker.run());
-        orders.push(sender);
+        senders.push(sender);
     }
-    let (commands, from_users) = mpsc::unbounded_channel();
-    let coordinator = Coordinator::new(shared.clone(), consumer, options, orders, from_workers, from_users, tasks);
-    ServiceHandle::new(shared, commands, tokio::spawn(coordinator.run()))
+    let (to_commands, commands) = mpsc::unbounded_channel();
+    let inputs = Inputs { events, commands, tasks };
+    let coordinator = Coordinator::new(shared.clone(), consumer, options, senders, inputs);
+    ServiceHandle::new(shared, to_commands, tokio::spawn(coordinator.run()))
 }

@@ -1,108 +1,84 @@
-//! Commits the lowest unsettled offset of each partition, one call at a time.
+//! Commits: one call of the consumer at a time, repeated after a pause.
 
 use std::fmt;
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tidings_core::{Commit, ErrorKind, Result};
+use tidings_core::{Commit, Consumer, ErrorKind, Result};
+use tokio::time::Instant;
 
-use super::Coordinator;
+use crate::engine::assigned::AssignmentId;
 
-type Answer = Vec<Result<()>>;
+/// The pause after a refused commit.
+const RETRY: Duration = Duration::from_millis(200);
 
-/// A commit call in flight.
-pub(super) struct Committing {
-    commits: Vec<(u64, u64)>,
-    call: Pin<Box<dyn Future<Output = Answer> + Send>>,
+/// The call in flight, and the time of the next one after a failure.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    call: Option<Call>,
+    retry_at: Option<Instant>,
 }
 
-impl fmt::Debug for Committing {
+struct Call {
+    /// The assignments, with the offset that is committed for each.
+    positions: Vec<(AssignmentId, u64)>,
+    answer: Pin<Box<dyn Future<Output = Vec<Result<()>>> + Send>>,
+}
+
+impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Committing({:?})", self.commits)
+        f.debug_tuple("Call").field(&self.positions).finish()
     }
 }
 
-/// The slots with their committed offsets, and the result of the call.
-pub(super) type Committed = Vec<(u64, u64, Result<()>)>;
+/// The answer to a commit: the assignment, the offset, and whether it is committed.
+pub(super) type Committed = Vec<(AssignmentId, u64, Result<()>)>;
 
-impl Committing {
-    /// Waits for the call, if there is one. Cancel-safe.
-    pub(super) async fn wait(this: &mut Option<Self>) -> Committed {
-        let Some(committing) = this else { return pending().await };
-        let answers = committing.call.as_mut().await;
-        let commits = std::mem::take(&mut committing.commits);
-        *this = None;
+impl Commits {
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.call.is_some()
+    }
+
+    /// Returns whether a commit failed, and its repetition has to wait.
+    pub(super) fn is_backing_off(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Starts a call. There must be none in flight.
+    pub(super) fn start(&mut self, consumer: Arc<dyn Consumer>, commits: Vec<(AssignmentId, Commit)>) {
+        if commits.is_empty() {
+            return;
+        }
+        let positions = commits.iter().map(|(id, commit)| (*id, commit.next_offset)).collect();
+        let commits = commits.into_iter().map(|(_, commit)| commit).collect();
+        let answer = Box::pin(async move { consumer.commit(commits).await });
+        self.call = Some(Call { positions, answer });
+    }
+
+    /// Waits for the answer, if a call is in flight. Cancel-safe.
+    pub(super) async fn answered(&mut self) -> Committed {
+        let Some(call) = &mut self.call else { return pending().await };
+        let answers = call.answer.as_mut().await;
+        let positions = std::mem::take(&mut call.positions);
+        self.call = None;
         let mut answers = answers.into_iter();
         let missing = || Err(tidings_core::Error::new(ErrorKind::Indeterminate, "commit: the consumer gave no answer"));
-        commits.into_iter().map(|(slot, next)| (slot, next, answers.next().unwrap_or_else(missing))).collect()
-    }
-}
-
-impl Coordinator {
-    /// Commits the start offset of partitions that have none, before their first record is dispatched.
-    pub(super) fn commit_starts(&mut self) {
-        let waits = |p: &super::Partition| !p.started && !p.fenced && p.leaving.is_none();
-        if self.slots.values().any(waits) && self.next_not_before.is_none() {
-            self.start_commit();
-        }
+        positions.into_iter().map(|(id, next)| (id, next, answers.next().unwrap_or_else(missing))).collect()
     }
 
-    /// Commits the offsets that have changed, unless a commit is in flight.
-    pub(super) fn start_commit(&mut self) {
-        if self.committing.is_some() {
-            return;
-        }
-        let mut commits = Vec::new();
-        let mut calls = Vec::new();
-        for (slot, partition) in &mut self.slots {
-            let next = partition.tracker.watermark();
-            let lost = partition.leaving.as_ref().is_some_and(|leaving| leaving.lost);
-            if lost || partition.fenced || partition.committed == Some(next) {
-                continue;
-            }
-            if let Some(leaving) = &mut partition.leaving {
-                leaving.try_commit(next);
-            }
-            commits.push((*slot, next));
-            calls.push(Commit::new(partition.assigned.origin.as_ref().clone(), partition.assigned.epoch, next));
-        }
-        if calls.is_empty() {
-            return;
-        }
-        let consumer = self.consumer.clone();
-        let call = Box::pin(async move { consumer.commit(calls).await });
-        self.committing = Some(Committing { commits, call });
+    /// Records that a commit failed and may be repeated, after a pause.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.retry_at.get_or_insert(now + RETRY);
     }
 
-    pub(super) fn committed(&mut self, committed: Committed) {
-        for (slot, next, answer) in committed {
-            let Some(partition) = self.slots.get_mut(&slot) else { continue };
-            match answer {
-                Ok(()) => {
-                    self.health.progressed();
-                    partition.committed = Some(next);
-                    if !partition.started {
-                        partition.started = true;
-                        self.begin_early(slot);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        topic = %partition.assigned.origin.topic,
-                        partition = partition.assigned.origin.partition,
-                        next,
-                        error = %error.report(),
-                        "an offset was not committed"
-                    );
-                    // A later commit includes this offset, unless another member owns the partition now: the step that
-                    // says so is still to come, and retrying first would keep it from being read.
-                    if error.kind() == ErrorKind::Fenced {
-                        partition.fenced = true;
-                    } else {
-                        self.next_not_before.get_or_insert(tokio::time::Instant::now() + super::NEXT_RETRY);
-                    }
-                }
-            }
-        }
+    /// Ends the pause after a failure when its time is over.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.retry_at.take_if(|at| *at <= now);
     }
 }

@@ -1,76 +1,100 @@
-//! Health of the service: status, problems, stalls, and catching up.
+//! Health of the service: failures of reading, stalls, blocked threads, and catching up (rule E10).
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, pending};
-use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Progress, Result, TopicPartition};
+use tidings_core::{Consumer, Name, Progress, Result};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Coordinator;
-use super::dispatch::set;
-use crate::engine::messages::Cause;
-use crate::status::{PartitionStatus, PauseReason, State, Status};
+use crate::engine::beat::Beat;
+use crate::status::Status;
+use crate::table::RouteTable;
 
 /// How long a read failure counts as the current state.
 const FAILURE_HOLDS: Duration = Duration::from_secs(15);
+/// The pause after a transient failure of reading.
+const READ_RETRY: Duration = Duration::from_millis(200);
 /// The interval of querying the log ends.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// The interval while a caller waits for the service to catch up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
-/// The number of ranges of missing records kept for the status.
-const MISSING_KEPT: usize = 16;
 /// A worker whose handler has not yielded for this long counts as blocked.
 const BLOCKED_AFTER: Duration = Duration::from_secs(5);
 
 /// A position query to the broker.
-pub(super) struct Asking(Pin<Box<dyn Future<Output = Result<Vec<Progress>>> + Send>>);
+struct Query(Pin<Box<dyn Future<Output = Result<Vec<Progress>>> + Send>>);
 
-impl fmt::Debug for Asking {
+impl fmt::Debug for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asking")
+        f.write_str("Query")
     }
 }
 
-impl Asking {
-    /// Waits for the answer, if a query is in flight. Cancel-safe.
-    pub(super) async fn wait(this: &mut Option<Self>) -> Result<Vec<Progress>> {
-        let Some(asking) = this else { return pending().await };
-        let answer = asking.0.as_mut().await;
-        *this = None;
-        answer
-    }
-}
-
-/// The inputs of the health check.
+/// What the status and the log say about the service as a whole, except for its partitions.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Health {
+    service: Name,
+    reading: Reading,
+    /// The query in flight.
+    query: Option<Query>,
     asked_at: Option<Instant>,
     progress_at: Instant,
     stalled: bool,
-    missing: VecDeque<(TopicPartition, Range<u64>)>,
     blocked: Vec<String>,
+    catching_up: CatchingUp,
 }
 
-impl Default for Watch {
-    fn default() -> Self {
+/// The last failure of reading, and when it is tried again.
+#[derive(Debug, Default)]
+struct Reading {
+    failed: Option<(Instant, String)>,
+    retry_at: Option<Instant>,
+}
+
+/// The callers that wait for the service to catch up.
+#[derive(Debug, Default)]
+struct CatchingUp {
+    waiters: Vec<oneshot::Sender<()>>,
+    look_again_at: Option<Instant>,
+}
+
+impl Health {
+    pub(super) fn new(service: Name) -> Self {
         Self {
+            service,
+            reading: Reading::default(),
+            query: None,
             asked_at: None,
             progress_at: Instant::now(),
             stalled: false,
-            missing: VecDeque::new(),
             blocked: Vec::new(),
+            catching_up: CatchingUp::default(),
         }
     }
-}
 
-impl Watch {
-    pub(super) fn missing(&mut self, partition: &TopicPartition, range: Range<u64>) {
-        self.missing.truncate(MISSING_KEPT - 1);
-        self.missing.push_front((partition.clone(), range));
+    /// Records that reading works.
+    pub(super) fn read(&mut self) {
+        self.reading.failed = None;
+    }
+
+    /// Records that reading failed, and is tried again after a pause.
+    pub(super) fn read_failed(&mut self, error: String, now: Instant) {
+        tracing::warn!(service = %self.service, %error, "reading failed; trying again");
+        self.reading = Reading { failed: Some((now, error)), retry_at: Some(now + READ_RETRY) };
+    }
+
+    /// Returns whether the next record may be read now.
+    pub(super) fn may_read(&self) -> bool {
+        self.reading.retry_at.is_none()
+    }
+
+    /// Returns why reading fails. If neither a record nor an error has arrived since, reading works again.
+    fn reading_failed(&self) -> Option<&str> {
+        self.reading.failed.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_HOLDS).map(|(_, error)| &**error)
     }
 
     /// Records that something was committed: there is no stall.
@@ -78,188 +102,103 @@ impl Watch {
         self.progress_at = Instant::now();
         self.stalled = false;
     }
-}
 
-impl Coordinator {
-    pub(super) fn trouble(&mut self, slot: u64, cause: Cause, raised: bool, text: String) {
-        let Some(partition) = self.slots.get_mut(&slot) else { return };
-        let count = {
-            let (count, last) = partition.troubles.entry(cause).or_default();
-            if raised {
-                *count += 1;
-                *last = text;
-            } else {
-                *count = count.saturating_sub(1);
-            }
-            *count
+    /// Looks for a stall, by whether progress is `expected`.
+    pub(super) fn watch_progress(&mut self, expected: bool, now: Instant) {
+        if !expected {
+            self.progressed();
+        } else if !self.stalled && now.duration_since(self.progress_at) >= Status::STALL_AFTER {
+            self.stalled = true;
+            tracing::error!(service = %self.service, "stalled: there is lag, and nothing is committed");
+        }
+    }
+
+    /// Looks for workers whose handler blocks its thread.
+    pub(super) fn watch_threads(&mut self, beats: &[Beat], table: &RouteTable) {
+        let line = |(handler, time): (usize, Duration)| {
+            let name = if handler < table.len() { table.info(handler).name.as_str() } else { "a handler" };
+            format!("{name} has blocked its thread for {} s", time.as_secs())
         };
-        if count == 0 {
-            partition.troubles.remove(&cause);
-        }
-        set(&mut partition.pauses, reason(cause), count > 0);
-    }
-
-    /// Returns why reading fails. If neither a record nor an error has arrived since, reading works again.
-    fn reading_failed(&self) -> Option<&str> {
-        self.next_error.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_HOLDS).map(|(_, error)| &**error)
-    }
-
-    pub(super) fn state(&self) -> State {
-        let troubled = self.reading_failed().is_some()
-            || !self.shared.gate.is_open()
-            || self.slots.values().any(|p| !p.troubles.is_empty() || p.held.is_unreadable())
-            || self.health.stalled;
-        if self.stopping.is_some() {
-            State::Stopping
-        } else if self.paused_by_operator {
-            State::Paused
-        } else if troubled {
-            State::Degraded
-        } else if self.assigned_once {
-            State::Running
-        } else {
-            State::Starting
-        }
-    }
-
-    pub(super) fn status(&self, state: State) -> Status {
-        let mut problems: Vec<String> = Vec::new();
-        problems.extend(self.reading_failed().map(|error| format!("reading failed: {error}")));
-        if !self.shared.gate.is_open() {
-            problems.push("more than half of the last deliveries failed: one at a time is tried".to_owned());
-        }
-        for partition in self.slots.values() {
-            let origin = &partition.assigned.origin;
-            let line = |(cause, (_, text)): (&Cause, &(usize, String))| format!("{origin}: {}: {text}", reason(*cause));
-            problems.extend(partition.troubles.iter().map(line));
-            problems.extend(super::held::problem(partition));
-        }
-        let missing = |(p, range): &(TopicPartition, Range<u64>)| format!("{p}: offsets {range:?} were deleted unread");
-        problems.extend(self.health.missing.iter().map(missing));
-        problems.extend(self.health.blocked.iter().cloned());
-        if self.health.stalled {
-            problems.push(format!("there is lag, and nothing was committed for {:?}", Status::STALL_AFTER));
-        }
-        let mut partitions: Vec<_> =
-            self.slots.values().filter(|p| p.leaving.is_none()).map(partition_status).collect();
-        partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
-        Status { state, problems, partitions, totals: self.shared.totals(), bytes_in_flight: self.bytes }
-    }
-
-    /// Queries the positions periodically; checks for stalls and blocked threads.
-    pub(super) fn watch_progress(&mut self) {
-        let now = Instant::now();
-        if self.health.asked_at.is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL) {
-            self.ask();
-        }
-        // A partition that cannot be read on is expected to make no progress; it has a problem of its own.
-        let due = |p: &super::Partition| if p.held.is_unreadable() { p.tracker.next() } else { p.end };
-        let lag = self.slots.values().any(|p| due(p) > p.tracker.watermark());
-        let allowed = !self.paused_by_operator && self.stopping.is_none();
-        if !lag || !allowed {
-            self.health.progressed();
-        } else if !self.health.stalled && now.duration_since(self.health.progress_at) >= Status::STALL_AFTER {
-            self.health.stalled = true;
-            tracing::error!(service = %self.shared.identity.service, "stalled: there is lag, and nothing is committed");
-        }
-        self.watch_threads();
-    }
-
-    fn watch_threads(&mut self) {
-        let blocked: Vec<String> = self
-            .shared
-            .beats
-            .iter()
-            .filter_map(|beat| beat.blocked_for(BLOCKED_AFTER))
-            .map(|(handler, time)| {
-                let table = &self.shared.table;
-                let name = if handler < table.len() { table.info(handler).name.as_str() } else { "a handler" };
-                format!("{name} has blocked its thread for {} s", time.as_secs())
-            })
-            .collect();
-        if self.health.blocked.is_empty() {
+        let blocked: Vec<String> = beats.iter().filter_map(|beat| beat.blocked_for(BLOCKED_AFTER)).map(line).collect();
+        if self.blocked.is_empty() {
             for line in &blocked {
-                tracing::error!(service = %self.shared.identity.service, "{line}");
+                tracing::error!(service = %self.service, "{line}");
             }
         }
-        self.health.blocked = blocked;
+        self.blocked = blocked;
     }
 
-    fn ask(&mut self) {
-        if self.asking.is_none() {
-            self.health.asked_at = Some(Instant::now());
-            let consumer = self.consumer.clone();
-            self.asking = Some(Asking(Box::pin(async move { consumer.progress().await })));
+    /// Queries the positions, if that is due.
+    pub(super) fn query_periodically(&mut self, consumer: &Arc<dyn Consumer>, now: Instant) {
+        if self.asked_at.is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL) {
+            self.query(consumer, now);
         }
     }
 
-    pub(super) fn asked(&mut self, answer: Result<Vec<Progress>>) {
-        let progress = match answer {
-            Ok(progress) => progress,
-            Err(error) => {
-                tracing::debug!(error = %error.report(), "how far the partitions are is not known");
-                return;
-            }
-        };
-        for Progress { partition, end, .. } in &progress {
-            if let Some(partition) = self.current.get(partition).and_then(|slot| self.slots.get_mut(slot)) {
-                partition.end = partition.tracker.next().max(*end);
-            }
-        }
-        let done = |p: &super::Partition| p.committed.is_some_and(|committed| committed >= p.end);
-        let all_known = self.current.len() == progress.len();
-        if self.is_idle() && all_known && self.slots.values().all(done) {
-            for waiter in self.waiters.drain(..) {
-                // A caller that has stopped waiting needs no answer.
-                let _ = waiter.send(());
-            }
+    fn query(&mut self, consumer: &Arc<dyn Consumer>, now: Instant) {
+        if self.query.is_none() {
+            self.asked_at = Some(now);
+            let consumer = consumer.clone();
+            self.query = Some(Query(Box::pin(async move { consumer.progress().await })));
         }
     }
 
-    fn is_idle(&self) -> bool {
-        let idle = |p: &super::Partition| p.tracker.unsettled() == 0 && p.early.is_empty() && p.leaving.is_none();
-        self.assigned_once && self.slots.values().all(idle)
+    /// Waits for the answer of a query, if one is in flight. Cancel-safe.
+    pub(super) async fn answered(&mut self) -> Option<Vec<Progress>> {
+        let Some(query) = &mut self.query else { return pending().await };
+        let answer = query.0.as_mut().await;
+        self.query = None;
+        answer.inspect_err(|error| tracing::debug!(error = %error.report(), "the ends of the logs are not known")).ok()
     }
 
-    /// For callers that wait for catching up: commits, then checks whether the end is reached.
-    pub(super) fn check_caught_up(&mut self) {
-        self.waiters.retain(|waiter| !waiter.is_closed());
-        if self.waiters.is_empty() || !self.is_idle() {
-            return;
+    /// Adds a caller that waits for the service to catch up.
+    pub(super) fn wait_for_catching_up(&mut self, waiter: oneshot::Sender<()>) {
+        self.catching_up.waiters.push(waiter);
+    }
+
+    /// Returns whether a caller waits for the service to catch up.
+    pub(super) fn is_waited_for(&mut self) -> bool {
+        self.catching_up.waiters.retain(|waiter| !waiter.is_closed());
+        !self.catching_up.waiters.is_empty()
+    }
+
+    /// Queries the positions for these callers, not too often.
+    pub(super) fn query_for_waiters(&mut self, consumer: &Arc<dyn Consumer>, now: Instant) {
+        match self.asked_at.map(|at| at + CATCH_UP_INTERVAL) {
+            Some(again) if now < again => self.catching_up.look_again_at = Some(again),
+            _ => self.query(consumer, now),
         }
-        if self.slots.values().any(|p| p.committed != Some(p.tracker.watermark())) {
-            if self.next_not_before.is_none() {
-                self.start_commit();
-            }
-        } else if self.health.asked_at.is_none_or(|at| at.elapsed() >= CATCH_UP_INTERVAL) {
-            self.ask();
-        } else {
-            let again = self.health.asked_at.map_or_else(Instant::now, |at| at + CATCH_UP_INTERVAL);
-            self.look_again_at = Some(again);
+    }
+
+    /// Tells the callers that the service has caught up.
+    pub(super) fn caught_up(&mut self) {
+        for waiter in self.catching_up.waiters.drain(..) {
+            // A caller that has stopped waiting needs no answer.
+            let _ = waiter.send(());
         }
     }
-}
 
-fn reason(cause: Cause) -> PauseReason {
-    match cause {
-        Cause::Handler => PauseReason::Handler,
-        Cause::Store => PauseReason::Store,
-        Cause::DeadLetters => PauseReason::DeadLetters,
-        Cause::Publisher => PauseReason::Publisher,
+    /// Returns when something is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.reading.retry_at.into_iter().chain(self.catching_up.look_again_at).min()
     }
-}
 
-fn partition_status(partition: &super::Partition) -> PartitionStatus {
-    let unreadable = partition.held.is_unreadable().then_some(PauseReason::Unreadable);
-    PartitionStatus {
-        partition: partition.assigned.origin.as_ref().clone(),
-        epoch: partition.assigned.epoch,
-        position: partition.tracker.next(),
-        settled: partition.tracker.watermark(),
-        committed: partition.committed,
-        end: partition.end,
-        in_flight: partition.tracker.unsettled(),
-        paused: partition.pauses.iter().copied().chain(unreadable).collect(),
-        held: partition.held.all(),
+    /// Ends the pauses whose time is over.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.reading.retry_at.take_if(|at| *at <= now);
+        self.catching_up.look_again_at.take_if(|at| *at <= now);
+    }
+
+    /// Returns whether reading fails, or the service is stalled.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.stalled || self.reading_failed().is_some()
+    }
+
+    /// Returns all problems, one line each, with those of the `others` between its own.
+    pub(super) fn problems(&self, others: impl Iterator<Item = String>) -> Vec<String> {
+        let reading = self.reading_failed().map(|error| format!("reading failed: {error}"));
+        let stalled =
+            self.stalled.then(|| format!("there is lag, and nothing was committed for {:?}", Status::STALL_AFTER));
+        reading.into_iter().chain(others).chain(self.blocked.iter().cloned()).chain(stalled).collect()
     }
 }

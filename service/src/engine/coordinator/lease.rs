@@ -1,14 +1,15 @@
 //! Renews the service's lease in a separate task, which the coordinator's work cannot delay.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Coordinator;
-use crate::engine::messages::WorkerCommand;
+use super::workers::Workers;
+use crate::engine::shared::Shared;
 
 /// The first wait after a failed renewal; doubled each time, up to the renewal interval.
 const RENEWAL_RETRY: Duration = Duration::from_millis(100);
@@ -25,6 +26,44 @@ pub(super) struct Renewing {
 }
 
 impl Renewing {
+    /// Renews the lease until the returned value is dropped.
+    ///
+    /// An expired lease means that this process was suspended or disconnected, so the group may have reassigned its
+    /// partitions as well. That must be known before a new lease exists, under which workers would begin the records
+    /// they have.
+    pub(super) fn start(shared: &Arc<Shared>, workers: Workers) -> Option<Self> {
+        let claims = shared.backends.store.clone()?;
+        let shared = shared.clone();
+        let (to_coordinator, asks) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            loop {
+                let pause = tokio::time::sleep(claims.renewal());
+                tokio::select! {
+                    () = pause => {}
+                    () = shared.lease_fenced.notified() => {}
+                }
+                let mut wait = RENEWAL_RETRY;
+                loop {
+                    // The lease's time counts from before the group was polled: if this process is suspended after the
+                    // poll, the lease has expired when it resumes.
+                    let since = Instant::now();
+                    if claims.lease().is_none() {
+                        ask_the_group(&to_coordinator, claims.renewal()).await;
+                    }
+                    match claims.renew(since).await {
+                        Ok(true) if claims.lease().is_some() => break,
+                        Ok(_) => continue,
+                        Err(error) => tracing::warn!(error = %error.report(), "the lease could not be renewed"),
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(claims.renewal());
+                }
+                workers.wake();
+            }
+        });
+        Some(Self { task, asks })
+    }
+
     /// Waits for a request to poll the group; for ever, if no lease is kept.
     pub(super) async fn wants_to_know(renewing: &mut Option<Self>) -> Asked {
         if let Some(Self { asks, .. }) = renewing
@@ -74,46 +113,5 @@ async fn ask_the_group(asks: &mpsc::UnboundedSender<(oneshot::Sender<()>, Durati
     let (done, asked) = oneshot::channel();
     if asks.send((done, limit)).is_ok() && timeout(limit, asked).await.is_err() {
         tracing::warn!(?limit, "the group was not asked before a new lease was registered");
-    }
-}
-
-impl Coordinator {
-    /// Renews the lease until the returned value is dropped.
-    ///
-    /// An expired lease means that this process was suspended or disconnected, so the group may have reassigned its
-    /// partitions as well. That must be known before a new lease exists, under which workers would begin the records
-    /// they have.
-    pub(super) fn keep_lease(&self) -> Option<Renewing> {
-        let claims = self.shared.backends.store.clone()?;
-        let shared = self.shared.clone();
-        let workers = self.workers.clone();
-        let (to_coordinator, asks) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
-            loop {
-                let pause = tokio::time::sleep(claims.renewal());
-                tokio::select! {
-                    () = pause => {}
-                    () = shared.lease_fenced.notified() => {}
-                }
-                let mut wait = RENEWAL_RETRY;
-                loop {
-                    // The lease's time counts from before the group was polled: if this process is suspended after the
-                    // poll, the lease has expired when it resumes.
-                    let since = Instant::now();
-                    if claims.lease().is_none() {
-                        ask_the_group(&to_coordinator, claims.renewal()).await;
-                    }
-                    match claims.renew(since).await {
-                        Ok(true) if claims.lease().is_some() => break,
-                        Ok(_) => continue,
-                        Err(error) => tracing::warn!(error = %error.report(), "the lease could not be renewed"),
-                    }
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(claims.renewal());
-                }
-                workers.iter().for_each(|worker| drop(worker.send(WorkerCommand::Wake)));
-            }
-        });
-        Some(Renewing { task, asks })
     }
 }

@@ -1,0 +1,372 @@
+//! The assignments of the service: they take records in, hand them to the workers, and give partitions back.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Assignment, Commit, Consumer, Error, Fetched, Progress, Step, TopicPartition};
+use tokio::time::Instant;
+
+use super::bounds::Bounds;
+use super::partition::{Admitted, Dispatch, Partition};
+use super::partitions::{Partitions, Removed};
+use super::pauses::{Changes, Pauses};
+use super::revocation::Leave;
+use super::skips::{Skips, Sought};
+use super::workers::{Splitter, Workers};
+use crate::engine::assigned::AssignmentId;
+use crate::engine::commands::Skip;
+use crate::engine::messages::{Settled, WorkerCommand, WorkerEvent};
+use crate::engine::shared::Shared;
+use crate::settings::Options;
+use crate::status::{PartitionStatus, PauseReason, ReturnedPartition};
+
+/// The number of ranges of missing records kept for the status.
+const MISSING_KEPT: usize = 16;
+
+/// All assignments, with the bounds and pauses that apply to them.
+#[derive(Debug)]
+pub(super) struct Assignments {
+    shared: Arc<Shared>,
+    consumer: Arc<dyn Consumer>,
+    workers: Workers,
+    splitter: Splitter,
+    partitions: Partitions,
+    bounds: Bounds,
+    pauses: Pauses,
+    skips: Skips,
+    /// Records that were deleted before they were read.
+    missing: VecDeque<(TopicPartition, Range<u64>)>,
+    /// A partition was assigned once.
+    has_started: bool,
+    is_stopping: bool,
+}
+
+impl Assignments {
+    pub(super) fn new(shared: Arc<Shared>, consumer: Arc<dyn Consumer>, workers: Workers, options: &Options) -> Self {
+        Self {
+            splitter: Splitter::new(workers.clone(), shared.keys.clone(), options.order),
+            partitions: Partitions::new(options.revocation_deadline),
+            bounds: Bounds::new(options.max_bytes, options.max_span),
+            pauses: Pauses::default(),
+            skips: Skips::default(),
+            missing: VecDeque::new(),
+            has_started: false,
+            is_stopping: false,
+            shared,
+            consumer,
+            workers,
+        }
+    }
+
+    /// Takes a step of the group.
+    pub(super) fn step(&mut self, step: Step, now: Instant) {
+        match step {
+            Step::Assigned(assignments) => {
+                self.has_started = true;
+                for assignment in assignments {
+                    self.report_gap(&assignment);
+                    self.assigned(assignment, now);
+                }
+            }
+            Step::Records(fetched) => self.records(fetched, now),
+            Step::Revoking(revocation) => {
+                for partition in &revocation.partitions {
+                    let id = self.partitions.current(partition).map(|(id, _)| id);
+                    self.leave(id, Leave::Revoking(revocation.deadline), now);
+                }
+            }
+            Step::Lost(partitions) => {
+                for partition in &partitions {
+                    let id = self.partitions.lose(partition);
+                    self.leave(id, Leave::Lost, now);
+                }
+            }
+            Step::Unreadable(unreadable) => {
+                if let Some((_, partition)) = self.partitions.current(&unreadable.partition) {
+                    partition.unreadable(&unreadable, &self.shared.identity.service);
+                }
+            }
+            step => tracing::debug!(?step, "a step that this version does not know"),
+        }
+    }
+
+    /// Reports records that are lost, and a committed offset that is of a former log.
+    fn report_gap(&mut self, assignment: &Assignment) {
+        let Assignment { partition, missing, committed, start_offset, .. } = assignment;
+        if let Some(missing) = missing {
+            tracing::error!(
+                topic = %partition.topic,
+                partition = partition.partition,
+                ?missing,
+                "records were deleted before they were read; going on at the oldest one left"
+            );
+            self.missing.truncate(MISSING_KEPT - 1);
+            self.missing.push_front((partition.clone(), missing.clone()));
+        } else if let Some(committed) = committed.filter(|committed| committed > start_offset) {
+            tracing::error!(
+                topic = %partition.topic,
+                partition = partition.partition,
+                committed,
+                start = start_offset,
+                "the committed offset lies beyond the end of the log: it was truncated or made anew; reading from its oldest record, and committing anew"
+            );
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment, now: Instant) {
+        let (id, replaced) = self.partitions.assign(assignment, now);
+        replaced.into_iter().for_each(|id| self.workers.revoke(id));
+        if self.is_stopping {
+            // None of its work has begun.
+            self.leave(Some(id), Leave::Shutdown(Duration::ZERO), now);
+        }
+    }
+
+    fn records(&mut self, fetched: Fetched, now: Instant) {
+        let Some((id, partition)) = self.partitions.current(fetched.batch.origin()) else { return };
+        match partition.admit(fetched) {
+            Admitted::Dispatch(dispatch) => self.dispatch(id, [dispatch]),
+            Admitted::Nothing => {}
+            Admitted::Rewound(assignment, fetched) => {
+                self.assigned(assignment, now);
+                self.records(fetched, now);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, id: AssignmentId, dispatches: impl IntoIterator<Item = Dispatch>) {
+        for Dispatch { assigned, number, batch, bytes } in dispatches {
+            self.bounds.add(bytes);
+            self.splitter.dispatch(&assigned, number, &batch);
+        }
+        self.check_span(id);
+    }
+
+    fn check_span(&mut self, id: AssignmentId) {
+        if let Some(partition) = self.partitions.get_mut(id) {
+            let is_full = self.bounds.is_span_full(partition.span(), partition.is_paused_by(PauseReason::Span));
+            partition.pause(PauseReason::Span, is_full);
+        }
+    }
+
+    /// Settles records. Those of a former assignment are ignored.
+    pub(super) fn settled(&mut self, settled: Vec<Settled>) {
+        for Settled { assigned, number, indexes } in settled {
+            let Some(partition) = self.partitions.get_mut(assigned.id) else { continue };
+            self.bounds.remove(partition.settle(number, indexes));
+            self.check_span(assigned.id);
+        }
+    }
+
+    /// Takes an event of a worker about one assignment.
+    pub(super) fn event(&mut self, id: AssignmentId, event: WorkerEvent) {
+        let Some(partition) = self.partitions.get_mut(id) else { return };
+        match event {
+            WorkerEvent::Trouble { cause, raised, text, .. } => partition.trouble(cause, raised, text),
+            WorkerEvent::Unburied { offset, error, .. } => {
+                if error.is_none() {
+                    self.skips.letter_written(id, offset);
+                }
+                partition.unburied(offset, error);
+            }
+            WorkerEvent::Skipped { offset, .. } => {
+                partition.unburied(offset, None);
+                self.skips.letter_skipped(id, offset, &self.shared.identity.service);
+            }
+            _ => {}
+        }
+    }
+
+    fn leave(&mut self, id: Option<AssignmentId>, leave: Leave, now: Instant) {
+        if let Some(id) = id.filter(|id| self.partitions.leave(*id, leave, now)) {
+            self.workers.revoke(id);
+        }
+    }
+
+    /// Begins the end of all assignments, and of those still to come.
+    pub(super) fn stop(&mut self, time: Duration, now: Instant) {
+        self.is_stopping = true;
+        for id in self.partitions.ids() {
+            self.leave(Some(id), Leave::Shutdown(time), now);
+        }
+    }
+
+    /// Advances the assignments that end; returns whether something that is settled has to be committed first, and what
+    /// was given back of those that the group has taken.
+    pub(super) fn advance_endings(&mut self, now: Instant) -> (bool, Vec<Option<ReturnedPartition>>) {
+        let endings = self.partitions.advance(now);
+        for id in endings.cancel {
+            tracing::warn!(
+                service = %self.shared.identity.service,
+                "cancelling deliveries whose partition is given up"
+            );
+            self.workers.cancel(id);
+        }
+        (endings.commit, endings.forget.into_iter().map(|id| self.forget(id)).collect())
+    }
+
+    /// Releases the partitions that are settled and committed, to other members; returns what was given back.
+    pub(super) async fn release_ended(&mut self) -> Vec<Option<ReturnedPartition>> {
+        let (ids, partitions) = self.partitions.ended();
+        // During shutdown they stay assigned, and `close` leaves all at once.
+        if !partitions.is_empty()
+            && !self.is_stopping
+            && let Err(error) = self.consumer.release(&partitions).await
+        {
+            tracing::warn!(error = %error.report(), "releasing partitions failed; they go at the deadline");
+        }
+        ids.into_iter().map(|id| self.forget(id)).collect()
+    }
+
+    /// Forgets an assignment; a later one of its partition may begin.
+    fn forget(&mut self, id: AssignmentId) -> Option<ReturnedPartition> {
+        let Removed { bytes, returned, begun } = self.partitions.remove(id)?;
+        self.bounds.remove(bytes);
+        self.skips.forget(id);
+        for (later, dispatches) in begun {
+            self.dispatch(later, dispatches);
+        }
+        returned
+    }
+
+    /// Returns whether only releases are left.
+    pub(super) fn have_ended(&self) -> bool {
+        self.partitions.iter().all(Partition::has_ended)
+    }
+
+    /// Returns whether an assignment waits for the commit of its start.
+    pub(super) fn wait_for_commit(&self) -> bool {
+        self.partitions.iter().any(Partition::waits_for_commit)
+    }
+
+    /// Returns the commits of all positions that have changed, which are attempted now.
+    pub(super) fn next_commits(&mut self) -> Vec<(AssignmentId, Commit)> {
+        self.partitions.next_commits()
+    }
+
+    /// Records that the position `next` is committed.
+    pub(super) fn committed(&mut self, id: AssignmentId, next: u64) {
+        let begun = self.partitions.get_mut(id).map(|partition| partition.committed(next));
+        self.dispatch(id, begun.unwrap_or_default());
+    }
+
+    /// Records that a commit failed; returns whether it may be repeated.
+    pub(super) fn not_committed(&mut self, id: AssignmentId, next: u64, error: &Error) -> bool {
+        self.partitions.get_mut(id).is_some_and(|partition| partition.not_committed(next, error))
+    }
+
+    /// Pauses partitions for an operator, or resumes them.
+    pub(super) fn pause(&mut self, partitions: Option<Vec<TopicPartition>>, paused: bool) {
+        match partitions {
+            None => self.pauses.set_service(paused),
+            Some(partitions) => self.pauses.set_partitions(partitions, paused),
+        }
+    }
+
+    /// Updates the consumer's paused partitions, if they have changed.
+    pub(super) async fn apply_pauses(&mut self) {
+        let mut is_bounded = false;
+        for partition in self.partitions.iter_mut().filter(|partition| !partition.is_lost()) {
+            partition.pause(PauseReason::Operator, self.pauses.is_paused(partition.origin()));
+            partition.pause(PauseReason::Bytes, self.bounds.is_full());
+            is_bounded |= partition.reached_bound();
+        }
+        if is_bounded {
+            // For batches that wait for more records.
+            self.workers.wake();
+        }
+        let stopping = self.is_stopping;
+        let owned = self.partitions.iter().filter(|partition| !partition.is_lost());
+        let Changes { pause, resume } =
+            self.pauses.changes(owned.map(|partition| (partition.origin(), partition.wants_pause() || stopping)));
+        let paused = if pause.is_empty() { Ok(()) } else { self.consumer.pause(&pause).await };
+        let resumed = if resume.is_empty() { Ok(()) } else { self.consumer.resume(&resume).await };
+        if let Err(error) = paused.and(resumed) {
+            tracing::warn!(error = %error.report(), "pausing or resuming partitions failed");
+        }
+    }
+
+    /// Skips a partition's hold, if the range matches it exactly.
+    pub(super) fn skip(&mut self, skip: Skip) {
+        match self.partitions.hold_at(&skip.partition, skip.offsets.start) {
+            Err(unheld) => {
+                let (kind, why) = unheld.reason();
+                skip.refuse(kind, why);
+            }
+            Ok((id, hold)) => {
+                if let Some(offset) = self.skips.begin(id, hold, skip, &self.consumer) {
+                    self.workers.send_all(|| WorkerCommand::Skip { assignment: id, offset });
+                }
+            }
+        }
+    }
+
+    /// Waits for the seek of a skip, if there is one. Cancel-safe.
+    pub(super) async fn sought(&mut self) -> Sought {
+        self.skips.sought().await
+    }
+
+    /// Ends a skip: counts the range as read.
+    pub(super) fn skipped(&mut self, sought: Sought, now: Instant) {
+        let partition = sought.id().and_then(|id| self.partitions.get_mut(id)).filter(|p| !p.is_leaving());
+        let reached = sought.answer(&self.shared.identity.service, partition.is_some());
+        let passed = partition.zip(reached).and_then(|(partition, reached)| partition.pass_over(reached));
+        if let Some(nothing) = passed {
+            self.records(nothing, now);
+        }
+    }
+
+    /// Updates the ends of the logs; returns whether everything up to there is committed.
+    pub(super) fn progressed(&mut self, progress: &[Progress]) -> bool {
+        self.partitions.progressed(progress) && self.is_idle()
+    }
+
+    /// Returns whether nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.has_started && self.partitions.iter().all(Partition::is_idle)
+    }
+
+    /// Returns whether all that was settled is committed.
+    pub(super) fn are_committed(&self) -> bool {
+        self.partitions.iter().all(Partition::is_committed)
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    /// Returns whether progress is expected.
+    pub(super) fn have_lag(&self) -> bool {
+        self.partitions.iter().any(Partition::has_lag)
+    }
+
+    pub(super) fn are_troubled(&self) -> bool {
+        self.partitions.iter().any(Partition::is_troubled)
+    }
+
+    /// Returns when the next step of an assignment that ends is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.partitions.due()
+    }
+
+    pub(super) fn bytes_in_flight(&self) -> usize {
+        self.bounds.bytes()
+    }
+
+    pub(super) fn status(&self) -> Vec<PartitionStatus> {
+        self.partitions.status()
+    }
+
+    /// Returns the problems of partitions, one line each.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        let missing = |(p, range): &(TopicPartition, Range<u64>)| format!("{p}: offsets {range:?} were deleted unread");
+        self.partitions.iter().flat_map(Partition::problems).chain(self.missing.iter().map(missing))
+    }
+
+    /// Returns what is not settled of the assignments that are left.
+    pub(super) fn returned(&self) -> impl Iterator<Item = ReturnedPartition> {
+        self.partitions.iter().filter_map(Partition::returned)
+    }
+}

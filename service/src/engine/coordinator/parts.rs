@@ -1,0 +1,253 @@
+//! The parts of the coordinator: passes what happened from one to another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Consumer, Error, Progress, Result, Step, TopicPartition};
+use tokio::time::Instant;
+
+use super::assignments::Assignments;
+use super::commits::{Commits, Committed};
+use super::health::Health;
+use super::shutdown::Shutdown;
+use super::starts::Starts;
+use super::workers::Workers;
+use crate::engine::commands::Command;
+use crate::engine::messages::WorkerEvent;
+use crate::engine::shared::Shared;
+use crate::settings::Options;
+use crate::status::{ReturnedPartition, ShutdownReport, State, Status};
+
+/// The resolution of timers: a shorter one is always due, and keeps a thread busy.
+pub(super) const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
+
+/// The parts, none of which knows another one's state.
+#[derive(Debug)]
+pub(super) struct Parts {
+    shared: Arc<Shared>,
+    consumer: Arc<dyn Consumer>,
+    pub(super) assignments: Assignments,
+    pub(super) commits: Commits,
+    pub(super) health: Health,
+    starts: Starts,
+    shutdown: Shutdown,
+}
+
+impl Parts {
+    pub(super) fn new(shared: Arc<Shared>, consumer: Arc<dyn Consumer>, workers: &Workers, options: &Options) -> Self {
+        Self {
+            assignments: Assignments::new(shared.clone(), consumer.clone(), workers.clone(), options),
+            commits: Commits::default(),
+            health: Health::new(shared.identity.service.clone()),
+            starts: Starts::new(shared.clone(), workers.clone()),
+            shutdown: Shutdown::default(),
+            shared,
+            consumer,
+        }
+    }
+
+    /// Takes a step of the group, or the failure of reading one.
+    pub(super) fn take_step(&mut self, step: Result<Step>) -> Result<()> {
+        let now = Instant::now();
+        match step {
+            Ok(step) => {
+                self.health.read();
+                self.assignments.step(step, now);
+                Ok(())
+            }
+            Err(error) if error.is_retryable() => {
+                self.health.read_failed(error.report(), now);
+                Ok(())
+            }
+            Err(error) => Err(Error::caused_by(error.kind(), "read from the group", error)),
+        }
+    }
+
+    /// Takes an event of a worker.
+    pub(super) fn event(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Settled(settled) => self.assignments.settled(settled),
+            WorkerEvent::Trouble { assignment, .. }
+            | WorkerEvent::Unburied { assignment, .. }
+            | WorkerEvent::Skipped { assignment, .. } => self.assignments.event(assignment, event),
+            WorkerEvent::Breaker(change) => self.starts.breaker_changed(change, Instant::now()),
+            WorkerEvent::WantIsolated { worker } => self.starts.want_isolated(worker),
+            WorkerEvent::Quiesced => self.starts.quiesced(),
+            WorkerEvent::IsolatedDone => self.starts.isolated_done(),
+            WorkerEvent::Released => {}
+        }
+    }
+
+    /// Carries out a command of the handle.
+    pub(super) fn obey(&mut self, command: Option<Command>) {
+        match command {
+            Some(Command::Status(reply)) => {
+                let _ = reply.send(self.status(self.state()));
+            }
+            Some(Command::CaughtUp(reply)) => self.health.wait_for_catching_up(reply),
+            Some(Command::Pause(partitions)) => self.pause(partitions, true),
+            Some(Command::Resume(partitions)) => self.pause(partitions, false),
+            Some(Command::Skip(skip)) => self.assignments.skip(skip),
+            Some(Command::Shutdown(time)) => self.shut_down(time),
+            // The handle is gone: this task will end at once, too.
+            None => self.shut_down(Duration::ZERO),
+        }
+    }
+
+    fn pause(&mut self, partitions: Option<Vec<TopicPartition>>, paused: bool) {
+        if partitions.is_none() {
+            self.starts.set_paused(paused);
+        }
+        self.assignments.pause(partitions, paused);
+    }
+
+    /// Begins the shutdown, if it has not begun.
+    pub(super) fn shut_down(&mut self, time: Duration) {
+        let now = Instant::now();
+        if self.shutdown.begin(time, now) {
+            self.assignments.stop(time, now);
+        }
+    }
+
+    /// Returns whether the service is stopping and nothing is left to do.
+    pub(super) fn is_drained(&self) -> bool {
+        let is_quiet = !self.commits.is_in_flight() && self.assignments.have_ended();
+        self.shutdown.is_drained(is_quiet, Instant::now())
+    }
+
+    /// Reports the end of the service.
+    pub(super) fn ended(&mut self) -> (Status, ShutdownReport) {
+        let report = self.shutdown.report(&self.shared.identity.service, self.assignments.returned());
+        (self.status(State::Stopped), report)
+    }
+
+    /// Does what may have become possible, after each input.
+    pub(super) async fn advance(&mut self) {
+        self.commit_starts();
+        self.advance_endings();
+        self.check_caught_up();
+        self.assignments.apply_pauses().await;
+        let returned = self.assignments.release_ended().await;
+        self.gave_back(returned);
+    }
+
+    /// Commits the start offset of partitions that have none, before their first record is dispatched.
+    fn commit_starts(&mut self) {
+        if self.assignments.wait_for_commit() && !self.commits.is_backing_off() {
+            self.commit();
+        }
+    }
+
+    /// Commits the positions that have changed, unless a commit is in flight.
+    fn commit(&mut self) {
+        if !self.commits.is_in_flight() {
+            self.commits.start(self.consumer.clone(), self.assignments.next_commits());
+        }
+    }
+
+    /// Takes the answer to a commit.
+    pub(super) fn committed(&mut self, committed: Committed) {
+        for (id, next, answer) in committed {
+            match answer {
+                Ok(()) => {
+                    self.health.progressed();
+                    self.assignments.committed(id, next);
+                }
+                Err(error) if self.assignments.not_committed(id, next, &error) => self.commits.failed(Instant::now()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Advances the assignments that end.
+    pub(super) fn advance_endings(&mut self) {
+        let (commit, returned) = self.assignments.advance_endings(Instant::now());
+        if commit && !self.commits.is_backing_off() {
+            self.commit();
+        }
+        self.gave_back(returned);
+    }
+
+    /// Records what was given back.
+    fn gave_back(&mut self, returned: Vec<Option<ReturnedPartition>>) {
+        returned.into_iter().for_each(|returned| self.shutdown.gave_back(returned));
+    }
+
+    /// For callers that wait for catching up: commits, then checks whether the end is reached.
+    fn check_caught_up(&mut self) {
+        if !self.health.is_waited_for() || !self.assignments.is_idle() {
+            return;
+        }
+        if self.assignments.are_committed() {
+            self.health.query_for_waiters(&self.consumer, Instant::now());
+        } else if !self.commits.is_backing_off() {
+            self.commit();
+        }
+    }
+
+    /// Takes the answer to a query of the positions.
+    pub(super) fn progressed(&mut self, progress: Option<Vec<Progress>>) {
+        if progress.is_some_and(|progress| self.assignments.progressed(&progress)) {
+            self.health.caught_up();
+        }
+    }
+
+    /// Commits, and watches the progress, at each commit interval.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        self.commit();
+        self.health.query_periodically(&self.consumer, now);
+        let allowed = !self.starts.is_paused() && !self.shutdown.has_begun();
+        self.health.watch_progress(allowed && self.assignments.have_lag(), now);
+        self.health.watch_threads(&self.shared.beats, &self.shared.table);
+    }
+
+    /// Returns the earliest time at which something is due.
+    pub(super) fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let times = [
+            self.assignments.due(),
+            self.starts.due(),
+            self.commits.retry_at(),
+            self.health.due(),
+            self.shutdown.ends_at(),
+        ];
+        // Anything due was handled when it became due; checking again is not urgent.
+        times.into_iter().flatten().min().unwrap_or(now + LONGEST_SLEEP).max(now + SHORTEST_SLEEP)
+    }
+
+    /// Does what is due.
+    pub(super) fn wake(&mut self) {
+        let now = Instant::now();
+        self.commits.wake(now);
+        self.health.wake(now);
+        self.starts.wake(now);
+    }
+
+    fn state(&self) -> State {
+        let is_troubled =
+            self.health.is_troubled() || self.starts.problem().is_some() || self.assignments.are_troubled();
+        if self.shutdown.has_begun() {
+            State::Stopping
+        } else if self.starts.is_paused() {
+            State::Paused
+        } else if is_troubled {
+            State::Degraded
+        } else if self.assignments.has_started() {
+            State::Running
+        } else {
+            State::Starting
+        }
+    }
+
+    fn status(&self, state: State) -> Status {
+        Status {
+            state,
+            problems: self.health.problems(self.starts.problem().into_iter().chain(self.assignments.problems())),
+            partitions: self.assignments.status(),
+            totals: self.shared.totals(),
+            bytes_in_flight: self.assignments.bytes_in_flight(),
+        }
+    }
+}
