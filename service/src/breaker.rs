@@ -1,4 +1,8 @@
 //! The policy of the circuit breaker.
+//!
+//! Retries protect against a record that fails; the breaker protects against a service that fails at every record, for
+//! example because its configuration is wrong after a deployment. Without it, such a service would dead-letter a whole
+//! topic.
 
 use std::time::Duration;
 
@@ -17,6 +21,20 @@ impl Breaker {
 ///
 /// It keeps a failing service from draining its topics into the dead-letter topics. Half-open, it tries one delivery
 /// at a time, with backoff, until one succeeds.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_core::Delivery;
+/// use tidings_service::{Breaker, Router, Service};
+///
+/// assert_eq!(Breaker::default().base, Breaker::DEFAULT_BASE);
+///
+/// let router = || Router::new().on_topic("clicks", async |_: Delivery| {});
+/// let patient = Breaker::new(Duration::from_secs(10), Duration::from_secs(300));
+/// let service = Service::new("meter", router()).with_breaker(patient);
+/// let without = Service::new("meter", router()).with_breaker(None);
+/// # let _ = (service, without);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breaker {

@@ -1,4 +1,7 @@
 //! Middleware as an `async fn(Delivery, Next)`, without implementing `Service`.
+//!
+//! Such a layer is always ready: it awaits the readiness of what it wraps within the delivery's own future, in
+//! [`Next::run`]. A layer that limits something by its own readiness has to implement tower's `Service`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -27,18 +30,35 @@ impl Next {
 
 /// Creates a layer from an `async fn(Delivery, Next) -> Result<Outcome, BoxError>`.
 ///
-/// ```
-/// use tidings_core::{BoxError, Delivery, Outcome};
-/// use tidings_service::{Next, Router, from_fn};
+/// The function may refuse a delivery, change it, or look at the [`Outcome`]; calling [`Next::run`] hands the delivery
+/// on.
 ///
-/// async fn log(delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
-///     let offset = delivery.offset();
-///     let outcome = next.run(delivery).await;
-///     println!("{offset}: {outcome:?}");
-///     outcome
+/// ```
+/// use tidings_core::{BoxError, Delivery, Outcome, PublisherExt, Record, Transport, reject};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Next, Router, Service, from_fn};
+///
+/// async fn only_acme(delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
+///     match delivery.record().headers.get_str("tenant") {
+///         Some("acme") => next.run(delivery).await,
+///         _ => Err(reject("a foreign tenant").into()),
+///     }
 /// }
 ///
-/// let router: Router = Router::new().fallback(async |_: Delivery| {}).layer(from_fn(log));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| {}).layer(from_fn(only_acme));
+/// let service = Service::new("meter", router).start(&transport).await?;
+///
+/// let publisher = transport.publisher().await?;
+/// publisher.publish_one(Record::new("clicks", "home").with_header("tenant", "acme")).await?;
+/// publisher.publish_one(Record::new("clicks", "home").with_header("tenant", "globex")).await?;
+/// service.caught_up().await?;
+/// let totals = service.status().await.totals;
+/// assert_eq!((totals.handled, totals.dead_lettered), (1, 1));
+/// # Ok(())
+/// # }
 /// ```
 pub fn from_fn<F, Fut>(f: F) -> FromFn<F>
 where

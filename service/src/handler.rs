@@ -1,4 +1,8 @@
 //! Handlers: plain `async fn`s of an event and extractors.
+//!
+//! A handler's arguments are a tuple `Args`, for which two traits are implemented by a macro, up to nine arguments:
+//! [`Handler<Args>`](Handler) calls the function, and [`Arguments`] extracts the tuple from a delivery. They are apart
+//! so that the compiler can say which argument does not fit, instead of saying that the function is no handler.
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -104,7 +108,41 @@ handlers! {
     (A a, B b, C c, D d, E e, F f, G g, H h)
 }
 
-/// Settings of one handler: `router.on(welcome.named("welcome"))`.
+/// Settings of one handler.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tidings_core::{Batch, BoxError, failed};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{BatchOptions, EventPublisher, HandlerExt, Retry, Router, Service};
+/// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+/// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+/// # struct UserRegistered { user_id: String }
+///
+/// /// Stores a batch in one call; an event without a user fails alone.
+/// async fn store(batch: Batch<UserRegistered>) -> Result<(), BoxError> {
+///     let bad = batch.iter().enumerate().filter(|(_, event)| event.payload.user_id.is_empty());
+///     let bad: Vec<usize> = bad.map(|(index, _)| index).collect();
+///     if bad.is_empty() { Ok(()) } else { Err(failed(bad, "no user").into()) }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let store = store.named("store").batch(BatchOptions::new(500).with_wait(Duration::from_millis(50)));
+/// let service = Service::new("user-service", Router::new().on(store)).with_retry(Retry::never());
+/// let service = service.start(&transport).await?;
+///
+/// let events = ["u1", "", "u2"].map(|user_id| UserRegistered { user_id: user_id.into() });
+/// let answers = EventPublisher::new(&transport, "api-gateway").publish_all(&events).await;
+/// assert!(answers.iter().all(|answer| answer.is_ok()));
+/// service.caught_up().await?;
+/// let totals = service.status().await.totals;
+/// assert_eq!((totals.handled, totals.dead_lettered), (2, 1));
+/// # Ok(())
+/// # }
+/// ```
 pub trait HandlerExt<Args>: Handler<Args> {
     /// Names the handler; the default is the event's type.
     ///

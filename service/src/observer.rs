@@ -1,4 +1,7 @@
 //! Observers: a callback per settled record, for audits, metrics and tests.
+//!
+//! An observer sees what the service did, after it did it, and cannot change it. Its calls for one key are in the order
+//! of the records; those of different keys come from different worker tasks, at the same time.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,6 +12,39 @@ use uuid::Uuid;
 /// Receives an event for each record that a service settles, in order per key.
 ///
 /// Called on the worker's task between two records: it must be quick and must not block.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::sync::Arc;
+///
+/// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Observer, RecordEvent, RecordOutcome, Router, Service};
+///
+/// /// A counter of handled bytes.
+/// #[derive(Debug, Default)]
+/// struct Bytes(AtomicU64);
+///
+/// impl Observer for Bytes {
+///     fn observe(&self, event: &RecordEvent<'_>) {
+///         if event.outcome == RecordOutcome::Handled {
+///             let value = event.record.value.as_ref().map_or(0, |value| value.len() as u64);
+///             self.0.fetch_add(value, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let (transport, bytes) = (MemoryTransport::new(), Arc::new(Bytes::default()));
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+/// let service = Service::new("meter", router).with_observer(Arc::clone(&bytes)).start(&transport).await?;
+/// transport.publisher().await?.publish_one(Record::new("clicks", "home")).await?;
+/// service.caught_up().await?;
+/// assert_eq!(bytes.0.load(Ordering::Relaxed), 4);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Observer: Debug + Send + Sync + 'static {
     /// Called when something happened to a record.
     fn observe(&self, event: &RecordEvent<'_>);

@@ -1,4 +1,8 @@
 //! Settings of one handler.
+//!
+//! They are set where the handler is added, by [`HandlerExt`](crate::HandlerExt), because they belong to the function:
+//! a batch size depends on what it does with a batch. Settings of all handlers are those of
+//! [`Service`](crate::Service).
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! The status of a running service, for health endpoints and operators.
+//!
+//! A [`Status`] is a snapshot by the coordinator. Its state says whether the service works; its problems say, one line
+//! each, what an operator should look at; the partitions say where. Counters restart with the service.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,6 +10,27 @@ use std::time::Duration;
 use tidings_core::TopicPartition;
 
 /// The status of a running service.
+///
+/// ```
+/// use tidings_core::Delivery;
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Router, Service, ServiceState};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+/// let service = Service::new("meter", router).start(&MemoryTransport::new()).await?;
+///
+/// let status = service.status().await;
+/// assert!(status.is_healthy() && status.problems.is_empty());
+///
+/// service.pause()?;
+/// let status = service.status().await;
+/// assert_eq!(status.state, ServiceState::Paused);
+/// assert!(!status.is_healthy(), "a paused service does not handle records");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Status {
@@ -184,6 +208,30 @@ pub struct Totals {
 
 /// The result of [`ServiceHandle::shutdown`](crate::ServiceHandle::shutdown): the fetched records that it did not
 /// settle.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Router, Service};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| std::future::pending::<()>().await);
+/// let service = Service::new("meter", router).start(&transport).await?;
+/// transport.publisher().await?.publish_one(Record::new("clicks", "home")).await?;
+/// while service.status().await.bytes_in_flight == 0 {
+///     tokio::task::yield_now().await;
+/// }
+///
+/// let report = service.shutdown(Duration::from_millis(100)).await?;
+/// assert_eq!(report.records(), 1, "it will be delivered again");
+/// assert!(report.is_cancelled());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
