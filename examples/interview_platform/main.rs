@@ -1,8 +1,8 @@
 //! An interview platform in one process: the API gateway, the user service and the interview service publish; the groups
 //! of the user, interview and analytics services handle. Run `cargo run --release --example interview_platform`, with
-//! `-- --help` for what it can be told.
+//! `-- --help` for its options.
 //!
-//! It keeps a ledger of all that happens, and checks it at the end.
+//! It records each step of each event in a ledger, and checks the ledger at the end.
 
 mod audit;
 mod events;
@@ -24,28 +24,18 @@ use tidings::{BoxError, ErrorKind, ServiceHandle, Topic, Transport};
 
 use crate::audit::{AuditedTransport, Checked, Findings, GroupLog, Ledger, Letters, check};
 use crate::input::Progress;
-use crate::options::{HELP, Member, Options};
+use crate::options::{Member, Options};
 use crate::report::{Lag, thousands};
 use crate::services::{GROUPS, Knowledge};
 
-/// When nothing is published or settled for so long, the run is given up.
+/// The run fails when nothing was published or settled for this time.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
-/// How long a service may take to stop.
+/// The time that each service has to stop.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = match Options::from_args() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{error}\nFor what there is: --help");
-            return ExitCode::from(2);
-        }
-    };
+    let options = Options::from_args();
     match run(&options).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -56,7 +46,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether all is as it should be.
+/// Returns whether all checks passed.
 async fn run(options: &Options) -> Result<bool, BoxError> {
     let progress = Progress::default();
     let lines = input::open(&options.input, &progress)?;
@@ -90,7 +80,7 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
     ended.report(options, &platform.knowledge, &ledger, &logs, transport.system())
 }
 
-/// What runs.
+/// The running services and their knowledge.
 struct Platform {
     knowledge: Knowledge,
     services: Vec<ServiceHandle>,
@@ -111,7 +101,7 @@ async fn start(
     Ok((Platform { knowledge, services: running }, logs))
 }
 
-/// Creates those topics that are missing, and their dead-letter topics.
+/// Creates the missing topics, and their dead-letter topics.
 async fn create_topics(transport: &impl Transport) -> Result<(), BoxError> {
     let topics = events::TOPICS.iter().flat_map(|(name, partitions)| {
         let letters = Topic::new(dead_letter_topic(name)).with_retention(Duration::MAX);
@@ -134,7 +124,7 @@ async fn caught_up(services: &[ServiceHandle]) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Ends when the run has come to a standstill, and says how the services are.
+/// Returns an error with the state of the services when the run stalls.
 async fn watch(ledger: &Ledger, logs: &[Arc<GroupLog>], services: &[ServiceHandle]) -> BoxError {
     let mut last = (0, Instant::now());
     loop {
@@ -163,9 +153,9 @@ async fn interrupts(stop: &AtomicBool) -> BoxError {
             return format!("wait for Ctrl-C: {error}").into();
         }
         if stop.swap(true, Ordering::Relaxed) {
-            return "interrupted twice: given up, with events unfinished".into();
+            return "interrupted twice: stopped with unfinished events".into();
         }
-        eprintln!("\rinterrupted: finishing what is published; Ctrl-C again gives up");
+        eprintln!("\rinterrupted: finishing the published events; Ctrl-C again stops at once");
     }
 }
 
@@ -178,7 +168,7 @@ async fn lags(transport: &impl Transport, logs: &[Arc<GroupLog>]) -> Vec<Lag> {
     lags
 }
 
-/// A run that has ended.
+/// The results of a run.
 struct Ended {
     read: u64,
     took: Duration,
@@ -188,7 +178,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Prints what came of it; whether all is as it should be.
+    /// Prints the results; returns whether all checks passed.
     fn report(
         self,
         options: &Options,
@@ -220,7 +210,7 @@ impl Ended {
         findings.problems.extend(ledger.flush().err().map(|e| format!("the ledger is incomplete: {e}")));
         let good = self.verdict(&mut out, options, logs, &findings)?;
         match io::stdout().write_all(out.as_bytes()) {
-            // Whoever reads has seen enough.
+            // The reader closed the pipe: it has seen enough.
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
             _ => Ok(good),
         }
@@ -230,7 +220,7 @@ impl Ended {
         let run = Checked {
             once: options.store != options::Store::None,
             store_lasts: options.store.place().is_some(),
-            // What a broker holds that lasts may be of other runs, and of other processes.
+            // A durable broker may hold records of other runs and other processes.
             alone: system == "memory" && options.services.len() == Member::ALL.len(),
         };
         let logs: Vec<&GroupLog> = logs.iter().map(AsRef::as_ref).collect();
@@ -238,8 +228,8 @@ impl Ended {
         for (log, lag) in logs.iter().zip(&self.lags) {
             match lag {
                 Some(0) => {}
-                Some(lag) => findings.problems.push(format!("{}: a lag of {lag} is left", log.group.name)),
-                None => findings.problems.push(format!("{}: its lag is not known", log.group.name)),
+                Some(lag) => findings.problems.push(format!("{}: a lag of {lag} remains", log.group.name)),
+                None => findings.problems.push(format!("{}: its lag is unknown", log.group.name)),
             }
         }
         findings
@@ -254,7 +244,7 @@ impl Ended {
     ) -> Result<bool, fmt::Error> {
         writeln!(out)?;
         if self.interrupted {
-            writeln!(out, "Interrupted after {} events; what was published is finished.", thousands(self.read))?;
+            writeln!(out, "Interrupted after {} events; all published events are settled.", thousands(self.read))?;
         }
         let handled: u64 = logs.iter().map(|log| log.counts().handled).sum();
         match (findings.known, handled) {
@@ -274,7 +264,7 @@ impl Ended {
         if let Some(place) = options.store.place() {
             writeln!(
                 out,
-                "What was handled is remembered in {place}; to forget it, remove that, or run with --store memory."
+                "Handled events are remembered in {place}; remove it to start anew, or run with --store memory."
             )?;
         }
         if findings.problems.is_empty() {
@@ -285,7 +275,7 @@ impl Ended {
             )?;
             return Ok(true);
         }
-        writeln!(out, "NOT as it should be:")?;
+        writeln!(out, "FAILED checks:")?;
         findings.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))?;
         Ok(false)
     }

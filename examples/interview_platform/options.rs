@@ -1,102 +1,73 @@
 //! The command line.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use clap::{CommandFactory, Parser, ValueEnum};
 use tidings::idempotency::IdempotencyStore;
 use tidings::transport::Secret;
 use tidings::{BoxError, ErrorKind, Transport};
 
-pub(crate) const HELP: &str = "\
-An interview platform in one process: three services that publish, three groups that handle, over real events.
-
-Usage: cargo run --release --example interview_platform -- [OPTIONS]
-
-Options:
-  --input FILE         events to read, ndjson or ndjson.gz [default: examples/data/oulad-2013-student-events.ndjson.gz]
-  --url URL            the broker: memory://, or kafka://HOST:PORT (with --features kafka) [default: memory://]
-  --limit N            read only the first N events of the input
-  --poison PERCENT     beside so many of the events, publish one that can't be read or always fails, 0 to 100 [default: 0]
-  --duplicate PERCENT  publish so many of the events twice, 0 to 100 [default: 0]
-  --store STORE        what was handled is remembered in: sled:PATH, postgres://USER:PASSWORD@HOST:PORT/DATABASE (with
-                       --features postgres), memory, none [default: sled in a directory below
-                       target/interview-platform, one for each url and choice of services]
-  --services LIST      run only these, by commas: api-gateway, user-service, interview-service, analytics-service
-  --ledger FILE        write a line of JSON for each thing that happens to an event
-  --help               print this
-
-Event ids follow from the input, so that a second run handles nothing twice, and says so.
-Ctrl-C stops reading the input, lets the services finish what is published, and prints the table.";
-
-/// Where stores lie if not said.
+/// The directory of the stores, by default.
 const STORES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/interview-platform");
 /// The schema of the store's tables in a database.
 const SCHEMA: &str = "interview_platform";
-/// Where the input lies if not said.
+/// The input, by default.
 const INPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/oulad-2013-student-events.ndjson.gz");
 
-#[derive(Debug, Clone)]
+/// An interview platform in one process: three services publish, three groups handle, on real events.
+///
+/// Event ids are derived from the input: a second run handles nothing twice, and says so. Ctrl-C stops reading the
+/// input, lets the services finish the published events, and prints the table.
+#[derive(Debug, Clone, Parser)]
+#[command(bin_name = "cargo run --release --example interview_platform --")]
 pub(crate) struct Options {
+    /// Reads events from this file, ndjson or ndjson.gz [default: examples/data/oulad-2013-student-events.ndjson.gz]
+    #[arg(long, value_name = "FILE", default_value = INPUT, hide_default_value = true)]
     pub(crate) input: PathBuf,
+    /// Broker: memory://, or kafka://HOST:PORT (with --features kafka)
+    #[arg(long, value_name = "URL", default_value = "memory://")]
     pub(crate) url: String,
+    /// Reads only the first N events of the input
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     pub(crate) limit: u64,
+    /// Publishes, for this share of the events, another one that cannot be decoded or always fails: 0 to 100
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
     pub(crate) poison: Percent,
+    /// Publishes this share of the events twice: 0 to 100
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
     pub(crate) duplicate: Percent,
+    /// Store of handled events: sled:PATH, postgres://USER:PASSWORD@HOST:PORT/DATABASE (with --features postgres),
+    /// memory, none [default: sled, in a directory below target/interview-platform for each url and list of services]
+    #[arg(long = "store", value_name = "STORE")]
+    store_text: Option<String>,
+    #[arg(skip)]
     pub(crate) store: Store,
+    /// Runs only these services
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = Member::ALL, hide_default_value = true)]
     pub(crate) services: Vec<Member>,
+    /// Writes a line of JSON for each step of each event to this file
+    #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            input: INPUT.into(),
-            url: "memory://".into(),
-            limit: u64::MAX,
-            poison: Percent::default(),
-            duplicate: Percent::default(),
-            store: Store::by_default("memory://", &Member::ALL),
-            services: Member::ALL.to_vec(),
-            ledger: None,
-        }
-    }
-}
-
 impl Options {
-    /// Reads the command line; `None` if it asks for help.
-    pub(crate) fn from_args() -> Result<Option<Self>, String> {
-        Self::parse(lexopt::Parser::from_env())
-    }
-
-    fn parse(mut args: lexopt::Parser) -> Result<Option<Self>, String> {
-        let (mut options, mut store) = (Self::default(), None);
-        while let Some(arg) = args.next().map_err(|e| e.to_string())? {
-            let lexopt::Arg::Long(flag) = arg else {
-                return Err(if matches!(arg, lexopt::Arg::Short('h')) {
-                    return Ok(None);
-                } else {
-                    arg.unexpected().to_string()
-                });
-            };
-            let flag = flag.to_owned();
-            match flag.as_str() {
-                "help" => return Ok(None),
-                "input" => options.input = value(&mut args, &flag)?,
-                "url" => options.url = value(&mut args, &flag)?,
-                "limit" => options.limit = value(&mut args, &flag)?,
-                "poison" => options.poison = value(&mut args, &flag)?,
-                "duplicate" => options.duplicate = value(&mut args, &flag)?,
-                // It may hold a password, so it is not repeated when it is wrong.
-                "store" => store = Some(text(&mut args, &flag)?.parse().map_err(|e| format!("--store: {e}"))?),
-                "services" => options.services = value::<Members>(&mut args, &flag)?.0,
-                "ledger" => options.ledger = Some(value(&mut args, &flag)?),
-                _ => return Err(format!("--{flag}: no such option")),
-            }
-        }
-        options.store = store.unwrap_or_else(|| Store::by_default(&options.url, &options.services));
-        Ok(Some(options))
+    /// Reads the command line. Prints and exits if it asks for help or is wrong.
+    pub(crate) fn from_args() -> Self {
+        let mut options = Self::parse();
+        options.store = match options.store_text.take() {
+            None => Store::by_default(&options.url, &options.services),
+            // It may contain a password, so the error does not repeat it.
+            Some(text) => match text.parse() {
+                Ok(store) => store,
+                Err(expected) => {
+                    let text = format!("--store: expected {expected}");
+                    Self::command().error(clap::error::ErrorKind::ValueValidation, text).exit()
+                }
+            },
+        };
+        options
     }
 
     /// Connects to the broker.
@@ -113,17 +84,7 @@ impl Options {
     }
 }
 
-fn value<T: FromStr<Err: fmt::Display>>(args: &mut lexopt::Parser, flag: &str) -> Result<T, String> {
-    let text = text(args, flag)?;
-    text.parse().map_err(|e| format!("--{flag} {text}: {e}"))
-}
-
-fn text(args: &mut lexopt::Parser, flag: &str) -> Result<String, String> {
-    let text = args.value().map_err(|_| format!("--{flag}: needs a value"))?;
-    text.into_string().map_err(|_| format!("--{flag}: not UTF-8"))
-}
-
-/// A part of a hundred.
+/// A percentage.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Percent(f64);
 
@@ -132,7 +93,7 @@ impl Percent {
         self.0 == 0.0
     }
 
-    /// Whether something that drew `lot`, which is spread evenly, is among them.
+    /// Returns whether an evenly distributed `lot` is within the percentage.
     pub(crate) fn hits(self, lot: u32) -> bool {
         f64::from(lot) < self.0 / 100.0 * f64::from(u32::MAX)
     }
@@ -148,7 +109,7 @@ impl FromStr for Percent {
 }
 
 /// A service of the platform.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Member {
     ApiGateway,
     UserService,
@@ -170,24 +131,17 @@ impl Member {
     }
 }
 
-struct Members(Vec<Member>);
-
-impl FromStr for Members {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let member = |name: &str| {
-            let found = Member::ALL.into_iter().find(|member| member.name() == name.trim());
-            found.ok_or_else(|| format!("{name:?} is none of {}", Member::ALL.map(Member::name).join(", ")))
-        };
-        text.split(',').map(member).collect::<Result<_, _>>().map(Self)
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-/// Where is remembered what was handled.
-#[derive(Debug, Clone, PartialEq)]
+/// The store of handled events.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) enum Store {
     Memory,
+    #[default]
     None,
     /// By its URL.
     Postgres(Secret),
@@ -195,8 +149,8 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// What is handled on one broker is not done on another, and a directory is of one process at a time, of which there
-    /// may be one for each service.
+    /// Returns a directory for this broker and these services: events handled on one broker are not done on another,
+    /// and a directory belongs to one process at a time.
     fn by_default(url: &str, services: &[Member]) -> Self {
         let broker: String = url.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let mut names = vec![broker.trim_matches('-')];
@@ -206,7 +160,7 @@ impl Store {
         Self::Sled(Path::new(STORES).join(names.join("+")))
     }
 
-    /// Opens it. All services share it: each has its own scope in it.
+    /// Opens the store. All services share it; each has its own scope.
     pub(crate) async fn open(&self) -> Result<Option<Arc<dyn IdempotencyStore>>, BoxError> {
         match self {
             Self::None => Ok(None),
@@ -214,7 +168,9 @@ impl Store {
             Self::Sled(path) => {
                 let store = tidings_sled::SledStore::open(path).await;
                 Ok(Some(Arc::new(store.map_err(|error| match error.kind() {
-                    ErrorKind::Conflict => format!("--store: another run has it, take another one: {}", error.report()),
+                    ErrorKind::Conflict => {
+                        format!("--store: another run uses it; choose another one: {}", error.report())
+                    }
                     _ => format!("--store: {}", error.report()),
                 })?)))
             }
@@ -222,7 +178,7 @@ impl Store {
         }
     }
 
-    /// Where it lies, if it lasts, so that it may know events of earlier runs.
+    /// Returns where a durable store is: it may know events of earlier runs.
     pub(crate) fn place(&self) -> Option<String> {
         match self {
             Self::Sled(path) => Some(path.display().to_string()),
@@ -244,7 +200,7 @@ async fn postgres(_: &Secret) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
     Err(needs_feature("--store", "postgres", "postgres").into())
 }
 
-/// Says that the value of `option` needs a feature that this program lacks, with the command that has it.
+/// Returns the text of an error: the value of `option` needs a feature that this program lacks.
 fn needs_feature(option: &str, scheme: &str, feature: &str) -> String {
     format!(
         "{option} {scheme}://: this program was built without the feature {feature}; run it with \
@@ -261,7 +217,7 @@ impl FromStr for Store {
             None if text == "none" => Ok(Self::None),
             Some(("sled", path)) if !path.is_empty() => Ok(Self::Sled(path.into())),
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(Self::Postgres(text.into())),
-            _ => Err("expected memory, none, sled:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
+            _ => Err("memory, none, sled:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
         }
     }
 }

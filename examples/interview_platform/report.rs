@@ -1,58 +1,62 @@
-//! What a person sees: a bar while it works, a table at the end.
+//! The output for a person: a progress bar while the program works, a table at the end.
 
-use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::audit::{GroupLog, Ledger};
 use crate::input::Progress;
 
-const BAR_WIDTH: usize = 30;
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
+/// The length of the bar: parts per thousand of the input.
+const BAR_LENGTH: u64 = 1_000;
 
-/// Draws a bar until it is dropped; nothing where the output is no terminal.
+/// Draws a progress bar until it is dropped; nothing if the output is no terminal.
 pub(crate) async fn draw(input: Progress, ledger: Arc<Ledger>, logs: Vec<Arc<GroupLog>>) {
-    if !stderr().is_terminal() {
-        return std::future::pending().await;
+    let bar = Bar(ProgressBar::new(BAR_LENGTH));
+    if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {percent:>3} % read, {msg}") {
+        bar.0.set_style(style.progress_chars("##-"));
     }
-    let _clear = ClearLine;
     let mut ticks = tokio::time::interval(BAR_INTERVAL);
     loop {
         ticks.tick().await;
-        let fraction = input.fraction().clamp(0.0, 1.0);
-        let full = (fraction * BAR_WIDTH as f64) as usize;
         let settled: u64 = logs.iter().map(|log| log.counts().settled()).sum();
-        // A bar that can't be drawn is no reason to stop.
-        let _ = write!(
-            stderr(),
-            "\r\x1b[K[{}{}] {:3.0} % read, {} published, {} settled",
-            "#".repeat(full),
-            "-".repeat(BAR_WIDTH - full),
-            fraction * 100.0,
-            thousands(ledger.count()),
-            thousands(settled),
-        );
+        bar.0.set_position((input.fraction().clamp(0.0, 1.0) * BAR_LENGTH as f64) as u64);
+        bar.0.set_message(format!("{} published, {} settled", thousands(ledger.count()), thousands(settled)));
     }
 }
 
-struct ClearLine;
+/// Clears the bar when the drawing is cancelled.
+struct Bar(ProgressBar);
 
-impl Drop for ClearLine {
+impl Drop for Bar {
     fn drop(&mut self) {
-        let _ = write!(stderr(), "\r\x1b[K");
+        self.0.finish_and_clear();
     }
 }
 
-/// A group's lag, as its broker tells it.
+/// A group's lag as its broker reports it; `None` if it is unknown.
 pub(crate) type Lag = Option<u64>;
 
-/// The table: a line per group.
+/// Returns the table, with a line per group.
 pub(crate) fn table(logs: &[Arc<GroupLog>], lags: &[Lag]) -> String {
-    let head = ["group", "handled", "duplicates", "retried", "dead-lettered", "skipped", "lag", "events/s"];
-    let mut rows = vec![head.map(str::to_owned)];
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header([
+        "group",
+        "handled",
+        "duplicates",
+        "retried",
+        "dead-lettered",
+        "skipped",
+        "lag",
+        "events/s",
+    ]);
     for (log, lag) in logs.iter().zip(lags) {
         let counts = log.counts();
-        rows.push([
+        table.add_row([
             log.group.name.to_owned(),
             thousands(counts.handled),
             thousands(counts.duplicates),
@@ -63,27 +67,11 @@ pub(crate) fn table(logs: &[Arc<GroupLog>], lags: &[Lag]) -> String {
             thousands(log.rate() as u64),
         ]);
     }
-    let widths: Vec<usize> = (0..head.len()).map(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; 8]| {
-        let first = format!("{:<1$}", row[0], widths[0]);
-        let rest = row.iter().zip(&widths).skip(1).map(|(cell, width)| format!("  {cell:>width$}"));
-        format!("{first}{}", rest.collect::<String>())
-    };
-    let rule = "-".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1));
-    let mut lines: Vec<String> = rows.iter().map(line).collect();
-    lines.insert(1, rule);
-    lines.join("\n")
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table.trim_fmt()
 }
 
-/// `n` as a person reads it: 1,234,567.
+/// Returns `n` with separators: 1,234,567.
 pub(crate) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(n).to_string()
 }

@@ -60,7 +60,7 @@ fn a_second_run_handles_nothing_twice_and_says_so() {
     let directory = tempdir().expect("a directory");
     let run = |limit: &str| succeeded(&platform(&directory).args(["--limit", limit]).output().expect("it starts"));
     let first = run("300");
-    assert!(first.contains("is remembered in") && !first.contains("earlier run"), "{first}");
+    assert!(first.contains("are remembered in") && !first.contains("earlier run"), "{first}");
     let second = run("300");
     assert!(second.contains("deliveries were handled by an earlier run"), "{second}");
     assert!(second.contains("All ") && second.contains("nothing was handled twice"), "{second}");
@@ -97,5 +97,5 @@ fn a_wrong_flag_is_named() {
     let directory = tempdir().expect("a directory");
     let run = platform(&directory).args(["--poison", "lots"]).output().expect("it starts");
     assert_eq!(run.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&run.stderr).contains("--poison lots"));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("'lots' for '--poison"));
 }

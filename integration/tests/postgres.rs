@@ -33,7 +33,7 @@ async fn remembers() -> TestResult {
     let arguments = ["--store", &url, "--limit", "300", "--poison", "5", "--duplicate", "5"];
     let (ok, first) = platform(&arguments).await?;
     assert!(ok && first.contains("Checked: each event was settled once"), "{first}");
-    assert!(first.contains("is remembered in the schema") && !first.contains("earlier run"), "{first}");
+    assert!(first.contains("are remembered in the schema") && !first.contains("earlier run"), "{first}");
     let (ok, second) = platform(&arguments).await?;
     assert!(ok && second.contains("deliveries were handled by an earlier run"), "{second}");
     assert!(second.contains("All ") && second.contains("nothing was handled twice"), "{second}");
