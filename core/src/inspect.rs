@@ -73,6 +73,7 @@ pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Res
     Ok(found)
 }
 
+/// Returns those of `topics` and their dead-letter topics that do not exist, each once.
 async fn missing(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Name>> {
     let mut needed: Vec<Name> = Vec::new();
     for topic in topics {
@@ -93,6 +94,7 @@ async fn missing(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Name>> {
     Ok(missing)
 }
 
+/// Returns the health of a group; a group that has never run is empty, not an error.
 async fn group(admin: &dyn Admin, name: Name) -> Result<GroupHealth> {
     let described = known(admin.describe_group(&name).await)?;
     let described = described.unwrap_or_else(|| GroupDescription::new(name.clone(), GroupState::Empty, Vec::new()));

@@ -65,6 +65,7 @@ pub fn check_topic_name(name: &str) -> Result<()> {
 #[derive(Clone)]
 pub struct Name(Text);
 
+/// A text of the program, which needs no count of references, or a shared one.
 #[derive(Clone)]
 enum Text {
     Static(&'static str),

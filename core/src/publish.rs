@@ -60,7 +60,7 @@ pub(crate) fn derived_kind(cause: Uuid, context: &DeliveryContext, origin: &str,
 /// Encodes `event` as a record caused by the event `cause` of `delivery`; `None` is the delivery's first event.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] if the payload can't be written.
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the payload can't be written.
 pub(crate) fn derived_record<E: Event>(delivery: &Delivery, cause: Option<Uuid>, event: &E) -> Result<Record> {
     let context = delivery.context();
     let cause_id = cause.unwrap_or_else(|| delivery.event_id());
@@ -112,6 +112,7 @@ pub struct DeliveryPublisher {
 }
 
 impl DeliveryPublisher {
+    /// Returns the publisher of `delivery`; `None` if its context has none.
     pub(crate) fn new(delivery: &Delivery) -> Option<Self> {
         let publisher = delivery.context().publisher.clone()?;
         Some(Self { delivery: delivery.clone(), publisher })

@@ -34,6 +34,7 @@ pub struct RecordBatch {
     end: usize,
 }
 
+/// The parts of a batch that its slices and clones share.
 #[derive(Debug)]
 struct Shared {
     origin: Arc<TopicPartition>,
@@ -91,6 +92,7 @@ impl RecordBatch {
         &self.shared.origin
     }
 
+    /// Returns the counts of ids derived from these records, which all slices of this reading share.
     pub(crate) fn derived(&self) -> &DerivedIds {
         &self.shared.derived
     }

@@ -124,11 +124,13 @@ async fn ensure_one(admin: &dyn Admin, topic: &Topic, report: &mut EnsureReport)
     Ok(found)
 }
 
+/// Returns the error of a topic that exists by one answer of the broker and not by the next.
 fn unseen(topic: &Name) -> Error {
     let what = format!("create the topic {topic}: another instance has just created it, and it is not seen yet");
     Error::new(ErrorKind::Unavailable, what)
 }
 
+/// Describes one topic; `None` if it does not exist.
 async fn describe(admin: &dyn Admin, topic: &Name) -> Result<Option<TopicDescription>> {
     match admin.describe_topics(std::slice::from_ref(topic)).await?.pop() {
         Some(Ok(found)) => Ok(Some(found)),
@@ -138,6 +140,7 @@ async fn describe(admin: &dyn Admin, topic: &Name) -> Result<Option<TopicDescrip
     }
 }
 
+/// Creates one topic. A missing answer is [`Indeterminate`](ErrorKind::Indeterminate): the topic may exist.
 async fn create(admin: &dyn Admin, topic: &Topic) -> Result<()> {
     let answer = admin.create_topics(std::slice::from_ref(topic)).await?.pop();
     answer.unwrap_or_else(|| {
@@ -145,6 +148,8 @@ async fn create(admin: &dyn Admin, topic: &Topic) -> Result<()> {
     })
 }
 
+/// Compares what the topic asks for with what the broker reports. A setting that is not asked for, or not reported, is
+/// equal.
 fn differences(topic: &Topic, found: &TopicDescription) -> Vec<Difference> {
     let mut different = Vec::new();
     let mut compare = |what: &str, wanted: String, found: String| {

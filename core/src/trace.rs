@@ -68,6 +68,7 @@ impl TraceParent {
     }
 }
 
+/// Returns a random id of a span, which is never zero.
 fn random_span() -> u64 {
     // The lower half of a v4 UUID is random except for its two variant bits, which also keep it from being zero.
     Uuid::new_v4().as_u64_pair().1
@@ -87,6 +88,7 @@ impl FromStr for TraceParent {
     }
 }
 
+/// Parses version 00, and what later versions have in common with it.
 fn parse(text: &str) -> Option<TraceParent> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -44,12 +44,15 @@ impl Bounds {
         Bounded { inner, bounds: self, counted: false }
     }
 
+    /// Fails, and records why: postcard's error has no text of its own.
     #[cold]
     fn refuse<T, E: Error>(&self, why: &'static str) -> Result<T, E> {
         self.broken.set(Some(why));
         Err(E::custom(why))
     }
 
+    /// Reads a nested value, one level deeper. The level is returned also if reading fails, since serde may go on (an
+    /// untagged enum tries its variants one after the other).
     #[inline]
     fn deeper<T, E: Error>(&self, read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let Some(left) = self.depth.get().checked_sub(1) else { return self.refuse(TOO_DEEP) };
@@ -59,6 +62,7 @@ impl Bounds {
         read
     }
 
+    /// Counts an element of a list or map.
     #[inline]
     fn element<E: Error>(&self) -> Result<(), E> {
         match self.elements.get().checked_sub(1) {
@@ -78,15 +82,18 @@ pub(super) struct Bounded<'b, T> {
 }
 
 impl<'b, T> Bounded<'b, T> {
+    /// Wraps a part whose elements are not counted.
     fn with<U>(&self, inner: U) -> Bounded<'b, U> {
         Bounded { inner, bounds: self.bounds, counted: false }
     }
 
+    /// Wraps a visitor of a list or map, whose elements are counted.
     fn counting<U>(&self, inner: U) -> Bounded<'b, U> {
         Bounded { counted: true, ..self.with(inner) }
     }
 }
 
+/// Forwards the methods of values without parts, which cannot exceed a bound by themselves.
 macro_rules! forward { ($($method:ident)*) => { $(
     #[inline]
     fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {

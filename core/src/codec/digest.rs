@@ -1,4 +1,8 @@
 //! Digests of values as they are written: a hash of their parts that does not depend on the order of a map or set.
+//!
+//! Events need not implement `PartialEq`, so two payloads are compared by what they write. The digest is a serializer:
+//! it walks a value as any format would, and yields 64 bits without allocating. Equal digests are taken for equal
+//! values, which errs once in 2^64; the check is a net for mistakes, not a proof.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +16,9 @@ use serde::ser::{
 /// Hashes a value's fields, options, variants and lengths, and its texts and numbers if `values` is set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Digest {
+    /// Whether texts and numbers count. Off for formats whose reader may normalize them (a date, a decimal).
     pub(super) values: bool,
+    /// Whether the format counts as text: some types write themselves as text or as bytes by it.
     pub(super) human_readable: bool,
 }
 
@@ -22,15 +28,18 @@ impl Digest {
         value.serialize(self).ok()
     }
 
+    /// Returns the hash of a value without parts.
     fn leaf(self, kind: &str, value: impl Hash) -> Result<u64, NoDigest> {
         Ok(if self.values { hash((kind, value)) } else { hash(kind) })
     }
 
+    /// Starts a value with parts; `kind` tells variants apart.
     fn parts(self, kind: u32) -> Result<Parts, NoDigest> {
         Ok(Parts { digest: self, kind, sum: 0, at: 0, key: 0 })
     }
 }
 
+/// Hashes with fixed keys, so that two digests of one process are comparable.
 fn hash(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
@@ -59,17 +68,23 @@ impl Error for NoDigest {
 #[derive(Debug)]
 pub(super) struct Parts {
     digest: Digest,
+    /// The number of the variant, or [`NO_VARIANT`].
     kind: u32,
+    /// The sum of the hashes of the parts.
     sum: u64,
+    /// The number of parts that are counted by their place.
     at: usize,
+    /// The hash of the key whose value comes next.
     key: u64,
 }
 
 impl Parts {
+    /// Adds a part. Addition commutes, so the order of parts does not count unless the part contains its index.
     fn add(&mut self, part: impl Hash) {
         self.sum = self.sum.wrapping_add(hash(part));
     }
 
+    /// Returns the hash of the whole.
     fn finish(self) -> Result<u64, NoDigest> {
         Ok(hash((self.kind, self.sum)))
     }
@@ -78,6 +93,7 @@ impl Parts {
 /// Replaces the number of a variant for values that are not enums.
 const NO_VARIANT: u32 = u32::MAX;
 
+/// Values without parts, each hashed with the name of its type.
 macro_rules! leaves { ($($method:ident: $t:ty,)*) => { $(
     fn $method(self, value: $t) -> Result<u64, NoDigest> {
         self.leaf(stringify!($t), value)
@@ -202,6 +218,7 @@ impl SerializeSeq for Parts {
     }
 }
 
+/// Sequences of fixed length, where the place of an element counts.
 macro_rules! placed { ($($of:ident $method:ident,)*) => { $(
     impl $of for Parts {
         type Ok = u64;
@@ -239,6 +256,7 @@ impl SerializeMap for Parts {
     }
 }
 
+/// Structs, whose fields count by name: a format that names its fields may write them in any order.
 macro_rules! named { ($($of:ident)*) => { $(
     impl $of for Parts {
         type Ok = u64;

@@ -26,6 +26,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 
+/// The envelope as it is written. `E` is the payload wrapped by the checks of [`Strict`].
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase", bound(serialize = "E: Serialize"))]
 struct Written<'a, E> {
@@ -37,6 +38,8 @@ struct Written<'a, E> {
     payload: E,
 }
 
+/// The envelope as it is read. Texts without escapes are borrowed from the record; unknown fields are ignored, so that
+/// writers may add some.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "E: Deserialize<'de>"))]
 struct Read<'a, E> {
@@ -51,6 +54,7 @@ struct Read<'a, E> {
     payload: E,
 }
 
+/// The fields of [`Head`]. The payload is skipped, not built.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Peeked<'a> {
@@ -260,6 +264,8 @@ fn expect_headers<E: Event>(record: &StoredRecord, version: Option<Version>) -> 
     }
 }
 
+/// Returns the rules of `serde_json`'s reader: it counts a level per list, object and variant, and reads NaN, the
+/// infinities and nested options as null.
 fn rules() -> Rules {
     let depth_of = |level| match level {
         Level::Compound | Level::NewtypeVariant => 1,
@@ -271,6 +277,7 @@ fn rules() -> Rules {
     rules
 }
 
+/// Returns the error of a payload that was not written, with the path of the value if a rule refused it.
 fn unwritten<E: Event>(rules: &Rules, error: serde_json::Error) -> Error {
     match rules.refused() {
         Some(why) => Error::new(ErrorKind::Invalid, format!("write {} as JSON: {why}", E::TYPE)),

@@ -1,7 +1,16 @@
 //! Codecs: encoding of events into records, and decoding of records.
 //!
-//! The codec that *writes* an event is that of its type ([`Event::Codec`]); the codec that *reads* a record is the
-//! one named by the record's `content-type`, so that a topic may change its codec while both are in use.
+//! The codec that *writes* an event is that of its type ([`Event::Codec`]); the codec that *reads* a record is the one
+//! named by the record's `content-type`, so that a topic may change its codec while both are in use.
+//!
+//! There are two shapes. [`Json`] puts the whole envelope into the value, as KafkaJS services do. Codecs of bare
+//! payloads ([`Postcard`], and usually one of your own) put the envelope into headers, where [`peek_headers`] finds it.
+//! Both write the type and the version as headers, so that a record is routed without parsing its value.
+//!
+//! Nothing is written that its reader would refuse or misread. A serializer checks each value while it is written
+//! (`strict`, by the `rules` of the format), and in debug builds the record is also read back and compared
+//! (`read_back`, by a `digest`). Records come from any publisher, so the depth and the number of elements are bounded
+//! when they are read.
 
 #[cfg(feature = "postcard")]
 mod bounded;
@@ -34,6 +43,39 @@ use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Headers, Record, Res
 /// Encodes and decodes the envelope of an event.
 ///
 /// A codec is a type, not a value: an event names its own by [`Event::Codec`].
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use tidings_core::codec::{Codec, Head, peek_headers};
+/// # use tidings_core::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Result, StoredRecord};
+/// use tidings_core::headers as names;
+///
+/// /// A bare JSON payload, with its envelope in headers.
+/// struct Bare;
+///
+/// impl Codec for Bare {
+///     const CONTENT_TYPE: &'static str = "application/vnd.acme+json";
+///
+///     fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, headers: &mut Headers) -> Result<Bytes> {
+///         headers.push(Header::new(names::EVENT_ID, envelope.id.to_string()));
+///         headers.push(Header::new(names::EVENT_TYPE, E::TYPE));
+///         headers.push(Header::new(names::VERSION, envelope.version.to_bytes()));
+///         headers.push(Header::new(names::CONTENT_TYPE, Self::CONTENT_TYPE));
+///         let value = serde_json::to_vec(envelope.payload);
+///         Ok(value.map_err(|e| Error::caused_by(ErrorKind::Invalid, "write the payload", e))?.into())
+///     }
+///
+///     fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
+///         let payload = serde_json::from_slice(record.value.as_deref().unwrap_or_default());
+///         let payload = payload.map_err(|e| Error::caused_by(ErrorKind::Undecodable, "read the payload", e))?;
+///         Ok(Envelope::new(payload).with_id(Self::peek(record)?.id).with_timestamp(record.timestamp))
+///     }
+///
+///     fn peek(record: &StoredRecord) -> Result<Head<'_>> {
+///         peek_headers(record)
+///     }
+/// }
+/// ```
 pub trait Codec: Send + Sync + 'static {
     /// The value of the `content-type` header.
     const CONTENT_TYPE: &'static str;
@@ -83,6 +125,28 @@ impl<'a> Head<'a> {
 /// back. In JSON these are NaN and infinite numbers, `Some(None)` and `Some(())`; in postcard, skipped fields; in
 /// both, values nested too deep. In debug builds, and wherever [`set_read_back`] turned it on, each event is read
 /// back.
+///
+/// ```
+/// use tidings_core::{Envelope, ErrorKind, codec};
+/// # #[derive(serde::Serialize, serde::Deserialize, Debug)] struct Paid { cents: f64 }
+/// # impl tidings_core::Event for Paid {
+/// #     type Codec = tidings_core::codec::Json;
+/// #     const TOPIC: &'static str = "payments";
+/// #     const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+///
+/// let event = Envelope::new(Paid { cents: 700.0 });
+/// let record = codec::encode(event.as_ref(), "staging.")?;
+/// assert_eq!(record.topic, "staging.payments");
+/// assert_eq!(record.headers.get_str("eventType"), Some("paid"));
+///
+/// let event = Envelope::new(Paid { cents: f64::NAN });
+/// let refused = codec::encode(event.as_ref(), "").unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Invalid);
+/// assert!(refused.to_string().contains("cents"), "{refused}");
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Result<Record> {
     if envelope.id.is_nil() {
         return Err(Error::new(ErrorKind::Invalid, format!("write {} with the nil UUID as its id", E::TYPE)));
@@ -107,6 +171,26 @@ pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Res
 /// # Errors
 /// [`ErrorKind::Undecodable`] if the bytes, the type or the codec do not match; the message names the field. A null
 /// value is undecodable too.
+///
+/// ```
+/// use tidings_core::{Envelope, ErrorKind, StoredRecord, Timestamp, codec};
+/// # #[derive(serde::Serialize, serde::Deserialize, Debug)] struct Paid { cents: f64 }
+/// # impl tidings_core::Event for Paid {
+/// #     type Codec = tidings_core::codec::Json;
+/// #     const TOPIC: &'static str = "payments";
+/// #     const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+///
+/// let sent = Envelope::new(Paid { cents: 700.0 });
+/// let record = StoredRecord::from_record(codec::encode(sent.as_ref(), "")?, 0, Timestamp::now());
+/// let read: Envelope<Paid> = codec::decode(&record)?;
+/// assert_eq!((read.id, read.payload.cents), (sent.id, 700.0));
+///
+/// let damaged = record.with_value(r#"{"eventId": "7"}"#);
+/// assert_eq!(codec::decode::<Paid>(&damaged).unwrap_err().kind(), ErrorKind::Undecodable);
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[inline]
 pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
     match content_type(record)? {
@@ -141,6 +225,16 @@ pub fn peek(record: &StoredRecord) -> Result<Head<'_>> {
 ///
 /// # Errors
 /// [`ErrorKind::Undecodable`], with the header.
+///
+/// ```
+/// use tidings_core::{StoredRecord, Headers, Timestamp, codec};
+///
+/// let headers = Headers::new().with("eventId", "01939bd5-7b6c-7000-8000-000000000001").with("eventType", "paid");
+/// let record = StoredRecord::new(0, Timestamp::now()).with_headers(headers.with("version", "2.1"));
+/// let head = codec::peek_headers(&record)?;
+/// assert_eq!((&*head.event_type, head.version.major), ("paid", 2));
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 pub fn peek_headers(record: &StoredRecord) -> Result<Head<'_>> {
     let Some((event_type, version)) = route_by_headers(record)? else { return Err(missing(headers::EVENT_TYPE)) };
     let id = text(record, headers::EVENT_ID)?.ok_or_else(|| missing(headers::EVENT_ID))?;
@@ -153,6 +247,7 @@ fn refuse_nil(id: Uuid) -> Result<Uuid> {
     if id.is_nil() { Err(undecodable("read the eventId: it is the nil UUID")) } else { Ok(id) }
 }
 
+/// The codec by which a record is read. Without a `content-type` it is JSON, which KafkaJS services do not name.
 enum ContentType<'a> {
     #[cfg(feature = "json")]
     Json,
@@ -161,6 +256,8 @@ enum ContentType<'a> {
     Other(&'a str),
 }
 
+/// Returns the codec that a record names. A codec that is not compiled in is `Other`, and fails where the event is
+/// decoded, not where it is routed: a service may skip events of a codec that it does not know.
 fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
     // The common case, without a check of UTF-8.
     #[cfg(feature = "json")]
@@ -183,6 +280,7 @@ fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
     })
 }
 
+/// Creates the error of a foreign content type, of which only the beginning is repeated: it comes from the record.
 fn unknown_content_type(name: &str) -> Error {
     undecodable(format!("choose a codec for the content-type {:?}: none is compiled in", shortened(name)))
 }
@@ -196,6 +294,7 @@ fn text<'a>(record: &'a StoredRecord, name: &'static str) -> Result<Option<&'a s
     }
 }
 
+/// Creates an [`Undecodable`](ErrorKind::Undecodable) error; `context` names the field or header.
 fn undecodable(context: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Undecodable, context)
 }

@@ -1,4 +1,8 @@
 //! The compact binary codec: a bare payload, its envelope in the headers.
+//!
+//! Postcard writes neither names nor types, so a reader with another struct gets other values and no error. Three
+//! checks make up for it: the header's type and version must match, no field may be skipped, and no byte may be left
+//! over.
 
 use bytes::Bytes;
 
@@ -16,15 +20,36 @@ use crate::{
 /// Values may be nested 256 levels deep (a list, struct, enum, option or newtype is a level), and the elements of
 /// lists and maps may number the bytes plus 65,536. A value beyond these limits is neither written nor read; neither
 /// is one that skips a field (`skip_serializing_if`), which postcard cannot distinguish from a present one.
+///
+/// ```
+/// use tidings_core::{Envelope, StoredRecord, Timestamp, codec};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Paid { cents: u32 }
+/// # impl tidings_core::Event for Paid {
+///     type Codec = codec::Postcard;
+/// #     const TOPIC: &'static str = "payments";
+/// #     const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+///
+/// let record = codec::encode(Envelope::new(Paid { cents: 7 }).as_ref(), "")?;
+/// assert_eq!(record.value.as_deref(), Some(&[7][..]));
+///
+/// let stored = StoredRecord::from_record(record, 0, Timestamp::now());
+/// assert_eq!(codec::decode::<Paid>(&stored)?.payload.cents, 7);
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Postcard;
 
+/// Returns the rules of postcard: each level counts as one, as in [`Bounds`], and no field may be skipped.
 fn rules() -> Rules {
     let mut rules = Rules::new(MAX_DEPTH, |_| 1);
     rules.skipped_fields = false;
     rules
 }
 
+/// Writes the payload, and refuses one that [`read`] would refuse for its number of elements: that is known only at the
+/// end.
 fn write<E: Event>(payload: &E) -> Result<Vec<u8>> {
     let rules = rules();
     let refused = |why: &str| Error::new(ErrorKind::Invalid, format!("write {} as postcard: {why}", E::TYPE));
@@ -38,6 +63,7 @@ fn write<E: Event>(payload: &E) -> Result<Vec<u8>> {
     Ok(value)
 }
 
+/// Reads a payload from untrusted bytes. All bytes must be used.
 fn read<E: Event>(bytes: &[u8]) -> Result<E> {
     let bounds = Bounds::of(bytes.len());
     let mut postcard = ::postcard::Deserializer::from_bytes(bytes);

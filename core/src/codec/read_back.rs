@@ -6,6 +6,7 @@ use super::decode;
 use super::digest::Digest;
 use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Record, Result, StoredRecord, Timestamp};
 
+/// Whether events are read back: a property of the process, since a codec is a type and has no settings.
 static ON: AtomicBool = AtomicBool::new(cfg!(debug_assertions));
 
 /// Sets whether [`encode`](super::encode) reads back each event that it writes, in this process.
@@ -17,6 +18,8 @@ pub fn set_read_back(on: bool) {
     ON.store(on, Ordering::Relaxed);
 }
 
+/// Returns whether [`encode`](super::encode) has to read back what it wrote. Relaxed: a late change only checks an
+/// event more or less.
 pub(super) fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }

@@ -1,4 +1,7 @@
 //! Routing of records: by their type, and then their version.
+//!
+//! A service reads topics that carry events of others. So as little as possible is examined before it is known that a
+//! handler takes the record: a malformed version, id or payload of a foreign event must not dead-letter it.
 
 use std::borrow::Cow;
 
@@ -44,6 +47,17 @@ impl Routing<'_> {
 ///
 /// # Errors
 /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if its type cannot be read.
+///
+/// ```
+/// use tidings_core::{StoredRecord, Timestamp, Version, codec};
+///
+/// let body = r#"{"eventType": "paid", "version": "2.0", "payload": null}"#;
+/// let record = StoredRecord::new(0, Timestamp::now()).with_value(body);
+/// let routing = codec::routing(&record)?;
+/// assert_eq!(routing.event_type(), "paid");
+/// assert_eq!(routing.version()?, Version::new(2, 0));
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 pub fn routing(record: &StoredRecord) -> Result<Routing<'_>> {
     if let Some(event_type) = text(record, headers::EVENT_TYPE)? {
         return Ok(Routing { record, event_type: Cow::Borrowed(event_type), body: None });
@@ -71,6 +85,18 @@ fn told_by_body(record: &StoredRecord) -> Option<Result<Version>> {
 ///
 /// # Errors
 /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if a header is not text, or the version is malformed.
+///
+/// ```
+/// use tidings_core::{Headers, StoredRecord, Timestamp, Version, codec};
+///
+/// let headers = Headers::new().with("eventType", "paid").with("version", "2.1");
+/// let record = StoredRecord::new(0, Timestamp::now()).with_headers(headers);
+/// assert_eq!(codec::route_by_headers(&record)?, Some(("paid", Version::new(2, 1))));
+///
+/// let bare = StoredRecord::new(1, Timestamp::now());
+/// assert_eq!(codec::route_by_headers(&bare)?, None, "the type may be in the body");
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 pub fn route_by_headers(record: &StoredRecord) -> Result<Option<(&str, Version)>> {
     let Some(event_type) = text(record, headers::EVENT_TYPE)? else { return Ok(None) };
     let version = match text(record, headers::VERSION)? {

@@ -1,4 +1,7 @@
 //! Rules of the values that a codec must not write, because its reader could not read them.
+//!
+//! The rules belong to a format; the walk over a value that applies them is [`strict`](super::strict). State is kept in
+//! cells, because serde hands out several serializers of one value at once, each with a shared reference.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -89,12 +92,14 @@ impl Rules {
         if text.is_empty() { Some(why.to_owned()) } else { Some(format!("{text}: {why}")) }
     }
 
+    /// Fails because of a rule. The text is kept apart from the error, which a format may drop.
     #[cold]
     pub(super) fn refuse<T, E: Error>(&self, why: &'static str) -> Result<T, E> {
         self.refused.set(Some(why));
         Err(E::custom(why))
     }
 
+    /// Enters a level of nesting, to be left by [`leave`](Self::leave).
     #[inline]
     pub(super) fn enter<E: Error>(&self, level: Level) -> Result<(), E> {
         match self.depth.get().checked_sub((self.depth_of)(level)) {
@@ -104,11 +109,13 @@ impl Rules {
         Ok(())
     }
 
+    /// Leaves a level that was entered.
     #[inline]
     pub(super) fn leave(&self, level: Level) {
         self.depth.set(self.depth.get() + (self.depth_of)(level));
     }
 
+    /// Writes a value one level deeper.
     #[inline]
     pub(super) fn within<T, E: Error>(&self, level: Level, write: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         self.enter(level)?;
@@ -126,6 +133,7 @@ impl Rules {
         written
     }
 
+    /// Adds a step to the path, from the inside out: the walk returns through the fields around the refused value.
     #[cold]
     fn note(&self, step: Step) {
         self.path.borrow_mut().push(step);

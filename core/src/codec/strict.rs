@@ -1,4 +1,8 @@
 //! Strict encoding: a serializer that checks each value, and writes none that its reader would refuse or misread.
+//!
+//! It wraps the format's serializer and forwards every call, so that the bytes are those of the format. The checks are
+//! made on the way, without building a value in between: nesting, options in options, floats that the format lacks,
+//! skipped fields.
 
 use serde::Serialize;
 use serde::ser::{
@@ -28,6 +32,7 @@ pub(super) struct Compound<'r, C> {
     inner: C,
     rules: &'r Rules,
     level: Level,
+    /// The number of elements so far, which is the index in the path of an error.
     at: usize,
 }
 
@@ -39,6 +44,7 @@ impl<T: Serialize + ?Sized> Serialize for Strict<'_, &T> {
 }
 
 impl<'r, S: Serializer> Strict<'r, S> {
+    /// Starts a list, map or struct, one level deeper until its [`end`](Compound::end).
     #[inline]
     fn compound<C>(
         self,
@@ -49,6 +55,7 @@ impl<'r, S: Serializer> Strict<'r, S> {
         Ok(Compound { inner: begin(self.inner)?, rules: self.rules, level, at: 0 })
     }
 
+    /// Writes a value that the format writes as null, unless it is within a `Some`: JSON reads `Some(None)` as `None`.
     #[inline]
     fn null(self, write: impl FnOnce(S) -> Result<S::Ok, S::Error>) -> Result<S::Ok, S::Error> {
         if self.in_some && !self.rules.nested_options {
@@ -57,6 +64,7 @@ impl<'r, S: Serializer> Strict<'r, S> {
         write(self.inner)
     }
 
+    /// Refuses a float that the format cannot write.
     #[inline]
     fn float(&self, is_finite: bool) -> Result<(), S::Error> {
         if is_finite || self.rules.all_floats {
@@ -204,11 +212,13 @@ impl<'r, C> Compound<'r, C> {
         (Strict::new(value, self.rules), self.at - 1)
     }
 
+    /// Counts an element of a list or map, for the bound that the reader has.
     #[inline]
     fn count(&self) {
         self.rules.element();
     }
 
+    /// Ends the value and leaves its level.
     #[inline]
     fn end<Ok, E>(self, end: impl FnOnce(C) -> Result<Ok, E>) -> Result<Ok, E> {
         self.rules.leave(self.level);
@@ -232,6 +242,7 @@ impl<C: SerializeSeq> SerializeSeq for Compound<'_, C> {
     }
 }
 
+/// Tuples and their kin: elements by index, not counted, since their number is fixed by the type.
 macro_rules! elements { ($($of:ident $method:ident,)*) => { $(
     impl<C: $of> $of for Compound<'_, C> {
         type Ok = C::Ok;
@@ -270,6 +281,7 @@ impl<C: SerializeMap> SerializeMap for Compound<'_, C> {
     }
 }
 
+/// Structs: fields by name, which may be skipped only where the format tells which fields are present.
 macro_rules! fields { ($($of:ident)*) => { $(
     impl<C: $of> $of for Compound<'_, C> {
         type Ok = C::Ok;

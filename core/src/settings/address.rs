@@ -13,6 +13,7 @@ use super::url::decoded;
 const LONGEST_NAME: usize = 253;
 /// The limit of a DNS label, a part of a name between two dots.
 const LONGEST_LABEL: usize = 63;
+/// The expected form of a host, in errors.
 const HOST: &str =
     "a name of letters, digits, - and _, an IPv4 address, or an IPv6 address in brackets ([::1]) as the host";
 
@@ -84,6 +85,14 @@ impl Address {
     }
 
     /// Sets the port to `port` if there is none.
+    ///
+    /// ```
+    /// use tidings_core::settings::Address;
+    ///
+    /// let with_port = |text| Address::parse("broker", text).map(|address| address.or_port(9092).to_string());
+    /// assert_eq!(with_port("a").as_deref(), Ok("a:9092"));
+    /// assert_eq!(with_port("a:1234").as_deref(), Ok("a:1234"));
+    /// ```
     #[must_use]
     pub fn or_port(mut self, port: u16) -> Self {
         self.port.get_or_insert(port);
@@ -113,6 +122,7 @@ fn split_hint(text: &str) -> &'static str {
     }
 }
 
+/// Parses a port; 0 is refused, since nothing can be connected to it.
 pub(super) fn parse_port(field: &str, text: &str) -> Result<u16, SettingError> {
     // `parse` alone accepts a plus sign as well.
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));

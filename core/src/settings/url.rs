@@ -1,4 +1,8 @@
 //! Connection URLs of transports and stores.
+//!
+//! The URL is split by hand only where RFC 3986 has no list of hosts; each part is then checked by `iri-string`. A
+//! password with an unescaped `/`, `?`, `#` or `@` would move the boundaries of the parts, so a URL in which that may
+//! have happened is refused before any part of it is shown.
 
 use std::fmt;
 
@@ -9,6 +13,7 @@ use super::address::Address;
 use super::value::{Setting, SettingError, closest};
 use crate::{Result, Secret};
 
+/// The expected form of user, password, path and parameters, in errors.
 const ENCODED: &str = "percent-encoded text: %3A for :, %2F for /, %3F for ?, %23 for #, %40 for @ and %25 for %";
 
 /// A connection URL by its parts: `scheme://user:password@host:port,host:port/path?name=value`.
@@ -101,6 +106,19 @@ impl ConnectionUrl {
     /// # Errors
     /// Those of `set`; a name that is not among `known`, and a duplicate. The name of an unknown parameter is
     /// repeated only if it is close to a known one: it may be part of a password that contains a `?`.
+    ///
+    /// ```
+    /// use tidings_core::settings::ConnectionUrl;
+    ///
+    /// let url = ConnectionUrl::parse("kafka://a:9092?acks=all&linger=5ms")?;
+    /// let mut names = Vec::new();
+    /// url.for_each_parameter(&["acks", "linger"], |setting| {
+    ///     names.push(setting.name());
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(names, ["acks", "linger"]);
+    /// # Ok::<(), tidings_core::Error>(())
+    /// ```
     pub fn for_each_parameter<'a>(
         &'a self,
         known: &[&str],
@@ -140,6 +158,7 @@ impl fmt::Debug for ConnectionUrl {
     }
 }
 
+/// Splits `user:password` at its first colon. An empty user is no user; an empty password stays one.
 fn credentials(user: &str) -> Result<(Option<Secret>, Option<Secret>), SettingError> {
     if UriStr::new(&format!("x://{user}@h")).is_err() {
         return Err(SettingError::expected("the user and the password", ENCODED));
@@ -150,14 +169,17 @@ fn credentials(user: &str) -> Result<(Option<Secret>, Option<Secret>), SettingEr
     Ok((name, password))
 }
 
+/// Parses the comma-separated hosts; an error names the host by its number, never by its text.
 fn addresses(hosts: &str) -> Result<Vec<Address>, SettingError> {
     let all: Vec<_> = hosts.split(',').collect();
     let named = |place: usize| if all.len() == 1 { "the host".to_owned() } else { format!("host {place}") };
     (1..).zip(&all).map(|(place, host)| Address::parse_or_socket(&named(place), host)).collect()
 }
 
+/// Names and values of the parameters, decoded, in the order of the URL.
 type Parameters = Vec<(String, Secret)>;
 
+/// Parses what follows the hosts. A fragment is refused: it is most likely the rest of a password.
 fn path_and_parameters(tail: &str) -> Result<(String, Parameters), SettingError> {
     // Many users write the brackets of `options[x]` without encoding.
     let uri = format!("x://h{}", tail.replace('[', "%5B").replace(']', "%5D"));

@@ -1,4 +1,7 @@
 //! Values of settings: parameters of a URL and environment variables.
+//!
+//! Both ways of configuration use the same parsers, so that `linger=5ms` in a URL and `TIDINGS_..LINGER=5ms` mean the
+//! same, and their errors read alike.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +10,20 @@ use std::time::Duration;
 use crate::{Error, ErrorKind};
 
 /// A setting by name and value. The value is never shown, neither by `Debug` nor by an error.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_core::settings::Setting;
+///
+/// let setting = |value| Setting::new("limit", value);
+/// assert_eq!(setting("12").number(), Ok(12_u32));
+/// assert_eq!(setting("1m 30s").duration(), Ok(Duration::from_secs(90)));
+/// assert_eq!(setting("64KiB").bytes(), Ok(65_536_usize));
+/// assert_eq!(setting("lz4").choice(&[("none", 0), ("lz4", 3)]), Ok(3));
+///
+/// let error = setting("s3cr3t").boolean().unwrap_err();
+/// assert_eq!(error.to_string(), "limit: expected true or false");
+/// ```
 #[derive(Clone, Copy)]
 pub struct Setting<'a> {
     name: &'a str,
@@ -97,6 +114,14 @@ impl fmt::Debug for Setting<'_> {
 }
 
 /// An invalid setting: its name and the expected form, never its value.
+///
+/// ```
+/// use tidings_core::settings::SettingError;
+///
+/// let error = SettingError::unknown("lingr", &["acks", "linger"]);
+/// assert_eq!(error.to_string(), "lingr: no such setting, did you mean linger?");
+/// assert_eq!(error.in_variable("APP_LINGR").to_string(), "APP_LINGR: lingr: no such setting, did you mean linger?");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingError {
     kind: ErrorKind,
