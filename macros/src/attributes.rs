@@ -1,4 +1,7 @@
 //! Attributes of `#[event(..)]`.
+//!
+//! Attributes may be spread over several `#[event(..)]`, each may be given once, and every error points at its own
+//! tokens. Errors are collected, not returned one by one, so that one compilation shows all of them.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -10,11 +13,17 @@ use syn::{DeriveInput, Error, Expr, ExprLit, Lit, LitStr, Path, Result};
 /// The parsed attributes; all errors in them are reported at once.
 #[derive(Default)]
 pub(crate) struct Attributes {
+    /// The topic. Required.
     pub(crate) topic: Option<LitStr>,
+    /// The type on the wire. Required.
     pub(crate) event_type: Option<LitStr>,
+    /// The major and minor version. Default: 1.0.
     pub(crate) version: Option<(u32, u32)>,
+    /// The key: a field's name or number, or an expression over `self`. Default: no key.
     pub(crate) key: Option<Expr>,
+    /// The codec. Default: JSON.
     pub(crate) codec: Option<Codec>,
+    /// The path of tidings, for crates that rename or re-export it. Default: `::tidings`.
     pub(crate) root: Option<Path>,
     /// The first `event` attribute, where missing attributes are reported.
     pub(crate) span: Option<Span>,
@@ -29,6 +38,7 @@ pub(crate) enum Codec {
 }
 
 impl Attributes {
+    /// Parses all `event` attributes. Returns what could be parsed, for further checks, and the errors found.
     pub(crate) fn parse(input: &DeriveInput) -> (Self, Option<Error>) {
         let mut attributes = Self::default();
         let mut errors = None;
@@ -45,6 +55,7 @@ impl Attributes {
         (attributes, errors)
     }
 
+    /// Reads one `name = value`.
     fn read(&mut self, meta: &ParseNestedMeta<'_>, value: Expr) -> Result<()> {
         let name = meta.path.to_token_stream().to_string();
         match name.as_str() {
@@ -97,10 +108,13 @@ pub(crate) fn also(errors: &mut Option<Error>, error: Error) {
     }
 }
 
+/// Sets an attribute that may be given once.
 fn set<T>(meta: &ParseNestedMeta<'_>, slot: &mut Option<T>, value: T) -> Result<()> {
     if slot.replace(value).is_some() { Err(meta.error("given twice")) } else { Ok(()) }
 }
 
+/// Parses the text of a topic or type. White space is refused: it is a mistake of the keyboard that no other check
+/// would find.
 fn name_of(value: &Expr) -> Result<LitStr> {
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value else {
         return Err(Error::new(value.span(), "expected text"));
@@ -143,6 +157,8 @@ fn key(value: Expr) -> Result<Expr> {
     }
 }
 
+/// Parses the name of a codec of tidings, or the path of another. A lower-case word that is neither is reported as a
+/// misspelt name.
 fn codec(value: Expr) -> Result<Codec> {
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &value else { return Ok(Codec::Path(path(value)?)) };
     match text.value().as_str() {

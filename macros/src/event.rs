@@ -1,4 +1,7 @@
 //! Generation of the impl of `derive(Event)`.
+//!
+//! Generated paths are absolute and spans are those of the user's attributes, so that an error of the compiler in
+//! generated code, for example a key of a wrong type, points at the attribute that caused it.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -7,6 +10,10 @@ use syn::{Data, DeriveInput, Error, Expr, ExprLit, Fields, Generics, Lit, Member
 
 use crate::attributes::{Attributes, also};
 
+/// Returns the impl of `Event`.
+///
+/// # Errors
+/// All errors of the attributes and of the type, combined.
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let (attributes, mut errors) = Attributes::parse(input);
     if let Data::Union(union) = &input.data {
@@ -31,6 +38,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     }
 }
 
+/// Writes the impl from attributes that were checked.
 fn implementation(input: &DeriveInput, attributes: &Attributes, key: &TokenStream) -> TokenStream {
     let (name, root, codec) = (&input.ident, attributes.root(), attributes.codec());
     let (topic, event_type) = (&attributes.topic, &attributes.event_type);
@@ -95,6 +103,7 @@ fn member(key: &Expr) -> Option<Member> {
     }
 }
 
+/// Returns the error of a key that is no field, with the fields that there are.
 fn no_such_field(input: &DeriveInput, fields: &Fields, member: &Member) -> String {
     let text = |member: &Member| match member {
         Member::Named(name) => name.to_string(),

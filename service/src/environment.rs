@@ -1,4 +1,8 @@
 //! Settings of a service from environment variables.
+//!
+//! One table maps the names of variables to setters of [`Options`]. It is the only list of them: an unknown variable
+//! with the prefix is an error that names the closest known one, since a misspelt limit that is ignored is found too
+//! late.
 
 use std::ffi::OsString;
 
@@ -7,6 +11,7 @@ use tidings_core::{Name, Result, Start};
 
 use crate::settings::Options;
 
+/// Parses a setting and writes it into the options. A setter checks the form only; `start` checks the range.
 type Set = fn(&mut Options, Setting<'_>) -> std::result::Result<(), SettingError>;
 
 /// The variables by their names without the prefix, in lower case.
@@ -30,6 +35,8 @@ const SETTINGS: &[(&str, Set)] = &[
     ("shutdown_timeout", |o, s| s.duration().map(|timeout| o.shutdown_timeout = timeout)),
 ];
 
+/// Returns the value as a name. An empty variable is refused: it is most likely an unset value in a deployment's
+/// template.
 fn text(setting: Setting<'_>) -> std::result::Result<Name, SettingError> {
     if setting.text().is_empty() { Err(setting.expected("text that is not empty")) } else { Ok(setting.text().into()) }
 }
@@ -48,6 +55,7 @@ pub(crate) fn apply(
     Ok(())
 }
 
+/// Applies one variable. A value that is not UTF-8 is refused without being shown.
 fn set(options: &mut Options, field: &str, value: OsString) -> std::result::Result<(), SettingError> {
     let known = || SETTINGS.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     let found = SETTINGS.iter().find(|(name, _)| *name == field);

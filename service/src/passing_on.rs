@@ -1,4 +1,8 @@
 //! The publisher for raw records that handlers forward.
+//!
+//! A handler of raw records often republishes the record that it got. If that record was redriven, its headers would
+//! make the next service skip it; so every record that leaves through a delivery's publisher loses the headers that
+//! steer a delivery.
 
 use std::sync::Arc;
 use std::time::Duration;

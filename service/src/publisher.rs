@@ -88,6 +88,27 @@ impl EventPublisher {
     /// # Errors
     /// As [`publish`](Self::publish), and [`ErrorKind::Invalid`] for an extra header whose name is
     /// [reserved](tidings_core::headers::is_reserved).
+    ///
+    /// ```
+    /// use tidings_core::PublishOptions;
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::EventPublisher;
+    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+    /// # struct UserRegistered { user_id: String }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let events = EventPublisher::new(&MemoryTransport::new(), "api-gateway");
+    /// let event = UserRegistered { user_id: "u1".into() };
+    /// let options = PublishOptions::default().with_correlation_id("signup-7").with_header("tenant", "acme");
+    /// events.publish_with(&event, options).await?;
+    ///
+    /// let reserved = PublishOptions::default().with_header("eventType", "forged");
+    /// assert!(events.publish_with(&event, reserved).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn publish_with<E: Event>(&self, event: &E, options: PublishOptions) -> Result<Position> {
         let id = options.id.unwrap_or_else(Uuid::now_v7);
         let timestamp = options.timestamp.unwrap_or_else(Timestamp::now);
@@ -98,6 +119,32 @@ impl EventPublisher {
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
+    ///
+    /// ```
+    /// use tidings_core::Envelope;
+    /// use tidings_memory::{MemoryStore, MemoryTransport};
+    /// use tidings_service::{EventPublisher, Router, Service};
+    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+    /// # struct UserRegistered { user_id: String }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let service = Service::new("user-service", Router::new().on(async |_: UserRegistered| {}));
+    /// let service = service.with_idempotency(MemoryStore::new()).start(&transport).await?;
+    ///
+    /// // A repeat under the same id is recognised by a service with an idempotency store.
+    /// let (events, event) = (EventPublisher::new(&transport, "import"), UserRegistered { user_id: "u1".into() });
+    /// let envelope = Envelope::new(event);
+    /// events.publish_envelope(&envelope).await?;
+    /// events.publish_envelope(&envelope).await?;
+    /// service.caught_up().await?;
+    /// let totals = service.status().await.totals;
+    /// assert_eq!((totals.handled, totals.duplicates), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn publish_envelope<E: Event>(&self, envelope: &Envelope<E>) -> Result<Position> {
         let mut envelope = envelope.as_ref();
         if envelope.source.is_empty() {
@@ -129,6 +176,26 @@ impl EventPublisher {
     ///
     /// # Errors
     /// [`ErrorKind::Indeterminate`] if the deadline passed with unacknowledged events.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use tidings_core::ErrorKind;
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::EventPublisher;
+    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+    /// # struct UserRegistered { user_id: String }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let events = EventPublisher::new(&MemoryTransport::new(), "api-gateway");
+    /// events.clone().close(Duration::from_secs(10)).await?;
+    /// let answer = events.publish(&UserRegistered { user_id: "u1".into() }).await;
+    /// assert_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::Closed), "clones share one connection");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self, deadline: Duration) -> Result<()> {
         self.connection.closed.store(true, Ordering::Release);
         match self.connection.publisher.get() {
@@ -137,12 +204,14 @@ impl EventPublisher {
         }
     }
 
+    /// Encodes an event as a record with the headers of its options.
     fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
         let mut record = codec::encode(envelope, &self.topic_prefix)?;
         options.write_to(&mut record.headers)?;
         Ok(record)
     }
 
+    /// Publishes one event in its span, which also names the error of an event that cannot be encoded.
     async fn put_one<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Position> {
         let record = self.record(envelope, options);
         let span = self.span(E::TOPIC);
@@ -190,11 +259,12 @@ impl EventPublisher {
     }
 }
 
+/// Returns the error of a record without an answer: it may be stored.
 fn unanswered() -> Error {
     Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")
 }
 
-/// Returns the publisher that all clones share, once it is connected.
+/// The publisher that all clones share, connected on first use.
 #[derive(Debug)]
 struct Connection {
     transport: Box<dyn Transport>,
@@ -211,6 +281,10 @@ impl Connection {
         }
     }
 
+    /// Returns the publisher, after connecting if this is the first use.
+    ///
+    /// # Cancel safety
+    /// Dropping the future while it connects leaves the next caller to connect.
     async fn open(&self) -> Result<&Arc<dyn Publisher>> {
         // The first caller connects and the others wait; if it fails, the next of them tries.
         let open = self.publisher.get_or_try_init(|| async {
@@ -222,6 +296,7 @@ impl Connection {
         Ok(publisher)
     }
 
+    /// Fails once [`close`](EventPublisher::close) was called, also if it was called while another clone connected.
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "publish: the publisher was closed"));

@@ -35,10 +35,13 @@ use std::cell::RefCell;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requirement {
+    /// The kind, by which `start` decides whether it is met.
     pub(crate) need: Need,
+    /// The sentence that `start` prints: what needs it, and how to provide it.
     pub(crate) text: &'static str,
 }
 
+/// The kind of a requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// An idempotency store of the service.
@@ -78,7 +81,9 @@ impl Requirement {
 /// The declarations of one handler's layers.
 #[derive(Debug, Default)]
 pub(crate) struct Declared {
+    /// Requirements of the layers.
     pub(crate) required: Vec<Requirement>,
+    /// Names that the layers provide, to extractors and to each other.
     pub(crate) provided: Vec<&'static str>,
 }
 
@@ -97,6 +102,7 @@ thread_local! {
     static OPEN: RefCell<Option<Declared>> = const { RefCell::new(None) };
 }
 
+/// Adds to the declarations of the route that is being created; does nothing if there is none.
 fn declare(add: impl FnOnce(&mut Declared)) {
     OPEN.with_borrow_mut(|open| open.as_mut().map(add));
 }

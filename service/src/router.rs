@@ -18,6 +18,7 @@ use crate::requirement;
 use crate::route::Route;
 use crate::table::{Entry, RouteTable, Routes, Target, prefixed};
 
+/// Creates the route of a handler once its state is known.
 type Make<S> = Box<dyn FnOnce(S) -> Route + Send>;
 
 /// Routes each event type to its handler.
@@ -75,6 +76,31 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     ///
     /// It takes events of the type's major version from the event's topic. The default
     /// [name](crate::HandlerExt::named) is the event's type (from major version 2 on: `<type>:v<major>`).
+    ///
+    /// ```
+    /// use tidings_core::{Envelope, Event};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{EventPublisher, Router, Service};
+    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+    /// # struct UserRegistered { user_id: String }
+    ///
+    /// async fn welcome(event: Envelope<UserRegistered>) {
+    ///     assert_eq!((event.source.as_str(), event.payload.user_id.as_str()), ("api-gateway", "u1"));
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let service = Service::new("user-service", Router::new().on(welcome));
+    /// assert_eq!(service.topics(), [UserRegistered::TOPIC]);
+    /// let service = service.start(&transport).await?;
+    /// EventPublisher::new(&transport, "api-gateway").publish(&UserRegistered { user_id: "u1".into() }).await?;
+    /// service.caught_up().await?;
+    /// assert_eq!(service.status().await.totals.handled, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -99,6 +125,28 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Adds the handler of `topic`'s tombstones, the records without a value. The default name is `tombstone:<topic>`.
+    ///
+    /// ```
+    /// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{Router, Service};
+    ///
+    /// async fn forget(delivery: Delivery) {
+    ///     assert_eq!(delivery.record().key.as_deref(), Some(&b"u1"[..]));
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let service = Service::new("search", Router::new().on_tombstone("users", forget)).start(&transport).await?;
+    ///
+    /// let publisher = transport.publisher().await?;
+    /// publisher.publish_one(Record::tombstone("users").with_key("u1")).await?;
+    /// service.caught_up().await?;
+    /// assert_eq!(service.status().await.totals.handled, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_tombstone<H, Args>(self, topic: impl Into<Name>, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -124,6 +172,33 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// handler.
     ///
     /// The default name is `fallback`.
+    ///
+    /// ```
+    /// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{Router, Service};
+    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+    /// # struct UserRegistered { user_id: String }
+    ///
+    /// async fn other(delivery: Delivery) {
+    ///     assert_eq!(delivery.record().headers.get_str("eventType"), Some("user.deleted"));
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let router = Router::new().on(async |_: UserRegistered| {}).fallback(other);
+    /// let service = Service::new("user-service", router).start(&transport).await?;
+    ///
+    /// let deleted = Record::new("user-events", "{}").with_header("eventType", "user.deleted");
+    /// transport.publisher().await?.publish_one(deleted).await?;
+    /// service.caught_up().await?;
+    /// let totals = service.status().await.totals;
+    /// assert_eq!((totals.handled, totals.skipped), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fallback<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -133,6 +208,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(Target::Fallback, handler)
     }
 
+    /// Adds a handler with the properties that are known from its type alone, for the checks of `start`.
     fn add<H, Args>(mut self, target: Target, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -152,12 +228,61 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Adds all handlers of `other`, with their layers.
+    ///
+    /// Modules of an application may each return a router, with layers and a state of their own.
+    ///
+    /// ```
+    /// use tidings_core::Delivery;
+    /// use tidings_service::{Router, Service, State};
+    ///
+    /// fn orders() -> Router {
+    ///     Router::new().on_topic("orders", async |_: Delivery, _: State<u32>| {}).with_state(7)
+    /// }
+    ///
+    /// fn clicks() -> Router {
+    ///     Router::new().on_topic("clicks", async |_: Delivery, _: State<&str>| {}).with_state("eu")
+    /// }
+    ///
+    /// let service = Service::new("shop", orders().merge(clicks()));
+    /// assert_eq!(service.topics(), ["clicks", "orders"]);
+    /// ```
     pub fn merge(mut self, other: Self) -> Self {
         self.handlers.extend(other.handlers);
         self
     }
 
     /// Wraps the handlers added before this call, and no later ones.
+    ///
+    /// The layer that is added last is the outermost: it sees a delivery first and its outcome last.
+    ///
+    /// ```
+    /// use tidings_core::{BoxError, Delivery, Outcome, PublisherExt, Record, Transport, reject};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{Next, Router, Service, from_fn};
+    ///
+    /// async fn closed(_: Delivery, _: Next) -> Result<Outcome, BoxError> {
+    ///     Err(reject("closed on Sundays").into())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let router = Router::new()
+    ///     .on_topic("orders", async |_: Delivery| {})
+    ///     .layer(from_fn(closed)) // wraps orders, not clicks
+    ///     .on_topic("clicks", async |_: Delivery| {});
+    /// let service = Service::new("shop", router).start(&transport).await?;
+    ///
+    /// let publisher = transport.publisher().await?;
+    /// for topic in ["orders", "clicks"] {
+    ///     publisher.publish_one(Record::new(topic, "7")).await?;
+    /// }
+    /// service.caught_up().await?;
+    /// let totals = service.status().await.totals;
+    /// assert_eq!((totals.handled, totals.dead_lettered), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn layer<L>(self, layer: L) -> Self
     where
         L: Layer<Route> + Clone + Send + 'static,
@@ -179,6 +304,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         })
     }
 
+    /// Wraps the creation of each route, by a layer or with a state.
     fn map<S2>(self, mut wrap: impl FnMut(Make<S>) -> Make<S2>) -> Router<S2> {
         Router { handlers: self.handlers.into_iter().map(|(entry, make)| (entry, wrap(make))).collect() }
     }

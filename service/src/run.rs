@@ -1,4 +1,7 @@
 //! Starts and runs services, as deployed.
+//!
+//! [`Service::run`] is for programs that are one service: it owns the signals of the process. A program with several
+//! services, or with a server next to them, uses [`Service::start`] and decides by itself when to shut down.
 
 use std::sync::Arc;
 
@@ -55,6 +58,24 @@ impl Service {
     /// [`Invalid`](tidings_core::ErrorKind::Invalid) for conflicting handlers or settings out of range,
     /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a missing topic or dead-letter topic, and the errors of the
     /// transport and the store.
+    ///
+    /// # Cancel safety
+    /// Dropping the future starts nothing. Topics that it created stay, and a lease that it acquired expires after its ttl.
+    ///
+    /// ```
+    /// use tidings_core::{Delivery, ErrorKind};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{Router, Service};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+    /// let error = Service::new("meter", router).with_workers(0).start(&MemoryTransport::new()).await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// assert!(error.to_string().contains("number of workers is zero"), "{error}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<ServiceHandle> {
         let Self { name, router, options } = self;
         engine::start(name, router, options, Arc::new(transport.clone())).await

@@ -273,6 +273,13 @@ impl Service {
     /// Puts `prefix` before all topics, so that one broker can serve several environments.
     ///
     /// These are the topics of all events, handled and published, and the topics that are created.
+    ///
+    /// ```
+    /// # use tidings_core::Delivery;
+    /// # use tidings_service::{Router, Service};
+    /// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+    /// assert_eq!(Service::new("meter", router).with_topic_prefix("staging.").topics(), ["staging.clicks"]);
+    /// ```
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.options.topic_prefix = prefix.into();
         self

@@ -111,29 +111,49 @@ impl Options {
 /// The settings of a service.
 #[derive(Debug)]
 pub(crate) struct Options {
+    /// The consumer group. Default: `<name>-group`.
     pub(crate) group: Name,
+    /// The store of handled events. Without one, each delivery is handled.
     pub(crate) store: Option<Arc<dyn IdempotencyStore>>,
+    /// The scope of claims in the store. Default: the service's name.
     pub(crate) scope: Name,
+    /// Whether an event is handled once per topic, instead of once.
     pub(crate) scope_per_topic: bool,
+    /// The time that claims outlive a crash. At least [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL).
     pub(crate) lease_ttl: Duration,
+    /// The sink of dead letters; `None` stands for the transport's.
     pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(crate) retry: Retry,
+    /// The time limit of an attempt; `None` is no limit, and zero is refused.
     pub(crate) handler_timeout: Option<Duration>,
+    /// The order of deliveries, by which keys are hashed to workers.
     pub(crate) order: DeliveryOrder,
     pub(crate) unknown: UnknownTypes,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) start: Start,
     pub(crate) topics: TopicPolicy,
+    /// The prefix of all topics, handled and published. Applied when the service starts, once.
     pub(crate) topic_prefix: Name,
+    /// The time between two commits of a partition. Not zero.
     pub(crate) commit_interval: Duration,
+    /// The limit of bytes in flight. A quarter of it bounds the bytes that the consumer fetches ahead.
     pub(crate) max_bytes: usize,
+    /// The limit of offsets between the lowest unsettled record and the last one dispatched, per partition. Not zero.
     pub(crate) max_span: u64,
+    /// The limit of deliveries in flight, divided among the workers (rounded up).
     pub(crate) concurrency: usize,
+    /// The number of worker tasks; `None` stands for the runtime's number of threads.
     pub(crate) workers: Option<usize>,
+    /// The time in which deliveries of a revoked partition may finish.
     pub(crate) revocation_deadline: Duration,
+    /// The session timeout; `None` stands for the consumer's default.
     pub(crate) session_timeout: Option<Duration>,
+    /// The time in which deliveries may finish after a signal, for `run` only.
     pub(crate) shutdown_timeout: Duration,
+    /// The name of a static member; `None` is a dynamic member.
     pub(crate) instance_id: Option<Name>,
+    /// All observers, combined into one.
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// The seed of random waits and of the hashes of keys; `None` draws one.
     pub(crate) seed: Option<u64>,
 }

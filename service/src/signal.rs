@@ -1,4 +1,7 @@
 //! Shutdown signals of the operating system.
+//!
+//! Signals are listened to before a shutdown can begin and until it has ended: a second one must be seen while the
+//! first is being served.
 
 use tidings_core::{Error, ErrorKind, Result};
 
@@ -11,6 +14,7 @@ pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
 }
 
+/// Returns the error of a process that cannot listen to signals.
 fn failed(error: std::io::Error) -> Error {
     Error::caused_by(ErrorKind::Invalid, "listen for shutdown signals", error)
 }
@@ -36,6 +40,7 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
+    /// Starts to listen. Outside Unix nothing has to be registered.
     pub(crate) fn listen() -> Result<Self> {
         Ok(Self {})
     }

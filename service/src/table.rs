@@ -1,4 +1,11 @@
 //! The routing table: which route a record takes.
+//!
+//! Workers look up each record, so a lookup allocates nothing: topics and types are sorted, and names are borrowed from
+//! the record's headers. The table is built once from the entries of a router and shared by all workers; only the
+//! routes, which are stateful services, are cloned per worker.
+//!
+//! A record's route follows from its topic, then from whether it has a value, then from its type and major version. A
+//! raw handler gets what no event handler of its topic takes; the fallback gets the rest.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -24,6 +31,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// Returns the target of the handlers of `E`: one per type and major version.
     pub(crate) fn of_event<E: Event>() -> Self {
         Self::Event {
             topic: Name::from_static(E::TOPIC),
@@ -32,6 +40,7 @@ impl Target {
         }
     }
 
+    /// Returns the topic that must be read for it, without the service's prefix.
     pub(crate) fn topic(&self) -> Option<&Name> {
         match self {
             Self::Event { topic, .. } | Self::Topic(topic) => Some(topic),
@@ -40,6 +49,8 @@ impl Target {
         }
     }
 
+    /// Returns the name of a handler that was given none. It must stay the same over releases: it is part of derived
+    /// ids.
     fn default_name(&self) -> Name {
         match self {
             Self::Event { event_type, major: 0 | 1, .. } => event_type.clone(),
@@ -51,6 +62,7 @@ impl Target {
         }
     }
 
+    /// Describes the records, for messages: `user.registered 1.x of topic user-events`.
     fn describe(&self) -> String {
         match self {
             Self::Event { topic, event_type, major } => format!("{event_type} {major}.x of topic {topic}"),
@@ -72,10 +84,12 @@ pub(crate) struct Entry {
     pub(crate) takes_batches: bool,
     /// What its extractors require.
     pub(crate) requirements: Vec<Requirement>,
+    /// The way in which its returned events name their causes; those of a batch handler must.
     pub(crate) causes: Causes,
 }
 
 impl Entry {
+    /// Returns the handler's own name, otherwise the default.
     fn name(&self) -> Name {
         self.options.name.clone().unwrap_or_else(|| self.target.default_name())
     }
@@ -184,6 +198,10 @@ impl TopicRoutes {
 }
 
 impl RouteTable {
+    /// Builds the table. Entry `i` becomes route `i`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], naming everything that is wrong with the entries.
     pub(crate) fn new(entries: Vec<Entry>, topic_prefix: &str) -> Result<Self> {
         check(&entries)?;
         let mut topics: BTreeMap<Name, TopicRoutes> = BTreeMap::new();
@@ -273,10 +291,12 @@ impl RouteTable {
     }
 }
 
+/// Puts a service's prefix before a topic.
 pub(crate) fn prefixed(prefix: &str, topic: &Name) -> Name {
     if prefix.is_empty() { topic.clone() } else { format!("{prefix}{topic}").into() }
 }
 
+/// Reduces an entry to the properties that the engine needs.
 fn info(entry: Entry) -> RouteInfo {
     let name = entry.name();
     let event_type = match entry.target {

@@ -1,4 +1,7 @@
 //! Durations beyond any clock's range.
+//!
+//! Users write `Duration::MAX` for "no limit", and `Instant + Duration::MAX` panics. Every deadline from a user's
+//! setting is computed by [`after`].
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! Distinguishes a record that cannot be decoded from a handler that failed.
+//!
+//! Both arrive as a `BoxError`, perhaps wrapped by layers. A record that cannot be decoded fails in the same way each
+//! time, so it is dead-lettered at once; an error of a handler that happens to be of the kind `Undecodable` is not,
+//! since it may come from something else that the handler reads.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,6 +17,7 @@ const CHAIN_LENGTH: usize = 64;
 pub(crate) struct Undecodable(DecodeErrors);
 
 impl Undecodable {
+    /// Wraps the errors of decoding a delivery, by the index of the record.
     pub(crate) fn new(errors: DecodeErrors) -> Self {
         Self(errors)
     }
