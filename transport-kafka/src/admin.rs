@@ -1,4 +1,7 @@
 //! Admin operations on a Kafka cluster.
+//!
+//! A change is reported as done only once the brokers show it: each broker learns of a new topic at
+//! its own time, and a publish right after the creation would fail without that wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -23,6 +26,9 @@ const LOOKS: usize = 4;
 const NEXT_LOOK: Duration = Duration::from_millis(25);
 
 /// Admin client for Kafka.
+///
+/// Reach it by [`Transport::admin`](tidings_core::Transport::admin). All requests are bounded by
+/// [`request_timeout`](crate::KafkaConfig::request_timeout).
 #[derive(Debug, Clone)]
 pub struct KafkaAdmin {
     cluster: ClusterClient,
@@ -82,6 +88,7 @@ impl KafkaAdmin {
         }
     }
 
+    /// A partition without a leader is described with the bounds 0 and 0.
     async fn describe(&self, topic: &Name, partitions: Vec<PartitionDescription>) -> Result<TopicDescription> {
         let led: Vec<_> = partitions.iter().filter(|p| p.leader.is_some()).map(|p| p.partition).collect();
         let at = |to: SeekTo| led.iter().map(move |p| (TopicPartition::new(topic.clone(), *p), to));
@@ -139,6 +146,7 @@ impl KafkaAdmin {
         Ok(bounds)
     }
 
+    /// Returns the bounds of all partitions, or the first error: for callers that need every one.
     async fn bounds(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, (u64, u64)>> {
         let at = |to: SeekTo| partitions.iter().map(move |p| (p.clone(), to));
         let (start, end) =
@@ -179,6 +187,8 @@ fn told(offsets: &HashMap<TopicPartition, Result<Option<u64>>>, at: &TopicPartit
 }
 
 /// Returns a topic's settings under their Kafka names.
+///
+/// Explicit settings of the topic are kept unless a typed field sets the same name.
 fn settings(topic: &Topic) -> BTreeMap<String, String> {
     let mut settings = topic.settings.clone();
     let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);

@@ -19,10 +19,13 @@ use tokio::task::{JoinHandle, unconstrained};
 #[derive(Debug, Clone)]
 pub(crate) struct DedicatedRuntime {
     handle: Handle,
+    /// Dropped with the last handle, which ends the thread.
     _keep_alive: Arc<oneshot::Sender<()>>,
 }
 
 impl DedicatedRuntime {
+    /// Starts a thread of this name.
+    ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable), if the system has no thread left.
     pub(crate) fn new(name: &'static str) -> Result<Self> {
@@ -41,6 +44,7 @@ impl DedicatedRuntime {
         &self.handle
     }
 
+    /// Spawns a task without the scheduler's budget, so that it yields only where it really waits.
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -49,6 +53,13 @@ impl DedicatedRuntime {
     }
 
     /// Runs `future` on this thread and waits for it; dropping the wait ends it.
+    ///
+    /// # Errors
+    /// Those of `future`; [`Indeterminate`](ErrorKind::Indeterminate) if it panicked or the thread
+    /// has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the wait aborts the task at its next wait.
     pub(crate) async fn run<T, F>(&self, future: F) -> Result<T>
     where
         T: Send + 'static,

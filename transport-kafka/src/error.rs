@@ -1,4 +1,9 @@
 //! The only mapping from the client's errors to ours.
+//!
+//! The kind answers the question of what a caller can do: retry (`Unavailable`), find out
+//! (`Indeterminate`), ask for rights (`Denied`), change the call (`Invalid`, `TooLarge`,
+//! `NotFound`), or stop (`Fenced`, `Closed`). Everything unknown is `Unavailable`: a retry is
+//! bounded by its caller, a wrong permanent error loses a record.
 
 use std::error::Error as StdError;
 use std::io;
@@ -14,12 +19,17 @@ const AGED: &str = "token is expired or too close to expiry";
 
 /// Converts `error`, which occurred during `context`. An open outcome becomes unavailable: correct for reads, and for
 /// writes that may be repeated.
+///
+/// Writes of records are not mapped by this alone; see [`leaves_open`].
 pub(crate) fn failed(context: impl Into<String>, error: KrafkaError) -> Error {
     Error::caused_by(kind_of(&error), context.into(), error)
 }
 
 /// Returns the causes of `error`, which occurred during `context`, in one line, without the client's list of brokers
 /// and the names of its own layers.
+///
+/// The client's text for a failed connection repeats the brokers and wraps the cause several times,
+/// so it is cut by its known parts; a text of another form is kept whole.
 pub(crate) fn cause_of(context: &str, error: &Error) -> String {
     let text = report(error);
     let text = text.strip_prefix(context).map_or(&*text, |rest| rest.trim_start_matches(": "));
@@ -55,6 +65,7 @@ pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
     }
 }
 
+/// Maps a broker's code. Codes that are missing here are transient, as most of the protocol's are.
 fn kind_of_code(code: ErrorCode) -> ErrorKind {
     match code {
         ErrorCode::UnknownTopicOrPartition
@@ -160,6 +171,8 @@ pub(crate) fn ends_a_producer(error: &KrafkaError) -> bool {
 }
 
 /// Checks whether TLS failed: the reason then names the certificate, the host or the alert.
+///
+/// Errors are searched rather than texts: TLS alerts have no fixed wording.
 pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(current) = next {

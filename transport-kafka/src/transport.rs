@@ -29,6 +29,21 @@ const LARGEST_LETTER: usize = 64 << 20;
 ///   [`KafkaPublisher`](crate::KafkaPublisher).
 ///
 /// [`GroupProtocol::Classic`]: crate::GroupProtocol::Classic
+///
+/// Clones share the connection for admin requests. Each publisher and each consumer opens its own.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidings_core::Transport;
+/// use tidings_kafka::{KafkaConfig, KafkaTransport};
+///
+/// # async fn example() -> tidings_core::Result<()> {
+/// let config = KafkaConfig::new(["localhost:9092"]).with_connect_wait(Duration::from_secs(60));
+/// let kafka = KafkaTransport::connect(config).await?; // waits up to a minute for the first broker
+/// assert!(kafka.admin().await?.health().await?.problems.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct KafkaTransport {
     config: Arc<KafkaConfig>,
@@ -55,11 +70,15 @@ impl KafkaTransport {
     }
 
     /// Returns the configuration of this transport.
+    ///
+    /// Publishers and consumers opened later use it unchanged.
     pub fn config(&self) -> &KafkaConfig {
         &self.config
     }
 }
 
+/// All clauses; the exceptions are in the documentation of [`KafkaTransport`]. They are shared by
+/// processes.
 pub(crate) fn guarantees() -> Guarantees {
     Guarantees::all().with_shared(true)
 }
@@ -78,6 +97,7 @@ impl Transport for KafkaTransport {
         Ok(Arc::new(KafkaConsumer::open(&self.config, &self.cluster, options).await?))
     }
 
+    /// Opens a publisher of its own, whose size limit leaves room for a letter's headers.
     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
         let mut config = KafkaConfig::clone(&self.config);
         config.max_record_bytes = config.max_record_bytes.max(LARGEST_LETTER);

@@ -1,4 +1,11 @@
 //! Connections to a cluster. Each role has its own, because one long request delays all others of a connection (K2).
+//!
+//! Opening a connection has two parts. [`Connection::open`] makes one attempt, and if that fails
+//! asks the ports which protocol they speak, so that a TLS or SASL mismatch is reported as such and
+//! not retried. [`Connection::open_patiently`] repeats attempts while nothing answers.
+//!
+//! TLS and SASL settings are converted to the client's here, and nowhere else: secrets leave their
+//! [`Secret`](tidings_core::Secret) only in this file.
 
 use std::io;
 use std::time::Duration;
@@ -21,6 +28,7 @@ const MEMBER_METADATA_AGE: Duration = Duration::from_secs(2);
 const READER_METADATA_AGE: Duration = Duration::from_millis(500);
 /// Pause after the first failed connection attempt; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Upper bound of that pause: a broker that starts is found within this time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Pause before a port that closed the connection is tried again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -28,6 +36,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(300);
 const METADATA_AGE: Duration = Duration::from_secs(60);
 
 /// Purpose of a connection.
+///
+/// It decides the request timeout and how often brokers are asked for metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Admin operations, or membership where a join may take long (the classic protocol).
@@ -46,6 +56,11 @@ pub(crate) struct Connection(pub(super) Kafka);
 
 impl Connection {
     /// Connects to the first broker that answers.
+    ///
+    /// # Errors
+    /// [`Denied`](ErrorKind::Denied) if credentials, certificates or the protocol are wrong;
+    /// [`Unavailable`](ErrorKind::Unavailable) if no broker answers. The text names the brokers and
+    /// the cause, without secrets.
     pub(crate) async fn open(config: &KafkaConfig, role: Role) -> Result<Self> {
         let error = match Self::try_open(config, role).await {
             Err(error) => error,
@@ -64,6 +79,9 @@ impl Connection {
     }
 
     /// Like [`open`](Self::open), but retries while no broker answers, for [`KafkaConfig::connect_wait`].
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); the last one, once the wait is over.
     pub(crate) async fn open_patiently(config: &KafkaConfig, role: Role) -> Result<Self> {
         let begin = Instant::now();
         let mut pause = FIRST_PAUSE;
@@ -82,6 +100,7 @@ impl Connection {
         }
     }
 
+    /// Makes one attempt, within [`KafkaConfig::connect_timeout`].
     async fn try_open(config: &KafkaConfig, role: Role) -> Result<Self> {
         let (request, age) = match role {
             Role::Steady => (config.request_timeout, METADATA_AGE),
@@ -114,11 +133,15 @@ impl Connection {
     }
 }
 
+/// The context of all errors of opening.
 fn connecting(config: &KafkaConfig) -> String {
     format!("connect to Kafka at {}", config.brokers.join(", "))
 }
 
 /// Returns the reason of `error` if a broker expects another protocol.
+///
+/// Only the configured brokers are asked: no other is known yet. A port that answers as expected,
+/// or not at all, says nothing, and the next one is asked.
 async fn other_protocol(config: &KafkaConfig, role: Role, error: &Error) -> Option<String> {
     for broker in &config.brokers {
         let why = match (protocol_probe::probe(broker).await, &config.tls, &config.sasl) {
@@ -151,6 +174,7 @@ fn hangs_up(error: &Error) -> bool {
     report.contains("connection closed") && !report.contains("could not connect")
 }
 
+/// Combines TLS and SASL; each works without the other.
 fn security(config: &KafkaConfig) -> Result<Option<AuthConfig>> {
     let sasl = config.sasl.as_ref().map(sasl);
     let tls = config.tls.as_ref().map(tls).transpose()?;
@@ -162,6 +186,7 @@ fn security(config: &KafkaConfig) -> Result<Option<AuthConfig>> {
     })
 }
 
+/// Converts credentials. A token source is asked again for each connection that authenticates.
 fn sasl(sasl: &Sasl) -> AuthConfig {
     match sasl {
         Sasl::Plain { username, password } => AuthConfig::sasl_plain(username, password.expose()),
@@ -181,6 +206,10 @@ fn sasl(sasl: &Sasl) -> AuthConfig {
     }
 }
 
+/// Asks the source for a token.
+///
+/// One that expires within the client's margin is refused here: the client would fail the handshake
+/// with a text that does not name the source.
 async fn token(source: &dyn TokenSource) -> krafka::Result<OAuthBearerToken> {
     let Token { value, expires, extensions } = source.token().await.map_err(no_token)?;
     let mut token = OAuthBearerToken::new(value.expose());
@@ -206,6 +235,8 @@ fn no_token(error: Error) -> KrafkaError {
     KrafkaError::auth_with_source(what, error)
 }
 
+/// Converts the TLS settings. Files are passed on by name, so that the client reads renewed
+/// certificates when it reconnects.
 fn tls(tls: &Tls) -> Result<TlsConfig> {
     let mut config = TlsConfig::new();
     config = match &tls.ca {
@@ -225,6 +256,8 @@ fn tls(tls: &Tls) -> Result<TlsConfig> {
     }
 }
 
+/// Reads PEM text from wherever it is: the client takes a chain and a key either both from files or
+/// both as text.
 fn text(pem: &Pem) -> Result<String> {
     match pem {
         Pem::Text(text) => Ok(text.expose().to_owned()),

@@ -30,8 +30,11 @@ const CAUSE: &str = "Underlying error: ";
 /// Fetch sizes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FetchSizes {
+    /// Bytes of one fetch, over all of its partitions.
     pub(crate) max_bytes: usize,
+    /// Bytes of one partition in a fetch.
     pub(crate) max_partition_bytes: usize,
+    /// Records that one poll returns; the rest stays in the client's buffer.
     pub(crate) max_records: usize,
 }
 
@@ -42,6 +45,7 @@ impl FetchSizes {
     }
 }
 
+/// A consumer without a group, for the partitions that it is assigned. It never commits.
 pub(crate) struct Fetcher(Client);
 
 /// Result of a poll for one partition.
@@ -66,6 +70,8 @@ pub(crate) struct FetchPosition {
 }
 
 /// Why a poll returned no records.
+///
+/// None of them is fatal: the caller acts on it and polls again.
 #[derive(Debug)]
 pub(crate) enum FetchError {
     /// The next offsets of these partitions are no longer in their logs.
@@ -85,6 +91,7 @@ pub(crate) struct UnreadableBatch {
     pub(crate) error: Error,
 }
 
+/// Converts the isolation level.
 pub(crate) fn isolation(config: &KafkaConfig) -> IsolationLevel {
     match config.isolation {
         Isolation::ReadCommitted => IsolationLevel::ReadCommitted,
@@ -92,6 +99,8 @@ pub(crate) fn isolation(config: &KafkaConfig) -> IsolationLevel {
     }
 }
 
+/// Builds a consumer that never resets an offset by itself: a position out of the log is ours to
+/// judge.
 fn builder(connection: &Connection, config: &KafkaConfig) -> ConsumerBuilder {
     let builder = connection
         .0
@@ -106,6 +115,7 @@ fn builder(connection: &Connection, config: &KafkaConfig) -> ConsumerBuilder {
 }
 
 impl Fetcher {
+    /// Opens a fetcher, which reads nothing until it is assigned partitions.
     pub(crate) async fn open(connection: &Connection, config: &KafkaConfig, sizes: FetchSizes) -> Result<Self> {
         let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let built = builder(connection, config)
@@ -128,11 +138,13 @@ impl Fetcher {
         assigned.map_err(|e| failed(format!("read {topic}"), e))
     }
 
+    /// Sets the next offset to fetch.
     pub(crate) async fn seek(&self, at: &TopicPartition, offset: u64) -> Result<()> {
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
         self.0.seek(&at.topic, index(at), offset).await.map_err(|e| failed(format!("read {at} from {offset}"), e))
     }
 
+    /// Stops or resumes fetching a partition; its position stays.
     pub(crate) async fn hold(&self, at: &TopicPartition, held: bool) {
         if held {
             self.0.pause(&at.topic, &[index(at)]).await;
@@ -142,6 +154,11 @@ impl Fetcher {
     }
 
     /// Returns records as soon as there are any. Cancel-safe.
+    ///
+    /// At most `wait` for records, and [`LIMIT`] more for the client itself.
+    ///
+    /// # Errors
+    /// See [`FetchError`]. Transient broker errors are none: the client retries them.
     pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<FetchedPartition>, FetchError> {
         let late =
             |_| FetchError::Other(Error::new(ErrorKind::Unavailable, format!("read: no answer within {LIMIT:?}")));
@@ -157,6 +174,9 @@ impl Fetcher {
     }
 
     /// Returns how far each partition was handed out, gaps included.
+    ///
+    /// Compacted records and transaction markers leave gaps, so the position may lie beyond the
+    /// last record.
     pub(crate) async fn positions(&self) -> Vec<FetchPosition> {
         let lag = self.0.lag().await;
         let position = |(at, lag): (krafka::consumer::TopicPartition, krafka::consumer::PartitionLag)| {
@@ -168,6 +188,10 @@ impl Fetcher {
     }
 
     /// Requests the leaders of a topic's partitions; `None` for a partition that currently has none.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if the broker that is asked does not know the topic, which
+    /// may be new.
     pub(crate) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
         let what = || format!("find the leaders of {topic}");
         let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {LIMIT:?}", what()));
@@ -184,6 +208,8 @@ impl Fetcher {
 
 /// Parses the client's message about a batch that it cannot decode. It reports the partition and the offset nowhere
 /// else.
+///
+/// A text that does not parse is a transient error of no partition.
 fn undecodable(message: &str) -> FetchError {
     let named = || {
         let (place, rest) = message.strip_prefix(UNDECODABLE)?.split_once(OFFSET)?;
@@ -201,6 +227,7 @@ fn undecodable(message: &str) -> FetchError {
     FetchError::Unreadable(UnreadableBatch { partition, offset, error })
 }
 
+/// Converts a partition number to the protocol's signed form.
 pub(super) fn index(at: &TopicPartition) -> i32 {
     i32::try_from(at.partition).unwrap_or(i32::MAX)
 }
@@ -215,6 +242,8 @@ impl FetchedRecords {
     }
 
     /// Returns the bytes that it retains.
+    ///
+    /// It counts towards the prefetch limit, so it includes the records' own structures.
     pub(crate) fn size(&self) -> usize {
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers = |headers: &[(String, Option<Bytes>)]| -> usize {
@@ -286,6 +315,7 @@ fn offset(record: &ConsumerRecord) -> u64 {
     u64::try_from(record.offset).unwrap_or(0)
 }
 
+/// Converts a record without copying its bytes.
 fn stored(record: ConsumerRecord) -> StoredRecord {
     let mut made = StoredRecord::new(offset(&record), Timestamp::from_millis(record.timestamp));
     made.key = record.key;

@@ -1,5 +1,10 @@
 //! The client's group membership. It never reads a record: all its partitions are paused from the start, and separate
 //! fetchers fetch them.
+//!
+//! Membership and fetching are apart so that a slow handler, or a broker that does not answer a
+//! fetch, never delays a heartbeat. The member reports assignments and revocations to a
+//! [`RebalanceHandler`]; a revocation returns only when the partitions are released, and the client
+//! tells the group only then.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,8 +46,12 @@ pub(crate) trait RebalanceHandler: Send + Sync + 'static {
     async fn lost(&self, partitions: Vec<TopicPartition>);
 }
 
+/// A member of a group. [`drive`](Self::drive) must be called again and again: the client joins,
+/// takes assignments and reports losses only within a poll.
 pub(crate) struct Member {
+    /// The client's consumer; replaced after it gave up for good.
     client: Mutex<Arc<Client>>,
+    /// Topics that it subscribes to, unchanged for its lifetime.
     topics: Vec<String>,
     setup: MemberSetup,
     /// Set when the client gave up for good, and no replacement has joined yet.
@@ -54,6 +63,7 @@ pub(crate) struct MemberSetup {
     pub(crate) connection: Connection,
     pub(crate) config: KafkaConfig,
     pub(crate) options: ConsumerOptions,
+    /// Whether it joins by KIP-848; otherwise by the classic protocol.
     pub(crate) newer_protocol: bool,
     pub(crate) handler: Arc<dyn RebalanceHandler>,
 }
@@ -64,12 +74,14 @@ impl std::fmt::Debug for Member {
     }
 }
 
+/// Passes the client's events on. It needs the client for its answers, but must not keep it alive.
 struct Listener {
     handler: Arc<dyn RebalanceHandler>,
     client: OnceLock<Weak<Client>>,
 }
 
 impl Member {
+    /// Builds the client and subscribes. The group is joined by the first [`drive`](Self::drive).
     pub(crate) async fn open(setup: MemberSetup) -> Result<Self> {
         let client = Mutex::new(build(&setup).await?);
         let topics = setup.options.topics.iter().map(ToString::to_string).collect();
@@ -78,6 +90,7 @@ impl Member {
         Ok(member)
     }
 
+    /// Returns the current client.
     fn client(&self) -> Arc<Client> {
         Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -91,12 +104,17 @@ impl Member {
         Ok(())
     }
 
-    /// Joins, or joins again after [`leave`](Self::part), on the next [`drive`](Self::drive).
+    /// Joins, or joins again after [`leave`](Self::leave), on the next [`drive`](Self::drive).
     pub(crate) async fn join(&self) -> Result<()> {
         self.client().subscribe(&self.topics).await.map_err(|e| failed("join the group", e))
     }
 
     /// Drives the membership for a moment; assignments and revocations are reported meanwhile.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) between two generations: drive again.
+    /// [`Conflict`](ErrorKind::Conflict) if the group is of another kind.
+    /// [`Fenced`](ErrorKind::Fenced) if another member has taken the instance id.
     pub(crate) async fn drive(&self) -> Result<()> {
         if self.gave_up.load(Ordering::Acquire) {
             self.rebuild().await?;
@@ -149,6 +167,10 @@ impl Member {
     }
 
     /// Commits offsets as given, all or none: the broker's first refusal is the result for all.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) in a rebalance,
+    /// [`Indeterminate`](ErrorKind::Indeterminate) without an answer; both may be repeated.
     pub(crate) async fn commit(&self, offsets: &[(TopicPartition, u64, Option<String>)]) -> Result<()> {
         let offsets = offsets.iter().map(|(at, next, metadata)| {
             let next = i64::try_from(*next).unwrap_or(i64::MAX);
@@ -174,6 +196,8 @@ impl Member {
     }
 }
 
+/// Builds the client's consumer, with heartbeats at a quarter of the session timeout and at most
+/// three seconds apart.
 async fn build(setup: &MemberSetup) -> Result<Arc<Client>> {
     let MemberSetup { connection, config, options, newer_protocol, handler } = setup;
     let listener = Arc::new(Listener { handler: Arc::clone(handler), client: OnceLock::new() });
@@ -238,6 +262,8 @@ fn is_of_another_kind(error: &KrafkaError) -> bool {
         || matches!(error, KrafkaError::Broker { code: ErrorCode::GroupIdNotFound, message } if message.contains("is not a"))
 }
 
+/// Maps a refused commit. The epoch of an assignment decides who may commit, so a passed generation
+/// is transient here.
 fn commit_failed(error: KrafkaError) -> Error {
     let kind = match &error {
         // A generation that has just ended: either the next one is ours too, or the partitions are about to be lost.
@@ -257,11 +283,13 @@ fn commit_failed(error: KrafkaError) -> Error {
     Error::caused_by(kind, "commit", error)
 }
 
+/// Converts the client's partitions.
 fn ours(partitions: &[ClientPartition]) -> Vec<TopicPartition> {
     partitions.iter().map(|p| TopicPartition::new(p.topic(), u32::try_from(p.partition()).unwrap_or(0))).collect()
 }
 
 impl ConsumerRebalanceListener for Listener {
+    /// Pauses each partition before it is reported, so that the member never fetches.
     async fn on_partitions_assigned(&self, partitions: &[ClientPartition]) {
         let Some(client) = self.client.get().and_then(Weak::upgrade) else { return };
         for partition in partitions {

@@ -1,5 +1,9 @@
 //! A manual fetch: a broker's answer for partitions at offsets, and where the batches there end. The client decodes
 //! what it fetches, and reports neither the end of a batch that it cannot decode nor that a read is denied.
+//!
+//! The header of a record batch (format version 2, KIP-98) has fixed offsets, so it is read without
+//! decoding the batch. Everything in it is untrusted: a damaged length must neither panic nor lead
+//! beyond the answer.
 
 use std::collections::HashMap;
 
@@ -29,7 +33,9 @@ const MAGIC: usize = 16;
 const LAST: usize = 23;
 /// Position of the attributes, some bits of which are the codec.
 const ATTRIBUTES: usize = 22;
+/// The same in the formats before version 2, which have no batches.
 const OLD_ATTRIBUTES: usize = 17;
+/// The bits of the codec, in every format; zero means uncompressed.
 const CODEC: u8 = 7;
 /// Attribute bits: transactional batch and control batch.
 const UNREAD: u8 = 0x30;
@@ -52,9 +58,11 @@ pub(crate) struct Peeked {
 /// Contents of a batch header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchHeader {
+    /// Offset of its first record, also if compaction has removed that.
     pub(crate) first: u64,
     /// Offset after its last record; `None` for an unknown format.
     pub(crate) next: Option<u64>,
+    /// Its size with the header, by its length field.
     pub(crate) bytes: usize,
     /// Whether it is compressed.
     pub(crate) packed: bool,
@@ -79,6 +87,13 @@ type Answers = HashMap<TopicPartition, Result<Peeked>>;
 impl ClusterClient {
     /// Asks `broker` for partitions that it leads, at these offsets, without waiting for records. It returns `bytes`
     /// of batches, or at least one batch, for all of them.
+    ///
+    /// # Errors
+    /// Those of the connection. The answer for a partition has an error of its own, such as
+    /// [`Denied`](ErrorKind::Denied).
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub(crate) async fn peek(&self, broker: i32, targets: &[(TopicPartition, u64)], bytes: usize) -> Result<Answers> {
         let what = || format!("read from the broker {broker}");
         let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {:?}", what(), self.limit()));
@@ -86,6 +101,7 @@ impl ClusterClient {
         asked.map_err(|e| failed(what(), e))
     }
 
+    /// Sends one fetch on the connection to `broker` and decodes the answer.
     async fn fetch_once(
         &self,
         broker: i32,
@@ -108,6 +124,7 @@ impl ClusterClient {
     }
 }
 
+/// Builds a fetch without a session and without a wait, for whole partitions by name.
 fn request(targets: &[(TopicPartition, u64)], bytes: usize, committed_only: bool) -> FetchRequest {
     let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
     let mut topics: HashMap<&Name, FetchTopicRequest> = HashMap::new();
@@ -130,6 +147,7 @@ fn request(targets: &[(TopicPartition, u64)], bytes: usize, committed_only: bool
     request
 }
 
+/// Interprets the answer for one partition.
 fn peeked(
     topic: Name,
     answer: &FetchPartitionResponse,
@@ -163,6 +181,7 @@ fn batch_headers(mut records: &[u8], offset: u64) -> Option<(BatchHeader, Option
     }
 }
 
+/// Reads a header; `None` if the bytes end before it does.
 fn header(records: &[u8]) -> Option<BatchHeader> {
     let first = u64::try_from(i64::from_be_bytes(*records.first_chunk()?)).ok()?;
     let length = usize::try_from(i32::from_be_bytes(*records.get(LENGTH..)?.first_chunk()?)).ok()?;

@@ -1,4 +1,11 @@
 //! The client's idempotent producer.
+//!
+//! The producer is idempotent (KIP-98) and waits for all in-sync replicas. It batches by partition;
+//! a batch is refused as a whole, and the client reports one answer for each record of it.
+//!
+//! An answer is one of three: stored, not stored, or open. A record whose batch was sent and whose
+//! answer was lost is open ([`Indeterminate`](ErrorKind::Indeterminate)): it must not be reported
+//! as failed (P2).
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -40,11 +47,14 @@ const MAX_BATCH_SETTING: &str = "max.message.bytes";
 /// Client message for a partition that it does not know.
 const NOT_IN_RANGE: &str = "which is not in the range";
 
+/// A client's producer, with the means to ask about topics.
 #[derive(Debug)]
 pub(crate) struct Producer {
     client: Client,
     refresher: MetadataRefresher,
+    /// For settings of topics, on the same connection.
     cluster: ClusterClient,
+    /// A record of this size or more fills a batch alone.
     batch_bytes: usize,
 }
 
@@ -113,6 +123,10 @@ pub(crate) struct Refusal {
 }
 
 impl Producer {
+    /// Opens a producer and obtains its identity from a broker.
+    ///
+    /// The client's own memory limit is twice ours and some more, so that only our limit makes
+    /// callers wait.
     pub(crate) async fn open(connection: &Connection, config: &KafkaConfig) -> Result<Self> {
         let codec = match config.compression {
             Compression::None => Codec::None,
@@ -182,6 +196,9 @@ impl Producer {
 
     /// Puts a record into the queue of its partition. Records of a partition are sent in the order of these calls.
     /// `retries` is the earlier result of [`retries`](Self::retries).
+    ///
+    /// # Errors
+    /// [`Rejected`]: the record is not in the queue and will not be stored.
     pub(crate) async fn enqueue(
         &self,
         target: &Target,
@@ -224,6 +241,9 @@ impl Producer {
     }
 
     /// Refuses new records and waits for the answers to those in flight.
+    ///
+    /// # Errors
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if records are unanswered at the deadline.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
         let closed = self.client.close_with(CloseOptions::new().timeout(deadline)).await;
         closed.map_err(|e| Error::caused_by(ErrorKind::Indeterminate, "close the publisher: records are unanswered", e))
@@ -258,6 +278,8 @@ impl RecordContent {
     }
 
     /// Returns its maximum size in a batch.
+    ///
+    /// An upper bound: it is compared with the topic's limit before the batch is encoded.
     pub(crate) fn wire_bytes(&self) -> usize {
         self.size + self.headers.len() * HEADER_BYTES
     }
@@ -288,6 +310,7 @@ impl InFlightRecord {
         })
     }
 
+    /// Decides between not stored and open, for which the client's error alone is not enough.
     fn kind_of(&self, producer: &Producer, error: &KrafkaError) -> ErrorKind {
         match kind_of(error) {
             _ if leaves_open(error) => ErrorKind::Indeterminate,
@@ -301,10 +324,12 @@ impl InFlightRecord {
     }
 }
 
+/// The error of a partition that the topic does not have.
 pub(crate) fn no_partition(topic: &str, partition: u32) -> Error {
     Error::new(ErrorKind::NotFound, format!("publish to {topic}[{partition}]: the topic has no such partition"))
 }
 
+/// Converts a record without copying its bytes. A missing value is a tombstone, not an empty one.
 fn client_record(topic: &str, partition: i32, content: RecordContent) -> ClientRecord {
     let RecordContent { key, value, headers, timestamp, .. } = content;
     let mut made = match value {

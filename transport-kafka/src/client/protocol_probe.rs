@@ -1,5 +1,9 @@
 //! Detects the protocol of a port after a connection to it failed: the wrong protocol looks like a network failure,
 //! and retrying never helps.
+//!
+//! It sends a `SaslHandshake` request for a mechanism that no broker has. A TLS port answers with
+//! an alert, a SASL port with its mechanisms, and a plain port that the request is out of place.
+//! Nothing secret is sent, and no login fails.
 
 use std::time::Duration;
 
@@ -11,9 +15,13 @@ use tokio::time::timeout;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Far more than the names of all mechanisms.
 const MAX_ANSWER: usize = 4 << 10;
+/// API key of the request.
 const SASL_HANDSHAKE: i16 = 17;
+/// Any number: the answer repeats it, which distinguishes Kafka from other protocols.
 const CORRELATION: i32 = 17;
+/// Answer of a port without SASL.
 const ILLEGAL_SASL_STATE: i16 = 34;
+/// Answer of a port with SASL; it lists the mechanisms.
 const UNSUPPORTED_MECHANISM: i16 = 33;
 /// First byte of a TLS alert and of a TLS handshake.
 const TLS_RECORDS: [u8; 2] = [0x15, 0x16];
@@ -25,6 +33,7 @@ pub(super) enum PortProtocol {
     Plain,
     /// Kafka's protocol, after SASL with one of these mechanisms.
     Sasl(String),
+    /// TLS; the protocol inside is not known.
     Tls,
 }
 
@@ -63,6 +72,9 @@ pub(super) async fn probe(address: &str) -> Option<PortProtocol> {
 }
 
 /// Interprets an answer; returns `None` while it is incomplete.
+///
+/// The answer may come in parts, and a foreign protocol may send anything: an answer that is
+/// neither of the expected ones is `None`, too, and the connection's end decides.
 fn parse(answer: &[u8]) -> Option<PortProtocol> {
     if TLS_RECORDS.contains(answer.first()?) {
         return Some(PortProtocol::Tls);

@@ -1,4 +1,7 @@
 //! Checks a configuration before anything is opened.
+//!
+//! Ranges are those of the protocol (sizes and times are signed 32-bit numbers on the wire) and of
+//! common sense; relations between fields are those that the client or the brokers rely on.
 
 use std::time::Duration;
 
@@ -10,6 +13,8 @@ use super::{Compression, KafkaConfig, Pem, Sasl, Tls};
 /// Upper bound of [`KafkaConfig::linger`]; a larger value is a mistake.
 const MAX_LINGER: Duration = Duration::from_secs(60);
 /// Upper bound of [`KafkaConfig::connect_wait`].
+///
+/// A service that is to wait longer than a day is better restarted by its supervisor.
 const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Brokers hold static members to the rule for topics.
@@ -22,12 +27,18 @@ pub(crate) fn is_instance_id(id: &str) -> bool {
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;
 
+/// Returns the error of a field; the expected value is named, the given one only if it is no
+/// secret.
 fn wrong(field: &str, expected: impl std::fmt::Display) -> SettingError {
     SettingError::expected(field, expected)
 }
 
 impl KafkaConfig {
     /// Checks that the settings are consistent; the error names the field and the expected value.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid), and [`Unsupported`](ErrorKind::Unsupported) for a codec
+    /// that is not built in.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_brokers()?;
         self.check_sizes()?;
@@ -46,6 +57,8 @@ impl KafkaConfig {
         self.sasl.as_ref().map_or(Ok(()), check_sasl)
     }
 
+    /// A port is required here, while URLs and variables supply the default one: a list in code is
+    /// more often wrong than short.
     fn check_brokers(&self) -> Result<()> {
         if self.brokers.is_empty() {
             return Err(wrong("brokers", "one or more host:port"));
@@ -59,6 +72,7 @@ impl KafkaConfig {
         Ok(())
     }
 
+    /// A partition's share of a fetch, and a batch, may not exceed the whole that they are part of.
     fn check_sizes(&self) -> Result<()> {
         let most = i32::MAX as usize;
         for (field, bytes) in [
@@ -85,6 +99,8 @@ impl KafkaConfig {
         Ok(())
     }
 
+    /// A broker must answer a fetch before the request times out, and a record needs time for at
+    /// least one request after its linger.
     fn check_times(&self) -> Result<()> {
         for (field, time) in [
             ("delivery_timeout", self.delivery_timeout),
@@ -112,6 +128,7 @@ impl KafkaConfig {
         Ok(())
     }
 
+    /// A level is refused with a codec that has none: it would be ignored silently.
     fn check_compression(&self) -> Result<()> {
         if self.compression == Compression::Zstd && !cfg!(feature = "zstd") {
             let why = "another codec or the cargo feature kafka-zstd of tidings, as zstd is not built in";
@@ -130,6 +147,7 @@ impl KafkaConfig {
     }
 }
 
+/// Files must exist, and texts must look like PEM; their content is judged when connecting.
 fn check_tls(tls: &Tls) -> Result<()> {
     let (certificates, key) = tls.identity.as_ref().map_or((None, None), |(c, k)| (Some(c), Some(k)));
     for (field, pem) in [("tls.ca", tls.ca.as_ref()), ("tls.identity", certificates), ("tls.identity key", key)] {
@@ -144,6 +162,7 @@ fn check_tls(tls: &Tls) -> Result<()> {
     Ok(())
 }
 
+/// Zero bytes separate the fields of PLAIN (RFC 4616), so none may be in a name or password.
 fn check_sasl(sasl: &Sasl) -> Result<()> {
     match sasl {
         Sasl::Plain { username, password } | Sasl::Scram { username, password, .. } => {

@@ -10,6 +10,15 @@ use std::time::SystemTime;
 use tidings_core::{Result, Secret};
 
 /// TLS settings. By default, the broker's certificate is checked against Mozilla's roots.
+///
+/// ```
+/// use tidings_kafka::{KafkaConfig, Tls};
+///
+/// let tls = Tls::new().with_ca_pem("-----BEGIN CERTIFICATE-----...");
+/// let config = KafkaConfig::new(["broker:9093"]).with_tls(tls);
+/// assert!(config.tls.is_some());
+/// assert!(!format!("{config:?}").contains("BEGIN")); // PEM texts are not printed
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Tls {
@@ -65,6 +74,17 @@ impl Tls {
 }
 
 /// SASL credentials.
+///
+/// `Debug` shows the user name, never the password or the token.
+///
+/// ```
+/// use tidings_kafka::{KafkaConfig, Sasl, ScramHash, Tls};
+///
+/// let sasl = Sasl::scram(ScramHash::Sha512, "user-service", "pa55word");
+/// let config = KafkaConfig::new(["broker:9093"]).with_tls(Tls::new()).with_sasl(sasl);
+/// let shown = format!("{config:?}");
+/// assert!(shown.contains("user-service") && !shown.contains("pa55word"));
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Sasl {
@@ -89,6 +109,8 @@ pub enum Sasl {
 }
 
 /// Hash function of SCRAM.
+///
+/// The broker stores a verifier for each hash separately (RFC 5802, RFC 7677).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScramHash {
@@ -128,6 +150,16 @@ impl fmt::Debug for Sasl {
 }
 
 /// A token for OAUTHBEARER.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tidings_kafka::Token;
+///
+/// let expires = SystemTime::now() + Duration::from_secs(3_600);
+/// let token = Token::new("eyJhbGciOi...").with_expires(expires).with_extension("logicalCluster", "lkc-1");
+/// assert_eq!(token.expires, Some(expires));
+/// assert!(!format!("{token:?}").contains("eyJ"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Token {
@@ -146,6 +178,8 @@ impl Token {
     }
 
     /// Sets the time at which the token expires.
+    ///
+    /// A token that expires within 30 seconds is refused when it is to be used.
     #[must_use]
     pub fn with_expires(mut self, time: SystemTime) -> Self {
         self.expires = Some(time);
@@ -164,6 +198,19 @@ impl Token {
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Token>> + Send + 'a>>;
 
 /// Source of OAUTHBEARER tokens. It is asked for each new connection, so cache a token that is still valid.
+///
+/// An async closure is a source:
+///
+/// ```
+/// use tidings_kafka::{KafkaConfig, Sasl, Tls, Token};
+///
+/// async fn fetch() -> tidings_core::Result<Token> {
+///     Ok(Token::new("a token from the identity provider"))
+/// }
+///
+/// let config = KafkaConfig::new(["broker:9093"]).with_tls(Tls::new()).with_sasl(Sasl::oauth_bearer(fetch));
+/// assert!(config.sasl.is_some());
+/// ```
 pub trait TokenSource: Send + Sync + 'static {
     /// Returns a currently valid token.
     ///

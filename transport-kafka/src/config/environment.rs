@@ -1,4 +1,8 @@
 //! Reads the settings from environment variables.
+//!
+//! The names of variables are the parameters of the URL in capitals, after a prefix, so that both
+//! are documented once. A setting given twice, by the URL and by a variable, is an error: neither
+//! order of precedence is obvious to a reader of a deployment.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +28,8 @@ impl KafkaConfig {
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the variable, the setting and the expected form; unknown
     /// variables are errors too. Errors never contain a value.
+    ///
+    /// The process's environment is read once, when this is called.
     pub fn from_env() -> Result<Self> {
         let ours = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?.strip_prefix(PREFIX)?.to_owned();
@@ -37,6 +43,8 @@ impl KafkaConfig {
         Self::from_variables(variables)
     }
 
+    /// Reads variables without their prefix; apart from the environment, so that tests need not
+    /// change it.
     pub(super) fn from_variables(mut variables: BTreeMap<String, String>) -> Result<Self> {
         let url = variables.remove("URL");
         let url = url.map(|url| ConnectionUrl::parts(&url)).transpose().map_err(|e| in_variable("URL", e))?;
@@ -64,6 +72,7 @@ impl KafkaConfig {
 }
 
 impl Settings {
+    /// Sets one field; credentials are collected, and combined at the end.
     fn set_variable(&mut self, config: &mut KafkaConfig, field: &str, value: &str) -> Result<(), SettingError> {
         match field {
             "username" => self.username = Some(value.to_owned()),
@@ -80,6 +89,7 @@ impl Settings {
     }
 }
 
+/// Parses a list of addresses; a missing port is the default one.
 fn brokers(list: &str) -> Result<Vec<String>, SettingError> {
     let broker = |(place, broker): (usize, &str)| {
         let address = Address::parse(&format!("brokers, number {place}"), broker.trim())?;
@@ -88,15 +98,20 @@ fn brokers(list: &str) -> Result<Vec<String>, SettingError> {
     (1..).zip(list.split(',')).map(broker).collect()
 }
 
+/// The error of a setting that the URL has already.
 fn twice(field: &str) -> SettingError {
     SettingError::expected(field, format_args!("nothing here, as {PREFIX}URL has it"))
 }
 
+/// Names the variable in an error, never its value.
 fn in_variable(name: &str, error: SettingError) -> Error {
     error.in_variable(&format!("{PREFIX}{name}"))
 }
 
 /// Returns the variable that `field` was read from, or that would set it.
+///
+/// A check names the field; the reader of a deployment needs the variable, or the URL if that set
+/// it.
 fn variable_of(field: &str, set: &BTreeMap<String, String>, url: Option<&ConnectionUrl>) -> String {
     let name = match field {
         "tls.ca" => "TLS_CA".to_owned(),

@@ -1,4 +1,8 @@
 //! Configuration of the Kafka transport: typed fields, a URL, or environment variables.
+//!
+//! All three ways end in the same [`KafkaConfig`] and the same check, which runs before anything is
+//! opened: a mistake is an error that names the field, the parameter or the variable, never a
+//! connection that fails later. No error and no `Debug` output contains a secret.
 
 mod check;
 mod credentials;

@@ -1,4 +1,7 @@
 //! `Debug` output of the configuration.
+//!
+//! Written by hand rather than derived, since broker addresses come from URLs and may hold a
+//! password in the wrong place.
 
 use std::fmt;
 

@@ -1,4 +1,8 @@
 //! Parses settings from text, for URLs and environment variables alike.
+//!
+//! A setting is parsed where it is read, but TLS files and SASL credentials come in parts and in
+//! any order: they are collected in [`Settings`] and combined by [`Settings::finish`], which
+//! refuses combinations that contradict each other.
 
 use tidings_core::Secret;
 use tidings_core::settings::{Setting, SettingError};
@@ -33,6 +37,7 @@ pub(super) const PARAMETERS: [&str; 25] = [
     "tls_cert",
     "tls_key",
 ];
+/// Names of codecs, as Kafka's `compression.type` has them.
 const COMPRESSIONS: [(&str, Compression); 5] = [
     ("none", Compression::None),
     ("gzip", Compression::Gzip),
@@ -40,8 +45,10 @@ const COMPRESSIONS: [(&str, Compression); 5] = [
     ("lz4", Compression::Lz4),
     ("zstd", Compression::Zstd),
 ];
+/// Names of protocols, as Kafka's `group.protocol` has them, and `auto`.
 const PROTOCOLS: [(&str, GroupProtocol); 3] =
     [("auto", GroupProtocol::Auto), ("consumer", GroupProtocol::Consumer), ("classic", GroupProtocol::Classic)];
+/// Names of isolation levels, as Kafka's `isolation.level` has them.
 const ISOLATIONS: [(&str, Isolation); 2] =
     [("read_committed", Isolation::ReadCommitted), ("read_uncommitted", Isolation::ReadUncommitted)];
 
@@ -52,11 +59,15 @@ type Result<T, E = SettingError> = std::result::Result<T, E>;
 pub(super) struct Settings {
     tls: Option<Tls>,
     sasl: Option<Sasl>,
+    /// The SASL mechanism in lower case; without one, it follows from the credentials that are
+    /// given.
     mechanism: Option<String>,
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
     pub(super) token: Option<Secret>,
+    /// The client's certificate chain, which needs a key.
     certificates: Option<Pem>,
+    /// The key of the chain, which needs certificates.
     key: Option<Pem>,
 }
 
@@ -66,6 +77,10 @@ impl Settings {
         Self { tls, sasl, ..Self::default() }
     }
 
+    /// Sets the field that the setting names, or collects it.
+    ///
+    /// # Errors
+    /// The expected form of the value, or for an unknown name the names that exist.
     pub(super) fn set(&mut self, config: &mut KafkaConfig, setting: Setting<'_>) -> Result<()> {
         match setting.name() {
             "client_id" => config.client_id = setting.text().to_owned(),
@@ -104,6 +119,7 @@ impl Settings {
         Ok(())
     }
 
+    /// Enables TLS; can't disable what `kafkas://` has enabled.
     pub(super) fn set_tls(&mut self, value: &str) -> Result<()> {
         match value {
             "true" => {
@@ -115,10 +131,17 @@ impl Settings {
         Ok(())
     }
 
+    /// Returns the TLS settings for a file, which has no meaning without TLS.
     fn tls_for(&mut self, setting: Setting<'_>) -> Result<&mut Tls> {
         self.tls.as_mut().ok_or_else(|| setting.expected("none without TLS (kafkas://)"))
     }
 
+    /// Combines what was collected.
+    ///
+    /// A name and password without a mechanism mean PLAIN, a token alone means OAUTHBEARER.
+    ///
+    /// # Errors
+    /// The missing part, or the part that contradicts another.
     pub(super) fn finish(self, config: &mut KafkaConfig) -> Result<()> {
         config.tls = self.tls;
         match (self.certificates, self.key) {
@@ -175,11 +198,14 @@ impl Settings {
     }
 }
 
+/// Returns the name and password; both are required.
 fn credentials(name: Option<String>, password: Option<Secret>) -> Result<(String, Secret)> {
     let name = name.ok_or_else(|| SettingError::expected("username", "one, as there is a sasl mechanism"))?;
     Ok((name, password.ok_or_else(|| SettingError::expected("password", "one, as there is a username"))?))
 }
 
+/// Returns credentials with a fixed token, which a URL has in the place of the user name. It is
+/// never renewed, so it suits tests and tokens that outlive the process.
 fn bearer(token: Option<Secret>, name: Option<String>, password: Option<Secret>) -> Result<Sasl> {
     if password.is_some() {
         return Err(SettingError::expected("password", "none, as sasl is oauthbearer"));

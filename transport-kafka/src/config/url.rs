@@ -27,6 +27,18 @@ impl KafkaConfig {
     /// # Errors
     /// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the part of the URL or the parameter, and the expected
     /// form; unknown parameters are errors too. Errors never contain a part of the URL.
+    ///
+    /// ```
+    /// use tidings_kafka::KafkaConfig;
+    ///
+    /// let config = KafkaConfig::from_url("kafkas://user:password@a,b:9093?linger=5ms&batch_bytes=64KiB")?;
+    /// assert_eq!(config.brokers, ["a:9092", "b:9093"]);
+    /// assert!(config.tls.is_some() && config.sasl.is_some());
+    ///
+    /// let error = KafkaConfig::from_url("kafka://a?lingr=5ms").unwrap_err();
+    /// assert_eq!(error.kind(), tidings_core::ErrorKind::Invalid);
+    /// # Ok::<(), tidings_core::Error>(())
+    /// ```
     pub fn from_url(url: &str) -> Result<Self> {
         let url = ConnectionUrl::parts(url).map_err(in_context)?;
         Self::from_parts(&url).map_err(in_context)

@@ -1,4 +1,8 @@
 //! An assigned partition, and its records that wait to be handed out.
+//!
+//! Three offsets move along the log: `fetched` (the next one to fetch) is ahead of `position` (the
+//! next one to hand out), which is ahead of `committed`. Records between the first two are in
+//! `queue`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +25,10 @@ pub(super) struct AssignedPartition {
     pub(super) mark: EpochMark,
     pub(super) stage: Stage,
     /// Number of the current reading; results of earlier readings are dropped.
+    ///
+    /// Zero means that it is not read. Each change of fetcher or position takes a new number.
     pub(super) ticket: u64,
+    /// Broker that leads it, as last reported; without one it has no fetcher.
     pub(super) leader: Option<i32>,
     /// Whether the second of its leader's fetchers reads it.
     pub(super) second: bool,
@@ -30,15 +37,19 @@ pub(super) struct AssignedPartition {
     pub(super) position: u64,
     /// Next offset to fetch.
     pub(super) fetched: u64,
+    /// Fetched records in order; each chunk begins where the one before ends.
     pub(super) queue: VecDeque<Chunk>,
+    /// Bytes in `queue`.
     pub(super) queued: usize,
     /// Why the records after the queue cannot be read.
     pub(super) hold: Option<Hold>,
+    /// Next offset by the last accepted commit, of this member or an earlier one.
     pub(super) committed: Option<u64>,
     /// The reading since which commits may go back, until one requested after it began is accepted.
     pub(super) back_since: Option<u64>,
 }
 
+/// Records of one poll, and the offset after them and any gap.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) records: FetchedRecords,
@@ -46,16 +57,19 @@ pub(super) struct Chunk {
     pub(super) size: usize,
 }
 
+/// Life of an assignment. It is removed when released or lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Its start is being looked up; the caller does not know of it yet.
     Starting,
+    /// The caller knows of it, and it is fetched unless paused or held.
     Reading,
     /// Commits are accepted until this time; `None` before the step is handed out.
     Revoking(Option<Instant>),
 }
 
 impl AssignedPartition {
+    /// Creates an assignment whose start is unknown; it is not read.
     pub(super) fn new(partition: TopicPartition, lookup: u64) -> Self {
         Self {
             origin: Arc::new(partition),

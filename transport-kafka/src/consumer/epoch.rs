@@ -19,6 +19,7 @@ const BASE_SHIFT: u32 = 3;
 const CLOCK_BITS: u32 = 25;
 /// Unit of the clock where there is a mark, in milliseconds: the clock then lasts for four years.
 const TICK: u64 = 4_000;
+/// The clock stops here rather than overflow into the generation.
 const MAX_CLOCK: u64 = (1 << CLOCK_BITS) - 1;
 const MAX_UPPER: u64 = u64::MAX >> 1 >> CLOCK_BITS;
 /// Name of the newer group protocol in a mark.
@@ -77,10 +78,13 @@ impl EpochMark {
         Self { base, epoch: raised, ..self }
     }
 
+    /// Formats the mark for a commit's metadata. Other clients see it; earlier versions parse it.
     pub(super) fn to_text(self) -> String {
         format!("{}/{}/{}", if self.newer { NEWER } else { CLASSIC }, self.base, self.epoch)
     }
 
+    /// Parses a mark; one that is out of range counts as absent, since the metadata may be
+    /// anyone's.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (protocol, numbers) = text.split_once('/')?;
         let (base, epoch) = numbers.split_once('/')?;

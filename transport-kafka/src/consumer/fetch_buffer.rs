@@ -1,4 +1,8 @@
 //! Fetched records that are not handed out yet, and the positions that fetchers fetch next.
+//!
+//! A *ticket* numbers a reading: a partition, by one fetcher, from one offset on. When a partition
+//! is sought, moved or reset it gets a new ticket, and results under the old one, which may be in
+//! flight, are dropped. So no lock is held while a fetch runs.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -22,6 +26,7 @@ pub(super) struct FetchTarget {
     pub(super) partition: TopicPartition,
     pub(super) ticket: u64,
     pub(super) from: u64,
+    /// Whether it is paused or cannot be read: the fetcher keeps its position and fetches none.
     pub(super) held: bool,
 }
 
@@ -86,6 +91,8 @@ impl From<ReadyRecords> for Fetched {
 
 impl State {
     /// Returns records of the partition whose turn it is, or that its next ones cannot be read.
+    ///
+    /// Partitions take turns, one chunk each, so that a full one does not starve the others.
     pub(super) fn pop_read(&mut self, max_records: usize) -> Option<NextStep> {
         while let Some(partition) = self.ready.pop_front() {
             if self.paused.contains(&partition) {
@@ -162,6 +169,8 @@ impl State {
     }
 
     /// Adds a fetcher's result: records, and the offset after them and any gap.
+    ///
+    /// Ignored unless the reading is current and the offset is new.
     pub(super) fn accept(&mut self, partition: &TopicPartition, ticket: u64, chunk: Chunk) {
         let is_new =
             |assigned: &AssignedPartition| assigned.ticket == ticket && ticket != 0 && chunk.next > assigned.fetched;
@@ -276,6 +285,9 @@ impl State {
     }
 
     /// Continues reading at another offset.
+    ///
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) unless the partition is assigned and read.
     pub(super) fn move_to(&mut self, partition: &TopicPartition, offset: u64, asked: bool) -> Result<()> {
         if self.assigned.get(partition).is_none_or(|assigned| assigned.stage != Stage::Reading) {
             return Err(not_ours(partition));
@@ -317,6 +329,7 @@ impl State {
         Some(left)
     }
 
+    /// Stops handing out records. Prefetched ones are kept, up to the share of paused partitions.
     pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
         self.paused.extend(partitions.iter().cloned());
         self.plan += 1;
@@ -339,6 +352,7 @@ impl State {
         self.assigned.iter().filter(reading).map(progress).collect()
     }
 
+    /// Drops what is prefetched; it is fetched again from the position.
     fn reread(&mut self, partition: &TopicPartition) {
         if self.assigned.get(partition).is_some_and(|assigned| assigned.stage == Stage::Reading && assigned.queued > 0)
         {

@@ -15,7 +15,9 @@ const SMALL_SHARE: usize = 8;
 pub(super) struct FetchMode {
     /// Each fetch has one batch, whatever its decompressed size.
     pub(super) single: bool,
+    /// Consecutive small batches since a large one.
     calm: u32,
+    /// Number of them that ends reading one by one; it grows each time a large batch comes again.
     needed: u32,
 }
 

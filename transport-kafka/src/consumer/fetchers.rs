@@ -35,6 +35,7 @@ const LOOKUPS: usize = 4;
 /// Pause between two of these attempts.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(25);
 
+/// Opens fetchers, and finds the leaders that they read from.
 #[derive(Debug, Clone)]
 pub(super) struct Fetchers {
     connection: Connection,
@@ -72,6 +73,7 @@ impl Fetchers {
         self.leaders(topic).await.map(drop)
     }
 
+    /// Asks for the leaders of a topic, over the first connection.
     pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
         self.follower.leaders(topic).await
     }
@@ -240,6 +242,7 @@ struct FetcherTask {
     unsure: bool,
     /// Partitions whose gaps have a reason.
     with_gaps: HashSet<TopicPartition>,
+    /// The plan that was last applied.
     seen: u64,
 }
 
@@ -260,6 +263,8 @@ impl FetcherTask {
         applied
     }
 
+    /// Changes only the difference, unless the client's state is unsure: then everything is set
+    /// anew.
     async fn apply(&self, targets: &BTreeMap<TopicPartition, FetchTarget>, unsure: bool) -> Result<()> {
         let topics: HashSet<_> = targets.keys().chain(self.targets.keys()).map(|p| p.topic.clone()).collect();
         for topic in topics {

@@ -1,4 +1,9 @@
 //! The membership: drives and supervises it, and turns its events into steps.
+//!
+//! Tasks on the member's thread: [`drive`] polls the membership and joins again when it ends,
+//! [`watch`] checks that the coordinator is alive, and a start lookup runs for each assignment.
+//! They change the shared state; `next` hands out the resulting steps. A transient failure is
+//! retried in silence and reported through `next` once it lasts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,6 +41,7 @@ pub(super) struct GroupHandler {
     cluster: ClusterClient,
     fetchers: Fetchers,
     options: ConsumerOptions,
+    /// Whether generations are the member's epochs of KIP-848.
     newer: bool,
 }
 
@@ -53,6 +59,7 @@ impl GroupHandler {
 
 #[async_trait]
 impl RebalanceHandler for GroupHandler {
+    /// Registers the partitions and looks up their starts in the background.
     fn assigned(&self, partitions: Vec<TopicPartition>, generation: u32) {
         let number = self.shared.change(|state| {
             // The group has just answered.
@@ -66,6 +73,8 @@ impl RebalanceHandler for GroupHandler {
         tokio::spawn(async move { begin(&shared, &cluster, &fetchers, &options, partitions, lookup).await });
     }
 
+    /// Waits until the caller has released the partitions, their deadline has passed, or twice the
+    /// deadline since now if the caller never asks for the step. Those still held are lost.
     async fn revoked(&self, partitions: Vec<TopicPartition>) {
         if self.shared.lock().closed {
             return;
@@ -101,6 +110,7 @@ impl RebalanceHandler for GroupHandler {
         self.settle_commits().await;
     }
 
+    /// Reports the loss; the partitions may have new owners already.
     async fn lost(&self, partitions: Vec<TopicPartition>) {
         self.shared.change(|state| state.lose(&partitions));
         self.settle_commits().await;
@@ -116,6 +126,8 @@ impl GroupHandler {
 }
 
 /// Broker default of `group.consumer.session.timeout.ms`.
+///
+/// Assumed where the broker does not report the setting.
 const BROKERS_SESSION: Duration = Duration::from_secs(45);
 
 /// Returns the session timeout of a member of the newer protocol: the group's own, if it is shorter than the
@@ -133,11 +145,15 @@ pub(super) async fn session(cluster: ClusterClient, options: ConsumerOptions) ->
 /// A lookup of partition starts: its number, and the generation that assigned the partitions.
 #[derive(Debug, Clone, Copy)]
 struct StartLookup {
+    /// Distinguishes it from a lookup for an earlier assignment of the same partitions.
     number: u64,
     generation: Generation,
 }
 
 /// Looks up the starts of new partitions, while they stay assigned, and hands the partitions to the caller.
+///
+/// Retries until all starts are found or the partitions are gone. An error that is not transient,
+/// or lasts for [`TELL_AFTER`], is reported through `next`, and the lookup goes on.
 async fn begin(
     shared: &Shared,
     cluster: &ClusterClient,
@@ -169,6 +185,8 @@ async fn begin(
 /// Hands those of `wanted` to the caller whose starts were found; the error is that of another one.
 ///
 /// Leaders are asked concurrently: one that does not answer delays only its own partitions.
+///
+/// A partition is handed out as soon as its own start is known.
 async fn find_starts(
     shared: &Shared,
     cluster: &ClusterClient,
@@ -236,6 +254,8 @@ async fn find_packed(
 }
 
 /// Returns the known leaders of partitions; the error is that of a requested topic.
+///
+/// All topics are asked, even after one has failed.
 async fn leaders(
     fetchers: &Fetchers,
     partitions: &[TopicPartition],
@@ -252,6 +272,9 @@ async fn leaders(
 }
 
 /// Drives the membership until the consumer is closed.
+///
+/// While `next` is not called for `max_idle`, the group is left, so that other members take over. A
+/// fenced static member ends for good: another process has its name.
 pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Duration) {
     let mut failing: Option<Instant> = None;
     loop {
@@ -287,18 +310,23 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
     }
 }
 
+/// Leaves and joins again.
 async fn rejoin(member: &Member) -> Result<()> {
     // The request to leave may be lost; joining again is what counts.
     let _left = member.leave().await;
     member.join().await
 }
 
+/// Checks whether the caller has not asked for a step for too long.
 fn is_idle(shared: &Shared, max_idle: Duration) -> bool {
     shared.lock().handed_out.is_some_and(|at| at.elapsed() > max_idle)
 }
 
 /// Checks periodically that the group's coordinator is alive. The client does not report when its heartbeats were
 /// last answered; this check takes the same route, on its own connection.
+///
+/// A member that is cut off from the coordinator thus stops by itself within its session timeout,
+/// before the group gives its partitions away.
 pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient, options: ConsumerOptions) {
     let every = (options.session_timeout / 4).min(WATCH);
     let cluster = cluster.within(every);

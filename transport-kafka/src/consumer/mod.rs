@@ -118,6 +118,7 @@ async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 impl KafkaConsumer {
+    /// Opens the connections, the fetchers and the membership, and starts their tasks.
     pub(crate) async fn open(config: &KafkaConfig, cluster: &ClusterClient, options: ConsumerOptions) -> Result<Self> {
         let mut options = options::checked(options)?;
         let newer = match config.group_protocol {
@@ -170,6 +171,7 @@ impl KafkaConsumer {
         Ok(Self { shared, member, runtime, cluster, options, tasks: Mutex::new(tasks) })
     }
 
+    /// Locks the state; [`Closed`](ErrorKind::Closed) once the consumer is closed.
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.shared.lock();
         if state.closed { Err(closed()) } else { Ok(state) }
@@ -230,6 +232,7 @@ impl KafkaConsumer {
         open.filter(furthest).collect()
     }
 
+    /// Sends the commits at these indices in one request.
     async fn send_once(&self, commits: &[Commit], open: &[usize]) -> Result<()> {
         let first_start = self.shared.first_start.get().copied();
         let offset = |i: &usize| {

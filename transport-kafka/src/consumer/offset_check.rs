@@ -34,6 +34,7 @@ pub(super) enum OffsetOrder {
 #[derive(Debug)]
 pub(super) struct SuspectChunk {
     pub(super) target: FetchTarget,
+    /// The offset from which it was read.
     pub(super) from: u64,
     pub(super) chunk: Chunk,
     pub(super) order: OffsetOrder,
@@ -51,6 +52,8 @@ enum Verdict {
 }
 
 /// Returns the order of `records`'s offsets between `from` and `next`, in a log that ends at `end`.
+///
+/// `Broken` comes first: an offset before the expected one can't be explained by a gap.
 pub(super) fn order(records: &FetchedRecords, from: u64, next: u64, end: Option<u64>) -> OffsetOrder {
     let (mut expected, mut dense) = (from, true);
     for offset in records.offsets() {
@@ -68,6 +71,9 @@ pub(super) fn order(records: &FetchedRecords, from: u64, next: u64, end: Option<
 }
 
 /// Hands out the records of a chunk that match their batches' headers. Returns whether all match.
+///
+/// If a header can't be read now, the valid records before it are handed out, and the rest is read
+/// again. A batch that contradicts its records holds the partition.
 pub(super) async fn check(shared: &Shared, cluster: &ClusterClient, broker: i32, suspect: SuspectChunk) -> bool {
     let SuspectChunk { target, from, mut chunk, order } = suspect;
     let partition = &target.partition;
@@ -128,6 +134,7 @@ async fn peek(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, 
 struct BatchWalk<'a> {
     offsets: &'a [u64],
     next: u64,
+    /// With `Gaps`, one matching header explains the gap; with `Broken`, all batches are compared.
     order: OffsetOrder,
     /// Number of valid records, and the offset after them.
     good: usize,
@@ -140,6 +147,7 @@ impl<'a> BatchWalk<'a> {
         Self { offsets, next, order, good, at: from + good as u64 }
     }
 
+    /// Checks whether the whole chunk was compared.
     fn is_over(&self) -> bool {
         self.good == self.offsets.len() && self.at >= self.next
     }

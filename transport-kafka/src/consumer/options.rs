@@ -1,4 +1,7 @@
 //! Validation of consumer options.
+//!
+//! Options are checked before the group is joined, so that a mistake is an error of
+//! [`consumer`](tidings_core::Transport::consumer) and not a member that joins again and again.
 
 use std::time::Duration;
 
@@ -16,6 +19,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 24 * 3_600);
 const SHOWN_BYTES: usize = 80;
 
 /// Validates the options and caps endless durations at a finite value.
+///
+/// # Errors
+/// [`Invalid`](ErrorKind::Invalid), naming the field and the expected value.
 pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
     let wrong = |field: &str, expected: &str| {
         Err(Error::new(ErrorKind::Invalid, format!("consumer options, {field}: expected {expected}")))
@@ -50,6 +56,8 @@ pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
 
 /// Checks names before the broker sees them: it refuses some in terms that pass for a rebalance, and the member would
 /// join forever.
+///
+/// A wrong instance id is shown up to a bound: it may be a whole file by mistake.
 fn check_names(options: &ConsumerOptions) -> Result<()> {
     let refused =
         |field: &str, error: Error| Error::new(ErrorKind::Invalid, format!("consumer options, {field}: {error}"));

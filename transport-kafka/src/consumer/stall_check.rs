@@ -32,6 +32,7 @@ const POLLS: u64 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Observation {
     ticket: u64,
+    /// Next offset to fetch.
     from: u64,
     fetcher: FetcherId,
     /// Number of polls that its fetcher completed.
@@ -57,11 +58,15 @@ impl QuietPartition {
 /// Results of earlier checks.
 #[derive(Debug, Default)]
 struct StallCheck {
+    /// Partitions by their last observation.
     seen: HashMap<TopicPartition, QuietPartition>,
+    /// Number of checks; it decides which partition is first in a request.
     checks: usize,
 }
 
 /// Consequence of a check.
+///
+/// A healthy partition that is only empty leads to none.
 #[derive(Debug)]
 enum Finding {
     /// The partition cannot be read.
@@ -100,6 +105,7 @@ pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient) {
     }
 }
 
+/// Holds the partition, so that the caller learns of the bad batch and may skip it.
 async fn hold(shared: &Shared, cluster: &ClusterClient, stall_check: &StallCheck, target: FetchTarget, cause: Error) {
     let Some(seen) = stall_check.seen.get(&target.partition) else { return };
     let (partition, offset) = (target.partition.clone(), target.from);
@@ -130,6 +136,8 @@ fn disable(shared: &Shared, fetcher: FetcherId) {
 
 impl StallCheck {
     /// Records the positions of partitions; returns, by leader, those that have not moved since the last check.
+    ///
+    /// A partition whose fetcher moved another one is waiting for its turn, and starts over.
     fn observe(
         &mut self,
         observations: HashMap<TopicPartition, Observation>,
@@ -168,6 +176,8 @@ impl StallCheck {
     }
 
     /// Evaluates a leader's answer for a partition that has not moved.
+    ///
+    /// Refusals and records in wait are counted separately; each resets the other.
     fn judge(&mut self, partition: &TopicPartition, answer: Result<Peeked>) -> Option<Finding> {
         let seen = self.seen.get_mut(partition)?;
         let (refused, ahead) = (seen.refused + 1, seen.ahead + 1);
@@ -187,6 +197,8 @@ impl StallCheck {
     }
 
     /// Returns the fetchers that return nothing for any of their partitions, although there are records.
+    ///
+    /// Only partitions that still stand there count, and only after the fetcher has polled in vain.
     fn cut_off(&self, now: &HashMap<TopicPartition, Observation>) -> HashSet<FetcherId> {
         let is_cut_off = |(partition, seen): (&TopicPartition, &QuietPartition)| {
             let now = now.get(partition)?;
@@ -200,6 +212,8 @@ impl StallCheck {
 
 impl State {
     /// Returns the partitions being read.
+    ///
+    /// Paused and held partitions are left out: they stand still on purpose.
     fn observations(&self) -> HashMap<TopicPartition, Observation> {
         let reads = self.assigned.iter().filter(|(partition, assigned)| {
             let free = assigned.hold.is_none() && !self.paused.contains(*partition);

@@ -16,6 +16,7 @@ use crate::client::admin::{ClusterClient, Committed};
 
 /// Prefixes of a commit's own metadata, if known: each is followed by its value and a semicolon.
 const EPOCH: &str = "tidings-epoch=";
+/// Followed by milliseconds since the Unix epoch.
 const FIRST_START: &str = "tidings-first-start=";
 
 /// Returns the metadata to commit: the assignment's mark, the time of the group's first start, if it matters, and the
@@ -36,6 +37,7 @@ pub(super) struct Metadata {
     pub(super) own: Option<String>,
 }
 
+/// Parses metadata. Text without our prefixes is the caller's, whole: other clients commit theirs.
 pub(super) fn from_metadata(text: Option<&str>) -> Metadata {
     let Some(text) = text else { return Metadata::default() };
     let (mark, rest) = marked(text, EPOCH, EpochMark::parse);
@@ -56,6 +58,7 @@ fn marked<'a, T>(text: &'a str, name: &str, parse: impl Fn(&str) -> Option<T>) -
 #[derive(Debug)]
 pub(super) struct GroupHistory {
     committed: HashMap<TopicPartition, Committed>,
+    /// The earliest known time: members that started at once may have recorded different ones.
     first_start: Option<i64>,
 }
 
@@ -73,6 +76,8 @@ impl GroupHistory {
     }
 
     /// Returns the start of a partition without a commit.
+    ///
+    /// Only for partitions without a commit; see the module's documentation.
     fn begin(&self, start: Start) -> SeekTo {
         match start {
             Start::Time(time) => SeekTo::Time(time),
@@ -99,6 +104,7 @@ pub(super) struct FoundStart {
 /// Known offsets of partitions' logs.
 #[derive(Debug, Default)]
 struct Logs {
+    /// Oldest offset of each partition.
     oldest: Answers,
     /// Ends of the committed partitions, including open transactions: a reader of uncommitted records may have
     /// committed beyond the stable offset.
@@ -139,6 +145,9 @@ async fn begins(cluster: &ClusterClient, begin: SeekTo, partitions: Vec<TopicPar
 }
 
 /// Returns the starts of partitions assigned in this generation, each with its own result.
+///
+/// # Errors
+/// Of the requests as a whole; an answer about one partition is that partition's result.
 pub(super) async fn assignments(
     cluster: &ClusterClient,
     history: &GroupHistory,
@@ -150,6 +159,8 @@ pub(super) async fn assignments(
     Ok(partitions.iter().map(|partition| assignment(history, partition, generation, &mut logs)).collect())
 }
 
+/// The start is within the log: an offset before it is reported as missing records, and one beyond
+/// its end belongs to a log that is gone, so reading begins at the oldest record.
 fn assignment(
     history: &GroupHistory,
     partition: &TopicPartition,
@@ -181,6 +192,11 @@ fn assignment(
 }
 
 /// Returns the offset of a place in a partition's log.
+///
+/// An offset is clamped to the log. A time later than all records is the log's end.
+///
+/// # Errors
+/// [`Unavailable`](ErrorKind::Unavailable) if no broker reports an offset.
 pub(super) async fn offset_of(cluster: &ClusterClient, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
     let ask = async |to: SeekTo| -> Result<Option<u64>> {
         let mut found = cluster.offsets([(partition.clone(), to)]).await?;

@@ -18,17 +18,22 @@ use super::start::FoundStart;
 /// Divisor of the prefetch limit that gives a large size for one partition.
 const LARGE_SHARE: usize = 4;
 
+/// Invariants: `buffered` is the sum of `queued`; a partition in `ready` has output or is skipped;
+/// tickets and plans only grow.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) assigned: HashMap<TopicPartition, AssignedPartition>,
     /// Partitions paused by the caller; some may not be assigned yet.
     pub(super) paused: HashSet<TopicPartition>,
+    /// Steps in order; all of them come before records.
     pub(super) steps: VecDeque<PendingStep>,
+    /// Partitions that may have output, in the order of their turns.
     pub(super) ready: VecDeque<TopicPartition>,
     pub(super) buffered: usize,
     pub(super) max_buffered: usize,
     /// Bytes that count as large for one fetch of one partition.
     pub(super) large: usize,
+    /// The last number given to a reading or a lookup.
     pub(super) tickets: u64,
     /// The last epoch of each partition that was assigned.
     pub(super) last_epochs: HashMap<TopicPartition, u64>,
@@ -126,6 +131,7 @@ impl State {
         self.ended = true;
     }
 
+    /// Takes a step or, without one, records, and starts the caller's idle time.
     fn pop(&mut self, max_records: usize) -> Option<NextStep> {
         let next = match self.pop_step() {
             Some(step) => NextStep::Step(step),
@@ -135,6 +141,7 @@ impl State {
         Some(next)
     }
 
+    /// The deadline of a revocation starts here: the caller gets all of it.
     fn pop_step(&mut self) -> Option<Step> {
         Some(match self.steps.pop_front()? {
             PendingStep::Assigned(assignments) => Step::Assigned(assignments),
@@ -303,11 +310,13 @@ impl State {
         unseen
     }
 
+    /// Removes a partition and its records.
     fn forget(&mut self, partition: &TopicPartition) {
         self.clear(partition);
         self.assigned.remove(partition);
     }
 
+    /// Reads paused partitions again. Prefetched records are handed out at once.
     pub(super) fn resume(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.paused.remove(partition);
@@ -321,6 +330,10 @@ impl State {
     }
 
     /// Checks whether a commit may be sent: `None` if a later offset is already committed.
+    ///
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) if the partition is not assigned under this epoch, or its
+    /// revocation is overdue.
     pub(super) fn may_commit(&self, commit: &Commit) -> Result<Option<()>> {
         let assigned = self.assigned.get(&commit.partition).filter(|assigned| assigned.mark.epoch == commit.epoch);
         let assigned = assigned.ok_or_else(|| not_ours(&commit.partition))?;

@@ -1,4 +1,8 @@
 //! Unreadable batches: each holds its own partition, and no other one.
+//!
+//! The partition stands still until the caller seeks beyond the batch: skipping it silently would
+//! lose records. The offset after the batch is looked up once, and reported with the step if it is
+//! known.
 
 use std::sync::Arc;
 
@@ -19,6 +23,7 @@ use crate::error::is_refused_fetch;
 pub(super) struct Hold {
     /// The first offset that cannot be read.
     pub(super) offset: u64,
+    /// Offset after the unreadable batch, if it could be found.
     pub(super) next: Option<u64>,
     pub(super) error: Arc<Error>,
     /// Whether the caller knows of it.
@@ -27,6 +32,8 @@ pub(super) struct Hold {
 
 impl State {
     /// Holds a partition whose next batch cannot be read, if this reading is still current.
+    ///
+    /// Records before the batch are handed out first.
     pub(super) fn hold(&mut self, partition: &TopicPartition, ticket: u64, hold: Hold) -> bool {
         let reads =
             |assigned: &AssignedPartition| assigned.ticket == ticket && ticket != 0 && assigned.stage == Stage::Reading;
@@ -64,6 +71,8 @@ impl AssignedPartition {
 }
 
 /// Holds the partition of `bad`, which `broker` leads; returns whether it was still being read.
+///
+/// Logged as an error even if the caller skips it: a producer wrote bytes that no reader can use.
 pub(super) async fn hold(
     shared: &Shared,
     cluster: &ClusterClient,
@@ -84,6 +93,8 @@ pub(super) async fn hold(
 
 /// Returns where the log continues after the batch at `offset`. The header may be damaged, too: the position of the
 /// next batch decides, and the header itself only if that batch begins there.
+///
+/// A result beyond the log's end is not trusted.
 async fn behind(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
     let peek = async |offset: u64, bytes: usize| {
         let asked = cluster.peek(broker, &[(partition.clone(), offset)], bytes).await;
@@ -113,6 +124,8 @@ const FARTHEST: u64 = 1 << 24;
 
 /// Returns where the broker returns the log again, after an offset that it refuses: a search with doubling steps, and
 /// then by bisection between the last refused offset and the first that is not.
+///
+/// Each step is one request; `None` if one fails, or beyond [`FARTHEST`].
 async fn behind_refused(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
     let ask = async |at: u64| -> Option<Result<Peeked>> {
         let asked = cluster.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;

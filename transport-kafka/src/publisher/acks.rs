@@ -1,4 +1,8 @@
 //! In-flight records of one partition whose answers are awaited.
+//!
+//! Waiting for each answer separately wakes the task once per record. Answers of a partition come
+//! in the order of its records, so the last one of a group is awaited, and the others are then
+//! collected without a wait.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,6 +20,7 @@ use crate::client::producer::{InFlightRecord, Producer, Refusal, Target};
 /// answer. Their permits are released together, so the number is lower where the limit is low: an eighth for a
 /// partition.
 const MAX_TOGETHER: usize = 64;
+/// Large records are awaited in smaller groups, since their permits are held meanwhile.
 const MAX_BYTES_TOGETHER: usize = 64 << 10;
 
 /// In-flight records of one call for one partition, and their answers, which come in the order of the records and
@@ -25,10 +30,13 @@ pub(super) struct PendingAcks {
     target: Target,
     /// The producer that accepts them.
     producer: Arc<Producer>,
+    /// Records in the order in which they were queued.
     unanswered: VecDeque<PendingAck>,
     /// Answer to the last of the records that are awaited together, which is behind the answers to the others.
     last: Option<(usize, Result<Position, Refusal>)>,
+    /// Capacity held by the unanswered records; each returns its part when it is answered.
     permit: BufferPermit,
+    /// Answers that were not yielded yet.
     answers: Vec<Answered>,
 }
 
@@ -36,6 +44,7 @@ pub(super) struct PendingAcks {
 #[derive(Debug)]
 struct PendingAck {
     index: usize,
+    /// Its part of the permit.
     bytes: usize,
     in_flight: InFlightRecord,
 }
@@ -50,6 +59,7 @@ impl PendingAcks {
         Self { target, producer, unanswered: VecDeque::new(), last: None, permit, answers: Vec::new() }
     }
 
+    /// Creates the list of a record that is sent alone.
     pub(super) fn of_one(
         target: Target,
         producer: &Arc<Producer>,
@@ -103,6 +113,9 @@ impl Stream for PendingAcks {
 
 impl PendingAcks {
     /// Completes when all are answered.
+    ///
+    /// If one answer before the last is still missing, the last is kept and the poll waits for that
+    /// one.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self { target, producer, unanswered, last, permit, answers } = self;
         while !unanswered.is_empty() {

@@ -1,4 +1,7 @@
 //! Bound on in-flight records and bytes.
+//!
+//! Capacity is counted, not allocated: a permit is a number of records and bytes that returns when
+//! it is dropped. So capacity is returned in every case, also when a task is aborted or panics.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +17,7 @@ pub(super) struct BufferLimit {
 #[derive(Debug)]
 struct Inner {
     free: Mutex<Free>,
+    /// Notified when capacity was returned and a caller waits for it, or when the limit was closed.
     more: Notify,
     max_records: usize,
     max_bytes: usize,
@@ -30,6 +34,8 @@ struct Free {
 }
 
 /// Permit for in-flight records and bytes, returned when dropped.
+///
+/// Permits can be split and merged within one limit; the sum never changes by that.
 #[derive(Debug)]
 pub(super) struct BufferPermit {
     of: Arc<Inner>,
@@ -44,6 +50,7 @@ impl Inner {
 }
 
 impl BufferPermit {
+    /// Returns the bytes that it holds; a record larger than the limit holds all of them.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -94,17 +101,21 @@ impl Drop for BufferPermit {
 
 /// Why nothing can be taken.
 enum Full {
+    /// Capacity will return.
     ForNow,
+    /// The publisher was closed or dropped.
     Closed,
 }
 
 impl BufferLimit {
+    /// Creates a limit with its whole capacity free.
     pub(super) fn new(max_records: usize, max_bytes: usize) -> Self {
         let free = Mutex::new(Free { records: max_records, bytes: max_bytes, closed: false, waited_for: false });
         let inner = Inner { free, more: Notify::new(), max_records, max_bytes };
         Self { inner: Arc::new(inner) }
     }
 
+    /// Takes capacity if there is enough; otherwise remembers whether the caller `waits`.
     fn try_reserve(&self, records: usize, bytes: usize, waits: bool) -> Result<BufferPermit, Full> {
         let mut free = self.inner.free();
         if free.closed {
@@ -120,6 +131,9 @@ impl BufferLimit {
     }
 
     /// Waits until a record of `size` bytes fits; a record larger than the limit fits alone. `None` once closed.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken before the future completes.
     pub(super) async fn take(&self, size: usize) -> Option<BufferPermit> {
         let bytes = size.min(self.inner.max_bytes);
         loop {

@@ -33,6 +33,7 @@ pub(super) const MAX_AT_ONCE: usize = 1_024;
 #[derive(Debug)]
 struct EnqueueState {
     partitioning: Partitioning,
+    /// Partitions to which no record is sent alone for now.
     silent: SilentPartitions,
     /// The rest of a call that queued its first records itself: it precedes everything queued since, or the records
     /// of two calls would mix.
@@ -47,12 +48,15 @@ pub(super) struct Shared {
     /// Locked by the current enqueuer until all of its records are queued.
     state: Mutex<EnqueueState>,
     /// Set when waiting calls are abandoned.
+    ///
+    /// From then on nothing new is queued; records that are queued are still sent.
     abandoned: AtomicBool,
     pub(super) max_record_bytes: usize,
     pub(super) delivery_timeout: Duration,
 }
 
 impl Shared {
+    /// Creates the state of an open publisher.
     pub(super) fn new(producers: Producers, config: &KafkaConfig) -> Self {
         Self {
             producers,
@@ -168,6 +172,8 @@ impl Shared {
         self.buffer_limit.close();
     }
 
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) once waiting calls are abandoned.
     pub(super) fn check_open(&self) -> Result<()> {
         if self.abandoned.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
     }
@@ -184,6 +190,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<Q
     }
 }
 
+/// Runs one job, after the rest of a call that queued its first records itself.
 async fn run_job(shared: &Shared, job: QueueJob) {
     let mut state = shared.state.lock().await;
     let EnqueueState { partitioning, silent, rest } = &mut *state;

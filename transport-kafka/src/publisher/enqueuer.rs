@@ -1,4 +1,7 @@
 //! The current enqueuer: chooses partitions for the records of a call, queues them, and resends refused ones.
+//!
+//! It runs on a producer's thread with the enqueue state locked, so it has to give way: results are
+//! handed over before each wait, and after each thousand records.
 
 use std::collections::HashSet;
 use std::future::ready;
@@ -31,6 +34,9 @@ pub(super) struct Enqueuer<'a> {
 }
 
 impl Enqueuer<'_> {
+    /// Queues the records of a call in order, and sends their results in the same order.
+    ///
+    /// A record that cannot be queued gets its error and does not stop the next ones (P1).
     pub(super) async fn publish(&mut self, Publish { call, since, mut reply, answers }: Publish) {
         let (shared, next) = (self.shared, take(&call));
         // Without a receiver nothing is left of the call, or its records are queued without one.
@@ -84,6 +90,13 @@ impl Enqueuer<'_> {
     }
 
     /// Returns the partition of a record that may be published.
+    ///
+    /// `missing` holds the topics that this call has not found: each is asked for once.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge), [`NotFound`](ErrorKind::NotFound),
+    /// [`Closed`](ErrorKind::Closed); [`Unavailable`](ErrorKind::Unavailable) if no broker tells of
+    /// the topic in time.
     async fn find_partition(
         &mut self,
         missing: &mut HashSet<Name>,
@@ -115,6 +128,8 @@ impl Enqueuer<'_> {
         partition
     }
 
+    /// A named partition beyond the known count is not refused before a broker has confirmed the
+    /// count: the topic may have grown.
     async fn choose_partition(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
         let count = match self.partitioning.count(&record.topic) {
             Some(count) => count,
@@ -138,6 +153,9 @@ impl Enqueuer<'_> {
 
     /// Asks for a topic's partition count until `deadline`. While no broker answers, the known count stays valid, and
     /// is refreshed later.
+    ///
+    /// A topic that is new to the publisher is waited for; a known one is not, since its count is
+    /// most likely still right.
     async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
         let known = self.partitioning.known(topic);
         if let Some(known) = known {
@@ -237,6 +255,7 @@ impl Enqueuer<'_> {
         }
     }
 
+    /// Hands a record over in a batch of its own, if there is room before `deadline`.
     async fn send_alone(&self, record: &Record, target: &Target, deadline: Instant) -> Result<Answer> {
         let topic = &target.topic;
         if Instant::now() >= deadline {

@@ -1,4 +1,9 @@
 //! The publisher: chooses partitions, bounds what is in flight, and reports the outcome of each record.
+//!
+//! A record passes these parts: `enqueue` (or `enqueuer`, where it has to wait) chooses its
+//! partition and takes capacity, `producers` and `worker` pass it to the client on a thread of
+//! their own, `acks` waits for its answer, and `split_batch` resends it if its batch was refused
+//! for another record.
 
 mod acks;
 mod buffer_limit;
@@ -70,6 +75,7 @@ pub struct KafkaPublisher {
 type Ended = std::result::Result<(), Arc<Error>>;
 
 impl KafkaPublisher {
+    /// Opens both producers and starts the task that queues waiting calls.
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self> {
         let shared = Arc::new(Shared::new(Producers::open(config).await?, config));
         let (job_queue, jobs, length) = JobQueue::new();
@@ -108,7 +114,9 @@ struct Progress {
     /// The queued records. An answered record has no value and no headers, unless it is to be resent: a call lasts as
     /// long as its slowest record, and answered records hold no permit.
     records: Vec<Record>,
+    /// Location of each queued record, by its index.
     enqueued: Vec<Enqueued>,
+    /// Answer to each record of the call, by its index.
     answers: Vec<Option<Result<Position>>>,
     /// Places of records whose batches were refused, because of another record or of their own.
     refused: Vec<usize>,
@@ -119,6 +127,7 @@ impl Progress {
         Self { answers: (0..count).map(|_| None).collect(), ..Self::default() }
     }
 
+    /// Adds the results of queueing the next records.
     fn add(&mut self, queued: QueueResult) {
         append(&mut self.records, queued.records);
         append(&mut self.enqueued, queued.enqueued);
@@ -127,6 +136,7 @@ impl Progress {
         }
     }
 
+    /// Records an answer, and frees the record's payload unless it may be resent.
     fn answer(&mut self, index: usize, answer: Result<Position, Refusal>) {
         let refused = answer.as_ref().is_err_and(|refusal| refusal.batch);
         if refused {
@@ -156,6 +166,7 @@ impl Progress {
     }
 }
 
+/// Moves the first vector rather than copy it: most calls are queued at once.
 fn append<T>(to: &mut Vec<T>, mut more: Vec<T>) {
     if to.is_empty() {
         *to = more;
@@ -175,6 +186,7 @@ fn closed() -> Error {
     Error::new(ErrorKind::Closed, "publish: the publisher is closed")
 }
 
+/// The error of records whose thread has ended: they may be stored.
 fn gone() -> Error {
     Error::new(ErrorKind::Indeterminate, "publish: the publisher ended before it was known what came of the record")
 }

@@ -1,4 +1,8 @@
 //! Choice of a record's partition.
+//!
+//! Keys are hashed as Kafka's Java client does, so that all clients agree on a key's partition.
+//! Keyless records stay with a partition until a batch is full, then move to another at random
+//! (KIP-480, KIP-794).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -31,11 +35,15 @@ pub(super) struct Partitioning {
 /// Chooses partitions for records without a key.
 #[derive(Debug)]
 pub(super) struct KeylessChooser {
+    /// Bytes after which the partition changes: a full batch.
     sticky_bytes: usize,
     random: RandomState,
+    /// Number of changes, hashed into the next step.
     turns: u64,
 }
 
+/// Knowledge of a topic. It is kept when the topic disappears, for the numbers of its queued
+/// records.
 #[derive(Debug)]
 pub(super) struct TopicState {
     count: u32,
@@ -55,6 +63,7 @@ pub(super) struct TopicState {
 }
 
 impl Partitioning {
+    /// Creates an empty cache.
     pub(super) fn new(sticky_bytes: usize, max_age: Duration) -> Self {
         let chooser = KeylessChooser { sticky_bytes, random: RandomState::new(), turns: 0 };
         Self { topics: HashMap::default(), max_age, unanswered_at: None, chooser }
@@ -153,6 +162,8 @@ impl Partitioning {
     }
 
     /// Lowers the limit after a batch was too large, when no broker reports the limit.
+    ///
+    /// Each refused batch halves the limit, until batches are accepted.
     pub(super) fn lower_limit(&mut self, topic: &str) {
         let batch_bytes = self.chooser.sticky_bytes;
         if let Some(state) = self.topics.get_mut(topic) {
@@ -194,6 +205,7 @@ impl TopicState {
         }
     }
 
+    /// Never the same partition twice in a row, if there are several.
     fn choose(&mut self, record: &Record, chooser: &mut KeylessChooser) -> u32 {
         if let Some(key) = &record.key {
             return partition_for(key, self.count);
@@ -220,6 +232,7 @@ impl TopicState {
         self.queued[partition]
     }
 
+    /// A topic that does not exist is older than any limit.
     fn age(&self, now: Instant) -> Duration {
         self.asked.map_or(Duration::MAX, |asked| now.saturating_duration_since(asked))
     }

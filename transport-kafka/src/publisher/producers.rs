@@ -27,6 +27,7 @@ use crate::client::producer::{Producer, RecordContent, Target};
 use crate::config::KafkaConfig;
 use crate::dedicated_runtime::DedicatedRuntime;
 
+/// More would compete for the cores that handlers need.
 const PRODUCERS: usize = 2;
 /// Attempts to look up topics, at most for how long and with which pause, before the producers' answers may differ.
 const LOOKUPS: usize = 4;
@@ -37,9 +38,11 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Maximum number of partitions that are searched linearly, which is faster than a map.
 const LINEAR_SEARCH_MAX: usize = 16;
 
+/// Both producers. A partition always belongs to the same one, which keeps its order.
 #[derive(Debug)]
 pub(super) struct Producers([ProducerHandle; PRODUCERS]);
 
+/// The side of a producer that its publisher holds.
 #[derive(Debug)]
 struct ProducerHandle {
     producer: CurrentProducer,
@@ -84,6 +87,7 @@ pub(super) struct Batch {
     by_target: HashMap<Target, usize, RandomState>,
     pub(super) records: Vec<BatchRecord>,
     pub(super) permit: BufferPermit,
+    /// Receives the answers; without a receiver the records are sent all the same.
     pub(super) answers: mpsc::UnboundedSender<Vec<Answered>>,
 }
 
@@ -94,6 +98,7 @@ pub(super) struct BatchTarget {
     pub(super) max_batch_bytes: Option<NonZeroU32>,
 }
 
+/// A record by its index in the call and its partition's index in the batch.
 #[derive(Debug)]
 pub(super) struct BatchRecord {
     /// Index of the record in its call.
@@ -103,6 +108,7 @@ pub(super) struct BatchRecord {
     pub(super) record: RecordContent,
 }
 
+/// Returns the producer of a partition.
 fn producer_of(partition: u32) -> usize {
     partition as usize % PRODUCERS
 }
@@ -137,6 +143,7 @@ impl ReadyBatches {
 }
 
 impl Batch {
+    /// Returns the index of a partition in the batch, adding it if it is new.
     fn target_index(&mut self, topic: &Name, partition: u32, max_batch_bytes: Option<NonZeroU32>) -> usize {
         let is_of = |target: &BatchTarget| target.target.partition == partition && target.target.topic == *topic;
         if let Some(target_index) = self.targets.iter().take(LINEAR_SEARCH_MAX).position(is_of) {
@@ -156,6 +163,7 @@ impl Batch {
 }
 
 impl Producers {
+    /// Connects both producers at once; either both open or none.
     pub(super) async fn open(config: &KafkaConfig) -> Result<Self> {
         let (even, odd) = tokio::try_join!(ProducerHandle::open(config), ProducerHandle::open(config))?;
         Ok(Self([even, odd]))
@@ -241,6 +249,10 @@ impl Producers {
     }
 
     /// Refuses new records and waits for the answers to those that were handed over.
+    ///
+    /// # Errors
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if records are unanswered at the deadline; those
+    /// not yet queued are then refused.
     pub(super) async fn close(&self, ends: Instant) -> Result<()> {
         let closed = self.0.iter().map(|producer| {
             let (done, closed) = oneshot::channel();
@@ -258,6 +270,8 @@ impl Producers {
 }
 
 impl ProducerHandle {
+    /// Starts the thread, and opens the client there: its connections belong to the thread that
+    /// opens them.
     async fn open(config: &KafkaConfig) -> Result<Self> {
         let (runtime, settings, given_up) =
             (DedicatedRuntime::new("kafka-publisher")?, config.clone(), Arc::<AtomicBool>::default());
@@ -278,6 +292,7 @@ impl ProducerHandle {
         self.runtime.run(ask(self.producer.get())).await
     }
 
+    /// Hands a command over. It is never lost while the publisher exists.
     fn give(&self, command: ProducerCommand) {
         // Its thread ends when this is dropped, and not before.
         drop(self.commands.send(command));

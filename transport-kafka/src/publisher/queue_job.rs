@@ -51,6 +51,8 @@ impl std::fmt::Debug for QueueJob {
 }
 
 /// The next records of a call until the task takes them, or the call is dropped.
+///
+/// Dropping it takes the records back: a dropped call publishes none that still waited.
 #[derive(Debug)]
 pub(super) struct PendingCall(SharedCall);
 pub(super) type SharedCall = Arc<Mutex<Unqueued>>;
@@ -58,6 +60,7 @@ pub(super) type SharedCall = Arc<Mutex<Unqueued>>;
 /// Records of a call that are not queued yet, from an index of the call on.
 #[derive(Debug, Default)]
 pub(super) struct Unqueued {
+    /// Index of the first of these records in its call.
     pub(super) first: usize,
     pub(super) records: Vec<Record>,
 }
@@ -67,6 +70,7 @@ impl PendingCall {
         Self(Arc::new(Mutex::new(next)))
     }
 
+    /// Returns the task's side of the call.
     pub(super) fn permit(&self) -> SharedCall {
         Arc::clone(&self.0)
     }
@@ -83,6 +87,7 @@ impl Drop for PendingCall {
     }
 }
 
+/// Takes the records; a second taker gets none.
 pub(super) fn take(call: &SharedCall) -> Unqueued {
     std::mem::take(&mut *call.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -98,6 +103,7 @@ pub(super) struct JobQueue {
 pub(super) type Length = Arc<AtomicUsize>;
 
 impl JobQueue {
+    /// Creates the queue, its receiver and its length, which the task lowers.
     pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<QueueJob>, Length) {
         let ((jobs, queue), length) = (mpsc::unbounded_channel(), Length::default());
         (Self { jobs, length: Arc::clone(&length) }, queue, length)
@@ -123,6 +129,7 @@ pub(super) struct QueueResult {
     pub(super) records: Vec<Record>,
     /// The location of each record.
     pub(super) enqueued: Vec<Enqueued>,
+    /// Index and error of each record that was not queued.
     pub(super) failed: Vec<(usize, Error)>,
 }
 
@@ -137,6 +144,7 @@ pub(super) struct Enqueued {
 }
 
 impl QueueResult {
+    /// Adds a record that was not queued, with a location that is never used.
     pub(super) fn fail(&mut self, index: usize, error: Error) {
         self.enqueued.push(Enqueued::default());
         self.failed.push((index, error));

@@ -1,4 +1,8 @@
 //! Resends records whose batches were refused, each alone.
+//!
+//! A broker refuses a batch for one record and names none. So each record is sent again in a batch
+//! of its own: the bad one is refused once more, the others are stored. Order decides which of them
+//! may be sent: a record with a key is not, once a later record of that key is stored.
 
 use std::collections::HashSet;
 
@@ -25,6 +29,7 @@ impl Outcome {
         self.enqueued.partition == resend.enqueued.partition && self.record.topic == resend.record.topic
     }
 
+    /// Records without a key have no order to keep.
     fn has_key_of(&self, resend: &Resend) -> bool {
         self.record.key.is_some() && self.record.key == resend.record.key
     }
@@ -76,6 +81,8 @@ pub(super) async fn resend_each(job_queue: &JobQueue, deadline: Instant, outcome
 }
 
 /// Sends a record alone; returns nothing if it was overtaken.
+///
+/// `Some(Err)` if the publisher was closed or its thread is gone.
 async fn alone(job_queue: &JobQueue, resend: Resend, deadline: Instant) -> Option<Result<Position>> {
     let (reply, answer) = oneshot::channel();
     if !job_queue.push(QueueJob::Alone { resend, deadline, reply }) {

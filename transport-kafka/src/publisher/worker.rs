@@ -1,4 +1,8 @@
 //! The worker on a producer's thread: passes records to the client's producer, and replaces a producer that has ended.
+//!
+//! A producer that the broker has fenced, or whose identity was refused, accepts no more records.
+//! The worker then opens another one, after the old one's records are answered, and refuses records
+//! meanwhile as not stored: callers retry.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -31,6 +35,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 
 /// The client's producer, which may have to be replaced.
+///
+/// Shared with the publisher, which asks the current one about topics.
 #[derive(Debug, Clone)]
 pub(super) struct CurrentProducer(Arc<Mutex<Arc<Producer>>>);
 
@@ -54,6 +60,7 @@ pub(super) struct Worker {
     config: KafkaConfig,
     producer: Arc<Producer>,
     current: CurrentProducer,
+    /// Set by a close whose deadline has passed: nothing more is queued.
     given_up: Arc<AtomicBool>,
     /// Set when the producer is closing.
     closing: bool,
@@ -70,6 +77,7 @@ pub(super) struct Worker {
 /// Why records of a topic cannot be sent, and until when it is not looked up again: all other records of the producer
 /// wait for a lookup.
 struct MissingTopic {
+    /// Until then its records are refused at once.
     until: Instant,
     kind: ErrorKind,
     why: String,
@@ -105,6 +113,7 @@ impl Worker {
         })
     }
 
+    /// Returns the shared slot of the current producer.
     pub(super) fn current(&self) -> CurrentProducer {
         self.current.clone()
     }
@@ -127,6 +136,8 @@ impl Worker {
         drop(runtime);
     }
 
+    /// Runs one command. A closing producer is not waited for here, so that later commands are
+    /// refused at once.
     async fn run_command(&mut self, command: ProducerCommand, runtime: &DedicatedRuntime) {
         match command {
             ProducerCommand::Send(batch) => {
@@ -158,6 +169,7 @@ impl Worker {
         }
     }
 
+    /// Queues the records of a batch in order, and hands the answers on as they come.
     async fn send(&mut self, Batch { targets, records, mut permit, answers, .. }: Batch) {
         let (retries, producer) = (self.count_retries(), Arc::clone(&self.producer));
         let empty = |permit: &BufferPermit| -> Vec<PendingAcks> {
@@ -215,6 +227,7 @@ impl Worker {
         }
     }
 
+    /// Remembers a topic that was not found, so that the next records do not wait for it again.
     fn note_missing(&mut self, topic: &Name, queued: &Result<InFlightRecord, Rejected>) {
         let Err(Rejected { error, ended: false }) = queued else { return };
         if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) {
@@ -259,6 +272,9 @@ impl Worker {
 
     /// Replaces an ended producer once its in-flight records are answered: otherwise records that it resends would be
     /// stored after later records of their key.
+    ///
+    /// If no replacement can be opened, records are refused and another attempt follows after
+    /// [`RETRY_AFTER`].
     async fn replace_ended(&mut self) {
         let now = Instant::now();
         if self.closing || self.ended.as_ref().is_none_or(|ended| ended.from > now) {

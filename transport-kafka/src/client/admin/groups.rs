@@ -1,4 +1,8 @@
 //! Group operations.
+//!
+//! Groups of both protocols are described by one request each; their states have different names,
+//! which [`described`] maps to ours. A group without commits and members is `NotFound`, as in
+//! memory.
 
 use std::time::Duration;
 
@@ -14,9 +18,16 @@ use crate::client::fetcher::index;
 use crate::error::failed;
 
 /// The group's session timeout setting.
+///
+/// Members of the newer protocol get it from the broker; a member's own timeout is not sent.
 const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
 
 impl ClusterClient {
+    /// Returns the names of all groups, sorted; every broker is asked for those that it
+    /// coordinates.
+    ///
+    /// # Errors
+    /// Those of the first broker that fails: an incomplete list would pass for a complete one.
     pub(crate) async fn list_groups(&self) -> Result<Vec<Name>> {
         let asked = self.client().list_consumer_groups(ListConsumerGroupsOptions::default().timeout(self.limit)).await;
         let mut names = Vec::new();
@@ -29,6 +40,11 @@ impl ClusterClient {
         Ok(names)
     }
 
+    /// Describes a group.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is none of the name,
+    /// [`Invalid`](ErrorKind::Invalid) for a name that no group can have.
     pub(crate) async fn group(&self, name: &str) -> Result<GroupDescription> {
         check_group_name(name)?;
         let what = || format!("describe the group {name}");
@@ -45,6 +61,8 @@ impl ClusterClient {
     }
 
     /// Returns the session timeout of the newer protocol, as set for the group or else for the cluster.
+    ///
+    /// `None` if the broker does not report the setting, as before Kafka 4.0.
     pub(crate) async fn session(&self, group: &str) -> Result<Option<Duration>> {
         let what = || format!("ask for the session timeout of the group {group}");
         let resource = ConfigResource::group(group);
@@ -57,6 +75,11 @@ impl ClusterClient {
         Ok(set.and_then(|millis| millis.parse().ok()).map(Duration::from_millis))
     }
 
+    /// Deletes a group and its commits.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) while it has members.
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if the answer does not mention the group.
     pub(crate) async fn delete_group(&self, name: &str) -> Result<()> {
         check_group_name(name)?;
         let what = || format!("delete the group {name}");
@@ -67,6 +90,8 @@ impl ClusterClient {
     }
 
     /// Sets the committed offsets of a group without members.
+    ///
+    /// Not atomic: a refusal of one partition leaves the offsets of others set.
     pub(crate) async fn commit_for(&self, group: &str, offsets: &[(TopicPartition, u64)]) -> Result<()> {
         check_group_name(group)?;
         let offsets = offsets
@@ -83,6 +108,8 @@ impl ClusterClient {
 }
 
 /// The longest group name that fits a request.
+///
+/// The length is a signed 16-bit number on the wire.
 const MAX_GROUP_NAME_BYTES: usize = 32_767;
 
 /// Checks that a group can have this name. The client would call it undecodable.
@@ -95,6 +122,7 @@ pub(crate) fn check_group_name(name: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, what))
 }
 
+/// Converts a description; states that this version does not know become `Unknown`.
 fn described(name: &str, group: ConsumerGroupDescription) -> GroupDescription {
     let state = match group.state.to_lowercase().as_str() {
         "empty" => GroupState::Empty,

@@ -1,4 +1,7 @@
 //! Admin operations of the client, and the requests of consumers outside their membership.
+//!
+//! A consumer asks its group's coordinator and the partition leaders through this, never through
+//! its membership: a request that waits there would delay heartbeats (K9).
 
 mod groups;
 mod topics;
@@ -26,14 +29,20 @@ const NEWER_GROUPS: (&str, i16) = ("group.version", 1);
 /// The commit of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Committed {
+    /// Offset of the next record to read: all before it are settled.
     pub(crate) next: u64,
+    /// Text stored with the offset, if it is not empty: our epoch mark and the caller's own
+    /// metadata.
     pub(crate) metadata: Option<String>,
 }
 
+/// A connection for requests to a cluster. Clones share the connection, each with its own limits.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterClient {
     connection: Connection,
+    /// Time limit of each request.
     limit: Duration,
+    /// Whether logs end at the last stable offset, before records of open transactions.
     committed_only: bool,
 }
 
@@ -44,6 +53,8 @@ impl ClusterClient {
     }
 
     /// Sets the time limit of each request.
+    ///
+    /// The limit only becomes shorter: the configured request timeout stays the maximum.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         Self { limit: limit.min(self.limit), ..self.clone() }
     }
@@ -72,6 +83,9 @@ impl ClusterClient {
     }
 
     /// Checks whether the cluster supports the newer group protocol (KIP-848).
+    ///
+    /// The feature level decides, not the broker's version: an upgraded cluster may not have
+    /// enabled it.
     pub(crate) async fn has_newer_groups(&self) -> Result<bool> {
         let asked = self.client().describe_features(DescribeFeaturesOptions::default().timeout(self.limit)).await;
         let features = asked.map_err(|e| failed("ask for the cluster's features", e))?;
@@ -80,6 +94,9 @@ impl ClusterClient {
     }
 
     /// Returns all commits of a group.
+    ///
+    /// With committed records only, offsets must be stable (KIP-447): none that an open transaction may
+    /// still change.
     pub(crate) async fn committed(&self, group: &str) -> Result<HashMap<TopicPartition, Committed>> {
         check_group_name(group)?;
         let options =
@@ -99,6 +116,8 @@ impl ClusterClient {
 
     /// Returns the offsets of positions in logs; `None` if no record is that late. Either all of them, or the error of
     /// one.
+    ///
+    /// Use it where a missing answer must not be taken for an offset.
     pub(crate) async fn offsets(
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, SeekTo)>,
@@ -146,6 +165,7 @@ fn is_too_late(error: &KrafkaError) -> bool {
     matches!(error, KrafkaError::Broker { code: ErrorCode::OffsetNotAvailable, message } if message.contains("no offset"))
 }
 
+/// Converts the client's partition; its number is never negative in an answer.
 fn named(at: &ClientPartition) -> TopicPartition {
     TopicPartition::new(at.topic(), u32::try_from(at.partition()).unwrap_or(0))
 }

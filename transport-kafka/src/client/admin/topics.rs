@@ -17,10 +17,16 @@ use crate::error::failed;
 pub(crate) struct ClusterDescription {
     /// Number, address, and whether it is fenced.
     pub(crate) brokers: Vec<(i32, String, bool)>,
+    /// Number of the active controller; `None` while there is none.
     pub(crate) controller: Option<i32>,
 }
 
 impl ClusterClient {
+    /// Creates a topic; `replication` `None` leaves the factor to the cluster's default.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists). [`Invalid`](ErrorKind::Invalid) for a name, a
+    /// count or a setting that the broker or the protocol does not allow.
     pub(crate) async fn create_topic(
         &self,
         name: &str,
@@ -41,12 +47,20 @@ impl ClusterClient {
         only(answers, name, what)
     }
 
+    /// Deletes a topic. Brokers may report it for a moment longer.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound).
     pub(crate) async fn delete_topic(&self, name: &str) -> Result<()> {
         check_topic_name(name)?;
         let answers = self.client().delete_topics([name], DeleteTopicsOptions::default().timeout(self.limit)).await;
         only(answers, name, || format!("delete the topic {name}"))
     }
 
+    /// Raises the number of partitions to `partitions`.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) if the topic has as many already.
     pub(crate) async fn grow_topic(&self, name: &str, partitions: u32) -> Result<()> {
         check_topic_name(name)?;
         let count = i32::try_from(partitions).unwrap_or(i32::MAX);
@@ -55,6 +69,7 @@ impl ClusterClient {
         only(answers, name, || format!("grow the topic {name} to {partitions} partitions"))
     }
 
+    /// Returns the names of the topics that the client may see.
     pub(crate) async fn list_topics(&self) -> Result<Vec<Name>> {
         let names = self.client().list_topics(ListTopicsOptions::default().timeout(self.limit)).await;
         let names = names.map_err(|e| failed("list the topics", e))?;
@@ -63,6 +78,8 @@ impl ClusterClient {
 
     /// Returns the partitions of topics, without their offsets. The client refuses a whole request for one invalid
     /// name, so such names are answered here.
+    ///
+    /// Answer `i` is for `names[i]`.
     pub(crate) async fn topics(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
         let possible: BTreeSet<&str> =
             names.iter().map(Name::as_str).filter(|name| check_topic_name(name).is_ok()).collect();
@@ -90,6 +107,8 @@ impl ClusterClient {
     }
 
     /// Returns a topic's settings, as far as the broker reports them.
+    ///
+    /// Sensitive settings and those without a value are left out.
     pub(crate) async fn settings(&self, topic: &str) -> Result<BTreeMap<String, String>> {
         let what = || format!("describe the settings of {topic}");
         let resource = ConfigResource::topic(topic);
@@ -101,6 +120,7 @@ impl ClusterClient {
         Ok(entries.into_iter().filter(|e| !e.is_sensitive).filter_map(|e| Some((e.name, e.value?))).collect())
     }
 
+    /// Describes the cluster as the broker that answers sees it, fenced brokers included.
     pub(crate) async fn describe_cluster(&self) -> Result<ClusterDescription> {
         let asked = self.client().describe_cluster(DescribeClusterOptions::default().timeout(self.limit)).await;
         let cluster = asked.map_err(|e| failed("describe the cluster", e))?;
@@ -112,6 +132,7 @@ impl ClusterClient {
     }
 }
 
+/// Converts a partition without offsets, which another request reports.
 fn partition(described: krafka::admin::PartitionDescription) -> PartitionDescription {
     let mut made = PartitionDescription::new(u32::try_from(described.partition).unwrap_or(0), 0, 0);
     made.leader = described.leader;
@@ -123,6 +144,7 @@ fn partition(described: krafka::admin::PartitionDescription) -> PartitionDescrip
 /// The longest setting name or value that fits a request.
 const MAX_SETTING_BYTES: usize = 32_767;
 
+/// Checks lengths before the client does: it would call a long setting undecodable.
 fn check_settings(settings: &BTreeMap<String, String>) -> Result<()> {
     let long = settings.iter().find(|(name, value)| name.len().max(value.len()) > MAX_SETTING_BYTES);
     long.map_or(Ok(()), |(name, _)| {
@@ -137,6 +159,9 @@ fn invalid(what: String, error: KrafkaError) -> Error {
 }
 
 /// Returns the answer about the only requested item.
+///
+/// An answer that leaves the item out is [`Indeterminate`](ErrorKind::Indeterminate): the broker
+/// may have acted.
 fn only<T>(
     answers: krafka::Result<HashMap<String, krafka::Result<T>>>,
     name: &str,
