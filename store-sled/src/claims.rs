@@ -1,4 +1,11 @@
 //! Rules of claims on an open directory.
+//!
+//! A claim has two sides. The table remembers that a lease claimed an event, across restarts; the
+//! memory remembers that the lease is live, which no restart preserves. So after a restart all
+//! claims are free, and each counts as a crash: their process is gone.
+//!
+//! A call stages its changes in both. After the commit the memory's are kept; if the commit fails
+//! they are reverted, so that memory never knows more than the disk.
 
 use std::time::Duration;
 
@@ -15,9 +22,13 @@ use crate::error;
 use crate::memory::{Live, Memory};
 
 /// Result of a staged call: the outer error breaks the store, the inner one is the caller's.
+///
+/// A refused call changes nothing, and does not concern the other calls of the same commit.
 pub(crate) type Staged<T> = error::Result<Result<T>>;
 
 /// Maximum of done events that a step of a purge forgets, and minimum that it scans, before other calls run.
+///
+/// A purge of millions of events would otherwise hold up every claim.
 const PURGE_STEP: usize = 2_000;
 
 /// The store during the writer's work: changes are staged, and durable only after the writer's commit.
@@ -26,6 +37,7 @@ pub(crate) struct Claims<'a> {
     pub(crate) disk: &'a mut Disk,
     pub(crate) memory: &'a mut Memory,
     pub(crate) config: &'a SledConfig,
+    /// The store's time, for everything that is stored.
     pub(crate) now: Timestamp,
     /// By the monotonic clock.
     pub(crate) instant: Duration,
@@ -34,12 +46,18 @@ pub(crate) struct Claims<'a> {
 /// Progress of a purge.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PurgeStep {
+    /// Events forgotten by this step.
     pub(crate) removed: u64,
     /// Start of the next step: a generation, counted from the newest, and a shard of its index.
     pub(crate) next: Option<(usize, usize)>,
 }
 
 impl Claims<'_> {
+    /// Registers a lease, and its scope if it is new.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a scope too many,
+    /// [`Unavailable`](ErrorKind::Unavailable) for a lease too many.
     pub(crate) fn register(&mut self, lease: &Lease) -> Staged<()> {
         if self.scope(&lease.scope)?.is_none() {
             return Ok(Err(Error::new(ErrorKind::Invalid, "register a lease: the store has too many scopes")));
@@ -48,10 +66,17 @@ impl Claims<'_> {
         Ok(if fits { Ok(()) } else { Err(unavailable("register a lease: too many are alive")) })
     }
 
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) if the lease has expired; it stays expired.
     pub(crate) fn renew(&mut self, lease: &Lease) -> Staged<()> {
         Ok(if self.memory.renew(lease.id, self.instant) { Ok(()) } else { Err(dead("renew a lease")) })
     }
 
+    /// Claims events in order; an event named twice is held the second time, by the same lease.
+    ///
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) for an expired lease. [`Unavailable`](ErrorKind::Unavailable)
+    /// if `max_claims` would be exceeded: then none is claimed.
     pub(crate) fn claim(&mut self, lease: &Lease, events: &[Uuid]) -> Staged<Vec<Claim>> {
         if self.memory.life_left(lease.id, self.instant).is_none() {
             return Ok(Err(dead("claim events")));
@@ -67,6 +92,8 @@ impl Claims<'_> {
         Ok(Ok(events.iter().copied().map(claim).collect()))
     }
 
+    /// A live claim decides first, then the disk: done events are nearly all of those that are not
+    /// live.
     fn claim_one(&mut self, lease: Uuid, key: EventKey) -> Claim {
         let live = self.memory.claim_of(key);
         if let Some(at_most) = live.and_then(|live| self.memory.life_left(live.lease, self.instant)) {
@@ -95,12 +122,16 @@ impl Claims<'_> {
         History::new(history.crashes.saturating_add(u32::from(died)), history.attempts)
     }
 
+    /// Answer `i` is event `i`'s.
     pub(crate) fn complete(&mut self, lease: &Lease, events: &[Uuid]) -> Staged<Vec<Result<()>>> {
         let Some(scope) = self.scope(&lease.scope)? else { return Ok(Err(dead("complete events"))) };
         let complete = |id| self.complete_one(lease.id, EventKey { scope, id });
         Ok(Ok(events.iter().copied().map(complete).collect()))
     }
 
+    /// # Errors
+    /// [`Fenced`](ErrorKind::Fenced) unless the claim is this lease's. Completing a done event
+    /// succeeds, since the answer to the first call may have been lost.
     fn complete_one(&mut self, lease: Uuid, key: EventKey) -> Result<()> {
         if self.own(lease, key).is_some() {
             self.disk.put(key, State::Done(self.now));
@@ -112,6 +143,9 @@ impl Claims<'_> {
     }
 
     /// Returns the claim of a lease, live or expired, unless another lease has taken it since.
+    ///
+    /// An expired lease still owns its claim until another takes it: completing finished work late
+    /// is better than doing it twice.
     fn own(&self, lease: Uuid, key: EventKey) -> Option<Live> {
         if let Some(live) = self.memory.claim_of(key) {
             return (live.lease == lease && self.memory.knows(lease)).then_some(live);
@@ -124,6 +158,7 @@ impl Claims<'_> {
         }
     }
 
+    /// Gives claims back, with the failed attempts of each. Claims of others are left alone.
     pub(crate) fn release(&mut self, lease: &Lease, events: &[ReleasedClaim]) -> Staged<()> {
         let Some(scope) = self.scope(&lease.scope)? else { return Ok(Ok(())) };
         for event in events {
@@ -135,6 +170,7 @@ impl Claims<'_> {
         Ok(Ok(()))
     }
 
+    /// An event without crashes and attempts is forgotten: it needs no entry.
     fn give_back(&mut self, key: EventKey, live: Live, attempts: u32) {
         let history = History::new(live.history.crashes, live.history.attempts.saturating_add(attempts));
         if history == History::default() {
@@ -145,6 +181,7 @@ impl Claims<'_> {
         self.memory.set_claim(key, None);
     }
 
+    /// Gives back all claims of a lease, without counting a crash.
     pub(crate) fn retire(&mut self, lease: &Lease) -> Staged<()> {
         for (key, live) in self.memory.claims_by(lease.id) {
             self.give_back(key, live, 0);
@@ -154,6 +191,9 @@ impl Claims<'_> {
     }
 
     /// Runs one step of a purge, from `from` on.
+    ///
+    /// Places are counted from the newest generation: one that is dropped meanwhile moves none of
+    /// them.
     pub(crate) fn purge(&mut self, scope: &Name, before: Timestamp, from: (usize, usize)) -> Staged<PurgeStep> {
         let Some(scope) = self.disk.number_of(scope) else { return Ok(Ok(PurgeStep::default())) };
         let (place, mut shard) = from;
@@ -191,6 +231,8 @@ impl Claims<'_> {
     }
 
     /// Closes letters of a lease, or letters without a lease.
+    ///
+    /// Answer `i` is whether letter `i` was open and is closed now.
     pub(crate) fn resolve(
         &mut self,
         letters: &[LetterId],
@@ -209,6 +251,7 @@ impl Claims<'_> {
         Ok(Ok(answers))
     }
 
+    /// Ends the leases of letters, unless another lease holds them by now.
     pub(crate) fn end_lease(&mut self, letters: &[LetterId], lease: Uuid) -> Staged<()> {
         letters.iter().for_each(|id| self.memory.letter_leases.end(id, lease));
         Ok(Ok(()))
@@ -241,11 +284,13 @@ impl Claims<'_> {
         Ok(more)
     }
 
+    /// Returns the number of a scope; `None` if there are too many.
     fn scope(&mut self, scope: &Name) -> error::Result<Option<NameId>> {
         self.disk.number_for(scope, self.now)
     }
 }
 
+/// The error of a call under an expired lease.
 fn dead(what: &'static str) -> Error {
     Error::new(ErrorKind::Fenced, format!("{what}: the lease is expired"))
 }

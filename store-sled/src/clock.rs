@@ -1,4 +1,8 @@
 //! Clocks of a store, and a time that never goes back.
+//!
+//! Two clocks are needed. Retention and stored times follow the wall clock, so that they mean
+//! something to people; leases follow the monotonic clock, so that setting the wall clock neither
+//! ends nor extends one.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -6,6 +10,30 @@ use std::time::{Duration, Instant};
 use tidings_core::Timestamp;
 
 /// Time source of a store.
+///
+/// A test replaces both clocks by [`SledConfig::with_clock`](crate::SledConfig::with_clock):
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_core::Timestamp;
+/// use tidings_sled::{Clock, SledConfig};
+///
+/// #[derive(Debug)]
+/// struct Fixed;
+///
+/// impl Clock for Fixed {
+///     fn wall(&self) -> Timestamp {
+///         Timestamp::from_millis(1_700_000_000_000)
+///     }
+///
+///     fn monotonic(&self) -> Duration {
+///         Duration::from_secs(5)
+///     }
+/// }
+///
+/// let config = SledConfig::new("orders.sled").with_clock(Fixed);
+/// assert_eq!(config.clock.monotonic(), Duration::from_secs(5));
+/// ```
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the wall clock's time, which users and NTP may set forward and back.
     fn wall(&self) -> Timestamp;
@@ -39,7 +67,9 @@ impl Clock for SystemClock {
 /// stored with every commit, so that it does not go back over restarts either.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoreTime {
+    /// The time when the clocks were last read.
     at: Timestamp,
+    /// The monotonic clock's reading then.
     read: Duration,
 }
 
@@ -49,6 +79,7 @@ impl StoreTime {
         Self { at: highest.max(clock.wall()), read: clock.monotonic() }
     }
 
+    /// Returns the time, which is at least as late as all before.
     pub(crate) fn now(&mut self, clock: &dyn Clock) -> Timestamp {
         let read = clock.monotonic();
         let steady = self.at.saturating_add(read.saturating_sub(self.read));

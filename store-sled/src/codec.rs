@@ -1,4 +1,10 @@
 //! State of events and its encoding in a journal.
+//!
+//! A journal is a sequence of pieces, and a piece a sequence of runs. A run is a tag, a scope, the
+//! new state, a count, and that many ids. A service claims and completes events in batches with one
+//! lease and one time, so most of an event's entry is its id. All numbers are big-endian.
+//!
+//! The form is stored: a change needs another format number in the manifest.
 
 use std::collections::HashMap;
 
@@ -9,6 +15,8 @@ use uuid::Uuid;
 pub(crate) type NameId = u16;
 
 /// An event within a scope.
+///
+/// The same event has a separate state in each scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct EventKey {
     pub(crate) scope: NameId,
@@ -30,12 +38,15 @@ pub(crate) enum State {
     Done(Timestamp),
 }
 
+/// Tags of states in a run.
 const CLAIMED: u8 = 1;
+/// Bytes of an id.
 const IDLE: u8 = 2;
 const DONE: u8 = 3;
 const FORGOTTEN: u8 = 4;
 
 const ID: usize = 16;
+/// Bytes of a history: crashes and attempts.
 const HISTORY: usize = 8;
 
 /// Common part of a run's changes: the scope and the new state; `None` if the events are forgotten.
@@ -44,7 +55,9 @@ type Head = (NameId, Option<State>);
 /// Encodes changes in order, in pieces of bounded size. Adjacent changes with the same new state share its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
+    /// Pieces that have no more room.
     full: Vec<Vec<u8>>,
+    /// The piece that is being written.
     piece: Vec<u8>,
     /// The last run of `piece`, and the position of its count.
     run: Option<(Head, usize)>,
@@ -54,6 +67,7 @@ impl Changes {
     /// Maximum size of a piece: sled keeps up to sixteen values in a page, and rewrites whole pages repeatedly.
     const PIECE: usize = 2 << 10;
 
+    /// Appends a change; `None` forgets the event.
     pub(crate) fn push(&mut self, key: EventKey, state: Option<State>) {
         let head = (key.scope, state);
         if !self.joins_run(head) {
@@ -73,6 +87,7 @@ impl Changes {
         true
     }
 
+    /// Begins a run, in a new piece if even a single change would not fit.
     fn begin_run(&mut self, head: Head) {
         const LONGEST: usize = 1 + 2 + ID + HISTORY + 2;
         if self.piece.len() + LONGEST + ID > Self::PIECE {
@@ -111,6 +126,9 @@ impl Changes {
 }
 
 /// Calls `change` for the changes of a piece, in order; `None` if it is malformed.
+///
+/// A piece that ends within a change is malformed as a whole, but the changes before it were
+/// reported: the caller discards its index then.
 pub(crate) fn replay(mut piece: &[u8], mut change: impl FnMut(EventKey, Option<State>)) -> Option<()> {
     while !piece.is_empty() {
         let tag = u8::from_be_bytes(cut(&mut piece)?);
@@ -129,6 +147,7 @@ pub(crate) fn replay(mut piece: &[u8], mut change: impl FnMut(EventKey, Option<S
     Some(())
 }
 
+/// Takes a fixed number of bytes off the front; `None` if there are fewer.
 fn cut<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = bytes.split_first_chunk()?;
     *bytes = rest;

@@ -44,6 +44,8 @@ const SMALLEST_CACHE: u64 = 8 << 20;
 const FEWEST_CLAIMS: usize = 5_000;
 
 /// Policy for a directory with damaged content.
+///
+/// The choice is between availability and the guarantee that no event is handled twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDamage {
@@ -56,6 +58,25 @@ pub enum OnDamage {
 }
 
 /// Settings of a [`SledStore`](crate::SledStore).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// use std::time::Duration;
+/// use tidings_core::ErrorKind;
+/// use tidings_sled::{SledConfig, SledStore};
+///
+/// # let directory = std::env::temp_dir().join(format!("tidings-doc-config-{}", std::process::id()));
+/// let config = SledConfig::new(&directory).with_retention(Duration::from_secs(30 * 24 * 3_600));
+/// let store = SledStore::open_with(config.clone()).await?;
+///
+/// let second = SledStore::open_with(config).await.unwrap_err();
+/// assert_eq!(second.kind(), ErrorKind::Conflict); // one owner at a time
+/// store.close().await;
+/// # std::fs::remove_dir_all(&directory).ok();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SledConfig {
@@ -101,6 +122,8 @@ impl SledConfig {
     }
 
     /// Sets the retention of done events; [`SledConfig::DEFAULT_RETENTION`] by default.
+    ///
+    /// At least one second.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
@@ -108,6 +131,8 @@ impl SledConfig {
     }
 
     /// Sets the total size of the cache in bytes; [`SledConfig::DEFAULT_CACHE_BYTES`] by default.
+    ///
+    /// At least 8 MiB, which all parts of the store share.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
@@ -122,6 +147,8 @@ impl SledConfig {
     }
 
     /// Sets the maximum number of events queued for the writer; [`SledConfig::DEFAULT_MAX_WAITING`] by default.
+    ///
+    /// At least 1. A call with more events than this takes all of the queue.
     #[must_use]
     pub fn with_max_waiting(mut self, events: u32) -> Self {
         self.max_waiting = events;
@@ -136,6 +163,8 @@ impl SledConfig {
     }
 
     /// Sets the maximum number of open dead letters; [`SledConfig::DEFAULT_MAX_LETTERS`] by default.
+    ///
+    /// At least 1.
     #[must_use]
     pub fn with_max_letters(mut self, letters: u64) -> Self {
         self.max_letters = letters;
@@ -150,6 +179,8 @@ impl SledConfig {
     }
 
     /// Sets how long a call waits for the disk; [`SledConfig::DEFAULT_ANSWER_WITHIN`] by default.
+    ///
+    /// More than zero. The disk may still carry the call out.
     #[must_use]
     pub fn with_answer_within(mut self, limit: Duration) -> Self {
         self.answer_within = limit;
@@ -163,6 +194,8 @@ impl SledConfig {
         self
     }
 
+    /// Checks all settings, before anything is created.
+    ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid), naming the field.
     pub(crate) fn check(&self) -> Result<()> {

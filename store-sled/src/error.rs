@@ -1,4 +1,8 @@
 //! Maps errors of sled and the file system to ours.
+//!
+//! The kinds that matter are `Corrupt`, which an operator has to judge, and `Unavailable`, which a
+//! retry may solve. sled reports several causes as plain IO errors, so some are told apart by their
+//! text.
 
 use std::any::Any;
 use std::fmt;
@@ -10,6 +14,8 @@ use std::sync::Arc;
 use tidings_core::{Error, ErrorKind};
 
 /// Why a store broke: it is closed and reopened later.
+///
+/// Cheap to clone: all callers that wait get the same reason.
 #[derive(Debug, Clone)]
 pub(crate) struct Broken {
     pub(crate) kind: ErrorKind,
@@ -23,14 +29,18 @@ impl Broken {
         Self { kind, what: what.into() }
     }
 
+    /// Reports damaged content of a file.
     pub(crate) fn corrupt(path: &Path, what: &str) -> Self {
         Self::new(ErrorKind::Corrupt, format!("{}: {what}", path.display()))
     }
 
+    /// Reports a failed file operation, with its path.
     pub(crate) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         Self::new(kind_of(error), format!("{doing} {}: {error}", path.display()))
     }
 
+    /// Reports a failure of sled. A log that ends too early is damage, and a held lock is another
+    /// owner.
     pub(crate) fn sled(doing: &str, path: &Path, error: &sled::Error) -> Self {
         let kind = match error {
             sled::Error::Io(e) if e.to_string().starts_with("could not acquire lock") => ErrorKind::Conflict,
@@ -66,6 +76,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// A full disk is `Unavailable`: space can be freed while the service runs.
 fn kind_of(error: &io::Error) -> ErrorKind {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
@@ -75,11 +86,14 @@ fn kind_of(error: &io::Error) -> ErrorKind {
 }
 
 /// Runs `work` and converts a panic to a broken store; sled panics in places where it should return errors.
+///
+/// The work must leave no state behind that a later call would trust.
 pub(crate) fn guarded<T>(doing: &str, panic_is: ErrorKind, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(Broken::new(panic_is, format!("{doing}: sled panicked: {}", text(&*panic)))))
 }
 
+/// Returns the message of a panic.
 fn text(panic: &(dyn Any + Send)) -> &str {
     let of_string = panic.downcast_ref::<String>().map(String::as_str);
     of_string.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")

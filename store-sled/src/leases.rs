@@ -19,6 +19,7 @@ pub(crate) struct Leases {
 
 #[derive(Debug, Clone, Copy)]
 struct Lease {
+    /// The redrive that holds it.
     id: Uuid,
     /// By the monotonic clock.
     ends: Duration,
@@ -26,6 +27,8 @@ struct Lease {
 
 impl Leases {
     /// Leases an open letter.
+    ///
+    /// The same lease may take a letter again, which renews it.
     pub(crate) fn lease(&mut self, letter: &LetterId, lease: &LetterLease, now: Duration) -> Leased {
         if let Some(other) = self.letters.get(letter).filter(|held| held.id != lease.id && held.ends > now) {
             return Leased::Held { at_most: other.ends.saturating_sub(now) };
@@ -36,6 +39,8 @@ impl Leases {
     }
 
     /// Returns whether this lease, or a caller without one if `None`, may close the letter.
+    ///
+    /// A lease that has expired may still close its letter, unless another has taken it.
     pub(crate) fn may_close(&self, letter: &LetterId, lease: Option<Uuid>, now: Duration) -> bool {
         match (self.letters.get(letter), lease) {
             (None, None) => true,
@@ -44,6 +49,7 @@ impl Leases {
         }
     }
 
+    /// Ends a lease before its time, so that another redrive need not wait.
     pub(crate) fn end(&mut self, letter: &LetterId, lease: Uuid) {
         if self.letters.get(letter).is_some_and(|held| held.id == lease) {
             self.letters.remove(letter);
@@ -55,6 +61,7 @@ impl Leases {
         self.letters.remove(letter);
     }
 
+    /// Amortised: each sweep doubles the number at which the next one runs.
     fn sweep(&mut self, now: Duration) {
         if self.letters.len() >= self.sweep_at.max(SWEEP_ABOVE) {
             self.letters.retain(|_, held| held.ends > now);

@@ -1,4 +1,7 @@
 //! Volatile state of an open store: live leases and their claims.
+//!
+//! Each change is recorded for undoing until its commit is durable. A failed commit then leaves the
+//! memory as the callers know it, and no claim is believed granted that the disk does not have.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,14 +19,17 @@ const MAX_LEASES: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) lease: Uuid,
+    /// The history as it was granted, without this claim's own attempts.
     pub(crate) history: History,
 }
 
 #[derive(Debug)]
 struct Life {
+    /// Time to live from each renewal.
     ttl: Duration,
     /// By the monotonic clock.
     ends: Duration,
+    /// Set once it was seen expired: it stays expired, whatever the clock shows later.
     dead: bool,
 }
 
@@ -31,12 +37,15 @@ struct Life {
 /// no other process can have taken a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
+    /// Leases registered since the store was opened.
     leases: HashMap<Uuid, Life>,
+    /// Granted claims, including those of expired leases until another takes them.
     claims: EventMap<Live>,
     /// Claims before the calls that are not durable yet.
     undo: Vec<(EventKey, Option<Live>)>,
     /// Leases that end with changes that are not durable yet.
     retiring: Vec<Uuid>,
+    /// Leases of letters by redrives.
     pub(crate) letter_leases: Leases,
 }
 
@@ -80,10 +89,12 @@ impl Memory {
         true
     }
 
+    /// Ends a lease, once the release of its claims is durable.
     pub(crate) fn retire(&mut self, lease: Uuid) {
         self.retiring.push(lease);
     }
 
+    /// Returns the claim of an event, whether or not its lease is live.
     pub(crate) fn claim_of(&self, key: EventKey) -> Option<Live> {
         self.claims.get(&key).copied()
     }
@@ -92,6 +103,7 @@ impl Memory {
         self.claims.len()
     }
 
+    /// Scans all claims: a lease retires once.
     pub(crate) fn claims_by(&self, lease: Uuid) -> Vec<(EventKey, Live)> {
         self.claims.iter().filter(|(_, live)| live.lease == lease).map(|(key, live)| (*key, *live)).collect()
     }
@@ -100,6 +112,7 @@ impl Memory {
         self.claims.iter().map(|(key, live)| (*key, *live)).collect()
     }
 
+    /// Grants a claim, or removes it, and records the one before.
     pub(crate) fn set_claim(&mut self, key: EventKey, live: Option<Live>) {
         let old = match live {
             Some(live) => self.claims.insert(key, live),

@@ -25,6 +25,30 @@ use crate::writer::{Deliver, Job, Message, Shared, Status, Writer};
 ///
 /// Cheap to clone; clones share the directory. Acknowledged changes are on disk. The directory is closed by
 /// [`close`](Self::close), or shortly after the last clone is dropped.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// use std::time::Duration;
+/// use tidings_core::{Claim, EventRef, IdempotencyStore};
+/// use tidings_sled::SledStore;
+///
+/// # let path = std::env::temp_dir().join(format!("tidings-doc-store-{}", std::process::id()));
+/// let event = [EventRef::new(uuid::Uuid::now_v7(), "order.placed")];
+/// let store = SledStore::open(&path).await?;
+/// let lease = store.acquire_lease(&"billing".into(), Duration::from_secs(15)).await?;
+/// store.claim(&lease, &event).await?;
+/// store.complete(&lease, &event).await?.remove(0)?;
+/// store.close().await;
+///
+/// let store = SledStore::open(&path).await?; // after a restart
+/// let lease = store.acquire_lease(&"billing".into(), Duration::from_secs(15)).await?;
+/// assert_eq!(store.claim(&lease, &event).await?, [Claim::Done]);
+/// # store.close().await;
+/// # std::fs::remove_dir_all(&path).ok();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct SledStore(Arc<Inner>);
 
@@ -33,7 +57,9 @@ struct Inner {
     path: PathBuf,
     max_waiting: u32,
     max_letters: u64,
+    /// Queue of the writer; bounded by `room`.
     calls: Sender<Message>,
+    /// Bounds the events of waiting calls.
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
     /// Resolves when the writer has ended.
@@ -145,6 +171,8 @@ impl SledStore {
     }
 
     /// Runs `stage` on the writer and waits until its changes are durable.
+    ///
+    /// A dropped call may still be carried out; all calls can be repeated.
     async fn call<T: Send + 'static>(
         &self,
         weight: usize,
@@ -179,6 +207,8 @@ impl SledStore {
         }
     }
 
+    /// # Errors
+    /// Why the store can't be used now; a call that is refused here has no effect.
     fn check_open(&self) -> Result<()> {
         match &*self.0.shared.status.borrow() {
             Status::Open => Ok(()),
@@ -338,6 +368,7 @@ fn closed() -> Error {
     Error::new(ErrorKind::Closed, "use the store: it was closed")
 }
 
+/// The error of a call while the disk does not answer: refused, or with an open outcome.
 fn stuck(kind: ErrorKind) -> Error {
     Error::new(kind, "use the store: the disk does not answer")
 }

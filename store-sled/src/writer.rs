@@ -1,4 +1,10 @@
 //! The writer: the only thread that accesses the directory.
+//!
+//! sled blocks, so the store has a thread. Calls that arrive while it works are gathered and share
+//! the next commit: the more callers, the fewer syncs each. A call is answered only after the sync.
+//!
+//! If anything fails, no call of that commit is answered; the directory is closed and reopened with
+//! a backoff. Reopening verifies what reached the disk, so the store never guesses.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -27,6 +33,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(1);
 const MARK_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for a previous owner that is closing.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between two attempts to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Answers a call once its changes are durable. Dropping it reports that they are not.
@@ -42,19 +49,25 @@ pub(crate) struct Job {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
+/// Order matters: calls sent before the close are completed.
 pub(crate) enum Message {
     Call(Job),
     Close,
 }
 
 /// Status of the store.
+///
+/// Callers read it to learn why their call was not answered.
 #[derive(Debug, Clone)]
 pub(crate) enum Status {
     Open,
     /// The store broke and will be reopened.
     Down(Broken),
     /// The disk has not answered for longer than callers wait.
+    ///
+    /// It becomes open again when the disk answers.
     Stuck,
+    /// For good.
     Closed,
 }
 
@@ -62,6 +75,7 @@ pub(crate) enum Status {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) status: watch::Sender<Status>,
+    /// Parts set aside by any opening of this store.
     pub(crate) damages: Mutex<Vec<Damage>>,
     /// Start of the writer's current work.
     busy: Mutex<Option<Instant>>,
@@ -102,8 +116,10 @@ pub(crate) struct Writer {
     time: StoreTime,
     /// The latest stored time.
     marked: Timestamp,
+    /// `None` while the store is down.
     disk: Option<Disk>,
     reopen_wait: Duration,
+    /// When the next attempt to reopen may begin.
     reopen_at: Instant,
     closing: bool,
     /// Whether there may be more closed letters to forget, in steps so that no caller waits for all of them.
@@ -112,6 +128,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Takes the lock and opens the directory, on the writer's own thread.
     pub(crate) fn open(config: SledConfig, shared: Arc<Shared>, calls: Receiver<Message>) -> Result<Self> {
         let lock = take_lock(&config)?;
         let time = StoreTime::resume(&*config.clock, Timestamp::from_millis(i64::MIN));
@@ -135,6 +152,7 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Opens the directory. The time continues from the latest stored one.
     fn open_disk(&mut self) -> Result<()> {
         let now = self.time.now(&*self.config.clock);
         let disk = guarded("open the store", ErrorKind::Unavailable, || Disk::open(&self.config, now))?;
@@ -206,6 +224,9 @@ impl Writer {
     }
 
     /// Executes the calls, makes their changes durable with one sync, then answers them.
+    ///
+    /// On failure the changes in memory are reverted and the answers dropped; the status is set
+    /// first, so that callers see why.
     fn work(&mut self, mut jobs: VecDeque<Job>) -> Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let now = self.time.now(&*self.config.clock);
@@ -251,6 +272,7 @@ impl Writer {
         }
     }
 
+    /// Closes a broken directory and schedules the next attempt.
     fn go_down(&mut self, broken: Broken) {
         tracing::error!(error = %broken, "the store broke; it is closed and will be opened again");
         if let Some(disk) = self.disk.take() {
@@ -260,6 +282,7 @@ impl Writer {
         self.reopen_at = Instant::now() + self.reopen_wait;
     }
 
+    /// Reopens a broken directory once its time has come; each failure doubles the backoff.
     fn try_reopen(&mut self) {
         if Instant::now() < self.reopen_at {
             return;
@@ -304,6 +327,7 @@ impl Writer {
         });
     }
 
+    /// Closes the directory in order.
     fn end(&mut self) {
         self.shared.status.send_replace(Status::Closed);
         let Some(disk) = self.disk.take() else { return };
@@ -322,6 +346,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A store that was just dropped may still hold it.
 fn take_lock(config: &SledConfig) -> Result<DirectoryLock> {
     let give_up = Instant::now() + LOCK_PATIENCE;
     loop {

@@ -1,4 +1,7 @@
 //! File system helpers: syncs, locks, dated names.
+//!
+//! A rename, a creation or a removal is durable only once its directory is synced; without that, a
+//! power cut may bring the old name back. Each helper here that changes names ends with that sync.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -17,6 +20,8 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
 }
 
 /// Makes every file below `directory` and its name durable.
+///
+/// Files first, then the directory that names them.
 pub(crate) fn sync_tree(directory: &Path) -> Result<()> {
     for entry in list(directory)? {
         if entry.is_dir() {
@@ -35,6 +40,8 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Creates `directory` and its missing parents, durably.
+///
+/// Parents are created first, each synced into its own parent.
 pub(crate) fn create_directory(directory: &Path) -> Result<()> {
     if directory.is_dir() {
         return Ok(());
@@ -49,6 +56,11 @@ pub(crate) fn create_directory(directory: &Path) -> Result<()> {
 
 /// Takes the store's own lock. sled locks its files too, but only on some systems, after it has modified the
 /// directory, and with a generic error.
+///
+/// It ends with the process, however that ends.
+///
+/// # Errors
+/// [`Conflict`](ErrorKind::Conflict) if another handle holds it.
 pub(crate) fn lock(path: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|e| Broken::io("open", path, &e))?;
@@ -62,6 +74,8 @@ pub(crate) fn lock(path: &Path) -> Result<File> {
 }
 
 /// Formats a time for the name of a directory: `20260131T235959Z`.
+///
+/// UTC, without characters that some file systems refuse.
 pub(crate) fn dated(time: Timestamp) -> String {
     let seconds = time.millis().div_euclid(1_000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

@@ -1,4 +1,7 @@
 //! A generation: events written within one part of the retention.
+//!
+//! The journal is only appended to, and replayed into the index when the store is opened. It is
+//! never compacted: a generation is dropped whole once its youngest entry is past the retention.
 
 use std::path::Path;
 
@@ -15,7 +18,9 @@ const PIECE: u8 = b'j';
 /// A journal of event states in a table, and the resulting index in memory.
 #[derive(Debug)]
 pub(crate) struct Generation {
+    /// Its number in the name of its directory; never used again.
     pub(crate) number: u64,
+    /// When it became the current one. It ends when the next one begins.
     pub(crate) began: Timestamp,
     pub(crate) table: Table,
     index: Index,
@@ -26,11 +31,17 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
+    /// Creates an empty generation that is in no manifest yet.
     pub(crate) fn create(number: u64, path: &Path, cache: u64, now: Timestamp) -> Result<Self> {
         let table = Table::create(path, cache, now)?;
         Ok(Self { number, began: now, table, index: Index::new(), changes: Changes::default(), next: 0 })
     }
 
+    /// Opens a generation and replays its journal.
+    ///
+    /// # Errors
+    /// [`Corrupt`](tidings_core::ErrorKind::Corrupt) if the table is incomplete or a piece is
+    /// malformed.
     pub(crate) fn open(number: u64, began: Timestamp, path: &Path, cache: u64) -> Result<Self> {
         let table = Table::open(path, cache)?;
         let mut index = Index::new();
@@ -50,6 +61,8 @@ impl Generation {
     }
 
     /// Changes the state of an event, with the next [`commit`](Self::commit).
+    ///
+    /// The index changes at once, so that later calls of the same commit see it.
     pub(crate) fn set(&mut self, key: EventKey, state: Option<State>) {
         self.index.set(key, state);
         self.changes.push(key, state);
@@ -66,6 +79,7 @@ impl Generation {
     }
 }
 
+/// Returns the number of a piece from its key.
 fn number_in(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|number| u64::from_be_bytes(*number))
 }

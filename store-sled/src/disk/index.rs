@@ -1,4 +1,7 @@
 //! In-memory index of the events of a generation.
+//!
+//! It holds every event of its generation, so that a claim never reads the disk. Done events
+//! outnumber all others by far; their entry is an id, a scope and a time.
 
 use std::array;
 
@@ -10,6 +13,8 @@ use crate::codec::{EventKey, EventMap, NameId, State};
 const SHARDS: usize = 64;
 
 /// The state that the journal of a generation yields.
+///
+/// Invariant: an event is in at most one of the maps.
 #[derive(Debug)]
 pub(crate) struct Index {
     /// Done events, nearly all, stored compactly.
@@ -26,6 +31,7 @@ impl Index {
         Self { done: array::from_fn(|_| EventMap::default()), open: EventMap::default() }
     }
 
+    /// Returns the state of an event; `None` if this generation does not know it.
     pub(crate) fn get(&self, key: EventKey) -> Option<State> {
         match self.done[shard_of(key)].get(&key) {
             Some(at) => Some(State::Done(time(*at))),
@@ -33,6 +39,7 @@ impl Index {
         }
     }
 
+    /// Changes the state of an event; `None` removes it.
     pub(crate) fn set(&mut self, key: EventKey, state: Option<State>) {
         let done = &mut self.done[shard_of(key)];
         match state {
@@ -61,6 +68,8 @@ impl Index {
     }
 
     /// Returns events of a scope in a shard that were done before `before`.
+    ///
+    /// In no particular order.
     pub(crate) fn done_before(
         &self,
         shard: usize,
@@ -76,6 +85,7 @@ fn time(at: At) -> Timestamp {
     Timestamp::from_millis(i64::from_ne_bytes(at))
 }
 
+/// Returns the shard of an event, which never changes.
 fn shard_of(key: EventKey) -> usize {
     // The end of an id is random, or derived from something random.
     usize::from(key.id.as_bytes()[15]) % SHARDS

@@ -1,4 +1,8 @@
 //! The manifest, which lists the expected content of the directory.
+//!
+//! It is replaced atomically: a draft is written and synced, then renamed over it. A generation
+//! exists if the manifest names it. One that it does not name was never acknowledged or is already
+//! dropped, and is removed when the store is opened.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +16,9 @@ use crate::codec::NameId;
 use crate::error::{Broken, Result};
 
 const FILE: &str = "manifest";
+/// A draft that a crash left is overwritten by the next one.
 const DRAFT: &str = "manifest.new";
+/// Version of all stored forms; another one is refused rather than misread.
 const FORMAT: u16 = 2;
 
 /// Maximum number of numbered scopes.
@@ -32,12 +38,16 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
+    /// Creates a manifest without generations.
     pub(crate) fn new() -> Self {
         // Number 0 is the empty name.
         Self { format: FORMAT, time: i64::MIN, next: 0, generations: Vec::new(), names: vec![String::new()] }
     }
 
     /// Reads the file; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`Corrupt`](tidings_core::ErrorKind::Corrupt) if its checksum or its version is wrong.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
         let bytes = match fs::read(&path) {
@@ -59,6 +69,8 @@ impl Manifest {
     }
 
     /// Replaces the file durably and atomically.
+    ///
+    /// Its time never goes back, whatever `now` is.
     pub(crate) fn write(&mut self, directory: &Path, now: Timestamp) -> Result<()> {
         self.time = self.time.max(now.millis());
         let draft = directory.join(DRAFT);
@@ -76,6 +88,7 @@ impl Manifest {
         Timestamp::from_millis(self.time)
     }
 
+    /// Returns the number of a name. A scan is enough: a store has few scopes.
     pub(crate) fn number_of(&self, name: &str) -> Option<NameId> {
         let place = self.names.iter().position(|n| n == name)?;
         NameId::try_from(place).ok()

@@ -1,4 +1,12 @@
 //! The store's directory: generations of events, each dropped whole when it is too old, and the dead letters.
+//!
+//! The directory holds a lock, a manifest, one table per generation (`events-<number>`), a table of
+//! letters, and parts set aside as damaged. Changes go to the newest generation; a lookup asks the
+//! newest first, so a newer entry replaces an older one without touching it.
+//!
+//! The order of steps is chosen so that a crash between any two of them leaves a store that opens:
+//! a table is created before the manifest names it, and the manifest forgets a table before it is
+//! removed.
 
 mod files;
 mod generation;
@@ -26,6 +34,7 @@ use crate::dead_letters::Letters;
 use crate::error::{Broken, Result};
 use crate::store::Damage;
 
+/// Names in the directory; they are stored and must not change.
 const LOCK: &str = "lock";
 const LETTERS: &str = "letters";
 const GENERATION: &str = "events-";
@@ -33,10 +42,13 @@ const DROPPED: &str = "dropped-";
 const DAMAGED: &str = "damaged-";
 
 /// Guard of the directory's lock.
+///
+/// It outlives the open directory: a store that breaks is closed and reopened under the same lock.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
 impl DirectoryLock {
+    /// Creates the directory if it is missing, and locks it.
     pub(crate) fn take(config: &SledConfig) -> Result<Self> {
         create_directory(&config.path)?;
         lock(&config.path.join(LOCK)).map(Self)
@@ -56,6 +68,11 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// Opens a directory and verifies all of it; a new one gets a manifest and its first
+    /// generation.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) for a damaged part, unless the policy sets it aside.
     pub(crate) fn open(config: &SledConfig, now: Timestamp) -> Result<Self> {
         let mut opening = Opening { config, now, damages: Vec::new() };
         let manifest = opening.manifest()?;
@@ -78,16 +95,21 @@ impl Disk {
     }
 
     /// Returns the latest time ever stored.
+    ///
+    /// It is the beginning of the store's time after a restart.
     pub(crate) fn time(&self) -> Timestamp {
         let tables = self.generations.iter().map(|g| g.table.time());
         tables.fold(self.manifest.time().max(self.letters.table().time()), Timestamp::max)
     }
 
+    /// Returns the number of a scope that has one.
     pub(crate) fn number_of(&self, name: &str) -> Option<NameId> {
         self.manifest.number_of(name)
     }
 
     /// Returns the number of `name`, assigning one if needed; `None` if there are too many names.
+    ///
+    /// The manifest is written at once: a number must be durable before events carry it.
     pub(crate) fn number_for(&mut self, name: &str, now: Timestamp) -> Result<Option<NameId>> {
         if let Some(number) = self.manifest.number_of(name) {
             return Ok(Some(number));
@@ -100,6 +122,8 @@ impl Disk {
     }
 
     /// Returns the state of an event.
+    ///
+    /// The newest generation that knows the event decides.
     pub(crate) fn get(&self, key: EventKey) -> Option<State> {
         self.generations.iter().rev().find_map(|generation| generation.index().get(key))
     }
@@ -147,6 +171,9 @@ impl Disk {
     }
 
     /// Begins a generation, and drops those whose youngest entry is older than the retention.
+    ///
+    /// Call it with everything committed: live claims in expiring generations must have been copied
+    /// to the current one.
     pub(crate) fn turn(&mut self, config: &SledConfig, now: Timestamp) -> Result<()> {
         let expired = self.expired(config, now);
         if self.current().table.entries() == 0 {
@@ -175,6 +202,7 @@ impl Disk {
         ends.take_while(|end| end.saturating_add(config.retention) <= now).count()
     }
 
+    /// Closes and removes a generation that the manifest no longer names.
     fn drop_generation(&self, generation: Generation) -> Result<()> {
         let path = generation.table.path().to_path_buf();
         tracing::info!(generation = generation.number, "the oldest part of the store is past its retention");
@@ -182,6 +210,7 @@ impl Disk {
         remove(&path)
     }
 
+    /// Creates a generation, and makes it the current one by writing the manifest.
     fn begin_generation(&mut self, now: Timestamp) -> Result<()> {
         let number = self.manifest.next;
         self.manifest.next += 1;
@@ -192,11 +221,13 @@ impl Disk {
         self.write_manifest(now)
     }
 
+    /// Writes the manifest with the present generations.
     fn write_manifest(&mut self, now: Timestamp) -> Result<()> {
         self.manifest.generations = self.generations.iter().map(|g| (g.number, g.began.millis())).collect();
         self.manifest.write(&self.directory, now)
     }
 
+    /// Returns the newest generation, which takes all new states.
     fn current(&mut self) -> &mut Generation {
         self.generations.last_mut().expect("an open directory has a generation")
     }
@@ -208,6 +239,7 @@ impl Disk {
         Ok((entries, bytes + self.letters.table().size_on_disk()?))
     }
 
+    /// Closes all tables; the lock is the caller's.
     pub(crate) fn close(self) -> Result<()> {
         self.generations.into_iter().try_for_each(|g| g.table.close())?;
         self.letters.close()
@@ -219,6 +251,9 @@ fn generation_name(number: u64) -> String {
 }
 
 /// Removes a directory so that a crash half-way leaves nothing that looks complete.
+///
+/// It is renamed first, by one atomic step; a leftover under that name is removed when the store is
+/// opened.
 fn remove(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let doomed = path.with_file_name(format!("{DROPPED}{name}"));
@@ -235,6 +270,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
+    /// Reads the manifest, or writes the first one in an empty directory.
     fn manifest(&mut self) -> Result<Manifest> {
         let directory = &self.config.path;
         let parts: Vec<_> = list(directory)?.into_iter().filter(|path| is_part(path)).collect();
@@ -255,6 +291,7 @@ impl Opening<'_> {
         Ok(manifest)
     }
 
+    /// Opens the generations that the manifest names.
     fn generations(&mut self, manifest: &Manifest) -> Result<Vec<Generation>> {
         self.remove_leftovers(manifest)?;
         let mut open = Vec::new();
@@ -268,6 +305,7 @@ impl Opening<'_> {
         Ok(open)
     }
 
+    /// Opens the table of letters. In a new store a leftover is removed: it was never acknowledged.
     fn letters(&mut self, new: bool) -> Result<Table> {
         let path = self.config.path.join(LETTERS);
         let cache = self.config.cache_of_each();
@@ -301,6 +339,9 @@ impl Opening<'_> {
     }
 
     /// Moves damaged parts aside if the policy allows it, otherwise fails.
+    ///
+    /// # Errors
+    /// The damage itself, if it is not of the content or the policy refuses.
     fn set_aside(&mut self, parts: &[PathBuf], damage: Broken) -> Result<()> {
         if damage.kind != ErrorKind::Corrupt || self.config.on_damage == OnDamage::Refuse {
             return Err(damage);
@@ -335,6 +376,7 @@ fn free_name(directory: &Path, part: &Path) -> PathBuf {
     target
 }
 
+/// Returns whether a path belongs to the store; the lock and parts set aside do not count.
 fn is_part(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name == LETTERS || name.starts_with(GENERATION) || name == "manifest"

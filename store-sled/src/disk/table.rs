@@ -1,4 +1,10 @@
 //! A sled database with additional syncs and a proof of completeness.
+//!
+//! sled alone gives neither durability nor a complaint about lost data: its flush does not reach
+//! the disk, and a damaged log is cut off silently (docs/design/0003-sled-durability.md). So each
+//! commit syncs sled's log itself, each batch carries a seal (number of entries, sum of their
+//! digests), and opening reads everything and compares. A witness file next to it remembers the
+//! last commit.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,11 +29,13 @@ const WITNESS: &str = "witness";
 /// pages, must stay below a segment of sled's log (512 KiB): sled treats data accepted by the operating system as
 /// durable and then reuses the previous segment, and there must be at most one such step between two of our syncs.
 const BATCH_KEYS: usize = 500;
+/// Bytes of keys and values of a batch; see [`BATCH_KEYS`].
 const BATCH_BYTES: usize = 40 << 10;
 
 /// How long to wait for sled's lock. After a database is dropped, sled's IO threads may keep its file open until they
 /// have been scheduled.
 const UNLOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two attempts.
 const UNLOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// The seal, written within each batch: the number of the batch, and the resulting content of the table.
@@ -35,7 +43,10 @@ const UNLOCK_RETRY: Duration = Duration::from_millis(2);
 struct Seal {
     sequence: u64,
     entries: u64,
+    /// Wrapping sum of the digests of all entries, which needs no order and can be updated in
+    /// place.
     sum: u64,
+    /// The store's time at the commit; never goes back.
     time: Timestamp,
 }
 
@@ -45,6 +56,7 @@ impl Seal {
         parts.iter().flat_map(|part| part.to_be_bytes()).collect()
     }
 
+    /// Parses a seal; `None` for any other length.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (parts, []) = bytes.as_chunks::<8>() else { return None };
         let [sequence, entries, sum, time] = *<&[[u8; 8]; 4]>::try_from(parts).ok()?;
@@ -56,11 +68,13 @@ impl Seal {
         })
     }
 
+    /// Accounts for an entry that is added.
     fn add(&mut self, key: &[u8], value: &[u8]) {
         self.entries += 1;
         self.sum = self.sum.wrapping_add(digest(key, value));
     }
 
+    /// Accounts for an entry that is removed or replaced.
     fn take(&mut self, key: &[u8], value: &[u8]) {
         self.entries = self.entries.saturating_sub(1);
         self.sum = self.sum.wrapping_sub(digest(key, value));
@@ -81,6 +95,7 @@ struct Change {
 }
 
 impl Change {
+    /// Bytes that the change makes sled rewrite.
     fn weight(&self) -> usize {
         let (old, new) = (self.old.as_ref().map_or(0, |old| old.len()), self.new.as_ref().map_or(0, Vec::len));
         self.key.len() + old.max(new)
@@ -93,9 +108,11 @@ pub(crate) struct Table {
     database: sled::Db,
     /// A separate handle of sled's log, because sled offers no sync that reaches the disk.
     log: File,
+    /// Directory of sled's files for large values.
     blobs: PathBuf,
     witness: Witness,
     seal: Seal,
+    /// Changes that are not committed; `None` removes the key.
     staged: HashMap<Vec<u8>, Option<Vec<u8>>>,
     /// Staged keys in the order of their first staging: if they are split into several batches, earlier ones become
     /// durable first.
@@ -120,6 +137,7 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
+    /// Creates an empty table, sealed and synced with its directory.
     pub(crate) fn create(path: &Path, cache: u64, now: Timestamp) -> Result<Self> {
         create_directory(path)?;
         let mut table = Self::start(path, cache, true)?;
@@ -130,6 +148,10 @@ impl Table {
     }
 
     /// Opens a table and reads all of it to verify that nothing is missing.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) if an acknowledged commit, or an entry of it, is missing;
+    /// also if sled panics, which a damaged file makes it do.
     pub(crate) fn open(path: &Path, cache: u64) -> Result<Self> {
         let log = path.join(DATABASE).join("db");
         if !log.is_file() {
@@ -148,6 +170,7 @@ impl Table {
         })
     }
 
+    /// Opens the parts, without verifying anything.
     fn start(path: &Path, cache: u64, new: bool) -> Result<Self> {
         let (witness, seen) = Witness::open(&path.join(WITNESS), new)?;
         let directory = path.join(DATABASE);
@@ -171,6 +194,8 @@ impl Table {
         })
     }
 
+    /// The seal may be ahead of the witness, whose last note a power cut can lose, but never
+    /// behind.
     fn verify(&mut self) -> Result<()> {
         let stored = self.read(SEAL_KEY)?.as_deref().and_then(Seal::from_bytes);
         let stored = stored.ok_or_else(|| Broken::corrupt(&self.path, "the seal is missing"))?;
@@ -208,6 +233,7 @@ impl Table {
         self.seal.entries
     }
 
+    /// Reads a committed value.
     fn read(&self, key: &[u8]) -> Result<Option<sled::IVec>> {
         self.database.get(key).map_err(|e| Broken::sled("read", &self.path, &e))
     }
@@ -232,6 +258,8 @@ impl Table {
     }
 
     /// Returns committed entries from `from` on whose keys begin with `prefix`.
+    ///
+    /// Staged changes are not included.
     pub(crate) fn scan(
         &self,
         prefix: Vec<u8>,
@@ -250,6 +278,9 @@ impl Table {
 
     /// Writes staged changes in the order of their staging, and returns once they are on disk. This may take several
     /// batches: after a failure or a crash, any number of the first ones may be durable.
+    ///
+    /// # Errors
+    /// The table must not be used afterwards: sled's memory and its disk may differ.
     pub(crate) fn commit(&mut self, time: Timestamp) -> Result<()> {
         let mut staged = std::mem::take(&mut self.staged);
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -285,6 +316,7 @@ impl Table {
         self.witness.sync()
     }
 
+    /// Applies changes and their seal as one atomic batch, syncs, and notes the commit.
     fn commit_batch(&mut self, changes: Vec<Change>, time: Timestamp) -> Result<()> {
         #[cfg(test)]
         if let Some(cut) = &mut self.cut {
@@ -315,6 +347,7 @@ impl Table {
         self.witness.note(seal.sequence)
     }
 
+    /// Makes everything that sled has written durable.
     fn sync(&self) -> Result<()> {
         self.database.flush().map_err(|e| Broken::sled("flush", &self.path, &e))?;
         self.log.sync_all().map_err(|e| Broken::io("sync the log of", &self.path, &e))?;

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Broken, Result};
 
+/// Bytes of a slot: the number of a commit and its checksum.
 const SLOT: usize = 12;
 
+/// It is two slots long, whatever the size of the table.
 #[derive(Debug)]
 pub(crate) struct Witness {
     path: PathBuf,
@@ -19,6 +21,10 @@ pub(crate) struct Witness {
 
 impl Witness {
     /// Opens the witness at `path` (creating it if `new`), and returns the last acknowledged commit.
+    ///
+    /// # Errors
+    /// [`Corrupt`](tidings_core::ErrorKind::Corrupt) if the file is missing, or neither slot is
+    /// valid.
     pub(crate) fn open(path: &Path, new: bool) -> Result<(Self, u64)> {
         let seen = if new { 0 } else { read(path)? };
         let file = OpenOptions::new().create(new).truncate(false).write(true).open(path);
@@ -39,11 +45,13 @@ impl Witness {
         written.map_err(|e| Broken::io("write", &self.path, &e))
     }
 
+    /// Makes the last note durable, when the table is created or closed.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Broken::io("sync", &self.path, &e))
     }
 }
 
+/// Returns the higher of the valid slots.
 fn read(path: &Path) -> Result<u64> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
