@@ -33,6 +33,8 @@ static STORES: [(&str, &str); 2] = [("postgres", "PostgresStore"), ("postgresql"
 /// # }
 /// ```
 ///
+/// Cancel-safe: a dropped future connects nothing.
+///
 /// # Errors
 /// [`ErrorKind::Invalid`] for a URL that names no transport, or one whose feature is off: then the message says which
 /// feature to add. Otherwise those of the transport. No error repeats the URL, which may hold a password.

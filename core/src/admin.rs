@@ -15,6 +15,10 @@ use crate::{Guarantees, Name, Result, TopicPartition};
 /// - **A1** Each method does what it states or returns why not, per topic or partition; a missing resource is
 ///   [`NotFound`](crate::ErrorKind::NotFound), with its name; nothing is shrunk, deleted, rekeyed or moved back
 ///   unasked.
+///
+/// # Cancel safety
+/// Dropping the future of a method that changes something leaves open whether it was changed. Methods that only look
+/// have no effect.
 #[async_trait]
 pub trait Admin: Debug + Send + Sync + 'static {
     /// Creates topics; answer `i` is topic `i`'s.
@@ -315,6 +319,15 @@ impl MemberDescription {
 }
 
 /// The progress of a group on a partition.
+///
+/// ```
+/// use tidings_core::{PartitionLag, TopicPartition};
+///
+/// let partition = TopicPartition::new("orders", 0);
+/// assert_eq!(PartitionLag::new(partition.clone(), Some(7), 0, 10).lag(), Some(3));
+/// assert_eq!(PartitionLag::new(partition.clone(), None, 4, 10).lag(), Some(6), "all that is in the log");
+/// assert_eq!(PartitionLag::unknown(partition, Some(7), "no leader").lag(), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionLag {

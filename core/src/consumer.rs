@@ -55,6 +55,9 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// Others are final: [`Denied`](crate::ErrorKind::Denied), [`NotFound`](crate::ErrorKind::NotFound) for a missing
     /// topic, [`Fenced`](crate::ErrorKind::Fenced) for a static member that was replaced,
     /// [`Closed`](crate::ErrorKind::Closed).
+    ///
+    /// # Cancel safety
+    /// Cancel-safe (C6): no step is lost.
     async fn next(&self) -> Result<Step>;
 
     /// Commits offsets; result `i` is commit `i`'s.
@@ -65,6 +68,9 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// Per commit: [`Fenced`](crate::ErrorKind::Fenced) if the partition, or that epoch of it, is no longer this
     /// member's; [`Unavailable`](crate::ErrorKind::Unavailable) or
     /// [`Indeterminate`](crate::ErrorKind::Indeterminate): commit again later.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may still commit. Repeating a commit changes nothing.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>>;
 
     /// Ends a revocation early: from now on the partitions may be assigned to other members.
@@ -94,6 +100,9 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Fenced`](crate::ErrorKind::Fenced) if the partition is not assigned,
     /// [`Unavailable`](crate::ErrorKind::Unavailable).
+    ///
+    /// # Cancel safety
+    /// A dropped future may have moved the position.
     async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64>;
 
     /// Returns the progress of each assigned partition, from what is known and without a long wait for the broker.
@@ -107,6 +116,9 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the group could not be notified; partitions then move after
     /// the session timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the group or not. Call it again.
     async fn close(&self) -> Result<()>;
 
     /// Returns the clauses that this backend keeps.

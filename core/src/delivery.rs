@@ -14,7 +14,8 @@ use uuid::Uuid;
 use crate::publish::{DeliveryPublisher, derived_kind};
 use crate::{Lease, Name, Publisher, RecordBatch, StoredRecord, TopicPartition, codec, headers};
 
-/// The context that all deliveries of one handler share.
+/// The context that all deliveries of one handler share: names that become part of the ids and headers of what it
+/// publishes.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeliveryContext {
@@ -51,6 +52,16 @@ impl DeliveryContext {
     ///
     /// It is the event's own id, or a UUID v5 of the topic in its namespace where
     /// [`scope_per_topic`](Self::scope_per_topic) is set. A layer that completes events itself must use it as well.
+    ///
+    /// ```
+    /// use tidings_core::DeliveryContext;
+    /// use uuid::Uuid;
+    ///
+    /// let (mut context, id) = (DeliveryContext::new("billing", "charge"), Uuid::now_v7());
+    /// assert_eq!(context.id_in_store("orders", id), id);
+    /// context.scope_per_topic = true;
+    /// assert_ne!(context.id_in_store("orders", id), context.id_in_store("orders-eu", id));
+    /// ```
     pub fn id_in_store(&self, topic: &str, id: Uuid) -> Uuid {
         if self.scope_per_topic { Uuid::new_v5(&id, topic.as_bytes()) } else { id }
     }
@@ -118,6 +129,15 @@ impl Delivery {
     }
 
     /// Keeps only the records at these indices, in this order; indices beyond the records are ignored.
+    ///
+    /// ```
+    /// use tidings_core::{Delivery, DeliveryContext, RecordBatch, StoredRecord, Timestamp, TopicPartition};
+    ///
+    /// let records = (10..14).map(|offset| StoredRecord::new(offset, Timestamp::now())).collect();
+    /// let batch = RecordBatch::new(TopicPartition::new("clicks", 0), records);
+    /// let delivery = Delivery::new(batch, DeliveryContext::new("meter", "count")).with_places(&[1, 3, 9]);
+    /// assert_eq!(delivery.records().map(|record| record.offset).collect::<Vec<_>>(), [11, 13]);
+    /// ```
     #[must_use]
     pub fn with_places(mut self, places: &[u32]) -> Self {
         let len = self.records.len();

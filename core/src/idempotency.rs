@@ -40,6 +40,9 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid): `ttl` is below [`MIN_LEASE_TTL`].
     /// [`Unavailable`](crate::ErrorKind::Unavailable) and similar kinds, as for every method here.
+    ///
+    /// # Cancel safety
+    /// A lease that a dropped future acquired claims nothing, and expires after its ttl.
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease>;
 
     /// Claims `events`; answer `i` is event `i`'s. Cancel-safe in that the claims of a dropped call end with their
@@ -53,12 +56,18 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Fenced`](crate::ErrorKind::Fenced) if it has expired already.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the lease was renewed. Renew it again.
     async fn renew(&self, lease: &Lease) -> Result<()>;
 
     /// Marks events claimed by the lease as done; answer `i` is event `i`'s. Events that are done already stay done.
     ///
     /// # Errors
     /// Of the call, or per event [`Fenced`](crate::ErrorKind::Fenced) if another lease has the claim now.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open which events are done. Complete them again: those that are done stay done.
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>>;
 
     /// Releases claims, so that any lease may take them at once. Events that the lease has not claimed are not
@@ -66,18 +75,28 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): the claims then end with their lease.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open which claims were released. Release them again: a claim that was released is not
+    /// affected.
     async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()>;
 
     /// Ends a lease: its claims are released at once, and no crash is counted.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): the lease then expires after its ttl.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the lease has ended. It ends after its ttl in any case.
     async fn retire(&self, lease: &Lease) -> Result<()>;
 
     /// Deletes the events of `scope` that were completed before `completed_before`, and returns their number.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): call again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may have deleted some of the events. Call it again.
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64>;
 
     /// Returns the clauses that this store keeps, and whether several processes share it.
@@ -184,6 +203,14 @@ impl EventRef {
 }
 
 /// A claim to be released.
+///
+/// ```
+/// use tidings_core::ReleasedClaim;
+///
+/// let event = uuid::Uuid::now_v7();
+/// let released = ReleasedClaim::new(event, 2);
+/// assert_eq!((released.id, released.attempts), (event, 2), "the next lease makes its first attempt as the third");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleasedClaim {

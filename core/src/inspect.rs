@@ -56,6 +56,9 @@ pub struct GroupHealth {
 /// # Errors
 /// [`Unavailable`](ErrorKind::Unavailable) if nothing answers, [`Denied`](ErrorKind::Denied) without permission to
 /// look.
+///
+/// # Cancel safety
+/// It only looks: dropping the future has no effect.
 pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Result<Inspection> {
     let mut found = Inspection { health: admin.health().await?, ..Inspection::default() };
     found.missing = missing(admin, topics).await?;

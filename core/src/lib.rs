@@ -1,7 +1,13 @@
 //! Vocabulary, codecs, errors and traits of tidings. Contains no runtime and no backend.
 //!
-//! Services are written with the crate `tidings`, which re-exports what they need; transports and stores implement
-//! the traits here.
+//! Services are written with the crate `tidings`, which re-exports what they need; transports and stores implement the
+//! traits here. An [`Event`] is encoded by its [`codec`] into a [`Record`], which a [`Publisher`] hands to a broker. A
+//! [`Consumer`] yields it as a [`StoredRecord`] of a [`RecordBatch`]; the service makes a [`Delivery`] of it, and its
+//! handler's return value becomes an [`Outcome`]. An [`IdempotencyStore`] keeps what was handled, a [`DeadLetterSink`]
+//! what could not be.
+//!
+//! The traits are object-safe and batched; each numbers what it promises, and `tidings-conformance` has a case per
+//! number.
 //!
 //! # Glossary
 //!
@@ -21,8 +27,8 @@
 //! - **claim**, **lease**: the right to handle an event, and the registration of a running service under which it
 //!   claims ([`IdempotencyStore`]).
 //! - **lag**: the number of offsets that a group has still to read.
-//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write
-//!   it, to **redrive** is to publish it to its topic again.
+//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write it,
+//!   to **redrive** is to publish it to its topic again.
 //! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
 
 mod admin;

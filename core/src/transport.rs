@@ -59,6 +59,9 @@ pub trait Transport: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`publisher`](Self::publisher), and [`NotFound`](crate::ErrorKind::NotFound) for a topic that is missing.
+    ///
+    /// # Cancel safety
+    /// A dropped future may have joined the group: that member is gone after its session timeout at the latest.
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>>;
 
     /// Opens the dead-letter sink of this broker, which writes to `<topic>-dlq`.

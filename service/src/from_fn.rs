@@ -20,6 +20,9 @@ pub struct Next(Route);
 impl Next {
     /// Calls the wrapped handler with `delivery` once the wrapped layers are ready.
     ///
+    /// # Cancel safety
+    /// Dropping the future cancels the handler at its current `await`.
+    ///
     /// # Errors
     /// Those of the handler and its layers.
     pub async fn run(mut self, delivery: Delivery) -> Result<Outcome, BoxError> {

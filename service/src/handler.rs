@@ -181,7 +181,7 @@ impl<H: Handler<Args>, Args> Handler<Args> for Configured<H> {
     }
 }
 
-/// The future of one delivery through `handler`.
+/// Runs one delivery through `handler`: extracts its arguments, calls it, and converts its return value.
 pub(crate) async fn run<H, Args, S>(handler: H, delivery: Delivery, state: S) -> Result<Outcome, BoxError>
 where
     H: Handler<Args, Future: Future<Output: IntoOutcome>>,

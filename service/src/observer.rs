@@ -46,7 +46,7 @@ use uuid::Uuid;
 /// # }
 /// ```
 pub trait Observer: Debug + Send + Sync + 'static {
-    /// Called when something happened to a record.
+    /// Observes what happened to a record.
     fn observe(&self, event: &RecordEvent<'_>);
 }
 
@@ -85,6 +85,10 @@ pub enum RecordOutcome {
 
 impl RecordOutcome {
     /// Returns the stable name in ledgers and metrics, such as `"dead-lettered"`.
+    ///
+    /// ```
+    /// assert_eq!(tidings_service::RecordOutcome::DeadLettered.as_str(), "dead-lettered");
+    /// ```
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Handled => "handled",
@@ -122,7 +126,8 @@ pub struct RecordEvent<'a> {
 }
 
 impl RecordEvent<'_> {
-    /// The event's id; for a record without one, an id derived from its position.
+    /// Returns the event's id; for a record without one, an id derived from its position and bytes, as
+    /// [`event_id_of`](tidings_core::event_id_of) does.
     pub fn event_id(&self) -> Uuid {
         event_id_of(self.origin, self.record)
     }

@@ -74,7 +74,10 @@ impl EventPublisher {
 
     /// Publishes `event` and waits until the broker has acknowledged it.
     ///
-    /// Dropping the future may still publish. After a failed connect the next call tries again.
+    /// After a failed connect the next call tries again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may still publish the event.
     ///
     /// # Errors
     /// Those of [`Transport::publisher`] and [`Publisher::publish`], and [`ErrorKind::Invalid`] if the event cannot be
@@ -156,8 +159,28 @@ impl EventPublisher {
     /// Publishes `events` in one call, in order per key; answer `i` belongs to event `i`. The events share one trace,
     /// and each has a new id: to repeat an event under its id, use [`publish_with`](Self::publish_with).
     ///
+    /// # Cancel safety
+    /// Dropping the future may still publish any of the events.
+    ///
     /// # Errors
-    /// For each event those of [`publish`](Self::publish).
+    /// For each event those of [`publish`](Self::publish). One event's failure says nothing about the others.
+    ///
+    /// ```
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::EventPublisher;
+    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+    /// # struct UserRegistered { user_id: String }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let events = ["u1", "u2", "u3"].map(|user_id| UserRegistered { user_id: user_id.into() });
+    /// let publisher = EventPublisher::new(&MemoryTransport::new(), "import");
+    /// let positions: Result<Vec<_>, _> = publisher.publish_all(&events).await.into_iter().collect();
+    /// assert_eq!(positions?.iter().map(|position| position.offset).collect::<Vec<_>>(), [0, 1, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "each event has an answer of its own"]
     pub async fn publish_all<E: Event>(&self, events: &[E]) -> Vec<Result<Position>> {
         let (now, trace) = (Timestamp::now(), TraceParent::new_root());

@@ -46,6 +46,15 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`with_env`](Self::with_env).
+    ///
+    /// ```
+    /// # use tidings_core::Delivery;
+    /// # use tidings_service::{Router, Service};
+    /// let router = Router::new().on_topic("orders", async |_: Delivery| {});
+    /// let service = Service::new("billing", router).with_env_prefix("BILLING_")?; // BILLING_WORKERS, BILLING_GROUP ..
+    /// assert_eq!(service.group(), "billing-group");
+    /// # Ok::<(), tidings_core::Error>(())
+    /// ```
     pub fn with_env_prefix(mut self, prefix: &str) -> Result<Self> {
         environment::apply(&mut self.options, prefix, std::env::vars_os())
             .map_err(|e| e.in_context(format_args!("configure {}", self.name)))?;
@@ -89,6 +98,9 @@ impl Service {
     /// # Errors
     /// Those of [`start`](Self::start) and [`ServiceHandle::shutdown`], the error that stopped the service, and
     /// [`Closed`](ErrorKind::Closed) after a second signal.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the service at once, as dropping a [`ServiceHandle`] does.
     pub async fn run<T: Transport + Clone>(self, transport: &T) -> Result<()> {
         let timeout = self.options.shutdown_timeout;
         let running = self.start(transport).await?;

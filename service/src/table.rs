@@ -189,7 +189,7 @@ struct TopicRoutes {
 }
 
 impl TopicRoutes {
-    /// The routes of a type, one per major version.
+    /// Returns the routes of a type, one per major version.
     fn of_type(&self, event_type: &str) -> &[(Name, u32, usize)] {
         let from = self.events.partition_point(|(name, ..)| name.as_str() < event_type);
         let count = self.events[from..].iter().take_while(|(name, ..)| name == event_type).count();
