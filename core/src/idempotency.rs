@@ -31,8 +31,22 @@ use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 /// - **I5** A store that can't answer returns a retryable error, never `Done`, never `Granted`.
 /// - **I6** [`Claim::Granted`] counts the leases that expired with this event claimed, and the attempts that were
 ///   released.
-/// - **I7** `Done` is written only by `complete` or within a handler's transaction. Claims live apart from it, so
-///   that a table of done events can be shared with services that know nothing of claims.
+/// - **I7** `Done` is written only by `complete` or within a handler's transaction. Claims live apart from it, so that
+///   a table of done events can be shared with services that know nothing of claims.
+///
+/// ```
+/// use tidings_core::{Claim, EventRef, IdempotencyStore, Lease, ReleasedClaim, Result};
+///
+/// /// Handles an event at most once among all holders of leases in the scope.
+/// async fn once(store: &dyn IdempotencyStore, lease: &Lease, event: EventRef, handle: fn() -> bool) -> Result<()> {
+///     let Claim::Granted(_) = store.claim(lease, &[event.clone()]).await?[0] else { return Ok(()) };
+///     if handle() {
+///         store.complete(lease, &[event]).await?.into_iter().collect()
+///     } else {
+///         store.release(lease, &[ReleasedClaim::new(event.id, 1)]).await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Acquires a lease for a running service in `scope`; its claims live until it has not been renewed for `ttl`.

@@ -74,6 +74,13 @@ enum Text {
 
 impl Name {
     /// Creates a name that lives as long as the program; usable in constants.
+    ///
+    /// ```
+    /// use tidings_core::Name;
+    ///
+    /// const HANDLER: Name = Name::from_static("welcome");
+    /// assert_eq!(HANDLER, "welcome");
+    /// ```
     pub const fn from_static(text: &'static str) -> Self {
         Self(Text::Static(text))
     }

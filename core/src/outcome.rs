@@ -371,6 +371,11 @@ pub fn stopped_at(place: usize, error: impl Into<BoxError>) -> HandlerError {
 ///
 /// `places` (from 0) are the records that failed. If it is empty, the engine finds them by handling halves of the
 /// batch.
+///
+/// ```
+/// use tidings_core::{Failure, rolled_back};
+/// assert_eq!(Failure::of(&rolled_back([1], "duplicate key")), Failure::RolledBack(vec![1]));
+/// ```
 pub fn rolled_back(places: impl IntoIterator<Item = usize>, error: impl Into<BoxError>) -> HandlerError {
     HandlerError::new(Failure::RolledBack(places.into_iter().collect()), error)
 }

@@ -8,6 +8,10 @@ use bytes::Bytes;
 use crate::Name;
 
 /// A timestamp as brokers keep it: milliseconds since the Unix epoch.
+///
+/// ```
+/// assert_eq!(tidings_core::Timestamp::from_millis(1_500).to_string(), "1500 ms");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Timestamp(i64);
 

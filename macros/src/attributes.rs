@@ -113,8 +113,7 @@ fn set<T>(meta: &ParseNestedMeta<'_>, slot: &mut Option<T>, value: T) -> Result<
     if slot.replace(value).is_some() { Err(meta.error("given twice")) } else { Ok(()) }
 }
 
-/// Parses the text of a topic or type. White space is refused: it is a mistake of the keyboard that no other check
-/// would find.
+/// Parses the text of a topic or type. White space is refused: it is a typing error that no other check would find.
 fn name_of(value: &Expr) -> Result<LitStr> {
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value else {
         return Err(Error::new(value.span(), "expected text"));

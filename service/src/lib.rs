@@ -7,19 +7,19 @@
 //! 1. A [`Router`] collects handlers. Each is an `async fn` of an input and [extractors](FromDelivery), erased into a
 //!    [`Route`] when the service starts; layers wrap routes.
 //! 2. [`Service::start`] checks everything that can be checked without a record: handlers, their
-//!    [requirements](Requirement), settings, topics, the dead-letter sink. So a mistake is an error at deployment, not
-//!    a dead letter at night.
+//!    [requirements](Requirement), settings, topics, the dead-letter sink. So these mistakes fail a deployment, instead
+//!    of records.
 //! 3. The engine reads its group's partitions. One coordinator owns the membership: assignments, pauses, commits and
 //!    revocations. Workers run handlers; a key belongs to one worker, so that its order needs no lock.
-//! 4. A record is settled when its handler is done and its returned events are published, or when its dead letter is
-//!    written. A partition commits up to its lowest unsettled record.
+//! 4. A record is settled when its handler is done and its returned events are published, when it is a duplicate or
+//!    skipped, or when its dead letter is written. A partition commits up to its lowest unsettled record.
 //! 5. The [`ServiceHandle`] reports the [`Status`], pauses, skips, and shuts down.
 //!
 //! # Failures
 //!
-//! A handler's error is read by [`Failure::of`](tidings_core::Failure::of): retried by [`Retry`], rejected, or waited
-//! for. When most deliveries fail, the [`Breaker`] opens. An outage of the broker, the store or the dead-letter sink
-//! pauses what needs it, and never drops or reorders a record.
+//! A handler's error is read by [`Failure::of`](tidings_core::Failure::of): the record is retried by [`Retry`],
+//! dead-lettered, or its partition waits. When most deliveries fail, the [`Breaker`] opens. An outage of the broker,
+//! the store or the dead-letter sink pauses what needs it; no record is dead-lettered for it.
 
 mod breaker;
 mod engine;

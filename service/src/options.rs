@@ -55,6 +55,17 @@ impl Default for BatchOptions {
 }
 
 /// A handler's name and batch options, set by [`HandlerExt`](crate::HandlerExt).
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_core::{Delivery, RawBatch};
+/// use tidings_service::{BatchOptions, Handler, HandlerExt};
+///
+/// async fn count(_: RawBatch) {}
+///
+/// let options = count.named("count").batch(BatchOptions::new(500).with_wait(Duration::ZERO)).options();
+/// assert_eq!((options.name.as_deref(), options.batch.map(|batch| batch.size)), (Some("count"), Some(500)));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandlerOptions {

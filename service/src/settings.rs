@@ -14,6 +14,37 @@ use crate::observer::Observer;
 use crate::retry::Retry;
 
 /// The ordering of deliveries.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{DeliveryOrder, Router, Service, State};
+///
+/// type Log = Arc<Mutex<Vec<u64>>>;
+///
+/// async fn slower_first(delivery: Delivery, State(log): State<Log>) {
+///     tokio::time::sleep(std::time::Duration::from_secs(9 - delivery.offset())).await;
+///     log.lock().unwrap().push(delivery.offset());
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// for (order, expected) in [(DeliveryOrder::Partition, [0, 1, 2]), (DeliveryOrder::None, [2, 1, 0])] {
+///     let (transport, log) = (MemoryTransport::new(), Log::default());
+///     let router = Router::new().on_topic("clicks", slower_first).with_state(log.clone());
+///     let service = Service::new("meter", router).with_delivery_order(order).start(&transport).await?;
+///     let publisher = transport.publisher().await?;
+///     for page in ["home", "cart", "checkout"] {
+///         publisher.publish_one(Record::new("clicks", page)).await?;
+///     }
+///     service.caught_up().await?;
+///     assert_eq!(*log.lock().unwrap(), expected);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DeliveryOrder {

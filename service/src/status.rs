@@ -118,6 +118,38 @@ pub struct PartitionStatus {
 }
 
 /// A hold of a partition: records that cannot be read, or a record whose dead letter cannot be written.
+///
+/// ```
+/// use tidings_core::{Delivery, PublisherExt, Record, TopicPartition, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{PauseReason, Router, Service};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let (transport, partition) = (MemoryTransport::new(), TopicPartition::new("clicks", 0));
+/// for page in ["home", "cart", "checkout"] {
+///     transport.publisher().await?.publish_one(Record::new("clicks", page)).await?;
+/// }
+/// transport.faults().unreadable(&partition, 1..2);
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+/// let service = Service::new("meter", router).start(&transport).await?;
+///
+/// let hold = loop {
+///     if let Some(hold) = service.status().await.partitions.first().and_then(|p| p.held.first().cloned()) {
+///         break hold;
+///     }
+///     tokio::task::yield_now().await;
+/// };
+/// assert_eq!((hold.reason, hold.offset, hold.next_offset), (PauseReason::Unreadable, 1, Some(2)));
+///
+/// // An operator gives the record up.
+/// let skipped = service.skip(&partition, 1..2).await?;
+/// assert_eq!(skipped.offsets, 1..2);
+/// service.caught_up().await?;
+/// assert_eq!(service.status().await.totals.handled, 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hold {
@@ -151,6 +183,10 @@ impl PartitionStatus {
 }
 
 /// The reason why a partition is paused.
+///
+/// Several reasons may hold at once; the partition is read again when the last one is gone. `Operator` ends by
+/// [`ServiceHandle::resume_partitions`](crate::ServiceHandle::resume_partitions), `Unreadable` by
+/// [`ServiceHandle::skip`](crate::ServiceHandle::skip); the others end with their cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum PauseReason {

@@ -1,8 +1,8 @@
 //! Digests of values as they are written: a hash of their parts that does not depend on the order of a map or set.
 //!
 //! Events need not implement `PartialEq`, so two payloads are compared by what they write. The digest is a serializer:
-//! it walks a value as any format would, and yields 64 bits without allocating. Equal digests are taken for equal
-//! values, which errs once in 2^64; the check is a net for mistakes, not a proof.
+//! it walks a value as any format would, and yields 64 bits without allocating. Two different values may have equal
+//! digests: the check detects mistakes and proves nothing.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};

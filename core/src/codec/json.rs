@@ -23,6 +23,26 @@ use crate::{
 /// number of milliseconds, also written `1764150000000.0`, and never a text. `version` is a text, `"1.0"`, or a whole
 /// number. A duplicate field, a nil UUID, more than 126 levels of payload, and a type or version that differs from
 /// the header's are refused.
+///
+/// ```
+/// use tidings_core::{StoredRecord, Timestamp, codec};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Paid { cents: u32 }
+/// # impl tidings_core::Event for Paid {
+/// #     type Codec = tidings_core::codec::Json;
+/// #     const TOPIC: &'static str = "payments";
+/// #     const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+///
+/// let body = r#"{
+///     "eventId": "01939bd5-7b6c-7000-8000-000000000001", "eventType": "paid", "timestamp": 1764150000000,
+///     "source": null, "version": 1, "payload": {"cents": 700}
+/// }"#;
+/// let event = codec::decode::<Paid>(&StoredRecord::new(0, Timestamp::now()).with_value(body))?;
+/// assert_eq!((event.payload.cents, event.timestamp.millis()), (700, 1_764_150_000_000));
+/// assert_eq!(event.version.to_string(), "1.0");
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 

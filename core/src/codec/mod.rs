@@ -100,6 +100,9 @@ pub trait Codec: Send + Sync + 'static {
 }
 
 /// The id, type and version of an event, decoded without its payload.
+///
+/// It is enough to route a record and to recognise a repeat. Texts are borrowed from the record where the format allows
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Head<'a> {
@@ -213,6 +216,16 @@ pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
 ///
 /// # Errors
 /// [`ErrorKind::Undecodable`], with the field.
+///
+/// ```
+/// use tidings_core::{StoredRecord, Timestamp, codec};
+///
+/// let body = r#"{"eventId": "01939bd5-7b6c-7000-8000-000000000001", "eventType": "paid", "payload": "anything"}"#;
+/// let record = StoredRecord::new(0, Timestamp::now()).with_value(body);
+/// let head = codec::peek(&record)?;
+/// assert_eq!((&*head.event_type, head.version.to_string()), ("paid", "1.0".to_owned()));
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 pub fn peek(record: &StoredRecord) -> Result<Head<'_>> {
     match content_type(record)? {
         #[cfg(feature = "json")]

@@ -1,4 +1,8 @@
 //! Reading back of encoded events before they are published.
+//!
+//! Some mistakes of a payload's serde attributes show only when the event is read: a field that is skipped when empty
+//! and not defaulted, a `with` module whose halves disagree. Without this check the reader finds them, as dead letters.
+//! So each event is decoded once more and compared, in debug builds and under a test harness.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +18,27 @@ static ON: AtomicBool = AtomicBool::new(cfg!(debug_assertions));
 /// An event that cannot be read, or is read as a different one, is then refused. On in debug builds, and once a test
 /// harness starts; off in release builds, where it would double the cost of encoding. Errors that the codecs detect
 /// while they write are refused in either case.
+///
+/// ```
+/// use tidings_core::{Envelope, ErrorKind, codec};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Note {
+/// #[serde(skip_serializing)] // and no `default`: it cannot be read
+/// #     text: String
+/// # }
+/// # impl tidings_core::Event for Note {
+/// #     type Codec = codec::Json;
+/// #     const TOPIC: &'static str = "notes";
+/// #     const TYPE: &'static str = "noted";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+///
+/// codec::set_read_back(true);
+/// let event = Envelope::new(Note { text: "hello".into() });
+/// let refused = codec::encode(event.as_ref(), "").unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Invalid);
+/// assert!(refused.report().contains("text"), "{}", refused.report());
+/// ```
 pub fn set_read_back(on: bool) {
     ON.store(on, Ordering::Relaxed);
 }

@@ -242,7 +242,7 @@ impl<C: SerializeSeq> SerializeSeq for Compound<'_, C> {
     }
 }
 
-/// Tuples and their kin: elements by index, not counted, since their number is fixed by the type.
+/// Tuples, tuple structs and tuple variants: elements by index, not counted, since their number is fixed by the type.
 macro_rules! elements { ($($of:ident $method:ident,)*) => { $(
     impl<C: $of> $of for Compound<'_, C> {
         type Ok = C::Ok;

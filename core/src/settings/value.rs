@@ -66,6 +66,15 @@ impl<'a> Setting<'a> {
     ///
     /// # Errors
     /// If the value is not a duration.
+    ///
+    /// The unit is required, since `30` could be seconds or milliseconds.
+    ///
+    /// ```
+    /// use tidings_core::settings::Setting;
+    ///
+    /// assert_eq!(Setting::new("linger", "5ms").duration().unwrap().as_millis(), 5);
+    /// assert!(Setting::new("linger", "5").duration().is_err());
+    /// ```
     pub fn duration(&self) -> Result<Duration, SettingError> {
         humantime::parse_duration(self.value).map_err(|_| self.expected("a duration such as 500ms, 30s, 5m, 12h or 7d"))
     }
@@ -93,6 +102,14 @@ impl<'a> Setting<'a> {
     ///
     /// # Errors
     /// If there is no such choice; the error lists the choices.
+    ///
+    /// ```
+    /// use tidings_core::settings::Setting;
+    ///
+    /// let choices = [("none", false), ("all", true)];
+    /// assert_eq!(Setting::new("acks", "all").choice(&choices), Ok(true));
+    /// assert_eq!(Setting::new("acks", "some").choice(&choices).unwrap_err().to_string(), "acks: expected none, all");
+    /// ```
     pub fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Result<T, SettingError> {
         let found = choices.iter().find(|(name, _)| *name == self.value);
         found.map(|(_, value)| value.clone()).ok_or_else(|| {
