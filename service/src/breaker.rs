@@ -19,21 +19,34 @@ impl Breaker {
 
 /// A circuit breaker, which opens when more than half of the last [`Breaker::WINDOW`] deliveries failed.
 ///
-/// It keeps a failing service from draining its topics into the dead-letter topics. Half-open, it tries one delivery
-/// at a time, with backoff, until one succeeds.
+/// It keeps a failing service from draining its topics into the dead-letter topics. Half-open, it tries one delivery at
+/// a time, with backoff, until one succeeds.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidings_core::Delivery;
-/// use tidings_service::{Breaker, Router, Service};
 ///
-/// assert_eq!(Breaker::default().base, Breaker::DEFAULT_BASE);
+/// use tidings_core::{Delivery, Publisher, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Breaker, Retry, Router, Service, ServiceState};
 ///
-/// let router = || Router::new().on_topic("clicks", async |_: Delivery| {});
-/// let patient = Breaker::new(Duration::from_secs(10), Duration::from_secs(300));
-/// let service = Service::new("meter", router()).with_breaker(patient);
-/// let without = Service::new("meter", router()).with_breaker(None);
-/// # let _ = (service, without);
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| Err::<(), _>("wrong password"));
+/// let service = Service::new("meter", router)
+///     .with_retry(Retry::never())
+///     .with_breaker(Breaker::new(Duration::from_secs(10), Duration::from_secs(300)))
+///     .start(&transport)
+///     .await?;
+///
+/// let clicks = (0..1_000).map(|_| Record::new("clicks", "home")).collect();
+/// transport.publisher().await?.publish(clicks).await;
+/// while service.status().await.state != ServiceState::Degraded {
+///     tokio::task::yield_now().await;
+/// }
+/// assert!(service.status().await.totals.dead_lettered < 1_000, "the others wait");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -19,10 +19,29 @@ impl BatchOptions {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidings_service::BatchOptions;
 ///
-/// let options = BatchOptions::new(500).with_wait(Duration::from_millis(100));
-/// assert_eq!(options.size, 500);
+/// use tidings_core::{PublisherExt, RawBatch, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{BatchOptions, HandlerExt, Router, Service};
+///
+/// async fn store(batch: RawBatch) {
+///     assert!(batch.0.len() <= 2);
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let (transport, wait) = (MemoryTransport::new(), Duration::from_millis(100));
+/// let router = Router::new().on_topic("clicks", store.batch(BatchOptions::new(2).with_wait(wait)));
+/// let service = Service::new("meter", router).start(&transport).await?;
+///
+/// let begun = tokio::time::Instant::now();
+/// for page in ["home", "cart", "checkout"] {
+///     transport.publisher().await?.publish_one(Record::new("clicks", page)).await?;
+/// }
+/// service.caught_up().await?;
+/// assert!(begun.elapsed() >= wait, "the third waits for a fourth");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

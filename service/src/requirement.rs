@@ -73,6 +73,38 @@ impl Requirement {
     /// Declares that a layer provides `name` to the handler that it is being wrapped around.
     ///
     /// Has no effect except in `Layer::layer` while a service starts.
+    ///
+    /// ```
+    /// use tidings_core::{BoxError, Delivery};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{FromDelivery, Requirement, Route, Router, Service};
+    /// use tower_layer::Layer;
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenants;
+    ///
+    /// impl Layer<Route> for Tenants {
+    ///     type Service = Route; // a real one wraps the route and inserts the tenant into the delivery's extensions
+    ///
+    ///     fn layer(&self, route: Route) -> Route {
+    ///         Requirement::provide("tenant");
+    ///         route
+    ///     }
+    /// }
+    /// # struct Tenant;
+    /// # impl<S: Sync> FromDelivery<S> for Tenant {
+    /// #     async fn from_delivery(_: &Delivery, _: &S) -> Result<Self, BoxError> { Ok(Self) }
+    /// #     fn requirement() -> Option<Requirement> { Some(Requirement::layer("tenant", "add `.layer(Tenants)`")) }
+    /// # }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let router = || Router::new().on_topic("orders", async |_: Delivery, _: Tenant| {});
+    /// assert!(Service::new("billing", router()).start(&MemoryTransport::new()).await.is_err());
+    /// assert!(Service::new("billing", router().layer(Tenants)).start(&MemoryTransport::new()).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn provide(name: &'static str) {
         declare(|declared| declared.provided.push(name));
     }

@@ -19,21 +19,35 @@ impl Retry {
     pub const DEFAULT_MAX_RETRIES: u32 = 3;
 }
 
-/// Exponential backoff with full jitter: retry `n` waits a random time between 0 and `base * 2^(n-1)`, capped at
-/// `cap`.
+/// Exponential backoff with full jitter: retry `n` waits a random time between 0 and `base * 2^(n-1)`, capped at `cap`.
 ///
 /// Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidings_service::Retry;
 ///
-/// let retry = Retry::exponential(Duration::from_millis(100)).with_max_retries(5).with_cap(Duration::from_millis(300));
-/// let longest = [1, 2, 3, 4].map(|n| retry.longest_wait(n).as_millis());
-/// assert_eq!(longest, [100, 200, 300, 300]);
+/// use tidings_core::{BoxError, Delivery, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Retry, Router, Service};
 ///
-/// assert_eq!(Retry::default().max_retries, Retry::DEFAULT_MAX_RETRIES);
-/// assert_eq!(Retry::never().max_retries, 0);
+/// async fn third_time_lucky(delivery: Delivery) -> Result<(), BoxError> {
+///     if delivery.attempt() < 3 { Err("not yet".into()) } else { Ok(()) }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let (transport, begun) = (MemoryTransport::new(), tokio::time::Instant::now());
+/// let retry = Retry::exponential(Duration::from_millis(100)).with_max_retries(5).without_jitter();
+/// let router = Router::new().on_topic("clicks", third_time_lucky);
+/// let service = Service::new("meter", router).with_retry(retry).start(&transport).await?;
+///
+/// transport.publisher().await?.publish_one(Record::new("clicks", "home")).await?;
+/// service.caught_up().await?;
+/// let totals = service.status().await.totals;
+/// assert_eq!((totals.retried, totals.handled), (2, 1));
+/// assert!(begun.elapsed() >= Duration::from_millis(100 + 200));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -87,6 +101,14 @@ impl Retry {
     }
 
     /// Returns the longest wait before retry `n`, from 1.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings_service::Retry;
+    ///
+    /// let retry = Retry::exponential(Duration::from_millis(100)).with_cap(Duration::from_millis(300));
+    /// assert_eq!([1, 2, 3, 4].map(|n| retry.longest_wait(n).as_millis()), [100, 200, 300, 300]);
+    /// ```
     pub fn longest_wait(&self, n: u32) -> Duration {
         let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
         self.base.saturating_mul(factor).min(self.cap)

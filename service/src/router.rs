@@ -74,33 +74,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
     /// Adds the handler of an event type.
     ///
-    /// It takes events of the type's major version from the event's topic. The default
-    /// [name](crate::HandlerExt::named) is the event's type (from major version 2 on: `<type>:v<major>`).
-    ///
-    /// ```
-    /// use tidings_core::{Envelope, Event};
-    /// use tidings_memory::MemoryTransport;
-    /// use tidings_service::{EventPublisher, Router, Service};
-    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
-    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
-    /// # struct UserRegistered { user_id: String }
-    ///
-    /// async fn welcome(event: Envelope<UserRegistered>) {
-    ///     assert_eq!((event.source.as_str(), event.payload.user_id.as_str()), ("api-gateway", "u1"));
-    /// }
-    ///
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() -> tidings_core::Result<()> {
-    /// let transport = MemoryTransport::new();
-    /// let service = Service::new("user-service", Router::new().on(welcome));
-    /// assert_eq!(service.topics(), [UserRegistered::TOPIC]);
-    /// let service = service.start(&transport).await?;
-    /// EventPublisher::new(&transport, "api-gateway").publish(&UserRegistered { user_id: "u1".into() }).await?;
-    /// service.caught_up().await?;
-    /// assert_eq!(service.status().await.totals.handled, 1);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// It takes events of the type's major version from the event's topic. The default [name](crate::HandlerExt::named)
+    /// is the event's type (from major version 2 on: `<type>:v<major>`). See [`Service`](crate::Service) for an
+    /// example.
     pub fn on<H, Args>(self, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -115,6 +91,32 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     ///
     /// If the topic has no event handler, this one gets all records unparsed, including tombstones. The default name
     /// is `topic:<topic>`.
+    ///
+    /// ```
+    /// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{EventPublisher, Router, Service};
+    /// # #[derive(serde::Serialize, serde::Deserialize, tidings_macros::Event)]
+    /// # #[event(crate = "tidings_core", topic = "user-events", type = "user.registered", key = "user_id")]
+    /// # struct UserRegistered { user_id: String }
+    ///
+    /// async fn raw(delivery: Delivery) {
+    ///     assert_eq!(delivery.record().value.as_deref(), Some(&b"not an event"[..]));
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let router = Router::new().on(async |_: UserRegistered| {}).on_topic("user-events", raw);
+    /// let service = Service::new("user-service", router).start(&transport).await?;
+    ///
+    /// EventPublisher::new(&transport, "api").publish(&UserRegistered { user_id: "u1".into() }).await?;
+    /// transport.publisher().await?.publish_one(Record::new("user-events", "not an event")).await?;
+    /// service.caught_up().await?;
+    /// assert_eq!(service.status().await.totals.handled, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_topic<H, Args>(self, topic: impl Into<Name>, handler: H) -> Self
     where
         H: Handler<Args>,
@@ -297,6 +299,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Provides the state of the handlers added before; handlers added afterwards have another state.
+    ///
+    /// A part of the state is extracted by [`FromRef`](crate::FromRef). A router without its state is not accepted by a
+    /// service. See [`State`](crate::State) for an example.
     pub fn with_state<S2>(self, state: S) -> Router<S2> {
         self.map(|make| {
             let state = state.clone();
