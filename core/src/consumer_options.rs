@@ -1,8 +1,8 @@
 //! Options of a consumer: its group, topics, timeouts and bounds.
 //!
-//! Three times bound how long a member may be silent, each for another fault: `session_timeout` for a process that is
-//! gone or cut off, `max_idle` for one that lives and does not read, and `revocation_deadline` for one that does not
-//! give a partition back.
+//! Each of the three times detects another fault of a member: `session_timeout` a process that crashed or is cut off
+//! from the broker, `max_idle` one that runs and does not read, `revocation_deadline` one that does not release a
+//! partition.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Publishing of records: the [`Publisher`] trait and its extension.
 //!
 //! A publisher takes batches, since a round trip to a broker is shared by all records of a call, and answers per
-//! record, since one record's failure says nothing about its neighbour. Calls overlap: a caller that needs order among
-//! calls relies on P3 for records of one key, and waits for the answer where even a failure must not reorder.
+//! record, since each may fail alone. Calls overlap: a caller that needs order among calls relies on P3 for records of
+//! one key, and waits for the answer where even a failure must not reorder.
 
 use std::fmt::{self, Debug, Formatter};
 use std::future::Future;

@@ -1,8 +1,8 @@
 //! Creation of topics and their dead-letter topics: missing ones are created, existing ones never shrunk or deleted.
 //!
-//! Every instance of a service may call [`ensure_topics`] at its start, at the same time: the loser of a race to create
-//! a topic finds it and goes on. What exists and differs is reported to the caller, because no change of it is safe to
-//! make unasked: more partitions move keys, a shorter retention deletes records.
+//! Every instance of a service may call [`ensure_topics`] at its start, at the same time: an instance that loses the
+//! race to create a topic uses the existing one. Differences are reported to the caller and not resolved, because no
+//! change of an existing topic is safe to make unasked: more partitions move keys, a shorter retention deletes records.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Codecs: round trips, what each kind of bad input is told as, and which codec reads what.
+//! Codecs: round trips, the error of each kind of bad input, and the codec by which each record is read.
 #![cfg(feature = "json")]
 
 use std::borrow::Cow;
@@ -217,7 +217,7 @@ fn a_type_that_changed_its_codec_reads_both() {
     assert_eq!(codec::decode::<Registered>(&record).unwrap(), envelope(registered()));
 }
 
-/// What comes back of an event written with these fields.
+/// Reads back an event that was written with these fields.
 fn round_trip<E: Event>(id: Uuid, millis: i64, source: &Name, event: &E) -> (Uuid, i64, Name, E) {
     let made = EnvelopeRef::new(id, Timestamp::from_millis(millis), source, event);
     let read = codec::decode::<E>(&stored(codec::encode(made, "").expect("written"))).expect("read");

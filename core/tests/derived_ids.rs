@@ -1,4 +1,4 @@
-//! Events that follow from a delivery: their ids, and the headers that tie them to it.
+//! Events that follow from a delivery: their ids, and the headers that link them to it.
 #![cfg(feature = "json")]
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! Postcard from others: no bytes overflow the stack or occupy a worker; and what cannot be read back is not written.
+//! Postcard from others: no bytes overflow the stack or occupy a worker, and no value is written that cannot be read back.
 #![cfg(feature = "postcard")]
 
 use std::borrow::Cow;

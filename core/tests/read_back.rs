@@ -1,4 +1,4 @@
-//! What cannot be read back is refused when it is written.
+//! Values that cannot be read back are refused when they are written.
 #![cfg(feature = "json")]
 
 use std::borrow::Cow;

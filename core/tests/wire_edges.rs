@@ -1,4 +1,4 @@
-//! The edges of the wire: reserved headers, letters with more headers, nil ids, and what other writers do to an envelope.
+//! Edge cases of the wire format: reserved headers, dead letters with many headers, nil ids, and envelopes of other writers.
 #![cfg(feature = "json")]
 
 use std::borrow::Cow;

@@ -1,4 +1,5 @@
-//! What codecs refuse while they write, as they do in release builds, where nothing is read back. A process of its own.
+//! Values that codecs refuse while they write, as in release builds, where nothing is read back. Runs in its own process,
+//! since reading back is a setting of the process.
 #![cfg(all(feature = "json", feature = "postcard"))]
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! What `derive(Event)` gives a type.
+//! The impl that `derive(Event)` writes for a type.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the compiler says to mistakes in `#[event(..)]`.
+//! Compiler errors for mistakes in `#[event(..)]`.
 
 #[test]
 fn every_mistake_is_shown_where_it_is() {

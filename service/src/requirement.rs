@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 /// A requirement of an extractor or a layer on its handler or service. A service that does not meet it does not start.
 ///
-/// Without it, such a mistake shows at the first record, which then waits for ever. An extractor states its requirement
+/// Without it, such a mistake shows at the first record, which then waits forever. An extractor states its requirement
 /// in [`FromDelivery::requirement`](crate::FromDelivery::requirement); a layer calls [`declare`](Self::declare) and
 /// [`provide`](Self::provide) where it wraps a handler, in `Layer::layer`.
 ///

@@ -232,7 +232,7 @@ impl Service {
     /// Sets the timeout of a handler per delivery, after which it is dropped and the attempt has failed.
     ///
     /// Defaults to [`Service::DEFAULT_HANDLER_TIMEOUT`]. `None` disables the timeout: a handler that hangs then blocks its key
-    /// for ever.
+    /// forever.
     pub fn with_handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.options.handler_timeout = timeout.into();
         self

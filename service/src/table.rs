@@ -82,7 +82,7 @@ pub(crate) struct Entry {
     pub(crate) function: &'static str,
     pub(crate) options: HandlerOptions,
     pub(crate) takes_batches: bool,
-    /// What its extractors require.
+    /// The requirements of its extractors.
     pub(crate) requirements: Vec<Requirement>,
     /// The way in which its returned events name their causes; those of a batch handler must.
     pub(crate) causes: Causes,

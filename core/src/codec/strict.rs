@@ -32,7 +32,7 @@ pub(super) struct Compound<'r, C> {
     inner: C,
     rules: &'r Rules,
     level: Level,
-    /// The number of elements so far, which is the index in the path of an error.
+    /// The number of elements written, which is the index of the next one in the path of an error.
     at: usize,
 }
 
