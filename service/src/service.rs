@@ -41,8 +41,7 @@ impl Service {
 
 /// A service: the router that handles its events, its consumer group, and its policies.
 ///
-/// The group is `<name>-group`; the topics are those of the router's handlers. Settings are checked by `start`, all at
-/// once.
+/// The group is `<name>-group`; the topics are those of the router's handlers. `start` checks the settings.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
