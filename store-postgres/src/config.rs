@@ -85,6 +85,18 @@ pub enum Retention {
 }
 
 /// Settings of a [`PostgresStore`](crate::PostgresStore).
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_postgres::{PostgresConfig, Retention};
+///
+/// let config = PostgresConfig::new("postgres://orders:pa55word@localhost/orders")
+///     .with_schema("billing")
+///     .with_retention(Duration::from_secs(30 * 24 * 3_600));
+/// assert_eq!(config.schema, "billing");
+/// assert_eq!(config.retention, Retention::For(Duration::from_secs(30 * 24 * 3_600)));
+/// assert!(!format!("{config:?}").contains("pa55word"));
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PostgresConfig {
@@ -156,6 +168,8 @@ impl PostgresConfig {
     }
 
     /// Sets the schema of the tables; [`PostgresConfig::DEFAULT_SCHEMA`] by default.
+    ///
+    /// Lower-case letters, digits and `_`, 63 at most.
     #[must_use]
     pub fn with_schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
@@ -163,6 +177,8 @@ impl PostgresConfig {
     }
 
     /// Sets a prefix of the table names, so that several stores can share a schema.
+    ///
+    /// Up to 32 lower-case letters, digits and `_`; empty by default.
     #[must_use]
     pub fn with_table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.table_prefix = prefix.into();
@@ -264,6 +280,8 @@ impl PostgresConfig {
     }
 
     /// Keeps done events and closed letters for at least this duration; [`Retention::DEFAULT_RETENTION`] by default.
+    ///
+    /// At least one second.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = Retention::For(retention);
@@ -286,6 +304,8 @@ impl PostgresConfig {
         }
     }
 
+    /// Checks all settings before anything is opened. Names are limited to what needs no quoting.
+    ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid), naming the field.
     pub(crate) fn check(&self) -> Result<()> {
@@ -332,6 +352,7 @@ impl PostgresConfig {
     }
 }
 
+/// Checks that a name needs no quotes; an empty one passes.
 fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     text.bytes().all(plain) && !text.starts_with(|first: char| first.is_ascii_digit())

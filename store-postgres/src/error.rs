@@ -1,4 +1,10 @@
 //! Maps the client's errors to ours.
+//!
+//! The kind follows the SQLSTATE, by what a caller can do: wait (`Unavailable`), find out
+//! (`Indeterminate`), ask for rights (`Denied`) or change the call (`Invalid`, `TooLarge`,
+//! `NotFound`). A second question is asked for handlers' errors: whose fault is it
+//! ([`is_databases_fault`])? A record must neither be dead-lettered for an outage nor wait for ever
+//! for its own invalid data.
 
 use std::error::Error as StdError;
 use std::{io, iter};
@@ -14,12 +20,16 @@ pub(crate) fn failed(context: &str, error: sqlx::Error) -> Error {
 }
 
 /// Like [`failed`], for a write: if the answer was lost, the write may have been done.
+///
+/// All writes of the store may be repeated; the caller has to know that one may be a repeat.
 pub(crate) fn failed_write(context: &str, error: sqlx::Error) -> Error {
     let kind = if is_lost(&error) { ErrorKind::Indeterminate } else { kind_of(&error) };
     Error::caused_by(kind, context.to_owned() + &named(&error), error)
 }
 
 /// Converts `error`, which occurred while connecting to the server at `place`. Its text names the cause.
+///
+/// The client's prefixes are cut: the message is read by the person who configures the service.
 pub(crate) fn not_connected(place: &str, is_socket: bool, error: &sqlx::Error) -> Error {
     let kind = match error {
         // The server makes its socket when it starts.
@@ -34,6 +44,8 @@ pub(crate) fn not_connected(place: &str, is_socket: bool, error: &sqlx::Error) -
 }
 
 /// Returns the kind of `error`.
+///
+/// An error that is not known is transient: retries are bounded by the caller.
 pub(crate) fn kind_of(error: &sqlx::Error) -> ErrorKind {
     match error {
         sqlx::Error::Database(error) => error.code().map_or(ErrorKind::Unavailable, |code| kind_of_state(&code)),
@@ -56,6 +68,8 @@ pub(crate) fn kind_of(error: &sqlx::Error) -> ErrorKind {
 }
 
 /// Returns the kind by SQLSTATE, whose first two characters are the class.
+///
+/// Single codes come before their classes.
 fn kind_of_state(state: &str) -> ErrorKind {
     match state {
         // insufficient_privilege
@@ -97,6 +111,8 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
 }
 
 /// Whether a lock wait timed out.
+///
+/// Another transaction works on the same rows: the caller waits rather than report an outage.
 pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
 }
@@ -128,8 +144,12 @@ pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// Errors of a chain that are looked at.
+///
+/// A bound, since nothing stops a handler's error from naming itself as its source.
 const CHAIN_LENGTH: usize = 64;
 
+/// Decides by SQLSTATE, as the documentation of
+/// [`PostgresStore::inbox`](crate::PostgresStore::inbox) promises.
 fn is_state_of_the_database(state: &str) -> bool {
     // Invalid data (22), a violated constraint (23, 44), an error raised by a function (P0), an unusable transaction
     // (25P02) or too large data (54) is the fault of the handler or its record. Everything else is not, including a
@@ -151,6 +171,7 @@ fn named(error: &sqlx::Error) -> String {
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }
 
+/// rustls reports a refused certificate as invalid data of the connection.
 fn is_certificate(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
 }

@@ -1,4 +1,11 @@
 //! Claims and done events: [`IdempotencyStore`] for the store. The rules are in `migrations/0002_functions.sql`.
+//!
+//! Each call is one statement, so that it is atomic and takes one round trip. Events are passed in
+//! ascending order of their ids, and locked in it, so that two calls with the same events cannot
+//! deadlock. All times are the server's: clocks of services never meet.
+//!
+//! In SQL, `died` and `tried` are the crashes and attempts of an event's history, and `holders` are
+//! leases: stored names do not change with ours.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,8 +31,11 @@ const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// Latest time of a purge, and negated the earliest, because the server's dates are limited.
 const LATEST: i64 = 200_000_000_000_000;
 
+/// Registers a lease under an id that the client has made, so that a repeat after a lost answer is
+/// refused instead of making a second one.
 const REGISTER: &str = "INSERT INTO tidings.holders (id, scope, ttl, lives_until)
     VALUES ($1, $2, $3::bigint * interval '1 microsecond', clock_timestamp() + $3::bigint * interval '1 microsecond')";
+/// Renews a lease that is live by the server's clock; an expired one is not revived.
 const RENEW: &str = "UPDATE tidings.holders SET lives_until = clock_timestamp() + ttl
     WHERE id = $1 AND NOT retired AND lives_until > clock_timestamp()";
 /// Retires a lease. Its claims stay: their lease shows that they have expired.
@@ -56,6 +66,8 @@ const PURGE_LEASES: &str = "DELETE FROM tidings.holders WHERE ctid = ANY (ARRAY(
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// The statements, with the names of this store's tables.
+///
+/// Built once: the same text is prepared once per connection.
 #[derive(Debug)]
 pub(crate) struct Texts {
     register: SqlStr,
@@ -72,6 +84,7 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
+    /// Fills the names in; those that concern done events depend on their table.
     pub(crate) fn new(names: &SqlNames, done: &Done) -> Self {
         // Times in our own tables have the format of our own table of done events.
         let ours = Done::default();
@@ -93,12 +106,15 @@ impl Texts {
 
 /// Returns the events of a call as the functions expect them: in ascending order, without duplicates. Types, which
 /// only help to inspect the table, are truncated to their column.
+///
+/// Duplicates keep the type of their first mention.
 pub(crate) fn in_order<'e>(events: &'e [EventRef], done: &Done) -> (Vec<Uuid>, Vec<Cow<'e, str>>) {
     let stored = events.iter().rev().map(|event| (event.id, cut(storable(&event.event_type), done.longest_type)));
     let by_id: BTreeMap<Uuid, Cow<'_, str>> = stored.collect();
     by_id.into_iter().unzip()
 }
 
+/// Truncates text to a number of characters, the unit of Postgres' column lengths.
 fn cut(text: Cow<'_, str>, longest: Option<usize>) -> Cow<'_, str> {
     match longest.and_then(|longest| text.char_indices().nth(longest)) {
         Some((end, _)) => Cow::Owned(text[..end].to_owned()),
@@ -106,10 +122,12 @@ fn cut(text: Cow<'_, str>, longest: Option<usize>) -> Cow<'_, str> {
     }
 }
 
+/// The error of a call under an expired lease.
 fn dead(doing: &str, lease: &Lease) -> Error {
     Error::new(ErrorKind::Fenced, format!("{doing}: the lease of {:?} expired", lease.scope))
 }
 
+/// Converts a duration for an interval; a longer one than the server's dates allow is capped.
 pub(crate) fn microseconds(time: Duration) -> i64 {
     i64::try_from(time.min(LONGEST_TTL).as_micros()).unwrap_or(i64::MAX)
 }
@@ -123,6 +141,7 @@ impl PostgresStore {
         Ok(self.judge(doing, &mut connection, answered)?.rows_affected() > 0)
     }
 
+    /// Refuses a scope that a shared table cannot hold: truncated, it could be another service's.
     fn too_long(&self, column: &str, name: &str, longest: usize) -> Error {
         let table = self.done().table.clone().unwrap_or_else(|| self.names().full("done"));
         let what =
@@ -138,6 +157,8 @@ impl PostgresStore {
     }
 
     /// Deletes events of `scope`, their remaining claims, and expired leases.
+    ///
+    /// Events come first: a claim of a done event is not needed, a claim of another may be.
     pub(crate) async fn purge_scope(&self, scope: &Name, before: Timestamp, pace: Pace) -> Result<u64> {
         let texts = self.texts();
         let purged = self.purge_all(&texts.purge, scope, before, pace).await?;
@@ -147,6 +168,8 @@ impl PostgresStore {
     }
 
     /// Returns the server's time, which dates done events.
+    ///
+    /// Rounded down to milliseconds.
     pub(crate) async fn server_time(&self) -> Result<Timestamp> {
         let doing = "ask for the server's time";
         let mut connection = self.acquire(doing).await?;
@@ -157,6 +180,8 @@ impl PostgresStore {
 
 #[async_trait]
 impl IdempotencyStore for PostgresStore {
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a scope that does not fit a shared table.
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
         let doing = "register a lease";
         let lease = Lease::checked(scope.clone(), ttl)?;
@@ -171,6 +196,8 @@ impl IdempotencyStore for PostgresStore {
         Ok(lease)
     }
 
+    /// A lock timeout is answered as held by another: the claims that block it belong to
+    /// transactions that have not ended.
     async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {
         let doing = "claim events";
         let (ids, _) = in_order(events, self.done());
@@ -199,6 +226,7 @@ impl IdempotencyStore for PostgresStore {
         if lives { Ok(()) } else { Err(dead(doing, lease)) }
     }
 
+    /// An event that this lease does not hold is [`Fenced`](ErrorKind::Fenced), unless it is done.
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         let doing = "complete events";
         let (ids, types) = in_order(events, self.done());
@@ -235,6 +263,7 @@ impl IdempotencyStore for PostgresStore {
         self.judge(doing, &mut connection, answered).map(drop)
     }
 
+    /// Retiring an expired lease changes nothing: its claims count a crash.
     async fn retire(&self, lease: &Lease) -> Result<()> {
         // A lease that has already expired counts as crashed.
         self.change_lease("retire the lease", &self.texts().retire, lease).await.map(drop)

@@ -1,4 +1,8 @@
 //! Migrations of the tables, in numbered steps.
+//!
+//! A migration's text never changes once it was released, and each is recorded, so that any number
+//! of instances and versions agree on the state of the tables. A program refuses tables that a
+//! newer one has migrated: it does not know what they mean.
 
 use std::time::Duration;
 
@@ -12,8 +16,10 @@ use crate::sql_names::{Done, SqlNames};
 /// A migration. Once released, its text never changes; changes come with a later number.
 #[derive(Debug, Clone, Copy)]
 struct Migration {
+    /// Stored in the table of migrations; gaps leave room for steps of other parts.
     number: i32,
     name: &'static str,
+    /// Statements with our placeholders for names.
     sql: &'static str,
 }
 
@@ -32,6 +38,7 @@ pub(crate) const FUNCTIONS: &str = include_str!("../migrations/0002_functions.sq
 
 const SCHEMA_EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
 const TABLE_EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
+/// The table of applied migrations.
 const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS tidings.migrations (
     number integer PRIMARY KEY,
     name text NOT NULL,
@@ -73,6 +80,8 @@ async fn applied(connection: &mut PgConnection, names: &SqlNames) -> Result<Vec<
     rows.iter().map(|row| row.try_get(0).map_err(|e| failed(doing, e))).collect()
 }
 
+/// # Errors
+/// [`Conflict`](ErrorKind::Conflict) if a number is higher than all that this program knows.
 fn missing(applied: Vec<i32>) -> Result<Vec<Migration>> {
     let newest = MIGRATIONS.iter().map(|step| step.number).max().unwrap_or_default();
     if let Some(newer) = applied.iter().find(|number| **number > newest) {
@@ -83,6 +92,8 @@ fn missing(applied: Vec<i32>) -> Result<Vec<Migration>> {
 }
 
 /// Runs the missing migrations in one transaction: either all or none.
+///
+/// The lock is held until the commit: other instances wait, and then find nothing missing.
 async fn run_missing(connection: &mut PgConnection, names: &SqlNames, limit: Duration) -> Result<()> {
     let doing = "migrate";
     let mut transaction = connection.begin().await.map_err(|e| failed(doing, e))?;

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use tidings_core::Secret;
 
 /// Returns the password of the first matching line: `host:port:database:user:password`, with `*` for any.
+///
+/// It is `PGPASSFILE` or `~/.pgpass`, and is ignored with a warning if others may read it, as by
+/// libpq.
 pub(crate) fn password(host: &str, port: u16, database: &str, user: &str) -> Option<Secret> {
     let file = env::var_os("PGPASSFILE").map(PathBuf::from);
     let file = file.or_else(|| env::home_dir().map(|home| home.join(".pgpass")))?;
@@ -20,6 +23,7 @@ pub(crate) fn password(host: &str, port: u16, database: &str, user: &str) -> Opt
     text.lines().find_map(|line| password_of(line, [host, &port.to_string(), database, user]))
 }
 
+/// Checks the file's mode; a missing file is no finding.
 #[cfg(unix)]
 fn is_open_to_others(file: &std::path::Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
@@ -31,6 +35,7 @@ fn is_open_to_others(_: &std::path::Path) -> bool {
     false
 }
 
+/// Parses one line. A backslash takes the next character as it is.
 fn password_of(line: &str, wanted: [&str; 4]) -> Option<Secret> {
     if line.starts_with('#') {
         return None;

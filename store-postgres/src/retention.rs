@@ -1,4 +1,7 @@
 //! Background retention of done events with their remaining claims, and of closed letters.
+//!
+//! One task per store deletes old rows in small transactions, with pauses, so that it never
+//! competes with claims. Any number of instances may do so at once.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -15,7 +18,9 @@ use crate::store::{Inner, PostgresStore};
 
 /// Maximum interval between purges; a fraction of the retention if that is shorter.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Lower bound, for retentions of seconds in tests.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Fraction of the retention between two purges.
 const PARTS: u32 = 7;
 /// Delay of the first purge, early for the sake of short-lived processes.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
@@ -32,6 +37,7 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
+    /// Pauses after a step that took `worked`.
     pub(crate) async fn rest(self, worked: Duration) {
         if matches!(self, Self::Half) {
             sleep(worked).await;
@@ -42,7 +48,9 @@ impl Pace {
 /// Scopes and services whose rows this process has written. Other processes purge theirs after their own retention.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
+    /// Scopes for which this process has registered a lease.
     scopes: Mutex<BTreeSet<Name>>,
+    /// Services for which it has buried letters.
     services: Mutex<BTreeSet<Name>>,
 }
 
@@ -69,6 +77,7 @@ fn lock(names: &Mutex<BTreeSet<Name>>) -> MutexGuard<'_, BTreeSet<Name>> {
     names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Remembers a name, up to a bound.
 fn add(names: &Mutex<BTreeSet<Name>>, name: &Name) {
     let mut names = lock(names);
     if names.len() < MOST_NAMES && !names.contains(name) {
@@ -96,6 +105,7 @@ impl Drop for Keeper {
     }
 }
 
+/// It holds the store only while it works: a store that nothing else uses ends.
 async fn keep(store: Weak<Inner>, retention: Duration) {
     let interval = (retention / PARTS).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
     let mut wait = interval.min(FIRST_LOOK);
@@ -122,6 +132,11 @@ async fn keep(store: Weak<Inner>, retention: Duration) {
 impl PostgresStore {
     /// Runs a statement that deletes at most a given number of rows, each time in a separate transaction, until no
     /// rows are left.
+    ///
+    /// A step that deletes fewer rows than it may is the last.
+    ///
+    /// # Cancel safety
+    /// Safe: completed steps stay done.
     pub(crate) async fn delete_in_steps<'q>(
         &self,
         doing: &str,

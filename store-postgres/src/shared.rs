@@ -1,4 +1,8 @@
 //! A table of done events shared with other services.
+//!
+//! The table belongs to other services, so it is only checked, never changed; our functions for it
+//! live in our schema, named after it. Their text is compared by a fingerprint, so that a newer
+//! version replaces them.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +45,9 @@ const USED: [(&str, &[&str]); 4] = [
 
 #[derive(Debug)]
 struct Column {
+    /// Name of its type.
     kind: String,
+    /// Its length in characters, if it is limited.
     longest: Option<i32>,
     /// Whether an insert must give a value.
     required: bool,
@@ -79,6 +85,7 @@ pub(crate) async fn prepare_shared(
     Ok(done)
 }
 
+/// Returns the columns by name.
 async fn columns(connection: &mut PgConnection, oid: i64) -> sqlx::Result<BTreeMap<String, Column>> {
     let rows = sqlx::query(COLUMNS).bind(oid).fetch_all(connection).await?;
     let column = |row: &sqlx::postgres::PgRow| {
@@ -89,6 +96,9 @@ async fn columns(connection: &mut PgConnection, oid: i64) -> sqlx::Result<BTreeM
     rows.iter().map(column).collect()
 }
 
+/// # Errors
+/// [`Invalid`](ErrorKind::Invalid): a column is missing, has another type, or must be given a value
+/// that only its owner knows.
 fn check(table: &str, columns: &BTreeMap<String, Column>) -> Result<()> {
     let wrong = |what: String| Err(Error::new(ErrorKind::Invalid, format!("open the store: {what}")));
     for (name, kinds) in USED {
@@ -141,12 +151,15 @@ async fn make_functions(
     transaction.commit().await.map_err(|e| failed(doing, e))
 }
 
+/// Checks whether the functions exist with this fingerprint.
 async fn is_made(connection: &mut PgConnection, function: &str, mark: &str) -> sqlx::Result<bool> {
     let made: Option<bool> = sqlx::query_scalar(FOUND).bind(function).bind(mark).fetch_one(connection).await?;
     Ok(made.unwrap_or(false))
 }
 
 /// Returns a fingerprint of `text`.
+///
+/// It is the comment of a function, where operators see whose it is.
 fn mark(text: &str) -> String {
     let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes());
     format!("tidings {id}")

@@ -13,6 +13,7 @@ const PLACEHOLDER: &str = "tidings.";
 #[derive(Debug, Clone)]
 pub(crate) struct SqlNames {
     schema: Arc<str>,
+    /// The quoted schema, a dot, and the prefix.
     before: Arc<str>,
 }
 
@@ -23,6 +24,7 @@ impl SqlNames {
         Self { schema: config.schema.as_str().into(), before: before.into() }
     }
 
+    /// Returns the schema's name without quotes.
     pub(crate) fn schema(&self) -> &str {
         &self.schema
     }

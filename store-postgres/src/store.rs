@@ -1,4 +1,7 @@
 //! The public handle of the Postgres store.
+//!
+//! There are two pools: one for handlers' transactions and the service, one for the store's own
+//! calls. Lease renewals and claims thus never wait for handlers that hold all connections.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,6 +27,7 @@ const TRIED_AFTER: Duration = Duration::from_secs(1);
 
 /// Backoff after the first failed attempt to connect; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Upper bound of that backoff.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const OPEN: &str = "open the Postgres store";
 
@@ -38,6 +42,22 @@ const SYNCHRONOUS_AND_FRESH: &str = "SELECT set_config('synchronous_commit', 'on
 /// A store of done events, claims, dead letters and an outbox in a Postgres database that services share.
 ///
 /// Cheap to clone; clones share the connections.
+///
+/// A store is shared: all instances of a service that use the same schema and prefix see each
+/// other's claims. See [`connect_with`](Self::connect_with) for how it is opened, and
+/// [`inbox`](Self::inbox), [`outbox`](Self::outbox) and [`letters`](Self::letters) for its parts.
+///
+/// ```no_run
+/// use tidings_core::DeadLetterSink;
+/// use tidings_postgres::PostgresStore;
+///
+/// # async fn example() -> tidings_core::Result<()> {
+/// let store = PostgresStore::connect("postgres://localhost/orders?connect_wait=30s").await?;
+/// store.check(&["orders".into()]).await?; // the user may write dead letters
+/// store.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     inner: Arc<Inner>,
@@ -49,9 +69,11 @@ pub(crate) struct Inner {
     /// Connections for the store's own calls.
     own: PgPool,
     names: SqlNames,
+    /// Statements with the names of this store's tables filled in.
     texts: Texts,
     done: Done,
     config: PostgresConfig,
+    /// Names whose old rows this process deletes.
     known: Known,
     /// Enforces the retention; `None` if nothing expires.
     keeper: Option<Keeper>,
@@ -180,6 +202,8 @@ impl PostgresStore {
 }
 
 /// Connects, retrying while the server does not answer, for up to [`connect_wait`](PostgresConfig::connect_wait).
+///
+/// Only errors that a wait can heal are retried: a wrong password is reported at once.
 async fn connect(config: &PostgresConfig, server: &Server, options: &PgConnectOptions) -> Result<PgConnection> {
     let (begin, mut pause) = (Instant::now(), FIRST_PAUSE);
     let wait = server.wait.unwrap_or(config.connect_wait);
@@ -203,6 +227,7 @@ async fn connect(config: &PostgresConfig, server: &Server, options: &PgConnectOp
     }
 }
 
+/// A URL's own `options` come first; these timeouts are the store's and override them.
 fn connect_options(config: &PostgresConfig, server: &Server) -> PgConnectOptions {
     let mut options = server.options.clone();
     if options.get_application_name().is_none() {
@@ -226,6 +251,7 @@ fn connect_options(config: &PostgresConfig, server: &Server) -> PgConnectOptions
     ])
 }
 
+/// Builds a pool that connects when first used and tests connections that were idle.
 fn pool(config: &PostgresConfig, connections: u32, options: PgConnectOptions, settings: &'static str) -> PgPool {
     let limit = config.answer_within;
     PgPoolOptions::new()

@@ -1,4 +1,8 @@
 //! The server that a URL names, with libpq's parameters.
+//!
+//! The client's own parser ignores unknown parameters and logs what it can't parse, so URLs are
+//! parsed here: an unknown parameter is an error, and no error contains a secret. Parameters have
+//! libpq's names and, as aliases, the client's.
 
 use std::env::var;
 use std::path::Path;
@@ -11,6 +15,7 @@ use tidings_core::settings::{Address, ConnectionUrl, Setting, SettingError};
 
 use crate::pgpass;
 
+/// All parameters; `options[name]` may be given as well.
 const PARAMETERS: [&str; 24] = [
     "sslmode",
     "ssl-mode",
@@ -37,6 +42,7 @@ const PARAMETERS: [&str; 24] = [
     "sslnegotiation",
     "target_session_attrs",
 ];
+/// libpq's modes, from none to a verified host name.
 const SSL_MODES: [(&str, PgSslMode); 6] = [
     ("disable", PgSslMode::Disable),
     ("allow", PgSslMode::Allow),
@@ -55,6 +61,7 @@ pub(crate) struct Server {
     pub(crate) timeout: Option<Duration>,
     /// `connect_wait` of the URL.
     pub(crate) wait: Option<Duration>,
+    /// Whether the URL or the environment has one; then the password file is not read.
     has_password: bool,
 }
 
@@ -79,6 +86,7 @@ impl Server {
         })
     }
 
+    /// Parses the URL alone.
     fn parse(url: &str) -> Result<Self, SettingError> {
         let url = ConnectionUrl::parts(url)?;
         if url.scheme() != "postgres" && url.scheme() != "postgresql" {
@@ -110,10 +118,15 @@ impl Server {
         Ok(server)
     }
 
+    /// Applies a change to the client's options, which are consumed by each.
     fn change(&mut self, change: impl FnOnce(PgConnectOptions) -> PgConnectOptions) {
         self.options = change(self.options.clone());
     }
 
+    /// Applies one parameter.
+    ///
+    /// # Errors
+    /// The expected form, or for an unknown name the names that exist.
     fn set(&mut self, setting: Setting<'_>) -> Result<(), SettingError> {
         let text = setting.text();
         match setting.name() {
@@ -165,6 +178,7 @@ impl Server {
         Ok(())
     }
 
+    /// Sets host and port; a path is the directory of a Unix socket.
     fn set_address(&mut self, address: &Address) {
         self.change(|options| match address.host().starts_with('/') {
             true => options.socket(address.host()),
@@ -198,12 +212,17 @@ impl Server {
     }
 
     /// The server's address for errors and logs.
+    ///
+    /// It has neither the user nor the password.
     pub(crate) fn shown(&self) -> String {
         format!("{}:{}", self.socket().unwrap_or(self.options.get_host()), self.options.get_port())
     }
 }
 
 /// Checks libpq's variables that the client would ignore silently.
+///
+/// # Errors
+/// [`Invalid`](tidings_core::ErrorKind::Invalid), naming the variable.
 fn check_variables() -> Result<()> {
     let set = |name: &'static str| var(name).ok().map(|value| (name, value));
     if let Some((name, value)) = set("PGPORT") {
@@ -220,6 +239,7 @@ fn check_variables() -> Result<()> {
     Ok(())
 }
 
+/// Parses a port; zero, signs and blanks are refused.
 fn port(field: &str, text: &str) -> Result<u16, SettingError> {
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let port = digits.and_then(|digits| digits.parse().ok()).filter(|port| *port > 0);
@@ -227,17 +247,23 @@ fn port(field: &str, text: &str) -> Result<u16, SettingError> {
 }
 
 /// The path of a file, or its text in PEM.
+///
+/// A missing file is found here, where the parameter can be named, rather than when connecting.
 fn file<'a>(setting: Setting<'a>) -> Result<&'a str, SettingError> {
     let text = setting.text();
     let is_there = text.contains("-----BEGIN") || Path::new(text).is_file();
     if is_there { Ok(text) } else { Err(setting.expected("the path of a file that exists")) }
 }
 
+/// Checks for the form `options[name]`.
 fn is_option(name: &str) -> bool {
     name.strip_prefix("options[").and_then(|name| name.strip_suffix(']')).is_some_and(|name| !name.is_empty())
 }
 
 /// `-c name=value --name=value`, where a backslash takes the next character as it is.
+///
+/// # Errors
+/// A word of another form; libpq would leave it to the server, which ends the connection.
 fn options(setting: Setting<'_>) -> Result<Vec<(String, String)>, SettingError> {
     let wrong = || setting.expected("-c name=value or --name=value, separated by blanks");
     let mut words = vec![String::new()];

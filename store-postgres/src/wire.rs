@@ -1,4 +1,7 @@
 //! Encoding of records in columns.
+//!
+//! The forms are stored and never change. Bytes of records are stored as they came; only text needs
+//! care, since a Postgres text can hold no NUL.
 
 use std::borrow::Cow;
 
@@ -16,6 +19,7 @@ pub(crate) fn headers_to_bytes(headers: &Headers) -> Vec<u8> {
     bytes
 }
 
+/// Appends a length and the bytes.
 fn put(onto: &mut Vec<u8>, part: Option<&Bytes>) {
     let Some(part) = part else {
         onto.put_i32(-1);
@@ -40,6 +44,7 @@ pub(crate) fn headers_from_bytes(bytes: Vec<u8>) -> Result<Headers> {
     Ok(headers.into_iter().collect())
 }
 
+/// Takes a part off the front; lengths are checked before they are used.
 fn take(bytes: &mut Bytes) -> Result<Option<Bytes>> {
     match bytes.try_get_i32().map_err(|_| damaged())? {
         -1 => Ok(None),

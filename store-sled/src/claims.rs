@@ -192,7 +192,7 @@ impl Claims<'_> {
 
     /// Runs one step of a purge, from `from` on.
     ///
-    /// Places are counted from the newest generation: one that is dropped meanwhile moves none of
+    /// Places are counted from the newest generation: dropping the oldest meanwhile moves none of
     /// them.
     pub(crate) fn purge(&mut self, scope: &Name, before: Timestamp, from: (usize, usize)) -> Staged<PurgeStep> {
         let Some(scope) = self.disk.number_of(scope) else { return Ok(Ok(PurgeStep::default())) };

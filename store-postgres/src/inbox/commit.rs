@@ -1,4 +1,12 @@
 //! The end of a delivery's transaction.
+//!
+//! The order is fixed: first the events that the handler returned are written to the outbox, then
+//! its events are marked as done, which checks claim, lease and epoch and is the last statement,
+//! then the transaction commits. So the check and the commit are as close as they can be, and a
+//! handler that has lost its claim commits nothing.
+//!
+//! A commit may lose its answer. Then the transaction's id is asked for until the server knows its
+//! end; the delivery is neither repeated nor given up before that is clear.
 
 use std::time::Duration;
 
@@ -23,6 +31,7 @@ use crate::wire::storable;
 const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
 /// Initial backoff of the resolution; doubled up to [`LONGEST_LOOK`].
 const FIRST_LOOK: Duration = Duration::from_millis(20);
+/// Upper bound of that backoff.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// Status of a transaction: in progress also while the server still commits for a vanished client; aborted after a
@@ -31,11 +40,17 @@ const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
 
 /// Result of the transaction's last statement.
 struct Settled {
+    /// `settled`, `done`, or the reason for which this delivery may not complete.
     verdict: String,
+    /// Id of the transaction, to ask for its end.
     xid: String,
 }
 
 /// Writes the events that the handler returned into the outbox, in its transaction.
+///
+/// # Errors
+/// Without an outbox the delivery waits: its events would be lost. The transaction is rolled back
+/// if the outbox can't be written.
 pub(super) async fn publish(
     store: &PostgresStore,
     outbox: Option<&Outbox>,
@@ -67,6 +82,10 @@ pub(super) async fn publish(
 }
 
 /// Marks the delivery's events as done, checks that this lease still owns them, and commits.
+///
+/// # Errors
+/// A delivery that lost its claim is held, not failed: its new owner handles it. An error of the
+/// database makes it wait, an error of its data counts as the handler's.
 pub(super) async fn settle(
     store: &PostgresStore,
     delivery: &Delivery,
@@ -102,6 +121,8 @@ pub(super) async fn settle(
     .map(|()| outcome.with_completed())
 }
 
+/// Returns the delivery's events as the store knows them. A record that can't be read has an id
+/// derived from its position.
 fn events(delivery: &Delivery) -> Vec<EventRef> {
     // Each record is read once, and the name of a type is kept for the next record, which mostly has the same.
     let mut last = Name::default();
@@ -118,6 +139,7 @@ fn events(delivery: &Delivery) -> Vec<EventRef> {
     delivery.records().map(event).collect()
 }
 
+/// Executes the transaction's last statement.
 async fn write_done(
     store: &PostgresStore,
     delivery: &Delivery,
@@ -173,6 +195,7 @@ async fn done_by_another(store: &PostgresStore, lease: &Lease, events: &[EventRe
     store.complete(lease, events).await.map(drop).map_err(|error| unavailable(error).into())
 }
 
+/// Asks on a connection of its own, outside the transaction that was rolled back.
 async fn is_done(store: &PostgresStore, lease: &Lease, events: &[EventRef]) -> Result<bool> {
     let doing = "look whether an event is done";
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
@@ -181,6 +204,8 @@ async fn is_done(store: &PostgresStore, lease: &Lease, events: &[EventRef]) -> R
     store.judge(doing, &mut connection, answered)
 }
 
+/// Commits. An error that the server reports at the end, such as a deferred constraint, counts as
+/// the handler's.
 async fn commit(
     store: &PostgresStore,
     transaction: Transaction<'static, Postgres>,
@@ -242,6 +267,7 @@ async fn look(store: &PostgresStore, lease: &Lease, ids: &[Uuid], xid: &str) -> 
     are_done(store, &mut connection, lease, ids).await.map(Some).map_err(|e| failed(doing, e))
 }
 
+/// Checks whether all of these events are done.
 async fn are_done(
     store: &PostgresStore,
     connection: &mut PgConnection,

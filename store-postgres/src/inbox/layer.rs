@@ -1,4 +1,8 @@
 //! The inbox layer.
+//!
+//! The layer puts a [`Slot`] into each delivery; the transaction begins when the handler first
+//! takes it, so a handler that takes none costs one statement at the end. Layers outside of this
+//! one see the result of the commit, layers inside see the handler's.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -45,6 +49,9 @@ impl PostgresStore {
 const NEEDS_STORE: &str = "the inbox completes events that its store has claimed: call `Service::with_idempotency(store)` with the same store";
 
 /// The layer returned by [`PostgresStore::inbox`].
+///
+/// A router refuses to start if a handler takes a [`Tx`](super::Tx) without this layer, or if the
+/// service has no idempotency store.
 #[derive(Debug, Clone)]
 pub struct InboxLayer {
     store: PostgresStore,
@@ -73,6 +80,8 @@ impl<S> Layer<S> for InboxLayer {
 }
 
 /// A handler behind the [inbox](PostgresStore::inbox).
+///
+/// It is as ready as the handler.
 #[derive(Debug, Clone)]
 pub struct Inbox<S> {
     store: PostgresStore,
@@ -113,6 +122,8 @@ where
 }
 
 /// Commits the handler's work or rolls it back.
+///
+/// A failed handler's transaction is rolled back before its error is judged: nothing of it remains.
 async fn end(
     store: &PostgresStore,
     outbox: Option<&Outbox>,

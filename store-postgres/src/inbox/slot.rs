@@ -1,4 +1,8 @@
 //! The transaction of a delivery, and its extractor.
+//!
+//! A delivery has at most one transaction. It lies in a slot, from which a layer or the handler
+//! takes it and to which it returns on drop; the inbox takes it last. If it is not there then, the
+//! handler has leaked it, and nothing is committed.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -55,11 +59,14 @@ struct Inner {
 enum State {
     /// The transaction has not begun.
     Untouched,
+    /// It has begun and is not extracted.
     Here(Transaction<'static, Postgres>),
+    /// It is extracted, or the inbox has taken it for the end.
     Taken,
 }
 
 impl Slot {
+    /// Creates a slot whose transaction has not begun.
     pub(super) fn new(store: PostgresStore, ttl: Duration) -> Self {
         let begin = begin(store.config(), ttl).into();
         Self(Arc::new(Inner { store, begin, state: Mutex::new(State::Untouched) }))
@@ -84,6 +91,7 @@ impl Slot {
         }
     }
 
+    /// Begins the transaction, bounded by the time a silent server is waited for.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, BoxError> {
         let doing = "begin the transaction of a delivery";
         let store = &self.0.store;

@@ -1,10 +1,16 @@
 //! Classification of failures of a rolled-back transaction for the engine.
+//!
+//! The engine repeats a failed batch record by record to find the bad one. After a rollback it must
+//! be told so: records that had succeeded are not done either.
 
 use tidings_core::{BoxError, ErrorKind, Failure, find_error, rolled_back, unavailable};
 
 use crate::error::is_databases_fault;
 
 /// Converts the error of a handler of `records` records, all of whose work was rolled back.
+///
+/// An error of the database makes the delivery wait, whatever the handler called it. Otherwise the
+/// handler's own classification stays.
 pub(super) fn of_handler(error: BoxError, records: usize) -> BoxError {
     let unreadable = find_error(error.as_ref()).is_some_and(|error| error.kind() == ErrorKind::Undecodable);
     match Failure::of(error.as_ref()) {

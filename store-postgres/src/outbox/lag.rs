@@ -54,6 +54,7 @@ impl Outbox {
     }
 }
 
+/// Reads the lag on a given connection, for a relay that has its own.
 pub(super) async fn lag(connection: &mut PgConnection, names: &SqlNames) -> sqlx::Result<OutboxLag> {
     let limit = i64::try_from(OutboxLag::MAX_COUNTED).unwrap_or(i64::MAX);
     let row = sqlx::query(names.fill(LAG)).bind(limit).fetch_one(connection).await?;

@@ -1,4 +1,7 @@
 //! In-flight records of one lane.
+//!
+//! Lanes are published concurrently, the records of one lane in order. A lane stops at its first
+//! failure: a later record of the key must not overtake the failed one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +18,7 @@ const SLICE: Duration = Duration::from_millis(500);
 pub(super) struct Fetched {
     pub(super) id: i64,
     pub(super) shard: i16,
+    /// Hash of topic and key: the unit of order.
     pub(super) lane: i64,
     pub(super) record: Record,
 }
@@ -24,6 +28,7 @@ pub(super) struct Fetched {
 pub(super) struct Landed {
     pub(super) lane: i64,
     pub(super) shard: i16,
+    /// Records that it had taken, published or not.
     pub(super) records: usize,
     pub(super) bytes: usize,
     /// The ids of those that the broker holds.
@@ -33,6 +38,9 @@ pub(super) struct Landed {
 }
 
 /// Publishes records of one lane in order, `at_once` of them at a time, up to the first that fails.
+///
+/// Records after a failed one of the same step may have been published: the price of more than one
+/// at a time. They are not reported as held and will be published again.
 pub(super) async fn fly(
     publisher: Arc<dyn Publisher>,
     shared: Arc<Shared>,
@@ -63,6 +71,7 @@ pub(super) async fn fly(
     }
 }
 
+/// A publisher that answers too few records breaks its contract; the rest may be stored.
 fn unanswered() -> Error {
     Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")
 }

@@ -1,4 +1,8 @@
 //! A relay's connection: it owns shards for as long as its session lives, and reads and deletes their records.
+//!
+//! Ownership of shards is a set of session-level advisory locks: they end with the session, so a
+//! relay that crashes loses them without any clean-up. Whatever breaks the session ends the
+//! ownership too, therefore a link is never used after an error.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,12 +30,14 @@ const LEASE: &str = "SELECT set_config('idle_session_timeout', $1, false)
     WHERE current_setting('server_version_num')::integer >= 140000";
 /// Shared by all relays, so that they can be counted.
 const PRESENCE: &str = "SELECT pg_try_advisory_lock_shared($1, $2)";
+/// Relays that hold the presence lock now.
 const COUNT: &str = "SELECT count(*) FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1 AND objid::bigint = $2
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 /// Tries locks until the wanted number is taken.
 const TAKE: &str =
     "SELECT t.lock FROM unnest($2::integer[]) AS t (lock) WHERE pg_try_advisory_lock($1, t.lock) LIMIT $3";
+/// Gives shards up, for relays that have fewer.
 const GIVE: &str = "SELECT pg_advisory_unlock($1, g.lock) FROM unnest($2::integer[]) AS g (lock)";
 
 /// The oldest records of each shard, without lanes that are busy here or held back, up to limits of records in total
@@ -56,9 +62,12 @@ FROM (
 WHERE f.size_before < $5::bigint
 ORDER BY f.id";
 
+/// Deletes published records by primary key.
 const DELETE: &str = "DELETE FROM tidings.outbox o USING unnest($1::smallint[], $2::bigint[]) AS d (shard, id)
     WHERE o.shard = d.shard AND o.id = d.id";
 
+/// Moves refused records out of the outbox in one statement, so that none is in both tables or in
+/// neither.
 const REFUSE: &str = "
 WITH gone AS (
     DELETE FROM tidings.outbox o
@@ -72,8 +81,10 @@ INSERT INTO tidings.outbox_failed (
 SELECT id, lane, created_at, record_time, partition, shard, $5, kind, error, topic, key, value, headers FROM gone
 ON CONFLICT (id) DO NOTHING";
 
+/// Announces a relay that waits for notifications; writers notify only if there is one.
 const SLEEP: &str = "INSERT INTO tidings.outbox_sleepers AS s (relay, since) VALUES ($1, clock_timestamp())
     ON CONFLICT (relay) DO UPDATE SET since = excluded.since";
+/// Withdraws the announcement: a busy relay needs no notification, which costs each writer a lock.
 const RISE: &str = "DELETE FROM tidings.outbox_sleepers WHERE relay = $1";
 /// Removes relays that crashed while asleep. Live ones renew their entry regularly.
 const BURY_SLEEPERS: &str =
@@ -83,6 +94,7 @@ const BURY_SLEEPERS: &str =
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) shard: i16,
+    /// Number in the outbox, which it keeps.
     pub(super) id: i64,
     pub(super) kind: ErrorKind,
     pub(super) error: String,
@@ -93,6 +105,7 @@ pub(super) struct Refusal {
 pub(super) struct Room {
     pub(super) records: usize,
     pub(super) bytes: usize,
+    /// Records of one shard, so that none fills the whole fetch.
     pub(super) per_shard: usize,
 }
 
@@ -108,6 +121,7 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Connects and prepares the session: plans, lease and presence. It owns no shard yet.
     pub(super) async fn open(store: &PostgresStore, relay: Uuid) -> Result<Self> {
         let options = store.pool().connect_options();
         let limit = store.config().answer_within;
@@ -129,12 +143,15 @@ impl Link {
         Ok(link)
     }
 
+    /// Returns the number of shards that it owns.
     pub(super) fn shards(&self) -> usize {
         self.shards.len()
     }
 
     /// Takes unowned shards, or gives some up, towards an equal share among all relays. Shards in `busy` have records
     /// with the publisher: another relay must not publish the next ones before these are deleted.
+    ///
+    /// Only one step is made per call; relays that start or end together settle within a few.
     pub(super) async fn balance(&mut self, busy: &BTreeSet<i16>) -> Result<()> {
         let (doing, class) = ("share the outbox among relays", lock_class(&self.names));
         let count = sqlx::query_scalar(COUNT).bind(i64::from(class)).bind(i64::from(PRESENCE_LOCK));
@@ -169,6 +186,10 @@ impl Link {
     }
 
     /// Deletes records that the broker holds, and keeps refused ones aside.
+    ///
+    /// # Errors
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if the answer was lost. Deleting again is
+    /// harmless.
     pub(super) async fn settle(&mut self, held: &[(i16, i64)], refused: &[Refusal], park: bool) -> Result<()> {
         if !held.is_empty() {
             let (shards, ids): (Vec<i16>, Vec<i64>) = held.iter().copied().unzip();
@@ -200,6 +221,7 @@ impl Link {
     }
 }
 
+/// Bounds a statement by the time a silent server is waited for; afterwards the link is broken.
 async fn timed<T>(limit: Duration, doing: &'static str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
     match timeout(limit, work).await {
         Ok(answer) => answer.map_err(|e| failed_write(doing, e)),
@@ -207,6 +229,7 @@ async fn timed<T>(limit: Duration, doing: &'static str, work: impl Future<Output
     }
 }
 
+/// Reads a row of the outbox.
 fn fetched(row: &PgRow) -> Result<Fetched> {
     Ok(Fetched {
         id: read(row.try_get("id"))?,

@@ -1,4 +1,7 @@
 //! Waiting for notifications.
+//!
+//! A notification only wakes the relay, which then reads the table: a lost or late one costs a poll
+//! interval, never a record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +21,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Listener(AbortHandle);
 
 impl Listener {
+    /// Starts the task. It reconnects for as long as it lives.
     pub(super) fn start(store: &PostgresStore, shared: Arc<Shared>) -> Self {
         let (store, channel) = (store.clone(), channel(store.names()));
         let task = tokio::spawn(async move {

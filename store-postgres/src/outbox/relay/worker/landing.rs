@@ -1,4 +1,7 @@
 //! Processing the broker's answers, and waiting for more.
+//!
+//! Failures are counted twice: per lane, and for all attempts together. One lane that fails while
+//! others succeed waits alone; if nothing succeeds, the broker is down and all wait.
 
 use std::sync::Arc;
 
@@ -24,6 +27,8 @@ impl Worker {
         self.drain();
     }
 
+    /// Returns when the next periodic work is due: a poll, the balance of shards, the lag, or the
+    /// end of a backoff.
     fn due(&self) -> Instant {
         let now = Instant::now();
         let poll = match FIRST_LOOKS.get(self.idle_turns.saturating_sub(1)) {
@@ -48,6 +53,8 @@ impl Worker {
         }
     }
 
+    /// Records a lane's result. Held records are deleted in the next turn, before anything is
+    /// fetched.
     pub(super) fn landed(&mut self, landed: Result<Landed, JoinError>) {
         let landed = match landed {
             Ok(landed) => landed,
@@ -100,10 +107,12 @@ impl Worker {
         self.problem(Some(report));
     }
 
+    /// Publishes the current failure, or that there is none.
     pub(super) fn problem(&self, problem: Option<String>) {
         self.shared.board.write(|status| status.problem = problem);
     }
 
+    /// Publishes the state for [`Relay::status`](crate::Relay::status).
     pub(super) fn show(&self) {
         let (shards, in_flight) = (self.link.as_ref().map_or(0, Link::shards), self.in_flight);
         let waits = self.link.is_none() || self.not_before.is_some_and(|at| Instant::now() < at);

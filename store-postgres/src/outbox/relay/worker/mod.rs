@@ -1,4 +1,8 @@
 //! The task of a relay: fetches, publishes, deletes.
+//!
+//! A turn deletes what the broker holds, does periodic work, fetches as much as there is room for,
+//! and waits. Any error of the database ends the turn and drops the link; its shards are free at
+//! once, and records in flight are published again by the next owner if they were not deleted.
 
 mod landing;
 
@@ -36,6 +40,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Source of the publisher.
 #[derive(Debug)]
 pub(super) enum Source {
+    /// The relay opens the publisher, replaces it when it ends, and closes it.
     Transport(Arc<dyn Transport>),
     Publisher(Arc<dyn Publisher>),
 }
@@ -43,10 +48,13 @@ pub(super) enum Source {
 /// A lane in backoff after a failed publish.
 #[derive(Debug, Clone, Copy)]
 struct Cooling {
+    /// Consecutive failures, which the backoff grows with.
     failures: u32,
     until: Instant,
 }
 
+/// Records are in at most one of these states: in flight (`busy`, by lane), `held` by the broker
+/// and to be deleted, or `refused` and to be kept aside.
 #[derive(Debug)]
 pub(super) struct Worker {
     store: PostgresStore,
@@ -61,18 +69,22 @@ pub(super) struct Worker {
     busy: HashMap<i64, i16>,
     in_flight: usize,
     bytes_in_flight: usize,
+    /// Shard and id of records that the broker holds.
     held: Vec<(i16, i64)>,
     refused: Vec<Refusal>,
+    /// Lanes that wait after a failure; they are not fetched meanwhile.
     cooling: HashMap<i64, Cooling>,
     /// No fetch before this time, because all recent attempts failed.
     not_before: Option<Instant>,
     /// Consecutive failures of the broker for all attempts, and of the database.
     failures: u32,
+    /// When the broker last accepted a record.
     succeeded_at: Option<Instant>,
     balance_at: Instant,
     lag_at: Instant,
     /// Number of shards with records at the last fetch.
     active_shards: usize,
+    /// When it last announced that it waits for notifications.
     asleep: Option<Instant>,
     /// Consecutive turns without records, and with records.
     idle_turns: usize,
@@ -115,6 +127,7 @@ impl Worker {
         }
     }
 
+    /// Runs until the shutdown, when all results of records in flight are written.
     pub(super) async fn run(mut self) {
         while !self.is_over() {
             match self.turn().await {
@@ -125,11 +138,14 @@ impl Worker {
         self.leave().await;
     }
 
+    /// Nothing is in flight, and everything that was published is deleted.
     fn is_over(&self) -> bool {
         let settled = self.held.is_empty() && self.refused.is_empty();
         self.shared.is_stopping() && self.flights.is_empty() && settled
     }
 
+    /// # Errors
+    /// Of the database, or of opening a publisher.
     async fn turn(&mut self) -> Result<()> {
         self.open().await?;
         self.settle().await?;
@@ -147,6 +163,7 @@ impl Worker {
         Ok(())
     }
 
+    /// Opens what is missing: the publisher first, since shards without a publisher help no one.
     async fn open(&mut self) -> Result<()> {
         if self.publisher.is_none() {
             self.publisher = Some(match &self.source {
@@ -252,6 +269,7 @@ impl Worker {
         Ok(if cut && room { Found::More } else { Found::All })
     }
 
+    /// Publishes fetched records by lane, in the order in which the lanes were first seen.
     fn launch(&mut self, fetched: Vec<Fetched>) {
         let Some(publisher) = self.publisher.clone() else { return };
         let mut lanes: HashMap<i64, Vec<Fetched>> = HashMap::new();
@@ -303,6 +321,7 @@ impl Worker {
         }
     }
 
+    /// Ends the session and closes a publisher of its own.
     async fn leave(mut self) {
         if let Some(mut link) = self.link.take() {
             if self.asleep.is_some() {
