@@ -5,20 +5,21 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::task::{Context, Poll};
 
 use tidings_core::{BoxError, Delivery, Outcome};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{BoxFuture, Route};
+use crate::route::{BoxFuture, Route};
 
 /// The rest of the stack: the handler with the layers that were added before.
 #[derive(Debug)]
 pub struct Next(Route);
 
 impl Next {
-    /// Calls the wrapped handler with `delivery` once the wrapped layers are ready.
+    /// Calls the wrapped handler with `delivery`. The wrapped layers are ready.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the handler at its current `await`.
@@ -111,12 +112,13 @@ where
     type Error = BoxError;
     type Future = BoxFuture;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // `Next` awaits readiness of the wrapped route inside the delivery's own future.
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.route.poll_ready(cx)
     }
 
     fn call(&mut self, delivery: Delivery) -> BoxFuture {
-        Box::pin((self.f)(delivery, Next(self.route.clone())))
+        // The very instance that is ready is called: a clone has no permit.
+        let next = self.route.clone();
+        Box::pin((self.f)(delivery, Next(mem::replace(&mut self.route, next))))
     }
 }

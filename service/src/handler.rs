@@ -6,14 +6,17 @@
 
 use std::future::Future;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use tidings_core::{
     BoxError, Delivery, DeliveryContext, Input, IntoOutcome, Name, Outcome, RecordBatch, TopicPartition,
 };
 
+use crate::begun::Begun;
+use crate::extract::FromDelivery;
+use crate::options::{BatchOptions, HandlerOptions, RateLimit};
 use crate::requirement::Requirement;
 use crate::undecodable::Undecodable;
-use crate::{BatchOptions, FromDelivery, HandlerOptions};
 
 /// The arguments of a handler, as a tuple: an [`Input`], then up to eight extractors.
 ///
@@ -157,6 +160,36 @@ pub trait HandlerExt<Args>: Handler<Args> {
     fn batch(self, batch: BatchOptions) -> Configured<Self> {
         Configured { options: HandlerOptions { batch: Some(batch), ..self.options() }, inner: self }
     }
+
+    /// Limits the deliveries of this handler that are in flight, over all workers of the service.
+    ///
+    /// Further records wait, each before the next one of its key; other handlers go on. Waiting does not count against
+    /// the handler's timeout. By default only [`Service::with_concurrency`](crate::Service::with_concurrency) limits
+    /// it. For zero `start` returns an error.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings_core::Delivery;
+    /// use tidings_service::{HandlerExt, Router};
+    ///
+    /// async fn call_partner(_: Delivery) {}
+    ///
+    /// let handler = call_partner.with_concurrency(4).with_rate(100, Duration::from_secs(1));
+    /// let router: Router = Router::new().on_topic("orders", handler);
+    /// ```
+    fn with_concurrency(self, deliveries: usize) -> Configured<Self> {
+        Configured { options: HandlerOptions { concurrency: Some(deliveries), ..self.options() }, inner: self }
+    }
+
+    /// Limits the rate of this handler: at most `deliveries` in any period of `per`, over all workers of the service.
+    ///
+    /// Each attempt counts, and a batch counts as one. Further records wait, as for
+    /// [`with_concurrency`](Self::with_concurrency). The limit is of this process: with several instances of a service,
+    /// each has its own. By default there is no limit. For zero `start` returns an error.
+    fn with_rate(self, deliveries: usize, per: Duration) -> Configured<Self> {
+        let rate = Some(RateLimit::new(deliveries, per));
+        Configured { options: HandlerOptions { rate, ..self.options() }, inner: self }
+    }
 }
 
 impl<H: Handler<Args>, Args> HandlerExt<Args> for H {}
@@ -187,6 +220,9 @@ where
     H: Handler<Args, Future: Future<Output: IntoOutcome>>,
     Args: Arguments<S>,
 {
+    if let Some(begun) = delivery.extensions().get::<Begun>() {
+        begun.mark();
+    }
     let looks = <H::Future as Future>::Output::LOOKS;
     let (args, delivery) = Args::extract(delivery, &state, looks).await?;
     let output = handler.call(args).await;

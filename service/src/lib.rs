@@ -21,12 +21,14 @@
 //! dead-lettered, or its partition waits. When most deliveries fail, the [`Breaker`] opens. An outage of the broker,
 //! the store or the dead-letter sink pauses what needs it; no record is dead-lettered for it.
 
+mod begun;
 mod breaker;
 mod engine;
 mod environment;
 mod extract;
 mod from_fn;
 mod handler;
+mod limit;
 mod observer;
 mod options;
 mod passing_on;
@@ -51,7 +53,7 @@ pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
 pub use self::handler::{Arguments, Configured, Handler, HandlerExt};
 pub use self::observer::{Observer, RecordEvent, RecordOutcome};
-pub use self::options::{BatchOptions, HandlerOptions};
+pub use self::options::{BatchOptions, HandlerOptions, RateLimit};
 pub use self::publisher::EventPublisher;
 pub use self::redrive::{REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, redrive_topic};
 pub use self::requirement::Requirement;

@@ -73,7 +73,32 @@ impl Default for BatchOptions {
     }
 }
 
-/// A handler's name and batch options, set by [`HandlerExt`](crate::HandlerExt).
+/// A maximum rate of deliveries.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_service::RateLimit;
+///
+/// let rate = RateLimit::new(100, Duration::from_secs(1));
+/// assert_eq!(rate.deliveries, 100);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimit {
+    /// The maximum number of deliveries in any period. A batch counts as one.
+    pub deliveries: usize,
+    /// The period.
+    pub per: Duration,
+}
+
+impl RateLimit {
+    /// Allows at most `deliveries` in any period of `per`. For a value of zero the service's `start` returns an error.
+    pub fn new(deliveries: usize, per: Duration) -> Self {
+        Self { deliveries, per }
+    }
+}
+
+/// A handler's name, batch options and limits, set by [`HandlerExt`](crate::HandlerExt).
 ///
 /// ```
 /// use std::time::Duration;
@@ -92,4 +117,8 @@ pub struct HandlerOptions {
     pub name: Option<Name>,
     /// The options of a batch handler.
     pub batch: Option<BatchOptions>,
+    /// The maximum number of deliveries in flight; `None` for no limit but the service's.
+    pub concurrency: Option<usize>,
+    /// The maximum rate of deliveries; `None` for no limit.
+    pub rate: Option<RateLimit>,
 }

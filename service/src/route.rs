@@ -1,8 +1,7 @@
 //! A handler with its layers, as a worker drives it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::mem;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -11,6 +10,7 @@ use pin_project_lite::pin_project;
 use tidings_core::{BoxError, Delivery, IntoOutcome, Outcome};
 use tower_service::Service;
 
+use crate::begun::Begun;
 use crate::handler::{self, Arguments, Handler};
 
 /// The future of one delivery.
@@ -20,8 +20,10 @@ pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Outcome, BoxError>> + Se
 pub(crate) enum Started {
     /// The delivery is complete; nothing was allocated for it.
     Done(Result<Outcome, BoxError>),
-    /// The delivery is pending.
-    Pending(BoxFuture),
+    /// The delivery is pending. Behind layers its handler may begin later, as it tells.
+    Pending(BoxFuture, Option<Begun>),
+    /// A layer is not ready, as it is with a limit reached. The instance that was polled keeps its place in a queue.
+    NotReady,
 }
 
 /// A type-erased handler with its layers. Each worker owns a clone, so that no delivery needs one.
@@ -70,10 +72,17 @@ impl Route {
 
     /// Passes `delivery` to the handler and polls once; a future that is ready at once costs no allocation.
     ///
-    /// Never waits for readiness: if a layer is not ready, the instance that was polled waits within the delivery's
-    /// own future. A panic of the handler propagates and leaves the route usable.
+    /// Never waits for readiness: see [`is_ready`](Self::is_ready). A panic of the handler propagates and leaves the route
+    /// usable.
     pub(crate) fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started {
         self.erased().start(delivery, cx)
+    }
+
+    /// Returns whether the route accepts a delivery, be it only to fail it; otherwise it wakes the task when to ask again.
+    ///
+    /// A ready route may hold a permit, and one that is not ready a place in a queue, until it is called or dropped.
+    pub(crate) fn is_ready(&mut self, cx: &mut Context<'_>) -> bool {
+        self.erased().poll_ready(cx).is_ready()
     }
 }
 
@@ -143,7 +152,7 @@ where
             *kept = Some(slot);
             Started::Done(result)
         }
-        Poll::Pending => Started::Pending(slot),
+        Poll::Pending => Started::Pending(slot, None),
     }
 }
 
@@ -199,27 +208,24 @@ where
         Box::pin(Slot { future: Some(self.service.call(delivery)) })
     }
 
-    fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started {
+    fn start(&mut self, mut delivery: Delivery, cx: &mut Context<'_>) -> Started {
         match self.service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => start(&mut self.kept, self.service.call(delivery), cx),
-            Poll::Ready(Err(error)) => Started::Done(Err(error.into())),
-            Poll::Pending => {
-                // A limit is reached. The very instance that was polled must wait: a clone would queue behind the
-                // abandoned place of that instance. It waits within its own delivery, so that deliveries that hold
-                // permits, and other routes, do not wait for it.
-                let fresh = self.service.clone();
-                let mut waiting = mem::replace(&mut self.service, fresh);
-                Started::Pending(Box::pin(async move {
-                    poll_fn(|cx| waiting.poll_ready(cx)).await.map_err(Into::into)?;
-                    waiting.call(delivery).await.map_err(Into::into)
-                }))
-            }
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Started::Done(Err(error.into())),
+            Poll::Pending => return Started::NotReady,
+        }
+        let begun = Begun::default();
+        delivery.extensions_mut().insert(begun.clone());
+        match start(&mut self.kept, self.service.call(delivery), cx) {
+            Started::Pending(future, _) => Started::Pending(future, Some(begun)),
+            started => started,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::task::Waker;
 
@@ -288,12 +294,12 @@ mod tests {
             .await;
         }
         let mut routes = routes(Router::new().on_topic("t", waits));
-        let Started::Pending(mut future) = start(&mut routes, 0) else { panic!("ready at its first poll") };
+        let Started::Pending(mut future, _) = start(&mut routes, 0) else { panic!("ready at its first poll") };
         assert!(matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(_))));
     }
 
     #[tokio::test]
-    async fn a_reached_limit_waits_within_its_own_delivery() {
+    async fn a_reached_limit_is_waited_for_by_the_instance_that_was_asked() {
         let (go, gate) = tokio::sync::watch::channel(false);
         let slow = move |_: Delivery| {
             let mut gate = gate.clone();
@@ -303,18 +309,19 @@ mod tests {
         };
         let limit = tower::limit::GlobalConcurrencyLimitLayer::new(1);
         let mut routes = routes(Router::new().on_topic("t", slow).layer(limit));
-        let mut waiting = Vec::new();
-        for offset in 0..3 {
-            match start(&mut routes, offset) {
-                Started::Pending(future) => waiting.push(future),
-                Started::Done(_) => panic!("the gate is shut"),
-            }
-        }
+        let Started::Pending(first, begun) = start(&mut routes, 0) else { panic!("the gate is shut") };
+        assert!(begun.is_some_and(|begun| begun.at().is_some()), "its handler was polled");
+        assert!(matches!(start(&mut routes, 1), Started::NotReady));
+        let mut other = routes.clone();
+        assert!(matches!(start(&mut other, 2), Started::NotReady));
+        // An abandoned place in the queue would keep the permit.
+        routes.renew(0);
         go.send_replace(true);
-        // In reverse order: an abandoned place in the queue would wait for ever.
-        for task in waiting.into_iter().rev().map(tokio::spawn).collect::<Vec<_>>() {
-            tokio::time::timeout(std::time::Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
-        }
+        first.await.unwrap();
+        let ready =
+            std::future::poll_fn(|cx| if other.route(0).is_ready(cx) { Poll::Ready(()) } else { Poll::Pending });
+        tokio::time::timeout(std::time::Duration::from_secs(10), ready).await.unwrap();
+        assert!(matches!(start(&mut other, 2), Started::Done(Ok(_))));
     }
 
     #[tokio::test]

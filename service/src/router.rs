@@ -14,6 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::handler::{Arguments, Handler};
+use crate::limit::Limits;
 use crate::requirement;
 use crate::route::Route;
 use crate::table::{Entry, RouteTable, Routes, Target, prefixed};
@@ -225,7 +226,15 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
             requirements: Args::requirements(),
             causes: <<H::Future as Future>::Output as IntoOutcome>::CAUSES,
         };
-        self.handlers.push((entry, Box::new(move |state| Route::handler::<H, Args, S>(handler, state))));
+        let make = move |state| {
+            let limits = Limits::of(&handler.options());
+            let route = Route::handler::<H, Args, S>(handler, state);
+            match limits {
+                Some(limits) => Route::service(limits.limit(route)),
+                None => route,
+            }
+        };
+        self.handlers.push((entry, Box::new(make)));
         self
     }
 

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use tidings_core::codec::{self, Routing};
 use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, headers};
 
+use crate::options::{BatchOptions, HandlerOptions};
 use crate::requirement::{Need, Requirement};
-use crate::{BatchOptions, HandlerOptions, Route};
+use crate::route::Route;
 
 /// The records that a handler was registered for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,6 +159,11 @@ impl Routes {
     pub(crate) fn route(&mut self, number: usize) -> &mut Route {
         &mut self.routes[number]
     }
+
+    /// Replaces the route of this number by a clone, which has no permit and no place in a queue.
+    pub(crate) fn renew(&mut self, number: usize) {
+        self.routes[number] = self.routes[number].clone();
+    }
 }
 
 impl Deref for Routes {
@@ -246,6 +252,15 @@ impl RouteTable {
         &self.infos[number]
     }
 
+    /// Returns whether no other route takes records of `topic`.
+    pub(crate) fn is_only(&self, topic: &Name, number: usize) -> bool {
+        let Ok(place) = self.names.binary_search(topic) else { return false };
+        let topic = &self.topics[place];
+        let events = topic.events.iter().map(|(.., number)| Some(*number));
+        let others = [topic.raw, topic.tombstone, self.any_tombstone, self.fallback];
+        events.chain(others).flatten().all(|other| other == number)
+    }
+
     /// Returns the route of `record`, a record of `topic`. Allocates nothing, unless the type must be read from the
     /// value.
     pub(crate) fn lookup(&self, topic: &Name, record: &StoredRecord) -> Lookup {
@@ -325,6 +340,12 @@ fn check(entries: &[Entry]) -> Result<()> {
         }
         if entry.target.topic().is_some_and(|topic| topic.is_empty()) {
             problems.push(format!("the handler {name:?} has an empty topic"));
+        }
+        if entry.options.concurrency == Some(0) {
+            problems.push(format!("the handler {name:?} has a concurrency of 0"));
+        }
+        if entry.options.rate.is_some_and(|rate| rate.deliveries == 0 || rate.per.is_zero()) {
+            problems.push(format!("the handler {name:?} has a rate of 0 deliveries, or in a period of 0"));
         }
         if entry.takes_batches && entry.causes == Causes::Delivery {
             problems.push(format!(

@@ -23,7 +23,7 @@ pub(crate) struct Claims {
     current: Mutex<Option<(Arc<Lease>, Instant)>>,
     ours: Mutex<Ours>,
     /// Notified when no claim is being released any more.
-    given_back: Notify,
+    released: Notify,
 }
 
 /// The claims of this service.
@@ -33,7 +33,7 @@ struct Ours {
     /// same event is a separate entry.
     taken: HashSet<(Uuid, Uuid)>,
     /// The number of entries that are being released.
-    giving_back: usize,
+    releasing: usize,
 }
 
 /// A claim of this service, or a possible one: while it exists, no other delivery of this service claims the same
@@ -42,14 +42,14 @@ struct Ours {
 ///
 /// Dropping it does not notify the store.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct ClaimGuard {
     claims: Arc<Claims>,
     event: Uuid,
     lease: Arc<Lease>,
-    giving_back: bool,
+    releasing: bool,
 }
 
-impl Hold {
+impl ClaimGuard {
     pub(crate) fn event(&self) -> Uuid {
         self.event
     }
@@ -64,29 +64,29 @@ impl Hold {
     }
 
     /// Marks the claim as being released; a shutdown waits for it.
-    pub(crate) fn giving_back(mut self) -> Self {
-        if !std::mem::replace(&mut self.giving_back, true) {
-            lock(&self.claims.ours).giving_back += 1;
+    pub(crate) fn releasing(mut self) -> Self {
+        if !std::mem::replace(&mut self.releasing, true) {
+            lock(&self.claims.ours).releasing += 1;
         }
         self
     }
 }
 
-impl Drop for Hold {
+impl Drop for ClaimGuard {
     fn drop(&mut self) {
         let mut ours = lock(&self.claims.ours);
         ours.taken.remove(&(self.event, self.lease.id));
-        if self.giving_back {
-            ours.giving_back -= 1;
-            if ours.giving_back == 0 {
-                self.claims.given_back.notify_waiters();
+        if self.releasing {
+            ours.releasing -= 1;
+            if ours.releasing == 0 {
+                self.claims.released.notify_waiters();
             }
         }
     }
 }
 
-/// The result of a call of `claim`: a hold per requested event, and the store's answer.
-pub(crate) type Answered = (Vec<Option<Hold>>, Result<Vec<Claim>>);
+/// The result of a call of `claim`: a guard per requested event, and the store's answer.
+pub(crate) type Answered = (Vec<Option<ClaimGuard>>, Result<Vec<Claim>>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,8 +94,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Claims {
     pub(crate) fn new(store: Arc<dyn IdempotencyStore>, scope: Name, ttl: Duration) -> Self {
-        let (ours, given_back) = (Mutex::default(), Notify::new());
-        Self { store, scope, ttl, current: Mutex::new(None), ours, given_back }
+        let (ours, released) = (Mutex::default(), Notify::new());
+        Self { store, scope, ttl, current: Mutex::new(None), ours, released }
     }
 
     /// Returns the lease, unless it may have expired: then no work may begin under its claims.
@@ -105,10 +105,10 @@ impl Claims {
     }
 
     /// Waits until no claim is being released.
-    pub(crate) async fn all_given_back(&self) {
+    pub(crate) async fn all_released(&self) {
         loop {
-            let notified = self.given_back.notified();
-            if lock(&self.ours).giving_back == 0 {
+            let notified = self.released.notified();
+            if lock(&self.ours).releasing == 0 {
                 return;
             }
             notified.await;
@@ -118,25 +118,26 @@ impl Claims {
     /// Claims events under `lease`. Reports events as held if this service has, or may have, claimed them already.
     pub(crate) async fn claim(self: &Arc<Self>, lease: &Arc<Lease>, events: &[EventRef]) -> Answered {
         let held = Claim::Held { at_most: Duration::ZERO };
-        let holds: Vec<Option<Hold>> = {
+        let guards: Vec<Option<ClaimGuard>> = {
             let mut ours = lock(&self.ours);
-            let hold = |event| Hold { claims: Arc::clone(self), event, lease: Arc::clone(lease), giving_back: false };
-            events.iter().map(|event| ours.taken.insert((event.id, lease.id)).then(|| hold(event.id))).collect()
+            let guard =
+                |event| ClaimGuard { claims: Arc::clone(self), event, lease: Arc::clone(lease), releasing: false };
+            events.iter().map(|event| ours.taken.insert((event.id, lease.id)).then(|| guard(event.id))).collect()
         };
-        let asked: Cow<'_, [EventRef]> = if holds.iter().all(Option::is_some) {
+        let asked: Cow<'_, [EventRef]> = if guards.iter().all(Option::is_some) {
             events.into()
         } else {
-            events.iter().zip(&holds).filter(|(_, hold)| hold.is_some()).map(|(event, _)| event.clone()).collect()
+            events.iter().zip(&guards).filter(|(_, guard)| guard.is_some()).map(|(event, _)| event.clone()).collect()
         };
         let answer = if asked.is_empty() { Ok(Vec::new()) } else { self.store.claim(lease, &asked).await };
         // A store that returns too few answers grants none of the missing ones.
         let spread = |claims: Vec<Claim>| {
             let mut claims = claims.into_iter();
-            let answer = |hold: &Option<Hold>| hold.as_ref().and_then(|_| claims.next()).unwrap_or(held);
-            holds.iter().map(answer).collect()
+            let answer = |guard: &Option<ClaimGuard>| guard.as_ref().and_then(|_| claims.next()).unwrap_or(held);
+            guards.iter().map(answer).collect()
         };
         let answer = answer.map(spread);
-        (holds, answer)
+        (guards, answer)
     }
 
     /// Returns the error of a call that needs a lease while there is none.

@@ -72,6 +72,16 @@ impl Gate {
         }
     }
 
+    /// Returns whether [`pass`](Self::pass) would let a delivery start.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.held.load(Ordering::Acquire) == 0
+            && match self.state.load(Ordering::Acquire) {
+                OPEN => true,
+                PROBING => self.probe.load(Ordering::Acquire),
+                _ => false,
+            }
+    }
+
     /// Returns a probe that could not be used.
     pub(crate) fn return_probe(&self) {
         self.probe.store(true, Ordering::Release);

@@ -14,9 +14,11 @@ mod messages;
 mod record;
 mod routing;
 mod running;
+mod settlement;
 mod shared;
 mod start;
 mod topics;
+mod trouble;
 mod worker;
 
 pub use self::running::ServiceHandle;

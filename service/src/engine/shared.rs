@@ -4,22 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidings_core::{DeadLetterSink, Delivery, DeliveryContext, Name, Publisher, StoredRecord};
+use tidings_core::{Delivery, DeliveryContext, EventRef, Name, Publisher, event_id_of};
 use tokio::sync::Notify;
 use tracing::Span;
 
-use super::assigned::Assigned;
 use super::beat::Beat;
 use super::claims::Claims;
 use super::gate::Gate;
 use super::keys::KeyHasher;
 use super::record::PendingRecord;
-use crate::observer::{Observer, RecordEvent, RecordOutcome};
-use crate::passing_on::PassingOn;
+use super::settlement::Settlement;
+use crate::observer::Observer;
 use crate::retry::Retry;
 use crate::settings::UnknownTypes;
 use crate::status::Totals;
-use crate::table::{RouteTable, Routes};
+use crate::table::RouteTable;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -43,7 +42,8 @@ pub(crate) struct Identity {
     pub(crate) group: Name,
     /// The messaging system, as traces name it.
     pub(crate) system: &'static str,
-    pub(crate) topic_prefix: Name,
+    /// The context of all deliveries, but for the handler.
+    pub(crate) context: DeliveryContext,
 }
 
 /// The settings of deliveries.
@@ -52,7 +52,6 @@ pub(crate) struct Policy {
     pub(crate) retry: Retry,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) unknown: UnknownTypes,
-    pub(crate) scope_per_topic: bool,
     /// The maximum number of deliveries in flight per worker.
     pub(crate) worker_concurrency: usize,
     /// The seed of random waits.
@@ -63,7 +62,7 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 pub(crate) struct Backends {
     pub(crate) store: Option<Arc<Claims>>,
-    pub(crate) sink: Arc<dyn DeadLetterSink>,
+    pub(crate) settlement: Arc<dyn Settlement>,
     pub(crate) publisher: Arc<dyn Publisher>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -90,11 +89,6 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn handled(&mut self) {
-        self.handled += 1;
-        self.untold += 1;
-    }
-
     pub(crate) fn handled_many(&mut self, count: usize) {
         self.handled += count as u64;
         self.untold += count;
@@ -131,16 +125,23 @@ impl Shared {
     }
 
     /// Returns a context per route, for one worker: so that its reference count stays on one core.
-    pub(crate) fn contexts(&self, routes: &Routes) -> Vec<Arc<DeliveryContext>> {
+    pub(crate) fn contexts(&self) -> Vec<Arc<DeliveryContext>> {
         let context = |number| {
-            let mut context = DeliveryContext::new(self.identity.service.clone(), routes.info(number).name.clone());
-            context.group = self.identity.group.clone();
-            context.topic_prefix = self.identity.topic_prefix.clone();
-            context.publisher = Some(Arc::new(PassingOn(self.backends.publisher.clone())));
-            context.scope_per_topic = self.policy.scope_per_topic;
+            let mut context = self.identity.context.clone();
+            context.handler = self.table.info(number).name.clone();
             Arc::new(context)
         };
-        (0..routes.len()).map(context).collect()
+        (0..self.table.len()).map(context).collect()
+    }
+
+    /// Returns the event of a record, as the idempotency store knows it. Its id is read from the record once.
+    pub(crate) fn event_ref(&self, record: &mut PendingRecord) -> EventRef {
+        let origin = &record.id.assigned.origin;
+        let id = record.event_id.unwrap_or_else(|| event_id_of(origin, record.stored()));
+        record.event_id = Some(id);
+        let event_type = record.handler.and_then(|handler| self.table.info(handler as usize).event_type.clone());
+        let id = self.identity.context.id_in_store(&record.id.assigned.origin.topic, id);
+        EventRef::new(id, event_type.unwrap_or_else(|| Name::from_static("")))
     }
 
     /// Returns the seed of a worker's random numbers.
@@ -153,50 +154,6 @@ impl Shared {
         self.lease_fenced.notify_one();
     }
 
-    pub(crate) fn observe_record(
-        &self,
-        observer: &dyn Observer,
-        outcome: RecordOutcome,
-        handler: usize,
-        assigned: &Assigned,
-        record: &StoredRecord,
-        attempt: u32,
-    ) {
-        observer.observe(&RecordEvent {
-            outcome,
-            service: &self.identity.service,
-            group: &self.identity.group,
-            handler: (handler < self.table.len()).then(|| &self.table.info(handler).name),
-            origin: &assigned.origin,
-            record,
-            epoch: assigned.epoch,
-            attempt,
-            reason: None,
-        });
-    }
-
-    pub(crate) fn observe_item(
-        &self,
-        observer: &dyn Observer,
-        outcome: RecordOutcome,
-        item: &PendingRecord,
-        reason: Option<&str>,
-    ) {
-        observer.observe(&RecordEvent {
-            outcome,
-            service: &self.identity.service,
-            group: &self.identity.group,
-            handler: (item.handler < self.table.len()).then(|| &self.table.info(item.handler).name),
-            origin: &item.assigned.origin,
-            record: &item.record.records()[0],
-            epoch: item.assigned.epoch,
-            attempt: item.runs.max(1),
-            reason,
-        });
-    }
-}
-
-impl Shared {
     /// Returns the span of a delivery, by OpenTelemetry's messaging conventions; costs nothing without a subscriber.
     pub(crate) fn span_of(&self, handler: usize, delivery: &Delivery) -> Span {
         tracing::info_span!(

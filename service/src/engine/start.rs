@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{ConsumerOptions, DeadLetterSink, Error, ErrorKind, MIN_LEASE_TTL, Name, Result, Transport};
+use tidings_core::{
+    ConsumerOptions, DeadLetterSink, DeliveryContext, Error, ErrorKind, MIN_LEASE_TTL, Name, Publisher, Result,
+    Transport,
+};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
@@ -12,9 +15,11 @@ use super::coordinator::{Coordinator, Inputs};
 use super::gate::Gate;
 use super::keys::KeyHasher;
 use super::running::ServiceHandle;
+use super::settlement::plain::Plain;
 use super::shared::{AtomicTotals, Backends, Identity, Policy, Shared};
 use super::topics::{all_missing, create_missing};
 use super::worker::Worker;
+use crate::passing_on::PassingOn;
 use crate::router::Router;
 use crate::settings::{Options, TopicPolicy};
 use crate::table::Routes;
@@ -43,22 +48,30 @@ pub(crate) async fn start(
     let publisher = transport.publisher().await.map_err(context)?;
     let workers = options.workers.unwrap_or_else(default_workers).max(1);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+    let consumer = match transport.consumer(consumer_options(&options, &routes)).await {
+        Ok(consumer) => consumer,
+        Err(error) => return Err(context(all_missing(error, &transport, &sink, routes.topics()).await)),
+    };
     let shared = Arc::new(Shared {
         identity: Identity {
-            service: name.clone(),
+            context: delivery_context(&name, &options, &publisher),
+            service: name,
             group: options.group.clone(),
             system: transport.system(),
-            topic_prefix: options.topic_prefix.clone(),
         },
         policy: Policy {
             retry: options.retry,
             handler_timeout: options.handler_timeout,
             unknown: options.unknown,
-            scope_per_topic: options.scope_per_topic,
             worker_concurrency: options.concurrency.div_ceil(workers).max(1),
             seed,
         },
-        backends: Backends { store: claims, sink, publisher, observer: options.observer.clone() },
+        backends: Backends {
+            store: claims,
+            settlement: Arc::new(Plain::new(publisher.clone(), sink, consumer.clone())),
+            publisher,
+            observer: options.observer.clone(),
+        },
         table: routes.table().clone(),
         keys: KeyHasher::new(options.order, seed),
         gate: Gate::new(options.breaker),
@@ -66,13 +79,17 @@ pub(crate) async fn start(
         lease_fenced: Notify::new(),
         beats: (0..workers).map(|_| Default::default()).collect(),
     });
-    let consumer = match transport.consumer(consumer_options(&options, &routes)).await {
-        Ok(consumer) => consumer,
-        Err(error) => {
-            return Err(context(all_missing(error, &transport, &shared.backends.sink, routes.topics()).await));
-        }
-    };
     Ok(spawn(shared, consumer, routes, &options, workers))
+}
+
+/// Returns the context of the service's deliveries, but for the handler.
+fn delivery_context(name: &Name, options: &Options, publisher: &Arc<dyn Publisher>) -> DeliveryContext {
+    let mut context = DeliveryContext::new(name.clone(), Name::default());
+    context.group = options.group.clone();
+    context.topic_prefix = options.topic_prefix.clone();
+    context.publisher = Some(Arc::new(PassingOn(publisher.clone())));
+    context.scope_per_topic = options.scope_per_topic;
+    context
 }
 
 fn check(name: &Name, options: &Options) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Commits: one call of the consumer at a time, repeated after a pause.
+//! Commits: one call of the settlement at a time, repeated after a pause.
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Commit, Consumer, ErrorKind, Result};
+use tidings_core::{Commit, ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::engine::assigned::AssignmentId;
+use crate::engine::settlement::Settlement;
 
 /// The pause after a refused commit.
 const RETRY: Duration = Duration::from_millis(200);
@@ -51,13 +52,13 @@ impl Commits {
     }
 
     /// Starts a call. There must be none in flight.
-    pub(super) fn start(&mut self, consumer: Arc<dyn Consumer>, commits: Vec<(AssignmentId, Commit)>) {
+    pub(super) fn start(&mut self, settlement: Arc<dyn Settlement>, commits: Vec<(AssignmentId, Commit)>) {
         if commits.is_empty() {
             return;
         }
         let positions = commits.iter().map(|(id, commit)| (*id, commit.next_offset)).collect();
         let commits = commits.into_iter().map(|(_, commit)| commit).collect();
-        let answer = Box::pin(async move { consumer.commit(commits).await });
+        let answer = Box::pin(async move { settlement.commit(commits).await });
         self.call = Some(Call { positions, answer });
     }
 

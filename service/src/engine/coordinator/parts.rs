@@ -142,7 +142,7 @@ impl Parts {
     /// Commits the positions that have changed, unless a commit is in flight.
     fn commit(&mut self) {
         if !self.commits.is_in_flight() {
-            self.commits.start(self.consumer.clone(), self.assignments.next_commits());
+            self.commits.start(self.shared.backends.settlement.clone(), self.assignments.next_commits());
         }
     }
 

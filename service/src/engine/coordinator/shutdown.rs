@@ -97,7 +97,7 @@ pub(super) async fn finish(shared: &Shared, consumer: &dyn Consumer, workers: &m
 /// Waits until the claims of dropped deliveries are released, which also persists their attempt counts.
 pub(super) async fn release_claims(shared: &Shared) {
     if let Some(claims) = &shared.backends.store
-        && timeout(FINISH_STEP, claims.all_given_back()).await.is_err()
+        && timeout(FINISH_STEP, claims.all_released()).await.is_err()
     {
         tracing::warn!(service = %shared.identity.service, "some attempt counts were not persisted");
     }

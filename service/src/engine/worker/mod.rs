@@ -1,137 +1,54 @@
 //! A worker: runs handlers, and processes each record from its first attempt to its settlement.
 //!
-//! A worker is one task and owns its routes, lanes and timers. Records arrive in chunks and settlements return in
-//! lists, so that nothing is shared, locked or woken per record. A record whose handler is ready at once passes
-//! through [`Worker::run_chunk`] without an allocation; only a record that has to wait becomes an [`PendingRecord`].
+//! A worker is one task and owns its parts. Records arrive in chunks and settlements return in lists, so that nothing
+//! is shared, locked or woken per record. This file is the loop; the parts do not know each other.
 
-mod calls;
-mod flight;
-mod gather;
-pub(super) mod intake;
-mod landed;
-pub(super) mod lanes;
-mod outcome;
-mod rolled_back;
-mod run;
-mod skip;
-mod starting;
-mod sweep;
+mod answers;
+mod backoff;
+mod batcher;
+mod begin;
+mod claimer;
+mod classifier;
+mod conclude;
+mod delivery_error;
+mod fast_path;
+mod invoker;
+mod key_queues;
+mod meter;
+mod parts;
+mod records;
+mod request_queue;
+mod scheduler;
+mod settler;
 mod timers;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use slab::Slab;
-use tidings_core::{DeliveryContext, Record, ReleasedClaim};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::flight::{Flight, Work};
-use self::gather::Gather;
-use self::lanes::Busy;
-use self::timers::Timers;
-use super::claims::Hold;
-use super::shared::{Counts, Shared};
-use crate::engine::assigned::Assigned;
-use crate::engine::messages::{Cause, Chunk, Settled, WorkerCommand, WorkerEvent};
-use crate::engine::record::PendingRecord;
+use self::invoker::HandlerResult;
+use self::parts::Parts;
+use self::records::Work;
+use self::timers::{Alarm, earliest};
+use super::assigned::AssignmentId;
+use super::messages::{Events, WorkerCommand, WorkerEvent};
+use super::shared::Shared;
 use crate::table::Routes;
 
 /// The number of rounds before a worker yields to other tasks.
 const ROUNDS: usize = 16;
-/// The capacity of a settled list from a batch's second settled place on: 1 KiB, which allocators keep at hand.
-const PLACES: usize = 255;
-
-/// The payload of a timer.
-#[derive(Debug)]
-enum Due {
-    /// An item to start again.
-    Item(PendingRecord),
-    /// An item to claim again.
-    Claim(PendingRecord),
-    /// A batch that is due.
-    Gather(u64),
-    /// Calls to repeat.
-    Publish(Vec<Publishing>),
-    Complete(Vec<PendingRecord>),
-    Bury(Vec<Burying>),
-    ClaimChunk(Vec<PendingRecord>),
-    ReleasedClaim,
-}
-
-/// A handled delivery, with events to publish before it is settled.
-#[derive(Debug)]
-struct Publishing {
-    work: Work,
-    /// The records that are still to be published.
-    records: Vec<Record>,
-    completed: bool,
-    attempts: u32,
-}
-
-/// A failed delivery, with its dead letter.
-#[derive(Debug)]
-struct Burying {
-    item: PendingRecord,
-    letter: tidings_core::DeadLetter,
-    attempts: u32,
-}
-
-/// Chunks, and items of chunks whose claims are answered.
-#[derive(Debug)]
-enum Backlog {
-    Chunk(Chunk),
-    Items(VecDeque<PendingRecord>),
-}
 
 #[derive(Debug)]
 pub(crate) struct Worker {
-    number: usize,
-    shared: Arc<Shared>,
-    routes: Routes,
-    contexts: Vec<Arc<DeliveryContext>>,
-    orders: mpsc::UnboundedReceiver<WorkerCommand>,
-    reports: mpsc::UnboundedSender<WorkerEvent>,
-    /// Received records that have not started.
-    backlog: VecDeque<Backlog>,
-    /// Chunks that must be claimed first.
-    unclaimed: VecDeque<Chunk>,
-    /// A chunk's items that must be claimed again.
-    reclaim: Option<Vec<PendingRecord>>,
-    /// Items whose turn has come: before the backlog.
-    ready: VecDeque<PendingRecord>,
-    busy: Busy,
-    gathers: Vec<Gather>,
-    next_gather: u64,
-    flights: FuturesUnordered<Flight>,
-    running: Slab<flight::Running>,
-    serial: u64,
-    deadlines: VecDeque<flight::Deadline>,
-    deadline: Timers<()>,
-    timers: Timers<Due>,
-    to_publish: Vec<Publishing>,
-    to_complete: Vec<PendingRecord>,
-    to_bury: Vec<Burying>,
-    /// Slots and offsets of letters being written that are skipped if the write fails.
-    to_skip: Vec<(u64, u64)>,
-    to_claim: Vec<PendingRecord>,
-    /// Claims to release.
-    to_release: Vec<(Hold, ReleasedClaim)>,
-    /// Claims whose release failed, until it is retried.
-    release_again: Vec<(Hold, ReleasedClaim)>,
-    release_failures: u32,
-    calls: calls::UnderWay,
-    /// Items that wait to run with nothing else in flight.
-    lone: VecDeque<PendingRecord>,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    parts: Parts,
+    alarm: Alarm,
+    /// Kept for its room.
+    results: Vec<(Work, HandlerResult)>,
+    /// The coordinator waits until no handler runs.
     quiescing: bool,
-    settled: Vec<Settled>,
-    dropped: bool,
-    counts: Counts,
-    random: fastrand::Rng,
 }
 
 impl Worker {
@@ -139,46 +56,11 @@ impl Worker {
         number: usize,
         shared: Arc<Shared>,
         routes: Routes,
-        orders: mpsc::UnboundedReceiver<WorkerCommand>,
-        reports: mpsc::UnboundedSender<WorkerEvent>,
+        commands: mpsc::UnboundedReceiver<WorkerCommand>,
+        events: Events,
     ) -> Self {
-        let contexts = shared.contexts(&routes);
-        Self {
-            number,
-            routes,
-            contexts,
-            orders,
-            reports,
-            backlog: VecDeque::new(),
-            unclaimed: VecDeque::new(),
-            reclaim: None,
-            ready: VecDeque::new(),
-            busy: Busy::default(),
-            gathers: Vec::new(),
-            next_gather: 0,
-            flights: FuturesUnordered::new(),
-            running: Slab::new(),
-            serial: 0,
-            deadlines: VecDeque::new(),
-            deadline: Timers::new(),
-            timers: Timers::new(),
-            to_publish: Vec::new(),
-            to_complete: Vec::new(),
-            to_bury: Vec::new(),
-            to_skip: Vec::new(),
-            to_claim: Vec::new(),
-            to_release: Vec::new(),
-            release_again: Vec::new(),
-            release_failures: 0,
-            calls: calls::UnderWay::default(),
-            lone: VecDeque::new(),
-            quiescing: false,
-            settled: Vec::new(),
-            dropped: false,
-            counts: Counts::default(),
-            random: fastrand::Rng::with_seed(shared.seed(number)),
-            shared,
-        }
+        let parts = Parts::new(number, shared, routes, events);
+        Self { commands, parts, alarm: Alarm::default(), results: Vec::new(), quiescing: false }
     }
 
     /// Runs until the coordinator is gone.
@@ -187,30 +69,34 @@ impl Worker {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = self.shared.clone();
-        shared.beats[self.number].work();
+        let shared = self.parts.shared.clone();
+        shared.beats[self.parts.number].work();
         let polled = self.poll_rounds(cx);
-        shared.beats[self.number].rest();
+        self.parts.invoker.give_unused_permits_back();
+        shared.beats[self.parts.number].rest();
         polled
     }
 
     fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS {
+            let now = Instant::now();
             let mut moved = false;
-            while let Poll::Ready(order) = self.orders.poll_recv(cx) {
-                let Some(order) = order else { return Poll::Ready(()) };
-                self.obey(order);
+            while let Poll::Ready(command) = self.commands.poll_recv(cx) {
+                let Some(command) = command else { return Poll::Ready(()) };
+                self.obey(command);
                 moved = true;
             }
-            while let Poll::Ready(Some(landed)) = self.flights.poll_next_unpin(cx) {
-                self.landed(landed);
-                moved = true;
-            }
-            moved |= self.poll_timers(cx);
-            moved |= self.begin();
-            moved |= self.make_calls();
+            moved |= self.take_results(cx, now);
+            moved |= self.take_answers(cx, now);
+            self.parts.batcher.wake(now);
+            moved |= self.parts.scheduler.wake(now);
+            moved |= self.parts.begin_ready(now);
+            moved |= self.parts.begin_fresh(now);
+            moved |= self.parts.begin_batches();
+            moved |= self.poll_readiness(cx);
+            moved |= self.claim();
             self.report();
-            if !moved {
+            if !moved && self.alarm.poll(self.due(), cx).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -218,106 +104,116 @@ impl Worker {
         Poll::Pending
     }
 
-    fn obey(&mut self, order: WorkerCommand) {
-        match order {
-            WorkerCommand::Work(chunk) if chunk.assigned.is_stopping() => self.dropped = true,
-            WorkerCommand::Work(chunk) if self.shared.backends.store.is_some() => self.unclaimed.push_back(chunk),
-            WorkerCommand::Work(chunk) => self.backlog.push_back(Backlog::Chunk(chunk)),
-            WorkerCommand::Revoke(slot) => self.give_back(slot),
-            WorkerCommand::Cancel(slot) => self.cancel(slot),
+    fn obey(&mut self, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Work(chunk) if chunk.assigned.is_stopping() => self.parts.released = true,
+            WorkerCommand::Work(chunk) => {
+                let claim = self.parts.shared.backends.store.is_some();
+                self.parts.scheduler.push(chunk, claim);
+            }
+            WorkerCommand::Revoke(assignment) => self.revoke(assignment),
+            WorkerCommand::Cancel(assignment) => self.cancel(assignment),
             WorkerCommand::Wake => {}
             WorkerCommand::Quiesce => self.quiescing = true,
-            WorkerCommand::RunIsolated => self.run_lone(),
-            WorkerCommand::Skip { assignment: slot, offset } => self.skip(slot, offset),
+            WorkerCommand::RunIsolated => self.parts.begin_isolated(),
+            WorkerCommand::Skip { assignment, offset } => {
+                if let Some(record) = self.parts.settler.skip(assignment, offset) {
+                    self.parts.skipped(record);
+                }
+            }
         }
     }
 
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        while let Poll::Ready(due) = self.timers.poll_due(cx) {
-            moved = true;
-            match due {
-                Due::Item(item) => self.ready.push_back(item),
-                Due::Claim(item) => self.to_claim.push(item),
-                Due::Gather(number) => self.flush_gather(number),
-                Due::Publish(work) => self.to_publish.extend(work),
-                Due::Complete(items) => self.to_complete.extend(items),
-                Due::Bury(letters) => self.to_bury.extend(letters),
-                Due::ClaimChunk(items) => self.reclaim = Some(items),
-                Due::ReleasedClaim => self.to_release.append(&mut self.release_again),
+    /// Releases the work of an assignment that has not begun; work that has begun continues.
+    fn revoke(&mut self, assignment: AssignmentId) {
+        self.parts.released = true;
+        let mut revoked = Vec::new();
+        self.parts.scheduler.revoke(assignment, &mut revoked);
+        self.parts.batcher.revoke(assignment, &mut revoked);
+        self.parts.claimer.revoke(assignment, &mut revoked);
+        revoked.into_iter().for_each(|record| self.parts.release(record));
+    }
+
+    /// Cancels the work of an assignment that has begun, too, except completions.
+    fn cancel(&mut self, assignment: AssignmentId) {
+        self.revoke(assignment);
+        let mut cancelled = Vec::new();
+        for work in self.parts.invoker.cancel(assignment) {
+            if work.probe {
+                self.parts.meter.return_probe();
             }
+            cancelled.extend(work.records.into_vec());
         }
-        while let Poll::Ready(()) = self.deadline.poll_due(cx) {
-            moved = true;
-            self.expire();
-        }
+        self.parts.settler.revoke(assignment, &mut cancelled);
+        cancelled.into_iter().for_each(|record| self.parts.release(record));
+    }
+
+    /// Takes the results of handlers. Returns whether there were any.
+    fn take_results(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut results = std::mem::take(&mut self.results);
+        self.parts.invoker.poll(cx, now, &mut results);
+        let moved = !results.is_empty();
+        results.drain(..).for_each(|(work, result)| self.parts.conclude(work, result));
+        self.results = results;
         moved
     }
 
-    /// Reports the items settled and dropped since the last report to the coordinator.
+    /// Takes the answers of stores, sinks and publishers. Returns whether there were any.
+    fn take_answers(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let (mut done, mut claimed) = (Vec::new(), Vec::new());
+        self.parts.settler.poll(cx, now, &mut done);
+        let is_isolated = self.parts.shared.gate.is_lone();
+        self.parts.claimer.poll(cx, now, is_isolated, &mut claimed);
+        let moved = !done.is_empty() || !claimed.is_empty();
+        done.into_iter().for_each(|done| self.parts.done(done));
+        claimed.into_iter().for_each(|claimed| self.parts.claimed(claimed));
+        moved
+    }
+
+    /// Asks the routes whose readiness deliveries wait for, as long as these may start: a route that is asked may have
+    /// a permit that others wait for. Returns whether any is ready.
+    fn poll_readiness(&mut self, cx: &mut Context<'_>) -> bool {
+        let Parts { shared, scheduler, batcher, invoker, .. } = &mut self.parts;
+        let is_full = invoker.running() >= shared.policy.worker_concurrency;
+        let mut ready = false;
+        for handler in invoker.not_ready() {
+            let waits = scheduler.is_throttled(handler) || batcher.is_throttled(handler);
+            let starts = waits && !is_full && (shared.gate.may_pass() || scheduler.is_permitted(handler));
+            if !starts {
+                invoker.give_permit_back(handler, waits);
+            } else if invoker.poll_ready(handler, cx) {
+                scheduler.unthrottle(handler);
+                ready = true;
+            }
+        }
+        ready
+    }
+
+    /// Requests claims of arrived chunks, unless an isolated delivery runs: a claim would be lost if that crashes the
+    /// process.
+    fn claim(&mut self) -> bool {
+        !self.parts.shared.gate.is_lone() && self.parts.claim_chunks()
+    }
+
+    /// Reports what was settled and released since the last report to the coordinator.
     fn report(&mut self) {
-        let handled = self.counts.take_handled();
-        if handled > 0 {
-            self.shared.gate.succeeded(handled);
+        self.parts.meter.report();
+        let settled = self.parts.settler.take_settled();
+        if !settled.is_empty() {
+            self.parts.send(WorkerEvent::Settled(settled));
         }
-        self.shared.add_counts(&mut self.counts);
-        if !self.settled.is_empty() {
-            let settled = std::mem::take(&mut self.settled);
-            self.send(WorkerEvent::Settled(settled));
+        if std::mem::take(&mut self.parts.released) {
+            self.parts.send(WorkerEvent::Released);
         }
-        if std::mem::take(&mut self.dropped) {
-            self.send(WorkerEvent::Released);
-        }
-        if self.quiescing && self.running.is_empty() && !self.claims_are_open() {
+        if self.quiescing && self.parts.invoker.running() == 0 && !self.parts.claimer.is_open() {
             self.quiescing = false;
-            self.send(WorkerEvent::Quiesced);
+            self.parts.send(WorkerEvent::Quiesced);
         }
     }
 
-    fn send(&self, report: WorkerEvent) {
-        // If the coordinator is gone, no report is needed; the worker ends when it next checks its orders.
-        let _ = self.reports.send(report);
-    }
-
-    /// Settles a place of a batch: adds it to the list that goes to the coordinator.
-    fn settle_place(&mut self, assigned: &Arc<Assigned>, number: u64, place: u32) {
-        match self.settled.last_mut() {
-            Some(last) if last.assigned.id == assigned.id && last.number == number => {
-                if last.indexes.len() == 1 {
-                    last.indexes.reserve(PLACES);
-                }
-                last.indexes.push(place);
-            }
-            _ => {
-                self.settled.push(Settled { assigned: assigned.clone(), number, indexes: vec![place] });
-            }
-        }
-    }
-
-    /// Sets or clears the dependency that an item waits for, and reports the change to the coordinator.
-    fn set_trouble(&mut self, item: &mut PendingRecord, cause: Option<Cause>, text: &str) {
-        if item.trouble == cause {
-            return;
-        }
-        let slot = item.assigned.id;
-        if let Some(over) = item.trouble.take() {
-            self.send(WorkerEvent::Trouble { assignment: slot, cause: over, raised: false, text: String::new() });
-        }
-        item.trouble = cause;
-        if let Some(cause) = cause {
-            self.send(WorkerEvent::Trouble { assignment: slot, cause, raised: true, text: text.to_owned() });
-        }
-    }
-
-    /// Returns when to repeat a call to a dependency that was down at the `n`th consecutive call, from 1.
-    fn later(&mut self, n: u32) -> Instant {
-        let longest = INFRASTRUCTURE_BASE.saturating_mul(1 << n.clamp(1, 16).saturating_sub(1)).min(INFRASTRUCTURE_CAP);
-        // At least half of it: a dependency that is down must not be called in a tight loop.
-        Instant::now() + longest.mul_f64(0.5 + self.random.f64() / 2.0)
+    /// Returns when any part has something to do, if nothing else happens.
+    fn due(&self) -> Option<Instant> {
+        let Parts { scheduler, batcher, invoker, claimer, settler, .. } = &self.parts;
+        earliest([scheduler.due(), batcher.due(), invoker.due(), claimer.due(), settler.due()])
     }
 }
-
-/// The longest wait before the first retry of a dependency that was down; doubled each time.
-const INFRASTRUCTURE_BASE: Duration = Duration::from_millis(100);
-/// The longest wait before any retry of a dependency that was down.
-const INFRASTRUCTURE_CAP: Duration = Duration::from_secs(10);

@@ -1,0 +1,119 @@
+//! Counts and observes what becomes of records, and reports the results of deliveries to the circuit breaker.
+
+use std::sync::Arc;
+
+use tidings_core::StoredRecord;
+
+use crate::engine::assigned::Assigned;
+use crate::engine::gate::Change;
+use crate::engine::messages::{Events, WorkerEvent};
+use crate::engine::record::PendingRecord;
+use crate::engine::shared::{Counts, Shared};
+use crate::observer::{RecordEvent, RecordOutcome};
+
+#[derive(Debug)]
+pub(super) struct Meter {
+    shared: Arc<Shared>,
+    events: Events,
+    /// Since the last report.
+    counts: Counts,
+}
+
+impl Meter {
+    pub(super) fn new(shared: &Arc<Shared>, events: Events) -> Self {
+        Self { shared: shared.clone(), events, counts: Counts::default() }
+    }
+
+    /// Counts handled records.
+    pub(super) fn handled(&mut self, count: usize) {
+        self.counts.handled_many(count);
+    }
+
+    /// Returns whether records are observed.
+    pub(super) fn observes(&self) -> bool {
+        self.shared.backends.observer.is_some()
+    }
+
+    /// Observes a record that was handled at once.
+    pub(super) fn observe_handled(&self, handler: usize, assigned: &Assigned, record: &StoredRecord) {
+        self.observe(RecordOutcome::Handled, Some(handler), assigned, record, 1, None);
+    }
+
+    /// Counts and observes a record that is settled.
+    pub(super) fn settled(&mut self, record: &PendingRecord, outcome: RecordOutcome, reason: Option<&str>) {
+        match outcome {
+            RecordOutcome::Skipped => self.counts.skipped += 1,
+            RecordOutcome::Duplicate => self.counts.duplicates += 1,
+            RecordOutcome::DeadLettered => self.counts.dead_lettered += 1,
+            _ => {}
+        }
+        self.observe_pending(record, outcome, reason);
+    }
+
+    /// Counts and observes a failed attempt that is followed by another.
+    pub(super) fn retried(&mut self, record: &PendingRecord, reason: &str) {
+        self.counts.retried += 1;
+        self.observe_pending(record, RecordOutcome::Retried, Some(reason));
+    }
+
+    fn observe_pending(&self, record: &PendingRecord, outcome: RecordOutcome, reason: Option<&str>) {
+        let (handler, runs) = (record.handler.map(|handler| handler as usize), record.runs.max(1));
+        self.observe(outcome, handler, &record.id.assigned, record.stored(), runs, reason);
+    }
+
+    fn observe(
+        &self,
+        outcome: RecordOutcome,
+        handler: Option<usize>,
+        assigned: &Assigned,
+        record: &StoredRecord,
+        attempt: u32,
+        reason: Option<&str>,
+    ) {
+        let Some(observer) = &self.shared.backends.observer else { return };
+        observer.observe(&RecordEvent {
+            outcome,
+            service: &self.shared.identity.service,
+            group: &self.shared.identity.group,
+            handler: handler.map(|handler| &self.shared.table.info(handler).name),
+            origin: &assigned.origin,
+            record,
+            epoch: assigned.epoch,
+            attempt,
+            reason,
+        });
+    }
+
+    /// Reports a failed delivery to the circuit breaker; too many open it.
+    pub(super) fn failed(&mut self) {
+        self.shared.gate.succeeded(self.counts.take_handled());
+        if let change @ Change::Closed(_) = self.shared.gate.failed() {
+            self.send(change);
+        }
+    }
+
+    /// Reports the result of the circuit breaker's probe.
+    pub(super) fn probed(&self, handled: bool) {
+        self.send(self.shared.gate.probed(handled));
+    }
+
+    /// Returns the unused probe, for whichever worker has a delivery for it.
+    pub(super) fn return_probe(&self) {
+        self.shared.gate.return_probe();
+        self.send(Change::ProbeReturned);
+    }
+
+    fn send(&self, change: Change) {
+        // If the coordinator is gone, no delivery starts any more.
+        let _ = self.events.send(WorkerEvent::Breaker(change));
+    }
+
+    /// Adds the counts to those of the service.
+    pub(super) fn report(&mut self) {
+        let handled = self.counts.take_handled();
+        if handled > 0 {
+            self.shared.gate.succeeded(handled);
+        }
+        self.shared.add_counts(&mut self.counts);
+    }
+}

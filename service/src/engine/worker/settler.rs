@@ -1,0 +1,363 @@
+//! Takes a record from its handler's result to settled: its events are published or its letter is written, then its
+//! claim is completed. The only writer of settled lists; knows not how the effects are made.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tidings_core::{DeadLetter, Error, ErrorKind, EventRef, Record};
+use tokio::time::Instant;
+
+use super::records::Records;
+use super::request_queue::{Answer, Entry, MAX_EVENTS, Request, RequestQueue, Sending, Sent, all_failed};
+use super::timers::earliest;
+use crate::engine::assigned::{Assigned, AssignmentId};
+use crate::engine::claims::ClaimGuard;
+use crate::engine::messages::{Cause, Events, Settled, WorkerEvent};
+use crate::engine::record::{ClaimState, PendingRecord, Stage, raise_troubles};
+use crate::engine::settlement::{Output, Settlement};
+use crate::engine::shared::Shared;
+
+/// The capacity of a settled list from a batch's second settled record on: 1 KiB, which allocators keep at hand.
+const INDEXES: usize = 255;
+/// After this many failed requests, other deliveries no longer wait for the events of an isolated one: its topic may
+/// be unavailable for long, and theirs are not.
+const PUBLISHED_ALONE: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Settler {
+    events: Events,
+    publishing: RequestQueue<Publish>,
+    burying: RequestQueue<Bury>,
+    completing: RequestQueue<Complete>,
+    /// Letters in flight that an operator has skipped, if they cannot be written.
+    skips: Vec<(AssignmentId, u64)>,
+    settled: Vec<Settled>,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The events of a delivery are published.
+    Published {
+        records: Records,
+        completed: bool,
+    },
+    /// An event of a delivery was refused for good.
+    Refused(Records, Arc<Error>),
+    Completed(PendingRecord),
+    /// Another lease has, or may have, the claims of these records.
+    LeaseLost(Vec<PendingRecord>),
+    /// The dead letter is written, with this error.
+    Buried(PendingRecord, String),
+    /// An operator skipped a letter that cannot be written.
+    Skipped(PendingRecord),
+    /// The assignment ended before.
+    Cancelled(Records),
+}
+
+/// A handled delivery, with its events.
+#[derive(Debug)]
+struct Publishing {
+    records: Records,
+    output: Output,
+    completed: bool,
+}
+
+/// A record that failed, with its dead letter.
+#[derive(Debug)]
+struct Burying {
+    record: PendingRecord,
+    letter: DeadLetter,
+}
+
+impl Burying {
+    fn is_at(&self, assignment: AssignmentId, offset: u64) -> bool {
+        self.record.assignment() == assignment && self.letter.record.offset == offset
+    }
+}
+
+impl Settler {
+    pub(super) fn new(shared: &Arc<Shared>, events: Events, random: &mut fastrand::Rng) -> Self {
+        let settlement = &shared.backends.settlement;
+        Self {
+            events,
+            publishing: RequestQueue::new(Publish(settlement.clone()), random.u64(..)),
+            burying: RequestQueue::new(Bury(settlement.clone()), random.u64(..)),
+            completing: RequestQueue::new(Complete(shared.clone()), random.u64(..)),
+            skips: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// Settles the record at `index` of a batch.
+    pub(super) fn settle(&mut self, assigned: &Arc<Assigned>, number: u64, index: u32) {
+        match self.settled.last_mut() {
+            Some(last) if last.assigned.id == assigned.id && last.number == number => {
+                if last.indexes.len() == 1 {
+                    last.indexes.reserve(INDEXES);
+                }
+                last.indexes.push(index);
+            }
+            _ => self.settled.push(Settled { assigned: assigned.clone(), number, indexes: vec![index] }),
+        }
+    }
+
+    /// Returns the records that were settled since the last call.
+    pub(super) fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Publishes the events of a delivery.
+    pub(super) fn publish(&mut self, mut records: Records, events: Vec<Record>, completed: bool) {
+        records.advance(Stage::Publishing);
+        let Some(first) = records.as_slice().first() else { return };
+        let output = Output { assignment: first.assignment(), offset: first.stored().offset, records: events };
+        self.publishing.push(Publishing { records, output, completed });
+    }
+
+    /// Writes a dead letter.
+    pub(super) fn bury(&mut self, mut record: PendingRecord, letter: DeadLetter) {
+        record.advance(Stage::Burying);
+        self.burying.push(Burying { record, letter });
+    }
+
+    /// Completes a record's claim.
+    pub(super) fn complete(&mut self, mut record: PendingRecord) {
+        record.advance(Stage::Completing);
+        self.completing.push(record);
+    }
+
+    /// Skips the letter of the record at `offset`, if it could not be written: at once, or when the request in flight
+    /// fails, too.
+    pub(super) fn skip(&mut self, assignment: AssignmentId, offset: u64) -> Option<PendingRecord> {
+        let failed = |entry: &Entry<Burying>| entry.failures > 0 && entry.item.is_at(assignment, offset);
+        let skipped = self.burying.take_where(failed).pop();
+        if skipped.is_none() && self.burying.is_in_flight() {
+            self.skips.push((assignment, offset));
+        }
+        skipped.map(|burying| burying.record)
+    }
+
+    /// Returns when a failed request is sent again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        earliest([self.publishing.due(), self.burying.due(), self.completing.due()])
+    }
+
+    /// Sends what waits, and adds what was done to `done`.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, done: &mut Vec<Done>) {
+        while let Poll::Ready(sent) = self.publishing.poll(cx, now, false) {
+            self.published(sent, now, done);
+        }
+        while let Poll::Ready(sent) = self.burying.poll(cx, now, false) {
+            self.buried(sent, now, done);
+        }
+        while let Poll::Ready(sent) = self.completing.poll(cx, now, false) {
+            self.completed(sent, now, done);
+        }
+    }
+
+    fn published(&mut self, (entries, answers): Sent<Publish>, now: Instant, done: &mut Vec<Done>) {
+        let mut again = Vec::new();
+        for (mut entry, answer) in entries.into_iter().zip(answers) {
+            let Publishing { records, completed, output } = &mut entry.item;
+            match answer {
+                Ok(()) => {
+                    let Publishing { records, completed, .. } = entry.item;
+                    done.push(Done::Published { records, completed });
+                }
+                Err(error) if !error.is_infrastructure() => done.push(Done::Refused(entry.item.records, error)),
+                Err(_) if records.is_cancelled() => done.push(Done::Cancelled(entry.item.records)),
+                Err(error) => {
+                    tracing::debug!(offset = output.offset, completed, error = %error.report(), "events not published");
+                    if entry.failures + 1 >= PUBLISHED_ALONE {
+                        records.as_mut_slice().iter_mut().for_each(PendingRecord::drop_permit);
+                    }
+                    let first = records.as_mut_slice().iter_mut().take(1);
+                    raise_troubles(first, &self.events, Cause::Publisher, &error.report());
+                    again.push(entry);
+                }
+            }
+        }
+        self.publishing.retry(again, now);
+    }
+
+    fn buried(&mut self, (entries, answers): Sent<Bury>, now: Instant, done: &mut Vec<Done>) {
+        let mut again = Vec::new();
+        for (mut entry, answer) in entries.into_iter().zip(answers) {
+            let Burying { record, letter } = &mut entry.item;
+            let (assignment, offset) = (record.assignment(), letter.record.offset);
+            match answer {
+                Ok(()) => {
+                    if entry.failures > 0 {
+                        self.send(WorkerEvent::Unburied { assignment, offset, error: None });
+                    }
+                    done.push(Done::Buried(entry.item.record, entry.item.letter.error));
+                }
+                Err(_) if record.id.assigned.is_cancelled() => {
+                    done.push(Done::Cancelled(Records::One(entry.item.record)));
+                }
+                Err(_) if self.skips.contains(&(assignment, offset)) => done.push(Done::Skipped(entry.item.record)),
+                Err(error) => {
+                    self.not_buried(record, offset, &error);
+                    again.push(entry);
+                }
+            }
+        }
+        self.skips.clear();
+        self.burying.retry(again, now);
+    }
+
+    fn not_buried(&self, record: &mut PendingRecord, offset: u64, error: &Error) {
+        let text = error.report();
+        let origin = &record.id.assigned.origin;
+        tracing::warn!(
+            topic = %origin.topic,
+            partition = origin.partition,
+            offset,
+            error = %text,
+            "a dead letter could not be written; its partition waits"
+        );
+        let (assignment, error) = (record.assignment(), Some(text.clone()));
+        self.send(WorkerEvent::Unburied { assignment, offset, error });
+        record.raise_trouble(&self.events, Cause::DeadLetters, &format!("offset {offset}: {text}"));
+    }
+
+    /// A failed completion is repeated alone; the handler does not run again.
+    fn completed(&mut self, (entries, answers): Sent<Complete>, now: Instant, done: &mut Vec<Done>) {
+        let (mut again, mut lost, mut text) = (Vec::new(), Vec::new(), String::new());
+        for (entry, answer) in entries.into_iter().zip(answers) {
+            match answer {
+                Ok(()) => done.push(Done::Completed(entry.item)),
+                Err(error) if error.kind() == ErrorKind::Fenced => lost.push(entry.item),
+                Err(error) => {
+                    text = error.report();
+                    again.push(entry);
+                }
+            }
+        }
+        if !lost.is_empty() {
+            done.push(Done::LeaseLost(lost));
+        }
+        raise_troubles(again.iter_mut().map(|entry| &mut entry.item), &self.events, Cause::Store, &text);
+        self.completing.retry(again, now);
+    }
+
+    /// Cancels what is not in flight of an assignment whose time is over. Handled events are completed for as long as
+    /// their claims are valid.
+    pub(super) fn revoke(&mut self, assignment: AssignmentId, out: &mut Vec<PendingRecord>) {
+        let published = self.publishing.take_where(|entry| entry.item.records.is_of(assignment));
+        out.extend(published.into_iter().flat_map(|publishing| publishing.records.into_vec()));
+        let buried = self.burying.take_where(|entry| entry.item.record.assignment() == assignment);
+        out.extend(buried.into_iter().map(|burying| burying.record));
+    }
+
+    fn send(&self, event: WorkerEvent) {
+        // If the coordinator is gone, no event is needed.
+        let _ = self.events.send(event);
+    }
+}
+
+/// Publishes events.
+#[derive(Debug)]
+struct Publish(Arc<dyn Settlement>);
+
+impl Request for Publish {
+    type Item = Publishing;
+    type Answer = ();
+    const PEER: &'static str = "the publisher";
+
+    fn send(&self, mut items: Vec<Entry<Publishing>>) -> Sending<Self> {
+        let settlement = self.0.clone();
+        Box::pin(async move {
+            let take = |entry: &mut Entry<Publishing>| {
+                let output = &mut entry.item.output;
+                let records = std::mem::take(&mut output.records);
+                Output { assignment: output.assignment, offset: output.offset, records }
+            };
+            let outputs = settlement.publish(items.iter_mut().map(take).collect()).await;
+            let answer = |(entry, (output, result)): (&mut Entry<Publishing>, (Output, Result<(), Error>))| {
+                entry.item.output = output;
+                result.map_err(Arc::new)
+            };
+            let answers = items.iter_mut().zip(outputs).map(answer).collect();
+            (items, answers)
+        })
+    }
+}
+
+/// Writes dead letters.
+#[derive(Debug)]
+struct Bury(Arc<dyn Settlement>);
+
+impl Request for Bury {
+    type Item = Burying;
+    type Answer = ();
+    const PEER: &'static str = "the dead-letter sink";
+
+    fn send(&self, items: Vec<Entry<Burying>>) -> Sending<Self> {
+        let settlement = self.0.clone();
+        Box::pin(async move {
+            let letters = items.iter().map(|entry| entry.item.letter.clone()).collect();
+            let answers = settlement.bury(letters).await;
+            (items, answers.into_iter().map(|answer| answer.map_err(Arc::new)).collect())
+        })
+    }
+}
+
+/// Completes claims.
+#[derive(Debug)]
+struct Complete(Arc<Shared>);
+
+impl Request for Complete {
+    type Item = PendingRecord;
+    type Answer = ();
+    const PEER: &'static str = "the idempotency store";
+
+    /// Takes events of one lease: they are completed under the lease that claimed them, even if it has expired. An event
+    /// that no other lease has claimed since still belongs to it, and need not be handled again.
+    fn take(&self, waiting: &mut Vec<Entry<PendingRecord>>) -> Vec<Entry<PendingRecord>> {
+        let lease = |entry: &Entry<PendingRecord>| guard(&entry.item).map(|guard| guard.lease().id);
+        let first = waiting.first().and_then(lease);
+        if waiting.len() <= MAX_EVENTS && waiting.iter().all(|entry| lease(entry) == first) {
+            return std::mem::take(waiting);
+        }
+        let mut room = MAX_EVENTS;
+        let takes = |entry: &mut Entry<PendingRecord>| {
+            let takes = room > 0 && lease(entry) == first;
+            room -= usize::from(takes);
+            takes
+        };
+        waiting.extract_if(.., takes).collect()
+    }
+
+    fn send(&self, mut items: Vec<Entry<PendingRecord>>) -> Sending<Self> {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let lease = items.first().and_then(|entry| guard(&entry.item)).map(|guard| guard.lease().clone());
+            let (Some(claims), Some(lease)) = (&shared.backends.store, lease) else {
+                // An event handled without a claim is never completed; none reaches this point.
+                let count = items.len();
+                return (items, all_failed(count, Error::new(ErrorKind::Fenced, "complete events without a claim")));
+            };
+            let events: Vec<EventRef> = items.iter_mut().map(|entry| shared.event_ref(&mut entry.item)).collect();
+            let answers: Vec<Answer<Self>> = match claims.store.complete(&lease, &events).await {
+                Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Arc::new)).collect(),
+                Err(error) => {
+                    if error.kind() == ErrorKind::Fenced {
+                        // The lease has expired, and its claims with it: the current owner of each event decides.
+                        shared.fenced();
+                    }
+                    all_failed(items.len(), error)
+                }
+            };
+            (items, answers)
+        })
+    }
+}
+
+fn guard(record: &PendingRecord) -> Option<&ClaimGuard> {
+    match &record.claim {
+        ClaimState::Granted(_, guard) => Some(guard),
+        _ => None,
+    }
+}

@@ -1,0 +1,210 @@
+//! Limits of one handler: its concurrency and its rate, shared by all workers.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tidings_core::{BoxError, Delivery, Outcome};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_service::Service;
+
+use crate::options::HandlerOptions;
+use crate::route::{BoxFuture, Route};
+use crate::time::after;
+
+/// The limits that all instances of one handler share.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    concurrency: Option<Arc<Semaphore>>,
+    rate: Option<Arc<RateWindow>>,
+}
+
+impl Limits {
+    /// Returns the limits that a handler's options set, if there are any.
+    pub(crate) fn of(options: &HandlerOptions) -> Option<Self> {
+        let concurrency = options.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))));
+        let rate = options.rate.map(|rate| Arc::new(RateWindow::new(rate.deliveries, rate.per)));
+        (concurrency.is_some() || rate.is_some()).then_some(Self { concurrency, rate })
+    }
+
+    /// Wraps a handler, which is ready only within the limits.
+    pub(crate) fn limit(self, route: Route) -> Limited {
+        Limited { route, limits: self, queued: None, permit: None, slot: None, sleep: None }
+    }
+}
+
+/// A handler within its limits.
+pub(crate) struct Limited {
+    route: Route,
+    limits: Limits,
+    /// The place in the queue for a permit.
+    queued: Option<Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>>,
+    permit: Option<OwnedSemaphorePermit>,
+    slot: Option<RateSlot>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Clone for Limited {
+    fn clone(&self) -> Self {
+        // A permit is of one instance, and for one call.
+        self.limits.clone().limit(self.route.clone())
+    }
+}
+
+impl fmt::Debug for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limited").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Limited {
+    fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if let (Some(semaphore), None) = (&self.limits.concurrency, &self.permit) {
+            let queued = self.queued.get_or_insert_with(|| Box::pin(semaphore.clone().acquire_owned()));
+            let permit = ready!(queued.as_mut().poll(cx));
+            self.queued = None;
+            self.permit = Some(permit?);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let (Some(rate), None) = (&self.limits.rate, &self.slot) {
+            match RateWindow::take(rate, Instant::now()) {
+                Ok(slot) => self.slot = Some(slot),
+                Err(at) => {
+                    let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
+                    if sleep.deadline() != at {
+                        sleep.as_mut().reset(at);
+                    }
+                    ready!(sleep.as_mut().poll(cx));
+                    self.sleep = None;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Service<Delivery> for Limited {
+    type Response = Outcome;
+    type Error = BoxError;
+    type Future = BoxFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        ready!(self.route.poll_ready(cx))?;
+        ready!(self.poll_permit(cx))?;
+        // Last: a slot is of the time at which it is taken.
+        ready!(self.poll_slot(cx));
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, delivery: Delivery) -> BoxFuture {
+        if let Some(slot) = self.slot.take() {
+            slot.use_up();
+        }
+        let (permit, call) = (self.permit.take(), self.route.call(delivery));
+        match permit {
+            None => call,
+            Some(permit) => Box::pin(async move {
+                let result = call.await;
+                drop(permit);
+                result
+            }),
+        }
+    }
+}
+
+/// Allows at most `most` deliveries in any period of `per`.
+#[derive(Debug)]
+struct RateWindow {
+    most: usize,
+    per: Duration,
+    /// The times of the last deliveries, within the period.
+    taken: Mutex<VecDeque<Instant>>,
+}
+
+impl RateWindow {
+    fn new(most: usize, per: Duration) -> Self {
+        Self { most, per, taken: Mutex::default() }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a slot of the period before `now`; else returns when the next one is free.
+    fn take(this: &Arc<Self>, now: Instant) -> Result<RateSlot, Instant> {
+        let mut taken = this.taken();
+        while taken.front().is_some_and(|at| after(*at, this.per) <= now) {
+            taken.pop_front();
+        }
+        match taken.front() {
+            Some(first) if taken.len() >= this.most => Err(after(*first, this.per)),
+            _ => {
+                taken.push_back(now);
+                Ok(RateSlot { window: this.clone(), at: Some(now) })
+            }
+        }
+    }
+}
+
+/// The right to one delivery. Dropped unused, it goes back.
+#[derive(Debug)]
+struct RateSlot {
+    window: Arc<RateWindow>,
+    at: Option<Instant>,
+}
+
+impl RateSlot {
+    fn use_up(mut self) {
+        self.at = None;
+    }
+}
+
+impl Drop for RateSlot {
+    fn drop(&mut self) {
+        let Some(unused) = self.at else { return };
+        let mut taken = self.window.taken();
+        if let Some(place) = taken.iter().rposition(|at| *at == unused) {
+            taken.remove(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_allows_at_most_so_many_in_any_period() {
+        let window = Arc::new(RateWindow::new(2, Duration::from_secs(10)));
+        let start = Instant::now();
+        let mut taken = Vec::new();
+        while taken.len() < 6 {
+            match RateWindow::take(&window, Instant::now()) {
+                Ok(slot) => {
+                    slot.use_up();
+                    taken.push(start.elapsed().as_secs());
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                }
+                Err(at) => sleep_until(at).await,
+            }
+        }
+        assert_eq!(taken, [0, 3, 10, 13, 20, 23]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unused_slot_goes_back() {
+        let window = Arc::new(RateWindow::new(1, Duration::from_secs(10)));
+        let slot = RateWindow::take(&window, Instant::now()).unwrap();
+        assert!(RateWindow::take(&window, Instant::now()).is_err());
+        drop(slot);
+        assert!(RateWindow::take(&window, Instant::now()).is_ok());
+    }
+}
