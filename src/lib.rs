@@ -163,7 +163,7 @@ pub mod handler {
     };
     pub use tidings_service::{
         Arguments, BatchOptions, BoxFuture, Configured, FromDelivery, FromFn, FromFnService, FromRef, Handler,
-        HandlerExt, HandlerOptions, IntoRouter, Next, Requirement, Route, from_fn,
+        HandlerExt, HandlerOptions, IntoRouter, Next, RateLimit, Requirement, Route, from_fn,
     };
 }
 
