@@ -38,12 +38,14 @@ impl Limits {
     }
 }
 
+/// A place in the queue for a permit.
+type Acquire = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+
 /// A handler within its limits.
 pub(crate) struct Limited {
     route: Route,
     limits: Limits,
-    /// The place in the queue for a permit.
-    queued: Option<Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>>,
+    queued: Option<Acquire>,
     permit: Option<OwnedSemaphorePermit>,
     slot: Option<RateSlot>,
     sleep: Option<Pin<Box<Sleep>>>,

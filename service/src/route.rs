@@ -318,8 +318,7 @@ mod tests {
         routes.renew(0);
         go.send_replace(true);
         first.await.unwrap();
-        let ready =
-            std::future::poll_fn(|cx| if other.route(0).is_ready(cx) { Poll::Ready(()) } else { Poll::Pending });
+        let ready = poll_fn(|cx| if other.route(0).is_ready(cx) { Poll::Ready(()) } else { Poll::Pending });
         tokio::time::timeout(std::time::Duration::from_secs(10), ready).await.unwrap();
         assert!(matches!(start(&mut other, 2), Started::Done(Ok(_))));
     }

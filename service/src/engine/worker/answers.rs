@@ -77,7 +77,7 @@ impl Parts {
     /// Starts the record that runs isolated, or lets it wait for its handler: nothing else begins meanwhile.
     fn start_isolated(&mut self, record: PendingRecord) {
         let Some(handler) = record.handler else { return };
-        if let Err(Records::One(record)) = self.start(Records::One(record), handler as usize, false) {
+        if let Some(Records::One(record)) = self.start(Records::One(record), handler as usize, false) {
             self.scheduler.put(record, Wait::Handler);
         }
     }

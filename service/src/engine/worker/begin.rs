@@ -115,7 +115,7 @@ impl Parts {
         if pass == Pass::Wait {
             return Turn::Kept(record);
         }
-        if let Err(Records::One(record)) = self.start(Records::One(record), handler, pass == Pass::Probe) {
+        if let Some(Records::One(record)) = self.start(Records::One(record), handler, pass == Pass::Probe) {
             self.scheduler.put(record, Wait::Handler);
         }
         Turn::Taken
@@ -205,14 +205,11 @@ impl Parts {
             return false;
         }
         let handler = batch.handler();
-        match self.start(Records::Many(batch.into_records()), handler, probe) {
-            Ok(()) => true,
-            Err(records) => {
-                self.batcher.put_back(records.into_vec());
-                // The probe was returned.
-                true
-            }
+        if let Some(records) = self.start(Records::Many(batch.into_records()), handler, probe) {
+            // Its probe was returned.
+            self.batcher.put_back(records.into_vec());
         }
+        true
     }
 
     fn claim_again(&mut self, mut records: Vec<PendingRecord>) {
@@ -230,7 +227,7 @@ impl Parts {
     }
 
     /// Starts a delivery of records of one assignment and one handler; returns them if the handler is not ready.
-    pub(super) fn start(&mut self, mut records: Records, handler: usize, probe: bool) -> Result<(), Records> {
+    pub(super) fn start(&mut self, mut records: Records, handler: usize, probe: bool) -> Option<Records> {
         records.as_mut_slice().iter_mut().for_each(|record| record.runs += 1);
         let delivery = self.invoker.delivery(handler, records.as_slice());
         let span = self.shared.span_of(handler, &delivery);
@@ -240,10 +237,10 @@ impl Parts {
             if probe {
                 self.meter.return_probe();
             }
-            return Err(records);
+            return Some(records);
         }
         self.started(Work { records, probe }, started, span);
-        Ok(())
+        None
     }
 
     /// Goes on after the first poll of a handler that was ready.

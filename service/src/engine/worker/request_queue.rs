@@ -125,7 +125,8 @@ impl<R: Request> RequestQueue<R> {
                 self.waiting.extend(again);
             }
         }
-        if self.in_flight.is_none() && !held && !self.waiting.is_empty() && !(R::ORDERED && !self.failed.is_empty()) {
+        let waits = held || self.waiting.is_empty() || R::ORDERED && !self.failed.is_empty();
+        if self.in_flight.is_none() && !waits {
             let entries = self.request.take(&mut self.waiting);
             if !entries.is_empty() {
                 self.in_flight_failures = entries.iter().map(|entry| entry.failures).max().unwrap_or(0);
