@@ -117,7 +117,7 @@ pub enum UnknownTypes {
 ///
 /// let topics = TopicPolicy::Create(vec![Topic::new("clicks").with_partitions(3)]);
 /// let service = service().with_topics(topics).start(&transport).await?;
-/// assert_eq!(transport.admin().await?.list_topics().await?, ["clicks", "clicks-dlq"]);
+/// assert!(transport.admin().await?.list_topics().await?.contains(&"clicks-dlq".into()));
 /// # Ok(())
 /// # }
 /// ```
