@@ -1,4 +1,7 @@
 //! Cases and their checks.
+//!
+//! A check returns `Err` at the first broken promise; `?` ends the case with it. So cases read as
+//! the story that they check, without assertions that panic on another thread.
 
 use std::fmt::{Debug, Display};
 use std::future::Future;
@@ -30,9 +33,11 @@ impl From<Error> for Broken {
 /// A case; not `Send`, as it runs where it was started.
 pub(crate) type Running<'a> = Pin<Box<dyn Future<Output = Checked> + 'a>>;
 
+/// A case: a function over an open backend.
 pub(crate) struct Case<B: ?Sized> {
     /// Begins with the id of its clause.
     pub(crate) name: &'static str,
+    /// Hooks without which it is ignored.
     pub(crate) needs: &'static [Hook],
     pub(crate) run: for<'a> fn(&'a Context<B>) -> Running<'a>,
 }
@@ -60,6 +65,7 @@ pub(crate) use cases;
 /// Maximum bytes of an expected or actual result in a failure.
 const SHOWN: usize = 2_000;
 
+/// Shows a value up to a bound: records may be large.
 fn shown(value: impl Display) -> String {
     let mut text = value.to_string();
     if text.len() > SHOWN {

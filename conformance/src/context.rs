@@ -31,6 +31,7 @@ struct Steps {
 
 #[derive(Debug)]
 struct Noted {
+    /// Time since the case began, by tokio's clock.
     at: Duration,
     step: String,
     /// Number of consecutive repeats.
@@ -38,6 +39,7 @@ struct Noted {
 }
 
 impl History {
+    /// Adds a step, or counts a repeat of the last one.
     pub(crate) fn push(&self, at: Duration, step: &str) {
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = steps.last.back_mut().filter(|last| last.step == step) {
@@ -67,7 +69,10 @@ impl History {
 }
 
 /// A running case.
+///
+/// Everything that a case uses; it is dropped with the case, which closes the backend.
 pub(crate) struct Context<B: ?Sized> {
+    /// `None` only while the backend is being reopened, or after that failed.
     live: Mutex<Option<Box<dyn Live<B>>>>,
     pub(crate) history: History,
     pub(crate) pace: Pace,
@@ -81,6 +86,7 @@ impl<B: ?Sized> Context<B> {
         Self { live: Mutex::new(Some(live)), history, pace, began: Instant::now(), epochs: Mutex::default() }
     }
 
+    /// Calls the open backend, or fails the case if there is none.
     fn with_live<R>(&self, act: impl FnOnce(&(dyn Live<B> + 'static)) -> R) -> Checked<R> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         match live.as_deref() {
@@ -130,6 +136,9 @@ impl<B: ?Sized> Context<B> {
     }
 
     /// Calls `again` until it returns a value, within the setup's patience.
+    ///
+    /// For facts that a distributed backend shows late. It must not be used for facts that hold at
+    /// once: a violation would pass.
     pub(crate) async fn eventually<T, F: Future<Output = Checked<Option<T>>>>(
         &self,
         what: &str,
@@ -146,6 +155,7 @@ impl<B: ?Sized> Context<B> {
         self.within(what, search).await?
     }
 
+    /// Awaits a hook. One that is not supported for these arguments ignores the case.
     async fn hooked(&self, what: String, hook: Checked<crate::setup::Boxed<'static, Result<()>>>) -> Checked {
         self.note(&what);
         match self.within(&what, hook?).await? {
@@ -206,6 +216,8 @@ impl<B: ?Sized> Context<B> {
 }
 
 /// Polls `future` at most `times` times, yielding in between, then drops it. Returns its output if it completed.
+///
+/// It stands for a caller that drops its call at any point, as a timeout or a `select` does.
 pub(crate) async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for turn in 0..times {

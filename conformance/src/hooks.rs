@@ -1,4 +1,7 @@
 //! A type-erased open backend with its hooks.
+//!
+//! A suite is written against a trait, a setup knows the backend's type. [`Opened`] joins them: it
+//! keeps the typed backend for the hooks and shows the trait to the cases.
 
 use std::fmt;
 use std::ops::Range;
@@ -32,6 +35,7 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// Returns the name in messages; it is the suffix of the setup's method.
     const fn as_str(self) -> &'static str {
         match self {
             Self::Outage => "outage",
@@ -54,6 +58,7 @@ impl fmt::Display for Hook {
 
 /// An opened backend, seen as the trait `B`.
 pub(crate) trait Live<B: ?Sized>: Send + Sync {
+    /// Returns the backend as the suite's trait.
     fn backend(&self) -> Arc<B>;
     fn outage(&self, down: bool) -> Boxed<'static, Result<()>>;
     fn lost_answers(&self, lost: bool) -> Boxed<'static, Result<()>>;
@@ -84,12 +89,14 @@ pub(crate) fn missing<T>(setup: &Setup<T>, needs: &[Hook]) -> Option<Hook> {
 /// Sees a backend of type `T` as the trait `B`.
 pub(crate) type Erase<T, B> = fn(Arc<T>) -> Arc<B>;
 
+/// A backend of a known type, and how to see it as the trait.
 pub(crate) struct Opened<T, B: ?Sized> {
     pub(crate) backend: Arc<T>,
     pub(crate) setup: Arc<Setup<T>>,
     pub(crate) erase: Erase<T, B>,
 }
 
+/// Calls a hook; a missing one fails as unsupported.
 fn call<T, A, R: 'static>(hook: Option<&Doing<T, A, R>>, which: Hook, t: Arc<T>, a: A) -> Boxed<'static, Result<R>> {
     match hook {
         Some(hook) => hook(t, a),

@@ -1,4 +1,8 @@
 //! The runner: each case runs on its own thread and runtime, with a deadline.
+//!
+//! A runtime of its own keeps a paused clock, a leaked task or a blocked thread within its case.
+//! The backend is opened once in advance, for its guarantees: then an unreachable broker is
+//! reported by every case at once, instead of after each one's deadline.
 
 use std::env;
 use std::fmt;
@@ -103,6 +107,7 @@ pub(crate) struct Suite<T, B: ?Sized + 'static> {
     pub(crate) cases: Vec<&'static Case<B>>,
 }
 
+/// Builds the runtime that a clock needs: only a single thread can be paused.
 fn runtime(clock: Clock) -> std::io::Result<Runtime> {
     match clock {
         Clock::Paused => Builder::new_current_thread().enable_all().start_paused(true).build(),
@@ -171,6 +176,8 @@ fn include_ignored() -> bool {
     env::args().any(|arg| arg == "--include-ignored" || arg == "--ignored")
 }
 
+/// Decides, in this order: unreachable, disclaimed, declared as not kept, a missing hook, and then
+/// by running the case.
 fn judge<T: Send + Sync + 'static, B: ?Sized + 'static>(
     setup: &Arc<Setup<T>>,
     erase: Erase<T, B>,

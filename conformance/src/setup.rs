@@ -40,7 +40,9 @@ pub enum Clock {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) clock: Clock,
+    /// For events that must occur.
     pub(crate) patience: Duration,
+    /// For events that must not occur: the longer, the more violations are seen.
     pub(crate) quiet: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) case_limit: Duration,

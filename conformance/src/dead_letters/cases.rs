@@ -37,6 +37,8 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     restart_resolutions_survive[Reopen],
 ];
 
+/// Creates a letter whose record has bytes that are no UTF-8, duplicate headers, a null and an
+/// empty one.
 pub(super) fn letter(service: &Name, offset: u64) -> DeadLetter {
     let mut headers = Headers::new().with("a", "1").with("a", "2").with("", vec![0xff, 0]);
     headers.push(Header::null("n"));
@@ -103,6 +105,7 @@ fn same_letter(expected: &DeadLetter, came: &DeadLetter) -> Checked {
     same("the letter", expected, came)
 }
 
+/// Returns names and values of headers, which `Debug` shortens.
 fn plain(letter: &DeadLetter) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     letter.record.headers.iter().map(|h| (h.name.to_vec(), h.value.as_ref().map(|v| v.to_vec()))).collect()
 }
@@ -132,6 +135,7 @@ async fn d1_no_letter_has_no_answer(rig: &Rig) -> Checked {
     same("answers to resolve", 0, rig.resolve(&[]).await?.len())
 }
 
+/// More than a statement or a batch of a store takes.
 async fn d1_hundreds_of_letters_in_one_call(rig: &Rig) -> Checked {
     let service = rig.fresh("service");
     rig.bury((0..700).map(|n| letter(&service, n)).collect()).await?;
@@ -139,6 +143,7 @@ async fn d1_hundreds_of_letters_in_one_call(rig: &Rig) -> Checked {
     same("offsets of letters", (0..700).collect(), came)
 }
 
+/// Dropped after each number of polls; each letter is then listed once.
 async fn d1_a_dropped_bury_can_be_repeated(rig: &Rig) -> Checked {
     for times in 0..5 {
         let service = rig.fresh("service");
@@ -182,6 +187,7 @@ async fn d2_the_original_is_kept_byte_for_byte(rig: &Rig) -> Checked {
     kept(rig, |_| {}).await
 }
 
+/// And empty ones, which are not null.
 async fn d2_a_tombstone_without_key_and_headers_is_kept(rig: &Rig) -> Checked {
     kept(rig, |letter| {
         letter.record.key = None;
@@ -202,6 +208,7 @@ async fn d2_a_value_of_one_mebibyte_is_kept(rig: &Rig) -> Checked {
     kept(rig, |letter| letter.record.value = Some(value.into())).await
 }
 
+/// With characters that a database may refuse.
 async fn d2_the_longest_error_is_kept(rig: &Rig) -> Checked {
     kept(rig, |letter| *letter = letter.clone().with_error("é\n\0".repeat(DeadLetter::MAX_ERROR_TEXT))).await
 }
@@ -220,6 +227,7 @@ async fn d2_why_it_was_buried_is_kept(rig: &Rig) -> Checked {
     Ok(())
 }
 
+/// As after a crash between burying and committing.
 async fn d3_a_letter_buried_twice_is_listed_once(rig: &Rig) -> Checked {
     let service = rig.fresh("service");
     rig.bury(vec![letter(&service, 1), letter(&service, 2)]).await?;
@@ -268,6 +276,7 @@ async fn d3_a_resolved_letter_that_is_buried_again_stays_resolved(rig: &Rig) -> 
     same("letters that are open", 0, rig.of(&service).await?.len())
 }
 
+/// Only one caller may believe that it closed the letter.
 async fn d3_resolving_from_many_sides_is_granted_once(rig: &Rig) -> Checked {
     let service = rig.fresh("service");
     rig.bury(vec![letter(&service, 1)]).await?;
@@ -294,6 +303,7 @@ async fn d3_a_redriven_letter_that_fails_again_is_a_letter_again(rig: &Rig) -> C
     same("letters that are open", vec![8], open)
 }
 
+/// The next page begins after a letter, so that letters closed meanwhile shift nothing.
 async fn d3_letters_are_listed_in_the_order_of_burying_and_by_pages(rig: &Rig) -> Checked {
     let service = rig.fresh("service");
     let order = [5, 3, 9, 1, 7, 2];

@@ -1,4 +1,7 @@
 //! D4: one letter, one redrive.
+//!
+//! A redrive publishes before it closes a letter. Without a lease two redrives would both publish;
+//! with a lease that outlives its process, none ever would again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -100,6 +103,7 @@ impl Broker {
     }
 }
 
+/// A lease that is taken again by its owner is renewed, not refused.
 async fn d4_a_leased_letter_is_held_until_it_is_given_back(rig: &Rig) -> Checked {
     let (_, ids) = rig.buried(&[1, 2]).await?;
     let (one, other) = (LetterLease::new(LONG), LetterLease::new(LONG));
@@ -114,6 +118,7 @@ async fn d4_a_leased_letter_is_held_until_it_is_given_back(rig: &Rig) -> Checked
     held(&rig.lease(&ids[1..], &other).await?, LONG)
 }
 
+/// An operator who discards a letter must not do so under a redrive.
 async fn d4_a_leased_letter_is_closed_by_its_lease_alone(rig: &Rig) -> Checked {
     let (service, ids) = rig.buried(&[1, 2]).await?;
     let (one, other) = (LetterLease::new(LONG), LetterLease::new(LONG));
@@ -135,6 +140,7 @@ async fn d4_a_closed_letter_is_not_leased(rig: &Rig) -> Checked {
     same("answers to no letters", 0, rig.lease(&[], &LetterLease::new(LONG)).await?.len())
 }
 
+/// Half of the callers ask in reverse order, so that stores that lock rows may deadlock.
 async fn d4_a_lease_is_granted_once_to_many(rig: &Rig) -> Checked {
     let (_, ids) = rig.buried(&[1, 2, 3]).await?;
     let mut leasing = tokio::task::JoinSet::new();
@@ -152,6 +158,7 @@ async fn d4_a_lease_is_granted_once_to_many(rig: &Rig) -> Checked {
     same("leases that were granted", 3, granted)
 }
 
+/// The old lease may still close a letter that no other has taken: it was published.
 async fn d4_a_lease_that_was_outlived_is_taken_over(rig: &Rig) -> Checked {
     let (service, ids) = rig.buried(&[1, 2, 3]).await?;
     let (old, new) = (LetterLease::new(rig.pace.lifetime), LetterLease::new(LONG));
@@ -173,6 +180,7 @@ async fn d4_a_lease_of_the_longest_time_is_granted(rig: &Rig) -> Checked {
     same("closing by the lease", vec![true], rig.resolve_leased(&ids, &lease).await?)
 }
 
+/// With keys and without: core's redrive orders the former.
 async fn d4_redrives_at_once_publish_each_letter_once(rig: &Rig) -> Checked {
     let service = rig.fresh("service");
     let mut letters: Vec<_> = (0..20).map(|offset| letter(&service, offset)).collect();
@@ -203,6 +211,7 @@ async fn d4_a_letter_discarded_since_it_was_listed_is_not_published(rig: &Rig) -
     same("records that were published", 1, broker.count())
 }
 
+/// A failed redrive ends its lease.
 async fn d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once(rig: &Rig) -> Checked {
     let (service, _) = rig.buried(&[1]).await?;
     let (listed, store) = (rig.of(&service).await?, rig.store()?);

@@ -33,6 +33,14 @@ pub fn run<T: DeadLetterStore>(setup: Setup<T>) -> ExitCode {
 }
 
 /// Runs a single case by name, to show that a broken store is caught.
+///
+/// ```
+/// use tidings_conformance::{Setup, Verdict, dead_letters};
+/// use tidings_memory::MemoryDeadLetters;
+///
+/// let setup = Setup::new("memory", || async { Ok(MemoryDeadLetters::new()) }).with_paused_clock();
+/// assert_eq!(dead_letters::check(setup, "d1_what_is_buried_is_listed"), Verdict::Passed);
+/// ```
 pub fn check<T: DeadLetterStore>(setup: Setup<T>, case: &str) -> Verdict {
     suite(setup).check(case)
 }

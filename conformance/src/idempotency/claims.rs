@@ -1,4 +1,7 @@
 //! I1: one lease per scope and event. I6: the history in a grant.
+//!
+//! A claim that is granted twice means an event that is handled twice; one that is never granted
+//! again means an event that is lost. The cases look for both.
 
 use std::collections::HashSet;
 
@@ -39,6 +42,7 @@ async fn i1_an_event_is_granted_to_one_lease(fixture: &Fixture) -> Checked {
     fixture.claims("an event that is done", &other, &event, &[Is::Done]).await
 }
 
+/// A batch may contain the same event twice, after a redelivery.
 async fn i1_twins_within_one_call_are_granted_once(fixture: &Fixture) -> Checked {
     let lease = fixture.acquire_lease(&fixture.fresh("scope")).await?;
     let [a, b] = [events(1).remove(0), events(1).remove(0)];
@@ -47,6 +51,7 @@ async fn i1_twins_within_one_call_are_granted_once(fixture: &Fixture) -> Checked
     fixture.claims("twins", &lease, &twins, &expected).await
 }
 
+/// A redelivery to the same instance while its handler still runs.
 async fn i1_a_claim_is_not_granted_again_to_its_own_lease(fixture: &Fixture) -> Checked {
     let lease = fixture.acquire_lease(&fixture.fresh("scope")).await?;
     let event = events(1);
@@ -76,6 +81,7 @@ async fn i1_many_leases_at_once_are_granted_one_claim(fixture: &Fixture) -> Chec
     same("grants and events granted", (20, 20), (granted.len(), unique.len()))
 }
 
+/// Each service handles each event once.
 async fn i1_scopes_are_apart(fixture: &Fixture) -> Checked {
     let event = events(1);
     let one = fixture.acquire_lease(&fixture.fresh("scope")).await?;
@@ -102,6 +108,7 @@ async fn i1_no_event_has_no_answer(fixture: &Fixture) -> Checked {
     fixture.release(&lease, &[], 0).await
 }
 
+/// More than a statement's parameters or a table's batch.
 async fn i1_thousands_of_events_in_one_call(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -121,6 +128,7 @@ async fn i1_a_released_claim_can_be_taken_at_once(fixture: &Fixture) -> Checked 
     fixture.claims("two released, one not", &other, &all, &expected).await
 }
 
+/// A late release of a lease that lost its claim.
 async fn i1_releasing_what_another_has_leaves_it(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other, third) = (
@@ -137,6 +145,7 @@ async fn i1_releasing_what_another_has_leaves_it(fixture: &Fixture) -> Checked {
     fixture.grants(&third, &event, History::new(0, 1)).await
 }
 
+/// The id is the identity: a producer may rename a type.
 async fn i1_a_type_does_not_tell_events_apart(fixture: &Fixture) -> Checked {
     let lease = fixture.acquire_lease(&fixture.fresh("scope")).await?;
     let one = events(1).remove(0);
@@ -154,6 +163,7 @@ async fn i1_leases_have_ids_of_their_own(fixture: &Fixture) -> Checked {
     holds(ids.iter().collect::<HashSet<_>>().len() == 3, "three ids", ids)
 }
 
+/// The call may have claimed or not; retiring its lease makes the event free in both cases.
 async fn i1_a_dropped_claim_is_whole_or_absent(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     for times in 0..6 {
@@ -177,6 +187,7 @@ async fn i6_a_first_grant_has_no_history(fixture: &Fixture) -> Checked {
     fixture.grants(&lease, &events(3), History::default()).await
 }
 
+/// They add up over all holders, so that retries end although instances change.
 async fn i6_released_attempts_are_counted(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -190,6 +201,7 @@ async fn i6_released_attempts_are_counted(fixture: &Fixture) -> Checked {
     fixture.grants(&other, &event, History::new(0, 5)).await
 }
 
+/// Neither another event nor another scope inherits them.
 async fn i6_attempts_are_the_events_own(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let lease = fixture.acquire_lease(&scope).await?;
@@ -212,6 +224,7 @@ async fn i6_a_release_counts_as_no_death(fixture: &Fixture) -> Checked {
     fixture.grants(&other, &event, History::default()).await
 }
 
+/// After a purge the event is unknown; its old attempts must not count against a new one.
 async fn i6_a_finished_event_takes_its_history_along(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let lease = fixture.acquire_lease(&scope).await?;

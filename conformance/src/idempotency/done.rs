@@ -35,6 +35,7 @@ impl Fixture {
         self.purge(scope, Timestamp::now().saturating_add(Duration::from_secs(86_400))).await
     }
 
+    /// Purges and adds the count to the history.
     async fn purge(&self, scope: &Name, before: Timestamp) -> Checked<u64> {
         let store = self.store()?;
         let purged = self.within("purge", store.purge(scope, before)).await??;
@@ -57,6 +58,7 @@ async fn i2_done_stays_done(fixture: &Fixture) -> Checked {
     Ok(())
 }
 
+/// The answer to the first call may have been lost.
 async fn i2_completing_twice_is_one_completion(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -89,6 +91,7 @@ async fn i2_a_purge_keeps_what_is_newer(fixture: &Fixture) -> Checked {
     fixture.claims("events that are still done", &lease, &all, &[Is::Done; 3]).await
 }
 
+/// However old the claim is: its handler is at work.
 async fn i2_a_purge_leaves_live_claims(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -122,6 +125,7 @@ async fn i2_a_purge_of_nothing_is_none(fixture: &Fixture) -> Checked {
     same("events purged", 0, fixture.purge_all(&fixture.fresh("scope")).await?)
 }
 
+/// Catches caches of single instances.
 async fn i4_what_is_done_is_seen_by_every_lease_at_once(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -133,6 +137,7 @@ async fn i4_what_is_done_is_seen_by_every_lease_at_once(fixture: &Fixture) -> Ch
     Ok(())
 }
 
+/// Dropped after each number of polls.
 async fn i4_a_dropped_complete_can_be_repeated(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -147,6 +152,7 @@ async fn i4_a_dropped_complete_can_be_repeated(fixture: &Fixture) -> Checked {
     Ok(())
 }
 
+/// Catches stores that mark an event when it is claimed.
 async fn i7_a_claim_alone_is_not_done(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -176,6 +182,7 @@ async fn i7_completing_releases_and_completes_nothing_else(fixture: &Fixture) ->
     fixture.claims("the one and the others", &other, &all, &[Is::Held, Is::Done, Is::Held]).await
 }
 
+/// An instance that lost its claim must learn it before it commits offsets.
 async fn i7_completing_what_was_never_claimed_is_fenced(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -219,6 +226,7 @@ async fn restart_released_attempts_survive(fixture: &Fixture) -> Checked {
     fixture.grants(&next, &event, tidings_core::History::new(0, 3)).await
 }
 
+/// It counts as a crash, and the old lease can't complete any more.
 async fn restart_a_claim_of_a_dead_process_ends(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let dying = fixture.lease_for(&scope, fixture.pace.lifetime).await?;

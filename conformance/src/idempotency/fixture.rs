@@ -1,4 +1,6 @@
 //! Helpers of store cases: leases, events, claims.
+//!
+//! Helpers check the number of answers and the scope and ttl of leases, so that the cases need not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ pub(super) enum Is {
 }
 
 impl Fixture {
+    /// Returns the store that is open now.
     pub(super) fn store(&self) -> Checked<Arc<dyn IdempotencyStore>> {
         self.backend()
     }
@@ -48,6 +51,7 @@ impl Fixture {
         Ok(lease)
     }
 
+    /// Claims events and returns the call's answer, refused or not.
     pub(super) async fn try_claim(&self, lease: &Lease, events: &[EventRef]) -> Checked<Result<Vec<Claim>>> {
         let store = self.store()?;
         let answer = self.within("claims", store.claim(lease, events)).await?;
@@ -86,6 +90,7 @@ impl Fixture {
         answers.into_iter().try_for_each(|answer| granted("complete", answer))
     }
 
+    /// Completes events and returns the call's answer, refused or not.
     pub(super) async fn try_complete(&self, lease: &Lease, events: &[EventRef]) -> Checked<Result<Vec<Result<()>>>> {
         let store = self.store()?;
         let answer = self.within("an answer to complete", store.complete(lease, events)).await?;
@@ -109,6 +114,7 @@ impl Fixture {
         Ok(self.within("release", store.release(lease, &releases)).await??)
     }
 
+    /// Renews a lease and returns the answer.
     pub(super) async fn renew(&self, lease: &Lease) -> Checked<Result<()>> {
         let store = self.store()?;
         let answer = self.within("renew", store.renew(lease)).await?;
@@ -116,6 +122,7 @@ impl Fixture {
         Ok(answer)
     }
 
+    /// Retires a lease, which must succeed.
     pub(super) async fn retire(&self, lease: &Lease) -> Checked {
         let store = self.store()?;
         self.note(format!("lease {} retires", brief(lease)));
@@ -123,6 +130,7 @@ impl Fixture {
     }
 }
 
+/// A held claim must say for how long at most, within any ttl of the suite.
 fn kind(claim: &Claim) -> Checked<Is> {
     match claim {
         Claim::Granted(_) => Ok(Is::Granted),
@@ -135,6 +143,7 @@ fn kind(claim: &Claim) -> Checked<Is> {
     }
 }
 
+/// The end of the lease's id: ids made together begin alike.
 fn brief(lease: &Lease) -> String {
     lease.id.simple().to_string().split_off(24)
 }

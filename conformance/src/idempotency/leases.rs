@@ -1,4 +1,7 @@
 //! I3: claims live as long as their lease. I6: crashes are counted.
+//!
+//! Time passes by the setup's hook or by waiting. A lease that is outlived stands for a process
+//! that has crashed: nothing else tells the store.
 
 use std::time::Duration;
 
@@ -35,6 +38,7 @@ async fn i3_a_claim_lives_as_long_as_its_lease(fixture: &Fixture) -> Checked {
     fixture.complete(&one, &event).await
 }
 
+/// For several times its ttl.
 async fn i3_a_renewed_lease_keeps_its_claims(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     // By thirds of the ttl, which leave a busy machine a whole lifetime to be late.
@@ -63,6 +67,7 @@ async fn i3_a_claim_of_a_dead_lease_can_be_taken(fixture: &Fixture) -> Checked {
     fixture.complete(&other, &all[1..]).await
 }
 
+/// The old holder was only slow, and finishes after the new one began.
 async fn i3_completing_what_was_taken_over_is_fenced(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let dying = fixture.lease_for(&scope, fixture.pace.lifetime).await?;
@@ -101,6 +106,7 @@ async fn i3_a_death_is_its_leases_alone(fixture: &Fixture) -> Checked {
     fixture.claims("the expired lease's and the living one's", &other, &both, &[Is::Granted, Is::Held]).await
 }
 
+/// A clean shutdown must not make others wait for the ttl.
 async fn i3_retiring_releases_at_once(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (one, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -126,6 +132,7 @@ async fn i3_a_retired_lease_is_over(fixture: &Fixture) -> Checked {
     fixture.complete(&other, &event).await
 }
 
+/// Another instance waits that long before it asks again.
 async fn i3_held_says_how_long_at_most(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let dying = fixture.lease_for(&scope, fixture.pace.lifetime).await?;
@@ -158,6 +165,7 @@ async fn i3_releasing_what_was_taken_over_leaves_it(fixture: &Fixture) -> Checke
     fixture.claims("the event", &third, &event, &[Is::Held]).await
 }
 
+/// The longest duration must not overflow the store's clock.
 async fn i3_a_ttl_is_refused_only_where_it_is_too_short(fixture: &Fixture) -> Checked {
     let (scope, store) = (fixture.fresh("scope"), fixture.store()?);
     for short in [Duration::ZERO, Duration::from_nanos(1), MIN_LEASE_TTL - Duration::from_nanos(1)] {
@@ -175,6 +183,7 @@ async fn i3_a_ttl_is_refused_only_where_it_is_too_short(fixture: &Fixture) -> Ch
     fixture.complete(&longest, &event).await
 }
 
+/// An event that kills each process that handles it has to be found.
 async fn i6_deaths_are_counted(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let event = events(1);

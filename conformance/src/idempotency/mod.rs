@@ -1,4 +1,6 @@
 //! Suite of an idempotency store (I).
+//!
+//! Each file has the cases of some clauses; the order of [`ALL`] is that of the report.
 
 mod claims;
 mod done;
@@ -31,6 +33,14 @@ pub fn run<T: IdempotencyStore>(setup: Setup<T>) -> ExitCode {
 }
 
 /// Runs a single case by name, to show that a broken store is caught.
+///
+/// ```
+/// use tidings_conformance::{Setup, Verdict, idempotency};
+/// use tidings_memory::MemoryStore;
+///
+/// let setup = Setup::new("memory", || async { Ok(MemoryStore::new()) }).with_paused_clock();
+/// assert_eq!(idempotency::check(setup, "i2_done_stays_done"), Verdict::Passed);
+/// ```
 pub fn check<T: IdempotencyStore>(setup: Setup<T>, case: &str) -> Verdict {
     suite(setup).check(case)
 }

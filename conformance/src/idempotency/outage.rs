@@ -17,6 +17,7 @@ fn is_retryable<T: std::fmt::Debug>(what: &str, answer: tidings_core::Result<T>)
     }
 }
 
+/// `Done` would lose the event, `Granted` would handle it twice.
 async fn i5_a_store_that_is_down_says_so(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (lease, store, event) = (fixture.acquire_lease(&scope).await?, fixture.store()?, events(1));
@@ -35,6 +36,7 @@ async fn i5_a_store_that_is_down_says_so(fixture: &Fixture) -> Checked {
     checked
 }
 
+/// A store that is rebuilt empty after an outage is caught.
 async fn i5_an_outage_forgets_nothing(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (lease, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);

@@ -1,4 +1,7 @@
 //! A1, topics: admin verbs do what they say, name what is missing, and lose nothing unasked.
+//!
+//! Brokers of a cluster learn of a change at different times, so reads after a change are repeated
+//! until they show it; a refusal is expected at once.
 
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_an_outage_is_seen_by_health[Outage],
 ];
 
+/// The settings are not compared: a broker may report its own names for them.
 async fn a1_a_topic_is_created_as_asked(fixture: &Fixture) -> Checked {
     let name = fixture.fresh("topic");
     let topic = Topic::new(&name)
@@ -51,6 +55,7 @@ async fn describe(fixture: &Fixture, topic: &Name) -> Checked<tidings_core::Topi
         .await
 }
 
+/// Catches a backend that treats creation as an upsert and grows the topic.
 async fn a1_creating_a_topic_twice_is_told_and_changes_nothing(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let admin = fixture.admin().await?;
@@ -60,6 +65,7 @@ async fn a1_creating_a_topic_twice_is_told_and_changes_nothing(fixture: &Fixture
     same("partitions", 2, describe(fixture, &topic).await?.partitions.len())
 }
 
+/// Catches a backend that stops at the first refusal, or answers in another order.
 async fn a1_each_topic_has_its_own_answer(fixture: &Fixture) -> Checked {
     let there = fixture.topic(1).await?;
     let admin = fixture.admin().await?;
@@ -91,6 +97,7 @@ async fn a1_a_topic_of_no_partition_is_invalid(fixture: &Fixture) -> Checked {
     refused("a topic of no partition", &[ErrorKind::Invalid], only("create", answers)?)
 }
 
+/// An operator who asked for twenty topics must learn which one is missing.
 async fn a1_describing_a_missing_topic_names_it(fixture: &Fixture) -> Checked {
     let admin = fixture.admin().await?;
     let missing = fixture.fresh("missing");
@@ -105,6 +112,7 @@ async fn a1_describing_a_missing_topic_names_it(fixture: &Fixture) -> Checked {
     }
 }
 
+/// The end is the next offset, not the last one; an empty partition has both bounds at 0.
 async fn a1_a_description_tells_the_log(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     fixture.fill(&topic, 0, 0, 7).await?;
@@ -113,6 +121,7 @@ async fn a1_a_description_tells_the_log(fixture: &Fixture) -> Checked {
     same("partition, oldest offset, next offset", vec![(0, 0, 7), (1, 0, 0)], ends)
 }
 
+/// Other cases share the broker, so only this case's topics are compared.
 async fn a1_topics_are_listed_in_order(fixture: &Fixture) -> Checked {
     let mut mine = vec![fixture.topic(1).await?, fixture.topic(1).await?, fixture.topic(1).await?];
     mine.sort();
@@ -129,6 +138,7 @@ async fn a1_topics_are_listed_in_order(fixture: &Fixture) -> Checked {
         .await
 }
 
+/// Catches a deletion by prefix or pattern: the other topic must stay.
 async fn a1_a_deleted_topic_is_gone(fixture: &Fixture) -> Checked {
     let (topic, other) = (fixture.topic(1).await?, fixture.topic(1).await?);
     fixture.fill(&topic, 0, 0, 3).await?;
@@ -155,6 +165,7 @@ async fn a1_deleting_a_missing_topic_is_told(fixture: &Fixture) -> Checked {
     refused("deleting a missing topic", &[ErrorKind::NotFound], only("delete", answers)?)
 }
 
+/// Catches a backend that recreates the topic to change its partitions.
 async fn a1_a_topic_grows_and_keeps_its_records(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let records = fixture.fill(&topic, 1, 0, 5).await?;
@@ -167,6 +178,7 @@ async fn a1_a_topic_grows_and_keeps_its_records(fixture: &Fixture) -> Checked {
     same_records("records of before", 0, &records, members[0].of(&partitions(&topic, 2)[1]))
 }
 
+/// Without the option, keys would silently change their partitions and lose their order.
 async fn a1_growing_a_topic_with_keys_needs_to_be_allowed(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     fixture.publish(vec![Record::new(&topic, "v").with_key("k")]).await?;
@@ -181,6 +193,7 @@ async fn a1_growing_a_topic_with_keys_needs_to_be_allowed(fixture: &Fixture) -> 
     fixture.described(&topic, 4).await
 }
 
+/// Not even where rekeying is allowed: the records of a removed partition would be lost.
 async fn a1_a_topic_does_not_shrink(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(3).await?;
     let admin = fixture.admin().await?;
@@ -216,6 +229,7 @@ async fn a1_a_healthy_broker_says_so(fixture: &Fixture) -> Checked {
         .await
 }
 
+/// Either answer is right: an error, or a report that names a problem.
 async fn a1_an_outage_is_seen_by_health(fixture: &Fixture) -> Checked {
     let admin = fixture.admin().await?;
     fixture.within("health", admin.health()).await??;

@@ -1,4 +1,7 @@
 //! A1, groups: what operators see of them, and how they move or delete them.
+//!
+//! The cases use groups that have committed less than they read, so that a wrong offset (the end,
+//! the position, the start) differs from the right one.
 
 use std::time::Duration;
 
@@ -50,6 +53,7 @@ async fn working(fixture: &Fixture, count: u32) -> Checked<(Members<'_>, Name)> 
     Ok((members, topic))
 }
 
+/// Returns the committed offset of each partition, as operators see it.
 async fn committed(fixture: &Fixture, group: &Name) -> Checked<Vec<Option<u64>>> {
     let admin = fixture.admin().await?;
     let lag = fixture.within("lag", admin.group_lag(group)).await??;
@@ -81,6 +85,7 @@ async fn a1_groups_are_listed_in_order(fixture: &Fixture) -> Checked {
     same("my groups in it", mine.clone(), listed.into_iter().filter(|g| mine.contains(g)).collect())
 }
 
+/// A group needs a moment to become stable, and another to become empty: both are waited for.
 async fn a1_a_group_is_described_with_its_members(fixture: &Fixture) -> Checked {
     let (mut members, topic) = working(fixture, 2).await?;
     let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
@@ -103,6 +108,7 @@ async fn a1_a_group_is_described_with_its_members(fixture: &Fixture) -> Checked 
         .await
 }
 
+/// An empty description would hide a misspelt name.
 async fn a1_a_missing_group_is_told(fixture: &Fixture) -> Checked {
     let (admin, group) = (fixture.admin().await?, fixture.fresh("missing"));
     let missing = &[ErrorKind::NotFound];
@@ -111,6 +117,7 @@ async fn a1_a_missing_group_is_told(fixture: &Fixture) -> Checked {
     refused("deleting a missing group", missing, fixture.within("delete", admin.delete_group(&group)).await?)
 }
 
+/// Catches a lag that is computed from the position of a member instead of its commit.
 async fn a1_lag_is_what_is_left_to_read(fixture: &Fixture) -> Checked {
     let (group, topic) = left_behind(fixture, 2).await?;
     fixture.fill(&topic, 1, 10, 15).await?;
@@ -123,6 +130,8 @@ async fn a1_lag_is_what_is_left_to_read(fixture: &Fixture) -> Checked {
     same("offsets left", vec![Some(4), Some(9)], lag.iter().map(PartitionLag::lag).collect())
 }
 
+/// Each kind of target, and an offset beyond the end, which is clamped. A member then reads from
+/// there.
 async fn a1_reset_moves_a_group(fixture: &Fixture) -> Checked {
     let (group, topic) = left_behind(fixture, 2).await?;
     for (to, at) in [(SeekTo::Earliest, 0), (SeekTo::Latest, 10), (SeekTo::Offset(3), 3), (SeekTo::Offset(99), 10)] {
@@ -139,6 +148,7 @@ async fn a1_reset_moves_a_group(fixture: &Fixture) -> Checked {
     same("records behind the reset", 4, members[0].count())
 }
 
+/// Shifts are relative to the committed offset and clamped at both ends.
 async fn a1_reset_shifts_within_the_log(fixture: &Fixture) -> Checked {
     let (group, topic) = left_behind(fixture, 1).await?;
     for (by, at) in [(-2, 4), (3, 7), (-100, 0), (100, 10)] {
@@ -161,6 +171,7 @@ async fn a1_reset_to_a_time(fixture: &Fixture) -> Checked {
     same("the first record of that time", vec![7], moved.iter().map(|m| m.to).collect())
 }
 
+/// It must report the same moves as the run that follows it.
 async fn a1_a_dry_run_moves_nothing(fixture: &Fixture) -> Checked {
     let (group, topic) = left_behind(fixture, 1).await?;
     let told = reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Earliest), true).await?;
@@ -169,6 +180,7 @@ async fn a1_a_dry_run_moves_nothing(fixture: &Fixture) -> Checked {
     same("what is committed", vec![Some(6)], committed(fixture, &group).await?)
 }
 
+/// A member would commit over the new offset, and the operator would believe in it.
 async fn a1_reset_is_refused_while_the_group_has_members(fixture: &Fixture) -> Checked {
     let (mut members, topic) = working(fixture, 1).await?;
     let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
@@ -198,6 +210,7 @@ async fn a1_reset_of_a_missing_topic_is_told(fixture: &Fixture) -> Checked {
     refused("moving a group on a missing topic", &[ErrorKind::NotFound], answer)
 }
 
+/// A service can thus be given its start before its first deployment.
 async fn a1_reset_prepares_a_group_that_never_ran(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     fixture.fill(&topic, 0, 0, 10).await?;
@@ -210,6 +223,7 @@ async fn a1_reset_prepares_a_group_that_never_ran(fixture: &Fixture) -> Checked 
     same("records behind the reset", 2, members[0].count())
 }
 
+/// Catches a deletion that leaves commits behind.
 async fn a1_a_deleted_group_starts_anew(fixture: &Fixture) -> Checked {
     let (group, topic) = left_behind(fixture, 1).await?;
     let admin = fixture.admin().await?;

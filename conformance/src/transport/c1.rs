@@ -32,6 +32,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c1_reading_goes_on_after_an_outage[Outage],
 ];
 
+/// More records than one fetch returns, in several partitions at once.
 async fn c1_records_come_in_order_with_their_bytes_and_offsets(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(4).await?;
     let mut filled = Vec::new();
@@ -77,11 +78,13 @@ async fn c1_uncommitted_records_come_again_to_the_next_owner(fixture: &Fixture) 
     handed_over(fixture, None, 0).await
 }
 
+/// A commit is a watermark: later settled records come again rather than an earlier one being lost.
 async fn c1_what_was_settled_out_of_order_comes_again_from_the_lowest(fixture: &Fixture) -> Checked {
     // 0, 1, 3, 5 and 9 are settled: the lowest that is not is 2.
     handed_over(fixture, Some(2), 2).await
 }
 
+/// Catches a backend that shares positions between groups.
 async fn c1_each_group_reads_everything(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let mut members = fixture.members();
@@ -110,6 +113,7 @@ async fn c1_a_late_group_reads_the_backlog(fixture: &Fixture) -> Checked {
     same_records("the backlog", 0, &records, late[0].of(&p))
 }
 
+/// Catches records that reach a reader of another topic, and deadlocks between appends and reads.
 async fn c1_many_topics_groups_and_publishers_at_once(fixture: &Fixture) -> Checked {
     let topics: Vec<Name> = vec![fixture.topic(2).await?, fixture.topic(2).await?, fixture.topic(2).await?];
     let mut members = fixture.members();
@@ -180,6 +184,7 @@ async fn c1_a_time_skips_what_was_before_it(fixture: &Fixture) -> Checked {
     same_records("records of that time or later", 4, &records[4..], members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
+/// Otherwise a service that changes its policy would skip or repeat records.
 async fn c1_what_is_committed_wins_over_the_start_policy(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -234,6 +239,7 @@ async fn c1_batches_keep_to_their_option(fixture: &Fixture) -> Checked {
     same_records("small batches", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
+/// A record beyond the bound comes alone: a reader that stops at it would never go on.
 async fn c1_a_large_record_passes_a_small_buffer(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let large = |n: usize| Record::new(&topic, vec![n as u8; 300_000]).with_partition(0);
@@ -245,6 +251,7 @@ async fn c1_a_large_record_passes_a_small_buffer(fixture: &Fixture) -> Checked {
     same_records("large records", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
+/// Either the join or the first step fails; waiting for the topic would look like an idle service.
 async fn c1_a_missing_topic_is_not_found(fixture: &Fixture) -> Checked {
     let options = ConsumerOptions::new(fixture.fresh("group"), [fixture.fresh("missing")]);
     let joined = fixture.within("an answer", fixture.transport()?.consumer(options)).await?;
@@ -255,6 +262,7 @@ async fn c1_a_missing_topic_is_not_found(fixture: &Fixture) -> Checked {
     crate::case::refused("reading a missing topic", &[ErrorKind::NotFound], answer)
 }
 
+/// With the policy `Latest`, which must not apply: the group has a commit.
 async fn c1_a_committed_offset_that_is_gone_goes_to_the_oldest(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -279,6 +287,7 @@ async fn c1_a_committed_offset_that_is_gone_goes_to_the_oldest(fixture: &Fixture
     same_records("what is left", 10, &records[10..], second[0].of(&p))
 }
 
+/// The log was recreated: all of its records are new to the group.
 async fn c1_a_committed_offset_beyond_the_end_goes_to_the_oldest(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -319,6 +328,7 @@ async fn c1_a_gap_is_skipped_and_nothing_else(fixture: &Fixture) -> Checked {
     same("offsets around a gap", (0..5).chain(12..20).collect(), came)
 }
 
+/// With or without the loss of the session, which the backend may decide.
 async fn c1_reading_goes_on_after_an_outage(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);

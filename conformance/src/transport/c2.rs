@@ -38,6 +38,7 @@ async fn c2_an_assignment_says_where_reading_starts(fixture: &Fixture) -> Checke
     Ok(())
 }
 
+/// Equal epochs would let a previous owner's commit pass for the present one's.
 async fn c2_epochs_grow_from_owner_to_owner(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -64,6 +65,7 @@ async fn c2_epochs_grow_from_member_to_member_and_back(fixture: &Fixture) -> Che
     members.owns(0, &topic, 2).await
 }
 
+/// Each record comes once: no two members read a partition at a time.
 async fn c2_members_share_the_partitions(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(6).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
@@ -80,6 +82,7 @@ async fn c2_members_share_the_partitions(fixture: &Fixture) -> Checked {
     same("records in all", 120, (0..3).map(|i| members[i].count()).sum())
 }
 
+/// The member without a partition waits; it is neither refused nor given a second reader.
 async fn c2_more_members_than_partitions(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
@@ -102,6 +105,7 @@ async fn c2_next_is_the_offset_after_the_records(fixture: &Fixture) -> Checked {
     same("the offset after ten records", Some(10), members[0].owned.get(&p).map(|o| o.position))
 }
 
+/// Compaction and transaction markers leave gaps; the next offset lies behind them.
 async fn c2_next_counts_gaps(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -123,6 +127,7 @@ async fn c2_a_gap_at_the_end_is_told_without_a_record(fixture: &Fixture) -> Chec
     members[0].commit(&p, 10).await
 }
 
+/// Catches prefetched records that are handed out although their partition is gone.
 async fn c2_no_record_comes_after_release(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_max_batch_records(2);
@@ -138,6 +143,7 @@ async fn c2_no_record_comes_after_release(fixture: &Fixture) -> Checked {
     members.rest().await
 }
 
+/// Committed records never come again, uncommitted ones always do.
 async fn c2_work_in_flight_at_a_rebalance_comes_to_one_owner_or_again(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
@@ -160,6 +166,7 @@ async fn c2_work_in_flight_at_a_rebalance_comes_to_one_owner_or_again(fixture: &
     Ok(())
 }
 
+/// The commit is refused even though the member has not left: another may own the partition by now.
 async fn c2_a_lost_session_raises_lost_and_fences(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -172,6 +179,7 @@ async fn c2_a_lost_session_raises_lost_and_fences(fixture: &Fixture) -> Checked 
     refused("a commit after Lost", &[ErrorKind::Fenced], members[0].try_commit(old).await?)
 }
 
+/// Under a new epoch, from the commit.
 async fn c2_after_a_lost_session_the_member_may_get_partitions_again(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -187,6 +195,7 @@ async fn c2_after_a_lost_session_the_member_may_get_partitions_again(fixture: &F
     same_records("what comes again", 3, &records[3..], &members[0].of(&p)[5..])
 }
 
+/// A member that went on would handle records that the group has given to another.
 async fn c2_a_member_that_nobody_answers_raises_lost_by_itself(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     fixture.fill(&topic, 0, 0, 5).await?;

@@ -1,4 +1,7 @@
 //! C3: commits are taken until a revocation ends, and fenced afterwards.
+//!
+//! The cases keep a revocation open for as long as they need, which a real service does while its
+//! handlers finish. A backend that ignores `release`, or the deadline, is caught by one of them.
 
 use std::time::Duration;
 
@@ -41,6 +44,7 @@ async fn revoking(
     Ok((members, topic, revoked))
 }
 
+/// Returns one revoked partition; which one does not matter.
 fn any(revoked: &[TopicPartition]) -> Checked<TopicPartition> {
     revoked.first().cloned().map_or_else(|| broken("a revoked partition", "none"), Ok)
 }
@@ -48,6 +52,7 @@ fn any(revoked: &[TopicPartition]) -> Checked<TopicPartition> {
 /// Longer than any case takes.
 const LONG: Duration = Duration::from_secs(60);
 
+/// The work in flight at a revocation would otherwise be done twice.
 async fn c3_commits_are_taken_until_revocation_ends(fixture: &Fixture) -> Checked {
     let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     let p = any(&revoked)?;
@@ -75,6 +80,7 @@ async fn c3_the_next_owner_starts_from_the_last_commit_of_a_revocation(fixture: 
     Ok(())
 }
 
+/// Both before and after the next owner has the partition.
 async fn c3_commits_after_release_are_fenced(fixture: &Fixture) -> Checked {
     let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     let p = any(&revoked)?;
@@ -90,6 +96,7 @@ async fn c3_commits_after_release_are_fenced(fixture: &Fixture) -> Checked {
     Ok(())
 }
 
+/// A member that hangs must not keep its partitions for ever.
 async fn c3_a_revocation_ends_at_its_deadline_with_lost(fixture: &Fixture) -> Checked {
     let (mut members, topic, revoked) = revoking(fixture, 2, fixture.pace.lifetime / 2).await?;
     let p = any(&revoked)?;
@@ -104,6 +111,7 @@ async fn c3_a_revocation_ends_at_its_deadline_with_lost(fixture: &Fixture) -> Ch
     Ok(())
 }
 
+/// Two owners at a time would handle one key concurrently.
 async fn c3_nobody_else_has_a_partition_that_is_not_released(fixture: &Fixture) -> Checked {
     let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     members.rest().await?;
@@ -113,6 +121,7 @@ async fn c3_nobody_else_has_a_partition_that_is_not_released(fixture: &Fixture) 
     members.shared(&topic, 2, &[0, 1]).await
 }
 
+/// Some clients treat the next poll as consent; here only `release` counts.
 async fn c3_asking_for_the_next_step_releases_nothing(fixture: &Fixture) -> Checked {
     let (mut members, _, revoked) = revoking(fixture, 2, LONG).await?;
     let p = any(&revoked)?;
@@ -125,6 +134,7 @@ async fn c3_asking_for_the_next_step_releases_nothing(fixture: &Fixture) -> Chec
     members[0].release(&revoked).await
 }
 
+/// Ignored where the protocol revokes everything: no partition is left to read.
 async fn c3_other_steps_come_while_a_revocation_is_open(fixture: &Fixture) -> Checked {
     let (mut members, topic, revoked) = revoking(fixture, 2, LONG).await?;
     let kept = partitions(&topic, 2).into_iter().find(|p| !revoked.contains(p));
@@ -139,6 +149,7 @@ async fn c3_other_steps_come_while_a_revocation_is_open(fixture: &Fixture) -> Ch
     members[0].release(&revoked).await
 }
 
+/// A service may release late, after `Lost`, or twice.
 async fn c3_releasing_what_is_not_revoked_does_nothing(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     fixture.fill(&topic, 0, 0, 5).await?;
@@ -171,6 +182,7 @@ async fn c3_partitions_of_a_revocation_are_released_one_by_one(fixture: &Fixture
     Ok(())
 }
 
+/// A service plans by it; it may be shorter than the option, never longer.
 async fn c3_a_revocation_carries_its_deadline(fixture: &Fixture) -> Checked {
     let deadline = Duration::from_secs(7);
     let (mut members, _, revoked) = revoking(fixture, 2, deadline).await?;

@@ -1,4 +1,7 @@
 //! C4: a commit names the next offset to read; nothing is committed unasked, nothing goes back but after a seek.
+//!
+//! Commits are observed twice where possible, by progress and by the next owner, since a backend
+//! may keep one of them in memory only.
 
 use std::time::Duration;
 
@@ -52,6 +55,7 @@ async fn next_owner(
     next[0].assignment(p)
 }
 
+/// Many clients commit by themselves; here that would lose records in flight.
 async fn c4_nothing_is_committed_unasked(fixture: &Fixture) -> Checked {
     let (mut members, _, p) = ten_read(fixture).await?;
     members.rest().await?;
@@ -62,6 +66,7 @@ async fn c4_nothing_is_committed_unasked(fixture: &Fixture) -> Checked {
     same("its start", 0, assignment.start_offset)
 }
 
+/// A client's rebalance or close is where automatic commits hide.
 async fn c4_nothing_is_committed_unasked_at_a_rebalance(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
@@ -92,6 +97,7 @@ async fn c4_a_commit_is_seen_by_progress_and_by_the_next_owner(fixture: &Fixture
     same("its start", 6, assignment.start_offset)
 }
 
+/// Commits may overtake each other, so a lower one is outdated and not an error.
 async fn c4_a_lower_commit_is_taken_and_changes_nothing(fixture: &Fixture) -> Checked {
     let (members, _, p) = ten_read(fixture).await?;
     for next in [8, 3, 8, 0] {
@@ -100,6 +106,7 @@ async fn c4_a_lower_commit_is_taken_and_changes_nothing(fixture: &Fixture) -> Ch
     same("what is committed", Some(8), next_owner(fixture, members, &p).await?.committed)
 }
 
+/// A replay must survive a restart in its midst.
 async fn c4_after_seek_a_commit_goes_back(fixture: &Fixture) -> Checked {
     let (mut members, _, p) = ten_read(fixture).await?;
     members[0].commit(&p, 9).await?;
@@ -108,6 +115,7 @@ async fn c4_after_seek_a_commit_goes_back(fixture: &Fixture) -> Checked {
     same("what is committed", Some(4), next_owner(fixture, members, &p).await?.committed)
 }
 
+/// Text beyond ASCII, with characters that an encoding might escape.
 async fn c4_metadata_comes_back_with_the_next_assignment(fixture: &Fixture) -> Checked {
     let (members, _, p) = ten_read(fixture).await?;
     let text = "größe: {\"open\": [7, 9]}";
@@ -118,6 +126,7 @@ async fn c4_metadata_comes_back_with_the_next_assignment(fixture: &Fixture) -> C
     same("metadata", Some(text.to_owned()), assignment.metadata)
 }
 
+/// One foreign partition must not fail the others of the call.
 async fn c4_each_commit_has_its_own_result(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     for p in 0..2 {
@@ -142,6 +151,7 @@ async fn c4_each_commit_has_its_own_result(fixture: &Fixture) -> Checked {
     same("what is committed", vec![(0, Some(3)), (1, Some(4))], committed)
 }
 
+/// By the new owner's consumer, which knows the partition under another epoch.
 async fn c4_a_commit_of_an_old_epoch_is_fenced(fixture: &Fixture) -> Checked {
     let (mut members, topic, p) = ten_read(fixture).await?;
     let old = members[0].epoch(&p)?;
@@ -171,6 +181,7 @@ async fn c4_no_commit_has_no_answer(fixture: &Fixture) -> Checked {
     same("answers", 0, fixture.within("an answer", members.consumer(0).commit(Vec::new())).await?.len())
 }
 
+/// A backend may store the ranges; the watermark alone decides where reading starts.
 async fn c4_ranges_settled_beyond_do_not_move_the_offset(fixture: &Fixture) -> Checked {
     let (members, _, p) = ten_read(fixture).await?;
     let mut commit = Commit::new(p.clone(), members[0].epoch(&p)?, 2);
@@ -179,6 +190,7 @@ async fn c4_ranges_settled_beyond_do_not_move_the_offset(fixture: &Fixture) -> C
     same("what is committed", Some(2), next_owner(fixture, members, &p).await?.committed)
 }
 
+/// A commit that waited for `next` would never come while a topic is quiet.
 async fn c4_commits_overlap_reading(fixture: &Fixture) -> Checked {
     let (mut members, _, p) = ten_read(fixture).await?;
     // No more records exist: `next` is pending while the commit is answered.
@@ -218,6 +230,7 @@ async fn c4_seek_goes_on_reading_elsewhere(fixture: &Fixture) -> Checked {
     same_records("records after the end", 10, &new, members[0].of(&p))
 }
 
+/// The returned offset tells the caller where reading continues.
 async fn c4_seek_beyond_the_log_goes_to_the_nearest(fixture: &Fixture) -> Checked {
     let (mut members, _, p) = ten_read(fixture).await?;
     same("where a seek beyond the end went", 10, members[0].seek(&p, SeekTo::Offset(1_000)).await?)?;
@@ -246,6 +259,7 @@ async fn c4_seek_of_what_is_not_assigned_is_fenced(fixture: &Fixture) -> Checked
     refused("seek of what is not assigned", &[ErrorKind::Fenced], answer)
 }
 
+/// Catches backends that take 0 for "nothing committed" and apply the start policy again.
 async fn c4_a_commit_of_the_start_is_kept(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let mut members = fixture.reader(&topic).await?;

@@ -25,6 +25,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c5_a_member_that_is_dropped_gives_its_partitions_up,
 ];
 
+/// Nothing is lost either: what was published meanwhile comes after the resume.
 async fn c5_a_paused_partition_yields_nothing_until_resumed(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = [TopicPartition::new(&topic, 0)];
@@ -43,6 +44,7 @@ async fn c5_a_paused_partition_yields_nothing_until_resumed(fixture: &Fixture) -
     same_records("before and after the pause", 0, &records, members[0].of(&p[0]))
 }
 
+/// Prefetched records must not come after `pause` has returned.
 async fn c5_pausing_in_the_midst_of_a_backlog_stops_it_at_once(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = [TopicPartition::new(&topic, 0)];
@@ -62,6 +64,7 @@ async fn c5_pausing_in_the_midst_of_a_backlog_stops_it_at_once(fixture: &Fixture
     same_records("all of the backlog", 0, &records, members[0].of(&p[0]))
 }
 
+/// A service paused by its operator joins the group and reads nothing.
 async fn c5_pausing_before_assignment_holds_after_it(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let [one, two] = [TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1)];
@@ -94,6 +97,7 @@ async fn c5_pausing_one_partition_leaves_the_others(fixture: &Fixture) -> Checke
     same("records of the others", 20, members[0].count())
 }
 
+/// Calls are dropped after each number of polls, and repeated.
 async fn c5_pause_and_resume_are_repeatable_and_cancel_safe(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = [TopicPartition::new(&topic, 0)];
@@ -123,6 +127,7 @@ async fn c5_progress_says_what_is_paused(fixture: &Fixture) -> Checked {
     same("what is paused", vec![false, true], progress.iter().map(|p| p.paused).collect())
 }
 
+/// For longer than a session.
 async fn c5_a_paused_partition_stays_the_members(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -154,6 +159,7 @@ async fn c5_membership_lives_while_a_handler_works(fixture: &Fixture) -> Checked
     members[owner].commit(&p, 5).await
 }
 
+/// A quiet topic is no reason to leave the group.
 async fn c5_a_pending_next_is_alive(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -170,6 +176,7 @@ async fn c5_a_pending_next_is_alive(fixture: &Fixture) -> Checked {
     same("what was lost", 0, members[0].lost.len())
 }
 
+/// Its handler hangs: after the idle limit the partition goes to another member.
 async fn c5_a_member_that_stops_asking_for_steps_dies(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -191,6 +198,7 @@ async fn c5_a_member_that_stops_asking_for_steps_dies(fixture: &Fixture) -> Chec
     members.records(1, 5).await
 }
 
+/// As when a process panics or forgets to close.
 async fn c5_a_member_that_is_dropped_gives_its_partitions_up(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(fixture.pace.lifetime);

@@ -1,4 +1,7 @@
 //! C6: `next` is cancel-safe: no record and no step is lost by dropping it.
+//!
+//! A service selects over `next` and other events, so its future is dropped all the time. What a
+//! dropped call had taken must come with the next one.
 
 use std::time::Duration;
 
@@ -71,6 +74,7 @@ async fn c6_dropping_next_loses_no_record(fixture: &Fixture) -> Checked {
     Ok(())
 }
 
+/// The drop falls into the moment between the arrival and the poll that would return the record.
 async fn c6_dropping_next_while_records_arrive_loses_none(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -95,6 +99,7 @@ async fn c6_dropping_next_while_records_arrive_loses_none(fixture: &Fixture) -> 
     same_records("all records, once each", 0, &all, members[0].of(&p))
 }
 
+/// Steps other than records, which backends often send through another channel.
 async fn c6_dropping_next_loses_no_assignment_and_no_revocation(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
@@ -129,6 +134,7 @@ async fn c6_dropping_next_loses_no_loss(fixture: &Fixture) -> Checked {
     droppily(fixture, &mut members, 0, |members| !members[0].lost.is_empty()).await
 }
 
+/// The wake-up is consumed by a future that never runs again.
 async fn c6_dropping_a_next_that_was_woken_loses_nothing(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);

@@ -1,4 +1,7 @@
 //! C7: `close` leaves the group at once, so that others take over without waiting for a timeout.
+//!
+//! The session timeout is longer than the patience of any case: a backend that only lets it expire
+//! is caught by the wait for the next owner.
 
 use std::time::Duration;
 
@@ -37,6 +40,7 @@ async fn c7_close_leaves_at_once(fixture: &Fixture) -> Checked {
     holds(began.elapsed() < LONG / 2, "the others take over without a timeout", began.elapsed())
 }
 
+/// A service closes on shutdown and again on drop.
 async fn c7_closing_twice_is_one_close(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let mut members = fixture.reader(&topic).await?;
@@ -56,6 +60,7 @@ async fn c7_closing_at_once_from_two_sides_is_one_close(fixture: &Fixture) -> Ch
     other.map_err(Broken::from)
 }
 
+/// Every method, since a task of the service may hold the consumer for longer.
 async fn c7_after_close_every_call_is_closed(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -76,6 +81,7 @@ async fn c7_after_close_every_call_is_closed(fixture: &Fixture) -> Checked {
     answers.into_iter().try_for_each(|answer| refused("commit", closed, answer))
 }
 
+/// A reader that waits for a step must not wait for ever.
 async fn c7_close_ends_a_pending_next(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let mut members = fixture.reader(&topic).await?;
@@ -92,6 +98,7 @@ async fn c7_close_ends_a_pending_next(fixture: &Fixture) -> Checked {
     refused("a next that was pending at close", &[ErrorKind::Closed], step)
 }
 
+/// The group is left in any case: by the dropped call, or by the second one.
 async fn c7_a_dropped_close_can_be_repeated(fixture: &Fixture) -> Checked {
     for times in 1..5 {
         let topic = fixture.topic(1).await?;
@@ -109,6 +116,7 @@ async fn c7_a_dropped_close_can_be_repeated(fixture: &Fixture) -> Checked {
     Ok(())
 }
 
+/// A restart within the session must not move partitions (KIP-345).
 async fn c7_a_static_member_stays(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(LONG);
@@ -120,6 +128,7 @@ async fn c7_a_static_member_stays(fixture: &Fixture) -> Checked {
     same("partitions of the other member, as a static one stays", 1, members[1].has(&topic))
 }
 
+/// The other member notices nothing.
 async fn c7_a_static_member_comes_back_to_its_partitions(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(LONG);
@@ -138,6 +147,7 @@ async fn c7_a_static_member_comes_back_to_its_partitions(fixture: &Fixture) -> C
     same("revocations of the other one", 0, members[1].revocations.len().saturating_sub(1))
 }
 
+/// The open revocation must not hold back the group until its deadline.
 async fn c7_a_member_that_closes_in_a_revocation_lets_others_go_on(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic])

@@ -1,4 +1,7 @@
 //! C8: bytes that cannot be read hold their partition alone.
+//!
+//! Another client may write anything. One bad batch must neither stop the whole consumer nor be
+//! skipped without a word.
 
 use tidings_core::{ConsumerOptions, ErrorKind, SeekTo, TopicPartition, Transport};
 
@@ -25,6 +28,7 @@ fn held(member: &Member<'_>, p: &TopicPartition, offset: u64) -> Checked {
     holds(kinds.contains(&told[0].error.kind()), &format!("an error of {kinds:?}"), told[0])
 }
 
+/// Records before the bytes come, those behind do not, and the other partition goes on.
 async fn c8_unreadable_bytes_hold_their_partition_alone(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let (bad, good) = (TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1));
@@ -43,6 +47,7 @@ async fn c8_unreadable_bytes_hold_their_partition_alone(fixture: &Fixture) -> Ch
     same_records("records of the other partition", 0, &neighbours, members[0].of(&good))
 }
 
+/// A service that decides to skip seeks beyond the range and reads on.
 async fn c8_a_held_partition_stays_committable_and_a_seek_goes_on(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
@@ -66,6 +71,7 @@ async fn c8_a_held_partition_stays_committable_and_a_seek_goes_on(fixture: &Fixt
     members[0].commit(&p, next + 3).await
 }
 
+/// The report is not a state of the group: each owner meets the bytes itself.
 async fn c8_the_next_owner_is_told_again(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);

@@ -1,4 +1,6 @@
 //! D1 and D2, of the sink that goes with a transport: letters lie in `<topic>-dlq`, whole.
+//!
+//! The letters are read back by an ordinary consumer: other tools read these topics, too.
 
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     d2_a_letter_about_a_letter_keeps_both,
 ];
 
+/// Opens a sink of the transport.
 async fn sink(fixture: &Fixture) -> Checked<Arc<dyn DeadLetterSink>> {
     let transport = fixture.transport()?;
     Ok(fixture.within("a dead-letter sink", transport.dead_letters()).await??)
@@ -34,6 +37,7 @@ async fn topics(fixture: &Fixture) -> Checked<(Name, Name)> {
     Ok((topic, dead))
 }
 
+/// Creates a letter whose record has bytes that are no UTF-8, duplicate headers and a null header.
 fn letter(topic: &Name, offset: u64) -> DeadLetter {
     let mut headers = Headers::new().with("a", "1").with("a", "2").with("", vec![0xff, 0]);
     headers.push(Header::null("n"));
@@ -54,6 +58,7 @@ async fn buried(fixture: &Fixture, dead: &Name, count: usize) -> Checked<Vec<Dea
     members[0].of(&TopicPartition::new(dead, 0)).iter().map(|r| Ok(DeadLetter::from_record(r)?)).collect()
 }
 
+/// Buries letters; each must be accepted.
 async fn bury(fixture: &Fixture, letters: Vec<DeadLetter>) -> Checked {
     let count = letters.len();
     let sink = sink(fixture).await?;
@@ -69,6 +74,7 @@ async fn d1_a_letter_that_is_buried_lies_in_its_topic(fixture: &Fixture) -> Chec
     same("the letters' offsets", 5, buried(fixture, &dead, 5).await?.len())
 }
 
+/// A missing dead-letter topic of one origin must not hold back the letters of others.
 async fn d1_each_letter_has_its_own_answer(fixture: &Fixture) -> Checked {
     let (topic, dead) = topics(fixture).await?;
     let without = fixture.topic(1).await?;
@@ -81,6 +87,7 @@ async fn d1_each_letter_has_its_own_answer(fixture: &Fixture) -> Checked {
     same("the letters that are there", vec![1, 3], offsets)
 }
 
+/// The record would be committed and lost.
 async fn d1_a_letter_that_could_not_be_written_is_told(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let sink = sink(fixture).await?;
@@ -88,6 +95,7 @@ async fn d1_a_letter_that_could_not_be_written_is_told(fixture: &Fixture) -> Che
     refused("a letter that has no topic to go to", &[ErrorKind::NotFound], only("bury", answers)?)
 }
 
+/// A service checks before it starts, and tells its operator what to create.
 async fn d1_the_check_names_the_missing_topic(fixture: &Fixture) -> Checked {
     let (good, _) = topics(fixture).await?;
     let bad = fixture.topic(1).await?;
@@ -115,6 +123,7 @@ async fn d1_an_outage_is_told(fixture: &Fixture) -> Checked {
     refused("a letter during an outage", retryable, only("bury", answers?)?)
 }
 
+/// It is redriven from there: every byte counts.
 async fn d2_a_letter_keeps_its_record_byte_for_byte(fixture: &Fixture) -> Checked {
     let (topic, dead) = topics(fixture).await?;
     let expected = letter(&topic, 77);
@@ -126,6 +135,7 @@ async fn d2_a_letter_keeps_its_record_byte_for_byte(fixture: &Fixture) -> Checke
     same("the letter", &expected, &came)
 }
 
+/// Returns names and values of headers, which `Debug` shortens.
 fn values(letter: &DeadLetter) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     letter.record.headers.iter().map(|h| (h.name.to_vec(), h.value.as_ref().map(|v| v.to_vec()))).collect()
 }
@@ -139,6 +149,7 @@ async fn d2_a_letter_about_a_tombstone_keeps_it(fixture: &Fixture) -> Checked {
     same("the letter", expected, only("letters", buried(fixture, &dead, 1).await?)?)
 }
 
+/// A service that reads dead letters may fail, too: the headers of both must not mix.
 async fn d2_a_letter_about_a_letter_keeps_both(fixture: &Fixture) -> Checked {
     let (topic, dead) = topics(fixture).await?;
     fixture.create(tidings_core::Topic::new(dead_letter_topic(&dead))).await?;

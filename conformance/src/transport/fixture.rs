@@ -1,4 +1,7 @@
 //! Helpers of transport cases: topics, records, publishing.
+//!
+//! Topics, groups and scopes have unique names, so cases run concurrently on one broker. Every
+//! helper checks what it receives and adds to the history, so that a failure shows the way to it.
 
 use std::sync::Arc;
 
@@ -19,6 +22,8 @@ pub(crate) fn partitions(topic: &Name, count: u32) -> Vec<TopicPartition> {
 }
 
 /// Creates record `n` for a partition.
+///
+/// Key, value and header name the record, so that a mix-up is visible in a failure.
 pub(crate) fn numbered(topic: &Name, partition: u32, n: usize) -> Record {
     Record::new(topic, format!("value {partition}/{n}"))
         .with_key(format!("key {n}"))
@@ -27,15 +32,18 @@ pub(crate) fn numbered(topic: &Name, partition: u32, n: usize) -> Record {
 }
 
 impl Fixture {
+    /// Returns the backend that is open now.
     pub(crate) fn transport(&self) -> Checked<Arc<dyn Transport>> {
         self.backend()
     }
 
+    /// Opens an admin client.
     pub(crate) async fn admin(&self) -> Checked<Arc<dyn Admin>> {
         let transport = self.transport()?;
         Ok(self.within("an admin", transport.admin()).await??)
     }
 
+    /// Opens a publisher.
     pub(crate) async fn publisher(&self) -> Checked<Arc<dyn Publisher>> {
         let transport = self.transport()?;
         Ok(self.within("a publisher", transport.publisher()).await??)
@@ -97,6 +105,7 @@ impl Fixture {
     }
 }
 
+/// Shows the first and the last of many positions.
 fn brief(positions: &[Position]) -> String {
     let show = |p: &Position| format!("[{}]@{}", p.partition, p.offset);
     match positions {
@@ -106,6 +115,7 @@ fn brief(positions: &[Position]) -> String {
     }
 }
 
+/// Shows bytes up to a length; null and empty differ.
 fn bytes(of: Option<&bytes::Bytes>) -> String {
     match of {
         None => "null".into(),
@@ -119,6 +129,8 @@ fn header(of: Option<&Header>) -> String {
 }
 
 /// Checks that a stored record equals the published one, byte for byte.
+///
+/// A timestamp is compared only if the record was published with one.
 pub(crate) fn same_record(what: &str, published: &Record, stored: &StoredRecord) -> Checked {
     let at = stored.offset;
     if published.key != stored.key {

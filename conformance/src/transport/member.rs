@@ -1,4 +1,7 @@
 //! A member of a group whose every step is checked, whatever the case is about.
+//!
+//! The invariants of C1, C2, C3 and C5 are checked here, at every step of every case: a violation
+//! is caught wherever it happens, not only in the case that looks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,15 +16,18 @@ use tidings_core::{
 use super::fixture::Fixture;
 use crate::case::{Checked, broken, granted, holds, only, same};
 
+/// A call of `next` that is polled again until it is ready.
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Step>> + Send>>;
 
 /// A partition that a member owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) epoch: u64,
+    /// Lowest offset that may come next.
     pub(crate) position: u64,
 }
 
+/// A consumer, and everything that it was told.
 pub(crate) struct Member<'a> {
     fixture: &'a Fixture,
     pub(crate) index: usize,
@@ -33,9 +39,11 @@ pub(crate) struct Member<'a> {
     pub(crate) idle: bool,
     /// Whether the case handles revocations; otherwise each is released at once.
     pub(crate) holds_on: bool,
+    /// Partitions assigned and neither released nor lost.
     pub(crate) owned: BTreeMap<TopicPartition, Owned>,
     pub(crate) revoking: BTreeSet<TopicPartition>,
     pub(crate) revocations: Vec<Revocation>,
+    /// All assignments so far, for the cases that look at them.
     pub(crate) assignments: Vec<Assignment>,
     pub(crate) lost: Vec<TopicPartition>,
     pub(crate) paused: BTreeSet<TopicPartition>,
@@ -43,6 +51,7 @@ pub(crate) struct Member<'a> {
     pub(crate) unreadable: Vec<Unreadable>,
     /// Whether the case has truncated a log: assignments may then start below the committed offset.
     pub(crate) set_back: bool,
+    /// The permanent error that ended it; it is not polled any more.
     pub(crate) ended: Option<ErrorKind>,
 }
 
@@ -83,6 +92,7 @@ impl<'a> Member<'a> {
         }
     }
 
+    /// Adds a step to the history, with the member's number.
     fn note(&self, step: String) {
         self.fixture.note(format!("member {}: {step}", self.index));
     }
@@ -190,6 +200,7 @@ impl<'a> Member<'a> {
         }
     }
 
+    /// An epoch must be higher than all before of this group and partition, by any member.
     fn assigned(&mut self, assignment: Assignment) -> Checked {
         let p = assignment.partition.clone();
         let known = self.options.topics.contains(&p.topic);
@@ -214,6 +225,7 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
+    /// Records must be of an owned partition, under its epoch, in order, and not paused.
     fn fetched(&mut self, fetched: &Fetched) -> Checked {
         let p = (**fetched.batch.origin()).clone();
         let records = fetched.batch.records();
@@ -249,6 +261,7 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
+    /// Releases at once, unless the case wants to do so itself.
     async fn revoked(&mut self, revocation: Revocation) -> Checked {
         for p in &revocation.partitions {
             let may = self.owned.contains_key(p) && !self.revoking.contains(p);
@@ -260,6 +273,7 @@ impl<'a> Member<'a> {
         if self.holds_on { Ok(()) } else { self.release(&partitions).await }
     }
 
+    /// The member must have had the partition: a loss without an assignment makes no sense.
     fn is_lost(&mut self, p: TopicPartition) -> Checked {
         let was = self.assignments.iter().any(|a| a.partition == p);
         holds(was, &format!("a loss of {p}, which the member had (C2)"), &*self)?;

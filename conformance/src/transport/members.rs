@@ -1,4 +1,8 @@
 //! Members that are driven concurrently, because a rebalance needs all of them.
+//!
+//! A rebalance completes only if all members take part, so a case can't await them one after the
+//! other. Their calls of `next` stay pending between waits: a backend may lose nothing when a call
+//! is polled rarely.
 
 use std::future::{Future, poll_fn};
 use std::ops::{Index, IndexMut};
@@ -21,6 +25,7 @@ pub(super) const AGAIN: Duration = Duration::from_millis(50);
 pub(crate) struct Members<'a> {
     fixture: &'a Fixture,
     members: Vec<Member<'a>>,
+    /// The member that is polled first, so that a busy one does not starve the others.
     turn: usize,
 }
 
@@ -66,11 +71,14 @@ impl Fixture {
     }
 }
 
+/// Fails with the member's whole state.
 fn same_count(member: &Member<'_>, records: usize) -> Checked {
     holds(member.count() == records, &format!("{records} records"), member)
 }
 
 /// Returns the next step of any member, with the member's index.
+///
+/// Idle members and those that have ended are left out.
 async fn any_step(members: &mut [Member<'_>], first: usize) -> (usize, Result<Step>) {
     let count = members.len();
     poll_fn(|task| {
@@ -127,6 +135,7 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Takes a step. A transient error is tried again, a permanent one ends the member.
     async fn stepped(&mut self, who: usize, step: Result<Step>) -> Checked {
         self.turn = who + 1;
         let member = &mut self.members[who];

@@ -1,4 +1,7 @@
 //! Suite of a transport: its publishers (P), consumers (C), admin (A) and dead-letter sink (D).
+//!
+//! One file per clause, named after it. A case begins with the clause's id and is listed in its
+//! file's `CASES`; a backend never lists cases, so a new one runs everywhere.
 
 mod a1;
 mod a1_groups;
@@ -33,6 +36,7 @@ use crate::setup::Setup;
 
 type Cases = &'static [Case<dyn Transport>];
 
+/// All cases, in the order of the clauses.
 const ALL: &[Cases] = &[
     p1::CASES,
     p2::CASES,
@@ -68,16 +72,39 @@ fn suite<T: Transport>(setup: Setup<T>) -> Suite<T, dyn Transport> {
 }
 
 /// Runs the suite as a test program: the `main` of a `tests/conformance.rs`.
+///
+/// Replace the memory transport with your own:
+///
+/// ```no_run
+/// use tidings_conformance::{Setup, transport};
+/// use tidings_memory::MemoryTransport;
+///
+/// fn main() -> std::process::ExitCode {
+///     transport::run(Setup::new("memory", || async { Ok(MemoryTransport::new()) }).with_paused_clock())
+/// }
+/// ```
 pub fn run<T: Transport>(setup: Setup<T>) -> ExitCode {
     Suites::new().with_transport(setup).run()
 }
 
 /// Runs a single case by name, to show that a broken transport is caught.
+///
+/// ```
+/// use tidings_conformance::{Setup, Verdict, transport};
+/// use tidings_memory::MemoryTransport;
+///
+/// let setup = Setup::new("memory", || async { Ok(MemoryTransport::new()) }).with_paused_clock();
+/// assert_eq!(transport::check(setup, "p1_each_record_has_its_own_answer"), Verdict::Passed);
+/// ```
 pub fn check<T: Transport>(setup: Setup<T>, case: &str) -> Verdict {
     suite(setup).check(case)
 }
 
 /// Returns the names of all cases.
+///
+/// ```
+/// assert!(tidings_conformance::transport::names().iter().any(|name| name.starts_with("c3_")));
+/// ```
 pub fn names() -> Vec<&'static str> {
     cases().into_iter().map(|case| case.name).collect()
 }

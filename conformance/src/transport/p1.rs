@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p1_records_of_several_topics_in_one_call,
 ];
 
+/// Records go to several partitions, so that an answer at another's place is seen.
 async fn p1_each_record_has_its_own_answer(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(3).await?;
     let records: Vec<Record> = (0..30).map(|n| numbered(&topic, (n * 7 % 3) as u32, n)).collect();
@@ -38,6 +39,7 @@ async fn p1_no_record_has_no_answer(fixture: &Fixture) -> Checked {
     same("answers", 0, answers.len())
 }
 
+/// `publish_one` may take a shorter path in a backend: answers and refusals must be the same.
 async fn p1_a_record_alone_is_as_a_list_of_one(fixture: &Fixture) -> Checked {
     let topic = fixture.fresh("topic");
     fixture.create(Topic::new(&topic).with_max_record_bytes(10_000)).await?;
@@ -79,18 +81,21 @@ async fn only_the_second(fixture: &Fixture, topic: &tidings_core::Name, bad: Rec
     same_records("what is stored", 0, &[first, last], members[0].of(&TopicPartition::new(topic, 0)))
 }
 
+/// Its neighbours go to another topic.
 async fn p1_a_missing_topic_fails_its_records_alone(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let bad = Record::new(fixture.fresh("missing"), "lost");
     only_the_second(fixture, &topic, bad, ErrorKind::NotFound).await
 }
 
+/// Its neighbours go to the same topic.
 async fn p1_a_missing_partition_fails_its_record_alone(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let bad = Record::new(&topic, "nowhere").with_partition(7);
     only_the_second(fixture, &topic, bad, ErrorKind::NotFound).await
 }
 
+/// A broker refuses whole batches: the backend has to separate the record.
 async fn p1_a_record_that_is_too_large_fails_alone(fixture: &Fixture) -> Checked {
     let topic = fixture.fresh("topic");
     fixture.create(Topic::new(&topic).with_max_record_bytes(10_000)).await?;
@@ -98,6 +103,7 @@ async fn p1_a_record_that_is_too_large_fails_alone(fixture: &Fixture) -> Checked
     only_the_second(fixture, &topic, bad, ErrorKind::TooLarge).await
 }
 
+/// More than any batch holds.
 async fn p1_thousands_of_records_in_one_call(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let records = fixture.fill(&topic, 0, 0, 3_000).await?;

@@ -1,4 +1,7 @@
 //! P2: `Ok` means that the broker holds the record; what may or may not be held is `Indeterminate`.
+//!
+//! The worst error of a publisher is a wrong `Ok`, the second worst a wrong failure: the first
+//! loses a record, the second stores it twice. What is not known has to be said.
 
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ async fn p2_what_is_acknowledged_is_there(fixture: &Fixture) -> Checked {
     same_records("what is stored", 0, &all, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
+/// Catches a publisher that answers before the broker has, and drops its queue.
 async fn p2_what_is_acknowledged_outlives_its_publisher(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
@@ -42,6 +46,7 @@ async fn p2_what_is_acknowledged_outlives_its_publisher(fixture: &Fixture) -> Ch
     same_records("what is stored", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
+/// A dropped call may have stored any part of its records, but none of them twice or out of order.
 async fn p2_a_dropped_publish_stores_whole_records_once_or_none(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
@@ -76,6 +81,7 @@ async fn p2_a_publisher_works_on_after_a_dropped_publish(fixture: &Fixture) -> C
     fixture.within("close", publisher.close(Duration::from_secs(5))).await?.map_err(Into::into)
 }
 
+/// A caller that is told of a failure publishes again.
 async fn p2_a_lost_answer_is_unknown_and_never_a_failure(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
@@ -89,6 +95,7 @@ async fn p2_a_lost_answer_is_unknown_and_never_a_failure(fixture: &Fixture) -> C
     Ok(())
 }
 
+/// `Unavailable` promises that the record is not stored; only `Indeterminate` may leave it open.
 async fn p2_what_an_outage_refuses_is_not_there(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;

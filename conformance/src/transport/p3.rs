@@ -1,4 +1,7 @@
 //! P3: the same key goes to the same partition, in the order of the calls' first polls.
+//!
+//! Services in other languages publish to the same topics, so a key's partition is part of the
+//! contract: murmur2, as in Kafka's Java client.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -53,6 +56,7 @@ async fn p3_a_key_keeps_its_partition_whoever_publishes(fixture: &Fixture) -> Ch
     same("partitions of the same keys", of(first), of(second))
 }
 
+/// Redrives and mirrors put a record where it was.
 async fn p3_a_named_partition_wins_over_the_key(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(4).await?;
     let records = (0..4).map(|p| Record::new(&topic, "v").with_key("one key").with_partition(p)).collect();
@@ -74,6 +78,7 @@ pub(super) fn in_order(what: &str, positions: &[Position]) -> Checked {
     holds(positions.is_sorted_by(|a, b| a.offset < b.offset), what, positions)
 }
 
+/// Several keys are interleaved; each must be stored in its own order.
 async fn p3_a_key_keeps_its_order_within_a_call(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(3).await?;
     let records = (0..200).map(|n| Record::new(&topic, format!("{n}")).with_key(format!("k{}", n % 4))).collect();
@@ -96,6 +101,7 @@ async fn p3_a_key_keeps_its_order_from_call_to_call(fixture: &Fixture) -> Checke
     in_order("the order of the calls", &all)
 }
 
+/// A call of `publish` that the case polls itself.
 pub(super) type Publishing<'a> = Pin<Box<dyn Future<Output = Vec<Result<Position>>> + Send + 'a>>;
 
 /// Publishes a single record, every second one as a list, since both calls share one order.
@@ -127,6 +133,7 @@ pub(super) async fn first_polled_in_order(mut calls: Vec<Publishing<'_>>) -> Vec
     done.into_iter().flatten().collect()
 }
 
+/// Calls that are all pending at once, which a retry inside the backend could reorder.
 async fn concurrent(fixture: &Fixture, records: Vec<Record>) -> Checked {
     let publisher = fixture.publisher().await?;
     let calls = records.into_iter().enumerate().map(|(n, record)| alone(&*publisher, n, record)).collect();
@@ -142,6 +149,7 @@ async fn p3_calls_keep_the_order_of_their_first_polls(fixture: &Fixture) -> Chec
     concurrent(fixture, (0..300).map(|n| Record::new(&topic, format!("{n}")).with_key("k")).collect()).await
 }
 
+/// The bound in bytes makes calls wait in the midst of the flood.
 async fn p3_a_flood_of_large_records_keeps_its_order(fixture: &Fixture) -> Checked {
     let topic = fixture.fresh("topic");
     fixture.create(Topic::new(&topic).with_partitions(1).with_max_record_bytes(4 << 20)).await?;

@@ -1,4 +1,7 @@
 //! P4: memory is bounded, at the bound `publish` waits; after `close` every publish ends as `Closed`.
+//!
+//! A publisher that buffers without bound takes the process down in an outage; one that refuses at
+//! its bound makes every caller write a retry loop. So it waits.
 
 use std::time::Duration;
 
@@ -21,8 +24,10 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p4_calls_that_wait_end_when_the_publisher_is_closed_in_an_outage[Outage],
 ];
 
+/// Deadline of a close that has little to wait for.
 const SOON: Duration = Duration::from_secs(10);
 
+/// From many tasks at once.
 async fn p4_a_flood_waits_and_is_never_refused(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
@@ -40,6 +45,7 @@ async fn p4_a_flood_waits_and_is_never_refused(fixture: &Fixture) -> Checked {
     holds(offsets.iter().copied().eq(0..20_000), "20,000 offsets, each once", offsets.len())
 }
 
+/// It must not wait for room that never comes.
 async fn p4_a_record_larger_than_any_bound_is_answered(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
@@ -52,6 +58,7 @@ async fn p4_a_record_larger_than_any_bound_is_answered(fixture: &Fixture) -> Che
     fixture.publish_by(&*publisher, vec![Record::new(&topic, "small")]).await.map(drop)
 }
 
+/// Checks that each record of a call is refused as `Closed`.
 async fn is_closed(fixture: &Fixture, publisher: &dyn Publisher, topic: &tidings_core::Name) -> Checked {
     let answers = publisher.publish(vec![Record::new(topic, "a"), Record::new(topic, "b")]);
     let answers = fixture.within("an answer of a closed publisher", answers).await?;
@@ -68,6 +75,7 @@ async fn p4_after_close_publish_is_closed(fixture: &Fixture) -> Checked {
     fixture.read_all(&topic, 1, 1).await.map(drop)
 }
 
+/// The calls were polled once: they are in flight, and their records must be stored.
 async fn p4_close_waits_for_what_is_under_way(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
@@ -112,6 +120,7 @@ async fn p4_closing_at_once_from_two_sides_is_one_close(fixture: &Fixture) -> Ch
     is_closed(fixture, &*publisher, &topic).await
 }
 
+/// A dropped close has closed the publisher or not; a second one completes it.
 async fn p4_close_is_cancel_safe(fixture: &Fixture) -> Checked {
     for times in 1..5 {
         let topic = fixture.topic(1).await?;
@@ -137,6 +146,7 @@ async fn p4_closing_one_publisher_leaves_the_others_open(fixture: &Fixture) -> C
     fixture.read_all(&topic, 1, 2).await.map(drop)
 }
 
+/// A service must be able to end while its broker is down.
 async fn p4_calls_that_wait_end_when_the_publisher_is_closed_in_an_outage(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;

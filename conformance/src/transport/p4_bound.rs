@@ -1,4 +1,6 @@
 //! P4 and P3 at the bound: what waits there, waits in order, and nothing goes beyond.
+//!
+//! The hook delays all answers, so that the bound of unanswered records is reached and held.
 
 use std::pin::Pin;
 use std::task::Poll;
@@ -33,6 +35,7 @@ async fn all_wait(calls: &mut [Publishing<'_>]) -> Checked {
     same("calls that are answered though answers are slow", 0, answered.await)
 }
 
+/// Waiters are often served in the order of their last poll, or by chance.
 async fn p3_calls_that_wait_at_the_bound_keep_their_order(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(3).await?;
     let publisher = fixture.publisher().await?;
@@ -50,6 +53,7 @@ async fn p3_calls_that_wait_at_the_bound_keep_their_order(fixture: &Fixture) -> 
     in_order("the order of the first polls", &positions)
 }
 
+/// The broker's own log tells how many were sent.
 async fn p4_at_the_bound_publish_waits(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
@@ -66,6 +70,7 @@ async fn p4_at_the_bound_publish_waits(fixture: &Fixture) -> Checked {
     answers.into_iter().flatten().try_for_each(|answer| granted("a call that waited", answer).map(drop))
 }
 
+/// Otherwise a few cancelled requests would close the publisher for all.
 async fn p4_calls_that_are_dropped_give_their_room_back(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;

@@ -1,4 +1,7 @@
 //! P5: null values, empty keys, duplicate and null headers survive byte for byte.
+//!
+//! A record is bytes. A backend that converts, trims, merges or defaults any of them changes events
+//! of other services.
 
 use tidings_core::{Header, Headers, PublisherExt, Record, Timestamp, TopicPartition, Transport};
 
@@ -45,6 +48,7 @@ async fn p5_tombstones_stay_null(fixture: &Fixture) -> Checked {
     survives(fixture, vec![Record::new("", "v").with_key("k"), Record::tombstone("").with_key("k"), bare]).await
 }
 
+/// A compacted topic deletes the key for one and keeps it for the other.
 async fn p5_an_empty_value_is_no_tombstone(fixture: &Fixture) -> Checked {
     survives(fixture, vec![Record::new("", "").with_key("k"), Record::tombstone("").with_key("k")]).await
 }
@@ -63,6 +67,7 @@ async fn p5_null_and_empty_headers_differ(fixture: &Fixture) -> Checked {
     survives(fixture, vec![Record::new("", "v").with_headers(headers.into_iter().collect())]).await
 }
 
+/// With duplicate names, so that a map in between is caught.
 async fn p5_a_thousand_headers(fixture: &Fixture) -> Checked {
     let headers = (0..1_000).map(|n| Header::new(format!("header-{}", n % 700), format!("value {n}"))).collect();
     survives(fixture, vec![Record::new("", "v").with_headers(headers), Record::new("", "after")]).await
@@ -104,6 +109,7 @@ async fn p5_records_without_a_timestamp_get_one(fixture: &Fixture) -> Checked {
     holds(near, &format!("a time near {before}"), times)
 }
 
+/// Each as a value of one byte, and all of them in the key.
 async fn p5_every_byte_value_survives(fixture: &Fixture) -> Checked {
     let all: Vec<u8> = (0..=255).collect();
     survives(fixture, (0..=255).map(|b: u8| Record::new("", vec![b]).with_key(all.clone())).collect()).await

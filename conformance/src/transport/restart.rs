@@ -16,6 +16,7 @@ async fn restart_records_survive(fixture: &Fixture) -> Checked {
     same_records("records after a restart", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
+/// Epochs must grow across a restart: stores compare them with those from before.
 async fn restart_commits_and_epochs_survive(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);

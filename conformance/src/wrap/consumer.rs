@@ -1,4 +1,7 @@
 //! A consumer with intercepted calls.
+//!
+//! `Next` is intercepted like any other call. A refused call never reaches the wrapped consumer, so
+//! no step is lost (C6).
 
 use std::sync::Arc;
 
@@ -7,6 +10,7 @@ use tidings_core::{Commit, Consumer, Guarantees, Progress, Result, SeekTo, Step,
 
 use super::tap::{Call, Tap};
 
+/// A consumer whose calls pass a tap.
 #[derive(Debug)]
 pub(super) struct TappedConsumer {
     pub(super) inner: Arc<dyn Consumer>,

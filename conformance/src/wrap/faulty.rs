@@ -22,10 +22,12 @@ impl Faults {
     /// A number of times that lasts until [`heal`](Self::heal).
     pub const UNTIL_HEALED: u32 = u32::MAX;
 
+    /// Changes the faults; calls that have begun are not affected.
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// A later plan for a method replaces the earlier one.
     fn plan(&self, call: Call, fate: Fate, times: u32) {
         self.change(|state| {
             state.planned.insert(call, (fate, times));
@@ -78,6 +80,22 @@ impl Watch for Faults {
 }
 
 /// A backend with injected faults. Without any, it behaves like the wrapped backend.
+///
+/// ```
+/// use tidings_conformance::wrap::{Call, Faulty};
+/// use tidings_core::{ErrorKind, Transport};
+/// use tidings_memory::MemoryTransport;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = Faulty::new(MemoryTransport::new());
+/// let admin = transport.admin().await?;
+/// transport.faults().refuse(Call::Operate, ErrorKind::Denied, 1);
+/// assert_eq!(admin.list_topics().await.unwrap_err().kind(), ErrorKind::Denied);
+/// assert!(admin.list_topics().await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Faulty<T> {
     pub(super) inner: T,

@@ -1,4 +1,6 @@
 //! Intercepted admin calls.
+//!
+//! All verbs count as one kind of call, [`Call::Operate`]; the recorded arguments name the verb.
 
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use tidings_core::{
 
 use super::tap::{Call, Tap};
 
+/// An admin client whose calls pass a tap.
 #[derive(Debug)]
 pub(super) struct TappedAdmin {
     pub(super) inner: Arc<dyn Admin>,

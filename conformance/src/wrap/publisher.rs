@@ -8,6 +8,7 @@ use tidings_core::{Begun, Guarantees, Position, Publisher, PublisherExt, Record,
 
 use super::tap::{Call, Tap};
 
+/// A publisher whose calls pass a tap; each record of a call has its own answer.
 #[derive(Debug)]
 pub(super) struct TappedPublisher {
     pub(super) inner: Arc<dyn Publisher>,
@@ -22,6 +23,7 @@ impl Publisher for TappedPublisher {
         self.tap.each(Call::Publish, asked.len(), asked, self.inner.publish(records)).await
     }
 
+    /// Always pending, since the tap acts before and after the call.
     fn begin_one(&self, record: Record) -> Begun<'_> {
         let asked = vec![record.clone()];
         Begun::Pending(Box::pin(self.tap.one(Call::Publish, asked, self.inner.publish_one(record))))

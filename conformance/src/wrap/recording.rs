@@ -40,6 +40,21 @@ impl Watch for Recorder {
 }
 
 /// Records every call to a backend and to the objects that it opened, in the order of completion.
+///
+/// ```
+/// use tidings_conformance::wrap::{Call, Recording};
+/// use tidings_core::{PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = Recording::new(MemoryTransport::new());
+/// transport.publisher().await?.publish_one(Record::new("orders", "secret")).await?;
+/// let published = transport.history().into_iter().find(|recorded| recorded.call == Call::Publish).unwrap();
+/// assert!(published.asked.contains("orders") && !published.asked.contains("secret"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Recording<T> {
     pub(super) inner: T,

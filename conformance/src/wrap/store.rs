@@ -1,4 +1,7 @@
 //! The wrappers as stores.
+//!
+//! Both wrappers forward in the same way, so one macro writes them; the lint makes a method that a
+//! trait gains with a default fail to compile here.
 
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use super::faulty::Faulty;
 use super::recording::Recording;
 use super::tap::Call;
 
+/// Implements the store traits for wrappers that have an `inner` and a `tap`.
 macro_rules! wraps_stores {
     ($($wrapper:ident),+) => { $(
         #[async_trait]
