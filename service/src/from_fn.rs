@@ -1,7 +1,8 @@
 //! Middleware as an `async fn(Delivery, Next)`, without implementing `Service`.
 //!
-//! Such a layer is always ready: it awaits the readiness of what it wraps within the delivery's own future, in
-//! [`Next::run`]. A layer that limits something by its own readiness has to implement tower's `Service`.
+//! Such a layer is ready when the layers that it wraps are. It hands the instance that was polled to [`Next`], since
+//! that one may hold a permit; the clone that replaces it asks anew. A layer with a limit of its own has to implement
+//! tower's `Service`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

@@ -168,14 +168,32 @@ pub trait HandlerExt<Args>: Handler<Args> {
     /// it. For zero `start` returns an error.
     ///
     /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
     /// use std::time::Duration;
-    /// use tidings_core::Delivery;
-    /// use tidings_service::{HandlerExt, Router};
     ///
-    /// async fn call_partner(_: Delivery) {}
+    /// use tidings_core::{Delivery, Publisher, Record, Transport};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{HandlerExt, Router, Service};
     ///
-    /// let handler = call_partner.with_concurrency(4).with_rate(100, Duration::from_secs(1));
-    /// let router: Router = Router::new().on_topic("orders", handler);
+    /// static CALLS: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// async fn call_partner(_: Delivery) {
+    ///     assert!(CALLS.fetch_add(1, Ordering::Relaxed) < 4, "at most four at once");
+    ///     tokio::time::sleep(Duration::from_secs(1)).await;
+    ///     CALLS.fetch_sub(1, Ordering::Relaxed);
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let router = Router::new().on_topic("orders", call_partner.with_concurrency(4));
+    /// let service = Service::new("billing", router).start(&transport).await?;
+    /// let orders = (0..10).map(|_| Record::new("orders", "7")).collect();
+    /// transport.publisher().await?.publish(orders).await;
+    /// service.caught_up().await?;
+    /// assert_eq!(service.status().await.totals.handled, 10);
+    /// # Ok(())
+    /// # }
     /// ```
     fn with_concurrency(self, deliveries: usize) -> Configured<Self> {
         Configured { options: HandlerOptions { concurrency: Some(deliveries), ..self.options() }, inner: self }
@@ -186,6 +204,28 @@ pub trait HandlerExt<Args>: Handler<Args> {
     /// Each attempt counts, and a batch counts as one. Further records wait, as for
     /// [`with_concurrency`](Self::with_concurrency). The limit is of this process: with several instances of a service,
     /// each has its own. By default there is no limit. For zero `start` returns an error.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use tidings_core::{Delivery, Publisher, Record, Transport};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_service::{HandlerExt, Router, Service};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let transport = MemoryTransport::new();
+    /// let handler = (async |_: Delivery| {}).with_rate(4, Duration::from_secs(1));
+    /// let service = Service::new("billing", Router::new().on_topic("orders", handler)).start(&transport).await?;
+    ///
+    /// let begun = tokio::time::Instant::now();
+    /// let orders = (0..10).map(|_| Record::new("orders", "7")).collect();
+    /// transport.publisher().await?.publish(orders).await;
+    /// service.caught_up().await?;
+    /// assert!(begun.elapsed() >= Duration::from_secs(2), "four in each second");
+    /// # Ok(())
+    /// # }
+    /// ```
     fn with_rate(self, deliveries: usize, per: Duration) -> Configured<Self> {
         let rate = Some(RateLimit::new(deliveries, per));
         Configured { options: HandlerOptions { rate, ..self.options() }, inner: self }

@@ -1,4 +1,8 @@
 //! Limits of one handler: its concurrency and its rate, shared by all workers.
+//!
+//! A limit is expressed as readiness, as in tower: a handler that has reached it is not ready, its worker keeps the
+//! records, and the handler's timeout has not begun. So a limit delays records and fails none. Each worker has its own
+//! instance of the handler, with one place in the queue for a permit; the semaphore and the window are shared.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,7 +24,9 @@ use crate::time::after;
 /// The limits that all instances of one handler share.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
+    /// Permits of deliveries in flight; `None` is no limit.
     concurrency: Option<Arc<Semaphore>>,
+    /// Deliveries of the last period; `None` is no limit.
     rate: Option<Arc<RateWindow>>,
 }
 
@@ -45,9 +51,13 @@ type Acquire = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireE
 pub(crate) struct Limited {
     route: Route,
     limits: Limits,
+    /// The place in the queue, kept while the instance is not ready: a new one would be behind all others.
     queued: Option<Acquire>,
+    /// The permit of the next call, which it keeps until it ends.
     permit: Option<OwnedSemaphorePermit>,
+    /// The slot of the next call, which is used up when it starts.
     slot: Option<RateSlot>,
+    /// The timer until the next slot is free.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -65,6 +75,7 @@ impl fmt::Debug for Limited {
 }
 
 impl Limited {
+    /// Acquires the permit of the next call, unless the instance has it already.
     fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if let (Some(semaphore), None) = (&self.limits.concurrency, &self.permit) {
             let queued = self.queued.get_or_insert_with(|| Box::pin(semaphore.clone().acquire_owned()));
@@ -75,6 +86,8 @@ impl Limited {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes the slot of the next call, or sleeps until one is free. Another worker may be faster: then it sleeps
+    /// again.
     fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let (Some(rate), None) = (&self.limits.rate, &self.slot) {
             match RateWindow::take(rate, Instant::now()) {
@@ -125,17 +138,21 @@ impl Service<Delivery> for Limited {
 /// Allows at most `most` deliveries in any period of `per`.
 #[derive(Debug)]
 struct RateWindow {
+    /// The limit of deliveries in a period.
     most: usize,
+    /// The length of the period.
     per: Duration,
     /// The times of the last deliveries, within the period.
     taken: Mutex<VecDeque<Instant>>,
 }
 
 impl RateWindow {
+    /// Creates an empty window. Memory is bounded by `most` instants.
     fn new(most: usize, per: Duration) -> Self {
         Self { most, per, taken: Mutex::default() }
     }
 
+    /// Locks the window. A panic while it is locked leaves a list that is valid.
     fn taken(&self) -> MutexGuard<'_, VecDeque<Instant>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,11 +176,14 @@ impl RateWindow {
 /// The right to one delivery. Dropped unused, it goes back.
 #[derive(Debug)]
 struct RateSlot {
+    /// The window that it goes back to.
     window: Arc<RateWindow>,
+    /// The time at which it was taken; `None` once it is used up.
     at: Option<Instant>,
 }
 
 impl RateSlot {
+    /// Uses the slot up: its time stays in the window until the period is over.
     fn use_up(mut self) {
         self.at = None;
     }

@@ -73,7 +73,7 @@ impl Default for BatchOptions {
     }
 }
 
-/// A maximum rate of deliveries.
+/// A maximum rate of deliveries, in any period of a length, not in periods of a clock.
 ///
 /// ```
 /// use std::time::Duration;

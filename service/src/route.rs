@@ -1,4 +1,8 @@
 //! A handler with its layers, as a worker drives it.
+//!
+//! Each handler and each stack of layers has a type of its own, so a worker sees them erased, behind [`Route`]. Erasure
+//! costs one virtual call per delivery. The box of a delivery's future is kept and used again while futures are ready
+//! at their first poll, so that a handler that waits for nothing allocates nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -14,6 +18,8 @@ use crate::begun::Begun;
 use crate::handler::{self, Arguments, Handler};
 
 /// The future of one delivery.
+///
+/// Dropping it cancels the delivery at its current `await`.
 pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Outcome, BoxError>> + Send>>;
 
 /// The result of a delivery's first poll.
@@ -28,14 +34,44 @@ pub(crate) enum Started {
 
 /// A type-erased handler with its layers. Each worker owns a clone, so that no delivery needs one.
 trait Erased: Send {
+    /// Returns an instance for another worker: the same handler and layers, without a kept box and without readiness.
     fn clone_box(&self) -> Box<dyn Erased>;
+    /// Asks the layers whether they accept a delivery. A handler alone always does.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
+    /// Returns the future of a delivery, for a layer that wraps this one.
     fn call(&mut self, delivery: Delivery) -> BoxFuture;
+    /// Passes a delivery on and polls it once, for a worker.
     fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started;
 }
 
 /// A handler with the layers added before: the service that a `tower::Layer` given to
 /// [`Router::layer`](crate::Router::layer) wraps.
+///
+/// Any layer of tower fits whose service takes a [`Delivery`] and returns an [`Outcome`]:
+///
+/// ```
+/// use tidings_core::{Delivery, PublisherExt, Record, Transport};
+/// use tidings_memory::MemoryTransport;
+/// use tidings_service::{Router, Service};
+/// use tower::limit::GlobalConcurrencyLimitLayer;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let router = Router::new()
+///     .on_topic("clicks", async |_: Delivery| {})
+///     .on_topic("orders", async |_: Delivery| {})
+///     .layer(GlobalConcurrencyLimitLayer::new(4)); // of both together
+/// let service = Service::new("shop", router).start(&transport).await?;
+///
+/// for topic in ["clicks", "orders"] {
+///     transport.publisher().await?.publish_one(Record::new(topic, "7")).await?;
+/// }
+/// service.caught_up().await?;
+/// assert_eq!(service.status().await.totals.handled, 2);
+/// # Ok(())
+/// # }
+/// ```
 // Locked only to be cloned: the mutex makes the type `Sync`, which its parts need not be.
 pub struct Route(Mutex<Box<dyn Erased>>);
 
@@ -129,6 +165,7 @@ impl<F: Future<Output = Result<Outcome, E>>, E: Into<BoxError>> Future for Slot<
     }
 }
 
+/// The box of the last future that was ready at its first poll, for the next delivery.
 type Kept<F> = Option<Pin<Box<Slot<F>>>>;
 
 /// Polls `future` once in the kept box, which is put back if the future was ready.
