@@ -199,7 +199,7 @@ impl Lease {
     }
 }
 
-/// A reference to an event, by which stores identify it.
+/// A reference to an event, by which stores identify it: by its id, within a lease's scope.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EventRef {

@@ -57,6 +57,8 @@ pub trait Input: Sized + Send + 'static {
 }
 
 /// A first argument that names an event, by which `Router::on` routes.
+///
+/// Implemented for every event `E`, for `Envelope<E>` and for `Batch<E>`; do not implement it by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the first argument of an event's handler",
     label = "must be an event, `Envelope<Event>` or `Batch<Event>`",
@@ -183,6 +185,8 @@ impl Input for RawBatch {
 }
 
 /// A first argument that takes raw records, for `Router::on_topic`, `on_tombstone` and `fallback`.
+///
+/// Implemented for [`Delivery`] and [`RawBatch`]; do not implement it by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a raw delivery",
     label = "must be `Delivery` or `RawBatch`",

@@ -32,6 +32,8 @@ pub struct EnsureReport {
 }
 
 /// A difference between the current and the desired configuration of a topic.
+///
+/// Only settings that were asked for are compared; `wanted` and `found` are texts as the broker writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {

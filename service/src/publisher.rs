@@ -88,6 +88,9 @@ impl EventPublisher {
 
     /// Publishes `event` with options; otherwise as [`publish`](Self::publish).
     ///
+    /// # Cancel safety
+    /// As [`publish`](Self::publish).
+    ///
     /// # Errors
     /// As [`publish`](Self::publish), and [`ErrorKind::Invalid`] for an extra header whose name is
     /// [reserved](tidings_core::headers::is_reserved).
@@ -119,6 +122,10 @@ impl EventPublisher {
     }
 
     /// Publishes an event with the id, time and version of its envelope, and the envelope's source if it has one.
+    ///
+    /// # Cancel safety
+    /// As [`publish`](Self::publish). To repeat the event after a dropped future, publish the same envelope: its id
+    /// stays.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).

@@ -88,7 +88,7 @@ impl ServiceHandle {
         &self.shared.identity.group
     }
 
-    /// Returns the current status. After the service has stopped, the last one.
+    /// Returns the current status. After the service has stopped, the last one. Cancel-safe.
     pub async fn status(&self) -> Status {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Status(reply)).is_ok()
