@@ -169,11 +169,11 @@ fn leader_of(at: &TopicPartition, topic: Option<&Result<Vec<PartitionDescription
     match topic {
         Some(Ok(partitions)) => match partitions.iter().find(|p| p.partition == at.partition) {
             Some(partition) if partition.leader.is_some() => Ok(()),
-            Some(_) => Err("no broker leads it now".into()),
-            None => Err("its topic has no such partition".into()),
+            Some(_) => Err("it has no leader".into()),
+            None => Err("there is no such partition".into()),
         },
         Some(Err(error)) => Err(error.report()),
-        None => Err("no broker told of its topic".into()),
+        None => Err("no broker described its topic".into()),
     }
 }
 
@@ -182,7 +182,7 @@ fn told(offsets: &HashMap<TopicPartition, Result<Option<u64>>>, at: &TopicPartit
     match offsets.get(at) {
         Some(Ok(offset)) => Ok(offset.unwrap_or(0)),
         Some(Err(error)) => Err(error.report()),
-        None => Err("its leader did not tell".into()),
+        None => Err("its leader did not report it".into()),
     }
 }
 
@@ -266,18 +266,24 @@ impl Admin for KafkaAdmin {
     }
 
     async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()> {
-        let what = |why: &str| format!("grow the topic {topic} to {partitions} partitions: {why}");
+        let what = |why: &str| format!("create partitions of topic {topic:?}, {partitions} in all: {why}");
         let now = self.partitions(std::slice::from_ref(topic)).await?;
         let count = u32::try_from(now.len()).unwrap_or(u32::MAX);
         if partitions < count {
-            return Err(Error::new(ErrorKind::Invalid, what(&format!("it has {count}, and they can't be taken away"))));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                what(&format!("it has {count}, and partitions cannot be removed")),
+            ));
         }
         if partitions == count {
             return Ok(());
         }
         let filled = self.bounds(&now).await?.values().any(|(_, end)| *end > 0);
         if filled && !options.allow_rekeying {
-            return Err(Error::new(ErrorKind::Conflict, what("it may hold keys, which would go elsewhere")));
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                what("its keys would move to other partitions, which requires allow_rekeying"),
+            ));
         }
         self.cluster.grow_topic(topic, partitions).await?;
         self.see(topic, |count| count.is_ok_and(|count| count >= partitions as usize)).await;
@@ -300,7 +306,7 @@ impl Admin for KafkaAdmin {
         let mut bounds = self.bounds_each(&partitions).await?;
         let lag = |partition: TopicPartition| {
             let next = committed.get(&partition).map(|c| c.next);
-            match bounds.remove(&partition).unwrap_or_else(|| Err("no broker told of it".into())) {
+            match bounds.remove(&partition).unwrap_or_else(|| Err("no broker reported it".into())) {
                 Ok((start, end)) => PartitionLag::new(partition, next, start, end),
                 Err(why) => PartitionLag::unknown(partition, next, why),
             }
@@ -317,7 +323,7 @@ impl Admin for KafkaAdmin {
     ) -> Result<Vec<PartitionReset>> {
         match self.cluster.group(group).await {
             Ok(described) if described.state != GroupState::Empty || !described.members.is_empty() => {
-                let what = format!("reset the group {group}: it has members");
+                let what = format!("reset offsets of group {group:?}: it has members");
                 return Err(Error::new(ErrorKind::Conflict, what));
             }
             // Offsets may be set before any member joins the group.
@@ -364,7 +370,7 @@ impl Admin for KafkaAdmin {
         health.controller = cluster.controller;
         for (number, address, fenced) in cluster.brokers {
             if fenced {
-                health.problems.push(format!("broker {number} at {address} is cut off"));
+                health.problems.push(format!("broker {number} at {address} is fenced"));
             } else {
                 health.brokers.push((number, address));
             }
@@ -380,7 +386,7 @@ impl Admin for KafkaAdmin {
                 if partition.leader.is_none() {
                     health.problems.push(format!("{place} has no leader"));
                 } else if held < wanted {
-                    health.problems.push(format!("{place} is held by {held} of {wanted} brokers"));
+                    health.problems.push(format!("{place} has {held} of {wanted} replicas in sync"));
                 }
             }
         }

@@ -30,7 +30,7 @@ impl DedicatedRuntime {
     /// [`Unavailable`](ErrorKind::Unavailable), if the system has no thread left.
     pub(crate) fn new(name: &'static str) -> Result<Self> {
         let failed =
-            |e: std::io::Error| Error::caused_by(ErrorKind::Unavailable, format!("start the thread {name}"), e);
+            |e: std::io::Error| Error::caused_by(ErrorKind::Unavailable, format!("start the thread {name:?}"), e);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (handle, (keep_alive, stopped)) = (runtime.handle().clone(), oneshot::channel::<()>());
         let thread = std::thread::Builder::new().name(name.into());
@@ -68,7 +68,7 @@ impl DedicatedRuntime {
         let mut task = AbortOnDrop(self.spawn(future));
         let done = (&mut task.0).await;
         done.unwrap_or_else(|e| {
-            Err(Error::caused_by(ErrorKind::Indeterminate, "wait for a thread of the transport", e))
+            Err(Error::caused_by(ErrorKind::Indeterminate, "the transport's thread ended before it answered", e))
         })
     }
 }

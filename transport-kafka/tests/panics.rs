@@ -36,7 +36,7 @@ fn line(line: &str) {
     if std::thread::current().name() != Some(THREAD) {
         return;
     }
-    if line.contains("panicked") || line.contains("has ended") {
+    if line.contains("panicked") || line.contains("producer ended") {
         *locked(&TOLD) = true;
     }
     let hit = locked(&PANIC_AT).take_if(|text| line.contains(*text));

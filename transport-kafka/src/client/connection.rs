@@ -94,7 +94,7 @@ impl Connection {
             if left.is_zero() {
                 return Err(error);
             }
-            tracing::warn!(%error, ?left, "Kafka does not answer: connecting again");
+            tracing::warn!(%error, ?left, "cannot connect to Kafka; the attempt is repeated until connect_wait has passed");
             sleep(pause.min(left)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -145,19 +145,23 @@ fn connecting(config: &KafkaConfig) -> String {
 async fn other_protocol(config: &KafkaConfig, role: Role, error: &Error) -> Option<String> {
     for broker in &config.brokers {
         let why = match (protocol_probe::probe(broker).await, &config.tls, &config.sasl) {
-            (Some(PortProtocol::Tls), None, _) => format!("{broker} speaks TLS, and no TLS is set (kafkas://)"),
+            (Some(PortProtocol::Tls), None, _) => {
+                format!("{broker} speaks TLS, but TLS is not configured (kafkas:// sets it)")
+            }
             (Some(PortProtocol::Plain | PortProtocol::Sasl(_)), Some(_), _) => {
-                format!("{broker} speaks plain text, and TLS is set (kafka:// is without)")
+                format!("{broker} speaks plain text, but TLS is configured (kafka:// is without)")
             }
             (Some(PortProtocol::Sasl(mechanisms)), None, None) => {
-                format!("{broker} wants SASL, and none is set; it has {mechanisms}")
+                format!("{broker} requires SASL, but no credentials are configured; it offers {mechanisms}")
             }
             // The port cannot be probed through TLS; but a broker that accepts the connection and closes it at the
             // first request, twice, requires authentication.
             (Some(PortProtocol::Tls), Some(_), None) if hangs_up(error) => {
                 sleep(ASK_AGAIN).await;
                 match Connection::try_open(config, role).await {
-                    Err(again) if hangs_up(&again) => format!("{broker} hangs up: it wants SASL, and none is set"),
+                    Err(again) if hangs_up(&again) => {
+                        format!("{broker} closes the connection: it requires SASL, but no credentials are configured")
+                    }
                     _ => continue,
                 }
             }
@@ -220,7 +224,9 @@ async fn token(source: &dyn TokenSource) -> krafka::Result<OAuthBearerToken> {
         token = token.with_lifetime_ms(tidings_core::Timestamp::from(time).millis());
     }
     if token.needs_refresh() {
-        return Err(KrafkaError::auth("the token source gave one that has expired, or will within 30 seconds"));
+        return Err(KrafkaError::auth(
+            "the token source returned a token that has expired or expires within 30 seconds",
+        ));
     }
     Ok(token)
 }
@@ -228,7 +234,7 @@ async fn token(source: &dyn TokenSource) -> krafka::Result<OAuthBearerToken> {
 /// Reports a transient error as a network failure, which the client retries; on any other it gives up all pending
 /// requests.
 fn no_token(error: Error) -> KrafkaError {
-    let what = "the token source gave none";
+    let what = "the token source returned no token";
     if error.is_retryable() {
         return KrafkaError::network(io::Error::other(Error::caused_by(ErrorKind::Unavailable, what, error)));
     }

@@ -127,21 +127,26 @@ impl Fetcher {
             .max_decompressed_size(config.fetch_max_unpacked_bytes)
             .build()
             .await;
-        built.map(Self).map_err(|e| failed("open a reader", e))
+        built.map(Self).map_err(|e| failed("open a fetcher", e))
     }
 
     /// Sets which partitions of a topic are read; those that stay keep their position.
     pub(crate) async fn assign(&self, topic: &str, partitions: &[u32]) -> Result<()> {
         let partitions = partitions.iter().map(|p| i32::try_from(*p).unwrap_or(i32::MAX)).collect();
-        let late = |_| Error::new(ErrorKind::Unavailable, format!("read {topic}: no answer within {LIMIT:?}"));
+        let late = |_| {
+            Error::new(ErrorKind::Unavailable, format!("assign partitions of {topic:?}: no answer within {LIMIT:?}"))
+        };
         let assigned = timeout(LIMIT, self.0.assign(topic, partitions)).await.map_err(late)?;
-        assigned.map_err(|e| failed(format!("read {topic}"), e))
+        assigned.map_err(|e| failed(format!("assign partitions of {topic:?}"), e))
     }
 
     /// Sets the next offset to fetch.
     pub(crate) async fn seek(&self, at: &TopicPartition, offset: u64) -> Result<()> {
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-        self.0.seek(&at.topic, index(at), offset).await.map_err(|e| failed(format!("read {at} from {offset}"), e))
+        self.0
+            .seek(&at.topic, index(at), offset)
+            .await
+            .map_err(|e| failed(format!("fetch {at} from offset {offset}"), e))
     }
 
     /// Stops or resumes fetching a partition; its position stays.
@@ -161,7 +166,7 @@ impl Fetcher {
     /// See [`FetchError`]. Transient broker errors are none: the client retries them.
     pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<FetchedPartition>, FetchError> {
         let late =
-            |_| FetchError::Other(Error::new(ErrorKind::Unavailable, format!("read: no answer within {LIMIT:?}")));
+            |_| FetchError::Other(Error::new(ErrorKind::Unavailable, format!("fetch: no answer within {LIMIT:?}")));
         match timeout(LIMIT + wait, self.0.poll(wait)).await.map_err(late)? {
             Ok(records) => Ok(by_partition(records)),
             Err(KrafkaError::NoOffset { partitions }) => {
@@ -169,7 +174,7 @@ impl Fetcher {
                 Err(FetchError::OutOfRange(partitions.into_iter().map(named).collect()))
             }
             Err(KrafkaError::Protocol { message, .. }) => Err(undecodable(&message)),
-            Err(error) => Err(FetchError::Other(failed("read", error))),
+            Err(error) => Err(FetchError::Other(failed("fetch", error))),
         }
     }
 
@@ -193,12 +198,12 @@ impl Fetcher {
     /// [`NotFound`](ErrorKind::NotFound) if the broker that is asked does not know the topic, which
     /// may be new.
     pub(crate) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
-        let what = || format!("find the leaders of {topic}");
+        let what = || format!("find the leaders of topic {topic:?}");
         let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {LIMIT:?}", what()));
         let asked = timeout(LIMIT, self.0.fetch_metadata(Some(topic))).await.map_err(late)?;
         let found = asked.map_err(|e| failed(what(), e))?;
         let Some(info) = found.topics.iter().find(|info| info.name == topic) else {
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no topic {topic}")));
+            return Err(Error::new(ErrorKind::NotFound, format!("{}: there is no such topic", what())));
         };
         let leader =
             |p: &krafka::PartitionInfo| (u32::try_from(p.partition).unwrap_or(0), p.is_routable().then_some(p.leader));

@@ -134,7 +134,7 @@ impl Member {
                     error if is_between(error) => ErrorKind::Unavailable,
                     error => kind_of(error),
                 };
-                Err(Error::caused_by(kind, format!("take part in the group {}", self.setup.options.group), error))
+                Err(Error::caused_by(kind, format!("poll group {:?}", self.setup.options.group), error))
             }
         }
     }
@@ -228,7 +228,7 @@ async fn build(setup: &MemberSetup) -> Result<Arc<Client>> {
     if let Some(rack) = &config.rack {
         builder = builder.client_rack(rack);
     }
-    let client = builder.build().await.map_err(|e| failed(format!("join the group {}", options.group), e))?;
+    let client = builder.build().await.map_err(|e| failed(format!("join group {:?}", options.group), e))?;
     let client = Arc::new(client);
     let _first = listener.client.set(Arc::downgrade(&client));
     Ok(client)

@@ -95,7 +95,7 @@ impl ClusterClient {
     /// # Cancel safety
     /// Safe: it only reads.
     pub(crate) async fn peek(&self, broker: i32, targets: &[(TopicPartition, u64)], bytes: usize) -> Result<Answers> {
-        let what = || format!("read from the broker {broker}");
+        let what = || format!("fetch from broker {broker}");
         let late = |_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {:?}", what(), self.limit()));
         let asked = timeout(self.limit(), self.fetch_once(broker, targets, bytes)).await.map_err(late)?;
         asked.map_err(|e| failed(what(), e))
@@ -157,7 +157,7 @@ fn peeked(
     let at = TopicPartition::new(topic, u32::try_from(answer.partition).unwrap_or(0));
     if !answer.error_code.is_ok() {
         let refused = KrafkaError::broker(answer.error_code, "the broker refused the fetch");
-        let error = failed(format!("read {at}"), refused);
+        let error = failed(format!("fetch {at}"), refused);
         return (at, Err(error));
     }
     let offset = targets.iter().find(|(target, _)| *target == at).map_or(0, |(_, offset)| *offset);

@@ -175,10 +175,10 @@ impl Producer {
     /// each existing topic.
     pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
         let asked = join_all(topics.iter().map(|topic| self.refresher.0.fetch_metadata(Some(topic.as_str()))));
-        let late = |_| Error::new(ErrorKind::Unavailable, format!("look for topics: no answer within {MAX_BLOCK:?}"));
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("refresh topics: no answer within {MAX_BLOCK:?}"));
         let mut counts = Vec::with_capacity(topics.len());
         for (topic, found) in topics.iter().zip(timeout(MAX_BLOCK, asked).await.map_err(late)?) {
-            let found = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+            let found = found.map_err(|e| failed(format!("look up topic {topic:?}"), e))?;
             let partitions = found.topics.iter().find(|t| t.name == topic.as_str()).map_or(0, |t| t.partition_count());
             if partitions > 0 {
                 counts.push((topic.clone(), u32::try_from(partitions).unwrap_or(u32::MAX)));
@@ -190,7 +190,7 @@ impl Producer {
     /// Returns a topic's partition count as last reported; without one, asks the brokers for at most a second.
     pub(crate) async fn partitions(&self, topic: &str) -> Result<u32> {
         let found = self.client.partitions_for(topic).await;
-        let partitions = found.map_err(|e| failed(format!("look for the topic {topic}"), e))?;
+        let partitions = found.map_err(|e| failed(format!("look up topic {topic:?}"), e))?;
         Ok(u32::try_from(partitions.len()).unwrap_or(u32::MAX))
     }
 
@@ -246,7 +246,13 @@ impl Producer {
     /// [`Indeterminate`](ErrorKind::Indeterminate) if records are unanswered at the deadline.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
         let closed = self.client.close_with(CloseOptions::new().timeout(deadline)).await;
-        closed.map_err(|e| Error::caused_by(ErrorKind::Indeterminate, "close the publisher: records are unanswered", e))
+        closed.map_err(|e| {
+            Error::caused_by(
+                ErrorKind::Indeterminate,
+                "close the publisher: records in flight were not answered before the deadline",
+                e,
+            )
+        })
     }
 }
 
@@ -259,12 +265,14 @@ impl RecordContent {
     pub(crate) fn of(record: &Record) -> Result<Self> {
         if record.headers.len() > MAX_HEADERS {
             let (topic, count) = (&record.topic, record.headers.len());
-            let what = format!("publish to {topic}: a record of {count} headers, where the client sends {MAX_HEADERS}");
+            let what = format!(
+                "publish to {topic:?}: a record with {count} headers exceeds the client's limit of {MAX_HEADERS}"
+            );
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         for header in &record.headers {
             std::str::from_utf8(&header.name).map_err(|e| {
-                let what = format!("publish to {}: a header's name is no UTF-8, as Kafka wants it", record.topic);
+                let what = format!("publish to {:?}: a header name is not UTF-8, which Kafka requires", record.topic);
                 Error::caused_by(ErrorKind::Invalid, what, e)
             })?;
         }
@@ -326,7 +334,7 @@ impl InFlightRecord {
 
 /// The error of a partition that the topic does not have.
 pub(crate) fn no_partition(topic: &str, partition: u32) -> Error {
-    Error::new(ErrorKind::NotFound, format!("publish to {topic}[{partition}]: the topic has no such partition"))
+    Error::new(ErrorKind::NotFound, format!("publish to {topic}[{partition}]: there is no such partition"))
 }
 
 /// Converts a record without copying its bytes. A missing value is a tombstone, not an empty one.

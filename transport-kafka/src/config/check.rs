@@ -51,7 +51,7 @@ impl KafkaConfig {
             return Err(wrong("instance_id", INSTANCE_ID_RULE));
         }
         if self.rack.as_ref().is_some_and(String::is_empty) {
-            return Err(wrong("rack", "some text, or none at all"));
+            return Err(wrong("rack", "non-empty text, or None"));
         }
         self.tls.as_ref().map_or(Ok(()), check_tls)?;
         self.sasl.as_ref().map_or(Ok(()), check_sasl)

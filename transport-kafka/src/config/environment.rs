@@ -100,7 +100,7 @@ fn brokers(list: &str) -> Result<Vec<String>, SettingError> {
 
 /// The error of a setting that the URL has already.
 fn twice(field: &str) -> SettingError {
-    SettingError::expected(field, format_args!("nothing here, as {PREFIX}URL has it"))
+    SettingError::expected(field, format_args!("no value, because {PREFIX}URL sets it"))
 }
 
 /// Names the variable in an error, never its value.

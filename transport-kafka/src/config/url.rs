@@ -52,7 +52,7 @@ impl KafkaConfig {
             _ => return Err(expected("the scheme kafka:// or kafkas://")),
         };
         if !url.path().is_empty() {
-            return Err(expected("nothing behind the hosts but parameters"));
+            return Err(expected("only parameters after the hosts"));
         }
         let mut config = Self::new(url.hosts().iter().map(|host| host.clone().or_port(DEFAULT_PORT).to_string()));
         let mut settings = Settings::new(tls, None);

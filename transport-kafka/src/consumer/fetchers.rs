@@ -117,10 +117,13 @@ impl Fetchers {
     async fn open_second(&self, shared: &Shared) {
         until(&shared.plans, || shared.lock().shares_a_broker().then_some(())).await;
         while let Err(error) = self.second.get_or_try_init(|| self.connect()).await {
-            warn!(error = Error::report(&error), "there is no second connection to read by yet");
+            warn!(
+                error = Error::report(&error),
+                "cannot open a second connection for fetching; the first one fetches all partitions meanwhile"
+            );
             sleep(SECOND_AGAIN).await;
         }
-        debug!("there is a second connection to read by");
+        debug!("opened a second connection for fetching");
         shared.change(State::enable_second);
     }
 
@@ -132,7 +135,10 @@ impl Fetchers {
             let first = async {
                 match self.follower.leaders(&topic).await {
                     Ok(leaders) => shared.change(|state| state.update_leaders(&topic, &leaders)),
-                    Err(error) => debug!(error = error.report(), "the leaders are not known"),
+                    Err(error) => debug!(
+                        error = error.report(),
+                        "cannot ask for the leaders of a topic; the last known ones are kept"
+                    ),
                 }
             };
             // The other connections have to know the leaders, too, but their answers are awaited only briefly.
@@ -151,7 +157,10 @@ impl Fetchers {
             match self.open_fetcher(fetcher).await {
                 Ok(client) => return client,
                 Err(error) => {
-                    warn!(error = error.report(), "a reader can't be opened");
+                    warn!(
+                        error = error.report(),
+                        "cannot open a fetcher; its partitions are not read until it is open"
+                    );
                     report(shared, error);
                 }
             }
@@ -169,7 +178,7 @@ impl Fetchers {
                 let opened = opened.inspect_err(|error| {
                     warn!(
                         error = Error::report(error),
-                        "there is no connection for large batches; they are read slowly"
+                        "cannot open a connection for large batches; they are read slowly, over another one"
                     );
                 });
                 (opened.ok(), self.sizes.single())
@@ -194,7 +203,11 @@ impl Fetchers {
                 match task.take(targets).await {
                     Ok(()) => task.seen = plan,
                     Err(error) => {
-                        debug!(error = error.report(), ?fetcher, "partitions can't be read yet");
+                        debug!(
+                            error = error.report(),
+                            ?fetcher,
+                            "cannot assign partitions to a fetcher; the attempt is repeated"
+                        );
                         sleep(AGAIN).await;
                         continue;
                     }
@@ -225,7 +238,7 @@ impl Fetchers {
                 }
                 Err(FetchError::Unreadable(bad)) => task.hold(&shared, &cluster, fetcher, bad).await,
                 Err(FetchError::Other(error)) => {
-                    debug!(error = error.report(), ?fetcher, "a fetch failed");
+                    debug!(error = error.report(), ?fetcher, "a fetch failed; it is repeated");
                     report(&shared, error);
                     sleep(AGAIN).await;
                 }
@@ -370,7 +383,7 @@ async fn restart(shared: &Shared, cluster: &ClusterClient, readings: &[FetchTarg
     let all = cluster.of_all();
     let asked = tokio::try_join!(cluster.offsets_each(at(SeekTo::Earliest)), all.offsets_each(at(SeekTo::Latest)));
     let (mut oldest, mut ends) = asked.unwrap_or_else(|error| {
-        debug!(error = error.report(), "the bounds of logs are not known");
+        debug!(error = error.report(), "cannot ask for the bounds of logs; the attempt is repeated");
         (HashMap::new(), HashMap::new())
     });
     let mut waits = false;
@@ -379,7 +392,7 @@ async fn restart(shared: &Shared, cluster: &ClusterClient, readings: &[FetchTarg
         let moved = known(&mut oldest).zip(known(&mut ends)).and_then(|(oldest, end)| {
             let left = shared.change(|state| state.restart(partition, *ticket, oldest..=end, doubted))?;
             let PreviousPosition { next, committed } = left;
-            warn!(%partition, next, committed, oldest, end, "the next record is not in the log; reading goes on at the oldest");
+            warn!(%partition, next, committed, oldest, end, "the next offset is not in the log; reading continues at the oldest record");
             Some(left)
         });
         waits |= moved.is_none();

@@ -97,7 +97,7 @@ impl RebalanceHandler for GroupHandler {
                 break;
             }
             if ends <= Instant::now() {
-                warn!(?held, "partitions were not released in time");
+                warn!(?held, "partitions were not released before the revocation deadline; they are lost");
                 self.shared.change(|state| state.lose(&held));
                 break;
             }
@@ -136,7 +136,7 @@ const BROKERS_SESSION: Duration = Duration::from_secs(45);
 pub(super) async fn session(cluster: ClusterClient, options: ConsumerOptions) -> Result<Duration> {
     let session = cluster.session(&options.group).await.unwrap_or_else(|error| {
         // A group member may lack the right to read the group's settings, and older brokers have none.
-        debug!(error = error.report(), "the group's session timeout is not known");
+        debug!(error = error.report(), "cannot read the group's session timeout; the broker's default is assumed");
         None
     });
     Ok(session.unwrap_or(BROKERS_SESSION).min(options.session_timeout))
@@ -171,7 +171,10 @@ async fn begin(
         match find_starts(shared, cluster, fetchers, options, wanted, lookup).await {
             Ok(()) => return,
             Err(error) => {
-                debug!(error = error.report(), "the starts of partitions can't be looked up yet");
+                debug!(
+                    error = error.report(),
+                    "cannot look up the start offsets of partitions; the attempt is repeated"
+                );
                 if told.elapsed() > TELL_AFTER || !error.is_retryable() {
                     told = Instant::now();
                     shared.change(|state| state.trouble = Some(error));
@@ -203,7 +206,12 @@ async fn find_starts(
         match leaders.get(&partition).copied().flatten() {
             Some(leader) => led.entry(leader).or_default().push(partition),
             None => {
-                let no_leader = || Error::new(ErrorKind::Unavailable, format!("{partition} has no leader"));
+                let no_leader = || {
+                    Error::new(
+                        ErrorKind::Unavailable,
+                        format!("look up the start offset of {partition}: it has no leader"),
+                    )
+                };
                 wrong.get_or_insert_with(no_leader);
             }
         }
@@ -279,7 +287,7 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
     let mut failing: Option<Instant> = None;
     loop {
         if is_idle(&shared, max_idle) {
-            warn!(?max_idle, "next was not called for too long; the group is left until it is");
+            warn!(?max_idle, "`next` was not called within max_idle; the member leaves the group until it is called");
             shared.change(super::state::State::end);
             let _left = member.leave().await;
             until(&shared.steps, || shared.lock().handed_out.is_none().then_some(())).await;
@@ -295,7 +303,7 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
             shared.lock().ended = true;
         }
         let since = *failing.get_or_insert_with(Instant::now);
-        debug!(error = error.report(), "the group does not answer as it should");
+        debug!(error = error.report(), "the group refused the member or did not answer; the attempt is repeated");
         if error.kind() == ErrorKind::Fenced {
             let what = error.report();
             return shared.change(|state| {
@@ -337,7 +345,10 @@ pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient, options: 
         match cluster.committed(&options.group).await {
             Ok(_) => shared.lock().last_answer = asked,
             Err(error) => {
-                debug!(error = error.report(), "the group's coordinator does not answer");
+                debug!(
+                    error = error.report(),
+                    "the group's coordinator does not answer; after a session timeout the partitions are lost"
+                );
                 shared.change(|state| {
                     if state.last_answer.elapsed() > every + TELL_AFTER {
                         state.trouble = Some(error);

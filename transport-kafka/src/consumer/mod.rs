@@ -301,7 +301,7 @@ impl Consumer for KafkaConsumer {
         };
         let _alone = self.shared.commits.lock().await;
         self.send(&commits, readings, &mut results).await;
-        let open = || Err(Error::new(ErrorKind::Indeterminate, "commit: no answer"));
+        let open = || Err(Error::new(ErrorKind::Indeterminate, "commit: the result is unknown"));
         results.into_iter().map(|result| result.unwrap_or_else(open)).collect()
     }
 

@@ -107,7 +107,7 @@ pub(super) async fn check(shared: &Shared, cluster: &ClusterClient, broker: i32,
         }
     });
     if bad {
-        let cause = "its records have offsets that are not those of the batch";
+        let cause = "its records have other offsets than its header states";
         let text = format!("cannot read the batch of {partition} at offset {at}: {cause}");
         let error = Error::new(ErrorKind::Undecodable, text);
         unreadable::hold(
@@ -126,7 +126,9 @@ pub(super) async fn check(shared: &Shared, cluster: &ClusterClient, broker: i32,
 async fn peek(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, at: u64) -> Option<BatchHeader> {
     let asked = cluster.peek(broker, &[(partition.clone(), at)], ONE_BATCH).await;
     let answer = asked.and_then(|mut answers| answers.remove(partition).transpose());
-    let peeked = answer.inspect_err(|e| debug!(error = e.report(), %partition, at, "cannot read a batch's header"));
+    let peeked = answer.inspect_err(
+        |e| debug!(error = e.report(), %partition, at, "cannot read a batch header; the records are fetched again"),
+    );
     peeked.ok().flatten()?.batch
 }
 

@@ -38,7 +38,7 @@ pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
     }
     for (field, time) in [("max_idle", options.max_idle), ("revocation_deadline", options.revocation_deadline)] {
         if time.is_zero() {
-            return wrong(field, "more than no time at all");
+            return wrong(field, "more than zero");
         }
     }
     for (field, count) in

@@ -86,7 +86,7 @@ pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient) {
         let asked = targets.iter().map(|(broker, targets)| cluster.peek(*broker, targets, ONE_BATCH));
         for answers in join_all(asked).await {
             let answers = answers.unwrap_or_else(|error| {
-                debug!(error = error.report(), "quiet partitions can't be looked at");
+                debug!(error = error.report(), "cannot query partitions that make no progress; the query is repeated");
                 HashMap::new()
             });
             for (partition, answer) in answers {
@@ -129,7 +129,7 @@ fn disable(shared: &Shared, fetcher: FetcherId) {
             broker = fetcher.broker,
             reader = ?fetcher.kind,
             partitions = moved,
-            "a broker does not answer one of a reader's connections; its partitions share another one, which is slower, until the consumer is opened again: check the broker's limits of connections"
+            "a broker does not answer one of the consumer's connections; its partitions share another one, which is slower, until the consumer is opened again: check the broker's connection limits"
         );
     }
 }

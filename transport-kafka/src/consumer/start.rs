@@ -167,7 +167,9 @@ fn assignment(
     generation: Generation,
     logs: &mut Logs,
 ) -> Result<FoundStart> {
-    let unknown = || Error::new(ErrorKind::Unavailable, format!("the start of {partition} is not known"));
+    let unknown = || {
+        Error::new(ErrorKind::Unavailable, format!("look up the start offset of {partition}: its leader reported none"))
+    };
     let known = |answers: &mut Answers| answers.remove(partition).transpose().map(Option::flatten);
     let oldest = known(&mut logs.oldest)?.ok_or_else(unknown)?;
     let committed = history.committed.get(partition);
@@ -179,7 +181,7 @@ fn assignment(
         made.committed = Some(committed);
         if committed > end {
             // The commit belongs to another log: its metadata describes records that are gone, too.
-            warn!(%partition, committed, oldest, end, "the committed offset lies beyond the log's end; reading begins at the oldest record");
+            warn!(%partition, committed, oldest, end, "the committed offset is beyond the end of the log; reading starts at the oldest record");
         } else {
             made.metadata = metadata.own;
             made.start_offset = committed.max(oldest);
@@ -202,7 +204,7 @@ pub(super) async fn offset_of(cluster: &ClusterClient, partition: &TopicPartitio
         let mut found = cluster.offsets([(partition.clone(), to)]).await?;
         Ok(found.remove(partition).flatten())
     };
-    let unknown = || Error::new(ErrorKind::Unavailable, format!("no offset is known of {partition}"));
+    let unknown = || Error::new(ErrorKind::Unavailable, format!("seek {partition}: its leader reported no offset"));
     match to {
         SeekTo::Offset(offset) => {
             let (oldest, end) = (ask(SeekTo::Earliest).await?, ask(SeekTo::Latest).await?);

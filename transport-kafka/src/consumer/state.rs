@@ -370,5 +370,5 @@ pub(super) fn closed() -> Error {
 }
 
 pub(super) fn not_ours(partition: &TopicPartition) -> Error {
-    Error::new(ErrorKind::Fenced, format!("{partition} is not this member's, or not under this epoch"))
+    Error::new(ErrorKind::Fenced, format!("{partition} is not assigned to this member under this epoch"))
 }

@@ -100,7 +100,7 @@ async fn behind(cluster: &ClusterClient, broker: i32, partition: &TopicPartition
         let asked = cluster.peek(broker, &[(partition.clone(), offset)], bytes).await;
         let answer = asked.and_then(|mut answers| answers.remove(partition).transpose());
         answer.unwrap_or_else(|error| {
-            debug!(error = error.report(), %partition, offset, "cannot find the end of a batch");
+            debug!(error = error.report(), %partition, offset, "cannot find the end of an unreadable batch; it cannot be skipped yet");
             None
         })
     };

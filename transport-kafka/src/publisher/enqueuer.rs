@@ -107,9 +107,8 @@ impl Enqueuer<'_> {
         self.shared.check_open()?;
         let (topic, size) = (record.topic.clone(), record.size());
         if size > self.shared.max_record_bytes {
-            let max_batch_bytes = self.shared.max_record_bytes;
-            let what =
-                format!("publish to {topic}: a record of {size} bytes, where max_record_bytes is {max_batch_bytes}");
+            let limit = self.shared.max_record_bytes;
+            let what = format!("publish to {topic:?}: a record of {size} bytes exceeds max_record_bytes ({limit})");
             return Err(Error::new(ErrorKind::TooLarge, what));
         }
         if self.partitioning.known(&topic).is_none() {
@@ -117,7 +116,7 @@ impl Enqueuer<'_> {
             check_topic_name(&topic)?;
         }
         if missing.contains(&topic) {
-            return Err(Error::new(ErrorKind::NotFound, format!("publish: there is no topic {topic}")));
+            return Err(Error::new(ErrorKind::NotFound, format!("publish to {topic:?}: there is no such topic")));
         }
         let partition = self.choose_partition(record, since, deadline).await;
         if partition.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
@@ -169,7 +168,7 @@ impl Enqueuer<'_> {
         let asked = Instant::now();
         let count = loop {
             if known.is_none() && Instant::now() >= deadline {
-                let what = format!("publish: no broker told of the topic {topic} in time");
+                let what = format!("publish to {topic:?}: no broker described the topic in time");
                 return Err(Error::new(ErrorKind::Unavailable, what));
             }
             match (self.shared.producers.partitions(topic).await, known) {
@@ -270,6 +269,6 @@ impl Enqueuer<'_> {
 
 /// Returns the error of a record whose partition did not exist when a broker last reported its topic.
 fn unconfirmed(topic: &Name, partition: u32) -> Error {
-    let what = "no broker tells whether the topic has grown by it";
+    let what = "no broker confirms that the partition exists";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))
 }

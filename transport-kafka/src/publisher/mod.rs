@@ -188,7 +188,7 @@ fn closed() -> Error {
 
 /// The error of records whose thread has ended: they may be stored.
 fn gone() -> Error {
-    Error::new(ErrorKind::Indeterminate, "publish: the publisher ended before it was known what came of the record")
+    Error::new(ErrorKind::Indeterminate, "publish: the publisher ended before the broker answered")
 }
 
 #[async_trait]
@@ -253,7 +253,10 @@ impl Publisher for KafkaPublisher {
                 _ => Ok(()),
             },
             Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(Error::new(ErrorKind::Indeterminate, "close the publisher: records are unanswered")),
+            Err(_) => Err(Error::new(
+                ErrorKind::Indeterminate,
+                "close the publisher: records in flight were not answered before the deadline",
+            )),
         }
     }
 

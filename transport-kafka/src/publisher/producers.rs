@@ -263,7 +263,10 @@ impl Producers {
             Ok(closed) => closed.into_iter().collect(),
             Err(_) => {
                 self.0.iter().for_each(|producer| producer.given_up.store(true, Ordering::Release));
-                Err(Error::new(ErrorKind::Indeterminate, "close the publisher: records are unanswered"))
+                Err(Error::new(
+                    ErrorKind::Indeterminate,
+                    "close the publisher: records in flight were not answered before the deadline",
+                ))
             }
         }
     }

@@ -96,14 +96,15 @@ async fn alone(job_queue: &JobQueue, resend: Resend, deadline: Instant) -> Optio
 
 /// Returns the error of a record whose batch was refused, and that may not be resent alone.
 fn overtaken(topic: &Name) -> Error {
-    let what = "its batch was refused for another record, and later records of its partition are on their way";
-    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
+    let what =
+        "not stored: its batch was refused because of another record, and later records of its partition were queued";
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic:?}: {what}"))
 }
 
 /// Returns the error of a record whose batch was refused, and that was not resent alone.
 pub(super) fn not_resent(topic: &Name) -> Error {
-    let what = "its batch was refused, and it could not be sent by itself in time";
-    Error::new(ErrorKind::Unavailable, format!("publish to {topic}: {what}"))
+    let what = "not stored: its batch was refused, and it could not be resent alone in time";
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic:?}: {what}"))
 }
 
 #[cfg(test)]

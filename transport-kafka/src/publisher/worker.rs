@@ -128,7 +128,7 @@ impl Worker {
             // The client logs to the program's subscriber, which may panic. Each step leaves this state consistent,
             // and unfinished work is dropped, which informs its waiters.
             if AssertUnwindSafe(self.run_command(command, &runtime)).catch_unwind().await.is_err() {
-                error!("a publisher's thread panicked: records that it was given may or may not be stored; it goes on");
+                error!("a publisher thread panicked; records handed to it may or may not be stored; it continues");
             }
         }
         let _in_time = self.producer.close(self.config.delivery_timeout).await;
@@ -264,10 +264,10 @@ impl Worker {
         }
         let ended = self.ended.get_or_insert_with(|| {
             let why = error.report();
-            warn!(why, "the client's producer has ended; another one is opened");
+            warn!(why, "the client's producer ended; it is replaced once its records in flight are answered");
             ProducerEnded { kind: ErrorKind::Unavailable, why, from: Instant::now() }
         });
-        Error::new(ended.kind, format!("publish: a producer that has ended is replaced: {}", ended.why))
+        Error::new(ended.kind, format!("publish: the producer ended and is being replaced: {}", ended.why))
     }
 
     /// Replaces an ended producer once its in-flight records are answered: otherwise records that it resends would be
@@ -283,10 +283,11 @@ impl Worker {
         let limit = self.config.delivery_timeout;
         let _in_time = self.producer.close(limit).await;
         let opened = timeout(limit, Producer::open(&self.connection, &self.config)).await;
-        let late = || Error::new(ErrorKind::Unavailable, "open a publisher: no broker answered in time");
+        let late =
+            || Error::new(ErrorKind::Unavailable, "open a publisher: no broker answered within delivery_timeout");
         match opened.unwrap_or_else(|_| Err(late())) {
             Ok(producer) => {
-                info!("another producer was opened in the place of one that had ended");
+                info!("the ended producer was replaced");
                 self.producer = Arc::new(producer);
                 self.current.set(Arc::clone(&self.producer));
                 (self.ended, self.retries) = (None, (Instant::now(), 0));

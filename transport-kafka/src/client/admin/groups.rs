@@ -31,8 +31,8 @@ impl ClusterClient {
     pub(crate) async fn list_groups(&self) -> Result<Vec<Name>> {
         let asked = self.client().list_consumer_groups(ListConsumerGroupsOptions::default().timeout(self.limit)).await;
         let mut names = Vec::new();
-        for (broker, groups) in asked.map_err(|e| failed("list the groups", e))? {
-            let groups = groups.map_err(|e| failed(format!("list the groups of broker {broker}"), e))?;
+        for (broker, groups) in asked.map_err(|e| failed("list groups", e))? {
+            let groups = groups.map_err(|e| failed(format!("list groups of broker {broker}"), e))?;
             names.extend(groups.into_iter().map(|g| Name::from(g.group_id)));
         }
         names.sort();
@@ -47,7 +47,7 @@ impl ClusterClient {
     /// [`Invalid`](ErrorKind::Invalid) for a name that no group can have.
     pub(crate) async fn group(&self, name: &str) -> Result<GroupDescription> {
         check_group_name(name)?;
-        let what = || format!("describe the group {name}");
+        let what = || format!("describe group {name:?}");
         let options = DescribeConsumerGroupsOptions::default().timeout(self.limit);
         let mut answers =
             self.client().describe_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
@@ -64,7 +64,7 @@ impl ClusterClient {
     ///
     /// `None` if the broker does not report the setting, as before Kafka 4.0.
     pub(crate) async fn session(&self, group: &str) -> Result<Option<Duration>> {
-        let what = || format!("ask for the session timeout of the group {group}");
+        let what = || format!("read the session timeout of group {group:?}");
         let resource = ConfigResource::group(group);
         let options = DescribeConfigsOptions::default().timeout(self.limit);
         let mut answers =
@@ -82,7 +82,7 @@ impl ClusterClient {
     /// [`Indeterminate`](ErrorKind::Indeterminate) if the answer does not mention the group.
     pub(crate) async fn delete_group(&self, name: &str) -> Result<()> {
         check_group_name(name)?;
-        let what = || format!("delete the group {name}");
+        let what = || format!("delete group {name:?}");
         let options = DeleteConsumerGroupsOptions::default().timeout(self.limit);
         let mut answers = self.client().delete_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
         let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Indeterminate, what()))?;
@@ -99,7 +99,7 @@ impl ClusterClient {
             .map(|(at, next)| (ClientPartition::new(at.topic.as_str(), index(at)), i64::try_from(*next).unwrap_or(0)));
         let options = AlterConsumerGroupOffsetsOptions::default().timeout(self.limit);
         let answers = self.client().alter_consumer_group_offsets(group, offsets, options).await;
-        let what = |at: &str| format!("reset the group {group}{at}");
+        let what = |at: &str| format!("reset offsets of group {group:?}{at}");
         for (at, answer) in answers.map_err(|e| failed(what(""), e))? {
             answer.map_err(|e| failed(what(&format!(" on {}[{}]", at.topic(), at.partition())), e))?;
         }
@@ -118,7 +118,7 @@ pub(crate) fn check_group_name(name: &str) -> Result<()> {
         return Ok(());
     }
     let (shown, long) = (&name[..name.floor_char_boundary(80)], name.len());
-    let what = format!("group {shown:?} of {long} bytes: a group's name has 1 to {MAX_GROUP_NAME_BYTES} bytes");
+    let what = format!("group {shown:?} of {long} bytes: a group name has 1 to {MAX_GROUP_NAME_BYTES} bytes");
     Err(Error::new(ErrorKind::Invalid, what))
 }
 

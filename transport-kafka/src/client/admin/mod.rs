@@ -88,7 +88,7 @@ impl ClusterClient {
     /// enabled it.
     pub(crate) async fn has_newer_groups(&self) -> Result<bool> {
         let asked = self.client().describe_features(DescribeFeaturesOptions::default().timeout(self.limit)).await;
-        let features = asked.map_err(|e| failed("ask for the cluster's features", e))?;
+        let features = asked.map_err(|e| failed("describe the cluster's features", e))?;
         let (name, level) = NEWER_GROUPS;
         Ok(features.finalized.iter().any(|f| f.name == name && f.max_version_level >= level))
     }
@@ -102,10 +102,10 @@ impl ClusterClient {
         let options =
             ListConsumerGroupOffsetsOptions::default().timeout(self.limit).require_stable(self.committed_only);
         let asked = self.client().list_consumer_group_offsets(group, options).await;
-        let found = asked.map_err(|e| failed(format!("ask what the group {group} has committed"), e))?;
+        let found = asked.map_err(|e| failed(format!("list the committed offsets of group {group:?}"), e))?;
         let mut committed = HashMap::new();
         for (at, offset) in found {
-            let offset = offset.map_err(|e| failed(format!("ask what the group {group} has committed"), e))?;
+            let offset = offset.map_err(|e| failed(format!("list the committed offsets of group {group:?}"), e))?;
             if let Some(next) = offset.offset.and_then(|next| u64::try_from(next).ok()) {
                 let metadata = offset.metadata.filter(|text| !text.is_empty());
                 committed.insert(named(&at), Committed { next, metadata });
@@ -145,14 +145,14 @@ impl ClusterClient {
         }
         let options = ListOffsetsOptions::default().timeout(self.limit).read_committed(self.committed_only);
         let asked = self.client().list_offsets(wanted, options).await;
-        let found = asked.map_err(|e| failed("ask for offsets", e))?;
+        let found = asked.map_err(|e| failed("list offsets", e))?;
         let mut offsets = HashMap::new();
         for (at, listed) in found {
             let at = named(&at);
             let offset = match listed {
                 Ok(listed) => Ok(u64::try_from(listed.offset).ok()),
                 Err(error) if is_too_late(&error) => Ok(None),
-                Err(error) => Err(failed(format!("ask for an offset of {at}"), error)),
+                Err(error) => Err(failed(format!("list an offset of {at}"), error)),
             };
             offsets.insert(at, offset);
         }

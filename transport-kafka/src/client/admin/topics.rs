@@ -35,7 +35,7 @@ impl ClusterClient {
         settings: &BTreeMap<String, String>,
     ) -> Result<()> {
         check_topic_name(name)?;
-        let what = || format!("create the topic {name}");
+        let what = || format!("create topic {name:?}");
         check_settings(settings).map_err(|e| Error::caused_by(e.kind(), what(), e))?;
         let count = i32::try_from(partitions).unwrap_or(i32::MAX);
         let copies = replication.map_or(-1, |r| i16::try_from(r).unwrap_or(i16::MAX));
@@ -54,7 +54,7 @@ impl ClusterClient {
     pub(crate) async fn delete_topic(&self, name: &str) -> Result<()> {
         check_topic_name(name)?;
         let answers = self.client().delete_topics([name], DeleteTopicsOptions::default().timeout(self.limit)).await;
-        only(answers, name, || format!("delete the topic {name}"))
+        only(answers, name, || format!("delete topic {name:?}"))
     }
 
     /// Raises the number of partitions to `partitions`.
@@ -66,13 +66,13 @@ impl ClusterClient {
         let count = i32::try_from(partitions).unwrap_or(i32::MAX);
         let options = CreatePartitionsOptions::default().timeout(self.limit);
         let answers = self.client().create_partitions([(name, count)], options).await;
-        only(answers, name, || format!("grow the topic {name} to {partitions} partitions"))
+        only(answers, name, || format!("create partitions of topic {name:?}, {partitions} in all"))
     }
 
     /// Returns the names of the topics that the client may see.
     pub(crate) async fn list_topics(&self) -> Result<Vec<Name>> {
         let names = self.client().list_topics(ListTopicsOptions::default().timeout(self.limit)).await;
-        let names = names.map_err(|e| failed("list the topics", e))?;
+        let names = names.map_err(|e| failed("list topics", e))?;
         Ok(names.into_iter().map(Name::from).collect())
     }
 
@@ -93,7 +93,7 @@ impl ClusterClient {
         };
         let described = names.iter().map(|name| {
             check_topic_name(name)?;
-            let what = || format!("describe the topic {name}");
+            let what = || format!("describe topic {name:?}");
             let answer = match answers.get(name.as_str()) {
                 Some(Ok(topic)) => Ok(topic.clone()),
                 Some(Err(error)) => Err(failed(what(), error.clone())),
@@ -110,7 +110,7 @@ impl ClusterClient {
     ///
     /// Sensitive settings and those without a value are left out.
     pub(crate) async fn settings(&self, topic: &str) -> Result<BTreeMap<String, String>> {
-        let what = || format!("describe the settings of {topic}");
+        let what = || format!("describe the settings of topic {topic:?}");
         let resource = ConfigResource::topic(topic);
         let options = DescribeConfigsOptions::default().timeout(self.limit);
         let mut answers =
@@ -149,7 +149,7 @@ fn check_settings(settings: &BTreeMap<String, String>) -> Result<()> {
     let long = settings.iter().find(|(name, value)| name.len().max(value.len()) > MAX_SETTING_BYTES);
     long.map_or(Ok(()), |(name, _)| {
         let shown = &name[..name.floor_char_boundary(80)];
-        Err(Error::new(ErrorKind::Invalid, format!("the setting {shown} has more than {MAX_SETTING_BYTES} bytes")))
+        Err(Error::new(ErrorKind::Invalid, format!("setting {shown:?} has more than {MAX_SETTING_BYTES} bytes")))
     })
 }
 
