@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use crate::{Name, Start};
+use crate::name::check_instance_id;
+use crate::{Error, ErrorKind, Name, Result, Start, check_topic_name};
 
 impl ConsumerOptions {
     /// The default of [`ConsumerOptions::session_timeout`].
@@ -54,7 +55,8 @@ pub struct ConsumerOptions {
     pub max_buffered_bytes: usize,
     /// The limit of records in one [`Fetched`](crate::Fetched). Default: [`ConsumerOptions::DEFAULT_MAX_BATCH_RECORDS`].
     pub max_batch_records: usize,
-    /// The name of a static member (KIP-345): a restart within the session timeout moves no partition.
+    /// The name of a static member (KIP-345): a restart within the session timeout moves no partition. The rule of topic
+    /// names applies: see [`check_topic_name`](crate::check_topic_name).
     pub instance_id: Option<Name>,
 }
 
@@ -121,5 +123,70 @@ impl ConsumerOptions {
     pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
         self.instance_id = Some(id.into());
         self
+    }
+
+    /// Checks the options before a transport uses them: names that are empty or invalid, and durations and limits of
+    /// zero are refused.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid), naming the field.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |field: &str, expected: &str| {
+            Err(Error::new(ErrorKind::Invalid, format!("consumer options, {field}: expected {expected}")))
+        };
+        if self.group.is_empty() {
+            return wrong("group", "a name");
+        }
+        if self.topics.is_empty() {
+            return wrong("topics", "one or more");
+        }
+        for topic in &self.topics {
+            check_topic_name(topic).map_err(|e| e.in_context("consumer options, topics"))?;
+        }
+        if let Some(id) = &self.instance_id {
+            check_instance_id(id).map_err(|e| e.in_context("consumer options, instance_id"))?;
+        }
+        let times = [
+            ("session_timeout", self.session_timeout),
+            ("max_idle", self.max_idle),
+            ("revocation_deadline", self.revocation_deadline),
+        ];
+        if let Some((field, _)) = times.iter().find(|(_, time)| time.is_zero()) {
+            return wrong(field, "more than zero");
+        }
+        let limits = [("max_batch_records", self.max_batch_records), ("max_buffered_bytes", self.max_buffered_bytes)];
+        match limits.iter().find(|(_, limit)| *limit == 0) {
+            Some((field, _)) => wrong(field, "1 or more"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_option_is_refused_by_its_name() {
+        let options = || ConsumerOptions::new("g", ["t"]);
+        let none = Duration::ZERO;
+        for (options, field) in [
+            (ConsumerOptions::new("", ["t"]), "group"),
+            (ConsumerOptions::new("g", Vec::<&str>::new()), "topics"),
+            (ConsumerOptions::new("g", ["t", "a b"]), "\"a b\""),
+            (options().with_instance_id(""), "instance_id"),
+            (options().with_instance_id("a b"), "\"a b\""),
+            (options().with_instance_id("."), "instance_id"),
+            (options().with_instance_id("i".repeat(250)), "instance_id"),
+            (options().with_session_timeout(none), "session_timeout"),
+            (options().with_max_idle(none), "max_idle"),
+            (options().with_revocation_deadline(none), "revocation_deadline"),
+            (options().with_max_batch_records(0), "max_batch_records"),
+            (options().with_max_buffered_bytes(0), "max_buffered_bytes"),
+        ] {
+            let error = options.check().expect_err(field);
+            assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(field), "{field}: {error}");
+        }
+        assert!(options().with_instance_id("i".repeat(249)).check().is_ok());
     }
 }

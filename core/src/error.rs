@@ -268,7 +268,7 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
 /// omitted.
 fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     let (mut last, mut found) = (error.to_string(), Vec::new());
-    for source in chain(error).skip(1) {
+    for source in error_chain(error).skip(1) {
         let text = source.to_string();
         if !contains(&last, &text) {
             found.push(text.clone());
@@ -281,8 +281,19 @@ fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
 /// Limit of errors visited in a chain: the chain of an error that is its own source never ends.
 const CHAIN_LENGTH: usize = 64;
 
-/// Iterates over `error` and its sources, up to [`CHAIN_LENGTH`].
-pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+/// Iterates over `error` and its sources, up to 64 errors: an error may be its own source.
+///
+/// For searching a cause by its type, below the errors of layers that wrapped it; for one of ours see [`find_error`].
+///
+/// ```
+/// use std::io;
+/// use tidings_core::{Error, ErrorKind, error_chain};
+///
+/// let error = Error::caused_by(ErrorKind::Unavailable, "read the disk", io::Error::from(io::ErrorKind::TimedOut));
+/// let io = error_chain(&error).find_map(|cause| cause.downcast_ref::<io::Error>());
+/// assert_eq!(io.map(io::Error::kind), Some(io::ErrorKind::TimedOut));
+/// ```
+pub fn error_chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH)
 }
 
@@ -317,7 +328,7 @@ fn contains(text: &str, part: &str) -> bool {
 /// assert_eq!(find_error(&error).map(Error::kind), Some(ErrorKind::Fenced));
 /// ```
 pub fn find_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
-    chain(error).find_map(|error| error.downcast_ref::<Error>())
+    error_chain(error).find_map(|error| error.downcast_ref::<Error>())
 }
 
 impl fmt::Debug for Error {

@@ -192,7 +192,7 @@ impl Lease {
     /// [`Invalid`](ErrorKind::Invalid) if the ttl is below [`MIN_LEASE_TTL`].
     pub fn checked(scope: impl Into<Name>, ttl: Duration) -> Result<Self> {
         if ttl < MIN_LEASE_TTL {
-            let what = format!("register a lease: lease_ttl is {ttl:?}, it must be at least {MIN_LEASE_TTL:?}");
+            let what = format!("acquire a lease: lease_ttl is {ttl:?}, expected {MIN_LEASE_TTL:?} or more");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         Ok(Self::new(scope, ttl))

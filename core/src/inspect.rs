@@ -62,14 +62,14 @@ pub struct GroupHealth {
 pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Result<Inspection> {
     let mut found = Inspection { health: admin.health().await?, ..Inspection::default() };
     found.missing = missing(admin, topics).await?;
-    found.health.problems.extend(found.missing.iter().map(|topic| format!("the topic {topic} is missing")));
+    found.health.problems.extend(found.missing.iter().map(|topic| format!("topic {topic:?} is missing")));
     let all = if groups.is_empty() { admin.list_groups().await? } else { groups.to_vec() };
     for name in all {
         let group = group(admin, name).await?;
         if group.members == 0 && group.lag > 0 {
-            found.health.problems.push(format!("the group {} has no member, and a lag of {}", group.name, group.lag));
+            found.health.problems.push(format!("group {:?} has no members and a lag of {}", group.name, group.lag));
         }
-        let unknown = |at: &TopicPartition| format!("the lag of the group {} on {at} is unknown", group.name);
+        let unknown = |at: &TopicPartition| format!("the lag of group {:?} on {at} is unknown", group.name);
         found.health.problems.extend(group.unknown.iter().map(unknown));
         found.groups.push(group);
     }

@@ -76,7 +76,7 @@ pub use self::dead_letter::{
     header_names as dead_letter_headers, is_dead_letter_header, redrive,
 };
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
-pub use self::error::{BoxError, Error, ErrorKind, Result, find_error, report};
+pub use self::error::{BoxError, Error, ErrorKind, Result, error_chain, find_error, report};
 pub use self::event::{Batch, Caused, Envelope, EnvelopeRef, Event, Key, Version};
 pub use self::guarantees::{Clause, Guarantees};
 pub use self::idempotency::{Claim, EventRef, History, IdempotencyStore, Lease, MIN_LEASE_TTL, ReleasedClaim};

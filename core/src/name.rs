@@ -14,6 +14,9 @@ use crate::{Error, ErrorKind, Result};
 /// The longest name of a topic, in bytes: Kafka's limit, which every transport keeps.
 pub const MAX_TOPIC_NAME_BYTES: usize = 249;
 
+/// The rule of topic names and instance ids.
+const NAME_RULE: &str = "1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and is neither \".\" nor \"..\"";
+
 /// The number of bytes of an invalid topic name that an error repeats.
 const SHOWN_BYTES: usize = 80;
 
@@ -31,18 +34,33 @@ const SHOWN_BYTES: usize = 80;
 /// # Errors
 /// [`Invalid`](ErrorKind::Invalid), with the topic and the rule; of a long name only the beginning.
 pub fn check_topic_name(name: &str) -> Result<()> {
-    let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-    if (1..=MAX_TOPIC_NAME_BYTES).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..") {
+    if is_legal(name) {
         return Ok(());
     }
-    let shown = match name.len() {
+    Err(Error::new(ErrorKind::Invalid, format!("topic {}: a topic name has {NAME_RULE}", shown(name))))
+}
+
+/// Checks that a name is valid for a static member: brokers apply the rule of topic names.
+pub(crate) fn check_instance_id(id: &str) -> Result<()> {
+    if is_legal(id) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Invalid, format!("expected {NAME_RULE}, found {}", shown(id))))
+}
+
+fn is_legal(name: &str) -> bool {
+    let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    (1..=MAX_TOPIC_NAME_BYTES).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..")
+}
+
+/// Quotes a name; of a long one only the beginning.
+fn shown(name: &str) -> String {
+    match name.len() {
         0..=MAX_TOPIC_NAME_BYTES => format!("{name:?}"),
         // Enough to show the suffix of a dead-letter topic, which is what exceeds the limit.
         long @ ..=1_000 => format!("{name:?} of {long} bytes"),
         long => format!("{:?}.. of {long} bytes", &name[..name.floor_char_boundary(SHOWN_BYTES)]),
-    };
-    let rule = "a topic's name has 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and is neither \".\" nor \"..\"";
-    Err(Error::new(ErrorKind::Invalid, format!("topic {shown}: {rule}")))
+    }
 }
 
 /// The name of a topic, an event type, a service or a handler.

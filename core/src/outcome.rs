@@ -227,7 +227,7 @@ pub enum Failure {
 impl Failure {
     /// Returns the failure that `error` or any of its sources states.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
-        for current in crate::error::chain(error) {
+        for current in crate::error_chain(error) {
             if let Some(marked) = current.downcast_ref::<HandlerError>() {
                 return marked.failure.clone();
             }
@@ -284,11 +284,12 @@ impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.failure {
             Failure::Reject => f.write_str("rejected by the handler"),
-            Failure::Unavailable => f.write_str("something that the handler needs is unavailable"),
+            Failure::Unavailable => f.write_str("a dependency of the handler is unavailable"),
+            Failure::Failed(places) if places.len() == 1 => f.write_str("1 record of the batch failed"),
             Failure::Failed(places) => write!(f, "{} records of the batch failed", places.len()),
-            Failure::StoppedAt(place) => write!(f, "the batch stopped at its record {place}"),
+            Failure::StoppedAt(place) => write!(f, "the batch stopped at record {place}"),
             Failure::RolledBack(_) => f.write_str("the handler failed, and its transaction was rolled back"),
-            Failure::Held => f.write_str("the claim is not this service's any more"),
+            Failure::Held => f.write_str("the claim is no longer held by this service"),
             Failure::Retry | Failure::Undecodable => f.write_str("the handler failed"),
         }
     }

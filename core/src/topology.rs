@@ -84,7 +84,7 @@ fn check_names(topic: &Topic) -> Result<()> {
         return Ok(());
     }
     check_topic_name(&dead_letter_topic(&topic.name)).map_err(|e| {
-        Error::caused_by(ErrorKind::Invalid, format!("name the dead-letter topic of the topic {}", topic.name), e)
+        Error::caused_by(ErrorKind::Invalid, format!("name the dead-letter topic of topic {:?}", topic.name), e)
     })
 }
 
@@ -128,7 +128,7 @@ async fn ensure_one(admin: &dyn Admin, topic: &Topic, report: &mut EnsureReport)
 
 /// Returns the error of a topic that exists by one answer of the broker and not by the next.
 fn unseen(topic: &Name) -> Error {
-    let what = format!("create the topic {topic}: another instance has just created it, and it is not seen yet");
+    let what = format!("create topic {topic:?}: another instance has just created it, and it is not visible yet");
     Error::new(ErrorKind::Unavailable, what)
 }
 
@@ -138,7 +138,7 @@ async fn describe(admin: &dyn Admin, topic: &Name) -> Result<Option<TopicDescrip
         Some(Ok(found)) => Ok(Some(found)),
         Some(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
         Some(Err(error)) => Err(error),
-        None => Err(Error::new(ErrorKind::Indeterminate, format!("describe the topic {topic}: no answer"))),
+        None => Err(Error::new(ErrorKind::Indeterminate, format!("describe topic {topic:?}: no answer"))),
     }
 }
 
@@ -146,7 +146,7 @@ async fn describe(admin: &dyn Admin, topic: &Name) -> Result<Option<TopicDescrip
 async fn create(admin: &dyn Admin, topic: &Topic) -> Result<()> {
     let answer = admin.create_topics(std::slice::from_ref(topic)).await?.pop();
     answer.unwrap_or_else(|| {
-        Err(Error::new(ErrorKind::Indeterminate, format!("create the topic {}: no answer", topic.name)))
+        Err(Error::new(ErrorKind::Indeterminate, format!("create topic {:?}: no answer", topic.name)))
     })
 }
 
@@ -272,7 +272,11 @@ mod tests {
     #[test]
     fn a_topic_that_another_instance_created_and_that_is_not_seen_is_no_success() {
         let error = ensured(&Slow::default(), &[Topic::new("t")]).unwrap_err();
-        assert_eq!((error.kind(), error.to_string().contains("topic t")), (ErrorKind::Unavailable, true), "{error}");
+        assert_eq!(
+            (error.kind(), error.to_string().contains("topic \"t\"")),
+            (ErrorKind::Unavailable, true),
+            "{error}"
+        );
     }
 
     #[test]

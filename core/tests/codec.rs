@@ -202,7 +202,7 @@ fn bad_postcard_is_told_with_its_header() {
     let cut = written(Packed(registered())).with_value(value.slice(..value.len() - 1));
     assert!(refused::<Packed>(&cut).contains("from postcard"));
     let longer = written(Packed(registered())).with_value([&value[..], b"x"].concat());
-    assert!(refused::<Packed>(&longer).contains("1 bytes are left over"));
+    assert!(refused::<Packed>(&longer).contains("trailing data (1 B)"));
 }
 
 #[cfg(feature = "postcard")]

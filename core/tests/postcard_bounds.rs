@@ -97,6 +97,10 @@ fn no_bytes_occupy_a_worker() {
     ] {
         assert!(error.contains("elements"), "{error}");
     }
+    // Each element of an array without bytes counts, also of an array of arrays.
+    type Million = [[[[(); 32]; 32]; 32]; 32];
+    assert!(refused::<Million>(&[]).contains("elements"));
+    assert!(refused::<Vec<(Million, u8)>>(&[1, 0]).contains("elements"));
     assert!(refused::<Vec<u8>>(&endless).contains("postcard"));
     assert!(refused::<String>(&endless).contains("postcard"));
 }
@@ -117,6 +121,9 @@ fn what_no_reader_would_take_is_not_written() {
     let deep = |depth| (0..depth).fold(Chain::default(), |inner, _| Chain(Some(Box::new(inner))));
     assert_eq!(write(deep(5_000)).unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(write(vec![(); 10_000_000]).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(write([[[[(); 32]; 32]; 32]; 32]).unwrap_err().kind(), ErrorKind::Invalid);
+    passes([[[(); 32]; 32]; 32]);
+    passes((0..100_000_u32).map(|n| (n, std::marker::PhantomData::<u8>)).collect::<Vec<_>>());
     for depth in 50..300 {
         // Either it is refused, or it is read.
         if let Ok(record) = write(deep(depth)) {

@@ -53,7 +53,7 @@ fn codecs_refuse_what_their_readers_could_not_take() {
     let deep_place = Measured { inner: vec![bad.clone()], ..placed.clone() };
     for (event, says) in [
         (bad.clone(), "values[1][1]: the number is NaN"),
-        (nested.clone(), "last: it is something"),
+        (nested.clone(), "last: a `Some` of null"),
         (deep.clone(), "nested too deep"),
         (deep_place, "inner[0].values[1][1]"),
     ] {
@@ -63,7 +63,7 @@ fn codecs_refuse_what_their_readers_could_not_take() {
     write(Measured::default()).unwrap();
     write(Packed(bad)).unwrap();
     write(Packed(nested)).unwrap();
-    for (event, says) in [(Measured::default(), "place: a field that is skipped"), (deep, "nested too deep")] {
+    for (event, says) in [(Measured::default(), "place: a skipped field"), (deep, "nested too deep")] {
         let error = write(Packed(event)).unwrap_err();
         assert!(error.kind() == ErrorKind::Invalid && error.report().contains(says), "{says}: {}", error.report());
     }

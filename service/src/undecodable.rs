@@ -7,10 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use tidings_core::DecodeErrors;
-
-/// The maximum number of errors read from a chain: an error that is its own source has an endless chain.
-const CHAIN_LENGTH: usize = 64;
+use tidings_core::{DecodeErrors, error_chain};
 
 /// The error of a route whose records cannot be decoded. Private, so that no error of a handler is mistaken for it.
 #[derive(Debug)]
@@ -25,8 +22,7 @@ impl Undecodable {
     /// Returns the records that could not be decoded, if that is why a route failed. Layers may have wrapped the
     /// error.
     pub(crate) fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a DecodeErrors> {
-        let mut chain = std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH);
-        chain.find_map(|error| error.downcast_ref::<Self>()).map(|found| &found.0)
+        error_chain(error).find_map(|error| error.downcast_ref::<Self>()).map(|found| &found.0)
     }
 }
 

@@ -24,7 +24,7 @@ async fn all_missing_topics_and_dead_letter_topics_are_listed_at_once() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let text = error.to_string();
     assert!(
-        text.starts_with("start s: missing topics: a, c; missing dead-letter topics: a-dlq, b-dlq; create them"),
+        text.starts_with("start \"s\": missing topics: a, c; missing dead-letter topics: a-dlq, b-dlq; create them"),
         "{text}"
     );
     assert!(text.contains("TopicPolicy::Create"), "{text}");
@@ -38,7 +38,7 @@ async fn a_missing_topic_is_named_where_its_dead_letter_topic_exists() {
     let error = refused(Service::new("s", Router::new().on_topic("t", raw).on_topic("u", raw)), &transport).await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let text = error.to_string();
-    assert!(text.starts_with("start s: missing topics: t, u; create them"), "{text}");
+    assert!(text.starts_with("start \"s\": missing topics: t, u; create them"), "{text}");
 }
 
 /// A layer that provides something, and needs an idempotency store for it.
@@ -75,7 +75,7 @@ async fn an_extractor_without_its_layer_is_refused() {
     let service = Service::new("s", router).with_idempotency(MemoryStore::new());
     let error = refused(service, &MemoryTransport::new()).await;
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(error.to_string(), "start s: the handler \"late\": `It` needs the layer `Provides`");
+    assert_eq!(error.to_string(), "start \"s\": the handler \"late\": `It` needs the layer `Provides`");
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn a_layer_without_the_store_that_it_needs_is_refused() {
     let error = refused(Service::new("s", router.layer(stack)), &MemoryTransport::new()).await;
     assert_eq!(
         error.to_string(),
-        "start s: the handler \"first\": the layer needs a store; the handler \"second\": the layer needs a store"
+        "start \"s\": the handler \"first\": the layer needs a store; the handler \"second\": the layer needs a store"
     );
 }
 

@@ -7,11 +7,11 @@
 //! for its own invalid data.
 
 use std::error::Error as StdError;
-use std::{io, iter};
+use std::io;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
-use tidings_core::{Error, ErrorKind, report};
+use tidings_core::{Error, ErrorKind, error_chain, report};
 
 /// Converts `error`, which occurred during `context`: the message names the table, column or setting if the server
 /// does.
@@ -120,8 +120,7 @@ pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
 /// Whether the database, its setup or its load is at fault rather than the data: the chain of `error` contains a
 /// client error that says so.
 pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {
-    // A chain of a handler's errors need not end.
-    for current in iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH) {
+    for current in error_chain(error) {
         if let Some(error) = current.downcast_ref::<sqlx::Error>() {
             return match error {
                 sqlx::Error::Database(error) => error.code().is_some_and(|code| is_state_of_the_database(&code)),
@@ -142,11 +141,6 @@ pub(crate) fn is_databases_fault(error: &(dyn StdError + 'static)) -> bool {
     }
     false
 }
-
-/// Errors of a chain that are looked at.
-///
-/// A bound, since nothing stops a handler's error from naming itself as its source.
-const CHAIN_LENGTH: usize = 64;
 
 /// Decides by SQLSTATE, as the documentation of
 /// [`PostgresStore::inbox`](crate::PostgresStore::inbox) promises.

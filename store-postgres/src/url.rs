@@ -390,7 +390,7 @@ mod tests {
             ("aplication_name=x", "did you mean application_name?"),
             ("connect-wait=5s", "did you mean connect_wait?"),
             ("sslmode=on", "sslmode: expected disable, allow"),
-            ("sslmode=require&sslmode=require", "sslmode: expected it once"),
+            ("sslmode=require&sslmode=require", "sslmode: duplicate parameter"),
             ("sslrootcert=/no/such/file", "sslrootcert: expected the path"),
             ("sslkey=s3cr3t", "sslkey: expected the path"),
             ("statement-cache-capacity=x", "statement-cache-capacity: expected a number"),

@@ -212,13 +212,13 @@ impl<T: Transport + Clone> Harness<T> {
     /// [`Unavailable`](ErrorKind::Unavailable) with the trace if they have not settled in time.
     pub async fn settle(&self) -> Result<()> {
         let open = || self.journal.unsettled(&self.topics);
-        let what = || format!("these have not settled: {}", open().join(", "));
+        let what = || format!("events have not settled: {}", open().join(", "));
         self.wait(|| open().is_empty().then_some(Ok(())), what).await
     }
 
     /// Advances time by sleeping. If the clock is paused this is instant, and all timers due within it fire in order.
     pub async fn advance(&self, time: Duration) {
-        self.journal.note(format!("the test waits {:.3} s", time.as_secs_f64()));
+        self.journal.note(format!("the test waits for {:.3} s", time.as_secs_f64()));
         tokio::time::sleep(time).await;
     }
 

@@ -38,7 +38,7 @@ struct Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(journal) = self.journal.take() {
-            let how = if std::thread::panicking() { "panicked" } else { "was dropped before it was done" };
+            let how = if std::thread::panicking() { "panicked" } else { "was cancelled before it completed" };
             journal.failed(&self.places, self.attempt, &format!("the handler {how}"));
         }
     }

@@ -172,7 +172,7 @@ async fn a_panic_and_a_time_out_are_told_apart() {
     let service = Service::new("fragile", Router::new().on(fragile)).with_retry(Retry::never());
     let test = Harness::start(service).await.unwrap();
     assert!(test.send(&registered("panic")).await.errors[0].contains("panicked"));
-    assert!(test.send(&registered("hang")).await.errors[0].contains("dropped before it was done"));
+    assert!(test.send(&registered("hang")).await.errors[0].contains("cancelled before it completed"));
     assert!(test.dead_letters()[0].error.contains("as asked"));
 }
 

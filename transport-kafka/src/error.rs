@@ -174,21 +174,23 @@ pub(crate) fn ends_a_producer(error: &KrafkaError) -> bool {
 ///
 /// Errors are searched rather than texts: TLS alerts have no fixed wording.
 pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(current) = next {
+    let mut open: Vec<&(dyn StdError + 'static)> = vec![error];
+    for _ in 0..MAX_ERRORS {
+        let Some(current) = open.pop() else { return false };
         if current.is::<rustls::Error>() {
             return true;
         }
         // `io::Error::source` skips the error it wraps, and the client keeps it in an `Arc`.
         let shared = current.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
         let wrapped = shared.or_else(|| current.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
-        if wrapped.is_some_and(|inner| is_tls(inner)) {
-            return true;
-        }
-        next = current.source();
+        open.extend(current.source());
+        open.extend(wrapped.map(|inner| inner as &(dyn StdError + 'static)));
     }
     false
 }
+
+/// Limit of errors visited below an error: one that is its own source has no end.
+const MAX_ERRORS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +202,26 @@ mod tests {
         let error = KrafkaError::network(io::Error::new(io::ErrorKind::InvalidData, alert));
         assert_eq!(kind_of(&error), ErrorKind::Denied);
         assert_eq!(kind_of(&KrafkaError::network(io::ErrorKind::ConnectionRefused.into())), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn an_error_that_is_its_own_source_is_searched_within_bounds() {
+        #[derive(Debug, Default)]
+        struct Endless(std::sync::atomic::AtomicUsize);
+        impl std::fmt::Display for Endless {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("endless")
+            }
+        }
+        impl StdError for Endless {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                // Fails the test instead of running forever.
+                assert!(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 1_000, "it does not end");
+                Some(self)
+            }
+        }
+        let error = KrafkaError::network(io::Error::other(io::Error::other(Endless::default())));
+        assert!(!is_tls(&error));
     }
 
     #[test]

@@ -391,7 +391,7 @@ async fn an_inspection_tells_topics_and_groups() -> TestResult {
     member.consumer.close().await?;
     published(&kafka, vec![Record::new(topic.clone(), "v")]).await?;
     let found = inspect(&*admin, &topics, &groups).await?;
-    let problem = format!("the group {group} has no member, and a lag of 1");
+    let problem = format!("group {group:?} has no members and a lag of 1");
     assert!(found.health.problems.contains(&problem), "{:?}", found.health.problems);
     Ok(())
 }

@@ -78,15 +78,19 @@ impl Admin for MemoryAdmin {
     /// same.
     async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()> {
         self.broker.faults.reach("grow")?;
-        let found = self.broker.topic(topic).ok_or_else(|| no_topic("grow", topic))?;
+        let found = self.broker.topic(topic).ok_or_else(|| no_topic("create partitions", topic))?;
         check_partitions(topic, partitions)?;
         let present = found.logs().len() as u32;
         if partitions < present {
-            let text = format!("grow {topic:?}: it has {present} partitions, which can't be lowered to {partitions}");
+            let text = format!(
+                "create partitions of topic {topic:?}, {partitions} in all: it has {present}, and partitions cannot be removed"
+            );
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         if partitions > present && found.is_keyed() && !options.allow_rekeying {
-            let text = format!("grow {topic:?}: its keys would go to other partitions, which needs allow_rekeying");
+            let text = format!(
+                "create partitions of topic {topic:?}: its keys would move to other partitions, which requires allow_rekeying"
+            );
             return Err(Error::new(ErrorKind::Conflict, text));
         }
         found.grow(partitions);

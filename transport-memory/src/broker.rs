@@ -98,7 +98,7 @@ impl Broker {
         {
             let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
             if topics.contains_key(&spec.name) {
-                let text = format!("create topic {:?}: it exists already", spec.name);
+                let text = format!("create topic {:?}: it already exists", spec.name);
                 return Err(Error::new(ErrorKind::AlreadyExists, text));
             }
             topics.insert(spec.name.clone(), Arc::clone(&topic));

@@ -52,9 +52,7 @@ impl MemoryConsumer {
     /// for a topic that may not be created.
     pub(crate) fn join(broker: &Arc<Broker>, options: ConsumerOptions) -> Result<Self> {
         broker.faults.reach("join the group")?;
-        if options.topics.is_empty() || options.group.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "join the group: it needs a group and at least one topic"));
-        }
+        options.check()?;
         // Before the group is locked: creating a topic rebalances all groups.
         for topic in &options.topics {
             broker.topic_or_create("join the group", topic)?;
@@ -141,7 +139,7 @@ impl<'a> Turn<'a> {
     /// [`Invalid`](ErrorKind::Invalid) while another call of `next` is in progress.
     fn take(consumer: &'a MemoryConsumer) -> Result<Self> {
         if consumer.reading.swap(true, Ordering::AcqRel) {
-            return Err(Error::new(ErrorKind::Invalid, "next: another call of it is under way"));
+            return Err(Error::new(ErrorKind::Invalid, "next: another call is in progress"));
         }
         Ok(Self(consumer))
     }

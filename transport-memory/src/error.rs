@@ -24,12 +24,12 @@ pub(crate) fn no_group(verb: &str, group: &str) -> Error {
 
 /// Returns the error for changing a group while members read: they would overwrite the change.
 pub(crate) fn has_members(verb: &str, group: &str) -> Error {
-    Error::new(ErrorKind::Conflict, format!("{verb}: the group {group:?} has members"))
+    Error::new(ErrorKind::Conflict, format!("{verb}: group {group:?} has members"))
 }
 
 /// Returns the error for a partition that the member has lost; the caller drops its work on it.
 pub(crate) fn not_owned(verb: &str, partition: &TopicPartition) -> Error {
-    Error::new(ErrorKind::Fenced, format!("{verb}: {partition} is not this member's any more"))
+    Error::new(ErrorKind::Fenced, format!("{verb}: {partition} is no longer assigned to this member"))
 }
 
 pub(crate) fn closed(verb: &str, what: &str) -> Error {

@@ -306,7 +306,7 @@ fn place(topic: &TopicLog, partitions: usize, record: &Record) -> Result<(u32, u
     let (count, size) = (partitions as u32, record.size());
     if size as u64 > topic.max_record_bytes {
         let (name, max) = (&topic.name, topic.max_record_bytes);
-        let text = format!("publish to {name:?}: a record of {size} bytes, {max} at most");
+        let text = format!("publish to {name:?}: a record of {size} bytes exceeds max_record_bytes ({max})");
         return Err(Error::new(ErrorKind::TooLarge, text));
     }
     if record.key.is_some() {
@@ -315,7 +315,7 @@ fn place(topic: &TopicLog, partitions: usize, record: &Record) -> Result<(u32, u
     let partition = match (record.partition, &record.key) {
         (Some(named), _) if named < count => named,
         (Some(named), _) => {
-            let text = format!("publish to {:?}: there is no partition {named}, only {count}", topic.name);
+            let text = format!("publish to {}[{named}]: there is no such partition, the topic has {count}", topic.name);
             return Err(Error::new(ErrorKind::NotFound, text));
         }
         (None, Some(key)) => partition_for(key, count),
@@ -377,7 +377,10 @@ impl Publisher for MemoryPublisher {
             }
         };
         let late = |_| {
-            Error::new(ErrorKind::Indeterminate, "close the publisher: the deadline passed with records unanswered")
+            Error::new(
+                ErrorKind::Indeterminate,
+                "close the publisher: records in flight were not answered before the deadline",
+            )
         };
         tokio::time::timeout(deadline, answered).await.map_err(late)
     }

@@ -179,6 +179,7 @@ pub(crate) fn check_partitions(name: &str, partitions: u32) -> Result<()> {
     if (1..=MemoryConfig::MAX_PARTITIONS).contains(&partitions) {
         return Ok(());
     }
-    let text = format!("topic {name:?}: partitions must be 1 to {}, not {partitions}", MemoryConfig::MAX_PARTITIONS);
+    let max = MemoryConfig::MAX_PARTITIONS;
+    let text = format!("topic {name:?}: {partitions} partitions, expected 1 to {max}");
     Err(Error::new(ErrorKind::Invalid, text))
 }

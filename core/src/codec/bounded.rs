@@ -16,7 +16,7 @@ pub(super) const MAX_DEPTH: usize = 256;
 pub(super) const MAX_EMPTY_ELEMENTS: usize = 64 << 10;
 
 /// The error of a list with more empty elements than the limit, both when written and when read.
-pub(super) const TOO_MANY: &str = "there are more elements than bytes";
+pub(super) const TOO_MANY: &str = "it has more elements than bytes";
 
 /// The remaining bounds while a value is read.
 #[derive(Debug)]
@@ -77,7 +77,8 @@ impl Bounds {
 pub(super) struct Bounded<'b, T> {
     inner: T,
     bounds: &'b Bounds,
-    /// Whether its elements are counted: those of lists and maps are, the fields of a struct are not.
+    /// Whether its elements are counted: those of lists and maps are, and those of tuples and arrays that have no size
+    /// in memory, of which a type may have any number without a byte. The fields of a struct are not.
     counted: bool,
 }
 
@@ -90,6 +91,10 @@ impl<'b, T> Bounded<'b, T> {
     /// Wraps a visitor of a list or map, whose elements are counted.
     fn counting<U>(&self, inner: U) -> Bounded<'b, U> {
         Bounded { counted: true, ..self.with(inner) }
+    }
+
+    fn tuple<'de, V: Visitor<'de>>(&self, visitor: V) -> Bounded<'b, V> {
+        Bounded { counted: size_of::<V::Value>() == 0, ..self.with(visitor) }
     }
 }
 
@@ -141,7 +146,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, D::Error> {
-        let visitor = self.with(visitor);
+        let visitor = self.tuple(visitor);
         self.bounds.deeper(|| self.inner.deserialize_tuple(len, visitor))
     }
 
@@ -151,7 +156,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        let visitor = self.with(visitor);
+        let visitor = self.tuple(visitor);
         self.bounds.deeper(|| self.inner.deserialize_tuple_struct(name, len, visitor))
     }
 

@@ -244,11 +244,11 @@ impl<'de> Deserialize<'de> for Told {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Told, A::Error> {
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                none("that is a list")
+                none("(a list)")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Told, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                none("that is an object")
+                none("(an object)")
             }
         }
         deserializer.deserialize_any(Any)

@@ -328,7 +328,7 @@ fn expect_type<E: Event>(found: &str) -> Result<()> {
     if found == E::TYPE {
         return Ok(());
     }
-    Err(undecodable(format!("read {}: the record says that its eventType is {:?}", E::TYPE, shortened(found))))
+    Err(undecodable(format!("read {}: the eventType is {:?}", E::TYPE, shortened(found))))
 }
 
 /// Refuses a record whose header states another version than its body.
@@ -338,6 +338,6 @@ fn expect_version<E: Event>(record: &StoredRecord, found: Version) -> Result<()>
     if told.parse::<Version>()? == found {
         return Ok(());
     }
-    let what = format!("read {}: its header says version {told}, its body version {found}", E::TYPE);
+    let what = format!("read {}: the version is {told} in the header and {found} in the body", E::TYPE);
     Err(undecodable(what))
 }

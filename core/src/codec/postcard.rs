@@ -18,8 +18,9 @@ use crate::{
 /// headers.
 ///
 /// Values may be nested 256 levels deep (a list, struct, enum, option or newtype is a level), and the elements of
-/// lists and maps may number the bytes plus 65,536. A value beyond these limits is neither written nor read; neither
-/// is one that skips a field (`skip_serializing_if`), which postcard cannot distinguish from a present one.
+/// lists and maps (and of arrays without a size in memory, such as `[(); 32]`) may number the bytes plus 65,536. A
+/// value beyond these limits is neither written nor read; neither is one that skips a field (`skip_serializing_if`),
+/// which postcard cannot distinguish from a present one.
 ///
 /// ```
 /// use tidings_core::{Envelope, StoredRecord, Timestamp, codec};
@@ -75,7 +76,7 @@ fn read<E: Event>(bytes: &[u8]) -> Result<E> {
     let rest = postcard.finalize().map_err(|error| undecodable(context()).with_source(error))?;
     if !rest.is_empty() {
         // Postcard is not self-describing: left-over bytes are the only sign of another shape.
-        return Err(undecodable(format!("{}: {} bytes are left over", context(), rest.len())));
+        return Err(undecodable(format!("{}: trailing data ({} B)", context(), rest.len())));
     }
     Ok(payload)
 }

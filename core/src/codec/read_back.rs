@@ -66,6 +66,9 @@ pub(super) fn check<E: Event>(envelope: EnvelopeRef<'_, E>, record: &Record, by_
     if same {
         return Ok(());
     }
-    let what = format!("write {}: it would be read back as another event (look at skipped fields and `with`)", E::TYPE);
+    let what = format!(
+        "write {}: it would be read back as another event (check skipped fields and `with` attributes)",
+        E::TYPE
+    );
     Err(Error::new(ErrorKind::Invalid, what))
 }

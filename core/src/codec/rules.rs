@@ -65,13 +65,13 @@ impl Rules {
         }
     }
 
-    /// Counts an element of a list or map.
+    /// Counts elements of a list, a map, or a tuple without a size in memory.
     #[inline]
-    pub(super) fn element(&self) {
-        self.elements.set(self.elements.get() + 1);
+    pub(super) fn count(&self, elements: usize) {
+        self.elements.set(self.elements.get().saturating_add(elements));
     }
 
-    /// Returns the number of list and map elements that were written.
+    /// Returns the number of elements that were counted while writing.
     #[cfg(feature = "postcard")]
     pub(super) fn elements(&self) -> usize {
         self.elements.get()

@@ -34,6 +34,9 @@ pub(super) struct Compound<'r, C> {
     level: Level,
     /// The number of elements written, which is the index of the next one in the path of an error.
     at: usize,
+    /// Whether an element of a tuple has a size in memory, or a variant's number was written. The elements of one that
+    /// has none are counted: there may be any number of them without a byte.
+    is_sized: bool,
 }
 
 impl<T: Serialize + ?Sized> Serialize for Strict<'_, &T> {
@@ -52,14 +55,14 @@ impl<'r, S: Serializer> Strict<'r, S> {
         begin: impl FnOnce(S) -> Result<C, S::Error>,
     ) -> Result<Compound<'r, C>, S::Error> {
         self.rules.enter(level)?;
-        Ok(Compound { inner: begin(self.inner)?, rules: self.rules, level, at: 0 })
+        Ok(Compound { inner: begin(self.inner)?, rules: self.rules, level, at: 0, is_sized: level == Level::Variant })
     }
 
     /// Writes a value that the format writes as null, unless it is within a `Some`: JSON reads `Some(None)` as `None`.
     #[inline]
     fn null(self, write: impl FnOnce(S) -> Result<S::Ok, S::Error>) -> Result<S::Ok, S::Error> {
         if self.in_some && !self.rules.nested_options {
-            return self.rules.refuse("it is something that would be read as nothing");
+            return self.rules.refuse("a `Some` of null would be read as `None`");
         }
         write(self.inner)
     }
@@ -70,7 +73,7 @@ impl<'r, S: Serializer> Strict<'r, S> {
         if is_finite || self.rules.all_floats {
             return Ok(());
         }
-        self.rules.refuse("the number is NaN or infinite, which would be read as nothing")
+        self.rules.refuse("the number is NaN or infinite, which would be read as null")
     }
 }
 
@@ -215,7 +218,7 @@ impl<'r, C> Compound<'r, C> {
     /// Counts an element of a list or map, for the bound that the reader has.
     #[inline]
     fn count(&self) {
-        self.rules.element();
+        self.rules.count(1);
     }
 
     /// Ends the value and leaves its level.
@@ -250,11 +253,15 @@ macro_rules! elements { ($($of:ident $method:ident,)*) => { $(
 
         #[inline]
         fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+            self.is_sized |= size_of_val(value) > 0;
             let (value, place) = self.next(value);
             self.rules.at(|| Step::Element(place), self.inner.$method(&value))
         }
 
         fn end(self) -> Result<C::Ok, C::Error> {
+            if !self.is_sized {
+                self.rules.count(self.at);
+            }
             self.end(C::end)
         }
     }
@@ -295,7 +302,7 @@ macro_rules! fields { ($($of:ident)*) => { $(
 
         fn skip_field(&mut self, key: &'static str) -> Result<(), C::Error> {
             if !self.rules.skipped_fields {
-                let refused = self.rules.refuse("a field that is skipped would shift those behind it");
+                let refused = self.rules.refuse("a skipped field would shift the fields after it");
                 return self.rules.at(|| Step::Field(key), refused);
             }
             self.inner.skip_field(key)

@@ -58,12 +58,12 @@ impl ConnectionUrl {
     /// Those of [`parse`](Self::parse).
     pub fn parts(url: &str) -> Result<Self, SettingError> {
         let expected = |expected: &str| SettingError::expected("the URL", expected);
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| expected("a scheme and :// at its beginning"))?;
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| expected("a scheme and :// at the beginning"))?;
         UriStr::new(&format!("{scheme}:")).map_err(|_| expected("a scheme of letters and digits before ://"))?;
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         // Most likely part of a password; its host would be the user's name.
         if tail.contains('@') {
-            let text = format!("no @ behind the hosts; user, password and values are {ENCODED}");
+            let text = format!("no @ after the hosts; user, password and values are {ENCODED}");
             return Err(expected(&text));
         }
         let (user, hosts) = match authority.rsplit_once('@') {
@@ -131,7 +131,7 @@ impl ConnectionUrl {
                 return Err(SettingError::new(shown, error.problem()));
             }
             if self.parameters.iter().take(place - 1).any(|(earlier, _)| earlier == name) {
-                return Err(SettingError::expected(name, "it once, not twice"));
+                return Err(SettingError::new(name, "duplicate parameter"));
             }
             set(Setting::new(name, value.expose()))?;
         }
@@ -240,7 +240,7 @@ mod tests {
         };
         assert_eq!(error("kafka://a?lingr=1"), "lingr: no such setting, did you mean linger?");
         assert_eq!(error("kafka://a?rack=1&s3cr3t=2"), "parameter 2: no such setting, expected linger, rack");
-        assert_eq!(error("kafka://a?rack=1&rack=2"), "rack: expected it once, not twice");
+        assert_eq!(error("kafka://a?rack=1&rack=2"), "rack: duplicate parameter");
     }
 
     #[test]

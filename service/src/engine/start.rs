@@ -34,9 +34,9 @@ pub(crate) async fn start(
     check(&name, &options)?;
     let routes = router.into_routes(&options.topic_prefix)?;
     if routes.topics().is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, format!("start {name}: its router handles no topic")));
+        return Err(Error::new(ErrorKind::Invalid, format!("start {name:?}: its router handles no topic")));
     }
-    let context = |e: Error| e.in_context(format_args!("start {name}"));
+    let context = |e: Error| e.in_context(format_args!("start {name:?}"));
     routes.check(options.store.is_some()).map_err(context)?;
     if let TopicPolicy::Create(topics) = &options.topics {
         let admin = transport.admin().await.map_err(context)?;

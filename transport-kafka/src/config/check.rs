@@ -18,12 +18,7 @@ const MAX_LINGER: Duration = Duration::from_secs(60);
 const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Brokers hold static members to the rule for topics.
-pub(crate) const INSTANCE_ID_RULE: &str = "1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and neither \".\" nor \"..\"";
-
-/// Whether a static member can have this name.
-pub(crate) fn is_instance_id(id: &str) -> bool {
-    check_topic_name(id).is_ok()
-}
+const INSTANCE_ID_RULE: &str = "1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and neither \".\" nor \"..\"";
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;
 
@@ -47,7 +42,7 @@ impl KafkaConfig {
         if self.client_id.is_empty() || self.client_id.len() > 249 {
             return Err(wrong("client_id", "1 to 249 bytes"));
         }
-        if self.instance_id.as_deref().is_some_and(|id| !is_instance_id(id)) {
+        if self.instance_id.as_deref().is_some_and(|id| check_topic_name(id).is_err()) {
             return Err(wrong("instance_id", INSTANCE_ID_RULE));
         }
         if self.rack.as_ref().is_some_and(String::is_empty) {

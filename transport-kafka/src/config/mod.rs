@@ -16,7 +16,6 @@ mod tests;
 
 use std::time::Duration;
 
-pub(crate) use self::check::{INSTANCE_ID_RULE, is_instance_id};
 pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource};
 pub(crate) use self::url::in_context;
 

@@ -5,77 +5,33 @@
 
 use std::time::Duration;
 
-use tidings_core::{ConsumerOptions, Error, ErrorKind, Result, check_topic_name};
+use tidings_core::{ConsumerOptions, Error, ErrorKind, Result};
 
 use crate::client::admin::check_group_name;
-use crate::config::{INSTANCE_ID_RULE, is_instance_id};
 
 /// Minimum session timeout.
 const MIN_SESSION: Duration = Duration::from_millis(100);
 /// Maximum of all durations: brokers and clocks have limits, and a longer duration is equivalent to an endless one.
 const LONGEST: Duration = Duration::from_secs(10 * 24 * 3_600);
 
-/// How much of a wrong instance id an error shows.
-const SHOWN_BYTES: usize = 80;
-
 /// Validates the options and caps endless durations at a finite value.
+///
+/// Names are checked before the broker sees them: it refuses some in terms that pass for a rebalance, and the member
+/// would join forever.
 ///
 /// # Errors
 /// [`Invalid`](ErrorKind::Invalid), naming the field and the expected value.
 pub(super) fn checked(mut options: ConsumerOptions) -> Result<ConsumerOptions> {
-    let wrong = |field: &str, expected: &str| {
-        Err(Error::new(ErrorKind::Invalid, format!("consumer options, {field}: expected {expected}")))
-    };
-    if options.group.is_empty() {
-        return wrong("group", "a name");
-    }
-    if options.topics.is_empty() {
-        return wrong("topics", "one or more");
-    }
-    check_names(&options)?;
+    options.check()?;
+    check_group_name(&options.group).map_err(|e| e.in_context("consumer options, group"))?;
     if options.session_timeout < MIN_SESSION {
-        return wrong("session_timeout", "100 ms or more");
-    }
-    for (field, time) in [("max_idle", options.max_idle), ("revocation_deadline", options.revocation_deadline)] {
-        if time.is_zero() {
-            return wrong(field, "more than zero");
-        }
-    }
-    for (field, count) in
-        [("max_batch_records", options.max_batch_records), ("max_buffered_bytes", options.max_buffered_bytes)]
-    {
-        if count == 0 {
-            return wrong(field, "1 or more");
-        }
+        let text = format!("consumer options, session_timeout: expected {MIN_SESSION:?} or more");
+        return Err(Error::new(ErrorKind::Invalid, text));
     }
     for time in [&mut options.session_timeout, &mut options.max_idle, &mut options.revocation_deadline] {
         *time = LONGEST.min(*time);
     }
     Ok(options)
-}
-
-/// Checks names before the broker sees them: it refuses some in terms that pass for a rebalance, and the member would
-/// join forever.
-///
-/// A wrong instance id is shown up to a bound: it may be a whole file by mistake.
-fn check_names(options: &ConsumerOptions) -> Result<()> {
-    let refused =
-        |field: &str, error: Error| Error::new(ErrorKind::Invalid, format!("consumer options, {field}: {error}"));
-    check_group_name(&options.group).map_err(|e| refused("group", e))?;
-    for topic in &options.topics {
-        check_topic_name(topic).map_err(|e| refused("topics", e))?;
-    }
-    match options.instance_id.as_deref() {
-        Some(id) if !is_instance_id(id) => {
-            let shown = &id[..id.floor_char_boundary(SHOWN_BYTES)];
-            let text = format!(
-                "consumer options, instance_id: expected {INSTANCE_ID_RULE}, found {shown:?} of {} bytes",
-                id.len()
-            );
-            Err(Error::new(ErrorKind::Invalid, text))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -306,7 +306,7 @@ impl Group {
 
 /// The error of a member that another with its instance id has replaced.
 fn fenced() -> Error {
-    Error::new(ErrorKind::Fenced, "next: this member's place in the group was taken by another")
+    Error::new(ErrorKind::Fenced, "next: another member with the same instance id has replaced this one")
 }
 
 impl State {

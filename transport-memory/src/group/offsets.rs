@@ -136,7 +136,8 @@ impl State {
         let owner = self.owned.get_mut(&commit.partition).filter(|o| o.member == id && o.epoch == commit.epoch);
         let owner = owner.ok_or_else(|| not_owned("commit", &commit.partition))?;
         if commit.next_offset > owner.log.end() {
-            let text = format!("commit of {}: next {} is beyond the log's end", commit.partition, commit.next_offset);
+            let text =
+                format!("commit {}: next offset {} is beyond the end of the log", commit.partition, commit.next_offset);
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let before = self.offsets.get(&commit.partition).map(|c| c.next);
@@ -185,7 +186,7 @@ impl State {
                 log_start = oldest,
                 log_end = end,
                 start,
-                "the committed offset is not in the log; reading from the oldest record"
+                "the committed offset is not in the log; reading starts at the oldest record"
             );
         }
         let mut assignment = Assignment::new(partition.clone(), epoch, start);

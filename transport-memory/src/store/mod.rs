@@ -173,7 +173,7 @@ impl State {
     /// # Errors
     /// [`Fenced`](ErrorKind::Fenced) if the lease is expired.
     fn living(&self, verb: &str, lease: &Lease, now: Instant) -> Result<()> {
-        let dead = || Error::new(ErrorKind::Fenced, format!("{verb}: the lease of {:?} is dead", lease.scope));
+        let dead = || Error::new(ErrorKind::Fenced, format!("{verb}: the lease of {:?} has ended", lease.scope));
         Self::lives(&self.leases, lease.id, now).map(drop).ok_or_else(dead)
     }
 }
@@ -183,11 +183,11 @@ impl IdempotencyStore for MemoryStore {
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
         let lease = Lease::checked(scope.clone(), ttl)?;
         let now = Instant::now();
-        let mut state = self.state("register a lease")?;
+        let mut state = self.state("acquire a lease")?;
         // Claims of expired leases stay, without a live lease: that counts as a crash.
         state.leases.retain(|_, lease| lease.until.is_none_or(|until| until > now));
         state.leases.insert(lease.id, Living { ttl, until: now.checked_add(ttl) });
-        self.inner.faults.answer("register a lease", lease)
+        self.inner.faults.answer("acquire a lease", lease)
     }
 
     async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>> {

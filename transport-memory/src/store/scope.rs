@@ -73,7 +73,7 @@ impl Scope {
         if self.claims.get(&event).is_none_or(|held| held.by != Some(lease)) {
             return Err(Error::new(
                 ErrorKind::Fenced,
-                format!("complete: the claim of event {event} is not this lease's"),
+                format!("complete: the claim of event {event} is not held by this lease"),
             ));
         }
         self.claims.remove(&event);

@@ -136,6 +136,22 @@ async fn c5_a_lone_member_that_is_idle_for_too_long_is_fenced_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn options_that_no_group_can_have_are_refused() {
+    let transport = MemoryTransport::new();
+    topic(&transport, "t", 1).await;
+    let options = || ConsumerOptions::new("g", ["t"]);
+    for (wrong, field) in [
+        (options().with_instance_id(""), "instance_id"),
+        (options().with_instance_id("a b"), "instance_id"),
+        (options().with_max_batch_records(0), "max_batch_records"),
+        (options().with_session_timeout(Duration::ZERO), "session_timeout"),
+    ] {
+        let error = transport.consumer(wrong).await.expect_err(field);
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(field), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn groups_read_apart_and_share_the_records() {
     let transport = MemoryTransport::new();
     let publisher = transport.publisher().await.unwrap();

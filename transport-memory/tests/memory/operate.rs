@@ -174,6 +174,6 @@ async fn an_inspection_tells_what_is_missing_and_whom_nobody_works_for() {
     assert_eq!(at_work.health.problems.len(), 3, "{:?}", at_work.health.problems);
     drop(consumer);
     let left = inspect(&*admin, &["t".into()], &["g".into(), "never-ran".into()]).await.unwrap();
-    assert_eq!(left.health.problems, ["the group g has no member, and a lag of 4"]);
+    assert_eq!(left.health.problems, ["group \"g\" has no members and a lag of 4"]);
     assert_eq!((left.groups[1].state, left.groups[1].lag), (GroupState::Empty, 0));
 }
