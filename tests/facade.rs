@@ -1,4 +1,4 @@
-//! What a user writes with the facade alone.
+//! Programs that use the facade alone.
 #![cfg(all(feature = "macros", feature = "json"))]
 
 use serde::{Deserialize, Serialize};

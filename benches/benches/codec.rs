@@ -1,4 +1,4 @@
-//! A codec call through the framework, beside the bare crate.
+//! A codec call through the framework, compared with the bare crate.
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -70,7 +70,7 @@ fn json(c: &mut Criterion) {
     group.finish();
 }
 
-/// What looking for NaN costs where there is nothing but floats.
+/// The cost of the search for NaN in a payload of floats.
 #[derive(Clone, Serialize, Deserialize, Event)]
 #[event(topic = "bench", type = "measured")]
 struct Measured {

@@ -1,4 +1,4 @@
-//! Publishing to and reading from a real broker: ours beside the bare client (`baseline`), and rskafka in the same run.
+//! Publishing to and reading from a real broker: ours next to the bare client (`baseline`), and rskafka in the same run.
 //!
 //! It runs against the broker in `TIDINGS_KAFKA`, and says so where there is none. Arguments pick parts (`produce`,
 //! `consume`, `latency`); without any, all run.

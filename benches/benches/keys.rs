@@ -1,4 +1,4 @@
-//! Order by key at work: one partition, handlers of 1 ms, 1,000 keys, 100 at once, beside the ideal.
+//! Order by key at work: one partition, handlers of 1 ms, 1,000 keys, 100 at once, compared with the ideal.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! publish -> route -> handler -> ack through memory, beside a bare channel with an ack for each record.
+//! publish -> route -> handler -> ack through memory, next to a bare channel with an ack for each record.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

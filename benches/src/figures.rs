@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tidings::BoxError;
 
-/// What a step of a bench ends with.
+/// The result of a step of a bench.
 pub type BenchResult<T = ()> = Result<T, BoxError>;
 
-/// What was measured of several ways to do the same, in turns, so that a busy moment of the machine meets all of them.
+/// Measurements of alternatives, taken in turns, so that a busy moment of the machine affects all of them.
 #[derive(Debug, Default)]
 pub struct Figures(Vec<(String, Vec<f64>)>);
 
@@ -22,7 +22,7 @@ impl Figures {
         }
     }
 
-    /// Prints the medians, and appends them to the file of `cargo xtask bench`, each beside the one called `baseline`.
+    /// Prints the medians, and appends them to the file of `cargo xtask bench`, each next to the one called `baseline`.
     ///
     /// # Errors
     /// When the file can't be written.

@@ -1,4 +1,4 @@
-//! What the benches have in common: the work, and a window of unanswered records.
+//! Shared by the benches: the work, and a window of unanswered records.
 
 pub mod figures;
 pub mod kafka;

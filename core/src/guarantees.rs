@@ -52,7 +52,7 @@ clauses! {
     I6 "i6" "A grant tells how many leases expired with the event, and how many attempts were released.",
     I7 "i7" "`Done` is written only by `complete` or within a handler's transaction.",
     D1 "d1" "`Ok` means that the letter is durable.",
-    D2 "d2" "The original is kept byte for byte, beside why it was buried.",
+    D2 "d2" "The original is kept byte for byte, with the cause of its burial.",
     D3 "d3" "A letter buried twice is listed and redriven once.",
     D4 "d4" "A letter is leased to one redrive at a time, before it is published.",
     A1 "a1" "Admin verbs do what they say, name what is missing, and lose nothing unasked.",

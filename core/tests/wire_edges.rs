@@ -51,7 +51,7 @@ fn letter() -> DeadLetter {
     DeadLetter::new("svc", TopicPartition::new("t", 2), record, ErrorKind::Failed).with_handler("h").with_error("bad")
 }
 
-/// `letter` as it lies in its topic after somebody put `header` at `place`; beyond the end: at the end.
+/// `letter` as stored in its topic after another program inserted `header` at `place`; beyond the end: at the end.
 fn with_header_at(letter: &DeadLetter, place: usize, header: Header) -> StoredRecord {
     let mut headers: Vec<_> = letter.to_record("t-dlq").headers.into_iter().collect();
     headers.insert(place.min(headers.len()), header);

@@ -47,7 +47,7 @@ pub(crate) struct UserProfileUpdated {
     pub(crate) profile: Profile,
 }
 
-/// What a user has enrolled in.
+/// A course that a user has enrolled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Profile {

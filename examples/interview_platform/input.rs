@@ -101,7 +101,7 @@ pub(crate) fn open(
     }))
 }
 
-/// What the services make of the input: a registration is one, an assessment is an interview.
+/// The meaning of the input to the services: a registration is one, an assessment is an interview.
 ///
 /// The input has no sessions. Signing in is taken to be part of registering and of sitting an exam, where identity is
 /// checked; other assessments are activity that the gateway sees.

@@ -23,13 +23,13 @@ const UNANSWERED: usize = 512;
 /// How many events are handed to a service at once, and how many such chunks may wait for it.
 const CHUNK: usize = 128;
 const CHUNKS: usize = 16;
-/// So many events lie between an event and its repeat, as when a client tries again.
+/// The number of events between an event and its repeat, as when a client tries again.
 const REPEAT_AFTER: usize = 100;
 /// How often a publish is tried, and the first wait in between, which doubles.
 const ATTEMPTS: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// What is published beside or instead of an event.
+/// Records published in addition to an event, or instead of it.
 #[derive(Debug, Clone, Copy)]
 enum Manner {
     /// The event; also, with the same id, when it is repeated.

@@ -15,7 +15,7 @@ fn platform(directory: &TempDir) -> Command {
     command
 }
 
-/// What it printed, after it has found everything as it should be.
+/// Returns its output, after its own checks have passed.
 fn succeeded(run: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{out}{err}");

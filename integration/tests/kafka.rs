@@ -20,9 +20,9 @@ type TestResult<T = ()> = Result<T, BoxError>;
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long a test may take that builds an example first, where none was built before.
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
-/// What a letter's topic takes in the test where that is too little.
+/// The limit of a dead-letter topic in the test where it is too low.
 const SMALL: u64 = 2_000;
-/// What a broker takes that takes more than usual.
+/// The limit of a broker that accepts more than usual.
 const LARGE: u64 = 3_000_000;
 
 fn main() -> ExitCode {
@@ -158,7 +158,7 @@ async fn a_letter_that_is_denied_holds_the_record() -> TestResult {
     assert_eq!(described.settings["max.message.bytes"], (LARGE + DEAD_LETTER_ROOM).to_string());
     kafka.allow("bob", "Read", &["--topic", &topic, "--group", "*"]).await?;
     kafka.allow("bob", "Describe", &["--topic", &letters]).await?;
-    // Whoever may write anywhere may have the producer id that an idempotent publisher needs.
+    // The right to write to any topic includes the producer id that an idempotent publisher needs.
     kafka.allow("bob", "Write", &["--topic", "elsewhere"]).await?;
     let config = KafkaConfig::new(kafka.bootstrap_on(Listener::Sasl)?.split(','));
     let bob = KafkaTransport::connect(config.with_sasl(Sasl::plain("bob", "bob-secret"))).await?;

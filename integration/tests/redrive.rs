@@ -56,7 +56,7 @@ async fn kafka() -> TestResult<Arc<dyn Transport>> {
     Ok(Arc::new(KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?))
 }
 
-/// A topic of two partitions with its dead letters, that nobody else has.
+/// A topic of two partitions with its dead-letter topic, used by this test alone.
 async fn fresh(transport: &dyn Transport) -> TestResult<Name> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +242,7 @@ async fn a_missing_letter_topic_is_named(transport: Arc<dyn Transport>) -> TestR
     Ok(())
 }
 
-/// A transport whose publisher, after so many calls, takes in half of a call and then never answers; its commits too.
+/// A transport whose publisher, after a number of calls, accepts half of a call and then never answers; its commits too.
 #[derive(Debug, Clone)]
 struct Cut {
     inner: Arc<dyn Transport>,

@@ -57,7 +57,7 @@ impl Service {
     /// ```
     pub fn with_env_prefix(mut self, prefix: &str) -> Result<Self> {
         environment::apply(&mut self.options, prefix, std::env::vars_os())
-            .map_err(|e| e.in_context(format_args!("configure {}", self.name)))?;
+            .map_err(|e| e.in_context(format_args!("configure {:?}", self.name)))?;
         Ok(self)
     }
 
@@ -114,7 +114,7 @@ impl Service {
             ended = running.shutdown(timeout) => ended.map(drop),
             signal = signals.next() => {
                 signal?;
-                let what = format!("run {name}: stopped at once by a second signal; unfinished records are not committed");
+                let what = format!("run {name:?}: stopped at once by a second signal; unfinished records are not committed");
                 Err(Error::new(ErrorKind::Closed, what))
             }
         }

@@ -213,11 +213,11 @@ pub enum PauseReason {
 impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Starting => "its start is being committed",
+            Self::Starting => "its start offset is being committed",
             Self::Operator => "paused by an operator",
-            Self::Bytes => "as many bytes are in flight as may be",
-            Self::Span => "an old record is not settled yet",
-            Self::Handler => "a handler says that something it needs is unavailable",
+            Self::Bytes => "the limit of bytes in flight is reached",
+            Self::Span => "the limit of the offset span is reached: an old record is not settled",
+            Self::Handler => "a handler reported that a dependency is unavailable",
             Self::Store => "the idempotency store is unavailable",
             Self::DeadLetters => "a dead letter could not be written",
             Self::Publisher => "a returned event could not be published",

@@ -1,4 +1,4 @@
-//! What a shutdown reports.
+//! Reports of a shutdown.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;

@@ -1,4 +1,4 @@
-//! How fast a relay moves an outbox into memory, beside a loop of the bare SQL; and how fast it is written.
+//! How fast a relay moves an outbox into memory, next to a loop of the bare SQL; and how fast it is written.
 //!
 //! It needs a server, as the tests do: `TIDINGS_POSTGRES`, or the one that is installed.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -69,7 +69,7 @@ impl Rig {
         fill.execute(self.store.pool()).await.unwrap();
     }
 
-    /// Reads in order, publishes, deletes; no order per key, no sharing, nobody else.
+    /// Reads in order, publishes, deletes; no order per key, no sharing, no other relay.
     async fn bare(&self) -> Duration {
         let publisher = self.transport.publisher().await.unwrap();
         let begun = Instant::now();

@@ -1,5 +1,5 @@
-//! The inbox on one connection beside pgbench, which sends the same statements to the same tables by C and libpq, and
-//! batches beside single events: in turns, so that the load of the machine falls on all alike.
+//! The inbox on one connection next to pgbench, which sends the same statements to the same tables by C and libpq, and
+//! batches next to single events: in turns, so that the load of the machine falls on all alike.
 //!
 //! It needs a server, as the tests do, and pgbench. Prints medians, and the ratios of the turns.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -53,7 +53,7 @@ impl Rig {
         events.chunks(size).map(<[_]>::to_vec).collect()
     }
 
-    /// What the inbox takes for a delivery of `size`.
+    /// Measures the inbox with deliveries of `size`.
     async fn ours(&self, count: usize, size: usize) -> Duration {
         let parts = self.claimed(count, size).await;
         let deliveries: Vec<_> = parts.iter().map(|events| delivery(&self.lease, events)).collect();
@@ -65,7 +65,7 @@ impl Rig {
         begun.elapsed() / u32::try_from(count).unwrap()
     }
 
-    /// What pgbench takes for the same transaction.
+    /// Measures pgbench with the same transaction.
     async fn theirs(&self, pgbench: &Path, count: usize, size: usize) -> Duration {
         let parts = self.claimed(count, size).await;
         let table = &self.table;

@@ -79,7 +79,7 @@ fn events(count: usize, id: impl Fn() -> Uuid) -> Vec<EventRef> {
     (0..count).map(|_| EventRef::new(id(), "order.placed")).collect()
 }
 
-/// What rows take of which none was ever deleted.
+/// Measures rows of which none was ever deleted.
 async fn at_rest(url: &str, rows: usize) {
     for (kind, id) in [("v7", Uuid::now_v7 as fn() -> Uuid), ("v4", Uuid::new_v4)] {
         let rig = Rig::new(config(url)).await;

@@ -1,4 +1,4 @@
-//! The inbox by batches and one by one, beside the same SQL without it, and how fast events are claimed and completed.
+//! The inbox by batches and one by one, next to the same SQL without it, and how fast events are claimed and completed.
 //!
 //! It needs a server, as the tests do: `TIDINGS_POSTGRES`, or the one that is installed.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -36,7 +36,7 @@ impl Rig {
         Self { store, lease, table }
     }
 
-    /// So many new events, claimed.
+    /// Claims this number of new events.
     async fn claimed(&self, count: usize) -> Vec<(Uuid, i64)> {
         let events: Vec<_> = (0..count).map(|_| (Uuid::now_v7(), 1)).collect();
         self.store.claim(&self.lease, &refs(&events)).await.unwrap();
@@ -124,7 +124,7 @@ fn inbox(c: &mut Criterion) {
     group.finish();
 }
 
-/// Claims and completes, in calls of so many events.
+/// Claims and completes, in calls of this number of events.
 fn claims(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let rig = runtime.block_on(Rig::new());

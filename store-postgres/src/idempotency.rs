@@ -183,7 +183,7 @@ impl IdempotencyStore for PostgresStore {
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for a scope that does not fit a shared table.
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
-        let doing = "register a lease";
+        let doing = "acquire a lease";
         let lease = Lease::checked(scope.clone(), ttl)?;
         if let Some(longest) = self.done().longest_scope.filter(|longest| storable(scope).chars().count() > *longest) {
             return Err(self.too_long("service_name", scope, longest));
@@ -240,7 +240,7 @@ impl IdempotencyStore for PostgresStore {
         let not_done: HashSet<Uuid> = not_done.into_iter().collect();
         let answer = |event: &EventRef| {
             if not_done.contains(&event.id) {
-                let what = format!("complete: the claim of event {} is not of this lease", event.id);
+                let what = format!("complete events: the claim of event {} is not held by this lease", event.id);
                 return Err(Error::new(ErrorKind::Fenced, what));
             }
             Ok(())

@@ -66,7 +66,7 @@ pub(crate) async fn migrate(connection: &mut PgConnection, names: &SqlNames, run
         return Err(Error::new(ErrorKind::NotFound, what));
     }
     let migrated = tokio::time::timeout(limit, run_missing(connection, names, limit));
-    migrated.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "migrate: it took too long")))
+    migrated.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "migrate: no answer in time")))
 }
 
 /// Returns the numbers of the applied migrations.
@@ -85,7 +85,7 @@ async fn applied(connection: &mut PgConnection, names: &SqlNames) -> Result<Vec<
 fn missing(applied: Vec<i32>) -> Result<Vec<Migration>> {
     let newest = MIGRATIONS.iter().map(|step| step.number).max().unwrap_or_default();
     if let Some(newer) = applied.iter().find(|number| **number > newest) {
-        let what = format!("its tables are at step {newer}, this program knows them up to {newest}");
+        let what = format!("its tables are at migration {newer}, but this program knows migrations up to {newest}");
         return Err(Error::new(ErrorKind::Conflict, what));
     }
     Ok(MIGRATIONS.iter().filter(|step| !applied.contains(&step.number)).copied().collect())
@@ -101,7 +101,7 @@ async fn run_missing(connection: &mut PgConnection, names: &SqlNames, limit: Dur
     let settings = format!("SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}");
     sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *transaction).await.map_err(|e| failed(doing, e))?;
     let lock = sqlx::query(LOCK).bind(names.full("migrations"));
-    lock.execute(&mut *transaction).await.map_err(|e| failed("migrate: wait for others who do", e))?;
+    lock.execute(&mut *transaction).await.map_err(|e| failed("migrate: wait for another migration", e))?;
     create_schema(&mut transaction, names).await?;
     sqlx::query(names.fill(CREATE_TABLE)).execute(&mut *transaction).await.map_err(|e| failed(doing, e))?;
     // The previous owner of the lock may have run them.

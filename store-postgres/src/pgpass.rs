@@ -16,7 +16,7 @@ pub(crate) fn password(host: &str, port: u16, database: &str, user: &str) -> Opt
     let file = env::var_os("PGPASSFILE").map(PathBuf::from);
     let file = file.or_else(|| env::home_dir().map(|home| home.join(".pgpass")))?;
     if is_open_to_others(&file) {
-        tracing::warn!(path = %file.display(), "the password file is not read: others may read it, expected mode 0600");
+        tracing::warn!(path = %file.display(), "the password file is ignored because other users can read it; expected mode 0600");
         return None;
     }
     let text = fs::read_to_string(file).ok()?;

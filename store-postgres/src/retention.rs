@@ -119,11 +119,13 @@ async fn keep(store: Weak<Inner>, retention: Duration) {
         }
         match store.forget_old(retention).await {
             Ok((0, 0)) => {}
-            Ok((events, letters)) => tracing::debug!(events, letters, "forgot done events and closed letters"),
+            Ok((events, letters)) => {
+                tracing::debug!(events, letters, "deleted done events and closed letters past their retention")
+            }
             Err(error) => tracing::warn!(
                 error = error.report(),
                 again_in = ?interval,
-                "done events and closed letters beyond their retention could not be deleted"
+                "cannot delete done events and closed letters past their retention; the attempt is repeated"
             ),
         }
     }

@@ -81,7 +81,8 @@ pub(crate) async fn prepare_shared(
     let (longest_scope, longest_type) = (longest("service_name"), longest("event_type"));
     let done = Done { table: Some(name), longest_scope, longest_type };
     let made = timeout(config.migration_timeout, make_functions(connection, names, &done, config));
-    made.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "make the functions: it took too long")))?;
+    made.await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "create the functions: no answer in time")))?;
     Ok(done)
 }
 
@@ -116,7 +117,7 @@ fn check(table: &str, columns: &BTreeMap<String, Column>) -> Result<()> {
     }
     let unknown = |name: &str| USED.iter().all(|(used, _)| *used != name);
     match columns.iter().find(|(name, column)| column.required && unknown(name)) {
-        Some((name, _)) => wrong(format!("the column {name} of {table} must be given a value, which we don't know")),
+        Some((name, _)) => wrong(format!("the column {name} of {table} has no default, and the store does not set it")),
         None => Ok(()),
     }
 }
@@ -128,7 +129,7 @@ async fn make_functions(
     done: &Done,
     config: &PostgresConfig,
 ) -> Result<()> {
-    let doing = "make the functions for a shared table";
+    let doing = "create the functions for a shared table";
     let text = names.fill_done(FUNCTIONS, done);
     let settle = names.full(&format!("settle{}", done.suffix()));
     let mark = mark(text.as_str());

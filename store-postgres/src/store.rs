@@ -221,7 +221,7 @@ async fn connect(config: &PostgresConfig, server: &Server, options: &PgConnectOp
         if !error.is_retryable() || left.is_zero() {
             return Err(error);
         }
-        tracing::warn!(%error, ?left, "Postgres does not answer: connecting again");
+        tracing::warn!(%error, ?left, "cannot connect to Postgres; the attempt is repeated until connect_wait has passed");
         sleep(pause.min(left)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

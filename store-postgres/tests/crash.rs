@@ -116,7 +116,7 @@ async fn at_last<T>(mut attempt: impl AsyncFnMut() -> TestResult<T>) -> TestResu
     }
 }
 
-/// Waits until so many more events are handled.
+/// Waits until this number of further events is handled.
 async fn handled(running: &ServiceHandle, more: u64) -> TestResult {
     let goal = running.status().await.totals.handled + more;
     let working = async {

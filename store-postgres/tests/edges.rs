@@ -19,7 +19,7 @@ use tidings_testbed::Suite;
 use uuid::Uuid;
 
 const LONG: Duration = Duration::from_secs(600);
-/// What no column of text takes as it is, and what looks like it escaped.
+/// Text that no text column accepts unchanged, and text that looks like its escaped form.
 const ODD: [&str; 5] = ["a\0b", "\0", "\\0", "\\0a\\0b", "a\\0b"];
 
 fn main() -> ExitCode {

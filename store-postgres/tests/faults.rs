@@ -1,4 +1,4 @@
-//! What goes wrong with a database: typed errors that name the thing, and services that wait until it is over.
+//! Faults of a database: typed errors that name the object, and services that wait until the fault is over.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
@@ -146,7 +146,7 @@ async fn long_names() -> TestResult {
 #[derive(Debug, Clone)]
 struct Failing {
     table: Arc<str>,
-    /// What fails the first calls.
+    /// Fails the first calls.
     sql: Arc<str>,
     calls: Arc<AtomicUsize>,
     times: usize,

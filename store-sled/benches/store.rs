@@ -1,4 +1,4 @@
-//! Durable claims and completions per second, by callers and by the size of batches, beside appending to a file and
+//! Durable claims and completions per second, by callers and by the size of batches, next to appending to a file and
 //! syncing it; and what an event takes on the disk and in memory.
 //!
 //! An element is one claim or one completion that is on the disk. A single caller can't be faster than the baseline: it
@@ -25,7 +25,7 @@ const MEASURED: usize = 200_000;
 const TURNS: usize = 25;
 
 fn directory() -> tempfile::TempDir {
-    // Beside the program: the system's temporary directory may lie in memory.
+    // Next to the program: the system's temporary directory may lie in memory.
     tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap()
 }
 
@@ -144,7 +144,7 @@ fn is_picked() -> bool {
     std::env::args().skip(1).any(|arg| !arg.starts_with('-'))
 }
 
-/// What an event takes, by the order of the ids: ids made in order of time, and random ones.
+/// The disk space of an event, by the order of the ids: ordered by time, and random.
 fn size_of_an_event(_: &mut Criterion) {
     if is_picked() {
         return;

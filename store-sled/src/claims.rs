@@ -60,10 +60,10 @@ impl Claims<'_> {
     /// [`Unavailable`](ErrorKind::Unavailable) for a lease too many.
     pub(crate) fn register(&mut self, lease: &Lease) -> Staged<()> {
         if self.scope(&lease.scope)?.is_none() {
-            return Ok(Err(Error::new(ErrorKind::Invalid, "register a lease: the store has too many scopes")));
+            return Ok(Err(Error::new(ErrorKind::Invalid, "acquire a lease: the store has too many scopes")));
         }
         let fits = self.memory.add_lease(lease, self.instant);
-        Ok(if fits { Ok(()) } else { Err(unavailable("register a lease: too many are alive")) })
+        Ok(if fits { Ok(()) } else { Err(unavailable("acquire a lease: too many leases are active")) })
     }
 
     /// # Errors
@@ -85,7 +85,7 @@ impl Claims<'_> {
             self.memory.sweep(self.instant);
         }
         if self.memory.claims() + events.len() > self.config.max_claims {
-            return Ok(Err(unavailable("claim events: max_claims live already")));
+            return Ok(Err(unavailable("claim events: max_claims is reached")));
         }
         let Some(scope) = self.scope(&lease.scope)? else { return Ok(Err(dead("claim events"))) };
         let claim = |id| self.claim_one(lease.id, EventKey { scope, id });
@@ -292,7 +292,7 @@ impl Claims<'_> {
 
 /// The error of a call under an expired lease.
 fn dead(what: &'static str) -> Error {
-    Error::new(ErrorKind::Fenced, format!("{what}: the lease is expired"))
+    Error::new(ErrorKind::Fenced, format!("{what}: the lease has expired"))
 }
 
 fn unavailable(what: &'static str) -> Error {

@@ -64,7 +64,7 @@ impl Broken {
 
     /// Converts to the error of a call: nothing was acknowledged, and the store reopens itself.
     pub(crate) fn down(&self) -> Error {
-        Error::caused_by(ErrorKind::Unavailable, "use the store: it is down", self.clone())
+        Error::caused_by(ErrorKind::Unavailable, "use the store: it failed and is being reopened", self.clone())
     }
 }
 

@@ -203,7 +203,7 @@ impl SledStore {
             Err(_) => Err(self
                 .check_open()
                 .err()
-                .unwrap_or_else(|| Broken::new(ErrorKind::Unavailable, "it broke, and is open again").down())),
+                .unwrap_or_else(|| Broken::new(ErrorKind::Unavailable, "it failed and was reopened").down())),
         }
     }
 
@@ -365,7 +365,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "use the store: it was closed")
+    Error::new(ErrorKind::Closed, "use the store: it is closed")
 }
 
 /// The error of a call while the disk does not answer: refused, or with an open outcome.

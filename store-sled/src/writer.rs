@@ -274,7 +274,7 @@ impl Writer {
 
     /// Closes a broken directory and schedules the next attempt.
     fn go_down(&mut self, broken: Broken) {
-        tracing::error!(error = %broken, "the store broke; it is closed and will be opened again");
+        tracing::error!(error = %broken, "the store failed; it is closed and will be reopened");
         if let Some(disk) = self.disk.take() {
             dispose(disk);
         }
@@ -289,7 +289,7 @@ impl Writer {
         }
         match self.open_disk() {
             Ok(()) => {
-                tracing::info!("the store is open again");
+                tracing::info!("the store was reopened");
                 self.set_open();
             }
             Err(broken) => {
@@ -299,7 +299,7 @@ impl Writer {
                     .min(self.config.max_reopen_wait)
                     .max(SledConfig::MIN_REOPEN_WAIT);
                 self.reopen_at = Instant::now() + self.reopen_wait;
-                tracing::warn!(error = %broken, again_in = ?self.reopen_wait, "the store can't be opened again yet");
+                tracing::warn!(error = %broken, again_in = ?self.reopen_wait, "cannot reopen the store; the attempt is repeated");
                 self.shared.status.send_if_modified(|status| {
                     let down = !matches!(status, Status::Closed);
                     if down {
@@ -367,6 +367,6 @@ fn dispose(disk: Disk) {
         });
     });
     if let Err(error) = spawned {
-        tracing::error!(%error, "no thread to close the broken store in");
+        tracing::error!(%error, "cannot start a thread to close the failed store");
     }
 }

@@ -164,7 +164,7 @@ fn command(program: &Path, role: &str, directory: &Path) -> Command {
     command
 }
 
-/// What a process says until it ends.
+/// The output of a process until it ends.
 fn listen(child: &mut Child) -> Receiver<String> {
     let lines = BufReader::new(child.stdout.take().unwrap()).split(b'\n');
     // libtest writes lines too, and may leave one unfinished in front of ours.
@@ -176,7 +176,7 @@ fn listen(child: &mut Child) -> Receiver<String> {
     heard
 }
 
-/// What was acknowledged, by events.
+/// The acknowledged operations, by event.
 #[derive(Debug, Default)]
 struct Book {
     claimed: BTreeSet<Uuid>,

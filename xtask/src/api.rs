@@ -14,10 +14,10 @@ use crate::Result;
 use crate::process::{cargo, run as run_command};
 use crate::workspace::{list, packages, root, target_directory, text};
 
-/// What any crate may show: a crate, or the full path of an item or module.
+/// Allowed in any crate: a crate, or the full path of an item or module.
 const ALLOWED: [&str; 10] =
     ["std", "core", "alloc", "proc_macro", "serde", "serde_core", "bytes", "uuid", "async_trait", "futures_core"];
-/// What single crates may show beyond that.
+/// Allowed in single crates in addition.
 const ALLOWED_IN: [(&str, &[&str]); 2] = [
     ("tidings-service", &["tower_layer::Layer", "tower_service::Service"]),
     (

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: runs the benches, and prints their figures beside the baselines of the same run.
+//! `cargo xtask bench`: runs the benches, and prints their figures next to the baselines of the same run.
 //!
 //! In a group, the function named `baseline` is the bare thing: a figure is compared to the baseline of its group with
 //! the same parameter, or else to the one without a parameter. `ratio` is value / baseline, in the figure's own unit: of
@@ -68,7 +68,7 @@ impl Options {
         Ok(options)
     }
 
-    /// What goes to `cargo bench` before the rest. Only bench targets: the others would be built to measure nothing.
+    /// The first arguments of `cargo bench`. Only bench targets: the others would be built to measure nothing.
     fn fixed(&self) -> Vec<&'static str> {
         let mut fixed =
             if self.peers { vec!["--manifest-path=benches/peers/Cargo.toml"] } else { vec!["--all-features"] };
@@ -83,7 +83,7 @@ impl Options {
     }
 }
 
-/// What criterion measured for one function and parameter.
+/// A measurement of criterion's for one function and parameter.
 #[derive(Debug, Clone, PartialEq)]
 struct Measured {
     group: String,

@@ -1,4 +1,4 @@
-//! What test programs printed, summed up: how many tests passed, which failed, and which did not run, and why.
+//! A summary of the output of test programs: how many tests passed, which failed, which did not run, and why.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ pub(crate) struct Report {
     failed: u64,
     ignored: BTreeMap<String, u64>,
     failures: Vec<String>,
-    /// What failed tests said, without backtraces.
+    /// The output of failed tests, without backtraces.
     said: Vec<String>,
     /// Within what a program tells of its failed tests.
     telling: bool,
 }
 
-/// So many lines of failed tests are told once more at the end, where they are found.
+/// The number of lines of failed tests that are repeated at the end, where they are found.
 const TOLD_AGAIN: usize = 200;
 
 impl Report {
@@ -64,7 +64,7 @@ impl Report {
         self.said.extend(lines.take(room).map(str::to_owned));
     }
 
-    /// What to tell at the end; `missing` are servers that did not run.
+    /// Returns the summary; `missing` are servers that did not run.
     pub(crate) fn text(&self, missing: &[String]) -> String {
         let mut lines = vec![format!("{} tests passed, {} failed", self.passed, self.failed)];
         lines.extend(self.failures.iter().map(|name| format!("  failed: {name}")));

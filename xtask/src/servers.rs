@@ -1,4 +1,4 @@
-//! The real servers beside which the tests run.
+//! The real servers next to which the tests run.
 //!
 //! They are started by the program `testbed` of the room of that name, as `testbed serve`. It writes to its standard
 //! output a line per server, `NAME=VALUE` for an environment variable that tells tests where it is, or
@@ -26,9 +26,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Running servers, ended when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
-    /// What to set for the tests.
+    /// The environment of the tests.
     pub(crate) variables: Vec<(String, String)>,
-    /// What does not run, and why.
+    /// The servers that do not run, and why.
     pub(crate) missing: Vec<String>,
     testbed: Option<Child>,
 }
@@ -61,7 +61,7 @@ impl Servers {
         thread::spawn(move || {
             for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()).map_while(|line| line.ok())
             {
-                // Read to the end even when nobody listens any more: a full pipe would stop testbed.
+                // Read to the end even without a listener: a full pipe would stop testbed.
                 let _ = sender.send(line);
             }
         });

@@ -62,7 +62,7 @@ pub(crate) fn run(suites: &[Suite], args: &[String], variables: &Variables, repo
 /// Commands to run one after the other, with their names.
 type Lane = Vec<(String, Command)>;
 
-/// What runs next to nextest: of each package the programs that nextest leaves out, and the doc tests.
+/// Runs next to nextest: of each package the programs that nextest leaves out, and the doc tests.
 fn lanes(suites: &[Suite], args: &[String], variables: &Variables) -> Result<Vec<Lane>> {
     let filters: Vec<&String> = args.iter().skip_while(|arg| *arg != "--").skip(1).collect();
     let mut lanes = BTreeMap::<&str, Lane>::new();

@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result {
     command.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root());
     let mut found = Vec::new();
     for path in output(&mut command)?.lines() {
-        // What is not text (test data, pictures) or was just deleted is not ours to judge.
+        // Files that are not text (test data, pictures) or were just deleted are not checked.
         if let Ok(text) = fs::read_to_string(root().join(path)) {
             found.extend(violations(path, &text));
         }
@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result {
     if found.is_empty() { Ok(()) } else { Err(format!("house rules:\n{}", found.join("\n")).into()) }
 }
 
-/// What is wrong with a file, as `path:line: sentence`.
+/// The violations in a file, as `path:line: sentence`.
 fn violations(path: &str, text: &str) -> Vec<String> {
     if is_data(path) {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What `cargo metadata` says about this workspace.
+//! This workspace, as `cargo metadata` describes it.
 
 use std::env;
 use std::path::{Path, PathBuf};

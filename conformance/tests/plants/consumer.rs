@@ -40,7 +40,7 @@ impl PlantedConsumer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it does before it waits for a step.
+    /// Runs before it waits for a step.
     async fn before_next(&self) -> Option<Step> {
         match self.bug {
             Bug::ReleasesAtTheNextCall => {

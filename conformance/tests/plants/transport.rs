@@ -329,7 +329,7 @@ plants! {
     OverwritesATopic => a1_creating_a_topic_twice_is_told_and_changes_nothing,
 }
 
-/// What a broken publisher says of records that it did not store.
+/// The answer of a broken publisher for records that it did not store.
 pub(crate) fn error(kind: ErrorKind) -> tidings_core::Error {
     tidings_core::Error::new(kind, "a planted bug")
 }

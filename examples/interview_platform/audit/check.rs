@@ -11,7 +11,7 @@ use super::ledger::{GroupLog, Ledger, Nature, Place, Published, Settled};
 /// How many examples of one fault are named.
 const NAMED: usize = 3;
 
-/// What is known of the run beside its ledger.
+/// Knowledge of the run in addition to its ledger.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Checked {
     /// Events are handled once, also when they are published twice.
@@ -22,10 +22,10 @@ pub(crate) struct Checked {
     pub(crate) alone: bool,
 }
 
-/// What came of the check.
+/// The result of the check.
 #[derive(Debug)]
 pub(crate) struct Findings {
-    /// What is wrong, a line each.
+    /// The problems found, a line each.
     pub(crate) problems: Vec<String>,
     /// Deliveries that the store knew from earlier runs.
     pub(crate) known: u64,

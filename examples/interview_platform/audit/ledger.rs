@@ -51,7 +51,7 @@ pub(crate) struct Published {
     pub(crate) nature: Nature,
 }
 
-/// What a published record is.
+/// The identity of a published record.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Nature {
     /// An event of this type.
@@ -62,7 +62,7 @@ pub(crate) enum Nature {
     Garbage,
 }
 
-/// What became of a record, in the order in which its group's service told it.
+/// The events of a record, in the order in which its group's service reported them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settled {
     pub(crate) place: Place,
@@ -176,7 +176,7 @@ impl Ledger {
     }
 }
 
-/// What a group's service tells of its records.
+/// Receives the record events of a group's service.
 #[derive(Debug)]
 pub(crate) struct GroupLog {
     pub(crate) group: &'static Group,

@@ -41,7 +41,7 @@ impl Letters {
         ends: &HashMap<TopicPartition, u64>,
         transport: &impl Transport,
     ) -> Result<Vec<(Name, Place)>, BoxError> {
-        // A group of its own, which is deleted afterwards: nobody's offsets are touched.
+        // A group of its own, which is deleted afterwards: no other offsets are touched.
         let group = Name::from(format!("interview-platform-audit-{}", Uuid::now_v7()));
         let topics = TOPICS.map(|(topic, _)| dead_letter_topic(topic));
         let consumer = transport.consumer(ConsumerOptions::new(group.clone(), topics)).await?;

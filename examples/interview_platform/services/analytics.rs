@@ -11,14 +11,14 @@ use crate::events::{
     UserBehaviorAnalyzed, UserLoggedOut, UserProfileUpdated, UserRegistered,
 };
 
-/// A user is analyzed at each so many scores.
+/// A user is analyzed each time this number of scores has arrived.
 const SCORES_PER_ANALYSIS: u32 = 5;
 /// Below this mean score a user is at risk: the pass mark of the input's modules.
 const PASS_MARK: f64 = 40.0;
 /// From this mean score on a user is excellent.
 const EXCELLENT: f64 = 85.0;
 
-/// What is counted, and of each user the scores and the last segment.
+/// The counts, and for each user the scores and the last segment.
 #[derive(Debug, Default)]
 pub(crate) struct Analytics(Mutex<Figures>);
 
@@ -77,7 +77,7 @@ async fn remember(event: UserBehaviorAnalyzed, State(analytics): State<Arc<Analy
     figures.segments.insert(event.user_id, event.segment);
 }
 
-/// Activity is the bulk of the input, and nobody waits for it: it is counted in batches.
+/// Activity is the bulk of the input and not urgent: it is counted in batches.
 async fn track(
     batch: Batch<UserActivityTracked>,
     State(analytics): State<Arc<Analytics>>,

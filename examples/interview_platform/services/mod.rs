@@ -72,7 +72,7 @@ pub(crate) const GROUPS: [Group; 3] = [
     },
 ];
 
-/// What the services know, each its own.
+/// The state of the services, each its own.
 #[derive(Debug, Default)]
 pub(crate) struct Knowledge {
     users: Arc<Users>,
@@ -81,7 +81,7 @@ pub(crate) struct Knowledge {
 }
 
 impl Knowledge {
-    /// What a service has learnt, in a line.
+    /// Summarizes the state of a service in a line.
     pub(crate) fn summary(&self, member: Member) -> Option<String> {
         match member {
             Member::ApiGateway => None,

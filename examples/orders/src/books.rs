@@ -14,7 +14,7 @@ pub(crate) struct Books {
     pub(crate) orders: i64,
     pub(crate) payments: i64,
     pub(crate) confirmations: i64,
-    /// What the orders come to, what was paid, and what the accounts have less.
+    /// The totals of the orders, of the payments, and of the withdrawals.
     ordered: i64,
     paid: i64,
     taken: i64,

@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Places orders, while so many instances are killed, and balances the books.
+/// Places orders while this number of instances is killed, and balances the books.
 async fn run(url: &str, kills: u32) -> Result<Books, BoxError> {
     let shop = Shop::open(url).await?;
     let transport = MemoryTransport::new();

@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// How long the claims of a killed instance are waited for.
 const TTL: Duration = Duration::from_secs(1);
 const CUSTOMERS: i64 = 10;
-/// What each customer has at first.
+/// The initial balance of each customer.
 pub(crate) const BALANCE: i64 = 1_000_000;
 
 #[derive(Debug, Serialize, Deserialize, Event)]

@@ -112,7 +112,7 @@ pub(super) async fn settle(
             roll_back(store, transaction).await;
             let what = match verdict {
                 "claim" => "its claim was taken over",
-                "epoch" => "its partition has been assigned anew",
+                "epoch" => "its partition was reassigned",
                 _ => "its lease expired",
             };
             Err(held(Error::new(ErrorKind::Fenced, format!("commit a delivery: {what}"))).into())
@@ -170,7 +170,7 @@ fn silent() -> sqlx::Error {
 
 /// Converts the error of the last statement, which rolled back the transaction.
 fn of_settle(error: sqlx::Error, records: usize) -> BoxError {
-    let doing = "write that events are done";
+    let doing = "record done events";
     if is_lock_timeout(&error) {
         // Another transaction completes the same events and has not ended.
         return held(failed(doing, error)).into();
@@ -197,7 +197,7 @@ async fn done_by_another(store: &PostgresStore, lease: &Lease, events: &[EventRe
 
 /// Asks on a connection of its own, outside the transaction that was rolled back.
 async fn is_done(store: &PostgresStore, lease: &Lease, events: &[EventRef]) -> Result<bool> {
-    let doing = "look whether an event is done";
+    let doing = "check whether an event is done";
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
     let mut connection = store.acquire(doing).await?;
     let answered = store.bounded(are_done(store, &mut connection, lease, &ids)).await;
@@ -219,7 +219,7 @@ async fn commit(
     match answered {
         Ok(()) => Ok(()),
         Err(error) if is_lost(&error) => {
-            tracing::warn!(error = %error, "a commit was not answered; looking whether it was made");
+            tracing::warn!(error = %error, "a commit was not answered; checking whether it took effect");
             match timeout(RESOLVE_WITHIN, is_committed(store, lease, events, xid)).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(unavailable(failed(doing, error)).into()),
@@ -241,8 +241,10 @@ async fn is_committed(store: &PostgresStore, lease: &Lease, events: &[EventRef],
         match store.bounded(look(store, lease, &ids, xid)).await {
             Ok(Ok(Some(committed))) => return committed,
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!(error = %error.report(), "the database can't be asked yet"),
-            Err(_) => tracing::debug!("the database does not answer yet"),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %error.report(), "cannot query the database yet; the query is repeated")
+            }
+            Err(_) => tracing::debug!("the database does not answer yet; the query is repeated"),
         }
         sleep(wait.saturating_sub(asked.elapsed())).await;
         wait = (wait * 2).min(LONGEST_LOOK);
@@ -252,7 +254,7 @@ async fn is_committed(store: &PostgresStore, lease: &Lease, events: &[EventRef],
 /// Returns whether the events are done; `None` while the transaction is in progress. The order matters: rows that are
 /// missing after the transaction ended will not appear.
 async fn look(store: &PostgresStore, lease: &Lease, ids: &[Uuid], xid: &str) -> Result<Option<bool>> {
-    let doing = "look whether a transaction was committed";
+    let doing = "check whether a transaction was committed";
     let mut connection = store.acquire(doing).await?;
     let status = sqlx::query_scalar::<_, Option<String>>(STATUS).bind(xid).fetch_one(&mut *connection).await;
     let status = match status {
@@ -289,6 +291,6 @@ pub(super) async fn roll_back(store: &PostgresStore, transaction: Transaction<'s
     match store.bounded(transaction.rollback()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a transaction ended with its connection"),
-        Err(_) => tracing::debug!("a transaction was given up: no answer"),
+        Err(_) => tracing::debug!("a transaction was abandoned: no answer in time"),
     }
 }

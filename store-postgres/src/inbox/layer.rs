@@ -107,7 +107,7 @@ where
         let Some(lease) = delivery.lease().cloned() else {
             // Either no store is configured, which is a mistake, or the lease has just expired: then the service
             // acquires a new one.
-            let what = "begin a delivery: nobody has claimed its events; the service needs `with_idempotency(store)`";
+            let what = "begin a delivery: its events are not claimed; the service needs `with_idempotency(store)`";
             return Box::pin(async move { Err(unavailable(Error::new(ErrorKind::Unavailable, what)).into()) });
         };
         let slot = Slot::new(self.store.clone(), lease.ttl);

@@ -86,7 +86,7 @@ impl Slot {
             State::Here(transaction) => Ok(transaction),
             State::Untouched => self.begin().await.inspect_err(|_| *self.state() = State::Untouched),
             State::Taken => {
-                Err(Error::new(ErrorKind::Invalid, "take the transaction of a delivery: somebody has it still").into())
+                Err(Error::new(ErrorKind::Invalid, "take the transaction of a delivery: it is still in use").into())
             }
         }
     }

@@ -48,9 +48,9 @@ impl Outbox {
     /// # Errors
     /// [`Unavailable`](tidings_core::ErrorKind::Unavailable).
     pub async fn lag(&self) -> Result<OutboxLag> {
-        let mut connection = self.store.acquire("look at the outbox").await?;
+        let mut connection = self.store.acquire("measure the outbox").await?;
         let work = self.store.bounded(lag(&mut connection, self.store.names())).await;
-        self.store.judge("look at the outbox", &mut connection, work)
+        self.store.judge("measure the outbox", &mut connection, work)
     }
 }
 

@@ -195,7 +195,7 @@ impl Outbox {
 
 fn check(record: &Record) -> Result<()> {
     if record.topic.is_empty() || record.topic.contains('\0') {
-        let what = format!("write to the outbox: {:?} is no topic", record.topic);
+        let what = format!("write to the outbox: {:?} is not a topic name", record.topic);
         return Err(Error::new(ErrorKind::Invalid, what));
     }
     if record.size() > MAX_RECORD {

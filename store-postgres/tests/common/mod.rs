@@ -1,4 +1,4 @@
-//! What the tests of a store on Postgres have in common.
+//! Shared by the tests of the Postgres store.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub(crate) async fn effects(pool: &PgPool) -> TestResult<String> {
     Ok(table)
 }
 
-/// What was written, in order.
+/// The written records, in order.
 pub(crate) async fn written(pool: &PgPool, table: &str) -> TestResult<Vec<i64>> {
     Ok(sqlx::query_scalar(AssertSqlSafe(format!("SELECT n FROM {table} ORDER BY n"))).fetch_all(pool).await?)
 }
@@ -79,7 +79,7 @@ pub(crate) fn number(record: &StoredRecord) -> i64 {
     value["payload"]["n"].as_i64().expect("a record of ours")
 }
 
-/// Memory with a topic of so many partitions.
+/// A memory transport with a topic of this number of partitions.
 pub(crate) async fn transport(partitions: u32) -> TestResult<MemoryTransport> {
     let transport = MemoryTransport::new();
     let topics = [Topic::new(TOPIC).with_partitions(partitions), Topic::new(dead_letter_topic(TOPIC))];

@@ -212,7 +212,7 @@ async fn kept() -> TestResult {
     })
     .await
     .unwrap_err();
-    assert!(error.to_string().contains("somebody has it still"), "{error}");
+    assert!(error.to_string().contains("it is still in use"), "{error}");
     drop(kept.await?);
     assert_eq!(store.claim(&lease, &refs(&events)).await?.len(), 1);
     assert!(written(store.pool(), &sums.table).await?.is_empty());

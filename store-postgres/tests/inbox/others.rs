@@ -1,4 +1,4 @@
-//! What is not the inbox's own: the isolation that a database sets, a handler's own row, a shared table's name.
+//! Influences from outside the inbox: the isolation level of a database, a handler's own row, a shared table's name.
 
 use sqlx::{AssertSqlSafe, PgPool};
 use tidings_core::{Claim, Failure, IdempotencyStore, Name, Outcome};

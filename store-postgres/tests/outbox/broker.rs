@@ -68,7 +68,7 @@ impl Broker {
         self.records.lock().unwrap().iter().map(text).collect()
     }
 
-    /// Waits until it holds so many different values.
+    /// Waits until it holds this number of different values.
     pub(crate) async fn holds(&self, count: usize) {
         until("records at the broker", async || self.values().into_iter().collect::<HashSet<_>>().len() >= count).await;
     }

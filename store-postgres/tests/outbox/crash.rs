@@ -26,7 +26,7 @@ pub(crate) async fn many() -> Result<(), BoxError> {
     run(20, 500).await
 }
 
-/// What writers know of their transactions: by value, the event's id.
+/// The transactions as the writers know them: by value, the event's id.
 #[derive(Debug, Default)]
 struct Ledger {
     committed: Mutex<BTreeMap<String, Uuid>>,
@@ -124,7 +124,7 @@ async fn check(store: &PostgresStore, broker: &Broker, ledger: &Ledger) -> Resul
     assert!(lost.is_empty(), "lost: {lost:?}");
     let invented: Vec<_> = published.difference(&effects).collect();
     assert!(invented.is_empty(), "published and not committed: {invented:?}");
-    // Repeats are the same events, so whoever reads them settles them as duplicates.
+    // Repeats are the same events, so their readers settle them as duplicates.
     let ids: HashSet<_> =
         records.iter().map(|r| (text(r), r.headers.get_str(headers::EVENT_ID).unwrap().to_owned())).collect();
     assert_eq!(ids.len(), published.len(), "a repeat came with another id");

@@ -18,7 +18,7 @@ pub(crate) async fn of_commits() -> Result<(), BoxError> {
     sqlx::query("CREATE TABLE counts (key int PRIMARY KEY, n int NOT NULL)").execute(store.pool()).await?;
     sqlx::query("INSERT INTO counts SELECT k, 0 FROM generate_series(0, 6) k").execute(store.pool()).await?;
     let over = AtomicBool::new(false);
-    // Beside the constant ones, relays come and go.
+    // In addition to the constant ones, relays come and go.
     let relays = async {
         let _constant = [relay(&store, &broker), relay(&store, &broker)];
         while !over.load(Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! What the broker does not take.
+//! Records that the broker refuses.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

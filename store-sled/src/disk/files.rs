@@ -67,7 +67,7 @@ pub(crate) fn lock(path: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            Err(Broken::new(ErrorKind::Conflict, format!("{} is locked: the store is open already", path.display())))
+            Err(Broken::new(ErrorKind::Conflict, format!("{} is locked: the store is already open", path.display())))
         }
         Err(TryLockError::Error(e)) => Err(Broken::io("lock", path, &e)),
     }

@@ -51,7 +51,7 @@ impl Generation {
             // The table's seal proves that none is missing.
             next = number_in(&key).map_or(next, |number| number + 1);
             let replayed = replay(&piece, |key, state| index.set(key, state));
-            replayed.ok_or_else(|| Broken::corrupt(path, "a piece of the journal is no piece"))?;
+            replayed.ok_or_else(|| Broken::corrupt(path, "an entry of the journal is malformed"))?;
         }
         Ok(Self { number, began, table, index, changes: Changes::default(), next })
     }

@@ -205,7 +205,10 @@ impl Disk {
     /// Closes and removes a generation that the manifest no longer names.
     fn drop_generation(&self, generation: Generation) -> Result<()> {
         let path = generation.table.path().to_path_buf();
-        tracing::info!(generation = generation.number, "the oldest part of the store is past its retention");
+        tracing::info!(
+            generation = generation.number,
+            "the oldest part of the store is past its retention; it is deleted"
+        );
         generation.table.close()?;
         remove(&path)
     }
@@ -357,7 +360,7 @@ impl Opening<'_> {
         tracing::error!(
             %damage,
             set_aside = %to.display(),
-            "the store is damaged and goes on without the damaged part: its events may be handled again"
+            "the store is damaged; it continues without the damaged part, whose events may be handled again"
         );
         self.damages.push(Damage::new(to, damage.to_string(), self.now));
         Ok(())

@@ -26,7 +26,7 @@ pub(crate) fn put_in_order(directory: &Path) -> Result<()> {
         if name.ends_with(DRAFT) {
             fs::remove_file(&path).map_err(|e| Broken::io("remove", &path, &e))?;
         } else if !is_whole(&fs::read(&path).map_err(|e| Broken::io("read", &path, &e))?) {
-            tracing::warn!(snapshot = %path.display(), "a snapshot is damaged: the log is read without it");
+            tracing::warn!(snapshot = %path.display(), "a snapshot is damaged; the whole log is read instead");
             let aside = directory.join(format!("{DAMAGED}{name}"));
             fs::rename(&path, &aside).map_err(|e| Broken::io("set aside", &path, &e))?;
         }

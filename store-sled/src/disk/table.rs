@@ -201,7 +201,7 @@ impl Table {
         let stored = stored.ok_or_else(|| Broken::corrupt(&self.path, "the seal is missing"))?;
         if stored.sequence < self.seal.sequence {
             let (has, had) = (stored.sequence, self.seal.sequence);
-            return Err(Broken::corrupt(&self.path, &format!("ends at commit {has}, {had} was acknowledged")));
+            return Err(Broken::corrupt(&self.path, &format!("ends at commit {has}, but {had} was acknowledged")));
         }
         let mut found = Seal { sequence: stored.sequence, time: stored.time, ..Seal::default() };
         for item in self.database.iter() {
@@ -212,7 +212,7 @@ impl Table {
         }
         if found != stored {
             let (has, had) = (found.entries, stored.entries);
-            let what = format!("holds {has} entries of which not all are those {had} that were written");
+            let what = format!("holds {has} entries that are not the {had} that were written");
             return Err(Broken::corrupt(&self.path, &what));
         }
         self.seal = stored;

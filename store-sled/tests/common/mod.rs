@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Shared by several tests.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Hands {
         *hands = (hands.0.saturating_add(time), hands.1 + time);
     }
 
-    /// Somebody sets the wall clock back.
+    /// The wall clock is set back.
     pub(crate) fn set_back(&self, by: Duration) {
         let mut hands = self.0.lock().unwrap();
         hands.0 = hands.0.saturating_sub(by);
@@ -39,7 +39,7 @@ impl Clock for Hands {
     }
 }
 
-/// Long beside anything that a test does, on however busy a machine.
+/// Far longer than anything that a test does, on however busy a machine.
 pub(crate) const TTL: Duration = Duration::from_secs(900);
 
 pub(crate) fn scope() -> Name {

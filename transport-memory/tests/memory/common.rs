@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared by the tests.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::sync::Arc;

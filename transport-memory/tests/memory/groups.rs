@@ -204,7 +204,7 @@ async fn a_static_member_that_stays_away_is_given_up_after_its_session() {
     assigned(&first).await;
     let second = transport.consumer(named("two")).await.unwrap();
     first.close().await.unwrap();
-    // The half that was due to the second is free at once: nobody is there to be asked.
+    // The half that was due to the second is free at once: it has no member to ask.
     let waiting = tokio::spawn(async move {
         let mut got = 0;
         while got < 2 {

@@ -1,4 +1,4 @@
-//! What operators do (A1), and dead letters (D1, D2).
+//! Admin operations (A1), and dead letters (D1, D2).
 
 use std::time::Duration;
 

@@ -200,7 +200,7 @@ impl Link {
             let (shards, ids): (Vec<i16>, Vec<i64>) = refused.iter().map(|r| (r.shard, r.id)).unzip();
             let (kinds, errors): (Vec<_>, Vec<_>) = refused.iter().map(|r| (r.kind.as_str(), escape(&r.error))).unzip();
             let query = sqlx::query(self.names.fill(REFUSE)).bind(shards).bind(ids).bind(kinds).bind(errors).bind(park);
-            timed(self.limit, "keep refused records aside", query.execute(&mut self.connection)).await?;
+            timed(self.limit, "set refused records aside", query.execute(&mut self.connection)).await?;
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Link {
     /// Enables or disables notifications.
     pub(super) async fn sleep(&mut self, asleep: bool) -> Result<()> {
         let query = sqlx::query(self.names.fill(if asleep { SLEEP } else { RISE })).bind(self.relay);
-        timed(self.limit, "ask for notifications", query.execute(&mut self.connection)).await.map(drop)
+        timed(self.limit, "listen for notifications", query.execute(&mut self.connection)).await.map(drop)
     }
 
     pub(super) async fn lag(&mut self) -> Result<OutboxLag> {

@@ -27,7 +27,7 @@ impl Listener {
         let task = tokio::spawn(async move {
             loop {
                 if let Err(error) = listen(&store, &channel, &shared).await {
-                    tracing::debug!(%error, "the outbox's notifications are not to be had: it is polled");
+                    tracing::debug!(%error, "LISTEN failed; the outbox is polled instead");
                 }
                 // Notifications sent in the meantime were missed.
                 shared.wake.notify_one();

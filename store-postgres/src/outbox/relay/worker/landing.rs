@@ -75,7 +75,7 @@ impl Worker {
             Some((id, error)) => {
                 self.cooling.remove(&landed.lane);
                 let report = error.report();
-                tracing::error!(target: "tidings::outbox", id, error = %report, "the broker refuses a record");
+                tracing::error!(target: "tidings::outbox", id, error = %report, "the broker refused a record of the outbox; it is set aside");
                 self.refused.push(Refusal { shard: landed.shard, id, kind: error.kind(), error: report });
             }
         }
@@ -103,7 +103,7 @@ impl Worker {
             self.not_before = Some(now + self.config.backoff(self.failures));
         }
         let report = error.report();
-        tracing::debug!(target: "tidings::outbox", id, error = %report, "a record waits for the broker");
+        tracing::debug!(target: "tidings::outbox", id, error = %report, "a record of the outbox is not stored yet; it is retried");
         self.problem(Some(report));
     }
 

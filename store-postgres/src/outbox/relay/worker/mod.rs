@@ -309,7 +309,7 @@ impl Worker {
         self.link = None;
         self.failures = self.failures.saturating_add(1);
         let report = error.report();
-        tracing::warn!(target: "tidings::outbox", error = %report, "the relay tries again");
+        tracing::warn!(target: "tidings::outbox", error = %report, "the relay failed; it tries again");
         self.problem(Some(report));
         self.show();
         let again = Instant::now() + self.config.backoff(self.failures);
