@@ -115,6 +115,20 @@ pub mod __private {
 
     impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {}
 
+    /// Checks, while compiling, a topic or a type that is a constant, as the derive checks a literal.
+    pub const fn checked_name(name: &'static str) -> &'static str {
+        assert!(!name.is_empty(), "the topic or the type of an event must not be empty");
+        let (bytes, mut at) = (name.as_bytes(), 0);
+        while at < bytes.len() {
+            assert!(
+                !bytes[at].is_ascii_whitespace() && !bytes[at].is_ascii_control(),
+                "the topic or the type of an event must not contain white space or control characters"
+            );
+            at += 1;
+        }
+        name
+    }
+
     /// Returns the key that an expression evaluates to, which may be an owned value that cannot be borrowed from.
     pub fn key<K: Key>(key: K) -> Option<Cow<'static, [u8]>> {
         key.to_key().map(|bytes| Cow::Owned(bytes.into_owned()))

@@ -14,9 +14,9 @@ use syn::{DeriveInput, Error, Expr, ExprLit, Lit, LitStr, Path, Result};
 #[derive(Default)]
 pub(crate) struct Attributes {
     /// The topic. Required.
-    pub(crate) topic: Option<LitStr>,
+    pub(crate) topic: Option<Text>,
     /// The type on the wire. Required.
-    pub(crate) event_type: Option<LitStr>,
+    pub(crate) event_type: Option<Text>,
     /// The major and minor version. Default: 1.0.
     pub(crate) version: Option<(u32, u32)>,
     /// The key: a field's name or number, or an expression over `self`. Default: no key.
@@ -27,6 +27,23 @@ pub(crate) struct Attributes {
     pub(crate) root: Option<Path>,
     /// The first `event` attribute, where missing attributes are reported.
     pub(crate) span: Option<Span>,
+}
+
+/// The text of a topic or a type.
+pub(crate) enum Text {
+    Literal(LitStr),
+    /// A constant, or a macro such as `concat!`: its value is checked when the event is compiled.
+    Constant(Expr),
+}
+
+impl Text {
+    /// Returns the expression of the text.
+    pub(crate) fn tokens(&self, root: &TokenStream) -> TokenStream {
+        match self {
+            Self::Literal(text) => text.to_token_stream(),
+            Self::Constant(text) => quote_spanned!(text.span()=> #root::__private::checked_name(#text)),
+        }
+    }
 }
 
 /// The codec of the event.
@@ -57,10 +74,10 @@ impl Attributes {
 
     /// Reads one `name = value`.
     fn read(&mut self, meta: &ParseNestedMeta<'_>, value: Expr) -> Result<()> {
-        let name = meta.path.to_token_stream().to_string();
+        let (name, value) = (meta.path.to_token_stream().to_string(), ungrouped(value));
         match name.as_str() {
-            "topic" => set(meta, &mut self.topic, name_of(&value)?),
-            "type" => set(meta, &mut self.event_type, name_of(&value)?),
+            "topic" => set(meta, &mut self.topic, name_of(value)?),
+            "type" => set(meta, &mut self.event_type, name_of(value)?),
             "version" => set(meta, &mut self.version, version(&value)?),
             "key" => set(meta, &mut self.key, key(value)?),
             "codec" => set(meta, &mut self.codec, codec(value)?),
@@ -113,10 +130,23 @@ fn set<T>(meta: &ParseNestedMeta<'_>, slot: &mut Option<T>, value: T) -> Result<
     if slot.replace(value).is_some() { Err(meta.error("given twice")) } else { Ok(()) }
 }
 
+/// Returns the expression that a macro passed on as a literal or an expression.
+fn ungrouped(value: Expr) -> Expr {
+    match value {
+        Expr::Group(group) => ungrouped(*group.expr),
+        Expr::Paren(paren) => ungrouped(*paren.expr),
+        other => other,
+    }
+}
+
 /// Parses the text of a topic or type. White space is refused: it is a typing error that no other check would find.
-fn name_of(value: &Expr) -> Result<LitStr> {
-    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value else {
-        return Err(Error::new(value.span(), "expected text"));
+fn name_of(value: Expr) -> Result<Text> {
+    let text = match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => text,
+        Expr::Path(_) | Expr::Macro(_) => return Ok(Text::Constant(value)),
+        other => {
+            return Err(Error::new(other.span(), "expected a string literal, a constant, or a macro as `concat!`"));
+        }
     };
     let value = text.value();
     if value.is_empty() {
@@ -125,7 +155,7 @@ fn name_of(value: &Expr) -> Result<LitStr> {
     if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(Error::new(text.span(), "must not contain white space or control characters"));
     }
-    Ok(text.clone())
+    Ok(Text::Literal(text))
 }
 
 /// Parses `2` or `"2.1"`.

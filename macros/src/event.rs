@@ -8,7 +8,7 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Expr, ExprLit, Fields, Generics, Lit, Member, Result, parse_quote};
 
-use crate::attributes::{Attributes, also};
+use crate::attributes::{Attributes, Text, also};
 
 /// Returns the impl of `Event`.
 ///
@@ -41,7 +41,8 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
 /// Writes the impl from attributes that were checked.
 fn implementation(input: &DeriveInput, attributes: &Attributes, key: &TokenStream) -> TokenStream {
     let (name, root, codec) = (&input.ident, attributes.root(), attributes.codec());
-    let (topic, event_type) = (&attributes.topic, &attributes.event_type);
+    let text = |text: &Option<Text>| text.as_ref().map(|text| text.tokens(&root));
+    let (topic, event_type) = (text(&attributes.topic), text(&attributes.event_type));
     let (major, minor) = attributes.version.unwrap_or((1, 0));
     let generics = bounded(input.generics.clone(), &root);
     let (parameters, arguments, bounds) = generics.split_for_impl();

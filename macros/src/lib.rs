@@ -32,8 +32,8 @@ use proc_macro::TokenStream;
 ///
 /// | Attribute | Meaning | Default |
 /// |---|---|---|
-/// | `topic = "user-events"` | the topic that the event is published to | required |
-/// | `type = "user.registered"` | the event's stable name on the wire | required |
+/// | `topic = "user-events"`, `topic = TOPIC`, `topic = concat!(..)` | the topic that the event is published to | required |
+/// | `type = "user.registered"`, also a constant or macro | the event's stable name on the wire | required |
 /// | `version = 2`, `version = "2.1"` | the version of the payload | `1` |
 /// | `key = "user_id"`, `key = 0`, `key = self.tenant()` | the partition key: a field, or an expression over `self` | no key, no order |
 /// | `codec = "json"`, `"postcard"` or the path of a `Codec` | the codec that writes the event | `"json"` |

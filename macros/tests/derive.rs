@@ -57,6 +57,21 @@ where
     values: BTreeMap<T, u8>,
 }
 
+const TOPIC: &str = "constant";
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = TOPIC, type = concat!("a", ".", 1))]
+struct Constant;
+
+macro_rules! event {
+    ($name:ident, $topic:literal, $event_type:expr) => {
+        #[derive(Serialize, Deserialize, Event)]
+        #[event(crate = "tidings_core", topic = $topic, type = $event_type, version = 2)]
+        struct $name;
+    };
+}
+event!(ByMacro, "by-macro", env!("CARGO_PKG_NAME"));
+
 fn key(event: &impl tidings_core::Event) -> Option<String> {
     event.key().map(|key| String::from_utf8_lossy(&key).into_owned())
 }
@@ -71,6 +86,20 @@ fn the_attributes_become_the_events_constants() {
     assert_eq!(Registered::VERSION, Version::new(1, 0));
     assert_eq!(Two::VERSION, Version::new(2, 1));
     assert_eq!(Unit::VERSION, Version::new(3, 0));
+}
+
+#[test]
+fn a_topic_and_a_type_are_literals_constants_or_macros() {
+    assert_eq!((Constant::TOPIC, Constant::TYPE), ("constant", "a.1"));
+    assert_eq!((ByMacro::TOPIC, ByMacro::TYPE), ("by-macro", "tidings-macros"));
+}
+
+/// The derive calls it in a constant, where a panic is an error of the compiler.
+#[test]
+fn a_constant_is_checked_like_a_literal() {
+    let refused =
+        |name: &'static str| std::panic::catch_unwind(|| tidings_core::__private::checked_name(name)).is_err();
+    assert_eq!(["", "a b", "a\n", "a.b", "\u{e9}"].map(refused), [true, true, true, false, false]);
 }
 
 #[test]

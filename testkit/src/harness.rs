@@ -206,12 +206,18 @@ impl<T: Transport + Clone> Harness<T> {
         self.settled(&sent.0).await
     }
 
-    /// Waits until all events that were sent, and all that followed, have settled.
+    /// Waits until all events that were sent, and all that followed, have settled, and the service has read everything
+    /// that others published to its topics: a redrive, or a publisher of the test's own.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) with the trace if they have not settled in time.
+    /// [`Unavailable`](ErrorKind::Unavailable) with the trace if they have not settled in time; the error that stopped
+    /// the service, if it has stopped.
     pub async fn settle(&self) -> Result<()> {
         let open = || self.journal.unsettled(&self.topics);
+        let Some(caught_up) = self.in_time(self.running.caught_up()).await else {
+            return Err(self.error(&format!("the service has not caught up; unsettled events: {}", open().join(", "))));
+        };
+        caught_up?;
         let what = || format!("events have not settled: {}", open().join(", "));
         self.wait(|| open().is_empty().then_some(Ok(())), what).await
     }
@@ -297,6 +303,22 @@ impl<T: Transport + Clone> Harness<T> {
             fate.map(Ok)
         };
         self.wait(look, || format!("{place}, or what follows from it, has not settled")).await
+    }
+
+    /// Waits for `future` until a deadline has passed.
+    async fn in_time<R>(&self, future: impl Future<Output = R>) -> Option<R> {
+        let real_end = Instant::now() + self.real_deadline.min(FOR_EVER);
+        let end = tokio::time::Instant::now() + self.deadline.min(FOR_EVER);
+        let mut future = std::pin::pin!(future);
+        loop {
+            let now = tokio::time::Instant::now();
+            if let Ok(done) = tokio::time::timeout_at(end.min(now + LOOK_AGAIN), future.as_mut()).await {
+                return Some(done);
+            }
+            if tokio::time::Instant::now() >= end || Instant::now() >= real_end {
+                return None;
+            }
+        }
     }
 
     /// Looks until there is a result; each look follows a settlement or one second of tokio's time.

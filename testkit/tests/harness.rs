@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidings_core::{BoxError, Delivery, ErrorKind, Record, Timestamp, Topic, Transport, reject};
+use tidings_core::{BoxError, Delivery, ErrorKind, PublisherExt, Record, Timestamp, Topic, Transport, reject};
 use tidings_macros::Event;
 use tidings_memory::{MemoryDeadLetters, MemoryStore, MemoryTransport};
-use tidings_service::{Retry, Router, Service, TopicPolicy};
+use tidings_service::{EventPublisher, Retry, Router, Service, TopicPolicy};
 use tidings_testkit::Harness;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
@@ -59,6 +59,19 @@ async fn sending_waits_for_all_that_follows() {
     assert_eq!(test.handled::<Welcomed>().len(), 1);
     assert_eq!(test.published::<MailSent>()[0].payload, MailSent { to: "u1".into() });
     assert!(test.published::<Registered>().is_empty(), "the test sent it, no handler did");
+}
+
+/// A redrive publishes letters in this way.
+#[tokio::test(start_paused = true)]
+async fn settling_includes_what_others_published() {
+    let test = Harness::start(service()).await.unwrap();
+    let publisher = test.transport().publisher().await.unwrap();
+    let sent = EventPublisher::new(test.transport(), "elsewhere").publish(&registered("u1")).await.unwrap();
+    assert_eq!(sent.offset, 0);
+    publisher.publish_one(Record::new("users", "no event")).await.unwrap();
+    test.settle().await.unwrap();
+    assert_eq!((test.handled::<Registered>().len(), test.published::<MailSent>().len()), (1, 1));
+    assert_eq!(test.dead_letters().len(), 1);
 }
 
 #[tokio::test]

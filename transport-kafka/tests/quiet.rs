@@ -22,8 +22,8 @@ const PARTITIONS: u32 = 4;
 /// The key of the fetch API.
 const FETCH: i16 = 1;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-const SECOND: &str = "there is a second connection to read by";
-const SHUT: &str = "does not answer one of a reader's connections";
+const SECOND: &str = "opened a second connection for fetching";
+const SHUT: &str = "does not answer one of the consumer's connections";
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 

@@ -30,4 +30,10 @@ struct NotText {
     id: String,
 }
 
+#[derive(Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = format!("t"), type = "a" + "b")]
+struct NotConstant {
+    id: String,
+}
+
 fn main() {}

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use krafka::consumer::{AutoOffsetReset, Consumer as Client, ConsumerBuilder, IsolationLevel};
 use krafka::{ConsumerRecord, KrafkaError};
 use tidings_core::{Error, ErrorKind, Header, Headers, Result, StoredRecord, Timestamp, TopicPartition};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::connection::Connection;
@@ -46,7 +47,22 @@ impl FetchSizes {
 }
 
 /// A consumer without a group, for the partitions that it is assigned. It never commits.
-pub(crate) struct Fetcher(Client);
+pub(crate) struct Fetcher(Arc<Client>);
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        close_quietly(&self.0);
+    }
+}
+
+/// Closes a consumer without a group, which only tells the client that it was not forgotten: the client would log a
+/// warning for one that is dropped.
+pub(super) fn close_quietly(client: &Arc<Client>) {
+    if let Ok(runtime) = Handle::try_current() {
+        let client = Arc::clone(client);
+        runtime.spawn(async move { client.close().await });
+    }
+}
 
 /// Result of a poll for one partition.
 #[derive(Debug)]
@@ -127,7 +143,7 @@ impl Fetcher {
             .max_decompressed_size(config.fetch_max_unpacked_bytes)
             .build()
             .await;
-        built.map(Self).map_err(|e| failed("open a fetcher", e))
+        built.map(|client| Self(Arc::new(client))).map_err(|e| failed("open a fetcher", e))
     }
 
     /// Sets which partitions of a topic are read; those that stay keep their position.

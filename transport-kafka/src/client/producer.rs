@@ -18,11 +18,11 @@ use krafka::consumer::Consumer;
 use krafka::producer::{Acks, DeliveryHandle, Producer as Client};
 use krafka::{CloseOptions, Compression as Codec, KrafkaError, Record as ClientRecord};
 use tidings_core::{Error, ErrorKind, Header, Headers, Name, Position, Record, Result, Timestamp};
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::admin::ClusterClient;
 use super::connection::Connection;
+use super::fetcher::close_quietly;
 use crate::config::{Compression, KafkaConfig};
 use crate::error::{ends_a_producer, failed, kind_of, leaves_open};
 
@@ -70,11 +70,7 @@ impl std::fmt::Debug for MetadataRefresher {
 
 impl Drop for MetadataRefresher {
     fn drop(&mut self) {
-        // The consumer is in no group: this only tells the client that it was not forgotten.
-        if let Ok(runtime) = Handle::try_current() {
-            let consumer = Arc::clone(&self.0);
-            runtime.spawn(async move { consumer.close().await });
-        }
+        close_quietly(&self.0);
     }
 }
 

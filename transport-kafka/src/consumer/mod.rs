@@ -48,6 +48,11 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(2);
 /// The group protocol is KIP-848 where the cluster supports it. The epoch of an assignment counts the member's epochs
 /// (KIP-848) or the group's generations (classic) from a timestamp stored with each commit, so that epochs keep
 /// growing when the group is created anew.
+///
+/// Records whose offsets differ from those of their batch, which another client can write, hold their partition (C8).
+/// A gap between offsets is compared with the batch's header, until one of the partition has a reason (compaction, or
+/// transactions): comparing every gap of a compacted topic would take a request each. From then on, until the
+/// partition is assigned again, a record that such a batch hides in a gap is skipped.
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     member: Arc<Member>,
@@ -165,7 +170,7 @@ impl KafkaConsumer {
         let tasks = vec![
             runtime.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
             runtime.spawn(group::watch(Arc::clone(&shared), cluster.clone(), options.clone())),
-            runtime.spawn(stall_check::watch(Arc::clone(&shared), cluster.clone())),
+            runtime.spawn(stall_check::watch(Arc::clone(&shared), cluster.clone(), config.rack.is_some())),
             tokio::spawn(fetchers.run(Arc::clone(&shared))),
         ];
         Ok(Self { shared, member, runtime, cluster, options, tasks: Mutex::new(tasks) })

@@ -25,6 +25,9 @@ use crate::error::is_refused_fetch;
 const CHECK_EVERY: Duration = Duration::from_secs(3);
 /// How many consecutive checks must agree: leaders change, brokers start, and connections are closed and reopened.
 const CHECKS: u32 = 3;
+/// The same for records that a fetcher does not return, where it may read from a follower in its rack: that may lag
+/// behind the leader, which is asked, for `replica.lag.time.max.ms` (30 s by default) before it is no longer used.
+const CHECKS_WITH_RACK: u32 = 12;
 /// How many polls must end without a record before a fetcher counts as cut off.
 const POLLS: u64 = 2;
 
@@ -56,12 +59,14 @@ impl QuietPartition {
 }
 
 /// Results of earlier checks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct StallCheck {
     /// Partitions by their last observation.
     seen: HashMap<TopicPartition, QuietPartition>,
     /// Number of checks; it decides which partition is first in a request.
     checks: usize,
+    /// How many consecutive checks must find records that a fetcher does not return.
+    needed: u32,
 }
 
 /// Consequence of a check.
@@ -76,9 +81,11 @@ enum Finding {
 }
 
 /// Checks partitions that return nothing, until it is aborted.
-pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient) {
+///
+/// `has_rack` is whether fetchers may read from followers.
+pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient, has_rack: bool) {
     let cluster = cluster.within(CHECK_EVERY);
-    let mut stall_check = StallCheck::default();
+    let mut stall_check = StallCheck::new(has_rack);
     loop {
         sleep(CHECK_EVERY).await;
         let observations = shared.lock().observations();
@@ -135,6 +142,10 @@ fn disable(shared: &Shared, fetcher: FetcherId) {
 }
 
 impl StallCheck {
+    fn new(has_rack: bool) -> Self {
+        Self { seen: HashMap::new(), checks: 0, needed: if has_rack { CHECKS_WITH_RACK } else { CHECKS } }
+    }
+
     /// Records the positions of partitions; returns, by leader, those that have not moved since the last check.
     ///
     /// A partition whose fetcher moved another one is waiting for its turn, and starts over.
@@ -204,7 +215,7 @@ impl StallCheck {
             let now = now.get(partition)?;
             let stays = now.ticket == seen.observation.ticket && now.from == seen.observation.from;
             let polled = now.polls.saturating_sub(seen.observation.polls) >= POLLS;
-            (stays && polled && seen.ahead >= CHECKS).then_some(now.fetcher)
+            (stays && polled && seen.ahead >= self.needed).then_some(now.fetcher)
         };
         self.seen.iter().filter_map(is_cut_off).collect()
     }
@@ -295,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_moves_is_left_alone() {
-        let mut stall_check = StallCheck::default();
+        let mut stall_check = StallCheck::new(false);
         assert!(stall_check.observe(observations(0, &[(0, 5, FIRST), (1, 5, FIRST)])).is_empty());
         assert_eq!(
             stall_check.observe(observations(0, &[(0, 6, FIRST), (1, 5, FIRST)])),
@@ -306,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_refusal_that_stays_is_found() {
-        let mut stall_check = StallCheck::default();
+        let mut stall_check = StallCheck::new(false);
         for (code, found) in [(ErrorCode::CorruptMessage, true), (ErrorCode::NotLeaderForPartition, false)] {
             let mut last = None;
             for _ in 0..CHECKS {
@@ -326,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_brings_nothing_is_cut_off() {
-        let mut stall_check = StallCheck::default();
+        let mut stall_check = StallCheck::new(false);
         stall_check.observe(observations(0, &[(0, 5, FIRST), (1, 5, SECOND)]));
         for observe in 1..=CHECKS {
             let now = observations(u64::from(observe), &[(0, 5 + u64::from(observe), FIRST), (1, 5, SECOND)]);
@@ -339,9 +350,23 @@ mod tests {
         assert!(stall_check.cut_off(&observations(9, &[(1, 6, SECOND)])).is_empty(), "it moved meanwhile");
     }
 
+    /// It may be the follower that lags, and not the connection that is dead.
+    #[test]
+    fn a_fetcher_that_may_read_from_a_follower_is_given_more_time() {
+        let mut stall_check = StallCheck::new(true);
+        stall_check.observe(observations(0, &[(0, 5, SECOND)]));
+        let found = (1..30).find(|polls| {
+            let now = observations(*polls, &[(0, 5, SECOND)]);
+            stall_check.observe(now.clone());
+            assert!(stall_check.judge(&at(0), ahead()).is_none());
+            !stall_check.cut_off(&observations(99, &[(0, 5, SECOND)])).is_empty()
+        });
+        assert_eq!(found, Some(u64::from(CHECKS_WITH_RACK)));
+    }
+
     #[test]
     fn a_reader_that_is_busy_with_others_is_not_cut_off() {
-        let mut stall_check = StallCheck::default();
+        let mut stall_check = StallCheck::new(false);
         for observe in 0..9 {
             let now = observations(observe, &[(0, 5 + observe, FIRST), (1, 5, FIRST)]);
             stall_check.observe(now.clone());
