@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tidings_core::{
     BoxError, DeadLetter, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublisherExt, Record, Result,
-    Timestamp, Topic, Transport, codec, dead_letter_topic,
+    Timestamp, Transport, codec,
 };
 use tidings_memory::{Faults, MemoryTransport};
-use tidings_service::{Service, ServiceHandle, Status, TopicPolicy, from_fn};
+use tidings_service::{Service, ServiceHandle, Status, from_fn};
 use uuid::Uuid;
 
 use crate::Retried;
@@ -16,6 +16,7 @@ use crate::fate::Fate;
 use crate::journal::{Journal, Read};
 use crate::layer::watch;
 use crate::recorder::{Recorder, RecordingSink};
+use crate::topics::{create_missing, missing_from_policy};
 use crate::trace::Place;
 
 impl Harness {
@@ -376,27 +377,4 @@ fn expect<R>(result: Result<R>) -> R {
 fn decode<E: Event>(record: &tidings_core::StoredRecord) -> Option<Envelope<E>> {
     let head = codec::peek(record).ok()?;
     (head.event_type == E::TYPE && head.version.major == E::VERSION.major).then(|| codec::decode(record).ok()).flatten()
-}
-
-/// Returns those of `topics` that the service does not create itself.
-fn missing_from_policy(service: &Service, topics: &[Name]) -> Vec<Name> {
-    let prefix = service.topic_prefix();
-    let created = |name: &Name| match service.topic_policy() {
-        TopicPolicy::Create(created) => created.iter().any(|topic| format!("{prefix}{}", topic.name) == name.as_str()),
-        _ => false,
-    };
-    topics.iter().filter(|name| !created(name)).cloned().collect()
-}
-
-async fn create_missing(transport: &impl Transport, topics: &[Name]) -> Result<()> {
-    let admin = transport.admin().await?;
-    let wanted: Vec<Topic> =
-        topics.iter().flat_map(|topic| [Topic::new(topic.clone()), Topic::new(dead_letter_topic(topic))]).collect();
-    for answer in admin.create_topics(&wanted).await? {
-        match answer {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -39,6 +39,7 @@ mod harness;
 mod journal;
 mod layer;
 mod recorder;
+mod topics;
 mod trace;
 
 pub use self::fate::{Fate, Settled};

@@ -4,6 +4,7 @@ mod assigned;
 mod epoch;
 mod fetch_buffer;
 mod fetch_mode;
+mod fetcher_task;
 mod fetchers;
 mod group;
 mod offset_check;
