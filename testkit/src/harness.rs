@@ -79,7 +79,8 @@ impl Harness {
 
 impl<T: Transport + Clone> Harness<T> {
     /// Starts `service` on `transport`: runs the same test against a live broker. Creates missing topics: those of the
-    /// service's [`TopicPolicy::Create`] by its settings, the others with one partition.
+    /// service's [`TopicPolicy::Create`](tidings_service::TopicPolicy::Create) by its settings, the others with one
+    /// partition.
     ///
     /// Against a live broker the clock must not be paused, and each test needs its own topics or its own
     /// [prefix](Service::with_topic_prefix).
