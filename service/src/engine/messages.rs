@@ -6,7 +6,7 @@ use tidings_core::RecordBatch;
 use tokio::sync::mpsc;
 
 use super::assigned::{Assigned, AssignmentId};
-use super::gate::Change;
+use super::circuit_breaker::Change;
 
 /// Sends a worker's events to the coordinator.
 pub(crate) type Events = mpsc::UnboundedSender<WorkerEvent>;

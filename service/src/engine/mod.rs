@@ -4,11 +4,10 @@
 //! handlers. The coordinator never runs user code, and a worker never calls the consumer group.
 
 mod assigned;
-mod beat;
+mod circuit_breaker;
 mod claims;
 mod commands;
 mod coordinator;
-mod gate;
 mod keys;
 mod messages;
 mod record;
@@ -19,6 +18,7 @@ mod shared;
 mod start;
 mod topics;
 mod trouble;
+mod watchdog;
 mod worker;
 
 pub use self::running::ServiceHandle;

@@ -8,12 +8,12 @@ use tidings_core::{Delivery, DeliveryContext, EventRef, Name, Publisher, event_i
 use tokio::sync::Notify;
 use tracing::Span;
 
-use super::beat::Beat;
+use super::circuit_breaker::CircuitBreaker;
 use super::claims::Claims;
-use super::gate::Gate;
 use super::keys::KeyHasher;
 use super::record::PendingRecord;
 use super::settlement::Settlement;
+use super::watchdog::Heartbeat;
 use crate::observer::Observer;
 use crate::retry::Retry;
 use crate::settings::UnknownTypes;
@@ -27,12 +27,12 @@ pub(crate) struct Shared {
     pub(crate) backends: Backends,
     pub(crate) table: Arc<RouteTable>,
     pub(crate) keys: KeyHasher,
-    pub(crate) gate: Gate,
+    pub(crate) circuit_breaker: CircuitBreaker,
     pub(crate) totals: AtomicTotals,
     /// Notified when the lease is found to have expired.
     pub(crate) lease_fenced: Notify,
     /// One per worker.
-    pub(crate) beats: Vec<Beat>,
+    pub(crate) heartbeats: Vec<Heartbeat>,
 }
 
 /// The names of the running service.
@@ -80,7 +80,7 @@ pub(crate) struct AtomicTotals {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     handled: u64,
-    /// Handled deliveries not yet reported to the gate.
+    /// Handled deliveries not yet reported to the circuit breaker.
     untold: usize,
     pub(crate) duplicates: u64,
     pub(crate) skipped: u64,

@@ -10,9 +10,9 @@ use tidings_core::{
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::circuit_breaker::CircuitBreaker;
 use super::claims::Claims;
 use super::coordinator::{Coordinator, Inputs};
-use super::gate::Gate;
 use super::keys::KeyHasher;
 use super::running::ServiceHandle;
 use super::settlement::plain::Plain;
@@ -74,10 +74,10 @@ pub(crate) async fn start(
         },
         table: routes.table().clone(),
         keys: KeyHasher::new(options.order, seed),
-        gate: Gate::new(options.breaker),
+        circuit_breaker: CircuitBreaker::new(options.breaker),
         totals: AtomicTotals::default(),
         lease_fenced: Notify::new(),
-        beats: (0..workers).map(|_| Default::default()).collect(),
+        heartbeats: (0..workers).map(|_| Default::default()).collect(),
     });
     Ok(spawn(shared, consumer, routes, &options, workers))
 }

@@ -10,7 +10,7 @@ use tidings_core::{Consumer, Name, Progress, Result};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::engine::beat::Beat;
+use crate::engine::watchdog::Heartbeat;
 use crate::status::Status;
 use crate::table::RouteTable;
 
@@ -114,12 +114,13 @@ impl Health {
     }
 
     /// Looks for workers whose handler blocks its thread.
-    pub(super) fn watch_threads(&mut self, beats: &[Beat], table: &RouteTable) {
+    pub(super) fn watch_threads(&mut self, heartbeats: &[Heartbeat], table: &RouteTable) {
         let line = |(handler, time): (usize, Duration)| {
             let name = if handler < table.len() { table.info(handler).name.as_str() } else { "a handler" };
             format!("{name} has blocked its thread for {} s", time.as_secs())
         };
-        let blocked: Vec<String> = beats.iter().filter_map(|beat| beat.blocked_for(BLOCKED_AFTER)).map(line).collect();
+        let blocked: Vec<String> =
+            heartbeats.iter().filter_map(|beat| beat.blocked_for(BLOCKED_AFTER)).map(line).collect();
         if self.blocked.is_empty() {
             for line in &blocked {
                 tracing::error!(service = %self.service, "{line}");

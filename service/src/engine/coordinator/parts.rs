@@ -200,7 +200,7 @@ impl Parts {
         self.health.query_periodically(&self.consumer, now);
         let allowed = !self.starts.is_paused() && !self.shutdown.has_begun();
         self.health.watch_progress(allowed && self.assignments.have_lag(), now);
-        self.health.watch_threads(&self.shared.beats, &self.shared.table);
+        self.health.watch_threads(&self.shared.heartbeats, &self.shared.table);
     }
 
     /// Returns the earliest time at which something is due.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::isolation::Isolation;
 use super::workers::Workers;
-use crate::engine::gate::Change;
+use crate::engine::circuit_breaker::Change;
 use crate::engine::messages::WorkerCommand;
 use crate::engine::shared::Shared;
 use crate::time::after;
@@ -31,7 +31,7 @@ impl Starts {
     /// Pauses the service, or resumes it.
     pub(super) fn set_paused(&mut self, paused: bool) {
         self.is_paused = paused;
-        self.shared.gate.set_paused(paused);
+        self.shared.circuit_breaker.set_paused(paused);
         self.workers.wake();
         self.isolate_next();
     }
@@ -44,12 +44,12 @@ impl Starts {
         let service = &self.shared.identity.service;
         match change {
             Change::None => return,
-            Change::Closed(wait) => {
+            Change::Opened(wait) => {
                 tracing::error!(%service, ?wait, "most deliveries fail; waiting before the next one");
                 self.probe_at = Some(after(now, wait));
                 return;
             }
-            Change::Opened => {
+            Change::Closed => {
                 tracing::info!(%service, "deliveries succeed again");
                 self.probe_at = None;
             }
@@ -60,7 +60,7 @@ impl Starts {
 
     /// Returns the problem that the circuit breaker is open.
     pub(super) fn problem(&self) -> Option<String> {
-        let is_open = !self.shared.gate.is_open();
+        let is_open = !self.shared.circuit_breaker.is_closed();
         is_open.then(|| "more than half of the last deliveries failed: one at a time is tried".to_owned())
     }
 
@@ -72,7 +72,7 @@ impl Starts {
     /// Lets a probe start, if its time has come.
     pub(super) fn wake(&mut self, now: Instant) {
         if self.probe_at.take_if(|at| *at <= now).is_some() {
-            self.shared.gate.start_probing();
+            self.shared.circuit_breaker.start_probing();
             self.workers.wake();
         }
     }
@@ -93,7 +93,7 @@ impl Starts {
     /// The isolated record is settled, or has no claim any more.
     pub(super) fn isolated_done(&mut self) {
         self.isolation.done();
-        self.shared.gate.set_lone(false);
+        self.shared.circuit_breaker.set_isolated(false);
         self.workers.wake();
         self.isolate_next();
     }
@@ -101,7 +101,7 @@ impl Starts {
     /// Begins the next isolated delivery: first everything else must have ended.
     fn isolate_next(&mut self) {
         if !self.is_paused && self.isolation.begin(self.workers.len()) {
-            self.shared.gate.set_lone(true);
+            self.shared.circuit_breaker.set_isolated(true);
             self.workers.send_all(|| WorkerCommand::Quiesce);
         }
     }

@@ -8,7 +8,7 @@ use super::batcher::Batch;
 use super::parts::Parts;
 use super::records::{Records, Work};
 use super::scheduler::Wait;
-use crate::engine::gate::Pass;
+use crate::engine::circuit_breaker::Pass;
 use crate::engine::messages::{IsolationPermit, WorkerEvent};
 use crate::engine::record::{ClaimState, MAX_CRASHES, PendingRecord, Stage};
 use crate::engine::routing::Verdict;
@@ -48,9 +48,10 @@ impl Parts {
 
     /// Returns the next record that is ready; one that waited for its handler goes first.
     fn next_ready(&mut self) -> Option<PendingRecord> {
-        let (invoker, gate) = (&self.invoker, &self.shared.gate);
-        let is_open =
-            |handler, record: &PendingRecord| invoker.may_be_ready(handler) && (record.has_permit() || gate.may_pass());
+        let (invoker, breaker) = (&self.invoker, &self.shared.circuit_breaker);
+        let is_open = |handler, record: &PendingRecord| {
+            invoker.may_be_ready(handler) && (record.has_permit() || breaker.may_pass())
+        };
         self.scheduler.next_throttled(is_open).or_else(|| self.scheduler.next_ready())
     }
 
@@ -111,7 +112,7 @@ impl Parts {
             self.scheduler.put(record, Wait::Handler);
             return Turn::Taken;
         }
-        let pass = if record.has_permit() { Pass::Free } else { self.shared.gate.pass() };
+        let pass = if record.has_permit() { Pass::Free } else { self.shared.circuit_breaker.pass() };
         if pass == Pass::Wait {
             return Turn::Kept(record);
         }
@@ -129,7 +130,7 @@ impl Parts {
 
     /// Settles a record without a handler that had to wait until deliveries may start.
     fn begin_unroutable(&mut self, record: PendingRecord) -> Turn {
-        let pass = self.shared.gate.pass();
+        let pass = self.shared.circuit_breaker.pass();
         if pass == Pass::Wait {
             return Turn::Kept(record);
         }
@@ -180,7 +181,7 @@ impl Parts {
         while self.invoker.running() < self.shared.policy.worker_concurrency {
             let invoker = &self.invoker;
             let Some(at) = self.batcher.next(|handler| invoker.may_be_ready(handler)) else { break };
-            let pass = self.shared.gate.pass();
+            let pass = self.shared.circuit_breaker.pass();
             if pass == Pass::Wait {
                 break;
             }

@@ -10,7 +10,7 @@ use super::begin::Turn;
 use super::parts::Parts;
 use super::records::{Records, Work};
 use super::scheduler::{Fresh, Wait};
-use crate::engine::gate::Pass;
+use crate::engine::circuit_breaker::Pass;
 use crate::engine::messages::{Chunk, Indexes};
 use crate::engine::record::PendingRecord;
 use crate::engine::routing::Verdict;
@@ -67,7 +67,7 @@ impl Parts {
             if chunk.assigned.is_stopping() {
                 break;
             }
-            let pass = self.shared.gate.pass();
+            let pass = self.shared.circuit_breaker.pass();
             if pass == Pass::Wait {
                 return Some(chunk);
             }

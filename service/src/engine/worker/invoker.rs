@@ -158,7 +158,7 @@ impl Invoker {
 
     /// Polls the handler once, and converts a panic to its error.
     pub(super) fn start(&mut self, handler: usize, delivery: Delivery, span: &Span) -> Started {
-        self.shared.beats[self.number].runs(handler);
+        self.shared.heartbeats[self.number].runs(handler);
         let route = self.routes.route(handler);
         // A pending first poll is repeated when the future joins the others, which is where it gets its waker.
         let mut cx = Context::from_waker(Waker::noop());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidings_core::StoredRecord;
 
 use crate::engine::assigned::Assigned;
-use crate::engine::gate::Change;
+use crate::engine::circuit_breaker::Change;
 use crate::engine::messages::{Events, WorkerEvent};
 use crate::engine::record::PendingRecord;
 use crate::engine::shared::{Counts, Shared};
@@ -86,20 +86,20 @@ impl Meter {
 
     /// Reports a failed delivery to the circuit breaker; too many open it.
     pub(super) fn failed(&mut self) {
-        self.shared.gate.succeeded(self.counts.take_handled());
-        if let change @ Change::Closed(_) = self.shared.gate.failed() {
+        self.shared.circuit_breaker.succeeded(self.counts.take_handled());
+        if let change @ Change::Opened(_) = self.shared.circuit_breaker.failed() {
             self.send(change);
         }
     }
 
     /// Reports the result of the circuit breaker's probe.
     pub(super) fn probed(&self, handled: bool) {
-        self.send(self.shared.gate.probed(handled));
+        self.send(self.shared.circuit_breaker.probed(handled));
     }
 
     /// Returns the unused probe, for whichever worker has a delivery for it.
     pub(super) fn return_probe(&self) {
-        self.shared.gate.return_probe();
+        self.shared.circuit_breaker.return_probe();
         self.send(Change::ProbeReturned);
     }
 
@@ -112,7 +112,7 @@ impl Meter {
     pub(super) fn report(&mut self) {
         let handled = self.counts.take_handled();
         if handled > 0 {
-            self.shared.gate.succeeded(handled);
+            self.shared.circuit_breaker.succeeded(handled);
         }
         self.shared.add_counts(&mut self.counts);
     }

@@ -70,10 +70,10 @@ impl Worker {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let shared = self.parts.shared.clone();
-        shared.beats[self.parts.number].work();
+        shared.heartbeats[self.parts.number].work();
         let polled = self.poll_rounds(cx);
         self.parts.invoker.give_unused_permits_back();
-        shared.beats[self.parts.number].rest();
+        shared.heartbeats[self.parts.number].rest();
         polled
     }
 
@@ -162,7 +162,7 @@ impl Worker {
     fn take_answers(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let (mut done, mut claimed) = (Vec::new(), Vec::new());
         self.parts.settler.poll(cx, now, &mut done);
-        let is_isolated = self.parts.shared.gate.is_lone();
+        let is_isolated = self.parts.shared.circuit_breaker.is_isolated();
         self.parts.claimer.poll(cx, now, is_isolated, &mut claimed);
         let moved = !done.is_empty() || !claimed.is_empty();
         done.into_iter().for_each(|done| self.parts.done(done));
@@ -178,7 +178,7 @@ impl Worker {
         let mut ready = false;
         for handler in invoker.not_ready() {
             let waits = scheduler.is_throttled(handler) || batcher.is_throttled(handler);
-            let starts = waits && !is_full && (shared.gate.may_pass() || scheduler.is_permitted(handler));
+            let starts = waits && !is_full && (shared.circuit_breaker.may_pass() || scheduler.is_permitted(handler));
             if !starts {
                 invoker.give_permit_back(handler, waits);
             } else if invoker.poll_ready(handler, cx) {
@@ -192,7 +192,7 @@ impl Worker {
     /// Requests claims of arrived chunks, unless an isolated delivery runs: a claim would be lost if that crashes the
     /// process.
     fn claim(&mut self) -> bool {
-        !self.parts.shared.gate.is_lone() && self.parts.claim_chunks()
+        !self.parts.shared.circuit_breaker.is_isolated() && self.parts.claim_chunks()
     }
 
     /// Reports what was settled and released since the last report to the coordinator.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// The time at which a worker's task last got its thread, and the handler it runs.
 #[derive(Debug, Default)]
-pub(crate) struct Beat {
+pub(crate) struct Heartbeat {
     /// Milliseconds since the first beat of the process, plus one; 0 while the worker is idle.
     since: AtomicU64,
     handler: AtomicUsize,
@@ -18,7 +18,7 @@ fn millis() -> u64 {
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Beat {
+impl Heartbeat {
     pub(crate) fn work(&self) {
         self.since.store(millis() + 1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The gate, which decides whether deliveries may start: the circuit breaker, lone deliveries and pauses.
+//! The circuit breaker, by which deliveries start or wait; an isolated delivery and an operator's pause hold it, too.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use crate::breaker::Breaker;
 
-const OPEN: u8 = 0;
-const CLOSED: u8 = 1;
-const PROBING: u8 = 2;
+/// Deliveries start freely.
+const CLOSED: u8 = 0;
+/// Nothing starts.
+const OPEN: u8 = 1;
+/// One probe may start.
+const HALF_OPEN: u8 = 2;
 
-/// A delivery has requested to run with nothing else in flight.
-const LONE: u8 = 1;
+/// A delivery has to run with nothing else in flight.
+const ISOLATED: u8 = 1;
 /// An operator has paused the service.
 const PAUSED: u8 = 2;
 
 /// Checked before each start: two relaxed loads in the normal case.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct CircuitBreaker {
     state: AtomicU8,
     /// While probing: whether the one probe is still available.
     probe: AtomicBool,
@@ -37,23 +40,23 @@ pub(crate) enum Pass {
     Wait,
 }
 
-/// The effect of a delivery's end on the gate.
+/// The effect of a delivery's end on the circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// No change.
     None,
     /// Nothing starts for this long; then a probe may.
-    Closed(Duration),
+    Opened(Duration),
     /// Deliveries may start again.
-    Opened,
+    Closed,
     /// The probe was not used: another worker may have a delivery for it.
     ProbeReturned,
 }
 
-impl Gate {
+impl CircuitBreaker {
     pub(crate) fn new(breaker: Option<Breaker>) -> Self {
         Self {
-            state: AtomicU8::new(OPEN),
+            state: AtomicU8::new(CLOSED),
             probe: AtomicBool::new(false),
             held: AtomicU8::new(0),
             window: breaker.map(|breaker| Mutex::new(Window::new(breaker))),
@@ -66,8 +69,8 @@ impl Gate {
             return Pass::Wait;
         }
         match self.state.load(Ordering::Acquire) {
-            OPEN => Pass::Free,
-            PROBING if self.probe.swap(false, Ordering::AcqRel) => Pass::Probe,
+            CLOSED => Pass::Free,
+            HALF_OPEN if self.probe.swap(false, Ordering::AcqRel) => Pass::Probe,
             _ => Pass::Wait,
         }
     }
@@ -76,8 +79,8 @@ impl Gate {
     pub(crate) fn may_pass(&self) -> bool {
         self.held.load(Ordering::Acquire) == 0
             && match self.state.load(Ordering::Acquire) {
-                OPEN => true,
-                PROBING => self.probe.load(Ordering::Acquire),
+                CLOSED => true,
+                HALF_OPEN => self.probe.load(Ordering::Acquire),
                 _ => false,
             }
     }
@@ -88,18 +91,18 @@ impl Gate {
     }
 
     /// Returns whether the breaker is closed: deliveries start freely.
-    pub(crate) fn is_open(&self) -> bool {
-        self.state.load(Ordering::Acquire) == OPEN
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == CLOSED
     }
 
-    /// Returns whether a lone delivery keeps others from starting.
-    pub(crate) fn is_lone(&self) -> bool {
-        self.held.load(Ordering::Acquire) & LONE != 0
+    /// Returns whether an isolated delivery keeps others from starting.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.held.load(Ordering::Acquire) & ISOLATED != 0
     }
 
-    /// Blocks all starts (or unblocks them), for a delivery that must run alone.
-    pub(crate) fn set_lone(&self, lone: bool) {
-        self.hold(LONE, lone);
+    /// Blocks all starts (or unblocks them), for a delivery that must run isolated.
+    pub(crate) fn set_isolated(&self, isolated: bool) {
+        self.hold(ISOLATED, isolated);
     }
 
     /// Blocks all starts (or unblocks them), by an operator's order.
@@ -127,16 +130,16 @@ impl Gate {
         let Some(window) = &self.window else { return Change::None };
         let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
         window.add(1, true);
-        if self.is_open() && window.is_bad() {
-            self.state.store(CLOSED, Ordering::Release);
-            return Change::Closed(window.next_wait());
+        if self.is_closed() && window.is_bad() {
+            self.state.store(OPEN, Ordering::Release);
+            return Change::Opened(window.next_wait());
         }
         Change::None
     }
 
     /// Ends the wait: one delivery may start as a probe.
     pub(crate) fn start_probing(&self) {
-        if self.state.swap(PROBING, Ordering::AcqRel) != PROBING {
+        if self.state.swap(HALF_OPEN, Ordering::AcqRel) != HALF_OPEN {
             self.probe.store(true, Ordering::Release);
         }
     }
@@ -147,11 +150,11 @@ impl Gate {
         let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
         if handled {
             window.clear();
-            self.state.store(OPEN, Ordering::Release);
-            return Change::Opened;
+            self.state.store(CLOSED, Ordering::Release);
+            return Change::Closed;
         }
-        self.state.store(CLOSED, Ordering::Release);
-        Change::Closed(window.next_wait())
+        self.state.store(OPEN, Ordering::Release);
+        Change::Opened(window.next_wait())
     }
 }
 
@@ -162,14 +165,14 @@ struct Window {
     /// Bit 0 is the last outcome; a set bit is a failure.
     bits: u128,
     count: usize,
-    closings: u32,
+    openings: u32,
 }
 
 impl Window {
     const MASK: u128 = (1 << Breaker::WINDOW) - 1;
 
     fn new(breaker: Breaker) -> Self {
-        Self { breaker, bits: 0, count: 0, closings: 0 }
+        Self { breaker, bits: 0, count: 0, openings: 0 }
     }
 
     fn add(&mut self, count: usize, failure: bool) {
@@ -186,13 +189,13 @@ impl Window {
     }
 
     fn next_wait(&mut self) -> Duration {
-        let factor = 1_u32.checked_shl(self.closings).unwrap_or(u32::MAX);
-        self.closings = self.closings.saturating_add(1);
+        let factor = 1_u32.checked_shl(self.openings).unwrap_or(u32::MAX);
+        self.openings = self.openings.saturating_add(1);
         self.breaker.base.saturating_mul(factor).min(self.breaker.cap)
     }
 
     fn clear(&mut self) {
-        (self.bits, self.count, self.closings) = (0, 0, 0);
+        (self.bits, self.count, self.openings) = (0, 0, 0);
     }
 }
 
@@ -200,57 +203,57 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn gate() -> Gate {
-        Gate::new(Some(Breaker::new(Duration::from_secs(1), Duration::from_secs(3))))
+    fn breaker() -> CircuitBreaker {
+        CircuitBreaker::new(Some(Breaker::new(Duration::from_secs(1), Duration::from_secs(3))))
     }
 
     #[test]
-    fn closes_when_more_than_half_of_the_last_hundred_failed() {
-        let gate = gate();
-        gate.succeeded(50);
-        let changes: Vec<_> = (0..50).map(|_| gate.failed()).collect();
+    fn opens_when_more_than_half_of_the_last_hundred_failed() {
+        let breaker = breaker();
+        breaker.succeeded(50);
+        let changes: Vec<_> = (0..50).map(|_| breaker.failed()).collect();
         assert!(changes.iter().all(|c| *c == Change::None), "half is not more than half");
-        assert_eq!(gate.failed(), Change::Closed(Duration::from_secs(1)));
-        assert_eq!(gate.pass(), Pass::Wait);
+        assert_eq!(breaker.failed(), Change::Opened(Duration::from_secs(1)));
+        assert_eq!(breaker.pass(), Pass::Wait);
     }
 
     #[test]
-    fn fewer_than_a_hundred_deliveries_close_nothing() {
-        let gate = gate();
-        assert!((0..99).all(|_| gate.failed() == Change::None));
+    fn fewer_than_a_hundred_deliveries_open_nothing() {
+        let breaker = breaker();
+        assert!((0..99).all(|_| breaker.failed() == Change::None));
     }
 
     #[test]
     fn one_probe_at_a_time_and_its_end_decides() {
-        let gate = gate();
-        assert!((0..100).any(|_| gate.failed() != Change::None));
-        gate.start_probing();
-        assert_eq!((gate.pass(), gate.pass()), (Pass::Probe, Pass::Wait));
-        assert_eq!(gate.probed(false), Change::Closed(Duration::from_secs(2)));
-        gate.start_probing();
-        assert_eq!(gate.pass(), Pass::Probe);
-        assert_eq!(gate.probed(false), Change::Closed(Duration::from_secs(3)), "the cap");
-        gate.start_probing();
-        assert_eq!(gate.pass(), Pass::Probe);
-        assert_eq!(gate.probed(true), Change::Opened);
-        assert_eq!(gate.pass(), Pass::Free);
+        let breaker = breaker();
+        assert!((0..100).any(|_| breaker.failed() != Change::None));
+        breaker.start_probing();
+        assert_eq!((breaker.pass(), breaker.pass()), (Pass::Probe, Pass::Wait));
+        assert_eq!(breaker.probed(false), Change::Opened(Duration::from_secs(2)));
+        breaker.start_probing();
+        assert_eq!(breaker.pass(), Pass::Probe);
+        assert_eq!(breaker.probed(false), Change::Opened(Duration::from_secs(3)), "the cap");
+        breaker.start_probing();
+        assert_eq!(breaker.pass(), Pass::Probe);
+        assert_eq!(breaker.probed(true), Change::Closed);
+        assert_eq!(breaker.pass(), Pass::Free);
     }
 
     #[test]
-    fn without_a_breaker_nothing_closes() {
-        let gate = Gate::new(None);
-        assert!((0..1_000).all(|_| gate.failed() == Change::None));
+    fn without_a_breaker_nothing_opens() {
+        let breaker = CircuitBreaker::new(None);
+        assert!((0..1_000).all(|_| breaker.failed() == Change::None));
     }
 
     #[test]
-    fn a_lone_delivery_stops_all_others() {
-        let gate = gate();
-        gate.set_lone(true);
-        assert_eq!(gate.pass(), Pass::Wait);
-        gate.set_paused(true);
-        gate.set_lone(false);
-        assert_eq!(gate.pass(), Pass::Wait, "an operator says so, too");
-        gate.set_paused(false);
-        assert_eq!(gate.pass(), Pass::Free);
+    fn an_isolated_delivery_stops_all_others() {
+        let breaker = breaker();
+        breaker.set_isolated(true);
+        assert_eq!(breaker.pass(), Pass::Wait);
+        breaker.set_paused(true);
+        breaker.set_isolated(false);
+        assert_eq!(breaker.pass(), Pass::Wait, "an operator says so, too");
+        breaker.set_paused(false);
+        assert_eq!(breaker.pass(), Pass::Free);
     }
 }
