@@ -271,8 +271,8 @@ pub mod record {
 /// ```
 pub mod service {
     pub use tidings_service::{
-        Breaker, DeliveryOrder, Hold, Observer, PartitionStatus, PauseReason, RecordEvent, RecordOutcome,
-        ReturnedPartition, ServiceState, ShutdownReport, Skipped, Status, Totals, UnknownTypes,
+        Breaker, DeliveryOrder, HandlerTotals, Hold, Observer, PartitionStatus, PauseReason, RecordEvent,
+        RecordOutcome, ReturnedPartition, ServiceState, ShutdownReport, Skipped, Status, Totals, UnknownTypes,
     };
 }
 

@@ -63,7 +63,7 @@ pub use self::router::{IntoRouter, Router};
 pub use self::service::Service;
 pub use self::settings::{DeliveryOrder, TopicPolicy, UnknownTypes};
 pub use self::status::{
-    Hold, PartitionStatus, PauseReason, ReturnedPartition, ShutdownReport, Skipped, State as ServiceState, Status,
-    Totals,
+    HandlerTotals, Hold, PartitionStatus, PauseReason, ReturnedPartition, ShutdownReport, Skipped,
+    State as ServiceState, Status, Totals,
 };
 pub use tidings_core::PublishOptions;

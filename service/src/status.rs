@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use tidings_core::TopicPartition;
+use tidings_core::{Name, TopicPartition};
 
 /// The status of a running service.
 ///
@@ -42,6 +42,8 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// The counters since the service started.
     pub totals: Totals,
+    /// The same by handler, in the order in which the router has them. Records without a handler are in `totals` only.
+    pub handlers: Vec<HandlerTotals>,
     /// Bytes fetched and not settled.
     pub bytes_in_flight: usize,
 }
@@ -240,6 +242,26 @@ pub struct Totals {
     pub retried: u64,
     /// Dead-lettered records.
     pub dead_lettered: u64,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.handled += other.handled;
+        self.duplicates += other.duplicates;
+        self.skipped += other.skipped;
+        self.retried += other.retried;
+        self.dead_lettered += other.dead_lettered;
+    }
+}
+
+/// The records of one handler, by outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HandlerTotals {
+    /// The handler's name.
+    pub handler: Name,
+    /// Its counters since the service started.
+    pub totals: Totals,
 }
 
 /// The result of [`ServiceHandle::shutdown`](crate::ServiceHandle::shutdown): the fetched records that it did not

@@ -8,6 +8,7 @@ mod circuit_breaker;
 mod claims;
 mod commands;
 mod coordinator;
+mod counters;
 mod keys;
 mod messages;
 mod record;

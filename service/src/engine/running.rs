@@ -107,6 +107,7 @@ impl ServiceHandle {
             problems: error.into_iter().map(|(_, text)| text).collect(),
             partitions: Vec::new(),
             totals: self.shared.totals(),
+            handlers: self.shared.handler_totals(),
             bytes_in_flight: 0,
         })
     }

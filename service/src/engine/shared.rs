@@ -1,7 +1,6 @@
 //! State shared by the coordinator and all workers of a running service.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidings_core::{Delivery, DeliveryContext, EventRef, Name, Publisher, event_id_of};
@@ -10,6 +9,7 @@ use tracing::Span;
 
 use super::circuit_breaker::CircuitBreaker;
 use super::claims::Claims;
+use super::counters::Counters;
 use super::keys::KeyHasher;
 use super::record::PendingRecord;
 use super::settlement::Settlement;
@@ -17,7 +17,7 @@ use super::watchdog::Heartbeat;
 use crate::observer::Observer;
 use crate::retry::Retry;
 use crate::settings::UnknownTypes;
-use crate::status::Totals;
+use crate::status::{HandlerTotals, Totals};
 use crate::table::RouteTable;
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<RouteTable>,
     pub(crate) keys: KeyHasher,
     pub(crate) circuit_breaker: CircuitBreaker,
-    pub(crate) totals: AtomicTotals,
+    pub(crate) counters: Counters,
     /// Notified when the lease is found to have expired.
     pub(crate) lease_fenced: Notify,
     /// One per worker.
@@ -67,61 +67,18 @@ pub(crate) struct Backends {
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct AtomicTotals {
-    handled: AtomicU64,
-    duplicates: AtomicU64,
-    skipped: AtomicU64,
-    retried: AtomicU64,
-    dead_lettered: AtomicU64,
-}
-
-/// A worker's counts since its last report: added to the totals once per report, not per record.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    handled: u64,
-    /// Handled deliveries not yet reported to the circuit breaker.
-    untold: usize,
-    pub(crate) duplicates: u64,
-    pub(crate) skipped: u64,
-    pub(crate) retried: u64,
-    pub(crate) dead_lettered: u64,
-}
-
-impl Counts {
-    pub(crate) fn handled_many(&mut self, count: usize) {
-        self.handled += count as u64;
-        self.untold += count;
-    }
-
-    pub(crate) fn take_handled(&mut self) -> usize {
-        std::mem::take(&mut self.untold)
-    }
-}
-
 impl Shared {
-    pub(crate) fn add_counts(&self, counts: &mut Counts) {
-        let add = |total: &AtomicU64, count: &mut u64| {
-            if *count > 0 {
-                total.fetch_add(std::mem::take(count), Ordering::Relaxed);
-            }
-        };
-        add(&self.totals.handled, &mut counts.handled);
-        add(&self.totals.duplicates, &mut counts.duplicates);
-        add(&self.totals.skipped, &mut counts.skipped);
-        add(&self.totals.retried, &mut counts.retried);
-        add(&self.totals.dead_lettered, &mut counts.dead_lettered);
+    /// Returns the counters of each handler, by its number.
+    pub(crate) fn handler_totals(&self) -> Vec<HandlerTotals> {
+        let of_handler = |(number, totals)| HandlerTotals { handler: self.table.info(number).name.clone(), totals };
+        self.counters.snapshot().into_iter().take(self.table.len()).enumerate().map(of_handler).collect()
     }
 
+    /// Returns the counters of the service.
     pub(crate) fn totals(&self) -> Totals {
-        let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        Totals {
-            handled: get(&self.totals.handled),
-            duplicates: get(&self.totals.duplicates),
-            skipped: get(&self.totals.skipped),
-            retried: get(&self.totals.retried),
-            dead_lettered: get(&self.totals.dead_lettered),
-        }
+        let mut sum = Totals::default();
+        self.counters.snapshot().iter().for_each(|totals| sum.add(totals));
+        sum
     }
 
     /// Returns a context per route, for one worker: so that its reference count stays on one core.

@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use super::circuit_breaker::CircuitBreaker;
 use super::claims::Claims;
 use super::coordinator::{Coordinator, Inputs};
+use super::counters::Counters;
 use super::keys::KeyHasher;
 use super::running::ServiceHandle;
 use super::settlement::plain::Plain;
-use super::shared::{AtomicTotals, Backends, Identity, Policy, Shared};
+use super::shared::{Backends, Identity, Policy, Shared};
 use super::topics::{all_missing, create_missing};
 use super::worker::Worker;
 use crate::passing_on::PassingOn;
@@ -75,7 +76,7 @@ pub(crate) async fn start(
         table: routes.table().clone(),
         keys: KeyHasher::new(options.order, seed),
         circuit_breaker: CircuitBreaker::new(options.breaker),
-        totals: AtomicTotals::default(),
+        counters: Counters::new(workers, routes.len()),
         lease_fenced: Notify::new(),
         heartbeats: (0..workers).map(|_| Default::default()).collect(),
     });

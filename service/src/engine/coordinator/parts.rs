@@ -247,6 +247,7 @@ impl Parts {
             problems: self.health.problems(self.starts.problem().into_iter().chain(self.assignments.problems())),
             partitions: self.assignments.status(),
             totals: self.shared.totals(),
+            handlers: self.shared.handler_totals(),
             bytes_in_flight: self.assignments.bytes_in_flight(),
         }
     }

@@ -40,7 +40,7 @@ impl Parts {
     }
 
     fn record_handled(&mut self, mut record: PendingRecord, completed: bool) {
-        self.meter.handled(1);
+        self.meter.handled(record.handler.map(|handler| handler as usize), 1);
         record.end_trouble();
         record.waits = 0;
         if record.is_claimed() && !completed {

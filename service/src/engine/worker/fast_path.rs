@@ -123,7 +123,7 @@ impl Parts {
         let span = self.shared.span_of(handler, &delivery);
         match self.invoker.start(handler, delivery, &span) {
             Started::Done(Ok(outcome)) if outcome.records().is_empty() && pass == Pass::Free => {
-                self.meter.handled(1);
+                self.meter.handled(Some(handler), 1);
                 self.meter.observe_handled(handler, &chunk.assigned, record);
                 self.settler.settle(&chunk.assigned, chunk.number, index);
             }
@@ -264,7 +264,7 @@ impl Parts {
         match self.invoker.start(handler, delivery, &span) {
             Started::NotReady => return false,
             Started::Done(Ok(outcome)) if outcome.records().is_empty() => {
-                self.meter.handled(count);
+                self.meter.handled(Some(handler), count);
                 for index in indexes {
                     if self.meter.observes() {
                         let record = &chunk.batch.records()[index as usize];

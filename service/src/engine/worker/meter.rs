@@ -6,27 +6,42 @@ use tidings_core::StoredRecord;
 
 use crate::engine::assigned::Assigned;
 use crate::engine::circuit_breaker::Change;
+use crate::engine::counters::counts;
 use crate::engine::messages::{Events, WorkerEvent};
 use crate::engine::record::PendingRecord;
-use crate::engine::shared::{Counts, Shared};
+use crate::engine::shared::Shared;
 use crate::observer::{RecordEvent, RecordOutcome};
+use crate::status::Totals;
 
 #[derive(Debug)]
 pub(super) struct Meter {
     shared: Arc<Shared>,
     events: Events,
-    /// Since the last report.
-    counts: Counts,
+    /// The worker's number.
+    worker: usize,
+    /// Since the last report, by handler.
+    counts: Box<[Totals]>,
+    has_counted: bool,
+    /// Handled deliveries that are not reported to the circuit breaker yet.
+    unreported: usize,
 }
 
 impl Meter {
-    pub(super) fn new(shared: &Arc<Shared>, events: Events) -> Self {
-        Self { shared: shared.clone(), events, counts: Counts::default() }
+    pub(super) fn new(shared: &Arc<Shared>, events: Events, worker: usize) -> Self {
+        let counts = counts(shared.table.len());
+        Self { shared: shared.clone(), events, worker, counts, has_counted: false, unreported: 0 }
+    }
+
+    /// Returns the counts of a handler, or of records without one.
+    fn count(&mut self, handler: Option<usize>) -> &mut Totals {
+        self.has_counted = true;
+        &mut self.counts[handler.unwrap_or(self.shared.table.len())]
     }
 
     /// Counts handled records.
-    pub(super) fn handled(&mut self, count: usize) {
-        self.counts.handled_many(count);
+    pub(super) fn handled(&mut self, handler: Option<usize>, count: usize) {
+        self.count(handler).handled += count as u64;
+        self.unreported += count;
     }
 
     /// Returns whether records are observed.
@@ -41,10 +56,11 @@ impl Meter {
 
     /// Counts and observes a record that is settled.
     pub(super) fn settled(&mut self, record: &PendingRecord, outcome: RecordOutcome, reason: Option<&str>) {
+        let handler = record.handler.map(|handler| handler as usize);
         match outcome {
-            RecordOutcome::Skipped => self.counts.skipped += 1,
-            RecordOutcome::Duplicate => self.counts.duplicates += 1,
-            RecordOutcome::DeadLettered => self.counts.dead_lettered += 1,
+            RecordOutcome::Skipped => self.count(handler).skipped += 1,
+            RecordOutcome::Duplicate => self.count(handler).duplicates += 1,
+            RecordOutcome::DeadLettered => self.count(handler).dead_lettered += 1,
             _ => {}
         }
         self.observe_pending(record, outcome, reason);
@@ -52,7 +68,7 @@ impl Meter {
 
     /// Counts and observes a failed attempt that is followed by another.
     pub(super) fn retried(&mut self, record: &PendingRecord, reason: &str) {
-        self.counts.retried += 1;
+        self.count(record.handler.map(|handler| handler as usize)).retried += 1;
         self.observe_pending(record, RecordOutcome::Retried, Some(reason));
     }
 
@@ -86,7 +102,7 @@ impl Meter {
 
     /// Reports a failed delivery to the circuit breaker; too many open it.
     pub(super) fn failed(&mut self) {
-        self.shared.circuit_breaker.succeeded(self.counts.take_handled());
+        self.shared.circuit_breaker.succeeded(std::mem::take(&mut self.unreported));
         if let change @ Change::Opened(_) = self.shared.circuit_breaker.failed() {
             self.send(change);
         }
@@ -110,10 +126,12 @@ impl Meter {
 
     /// Adds the counts to those of the service.
     pub(super) fn report(&mut self) {
-        let handled = self.counts.take_handled();
+        let handled = std::mem::take(&mut self.unreported);
         if handled > 0 {
             self.shared.circuit_breaker.succeeded(handled);
         }
-        self.shared.add_counts(&mut self.counts);
+        if std::mem::take(&mut self.has_counted) {
+            self.shared.counters.add(self.worker, &mut self.counts);
+        }
     }
 }

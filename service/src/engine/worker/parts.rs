@@ -46,7 +46,7 @@ impl Parts {
             invoker: Invoker::new(number, &shared, routes),
             claimer: Claimer::new(&shared, events.clone(), &mut random),
             settler: Settler::new(&shared, events.clone(), &mut random),
-            meter: Meter::new(&shared, events.clone()),
+            meter: Meter::new(&shared, events.clone(), number),
             random,
             released: false,
             events,
