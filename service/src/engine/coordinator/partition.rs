@@ -41,6 +41,8 @@ struct Start {
     behind: bool,
     /// The batches that arrived meanwhile.
     early: Vec<Fetched>,
+    /// The number of records of such batches that were dropped when the assignment began to end.
+    dropped: usize,
 }
 
 /// A batch for the workers.
@@ -76,7 +78,7 @@ impl Partition {
             committed: assignment.committed,
             fenced: false,
             end: assignment.start_offset,
-            start: Start { committed, behind, early: Vec::new() },
+            start: Start { committed, behind, early: Vec::new(), dropped: 0 },
             troubles: Troubles::default(),
             pauses,
             held: Held::default(),
@@ -289,7 +291,7 @@ impl Partition {
         }
         self.revocation = Some(Revocation::new(leave, limit, now));
         self.assigned.stop();
-        self.start.early.clear();
+        self.start.dropped = self.start.early.drain(..).map(|fetched| fetched.batch.len()).sum();
         true
     }
 
@@ -384,7 +386,7 @@ impl Partition {
 
     /// Returns what of it is not settled, if anything.
     pub(super) fn returned(&self) -> Option<ReturnedPartition> {
-        let records = self.tracker.unsettled();
+        let records = self.tracker.unsettled() + self.start.dropped;
         (records > 0).then(|| ReturnedPartition {
             partition: self.origin().clone(),
             committed: self.committed,
@@ -625,6 +627,14 @@ mod tests {
         };
         assert_eq!((assignment.start_offset, assignment.committed), (4, None));
         assert_eq!(Partition::new(2, &assignment, false).position(), Some(4), "the new start is committed");
+    }
+
+    #[test]
+    fn records_that_arrived_before_the_start_are_given_back_too() {
+        let mut world = World::new(true, true);
+        world.fetched(&[true, true], 0);
+        world.take(Happens::Leave(Leave::Lost));
+        assert_eq!(world.partition.returned().map(|returned| returned.records), Some(2));
     }
 
     #[test]
