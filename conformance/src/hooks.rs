@@ -13,6 +13,17 @@ use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 use crate::setup::{Boxed, Doing, Setup};
 
 /// A hook that a case may need for fault injection.
+///
+/// A case that needs a hook is ignored, with the hook's name, if the setup lacks it:
+///
+/// ```
+/// use tidings_conformance::{Setup, Verdict, transport};
+/// use tidings_memory::MemoryTransport;
+///
+/// let setup = Setup::new("memory", || async { Ok(MemoryTransport::new()) }).with_paused_clock();
+/// let verdict = transport::check(setup, "p2_publishing_goes_on_after_an_outage");
+/// assert_eq!(verdict, Verdict::Ignored("the setup has no hook outage".into()));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hook {

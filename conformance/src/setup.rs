@@ -165,6 +165,19 @@ impl<T: Send + Sync + 'static> Setup<T> {
     }
 
     /// Sets the hook that makes the backend unreachable (`true`) and reachable again (`false`).
+    ///
+    /// ```
+    /// use tidings_conformance::{Setup, Verdict, transport};
+    /// use tidings_memory::MemoryTransport;
+    ///
+    /// let setup = Setup::new("memory", || async { Ok(MemoryTransport::new()) })
+    ///     .with_paused_clock()
+    ///     .with_outage(|memory, down| async move {
+    ///         if down { memory.faults().down() } else { memory.faults().up() }
+    ///         Ok(())
+    ///     });
+    /// assert_eq!(transport::check(setup, "p2_publishing_goes_on_after_an_outage"), Verdict::Passed);
+    /// ```
     #[must_use]
     pub fn with_outage<Fut>(mut self, hook: impl Fn(Arc<T>, bool) -> Fut + Send + Sync + 'static) -> Self
     where

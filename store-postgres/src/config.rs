@@ -54,6 +54,12 @@ const LONGEST_PREFIX: usize = 32;
 const LONGEST_SCHEMA: usize = 63;
 
 /// Selects the table that records done events.
+///
+/// ```
+/// # use tidings_postgres::{DoneTable, PostgresConfig};
+/// let config = PostgresConfig::new("postgres://localhost/orders").with_shared_done_table("public.processed_events");
+/// assert!(matches!(config.done_table, DoneTable::Shared { .. }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DoneTable {

@@ -31,8 +31,7 @@ const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// Latest time of a purge, and negated the earliest, because the server's dates are limited.
 const LATEST: i64 = 200_000_000_000_000;
 
-/// Registers a lease under an id that the client has made, so that a repeat after a lost answer is
-/// refused instead of making a second one.
+/// Registers a lease under an id that the client has made.
 const REGISTER: &str = "INSERT INTO tidings.holders (id, scope, ttl, lives_until)
     VALUES ($1, $2, $3::bigint * interval '1 microsecond', clock_timestamp() + $3::bigint * interval '1 microsecond')";
 /// Renews a lease that is live by the server's clock; an expired one is not revived.
@@ -168,8 +167,6 @@ impl PostgresStore {
     }
 
     /// Returns the server's time, which dates done events.
-    ///
-    /// Rounded down to milliseconds.
     pub(crate) async fn server_time(&self) -> Result<Timestamp> {
         let doing = "ask for the server's time";
         let mut connection = self.acquire(doing).await?;

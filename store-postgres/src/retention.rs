@@ -18,7 +18,7 @@ use crate::store::{Inner, PostgresStore};
 
 /// Maximum interval between purges; a fraction of the retention if that is shorter.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
-/// Lower bound, for retentions of seconds in tests.
+/// Lower bound, for retentions of seconds.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Fraction of the retention between two purges.
 const PARTS: u32 = 7;

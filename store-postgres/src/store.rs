@@ -227,7 +227,7 @@ async fn connect(config: &PostgresConfig, server: &Server, options: &PgConnectOp
     }
 }
 
-/// A URL's own `options` come first; these timeouts are the store's and override them.
+/// The store's timeouts follow a URL's own `options`.
 fn connect_options(config: &PostgresConfig, server: &Server) -> PgConnectOptions {
     let mut options = server.options.clone();
     if options.get_application_name().is_none() {

@@ -263,7 +263,7 @@ fn is_option(name: &str) -> bool {
 /// `-c name=value --name=value`, where a backslash takes the next character as it is.
 ///
 /// # Errors
-/// A word of another form; libpq would leave it to the server, which ends the connection.
+/// A word of another form.
 fn options(setting: Setting<'_>) -> Result<Vec<(String, String)>, SettingError> {
     let wrong = || setting.expected("-c name=value or --name=value, separated by blanks");
     let mut words = vec![String::new()];

@@ -46,6 +46,13 @@ const FEWEST_CLAIMS: usize = 5_000;
 /// Policy for a directory with damaged content.
 ///
 /// The choice is between availability and the guarantee that no event is handled twice.
+///
+/// ```
+/// # use tidings_sled::{OnDamage, SledConfig};
+/// let config = SledConfig::new("orders.sled").with_on_damage(OnDamage::SetAside);
+/// assert_eq!(config.on_damage, OnDamage::SetAside);
+/// assert_eq!(SledConfig::new("orders.sled").on_damage, OnDamage::Refuse); // the default
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDamage {

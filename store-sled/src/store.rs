@@ -166,6 +166,8 @@ impl SledStore {
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable): the store is down. [`Closed`](ErrorKind::Closed).
+    ///
+    /// The number of events is exact, the bytes are what sled's files take.
     pub async fn size(&self) -> Result<Size> {
         self.call(1, |claims| claims.disk.size().map(|(events, bytes)| Ok(Size { events, bytes }))).await
     }

@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_secs(5);
 /// Maximum interval of the watch, so that its thread ends with the store.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// Interval at which an idle store stores the time.
+///
+/// A clock that is set back while the store is down hides at most this much time.
 const MARK_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for a previous owner that is closing.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -86,11 +88,14 @@ impl Shared {
         Self { status: watch::Sender::new(Status::Open), damages: Mutex::default(), busy: Mutex::default() }
     }
 
+    /// Set around each piece of work, for the watch.
     fn set_busy(&self, since: Option<Instant>) {
         *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
     }
 
     /// Reports to callers when the writer is stuck, until the store is closed.
+    ///
+    /// Runs on a thread of its own: the writer can't report that it is stuck.
     pub(crate) fn watch(&self, limit: Duration) {
         while !matches!(*self.status.borrow(), Status::Closed) {
             thread::park_timeout((limit / 4).min(LONGEST_LOOK));
@@ -112,9 +117,12 @@ pub(crate) struct Writer {
     config: SledConfig,
     shared: Arc<Shared>,
     calls: Receiver<Message>,
+    /// Leases and live claims; they survive a broken disk.
     memory: Memory,
     time: StoreTime,
     /// The latest stored time.
+    ///
+    /// An idle store stores the time when it is a minute older.
     marked: Timestamp,
     /// `None` while the store is down.
     disk: Option<Disk>,
@@ -169,6 +177,8 @@ impl Writer {
     }
 
     /// Runs until the store is closed or every handle is dropped.
+    ///
+    /// `closed` is signalled after the lock is free.
     pub(crate) fn run(mut self, closed: oneshot::Sender<()>) {
         while let Some(jobs) = self.gather() {
             if self.disk.is_none() {
@@ -188,6 +198,8 @@ impl Writer {
     }
 
     /// Returns the calls that arrived until the next tick; `None` if the store is closing.
+    ///
+    /// It waits for the first call only; the others are those that have arrived meanwhile.
     fn gather(&mut self) -> Option<VecDeque<Job>> {
         if self.closing {
             return None;
@@ -311,12 +323,14 @@ impl Writer {
         }
     }
 
+    /// The disk has answered after all.
     fn is_unstuck(&self) {
         if matches!(*self.shared.status.borrow(), Status::Stuck) {
             self.set_open();
         }
     }
 
+    /// A closed store stays closed.
     fn set_open(&self) {
         self.shared.status.send_if_modified(|status| {
             let other = !matches!(status, Status::Open | Status::Closed);
@@ -338,6 +352,7 @@ impl Writer {
     }
 }
 
+/// Returns the weight of a call: the events that it counts for.
 fn permits(job: &Job) -> u32 {
     u32::try_from(job.permit.num_permits()).unwrap_or(u32::MAX)
 }

@@ -15,6 +15,8 @@ use tidings_core::{Error, ErrorKind, report};
 
 /// Client message for a cached token that comes close to its expiry during a handshake: the next handshake gets a new
 /// token. (A source whose new tokens are already that old is detected where it is asked.)
+///
+/// Compared by text: the client has no kind for it.
 const AGED: &str = "token is expired or too close to expiry";
 
 /// Converts `error`, which occurred during `context`. An open outcome becomes unavailable: correct for reads, and for
@@ -43,6 +45,8 @@ pub(crate) fn cause_of(context: &str, error: &Error) -> String {
 }
 
 /// Returns the kind of `error`, by what a caller can do about it.
+///
+/// Without an outcome: for records, [`leaves_open`] decides first.
 pub(crate) fn kind_of(error: &KrafkaError) -> ErrorKind {
     match error {
         KrafkaError::Auth { message, .. } if message.contains(AGED) => ErrorKind::Unavailable,
@@ -112,6 +116,9 @@ fn kind_of_code(code: ErrorCode) -> ErrorKind {
 }
 
 /// Checks whether a record's answer leaves open if it is stored: then it must not be reported as a failure.
+///
+/// In doubt it does: a record that is reported as failed is published again, and would be stored
+/// twice.
 pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
     match error {
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Closed { .. } => true,
@@ -133,6 +140,8 @@ pub(crate) fn leaves_open(error: &KrafkaError) -> bool {
 
 /// Checks whether `error` is a broker's answer to a fetch that is unlikely to change on retry: the batch cannot be
 /// read.
+///
+/// Transient codes, such as a leader that has moved, are left out: the client handles them.
 pub(crate) fn is_refused_fetch(error: &Error) -> bool {
     let cause = StdError::source(error).and_then(|cause| cause.downcast_ref());
     matches!(
@@ -154,6 +163,8 @@ pub(crate) fn is_refused_fetch(error: &Error) -> bool {
 
 /// Checks whether a producer that refuses a record with this error accepts no more records: it is fenced, stopped, or
 /// was refused a new identity.
+///
+/// The producer is then replaced, with a new identity.
 pub(crate) fn ends_a_producer(error: &KrafkaError) -> bool {
     match error {
         KrafkaError::Fenced { .. } | KrafkaError::Closed { .. } | KrafkaError::Auth { .. } => true,

@@ -28,6 +28,25 @@ use crate::wire::headers_to_bytes;
 /// wait for one another, from the call to their end. Publish late in a transaction, after locking the rows that
 /// belong to the key; otherwise two transactions can deadlock, and the server fails one of them (`40P01`, which can
 /// be retried).
+///
+/// ```no_run
+/// use serde::{Deserialize, Serialize};
+/// use tidings_core::Error;
+/// use tidings_macros::Event;
+/// use tidings_postgres::{Outbox, PostgresStore};
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(crate = "tidings_core", topic = "orders", type = "order.placed", key = "id")]
+/// struct Placed { id: String }
+///
+/// # async fn example(store: PostgresStore, outbox: Outbox) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut transaction = store.pool().begin().await?;
+/// sqlx::query("INSERT INTO orders (id) VALUES ('o1')").execute(&mut *transaction).await?;
+/// outbox.publish(&mut transaction, &Placed { id: "o1".into() }).await?;
+/// transaction.commit().await?; // both or neither
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Outbox {
     store: PostgresStore,

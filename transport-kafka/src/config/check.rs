@@ -13,11 +13,11 @@ use super::{Compression, KafkaConfig, Pem, Sasl, Tls};
 /// Upper bound of [`KafkaConfig::linger`]; a larger value is a mistake.
 const MAX_LINGER: Duration = Duration::from_secs(60);
 /// Upper bound of [`KafkaConfig::connect_wait`].
-///
-/// A service that is to wait longer than a day is better restarted by its supervisor.
 const MAX_CONNECT_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Brokers hold static members to the rule for topics.
+///
+/// The text of the rule, for errors.
 const INSTANCE_ID_RULE: &str = "1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and neither \".\" nor \"..\"";
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;

@@ -144,6 +144,13 @@ pub struct KafkaConfig {
 }
 
 /// Compression of batches in transit and in the broker's log. Consumers read all of them.
+///
+/// ```
+/// # use tidings_kafka::{Compression, KafkaConfig};
+/// let config = KafkaConfig::from_url("kafka://broker?compression=gzip&compression_level=9")?;
+/// assert_eq!((config.compression, config.compression_level), (Compression::Gzip, Some(9)));
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Compression {
@@ -161,6 +168,14 @@ pub enum Compression {
 }
 
 /// Protocol by which a group assigns partitions.
+///
+/// ```
+/// # use tidings_kafka::{GroupProtocol, KafkaConfig};
+/// let config = KafkaConfig::from_url("kafka://broker?group_protocol=classic")?;
+/// assert_eq!(config.group_protocol, GroupProtocol::Classic);
+/// assert_eq!(KafkaConfig::new(["broker:9092"]).group_protocol, GroupProtocol::Auto);
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum GroupProtocol {
@@ -175,6 +190,13 @@ pub enum GroupProtocol {
 }
 
 /// Which records are read from topics written by transactions.
+///
+/// ```
+/// # use tidings_kafka::{Isolation, KafkaConfig};
+/// let config = KafkaConfig::from_url("kafka://broker?isolation=read_uncommitted")?;
+/// assert_eq!(config.isolation, Isolation::ReadUncommitted);
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Isolation {

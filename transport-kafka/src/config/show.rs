@@ -12,6 +12,8 @@ use super::KafkaConfig;
 impl fmt::Debug for KafkaConfig {
     /// Formats the settings without secrets. A broker that is not a valid address is hidden, because it may be a name
     /// and password whose host is missing.
+    ///
+    /// The fields of TLS and SASL hide their own secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Destructured in full, so that a new field cannot be forgotten.
         let Self {

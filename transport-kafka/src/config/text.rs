@@ -10,6 +10,8 @@ use tidings_core::settings::{Setting, SettingError};
 use super::{Compression, GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token};
 
 /// URL parameters; in capitals, environment variables.
+///
+/// Unknown names are errors that suggest a near one, so a misspelt parameter is never ignored.
 pub(super) const PARAMETERS: [&str; 25] = [
     "client_id",
     "compression",
@@ -55,13 +57,19 @@ const ISOLATIONS: [(&str, Isolation); 2] =
 type Result<T, E = SettingError> = std::result::Result<T, E>;
 
 /// Settings that are valid only in combination.
+///
+/// Values of one source, a URL or the environment. The environment starts with what its URL has
+/// set.
 #[derive(Default)]
 pub(super) struct Settings {
+    /// Set by `kafkas://` or `TIDINGS_KAFKA_TLS`.
     tls: Option<Tls>,
+    /// Credentials that the URL has already; then no part may be given again.
     sasl: Option<Sasl>,
     /// The SASL mechanism in lower case; without one, it follows from the credentials that are
     /// given.
     mechanism: Option<String>,
+    /// The user name, or for OAUTHBEARER in a URL the token.
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
     pub(super) token: Option<Secret>,

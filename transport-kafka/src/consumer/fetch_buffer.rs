@@ -24,7 +24,9 @@ const PAUSED_SHARE: usize = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FetchTarget {
     pub(super) partition: TopicPartition,
+    /// The reading; a fetcher seeks only when it changes.
     pub(super) ticket: u64,
+    /// Offset to seek to if the reading is new.
     pub(super) from: u64,
     /// Whether it is paused or cannot be read: the fetcher keeps its position and fetches none.
     pub(super) held: bool,
@@ -49,6 +51,8 @@ pub(super) enum FetcherKind {
 
 impl FetcherKind {
     /// Returns the other of the first two fetchers.
+    ///
+    /// The single fetcher has no other: it is for partitions that must not be prefetched in bulk.
     fn other(self) -> Self {
         match self {
             Self::First => Self::Second,
@@ -126,6 +130,8 @@ impl State {
     }
 
     /// Drops prefetched records.
+    ///
+    /// The reading ends: what is in flight for it is dropped when it comes.
     pub(super) fn clear(&mut self, partition: &TopicPartition) {
         if let Some(assigned) = self.assigned.get_mut(partition) {
             self.buffered -= assigned.queued;
@@ -143,6 +149,8 @@ impl State {
     }
 
     /// Checks whether there is room to prefetch more.
+    ///
+    /// A fetch may exceed the bound by its own size, since that is not known before.
     pub(super) fn has_room(&self) -> bool {
         self.buffered < self.max_buffered
     }
@@ -162,6 +170,8 @@ impl State {
     }
 
     /// Checks whether the next offset to fetch lies beyond the offset that the fetcher was reset to.
+    ///
+    /// The client resets a position that lies beyond the log to its end, without a word.
     pub(super) fn is_beyond(&self, partition: &TopicPartition, ticket: u64, position: u64) -> bool {
         self.assigned
             .get(partition)
@@ -275,6 +285,8 @@ impl State {
     }
 
     /// Returns the fetcher of a partition, while its leader is known.
+    ///
+    /// Returns `None` without a leader: nothing can be fetched then.
     pub(super) fn fetcher(&self, assigned: &AssignedPartition) -> Option<FetcherId> {
         Some(stall_check::usable(&self.disabled, self.second_enabled, assigned.fetcher()?))
     }

@@ -33,6 +33,8 @@ const WATCH: Duration = Duration::from_secs(3);
 const COMMIT_UNDER_WAY: Duration = Duration::from_secs(30);
 
 /// How many partitions of a broker are inspected one by one before they are read.
+///
+/// More would take a request each; the others are found to be packed when they are fetched.
 const SINGLE_PEEKS: usize = 64;
 
 /// Receives the member's assignments and revocations.
@@ -46,6 +48,7 @@ pub(super) struct GroupHandler {
 }
 
 impl GroupHandler {
+    /// Creates the handler of one consumer's membership.
     pub(super) fn new(
         shared: Arc<Shared>,
         cluster: ClusterClient,
@@ -120,6 +123,8 @@ impl RebalanceHandler for GroupHandler {
 impl GroupHandler {
     /// Waits for a commit in flight: if the client resent it under the next generation, it would be accepted although
     /// the partition has a new owner.
+    ///
+    /// Bounded: a commit that takes longer than the client retries it will not succeed any more.
     async fn settle_commits(&self) {
         let _settled = timeout(COMMIT_UNDER_WAY, self.shared.commits.lock()).await;
     }

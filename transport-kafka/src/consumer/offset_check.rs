@@ -17,6 +17,8 @@ use crate::client::fetcher::{FetchedRecords, UnreadableBatch};
 use crate::client::peek::{BatchHeader, ONE_BATCH};
 
 /// Maximum number of headers read for one chunk. The rest of the chunk is read again from there.
+///
+/// Each header is a request of its own.
 const MOST_HEADERS: usize = 32;
 
 /// Order of the offsets in a chunk.
@@ -135,6 +137,7 @@ async fn peek(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, 
 /// Iterates over the batches of a chunk, beginning with the first record after a gap.
 struct BatchWalk<'a> {
     offsets: &'a [u64],
+    /// The offset after the chunk, by the client's position.
     next: u64,
     /// With `Gaps`, one matching header explains the gap; with `Broken`, all batches are compared.
     order: OffsetOrder,
@@ -144,6 +147,7 @@ struct BatchWalk<'a> {
 }
 
 impl<'a> BatchWalk<'a> {
+    /// Leading records without a gap need no header: they are taken as valid.
     fn new(offsets: &'a [u64], from: u64, next: u64, order: OffsetOrder) -> Self {
         let good = offsets.iter().zip(from..).take_while(|(offset, expected)| *offset == expected).count();
         Self { offsets, next, order, good, at: from + good as u64 }
@@ -180,6 +184,8 @@ impl<'a> BatchWalk<'a> {
 
 impl State {
     /// Reads a partition again from the offset up to which it was handed out.
+    ///
+    /// A new ticket makes the fetcher seek to that offset.
     fn read_again(&mut self, partition: &TopicPartition, ticket: u64) {
         let Some(assigned) =
             self.assigned.get_mut(partition).filter(|assigned| assigned.ticket == ticket && ticket != 0)
@@ -192,6 +198,8 @@ impl State {
     }
 
     /// Returns the offset up to which this reading handed out the partition.
+    ///
+    /// `None` if another reading has begun.
     pub(super) fn fetched(&self, partition: &TopicPartition, ticket: u64) -> Option<u64> {
         let assigned = self.assigned.get(partition)?;
         (assigned.ticket == ticket && ticket != 0).then_some(assigned.fetched)

@@ -43,6 +43,8 @@ struct Observation {
 }
 
 /// A partition that has not moved since it was first seen there.
+///
+/// It is forgotten as soon as it moves, is paused or leaves.
 #[derive(Debug)]
 struct QuietPartition {
     observation: Observation,
@@ -82,7 +84,8 @@ enum Finding {
 
 /// Checks partitions that return nothing, until it is aborted.
 ///
-/// `has_rack` is whether fetchers may read from followers.
+/// `has_rack` is whether fetchers may read from followers. Each broker is asked once per check, for all of its quiet
+/// partitions.
 pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient, has_rack: bool) {
     let cluster = cluster.within(CHECK_EVERY);
     let mut stall_check = StallCheck::new(has_rack);
@@ -130,6 +133,8 @@ async fn hold(shared: &Shared, cluster: &ClusterClient, stall_check: &StallCheck
 }
 
 /// Moves a fetcher's partitions to another fetcher of the same broker.
+///
+/// Logged as a warning: the broker limits connections, or one is broken for good.
 fn disable(shared: &Shared, fetcher: FetcherId) {
     if let Some(moved) = shared.change(|state| state.disable(fetcher)) {
         warn!(
@@ -239,6 +244,8 @@ impl State {
     }
 
     /// Counts a completed poll of this fetcher.
+    ///
+    /// Without this count an idle fetcher, which polls nothing, would look cut off.
     pub(super) fn polled(&mut self, fetcher: FetcherId) {
         *self.polls.entry(fetcher).or_default() += 1;
     }
@@ -266,6 +273,9 @@ impl State {
 }
 
 /// Returns the fetcher to use instead of this one, or this one if no other is open.
+///
+/// The first of these that is not disabled: the fetcher itself, the first one, the second one if
+/// enabled.
 pub(super) fn usable(disabled: &HashSet<FetcherId>, second_enabled: bool, fetcher: FetcherId) -> FetcherId {
     let others = [FetcherKind::First, FetcherKind::Second]
         .into_iter()

@@ -16,6 +16,8 @@ use super::fetch_mode::FetchMode;
 use super::start::FoundStart;
 
 /// Divisor of the prefetch limit that gives a large size for one partition.
+///
+/// A fetch of that size is a quarter of all that may be prefetched.
 const LARGE_SHARE: usize = 4;
 
 /// Invariants: `buffered` is the sum of `queued`; a partition in `ready` has output or is skipped;
@@ -30,6 +32,7 @@ pub(super) struct State {
     /// Partitions that may have output, in the order of their turns.
     pub(super) ready: VecDeque<TopicPartition>,
     pub(super) buffered: usize,
+    /// Prefetch limit in bytes; fetchers rest at it.
     pub(super) max_buffered: usize,
     /// Bytes that count as large for one fetch of one partition.
     pub(super) large: usize,
@@ -45,6 +48,7 @@ pub(super) struct State {
     pub(super) disabled: HashSet<FetcherId>,
     /// Number of polls that each fetcher completed.
     pub(super) polls: HashMap<FetcherId, u64>,
+    /// All calls fail from then on; the tasks have ended.
     pub(super) closed: bool,
     /// A background error; `next` reports it once.
     pub(super) trouble: Option<Error>,
@@ -52,6 +56,7 @@ pub(super) struct State {
     pub(super) handed_out: Option<Instant>,
     /// When the group's coordinator last answered.
     pub(super) last_answer: Instant,
+    /// Silence of the coordinator after which the membership counts as ended.
     pub(super) session_timeout: Duration,
     /// The membership ended on our side; the member has to leave and to join again.
     pub(super) ended: bool,
@@ -60,6 +65,8 @@ pub(super) struct State {
 }
 
 /// A step that waits to be handed out.
+///
+/// Kept apart from records, which wait per partition.
 #[derive(Debug)]
 pub(super) enum PendingStep {
     Assigned(Vec<Assignment>),
@@ -70,6 +77,7 @@ pub(super) enum PendingStep {
 /// Knowledge of partitions before they are read.
 #[derive(Debug, Default)]
 pub(super) struct StartHints {
+    /// Leaders by partition, asked together with the starts.
     pub(super) leaders: HashMap<TopicPartition, Option<i32>>,
     /// Partitions that begin with a compressed batch, so that the decompressed size of a fetch is unknown.
     pub(super) single: HashSet<TopicPartition>,
@@ -102,6 +110,9 @@ impl State {
     }
 
     /// Returns the next item for `next`, if any.
+    ///
+    /// Steps come first, then records, then errors: a permanent one each time, a transient one
+    /// once.
     pub(super) fn take_next(&mut self, max_records: usize) -> Option<Result<NextStep>> {
         if self.closed {
             return Some(Err(closed()));
@@ -160,6 +171,9 @@ impl State {
 
     /// Registers newly assigned partitions, whose starts and epochs are not looked up yet; returns the number of the
     /// lookup.
+    ///
+    /// An older assignment of the same partition is forgotten: its start lookup finds another
+    /// number.
     pub(super) fn register(&mut self, partitions: Vec<TopicPartition>) -> u64 {
         self.tickets += 1;
         for partition in partitions {
@@ -182,6 +196,8 @@ impl State {
     }
 
     /// Applies the starts found under this number: informs the caller, and lets fetchers begin.
+    ///
+    /// Partitions that were revoked or lost during the lookup are left out.
     pub(super) fn assign(&mut self, lookup: u64, found: Vec<FoundStart>, hints: &StartHints) {
         let mut told = Vec::new();
         for FoundStart { mut assignment, mark } in found {
@@ -216,6 +232,8 @@ impl State {
     }
 
     /// Starts a revocation. Returns the partitions that the caller knows and has to release.
+    ///
+    /// Partitions that the caller never learned of are released at once.
     pub(super) fn revoke(&mut self, partitions: &[TopicPartition], deadline: Duration) -> Vec<TopicPartition> {
         let unseen = self.take_back(partitions);
         let mut known = Vec::new();
@@ -262,6 +280,8 @@ impl State {
     }
 
     /// Removes lost partitions and reports those that the caller knows.
+    ///
+    /// A pending revocation of them is withdrawn: the caller gets `Lost` alone.
     pub(super) fn lose(&mut self, partitions: &[TopicPartition]) {
         let unseen = self.take_back(partitions);
         let known: Vec<TopicPartition> = partitions
@@ -354,6 +374,8 @@ impl State {
     }
 
     /// Records an accepted commit; `readings` is the number of readings when it was requested.
+    ///
+    /// A commit for an assignment that has ended meanwhile is not recorded.
     pub(super) fn committed(&mut self, commit: &Commit, readings: u64) {
         if let Some(assigned) =
             self.assigned.get_mut(&commit.partition).filter(|assigned| assigned.mark.epoch == commit.epoch)

@@ -25,6 +25,7 @@ pub(super) struct Hold {
     pub(super) offset: u64,
     /// Offset after the unreadable batch, if it could be found.
     pub(super) next: Option<u64>,
+    /// Shared with the step that reports it.
     pub(super) error: Arc<Error>,
     /// Whether the caller knows of it.
     pub(super) reported: bool,
@@ -120,6 +121,8 @@ async fn behind(cluster: &ClusterClient, broker: i32, partition: &TopicPartition
 }
 
 /// Maximum distance searched for the end of records that a broker refuses to return.
+///
+/// Beyond it the caller has to choose an offset.
 const FARTHEST: u64 = 1 << 24;
 
 /// Returns where the broker returns the log again, after an offset that it refuses: a search with doubling steps, and

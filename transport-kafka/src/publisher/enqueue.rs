@@ -32,6 +32,7 @@ pub(super) const MAX_AT_ONCE: usize = 1_024;
 /// State owned by the current enqueuer.
 #[derive(Debug)]
 struct EnqueueState {
+    /// Known topics and the partitions of keyless records.
     partitioning: Partitioning,
     /// Partitions to which no record is sent alone for now.
     silent: SilentPartitions,
@@ -43,7 +44,9 @@ struct EnqueueState {
 /// State shared by the publisher and its task.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Both producers, which outlive the publisher until their records are answered.
     pub(super) producers: Producers,
+    /// Bound on records in flight, of this publisher alone.
     pub(super) buffer_limit: BufferLimit,
     /// Locked by the current enqueuer until all of its records are queued.
     state: Mutex<EnqueueState>,
@@ -51,7 +54,9 @@ pub(super) struct Shared {
     ///
     /// From then on nothing new is queued; records that are queued are still sent.
     abandoned: AtomicBool,
+    /// Larger records are refused before they are queued.
     pub(super) max_record_bytes: usize,
+    /// Bounds the wait for a topic and the resending of refused batches, too.
     pub(super) delivery_timeout: Duration,
 }
 
@@ -103,12 +108,16 @@ impl Shared {
     }
 
     /// Returns the turn, unless another call has it or waits in the job queue by now.
+    ///
+    /// The lock alone is not enough: a job may wait for it.
     fn try_turn(&self, job_queue: &JobQueue) -> Option<MutexGuard<'_, EnqueueState>> {
         let state = self.state.try_lock().ok()?;
         (job_queue.is_idle() && self.check_open().is_ok()).then_some(state)
     }
 
     /// Returns how many records could be queued at once.
+    ///
+    /// Stops at the first record that needs a broker, is too large, or has no room.
     fn queue_first(
         &self,
         partitioning: &mut Partitioning,
@@ -180,6 +189,8 @@ impl Shared {
 }
 
 /// Runs until the publisher is gone.
+///
+/// A panic ends one job, not the task: other calls must not hang.
 pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<QueueJob>, length: Length) {
     while let Some(job) = jobs.recv().await {
         // As in a producer's worker: unfinished work is dropped, which informs its waiters.

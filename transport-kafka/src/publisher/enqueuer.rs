@@ -24,9 +24,13 @@ use super::split_batch::not_resent;
 use crate::client::producer::{RecordContent, Target, no_partition};
 
 /// Pause before a topic is looked up again while no broker answers.
+///
+/// Records of other calls wait meanwhile, as they do for the brokers.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(200);
 
 /// The task's state while it runs a job.
+///
+/// It borrows the enqueue state, which stays locked for the whole job.
 pub(super) struct Enqueuer<'a> {
     pub(super) shared: &'a Shared,
     pub(super) partitioning: &'a mut Partitioning,
@@ -195,6 +199,8 @@ impl Enqueuer<'_> {
     }
 
     /// Asks for a topic's batch limit, for at most a second; returns whether a broker reported it.
+    ///
+    /// Without an answer the limit stays as it is known.
     async fn learn_limit(&mut self, topic: &Name) -> bool {
         let told = self.shared.producers.largest_batch(topic).await;
         if let Some(told) = told {
@@ -205,6 +211,8 @@ impl Enqueuer<'_> {
 
     /// Refreshes a known topic, and others that are due soon. While no broker answers, the known count stays valid;
     /// returns `None` if the topic no longer exists.
+    ///
+    /// One request for all topics that are due: each alone would hold up the queue.
     async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
         let asked = Instant::now();
         let topics = self.partitioning.aging(topic);
@@ -226,6 +234,10 @@ impl Enqueuer<'_> {
     ///
     /// A record with a key is not resent if other records of its partition were queued after it: they may be stored,
     /// and it would be stored after them (P3).
+    ///
+    /// # Errors
+    /// `None` if a later record may have overtaken it. [`Unavailable`](ErrorKind::Unavailable) if
+    /// its turn did not come in time.
     pub(super) async fn alone(&mut self, resend: Resend, deadline: Instant) -> Option<Answer> {
         let Resend { record, enqueued: Enqueued { partition, ordinal, max_batch_bytes }, too_large } = resend;
         if too_large
@@ -268,6 +280,8 @@ impl Enqueuer<'_> {
 }
 
 /// Returns the error of a record whose partition did not exist when a broker last reported its topic.
+///
+/// Unavailable rather than not found: a retry may find the partition.
 fn unconfirmed(topic: &Name, partition: u32) -> Error {
     let what = "no broker confirms that the partition exists";
     Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))

@@ -27,11 +27,12 @@ use crate::client::producer::{Producer, RecordContent, Target};
 use crate::config::KafkaConfig;
 use crate::dedicated_runtime::DedicatedRuntime;
 
-/// More would compete for the cores that handlers need.
 const PRODUCERS: usize = 2;
 /// Attempts to look up topics, at most for how long and with which pause, before the producers' answers may differ.
 const LOOKUPS: usize = 4;
+/// Bound of all attempts together.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the slower broker to learn of a new partition.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(50);
 /// How long a close waits beyond its deadline, to learn that all records were answered in time.
 const GRACE: Duration = Duration::from_secs(1);
@@ -170,6 +171,8 @@ impl Producers {
     }
 
     /// Spawns a task of the publisher.
+    ///
+    /// It runs on the first producer's thread, whose runtime outlives the caller's.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.0[0].runtime.handle().spawn(task));
     }
@@ -232,6 +235,8 @@ impl Producers {
     }
 
     /// Returns the largest batch that a topic accepts, if a broker reports it.
+    ///
+    /// Asked through one producer: the setting is the same for both.
     pub(super) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
         let [producer, ..] = &self.0;
         let topic = topic.clone();
@@ -240,6 +245,8 @@ impl Producers {
     }
 
     /// Asks both clients the same question.
+    ///
+    /// The first error is the answer.
     async fn ask_each<T, F>(&self, ask: impl Fn(Arc<Producer>) -> F) -> Result<Vec<T>>
     where
         T: Send + 'static,

@@ -1,6 +1,6 @@
 //! Resends records whose batches were refused, each alone.
 //!
-//! A broker refuses a batch for one record and names none. So each record is sent again in a batch
+//! A broker refuses a batch for one record, and the client does not report which. So each record is sent again in a batch
 //! of its own: the bad one is refused once more, the others are stored. Order decides which of them
 //! may be sent: a record with a key is not, once a later record of that key is stored.
 

@@ -30,8 +30,12 @@ use crate::config::KafkaConfig;
 use crate::dedicated_runtime::DedicatedRuntime;
 
 /// Pause before a missing topic is looked up again, or brokers that provided no new producer are asked again.
+///
+/// Records are refused at once meanwhile.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Minimum interval between reads of the client's retry count.
+///
+/// The count is only compared, so it may be that old.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 
 /// The client's producer, which may have to be replaced.
@@ -41,10 +45,12 @@ const COUNT_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct CurrentProducer(Arc<Mutex<Arc<Producer>>>);
 
 impl CurrentProducer {
+    /// Shares the slot's first producer.
     fn new(producer: Arc<Producer>) -> Self {
         Self(Arc::new(Mutex::new(producer)))
     }
 
+    /// Returns the current producer.
     pub(super) fn get(&self) -> Arc<Producer> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -80,6 +86,7 @@ struct MissingTopic {
     /// Until then its records are refused at once.
     until: Instant,
     kind: ErrorKind,
+    /// Shown in the errors of refused records.
     why: String,
 }
 
@@ -119,6 +126,8 @@ impl Worker {
     }
 
     /// Runs until the publisher is gone, and then until all records are answered, at most for the delivery timeout.
+    ///
+    /// The thread stays until the client has sent everything, even if the publisher was dropped.
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::UnboundedReceiver<ProducerCommand>,
@@ -193,6 +202,9 @@ impl Worker {
     }
 
     /// Puts a record into the client's queue; `before_lookup` is called before its topic is looked up.
+    ///
+    /// # Errors
+    /// The record is not queued and will not be stored.
     async fn queue(
         &mut self,
         producer: &Producer,
@@ -238,6 +250,9 @@ impl Worker {
 
     /// Closes the open batches if a record would make that of its partition larger than its topic accepts. Returns
     /// whether the record itself is too large.
+    ///
+    /// The client knows one batch size for all topics, so smaller batches are made by closing them
+    /// early.
     fn make_room(&mut self, target: &Target, bytes: usize, max_batch_bytes: usize) -> bool {
         let filled = self.filled.get(target).copied().unwrap_or(0);
         if filled > 0 && filled + bytes > max_batch_bytes {
@@ -258,6 +273,8 @@ impl Worker {
     }
 
     /// Returns the error of a record that was not accepted; records whether the producer has ended.
+    ///
+    /// While closing, the error stays as it is: no replacement will come.
     fn note_rejected(&mut self, Rejected { error, ended }: Rejected) -> Error {
         if !ended || self.closing || self.given_up.load(Ordering::Acquire) {
             return error;
@@ -309,6 +326,8 @@ fn refusal(missing: &mut HashMap<Name, MissingTopic, RandomState>, topic: &Name)
 }
 
 /// Sends the answers to records. It continues without a receiver: each record keeps its permit until it is answered.
+///
+/// The task ends when the last record is answered.
 fn answer(acks: Vec<PendingAcks>, failed: Vec<Answered>, answers: &mpsc::UnboundedSender<Vec<Answered>>) {
     if !failed.is_empty() {
         drop(answers.send(failed));

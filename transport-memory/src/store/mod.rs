@@ -213,7 +213,7 @@ impl IdempotencyStore for MemoryStore {
     }
 
     /// An expired lease may still complete its events while no other has claimed them: the work is
-    /// done, and doing it twice helps no one.
+    /// done, and repeating it gains nothing.
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>> {
         self.inner.faults.complete()?;
         let mut state = self.state("complete")?;

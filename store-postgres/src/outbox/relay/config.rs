@@ -47,6 +47,15 @@ pub enum Refused {
 }
 
 /// Settings of a [`Relay`](crate::Relay).
+///
+/// ```
+/// use std::time::Duration;
+/// use tidings_postgres::{Refused, RelayConfig};
+///
+/// let config = RelayConfig::default().with_refused(Refused::Park).with_poll_interval(Duration::from_secs(5));
+/// assert_eq!(config.refused, Refused::Park);
+/// assert_eq!(config.records_per_key, RelayConfig::DEFAULT_RECORDS_PER_KEY); // one: strict order
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayConfig {

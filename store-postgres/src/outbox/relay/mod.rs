@@ -33,6 +33,19 @@ use crate::PostgresStore;
 ///
 /// A relay holds two connections in addition to the store's. They must go directly to the server: a transaction-level
 /// pooler breaks its locks and notifications. Dropping the relay stops it at once.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidings_core::Transport;
+/// use tidings_postgres::{PostgresStore, Relay, RelayConfig};
+///
+/// # async fn example(store: PostgresStore, transport: impl Transport + Clone) -> tidings_core::Result<()> {
+/// let relay = Relay::start(&store, &transport, RelayConfig::default())?;
+/// assert!(relay.status().is_healthy());
+/// relay.shutdown(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping the relay stops it at once: keep it, and end with `shutdown`"]
 pub struct Relay {

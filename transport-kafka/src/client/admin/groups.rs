@@ -62,7 +62,7 @@ impl ClusterClient {
 
     /// Returns the session timeout of the newer protocol, as set for the group or else for the cluster.
     ///
-    /// `None` if the broker does not report the setting, as before Kafka 4.0.
+    /// `None` if the broker does not report the setting, as older ones do not.
     pub(crate) async fn session(&self, group: &str) -> Result<Option<Duration>> {
         let what = || format!("read the session timeout of group {group:?}");
         let resource = ConfigResource::group(group);

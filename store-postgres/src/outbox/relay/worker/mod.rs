@@ -163,7 +163,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Opens what is missing: the publisher first, since shards without a publisher help no one.
+    /// Opens what is missing: the publisher first, since shards are useless without it.
     async fn open(&mut self) -> Result<()> {
         if self.publisher.is_none() {
             self.publisher = Some(match &self.source {
