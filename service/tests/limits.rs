@@ -160,6 +160,26 @@ async fn a_rate_is_kept_over_all_workers_and_a_retry_counts() {
     }
 }
 
+/// A record of a later batch whose key is busy must not queue up before one of an earlier batch that waits as a whole.
+#[tokio::test(start_paused = true)]
+async fn later_batches_of_a_partition_wait_behind_one_that_waits() {
+    let (transport, meter) = (MemoryTransport::new(), Meter::default());
+    topics(&transport, &["t"]).await;
+    let handler = async |delivery: Delivery, State(meter): State<Meter>| -> Result<(), BoxError> {
+        meter.handle(&delivery, Duration::from_millis(10)).await;
+        if delivery.attempt() < 3 && value(&delivery) % 4 == 0 { Err("again".into()) } else { Ok(()) }
+    };
+    let router = Router::new().on_topic("t", handler.with_concurrency(1)).with_state(meter.clone());
+    let service = start(Service::new("s", router).with_workers(1), &transport).await;
+    for batch in 0..20 {
+        publish(&transport, (0..10).map(|n| record("t", (n * n + batch) % 4, batch * 10 + n)).collect()).await;
+        sleep(Duration::from_millis(7)).await;
+    }
+    caught_up(&service).await;
+    assert_eq!(service.status().await.totals.handled, 200);
+    meter.assert_ordered(4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_waits_holds_up_no_other() {
     let (transport, log) = (MemoryTransport::new(), Log::default());

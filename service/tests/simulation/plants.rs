@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tidings_core::{
     Admin, Claim, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, EventRef, Guarantees, Headers,
-    History, IdempotencyStore, Lease, Name, Progress, Publisher, ReleasedClaim, Result, SeekTo, Step, Timestamp,
-    TopicPartition, Transport, async_trait, event_id_of,
+    History, IdempotencyStore, Lease, Name, Position, Progress, Publisher, Record, ReleasedClaim, Result, SeekTo, Step,
+    Timestamp, TopicPartition, Transport, async_trait, event_id_of,
 };
 use tidings_memory::MemoryStore;
 
@@ -37,6 +37,9 @@ pub(crate) enum Bug {
     ReleasesAtOnce,
     NeverPauses,
     NeverResumes,
+    SettlesBeforePublishing,
+    CountsReadinessAsHandlerTime,
+    LeaksAPermit,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +82,8 @@ impl Transport for Planted<Tap<tidings_memory::MemoryTransport>> {
         self.inner.system()
     }
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        self.inner.publisher().await
+        let publisher = self.inner.publisher().await?;
+        Ok(if self.bug == Bug::SettlesBeforePublishing { Arc::new(self.of(publisher)) } else { publisher })
     }
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
         Ok(Arc::new(self.of(self.inner.consumer(options).await?)))
@@ -89,6 +93,26 @@ impl Transport for Planted<Tap<tidings_memory::MemoryTransport>> {
     }
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         self.inner.admin().await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+/// Answers before it has published.
+#[async_trait]
+impl Publisher for Planted<Arc<dyn Publisher>> {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let answers = records.iter().map(|_| Ok(Position::new(0, 0))).collect();
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            inner.publish(records).await
+        });
+        answers
+    }
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        self.inner.close(deadline).await
     }
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
@@ -283,4 +307,7 @@ plants! {
     releases_what_a_handler_has: ReleasesAtOnce => "delivered after revocation",
     reads_on_without_a_bound: NeverPauses => "unbounded",
     stops_after_a_pause: NeverResumes => "stalled",
+    settles_before_publishing: SettlesBeforePublishing => "settled wrongly",
+    counts_readiness_as_handler_time: CountsReadinessAsHandlerTime => "settled wrongly",
+    leaks_a_permit: LeaksAPermit => "stalled",
 }

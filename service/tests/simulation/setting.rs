@@ -31,6 +31,10 @@ pub(crate) struct Setting {
     pub(crate) faults: bool,
     pub(crate) crashes: bool,
     pub(crate) seed: u64,
+    /// The limits of each handler: its concurrency, and its deliveries in a period of milliseconds.
+    pub(crate) limits: Option<(usize, usize, u64)>,
+    /// The concurrency that a layer allows, over all processes.
+    pub(crate) layer: Option<usize>,
 }
 
 impl Setting {
@@ -59,6 +63,9 @@ impl Setting {
             faults: rng.bool(),
             crashes: rng.bool(),
             seed: rng.u64(..),
+            limits: (rng.u8(..3) == 0)
+                .then(|| (pick(rng, &[1, 2, 50]), pick(rng, &[1, 5, 100]), pick(rng, &[10, 1_000]))),
+            layer: pick(rng, &[None, None, Some(1), Some(2)]),
         }
     }
 }

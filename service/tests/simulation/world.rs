@@ -5,10 +5,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fastrand::Rng;
-use tidings_core::{EnvelopeRef, Event, Name, Publisher, Record, Timestamp, Topic, Transport, codec, headers};
+use tidings_core::{
+    BoxError, Delivery, EnvelopeRef, Event, Name, Outcome, Publisher, Record, Timestamp, Topic, Transport, codec,
+    headers,
+};
 use tidings_memory::{MemoryStore, MemoryTransport};
-use tidings_service::{BatchOptions, Breaker, DeliveryOrder, HandlerExt, Retry, Router, Service, ServiceHandle};
+use tidings_service::{
+    BatchOptions, Breaker, DeliveryOrder, HandlerExt, Next, Retry, Router, Service, ServiceHandle, from_fn,
+};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::timeout::TimeoutLayer;
 use uuid::Uuid;
 
 use super::history::{Happened, History, Kind, Log, Order, Process};
@@ -25,6 +33,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(600);
 /// The time within which all records are settled and committed in any case.
 const CATCH_UP: Duration = Duration::from_secs(24 * 3_600);
 
+/// The timeout of a planted bug.
+const NOT_LONG: Duration = Duration::from_secs(1);
+
 pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) setting: Setting,
@@ -37,6 +48,8 @@ pub(super) struct World {
     pub(super) running: BTreeMap<Process, ServiceHandle>,
     pub(super) stopping: Vec<tokio::task::JoinHandle<()>>,
     pub(super) next_process: Process,
+    /// The permits of a layer that all processes share.
+    permits: Option<Arc<Semaphore>>,
     pub(super) expected: BTreeMap<Uuid, (Kind, usize)>,
 }
 
@@ -69,8 +82,10 @@ impl World {
         transport.admin().await.unwrap().create_topics(&topics).await.unwrap();
         let publisher = transport.publisher().await.unwrap();
         let shared = Shared::new(log.clone(), setting.telling);
+        let permits = setting.layer.map(|permits| Arc::new(Semaphore::new(permits)));
         Self {
             rng,
+            permits,
             setting,
             bug,
             transport,
@@ -92,7 +107,7 @@ impl World {
         let by_partition = setting.order == Order::Partition;
         let swallows = self.bug == Bug::ForgetsWhatFailed;
         let worker = Worker { process, shared: self.shared.clone(), by_partition, swallows };
-        let router = Router::new().on(job).on(parts.batch(batch)).with_state(worker);
+        let router = self.layered(self.limited(batch).with_state(worker));
         let tap = plants.of(Tap { inner: self.store.clone(), process, log: self.log.clone() });
         let observer = Arc::new(Tap { inner: (), process, log: self.log.clone() });
         let service = Service::new("sim", router)
@@ -118,7 +133,34 @@ impl World {
         if setting.store { service.with_idempotency(tap) } else { service }
     }
 
+    fn limited(&self, batch: BatchOptions) -> Router<Worker> {
+        let parts = parts.batch(batch);
+        match self.setting.limits {
+            None => Router::new().on(job).on(parts),
+            Some((concurrency, deliveries, millis)) => {
+                let per = Duration::from_millis(millis);
+                Router::new()
+                    .on(job.with_concurrency(concurrency).with_rate(deliveries, per))
+                    .on(parts.with_concurrency(concurrency).with_rate(deliveries, per))
+            }
+        }
+    }
+
+    fn layered(&self, router: Router) -> Router {
+        let router = match &self.permits {
+            Some(permits) => router.layer(GlobalConcurrencyLimitLayer::with_semaphore(permits.clone())),
+            None => router,
+        };
+        match self.bug {
+            Bug::CountsReadinessAsHandlerTime => router.layer(from_fn(wait_long)).layer(TimeoutLayer::new(NOT_LONG)),
+            _ => router,
+        }
+    }
+
     async fn start(&mut self) {
+        if let (Bug::LeaksAPermit, Some(permits)) = (self.bug, &self.permits) {
+            permits.forget_permits(usize::from(self.next_process > 1));
+        }
         let process = self.next_process;
         self.next_process += 1;
         let plants = Planted::new(self.bug);
@@ -271,6 +313,12 @@ impl World {
             sleep(Duration::from_secs(1)).await;
         }
     }
+}
+
+/// A layer that is not ready for long, and is waited for as a part of the delivery.
+async fn wait_long(delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
+    sleep(2 * NOT_LONG).await;
+    next.run(delivery).await
 }
 
 fn encode<E: Event>(id: Uuid, event: &E) -> Record {

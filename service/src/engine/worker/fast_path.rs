@@ -58,6 +58,10 @@ impl Parts {
 
     /// Starts the records of a chunk; returns the chunk if records are left.
     fn begin_chunk(&mut self, mut chunk: Chunk, budget: &mut usize, now: Instant) -> Option<Chunk> {
+        if let Some(handler) = self.scheduler.throttles(chunk.assigned.id) {
+            self.scheduler.throttle(handler, chunk);
+            return None;
+        }
         // Cached: finding the route of a record reads its headers.
         let batches = self.shared.table.has_batches();
         while let Some(index) = chunk.indexes.get(chunk.at) {

@@ -159,6 +159,13 @@ impl Scheduler {
         self.throttled[handler].chunks.push_back(chunk);
     }
 
+    /// Returns the handler for which chunks of this assignment wait: all later ones have to wait behind them, since a
+    /// record whose key is busy would otherwise be queued before an earlier one of its key.
+    pub(super) fn throttles(&self, assignment: AssignmentId) -> Option<usize> {
+        let waits = |throttled: &Throttled| throttled.chunks.iter().any(|chunk| chunk.assigned.id == assignment);
+        self.throttled.iter().position(waits)
+    }
+
     /// Returns whether anything waits for this handler.
     pub(super) fn is_throttled(&self, handler: usize) -> bool {
         let throttled = &self.throttled[handler];
