@@ -167,7 +167,7 @@ async fn later_batches_of_a_partition_wait_behind_one_that_waits() {
     topics(&transport, &["t"]).await;
     let handler = async |delivery: Delivery, State(meter): State<Meter>| -> Result<(), BoxError> {
         meter.handle(&delivery, Duration::from_millis(10)).await;
-        if delivery.attempt() < 3 && value(&delivery) % 4 == 0 { Err("again".into()) } else { Ok(()) }
+        if delivery.attempt() < 3 && value(&delivery).is_multiple_of(4) { Err("again".into()) } else { Ok(()) }
     };
     let router = Router::new().on_topic("t", handler.with_concurrency(1)).with_state(meter.clone());
     let service = start(Service::new("s", router).with_workers(1), &transport).await;
