@@ -47,16 +47,19 @@ pub struct ConsumerOptions {
     /// The time without an answer to heartbeats after which the member is removed. Default:
     /// [`ConsumerOptions::DEFAULT_SESSION_TIMEOUT`].
     pub session_timeout: Duration,
-    /// The time within which `next` must be called after a step was yielded. Default: [`ConsumerOptions::DEFAULT_MAX_IDLE`].
+    /// The time within which `next` must be called after a step was yielded. Default:
+    /// [`ConsumerOptions::DEFAULT_MAX_IDLE`].
     pub max_idle: Duration,
     /// The upper limit of a revocation's duration. Default: [`ConsumerOptions::DEFAULT_REVOCATION_DEADLINE`].
     pub revocation_deadline: Duration,
-    /// The limit of bytes fetched ahead, not counting one record. Default: [`ConsumerOptions::DEFAULT_MAX_BUFFERED_BYTES`].
+    /// The limit of bytes fetched ahead, not counting one record. Default:
+    /// [`ConsumerOptions::DEFAULT_MAX_BUFFERED_BYTES`].
     pub max_buffered_bytes: usize,
-    /// The limit of records in one [`Fetched`](crate::Fetched). Default: [`ConsumerOptions::DEFAULT_MAX_BATCH_RECORDS`].
+    /// The limit of records in one [`Fetched`](crate::Fetched). Default:
+    /// [`ConsumerOptions::DEFAULT_MAX_BATCH_RECORDS`].
     pub max_batch_records: usize,
-    /// The name of a static member (KIP-345): a restart within the session timeout moves no partition. The rule of topic
-    /// names applies: see [`check_topic_name`](crate::check_topic_name).
+    /// The name of a static member (KIP-345): a restart within the session timeout moves no partition. The rule of
+    /// topic names applies: see [`check_topic_name`](crate::check_topic_name).
     pub instance_id: Option<Name>,
 }
 

@@ -17,7 +17,7 @@ use crate::journal::{Journal, Read};
 use crate::layer::watch;
 use crate::recorder::{Recorder, RecordingSink};
 use crate::topics::{create_missing, missing_from_policy};
-use crate::trace::Place;
+use crate::trace::RecordId;
 
 impl Harness {
     /// The default timeout of a wait in tokio's time, which passes instantly if the clock is paused.
@@ -150,8 +150,8 @@ impl<T: Transport + Clone> Harness<T> {
     /// Those of publishing, and [`Unavailable`](ErrorKind::Unavailable) with the trace if the event has not settled in
     /// time.
     pub async fn try_send<E: Event>(&self, event: &E) -> Result<Fate> {
-        let place = self.put(self.record(event)?).await?;
-        self.settled(&place).await
+        let record_id = self.put(self.record(event)?).await?;
+        self.settled(&record_id).await
     }
 
     /// Publishes `events` one after the other, then waits until all have settled; fate `i` belongs to event `i`.
@@ -160,12 +160,12 @@ impl<T: Transport + Clone> Harness<T> {
     /// As [`send`](Self::send).
     pub async fn send_all<E: Event>(&self, events: &[E]) -> Vec<Fate> {
         let mut fates = Vec::with_capacity(events.len());
-        let mut places = Vec::with_capacity(events.len());
+        let mut record_ids = Vec::with_capacity(events.len());
         for event in events {
-            places.push(expect(self.publish(event).await));
+            record_ids.push(expect(self.publish(event).await));
         }
-        for place in places {
-            fates.push(expect(self.settled(&place.0).await));
+        for record_id in record_ids {
+            fates.push(expect(self.settled(&record_id.0).await));
         }
         fates
     }
@@ -175,8 +175,8 @@ impl<T: Transport + Clone> Harness<T> {
     /// # Panics
     /// As [`send`](Self::send).
     pub async fn send_raw(&self, record: Record) -> Fate {
-        let place = expect(self.put(record).await);
-        expect(self.settled(&place).await)
+        let record_id = expect(self.put(record).await);
+        expect(self.settled(&record_id).await)
     }
 
     /// Publishes `event` without waiting, for tests of outages. See [`fate`](Self::fate) for the outcome.
@@ -288,23 +288,23 @@ impl<T: Transport + Clone> Harness<T> {
 
     /// Publishes through the test's own transport: the record is not one that the service
     /// published.
-    async fn put(&self, record: Record) -> Result<Place> {
+    async fn put(&self, record: Record) -> Result<RecordId> {
         let publisher = self.transport.publisher().await?;
         let position = publisher.publish_one(record.clone()).await?;
         Ok(self.journal.sent(&record, &position))
     }
 
-    async fn settled(&self, place: &Place) -> Result<Fate> {
+    async fn settled(&self, record_id: &RecordId) -> Result<Fate> {
         let look = || {
             let mut looked_at = 0;
-            let fate = self.journal.fate(place, &self.topics, &mut looked_at);
+            let fate = self.journal.fate(record_id, &self.topics, &mut looked_at);
             if looked_at > Harness::MAX_FOLLOWING {
-                let what = format!("more than {} events follow from {place}", Harness::MAX_FOLLOWING);
+                let what = format!("more than {} events follow from {record_id}", Harness::MAX_FOLLOWING);
                 return Some(Err(self.error(&what)));
             }
             fate.map(Ok)
         };
-        self.wait(look, || format!("{place}, or what follows from it, has not settled")).await
+        self.wait(look, || format!("{record_id}, or what follows from it, has not settled")).await
     }
 
     /// Waits for `future` until a deadline has passed.
@@ -356,7 +356,7 @@ impl<T: Transport + Clone> Harness<T> {
 ///
 /// It identifies the record by its position, for [`Harness::fate`] and [`Harness::wait_for`].
 #[derive(Debug, Clone)]
-pub struct Sent(Place);
+pub struct Sent(RecordId);
 
 /// Prints the trace if it is dropped during a panic: a failed assertion of the test then shows the history.
 #[derive(Debug)]

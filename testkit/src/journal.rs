@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fate::{Fate, Settled};
-use crate::trace::{Line, Place, Trace};
+use crate::trace::{Line, RecordId, Trace};
 
 /// A failed attempt that was followed by another.
 ///
@@ -86,11 +86,11 @@ impl std::fmt::Debug for Journal {
 #[derive(Default)]
 struct State {
     /// Each record that the service has processed, or that was published to it.
-    records: HashMap<Place, Seen>,
+    records: HashMap<RecordId, Seen>,
     /// The records that the service published, by the id of the event that caused them.
-    caused: HashMap<Uuid, Vec<Place>>,
+    caused: HashMap<Uuid, Vec<RecordId>>,
     /// The records that the service published, in order.
-    published: Vec<(Place, StoredRecord)>,
+    published: Vec<(RecordId, StoredRecord)>,
     /// Handled records, in the order of completion; a redelivery is listed again.
     handled: Vec<StoredRecord>,
     retried: Vec<Retried>,
@@ -137,28 +137,28 @@ impl Journal {
     }
 
     /// Adds a record that was sent, and returns its position.
-    pub(crate) fn sent(&self, record: &Record, position: &Position) -> Place {
-        let place = Place::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
+    pub(crate) fn sent(&self, record: &Record, position: &Position) -> RecordId {
+        let record_id = RecordId::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
         let stored = stored(record, position);
         let mut state = self.state();
-        state.know(&place, &stored);
-        state.trace.push(self.at(), Some(place.clone()), Line::Sent);
-        place
+        state.know(&record_id, &stored);
+        state.trace.push(self.at(), Some(record_id.clone()), Line::Sent);
+        record_id
     }
 
     /// Adds a `record` that the service published.
     pub(crate) fn published(&self, by: &Name, record: &Record, position: &Position) {
-        let place = Place::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
+        let record_id = RecordId::new(&TopicPartition::new(record.topic.clone(), position.partition), position.offset);
         let stored = stored(record, position);
         let cause = record_header(record, headers::CAUSATION_ID).and_then(|id| id.parse::<Uuid>().ok());
         let mut state = self.state();
-        state.trace.name(&place, &stored);
+        state.trace.name(&record_id, &stored);
         if let Some(cause) = cause {
             // Records with equal event ids share the events that follow from any of them.
-            state.caused.entry(cause).or_default().push(place.clone());
+            state.caused.entry(cause).or_default().push(record_id.clone());
         }
-        state.trace.push(self.at(), Some(place.clone()), Line::Published { by: by.clone() });
-        state.published.push((place, stored));
+        state.trace.push(self.at(), Some(record_id.clone()), Line::Published { by: by.clone() });
+        state.published.push((record_id, stored));
     }
 
     /// Adds a refused publish: to the trace only, since the record has no position.
@@ -179,34 +179,34 @@ impl Journal {
         let mut state = self.state();
         let mut failure = None;
         for record in records {
-            let place = Place::new(origin, record.offset);
-            let seen = state.know(&place, record);
+            let record_id = RecordId::new(origin, record.offset);
+            let seen = state.know(&record_id, record);
             seen.attempts += 1;
             let event_type = seen.event_type.clone();
-            state.trace.push(self.at(), Some(place), Line::Attempt { number: attempt, handler: handler.clone() });
+            state.trace.push(self.at(), Some(record_id), Line::Attempt { number: attempt, handler: handler.clone() });
             failure = failure.or_else(|| state.injections.iter_mut().find_map(|inject| inject(&event_type, attempt)));
         }
         failure
     }
 
     /// Adds the error of an attempt to each of its records: a batch fails as a whole.
-    pub(crate) fn failed(&self, places: &[Place], attempt: u32, error: &str) {
+    pub(crate) fn failed(&self, record_ids: &[RecordId], attempt: u32, error: &str) {
         let mut state = self.state();
-        for place in places {
-            if let Some(seen) = state.records.get_mut(place) {
+        for record_id in record_ids {
+            if let Some(seen) = state.records.get_mut(record_id) {
                 seen.errors.push(error.to_owned());
             }
             let line = Line::Failed { number: attempt, error: error.to_owned() };
-            state.trace.push(self.at(), Some(place.clone()), line);
+            state.trace.push(self.at(), Some(record_id.clone()), line);
         }
     }
 
     /// Adds a dead letter that the sink has accepted.
     pub(crate) fn buried(&self, letter: &DeadLetter) {
-        let place = Place::new(&letter.origin, letter.record.offset);
+        let record_id = RecordId::new(&letter.origin, letter.record.offset);
         let mut state = self.state();
         let (error, attempts) = (letter.error.clone(), letter.attempts);
-        state.trace.push(self.at(), Some(place), Line::Buried { error, attempts });
+        state.trace.push(self.at(), Some(record_id), Line::Buried { error, attempts });
         // A letter written again after a lost answer counts once.
         let id: LetterId = letter.id();
         state.letters.retain(|other| other.id() != id);
@@ -215,22 +215,23 @@ impl Journal {
 
     /// Adds a refused dead letter; its record stays open.
     pub(crate) fn not_buried(&self, letter: &DeadLetter, error: String) {
-        let place = Place::new(&letter.origin, letter.record.offset);
-        self.state().trace.push(self.at(), Some(place), Line::NotBuried { error });
+        let record_id = RecordId::new(&letter.origin, letter.record.offset);
+        self.state().trace.push(self.at(), Some(record_id), Line::NotBuried { error });
     }
 
-    /// Returns the fate of the record at `place` and of all records that follow from it within `topics`; `None` if one
-    /// of them is not settled yet. Counts the records it visits; stops beyond [`Harness::MAX_FOLLOWING`].
-    pub(crate) fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize) -> Option<Fate> {
-        self.state().fate(place, topics, looked_at, &mut Vec::new())
+    /// Returns the fate of the record of `record_id` and of all records that follow from it within `topics`; `None` if
+    /// one of them is not settled yet. Counts the records it visits; stops beyond [`Harness::MAX_FOLLOWING`].
+    pub(crate) fn fate(&self, record_id: &RecordId, topics: &[Name], looked_at: &mut usize) -> Option<Fate> {
+        self.state().fate(record_id, topics, looked_at, &mut Vec::new())
     }
 
     /// Returns the records sent or published to `topics` that are not settled.
     pub(crate) fn unsettled(&self, topics: &[Name]) -> Vec<String> {
         let state = self.state();
-        let published = state.published.iter().map(|(place, _)| place).filter(|p| topics.contains(&p.origin.topic));
+        let published =
+            state.published.iter().map(|(record_id, _)| record_id).filter(|p| topics.contains(&p.origin.topic));
         let known = state.records.keys();
-        let open = |place: &&Place| state.records.get(place).is_none_or(|seen| seen.settled.is_none());
+        let open = |record_id: &&RecordId| state.records.get(record_id).is_none_or(|seen| seen.settled.is_none());
         let mut open: Vec<_> = published.chain(known).filter(open).map(ToString::to_string).collect();
         open.sort();
         open.dedup();
@@ -277,25 +278,31 @@ fn stored(record: &Record, position: &Position) -> StoredRecord {
 
 impl State {
     /// Returns the entry of a record, creating it: the first of four writers to see it decides.
-    fn know(&mut self, place: &Place, record: &StoredRecord) -> &mut Seen {
-        self.trace.name(place, record);
-        self.records.entry(place.clone()).or_insert_with(|| Seen {
+    fn know(&mut self, record_id: &RecordId, record: &StoredRecord) -> &mut Seen {
+        self.trace.name(record_id, record);
+        self.records.entry(record_id.clone()).or_insert_with(|| Seen {
             event_type: codec::peek(record).map(|head| head.event_type.into_owned()).unwrap_or_default(),
-            event_id: event_id_of(&place.origin, record),
+            event_id: event_id_of(&record_id.origin, record),
             ..Seen::default()
         })
     }
 
     /// `path` holds the records on the way here. One that causes itself, directly or not, is not
     /// followed again: equal event ids share what they caused.
-    fn fate(&self, place: &Place, topics: &[Name], looked_at: &mut usize, path: &mut Vec<Place>) -> Option<Fate> {
+    fn fate(
+        &self,
+        record_id: &RecordId,
+        topics: &[Name],
+        looked_at: &mut usize,
+        path: &mut Vec<RecordId>,
+    ) -> Option<Fate> {
         *looked_at += 1;
         if *looked_at > Harness::MAX_FOLLOWING {
             return None;
         }
-        let seen = self.records.get(place)?;
+        let seen = self.records.get(record_id)?;
         let (settled, reason) = seen.settled.clone()?;
-        path.push(place.clone());
+        path.push(record_id.clone());
         let mut following = Vec::new();
         let caused = self.caused.get(&seen.event_id).into_iter().flatten();
         for caused in caused.filter(|caused| topics.contains(&caused.origin.topic)) {
@@ -307,8 +314,8 @@ impl State {
         Some(Fate {
             event_type: seen.event_type.clone(),
             event_id: seen.event_id,
-            origin: place.origin.clone(),
-            offset: place.offset,
+            origin: record_id.origin.clone(),
+            offset: record_id.offset,
             settled,
             errors: seen.errors.clone(),
             reason,
@@ -320,16 +327,16 @@ impl State {
 
 impl Observer for Journal {
     fn observe(&self, event: &RecordEvent<'_>) {
-        let place = Place::new(event.origin, event.record.offset);
+        let record_id = RecordId::new(event.origin, event.record.offset);
         let reason = event.reason.map(str::to_owned);
         let mut state = self.state();
-        let seen = state.know(&place, event.record);
+        let seen = state.know(&record_id, event.record);
         let (event_type, event_id) = (seen.event_type.clone(), seen.event_id);
         if let Some(settled) = Settled::of(event.outcome) {
             // A redelivery settles it again: the first settlement counts.
             seen.settled.get_or_insert((settled, reason.clone()));
             let line = Line::Settled { how: event.outcome.as_str(), reason };
-            state.trace.push(self.at(), Some(place), line);
+            state.trace.push(self.at(), Some(record_id), line);
             if settled == Settled::Handled {
                 state.handled.push(event.record.clone());
             }

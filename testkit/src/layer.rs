@@ -9,21 +9,21 @@ use tidings_core::{BoxError, Delivery, Outcome, report};
 use tidings_service::Next;
 
 use crate::journal::Journal;
-use crate::trace::Place;
+use crate::trace::RecordId;
 
 /// Records an attempt and its end; fails it without calling the handler if an injection says so.
 pub(crate) async fn watch(journal: Arc<Journal>, delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
     let attempt = delivery.attempt();
     let origin = delivery.origin().clone();
-    let places = delivery.records().map(|record| Place::new(&origin, record.offset)).collect();
+    let record_ids = delivery.records().map(|record| RecordId::new(&origin, record.offset)).collect();
     let injected = journal.begun(&delivery.context().handler, &origin, attempt, delivery.records());
-    let mut unfinished = Unfinished { journal: Some(journal), places, attempt };
+    let mut unfinished = Unfinished { journal: Some(journal), record_ids, attempt };
     let result = match injected {
         Some(error) => Err(error),
         None => next.run(delivery).await,
     };
     if let (Some(journal), Err(error)) = (unfinished.journal.take(), &result) {
-        journal.failed(&unfinished.places, attempt, &report(error.as_ref()));
+        journal.failed(&unfinished.record_ids, attempt, &report(error.as_ref()));
     }
     result
 }
@@ -31,7 +31,7 @@ pub(crate) async fn watch(journal: Arc<Journal>, delivery: Delivery, next: Next)
 /// An attempt in progress; if it is dropped, the attempt is recorded as cancelled.
 struct Unfinished {
     journal: Option<Arc<Journal>>,
-    places: Vec<Place>,
+    record_ids: Vec<RecordId>,
     attempt: u32,
 }
 
@@ -39,7 +39,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(journal) = self.journal.take() {
             let how = if std::thread::panicking() { "panicked" } else { "was cancelled before it completed" };
-            journal.failed(&self.places, self.attempt, &format!("the handler {how}"));
+            journal.failed(&self.record_ids, self.attempt, &format!("the handler {how}"));
         }
     }
 }

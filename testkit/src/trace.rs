@@ -17,18 +17,18 @@ impl Harness {
 
 /// The position of the record that a line describes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct RecordId {
     pub(crate) origin: TopicPartition,
     pub(crate) offset: u64,
 }
 
-impl Place {
+impl RecordId {
     pub(crate) fn new(origin: &TopicPartition, offset: u64) -> Self {
         Self { origin: origin.clone(), offset }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}@{}", self.origin.topic, self.origin.partition, self.offset)
     }
@@ -54,7 +54,7 @@ pub(crate) enum Line {
 #[derive(Debug)]
 struct Entry {
     at: Duration,
-    place: Option<Place>,
+    record_id: Option<RecordId>,
     line: Line,
 }
 
@@ -65,23 +65,23 @@ pub(crate) struct Trace {
     /// Number of lines dropped from the front; shown at the top, lest a cut trace seem complete.
     dropped: usize,
     /// Descriptions of the records, for readers to distinguish them.
-    names: HashMap<Place, String>,
+    names: HashMap<RecordId, String>,
 }
 
 impl Trace {
     /// Appends a line, dropping the oldest beyond [`Harness::MAX_TRACE`].
-    pub(crate) fn push(&mut self, at: Duration, place: Option<Place>, line: Line) {
+    pub(crate) fn push(&mut self, at: Duration, record_id: Option<RecordId>, line: Line) {
         if self.entries.len() == Harness::MAX_TRACE {
             self.dropped += 1;
             self.entries.pop_front();
         }
-        self.entries.push_back(Entry { at, place, line });
+        self.entries.push_back(Entry { at, record_id, line });
     }
 
     /// Describes a record when it is first seen; its bytes are not kept.
-    pub(crate) fn name(&mut self, place: &Place, record: &StoredRecord) {
-        if self.names.len() < Harness::MAX_TRACE && !self.names.contains_key(place) {
-            self.names.insert(place.clone(), describe(record));
+    pub(crate) fn name(&mut self, record_id: &RecordId, record: &StoredRecord) {
+        if self.names.len() < Harness::MAX_TRACE && !self.names.contains_key(record_id) {
+            self.names.insert(record_id.clone(), describe(record));
         }
     }
 
@@ -93,16 +93,16 @@ impl Trace {
             // Writing to a string does not fail.
             let _ = writeln!(text, "... {} earlier lines", self.dropped);
         }
-        let mut failed: HashMap<&Place, Duration> = HashMap::new();
-        for Entry { at, place, line } in &self.entries {
+        let mut failed: HashMap<&RecordId, Duration> = HashMap::new();
+        for Entry { at, record_id, line } in &self.entries {
             let _ = write!(text, "{:>9.3} s  {:<13} ", at.as_secs_f64(), line.word());
-            if let Some(place) = place {
-                let name = self.names.get(place).map_or("", String::as_str);
-                let _ = write!(text, "{name} {place}");
+            if let Some(record_id) = record_id {
+                let name = self.names.get(record_id).map_or("", String::as_str);
+                let _ = write!(text, "{name} {record_id}");
                 match line {
-                    Line::Failed { .. } => drop(failed.insert(place, *at)),
+                    Line::Failed { .. } => drop(failed.insert(record_id, *at)),
                     Line::Attempt { number, .. } if *number > 1 => {
-                        let wait = failed.get(place).map(|before| at.saturating_sub(*before));
+                        let wait = failed.get(record_id).map(|before| at.saturating_sub(*before));
                         let _ = wait.map(|wait| write!(text, " after a wait of {:.3} s", wait.as_secs_f64()));
                     }
                     _ => {}

@@ -1,6 +1,6 @@
 //! The consumer: a member of a group.
 //!
-//! A consumer owns no records: its group keeps the member's slots and pending steps, and the logs
+//! A consumer owns no records: its group keeps the member's partitions and pending steps, and the logs
 //! keep the records. `next` looks for a step under the group's lock and sleeps without it. A step
 //! is taken only in the poll that returns it, so a dropped call of `next` loses nothing.
 

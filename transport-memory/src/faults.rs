@@ -112,15 +112,15 @@ impl Failure {
         (times > 0).then_some(Self { kind, times })
     }
 
-    /// Takes one of `slot`'s failures.
-    pub(crate) fn take(slot: &mut Option<Self>) -> Option<ErrorKind> {
-        let failure = slot.as_mut()?;
+    /// Takes one of `assigned`'s failures.
+    pub(crate) fn take(assigned: &mut Option<Self>) -> Option<ErrorKind> {
+        let failure = assigned.as_mut()?;
         let kind = failure.kind;
         if failure.times != Faults::UNTIL_HEALED {
             failure.times -= 1;
         }
         if failure.times == 0 {
-            *slot = None;
+            *assigned = None;
         }
         Some(kind)
     }

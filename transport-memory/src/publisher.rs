@@ -206,7 +206,7 @@ impl MemoryPublisher {
         let mut records = records.into_iter().peekable();
         while let Some(first) = records.peek() {
             match last.topic(&self.broker, &first.topic) {
-                Ok((topic, logs)) => self.store_run(Run::new(topic, logs, now), &mut records, answers),
+                Ok((topic, logs)) => self.store_batch(TopicBatch::new(topic, logs, now), &mut records, answers),
                 Err(e) => {
                     answers.push(Err(e));
                     records.next();
@@ -222,21 +222,21 @@ impl MemoryPublisher {
             let (partition, size) = place(topic, logs.len(), &record)?;
             return Ok(Position::new(partition, logs[partition as usize].appender(now).push(record, size)));
         };
-        Run::new(topic, logs, now).fail(record, hit)
+        TopicBatch::new(topic, logs, now).fail(record, hit)
     }
 
-    /// Stores the leading records that go to the run's topic.
-    fn store_run(
+    /// Stores the leading records that go to the batch's topic.
+    fn store_batch(
         &self,
-        mut run: Run<'_>,
+        mut batch: TopicBatch<'_>,
         records: &mut Peekable<impl Iterator<Item = Record>>,
         answers: &mut Vec<Result<Position>>,
     ) {
         for _ in 0..RUN_RECORDS {
-            let Some(record) = records.next_if(|record| record.topic == run.topic.name) else { return };
+            let Some(record) = records.next_if(|record| record.topic == batch.topic.name) else { return };
             answers.push(match self.broker.faults.publish(&record) {
-                None => run.store(record),
-                Some(hit) => run.fail(record, hit),
+                None => batch.store(record),
+                Some(hit) => batch.fail(record, hit),
             });
         }
     }
@@ -255,8 +255,8 @@ impl Last {
     }
 }
 
-/// A run of records of one topic, whose logs stay open for the next ones.
-struct Run<'a> {
+/// A batch of records of one topic, whose logs stay open for the next ones.
+struct TopicBatch<'a> {
     topic: &'a TopicLog,
     logs: &'a Logs,
     now: Timestamp,
@@ -264,7 +264,7 @@ struct Run<'a> {
     open: [Option<(u32, Appender<'a>)>; OPEN_LOGS],
 }
 
-impl<'a> Run<'a> {
+impl<'a> TopicBatch<'a> {
     fn new(topic: &'a TopicLog, logs: &'a Logs, now: Timestamp) -> Self {
         Self { topic, logs, now, open: [const { None }; OPEN_LOGS] }
     }

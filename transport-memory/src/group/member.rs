@@ -1,7 +1,7 @@
-//! A member of a group: its slots and pending steps.
+//! A member of a group: its assigned partitions and pending steps.
 //!
 //! A member queues two kinds of steps. Steps of the group (assigned, revoking, lost) are delivered
-//! first and in order; records are read from its slots only when none is pending. So a consumer
+//! first and in order; records are read from its assigned partitions only when none is pending. So a consumer
 //! never gets records of a partition before it is told of the assignment, nor after it is told of
 //! its loss.
 
@@ -25,12 +25,12 @@ pub(super) struct Member {
     pub(super) life: Life,
     /// Steps that it was not handed yet.
     pub(super) steps: VecDeque<Step>,
-    slots: Vec<Slot>,
-    /// Slot to read first, so that no partition starves the others.
+    assigned: Vec<AssignedPartition>,
+    /// Partition to read first, so that no partition starves the others.
     turn: usize,
     /// Partitions paused by the consumer, owned or not: a pause outlives a revocation.
     paused: BTreeSet<TopicPartition>,
-    /// Wakes the consumer; registered with the log of each slot that is read.
+    /// Wakes the consumer; registered with the log of each assigned partition that is read.
     signal: Arc<Signal>,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Life {
 
 /// A partition that the member owns.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct AssignedPartition {
     pub(super) log: Arc<PartitionLog>,
     /// Epoch of this assignment; a commit with another one is fenced.
     pub(super) epoch: u64,
@@ -66,12 +66,12 @@ pub(super) struct Slot {
     pub(super) told_unreadable: bool,
 }
 
-/// Records of a slot, or the beginning of its log if that is beyond its position.
+/// Records of an assigned partition, or the beginning of its log if that is beyond its position.
 ///
-/// Result of reading one slot.
+/// Result of reading one assigned partition.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Records from the position on; `next` is the slot's position after them.
+    /// Records from the position on; `next` is the assigned partition's position after them.
     Records { batch: RecordBatch, epoch: u64, next: u64 },
     /// Retention has dropped the records from `position` to `start` before they were read.
     Overtaken { partition: TopicPartition, position: u64, start: u64 },
@@ -86,7 +86,7 @@ impl Member {
             options,
             life: Life::Busy(now),
             steps: VecDeque::new(),
-            slots: Vec::new(),
+            assigned: Vec::new(),
             turn: 0,
             paused: BTreeSet::new(),
             signal,
@@ -119,38 +119,38 @@ impl Member {
         self.signal.wake();
     }
 
-    pub(super) fn slots(&self) -> &[Slot] {
-        &self.slots
+    pub(super) fn assigned(&self) -> &[AssignedPartition] {
+        &self.assigned
     }
 
-    /// Returns the slot of `partition`. A scan is enough: members own few partitions.
-    pub(super) fn slot(&mut self, partition: &TopicPartition) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|slot| slot.log.origin() == partition)
+    /// Returns the state of `partition`. A scan is enough: members own few partitions.
+    pub(super) fn assigned_mut(&mut self, partition: &TopicPartition) -> Option<&mut AssignedPartition> {
+        self.assigned.iter_mut().find(|assigned| assigned.log.origin() == partition)
     }
 
     /// Adds a partition that was assigned. If the consumer had paused it, it stays paused.
-    pub(super) fn add_slot(&mut self, log: Arc<PartitionLog>, epoch: u64, position: u64) {
+    pub(super) fn add_partition(&mut self, log: Arc<PartitionLog>, epoch: u64, position: u64) {
         let paused = self.paused.contains(log.origin());
         if !paused {
             log.add_reader(&self.signal);
         }
-        self.slots.push(Slot { log, epoch, position, paused, revoking: false, told_unreadable: false });
+        self.assigned.push(AssignedPartition { log, epoch, position, paused, revoking: false, told_unreadable: false });
     }
 
     /// Removes a partition; its log no longer wakes the consumer.
-    pub(super) fn remove_slot(&mut self, partition: &TopicPartition) {
-        if let Some(at) = self.slots.iter().position(|slot| slot.log.origin() == partition) {
-            let slot = self.slots.remove(at);
-            slot.log.remove_reader(&self.signal);
+    pub(super) fn remove_partition(&mut self, partition: &TopicPartition) {
+        if let Some(at) = self.assigned.iter().position(|assigned| assigned.log.origin() == partition) {
+            let assigned = self.assigned.remove(at);
+            assigned.log.remove_reader(&self.signal);
         }
     }
 
     /// Stops reading a partition that is being revoked.
     pub(super) fn stop_reading(&mut self, partition: &TopicPartition) {
         let signal = Arc::clone(&self.signal);
-        if let Some(slot) = self.slot(partition) {
-            slot.revoking = true;
-            slot.log.remove_reader(&signal);
+        if let Some(assigned) = self.assigned_mut(partition) {
+            assigned.revoking = true;
+            assigned.log.remove_reader(&signal);
         }
     }
 
@@ -159,10 +159,10 @@ impl Member {
         for partition in partitions {
             self.paused.insert(partition.clone());
             let signal = Arc::clone(&self.signal);
-            if let Some(slot) = self.slot(partition) {
-                slot.paused = true;
+            if let Some(assigned) = self.assigned_mut(partition) {
+                assigned.paused = true;
                 // A partition without readers must not wake a consumer with each record.
-                slot.log.remove_reader(&signal);
+                assigned.log.remove_reader(&signal);
             }
         }
     }
@@ -172,10 +172,10 @@ impl Member {
         for partition in partitions {
             self.paused.remove(partition);
             let signal = Arc::clone(&self.signal);
-            if let Some(slot) = self.slot(partition).filter(|slot| slot.paused) {
-                slot.paused = false;
-                if !slot.revoking {
-                    slot.log.add_reader(&signal);
+            if let Some(assigned) = self.assigned_mut(partition).filter(|assigned| assigned.paused) {
+                assigned.paused = false;
+                if !assigned.revoking {
+                    assigned.log.add_reader(&signal);
                 }
             }
         }
@@ -184,51 +184,51 @@ impl Member {
 
     /// Drops all its partitions; a static member's place stays.
     pub(super) fn empty(&mut self) {
-        for slot in self.slots.drain(..) {
-            slot.log.remove_reader(&self.signal);
+        for assigned in self.assigned.drain(..) {
+            assigned.log.remove_reader(&self.signal);
         }
         self.steps.clear();
     }
 
     /// Reads from the next of its partitions that has records.
     ///
-    /// Starts with the slot after the last one read. A batch ends before the next unreadable
+    /// Starts with the assigned partition after the last one read. A batch ends before the next unreadable
     /// offset, so that readable records in front of it are delivered first. An unreadable position
     /// is reported once for each visit and then skipped, so that other partitions go on.
     pub(super) fn read(&mut self, faults: &FaultState, now: Timestamp) -> Option<Found> {
-        let count = self.slots.len();
+        let count = self.assigned.len();
         for i in 0..count {
             let at = (self.turn + i) % count;
-            let slot = &mut self.slots[at];
-            if slot.paused || slot.revoking || slot.log.end() <= slot.position {
+            let assigned = &mut self.assigned[at];
+            if assigned.paused || assigned.revoking || assigned.log.end() <= assigned.position {
                 continue;
             }
             let (mut records, bytes) = (self.options.max_batch_records, self.options.max_buffered_bytes);
-            let unreadable = faults.unreadable(slot.log.origin(), slot.position);
-            let held = unreadable.as_ref().is_some_and(|range| range.start <= slot.position);
-            if held && slot.told_unreadable {
+            let unreadable = faults.unreadable(assigned.log.origin(), assigned.position);
+            let held = unreadable.as_ref().is_some_and(|range| range.start <= assigned.position);
+            if held && assigned.told_unreadable {
                 continue;
             }
             if let Some(range) = unreadable.as_ref().filter(|_| !held) {
-                records = records.min(usize::try_from(range.start - slot.position).unwrap_or(usize::MAX));
+                records = records.min(usize::try_from(range.start - assigned.position).unwrap_or(usize::MAX));
             }
-            match slot.log.read(slot.position, records, bytes, now) {
+            match assigned.log.read(assigned.position, records, bytes, now) {
                 Read::Nothing => {}
                 Read::Records(..) if held => {
-                    slot.told_unreadable = true;
+                    assigned.told_unreadable = true;
                     self.turn = at + 1;
-                    let end = unreadable.map_or(slot.position, |range| range.end);
-                    let (partition, range) = (slot.log.origin().clone(), slot.position..end);
-                    return Some(Found::Unreadable { partition, epoch: slot.epoch, range });
+                    let end = unreadable.map_or(assigned.position, |range| range.end);
+                    let (partition, range) = (assigned.log.origin().clone(), assigned.position..end);
+                    return Some(Found::Unreadable { partition, epoch: assigned.epoch, range });
                 }
                 Read::Records(batch, next) => {
-                    (slot.position, slot.told_unreadable) = (next, false);
+                    (assigned.position, assigned.told_unreadable) = (next, false);
                     self.turn = at + 1;
-                    return Some(Found::Records { batch, epoch: slot.epoch, next });
+                    return Some(Found::Records { batch, epoch: assigned.epoch, next });
                 }
                 Read::Overtaken(start) => {
-                    let partition = slot.log.origin().clone();
-                    return Some(Found::Overtaken { partition, position: slot.position, start });
+                    let partition = assigned.log.origin().clone();
+                    return Some(Found::Overtaken { partition, position: assigned.position, start });
                 }
             }
         }

@@ -251,9 +251,9 @@ impl Group {
         let offset = owned.log.find(to, broker.clock.at(now));
         owned.rewound = true;
         if let Some(member) = members.get_mut(&id) {
-            if let Some(slot) = member.slot(partition) {
-                slot.position = offset;
-                slot.told_unreadable = false;
+            if let Some(assigned) = member.assigned_mut(partition) {
+                assigned.position = offset;
+                assigned.told_unreadable = false;
             }
             member.wake();
         }
@@ -268,14 +268,14 @@ impl Group {
         let now = Instant::now();
         let state = self.at(broker, now);
         let member = state.members.get(&id).ok_or_else(|| closed("progress", "consumer"))?;
-        let mut all: Vec<Progress> = Vec::with_capacity(member.slots().len());
-        for slot in member.slots() {
-            let partition = slot.log.origin().clone();
+        let mut all: Vec<Progress> = Vec::with_capacity(member.assigned().len());
+        for assigned in member.assigned() {
+            let partition = assigned.log.origin().clone();
             let committed = state.offsets.get(&partition).map(|c| c.next);
-            let (start, end) = slot.log.bounds(broker.clock.at(now));
-            let mut progress = Progress::new(partition, slot.position, committed, end);
+            let (start, end) = assigned.log.bounds(broker.clock.at(now));
+            let mut progress = Progress::new(partition, assigned.position, committed, end);
             progress.start = start;
-            progress.paused = slot.paused;
+            progress.paused = assigned.paused;
             all.push(progress);
         }
         all.sort_by(|a, b| a.partition.cmp(&b.partition));

@@ -61,8 +61,10 @@ impl Group {
     pub(crate) fn truncated(&self, broker: &Broker, partition: &TopicPartition, end: u64) {
         let mut state = self.at(broker, Instant::now());
         let Some(owner) = state.owned.get(partition).map(|o| o.member) else { return };
-        let slot = state.members.get_mut(&owner).and_then(|member| member.slot(partition));
-        if slot.is_some_and(|slot| slot.position > end) || state.committed(partition).is_some_and(|next| next > end) {
+        let assigned = state.members.get_mut(&owner).and_then(|member| member.assigned_mut(partition));
+        if assigned.is_some_and(|assigned| assigned.position > end)
+            || state.committed(partition).is_some_and(|next| next > end)
+        {
             state.lose(vec![partition.clone()]);
             state.rebalance(broker);
         }
@@ -163,7 +165,7 @@ impl State {
     pub(super) fn disown(&mut self, partition: &TopicPartition) -> Option<MemberId> {
         let owner = self.owned.remove(partition)?.member;
         if let Some(member) = self.members.get_mut(&owner) {
-            member.remove_slot(partition);
+            member.remove_partition(partition);
         }
         Some(owner)
     }
@@ -278,7 +280,7 @@ impl State {
             assignment.start_offset = assignment.start_offset.max(missed.end);
             assignment.missing = Some(missed);
         }
-        self.members.get_mut(&id)?.add_slot(std::sync::Arc::clone(&log), epoch, assignment.start_offset);
+        self.members.get_mut(&id)?.add_partition(std::sync::Arc::clone(&log), epoch, assignment.start_offset);
         let rewound = assignment.committed.is_some_and(|committed| assignment.start_offset < committed);
         let owned = Owned { member: id, epoch, log, revoking: None, rewound };
         self.owned.insert(partition.clone(), owned);
