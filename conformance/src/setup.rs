@@ -27,6 +27,8 @@ pub const DEFAULT_CASE_LIMIT: Duration = Duration::from_secs(180);
 pub const PAUSED_CASE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The clock that cases run on.
+///
+/// A setup uses the real clock unless [`Setup::with_paused_clock`] is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Clock {

@@ -299,7 +299,7 @@ impl State {
     /// Continues reading at another offset.
     ///
     /// # Errors
-    /// [`Fenced`](ErrorKind::Fenced) unless the partition is assigned and read.
+    /// [`Fenced`](tidings_core::ErrorKind::Fenced) unless the partition is assigned and read.
     pub(super) fn move_to(&mut self, partition: &TopicPartition, offset: u64, asked: bool) -> Result<()> {
         if self.assigned.get(partition).is_none_or(|assigned| assigned.stage != Stage::Reading) {
             return Err(not_ours(partition));

@@ -182,7 +182,7 @@ impl Shared {
     }
 
     /// # Errors
-    /// [`Closed`](ErrorKind::Closed) once waiting calls are abandoned.
+    /// [`Closed`](tidings_core::ErrorKind::Closed) once waiting calls are abandoned.
     pub(super) fn check_open(&self) -> Result<()> {
         if self.abandoned.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
     }

@@ -2,7 +2,7 @@
 //!
 //! A rebalance computes targets ([`assign`]) and compares them with the owners. Free partitions are
 //! given at once. An owned one that has to move is revoked: its owner gets
-//! [`Step::Revoking`](Step::Revoking), finishes and commits its records, releases the partition,
+//! [`Step::Revoking`], finishes and commits its records, releases the partition,
 //! and the release triggers the next rebalance, which gives it away. Partitions that stay are not
 //! disturbed, as in Kafka's cooperative protocol (KIP-429).
 //!

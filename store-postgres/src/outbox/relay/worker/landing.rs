@@ -16,6 +16,8 @@ use crate::outbox::relay::link::{Link, Refusal};
 
 impl Worker {
     /// Waits for an answer of the broker, a wake-up, or periodic work.
+    ///
+    /// Everything that is available is processed before the next turn, in one go.
     pub(super) async fn wait(&mut self) {
         let due = self.due();
         let shared = Arc::clone(&self.shared);
@@ -42,6 +44,8 @@ impl Worker {
     }
 
     /// Processes available answers without waiting.
+    ///
+    /// An empty set of flights also corrects the counters, should a publisher have panicked.
     pub(super) fn drain(&mut self) {
         while let Some(landed) = self.flights.try_join_next() {
             self.landed(landed);
@@ -89,6 +93,8 @@ impl Worker {
     }
 
     /// Puts the lane into backoff, and all lanes if no other publish succeeds.
+    ///
+    /// A publisher that was closed or fenced is replaced in the next turn.
     fn later(&mut self, lane: i64, id: i64, error: &Error) {
         let now = Instant::now();
         if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Fenced) {

@@ -67,10 +67,12 @@ pub(super) struct Worker {
     flights: JoinSet<Landed>,
     /// Lanes in flight, and their shards.
     busy: HashMap<i64, i16>,
+    /// Records with the publisher; bounded by [`RelayConfig::batch_records`].
     in_flight: usize,
     bytes_in_flight: usize,
     /// Shard and id of records that the broker holds.
     held: Vec<(i16, i64)>,
+    /// Records to move to the table of failed ones.
     refused: Vec<Refusal>,
     /// Lanes that wait after a failure; they are not fetched meanwhile.
     cooling: HashMap<i64, Cooling>,
@@ -80,6 +82,7 @@ pub(super) struct Worker {
     failures: u32,
     /// When the broker last accepted a record.
     succeeded_at: Option<Instant>,
+    /// When shards are next shared out.
     balance_at: Instant,
     lag_at: Instant,
     /// Number of shards with records at the last fetch.
@@ -234,6 +237,8 @@ impl Worker {
     }
 
     /// Fetches as many records as there is room for, and publishes them.
+    ///
+    /// Lanes in flight or in backoff are left out, so that their order is kept.
     async fn fetch(&mut self) -> Result<Found> {
         let now = Instant::now();
         let waits = self.not_before.is_some_and(|at| now < at);
@@ -292,6 +297,9 @@ impl Worker {
     }
 
     /// Enables notifications when there is nothing to do.
+    ///
+    /// Writers notify only relays that have announced themselves, so the announcement comes before
+    /// the last look at the table.
     async fn fall_asleep(&mut self) -> Result<()> {
         let now = Instant::now();
         let says_so = self.asleep.is_some_and(|since| now < since + SLEEPER_INTERVAL);
@@ -305,6 +313,8 @@ impl Worker {
     }
 
     /// Handles a failure of the database or of opening a publisher: the state of the session is unknown.
+    ///
+    /// Answers of the publisher are still processed during the backoff.
     async fn broke(&mut self, error: &Error) {
         self.link = None;
         self.failures = self.failures.saturating_add(1);
