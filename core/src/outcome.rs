@@ -419,6 +419,12 @@ mod tests {
     }
 
     #[test]
+    fn one_record_that_failed_is_one_record() {
+        assert_eq!(failed([3], "no").to_string(), "1 record of the batch failed");
+        assert_eq!(failed([3, 4], "no").to_string(), "2 records of the batch failed");
+    }
+
+    #[test]
     fn the_reason_tells_even_where_the_error_itself_is_hidden() {
         // As with anyhow: the top error's type is hidden, its source is not.
         let hidden = reject("no");
