@@ -103,14 +103,28 @@ pub mod consumer {
     };
 }
 
-/// Dead letters: looking at them, and taking them back to their topics.
+/// Dead letters: list, redrive, discard and park them.
+///
+/// ```
+/// use tidings::dead_letter::{DeadLetters, LetterQuery, RedriveOptions};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> tidings::Result<()> {
+/// let transport = tidings::connect("memory://").await?;
+/// let letters = DeadLetters::open(&transport, ["user-events"]).await?.with_operator("ann");
+/// let query = LetterQuery::default().with_service("user-service").with_error("refused");
+/// assert!(letters.list(&query).await?.is_empty());
+/// assert_eq!(letters.redrive(&query, &RedriveOptions::default()).await?.redriven, 0);
+/// letters.close().await
+/// # }
+/// ```
 pub mod dead_letter {
     pub use tidings_core::{
-        DEAD_LETTER_ROOM, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Leased, LetterId, LetterLease,
-        LetterQuery, REDRIVE_LEASE, Redriven, Resolution, dead_letter_headers, dead_letter_topic,
-        is_dead_letter_header, redrive,
+        DEAD_LETTER_ROOM, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Leased, LetterEntry, LetterId,
+        LetterKey, LetterLease, LetterQuery, LetterState, REDRIVE_LEASE, Redrive, RedriveOutcome, Redriven, Resolution,
+        ResolutionKind, dead_letter_headers, dead_letter_state_topic, dead_letter_topic, is_dead_letter_header,
+        is_dead_letter_topic,
     };
-    pub use tidings_service::{REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, redrive_topic};
+    pub use tidings_service::{DeadLetters, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, TopicDeadLetters};
 }
 
 /// Searching and printing chains of errors.
@@ -334,9 +348,8 @@ pub mod memory {
 #[cfg(feature = "postgres")]
 pub mod postgres {
     pub use tidings_postgres::{
-        Act, ActFilter, ActKind, Closed, DoneTable, FailedRecord, Inbox, InboxLayer, Letter, LetterFilter, LetterState,
-        Letters, Outbox, OutboxLag, PostgresConfig, PostgresStore, RedriveOptions, RedriveReport, Refused, Relay,
-        RelayConfig, RelayState, RelayStatus, Tx,
+        Act, ActFilter, ActKind, DoneTable, FailedRecord, Inbox, InboxLayer, Outbox, OutboxLag, PostgresConfig,
+        PostgresStore, Refused, Relay, RelayConfig, RelayState, RelayStatus, Tx,
     };
 }
 

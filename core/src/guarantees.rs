@@ -55,6 +55,8 @@ clauses! {
     D2 "d2" "The original is kept byte for byte, with the cause of its burial.",
     D3 "d3" "A letter buried twice is listed and redriven once.",
     D4 "d4" "A letter is leased to one redrive at a time, before it is published.",
+    D5 "d5" "A parked letter stays, and only a query for parked letters selects it.",
+    D6 "d6" "A closed letter stays listed with its resolution, until it is purged.",
     A1 "a1" "Admin verbs do what they say, name what is missing, and lose nothing unasked.",
     Restart "restart" "What is acknowledged survives a restart of the process and its machine.",
 }

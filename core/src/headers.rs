@@ -35,6 +35,10 @@ pub const REDRIVE_COUNT: &str = "redrive-count";
 /// ignored.
 pub const REDRIVE_TOPIC: &str = "redrive-topic";
 
+/// On a redriven record: the partition, offset and timestamp of the dead-lettered record, as in `2@17@1700000000123`.
+/// A redrive finds by it whether an interrupted one has published the letter.
+pub const REDRIVE_LETTER: &str = "redrive-letter";
+
 /// Headers from which readers take the envelope, the trace and the flow.
 const ENVELOPE: [&str; 9] =
     [EVENT_ID, EVENT_TYPE, TIMESTAMP, SOURCE, VERSION, CONTENT_TYPE, TRACEPARENT, CORRELATION_ID, CAUSATION_ID];

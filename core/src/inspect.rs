@@ -4,8 +4,8 @@
 //! nothing.
 
 use crate::{
-    Admin, DEAD_LETTER_SUFFIX, ErrorKind, GroupDescription, GroupState, Health, Name, PartitionLag, Result,
-    TopicPartition, dead_letter_topic,
+    Admin, ErrorKind, GroupDescription, GroupState, Health, Name, PartitionLag, Result, TopicPartition,
+    dead_letter_topic, is_dead_letter_topic,
 };
 
 /// The result of [`inspect`].
@@ -80,7 +80,7 @@ pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Res
 async fn missing(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Name>> {
     let mut needed: Vec<Name> = Vec::new();
     for topic in topics {
-        let letters = (!topic.ends_with(DEAD_LETTER_SUFFIX)).then(|| dead_letter_topic(topic));
+        let letters = (!is_dead_letter_topic(topic)).then(|| dead_letter_topic(topic));
         for topic in [Some(topic.clone()), letters].into_iter().flatten() {
             if !needed.contains(&topic) {
                 needed.push(topic);

@@ -27,8 +27,9 @@
 //! - **claim**, **lease**: the right to handle an event, and the registration of a running service under which it
 //!   claims ([`IdempotencyStore`]).
 //! - **lag**: the number of offsets that a group has still to read.
-//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write it,
-//!   to **redrive** is to publish it to its topic again.
+//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write
+//!   it, to **redrive** is to publish it to its topic again, to **discard** is to close it otherwise, to **park** is
+//!   to set it aside ([`Resolution`]).
 //! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
 
 mod admin;
@@ -71,9 +72,10 @@ pub use self::consumer::{
 };
 pub use self::consumer_options::ConsumerOptions;
 pub use self::dead_letter::{
-    DEAD_LETTER_SUFFIX, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Leased, LetterId, LetterLease,
-    LetterQuery, MAX_PLAIN_HEADERS, REDRIVE_LEASE, Redriven, Resolution, dead_letter_topic,
-    header_names as dead_letter_headers, is_dead_letter_header, redrive,
+    DEAD_LETTER_STATE_SUFFIX, DEAD_LETTER_SUFFIX, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics,
+    Leased, LetterEntry, LetterId, LetterKey, LetterLease, LetterQuery, LetterState, MAX_PLAIN_HEADERS, REDRIVE_LEASE,
+    Redrive, RedriveOutcome, Redriven, Resolution, ResolutionKind, dead_letter_state_topic, dead_letter_topic,
+    header_names as dead_letter_headers, is_dead_letter_header, is_dead_letter_topic,
 };
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
 pub use self::error::{BoxError, Error, ErrorKind, Result, error_chain, find_error, report};

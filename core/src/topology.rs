@@ -7,12 +7,15 @@
 use std::time::Duration;
 
 use crate::{
-    Admin, Cleanup, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, Result, Topic, TopicDescription, check_topic_name,
-    dead_letter_topic,
+    Admin, Cleanup, Error, ErrorKind, Name, Result, Topic, TopicDescription, check_topic_name, dead_letter_state_topic,
+    dead_letter_topic, is_dead_letter_topic,
 };
 
 /// The additional size of a dead letter over its topic's records, for the headers that state the cause.
 pub const DEAD_LETTER_ROOM: u64 = 64 << 10;
+
+/// How long the states of letters stay uncompacted: a redrive's lease is shorter.
+const STATE_COMPACTION_LAG: Duration = Duration::from_secs(24 * 3_600);
 
 /// The record size that [`ensure_topics`] assumes where neither the topic nor the broker states one: Kafka's default.
 const USUAL_RECORD_BYTES: u64 = 1_048_588;
@@ -47,10 +50,12 @@ pub struct Difference {
     pub found: String,
 }
 
-/// Creates the missing ones of `topics`, each with its dead-letter topic (`<topic>-dlq`).
+/// Creates the missing ones of `topics`, each with its dead-letter topic (`<topic>-dlq`) and the topic of its letters'
+/// states (`<topic>-dlq-state`).
 ///
-/// A dead-letter topic has as many partitions and deletes nothing by age, unless the topic of that name is among
-/// `topics` and says otherwise. A topic that exists and differs is reported and not changed: nothing is shrunk, grown
+/// Both have as many partitions as the topic. A dead-letter topic deletes nothing by age; a topic of states is
+/// compacted, and stamps its records with the broker's clock. If a topic of that name is among `topics`, it is created
+/// as that says. A topic that exists and differs is reported and not changed: nothing is shrunk, grown
 /// or deleted. A setting that the broker does not report cannot differ.
 ///
 /// The call is idempotent, so that every instance of a service may make it at its start.
@@ -68,24 +73,28 @@ pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<Ensure
     let mut report = EnsureReport::default();
     for topic in topics {
         let described = ensure_one(admin, topic, &mut report).await?;
-        let name = dead_letter_topic(&topic.name);
-        let is_letters = topic.name.ends_with(DEAD_LETTER_SUFFIX);
-        if !is_letters && topics.iter().all(|other| other.name != name) {
-            ensure_one(admin, &letters_of(topic, described.as_ref()), &mut report).await?;
+        if is_dead_letter_topic(&topic.name) {
+            continue;
+        }
+        for companion in [letters_of(topic, described.as_ref()), states_of(topic)] {
+            if topics.iter().all(|other| other.name != companion.name) {
+                ensure_one(admin, &companion, &mut report).await?;
+            }
         }
     }
     Ok(report)
 }
 
-/// Checks a topic's name, and that of its dead-letter topic if it gets one.
+/// Checks a topic's name, and those of its dead-letter topic and its states if it gets them.
 fn check_names(topic: &Topic) -> Result<()> {
     check_topic_name(&topic.name)?;
-    if topic.name.ends_with(DEAD_LETTER_SUFFIX) {
+    if is_dead_letter_topic(&topic.name) {
         return Ok(());
     }
-    check_topic_name(&dead_letter_topic(&topic.name)).map_err(|e| {
-        Error::caused_by(ErrorKind::Invalid, format!("name the dead-letter topic of topic {:?}", topic.name), e)
-    })
+    let wrong =
+        |e| Error::caused_by(ErrorKind::Invalid, format!("name the dead-letter topic of topic {:?}", topic.name), e);
+    check_topic_name(&dead_letter_topic(&topic.name)).map_err(wrong)?;
+    check_topic_name(&dead_letter_state_topic(&topic.name)).map_err(wrong)
 }
 
 /// Returns the dead-letter topic of `topic`.
@@ -99,6 +108,18 @@ fn letters_of(topic: &Topic, found: Option<&TopicDescription>) -> Topic {
         .with_max_record_bytes(largest.saturating_add(DEAD_LETTER_ROOM));
     letters.replication = topic.replication;
     letters
+}
+
+/// Returns the topic of the states of `topic`'s letters.
+fn states_of(topic: &Topic) -> Topic {
+    let mut states = Topic::new(dead_letter_state_topic(&topic.name))
+        .with_partitions(topic.partitions)
+        .with_cleanup(Cleanup::Compact)
+        // A lease's records must not be compacted while it lives, and expires by one clock.
+        .with_setting("min.compaction.lag.ms", STATE_COMPACTION_LAG.as_millis().to_string())
+        .with_setting("message.timestamp.type", "LogAppendTime");
+    states.replication = topic.replication;
+    states
 }
 
 /// Ensures one topic and returns its current description.
@@ -282,7 +303,7 @@ mod tests {
     #[test]
     fn an_impossible_name_is_refused_before_anything_is_created() {
         for (bad, named) in
-            [("a b".to_owned(), "a b".to_owned()), ("x".repeat(246), format!("{}-dlq", "x".repeat(246)))]
+            [("a b".to_owned(), "a b".to_owned()), ("x".repeat(240), format!("{}-dlq-state", "x".repeat(240)))]
         {
             let admin = Slow::default();
             let error = ensured(&admin, &[Topic::new("good"), Topic::new(bad)]).unwrap_err();
@@ -319,5 +340,13 @@ mod tests {
         let what: Vec<_> = all.iter().map(|d| (d.what.as_str(), d.wanted.as_str(), d.found.as_str())).collect();
         assert_eq!(what, [("partitions", "3", "2"), ("retention.ms", "-1", "604800000")]);
         assert!(differences(&topic, &found(3, &[("retention.ms", "-1")])).is_empty());
+    }
+
+    #[test]
+    fn states_of_letters_are_compacted_by_the_brokers_clock() {
+        let states = states_of(&Topic::new("t").with_partitions(3).with_replication(2));
+        assert_eq!((states.name.as_str(), states.partitions, states.replication), ("t-dlq-state", 3, Some(2)));
+        assert_eq!((states.cleanup, states.retention), (Some(Cleanup::Compact), None));
+        assert_eq!(states.settings.get("message.timestamp.type").map(String::as_str), Some("LogAppendTime"));
     }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tidings::admin::{Admin, ResetOffsetsOptions, ResetTo};
-use tidings::consumer::{Consumer, ConsumerOptions, SeekTo, Step};
+use tidings::admin::ensure_topics;
+use tidings::consumer::{ConsumerOptions, Step};
 use tidings::dead_letter::{
-    DeadLetter, DeadLetterSink, RedriveOptions, RedriveReport, dead_letter_topic, redrive_topic,
+    DeadLetter, DeadLetters, LetterId, LetterQuery, LetterState, RedriveOptions, RedriveReport, dead_letter_topic,
 };
 use tidings::kafka::{KafkaConfig, KafkaTransport};
 use tidings::memory::MemoryTransport;
@@ -26,7 +26,8 @@ type TestResult<T = ()> = std::result::Result<T, BoxError>;
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Returns the service of a test: tests run side by side, and a service's redrives share one group.
+
+/// Returns the service of a test.
 fn service_of(topic: &Name) -> Name {
     format!("{topic}-service").into()
 }
@@ -42,11 +43,12 @@ fn main() -> ExitCode {
     let suite = Suite::new().with_timeout(LIMIT * 3);
     cases!(suite;
         letters_go_back_once_and_in_their_keys_order,
-        a_second_run_takes_only_what_came_since,
-        a_run_that_is_cut_off_is_gone_on_with,
+        another_handle_takes_only_what_came_since,
+        letters_are_listed_discarded_and_parked,
+        two_at_once_publish_each_letter_once,
+        what_a_run_that_was_cut_off_published_is_found,
         a_letter_that_fails_stays_and_is_named,
         a_limit_and_a_dry_run_keep_what_they_leave,
-        a_missing_letter_topic_is_named,
     )
     .run()
 }
@@ -61,10 +63,7 @@ async fn fresh(transport: &dyn Transport) -> TestResult<Name> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = Name::from(format!("redrive-{}-{count}-{}", std::process::id(), Timestamp::now().millis()));
-    let topics = [Topic::new(&name).with_partitions(2), Topic::new(dead_letter_topic(&name)).with_partitions(2)];
-    for answer in transport.admin().await?.create_topics(&topics).await? {
-        answer?;
-    }
+    ensure_topics(&*transport.admin().await?, &[Topic::new(&name).with_partitions(2)]).await?;
     Ok(name)
 }
 
@@ -127,7 +126,7 @@ async fn went_back(transport: &dyn Transport, topic: &Name, offsets: std::ops::R
     assert_eq!(numbers, offsets.collect(), "what is in the topic");
     for record in &found {
         let n = number(record);
-        assert_eq!((text(record), record.headers.len()), (format!("v{n}"), 4));
+        assert_eq!((text(record), record.headers.len()), (format!("v{n}"), 5));
         assert_eq!(record.headers.get_str(headers::REDRIVE_TOPIC), Some(topic.as_str()));
         assert_eq!(record.headers.get_str(headers::REDRIVE_FOR), Some(service_of(topic).as_str()));
         assert_eq!(record.headers.get_str(headers::REDRIVE_COUNT), Some("1"));
@@ -139,121 +138,161 @@ async fn went_back(transport: &dyn Transport, topic: &Name, offsets: std::ops::R
     Ok(())
 }
 
-async fn redriven(transport: &dyn Transport, topic: &Name) -> TestResult<RedriveReport> {
+async fn open(transport: &Arc<dyn Transport>, topic: &Name) -> TestResult<DeadLetters> {
+    Ok(timeout(LIMIT, DeadLetters::open(transport, [topic])).await??.with_operator("ann"))
+}
+
+async fn redriven(transport: &Arc<dyn Transport>, topic: &Name) -> TestResult<RedriveReport> {
     redriven_as(transport, topic, RedriveOptions::default()).await
 }
 
-async fn redriven_as(transport: &dyn Transport, topic: &Name, options: RedriveOptions) -> TestResult<RedriveReport> {
-    Ok(timeout(LIMIT, redrive_topic(transport, topic, service_of(topic), options)).await??)
+async fn redriven_as(
+    transport: &Arc<dyn Transport>,
+    topic: &Name,
+    options: RedriveOptions,
+) -> TestResult<RedriveReport> {
+    let letters = open(transport, topic).await?;
+    let report = timeout(LIMIT, letters.redrive(&LetterQuery::default(), &options)).await??;
+    letters.close().await?;
+    Ok(report)
 }
 
 async fn letters_go_back_once_and_in_their_keys_order(transport: Arc<dyn Transport>) -> TestResult {
-    let transport = &*transport;
-    let topic = fresh(transport).await?;
-    bury(transport, letters(&topic, 0..30)).await?;
-    bury(transport, vec![letter("billing", &topic, 3, Some("key-3"))]).await?;
+    let topic = fresh(&*transport).await?;
+    bury(&*transport, letters(&topic, 0..30)).await?;
+    bury(&*transport, vec![letter("billing", &topic, 3, Some("key-3"))]).await?;
     // A service that died between burying and committing buries again.
-    bury(transport, letters(&topic, 5..15)).await?;
-    let foreign = Record::new(dead_letter_topic(&topic), "somebody's note");
+    bury(&*transport, letters(&topic, 5..15)).await?;
+    let foreign = Record::new(dead_letter_topic(&topic), "a note");
     transport.publisher().await?.publish(vec![foreign]).await.remove(0)?;
-    let report = redriven(transport, &topic).await?;
-    let counts = (report.redriven, report.repeats, report.others, report.foreign, report.found);
-    assert_eq!(counts, (30, 10, 1, 1, 0), "{report:?}");
-    went_back(transport, &topic, 0..30).await
+    let handle = open(&transport, &topic).await?;
+    let query = LetterQuery::default().with_service(service_of(&topic));
+    let report = timeout(LIMIT, handle.redrive(&query, &RedriveOptions::default())).await??;
+    assert_eq!((report.redriven, report.skipped, report.refused.len()), (30, 0, 0), "{report:?}");
+    assert_eq!(handle.count(&LetterQuery::default()).await?, 1, "that of the other service stays");
+    went_back(&*transport, &topic, 0..30).await
 }
 
-async fn a_second_run_takes_only_what_came_since(transport: Arc<dyn Transport>) -> TestResult {
-    let transport = &*transport;
-    let topic = fresh(transport).await?;
-    bury(transport, letters(&topic, 0..10)).await?;
-    assert_eq!(redriven(transport, &topic).await?.redriven, 10);
-    assert_eq!(redriven(transport, &topic).await?, RedriveReport::default());
+async fn another_handle_takes_only_what_came_since(transport: Arc<dyn Transport>) -> TestResult {
+    let topic = fresh(&*transport).await?;
+    bury(&*transport, letters(&topic, 0..10)).await?;
+    assert_eq!(redriven(&transport, &topic).await?.redriven, 10);
+    assert_eq!(redriven(&transport, &topic).await?.redriven, 0);
     // The repeat of a letter that an earlier run took back.
-    bury(transport, letters(&topic, 8..13)).await?;
-    let report = redriven(transport, &topic).await?;
-    assert_eq!((report.redriven, report.repeats), (3, 2), "{report:?}");
-    went_back(transport, &topic, 0..13).await
+    bury(&*transport, letters(&topic, 8..13)).await?;
+    let report = redriven(&transport, &topic).await?;
+    assert_eq!((report.redriven, report.skipped), (3, 0), "{report:?}");
+    went_back(&*transport, &topic, 0..13).await
+}
+
+async fn letters_are_listed_discarded_and_parked(transport: Arc<dyn Transport>) -> TestResult {
+    let topic = fresh(&*transport).await?;
+    bury(&*transport, letters(&topic, 0..20)).await?;
+    let (one, other) = (open(&transport, &topic).await?, open(&transport, &topic).await?);
+    let id = |offset| LetterId::new(service_of(&topic), TopicPartition::new(&topic, 0), offset);
+    let all = LetterQuery::default();
+    assert_eq!(one.list(&all).await?.len(), 20);
+    assert_eq!(one.discard(&all.clone().with_ids([id(3), id(4)]), "old").await?, 2);
+    assert_eq!(other.park(&all.clone().with_ids([id(3), id(5)]), "later").await?, 1, "the other sees it at once");
+    assert_eq!((one.count(&all).await?, other.count(&all).await?), (17, 17));
+    let states = [LetterState::Open, LetterState::Parked, LetterState::Closed];
+    for (state, count) in states.into_iter().zip([17, 1, 2]) {
+        assert_eq!(one.count(&all.clone().with_state(state)).await?, count);
+    }
+    let shown = one.get(&id(3)).await?.and_then(|letter| letter.resolution).ok_or("it is closed")?;
+    assert_eq!((shown.by.as_str(), shown.reason.as_str()), ("ann", "old"));
+    one.close().await?;
+    other.close().await?;
+    Ok(())
+}
+
+async fn two_at_once_publish_each_letter_once(transport: Arc<dyn Transport>) -> TestResult {
+    let topic = fresh(&*transport).await?;
+    bury(&*transport, letters(&topic, 0..40)).await?;
+    let (one, other) = (redriven(&transport, &topic), redriven(&transport, &topic));
+    let (one, other) = tokio::join!(one, other);
+    let (one, other) = (one?, other?);
+    assert_eq!(one.redriven + other.redriven, 40, "{one:?} {other:?}");
+    went_back(&*transport, &topic, 0..40).await
 }
 
 /// Once behind the publishing, once in the midst of it, each time as a killed process leaves it.
-async fn a_run_that_is_cut_off_is_gone_on_with(transport: Arc<dyn Transport>) -> TestResult {
+async fn what_a_run_that_was_cut_off_published_is_found(transport: Arc<dyn Transport>) -> TestResult {
     let topic = fresh(&*transport).await?;
     bury(&*transport, letters(&topic, 0..40)).await?;
+    let options = RedriveOptions::default().with_lease(Duration::from_secs(5));
     let mut found = 0;
-    for survives in [3, 6] {
-        let cut = Cut::new(Arc::clone(&transport), survives);
-        let run = redrive_topic(&cut, &topic, service_of(&topic), RedriveOptions::default());
+    for survives in [2, 3] {
+        let cut = Cut::new(transport.publisher().await?, survives);
+        let reached = Arc::clone(&cut.reached);
+        let store = Arc::clone(open(&transport, &topic).await?.store());
+        let handle = DeadLetters::new(store, Arc::new(cut));
+        // What the run before has leased is skipped until its lease has passed.
+        let run = async {
+            loop {
+                handle.redrive(&LetterQuery::default(), &options).await?;
+            }
+        };
         tokio::select! {
-            ended = run => return Err(format!("it was to be cut off: {ended:?}").into()),
-            () = cut.reached.notified() => {}
-            () = tokio::time::sleep(LIMIT) => return Err("it never came so far".into()),
+            ended = run => return ended,
+            () = reached.notified() => {}
+            () = tokio::time::sleep(LIMIT) => return Err("it was not cut off".into()),
         }
-        // A killed process does not leave its group, a dropped consumer does.
         let there = records(&*transport, &topic).await?.len();
         assert!(there > found, "nothing was published before the cut");
         found = there;
     }
-    let report = redriven(&*transport, &topic).await?;
-    assert!(report.found > 0, "{report:?}");
+    let (mut skipped, mut left) = (0, 40);
+    let deadline = std::time::Instant::now() + LIMIT;
+    while left > 0 {
+        assert!(std::time::Instant::now() < deadline, "{left} letters stay");
+        let report = redriven_as(&transport, &topic, options.clone()).await?;
+        skipped += report.skipped;
+        left = open(&transport, &topic).await?.count(&LetterQuery::default()).await?;
+    }
+    assert!(skipped > 0);
     went_back(&*transport, &topic, 0..40).await
 }
 
 async fn a_letter_that_fails_stays_and_is_named(transport: Arc<dyn Transport>) -> TestResult {
     let topic = fresh(&*transport).await?;
     bury(&*transport, letters(&topic, 0..20)).await?;
-    let refusing = Cut::new(Arc::clone(&transport), usize::MAX).refusing("v7");
-    let run = redrive_topic(&refusing, &topic, service_of(&topic), RedriveOptions::default());
-    let error = timeout(LIMIT, run).await?.expect_err("a letter is refused");
-    assert_eq!(error.kind(), ErrorKind::TooLarge);
-    assert!(error.report().contains(dead_letter_topic(&topic).as_str()), "{}", error.report());
+    let refusing = Cut::new(transport.publisher().await?, usize::MAX).refusing("v7");
+    let store = Arc::clone(open(&transport, &topic).await?.store());
+    let handle = DeadLetters::new(store, Arc::new(refusing));
+    let report = timeout(LIMIT, handle.redrive(&LetterQuery::default(), &RedriveOptions::default())).await??;
+    let refused: Vec<_> = report.refused.iter().map(|(id, error)| (id.offset, error.kind())).collect();
+    assert_eq!((refused, report.behind), (vec![(7, ErrorKind::TooLarge)], 2));
     let later = records(&*transport, &topic).await?;
     assert!(later.iter().all(|r| number(r) % 5 != 2 || number(r) < 7), "a later letter of its key went first");
-    redriven(&*transport, &topic).await?;
+    redriven(&transport, &topic).await?;
     went_back(&*transport, &topic, 0..20).await
 }
 
 async fn a_limit_and_a_dry_run_keep_what_they_leave(transport: Arc<dyn Transport>) -> TestResult {
-    let transport = &*transport;
-    let topic = fresh(transport).await?;
-    bury(transport, letters(&topic, 0..20)).await?;
-    assert_eq!(redriven_as(transport, &topic, RedriveOptions::default().with_dry_run(true)).await?.redriven, 20);
-    assert!(records(transport, &topic).await?.is_empty());
-    assert_eq!(redriven_as(transport, &topic, RedriveOptions::default().with_limit(7)).await?.redriven, 7);
-    assert_eq!(records(transport, &topic).await?.len(), 7);
-    assert_eq!(redriven(transport, &topic).await?.redriven, 13);
-    went_back(transport, &topic, 0..20).await?;
-    // Asked for, all of them go again.
-    let group = Name::from(format!("{}-redrive", service_of(&topic)));
-    let again = ResetTo::Place(SeekTo::Earliest);
-    transport
-        .admin()
-        .await?
-        .reset_offsets(&group, &[dead_letter_topic(&topic)], again, ResetOffsetsOptions::default())
-        .await?;
-    assert_eq!(redriven(transport, &topic).await?.redriven, 20);
-    Ok(())
+    let topic = fresh(&*transport).await?;
+    bury(&*transport, letters(&topic, 0..20)).await?;
+    let options = RedriveOptions::default;
+    assert_eq!(redriven_as(&transport, &topic, options().with_dry_run(true)).await?.redriven, 20);
+    assert!(records(&*transport, &topic).await?.is_empty());
+    assert_eq!(redriven_as(&transport, &topic, options().with_limit(7)).await?.redriven, 7);
+    assert_eq!(records(&*transport, &topic).await?.len(), 7);
+    assert_eq!(redriven(&transport, &topic).await?.redriven, 13);
+    went_back(&*transport, &topic, 0..20).await
 }
 
-async fn a_missing_letter_topic_is_named(transport: Arc<dyn Transport>) -> TestResult {
-    let error = redrive_topic(&*transport, "nothing-here", "nobodys-service", RedriveOptions::default()).await;
-    let error = error.expect_err("there is no such topic");
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.report().contains("nothing-here-dlq"), "{}", error.report());
-    Ok(())
-}
-
-/// A transport whose publisher, after a number of calls, accepts half of a call and then never answers; its commits too.
-#[derive(Debug, Clone)]
+/// A publisher that, after a number of calls, accepts half of a call and then never answers.
+#[derive(Debug)]
 struct Cut {
-    inner: Arc<dyn Transport>,
-    calls: Arc<AtomicUsize>,
+    inner: Arc<dyn Publisher>,
+    calls: AtomicUsize,
     reached: Arc<Notify>,
     refused: Option<&'static str>,
 }
 
 impl Cut {
-    fn new(inner: Arc<dyn Transport>, calls: usize) -> Self {
-        Self { inner, calls: Arc::new(AtomicUsize::new(calls)), reached: Arc::default(), refused: None }
+    fn new(inner: Arc<dyn Publisher>, calls: usize) -> Self {
+        Self { inner, calls: AtomicUsize::new(calls), reached: Arc::default(), refused: None }
     }
 
     fn refusing(mut self, value: &'static str) -> Self {
@@ -263,43 +302,15 @@ impl Cut {
 }
 
 #[async_trait]
-impl Transport for Cut {
-    fn system(&self) -> &'static str {
-        self.inner.system()
-    }
-    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        Ok(Arc::new(CutPublisher { inner: self.inner.publisher().await?, cut: self.clone() }))
-    }
-    async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
-        self.inner.consumer(options).await
-    }
-    async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
-        self.inner.dead_letters().await
-    }
-    async fn admin(&self) -> Result<Arc<dyn Admin>> {
-        self.inner.admin().await
-    }
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
-}
-
-#[derive(Debug)]
-struct CutPublisher {
-    inner: Arc<dyn Publisher>,
-    cut: Cut,
-}
-
-#[async_trait]
-impl Publisher for CutPublisher {
+impl Publisher for Cut {
     async fn publish(&self, mut records: Vec<Record>) -> Vec<Result<Position>> {
-        if self.cut.calls.fetch_sub(1, Ordering::SeqCst) <= 1 {
+        if self.calls.fetch_sub(1, Ordering::SeqCst) <= 1 {
             records.truncate(records.len().div_ceil(2));
             self.inner.publish(records).await;
-            self.cut.reached.notify_one();
+            self.reached.notify_one();
             return std::future::pending().await;
         }
-        let Some(at) = records.iter().position(|r| r.value.as_deref() == self.cut.refused.map(str::as_bytes)) else {
+        let Some(at) = records.iter().position(|r| r.value.as_deref() == self.refused.map(str::as_bytes)) else {
             return self.inner.publish(records).await;
         };
         records.remove(at);

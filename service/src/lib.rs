@@ -23,6 +23,7 @@
 
 mod begun;
 mod breaker;
+mod dead_letters;
 mod engine;
 mod environment;
 mod extract;
@@ -33,7 +34,6 @@ mod observer;
 mod options;
 mod passing_on;
 mod publisher;
-mod redrive;
 mod requirement;
 mod retry;
 mod route;
@@ -48,6 +48,7 @@ mod time;
 mod undecodable;
 
 pub use self::breaker::Breaker;
+pub use self::dead_letters::{DeadLetters, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, TopicDeadLetters};
 pub use self::engine::ServiceHandle;
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
@@ -55,7 +56,6 @@ pub use self::handler::{Arguments, Configured, Handler, HandlerExt};
 pub use self::observer::{Observer, RecordEvent, RecordOutcome};
 pub use self::options::{BatchOptions, HandlerOptions, RateLimit};
 pub use self::publisher::EventPublisher;
-pub use self::redrive::{REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, redrive_topic};
 pub use self::requirement::Requirement;
 pub use self::retry::Retry;
 pub use self::route::{BoxFuture, Route};

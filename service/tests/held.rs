@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use common::{Log, caught_up, publish, topics};
 use tidings_core::{
-    Admin, BoxError, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Delivery, ErrorKind, Guarantees,
-    Name, Progress, Publisher, Record, ResetOffsetsOptions, ResetTo, Result, SeekTo, Step, StoredRecord, Timestamp,
-    Topic, TopicPartition, Transport, async_trait, dead_letter_topic, reject,
+    Admin, BoxError, Commit, Consumer, ConsumerOptions, DeadLetterSink, Delivery, ErrorKind, Guarantees, Name,
+    Progress, Publisher, Record, Result, SeekTo, Step, Topic, TopicPartition, Transport, async_trait,
+    dead_letter_topic, reject,
 };
 use tidings_memory::{Faults, MemoryTransport, PublishFault};
-use tidings_service::{
-    PauseReason, RedriveOptions, Router, Service, ServiceHandle, ServiceState, State, Status, redrive_topic,
-};
+use tidings_service::{PauseReason, Router, Service, ServiceHandle, ServiceState, State, Status};
 use tokio::time::{sleep, timeout};
 
 /// A topic of two partitions, with its dead-letter topic.
@@ -347,53 +345,4 @@ async fn a_log_that_goes_back_within_an_assignment_is_committed_anew() {
     caught_up(&running).await;
     let offsets: Vec<String> = (0..20).map(|offset| offset.to_string()).collect();
     assert_eq!(log.lines()[20..], offsets);
-}
-
-/// Returns the letters that `s` wrote, of records at these offsets of `t`.
-async fn bury(transport: &MemoryTransport, offsets: std::ops::Range<u64>) {
-    let letter = |offset| {
-        let record = StoredRecord::new(offset, Timestamp::default());
-        DeadLetter::new("s", at(0), record, ErrorKind::Failed)
-    };
-    for answer in transport.dead_letters().await.expect("memory is up").bury(offsets.map(letter).collect()).await {
-        answer.expect("memory is up");
-    }
-}
-
-async fn redrive(transport: &MemoryTransport) -> Result<u64> {
-    Ok(redrive_topic(transport, "t", "s", RedriveOptions::default()).await?.redriven)
-}
-
-#[tokio::test(start_paused = true)]
-async fn letters_of_a_topic_made_anew_are_redriven() {
-    let transport = MemoryTransport::new();
-    two_partitions(&transport).await;
-    bury(&transport, 0..20).await;
-    assert_eq!(redrive(&transport).await.unwrap(), 20);
-    transport.faults().truncate(&TopicPartition::new("t-dlq", 0), 0);
-    bury(&transport, 100..104).await;
-    assert_eq!(redrive(&transport).await.unwrap(), 4);
-    bury(&transport, 104..120).await;
-    assert_eq!(redrive(&transport).await.unwrap(), 16);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_letter_that_cannot_be_read_is_named_and_those_before_it_are_redriven() {
-    let transport = MemoryTransport::new();
-    two_partitions(&transport).await;
-    bury(&transport, 0..5).await;
-    let letters = TopicPartition::new("t-dlq", 0);
-    transport.faults().unreadable(&letters, 3..4);
-    for _ in 0..2 {
-        let error = redrive(&transport).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Undecodable, "{error}");
-        assert!(error.report().contains("t-dlq[0]: offset 3 cannot be read"), "{}", error.report());
-        assert!(error.report().contains("unknown bytes"), "{}", error.report());
-    }
-    let admin = transport.admin().await.unwrap();
-    let beyond = ResetTo::Place(SeekTo::Offset(4));
-    admin.reset_offsets(&"s-redrive".into(), &["t-dlq".into()], beyond, ResetOffsetsOptions::default()).await.unwrap();
-    assert_eq!(redrive(&transport).await.unwrap(), 1);
-    let ends = admin.describe_topics(&["t".into()]).await.unwrap().remove(0).unwrap();
-    assert_eq!(ends.partitions.iter().map(|p| p.end).sum::<u64>(), 4, "each letter but the unreadable one, once");
 }

@@ -42,9 +42,7 @@ mod url;
 mod wire;
 
 pub use self::config::{DoneTable, PostgresConfig, Retention};
-pub use self::dead_letters::{
-    Act, ActFilter, ActKind, Closed, Letter, LetterFilter, LetterState, Letters, RedriveOptions, RedriveReport,
-};
+pub use self::dead_letters::{Act, ActFilter, ActKind};
 pub use self::inbox::{Inbox, InboxLayer, Tx};
 pub use self::outbox::{FailedRecord, Outbox, OutboxLag, Refused, Relay, RelayConfig, RelayState, RelayStatus};
 pub use self::store::PostgresStore;

@@ -11,10 +11,10 @@ use common::{LIMIT, TOPIC, TestResult, config, database, handle, record};
 use sqlx::AssertSqlSafe;
 use tidings_core::{
     BoxError, Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Delivery, DeliveryContext, ErrorKind, EventRef,
-    IdempotencyStore, Lease, LetterId, LetterQuery, Name, Outcome, RecordBatch, ReleasedClaim, Resolution,
+    IdempotencyStore, Lease, LetterId, LetterQuery, LetterState, Name, Outcome, RecordBatch, ReleasedClaim, Resolution,
     StoredRecord, Timestamp, TopicPartition, headers,
 };
-use tidings_postgres::{ActFilter, LetterFilter, LetterState, PostgresConfig, PostgresStore};
+use tidings_postgres::{ActFilter, PostgresConfig, PostgresStore};
 use tidings_testbed::Suite;
 use uuid::Uuid;
 
@@ -139,7 +139,7 @@ async fn made_anew() -> TestResult {
         DeadLetter::new("svc", TopicPartition::new(TOPIC, 0), record, ErrorKind::Failed)
     };
     store.bury(vec![letter(1, 1, "old"), letter(2, 1, "old")]).await.into_iter().try_for_each(|answer| answer)?;
-    assert!(store.resolve(&[letter(1, 1, "").id()], &Resolution::Redriven { by: "ann".into() }).await?[0]);
+    assert!(store.resolve(&[letter(1, 1, "").id()], &Resolution::redriven("ann")).await?[0]);
     // Again, it stays closed.
     store.bury(vec![letter(1, 1, "old")]).await.remove(0)?;
     let answers = store.bury(vec![letter(1, 9, "new"), letter(2, 9, "new"), letter(3, 9, "new")]).await;
@@ -209,13 +209,13 @@ async fn odd_letters() -> TestResult {
         store.bury(vec![buried.clone()]).await.remove(0)?;
         let query = LetterQuery::default().with_service(name).with_topic(name);
         assert_eq!(store.list(&query).await?, std::slice::from_ref(&buried), "{name:?}");
-        let filter = LetterFilter::default().with_service(name).with_event_type(name).with_error(name);
-        assert_eq!(store.letters().count(&filter).await?, 1, "{name:?}");
+        let filter = LetterQuery::default().with_service(name).with_event_type(name).with_error(name);
+        assert_eq!(store.count(&filter).await?, 1, "{name:?}");
         let lease = tidings_core::LetterLease::new(LONG);
         assert_eq!(store.lease(&[buried.id()], &lease).await?, [tidings_core::Leased::Granted]);
-        let resolution = Resolution::Discarded { by: name.into(), reason: name.into() };
+        let resolution = Resolution::discarded(name, name);
         assert_eq!(store.resolve_leased(&[buried.id()], &lease, &resolution).await?, [true]);
-        let acts = store.letters().acts(&ActFilter::default().with_letter(buried.id()).with_by(name)).await?;
+        let acts = store.acts(&ActFilter::default().with_letter(buried.id()).with_by(name)).await?;
         assert_eq!((acts.len(), acts[0].by.as_str(), acts[0].why.as_str()), (1, name, name));
     }
     Ok(())
@@ -252,7 +252,7 @@ async fn fill(store: &PostgresStore, scope: &str) -> TestResult {
         answer?;
     }
     let id: LetterId = letter(1).id();
-    assert!(store.resolve(&[id], &Resolution::Redriven { by: "ann".into() }).await?[0]);
+    assert!(store.resolve(&[id], &Resolution::redriven("ann")).await?[0]);
     Ok(())
 }
 
@@ -285,8 +285,8 @@ async fn forgotten() -> TestResult {
         assert!(Instant::now() < deadline, "not forgotten: {left:?}");
         tokio::task::yield_now().await;
     }
-    let open = LetterFilter::default().with_state(LetterState::Open);
-    assert_eq!(store.letters().count(&open).await?, 1);
+    let open = LetterQuery::default().with_state(LetterState::Open);
+    assert_eq!(store.count(&open).await?, 1);
     Ok(())
 }
 
@@ -349,7 +349,7 @@ async fn far_times() -> TestResult {
     let (store, _) = open(|config| config.with_retention(Duration::MAX)).await?;
     fill(&store, "orders").await?;
     let scope = Name::from("orders");
-    assert_eq!(store.letters().purge(Duration::MAX).await?, 0);
+    assert_eq!(store.purge_closed_letters(Duration::MAX).await?, 0);
     assert_eq!(store.purge(&scope, Timestamp::from_millis(i64::MIN)).await?, 0);
     assert_eq!(store.purge(&scope, Timestamp::from_millis(i64::MAX)).await?, 5);
     let lease = store.acquire_lease(&scope, Duration::MAX).await?;

@@ -243,7 +243,7 @@ impl Claims<'_> {
         for id in letters {
             let may = self.memory.letter_leases.may_close(id, lease, self.instant);
             let closed = may && self.disk.letters.resolve(id, resolution, self.now)?;
-            if closed {
+            if closed && resolution.kind.closes() {
                 self.memory.letter_leases.forget(id);
             }
             answers.push(closed);
@@ -329,6 +329,31 @@ mod tests {
             self.disk.commit(Timestamp::from_millis(7)).unwrap();
             claim
         }
+    }
+
+    #[test]
+    fn a_letter_whose_closing_broke_stays_leased_to_the_redrive_that_published_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = SledConfig::new(directory.path());
+        let now = Timestamp::from_millis(7);
+        let disk = Disk::open(&config, now).unwrap();
+        let mut bench = Bench { disk, memory: Memory::default(), config: config.clone(), instant: Duration::ZERO };
+        let record = tidings_core::StoredRecord::new(1, now);
+        let origin = tidings_core::TopicPartition::new("t", 0);
+        let letter = tidings_core::DeadLetter::new("svc", origin, record, ErrorKind::Failed);
+        bench.disk.letters.bury(&letter, 9).unwrap().unwrap();
+        bench.disk.commit(now).unwrap();
+        let (ids, one, other) = ([letter.id()], LetterLease::new(TTL), LetterLease::new(TTL));
+        assert_eq!(bench.claims().lease(&ids, &one).unwrap().unwrap(), [Leased::Granted]);
+        bench.memory.keep();
+        assert_eq!(bench.claims().resolve(&ids, Some(one.id), &Resolution::redriven("ann")).unwrap().unwrap(), [true]);
+        // The store breaks before the closing is durable, and is opened again.
+        bench.memory.revert();
+        drop(bench.disk);
+        bench.disk = Disk::open(&config, now).unwrap();
+        let held = bench.claims().lease(&ids, &other).unwrap().unwrap();
+        assert!(matches!(held[..], [Leased::Held { .. }]), "{held:?}");
+        assert_eq!(bench.claims().resolve(&ids, Some(one.id), &Resolution::redriven("ann")).unwrap().unwrap(), [true]);
     }
 
     #[test]

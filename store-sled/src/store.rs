@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use futures_util::future::{Either, FutureExt, Shared as Joint, select};
 use tidings_core::{
-    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore,
-    Lease, Leased, LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result, Timestamp, async_trait,
+    Claim, Clause, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees,
+    IdempotencyStore, Lease, Leased, LetterId, LetterLease, LetterQuery, LetterState, Name, ReleasedClaim, Resolution,
+    Result, Timestamp, async_trait,
 };
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
@@ -313,6 +314,9 @@ impl DeadLetterSink for SledStore {
 #[async_trait]
 impl DeadLetterStore for SledStore {
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        if matches!(query.state, LetterState::Closed | LetterState::Any) {
+            return Err(Error::new(ErrorKind::Unsupported, format!("list closed letters: {KEEPS_NO_CLOSED}")));
+        }
         let wanted = query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
         let after = query.after.clone();
         let mut from = Some(self.call(1, move |l| l.disk.letters.number_after(after.as_ref()).map(Ok)).await?);
@@ -352,8 +356,11 @@ impl DeadLetterStore for SledStore {
     }
 }
 
+/// Closing a letter frees its space at once.
+const KEEPS_NO_CLOSED: &str = "sled keeps no closed letters";
+
 fn guarantees() -> Guarantees {
-    Guarantees::all()
+    Guarantees::all().without(Clause::D6, KEEPS_NO_CLOSED)
 }
 
 /// Returns the ids of events. Event types serve inspection of a store, which sled does not offer.

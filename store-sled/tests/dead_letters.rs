@@ -28,7 +28,7 @@ async fn bury(store: &SledStore, letters: Vec<DeadLetter>) {
 }
 
 fn discarded() -> Resolution {
-    Resolution::Discarded { by: "ann".to_owned(), reason: "test data".to_owned() }
+    Resolution::discarded("ann", "test data")
 }
 
 #[tokio::test]

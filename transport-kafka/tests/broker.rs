@@ -308,17 +308,20 @@ async fn topics_are_ensured_with_their_letters() -> TestResult {
     let admin = kafka.admin().await?;
     let report = ensure_topics(&*admin, std::slice::from_ref(&wanted)).await?;
     let letters = tidings_core::dead_letter_topic(&name);
-    assert_eq!(report.created, [name.clone(), letters.clone()]);
+    let states = tidings_core::dead_letter_state_topic(&name);
+    assert_eq!(report.created, [name.clone(), letters.clone(), states.clone()]);
+    let states = admin.describe_topics(&[states]).await?.remove(0)?;
+    assert_eq!(states.settings.get("cleanup.policy").map(String::as_str), Some("compact"));
     let found = admin.describe_topics(&[letters]).await?.remove(0)?;
     assert_eq!(found.partitions.len(), 2);
     let setting = |name: &str| found.settings.get(name).map(String::as_str);
     assert_eq!((setting("cleanup.policy"), setting("retention.ms")), (Some("delete"), Some("-1")));
     assert_eq!(setting("max.message.bytes"), Some("165536"));
     let again = ensure_topics(&*admin, std::slice::from_ref(&wanted)).await?;
-    assert_eq!((again.created.len(), again.unchanged.len(), again.different.len()), (0, 2, 0), "{again:?}");
+    assert_eq!((again.created.len(), again.unchanged.len(), again.different.len()), (0, 3, 0), "{again:?}");
     let report = ensure_topics(&*admin, &[wanted.with_partitions(1).with_retention(week * 2)]).await?;
     let what: Vec<_> = report.different.iter().map(|d| d.what.as_str()).collect();
-    assert_eq!(what, ["partitions", "retention.ms", "partitions"], "{report:?}");
+    assert_eq!(what, ["partitions", "retention.ms", "partitions", "partitions"], "{report:?}");
     assert_eq!(admin.describe_topics(&[name]).await?.remove(0)?.partitions.len(), 2);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tidings_core::{DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, Result, Topic, TopicPartition};
+use tidings_core::{Error, ErrorKind, Name, Result, Topic, TopicPartition, is_dead_letter_topic};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -77,7 +77,7 @@ impl Broker {
         if !self.config.auto_create {
             return Err(no_topic(verb, name));
         }
-        let partitions = if name.ends_with(DEAD_LETTER_SUFFIX) { 1 } else { self.config.partitions };
+        let partitions = if is_dead_letter_topic(name) { 1 } else { self.config.partitions };
         match self.create(&Topic::new(name).with_partitions(partitions)) {
             // Another call has created it.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => self.topic(name).ok_or_else(|| no_topic(verb, name)),

@@ -76,7 +76,7 @@ const PARAMETERS: [&str; 9] = [
 #[non_exhaustive]
 pub struct MemoryConfig {
     /// Number of partitions of a topic created by its first publish or subscription:
-    /// [`MemoryConfig::DEFAULT_PARTITIONS`]. A dead-letter topic (`-dlq`) gets one.
+    /// [`MemoryConfig::DEFAULT_PARTITIONS`]. A dead-letter topic (`-dlq`) and that of its states (`-dlq-state`) get one.
     pub partitions: u32,
     /// Whether a topic's first publish or subscription creates it (the default); otherwise the call fails as
     /// `NotFound`.

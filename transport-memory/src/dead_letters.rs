@@ -1,9 +1,10 @@
-//! The dead-letter sink: `<topic>-dlq`, created on demand.
+//! The dead-letter sink: `<topic>-dlq` and the topic of its states, created on demand.
 
 use std::sync::Arc;
 
 use tidings_core::{
-    DeadLetter, DeadLetterSink, DeadLetterTopics, Guarantees, Name, Result, async_trait, dead_letter_topic,
+    DeadLetter, DeadLetterSink, DeadLetterTopics, Guarantees, Name, Result, async_trait, dead_letter_state_topic,
+    dead_letter_topic,
 };
 
 use crate::admin::MemoryAdmin;
@@ -39,6 +40,7 @@ impl DeadLetterSink for MemorySink {
         if self.broker.config.auto_create {
             for topic in topics {
                 self.broker.topic_or_create("check that dead letters can be buried", &dead_letter_topic(topic))?;
+                self.broker.topic_or_create("create the states of dead letters", &dead_letter_state_topic(topic))?;
             }
         }
         self.topics.check(topics).await

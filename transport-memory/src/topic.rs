@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings_core::{
-    Cleanup, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, PartitionDescription, Result, Timestamp, Topic,
-    TopicDescription, TopicPartition, check_topic_name,
+    Cleanup, DEAD_LETTER_STATE_SUFFIX, DEAD_LETTER_SUFFIX, Error, ErrorKind, Name, PartitionDescription, Result,
+    Timestamp, Topic, TopicDescription, TopicPartition, check_topic_name,
 };
 
 use crate::config::MemoryConfig;
@@ -22,6 +22,9 @@ use crate::log::{PartitionLog, Retention};
 const STICKY_BYTES: u64 = 16 << 10;
 /// Extra size of a dead letter over its topic's largest record, for the headers that describe the failure.
 const LETTER_ROOM: u64 = 64 << 10;
+
+/// Multiple of a topic's records that the topic of letters' states keeps: leased, given back, closed, and one to spare.
+const STATE_ENTRIES: u64 = 4;
 
 /// The logs of a topic, by partition number. Growing replaces the whole slice, so that a reader of
 /// one never waits.
@@ -61,8 +64,10 @@ impl TopicLog {
         check_partitions(&spec.name, spec.partitions)?;
         let deletes = !matches!(spec.cleanup, Some(Cleanup::Compact));
         let age = spec.retention.or(config.retention).filter(|age| deletes && *age != Duration::MAX);
+        // Each letter has up to three entries in the topic of states, which must not be dropped before the letter.
+        let entries = if spec.name.ends_with(DEAD_LETTER_STATE_SUFFIX) { STATE_ENTRIES } else { 1 };
         let retention = Retention {
-            records: config.retention_records,
+            records: config.retention_records.saturating_mul(entries),
             bytes: spec.retention_bytes.filter(|_| deletes).unwrap_or(config.retention_bytes),
             age,
         };

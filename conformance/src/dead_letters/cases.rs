@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tidings_core::{
-    DeadLetter, DeadLetterStore, ErrorKind, Header, Headers, LetterId, LetterQuery, Name, Resolution, StoredRecord,
-    Timestamp, TopicPartition,
+    Clause, DeadLetter, DeadLetterStore, ErrorKind, Header, Headers, LetterId, LetterQuery, Name, Resolution,
+    StoredRecord, Timestamp, TopicPartition,
 };
 
 use crate::case::{Case, Checked, broken, cases, granted, same};
@@ -33,6 +33,7 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d3_a_redriven_letter_that_fails_again_is_a_letter_again,
     d3_letters_are_listed_in_the_order_of_burying_and_by_pages,
     d3_letters_are_listed_as_asked,
+    d3_letters_are_selected_by_their_error_and_counted,
     restart_letters_survive[Reopen],
     restart_resolutions_survive[Reopen],
 ];
@@ -56,7 +57,7 @@ pub(super) fn letter(service: &Name, offset: u64) -> DeadLetter {
 
 /// A resolution for closing letters.
 pub(super) fn redriven() -> Resolution {
-    Resolution::Redriven { by: "the conformance suite".into() }
+    Resolution::redriven("the conformance suite")
 }
 
 impl Rig {
@@ -72,11 +73,20 @@ impl Rig {
         answers.into_iter().try_for_each(|answer| granted("bury", answer))
     }
 
-    async fn list(&self, query: &LetterQuery) -> Checked<Vec<DeadLetter>> {
+    pub(super) async fn list(&self, query: &LetterQuery) -> Checked<Vec<DeadLetter>> {
         let store = self.store()?;
         let listed = self.within("a list", store.list(query)).await??;
         self.note(format!("listed {} letters", listed.len()));
         Ok(listed)
+    }
+
+    pub(super) fn keeps(&self, clause: Clause) -> Checked<bool> {
+        Ok(self.store()?.guarantees().keeps(clause))
+    }
+
+    pub(super) async fn count(&self, query: &LetterQuery) -> Checked<u64> {
+        let store = self.store()?;
+        Ok(self.within("a count", store.count(query)).await??)
     }
 
     /// Returns all open letters of a service.
@@ -338,7 +348,27 @@ async fn d3_letters_are_listed_as_asked(rig: &Rig) -> Checked {
     same("since a time", vec![2, 3], offsets(since).await?)?;
     let mut until = mine();
     until.until = Some(letter(&service, 2).failed_at);
-    same("until a time", vec![1], offsets(until).await?)
+    same("until a time", vec![1], offsets(until).await?)?;
+    let (two, three) = (letter(&service, 2).id(), letter(&service, 3).id());
+    same("of identities", vec![3], offsets(mine().with_ids([three, letter(&service, 9).id()])).await?)?;
+    same("of an identity, of a topic", 0, offsets(mine().with_ids([two]).with_topic("another")).await?.len())?;
+    same("of no identity", 0, offsets(mine().with_ids([])).await?.len())
+}
+
+async fn d3_letters_are_selected_by_their_error_and_counted(rig: &Rig) -> Checked {
+    let service = rig.fresh("service");
+    let odd = letter(&service, 2).with_error("100% _odd_: Größe");
+    rig.bury(vec![letter(&service, 1), odd, letter(&service, 3)]).await?;
+    let mine = || LetterQuery::default().with_service(&service);
+    for (text, expected) in [("% _odd_", 1), ("größe", 2), ("Größe", 1), ("nothing", 0)] {
+        same("letters with a text in their error", expected, rig.list(&mine().with_error(text)).await?.len())?;
+        same("their count", expected as u64, rig.count(&mine().with_error(text)).await?)?;
+    }
+    same(
+        "the count, whatever the page",
+        3,
+        rig.count(&mine().with_limit(1).with_after(letter(&service, 1).id())).await?,
+    )
 }
 
 async fn restart_letters_survive(rig: &Rig) -> Checked {

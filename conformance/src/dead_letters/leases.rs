@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidings_core::{
     DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease, Name, Position, Publisher, Record,
-    Result, async_trait, redrive,
+    Redrive, RedriveOutcome, Result, async_trait,
 };
 
 use super::cases::{Rig, letter, redriven};
@@ -30,7 +30,7 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
 const LONG: Duration = Duration::from_secs(600);
 
 impl Rig {
-    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<Leased>> {
+    pub(super) async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<Leased>> {
         let store = self.store()?;
         let leased = self.within("a lease", store.lease(letters, lease)).await??;
         self.note(format!("lease {} of {} letters: {leased:?}", lease.id, letters.len()));
@@ -38,7 +38,7 @@ impl Rig {
         Ok(leased)
     }
 
-    async fn resolve_leased(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<bool>> {
+    pub(super) async fn resolve_leased(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<bool>> {
         let store = self.store()?;
         let closed = self.within("resolve_leased", store.resolve_leased(letters, lease, &redriven())).await??;
         self.note(format!("the lease {} closes {} letters: {closed:?}", lease.id, letters.len()));
@@ -192,11 +192,11 @@ async fn d4_redrives_at_once_publish_each_letter_once(rig: &Rig) -> Checked {
     let mut redriving = tokio::task::JoinSet::new();
     for by in ["ann", "bob", "cid"] {
         let (store, broker, letters) = (rig.store()?, Arc::clone(&broker), letters.clone());
-        redriving.spawn(async move { redrive(&*store, &*broker, &letters, by).await });
+        redriving.spawn(async move { Redrive::new(&*store, &*broker, by).batch(&letters).await });
     }
     let answers = rig.within("all redrives", redriving.join_all()).await?;
     same("records that were published", 20, broker.count())?;
-    let done = answers.iter().flatten().filter(|answer| answer.is_ok()).count();
+    let done = answers.iter().flatten().filter(|outcome| outcome.is_redriven()).count();
     same("letters that were redriven", 20, done)?;
     same("letters that are open", 0, rig.of(&service).await?.len())
 }
@@ -205,9 +205,9 @@ async fn d4_a_letter_discarded_since_it_was_listed_is_not_published(rig: &Rig) -
     let (service, ids) = rig.buried(&[1, 2]).await?;
     let (listed, broker, store) = (rig.of(&service).await?, Broker::default(), rig.store()?);
     same("answers to resolve", vec![true], rig.resolve(&ids[..1]).await?)?;
-    let answers = rig.within("a redrive", redrive(&*store, &broker, &listed, "ann")).await?;
-    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
-    same("answers to the redrive", vec![Some(ErrorKind::NotFound), None], kinds)?;
+    let outcomes = rig.within("a redrive", Redrive::new(&*store, &broker, "ann").batch(&listed)).await?;
+    let expected = matches!(&outcomes[..], [RedriveOutcome::Closed, RedriveOutcome::Redriven]);
+    holds(expected, "a closed letter and a redriven one", format!("{outcomes:?}"))?;
     same("records that were published", 1, broker.count())
 }
 
@@ -216,13 +216,13 @@ async fn d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once(rig: &Rig) 
     let (service, _) = rig.buried(&[1]).await?;
     let (listed, store) = (rig.of(&service).await?, rig.store()?);
     let refusing = Broker { refuses: true, ..Broker::default() };
-    let refused = rig.within("a redrive", redrive(&*store, &refusing, &listed, "ann")).await?;
+    let refused = rig.within("a redrive", Redrive::new(&*store, &refusing, "ann").batch(&listed)).await?;
     match &refused[..] {
-        [Err(error)] if error.kind() == ErrorKind::TooLarge => {}
+        [RedriveOutcome::Failed(error)] if error.kind() == ErrorKind::TooLarge => {}
         other => return broken("the broker's error", format!("{other:?}")),
     }
     let broker = Broker::default();
-    let again = rig.within("a redrive", redrive(&*store, &broker, &listed, "bob")).await?;
-    holds(matches!(&again[..], [Ok(())]), "a letter that is redriven", format!("{again:?}"))?;
+    let again = rig.within("a redrive", Redrive::new(&*store, &broker, "bob").batch(&listed)).await?;
+    holds(matches!(&again[..], [RedriveOutcome::Redriven]), "a letter that is redriven", format!("{again:?}"))?;
     same("letters that are open", 0, rig.of(&service).await?.len())
 }

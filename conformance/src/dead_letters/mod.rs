@@ -4,6 +4,7 @@
 
 mod cases;
 mod leases;
+mod states;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::runner::{Suite, Suites, Verdict};
 use crate::setup::Setup;
 
 fn all() -> impl Iterator<Item = &'static Case<dyn DeadLetterStore>> {
-    cases::CASES.iter().chain(leases::CASES)
+    cases::CASES.iter().chain(leases::CASES).chain(states::CASES)
 }
 
 fn suite<T: DeadLetterStore>(setup: Setup<T>) -> Suite<T, dyn DeadLetterStore> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_core::{
-    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, EventRef, Guarantees, IdempotencyStore, Lease, Leased,
+    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Error, EventRef, Guarantees, IdempotencyStore, Lease, Leased,
     LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result, Timestamp,
 };
 
@@ -79,6 +79,10 @@ macro_rules! wraps_stores {
                 self.tap.one(Call::List, query, self.inner.list(query)).await
             }
 
+            async fn count(&self, query: &LetterQuery) -> Result<u64> {
+                self.tap.one(Call::Count, query, self.inner.count(query)).await
+            }
+
             async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
                 let made = self.inner.resolve(letters, resolution);
                 self.tap.one(Call::Resolve, (letters, resolution), made).await
@@ -100,6 +104,14 @@ macro_rules! wraps_stores {
 
             async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
                 self.tap.one(Call::EndLease, (letters, lease), self.inner.end_lease(letters, lease)).await
+            }
+
+            async fn note_refused(&self, refused: &[(LetterId, String)], by: &str) -> Result<()> {
+                self.tap.one(Call::NoteRefused, (refused, by), self.inner.note_refused(refused, by)).await
+            }
+
+            fn unreadable(&self) -> Vec<Error> {
+                self.inner.unreadable()
             }
         }
     )+ };

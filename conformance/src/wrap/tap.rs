@@ -39,6 +39,8 @@ pub enum Call {
     Check,
     /// [`DeadLetterStore::list`](tidings_core::DeadLetterStore::list).
     List,
+    /// [`DeadLetterStore::count`](tidings_core::DeadLetterStore::count).
+    Count,
     /// [`DeadLetterStore::resolve`](tidings_core::DeadLetterStore::resolve).
     Resolve,
     /// [`DeadLetterStore::lease`](tidings_core::DeadLetterStore::lease).
@@ -47,6 +49,8 @@ pub enum Call {
     ResolveLeased,
     /// [`DeadLetterStore::end_lease`](tidings_core::DeadLetterStore::end_lease).
     EndLease,
+    /// [`DeadLetterStore::note_refused`](tidings_core::DeadLetterStore::note_refused).
+    NoteRefused,
     /// [`IdempotencyStore::acquire_lease`](tidings_core::IdempotencyStore::acquire_lease).
     AcquireLease,
     /// [`IdempotencyStore::claim`](tidings_core::IdempotencyStore::claim).

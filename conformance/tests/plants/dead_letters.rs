@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidings_conformance::{Setup, dead_letters};
 use tidings_core::{
     DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease,
-    LetterQuery, Name, Resolution, Result, async_trait,
+    LetterQuery, LetterState, Name, Resolution, Result, Timestamp, async_trait,
 };
 use tidings_memory::MemoryDeadLetters;
 
@@ -31,6 +31,16 @@ enum Bug {
     KeepsWhatIsGivenBack,
     ResolvesWhatIsLeased,
     ClosesWhatWasTakenOver,
+    ParksNothing,
+    ClosesWhatIsParked,
+    ParksTwice,
+    LeasesNothingParked,
+    UnparksWhatIsBuriedAgain,
+    HidesWhatIsClosed,
+    ForgetsTheReason,
+    IgnoresTheText,
+    IgnoresTheIds,
+    CountsAPage,
 }
 
 #[derive(Debug)]
@@ -72,6 +82,14 @@ impl DeadLetterSink for Planted {
         if self.bug == Bug::LosesEveryTenthLetter {
             letters.retain(|letter| letter.record.offset % 10 != 9);
         }
+        if self.bug == Bug::UnparksWhatIsBuriedAgain {
+            let ids: Vec<LetterId> = letters.iter().map(DeadLetter::id).collect();
+            let query = LetterQuery::default().with_state(LetterState::Parked).with_ids(ids.clone());
+            if !self.inner.list(&query).await.unwrap_or_default().is_empty() {
+                let _closed = self.inner.resolve(&ids, &Resolution::discarded("", "")).await;
+                letters.iter_mut().for_each(|letter| letter.record.timestamp = Timestamp::from_millis(1));
+            }
+        }
         let mut answers = self.inner.bury(letters).await;
         if self.bug == Bug::SwallowsAFailure {
             answers.clear();
@@ -93,8 +111,23 @@ impl DeadLetterSink for Planted {
 #[async_trait]
 impl DeadLetterStore for Planted {
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        let mut query = query.clone();
+        match self.bug {
+            Bug::IgnoresTheText => query.error = None,
+            Bug::IgnoresTheIds => query.ids = None,
+            _ => {}
+        }
+        let query = &query;
         let mut listed = self.inner.list(query).await?;
         match self.bug {
+            Bug::HidesWhatIsClosed => {
+                listed.retain(|letter| !letter.resolution.as_ref().is_some_and(|resolution| resolution.kind.closes()));
+            }
+            Bug::ForgetsTheReason => listed.iter_mut().for_each(|letter| {
+                if let Some(resolution) = &mut letter.resolution {
+                    resolution.reason.clear();
+                }
+            }),
             Bug::ListsALetterTwice => {
                 let all = self.twice.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 listed = all.into_iter().filter(|letter| query.wants(letter)).collect();
@@ -108,6 +141,15 @@ impl DeadLetterStore for Planted {
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
         match self.bug {
             Bug::ForgetsTheResolution => Ok(vec![true; letters.len()]),
+            Bug::ParksNothing if !resolution.kind.closes() => Ok(vec![true; letters.len()]),
+            Bug::ParksTwice if !resolution.kind.closes() => {
+                self.inner.resolve(letters, resolution).await?;
+                Ok(vec![true; letters.len()])
+            }
+            Bug::ClosesWhatIsParked => {
+                let closing = Resolution::discarded(resolution.by.clone(), resolution.reason.clone());
+                self.inner.resolve(letters, &closing).await
+            }
             Bug::ResolvesTwice => {
                 self.inner.resolve(letters, resolution).await?;
                 Ok(vec![true; letters.len()])
@@ -126,12 +168,26 @@ impl DeadLetterStore for Planted {
         }
     }
 
+    async fn count(&self, query: &LetterQuery) -> Result<u64> {
+        match self.bug {
+            Bug::CountsAPage => Ok(self.list(query).await?.len() as u64),
+            _ => self.inner.count(query).await,
+        }
+    }
+
     async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
         let mut lease = lease.clone();
         if self.bug == Bug::KeepsALeaseForEver {
             lease.ttl = Duration::MAX;
         }
         let mut leased = self.inner.lease(letters, &lease).await?;
+        if self.bug == Bug::LeasesNothingParked {
+            let query = LetterQuery::default().with_state(LetterState::Parked).with_limit(usize::MAX);
+            let parked: Vec<_> = self.inner.list(&query).await?.iter().map(DeadLetter::id).collect();
+            for (answer, _) in leased.iter_mut().zip(letters).filter(|(_, id)| parked.contains(id)) {
+                *answer = Leased::Closed;
+            }
+        }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = lease;
         for answer in &mut leased {
             match (self.bug, *answer) {
@@ -209,5 +265,15 @@ plants! {
     a_lease_kept_for_ever: KeepsALeaseForEver => d4_a_lease_that_was_outlived_is_taken_over,
     a_letter_not_given_back: KeepsWhatIsGivenBack => d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once,
     a_leased_letter_resolved: ResolvesWhatIsLeased => d4_a_leased_letter_is_closed_by_its_lease_alone,
+    a_letter_not_parked: ParksNothing => d5_a_parked_letter_is_listed_among_the_parked_alone,
+    a_parked_letter_closed: ClosesWhatIsParked => d5_a_parked_letter_is_listed_among_the_parked_alone,
+    a_letter_parked_twice: ParksTwice => d5_a_letter_is_parked_once_and_not_when_closed_or_leased,
+    a_parked_letter_not_leased: LeasesNothingParked => d5_a_parked_letter_can_be_discarded_and_redriven,
+    a_parked_letter_opened_by_burying: UnparksWhatIsBuriedAgain => d5_a_parked_letter_that_is_buried_again_stays_parked,
+    a_closed_letter_hidden: HidesWhatIsClosed => d6_a_closed_letter_is_listed_with_its_resolution,
+    a_reason_forgotten: ForgetsTheReason => d6_a_closed_letter_is_listed_with_its_resolution,
+    a_text_ignored: IgnoresTheText => d3_letters_are_selected_by_their_error_and_counted,
+    identities_ignored: IgnoresTheIds => d3_letters_are_listed_as_asked,
+    a_page_counted: CountsAPage => d3_letters_are_selected_by_their_error_and_counted,
     a_letter_closed_by_a_lease_that_was_taken_over: ClosesWhatWasTakenOver => d4_a_lease_that_was_outlived_is_taken_over,
 }

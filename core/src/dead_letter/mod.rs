@@ -1,8 +1,11 @@
 //! Dead letters: records that could not be handled, stored with the cause.
 
 mod lease;
+mod letter;
 mod packed;
+mod query;
 mod redrive;
+mod state;
 mod topics;
 mod wire;
 
@@ -12,10 +15,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::lease::{Leased, LetterLease, REDRIVE_LEASE};
-pub use self::redrive::redrive;
-pub use self::topics::{DEAD_LETTER_SUFFIX, DeadLetterTopics, dead_letter_topic};
+pub use self::letter::{DeadLetter, LetterId, Resolution, ResolutionKind};
+pub use self::query::{LetterQuery, LetterState};
+pub use self::redrive::{Redrive, RedriveOutcome};
+pub use self::state::{LetterEntry, LetterKey};
+pub use self::topics::{
+    DEAD_LETTER_STATE_SUFFIX, DEAD_LETTER_SUFFIX, DeadLetterTopics, dead_letter_state_topic, dead_letter_topic,
+    is_dead_letter_topic,
+};
 pub use self::wire::{MAX_PLAIN_HEADERS, Redriven, header_names, is_dead_letter_header};
-use crate::{ErrorKind, Guarantees, Name, Result, StoredRecord, Timestamp, TopicPartition};
+use crate::{Error, Guarantees, Name, Result};
 
 /// Stores dead letters.
 ///
@@ -25,7 +34,7 @@ use crate::{ErrorKind, Guarantees, Name, Result, StoredRecord, Timestamp, TopicP
 ///   with the cause: error kind and text (bounded), attempts, handler, service, time.
 /// - **D3** A letter's identity is (service, topic, partition, offset): buried twice, it is listed and redriven once.
 ///   A record of another time under a known identity belongs to a topic that was recreated, and is no repeat: its
-///   letter is a new one, or [`Conflict`](ErrorKind::Conflict) while that of the old record is open.
+///   letter is a new one, or [`Conflict`](crate::ErrorKind::Conflict) while that of the old record is open.
 #[async_trait]
 pub trait DeadLetterSink: Debug + Send + Sync + 'static {
     /// Buries `letters`; answer `i` is letter `i`'s. Dropping the future may still bury any of them.
@@ -38,8 +47,8 @@ pub trait DeadLetterSink: Debug + Send + Sync + 'static {
     /// poison record.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), [`Denied`](ErrorKind::Denied) or [`Unavailable`](ErrorKind::Unavailable),
-    /// with what is missing.
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`Denied`](crate::ErrorKind::Denied) or
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), with what is missing.
     async fn check(&self, topics: &[Name]) -> Result<()>;
 
     /// Returns the clauses that this sink keeps.
@@ -62,30 +71,59 @@ impl<S: DeadLetterSink + ?Sized> DeadLetterSink for Arc<S> {
     }
 }
 
-/// A sink whose letters can be listed, redriven and discarded.
+/// A sink whose letters can be listed, parked and closed.
+///
+/// A letter is **open** until it is redriven or discarded, which **closes** it; a **parked** letter is set aside.
 ///
 /// # Contract
 /// - **D4** One letter, one redrive: a letter that is granted to a [`LetterLease`] is granted to no other, and closed
 ///   by no [`resolve`](Self::resolve), until it is given back or the lease's ttl has passed on the store's own clock.
 ///   A letter that another lease took over meanwhile is never closed by the old lease. A closed letter is never
-///   granted.
+///   granted. A store may cap the ttl.
+/// - **D5** A parked letter stays until it is redriven or discarded, and only a query for
+///   [`Parked`](LetterState::Parked) or [`Any`](LetterState::Any) letters selects it. A store that cannot park
+///   answers [`Unsupported`](crate::ErrorKind::Unsupported).
+/// - **D6** A closed letter stays listed, with its [`Resolution`], until it is purged. A store that keeps no closed
+///   letters answers a query for them as [`Unsupported`](crate::ErrorKind::Unsupported).
 #[async_trait]
 pub trait DeadLetterStore: DeadLetterSink {
-    /// Lists the letters that are neither redriven nor discarded, in the order of burying.
+    /// Lists letters in the order of burying, at most [`LetterQuery::limit`].
+    ///
+    /// Letters in topics come by topic, partition and offset of the dead-letter topics.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable); [`Unsupported`](crate::ErrorKind::Unsupported) for closed
+    /// letters (D6).
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>>;
 
-    /// Closes letters that were redriven or are not needed any more.
-    ///
-    /// Answer `i` is letter `i`'s; `false` means that it was closed before, never existed, or is leased by a redrive.
+    /// Counts letters, without the query's paging. The default lists them page by page.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// Those of [`list`](Self::list).
+    async fn count(&self, query: &LetterQuery) -> Result<u64> {
+        let mut query = LetterQuery { after: None, limit: Some(LetterQuery::DEFAULT_PAGE), ..query.clone() };
+        let mut count = 0;
+        loop {
+            let page = self.list(&query).await?;
+            count += page.len() as u64;
+            match page.last() {
+                Some(last) if page.len() >= LetterQuery::DEFAULT_PAGE => query.after = Some(last.id()),
+                _ => return Ok(count),
+            }
+        }
+    }
+
+    /// Parks letters, or closes letters that were redriven or are not needed any more.
+    ///
+    /// Answer `i` is letter `i`'s; `false` means that it was closed (or parked, to be parked) before, never existed,
+    /// or is leased by a redrive.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable); [`Unsupported`](crate::ErrorKind::Unsupported) where letters
+    /// cannot be parked (D5).
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>>;
 
-    /// Leases open letters to a redrive before it publishes them; answer `i` is letter `i`'s.
+    /// Leases open or parked letters to a redrive before it publishes them; answer `i` is letter `i`'s.
     ///
     /// A letter that the lease already has is granted again, for another ttl. The letters of a dropped call are free
     /// again after the ttl.
@@ -93,7 +131,7 @@ pub trait DeadLetterStore: DeadLetterSink {
     /// The default grants every letter and stores nothing: a store that keeps it disclaims D4.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
         let _unknown = lease;
         Ok(vec![Leased::Granted; letters.len()])
@@ -105,7 +143,7 @@ pub trait DeadLetterStore: DeadLetterSink {
     /// A lease whose ttl has passed closes the letters that were not taken over.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn resolve_leased(
         &self,
         letters: &[LetterId],
@@ -121,195 +159,68 @@ pub trait DeadLetterStore: DeadLetterSink {
     /// Letters that the lease does not have are not affected.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable): the letters are then free after the lease's ttl.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): the letters are then free after the lease's ttl.
     async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
         let _unknown = (letters, lease);
         Ok(())
     }
-}
 
-/// The identity of a letter.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub struct LetterId {
-    /// The service that could not handle it.
-    pub service: Name,
-    /// The topic and partition of the record.
-    pub origin: TopicPartition,
-    /// The record's offset.
-    pub offset: u64,
-}
+    /// Notes in the store's audit trail that letters were refused when `by` redrove them, each with the cause.
+    ///
+    /// The default does nothing: a store without an audit trail.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable).
+    async fn note_refused(&self, refused: &[(LetterId, String)], by: &str) -> Result<()> {
+        let _unknown = (refused, by);
+        Ok(())
+    }
 
-impl LetterId {
-    /// Creates the identity of the letter of `service` about the record at `offset` of `origin`.
-    pub fn new(service: impl Into<Name>, origin: TopicPartition, offset: u64) -> Self {
-        Self { service: service.into(), origin, offset }
+    /// Returns, for each partition of letters that cannot be read beyond some offset, the cause with its position.
+    ///
+    /// Known after a [`list`](Self::list), which lists the letters that can be read. The default returns none.
+    fn unreadable(&self) -> Vec<Error> {
+        Vec::new()
     }
 }
 
-/// The way in which a letter was closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Resolution {
-    /// It was published to its topic again.
-    Redriven {
-        /// The person or program that redrove it.
-        by: String,
-    },
-    /// It is not needed any more.
-    Discarded {
-        /// The person or program that discarded it.
-        by: String,
-        /// The reason for discarding it.
-        reason: String,
-    },
-}
-
-/// A filter and page of letters. The default selects all.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct LetterQuery {
-    /// Selects letters of this service.
-    pub service: Option<Name>,
-    /// Selects letters of this original topic.
-    pub topic: Option<Name>,
-    /// Selects letters of this error kind.
-    pub kind: Option<ErrorKind>,
-    /// Selects letters buried at this time or later.
-    pub since: Option<Timestamp>,
-    /// Selects letters buried before this time.
-    pub until: Option<Timestamp>,
-    /// Selects letters after this one, in the order of burying: the next page.
-    pub after: Option<LetterId>,
-    /// The number of letters to return at most. Default: [`LetterQuery::DEFAULT_PAGE`].
-    pub limit: Option<usize>,
-}
-
-impl LetterQuery {
-    /// The default of [`LetterQuery::limit`].
-    pub const DEFAULT_PAGE: usize = 1_000;
-}
-
-impl LetterQuery {
-    /// Returns whether `letter` is selected, regardless of paging.
-    pub fn wants(&self, letter: &DeadLetter) -> bool {
-        self.service.as_ref().is_none_or(|s| *s == letter.service)
-            && self.topic.as_ref().is_none_or(|t| *t == letter.origin.topic)
-            && self.kind.is_none_or(|k| k == letter.kind)
-            && self.since.is_none_or(|t| letter.failed_at >= t)
-            && self.until.is_none_or(|t| letter.failed_at < t)
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: DeadLetterStore + ?Sized> DeadLetterStore for Arc<T> {
+    async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        (**self).list(query).await
     }
 
-    /// Selects letters of this service.
-    #[must_use]
-    pub fn with_service(mut self, service: impl Into<Name>) -> Self {
-        self.service = Some(service.into());
-        self
+    async fn count(&self, query: &LetterQuery) -> Result<u64> {
+        (**self).count(query).await
     }
 
-    /// Selects letters of this original topic.
-    #[must_use]
-    pub fn with_topic(mut self, topic: impl Into<Name>) -> Self {
-        self.topic = Some(topic.into());
-        self
+    async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+        (**self).resolve(letters, resolution).await
     }
 
-    /// Selects letters of this error kind.
-    #[must_use]
-    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
-        self.kind = Some(kind);
-        self
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        (**self).lease(letters, lease).await
     }
 
-    /// Selects the page after `letter`.
-    #[must_use]
-    pub fn with_after(mut self, letter: LetterId) -> Self {
-        self.after = Some(letter);
-        self
+    async fn resolve_leased(
+        &self,
+        letters: &[LetterId],
+        lease: &LetterLease,
+        resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        (**self).resolve_leased(letters, lease, resolution).await
     }
 
-    /// Sets the number of letters to return at most.
-    #[must_use]
-    pub fn with_limit(mut self, limit: usize) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-}
-
-impl DeadLetter {
-    /// The limit in bytes of the error text in a letter.
-    pub const MAX_ERROR_TEXT: usize = 4 << 10;
-}
-
-/// A record that could not be handled, and the cause.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeadLetter {
-    /// The service that could not handle it.
-    pub service: Name,
-    /// The handler's stable name; empty if no handler was reached.
-    pub handler: Name,
-    /// The topic and partition of the record.
-    pub origin: TopicPartition,
-    /// The record, byte for byte.
-    pub record: StoredRecord,
-    /// The kind of the last error.
-    pub kind: ErrorKind,
-    /// The last error with its sources, truncated to [`DeadLetter::MAX_ERROR_TEXT`].
-    pub error: String,
-    /// The number of attempts.
-    pub attempts: u32,
-    /// The time of the final failure.
-    pub failed_at: Timestamp,
-}
-
-impl DeadLetter {
-    /// Creates a letter of `service` about a record whose handling failed now.
-    pub fn new(service: impl Into<Name>, origin: TopicPartition, record: StoredRecord, kind: ErrorKind) -> Self {
-        Self {
-            service: service.into(),
-            handler: Name::default(),
-            origin,
-            record,
-            kind,
-            error: String::new(),
-            attempts: 0,
-            failed_at: Timestamp::now(),
-        }
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        (**self).end_lease(letters, lease).await
     }
 
-    /// Sets the handler that failed.
-    #[must_use]
-    pub fn with_handler(mut self, handler: impl Into<Name>) -> Self {
-        self.handler = handler.into();
-        self
+    async fn note_refused(&self, refused: &[(LetterId, String)], by: &str) -> Result<()> {
+        (**self).note_refused(refused, by).await
     }
 
-    /// Sets the error text, truncated to [`DeadLetter::MAX_ERROR_TEXT`].
-    #[must_use]
-    pub fn with_error(mut self, error: impl Into<String>) -> Self {
-        self.error = error.into();
-        let cut = self.error.floor_char_boundary(DeadLetter::MAX_ERROR_TEXT);
-        self.error.truncate(cut);
-        self
-    }
-
-    /// Sets the number of attempts.
-    #[must_use]
-    pub fn with_attempts(mut self, attempts: u32) -> Self {
-        self.attempts = attempts;
-        self
-    }
-
-    /// Sets the time of the final failure.
-    #[must_use]
-    pub fn with_failed_at(mut self, time: Timestamp) -> Self {
-        self.failed_at = time;
-        self
-    }
-
-    /// Returns the letter's identity.
-    pub fn id(&self) -> LetterId {
-        LetterId { service: self.service.clone(), origin: self.origin.clone(), offset: self.record.offset }
+    fn unreadable(&self) -> Vec<Error> {
+        (**self).unreadable()
     }
 }

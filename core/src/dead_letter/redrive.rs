@@ -1,76 +1,153 @@
-//! Redriving of letters to their topics.
+//! Redriving of letters to their topics, under leases.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{DeadLetter, DeadLetterStore, Leased, LetterId, LetterLease, REDRIVE_LEASE, Resolution};
-use crate::{Error, ErrorKind, Name, Publisher, Result};
+use crate::{Error, ErrorKind, Name, Publisher};
 
-/// Redrives `letters` of `store` to their topics.
+/// The result of redriving one letter.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RedriveOutcome {
+    /// It is published and closed.
+    Redriven,
+    /// It was closed already, or was never buried: it is not published.
+    Closed,
+    /// Another redrive has it: it is not published.
+    Held {
+        /// The longest time until it is free.
+        at_most: Duration,
+    },
+    /// An earlier letter of its key stays, and so does this one.
+    Behind,
+    /// It stays, for this cause: the publisher's or the store's error. After
+    /// [`Indeterminate`](ErrorKind::Indeterminate) it may be published, or is published but not closed.
+    Failed(Error),
+}
+
+impl RedriveOutcome {
+    /// Returns whether the letter is published and closed.
+    pub fn is_redriven(&self) -> bool {
+        matches!(self, Self::Redriven)
+    }
+
+    /// Returns why the letter stays; `None` if it does not, or for another letter's sake.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// One run of redriving letters of a store: the building block of the verb `redrive`.
 ///
-/// Leases each letter, publishes it as [`DeadLetter::to_redrive`] builds it, and closes it once the broker holds it.
-/// Answer `i` is letter `i`'s; `by` is the person or program that redrives it.
+/// Each batch leases its letters, publishes them as [`DeadLetter::to_redrive`] builds them, and at its end closes those
+/// that the broker holds.
 ///
-/// A letter is redriven once, even by several calls at once and, where the store is shared, in several processes: one
-/// that another redrive has leased, or that was closed since it was listed, is not published.
+/// A letter is redriven once, even by several runs at once and, where the store is shared, in several processes: one
+/// that another run has leased, or that was closed since it was listed, is not published.
 ///
-/// Within one call, letters of one topic and key are published in their order, one after the other's answer; behind one
-/// that fails the later ones stay where they are. Across calls there is no order: of two calls that hold different letters
-/// of one key, the call with the later letter may publish first. Redrive the letters of a key by one call at a time.
+/// Within one run, letters of one topic and key are published in their order, one after the other's answer; behind one
+/// that stays, the later ones stay. Across runs there is no order: of two runs that hold different letters of one
+/// key, the run with the later letter may publish first.
 ///
 /// A letter is published again, as a repeat with the same event id, if its first record arrived but the letter stayed
 /// open. That happens when
-/// - the publisher answers [`Indeterminate`](ErrorKind::Indeterminate): the record may still arrive, so the letter stays
-///   leased, and other calls can redrive it once [`REDRIVE_LEASE`] has passed;
-/// - the future is dropped, or the store fails after the publishing: other calls can redrive the letter after the lease;
-/// - the publisher takes longer than [`REDRIVE_LEASE`] to answer.
+/// - the publisher answers [`Indeterminate`](ErrorKind::Indeterminate): the record may still arrive, so the letter
+///   stays leased, and other runs can redrive it once the lease's ttl has passed;
+/// - the future is dropped, or the store fails after the publishing: other runs can redrive the letter after the ttl;
+/// - the publisher takes longer than the ttl to answer.
 ///
-/// # Errors
-/// Per letter, those of [`Publisher::publish`] and [`DeadLetterStore::lease`]. [`Conflict`](ErrorKind::Conflict): another
-/// redrive has it. [`NotFound`](ErrorKind::NotFound): it is redriven or discarded already, or was never there.
-/// [`Unavailable`](ErrorKind::Unavailable): an earlier letter of its key failed. [`Indeterminate`](ErrorKind::Indeterminate): it may
-/// be published, or is published but could not be closed.
-pub async fn redrive(
-    store: &dyn DeadLetterStore,
-    publisher: &dyn Publisher,
-    letters: &[DeadLetter],
-    by: &str,
-) -> Vec<Result<()>> {
-    let answers = letters.iter().map(|_| None).collect();
-    let lease = LetterLease::new(REDRIVE_LEASE);
-    let mut run = Run { store, letters, lease, answers, failed: HashSet::new() };
-    let mut left: Vec<usize> = (0..letters.len()).collect();
-    while !left.is_empty() {
-        let (round, later) = first_of_each_key(letters, &left);
-        let granted = run.lease(&round).await;
-        let held = run.publish(publisher, &granted).await;
-        run.close(&held, by).await;
-        left = run.without_held_back(later);
-    }
-    run.answers.into_iter().map(|answer| answer.unwrap_or(Ok(()))).collect()
-}
-
-/// State of one call of [`redrive`].
-struct Run<'a> {
+/// Letters in topics are safer: a run that takes over a letter looks for its record in the letter's topic first.
+#[derive(Debug)]
+pub struct Redrive<'a> {
     store: &'a dyn DeadLetterStore,
-    letters: &'a [DeadLetter],
-    lease: LetterLease,
-    answers: Vec<Option<Result<()>>>,
+    publisher: &'a dyn Publisher,
+    resolution: Resolution,
+    ttl: Duration,
     /// Keys of letters that stay in the store.
-    failed: HashSet<(Name, Bytes)>,
+    staying: HashSet<(Name, Bytes)>,
 }
 
-impl Run<'_> {
-    /// Leases the letters of `round` and returns those that this redrive may publish.
+impl<'a> Redrive<'a> {
+    /// Creates a run of the person or program `by`.
+    pub fn new(store: &'a dyn DeadLetterStore, publisher: &'a dyn Publisher, by: impl Into<String>) -> Self {
+        let resolution = Resolution::redriven(by);
+        Self { store, publisher, resolution, ttl: REDRIVE_LEASE, staying: HashSet::new() }
+    }
+
+    /// Sets the reason, for the store's records; empty by default.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
+        self.resolution.reason = reason.into();
+        self
+    }
+
+    /// Sets the ttl of the leases: [`REDRIVE_LEASE`] by default.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Redrives `letters`; outcome `i` is letter `i`'s, and a letter given twice is [`Closed`](RedriveOutcome::Closed)
+    /// the second time. Dropping the future leaves letters leased, and published ones open.
+    pub async fn batch(&mut self, letters: &[DeadLetter]) -> Vec<RedriveOutcome> {
+        let outcomes = letters.iter().map(|_| None).collect();
+        let lease = LetterLease::new(self.ttl);
+        let mut batch = Batch { run: self, letters, lease, outcomes };
+        let distinct = batch.distinct();
+        let mut left = batch.without_staying(distinct);
+        let (mut since, mut published) = (Instant::now(), Vec::new());
+        while !left.is_empty() {
+            // Closed while they are leased.
+            if since.elapsed() > batch.lease.ttl / 2 {
+                batch.close(&std::mem::take(&mut published)).await;
+                since = Instant::now();
+            }
+            // Only what is published next is leased: of two runs that lease letters of one key, one goes on with it.
+            let (round, later) = first_of_each_key(letters, &left);
+            let granted = batch.lease(&round).await;
+            published.extend(batch.publish(&granted).await);
+            left = batch.without_staying(later);
+        }
+        batch.close(&published).await;
+        batch.outcomes.into_iter().map(|outcome| outcome.unwrap_or(RedriveOutcome::Redriven)).collect()
+    }
+}
+
+/// State of one batch.
+struct Batch<'r, 'a> {
+    run: &'r mut Redrive<'a>,
+    letters: &'r [DeadLetter],
+    lease: LetterLease,
+    /// `None` for a letter that is under way, or redriven.
+    outcomes: Vec<Option<RedriveOutcome>>,
+}
+
+impl Batch<'_, '_> {
+    /// Returns the letters without repeats.
+    fn distinct(&mut self) -> Vec<usize> {
+        let mut seen = HashSet::new();
+        let letters = self.letters.iter().enumerate();
+        let (first, again): (Vec<_>, Vec<_>) = letters.partition(|(_, letter)| seen.insert(letter.id()));
+        again.into_iter().for_each(|(i, _)| self.outcomes[i] = Some(RedriveOutcome::Closed));
+        first.into_iter().map(|(i, _)| i).collect()
+    }
+
+    /// Leases letters, each of another key, and returns those that this run may publish.
     async fn lease(&mut self, round: &[usize]) -> Vec<usize> {
         let ids = self.ids(round);
-        let mut leased = match self.store.lease(&ids, &self.lease).await {
+        let mut leased = match self.run.store.lease(&ids, &self.lease).await {
             Ok(leased) => leased,
             Err(error) => {
                 let report = error.report();
-                let failed = |_: &usize| Error::caused_by(error.kind(), "redrive: lease the letter", report.clone());
-                round.iter().for_each(|&i| self.fail(i, failed(&i)));
+                let failed = || Error::new(error.kind(), format!("lease the letter: {report}"));
+                round.iter().for_each(|&i| self.stays(i, RedriveOutcome::Failed(failed())));
                 // The letters may have been leased, and the answer lost.
                 self.give_back(round).await;
                 return Vec::new();
@@ -82,38 +159,33 @@ impl Run<'_> {
         for (&i, answer) in round.iter().zip(leased) {
             match answer {
                 Leased::Granted => granted.push(i),
-                Leased::Held { at_most } => {
-                    let text = format!("redrive: another redrive has the letter, for at most {at_most:?}");
-                    self.fail(i, Error::new(ErrorKind::Conflict, text));
-                }
-                Leased::Closed => {
-                    let text = "redrive: the letter is redriven or discarded already, or was never buried";
-                    self.answers[i] = Some(Err(Error::new(ErrorKind::NotFound, text)));
-                }
+                Leased::Held { at_most } => self.stays(i, RedriveOutcome::Held { at_most }),
+                Leased::Closed => self.outcomes[i] = Some(RedriveOutcome::Closed),
             }
         }
         granted
     }
 
     /// Publishes letters, and gives back those that the broker refused. Returns those that it holds.
-    async fn publish(&mut self, publisher: &dyn Publisher, granted: &[usize]) -> Vec<usize> {
+    async fn publish(&mut self, granted: &[usize]) -> Vec<usize> {
         if granted.is_empty() {
             return Vec::new();
         }
         let records = granted.iter().map(|&i| self.letters[i].to_redrive()).collect();
-        let mut published = publisher.publish(records).await;
-        published.resize_with(granted.len(), || Err(Error::new(ErrorKind::Indeterminate, "redrive: no answer")));
+        let mut published = self.run.publisher.publish(records).await;
+        let missing = || Err(Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer"));
+        published.resize_with(granted.len(), missing);
         let (mut held, mut refused) = (Vec::new(), Vec::new());
         for (&i, answer) in granted.iter().zip(published) {
             match answer {
                 Ok(_) => held.push(i),
                 Err(error) => {
-                    // After `Indeterminate` the record may be on its way: the lease keeps other calls from publishing the
-                    // letter meanwhile.
+                    // After `Indeterminate` the record may be on its way: the lease keeps other runs from publishing
+                    // the letter meanwhile.
                     if error.kind() != ErrorKind::Indeterminate {
                         refused.push(i);
                     }
-                    self.fail(i, error);
+                    self.stays(i, RedriveOutcome::Failed(error));
                 }
             }
         }
@@ -121,20 +193,19 @@ impl Run<'_> {
         held
     }
 
-    async fn close(&mut self, held: &[usize], by: &str) {
-        if held.is_empty() {
+    async fn close(&mut self, published: &[usize]) {
+        if published.is_empty() {
             return;
         }
-        let resolution = Resolution::Redriven { by: by.to_owned() };
-        let closed = self.store.resolve_leased(&self.ids(held), &self.lease, &resolution).await;
+        let closed = self.run.store.resolve_leased(&self.ids(published), &self.lease, &self.run.resolution).await;
         let (closed, report) = match closed {
             Ok(closed) => (closed, "its lease ended before, and another redrive or a discard has it".to_owned()),
             Err(error) => (Vec::new(), error.report()),
         };
-        for (at, &i) in held.iter().enumerate() {
+        for (at, &i) in published.iter().enumerate() {
             if closed.get(at) != Some(&true) {
-                let text = "redrive: it is published, but could not be closed";
-                self.answers[i] = Some(Err(Error::caused_by(ErrorKind::Indeterminate, text, report.clone())));
+                let text = format!("the letter is published, but could not be closed: {report}");
+                self.outcomes[i] = Some(RedriveOutcome::Failed(Error::new(ErrorKind::Indeterminate, text)));
             }
         }
     }
@@ -142,23 +213,20 @@ impl Run<'_> {
     async fn give_back(&self, letters: &[usize]) {
         if !letters.is_empty() {
             // If this fails, they are free after the lease's ttl.
-            let _free_later = self.store.end_lease(&self.ids(letters), &self.lease).await;
+            let _free_later = self.run.store.end_lease(&self.ids(letters), &self.lease).await;
         }
     }
 
     /// Records that a letter stays in the store, and holds back later ones of its key.
-    fn fail(&mut self, letter: usize, error: Error) {
-        self.failed.extend(key_of(&self.letters[letter]));
-        self.answers[letter] = Some(Err(error));
+    fn stays(&mut self, letter: usize, outcome: RedriveOutcome) {
+        self.run.staying.extend(key_of(&self.letters[letter]));
+        self.outcomes[letter] = Some(outcome);
     }
 
-    fn without_held_back(&mut self, later: Vec<usize>) -> Vec<usize> {
-        let is_behind = |i: &usize| key_of(&self.letters[*i]).is_some_and(|key| self.failed.contains(&key));
-        let (behind, left): (Vec<usize>, Vec<usize>) = later.into_iter().partition(is_behind);
-        for i in behind {
-            let text = "redrive: an earlier letter of its key failed";
-            self.answers[i] = Some(Err(Error::new(ErrorKind::Unavailable, text)));
-        }
+    fn without_staying(&mut self, letters: Vec<usize>) -> Vec<usize> {
+        let is_behind = |i: &usize| key_of(&self.letters[*i]).is_some_and(|key| self.run.staying.contains(&key));
+        let (behind, left): (Vec<usize>, Vec<usize>) = letters.into_iter().partition(is_behind);
+        behind.into_iter().for_each(|i| self.outcomes[i] = Some(RedriveOutcome::Behind));
         left
     }
 
@@ -172,13 +240,10 @@ fn key_of(letter: &DeadLetter) -> Option<(Name, Bytes)> {
     letter.record.key.clone().map(|key| (letter.origin.topic.clone(), key))
 }
 
-/// Splits off the first letter of each key. A letter given twice appears in a later round too: it is closed by then.
+/// Splits off the first letter of each key, and all letters without a key.
 fn first_of_each_key(letters: &[DeadLetter], left: &[usize]) -> (Vec<usize>, Vec<usize>) {
-    let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
-    left.iter().partition(|&&i| match key_of(&letters[i]) {
-        Some(key) => keys.insert(key),
-        None => ids.insert(letters[i].id()),
-    })
+    let mut keys = HashSet::new();
+    left.iter().partition(|&&i| key_of(&letters[i]).is_none_or(|key| keys.insert(key)))
 }
 
 #[cfg(test)]
@@ -187,12 +252,13 @@ mod tests {
     use std::pin::pin;
     use std::sync::Mutex;
     use std::task::{Context, Poll, Waker};
-    use std::time::Duration;
 
     use async_trait::async_trait;
 
     use super::*;
-    use crate::{DeadLetterSink, Guarantees, LetterQuery, Position, Record, StoredRecord, Timestamp, TopicPartition};
+    use crate::{
+        DeadLetterSink, Guarantees, LetterQuery, Position, Record, Result, StoredRecord, Timestamp, TopicPartition,
+    };
 
     /// Publishes all but the refused offsets, and records the calls.
     #[derive(Debug, Default)]
@@ -269,12 +335,24 @@ mod tests {
         DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed)
     }
 
-    fn redriven(fake: &Fake, letters: &[DeadLetter]) -> Vec<Result<()>> {
-        let mut work = pin!(redrive(fake, fake, letters, "ann"));
+    fn redriven(fake: &Fake, letters: &[DeadLetter]) -> Vec<RedriveOutcome> {
+        let mut run = Redrive::new(fake, fake, "ann");
+        let mut work = pin!(run.batch(letters));
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answers) => answers,
             Poll::Pending => panic!("the fake never waits"),
         }
+    }
+
+    fn texts(outcomes: &[RedriveOutcome]) -> Vec<&'static str> {
+        let text = |outcome: &RedriveOutcome| match outcome {
+            RedriveOutcome::Redriven => "redriven",
+            RedriveOutcome::Closed => "closed",
+            RedriveOutcome::Held { .. } => "held",
+            RedriveOutcome::Behind => "behind",
+            RedriveOutcome::Failed(error) => error.kind().as_str(),
+        };
+        outcomes.iter().map(text).collect()
     }
 
     #[test]
@@ -282,17 +360,15 @@ mod tests {
         let fake = Fake::default();
         let letters =
             [letter(1, Some("a")), letter(2, None), letter(3, Some("a")), letter(4, None), letter(5, Some("b"))];
-        assert!(redriven(&fake, &letters).iter().all(Result::is_ok));
-        assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2 4 5", "close 1 2 4 5", "publish 3", "close 3"]);
+        assert!(redriven(&fake, &letters).iter().all(RedriveOutcome::is_redriven));
+        assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2 4 5", "publish 3", "close 1 2 4 5 3"]);
     }
 
     #[test]
     fn behind_a_letter_that_fails_the_later_ones_of_its_key_stay() {
         let fake = Fake { refused: Some(1), ..Fake::default() };
         let letters = [letter(1, Some("a")), letter(2, Some("b")), letter(3, Some("a"))];
-        let answers = redriven(&fake, &letters);
-        let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
-        assert_eq!(kinds, [Some(ErrorKind::TooLarge), None, Some(ErrorKind::Unavailable)]);
+        assert_eq!(texts(&redriven(&fake, &letters)), [ErrorKind::TooLarge.as_str(), "redriven", "behind"]);
         assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2", "give back 1", "close 2"]);
     }
 
@@ -300,8 +376,7 @@ mod tests {
     fn a_letter_whose_record_may_arrive_yet_stays_leased() {
         let fake = Fake { refused: Some(1), refusal: Some(ErrorKind::Indeterminate), ..Fake::default() };
         let answers = redriven(&fake, &[letter(1, Some("a")), letter(2, Some("b")), letter(3, Some("a"))]);
-        let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
-        assert_eq!(kinds, [Some(ErrorKind::Indeterminate), None, Some(ErrorKind::Unavailable)]);
+        assert_eq!(texts(&answers), [ErrorKind::Indeterminate.as_str(), "redriven", "behind"]);
         assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2", "close 2"]);
     }
 
@@ -310,11 +385,31 @@ mod tests {
         let held = Leased::Held { at_most: Duration::from_secs(9) };
         let fake = Fake { leases: vec![(1, held), (2, Leased::Closed)], ..Fake::default() };
         let letters =
-            [letter(1, Some("a")), letter(2, Some("b")), letter(3, Some("a")), letter(4, Some("b")), letter(5, None)];
-        let answers = redriven(&fake, &letters);
-        let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
-        let (held, behind) = (Some(ErrorKind::Conflict), Some(ErrorKind::Unavailable));
-        assert_eq!(kinds, [held, Some(ErrorKind::NotFound), behind, None, None]);
-        assert_eq!(*fake.calls.lock().unwrap(), ["publish 5", "close 5", "publish 4", "close 4"]);
+            [letter(0, Some("a")), letter(1, Some("a")), letter(2, Some("b")), letter(3, Some("a")), letter(5, None)];
+        assert_eq!(texts(&redriven(&fake, &letters)), ["redriven", "held", "closed", "behind", "redriven"]);
+        assert_eq!(*fake.calls.lock().unwrap(), ["publish 0 5", "close 0 5"]);
+    }
+
+    #[test]
+    fn a_letter_given_twice_is_published_once() {
+        let fake = Fake::default();
+        let letters = [letter(1, None), letter(2, Some("a")), letter(1, None), letter(2, Some("a"))];
+        assert_eq!(texts(&redriven(&fake, &letters)), ["redriven", "redriven", "closed", "closed"]);
+        assert_eq!(*fake.calls.lock().unwrap(), ["publish 1 2", "close 1 2"]);
+    }
+
+    #[test]
+    fn a_letter_that_stays_holds_back_its_key_in_later_batches() {
+        let fake = Fake { refused: Some(1), ..Fake::default() };
+        let (mut run, noop) = (Redrive::new(&fake, &fake, "ann"), Context::from_waker(Waker::noop()));
+        let mut batch = |letters: &[DeadLetter]| {
+            let (mut work, mut context) = (Box::pin(run.batch(letters)), Context::from_waker(noop.waker()));
+            match work.as_mut().poll(&mut context) {
+                Poll::Ready(outcomes) => texts(&outcomes),
+                Poll::Pending => panic!("the fake never waits"),
+            }
+        };
+        batch(&[letter(1, Some("a"))]);
+        assert_eq!(batch(&[letter(2, Some("a")), letter(3, Some("b"))]), ["behind", "redriven"]);
     }
 }

@@ -15,6 +15,19 @@ pub fn dead_letter_topic(topic: &str) -> Name {
     format!("{topic}{DEAD_LETTER_SUFFIX}").into()
 }
 
+/// The suffix that a dead-letter topic's name gets in the name of the topic of its letters' states.
+pub const DEAD_LETTER_STATE_SUFFIX: &str = "-state";
+
+/// Returns the name of the topic that records what became of the letters of `topic`: `<topic>-dlq-state`.
+pub fn dead_letter_state_topic(topic: &str) -> Name {
+    format!("{topic}{DEAD_LETTER_SUFFIX}{DEAD_LETTER_STATE_SUFFIX}").into()
+}
+
+/// Returns whether `topic` is a dead-letter topic or the topic of its letters' states, by its name.
+pub fn is_dead_letter_topic(topic: &str) -> bool {
+    topic.strip_suffix(DEAD_LETTER_STATE_SUFFIX).unwrap_or(topic).ends_with(DEAD_LETTER_SUFFIX)
+}
+
 /// Buries letters in `<topic>-dlq` through a transport's publisher.
 #[derive(Debug, Clone)]
 pub struct DeadLetterTopics {

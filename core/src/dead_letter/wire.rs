@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{DeadLetter, packed};
+use super::{DeadLetter, LetterKey, packed};
 use crate::{Error, ErrorKind, Header, Headers, Record, Result, StoredRecord, Timestamp, TopicPartition, headers};
 
 /// The names of the headers that a dead letter adds.
@@ -126,19 +126,21 @@ impl DeadLetter {
         Headers::from_iter([Header::new(header_names::ORIGINAL_HEADERS, packed::pack(original))])
     }
 
-    /// Returns the record that redrives the letter: the original with `redrive-for` and `redrive-topic`, and an
-    /// incremented `redrive-count`.
+    /// Returns the record that redrives the letter: the original with `redrive-for`, `redrive-topic` and
+    /// `redrive-letter`, and an incremented `redrive-count`.
     pub fn to_redrive(&self) -> Record {
         let topic = &self.origin.topic;
         let mut record = Record::tombstone(topic.clone());
         record.key = self.record.key.clone();
         record.value = self.record.value.clone();
         record.headers = self.record.headers.clone();
-        let before = Redriven::of(topic, &record.headers).filter(|redriven| redriven.is_for(&self.service));
-        let count = before.map_or(0, |redriven| redriven.count);
+        // An older version wrote no topic; its count goes on.
+        let before = Redriven::read(&record.headers).filter(|before| before.is_of(topic, true));
+        let count = before.filter(|before| before.is_for(&self.service)).map_or(0, |before| before.count);
         record.headers.set(headers::REDRIVE_FOR, self.service.as_bytes().to_vec());
         record.headers.set(headers::REDRIVE_COUNT, count.saturating_add(1).to_string());
         record.headers.set(headers::REDRIVE_TOPIC, topic.as_bytes().to_vec());
+        record.headers.set(headers::REDRIVE_LETTER, LetterKey::of(self).redrive_letter());
         record
     }
 }
@@ -148,6 +150,7 @@ impl DeadLetter {
 #[non_exhaustive]
 pub struct Redriven<'a> {
     service: &'a [u8],
+    topic: Option<&'a [u8]>,
     /// The number of times the record was redriven.
     pub count: u32,
 }
@@ -155,14 +158,24 @@ pub struct Redriven<'a> {
 impl<'a> Redriven<'a> {
     /// Reads the redrive headers of a record of `topic`; `None` if it was not redriven to that topic.
     ///
-    /// A redrive writes three headers, one of which names the topic: a record that was passed on to another topic
-    /// with these headers is not redriven. If the topic is missing, as in older versions, the count must be present.
+    /// A redrive names the topic in a header of its own: a record that was passed on to another topic with these
+    /// headers is not redriven there. Headers without a topic, as older versions and other programs write them, steer
+    /// nothing: every service handles the record, and only [`DeadLetter::to_redrive`] continues their count.
     pub fn of(topic: &str, headers: &'a Headers) -> Option<Self> {
+        Self::read(headers).filter(|redriven| redriven.is_of(topic, false))
+    }
+
+    fn read(headers: &'a Headers) -> Option<Self> {
         let service = headers.get(headers::REDRIVE_FOR)?;
         let count = headers.get_str(headers::REDRIVE_COUNT)?.parse().ok().filter(|count| *count > 0)?;
-        let here = !headers.contains(headers::REDRIVE_TOPIC)
-            || headers.get(headers::REDRIVE_TOPIC).is_some_and(|to| to == topic.as_bytes());
-        here.then_some(Self { service, count })
+        // A null topic is one that no record has.
+        let topic = headers.contains(headers::REDRIVE_TOPIC);
+        let topic = topic.then(|| headers.get(headers::REDRIVE_TOPIC).map_or(&[][..], |topic| topic));
+        Some(Self { service, topic, count })
+    }
+
+    fn is_of(&self, topic: &str, where_missing: bool) -> bool {
+        self.topic.map_or(where_missing, |named| named == topic.as_bytes())
     }
 
     /// Returns whether the record was redriven for this service. Others skip it.
@@ -345,14 +358,15 @@ mod tests {
     }
 
     #[test]
-    fn a_redrive_is_the_original_with_three_headers_and_counts_up() {
+    fn a_redrive_is_the_original_with_four_headers_and_counts_up() {
         let mut letter = letter();
         let redrive = letter.to_redrive();
         assert_eq!((redrive.key, redrive.value), (letter.record.key.clone(), letter.record.value.clone()));
         assert_eq!(redrive.headers.get_str(headers::REDRIVE_FOR), Some("svc"));
         assert_eq!(redrive.headers.get_str(headers::REDRIVE_COUNT), Some("1"));
         assert_eq!(redrive.headers.get_str(headers::REDRIVE_TOPIC), Some("t"));
-        assert_eq!(redrive.headers.len(), letter.record.headers.len() + 3);
+        assert_eq!(redrive.headers.get_str(headers::REDRIVE_LETTER), Some("2@7@99"));
+        assert_eq!(redrive.headers.len(), letter.record.headers.len() + 4);
         letter.record.headers = redrive.headers;
         assert_eq!(letter.to_redrive().headers.get_str(headers::REDRIVE_COUNT), Some("2"));
         assert_eq!(letter.to_redrive().headers.len(), letter.record.headers.len());
@@ -370,11 +384,19 @@ mod tests {
         let read = Redriven::of("t", &redriven).unwrap();
         assert!(read.is_for("svc") && !read.is_for("other") && read.count == 1);
         assert_eq!(Redriven::of("elsewhere", &redriven), None);
+        let none = Headers::new().with(headers::REDRIVE_FOR, "svc").with(headers::REDRIVE_TOPIC, "t");
+        assert_eq!(Redriven::of("t", &none), None);
+        assert_eq!(Redriven::of("t", &none.with(headers::REDRIVE_COUNT, "many")), None);
+    }
+
+    #[test]
+    fn headers_without_a_topic_steer_nothing_and_are_counted_on() {
         // As older versions wrote it, and as any publisher may write it.
         let old = Headers::new().with(headers::REDRIVE_FOR, "svc").with(headers::REDRIVE_COUNT, "2");
-        assert_eq!(Redriven::of("t", &old).map(|read| read.count), Some(2));
-        assert_eq!(Redriven::of("t", &Headers::new().with(headers::REDRIVE_FOR, "svc")), None);
-        assert_eq!(Redriven::of("t", &old.with(headers::REDRIVE_COUNT, "many")), None);
+        assert_eq!(Redriven::of("t", &old), None);
+        let mut letter = letter();
+        letter.record.headers = old;
+        assert_eq!(letter.to_redrive().headers.get_str(headers::REDRIVE_COUNT), Some("3"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::wire::{escape, unescape};
 pub struct Act {
     /// Time of the act by the server's clock.
     pub at: Timestamp,
-    /// What.
+    /// The kind of act.
     pub kind: ActKind,
     /// The operator.
     pub by: String,
@@ -36,6 +36,8 @@ pub enum ActKind {
     RedriveFailed,
     /// A letter was discarded.
     Discarded,
+    /// A letter was parked.
+    Parked,
     /// A letter was closed in a way unknown to this version.
     Closed,
     /// An outbox record was scheduled to be published again.
@@ -45,10 +47,11 @@ pub enum ActKind {
 }
 
 impl ActKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Redriven,
         Self::RedriveFailed,
         Self::Discarded,
+        Self::Parked,
         Self::Closed,
         Self::OutboxRetried,
         Self::OutboxDiscarded,
@@ -60,6 +63,7 @@ impl ActKind {
             Self::Redriven => "redriven",
             Self::RedriveFailed => "redrive-failed",
             Self::Discarded => "discarded",
+            Self::Parked => "parked",
             Self::Closed => "closed",
             Self::OutboxRetried => "outbox-retried",
             Self::OutboxDiscarded => "outbox-discarded",

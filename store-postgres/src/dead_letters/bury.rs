@@ -9,8 +9,8 @@ use tidings_core::{
     LetterQuery, Name, Resolution, Result, codec,
 };
 
-use super::filter::LetterFilter;
-use super::row::{Ids, get};
+use super::filter::select;
+use super::row::{Ids, columns, get, letter};
 use crate::PostgresStore;
 use crate::error::failed;
 use crate::wire::{escape, headers_to_bytes};
@@ -109,12 +109,18 @@ impl DeadLetterSink for PostgresStore {
 #[async_trait]
 impl DeadLetterStore for PostgresStore {
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
-        let letters = self.letters().find(&LetterFilter::from(query)).await?;
-        Ok(letters.into_iter().map(|letter| letter.letter).collect())
+        let select = select(query, self.names(), &columns(self.names()), " ORDER BY l.number", true);
+        self.fetch("list letters", select).await?.iter().map(letter).collect()
+    }
+
+    async fn count(&self, query: &LetterQuery) -> Result<u64> {
+        let rows = self.fetch("count letters", select(query, self.names(), "count(*)", "", false)).await?;
+        let count: i64 = rows.first().map_or(Ok(0), |row| get(row, 0))?;
+        Ok(count.unsigned_abs())
     }
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
-        self.close_letters(letters, None, resolution).await
+        self.resolve_letters(letters, None, resolution).await
     }
 
     async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
@@ -127,11 +133,15 @@ impl DeadLetterStore for PostgresStore {
         lease: &LetterLease,
         resolution: &Resolution,
     ) -> Result<Vec<bool>> {
-        self.close_letters(letters, Some(lease), resolution).await
+        self.resolve_letters(letters, Some(lease), resolution).await
     }
 
     async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
         self.end_lease_of_letters(letters, lease).await
+    }
+
+    async fn note_refused(&self, refused: &[(LetterId, String)], by: &str) -> Result<()> {
+        self.note_refused_letters(refused, by).await
     }
 }
 

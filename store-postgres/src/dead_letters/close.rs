@@ -4,14 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 use tidings_core::{Leased, LetterId, LetterLease, Resolution, Result};
-use uuid::Uuid;
 
 use super::row::{Ids, get, id};
 use crate::PostgresStore;
 use crate::idempotency::microseconds;
-use crate::sql_names::SqlNames;
 use crate::wire::escape;
 
 /// Closes open letters of the lease `$8`, or letters without a lease, and records the act.
@@ -38,6 +36,34 @@ WITH locked AS MATERIALIZED (
     SELECT $5, $6, $7, c.service, c.topic, c.partition, c.record_offset FROM closed c
 )
 SELECT service, topic, partition, record_offset FROM closed";
+
+/// Parks letters that are open and not leased, and records the act.
+const PARK: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT l.number
+    FROM tidings.letters l JOIN (
+        SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+    ) AS asked (service, topic, partition, record_offset)
+        ON l.service = asked.service AND l.topic = asked.topic AND l.partition = asked.partition
+        AND l.record_offset = asked.record_offset
+    WHERE l.closed_at IS NULL AND l.parked_at IS NULL
+    AND (l.leased_until IS NULL OR l.leased_until <= clock_timestamp())
+    ORDER BY l.number FOR UPDATE OF l
+), parked AS (
+    UPDATE tidings.letters l SET parked_at = clock_timestamp()
+    FROM locked WHERE l.number = locked.number
+    RETURNING l.service, l.topic, l.partition, l.record_offset
+), noted AS (
+    INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
+    SELECT 'parked', $5, $6, p.service, p.topic, p.partition, p.record_offset FROM parked p
+)
+SELECT service, topic, partition, record_offset FROM parked";
+
+const NOTE_REFUSED: &str = "
+INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
+SELECT 'redrive-failed', $1, f.why, f.service, f.topic, f.partition, f.record_offset
+FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+    AS f (why, service, topic, partition, record_offset)";
 
 /// Leases open letters and returns the state of each requested letter. A locked letter is in use: it is reported as
 /// held without waiting.
@@ -73,7 +99,7 @@ WITH locked AS MATERIALIZED (
 UPDATE tidings.letters l SET leased_by = NULL, leased_until = NULL FROM locked WHERE l.number = locked.number";
 
 impl PostgresStore {
-    pub(super) async fn close_letters(
+    pub(super) async fn resolve_letters(
         &self,
         letters: &[LetterId],
         lease: Option<&LetterLease>,
@@ -82,11 +108,37 @@ impl PostgresStore {
         if letters.is_empty() {
             return Ok(Vec::new());
         }
+        let ids: Ids = letters.iter().collect();
+        let (by, why) = (escape(&resolution.by), escape(&resolution.reason));
+        let sql = if resolution.kind.closes() { RESOLVE } else { PARK };
+        let query = sqlx::query(self.names().fill(sql)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
+        let query = query.bind(ids.offsets);
+        let query = if resolution.kind.closes() {
+            query.bind(resolution.kind.as_str()).bind(by).bind(why).bind(lease.map(|lease| lease.id))
+        } else {
+            query.bind(by).bind(why)
+        };
         let doing = "close letters";
         let mut connection = self.acquire(doing).await?;
-        let lease = lease.map(|lease| lease.id);
-        let work = self.bounded(close(&mut connection, self.names(), letters, lease, resolution, "")).await;
-        self.judge(doing, &mut connection, work)
+        let work = self.bounded(query.fetch_all(&mut *connection)).await;
+        let rows = self.judge(doing, &mut connection, work)?;
+        let mut closed = rows.iter().map(id).collect::<Result<HashSet<LetterId>>>()?;
+        // A duplicate in one call is closed once.
+        Ok(letters.iter().map(|letter| closed.remove(letter)).collect())
+    }
+
+    pub(super) async fn note_refused_letters(&self, refused: &[(LetterId, String)], by: &str) -> Result<()> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let ids: Ids = refused.iter().map(|(id, _)| id).collect();
+        let why: Vec<String> = refused.iter().map(|(_, why)| escape(why)).collect();
+        let query = sqlx::query(self.names().fill(NOTE_REFUSED)).bind(escape(by)).bind(why);
+        let query = query.bind(ids.services).bind(ids.topics).bind(ids.partitions).bind(ids.offsets);
+        let doing = "note which letters were refused";
+        let mut connection = self.acquire(doing).await?;
+        let work = self.bounded(query.execute(&mut *connection)).await;
+        self.judge(doing, &mut connection, work).map(drop)
     }
 
     pub(super) async fn lease_letters(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
@@ -116,31 +168,6 @@ impl PostgresStore {
         let work = self.bounded(query.execute(&mut *connection)).await;
         self.judge(doing, &mut connection, work).map(drop)
     }
-}
-
-/// Closes letters on `connection`; `why` is used where the resolution has no reason.
-pub(super) async fn close(
-    connection: &mut PgConnection,
-    names: &SqlNames,
-    letters: &[LetterId],
-    lease: Option<Uuid>,
-    resolution: &Resolution,
-    why: &str,
-) -> sqlx::Result<Vec<bool>> {
-    let (how, by, why) = match resolution {
-        Resolution::Redriven { by } => ("redriven", by.as_str(), why),
-        Resolution::Discarded { by, reason } => ("discarded", by.as_str(), reason.as_str()),
-        // A resolution added by a later version closes the letter too.
-        _ => ("closed", "", why),
-    };
-    let ids: Ids = letters.iter().collect();
-    let query = sqlx::query(names.fill(RESOLVE)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
-    let query = query.bind(ids.offsets).bind(how).bind(escape(by)).bind(escape(why)).bind(lease);
-    let rows: Vec<PgRow> = query.fetch_all(connection).await?;
-    let read: Result<HashSet<LetterId>> = rows.iter().map(id).collect();
-    let mut closed = read.map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    // A duplicate in one call is closed once.
-    Ok(letters.iter().map(|letter| closed.remove(letter)).collect())
 }
 
 fn leased(row: &PgRow) -> Result<(LetterId, Leased)> {

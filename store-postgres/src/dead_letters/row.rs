@@ -3,43 +3,34 @@
 use bytes::Bytes;
 use sqlx::postgres::{PgRow, Postgres};
 use sqlx::{Decode, Row, Type};
-use tidings_core::{DeadLetter, ErrorKind, LetterId, Result, StoredRecord, Timestamp, TopicPartition};
-use uuid::Uuid;
+use tidings_core::{
+    DeadLetter, ErrorKind, LetterId, Resolution, ResolutionKind, Result, StoredRecord, Timestamp, TopicPartition,
+};
 
 use crate::error::failed;
+use crate::sql_names::SqlNames;
 use crate::wire::{headers_from_bytes, unescape};
 
-/// Columns that [`letter`] reads.
-pub(super) const COLUMNS: &str = "l.service, l.topic, l.partition, l.record_offset, l.record_time, l.key, l.value,
-    l.headers, l.handler, l.error_kind, l.error, l.attempts, l.failed_at, l.event_id, l.event_type, l.closed_how,
-    (extract(epoch FROM l.buried_at) * 1000)::bigint AS buried_ms,
-    (extract(epoch FROM l.closed_at) * 1000)::bigint AS closed_ms";
-
-/// A dead letter with its state in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Letter {
-    /// The record and the reason why it could not be handled.
-    pub letter: DeadLetter,
-    /// The event's id, if it could be read.
-    pub event_id: Option<Uuid>,
-    /// The event's type, if it could be read.
-    pub event_type: Option<String>,
-    /// Time of burying, by the server's clock.
-    pub buried_at: Timestamp,
-    /// How the letter was closed; `None` while it is open. Its [acts](crate::Letters::acts) record the operator and
-    /// the reason.
-    pub closed: Option<Closed>,
-}
-
-/// How a letter was closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Closed {
-    /// `redriven`, `discarded`, or `closed` if closed in a way unknown to this version.
-    pub how: String,
-    /// Time of closing, by the server's clock.
-    pub at: Timestamp,
+/// Returns the columns that [`letter`] reads. Its acts tell who closed or parked a letter, and why.
+pub(super) fn columns(names: &SqlNames) -> String {
+    let act = |column: &str| {
+        let acts = names.full("acts");
+        format!(
+            "CASE WHEN l.closed_at IS NOT NULL OR l.parked_at IS NOT NULL THEN (
+                SELECT a.{column} FROM {acts} a
+                WHERE a.service = l.service AND a.topic = l.topic AND a.partition = l.partition
+                AND a.record_offset = l.record_offset AND a.act = coalesce(l.closed_how, 'parked')
+                ORDER BY a.id DESC LIMIT 1
+            ) END AS resolved_{column}"
+        )
+    };
+    format!(
+        "l.service, l.topic, l.partition, l.record_offset, l.record_time, l.key, l.value, l.headers, l.handler,
+        l.error_kind, l.error, l.attempts, l.failed_at, l.closed_how, l.closed_at IS NOT NULL AS closed,
+        (extract(epoch FROM coalesce(l.closed_at, l.parked_at)) * 1000)::bigint AS resolved_ms, {}, {}",
+        act("who"),
+        act("why")
+    )
 }
 
 pub(super) fn get<'r, T, I>(row: &'r PgRow, at: I) -> Result<T>
@@ -50,27 +41,34 @@ where
     row.try_get(at).map_err(|e| failed("read a letter from its table", e))
 }
 
-pub(super) fn letter(row: &PgRow) -> Result<Letter> {
+pub(super) fn letter(row: &PgRow) -> Result<DeadLetter> {
     let text = |column: &str| get::<&str, _>(row, column).map(unescape);
     let id = id(row)?;
     let mut record = StoredRecord::new(id.offset, Timestamp::from_millis(get(row, "record_time")?));
     record.key = get::<Option<Vec<u8>>, _>(row, "key")?.map(Bytes::from);
     record.value = get::<Option<Vec<u8>>, _>(row, "value")?.map(Bytes::from);
     record.headers = headers_from_bytes(get(row, "headers")?)?;
-    let letter = DeadLetter::new(id.service, id.origin, record, ErrorKind::from_name(get(row, "error_kind")?))
+    let mut letter = DeadLetter::new(id.service, id.origin, record, ErrorKind::from_name(get(row, "error_kind")?))
         .with_handler(text("handler")?)
         .with_error(text("error")?)
         .with_attempts(u32::try_from(get::<i64, _>(row, "attempts")?).unwrap_or(u32::MAX))
         .with_failed_at(Timestamp::from_millis(get(row, "failed_at")?));
-    let closed = get::<Option<i64>, _>(row, "closed_ms")?.map(Timestamp::from_millis);
-    let how = get::<Option<&str>, _>(row, "closed_how")?.unwrap_or_default();
-    Ok(Letter {
-        letter,
-        event_id: get(row, "event_id")?,
-        event_type: get::<Option<&str>, _>(row, "event_type")?.map(unescape),
-        buried_at: Timestamp::from_millis(get(row, "buried_ms")?),
-        closed: closed.map(|at| Closed { how: how.to_owned(), at }),
-    })
+    letter.resolution = resolution(row)?;
+    Ok(letter)
+}
+
+fn resolution(row: &PgRow) -> Result<Option<Resolution>> {
+    let Some(at) = get::<Option<i64>, _>(row, "resolved_ms")? else { return Ok(None) };
+    let kind = match get(row, "closed")? {
+        // A way of closing that another version knows counts as a discard.
+        true => get::<Option<&str>, _>(row, "closed_how")?
+            .and_then(ResolutionKind::from_name)
+            .unwrap_or(ResolutionKind::Discarded),
+        false => ResolutionKind::Parked,
+    };
+    let text = |column: &str| get::<Option<&str>, _>(row, column).map(|text| text.map(unescape).unwrap_or_default());
+    let resolution = Resolution::new(kind, text("resolved_who")?).with_reason(text("resolved_why")?);
+    Ok(Some(resolution.with_at(Timestamp::from_millis(at))))
 }
 
 pub(super) fn id(row: &PgRow) -> Result<LetterId> {

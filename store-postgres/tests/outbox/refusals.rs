@@ -51,7 +51,7 @@ pub(crate) async fn hold_and_retry() -> Result<(), BoxError> {
     is_empty(&store).await;
     assert_eq!(broker.by_key()["a"], ["a1", "a2", "a3", "a4"]);
     assert_eq!(relay.status().refused, 1);
-    let acts = store.letters().acts(&ActFilter::default().with_kind(ActKind::OutboxRetried)).await?;
+    let acts = store.acts(&ActFilter::default().with_kind(ActKind::OutboxRetried)).await?;
     assert_eq!((acts.len(), acts[0].by.as_str(), acts[0].outbox), (1, "ann", Some(id)));
     Ok(())
 }
@@ -82,7 +82,7 @@ pub(crate) async fn discard() -> Result<(), BoxError> {
     broker.holds(5).await;
     is_empty(&store).await;
     assert_eq!(broker.by_key()["a"], ["a1", "a3"]);
-    let acts = store.letters().acts(&ActFilter::default().with_kind(ActKind::OutboxDiscarded)).await?;
+    let acts = store.acts(&ActFilter::default().with_kind(ActKind::OutboxDiscarded)).await?;
     assert_eq!((acts.len(), acts[0].why.as_str()), (1, "never valid"));
     Ok(())
 }

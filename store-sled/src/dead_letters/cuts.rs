@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+use tidings_core::{StoredRecord, TopicPartition};
 
 use super::*;
 use crate::disk::Cut;
@@ -33,7 +34,7 @@ fn bury(letters: &mut Letters, buried: &[DeadLetter]) {
 }
 
 fn resolve(letters: &mut Letters, closed: &[DeadLetter]) {
-    let by = Resolution::Redriven { by: "ann".to_owned() };
+    let by = Resolution::redriven("ann");
     for letter in closed {
         letters.resolve(&letter.id(), &by, NOW).unwrap();
     }

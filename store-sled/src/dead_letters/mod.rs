@@ -1,17 +1,14 @@
 //! Dead letters in a table.
 
+mod codec;
 mod fate;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use tidings_core::{
-    DeadLetter, Error, ErrorKind, Header, LetterId, LetterQuery, Resolution, Result, StoredRecord, Timestamp,
-    TopicPartition,
-};
+use tidings_core::{DeadLetter, Error, ErrorKind, LetterId, LetterQuery, Resolution, Result, Timestamp};
 
-use self::fate::{Dated, Fate, closing, fate_bytes, read_dated, read_fate};
+use self::codec::{from_bytes, to_bytes};
+use self::fate::{Dated, Fate, Parking, closing, fate_bytes, read_dated, read_fate};
 use crate::disk::Table;
 use crate::error::{self, Broken};
 
@@ -22,8 +19,6 @@ const CLOSED: u8 = b'c';
 /// Letters are cut into pieces of this size: sled keeps up to sixteen values in a page, and a page above 128 KiB in a
 /// file of its own that it does not sync.
 const PIECE: usize = 4 << 10;
-/// The largest letter.
-const MAX_LETTER: usize = 64 << 20;
 /// The longest identity: it is stored twice and must fit into a page too.
 const MAX_IDENTITY: usize = 2 << 10;
 /// Maximum letters or bytes that one step of a listing reads before other calls run.
@@ -32,32 +27,15 @@ const STEP_BYTES: usize = 4 << 20;
 /// Maximum closed letters that are forgotten at once.
 const FORGET_AT_ONCE: usize = 5_000;
 
-#[derive(Debug, Serialize, Deserialize)]
-struct StoredLetter<'a> {
-    service: &'a str,
-    handler: &'a str,
-    topic: &'a str,
-    partition: u32,
-    offset: u64,
-    timestamp: i64,
-    #[serde(borrow)]
-    key: Option<&'a [u8]>,
-    #[serde(borrow)]
-    value: Option<&'a [u8]>,
-    #[serde(borrow)]
-    headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
-    kind: &'a str,
-    error: &'a str,
-    attempts: u32,
-    failed_at: i64,
-}
-
 /// The letters of a store.
 #[derive(Debug)]
 pub(crate) struct Letters {
     table: Table,
     next: u64,
+    /// Number of letters that are open or parked.
     open: u64,
+    /// Parked letters, by number.
+    parked: HashMap<u64, Parking>,
 }
 
 /// A page of a listing.
@@ -74,10 +52,11 @@ impl Letters {
     pub(crate) fn start(mut table: Table) -> error::Result<Self> {
         let last = table.last(&[LETTER])?.and_then(|(key, _)| number_in(&key));
         let mut next = last.map_or(0, |n| n + 1);
-        let (mut open, mut closed) = (HashSet::new(), HashSet::new());
+        let (mut open, mut closed, mut parked) = (HashSet::new(), HashSet::new(), HashMap::new());
         for item in table.scan(vec![IDENTITY], vec![IDENTITY]) {
-            let fate = read_fate(&table, &item?.1)?;
+            let Dated { fate, parked: why, .. } = read_dated(&table, &item?.1)?;
             if fate.closed.is_none() {
+                parked.extend(why.map(|why| (fate.number, why)));
                 open.insert(fate.number)
             } else {
                 closed.insert(fate.number)
@@ -88,7 +67,7 @@ impl Letters {
         date_closed(&mut table, closed)?;
         let now = table.time();
         table.commit(now)?;
-        Ok(Self { table, next, open: open.len() as u64 })
+        Ok(Self { table, next, open: open.len() as u64, parked })
     }
 
     pub(crate) fn table(&self) -> &Table {
@@ -131,7 +110,7 @@ impl Letters {
             self.table.put(piece_key(self.next, piece), Some(part.to_vec()));
         }
         let fate = Fate { number: self.next, closed: None };
-        let dated = Dated { fate, time: Some(letter.record.timestamp.millis()) };
+        let dated = Dated { fate, time: Some(letter.record.timestamp.millis()), parked: None };
         self.table.put(identity, Some(fate_bytes(&self.table, &dated)?));
         self.next += 1;
         self.open += 1;
@@ -144,15 +123,19 @@ impl Letters {
         Ok(read_fate(&self.table, &value)?.closed.is_none())
     }
 
-    /// Closes a letter; returns whether it was open.
+    /// Closes or parks a letter; returns whether that changed its state.
     pub(crate) fn resolve(&mut self, id: &LetterId, resolution: &Resolution, now: Timestamp) -> error::Result<bool> {
         let Ok(identity) = identity(id) else { return Ok(false) };
         let Some(value) = self.table.get(&identity)? else { return Ok(false) };
-        let Dated { fate, time } = read_dated(&self.table, &value)?;
+        let Dated { fate, time, parked } = read_dated(&self.table, &value)?;
         if fate.closed.is_some() {
             return Ok(false);
         }
-        let closed = Dated { fate: Fate { number: fate.number, closed: Some(closing(resolution)) }, time };
+        if !resolution.kind.closes() {
+            return if parked.is_some() { Ok(false) } else { self.park(identity, fate, resolution, now) };
+        }
+        let closing = Fate { number: fate.number, closed: Some(closing(resolution)) };
+        let closed = Dated { fate: closing, time, parked: None };
         let dated = closed_key(now, &identity);
         // The identity comes first: an open letter still has all its pieces.
         self.table.put(identity, Some(fate_bytes(&self.table, &closed)?));
@@ -163,7 +146,37 @@ impl Letters {
             piece += 1;
         }
         self.open = self.open.saturating_sub(1);
+        self.parked.remove(&fate.number);
         Ok(true)
+    }
+
+    fn park(&mut self, identity: Vec<u8>, fate: Fate, why: &Resolution, now: Timestamp) -> error::Result<bool> {
+        let (number, parking) = (fate.number, Parking::new(why, now));
+        let Some(letter) = self.read(number)? else { return Ok(false) };
+        let time = Some(letter.record.timestamp.millis());
+        let dated = Dated { fate, time, parked: Some(parking.clone()) };
+        self.table.put(identity, Some(fate_bytes(&self.table, &dated)?));
+        self.parked.insert(number, parking);
+        Ok(true)
+    }
+
+    /// Reads an open or parked letter by its number.
+    fn read(&self, number: u64) -> error::Result<Option<DeadLetter>> {
+        let mut bytes = Vec::new();
+        for piece in 0_u16.. {
+            let Some(part) = self.table.get(&piece_key(number, piece))? else { break };
+            bytes.extend_from_slice(&part);
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.letter(number, &bytes).map(Some)
+    }
+
+    fn letter(&self, number: u64, bytes: &[u8]) -> error::Result<DeadLetter> {
+        let mut letter = from_bytes(bytes).ok_or_else(|| self.damaged())?;
+        letter.resolution = self.parked.get(&number).map(Parking::resolution);
+        Ok(letter)
     }
 
     /// Returns the number of the letter that follows `after`.
@@ -175,6 +188,9 @@ impl Letters {
 
     /// Returns up to `limit` letters that match `query`, from the number `from` on.
     pub(crate) fn list(&self, query: &LetterQuery, from: u64, limit: usize) -> error::Result<Page> {
+        if let Some(ids) = &query.ids {
+            return self.list_ids(query, ids, from, limit);
+        }
         let mut page = Page { letters: Vec::new(), next: None };
         let (mut seen, mut size) = (0, 0);
         let mut pieces: Option<(u64, Vec<u8>)> = None;
@@ -184,8 +200,8 @@ impl Letters {
             match &mut pieces {
                 Some((current, bytes)) if *current == number => bytes.extend_from_slice(&part),
                 _ => {
-                    if let Some((_, bytes)) = pieces.take() {
-                        self.add(&bytes, query, &mut page)?;
+                    if let Some((current, bytes)) = pieces.take() {
+                        self.add(current, &bytes, query, &mut page)?;
                         (seen, size) = (seen + 1, size + bytes.len());
                     }
                     if page.letters.len() >= limit || seen >= STEP_LETTERS || size >= STEP_BYTES {
@@ -196,14 +212,36 @@ impl Letters {
                 }
             }
         }
-        if let Some((_, bytes)) = pieces {
-            self.add(&bytes, query, &mut page)?;
+        if let Some((current, bytes)) = pieces {
+            self.add(current, &bytes, query, &mut page)?;
         }
         Ok(page)
     }
 
-    fn add(&self, bytes: &[u8], query: &LetterQuery, page: &mut Page) -> error::Result<()> {
-        let letter = from_bytes(bytes).ok_or_else(|| self.damaged())?;
+    /// Like [`list`](Self::list), without reading the letters of other identities.
+    fn list_ids(&self, query: &LetterQuery, ids: &BTreeSet<LetterId>, from: u64, limit: usize) -> error::Result<Page> {
+        let mut numbers = Vec::new();
+        for key in ids.iter().filter_map(|id| identity(id).ok()) {
+            let Some(value) = self.table.get(&key)? else { continue };
+            let fate = read_fate(&self.table, &value)?;
+            numbers.extend(Some(fate.number).filter(|number| fate.closed.is_none() && *number >= from));
+        }
+        numbers.sort_unstable();
+        let (mut page, mut size) = (Page { letters: Vec::new(), next: None }, 0);
+        for (seen, number) in numbers.into_iter().enumerate() {
+            if page.letters.len() >= limit || seen >= STEP_LETTERS || size >= STEP_BYTES {
+                page.next = Some(number);
+                break;
+            }
+            let Some(letter) = self.read(number)? else { continue };
+            size += letter.record.size();
+            page.letters.extend(Some(letter).filter(|letter| query.wants(letter)));
+        }
+        Ok(page)
+    }
+
+    fn add(&self, number: u64, bytes: &[u8], query: &LetterQuery, page: &mut Page) -> error::Result<()> {
+        let letter = self.letter(number, bytes)?;
         if query.wants(&letter) {
             page.letters.push(letter);
         }
@@ -320,67 +358,5 @@ fn other() -> Error {
     Error::new(ErrorKind::Conflict, text)
 }
 
-fn to_bytes(letter: &DeadLetter) -> Result<Vec<u8>> {
-    let stored = StoredLetter {
-        service: &letter.service,
-        handler: &letter.handler,
-        topic: &letter.origin.topic,
-        partition: letter.origin.partition,
-        offset: letter.record.offset,
-        timestamp: letter.record.timestamp.millis(),
-        key: letter.record.key.as_deref(),
-        value: letter.record.value.as_deref(),
-        headers: letter.record.headers.iter().map(|h| (&*h.name, h.value.as_deref())).collect(),
-        kind: letter.kind.as_str(),
-        error: &letter.error,
-        attempts: letter.attempts,
-        failed_at: letter.failed_at.millis(),
-    };
-    let bytes = postcard::to_stdvec(&stored);
-    let bytes = bytes.map_err(|e| Error::caused_by(ErrorKind::Invalid, "bury a letter: write it", e))?;
-    if bytes.len() > MAX_LETTER {
-        return Err(Error::new(ErrorKind::TooLarge, format!("bury a letter: it is larger than {MAX_LETTER} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn from_bytes(bytes: &[u8]) -> Option<DeadLetter> {
-    let stored: StoredLetter<'_> = postcard::from_bytes(bytes).ok()?;
-    let copy = Bytes::copy_from_slice;
-    let mut record = StoredRecord::new(stored.offset, Timestamp::from_millis(stored.timestamp));
-    record.key = stored.key.map(copy);
-    record.value = stored.value.map(copy);
-    record.headers =
-        stored.headers.into_iter().map(|(name, value)| Header { name: copy(name), value: value.map(copy) }).collect();
-    let origin = TopicPartition::new(stored.topic, stored.partition);
-    let letter = DeadLetter::new(stored.service, origin, record, ErrorKind::from_name(stored.kind));
-    Some(
-        letter
-            .with_handler(stored.handler)
-            .with_error(stored.error)
-            .with_attempts(stored.attempts)
-            .with_failed_at(Timestamp::from_millis(stored.failed_at)),
-    )
-}
-
 #[cfg(test)]
 mod cuts;
-
-#[cfg(test)]
-mod tests {
-    use tidings_core::Headers;
-
-    use super::*;
-
-    #[test]
-    fn a_letter_survives_its_bytes() {
-        let mut record = StoredRecord::new(u64::MAX, Timestamp::from_millis(-1)).with_value(vec![0, 159, 146]);
-        record.headers = Headers::new().with("a", "1").with("a", "");
-        record.headers.push(Header::null("n"));
-        let letter = DeadLetter::new("svc", TopicPartition::new("t", 2), record, ErrorKind::Undecodable)
-            .with_handler("h")
-            .with_error("bad")
-            .with_attempts(3);
-        assert_eq!(from_bytes(&to_bytes(&letter).unwrap()), Some(letter));
-    }
-}

@@ -38,12 +38,14 @@ struct Inner {
 
 #[derive(Default)]
 struct Letters {
-    open: BTreeMap<u64, DeadLetter>,
-    /// Position of each letter in the order of burying, closed ones included, so that a letter that is buried again
-    /// stays closed; and its record's time, which distinguishes it from a record of a recreated topic.
+    /// All letters by their position in the order of burying: open and parked ones, and the last closed ones.
+    all: BTreeMap<u64, DeadLetter>,
+    /// Position of each letter, closed ones included, so that a letter that is buried again stays closed; and its
+    /// record's time, which distinguishes it from a record of a recreated topic.
     places: BTreeMap<LetterId, (u64, Timestamp)>,
-    closed: VecDeque<LetterId>,
-    /// Leases of open letters, by position.
+    /// Positions of closed letters, in the order of closing.
+    closed: VecDeque<u64>,
+    /// Leases of letters, by position.
     leases: BTreeMap<u64, Lease>,
     next: u64,
 }
@@ -72,7 +74,7 @@ enum Closer {
 
 impl fmt::Debug for MemoryDeadLetters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = lock(&self.inner.letters).open.len();
+        let open = lock(&self.inner.letters).live();
         f.debug_struct("MemoryDeadLetters").field("open", &open).field("max_letters", &self.max_letters).finish()
     }
 }
@@ -89,7 +91,7 @@ impl MemoryDeadLetters {
         Self { inner: Arc::default(), max_letters: MemoryDeadLetters::DEFAULT_MAX_LETTERS }
     }
 
-    /// Sets the maximum number of open letters, and of closed ones that are remembered:
+    /// Sets the maximum number of open and parked letters, and of closed ones that are kept:
     /// [`MemoryDeadLetters::DEFAULT_MAX_LETTERS`].
     #[must_use]
     pub fn with_max_letters(mut self, letters: usize) -> Self {
@@ -104,39 +106,53 @@ impl MemoryDeadLetters {
 }
 
 impl Letters {
-    fn bury(&mut self, letter: DeadLetter, max: usize) -> Result<()> {
+    /// Returns the number of letters that are open or parked.
+    fn live(&self) -> usize {
+        self.all.len() - self.closed.len()
+    }
+
+    fn is_closed(&self, place: u64) -> bool {
+        let resolution = self.all.get(&place).map(|letter| letter.resolution.as_ref());
+        resolution.is_none_or(|resolution| resolution.is_some_and(|resolution| resolution.kind.closes()))
+    }
+
+    fn bury(&mut self, mut letter: DeadLetter, max: usize) -> Result<()> {
         let id = letter.id();
-        if let Some((place, time)) = self.places.get(&id) {
-            if *time == letter.record.timestamp {
+        let known = self.places.get(&id).copied();
+        if let Some((place, time)) = known {
+            if time == letter.record.timestamp {
                 return Ok(());
             }
             // A letter of the same topic before it was recreated.
-            if self.open.contains_key(place) {
+            if !self.is_closed(place) {
                 let text = "bury: a letter of its identity is open, about another record: redrive or discard that one";
                 return Err(Error::new(ErrorKind::Conflict, text));
             }
         }
-        if self.open.len() >= max {
+        if self.live() >= max {
             let text = format!("bury: the store is full with {max} letters: redrive or discard some");
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        if self.places.insert(id.clone(), (self.next, letter.record.timestamp)).is_some() {
-            self.closed.retain(|closed| *closed != id);
+        if let Some((place, _)) = known {
+            self.all.remove(&place);
+            self.closed.retain(|closed| *closed != place);
         }
-        self.open.insert(self.next, letter);
+        self.places.insert(id, (self.next, letter.record.timestamp));
+        letter.resolution = None;
+        self.all.insert(self.next, letter);
         self.next += 1;
         Ok(())
     }
 
     fn lease(&mut self, id: &LetterId, lease: &LetterLease, now: Instant) -> Leased {
-        let Some((place, _)) = self.places.get(id).filter(|(place, _)| self.open.contains_key(place)) else {
+        let Some(place) = self.places.get(id).map(|(place, _)| *place).filter(|place| !self.is_closed(*place)) else {
             return Leased::Closed;
         };
-        let other = self.leases.get(place).filter(|held| held.id != lease.id);
+        let other = self.leases.get(&place).filter(|held| held.id != lease.id);
         if let Some(at_most) = other.and_then(|held| held.left(now)) {
             return Leased::Held { at_most };
         }
-        self.leases.insert(*place, Lease { id: lease.id, until: now.checked_add(lease.ttl) });
+        self.leases.insert(place, Lease { id: lease.id, until: now.checked_add(lease.ttl) });
         Leased::Granted
     }
 
@@ -155,25 +171,37 @@ impl Letters {
         }
     }
 
-    fn close(&mut self, id: &LetterId, closer: Closer, max: usize) -> bool {
-        let place = self.places.get(id).map(|(place, _)| *place).filter(|place| self.may_close(*place, closer));
-        let closed = place.is_some_and(|place| self.open.remove(&place).is_some());
-        if let Some(place) = place.filter(|_| closed) {
-            self.leases.remove(&place);
-            self.closed.push_back(id.clone());
-            while self.closed.len() > max {
-                if let Some(oldest) = self.closed.pop_front() {
-                    self.places.remove(&oldest);
-                }
-            }
+    /// Closes or parks a letter; returns whether that changed its state.
+    fn resolve(&mut self, id: &LetterId, closer: Closer, resolution: &Resolution, max: usize) -> bool {
+        let Some(place) = self.places.get(id).map(|(place, _)| *place) else { return false };
+        if self.is_closed(place) || !self.may_close(place, closer) {
+            return false;
         }
-        closed
+        let Some(letter) = self.all.get_mut(&place) else { return false };
+        if letter.resolution.as_ref().is_some_and(|before| before.kind == resolution.kind) {
+            return false;
+        }
+        letter.resolution = Some(resolution.clone());
+        if resolution.kind.closes() {
+            self.leases.remove(&place);
+            self.closed.push_back(place);
+            self.forget_beyond(max);
+        }
+        true
+    }
+
+    /// Forgets the letters that were closed first, beyond `max` of them.
+    fn forget_beyond(&mut self, max: usize) {
+        while self.closed.len() > max {
+            let Some(letter) = self.closed.pop_front().and_then(|oldest| self.all.remove(&oldest)) else { return };
+            self.places.remove(&letter.id());
+        }
     }
 
     fn list(&self, query: &LetterQuery) -> Vec<DeadLetter> {
-        // A forgotten letter sorts before all open ones.
+        // A forgotten letter sorts before all others.
         let from = query.after.as_ref().and_then(|id| self.places.get(id)).map_or(0, |(place, _)| place + 1);
-        let wanted = self.open.range(from..).map(|(_, letter)| letter).filter(|letter| query.wants(letter));
+        let wanted = self.all.range(from..).map(|(_, letter)| letter).filter(|letter| query.wants(letter));
         wanted.take(query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE)).cloned().collect()
     }
 }
@@ -202,10 +230,10 @@ impl DeadLetterStore for MemoryDeadLetters {
         Ok(lock(&self.inner.letters).list(query))
     }
 
-    async fn resolve(&self, letters: &[LetterId], _resolution: &Resolution) -> Result<Vec<bool>> {
+    async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
         self.inner.faults.reach("resolve letters")?;
         let (mut all, closer) = (lock(&self.inner.letters), Closer::Anybody(Instant::now()));
-        Ok(letters.iter().map(|id| all.close(id, closer, self.max_letters)).collect())
+        Ok(letters.iter().map(|id| all.resolve(id, closer, resolution, self.max_letters)).collect())
     }
 
     async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
@@ -218,11 +246,11 @@ impl DeadLetterStore for MemoryDeadLetters {
         &self,
         letters: &[LetterId],
         lease: &LetterLease,
-        _resolution: &Resolution,
+        resolution: &Resolution,
     ) -> Result<Vec<bool>> {
         self.inner.faults.reach("resolve letters")?;
         let (mut all, closer) = (lock(&self.inner.letters), Closer::Lease(lease.id));
-        Ok(letters.iter().map(|id| all.close(id, closer, self.max_letters)).collect())
+        Ok(letters.iter().map(|id| all.resolve(id, closer, resolution, self.max_letters)).collect())
     }
 
     async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {

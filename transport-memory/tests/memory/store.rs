@@ -183,7 +183,7 @@ async fn d3_a_letter_buried_twice_is_listed_once_and_stays_closed() {
     assert!(letters.bury(vec![letter("s", 1), letter("s", 1), letter("r", 1)]).await.iter().all(Result::is_ok));
     assert_eq!(listed(&letters, &LetterQuery::default()).await, [1, 1]);
     let one = [letter("s", 1).id()];
-    let redriven = Resolution::Redriven { by: "me".into() };
+    let redriven = Resolution::redriven("me");
     assert_eq!(letters.resolve(&one, &redriven).await.unwrap(), [true]);
     assert_eq!(letters.resolve(&one, &redriven).await.unwrap(), [false]);
     letters.bury(vec![letter("s", 1)]).await.remove(0).unwrap();
@@ -199,7 +199,7 @@ async fn d3_a_record_of_a_topic_made_anew_is_not_taken_for_the_letter_of_the_old
         letter
     };
     letters.bury(vec![letter("s", 1), letter("s", 2)]).await.into_iter().try_for_each(|answer| answer).unwrap();
-    let redriven = Resolution::Redriven { by: "me".into() };
+    let redriven = Resolution::redriven("me");
     assert_eq!(letters.resolve(&[letter("s", 1).id()], &redriven).await.unwrap(), [true]);
     let answers = letters.bury(vec![anew(1), anew(2)]).await;
     assert!(answers[0].is_ok());
@@ -219,7 +219,7 @@ async fn letters_are_listed_by_pages_in_the_order_of_burying() {
     letters.bury([3, 1, 2].map(|n| letter("s", n)).to_vec()).await;
     let page = LetterQuery::default().with_limit(2);
     assert_eq!(listed(&letters, &page).await, [3, 1]);
-    letters.resolve(&[letter("s", 1).id()], &Resolution::Redriven { by: "me".into() }).await.unwrap();
+    letters.resolve(&[letter("s", 1).id()], &Resolution::redriven("me")).await.unwrap();
     assert_eq!(listed(&letters, &page.with_after(letter("s", 1).id())).await, [2]);
 }
 

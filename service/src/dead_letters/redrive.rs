@@ -1,0 +1,113 @@
+//! One run of redriving selected letters, batch by batch.
+
+use std::time::Duration;
+
+use tidings_core::{DeadLetter, Error, LetterId, LetterQuery, Redrive, RedriveOutcome, Result};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::{DeadLetters, RedriveOptions, RedriveReport, unpaged};
+
+pub(super) async fn run(letters: &DeadLetters, query: &LetterQuery, options: &RedriveOptions) -> Result<RedriveReport> {
+    let mut report = RedriveReport::default();
+    let worked = work(letters, query, options, &mut report).await;
+    let (redriven, skipped, refused) = (report.redriven, report.skipped, report.refused.len());
+    match worked {
+        Ok(()) if options.dry_run => Ok(report),
+        Ok(()) => {
+            info!(redriven, skipped, refused, "letters are redriven");
+            Ok(report)
+        }
+        Err(error) => {
+            warn!(
+                redriven,
+                skipped,
+                refused,
+                error = error.report(),
+                "a redrive stopped; its letters stay, call it again"
+            );
+            Err(error)
+        }
+    }
+}
+
+async fn work(
+    letters: &DeadLetters,
+    query: &LetterQuery,
+    options: &RedriveOptions,
+    report: &mut RedriveReport,
+) -> Result<()> {
+    let (mut selected, more) = letters.select(query, options.limit, |letter| letter.id()).await?;
+    (report.more, report.unreadable) = (more, letters.warn_unreadable());
+    if options.dry_run {
+        report.redriven = selected.len() as u64;
+        return Ok(());
+    }
+    // By partition and offset, which is the order of each key.
+    selected.sort();
+    let run = Redrive::new(&*letters.store, &*letters.publisher, &*letters.operator);
+    let mut run = run.with_reason(&*options.reason).with_ttl(options.lease);
+    let most = options.per_second.map_or(usize::MAX, |rate| rate as usize);
+    for ids in selected.chunks(options.batch.min(most)) {
+        let started = Instant::now();
+        let batch = batch(letters, query, ids).await?;
+        let outcomes = run.batch(&batch).await;
+        report.skipped += (ids.len() - batch.len()) as u64;
+        record(letters, &batch, outcomes, report).await?;
+        if report.refused.len() >= RedriveReport::MAX_REFUSALS {
+            report.more = true;
+            break;
+        }
+        if let Some(rate) = options.per_second {
+            let due = Duration::from_secs_f64(ids.len() as f64 / f64::from(rate));
+            sleep(due.saturating_sub(started.elapsed())).await;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the letters of a batch again, those that still match, in the order of their identities.
+async fn batch(letters: &DeadLetters, query: &LetterQuery, ids: &[LetterId]) -> Result<Vec<DeadLetter>> {
+    let query = query.clone().with_ids(ids.iter().cloned()).with_limit(ids.len());
+    let mut batch = letters.store.list(&unpaged(query)).await?;
+    batch.sort_by_cached_key(DeadLetter::id);
+    Ok(batch)
+}
+
+/// Adds the outcomes of a batch to the report.
+///
+/// # Errors
+/// That of a broker or store that is down.
+async fn record(
+    letters: &DeadLetters,
+    batch: &[DeadLetter],
+    outcomes: Vec<RedriveOutcome>,
+    report: &mut RedriveReport,
+) -> Result<()> {
+    let (mut refused, mut down) = (Vec::new(), None);
+    for (letter, outcome) in batch.iter().zip(outcomes) {
+        match outcome {
+            RedriveOutcome::Redriven => report.redriven += 1,
+            RedriveOutcome::Behind => report.behind += 1,
+            RedriveOutcome::Failed(error) => {
+                refused.push((letter.id(), error.report()));
+                if error.is_infrastructure() {
+                    let text = format!("redrive the letter {}@{}", letter.origin, letter.record.offset);
+                    down = down.or(Some(Error::explained(error.kind(), text, &error)));
+                } else {
+                    report.refused.push((letter.id(), error));
+                }
+            }
+            // Closed or held; later outcomes of core count here as well.
+            _ => report.skipped += 1,
+        }
+    }
+    for (letter, why) in &refused {
+        warn!(service = %letter.service, origin = %letter.origin, offset = letter.offset, error = why,
+            "a letter is not redriven; it stays, and so do later letters of its key");
+    }
+    if let Err(error) = letters.store.note_refused(&refused, &letters.operator).await {
+        warn!(error = error.report(), "refused letters are not in the store's audit trail");
+    }
+    down.map_or(Ok(()), Err)
+}
