@@ -15,6 +15,8 @@ pub(crate) struct Leases {
     letters: HashMap<LetterId, Lease>,
     /// Number of leases at which the next sweep runs.
     sweep_at: usize,
+    /// Letters whose closing is not durable yet.
+    closing: Vec<LetterId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +58,21 @@ impl Leases {
         }
     }
 
-    /// Forgets the lease of a closed letter.
+    /// Forgets the lease of a closed letter once that is durable.
     pub(crate) fn forget(&mut self, letter: &LetterId) {
-        self.letters.remove(letter);
+        self.closing.push(letter.clone());
+    }
+
+    /// Keeps the changes, which are durable.
+    pub(crate) fn keep(&mut self) {
+        for letter in self.closing.drain(..) {
+            self.letters.remove(&letter);
+        }
+    }
+
+    /// Reverts the closings, which are not durable: the letters are published, and stay leased.
+    pub(crate) fn revert(&mut self) {
+        self.closing.clear();
     }
 
     /// Amortised: each sweep doubles the number at which the next one runs.

@@ -130,6 +130,7 @@ impl Memory {
     /// Keeps the changes, which are durable.
     pub(crate) fn keep(&mut self) {
         self.undo.clear();
+        self.letter_leases.keep();
         for lease in self.retiring.drain(..) {
             self.leases.remove(&lease);
         }
@@ -138,6 +139,7 @@ impl Memory {
     /// Reverts the changes since [`keep`](Self::keep), which are not durable and were not acknowledged.
     pub(crate) fn revert(&mut self) {
         self.retiring.clear();
+        self.letter_leases.revert();
         while let Some((key, old)) = self.undo.pop() {
             match old {
                 Some(live) => self.claims.insert(key, live),
