@@ -9,6 +9,7 @@ mod events;
 mod input;
 mod options;
 mod publish;
+mod redrive;
 mod report;
 mod services;
 
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidings::dead_letter::dead_letter_topic;
-use tidings::{BoxError, ErrorKind, ServiceHandle, Topic, Transport};
+use tidings::admin::ensure_topics;
+use tidings::{BoxError, ServiceHandle, Topic, Transport};
 
 use crate::audit::{AuditedTransport, Checked, Findings, GroupLog, Ledger, Letters, check};
 use crate::input::Progress;
@@ -51,7 +52,8 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
     let progress = Progress::default();
     let lines = input::open(&options.input, &progress)?;
     let ledger = Arc::new(Ledger::create(options.ledger.as_deref())?);
-    let transport = AuditedTransport::new(options.connect().await?, ledger.clone());
+    let broker = options.connect().await?;
+    let transport = AuditedTransport::new(Arc::clone(&broker), ledger.clone());
     create_topics(&transport).await?;
     let letters = Letters::mark(&transport).await?;
     let (platform, logs) = start(options, &transport, &ledger).await?;
@@ -77,7 +79,11 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
     }
     let letters = letters.read(&transport).await?;
     let ended = Ended { read, took, interrupted: stop.load(Ordering::Relaxed), lags, letters };
-    ended.report(options, &platform.knowledge, &ledger, &logs, transport.system())
+    let good = ended.report(options, &platform.knowledge, &ledger, &logs, transport.system())?;
+    if options.redrive {
+        println!("{}", redrive::redrive(&broker).await?);
+    }
+    Ok(good)
 }
 
 /// The running services and their knowledge.
@@ -103,16 +109,8 @@ async fn start(
 
 /// Creates the missing topics, and their dead-letter topics.
 async fn create_topics(transport: &impl Transport) -> Result<(), BoxError> {
-    let topics = events::TOPICS.iter().flat_map(|(name, partitions)| {
-        let letters = Topic::new(dead_letter_topic(name)).with_retention(Duration::MAX);
-        [Topic::new(*name).with_partitions(*partitions), letters]
-    });
-    for answer in transport.admin().await?.create_topics(&topics.collect::<Vec<_>>()).await? {
-        match answer {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
-    }
+    let topics = events::TOPICS.map(|(name, partitions)| Topic::new(name).with_partitions(partitions));
+    ensure_topics(&*transport.admin().await?, &topics).await?;
     Ok(())
 }
 

@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// Runs only these services
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = Member::ALL, hide_default_value = true)]
     pub(crate) services: Vec<Member>,
+    /// Lists the dead letters at the end, and publishes them to their topics again, for the next run
+    #[arg(long)]
+    pub(crate) redrive: bool,
     /// Writes a line of JSON for each step of each event to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,

@@ -27,7 +27,7 @@ fn succeeded(run: &Output) -> String {
 fn each_event_is_settled_once_by_each_group() {
     let directory = tempdir().expect("a directory");
     let path = directory.path().join("ledger.ndjson");
-    let arguments = ["--limit", "3000", "--poison", "5", "--duplicate", "5", "--ledger"];
+    let arguments = ["--limit", "3000", "--poison", "5", "--duplicate", "5", "--redrive", "--ledger"];
     let run = platform(&directory).args(arguments).arg(&path).output().expect("it starts");
     let out = succeeded(&run);
     assert!(!out.contains("earlier run"), "{out}");
@@ -53,6 +53,7 @@ fn each_event_is_settled_once_by_each_group() {
     for what in ["handled", "duplicate", "skipped", "retried", "dead-lettered"] {
         assert!(counts.get(what).is_some_and(|count| *count > 0), "nothing was {what}: {counts:?}");
     }
+    assert!(out.contains(&format!("\n{} redriven, 0 refused", counts["dead-lettered"])), "{counts:?} {out}");
 }
 
 #[test]
