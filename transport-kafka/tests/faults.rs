@@ -163,7 +163,7 @@ async fn delete(kafka: Kafka, at: TopicPartition, range: std::ops::Range<u64>) -
 /// Reads steps until `partitions` partitions are lost, and an attempt to join again has failed.
 async fn joins_in_vain(consumer: &dyn Consumer, partitions: usize, protocol: GroupProtocol) -> TestResult {
     // A classic member's join waits silently; the liveness check reports the failure.
-    let attempt = if protocol == GroupProtocol::Classic { "has committed" } else { "join the group" };
+    let attempt = if protocol == GroupProtocol::Classic { "committed offsets" } else { "join the group" };
     let mut lost = 0;
     let ends = Instant::now() + LIMIT;
     loop {
