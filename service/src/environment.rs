@@ -16,22 +16,22 @@ type Set = fn(&mut Options, Setting<'_>) -> std::result::Result<(), SettingError
 
 /// The variables by their names without the prefix, in lower case.
 const SETTINGS: &[(&str, Set)] = &[
-    ("group", |o, s| text(s).map(|group| o.group = group)),
-    ("instance_id", |o, s| text(s).map(|id| o.instance_id = Some(id))),
-    ("topic_prefix", |o, s| text(s).map(|prefix| o.topic_prefix = prefix)),
-    ("scope", |o, s| text(s).map(|scope| o.scope = scope)),
+    ("group", |o, s| text(s).map(|group| o.membership.group = group)),
+    ("instance_id", |o, s| text(s).map(|id| o.membership.instance_id = Some(id))),
+    ("topic_prefix", |o, s| text(s).map(|prefix| o.topics.prefix = prefix)),
+    ("scope", |o, s| text(s).map(|scope| o.claims.scope = scope)),
     ("start", |o, s| {
-        s.choice(&[("earliest", Start::Earliest), ("latest", Start::Latest)]).map(|start| o.start = start)
+        s.choice(&[("earliest", Start::Earliest), ("latest", Start::Latest)]).map(|start| o.topics.start = start)
     }),
-    ("workers", |o, s| s.number().map(|workers| o.workers = Some(workers))),
-    ("concurrency", |o, s| s.number().map(|deliveries| o.concurrency = deliveries)),
-    ("max_bytes_in_flight", |o, s| s.bytes().map(|bytes| o.max_bytes = bytes)),
-    ("max_span", |o, s| s.number().map(|offsets| o.max_span = offsets)),
-    ("commit_interval", |o, s| s.duration().map(|interval| o.commit_interval = interval)),
-    ("handler_timeout", |o, s| s.duration().map(|timeout| o.handler_timeout = Some(timeout))),
-    ("lease_ttl", |o, s| s.duration().map(|ttl| o.lease_ttl = ttl)),
-    ("session_timeout", |o, s| s.duration().map(|timeout| o.session_timeout = Some(timeout))),
-    ("revocation_deadline", |o, s| s.duration().map(|deadline| o.revocation_deadline = deadline)),
+    ("workers", |o, s| s.number().map(|workers| o.flow.workers = Some(workers))),
+    ("concurrency", |o, s| s.number().map(|deliveries| o.flow.concurrency = deliveries)),
+    ("max_bytes_in_flight", |o, s| s.bytes().map(|bytes| o.flow.max_bytes = bytes)),
+    ("max_span", |o, s| s.number().map(|offsets| o.flow.max_span = offsets)),
+    ("commit_interval", |o, s| s.duration().map(|interval| o.flow.commit_interval = interval)),
+    ("handler_timeout", |o, s| s.duration().map(|timeout| o.flow.handler_timeout = Some(timeout))),
+    ("lease_ttl", |o, s| s.duration().map(|ttl| o.claims.lease_ttl = ttl)),
+    ("session_timeout", |o, s| s.duration().map(|timeout| o.membership.session_timeout = Some(timeout))),
+    ("revocation_deadline", |o, s| s.duration().map(|deadline| o.membership.revocation_deadline = deadline)),
     ("shutdown_timeout", |o, s| s.duration().map(|timeout| o.shutdown_timeout = timeout)),
 ];
 
@@ -92,9 +92,12 @@ mod tests {
             ("PATH", "/bin"),
         ]);
         let options = options.unwrap();
-        assert_eq!((&*options.group, options.instance_id.as_deref()), ("orders-blue", Some("pod-3")));
-        assert_eq!((options.workers, options.max_bytes), (Some(2), 16 << 20));
-        assert_eq!((options.shutdown_timeout, options.start), (Duration::from_secs(10), Start::Latest));
+        assert_eq!(
+            (&*options.membership.group, options.membership.instance_id.as_deref()),
+            ("orders-blue", Some("pod-3"))
+        );
+        assert_eq!((options.flow.workers, options.flow.max_bytes), (Some(2), 16 << 20));
+        assert_eq!((options.shutdown_timeout, options.topics.start), (Duration::from_secs(10), Start::Latest));
     }
 
     #[test]

@@ -11,7 +11,10 @@ use crate::observer::{Both, Observer};
 use crate::retry::Retry;
 use crate::route::Route;
 use crate::router::{IntoRouter, Router};
-use crate::settings::{DeliveryOrder, Options, TopicPolicy, UnknownTypes};
+use crate::settings::{
+    ClaimOptions, DeliveryOrder, FailureOptions, FlowOptions, Membership, Options, TopicOptions, TopicPolicy,
+    UnknownTypes,
+};
 
 impl Service {
     /// The upper bound of [`Service::with_workers`].
@@ -89,29 +92,35 @@ impl Service {
     pub fn new(name: impl Into<Name>, router: impl IntoRouter) -> Self {
         let (name, router) = (name.into(), router.into_router());
         let options = Options {
-            group: format!("{name}-group").into(),
-            store: None,
-            scope: name.clone(),
-            scope_per_topic: false,
-            lease_ttl: Service::DEFAULT_LEASE_TTL,
-            dead_letters: None,
-            retry: Retry::default(),
-            handler_timeout: Some(Service::DEFAULT_HANDLER_TIMEOUT),
-            order: DeliveryOrder::default(),
-            unknown: UnknownTypes::default(),
-            breaker: Some(Breaker::default()),
-            start: Start::default(),
-            topics: TopicPolicy::default(),
-            topic_prefix: Name::default(),
-            commit_interval: Service::DEFAULT_COMMIT_INTERVAL,
-            max_bytes: Service::DEFAULT_MAX_BYTES_IN_FLIGHT,
-            max_span: Service::DEFAULT_MAX_SPAN,
-            concurrency: Service::DEFAULT_CONCURRENCY,
-            workers: None,
-            revocation_deadline: ConsumerOptions::DEFAULT_REVOCATION_DEADLINE,
-            session_timeout: None,
+            membership: Membership {
+                group: format!("{name}-group").into(),
+                instance_id: None,
+                session_timeout: None,
+                revocation_deadline: ConsumerOptions::DEFAULT_REVOCATION_DEADLINE,
+            },
+            claims: ClaimOptions {
+                store: None,
+                scope: name.clone(),
+                scope_per_topic: false,
+                lease_ttl: Service::DEFAULT_LEASE_TTL,
+            },
+            failures: FailureOptions {
+                retry: Retry::default(),
+                unknown: UnknownTypes::default(),
+                breaker: Some(Breaker::default()),
+                dead_letters: None,
+            },
+            topics: TopicOptions { start: Start::default(), policy: TopicPolicy::default(), prefix: Name::default() },
+            flow: FlowOptions {
+                order: DeliveryOrder::default(),
+                handler_timeout: Some(Service::DEFAULT_HANDLER_TIMEOUT),
+                commit_interval: Service::DEFAULT_COMMIT_INTERVAL,
+                max_bytes: Service::DEFAULT_MAX_BYTES_IN_FLIGHT,
+                max_span: Service::DEFAULT_MAX_SPAN,
+                concurrency: Service::DEFAULT_CONCURRENCY,
+                workers: None,
+            },
             shutdown_timeout: Service::DEFAULT_SHUTDOWN_TIMEOUT,
-            instance_id: None,
             observer: None,
             seed: None,
         };
@@ -125,27 +134,27 @@ impl Service {
 
     /// Returns the consumer group.
     pub fn group(&self) -> &Name {
-        &self.options.group
+        &self.options.membership.group
     }
 
     /// Returns the topic prefix.
     pub fn topic_prefix(&self) -> &Name {
-        &self.options.topic_prefix
+        &self.options.topics.prefix
     }
 
     /// Returns the policy for missing topics.
     pub fn topic_policy(&self) -> &TopicPolicy {
-        &self.options.topics
+        &self.options.topics.policy
     }
 
     /// Returns the topics that the handlers take, with their prefix, sorted.
     pub fn topics(&self) -> Vec<Name> {
-        self.router.topics(&self.options.topic_prefix)
+        self.router.topics(&self.options.topics.prefix)
     }
 
     /// Returns the service's own dead-letter sink; `None` if it uses the transport's.
     pub fn dead_letters(&self) -> Option<&Arc<dyn DeadLetterSink>> {
-        self.options.dead_letters.as_ref()
+        self.options.failures.dead_letters.as_ref()
     }
 
     /// Wraps all handlers, as [`Router::layer`] does.
@@ -162,7 +171,7 @@ impl Service {
 
     /// Joins this group instead of `<name>-group`.
     pub fn with_group(mut self, group: impl Into<Name>) -> Self {
-        self.options.group = group.into();
+        self.options.membership.group = group.into();
         self
     }
 
@@ -182,7 +191,7 @@ impl Service {
     /// # let _ = service;
     /// ```
     pub fn with_idempotency(mut self, store: impl IdempotencyStore) -> Self {
-        self.options.store = Some(Arc::new(store));
+        self.options.claims.store = Some(Arc::new(store));
         self
     }
 
@@ -190,7 +199,7 @@ impl Service {
     ///
     /// `start` refuses an empty scope. Without an idempotency store it has no effect.
     pub fn with_scope(mut self, scope: impl Into<Name>) -> Self {
-        self.options.scope = scope.into();
+        self.options.claims.scope = scope.into();
         self
     }
 
@@ -201,7 +210,7 @@ impl Service {
     /// topic. If it is turned on for a scope that has completed events, those of them that are read again are handled
     /// once more.
     pub fn with_scope_per_topic(mut self) -> Self {
-        self.options.scope_per_topic = true;
+        self.options.claims.scope_per_topic = true;
         self
     }
 
@@ -212,19 +221,19 @@ impl Service {
     /// the session timeout then knows by its own clock that its lease has expired, and starts nothing that it fetched
     /// before.
     pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
-        self.options.lease_ttl = ttl;
+        self.options.claims.lease_ttl = ttl;
         self
     }
 
     /// Writes dead letters to `sink`, which may be an `Arc` of one, instead of the transport's.
     pub fn with_dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
-        self.options.dead_letters = Some(Arc::new(sink));
+        self.options.failures.dead_letters = Some(Arc::new(sink));
         self
     }
 
     /// Sets when failed deliveries are retried, and when they are dead-lettered. Defaults to [`Retry::default`].
     pub fn with_retry(mut self, retry: Retry) -> Self {
-        self.options.retry = retry;
+        self.options.failures.retry = retry;
         self
     }
 
@@ -233,19 +242,19 @@ impl Service {
     /// Defaults to [`Service::DEFAULT_HANDLER_TIMEOUT`]. `None` disables the timeout: a handler that hangs then blocks its key
     /// forever.
     pub fn with_handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.options.handler_timeout = timeout.into();
+        self.options.flow.handler_timeout = timeout.into();
         self
     }
 
     /// Sets the ordering of deliveries. Defaults to order per key.
     pub fn with_delivery_order(mut self, order: DeliveryOrder) -> Self {
-        self.options.order = order;
+        self.options.flow.order = order;
         self
     }
 
     /// Sets the policy for types without a handler. By default they are skipped.
     pub fn with_unknown_types(mut self, policy: UnknownTypes) -> Self {
-        self.options.unknown = policy;
+        self.options.failures.unknown = policy;
         self
     }
 
@@ -253,19 +262,19 @@ impl Service {
     ///
     /// While most deliveries fail, the service tries one delivery at a time until one succeeds.
     pub fn with_breaker(mut self, breaker: impl Into<Option<Breaker>>) -> Self {
-        self.options.breaker = breaker.into();
+        self.options.failures.breaker = breaker.into();
         self
     }
 
     /// Sets where a new group starts. Defaults to [`Start::Earliest`]: nothing published before is missed.
     pub fn with_start(mut self, start: Start) -> Self {
-        self.options.start = start;
+        self.options.topics.start = start;
         self
     }
 
     /// Sets the policy for missing topics. Defaults to [`TopicPolicy::Expect`].
     pub fn with_topics(mut self, policy: TopicPolicy) -> Self {
-        self.options.topics = policy;
+        self.options.topics.policy = policy;
         self
     }
 
@@ -280,46 +289,46 @@ impl Service {
     /// assert_eq!(Service::new("meter", router).with_topic_prefix("staging.").topics(), ["staging.clicks"]);
     /// ```
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
-        self.options.topic_prefix = prefix.into();
+        self.options.topics.prefix = prefix.into();
         self
     }
 
     /// Sets how often offsets are committed, at most once a millisecond. Defaults to [`Service::DEFAULT_COMMIT_INTERVAL`].
     pub fn with_commit_interval(mut self, interval: Duration) -> Self {
-        self.options.commit_interval = interval;
+        self.options.flow.commit_interval = interval;
         self
     }
 
     /// Limits the bytes that are fetched and not settled; one record may exceed it. Defaults to
     /// [`Service::DEFAULT_MAX_BYTES_IN_FLIGHT`].
     pub fn with_max_bytes_in_flight(mut self, bytes: usize) -> Self {
-        self.options.max_bytes = bytes;
+        self.options.flow.max_bytes = bytes;
         self
     }
 
     /// Limits how far a partition is read beyond its lowest unsettled record. Defaults to [`Service::DEFAULT_MAX_SPAN`].
     pub fn with_max_span(mut self, offsets: u64) -> Self {
-        self.options.max_span = offsets;
+        self.options.flow.max_span = offsets;
         self
     }
 
     /// Limits the number of deliveries in flight. Defaults to [`Service::DEFAULT_CONCURRENCY`].
     pub fn with_concurrency(mut self, deliveries: usize) -> Self {
-        self.options.concurrency = deliveries;
+        self.options.flow.concurrency = deliveries;
         self
     }
 
     /// Sets the number of worker tasks that run handlers. Defaults to the runtime's number of threads, at most
     /// [`Service::MAX_WORKERS`].
     pub fn with_workers(mut self, workers: usize) -> Self {
-        self.options.workers = Some(workers);
+        self.options.flow.workers = Some(workers);
         self
     }
 
     /// Sets how long in-flight deliveries may take when their partition is revoked. Defaults to
     /// [`ConsumerOptions::DEFAULT_REVOCATION_DEADLINE`].
     pub fn with_revocation_deadline(mut self, deadline: Duration) -> Self {
-        self.options.revocation_deadline = deadline;
+        self.options.membership.revocation_deadline = deadline;
         self
     }
 
@@ -328,7 +337,7 @@ impl Service {
     /// Defaults to [`ConsumerOptions::DEFAULT_SESSION_TIMEOUT`](tidings_core::ConsumerOptions::DEFAULT_SESSION_TIMEOUT). In a KIP-848 group of Kafka the
     /// group's own timeout applies if it is shorter.
     pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
-        self.options.session_timeout = Some(timeout);
+        self.options.membership.session_timeout = Some(timeout);
         self
     }
 
@@ -344,7 +353,7 @@ impl Service {
 
     /// Joins the group as a static member: a restart within the session timeout moves no partition.
     pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
-        self.options.instance_id = Some(id.into());
+        self.options.membership.instance_id = Some(id.into());
         self
     }
 

@@ -142,8 +142,35 @@ impl Options {
 /// The settings of a service.
 #[derive(Debug)]
 pub(crate) struct Options {
+    pub(crate) membership: Membership,
+    pub(crate) claims: ClaimOptions,
+    pub(crate) failures: FailureOptions,
+    pub(crate) topics: TopicOptions,
+    pub(crate) flow: FlowOptions,
+    /// The time in which deliveries may finish after a signal, for `run` only.
+    pub(crate) shutdown_timeout: Duration,
+    /// All observers, combined into one.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// The seed of random waits and of the hashes of keys; `None` draws one.
+    pub(crate) seed: Option<u64>,
+}
+
+/// The membership of the consumer group.
+#[derive(Debug)]
+pub(crate) struct Membership {
     /// The consumer group. Default: `<name>-group`.
     pub(crate) group: Name,
+    /// The time in which deliveries of a revoked partition may finish.
+    pub(crate) revocation_deadline: Duration,
+    /// The session timeout; `None` stands for the consumer's default.
+    pub(crate) session_timeout: Option<Duration>,
+    /// The name of a static member; `None` is a dynamic member.
+    pub(crate) instance_id: Option<Name>,
+}
+
+/// The store of handled events, and the claims in it.
+#[derive(Debug)]
+pub(crate) struct ClaimOptions {
     /// The store of handled events. Without one, each delivery is handled.
     pub(crate) store: Option<Arc<dyn IdempotencyStore>>,
     /// The scope of claims in the store. Default: the service's name.
@@ -152,19 +179,34 @@ pub(crate) struct Options {
     pub(crate) scope_per_topic: bool,
     /// The time that claims outlive a crash. At least [`MIN_LEASE_TTL`](tidings_core::MIN_LEASE_TTL).
     pub(crate) lease_ttl: Duration,
+}
+
+/// The treatment of records that fail, or that no handler takes.
+#[derive(Debug)]
+pub(crate) struct FailureOptions {
     /// The sink of dead letters; `None` stands for the transport's.
     pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(crate) retry: Retry,
+    pub(crate) unknown: UnknownTypes,
+    pub(crate) breaker: Option<Breaker>,
+}
+
+/// The topics that are read.
+#[derive(Debug)]
+pub(crate) struct TopicOptions {
+    pub(crate) start: Start,
+    pub(crate) policy: TopicPolicy,
+    /// The prefix of all topics, handled and published. Applied when the service starts, once.
+    pub(crate) prefix: Name,
+}
+
+/// The order, the limits and the pace of deliveries.
+#[derive(Debug)]
+pub(crate) struct FlowOptions {
     /// The time limit of an attempt; `None` is no limit, and zero is refused.
     pub(crate) handler_timeout: Option<Duration>,
     /// The order of deliveries, by which keys are hashed to workers.
     pub(crate) order: DeliveryOrder,
-    pub(crate) unknown: UnknownTypes,
-    pub(crate) breaker: Option<Breaker>,
-    pub(crate) start: Start,
-    pub(crate) topics: TopicPolicy,
-    /// The prefix of all topics, handled and published. Applied when the service starts, once.
-    pub(crate) topic_prefix: Name,
     /// The time between two commits of a partition. Not zero.
     pub(crate) commit_interval: Duration,
     /// The limit of bytes in flight. A quarter of it bounds the bytes that the consumer fetches ahead.
@@ -175,16 +217,4 @@ pub(crate) struct Options {
     pub(crate) concurrency: usize,
     /// The number of worker tasks; `None` stands for the runtime's number of threads.
     pub(crate) workers: Option<usize>,
-    /// The time in which deliveries of a revoked partition may finish.
-    pub(crate) revocation_deadline: Duration,
-    /// The session timeout; `None` stands for the consumer's default.
-    pub(crate) session_timeout: Option<Duration>,
-    /// The time in which deliveries may finish after a signal, for `run` only.
-    pub(crate) shutdown_timeout: Duration,
-    /// The name of a static member; `None` is a dynamic member.
-    pub(crate) instance_id: Option<Name>,
-    /// All observers, combined into one.
-    pub(crate) observer: Option<Arc<dyn Observer>>,
-    /// The seed of random waits and of the hashes of keys; `None` draws one.
-    pub(crate) seed: Option<u64>,
 }

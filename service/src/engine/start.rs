@@ -33,21 +33,21 @@ pub(crate) async fn start(
     transport: Arc<dyn Transport>,
 ) -> Result<ServiceHandle> {
     check(&name, &options)?;
-    let routes = router.into_routes(&options.topic_prefix)?;
+    let routes = router.into_routes(&options.topics.prefix)?;
     if routes.topics().is_empty() {
         return Err(Error::new(ErrorKind::Invalid, format!("start {name:?}: its router handles no topic")));
     }
     let context = |e: Error| e.in_context(format_args!("start {name:?}"));
-    routes.check(options.store.is_some()).map_err(context)?;
-    if let TopicPolicy::Create(topics) = &options.topics {
+    routes.check(options.claims.store.is_some()).map_err(context)?;
+    if let TopicPolicy::Create(topics) = &options.topics.policy {
         let admin = transport.admin().await.map_err(context)?;
-        create_missing(admin.as_ref(), topics, &options.topic_prefix).await.map_err(context)?;
+        create_missing(admin.as_ref(), topics, &options.topics.prefix).await.map_err(context)?;
     }
     let sink = open_sink(&options, &transport, routes.topics()).await.map_err(context)?;
     warn_of_unshared(&name, &options, transport.as_ref());
     let claims = open_claims(&options).await.map_err(context)?;
     let publisher = transport.publisher().await.map_err(context)?;
-    let workers = options.workers.unwrap_or_else(default_workers).max(1);
+    let workers = options.flow.workers.unwrap_or_else(default_workers).max(1);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let consumer = match transport.consumer(consumer_options(&options, &routes)).await {
         Ok(consumer) => consumer,
@@ -57,14 +57,14 @@ pub(crate) async fn start(
         identity: Identity {
             context: delivery_context(&name, &options, &publisher),
             service: name,
-            group: options.group.clone(),
+            group: options.membership.group.clone(),
             system: transport.system(),
         },
         policy: Policy {
-            retry: options.retry,
-            handler_timeout: options.handler_timeout,
-            unknown: options.unknown,
-            worker_concurrency: options.concurrency.div_ceil(workers).max(1),
+            retry: options.failures.retry,
+            handler_timeout: options.flow.handler_timeout,
+            unknown: options.failures.unknown,
+            worker_concurrency: options.flow.concurrency.div_ceil(workers).max(1),
             seed,
         },
         backends: Backends {
@@ -74,8 +74,8 @@ pub(crate) async fn start(
             observer: options.observer.clone(),
         },
         table: routes.table().clone(),
-        keys: KeyHasher::new(options.order, seed),
-        circuit_breaker: CircuitBreaker::new(options.breaker),
+        keys: KeyHasher::new(options.flow.order, seed),
+        circuit_breaker: CircuitBreaker::new(options.failures.breaker),
         counters: Counters::new(workers, routes.len()),
         lease_fenced: Notify::new(),
         heartbeats: (0..workers).map(|_| Default::default()).collect(),
@@ -86,44 +86,44 @@ pub(crate) async fn start(
 /// Returns the context of the service's deliveries, but for the handler.
 fn delivery_context(name: &Name, options: &Options, publisher: &Arc<dyn Publisher>) -> DeliveryContext {
     let mut context = DeliveryContext::new(name.clone(), Name::default());
-    context.group = options.group.clone();
-    context.topic_prefix = options.topic_prefix.clone();
+    context.group = options.membership.group.clone();
+    context.topic_prefix = options.topics.prefix.clone();
     context.publisher = Some(Arc::new(PassingOn(publisher.clone())));
-    context.scope_per_topic = options.scope_per_topic;
+    context.scope_per_topic = options.claims.scope_per_topic;
     context
 }
 
 fn check(name: &Name, options: &Options) -> Result<()> {
     let wrong = |what: &str| Err(Error::new(ErrorKind::Invalid, format!("start {name:?}: {what}")));
-    let text_limits = [("name", name), ("group", &options.group), ("scope", &options.scope)];
+    let text_limits = [("name", name), ("group", &options.membership.group), ("scope", &options.claims.scope)];
     for (field, text) in text_limits {
         if text.is_empty() {
             return wrong(&format!("its {field} is empty"));
         }
     }
     let durations = [
-        ("commit interval", options.commit_interval),
-        ("lease ttl", options.lease_ttl),
-        ("handler timeout", options.handler_timeout.unwrap_or(Duration::MAX)),
-        ("session timeout", options.session_timeout.unwrap_or(Duration::MAX)),
+        ("commit interval", options.flow.commit_interval),
+        ("lease ttl", options.claims.lease_ttl),
+        ("handler timeout", options.flow.handler_timeout.unwrap_or(Duration::MAX)),
+        ("session timeout", options.membership.session_timeout.unwrap_or(Duration::MAX)),
     ];
     for (field, duration) in durations {
         if duration.is_zero() {
             return wrong(&format!("its {field} is zero"));
         }
     }
-    if options.lease_ttl < MIN_LEASE_TTL {
-        let ttl = options.lease_ttl;
+    if options.claims.lease_ttl < MIN_LEASE_TTL {
+        let ttl = options.claims.lease_ttl;
         return wrong(&format!("its lease ttl is {ttl:?}, it must be at least {MIN_LEASE_TTL:?}"));
     }
-    if options.workers.is_some_and(|workers| workers > Options::MAX_WORKERS) {
+    if options.flow.workers.is_some_and(|workers| workers > Options::MAX_WORKERS) {
         return wrong(&format!("its number of workers is above {}", Options::MAX_WORKERS));
     }
     let counts = [
-        ("concurrency", options.concurrency),
-        ("number of workers", options.workers.unwrap_or(1)),
-        ("maximum of bytes in flight", options.max_bytes),
-        ("maximum span", usize::try_from(options.max_span).unwrap_or(usize::MAX)),
+        ("concurrency", options.flow.concurrency),
+        ("number of workers", options.flow.workers.unwrap_or(1)),
+        ("maximum of bytes in flight", options.flow.max_bytes),
+        ("maximum span", usize::try_from(options.flow.max_span).unwrap_or(usize::MAX)),
     ];
     for (field, count) in counts {
         if count == 0 {
@@ -138,7 +138,7 @@ async fn open_sink(
     transport: &Arc<dyn Transport>,
     topics: &[Name],
 ) -> Result<Arc<dyn DeadLetterSink>> {
-    let sink = match &options.dead_letters {
+    let sink = match &options.failures.dead_letters {
         Some(sink) => sink.clone(),
         None => transport.dead_letters().await?,
     };
@@ -149,8 +149,8 @@ async fn open_sink(
 }
 
 async fn open_claims(options: &Options) -> Result<Option<Arc<Claims>>> {
-    let Some(store) = &options.store else { return Ok(None) };
-    let claims = Claims::new(store.clone(), options.scope.clone(), options.lease_ttl);
+    let Some(store) = &options.claims.store else { return Ok(None) };
+    let claims = Claims::new(store.clone(), options.claims.scope.clone(), options.claims.lease_ttl);
     claims.renew(tokio::time::Instant::now()).await?;
     Ok(Some(Arc::new(claims)))
 }
@@ -160,7 +160,7 @@ fn warn_of_unshared(service: &Name, options: &Options, transport: &dyn Transport
     if !transport.guarantees().is_shared() {
         return;
     }
-    if options.store.as_ref().is_some_and(|store| !store.guarantees().is_shared()) {
+    if options.claims.store.as_ref().is_some_and(|store| !store.guarantees().is_shared()) {
         tracing::warn!(
             %service,
             "the idempotency store belongs to this process: if the service has several instances, an event that \
@@ -168,7 +168,7 @@ fn warn_of_unshared(service: &Name, options: &Options, transport: &dyn Transport
              Postgres"
         );
     }
-    if options.dead_letters.as_ref().is_some_and(|sink| !sink.guarantees().is_shared()) {
+    if options.failures.dead_letters.as_ref().is_some_and(|sink| !sink.guarantees().is_shared()) {
         tracing::warn!(
             %service,
             "the dead-letter store belongs to this process: if the service has several instances, each keeps the \
@@ -179,15 +179,15 @@ fn warn_of_unshared(service: &Name, options: &Options, transport: &dyn Transport
 }
 
 fn consumer_options(options: &Options, routes: &Routes) -> ConsumerOptions {
-    let mut consumer = ConsumerOptions::new(options.group.clone(), routes.topics().iter().cloned())
-        .with_start(options.start)
-        .with_revocation_deadline(options.revocation_deadline)
+    let mut consumer = ConsumerOptions::new(options.membership.group.clone(), routes.topics().iter().cloned())
+        .with_start(options.topics.start)
+        .with_revocation_deadline(options.membership.revocation_deadline)
         // Prefetched bytes add to the bytes in flight, and both together must stay within the limit.
-        .with_max_buffered_bytes((options.max_bytes / 4).max(1));
-    if let Some(timeout) = options.session_timeout {
+        .with_max_buffered_bytes((options.flow.max_bytes / 4).max(1));
+    if let Some(timeout) = options.membership.session_timeout {
         consumer = consumer.with_session_timeout(timeout);
     }
-    if let Some(id) = &options.instance_id {
+    if let Some(id) = &options.membership.instance_id {
         consumer = consumer.with_instance_id(id.clone());
     }
     consumer

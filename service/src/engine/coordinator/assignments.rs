@@ -46,9 +46,9 @@ pub(super) struct Assignments {
 impl Assignments {
     pub(super) fn new(shared: Arc<Shared>, consumer: Arc<dyn Consumer>, workers: Workers, options: &Options) -> Self {
         Self {
-            splitter: Splitter::new(workers.clone(), shared.keys.clone(), options.order),
-            partitions: Partitions::new(options.revocation_deadline),
-            bounds: Bounds::new(options.max_bytes, options.max_span),
+            splitter: Splitter::new(workers.clone(), shared.keys.clone(), options.flow.order),
+            partitions: Partitions::new(options.membership.revocation_deadline),
+            bounds: Bounds::new(options.flow.max_bytes, options.flow.max_span),
             pauses: Pauses::default(),
             skips: Skips::default(),
             missing: VecDeque::new(),

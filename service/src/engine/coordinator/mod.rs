@@ -71,7 +71,7 @@ impl Coordinator {
     ) -> Self {
         let workers = Workers::new(workers);
         let parts = Parts::new(shared.clone(), consumer.clone(), &workers, options);
-        let commit_interval = options.commit_interval.clamp(SHORTEST_SLEEP, FOR_EVER);
+        let commit_interval = options.flow.commit_interval.clamp(SHORTEST_SLEEP, FOR_EVER);
         Self { shared, consumer, inputs, workers, parts, commit_interval }
     }
 
