@@ -281,7 +281,8 @@ fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
 /// Limit of errors visited in a chain: the chain of an error that is its own source never ends.
 const CHAIN_LENGTH: usize = 64;
 
-/// Iterates over `error` and its sources, up to 64 errors: an error may be its own source.
+/// Iterates over `error` and its sources, up to 64 errors: an error may be its own source. The error that an
+/// [`std::io::Error`] wraps is one of them.
 ///
 /// For searching a cause by its type, below the errors of layers that wrapped it; for one of ours see [`find_error`].
 ///
@@ -294,7 +295,16 @@ const CHAIN_LENGTH: usize = 64;
 /// assert_eq!(io.map(io::Error::kind), Some(io::ErrorKind::TimedOut));
 /// ```
 pub fn error_chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LENGTH)
+    std::iter::successors(Some(error), |&error| source(error)).take(CHAIN_LENGTH)
+}
+
+/// Returns the next error of a chain. [`std::io::Error`] names as its source that of the error which it wraps, and so
+/// skips the wrapped one.
+fn source<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
 }
 
 /// Returns whether `text` contains `part` as whole words.

@@ -425,6 +425,15 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_within_an_io_error_is_found() {
+        // `std::io::Error::source` skips the error that it wraps.
+        let wrapped = std::io::Error::other(unavailable("db"));
+        assert_eq!(Failure::of(&wrapped), Failure::Unavailable);
+        let ours = std::io::Error::other(Error::new(ErrorKind::Unavailable, "publish"));
+        assert_eq!(Failure::of(&Wrapped(ours.into())), Failure::Unavailable);
+    }
+
+    #[test]
     fn the_reason_tells_even_where_the_error_itself_is_hidden() {
         // As with anyhow: the top error's type is hidden, its source is not.
         let hidden = reject("no");
