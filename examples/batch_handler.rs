@@ -1,4 +1,4 @@
-//! Handles events in batches, and tells which of a batch failed: only these are tried again, then dead-lettered.
+//! Handles events in batches, and reports which of a batch failed: only these are retried, then dead-lettered.
 
 use std::time::Duration;
 

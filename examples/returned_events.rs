@@ -35,7 +35,7 @@ async fn main() -> tidings::Result<()> {
     let picker = Service::new("picker", Router::new().on(pick)).start(&transport).await?;
     let events = EventPublisher::new(&transport, "shop");
     events.publish(&OrderPlaced { order_id: 7, items: vec!["bolt".into(), "nut".into(), "bolt".into()] }).await?;
-    // The planner first: what it returned is then there for the picker to have caught up with.
+    // Wait for the planner first: the events that it returns are then published, and count in the picker's lag.
     planner.caught_up().await?;
     picker.caught_up().await?;
     planner.shutdown(Duration::from_secs(10)).await?;

@@ -1,4 +1,4 @@
-//! Handlers with state, behind a layer of tower's and one of our own.
+//! Handlers with state, behind one of tower's layers and a layer made by `from_fn`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

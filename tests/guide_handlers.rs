@@ -126,7 +126,7 @@ async fn per_tenant(event: Measured, Tenant(tenant): Tenant) {
 // end: extractor
 
 // begin: raw
-/// Counts the bytes of a topic whose records are no events of ours.
+/// Counts the bytes of a topic whose records are not events.
 async fn count(delivery: Delivery, State(bytes): State<Arc<AtomicU64>>) {
     bytes.fetch_add(delivery.record().size() as u64, Ordering::Relaxed);
 }

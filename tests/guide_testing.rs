@@ -85,7 +85,7 @@ async fn an_outage_of_the_store_delays_orders_and_loses_none() -> tidings::Resul
     let test = Harness::start(service().with_idempotency(store.clone())).await?;
     store.faults().down();
     let order = test.publish(&OrderPlaced { order: "o1".into(), cents: 500 }).await?;
-    test.advance(Duration::from_secs(3_600)).await; // an hour, that takes no time
+    test.advance(Duration::from_secs(3_600)).await; // an hour of tokio's time, instantly
 
     assert!(test.fate(&order).is_none()); // not handled, not dead-lettered
     store.faults().up();

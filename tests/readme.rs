@@ -40,7 +40,7 @@ async fn welcome(event: UserRegistered, State(mailer): State<Mailer>) -> Result<
 fn service() -> Service {
     let topics = TopicPolicy::Create(vec![Topic::new("user-events").with_partitions(3)]);
     Service::new("user-service", Router::new().on(welcome).with_state(Mailer)) // reads its events' topics, in its group
-        .with_topics(topics) // made if missing, each with its -dlq; by default that is an error, save in memory
+        .with_topics(topics) // created if missing, each with its -dlq; by default `start` fails, except in memory
         .with_idempotency(MemoryStore::new()) // or SledStore, which survives the process
         .with_retry(Retry::exponential(Duration::from_millis(100)).with_max_retries(5)) // by default 3
 }

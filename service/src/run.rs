@@ -42,7 +42,7 @@ impl Service {
     }
 
     /// Overrides settings as [`with_env`](Self::with_env) does, by variables with another prefix, such as `BILLING_`:
-    /// for several services in one process. The prefix is of no other variables.
+    /// for several services in one process. A variable with the prefix that is not a setting is an error.
     ///
     /// # Errors
     /// Those of [`with_env`](Self::with_env).

@@ -226,6 +226,8 @@ impl Service {
     }
 
     /// Writes dead letters to `sink`, which may be an `Arc` of one, instead of the transport's.
+    ///
+    /// A [`DeadLetterStore`](tidings_core::DeadLetterStore) can also list them; in tests, use `MemoryDeadLetters`.
     pub fn with_dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
         self.options.failures.dead_letters = Some(Arc::new(sink));
         self

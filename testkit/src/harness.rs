@@ -137,6 +137,9 @@ impl<T: Transport + Clone> Harness<T> {
 
     /// Publishes `event` and waits until it, and all events that follow from it in this service, have settled.
     ///
+    /// An event of a topic that the service does not read never settles. To send one event twice, or with a header, see
+    /// [`send_raw`](Self::send_raw).
+    ///
     /// # Panics
     /// If the event could not be published, or has not settled in time; the message contains the trace. See
     /// [`try_send`](Self::try_send).
@@ -171,6 +174,8 @@ impl<T: Transport + Clone> Harness<T> {
     }
 
     /// Publishes a raw record, such as garbage or a tombstone, and waits until it has settled.
+    ///
+    /// For an event with an id or a header of the test's choice, encode its [`Envelope`] with [`codec::encode`].
     ///
     /// # Panics
     /// As [`send`](Self::send).
@@ -269,7 +274,9 @@ impl<T: Transport + Clone> Harness<T> {
         ));
     }
 
-    /// Makes an attempt fail if `error` returns an error for its event type and attempt number.
+    /// Makes an attempt fail if `error` returns an error for its event type and attempt number (from 1).
+    ///
+    /// It stays for the rest of the test.
     pub fn fail_attempts(&self, error: impl FnMut(&str, u32) -> Option<BoxError> + Send + 'static) {
         self.journal.inject(Box::new(error));
     }

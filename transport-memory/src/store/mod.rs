@@ -33,6 +33,8 @@ use crate::error::lock;
 /// on tokio's clock. It grows with each done event until that is purged, or up to
 /// [`with_max_done`](Self::with_max_done).
 ///
+/// It keeps no dead letters: those are kept by [`MemoryDeadLetters`].
+///
 /// ```
 /// # use std::time::Duration;
 /// # use tidings_core::{Claim, EventRef, History, IdempotencyStore};
