@@ -106,6 +106,15 @@ fn no_seed_breaks_a_promise() {
     assert!(failed.is_empty(), "{}\nreplay with TIDINGS_SEED", failed.join("\n"));
 }
 
+/// An isolated record that waited for its handler was kept from starting by batches that waited for it.
+#[test]
+fn seeds_that_broke_a_promise_once_keep_it() {
+    for seed in [176_798_103_536_247, 176_798_103_538_285] {
+        let reported = report(seed, &simulate(seed));
+        assert!(reported.is_none(), "{reported:?}");
+    }
+}
+
 /// Runs the seed given by `TIDINGS_SEED`, and prints its history.
 #[test]
 fn replay() {

@@ -31,7 +31,7 @@ impl Parts {
 
     /// Starts the records whose turn has come. Returns whether it started any.
     pub(super) fn begin_ready(&mut self, now: Instant) -> bool {
-        let mut begun = false;
+        let mut begun = self.begin_permitted(now);
         while !self.is_full()
             && let Some(record) = self.next_ready()
         {
@@ -44,6 +44,18 @@ impl Parts {
             }
         }
         begun
+    }
+
+    /// Starts the record that runs isolated once its handler is ready. Batches that are due do not count as running:
+    /// they wait for it.
+    fn begin_permitted(&mut self, now: Instant) -> bool {
+        let invoker = &self.invoker;
+        let is_open = |handler, record: &PendingRecord| record.has_permit() && invoker.may_be_ready(handler);
+        let Some(record) = self.scheduler.next_throttled(is_open) else { return false };
+        if let Turn::Kept(record) = self.begin(record, now) {
+            self.scheduler.put_back_ready(record);
+        }
+        true
     }
 
     /// Returns the next record that is ready; one that waited for its handler goes first.
