@@ -17,11 +17,9 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use self::index::MAX_LETTERS;
+pub use self::session::REDRIVE_GROUP_SUFFIX;
 use self::session::{Broker, Session};
 
-/// The suffix of the consumer group by which older versions redrove a service's letters. What they redrove is not
-/// redriven again.
-pub const REDRIVE_GROUP_SUFFIX: &str = "-redrive";
 /// The ttl of the leases under which letters are discarded and parked.
 const RESOLVE_LEASE: Duration = Duration::from_secs(60);
 

@@ -10,10 +10,12 @@ use tidings_core::{
 };
 use tracing::debug;
 
-use super::REDRIVE_GROUP_SUFFIX;
 use super::index::Index;
 use super::reader::Reader;
 
+/// The suffix of the consumer group by which older versions redrove a service's letters. What they redrove is not
+/// redriven again.
+pub const REDRIVE_GROUP_SUFFIX: &str = "-redrive";
 /// The prefix of the groups that read dead-letter topics.
 const GROUP: &str = "dead-letters";
 /// Records between two wanted ones are skipped if there are more than this.
