@@ -3,6 +3,7 @@
 mod api;
 mod bench;
 mod ci;
+mod circles;
 mod examples;
 mod junit;
 mod play;

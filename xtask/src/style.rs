@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::Result;
+use crate::circles;
 use crate::process::output;
 use crate::workspace::root;
 
@@ -25,6 +26,7 @@ pub(crate) fn run() -> Result {
             found.extend(violations(path, &text));
         }
     }
+    found.extend(circles::found()?);
     if found.is_empty() { Ok(()) } else { Err(format!("house rules:\n{}", found.join("\n")).into()) }
 }
 
