@@ -301,7 +301,7 @@ impl FetchedRecords {
 
 impl std::fmt::Debug for FetchedRecords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Run({} records)", self.len())
+        write!(f, "FetchedRecords({} records)", self.len())
     }
 }
 
@@ -353,6 +353,6 @@ fn stored(record: ConsumerRecord) -> StoredRecord {
 
 impl std::fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Reader")
+        f.write_str("Fetcher")
     }
 }

@@ -64,7 +64,7 @@ struct MetadataRefresher(Arc<Consumer>);
 
 impl std::fmt::Debug for MetadataRefresher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Looker(..)")
+        f.write_str("MetadataRefresher(..)")
     }
 }
 

@@ -367,6 +367,6 @@ pub(super) async fn watch(shared: Arc<Shared>, cluster: ClusterClient, options: 
 
 impl std::fmt::Debug for GroupHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Group").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("GroupHandler").field("options", &self.options).finish_non_exhaustive()
     }
 }

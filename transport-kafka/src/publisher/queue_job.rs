@@ -43,7 +43,7 @@ impl std::fmt::Debug for QueueJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Publish(_) => "Publish",
-            Self::Resume(_) => "GoOn",
+            Self::Resume(_) => "Resume",
             Self::Alone { .. } => "Alone",
             Self::Barrier(_) => "Barrier",
         })
