@@ -17,7 +17,7 @@ async fn store(batch: Batch<Measured>) -> Result<(), BoxError> {
     let cold = |(_, e): &(usize, &tidings::Envelope<Measured>)| e.payload.celsius < -273.15;
     let bad: Vec<usize> = batch.iter().enumerate().filter(cold).map(|(place, _)| place).collect();
     println!("{} rows in one write, {} refused", batch.len() - bad.len(), bad.len());
-    if bad.is_empty() { Ok(()) } else { Err(failed(bad, "colder than can be").into()) }
+    if bad.is_empty() { Ok(()) } else { Err(failed(bad, "below absolute zero").into()) }
 }
 
 #[tokio::main]

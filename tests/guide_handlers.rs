@@ -143,6 +143,32 @@ async fn records_without_an_envelope_are_counted() -> tidings::Result<()> {
 }
 // end: raw
 
+// begin: parts
+use tidings::handler::FromRef;
+
+#[derive(Clone)]
+struct App {
+    limit: f64,
+    bytes: Arc<AtomicU64>,
+}
+
+impl FromRef<App> for f64 {
+    fn from_ref(app: &App) -> Self {
+        app.limit
+    }
+}
+
+impl FromRef<App> for Arc<AtomicU64> {
+    fn from_ref(app: &App) -> Self {
+        app.bytes.clone()
+    }
+}
+
+fn with_parts(app: App) -> Router {
+    Router::new().on(watch).on_topic("clicks", count.named("count")).with_state(app)
+}
+// end: parts
+
 // begin: layer
 /// Logs how long each delivery takes.
 async fn log(delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
@@ -189,6 +215,16 @@ async fn a_missing_header_is_rejected() -> tidings::Result<()> {
 async fn layers_wrap_the_handlers_before_them() -> tidings::Result<()> {
     let test = Harness::start(Service::new("layered", layered())).await?;
     assert!(test.send(&Measured { sensor: 1, celsius: 95.0 }).await.is_wholly_handled());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_take_parts_of_the_state() -> tidings::Result<()> {
+    let app = App { limit: 90.0, bytes: Arc::new(AtomicU64::new(0)) };
+    let test = Harness::start(Service::new("parts", with_parts(app.clone()))).await?;
+    assert!(test.send(&Measured { sensor: 1, celsius: 95.0 }).await.is_handled());
+    assert!(test.send_raw(Record::new("clicks", "home")).await.is_handled());
+    assert_eq!((test.published::<AlarmRaised>().len(), app.bytes.load(Ordering::Relaxed) > 0), (1, true));
     Ok(())
 }
 

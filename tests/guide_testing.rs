@@ -94,14 +94,49 @@ async fn an_outage_of_the_store_delays_orders_and_loses_none() -> tidings::Resul
 }
 // end: outage
 
+// begin: duplicate
+use tidings::Envelope;
+use tidings::codec::encode;
+
+#[tokio::test(start_paused = true)]
+async fn an_order_sent_twice_is_paid_once() -> tidings::Result<()> {
+    let test = Harness::start(service().with_idempotency(MemoryStore::new())).await?;
+    let order = Envelope::new(OrderPlaced { order: "o1".into(), cents: 500 });
+    let record = encode(order.as_ref(), "")?.with_header("tenant", "acme");
+
+    assert!(test.send_raw(record.clone()).await.is_handled());
+    assert!(test.send_raw(record).await.is_duplicate());
+    assert_eq!(test.published::<PaymentTaken>().len(), 1);
+    Ok(())
+}
+// end: duplicate
+
+// begin: redrive
+use tidings::dead_letter::{DeadLetters, LetterQuery, RedriveOptions};
+
+#[tokio::test(start_paused = true)]
+async fn a_redriven_order_is_paid() -> tidings::Result<()> {
+    let test = Harness::start(service()).await?;
+    test.fail_attempt("order.placed", 1, reject("a bug"));
+    assert!(test.send(&OrderPlaced { order: "o1".into(), cents: 500 }).await.is_dead_lettered());
+
+    let letters = DeadLetters::open(test.transport(), ["orders"]).await?;
+    let report = letters.redrive(&LetterQuery::default(), &RedriveOptions::default()).await?;
+    assert_eq!(report.redriven, 1);
+    test.settle().await?; // waits for events that the test did not send itself, too
+    assert_eq!(test.published::<PaymentTaken>().len(), 1);
+    Ok(())
+}
+// end: redrive
+
 #[test]
 fn the_page_shows_these_tests() {
     let page = include_str!("../docs/guides/testing.md");
     let source = include_str!("guide_testing.rs");
     let parts = source.split("// begin: ").skip(1).filter_map(|part| part.split("\n// end: ").next());
     let parts: Vec<_> = parts.filter_map(|part| part.split_once('\n')).collect();
-    assert_eq!(parts.len(), 4 + 1, "the four above, and this line's own text");
-    for (name, part) in &parts[..4] {
+    assert_eq!(parts.len(), 6 + 1, "the six above, and this line's own text");
+    for (name, part) in &parts[..6] {
         assert!(page.contains(&format!("```rust\n{part}\n```")), "the page does not show the part {name:?} as it is");
     }
 }

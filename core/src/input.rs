@@ -28,7 +28,7 @@ use crate::{Batch, Delivery, Envelope, Error, Event, Result, codec};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a handler's first argument",
     label = "must be an event, `Envelope<Event>`, `Batch<Event>` or `Delivery`",
-    note = "extractors such as `State` come after the event"
+    note = "an event has `#[derive(Serialize, Deserialize, Event)]` and is taken by value; extractors such as `State` come after it"
 )]
 pub trait Input: Sized + Send + 'static {
     /// Whether the argument takes several records at once.

@@ -84,8 +84,8 @@ pub trait FromDelivery<S>: Sized {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not part of the router's state `{T}`",
-    label = "`with_state` was given `{T}`, or nothing",
-    note = "give it to `Router::with_state`, or implement `FromRef<{T}>` for `{Self}`"
+    label = "the router's state is `{T}`: that of `with_state`, or of its first handler with a `State`",
+    note = "if handlers need several values, give `with_state` a struct of them, here `App`, and `impl FromRef<App>` for the type of each"
 )]
 pub trait FromRef<T> {
     /// Returns this part of `state`.
