@@ -172,8 +172,8 @@ pub mod error {
 pub mod handler {
     pub use tidings_core::{
         Caused, Causes, DecodeErrors, DeliveryContext, DeliveryPublisher, EventInput, Extensions, Failure,
-        HandlerError, Input, IntoEvents, IntoOutcome, Outcome, RawBatch, RawInput, event_id_of, held, rolled_back,
-        stopped_at,
+        HandlerError, Input, IntoEvents, IntoOutcome, Outcome, RawBatch, RawInput, event_id_of, failed, held, reject,
+        rolled_back, stopped_at, unavailable,
     };
     pub use tidings_service::{
         Arguments, BatchOptions, BoxFuture, Configured, FromDelivery, FromFn, FromFnService, FromRef, Handler,

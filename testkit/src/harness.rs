@@ -137,11 +137,10 @@ impl<T: Transport + Clone> Harness<T> {
 
     /// Publishes `event` and waits until it, and all events that follow from it in this service, have settled.
     ///
-    /// An event of a topic that the service does not read never settles. To send one event twice, or with a header, see
-    /// [`send_raw`](Self::send_raw).
+    /// To send one event twice, or with a header, see [`send_raw`](Self::send_raw).
     ///
     /// # Panics
-    /// If the event could not be published, or has not settled in time; the message contains the trace. See
+    /// If the event could not be published, the service does not read its topic, or it has not settled in time; the message contains the trace. See
     /// [`try_send`](Self::try_send).
     pub async fn send<E: Event>(&self, event: &E) -> Fate {
         expect(self.try_send(event).await)
@@ -150,8 +149,8 @@ impl<T: Transport + Clone> Harness<T> {
     /// Like [`send`](Self::send), but returns an error: for events that may not settle.
     ///
     /// # Errors
-    /// Those of publishing, and [`Unavailable`](ErrorKind::Unavailable) with the trace if the event has not settled in
-    /// time.
+    /// Those of publishing, [`Invalid`](ErrorKind::Invalid) if the service does not read the event's topic, and
+    /// [`Unavailable`](ErrorKind::Unavailable) with the trace if the event has not settled in time.
     pub async fn try_send<E: Event>(&self, event: &E) -> Result<Fate> {
         let record_id = self.put(self.record(event)?).await?;
         self.settled(&record_id).await
@@ -302,6 +301,13 @@ impl<T: Transport + Clone> Harness<T> {
     }
 
     async fn settled(&self, record_id: &RecordId) -> Result<Fate> {
+        let topic = &record_id.origin.topic;
+        if !self.topics.contains(topic) {
+            let read = self.topics.iter().map(|topic| format!("{topic:?}")).collect::<Vec<_>>().join(", ");
+            let what =
+                format!("wait for an event of topic {topic:?}, which the service does not read; it reads {read}");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         let look = || {
             let mut looked_at = 0;
             let fate = self.journal.fate(record_id, &self.topics, &mut looked_at);

@@ -50,6 +50,20 @@ fn service() -> Service {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_that_the_service_does_not_read_is_refused_at_once() -> tidings_core::Result<()> {
+    let test = Harness::start(Service::new("users", Router::new().on(welcome))).await?;
+    let begun = tokio::time::Instant::now();
+    let error = test.try_send(&MailSent { to: "a@b.c".into() }).await.expect_err("nothing reads mails");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(
+        error.to_string().contains(r#"topic "mails", which the service does not read; it reads "users""#),
+        "{error}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn sending_waits_for_all_that_follows() {
     let test = Harness::start(service()).await.unwrap();
     let fate = test.send(&registered("u1")).await;
