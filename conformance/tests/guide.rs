@@ -32,7 +32,7 @@ use tidings_conformance::{Setup, transport};
 fn main() -> ExitCode {
     let setup = Setup::new("mine", || MyTransport::connect("localhost:1234"))
         .with_lifetime(Duration::from_secs(2)) // how long a session may live
-        .with_quiet(Duration::from_millis(20)) // how long to wait for what must not come
+        .with_quiet(Duration::from_millis(20)) // how long to wait for a step that must not come
         .with_session_loss(|mine, group| async move {
             mine.drop_sessions(&group);
             Ok(())

@@ -45,7 +45,8 @@ const SYNCHRONOUS_AND_FRESH: &str = "SELECT set_config('synchronous_commit', 'on
 ///
 /// A store is shared: all instances of a service that use the same schema and prefix see each
 /// other's claims. See [`connect_with`](Self::connect_with) for how it is opened, and
-/// [`inbox`](Self::inbox), [`outbox`](Self::outbox) and [`letters`](Self::letters) for its parts.
+/// [`inbox`](Self::inbox) and [`outbox`](Self::outbox) for its parts. Its dead letters are those of a
+/// [`DeadLetterStore`](tidings_core::DeadLetterStore).
 ///
 /// ```no_run
 /// use tidings_core::DeadLetterSink;

@@ -186,7 +186,7 @@ async fn a_second_opener_is_told_that_it_is_open() {
     let store = SledStore::open(directory.path()).await.unwrap();
     let error = SledStore::open(directory.path()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(error.report().contains("open already"), "{}", error.report());
+    assert!(error.report().contains("already open"), "{}", error.report());
     let one = lease(&store).await;
     assert_eq!(claim(&store, &one, &fresh()).await, granted(0, 0));
 }
