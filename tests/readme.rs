@@ -64,7 +64,7 @@ async fn main() -> tidings::Result<()> {
 use tidings::testing::Harness;
 
 #[tokio::test(start_paused = true)]
-async fn who_registers_is_welcomed_if_there_is_an_address() -> tidings::Result<()> {
+async fn a_user_with_an_address_is_welcomed() -> tidings::Result<()> {
     let test = Harness::start(service()).await?;
     let fate = test.send(&UserRegistered { user_id: "u1".into(), email: "a@b.c".into() }).await;
     assert!(fate.is_handled());

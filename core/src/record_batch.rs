@@ -147,7 +147,7 @@ mod tests {
         drop(again);
         let records = batch.slice(1, 3).try_into_records().expect_err("the whole batch shares them");
         drop(batch);
-        let records = records.try_into_records().expect("nobody else has them");
+        let records = records.try_into_records().expect("the batch is the only owner");
         assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [1, 2]);
     }
 

@@ -227,7 +227,7 @@ async fn what_a_run_that_was_cut_off_published_is_found(transport: Arc<dyn Trans
         let reached = Arc::clone(&cut.reached);
         let store = Arc::clone(open(&transport, &topic).await?.store());
         let handle = DeadLetters::new(store, Arc::new(cut));
-        // What the run before has leased is skipped until its lease has passed.
+        // Letters that the previous run leased are skipped until their leases have expired.
         let run = async {
             loop {
                 handle.redrive(&LetterQuery::default(), &options).await?;

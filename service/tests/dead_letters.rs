@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// A topic `t` of one partition, whose letters lie in so many.
+/// A topic `t` of one partition, whose letters lie in `partitions` partitions.
 async fn memory(partitions: u32) -> MemoryTransport {
     let transport = MemoryTransport::new();
     let topics = [("t", 1), ("t-dlq", partitions), ("t-dlq-state", partitions)];

@@ -1,4 +1,4 @@
-//! What the status of a service says.
+//! Tests of a service's status.
 
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;

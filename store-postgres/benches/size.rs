@@ -123,7 +123,7 @@ async fn churn(url: &str, rows: usize, settings: &str, reset: &str) {
     let (mut done, mut claims, mut outbox) = (0, 0, 0);
     for _ in 0..ROUNDS * STEPS {
         rig.handle(&events(rows / STEPS, Uuid::now_v7)).await;
-        // What is older than the newest `rows`.
+        // Rows older than the newest `rows`.
         let oldest = format!(
             "SELECT (extract(epoch FROM done_at) * 1000)::bigint FROM {}.done ORDER BY done_at DESC OFFSET {rows} LIMIT 1",
             rig.schema

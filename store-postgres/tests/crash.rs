@@ -104,7 +104,7 @@ async fn crashes(restarts: usize, kills: usize) -> TestResult {
     Ok(())
 }
 
-/// What `attempt` comes to in the end: a busy machine may need longer for a connection than the store waits for one here.
+/// Returns the final result of `attempt`: a busy machine may need longer for a connection than the store waits for one here.
 async fn at_last<T>(mut attempt: impl AsyncFnMut() -> TestResult<T>) -> TestResult<T> {
     let began = Instant::now();
     loop {

@@ -66,7 +66,7 @@ async fn a_record_of_a_topic_made_anew_is_not_taken_for_the_letter_of_the_old_on
         [(2, 5), (1, 6)]
     );
     store.close().await;
-    // What is left of the closed one does not take the open one with it when its time has come.
+    // The expiry of the closed letter does not delete the open one.
     hands.pass(day * 3);
     let store = SledStore::open_with(config).await.unwrap();
     assert_eq!(store.list(&LetterQuery::default()).await.unwrap(), open);
@@ -142,7 +142,7 @@ async fn all_closed_letters_past_their_retention_are_forgotten_however_many() {
     for _ in 0..3 {
         store.size().await.unwrap();
     }
-    // What is forgotten is a new letter when it is buried again.
+    // A letter that was forgotten is a new one when it is buried again.
     bury(&store, letters).await;
     let all = LetterQuery::default().with_limit(usize::MAX);
     assert_eq!(store.list(&all).await.unwrap().len(), 6_000);

@@ -139,7 +139,7 @@ impl MemoryPublisher {
 
     /// Stores records with delayed answers: at most the bound at once, the last ones still unanswered on return.
     ///
-    /// On drop, the records stored so far stay stored and their share of the bound is released.
+    /// On drop, records already stored stay stored and their share of the bound is released.
     async fn publish_late(&self, records: Vec<Record>, delay: Duration) -> Vec<Result<Position>> {
         let mut rest: VecDeque<Record> = records.into();
         let mut answers = Vec::with_capacity(rest.len());

@@ -76,7 +76,7 @@ fn expand(prefix: &mut Vec<String>, rest: &mut &str, found: &mut Vec<Vec<String>
         *rest = rest.trim_start();
         if let Some(inner) = rest.strip_prefix('{') {
             *rest = inner;
-            // What is no tree, such as the text of a format, ends where nothing more can be read.
+            // Text that is no tree, such as a format string, ends where nothing more can be read.
             let mut left = usize::MAX;
             while !rest.trim_start().starts_with('}') && rest.len() < left {
                 left = rest.len();

@@ -1,4 +1,4 @@
-//! Ours on Kafka beside librdkafka's clients (`FutureProducer` and `StreamConsumer` are the baselines), in one run.
+//! tidings on Kafka next to librdkafka's clients (`FutureProducer` and `StreamConsumer` are the baselines), in one run.
 //!
 //! It runs against the broker in `TIDINGS_KAFKA`, and says so where there is none.
 
@@ -18,7 +18,7 @@ const PUBLISHER: &str = "tidings Publisher";
 const BASE_PRODUCER: &str = "rdkafka BaseProducer";
 const BARE: &str = "krafka";
 const RSKAFKA: &str = "rskafka, the application's batches";
-/// Each of them begins a round: whoever is first finds a topic and a page cache that are empty, and the last one full ones.
+/// Each of them begins a round: the first one finds a topic and a page cache that are empty, and the last one full ones.
 const PRODUCERS: [&str; 5] = [FUTURE_PRODUCER, PUBLISHER, BASE_PRODUCER, BARE, RSKAFKA];
 
 fn main() -> BenchResult {

@@ -1,4 +1,4 @@
-//! publish -> route -> handler -> ack in memory, beside RustStream's memory broker (`baseline`), in one run.
+//! publish -> route -> handler -> ack in memory, next to RustStream's memory broker (`baseline`), in one run.
 //!
 //! Its broker has no bounds, groups, offsets or commits: a window in front of both keeps 512 records unanswered.
 
@@ -25,7 +25,7 @@ use uuid::Uuid;
 const COUNT: u64 = 1_000_000;
 /// Records of a run through handlers that wait, their keys, and how many wait at once.
 const WAITING: (u64, u64, usize) = (20_000, 1_000, 100);
-/// What such a handler waits.
+/// The wait of such a handler.
 const WORK: Duration = Duration::from_millis(1);
 /// How often each is measured, in turns.
 const ROUNDS: usize = 5;
@@ -108,7 +108,7 @@ async fn ours(
     router: Router<Window>,
     make: fn(u64) -> Record,
 ) -> BenchResult<Duration> {
-    // What may be unanswered is kept, and no more: theirs keeps nothing.
+    // Only unanswered records are kept: theirs keeps nothing.
     let transport = MemoryTransport::open(MemoryConfig::new().with_retention_records(window_of.0))?;
     // One partition, as their broker has: what runs at once, runs within it.
     let topics = [Topic::new(Registered::TOPIC), Topic::new("bench-dlq")];

@@ -1,4 +1,4 @@
-//! What the peers do of the work of `tidings_benches`.
+//! The work of `tidings_benches`, as the peers do it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -160,7 +160,7 @@ async fn i7_a_claim_alone_is_not_done(fixture: &Fixture) -> Checked {
     fixture.claims("a new event", &one, &event, &[Is::Granted]).await?;
     fixture.claims("an event that is being handled", &other, &event, &[Is::Held]).await?;
     fixture.retire(&one).await?;
-    fixture.claims("an event that nobody handled", &other, &event, &[Is::Granted]).await
+    fixture.claims("an event that no member handled", &other, &event, &[Is::Granted]).await
 }
 
 async fn i7_a_release_is_not_done(fixture: &Fixture) -> Checked {

@@ -204,7 +204,7 @@ async fn c2_a_member_that_nobody_answers_raises_lost_by_itself(fixture: &Fixture
     members.records(0, 5).await?;
     fixture.outage(true).await?;
     // The broker can't report the loss: the consumer must notice it by its own clock.
-    let told = members.until("the loss is told while nobody answers", |m| !m[0].lost.is_empty()).await;
+    let told = members.until("the loss is told while no broker answers", |m| !m[0].lost.is_empty()).await;
     fixture.outage(false).await?;
     told
 }

@@ -197,7 +197,7 @@ async fn c4_commits_overlap_reading(fixture: &Fixture) -> Checked {
     members.rest().await?;
     let (consumer, epoch) = (members.consumer(0), members[0].epoch(&p)?);
     let commit = async move { consumer.commit(vec![Commit::new(p, epoch, 10)]).await };
-    let answers = members.meanwhile("an answer to commit beside a pending next", commit).await?;
+    let answers = members.meanwhile("an answer to commit during a pending next", commit).await?;
     answers.into_iter().try_for_each(|answer| granted("commit", answer))
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Member<'a> {
     pub(crate) owned: BTreeMap<TopicPartition, Owned>,
     pub(crate) revoking: BTreeSet<TopicPartition>,
     pub(crate) revocations: Vec<Revocation>,
-    /// All assignments so far, for the cases that look at them.
+    /// All assignments until now, for the cases that look at them.
     pub(crate) assignments: Vec<Assignment>,
     pub(crate) lost: Vec<TopicPartition>,
     pub(crate) paused: BTreeSet<TopicPartition>,

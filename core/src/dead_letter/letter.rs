@@ -60,7 +60,7 @@ impl ResolutionKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolution {
-    /// What became of the letter.
+    /// The resolution of the letter.
     pub kind: ResolutionKind,
     /// The person or program that decided; empty where an older version did not store it.
     pub by: String,
@@ -126,7 +126,7 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// The time of the final failure.
     pub failed_at: Timestamp,
-    /// What became of the letter; `None` while it is open. Not part of what is buried: a store fills it in.
+    /// The resolution of the letter; `None` while it is open. Filled in by the store, not by the writer of the letter.
     pub resolution: Option<Resolution>,
 }
 

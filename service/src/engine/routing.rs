@@ -34,7 +34,7 @@ impl Verdict {
 
     fn of_unknown_type(policy: UnknownTypes, record: &StoredRecord) -> Self {
         match policy {
-            UnknownTypes::Skip => Self::Skip("a type that nobody takes"),
+            UnknownTypes::Skip => Self::Skip("a type without a handler"),
             UnknownTypes::DeadLetter => {
                 let name = codec::routing(record).map(|routing| routing.event_type().to_owned()).unwrap_or_default();
                 let text = format!("route {name:?}: no handler takes this type");

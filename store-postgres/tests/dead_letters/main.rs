@@ -273,7 +273,7 @@ async fn purged() -> Result<(), BoxError> {
     assert_eq!(store.purge_acts(Duration::from_secs(3_600)).await?, 0);
     assert_eq!(store.purge_acts(Duration::MAX).await?, 0);
     assert_eq!(store.purge_acts(Duration::ZERO).await?, 4);
-    // What was tried with a letter that is open stays.
+    // The attempts to redrive an open letter stay recorded.
     let options = RedriveOptions::default();
     letters.redrive(&LetterQuery::default().with_ids([id(5)]), &options).await?;
     assert_eq!(store.purge_acts(Duration::ZERO).await?, 0);

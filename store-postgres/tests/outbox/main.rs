@@ -254,7 +254,7 @@ async fn shared() -> Result<(), BoxError> {
     .await;
     commit(&store, (0..500).map(|n| record(&n.to_string(), n)).collect()).await;
     broker.holds(500).await;
-    // What the last relay has not deleted when it is dropped would be published again.
+    // Records that the last relay has not deleted when it is dropped would be published again.
     is_empty(&store).await;
     let mut relays = relays.into_iter();
     let survivor = relays.next().unwrap();

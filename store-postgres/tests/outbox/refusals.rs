@@ -41,7 +41,7 @@ pub(crate) async fn hold_and_retry() -> Result<(), BoxError> {
         broker.by_key(),
         [("a".into(), vec!["a1".into()]), ("b".into(), strings(["b1", "b2", "b3", "b4"]))].into()
     );
-    // What came through is deleted a moment later.
+    // Published records are deleted a moment later.
     until("two that are held back", async || outbox(&store).lag().await.unwrap().waiting == 2).await;
     let lag = outbox(&store).lag().await?;
     assert_eq!((lag.holding, lag.parked), (1, 0));

@@ -1,4 +1,4 @@
-//! What is known of the letters of some topics: where they are, and what became of them.
+//! The index of the letters of some topics: their positions and resolutions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;

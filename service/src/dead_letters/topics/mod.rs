@@ -25,7 +25,7 @@ const RESOLVE_LEASE: Duration = Duration::from_secs(60);
 
 /// The letters in the dead-letter topics of some topics, on any transport.
 ///
-/// What becomes of a letter is recorded in `<topic>-dlq-state`, a compacted topic that
+/// The resolution of a letter is recorded in `<topic>-dlq-state`, a compacted topic that
 /// [`ensure_topics`](tidings_core::ensure_topics) creates: its records have the letter's identity as their key, and
 /// state who redrove, discarded or parked it, when and why. Leases are records of that topic as well; of two redrives
 /// that lease a letter, the one whose record comes first has it. They expire by the timestamps of these records, so the

@@ -1,4 +1,4 @@
-//! What a handle has read so far: a reader, its positions, and the index of letters.
+//! The state of a handle: a reader, its positions, and the index of letters.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -34,7 +34,7 @@ impl fmt::Debug for Query {
     }
 }
 
-/// What the status and the log say about the service as a whole, except for its partitions.
+/// The state of the service as a whole, for the status and the log; partitions have their own.
 #[derive(Debug)]
 pub(super) struct Health {
     service: Name,

@@ -32,7 +32,7 @@ pub(super) struct Partition {
     revocation: Option<Revocation>,
 }
 
-/// What an assignment waits for before its first record is dispatched.
+/// The conditions under which the first record of an assignment is dispatched.
 #[derive(Debug)]
 struct Start {
     /// The start offset is committed. Otherwise a crash would resume at an offset of a former log, or elsewhere.
@@ -490,7 +490,7 @@ mod tests {
             self.next_offset += present.len() as u64 + u64::from(gap);
             let records = offsets.iter().map(|o| StoredRecord::new(*o, Timestamp::default())).collect();
             let batch = RecordBatch::new(TopicPartition::new("t", 0), records);
-            // What an assignment that ends does not admit is read again by the next owner, all the same.
+            // Records that an ending assignment does not admit are read again by the next owner.
             self.unsettled.extend(&offsets);
             match self.partition.admit(Fetched::new(batch, 1, self.next_offset)) {
                 Admitted::Dispatch(dispatch) => self.dispatched(vec![dispatch]),

@@ -38,7 +38,7 @@ pub(super) struct Endings {
 pub(super) struct Removed {
     pub(super) bytes: usize,
     pub(super) returned: Option<ReturnedPartition>,
-    /// What a later assignment of the partition may dispatch now.
+    /// Batches that a later assignment of the partition may dispatch now.
     pub(super) begun: Vec<(AssignmentId, Vec<Dispatch>)>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tidings_core::TopicPartition;
 
-/// What is paused, and what the consumer was asked for.
+/// Pauses, and the pauses that the consumer was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
     /// An operator paused the service.

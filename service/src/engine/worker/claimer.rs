@@ -51,7 +51,7 @@ pub(super) enum Claimed {
     Held(Option<Duration>),
     /// The idempotency store is down, by this error.
     Outage(String),
-    /// So many processes crashed with it that it is dead-lettered.
+    /// It is dead-lettered because too many processes crashed with it.
     Crashed(u32),
     /// Its partition is being revoked.
     Revoked,

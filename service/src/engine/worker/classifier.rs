@@ -287,7 +287,7 @@ mod tests {
                     continue;
                 };
                 match (before.get(&key), step.next) {
-                    // What comes before it is settled, or goes before it in the same batch.
+                    // Its predecessor is settled, or goes before it in the same batch.
                     (None, _) | (_, Next::Handled) => {}
                     (Some(Next::Again(0)), Next::Again(0)) | (Some(Next::Again(1)), Next::Again(1)) => {}
                     // It never runs again, so it overtakes nothing; and the dead letters of a key have no order.

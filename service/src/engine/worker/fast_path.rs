@@ -19,7 +19,7 @@ use crate::route::Started;
 /// The number of records that a worker starts before it reads its commands again.
 const RECORDS_PER_ROUND: usize = 1_024;
 
-/// What a record's start did to its chunk.
+/// The effect of a record's start on its chunk.
 enum Placed {
     /// The record was started; it used the pass.
     Used,

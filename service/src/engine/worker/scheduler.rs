@@ -43,11 +43,11 @@ pub(super) struct Scheduler {
     keys: KeyQueues<PendingRecord>,
     delayed: Timers<PendingRecord>,
     isolated: VecDeque<PendingRecord>,
-    /// What waits for a handler that is not ready, by handler.
+    /// Records and chunks that wait for a handler that is not ready, by handler.
     throttled: Vec<Throttled>,
 }
 
-/// What waits for one handler. Chunks are left whole where all their records wait.
+/// Records and chunks that wait for one handler. Chunks are left whole where all their records wait.
 #[derive(Debug, Default)]
 struct Throttled {
     records: VecDeque<PendingRecord>,

@@ -34,7 +34,7 @@ pub(super) struct Settler {
     settled: Vec<Settled>,
 }
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Debug)]
 pub(super) enum Done {
     /// The events of a delivery are published.
