@@ -41,9 +41,12 @@ impl Breaker {
 ///
 /// let clicks = (0..1_000).map(|_| Record::new("clicks", "home")).collect();
 /// transport.publisher().await?.publish(clicks).await;
-/// while service.status().await.state != ServiceState::Degraded {
-///     tokio::task::yield_now().await;
-/// }
+/// let degraded = async {
+///     while service.status().await.state != ServiceState::Degraded {
+///         tokio::time::sleep(Duration::from_millis(1)).await;
+///     }
+/// };
+/// tokio::time::timeout(Duration::from_secs(5), degraded).await.expect("the breaker opens");
 /// assert!(service.status().await.totals.dead_lettered < 1_000, "the others wait");
 /// # Ok(())
 /// # }

@@ -122,6 +122,8 @@ pub struct PartitionStatus {
 /// A hold of a partition: records that cannot be read, or a record whose dead letter cannot be written.
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use tidings_core::{Delivery, PublisherExt, Record, TopicPartition, Transport};
 /// use tidings_memory::MemoryTransport;
 /// use tidings_service::{PauseReason, Router, Service};
@@ -136,12 +138,15 @@ pub struct PartitionStatus {
 /// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
 /// let service = Service::new("meter", router).start(&transport).await?;
 ///
-/// let hold = loop {
-///     if let Some(hold) = service.status().await.partitions.first().and_then(|p| p.held.first().cloned()) {
-///         break hold;
+/// let held = async {
+///     loop {
+///         if let Some(hold) = service.status().await.partitions.first().and_then(|p| p.held.first().cloned()) {
+///             break hold;
+///         }
+///         tokio::time::sleep(Duration::from_millis(1)).await;
 ///     }
-///     tokio::task::yield_now().await;
 /// };
+/// let hold = tokio::time::timeout(Duration::from_secs(5), held).await.expect("the partition is held");
 /// assert_eq!((hold.reason, hold.offset, hold.next_offset), (PauseReason::Unreadable, 1, Some(2)));
 ///
 /// // An operator gives the record up.
@@ -280,9 +285,12 @@ pub struct HandlerTotals {
 /// let router = Router::new().on_topic("clicks", async |_: Delivery| std::future::pending::<()>().await);
 /// let service = Service::new("meter", router).start(&transport).await?;
 /// transport.publisher().await?.publish_one(Record::new("clicks", "home")).await?;
-/// while service.status().await.bytes_in_flight == 0 {
-///     tokio::task::yield_now().await;
-/// }
+/// let delivered = async {
+///     while service.status().await.bytes_in_flight == 0 {
+///         tokio::time::sleep(Duration::from_millis(1)).await;
+///     }
+/// };
+/// tokio::time::timeout(Duration::from_secs(5), delivered).await.expect("the record is delivered");
 ///
 /// let report = service.shutdown(Duration::from_millis(100)).await?;
 /// assert_eq!(report.records(), 1, "it will be delivered again");

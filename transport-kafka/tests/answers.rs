@@ -305,8 +305,8 @@ async fn groups(script: &mut Script) -> TestResult {
     let member = script.join(latest, 2).await?;
     let commits = (0..2).map(|p| member.commit(&script.at(p), 0, 6)).collect();
     script.tell_all("commit", member.consumer.commit(commits).await, done);
-    script.reset("reset beside a member", ResetTo::Place(SeekTo::Earliest), now).await?;
-    script.tell("delete beside a member", admin.delete_group(&script.group.clone()).await, done);
+    script.reset("reset with a member", ResetTo::Place(SeekTo::Earliest), now).await?;
+    script.tell("delete with a member", admin.delete_group(&script.group.clone()).await, done);
     member.consumer.close().await?;
     // The coordinator takes a moment to notice that the group is empty.
     let end = Instant::now() + LIMIT;

@@ -68,7 +68,7 @@ impl Lease {
 #[derive(Clone, Copy)]
 enum Closer {
     /// A caller without a lease, which can't close letters leased by a redrive.
-    Anybody(Instant),
+    Unleased(Instant),
     Lease(Uuid),
 }
 
@@ -165,8 +165,8 @@ impl Letters {
 
     fn may_close(&self, place: u64, closer: Closer) -> bool {
         match (self.leases.get(&place), closer) {
-            (None, Closer::Anybody(_)) => true,
-            (Some(held), Closer::Anybody(now)) => held.left(now).is_none(),
+            (None, Closer::Unleased(_)) => true,
+            (Some(held), Closer::Unleased(now)) => held.left(now).is_none(),
             (held, Closer::Lease(id)) => held.is_some_and(|held| held.id == id),
         }
     }
@@ -232,7 +232,7 @@ impl DeadLetterStore for MemoryDeadLetters {
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
         self.inner.faults.reach("resolve letters")?;
-        let (mut all, closer) = (lock(&self.inner.letters), Closer::Anybody(Instant::now()));
+        let (mut all, closer) = (lock(&self.inner.letters), Closer::Unleased(Instant::now()));
         Ok(letters.iter().map(|id| all.resolve(id, closer, resolution, self.max_letters)).collect())
     }
 

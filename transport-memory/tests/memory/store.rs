@@ -205,7 +205,7 @@ async fn d3_a_record_of_a_topic_made_anew_is_not_taken_for_the_letter_of_the_old
     assert!(answers[0].is_ok());
     assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(listed(&letters, &LetterQuery::default()).await, [2, 1]);
-    // What is forgotten of closed letters is not the open one.
+    // Only closed letters are forgotten, not the open one.
     for offset in [2, 3, 4] {
         letters.bury(vec![letter("s", offset)]).await.remove(0).unwrap();
         assert_eq!(letters.resolve(&[letter("s", offset).id()], &redriven).await.unwrap(), [true]);
