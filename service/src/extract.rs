@@ -85,7 +85,7 @@ pub trait FromDelivery<S>: Sized {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not part of the router's state `{T}`",
     label = "the router's state is `{T}`: that of `with_state`, or of its first handler with a `State`",
-    note = "if handlers need several values, give `with_state` a struct of them, here `App`, and `impl FromRef<App>` for the type of each"
+    note = "if handlers need several values, give `with_state` a struct of them, here `App`, and `#[derive(FromRef)]` on it"
 )]
 pub trait FromRef<T> {
     /// Returns this part of `state`.

@@ -12,7 +12,6 @@ use tidings_core::{
     BoxError, Delivery, DeliveryContext, Input, IntoOutcome, Name, Outcome, RecordBatch, TopicPartition,
 };
 
-use crate::begun::Begun;
 use crate::extract::FromDelivery;
 use crate::options::{BatchOptions, HandlerOptions, RateLimit};
 use crate::requirement::Requirement;
@@ -260,9 +259,6 @@ where
     H: Handler<Args, Future: Future<Output: IntoOutcome>>,
     Args: Arguments<S>,
 {
-    if let Some(begun) = delivery.extensions().get::<Begun>() {
-        begun.mark();
-    }
     let looks = <H::Future as Future>::Output::LOOKS;
     let (args, delivery) = Args::extract(delivery, &state, looks).await?;
     let output = handler.call(args).await;

@@ -212,8 +212,16 @@ where
         Poll::Ready(Ok(()))
     }
 
+    /// A worker calls a handler itself only without layers; behind layers it is told here that the handler begins.
     fn call(&mut self, delivery: Delivery) -> BoxFuture {
-        Box::pin((self.make)(delivery))
+        let begun = delivery.extensions().get::<Begun>().cloned();
+        let handled = (self.make)(delivery);
+        Box::pin(async move {
+            if let Some(begun) = begun {
+                begun.mark();
+            }
+            handled.await
+        })
     }
 
     fn start(&mut self, delivery: Delivery, cx: &mut Context<'_>) -> Started {

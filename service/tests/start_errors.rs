@@ -2,7 +2,7 @@
 
 use tidings_core::{BoxError, Delivery, Error, ErrorKind, Topic, Transport};
 use tidings_memory::{MemoryConfig, MemoryStore, MemoryTransport};
-use tidings_service::{FromDelivery, HandlerExt, Requirement, Router, Service};
+use tidings_service::{FromDelivery, HandlerExt, Requirement, Router, Service, TopicPolicy};
 
 async fn raw(_: Delivery) {}
 
@@ -39,6 +39,16 @@ async fn a_missing_topic_is_named_where_its_dead_letter_topic_exists() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let text = error.to_string();
     assert!(text.starts_with("start \"s\": missing topics: t, u; create them"), "{text}");
+}
+
+#[tokio::test]
+async fn a_topic_that_the_policy_does_not_create_is_added_to_it() {
+    let transport = MemoryTransport::open(MemoryConfig::new().with_auto_create(false)).unwrap();
+    let router = Router::new().on_topic("a", raw).on_topic("b", raw);
+    let service = Service::new("s", router).with_topics(TopicPolicy::Create(vec![Topic::new("a")]));
+    let text = refused(service, &transport).await.to_string();
+    let rest = "missing topics: b; missing dead-letter topics: b-dlq; add them to the topics of `TopicPolicy::Create`";
+    assert!(text.contains(rest), "{text}");
 }
 
 /// A layer that provides something, and needs an idempotency store for it.

@@ -51,7 +51,9 @@ pub(crate) async fn start(
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let consumer = match transport.consumer(consumer_options(&options, &routes)).await {
         Ok(consumer) => consumer,
-        Err(error) => return Err(context(all_missing(error, &transport, &sink, routes.topics()).await)),
+        Err(error) => {
+            return Err(context(all_missing(error, &transport, &sink, routes.topics(), &options.topics.policy).await));
+        }
     };
     let shared = Arc::new(Shared {
         identity: Identity {
@@ -144,7 +146,7 @@ async fn open_sink(
     };
     match sink.check(topics).await {
         Ok(()) => Ok(sink),
-        Err(error) => Err(all_missing(error, transport, &sink, topics).await),
+        Err(error) => Err(all_missing(error, transport, &sink, topics, &options.topics.policy).await),
     }
 }
 

@@ -2,11 +2,16 @@
 
 use tidings_core::{Admin, DeadLetterSink, Error, ErrorKind, Name, Result, Topic, Transport, ensure_topics};
 
+use crate::settings::TopicPolicy;
 use crate::table::prefixed;
 
-/// How missing topics can be created.
-const CREATE: &str = "create them by `Service::with_topics(TopicPolicy::Create(..))`, `ensure_topics`, or a tool of \
-                      the broker";
+/// Returns how missing topics can be created.
+fn remedy(policy: &TopicPolicy) -> &'static str {
+    match policy {
+        TopicPolicy::Create(_) => "add them to the topics of `TopicPolicy::Create`, which lists others only",
+        _ => "create them by `Service::with_topics(TopicPolicy::Create(..))`, `ensure_topics`, or a tool of the broker",
+    }
+}
 
 /// Creates the missing topics, with the service's prefix.
 pub(super) async fn create_missing(admin: &dyn Admin, topics: &[Topic], prefix: &str) -> Result<()> {
@@ -30,6 +35,7 @@ pub(super) async fn all_missing(
     transport: &dyn Transport,
     sink: &dyn DeadLetterSink,
     topics: &[Name],
+    policy: &TopicPolicy,
 ) -> Error {
     if error.kind() != ErrorKind::NotFound {
         return error;
@@ -44,7 +50,7 @@ pub(super) async fn all_missing(
     if problems.is_empty() {
         return error;
     }
-    Error::new(ErrorKind::NotFound, format!("{}; {CREATE}", problems.join("; ")))
+    Error::new(ErrorKind::NotFound, format!("{}; {}", problems.join("; "), remedy(policy)))
 }
 
 async fn missing<'a>(transport: &dyn Transport, topics: &'a [Name]) -> Result<Vec<&'a str>> {

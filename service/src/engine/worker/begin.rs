@@ -134,12 +134,6 @@ impl Parts {
         Turn::Taken
     }
 
-    /// Dead-letters a record after repeated crashes.
-    pub(super) fn bury_crashed(&mut self, record: PendingRecord, crashes: u32) {
-        let text = format!("{crashes} processes crashed with this record in hand");
-        self.bury(record, ErrorKind::Failed, text);
-    }
-
     /// Settles a record without a handler that had to wait until deliveries may start.
     fn begin_unroutable(&mut self, record: PendingRecord) -> Turn {
         let pass = self.shared.circuit_breaker.pass();

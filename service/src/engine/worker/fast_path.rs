@@ -264,21 +264,21 @@ impl Parts {
         };
         let delivery = delivery.with_epoch(chunk.assigned.epoch);
         let span = self.shared.span_of(handler, &delivery);
-        let indexes = (chunk.at..chunk.at + count).filter_map(|at| chunk.indexes.get(at));
+        let indexes = || (chunk.at..chunk.at + count).filter_map(|at| chunk.indexes.get(at));
         match self.invoker.start(handler, delivery, &span) {
             Started::NotReady => return false,
             Started::Done(Ok(outcome)) if outcome.records().is_empty() => {
                 self.meter.handled(Some(handler), count);
-                for index in indexes {
-                    if self.meter.observes() {
+                if self.meter.observes() {
+                    for index in indexes() {
                         let record = &chunk.batch.records()[index as usize];
                         self.meter.observe_handled(handler, &chunk.assigned, record);
                     }
-                    self.settler.settle(&chunk.assigned, chunk.number, index);
                 }
+                self.settler.settle_all(&chunk.assigned, chunk.number, indexes());
             }
             started => {
-                let mut records: Vec<_> = indexes.map(|index| self.pending(chunk, index, Some(handler))).collect();
+                let mut records: Vec<_> = indexes().map(|index| self.pending(chunk, index, Some(handler))).collect();
                 records.iter_mut().for_each(|record| record.runs = 1);
                 self.started(Work { records: Records::Many(records), probe: false }, started, span);
             }

@@ -65,7 +65,8 @@ struct Ticket {
 
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
-    at: Instant,
+    /// `None` until the end of the round in which the handler began.
+    at: Option<Instant>,
     ticket: Ticket,
 }
 
@@ -159,17 +160,20 @@ impl Invoker {
     /// Polls the handler once, and converts a panic to its error.
     pub(super) fn start(&mut self, handler: usize, delivery: Delivery, span: &Span) -> Started {
         self.shared.heartbeats[self.number].runs(handler);
+        let readiness = &mut self.readiness[handler];
+        *readiness = Readiness::Unknown;
         let route = self.routes.route(handler);
         // A pending first poll is repeated when the future joins the others, which is where it gets its waker.
         let mut cx = Context::from_waker(Waker::noop());
-        let started = span
-            .in_scope(|| catch_unwind(AssertUnwindSafe(|| route.start(delivery, &mut cx))))
-            .unwrap_or_else(|panic| Started::Done(Err(panicked(panic))));
-        self.readiness[handler] = match started {
-            Started::NotReady => Readiness::NotReady { asked: true },
-            _ => Readiness::Unknown,
+        let start = || {
+            let started = route.start(delivery, &mut cx);
+            if matches!(started, Started::NotReady) {
+                *readiness = Readiness::NotReady { asked: true };
+            }
+            started
         };
-        started
+        span.in_scope(|| catch_unwind(AssertUnwindSafe(start)))
+            .unwrap_or_else(|panic| Started::Done(Err(panicked(panic))))
     }
 
     /// Keeps a delivery until its handler is done. Its timeout starts when the innermost handler begins.
@@ -181,12 +185,22 @@ impl Invoker {
         let ticket = Ticket { place: self.running.insert(Running { work, serial, begun }), serial };
         self.futures.push(Flight { ticket, future, span });
         let Some(timeout) = self.shared.policy.handler_timeout else { return };
-        let at = after(Instant::now(), timeout);
         if has_begun {
-            self.deadlines.push_back(Deadline { at, ticket });
+            self.deadlines.push_back(Deadline { at: None, ticket });
             self.forget_deadlines();
         } else {
-            self.waiting.set(at, ticket);
+            self.waiting.set(after(Instant::now(), timeout), ticket);
+        }
+    }
+
+    /// Sets the deadlines of the handlers that have begun since the last call: one reading of the clock for all. A
+    /// handler has its whole timeout, and at most the rest of its round in addition.
+    pub(super) fn set_deadlines(&mut self) {
+        let Some(timeout) = self.shared.policy.handler_timeout else { return };
+        let mut begun = self.deadlines.iter_mut().rev().take_while(|deadline| deadline.at.is_none()).peekable();
+        if begun.peek().is_some() {
+            let at = Some(after(Instant::now(), timeout));
+            begun.for_each(|deadline| deadline.at = at);
         }
     }
 
@@ -211,24 +225,30 @@ impl Invoker {
 
     /// Returns when the next deadline is due, at the latest.
     pub(super) fn due(&self) -> Option<Instant> {
-        let deadline = self.deadlines.front().map(|deadline| deadline.at);
+        let deadline = self.deadlines.front().and_then(|deadline| deadline.at);
         [deadline, self.waiting.due()].into_iter().flatten().min()
     }
 
-    /// Adds the deliveries that are done, or timed out, to `done`.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, done: &mut Vec<(Work, HandlerResult)>) {
+    /// Returns the next delivery that is done.
+    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Option<(Work, HandlerResult)> {
         while let Poll::Ready(Some((ticket, result))) = self.futures.poll_next_unpin(cx) {
             if let Some(work) = self.remove(ticket) {
-                done.push((work, result));
+                return Some((work, result));
             }
         }
+        None
+    }
+
+    /// Cancels and returns the deliveries that have timed out, with their error.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<(Work, HandlerResult)> {
         let expired = self.expired(now);
-        if !expired.is_empty() {
-            self.drop_futures(|ticket| expired.contains(&ticket));
-            let limit = self.shared.policy.handler_timeout.unwrap_or_default();
-            let timed_out = |work| (work, Err::<Outcome, BoxError>(Box::new(TimedOut(limit))));
-            done.extend(expired.into_iter().filter_map(|ticket| self.remove(ticket)).map(timed_out));
+        if expired.is_empty() {
+            return Vec::new();
         }
+        self.drop_futures(|ticket| expired.contains(&ticket));
+        let limit = self.shared.policy.handler_timeout.unwrap_or_default();
+        let timed_out = |work| (work, Err::<Outcome, BoxError>(Box::new(TimedOut(limit))));
+        expired.into_iter().filter_map(|ticket| self.remove(ticket)).map(timed_out).collect()
     }
 
     /// Returns the deliveries whose time is over.
@@ -236,7 +256,7 @@ impl Invoker {
         let mut expired = Vec::new();
         while let Some(Deadline { at, ticket }) = self.deadlines.front().copied() {
             let runs = self.get(ticket).is_some();
-            if runs && at > now {
+            if runs && at.is_none_or(|at| at > now) {
                 break;
             }
             self.deadlines.pop_front();

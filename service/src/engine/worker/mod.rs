@@ -14,6 +14,7 @@ mod delivery_error;
 mod fast_path;
 mod invoker;
 mod key_queues;
+mod letters;
 mod meter;
 mod parts;
 mod records;
@@ -21,6 +22,7 @@ mod request_queue;
 mod scheduler;
 mod settler;
 mod timers;
+mod waits;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,9 +30,7 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::invoker::HandlerResult;
 use self::parts::Parts;
-use self::records::Work;
 use self::timers::{Alarm, earliest};
 use super::assigned::AssignmentId;
 use super::messages::{Events, WorkerCommand, WorkerEvent};
@@ -45,8 +45,6 @@ pub(crate) struct Worker {
     commands: mpsc::UnboundedReceiver<WorkerCommand>,
     parts: Parts,
     alarm: Alarm,
-    /// Kept for its room.
-    results: Vec<(Work, HandlerResult)>,
     /// The coordinator waits until no handler runs.
     quiescing: bool,
 }
@@ -60,7 +58,7 @@ impl Worker {
         events: Events,
     ) -> Self {
         let parts = Parts::new(number, shared, routes, events);
-        Self { commands, parts, alarm: Alarm::default(), results: Vec::new(), quiescing: false }
+        Self { commands, parts, alarm: Alarm::default(), quiescing: false }
     }
 
     /// Runs until the coordinator is gone.
@@ -93,6 +91,7 @@ impl Worker {
             moved |= self.parts.begin_ready(now);
             moved |= self.parts.begin_fresh(now);
             moved |= self.parts.begin_batches();
+            self.parts.invoker.set_deadlines();
             moved |= self.poll_readiness(cx);
             moved |= self.claim();
             self.report();
@@ -150,11 +149,15 @@ impl Worker {
 
     /// Takes the results of handlers. Returns whether there were any.
     fn take_results(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let mut results = std::mem::take(&mut self.results);
-        self.parts.invoker.poll(cx, now, &mut results);
-        let moved = !results.is_empty();
-        results.drain(..).for_each(|(work, result)| self.parts.conclude(work, result));
-        self.results = results;
+        let mut moved = false;
+        while let Some((work, result)) = self.parts.invoker.poll_done(cx) {
+            self.parts.conclude(work, result);
+            moved = true;
+        }
+        for (work, result) in self.parts.invoker.take_expired(now) {
+            self.parts.conclude(work, result);
+            moved = true;
+        }
         moved
     }
 

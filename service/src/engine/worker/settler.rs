@@ -102,6 +102,14 @@ impl Settler {
         }
     }
 
+    /// Settles several records of a batch.
+    pub(super) fn settle_all(&mut self, assigned: &Arc<Assigned>, number: u64, indexes: impl Iterator<Item = u32>) {
+        match self.settled.last_mut() {
+            Some(last) if last.assigned.id == assigned.id && last.number == number => last.indexes.extend(indexes),
+            _ => self.settled.push(Settled { assigned: assigned.clone(), number, indexes: indexes.collect() }),
+        }
+    }
+
     /// Returns the records that were settled since the last call.
     pub(super) fn take_settled(&mut self) -> Vec<Settled> {
         std::mem::take(&mut self.settled)
