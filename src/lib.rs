@@ -170,6 +170,9 @@ pub mod error {
 /// # }
 /// ```
 pub mod handler {
+    #[cfg(feature = "macros")]
+    pub use tidings_macros::FromRef;
+
     pub use tidings_core::{
         Caused, Causes, DecodeErrors, DeliveryContext, DeliveryPublisher, EventInput, Extensions, Failure,
         HandlerError, Input, IntoEvents, IntoOutcome, Outcome, RawBatch, RawInput, event_id_of, failed, held, reject,

@@ -146,22 +146,10 @@ async fn records_without_an_envelope_are_counted() -> tidings::Result<()> {
 // begin: parts
 use tidings::handler::FromRef;
 
-#[derive(Clone)]
+#[derive(Clone, FromRef)]
 struct App {
     limit: f64,
     bytes: Arc<AtomicU64>,
-}
-
-impl FromRef<App> for f64 {
-    fn from_ref(app: &App) -> Self {
-        app.limit
-    }
-}
-
-impl FromRef<App> for Arc<AtomicU64> {
-    fn from_ref(app: &App) -> Self {
-        app.bytes.clone()
-    }
 }
 
 fn with_parts(app: App) -> Router {

@@ -1,10 +1,11 @@
-//! `derive(Event)`. Use it through the crate `tidings`, which re-exports it.
+//! `derive(Event)` and `derive(FromRef)`. Use them through the crate `tidings`, which re-exports it.
 //!
-//! The derive writes one `impl Event` and nothing else: it needs `Serialize` and `Deserialize` next to it, and reports
+//! `derive(Event)` writes one `impl Event` and nothing else: it needs `Serialize` and `Deserialize` next to it, and reports
 //! all wrong or missing attributes in one compilation.
 
 mod attributes;
 mod event;
+mod from_ref;
 
 use proc_macro::TokenStream;
 
@@ -45,4 +46,49 @@ use proc_macro::TokenStream;
 pub fn event(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);
     event::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Derives `FromRef` of a struct, the state of a router, for the type of each of its fields, as a clone: a handler
+/// then extracts the part that it needs by `State<Part>`.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use tidings_macros::FromRef;
+///
+/// # mod tidings {
+/// #     pub mod handler {
+/// #         pub use tidings_service::FromRef;
+/// #     }
+/// # }
+/// # fn main() {
+/// # use crate::tidings::handler::FromRef;
+/// struct Pool; // connections of a database
+///
+/// #[derive(Clone, FromRef)]
+/// # #[from_ref(crate = "crate::tidings")]
+/// struct App {
+///     pool: Arc<Pool>,
+///     rate: f64,
+///     #[from_ref(skip)]
+///     name: String,
+/// }
+///
+/// let app = App { pool: Arc::new(Pool), rate: 0.2, name: "billing".into() };
+/// assert_eq!(f64::from_ref(&app), 0.2);
+/// assert!(Arc::ptr_eq(&Arc::<Pool>::from_ref(&app), &app.pool));
+/// assert_eq!(app.name, "billing");
+/// # }
+/// ```
+///
+/// | Attribute | Meaning |
+/// |---|---|
+/// | `#[from_ref(skip)]` on a field | no impl for it: two fields of one type cannot both have one |
+/// | `#[from_ref(crate = "path")]` on the struct | the path of tidings; `::tidings` by default |
+///
+/// The struct has no generic parameters.
+#[proc_macro_derive(FromRef, attributes(from_ref))]
+pub fn from_ref(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    from_ref::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -1,4 +1,4 @@
-//! Compiler errors for mistakes in `#[event(..)]`.
+//! Compiler errors for mistakes in `#[event(..)]` and `derive(FromRef)`.
 
 #[test]
 fn every_mistake_is_shown_where_it_is() {
