@@ -1,0 +1,6 @@
+//! The transport on Apache Kafka.
+
+pub use tidings_kafka::{
+    Compression, GroupProtocol, Isolation, KafkaAdmin, KafkaConfig, KafkaConsumer, KafkaPublisher, KafkaTransport, Pem,
+    Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+};
