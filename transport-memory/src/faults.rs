@@ -11,11 +11,7 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::error::{injected, lock};
-
-impl Faults {
-    /// A number of times that lasts until [`Faults::heal`], for [`PublishFault::with_times`] and similar methods.
-    pub const UNTIL_HEALED: u32 = u32::MAX;
-}
+use crate::log::PartitionLog;
 
 type Matcher = Arc<dyn Fn(&Record) -> bool + Send + Sync>;
 
@@ -258,6 +254,9 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
+    /// A number of times that lasts until [`Faults::heal`], for [`PublishFault::with_times`] and similar methods.
+    pub const UNTIL_HEALED: u32 = u32::MAX;
+
     pub(crate) fn new(broker: &Arc<Broker>) -> Self {
         Self { broker: Arc::downgrade(broker) }
     }
@@ -329,27 +328,24 @@ impl Faults {
     /// Drops the records of `partition` before `offset`, read or not, as retention would. Returns `false` if the
     /// partition does not exist.
     pub fn drop_records(&self, partition: &TopicPartition, offset: u64) -> bool {
-        let Some(broker) = self.broker.upgrade() else { return false };
-        let Some(log) = broker.topic(&partition.topic).and_then(|topic| topic.log(partition.partition)) else {
-            return false;
-        };
-        log.drop_before(offset);
-        broker.wake_all();
-        true
+        self.on_log(partition, |_, log| log.drop_before(offset)).is_some()
+    }
+
+    /// Lets the log of `partition` begin at `offset`, as if all earlier records had been dropped. Returns `false` if the
+    /// partition does not exist, holds records, or has come further.
+    pub fn advance(&self, partition: &TopicPartition, offset: u64) -> bool {
+        self.on_log(partition, |_, log| log.advance(offset)) == Some(true)
     }
 
     /// Drops the records of `partition` from `offset` on, as after an unclean leader election; with 0, as if the
     /// topic had been recreated. Committed offsets stay and may lie beyond the end. Returns `false` if the partition
     /// does not exist.
     pub fn truncate(&self, partition: &TopicPartition, offset: u64) -> bool {
-        let Some(broker) = self.broker.upgrade() else { return false };
-        let Some(log) = broker.log(partition) else { return false };
-        log.truncate(offset);
-        for group in broker.groups() {
-            group.truncated(&broker, partition, offset);
-        }
-        broker.wake_all();
-        true
+        let truncate = |broker: &Broker, log: &PartitionLog| {
+            log.truncate(offset);
+            broker.groups().iter().for_each(|group| group.truncated(broker, partition, offset));
+        };
+        self.on_log(partition, truncate).is_some()
     }
 
     /// Makes the records of `partition` at these offsets unreadable, as if another client had written bytes that no
@@ -386,6 +382,14 @@ impl Faults {
     pub fn heal(&self) {
         self.change(|state| *state = State::default());
         self.rebalance_all();
+    }
+
+    /// Acts on the log of `partition`, if it exists, and wakes all consumers.
+    fn on_log<T>(&self, partition: &TopicPartition, act: impl FnOnce(&Broker, &PartitionLog) -> T) -> Option<T> {
+        let broker = self.broker.upgrade()?;
+        let answer = act(&broker, &*broker.log(partition)?);
+        broker.wake_all();
+        Some(answer)
     }
 
     fn rebalance_all(&self) {

@@ -185,6 +185,17 @@ impl PartitionLog {
         self.end.store(inner.end, Ordering::SeqCst);
     }
 
+    /// Lets an empty log begin at `offset`; returns `false` if it holds records or has come further.
+    pub(crate) fn advance(&self, offset: u64) -> bool {
+        let mut inner = lock(&self.inner);
+        let possible = inner.start == inner.end && inner.end <= offset;
+        if possible {
+            (inner.start, inner.counted, inner.end) = (offset, offset, offset);
+            self.end.store(offset, Ordering::SeqCst);
+        }
+        possible
+    }
+
     /// Registers a consumer to be woken by each append.
     pub(crate) fn add_reader(&self, signal: &Arc<Signal>) {
         lock(&self.inner).readers.push(Arc::clone(signal));

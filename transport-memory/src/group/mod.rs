@@ -74,7 +74,7 @@ struct Owned {
     log: Arc<PartitionLog>,
     /// Set from the decision to move the partition until it is released, lost or overdue.
     revoking: Option<Revoking>,
-    /// Set after a seek or a truncated log: then a commit may go back.
+    /// Set after a seek or a truncated log: then the next commit may go back.
     rewound: bool,
 }
 

@@ -127,7 +127,7 @@ impl State {
     /// Commits one offset.
     ///
     /// A lower offset than the committed one succeeds and changes nothing, since commits may arrive
-    /// out of order; only the first one after a seek or truncation moves back.
+    /// out of order; only the first commit after a seek or truncation may move back.
     ///
     /// # Errors
     /// [`Fenced`](ErrorKind::Fenced) if member and epoch are not the owner's,
@@ -141,12 +141,11 @@ impl State {
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let before = self.offsets.get(&commit.partition).map(|c| c.next);
-        if before.is_some_and(|before| commit.next_offset < before) {
-            if !owner.rewound {
-                return Ok(());
-            }
-            owner.rewound = false;
+        if before.is_some_and(|before| commit.next_offset < before) && !owner.rewound {
+            return Ok(());
         }
+        // A commit that goes forward ends it as well: a later, lower one would be outdated.
+        owner.rewound = false;
         let Commit { next_offset, metadata, settled_beyond, .. } = commit;
         self.offsets.insert(commit.partition, Committed { next: next_offset, metadata, settled_beyond });
         Ok(())
