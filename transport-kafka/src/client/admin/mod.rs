@@ -133,7 +133,9 @@ impl ClusterClient {
     ) -> Result<HashMap<TopicPartition, Result<Option<u64>>>> {
         let spec = |to: SeekTo| match to {
             SeekTo::Earliest => OffsetSpec::Earliest,
-            SeekTo::Time(time) => OffsetSpec::Timestamp(time.millis().max(0)),
+            // Brokers refuse these lookups. From the log's start on, no record of that time or later is left out.
+            SeekTo::Time(time) if time.millis() < 0 => OffsetSpec::Earliest,
+            SeekTo::Time(time) => OffsetSpec::Timestamp(time.millis()),
             _ => OffsetSpec::Latest,
         };
         let wanted: HashMap<ClientPartition, OffsetSpec> = wanted

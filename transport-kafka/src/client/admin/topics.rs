@@ -60,13 +60,15 @@ impl ClusterClient {
     /// Raises the number of partitions to `partitions`.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) if the topic has as many already.
+    /// [`Invalid`](ErrorKind::Invalid) if the topic has as many already, or for more than the protocol can express.
     pub(crate) async fn grow_topic(&self, name: &str, partitions: u32) -> Result<()> {
         check_topic_name(name)?;
-        let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+        let what = || format!("create partitions of topic {name:?}, {partitions} in all");
+        // Brokers answer the highest number that can be sent as if they had failed.
+        let count = i32::try_from(partitions).map_err(|e| Error::caused_by(ErrorKind::Invalid, what(), e))?;
         let options = CreatePartitionsOptions::default().timeout(self.limit);
         let answers = self.client().create_partitions([(name, count)], options).await;
-        only(answers, name, || format!("create partitions of topic {name:?}, {partitions} in all"))
+        only(answers, name, what)
     }
 
     /// Returns the names of the topics that the client may see.
