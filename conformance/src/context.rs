@@ -202,6 +202,17 @@ impl<B: ?Sized> Context<B> {
         self.hooked(what, self.with_live(|l| l.unreadable_records(partition.clone()))).await
     }
 
+    /// Lets the log of an empty partition begin at `offset`.
+    pub(crate) async fn advance_log(&self, partition: &TopicPartition, offset: u64) -> Checked {
+        let what = format!("hook: the log of {partition} begins at {offset}");
+        self.hooked(what, self.with_live(|l| l.advanced_log(partition.clone(), offset))).await
+    }
+
+    /// Makes the backend apply retention.
+    pub(crate) async fn check_retention(&self) -> Checked {
+        self.hooked("hook: check of retention".into(), self.with_live(|l| l.retention_check())).await
+    }
+
     /// Stops the backend, whose last handle must be `held`, and reopens it.
     pub(crate) async fn reopen(&self, held: Arc<B>) -> Checked<Arc<B>> {
         self.note("hook: reopen");

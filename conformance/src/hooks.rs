@@ -41,6 +41,10 @@ pub enum Hook {
     TruncatedRecords,
     /// [`Setup::with_unreadable_records`].
     UnreadableRecords,
+    /// [`Setup::with_advanced_log`].
+    AdvancedLog,
+    /// [`Setup::with_retention_check`].
+    RetentionCheck,
     /// [`Setup::with_reopen`].
     Reopen,
 }
@@ -56,6 +60,8 @@ impl Hook {
             Self::DeletedRecords => "deleted_records",
             Self::TruncatedRecords => "truncated_records",
             Self::UnreadableRecords => "unreadable_records",
+            Self::AdvancedLog => "advanced_log",
+            Self::RetentionCheck => "retention_check",
             Self::Reopen => "reopen",
         }
     }
@@ -78,6 +84,8 @@ pub(crate) trait Live<B: ?Sized>: Send + Sync {
     fn deleted_records(&self, partition: TopicPartition, range: Range<u64>) -> Boxed<'static, Result<()>>;
     fn truncated_records(&self, partition: TopicPartition, end: u64) -> Boxed<'static, Result<()>>;
     fn unreadable_records(&self, partition: TopicPartition) -> Boxed<'static, Result<()>>;
+    fn advanced_log(&self, partition: TopicPartition, offset: u64) -> Boxed<'static, Result<()>>;
+    fn retention_check(&self) -> Boxed<'static, Result<()>>;
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     /// Advances the backend's clock; `None` if time passes by itself.
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>>;
@@ -93,6 +101,8 @@ pub(crate) fn missing<T>(setup: &Setup<T>, needs: &[Hook]) -> Option<Hook> {
         Hook::DeletedRecords => setup.deleted_records.is_none(),
         Hook::TruncatedRecords => setup.truncated_records.is_none(),
         Hook::UnreadableRecords => setup.unreadable_records.is_none(),
+        Hook::AdvancedLog => setup.advanced_log.is_none(),
+        Hook::RetentionCheck => setup.retention_check.is_none(),
         Hook::Reopen => setup.reopen.is_none(),
     })
 }
@@ -149,6 +159,15 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Live<B> for Opened<T, B> {
     fn unreadable_records(&self, partition: TopicPartition) -> Boxed<'static, Result<()>> {
         let hook = self.setup.unreadable_records.as_ref();
         call(hook, Hook::UnreadableRecords, Arc::clone(&self.backend), partition)
+    }
+
+    fn advanced_log(&self, partition: TopicPartition, offset: u64) -> Boxed<'static, Result<()>> {
+        let hook = self.setup.advanced_log.as_ref();
+        call(hook, Hook::AdvancedLog, Arc::clone(&self.backend), (partition, offset))
+    }
+
+    fn retention_check(&self) -> Boxed<'static, Result<()>> {
+        call(self.setup.retention_check.as_ref(), Hook::RetentionCheck, Arc::clone(&self.backend), ())
     }
 
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>> {

@@ -79,6 +79,8 @@ pub struct Setup<T> {
     pub(crate) deleted_records: Option<Doing<T, (TopicPartition, Range<u64>)>>,
     pub(crate) truncated_records: Option<Doing<T, (TopicPartition, u64)>>,
     pub(crate) unreadable_records: Option<Doing<T, TopicPartition>>,
+    pub(crate) advanced_log: Option<Doing<T, (TopicPartition, u64)>>,
+    pub(crate) retention_check: Option<Doing<T, ()>>,
     pub(crate) reopen: Option<Doing<T, (), T>>,
     pub(crate) passing_time: Option<Doing<T, Duration>>,
     /// Cases declared as not kept, with reasons.
@@ -112,6 +114,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
             deleted_records: None,
             truncated_records: None,
             unreadable_records: None,
+            advanced_log: None,
+            retention_check: None,
             reopen: None,
             passing_time: None,
             without: Vec::new(),
@@ -268,6 +272,31 @@ impl<T: Send + Sync + 'static> Setup<T> {
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
         self.unreadable_records = Some(Arc::new(move |t, partition| Box::pin(hook(t, partition))));
+        self
+    }
+
+    /// Sets the hook that lets the log of an empty partition begin at this offset, as if all earlier records had been
+    /// deleted: offsets beyond 32 and 53 bits are checked by it.
+    #[must_use]
+    pub fn with_advanced_log<Fut>(
+        mut self,
+        hook: impl Fn(Arc<T>, TopicPartition, u64) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.advanced_log = Some(Arc::new(move |t, (partition, offset)| Box::pin(hook(t, partition, offset))));
+        self
+    }
+
+    /// Sets the hook that makes the backend apply retention soon: within the setup's patience, records beyond their
+    /// topic's limits are deleted. A backend that always does so returns `Ok`.
+    #[must_use]
+    pub fn with_retention_check<Fut>(mut self, hook: impl Fn(Arc<T>) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.retention_check = Some(Arc::new(move |t, ()| Box::pin(hook(t))));
         self
     }
 

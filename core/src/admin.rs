@@ -14,7 +14,7 @@ use crate::{Guarantees, Name, Result, TopicPartition};
 /// # Contract
 /// - **A1** Each method does what it states or returns why not, per topic or partition; a missing resource is
 ///   [`NotFound`](crate::ErrorKind::NotFound), with its name; nothing is shrunk, deleted, rekeyed or moved back
-///   unasked.
+///   unasked. Names count as a whole: no verb on `orders` changes anything of `orders-eu`.
 ///
 /// # Cancel safety
 /// Dropping the future of a method that changes something leaves open whether it was changed. Methods that only look
@@ -44,7 +44,10 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// name ([`check_topic_name`](crate::check_topic_name)).
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>>;
 
-    /// Deletes topics with all their records; answer `i` is topic `i`'s.
+    /// Deletes topics with all their records and the offsets that groups have committed to them; answer `i` is topic
+    /// `i`'s.
+    ///
+    /// The offsets may go a moment later. A topic that is created again under the name is then read from its start.
     ///
     /// # Errors
     /// Per topic [`NotFound`](crate::ErrorKind::NotFound).
@@ -53,7 +56,7 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// Raises the number of partitions of a topic.
     ///
     /// This moves keys to other partitions and so breaks their order: a topic that may hold keyed records is refused
-    /// unless [`CreatePartitionsOptions::allow_rekeying`] is set.
+    /// unless [`CreatePartitionsOptions::allow_rekeying`] is set. The number that it has already is accepted.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) without it, [`Invalid`](crate::ErrorKind::Invalid) for
@@ -72,7 +75,8 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn describe_group(&self, group: &Name) -> Result<GroupDescription>;
 
-    /// Returns the lag of a group on each partition that it has committed or that its members read, sorted.
+    /// Returns the lag of a group on each partition that it has committed or that its members read, sorted by topic and
+    /// number.
     ///
     /// A partition whose log cannot be queried now, because no broker leads it, is reported as
     /// [unknown](PartitionLag::unknown); the others are not affected.
@@ -81,11 +85,12 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>>;
 
-    /// Moves the committed offsets of a group, or returns the plan ([`ResetOffsetsOptions::dry_run`]).
+    /// Moves the committed offsets of a group on all partitions of `topics`, or returns the plan
+    /// ([`ResetOffsetsOptions::dry_run`]).
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) while the group has members,
-    /// [`NotFound`](crate::ErrorKind::NotFound) for a topic that is missing.
+    /// [`NotFound`](crate::ErrorKind::NotFound) for a topic that is missing: then nothing is moved.
     async fn reset_offsets(
         &self,
         group: &Name,

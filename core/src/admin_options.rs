@@ -63,7 +63,8 @@ impl ResetOffsetsOptions {
 pub enum ResetTo {
     /// Moves each partition to this position.
     Place(SeekTo),
-    /// Moves forward by this number of records (back, if negative), within the log.
+    /// Moves forward by this number of offsets (back, if negative), within the log; from the oldest record, if nothing
+    /// is committed.
     Shift(i64),
 }
 

@@ -22,7 +22,8 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   partition that existed when the group first started; one that appears later starts at its beginning. From a
 ///   committed offset that is no longer in the log, below its start or beyond its end, reading goes to the oldest
 ///   record left, never to the latest; this is logged with the committed offset and the log's start and end. Records
-///   lost below the start are reported as `missing`.
+///   lost below the start are reported as `missing`. Within an assignment each record comes once, also after an outage:
+///   it comes again only after a seek, or where the log itself went back.
 /// - **C2** Records of a partition come only after its [`Step::Assigned`] and before its [`release`](Self::release)
 ///   or [`Step::Lost`]. `Assigned` carries the start offset and an epoch that grows with each assignment of the
 ///   partition in the group, across processes. A consumer whose heartbeats were not answered for its session timeout
@@ -35,8 +36,11 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   (which a broker with one ack per message uses). Each has its own result. Nothing is committed unasked, and
 ///   nothing goes back except after [`seek`](Self::seek), a reset, or where the log itself went back: if an
 ///   assignment starts below the committed offset, or records come below those yielded before, a commit may go back
-///   to there, or to anywhere between.
-/// - **C5** After `pause` returns, no record of the partition comes until `resume`, not even right after `Assigned`.
+///   to there, or to anywhere between. Only the next commit of that partition that is accepted may go back.
+/// - **C5** After `pause` returns, no record of the partition comes until `resume`, not even right after `Assigned`,
+///   after a seek, or when the partition was lost and is assigned to this consumer again. A pause ends with its
+///   consumer. Records fetched of paused partitions count towards
+///   [`max_buffered_bytes`](crate::ConsumerOptions::max_buffered_bytes), and never keep the others from being read.
 ///   Membership continues while handlers work; a pending `next` keeps it alive. It ends when the consumer is dropped,
 ///   or when a step was yielded and `next` was not called for
 ///   [`ConsumerOptions::max_idle`](crate::ConsumerOptions::max_idle).
@@ -95,7 +99,7 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     async fn resume(&self, partitions: &[TopicPartition]) -> Result<()>;
 
     /// Continues reading an assigned partition at another position and returns its offset. The next commit may go
-    /// back to it.
+    /// back to it (C4). A paused partition stays paused.
     ///
     /// # Errors
     /// [`Fenced`](crate::ErrorKind::Fenced) if the partition is not assigned,
@@ -314,7 +318,8 @@ pub enum SeekTo {
     Earliest,
     /// The end of the log: only future records are read.
     Latest,
-    /// The first record with this timestamp or a later one; the end of the log, if there is none.
+    /// The first record in the log with this timestamp or a later one; the end of the log, if there is none. A broker
+    /// that cannot look up a time before 1970 goes to the oldest record.
     Time(Timestamp),
 }
 

@@ -18,7 +18,9 @@ use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 /// # Contract
 /// - **P1** Outcome `i` is record `i`'s; one record's failure is not its neighbour's.
 /// - **P2** `Ok` means that the broker holds the record by the configured durability. [`ErrorKind::Indeterminate`]
-///   means that it may or may not (a timeout, a dropped future): such a record is never reported as failed.
+///   means that it may or may not (a timeout, a dropped future): such a record is never reported as failed. However
+///   often the publisher sends a record again, as after an outage, one that ends `Ok` is stored once, and one that
+///   ends with any other error is never stored.
 /// - **P3** The same key goes to the same partition (unless the record names one) while the number of partitions
 ///   stays, by Java's murmur2, and so equal to Java's and KafkaJS 2's. Records of one key are stored in the order of
 ///   the calls' first polls, including calls that wait at the bound. That holds among records that end `Ok`: after
@@ -26,7 +28,8 @@ use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 ///   unanswered batch per key.
 /// - **P4** Memory is bounded in unanswered records and bytes: at the bound `publish` waits. A single record larger
 ///   than the bound is admitted alone. After [`close`](Self::close) every publish ends as [`ErrorKind::Closed`].
-/// - **P5** Null values (tombstones), empty keys, duplicate and null headers survive byte for byte.
+/// - **P5** Null values (tombstones), empty keys, duplicate and null headers survive byte for byte, and timestamps to
+///   the millisecond, also 0 and those before 1970.
 ///
 /// [`ErrorKind::Indeterminate`]: crate::ErrorKind::Indeterminate
 /// [`ErrorKind::Closed`]: crate::ErrorKind::Closed

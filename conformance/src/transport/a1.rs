@@ -43,7 +43,7 @@ async fn a1_a_topic_is_created_as_asked(fixture: &Fixture) -> Checked {
 }
 
 /// Describes an existing topic. Brokers other than the one that reported it may learn of it later.
-async fn describe(fixture: &Fixture, topic: &Name) -> Checked<tidings_core::TopicDescription> {
+pub(super) async fn describe(fixture: &Fixture, topic: &Name) -> Checked<tidings_core::TopicDescription> {
     let admin = fixture.admin().await?;
     fixture
         .eventually("a description", || async {

@@ -18,7 +18,9 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_groups_are_listed_in_order,
     a1_a_group_is_described_with_its_members,
     a1_a_missing_group_is_told,
+    a1_each_member_is_described_with_its_own_partitions,
     a1_lag_is_what_is_left_to_read,
+    a1_lag_counts_what_was_never_committed,
     a1_reset_moves_a_group,
     a1_reset_shifts_within_the_log,
     a1_reset_to_a_time,
@@ -115,6 +117,72 @@ async fn a1_a_missing_group_is_told(fixture: &Fixture) -> Checked {
     refused("describing a missing group", missing, fixture.within("describe", admin.describe_group(&group)).await?)?;
     refused("the lag of a missing group", missing, fixture.within("lag", admin.group_lag(&group)).await?)?;
     refused("deleting a missing group", missing, fixture.within("delete", admin.delete_group(&group)).await?)
+}
+
+/// Two members of two topics. The group is listed although it has committed nothing.
+async fn a1_each_member_is_described_with_its_own_partitions(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(4).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
+    members.add(options.clone()).await?;
+    members.shared(&topic, 4, &[0, 1]).await?;
+    let (group, admin) = (options.group, fixture.admin().await?);
+    let mut expected: Vec<Vec<TopicPartition>> =
+        [0, 1].iter().map(|who: &usize| members[*who].owned.keys().cloned().collect()).collect();
+    expected.sort();
+    let same_as_owned = fixture.eventually("each member with what it has", || async {
+        let described = admin.describe_group(&group).await?;
+        let mut has: Vec<Vec<TopicPartition>> = described.members.iter().map(|m| m.partitions.clone()).collect();
+        has.iter_mut().for_each(|of| of.sort());
+        has.sort();
+        fixture.note(format!("described: {described:?}"));
+        Ok((described.state == GroupState::Stable && has == expected).then_some(described))
+    });
+    let described = members.meanwhile("a description", same_as_owned).await??;
+    holds(described.members[0].id != described.members[1].id, "an id of each member", &described)?;
+    let listed = members.meanwhile("a list", admin.list_groups()).await??;
+    holds(listed.contains(&group), "the group in the list", listed)
+}
+
+/// A partition that nothing is committed of has all of its log as lag, and one that has no record none.
+async fn a1_lag_counts_what_was_never_committed(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(12).await?;
+    for (p, count) in [(0, 4), (2, 5), (10, 6)] {
+        fixture.fill(&topic, p, 0, count).await?;
+    }
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 12).await?;
+    members.records(0, 15).await?;
+    members[0].commit(&TopicPartition::new(&topic, 2), 2).await?;
+    let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
+    let expected: Vec<PartitionLag> = super::fixture::partitions(&topic, 12)
+        .into_iter()
+        .map(|p| {
+            let end = match p.partition {
+                0 => 4,
+                2 => 5,
+                10 => 6,
+                _ => 0,
+            };
+            let committed = (p.partition == 2).then_some(2);
+            PartitionLag::new(p, committed, 0, end)
+        })
+        .collect();
+    // A broker may learn of a member's partitions a moment later.
+    let lag = fixture.eventually("the lag of each partition that is read", || async {
+        let lag = admin.group_lag(&group).await?;
+        fixture.note(format!("lag: {lag:?}"));
+        Ok((lag.len() == 12).then_some(lag))
+    });
+    let lag = members.meanwhile("the lag", lag).await??;
+    same("lag by partition, sorted by number", &expected, &lag)?;
+    same("offsets left", 4 + 3 + 6, lag.iter().filter_map(PartitionLag::lag).sum())?;
+    fixture.fill(&topic, 0, 4, 7).await?;
+    let grown = fixture.eventually("a lag that has grown", || async {
+        let lag = admin.group_lag(&group).await?;
+        Ok((lag.first().and_then(PartitionLag::lag) == Some(7)).then_some(()))
+    });
+    members.meanwhile("the lag", grown).await?
 }
 
 /// Catches a lag that is computed from the position of a member instead of its commit.

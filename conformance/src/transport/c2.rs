@@ -168,15 +168,21 @@ async fn c2_work_in_flight_at_a_rebalance_comes_to_one_owner_or_again(fixture: &
 
 /// The commit is refused even though the member has not left: another may own the partition by now.
 async fn c2_a_lost_session_raises_lost_and_fences(fixture: &Fixture) -> Checked {
-    let topic = fixture.topic(1).await?;
-    let p = TopicPartition::new(&topic, 0);
-    fixture.fill(&topic, 0, 0, 5).await?;
+    let topic = fixture.topic(3).await?;
+    let all = partitions(&topic, 3);
+    for p in 0..3 {
+        fixture.fill(&topic, p, 0, 5).await?;
+    }
     let mut members = fixture.reader(&topic).await?;
-    members.records(0, 5).await?;
-    let old = Commit::new(p.clone(), members[0].epoch(&p)?, 5);
+    members.records(0, 15).await?;
+    let commit = |p: &TopicPartition| Ok(Commit::new(p.clone(), members[0].epoch(p)?, 5));
+    let old: Vec<Commit> = all.iter().map(commit).collect::<Checked<_>>()?;
     fixture.session_loss(&members[0].options.group.clone()).await?;
-    members.until("the loss is told", |m| !m[0].lost.is_empty()).await?;
-    refused("a commit after Lost", &[ErrorKind::Fenced], members[0].try_commit(old).await?)
+    members.until("the loss of each partition is told", |m| all.iter().all(|p| m[0].lost.contains(p))).await?;
+    for old in old {
+        refused("a commit after Lost", &[ErrorKind::Fenced], members[0].try_commit(old).await?)?;
+    }
+    Ok(())
 }
 
 /// Under a new epoch, from the commit.

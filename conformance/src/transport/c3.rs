@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c3_asking_for_the_next_step_releases_nothing,
     c3_other_steps_come_while_a_revocation_is_open,
     c3_releasing_what_is_not_revoked_does_nothing,
+    c3_releasing_everything_releases_what_is_revoked,
     c3_partitions_of_a_revocation_are_released_one_by_one,
     c3_a_revocation_carries_its_deadline,
 ];
@@ -98,7 +99,8 @@ async fn c3_commits_after_release_are_fenced(fixture: &Fixture) -> Checked {
 
 /// A member that hangs must not keep its partitions for ever.
 async fn c3_a_revocation_ends_at_its_deadline_with_lost(fixture: &Fixture) -> Checked {
-    let (mut members, topic, revoked) = revoking(fixture, 2, fixture.pace.lifetime / 2).await?;
+    let (mut members, topic, revoked) = revoking(fixture, 6, fixture.pace.lifetime / 2).await?;
+    holds(revoked.len() >= 2, "two partitions or more are revoked of six", &revoked)?;
     let p = any(&revoked)?;
     let late = Commit::new(p.clone(), members[0].epoch(&p)?, 9);
     members[0].commit(&p, 3).await?;
@@ -164,9 +166,26 @@ async fn c3_releasing_what_is_not_revoked_does_nothing(fixture: &Fixture) -> Che
     same("assignments of it", 1, members[0].assignments.iter().filter(|a| a.partition == p).count())
 }
 
-async fn c3_partitions_of_a_revocation_are_released_one_by_one(fixture: &Fixture) -> Checked {
+/// A service that ends releases all that it has. What is not revoked stays its own, under the same epoch.
+async fn c3_releasing_everything_releases_what_is_revoked(fixture: &Fixture) -> Checked {
     let (mut members, topic, revoked) = revoking(fixture, 4, LONG).await?;
-    holds(revoked.len() >= 2, "two partitions or more are revoked of four", &revoked)?;
+    let kept: Vec<TopicPartition> = partitions(&topic, 4).into_iter().filter(|p| !revoked.contains(p)).collect();
+    members[0].release(&partitions(&topic, 4)).await?;
+    if kept.is_empty() {
+        return Err(Broken::Ignored("this backend revokes all of a member's partitions at a rebalance".into()));
+    }
+    members.until("the next owner", |m| revoked.iter().all(|p| m[1].owned.contains_key(p))).await?;
+    for p in &kept {
+        members[0].commit(p, 7).await?;
+        fixture.fill(&topic, p.partition, 10, 12).await?;
+    }
+    members.until("records of what is kept", |m| kept.iter().all(|p| m[0].of(p).len() >= 12)).await?;
+    same("what was lost", 0, members[0].lost.len())
+}
+
+async fn c3_partitions_of_a_revocation_are_released_one_by_one(fixture: &Fixture) -> Checked {
+    let (mut members, topic, revoked) = revoking(fixture, 6, LONG).await?;
+    holds(revoked.len() >= 3, "three partitions or more are revoked of six", &revoked)?;
     let (first, rest) = (&revoked[..1], &revoked[1..]);
     members[0].release(first).await?;
     let gone = Commit::new(first[0].clone(), members[0].assignment(&first[0])?.epoch, 5);
@@ -175,7 +194,7 @@ async fn c3_partitions_of_a_revocation_are_released_one_by_one(fixture: &Fixture
         members[0].commit(p, 6).await?;
     }
     members[0].release(rest).await?;
-    members.shared(&topic, 4, &[0, 1]).await?;
+    members.shared(&topic, 6, &[0, 1]).await?;
     for p in rest.iter().filter(|p| members[1].owned.contains_key(*p)) {
         same("the next owner's start", 6, members[1].assignment(p)?.start_offset)?;
     }

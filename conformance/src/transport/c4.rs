@@ -19,7 +19,9 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c4_a_lower_commit_is_taken_and_changes_nothing,
     c4_after_seek_a_commit_goes_back,
     c4_metadata_comes_back_with_the_next_assignment,
+    c4_metadata_goes_with_its_commit,
     c4_each_commit_has_its_own_result,
+    c4_many_commits_in_one_call,
     c4_a_commit_of_an_old_epoch_is_fenced,
     c4_a_commit_of_a_partition_never_assigned_is_fenced,
     c4_no_commit_has_no_answer,
@@ -34,7 +36,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
 ];
 
 /// Creates a member that has the only partition of a topic and received its ten records.
-async fn ten_read(fixture: &Fixture) -> Checked<(Members<'_>, Name, TopicPartition)> {
+pub(super) async fn ten_read(fixture: &Fixture) -> Checked<(Members<'_>, Name, TopicPartition)> {
     let topic = fixture.topic(1).await?;
     fixture.fill(&topic, 0, 0, 10).await?;
     let mut members = fixture.reader(&topic).await?;
@@ -43,7 +45,7 @@ async fn ten_read(fixture: &Fixture) -> Checked<(Members<'_>, Name, TopicPartiti
 }
 
 /// Returns the next owner's assignment of the partition after the first member closed.
-async fn next_owner(
+pub(super) async fn next_owner(
     fixture: &Fixture,
     mut members: Members<'_>,
     p: &TopicPartition,
@@ -124,6 +126,70 @@ async fn c4_metadata_comes_back_with_the_next_assignment(fixture: &Fixture) -> C
     let assignment = next_owner(fixture, members, &p).await?;
     same("what is committed", Some(5), assignment.committed)?;
     same("metadata", Some(text.to_owned()), assignment.metadata)
+}
+
+/// A later commit without metadata has none, and an outdated one changes neither.
+async fn c4_metadata_goes_with_its_commit(fixture: &Fixture) -> Checked {
+    for (commits, metadata) in [
+        (vec![(3, Some("old")), (5, None)], None),
+        (vec![(3, None), (5, Some("new"))], Some("new")),
+        (vec![(5, Some("new")), (3, Some("outdated"))], Some("new")),
+        (vec![(5, None), (3, Some("outdated"))], None),
+    ] {
+        let (members, _, p) = ten_read(fixture).await?;
+        for (next, metadata) in commits {
+            let mut commit = Commit::new(p.clone(), members[0].epoch(&p)?, next);
+            commit.metadata = metadata.map(str::to_owned);
+            granted("commit", members[0].try_commit(commit).await?)?;
+        }
+        let assignment = next_owner(fixture, members, &p).await?;
+        same("what is committed", Some(5), assignment.committed)?;
+        same("metadata", metadata.map(str::to_owned), assignment.metadata)?;
+    }
+    Ok(())
+}
+
+/// Of more than sixteen partitions, each with its own offset and long metadata, in no order. Of several commits of one
+/// partition, the highest counts.
+async fn c4_many_commits_in_one_call(fixture: &Fixture) -> Checked {
+    const COUNT: u32 = 20;
+    let topic = fixture.topic(COUNT).await?;
+    let all = partitions(&topic, COUNT);
+    fixture.publish(all.iter().flat_map(|p| (0..6).map(|n| numbered(&topic, p.partition, n))).collect()).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 120).await?;
+    let next = |p: &TopicPartition| u64::from(p.partition * 7 % 6) + 1;
+    let metadata = |p: &TopicPartition| format!("{p} {}", "größe ".repeat(60));
+    let commit = |p: &TopicPartition, next: u64, metadata: String| -> Checked<Commit> {
+        Ok(Commit::new(p.clone(), members[0].epoch(p)?, next).with_metadata(metadata))
+    };
+    let mut commits = Vec::new();
+    for n in 0..COUNT as usize {
+        let p = &all[n * 13 % COUNT as usize];
+        commits.push(commit(p, next(p), metadata(p))?);
+    }
+    let twice = all.iter().find(|p| next(p) == 6).cloned().unwrap_or_else(|| all[0].clone());
+    commits.insert(0, commit(&twice, 2, "outdated".into())?);
+    commits.push(commit(&twice, 3, "outdated".into())?);
+    commits.insert(7, Commit::new(TopicPartition::new(fixture.fresh("foreign"), 0), 1, 1));
+    let count = commits.len();
+    let answers = fixture.within("answers", members.consumer(0).commit(commits)).await?;
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(tidings_core::Error::kind)).collect();
+    same("answers", (0..count).map(|n| (n == 7).then_some(ErrorKind::Fenced)).collect(), kinds)?;
+    let mut progress = fixture.within("progress", members.consumer(0).progress()).await??;
+    progress.sort_unstable_by_key(|p| p.partition.partition);
+    let expected: Vec<_> = all.iter().map(|p| Some(next(p))).collect();
+    same("what is committed, by progress", expected, progress.iter().map(|p| p.committed).collect())?;
+    let options = members[0].options.clone();
+    members.close(0).await?;
+    let mut owner = fixture.join(options).await?;
+    owner.owns(0, &topic, COUNT).await?;
+    for p in &all {
+        let assignment = owner[0].assignment(p)?;
+        same(&format!("what is committed of {p}"), Some(next(p)), assignment.committed)?;
+        same(&format!("metadata of {p}"), Some(metadata(p)), assignment.metadata)?;
+    }
+    Ok(())
 }
 
 /// One foreign partition must not fail the others of the call.

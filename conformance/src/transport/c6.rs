@@ -15,6 +15,7 @@ use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c6_dropping_next_loses_no_record,
+    c6_dropping_next_hundreds_of_times_loses_no_record,
     c6_dropping_next_while_records_arrive_loses_none,
     c6_dropping_next_loses_no_assignment_and_no_revocation,
     c6_dropping_next_loses_no_loss[SessionLoss],
@@ -41,17 +42,18 @@ async fn droppily(
 ) -> Checked {
     let deadline = Instant::now() + fixture.pace.patience;
     members[who].pending = None;
-    let mut turn = 0;
+    let mut turn: u32 = 0;
     while !done(members) {
         if Instant::now() > deadline {
             return broken("all steps, though next is dropped again and again", format!("{:?}", members[who]));
         }
         turn += 1;
         let consumer = members.consumer(who);
-        // Some calls get more polls, so that a `next` that fetches by itself can make progress between two drops.
-        let stepped = match turn % 8 {
+        // Some calls get more polls, so that a `next` that fetches by itself can make progress between two drops. Their
+        // number has no period, so that a fault at every so many calls meets each of them.
+        let stepped = match turn.wrapping_mul(2_654_435_769) >> 28 {
             0 => timeout(fixture.pace.quiet, consumer.next()).await.ok(),
-            few => poll_times(few, consumer.next()).await,
+            few => poll_times((few as usize).saturating_sub(7).max(1), consumer.next()).await,
         };
         match stepped {
             Some(step) => take(members, who, step).await?,
@@ -72,6 +74,17 @@ async fn c6_dropping_next_loses_no_record(fixture: &Fixture) -> Checked {
         same_records(&format!("records of {p}"), 0, records, members[0].of(p))?;
     }
     Ok(())
+}
+
+/// One record at a time: many steps, more than half of which are dropped after one poll.
+async fn c6_dropping_next_hundreds_of_times_loses_no_record(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let records = fixture.fill(&topic, 0, 0, 500).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_max_batch_records(1);
+    let mut members = fixture.join(options).await?;
+    droppily(fixture, &mut members, 0, |members| members[0].count() >= 500).await?;
+    members.rest().await?;
+    same_records("all records, once each", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
 }
 
 /// The drop falls into the moment between the arrival and the poll that would return the record.

@@ -121,7 +121,7 @@ async fn c7_a_static_member_stays(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(LONG);
     let mut members = fixture.join(options.clone().with_instance_id("one")).await?;
-    members.add(options.with_instance_id("two")).await?;
+    members.add(options.with_instance_id("one-1")).await?;
     members.shared(&topic, 2, &[0, 1]).await?;
     members.close(0).await?;
     members.rest().await?;
@@ -132,7 +132,7 @@ async fn c7_a_static_member_stays(fixture: &Fixture) -> Checked {
 async fn c7_a_static_member_comes_back_to_its_partitions(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(LONG);
-    let (one, two) = (options.clone().with_instance_id("one"), options.with_instance_id("two"));
+    let (one, two) = (options.clone().with_instance_id("one"), options.with_instance_id("one-1"));
     let mut members = fixture.join(one.clone()).await?;
     members.add(two).await?;
     members.shared(&topic, 2, &[0, 1]).await?;
@@ -168,7 +168,8 @@ async fn c7_closing_a_member_leaves_other_groups_alone(fixture: &Fixture) -> Che
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);
     let mut members = fixture.reader(&topic).await?;
-    members.add(ConsumerOptions::new(fixture.fresh("group"), [&topic])).await?;
+    let alike = format!("{}-eu", members[0].options.group);
+    members.add(ConsumerOptions::new(alike, [&topic])).await?;
     members.until("both have it", |m| m.iter().all(|m| m.has(&topic) == 1)).await?;
     members.close(0).await?;
     let records = fixture.fill(&topic, 0, 0, 5).await?;

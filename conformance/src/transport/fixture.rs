@@ -100,7 +100,9 @@ impl Fixture {
         let records: Vec<Record> = (from..to).map(|n| numbered(topic, partition, n)).collect();
         let positions = self.publish(records.clone()).await?;
         let there = positions.iter().all(|p| p.partition == partition);
-        holds(there, "records in the partition that they name", positions)?;
+        holds(there, "records in the partition that they name", &positions)?;
+        let in_order = positions.is_sorted_by(|a, b| a.offset < b.offset);
+        holds(in_order, "offsets that grow from answer to answer", brief(&positions))?;
         Ok(records)
     }
 }

@@ -5,11 +5,15 @@
 
 mod a1;
 mod a1_groups;
+mod a1_many;
 mod c1;
+mod c1_names;
 mod c2;
 mod c3;
 mod c4;
+mod c4_seek;
 mod c5;
+mod c5_pause;
 mod c6;
 mod c7;
 mod c8;
@@ -45,15 +49,19 @@ const ALL: &[Cases] = &[
     p4_bound::CASES,
     p5::CASES,
     c1::CASES,
+    c1_names::CASES,
     c2::CASES,
     c3::CASES,
     c4::CASES,
+    c4_seek::CASES,
     c5::CASES,
+    c5_pause::CASES,
     c6::CASES,
     c7::CASES,
     c8::CASES,
     a1::CASES,
     a1_groups::CASES,
+    a1_many::CASES,
     d::CASES,
     restart::CASES,
 ];

@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p2_a_lost_answer_is_unknown_and_never_a_failure[LostAnswers],
     p2_what_an_outage_refuses_is_not_there[Outage],
     p2_publishing_goes_on_after_an_outage[Outage],
+    p2_an_outage_repeats_nothing_and_brings_nothing_back[Outage],
 ];
 
 async fn p2_what_is_acknowledged_is_there(fixture: &Fixture) -> Checked {
@@ -132,4 +133,45 @@ async fn p2_publishing_goes_on_after_an_outage(fixture: &Fixture) -> Checked {
             Ok(answers.iter().all(Result::is_ok).then_some(()))
         })
         .await
+}
+
+/// Records that were answered before, during and after an outage are stored once each if `Ok`, and not at all if
+/// `Unavailable`, however the publisher sent them again.
+async fn p2_an_outage_repeats_nothing_and_brings_nothing_back(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    let mut answered = Vec::new();
+    for n in 0..9 {
+        match n {
+            3 => fixture.outage(true).await?,
+            6 => fixture.outage(false).await?,
+            _ => {}
+        }
+        let answers = fixture.within("an answer", publisher.publish(vec![numbered(&topic, 0, n)])).await?;
+        answered.extend(answers.into_iter().map(|answer| (n, answer.map_err(|error| error.kind()))));
+    }
+    fixture.note(format!("answers: {answered:?}"));
+    fixture
+        .eventually("the publisher works again", || async {
+            let answers = fixture.within("an answer", publisher.publish(vec![numbered(&topic, 0, 99)])).await?;
+            Ok(answers.iter().all(Result::is_ok).then_some(()))
+        })
+        .await?;
+    fixture.within("close", publisher.close(Duration::from_secs(10))).await??;
+    let mut members = fixture.reader(&topic).await?;
+    members
+        .until("the last record", |m| m[0].received.values().flatten().any(|r| r.key == Some("key 99".into())))
+        .await?;
+    members.rest().await?;
+    let stored = members[0].of(&TopicPartition::new(&topic, 0));
+    for (n, answer) in answered {
+        let times = stored.iter().filter(|r| r.key == numbered(&topic, 0, n).key).count();
+        let expected = match answer {
+            Ok(_) => 1..=1,
+            Err(ErrorKind::Indeterminate) => 0..=1,
+            Err(_) => 0..=0,
+        };
+        holds(expected.contains(&times), &format!("record {n}, {answer:?}, {expected:?} times"), times)?;
+    }
+    Ok(())
 }

@@ -7,13 +7,14 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-use tidings_core::{Position, Publisher, PublisherExt, Record, Result, Topic, Transport};
+use tidings_core::{Position, Publisher, PublisherExt, Record, Result, Topic, Transport, partition_for};
 
 use super::fixture::{Fixture, numbered};
 use crate::case::{Case, Checked, cases, granted, holds, only, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p3_keys_go_where_java_puts_them,
+    p3_keys_of_any_bytes_and_length_are_hashed_whole,
     p3_a_key_keeps_its_partition_whoever_publishes,
     p3_a_named_partition_wins_over_the_key,
     p3_a_record_without_a_key_goes_somewhere,
@@ -21,6 +22,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p3_a_key_keeps_its_order_from_call_to_call,
     p3_calls_keep_the_order_of_their_first_polls,
     p3_a_flood_of_large_records_keeps_its_order,
+    p3_small_records_do_not_overtake_large_ones,
 ];
 
 /// Keys and Java's hashes of them, from Apache Kafka's own `UtilsTest.testMurmur2`.
@@ -47,6 +49,32 @@ async fn p3_keys_go_where_java_puts_them(fixture: &Fixture) -> Checked {
     Ok(())
 }
 
+/// Catches a hash of a prefix, of text, or of signed bytes. The keys are of each length modulo 4, and long ones differ
+/// only at their end.
+async fn p3_keys_of_any_bytes_and_length_are_hashed_whole(fixture: &Fixture) -> Checked {
+    const COUNT: u32 = 7;
+    let topic = fixture.topic(COUNT).await?;
+    let key = |length: usize, last: u8| {
+        let mut key: Vec<u8> = (0..length).map(|n| (n * 37 + 200) as u8).collect();
+        key.extend([last]);
+        key
+    };
+    let lengths = (0..9).chain([254, 255, 256, 257, 1_000, 70_000]);
+    let keys: Vec<Vec<u8>> =
+        lengths.flat_map(|length| [0x00, 0x7f, 0x80, 0xff].map(|last| key(length, last))).collect();
+    let records: Vec<Record> = keys.iter().map(|key| Record::new(&topic, "v").with_key(key.clone())).collect();
+    let mut positions = fixture.publish(records.clone()).await?;
+    let publisher = fixture.publisher().await?;
+    for record in records {
+        positions.push(granted("a record alone", fixture.within("an answer", publisher.publish_one(record)).await?)?);
+    }
+    for (key, position) in keys.iter().chain(&keys).zip(positions) {
+        let what = format!("the partition of a key of {} bytes that ends with {:?}", key.len(), key.last());
+        same(&what, partition_for(key, COUNT), position.partition)?;
+    }
+    Ok(())
+}
+
 async fn p3_a_key_keeps_its_partition_whoever_publishes(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(5).await?;
     let keyed = || (0..20).map(|n| Record::new(&topic, "v").with_key(format!("k{n}"))).collect();
@@ -61,7 +89,14 @@ async fn p3_a_named_partition_wins_over_the_key(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(4).await?;
     let records = (0..4).map(|p| Record::new(&topic, "v").with_key("one key").with_partition(p)).collect();
     let positions = fixture.publish(records).await?;
-    same("the partitions that were named", vec![0, 1, 2, 3], positions.iter().map(|p| p.partition).collect())
+    same("the partitions that were named", vec![0, 1, 2, 3], positions.iter().map(|p| p.partition).collect())?;
+    let publisher = fixture.publisher().await?;
+    for p in 0..4 {
+        let record = Record::new(&topic, "v").with_key("one key").with_partition(p);
+        let answer = fixture.within("an answer", publisher.publish_one(record)).await?;
+        same("the partition that one record names", p, granted("a record alone", answer)?.partition)?;
+    }
+    Ok(())
 }
 
 async fn p3_a_record_without_a_key_goes_somewhere(fixture: &Fixture) -> Checked {
@@ -162,4 +197,18 @@ async fn p3_a_flood_of_large_records_keeps_its_order(fixture: &Fixture) -> Check
         record
     };
     concurrent(fixture, (0..96).map(record).collect()).await
+}
+
+/// Large records may fill a batch of their own, which must not be sent later than the small ones behind it.
+async fn p3_small_records_do_not_overtake_large_ones(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let large = bytes::Bytes::from(vec![b'v'; 200_000]);
+    let record = |n: usize| {
+        let mut record = Record::new(&topic, format!("{n}")).with_key("k");
+        if n % 5 == 2 {
+            record.value = Some(large.clone());
+        }
+        record
+    };
+    concurrent(fixture, (0..40).map(record).collect()).await
 }

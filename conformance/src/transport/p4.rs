@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p4_a_record_larger_than_any_bound_is_answered,
     p4_after_close_publish_is_closed,
     p4_close_waits_for_what_is_under_way,
+    p4_close_takes_any_deadline,
     p4_closing_twice_is_one_close,
     p4_closing_at_once_from_two_sides_is_one_close,
     p4_close_is_cancel_safe,
@@ -101,6 +102,25 @@ async fn p4_close_waits_for_what_is_under_way(fixture: &Fixture) -> Checked {
     holds(failed.is_none(), "what was under way at close is stored", failed)?;
     let members = fixture.read_all(&topic, 1, 50).await?;
     same_records("what was under way at close", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))
+}
+
+/// With nothing unanswered even a deadline of zero is met; one without an end must not overflow.
+async fn p4_close_takes_any_deadline(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    for deadline in [Duration::ZERO, Duration::MAX] {
+        let publisher = fixture.publisher().await?;
+        fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+        let closed = fixture.within("close", publisher.close(deadline)).await?;
+        // A broker's connection may need a moment to end, which zero does not grant.
+        match closed {
+            Err(error) if deadline.is_zero() => {
+                refused("close without time", &[ErrorKind::Indeterminate], Err::<(), _>(error))?;
+            }
+            closed => closed?,
+        }
+        is_closed(fixture, &*publisher, &topic).await?;
+    }
+    fixture.read_all(&topic, 1, 2).await.map(drop)
 }
 
 async fn p4_closing_twice_is_one_close(fixture: &Fixture) -> Checked {

@@ -3,7 +3,11 @@
 //! A record is bytes. A backend that converts, trims, merges or defaults any of them changes events
 //! of other services.
 
-use tidings_core::{Header, Headers, PublisherExt, Record, Timestamp, TopicPartition, Transport};
+use std::time::Duration;
+
+use tidings_core::{
+    ConsumerOptions, Header, Headers, PublisherExt, Record, SeekTo, Timestamp, Topic, TopicPartition, Transport,
+};
 
 use super::fixture::{Fixture, same_records};
 use crate::case::{Case, Checked, cases, granted, holds};
@@ -14,11 +18,14 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p5_empty_and_null_keys_differ,
     p5_duplicate_headers_keep_their_order,
     p5_null_and_empty_headers_differ,
+    p5_null_and_empty_differ_side_by_side,
     p5_a_thousand_headers,
+    p5_long_keys_and_headers,
     p5_header_names_may_be_empty_or_beyond_ascii,
     p5_values_and_keys_need_not_be_utf_8,
-    p5_a_value_of_one_mebibyte,
+    p5_a_value_of_three_mebibytes,
     p5_timestamps_that_are_given_are_kept,
+    p5_timestamps_of_any_age_are_kept,
     p5_records_without_a_timestamp_get_one,
     p5_every_byte_value_survives,
 ];
@@ -67,6 +74,48 @@ async fn p5_null_and_empty_headers_differ(fixture: &Fixture) -> Checked {
     survives(fixture, vec![Record::new("", "v").with_headers(headers.into_iter().collect())]).await
 }
 
+/// Each combination in one batch, and read one by one as well: a column or a flag per batch is caught.
+async fn p5_null_and_empty_differ_side_by_side(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    // In this order null follows empty, and both follow a value.
+    let forms = [Some(""), None, Some("x")];
+    let mut records = Vec::new();
+    for header in forms {
+        for value in forms {
+            for key in forms {
+                let mut record = Record::tombstone(&topic).with_partition(0);
+                (record.key, record.value) = (key.map(Into::into), value.map(Into::into));
+                record.headers.push(Header::new("", ""));
+                record.headers.push(header.map_or_else(|| Header::null("h"), |value| Header::new("h", value)));
+                record.headers.push(Header::null(""));
+                records.push(record);
+            }
+        }
+    }
+    fixture.publish(records.clone()).await?;
+    for most in [ConsumerOptions::DEFAULT_MAX_BATCH_RECORDS, 1] {
+        let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_max_batch_records(most);
+        let mut members = fixture.join(options).await?;
+        members.records(0, records.len()).await?;
+        same_records("null next to empty", 0, &records, members[0].of(&TopicPartition::new(&topic, 0)))?;
+    }
+    Ok(())
+}
+
+/// Beyond lengths of one and of two bytes.
+async fn p5_long_keys_and_headers(fixture: &Fixture) -> Checked {
+    let long = |length: usize| -> Vec<u8> { (0..length).map(|n| b'a' + (n % 23) as u8).collect() };
+    let keyed = [255, 256, 257, 300, 70_000].map(|length| Record::new("", "v").with_key(long(length)));
+    let mut headers = Headers::new();
+    for length in [127, 128, 255, 256, 300, 70_000] {
+        headers.push(Header::new("value", long(length)));
+    }
+    headers.push(Header::new(long(300), "name"));
+    let mut records = keyed.to_vec();
+    records.push(Record::new("", "headers").with_headers(headers));
+    survives(fixture, records).await
+}
+
 /// With duplicate names, so that a map in between is caught.
 async fn p5_a_thousand_headers(fixture: &Fixture) -> Checked {
     let headers = (0..1_000).map(|n| Header::new(format!("header-{}", n % 700), format!("value {n}"))).collect();
@@ -84,8 +133,9 @@ async fn p5_values_and_keys_need_not_be_utf_8(fixture: &Fixture) -> Checked {
     survives(fixture, vec![record]).await
 }
 
-async fn p5_a_value_of_one_mebibyte(fixture: &Fixture) -> Checked {
-    let value: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+/// Above the default limits of several brokers, which the topic's own limit lifts.
+async fn p5_a_value_of_three_mebibytes(fixture: &Fixture) -> Checked {
+    let value: Vec<u8> = (0..3_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     survives(fixture, vec![Record::new("", "before"), Record::new("", value).with_key("k"), Record::new("", "after")])
         .await
 }
@@ -96,6 +146,32 @@ async fn p5_timestamps_that_are_given_are_kept(fixture: &Fixture) -> Checked {
     let times = [3_600_000, 1, 60_000, 0];
     let at = |ago: i64| Record::new("", "v").with_timestamp(Timestamp::from_millis(now.millis() - ago));
     survives(fixture, times.into_iter().map(at).collect()).await
+}
+
+/// Imported records bear the times of their events, which may lie before 1970. 0 is a time, not a missing one.
+async fn p5_timestamps_of_any_age_are_kept(fixture: &Fixture) -> Checked {
+    let topic = fixture.fresh("topic");
+    // Records of that age must not be deleted.
+    fixture.create(Topic::new(&topic).with_retention(Duration::MAX)).await?;
+    let times = [-2_208_988_800_000, -86_400_001, -5_000, 0, 1, 999, 1_000_000_000_001];
+    let at = |millis: i64| Record::new(&topic, "v").with_timestamp(Timestamp::from_millis(millis)).with_partition(0);
+    let mut records: Vec<Record> = times.into_iter().map(at).collect();
+    fixture.publish(records.clone()).await?;
+    let publisher = fixture.publisher().await?;
+    for record in records.clone() {
+        granted("a record alone", fixture.within("an answer", publisher.publish_one(record.clone())).await?)?;
+        records.push(record);
+    }
+    let mut members = fixture.read_all(&topic, 1, records.len()).await?;
+    let p = TopicPartition::new(&topic, 0);
+    same_records("what was published", 0, &records, members[0].of(&p))?;
+    for (time, at) in [(times[0], 0), (-86_400_001, 1), (-86_400_000, 2), (-4_999, 3), (0, 3), (1, 4), (2, 5)] {
+        let came = members[0].seek(&p, SeekTo::Time(Timestamp::from_millis(time))).await?;
+        // A broker without such lookups may go to the oldest record.
+        let right = came == at || time < 0 && came == 0;
+        holds(right, &format!("{at} as the first record since {time} ms"), came)?;
+    }
+    Ok(())
 }
 
 async fn p5_records_without_a_timestamp_get_one(fixture: &Fixture) -> Checked {

@@ -4,6 +4,7 @@
 
 mod consumer;
 mod dead_letters;
+mod kinds;
 mod publisher;
 mod store;
 mod transport;
