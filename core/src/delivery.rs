@@ -12,7 +12,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::publish::{DeliveryPublisher, derived_kind};
-use crate::{Lease, Name, Publisher, RecordBatch, StoredRecord, TopicPartition, codec, headers};
+use crate::{Lease, Name, Publisher, RecordBatch, StoredRecord, TopicPartition, TraceContext, codec, headers};
 
 /// The context that all deliveries of one handler share: names that become part of the ids and headers of what it
 /// publishes.
@@ -290,6 +290,11 @@ impl Delivery {
     pub(crate) fn derive_id(&self, cause: Uuid, event_type: &str, key: Option<&[u8]>) -> Uuid {
         let kind = derived_kind(cause, &self.context, self.topic(), (event_type, key));
         self.records.derived().next(kind, self.run, self.offset())
+    }
+
+    /// Returns the trace context in which the handler runs, if a layer has set it.
+    pub(crate) fn trace_context(&self) -> Option<&TraceContext> {
+        self.extensions.get()
     }
 
     /// Returns the values that layers and extractors pass to each other.

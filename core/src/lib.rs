@@ -27,6 +27,7 @@
 //! - **claim**, **lease**: the right to handle an event, and the registration of a running service under which it
 //!   claims ([`IdempotencyStore`]).
 //! - **lag**: the number of offsets that a group has still to read.
+//! - **trace context**: the trace and span of a record, in the headers that the W3C names ([`TraceContext`]).
 //! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write
 //!   it, to **redrive** is to publish it to its topic again, to **discard** is to close it otherwise, to **park** is
 //!   to set it aside ([`Resolution`]).
@@ -99,7 +100,7 @@ pub use self::record::{Header, Headers, Position, Record, StoredRecord, Timestam
 pub use self::record_batch::RecordBatch;
 pub use self::secret::Secret;
 pub use self::topology::{DEAD_LETTER_ROOM, Difference, EnsureReport, ensure_topics};
-pub use self::trace::TraceParent;
+pub use self::trace::{TraceContext, TraceParent};
 pub use self::transport::Transport;
 
 /// For the code that `derive(Event)` writes.

@@ -6,12 +6,11 @@
 //! ones. Neither the offset nor the time is part of an id, since both differ when the cause itself was published twice.
 
 use std::collections::HashMap;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use uuid::Uuid;
 
-use crate::trace::TraceParent;
+use crate::trace::TraceContext;
 use crate::{
     Delivery, DeliveryContext, EnvelopeRef, Event, Header, Headers, Position, Publisher, PublisherExt, Record, Result,
     Timestamp, codec, event_id_of, headers,
@@ -72,18 +71,17 @@ pub(crate) fn derived_record<E: Event>(delivery: &Delivery, cause: Option<Uuid>,
         Some(id) => delivery.records().find(|r| event_id_of(delivery.origin(), r) == id),
         None => None,
     };
-    carry_on(&from.unwrap_or_else(|| delivery.record()).headers, cause_id, &mut record.headers);
+    let from = &from.unwrap_or_else(|| delivery.record()).headers;
+    // A batch is handled in one span: an event that names its cause stays in the trace of that cause.
+    let handled_in = delivery.trace_context().filter(|_| cause.is_none() || delivery.len() == 1).cloned();
+    let trace = handled_in.or_else(|| TraceContext::read_from(from).map(TraceContext::child));
+    carry_on(from, trace, cause_id, &mut record.headers);
     Ok(record)
 }
 
-/// Copies the headers that link an event to its cause.
-fn carry_on(from: &Headers, cause: Uuid, onto: &mut Headers) {
-    if let Some(trace) = from.get_str(headers::TRACEPARENT).and_then(|t| TraceParent::from_str(t).ok()) {
-        onto.push(Header::new(headers::TRACEPARENT, trace.child().to_string()));
-        if let Some(state) = from.get(headers::TRACESTATE) {
-            onto.push(Header::new(headers::TRACESTATE, state.clone()));
-        }
-    }
+/// Writes the headers that link an event to its cause.
+fn carry_on(from: &Headers, trace: Option<TraceContext>, cause: Uuid, onto: &mut Headers) {
+    trace.into_iter().flat_map(TraceContext::into_headers).for_each(|header| onto.push(header));
     let cause = cause.to_string();
     let correlation = from.get(headers::CORRELATION_ID).cloned().unwrap_or_else(|| cause.clone().into());
     onto.push(Header::new(headers::CORRELATION_ID, correlation));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::event::shortened;
-use crate::{Delivery, Error, ErrorKind, Header, Headers, Result, Timestamp, TraceParent, headers};
+use crate::{Delivery, Error, ErrorKind, Header, Headers, Result, Timestamp, TraceContext, TraceParent, headers};
 
 /// Options with which an event is published.
 ///
@@ -29,15 +29,16 @@ pub struct PublishOptions {
     pub correlation_id: Option<String>,
     /// The id of the event that caused this one.
     pub causation_id: Option<Uuid>,
-    /// The trace and span in which the event is published. Default: a new, sampled trace.
+    /// The trace and span in which the event is published. Default: a new, sampled trace, or that of the publisher if it
+    /// [writes the trace context](crate::Transport::writes_trace_context).
     pub traceparent: Option<TraceParent>,
     /// Extra headers, whose names are not [reserved](headers::is_reserved).
     pub headers: Headers,
 }
 
 impl PublishOptions {
-    /// Creates the options of an event that follows from `delivery`: in its trace, with its correlation id, caused by
-    /// its (first) event.
+    /// Creates the options of an event that follows from `delivery`: in its [trace](TraceContext), with its correlation
+    /// id, caused by its (first) event.
     ///
     /// ```
     /// use tidings_core::{Delivery, DeliveryContext, PublishOptions, RecordBatch};
@@ -52,12 +53,17 @@ impl PublishOptions {
     /// assert_eq!(options.correlation_id, Some(delivery.correlation_id()));
     /// ```
     pub fn following(delivery: &Delivery) -> Self {
-        let trace = delivery.record().headers.get_str(headers::TRACEPARENT).and_then(|text| text.parse().ok());
-        Self {
+        let of_record = || TraceContext::read_from(&delivery.record().headers).map(TraceContext::child);
+        let trace = delivery.trace_context().cloned().or_else(of_record);
+        let following = Self {
             correlation_id: Some(delivery.correlation_id()),
             causation_id: Some(delivery.event_id()),
-            traceparent: trace.map(TraceParent::child),
+            traceparent: trace.as_ref().map(|trace| trace.parent),
             ..Self::default()
+        };
+        match trace.and_then(|trace| trace.state) {
+            Some(state) => following.with_header(headers::TRACESTATE, state),
+            None => following,
         }
     }
 

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Header, Headers, headers};
 
 /// A `traceparent`: the trace and the span in which a record was published.
 ///
@@ -104,6 +105,74 @@ fn parse(text: &str) -> Option<TraceParent> {
         u64::from_str_radix(span, 16).ok()?,
         u8::from_str_radix(flags, 16).ok()?,
     )
+}
+
+/// A trace and span with the vendor-specific `tracestate` that belongs to it.
+///
+/// A layer that traces handlers inserts the context of its span into a delivery's
+/// [extensions](crate::Delivery::extensions_mut). The events that follow from the delivery then continue that span:
+/// those that the handler returns, those of [`Delivery::publisher`](crate::Delivery::publisher), and those published
+/// with [`PublishOptions::following`](crate::PublishOptions::following). Without it they continue the record's trace.
+///
+/// ```
+/// use tidings_core::{Headers, TraceContext, TraceParent};
+///
+/// let context = TraceContext::new(TraceParent::new_root()).with_state("vendor=1");
+/// let mut headers = Headers::new();
+/// context.write_to(&mut headers);
+/// assert_eq!(TraceContext::read_from(&headers), Some(context));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TraceContext {
+    /// The trace and the span.
+    pub parent: TraceParent,
+    /// The value of the header [`TRACESTATE`](headers::TRACESTATE). Default: none.
+    pub state: Option<Bytes>,
+}
+
+impl TraceContext {
+    /// Creates the context of a span without a `tracestate`.
+    pub const fn new(parent: TraceParent) -> Self {
+        Self { parent, state: None }
+    }
+
+    /// Sets the `tracestate`.
+    #[must_use]
+    pub fn with_state(mut self, state: impl Into<Bytes>) -> Self {
+        self.state = Some(state.into());
+        self
+    }
+
+    /// Reads the context from a record's headers; `None` if the `traceparent` is missing or malformed.
+    pub fn read_from(headers: &Headers) -> Option<Self> {
+        let parent = headers.get_str(headers::TRACEPARENT)?.parse().ok()?;
+        Some(Self { parent, state: headers.get(headers::TRACESTATE).cloned() })
+    }
+
+    /// Writes the context to a record's headers, in place of an earlier one.
+    pub fn write_to(&self, headers: &mut Headers) {
+        headers.set(headers::TRACEPARENT, self.parent.to_string());
+        match &self.state {
+            Some(state) => headers.set(headers::TRACESTATE, state.clone()),
+            // The state of another span would be read as this one's.
+            None if headers.contains(headers::TRACESTATE) => {
+                headers.remove_where(|header| header.name == headers::TRACESTATE.as_bytes());
+            }
+            None => {}
+        }
+    }
+
+    /// Returns the context of a new span within the same trace.
+    pub(crate) fn child(self) -> Self {
+        Self { parent: self.parent.child(), ..self }
+    }
+
+    /// Returns the headers, with those that are missing left out.
+    pub(crate) fn into_headers(self) -> impl Iterator<Item = Header> {
+        let parent = Header::new(headers::TRACEPARENT, self.parent.to_string());
+        [Some(parent), self.state.map(|state| Header::new(headers::TRACESTATE, state))].into_iter().flatten()
+    }
 }
 
 #[cfg(test)]

@@ -76,6 +76,12 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// As [`publisher`](Self::publisher).
     async fn admin(&self) -> Result<Arc<dyn Admin>>;
 
+    /// Returns whether the publishers write a trace context to records that have none, as an instrumented transport's
+    /// do. Events without a trace of their own are then published without one. Default: `false`.
+    fn writes_trace_context(&self) -> bool {
+        false
+    }
+
     /// Returns the clauses that this backend keeps.
     fn guarantees(&self) -> Guarantees;
 }
@@ -101,6 +107,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         (**self).admin().await
+    }
+
+    fn writes_trace_context(&self) -> bool {
+        (**self).writes_trace_context()
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -6,10 +6,12 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use tidings_core::codec::{self, Json};
 use tidings_core::{
-    Batch, Delivery, DeliveryContext, Envelope, Event, Input, IntoOutcome, Outcome, RecordBatch, StoredRecord,
-    Timestamp, TopicPartition, TraceParent, event_id_of,
+    Batch, Delivery, DeliveryContext, Envelope, Event, Headers, Input, IntoOutcome, Outcome, PublishOptions,
+    RecordBatch, StoredRecord, Timestamp, TopicPartition, TraceContext, TraceParent, event_id_of,
 };
 use uuid::Uuid;
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Noted(String);
@@ -106,6 +108,45 @@ fn an_event_carries_the_trace_the_flow_and_its_cause() {
     assert_eq!(headers.get_str("tracestate"), Some("v=1"));
     assert_eq!(headers.get_str("correlation-id"), Some("flow"));
     assert_eq!(headers.get_str("causation-id"), Some(&*Uuid::from_u128(1).to_string()));
+}
+
+#[test]
+fn events_continue_the_span_that_a_layer_handles_them_in() {
+    let mut delivery = delivery(vec![record(1, &[("traceparent", TRACE), ("tracestate", "v=1")])]);
+    let span = TraceContext::new(TraceParent::new_root()).with_state("v=2");
+    delivery.extensions_mut().insert(span.clone());
+    let outcome = returned(&delivery, noted("a"));
+    assert_eq!(TraceContext::read_from(&outcome.records()[0].headers), Some(span.clone()));
+    let mut headers = Headers::new();
+    PublishOptions::following(&delivery).write_to(&mut headers).expect("nothing is reserved");
+    assert_eq!(TraceContext::read_from(&headers), Some(span), "those that an outbox stores, too");
+}
+
+#[test]
+fn an_event_of_a_batch_stays_in_the_trace_of_its_cause() {
+    let mut both = delivery(vec![record(1, &[]), record(2, &[("traceparent", TRACE)])]);
+    both.extensions_mut().insert(TraceContext::new(TraceParent::new_root()));
+    let events = Batch::<Noted>::decode(&both).expect("events");
+    let outcome = returned(&both, events.iter().map(|event| event.causes(noted("a"))).collect::<Vec<_>>());
+    assert_eq!(TraceContext::read_from(&outcome.records()[0].headers), None);
+    let trace = TraceContext::read_from(&outcome.records()[1].headers).expect("a trace").parent;
+    assert!(trace.to_string().starts_with(&TRACE[..35]) && trace.to_string() != TRACE);
+}
+
+#[test]
+fn options_that_follow_carry_the_vendors_state() {
+    let delivery = delivery(vec![record(1, &[("traceparent", TRACE), ("tracestate", "v=1")])]);
+    let mut headers = Headers::new();
+    PublishOptions::following(&delivery).write_to(&mut headers).expect("nothing is reserved");
+    assert_eq!(headers.get_str("tracestate"), Some("v=1"));
+}
+
+#[test]
+fn a_context_replaces_the_one_that_was_written() {
+    let mut headers = Headers::new().with("traceparent", TRACE).with("tracestate", "v=1").with("traceparent", TRACE);
+    let context = TraceContext::new(TraceParent::new_root());
+    context.write_to(&mut headers);
+    assert_eq!((TraceContext::read_from(&headers), headers.len()), (Some(context), 1));
 }
 
 #[test]

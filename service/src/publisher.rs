@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidings_core::{
     Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Position, PublishOptions, Publisher, PublisherExt, Record,
-    Result, Timestamp, TraceParent, Transport, codec,
+    Result, Timestamp, TraceParent, Transport, codec, headers,
 };
 use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
@@ -190,10 +190,13 @@ impl EventPublisher {
     /// ```
     #[must_use = "each event has an answer of its own"]
     pub async fn publish_all<E: Event>(&self, events: &[E]) -> Vec<Result<Position>> {
-        let (now, trace) = (Timestamp::now(), TraceParent::new_root());
+        let now = Timestamp::now();
+        let trace = (!self.connection.transport.writes_trace_context()).then(TraceParent::new_root);
         let record = |event| {
             let envelope = EnvelopeRef::new(Uuid::now_v7(), now, &self.source, event);
-            self.record(envelope, &PublishOptions::default().with_traceparent(trace.child()))
+            let mut options = PublishOptions::default();
+            options.traceparent = trace.map(TraceParent::child);
+            self.record(envelope, &options)
         };
         let records = events.iter().map(record).collect();
         let span = self.span(E::TOPIC);
@@ -238,6 +241,9 @@ impl EventPublisher {
     fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
         let mut record = codec::encode(envelope, &self.topic_prefix)?;
         options.write_to(&mut record.headers)?;
+        if options.traceparent.is_none() && self.connection.transport.writes_trace_context() {
+            record.headers.remove_where(|header| header.name == headers::TRACEPARENT.as_bytes());
+        }
         Ok(record)
     }
 

@@ -1,6 +1,6 @@
 //! The event publisher: the records it writes, and how it connects and closes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ struct Recorder(Arc<Inner>);
 struct Inner {
     failures: AtomicUsize,
     connects: AtomicUsize,
+    traces: AtomicBool,
     records: Mutex<Vec<Record>>,
 }
 
@@ -72,6 +73,10 @@ impl Transport for Recorder {
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         Err(Error::new(ErrorKind::Unsupported, "administer"))
+    }
+
+    fn writes_trace_context(&self) -> bool {
+        self.0.traces.load(Ordering::Relaxed)
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -175,6 +180,19 @@ async fn what_follows_from_a_delivery_is_in_its_trace_and_flow() {
     let written: TraceParent = headers.get_str("traceparent").unwrap().parse().unwrap();
     assert_eq!(written.trace_id(), trace.trace_id());
     assert_ne!(written.span_id(), trace.span_id());
+}
+
+#[tokio::test]
+async fn no_trace_is_made_up_where_the_publisher_writes_it() {
+    let transport = Recorder::default();
+    transport.0.traces.store(true, Ordering::Relaxed);
+    let (events, trace) = (EventPublisher::new(&transport, "api"), TraceParent::new_root());
+    events.publish(&registered("a")).await.unwrap();
+    assert!(events.publish_all(&[registered("b")]).await[0].is_ok());
+    events.publish_with(&registered("c"), PublishOptions::default().with_traceparent(trace)).await.unwrap();
+    let traces: Vec<_> =
+        transport.records().iter().map(|r| r.headers.get_str("traceparent").map(str::to_owned)).collect();
+    assert_eq!(traces, [None, None, Some(trace.to_string())]);
 }
 
 #[tokio::test]

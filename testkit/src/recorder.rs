@@ -48,6 +48,10 @@ impl<T: Transport> Transport for Recorder<T> {
         self.inner.admin().await
     }
 
+    fn writes_trace_context(&self) -> bool {
+        self.inner.writes_trace_context()
+    }
+
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
     }

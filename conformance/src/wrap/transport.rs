@@ -67,6 +67,10 @@ macro_rules! wraps_transports {
                 Ok(Arc::new(TappedAdmin { inner, tap: self.tap.clone() }))
             }
 
+            fn writes_trace_context(&self) -> bool {
+                self.inner.writes_trace_context()
+            }
+
             fn guarantees(&self) -> Guarantees {
                 self.inner.guarantees()
             }

@@ -56,6 +56,10 @@ impl Transport for AuditedTransport {
         self.inner.admin().await
     }
 
+    fn writes_trace_context(&self) -> bool {
+        self.inner.writes_trace_context()
+    }
+
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
     }

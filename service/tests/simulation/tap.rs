@@ -43,6 +43,9 @@ impl Transport for Tap<MemoryTransport> {
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         self.inner.admin().await
     }
+    fn writes_trace_context(&self) -> bool {
+        self.inner.writes_trace_context()
+    }
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
     }
