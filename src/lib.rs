@@ -28,6 +28,8 @@ pub mod transport;
 pub mod kafka;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "otel")]
+pub mod otel;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sled")]
@@ -39,7 +41,7 @@ pub mod testing;
 #[doc(hidden)]
 pub use tidings_core::__private;
 
-/// The guides' code is tested with the crate; that of the Postgres guide with integration/.
+/// The guides' code is tested with the crate; that of the guides to Postgres and OpenTelemetry with integration/.
 #[cfg(all(doctest, feature = "full"))]
 mod guides {
     #[doc = include_str!("../docs/guides/operations.md")]

@@ -23,9 +23,11 @@ pub fn interview_platform() -> Command {
     command
 }
 
-/// The guide to Postgres, whose code names sqlx: it is tested with this package.
+/// The guides whose code names sqlx or an SDK: they are tested with this package.
 #[cfg(doctest)]
 mod guides {
+    #[doc = include_str!("../../docs/guides/opentelemetry.md")]
+    struct OpenTelemetry;
     #[doc = include_str!("../../docs/guides/postgres.md")]
     struct Postgres;
 }

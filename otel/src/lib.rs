@@ -1,0 +1,42 @@
+//! OpenTelemetry traces of services and publishers.
+//!
+//! Applications use it as `tidings::otel`, by the feature `otel` of the crate `tidings`. No other crate of tidings
+//! depends on OpenTelemetry, and its major versions change nothing but this one.
+//!
+//! - [`Tracing`] makes spans of what is published and handled, with links between them, and passes the trace context on
+//!   in the headers `traceparent` and `tracestate` of the W3C.
+//!
+//! Names of spans and attributes are those of the semantic conventions for messaging in the version
+//! [`CONVENTIONS_VERSION`]. They are in development: a later version of this crate may follow a later version of them.
+//!
+//! # What a trace looks like
+//!
+//! | Span | Kind | When | Parent | Links |
+//! |---|---|---|---|---|
+//! | `publish <topic>` | `PRODUCER`, or `CLIENT` if all records have contexts of their own | a call of a publisher | the active span | contexts of the records |
+//! | `create <topic>` | `PRODUCER` | each event of a batch, and each that a handler returns | the active span, for a returned event that of its handler | |
+//! | `process <topic>` | `CONSUMER` | each attempt of a handler | of a single record: its publisher | contexts of the records |
+//!
+//! Payloads and the texts of errors are never part of a span. Keys are not, unless
+//! [`with_message_keys`](Tracing::with_message_keys) is set.
+//!
+//! A span costs an allocation or more, as each delivery behind a layer does. The SDK's sampler decides how many are
+//! recorded; its processors and exporters bound what is kept.
+
+mod context;
+mod conventions;
+mod layer;
+mod publisher;
+mod spans;
+mod tracing;
+mod transport;
+
+/// The version of OpenTelemetry's API that this crate is built with.
+pub use opentelemetry;
+
+pub use self::context::current_trace;
+pub use self::conventions::{CONVENTIONS_VERSION, SCOPE_NAME};
+pub use self::layer::{TraceFuture, TraceLayer, TraceService};
+pub use self::publisher::TracedPublisher;
+pub use self::tracing::Tracing;
+pub use self::transport::TracedTransport;
