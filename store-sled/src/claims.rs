@@ -181,9 +181,12 @@ impl Claims<'_> {
         self.memory.set_claim(key, None);
     }
 
-    /// Gives back all claims of a lease, without counting a crash.
+    /// Gives back all claims of a lease, without counting a crash. Those of an expired lease count one when they are
+    /// taken.
     pub(crate) fn retire(&mut self, lease: &Lease) -> Staged<()> {
-        for (key, live) in self.memory.claims_by(lease.id) {
+        let lives = self.memory.life_left(lease.id, self.instant).is_some();
+        let claims = if lives { self.memory.claims_by(lease.id) } else { Vec::new() };
+        for (key, live) in claims {
             self.give_back(key, live, 0);
         }
         self.memory.retire(lease.id);
