@@ -73,6 +73,8 @@ const MARK: &str = "\\0";
 /// The longest name that is stored unchanged: two of them, a group's and a topic's, share an index entry, which takes
 /// 2,704 bytes.
 const LONGEST_NAME: usize = 2 << 10;
+/// The longest event type that is stored unchanged.
+const LONGEST_TYPE: usize = 512;
 /// Bytes of a longer name that are kept readable in the table.
 const SHOWN_BYTES: usize = 256;
 
@@ -87,10 +89,21 @@ pub(crate) fn storable(text: &str) -> Cow<'_, str> {
     if stored.len() <= LONGEST_NAME {
         return stored;
     }
+    Cow::Owned(shortened(text))
+}
+
+/// Represents a long text by its beginning and its hash.
+fn shortened(text: &str) -> String {
     let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes());
     let shown = escape(&text[..text.floor_char_boundary(SHOWN_BYTES)]);
     // `escape` writes no such pair, so that no shorter name looks the same.
-    Cow::Owned(format!("{MARK}\\#{hash} {shown}"))
+    format!("{MARK}\\#{hash} {shown}")
+}
+
+/// Encodes an event type for the column that letters are found by. It must fit into an index entry, escapes and all, so
+/// a long one is represented by its beginning and its hash.
+pub(crate) fn type_to_column(event_type: &str) -> String {
+    if event_type.len() > LONGEST_TYPE { shortened(event_type) } else { escape(event_type) }
 }
 
 /// Reverses [`escape`].

@@ -13,7 +13,7 @@ use super::filter::select;
 use super::row::{Ids, columns, get, letter};
 use crate::PostgresStore;
 use crate::error::failed;
-use crate::wire::{escape, headers_to_bytes};
+use crate::wire::{escape, headers_to_bytes, type_to_column};
 
 /// Numbers follow the order of the call; rows are written in the order of their identities, so that concurrent calls
 /// that bury the same letters cannot deadlock.
@@ -67,8 +67,6 @@ const MAX_STEP_BYTES: usize = 8 << 20;
 const MAX_LETTER: usize = 128 << 20;
 /// The longest names of a service and topic: they must fit into an index entry.
 const MAX_NAMES: usize = 2 << 10;
-/// The longest event type that letters are found by: it must fit into an index entry, escapes and all.
-const MAX_EVENT_TYPE: usize = 512;
 
 #[async_trait]
 impl DeadLetterSink for PostgresStore {
@@ -184,9 +182,8 @@ impl Step {
         self.services.insert(letter.service.clone());
         let head = codec::peek(&letter.record).ok();
         self.event_ids.push(head.as_ref().map(|head| head.id));
-        // For searching only, and indexed: one that is too long for that is found by other means.
-        let short = head.filter(|head| head.event_type.len() <= MAX_EVENT_TYPE);
-        self.event_types.push(short.map(|head| escape(&head.event_type)));
+        // For searching only.
+        self.event_types.push(head.map(|head| type_to_column(&head.event_type)));
         self.times.push(letter.record.timestamp.millis());
         self.headers.push(headers_to_bytes(&letter.record.headers));
         self.keys.push(letter.record.key.map(Into::into));

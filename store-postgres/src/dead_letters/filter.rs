@@ -6,7 +6,7 @@ use tidings_core::{LetterQuery, LetterState};
 
 use super::row::{Ids, to_column};
 use crate::sql_names::SqlNames;
-use crate::wire::escape;
+use crate::wire::{escape, type_to_column};
 
 /// Builds `SELECT columns FROM letters AS l` with the query's conditions, followed by `tail`; `after` and `limit` apply
 /// if `paged`.
@@ -56,7 +56,7 @@ fn conditions(query: &LetterQuery, sql: &mut QueryBuilder<Postgres>) {
         sql.push(" AND l.topic = ").push_bind(escape(topic));
     }
     if let Some(event_type) = &query.event_type {
-        sql.push(" AND l.event_type = ").push_bind(escape(event_type));
+        sql.push(" AND l.event_type = ").push_bind(type_to_column(event_type));
     }
     if let Some(kind) = query.kind {
         sql.push(" AND l.error_kind = ").push_bind(kind.as_str());
