@@ -312,7 +312,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
     }
 
     /// Sets the hook that advances the backend's clock: cases call it instead of waiting until a session or a lease
-    /// expires. They then do not depend on the timing of a busy machine.
+    /// expires, or an event gets old enough to be purged. They then do not depend on the timing of a busy machine.
     #[must_use]
     pub fn with_passing_time<Fut>(mut self, hook: impl Fn(Arc<T>, Duration) -> Fut + Send + Sync + 'static) -> Self
     where

@@ -22,15 +22,17 @@ use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 /// is the service's name by default: to handle a range of events again, use a new scope.
 ///
 /// # Contract
-/// - **I1** One lease per scope and event id; twins within one call too: the second is `Held`.
-/// - **I2** [`Claim::Done`] until purged; a purge never touches live claims nor another scope.
+/// - **I1** One lease per scope and event id; twins within one call too: the second is `Held`. Scopes and ids are
+///   compared in full: `shop`, `shop-eu` and `Shop` are three scopes.
+/// - **I2** [`Claim::Done`] until purged, whatever is claimed or released later; a purge never touches live claims nor
+///   another scope.
 /// - **I3** Claims live as long as their lease, for [`MIN_LEASE_TTL`] or longer: renewed in time, on the store's own
 ///   clock; no two clocks are compared. A claim of an expired lease can be taken; then the old lease's `complete` is
 ///   [`Fenced`](crate::ErrorKind::Fenced). A store that is opened exclusively ends all earlier leases at once.
 /// - **I4** What a call did is durable before it returns.
 /// - **I5** A store that can't answer returns a retryable error, never `Done`, never `Granted`.
-/// - **I6** [`Claim::Granted`] counts the leases that expired with this event claimed, and the attempts that were
-///   released.
+/// - **I6** [`Claim::Granted`] counts the leases that expired with this event claimed, each once, and the attempts that
+///   were released. Counts saturate, at `i32::MAX` or above.
 /// - **I7** `Done` is written only by `complete` or within a handler's transaction. Claims live apart from it, so that
 ///   a table of done events can be shared with services that know nothing of claims.
 ///
@@ -52,40 +54,43 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Acquires a lease for a running service in `scope`; its claims live until it has not been renewed for `ttl`.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid): `ttl` is below [`MIN_LEASE_TTL`].
+    /// [`Invalid`](crate::ErrorKind::Invalid): `ttl` is below [`MIN_LEASE_TTL`], or the store cannot keep a scope of
+    /// this length, which it never cuts.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) and similar kinds, as for every method here.
     ///
     /// # Cancel safety
     /// A lease that a dropped future acquired claims nothing, and expires after its ttl.
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease>;
 
-    /// Claims `events`; answer `i` is event `i`'s. Cancel-safe in that the claims of a dropped call end with their
-    /// lease.
+    /// Claims `events`; answer `i` is event `i`'s, in whatever order they come. Cancel-safe in that the claims of a
+    /// dropped call end with their lease.
     ///
     /// # Errors
-    /// [`Fenced`](crate::ErrorKind::Fenced) if the lease has expired.
+    /// [`Fenced`](crate::ErrorKind::Fenced) if the lease has expired, was retired or is unknown: nothing is claimed.
     async fn claim(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Claim>>;
 
-    /// Renews the lease for another ttl.
+    /// Renews the lease for a ttl from now on, whatever is left of the current one.
     ///
     /// # Errors
-    /// [`Fenced`](crate::ErrorKind::Fenced) if it has expired already.
+    /// [`Fenced`](crate::ErrorKind::Fenced) if it has expired, was retired or is unknown: it stays so.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open whether the lease was renewed. Renew it again.
     async fn renew(&self, lease: &Lease) -> Result<()>;
 
-    /// Marks events claimed by the lease as done; answer `i` is event `i`'s. Events that are done already stay done.
+    /// Marks events claimed by the lease as done; answer `i` is event `i`'s. Events that are done already stay done,
+    /// and are `Ok`.
     ///
     /// # Errors
-    /// Of the call, or per event [`Fenced`](crate::ErrorKind::Fenced) if another lease has the claim now.
+    /// Of the call, or per event [`Fenced`](crate::ErrorKind::Fenced) if another lease has the claim now, or none has.
+    /// An event of an expired lease that no other has claimed since is done and `Ok`, or `Fenced`.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open which events are done. Complete them again: those that are done stay done.
     async fn complete(&self, lease: &Lease, events: &[EventRef]) -> Result<Vec<Result<()>>>;
 
-    /// Releases claims, so that any lease may take them at once. Events that the lease has not claimed are not
-    /// affected.
+    /// Releases claims, so that any lease may take them at once. Events that the lease has not claimed, or that are
+    /// done, are not affected; of an event that is given twice the first counts.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): the claims then end with their lease.
@@ -95,7 +100,8 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// affected.
     async fn release(&self, lease: &Lease, events: &[ReleasedClaim]) -> Result<()>;
 
-    /// Ends a lease: its claims are released at once, and no crash is counted.
+    /// Ends a lease: its claims are released at once, and no crash is counted. A lease that has expired before counts
+    /// as crashed.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): the lease then expires after its ttl.
@@ -104,7 +110,8 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Dropping the future leaves open whether the lease has ended. It ends after its ttl in any case.
     async fn retire(&self, lease: &Lease) -> Result<()>;
 
-    /// Deletes the events of `scope` that were completed before `completed_before`, and returns their number.
+    /// Deletes the events of `scope` that were completed before `completed_before`, by the store's clock, and returns
+    /// their number. No time is too early or too late to be given.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): call again.

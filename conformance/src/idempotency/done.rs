@@ -36,7 +36,7 @@ impl Fixture {
     }
 
     /// Purges and adds the count to the history.
-    async fn purge(&self, scope: &Name, before: Timestamp) -> Checked<u64> {
+    pub(super) async fn purge(&self, scope: &Name, before: Timestamp) -> Checked<u64> {
         let store = self.store()?;
         let purged = self.within("purge", store.purge(scope, before)).await??;
         self.note(format!("purged {purged} of {scope} before {before}"));

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Claim, EventRef, History, IdempotencyStore, Lease, Name, ReleasedClaim, Result};
+use tidings_core::{Claim, Error, ErrorKind, EventRef, History, IdempotencyStore, Lease, Name, ReleasedClaim, Result};
 use uuid::Uuid;
 
 use crate::case::{Checked, broken, granted, holds, only, same};
@@ -106,12 +106,24 @@ impl Fixture {
         }
     }
 
+    /// Completes events and returns the kind of each one's error.
+    pub(super) async fn completes(&self, lease: &Lease, events: &[EventRef]) -> Checked<Vec<Option<ErrorKind>>> {
+        let answers = self.try_complete(lease, events).await??;
+        Ok(answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect())
+    }
+
     /// Releases claims, each with `attempts`.
     pub(super) async fn release(&self, lease: &Lease, events: &[EventRef], attempts: u32) -> Checked {
-        let store = self.store()?;
         let releases: Vec<ReleasedClaim> = events.iter().map(|event| ReleasedClaim::new(event.id, attempts)).collect();
-        self.note(format!("lease {} releases {} events, {attempts} attempts", brief(lease), events.len()));
-        Ok(self.within("release", store.release(lease, &releases)).await??)
+        self.release_each(lease, &releases).await
+    }
+
+    /// Releases claims, each with its attempts.
+    pub(super) async fn release_each(&self, lease: &Lease, releases: &[ReleasedClaim]) -> Checked {
+        let store = self.store()?;
+        let first = releases.first().map_or(0, |release| release.attempts);
+        self.note(format!("lease {} releases {} events, the first of {first} attempts", brief(lease), releases.len()));
+        Ok(self.within("release", store.release(lease, releases)).await??)
     }
 
     /// Renews a lease and returns the answer.

@@ -4,9 +4,13 @@
 
 mod claims;
 mod done;
+mod edges;
 mod fixture;
 mod leases;
+mod lists;
+mod names;
 mod outage;
+mod purges;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +21,16 @@ use crate::case::Case;
 use crate::runner::{Suite, Suites, Verdict};
 use crate::setup::Setup;
 
-const ALL: &[&[Case<dyn IdempotencyStore>]] = &[claims::CASES, done::CASES, leases::CASES, outage::CASES];
+const ALL: &[&[Case<dyn IdempotencyStore>]] = &[
+    claims::CASES,
+    lists::CASES,
+    names::CASES,
+    done::CASES,
+    purges::CASES,
+    leases::CASES,
+    edges::CASES,
+    outage::CASES,
+];
 
 fn cases() -> Vec<&'static Case<dyn IdempotencyStore>> {
     ALL.iter().copied().flatten().collect()

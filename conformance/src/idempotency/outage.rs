@@ -27,6 +27,9 @@ async fn i5_a_store_that_is_down_says_so(fixture: &Fixture) -> Checked {
         is_retryable("claim", fixture.try_claim(&lease, &events(1)).await?)?;
         is_retryable("complete", fixture.complete_one(&lease, &event[0]).await?)?;
         is_retryable("renew", fixture.renew(&lease).await?)?;
+        let released = [tidings_core::ReleasedClaim::new(event[0].id, 1)];
+        is_retryable("release", fixture.within("release", store.release(&lease, &released)).await?)?;
+        is_retryable("retire", fixture.within("retire", store.retire(&lease)).await?)?;
         is_retryable("purge", fixture.within("purge", store.purge(&scope, tidings_core::Timestamp::now())).await?)?;
         let another = store.acquire_lease(&scope, super::fixture::LONG);
         is_retryable("lease", fixture.within("lease", another).await?)
