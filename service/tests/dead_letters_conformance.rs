@@ -7,11 +7,8 @@ use tidings_core::Result;
 use tidings_memory::MemoryTransport;
 use tidings_service::TopicDeadLetters;
 
-/// The topics whose letters the suite buries.
-const TOPICS: [&str; 4] = ["conformance", "one", "two", "another"];
-
 async fn open() -> Result<TopicDeadLetters> {
-    TopicDeadLetters::open(&MemoryTransport::new(), TOPICS).await
+    TopicDeadLetters::open(&MemoryTransport::new(), dead_letters::TOPICS).await
 }
 
 fn main() -> ExitCode {

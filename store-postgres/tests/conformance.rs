@@ -1,6 +1,6 @@
-//! The suite of an idempotency store, on Postgres: with a table of the store's own and with one that is shared with other
-//! services, through a proxy that can cut the way to the server, and over restarts of the process. That a lease's time
-//! passes by itself is in `crash.rs`.
+//! The suites of an idempotency store, on Postgres: with a table of the store's own and with one that is shared with
+//! other services, and of a dead-letter store. They run through a proxy that can cut the way to the server, and over
+//! restarts of the process. That a lease's time passes by itself is in `crash.rs`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidings_conformance::{Setup, Suites};
 use tidings_core::{
-    Claim, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore, Lease, Name, ReleasedClaim, Result, Timestamp,
-    async_trait,
+    Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore,
+    Lease, Leased, LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result, Timestamp, async_trait,
 };
 use tidings_postgres::{PostgresConfig, PostgresStore};
 use tidings_testbed::{Framing, Postgres, Proxy};
@@ -28,13 +28,19 @@ const LIFETIME: Duration = Duration::from_secs(60);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
-    Suites::new().with_idempotency(setup("own", false)).with_idempotency(setup("shared", true)).run()
+    Suites::new()
+        .with_idempotency(setup("own", false))
+        .with_idempotency(setup("shared", true))
+        .with_dead_letters(setup("letters", false))
+        .run()
 }
 
 fn setup(name: &str, shared: bool) -> Setup<Proxied> {
     Setup::new(name, move || open(shared))
         .with_lifetime(LIFETIME)
-        .with_passing_time(|proxied, time| async move { pass(&proxied.config.schema, time).await.map_err(testbed) })
+        .with_passing_time(move |proxied, time| async move {
+            pass(&proxied.config.schema, shared, time).await.map_err(testbed)
+        })
         .with_reopen(reopen)
         .with_outage(|proxied, down| async move {
             if down {
@@ -46,11 +52,14 @@ fn setup(name: &str, shared: bool) -> Setup<Proxied> {
         })
 }
 
-/// The server's clock is not to be set: instead, all leases' ends come nearer.
-async fn pass(schema: &str, time: Duration) -> std::result::Result<(), tidings_core::BoxError> {
+/// The server's clock is not to be set: instead, all that is dated becomes older, and all leases' ends come nearer.
+async fn pass(schema: &str, shared: bool, time: Duration) -> std::result::Result<(), tidings_core::BoxError> {
     let mut direct = PgConnection::connect(DATABASE.get().ok_or("a database is open")?).await?;
-    let sql = format!("UPDATE {schema}.holders SET lives_until = lives_until - $1 * interval '1 second'");
-    sqlx::query(AssertSqlSafe(sql)).bind(time.as_secs_f64()).execute(&mut direct).await?;
+    let done = if shared { ("processed_events", "processed_at") } else { ("done", "done_at") };
+    for (table, column) in [("holders", "lives_until"), ("claims", "touched_at"), done, ("letters", "leased_until")] {
+        let sql = format!("UPDATE {schema}.{table} SET {column} = {column} - $1 * interval '1 second'");
+        sqlx::query(AssertSqlSafe(sql)).bind(time.as_secs_f64()).execute(&mut direct).await?;
+    }
     Ok(direct.close().await?)
 }
 
@@ -140,6 +149,62 @@ impl IdempotencyStore for Proxied {
     }
 
     fn guarantees(&self) -> Guarantees {
-        self.store.guarantees()
+        IdempotencyStore::guarantees(&self.store)
+    }
+}
+
+#[async_trait]
+impl DeadLetterSink for Proxied {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+        self.store.bury(letters).await
+    }
+
+    async fn check(&self, topics: &[Name]) -> Result<()> {
+        self.store.check(topics).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        DeadLetterSink::guarantees(&self.store)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl DeadLetterStore for Proxied {
+    async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+        self.store.list(query).await
+    }
+
+    async fn count(&self, query: &LetterQuery) -> Result<u64> {
+        self.store.count(query).await
+    }
+
+    async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+        self.store.resolve(letters, resolution).await
+    }
+
+    async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+        self.store.lease(letters, lease).await
+    }
+
+    async fn resolve_leased(
+        &self,
+        letters: &[LetterId],
+        lease: &LetterLease,
+        resolution: &Resolution,
+    ) -> Result<Vec<bool>> {
+        self.store.resolve_leased(letters, lease, resolution).await
+    }
+
+    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
+        self.store.end_lease(letters, lease).await
+    }
+
+    async fn note_refused(&self, refused: &[(LetterId, String)], by: &str) -> Result<()> {
+        self.store.note_refused(refused, by).await
+    }
+
+    fn unreadable(&self) -> Vec<Error> {
+        self.store.unreadable()
     }
 }

@@ -3,14 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tidings_conformance::{Setup, Suites};
+use tidings_conformance::{Setup, Suites, dead_letters};
 use tidings_core::{Error, ErrorKind, Result, Topic, Transport, ensure_topics};
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tidings_service::TopicDeadLetters;
 use tidings_testbed::Kafka;
-
-/// The topics whose letters the suite buries.
-const TOPICS: [&str; 4] = ["conformance", "one", "two", "another"];
 
 /// Number of concurrent cases: they mostly wait.
 const THREADS: usize = 8;
@@ -32,7 +29,7 @@ async fn open() -> Result<TopicDeadLetters> {
         Error::caused_by(kind, "start a broker", error)
     })?;
     let transport = KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?;
-    let topics = TOPICS.map(|topic| Topic::new(topic).with_partitions(2));
+    let topics = dead_letters::TOPICS.map(|topic| Topic::new(topic).with_partitions(2));
     ensure_topics(&*transport.admin().await?, &topics).await?;
-    TopicDeadLetters::open(&transport, TOPICS).await
+    TopicDeadLetters::open(&transport, dead_letters::TOPICS).await
 }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidings_core::{
-    DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterId, LetterLease, Name, Position, Publisher, Record,
-    Redrive, RedriveOutcome, Result, async_trait,
+    DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterLease, Position, Publisher, Record, Redrive,
+    RedriveOutcome, Result, async_trait,
 };
 
-use super::cases::{Rig, letter, redriven};
+use super::fixture::{Fixture, LONG, held, letter};
 use crate::case::{Case, Checked, broken, cases, holds, same};
 
 pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
@@ -25,46 +25,6 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d4_a_letter_discarded_since_it_was_listed_is_not_published,
     d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once,
 ];
-
-/// Longer than any case takes.
-const LONG: Duration = Duration::from_secs(600);
-
-impl Rig {
-    pub(super) async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<Leased>> {
-        let store = self.store()?;
-        let leased = self.within("a lease", store.lease(letters, lease)).await??;
-        self.note(format!("lease {} of {} letters: {leased:?}", lease.id, letters.len()));
-        same("answers to lease", letters.len(), leased.len())?;
-        Ok(leased)
-    }
-
-    pub(super) async fn resolve_leased(&self, letters: &[LetterId], lease: &LetterLease) -> Checked<Vec<bool>> {
-        let store = self.store()?;
-        let closed = self.within("resolve_leased", store.resolve_leased(letters, lease, &redriven())).await??;
-        self.note(format!("the lease {} closes {} letters: {closed:?}", lease.id, letters.len()));
-        Ok(closed)
-    }
-
-    async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Checked {
-        let store = self.store()?;
-        Ok(self.within("end_lease", store.end_lease(letters, lease)).await??)
-    }
-
-    /// Buries letters with these offsets for a new service; returns the service and their identities.
-    async fn buried(&self, offsets: &[u64]) -> Checked<(Name, Vec<LetterId>)> {
-        let service = self.fresh("service");
-        let letters: Vec<_> = offsets.iter().map(|offset| letter(&service, *offset)).collect();
-        let ids = letters.iter().map(tidings_core::DeadLetter::id).collect();
-        self.bury(letters).await?;
-        Ok((service, ids))
-    }
-}
-
-/// Checks that another lease has the letter, for at most `ttl`.
-fn held(leased: &[Leased], ttl: Duration) -> Checked {
-    let is_held = |answer: &Leased| matches!(answer, Leased::Held { at_most } if *at_most <= ttl);
-    holds(leased.iter().all(is_held), "Held, for the ttl at most", format!("{leased:?}"))
-}
 
 /// A publisher that records the offsets of letters, by their last value byte, and yields in between.
 #[derive(Debug, Default)]
@@ -104,125 +64,125 @@ impl Broker {
 }
 
 /// A lease that is taken again by its owner is renewed, not refused.
-async fn d4_a_leased_letter_is_held_until_it_is_given_back(rig: &Rig) -> Checked {
-    let (_, ids) = rig.buried(&[1, 2]).await?;
+async fn d4_a_leased_letter_is_held_until_it_is_given_back(fixture: &Fixture) -> Checked {
+    let (_, ids) = fixture.buried(&[1, 2]).await?;
     let (one, other) = (LetterLease::new(LONG), LetterLease::new(LONG));
-    same("the first lease", vec![Leased::Granted; 2], rig.lease(&ids, &one).await?)?;
-    same("the same lease again", vec![Leased::Granted; 2], rig.lease(&ids, &one).await?)?;
-    held(&rig.lease(&ids, &other).await?, LONG)?;
+    same("the first lease", vec![Leased::Granted; 2], fixture.lease(&ids, &one).await?)?;
+    same("the same lease again", vec![Leased::Granted; 2], fixture.lease(&ids, &one).await?)?;
+    held(&fixture.lease(&ids, &other).await?, LONG)?;
     // Another lease releases nothing.
-    rig.end_lease(&ids, &other).await?;
-    held(&rig.lease(&ids, &other).await?, LONG)?;
-    rig.end_lease(&ids[..1], &one).await?;
-    same("a letter that was given back", vec![Leased::Granted], rig.lease(&ids[..1], &other).await?)?;
-    held(&rig.lease(&ids[1..], &other).await?, LONG)
+    fixture.end_lease(&ids, &other).await?;
+    held(&fixture.lease(&ids, &other).await?, LONG)?;
+    fixture.end_lease(&ids[..1], &one).await?;
+    same("a letter that was given back", vec![Leased::Granted], fixture.lease(&ids[..1], &other).await?)?;
+    held(&fixture.lease(&ids[1..], &other).await?, LONG)
 }
 
 /// An operator who discards a letter must not do so under a redrive.
-async fn d4_a_leased_letter_is_closed_by_its_lease_alone(rig: &Rig) -> Checked {
-    let (service, ids) = rig.buried(&[1, 2]).await?;
+async fn d4_a_leased_letter_is_closed_by_its_lease_alone(fixture: &Fixture) -> Checked {
+    let (service, ids) = fixture.buried(&[1, 2]).await?;
     let (one, other) = (LetterLease::new(LONG), LetterLease::new(LONG));
-    same("a lease", vec![Leased::Granted], rig.lease(&ids[..1], &one).await?)?;
-    same("resolving a leased letter and a free one", vec![false, true], rig.resolve(&ids).await?)?;
-    same("letters that are open", 1, rig.of(&service).await?.len())?;
-    same("closing by another lease", vec![false], rig.resolve_leased(&ids[..1], &other).await?)?;
-    same("closing by the lease", vec![true, false], rig.resolve_leased(&ids, &one).await?)?;
-    same("closing again", vec![false], rig.resolve_leased(&ids[..1], &one).await?)?;
-    same("letters that are open", 0, rig.of(&service).await?.len())
+    same("a lease", vec![Leased::Granted], fixture.lease(&ids[..1], &one).await?)?;
+    same("resolving a leased letter and a free one", vec![false, true], fixture.resolve(&ids).await?)?;
+    same("letters that are open", 1, fixture.of(&service).await?.len())?;
+    same("closing by another lease", vec![false], fixture.resolve_leased(&ids[..1], &other).await?)?;
+    same("closing by the lease", vec![true, false], fixture.resolve_leased(&ids, &one).await?)?;
+    same("closing again", vec![false], fixture.resolve_leased(&ids[..1], &one).await?)?;
+    same("letters that are open", 0, fixture.of(&service).await?.len())
 }
 
-async fn d4_a_closed_letter_is_not_leased(rig: &Rig) -> Checked {
-    let (service, ids) = rig.buried(&[1]).await?;
-    same("answers to resolve", vec![true], rig.resolve(&ids).await?)?;
+async fn d4_a_closed_letter_is_not_leased(fixture: &Fixture) -> Checked {
+    let (service, ids) = fixture.buried(&[1]).await?;
+    same("answers to resolve", vec![true], fixture.resolve(&ids).await?)?;
     let asked = [ids[0].clone(), letter(&service, 99).id()];
-    let leased = rig.lease(&asked, &LetterLease::new(LONG)).await?;
+    let leased = fixture.lease(&asked, &LetterLease::new(LONG)).await?;
     same("a closed letter and one that never was", vec![Leased::Closed; 2], leased)?;
-    same("answers to no letters", 0, rig.lease(&[], &LetterLease::new(LONG)).await?.len())
+    same("answers to no letters", 0, fixture.lease(&[], &LetterLease::new(LONG)).await?.len())
 }
 
 /// Half of the callers ask in reverse order, so that stores that lock rows may deadlock.
-async fn d4_a_lease_is_granted_once_to_many(rig: &Rig) -> Checked {
-    let (_, ids) = rig.buried(&[1, 2, 3]).await?;
+async fn d4_a_lease_is_granted_once_to_many(fixture: &Fixture) -> Checked {
+    let (_, ids) = fixture.buried(&[1, 2, 3]).await?;
     let mut leasing = tokio::task::JoinSet::new();
     for n in 0..8 {
-        let (store, mut ids) = (rig.store()?, ids.clone());
+        let (store, mut ids) = (fixture.store()?, ids.clone());
         if n % 2 == 0 {
             ids.reverse();
         }
         leasing.spawn(async move { store.lease(&ids, &LetterLease::new(LONG)).await });
     }
     let mut granted = 0;
-    for answer in rig.within("all answers", leasing.join_all()).await? {
+    for answer in fixture.within("all answers", leasing.join_all()).await? {
         granted += answer?.into_iter().filter(|leased| *leased == Leased::Granted).count();
     }
     same("leases that were granted", 3, granted)
 }
 
 /// The old lease may still close a letter that no other has taken: it was published.
-async fn d4_a_lease_that_was_outlived_is_taken_over(rig: &Rig) -> Checked {
-    let (service, ids) = rig.buried(&[1, 2, 3]).await?;
-    let (old, new) = (LetterLease::new(rig.pace.lifetime), LetterLease::new(LONG));
-    same("a lease", vec![Leased::Granted; 3], rig.lease(&ids, &old).await?)?;
-    rig.outlive().await?;
-    same("a lease of an outlived one's", vec![Leased::Granted], rig.lease(&ids[..1], &new).await?)?;
+async fn d4_a_lease_that_was_outlived_is_taken_over(fixture: &Fixture) -> Checked {
+    let (service, ids) = fixture.buried(&[1, 2, 3]).await?;
+    let (old, new) = (LetterLease::new(fixture.pace.lifetime), LetterLease::new(LONG));
+    same("a lease", vec![Leased::Granted; 3], fixture.lease(&ids, &old).await?)?;
+    fixture.outlive().await?;
+    same("a lease of an outlived one's", vec![Leased::Granted], fixture.lease(&ids[..1], &new).await?)?;
     // A letter that was not taken over can be closed by the old lease, or by any caller.
-    same("closing by the old lease", vec![false, true], rig.resolve_leased(&ids[..2], &old).await?)?;
-    same("resolving what was leased once", vec![true], rig.resolve(&ids[2..]).await?)?;
-    same("letters that are open", 1, rig.of(&service).await?.len())?;
-    same("closing by the new lease", vec![true], rig.resolve_leased(&ids[..1], &new).await?)
+    same("closing by the old lease", vec![false, true], fixture.resolve_leased(&ids[..2], &old).await?)?;
+    same("resolving what was leased once", vec![true], fixture.resolve(&ids[2..]).await?)?;
+    same("letters that are open", 1, fixture.of(&service).await?.len())?;
+    same("closing by the new lease", vec![true], fixture.resolve_leased(&ids[..1], &new).await?)
 }
 
-async fn d4_a_lease_of_the_longest_time_is_granted(rig: &Rig) -> Checked {
-    let (_, ids) = rig.buried(&[1]).await?;
+async fn d4_a_lease_of_the_longest_time_is_granted(fixture: &Fixture) -> Checked {
+    let (_, ids) = fixture.buried(&[1]).await?;
     let lease = LetterLease::new(Duration::MAX);
-    same("a lease", vec![Leased::Granted], rig.lease(&ids, &lease).await?)?;
-    held(&rig.lease(&ids, &LetterLease::new(LONG)).await?, Duration::MAX)?;
-    same("closing by the lease", vec![true], rig.resolve_leased(&ids, &lease).await?)
+    same("a lease", vec![Leased::Granted], fixture.lease(&ids, &lease).await?)?;
+    held(&fixture.lease(&ids, &LetterLease::new(LONG)).await?, Duration::MAX)?;
+    same("closing by the lease", vec![true], fixture.resolve_leased(&ids, &lease).await?)
 }
 
 /// With keys and without: core's redrive orders the former.
-async fn d4_redrives_at_once_publish_each_letter_once(rig: &Rig) -> Checked {
-    let service = rig.fresh("service");
+async fn d4_redrives_at_once_publish_each_letter_once(fixture: &Fixture) -> Checked {
+    let service = fixture.fresh("service");
     let mut letters: Vec<_> = (0..20).map(|offset| letter(&service, offset)).collect();
     letters.iter_mut().skip(10).for_each(|letter| letter.record.key = None);
-    rig.bury(letters.clone()).await?;
+    fixture.bury(letters.clone()).await?;
     // A duplicate letter is published once.
     letters.push(letters[19].clone());
     let broker = Arc::new(Broker::default());
     let mut redriving = tokio::task::JoinSet::new();
     for by in ["ann", "bob", "cid"] {
-        let (store, broker, letters) = (rig.store()?, Arc::clone(&broker), letters.clone());
+        let (store, broker, letters) = (fixture.store()?, Arc::clone(&broker), letters.clone());
         redriving.spawn(async move { Redrive::new(&*store, &*broker, by).batch(&letters).await });
     }
-    let answers = rig.within("all redrives", redriving.join_all()).await?;
+    let answers = fixture.within("all redrives", redriving.join_all()).await?;
     same("records that were published", 20, broker.count())?;
     let done = answers.iter().flatten().filter(|outcome| outcome.is_redriven()).count();
     same("letters that were redriven", 20, done)?;
-    same("letters that are open", 0, rig.of(&service).await?.len())
+    same("letters that are open", 0, fixture.of(&service).await?.len())
 }
 
-async fn d4_a_letter_discarded_since_it_was_listed_is_not_published(rig: &Rig) -> Checked {
-    let (service, ids) = rig.buried(&[1, 2]).await?;
-    let (listed, broker, store) = (rig.of(&service).await?, Broker::default(), rig.store()?);
-    same("answers to resolve", vec![true], rig.resolve(&ids[..1]).await?)?;
-    let outcomes = rig.within("a redrive", Redrive::new(&*store, &broker, "ann").batch(&listed)).await?;
+async fn d4_a_letter_discarded_since_it_was_listed_is_not_published(fixture: &Fixture) -> Checked {
+    let (service, ids) = fixture.buried(&[1, 2]).await?;
+    let (listed, broker, store) = (fixture.of(&service).await?, Broker::default(), fixture.store()?);
+    same("answers to resolve", vec![true], fixture.resolve(&ids[..1]).await?)?;
+    let outcomes = fixture.within("a redrive", Redrive::new(&*store, &broker, "ann").batch(&listed)).await?;
     let expected = matches!(&outcomes[..], [RedriveOutcome::Closed, RedriveOutcome::Redriven]);
     holds(expected, "a closed letter and a redriven one", format!("{outcomes:?}"))?;
     same("records that were published", 1, broker.count())
 }
 
 /// A failed redrive ends its lease.
-async fn d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once(rig: &Rig) -> Checked {
-    let (service, _) = rig.buried(&[1]).await?;
-    let (listed, store) = (rig.of(&service).await?, rig.store()?);
+async fn d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once(fixture: &Fixture) -> Checked {
+    let (service, _) = fixture.buried(&[1]).await?;
+    let (listed, store) = (fixture.of(&service).await?, fixture.store()?);
     let refusing = Broker { refuses: true, ..Broker::default() };
-    let refused = rig.within("a redrive", Redrive::new(&*store, &refusing, "ann").batch(&listed)).await?;
+    let refused = fixture.within("a redrive", Redrive::new(&*store, &refusing, "ann").batch(&listed)).await?;
     match &refused[..] {
         [RedriveOutcome::Failed(error)] if error.kind() == ErrorKind::TooLarge => {}
         other => return broken("the broker's error", format!("{other:?}")),
     }
     let broker = Broker::default();
-    let again = rig.within("a redrive", Redrive::new(&*store, &broker, "bob").batch(&listed)).await?;
+    let again = fixture.within("a redrive", Redrive::new(&*store, &broker, "bob").batch(&listed)).await?;
     holds(matches!(&again[..], [RedriveOutcome::Redriven]), "a letter that is redriven", format!("{again:?}"))?;
-    same("letters that are open", 0, rig.of(&service).await?.len())
+    same("letters that are open", 0, fixture.of(&service).await?.len())
 }

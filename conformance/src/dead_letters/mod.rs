@@ -3,7 +3,12 @@
 //! The sink that goes with a transport is checked by the [transport's suite](crate::transport).
 
 mod cases;
+mod edges;
+mod fixture;
+mod forms;
 mod leases;
+mod lists;
+mod names;
 mod states;
 
 use std::process::ExitCode;
@@ -15,8 +20,14 @@ use crate::case::Case;
 use crate::runner::{Suite, Suites, Verdict};
 use crate::setup::Setup;
 
+/// The topics of the letters that the cases bury. A store that keeps letters in topics needs their dead-letter topics.
+pub const TOPICS: [&str; 6] = ["conformance", "one", "two", "another", "one-eu", "ONE"];
+
+const ALL: &[&[Case<dyn DeadLetterStore>]] =
+    &[cases::CASES, forms::CASES, names::CASES, lists::CASES, leases::CASES, edges::CASES, states::CASES];
+
 fn all() -> impl Iterator<Item = &'static Case<dyn DeadLetterStore>> {
-    cases::CASES.iter().chain(leases::CASES).chain(states::CASES)
+    ALL.iter().copied().flatten()
 }
 
 fn suite<T: DeadLetterStore>(setup: Setup<T>) -> Suite<T, dyn DeadLetterStore> {

@@ -6,6 +6,7 @@ mod claims;
 mod consumer;
 mod dead_letters;
 mod kinds;
+mod letters;
 mod publisher;
 mod store;
 mod transport;

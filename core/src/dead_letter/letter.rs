@@ -62,7 +62,8 @@ impl ResolutionKind {
 pub struct Resolution {
     /// The resolution of the letter.
     pub kind: ResolutionKind,
-    /// The person or program that decided; empty where an older version did not store it.
+    /// The person or program that decided; empty where an older version did not store it. A store may cut it, and the
+    /// reason, after 1 KiB.
     pub by: String,
     /// The reason; may be empty.
     pub reason: String,

@@ -31,13 +31,15 @@ use crate::{Error, Guarantees, Name, Result};
 /// # Contract
 /// - **D1** `Ok` means that the letter is durable.
 /// - **D2** The original topic, partition, offset, timestamp, key, value and headers are kept byte for byte, together
-///   with the cause: error kind and text (bounded), attempts, handler, service, time.
-/// - **D3** A letter's identity is (service, topic, partition, offset): buried twice, it is listed and redriven once.
+///   with the cause: error kind and text (bounded), attempts, handler, service, time. Null is not empty, times before
+///   1970 are times, and a letter that is too large is [`TooLarge`](crate::ErrorKind::TooLarge), never cut.
+/// - **D3** A letter's identity is (service, topic, partition, offset), compared in full: buried twice, it is listed and
+///   redriven once, and stays in the state that it has, closed or leased.
 ///   A record of another time under a known identity belongs to a topic that was recreated, and is no repeat: its
 ///   letter is a new one, or [`Conflict`](crate::ErrorKind::Conflict) while that of the old record is open.
 #[async_trait]
 pub trait DeadLetterSink: Debug + Send + Sync + 'static {
-    /// Buries `letters`; answer `i` is letter `i`'s. Dropping the future may still bury any of them.
+    /// Buries `letters` as open ones; answer `i` is letter `i`'s. Dropping the future may still bury any of them.
     ///
     /// # Errors
     /// Per letter, those of [`Publisher::publish`](crate::Publisher::publish).
@@ -78,16 +80,19 @@ impl<S: DeadLetterSink + ?Sized> DeadLetterSink for Arc<S> {
 /// # Contract
 /// - **D4** One letter, one redrive: a letter that is granted to a [`LetterLease`] is granted to no other, and closed
 ///   by no [`resolve`](Self::resolve), until it is given back or the lease's ttl has passed on the store's own clock.
-///   A letter that another lease took over meanwhile is never closed by the old lease. A closed letter is never
-///   granted. A store may cap the ttl.
+///   A letter that another lease took over meanwhile is never closed nor given back by the old lease. A closed letter
+///   is never granted. A store may cap the ttl.
 /// - **D5** A parked letter stays until it is redriven or discarded, and only a query for
 ///   [`Parked`](LetterState::Parked) or [`Any`](LetterState::Any) letters selects it. A store that cannot park
 ///   answers [`Unsupported`](crate::ErrorKind::Unsupported).
-/// - **D6** A closed letter stays listed, with its [`Resolution`], until it is purged. A store that keeps no closed
-///   letters answers a query for them as [`Unsupported`](crate::ErrorKind::Unsupported).
+/// - **D6** A closed letter stays listed, whole and with its [`Resolution`], until it is purged. A store that keeps no
+///   closed letters answers a query for them as [`Unsupported`](crate::ErrorKind::Unsupported).
 #[async_trait]
 pub trait DeadLetterStore: DeadLetterSink {
     /// Lists letters in the order of burying, at most [`LetterQuery::limit`].
+    ///
+    /// The page [after](LetterQuery::after) a letter begins behind it, whatever became of the letter; after a letter
+    /// that the store does not know, such as a purged one, it is the first page.
     ///
     /// Letters in topics come by topic, partition and offset of the dead-letter topics.
     ///
@@ -125,8 +130,8 @@ pub trait DeadLetterStore: DeadLetterSink {
 
     /// Leases open or parked letters to a redrive before it publishes them; answer `i` is letter `i`'s.
     ///
-    /// A letter that the lease already has is granted again, for another ttl. The letters of a dropped call are free
-    /// again after the ttl.
+    /// A letter that the lease already has is granted again, for a ttl from now on; so is a letter given twice. The
+    /// letters of a dropped call are free again after the ttl.
     ///
     /// The default grants every letter and stores nothing: a store that keeps it disclaims D4.
     ///
@@ -139,8 +144,9 @@ pub trait DeadLetterStore: DeadLetterSink {
 
     /// Closes letters that the lease has.
     ///
-    /// Answer `i` is letter `i`'s; `false` means that it was closed before, or that another lease has taken it over.
-    /// A lease whose ttl has passed closes the letters that were not taken over.
+    /// Answer `i` is letter `i`'s; `false` means that it was closed before, that another lease has taken it over, or
+    /// that this lease never had it or gave it back. A lease whose ttl has passed closes the letters that were not
+    /// taken over.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable).
@@ -165,7 +171,8 @@ pub trait DeadLetterStore: DeadLetterSink {
         Ok(())
     }
 
-    /// Notes in the store's audit trail that letters were refused when `by` redrove them, each with the cause.
+    /// Notes in the store's audit trail that letters were refused when `by` redrove them, each with the cause. The
+    /// letters and their leases do not change.
     ///
     /// The default does nothing: a store without an audit trail.
     ///

@@ -40,7 +40,7 @@ pub struct LetterQuery {
     pub service: Option<Name>,
     /// Selects letters of this original topic.
     pub topic: Option<Name>,
-    /// Selects letters of events of this type; a record whose type cannot be read has none.
+    /// Selects letters of events of this type, compared in full; a record whose type cannot be read has none.
     pub event_type: Option<String>,
     /// Selects letters of this error kind.
     pub kind: Option<ErrorKind>,
@@ -52,9 +52,9 @@ pub struct LetterQuery {
     pub until: Option<Timestamp>,
     /// Selects letters in this state. Default: open ones.
     pub state: LetterState,
-    /// Selects letters after this one, in the order of listing: the next page.
+    /// Selects letters after this one, in the order of listing: the next page. It may be closed or parked meanwhile.
     pub after: Option<LetterId>,
-    /// The number of letters to return at most. Default: [`LetterQuery::DEFAULT_PAGE`].
+    /// The number of letters to return at most; none if 0. Default: [`LetterQuery::DEFAULT_PAGE`].
     pub limit: Option<usize>,
 }
 
