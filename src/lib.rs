@@ -22,6 +22,7 @@ pub mod idempotency;
 pub mod publisher;
 pub mod record;
 pub mod service;
+pub mod telemetry;
 pub mod transport;
 
 #[cfg(feature = "kafka")]

@@ -13,7 +13,8 @@
 //!    revocations. Workers run handlers; a key belongs to one worker, so that its order needs no lock.
 //! 4. A record is settled when its handler is done and its returned events are published, when it is a duplicate or
 //!    skipped, or when its dead letter is written. A partition commits up to its lowest unsettled record.
-//! 5. The [`ServiceHandle`] reports the [`Status`], pauses, skips, and shuts down.
+//! 5. The [`ServiceHandle`] reports the [`Status`], pauses, skips, and shuts down. [`telemetry`] has counters and states
+//!    for metrics and health endpoints.
 //!
 //! # Failures
 //!
@@ -44,12 +45,13 @@ mod settings;
 mod signal;
 mod status;
 mod table;
+pub mod telemetry;
 mod time;
 mod undecodable;
 
 pub use self::breaker::Breaker;
 pub use self::dead_letters::{DeadLetters, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, TopicDeadLetters};
-pub use self::engine::ServiceHandle;
+pub use self::engine::{ServiceHandle, ServiceStats};
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
 pub use self::handler::{Arguments, Configured, Handler, HandlerExt};

@@ -16,6 +16,8 @@ use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
+use crate::telemetry::PublisherStats;
+
 /// Publishes events as one service.
 ///
 /// Clones are cheap and share one connection, which is opened on first use.
@@ -57,12 +59,14 @@ pub struct EventPublisher {
 impl EventPublisher {
     /// Creates a publisher to `transport` for the service `name`. Does no I/O yet.
     pub fn new<T: Transport + Clone>(transport: &T, name: impl Into<Name>) -> Self {
+        let name = name.into();
         let connection = Connection {
             transport: Box::new(transport.clone()),
             publisher: OnceCell::new(),
             closed: AtomicBool::new(false),
+            stats: PublisherStats::new(name.clone()),
         };
-        Self { source: name.into(), topic_prefix: Name::default(), connection: Arc::new(connection) }
+        Self { source: name, topic_prefix: Name::default(), connection: Arc::new(connection) }
     }
 
     /// Sets the prefix of each topic: the topic prefix of the services that consume the events.
@@ -70,6 +74,11 @@ impl EventPublisher {
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.topic_prefix = prefix.into();
         self
+    }
+
+    /// Returns the counters of this publisher and its clones. They can be kept apart from it, for a metrics endpoint.
+    pub fn stats(&self) -> PublisherStats {
+        self.connection.stats.clone()
     }
 
     /// Publishes `event` and waits until the broker has acknowledged it.
@@ -257,6 +266,7 @@ impl EventPublisher {
             self.connection.open().await?.publish_one(record).await
         };
         let answer = put.instrument(span.clone()).await;
+        self.connection.stats.count(std::slice::from_ref(&answer));
         if let Err(error) = &answer {
             span.record("error.type", error.kind().as_str());
         }
@@ -271,6 +281,7 @@ impl EventPublisher {
             if written.is_empty() { Vec::new() } else { self.connection.publish(written).await }.into_iter();
         let answer = |written: Result<()>| written.and_then(|()| answers.next().unwrap_or_else(|| Err(unanswered())));
         let answers: Vec<_> = unwritten.into_iter().map(answer).collect();
+        self.connection.stats.count(&answers);
         if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
             Span::current().record("error.type", error.kind().as_str());
         }
@@ -306,6 +317,7 @@ struct Connection {
     transport: Box<dyn Transport>,
     publisher: OnceCell<Arc<dyn Publisher>>,
     closed: AtomicBool,
+    stats: PublisherStats,
 }
 
 impl Connection {

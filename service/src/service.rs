@@ -38,6 +38,9 @@ impl Service {
     /// The default of [`Service::with_lease_ttl`].
     pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(15);
 
+    /// The default of [`Service::with_stall_after`].
+    pub const DEFAULT_STALL_AFTER: Duration = Duration::from_secs(60);
+
     /// The default of [`Service::with_shutdown_timeout`]: below the 30 s after which Kubernetes kills a pod.
     pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 }
@@ -121,6 +124,7 @@ impl Service {
                 workers: None,
             },
             shutdown_timeout: Service::DEFAULT_SHUTDOWN_TIMEOUT,
+            stall_after: Service::DEFAULT_STALL_AFTER,
             observer: None,
             seed: None,
         };
@@ -356,6 +360,15 @@ impl Service {
     /// Joins the group as a static member: a restart within the session timeout moves no partition.
     pub fn with_instance_id(mut self, id: impl Into<Name>) -> Self {
         self.options.membership.instance_id = Some(id.into());
+        self
+    }
+
+    /// Sets after which time without progress a partition with unsettled records is reported as stalled, in the log and
+    /// in [snapshots](crate::telemetry::PartitionState::Stalled). Defaults to [`Service::DEFAULT_STALL_AFTER`].
+    ///
+    /// Make it longer than the longest time that a record may take, with its retries.
+    pub fn with_stall_after(mut self, time: Duration) -> Self {
+        self.options.stall_after = time;
         self
     }
 

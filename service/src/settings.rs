@@ -149,6 +149,8 @@ pub(crate) struct Options {
     pub(crate) flow: FlowOptions,
     /// The time in which deliveries may finish after a signal, for `run` only.
     pub(crate) shutdown_timeout: Duration,
+    /// From this time on without progress, a partition is stalled.
+    pub(crate) stall_after: Duration,
     /// All observers, combined into one.
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// The seed of random waits and of the hashes of keys; `None` draws one.

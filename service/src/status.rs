@@ -217,6 +217,28 @@ pub enum PauseReason {
     Unreadable,
 }
 
+impl PauseReason {
+    /// Returns the stable name in logs and metrics, such as `"dead-letters"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Operator => "operator",
+            Self::Bytes => "bytes",
+            Self::Span => "span",
+            Self::Handler => "handler",
+            Self::Store => "store",
+            Self::DeadLetters => "dead-letters",
+            Self::Publisher => "publisher",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// Returns whether a bound of what is in flight is reached.
+    pub(crate) fn is_bound(self) -> bool {
+        matches!(self, Self::Bytes | Self::Span)
+    }
+}
+
 impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

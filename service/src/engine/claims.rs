@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::telemetry::ClaimSnapshot;
 use crate::time::after;
 
 /// The store, and the lease under which this service claims events.
@@ -22,8 +24,28 @@ pub(crate) struct Claims {
     /// are under one lock, so that no reader pairs one lease with another's time.
     current: Mutex<Option<(Arc<Lease>, Instant)>>,
     ours: Mutex<Ours>,
+    answers: Answers,
     /// Notified when no claim is being released any more.
     released: Notify,
+}
+
+/// The store's answers to claims, counted once per request.
+#[derive(Debug, Default)]
+struct Answers {
+    granted: AtomicU64,
+    refused: AtomicU64,
+    duplicates: AtomicU64,
+}
+
+impl Answers {
+    fn count(&self, claims: &[Claim]) {
+        let add = |counter: &AtomicU64, answers: fn(&&Claim) -> bool| {
+            counter.fetch_add(claims.iter().filter(answers).count() as u64, Ordering::Relaxed);
+        };
+        add(&self.granted, |claim| matches!(claim, Claim::Granted(_)));
+        add(&self.refused, |claim| matches!(claim, Claim::Held { .. }));
+        add(&self.duplicates, |claim| matches!(claim, Claim::Done));
+    }
 }
 
 /// The claims of this service.
@@ -95,7 +117,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Claims {
     pub(crate) fn new(store: Arc<dyn IdempotencyStore>, scope: Name, ttl: Duration) -> Self {
         let (ours, released) = (Mutex::default(), Notify::new());
-        Self { store, scope, ttl, current: Mutex::new(None), ours, released }
+        Self { store, scope, ttl, current: Mutex::new(None), ours, answers: Answers::default(), released }
     }
 
     /// Returns the lease, unless it may have expired: then no work may begin under its claims.
@@ -130,6 +152,9 @@ impl Claims {
             events.iter().zip(&guards).filter(|(_, guard)| guard.is_some()).map(|(event, _)| event.clone()).collect()
         };
         let answer = if asked.is_empty() { Ok(Vec::new()) } else { self.store.claim(lease, &asked).await };
+        if let Ok(claims) = &answer {
+            self.answers.count(claims);
+        }
         // A store that returns too few answers grants none of the missing ones.
         let spread = |claims: Vec<Claim>| {
             let mut claims = claims.into_iter();
@@ -143,6 +168,14 @@ impl Claims {
     /// Returns the error of a call that needs a lease while there is none.
     pub(crate) fn no_lease(&self) -> Error {
         Error::new(ErrorKind::Unavailable, format!("claim events in {}: the lease's time is over", self.scope))
+    }
+
+    /// Returns the counters of claims.
+    pub(crate) fn snapshot(&self) -> ClaimSnapshot {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Answers { granted, refused, duplicates } = &self.answers;
+        let held = lock(&self.ours).taken.len();
+        ClaimSnapshot { held, granted: load(granted), refused: load(refused), duplicates: load(duplicates) }
     }
 
     /// Returns the interval between renewals.

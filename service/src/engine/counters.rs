@@ -1,16 +1,38 @@
-//! Counters of records by handler.
+//! Counters of records and deliveries by handler.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::status::Totals;
+use crate::telemetry::Histogram;
 
 /// The counters of all workers: each has an array of its own, under its own lock, so that no worker waits for another.
 #[derive(Debug)]
-pub(crate) struct Counters(Vec<Mutex<Box<[Totals]>>>);
+pub(crate) struct Counters(Vec<Mutex<Box<[Counts]>>>);
+
+/// The counts of one handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    /// The outcomes of records.
+    pub(crate) totals: Totals,
+    /// Failed deliveries.
+    pub(crate) failures: u64,
+    /// The durations of deliveries.
+    pub(crate) durations: Histogram,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.totals.add(&other.totals);
+        self.failures += other.failures;
+        if other.durations != Histogram::default() {
+            self.durations.add(&other.durations);
+        }
+    }
+}
 
 /// The counts of a worker since its last report, by handler; the last ones are those of records without a handler.
-pub(crate) fn counts(handlers: usize) -> Box<[Totals]> {
-    vec![Totals::default(); handlers + 1].into()
+pub(crate) fn counts(handlers: usize) -> Box<[Counts]> {
+    vec![Counts::default(); handlers + 1].into()
 }
 
 impl Counters {
@@ -19,7 +41,7 @@ impl Counters {
     }
 
     /// Adds a worker's counts, which begin again at zero.
-    pub(crate) fn add(&self, worker: usize, since: &mut [Totals]) {
+    pub(crate) fn add(&self, worker: usize, since: &mut [Counts]) {
         let mut all = self.0[worker].lock().unwrap_or_else(PoisonError::into_inner);
         for (total, since) in all.iter_mut().zip(since) {
             total.add(&std::mem::take(since));
@@ -27,11 +49,11 @@ impl Counters {
     }
 
     /// Returns the counts of all workers, by handler.
-    pub(crate) fn snapshot(&self) -> Vec<Totals> {
+    pub(crate) fn snapshot(&self) -> Vec<Counts> {
         let mut sums = Vec::new();
         for worker in &self.0 {
             let all = worker.lock().unwrap_or_else(PoisonError::into_inner);
-            sums.resize(all.len(), Totals::default());
+            sums.resize(all.len(), Counts::default());
             sums.iter_mut().zip(all.iter()).for_each(|(sum, total)| sum.add(total));
         }
         sums
@@ -40,6 +62,8 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -47,11 +71,13 @@ mod tests {
         let counters = Counters::new(2, 1);
         for worker in [0, 1, 1] {
             let mut since = counts(1);
-            (since[0].handled, since[1].skipped) = (2, 1);
+            (since[0].totals.handled, since[1].totals.skipped, since[0].failures) = (2, 1, 3);
+            since[0].durations.record(Duration::from_millis(1), 5);
             counters.add(worker, &mut since);
-            assert_eq!(since[0], Totals::default());
+            assert_eq!(since[0], Counts::default());
         }
         let snapshot = counters.snapshot();
-        assert_eq!((snapshot.len(), snapshot[0].handled, snapshot[1].skipped), (2, 6, 3));
+        assert_eq!((snapshot.len(), snapshot[0].totals.handled, snapshot[1].totals.skipped), (2, 6, 3));
+        assert_eq!((snapshot[0].failures, snapshot[0].durations.count()), (9, 15));
     }
 }

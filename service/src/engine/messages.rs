@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use tidings_core::RecordBatch;
+use tidings_core::{ErrorKind, RecordBatch};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::assigned::{Assigned, AssignmentId};
 use super::circuit_breaker::Change;
+use crate::telemetry::HoldCause;
 
 /// Sends a worker's events to the coordinator.
 pub(crate) type Events = mpsc::UnboundedSender<WorkerEvent>;
@@ -82,6 +84,8 @@ pub(crate) enum WorkerCommand {
     Quiesce,
     /// Run the record that waits to run isolated.
     RunIsolated,
+    /// Report what the records at these offsets wait for.
+    Locate(Vec<(AssignmentId, u64)>),
     /// Settle the record at this offset, whose dead letter could not be written.
     Skip {
         assignment: AssignmentId,
@@ -113,6 +117,11 @@ pub(crate) enum WorkerEvent {
         assignment: AssignmentId,
         offset: u64,
     },
+    /// A record that was asked for is in this worker, or may be.
+    Located {
+        assignment: AssignmentId,
+        located: Located,
+    },
     Breaker(Change),
     /// A record must run with nothing else in flight.
     WantIsolated {
@@ -121,6 +130,22 @@ pub(crate) enum WorkerEvent {
     /// No handler runs.
     Quiesced,
     IsolatedDone,
+}
+
+/// A record that has not been settled for long, and what it waits for.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) offset: u64,
+    pub(crate) handler: Option<usize>,
+    /// The number of the current or next attempt.
+    pub(crate) attempt: Option<u32>,
+    pub(crate) cause: HoldCause,
+    /// The kind and text of the last attempt's error.
+    pub(crate) error: Option<(ErrorKind, String)>,
+    /// When its next attempt is due.
+    pub(crate) due: Option<Instant>,
+    /// Whether the record is in this worker; otherwise it may be in a request that is in flight.
+    pub(crate) is_certain: bool,
 }
 
 /// Settled records of a batch, by their indexes in it.

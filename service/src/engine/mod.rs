@@ -4,6 +4,7 @@
 //! handlers. The coordinator never runs user code, and a worker never calls the consumer group.
 
 mod assigned;
+mod board;
 mod circuit_breaker;
 mod claims;
 mod commands;
@@ -17,6 +18,7 @@ mod running;
 mod settlement;
 mod shared;
 mod start;
+mod stats;
 mod topics;
 mod trouble;
 mod watchdog;
@@ -24,3 +26,4 @@ mod worker;
 
 pub use self::running::ServiceHandle;
 pub(crate) use self::start::start;
+pub use self::stats::ServiceStats;

@@ -257,6 +257,21 @@ impl PendingRecord {
         self.tries.get_or_insert_default().error = Some((kind, text.to_owned()));
     }
 
+    /// Returns the last error.
+    pub(crate) fn last_error(&self) -> Option<&(ErrorKind, String)> {
+        self.tries.as_ref()?.error.as_ref()
+    }
+
+    /// Returns the part that has the record.
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Returns the dependency that is down, if the record waits for one.
+    pub(crate) fn trouble(&self) -> Option<Cause> {
+        self.trouble.as_ref().map(|trouble| trouble.cause())
+    }
+
     /// Takes the last error.
     pub(crate) fn take_error(&mut self) -> Option<(ErrorKind, String)> {
         self.tries.as_mut()?.error.take()

@@ -10,7 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::commands::{Command, Skip};
 use super::shared::Shared;
+use super::stats::{Ended, ServiceStats};
 use crate::status::{ShutdownReport, Skipped, State, Status};
+use crate::telemetry::Snapshot;
 
 /// Handle of a running service. Dropping it stops the service at once: unfinished work is not committed.
 ///
@@ -48,14 +50,6 @@ pub struct ServiceHandle {
     abort: tokio::task::AbortHandle,
 }
 
-/// The result of a service that stopped.
-#[derive(Debug, Clone)]
-struct Ended {
-    status: Option<Status>,
-    shutdown: ShutdownReport,
-    error: Option<(ErrorKind, String)>,
-}
-
 impl ServiceHandle {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -86,6 +80,16 @@ impl ServiceHandle {
     /// Returns the service's consumer group.
     pub fn group(&self) -> &Name {
         &self.shared.identity.group
+    }
+
+    /// Returns the counters and states of the service at this time, without waiting or I/O.
+    pub fn snapshot(&self) -> Snapshot {
+        self.stats().snapshot()
+    }
+
+    /// Returns a source of snapshots that can be kept apart from the handle, and outlives the service.
+    pub fn stats(&self) -> ServiceStats {
+        ServiceStats::new(self.shared.clone(), self.ended.clone())
     }
 
     /// Returns the current status. After the service has stopped, the last one. Cancel-safe.

@@ -7,9 +7,10 @@ use tidings_core::{Delivery, DeliveryContext, EventRef, Name, Publisher, event_i
 use tokio::sync::Notify;
 use tracing::Span;
 
+use super::board::Board;
 use super::circuit_breaker::CircuitBreaker;
 use super::claims::Claims;
-use super::counters::Counters;
+use super::counters::{Counters, Counts};
 use super::keys::KeyHasher;
 use super::record::PendingRecord;
 use super::settlement::Settlement;
@@ -19,6 +20,7 @@ use crate::retry::Retry;
 use crate::settings::UnknownTypes;
 use crate::status::{HandlerTotals, Totals};
 use crate::table::RouteTable;
+use crate::telemetry::PublisherStats;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) lease_fenced: Notify,
     /// One per worker.
     pub(crate) heartbeats: Vec<Heartbeat>,
+    /// What other threads can see.
+    pub(crate) board: Board,
 }
 
 /// The names of the running service.
@@ -64,20 +68,25 @@ pub(crate) struct Backends {
     pub(crate) store: Option<Arc<Claims>>,
     pub(crate) settlement: Arc<dyn Settlement>,
     pub(crate) publisher: Arc<dyn Publisher>,
+    /// Counts the events that handlers returned.
+    pub(crate) published: PublisherStats,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Shared {
     /// Returns the counters of each handler, by its number.
     pub(crate) fn handler_totals(&self) -> Vec<HandlerTotals> {
-        let of_handler = |(number, totals)| HandlerTotals { handler: self.table.info(number).name.clone(), totals };
+        let of_handler = |(number, counts): (usize, Counts)| HandlerTotals {
+            handler: self.table.info(number).name.clone(),
+            totals: counts.totals,
+        };
         self.counters.snapshot().into_iter().take(self.table.len()).enumerate().map(of_handler).collect()
     }
 
     /// Returns the counters of the service.
     pub(crate) fn totals(&self) -> Totals {
         let mut sum = Totals::default();
-        self.counters.snapshot().iter().for_each(|totals| sum.add(totals));
+        self.counters.snapshot().iter().for_each(|counts| sum.add(&counts.totals));
         sum
     }
 

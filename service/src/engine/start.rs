@@ -10,6 +10,7 @@ use tidings_core::{
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::board::Board;
 use super::circuit_breaker::CircuitBreaker;
 use super::claims::Claims;
 use super::coordinator::{Coordinator, Inputs};
@@ -24,6 +25,7 @@ use crate::passing_on::PassingOn;
 use crate::router::Router;
 use crate::settings::{Options, TopicPolicy};
 use crate::table::Routes;
+use crate::telemetry::PublisherStats;
 
 /// Starts the service `name` on `transport`.
 pub(crate) async fn start(
@@ -55,6 +57,7 @@ pub(crate) async fn start(
             return Err(context(all_missing(error, &transport, &sink, routes.topics(), &options.topics.policy).await));
         }
     };
+    let published = PublisherStats::new(name.clone());
     let shared = Arc::new(Shared {
         identity: Identity {
             context: delivery_context(&name, &options, &publisher),
@@ -71,8 +74,9 @@ pub(crate) async fn start(
         },
         backends: Backends {
             store: claims,
-            settlement: Arc::new(Plain::new(publisher.clone(), sink, consumer.clone())),
+            settlement: Arc::new(Plain::new(publisher.clone(), published.clone(), sink, consumer.clone())),
             publisher,
+            published,
             observer: options.observer.clone(),
         },
         table: routes.table().clone(),
@@ -81,6 +85,7 @@ pub(crate) async fn start(
         counters: Counters::new(workers, routes.len()),
         lease_fenced: Notify::new(),
         heartbeats: (0..workers).map(|_| Default::default()).collect(),
+        board: Board::new(options.stall_after),
     });
     Ok(spawn(shared, consumer, routes, &options, workers))
 }
@@ -106,6 +111,7 @@ fn check(name: &Name, options: &Options) -> Result<()> {
     let durations = [
         ("commit interval", options.flow.commit_interval),
         ("lease ttl", options.claims.lease_ttl),
+        ("time until a stall", options.stall_after),
         ("handler timeout", options.flow.handler_timeout.unwrap_or(Duration::MAX)),
         ("session timeout", options.membership.session_timeout.unwrap_or(Duration::MAX)),
     ];

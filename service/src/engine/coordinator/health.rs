@@ -52,6 +52,8 @@ pub(super) struct Health {
 #[derive(Debug, Default)]
 struct Reading {
     failed: Option<(Instant, String)>,
+    /// The first of the failures in a row.
+    since: Option<Instant>,
     retry_at: Option<Instant>,
 }
 
@@ -78,13 +80,14 @@ impl Health {
 
     /// Records that reading works.
     pub(super) fn read(&mut self) {
-        self.reading.failed = None;
+        (self.reading.failed, self.reading.since) = (None, None);
     }
 
     /// Records that reading failed, and is tried again after a pause.
     pub(super) fn read_failed(&mut self, error: String, now: Instant) {
         tracing::warn!(service = %self.service, %error, "reading failed; trying again");
-        self.reading = Reading { failed: Some((now, error)), retry_at: Some(now + READ_RETRY) };
+        let since = self.failing_since().unwrap_or(now);
+        self.reading = Reading { failed: Some((now, error)), since: Some(since), retry_at: Some(now + READ_RETRY) };
     }
 
     /// Returns whether the next record may be read now.
@@ -95,6 +98,11 @@ impl Health {
     /// Returns why reading fails. If neither a record nor an error has arrived since, reading works again.
     fn reading_failed(&self) -> Option<&str> {
         self.reading.failed.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_HOLDS).map(|(_, error)| &**error)
+    }
+
+    /// Returns since when reading fails.
+    pub(super) fn failing_since(&self) -> Option<Instant> {
+        self.reading_failed().and(self.reading.since)
     }
 
     /// Records that something was committed: there is no stall.

@@ -19,6 +19,11 @@ impl Held {
         self.unreadable.is_some()
     }
 
+    /// Returns the offset from which on records cannot be read.
+    pub(super) fn unreadable_from(&self) -> Option<u64> {
+        self.unreadable.as_ref().map(|hold| hold.offset)
+    }
+
     /// Holds the partition at a range that cannot be read.
     pub(super) fn hold(&mut self, offset: u64, next_offset: Option<u64>, cause: String) {
         self.unreadable = Some(Hold { reason: PauseReason::Unreadable, offset, next_offset, cause });

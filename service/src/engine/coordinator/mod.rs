@@ -19,6 +19,7 @@ mod skips;
 mod starts;
 mod tracker;
 mod troubles;
+mod watch;
 mod workers;
 
 use std::sync::Arc;
@@ -144,6 +145,7 @@ impl Coordinator {
                 () = sleep_until(wake_at) => self.parts.wake(),
             }
             self.parts.advance_endings();
+            self.parts.show();
         }
     }
 

@@ -47,22 +47,25 @@ impl Partitions {
         Self { all: BTreeMap::new(), current: HashMap::new(), next_id: 1, limit }
     }
 
+    /// Returns an assignment to change it.
     pub(super) fn get_mut(&mut self, id: AssignmentId) -> Option<&mut Partition> {
-        self.all.get_mut(&id)
+        let partition = self.all.get_mut(&id)?;
+        partition.watch.touch();
+        Some(partition)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Partition> {
         self.all.values()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Partition> {
-        self.all.values_mut()
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (AssignmentId, &mut Partition)> {
+        self.all.iter_mut().map(|(id, partition)| (*id, partition))
     }
 
-    /// Returns the current assignment of a partition.
+    /// Returns the current assignment of a partition, to change it.
     pub(super) fn current(&mut self, partition: &TopicPartition) -> Option<(AssignmentId, &mut Partition)> {
         let id = *self.current.get(partition)?;
-        Some((id, self.all.get_mut(&id)?))
+        Some((id, self.get_mut(id)?))
     }
 
     pub(super) fn ids(&self) -> Vec<AssignmentId> {
@@ -91,7 +94,7 @@ impl Partitions {
     /// Begins the end of an assignment; returns whether it had not begun before.
     pub(super) fn leave(&mut self, id: AssignmentId, leave: Leave, now: Instant) -> bool {
         let limit = self.limit;
-        self.all.get_mut(&id).is_some_and(|partition| partition.leave(leave, limit, now))
+        self.get_mut(id).is_some_and(|partition| partition.leave(leave, limit, now))
     }
 
     /// Ends that a partition has a current assignment: another member may own it already.

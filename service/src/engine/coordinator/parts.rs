@@ -12,6 +12,7 @@ use super::health::Health;
 use super::shutdown::Shutdown;
 use super::starts::Starts;
 use super::workers::Workers;
+use crate::engine::board::{ServiceView, add};
 use crate::engine::commands::Command;
 use crate::engine::messages::WorkerEvent;
 use crate::engine::shared::Shared;
@@ -20,7 +21,10 @@ use crate::status::{ReturnedPartition, ShutdownReport, State, Status};
 
 /// The resolution of timers: a shorter one is always due, and keeps a thread busy.
 pub(super) const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
-const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
+/// The interval at which partitions are looked at for stalls.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A service that could query its positions after this time has joined its group, with or without partitions.
+const JOIN_TIME: Duration = Duration::from_secs(5);
 
 /// The parts, none of which knows another one's state.
 #[derive(Debug)]
@@ -32,6 +36,20 @@ pub(super) struct Parts {
     pub(super) health: Health,
     starts: Starts,
     shutdown: Shutdown,
+    shown: Shown,
+}
+
+/// What other threads were shown, and when.
+#[derive(Debug)]
+struct Shown {
+    /// The time of the last turn.
+    now: Instant,
+    /// When partitions are looked at for stalls.
+    look_at: Instant,
+    /// The state of the service may have changed.
+    is_changed: bool,
+    /// The service has joined its group, with or without partitions.
+    has_joined: bool,
 }
 
 impl Parts {
@@ -42,6 +60,7 @@ impl Parts {
             health: Health::new(shared.identity.service.clone()),
             starts: Starts::new(shared.clone(), workers.clone()),
             shutdown: Shutdown::default(),
+            shown: Shown { now: Instant::now(), look_at: Instant::now(), is_changed: true, has_joined: false },
             shared,
             consumer,
         }
@@ -50,6 +69,7 @@ impl Parts {
     /// Takes a step of the group, or the failure of reading one.
     pub(super) fn take_step(&mut self, step: Result<Step>) -> Result<()> {
         let now = Instant::now();
+        self.shown.is_changed = true;
         match step {
             Ok(step) => {
                 self.health.read();
@@ -57,6 +77,7 @@ impl Parts {
                 Ok(())
             }
             Err(error) if error.is_retryable() => {
+                add(&self.shared.board.counts.read_failures, 1);
                 self.health.read_failed(error.report(), now);
                 Ok(())
             }
@@ -71,7 +92,11 @@ impl Parts {
             WorkerEvent::Trouble { assignment, .. }
             | WorkerEvent::Unburied { assignment, .. }
             | WorkerEvent::Skipped { assignment, .. } => self.assignments.event(assignment, event),
-            WorkerEvent::Breaker(change) => self.starts.breaker_changed(change, Instant::now()),
+            WorkerEvent::Located { assignment, located } => self.assignments.located(assignment, located),
+            WorkerEvent::Breaker(change) => {
+                self.shown.is_changed = true;
+                self.starts.breaker_changed(change, Instant::now());
+            }
             WorkerEvent::WantIsolated { worker } => self.starts.want_isolated(worker),
             WorkerEvent::Quiesced => self.starts.quiesced(),
             WorkerEvent::IsolatedDone => self.starts.isolated_done(),
@@ -81,6 +106,7 @@ impl Parts {
 
     /// Carries out a command of the handle.
     pub(super) fn obey(&mut self, command: Option<Command>) {
+        self.shown.is_changed = true;
         match command {
             Some(Command::Status(reply)) => {
                 let _ = reply.send(self.status(self.state()));
@@ -105,6 +131,7 @@ impl Parts {
     /// Begins the shutdown, if it has not begun.
     pub(super) fn shut_down(&mut self, time: Duration) {
         let now = Instant::now();
+        self.shown.is_changed = true;
         if self.shutdown.begin(time, now) {
             self.assignments.stop(time, now);
         }
@@ -130,6 +157,35 @@ impl Parts {
         self.assignments.apply_pauses().await;
         let returned = self.assignments.release_ended().await;
         self.gave_back(returned);
+        self.show();
+    }
+
+    /// Shows the present state to other threads.
+    pub(super) fn show(&mut self) {
+        let now = Instant::now();
+        self.shown.now = now;
+        self.shared.board.turn(now);
+        let looks = now >= self.shown.look_at;
+        if looks {
+            self.shown.look_at = now + LOOK_INTERVAL;
+            let starts_held = self.starts.is_paused() || self.starts.open_since().is_some();
+            self.assignments.look_for_stalls(starts_held, now);
+        }
+        let is_changed = std::mem::take(&mut self.shown.is_changed) || looks;
+        let service = is_changed.then(|| self.service_view());
+        self.assignments.show(service, now);
+    }
+
+    fn service_view(&self) -> ServiceView {
+        ServiceView {
+            state: self.state(),
+            joined: self.shown.has_joined || self.assignments.has_started(),
+            members: None,
+            draining: self.shutdown.begun_at(),
+            reading_failed: self.health.failing_since(),
+            circuit_open: self.starts.open_since(),
+            bytes_in_flight: self.assignments.bytes_in_flight(),
+        }
     }
 
     /// Commits the start offset of partitions that have none, before their first record is dispatched.
@@ -148,6 +204,9 @@ impl Parts {
 
     /// Takes the answer to a commit.
     pub(super) fn committed(&mut self, committed: Committed) {
+        let failed = committed.iter().filter(|(.., answer)| answer.is_err()).count();
+        add(&self.shared.board.counts.commits, committed.len() - failed);
+        add(&self.shared.board.counts.commit_failures, failed);
         for (id, next, answer) in committed {
             match answer {
                 Ok(()) => {
@@ -188,6 +247,8 @@ impl Parts {
 
     /// Takes the answer to a query of the positions.
     pub(super) fn progressed(&mut self, progress: Option<Vec<Progress>>) {
+        let has_had_time = self.shared.board.uptime(self.shown.now) >= JOIN_TIME;
+        self.shown.has_joined |= has_had_time && progress.is_some() && self.health.failing_since().is_none();
         if progress.is_some_and(|progress| self.assignments.progressed(&progress)) {
             self.health.caught_up();
         }
@@ -205,7 +266,6 @@ impl Parts {
 
     /// Returns the earliest time at which something is due.
     pub(super) fn wake_at(&self) -> Instant {
-        let now = Instant::now();
         let times = [
             self.assignments.due(),
             self.starts.due(),
@@ -213,8 +273,9 @@ impl Parts {
             self.health.due(),
             self.shutdown.ends_at(),
         ];
+        let next = times.into_iter().flatten().fold(self.shown.look_at, Instant::min);
         // Anything due was handled when it became due; checking again is not urgent.
-        times.into_iter().flatten().min().unwrap_or(now + LONGEST_SLEEP).max(now + SHORTEST_SLEEP)
+        next.max(self.shown.now + SHORTEST_SLEEP)
     }
 
     /// Does what is due.

@@ -19,6 +19,7 @@ const FINISH_STEP: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Shutdown {
     deadline: Option<Instant>,
+    begun_at: Option<Instant>,
     /// The partitions that were given back with unsettled records.
     returned: Vec<ReturnedPartition>,
 }
@@ -28,7 +29,13 @@ impl Shutdown {
     pub(super) fn begin(&mut self, time: Duration, now: Instant) -> bool {
         let begins = self.deadline.is_none();
         self.deadline.get_or_insert(after(now, time));
+        self.begun_at.get_or_insert(now);
         begins
+    }
+
+    /// Returns when the shutdown began.
+    pub(super) fn begun_at(&self) -> Option<Instant> {
+        self.begun_at
     }
 
     pub(super) fn has_begun(&self) -> bool {

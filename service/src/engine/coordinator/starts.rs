@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::isolation::Isolation;
 use super::workers::Workers;
+use crate::engine::board::add;
 use crate::engine::circuit_breaker::Change;
 use crate::engine::messages::WorkerCommand;
 use crate::engine::shared::Shared;
@@ -21,11 +22,13 @@ pub(super) struct Starts {
     is_paused: bool,
     /// When the open circuit breaker lets a probe start.
     probe_at: Option<Instant>,
+    /// Since when the circuit breaker is open.
+    open_since: Option<Instant>,
 }
 
 impl Starts {
     pub(super) fn new(shared: Arc<Shared>, workers: Workers) -> Self {
-        Self { shared, workers, isolation: Isolation::default(), is_paused: false, probe_at: None }
+        Self { shared, workers, isolation: Isolation::default(), is_paused: false, probe_at: None, open_since: None }
     }
 
     /// Pauses the service, or resumes it.
@@ -47,11 +50,15 @@ impl Starts {
             Change::Opened(wait) => {
                 tracing::error!(%service, ?wait, "most deliveries fail; waiting before the next one");
                 self.probe_at = Some(after(now, wait));
+                if self.open_since.is_none() {
+                    self.open_since = Some(now);
+                    add(&self.shared.board.counts.circuit_openings, 1);
+                }
                 return;
             }
             Change::Closed => {
                 tracing::info!(%service, "deliveries succeed again");
-                self.probe_at = None;
+                (self.probe_at, self.open_since) = (None, None);
             }
             Change::ProbeReturned => {}
         }
@@ -62,6 +69,11 @@ impl Starts {
     pub(super) fn problem(&self) -> Option<String> {
         let is_open = !self.shared.circuit_breaker.is_closed();
         is_open.then(|| "more than half of the last deliveries failed: one at a time is tried".to_owned())
+    }
+
+    /// Returns since when the circuit breaker is open or half-open.
+    pub(super) fn open_since(&self) -> Option<Instant> {
+        self.open_since
     }
 
     /// Returns when a probe may start.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidings_core::{Fetched, RecordBatch};
+use tidings_core::{Fetched, RecordBatch, StoredRecord};
 
 /// Tracks the fetched records of one assignment until they are settled.
 ///
@@ -26,6 +26,14 @@ struct Pending {
     left: usize,
     next: u64,
     bytes: usize,
+}
+
+impl Pending {
+    fn lowest(&self) -> Option<&StoredRecord> {
+        let place = self.settled.iter().position(|word| *word != u64::MAX).unwrap_or(0);
+        let bit = self.settled.get(place).map_or(0, |word| word.trailing_ones() as usize);
+        self.batch.records().get(place * 64 + bit)
+    }
 }
 
 impl Tracker {
@@ -77,9 +85,12 @@ impl Tracker {
     /// Returns the offset to commit: the lowest that is not settled, else the one after the last fetched record.
     pub(crate) fn watermark(&self) -> u64 {
         let Some(front) = self.batches.front() else { return self.next };
-        let place = front.settled.iter().position(|word| *word != u64::MAX).unwrap_or(0);
-        let bit = front.settled.get(place).map_or(0, |word| word.trailing_ones() as usize);
-        front.batch.records().get(place * 64 + bit).map_or(front.next, |record| record.offset)
+        front.lowest().map_or(front.next, |record| record.offset)
+    }
+
+    /// Returns the lowest unsettled record, if one is in flight.
+    pub(crate) fn lowest(&self) -> Option<&StoredRecord> {
+        self.batches.front()?.lowest()
     }
 
     /// Returns the span from the lowest unsettled record to the highest fetched.
@@ -109,7 +120,7 @@ mod tests {
 
     use proptest::prelude::{Strategy, any, prop, proptest};
     use proptest::test_runner::Config;
-    use tidings_core::{StoredRecord, Timestamp, TopicPartition};
+    use tidings_core::{Timestamp, TopicPartition};
 
     use super::*;
 

@@ -7,11 +7,13 @@ use tidings_core::{
 };
 
 use super::{Output, Settlement};
+use crate::telemetry::PublisherStats;
 
 /// Publishes, dead-letters and commits at once, in the order in which the engine asks for it.
 #[derive(Debug)]
 pub(crate) struct Plain {
     publisher: Arc<dyn Publisher>,
+    published: PublisherStats,
     sink: Arc<dyn DeadLetterSink>,
     consumer: Arc<dyn Consumer>,
 }
@@ -19,10 +21,11 @@ pub(crate) struct Plain {
 impl Plain {
     pub(crate) fn new(
         publisher: Arc<dyn Publisher>,
+        published: PublisherStats,
         sink: Arc<dyn DeadLetterSink>,
         consumer: Arc<dyn Consumer>,
     ) -> Self {
-        Self { publisher, sink, consumer }
+        Self { publisher, published, sink, consumer }
     }
 }
 
@@ -30,7 +33,9 @@ impl Plain {
 impl Settlement for Plain {
     async fn publish(&self, outputs: Vec<Output>) -> Vec<(Output, Result<()>)> {
         let records: Vec<_> = outputs.iter().flat_map(|output| output.records.iter().cloned()).collect();
-        let mut answers = self.publisher.publish(records).await.into_iter();
+        let answers = self.publisher.publish(records).await;
+        self.published.count(&answers);
+        let mut answers = answers.into_iter();
         outputs.into_iter().map(|output| published(output, &mut answers)).collect()
     }
 

@@ -133,6 +133,11 @@ impl Batcher {
         self.batches.iter().filter(|batch| batch.due && open(batch.handler())).count()
     }
 
+    /// Returns the records of all batches.
+    pub(super) fn records(&self) -> impl Iterator<Item = &PendingRecord> {
+        self.batches.iter().flat_map(|batch| &batch.records)
+    }
+
     /// Returns whether a batch waits for this handler to be ready.
     pub(super) fn is_throttled(&self, handler: usize) -> bool {
         self.batches.iter().any(|batch| batch.due && batch.handler() == handler)

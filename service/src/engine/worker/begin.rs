@@ -254,12 +254,14 @@ impl Parts {
     pub(super) fn started(&mut self, mut work: Work, started: Started, span: Span) {
         match started {
             Started::Done(result) => {
+                self.meter.done_at_once(work.records.handler());
                 work.records.advance(Stage::Running);
                 self.conclude(work, result);
             }
             Started::Pending(future, begun) => {
                 work.records.as_mut_slice().iter_mut().for_each(|record| self.scheduler.hold(record));
-                self.invoker.keep(work, future, begun, span);
+                let number = self.meter.pending();
+                self.invoker.keep(work, future, begun, span, number);
             }
             Started::NotReady => {}
         }

@@ -2,7 +2,7 @@
 
 use super::classifier::{Attempt, Delivered, Next, Step, breaker_failures, classify};
 use super::delivery_error::{DeliveryError, FailureCause};
-use super::invoker::HandlerResult;
+use super::invoker::{Finished, HandlerResult};
 use super::parts::Parts;
 use super::records::{Records, Work};
 use super::scheduler::Wait;
@@ -11,6 +11,12 @@ use crate::engine::record::{ClaimState, DeliveryMode, PendingRecord};
 use crate::observer::RecordOutcome;
 
 impl Parts {
+    /// Processes the result of a delivery that was pending.
+    pub(super) fn finish(&mut self, Finished { work, result, since }: Finished) {
+        self.meter.ended(work.records.handler(), since);
+        self.conclude(work, result);
+    }
+
     /// Processes a handler's result.
     pub(super) fn conclude(&mut self, work: Work, result: HandlerResult) {
         if work.probe {
@@ -53,6 +59,7 @@ impl Parts {
 
     /// Goes on with the records of a failed delivery, each by its own step.
     pub(super) fn failed(&mut self, records: Records, error: &DeliveryError) {
+        self.meter.delivery_failed(records.handler());
         let delivered: Vec<_> = records.as_slice().iter().map(delivered).collect();
         let steps = classify(&delivered, error, &self.shared.policy.retry, &mut || self.random.f64());
         let mut records = records.into_vec();

@@ -127,7 +127,7 @@ impl Parts {
         let span = self.shared.span_of(handler, &delivery);
         match self.invoker.start(handler, delivery, &span) {
             Started::Done(Ok(outcome)) if outcome.records().is_empty() && pass == Pass::Free => {
-                self.meter.handled(Some(handler), 1);
+                self.meter.handled_at_once(handler);
                 self.meter.observe_handled(handler, &chunk.assigned, record);
                 self.settler.settle(&chunk.assigned, chunk.number, index);
             }
@@ -268,6 +268,7 @@ impl Parts {
         match self.invoker.start(handler, delivery, &span) {
             Started::NotReady => return false,
             Started::Done(Ok(outcome)) if outcome.records().is_empty() => {
+                self.meter.done_at_once(Some(handler));
                 self.meter.handled(Some(handler), count);
                 if self.meter.observes() {
                     for index in indexes() {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::delivery_error::{TimedOut, panicked};
+use super::laps::Lap;
 use super::records::Work;
 use super::timers::Timers;
 use crate::begun::Begun;
@@ -32,6 +33,15 @@ const DEADLINES_KEPT: usize = 1_024;
 /// The result of a handler.
 pub(super) type HandlerResult = Result<Outcome, BoxError>;
 
+/// A delivery that was pending, and is done or has timed out.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) work: Work,
+    pub(super) result: HandlerResult,
+    /// When it began.
+    pub(super) since: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub(super) struct Invoker {
     number: usize,
@@ -41,6 +51,8 @@ pub(super) struct Invoker {
     futures: FuturesUnordered<Flight>,
     running: Slab<Running>,
     next_serial: u64,
+    /// The deliveries of the current lap, with their numbers in it.
+    started: Vec<(Ticket, u32)>,
     /// The deadlines of handlers that have begun. All have the same timeout, so they are in order.
     deadlines: VecDeque<Deadline>,
     /// Deliveries that wait in a layer: whether their handler has begun is looked at after each timeout.
@@ -52,6 +64,8 @@ pub(super) struct Invoker {
 #[derive(Debug)]
 struct Running {
     work: Work,
+    /// When it began; known at the end of its lap.
+    since: Option<Instant>,
     serial: u64,
     begun: Option<Begun>,
 }
@@ -119,6 +133,7 @@ impl Invoker {
             futures: FuturesUnordered::new(),
             running: Slab::new(),
             next_serial: 0,
+            started: Vec::new(),
             deadlines: VecDeque::new(),
             waiting: Timers::new(),
             readiness: vec![Readiness::Unknown; handlers],
@@ -176,13 +191,16 @@ impl Invoker {
             .unwrap_or_else(|panic| Started::Done(Err(panicked(panic))))
     }
 
-    /// Keeps a delivery until its handler is done. Its timeout starts when the innermost handler begins.
-    pub(super) fn keep(&mut self, mut work: Work, future: BoxFuture, begun: Option<Begun>, span: Span) {
+    /// Keeps a delivery, which has this number in its lap, until its handler is done. Its timeout starts when the
+    /// innermost handler begins.
+    pub(super) fn keep(&mut self, mut work: Work, future: BoxFuture, begun: Option<Begun>, span: Span, number: u32) {
         work.records.advance(Stage::Running);
         self.next_serial += 1;
         let serial = self.next_serial;
         let has_begun = begun.as_ref().is_none_or(|begun| begun.at().is_some());
-        let ticket = Ticket { place: self.running.insert(Running { work, serial, begun }), serial };
+        let running = Running { work, since: None, serial, begun };
+        let ticket = Ticket { place: self.running.insert(running), serial };
+        self.started.push((ticket, number));
         self.futures.push(Flight { ticket, future, span });
         let Some(timeout) = self.shared.policy.handler_timeout else { return };
         if has_begun {
@@ -193,24 +211,27 @@ impl Invoker {
         }
     }
 
-    /// Sets the deadlines of the handlers that have begun since the last call: one reading of the clock for all. A
-    /// handler has its whole timeout, and at most the rest of its round in addition.
-    pub(super) fn set_deadlines(&mut self) {
-        let Some(timeout) = self.shared.policy.handler_timeout else { return };
-        let mut begun = self.deadlines.iter_mut().rev().take_while(|deadline| deadline.at.is_none()).peekable();
-        if begun.peek().is_some() {
-            let at = Some(after(Instant::now(), timeout));
-            begun.for_each(|deadline| deadline.at = at);
+    /// Sets the deadlines of the handlers that have begun within a lap, which ends `now`: one reading of the clock for
+    /// all. A handler has its whole timeout, and at most the rest of its round in addition.
+    pub(super) fn set_deadlines(&mut self, now: Instant, lap: Lap) {
+        for (ticket, number) in self.started.drain(..) {
+            if let Some(running) = self.running.get_mut(ticket.place) {
+                running.since = Some(lap.began(number));
+            }
         }
+        let Some(timeout) = self.shared.policy.handler_timeout else { return };
+        let at = Some(after(now, timeout));
+        let begun = self.deadlines.iter_mut().rev().take_while(|deadline| deadline.at.is_none());
+        begun.for_each(|deadline| deadline.at = at);
     }
 
     fn get(&self, ticket: Ticket) -> Option<&Running> {
         self.running.get(ticket.place).filter(|running| running.serial == ticket.serial)
     }
 
-    fn remove(&mut self, ticket: Ticket) -> Option<Work> {
+    fn remove(&mut self, ticket: Ticket) -> Option<Running> {
         self.get(ticket)?;
-        Some(self.running.remove(ticket.place).work)
+        Some(self.running.remove(ticket.place))
     }
 
     /// Drops the deadlines of handlers that have ended once they are the majority: at a million handlers a second, a
@@ -230,24 +251,27 @@ impl Invoker {
     }
 
     /// Returns the next delivery that is done.
-    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Option<(Work, HandlerResult)> {
+    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Option<Finished> {
         while let Poll::Ready(Some((ticket, result))) = self.futures.poll_next_unpin(cx) {
-            if let Some(work) = self.remove(ticket) {
-                return Some((work, result));
+            if let Some(Running { work, since, .. }) = self.remove(ticket) {
+                return Some(Finished { work, result, since });
             }
         }
         None
     }
 
     /// Cancels and returns the deliveries that have timed out, with their error.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<(Work, HandlerResult)> {
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Finished> {
         let expired = self.expired(now);
         if expired.is_empty() {
             return Vec::new();
         }
         self.drop_futures(|ticket| expired.contains(&ticket));
         let limit = self.shared.policy.handler_timeout.unwrap_or_default();
-        let timed_out = |work| (work, Err::<Outcome, BoxError>(Box::new(TimedOut(limit))));
+        let timed_out = |Running { work, since, .. }| {
+            let result = Err::<Outcome, BoxError>(Box::new(TimedOut(limit)));
+            Finished { work, result, since }
+        };
         expired.into_iter().filter_map(|ticket| self.remove(ticket)).map(timed_out).collect()
     }
 
@@ -305,7 +329,12 @@ impl Invoker {
         if !tickets.is_empty() {
             self.drop_futures(|ticket| tickets.contains(&ticket));
         }
-        tickets.into_iter().filter_map(|ticket| self.remove(ticket)).collect()
+        tickets.into_iter().filter_map(|ticket| Some(self.remove(ticket)?.work)).collect()
+    }
+
+    /// Returns the records of the pending deliveries.
+    pub(super) fn records(&self) -> impl Iterator<Item = &PendingRecord> {
+        self.running.iter().flat_map(|(_, running)| running.work.records.as_slice())
     }
 
     // Readiness.

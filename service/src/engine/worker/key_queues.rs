@@ -54,6 +54,11 @@ impl<T> KeyQueues<T> {
         self.0.entry(key).or_default().holders += 1;
     }
 
+    /// Returns the records that wait for their turn.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &T> {
+        self.0.values().flat_map(|queue| &queue.waiting)
+    }
+
     /// Queues a record behind all others of the key.
     pub(super) fn push(&mut self, key: KeyHash, record: T) {
         self.0.entry(key).or_default().waiting.push_back(record);

@@ -1,12 +1,15 @@
 //! Counts and observes what becomes of records, and reports the results of deliveries to the circuit breaker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidings_core::StoredRecord;
+use tokio::time::Instant;
 
+use super::laps::{Lap, Laps};
 use crate::engine::assigned::Assigned;
 use crate::engine::circuit_breaker::Change;
-use crate::engine::counters::counts;
+use crate::engine::counters::{Counts, counts};
 use crate::engine::messages::{Events, WorkerEvent};
 use crate::engine::record::PendingRecord;
 use crate::engine::shared::Shared;
@@ -20,22 +23,91 @@ pub(super) struct Meter {
     /// The worker's number.
     worker: usize,
     /// Since the last report, by handler.
-    counts: Box<[Totals]>,
+    counts: Box<[Counts]>,
     has_counted: bool,
+    laps: Laps,
+    /// Deliveries that were pending and have ended since the last reading of the clock: the handler, and when it began.
+    ended: Vec<(Option<usize>, Option<Instant>)>,
     /// Handled deliveries that are not reported to the circuit breaker yet.
     unreported: usize,
 }
 
 impl Meter {
     pub(super) fn new(shared: &Arc<Shared>, events: Events, worker: usize) -> Self {
-        let counts = counts(shared.table.len());
-        Self { shared: shared.clone(), events, worker, counts, has_counted: false, unreported: 0 }
+        let (counts, laps) = (counts(shared.table.len()), Laps::new(shared.table.len()));
+        Self {
+            shared: shared.clone(),
+            events,
+            worker,
+            counts,
+            has_counted: false,
+            laps,
+            ended: Vec::new(),
+            unreported: 0,
+        }
     }
 
     /// Returns the counts of a handler, or of records without one.
     fn count(&mut self, handler: Option<usize>) -> &mut Totals {
+        &mut self.counts(handler).totals
+    }
+
+    fn counts(&mut self, handler: Option<usize>) -> &mut Counts {
         self.has_counted = true;
         &mut self.counts[handler.unwrap_or(self.shared.table.len())]
+    }
+
+    /// Begins to measure the deliveries that follow.
+    pub(super) fn begin_lap(&mut self, now: Instant) {
+        self.laps.begin(now);
+    }
+
+    /// Ends the measurement of the deliveries that were begun, if any were.
+    pub(super) fn end_lap(&mut self) -> Option<(Instant, Lap)> {
+        if !self.laps.any() {
+            return None;
+        }
+        let now = Instant::now();
+        self.has_counted = true;
+        Some((now, self.laps.end(now, &mut self.counts)))
+    }
+
+    /// Counts a record that was handled at once, in a delivery of its own.
+    pub(super) fn handled_at_once(&mut self, handler: usize) {
+        self.laps.single(handler);
+        self.unreported += 1;
+    }
+
+    /// Counts another delivery that was done at once.
+    pub(super) fn done_at_once(&mut self, handler: Option<usize>) {
+        if let Some(handler) = handler {
+            self.laps.other(handler);
+        }
+    }
+
+    /// Counts a delivery that is pending after its first poll; returns its number in the lap.
+    pub(super) fn pending(&mut self) -> u32 {
+        self.laps.pending()
+    }
+
+    /// Counts a delivery that was pending since it began, and has ended.
+    pub(super) fn ended(&mut self, handler: Option<usize>, since: Option<Instant>) {
+        self.ended.push((handler, since));
+    }
+
+    /// Measures the deliveries that have ended, by one reading of the clock. Returns whether there were any.
+    pub(super) fn measure_ended(&mut self) -> bool {
+        if self.ended.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        self.has_counted = true;
+        for (handler, since) in self.ended.drain(..) {
+            let counts = &mut self.counts[handler.unwrap_or(self.shared.table.len())];
+            counts.durations.record(since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)), 1);
+        }
+        self.laps.begin(now);
+        true
     }
 
     /// Counts handled records.
@@ -98,6 +170,11 @@ impl Meter {
             attempt,
             reason,
         });
+    }
+
+    /// Counts a failed delivery.
+    pub(super) fn delivery_failed(&mut self, handler: Option<usize>) {
+        self.counts(handler).failures += 1;
     }
 
     /// Reports a failed delivery to the circuit breaker; too many open it.

@@ -7,6 +7,7 @@ mod answers;
 mod backoff;
 mod batcher;
 mod begin;
+mod claim_requests;
 mod claimer;
 mod classifier;
 mod conclude;
@@ -14,7 +15,9 @@ mod delivery_error;
 mod fast_path;
 mod invoker;
 mod key_queues;
+mod laps;
 mod letters;
+mod locate;
 mod meter;
 mod parts;
 mod records;
@@ -78,6 +81,7 @@ impl Worker {
     fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS {
             let now = Instant::now();
+            self.parts.meter.begin_lap(now);
             let mut moved = false;
             while let Poll::Ready(command) = self.commands.poll_recv(cx) {
                 let Some(command) = command else { return Poll::Ready(()) };
@@ -91,7 +95,9 @@ impl Worker {
             moved |= self.parts.begin_ready(now);
             moved |= self.parts.begin_fresh(now);
             moved |= self.parts.begin_batches();
-            self.parts.invoker.set_deadlines();
+            if let Some((now, lap)) = self.parts.meter.end_lap() {
+                self.parts.invoker.set_deadlines(now, lap);
+            }
             moved |= self.poll_readiness(cx);
             moved |= self.claim();
             self.report();
@@ -115,6 +121,7 @@ impl Worker {
             WorkerCommand::Wake => {}
             WorkerCommand::Quiesce => self.quiescing = true,
             WorkerCommand::RunIsolated => self.parts.begin_isolated(),
+            WorkerCommand::Locate(wanted) => self.parts.locate(&wanted),
             WorkerCommand::Skip { assignment, offset } => {
                 if let Some(record) = self.parts.settler.skip(assignment, offset) {
                     self.parts.skipped(record);
@@ -149,16 +156,13 @@ impl Worker {
 
     /// Takes the results of handlers. Returns whether there were any.
     fn take_results(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some((work, result)) = self.parts.invoker.poll_done(cx) {
-            self.parts.conclude(work, result);
-            moved = true;
+        while let Some(finished) = self.parts.invoker.poll_done(cx) {
+            self.parts.finish(finished);
         }
-        for (work, result) in self.parts.invoker.take_expired(now) {
-            self.parts.conclude(work, result);
-            moved = true;
+        for finished in self.parts.invoker.take_expired(now) {
+            self.parts.finish(finished);
         }
-        moved
+        self.parts.meter.measure_ended()
     }
 
     /// Takes the answers of stores, sinks and publishers. Returns whether there were any.

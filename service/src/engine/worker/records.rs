@@ -18,6 +18,11 @@ impl Records {
         }
     }
 
+    /// Returns the number of the handler.
+    pub(super) fn handler(&self) -> Option<usize> {
+        self.as_slice().first()?.handler.map(|handler| handler as usize)
+    }
+
     pub(super) fn as_mut_slice(&mut self) -> &mut [PendingRecord] {
         match self {
             Self::One(record) => std::slice::from_mut(record),

@@ -91,6 +91,11 @@ impl<R: Request> RequestQueue<R> {
         self.failed.set(now + backoff(failures, &mut self.random), entries);
     }
 
+    /// Returns the items that are not in flight.
+    pub(super) fn items(&self) -> impl Iterator<Item = &R::Item> {
+        self.waiting.iter().chain(self.failed.iter().flatten()).map(|entry| &entry.item)
+    }
+
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }

@@ -152,6 +152,30 @@ impl Scheduler {
         self.isolated.pop_front()
     }
 
+    /// Returns the records that wait, with the time when they are due.
+    pub(super) fn records(&self) -> impl Iterator<Item = (&PendingRecord, Option<Instant>)> {
+        let fresh = self.fresh.iter().filter_map(|fresh| match fresh {
+            Fresh::Records(records) => Some(records),
+            Fresh::Chunk(_) => None,
+        });
+        let throttled = self.throttled.iter().flat_map(|throttled| &throttled.records);
+        let others =
+            fresh.flatten().chain(&self.ready).chain(&self.isolated).chain(throttled).chain(self.keys.waiting());
+        let delayed = self.delayed.entries().map(|(at, record)| (record, Some(at)));
+        others.map(|record| (record, None)).chain(delayed)
+    }
+
+    /// Returns the chunks that wait, and whether that is for their handler.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = (&Chunk, bool)> {
+        let fresh = self.fresh.iter().filter_map(|fresh| match fresh {
+            Fresh::Chunk(chunk) => Some(chunk),
+            Fresh::Records(_) => None,
+        });
+        let throttled = self.throttled.iter().flat_map(|throttled| &throttled.chunks);
+        let others = fresh.chain(&self.unclaimed).map(|chunk| (chunk, false));
+        others.chain(throttled.map(|chunk| (chunk, true)))
+    }
+
     // Records that wait for their handler.
 
     /// Leaves a chunk whole, all of whose records wait for one handler.

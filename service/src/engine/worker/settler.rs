@@ -16,6 +16,7 @@ use crate::engine::messages::{Cause, Events, Settled, WorkerEvent};
 use crate::engine::record::{ClaimState, PendingRecord, Stage, raise_troubles};
 use crate::engine::settlement::{Output, Settlement};
 use crate::engine::shared::Shared;
+use crate::telemetry::HoldCause;
 
 /// The capacity of a settled list from a batch's second settled record on: 1 KiB, which allocators keep at hand.
 const INDEXES: usize = 255;
@@ -144,6 +145,22 @@ impl Settler {
             self.skips.push((assignment, offset));
         }
         skipped.map(|burying| burying.record)
+    }
+
+    /// Returns the records that wait for a request.
+    pub(super) fn records(&self) -> impl Iterator<Item = &PendingRecord> {
+        let publishing = self.publishing.items().flat_map(|publishing| publishing.records.as_slice());
+        publishing.chain(self.burying.items().map(|burying| &burying.record)).chain(self.completing.items())
+    }
+
+    /// Returns what a request in flight was sent to, if there is one.
+    pub(super) fn in_flight(&self) -> Option<HoldCause> {
+        let requests = [
+            (self.publishing.is_in_flight(), HoldCause::Publisher),
+            (self.burying.is_in_flight(), HoldCause::DeadLetters),
+            (self.completing.is_in_flight(), HoldCause::Store),
+        ];
+        requests.into_iter().find(|(is_in_flight, _)| *is_in_flight).map(|(_, cause)| cause)
     }
 
     /// Returns when a failed request is sent again.

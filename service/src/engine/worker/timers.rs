@@ -70,6 +70,11 @@ impl<T> Timers<T> {
         self.heap.pop().map(|entry| entry.value)
     }
 
+    /// Returns all values with their due times, in no order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Instant, &T)> {
+        self.heap.iter().map(|entry| (entry.at, &entry.value))
+    }
+
     /// Returns all values, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.heap.iter().map(|entry| &entry.value)

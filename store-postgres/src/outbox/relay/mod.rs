@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Publisher, Result, Transport};
+use tidings_service::telemetry::{RelaySnapshot, RelayStats};
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -97,6 +98,11 @@ impl Relay {
         self.shared.board.read()
     }
 
+    /// Returns a source of snapshots that can be kept apart from the relay, for a metrics endpoint, and outlives it.
+    pub fn stats(&self) -> Arc<dyn RelayStats> {
+        Arc::new(Stats(Arc::clone(&self.shared)))
+    }
+
     /// Polls for records now, for callers that know of new records when notifications are unavailable.
     pub fn wake(&self) {
         self.shared.wake.notify_one();
@@ -127,6 +133,16 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.abort.abort();
+    }
+}
+
+/// The relay as a metrics endpoint keeps it.
+#[derive(Debug)]
+struct Stats(Arc<Shared>);
+
+impl RelayStats for Stats {
+    fn snapshot(&self) -> RelaySnapshot {
+        self.0.board.snapshot()
     }
 }
 

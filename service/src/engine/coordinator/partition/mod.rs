@@ -1,5 +1,7 @@
 //! One assignment of a partition: what it admits, what may be committed, and how it ends.
 
+mod view;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +13,10 @@ use super::held::Held;
 use super::revocation::{Leave, LeaveStep, Remaining, Revocation};
 use super::tracker::Tracker;
 use super::troubles::{Troubles, reason};
+use super::watch::Watch;
 use crate::engine::assigned::{Assigned, AssignmentId};
 use crate::engine::messages::Cause;
-use crate::status::{Hold, PartitionStatus, PauseReason, ReturnedPartition};
+use crate::status::{Hold, PauseReason};
 
 /// One assignment of a partition. It knows neither channels nor tasks nor the consumer: its owner carries out what it
 /// decides.
@@ -30,6 +33,7 @@ pub(super) struct Partition {
     pauses: BTreeSet<PauseReason>,
     held: Held,
     revocation: Option<Revocation>,
+    pub(super) watch: Watch,
 }
 
 /// The conditions under which the first record of an assignment is dispatched.
@@ -83,6 +87,7 @@ impl Partition {
             pauses,
             held: Held::default(),
             revocation: None,
+            watch: Watch::new(assignment.committed.filter(|committed| *committed > assignment.start_offset)),
         }
     }
 
@@ -168,7 +173,7 @@ impl Partition {
     }
 
     /// Returns the offset after the last record received.
-    fn reached(&self) -> u64 {
+    pub(super) fn reached(&self) -> u64 {
         self.start.early.last().map_or(self.tracker.next(), |fetched| fetched.next_offset)
     }
 
@@ -229,10 +234,9 @@ impl Partition {
 
     /// Pauses fetching for `reason`, or ends that pause.
     pub(super) fn pause(&mut self, reason: PauseReason, paused: bool) {
-        if paused {
-            self.pauses.insert(reason);
-        } else {
-            self.pauses.remove(&reason);
+        let changed = if paused { self.pauses.insert(reason) } else { self.pauses.remove(&reason) };
+        if changed {
+            self.watch.touch();
         }
     }
 
@@ -355,44 +359,6 @@ impl Partition {
     pub(super) fn has_lag(&self) -> bool {
         let due = if self.held.is_unreadable() { self.tracker.next() } else { self.end };
         due > self.tracker.watermark()
-    }
-
-    /// Returns whether it waits for a dependency, or cannot be read on.
-    pub(super) fn is_troubled(&self) -> bool {
-        !self.troubles.is_empty() || self.held.is_unreadable()
-    }
-
-    /// Returns its problems, one line each.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let origin = self.origin();
-        let troubles = self.troubles.iter().map(|(cause, text)| format!("{origin}: {}: {text}", reason(cause)));
-        troubles.chain(self.held.problem().map(|text| format!("{origin}: {text}"))).collect()
-    }
-
-    pub(super) fn status(&self) -> PartitionStatus {
-        let unreadable = self.held.is_unreadable().then_some(PauseReason::Unreadable);
-        PartitionStatus {
-            partition: self.origin().clone(),
-            epoch: self.epoch(),
-            position: self.tracker.next(),
-            settled: self.tracker.watermark(),
-            committed: self.committed,
-            end: self.end,
-            in_flight: self.tracker.unsettled(),
-            paused: self.pauses.iter().copied().chain(unreadable).collect(),
-            held: self.held.all(),
-        }
-    }
-
-    /// Returns what of it is not settled, if anything.
-    pub(super) fn returned(&self) -> Option<ReturnedPartition> {
-        let records = self.tracker.unsettled() + self.start.dropped;
-        (records > 0).then(|| ReturnedPartition {
-            partition: self.origin().clone(),
-            committed: self.committed,
-            records,
-            cancelled: self.assigned.is_cancelled(),
-        })
     }
 }
 

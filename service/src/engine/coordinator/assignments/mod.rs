@@ -1,5 +1,7 @@
 //! The assignments of the service: they take records in, hand them to the workers, and give partitions back.
 
+mod view;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,13 +16,15 @@ use super::partitions::{Partitions, Removed};
 use super::pauses::{Changes, Pauses};
 use super::revocation::Leave;
 use super::skips::{Skips, Sought};
+use super::watch::Watch;
 use super::workers::{Splitter, Workers};
 use crate::engine::assigned::AssignmentId;
+use crate::engine::board::add;
 use crate::engine::commands::Skip;
 use crate::engine::messages::{Settled, WorkerCommand, WorkerEvent};
 use crate::engine::shared::Shared;
 use crate::settings::Options;
-use crate::status::{PartitionStatus, PauseReason, ReturnedPartition};
+use crate::status::{PauseReason, ReturnedPartition};
 
 /// The number of ranges of missing records kept for the status.
 const MISSING_KEPT: usize = 16;
@@ -62,6 +66,9 @@ impl Assignments {
 
     /// Takes a step of the group.
     pub(super) fn step(&mut self, step: Step, now: Instant) {
+        if matches!(step, Step::Assigned(_) | Step::Revoking(_) | Step::Lost(_)) {
+            add(&self.shared.board.counts.rebalances, 1);
+        }
         match step {
             Step::Assigned(assignments) => {
                 self.has_started = true;
@@ -130,7 +137,11 @@ impl Assignments {
             Admitted::Dispatch(dispatch) => self.dispatch(id, [dispatch]),
             Admitted::Nothing => {}
             Admitted::Rewound(assignment, fetched) => {
+                let reached = partition.reached();
                 self.assigned(assignment, now);
+                if let Some((_, partition)) = self.partitions.current(fetched.batch.origin()) {
+                    partition.watch = Watch::new(Some(reached));
+                }
                 self.records(fetched, now);
             }
         }
@@ -138,6 +149,10 @@ impl Assignments {
 
     fn dispatch(&mut self, id: AssignmentId, dispatches: impl IntoIterator<Item = Dispatch>) {
         for Dispatch { assigned, number, batch, bytes } in dispatches {
+            let counts = &self.shared.board.counts;
+            add(&counts.fetches, 1);
+            add(&counts.records_fetched, batch.len());
+            add(&counts.bytes_fetched, bytes);
             self.bounds.add(bytes);
             self.splitter.dispatch(&assigned, number, &batch);
         }
@@ -223,6 +238,7 @@ impl Assignments {
     /// Forgets an assignment; a later one of its partition may begin.
     fn forget(&mut self, id: AssignmentId) -> Option<ReturnedPartition> {
         let Removed { bytes, returned, begun } = self.partitions.remove(id)?;
+        self.shared.board.lock().partitions.remove(&id);
         self.bounds.remove(bytes);
         self.skips.forget(id);
         for (later, dispatches) in begun {
@@ -268,7 +284,7 @@ impl Assignments {
     /// Updates the consumer's paused partitions, if they have changed.
     pub(super) async fn apply_pauses(&mut self) {
         let mut is_bounded = false;
-        for partition in self.partitions.iter_mut().filter(|partition| !partition.is_lost()) {
+        for (_, partition) in self.partitions.iter_mut().filter(|(_, partition)| !partition.is_lost()) {
             partition.pause(PauseReason::Operator, self.pauses.is_paused(partition.origin()));
             partition.pause(PauseReason::Bytes, self.bounds.is_full());
             is_bounded |= partition.reached_bound();
@@ -349,24 +365,5 @@ impl Assignments {
     /// Returns when the next step of an assignment that ends is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.partitions.due()
-    }
-
-    pub(super) fn bytes_in_flight(&self) -> usize {
-        self.bounds.bytes()
-    }
-
-    pub(super) fn status(&self) -> Vec<PartitionStatus> {
-        self.partitions.status()
-    }
-
-    /// Returns the problems of partitions, one line each.
-    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
-        let missing = |(p, range): &(TopicPartition, Range<u64>)| format!("{p}: offsets {range:?} were deleted unread");
-        self.partitions.iter().flat_map(Partition::problems).chain(self.missing.iter().map(missing))
-    }
-
-    /// Returns what is not settled of the assignments that are left.
-    pub(super) fn returned(&self) -> impl Iterator<Item = ReturnedPartition> {
-        self.partitions.iter().filter_map(Partition::returned)
     }
 }

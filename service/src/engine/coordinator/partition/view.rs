@@ -1,0 +1,105 @@
+//! An assignment as it is shown: in the status, in snapshots, and in reports of what was not settled.
+
+use std::time::Duration;
+
+use tidings_core::StoredRecord;
+use tokio::time::Instant;
+
+use super::Partition;
+use crate::engine::board::PartitionView;
+use crate::engine::coordinator::troubles::reason;
+use crate::engine::coordinator::watch::Change;
+use crate::status::{PartitionStatus, PauseReason, ReturnedPartition};
+
+impl Partition {
+    /// Returns the lag: the number of offsets that are not settled.
+    fn lag(&self) -> u64 {
+        self.end.max(self.tracker.next()).saturating_sub(self.tracker.watermark())
+    }
+
+    /// Returns the lowest unsettled record, if one is in flight.
+    pub(crate) fn lowest(&self) -> Option<&StoredRecord> {
+        self.tracker.lowest()
+    }
+
+    /// Looks at the present state, and returns what has changed since the last call.
+    pub(crate) fn look(&mut self, now: Instant) -> Vec<Change> {
+        let lowest = (self.lag() > 0).then(|| self.tracker.watermark());
+        let mut changes = self.watch.paused(&self.pauses, now);
+        changes.extend(self.watch.moved(lowest, now));
+        changes
+    }
+
+    /// Returns the state to show, as of the last look.
+    pub(crate) fn view(&mut self) -> PartitionView {
+        let (settled, lag) = (self.tracker.watermark(), self.lag());
+        PartitionView {
+            origin: self.assigned.origin.clone(),
+            epoch: self.epoch(),
+            position: self.tracker.next(),
+            settled,
+            committed: self.committed,
+            end: self.end,
+            in_flight: self.tracker.unsettled(),
+            bytes: self.tracker.bytes(),
+            oldest: self.lowest().map(|record| record.timestamp),
+            unmoved: self.watch.unmoved(),
+            is_rising: self.watch.is_rising(),
+            pauses: self.watch.pauses().to_vec(),
+            unreadable: self.held.unreadable_from(),
+            is_rewound: self.watch.is_rewound(settled, lag == 0),
+            holding: self.watch.holding().cloned(),
+            leaving: self.is_leaving(),
+        }
+    }
+
+    /// Takes a sample of the lag. A lag whose oldest record is not old counts as none.
+    pub(crate) fn sample(&mut self, is_old: bool, window: Duration, now: Instant) {
+        let lag = if is_old { self.lag() } else { 0 };
+        self.watch.sample(lag, window, now);
+        self.watch.touch();
+    }
+
+    /// Returns whether it is not paused, except at a bound: then it is expected to make progress.
+    pub(crate) fn is_free(&self) -> bool {
+        self.pauses.iter().all(|reason| reason.is_bound()) && !self.held.is_unreadable()
+    }
+
+    pub(crate) fn status(&self) -> PartitionStatus {
+        let unreadable = self.held.is_unreadable().then_some(PauseReason::Unreadable);
+        PartitionStatus {
+            partition: self.origin().clone(),
+            epoch: self.epoch(),
+            position: self.tracker.next(),
+            settled: self.tracker.watermark(),
+            committed: self.committed,
+            end: self.end,
+            in_flight: self.tracker.unsettled(),
+            paused: self.pauses.iter().copied().chain(unreadable).collect(),
+            held: self.held.all(),
+        }
+    }
+
+    /// Returns what of it is not settled, if anything.
+    pub(crate) fn returned(&self) -> Option<ReturnedPartition> {
+        let records = self.tracker.unsettled() + self.start.dropped;
+        (records > 0).then(|| ReturnedPartition {
+            partition: self.origin().clone(),
+            committed: self.committed,
+            records,
+            cancelled: self.assigned.is_cancelled(),
+        })
+    }
+
+    /// Returns whether it waits for a dependency, or cannot be read on.
+    pub(crate) fn is_troubled(&self) -> bool {
+        !self.troubles.is_empty() || self.held.is_unreadable()
+    }
+
+    /// Returns its problems, one line each.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let origin = self.origin();
+        let troubles = self.troubles.iter().map(|(cause, text)| format!("{origin}: {}: {text}", reason(cause)));
+        troubles.chain(self.held.problem().map(|text| format!("{origin}: {text}"))).collect()
+    }
+}
