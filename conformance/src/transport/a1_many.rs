@@ -23,6 +23,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_growing_a_topic_without_records_needs_no_permission,
     a1_reset_moves_several_topics_and_no_other,
     a1_reset_far_beyond_the_log_goes_to_its_ends,
+    a1_reset_goes_to_no_record_that_is_gone[DeletedRecords],
     a1_reset_with_a_missing_topic_moves_nothing,
     a1_groups_that_begin_alike_are_reset_and_deleted_apart,
     a1_retention_deletes_what_is_older_and_nothing_else[RetentionCheck],
@@ -298,6 +299,23 @@ async fn a1_reset_far_beyond_the_log_goes_to_its_ends(fixture: &Fixture) -> Chec
         behind.has(fixture, &format!("a reset to {to:?}"), after).await?;
     }
     Ok(())
+}
+
+/// A group that never committed begins at the oldest record as well.
+async fn a1_reset_goes_to_no_record_that_is_gone(fixture: &Fixture) -> Checked {
+    let behind = behind(fixture).await?;
+    fixture.delete_records(&behind.all[0], 0..6).await?;
+    let asked = [behind.topics[0].clone()];
+    let place = |to: SeekTo| ResetTo::Place(to);
+    for to in [place(SeekTo::Earliest), place(SeekTo::Offset(0)), ResetTo::Shift(-100)] {
+        let moved = granted("reset", behind.reset(fixture, &asked, to).await?)?;
+        same(&format!("where {to:?} went"), vec![6, 0], moved.iter().map(|m| m.to).collect())?;
+        behind.has(fixture, &format!("a reset to {to:?}"), [6, 0, 5, 3, 7, 4]).await?;
+    }
+    let (admin, never) = (fixture.admin().await?, fixture.fresh("never"));
+    let moved =
+        fixture.within("reset", admin.reset_offsets(&never, &asked, ResetTo::Shift(1), Default::default())).await??;
+    same("a shift without a commit", vec![(None, 7), (None, 1)], moved.iter().map(|m| (m.from, m.to)).collect())
 }
 
 async fn a1_reset_with_a_missing_topic_moves_nothing(fixture: &Fixture) -> Checked {

@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c1_one_member_reads_several_topics,
     c1_latest_skips_what_was_there,
     c1_a_time_skips_what_was_before_it,
+    c1_a_time_outside_the_log_starts_at_its_ends,
     c1_what_is_committed_wins_over_the_start_policy,
     c1_a_partition_that_appears_later_starts_at_its_beginning,
     c1_batches_keep_to_their_option,
@@ -182,6 +183,22 @@ async fn c1_a_time_skips_what_was_before_it(fixture: &Fixture) -> Checked {
     members.records(0, 6).await?;
     members.rest().await?;
     same_records("records of that time or later", 4, &records[4..], members[0].of(&TopicPartition::new(&topic, 0)))
+}
+
+/// Before all records, and behind them.
+async fn c1_a_time_outside_the_log_starts_at_its_ends(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    fixture.fill(&topic, 0, 0, 5).await?;
+    let soon = Timestamp::now().saturating_add(Duration::from_secs(3_600));
+    for (time, at) in [(Timestamp::from_millis(-1), 0), (Timestamp::from_millis(i64::MIN), 0), (soon, 5)] {
+        let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_start(Start::Time(time));
+        let mut members = fixture.join(options).await?;
+        members.owns(0, &topic, 1).await?;
+        same(&format!("the start by the time {time}"), at, members[0].assignment(&p)?.start_offset)?;
+        members.records(0, 5 - at as usize).await?;
+    }
+    Ok(())
 }
 
 /// Otherwise a service that changes its policy would skip or repeat records.

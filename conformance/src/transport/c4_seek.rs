@@ -126,6 +126,8 @@ async fn c4_seek_below_what_is_gone_goes_to_the_oldest(fixture: &Fixture) -> Che
     for to in [SeekTo::Offset(0), SeekTo::Offset(3), SeekTo::Offset(10), SeekTo::Earliest, early] {
         same(&format!("where {to:?} went"), 10, members[0].seek(&p, to).await?)?;
     }
+    let described = super::a1::describe(fixture, &topic).await?;
+    same("the bounds, described", vec![(10, 20)], described.partitions.iter().map(|p| (p.start, p.end)).collect())?;
     members[0].received.clear();
     members.records(0, 10).await?;
     members.rest().await?;

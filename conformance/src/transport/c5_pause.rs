@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c5_several_partitions_are_paused_and_resumed_in_one_call,
     c5_a_seek_of_a_paused_partition_waits_for_its_resume,
     c5_a_paused_backlog_leaves_room_for_the_others,
+    c5_a_paused_partition_keeps_little_of_what_is_gone[DeletedRecords],
     c5_progress_goes_on_under_a_pause,
 ];
 
@@ -164,6 +165,32 @@ async fn c5_a_paused_backlog_leaves_room_for_the_others(fixture: &Fixture) -> Ch
     members.until("all of the one that was paused", |m| m[0].of(&one).len() >= 40).await?;
     members.rest().await?;
     same("records in all", 80, members[0].count())
+}
+
+/// Memory under a pause is bounded: of a backlog that is deleted meanwhile, only what was fetched before comes.
+async fn c5_a_paused_partition_keeps_little_of_what_is_gone(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let p = [TopicPartition::new(&topic, 0)];
+    // In small calls, so that a broker's batches are smaller than the bound.
+    for _ in 0..50 {
+        let large = |n: u8| Record::new(&topic, vec![n; 5_000]).with_partition(0);
+        fixture.publish((0..4).map(large).collect()).await?;
+    }
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic])
+        .with_max_batch_records(1)
+        .with_max_buffered_bytes(20_000);
+    let mut members = fixture.join(options).await?;
+    members.records(0, 3).await?;
+    members[0].pause(&p).await?;
+    members.rest().await?;
+    let before = members[0].count();
+    fixture.delete_records(&p[0], 0..200).await?;
+    members[0].resume(&p).await?;
+    fixture.publish(vec![Record::new(&topic, "young").with_partition(0)]).await?;
+    members.until("the record behind the gap", |m| m[0].of(&p[0]).last().is_some_and(|r| r.offset == 200)).await?;
+    let old = members[0].count() - before - 1;
+    // Twice the bound and a batch: what was on its way counts as well.
+    holds(old <= 12, "at most 60,000 bytes of a paused partition were fetched ahead", old)
 }
 
 /// An operator who paused a service wants to see its lag grow. The end may be known a moment later.

@@ -15,10 +15,12 @@ use crate::case::{Case, Checked, broken, cases, granted, holds, only, refused, s
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     d1_a_letter_that_is_buried_lies_in_its_topic,
     d1_each_letter_has_its_own_answer,
+    d1_hundreds_of_letters_in_one_call,
     d1_a_letter_that_could_not_be_written_is_told,
     d1_the_check_names_the_missing_topic,
     d1_an_outage_is_told[Outage],
     d2_a_letter_keeps_its_record_byte_for_byte,
+    d2_letters_keep_numbers_and_bytes_of_any_size,
     d2_a_letter_about_a_tombstone_keeps_it,
     d2_a_letter_about_a_letter_keeps_both,
 ];
@@ -87,6 +89,32 @@ async fn d1_each_letter_has_its_own_answer(fixture: &Fixture) -> Checked {
     same("the letters that are there", vec![1, 3], offsets)
 }
 
+/// Of topics that begin alike, one of which has no dead-letter topic. Each is stored once, in the order of the call.
+async fn d1_hundreds_of_letters_in_one_call(fixture: &Fixture) -> Checked {
+    let (topic, dead) = topics(fixture).await?;
+    let (other, without) = (Name::from(format!("{topic}-eu")), Name::from(format!("{topic}1")));
+    let other_dead = dead_letter_topic(&other);
+    fixture.create(tidings_core::Topic::new(&other_dead)).await?;
+    let origin = |n: u64| match n {
+        150 => &without,
+        n if n.is_multiple_of(3) => &other,
+        _ => &topic,
+    };
+    let letters = (0..300).map(|n| letter(origin(n), n)).collect();
+    let sink = sink(fixture).await?;
+    let answers = fixture.within("answers to bury", sink.bury(letters)).await?;
+    let refused: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(tidings_core::Error::kind)).collect();
+    same("answers to bury", (0..300).map(|n| (n == 150).then_some(ErrorKind::NotFound)).collect(), refused)?;
+    for (origin, dead, count) in [(&topic, &dead, 200), (&other, &other_dead, 99)] {
+        let came = buried(fixture, dead, count).await?;
+        let of = |n: &u64| n.is_multiple_of(3) == (origin == &other) && *n != 150;
+        let expected: Vec<_> = (0..300).filter(of).map(|n| (origin.clone(), n)).collect();
+        let came = came.into_iter().map(|l| (l.origin.topic, l.record.offset)).collect();
+        same(&format!("the letters in {dead}"), expected, came)?;
+    }
+    Ok(())
+}
+
 /// The record would be committed and lost.
 async fn d1_a_letter_that_could_not_be_written_is_told(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
@@ -138,6 +166,37 @@ async fn d2_a_letter_keeps_its_record_byte_for_byte(fixture: &Fixture) -> Checke
 /// Returns names and values of headers, which `Debug` shortens.
 fn values(letter: &DeadLetter) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     letter.record.headers.iter().map(|h| (h.name.to_vec(), h.value.as_ref().map(|v| v.to_vec()))).collect()
+}
+
+/// Null next to empty, more than a hundred headers, and numbers beyond 8, 32 and 53 bits or below zero.
+async fn d2_letters_keep_numbers_and_bytes_of_any_size(fixture: &Fixture) -> Checked {
+    let (topic, dead) = topics(fixture).await?;
+    let mut headers = Headers::new();
+    for n in 0..130 {
+        headers.push(Header::new(format!("h{n}"), ""));
+        headers.push(Header::null(format!("h{n}")));
+    }
+    let made = |partition: u32, offset: u64, time: i64, key: Option<Vec<u8>>, value: Option<Vec<u8>>| {
+        let mut record = StoredRecord::new(offset, Timestamp::from_millis(time)).with_headers(headers.clone());
+        (record.key, record.value) = (key.map(Into::into), value.map(Into::into));
+        DeadLetter::new("größe", TopicPartition::new(&topic, partition), record, ErrorKind::Failed)
+            .with_error("e".repeat(300))
+            .with_attempts(u32::MAX)
+            .with_failed_at(Timestamp::from_millis(-time))
+    };
+    let expected = vec![
+        made(255, (1 << 32) + 1, 0, None, Some(Vec::new())),
+        made(256, (1 << 53) + 1, -1, Some(Vec::new()), None),
+        made(299, 0, -2_208_988_800_000, Some(vec![0xfe; 300]), Some(vec![0xff; 300_000])),
+        made(1 << 30, i64::MAX as u64, 1, None, None),
+    ];
+    bury(fixture, expected.clone()).await?;
+    let came = buried(fixture, &dead, expected.len()).await?;
+    for (expected, came) in expected.iter().zip(&came) {
+        same("the letter's headers", values(expected), values(came))?;
+        same("the letter", expected, came)?;
+    }
+    Ok(())
 }
 
 async fn d2_a_letter_about_a_tombstone_keeps_it(fixture: &Fixture) -> Checked {

@@ -121,6 +121,9 @@ impl Admin for BentAdmin {
             }
         }
         let mut answers = self.inner.describe_topics(topics).await?;
+        if self.kind == Kind::DescribesLogsFromZero {
+            answers.iter_mut().flatten().flat_map(|d| &mut d.partitions).for_each(|p| p.start = 0);
+        }
         for (n, answer) in answers.iter_mut().enumerate() {
             let left_out = match self.kind {
                 Kind::DescribesAThousand => n >= 1_000,
@@ -198,6 +201,19 @@ impl Admin for BentAdmin {
     ) -> Result<Vec<PartitionReset>> {
         let to = self.target(to);
         match self.kind {
+            Kind::ResetsToWhatIsGone => {
+                let mut moved = self.inner.reset_offsets(group, topics, to, options).await?;
+                if let ResetTo::Place(SeekTo::Offset(asked)) = to {
+                    moved.iter_mut().for_each(|m| m.to = m.to.min(asked));
+                }
+                return Ok(moved);
+            }
+            Kind::ShiftsANewGroupFromZero if self.inner.group_lag(group).await.is_err() => {
+                if let ResetTo::Shift(by) = to {
+                    let to = ResetTo::Place(SeekTo::Offset(by.unsigned_abs()));
+                    return self.inner.reset_offsets(group, topics, to, options).await;
+                }
+            }
             Kind::ResetsTheFirst => {
                 let dry = self.inner.reset_offsets(group, topics, to, options.with_dry_run()).await?;
                 self.inner.reset_offsets(group, &topics[..1], to, options).await?;

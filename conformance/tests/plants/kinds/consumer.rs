@@ -1,6 +1,6 @@
 //! A consumer with a bug.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,23 +11,8 @@ use tidings_core::{
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
+use super::state::State;
 use super::{Kind, Shared, lock};
-
-#[derive(Debug, Default)]
-struct State {
-    epochs: HashMap<TopicPartition, u64>,
-    positions: HashMap<TopicPartition, u64>,
-    metadata: HashMap<TopicPartition, String>,
-    pauses: HashMap<TopicPartition, u32>,
-    sought: HashSet<TopicPartition>,
-    revoking: HashSet<TopicPartition>,
-    muted: HashSet<TopicPartition>,
-    to_pause: HashSet<TopicPartition>,
-    frozen: HashMap<TopicPartition, Progress>,
-    /// Steps taken from the inner consumer before they were asked for.
-    early: Vec<Step>,
-    steps: u64,
-}
 
 #[derive(Debug)]
 pub(super) struct BentConsumer {
@@ -183,6 +168,30 @@ impl BentConsumer {
         Ok(at)
     }
 
+    /// The last records again, once the broker answers after an outage; then the step itself waits.
+    fn after_an_outage(&self, step: &Result<Step>) -> Option<Step> {
+        let mut state = lock(&self.state);
+        let was_down = std::mem::replace(&mut state.down, step.is_err());
+        match step {
+            Ok(Step::Records(_)) if was_down && self.kind == Kind::RepeatsRecordsAfterAnOutage => {
+                state.early.extend(step.as_ref().ok().cloned());
+                state.last.take().map(Step::Records)
+            }
+            Ok(Step::Records(fetched)) => {
+                state.last = Some(fetched.clone());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Fetches all that there is, to yield it after the resume.
+    async fn fetch_all(&self) {
+        while let Ok(Ok(step)) = timeout(Duration::from_millis(1), self.inner.next()).await {
+            lock(&self.state).held.push(step);
+        }
+    }
+
     /// Whether records wait although other partitions than the paused ones have some.
     fn starves(&self) -> bool {
         let state = lock(&self.state);
@@ -204,7 +213,11 @@ impl Consumer for BentConsumer {
             return std::future::pending().await;
         }
         loop {
-            let step = self.inner.next().await?;
+            let step = self.inner.next().await;
+            if let Some(again) = self.after_an_outage(&step) {
+                return Ok(again);
+            }
+            let step = step?;
             let Some(step) = self.bent(step).await else { continue };
             let steps = {
                 let mut state = lock(&self.state);
@@ -214,7 +227,12 @@ impl Consumer for BentConsumer {
             if self.kind == Kind::LosesAStepInFifty && steps.is_multiple_of(50) {
                 yield_now().await;
             }
-            return Ok(step);
+            // What was fetched under a pause comes before what was fetched behind it.
+            let mut state = lock(&self.state);
+            state.early.insert(0, step);
+            if let Some(first) = state.early.pop() {
+                return Ok(first);
+            }
         }
     }
 
@@ -253,6 +271,9 @@ impl Consumer for BentConsumer {
     }
 
     async fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
+        if self.kind == Kind::FetchesAllUnderAPause {
+            self.fetch_all().await;
+        }
         let group = &self.options.group;
         lock(&self.shared).paused.extend(partitions.iter().map(|p| (group.clone(), p.clone())));
         {
@@ -274,6 +295,12 @@ impl Consumer for BentConsumer {
     }
 
     async fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
+        {
+            let mut state = lock(&self.state);
+            let mut held = std::mem::take(&mut state.held);
+            held.reverse();
+            state.early.extend(held);
+        }
         lock(&self.shared).paused.retain(|(_, p)| !partitions.contains(p));
         let (all, still): (Vec<TopicPartition>, Vec<TopicPartition>) = {
             let mut state = lock(&self.state);

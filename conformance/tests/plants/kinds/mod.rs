@@ -4,20 +4,23 @@
 
 mod admin;
 mod consumer;
+mod letters;
 mod publisher;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tidings_conformance::{Setup, transport};
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, Name, Publisher, Result,
+    Admin, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, Name, Publisher, Result, Start,
     TopicPartition, Transport, async_trait,
 };
 use tidings_memory::{MemoryConfig, MemoryTransport};
 
 use self::admin::BentAdmin;
 use self::consumer::BentConsumer;
+use self::letters::BentSink;
 use self::publisher::BentPublisher;
 use crate::caught;
 use crate::gappy::CASE_LIMIT;
@@ -82,6 +85,8 @@ kinds! {
     CommitsPartitionsOfEightBits => c1_a_topic_of_three_hundred_partitions,
     CommitsOffsetsOf32Bits => c1_offsets_of_any_size,
     CommitsOffsetsAsDoubles => c1_offsets_of_any_size,
+    StartsAtTheEndFromNegativeTimes => c1_a_time_outside_the_log_starts_at_its_ends,
+    RepeatsRecordsAfterAnOutage => c1_reading_goes_on_after_an_outage,
     // Seeks.
     ReadsOneEarlierAfterASeekToATime => c4_seek_reads_from_the_offset_that_it_returns,
     TakesNegativeTimesForTheEnd => c4_seek_reads_from_the_offset_that_it_returns,
@@ -116,11 +121,13 @@ kinds! {
     StarvesBehindAPause => c5_a_paused_backlog_leaves_room_for_the_others,
     FreezesProgress => c5_progress_goes_on_under_a_pause,
     FreezesProgressOfThePaused => c5_progress_goes_on_under_a_pause,
+    FetchesAllUnderAPause => c5_a_paused_partition_keeps_little_of_what_is_gone,
     // Topics.
     CreatesAllLikeTheFirst => a1_topics_of_one_call_are_created_each_as_asked,
     ForgetsRetention => a1_retention_deletes_what_is_older_and_nothing_else,
     ExpiresAll => a1_retention_deletes_what_is_older_and_nothing_else,
     TakesNegativeCountsForADefault => a1_a_name_or_a_number_that_cannot_be_fails_alone,
+    DescribesLogsFromZero => c4_seek_below_what_is_gone_goes_to_the_oldest,
     DescribesAThousand => a1_a_thousand_names_are_answered_in_their_places,
     DescribesATopicOnce => a1_a_thousand_names_are_answered_in_their_places,
     DeletesTheFirst => a1_topics_of_one_call_are_deleted_and_no_other,
@@ -137,10 +144,20 @@ kinds! {
     ShiftsLikeTheFirst => a1_reset_moves_several_topics_and_no_other,
     ResetsOffsetsOf32Bits => a1_reset_far_beyond_the_log_goes_to_its_ends,
     ShiftsBy32Bits => a1_reset_far_beyond_the_log_goes_to_its_ends,
+    ResetsToWhatIsGone => a1_reset_goes_to_no_record_that_is_gone,
+    ShiftsANewGroupFromZero => a1_reset_goes_to_no_record_that_is_gone,
     MovesBeforeItRefuses => a1_reset_with_a_missing_topic_moves_nothing,
     CreatesAGroupInADryRun => a1_reset_with_a_missing_topic_moves_nothing,
     ResetsGroupsThatBeginAlike => a1_groups_that_begin_alike_are_reset_and_deleted_apart,
     DeletesGroupsThatBeginAlike => a1_groups_that_begin_alike_are_reset_and_deleted_apart,
+    // Letters.
+    BuriesAHundred => d1_hundreds_of_letters_in_one_call,
+    BuriesNoMoreAfterARefusal => d1_hundreds_of_letters_in_one_call,
+    CutsALettersPartition => d2_letters_keep_numbers_and_bytes_of_any_size,
+    KeepsALettersOffsetAsADouble => d2_letters_keep_numbers_and_bytes_of_any_size,
+    KeepsAHundredHeadersOfALetter => d2_letters_keep_numbers_and_bytes_of_any_size,
+    TakesALettersEmptyKeyForNull => d2_letters_keep_numbers_and_bytes_of_any_size,
+    DropsTheSignOfALettersTime => d2_letters_keep_numbers_and_bytes_of_any_size,
 }
 
 /// What the consumers and admins of a transport share.
@@ -189,6 +206,10 @@ impl Bent {
                 let folded: Vec<String> = options.topics.iter().map(|t| t.to_lowercase()).collect();
                 options.topics = listed.into_iter().filter(|t| folded.contains(&t.to_lowercase())).collect();
             }
+            Kind::StartsAtTheEndFromNegativeTimes => {
+                let negative = matches!(options.start, Start::Time(time) if time.millis() < 0);
+                options.start = if negative { Start::Latest } else { options.start };
+            }
             Kind::CutsInstanceIds => {
                 options.instance_id = options.instance_id.map(|id| id.split('-').next().unwrap_or("").into());
             }
@@ -221,7 +242,7 @@ impl Transport for Bent {
     }
 
     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
-        self.inner.dead_letters().await
+        Ok(Arc::new(BentSink { inner: self.inner.dead_letters().await?, kind: self.kind }))
     }
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
