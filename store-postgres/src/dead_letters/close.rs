@@ -12,21 +12,34 @@ use crate::PostgresStore;
 use crate::idempotency::microseconds;
 use crate::wire::escape;
 
-/// Closes open letters of the lease `$8`, or letters without a lease, and records the act.
-const RESOLVE: &str = "
+/// Builds a statement that locks the open or parked letters among `$1` to `$4` that meet a condition, each once and in
+/// ascending order of their numbers, and goes on with them as `locked`.
+macro_rules! with_locked {
+    ($condition:literal, $statement:literal) => {
+        concat!(
+            "
 WITH locked AS MATERIALIZED (
     SELECT l.number
     FROM tidings.letters l JOIN (
         SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
-    ) AS asked (service, topic, partition, record_offset)
-        ON l.service = asked.service AND l.topic = asked.topic AND l.partition = asked.partition
-        AND l.record_offset = asked.record_offset
-    WHERE l.closed_at IS NULL AND CASE
+    ) AS asked (service, topic, partition, record_offset) USING (service, topic, partition, record_offset)
+    WHERE l.closed_at IS NULL AND ",
+            $condition,
+            "
+    ORDER BY l.number FOR UPDATE OF l
+)",
+            $statement
+        )
+    };
+}
+
+/// Closes open letters of the lease `$8`, or letters without a lease, and records the act.
+const RESOLVE: &str = with_locked!(
+    "CASE
         WHEN $8::uuid IS NULL THEN l.leased_until IS NULL OR l.leased_until <= clock_timestamp()
         ELSE l.leased_by = $8::uuid
-    END
-    ORDER BY l.number FOR UPDATE OF l
-), closed AS (
+    END",
+    ", closed AS (
     UPDATE tidings.letters l
     SET closed_at = clock_timestamp(), closed_how = $5, leased_by = NULL, leased_until = NULL
     FROM locked WHERE l.number = locked.number
@@ -35,21 +48,13 @@ WITH locked AS MATERIALIZED (
     INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
     SELECT $5, $6, $7, c.service, c.topic, c.partition, c.record_offset FROM closed c
 )
-SELECT service, topic, partition, record_offset FROM closed";
+SELECT service, topic, partition, record_offset FROM closed"
+);
 
 /// Parks letters that are open and not leased, and records the act.
-const PARK: &str = "
-WITH locked AS MATERIALIZED (
-    SELECT l.number
-    FROM tidings.letters l JOIN (
-        SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
-    ) AS asked (service, topic, partition, record_offset)
-        ON l.service = asked.service AND l.topic = asked.topic AND l.partition = asked.partition
-        AND l.record_offset = asked.record_offset
-    WHERE l.closed_at IS NULL AND l.parked_at IS NULL
-    AND (l.leased_until IS NULL OR l.leased_until <= clock_timestamp())
-    ORDER BY l.number FOR UPDATE OF l
-), parked AS (
+const PARK: &str = with_locked!(
+    "l.parked_at IS NULL AND (l.leased_until IS NULL OR l.leased_until <= clock_timestamp())",
+    ", parked AS (
     UPDATE tidings.letters l SET parked_at = clock_timestamp()
     FROM locked WHERE l.number = locked.number
     RETURNING l.service, l.topic, l.partition, l.record_offset
@@ -57,7 +62,8 @@ WITH locked AS MATERIALIZED (
     INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
     SELECT 'parked', $5, $6, p.service, p.topic, p.partition, p.record_offset FROM parked p
 )
-SELECT service, topic, partition, record_offset FROM parked";
+SELECT service, topic, partition, record_offset FROM parked"
+);
 
 const NOTE_REFUSED: &str = "
 INSERT INTO tidings.acts (act, who, why, service, topic, partition, record_offset)
@@ -87,16 +93,11 @@ SELECT l.service, l.topic, l.partition, l.record_offset, l.closed_at IS NOT NULL
     coalesce(greatest(0, extract(epoch FROM l.leased_until - clock_timestamp()) * 1000000), 0)::bigint AS at_most
 FROM tidings.letters l JOIN asked USING (service, topic, partition, record_offset)";
 
-const END_LEASE: &str = "
-WITH locked AS MATERIALIZED (
-    SELECT l.number
-    FROM tidings.letters l JOIN (
-        SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
-    ) AS asked (service, topic, partition, record_offset) USING (service, topic, partition, record_offset)
-    WHERE l.leased_by = $5
-    ORDER BY l.number FOR UPDATE OF l
-)
-UPDATE tidings.letters l SET leased_by = NULL, leased_until = NULL FROM locked WHERE l.number = locked.number";
+const END_LEASE: &str = with_locked!(
+    "l.leased_by = $5",
+    "
+UPDATE tidings.letters l SET leased_by = NULL, leased_until = NULL FROM locked WHERE l.number = locked.number"
+);
 
 impl PostgresStore {
     pub(super) async fn resolve_letters(
