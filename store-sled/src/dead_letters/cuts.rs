@@ -50,6 +50,25 @@ fn commit_cut(letters: &mut Letters, batches: usize) -> bool {
     letters.commit(NOW).is_ok()
 }
 
+/// Cuts a commit off after each number of keys: prepares new letters, whose last changes are not committed, and checks
+/// them once they are opened again. The text names the cut.
+fn cut_anywhere(prepare: impl Fn(&mut Letters), check: impl Fn(Letters, &Path, &str)) {
+    for cut in 0.. {
+        let (_directory, path, mut letters) = new();
+        prepare(&mut letters);
+        let whole = commit_cut(&mut letters, cut);
+        check(reopened(letters, &path), &path, &format!("after {cut} keys"));
+        if whole {
+            break;
+        }
+    }
+}
+
+fn committed(letters: &mut Letters, change: impl FnOnce(&mut Letters)) {
+    change(letters);
+    letters.commit(NOW).unwrap();
+}
+
 fn entries(letters: &Letters, prefix: u8) -> usize {
     letters.table.scan(vec![prefix], vec![prefix]).count()
 }
@@ -94,91 +113,75 @@ fn letters_whose_second_batch_failed_can_be_closed_again() {
 #[test]
 fn a_burying_cut_off_anywhere_leaves_whole_letters_or_none() {
     let buried = [letter(1, 9 << 10), letter(2, 1)];
-    for cut in 0.. {
-        let (_directory, path, mut letters) = new();
-        bury(&mut letters, &buried);
-        let whole = commit_cut(&mut letters, cut);
-        letters = reopened(letters, &path);
-        let found = listed(&letters);
-        assert!(buried.starts_with(&found), "after {cut} keys");
-        assert_eq!(letters.open, found.len() as u64, "after {cut} keys");
-        bury(&mut letters, &buried);
-        letters.commit(NOW).unwrap();
-        assert_eq!(listed(&letters), buried, "after {cut} keys");
-        if whole {
-            break;
-        }
-    }
+    cut_anywhere(
+        |letters| bury(letters, &buried),
+        |mut letters, _, cut| {
+            let found = listed(&letters);
+            assert!(buried.starts_with(&found), "{cut}");
+            assert_eq!(letters.open, found.len() as u64, "{cut}");
+            committed(&mut letters, |letters| bury(letters, &buried));
+            assert_eq!(listed(&letters), buried, "{cut}");
+        },
+    );
 }
 
 #[test]
 fn a_closing_cut_off_anywhere_is_done_or_not() {
     let buried = [letter(1, 9 << 10), letter(2, 1)];
-    for cut in 0.. {
-        let (_directory, path, mut letters) = new();
-        bury(&mut letters, &buried);
-        letters.commit(NOW).unwrap();
-        resolve(&mut letters, &buried);
-        let whole = commit_cut(&mut letters, cut);
-        letters = reopened(letters, &path);
-        let open = listed(&letters);
-        assert!(buried.ends_with(&open), "after {cut} keys");
-        let closed = buried.len() - open.len();
-        assert_eq!(entries(&letters, CLOSED), closed, "after {cut} keys: what is closed will be forgotten");
-        assert_eq!(letters.open, open.len() as u64, "after {cut} keys");
-        resolve(&mut letters, &buried);
-        letters.commit(NOW).unwrap();
-        bury(&mut letters, &buried);
-        assert_eq!(listed(&letters), [], "after {cut} keys");
-        letters.forget_closed(LATER).unwrap();
-        letters.commit(NOW).unwrap();
-        assert_eq!(letters.table.entries(), 0, "after {cut} keys");
-        if whole {
-            break;
-        }
-    }
+    cut_anywhere(
+        |letters| {
+            committed(letters, |letters| bury(letters, &buried));
+            resolve(letters, &buried);
+        },
+        |mut letters, _, cut| {
+            let open = listed(&letters);
+            assert!(buried.ends_with(&open), "{cut}");
+            let closed = buried.len() - open.len();
+            assert_eq!(entries(&letters, CLOSED), closed, "{cut}: what is closed will be forgotten");
+            assert_eq!(letters.open, open.len() as u64, "{cut}");
+            committed(&mut letters, |letters| resolve(letters, &buried));
+            bury(&mut letters, &buried);
+            assert_eq!(listed(&letters), [], "{cut}");
+            letters.forget_closed(LATER).unwrap();
+            letters.commit(NOW).unwrap();
+            assert_eq!(letters.table.entries(), 0, "{cut}");
+        },
+    );
 }
 
 #[test]
 fn a_burying_closed_before_it_was_durable_is_listed_never() {
     let buried = [letter(1, 9 << 10)];
-    for cut in 0.. {
-        let (_directory, path, mut letters) = new();
-        bury(&mut letters, &buried);
-        resolve(&mut letters, &buried);
-        let whole = commit_cut(&mut letters, cut);
-        letters = reopened(letters, &path);
-        assert_eq!(listed(&letters), [], "after {cut} keys");
-        assert_eq!(entries(&letters, CLOSED), entries(&letters, IDENTITY), "after {cut} keys");
-        if whole {
-            break;
-        }
-    }
+    cut_anywhere(
+        |letters| {
+            bury(letters, &buried);
+            resolve(letters, &buried);
+        },
+        |letters, _, cut| {
+            assert_eq!(listed(&letters), [], "{cut}");
+            assert_eq!(entries(&letters, CLOSED), entries(&letters, IDENTITY), "{cut}");
+        },
+    );
 }
 
 #[test]
 fn a_forgetting_cut_off_anywhere_takes_no_letter_that_is_buried_anew() {
     let buried = [letter(1, 9 << 10), letter(2, 1)];
-    for cut in 0.. {
-        let (_directory, path, mut letters) = new();
-        bury(&mut letters, &buried);
-        letters.commit(NOW).unwrap();
-        resolve(&mut letters, &buried);
-        letters.commit(NOW).unwrap();
-        letters.forget_closed(LATER).unwrap();
-        let whole = commit_cut(&mut letters, cut);
-        letters = reopened(letters, &path);
-        bury(&mut letters, &buried);
-        letters.commit(NOW).unwrap();
-        let open = listed(&letters);
-        letters.forget_closed(LATER).unwrap();
-        letters.commit(NOW).unwrap();
-        assert_eq!(entries(&letters, CLOSED), 0, "after {cut} keys");
-        letters = reopened(letters, &path);
-        assert_eq!(listed(&letters), open, "after {cut} keys");
-        assert_eq!(letters.open, open.len() as u64, "after {cut} keys");
-        if whole {
-            break;
-        }
-    }
+    cut_anywhere(
+        |letters| {
+            committed(letters, |letters| bury(letters, &buried));
+            committed(letters, |letters| resolve(letters, &buried));
+            letters.forget_closed(LATER).unwrap();
+        },
+        |mut letters, path, cut| {
+            committed(&mut letters, |letters| bury(letters, &buried));
+            let open = listed(&letters);
+            letters.forget_closed(LATER).unwrap();
+            letters.commit(NOW).unwrap();
+            assert_eq!(entries(&letters, CLOSED), 0, "{cut}");
+            letters = reopened(letters, path);
+            assert_eq!(listed(&letters), open, "{cut}");
+            assert_eq!(letters.open, open.len() as u64, "{cut}");
+        },
+    );
 }
