@@ -4,7 +4,7 @@ mod options;
 mod redrive;
 mod topics;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tidings_core::{
@@ -18,6 +18,8 @@ pub use self::topics::{REDRIVE_GROUP_SUFFIX, TopicDeadLetters};
 
 /// The number of letters that one call closes or parks.
 const STEP: usize = 500;
+/// The number of pages of letters in which known services are searched.
+const SEARCHED_PAGES: usize = 10;
 /// The limit of letters that one call of [`DeadLetters::discard`] or [`DeadLetters::park`] selects.
 const MAX_SELECTED: usize = 1_000_000;
 
@@ -188,6 +190,9 @@ impl DeadLetters {
         }
         check_state(doing, query)?;
         let (selected, _) = self.select(query, MAX_SELECTED, |letter| letter.id()).await?;
+        if selected.is_empty() {
+            self.known_services(query).await?;
+        }
         let mut resolved = 0;
         for step in selected.chunks(STEP) {
             let answers = self.store.resolve(step, &resolution).await?;
@@ -220,6 +225,35 @@ impl DeadLetters {
             }
             query.after = Some(last);
         }
+    }
+
+    /// Returns and logs the services that have letters in the query's state, if it names a service that has none in any
+    /// state: a misspelt name would go unnoticed.
+    async fn known_services(&self, query: &LetterQuery) -> Result<Vec<Name>> {
+        let Some(service) = &query.service else { return Ok(Vec::new()) };
+        let one = LetterQuery::default().with_service(service).with_limit(1);
+        for state in [LetterState::Any, LetterState::Open, LetterState::Parked] {
+            match self.store.list(&one.clone().with_state(state)).await {
+                Ok(found) if !found.is_empty() => return Ok(Vec::new()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut known = BTreeSet::new();
+        let mut page = LetterQuery::default().with_state(query.state);
+        for _ in 0..SEARCHED_PAGES {
+            let letters = self.store.list(&page).await?;
+            page.after = letters.last().map(DeadLetter::id);
+            let is_last = letters.len() < LetterQuery::DEFAULT_PAGE;
+            known.extend(letters.into_iter().map(|letter| letter.service));
+            if is_last {
+                break;
+            }
+        }
+        let known: Vec<Name> = known.into_iter().collect();
+        warn!(%service, ?known, "no letter is of this service; its name may be misspelt, and nothing was done");
+        Ok(known)
     }
 
     /// Logs the letters that a listing could not read.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, LetterId, REDRIVE_LEASE, Result};
+use tidings_core::{Error, ErrorKind, LetterId, Name, REDRIVE_LEASE, Result};
 
 /// Options of [`DeadLetters::redrive`](super::DeadLetters::redrive).
 #[derive(Debug, Clone)]
@@ -117,6 +117,9 @@ pub struct RedriveReport {
     pub unreadable: Vec<Error>,
     /// Whether there may be more letters, beyond [`RedriveOptions::limit`] or [`Self::MAX_REFUSALS`].
     pub more: bool,
+    /// The services that have letters, if the query names one that has none in any state that the store keeps: its name
+    /// may be misspelt. Otherwise empty.
+    pub known_services: Vec<Name>,
 }
 
 impl RedriveReport {

@@ -39,6 +39,9 @@ async fn work(
 ) -> Result<()> {
     let (mut selected, more) = letters.select(query, options.limit, |letter| letter.id()).await?;
     (report.more, report.unreadable) = (more, letters.warn_unreadable());
+    if selected.is_empty() {
+        report.known_services = letters.known_services(query).await?;
+    }
     if options.dry_run {
         report.redriven = selected.len() as u64;
         return Ok(());
@@ -110,4 +113,38 @@ async fn record(
         warn!(error = error.report(), "refused letters are not in the store's audit trail");
     }
     down.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::{
+        DeadLetter, DeadLetterSink, ErrorKind, LetterQuery, StoredRecord, Timestamp, TopicPartition, Transport,
+    };
+    use tidings_memory::{MemoryDeadLetters, MemoryTransport};
+
+    use crate::{DeadLetters, RedriveOptions};
+
+    fn letter(service: &'static str, offset: u64) -> DeadLetter {
+        let record = StoredRecord::new(offset, Timestamp::from_millis(1)).with_value("v");
+        DeadLetter::new(service, TopicPartition::new("t", 0), record, ErrorKind::Failed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redrive_for_a_misspelt_service_names_the_known_ones() {
+        let (store, publisher) = (MemoryDeadLetters::new(), MemoryTransport::new().publisher().await.unwrap());
+        for buried in store.bury(vec![letter("shop", 1), letter("billing", 2), letter("shop", 3)]).await {
+            buried.unwrap();
+        }
+        let (letters, options) = (DeadLetters::new(store, publisher), RedriveOptions::default());
+        let of = |service: &'static str| LetterQuery::default().with_service(service);
+        for options in [options.clone(), options.clone().with_dry_run(true)] {
+            let report = letters.redrive(&of("biling"), &options).await.unwrap();
+            assert_eq!((report.redriven, &report.known_services[..]), (0, &["billing".into(), "shop".into()][..]));
+        }
+        // The name of a service that has letters, open or not, is no mistake.
+        for redriven in [1, 0] {
+            let report = letters.redrive(&of("billing"), &options).await.unwrap();
+            assert_eq!((report.redriven, &report.known_services[..]), (redriven, &[][..]));
+        }
+    }
 }
