@@ -31,6 +31,7 @@ mod extract;
 mod from_fn;
 mod handler;
 mod limit;
+mod logs;
 mod observer;
 mod options;
 mod passing_on;

@@ -9,6 +9,7 @@ use tidings_core::{Error, ErrorKind, Result, Transport};
 
 use crate::engine::{self, ServiceHandle};
 use crate::environment;
+use crate::logs;
 use crate::service::Service;
 use crate::signal::Signals;
 
@@ -109,7 +110,7 @@ impl Service {
             stopped = running.stopped() => return stopped,
             signal = signals.next() => signal?,
         }
-        tracing::info!(service = %name, ?timeout, "shutting down; a second signal stops at once");
+        logs::Signalled { service: &name.as_str(), timeout_ms: &logs::millis(timeout) }.log();
         tokio::select! {
             ended = running.shutdown(timeout) => ended.map(drop),
             signal = signals.next() => {

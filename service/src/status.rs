@@ -233,6 +233,11 @@ impl PauseReason {
         }
     }
 
+    /// Returns whether it is part of the normal flow, and no trouble.
+    pub(crate) fn is_flow_control(self) -> bool {
+        matches!(self, Self::Bytes | Self::Span | Self::Starting)
+    }
+
     /// Returns whether a bound of what is in flight is reached.
     pub(crate) fn is_bound(self) -> bool {
         matches!(self, Self::Bytes | Self::Span)

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::logs;
 use crate::telemetry::ClaimSnapshot;
 use crate::time::after;
 
@@ -194,7 +195,7 @@ impl Claims {
                     return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::Fenced => {
-                    tracing::warn!(scope = %self.scope, "the lease of this service expired");
+                    logs::LeaseExpired { scope: &self.scope.as_str() }.log();
                     *lock(&self.current) = None;
                     return Ok(false);
                 }

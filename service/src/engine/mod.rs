@@ -11,6 +11,7 @@ mod commands;
 mod coordinator;
 mod counters;
 mod keys;
+mod limiter;
 mod messages;
 mod record;
 mod routing;

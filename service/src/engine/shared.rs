@@ -12,6 +12,7 @@ use super::circuit_breaker::CircuitBreaker;
 use super::claims::Claims;
 use super::counters::{Counters, Counts};
 use super::keys::KeyHasher;
+use super::limiter::Limiter;
 use super::record::PendingRecord;
 use super::settlement::Settlement;
 use super::watchdog::Heartbeat;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) heartbeats: Vec<Heartbeat>,
     /// What other threads can see.
     pub(crate) board: Board,
+    /// The log lines that repeat.
+    pub(crate) limiter: Limiter,
 }
 
 /// The names of the running service.

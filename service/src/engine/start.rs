@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    ConsumerOptions, DeadLetterSink, DeliveryContext, Error, ErrorKind, MIN_LEASE_TTL, Name, Publisher, Result,
-    Transport,
+    Consumer, ConsumerOptions, DeadLetterSink, DeliveryContext, Error, ErrorKind, MIN_LEASE_TTL, Name, Publisher,
+    Result, Transport,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -16,16 +16,21 @@ use super::claims::Claims;
 use super::coordinator::{Coordinator, Inputs};
 use super::counters::Counters;
 use super::keys::KeyHasher;
+use super::limiter::Limiter;
 use super::running::ServiceHandle;
 use super::settlement::plain::Plain;
 use super::shared::{Backends, Identity, Policy, Shared};
 use super::topics::{all_missing, create_missing};
 use super::worker::Worker;
+use crate::logs;
 use crate::passing_on::PassingOn;
 use crate::router::Router;
 use crate::settings::{Options, TopicPolicy};
 use crate::table::Routes;
 use crate::telemetry::PublisherStats;
+
+/// The number of topics that the log names at the start.
+const NAMES: usize = 50;
 
 /// Starts the service `name` on `transport`.
 pub(crate) async fn start(
@@ -86,8 +91,10 @@ pub(crate) async fn start(
         lease_fenced: Notify::new(),
         heartbeats: (0..workers).map(|_| Default::default()).collect(),
         board: Board::new(options.stall_after),
+        limiter: Limiter::default(),
     });
-    Ok(spawn(shared, consumer, routes, &options, workers))
+    log_started(&shared, &options, routes.topics());
+    Ok(spawn(shared, consumer, transport, routes, &options))
 }
 
 /// Returns the context of the service's deliveries, but for the handler.
@@ -169,21 +176,37 @@ fn warn_of_unshared(service: &Name, options: &Options, transport: &dyn Transport
         return;
     }
     if options.claims.store.as_ref().is_some_and(|store| !store.guarantees().is_shared()) {
-        tracing::warn!(
-            %service,
-            "the idempotency store belongs to this process: if the service has several instances, an event that \
-             another instance has handled is handled again when its partition moves here; use a shared store, such as \
-             Postgres"
-        );
+        logs::StoreNotShared { service: &service.as_str() }.log();
     }
     if options.failures.dead_letters.as_ref().is_some_and(|sink| !sink.guarantees().is_shared()) {
-        tracing::warn!(
-            %service,
-            "the dead-letter store belongs to this process: if the service has several instances, each keeps the \
-             letters of its own deliveries, and they have to be listed and redriven in each; use a shared store, such \
-             as Postgres, or the dead-letter topics"
-        );
+        logs::LettersNotShared { service: &service.as_str() }.log();
     }
+}
+
+/// Logs that the service has started, with what it consists of.
+fn log_started(shared: &Shared, options: &Options, topics: &[Name]) {
+    let store = options.claims.store.as_ref().map(|store| type_name(store));
+    let sink = options.failures.dead_letters.as_ref().map(|sink| type_name(sink));
+    let more = topics.len().saturating_sub(NAMES);
+    let names: Vec<_> = topics.iter().take(NAMES).map(Name::as_str).collect();
+    let names = names.join(", ");
+    let line = logs::Started {
+        service: &shared.identity.service.as_str(),
+        version: &env!("CARGO_PKG_VERSION"),
+        group: &shared.identity.group.as_str(),
+        transport: &shared.identity.system,
+        topics: &if more > 0 { format!("{names} and {more} more") } else { names },
+        handlers: &shared.table.len(),
+        store: &store.as_deref().unwrap_or("none"),
+        dead_letters: &sink.as_deref().unwrap_or("the transport's"),
+    };
+    line.log();
+}
+
+/// Returns the name of a value's type, by its `Debug`.
+fn type_name(value: &dyn std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
 fn consumer_options(options: &Options, routes: &Routes) -> ConsumerOptions {
@@ -208,11 +231,12 @@ fn default_workers() -> usize {
 
 fn spawn(
     shared: Arc<Shared>,
-    consumer: Arc<dyn tidings_core::Consumer>,
+    consumer: Arc<dyn Consumer>,
+    transport: Arc<dyn Transport>,
     routes: Routes,
     options: &Options,
-    workers: usize,
 ) -> ServiceHandle {
+    let workers = shared.heartbeats.len();
     let (to_coordinator, events) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     let mut senders = Vec::with_capacity(workers);
@@ -224,6 +248,6 @@ fn spawn(
     }
     let (to_commands, commands) = mpsc::unbounded_channel();
     let inputs = Inputs { events, commands, tasks };
-    let coordinator = Coordinator::new(shared.clone(), consumer, options, senders, inputs);
+    let coordinator = Coordinator::new(shared.clone(), consumer, transport, options, senders, inputs);
     ServiceHandle::new(shared, to_commands, tokio::spawn(coordinator.run()))
 }

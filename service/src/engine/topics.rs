@@ -2,6 +2,7 @@
 
 use tidings_core::{Admin, DeadLetterSink, Error, ErrorKind, Name, Result, Topic, Transport, ensure_topics};
 
+use crate::logs;
 use crate::settings::TopicPolicy;
 use crate::table::prefixed;
 
@@ -18,13 +19,13 @@ pub(super) async fn create_missing(admin: &dyn Admin, topics: &[Topic], prefix: 
     let mut wanted = topics.to_vec();
     wanted.iter_mut().for_each(|topic| topic.name = prefixed(prefix, &topic.name));
     for found in ensure_topics(admin, &wanted).await?.different {
-        tracing::warn!(
-            topic = %found.topic,
-            what = found.what,
-            wanted = found.wanted,
-            found = found.found,
-            "the topic differs from its configuration and is left unchanged"
-        );
+        let line = logs::TopicDiffers {
+            topic: &found.topic.as_str(),
+            what: &found.what,
+            wanted: &found.wanted,
+            found: &found.found,
+        };
+        line.log();
     }
     Ok(())
 }

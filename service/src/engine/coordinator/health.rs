@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::engine::watchdog::Heartbeat;
+use crate::logs;
 use crate::status::Status;
 use crate::table::RouteTable;
 
@@ -78,14 +79,14 @@ impl Health {
         }
     }
 
-    /// Records that reading works.
-    pub(super) fn read(&mut self) {
-        (self.reading.failed, self.reading.since) = (None, None);
+    /// Records that reading works; returns since when it failed, if it did.
+    pub(super) fn read(&mut self) -> Option<Instant> {
+        self.reading.failed = None;
+        self.reading.since.take()
     }
 
     /// Records that reading failed, and is tried again after a pause.
     pub(super) fn read_failed(&mut self, error: String, now: Instant) {
-        tracing::warn!(service = %self.service, %error, "reading failed; trying again");
         let since = self.failing_since().unwrap_or(now);
         self.reading = Reading { failed: Some((now, error)), since: Some(since), retry_at: Some(now + READ_RETRY) };
     }
@@ -117,24 +118,23 @@ impl Health {
             self.progressed();
         } else if !self.stalled && now.duration_since(self.progress_at) >= Status::STALL_AFTER {
             self.stalled = true;
-            tracing::error!(service = %self.service, "stalled: there is lag, and nothing is committed");
         }
     }
 
     /// Looks for workers whose handler blocks its thread.
     pub(super) fn watch_threads(&mut self, heartbeats: &[Heartbeat], table: &RouteTable) {
-        let line = |(handler, time): (usize, Duration)| {
+        let named = |(handler, time): (usize, Duration)| {
             let name = if handler < table.len() { table.info(handler).name.as_str() } else { "a handler" };
-            format!("{name} has blocked its thread for {} s", time.as_secs())
+            (name, time.as_secs())
         };
-        let blocked: Vec<String> =
-            heartbeats.iter().filter_map(|beat| beat.blocked_for(BLOCKED_AFTER)).map(line).collect();
+        let blocked: Vec<_> = heartbeats.iter().filter_map(|beat| beat.blocked_for(BLOCKED_AFTER)).map(named).collect();
         if self.blocked.is_empty() {
-            for line in &blocked {
-                tracing::error!(service = %self.service, "{line}");
+            for (handler, seconds) in &blocked {
+                logs::ThreadBlocked { service: &self.service.as_str(), handler, seconds }.log();
             }
         }
-        self.blocked = blocked;
+        let line = |(name, seconds): &(&str, u64)| format!("{name} has blocked its thread for {seconds} s");
+        self.blocked = blocked.iter().map(line).collect();
     }
 
     /// Queries the positions, if that is due.

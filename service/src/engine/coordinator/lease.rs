@@ -4,12 +4,14 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_core::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::workers::Workers;
 use crate::engine::shared::Shared;
+use crate::logs;
 
 /// The first wait after a failed renewal; doubled each time, up to the renewal interval.
 const RENEWAL_RETRY: Duration = Duration::from_millis(100);
@@ -48,12 +50,12 @@ impl Renewing {
                     // poll, the lease has expired when it resumes.
                     let since = Instant::now();
                     if claims.lease().is_none() {
-                        ask_the_group(&to_coordinator, claims.renewal()).await;
+                        ask_the_group(&shared, &to_coordinator, claims.renewal()).await;
                     }
                     match claims.renew(since).await {
                         Ok(true) if claims.lease().is_some() => break,
                         Ok(_) => continue,
-                        Err(error) => tracing::warn!(error = %error.report(), "the lease could not be renewed"),
+                        Err(error) => not_renewed(&shared, &error),
                     }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(claims.renewal());
@@ -109,9 +111,18 @@ impl Drop for Renewing {
 }
 
 /// Lets the coordinator poll the group, and waits until it has, at most `limit`.
-async fn ask_the_group(asks: &mpsc::UnboundedSender<(oneshot::Sender<()>, Duration)>, limit: Duration) {
+async fn ask_the_group(
+    shared: &Shared,
+    asks: &mpsc::UnboundedSender<(oneshot::Sender<()>, Duration)>,
+    limit: Duration,
+) {
     let (done, asked) = oneshot::channel();
     if asks.send((done, limit)).is_ok() && timeout(limit, asked).await.is_err() {
-        tracing::warn!(?limit, "the group was not asked before a new lease was registered");
+        let service = shared.identity.service.as_str();
+        logs::GroupNotPolled { service: &service, limit_ms: &logs::millis(limit) }.log();
     }
+}
+
+fn not_renewed(shared: &Shared, error: &Error) {
+    logs::LeaseNotRenewed { service: &shared.identity.service.as_str(), error: &error.report() }.log();
 }

@@ -16,6 +16,7 @@ mod pauses;
 mod revocation;
 mod shutdown;
 mod skips;
+mod standby;
 mod starts;
 mod tracker;
 mod troubles;
@@ -25,17 +26,19 @@ mod workers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Consumer, Error, ErrorKind, Result};
+use tidings_core::{Consumer, ConsumerOptions, Error, ErrorKind, Result, Transport};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::lease::{Asked, Renewing};
 use self::parts::{Parts, SHORTEST_SLEEP};
+use self::standby::Standby;
 use self::workers::Workers;
 use super::commands::Command;
 use super::messages::{WorkerCommand, WorkerEvent};
 use super::shared::Shared;
+use crate::logs;
 use crate::settings::Options;
 use crate::status::{ShutdownReport, Status};
 use crate::time::FOR_EVER;
@@ -66,12 +69,15 @@ impl Coordinator {
     pub(super) fn new(
         shared: Arc<Shared>,
         consumer: Arc<dyn Consumer>,
+        transport: Arc<dyn Transport>,
         options: &Options,
         workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
         inputs: Inputs,
     ) -> Self {
         let workers = Workers::new(workers);
-        let parts = Parts::new(shared.clone(), consumer.clone(), &workers, options);
+        let session_timeout = options.membership.session_timeout.unwrap_or(ConsumerOptions::DEFAULT_SESSION_TIMEOUT);
+        let standby = Standby::new(shared.clone(), transport, session_timeout);
+        let parts = Parts::new(shared.clone(), consumer.clone(), standby, &workers, options);
         let commit_interval = options.flow.commit_interval.clamp(SHORTEST_SLEEP, FOR_EVER);
         Self { shared, consumer, inputs, workers, parts, commit_interval }
     }
@@ -82,7 +88,7 @@ impl Coordinator {
         let ended = self.work(&mut renewing).await;
         renewing.iter_mut().for_each(Renewing::stop_asking);
         if let Err(error) = &ended {
-            tracing::error!(service = %self.shared.identity.service, error = %error.report(), "the service failed");
+            logs::Failed { service: &self.shared.identity.service.as_str(), error: &error.report() }.log();
             self.parts.shut_down(Duration::ZERO);
             self.parts.assignments.apply_pauses().await;
             self.drain().await;
@@ -113,6 +119,7 @@ impl Coordinator {
                 }
                 committed = self.parts.commits.answered() => self.parts.committed(committed),
                 progress = self.parts.health.answered() => self.parts.progressed(progress),
+                members = self.parts.standby.answered() => self.parts.standby.take(members),
                 sought = self.parts.assignments.sought() => self.parts.assignments.skipped(sought, Instant::now()),
                 Some(ended) = self.inputs.tasks.join_next() => return Err(worker_ended(ended)),
                 step = &mut next, if may_read => {

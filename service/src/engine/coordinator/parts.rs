@@ -10,12 +10,14 @@ use super::assignments::Assignments;
 use super::commits::{Commits, Committed};
 use super::health::Health;
 use super::shutdown::Shutdown;
+use super::standby::Standby;
 use super::starts::Starts;
 use super::workers::Workers;
 use crate::engine::board::{ServiceView, add};
 use crate::engine::commands::Command;
 use crate::engine::messages::WorkerEvent;
 use crate::engine::shared::Shared;
+use crate::logs::{self, millis};
 use crate::settings::Options;
 use crate::status::{ReturnedPartition, ShutdownReport, State, Status};
 
@@ -36,6 +38,7 @@ pub(super) struct Parts {
     pub(super) health: Health,
     starts: Starts,
     shutdown: Shutdown,
+    pub(super) standby: Standby,
     shown: Shown,
 }
 
@@ -53,8 +56,15 @@ struct Shown {
 }
 
 impl Parts {
-    pub(super) fn new(shared: Arc<Shared>, consumer: Arc<dyn Consumer>, workers: &Workers, options: &Options) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        consumer: Arc<dyn Consumer>,
+        standby: Standby,
+        workers: &Workers,
+        options: &Options,
+    ) -> Self {
         Self {
+            standby,
             assignments: Assignments::new(shared.clone(), consumer.clone(), workers.clone(), options),
             commits: Commits::default(),
             health: Health::new(shared.identity.service.clone()),
@@ -72,12 +82,20 @@ impl Parts {
         self.shown.is_changed = true;
         match step {
             Ok(step) => {
-                self.health.read();
+                if let Some(since) = self.health.read() {
+                    let failed_ms = millis(now.saturating_duration_since(since));
+                    logs::ReadAgain { service: &self.shared.identity.service.as_str(), failed_ms: &failed_ms }.log();
+                }
                 self.assignments.step(step, now);
                 Ok(())
             }
             Err(error) if error.is_retryable() => {
                 add(&self.shared.board.counts.read_failures, 1);
+                let about = ("read_failed", None, error.kind().as_str());
+                if let Some(held_back) = self.shared.limiter.pass(about, now) {
+                    let (service, error) = (self.shared.identity.service.as_str(), error.report());
+                    logs::ReadFailed { service: &service, error: &error, held_back: &held_back }.log();
+                }
                 self.health.read_failed(error.report(), now);
                 Ok(())
             }
@@ -122,6 +140,10 @@ impl Parts {
     }
 
     fn pause(&mut self, partitions: Option<Vec<TopicPartition>>, paused: bool) {
+        if partitions.is_none() && self.starts.is_paused() != paused {
+            let service = self.shared.identity.service.as_str();
+            if paused { logs::Paused { service: &service }.log() } else { logs::Resumed { service: &service }.log() }
+        }
         if partitions.is_none() {
             self.starts.set_paused(paused);
         }
@@ -133,6 +155,10 @@ impl Parts {
         let now = Instant::now();
         self.shown.is_changed = true;
         if self.shutdown.begin(time, now) {
+            let (partitions, records) = self.assignments.in_flight();
+            let (service, timeout_ms) = (self.shared.identity.service.as_str(), millis(time));
+            let (partitions, records, timeout_ms) = (&partitions, &records, &timeout_ms);
+            logs::Draining { service: &service, partitions, records, timeout_ms }.log();
             self.assignments.stop(time, now);
         }
     }
@@ -146,7 +172,17 @@ impl Parts {
     /// Reports the end of the service.
     pub(super) fn ended(&mut self) -> (Status, ShutdownReport) {
         let report = self.shutdown.report(&self.shared.identity.service, self.assignments.returned());
-        (self.status(State::Stopped), report)
+        let status = self.status(State::Stopped);
+        let began = self.shutdown.begun_at().unwrap_or_else(Instant::now);
+        let line = logs::Drained {
+            service: &self.shared.identity.service.as_str(),
+            handled: &status.totals.handled,
+            dead_lettered: &status.totals.dead_lettered,
+            returned: &report.records(),
+            took_ms: &millis(began.elapsed()),
+        };
+        line.log();
+        (status, report)
     }
 
     /// Does what may have become possible, after each input.
@@ -168,6 +204,9 @@ impl Parts {
         let looks = now >= self.shown.look_at;
         if looks {
             self.shown.look_at = now + LOOK_INTERVAL;
+            self.log_held_back(now);
+            let has_partitions = self.assignments.has_partitions() || self.shutdown.has_begun();
+            self.standby.watch(has_partitions, now);
             let starts_held = self.starts.is_paused() || self.starts.open_since().is_some();
             self.assignments.look_for_stalls(starts_held, now);
         }
@@ -176,11 +215,20 @@ impl Parts {
         self.assignments.show(service, now);
     }
 
+    /// Logs how many lines were held back of those that do not come any more.
+    fn log_held_back(&self, now: Instant) {
+        for ((_, handler, kind), held_back) in self.shared.limiter.flush(now) {
+            let handler = handler.map(|number| self.shared.table.info(number).name.as_str());
+            let service = self.shared.identity.service.as_str();
+            logs::HeldBack { service: &service, handler: &handler, kind: &kind, held_back: &held_back }.log();
+        }
+    }
+
     fn service_view(&self) -> ServiceView {
         ServiceView {
             state: self.state(),
             joined: self.shown.has_joined || self.assignments.has_started(),
-            members: None,
+            members: self.standby.members(),
             draining: self.shutdown.begun_at(),
             reading_failed: self.health.failing_since(),
             circuit_open: self.starts.open_since(),

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::engine::shared::Shared;
+use crate::logs;
 use crate::status::{ReturnedPartition, ShutdownReport};
 use crate::time::after;
 
@@ -63,13 +64,13 @@ impl Shutdown {
         returned.extend(left);
         returned.sort();
         for partition in returned.iter().filter(|partition| partition.cancelled) {
-            tracing::warn!(
-                %service,
-                topic = %partition.partition.topic,
-                partition = partition.partition.partition,
-                records = partition.records,
-                "deliveries were cancelled at the deadline of the shutdown; their records are delivered again"
-            );
+            let line = logs::Cancelled {
+                service: &service.as_str(),
+                topic: &partition.partition.topic.as_str(),
+                partition: &partition.partition.partition,
+                records: &partition.records,
+            };
+            line.log();
         }
         ShutdownReport { returned }
     }
@@ -79,25 +80,21 @@ impl Shutdown {
 pub(super) async fn finish(shared: &Shared, consumer: &dyn Consumer, workers: &mut JoinSet<()>) {
     let late = |what| Error::new(ErrorKind::Unavailable, format!("{what}: no answer"));
     let said = |done: std::result::Result<Result<()>, _>, what| done.unwrap_or_else(|_| Err(late(what)));
-    let service = &shared.identity.service;
+    let service = shared.identity.service.as_str();
     let closed = timeout(FINISH_STEP, shared.backends.publisher.close(FINISH_STEP)).await;
     if let Err(error) = said(closed, "close the publisher") {
-        tracing::warn!(%service, error = %error.report(), "the publisher was closed with records unanswered");
+        logs::PublisherNotClosed { service: &service, error: &error.report() }.log();
     }
     // Claims are released once no work can run under them; a handler that blocks its thread may still run.
     if !stopped(workers).await {
-        tracing::error!(%service, "a handler blocks its thread; its claims end with their ttl");
+        logs::ClaimsKept { service: &service }.log();
     } else if let Some(claims) = &shared.backends.store
         && let Err(error) = said(timeout(FINISH_STEP, claims.retire()).await, "end the lease")
     {
-        tracing::warn!(%service, error = %error.report(), "the lease was not retired; it ends with its ttl");
+        logs::LeaseNotRetired { service: &service, error: &error.report() }.log();
     }
     if let Err(error) = said(timeout(FINISH_STEP, consumer.close()).await, "leave the group") {
-        tracing::warn!(
-            %service,
-            error = %error.report(),
-            "could not leave the group; its partitions move after the session timeout"
-        );
+        logs::LeaveFailed { service: &service, error: &error.report() }.log();
     }
 }
 
@@ -106,7 +103,7 @@ pub(super) async fn release_claims(shared: &Shared) {
     if let Some(claims) = &shared.backends.store
         && timeout(FINISH_STEP, claims.all_released()).await.is_err()
     {
-        tracing::warn!(service = %shared.identity.service, "some attempt counts were not persisted");
+        logs::AttemptsNotKept { service: &shared.identity.service.as_str() }.log();
     }
 }
 

@@ -9,6 +9,7 @@ use tidings_core::{Consumer, Error, ErrorKind, Result, SeekTo};
 
 use crate::engine::assigned::AssignmentId;
 use crate::engine::commands::Skip;
+use crate::logs;
 use crate::status::{Hold, PauseReason, Skipped};
 
 /// A skip in flight.
@@ -74,15 +75,15 @@ impl Begun {
     /// Completes the skip, for offsets up to `end`.
     fn done(self, service: &str, end: u64) {
         let (partition, offsets) = (self.skip.partition.clone(), self.skip.offsets.start..end);
-        tracing::warn!(
-            service,
-            topic = %partition.topic,
-            partition = partition.partition,
-            offset = offsets.start,
-            next_offset = offsets.end,
-            error = %self.cause,
-            "skipped by an operator: these records are not handled"
-        );
+        let line = logs::Skipped {
+            service: &service,
+            topic: &partition.topic.as_str(),
+            partition: &partition.partition,
+            offset: &offsets.start,
+            next_offset: &offsets.end,
+            error: &self.cause,
+        };
+        line.log();
         self.skip.answer(Ok(Skipped { partition, offsets, cause: self.cause }));
     }
 }

@@ -10,6 +10,7 @@ use crate::engine::board::add;
 use crate::engine::circuit_breaker::Change;
 use crate::engine::messages::WorkerCommand;
 use crate::engine::shared::Shared;
+use crate::logs::{self, millis};
 use crate::time::after;
 
 /// Decides when workers may start deliveries.
@@ -48,7 +49,7 @@ impl Starts {
         match change {
             Change::None => return,
             Change::Opened(wait) => {
-                tracing::error!(%service, ?wait, "most deliveries fail; waiting before the next one");
+                logs::CircuitOpened { service: &service.as_str(), wait_ms: &millis(wait) }.log();
                 self.probe_at = Some(after(now, wait));
                 if self.open_since.is_none() {
                     self.open_since = Some(now);
@@ -57,7 +58,8 @@ impl Starts {
                 return;
             }
             Change::Closed => {
-                tracing::info!(%service, "deliveries succeed again");
+                let open_ms = self.open_since.map(|since| millis(now.saturating_duration_since(since)));
+                logs::CircuitClosed { service: &service.as_str(), open_ms: &open_ms }.log();
                 (self.probe_at, self.open_since) = (None, None);
             }
             Change::ProbeReturned => {}

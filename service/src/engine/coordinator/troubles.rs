@@ -29,6 +29,11 @@ impl Troubles {
         self.0.is_empty()
     }
 
+    /// Returns the text of the cause that leads to this pause.
+    pub(super) fn text(&self, reason_of_pause: PauseReason) -> Option<&str> {
+        self.iter().find(|(cause, _)| reason(*cause) == reason_of_pause).map(|(_, text)| text)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Cause, &str)> {
         self.0.iter().map(|(cause, (_, text))| (*cause, text.as_str()))
     }

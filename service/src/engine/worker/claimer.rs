@@ -19,6 +19,7 @@ use crate::engine::record::{
     ClaimState, DeliveryMode, ISOLATED_CRASHES, MAX_CRASHES, PendingRecord, Stage, raise_troubles,
 };
 use crate::engine::shared::Shared;
+use crate::logs;
 
 /// An event found held this often is released before it is claimed again: if the claim is this service's own, which a
 /// store may grant after its release, no other caller would ever end it.
@@ -309,7 +310,8 @@ impl Claimer {
         let failed = |answer: &Result<(), Arc<Error>>| answer.is_err();
         let Some(Err(error)) = answers.iter().find(|answer| failed(answer)) else { return };
         // This lease is still valid: a claim that is not released would block every other consumer.
-        tracing::warn!(error = %error.report(), claims = entries.len(), "claims could not be given back yet");
+        let (service, claims) = (self.shared.identity.service.as_str(), entries.len());
+        logs::ClaimsNotReleased { service: &service, claims: &claims, error: &error.report() }.log();
         let again = entries.into_iter().zip(&answers).filter(|(_, answer)| failed(answer)).map(|(entry, _)| entry);
         self.releases.retry(again.collect(), now);
     }

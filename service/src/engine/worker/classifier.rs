@@ -40,6 +40,20 @@ pub(super) enum Next {
     LeaseLost,
 }
 
+impl Next {
+    /// Returns the name in the log, and the time until the next attempt if it is known.
+    pub(super) fn text(self) -> (&'static str, Option<Duration>) {
+        match self {
+            Self::Handled => ("handled", None),
+            Self::Retry(wait) => ("retry", Some(wait)),
+            Self::Bury => ("dead-letter", None),
+            Self::Outage => ("wait", None),
+            Self::Again(_) | Self::Alone | Self::Behind => ("retry", Some(Duration::ZERO)),
+            Self::LeaseLost => ("claim", None),
+        }
+    }
+}
+
 /// The effect of a delivery's failure on a record's attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {

@@ -1,5 +1,9 @@
 //! The end of a delivery's attempt: its result decides the next step of each record.
 
+use tidings_core::event_id_of;
+use tokio::time::Instant;
+use tracing::field::display;
+
 use super::classifier::{Attempt, Delivered, Next, Step, breaker_failures, classify};
 use super::delivery_error::{DeliveryError, FailureCause};
 use super::invoker::{Finished, HandlerResult};
@@ -8,6 +12,8 @@ use super::records::{Records, Work};
 use super::scheduler::Wait;
 use crate::engine::messages::Cause;
 use crate::engine::record::{ClaimState, DeliveryMode, PendingRecord};
+use crate::engine::shared::Shared;
+use crate::logs;
 use crate::observer::RecordOutcome;
 
 impl Parts {
@@ -62,6 +68,7 @@ impl Parts {
         self.meter.delivery_failed(records.handler());
         let delivered: Vec<_> = records.as_slice().iter().map(delivered).collect();
         let steps = classify(&delivered, error, &self.shared.policy.retry, &mut || self.random.f64());
+        log_failure(&self.shared, records.as_slice(), &steps, error);
         let mut records = records.into_vec();
         // All that goes on holds its key first, so that nothing behind it begins when another record ends.
         for (record, step) in records.iter_mut().zip(&steps) {
@@ -142,4 +149,32 @@ fn delivered(record: &PendingRecord) -> Delivered {
 fn undecodable(error: &DeliveryError, at: usize) -> Option<&String> {
     let FailureCause::Undecodable(records) = &error.cause else { return None };
     records.iter().find(|(index, _)| *index == at).map(|(_, text)| text)
+}
+
+/// Logs a failed attempt, by its first record that is not handled, unless one of the kind was logged not long ago.
+fn log_failure(shared: &Shared, records: &[PendingRecord], steps: &[Step], error: &DeliveryError) {
+    let mut failed = records.iter().zip(steps).enumerate().filter(|(_, (_, step))| step.next != Next::Handled);
+    let Some((at, (record, step))) = failed.next() else { return };
+    let handler = record.handler.map(|handler| handler as usize);
+    let Some(held_back) = shared.limiter.pass(("attempt_failed", handler, error.kind.as_str()), Instant::now()) else {
+        return;
+    };
+    let origin = &record.id.assigned.origin;
+    let (next, wait) = step.next.text();
+    let line = logs::AttemptFailed {
+        service: &shared.identity.service.as_str(),
+        handler: &handler.map(|handler| shared.table.info(handler).name.as_str()),
+        topic: &origin.topic.as_str(),
+        partition: &origin.partition,
+        offset: &record.stored().offset,
+        records: &records.len(),
+        event_id: &display(event_id_of(origin, record.stored())),
+        attempt: &record.failures().saturating_add(1),
+        kind: &error.kind.as_str(),
+        error: &&*logs::without_values(error.kind, undecodable(error, at).unwrap_or(&error.text)),
+        next: &next,
+        next_ms: &wait.map(logs::millis),
+        held_back: &held_back,
+    };
+    line.log();
 }

@@ -23,6 +23,7 @@ use crate::begun::Begun;
 use crate::engine::assigned::AssignmentId;
 use crate::engine::record::{PendingRecord, Stage};
 use crate::engine::shared::Shared;
+use crate::logs;
 use crate::route::{BoxFuture, Started};
 use crate::table::Routes;
 use crate::time::after;
@@ -317,7 +318,7 @@ impl Invoker {
             }
             // A destructor of the handler's own may panic; that must not stop the worker.
             if catch_unwind(AssertUnwindSafe(|| drop(flight.future))).is_err() {
-                tracing::error!("a handler's future panicked while it was dropped");
+                logs::FuturePanicked { service: &self.shared.identity.service.as_str() }.log();
             }
         }
     }

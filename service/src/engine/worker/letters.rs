@@ -1,9 +1,11 @@
 //! Records that are given up: their dead letters.
 
-use tidings_core::{DeadLetter, ErrorKind};
+use tidings_core::{DeadLetter, ErrorKind, event_id_of};
+use tracing::field::display;
 
 use super::parts::Parts;
 use crate::engine::record::PendingRecord;
+use crate::logs;
 
 impl Parts {
     /// Dead-letters a record: it is settled when the letter is written.
@@ -13,15 +15,19 @@ impl Parts {
         record.drop_permit();
         let (stored, service) = (record.stored().clone(), &self.shared.identity.service);
         let origin = record.id.assigned.origin.as_ref();
-        tracing::warn!(
-            service = %service,
-            topic = %origin.topic,
-            partition = origin.partition,
-            offset = stored.offset,
-            kind = %kind,
-            error = %text,
-            "giving a record up: it goes to the dead letters"
-        );
+        let handler = record.handler.map(|handler| self.shared.table.info(handler as usize).name.as_str());
+        let line = logs::DeadLettered {
+            service: &service.as_str(),
+            handler: &handler,
+            topic: &origin.topic.as_str(),
+            partition: &origin.partition,
+            offset: &stored.offset,
+            event_id: &display(event_id_of(origin, &stored)),
+            attempts: &record.failures(),
+            kind: &kind.as_str(),
+            error: &&*logs::without_values(kind, &text),
+        };
+        line.log();
         let mut letter = DeadLetter::new(service.clone(), origin.clone(), stored, kind)
             .with_error(text)
             .with_attempts(record.failures());

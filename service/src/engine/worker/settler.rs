@@ -16,6 +16,7 @@ use crate::engine::messages::{Cause, Events, Settled, WorkerEvent};
 use crate::engine::record::{ClaimState, PendingRecord, Stage, raise_troubles};
 use crate::engine::settlement::{Output, Settlement};
 use crate::engine::shared::Shared;
+use crate::logs;
 use crate::telemetry::HoldCause;
 
 /// The capacity of a settled list from a batch's second settled record on: 1 KiB, which allocators keep at hand.
@@ -26,6 +27,7 @@ const PUBLISHED_ALONE: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Settler {
+    shared: Arc<Shared>,
     events: Events,
     publishing: RequestQueue<Publish>,
     burying: RequestQueue<Bury>,
@@ -81,6 +83,7 @@ impl Settler {
     pub(super) fn new(shared: &Arc<Shared>, events: Events, random: &mut fastrand::Rng) -> Self {
         let settlement = &shared.backends.settlement;
         Self {
+            shared: shared.clone(),
             events,
             publishing: RequestQueue::new(Publish(settlement.clone()), random.u64(..)),
             burying: RequestQueue::new(Bury(settlement.clone()), random.u64(..)),
@@ -235,13 +238,18 @@ impl Settler {
     fn not_buried(&self, record: &mut PendingRecord, offset: u64, error: &Error) {
         let text = error.report();
         let origin = &record.id.assigned.origin;
-        tracing::warn!(
-            topic = %origin.topic,
-            partition = origin.partition,
-            offset,
-            error = %text,
-            "a dead letter could not be written; its partition waits"
-        );
+        let about = ("letter_not_written", record.handler.map(|handler| handler as usize), error.kind().as_str());
+        if let Some(held_back) = self.shared.limiter.pass(about, Instant::now()) {
+            let line = logs::LetterNotWritten {
+                service: &self.shared.identity.service.as_str(),
+                topic: &origin.topic.as_str(),
+                partition: &origin.partition,
+                offset: &offset,
+                error: &text,
+                held_back: &held_back,
+            };
+            line.log();
+        }
         let (assignment, error) = (record.assignment(), Some(text.clone()));
         self.send(WorkerEvent::Unburied { assignment, offset, error });
         record.raise_trouble(&self.events, Cause::DeadLetters, &format!("offset {offset}: {text}"));

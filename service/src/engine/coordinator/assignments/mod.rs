@@ -23,6 +23,7 @@ use crate::engine::board::add;
 use crate::engine::commands::Skip;
 use crate::engine::messages::{Settled, WorkerCommand, WorkerEvent};
 use crate::engine::shared::Shared;
+use crate::logs;
 use crate::settings::Options;
 use crate::status::{PauseReason, ReturnedPartition};
 
@@ -71,6 +72,7 @@ impl Assignments {
         }
         match step {
             Step::Assigned(assignments) => {
+                view::log_assigned(&self.shared, &assignments);
                 self.has_started = true;
                 for assignment in assignments {
                     self.report_gap(&assignment);
@@ -79,12 +81,14 @@ impl Assignments {
             }
             Step::Records(fetched) => self.records(fetched, now),
             Step::Revoking(revocation) => {
+                view::log_revoking(&self.shared, &revocation);
                 for partition in &revocation.partitions {
                     let id = self.partitions.current(partition).map(|(id, _)| id);
                     self.leave(id, Leave::Revoking(revocation.deadline), now);
                 }
             }
             Step::Lost(partitions) => {
+                view::log_lost(&self.shared, &partitions);
                 for partition in &partitions {
                     let id = self.partitions.lose(partition);
                     self.leave(id, Leave::Lost, now);
@@ -102,23 +106,27 @@ impl Assignments {
     /// Reports records that are lost, and a committed offset that is of a former log.
     fn report_gap(&mut self, assignment: &Assignment) {
         let Assignment { partition, missing, committed, start_offset, .. } = assignment;
+        let service = self.shared.identity.service.as_str();
         if let Some(missing) = missing {
-            tracing::error!(
-                topic = %partition.topic,
-                partition = partition.partition,
-                ?missing,
-                "records were deleted before they were read; going on at the oldest one left"
-            );
+            let line = logs::RecordsMissing {
+                service: &service,
+                topic: &partition.topic.as_str(),
+                partition: &partition.partition,
+                from: &missing.start,
+                to: &missing.end,
+            };
+            line.log();
             self.missing.truncate(MISSING_KEPT - 1);
             self.missing.push_front((partition.clone(), missing.clone()));
         } else if let Some(committed) = committed.filter(|committed| committed > start_offset) {
-            tracing::error!(
-                topic = %partition.topic,
-                partition = partition.partition,
-                committed,
-                start = start_offset,
-                "the committed offset lies beyond the end of the log: it was truncated or made anew; reading from its oldest record, and committing anew"
-            );
+            let line = logs::CommittedBeyondEnd {
+                service: &service,
+                topic: &partition.topic.as_str(),
+                partition: &partition.partition,
+                committed: &committed,
+                start: start_offset,
+            };
+            line.log();
         }
     }
 
@@ -138,6 +146,8 @@ impl Assignments {
             Admitted::Nothing => {}
             Admitted::Rewound(assignment, fetched) => {
                 let reached = partition.reached();
+                let committed = partition.committed_offset();
+                view::log_rewound(&self.shared, &assignment, reached, committed);
                 self.assigned(assignment, now);
                 if let Some((_, partition)) = self.partitions.current(fetched.batch.origin()) {
                     partition.watch = Watch::new(Some(reached));
@@ -213,10 +223,7 @@ impl Assignments {
     pub(super) fn advance_endings(&mut self, now: Instant) -> (bool, Vec<Option<ReturnedPartition>>) {
         let endings = self.partitions.advance(now);
         for id in endings.cancel {
-            tracing::warn!(
-                service = %self.shared.identity.service,
-                "cancelling deliveries whose partition is given up"
-            );
+            logs::DeliveriesCancelled { service: &self.shared.identity.service.as_str() }.log();
             self.workers.cancel(id);
         }
         (endings.commit, endings.forget.into_iter().map(|id| self.forget(id)).collect())
@@ -230,13 +237,17 @@ impl Assignments {
             && !self.is_stopping
             && let Err(error) = self.consumer.release(&partitions).await
         {
-            tracing::warn!(error = %error.report(), "releasing partitions failed; they go at the deadline");
+            let service = self.shared.identity.service.as_str();
+            logs::ReleaseFailed { service: &service, error: &error.report() }.log();
         }
         ids.into_iter().map(|id| self.forget(id)).collect()
     }
 
     /// Forgets an assignment; a later one of its partition may begin.
     fn forget(&mut self, id: AssignmentId) -> Option<ReturnedPartition> {
+        if let Some(partition) = self.partitions.get_mut(id).filter(|partition| !partition.is_lost()) {
+            view::log_revoked(&self.shared, partition, self.is_stopping);
+        }
         let Removed { bytes, returned, begun } = self.partitions.remove(id)?;
         self.shared.board.lock().partitions.remove(&id);
         self.bounds.remove(bytes);
@@ -270,7 +281,20 @@ impl Assignments {
 
     /// Records that a commit failed; returns whether it may be repeated.
     pub(super) fn not_committed(&mut self, id: AssignmentId, next: u64, error: &Error) -> bool {
-        self.partitions.get_mut(id).is_some_and(|partition| partition.not_committed(next, error))
+        let Some(partition) = self.partitions.get_mut(id) else { return false };
+        let about = ("not_committed", None, error.kind().as_str());
+        if let Some(held_back) = self.shared.limiter.pass(about, Instant::now()) {
+            let line = logs::NotCommitted {
+                service: &self.shared.identity.service.as_str(),
+                topic: &partition.origin().topic.as_str(),
+                partition: &partition.origin().partition,
+                next_offset: &next,
+                error: &error.report(),
+                held_back: &held_back,
+            };
+            line.log();
+        }
+        partition.not_committed(error)
     }
 
     /// Pauses partitions for an operator, or resumes them.
@@ -300,7 +324,8 @@ impl Assignments {
         let paused = if pause.is_empty() { Ok(()) } else { self.consumer.pause(&pause).await };
         let resumed = if resume.is_empty() { Ok(()) } else { self.consumer.resume(&resume).await };
         if let Err(error) = paused.and(resumed) {
-            tracing::warn!(error = %error.report(), "pausing or resuming partitions failed");
+            let service = self.shared.identity.service.as_str();
+            logs::PauseFailed { service: &service, error: &error.report() }.log();
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use tidings_core::TopicPartition;
+use tidings_core::{Assignment, Revocation, TopicPartition};
 use tokio::time::Instant;
 
 use super::Assignments;
@@ -14,6 +14,7 @@ use crate::engine::coordinator::watch::Change;
 use crate::engine::messages::{Located, WorkerCommand};
 use crate::engine::routing::Verdict;
 use crate::engine::shared::Shared;
+use crate::logs::{self, millis};
 use crate::status::{PartitionStatus, ReturnedPartition};
 use crate::telemetry::{HoldCause, PartitionState};
 
@@ -21,11 +22,14 @@ use crate::telemetry::{HoldCause, PartitionState};
 const LOOK_INTO_AFTER: Duration = Duration::from_secs(5);
 /// How long a worker's report on a stalled record is waited for before the stall is logged without it.
 const REPORT_TIME: Duration = Duration::from_secs(2);
+/// The number of partitions that a line of the log names.
+const NAMES: usize = 50;
 
 impl Assignments {
     /// Shows what has changed since the last call.
     pub(crate) fn show(&mut self, service: Option<ServiceView>, now: Instant) {
-        let touched: Vec<_> = self.partitions.iter_mut().filter_map(|(id, p)| shown(id, p, now)).collect();
+        let touched: Vec<_> =
+            self.partitions.iter_mut().filter_map(|(id, p)| shown(id, p, &self.shared, now)).collect();
         if service.is_none() && touched.is_empty() {
             return;
         }
@@ -95,6 +99,17 @@ impl Assignments {
         self.bounds.bytes()
     }
 
+    /// Returns whether a partition is assigned, or was and is not given back yet.
+    pub(crate) fn has_partitions(&self) -> bool {
+        self.partitions.iter().any(|partition| !partition.is_lost())
+    }
+
+    /// Returns the number of partitions and of records in flight.
+    pub(crate) fn in_flight(&self) -> (usize, usize) {
+        let partitions = self.partitions.iter().filter(|partition| !partition.is_lost());
+        partitions.fold((0, 0), |(count, records), partition| (count + 1, records + partition.in_flight()))
+    }
+
     pub(crate) fn status(&self) -> Vec<PartitionStatus> {
         self.partitions.status()
     }
@@ -111,15 +126,50 @@ impl Assignments {
     }
 }
 
-fn shown(
-    id: AssignmentId,
-    partition: &mut Partition,
-    now: Instant,
-) -> Option<(AssignmentId, PartitionView, Vec<Change>)> {
-    partition.watch.take_touched().then(|| {
-        let changes = partition.look(now);
-        (id, partition.view(), changes)
-    })
+/// An assignment to show, with what has changed since it was last shown.
+type Touched = (AssignmentId, PartitionView, Vec<Change>);
+
+/// Returns what is to be shown of an assignment, if it has changed, and logs the changes.
+fn shown(id: AssignmentId, partition: &mut Partition, shared: &Shared, now: Instant) -> Option<Touched> {
+    if !partition.watch.take_touched() {
+        return None;
+    }
+    let changes = partition.look(now);
+    changes.iter().for_each(|change| log_change(shared, partition, *change));
+    Some((id, partition.view(), changes))
+}
+
+/// Logs a change. Pauses that are part of the normal flow are logged at DEBUG.
+fn log_change(shared: &Shared, partition: &Partition, change: Change) {
+    let service = shared.identity.service.as_str();
+    let TopicPartition { topic, partition: number, .. } = partition.origin();
+    let (topic, number) = (topic.as_str(), *number);
+    match change {
+        Change::Paused(reason) | Change::Resumed(reason, _) if reason.is_flow_control() => {
+            tracing::debug!(target: "tidings::partition", service, topic, partition = number, ?change, "flow control");
+        }
+        Change::Paused(reason) => {
+            let (reason, error) = (reason.as_str(), partition.pause_text(reason));
+            logs::PartitionPaused {
+                service: &service,
+                topic: &topic,
+                partition: &number,
+                reason: &reason,
+                error: &error,
+            }
+            .log();
+        }
+        Change::Resumed(reason, lasted) => {
+            let (reason, lasted_ms) = (reason.as_str(), millis(lasted));
+            let (topic, partition) = (&topic, &number);
+            logs::PartitionResumed { service: &service, topic, partition, reason: &reason, lasted_ms: &lasted_ms }
+                .log();
+        }
+        Change::Moved(stalled) => {
+            let stalled_ms = millis(stalled);
+            logs::Moving { service: &service, topic: &topic, partition: &number, stalled_ms: &stalled_ms }.log();
+        }
+    }
 }
 
 /// Notes what is known here of the record at `offset`; returns whether the workers know more.
@@ -139,16 +189,82 @@ fn look_into(partition: &mut Partition, offset: u64, shared: &Shared) -> bool {
 
 fn log_stall(shared: &Shared, partition: &TopicPartition, holding: Option<&HoldingView>, since: Duration) {
     let handler = holding.and_then(|holding| holding.handler).map(|number| shared.table.info(number).name.as_str());
-    tracing::error!(
-        service = %shared.identity.service,
-        topic = %partition.topic,
-        partition = partition.partition,
-        offset = holding.map(|holding| holding.offset),
-        handler,
-        attempt = holding.and_then(|holding| holding.attempt),
-        cause = holding.map_or(HoldCause::Unknown, |holding| holding.cause).as_str(),
-        error = holding.and_then(|holding| holding.text.as_deref()),
-        seconds = since.as_secs(),
-        "the partition is stalled: its lowest unsettled record has not moved"
-    );
+    let line = logs::Stalled {
+        service: &shared.identity.service.as_str(),
+        topic: &partition.topic.as_str(),
+        partition: &partition.partition,
+        offset: &holding.map(|holding| holding.offset),
+        handler: &handler,
+        attempt: &holding.and_then(|holding| holding.attempt),
+        cause: &holding.map_or(HoldCause::Unknown, |holding| holding.cause).as_str(),
+        error: &holding.and_then(|holding| holding.text.as_deref()),
+        seconds: &since.as_secs(),
+    };
+    line.log();
+}
+
+pub(super) fn log_assigned(shared: &Shared, assignments: &[Assignment]) {
+    let line = logs::Assigned {
+        service: &shared.identity.service.as_str(),
+        group: &shared.identity.group.as_str(),
+        count: &assignments.len(),
+        partitions: &names(assignments.iter().map(|assignment| &assignment.partition)),
+    };
+    line.log();
+}
+
+pub(super) fn log_revoking(shared: &Shared, revocation: &Revocation) {
+    let line = logs::Revoking {
+        service: &shared.identity.service.as_str(),
+        group: &shared.identity.group.as_str(),
+        count: &revocation.partitions.len(),
+        partitions: &names(revocation.partitions.iter()),
+        deadline_ms: &millis(revocation.deadline),
+    };
+    line.log();
+}
+
+pub(super) fn log_lost(shared: &Shared, partitions: &[TopicPartition]) {
+    let line = logs::Lost {
+        service: &shared.identity.service.as_str(),
+        group: &shared.identity.group.as_str(),
+        count: &partitions.len(),
+        partitions: &names(partitions.iter()),
+    };
+    line.log();
+}
+
+/// Logs that a partition is given back. At a shutdown one line has all of them.
+pub(super) fn log_revoked(shared: &Shared, partition: &Partition, is_stopping: bool) {
+    if is_stopping {
+        return;
+    }
+    let line = logs::Revoked {
+        service: &shared.identity.service.as_str(),
+        topic: &partition.origin().topic.as_str(),
+        partition: &partition.origin().partition,
+        committed: &partition.committed_offset(),
+        records: &partition.returned().map_or(0, |returned| returned.records),
+    };
+    line.log();
+}
+
+pub(super) fn log_rewound(shared: &Shared, assignment: &Assignment, position: u64, committed: Option<u64>) {
+    let line = logs::LogRewound {
+        service: &shared.identity.service.as_str(),
+        topic: &assignment.partition.topic.as_str(),
+        partition: &assignment.partition.partition,
+        position: &position,
+        committed: &committed,
+        start: &assignment.start_offset,
+    };
+    line.log();
+}
+
+/// Returns the names of partitions, of the first ones where there are many.
+fn names<'a>(partitions: impl ExactSizeIterator<Item = &'a TopicPartition>) -> String {
+    let more = partitions.len().saturating_sub(NAMES);
+    let names: Vec<_> = partitions.take(NAMES).map(ToString::to_string).collect();
+    let names = names.join(", ");
+    if more > 0 { format!("{names} and {more} more") } else { names }
 }

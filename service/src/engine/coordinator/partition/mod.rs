@@ -16,6 +16,7 @@ use super::troubles::{Troubles, reason};
 use super::watch::Watch;
 use crate::engine::assigned::{Assigned, AssignmentId};
 use crate::engine::messages::Cause;
+use crate::logs;
 use crate::status::{Hold, PauseReason};
 
 /// One assignment of a partition. It knows neither channels nor tasks nor the consumer: its owner carries out what it
@@ -127,14 +128,6 @@ impl Partition {
 
     /// Returns the assignment that begins at `start`. Work of this one must settle none of its records.
     fn rewound(&self, start: u64) -> Assignment {
-        tracing::error!(
-            topic = %self.origin().topic,
-            partition = self.origin().partition,
-            position = self.reached(),
-            committed = self.committed,
-            start,
-            "records come below those that were read: the log was truncated or made anew; committing anew from there"
-        );
         // The committed offset is left out: a commit in flight may still change it.
         Assignment::new(self.origin().clone(), self.epoch(), start)
     }
@@ -210,18 +203,11 @@ impl Partition {
         if std::mem::replace(&mut self.start.committed, true) { Vec::new() } else { self.begin() }
     }
 
-    /// Records that the commit of `next` failed; returns whether it may be repeated.
+    /// Records that a commit failed; returns whether it may be repeated.
     ///
     /// If another member owns the partition it is not: the step that says so is still to come, and a repetition would
     /// keep it from being read.
-    pub(super) fn not_committed(&mut self, next: u64, error: &Error) -> bool {
-        tracing::warn!(
-            topic = %self.origin().topic,
-            partition = self.origin().partition,
-            next,
-            error = %error.report(),
-            "an offset was not committed"
-        );
+    pub(super) fn not_committed(&mut self, error: &Error) -> bool {
         self.fenced |= error.kind() == ErrorKind::Fenced;
         error.kind() != ErrorKind::Fenced
     }
@@ -263,15 +249,15 @@ impl Partition {
             return;
         }
         let cause = unreadable.error.report();
-        tracing::error!(
-            service,
-            topic = %self.origin().topic,
-            partition = self.origin().partition,
-            offset = unreadable.offset,
-            next_offset = unreadable.next_offset,
-            error = %cause,
-            "records cannot be read; the partition is held there until the range is skipped, all others go on"
-        );
+        let line = logs::Unreadable {
+            service: &service,
+            topic: &self.origin().topic.as_str(),
+            partition: &self.origin().partition,
+            offset: &unreadable.offset,
+            next_offset: &unreadable.next_offset,
+            error: &cause,
+        };
+        line.log();
         self.held.hold(unreadable.offset, unreadable.next_offset, cause);
     }
 
@@ -493,8 +479,8 @@ mod tests {
         fn answered(&mut self, answer: u8) {
             let Some(next) = self.committing.take() else { return };
             match answer {
-                0 => drop(self.partition.not_committed(next, &Error::new(ErrorKind::Fenced, "x"))),
-                1..3 => assert!(self.partition.not_committed(next, &Error::new(ErrorKind::Unavailable, "x"))),
+                0 => drop(self.partition.not_committed(&Error::new(ErrorKind::Fenced, "x"))),
+                1..3 => assert!(self.partition.not_committed(&Error::new(ErrorKind::Unavailable, "x"))),
                 _ => {
                     self.accepted = Some(next);
                     let begun = self.partition.committed(next);

@@ -53,6 +53,21 @@ impl Partition {
         }
     }
 
+    /// Returns the text of the cause of a pause.
+    pub(crate) fn pause_text(&self, reason: PauseReason) -> Option<&str> {
+        self.troubles.text(reason)
+    }
+
+    /// Returns the number of records in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.tracker.unsettled() + self.start.early.iter().map(|fetched| fetched.batch.len()).sum::<usize>()
+    }
+
+    /// Returns the committed offset, as far as it is known here.
+    pub(crate) fn committed_offset(&self) -> Option<u64> {
+        self.committed
+    }
+
     /// Takes a sample of the lag. A lag whose oldest record is not old counts as none.
     pub(crate) fn sample(&mut self, is_old: bool, window: Duration, now: Instant) {
         let lag = if is_old { self.lag() } else { 0 };
