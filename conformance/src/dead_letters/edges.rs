@@ -24,13 +24,15 @@ fn discarded() -> Resolution {
     Resolution::discarded("ann", "from a test client")
 }
 
-/// An empty list would be taken for no letters, `Closed` for letters that are redriven.
+/// A service would start without a place for its letters. An empty list would be taken for no letters, and `Closed` for
+/// letters that are redriven.
 async fn d1_an_outage_is_reported_by_every_call(fixture: &Fixture) -> Checked {
     let (service, ids) = fixture.buried(&[1]).await?;
     let (store, query, lease) =
         (fixture.store()?, LetterQuery::default().with_service(&service), LetterLease::new(LONG));
     fixture.outage(true).await?;
     let reported = async {
+        is_retryable("check", fixture.within("check", store.check(&["conformance".into()])).await?)?;
         is_retryable("list", fixture.within("list", store.list(&query)).await?)?;
         is_retryable("count", fixture.within("count", store.count(&query)).await?)?;
         is_retryable("resolve", fixture.within("resolve", store.resolve(&ids, &redriven())).await?)?;
