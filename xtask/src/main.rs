@@ -6,6 +6,7 @@ mod ci;
 mod circles;
 mod examples;
 mod junit;
+mod mutants;
 mod play;
 mod process;
 mod report;
@@ -39,6 +40,8 @@ cargo xtask COMMAND
                                    runs the benches and prints their figures beside the baselines
   soak [--for 10m] [CARGO TEST ARGUMENTS]
                                    runs the long tests, each for the given time
+  soak mutants ROOM [suites|all] [--shard K/N]
+                                   plants bugs in a room, and prints those that no test sees
   kafka up [--nodes 3] | status | down
                                    a Kafka cluster to play with; prints its bootstrap servers
   postgres up | status | down      a Postgres server to play with; prints its URL";
@@ -69,6 +72,7 @@ fn run(command: &str, args: Vec<String>) -> Result {
         "rooms" => rooms::run(),
         "examples" => examples::run(),
         "bench" => bench::run(args),
+        "soak" if args.first().is_some_and(|first| first == "mutants") => mutants::run(&args[1..]),
         "soak" => soak::run(args),
         "kafka" | "postgres" => play::run(command, &args),
         "" | "help" | "--help" | "-h" => {

@@ -71,7 +71,7 @@ pub(crate) fn tee(command: &mut Command, mut look: impl FnMut(&str)) -> Result {
 }
 
 /// The command as a person would type it.
-fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
     let program = program.rsplit('/').next().unwrap_or(&program).to_owned();
     command.get_args().fold(program, |line, arg| format!("{line} {}", arg.to_string_lossy()))
