@@ -155,7 +155,7 @@ pub enum HoldCause {
     /// Its handler's layers are not ready: a limit is reached.
     Throttled,
     /// Its batch is incomplete.
-    Batch,
+    Batching,
     /// Other records go first, or deliveries may not start.
     Queued,
     /// It crashed processes, and runs when nothing else is in flight.
@@ -180,7 +180,7 @@ impl HoldCause {
             Self::Blocked => "blocked",
             Self::Retry => "retry",
             Self::Throttled => "throttled",
-            Self::Batch => "batch",
+            Self::Batching => "batch",
             Self::Queued => "queued",
             Self::Isolated => "isolated",
             Self::Store => "store",

@@ -61,7 +61,7 @@ fn of_stage(stage: Stage) -> HoldCause {
         Stage::Running => HoldCause::Handler,
         Stage::Delayed => HoldCause::Retry,
         Stage::Throttled => HoldCause::Throttled,
-        Stage::Batching => HoldCause::Batch,
+        Stage::Batching => HoldCause::Batching,
         Stage::Isolated => HoldCause::Isolated,
         Stage::Claiming | Stage::Completing => HoldCause::Store,
         Stage::Publishing => HoldCause::Publisher,
