@@ -290,7 +290,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
     }
 
     /// Sets the hook that makes the backend apply retention soon: within the setup's patience, records beyond their
-    /// topic's limits are deleted. A backend that always does so returns `Ok`.
+    /// topic's limits are deleted. A backend that always does so returns `Ok`. On a paused clock, where patience costs
+    /// nothing, the cases run without the hook, too.
     #[must_use]
     pub fn with_retention_check<Fut>(mut self, hook: impl Fn(Arc<T>) -> Fut + Send + Sync + 'static) -> Self
     where

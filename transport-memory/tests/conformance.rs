@@ -51,7 +51,6 @@ fn transport() -> Setup<MemoryTransport> {
             let advanced = memory.faults().advance(&partition, offset);
             advanced.then_some(()).ok_or_else(|| Error::new(ErrorKind::Failed, "advance a log that is not empty"))
         })
-        .with_retention_check(|_| async { Ok(()) })
         .with_unreadable_records(|memory, partition| async move {
             let bytes = Record::new(&partition.topic, "bytes").with_partition(partition.partition);
             let at = memory.publisher().await?.publish_one(bytes).await?.offset;

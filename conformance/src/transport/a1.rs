@@ -28,18 +28,29 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_an_outage_is_seen_by_health[Outage],
 ];
 
-/// The settings are not compared: a broker may report its own names for them.
+/// A broker may report its own names for settings, or none; those of these names are Kafka's.
 async fn a1_a_topic_is_created_as_asked(fixture: &Fixture) -> Checked {
     let name = fixture.fresh("topic");
     let topic = Topic::new(&name)
         .with_partitions(5)
         .with_retention(Duration::from_secs(86_400))
-        .with_cleanup(Cleanup::Delete)
+        .with_retention_bytes(12_345_678)
+        .with_cleanup(Cleanup::CompactAndDelete)
         .with_max_record_bytes(100_000);
     fixture.create(topic).await?;
     let described = describe(fixture, &name).await?;
     same("its name", &name, &described.name)?;
-    same("its partitions", (0..5).collect::<Vec<u32>>(), described.partitions.iter().map(|p| p.partition).collect())
+    same("its partitions", (0..5).collect::<Vec<u32>>(), described.partitions.iter().map(|p| p.partition).collect())?;
+    for (setting, wanted) in [
+        ("retention.ms", "86400000"),
+        ("retention.bytes", "12345678"),
+        ("cleanup.policy", "compact,delete"),
+        ("max.message.bytes", "100000"),
+    ] {
+        let told = described.settings.get(setting).map_or(wanted, String::as_str);
+        same(&format!("its setting {setting}, as it is reported"), wanted, told)?;
+    }
+    Ok(())
 }
 
 /// Describes an existing topic. Brokers other than the one that reported it may learn of it later.

@@ -11,7 +11,7 @@ use tidings_core::{
 
 use super::a1::describe;
 use super::fixture::{Fixture, numbered, partitions};
-use crate::case::{Case, Checked, broken, cases, granted, holds, refused, same};
+use crate::case::{Case, Checked, cases, granted, holds, refused, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_topics_of_one_call_are_created_each_as_asked,
@@ -26,7 +26,6 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_reset_goes_to_no_record_that_is_gone[DeletedRecords],
     a1_reset_with_a_missing_topic_moves_nothing,
     a1_groups_that_begin_alike_are_reset_and_deleted_apart,
-    a1_retention_deletes_what_is_older_and_nothing_else[RetentionCheck],
 ];
 
 fn kinds<T>(answers: &[Result<T>]) -> Vec<Option<ErrorKind>> {
@@ -357,29 +356,4 @@ async fn a1_groups_that_begin_alike_are_reset_and_deleted_apart(fixture: &Fixtur
     unmoved("a deletion").await?;
     let listed = fixture.within("list", admin.list_groups()).await??;
     holds(!listed.contains(first) && others.iter().all(|o| listed.contains(o)), "a list of the others", listed)
-}
-
-/// By the records' own times: one partition's are two hours old, the other's a minute.
-async fn a1_retention_deletes_what_is_older_and_nothing_else(fixture: &Fixture) -> Checked {
-    let (kept, short) = (fixture.topic(1).await?, fixture.fresh("topic"));
-    let hour = Duration::from_secs(3_600);
-    fixture.create(Topic::new(&short).with_partitions(2).with_retention(hour)).await?;
-    let at = |age: Duration| Timestamp::now().saturating_sub(age);
-    let (old, young) = (at(hour * 2), at(Duration::from_secs(60)));
-    for (topic, p, time) in [(&short, 0, old), (&short, 1, young), (&kept, 0, young)] {
-        fixture.publish((0..5).map(|n| numbered(topic, p, n).with_timestamp(time)).collect()).await?;
-    }
-    fixture.check_retention().await?;
-    let starts = async |topic: &Name| -> Checked<Vec<(u64, u64)>> {
-        Ok(describe(fixture, topic).await?.partitions.iter().map(|p| (p.start, p.end)).collect())
-    };
-    fixture
-        .eventually("old records are deleted", || async {
-            let bounds = starts(&short).await?;
-            let Some((start, 5)) = bounds.first() else { return broken("an end of 5", format!("{bounds:?}")) };
-            Ok((*start == 5).then_some(()))
-        })
-        .await?;
-    same("bounds of the topic with retention", vec![(5, 5), (0, 5)], starts(&short).await?)?;
-    same("bounds of the topic without", vec![(0, 5)], starts(&kept).await?)
 }

@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c1_groups_that_begin_alike_are_kept_apart,
     c1_names_of_any_length_are_told_apart,
     c1_a_topic_that_is_named_twice_is_read_once,
+    c1_a_member_reads_twenty_topics,
     c1_a_topic_of_three_hundred_partitions,
     c1_offsets_of_any_size[AdvancedLog],
 ];
@@ -136,6 +137,24 @@ async fn c1_a_topic_that_is_named_twice_is_read_once(fixture: &Fixture) -> Check
     members.rest().await?;
     same("assignments", 2, members[0].assignments.len())?;
     same_records("records", 0, &records, members[0].of(&partitions(&topic, 2)[1]))
+}
+
+async fn c1_a_member_reads_twenty_topics(fixture: &Fixture) -> Checked {
+    let names: Vec<Name> = (0..20).map(|_| fixture.fresh("topic")).collect();
+    let asked: Vec<_> = names.iter().map(tidings_core::Topic::new).collect();
+    let admin = fixture.admin().await?;
+    for answer in fixture.within("create", admin.create_topics(&asked)).await?? {
+        granted("create", answer)?;
+    }
+    let records: Vec<_> = (0..60).map(|n| numbered(&names[n % 20], 0, n)).collect();
+    fixture.publish(records.clone()).await?;
+    let mut members = fixture.join(ConsumerOptions::new(fixture.fresh("group"), &names)).await?;
+    members.records(0, 60).await?;
+    for name in &names {
+        let of: Vec<_> = records.iter().filter(|r| r.topic == *name).cloned().collect();
+        same_records(&format!("records of {name}"), 0, &of, members[0].of(&TopicPartition::new(name, 0)))?;
+    }
+    Ok(())
 }
 
 /// Partitions in use of three hundred: some differ only beyond 8 bits, or in the order of their digits.

@@ -26,6 +26,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c4_a_commit_of_a_partition_never_assigned_is_fenced,
     c4_no_commit_has_no_answer,
     c4_ranges_settled_beyond_do_not_move_the_offset,
+    c4_a_commit_in_an_outage_is_never_a_wrong_success[Outage],
     c4_commits_overlap_reading,
     c4_a_dropped_commit_can_be_repeated,
     c4_seek_goes_on_reading_elsewhere,
@@ -254,6 +255,25 @@ async fn c4_ranges_settled_beyond_do_not_move_the_offset(fixture: &Fixture) -> C
     commit.settled_beyond = vec![4..6, 8..10];
     granted("commit", members[0].try_commit(commit).await?)?;
     same("what is committed", Some(2), next_owner(fixture, members, &p).await?.committed)
+}
+
+/// A service that believes it would not commit again.
+async fn c4_a_commit_in_an_outage_is_never_a_wrong_success(fixture: &Fixture) -> Checked {
+    let (members, _, p) = ten_read(fixture).await?;
+    members[0].commit(&p, 3).await?;
+    let commit = Commit::new(p.clone(), members[0].epoch(&p)?, 7);
+    fixture.outage(true).await?;
+    let answer = members[0].try_commit(commit).await;
+    fixture.outage(false).await?;
+    // The session may end meanwhile.
+    let kinds = &[ErrorKind::Unavailable, ErrorKind::Indeterminate, ErrorKind::Fenced];
+    refused("a commit in an outage", kinds, answer?)?;
+    let group = members[0].options.group.clone();
+    drop(members);
+    let admin = fixture.admin().await?;
+    let lag = fixture.eventually("an answer", || async { Ok(admin.group_lag(&group).await.ok()) }).await?;
+    let committed = lag.first().and_then(|l| l.committed);
+    holds([Some(3), Some(7)].contains(&committed), "the commit before the outage, or the one in it", committed)
 }
 
 /// A commit that waited for `next` would never come while a topic is quiet.

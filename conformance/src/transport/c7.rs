@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c7_close_ends_a_pending_next,
     c7_a_dropped_close_can_be_repeated,
     c7_a_static_member_stays,
+    c7_a_static_member_that_stays_away_is_replaced,
     c7_a_static_member_comes_back_to_its_partitions,
     c7_a_member_that_closes_in_a_revocation_lets_others_go_on,
     c7_closing_a_member_leaves_other_groups_alone,
@@ -126,6 +127,17 @@ async fn c7_a_static_member_stays(fixture: &Fixture) -> Checked {
     members.close(0).await?;
     members.rest().await?;
     same("partitions of the other member, as a static one stays", 1, members[1].has(&topic))
+}
+
+/// Its place is kept for a session, and no longer.
+async fn c7_a_static_member_that_stays_away_is_replaced(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(fixture.pace.lifetime);
+    let mut members = fixture.join(options.clone().with_instance_id("one")).await?;
+    members.add(options.with_instance_id("two")).await?;
+    members.shared(&topic, 2, &[0, 1]).await?;
+    members.close(0).await?;
+    members.owns(1, &topic, 2).await
 }
 
 /// The other member notices nothing.

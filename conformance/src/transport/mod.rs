@@ -5,7 +5,9 @@
 
 mod a1;
 mod a1_groups;
+mod a1_lists;
 mod a1_many;
+mod a1_retention;
 mod c1;
 mod c1_names;
 mod c2;
@@ -61,7 +63,9 @@ const ALL: &[Cases] = &[
     c8::CASES,
     a1::CASES,
     a1_groups::CASES,
+    a1_lists::CASES,
     a1_many::CASES,
+    a1_retention::CASES,
     d::CASES,
     restart::CASES,
 ];

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidings_core::{ErrorKind, Record, TopicPartition, Transport};
 
 use super::fixture::{Fixture, numbered, same_record, same_records};
-use crate::case::{Case, Checked, cases, holds, refused, same};
+use crate::case::{Case, Checked, cases, granted, holds, refused, same};
 use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p2_what_is_acknowledged_outlives_its_publisher,
     p2_a_dropped_publish_stores_whole_records_once_or_none,
     p2_a_publisher_works_on_after_a_dropped_publish,
+    p2_a_deleted_topic_takes_no_record,
     p2_a_lost_answer_is_unknown_and_never_a_failure[LostAnswers],
     p2_what_an_outage_refuses_is_not_there[Outage],
     p2_publishing_goes_on_after_an_outage[Outage],
@@ -80,6 +81,32 @@ async fn p2_a_publisher_works_on_after_a_dropped_publish(fixture: &Fixture) -> C
     drop(poll_times(1, publisher.publish(vec![Record::new(&topic, "dropped")])).await);
     fixture.publish_by(&*publisher, vec![Record::new(&topic, "kept")]).await?;
     fixture.within("close", publisher.close(Duration::from_secs(5))).await?.map_err(Into::into)
+}
+
+/// A publisher knows the topic from before. Once it is there again, what is answered `Ok` is in the new one.
+async fn p2_a_deleted_topic_takes_no_record(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.publish_by(&*publisher, vec![numbered(&topic, 0, 0)]).await?;
+    let admin = fixture.admin().await?;
+    for answer in fixture.within("delete", admin.delete_topics(std::slice::from_ref(&topic))).await?? {
+        granted("delete", answer)?;
+    }
+    let answers = fixture.within("an answer", publisher.publish(vec![numbered(&topic, 0, 1)])).await?;
+    let kinds = &[ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Indeterminate];
+    answers.into_iter().try_for_each(|answer| refused("a record of a deleted topic", kinds, answer))?;
+    fixture.create(tidings_core::Topic::new(&topic)).await?;
+    let again = vec![numbered(&topic, 0, 2)];
+    fixture
+        .eventually("the publisher finds the new topic", || async {
+            let answers = fixture.within("an answer", publisher.publish(again.clone())).await?;
+            Ok(answers.iter().all(Result::is_ok).then_some(()))
+        })
+        .await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 1).await?;
+    let stored = members[0].of(&TopicPartition::new(&topic, 0));
+    same("the key of the first record", &numbered(&topic, 0, 2).key, &stored[0].key)
 }
 
 /// A caller that is told of a failure publishes again.

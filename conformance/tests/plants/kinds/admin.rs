@@ -31,6 +31,8 @@ impl BentAdmin {
     fn created(&self, mut topic: Topic, first: &Topic) -> Topic {
         match self.kind {
             Kind::CreatesAllLikeTheFirst => topic.partitions = first.partitions,
+            Kind::ForgetsTheSize => topic.retention_bytes = None,
+            Kind::ForgetsCleanup => topic.cleanup = None,
             Kind::ForgetsRetention => topic.retention = None,
             Kind::TakesNegativeCountsForADefault if topic.partitions > i32::MAX as u32 => topic.partitions = 1,
             _ => {}
@@ -97,6 +99,9 @@ impl BentAdmin {
 impl Admin for BentAdmin {
     async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
         let bent: Vec<Topic> = topics.iter().map(|topic| self.created(topic.clone(), &topics[0])).collect();
+        if self.kind == Kind::PretendsToCreateInAnOutage && self.inner.list_topics().await.is_err() {
+            return Ok(topics.iter().map(|_| Ok(())).collect());
+        }
         let answers = self.inner.create_topics(&bent).await?;
         if self.kind == Kind::KeepsCommitsOfADeletedTopic {
             self.commit_again(topics).await?;
@@ -105,7 +110,13 @@ impl Admin for BentAdmin {
     }
 
     async fn list_topics(&self) -> Result<Vec<Name>> {
-        self.inner.list_topics().await
+        let mut listed = self.inner.list_topics().await;
+        match (self.kind, &mut listed) {
+            (Kind::ListsAThousand, Ok(names)) => names.truncate(1_000),
+            (Kind::ListsNothingInAnOutage, Err(_)) => return Ok(Vec::new()),
+            _ => {}
+        }
+        listed
     }
 
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
@@ -170,7 +181,11 @@ impl Admin for BentAdmin {
     }
 
     async fn list_groups(&self) -> Result<Vec<Name>> {
-        self.inner.list_groups().await
+        let mut listed = self.inner.list_groups().await?;
+        if self.kind == Kind::ListsAThousandGroups {
+            listed.truncate(1_000);
+        }
+        Ok(listed)
     }
 
     async fn describe_group(&self, group: &Name) -> Result<GroupDescription> {

@@ -73,6 +73,7 @@ kinds! {
     DropsTheSignOfTimes => p5_timestamps_of_any_age_are_kept,
     StoresWhatItRefusedLater => p2_an_outage_repeats_nothing_and_brings_nothing_back,
     RepeatsTheLastRecordAfterAnOutage => p2_an_outage_repeats_nothing_and_brings_nothing_back,
+    PublishesToADeletedTopic => p2_a_deleted_topic_takes_no_record,
     FailsAtAnEndlessDeadline => p4_close_takes_any_deadline,
     // Names and sizes.
     ReadsTopicsThatBeginAlike => c1_topics_that_begin_alike_are_kept_apart,
@@ -81,6 +82,7 @@ kinds! {
     JoinsGroupAndTopic => c1_groups_that_begin_alike_are_kept_apart,
     IgnoresCaseOfGroups => c1_groups_that_begin_alike_are_kept_apart,
     CutsGroups => c1_names_of_any_length_are_told_apart,
+    ReadsSixteenTopics => c1_a_member_reads_twenty_topics,
     AssignsATopicTwice => c1_a_topic_that_is_named_twice_is_read_once,
     CommitsPartitionsOfEightBits => c1_a_topic_of_three_hundred_partitions,
     CommitsOffsetsOf32Bits => c1_offsets_of_any_size,
@@ -99,6 +101,7 @@ kinds! {
     GoesBackForEverAfterASeek => c4_commits_go_back_once_after_a_seek,
     GoesBackOnAllAfterASeek => c4_a_seek_lets_only_its_partition_go_back,
     // Commits, releases, losses.
+    PretendsToCommitInAnOutage => c4_a_commit_in_an_outage_is_never_a_wrong_success,
     KeepsOldMetadata => c4_metadata_goes_with_its_commit,
     CutsMetadata => c4_many_commits_in_one_call,
     TakesSixteenCommits => c4_many_commits_in_one_call,
@@ -108,6 +111,7 @@ kinds! {
     StopsWhatItWasAskedToRelease => c3_releasing_everything_releases_what_is_revoked,
     LosesAStepInFifty => c6_dropping_next_hundreds_of_times_loses_no_record,
     CutsInstanceIds => c7_a_static_member_stays,
+    KeepsStaticMembersForEver => c7_a_static_member_that_stays_away_is_replaced,
     ClosesGroupsThatBeginAlike => c7_closing_a_member_leaves_other_groups_alone,
     // Pauses.
     PausesFromTheFirstRecordOn => c5_pausing_between_assignment_and_the_first_record,
@@ -135,6 +139,12 @@ kinds! {
     KeepsCommitsOfADeletedTopic => a1_a_deleted_topic_takes_its_commits_along,
     GrowsWhatBeginsAlike => a1_topics_that_begin_alike_are_deleted_and_grown_apart,
     NeverGrowsUnasked => a1_growing_a_topic_without_records_needs_no_permission,
+    ForgetsTheSize => a1_retention_by_size_keeps_the_newest,
+    ForgetsCleanup => a1_a_topic_is_created_as_asked,
+    ListsAThousand => a1_more_than_a_thousand_topics_and_groups_are_listed,
+    ListsAThousandGroups => a1_more_than_a_thousand_topics_and_groups_are_listed,
+    ListsNothingInAnOutage => a1_nothing_is_answered_in_an_outage,
+    PretendsToCreateInAnOutage => a1_nothing_is_answered_in_an_outage,
     // Groups.
     DescribesOneMemberWithAll => a1_each_member_is_described_with_its_own_partitions,
     ForgetsLagWithoutACommit => a1_lag_counts_what_was_never_committed,
@@ -210,6 +220,8 @@ impl Bent {
                 let negative = matches!(options.start, Start::Time(time) if time.millis() < 0);
                 options.start = if negative { Start::Latest } else { options.start };
             }
+            Kind::ReadsSixteenTopics => options.topics.truncate(16),
+            Kind::KeepsStaticMembersForEver if options.instance_id.is_some() => options.session_timeout *= 1_000,
             Kind::CutsInstanceIds => {
                 options.instance_id = options.instance_id.map(|id| id.split('-').next().unwrap_or("").into());
             }
@@ -295,7 +307,6 @@ fn setup(kind: Kind) -> Setup<Bent> {
             bent.inner.faults().advance(&partition, offset);
             Ok(())
         })
-        .with_retention_check(|_| async { Ok(()) })
 }
 
 /// Prints which cases catch each bug: one that only a new case catches was a gap. Takes minutes.

@@ -1,0 +1,56 @@
+//! A1, retention: a topic's limits delete what lies beyond them, and nothing else.
+
+use std::time::Duration;
+
+use tidings_core::{Name, Record, Timestamp, Topic, Transport};
+
+use super::a1::describe;
+use super::fixture::{Fixture, numbered};
+use crate::case::{Case, Checked, broken, cases, holds, same};
+
+pub(super) const CASES: &[Case<dyn Transport>] = cases![
+    a1_retention_deletes_what_is_older_and_nothing_else[RetentionCheck],
+    a1_retention_by_size_keeps_the_newest[RetentionCheck],
+];
+
+/// By the records' own times: one partition's are two hours old, the other's a minute.
+async fn a1_retention_deletes_what_is_older_and_nothing_else(fixture: &Fixture) -> Checked {
+    let (kept, short) = (fixture.topic(1).await?, fixture.fresh("topic"));
+    let hour = Duration::from_secs(3_600);
+    fixture.create(Topic::new(&short).with_partitions(2).with_retention(hour)).await?;
+    let at = |age: Duration| Timestamp::now().saturating_sub(age);
+    let (old, young) = (at(hour * 2), at(Duration::from_secs(60)));
+    for (topic, p, time) in [(&short, 0, old), (&short, 1, young), (&kept, 0, young)] {
+        fixture.publish((0..5).map(|n| numbered(topic, p, n).with_timestamp(time)).collect()).await?;
+    }
+    fixture.check_retention().await?;
+    let starts = async |topic: &Name| -> Checked<Vec<(u64, u64)>> {
+        Ok(describe(fixture, topic).await?.partitions.iter().map(|p| (p.start, p.end)).collect())
+    };
+    fixture
+        .eventually("old records are deleted", || async {
+            let bounds = starts(&short).await?;
+            let Some((start, 5)) = bounds.first() else { return broken("an end of 5", format!("{bounds:?}")) };
+            Ok((*start == 5).then_some(()))
+        })
+        .await?;
+    same("bounds of the topic with retention", vec![(5, 5), (0, 5)], starts(&short).await?)?;
+    same("bounds of the topic without", vec![(0, 5)], starts(&kept).await?)
+}
+
+/// Of thirty records of 1,000 bytes about a third may stay, and the newest does.
+async fn a1_retention_by_size_keeps_the_newest(fixture: &Fixture) -> Checked {
+    let topic = fixture.fresh("topic");
+    fixture.create(Topic::new(&topic).with_retention_bytes(10_000)).await?;
+    for n in 0..30 {
+        fixture.publish(vec![Record::new(&topic, vec![n; 1_000])]).await?;
+    }
+    fixture.check_retention().await?;
+    let bounds = fixture
+        .eventually("old records are deleted", || async {
+            let bounds = describe(fixture, &topic).await?.partitions.first().map(|p| (p.start, p.end));
+            Ok(bounds.filter(|(start, _)| *start > 0))
+        })
+        .await?;
+    holds(bounds.1 == 30 && bounds.0 < 30, "an end of 30, and the newest record", bounds)
+}
