@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use krafka::KrafkaError;
 use krafka::admin::{
-    AdminClient, DescribeFeaturesOptions, ListConsumerGroupOffsetsOptions, ListOffsetsOptions, OffsetSpec,
-    TopicPartition as ClientPartition,
+    AdminClient, DescribeFeaturesOptions, ListConsumerGroupOffsetsOptions, ListOffsetsOptions, ListedOffset,
+    OffsetSpec, TopicPartition as ClientPartition,
 };
 use krafka::error::ErrorCode;
 use tidings_core::{Result, SeekTo, TopicPartition};
@@ -131,34 +131,72 @@ impl ClusterClient {
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, SeekTo)>,
     ) -> Result<HashMap<TopicPartition, Result<Option<u64>>>> {
-        let spec = |to: SeekTo| match to {
-            SeekTo::Earliest => OffsetSpec::Earliest,
-            // Brokers refuse these lookups. From the log's start on, no record of that time or later is left out.
-            SeekTo::Time(time) if time.millis() < 0 => OffsetSpec::Earliest,
-            SeekTo::Time(time) => OffsetSpec::Timestamp(time.millis()),
-            _ => OffsetSpec::Latest,
-        };
-        let wanted: HashMap<ClientPartition, OffsetSpec> = wanted
-            .into_iter()
-            .map(|(at, to)| (ClientPartition::new(at.topic.as_str(), index(&at)), spec(to)))
-            .collect();
-        if wanted.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let options = ListOffsetsOptions::default().timeout(self.limit).read_committed(self.committed_only);
-        let asked = self.client().list_offsets(wanted, options).await;
-        let found = asked.map_err(|e| failed("list offsets", e))?;
-        let mut offsets = HashMap::new();
-        for (at, listed) in found {
-            let at = named(&at);
-            let offset = match listed {
-                Ok(listed) => Ok(u64::try_from(listed.offset).ok()),
-                Err(error) if is_too_late(&error) => Ok(None),
-                Err(error) => Err(failed(format!("list an offset of {at}"), error)),
+        let (mut specs, mut times) = (HashMap::new(), HashMap::new());
+        for (at, to) in wanted {
+            let spec = match to {
+                SeekTo::Earliest => OffsetSpec::Earliest,
+                // Brokers refuse these lookups. From the log's start on, no record of that time or later is left out.
+                SeekTo::Time(time) if time.millis() < 0 => OffsetSpec::Earliest,
+                SeekTo::Time(time) => {
+                    times.insert(at.clone(), time.millis());
+                    OffsetSpec::Timestamp(time.millis())
+                }
+                _ => OffsetSpec::Latest,
             };
-            offsets.insert(at, offset);
+            specs.insert(at, spec);
         }
-        Ok(offsets)
+        let late = self.ends_before(&times).await?;
+        specs.retain(|at, _| !late.contains_key(at));
+        let ends = late.into_iter().map(|(at, end)| (at, Ok(Some(end))));
+        let listed = self.list(specs).await?.into_iter().map(|(at, listed)| (at.clone(), told(&at, listed)));
+        Ok(ends.chain(listed).collect())
+    }
+
+    /// Returns the ends of the logs without a record of their time or later.
+    ///
+    /// A lookup by such a time is answered without an offset, which the client takes for a passing failure: it asks
+    /// again until the time limit. So the bounds of the log and its highest time are looked up first, the end before
+    /// the time: no record that comes meanwhile is left out. A partition whose answer fails is looked up by its time,
+    /// which reports why.
+    async fn ends_before(&self, times: &HashMap<TopicPartition, i64>) -> Result<HashMap<TopicPartition, u64>> {
+        let all = |spec: OffsetSpec| times.keys().map(|at| (at.clone(), spec)).collect::<HashMap<_, _>>();
+        let (starts, ends) =
+            tokio::try_join!(self.list(all(OffsetSpec::Earliest)), self.list(all(OffsetSpec::Latest)))?;
+        let bound = |listed: &Listed, at: &TopicPartition| Some(listed.get(at)?.as_ref().ok()?.offset);
+        let filled = times.keys().filter(|at| bound(&starts, at) != bound(&ends, at) || bound(&ends, at).is_none());
+        let filled = self.list(filled.map(|at| (at.clone(), OffsetSpec::MaxTimestamp)).collect()).await?;
+        let before = |at: &TopicPartition, time: i64| match filled.get(at) {
+            None => true,
+            // Without a time, all records are older than 1970.
+            Some(Ok(listed)) => listed.timestamp.unwrap_or(-1) < time,
+            Some(Err(_)) => false,
+        };
+        let end = |at: &TopicPartition| u64::try_from(bound(&ends, at)?).ok();
+        let late = times.iter().filter(|(at, time)| before(at, **time));
+        Ok(late.filter_map(|(at, _)| Some((at.clone(), end(at)?))).collect())
+    }
+
+    /// Looks positions up, each with its own result.
+    async fn list(&self, specs: HashMap<TopicPartition, OffsetSpec>) -> Result<Listed> {
+        if specs.is_empty() {
+            return Ok(Listed::new());
+        }
+        let specs = specs.into_iter().map(|(at, spec)| (ClientPartition::new(at.topic.as_str(), index(&at)), spec));
+        let options = ListOffsetsOptions::default().timeout(self.limit).read_committed(self.committed_only);
+        let asked = self.client().list_offsets(specs, options).await;
+        Ok(asked.map_err(|e| failed("list offsets", e))?.into_iter().map(|(at, listed)| (named(&at), listed)).collect())
+    }
+}
+
+/// What the leaders answered, by partition.
+type Listed = HashMap<TopicPartition, krafka::Result<ListedOffset>>;
+
+/// Converts the answer about one partition; `None` if no record is as late as requested.
+fn told(at: &TopicPartition, listed: krafka::Result<ListedOffset>) -> Result<Option<u64>> {
+    match listed {
+        Ok(listed) => Ok(u64::try_from(listed.offset).ok()),
+        Err(error) if is_too_late(&error) => Ok(None),
+        Err(error) => Err(failed(format!("list an offset of {at}"), error)),
     }
 }
 
