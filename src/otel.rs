@@ -19,6 +19,7 @@
 //! ```
 
 pub use tidings_otel::{
-    CONVENTIONS_VERSION, SCOPE_NAME, TraceFuture, TraceLayer, TraceService, TracedPublisher, TracedTransport, Tracing,
-    current_trace, opentelemetry,
+    CONVENTIONS_VERSION, MeteredPublisher, MeteredTransport, Metrics, MetricsFuture, MetricsLayer, MetricsService,
+    SCOPE_NAME, TraceFuture, TraceLayer, TraceService, TracedPublisher, TracedTransport, Tracing, current_trace,
+    opentelemetry,
 };

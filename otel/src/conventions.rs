@@ -30,6 +30,10 @@ pub(crate) const MESSAGE_COUNT: &str = "messaging.batch.message_count";
 pub(crate) const SERVER_ADDRESS: &str = "server.address";
 pub(crate) const SERVER_PORT: &str = "server.port";
 pub(crate) const ERROR_TYPE: &str = "error.type";
+pub(crate) const SENT_MESSAGES: &str = "messaging.client.sent.messages";
+pub(crate) const CONSUMED_MESSAGES: &str = "messaging.client.consumed.messages";
+pub(crate) const OPERATION_DURATION: &str = "messaging.client.operation.duration";
+pub(crate) const PROCESS_DURATION: &str = "messaging.process.duration";
 const KAFKA_OFFSET: &str = "messaging.kafka.offset";
 const KAFKA_KEY: &str = "messaging.kafka.message.key";
 const KAFKA_TOMBSTONE: &str = "messaging.kafka.message.tombstone";
@@ -37,6 +41,11 @@ const KAFKA_TOMBSTONE: &str = "messaging.kafka.message.tombstone";
 /// Attributes of tidings, for which the conventions have no name.
 pub(crate) const HANDLER: &str = "tidings.handler";
 pub(crate) const ATTEMPT: &str = "tidings.attempt";
+pub(crate) const OUTCOME: &str = "tidings.outcome";
+pub(crate) const REASON: &str = "tidings.reason";
+pub(crate) const RELAY: &str = "tidings.relay";
+pub(crate) const RESULT: &str = "tidings.result";
+pub(crate) const STATE: &str = "tidings.state";
 /// The offset where the broker is not Kafka.
 const OFFSET: &str = "tidings.offset";
 
@@ -51,6 +60,8 @@ pub(crate) struct Operation {
 pub(crate) const CREATE: Operation = Operation { name: "create", kind: "create" };
 /// Records are passed to the broker; `publish` is what the method is called.
 pub(crate) const PUBLISH: Operation = Operation { name: "publish", kind: "send" };
+/// Records are fetched from the broker.
+pub(crate) const POLL: &str = "poll";
 /// A handler runs.
 pub(crate) const PROCESS: Operation = Operation { name: "process", kind: "process" };
 

@@ -1,6 +1,5 @@
 //! The layer around handlers: a span for each attempt, with links to the spans that published its records.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,12 +9,13 @@ use std::task::{Context as TaskContext, Poll};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt};
 use pin_project_lite::pin_project;
-use tidings_core::{BoxError, Delivery, Error, Failure, Outcome, Record, TraceContext, find_error};
+use tidings_core::{BoxError, Delivery, Outcome, Record, TraceContext};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::context::{is_same_span, of_span, to_span};
 use crate::conventions::{ATTEMPT, GROUP, HANDLER, MESSAGE_COUNT, MESSAGE_ID, PROCESS};
+use crate::errors::error_type;
 use crate::spans::{OpenSpan, Spans, Start};
 
 /// A layer that traces handlers: one span named `process <topic>` per attempt, of the kind `CONSUMER`.
@@ -196,15 +196,5 @@ impl Processing {
             let parent = context.with_remote_span_context(cause.clone());
             self.spans.create(record, &parent, Some(&span));
         }
-    }
-}
-
-/// Returns the value of `error.type` for a handler's error: never its text, which may repeat a payload.
-fn error_type(error: &(dyn StdError + 'static)) -> &'static str {
-    match (find_error(error).map(Error::kind), Failure::of(error)) {
-        (Some(kind), _) => kind.as_str(),
-        (None, Failure::Reject) => "rejected",
-        (None, Failure::Unavailable) => "unavailable",
-        (None, _) => "failed",
     }
 }

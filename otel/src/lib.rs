@@ -1,12 +1,14 @@
-//! OpenTelemetry traces of services and publishers.
+//! OpenTelemetry traces and metrics of services and publishers.
 //!
 //! Applications use it as `tidings::otel`, by the feature `otel` of the crate `tidings`. No other crate of tidings
 //! depends on OpenTelemetry, and its major versions change nothing but this one.
 //!
 //! - [`Tracing`] makes spans of what is published and handled, with links between them, and passes the trace context on
 //!   in the headers `traceparent` and `tracestate` of the W3C.
+//! - [`Metrics`] exports counters, gauges and histograms: of services when they are collected, of publishers per call,
+//!   of handlers per attempt.
 //!
-//! Names of spans and attributes are those of the semantic conventions for messaging in the version
+//! Names of spans, metrics and attributes are those of the semantic conventions for messaging in the version
 //! [`CONVENTIONS_VERSION`]. They are in development: a later version of this crate may follow a later version of them.
 //!
 //! # What a trace looks like
@@ -25,7 +27,9 @@
 
 mod context;
 mod conventions;
+mod errors;
 mod layer;
+mod metrics;
 mod publisher;
 mod spans;
 mod tracing;
@@ -37,6 +41,7 @@ pub use opentelemetry;
 pub use self::context::current_trace;
 pub use self::conventions::{CONVENTIONS_VERSION, SCOPE_NAME};
 pub use self::layer::{TraceFuture, TraceLayer, TraceService};
+pub use self::metrics::{MeteredPublisher, MeteredTransport, Metrics, MetricsFuture, MetricsLayer, MetricsService};
 pub use self::publisher::TracedPublisher;
 pub use self::tracing::Tracing;
 pub use self::transport::TracedTransport;

@@ -10,11 +10,7 @@ use tidings_core::{Record, StoredRecord, Timestamp, codec, headers};
 
 use crate::context::of_span;
 use crate::conventions::{Attributes, CREATE, DESTINATION, ERROR_TYPE, MESSAGE_ID, Operation};
-
-/// The error of an operation whose future was dropped before it ended.
-const CANCELLED: &str = "cancelled";
-/// The error of an operation that panicked.
-const PANICKED: &str = "panicked";
+use crate::errors::unfinished;
 
 /// The settings of all spans.
 #[derive(Debug, Clone)]
@@ -174,7 +170,7 @@ impl OpenSpan {
 impl Drop for OpenSpan {
     fn drop(&mut self) {
         if self.is_open {
-            self.close(Some(if std::thread::panicking() { PANICKED } else { CANCELLED }));
+            self.close(Some(unfinished()));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use crate::Result;
+use crate::process::{cargo, output};
 use crate::workspace::{Package, packages, root};
 
 const MAP: &str = "CONTRIBUTING.md";
@@ -12,12 +13,21 @@ const RULES: &str = "deny.toml";
 /// Packages that no rule is about: every room may depend on the one, and the other sees everything.
 const FREE: [&str; 2] = ["tidings-core", "tidings"];
 
+/// Features of the facade, and what must not be built without them.
+const OPTIONAL: [(&str, &str); 1] = [("otel", "opentelemetry")];
+
 /// Checks the map and the rules.
 pub(crate) fn run() -> Result {
     let all = packages()?;
     let rules = fs::read_to_string(root().join(RULES))?;
     let mut wrong: Vec<String> = all.iter().filter_map(|package| unruled(package, &rules)).collect();
     wrong.extend(all.iter().filter_map(slow_example));
+    for (feature, dependency) in OPTIONAL {
+        let facade = all.iter().filter(|package| package.name == "tidings");
+        for features in facade.map(|facade| others(&facade.features, feature)) {
+            wrong.extend(leaked(&tree(&features)?, feature, dependency));
+        }
+    }
     let rooms: BTreeSet<String> = all.iter().map(room).filter(|room| !room.is_empty()).collect();
     let map = mapped(&fs::read_to_string(root().join(MAP))?);
     wrong.extend(rooms.difference(&map).map(|room| format!("{room}/ is missing in the map in {MAP}")));
@@ -39,6 +49,24 @@ fn slow_example(package: &Package) -> Option<String> {
     let wrong =
         || "the facade's tests on real servers belong in integration/: examples build all dev-dependencies".into();
     (is_facade && package.uses_testbed).then(wrong)
+}
+
+/// All features but this one and those that contain it, for cargo.
+fn others(features: &[String], feature: &str) -> String {
+    let other = |name: &&str| ![feature, "default", "full"].contains(name);
+    features.iter().map(String::as_str).filter(other).collect::<Vec<_>>().join(",")
+}
+
+/// What the facade is built of with these features, a crate per line.
+fn tree(features: &str) -> Result<String> {
+    let arguments = ["tree", "--package=tidings", "--edges=normal,build", "--prefix=none", "--no-default-features"];
+    output(cargo(arguments).args(["--features", features]).current_dir(root()))
+}
+
+/// Says that a crate is built without the feature that it belongs to, if so.
+fn leaked(tree: &str, feature: &str, dependency: &str) -> Option<String> {
+    let is_there = tree.lines().any(|line| line.split(' ').next() == Some(dependency));
+    is_there.then(|| format!("the facade needs {dependency} without its feature {feature}"))
 }
 
 /// The rooms in the map: rows that begin with a directory.
@@ -75,6 +103,14 @@ mod tests {
         assert_eq!(unruled(&in_room("core", "tidings-core", &[]), rules), None);
         let wrong = unruled(&in_room("store-x", "tidings-x", &[]), rules);
         assert!(wrong.is_some_and(|why| why.contains("tidings-x")));
+    }
+
+    #[test]
+    fn a_crate_belongs_to_its_feature() {
+        let features = ["default", "full", "json", "otel"].map(String::from);
+        assert_eq!(others(&features, "otel"), "json");
+        assert_eq!(leaked("tidings v0.1.0\ntidings-otel v0.1.0\n", "otel", "opentelemetry"), None);
+        assert!(leaked("tidings v0.1.0\nopentelemetry v0.33.1\n", "otel", "opentelemetry").is_some());
     }
 
     #[test]

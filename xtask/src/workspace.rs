@@ -19,6 +19,7 @@ pub(crate) struct Package {
     /// The package's directory.
     pub(crate) root: PathBuf,
     pub(crate) targets: Vec<Target>,
+    pub(crate) features: Vec<String>,
     /// Whether its tests can use real servers.
     pub(crate) uses_testbed: bool,
     /// Its `[package.metadata.tidings]` table.
@@ -80,6 +81,7 @@ pub(crate) fn package(value: &Value) -> Package {
             .iter()
             .map(|target| Target { name: text(&target["name"]), kind: text(&target["kind"][0]) })
             .collect(),
+        features: value["features"].as_object().map(|features| features.keys().cloned().collect()).unwrap_or_default(),
         uses_testbed: list(&value["dependencies"]).iter().any(|dependency| dependency["name"] == TESTBED),
         settings: value["metadata"]["tidings"].clone(),
     }
