@@ -311,6 +311,12 @@ fn unanswered() -> Error {
     Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")
 }
 
+impl From<&EventPublisher> for PublisherStats {
+    fn from(publisher: &EventPublisher) -> Self {
+        publisher.stats()
+    }
+}
+
 /// The publisher that all clones share, connected on first use.
 #[derive(Debug)]
 struct Connection {

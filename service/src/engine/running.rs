@@ -226,6 +226,12 @@ impl ServiceHandle {
     }
 }
 
+impl From<&ServiceHandle> for ServiceStats {
+    fn from(service: &ServiceHandle) -> Self {
+        service.stats()
+    }
+}
+
 impl Drop for ServiceHandle {
     fn drop(&mut self) {
         self.abort.abort();

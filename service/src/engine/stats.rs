@@ -1,5 +1,6 @@
 //! Snapshots of a running service, taken by any thread.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ const BUSY: Duration = Duration::from_millis(100);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServiceStats {
     shared: Arc<Shared>,
     ended: watch::Receiver<Option<Ended>>,
@@ -55,6 +56,12 @@ pub(super) struct Ended {
     pub(super) status: Option<Status>,
     pub(super) shutdown: ShutdownReport,
     pub(super) error: Option<(ErrorKind, String)>,
+}
+
+impl fmt::Debug for ServiceStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceStats").field("service", self.name()).finish_non_exhaustive()
+    }
 }
 
 impl ServiceStats {

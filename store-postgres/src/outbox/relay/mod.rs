@@ -130,6 +130,12 @@ impl Relay {
     }
 }
 
+impl From<&Relay> for Arc<dyn RelayStats> {
+    fn from(relay: &Relay) -> Self {
+        relay.stats()
+    }
+}
+
 impl Drop for Relay {
     fn drop(&mut self) {
         self.abort.abort();
