@@ -29,6 +29,8 @@ pub mod transport;
 pub mod kafka;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "ops")]
+pub mod ops;
 #[cfg(feature = "otel")]
 pub mod otel;
 #[cfg(feature = "postgres")]

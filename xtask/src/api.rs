@@ -18,7 +18,9 @@ use crate::workspace::{list, packages, root, target_directory, text};
 const ALLOWED: [&str; 10] =
     ["std", "core", "alloc", "proc_macro", "serde", "serde_core", "bytes", "uuid", "async_trait", "futures_core"];
 /// Allowed in single crates in addition.
-const ALLOWED_IN: [(&str, &[&str]); 3] = [
+const ALLOWED_IN: [(&str, &[&str]); 4] = [
+    // Its routes are mounted in a server of the user's.
+    ("tidings-ops", &["axum::routing::Router"]),
     // It is an adapter to OpenTelemetry's API, whose version its own follows.
     ("tidings-otel", &["opentelemetry", "tower_layer::Layer", "tower_service::Service"]),
     ("tidings-service", &["tower_layer::Layer", "tower_service::Service"]),

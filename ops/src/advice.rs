@@ -1,0 +1,77 @@
+//! What each reason means, and what an operator does about it.
+
+use tidings_service::telemetry::HealthReason;
+
+/// Returns the meaning and the remedy of a reason, a sentence each.
+pub(crate) const fn advice(reason: HealthReason) -> (&'static str, &'static str) {
+    match reason {
+        HealthReason::EngineFailed => (
+            "the service has ended by an error that a retry does not mend",
+            "read the last error in the log, mend it, and restart the process",
+        ),
+        HealthReason::EngineBlocked => (
+            "the engine does not run, and no handler is the cause",
+            "restart the process, and report its last log lines",
+        ),
+        HealthReason::Starting => (
+            "the service has not joined its group yet",
+            "if it lasts, look for warnings about the broker, its address and its credentials",
+        ),
+        HealthReason::Draining => ("the service is shutting down", "wait"),
+        HealthReason::Stopped => ("the service has been shut down", "restart the process if that was not wanted"),
+        HealthReason::BrokerUnreachable => (
+            "reading from the group fails",
+            "check that the broker runs and is reachable, and that the credentials and permissions are right",
+        ),
+        HealthReason::StoreUnavailable => (
+            "the idempotency store does not answer",
+            "check that the store runs, its disk, and the credentials; deliveries resume by themselves",
+        ),
+        HealthReason::PartitionStalled => (
+            "a partition makes no progress",
+            "see `holding` of the stalled partition: its offset, handler, attempt and cause",
+        ),
+        HealthReason::PartitionSlow => (
+            "the lag of a partition does not fall",
+            "add instances or workers, or make the handler faster: see the durations by handler",
+        ),
+        HealthReason::PartitionUnreadable => (
+            "the records of a partition cannot be read from an offset on",
+            "see the log for the cause; raise the limit that it names, or skip the range",
+        ),
+        HealthReason::CircuitOpen => (
+            "most deliveries failed, and one at a time is tried",
+            "mend what the handlers' errors in the log name; the service resumes by itself",
+        ),
+        HealthReason::DeadLettersUnwritable => (
+            "a dead letter cannot be written, and its partition waits",
+            "check that the dead-letter topic exists, has room, and may be written to",
+        ),
+        HealthReason::PublisherUnavailable => (
+            "events that handlers returned cannot be published, and their partitions wait",
+            "check the broker, its limits, and the permission to write to the events' topics",
+        ),
+        HealthReason::DependencyUnavailable => (
+            "a handler reported that a dependency is down, and its partition waits",
+            "check the dependency that the handler's error in the log names; the partition resumes by itself",
+        ),
+        HealthReason::HandlerBlocked => (
+            "a handler blocks its thread, and delays other handlers",
+            "see `blocked`: move blocking work of this handler to `spawn_blocking`",
+        ),
+        HealthReason::LagHigh => ("the lag is above its limit", "see the partitions with the largest lag"),
+        HealthReason::Paused => ("an operator paused the service or a partition", "resume it when the work is done"),
+        _ => ("see the documentation of this reason", "see the log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_advice() {
+        let unknown = "see the documentation of this reason";
+        assert!(HealthReason::ALL.into_iter().all(|reason| advice(reason).0 != unknown));
+    }
+}

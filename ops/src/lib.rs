@@ -1,0 +1,43 @@
+//! Health, metrics and status of [tidings](https://docs.rs/tidings) services, publishers and outbox relays over HTTP.
+//!
+//! | path | answer | open |
+//! |---|---|---|
+//! | `/livez` | 200 if every engine works, 503 if only a restart helps; for a liveness probe | to everybody |
+//! | `/readyz` | 200 if every service takes its share of the work, also degraded; 503 if not; for a readiness probe | to everybody |
+//! | `/metrics` | all [`metrics()`] in the text formats of Prometheus and OpenMetrics | with [`Ops::with_open_metrics`] |
+//! | `/status` | the state of each service, handler and partition as JSON | no |
+//!
+//! [`Ops::serve`] answers on a thread and a runtime of its own, without I/O: also while the handlers of all services
+//! block their threads, and while the broker is down.
+//!
+//! # Probes
+//!
+//! The answers have reasons, and no names. `/readyz?verbose` has a line for each service, in the order of
+//! [`with_service`](Ops::with_service); with `Accept: application/json` the answer is JSON. The reasons are those of
+//! [`HealthReason`](tidings_service::telemetry::HealthReason), which says which of them fail a probe.
+//!
+//! # Access
+//!
+//! What is not open needs `Authorization: Bearer TOKEN` with one of the [`Tokens`]. Without any tokens, it is served on
+//! a loopback address only, to requests that name a loopback host and that no proxy forwarded, and refused elsewhere.
+//!
+//! # Limits
+//!
+//! At most [`Ops::MAX_CONNECTIONS`] connections, of HTTP/1.1; 16 KiB and 64 headers of a request, no request body; a
+//! client that takes longer than [`Ops::with_client_timeout`] for a request is disconnected.
+#![doc = include_str!("docs/status.md")]
+
+mod access;
+mod advice;
+mod metrics;
+mod ops;
+mod probes;
+mod routes;
+mod server;
+mod sources;
+mod status;
+
+pub use self::access::{Role, Tokens};
+pub use self::metrics::{Metric, MetricKind, metrics, metrics_table};
+pub use self::ops::Ops;
+pub use self::server::OpsHandle;

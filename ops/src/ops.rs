@@ -1,0 +1,188 @@
+//! The builder of an endpoint.
+
+use std::fmt::Display;
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Error, ErrorKind, Result};
+use tidings_service::ServiceStats;
+use tidings_service::telemetry::{HealthOptions, PublisherStats, RelayStats};
+
+use crate::access::{Reach, Tokens};
+use crate::routes;
+use crate::server::{self, OpsHandle, Security};
+use crate::sources::Sources;
+
+/// An operations endpoint: probes, metrics and the status of services, publishers and outbox relays over HTTP.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tidings_core::Delivery;
+/// use tidings_memory::MemoryTransport;
+/// use tidings_ops::Ops;
+/// use tidings_service::{EventPublisher, Router, Service};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let transport = MemoryTransport::new();
+/// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+/// let service = Service::new("meter", router).start(&transport).await?;
+/// let events = EventPublisher::new(&transport, "gateway");
+///
+/// let ops = Ops::new().with_service(&service).with_publisher(&events).serve("127.0.0.1:0")?;
+/// println!("curl http://{}/status", ops.local_addr());
+///
+/// // /readyz answers 503 while the service drains. The endpoint ends last.
+/// service.shutdown(Duration::from_secs(10)).await?;
+/// ops.shutdown(Duration::from_secs(1)).await
+/// # }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "an endpoint does nothing until it is served or mounted"]
+pub struct Ops {
+    services: Vec<ServiceStats>,
+    publishers: Vec<PublisherStats>,
+    relays: Vec<Arc<dyn RelayStats>>,
+    health: HealthOptions,
+    tokens: Tokens,
+    open_metrics: bool,
+    client_timeout: Option<Duration>,
+    #[cfg(feature = "tls")]
+    tls: Option<(std::path::PathBuf, std::path::PathBuf)>,
+}
+
+impl Ops {
+    /// The maximum number of concurrent connections. At the limit, the oldest one is closed.
+    pub const MAX_CONNECTIONS: usize = server::MAX_CONNECTIONS;
+    /// The default of [`with_client_timeout`](Self::with_client_timeout).
+    pub const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Creates an endpoint that reports on nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reports on a service: a `&ServiceHandle`, or its `stats()`. A service whose name is taken already is shown with a
+    /// number after its name.
+    pub fn with_service(mut self, service: impl Into<ServiceStats>) -> Self {
+        self.services.push(service.into());
+        self
+    }
+
+    /// Reports on a publisher: an `&EventPublisher`, or its `stats()`. The events that handlers return are reported with
+    /// their service.
+    pub fn with_publisher(mut self, publisher: impl Into<PublisherStats>) -> Self {
+        self.publishers.push(publisher.into());
+        self
+    }
+
+    /// Reports on an outbox relay: a `&Relay`, or its `stats()`.
+    pub fn with_relay(mut self, relay: impl Into<Arc<dyn RelayStats>>) -> Self {
+        self.relays.push(relay.into());
+        self
+    }
+
+    /// Sets the thresholds of health, for all services.
+    pub fn with_health(mut self, options: HealthOptions) -> Self {
+        self.health = options;
+        self
+    }
+
+    /// Sets the bearer tokens. With any, metrics and status need one of them on every address; with none, they are
+    /// served to local requests on a loopback address only.
+    pub fn with_tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
+    /// Serves `/metrics` to everybody. It has the names of services, groups, topics and handlers.
+    pub fn with_open_metrics(mut self) -> Self {
+        self.open_metrics = true;
+        self
+    }
+
+    /// Sets how long a client may take to send a request, and how long an idle connection is kept. Defaults to
+    /// [`DEFAULT_CLIENT_TIMEOUT`](Self::DEFAULT_CLIENT_TIMEOUT).
+    pub fn with_client_timeout(mut self, timeout: Duration) -> Self {
+        self.client_timeout = Some(timeout);
+        self
+    }
+
+    /// Serves by TLS, with the certificate chain and the private key in these PEM files.
+    ///
+    /// They are read once, by [`serve`](Self::serve): restart the process after a renewal. [`router`](Self::router)
+    /// does not use them.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(mut self, certificates: impl Into<std::path::PathBuf>, key: impl Into<std::path::PathBuf>) -> Self {
+        self.tls = Some((certificates.into(), key.into()));
+        self
+    }
+
+    /// Serves on `address`, such as `"0.0.0.0:9400"`, on a thread and a runtime of its own.
+    ///
+    /// Returns once the address is bound. Needs no runtime; a host name is resolved on the calling thread.
+    ///
+    /// # Errors
+    /// The error names the address. [`Conflict`](ErrorKind::Conflict): it is in use. [`Denied`](ErrorKind::Denied): it
+    /// may not be used. [`Invalid`](ErrorKind::Invalid): it is no address of this host, or a TLS file is wrong, which
+    /// the error names. [`Unavailable`](ErrorKind::Unavailable): the system has no socket or thread left.
+    pub fn serve<A: ToSocketAddrs + Display>(self, address: A) -> Result<OpsHandle> {
+        let security = self.security()?;
+        let context = format!("serve operations on {address}");
+        let failed = |error: io::Error| Error::explained(kind_of(&error), &context, &error);
+        let listener = TcpListener::bind(&address).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let reach = if bound.ip().is_loopback() { Reach::Loopback } else { Reach::Anywhere };
+        let is_plain = matches!(security, Security::Plain);
+        if reach == Reach::Anywhere && is_plain && !self.tokens.is_empty() {
+            tracing::warn!(target: "tidings_ops", address = %bound, "bearer tokens cross the network in plain text; use TLS");
+        }
+        let client_timeout = self.client_timeout.unwrap_or(Self::DEFAULT_CLIENT_TIMEOUT);
+        let handle = server::start(listener, self.routes(reach), security, client_timeout).map_err(failed)?;
+        tracing::info!(target: "tidings_ops", address = %bound, tls = !is_plain, "serving operations");
+        Ok(handle)
+    }
+
+    /// Returns the routes, to be mounted in a server of yours. They answer only as well as its runtime does.
+    ///
+    /// Metrics and status need a token, unless metrics are open: the routes do not know where a request comes from.
+    ///
+    /// ```
+    /// use tidings_ops::Ops;
+    ///
+    /// let app: axum::Router = axum::Router::new().nest("/ops", Ops::new().router());
+    /// ```
+    pub fn router(self) -> axum::Router {
+        self.routes(Reach::Anywhere)
+    }
+
+    fn routes(self, reach: Reach) -> axum::Router {
+        let sources = Sources::new(self.services, self.publishers, self.relays, &self.health);
+        routes::router(Arc::new(sources), self.tokens, self.open_metrics, reach)
+    }
+
+    #[cfg(feature = "tls")]
+    fn security(&self) -> Result<Security> {
+        match &self.tls {
+            Some((certificates, key)) => server::tls::Acceptor::read(certificates, key).map(Security::Tls),
+            None => Ok(Security::Plain),
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn security(&self) -> Result<Security> {
+        Ok(Security::Plain)
+    }
+}
+
+fn kind_of(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ErrorKind::Conflict,
+        io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput => ErrorKind::Invalid,
+        _ => ErrorKind::Unavailable,
+    }
+}

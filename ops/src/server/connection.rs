@@ -1,0 +1,133 @@
+//! Connections, within limits: slow or silent clients cost a bounded number of tasks, and never the thread.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tower_service::Service;
+
+use crate::routes::plain;
+
+/// Concurrent connections. At the limit the oldest one is closed: clients that hold connections open keep no probe out.
+pub(crate) const MAX_CONNECTIONS: usize = 64;
+/// The bytes of a request's head.
+pub(crate) const MAX_HEAD_BYTES: usize = 16 << 10;
+/// The headers of a request.
+pub(crate) const MAX_HEADERS: usize = 64;
+/// A connection lasts no longer than this, however often it is used.
+const MAX_LIFETIME: Duration = Duration::from_secs(600);
+
+/// The time limits of a client.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) client_timeout: Duration,
+}
+
+/// How bytes are protected.
+#[derive(Debug, Clone)]
+pub(crate) enum Security {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(super::tls::Acceptor),
+}
+
+/// The connections of a listener.
+#[derive(Debug)]
+pub(super) struct Connections {
+    template: Template,
+    /// Set when the endpoint stops.
+    stopping: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    /// The oldest first.
+    open: VecDeque<AbortHandle>,
+}
+
+/// What each connection needs.
+#[derive(Debug, Clone)]
+struct Template {
+    router: Router,
+    security: Security,
+    limits: Limits,
+}
+
+impl Connections {
+    pub(super) fn new(router: Router, security: Security, limits: Limits) -> Self {
+        let template = Template { router, security, limits };
+        Self { template, stopping: watch::Sender::new(false), tasks: JoinSet::new(), open: VecDeque::new() }
+    }
+
+    pub(super) fn add(&mut self, stream: TcpStream) {
+        // Those that have ended, so that the set does not grow.
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|task| !task.is_finished());
+        if self.open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = self.open.pop_front()
+        {
+            oldest.abort();
+        }
+        let task = self.template.clone().serve(stream, self.stopping.subscribe());
+        self.open.push_back(self.tasks.spawn(task));
+    }
+
+    /// Waits until the requests that have arrived are answered, for at most `deadline`.
+    pub(super) async fn finish(mut self, deadline: Duration) {
+        self.stopping.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // The others are dropped with the set.
+        let _ = tokio::time::timeout(deadline, ended).await;
+    }
+}
+
+impl Template {
+    async fn serve(self, stream: TcpStream, stopping: watch::Receiver<bool>) {
+        match &self.security {
+            Security::Plain => self.answer(stream, stopping).await,
+            #[cfg(feature = "tls")]
+            Security::Tls(acceptor) => {
+                let handshake = acceptor.accept(stream);
+                if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.client_timeout, handshake).await {
+                    self.answer(stream, stopping).await;
+                }
+            }
+        }
+    }
+
+    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, mut stopping: watch::Receiver<bool>) {
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(self.limits.client_timeout);
+        server.max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
+        let service = service_fn(|request| respond(self.router.clone(), request));
+        let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+        let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+        tokio::select! {
+            // Most errors are clients that left.
+            _ = connection.as_mut() => return,
+            _ = tokio::time::timeout(MAX_LIFETIME, stop) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(self.limits.client_timeout, connection).await;
+    }
+}
+
+async fn respond(mut router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if !request.body().is_end_stream() {
+        // No route reads a body, and none is read for being thrown away.
+        let mut refusal = plain(StatusCode::PAYLOAD_TOO_LARGE, "this endpoint takes no request body\n");
+        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Ok(refusal);
+    }
+    Service::call(&mut router, request).await
+}
