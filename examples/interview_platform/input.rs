@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +33,9 @@ pub(crate) struct Line {
     day: i64,
     nominal_date: String,
     payload: Assessment,
+    /// The namespace of the event ids of this round, in a steady load.
+    #[serde(skip)]
+    round: Option<Uuid>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +90,7 @@ pub(crate) fn open(
 ) -> Result<impl Iterator<Item = Result<Line, BoxError>> + use<>, BoxError> {
     let named = |e: io::Error| format!("--input {}: {e}", path.display());
     let file = File::open(path).map_err(named)?;
+    progress.read.store(0, Ordering::Relaxed);
     progress.size.store(file.metadata().map_err(named)?.len(), Ordering::Relaxed);
     let mut counted = BufReader::new(Counted { inner: file, progress: progress.clone() });
     // Looked at and left where it is: a pipe can't be rewound.
@@ -99,6 +103,22 @@ pub(crate) fn open(
         let line = line.map_err(|e| place(e.into()))?;
         Ok(serde_json::from_str(&line).map_err(|e| place(e.into()))?)
     }))
+}
+
+/// Opens `path` again and again, each time with other ids for its events.
+pub(crate) fn over_and_over(path: PathBuf, progress: Progress) -> impl Iterator<Item = Result<Line, BoxError>> {
+    std::iter::repeat_with(move || {
+        let round = Some(Uuid::now_v7());
+        let (mut lines, mut error) = match open(&path, &progress) {
+            Ok(lines) => (Some(lines.peekable()), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        if lines.as_mut().is_some_and(|lines| lines.peek().is_none()) {
+            error = Some(Err(format!("--input {}: no events", path.display()).into()));
+        }
+        error.into_iter().chain(lines.into_iter().flatten().map(move |line| Ok(Line { round, ..line? })))
+    })
+    .flatten()
 }
 
 /// The meaning of the input to the services: a registration is one, an assessment is an interview.
@@ -185,9 +205,12 @@ fn interview(line: &Line) -> Vec<Publication> {
 
 impl Line {
     fn publication(&self, by: Member, event: PlatformEvent) -> Publication {
-        // From the input, and not drawn: the same event has the same id in every run.
-        let id = Uuid::new_v5(&NAMESPACE, format!("{}/{}", self.id, event.address().1).as_bytes());
-        Publication { by, id, timestamp: midnight(&self.nominal_date).unwrap_or_default(), event }
+        // From the input, and not drawn: the same event has the same id in every run, unless the load is steady.
+        let namespace = self.round.unwrap_or(NAMESPACE);
+        let id = Uuid::new_v5(&namespace, format!("{}/{}", self.id, event.address().1).as_bytes());
+        let nominal = || midnight(&self.nominal_date).unwrap_or_default();
+        let timestamp = if self.round.is_some() { Timestamp::now() } else { nominal() };
+        Publication { by, id, timestamp, event }
     }
 
     fn sign_in(&self, method: &str) -> UserAuthenticated {

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,6 +16,12 @@ const STORES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/interview-plat
 const SCHEMA: &str = "interview_platform";
 /// The input, by default.
 const INPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/oulad-2013-student-events.ndjson.gz");
+/// The broker, by default.
+const URL: &str = "memory://";
+/// The default broker of a steady load: each partition keeps its latest records only.
+const BOUNDED_URL: &str = "memory://?retention_records=50000";
+/// The ids that the default store of a steady load remembers.
+const BOUNDED_STORE: usize = 500_000;
 
 /// An interview platform in one process: three services publish, three groups handle, on real events.
 ///
@@ -27,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", default_value = INPUT, hide_default_value = true)]
     pub(crate) input: PathBuf,
     /// Broker: memory://, or kafka://HOST:PORT (with --features kafka)
-    #[arg(long, value_name = "URL", default_value = "memory://")]
+    #[arg(long, value_name = "URL", default_value = URL)]
     pub(crate) url: String,
     /// Reads only the first N events of the input
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
@@ -44,6 +51,13 @@ pub(crate) struct Options {
     store_text: Option<String>,
     #[arg(skip)]
     pub(crate) store: Store,
+    /// Publishes N events per second, the input over and over, until Ctrl-C. The events are new in each round. No list
+    /// of them is kept, so that memory stays bounded; by default the store is in memory, too
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<NonZeroU32>,
+    /// Serves /livez, /readyz, /metrics and /status on this address while it works (with --features ops)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ops: Option<String>,
     /// Runs only these services
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = Member::ALL, hide_default_value = true)]
     pub(crate) services: Vec<Member>,
@@ -60,6 +74,7 @@ impl Options {
     pub(crate) fn from_args() -> Self {
         let mut options = Self::parse();
         options.store = match options.store_text.take() {
+            None if options.rate.is_some() => Store::Memory,
             None => Store::by_default(&options.url, &options.services),
             // It may contain a password, so the error does not repeat it.
             Some(text) => match text.parse() {
@@ -77,9 +92,10 @@ impl Options {
     pub(crate) async fn connect(&self) -> Result<Arc<dyn Transport>, BoxError> {
         let scheme = self.url.split_once("://").map_or("", |(scheme, _)| scheme);
         if cfg!(not(feature = "kafka")) && matches!(scheme, "kafka" | "kafkas") {
-            return Err(needs_feature("--url", scheme, "kafka").into());
+            return Err(needs_feature("--url", &format!("{scheme}://.."), "kafka").into());
         }
-        Ok(tidings::connect(&self.url).await.map_err(|e| format!("--url: {}", e.report()))?)
+        let url = if self.rate.is_some() && self.url == URL { BOUNDED_URL } else { &self.url };
+        Ok(tidings::connect(url).await.map_err(|e| format!("--url: {}", e.report()))?)
     }
 
     pub(crate) fn runs(&self, member: Member) -> bool {
@@ -163,11 +179,14 @@ impl Store {
         Self::Sled(Path::new(STORES).join(names.join("+")))
     }
 
-    /// Opens the store. All services share it; each has its own scope.
-    pub(crate) async fn open(&self) -> Result<Option<Arc<dyn IdempotencyStore>>, BoxError> {
+    /// Opens the store. All services share it; each has its own scope. Under a steady load, one in memory is bounded.
+    pub(crate) async fn open(&self, steady: bool) -> Result<Option<Arc<dyn IdempotencyStore>>, BoxError> {
         match self {
             Self::None => Ok(None),
-            Self::Memory => Ok(Some(Arc::new(tidings::memory::MemoryStore::new()))),
+            Self::Memory => {
+                let store = tidings::memory::MemoryStore::new();
+                Ok(Some(Arc::new(if steady { store.with_max_done(BOUNDED_STORE) } else { store })))
+            }
             Self::Sled(path) => {
                 let store = tidings_sled::SledStore::open(path).await;
                 Ok(Some(Arc::new(store.map_err(|error| match error.kind() {
@@ -200,14 +219,14 @@ async fn postgres(url: &Secret) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
 
 #[cfg(not(feature = "postgres"))]
 async fn postgres(_: &Secret) -> Result<Arc<dyn IdempotencyStore>, BoxError> {
-    Err(needs_feature("--store", "postgres", "postgres").into())
+    Err(needs_feature("--store", "postgres://..", "postgres").into())
 }
 
 /// Returns the text of an error: the value of `option` needs a feature that this program lacks.
-fn needs_feature(option: &str, scheme: &str, feature: &str) -> String {
+pub(crate) fn needs_feature(option: &str, value: &str, feature: &str) -> String {
     format!(
-        "{option} {scheme}://: this program was built without the feature {feature}; run it with \
-         `cargo run --release --features {feature} --example interview_platform -- {option} {scheme}://..`"
+        "{option} {value}: this program was built without the feature {feature}; run it with \
+         `cargo run --release --features {feature} --example interview_platform -- {option} {value}`"
     )
 }
 

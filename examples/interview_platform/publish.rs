@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::audit::AuditedTransport;
 use crate::input::{self, Line, Platform, Publication};
 use crate::options::{Member, Options};
+use crate::pace::Pace;
 use crate::services::{POISON, POISON_FAILS};
 
 /// How many events a service may have unanswered.
@@ -28,6 +29,8 @@ const REPEAT_AFTER: usize = 100;
 /// How often a publish is tried, and the first wait in between, which doubles.
 const ATTEMPTS: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait between two tries of a steady load, which are not counted.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Records published in addition to an event, or instead of it.
 #[derive(Debug, Clone, Copy)]
@@ -48,19 +51,28 @@ struct Sending {
     manner: Manner,
 }
 
+/// Returns the publishers of the services that run and publish.
+pub(crate) fn publishers(options: &Options, transport: &AuditedTransport) -> Vec<(Member, EventPublisher)> {
+    let members = options.services.iter().filter(|member| **member != Member::AnalyticsService);
+    members.map(|member| (*member, EventPublisher::new(&transport.of(member.name()), member.name()))).collect()
+}
+
 /// Reads the input and has it published; ends when all of it is, or `stop` is set.
 pub(crate) async fn publish_all(
     lines: impl Iterator<Item = Result<Line, BoxError>> + Send + 'static,
     options: &Options,
     transport: &AuditedTransport,
+    publishers: Vec<(Member, EventPublisher)>,
     stop: Arc<AtomicBool>,
 ) -> Result<u64, BoxError> {
     let mut tasks = JoinSet::new();
     let mut desks = Vec::new();
-    for member in options.services.iter().filter(|member| **member != Member::AnalyticsService) {
+    let attempts = if options.rate.is_some() { u32::MAX } else { ATTEMPTS };
+    for (member, events) in publishers {
         let (sender, receiver) = mpsc::channel(CHUNKS);
-        tasks.spawn(publish(*member, transport.of(member.name()), receiver));
-        desks.push(Desk::new(*member, sender));
+        let raw = transport.of(member.name()).publisher().await?;
+        tasks.spawn(publish(member, Publishing { events, raw, attempts }, receiver));
+        desks.push(Desk::new(member, sender));
     }
     let wanted = options.clone();
     let read = tokio::task::spawn_blocking(move || read(lines, &wanted, desks, &stop)).await;
@@ -79,6 +91,7 @@ fn read(
     stop: &AtomicBool,
 ) -> Result<u64, BoxError> {
     let mut platform = Platform::default();
+    let mut pace = options.rate.map(Pace::new);
     let mut count = 0;
     for line in lines.take(usize::try_from(options.limit).unwrap_or(usize::MAX)) {
         if stop.load(Ordering::Relaxed) || desks.is_empty() {
@@ -87,6 +100,10 @@ fn read(
         for publication in platform.publications(&line?) {
             if let Some(desk) = desks.iter_mut().find(|desk| desk.member == publication.by) {
                 desk.take(publication, options)?;
+                if let Some(wait) = pace.as_mut().and_then(Pace::wait) {
+                    desks.iter_mut().try_for_each(Desk::flush)?;
+                    std::thread::sleep(wait);
+                }
             }
         }
         count += 1;
@@ -152,12 +169,7 @@ impl Desk {
 }
 
 /// Publishes what a service is handed, in order per key.
-async fn publish(
-    member: Member,
-    transport: AuditedTransport,
-    chunks: mpsc::Receiver<Vec<Sending>>,
-) -> Result<(), BoxError> {
-    let desk = Publishing { events: EventPublisher::new(&transport, member.name()), raw: transport.publisher().await? };
+async fn publish(member: Member, desk: Publishing, chunks: mpsc::Receiver<Vec<Sending>>) -> Result<(), BoxError> {
     let chunks = stream::unfold(chunks, async |mut chunks| chunks.recv().await.map(|chunk| (chunk, chunks)));
     // The first polls are in order, and that is what the order of records of one key follows from.
     let answers = chunks.flat_map(stream::iter).map(|sending| desk.send(sending)).buffered(UNANSWERED);
@@ -169,18 +181,20 @@ async fn publish(
 struct Publishing {
     events: EventPublisher,
     raw: Arc<dyn Publisher>,
+    /// How often an event is tried.
+    attempts: u32,
 }
 
 impl Publishing {
     async fn send(&self, sending: Sending) -> tidings::Result<Position> {
         let mut wait = FIRST_WAIT;
-        for _ in 1..ATTEMPTS {
+        for _ in 1..self.attempts {
             match self.try_send(&sending).await {
                 // Also when it is not known whether the broker has it: its id stays, so that a repeat is recognised.
                 Err(error) if error.is_retryable() => tokio::time::sleep(wait).await,
                 answer => return answer,
             }
-            wait *= 2;
+            wait = LONGEST_WAIT.min(wait * 2);
         }
         self.try_send(&sending).await
     }

@@ -1,12 +1,18 @@
 //! The interview platform runs on poison and duplicates, and what its ledger says adds up.
 
 use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use tidings_integration::interview_platform;
+
+/// No test waits longer for a program.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The example, with a store of its own.
 fn platform(directory: &TempDir) -> Command {
@@ -78,12 +84,12 @@ fn a_second_run_handles_nothing_twice_and_says_so() {
 fn what_is_published_is_finished_when_it_is_interrupted() {
     let directory = tempdir().expect("a directory");
     let path = directory.path().join("ledger.ndjson");
-    let piped = std::process::Stdio::piped;
+    let piped = Stdio::piped;
     let run = platform(&directory).arg("--ledger").arg(&path).stdout(piped()).stderr(piped()).spawn();
     let mut run = run.expect("it starts");
     let has_begun = |path: &Path| path.metadata().is_ok_and(|ledger| ledger.len() > 0);
     while !has_begun(&path) && run.try_wait().expect("it is ours").is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     // Cargo, if it was started by cargo, has become the example by now.
     let told = Command::new("kill").args(["-INT", &run.id().to_string()]).status().expect("kill runs");
@@ -91,6 +97,63 @@ fn what_is_published_is_finished_when_it_is_interrupted() {
     let out = succeeded(&run.wait_with_output().expect("it ends"));
     assert!(out.contains("Interrupted after "), "{out}");
     assert!(out.contains("analytics-service-group"), "the table is there: {out}");
+}
+
+/// Lines of input: a registration, and an exam of the same student.
+const LINES: &str = concat!(
+    r#"{"id":1,"type":"student.registered","student":7,"module":"AAA","presentation":"2013J","day":-159,"nominal_date":"2013-04-25","payload":{}}"#,
+    "\n",
+    r#"{"id":2,"type":"assessment.exam.submitted","student":7,"module":"AAA","presentation":"2013J","day":230,"nominal_date":"2014-05-19","payload":{"assessment":9,"kind":"Exam","weight":100.0,"score":70.0}}"#,
+    "\n",
+);
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    answer
+}
+
+/// The endpoint shows the load, whose events are new in each round of the input, until it is interrupted.
+#[cfg(unix)]
+#[test]
+fn a_steady_load_is_shown_while_it_lasts() {
+    let directory = tempdir().expect("a directory");
+    let input = directory.path().join("input.ndjson");
+    std::fs::write(&input, LINES).expect("it is written");
+    let mut command = interview_platform();
+    command.args(["--rate", "500", "--ops", "127.0.0.1:0", "--input"]).arg(&input);
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut errors = BufReader::new(run.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
+    let address = errors.find_map(|line| Some(line.strip_prefix("--ops: http://")?.split_once('/')?.0.to_owned()));
+    let address = address.expect("it says where");
+
+    let begun = Instant::now();
+    let status = loop {
+        let answer = get(&address, "/status");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status: Value = serde_json::from_str(body).expect("JSON");
+        let analytics =
+            status["services"].as_array().and_then(|all| all.iter().find(|s| s["service"] == "analytics-service"));
+        let totals = analytics.expect("it runs")["totals"].clone();
+        if totals["handled"].as_u64() > Some(100) {
+            break totals;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{answer}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status["duplicates"], 0, "each round has its own events");
+    assert!(get(&address, "/readyz").ends_with("\r\n\r\nok\n"));
+    assert!(get(&address, "/metrics").contains("tidings_published_messages_total{publisher=\"user-service\"}"));
+
+    let told = Command::new("kill").args(["-INT", &run.id().to_string()]).status().expect("kill runs");
+    assert!(told.success(), "it ended before it could be interrupted");
+    let ended = run.wait_with_output().expect("it ends");
+    let out = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{out}{:?}", errors.collect::<Vec<_>>());
+    assert!(out.contains("Interrupted after ") && out.contains("Counted, and not checked event by event"), "{out}");
 }
 
 #[test]

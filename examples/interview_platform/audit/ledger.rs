@@ -76,6 +76,10 @@ pub(crate) struct Ledger {
     published: Mutex<Vec<Published>>,
     count: AtomicU64,
     by_service: Mutex<Vec<(&'static str, u64)>>,
+    /// As [`TOPICS`].
+    by_topic: [AtomicU64; TOPICS.len()],
+    /// Events are counted, and no list of them is kept.
+    counts_only: bool,
     lines: Option<Mutex<Lines>>,
 }
 
@@ -101,13 +105,14 @@ struct Line<'a> {
 }
 
 impl Ledger {
-    /// With lines in the file `path`, if there is one.
-    pub(crate) fn create(path: Option<&Path>) -> Result<Self, String> {
+    /// With lines in the file `path`, if there is one. With `counts_only`, it does not grow, and cannot be checked event
+    /// by event.
+    pub(crate) fn create(path: Option<&Path>, counts_only: bool) -> Result<Self, String> {
         let lines = |path: &Path| match File::create(path) {
             Ok(file) => Ok(Mutex::new(Lines { file: BufWriter::with_capacity(1 << 20, file), failed: None })),
             Err(e) => Err(format!("--ledger {}: {e}", path.display())),
         };
-        Ok(Self { lines: path.map(lines).transpose()?, ..Self::default() })
+        Ok(Self { lines: path.map(lines).transpose()?, counts_only, ..Self::default() })
     }
 
     pub(crate) fn published(&self, service: &'static str, record: Record, position: Position) {
@@ -120,7 +125,10 @@ impl Ledger {
             Err(_) => (event_id_of(&TopicPartition::new(topic, position.partition), &record), Nature::Garbage),
         };
         self.line("published", id, service, None, place, &record);
-        lock(&self.published).push(Published { place, id, nature });
+        if !self.counts_only {
+            lock(&self.published).push(Published { place, id, nature });
+        }
+        self.by_topic[usize::from(place.topic)].fetch_add(1, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Relaxed);
         let mut by_service = lock(&self.by_service);
         match by_service.iter_mut().find(|(name, _)| *name == service) {
@@ -164,6 +172,17 @@ impl Ledger {
     /// How many records were published.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// How many records were published to `topics`.
+    pub(crate) fn count_of(&self, topics: &[&str]) -> u64 {
+        let counts = TOPICS.iter().zip(&self.by_topic).filter(|((name, _), _)| topics.contains(name));
+        counts.map(|(_, count)| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether no list of events is kept.
+    pub(crate) fn counts_only(&self) -> bool {
+        self.counts_only
     }
 
     /// How many records each service published.
@@ -251,7 +270,9 @@ impl Observer for GroupLog {
             }
         }
         told.span = Some((told.span.map_or(now, |(first, _)| first), now));
-        told.settled.push(Settled { place, key, what: event.outcome });
+        if !self.ledger.counts_only {
+            told.settled.push(Settled { place, key, what: event.outcome });
+        }
     }
 }
 
