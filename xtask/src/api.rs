@@ -22,7 +22,16 @@ const ALLOWED_IN: [(&str, &[&str]); 4] = [
     // Its routes are mounted in a server of the user's.
     ("tidings-ops", &["axum::routing::Router"]),
     // It is an adapter to OpenTelemetry's API, whose version its own follows.
-    ("tidings-otel", &["opentelemetry", "tower_layer::Layer", "tower_service::Service"]),
+    (
+        "tidings-otel",
+        &[
+            "opentelemetry",
+            // In the bound of `Unpin` that the macro writes for the futures of its layers.
+            "pin_project_lite::__private::PinnedFieldsOf",
+            "tower_layer::Layer",
+            "tower_service::Service",
+        ],
+    ),
     ("tidings-service", &["tower_layer::Layer", "tower_service::Service"]),
     (
         "tidings-postgres",
