@@ -20,4 +20,4 @@
 //! # }
 //! ```
 
-pub use tidings_ops::{Metric, MetricKind, Ops, OpsHandle, Role, Tokens, metrics, metrics_table};
+pub use tidings_ops::{Metric, MetricKind, Ops, OpsHandle, Role, Tokens, generate, metrics, metrics_table};

@@ -29,6 +29,7 @@
 
 mod access;
 mod advice;
+pub mod generate;
 mod metrics;
 mod ops;
 mod probes;
