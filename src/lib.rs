@@ -49,6 +49,8 @@ pub use tidings_core::__private;
 mod guides {
     #[doc = include_str!("../docs/guides/operations.md")]
     struct Operations;
+    #[doc = include_str!("../docs/guides/deployment.md")]
+    struct Deployment;
     #[doc = include_str!("../docs/guides/from-memory-to-kafka.md")]
     struct Kafka;
 }
