@@ -133,7 +133,8 @@ impl Options {
         command.args(["--package", self.room.package, "--file", self.room.files]);
         command.args(["--minimum-test-timeout", MINIMUM_TIMEOUT, "--cap-lints=true", "--output"]).arg(output);
         if let Some(shard) = &self.shard {
-            command.args(["--shard", shard]);
+            // Round-robin, so that one shard is a sample of all files.
+            command.args(["--shard", shard, "--sharding", "round-robin"]);
         }
         let packages = if self.suites { &[self.room.package][..] } else { self.room.all };
         for package in packages {
