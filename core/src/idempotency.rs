@@ -62,7 +62,7 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// A lease that a dropped future acquired claims nothing, and expires after its ttl.
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease>;
 
-    /// Claims `events`; answer `i` is event `i`'s, in whatever order they come. Cancel-safe in that the claims of a
+    /// Claims `events`; answer `i` is event `i`'s, whatever the order of their ids. Cancel-safe in that the claims of a
     /// dropped call end with their lease.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     async fn retire(&self, lease: &Lease) -> Result<()>;
 
     /// Deletes the events of `scope` that were completed before `completed_before`, by the store's clock, and returns
-    /// their number. No time is too early or too late to be given.
+    /// their number. Any time is accepted.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable): call again.

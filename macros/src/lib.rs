@@ -1,4 +1,4 @@
-//! `derive(Event)` and `derive(FromRef)`. Use them through the crate `tidings`, which re-exports it.
+//! `derive(Event)` and `derive(FromRef)`. Use them through the crate `tidings`, which re-exports them.
 //!
 //! `derive(Event)` writes one `impl Event` and nothing else: it needs `Serialize` and `Deserialize` next to it, and reports
 //! all wrong or missing attributes in one compilation.

@@ -253,8 +253,8 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-/// Returns whether a request to a loopback listener was meant for it: a browser that was told by DNS that a foreign
-/// name is here sends that name, and a proxy on this host says for whom it asks.
+/// Returns whether a request to a loopback listener comes from this host. A page that rebinds its DNS name to a
+/// loopback address sends that name, and a proxy on this host names the client that it forwards for.
 fn is_local(headers: &HeaderMap, uri: &Uri) -> bool {
     if headers.contains_key(FORWARDED) || headers.contains_key(FORWARDED_FOR) {
         return false;

@@ -6,8 +6,8 @@ use tidings_service::telemetry::HealthReason;
 pub(crate) const fn advice(reason: HealthReason) -> (&'static str, &'static str) {
     match reason {
         HealthReason::EngineFailed => (
-            "the service has ended by an error that a retry does not mend",
-            "read the last error in the log, mend it, and restart the process",
+            "the service has ended with an error that a retry cannot fix",
+            "read the last error in the log, fix its cause, and restart the process",
         ),
         HealthReason::EngineBlocked => (
             "the engine does not run, and no handler is the cause",
@@ -41,7 +41,7 @@ pub(crate) const fn advice(reason: HealthReason) -> (&'static str, &'static str)
         ),
         HealthReason::CircuitOpen => (
             "most deliveries failed, and one at a time is tried",
-            "mend what the handlers' errors in the log name; the service resumes by itself",
+            "fix the cause that the errors of the handlers in the log name; the service resumes by itself",
         ),
         HealthReason::DeadLettersUnwritable => (
             "a dead letter cannot be written, and its partition waits",

@@ -7,8 +7,8 @@
 //! | `/metrics` | all [`metrics()`] in the text formats of Prometheus and OpenMetrics | with [`Ops::with_open_metrics`] |
 //! | `/status` | the state of each service, handler and partition as JSON | no |
 //!
-//! [`Ops::serve`] answers on a thread and a runtime of its own, without I/O: also while the handlers of all services
-//! block their threads, and while the broker is down.
+//! [`Ops::serve`] answers on a thread and a runtime of its own, and queries neither brokers nor stores: it works while
+//! the handlers of all services block their threads, and while the broker is down.
 //!
 //! # Probes
 //!

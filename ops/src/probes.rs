@@ -55,7 +55,7 @@ pub(crate) struct JsonReason {
 
 impl From<&Finding> for JsonReason {
     fn from(finding: &Finding) -> Self {
-        let severity = match finding.reason.severity() {
+        let severity = match finding.severity {
             Severity::NotLive => "not_live",
             Severity::NotReady => "not_ready",
             Severity::Degraded => "degraded",

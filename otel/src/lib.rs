@@ -1,10 +1,10 @@
 //! OpenTelemetry traces and metrics of services and publishers.
 //!
 //! Applications use it as `tidings::otel`, by the feature `otel` of the crate `tidings`. No other crate of tidings
-//! depends on OpenTelemetry, and its major versions change nothing but this one.
+//! depends on OpenTelemetry: a new major version of it affects only this one.
 //!
-//! - [`Tracing`] makes spans of what is published and handled, with links between them, and passes the trace context on
-//!   in the headers `traceparent` and `tracestate` of the W3C.
+//! - [`Tracing`] creates spans for published and handled records, with links between them, and propagates the trace
+//!   context in the W3C headers `traceparent` and `tracestate`.
 //! - [`Metrics`] exports counters, gauges and histograms: of services when they are collected, of publishers per call,
 //!   of handlers per attempt.
 //!

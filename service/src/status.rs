@@ -360,7 +360,7 @@ pub struct ReturnedPartition {
 }
 
 impl Status {
-    /// A service with lag that makes no progress for this long is reported as stalled, in [`Status::problems`] and the
-    /// log.
+    /// A service with lag that commits nothing for this long says so in [`Status::problems`]. For single partitions see
+    /// [`Service::with_stall_after`](crate::Service::with_stall_after).
     pub const STALL_AFTER: Duration = Duration::from_secs(60);
 }

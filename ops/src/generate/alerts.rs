@@ -179,7 +179,7 @@ fn dead_letters() -> Rule {
         lasts: "5m",
         severity: Severity::Warning,
         summary: "{{ $labels.service }}: {{ $value | humanizePercentage }} of the records are dead-lettered",
-        description: "The dead letters name the handler and the error. Mend the cause, and redrive them.".into(),
+        description: "The dead letters name the handler and the error. Fix the cause, and redrive them.".into(),
     }
 }
 

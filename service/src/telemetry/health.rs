@@ -29,9 +29,9 @@ pub struct HealthOptions {
     pub live_after: Duration,
     /// The service is not ready if the broker, or the store that it needs, has not answered for this long.
     pub unready_after: Duration,
-    /// The service is degraded above this lag, in offsets over all partitions. `None`: at no lag.
+    /// The service is degraded above this lag, in offsets over all partitions. Default: `None`, no limit.
     pub max_lag: Option<u64>,
-    /// The service is degraded above this time lag of a partition. `None`: at none.
+    /// The service is degraded above this time lag of a partition. Default: `None`, no limit.
     pub max_time_lag: Option<Duration>,
     /// The reasons for which a service that is only degraded is not ready either.
     pub fail_ready_on: Vec<HealthReason>,
@@ -97,6 +97,9 @@ impl Default for HealthOptions {
 pub struct Finding {
     /// The reason.
     pub reason: HealthReason,
+    /// Its severity: that of the reason, or [`NotReady`](Severity::NotReady) by
+    /// [`with_fail_ready_on`](HealthOptions::with_fail_ready_on).
+    pub severity: Severity,
     /// How long it has applied, as far as it is known.
     pub lasted: Duration,
 }
@@ -144,17 +147,19 @@ impl Health {
     pub fn of(snapshot: &Snapshot, options: &HealthOptions) -> Self {
         let found = HealthReason::ALL.into_iter().filter_map(|reason| {
             let lasted = applies(reason, snapshot, options)?;
-            Some(Finding { reason, lasted })
+            Some(Finding { reason, severity: reason.severity(), lasted })
         });
         Self::new(found.collect(), snapshot, options)
     }
 
-    fn new(findings: Vec<Finding>, snapshot: &Snapshot, options: &HealthOptions) -> Self {
-        let severest = findings.iter().map(|finding| match finding.reason.severity() {
-            Severity::Degraded if options.fail_ready_on.contains(&finding.reason) => Severity::NotReady,
-            severity => severity,
-        });
-        let severest = severest.max();
+    fn new(mut findings: Vec<Finding>, snapshot: &Snapshot, options: &HealthOptions) -> Self {
+        for finding in &mut findings {
+            if options.fail_ready_on.contains(&finding.reason) {
+                finding.severity = finding.severity.max(Severity::NotReady);
+            }
+        }
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        let severest = findings.first().map(|finding| finding.severity);
         Self {
             live: severest < Some(Severity::NotLive),
             ready: severest < Some(Severity::NotReady),
@@ -288,7 +293,7 @@ impl HealthMonitor {
         let findings = shown.map(|(reason, shown)| {
             let lasted = found.iter().find(|finding| finding.reason == *reason).map(|finding| finding.lasted);
             let lasted = lasted.unwrap_or_default().max(now.saturating_sub(shown.changed));
-            Finding { reason: *reason, lasted }
+            Finding { reason: *reason, severity: reason.severity(), lasted }
         });
         Health::new(findings.collect(), snapshot, &self.options)
     }
@@ -385,6 +390,19 @@ mod tests {
 
     fn tasks(coordinator: Duration, workers: Vec<BusyWorker>) -> TaskSnapshot {
         TaskSnapshot { coordinator, workers }
+    }
+
+    #[test]
+    fn a_reason_that_fails_ready_by_the_options_has_that_severity_and_comes_first() {
+        let mut snapshot = healthy();
+        snapshot.partitions[0].state = PartitionState::Stalled;
+        let options = HealthOptions::default().with_max_lag(9).with_fail_ready_on([HealthReason::LagHigh]);
+        let severities = |health: Health| -> Vec<_> {
+            health.findings.iter().map(|finding| (finding.reason.as_str(), finding.severity)).collect()
+        };
+        let wanted = vec![("lag_high", Severity::NotReady), ("partition_stalled", Severity::Degraded)];
+        assert_eq!(severities(Health::of(&snapshot, &options)), wanted);
+        assert_eq!(severities(HealthMonitor::new(options).update(&snapshot)), wanted);
     }
 
     #[test]

@@ -172,7 +172,7 @@ pub struct CircuitSnapshot {
     pub open: Option<Duration>,
 }
 
-/// The tasks of a service, by which a dead engine and a blocked thread are told apart.
+/// The tasks of a service. They distinguish a dead engine from a thread that a handler blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TaskSnapshot {
