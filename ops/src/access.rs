@@ -4,13 +4,11 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use axum::http::header::{AUTHORIZATION, FORWARDED, HOST};
+use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Uri};
 use subtle::{Choice, ConstantTimeEq};
 use tidings_core::{Error, ErrorKind, Result, Secret};
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The role of a bearer token. Each role includes those before it.
 ///
@@ -256,7 +254,11 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 /// Returns whether a request to a loopback listener comes from this host. A page that rebinds its DNS name to a
 /// loopback address sends that name, and a proxy on this host names the client that it forwards for.
 fn is_local(headers: &HeaderMap, uri: &Uri) -> bool {
-    if headers.contains_key(FORWARDED) || headers.contains_key(FORWARDED_FOR) {
+    let forwards = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded") || matches!(name, "forwarded" | "via" | "x-real-ip")
+    };
+    if headers.keys().any(forwards) {
         return false;
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
@@ -298,8 +300,10 @@ mod tests {
             assert_eq!(check(&local, Role::Viewer, &[("host", host)]), Access::NoTokens, "{host}");
         }
         assert_eq!(check(&local, Role::Viewer, &[]), Access::NoTokens);
-        let forwarded = [("host", "localhost"), ("x-forwarded-for", "10.0.0.1")];
-        assert_eq!(check(&local, Role::Viewer, &forwarded), Access::NoTokens);
+        for name in ["x-forwarded-for", "x-forwarded-host", "forwarded", "via", "x-real-ip"] {
+            let forwarded = [("host", "localhost"), (name, "10.0.0.1")];
+            assert_eq!(check(&local, Role::Viewer, &forwarded), Access::NoTokens, "{name}");
+        }
     }
 
     #[test]

@@ -19,7 +19,8 @@
 //! # Access
 //!
 //! What is not open needs `Authorization: Bearer TOKEN` with one of the [`Tokens`]. Without any tokens, it is served on
-//! a loopback address only, to requests that name a loopback host and that no proxy forwarded, and refused elsewhere.
+//! a loopback address only, to requests that name a loopback host and no proxy, and refused elsewhere. Some proxies
+//! do not name themselves, as nginx by default: set tokens behind one.
 //!
 //! # Limits
 //!

@@ -105,7 +105,7 @@ impl Ops {
     }
 
     /// Sets how long a client may take to send a request, and how long an idle connection is kept. Defaults to
-    /// [`DEFAULT_CLIENT_TIMEOUT`](Self::DEFAULT_CLIENT_TIMEOUT).
+    /// [`DEFAULT_CLIENT_TIMEOUT`](Self::DEFAULT_CLIENT_TIMEOUT). At most a minute counts: a connection lasts no longer.
     pub fn with_client_timeout(mut self, timeout: Duration) -> Self {
         self.client_timeout = Some(timeout);
         self
@@ -140,7 +140,7 @@ impl Ops {
         if reach == Reach::Anywhere && is_plain && !self.tokens.is_empty() {
             tracing::warn!(target: "tidings_ops", address = %bound, "bearer tokens cross the network in plain text; use TLS");
         }
-        let client_timeout = self.client_timeout.unwrap_or(Self::DEFAULT_CLIENT_TIMEOUT);
+        let client_timeout = self.client_timeout.unwrap_or(Self::DEFAULT_CLIENT_TIMEOUT).min(server::MAX_LIFETIME);
         let handle = server::start(listener, self.routes(reach), security, client_timeout).map_err(failed)?;
         tracing::info!(target: "tidings_ops", address = %bound, tls = !is_plain, "serving operations");
         Ok(handle)

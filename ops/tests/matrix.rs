@@ -9,12 +9,13 @@ use common::{ask, caught_up, publish, topics};
 use tidings_core::{BoxError, Delivery, ErrorKind, Record, reject};
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_ops::Ops;
-use tidings_service::telemetry::{HealthMonitor, HealthOptions, HealthReason};
+use tidings_service::telemetry::{HealthMonitor, HealthOptions, HealthReason, PartitionSnapshot, PartitionState};
 use tidings_service::{HandlerExt, Retry, Router, Service, ServiceHandle};
 use tokio::time::{Instant, sleep};
 
 /// How late an answer may be after its threshold.
 const LATE: Duration = Duration::from_secs(2);
+const RETRY_AFTER: Duration = Duration::from_secs(300);
 const UNREADY_AFTER: Duration = HealthOptions::DEFAULT_UNREADY_AFTER;
 
 /// A service with its probes.
@@ -101,11 +102,47 @@ async fn a_broker_that_is_down_makes_it_unready_and_never_dead() {
     transport.faults().down();
     let took = probed.becomes(OK, (503, "not ready: broker_unreachable\n")).await;
     assert_near(took, UNREADY_AFTER);
-    sleep(Duration::from_secs(3_600)).await;
-    probed.answers(OK, (503, "not ready: broker_unreachable\n")).await;
+    // Also when the member gives its partitions up by itself, and an hour later.
+    for seconds in std::iter::repeat_n(1, 120).chain([3_600]) {
+        sleep(Duration::from_secs(seconds)).await;
+        probed.answers(OK, (503, "not ready: broker_unreachable\n")).await;
+    }
     transport.faults().up();
     let took = probed.becomes((503, "not ready: broker_unreachable\n"), OK).await;
     assert!(took <= Duration::from_secs(20), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_paused_for_long_is_not_stalled_when_it_resumes() {
+    let transport = MemoryTransport::new();
+    let takes_long = async |_: Delivery| sleep(Duration::from_secs(3)).await;
+    let probed = probed(meter(Router::new().on_topic("t", takes_long)), &transport, HealthOptions::default()).await;
+    probed.service.pause().unwrap();
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    probed.becomes(OK, (200, "degraded: paused\n")).await;
+    sleep(Duration::from_secs(600)).await;
+    probed.service.resume().unwrap();
+    for _ in 0..40 {
+        sleep(Duration::from_millis(500)).await;
+        let stalled = |partition: &PartitionSnapshot| partition.state == PartitionState::Stalled;
+        assert!(!probed.service.snapshot().partitions.iter().any(stalled), "{:?}", probed.service.snapshot());
+    }
+    probed.answers(OK, OK).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_limit_for_stalls_is_none() {
+    let transport = MemoryTransport::new();
+    topics(&transport, &["t"], 1).await;
+    let fails = async |_: Delivery| Err::<(), BoxError>("no".into());
+    let service = meter(Router::new().on_topic("t", fails)).with_stall_after(Duration::MAX);
+    let service = service.with_retry(Retry::exponential(RETRY_AFTER).with_cap(RETRY_AFTER).without_jitter());
+    let service = service.start(&transport).await.unwrap();
+    let probed = Probed { probes: Ops::new().with_service(&service).router(), service };
+    publish(&transport, vec![Record::new("t", "1")]).await;
+    sleep(Duration::from_secs(120)).await;
+    probed.answers(OK, OK).await;
+    assert!(probed.service.snapshot().partitions[0].holding.is_some(), "it was looked into");
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,12 @@ fn blocking() -> (Wait, mpsc::Sender<()>, mpsc::Receiver<()>) {
 }
 
 #[test]
+fn a_client_timeout_without_limit_is_none() {
+    let ops = Ops::new().with_client_timeout(Duration::MAX).serve("127.0.0.1:0").unwrap();
+    assert_eq!(get(ops.local_addr(), "/livez", &[]).code, 200);
+}
+
+#[test]
 fn probes_answer_while_handlers_block_all_threads_and_name_the_reason() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (wait, release, begun) = blocking();

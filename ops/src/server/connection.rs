@@ -27,8 +27,8 @@ pub(crate) const MAX_CONNECTIONS: usize = 64;
 pub(crate) const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The headers of a request.
 pub(crate) const MAX_HEADERS: usize = 64;
-/// A connection lasts no longer than this, however often it is used.
-const MAX_LIFETIME: Duration = Duration::from_secs(600);
+/// A connection lasts no longer than this, however often it is used, and whether or not the client reads its answer.
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The time limits of a client.
 #[derive(Debug, Clone, Copy)]

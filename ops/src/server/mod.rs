@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 use self::connection::{Connections, Limits};
-pub(crate) use self::connection::{MAX_CONNECTIONS, Security};
+pub(crate) use self::connection::{MAX_CONNECTIONS, MAX_LIFETIME, Security};
 
 /// After a failed accept, as when the process has no file descriptor left, the next one waits for this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -99,7 +99,11 @@ fn run(
             stopped = stopped.wait_for(Option::is_some) => stopped.ok().and_then(|deadline| *deadline).unwrap_or_default(),
         };
         drop(listener);
-        connections.finish(deadline).await;
+        let dropped = async { while stopped.changed().await.is_ok() {} };
+        tokio::select! {
+            () = connections.finish(deadline) => {}
+            () = dropped => {}
+        }
     });
 }
 
@@ -107,7 +111,11 @@ fn run(
 async fn accept(listener: &TcpListener, connections: &mut Connections) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => connections.add(stream),
+            Ok((stream, _)) => {
+                connections.add(stream);
+                // It may be answered before later ones push it out.
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
                 tracing::warn!(target: "tidings_ops", %error, "cannot accept a connection; trying again");
                 tokio::time::sleep(ACCEPT_RETRY).await;

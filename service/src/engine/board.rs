@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::assigned::AssignmentId;
 use crate::status::{PauseReason, State};
 use crate::telemetry::{HoldCause, Holding, PartitionSnapshot, PartitionState, Pause, ServiceCounters};
+use crate::time::after;
 
 /// The state that is shown, and counters of rare events.
 #[derive(Debug)]
@@ -87,6 +88,8 @@ pub(crate) struct PartitionView {
     pub(crate) oldest: Option<Timestamp>,
     /// Since when the lowest unsettled offset is the same; `None` if everything is settled.
     pub(crate) unmoved: Option<Instant>,
+    /// Since when nothing explains that it is the same: no pause, and deliveries may start.
+    pub(crate) stuck: Option<Instant>,
     /// The lag has not fallen for long.
     pub(crate) is_rising: bool,
     pub(crate) pauses: Vec<(PauseReason, Instant)>,
@@ -117,19 +120,20 @@ impl PartitionView {
     /// Returns the state at `now`. While deliveries are held (`starts_held`: by the circuit breaker, or an operator), no
     /// partition is stalled.
     pub(crate) fn state(&self, now: Instant, stall_after: Duration, starts_held: bool) -> PartitionState {
-        let unmoved = self.unmoved.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let stuck = self.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         // Where nothing is in flight, the records at the bound are those of other partitions.
         let is_free = self.pauses.iter().all(|(reason, _)| reason.is_bound() && self.in_flight > 0);
-        let waits = self.holding.as_ref().and_then(|holding| holding.due).is_some_and(|due| due > now + stall_after);
+        let waits =
+            self.holding.as_ref().and_then(|holding| holding.due).is_some_and(|due| due > after(now, stall_after));
         if let Some(offset) = self.unreadable {
             PartitionState::Unreadable(offset)
-        } else if unmoved >= stall_after && is_free && !waits && !starts_held && !self.leaving {
+        } else if stuck >= stall_after && is_free && !waits && !starts_held && !self.leaving {
             PartitionState::Stalled
         } else if let Some((reason, _)) = self.pauses.first() {
             PartitionState::Paused(*reason)
         } else if self.is_rewound {
             PartitionState::Rewound
-        } else if self.is_rising && unmoved < stall_after {
+        } else if self.is_rising && stuck < stall_after {
             PartitionState::Slow
         } else {
             PartitionState::Ok

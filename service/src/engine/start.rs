@@ -28,6 +28,7 @@ use crate::router::Router;
 use crate::settings::{Options, TopicPolicy};
 use crate::table::Routes;
 use crate::telemetry::PublisherStats;
+use crate::time::FOR_EVER;
 
 /// The number of topics that the log names at the start.
 const NAMES: usize = 50;
@@ -90,7 +91,7 @@ pub(crate) async fn start(
         counters: Counters::new(workers, routes.len()),
         lease_fenced: Notify::new(),
         heartbeats: (0..workers).map(|_| Default::default()).collect(),
-        board: Board::new(options.stall_after),
+        board: Board::new(options.stall_after.min(FOR_EVER)),
         limiter: Limiter::default(),
     });
     log_started(&shared, &options, routes.topics());

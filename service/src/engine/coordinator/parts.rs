@@ -82,7 +82,9 @@ impl Parts {
         self.shown.is_changed = true;
         match step {
             Ok(step) => {
-                if let Some(since) = self.health.read() {
+                // The loss of partitions is known without the broker: it does not show that reading works.
+                let has_read = !matches!(step, Step::Lost(_));
+                if has_read && let Some(since) = self.health.read() {
                     let failed_ms = millis(now.saturating_duration_since(since));
                     logs::ReadAgain { service: &self.shared.identity.service.as_str(), failed_ms: &failed_ms }.log();
                 }
@@ -207,7 +209,8 @@ impl Parts {
             self.log_held_back(now);
             let has_partitions = self.assignments.has_partitions() || self.shutdown.has_begun();
             self.standby.watch(has_partitions, now);
-            let starts_held = self.starts.is_paused() || self.starts.open_since().is_some();
+            let is_cut_off = self.health.failing_since().is_some();
+            let starts_held = self.starts.is_paused() || self.starts.open_since().is_some() || is_cut_off;
             self.assignments.look_for_stalls(starts_held, now);
         }
         let is_changed = std::mem::take(&mut self.shown.is_changed) || looks;

@@ -81,10 +81,14 @@ pub(super) async fn finish(shared: &Shared, consumer: &dyn Consumer, workers: &m
     let late = |what| Error::new(ErrorKind::Unavailable, format!("{what}: no answer"));
     let said = |done: std::result::Result<Result<()>, _>, what| done.unwrap_or_else(|_| Err(late(what)));
     let service = shared.identity.service.as_str();
+    // Each step may take its whole time, and the engine is not blocked meanwhile.
+    let turn = || shared.board.turn(Instant::now());
+    turn();
     let closed = timeout(FINISH_STEP, shared.backends.publisher.close(FINISH_STEP)).await;
     if let Err(error) = said(closed, "close the publisher") {
         logs::PublisherNotClosed { service: &service, error: &error.report() }.log();
     }
+    turn();
     // Claims are released once no work can run under them; a handler that blocks its thread may still run.
     if !stopped(workers).await {
         logs::ClaimsKept { service: &service }.log();
@@ -93,6 +97,7 @@ pub(super) async fn finish(shared: &Shared, consumer: &dyn Consumer, workers: &m
     {
         logs::LeaseNotRetired { service: &service, error: &error.report() }.log();
     }
+    turn();
     if let Err(error) = said(timeout(FINISH_STEP, consumer.close()).await, "leave the group") {
         logs::LeaveFailed { service: &service, error: &error.report() }.log();
     }

@@ -18,6 +18,8 @@ pub(super) struct Watch {
     touched: bool,
     /// The lowest unsettled offset, and since when it is the same.
     unmoved: Option<(u64, Instant)>,
+    /// When it was last seen held up: by a pause, or because no delivery may start.
+    held_up: Option<Instant>,
     pauses: Vec<(PauseReason, Instant)>,
     trend: Trend,
     /// The record at the lowest unsettled offset, as a worker reported it.
@@ -65,6 +67,17 @@ impl Watch {
 
     pub(super) fn unmoved(&self) -> Option<Instant> {
         self.unmoved.map(|(_, since)| since)
+    }
+
+    /// Records that something explains that nothing moves now.
+    pub(super) fn hold_up(&mut self, now: Instant) {
+        self.held_up = Some(now);
+        self.touched = true;
+    }
+
+    /// Returns since when nothing explains that the lowest offset does not move.
+    pub(super) fn stuck(&self) -> Option<Instant> {
+        self.unmoved.map(|(_, since)| self.held_up.map_or(since, |at| at.max(since)))
     }
 
     /// Returns the lowest unsettled offset if it has been the same for `time`.
@@ -192,6 +205,20 @@ mod tests {
         assert_eq!(watch.unmoved_for(WINDOW, at(70)), None);
         assert!(watch.log_stall(), "another one");
         assert!(watch.moved(None, at(62)).is_some() && watch.unmoved().is_none());
+    }
+
+    #[test]
+    fn what_was_held_up_is_stuck_only_from_then_on() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        watch.moved(Some(7), at(0));
+        assert_eq!(watch.stuck(), Some(at(0)));
+        watch.hold_up(at(600));
+        assert_eq!((watch.stuck(), watch.unmoved()), (Some(at(600)), Some(at(0))));
+        watch.moved(Some(8), at(601));
+        assert_eq!(watch.stuck(), Some(at(601)));
+        watch.moved(None, at(602));
+        assert_eq!(watch.stuck(), None);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::telemetry::{HoldCause, PartitionState};
 const LOOK_INTO_AFTER: Duration = Duration::from_secs(5);
 /// How long a worker's report on a stalled record is waited for before the stall is logged without it.
 const REPORT_TIME: Duration = Duration::from_secs(2);
+/// The number of partitions that the workers are asked about at once: those that have not moved for longest.
+const ASKED: usize = 100;
 /// The number of partitions that a line of the log names.
 const NAMES: usize = 50;
 
@@ -53,6 +55,9 @@ impl Assignments {
         let stall_after = self.shared.board.stall_after();
         let mut unknown = Vec::new();
         for (id, partition) in self.partitions.iter_mut().filter(|(_, partition)| !partition.is_leaving()) {
+            if starts_held || !partition.is_free() {
+                partition.watch.hold_up(now);
+            }
             let age = self.shared.board.age(partition.lowest().map(|record| record.timestamp), now);
             partition.sample(age >= stall_after, stall_after, now);
             let look_after = LOOK_INTO_AFTER.min(stall_after);
@@ -60,10 +65,10 @@ impl Assignments {
                 && partition.is_free()
                 && look_into(partition, offset, &self.shared)
             {
-                unknown.push((id, offset));
+                unknown.push((partition.watch.unmoved(), id, offset));
             }
             let view = partition.view();
-            let since = view.unmoved.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+            let since = view.stuck.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
             let is_known = view.holding.as_ref().is_some_and(|holding| holding.cause != HoldCause::Unknown);
             if view.state(now, stall_after, starts_held) == PartitionState::Stalled
                 && (is_known || since >= stall_after + REPORT_TIME)
@@ -73,6 +78,8 @@ impl Assignments {
             }
         }
         if !unknown.is_empty() {
+            unknown.sort_unstable();
+            let unknown: Vec<_> = unknown.into_iter().take(ASKED).map(|(_, id, offset)| (id, offset)).collect();
             self.workers.send_all(|| WorkerCommand::Locate(unknown.clone()));
         }
     }
@@ -89,7 +96,7 @@ impl Assignments {
                 attempt: located.attempt,
                 cause: located.cause,
                 error: located.error.as_ref().map(|(kind, _)| *kind),
-                text: located.error.map(|(_, text)| text.into()),
+                text: located.error.map(|(kind, text)| logs::without_values(kind, &text).into()),
                 due: located.due,
             });
         }

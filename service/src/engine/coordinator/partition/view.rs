@@ -44,6 +44,7 @@ impl Partition {
             bytes: self.tracker.bytes(),
             oldest: self.lowest().map(|record| record.timestamp),
             unmoved: self.watch.unmoved(),
+            stuck: self.watch.stuck(),
             is_rising: self.watch.is_rising(),
             pauses: self.watch.pauses().to_vec(),
             unreadable: self.held.unreadable_from(),
