@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Waits are no shorter than this: what is due within it is done at once.
 const GRAIN: Duration = Duration::from_millis(10);
-/// What is later than this is not made up for.
+/// Delays longer than this are not made up for.
 const LATE: Duration = Duration::from_secs(1);
 
 /// When events are due.

@@ -1,4 +1,4 @@
-//! What each reason means, and what an operator does about it.
+//! The meaning of each reason, and its remedy.
 
 use tidings_service::telemetry::HealthReason;
 

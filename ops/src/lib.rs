@@ -18,9 +18,9 @@
 //!
 //! # Access
 //!
-//! What is not open needs `Authorization: Bearer TOKEN` with one of the [`Tokens`]. Without any tokens, it is served on
-//! a loopback address only, to requests that name a loopback host and no proxy, and refused elsewhere. Some proxies
-//! do not name themselves, as nginx by default: set tokens behind one.
+//! `/status`, and `/metrics` unless it is open, need `Authorization: Bearer TOKEN` with one of the [`Tokens`]. Without
+//! any tokens, they are served on a loopback address only, to requests that name a loopback host and no proxy, and
+//! refused elsewhere. Some proxies do not name themselves, as nginx by default: set tokens behind one.
 //!
 //! # Limits
 //!

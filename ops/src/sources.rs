@@ -1,4 +1,4 @@
-//! What an endpoint reports on, and the reading of it for one answer.
+//! The sources that an endpoint reports on, and their reading for one answer.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -31,7 +31,7 @@ async fn probes_are_open_on_every_address_and_the_rest_on_loopback_only() {
         let elsewhere = ask(&open, path, &[]);
         assert_eq!(elsewhere.code, if is_open { 200 } else { 403 }, "{path}: {}", elsewhere.body);
     }
-    // By a name that DNS leads here, or for somebody else.
+    // By a name that DNS leads here, or for another client.
     assert_eq!(ask(&local, "/status", &[("host", "rebound.example")]).code, 403);
     assert_eq!(ask(&local, "/status", &[("x-forwarded-for", "10.0.0.1")]).code, 403);
     assert_eq!(ask(&local, "/status", &[("forwarded", "for=10.0.0.1")]).code, 403);

@@ -1,4 +1,4 @@
-//! What probes answer to each trouble, with its exact codes and reasons, on a paused clock. A blocked handler and a
+//! The probes' answers to each trouble, with exact codes and reasons, on a paused clock. A blocked handler and a
 //! blocked engine need real threads: `server.rs` has them.
 
 mod common;

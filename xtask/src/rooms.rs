@@ -57,7 +57,7 @@ fn others(features: &[String], feature: &str) -> String {
     features.iter().map(String::as_str).filter(other).collect::<Vec<_>>().join(",")
 }
 
-/// What the facade is built of with these features, a crate per line.
+/// Returns the crates that the facade is built of with these features, one per line.
 fn tree(features: &str) -> Result<String> {
     let arguments = ["tree", "--package=tidings", "--edges=normal,build", "--prefix=none", "--no-default-features"];
     output(cargo(arguments).args(["--features", features]).current_dir(root()))

@@ -9,7 +9,7 @@ use crate::setup::Clock;
 pub(super) const CASES: &[Case<dyn Transport>] =
     cases![a1_more_than_a_thousand_topics_and_groups_are_listed, a1_nothing_is_answered_in_an_outage[Outage],];
 
-/// Only where it takes no time: a broker needs minutes for so many.
+/// Only on a paused clock: a real broker needs minutes for this number.
 async fn a1_more_than_a_thousand_topics_and_groups_are_listed(fixture: &Fixture) -> Checked {
     if fixture.pace.clock == Clock::Real {
         return Err(Broken::Ignored("a thousand topics take too long on a real clock".into()));
@@ -72,6 +72,6 @@ async fn a1_nothing_is_answered_in_an_outage(fixture: &Fixture) -> Checked {
     let checked = checked.await;
     fixture.outage(false).await?;
     checked?;
-    // What was refused as unavailable did not happen.
+    // A change that was refused as unavailable did not happen.
     fixture.described(&topic, 1).await
 }

@@ -135,7 +135,7 @@ async fn committed(fixture: &Fixture, group: &Name, commits: &[(&TopicPartition,
     members.close(0).await
 }
 
-/// What a group has committed, by partition; `None` where the broker knows no such group.
+/// Returns the offsets that a group has committed, by partition; `None` where the broker knows no such group.
 async fn commits_of(admin: &dyn Admin, group: &Name) -> Checked<Vec<(TopicPartition, Option<u64>)>> {
     match admin.group_lag(group).await {
         Ok(lag) => Ok(lag.into_iter().map(|l: PartitionLag| (l.partition, l.committed)).collect()),
@@ -211,7 +211,7 @@ struct Behind {
     all: Vec<TopicPartition>,
 }
 
-/// What [`Behind`]'s group has committed, by topic and partition.
+/// The offsets that the group of [`Behind`] has committed, by topic and partition.
 const BEFORE: [u64; 6] = [2, 1, 5, 3, 7, 4];
 
 async fn behind(fixture: &Fixture) -> Checked<Behind> {

@@ -146,7 +146,7 @@ async fn c5_a_seek_of_a_paused_partition_waits_for_its_resume(fixture: &Fixture)
     same_records("records after the resume", 40, &records[40..], members[0].of(&p[0]))
 }
 
-/// What was fetched of a paused partition counts towards the bound of bytes, which must not stop the others.
+/// Fetched records of a paused partition count towards the bound of bytes, which must not stop the others.
 async fn c5_a_paused_backlog_leaves_room_for_the_others(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let [one, two] = [TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1)];

@@ -50,7 +50,7 @@ async fn droppily(
         turn += 1;
         let consumer = members.consumer(who);
         // Some calls get more polls, so that a `next` that fetches by itself can make progress between two drops. Their
-        // number has no period, so that a fault at every so many calls meets each of them.
+        // number has no period, so that a fault at regular intervals of calls meets each of them.
         let stepped = match turn.wrapping_mul(2_654_435_769) >> 28 {
             0 => timeout(fixture.pace.quiet, consumer.next()).await.ok(),
             few => poll_times((few as usize).saturating_sub(7).max(1), consumer.next()).await,

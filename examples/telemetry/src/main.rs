@@ -38,7 +38,7 @@ async fn ship(_: Invoiced) {}
 async fn main() -> Result<(), BoxError> {
     let sdk = Sdk::new()?;
     run(&sdk).await?;
-    // What waits is exported now. The exporters block.
+    // Exports what is still buffered. The exporters block.
     tokio::task::spawn_blocking(move || sdk.shutdown()).await?
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Connections {
     open: VecDeque<AbortHandle>,
 }
 
-/// What each connection needs.
+/// The parts that each connection shares.
 #[derive(Debug, Clone)]
 struct Template {
     router: Router,

@@ -12,7 +12,7 @@ use crate::conventions::RELAY;
 /// A metric that is read from snapshots: its name, unit, description and value.
 struct Observed(&'static str, &'static str, &'static str, Value);
 
-/// What a metric reads. An outbox has no values before it was measured.
+/// The source of a metric. An outbox has no values before it was measured.
 #[derive(Clone, Copy)]
 enum Value {
     /// A sum since the relay started.

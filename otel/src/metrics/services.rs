@@ -17,7 +17,7 @@ use crate::conventions::{
 /// A metric that is read from snapshots: its name, unit, description and values.
 struct Observed(&'static str, &'static str, &'static str, Values);
 
-/// What a metric reads.
+/// The source of a metric.
 #[derive(Clone, Copy)]
 enum Values {
     /// A sum since the service started.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a line is about: the name of the line, the handler, and the kind of the error. There are few of each.
+/// The subject of a line: the name of the line, the handler, and the kind of the error. There are few of each.
 pub(crate) type About = (&'static str, Option<usize>, &'static str);
 
 /// The lines that were logged not long ago.

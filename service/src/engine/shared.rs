@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) lease_fenced: Notify,
     /// One per worker.
     pub(crate) heartbeats: Vec<Heartbeat>,
-    /// What other threads can see.
+    /// The state that other threads can see.
     pub(crate) board: Board,
     /// The log lines that repeat.
     pub(crate) limiter: Limiter,

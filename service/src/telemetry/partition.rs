@@ -134,7 +134,7 @@ pub struct Holding {
     pub handler: Option<Name>,
     /// The number of the current or next attempt, from 1, if known.
     pub attempt: Option<u32>,
-    /// What the record waits for.
+    /// The cause of the wait.
     pub cause: HoldCause,
     /// The kind of the last attempt's error, if one failed.
     pub error: Option<ErrorKind>,
@@ -142,7 +142,7 @@ pub struct Holding {
     pub due: Option<Duration>,
 }
 
-/// What a record waits for.
+/// The cause for which a record waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HoldCause {

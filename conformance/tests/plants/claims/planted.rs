@@ -16,7 +16,7 @@ use super::Bug;
 
 type Key = (Name, Uuid);
 
-/// What the wrapper knows of the store.
+/// The state that the wrapper keeps of the store.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The leases that were acquired, the oldest first, with their ends; `None` for a retired one.

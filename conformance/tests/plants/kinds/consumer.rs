@@ -231,7 +231,7 @@ impl Consumer for BentConsumer {
             if self.kind == Kind::LosesAStepInFifty && steps.is_multiple_of(50) {
                 yield_now().await;
             }
-            // What was fetched under a pause comes before what was fetched behind it.
+            // Records fetched during a pause come before those fetched after it.
             let mut state = lock(&self.state);
             state.early.insert(0, step);
             if let Some(first) = state.early.pop() {

@@ -170,7 +170,7 @@ kinds! {
     DropsTheSignOfALettersTime => d2_letters_keep_numbers_and_bytes_of_any_size,
 }
 
-/// What the consumers and admins of a transport share.
+/// The state that the consumers and admins of a transport share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// Commits by group and partition, the last ones.

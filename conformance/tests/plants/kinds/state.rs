@@ -1,4 +1,4 @@
-//! What a consumer with a bug remembers.
+//! The memory of a consumer with a bug.
 
 use std::collections::{HashMap, HashSet};
 

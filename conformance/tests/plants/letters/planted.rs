@@ -11,7 +11,7 @@ use tidings_memory::MemoryDeadLetters;
 
 use super::Bug;
 
-/// What the wrapper knows of the letters.
+/// The state that the wrapper keeps of the letters.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The times of the records of letters.

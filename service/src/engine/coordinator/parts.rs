@@ -42,7 +42,7 @@ pub(super) struct Parts {
     shown: Shown,
 }
 
-/// What other threads were shown, and when.
+/// The last state shown to other threads, and its time.
 #[derive(Debug)]
 struct Shown {
     /// The time of the last turn.

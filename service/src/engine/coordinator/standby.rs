@@ -28,7 +28,7 @@ impl fmt::Debug for Query {
     }
 }
 
-/// What is known of the group while this service has no partition.
+/// The known facts about the group while this service has no partition.
 #[derive(Debug)]
 pub(super) struct Standby {
     shared: Arc<Shared>,

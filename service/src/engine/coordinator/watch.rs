@@ -1,4 +1,4 @@
-//! What the snapshot has to know of an assignment beyond its present state: since when, and in which direction.
+//! The history of an assignment that the snapshot needs beyond its present state: since when, and in which direction.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;

@@ -188,7 +188,7 @@ impl ClusterClient {
     }
 }
 
-/// What the leaders answered, by partition.
+/// The leaders' answers, by partition.
 type Listed = HashMap<TopicPartition, krafka::Result<ListedOffset>>;
 
 /// Converts the answer about one partition; `None` if no record is as late as requested.
