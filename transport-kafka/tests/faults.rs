@@ -54,6 +54,7 @@ fn main() -> ExitCode {
     suite = suite.with_case("split_batches_are_not_resent_while_no_broker_answers", no_resending_without_a_broker);
     suite = suite.with_case("a_partition_that_no_broker_tells_of_may_be_there", an_untold_partition);
     suite = suite.with_case("a_partition_without_a_leader_keeps_no_other_from_starting", a_partition_without_a_leader);
+    suite = suite.with_case("a_broker_that_breaks_off_is_not_the_only_one_asked", a_broker_that_breaks_off);
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
 
@@ -381,5 +382,18 @@ async fn an_absent_broker_is_named_in_time() -> TestResult {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    Ok(())
+}
+
+/// The connection is accepted, and ends before the first metadata: the next attempt is part of the same connect.
+async fn a_broker_that_breaks_off() -> TestResult {
+    const METADATA: i16 = 3;
+    let kafka = cluster().await?;
+    let proxy = kafka.node(0).proxy().ok_or("there is a proxy")?;
+    let cuts = proxy.counts().cuts;
+    proxy.cut_at(Cut::before_answer(1).to_api(METADATA));
+    let config = KafkaConfig::new([kafka.bootstrap_on(Listener::Proxied)?]);
+    KafkaTransport::connect(config).await?;
+    assert_eq!(proxy.counts().cuts, cuts + 1, "the first metadata request is cut off");
     Ok(())
 }

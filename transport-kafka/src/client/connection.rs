@@ -110,19 +110,31 @@ impl Connection {
                 (config.request_timeout.min(HASTY_REQUEST_TIMEOUT.max(config.fetch_max_wait * 2)), READER_METADATA_AGE)
             }
         };
-        let builder = Kafka::builder(config.brokers.join(","))
-            .client_id(&config.client_id)
-            .request_timeout(request)
-            .connect_timeout(config.connect_timeout.min(request))
-            .metadata_max_age(age)
-            // Otherwise the client forgets all brokers when none answers, and neither members nor admin operations
-            // ask for them again. The brokers of the configuration are tried in any case.
-            .metadata_recovery_strategy(MetadataRecoveryStrategy::None);
-        let builder = match security(config)? {
-            Some(security) => builder.security(security),
-            None => builder,
+        let security = security(config)?;
+        let opening = async {
+            // A broker that accepts the connection and then falls silent must not fail the attempt: others may answer.
+            let mut left = config.brokers.len().max(2);
+            loop {
+                let builder = Kafka::builder(config.brokers.join(","))
+                    .client_id(&config.client_id)
+                    .request_timeout(request)
+                    .connect_timeout(config.connect_timeout.min(request))
+                    .metadata_max_age(age)
+                    // Otherwise the client forgets all brokers when none answers, and neither members nor admin
+                    // operations ask for them again. The brokers of the configuration are tried in any case.
+                    .metadata_recovery_strategy(MetadataRecoveryStrategy::None);
+                let builder = match &security {
+                    Some(security) => builder.security(security.clone()),
+                    None => builder,
+                };
+                left -= 1;
+                match builder.connect().await {
+                    Err(error) if left > 0 && fell_silent(&error) => {}
+                    answer => return answer,
+                }
+            }
         };
-        match timeout(config.connect_timeout, builder.connect()).await {
+        match timeout(config.connect_timeout, opening).await {
             Ok(Ok(kafka)) => Ok(Self(kafka)),
             Ok(Err(error)) => Err(failed(connecting(config), error)),
             Err(_) => {
@@ -130,6 +142,15 @@ impl Connection {
                 Err(Error::new(ErrorKind::Unavailable, format!("no answer within {limit:?}")))
             }
         }
+    }
+}
+
+/// Checks whether a broker was reached and failed later; the client reports `NotConnected` if it reached none.
+fn fell_silent(error: &KrafkaError) -> bool {
+    match error {
+        KrafkaError::Timeout { .. } => true,
+        KrafkaError::Network(error) => error.kind() != io::ErrorKind::NotConnected,
+        _ => false,
     }
 }
 
