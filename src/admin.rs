@@ -1,4 +1,4 @@
-//! Topics, groups and the health of a broker, for operators and start-up code.
+//! Topics, groups, brokers and access control of a cluster, for operators and start-up code.
 //!
 //! ```
 //! use tidings::Topic;
@@ -17,7 +17,9 @@
 //! ```
 
 pub use tidings_core::{
-    Admin, Cleanup, CreatePartitionsOptions, Difference, EnsureReport, GroupDescription, GroupHealth, GroupState,
-    Health, Inspection, MemberDescription, PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions,
-    ResetTo, TopicDescription, ensure_topics, inspect,
+    Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, AclResourceType, Acls, Admin,
+    BrokerDescription, Cleanup, Cluster, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource,
+    CreatePartitionsOptions, Difference, EnsureReport, GroupDescription, GroupHealth, GroupState, Health, Inspection,
+    LogDir, MemberDescription, PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo,
+    TopicDescription, ensure_topics, inspect, is_sensitive_config,
 };

@@ -19,6 +19,7 @@ pub mod dead_letter;
 pub mod error;
 pub mod handler;
 pub mod idempotency;
+pub mod log_reader;
 pub mod publisher;
 pub mod record;
 pub mod service;

@@ -1,4 +1,4 @@
-//! Administration of a broker: the [`Admin`] trait, topics, groups and health.
+//! Administration of a broker: the [`Admin`] trait, topics and health.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::admin_options::{CreatePartitionsOptions, PartitionReset, ResetOffsetsOptions, ResetTo};
-use crate::{Guarantees, Name, Result, TopicPartition};
+use crate::{Error, ErrorKind, GroupDescription, Guarantees, Name, PartitionLag, Result};
 
 /// Administers the topics and groups of a broker.
 ///
@@ -63,6 +63,28 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// fewer partitions than there are, [`NotFound`](crate::ErrorKind::NotFound).
     async fn create_partitions(&self, topic: &Name, partitions: u32, options: CreatePartitionsOptions) -> Result<()>;
 
+    /// Changes settings of a topic, all or none: a name and its new value, by the broker's own names, or `None` to return
+    /// to the broker's default. Settings that are not named keep their values. Default:
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// ```
+    /// # use tidings_core::{Admin, Result};
+    /// /// Keeps the records of a topic for a day, and its segments by the broker's default.
+    /// async fn keep_a_day(admin: &dyn Admin) -> Result<()> {
+    ///     let changes = [("retention.ms".into(), Some("86400000".into())), ("segment.ms".into(), None)];
+    ///     admin.alter_topic(&"orders".into(), &changes).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`Invalid`](crate::ErrorKind::Invalid) for an unknown setting or a wrong
+    /// value.
+    async fn alter_topic(&self, topic: &Name, changes: &[(String, Option<String>)]) -> Result<()> {
+        let _ = changes;
+        let what = format!("alter topic {topic:?}: this transport cannot change the settings of a topic");
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
+
     /// Returns the names of all groups, sorted.
     ///
     /// # Errors
@@ -75,6 +97,21 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn describe_group(&self, group: &Name) -> Result<GroupDescription>;
 
+    /// Describes groups; answer `i` is group `i`'s.
+    ///
+    /// For many groups: a broker answers for several at once. Default: one
+    /// [`describe_group`](Self::describe_group) after the other.
+    ///
+    /// # Errors
+    /// Per group [`NotFound`](crate::ErrorKind::NotFound), and whatever else concerns that group only.
+    async fn describe_groups(&self, groups: &[Name]) -> Result<Vec<Result<GroupDescription>>> {
+        let mut described = Vec::with_capacity(groups.len());
+        for group in groups {
+            described.push(self.describe_group(group).await);
+        }
+        Ok(described)
+    }
+
     /// Returns the lag of a group on each partition that it has committed or that its members read, sorted by topic and
     /// number.
     ///
@@ -84,6 +121,21 @@ pub trait Admin: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>>;
+
+    /// Returns the lags of groups, each as [`group_lag`](Self::group_lag) does; answer `i` is group `i`'s.
+    ///
+    /// For many groups: a broker answers for several at once. Default: one [`group_lag`](Self::group_lag) after the
+    /// other.
+    ///
+    /// # Errors
+    /// Per group [`NotFound`](crate::ErrorKind::NotFound), and whatever else concerns that group only.
+    async fn group_lags(&self, groups: &[Name]) -> Result<Vec<Result<Vec<PartitionLag>>>> {
+        let mut lags = Vec::with_capacity(groups.len());
+        for group in groups {
+            lags.push(self.group_lag(group).await);
+        }
+        Ok(lags)
+    }
 
     /// Moves the committed offsets of a group on all partitions of `topics`, or returns the plan
     /// ([`ResetOffsetsOptions::dry_run`]).
@@ -271,107 +323,6 @@ impl PartitionDescription {
     }
 }
 
-/// The current state of a consumer group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GroupDescription {
-    /// The group's name.
-    pub name: Name,
-    /// The group's state.
-    pub state: GroupState,
-    /// The group's members.
-    pub members: Vec<MemberDescription>,
-}
-
-impl GroupDescription {
-    /// Creates a group with these members.
-    pub fn new(name: impl Into<Name>, state: GroupState, members: Vec<MemberDescription>) -> Self {
-        Self { name: name.into(), state, members }
-    }
-}
-
-/// The state of a consumer group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GroupState {
-    /// The group has no members.
-    Empty,
-    /// Partitions are being moved between members.
-    Rebalancing,
-    /// The members are reading.
-    Stable,
-    /// The broker reports a state that is not listed here.
-    Unknown,
-}
-
-/// A member of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MemberDescription {
-    /// The member's id, assigned by the broker.
-    pub id: String,
-    /// The client's name for itself.
-    pub client: String,
-    /// The assigned partitions.
-    pub partitions: Vec<TopicPartition>,
-}
-
-impl MemberDescription {
-    /// Creates a member that has these partitions.
-    pub fn new(id: impl Into<String>, client: impl Into<String>, partitions: Vec<TopicPartition>) -> Self {
-        Self { id: id.into(), client: client.into(), partitions }
-    }
-}
-
-/// The progress of a group on a partition.
-///
-/// ```
-/// use tidings_core::{PartitionLag, TopicPartition};
-///
-/// let partition = TopicPartition::new("orders", 0);
-/// assert_eq!(PartitionLag::new(partition.clone(), Some(7), 0, 10).lag(), Some(3));
-/// assert_eq!(PartitionLag::new(partition.clone(), None, 4, 10).lag(), Some(6), "all that is in the log");
-/// assert_eq!(PartitionLag::unknown(partition, Some(7), "no leader").lag(), None);
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PartitionLag {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The committed next offset to read; `None` if nothing is committed.
-    pub committed: Option<u64>,
-    /// The oldest offset in the log; 0 where that is unknown.
-    pub start: u64,
-    /// The offset of the next record; 0 where that is unknown.
-    pub end: u64,
-    /// The reason why the log's bounds are unknown now, for example that no broker leads the partition; `None` if
-    /// they are known.
-    pub unknown: Option<String>,
-}
-
-impl PartitionLag {
-    /// Creates the lag of a group on a partition whose log holds `start..end`.
-    pub fn new(partition: TopicPartition, committed: Option<u64>, start: u64, end: u64) -> Self {
-        Self { partition, committed, start, end, unknown: None }
-    }
-
-    /// Creates the lag of a group on a partition whose log bounds are unknown, with the reason.
-    pub fn unknown(partition: TopicPartition, committed: Option<u64>, why: impl Into<String>) -> Self {
-        Self { partition, committed, start: 0, end: 0, unknown: Some(why.into()) }
-    }
-
-    /// Returns the number of offsets still to be read.
-    ///
-    /// That is the whole log if nothing is committed, or if the committed offset lies beyond the end: the log was
-    /// truncated or recreated, and is read from its oldest record. `None` where the lag is [unknown](Self::unknown),
-    /// which is not zero.
-    pub fn lag(&self) -> Option<u64> {
-        let committed = self.committed.filter(|committed| *committed <= self.end).unwrap_or(self.start);
-        let left = self.end.saturating_sub(committed.max(self.start));
-        self.unknown.is_none().then_some(left)
-    }
-}
-
 /// The health of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -388,18 +339,5 @@ impl Health {
     /// Returns whether there are no problems.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_lag_is_not_zero() {
-        let at = || TopicPartition::new("t", 0);
-        assert_eq!(PartitionLag::new(at(), Some(3), 1, 10).lag(), Some(7));
-        assert_eq!(PartitionLag::new(at(), None, 1, 10).lag(), Some(9));
-        assert_eq!(PartitionLag::unknown(at(), Some(3), "it has no leader").lag(), None);
     }
 }

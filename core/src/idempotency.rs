@@ -120,6 +120,23 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Dropping the future may have deleted some of the events. Call it again.
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64>;
 
+    /// Returns which events of `scope` are done; answer `i` is event `i`'s. Default:
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// A query for operators, without a lease: it claims nothing, keeps no claim alive and creates no scope. An event
+    /// that is claimed is not done; neither is one that was purged.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) and similar kinds, never `false` instead (I5).
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        let _ = events;
+        let what = format!("query the done events of scope {scope:?}: this store does not offer the query");
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
+
     /// Returns the clauses that this store keeps, and whether several processes share it.
     fn guarantees(&self) -> Guarantees;
 }
@@ -153,6 +170,10 @@ impl<S: IdempotencyStore + ?Sized> IdempotencyStore for Arc<S> {
 
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         (**self).purge(scope, completed_before).await
+    }
+
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        (**self).done(scope, events).await
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -27,14 +27,20 @@
 //! - **claim**, **lease**: the right to handle an event, and the registration of a running service under which it
 //!   claims ([`IdempotencyStore`]).
 //! - **lag**: the number of offsets that a group has still to read.
+//! - **log**: the records of a partition, by offset; a **log reader** reads it by position, without a group
+//!   ([`LogReader`]).
+//! - **ACL**: an entry that allows or denies a principal an operation on a resource ([`Acl`]).
 //! - **trace context**: the trace and span of a record, in the headers that the W3C names ([`TraceContext`]).
 //! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write
 //!   it, to **redrive** is to publish it to its topic again, to **discard** is to close it otherwise, to **park** is
 //!   to set it aside ([`Resolution`]).
 //! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
 
+mod acls;
 mod admin;
+mod admin_groups;
 mod admin_options;
+mod cluster;
 pub mod codec;
 mod consumer;
 mod consumer_options;
@@ -47,6 +53,7 @@ pub mod headers;
 mod idempotency;
 mod input;
 mod inspect;
+mod log_reader;
 mod name;
 mod outcome;
 mod partitioner;
@@ -63,11 +70,14 @@ mod transport;
 
 pub use async_trait::async_trait;
 
-pub use self::admin::{
-    Admin, Cleanup, GroupDescription, GroupState, Health, MemberDescription, PartitionDescription, PartitionLag, Topic,
-    TopicDescription,
-};
+pub use self::acls::{Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource, AclResourceType, Acls};
+pub use self::admin::{Admin, Cleanup, Health, PartitionDescription, Topic, TopicDescription};
+pub use self::admin_groups::{GroupDescription, GroupState, MemberDescription, PartitionLag};
 pub use self::admin_options::{CreatePartitionsOptions, PartitionReset, ResetOffsetsOptions, ResetTo};
+pub use self::cluster::{
+    BrokerDescription, Cluster, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, LogDir,
+    is_sensitive_config,
+};
 pub use self::consumer::{
     Assignment, Commit, Consumer, Fetched, Progress, Revocation, SeekTo, Start, Step, Unreadable,
 };
@@ -85,6 +95,7 @@ pub use self::guarantees::{Clause, Guarantees};
 pub use self::idempotency::{Claim, EventRef, History, IdempotencyStore, Lease, MIN_LEASE_TTL, ReleasedClaim};
 pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};
 pub use self::inspect::{GroupHealth, Inspection, inspect};
+pub use self::log_reader::{LogReader, Read, ReadLimits};
 pub use self::name::{MAX_TOPIC_NAME_BYTES, Name, TopicPartition, check_topic_name};
 pub use self::outcome::{
     Causes, Failure, HandlerError, IntoEvents, IntoOutcome, Outcome, failed, held, reject, rolled_back, stopped_at,

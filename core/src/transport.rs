@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Admin, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, Publisher, Result};
+use crate::{
+    Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, LogReader,
+    Publisher, Result,
+};
 
 /// A broker, or something that acts as one.
 ///
@@ -76,6 +79,32 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// As [`publisher`](Self::publisher).
     async fn admin(&self) -> Result<Arc<dyn Admin>>;
 
+    /// Opens a reader of logs by position, without a group. Default: [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// # Errors
+    /// As [`publisher`](Self::publisher), and [`Unsupported`](crate::ErrorKind::Unsupported) if the transport cannot
+    /// read by position.
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        Err(unsupported(self.system(), "reading logs by position"))
+    }
+
+    /// Opens the access control lists. Default: [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// # Errors
+    /// As [`publisher`](Self::publisher), and [`Unsupported`](crate::ErrorKind::Unsupported) if the transport has none.
+    async fn acls(&self) -> Result<Arc<dyn Acls>> {
+        Err(unsupported(self.system(), "access control lists"))
+    }
+
+    /// Opens the description of brokers and their configurations. Default:
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// # Errors
+    /// As [`publisher`](Self::publisher), and [`Unsupported`](crate::ErrorKind::Unsupported) if the transport has none.
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        Err(unsupported(self.system(), "describing its brokers"))
+    }
+
     /// Returns whether the publishers write a trace context to records that have none, as an instrumented transport's
     /// do. Events without a trace of their own are then published without one. Default: `false`.
     fn writes_trace_context(&self) -> bool {
@@ -84,6 +113,11 @@ pub trait Transport: Debug + Send + Sync + 'static {
 
     /// Returns the clauses that this backend keeps.
     fn guarantees(&self) -> Guarantees;
+}
+
+/// The error of a capability that a transport does not have.
+fn unsupported(system: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{system}: this transport does not offer {what}"))
 }
 
 #[async_trait]
@@ -107,6 +141,18 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         (**self).admin().await
+    }
+
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        (**self).log_reader().await
+    }
+
+    async fn acls(&self) -> Result<Arc<dyn Acls>> {
+        (**self).acls().await
+    }
+
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        (**self).cluster().await
     }
 
     fn writes_trace_context(&self) -> bool {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidings_core::{Admin, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, Publisher, Result, Transport};
+use tidings_core::{
+    Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, LogReader, Publisher, Result,
+    Transport,
+};
 
 use crate::publisher::TracedPublisher;
 use crate::spans::Spans;
@@ -50,6 +53,18 @@ impl<T: Transport> Transport for TracedTransport<T> {
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         self.inner.admin().await
+    }
+
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        self.inner.log_reader().await
+    }
+
+    async fn acls(&self) -> Result<Arc<dyn Acls>> {
+        self.inner.acls().await
+    }
+
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        self.inner.cluster().await
     }
 
     fn writes_trace_context(&self) -> bool {

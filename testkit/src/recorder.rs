@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Begun, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, Name, Position, Publisher,
-    PublisherExt, Record, Result, Transport, async_trait,
+    Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, LogReader, Name,
+    Position, Publisher, PublisherExt, Record, Result, Transport, async_trait,
 };
 
 use crate::journal::Journal;
@@ -46,6 +46,18 @@ impl<T: Transport> Transport for Recorder<T> {
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         self.inner.admin().await
+    }
+
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        self.inner.log_reader().await
+    }
+
+    async fn acls(&self) -> Result<Arc<dyn Acls>> {
+        self.inner.acls().await
+    }
+
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        self.inner.cluster().await
     }
 
     fn writes_trace_context(&self) -> bool {

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod capabilities;
 mod consumer;
 mod faulty;
 mod operate;

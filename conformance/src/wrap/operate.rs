@@ -45,6 +45,12 @@ impl Admin for TappedAdmin {
         self.tap.one(OPERATE, asked, self.inner.create_partitions(topic, partitions, options)).await
     }
 
+    async fn alter_topic(&self, topic: &Name, changes: &[(String, Option<String>)]) -> Result<()> {
+        // Values may be secrets.
+        let names: Vec<_> = changes.iter().map(|(name, _)| name).collect();
+        self.tap.one(OPERATE, ("alter topic", topic, names), self.inner.alter_topic(topic, changes)).await
+    }
+
     async fn list_groups(&self) -> Result<Vec<Name>> {
         self.tap.one(OPERATE, "list groups", self.inner.list_groups()).await
     }
@@ -53,8 +59,16 @@ impl Admin for TappedAdmin {
         self.tap.one(OPERATE, ("describe group", group), self.inner.describe_group(group)).await
     }
 
+    async fn describe_groups(&self, groups: &[Name]) -> Result<Vec<Result<GroupDescription>>> {
+        self.tap.one(OPERATE, ("describe groups", groups), self.inner.describe_groups(groups)).await
+    }
+
     async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
         self.tap.one(OPERATE, ("lag", group), self.inner.group_lag(group)).await
+    }
+
+    async fn group_lags(&self, groups: &[Name]) -> Result<Vec<Result<Vec<PartitionLag>>>> {
+        self.tap.one(OPERATE, ("lags", groups), self.inner.group_lags(groups)).await
     }
 
     async fn reset_offsets(

@@ -50,6 +50,10 @@ macro_rules! wraps_stores {
                 self.tap.one(Call::Purge, (scope, completed_before), made).await
             }
 
+            async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+                self.tap.one(Call::Done, (scope, events), self.inner.done(scope, events)).await
+            }
+
             fn guarantees(&self) -> Guarantees {
                 self.inner.guarantees()
             }

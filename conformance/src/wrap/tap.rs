@@ -31,8 +31,13 @@ pub enum Call {
     Progress,
     /// [`Consumer::close`](tidings_core::Consumer::close).
     CloseConsumer,
-    /// Any of [`Admin`](tidings_core::Admin)'s verbs.
+    /// Any method of [`Admin`](tidings_core::Admin), [`Acls`](tidings_core::Acls) and
+    /// [`Cluster`](tidings_core::Cluster).
     Operate,
+    /// [`LogReader::offsets`](tidings_core::LogReader::offsets).
+    LogOffsets,
+    /// [`LogReader::read`](tidings_core::LogReader::read).
+    ReadLog,
     /// [`DeadLetterSink::bury`](tidings_core::DeadLetterSink::bury).
     Bury,
     /// [`DeadLetterSink::check`](tidings_core::DeadLetterSink::check).
@@ -65,6 +70,8 @@ pub enum Call {
     Retire,
     /// [`IdempotencyStore::purge`](tidings_core::IdempotencyStore::purge).
     Purge,
+    /// [`IdempotencyStore::done`](tidings_core::IdempotencyStore::done).
+    Done,
 }
 
 /// Outcome that a wrapper imposes on a call.

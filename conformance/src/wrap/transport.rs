@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, Name, Publisher, Result, Transport,
+    Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, LogReader, Name,
+    Publisher, Result, Transport,
 };
 
+use super::capabilities::{TappedAcls, TappedCluster, TappedLogReader};
 use super::consumer::TappedConsumer;
 use super::faulty::Faulty;
 use super::operate::TappedAdmin;
@@ -65,6 +67,21 @@ macro_rules! wraps_transports {
             async fn admin(&self) -> Result<Arc<dyn Admin>> {
                 let inner = self.tap.one(Call::Open, "admin", self.inner.admin()).await?;
                 Ok(Arc::new(TappedAdmin { inner, tap: self.tap.clone() }))
+            }
+
+            async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+                let inner = self.tap.one(Call::Open, "log reader", self.inner.log_reader()).await?;
+                Ok(Arc::new(TappedLogReader { inner, tap: self.tap.clone() }))
+            }
+
+            async fn acls(&self) -> Result<Arc<dyn Acls>> {
+                let inner = self.tap.one(Call::Open, "acls", self.inner.acls()).await?;
+                Ok(Arc::new(TappedAcls { inner, tap: self.tap.clone() }))
+            }
+
+            async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+                let inner = self.tap.one(Call::Open, "cluster", self.inner.cluster()).await?;
+                Ok(Arc::new(TappedCluster { inner, tap: self.tap.clone() }))
             }
 
             fn writes_trace_context(&self) -> bool {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use tidings_core::{
-    Admin, Begun, Consumer, ConsumerOptions, DeadLetterSink, Error, Guarantees, Name, Position, Publisher, Record,
-    Result, Transport,
+    Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Error, Guarantees, LogReader, Name,
+    Position, Publisher, Record, Result, Transport,
 };
 
 use super::Instruments;
@@ -55,6 +55,18 @@ impl<T: Transport> Transport for MeteredTransport<T> {
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         self.inner.admin().await
+    }
+
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        self.inner.log_reader().await
+    }
+
+    async fn acls(&self) -> Result<Arc<dyn Acls>> {
+        self.inner.acls().await
+    }
+
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        self.inner.cluster().await
     }
 
     fn writes_trace_context(&self) -> bool {
