@@ -19,4 +19,7 @@ pub use tidings_core::{
     ResolutionKind, dead_letter_headers, dead_letter_state_topic, dead_letter_topic, is_dead_letter_header,
     is_dead_letter_topic,
 };
-pub use tidings_service::{DeadLetters, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, TopicDeadLetters};
+pub use tidings_service::{
+    DeadLetters, GroupBy, LetterGroup, LetterGroups, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport,
+    TopicDeadLetters,
+};

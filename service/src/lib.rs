@@ -51,7 +51,10 @@ mod time;
 mod undecodable;
 
 pub use self::breaker::Breaker;
-pub use self::dead_letters::{DeadLetters, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport, TopicDeadLetters};
+pub use self::dead_letters::{
+    DeadLetters, GroupBy, LetterGroup, LetterGroups, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport,
+    TopicDeadLetters,
+};
 pub use self::engine::{ServiceHandle, ServiceStats};
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};

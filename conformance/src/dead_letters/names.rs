@@ -1,5 +1,6 @@
 //! D3 by names and numbers: letters of similar identities are apart, and are found by each.
 
+use bytes::Bytes;
 use tidings_core::{
     DeadLetter, DeadLetterStore, Headers, Leased, LetterId, LetterLease, LetterQuery, Name, TopicPartition, headers,
 };
@@ -13,6 +14,7 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d3_topics_of_similar_names_are_apart,
     d3_offsets_and_partitions_of_any_size_are_apart,
     d3_letters_are_selected_by_the_type_of_their_event,
+    d3_letters_are_selected_by_their_handler_and_key,
     d4_a_lease_is_its_letters_alone,
 ];
 
@@ -118,6 +120,34 @@ async fn d3_letters_are_selected_by_the_type_of_their_event(fixture: &Fixture) -
         same("their count", 1, fixture.count(&of_type(event_type)).await?)?;
     }
     same("letters of a type that none has", 0, fixture.list(&of_type("order")).await?.len())
+}
+
+/// Both are compared in full; no handler is an empty name, and no key is not the empty one.
+async fn d3_letters_are_selected_by_their_handler_and_key(fixture: &Fixture) -> Checked {
+    let service = fixture.fresh("service");
+    let handlers = ["score", "score-v2", "Score", "", "\u{e9}'%\\"];
+    let keys: [Option<&[u8]>; 5] = [Some(b"user-1"), Some(b"user-10"), Some(b""), None, Some(b"\0\xff\\")];
+    let mut letters = Vec::new();
+    for (offset, (handler, key)) in (0..).zip(handlers.into_iter().zip(keys)) {
+        let mut letter = letter(&service, offset).with_handler(handler);
+        letter.record.key = key.map(Bytes::copy_from_slice);
+        letters.push(letter);
+    }
+    fixture.bury(letters).await?;
+    let all = || LetterQuery::default().with_service(&service);
+    for (offset, handler) in (0..).zip(handlers) {
+        let query = all().with_handler(handler);
+        same(&format!("letters of the handler {handler:?}"), vec![offset], fixture.offsets(&query).await?)?;
+        same("their count", 1, fixture.count(&query).await?)?;
+    }
+    for (offset, key) in (0..).zip(keys) {
+        let Some(key) = key else { continue };
+        let query = all().with_key(key.to_vec());
+        same(&format!("letters of the key {key:?}"), vec![offset], fixture.offsets(&query).await?)?;
+        same("their count", 1, fixture.count(&query).await?)?;
+    }
+    let neither = all().with_handler("score").with_key("user-10");
+    same("letters of a handler and the key of another", 0, fixture.list(&neither).await?.len())
 }
 
 async fn d4_a_lease_is_its_letters_alone(fixture: &Fixture) -> Checked {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use super::{DeadLetter, LetterId};
 use crate::{ErrorKind, Name, Timestamp};
 
@@ -40,6 +42,10 @@ pub struct LetterQuery {
     pub service: Option<Name>,
     /// Selects letters of this original topic.
     pub topic: Option<Name>,
+    /// Selects letters of this handler; those that reached no handler have an empty one.
+    pub handler: Option<Name>,
+    /// Selects letters of records with this key; records without a key have none, which is not the empty one.
+    pub key: Option<Bytes>,
     /// Selects letters of events of this type, compared in full; a record whose type cannot be read has none.
     pub event_type: Option<String>,
     /// Selects letters of this error kind.
@@ -68,6 +74,8 @@ impl LetterQuery {
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&letter.id()))
             && self.service.as_ref().is_none_or(|s| *s == letter.service)
             && self.topic.as_ref().is_none_or(|t| *t == letter.origin.topic)
+            && self.handler.as_ref().is_none_or(|h| *h == letter.handler)
+            && self.key.as_ref().is_none_or(|key| letter.record.key.as_ref() == Some(key))
             && self.kind.is_none_or(|k| k == letter.kind)
             && self.since.is_none_or(|t| letter.failed_at >= t)
             && self.until.is_none_or(|t| letter.failed_at < t)
@@ -103,6 +111,20 @@ impl LetterQuery {
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Name>) -> Self {
         self.topic = Some(topic.into());
+        self
+    }
+
+    /// Selects letters of this handler.
+    #[must_use]
+    pub fn with_handler(mut self, handler: impl Into<Name>) -> Self {
+        self.handler = Some(handler.into());
+        self
+    }
+
+    /// Selects letters of records with this key.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
         self
     }
 

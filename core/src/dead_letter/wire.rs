@@ -130,18 +130,25 @@ impl DeadLetter {
     /// `redrive-letter`, and an incremented `redrive-count`.
     pub fn to_redrive(&self) -> Record {
         let topic = &self.origin.topic;
+        let count = self.redrives();
         let mut record = Record::tombstone(topic.clone());
         record.key = self.record.key.clone();
         record.value = self.record.value.clone();
         record.headers = self.record.headers.clone();
-        // An older version wrote no topic; its count goes on.
-        let before = Redriven::read(&record.headers).filter(|before| before.is_of(topic, true));
-        let count = before.filter(|before| before.is_for(&self.service)).map_or(0, |before| before.count);
         record.headers.set(headers::REDRIVE_FOR, self.service.as_bytes().to_vec());
         record.headers.set(headers::REDRIVE_COUNT, count.saturating_add(1).to_string());
         record.headers.set(headers::REDRIVE_TOPIC, topic.as_bytes().to_vec());
         record.headers.set(headers::REDRIVE_LETTER, LetterKey::of(self).redrive_letter());
         record
+    }
+
+    /// Returns how often the record was redriven to its topic for its service, before this letter.
+    ///
+    /// The count is a header, which any producer can write.
+    pub fn redrives(&self) -> u32 {
+        // An older version wrote no topic; its count goes on.
+        let before = Redriven::read(&self.record.headers).filter(|before| before.is_of(&self.origin.topic, true));
+        before.filter(|before| before.is_for(&self.service)).map_or(0, |before| before.count)
     }
 }
 

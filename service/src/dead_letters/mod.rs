@@ -1,5 +1,6 @@
 //! Dead letters of any backend: list, redrive, discard and park them.
 
+mod groups;
 mod options;
 mod redrive;
 mod topics;
@@ -13,6 +14,7 @@ use tidings_core::{
 };
 use tracing::warn;
 
+pub use self::groups::{GroupBy, LetterGroup, LetterGroups};
 pub use self::options::{RedriveOptions, RedriveReport};
 pub use self::topics::{REDRIVE_GROUP_SUFFIX, TopicDeadLetters};
 
@@ -108,6 +110,33 @@ impl DeadLetters {
         self.store.count(query).await
     }
 
+    /// Groups letters by what they have in common, without the query's paging: with no property, all are one group.
+    ///
+    /// Reads every selected letter, a page at a time; holds at most [`LetterGroups::MAX_GROUPS`] groups. Cancel-safe.
+    ///
+    /// ```
+    /// use tidings_core::{LetterQuery, Transport};
+    /// use tidings_memory::{MemoryDeadLetters, MemoryTransport};
+    /// use tidings_service::{DeadLetters, GroupBy};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let publisher = MemoryTransport::new().publisher().await?;
+    /// let letters = DeadLetters::new(MemoryDeadLetters::new(), publisher);
+    /// let found = letters.groups(&LetterQuery::default(), &[GroupBy::Service, GroupBy::Cause]).await?;
+    /// for group in found.groups {
+    ///     println!("{:>6} {} {}", group.letters, group.service, group.cause);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`DeadLetterStore::list`].
+    pub async fn groups(&self, query: &LetterQuery, by: &[GroupBy]) -> Result<LetterGroups> {
+        groups::groups(&*self.store, query, by).await
+    }
+
     /// Returns a letter in any state that the backend keeps; `None` if there is none.
     ///
     /// # Errors
@@ -189,7 +218,7 @@ impl DeadLetters {
             return Err(Error::new(ErrorKind::Invalid, format!("{doing}: a reason must be given")));
         }
         check_state(doing, query)?;
-        let (selected, _) = self.select(query, MAX_SELECTED, |letter| letter.id()).await?;
+        let (selected, _) = self.select(query, MAX_SELECTED, |letter| Some(letter.id())).await?;
         if selected.is_empty() {
             self.known_services(query).await?;
         }
@@ -201,14 +230,14 @@ impl DeadLetters {
         Ok(resolved)
     }
 
-    /// Selects letters page by page, without the query's paging; returns what `keep` keeps of each, and whether there
+    /// Selects letters page by page, without the query's paging; returns what `keep` keeps of them, and whether there
     /// may be more than `limit`. Of letters that share an identity only the first is selected: the other belongs to a
     /// topic that was recreated, and is next.
     async fn select<K>(
         &self,
         query: &LetterQuery,
         limit: usize,
-        mut keep: impl FnMut(DeadLetter) -> K,
+        mut keep: impl FnMut(DeadLetter) -> Option<K>,
     ) -> Result<(Vec<K>, bool)> {
         let mut query = unpaged(query.clone());
         let (mut kept, mut seen) = (Vec::new(), HashSet::<LetterId>::new());
@@ -219,7 +248,7 @@ impl DeadLetters {
                 return Ok((kept, page == 0));
             };
             let is_last = letters.len() < page;
-            kept.extend(letters.into_iter().filter(|letter| seen.insert(letter.id())).map(&mut keep));
+            kept.extend(letters.into_iter().filter(|letter| seen.insert(letter.id())).filter_map(&mut keep));
             if is_last {
                 return Ok((kept, false));
             }

@@ -18,6 +18,9 @@ pub struct RedriveOptions {
     pub batch: usize,
     /// The maximum number of letters per second; `None`, the default, is as fast as the broker accepts them.
     pub per_second: Option<u32>,
+    /// Leaves letters whose record was redriven at least this often; `None`, the default, redrives all. Such letters
+    /// are not selected: they hold back no other letter of their key.
+    pub max_redrives: Option<u32>,
     /// Whether to publish nothing and only count; `false` by default.
     pub dry_run: bool,
     /// The ttl of a letter's lease: [`REDRIVE_LEASE`]. It must exceed the time that the publisher takes to answer; the
@@ -32,6 +35,7 @@ impl Default for RedriveOptions {
             limit: Self::DEFAULT_LIMIT,
             batch: Self::DEFAULT_BATCH,
             per_second: None,
+            max_redrives: None,
             dry_run: false,
             lease: REDRIVE_LEASE,
         }
@@ -72,6 +76,13 @@ impl RedriveOptions {
         self
     }
 
+    /// Leaves letters whose record was redriven at least `times` before.
+    #[must_use]
+    pub fn with_max_redrives(mut self, times: u32) -> Self {
+        self.max_redrives = Some(times);
+        self
+    }
+
     /// Sets whether to publish nothing and only count.
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
@@ -91,6 +102,7 @@ impl RedriveOptions {
             (self.limit == 0, "limit"),
             (self.batch == 0, "batch"),
             (self.per_second == Some(0), "per_second"),
+            (self.max_redrives == Some(0), "max_redrives"),
             (self.lease.is_zero(), "lease"),
         ];
         match zero.into_iter().find(|(is_zero, _)| *is_zero) {
@@ -109,6 +121,8 @@ pub struct RedriveReport {
     /// Letters that another run has, or that were closed since they were selected: not published by this run. Among
     /// them are letters that an interrupted run had published already.
     pub skipped: u64,
+    /// Letters that were not selected because their record was redriven [`RedriveOptions::max_redrives`] times before.
+    pub repeated: u64,
     /// Letters that stay because an earlier letter of their key stays.
     pub behind: u64,
     /// Letters that the broker or the store refused, with the error: they stay. At most [`Self::MAX_REFUSALS`].
@@ -139,6 +153,7 @@ mod tests {
             (options().with_batch(0), "batch"),
             (options().with_limit(0), "limit"),
             (options().with_per_second(0), "per_second"),
+            (options().with_max_redrives(0), "max_redrives"),
             (options().with_lease(Duration::ZERO), "lease"),
         ] {
             let error = options.check().unwrap_err();

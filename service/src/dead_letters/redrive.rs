@@ -37,9 +37,15 @@ async fn work(
     options: &RedriveOptions,
     report: &mut RedriveReport,
 ) -> Result<()> {
-    let (mut selected, more) = letters.select(query, options.limit, |letter| letter.id()).await?;
+    let repeats = options.max_redrives.unwrap_or(u32::MAX);
+    let select = letters.select(query, options.limit, |letter| {
+        let again = letter.redrives() < repeats;
+        report.repeated += u64::from(!again);
+        again.then(|| letter.id())
+    });
+    let (mut selected, more) = select.await?;
     (report.more, report.unreadable) = (more, letters.warn_unreadable());
-    if selected.is_empty() {
+    if selected.is_empty() && report.repeated == 0 {
         report.known_services = letters.known_services(query).await?;
     }
     if options.dry_run {
@@ -145,6 +151,23 @@ mod tests {
         for redriven in [1, 0] {
             let report = letters.redrive(&of("billing"), &options).await.unwrap();
             assert_eq!((report.redriven, &report.known_services[..]), (redriven, &[][..]));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_letter_that_was_redriven_too_often_stays_and_holds_back_no_other() {
+        let (store, publisher) = (MemoryDeadLetters::new(), MemoryTransport::new().publisher().await.unwrap());
+        let mut again = letter("shop", 1);
+        again.record.headers = again.to_redrive().headers;
+        for buried in store.bury(vec![again, letter("shop", 2)]).await {
+            buried.unwrap();
+        }
+        let letters = DeadLetters::new(store, publisher);
+        let (query, options) = (LetterQuery::default(), RedriveOptions::default());
+        for (times, dry_run, expected) in [(1, true, (1, 1)), (1, false, (1, 1)), (2, false, (1, 0))] {
+            let options = options.clone().with_max_redrives(times).with_dry_run(dry_run);
+            let report = letters.redrive(&query, &options).await.unwrap();
+            assert_eq!((report.redriven, report.repeated), expected, "{times} {dry_run}");
         }
     }
 }

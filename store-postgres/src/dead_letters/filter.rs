@@ -55,6 +55,12 @@ fn conditions(query: &LetterQuery, sql: &mut QueryBuilder<Postgres>) {
     if let Some(topic) = &query.topic {
         sql.push(" AND l.topic = ").push_bind(escape(topic));
     }
+    if let Some(handler) = &query.handler {
+        sql.push(" AND l.handler = ").push_bind(escape(handler));
+    }
+    if let Some(key) = &query.key {
+        sql.push(" AND l.key = ").push_bind(key.to_vec());
+    }
     if let Some(event_type) = &query.event_type {
         sql.push(" AND l.event_type = ").push_bind(type_to_column(event_type));
     }

@@ -158,6 +158,15 @@ impl Planted {
                 loose.event_type = None;
                 Box::new(move |letter| letter.event_type().is_some_and(|found| found.starts_with(wanted)))
             }
+            (Bug::SelectsHandlersByPrefix, LetterQuery { handler: Some(wanted), .. }) => {
+                loose.handler = None;
+                Box::new(move |letter| letter.handler.starts_with(wanted.as_str()))
+            }
+            (Bug::SelectsKeysByPrefix, LetterQuery { key: Some(wanted), .. }) => {
+                loose.key = None;
+                Box::new(move |letter| letter.record.key.as_ref().is_some_and(|key| key.starts_with(wanted)))
+            }
+            (Bug::FindsNoEmptyKey, LetterQuery { key: Some(wanted), .. }) => Box::new(move |_| !wanted.is_empty()),
             (Bug::FindsNoLongTypes, LetterQuery { event_type: Some(wanted), .. }) => {
                 Box::new(move |_| wanted.len() <= 512)
             }

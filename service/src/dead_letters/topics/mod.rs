@@ -16,7 +16,7 @@ use tidings_core::{
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use self::index::MAX_LETTERS;
+use self::index::{Index, MAX_LETTERS};
 pub use self::session::REDRIVE_GROUP_SUFFIX;
 use self::session::{Broker, Session};
 
@@ -247,7 +247,18 @@ impl DeadLetterSink for TopicDeadLetters {
 impl DeadLetterStore for TopicDeadLetters {
     async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
         let limit = query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
-        self.run(async |session| session.list(query, limit).await).await
+        self.run(async |session| session.list(query, limit, |letter| letter).await).await
+    }
+
+    /// Reads no letter if the query selects by state, service, topic and identity alone.
+    async fn count(&self, query: &LetterQuery) -> Result<u64> {
+        let mut query = query.clone();
+        query.after = None;
+        self.run(async |session| match Index::knows(&query) {
+            true => Ok(session.count(&query)),
+            false => Ok(session.list(&query, usize::MAX, |_| ()).await?.len() as u64),
+        })
+        .await
     }
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {

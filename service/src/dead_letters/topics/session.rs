@@ -26,6 +26,8 @@ pub(super) struct Session {
     reader: Reader,
     /// The next offset to read of each partition.
     positions: BTreeMap<TopicPartition, u64>,
+    /// The first offset of each partition.
+    starts: BTreeMap<TopicPartition, u64>,
     /// The number of partitions of each topic.
     partitions: HashMap<Name, u32>,
     /// The topics whose letters these are, by dead-letter topic and by state topic.
@@ -48,7 +50,15 @@ impl Session {
         let partitions = described.iter().map(|topic| (topic.name.clone(), topic.partitions.len() as u32)).collect();
         let all: Vec<TopicPartition> = positions.keys().cloned().collect();
         let reader = Reader::open(transport, GROUP, names, &all).await?;
-        Ok(Self { reader, positions, partitions, of_letters, of_states, index: Index::default() })
+        Ok(Self {
+            reader,
+            starts: positions.clone(),
+            positions,
+            partitions,
+            of_letters,
+            of_states,
+            index: Index::default(),
+        })
     }
 
     pub(super) async fn close(&self, admin: &dyn Admin) -> Result<()> {
@@ -68,7 +78,10 @@ impl Session {
                 let at = place(&topic, partition);
                 let position = self.positions.get(&at).copied();
                 match position.filter(|position| *position <= partition.end) {
-                    Some(position) => self.read_to(&at, position.max(partition.start), partition.end).await?,
+                    Some(position) => {
+                        self.starts.insert(at.clone(), partition.start);
+                        self.read_to(&at, position.max(partition.start), partition.end).await?;
+                    }
                     None => return Ok(false),
                 }
             }
@@ -134,8 +147,22 @@ impl Session {
         Ok(())
     }
 
-    /// Lists letters by the index, reading those that may match.
-    pub(super) async fn list(&mut self, query: &LetterQuery, limit: usize) -> Result<Vec<DeadLetter>> {
+    /// Counts letters by the index. Letters that were deleted since are not counted.
+    pub(super) fn count(&self, query: &LetterQuery) -> u64 {
+        let kept = |(at, letters): (TopicPartition, Vec<(u64, LetterKey)>)| {
+            let start = self.starts.get(&at).copied().unwrap_or_default();
+            letters.iter().filter(|(offset, _)| *offset >= start).count() as u64
+        };
+        self.index.candidates(query).into_iter().map(kept).sum()
+    }
+
+    /// Lists letters by the index, reading those that may match; returns what `keep` keeps of each.
+    pub(super) async fn list<K>(
+        &mut self,
+        query: &LetterQuery,
+        limit: usize,
+        keep: impl Fn(DeadLetter) -> K,
+    ) -> Result<Vec<K>> {
         let mut letters = Vec::new();
         for (at, wanted) in self.index.candidates(query) {
             let mut wanted = wanted.into_iter().peekable();
@@ -146,7 +173,7 @@ impl Session {
                     .read(&at, first, until, |record| {
                         while wanted.next_if(|(offset, _)| *offset < record.offset).is_some() {}
                         if let Some((_, key)) = wanted.next_if(|(offset, _)| *offset == record.offset) {
-                            letters.extend(letter(index, &key, record).filter(|letter| query.wants(letter)));
+                            letters.extend(letter(index, &key, record).filter(|letter| query.wants(letter)).map(&keep));
                         }
                         let next = wanted.peek().map(|(offset, _)| *offset);
                         Ok(letters.len() < limit && next.is_some_and(|next| next <= record.offset + GAP))
