@@ -26,6 +26,8 @@ pub mod service;
 pub mod telemetry;
 pub mod transport;
 
+#[cfg(feature = "audit")]
+pub mod audit;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "memory")]
@@ -48,6 +50,8 @@ pub use tidings_core::__private;
 /// The guides' code is tested with the crate; that of the guides to Postgres and OpenTelemetry with integration/.
 #[cfg(all(doctest, feature = "full"))]
 mod guides {
+    #[doc = include_str!("../docs/guides/audit.md")]
+    struct Audit;
     #[doc = include_str!("../docs/guides/operations.md")]
     struct Operations;
     #[doc = include_str!("../docs/guides/deployment.md")]

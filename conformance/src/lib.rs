@@ -27,6 +27,7 @@
 //!
 //! A failure reports the clause, the expected and the actual result, and the history of the case's steps.
 
+pub mod audit;
 mod case;
 mod context;
 pub mod dead_letters;

@@ -1,7 +1,7 @@
 //! Guarantees: the numbered clauses that a backend keeps.
 //!
 //! The docs of a trait number its promises (P for publishers, C for consumers, I for idempotency stores, D for dead
-//! letters, A for admins). A backend keeps all of them except those that it names, with a reason, in its
+//! letters, A for admins, T for audit sinks). A backend keeps all of them except those that it names, with a reason, in its
 //! `guarantees()`. The conformance suites run a case for each clause that is kept and report the others as ignored, so
 //! a clause that is added later fails in every backend until it is met or named.
 
@@ -58,6 +58,10 @@ clauses! {
     D5 "d5" "A parked letter stays, and only a query for parked letters selects it.",
     D6 "d6" "A closed letter stays listed with its resolution, until it is purged.",
     A1 "a1" "Admin verbs do what they say, name what is missing, and lose nothing unasked.",
+    T1 "t1" "`Ok` means that the audit record is durable, and records are stored in their order.",
+    T2 "t2" "An audit record is kept byte for byte, and never replaced.",
+    T3 "t3" "An audit record that is appended again is stored once, or as identical records.",
+    T4 "t4" "Reading yields each audit record, page by page, in the order of its chain.",
     Restart "restart" "What is acknowledged survives a restart of the process and its machine.",
 }
 

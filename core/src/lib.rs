@@ -34,12 +34,15 @@
 //! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write
 //!   it, to **redrive** is to publish it to its topic again, to **discard** is to close it otherwise, to **park** is
 //!   to set it aside ([`Resolution`]).
+//! - **audit record**, **chain**, **audit sink**: a record of a change, the numbered and hashed sequence that a writer
+//!   links it into, and the store of it ([`audit`]).
 //! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
 
 mod acls;
 mod admin;
 mod admin_groups;
 mod admin_options;
+pub mod audit;
 mod cluster;
 pub mod codec;
 mod consumer;

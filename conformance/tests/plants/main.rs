@@ -2,6 +2,7 @@
 //!
 //! Each is the reference backend with one bug planted; the same case passes without the bug.
 
+mod audit;
 mod claims;
 mod consumer;
 mod dead_letters;

@@ -1,0 +1,305 @@
+//! The writer of an audit trail.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tidings_core::audit::{AuditOutcome, AuditRecord, AuditSink, AuditedEvent};
+use tidings_core::{Error, ErrorKind, Name, Result};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::chain::Checkpoint;
+use crate::events::{AuditObserver, Events, Operation};
+use crate::options::{AuditorOptions, OnSinkFailure};
+use crate::queue::{Queue, Ticket};
+
+/// The most records of events that are made at once.
+const EVENT_RECORDS: usize = 64;
+/// The longest pause between two attempts to write what waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Writes audit records to a sink, as one chain.
+///
+/// Cheap to clone; clones write to the same chain. A new auditor begins a new chain, so nothing has to be read at the
+/// start and no two writers share one.
+///
+/// Records that the sink did not take wait in memory and are written again with the next record, or by a task in the
+/// background. Call [`close`](Self::close) at the end of the program: what waits then is written, with a checkpoint.
+#[derive(Clone)]
+pub struct Auditor(Arc<Inner>);
+
+struct Inner {
+    queue: Queue,
+    events: Events,
+    options: AuditorOptions,
+    /// Whether the task that writes what waits is running.
+    started: AtomicBool,
+    wake: Arc<Notify>,
+}
+
+/// The state of an auditor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditStatus {
+    /// The chain that is being written.
+    pub chain: Name,
+    /// The last record that the sink has acknowledged.
+    pub stored: Option<Checkpoint>,
+    /// The number of records that wait for the sink.
+    pub waiting: usize,
+    /// The number of records that were dropped, because too many waited or the sink takes no such record.
+    pub lost: u64,
+    /// The number of events that wait to be recorded.
+    pub waiting_events: usize,
+    /// The number of events that were dropped, because too many waited.
+    pub dropped_events: u64,
+    /// The last error of the sink; `None` while it takes records.
+    pub failure: Option<String>,
+}
+
+impl AuditStatus {
+    /// Returns whether the trail misses records, or may miss some if the program ended now.
+    pub fn is_degraded(&self) -> bool {
+        self.failure.is_some() || self.lost > 0 || self.dropped_events > 0
+    }
+}
+
+impl Auditor {
+    /// Creates an auditor that writes to `sink`, which may be an `Arc` of one, with the default options.
+    pub fn new(sink: impl AuditSink) -> Self {
+        Self::with_options(sink, AuditorOptions::default())
+    }
+
+    /// Creates an auditor with options.
+    pub fn with_options(sink: impl AuditSink, options: AuditorOptions) -> Self {
+        let events = Events::new(options.events.clone(), options.max_events);
+        let queue = Queue::new(Arc::new(sink), options.clone());
+        Self(Arc::new(Inner { queue, events, options, started: AtomicBool::new(false), wake: Arc::default() }))
+    }
+
+    /// Records that a change is about to be made, and returns the attempt, whose result must be recorded.
+    ///
+    /// # Errors
+    /// The kind of the sink's error, unless changes [proceed](OnSinkFailure::Proceed) without records;
+    /// [`Unavailable`](ErrorKind::Unavailable) instead of [`Indeterminate`](ErrorKind::Indeterminate), since the change
+    /// was not made. The caller must not make the change. The refusal itself is recorded when the sink takes records.
+    ///
+    /// # Cancel safety
+    /// A dropped future records that the outcome is unknown; the change was not made.
+    pub async fn begin(&self, intent: AuditRecord) -> Result<Attempt> {
+        let ticket = match self.0.queue.accept(std::slice::from_ref(&intent)) {
+            Ok(ticket) => ticket,
+            Err(error) => return self.judge(Attempt { auditor: self.clone(), intent: None }, &intent, error),
+        };
+        let attempt = Attempt { auditor: self.clone(), intent: Some(intent.clone()) };
+        match self.0.queue.send(ticket).await {
+            Ok(()) => Ok(attempt),
+            Err(error) => self.judge(attempt, &intent, error),
+        }
+    }
+
+    /// Decides about a change whose intent was not stored.
+    fn judge(&self, mut attempt: Attempt, intent: &AuditRecord, error: Error) -> Result<Attempt> {
+        self.wake();
+        if self.0.options.on_sink_failure == OnSinkFailure::Proceed {
+            return Ok(attempt);
+        }
+        let kind = if error.kind() == ErrorKind::Indeterminate { ErrorKind::Unavailable } else { error.kind() };
+        let text = format!("{} is refused, because it cannot be recorded in the audit trail", intent.verb);
+        if let Some(intent) = attempt.intent.take() {
+            self.keep(&intent.result(AuditOutcome::Failed { kind, error: text.clone() }));
+        }
+        Err(Error::caused_by(kind, text, error))
+    }
+
+    /// Records an attempt that was refused before it reached the broker or the store, such as by a role.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin): the records wait for the sink.
+    pub async fn denied(&self, intent: AuditRecord, error: impl Into<String>) -> Result<()> {
+        let result = intent.result(AuditOutcome::Denied { error: error.into() });
+        let ticket = self.0.queue.accept(&[intent, result])?;
+        let sent = self.0.queue.send(ticket).await;
+        if sent.is_err() {
+            self.wake();
+        }
+        sent
+    }
+
+    /// Returns an observer that records the event operations of a service, as the options'
+    /// [policy](AuditorOptions::events) says.
+    ///
+    /// ```
+    /// use tidings_audit::{Auditor, AuditorOptions, EventOperations, EventPolicy, MemoryAudit};
+    /// use tidings_core::Delivery;
+    /// use tidings_service::{Router, Service};
+    ///
+    /// let events = EventPolicy::default().with_topic("payments", EventOperations::all());
+    /// let auditor = Auditor::with_options(MemoryAudit::new(), AuditorOptions::default().with_events(events));
+    /// let router = Router::new().on_topic("payments", async |_: Delivery| {});
+    /// let service = Service::new("billing", router).with_observer(auditor.observer());
+    /// # let _ = service;
+    /// ```
+    pub fn observer(&self) -> AuditObserver {
+        AuditObserver::new(self.clone())
+    }
+
+    /// Writes everything that waits, events included.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub async fn flush(&self) -> Result<()> {
+        loop {
+            self.0.queue.send_waiting().await?;
+            let records = self.0.events.take(EVENT_RECORDS.min(self.0.queue.room()));
+            if records.is_empty() {
+                return Ok(());
+            }
+            self.0.queue.accept(&records)?;
+        }
+    }
+
+    /// Writes everything that waits and a checkpoint, and returns it: the end of the chain, to be kept elsewhere.
+    /// `None` if nothing was ever written.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub async fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+        self.flush().await?;
+        let ticket = self.0.queue.checkpoint()?;
+        self.0.queue.send(ticket).await?;
+        Ok(self.0.queue.stored())
+    }
+
+    /// Ends the chain: as [`checkpoint`](Self::checkpoint). Later records continue it.
+    ///
+    /// # Errors
+    /// The sink's: then records are lost when the program ends.
+    pub async fn close(&self) -> Result<Option<Checkpoint>> {
+        self.checkpoint().await
+    }
+
+    /// Returns the state.
+    pub fn status(&self) -> AuditStatus {
+        let snapshot = self.0.queue.snapshot();
+        let (waiting_events, dropped_events) = self.0.events.counts();
+        AuditStatus {
+            chain: snapshot.chain,
+            stored: snapshot.stored,
+            waiting: snapshot.waiting,
+            lost: snapshot.lost,
+            waiting_events,
+            dropped_events,
+            failure: snapshot.failure,
+        }
+    }
+
+    /// Returns the writer's name.
+    pub(crate) fn source(&self) -> &Name {
+        &self.0.options.source
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.0.events
+    }
+
+    /// Keeps events for the next record; never waits.
+    pub(crate) fn note(
+        &self,
+        operation: Operation,
+        by: &Name,
+        topic: &Name,
+        events: impl IntoIterator<Item = AuditedEvent>,
+    ) {
+        if self.0.events.add(operation, by, topic, events) {
+            self.wake();
+        }
+    }
+
+    /// Keeps a result for the next append.
+    fn keep(&self, result: &AuditRecord) -> Option<Ticket> {
+        let kept = self.0.queue.accept_result(result);
+        self.wake();
+        kept.inspect_err(|error| {
+            let (verb, error) = (&result.verb, error.report());
+            tracing::error!(target: "tidings::audit", %verb, %error, "an audit record of a result is lost");
+        })
+        .ok()
+    }
+
+    /// Has the background task write what waits; starts it, where there is a runtime.
+    fn wake(&self) {
+        if !self.0.started.load(Ordering::Acquire) {
+            let Ok(runtime) = Handle::try_current() else { return };
+            if !self.0.started.swap(true, Ordering::AcqRel) {
+                let (inner, wake) = (Arc::downgrade(&self.0), Arc::clone(&self.0.wake));
+                runtime.spawn(write(inner, wake, self.0.options.flush_interval));
+            }
+        }
+        self.0.wake.notify_one();
+    }
+}
+
+impl fmt::Debug for Auditor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Auditor").field(&self.status()).finish()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The task ends.
+        self.wake.notify_one();
+    }
+}
+
+/// Writes what waits, in intervals for as long as something does. Ends with the last clone of its auditor.
+async fn write(auditor: Weak<Inner>, wake: Arc<Notify>, interval: Duration) {
+    let mut pause = interval;
+    loop {
+        wake.notified().await;
+        loop {
+            tokio::time::sleep(pause).await;
+            let Some(auditor) = auditor.upgrade().map(Auditor) else { return };
+            pause = match auditor.flush().await {
+                Ok(()) => interval,
+                Err(_) => (pause * 2).min(LONGEST_PAUSE),
+            };
+            if !auditor.0.queue.has_waiting() && auditor.0.events.counts().0 == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// A change whose intent is recorded. [`finish`](Self::finish) records its result; dropped without that, it records
+/// that the outcome is unknown.
+#[derive(Debug)]
+#[must_use = "the result of the change must be recorded"]
+pub struct Attempt {
+    auditor: Auditor,
+    /// `None` once the result is recorded, or if the intent is not.
+    intent: Option<AuditRecord>,
+}
+
+impl Attempt {
+    /// Records the result: [`AuditRecord::result`] of the intent.
+    ///
+    /// If the sink does not take it, it waits: the change is made, and its caller gets its answer.
+    pub async fn finish(mut self, result: AuditRecord) {
+        self.intent = None;
+        let Some(ticket) = self.auditor.keep(&result) else { return };
+        // Logged by the queue; the background task tries again.
+        let _later = self.auditor.0.queue.send(ticket).await;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(intent) = self.intent.take() {
+            self.auditor.keep(&intent.result(AuditOutcome::Unknown));
+        }
+    }
+}

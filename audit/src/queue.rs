@@ -1,0 +1,292 @@
+//! The chain of a writer and its records that are not stored yet.
+//!
+//! A record is linked when it is written, so its number and hash are final before the sink has it. A sink that fails
+//! must get the same records again, in their order: otherwise the chain would have a hole. So records wait here until
+//! the sink has acknowledged them, and one call at a time sends them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tidings_core::audit::{AuditRecord, AuditSink, StoredAudit};
+use tidings_core::{Error, ErrorKind, Name, Result};
+use uuid::Uuid;
+
+use crate::chain::{Chain, Checkpoint};
+use crate::cloud_event::{checkpoint_record, encode, is_checkpoint};
+use crate::options::AuditorOptions;
+
+/// The most records of one append.
+const BATCH: usize = 256;
+/// Room for the result of each intent, and for checkpoints, beyond the bound of what waits.
+const RESERVE: usize = 2;
+
+/// The chain and what waits.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    sink: Arc<dyn AuditSink>,
+    options: AuditorOptions,
+    state: Mutex<State>,
+    /// Held while records are sent.
+    sending: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    chain: Chain,
+    waiting: VecDeque<StoredAudit>,
+    /// Numbers of records that were ever accepted, and that wait no more.
+    accepted: u64,
+    settled: u64,
+    lost: u64,
+    since_checkpoint: u64,
+    checkpointed: Instant,
+    stored: Option<Checkpoint>,
+    failure: Option<String>,
+}
+
+/// A place in the queue: everything up to it has been sent when [`Queue::send`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+/// A snapshot for the status.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) chain: Name,
+    pub(crate) waiting: usize,
+    pub(crate) lost: u64,
+    pub(crate) stored: Option<Checkpoint>,
+    pub(crate) failure: Option<String>,
+}
+
+impl Queue {
+    pub(crate) fn new(sink: Arc<dyn AuditSink>, options: AuditorOptions) -> Self {
+        let state = State {
+            chain: Chain::new(chain_name(&options.source)),
+            waiting: VecDeque::new(),
+            accepted: 0,
+            settled: 0,
+            lost: 0,
+            since_checkpoint: 0,
+            checkpointed: Instant::now(),
+            stored: None,
+            failure: None,
+        };
+        Self { sink, options, state: Mutex::new(state), sending: tokio::sync::Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many records there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.options.max_waiting.saturating_sub(self.state().waiting.len())
+    }
+
+    /// Links intents; refused if too many records wait.
+    pub(crate) fn accept(&self, records: &[AuditRecord]) -> Result<Ticket> {
+        self.link(records, self.options.max_waiting)
+    }
+
+    /// Links results, for which room is kept.
+    pub(crate) fn accept_result(&self, record: &AuditRecord) -> Result<Ticket> {
+        self.link(std::slice::from_ref(record), self.options.max_waiting.saturating_mul(RESERVE))
+    }
+
+    fn link(&self, records: &[AuditRecord], bound: usize) -> Result<Ticket> {
+        let encoded = records.iter().map(|record| encode(&self.options.source, record)).collect::<Result<Vec<_>>>()?;
+        let mut state = self.state();
+        if state.waiting.len() + encoded.len() > bound {
+            state.lost += encoded.len() as u64;
+            let text = format!("write an audit record: {} records wait for the sink", state.waiting.len());
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        for bytes in encoded {
+            state.push(bytes);
+        }
+        if state.is_due(&self.options) {
+            self.link_checkpoint(&mut state)?;
+        }
+        Ok(Ticket(state.accepted))
+    }
+
+    /// Links a checkpoint, unless nothing was written since the last one.
+    pub(crate) fn checkpoint(&self) -> Result<Ticket> {
+        let mut state = self.state();
+        if state.since_checkpoint > 0 {
+            self.link_checkpoint(&mut state)?;
+        }
+        Ok(Ticket(state.accepted))
+    }
+
+    fn link_checkpoint(&self, state: &mut State) -> Result<()> {
+        let Some(head) = state.chain.head() else { return Ok(()) };
+        let mut record = checkpoint_record(&self.options.source, &head);
+        if state.lost > 0 {
+            record.counts.insert("lost".to_owned(), state.lost);
+        }
+        let bytes = encode(&self.options.source, &record)?;
+        state.push(bytes);
+        (state.since_checkpoint, state.checkpointed) = (0, Instant::now());
+        tracing::info!(target: "tidings::audit", checkpoint = %head, "checkpoint of the audit trail");
+        Ok(())
+    }
+
+    /// Sends what waits, up to a ticket, within the options' time.
+    ///
+    /// # Cancel safety
+    /// What was sent without an answer is sent again by the next call.
+    pub(crate) async fn send(&self, until: Ticket) -> Result<()> {
+        match tokio::time::timeout(self.options.answer_within, self.send_all(until)).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                let text = "write an audit record: the sink gave no answer in time";
+                let error = Error::new(ErrorKind::Indeterminate, text);
+                self.state().fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends everything that waits.
+    pub(crate) async fn send_waiting(&self) -> Result<()> {
+        let until = Ticket(self.state().accepted);
+        self.send(until).await
+    }
+
+    async fn send_all(&self, until: Ticket) -> Result<()> {
+        let _one_at_a_time = self.sending.lock().await;
+        loop {
+            let batch = self.state().batch(until);
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let answers = self.sink.append(batch.clone()).await;
+            self.settle(&batch, answers)?;
+        }
+    }
+
+    /// Removes records that the sink has, up to the first that it does not have.
+    fn settle(&self, batch: &[StoredAudit], answers: Vec<Result<()>>) -> Result<()> {
+        let mut state = self.state();
+        let mut answers = answers.into_iter();
+        for record in batch {
+            let no_answer = || Err(Error::new(ErrorKind::Indeterminate, "append: the audit sink gave no answer"));
+            if let Err(error) = answers.next().unwrap_or_else(no_answer) {
+                state.fail(&error);
+                if let Some(break_off) = BreakOff::of(error.kind()) {
+                    self.begin_chain(&mut state, break_off)?;
+                }
+                return Err(error);
+            }
+            state.waiting.pop_front();
+            state.settled += 1;
+            state.stored = Some(Checkpoint::new(record.chain.clone(), record.seq, record.hash));
+        }
+        if state.failure.take().is_some() {
+            tracing::info!(target: "tidings::audit", "the audit sink takes records again");
+        }
+        Ok(())
+    }
+
+    /// Continues in a new chain, where the sink will never take the next record of this one.
+    fn begin_chain(&self, state: &mut State, break_off: BreakOff) -> Result<()> {
+        let name = chain_name(&self.options.source);
+        tracing::warn!(target: "tidings::audit", chain = %state.chain.name(), %name, "a new audit chain is begun");
+        let mut old = std::mem::take(&mut state.waiting);
+        if break_off == BreakOff::WithoutTheRecord && old.pop_front().is_some() {
+            state.lost += 1;
+            state.settled += 1;
+        }
+        state.chain = Chain::new(name);
+        for record in old {
+            if is_checkpoint(&record) {
+                // It states the end of the old chain.
+                state.settled += 1;
+            } else {
+                let linked = state.chain.link(record.bytes);
+                state.waiting.push_back(linked);
+            }
+        }
+        state.since_checkpoint = state.waiting.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.state().waiting.is_empty()
+    }
+
+    /// Returns the end of the chain, as far as the sink has acknowledged it.
+    pub(crate) fn stored(&self) -> Option<Checkpoint> {
+        self.state().stored.clone()
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        Snapshot {
+            chain: state.chain.name().clone(),
+            waiting: state.waiting.len(),
+            lost: state.lost,
+            stored: state.stored.clone(),
+            failure: state.failure.clone(),
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, bytes: bytes::Bytes) {
+        let linked = self.chain.link(bytes);
+        self.waiting.push_back(linked);
+        self.accepted += 1;
+        self.since_checkpoint += 1;
+    }
+
+    fn is_due(&self, options: &AuditorOptions) -> bool {
+        self.since_checkpoint >= options.checkpoint_every.max(1)
+            || self.checkpointed.elapsed() >= options.checkpoint_interval
+    }
+
+    /// Returns the next records to send.
+    fn batch(&self, until: Ticket) -> Vec<StoredAudit> {
+        let left = usize::try_from(until.0.saturating_sub(self.settled)).unwrap_or(usize::MAX);
+        // A checkpoint behind the last record goes with it.
+        let wanted = if left == 0 { 0 } else { BATCH };
+        self.waiting.iter().take(wanted).cloned().collect()
+    }
+
+    fn fail(&mut self, error: &Error) {
+        let report = error.report();
+        if self.failure.is_none() {
+            tracing::error!(
+                target: "tidings::audit",
+                error = %report,
+                "cannot write audit records; they wait, and changes that must be recorded are refused"
+            );
+        }
+        self.failure = Some(report);
+    }
+}
+
+/// How to continue after an error that repeating does not heal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BreakOff {
+    /// The number is taken in the sink: the record goes to a new chain.
+    WithTheRecord,
+    /// The sink takes no such record.
+    WithoutTheRecord,
+}
+
+impl BreakOff {
+    fn of(kind: ErrorKind) -> Option<Self> {
+        match kind {
+            ErrorKind::Conflict => Some(Self::WithTheRecord),
+            ErrorKind::TooLarge => Some(Self::WithoutTheRecord),
+            _ => None,
+        }
+    }
+}
+
+fn chain_name(source: &str) -> String {
+    format!("{source}-{}", Uuid::now_v7())
+}
