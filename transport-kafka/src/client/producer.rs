@@ -47,6 +47,15 @@ const MAX_BATCH_SETTING: &str = "max.message.bytes";
 /// Client message for a partition that it does not know.
 const NOT_IN_RANGE: &str = "which is not in the range";
 
+/// Counts of the client since the producer was opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ProducerCounts {
+    /// The batches that were sent again.
+    pub(crate) retries: u64,
+    /// How long requests were held back because the brokers throttle the client.
+    pub(crate) throttled: Duration,
+}
+
 /// A client's producer, with the means to ask about topics.
 #[derive(Debug)]
 pub(crate) struct Producer {
@@ -164,7 +173,14 @@ impl Producer {
 
     /// Returns how many batches the client has resent. The call takes a moment, so do not make it for each record.
     pub(crate) fn retries(&self) -> u64 {
-        self.client.metrics().producer.retries
+        self.counts().retries
+    }
+
+    /// Returns the client's counts. The call takes a moment, so do not make it for each record.
+    pub(crate) fn counts(&self) -> ProducerCounts {
+        let metrics = self.client.metrics();
+        let throttled = Duration::from_millis(metrics.connections.throttle_delay_ms);
+        ProducerCounts { retries: metrics.producer.retries, throttled }
     }
 
     /// Asks the brokers again about topics, all at once and for at most a second, and returns the partition count of

@@ -25,7 +25,7 @@ use super::buffer_limit::BufferPermit;
 use super::closed;
 use super::producers::{Batch, BatchRecord, BatchTarget, ProducerCommand};
 use crate::client::connection::{Connection, Role};
-use crate::client::producer::{InFlightRecord, Producer, RecordContent, Refusal, Rejected, Target};
+use crate::client::producer::{InFlightRecord, Producer, ProducerCounts, RecordContent, Refusal, Rejected, Target};
 use crate::config::KafkaConfig;
 use crate::dedicated_runtime::DedicatedRuntime;
 
@@ -33,10 +33,14 @@ use crate::dedicated_runtime::DedicatedRuntime;
 ///
 /// Records are refused at once meanwhile.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Minimum interval between reads of the client's retry count.
+/// Minimum interval between reads of the client's counts.
 ///
-/// The count is only compared, so it may be that old.
+/// The counts are only compared, so they may be that old.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// Requests that were held back for less than this between two readings are no trouble.
+const THROTTLED: Duration = Duration::from_millis(100);
+/// The interval of the line on a publisher that is throttled.
+const THROTTLED_LOGGED_EVERY: Duration = Duration::from_secs(60);
 
 /// The client's producer, which may have to be replaced.
 ///
@@ -76,8 +80,29 @@ pub(super) struct Worker {
     missing: HashMap<Name, MissingTopic, RandomState>,
     /// Bytes in the open batches of partitions whose topics have a limit below the configured batch size.
     filled: HashMap<Target, usize, RandomState>,
-    /// When the client's retry count was read, and its value.
-    retries: (Instant, u64),
+    counts: LastCounts,
+}
+
+/// The client's counts as of the last reading.
+struct LastCounts {
+    read_at: Instant,
+    counts: ProducerCounts,
+    /// When a throttled publisher was logged.
+    logged: Option<Instant>,
+}
+
+impl LastCounts {
+    /// Takes counts; returns how long requests were held back since the last ones, if that is to be logged.
+    fn take(&mut self, counts: ProducerCounts, now: Instant) -> Option<Duration> {
+        let throttled = counts.throttled.saturating_sub(self.counts.throttled);
+        (self.read_at, self.counts) = (now, counts);
+        let is_due = self.logged.is_none_or(|at| now.saturating_duration_since(at) >= THROTTLED_LOGGED_EVERY);
+        if throttled < THROTTLED || !is_due {
+            return None;
+        }
+        self.logged = Some(now);
+        Some(throttled)
+    }
 }
 
 /// Why records of a topic cannot be sent, and until when it is not looked up again: all other records of the producer
@@ -116,7 +141,7 @@ impl Worker {
             ended: None,
             missing: HashMap::default(),
             filled: HashMap::default(),
-            retries: (Instant::now(), 0),
+            counts: LastCounts { read_at: Instant::now(), counts: ProducerCounts::default(), logged: None },
         })
     }
 
@@ -266,10 +291,15 @@ impl Worker {
     /// Returns the client's retry count, which may be a moment old.
     fn count_retries(&mut self) -> u64 {
         let now = Instant::now();
-        if now.saturating_duration_since(self.retries.0) >= COUNT_EVERY {
-            self.retries = (now, self.producer.retries());
+        if now.saturating_duration_since(self.counts.read_at) >= COUNT_EVERY
+            && let Some(throttled) = self.counts.take(self.producer.counts(), now)
+        {
+            warn!(
+                ?throttled,
+                "the brokers throttle this publisher: its user or client id exceeds a quota, and records wait; raise the quota (producer_byte_rate, request_percentage), or publish less"
+            );
         }
-        self.retries.1
+        self.counts.counts.retries
     }
 
     /// Returns the error of a record that was not accepted; records whether the producer has ended.
@@ -307,7 +337,8 @@ impl Worker {
                 info!("the ended producer was replaced");
                 self.producer = Arc::new(producer);
                 self.current.set(Arc::clone(&self.producer));
-                (self.ended, self.retries) = (None, (Instant::now(), 0));
+                self.ended = None;
+                (self.counts.read_at, self.counts.counts) = (Instant::now(), ProducerCounts::default());
                 self.filled.clear();
             }
             Err(error) => {
