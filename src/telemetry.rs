@@ -20,7 +20,8 @@
 
 pub use tidings_service::ServiceStats;
 pub use tidings_service::telemetry::{
-    BusyWorker, CircuitSnapshot, ClaimSnapshot, Finding, HandlerSnapshot, Health, HealthMonitor, HealthOptions,
-    HealthReason, Histogram, HoldCause, Holding, OutboxSnapshot, PartitionSnapshot, PartitionState, Pause,
-    PublisherSnapshot, PublisherStats, RelaySnapshot, RelayStats, ServiceCounters, Severity, Snapshot, TaskSnapshot,
+    BusyWorker, CircuitSnapshot, ClaimSnapshot, ClockGap, Finding, HandlerSnapshot, Health, HealthMonitor,
+    HealthOptions, HealthReason, Histogram, HoldCause, Holding, OutboxSnapshot, PartitionSnapshot, PartitionState,
+    Pause, PublisherSnapshot, PublisherStats, RelaySnapshot, RelayStats, ServiceCounters, Severity, Snapshot,
+    TaskSnapshot,
 };

@@ -76,7 +76,12 @@ lines! {
         Revoked INFO "a partition was given back" (service, topic, partition, committed, records);
         Lost WARN "partitions are lost: other members may own them already" (service, group, count, partitions);
         Standby INFO "this instance has no partition: the group's members have them; a member that has died keeps its \
-            share until its session times out" (service, group, members, session_timeout_ms);
+            share until its session times out; add partitions if there are more instances than partitions"
+            (service, group, members, session_timeout_ms);
+        Unassigned WARN "this instance has no partition, and is the only member of its group: check that its topics exist, \
+            and that it may read them" (service, group);
+        ClockDiffers WARN "the clock of this host and the timestamps of new records differ: time lags are wrong; check the \
+            time synchronisation of this host, of the producers, and of the brokers" (service, topic, partition, ahead_seconds);
         ReadFailed WARN "reading from the group failed; it is tried again" (service, error, held_back);
         ReadAgain INFO "reading from the group works again" (service, failed_ms);
         RecordsMissing ERROR "records were deleted before they were read; reading goes on at the oldest one left"
@@ -94,7 +99,7 @@ lines! {
     "tidings::delivery" {
         AttemptFailed WARN "an attempt failed"
             (service, handler, topic, partition, offset, records, event_id, attempt, kind, error, next, next_ms, held_back);
-        DeadLettered WARN "a record is given up: it goes to the dead letters"
+        DeadLettered WARN "a record is given up: it goes to the dead letters; fix the cause, then redrive it"
             (service, handler, topic, partition, offset, event_id, attempts, kind, error);
         LetterNotWritten WARN "a dead letter could not be written; its partition waits"
             (service, topic, partition, offset, error, held_back);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::assigned::AssignmentId;
 use crate::status::{PauseReason, State};
-use crate::telemetry::{HoldCause, Holding, PartitionSnapshot, PartitionState, Pause, ServiceCounters};
+use crate::telemetry::{ClockGap, HoldCause, Holding, PartitionSnapshot, PartitionState, Pause, ServiceCounters};
 use crate::time::after;
 
 /// The state that is shown, and counters of rare events.
@@ -92,6 +92,8 @@ pub(crate) struct PartitionView {
     pub(crate) stuck: Option<Instant>,
     /// The lag has not fallen for long.
     pub(crate) is_rising: bool,
+    /// The time of this host less that of new records, if they differ.
+    pub(crate) clock_gap: Option<ClockGap>,
     pub(crate) pauses: Vec<(PauseReason, Instant)>,
     pub(crate) unreadable: Option<u64>,
     pub(crate) is_rewound: bool,
@@ -215,7 +217,7 @@ impl Board {
     }
 
     /// Returns the wall clock's time, moved by as much as tokio's clock was moved in a test.
-    fn wall(&self, now: Instant) -> Timestamp {
+    pub(crate) fn wall(&self, now: Instant) -> Timestamp {
         let (moved, passed) = (self.uptime(now), self.started.real.elapsed());
         let wall = Timestamp::from(SystemTime::now());
         wall.saturating_add(moved.saturating_sub(passed)).saturating_sub(passed.saturating_sub(moved))
@@ -260,6 +262,7 @@ fn snapshot(
         bytes_in_flight: view.bytes,
         time_lag: if view.lag() == 0 { Duration::ZERO } else { age(view.oldest, wall).max(unmoved) },
         unmoved,
+        clock_gap: view.clock_gap,
         pauses: view.pauses.iter().map(|(reason, at)| Pause::new(*reason, since(*at))).collect(),
         holding: view.holding.as_ref().map(|holding| Holding {
             offset: holding.offset,

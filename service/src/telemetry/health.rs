@@ -364,6 +364,7 @@ mod tests {
             bytes_in_flight: 1,
             time_lag: 40 * SECOND,
             unmoved: 70 * SECOND,
+            clock_gap: None,
             pauses: Vec::new(),
             holding: None,
             leaving: false,

@@ -22,7 +22,7 @@ pub(crate) mod snapshot;
 pub use self::health::{Finding, Health, HealthMonitor, HealthOptions};
 pub use self::health_reason::{HealthReason, Severity};
 pub use self::histogram::Histogram;
-pub use self::partition::{HoldCause, Holding, PartitionSnapshot, PartitionState, Pause};
+pub use self::partition::{ClockGap, HoldCause, Holding, PartitionSnapshot, PartitionState, Pause};
 pub use self::publishing::{PublisherSnapshot, PublisherStats};
 pub use self::relay::{OutboxSnapshot, RelaySnapshot, RelayStats};
 pub use self::snapshot::{

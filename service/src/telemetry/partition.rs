@@ -34,6 +34,9 @@ pub struct PartitionSnapshot {
     pub time_lag: Duration,
     /// How long the lowest unsettled offset has been the same; zero if everything is settled.
     pub unmoved: Duration,
+    /// The difference between the clock of this host and the timestamps of new records, if it exceeds
+    /// [`ClockGap::TOLERANCE`]: [`time_lag`](Self::time_lag) is wrong by as much.
+    pub clock_gap: Option<ClockGap>,
     /// The current pauses of fetching.
     pub pauses: Vec<Pause>,
     /// The record that holds the lowest unsettled offset, once it has not moved for some seconds.
@@ -106,6 +109,24 @@ impl fmt::Display for PartitionState {
             state => f.write_str(state.as_str()),
         }
     }
+}
+
+/// A difference between the clock of this host and the timestamps of records that have just been appended.
+///
+/// Timestamps are those of the producers, or of the broker if the topic says so. Producers that set timestamps of their own,
+/// such as the time of a past event, have the same effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClockGap {
+    /// The clock of this host is ahead: time lags are too large.
+    Ahead(Duration),
+    /// The clock of this host is behind: time lags are too small.
+    Behind(Duration),
+}
+
+impl ClockGap {
+    /// The largest difference that is not reported.
+    pub const TOLERANCE: Duration = Duration::from_secs(300);
 }
 
 /// A pause of a partition.

@@ -4,6 +4,7 @@
 
 mod assignments;
 mod bounds;
+mod clock_check;
 mod commits;
 mod health;
 mod held;

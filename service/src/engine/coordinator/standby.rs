@@ -80,7 +80,13 @@ impl Standby {
             Ok(members) => members,
             Err(error) => return tracing::debug!(error = %error.report(), "the members of the group are not known"),
         };
-        if self.members.replace(members) != Some(members) {
+        if self.members.replace(members) == Some(members) {
+            return;
+        }
+        if members <= 1 {
+            let (service, group) = (self.shared.identity.service.as_str(), self.shared.identity.group.as_str());
+            logs::Unassigned { service: &service, group: &group }.log();
+        } else {
             let line = logs::Standby {
                 service: &self.shared.identity.service.as_str(),
                 group: &self.shared.identity.group.as_str(),

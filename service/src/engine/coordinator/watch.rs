@@ -1,10 +1,12 @@
 //! The history of an assignment that the snapshot needs beyond its present state: since when, and in which direction.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::clock_check::ClockCheck;
 use crate::engine::board::HoldingView;
 use crate::status::PauseReason;
 
@@ -27,6 +29,7 @@ pub(super) struct Watch {
     /// Below this position the log is read again.
     rewound_to: Option<u64>,
     is_stall_logged: bool,
+    pub(super) clock: ClockCheck,
 }
 
 /// A change of an assignment that is counted and logged.
@@ -154,8 +157,7 @@ impl Trend {
             return;
         }
         self.sampled = Some(now);
-        // A lag that falls begins anew.
-        if self.samples.back().is_some_and(|last| lag < *last) || lag == 0 {
+        if lag == 0 {
             self.samples.clear();
         }
         self.samples.push_back(lag);
@@ -165,7 +167,13 @@ impl Trend {
     }
 
     fn is_rising(&self) -> bool {
-        self.samples.len() > SAMPLES as usize && self.samples.front().is_some_and(|lag| *lag > 0)
+        let half = self.samples.len().div_ceil(2);
+        let lowest = |samples: Range<usize>| self.samples.range(samples).min();
+        // A single sample that is lower shows nothing: keys that are handled side by side settle in bursts.
+        self.samples.len() > SAMPLES as usize
+            && self.samples.front().is_some_and(|lag| *lag > 0)
+            && self.samples.back() >= self.samples.front()
+            && lowest(half..self.samples.len()) >= lowest(0..half)
     }
 }
 
@@ -188,7 +196,10 @@ mod tests {
     fn a_lag_that_does_not_fall_within_the_window_is_rising() {
         assert!(is_rising(&[5, 5, 6, 6, 7, 8, 8]));
         assert!(!is_rising(&[5, 5, 6, 6, 7, 8]), "the window is not over");
-        assert!(!is_rising(&[5, 5, 6, 6, 7, 8, 7]), "it falls");
+        assert!(!is_rising(&[9, 8, 8, 7, 6, 6, 5]), "it falls");
+        assert!(!is_rising(&[5, 5, 6, 6, 3, 4, 5]), "it fell");
+        assert!(is_rising(&[5, 6, 7, 6, 7, 8, 7]), "it falls for moments only");
+        assert!(!is_rising(&[9, 8, 5, 5, 5, 5, 5]), "it fell within the window");
         assert!(!is_rising(&[0, 5, 6, 6, 7, 8, 8]), "it was zero");
         assert!(is_rising(&[9, 8, 5, 5, 5, 5, 5, 5, 5]));
     }

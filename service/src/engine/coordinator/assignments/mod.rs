@@ -46,6 +46,8 @@ pub(super) struct Assignments {
     /// A partition was assigned once.
     has_started: bool,
     is_stopping: bool,
+    /// When a clock that differs was logged.
+    clock_logged: Option<Instant>,
 }
 
 impl Assignments {
@@ -59,6 +61,7 @@ impl Assignments {
             missing: VecDeque::new(),
             has_started: false,
             is_stopping: false,
+            clock_logged: None,
             shared,
             consumer,
             workers,

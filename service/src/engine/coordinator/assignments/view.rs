@@ -16,7 +16,7 @@ use crate::engine::routing::Verdict;
 use crate::engine::shared::Shared;
 use crate::logs::{self, millis};
 use crate::status::{PartitionStatus, ReturnedPartition};
-use crate::telemetry::{HoldCause, PartitionState};
+use crate::telemetry::{ClockGap, HoldCause, PartitionState};
 
 /// A partition whose lowest unsettled offset is the same for this long is looked into.
 const LOOK_INTO_AFTER: Duration = Duration::from_secs(5);
@@ -24,6 +24,8 @@ const LOOK_INTO_AFTER: Duration = Duration::from_secs(5);
 const REPORT_TIME: Duration = Duration::from_secs(2);
 /// The number of partitions that the workers are asked about at once: those that have not moved for longest.
 const ASKED: usize = 100;
+/// The interval of the line on a clock that differs, which is one for all partitions.
+const CLOCK_LOGGED_EVERY: Duration = Duration::from_secs(3600);
 /// The number of partitions that a line of the log names.
 const NAMES: usize = 50;
 
@@ -53,12 +55,15 @@ impl Assignments {
     /// Looks for slow and stalled partitions: once a second.
     pub(crate) fn look_for_stalls(&mut self, starts_held: bool, now: Instant) {
         let stall_after = self.shared.board.stall_after();
+        let wall = self.shared.board.wall(now);
         let mut unknown = Vec::new();
         for (id, partition) in self.partitions.iter_mut().filter(|(_, partition)| !partition.is_leaving()) {
             if starts_held || !partition.is_free() {
                 partition.watch.hold_up(now);
             }
+            partition.check_clock(wall, !starts_held);
             let age = self.shared.board.age(partition.lowest().map(|record| record.timestamp), now);
+            let age = age.saturating_sub(partition.clock_ahead());
             partition.sample(age >= stall_after, stall_after, now);
             let look_after = LOOK_INTO_AFTER.min(stall_after);
             if let Some(offset) = partition.watch.unmoved_for(look_after, now)
@@ -75,6 +80,12 @@ impl Assignments {
                 && partition.watch.log_stall()
             {
                 log_stall(&self.shared, &view.origin, view.holding.as_ref(), since);
+            }
+            if let Some(gap) = view.clock_gap
+                && self.clock_logged.is_none_or(|at| now.saturating_duration_since(at) >= CLOCK_LOGGED_EVERY)
+            {
+                self.clock_logged = Some(now);
+                log_clock(&self.shared, &view.origin, gap);
             }
         }
         if !unknown.is_empty() {
@@ -206,6 +217,20 @@ fn log_stall(shared: &Shared, partition: &TopicPartition, holding: Option<&Holdi
         cause: &holding.map_or(HoldCause::Unknown, |holding| holding.cause).as_str(),
         error: &holding.and_then(|holding| holding.text.as_deref()),
         seconds: &since.as_secs(),
+    };
+    line.log();
+}
+
+fn log_clock(shared: &Shared, partition: &TopicPartition, gap: ClockGap) {
+    let ahead_seconds = match gap {
+        ClockGap::Ahead(time) => i128::from(time.as_secs()),
+        ClockGap::Behind(time) => -i128::from(time.as_secs()),
+    };
+    let line = logs::ClockDiffers {
+        service: &shared.identity.service.as_str(),
+        topic: &partition.topic.as_str(),
+        partition: &partition.partition,
+        ahead_seconds: &ahead_seconds,
     };
     line.log();
 }

@@ -119,6 +119,7 @@ impl Partition {
         }
         self.held.read_on(fetched.next_offset);
         self.end = self.end.max(fetched.next_offset);
+        self.watch.clock.fetched(fetched.batch.records().last().map(|record| record.timestamp));
         if self.may_begin() {
             return Admitted::Dispatch(self.dispatch(fetched));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::StoredRecord;
+use tidings_core::{StoredRecord, Timestamp};
 use tokio::time::Instant;
 
 use super::Partition;
@@ -10,6 +10,7 @@ use crate::engine::board::PartitionView;
 use crate::engine::coordinator::troubles::reason;
 use crate::engine::coordinator::watch::Change;
 use crate::status::{PartitionStatus, PauseReason, ReturnedPartition};
+use crate::telemetry::ClockGap;
 
 impl Partition {
     /// Returns the lag: the number of offsets that are not settled.
@@ -46,6 +47,7 @@ impl Partition {
             unmoved: self.watch.unmoved(),
             stuck: self.watch.stuck(),
             is_rising: self.watch.is_rising(),
+            clock_gap: self.watch.clock.gap(),
             pauses: self.watch.pauses().to_vec(),
             unreadable: self.held.unreadable_from(),
             is_rewound: self.watch.is_rewound(settled, lag == 0),
@@ -74,6 +76,20 @@ impl Partition {
         let lag = if is_old { self.lag() } else { 0 };
         self.watch.sample(lag, window, now);
         self.watch.touch();
+    }
+
+    /// Compares the timestamps of new records with the time of this host. `is_read`: the log is read as far as it is known.
+    pub(crate) fn check_clock(&mut self, wall: Timestamp, is_read: bool) {
+        let is_at_end = is_read && self.pauses.is_empty() && self.tracker.next() >= self.end;
+        self.watch.clock.check(wall, is_at_end);
+    }
+
+    /// Returns by how much the clock of this host is ahead: records look older than they are.
+    pub(crate) fn clock_ahead(&self) -> Duration {
+        match self.watch.clock.gap() {
+            Some(ClockGap::Ahead(time)) => time,
+            _ => Duration::ZERO,
+        }
     }
 
     /// Returns whether it is not paused, except at a bound: then it is expected to make progress.
