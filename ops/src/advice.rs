@@ -1,13 +1,56 @@
 //! The meaning of each reason, and its remedy.
 
-use tidings_service::telemetry::HealthReason;
+use serde::Serialize;
+use tidings_service::telemetry::{HealthReason, Snapshot};
+
+/// A fact that is no reason to be degraded, and may need an operator.
+#[derive(Debug, Serialize)]
+pub(crate) struct Note {
+    note: &'static str,
+    meaning: &'static str,
+    remedy: &'static str,
+}
+
+const DEAD_LETTERS: Note = Note {
+    note: "dead_letters",
+    meaning: "records were given up since the start: they are dead letters",
+    remedy: "fix the cause that the log and the letters name, then redrive them",
+};
+const STANDBY: Note = Note {
+    note: "standby",
+    meaning: "this instance has no partition: other members of the group have them",
+    remedy: "nothing if it is a spare; otherwise add partitions, or run fewer instances",
+};
+const NO_PARTITION: Note = Note {
+    note: "no_partition",
+    meaning: "this instance is the only member of its group, and has no partition",
+    remedy: "check that the topics of the service exist, and that it may read them; it reads them once they are there",
+};
+const CLOCK: Note = Note {
+    note: "clock",
+    meaning: "the clock of this host and the timestamps of new records differ: time lags are wrong",
+    remedy: "see `clock_ahead_seconds`; check the time synchronisation of this host, of the producers, and of the brokers",
+};
+
+/// Returns the notes on a service.
+pub(crate) fn notes(snapshot: &Snapshot, is_standby: bool) -> Vec<Note> {
+    // Not known until the group was asked.
+    let is_alone = snapshot.members.map(|members| members <= 1);
+    let all = [
+        (snapshot.totals().dead_lettered > 0, DEAD_LETTERS),
+        (is_standby && is_alone == Some(false), STANDBY),
+        (is_standby && is_alone == Some(true), NO_PARTITION),
+        (snapshot.partitions.iter().any(|partition| partition.clock_gap.is_some()), CLOCK),
+    ];
+    all.into_iter().filter_map(|(applies, note)| applies.then_some(note)).collect()
+}
 
 /// Returns the meaning and the remedy of a reason, a sentence each.
 pub(crate) const fn advice(reason: HealthReason) -> (&'static str, &'static str) {
     match reason {
         HealthReason::EngineFailed => (
             "the service has ended with an error that a retry cannot fix",
-            "read the last error in the log, fix its cause, and restart the process",
+            "read the last error in the log, fix its cause (such as credentials, permissions or a setting), and restart the process",
         ),
         HealthReason::EngineBlocked => (
             "the engine does not run, and no handler is the cause",

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tidings_service::telemetry::{
-    ClaimSnapshot, Finding, HandlerSnapshot, Health, Holding, PartitionSnapshot, PartitionState, PublisherSnapshot,
-    RelaySnapshot, Snapshot,
+    ClaimSnapshot, ClockGap, Finding, HandlerSnapshot, Health, Holding, PartitionSnapshot, PartitionState,
+    PublisherSnapshot, RelaySnapshot, Snapshot,
 };
 use tidings_service::{PauseReason, Totals};
 
-use crate::advice::advice;
+use crate::advice::{Note, advice, notes};
 use crate::probes::JsonReason;
 use crate::sources::{Reading, ServiceReading};
 
@@ -35,6 +35,7 @@ struct Service<'a> {
     ready: bool,
     standby: bool,
     reasons: Vec<Reason>,
+    notes: Vec<Note>,
     uptime_seconds: f64,
     joined: bool,
     group_members: Option<usize>,
@@ -125,6 +126,7 @@ struct Partition<'a> {
     lag: u64,
     lag_seconds: f64,
     unmoved_seconds: f64,
+    clock_ahead_seconds: Option<f64>,
     position: u64,
     settled: u64,
     committed: Option<u64>,
@@ -203,6 +205,7 @@ fn service(reading: &ServiceReading) -> Service<'_> {
         ready: *ready,
         standby: *standby,
         reasons: findings.iter().map(reason).collect(),
+        notes: notes(snapshot, *standby),
         uptime_seconds: snapshot.uptime.as_secs_f64(),
         joined: snapshot.joined,
         group_members: snapshot.members,
@@ -314,6 +317,7 @@ fn partition(partition: &PartitionSnapshot) -> Partition<'_> {
         lag: partition.lag(),
         lag_seconds: partition.time_lag.as_secs_f64(),
         unmoved_seconds: partition.unmoved.as_secs_f64(),
+        clock_ahead_seconds: partition.clock_gap.and_then(clock_ahead),
         position: partition.position,
         settled: partition.settled,
         committed: partition.committed,
@@ -322,6 +326,15 @@ fn partition(partition: &PartitionSnapshot) -> Partition<'_> {
         in_flight_bytes: partition.bytes_in_flight,
         leaving: partition.leaving,
         holding: partition.holding.as_ref().map(held),
+    }
+}
+
+/// Returns how far the clock of this host is ahead; negative if it is behind.
+fn clock_ahead(gap: ClockGap) -> Option<f64> {
+    match gap {
+        ClockGap::Ahead(time) => Some(time.as_secs_f64()),
+        ClockGap::Behind(time) => Some(-time.as_secs_f64()),
+        _ => None,
     }
 }
 

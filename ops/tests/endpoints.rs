@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{ask, caught_up, get, publish, send, started, topics};
+use common::{ask, ask_with, caught_up, get, publish, send, started, topics};
 use tidings_core::{BoxError, Delivery, ErrorKind, Record};
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_ops::{MetricKind, Ops, metrics};
@@ -249,16 +249,6 @@ fn names(value: &serde_json::Value, into: &mut BTreeSet<String>) {
         serde_json::Value::Array(values) => values.iter().for_each(|value| names(value, into)),
         _ => {}
     }
-}
-
-async fn ask_with(router: &axum::Router, path: &str, token: &str) -> (u16, String) {
-    use tower_service::Service as _;
-    let request = axum::http::Request::get(path).header("authorization", format!("Bearer {token}"));
-    let request = request.body(axum::body::Body::empty()).expect("a request");
-    let answer = router.clone().call(request).await.expect("it never fails");
-    let code = answer.status().as_u16();
-    let body = axum::body::to_bytes(answer.into_body(), 16 << 20).await.expect("a short body");
-    (code, String::from_utf8(body.into()).expect("text"))
 }
 
 #[tokio::test(start_paused = true)]

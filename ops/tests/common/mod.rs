@@ -101,6 +101,15 @@ pub(crate) async fn ask(router: &axum::Router, path: &str) -> (StatusCode, Strin
     (code, String::from_utf8(body.into()).expect("text"))
 }
 
+/// Asks mounted routes with a token.
+pub(crate) async fn ask_with(router: &axum::Router, path: &str, token: &str) -> (u16, String) {
+    let request = Request::get(path).header("authorization", format!("Bearer {token}"));
+    let answer = router.clone().call(request.body(Body::empty()).expect("a request")).await.expect("it never fails");
+    let code = answer.status().as_u16();
+    let body = to_bytes(answer.into_body(), 16 << 20).await.expect("a short body");
+    (code, String::from_utf8(body.into()).expect("text"))
+}
+
 /// Waits on the real clock until something holds.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
