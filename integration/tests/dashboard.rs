@@ -1,20 +1,25 @@
 //! A real Prometheus scrapes the interview platform while it works: each query of the dashboard returns data, and the
-//! alerting rules are evaluated without an error. It is reported ignored without Prometheus, of Debian's package
-//! `prometheus`, or named by `TIDINGS_PROMETHEUS`.
+//! alerting rules are evaluated without an error. And it scrapes services in trouble: their alerts fire, and clear when
+//! the trouble ends. Reported ignored without Prometheus, of Debian's package `prometheus`, or named by
+//! `TIDINGS_PROMETHEUS`.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tidings::BoxError;
+use tidings::memory::{MemoryStore, MemoryTransport};
 use tidings::ops::{Ops, generate};
-use tidings::telemetry::{OutboxSnapshot, RelaySnapshot, RelayStats};
-use tidings_integration::interview_platform;
+use tidings::telemetry::{HealthOptions, OutboxSnapshot, RelaySnapshot, RelayStats};
+use tidings::{BoxError, Delivery, Record, Router, Service, ServiceHandle, State, Transport, reject};
+use tidings_integration::{get, interview_platform};
 use tidings_testbed::{Error, Suite};
+use tokio::sync::Semaphore;
 
 /// The time until all queries return data.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -23,7 +28,10 @@ const PERIOD: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     let case = || async { tokio::task::spawn_blocking(each_panel).await? };
-    Suite::new().with_case("each_panel_of_the_dashboard_shows_data", case).run()
+    Suite::new()
+        .with_case("each_panel_of_the_dashboard_shows_data", case)
+        .with_case("alerts_fire_in_trouble_and_clear_after_it", alerts_fire)
+        .run()
 }
 
 /// A process that ends with its test.
@@ -50,17 +58,11 @@ impl RelayStats for Relay {
 
 fn each_panel() -> Result<(), BoxError> {
     let directory = tempfile::tempdir()?;
-    let program = std::env::var_os("TIDINGS_PROMETHEUS").unwrap_or_else(|| "prometheus".into());
-    let is_there = Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !is_there {
-        return Err(Error::unavailable("no prometheus: install the package prometheus").into());
-    }
     let (_platform, platform) = started()?;
     let relay: Arc<dyn RelayStats> = Arc::new(Relay);
     let outbox = Ops::new().with_relay(relay).serve("127.0.0.1:0")?;
     let targets = format!("['{platform}', '{}']", outbox.local_addr());
-    let address = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-    let _prometheus = Guard(prometheus(program.as_ref(), directory.path(), &address, &targets)?);
+    let (_prometheus, address) = prometheus(directory.path(), &targets, &generate::alerts())?;
 
     let board: Value = serde_json::from_str(&generate::dashboard())?;
     let mut waiting = queries(&board);
@@ -72,7 +74,7 @@ fn each_panel() -> Result<(), BoxError> {
         }
         std::thread::sleep(PERIOD);
     }
-    let rules = get(&address, "/api/v1/rules")?;
+    let rules = json(&address, "/api/v1/rules")?;
     let rules = rules["data"]["groups"][0]["rules"].as_array().ok_or("the rules are loaded")?.clone();
     let wrong: Vec<&Value> = rules.iter().filter(|rule| rule["health"] != "ok" || rule["state"] == "firing").collect();
     if rules.is_empty() || !wrong.is_empty() { Err(format!("{wrong:#?}").into()) } else { Ok(()) }
@@ -92,9 +94,16 @@ fn started() -> Result<(Guard, String), BoxError> {
     Ok((guard, address.ok_or("it reports no address")?))
 }
 
-fn prometheus(program: &Path, directory: &Path, address: &str, targets: &str) -> Result<Child, BoxError> {
+/// Starts a Prometheus that scrapes the targets, and evaluates the rules; returns its address.
+fn prometheus(directory: &Path, targets: &str, rules: &str) -> Result<(Guard, String), BoxError> {
+    let program = std::env::var_os("TIDINGS_PROMETHEUS").unwrap_or_else(|| "prometheus".into());
+    let is_there = Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there {
+        return Err(Error::unavailable("no prometheus: install the package prometheus").into());
+    }
+    let address = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
     let config = directory.join("prometheus.yaml");
-    std::fs::write(directory.join("rules.yaml"), generate::alerts())?;
+    std::fs::write(directory.join("rules.yaml"), rules)?;
     std::fs::write(
         &config,
         format!(
@@ -106,7 +115,7 @@ fn prometheus(program: &Path, directory: &Path, address: &str, targets: &str) ->
     command.arg(format!("--config.file={}", config.display()));
     command.arg(format!("--storage.tsdb.path={}", directory.join("data").display()));
     command.args([&format!("--web.listen-address={address}"), "--log.level=error"]);
-    Ok(command.spawn()?)
+    Ok((Guard(command.spawn()?), address))
 }
 
 /// Returns the queries of all panels, as Grafana sends them if nothing is selected.
@@ -124,18 +133,118 @@ fn queries(board: &Value) -> Vec<String> {
 /// Returns whether a query has a value that is a number.
 fn has_data(address: &str, query: &str) -> bool {
     let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let Ok(answer) = get(address, &format!("/api/v1/query?query={encoded}")) else { return false };
+    let Ok(answer) = json(address, &format!("/api/v1/query?query={encoded}")) else { return false };
     let series = answer["data"]["result"].as_array().into_iter().flatten();
     series.filter_map(|series| series["value"][1].as_str()).any(|value| value != "NaN")
 }
 
-fn get(address: &str, path: &str) -> Result<Value, BoxError> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    // By this version the body is not in chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_, body) = answer.split_once("\r\n\r\n").ok_or("no body")?;
-    Ok(serde_json::from_str(body)?)
+fn json(address: &str, path: &str) -> Result<Value, BoxError> {
+    Ok(serde_json::from_str(&get(address, path)?.1)?)
+}
+
+/// Three services in trouble: a handler that does not return, poison records, and a store that is down.
+struct Troubles {
+    handler: Arc<Semaphore>,
+    is_poisoned: Arc<AtomicBool>,
+    store: MemoryStore,
+    /// They end with their handles.
+    services: Vec<ServiceHandle>,
+}
+
+impl Troubles {
+    async fn begin() -> Result<Self, BoxError> {
+        let transport = MemoryTransport::new();
+        let (handler, is_poisoned) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(true)));
+        let stalls = async |_: Delivery, State(free): State<Arc<Semaphore>>| drop(free.acquire().await);
+        let poison = async |_: Delivery, State(poisoned): State<Arc<AtomicBool>>| {
+            if poisoned.load(Ordering::Relaxed) { Err(BoxError::from(reject("it is bad"))) } else { Ok(()) }
+        };
+        let store = MemoryStore::new();
+        let services = [
+            Service::new("stalls", Router::new().on_topic("a", stalls).with_state(handler.clone())),
+            Service::new("poison", Router::new().on_topic("a", poison).with_state(is_poisoned.clone())),
+            Service::new("stores", Router::new().on_topic("a", async |_: Delivery| {})).with_idempotency(store.clone()),
+        ];
+        let mut started = Vec::new();
+        for service in services {
+            let service = service.with_stall_after(Duration::from_secs(1)).with_breaker(None).start(&transport).await?;
+            service.caught_up().await?;
+            started.push(service);
+        }
+        store.faults().down();
+        let publisher = transport.publisher().await?;
+        tokio::spawn(async move {
+            // Until the process ends: rates need a steady load.
+            loop {
+                publisher.publish(vec![Record::new("a", "1")]).await;
+                tokio::time::sleep(PERIOD).await;
+            }
+        });
+        Ok(Self { handler, is_poisoned, store, services: started })
+    }
+
+    fn end(&self) {
+        self.handler.add_permits(Semaphore::MAX_PERMITS);
+        self.is_poisoned.store(false, Ordering::Relaxed);
+        self.store.faults().up();
+    }
+}
+
+/// The alerts of the troubles, by service.
+const ALERTS: [(&str, &str); 4] = [
+    ("TidingsDeadLetters", "poison"),
+    ("TidingsNotReady", "stores"),
+    ("TidingsPartitionStalled", "stalls"),
+    ("TidingsStoreDown", "stores"),
+];
+
+/// Each alert of a trouble is pending, then fires, and clears when the trouble ends.
+async fn alerts_fire() -> Result<(), BoxError> {
+    let troubles = Troubles::begin().await?;
+    let health = HealthOptions::default().with_unready_after(Duration::from_secs(1));
+    let ops = troubles.services.iter().fold(Ops::new().with_health(health), Ops::with_service).serve("127.0.0.1:0")?;
+    let target = format!("['{}']", ops.local_addr());
+    let watched = tokio::task::spawn_blocking(move || {
+        let directory = tempfile::tempdir()?;
+        let (_prometheus, address) = prometheus(directory.path(), &target, &shortened(&generate::alerts()))?;
+        let wanted: BTreeSet<_> = ALERTS.map(|(alert, service)| (alert.to_owned(), service.to_owned())).into();
+        let mut pending = BTreeSet::new();
+        until(&format!("{wanted:?} fire"), || {
+            pending.extend(alerts(&address, "pending"));
+            alerts(&address, "firing") == wanted
+        })?;
+        if !pending.is_superset(&wanted) {
+            return Err(format!("only {pending:?} were pending before").into());
+        }
+        troubles.end();
+        until("all alerts clear", || alerts(&address, "firing").is_empty() && alerts(&address, "pending").is_empty())
+    });
+    watched.await?
+}
+
+/// The rules with times for a test.
+fn shortened(rules: &str) -> String {
+    let minutes = ["1m", "2m", "5m"].iter();
+    let rules = minutes.fold(rules.to_owned(), |rules, time| rules.replace(&format!("for: {time}"), "for: 2s"));
+    rules.replace("[5m]", "[5s]")
+}
+
+/// Returns the alerts in this state, with their services.
+fn alerts(address: &str, state: &str) -> BTreeSet<(String, String)> {
+    // It may not listen yet.
+    let answer = json(address, "/api/v1/alerts").unwrap_or_default();
+    let alerts = answer["data"]["alerts"].as_array().into_iter().flatten().filter(|alert| alert["state"] == state);
+    let text = |alert: &Value, label| alert["labels"][label].as_str().unwrap_or_default().to_owned();
+    alerts.map(|alert| (text(alert, "alertname"), text(alert, "service"))).collect()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), BoxError> {
+    let begun = Instant::now();
+    while !holds() {
+        if begun.elapsed() > DEADLINE {
+            return Err(format!("not within {DEADLINE:?}: {what}").into());
+        }
+        std::thread::sleep(PERIOD);
+    }
+    Ok(())
 }
