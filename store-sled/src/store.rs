@@ -346,6 +346,7 @@ impl DeadLetterStore for SledStore {
         lease: &LetterLease,
         resolution: &Resolution,
     ) -> Result<Vec<bool>> {
+        resolution.check_closes()?;
         let (letters, lease, resolution) = (letters.to_vec(), lease.id, resolution.clone());
         self.call(letters.len(), move |claims| claims.resolve(&letters, Some(lease), &resolution)).await
     }

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidings_core::{
-    DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterLease, Position, Publisher, Record, Redrive,
-    RedriveOutcome, Result, async_trait,
+    DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterLease, LetterState, Position, Publisher, Record,
+    Redrive, RedriveOutcome, Resolution, Result, async_trait,
 };
 
 use super::fixture::{Fixture, LONG, held, letter};
-use crate::case::{Case, Checked, broken, cases, holds, same};
+use crate::case::{Case, Checked, broken, cases, holds, refused, same};
+use crate::setup::Clock;
 
 pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d4_a_leased_letter_is_held_until_it_is_given_back,
@@ -20,6 +21,8 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d4_a_closed_letter_is_not_leased,
     d4_a_lease_is_granted_once_to_many,
     d4_a_lease_that_was_outlived_is_taken_over,
+    d4_held_says_how_long_at_most,
+    d4_a_lease_closes_letters_and_parks_none,
     d4_a_lease_of_the_longest_time_is_granted,
     d4_redrives_at_once_publish_each_letter_once,
     d4_a_letter_discarded_since_it_was_listed_is_not_published,
@@ -130,6 +133,34 @@ async fn d4_a_lease_that_was_outlived_is_taken_over(fixture: &Fixture) -> Checke
     same("resolving what was leased once", vec![true], fixture.resolve(&ids[2..]).await?)?;
     same("letters that are open", 1, fixture.of(&service).await?.len())?;
     same("closing by the new lease", vec![true], fixture.resolve_leased(&ids[..1], &new).await?)
+}
+
+/// Another redrive waits that long before it asks again.
+async fn d4_held_says_how_long_at_most(fixture: &Fixture) -> Checked {
+    let (_, ids) = fixture.buried(&[1]).await?;
+    let (old, new) = (LetterLease::new(fixture.pace.lifetime), LetterLease::new(LONG));
+    fixture.lease(&ids, &old).await?;
+    let leased = fixture.lease(&ids, &new).await?;
+    let [Leased::Held { at_most }] = leased[..] else { return broken("Held", format!("{leased:?}")) };
+    let rounding = match fixture.pace.clock {
+        Clock::Paused => Duration::ZERO,
+        Clock::Real => (fixture.pace.lifetime / 20).min(Duration::from_millis(100)),
+    };
+    fixture.pass(at_most + rounding).await?;
+    same("the letter after as long as it said", vec![Leased::Granted], fixture.lease(&ids, &new).await?)
+}
+
+/// Who parks a letter looks at it; a redrive that can't publish it gives it back.
+async fn d4_a_lease_closes_letters_and_parks_none(fixture: &Fixture) -> Checked {
+    let (service, ids) = fixture.buried(&[1, 2]).await?;
+    let (store, lease) = (fixture.store()?, LetterLease::new(LONG));
+    fixture.lease(&ids[..1], &lease).await?;
+    let parked = Resolution::parked("ann", "until later");
+    let parking = fixture.within("resolve_leased", store.resolve_leased(&ids, &lease, &parked)).await?;
+    refused("parking by a lease", &[ErrorKind::Invalid], parking)?;
+    same("letters that are parked", 0, fixture.offsets_in(&service, LetterState::Parked).await?.len())?;
+    held(&fixture.lease(&ids[..1], &LetterLease::new(LONG)).await?, LONG)?;
+    same("closing by the lease", vec![true, false], fixture.resolve_leased(&ids, &lease).await?)
 }
 
 async fn d4_a_lease_of_the_longest_time_is_granted(fixture: &Fixture) -> Checked {

@@ -26,6 +26,8 @@ enum Bug {
     LosesEveryTenthLetter,
     ForgetsAtRestart,
     LeasesToAll,
+    ParksByALease,
+    SaysHeldForLess,
     LeasesWhatIsClosed,
     KeepsALeaseForEver,
     KeepsWhatIsGivenBack,
@@ -194,6 +196,7 @@ impl DeadLetterStore for Planted {
                 (Bug::LeasesToAll, Leased::Held { .. }) | (Bug::LeasesWhatIsClosed, Leased::Closed) => {
                     *answer = Leased::Granted;
                 }
+                (Bug::SaysHeldForLess, Leased::Held { at_most }) => *answer = Leased::Held { at_most: at_most / 2 },
                 _ => {}
             }
         }
@@ -206,6 +209,10 @@ impl DeadLetterStore for Planted {
         lease: &LetterLease,
         resolution: &Resolution,
     ) -> Result<Vec<bool>> {
+        if self.bug == Bug::ParksByALease && !resolution.kind.closes() {
+            self.inner.end_lease(letters, lease).await?;
+            return self.inner.resolve(letters, resolution).await;
+        }
         let closed = self.inner.resolve_leased(letters, lease, resolution).await?;
         Ok(if self.bug == Bug::ClosesWhatWasTakenOver { vec![true; letters.len()] } else { closed })
     }
@@ -261,6 +268,8 @@ plants! {
     letters_lost: LosesEveryTenthLetter => d1_hundreds_of_letters_in_one_call,
     all_forgotten_at_a_restart: ForgetsAtRestart => restart_letters_survive,
     a_letter_leased_to_all: LeasesToAll => d4_redrives_at_once_publish_each_letter_once,
+    a_letter_parked_by_a_lease: ParksByALease => d4_a_lease_closes_letters_and_parks_none,
+    a_letter_held_longer_than_it_said: SaysHeldForLess => d4_held_says_how_long_at_most,
     a_closed_letter_leased: LeasesWhatIsClosed => d4_a_letter_discarded_since_it_was_listed_is_not_published,
     a_lease_kept_for_ever: KeepsALeaseForEver => d4_a_lease_that_was_outlived_is_taken_over,
     a_letter_not_given_back: KeepsWhatIsGivenBack => d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once,

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::{ErrorKind, Name, StoredRecord, Timestamp, TopicPartition, codec};
+use crate::{Error, ErrorKind, Name, Result, StoredRecord, Timestamp, TopicPartition, codec};
 
 /// The identity of a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +75,20 @@ impl Resolution {
     /// Creates a resolution of this kind by a person or program, made now and without a reason.
     pub fn new(kind: ResolutionKind, by: impl Into<String>) -> Self {
         Self { kind, by: by.into(), reason: String::new(), at: Timestamp::now() }
+    }
+
+    /// Checks that the resolution closes letters, as [`DeadLetterStore::resolve_leased`] requires.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for [`Parked`](ResolutionKind::Parked).
+    ///
+    /// [`DeadLetterStore::resolve_leased`]: crate::DeadLetterStore::resolve_leased
+    pub fn check_closes(&self) -> Result<()> {
+        if self.kind.closes() {
+            return Ok(());
+        }
+        let text = "close leased letters: a lease closes letters and parks none; end the lease, then park them";
+        Err(Error::new(ErrorKind::Invalid, text))
     }
 
     /// Closes a letter that `by` published to its topic again.

@@ -131,6 +131,7 @@ impl DeadLetterStore for PostgresStore {
         lease: &LetterLease,
         resolution: &Resolution,
     ) -> Result<Vec<bool>> {
+        resolution.check_closes()?;
         self.resolve_letters(letters, Some(lease), resolution).await
     }
 

@@ -249,6 +249,7 @@ impl DeadLetterStore for MemoryDeadLetters {
         resolution: &Resolution,
     ) -> Result<Vec<bool>> {
         self.inner.faults.reach("resolve letters")?;
+        resolution.check_closes()?;
         let (mut all, closer) = (lock(&self.inner.letters), Closer::Lease(lease.id));
         Ok(letters.iter().map(|id| all.resolve(id, closer, resolution, self.max_letters)).collect())
     }

@@ -289,6 +289,7 @@ impl DeadLetterStore for TopicDeadLetters {
         lease: &LetterLease,
         resolution: &Resolution,
     ) -> Result<Vec<bool>> {
+        resolution.check_closes()?;
         self.run(async |session| {
             let keys: Vec<_> = letters.iter().map(|id| session.index.find(id).cloned()).collect();
             self.settle(session, &keys, lease, resolution).await
