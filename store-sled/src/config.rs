@@ -59,7 +59,7 @@ pub enum OnDamage {
     /// Refuse to open it ([`Corrupt`](ErrorKind::Corrupt)), so that an operator decides.
     #[default]
     Refuse,
-    /// Move the damaged part into a subdirectory `damaged-<date>`, report it in the log and by
+    /// Move the damaged part into a subdirectory `damaged-<milliseconds since 1970>`, report it in the log and by
     /// [`SledStore::damages`](crate::SledStore::damages), and continue without it: events in it may be handled again.
     SetAside,
 }

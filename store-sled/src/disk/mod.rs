@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use tidings_core::{ErrorKind, Timestamp};
 
-use self::files::{create_directory, dated, list, lock, sync_directory};
+use self::files::{create_directory, list, lock, sync_directory};
 use self::generation::Generation;
 pub(crate) use self::index::Index;
 use self::manifest::Manifest;
@@ -349,7 +349,7 @@ impl Opening<'_> {
         if damage.kind != ErrorKind::Corrupt || self.config.on_damage == OnDamage::Refuse {
             return Err(damage);
         }
-        let to = self.config.path.join(format!("{DAMAGED}{}", dated(self.now)));
+        let to = self.config.path.join(format!("{DAMAGED}{}", self.now.millis()));
         create_directory(&to)?;
         for part in parts.iter().filter(|part| part.exists()) {
             let target = free_name(&to, part);
@@ -367,7 +367,7 @@ impl Opening<'_> {
     }
 }
 
-/// Returns a free name for `part` in `directory`: two parts may be set aside within one second.
+/// Returns a free name for `part` in `directory`: two parts may be set aside within one millisecond.
 fn free_name(directory: &Path, part: &Path) -> PathBuf {
     let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut target = directory.join(&name);

@@ -35,7 +35,7 @@ use crate::signal::Signal;
 /// Longer than any process lives.
 ///
 /// Added to an instant where a deadline is out of the clock's range, but an instant is needed.
-const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+const FOR_EVER: Duration = Duration::from_secs(1_000_000_000);
 
 /// A consumer group. It outlives its members as long as it has commits.
 #[derive(Debug)]
