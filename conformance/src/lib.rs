@@ -23,6 +23,7 @@
 //!   reason.
 //! - A backend that does not answer ([`Unavailable`](tidings_core::ErrorKind::Unavailable) from the factory) has all
 //!   its cases ignored; with [`REQUIRE_BROKERS`]`=1` in the environment they fail.
+//! - [`FAIL_FAST`]`=1` in the environment ends a program at its first failed case; later ones are reported ignored.
 //! - `--include-ignored` runs the disclaimed clauses and the cases declared as not kept as well.
 //!
 //! A failure reports the clause, the expected and the actual result, and the history of the case's steps.
@@ -39,7 +40,7 @@ pub mod transport;
 pub mod wrap;
 
 pub use self::hooks::Hook;
-pub use self::runner::{REQUIRE_BROKERS, Suites, Verdict};
+pub use self::runner::{FAIL_FAST, REQUIRE_BROKERS, Suites, Verdict};
 pub use self::setup::{
     Clock, DEFAULT_CASE_LIMIT, DEFAULT_LIFETIME, DEFAULT_PATIENCE, DEFAULT_QUIET, PAUSED_CASE_LIMIT, Setup,
 };

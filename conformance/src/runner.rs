@@ -7,6 +7,7 @@
 use std::env;
 use std::fmt;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -21,6 +22,13 @@ use crate::setup::{Clock, Setup};
 
 /// Environment variable that turns an unavailable backend into a failure if set to `1`.
 pub const REQUIRE_BROKERS: &str = "REQUIRE_BROKERS";
+/// Environment variable that ends a suite at its first failed case if set to `1`: later cases are reported ignored.
+///
+/// For planting bugs by the hundred, where only the verdict matters.
+pub const FAIL_FAST: &str = "TIDINGS_FAIL_FAST";
+
+/// Whether a case of this program has failed, in any of its suites.
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,13 +145,22 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Suite<T, B> {
     /// Returns the cases as named tests.
     pub(crate) fn trials(self) -> Vec<Trial> {
         let probed = self.probe();
+        let fail_fast = env::var(FAIL_FAST).is_ok_and(|v| v == "1");
         let trial = |case: &'static Case<B>| {
             let name = format!("{}::{}", self.setup.name, case.name);
             let (setup, erase, known) = (Arc::clone(&self.setup), self.erase, probed.clone());
-            Trial::ignorable_test(name, move || match judge(&setup, erase, case, known.as_ref()) {
-                Verdict::Passed => Ok(Completion::Completed),
-                Verdict::Ignored(why) => Ok(Completion::ignored_with(why)),
-                Verdict::Failed(why) => Err(why.into()),
+            Trial::ignorable_test(name, move || {
+                if fail_fast && FAILED.load(Ordering::Relaxed) {
+                    return Ok(Completion::ignored_with(format!("{FAIL_FAST}=1, and a case has failed")));
+                }
+                match judge(&setup, erase, case, known.as_ref()) {
+                    Verdict::Passed => Ok(Completion::Completed),
+                    Verdict::Ignored(why) => Ok(Completion::ignored_with(why)),
+                    Verdict::Failed(why) => {
+                        FAILED.store(true, Ordering::Relaxed);
+                        Err(why.into())
+                    }
+                }
             })
         };
         let unknown = self

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tidings_conformance::{REQUIRE_BROKERS, Setup, Verdict, idempotency, transport};
+use tidings_conformance::{FAIL_FAST, REQUIRE_BROKERS, Setup, Verdict, idempotency, transport};
 use tidings_core::{
     Admin, Clause, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, Publisher, Result,
     Transport, async_trait,
@@ -106,6 +106,25 @@ fn verdict_where_brokers_are_required(required: &str) -> String {
 fn a_backend_that_does_not_answer_fails_where_brokers_are_required() {
     let text = verdict_where_brokers_are_required("1");
     assert!(text.contains("the verdict is: failed"), "{text}");
+}
+
+/// Run by the next test, in a process of its own, whose arguments are the suite's as well.
+#[test]
+#[ignore = "fails"]
+fn p5_of_an_absent_backend() {
+    transport::run(absent(ErrorKind::Denied));
+}
+
+#[test]
+fn a_suite_that_fails_fast_ends_at_its_first_failed_case() {
+    let failed = |fail_fast: &str| {
+        let mut program = Command::new(env::current_exe().expect("a test program has a path"));
+        program.args(["p5_", "--include-ignored", "--nocapture", "--test-threads=1"]).env(FAIL_FAST, fail_fast);
+        let output = program.output().expect("a test program can be run");
+        String::from_utf8_lossy(&output.stdout).matches("... FAILED").count()
+    };
+    assert!(failed("0") > 10);
+    assert_eq!(failed("1"), 1);
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //! an outsider's backend with the bug would pass; all tests say whether the bug could land here. The scores, and the
 //! reason for each survivor, are in docs/mutants.md.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Result;
-use crate::process::{cargo, shown};
+use crate::process::{cargo, output, shown};
 use crate::servers::Servers;
 use crate::workspace::{root, target_directory};
 
@@ -19,6 +20,8 @@ const SEEDS: &str = "300";
 const MINIMUM_TIMEOUT: &str = "120";
 /// The exit codes of cargo-mutants for a run that ended: all caught, some missed, some timed out.
 const ENDED: [i32; 3] = [0, 2, 3];
+/// The list of mutants that an iteration of cargo-mutants leaves out.
+const LEFT_OUT: &str = "previously_caught.txt";
 
 /// A part of the workspace in which bugs are planted.
 struct Room {
@@ -28,7 +31,7 @@ struct Room {
     files: &'static str,
     /// The arguments of `cargo test` for the published suites alone; for the engine, for its unit tests and simulation.
     suites: &'static [&'static str],
-    /// The packages whose tests are all the tests that see a bug here.
+    /// The packages whose tests run next. Others see bugs here as well: a score without them is the least that holds.
     all: &'static [&'static str],
 }
 
@@ -38,7 +41,7 @@ const ROOMS: [Room; 4] = [
         package: "tidings-memory",
         files: "transport-memory/src/**/*.rs",
         suites: &["--test", "conformance"],
-        all: &["tidings-memory", "tidings-testkit", "tidings-service"],
+        all: &["tidings-memory"],
     },
     Room {
         name: "store-sled",
@@ -65,25 +68,60 @@ const ROOMS: [Room; 4] = [
 
 /// Plants bugs in a room, and prints how many the tests caught and which survived.
 ///
+/// With `all`, the suites run first, and all tests only for what survived them.
+///
 /// # Errors
 /// Wrong arguments, a missing cargo-mutants, or tests that fail without any bug.
 pub(crate) fn run(args: &[String]) -> Result {
     let options = Options::parse(args)?;
     let servers = if options.room.name == "store-postgres" { Servers::start(false)? } else { Servers::default() };
-    let output = options.directory();
-    fs::create_dir_all(&output)?;
-    let mut command = options.command(&output);
-    command.envs(servers.variables.iter().map(|(name, value)| (name, value)));
-    println!("$ {}", shown(&command));
-    let status = command.status().map_err(|e| format!("start cargo-mutants: {e}"))?;
-    if !status.code().is_some_and(|code| ENDED.contains(&code)) {
-        return Err(
-            format!("cargo mutants ended with {status}; `cargo install --locked cargo-mutants` installs it").into()
-        );
+    let base = target_directory().join("mutants");
+    fs::create_dir_all(&base)?;
+    let lock = File::create(base.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err("another run of `soak mutants` uses target/mutants".into()),
+        Err(TryLockError::Error(e)) => return Err(e.into()),
     }
-    let score = Score::read(&output.join("mutants.out"))?;
-    println!("\n{}", score.report(&options.title()));
+    let tree = base.join("tree");
+    copy_sources(&tree)?;
+    let suites = options.plant(&tree, &servers, true, None)?;
+    println!("\n{}", suites.report(&options.title("suites")));
+    if !options.suites {
+        let rest = options.plant(&tree, &servers, false, Some(&suites.missed))?;
+        let score = suites.and(rest);
+        println!("\n{}", score.report(&options.title("all")));
+    }
     Ok(())
+}
+
+/// Makes `tree` a copy of the workspace's sources, in which bugs are planted.
+///
+/// The copy is always at the same place, so that a run builds only what has changed since the last one.
+fn copy_sources(tree: &Path) -> Result {
+    let mut git = Command::new("git");
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root());
+    let names: BTreeSet<PathBuf> =
+        output(&mut git)?.split('\0').filter(|name| !name.is_empty()).map(Into::into).collect();
+    let list = tree.join("target").join("sources");
+    let before = fs::read_to_string(&list).unwrap_or_default();
+    for gone in before.lines().filter(|name| !names.contains(Path::new(name))) {
+        drop(fs::remove_file(tree.join(gone)));
+    }
+    for name in names.iter().filter(|name| root().join(name).is_file()) {
+        let (from, to) = (fs::read(root().join(name))?, tree.join(name));
+        // A file that did not change keeps its time, so that cargo does not build it again.
+        if fs::read(&to).is_ok_and(|there| there == from) {
+            continue;
+        }
+        if let Some(directory) = to.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(&to, from)?;
+    }
+    fs::create_dir_all(tree.join("target"))?;
+    let names: String = names.iter().map(|name| format!("{}\n", name.display())).collect();
+    fs::write(list, names).map_err(Into::into)
 }
 
 struct Options {
@@ -113,37 +151,67 @@ impl Options {
         Ok(options)
     }
 
-    fn tests(&self) -> &'static str {
-        if self.suites { "suites" } else { "all" }
-    }
-
-    fn title(&self) -> String {
+    fn title(&self, tests: &str) -> String {
         let shard = self.shard.as_ref().map(|shard| format!(", shard {shard}")).unwrap_or_default();
-        format!("{}, {}{shard}", self.room.name, self.tests())
+        format!("{}, {tests}{shard}", self.room.name)
     }
 
     /// Returns the directory of the results: one per room, tests and shard, so that shards do not overwrite each other.
-    fn directory(&self) -> PathBuf {
+    fn directory(&self, tests: &str) -> PathBuf {
         let shard = self.shard.as_deref().unwrap_or("whole").replace('/', "-of-");
-        target_directory().join("mutants").join(self.room.name).join(self.tests()).join(shard)
+        target_directory().join("mutants").join(self.room.name).join(tests).join(shard)
     }
 
-    fn command(&self, output: &Path) -> Command {
-        let mut command = cargo(["mutants", "--all-features", "--no-shuffle", "--colors=never", "--no-times"]);
-        command.args(["--package", self.room.package, "--file", self.room.files]);
-        command.args(["--minimum-test-timeout", MINIMUM_TIMEOUT, "--cap-lints=true", "--output"]).arg(output);
-        if let Some(shard) = &self.shard {
-            // Round-robin, so that one shard is a sample of all files.
-            command.args(["--shard", shard, "--sharding", "round-robin"]);
+    /// Plants the shard's bugs, or `only` some, and runs the suites or all tests on each.
+    fn plant(&self, tree: &Path, servers: &Servers, suites: bool, only: Option<&[String]>) -> Result<Score> {
+        let results = self.directory(if suites { "suites" } else { "all" });
+        if only.is_some_and(<[String]>::is_empty) {
+            return Ok(Score::default());
         }
-        let packages = if self.suites { &[self.room.package][..] } else { self.room.all };
+        drop(fs::remove_dir_all(results.join("mutants.out")));
+        fs::create_dir_all(results.join("mutants.out"))?;
+        let mut command = self.command(tree, &results, suites);
+        match only {
+            Some(only) => {
+                let mut list = cargo(["mutants", "--list", "--all-features", "--colors=never"]);
+                list.args(["--package", self.room.package, "--file", self.room.files]).current_dir(tree);
+                let others = output(&mut list)?;
+                let others = others.lines().filter(|name| !only.iter().any(|kept| kept == name));
+                let others: String = others.map(|name| format!("{name}\n")).collect();
+                fs::write(results.join("mutants.out").join(LEFT_OUT), others)?;
+                command.arg("--iterate");
+            }
+            None => {
+                // Round-robin, so that one shard is a sample of all files.
+                let shard = self.shard.as_deref().unwrap_or("0/1");
+                command.args(["--shard", shard, "--sharding", "round-robin"]);
+            }
+        }
+        if suites {
+            command.arg("--").args(self.room.suites);
+        }
+        command.envs(servers.variables.iter().map(|(name, value)| (name, value)));
+        println!("$ {}", shown(&command));
+        let status = command.status().map_err(|e| format!("start cargo-mutants: {e}"))?;
+        if !status.code().is_some_and(|code| ENDED.contains(&code)) {
+            let install = "`cargo install --locked cargo-mutants` installs it";
+            return Err(format!("cargo mutants ended with {status}; {install}").into());
+        }
+        Score::read(&results.join("mutants.out"))
+    }
+
+    fn command(&self, tree: &Path, results: &Path, suites: bool) -> Command {
+        let mut command = cargo(["mutants", "--in-place", "--all-features", "--no-shuffle", "--colors=never"]);
+        command.args(["--package", self.room.package, "--file", self.room.files]);
+        command.args(["--no-times", "--cap-lints=true", "--minimum-test-timeout", MINIMUM_TIMEOUT]);
+        command.arg("--output").arg(results);
+        let packages = if suites { &[self.room.package][..] } else { self.room.all };
         for package in packages {
             command.args(["--test-package", package]);
         }
-        if self.suites {
-            command.arg("--").args(self.room.suites);
-        }
-        command.env("TIDINGS_SEEDS", SEEDS).stdin(Stdio::null()).current_dir(root());
+        // A build without debug information links sooner; a suite that has failed need not go on.
+        command.env("CARGO_PROFILE_DEV_DEBUG", "false").env("TIDINGS_FAIL_FAST", "1").env_remove("CARGO_TARGET_DIR");
+        command.env("TIDINGS_SEEDS", SEEDS).stdin(Stdio::null()).current_dir(tree);
         command
     }
 }
@@ -177,6 +245,16 @@ impl Score {
         })
     }
 
+    /// Adds what other tests caught of this run's survivors.
+    fn and(self, rest: Self) -> Self {
+        Self {
+            caught: self.caught + rest.caught,
+            missed: rest.missed,
+            timed_out: self.timed_out + rest.timed_out,
+            unviable: self.unviable + rest.unviable,
+        }
+    }
+
     fn viable(&self) -> usize {
         self.caught + self.missed.len() + self.timed_out
     }
@@ -201,8 +279,8 @@ mod tests {
     #[test]
     fn a_room_its_tests_and_a_shard_are_read() {
         let options = parse("store-sled all --shard 1/8").expect("it parses");
-        assert_eq!(options.title(), "store-sled, all, shard 1/8");
-        assert!(options.directory().ends_with("mutants/store-sled/all/1-of-8"));
+        assert_eq!(options.title("all"), "store-sled, all, shard 1/8");
+        assert!(options.directory("all").ends_with("mutants/store-sled/all/1-of-8"));
         for (wrong, says) in [("", "ROOM"), ("kitchen", "no room"), ("engine --shard", "K/N"), ("engine most", "most")]
         {
             assert!(parse(wrong).is_err_and(|e| e.to_string().contains(says)), "{wrong:?}");
@@ -214,5 +292,13 @@ mod tests {
         let score = Score { caught: 16, missed: vec!["src/a.rs:1: b".into()], timed_out: 1, unviable: 5 };
         let report = score.report("engine, suites");
         assert_eq!(report, "engine, suites: 17 of 18 seen, 94.4 % (5 do not compile)\nsurvived: src/a.rs:1: b");
+    }
+
+    #[test]
+    fn all_tests_catch_some_of_what_the_suites_missed() {
+        let missed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let suites = Score { caught: 7, missed: missed(&["a", "b", "c"]), timed_out: 0, unviable: 2 };
+        let rest = Score { caught: 2, missed: missed(&["b"]), timed_out: 0, unviable: 0 };
+        assert_eq!(suites.and(rest), Score { caught: 9, missed: missed(&["b"]), timed_out: 0, unviable: 2 });
     }
 }
