@@ -50,6 +50,8 @@ pub(crate) struct Pace {
     pub(crate) case_limit: Duration,
     /// Number of unanswered records of a publisher, if the setup specifies it.
     pub(crate) unanswered: usize,
+    /// Number of unanswered bytes of a publisher, if the setup specifies it.
+    pub(crate) unanswered_bytes: Option<usize>,
 }
 
 /// Configures how a suite opens a backend, how long it waits, and how it injects faults.
@@ -106,6 +108,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
                 lifetime: DEFAULT_LIFETIME,
                 case_limit: DEFAULT_CASE_LIMIT,
                 unanswered: 0,
+                unanswered_bytes: None,
             },
             outage: None,
             lost_answers: None,
@@ -218,6 +221,14 @@ impl<T: Send + Sync + 'static> Setup<T> {
     {
         self.pace.unanswered = records;
         self.slow_answers = Some(Arc::new(move |t, slow| Box::pin(hook(t, slow))));
+        self
+    }
+
+    /// Sets the publisher's bound on unanswered bytes, for the cases with [slow answers](Self::with_slow_answers); it
+    /// should be small for this, and leave room for the bound on records. Without it, its case is reported as ignored.
+    #[must_use]
+    pub fn with_unanswered_bytes(mut self, bytes: usize) -> Self {
+        self.pace.unanswered_bytes = Some(bytes);
         self
     }
 

@@ -26,9 +26,11 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   it comes again only after a seek, or where the log itself went back.
 /// - **C2** Records of a partition come only after its [`Step::Assigned`] and before its [`release`](Self::release)
 ///   or [`Step::Lost`]. `Assigned` carries the start offset and an epoch that grows with each assignment of the
-///   partition in the group, across processes. A consumer whose heartbeats were not answered for its session timeout
-///   raises `Lost` by itself. [`Fetched::next_offset`] is the offset after the records: it counts gaps and may come
-///   with no record.
+///   partition in the group, across processes. After a rebalance, members that read the same topics own equal numbers
+///   of partitions, give or take one. An outage shorter than the session timeout takes no partition from a consumer,
+///   nor does a log that was cut no earlier than where it reads. A consumer whose heartbeats were not answered for its
+///   session timeout raises `Lost` by itself. [`Fetched::next_offset`] is the offset after the records: it counts gaps
+///   and may come with no record.
 /// - **C3** After [`Step::Revoking`] commits of its partitions are accepted until `release` is called or the deadline
 ///   passes, when `Lost` follows; meanwhile `next` continues to yield the other steps. After `Lost` commits fail as
 ///   [`Fenced`](crate::ErrorKind::Fenced).
@@ -44,7 +46,8 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   Membership continues while handlers work; a pending `next` keeps it alive. It ends when the consumer is dropped,
 ///   or when a step was yielded and `next` was not called for
 ///   [`ConsumerOptions::max_idle`](crate::ConsumerOptions::max_idle).
-/// - **C6** `next` is cancel-safe: no record and no step is lost by dropping it.
+/// - **C6** `next` is cancel-safe: no record and no step is lost by dropping it. A loop of calls lets other tasks of
+///   its thread run.
 /// - **C7** `close` leaves the group at once (a static member stays), so that others take over without a timeout.
 /// - **C8** Bytes that cannot be read hold only their partition. After the records before them, [`Step::Unreadable`]
 ///   comes once per assignment or seek. The consumer continues to read all other partitions; this one stays assigned

@@ -25,9 +25,10 @@ use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
 ///   stays, by Java's murmur2, and so equal to Java's and KafkaJS 2's. Records of one key are stored in the order of
 ///   the calls' first polls, including calls that wait at the bound. That holds among records that end `Ok`: after
 ///   one that does not, later ones of its key may already be stored, so a caller that must not reorder has one
-///   unanswered batch per key.
+///   unanswered batch per key. Records without a key are spread over all partitions.
 /// - **P4** Memory is bounded in unanswered records and bytes: at the bound `publish` waits. A single record larger
-///   than the bound is admitted alone. After [`close`](Self::close) every publish ends as [`ErrorKind::Closed`].
+///   than the bound is admitted alone. A loop of calls lets other tasks of its thread run. After
+///   [`close`](Self::close) every publish ends as [`ErrorKind::Closed`].
 /// - **P5** Null values (tombstones), empty keys, duplicate and null headers survive byte for byte, and timestamps to
 ///   the millisecond, also 0 and those before 1970.
 ///

@@ -111,7 +111,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
         false
     }
 
-    /// Returns the clauses that this backend keeps.
+    /// Returns the clauses that this backend keeps. The parts that it opens promise the same.
     fn guarantees(&self) -> Guarantees;
 }
 

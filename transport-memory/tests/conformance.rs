@@ -9,10 +9,15 @@ use tidings_memory::{Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, Memor
 
 /// Records that a publisher takes unanswered.
 const BOUND: usize = 100;
+/// Bytes that it takes unanswered.
+const BYTES: usize = 256 << 10;
 
 fn transport() -> Setup<MemoryTransport> {
     // As brokers are run: a missing topic is an error, and not created by a typing mistake.
-    let config = || MemoryConfig::new().with_auto_create(false).with_max_unanswered_records(BOUND);
+    let config = || {
+        let config = MemoryConfig::new().with_auto_create(false);
+        config.with_max_unanswered_records(BOUND).with_max_unanswered_bytes(BYTES)
+    };
     Setup::new("memory", move || async move { MemoryTransport::open(config()) })
         .with_paused_clock()
         .with_outage(|memory, down| async move {
@@ -36,6 +41,7 @@ fn transport() -> Setup<MemoryTransport> {
             memory.faults().delay_publishes(if slow { Duration::from_secs(5) } else { Duration::ZERO });
             Ok(())
         })
+        .with_unanswered_bytes(BYTES)
         .with_deleted_records(|memory, partition, range| async move {
             if range.start > 0 {
                 return Err(Error::new(ErrorKind::Unsupported, "the memory transport does not compact"));

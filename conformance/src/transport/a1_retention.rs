@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::{Name, Record, Timestamp, Topic, Transport};
+use tidings_core::{Name, Record, Timestamp, Topic, TopicPartition, Transport};
 
 use super::a1::describe;
 use super::fixture::{Fixture, numbered};
@@ -11,6 +11,8 @@ use crate::case::{Case, Checked, broken, cases, holds, same};
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_retention_deletes_what_is_older_and_nothing_else[RetentionCheck],
     a1_retention_by_size_keeps_the_newest[RetentionCheck],
+    a1_retention_by_size_leaves_what_is_within_it[RetentionCheck],
+    a1_retention_by_size_counts_what_is_there[RetentionCheck, DeletedRecords],
 ];
 
 /// By the records' own times: one partition's are two hours old, the other's a minute.
@@ -53,4 +55,57 @@ async fn a1_retention_by_size_keeps_the_newest(fixture: &Fixture) -> Checked {
         })
         .await?;
     holds(bounds.1 == 30 && bounds.0 < 30, "an end of 30, and the newest record", bounds)
+}
+
+/// The size of topics in bytes.
+const LIMIT: u64 = 100_000;
+
+async fn limited(fixture: &Fixture) -> Checked<Name> {
+    let topic = fixture.fresh("topic");
+    fixture.create(Topic::new(&topic).with_retention_bytes(LIMIT)).await?;
+    Ok(topic)
+}
+
+/// Publishes records of 1,000 bytes and a little on top, five in a call.
+async fn publish_thousands(fixture: &Fixture, topic: &Name, count: usize) -> Checked {
+    for _ in 0..count / 5 {
+        fixture.publish(vec![Record::new(topic, vec![b'v'; 1_000]); 5]).await?;
+    }
+    Ok(())
+}
+
+/// Returns the bounds of the log some time after retention was applied.
+async fn bounds_at_last(fixture: &Fixture, topic: &Name) -> Checked<Option<(u64, u64)>> {
+    fixture.check_retention().await?;
+    fixture.pass(fixture.pace.quiet).await?;
+    Ok(describe(fixture, topic).await?.partitions.first().map(|p| (p.start, p.end)))
+}
+
+async fn a1_retention_by_size_leaves_what_is_within_it(fixture: &Fixture) -> Checked {
+    let topic = limited(fixture).await?;
+    publish_thousands(fixture, &topic, 80).await?;
+    same("bounds of a log of 80,000 bytes", Some((0, 80)), bounds_at_last(fixture, &topic).await?)
+}
+
+/// What was deleted before takes no room any more, be it at once or in parts.
+async fn a1_retention_by_size_counts_what_is_there(fixture: &Fixture) -> Checked {
+    let topic = limited(fixture).await?;
+    let p = TopicPartition::new(&topic, 0);
+    publish_thousands(fixture, &topic, 40).await?;
+    fixture.read_all(&topic, 1, 40).await?;
+    publish_thousands(fixture, &topic, 40).await?;
+    for end in [1, 7, 40, 55, 70] {
+        fixture.delete_records(&p, 0..end).await?;
+        same("bounds of a log in parts deleted", Some((end, 80)), bounds_at_last(fixture, &topic).await?)?;
+    }
+    publish_thousands(fixture, &topic, 80).await?;
+    same("bounds of a log of 90,000 bytes", Some((70, 160)), bounds_at_last(fixture, &topic).await?)?;
+    publish_thousands(fixture, &topic, 60).await?;
+    let bounds = fixture
+        .eventually("old records are deleted", || async {
+            let bounds = describe(fixture, &topic).await?.partitions.first().map(|p| (p.start, p.end));
+            Ok(bounds.filter(|(start, _)| *start > 70))
+        })
+        .await?;
+    holds(bounds.1 == 220 && bounds.0 < 220, "an end of 220, and the newest record", bounds)
 }

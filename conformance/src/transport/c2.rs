@@ -12,6 +12,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c2_epochs_grow_from_owner_to_owner,
     c2_epochs_grow_from_member_to_member_and_back,
     c2_members_share_the_partitions,
+    c2_members_have_equal_shares,
     c2_more_members_than_partitions,
     c2_next_is_the_offset_after_the_records,
     c2_next_counts_gaps[DeletedRecords],
@@ -21,6 +22,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c2_a_lost_session_raises_lost_and_fences[SessionLoss],
     c2_after_a_lost_session_the_member_may_get_partitions_again[SessionLoss],
     c2_a_member_that_nobody_answers_raises_lost_by_itself[Outage],
+    c2_a_short_outage_takes_no_partition[Outage],
 ];
 
 async fn c2_an_assignment_says_where_reading_starts(fixture: &Fixture) -> Checked {
@@ -80,6 +82,26 @@ async fn c2_members_share_the_partitions(fixture: &Fixture) -> Checked {
     members.until("120 records in all", |m| m.iter().map(|m| m.count()).sum::<usize>() >= 120).await?;
     members.rest().await?;
     same("records in all", 120, (0..3).map(|i| members[i].count()).sum())
+}
+
+/// One that keeps what it had, and gives a newcomer a single partition, would leave most work to one process.
+async fn c2_members_have_equal_shares(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(8).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
+    members.owns(0, &topic, 8).await?;
+    for count in 2..=3 {
+        members.add(options.clone()).await?;
+        let (least, most) = (8 / count, 8_usize.div_ceil(count));
+        members
+            .until(&format!("{least} to {most} partitions of 8 for each of {count} members"), |m| {
+                let shares = m.iter().map(|m| m.has(&topic));
+                shares.clone().sum::<usize>() == 8 && shares.clone().all(|share| (least..=most).contains(&share))
+            })
+            .await?;
+    }
+    members.close(1).await?;
+    members.until("4 partitions for each of 2 members", |m| m[0].has(&topic) == 4 && m[2].has(&topic) == 4).await
 }
 
 /// The member without a partition waits; it is neither refused nor given a second reader.
@@ -213,4 +235,24 @@ async fn c2_a_member_that_nobody_answers_raises_lost_by_itself(fixture: &Fixture
     let told = members.until("the loss is told while no broker answers", |m| !m[0].lost.is_empty()).await;
     fixture.outage(false).await?;
     told
+}
+
+/// A third of the session timeout: the group waits for its member, and the member knows that it does.
+async fn c2_a_short_outage_takes_no_partition(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let p = TopicPartition::new(&topic, 0);
+    let mut records = fixture.fill(&topic, 0, 0, 5).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_session_timeout(fixture.pace.lifetime);
+    let mut members = fixture.join(options).await?;
+    members.records(0, 5).await?;
+    fixture.outage(true).await?;
+    let rested = members.rest_for(fixture.pace.lifetime / 3).await;
+    fixture.outage(false).await?;
+    rested?;
+    records.extend(fixture.fill(&topic, 0, 5, 10).await?);
+    members.records(0, 10).await?;
+    members.rest().await?;
+    same("what was lost", 0, members[0].lost.len())?;
+    same_records("before and after", 0, &records, members[0].of(&p))?;
+    members[0].commit(&p, 10).await
 }

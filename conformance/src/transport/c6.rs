@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::fixture::{Fixture, partitions, same_records};
 use super::members::{AGAIN, Members};
-use crate::case::{Case, Checked, broken, cases};
+use super::p4::turns_during;
+use crate::case::{Case, Checked, broken, cases, holds};
 use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
@@ -20,6 +21,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c6_dropping_next_loses_no_assignment_and_no_revocation,
     c6_dropping_next_loses_no_loss[SessionLoss],
     c6_dropping_a_next_that_was_woken_loses_nothing,
+    c6_a_loop_of_next_lets_other_tasks_run,
 ];
 
 /// Returns the result of a `next` of member `who`; a transient error is no step.
@@ -169,4 +171,29 @@ async fn c6_dropping_a_next_that_was_woken_loses_nothing(fixture: &Fixture) -> C
     }
     members.rest().await?;
     same_records("all records, once each", 0, &all, members[0].of(&p))
+}
+
+/// A backlog must not keep timers and heartbeats from running.
+async fn c6_a_loop_of_next_lets_other_tasks_run(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    fixture.fill(&topic, 0, 0, 2_000).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_max_batch_records(1);
+    let mut members = fixture.join(options).await?;
+    members.records(0, 1).await?;
+    members[0].pending = None;
+    // Without the helpers, whose timers let others run.
+    let consumer = members.consumer(0);
+    let read = async {
+        let mut count = 1;
+        while count < 2_000 {
+            match consumer.next().await {
+                Ok(Step::Records(fetched)) => count += fetched.batch.len(),
+                Err(error) if !error.is_retryable() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    let turns = fixture.within("2,000 records", turns_during(read)).await??;
+    holds(turns > 1, "other tasks run during 2,000 steps", turns)
 }

@@ -7,8 +7,10 @@ mod a1;
 mod a1_groups;
 mod a1_lists;
 mod a1_many;
+mod a1_parts;
 mod a1_retention;
 mod c1;
+mod c1_cut;
 mod c1_names;
 mod c2;
 mod c3;
@@ -51,6 +53,7 @@ const ALL: &[Cases] = &[
     p4_bound::CASES,
     p5::CASES,
     c1::CASES,
+    c1_cut::CASES,
     c1_names::CASES,
     c2::CASES,
     c3::CASES,
@@ -65,6 +68,7 @@ const ALL: &[Cases] = &[
     a1_groups::CASES,
     a1_lists::CASES,
     a1_many::CASES,
+    a1_parts::CASES,
     a1_retention::CASES,
     d::CASES,
     restart::CASES,

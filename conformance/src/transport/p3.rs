@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p3_a_key_keeps_its_partition_whoever_publishes,
     p3_a_named_partition_wins_over_the_key,
     p3_a_record_without_a_key_goes_somewhere,
+    p3_records_without_a_key_use_every_partition,
     p3_a_key_keeps_its_order_within_a_call,
     p3_a_key_keeps_its_order_from_call_to_call,
     p3_calls_keep_the_order_of_their_first_polls,
@@ -104,6 +105,20 @@ async fn p3_a_record_without_a_key_goes_somewhere(fixture: &Fixture) -> Checked 
     let positions = fixture.publish((0..30).map(|n| Record::new(&topic, format!("{n}"))).collect()).await?;
     holds(positions.iter().all(|p| p.partition < 3), "partitions of the topic", &positions)?;
     fixture.read_all(&topic, 3, 30).await.map(drop)
+}
+
+/// Batches of some kilobytes may stay together; all of them may not.
+async fn p3_records_without_a_key_use_every_partition(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(3).await?;
+    let publisher = fixture.publisher().await?;
+    let mut counts = [0_usize; 3];
+    for _ in 0..50 {
+        let records = vec![Record::new(&topic, vec![b'v'; 1_000]); 20];
+        for position in fixture.publish_by(&*publisher, records).await? {
+            counts[position.partition as usize % 3] += 1;
+        }
+    }
+    holds(counts.iter().all(|count| *count >= 100), "a share of 1,000 records for each of 3 partitions", counts)
 }
 
 /// Checks that offsets grow within one partition.

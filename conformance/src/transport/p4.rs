@@ -5,16 +5,17 @@
 
 use std::time::Duration;
 
-use tidings_core::{ErrorKind, Publisher, Record, TopicPartition, Transport};
+use tidings_core::{ErrorKind, Publisher, PublisherExt, Record, TopicPartition, Transport};
 
 use super::fixture::{Fixture, numbered, same_records};
 use super::p3::alone;
-use crate::case::{Broken, Case, Checked, cases, holds, refused, same};
+use crate::case::{Broken, Case, Checked, cases, granted, holds, refused, same};
 use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p4_a_flood_waits_and_is_never_refused,
     p4_a_record_larger_than_any_bound_is_answered,
+    p4_a_loop_of_publishes_lets_other_tasks_run,
     p4_after_close_publish_is_closed,
     p4_close_waits_for_what_is_under_way,
     p4_close_takes_any_deadline,
@@ -57,6 +58,48 @@ async fn p4_a_record_larger_than_any_bound_is_answered(fixture: &Fixture) -> Che
         }
     }
     fixture.publish_by(&*publisher, vec![Record::new(&topic, "small")]).await.map(drop)
+}
+
+/// Returns how often another task of the same thread ran while `work` did.
+pub(super) async fn turns_during<F: Future<Output = Checked>>(work: F) -> Checked<u32> {
+    let mut turns = 0;
+    let other = async {
+        loop {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        worked = work => worked?,
+        () = other => {}
+    }
+    Ok(turns)
+}
+
+/// A publisher that always answers at once would keep timers and heartbeats from running.
+async fn p4_a_loop_of_publishes_lets_other_tasks_run(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    let one = || Record::new(&topic, "v").with_partition(0);
+    let alone = async {
+        for _ in 0..10_000 {
+            granted("publish", publisher.publish_one(one()).await)?;
+        }
+        Ok(())
+    };
+    let turns = fixture.within("10,000 publishes", turns_during(alone)).await??;
+    holds(turns > 1, "other tasks run during 10,000 publishes of one record", turns)?;
+    let in_lists = async {
+        for _ in 0..500 {
+            for answer in publisher.publish(vec![one(); 20]).await {
+                granted("publish", answer)?;
+            }
+        }
+        Ok(())
+    };
+    let turns = fixture.within("500 publishes of lists", turns_during(in_lists)).await??;
+    holds(turns > 1, "other tasks run during 500 publishes of 20 records", turns)
 }
 
 /// Checks that each record of a call is refused as `Closed`.

@@ -15,6 +15,8 @@ use crate::case::{Broken, Case, Checked, broken, cases, granted, holds, only, re
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p3_calls_that_wait_at_the_bound_keep_their_order[SlowAnswers],
     p4_at_the_bound_publish_waits[SlowAnswers],
+    p4_at_the_bound_in_bytes_publish_waits[SlowAnswers],
+    p4_a_record_larger_than_the_bound_goes_alone[SlowAnswers],
     p4_calls_that_are_dropped_give_their_room_back[SlowAnswers],
     p4_close_gives_up_at_its_deadline[SlowAnswers],
     p4_calls_that_wait_at_the_bound_end_at_close[SlowAnswers],
@@ -60,14 +62,69 @@ async fn p4_at_the_bound_publish_waits(fixture: &Fixture) -> Checked {
     fixture.slow_answers(true).await?;
     let mut calls = calls(fixture, &*publisher, &topic);
     all_wait(&mut calls).await?;
-    let admin = fixture.admin().await?;
-    let described = only("describe", admin.describe_topics(std::slice::from_ref(&topic)).await?)??;
-    let Some(end) = described.partitions.first().map(|p| p.end) else { return broken("a partition", "none") };
+    let end = end(fixture, &topic).await?;
     let bound = fixture.pace.unanswered as u64;
     holds(end <= bound, &format!("at most {bound} records sent without an answer"), end)?;
     fixture.slow_answers(false).await?;
     let answers = fixture.within("answers to all calls", first_polled_in_order(calls)).await?;
     answers.into_iter().flatten().try_for_each(|answer| granted("a call that waited", answer).map(drop))
+}
+
+/// Returns the end of the only partition's log.
+async fn end(fixture: &Fixture, topic: &Name) -> Checked<u64> {
+    let admin = fixture.admin().await?;
+    let described = only("describe", admin.describe_topics(std::slice::from_ref(topic)).await?)??;
+    described.partitions.first().map_or_else(|| broken("a partition", "none"), |p| Ok(p.end))
+}
+
+fn bound_in_bytes(fixture: &Fixture) -> Checked<usize> {
+    let why = "the setup does not state the publisher's bound in bytes";
+    fixture.pace.unanswered_bytes.ok_or_else(|| Broken::Ignored(why.into()))
+}
+
+/// Four records fit; there are three times as many, and less than the bound on records.
+async fn p4_at_the_bound_in_bytes_publish_waits(fixture: &Fixture) -> Checked {
+    let bound = bound_in_bytes(fixture)?;
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.slow_answers(true).await?;
+    let value = vec![b'v'; bound / 4 - 200];
+    let record = || Record::new(&topic, value.clone()).with_key("k");
+    let mut calls: Vec<_> = (0..8).map(|n| alone(&*publisher, n, record())).collect();
+    calls.push(publisher.publish((0..4).map(|_| record()).collect()));
+    all_wait(&mut calls).await?;
+    let sent = end(fixture, &topic).await? as usize;
+    holds(sent > 0 && sent * value.len() <= bound, &format!("at most {bound} bytes sent without an answer"), sent)?;
+    fixture.slow_answers(false).await?;
+    let answers = fixture.within("answers to all calls", first_polled_in_order(calls)).await?;
+    answers.into_iter().flatten().try_for_each(|answer| granted("a call that waited", answer).map(drop))?;
+    same("records that are stored", 12, end(fixture, &topic).await?)
+}
+
+/// Room for it never comes: it goes once nothing else is unanswered, and what comes after it waits.
+async fn p4_a_record_larger_than_the_bound_goes_alone(fixture: &Fixture) -> Checked {
+    let bound = bound_in_bytes(fixture)?;
+    let topic = fixture.topic(1).await?;
+    let publisher = fixture.publisher().await?;
+    fixture.slow_answers(true).await?;
+    let small = || Record::new(&topic, "small").with_key("k");
+    let large = Record::new(&topic, vec![b'l'; bound * 2]).with_key("k");
+    let mut calls = vec![publisher.publish(vec![small()]), publisher.publish(vec![large.clone(), small()])];
+    all_wait(&mut calls).await?;
+    holds(end(fixture, &topic).await? <= 1, "only the record before it sent", end(fixture, &topic).await?)?;
+    fixture.slow_answers(false).await?;
+    for answer in fixture.within("answers to both calls", first_polled_in_order(calls)).await?.into_iter().flatten() {
+        granted("a call with a large record", answer)?;
+    }
+    fixture.slow_answers(true).await?;
+    let mut calls = vec![publisher.publish(vec![large]), publisher.publish(vec![small()])];
+    all_wait(&mut calls).await?;
+    holds(end(fixture, &topic).await? <= 4, "only the large record sent", end(fixture, &topic).await?)?;
+    fixture.slow_answers(false).await?;
+    for answer in fixture.within("answers to both calls", first_polled_in_order(calls)).await?.into_iter().flatten() {
+        granted("a call with or behind a large record", answer)?;
+    }
+    same("records that are stored", 5, end(fixture, &topic).await?)
 }
 
 /// Otherwise a few cancelled requests would close the publisher for all.

@@ -96,6 +96,9 @@ impl Publisher for PlantedPublisher {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         match self.bug {
             Bug::NegatesTheHash => self.by_the_absolute_hash(&mut records).await,
+            Bug::HoldsBackTheLarge if records.iter().any(|record| record.size() > 500_000) => {
+                return std::future::pending().await;
+            }
             Bug::DropsATombstone => return self.without(records, |_, record| record.value.is_none()).await,
             Bug::AcknowledgesWhatIsNotStored if call % 7 == 6 => return self.without(records, |_, _| true).await,
             Bug::LosesWhatIsBufferedAtClose => {

@@ -34,6 +34,8 @@ pub(crate) enum Bug {
     ReordersConcurrentCalls,
     RefusesAtTheBound,
     BuffersWithoutABound,
+    BuffersBytesWithoutABound,
+    HoldsBackTheLarge,
     PublishesAfterClose,
     StoresTwice,
     StoresOneTwice,
@@ -202,14 +204,18 @@ impl Admin for PlantedAdmin {
 
 /// Records that a publisher takes unanswered.
 const BOUND: usize = 100;
+/// Bytes that it takes unanswered.
+const BYTES: usize = 256 << 10;
+
+fn config(bug: Bug) -> MemoryConfig {
+    let bound = if bug == Bug::BuffersWithoutABound { 1_000_000 } else { BOUND };
+    let bytes = if bug == Bug::BuffersBytesWithoutABound { 1 << 30 } else { BYTES };
+    let config = MemoryConfig::new().with_auto_create(false);
+    config.with_max_unanswered_records(bound).with_max_unanswered_bytes(bytes)
+}
 
 fn setup(bug: Bug) -> Setup<Planted> {
-    let open = move || async move {
-        let bound = if bug == Bug::BuffersWithoutABound { 1_000_000 } else { BOUND };
-        let config = MemoryConfig::new().with_auto_create(false).with_max_unanswered_records(bound);
-        let memory = MemoryTransport::open(config)?;
-        Ok(Planted { inner: Gappy::new(memory), bug })
-    };
+    let open = move || async move { Ok(Planted { inner: Gappy::new(MemoryTransport::open(config(bug))?), bug }) };
     Setup::new("planted", open)
         .with_paused_clock()
         .with_case_limit(CASE_LIMIT)
@@ -230,6 +236,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
             planted.inner.inner().faults().delay_publishes(if slow { Duration::from_secs(5) } else { Duration::ZERO });
             Ok(())
         })
+        .with_unanswered_bytes(BYTES)
         .with_lost_answers(|planted, lost| async move {
             let unknown = PublishFault::unknown(true).with_times(Faults::UNTIL_HEALED);
             let faults = planted.inner.inner().faults();
@@ -296,6 +303,8 @@ plants! {
     AcknowledgesWhatIsNotStored => p2_what_is_acknowledged_is_there,
     ReordersConcurrentCalls => p3_calls_keep_the_order_of_their_first_polls,
     BuffersWithoutABound => p4_at_the_bound_publish_waits,
+    BuffersBytesWithoutABound => p4_at_the_bound_in_bytes_publish_waits,
+    HoldsBackTheLarge => p4_a_record_larger_than_the_bound_goes_alone,
     RefusesAtTheBound => p4_a_flood_waits_and_is_never_refused,
     PublishesAfterClose => p4_after_close_publish_is_closed,
     StoresOneTwice => p1_a_record_alone_is_as_a_list_of_one,

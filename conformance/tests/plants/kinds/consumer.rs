@@ -8,6 +8,7 @@ use tidings_core::{
     Assignment, Commit, Consumer, ConsumerOptions, ErrorKind, Fetched, Guarantees, Name, Progress, Result, SeekTo,
     Step, TopicPartition, async_trait,
 };
+use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -51,8 +52,10 @@ impl BentConsumer {
         for assignment in &mut assignments {
             let p = assignment.partition.clone();
             let known = lock(&self.state).epochs.insert(p.clone(), assignment.epoch).is_some();
-            lock(&self.state).positions.insert(p.clone(), assignment.start_offset);
+            let before = lock(&self.state).positions.insert(p.clone(), assignment.start_offset);
             match self.kind {
+                Kind::GoesOnWhereItWas if known => self.go_on(&p, before).await,
+                Kind::GoesOnBehindACut if known => self.go_on(&p, assignment.committed).await,
                 Kind::JoinsTopicAndPartition | Kind::JoinsGroupAndTopic => {
                     assignment.committed = self.rival(&p).or(assignment.committed);
                     assignment.start_offset = assignment.start_offset.max(assignment.committed.unwrap_or(0));
@@ -61,12 +64,21 @@ impl BentConsumer {
                 _ => {}
             }
         }
+        if self.kind == Kind::OwnsOnePartition && lock(&self.shared).open.len() > 1 {
+            assignments.truncate(1);
+        }
         if self.kind == Kind::AssignsATopicTwice {
             let twice = |t: &Name| self.options.topics.iter().filter(|asked| *asked == t).count() > 1;
             let again: Vec<_> = assignments.iter().filter(|a| twice(&a.partition.topic)).cloned().collect();
             assignments.extend(again);
         }
         assignments
+    }
+
+    async fn go_on(&self, p: &TopicPartition, from: Option<u64>) {
+        if let Some(from) = from {
+            drop(self.inner.seek(p, SeekTo::Offset(from)).await);
+        }
     }
 
     /// Returns `None` for records that the bug swallows.
@@ -217,7 +229,16 @@ impl Consumer for BentConsumer {
             return std::future::pending().await;
         }
         loop {
-            let step = self.inner.next().await;
+            let step = match self.kind {
+                Kind::NeverYieldsBetweenSteps => unconstrained(self.inner.next()).await,
+                _ => self.inner.next().await,
+            };
+            if self.kind == Kind::GivesUpInAShortOutage && step.is_err() {
+                let mut state = lock(&self.state);
+                if !std::mem::replace(&mut state.down, true) {
+                    return Ok(Step::Lost(state.epochs.keys().cloned().collect()));
+                }
+            }
             if let Some(again) = self.after_an_outage(&step) {
                 return Ok(again);
             }
@@ -299,27 +320,9 @@ impl Consumer for BentConsumer {
     }
 
     async fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
-        {
-            let mut state = lock(&self.state);
-            let mut held = std::mem::take(&mut state.held);
-            held.reverse();
-            state.early.extend(held);
-        }
+        lock(&self.state).yield_held();
         lock(&self.shared).paused.retain(|(_, p)| !partitions.contains(p));
-        let (all, still): (Vec<TopicPartition>, Vec<TopicPartition>) = {
-            let mut state = lock(&self.state);
-            let all = state.pauses.keys().cloned().collect();
-            for n in
-                partitions.iter().filter_map(|p| Some((p, state.pauses.get(p)?.saturating_sub(1)))).collect::<Vec<_>>()
-            {
-                state.pauses.insert(n.0.clone(), n.1);
-            }
-            let still = state.pauses.iter().filter(|(_, n)| **n > 0).map(|(p, _)| p.clone()).collect();
-            if self.kind != Kind::CountsPauses {
-                state.pauses.retain(|p, _| !partitions.contains(p));
-            }
-            (all, still)
-        };
+        let (all, still) = lock(&self.state).resumed(partitions, self.kind == Kind::CountsPauses);
         match self.kind {
             Kind::ResumesAll => self.inner.resume(&all).await,
             Kind::CountsPauses => {
@@ -389,6 +392,9 @@ impl Consumer for BentConsumer {
     }
 
     fn guarantees(&self) -> Guarantees {
+        if self.kind == Kind::PromisesMoreThanItsTransport {
+            return Guarantees::all();
+        }
         self.inner.guarantees()
     }
 }

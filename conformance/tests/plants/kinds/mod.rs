@@ -75,6 +75,13 @@ kinds! {
     RepeatsTheLastRecordAfterAnOutage => p2_an_outage_repeats_nothing_and_brings_nothing_back,
     PublishesToADeletedTopic => p2_a_deleted_topic_takes_no_record,
     FailsAtAnEndlessDeadline => p4_close_takes_any_deadline,
+    KeepsKeylessRecordsTogether => p3_records_without_a_key_use_every_partition,
+    NeverYieldsToOthers => p4_a_loop_of_publishes_lets_other_tasks_run,
+    // Logs that are cut.
+    GoesOnWhereItWas => c1_a_log_cut_below_what_was_read_is_read_anew,
+    GoesOnBehindACut => c1_a_log_cut_below_what_was_committed_is_read_anew,
+    CutsOneTooMany => c1_what_is_left_of_a_cut_log_is_whole,
+    LosesAllAtACut => c2_a_log_cut_behind_its_reader_takes_nothing,
     // Names and sizes.
     ReadsTopicsThatBeginAlike => c1_topics_that_begin_alike_are_kept_apart,
     JoinsTopicAndPartition => c1_topics_that_begin_alike_are_kept_apart,
@@ -109,6 +116,9 @@ kinds! {
     TellsOneLossOfSeveral => c2_a_lost_session_raises_lost_and_fences,
     ReleasesTheFirst => c3_partitions_of_a_revocation_are_released_one_by_one,
     StopsWhatItWasAskedToRelease => c3_releasing_everything_releases_what_is_revoked,
+    NeverYieldsBetweenSteps => c6_a_loop_of_next_lets_other_tasks_run,
+    GivesUpInAShortOutage => c2_a_short_outage_takes_no_partition,
+    OwnsOnePartition => c2_members_have_equal_shares,
     LosesAStepInFifty => c6_dropping_next_hundreds_of_times_loses_no_record,
     CutsInstanceIds => c7_a_static_member_stays,
     KeepsStaticMembersForEver => c7_a_static_member_that_stays_away_is_replaced,
@@ -127,6 +137,10 @@ kinds! {
     FreezesProgressOfThePaused => c5_progress_goes_on_under_a_pause,
     FetchesAllUnderAPause => c5_a_paused_partition_keeps_little_of_what_is_gone,
     // Topics.
+    PromisesMoreThanItsTransport => a1_each_part_promises_what_its_transport_does,
+    HasNoName => a1_each_part_shows_itself,
+    KeepsHalfOfTheSize => a1_retention_by_size_leaves_what_is_within_it,
+    CountsWhatIsGone => a1_retention_by_size_counts_what_is_there,
     CreatesAllLikeTheFirst => a1_topics_of_one_call_are_created_each_as_asked,
     ForgetsRetention => a1_retention_deletes_what_is_older_and_nothing_else,
     ExpiresAll => a1_retention_deletes_what_is_older_and_nothing_else,
@@ -234,7 +248,7 @@ impl Bent {
 #[async_trait]
 impl Transport for Bent {
     fn system(&self) -> &'static str {
-        "bent"
+        if self.kind == Kind::HasNoName { "" } else { "bent" }
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
@@ -300,7 +314,12 @@ fn setup(kind: Kind) -> Setup<Bent> {
             Ok(())
         })
         .with_truncated_records(|bent, partition, end| async move {
-            bent.inner.faults().truncate(&partition, end);
+            let faults = bent.inner.faults();
+            faults.truncate(&partition, end.saturating_sub(u64::from(bent.kind == Kind::CutsOneTooMany)));
+            if bent.kind == Kind::LosesAllAtACut {
+                let groups: Vec<Name> = lock(&bent.shared).open.iter().map(|(group, _)| group.clone()).collect();
+                groups.iter().for_each(|group| faults.lose_all(group));
+            }
             Ok(())
         })
         .with_advanced_log(|bent, partition, offset| async move {

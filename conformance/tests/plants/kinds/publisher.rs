@@ -8,6 +8,7 @@ use tidings_core::{
     Admin, Begun, Error, ErrorKind, Guarantees, Header, Headers, Position, Publisher, Record, Result, async_trait,
     partition_for,
 };
+use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 
 use super::{Kind, lock};
@@ -41,6 +42,9 @@ impl BentPublisher {
     /// A record as the bug has it.
     async fn bent(&self, mut record: Record) -> Record {
         match self.kind {
+            Kind::KeepsKeylessRecordsTogether if record.key.is_none() => {
+                record.partition = record.partition.or(Some(0));
+            }
             Kind::CutsANamedPartition => record.partition = record.partition.map(|p| p & 0xff),
             Kind::TakesTheHighestPartitionForAny => record.partition = record.partition.filter(|p| *p < u32::MAX),
             Kind::MeasuresValuesAlone => {
@@ -139,6 +143,7 @@ impl Publisher for BentPublisher {
                 };
                 answers.into_iter().map(pretend).collect()
             }
+            Kind::NeverYieldsToOthers => unconstrained(self.inner.publish(bent)).await,
             Kind::StoresFourThousandOfACall => self.publish_some(bent, |n, _| n < 4_000, first).await,
             Kind::StoresEqualRecordsOnce => {
                 let all = bent.clone();

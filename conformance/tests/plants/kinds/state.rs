@@ -23,3 +23,31 @@ pub(super) struct State {
     pub(super) down: bool,
     pub(super) steps: u64,
 }
+
+impl State {
+    /// Notes that partitions are resumed. Returns all that were paused, and those that still are if pauses count.
+    pub(super) fn resumed(
+        &mut self,
+        partitions: &[TopicPartition],
+        counts: bool,
+    ) -> (Vec<TopicPartition>, Vec<TopicPartition>) {
+        let all = self.pauses.keys().cloned().collect();
+        for p in partitions {
+            if let Some(count) = self.pauses.get_mut(p) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        let still = self.pauses.iter().filter(|(_, n)| **n > 0).map(|(p, _)| p.clone()).collect();
+        if !counts {
+            self.pauses.retain(|p, _| !partitions.contains(p));
+        }
+        (all, still)
+    }
+
+    /// Lets the records that were fetched under a pause come next.
+    pub(super) fn yield_held(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        held.reverse();
+        self.early.extend(held);
+    }
+}
