@@ -55,7 +55,7 @@ pub use self::dead_letters::{
     DeadLetters, GroupBy, LetterGroup, LetterGroups, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport,
     TopicDeadLetters,
 };
-pub use self::engine::{ServiceHandle, ServiceStats};
+pub use self::engine::{ServiceControl, ServiceHandle, ServiceStats};
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};
 pub use self::handler::{Arguments, Configured, Handler, HandlerExt};

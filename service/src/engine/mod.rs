@@ -8,6 +8,7 @@ mod board;
 mod circuit_breaker;
 mod claims;
 mod commands;
+mod control;
 mod coordinator;
 mod counters;
 mod keys;
@@ -25,6 +26,7 @@ mod trouble;
 mod watchdog;
 mod worker;
 
+pub use self::control::ServiceControl;
 pub use self::running::ServiceHandle;
 pub(crate) use self::start::start;
 pub use self::stats::ServiceStats;

@@ -8,10 +8,11 @@ use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::commands::{Command, Skip};
+use super::commands::Command;
+use super::control::ServiceControl;
 use super::shared::Shared;
 use super::stats::{Ended, ServiceStats};
-use crate::status::{ShutdownReport, Skipped, State, Status};
+use crate::status::{ShutdownReport, Skipped, Status};
 use crate::telemetry::Snapshot;
 
 /// Handle of a running service. Dropping it stops the service at once: unfinished work is not committed.
@@ -43,8 +44,7 @@ use crate::telemetry::Snapshot;
 #[derive(Debug)]
 #[must_use = "dropping the handle stops the service at once: keep it, and end with `shutdown`"]
 pub struct ServiceHandle {
-    shared: Arc<Shared>,
-    commands: mpsc::UnboundedSender<Command>,
+    control: ServiceControl,
     task: Mutex<Option<JoinHandle<()>>>,
     ended: watch::Receiver<Option<Ended>>,
     abort: tokio::task::AbortHandle,
@@ -69,17 +69,18 @@ impl ServiceHandle {
             };
             let _ = sender.send(Some(end));
         });
-        Self { shared, commands, task: Mutex::new(Some(watched)), ended, abort }
+        let control = ServiceControl::new(shared, commands, ended.clone());
+        Self { control, task: Mutex::new(Some(watched)), ended, abort }
     }
 
     /// Returns the service's name.
     pub fn name(&self) -> &Name {
-        &self.shared.identity.service
+        self.control.name()
     }
 
     /// Returns the service's consumer group.
     pub fn group(&self) -> &Name {
-        &self.shared.identity.group
+        self.control.group()
     }
 
     /// Returns the counters and states of the service at this time, without waiting or I/O.
@@ -89,31 +90,17 @@ impl ServiceHandle {
 
     /// Returns a source of snapshots that can be kept apart from the handle, and outlives the service.
     pub fn stats(&self) -> ServiceStats {
-        ServiceStats::new(self.shared.clone(), self.ended.clone())
+        self.control.stats()
+    }
+
+    /// Returns a control of the service that can be kept apart from the handle, for an operations endpoint.
+    pub fn control(&self) -> ServiceControl {
+        self.control.clone()
     }
 
     /// Returns the current status. After the service has stopped, the last one. Cancel-safe.
     pub async fn status(&self) -> Status {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Status(reply)).is_ok()
-            && let Ok(status) = answer.await
-        {
-            return status;
-        }
-        self.ended_status()
-    }
-
-    fn ended_status(&self) -> Status {
-        let ended = self.ended.borrow().clone();
-        let (status, error) = ended.map_or((None, None), |end| (end.status, end.error));
-        status.unwrap_or_else(|| Status {
-            state: if error.is_some() { State::Failed } else { State::Stopped },
-            problems: error.into_iter().map(|(_, text)| text).collect(),
-            partitions: Vec::new(),
-            totals: self.shared.totals(),
-            handlers: self.shared.handler_totals(),
-            bytes_in_flight: 0,
-        })
+        self.control.status().await
     }
 
     /// Waits until the service has handled and committed all records of its partitions: lag 0, nothing in flight.
@@ -125,7 +112,7 @@ impl ServiceHandle {
     /// The error that stopped the service, if it stopped before.
     pub async fn caught_up(&self) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::CaughtUp(reply)).is_ok() && answer.await.is_ok() {
+        if self.control.command(Command::CaughtUp(reply)).is_ok() && answer.await.is_ok() {
             return Ok(());
         }
         self.stopped().await?;
@@ -138,7 +125,7 @@ impl ServiceHandle {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
     pub fn pause(&self) -> Result<()> {
-        self.command(Command::Pause(None))
+        self.control.pause()
     }
 
     /// Resumes after [`pause`](Self::pause).
@@ -146,7 +133,7 @@ impl ServiceHandle {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
     pub fn resume(&self) -> Result<()> {
-        self.command(Command::Resume(None))
+        self.control.resume()
     }
 
     /// Pauses fetching from these partitions until they are resumed; records fetched before are handled.
@@ -154,7 +141,7 @@ impl ServiceHandle {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
     pub fn pause_partitions(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
-        self.command(Command::Pause(Some(partitions.into_iter().collect())))
+        self.control.pause_partitions(partitions)
     }
 
     /// Resumes partitions paused by [`pause_partitions`](Self::pause_partitions).
@@ -162,7 +149,7 @@ impl ServiceHandle {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the service has ended.
     pub fn resume_partitions(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
-        self.command(Command::Resume(Some(partitions.into_iter().collect())))
+        self.control.resume_partitions(partitions)
     }
 
     /// Skips the hold of a partition: a range that cannot be read, or a record whose dead letter cannot be written.
@@ -181,16 +168,7 @@ impl ServiceHandle {
     /// the service has ended, and those of [`Consumer::seek`](tidings_core::Consumer::seek). After an error nothing
     /// was skipped.
     pub async fn skip(&self, partition: &TopicPartition, offsets: Range<u64>) -> Result<Skipped> {
-        let (reply, answer) = oneshot::channel();
-        self.command(Command::Skip(Skip { partition: partition.clone(), offsets, reply }))?;
-        let ended = |_| Error::new(ErrorKind::Closed, format!("skip records of {partition}: the service has ended"));
-        answer.await.unwrap_or_else(|closed| Err(ended(closed)))
-    }
-
-    fn command(&self, command: Command) -> Result<()> {
-        let ended =
-            |_| Error::new(ErrorKind::Closed, format!("command {}: it has ended", self.shared.identity.service));
-        self.commands.send(command).map_err(ended)
+        self.control.skip(partition, offsets).await
     }
 
     /// Waits until the service has stopped, by itself or by [`shutdown`](Self::shutdown). Cancel-safe.
@@ -221,7 +199,7 @@ impl ServiceHandle {
     /// # Errors
     /// The error that had stopped the service before.
     pub async fn shutdown(self, deadline: Duration) -> Result<ShutdownReport> {
-        let _ = self.commands.send(Command::Shutdown(deadline));
+        let _ = self.control.drain(deadline);
         self.ended().await
     }
 }
@@ -229,6 +207,12 @@ impl ServiceHandle {
 impl From<&ServiceHandle> for ServiceStats {
     fn from(service: &ServiceHandle) -> Self {
         service.stats()
+    }
+}
+
+impl From<&ServiceHandle> for ServiceControl {
+    fn from(service: &ServiceHandle) -> Self {
+        service.control()
     }
 }
 

@@ -69,6 +69,11 @@ impl ServiceStats {
         Self { shared, ended }
     }
 
+    /// Returns whether they are of this running service.
+    pub(super) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
     /// Returns the service's name.
     pub fn name(&self) -> &Name {
         &self.shared.identity.service

@@ -152,15 +152,17 @@ impl Parts {
         self.assignments.pause(partitions, paused);
     }
 
-    /// Begins the shutdown, if it has not begun.
+    /// Begins the shutdown, or shortens it.
     pub(super) fn shut_down(&mut self, time: Duration) {
         let now = Instant::now();
         self.shown.is_changed = true;
-        if self.shutdown.begin(time, now) {
+        if !self.shutdown.has_begun() {
             let (partitions, records) = self.assignments.in_flight();
             let (service, timeout_ms) = (self.shared.identity.service.as_str(), millis(time));
             let (partitions, records, timeout_ms) = (&partitions, &records, &timeout_ms);
             logs::Draining { service: &service, partitions, records, timeout_ms }.log();
+        }
+        if self.shutdown.begin(time, now) {
             self.assignments.stop(time, now);
         }
     }

@@ -94,11 +94,14 @@ impl Revocation {
         Self { lost: leave.is_lost(), cancel_at, give_up_at, cancelled: false, tried: (0, 0), ended: false }
     }
 
-    /// Applies a further reason to leave. A partition that is replaced has no more time.
+    /// Applies a further reason to leave. A partition that is replaced has no more time, and a shutdown may leave less.
     pub(super) fn again(&mut self, leave: Leave, now: Instant) {
         self.lost |= leave.is_lost();
-        if matches!(leave, Leave::Replaced) && !self.cancelled {
-            self.cancel_at = now;
+        match leave {
+            _ if self.cancelled => {}
+            Leave::Replaced => self.cancel_at = now,
+            Leave::Shutdown(time) => self.cancel_at = self.cancel_at.min(after(now, time)),
+            Leave::Revoking(_) | Leave::Lost => {}
         }
     }
 

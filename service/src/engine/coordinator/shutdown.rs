@@ -26,12 +26,16 @@ pub(super) struct Shutdown {
 }
 
 impl Shutdown {
-    /// Begins the shutdown; returns whether it had not begun before.
+    /// Begins the shutdown, or shortens it: returns whether its deadline is a new one. After a drain with a long deadline,
+    /// a signal still ends the service within the time that the process has.
     pub(super) fn begin(&mut self, time: Duration, now: Instant) -> bool {
-        let begins = self.deadline.is_none();
-        self.deadline.get_or_insert(after(now, time));
+        let deadline = after(now, time);
+        let is_earlier = self.deadline.is_none_or(|earlier| deadline < earlier);
+        if is_earlier {
+            self.deadline = Some(deadline);
+        }
         self.begun_at.get_or_insert(now);
-        begins
+        is_earlier
     }
 
     /// Returns when the shutdown began.
