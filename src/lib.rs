@@ -34,6 +34,8 @@ pub mod kafka;
 pub mod memory;
 #[cfg(feature = "ops")]
 pub mod ops;
+#[cfg(feature = "ops-api")]
+pub mod ops_api;
 #[cfg(feature = "otel")]
 pub mod otel;
 #[cfg(feature = "postgres")]

@@ -1,4 +1,4 @@
-//! Health, metrics and status over HTTP, for probes, Prometheus and operators.
+//! Health, metrics, status and admin over HTTP, for probes, Prometheus and operators.
 //!
 //! ```no_run
 //! use std::time::Duration;

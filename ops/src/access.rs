@@ -6,67 +6,17 @@ use std::path::Path;
 
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use subtle::{Choice, ConstantTimeEq};
 use tidings_core::{Error, ErrorKind, Result, Secret};
+pub use tidings_ops_api::Role;
 
-/// The role of a bearer token. Each role includes those before it.
-///
-/// [`Viewer`](Self::Viewer) suffices for everything that the endpoint serves today. Operations that change something
-/// will need one of the others.
-///
-/// ```
-/// use tidings_ops::Role;
-///
-/// assert!(Role::Admin.includes(Role::Viewer) && !Role::Viewer.includes(Role::Operator));
-/// assert_eq!(Role::from_name("operator"), Some(Role::Operator));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Role {
-    /// Reads metrics and the status.
-    Viewer,
-    /// Also pauses, resumes and drains.
-    Operator,
-    /// Also changes settings and deletes.
-    Admin,
-}
-
-impl Role {
-    const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
-
-    /// Returns the name in token files, such as `"viewer"`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// Returns the role of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.as_str() == name)
-    }
-
-    /// Returns whether a token of this role may do what `needed` may.
-    pub fn includes(self, needed: Self) -> bool {
-        self >= needed
-    }
-
-    /// Returns the environment variable of the role's token.
-    const fn variable(self) -> &'static str {
-        match self {
-            Self::Viewer => "TIDINGS_OPS_VIEWER_TOKEN",
-            Self::Operator => "TIDINGS_OPS_OPERATOR_TOKEN",
-            Self::Admin => "TIDINGS_OPS_ADMIN_TOKEN",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+/// Returns the environment variable of the role's token.
+const fn variable(role: Role) -> &'static str {
+    match role {
+        Role::Operator => "TIDINGS_OPS_OPERATOR_TOKEN",
+        Role::Admin => "TIDINGS_OPS_ADMIN_TOKEN",
+        _ => "TIDINGS_OPS_VIEWER_TOKEN",
     }
 }
 
@@ -83,13 +33,23 @@ impl fmt::Display for Role {
 /// # }
 /// ```
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<(Role, Secret)>);
+pub struct Tokens(Vec<Token>);
+
+/// A token, with the name of its bearer.
+#[derive(Clone)]
+struct Token {
+    role: Role,
+    name: String,
+    secret: Secret,
+}
 
 impl Tokens {
     /// The minimum length of a token, in bytes.
     pub const MIN_LENGTH: usize = 16;
     /// The maximum number of tokens.
     pub const MAX: usize = 64;
+    /// The maximum length of a bearer's name, in bytes.
+    pub const MAX_NAME: usize = 64;
     /// The environment variable that names a file of tokens.
     pub const FILE_VARIABLE: &str = "TIDINGS_OPS_TOKENS_FILE";
 
@@ -98,12 +58,36 @@ impl Tokens {
         Self::default()
     }
 
-    /// Adds a token.
+    /// Adds a token, whose bearer has the name of its role.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid): the token is shorter than [`MIN_LENGTH`](Self::MIN_LENGTH), has a character
+    /// Those of [`with_named_token`](Self::with_named_token).
+    pub fn with_token(self, role: Role, token: impl Into<Secret>) -> Result<Self> {
+        self.with_named_token(role, role.as_str(), token)
+    }
+
+    /// Adds the token of a person or a program, whose name the audit and the records of decisions have.
+    ///
+    /// ```
+    /// use tidings_ops::{Role, Tokens};
+    ///
+    /// # fn main() -> tidings_core::Result<()> {
+    /// let tokens = Tokens::new().with_named_token(Role::Operator, "ann@example.org", "a long random text")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid): the name is empty, longer than [`MAX_NAME`](Self::MAX_NAME), or has other
+    /// characters than letters, digits, `.`, `_`, `-` and `@`; the token is shorter than [`MIN_LENGTH`](Self::MIN_LENGTH), has a character
     /// that a header cannot carry, or there are more than [`MAX`](Self::MAX). The error does not repeat it.
-    pub fn with_token(mut self, role: Role, token: impl Into<Secret>) -> Result<Self> {
+    pub fn with_named_token(mut self, role: Role, name: &str, token: impl Into<Secret>) -> Result<Self> {
+        let is_legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@');
+        if name.is_empty() || name.len() > Self::MAX_NAME || !name.bytes().all(is_legal) {
+            return Err(invalid(format!(
+                "the name of a token of the role {role} is not 1 to 64 of a-z, 0-9, ., _, - and @"
+            )));
+        }
         let token = token.into();
         let text = token.expose();
         if text.len() < Self::MIN_LENGTH {
@@ -116,11 +100,11 @@ impl Tokens {
         if self.0.len() == Self::MAX {
             return Err(invalid(format!("more than {} tokens", Self::MAX)));
         }
-        self.0.push((role, token));
+        self.0.push(Token { role, name: name.to_owned(), secret: token });
         Ok(self)
     }
 
-    /// Reads a file of lines `ROLE TOKEN`. Empty lines and those that begin with `#` are skipped.
+    /// Reads a file of lines `ROLE TOKEN`, or `ROLE:NAME TOKEN` with the bearer's name. Empty lines and those that begin with `#` are skipped.
     ///
     /// The file is read once: restart the process after a change.
     ///
@@ -142,9 +126,12 @@ impl Tokens {
                 continue;
             }
             let parts = line.split_once(char::is_whitespace);
-            let parts = parts.and_then(|(role, token)| Some((Role::from_name(role)?, token.trim_start())));
+            let parts = parts.and_then(|(bearer, token)| {
+                let (role, name) = bearer.split_once(':').unwrap_or((bearer, bearer));
+                Some((Role::from_name(role)?, name, token.trim_start()))
+            });
             let added = match parts {
-                Some((role, token)) => tokens.with_token(role, token),
+                Some((role, name, token)) => tokens.with_named_token(role, name, token),
                 None => Err(invalid("expected viewer, operator or admin, a space, and a token")),
             };
             tokens = added.map_err(|error| error.in_context(format_args!("line {}", number + 1)))?;
@@ -171,8 +158,8 @@ impl Tokens {
             None => Self::new(),
         };
         for role in Role::ALL {
-            if let Some(token) = text(role.variable())? {
-                tokens = tokens.with_token(role, token).map_err(|error| error.in_context(role.variable()))?;
+            if let Some(token) = text(variable(role))? {
+                tokens = tokens.with_token(role, token).map_err(|error| error.in_context(variable(role)))?;
             }
         }
         Ok(tokens)
@@ -183,18 +170,19 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Returns the highest role of a token. All are compared, and each in constant time: only its length can be
-    /// measured.
-    fn role_of(&self, token: &[u8]) -> Option<Role> {
-        let equal = |known: &Secret| known.expose().as_bytes().ct_eq(token);
-        let found: Vec<(Role, Choice)> = self.0.iter().map(|(role, known)| (*role, equal(known))).collect();
-        found.into_iter().filter(|(_, is_equal)| bool::from(*is_equal)).map(|(role, _)| role).max()
+    /// Returns the bearer of a token, of several the one with the highest role. All are compared, and each in constant
+    /// time: only its length can be measured.
+    fn bearer_of(&self, token: &[u8]) -> Option<&Token> {
+        let equal = |known: &Token| known.secret.expose().as_bytes().ct_eq(token);
+        let found: Vec<(&Token, Choice)> = self.0.iter().map(|known| (known, equal(known))).collect();
+        let equal = found.into_iter().filter(|(_, is_equal)| bool::from(*is_equal));
+        equal.map(|(known, _)| known).max_by_key(|known| known.role)
     }
 }
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roles: Vec<Role> = self.0.iter().map(|(role, _)| *role).collect();
+        let roles: Vec<Role> = self.0.iter().map(|token| token.role).collect();
         f.debug_tuple("Tokens").field(&roles).finish()
     }
 }
@@ -224,6 +212,51 @@ pub(crate) enum Access {
     NoTokens,
 }
 
+impl Access {
+    /// Returns the status code of a refusal.
+    pub(crate) const fn code(self) -> StatusCode {
+        match self {
+            Self::Granted => StatusCode::OK,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden | Self::NoTokens => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// Returns the text of a refusal.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Granted => "",
+            Self::Unauthenticated => "a bearer token is needed\n",
+            Self::Forbidden => "the role of the token does not suffice\n",
+            Self::NoTokens => {
+                "only local requests to a loopback address may read this without a token; no token is configured\n"
+            }
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The name of the token's bearer; `local` without tokens.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// Whether a token says so.
+    pub(crate) is_known: bool,
+}
+
+impl Caller {
+    /// Returns who decides, for the records of it: the bearer of the token, with the name that a client gives.
+    pub(crate) fn decides(&self, by: &str) -> String {
+        match (by, self.is_known) {
+            ("", _) => self.name.clone(),
+            (by, false) => by.to_owned(),
+            (by, true) if by == self.name => by.to_owned(),
+            (by, true) => format!("{} for {by}", self.name),
+        }
+    }
+}
+
 /// Decides about requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
@@ -232,15 +265,23 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn check(&self, needed: Role, headers: &HeaderMap, uri: &Uri) -> Access {
+    /// Returns who asks, or why that is not known.
+    pub(crate) fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Access> {
         if self.tokens.is_empty() {
             let is_local = self.reach == Reach::Loopback && is_local(headers, uri);
-            return if is_local { Access::Granted } else { Access::NoTokens };
+            let local = || Caller { name: "local".to_owned(), role: Role::Admin, is_known: false };
+            return if is_local { Ok(local()) } else { Err(Access::NoTokens) };
         }
-        match bearer(headers).and_then(|token| self.tokens.role_of(token)) {
-            Some(role) if role.includes(needed) => Access::Granted,
-            Some(_) => Access::Forbidden,
-            None => Access::Unauthenticated,
+        let found = bearer(headers).and_then(|token| self.tokens.bearer_of(token));
+        let found = found.map(|token| Caller { name: token.name.clone(), role: token.role, is_known: true });
+        found.ok_or(Access::Unauthenticated)
+    }
+
+    pub(crate) fn check(&self, needed: Role, headers: &HeaderMap, uri: &Uri) -> Access {
+        match self.identify(headers, uri) {
+            Ok(caller) if caller.role.includes(needed) => Access::Granted,
+            Ok(_) => Access::Forbidden,
+            Err(access) => access,
         }
     }
 }
@@ -328,11 +369,12 @@ mod tests {
         fs::write(file.path(), "# people\n\nviewer  viewer-token-0123456789\nadmin admin-token-0123456789\n").unwrap();
         let path = file.path().display().to_string();
         let of_file = Tokens::from_variables(|name| (name == Tokens::FILE_VARIABLE).then(|| Ok(path.clone()))).unwrap();
-        assert_eq!(of_file.role_of(ADMIN.as_bytes()), Some(Role::Admin));
-        let set = |name: &str| (name == Role::Operator.variable()).then(|| Ok(VIEWER.into()));
-        assert_eq!(Tokens::from_variables(set).unwrap().role_of(VIEWER.as_bytes()), Some(Role::Operator));
+        assert_eq!(of_file.bearer_of(ADMIN.as_bytes()).map(|token| token.role), Some(Role::Admin));
+        let set = |name: &str| (name == variable(Role::Operator)).then(|| Ok(VIEWER.into()));
+        let tokens = Tokens::from_variables(set).unwrap();
+        assert_eq!(tokens.bearer_of(VIEWER.as_bytes()).map(|token| token.role), Some(Role::Operator));
 
-        let short = |name: &str| (name == Role::Admin.variable()).then(|| Ok("s3cr3t".into()));
+        let short = |name: &str| (name == variable(Role::Admin)).then(|| Ok("s3cr3t".into()));
         let error = Tokens::from_variables(short).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("TIDINGS_OPS_ADMIN_TOKEN") && !error.to_string().contains("s3cr3t"));

@@ -1,4 +1,5 @@
-//! Health, metrics and status of [tidings](https://docs.rs/tidings) services, publishers and outbox relays over HTTP.
+//! Health, metrics, status and admin of [tidings](https://docs.rs/tidings) services, publishers and outbox relays over
+//! HTTP.
 //!
 //! | path | answer | open |
 //! |---|---|---|
@@ -6,6 +7,7 @@
 //! | `/readyz` | 200 if every service takes its share of the work, also degraded; 503 if not; for a readiness probe | to everybody |
 //! | `/metrics` | all [`metrics()`] in the text formats of Prometheus and OpenMetrics | with [`Ops::with_open_metrics`] |
 //! | `/status` | the state of each service, handler and partition as JSON | no |
+//! | `/api/v1/..` | admin of the broker, dead letters and the control of services, as far as [`Ops::with_admin`], [`Ops::with_control`] and others allow it; the routes are listed in [`tidings_ops_api`] | no |
 //!
 //! [`Ops::serve`] answers on a thread and a runtime of its own, and queries neither brokers nor stores: it works while
 //! the handlers of all services block their threads, and while the broker is down.
@@ -24,12 +26,13 @@
 //!
 //! # Limits
 //!
-//! At most [`Ops::MAX_CONNECTIONS`] connections, of HTTP/1.1; 16 KiB and 64 headers of a request, no request body; a
-//! client that takes longer than [`Ops::with_client_timeout`] for a request is disconnected.
+//! At most [`Ops::MAX_CONNECTIONS`] connections, of HTTP/1.1; 16 KiB and 64 headers of a request; a body below `/api/v1`
+//! only, of at most 8 MiB; a client that takes longer than [`Ops::with_client_timeout`] for a request is disconnected.
 #![doc = include_str!("docs/status.md")]
 
 mod access;
 mod advice;
+mod api;
 pub mod generate;
 mod metrics;
 mod ops;

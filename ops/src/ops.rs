@@ -6,11 +6,12 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Result};
-use tidings_service::ServiceStats;
+use tidings_core::{Error, ErrorKind, IdempotencyStore, Result, Transport};
 use tidings_service::telemetry::{HealthOptions, PublisherStats, RelayStats};
+use tidings_service::{DeadLetters, ServiceControl, ServiceStats};
 
-use crate::access::{Reach, Tokens};
+use crate::access::{Guard, Reach, Tokens};
+use crate::api::{self, Api, Backends};
 use crate::routes;
 use crate::server::{self, OpsHandle, Security};
 use crate::sources::Sources;
@@ -49,6 +50,8 @@ pub struct Ops {
     health: HealthOptions,
     tokens: Tokens,
     open_metrics: bool,
+    read_only: bool,
+    backends: Backends,
     client_timeout: Option<Duration>,
     #[cfg(feature = "tls")]
     tls: Option<(std::path::PathBuf, std::path::PathBuf)>,
@@ -82,6 +85,71 @@ impl Ops {
     /// Reports on an outbox relay: a `&Relay`, or its `stats()`.
     pub fn with_relay(mut self, relay: impl Into<Arc<dyn RelayStats>>) -> Self {
         self.relays.push(relay.into());
+        self
+    }
+
+    /// Reports on a service as [`with_service`](Self::with_service) does, and lets operators control it: pause, resume,
+    /// drain, seek and skip. Pass a `&ServiceHandle`, or its `control()`.
+    pub fn with_control(mut self, service: impl Into<ServiceControl>) -> Self {
+        let control = service.into();
+        if !self.services.iter().any(|stats| control.is_of(stats)) {
+            self.services.push(control.stats());
+        }
+        self.backends.controls.push(control);
+        self.here()
+    }
+
+    /// Serves the admin of a broker below `/api/v1`: its topics, groups, records and health. The routes and the roles
+    /// that they need are those of [`tidings_ops_api`].
+    ///
+    /// What is asked for is done on the runtime in which this is called.
+    ///
+    /// ```
+    /// use tidings_core::Transport;
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_ops::Ops;
+    /// use tidings_ops_api::client::OpsTransport;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let ops = Ops::new().with_admin(MemoryTransport::new()).serve("127.0.0.1:0")?;
+    ///
+    /// // In another program, or `curl http://127.0.0.1:9400/api/v1/topics`.
+    /// let transport = OpsTransport::connect(&format!("http://{}", ops.local_addr())).await?;
+    /// assert!(transport.admin().await?.list_topics().await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_admin(mut self, transport: impl Transport) -> Self {
+        self.backends.transport = Some(Arc::new(transport));
+        self.here()
+    }
+
+    /// Serves dead letters under a name, such as that of their service or `"topics"`: lists, redrives, discards and
+    /// parks them.
+    ///
+    /// A decision carries the name of the token's bearer.
+    pub fn with_dead_letters(mut self, name: impl Into<String>, letters: DeadLetters) -> Self {
+        self.backends.letters.insert(name.into(), letters);
+        self.here()
+    }
+
+    /// Answers which events an idempotency store has as done, under a name such as that of its service. Nothing of the
+    /// store can be changed.
+    pub fn with_store(mut self, name: impl Into<String>, store: impl IdempotencyStore) -> Self {
+        self.backends.stores.insert(name.into(), Arc::new(store));
+        self.here()
+    }
+
+    /// Refuses everything that changes something, whatever the role.
+    pub fn with_read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Notes the runtime of the caller.
+    fn here(mut self) -> Self {
+        self.backends.runtime = tokio::runtime::Handle::try_current().ok().or(self.backends.runtime);
         self
     }
 
@@ -160,8 +228,10 @@ impl Ops {
     }
 
     fn routes(self, reach: Reach) -> axum::Router {
-        let sources = Sources::new(self.services, self.publishers, self.relays, &self.health);
-        routes::router(Arc::new(sources), self.tokens, self.open_metrics, reach)
+        let sources = Arc::new(Sources::new(self.services, self.publishers, self.relays, &self.health));
+        let guard = Guard { tokens: self.tokens, reach };
+        let api = Api::new(sources.clone(), guard.clone(), self.read_only, self.backends);
+        routes::router(sources, guard, self.open_metrics).merge(api::routes(Arc::new(api)))
     }
 
     #[cfg(feature = "tls")]

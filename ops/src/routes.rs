@@ -1,4 +1,5 @@
-//! The routes: from a request to an answer. No route waits: each reads atomics and short locks.
+//! The routes of probes, metrics and the status: from a request to an answer. None waits: each reads atomics and short
+//! locks.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::access::{Access, Guard, Reach, Role, Tokens};
+use crate::access::{Access, Guard, Role};
 use crate::metrics::{Format, encode};
 use crate::probes::{Form, Probe};
 use crate::sources::Sources;
@@ -28,8 +29,8 @@ struct Endpoint {
 }
 
 /// Returns the routes of an endpoint.
-pub(crate) fn router(sources: Arc<Sources>, tokens: Tokens, open_metrics: bool, reach: Reach) -> Router {
-    let endpoint = Endpoint { sources, guard: Guard { tokens, reach }, open_metrics };
+pub(crate) fn router(sources: Arc<Sources>, guard: Guard, open_metrics: bool) -> Router {
+    let endpoint = Endpoint { sources, guard, open_metrics };
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -82,21 +83,22 @@ impl Endpoint {
 
     /// Returns the answer to a request that may not read this, and `None` to one that may.
     fn refusal(&self, needed: Role, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
-        let (code, text) = match self.guard.check(needed, headers, uri) {
-            Access::Granted => return None,
-            Access::Unauthenticated => (StatusCode::UNAUTHORIZED, "a bearer token is needed\n"),
-            Access::Forbidden => (StatusCode::FORBIDDEN, "the role of the token does not suffice\n"),
-            Access::NoTokens => (
-                StatusCode::FORBIDDEN,
-                "only local requests to a loopback address may read this without a token; no token is configured\n",
-            ),
-        };
-        let mut refusal = answer(code, TEXT, text.to_owned());
+        let access = self.guard.check(needed, headers, uri);
+        if access == Access::Granted {
+            return None;
+        }
+        let code = access.code();
+        let mut refusal = answer(code, TEXT, access.text().to_owned());
         if code == StatusCode::UNAUTHORIZED {
             refusal.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
         }
         Some(refusal)
     }
+}
+
+/// Returns JSON as an answer.
+pub(crate) fn json(code: StatusCode, body: String) -> Response {
+    answer(code, JSON, body)
 }
 
 /// Returns a plain text as an answer.

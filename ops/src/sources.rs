@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidings_service::ServiceStats;
 use tidings_service::telemetry::{
     Health, HealthMonitor, HealthOptions, PublisherSnapshot, PublisherStats, RelaySnapshot, RelayStats, Snapshot,
 };
+use tidings_service::{ServiceControl, ServiceStats};
 
 /// The services, publishers and relays of an endpoint.
 #[derive(Debug, Default)]
@@ -55,6 +55,17 @@ impl Sources {
         });
         let names = unique(publishers.iter().map(|stats| stats.snapshot().name.to_string()).collect());
         Self { services: sources.collect(), publishers: names.into_iter().zip(publishers).collect(), relays }
+    }
+
+    /// Returns the unique names of the services.
+    pub(crate) fn labels(&self) -> Vec<String> {
+        self.services.iter().map(|source| source.label.clone()).collect()
+    }
+
+    /// Returns the control of the service of this unique name, if there is one.
+    pub(crate) fn control<'a>(&self, label: &str, controls: &'a [ServiceControl]) -> Option<&'a ServiceControl> {
+        let source = self.services.iter().find(|source| source.label == label)?;
+        controls.iter().find(|control| control.is_of(&source.stats))
     }
 
     pub(crate) fn services(&self) -> Vec<ServiceReading> {

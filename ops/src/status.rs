@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use serde::Serialize;
+use tidings_ops_api::wire;
 use tidings_service::telemetry::{
     ClaimSnapshot, ClockGap, Finding, HandlerSnapshot, Health, Holding, PartitionSnapshot, PartitionState,
     PublisherSnapshot, RelaySnapshot, Snapshot,
@@ -190,6 +191,20 @@ pub(crate) fn json(reading: &Reading) -> String {
     };
     // Texts and finite numbers can always be written.
     serde_json::to_string_pretty(&status).unwrap_or_default() + "\n"
+}
+
+/// A service in an answer of the API.
+#[derive(Debug, Serialize)]
+pub(crate) struct Described<'a> {
+    #[serde(flatten)]
+    service: Service<'a>,
+    controlled: bool,
+    held: Vec<wire::Held>,
+}
+
+/// Returns the state of a service, for the API.
+pub(crate) fn described(reading: &ServiceReading, controlled: bool, held: Vec<wire::Held>) -> Described<'_> {
+    Described { service: service(reading), controlled, held }
 }
 
 fn service(reading: &ServiceReading) -> Service<'_> {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tower_service::Service;
 
+use crate::api;
 use crate::routes::plain;
 
 /// Concurrent connections. At the limit the oldest one is closed: clients that hold connections open keep no probe out.
@@ -123,9 +124,9 @@ impl Template {
 }
 
 async fn respond(mut router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    if !request.body().is_end_stream() {
-        // No route reads a body, and none is read for being thrown away.
-        let mut refusal = plain(StatusCode::PAYLOAD_TOO_LARGE, "this endpoint takes no request body\n");
+    if !request.body().is_end_stream() && !request.uri().path().starts_with(api::PREFIX) {
+        // No other route reads a body, and none is read for being thrown away.
+        let mut refusal = plain(StatusCode::PAYLOAD_TOO_LARGE, "this path takes no request body\n");
         refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Ok(refusal);
     }

@@ -118,3 +118,14 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// Sends a request with a token, and for a POST with a JSON body.
+pub(crate) fn request(ops: &tidings_ops::OpsHandle, method: &str, path: &str, token: &str, body: &str) -> Answer {
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", ops.local_addr());
+    let head = format!("{head}authorization: Bearer {token}\r\n");
+    let body = match method {
+        "POST" => format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()),
+        _ => "\r\n".to_owned(),
+    };
+    send(ops.local_addr(), &format!("{head}{body}"))
+}

@@ -1,0 +1,269 @@
+//! The steps of a request, from its token to its answer.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::Response;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidings_core::{Error, ErrorKind, Result};
+use tidings_ops_api::{MAX_ANSWER_BYTES, MAX_BODY_BYTES, Method, Route, status_of};
+use tokio::sync::Semaphore;
+
+use super::{Backends, refusal};
+use crate::access::{Access, Caller, Guard};
+use crate::routes::json;
+use crate::sources::Sources;
+
+/// Requests that are worked on at once; another one is refused as unavailable.
+const MAX_REQUESTS: usize = 8;
+/// The time that a client has to send a body.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// The time limit of a request. A connection lasts for a minute.
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(45);
+
+/// All that the API needs.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) guard: Guard,
+    pub(crate) read_only: bool,
+    pub(crate) backends: Backends,
+    requests: Arc<Semaphore>,
+}
+
+/// A request that may be worked on.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) caller: Caller,
+    uri: Uri,
+    body: Bytes,
+}
+
+impl Api {
+    pub(crate) fn new(sources: Arc<Sources>, guard: Guard, read_only: bool, backends: Backends) -> Self {
+        Self { sources, guard, read_only, backends, requests: Arc::new(Semaphore::new(MAX_REQUESTS)) }
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(self: Arc<Self>, route: Route, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let caller = match self.admit(route, &parts.headers, &parts.uri) {
+            Ok(caller) => caller,
+            Err(refusal) => return *refusal,
+        };
+        let Ok(permit) = self.requests.clone().try_acquire_owned() else {
+            return failed(&Error::new(ErrorKind::Unavailable, "the endpoint works on other requests: try again"));
+        };
+        let body = match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY_BYTES)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                let text = format!("read the body of a request: it is longer than {MAX_BODY_BYTES} bytes, or broken");
+                return failed(&Error::new(ErrorKind::TooLarge, text));
+            }
+            Err(_) => return failed(&Error::new(ErrorKind::Invalid, "read the body of a request: it took too long")),
+        };
+        let call = Call { caller, uri: parts.uri, body };
+        let (api, runtime) = (self.clone(), self.backends.runtime.clone());
+        let work = async move {
+            let _permit = permit;
+            api.work(route, call).await
+        };
+        // What the client has asked for goes on when it leaves: a change is never cut in half.
+        let task = match runtime {
+            Some(runtime) => runtime.spawn(work),
+            None => tokio::spawn(work),
+        };
+        match tokio::time::timeout(TIME_LIMIT, task).await {
+            Ok(Ok(Ok(body))) => json(StatusCode::OK, body),
+            Ok(Ok(Err(error))) => failed(&error),
+            Ok(Err(_)) => failed(&Error::new(ErrorKind::Failed, format!("{}: it panicked", verb(route)))),
+            Err(_) => failed(&late(route)),
+        }
+    }
+
+    /// Returns who asks, or the refusal of a request that may not do this.
+    fn admit(&self, route: Route, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Box<Response>> {
+        let denied = |code, text: String| Box::new(refusal(code, &Error::new(ErrorKind::Denied, text)));
+        // A browser sends it along with what a foreign page makes it send.
+        if headers.contains_key(ORIGIN) {
+            return Err(denied(StatusCode::FORBIDDEN, "requests of web pages are refused".to_owned()));
+        }
+        let caller = match self.guard.identify(headers, uri) {
+            Ok(caller) => caller,
+            Err(access) => {
+                let mut refusal = denied(access.code(), access.text().trim_end().to_owned());
+                if access == Access::Unauthenticated {
+                    let headers = refusal.headers_mut();
+                    headers.insert(axum::http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                }
+                return Err(refusal);
+            }
+        };
+        if !caller.role.includes(route.role()) {
+            let (role, needed) = (caller.role, route.role());
+            let text = format!("{}: the role {role} does not suffice, {needed} is needed", verb(route));
+            return Err(denied(StatusCode::FORBIDDEN, text));
+        }
+        if self.read_only && route.changes() {
+            let text = format!("{}: the endpoint is read-only", verb(route));
+            return Err(denied(StatusCode::FORBIDDEN, text));
+        }
+        let is_json = |value: &HeaderValue| {
+            let kind = value.to_str().ok().and_then(|value| value.split(';').next());
+            kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        };
+        if route.method() == Method::Post && !headers.get(CONTENT_TYPE).is_some_and(is_json) {
+            let error = Error::new(ErrorKind::Invalid, "expected content-type: application/json");
+            return Err(Box::new(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error)));
+        }
+        Ok(caller)
+    }
+
+    /// Does what a route does.
+    async fn work(&self, route: Route, call: Call) -> Result<String> {
+        match route {
+            Route::About => self.about(&call),
+            Route::Topics => self.topics().await,
+            Route::Topic => self.topic(&call).await,
+            Route::TopicsDescribe => self.describe_topics(&call).await,
+            Route::TopicsCreate => self.create_topics(&call).await,
+            Route::TopicsGrow => self.grow_topic(&call).await,
+            Route::TopicsAlter => self.alter_topic(&call).await,
+            Route::TopicsDelete => self.delete_topics(&call).await,
+            Route::Groups => self.groups().await,
+            Route::Group => self.group(&call).await,
+            Route::GroupLag => self.group_lag(&call).await,
+            Route::GroupsDescribe => self.describe_groups(&call).await,
+            Route::GroupsLag => self.group_lags(&call).await,
+            Route::GroupsPlanReset => self.reset(&call, true).await,
+            Route::GroupsReset => self.reset(&call, false).await,
+            Route::GroupsDelete => self.delete_group(&call).await,
+            Route::Health => self.health().await,
+            Route::Services => self.services(),
+            Route::Service => self.service(&call).await,
+            Route::ServicesPause => self.pause(&call, true),
+            Route::ServicesResume => self.pause(&call, false),
+            Route::ServicesDrain => self.drain(&call),
+            Route::ServicesSkip => self.skip(&call).await,
+            Route::RecordsOffsets => self.offsets(&call).await,
+            Route::RecordsRead => self.read(&call).await,
+            Route::RecordsPublish => self.publish(&call).await,
+            Route::StoresDone => self.done(&call).await,
+            Route::Cluster => self.cluster().await,
+            Route::ConfigsDescribe => self.configs(&call).await,
+            Route::ConfigsAlter => self.alter_configs(&call).await,
+            Route::AclsList => self.list_acls(&call).await,
+            Route::AclsCreate => self.create_acls(&call).await,
+            Route::AclsDelete => self.delete_acls(&call).await,
+            Route::Letters => self.letter_stores(),
+            Route::LettersList => self.list_letters(&call, false).await,
+            Route::LettersRead => self.list_letters(&call, true).await,
+            Route::LettersCount => self.count_letters(&call).await,
+            Route::LettersCheck => self.check_letters(&call).await,
+            Route::LettersBury => self.bury_letters(&call).await,
+            Route::LettersResolve | Route::LettersResolveLeased => self.resolve_letters(&call, route).await,
+            Route::LettersLease => self.lease_letters(&call).await,
+            Route::LettersEndLease => self.end_lease(&call).await,
+            Route::LettersNoteRefused => self.note_refused(&call).await,
+            Route::LettersRedrive => self.redrive_letters(&call).await,
+            Route::LettersDiscard => self.discard_letters(&call).await,
+            route => Err(Error::new(ErrorKind::Unsupported, format!("{}: not by this version", verb(route)))),
+        }
+    }
+}
+
+impl Call {
+    /// Parses the body.
+    pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T> {
+        // The position and the field: never the text of the body.
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let text = format!("read the body of a request: {} at line {line}, column {column}", reason(&error));
+            Error::new(ErrorKind::Invalid, text)
+        })
+    }
+
+    /// Returns the name in the path: its segment after the noun, decoded.
+    pub(super) fn name(&self) -> Result<String> {
+        let path = self.uri.path();
+        let path = path.rsplit_once(super::PREFIX).map_or(path, |(_, path)| path);
+        let segment = path.split('/').nth(2).unwrap_or_default();
+        let decoded = percent_encoding::percent_decode_str(segment).decode_utf8();
+        decoded.map(Into::into).map_err(|_| Error::new(ErrorKind::Invalid, "the name in the path is no UTF-8"))
+    }
+}
+
+/// Returns why a body cannot be read. An unknown field is named, and a value never: it may be a payload.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let field = ["unknown field `", "missing field `", "unknown variant `"].iter().find_map(|form| {
+        let rest = text.strip_prefix(form)?;
+        let (name, _) = rest.split_once('`')?;
+        Some(format!("{form}{}`", name.chars().take(40).collect::<String>()))
+    });
+    match (field, error.classify()) {
+        (Some(field), _) => field,
+        (None, serde_json::error::Category::Data) => "a value of another type than expected".to_owned(),
+        (None, serde_json::error::Category::Eof) => "it ends too soon".to_owned(),
+        (None, _) => "it is no JSON".to_owned(),
+    }
+}
+
+/// Encodes an answer.
+pub(super) fn encode(answer: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string(answer).map_err(|_| Error::new(ErrorKind::Failed, "encode an answer"))?;
+    if text.len() > MAX_ANSWER_BYTES {
+        let text = format!("the answer is longer than {MAX_ANSWER_BYTES} bytes: ask for less at once");
+        return Err(Error::new(ErrorKind::TooLarge, text));
+    }
+    Ok(text + "\n")
+}
+
+/// Refuses a request that names too many things.
+pub(super) fn bounded(count: usize, of: &str) -> Result<()> {
+    let most = tidings_ops_api::MAX_NAMES;
+    if count <= most {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::TooLarge, format!("{count} {of} in one request: at most {most}")))
+}
+
+/// Waits for at most a time for something that only reads.
+pub(super) async fn within<T>(limit: Duration, what: &str, read: impl Future<Output = T>) -> Result<T> {
+    let late = |_| Error::new(ErrorKind::Unavailable, format!("{what}: no answer within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, read).await.map_err(late)
+}
+
+fn late(route: Route) -> Error {
+    let limit = TIME_LIMIT.as_secs();
+    let kind = if route.changes() { ErrorKind::Indeterminate } else { ErrorKind::Unavailable };
+    let rest = if route.changes() { "; it goes on" } else { "" };
+    Error::new(kind, format!("{}: not done within {limit} s{rest}", verb(route)))
+}
+
+/// Returns the path of a route without its prefix, for errors: `topics:create`.
+fn verb(route: Route) -> &'static str {
+    let path = route.path();
+    path.strip_prefix("/api/v1/").unwrap_or(path)
+}
+
+fn failed(error: &Error) -> Response {
+    let code = StatusCode::from_u16(status_of(error.kind())).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    refusal(code, error)
+}
+
+/// Returns the error of a backend that broke its contract.
+pub(super) fn no_answer(what: &str) -> Error {
+    Error::new(ErrorKind::Failed, format!("{what}: the backend gave no answer"))
+}
+
+/// Returns the error of a lease that is missing, or given where there is none.
+pub(super) fn wrong_lease() -> Error {
+    Error::new(ErrorKind::Invalid, "lease: needed by resolve-leased, and by nothing else")
+}

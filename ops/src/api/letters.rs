@@ -1,0 +1,144 @@
+//! Dead letters: lists, decisions, and redrives.
+
+use tidings_core::{DeadLetter, DeadLetterStore, LetterId, LetterQuery, Name, Resolution, Result};
+use tidings_ops_api::wire::{
+    Answers, Buried, Checked, Count, Discard, Grants, Kept, Leasing, Letter, Letters, LettersIn, Nothing, Redrive,
+    Redriven, Refusal, Refused, Resolve, Stores,
+};
+use tidings_ops_api::{ErrorBody, MAX_NAMES, MAX_RECORD_BYTES, Route};
+use tidings_service::{DeadLetters, RedriveOptions, RedriveReport};
+
+use super::Api;
+use super::call::{Call, bounded, encode};
+
+/// The letters that are read from a store at once.
+const PAGE: usize = 100;
+
+impl Api {
+    pub(super) fn letter_stores(&self) -> Result<String> {
+        let kept = |(name, letters): (&String, &DeadLetters)| (name.clone(), Kept::from(&letters.store().guarantees()));
+        encode(&Stores::of(self.backends.letters.iter().map(kept)))
+    }
+
+    /// Lists letters until the wanted number or the size of an answer is reached.
+    pub(super) async fn list_letters(&self, call: &Call, whole: bool) -> Result<String> {
+        let LettersIn { store, query } = call.body()?;
+        let store = self.backends.letters(&store)?.store();
+        let mut query = LetterQuery::try_from(query)?;
+        let wanted = query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
+        let (mut found, mut bytes) = (Letters::default(), 0);
+        while found.letters.len() < wanted {
+            query.limit = Some(PAGE.min(wanted - found.letters.len()));
+            let page = store.list(&query).await?;
+            let is_last = page.len() < query.limit.unwrap_or_default();
+            for letter in page {
+                bytes += letter.record.size();
+                found.more = !found.letters.is_empty() && bytes > MAX_RECORD_BYTES || found.letters.len() >= MAX_NAMES;
+                if found.more {
+                    break;
+                }
+                query.after = Some(letter.id());
+                found.letters.push(Letter::of(&letter, whole));
+            }
+            if is_last || found.more {
+                break;
+            }
+        }
+        if wanted == 0 {
+            // For the errors of a query that the store cannot answer.
+            store.list(&query).await?;
+        }
+        found.unreadable = store.unreadable().iter().map(ErrorBody::from).collect();
+        encode(&found)
+    }
+
+    pub(super) async fn count_letters(&self, call: &Call) -> Result<String> {
+        let LettersIn { store, query } = call.body()?;
+        let count = self.backends.letters(&store)?.store().count(&query.try_into()?).await?;
+        encode(&Count { count })
+    }
+
+    pub(super) async fn check_letters(&self, call: &Call) -> Result<String> {
+        let Checked { store, topics } = call.body()?;
+        bounded(topics.len(), "topics")?;
+        let topics: Vec<Name> = topics.into_iter().map(Name::from).collect();
+        self.backends.letters(&store)?.store().check(&topics).await?;
+        encode(&Nothing::default())
+    }
+
+    pub(super) async fn bury_letters(&self, call: &Call) -> Result<String> {
+        let Buried { store, letters } = call.body()?;
+        bounded(letters.len(), "letters")?;
+        let letters = letters.into_iter().map(DeadLetter::try_from).collect::<Result<Vec<_>>>()?;
+        let buried = self.backends.letters(&store)?.store().bury(letters).await;
+        encode(&Answers::of(buried, |()| Nothing::default()))
+    }
+
+    pub(super) async fn resolve_letters(&self, call: &Call, route: Route) -> Result<String> {
+        let Resolve { store, ids, lease, resolution } = call.body()?;
+        let store = self.backends.letters(&store)?.store();
+        let ids = letter_ids(ids)?;
+        let mut resolution = Resolution::try_from(resolution)?;
+        resolution.by = call.caller.decides(&resolution.by);
+        let answers = match (route, lease) {
+            (Route::LettersResolve, None) => store.resolve(&ids, &resolution).await?,
+            (Route::LettersResolveLeased, Some(lease)) => {
+                store.resolve_leased(&ids, &lease.into(), &resolution).await?
+            }
+            _ => return Err(super::call::wrong_lease()),
+        };
+        encode(&Answers::of(answers.into_iter().map(Ok).collect(), |resolved: bool| resolved))
+    }
+
+    pub(super) async fn lease_letters(&self, call: &Call) -> Result<String> {
+        let Leasing { store, ids, lease } = call.body()?;
+        let answers = self.backends.letters(&store)?.store().lease(&letter_ids(ids)?, &lease.into()).await?;
+        encode(&Grants::of(&answers))
+    }
+
+    pub(super) async fn end_lease(&self, call: &Call) -> Result<String> {
+        let Leasing { store, ids, lease } = call.body()?;
+        self.backends.letters(&store)?.store().end_lease(&letter_ids(ids)?, &lease.into()).await?;
+        encode(&Nothing::default())
+    }
+
+    pub(super) async fn note_refused(&self, call: &Call) -> Result<String> {
+        let Refused { store, letters, by } = call.body()?;
+        bounded(letters.len(), "letters")?;
+        let refused: Vec<_> = letters.into_iter().map(|refusal| (refusal.id.into(), refusal.error)).collect();
+        let by = call.caller.decides(&by);
+        self.backends.letters(&store)?.store().note_refused(&refused, &by).await?;
+        encode(&Nothing::default())
+    }
+
+    pub(super) async fn redrive_letters(&self, call: &Call) -> Result<String> {
+        let Redrive { store, query, reason, limit, per_second, dry_run } = call.body()?;
+        let letters = self.backends.letters(&store)?.clone().with_operator(call.caller.decides(""));
+        let mut options = RedriveOptions::default().with_reason(reason).with_dry_run(dry_run);
+        options.limit = limit.unwrap_or(MAX_NAMES).min(MAX_NAMES);
+        options.per_second = per_second;
+        encode(&report(letters.redrive(&query.try_into()?, &options).await?))
+    }
+
+    pub(super) async fn discard_letters(&self, call: &Call) -> Result<String> {
+        let Discard { store, query, reason } = call.body()?;
+        let letters = self.backends.letters(&store)?.clone().with_operator(call.caller.decides(""));
+        encode(&Count { count: letters.discard(&query.try_into()?, &reason).await? })
+    }
+}
+
+fn letter_ids(ids: Vec<tidings_ops_api::wire::Id>) -> Result<Vec<LetterId>> {
+    bounded(ids.len(), "letters")?;
+    Ok(ids.into_iter().map(LetterId::from).collect())
+}
+
+fn report(report: RedriveReport) -> Redriven {
+    let refusal = |(id, error): &(LetterId, tidings_core::Error)| Refusal { id: id.into(), error: error.report() };
+    Redriven {
+        redriven: report.redriven,
+        skipped: report.skipped,
+        behind: report.behind,
+        refused: report.refused.iter().map(refusal).collect(),
+        more: report.more,
+    }
+}
