@@ -1,4 +1,4 @@
-//! The Postgres store of tidings: done events, claims, dead letters and an outbox in a database that all instances of
+//! The Postgres store of tidings: done events, claims, dead letters, audit records and an outbox in a database that all instances of
 //! a service share.
 //!
 //! ```no_run
@@ -26,6 +26,7 @@
 //! silent server are bounded: see [`PostgresConfig`].
 #![forbid(unsafe_code)]
 
+mod audit;
 mod config;
 mod dead_letters;
 mod error;

@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 11, name: "outbox", sql: include_str!("../migrations/0011_outbox.sql") },
     Migration { number: 12, name: "leases", sql: include_str!("../migrations/0012_leases.sql") },
     Migration { number: 13, name: "parked_letters", sql: include_str!("../migrations/0013_parked_letters.sql") },
+    Migration { number: 20, name: "audit", sql: include_str!("../migrations/0020_audit.sql") },
 ];
 
 /// Functions that read and write done events; created once per table of done events.

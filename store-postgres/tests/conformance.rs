@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidings_conformance::{Setup, Suites};
+use tidings_core::audit::{AuditPage, AuditPosition, AuditSink, StoredAudit};
 use tidings_core::{
     Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, EventRef, Guarantees, IdempotencyStore,
     Lease, Leased, LetterId, LetterLease, LetterQuery, Name, ReleasedClaim, Resolution, Result, Timestamp, async_trait,
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         .with_idempotency(setup("own", false))
         .with_idempotency(setup("shared", true))
         .with_dead_letters(setup("letters", false))
+        .with_audit(setup("audit", false))
         .run()
 }
 
@@ -150,6 +152,22 @@ impl IdempotencyStore for Proxied {
 
     fn guarantees(&self) -> Guarantees {
         IdempotencyStore::guarantees(&self.store)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl AuditSink for Proxied {
+    async fn append(&self, records: Vec<StoredAudit>) -> Vec<Result<()>> {
+        self.store.append(records).await
+    }
+
+    async fn read(&self, after: Option<&AuditPosition>, limit: usize) -> Result<AuditPage> {
+        self.store.read(after, limit).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        AuditSink::guarantees(&self.store)
     }
 }
 

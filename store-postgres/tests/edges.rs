@@ -4,15 +4,18 @@
 #[expect(dead_code, reason = "only a part of it is needed here")]
 mod common;
 
+#[path = "edges/audit.rs"]
+mod audit;
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, TOPIC, TestResult, config, database, handle, record};
 use sqlx::AssertSqlSafe;
 use tidings_core::{
-    BoxError, Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Delivery, DeliveryContext, ErrorKind, EventRef,
-    IdempotencyStore, Lease, LetterId, LetterQuery, LetterState, Name, Outcome, RecordBatch, ReleasedClaim, Resolution,
-    StoredRecord, Timestamp, TopicPartition, headers,
+    BoxError, Claim, DeadLetter, DeadLetterSink, DeadLetterStore, Delivery, DeliveryContext, Error, ErrorKind,
+    EventRef, IdempotencyStore, Lease, LetterId, LetterQuery, LetterState, Name, Outcome, RecordBatch, ReleasedClaim,
+    Resolution, StoredRecord, Timestamp, TopicPartition, headers,
 };
 use tidings_postgres::{ActFilter, PostgresConfig, PostgresStore};
 use tidings_testbed::Suite;
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
         .with_case("a_scope_that_cannot_be_purged_keeps_no_other_from_being_purged", forgotten_around_a_failure)
         .with_case("what_is_kept_until_it_is_purged_and_what_others_wrote_stays", kept)
         .with_case("times_beyond_the_servers_calendar_are_taken", far_times)
+        .with_case("a_reader_misses_no_audit_record_of_writers_at_the_same_time", audit::followed)
+        .with_case("audit_records_are_kept_until_they_are_purged", audit::purged)
         .run()
 }
 
@@ -112,7 +117,7 @@ async fn long_names() -> TestResult {
         )
     };
     let answers = store.bury(vec![letter("good".into()), letter(odd)]).await;
-    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(tidings_core::Error::kind)).collect();
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
     assert_eq!(kinds, [None, Some(ErrorKind::TooLarge)]);
     Ok(())
 }
@@ -143,7 +148,7 @@ async fn made_anew() -> TestResult {
     // Again, it stays closed.
     store.bury(vec![letter(1, 1, "old")]).await.remove(0)?;
     let answers = store.bury(vec![letter(1, 9, "new"), letter(2, 9, "new"), letter(3, 9, "new")]).await;
-    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(tidings_core::Error::kind)).collect();
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
     assert_eq!(kinds, [None, Some(ErrorKind::Conflict), None]);
     let mut open: Vec<_> = store.list(&LetterQuery::default()).await?;
     open.sort_by_key(|letter| letter.record.offset);

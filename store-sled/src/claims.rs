@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use tidings_core::audit::StoredAudit;
 use tidings_core::{
     Claim, Error, ErrorKind, History, Lease, Leased, LetterId, LetterLease, Name, ReleasedClaim, Resolution, Result,
     Timestamp,
@@ -252,6 +253,17 @@ impl Claims<'_> {
             answers.push(closed);
         }
         Ok(Ok(answers))
+    }
+
+    /// Appends audit records.
+    pub(crate) fn append_audit(&mut self, records: &[StoredAudit], max_records: u64) -> Staged<Vec<Result<()>>> {
+        self.disk.append_audit(records, self.now, max_records).map(Ok)
+    }
+
+    /// Deletes audit records that were stored `age` ago or earlier, up to a bound; returns how many, and whether there may
+    /// be more.
+    pub(crate) fn purge_audit(&mut self, age: Duration) -> Staged<(u64, bool)> {
+        self.disk.purge_audit(self.now.saturating_sub(age)).map(Ok)
     }
 
     /// Ends the leases of letters, unless another lease holds them by now.

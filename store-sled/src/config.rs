@@ -24,6 +24,9 @@ impl SledConfig {
     /// Default of [`SledConfig::max_letters`].
     pub const DEFAULT_MAX_LETTERS: u64 = 1_000_000;
 
+    /// Default of [`SledConfig::max_audit_records`].
+    pub const DEFAULT_MAX_AUDIT_RECORDS: u64 = 1_000_000;
+
     /// Initial backoff before a broken store is reopened; doubled up to [`SledConfig::max_reopen_wait`].
     pub const MIN_REOPEN_WAIT: Duration = Duration::from_millis(100);
 
@@ -103,6 +106,9 @@ pub struct SledConfig {
     pub max_claims: usize,
     /// Maximum number of open dead letters; beyond it, burying fails as [`Unavailable`](ErrorKind::Unavailable).
     pub max_letters: u64,
+    /// Maximum number of audit records; beyond it, appending fails as [`Unavailable`](ErrorKind::Unavailable) until some
+    /// are [purged](crate::SledStore::purge_audit).
+    pub max_audit_records: u64,
     /// Maximum backoff before a broken store is reopened.
     pub max_reopen_wait: Duration,
     /// How long a call waits for the disk before it fails as [`Indeterminate`](ErrorKind::Indeterminate).
@@ -122,6 +128,7 @@ impl SledConfig {
             max_waiting: SledConfig::DEFAULT_MAX_WAITING,
             max_claims: SledConfig::DEFAULT_MAX_CLAIMS,
             max_letters: SledConfig::DEFAULT_MAX_LETTERS,
+            max_audit_records: SledConfig::DEFAULT_MAX_AUDIT_RECORDS,
             max_reopen_wait: SledConfig::DEFAULT_MAX_REOPEN_WAIT,
             answer_within: SledConfig::DEFAULT_ANSWER_WITHIN,
             clock: Arc::new(SystemClock::default()),
@@ -178,6 +185,15 @@ impl SledConfig {
         self
     }
 
+    /// Sets the maximum number of audit records; [`SledConfig::DEFAULT_MAX_AUDIT_RECORDS`] by default.
+    ///
+    /// At least 1.
+    #[must_use]
+    pub fn with_max_audit_records(mut self, records: u64) -> Self {
+        self.max_audit_records = records;
+        self
+    }
+
     /// Sets the maximum backoff before a broken store is reopened; [`SledConfig::DEFAULT_MAX_REOPEN_WAIT`] by default.
     #[must_use]
     pub fn with_max_reopen_wait(mut self, wait: Duration) -> Self {
@@ -219,8 +235,8 @@ impl SledConfig {
         if self.max_claims < FEWEST_CLAIMS {
             return wrong(format!("max_claims is below {FEWEST_CLAIMS}, which one call may claim"));
         }
-        if self.max_waiting == 0 || self.max_letters == 0 {
-            return wrong("max_waiting and max_letters must be above 0".to_owned());
+        if self.max_waiting == 0 || self.max_letters == 0 || self.max_audit_records == 0 {
+            return wrong("max_waiting, max_letters and max_audit_records must be above 0".to_owned());
         }
         if self.answer_within.is_zero() {
             return wrong("answer_within is zero".to_owned());

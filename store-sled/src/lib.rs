@@ -1,4 +1,4 @@
-//! An embedded store for tidings: done events, claims and dead letters in a directory.
+//! An embedded store for tidings: done events, claims, dead letters and audit records in a directory.
 //!
 //! ```no_run
 //! # async fn example() -> tidings_core::Result<()> {
@@ -31,6 +31,7 @@
 //! [`SledConfig::MEMORY_PER_EVENT`] bytes per event including the disk cache ([`SledConfig::cache_bytes`]).
 #![forbid(unsafe_code)]
 
+mod audit;
 mod claims;
 mod clock;
 mod codec;

@@ -58,6 +58,7 @@ struct Inner {
     path: PathBuf,
     max_waiting: u32,
     max_letters: u64,
+    max_audit_records: u64,
     /// Queue of the writer; bounded by `room`.
     calls: Sender<Message>,
     /// Bounds the events of waiting calls.
@@ -123,6 +124,7 @@ impl SledStore {
             path: path.clone(),
             max_waiting: config.max_waiting,
             max_letters: config.max_letters,
+            max_audit_records: config.max_audit_records,
             calls,
             room: Arc::new(Semaphore::new(config.max_waiting as usize)),
             shared: Arc::clone(&shared),
@@ -173,10 +175,14 @@ impl SledStore {
         self.call(1, |claims| claims.disk.size().map(|(events, bytes)| Ok(Size { events, bytes }))).await
     }
 
+    pub(crate) fn max_audit_records(&self) -> u64 {
+        self.0.max_audit_records
+    }
+
     /// Runs `stage` on the writer and waits until its changes are durable.
     ///
     /// A dropped call may still be carried out; all calls can be repeated.
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         weight: usize,
         stage: impl FnOnce(&mut Claims<'_>) -> Staged<T> + Send + 'static,
@@ -360,7 +366,7 @@ impl DeadLetterStore for SledStore {
 /// Closing a letter frees its space at once.
 const KEEPS_NO_CLOSED: &str = "sled keeps no closed letters";
 
-fn guarantees() -> Guarantees {
+pub(crate) fn guarantees() -> Guarantees {
     Guarantees::all().without(Clause::D6, KEEPS_NO_CLOSED)
 }
 

@@ -1,4 +1,4 @@
-//! The suites of an idempotency store and of a dead-letter store, on sled, over restarts too.
+//! The suites of an idempotency store, of a dead-letter store and of an audit sink, on sled, over restarts too.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -59,5 +59,9 @@ async fn reopen(store: Arc<SledStore>, clocks: Clocks) -> Result<SledStore> {
 
 fn main() -> ExitCode {
     let root = tempdir().unwrap();
-    Suites::new().with_idempotency(setup(root.path())).with_dead_letters(setup(root.path())).run()
+    Suites::new()
+        .with_idempotency(setup(root.path()))
+        .with_dead_letters(setup(root.path()))
+        .with_audit(setup(root.path()))
+        .run()
 }

@@ -75,7 +75,7 @@ impl PostgresStore {
     }
 }
 
-fn milliseconds(age: Duration) -> i64 {
+pub(crate) fn milliseconds(age: Duration) -> i64 {
     i64::try_from(age.min(OLDEST).as_millis()).unwrap_or(i64::MAX)
 }
 

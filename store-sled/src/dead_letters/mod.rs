@@ -74,6 +74,11 @@ impl Letters {
         &self.table
     }
 
+    /// Returns the table for the other records in it, under keys of their own.
+    pub(crate) fn table_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
     pub(crate) fn commit(&mut self, now: Timestamp) -> error::Result<()> {
         self.table.commit(now)
     }

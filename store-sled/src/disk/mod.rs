@@ -16,10 +16,12 @@ mod snapshots;
 mod table;
 mod witness;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use tidings_core::{ErrorKind, Timestamp};
+use tidings_core::audit::StoredAudit;
+use tidings_core::{Error, ErrorKind, Timestamp};
 
 use self::files::{create_directory, list, lock, sync_directory};
 use self::generation::Generation;
@@ -28,6 +30,7 @@ use self::manifest::Manifest;
 #[cfg(test)]
 pub(crate) use self::table::Cut;
 pub(crate) use self::table::Table;
+use crate::audit::{Trail, TrailPage};
 use crate::codec::{EventKey, NameId, State};
 use crate::config::{OnDamage, SledConfig};
 use crate::dead_letters::Letters;
@@ -64,6 +67,8 @@ pub(crate) struct Disk {
     /// The oldest first; never empty. The newest entry of an event counts.
     generations: Vec<Generation>,
     pub(crate) letters: Letters,
+    /// In the table of the letters.
+    trail: Trail,
     damages: Vec<Damage>,
 }
 
@@ -77,10 +82,11 @@ impl Disk {
         let mut opening = Opening { config, now, damages: Vec::new() };
         let manifest = opening.manifest()?;
         let generations = opening.generations(&manifest)?;
-        let letters = Letters::start(opening.letters(manifest.next == 0)?)?;
+        let mut letters = Letters::start(opening.letters(manifest.next == 0)?)?;
+        let trail = Trail::start(letters.table_mut())?;
         let damages = opening.damages;
         let (directory, cache) = (config.path.clone(), config.cache_of_each());
-        let mut disk = Self { directory, cache, manifest, generations, letters, damages };
+        let mut disk = Self { directory, cache, manifest, generations, letters, trail, damages };
         if disk.generations.is_empty() {
             disk.begin_generation(now)?;
         } else {
@@ -152,6 +158,39 @@ impl Disk {
             generation.commit(now)?;
         }
         self.letters.commit(now)
+    }
+
+    /// Appends audit records, with the next commit; after one that is refused, later ones of its chain are too.
+    pub(crate) fn append_audit(
+        &mut self,
+        records: &[StoredAudit],
+        now: Timestamp,
+        max_records: u64,
+    ) -> Result<Vec<tidings_core::Result<()>>> {
+        let (mut answers, mut refused) = (Vec::with_capacity(records.len()), BTreeSet::new());
+        for record in records {
+            if refused.contains(&record.chain) {
+                let text = "append: an earlier audit record of the chain is not stored";
+                answers.push(Err(Error::new(ErrorKind::Unavailable, text)));
+                continue;
+            }
+            let answer = self.trail.append(self.letters.table_mut(), record, now, max_records)?;
+            if answer.is_err() {
+                refused.insert(&record.chain);
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    /// Reads audit records from a number on.
+    pub(crate) fn read_audit(&self, from: u64, limit: usize) -> Result<TrailPage> {
+        self.trail.page(self.letters.table(), from, limit)
+    }
+
+    /// Deletes audit records of before a time, up to a bound: see [`Trail::purge`].
+    pub(crate) fn purge_audit(&mut self, before: Timestamp) -> Result<(u64, bool)> {
+        self.trail.purge(self.letters.table_mut(), before)
     }
 
     /// Stores the time, so that it can't go back over a restart.
