@@ -44,6 +44,8 @@ pub mod postgres;
 pub mod sled;
 #[cfg(feature = "test")]
 pub mod testing;
+#[cfg(feature = "tool")]
+pub mod tool;
 
 /// For the code that `derive(Event)` writes.
 #[doc(hidden)]

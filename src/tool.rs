@@ -1,0 +1,60 @@
+//! The `tidings` command as a library, for a program of your own.
+//!
+//! [`main`] is the whole of the binary `tidings`. Put it into your program behind a word of its command line, and
+//! operators need no second binary:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     tidings::tool::main()
+//! }
+//! ```
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+pub use tidings_tool::{Connect, Exit, Tool};
+
+use crate::idempotency::IdempotencyStore;
+use crate::{Error, ErrorKind, Result, Transport};
+
+/// Runs the command line of the process, with the transports and stores that the features enable.
+pub fn main() -> ExitCode {
+    Tool::new(Facade).main()
+}
+
+/// Opens what the features of this crate enable: the transports of [`connect`](crate::connect()), and stores by
+/// `postgres://` and `sled:PATH`.
+///
+/// ```
+/// use tidings::tool::{Connect, Facade};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let error = Facade.transport("kafka://127.0.0.1:1").await.unwrap_err();
+/// assert!(error.to_string().contains("127.0.0.1:1"));
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facade;
+
+#[tidings_core::async_trait]
+impl Connect for Facade {
+    async fn transport(&self, url: &str) -> Result<Arc<dyn Transport>> {
+        crate::connect(url).await
+    }
+
+    async fn idempotency_store(&self, url: &str) -> Result<Arc<dyn IdempotencyStore>> {
+        #[cfg(feature = "postgres")]
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            // An operator's look must not create or change tables.
+            let config = crate::postgres::PostgresConfig::new(url).with_migrate(false);
+            return Ok(Arc::new(crate::postgres::PostgresStore::connect_with(config).await?));
+        }
+        #[cfg(feature = "sled")]
+        if let Some(path) = url.strip_prefix("sled:") {
+            return Ok(Arc::new(crate::sled::SledStore::open(path).await?));
+        }
+        // Not repeated: it may hold a password.
+        let _ = url;
+        Err(Error::new(ErrorKind::Invalid, "open the store: expected a URL that starts with postgres:// or sled:"))
+    }
+}

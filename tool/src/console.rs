@@ -1,0 +1,82 @@
+//! Standard output and standard error of a run, and what the user wants of them.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::exit::Failure;
+
+/// The two outputs of a run. Data goes to [`print`](Self::print), everything else to [`note`](Self::note).
+pub(crate) struct Console {
+    out: Mutex<Box<dyn Write + Send>>,
+    err: Mutex<Box<dyn Write + Send>>,
+    /// Whether standard error is a terminal: progress is shown there only.
+    is_terminal: bool,
+    quiet: bool,
+    color: bool,
+}
+
+impl Console {
+    /// Creates the console of the process.
+    pub(crate) fn of_process() -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        Self { is_terminal, ..Self::new(Box::new(io::stdout()), Box::new(io::stderr())) }
+    }
+
+    /// Creates a console that is not a terminal.
+    pub(crate) fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+        Self { out: Mutex::new(out), err: Mutex::new(err), is_terminal: false, quiet: false, color: false }
+    }
+
+    /// Applies the user's wishes.
+    pub(crate) fn configure(&mut self, quiet: bool, no_color: bool) {
+        self.quiet = quiet;
+        self.color = self.is_terminal && !no_color;
+    }
+
+    /// Writes data to standard output. A reader that has left, as `head` does, is an error of kind `BrokenPipe`.
+    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
+        let mut out = lock(&self.out);
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// Writes a line about the run to standard error, unless the run is quiet. A failure to do so is not reported: there
+    /// is no place for it.
+    pub(crate) fn note(&self, line: &str) {
+        if !self.quiet {
+            drop(writeln!(lock(&self.err), "{line}"));
+        }
+    }
+
+    /// Writes the line about a failure to standard error.
+    pub(crate) fn fail(&self, program: &str, failure: &Failure) {
+        let (red, reset) = if self.color { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
+        drop(writeln!(lock(&self.err), "{red}{program}:{reset} {failure}"));
+    }
+
+    /// Returns whether progress should be shown.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.is_terminal && !self.quiet
+    }
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console").field("quiet", &self.quiet).field("color", &self.color).finish_non_exhaustive()
+    }
+}
+
+/// A writer is usable after a panic of another thread: lines are written whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns a bar for `length` steps; hidden unless standard error is a terminal.
+pub(crate) fn progress(console: &Console, length: u64) -> indicatif::ProgressBar {
+    let target = match console.shows_progress() {
+        true => indicatif::ProgressDrawTarget::stderr(),
+        false => indicatif::ProgressDrawTarget::hidden(),
+    };
+    indicatif::ProgressBar::with_draw_target(Some(length), target)
+}

@@ -1,0 +1,201 @@
+//! What a verb works with: the target's handles, the outputs, the deadline.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::{Admin, IdempotencyStore, Name, Transport};
+use tokio::sync::OnceCell;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::arguments::Globals;
+use crate::connect::Connect;
+use crate::console::Console;
+use crate::contexts::closest;
+use crate::exit::{Exit, Failure};
+use crate::output::{Format, View, render, schema};
+use crate::target::{Target, Variables};
+
+/// The context of a run. Handles are opened when a verb first asks for them.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) globals: Globals,
+    pub(crate) variables: Variables,
+    pub(crate) console: Console,
+    connect: Arc<dyn Connect>,
+    interrupt: watch::Receiver<bool>,
+    deadline: std::sync::Mutex<Instant>,
+    target: OnceCell<Target>,
+    transport: OnceCell<Arc<dyn Transport>>,
+    admin: OnceCell<Arc<dyn Admin>>,
+}
+
+/// A verb that only looks.
+pub(crate) trait Query {
+    /// The output.
+    type View: View;
+
+    /// Looks, and returns the output.
+    async fn run(&self, cx: &Context) -> Result<Self::View, Failure>;
+}
+
+impl Context {
+    pub(crate) fn new(
+        globals: Globals,
+        variables: Variables,
+        console: Console,
+        connect: Arc<dyn Connect>,
+        interrupt: watch::Receiver<bool>,
+    ) -> Self {
+        let deadline = std::sync::Mutex::new(after(globals.timeout));
+        let (target, transport, admin) = Default::default();
+        Self { globals, variables, console, connect, interrupt, deadline, target, transport, admin }
+    }
+
+    /// Runs a query and prints its output, again and again with `--watch`.
+    pub(crate) async fn show<Q: Query>(&self, query: &Q) -> Result<Exit, Failure> {
+        if self.globals.output == Format::Schema {
+            return self.print(&schema::<Q::View>()).map(|()| Exit::Ok);
+        }
+        let Some(interval) = self.globals.watch else { return self.round(query).await };
+        loop {
+            let exit = self.round(query).await?;
+            let next = after(interval);
+            if self.until(next).await {
+                return Ok(exit);
+            }
+            self.start_round();
+            if self.globals.output.is_for_people() {
+                self.print("\n")?;
+            }
+        }
+    }
+
+    async fn round<Q: Query>(&self, query: &Q) -> Result<Exit, Failure> {
+        let view = self.within(query.run(self)).await?;
+        self.output(&view)
+    }
+
+    /// Prints an output, and its notes for people.
+    pub(crate) fn output<V: View>(&self, view: &V) -> Result<Exit, Failure> {
+        self.print(&render(view, self.globals.output)?)?;
+        if self.globals.output.is_for_people() {
+            view.notes().iter().for_each(|note| self.console.note(note));
+        }
+        Ok(view.exit())
+    }
+
+    /// Prints data. A reader that has left ends the run without an error.
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        self.console.print(text).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::reader_left(),
+            _ => Failure::failed(format!("write the output: {error}")),
+        })
+    }
+
+    /// Waits for a future, at most until the deadline or an interrupt.
+    pub(crate) async fn within<T>(&self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.interrupted() => Err(Failure::interrupted()),
+            answer = timeout_at(self.deadline(), future) => answer.unwrap_or_else(|_| Err(self.late())),
+        }
+    }
+
+    /// Returns the failure of a run that took longer than `--timeout`.
+    pub(crate) fn late(&self) -> Failure {
+        let limit = humantime::format_duration(self.globals.timeout);
+        let of = self.target.get().map_or(String::new(), |target| format!(" from {}", target.name()));
+        Failure::failed(format!("no answer{of} within {limit}")).with_hint("is the broker up? --timeout sets the limit")
+    }
+
+    /// Returns when this round must have ended.
+    pub(crate) fn deadline(&self) -> Instant {
+        *self.deadline.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Starts the time limit anew, for the next round.
+    pub(crate) fn start_round(&self) {
+        *self.deadline.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = after(self.globals.timeout);
+    }
+
+    /// Completes when the user interrupts the run.
+    pub(crate) async fn interrupted(&self) {
+        let mut interrupt = self.interrupt.clone();
+        if interrupt.wait_for(|is| *is).await.is_err() {
+            // The sender is gone: nothing can interrupt the run.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns whether the user has interrupted the run.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        *self.interrupt.borrow()
+    }
+
+    /// Waits until a time; returns whether the user interrupted it.
+    pub(crate) async fn until(&self, time: Instant) -> bool {
+        timeout_at(time, self.interrupted()).await.is_ok()
+    }
+
+    /// Returns the target.
+    pub(crate) async fn target(&self) -> Result<&Target, Failure> {
+        self.target.get_or_try_init(async || Target::of(&self.globals, &self.variables)).await
+    }
+
+    /// Returns the target's transport.
+    pub(crate) async fn transport(&self) -> Result<&Arc<dyn Transport>, Failure> {
+        let target = self.target().await?;
+        self.transport.get_or_try_init(async || self.open(target).await).await
+    }
+
+    /// Opens the transport of a target.
+    pub(crate) async fn open(&self, target: &Target) -> Result<Arc<dyn Transport>, Failure> {
+        let scheme = target.name().split_once("://").map_or("", |(scheme, _)| scheme);
+        if scheme == "memory" || scheme.starts_with("sled") {
+            let text = format!("{scheme}:// lives inside one process and cannot be reached from another");
+            return Err(Failure::usage(text).with_hint("use the http:// address of that process's ops endpoint"));
+        }
+        self.connect.transport(target.url().expose()).await.map_err(|error| match error.kind() {
+            tidings_core::ErrorKind::Invalid => Failure::usage(error.report()),
+            _ => error.into(),
+        })
+    }
+
+    /// Returns the target's admin interface.
+    pub(crate) async fn admin(&self) -> Result<&Arc<dyn Admin>, Failure> {
+        let transport = self.transport().await?;
+        self.admin.get_or_try_init(async || Ok(transport.admin().await?)).await
+    }
+
+    /// Returns the idempotency store, if one is given.
+    #[expect(dead_code, reason = "for verbs that count done events")]
+    pub(crate) async fn store(&self) -> Result<Option<Arc<dyn IdempotencyStore>>, Failure> {
+        match self.target().await?.store() {
+            Some(url) => Ok(Some(self.connect.idempotency_store(url.expose()).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the failure of a name that the broker does not know, with the most similar one that it knows.
+    pub(crate) async fn unknown(&self, noun: &str, name: &str) -> Failure {
+        let known = match (noun, self.admin().await) {
+            ("group", Ok(admin)) => admin.list_groups().await,
+            (_, Ok(admin)) => admin.list_topics().await,
+            (_, Err(_)) => Ok(Vec::new()),
+        };
+        let known = known.unwrap_or_default();
+        let hint = match closest(name, known.iter().map(Name::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("see `tidings {noun} list`"),
+        };
+        Failure::failed(format!("{noun} {name} does not exist")).with_hint(hint)
+    }
+}
+
+/// Returns the time after `duration`; a very long one is a century.
+fn after(duration: Duration) -> Instant {
+    let century = Duration::from_secs(3_155_760_000);
+    Instant::now() + duration.min(century)
+}

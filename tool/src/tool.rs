@@ -1,0 +1,152 @@
+//! The tool: parses a command line, runs its verb, and reports the end.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+use tokio::sync::watch;
+
+use crate::arguments::{Arguments, usage};
+use crate::complete;
+use crate::connect::Connect;
+use crate::console::Console;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::target::Variables;
+
+/// The `tidings` command: parses arguments, runs the verb and returns how it ended.
+///
+/// ```
+/// use tidings_core::{Result, Transport, async_trait};
+/// use tidings_tool::{Connect, Exit, Tool};
+///
+/// #[derive(Debug)]
+/// struct Nothing;
+///
+/// #[async_trait]
+/// impl Connect for Nothing {
+///     async fn transport(&self, _url: &str) -> Result<std::sync::Arc<dyn Transport>> {
+///         Err(tidings_core::Error::new(tidings_core::ErrorKind::Unavailable, "connect: the broker is down"))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let tool = Tool::new(Nothing).with_variables([("TIDINGS_URL", "kafka://a:9092")]);
+/// assert_eq!(tool.run(["tidings", "topic", "list"]).await, Exit::Failed);
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Tool {
+    connect: Arc<dyn Connect>,
+    variables: Option<Variables>,
+    console: Console,
+}
+
+impl Tool {
+    /// Creates a tool that reads the process's environment and writes to its standard outputs.
+    pub fn new(connect: impl Connect) -> Self {
+        Self { connect: Arc::new(connect), variables: None, console: Console::of_process() }
+    }
+
+    /// Sets the environment's variables. By default those of the process.
+    #[must_use]
+    pub fn with_variables<N: Into<String>, V: Into<String>>(mut self, all: impl IntoIterator<Item = (N, V)>) -> Self {
+        self.variables = Some(Variables::new(all.into_iter().map(|(name, value)| (name.into(), value.into()))));
+        self
+    }
+
+    /// Sets where data (`out`) and everything else (`err`) is written. By default the standard outputs.
+    #[must_use]
+    pub fn with_output(mut self, out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+        self.console = Console::new(Box::new(out), Box::new(err));
+        self
+    }
+
+    /// Runs the verb of `arguments`, of which the first is the program's name.
+    ///
+    /// # Cancel safety
+    /// Dropping the future of a verb that changes something leaves open how much of it was applied.
+    pub async fn run<A: Into<OsString>>(self, arguments: impl IntoIterator<Item = A>) -> Exit {
+        let (_sender, never) = watch::channel(false);
+        self.run_until(arguments.into_iter().map(Into::into).collect(), never).await
+    }
+
+    /// Runs the verb of the process's arguments, on a runtime of its own, until it ends or the user interrupts it.
+    ///
+    /// Answers the shell instead, where its completion asks for the words that may follow.
+    pub fn main(self) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                self.console.fail("tidings", &Failure::failed(format!("start the runtime: {error}")));
+                return Exit::Failed.into();
+            }
+        };
+        let variables = self.variables.clone().unwrap_or_else(of_process);
+        if complete::answered(&self.connect, &variables, runtime.handle()) {
+            return Exit::Ok.into();
+        }
+        let exit = runtime.block_on(async {
+            let (sender, interrupt) = watch::channel(false);
+            let run = self.run_until(std::env::args_os().collect(), interrupt);
+            tokio::pin!(run);
+            tokio::select! {
+                exit = &mut run => exit,
+                Ok(()) = tokio::signal::ctrl_c() => {
+                    // Verbs end in order; a second interrupt ends the process.
+                    sender.send_replace(true);
+                    tokio::select! {
+                        exit = &mut run => exit,
+                        Ok(()) = tokio::signal::ctrl_c() => Exit::Interrupted,
+                    }
+                }
+            }
+        });
+        // Connections are not waited for: they may hang with their broker.
+        runtime.shutdown_background();
+        exit.into()
+    }
+
+    async fn run_until(self, arguments: Vec<OsString>, interrupt: watch::Receiver<bool>) -> Exit {
+        let Self { connect, variables, mut console } = self;
+        let variables = variables.unwrap_or_else(of_process);
+        let parsed = Arguments::command().try_get_matches_from(arguments);
+        let parsed = parsed.and_then(|matches| Arguments::from_arg_matches(&matches));
+        let Arguments { globals, noun } = match parsed {
+            Ok(arguments) => arguments,
+            Err(error) if !error.use_stderr() => {
+                // Help and version are data that was asked for; a reader that left does not want it.
+                drop(console.print(&error.render().to_string()));
+                return Exit::Ok;
+            }
+            Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                console.note(error.render().to_string().trim_end());
+                return Exit::Usage;
+            }
+            Err(error) => {
+                console.fail("tidings", &usage(&error));
+                return Exit::Usage;
+            }
+        };
+        console.configure(globals.quiet, globals.no_color || variables.get("NO_COLOR").is_some());
+        let cx = Context::new(globals, variables, console, connect, interrupt);
+        match noun.run(&cx).await {
+            Ok(exit) => exit,
+            Err(failure) => {
+                if failure.exit() != Exit::Ok {
+                    cx.console.fail("tidings", &failure);
+                }
+                failure.exit()
+            }
+        }
+    }
+}
+
+/// Reads the environment; variables that are no text are left out.
+fn of_process() -> Variables {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    Variables::new(std::env::vars_os().filter_map(text))
+}
