@@ -14,11 +14,9 @@ const BYTES: usize = 256 << 10;
 
 fn transport() -> Setup<MemoryTransport> {
     // As brokers are run: a missing topic is an error, and not created by a typing mistake.
-    let config = || {
-        let config = MemoryConfig::new().with_auto_create(false);
-        config.with_max_unanswered_records(BOUND).with_max_unanswered_bytes(BYTES)
-    };
-    Setup::new("memory", move || async move { MemoryTransport::open(config()) })
+    let url = format!("memory://?auto_create=false&max_unanswered_records={BOUND}&max_unanswered_bytes={BYTES}");
+    let open = move || std::future::ready(MemoryConfig::from_url(&url).and_then(MemoryTransport::open));
+    Setup::new("memory", open)
         .with_paused_clock()
         .with_outage(|memory, down| async move {
             if down {

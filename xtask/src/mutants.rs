@@ -201,7 +201,7 @@ impl Options {
     }
 
     fn command(&self, tree: &Path, results: &Path, suites: bool) -> Command {
-        let mut command = cargo(["mutants", "--in-place", "--all-features", "--no-shuffle", "--colors=never"]);
+        let mut command = cargo(["mutants", "--in-place", "--all-features", "--shuffle", "--colors=never"]);
         command.args(["--package", self.room.package, "--file", self.room.files]);
         command.args(["--no-times", "--cap-lints=true", "--minimum-test-timeout", MINIMUM_TIMEOUT]);
         command.arg("--output").arg(results);

@@ -5,11 +5,12 @@ use std::time::Duration;
 use tidings_core::{Name, Record, Timestamp, Topic, TopicPartition, Transport};
 
 use super::a1::describe;
-use super::fixture::{Fixture, numbered};
+use super::fixture::{Fixture, numbered, same_records};
 use crate::case::{Case, Checked, broken, cases, holds, same};
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_retention_deletes_what_is_older_and_nothing_else[RetentionCheck],
+    a1_retention_leaves_the_young_of_a_partition[RetentionCheck],
     a1_retention_by_size_keeps_the_newest[RetentionCheck],
     a1_retention_by_size_leaves_what_is_within_it[RetentionCheck],
     a1_retention_by_size_counts_what_is_there[RetentionCheck, DeletedRecords],
@@ -38,6 +39,37 @@ async fn a1_retention_deletes_what_is_older_and_nothing_else(fixture: &Fixture) 
         .await?;
     same("bounds of the topic with retention", vec![(5, 5), (0, 5)], starts(&short).await?)?;
     same("bounds of the topic without", vec![(0, 5)], starts(&kept).await?)
+}
+
+/// Old and young ones in one log, which was read in between. A broker deletes whole segments: some old ones may stay.
+async fn a1_retention_leaves_the_young_of_a_partition(fixture: &Fixture) -> Checked {
+    let topic = fixture.fresh("topic");
+    fixture.create(Topic::new(&topic).with_retention(Duration::from_secs(3_600))).await?;
+    let aged = |from: usize, age: u64| -> Vec<Record> {
+        let time = Timestamp::now().saturating_sub(Duration::from_secs(age));
+        (from..from + 5).map(|n| numbered(&topic, 0, n).with_timestamp(time)).collect()
+    };
+    let young = aged(5, 60);
+    fixture.publish(young.clone()).await?;
+    let old = aged(10, 7_200);
+    fixture.publish(old).await?;
+    fixture.check_retention().await?;
+    fixture.pass(fixture.pace.quiet).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.records(0, 5).await?;
+    same_records("the young before the old", 0, &young, &members[0].of(&TopicPartition::new(&topic, 0))[..5])?;
+    // Ages that are mixed: the first young one keeps what is behind it.
+    let mixed = fixture.fresh("topic");
+    fixture.create(Topic::new(&mixed).with_retention(Duration::from_secs(3_600))).await?;
+    for age in [7_200, 7_100, 60] {
+        let time = Timestamp::now().saturating_sub(Duration::from_secs(age));
+        fixture.publish((0..5).map(|n| numbered(&mixed, 0, n).with_timestamp(time)).collect()).await?;
+        describe(fixture, &mixed).await?;
+    }
+    fixture.check_retention().await?;
+    fixture.pass(fixture.pace.quiet).await?;
+    let bounds = describe(fixture, &mixed).await?.partitions.first().map(|p| (p.start, p.end));
+    holds(bounds.is_some_and(|(start, end)| start <= 10 && end == 15), "the five young ones", bounds)
 }
 
 /// Of thirty records of 1,000 bytes about a third may stay, and the newest does.

@@ -143,6 +143,7 @@ kinds! {
     CountsWhatIsGone => a1_retention_by_size_counts_what_is_there,
     CreatesAllLikeTheFirst => a1_topics_of_one_call_are_created_each_as_asked,
     ForgetsRetention => a1_retention_deletes_what_is_older_and_nothing_else,
+    ExpiresTheYoungWithTheOld => a1_retention_leaves_the_young_of_a_partition,
     ExpiresAll => a1_retention_deletes_what_is_older_and_nothing_else,
     TakesNegativeCountsForADefault => a1_a_name_or_a_number_that_cannot_be_fails_alone,
     DescribesLogsFromZero => c4_seek_below_what_is_gone_goes_to_the_oldest,
