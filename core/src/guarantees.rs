@@ -1,9 +1,9 @@
 //! Guarantees: the numbered clauses that a backend keeps.
 //!
 //! The docs of a trait number its promises (P for publishers, C for consumers, I for idempotency stores, D for dead
-//! letters, A for admins, T for audit sinks). A backend keeps all of them except those that it names, with a reason, in its
-//! `guarantees()`. The conformance suites run a case for each clause that is kept and report the others as ignored, so
-//! a clause that is added later fails in every backend until it is met or named.
+//! letters, A for admins, T for audit sinks, L for log readers). A backend keeps all of them except those that it names,
+//! with a reason, in its `guarantees()`. The conformance suites run a case for each clause that is kept and report the
+//! others as ignored, so a clause that is added later fails in every backend until it is met or named.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -51,6 +51,7 @@ clauses! {
     I5 "i5" "A store that can't answer says so.",
     I6 "i6" "A grant tells how many leases expired with the event, and how many attempts were released.",
     I7 "i7" "`Done` is written only by `complete` or within a handler's transaction.",
+    I8 "i8" "`done` tells which events are done, and changes nothing.",
     D1 "d1" "`Ok` means that the letter is durable.",
     D2 "d2" "The original is kept byte for byte, with the cause of its burial.",
     D3 "d3" "A letter buried twice is listed and redriven once.",
@@ -62,6 +63,11 @@ clauses! {
     T2 "t2" "An audit record is kept byte for byte, and never replaced.",
     T3 "t3" "An audit record that is appended again is stored once, or as identical records.",
     T4 "t4" "Reading yields each audit record, page by page, in the order of its chain.",
+    L1 "l1" "A log is read by position: each record once, in order, as a consumer reads it.",
+    L2 "l2" "Reading a log changes nothing on the broker.",
+    L3 "l3" "A read keeps its limits, and waits at the end of the log.",
+    L4 "l4" "Records that are gone are shown, and an offset beyond the end is refused.",
+    L5 "l5" "Bytes that cannot be read are reported with their offset, and a read behind them goes on.",
     Restart "restart" "What is acknowledged survives a restart of the process and its machine.",
 }
 

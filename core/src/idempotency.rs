@@ -35,6 +35,7 @@ use crate::{Error, ErrorKind, Guarantees, Name, Result, Timestamp};
 ///   were released. Counts saturate, at `i32::MAX` or above.
 /// - **I7** `Done` is written only by `complete` or within a handler's transaction. Claims live apart from it, so that
 ///   a table of done events can be shared with services that know nothing of claims.
+/// - **I8** [`done`](Self::done) tells which events are done, and changes nothing: no claim, no lease, no scope.
 ///
 /// ```
 /// use tidings_core::{Claim, EventRef, IdempotencyStore, Lease, ReleasedClaim, Result};
@@ -123,8 +124,7 @@ pub trait IdempotencyStore: Debug + Send + Sync + 'static {
     /// Returns which events of `scope` are done; answer `i` is event `i`'s. Default:
     /// [`Unsupported`](crate::ErrorKind::Unsupported).
     ///
-    /// A query for operators, without a lease: it claims nothing, keeps no claim alive and creates no scope. An event
-    /// that is claimed is not done; neither is one that was purged.
+    /// A query for operators, without a lease (I8). An event that is claimed is not done; neither is one that was purged.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) and similar kinds, never `false` instead (I5).

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Guarantees, RecordBatch, Result, SeekTo, TopicPartition, Unreadable};
+use crate::{Error, ErrorKind, Guarantees, RecordBatch, Result, SeekTo, TopicPartition, Unreadable};
 
 /// Reads records by position, outside consumer groups.
 ///
@@ -20,9 +20,9 @@ use crate::{Guarantees, RecordBatch, Result, SeekTo, TopicPartition, Unreadable}
 ///   Reading again from [`Read::next_offset`] yields each record once; it counts gaps and may come with no record.
 /// - **L2** Nothing on the broker changes: no group, no member, no commit, no topic. A missing topic or partition is
 ///   [`NotFound`](crate::ErrorKind::NotFound), with its name.
-/// - **L3** An answer keeps the [limits](ReadLimits): at most `max_records`, and no further record once `max_bytes` is
-///   reached; a single larger record comes alone. A read at the end of the log returns empty within about `wait`, and
-///   at once if `wait` is zero; a record published meanwhile ends the wait.
+/// - **L3** An answer keeps the [limits](ReadLimits): at most `max_records` and `max_bytes`; a first record that is
+///   larger comes alone. A read at the end of the log returns empty after `wait`, and at once if `wait` is zero; a
+///   record published meanwhile ends the wait.
 /// - **L4** From an offset below the log's start, reading begins at the oldest record left, and
 ///   [`Read::start_offset`] shows the loss. An offset beyond the end of the log is
 ///   [`Invalid`](crate::ErrorKind::Invalid): the log went back, for example because its topic was recreated.
@@ -73,7 +73,8 @@ pub trait LogReader: Debug + Send + Sync + 'static {
 pub struct ReadLimits {
     /// The maximum number of records. Default: [`DEFAULT_MAX_RECORDS`](Self::DEFAULT_MAX_RECORDS).
     pub max_records: usize,
-    /// The bytes of keys, values and headers after which no further record is returned. Default:
+    /// The maximum bytes of the records ([`StoredRecord::size`](crate::StoredRecord::size)); a first record that is larger
+    /// comes alone. Default:
     /// [`DEFAULT_MAX_BYTES`](Self::DEFAULT_MAX_BYTES).
     pub max_bytes: usize,
     /// The time to wait for a record if there is none at the offset. Default: zero.
@@ -93,7 +94,7 @@ impl ReadLimits {
         self
     }
 
-    /// Sets the bytes after which no further record is returned.
+    /// Sets the maximum bytes of the records.
     #[must_use]
     pub fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -105,6 +106,19 @@ impl ReadLimits {
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
+    }
+
+    /// Checks the limits, for implementations.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for zero records or bytes.
+    pub fn check(&self) -> Result<()> {
+        let name = match (self.max_records, self.max_bytes) {
+            (0, _) => "max_records",
+            (_, 0) => "max_bytes",
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Invalid, format!("read: {name} is 0, expected 1 or more")))
     }
 }
 

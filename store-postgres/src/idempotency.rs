@@ -44,6 +44,7 @@ const CLAIM: &str = "SELECT event, answer, died, tried, at_most FROM {claim}($1,
 const COMPLETE: &str = "SELECT {complete}($1, $2, $3, $4)";
 const SETTLE: &str = "SELECT verdict, xid FROM {settle}($1, $2, $3, $4, $5, $6, $7, $8)";
 const COUNT_DONE: &str = "SELECT count(*) FROM {done} WHERE {scope} = $1 AND event_id = ANY ($2)";
+const WHICH_DONE: &str = "SELECT DISTINCT event_id FROM {done} WHERE {scope} = $1 AND event_id = ANY ($2)";
 const RELEASE: &str = "SELECT tidings.release($1, $2, $3, $4)";
 /// Skips rows that another transaction is deleting.
 const PURGE: &str = "DELETE FROM {done} WHERE ctid = ANY (ARRAY(
@@ -80,6 +81,7 @@ pub(crate) struct Texts {
     purge_leases: SqlStr,
     pub(crate) settle: SqlStr,
     pub(crate) count_done: SqlStr,
+    which_done: SqlStr,
 }
 
 impl Texts {
@@ -99,6 +101,7 @@ impl Texts {
             purge_leases: names.fill_done(PURGE_LEASES, &ours),
             settle: names.fill_done(SETTLE, done),
             count_done: names.fill_done(COUNT_DONE, done),
+            which_done: names.fill_done(WHICH_DONE, done),
         }
     }
 }
@@ -270,6 +273,20 @@ impl IdempotencyStore for PostgresStore {
     /// transaction. Cancel-safe: completed steps stay done.
     async fn purge(&self, scope: &Name, completed_before: Timestamp) -> Result<u64> {
         self.purge_scope(scope, completed_before, Pace::Full).await
+    }
+
+    /// Reads the table of done events, which is a shared one if it is configured.
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        let doing = "query done events";
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+        let mut connection = self.acquire(doing).await?;
+        let query = sqlx::query_scalar(self.texts().which_done.clone()).bind(storable(scope)).bind(&ids);
+        let answered = self.bounded(query.fetch_all(&mut *connection)).await;
+        let done: HashSet<Uuid> = self.judge(doing, &mut connection, answered)?.into_iter().collect();
+        Ok(ids.iter().map(|id| done.contains(id)).collect())
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -150,6 +150,10 @@ impl IdempotencyStore for Proxied {
         self.store.purge(scope, completed_before).await
     }
 
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        self.store.done(scope, events).await
+    }
+
     fn guarantees(&self) -> Guarantees {
         IdempotencyStore::guarantees(&self.store)
     }

@@ -224,6 +224,13 @@ impl Claims<'_> {
         Ok(Ok(PurgeStep { removed, next: Some(next) }))
     }
 
+    /// Returns which events are done. A scope that is not known gets no number.
+    pub(crate) fn done(&self, scope: &Name, events: &[Uuid]) -> Staged<Vec<bool>> {
+        let Some(scope) = self.disk.number_of(scope) else { return Ok(Ok(vec![false; events.len()])) };
+        let is_done = |id: &Uuid| matches!(self.disk.get(EventKey { scope, id: *id }), Some(State::Done(_)));
+        Ok(Ok(events.iter().map(is_done).collect()))
+    }
+
     /// Leases open letters, in memory only: a newly opened store has no running redrive.
     pub(crate) fn lease(&mut self, letters: &[LetterId], lease: &LetterLease) -> Staged<Vec<Leased>> {
         let mut answers = Vec::with_capacity(letters.len());

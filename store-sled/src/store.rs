@@ -284,6 +284,11 @@ impl IdempotencyStore for SledStore {
         Ok(removed)
     }
 
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        let (scope, events) = (scope.clone(), ids(events));
+        self.call(events.len(), move |claims| claims.done(&scope, &events)).await
+    }
+
     fn guarantees(&self) -> Guarantees {
         guarantees()
     }

@@ -3,17 +3,18 @@
 //! A change is reported as done only once the brokers show it: each broker learns of a new topic at
 //! its own time, and a publish right after the creation would fail without that wait.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Cleanup, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, GroupState, Guarantees, Health, Name,
-    PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Result, SeekTo, Topic,
-    TopicDescription, TopicPartition, async_trait,
+    Admin, Cleanup, ConfigResource, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, GroupState,
+    Guarantees, Health, Name, PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Result,
+    SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::client::admin::ClusterClient;
+use crate::cluster::alter;
 
 /// How long to wait until a created or deleted topic is visible.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
@@ -21,9 +22,9 @@ const SEEN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Attempts to find a topic before it is reported missing: brokers learn of a new topic at different times, and any
 /// of them may be asked.
-const LOOKS: usize = 4;
+pub(crate) const LOOKS: usize = 4;
 /// Pause between two of these attempts.
-const NEXT_LOOK: Duration = Duration::from_millis(25);
+pub(crate) const NEXT_LOOK: Duration = Duration::from_millis(25);
 
 /// Admin client for Kafka.
 ///
@@ -31,7 +32,7 @@ const NEXT_LOOK: Duration = Duration::from_millis(25);
 /// [`request_timeout`](crate::KafkaConfig::request_timeout).
 #[derive(Debug, Clone)]
 pub struct KafkaAdmin {
-    cluster: ClusterClient,
+    pub(crate) cluster: ClusterClient,
 }
 
 impl KafkaAdmin {
@@ -57,7 +58,7 @@ impl KafkaAdmin {
     }
 
     /// Returns the partitions of each topic; a topic is missing if no attempt found it.
-    async fn look(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
+    pub(crate) async fn look(&self, names: &[Name]) -> Result<Vec<Result<Vec<PartitionDescription>>>> {
         let mut found = self.cluster.topics(names).await?;
         for _ in 1..LOOKS {
             let missing = |one: &Result<_>| one.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound);
@@ -88,28 +89,6 @@ impl KafkaAdmin {
         }
     }
 
-    /// A partition without a leader is described with the bounds 0 and 0.
-    async fn describe(&self, topic: &Name, partitions: Vec<PartitionDescription>) -> Result<TopicDescription> {
-        let led: Vec<_> = partitions.iter().filter(|p| p.leader.is_some()).map(|p| p.partition).collect();
-        let at = |to: SeekTo| led.iter().map(move |p| (TopicPartition::new(topic.clone(), *p), to));
-        let (start, end) =
-            tokio::try_join!(self.cluster.offsets(at(SeekTo::Earliest)), self.cluster.offsets(at(SeekTo::Latest)))?;
-        let mut described = TopicDescription::new(topic.clone(), partitions);
-        for partition in &mut described.partitions {
-            let place = TopicPartition::new(topic.clone(), partition.partition);
-            let of =
-                |offsets: &HashMap<TopicPartition, Option<u64>>| offsets.get(&place).copied().flatten().unwrap_or(0);
-            partition.start = of(&start);
-            partition.end = of(&end);
-        }
-        described.settings = match self.cluster.settings(topic).await {
-            // A client with only read or write access may see that the topic exists, but not its settings.
-            Err(error) if error.kind() == ErrorKind::Denied => BTreeMap::new(),
-            settings => settings?,
-        };
-        Ok(described)
-    }
-
     /// Returns all partitions of the topics.
     async fn partitions(&self, topics: &[Name]) -> Result<Vec<TopicPartition>> {
         let mut all = Vec::new();
@@ -117,33 +96,6 @@ impl KafkaAdmin {
             all.extend(partitions?.into_iter().map(|p| TopicPartition::new(topic.clone(), p.partition)));
         }
         Ok(all)
-    }
-
-    /// Returns the bounds of each partition's log, or why they are unknown: a partition without a leader does not
-    /// affect the others.
-    async fn bounds_each(&self, partitions: &BTreeSet<TopicPartition>) -> Result<Bounds> {
-        let topics: BTreeSet<&Name> = partitions.iter().map(|at| &at.topic).collect();
-        let topics: Vec<Name> = topics.into_iter().cloned().collect();
-        let looked = topics.iter().zip(self.look(&topics).await?).collect::<HashMap<_, _>>();
-        let mut led = Vec::new();
-        let mut bounds = Bounds::new();
-        for at in partitions {
-            match leader_of(at, looked.get(&at.topic)) {
-                Ok(()) => led.push(at.clone()),
-                Err(why) => drop(bounds.insert(at.clone(), Err(why))),
-            }
-        }
-        let at = |to: SeekTo| led.iter().map(move |p| (p.clone(), to));
-        let (start, end) = tokio::try_join!(
-            self.cluster.offsets_each(at(SeekTo::Earliest)),
-            self.cluster.offsets_each(at(SeekTo::Latest))
-        )?;
-        for at in led {
-            let (start, end) = (told(&start, &at), told(&end, &at));
-            let of_log = start.and_then(|start| Ok((start, end?.max(start))));
-            bounds.insert(at, of_log);
-        }
-        Ok(bounds)
     }
 
     /// Returns the bounds of all partitions, or the first error: for callers that need every one.
@@ -158,31 +110,6 @@ impl KafkaAdmin {
             bounds.insert(partition.clone(), (start, of(&end).unwrap_or(start).max(start)));
         }
         Ok(bounds)
-    }
-}
-
-/// The oldest and the next offset of each partition, or why they are unknown.
-type Bounds = HashMap<TopicPartition, Result<(u64, u64), String>>;
-
-/// Checks that a partition has a leader, by the description of its topic.
-fn leader_of(at: &TopicPartition, topic: Option<&Result<Vec<PartitionDescription>>>) -> Result<(), String> {
-    match topic {
-        Some(Ok(partitions)) => match partitions.iter().find(|p| p.partition == at.partition) {
-            Some(partition) if partition.leader.is_some() => Ok(()),
-            Some(_) => Err("it has no leader".into()),
-            None => Err("there is no such partition".into()),
-        },
-        Some(Err(error)) => Err(error.report()),
-        None => Err("no broker described its topic".into()),
-    }
-}
-
-/// Returns the reported offset of a partition, or why none was reported.
-fn told(offsets: &HashMap<TopicPartition, Result<Option<u64>>>, at: &TopicPartition) -> Result<u64, String> {
-    match offsets.get(at) {
-        Some(Ok(offset)) => Ok(offset.unwrap_or(0)),
-        Some(Err(error)) => Err(error.report()),
-        None => Err("its leader did not report it".into()),
     }
 }
 
@@ -243,14 +170,8 @@ impl Admin for KafkaAdmin {
     }
 
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
-        let mut described = Vec::with_capacity(topics.len());
-        for (topic, partitions) in topics.iter().zip(self.look(topics).await?) {
-            described.push(match partitions {
-                Ok(partitions) => self.describe(topic, partitions).await,
-                Err(error) => Err(error),
-            });
-        }
-        Ok(described)
+        let looked = self.look(topics).await?;
+        self.describe(topics, looked).await
     }
 
     async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>> {
@@ -290,6 +211,11 @@ impl Admin for KafkaAdmin {
         Ok(())
     }
 
+    async fn alter_topic(&self, topic: &Name, changes: &[(String, Option<String>)]) -> Result<()> {
+        let altered = alter(&self.cluster, &ConfigResource::Topic(topic.clone()), changes).await;
+        altered.map_err(|e| e.in_context(format_args!("alter topic {topic:?}")))
+    }
+
     async fn list_groups(&self) -> Result<Vec<Name>> {
         self.cluster.list_groups().await
     }
@@ -298,20 +224,16 @@ impl Admin for KafkaAdmin {
         self.cluster.group(group).await
     }
 
+    async fn describe_groups(&self, groups: &[Name]) -> Result<Vec<Result<GroupDescription>>> {
+        self.cluster.groups(groups).await
+    }
+
     async fn group_lag(&self, group: &Name) -> Result<Vec<PartitionLag>> {
-        let described = self.cluster.group(group).await?;
-        let committed = self.cluster.committed(group).await?;
-        let read = described.members.into_iter().flat_map(|member| member.partitions);
-        let partitions: BTreeSet<TopicPartition> = committed.keys().cloned().chain(read).collect();
-        let mut bounds = self.bounds_each(&partitions).await?;
-        let lag = |partition: TopicPartition| {
-            let next = committed.get(&partition).map(|c| c.next);
-            match bounds.remove(&partition).unwrap_or_else(|| Err("no broker reported it".into())) {
-                Ok((start, end)) => PartitionLag::new(partition, next, start, end),
-                Err(why) => PartitionLag::unknown(partition, next, why),
-            }
-        };
-        Ok(partitions.into_iter().map(lag).collect())
+        self.lags(std::slice::from_ref(group)).await?.remove(0)
+    }
+
+    async fn group_lags(&self, groups: &[Name]) -> Result<Vec<Result<Vec<PartitionLag>>>> {
+        self.lags(groups).await
     }
 
     async fn reset_offsets(
@@ -368,8 +290,9 @@ impl Admin for KafkaAdmin {
         let cluster = self.cluster.describe_cluster().await?;
         let mut health = Health::default();
         health.controller = cluster.controller;
-        for (number, address, fenced) in cluster.brokers {
-            if fenced {
+        for broker in cluster.brokers {
+            let (number, address) = (broker.id, format!("{}:{}", broker.host, broker.port));
+            if broker.fenced {
                 health.problems.push(format!("broker {number} at {address} is fenced"));
             } else {
                 health.brokers.push((number, address));

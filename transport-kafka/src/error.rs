@@ -93,6 +93,7 @@ fn kind_of_code(code: ErrorCode) -> ErrorKind {
         | ErrorCode::InvalidReplicationFactor
         | ErrorCode::InvalidReplicaAssignment
         | ErrorCode::InvalidConfig
+        | ErrorCode::InvalidPrincipalType
         | ErrorCode::InvalidRequest
         | ErrorCode::InvalidGroupId
         | ErrorCode::InvalidSessionTimeout

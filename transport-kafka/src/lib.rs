@@ -26,19 +26,26 @@
 //! [`KafkaConfig`] has a typed field for each setting; [`KafkaConfig::from_url`] and
 //! [`KafkaConfig::from_env`] read the same settings from a URL and from the environment.
 
+mod acls;
 mod admin;
+mod admin_batches;
 mod client;
+mod cluster;
 mod config;
 mod consumer;
 mod dedicated_runtime;
 mod error;
+mod log_reader;
 mod publisher;
 mod transport;
 
+pub use self::acls::KafkaAcls;
 pub use self::admin::KafkaAdmin;
+pub use self::cluster::KafkaCluster;
 pub use self::config::{
     Compression, GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
 };
 pub use self::consumer::KafkaConsumer;
+pub use self::log_reader::KafkaLogReader;
 pub use self::publisher::KafkaPublisher;
 pub use self::transport::KafkaTransport;

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, DeadLetterSink, DeadLetterTopics, Guarantees, Publisher, Result, Transport,
-    async_trait,
+    Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, DeadLetterTopics, Guarantees, LogReader,
+    Publisher, Result, Transport, async_trait,
 };
 
+use crate::acls::KafkaAcls;
 use crate::admin::KafkaAdmin;
 use crate::client::admin::ClusterClient;
 use crate::client::connection::{Connection, Role};
+use crate::cluster::KafkaCluster;
 use crate::config::{KafkaConfig, in_context};
 use crate::consumer::KafkaConsumer;
+use crate::log_reader::KafkaLogReader;
 use crate::publisher::KafkaPublisher;
 
 /// Minimum of [`KafkaConfig::max_record_bytes`] for dead letters: a letter is larger than its record, and other
@@ -107,6 +110,19 @@ impl Transport for KafkaTransport {
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         Ok(Arc::new(KafkaAdmin::new(self.cluster.clone())))
+    }
+
+    /// Opens a reader with a connection of its own.
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        Ok(Arc::new(KafkaLogReader::open(&self.config).await?))
+    }
+
+    async fn acls(&self) -> Result<Arc<dyn Acls>> {
+        Ok(Arc::new(KafkaAcls::new(self.cluster.clone())))
+    }
+
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        Ok(Arc::new(KafkaCluster::new(self.cluster.clone())))
     }
 
     fn guarantees(&self) -> Guarantees {

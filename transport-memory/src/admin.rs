@@ -60,7 +60,7 @@ impl Admin for MemoryAdmin {
         let now = self.broker.clock.now();
         let describe = |name: &Name| {
             let topic = self.broker.topic(name).ok_or_else(|| no_topic("describe topic", name))?;
-            Ok(topic.describe(now))
+            Ok(topic.describe(&self.broker.config, now))
         };
         Ok(topics.iter().map(describe).collect())
     }
@@ -93,9 +93,16 @@ impl Admin for MemoryAdmin {
             );
             return Err(Error::new(ErrorKind::Conflict, text));
         }
-        found.grow(partitions);
+        found.grow(partitions, &self.broker.config);
         self.broker.rebalance_all();
         Ok(())
+    }
+
+    /// Settings without an effect here, such as `segment.ms`, are kept and described, as at the creation.
+    async fn alter_topic(&self, topic: &Name, changes: &[(String, Option<String>)]) -> Result<()> {
+        self.broker.faults.reach("alter topic")?;
+        let found = self.broker.topic(topic).ok_or_else(|| no_topic("alter topic", topic))?;
+        found.alter(changes, &self.broker.config).map_err(|e| e.in_context(format_args!("alter topic {topic:?}")))
     }
 
     async fn list_groups(&self) -> Result<Vec<Name>> {

@@ -40,9 +40,11 @@
 //! redriven.
 
 mod admin;
+mod alter;
 mod assign;
 mod broker;
 mod clock;
+mod cluster;
 mod config;
 mod consumer;
 mod dead_letters;
@@ -50,6 +52,7 @@ mod error;
 mod faults;
 mod group;
 mod log;
+mod log_reader;
 mod publisher;
 mod signal;
 mod store;

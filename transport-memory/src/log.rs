@@ -31,7 +31,7 @@ const SPARE_FACTOR: usize = 8;
 /// Retention of a partition.
 ///
 /// Limits of a partition; the oldest records are dropped beyond any of them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Retention {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
@@ -44,7 +44,6 @@ pub(crate) struct Retention {
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
     origin: Arc<TopicPartition>,
-    retention: Retention,
     /// Copy of the log's end in `inner`, so that readers need no lock to see that there are no records.
     end: AtomicU64,
     inner: Mutex<Inner>,
@@ -52,6 +51,7 @@ pub(crate) struct PartitionLog {
 
 #[derive(Debug, Default)]
 struct Inner {
+    retention: Retention,
     /// Segments in order of their offsets.
     sealed: VecDeque<Segment>,
     /// Records appended since the last seal.
@@ -94,7 +94,8 @@ pub(crate) enum Read {
 
 impl PartitionLog {
     pub(crate) fn new(origin: TopicPartition, retention: Retention) -> Self {
-        Self { origin: Arc::new(origin), retention, end: AtomicU64::new(0), inner: Mutex::default() }
+        let inner = Mutex::new(Inner { retention, ..Inner::default() });
+        Self { origin: Arc::new(origin), end: AtomicU64::new(0), inner }
     }
 
     pub(crate) fn origin(&self) -> &TopicPartition {
@@ -112,7 +113,7 @@ impl PartitionLog {
     /// Applies the maximum age first, so that expired records count neither as lag nor as present.
     pub(crate) fn bounds(&self, now: Timestamp) -> (u64, u64) {
         let mut inner = lock(&self.inner);
-        inner.expire(&self.origin, self.retention, now);
+        inner.expire(&self.origin, now);
         (inner.start, inner.end)
     }
 
@@ -137,8 +138,8 @@ impl PartitionLog {
     /// first record beyond `max_bytes` is returned alone, lest the reader stop for ever.
     pub(crate) fn read(&self, position: u64, max_records: usize, max_bytes: usize, now: Timestamp) -> Read {
         let mut inner = lock(&self.inner);
-        if self.retention.age.is_some() {
-            inner.expire(&self.origin, self.retention, now);
+        if inner.retention.age.is_some() {
+            inner.expire(&self.origin, now);
         }
         if position < inner.start {
             return Read::Overtaken(inner.start);
@@ -161,7 +162,7 @@ impl PartitionLog {
     /// then, or the end.
     pub(crate) fn find(&self, to: SeekTo, now: Timestamp) -> u64 {
         let mut inner = lock(&self.inner);
-        inner.expire(&self.origin, self.retention, now);
+        inner.expire(&self.origin, now);
         match to {
             SeekTo::Offset(offset) => offset.clamp(inner.start, inner.end),
             SeekTo::Earliest => inner.start,
@@ -169,6 +170,20 @@ impl PartitionLog {
             // Latest, and unknown variants added by core.
             _ => inner.end,
         }
+    }
+
+    /// Replaces the retention, and applies it.
+    pub(crate) fn set_retention(&self, retention: Retention) {
+        let mut inner = lock(&self.inner);
+        inner.retention = retention;
+        inner.retain(&self.origin);
+    }
+
+    /// Returns the bytes of the records in the log.
+    pub(crate) fn bytes(&self) -> u64 {
+        let mut inner = lock(&self.inner);
+        inner.count_dropped(&self.origin);
+        inner.bytes
     }
 
     /// Drops the records before `offset`, as retention would.
@@ -242,7 +257,8 @@ impl Inner {
     }
 
     /// Applies retention. The newest record stays regardless of its size, but not beyond its age.
-    fn retain(&mut self, origin: &Arc<TopicPartition>, retention: Retention) {
+    fn retain(&mut self, origin: &Arc<TopicPartition>) {
+        let retention = self.retention;
         self.drop_until(origin, self.end.saturating_sub(retention.records));
         if self.bytes > retention.bytes {
             self.count_dropped(origin);
@@ -255,8 +271,8 @@ impl Inner {
 
     /// Drops the records older than the maximum age. It stops at the first younger one, so a record
     /// with a future timestamp keeps those behind it.
-    fn expire(&mut self, origin: &Arc<TopicPartition>, retention: Retention, now: Timestamp) {
-        let Some(age) = retention.age else { return };
+    fn expire(&mut self, origin: &Arc<TopicPartition>, now: Timestamp) {
+        let Some(age) = self.retention.age else { return };
         let oldest = now.saturating_sub(age);
         while self.start < self.end && self.first(origin).timestamp < oldest {
             self.drop_until(origin, self.start + 1);
@@ -372,7 +388,7 @@ impl Appender<'_> {
 
 impl Drop for Appender<'_> {
     fn drop(&mut self) {
-        self.inner.retain(&self.log.origin, self.log.retention);
+        self.inner.retain(&self.log.origin);
         self.log.end.store(self.inner.end, Ordering::SeqCst);
         for reader in &self.inner.readers {
             reader.wake();

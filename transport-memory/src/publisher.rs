@@ -304,8 +304,8 @@ impl<'a> TopicBatch<'a> {
 /// Returns the partition of a record of `topic`, which has `partitions`, and the record's size in bytes.
 fn place(topic: &TopicLog, partitions: usize, record: &Record) -> Result<(u32, usize)> {
     let (count, size) = (partitions as u32, record.size());
-    if size as u64 > topic.max_record_bytes {
-        let (name, max) = (&topic.name, topic.max_record_bytes);
+    if size as u64 > topic.max_record_bytes() {
+        let (name, max) = (&topic.name, topic.max_record_bytes());
         let text = format!("publish to {name:?}: a record of {size} bytes exceeds max_record_bytes ({max})");
         return Err(Error::new(ErrorKind::TooLarge, text));
     }

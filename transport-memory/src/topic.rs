@@ -14,6 +14,7 @@ use tidings_core::{
     Timestamp, Topic, TopicDescription, TopicPartition, check_topic_name,
 };
 
+use crate::alter;
 use crate::config::MemoryConfig;
 use crate::error::lock;
 use crate::log::{PartitionLog, Retention};
@@ -36,10 +37,9 @@ pub(crate) struct TopicLog {
     pub(crate) name: Name,
     /// By the topic's own setting, or else the transport's; larger records are refused as
     /// `TooLarge`.
-    pub(crate) max_record_bytes: u64,
-    /// Settings as reported, with those that have no effect here.
-    settings: BTreeMap<String, String>,
-    retention: Retention,
+    max_record_bytes: AtomicU64,
+    /// What the topic was created with, and its changes since.
+    spec: Mutex<Topic>,
     logs: Mutex<Logs>,
     /// Number of `logs`, so that callers that cache them can check for more; zero once the topic is deleted.
     partitions: AtomicU32,
@@ -62,28 +62,17 @@ impl TopicLog {
     pub(crate) fn new(spec: &Topic, config: &MemoryConfig) -> Result<Self> {
         check_topic_name(&spec.name)?;
         check_partitions(&spec.name, spec.partitions)?;
-        let deletes = !matches!(spec.cleanup, Some(Cleanup::Compact));
-        let age = spec.retention.or(config.retention).filter(|age| deletes && *age != Duration::MAX);
-        // Each letter has up to three entries in the topic of states, which must not be dropped before the letter.
-        let entries = if spec.name.ends_with(DEAD_LETTER_STATE_SUFFIX) { STATE_ENTRIES } else { 1 };
-        let retention = Retention {
-            records: config.retention_records.saturating_mul(entries),
-            bytes: spec.retention_bytes.filter(|_| deletes).unwrap_or(config.retention_bytes),
-            age,
-        };
-        let room = if spec.name.ends_with(DEAD_LETTER_SUFFIX) { LETTER_ROOM } else { 0 };
         let topic = Self {
             name: spec.name.clone(),
-            max_record_bytes: spec.max_record_bytes.unwrap_or(config.max_record_bytes.saturating_add(room)),
-            settings: settings(spec, retention),
-            retention,
+            max_record_bytes: AtomicU64::new(max_record_bytes(spec, config)),
+            spec: Mutex::new(spec.clone()),
             logs: Mutex::new(Arc::new([])),
             partitions: AtomicU32::new(0),
             deleted: AtomicBool::new(false),
             keyed: AtomicBool::new(false),
             keyless_bytes: AtomicU64::new(0),
         };
-        topic.grow(spec.partitions);
+        topic.grow(spec.partitions, config);
         Ok(topic)
     }
 
@@ -98,13 +87,16 @@ impl TopicLog {
     /// Raises the number of partitions to `partitions`; never lowers it.
     ///
     /// A deleted topic stays as it is: a publisher that still holds it must not revive it.
-    pub(crate) fn grow(&self, partitions: u32) {
+    pub(crate) fn grow(&self, partitions: u32, config: &MemoryConfig) {
+        // Held until the end, so that a change of the settings reaches the new partitions, too.
+        let spec = lock(&self.spec);
+        let retention = retention(&spec, config);
         let mut logs = lock(&self.logs);
         if self.deleted.load(Ordering::Acquire) {
             return;
         }
         let new = logs.len() as u32..partitions;
-        let new = new.map(|p| Arc::new(PartitionLog::new(TopicPartition::new(&self.name, p), self.retention)));
+        let new = new.map(|p| Arc::new(PartitionLog::new(TopicPartition::new(&self.name, p), retention)));
         *logs = logs.iter().cloned().chain(new).collect();
         self.partitions.store(logs.len() as u32, Ordering::Release);
     }
@@ -120,6 +112,32 @@ impl TopicLog {
         self.deleted.store(true, Ordering::Release);
         self.partitions.store(0, Ordering::Release);
         logs.iter().for_each(|log| log.drop_before(log.end()));
+    }
+
+    pub(crate) fn max_record_bytes(&self) -> u64 {
+        self.max_record_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Changes settings, all or none.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid), naming the setting.
+    pub(crate) fn alter(&self, changes: &[(String, Option<String>)], config: &MemoryConfig) -> Result<()> {
+        let mut spec = lock(&self.spec);
+        let mut changed = spec.clone();
+        for (name, value) in changes {
+            alter::change(&mut changed, name, value.as_deref())?;
+        }
+        *spec = changed;
+        let retention = retention(&spec, config);
+        self.max_record_bytes.store(max_record_bytes(&spec, config), Ordering::Relaxed);
+        self.logs().iter().for_each(|log| log.set_retention(retention));
+        Ok(())
+    }
+
+    /// Returns the names of the settings that the topic has itself.
+    pub(crate) fn own_settings(&self) -> Vec<String> {
+        alter::own(&lock(&self.spec))
     }
 
     /// Returns whether a record with a key was ever published to it.
@@ -143,7 +161,7 @@ impl TopicLog {
     }
 
     /// Describes the topic with the bounds of its partitions; broker 0 leads them all.
-    pub(crate) fn describe(&self, now: Timestamp) -> TopicDescription {
+    pub(crate) fn describe(&self, config: &MemoryConfig, now: Timestamp) -> TopicDescription {
         let logs = self.logs();
         let partitions = logs.iter().map(|log| {
             let (start, end) = log.bounds(now);
@@ -152,20 +170,40 @@ impl TopicLog {
             description
         });
         let mut description = TopicDescription::new(&self.name, partitions.collect());
-        description.settings.clone_from(&self.settings);
+        description.settings = settings(&lock(&self.spec), config);
         description
     }
+}
+
+/// Returns the limits of a partition of a topic.
+fn retention(spec: &Topic, config: &MemoryConfig) -> Retention {
+    let deletes = !matches!(spec.cleanup, Some(Cleanup::Compact));
+    // Each letter has up to three entries in the topic of states, which must not be dropped before the letter.
+    let entries = if spec.name.ends_with(DEAD_LETTER_STATE_SUFFIX) { STATE_ENTRIES } else { 1 };
+    Retention {
+        records: config.retention_records.saturating_mul(entries),
+        bytes: spec.retention_bytes.filter(|_| deletes).unwrap_or(config.retention_bytes),
+        age: spec.retention.or(config.retention).filter(|age| deletes && *age != Duration::MAX),
+    }
+}
+
+fn max_record_bytes(spec: &Topic, config: &MemoryConfig) -> u64 {
+    let room = if spec.name.ends_with(DEAD_LETTER_SUFFIX) { LETTER_ROOM } else { 0 };
+    spec.max_record_bytes.unwrap_or(config.max_record_bytes.saturating_add(room))
 }
 
 /// Returns the settings of a topic, by Kafka's names where one exists.
 ///
 /// Settings of the spec that are not implemented are kept as they came, so that a test sees what a
 /// real broker would be asked for.
-fn settings(spec: &Topic, retention: Retention) -> BTreeMap<String, String> {
+fn settings(spec: &Topic, config: &MemoryConfig) -> BTreeMap<String, String> {
+    let retention = retention(spec, config);
     let mut settings = spec.settings.clone();
     let mut tell = |name: &str, value: String| settings.insert(name.into(), value);
-    tell("retention.ms", retention.age.map_or("-1".into(), |age| age.as_millis().to_string()));
-    tell("retention.bytes", retention.bytes.to_string());
+    // As they are set, also where the cleanup policy ignores them.
+    let age = spec.retention.or(config.retention).filter(|age| *age != Duration::MAX);
+    tell("retention.ms", age.map_or("-1".into(), |age| age.as_millis().to_string()));
+    tell("retention.bytes", spec.retention_bytes.unwrap_or(config.retention_bytes).to_string());
     tell("retention.records", retention.records.to_string());
     let cleanup = match spec.cleanup {
         Some(Cleanup::Compact) => "compact",

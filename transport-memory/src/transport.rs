@@ -4,16 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use tidings_core::{
-    Admin, Clause, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, Publisher, Result, Timestamp, Transport,
-    async_trait,
+    Admin, Clause, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, LogReader, Publisher, Result,
+    Timestamp, Transport, async_trait,
 };
 
 use crate::admin::MemoryAdmin;
 use crate::broker::Broker;
+use crate::cluster::MemoryCluster;
 use crate::config::MemoryConfig;
 use crate::consumer::MemoryConsumer;
 use crate::dead_letters::MemorySink;
 use crate::faults::Faults;
+use crate::log_reader::MemoryLogReader;
 use crate::publisher::MemoryPublisher;
 
 /// A broker in this process's memory. Clones share the broker, so that several services can use it; it lives as long
@@ -162,6 +164,17 @@ impl Transport for MemoryTransport {
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         self.broker.faults.reach("open the admin verbs")?;
         Ok(Arc::new(MemoryAdmin::new(Arc::clone(&self.broker))))
+    }
+
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        self.broker.faults.reach("open a log reader")?;
+        Ok(Arc::new(MemoryLogReader::new(Arc::clone(&self.broker))))
+    }
+
+    /// Opens the description of the one broker, whose configuration is read-only, and of its topics.
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        self.broker.faults.reach("open the cluster")?;
+        Ok(Arc::new(MemoryCluster::new(Arc::clone(&self.broker))))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -1,11 +1,11 @@
-//! I2: `Done` until purged. I4 and restart: it is durable. I7: only `complete` writes it.
+//! I2: `Done` until purged. I4 and restart: it is durable. I7: only `complete` writes it. I8: a query tells it.
 
 use std::time::Duration;
 
-use tidings_core::{ErrorKind, IdempotencyStore, Name, Timestamp};
+use tidings_core::{ErrorKind, EventRef, IdempotencyStore, Name, Timestamp};
 
 use super::fixture::{Fixture, Is, events};
-use crate::case::{Case, Checked, cases, refused, same};
+use crate::case::{Case, Checked, cases, granted, refused, same};
 use crate::context::poll_times;
 
 pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
@@ -23,6 +23,8 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i7_completing_releases_and_completes_nothing_else,
     i7_completing_what_was_never_claimed_is_fenced,
     i7_a_death_is_not_done,
+    i8_done_is_what_was_completed_in_the_scope,
+    i8_a_query_claims_nothing_and_keeps_nothing_alive,
     restart_what_is_done_survives[Reopen],
     restart_released_attempts_survive[Reopen],
     restart_a_claim_of_a_dead_process_ends[Reopen],
@@ -237,4 +239,52 @@ async fn restart_a_claim_of_a_dead_process_ends(fixture: &Fixture) -> Checked {
     let next = fixture.acquire_lease(&scope).await?;
     fixture.grants(&next, &event, tidings_core::History::new(1, 0)).await?;
     refused("the expired lease's complete", &[ErrorKind::Fenced], fixture.complete_one(&dying, &event[0]).await?)
+}
+
+impl Fixture {
+    /// Asks which events are done.
+    async fn which_done(&self, scope: &Name, events: &[EventRef]) -> Checked<Vec<bool>> {
+        let store = self.store()?;
+        let done = granted("done", self.within("done", store.done(scope, events)).await?)?;
+        self.note(format!("of {} events in {scope} are done: {done:?}", events.len()));
+        same("answers to done", events.len(), done.len())?;
+        Ok(done)
+    }
+}
+
+async fn i8_done_is_what_was_completed_in_the_scope(fixture: &Fixture) -> Checked {
+    let (scope, other) = (fixture.fresh("scope"), fixture.fresh("scope"));
+    let lease = fixture.acquire_lease(&scope).await?;
+    let all = events(5);
+    // Done, claimed, released, never seen, done.
+    fixture.claims("new events", &lease, &all[..3], &[Is::Granted; 3]).await?;
+    fixture.claims("a new event", &lease, &all[4..], &[Is::Granted]).await?;
+    fixture.complete(&lease, &[all[0].clone(), all[4].clone()]).await?;
+    fixture.release(&lease, &all[2..3], 1).await?;
+    same("what is done", vec![true, false, false, false, true], fixture.which_done(&scope, &all).await?)?;
+    let twice = [all[4].clone(), all[1].clone(), all[4].clone()];
+    same("in the order of the call", vec![true, false, true], fixture.which_done(&scope, &twice).await?)?;
+    same("what is done in another scope", vec![false; 5], fixture.which_done(&other, &all).await?)?;
+    let longer: Name = format!("{scope}-eu").into();
+    same("what is done in a longer scope", vec![false; 5], fixture.which_done(&longer, &all).await?)?;
+    same("what is done of nothing", Vec::<bool>::new(), fixture.which_done(&scope, &[]).await?)?;
+    fixture.purge_all(&scope).await?;
+    same("what is done after a purge", vec![false; 5], fixture.which_done(&scope, &all).await?)
+}
+
+async fn i8_a_query_claims_nothing_and_keeps_nothing_alive(fixture: &Fixture) -> Checked {
+    let scope = fixture.fresh("scope");
+    let all = events(3);
+    same("what is done in a new scope", vec![false; 3], fixture.which_done(&scope, &all).await?)?;
+    let lease = fixture.lease_for(&scope, fixture.pace.lifetime).await?;
+    fixture.claims("events that were asked for", &lease, &all, &[Is::Granted; 3]).await?;
+    fixture.complete(&lease, &all[..1]).await?;
+    for _ in 0..4 {
+        fixture.pass(fixture.pace.lifetime / 2).await?;
+        same("what is done", vec![true, false, false], fixture.which_done(&scope, &all).await?)?;
+    }
+    let next = fixture.acquire_lease(&scope).await?;
+    fixture.claims("the events of a lease that ended", &next, &all, &[Is::Done, Is::Granted, Is::Granted]).await?;
+    same("what is done", vec![true, false, false], fixture.which_done(&scope, &all).await?)?;
+    same("events purged", 1, fixture.purge_all(&scope).await?)
 }

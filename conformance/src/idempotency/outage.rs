@@ -31,6 +31,7 @@ async fn i5_a_store_that_is_down_says_so(fixture: &Fixture) -> Checked {
         is_retryable("release", fixture.within("release", store.release(&lease, &released)).await?)?;
         is_retryable("retire", fixture.within("retire", store.retire(&lease)).await?)?;
         is_retryable("purge", fixture.within("purge", store.purge(&scope, tidings_core::Timestamp::now())).await?)?;
+        is_retryable("done", fixture.within("done", store.done(&scope, &event)).await?)?;
         let another = store.acquire_lease(&scope, super::fixture::LONG);
         is_retryable("lease", fixture.within("lease", another).await?)
     }

@@ -1,4 +1,4 @@
-//! Suite of a transport: its publishers (P), consumers (C), admin (A) and dead-letter sink (D).
+//! Suite of a transport: its publishers (P), consumers (C), admin (A), log readers (L) and dead-letter sink (D).
 //!
 //! One file per clause, named after it. A case begins with the clause's id and is listed in its
 //! file's `CASES`; a backend never lists cases, so a new one runs everywhere.
@@ -9,6 +9,7 @@ mod a1_lists;
 mod a1_many;
 mod a1_parts;
 mod a1_retention;
+mod a1_settings;
 mod c1;
 mod c1_cut;
 mod c1_names;
@@ -23,6 +24,7 @@ mod c7;
 mod c8;
 mod d;
 mod fixture;
+mod l;
 mod member;
 mod members;
 mod p1;
@@ -70,6 +72,8 @@ const ALL: &[Cases] = &[
     a1_many::CASES,
     a1_parts::CASES,
     a1_retention::CASES,
+    a1_settings::CASES,
+    l::CASES,
     d::CASES,
     restart::CASES,
 ];

@@ -38,6 +38,11 @@ enum Bug {
     TakesAnyTtl,
     RetiringKeepsClaims,
     ForgetsAtRestart,
+    CallsClaimedDone,
+    DoneInAnyScope,
+    ClaimsWhenAsked,
+    RenewsWhenAsked,
+    NoneDoneWhenDown,
 }
 
 #[derive(Debug, Default)]
@@ -194,6 +199,37 @@ impl IdempotencyStore for Planted {
         self.inner.purge(scope, completed_before).await
     }
 
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        let claimants: Vec<((Name, Uuid), Lease)> = self.known().claimants.clone().into_iter().collect();
+        let of = |id: Uuid| claimants.iter().filter(move |((_, claimed), _)| *claimed == id);
+        match self.bug {
+            Bug::CallsClaimedDone => return Ok(events.iter().map(|event| of(event.id).next().is_some()).collect()),
+            Bug::DoneInAnyScope => {
+                let scopes: Vec<Name> = self.known().scopes.iter().cloned().collect();
+                let mut done = vec![false; events.len()];
+                for scope in &scopes {
+                    let found = self.inner.done(scope, events).await?;
+                    done.iter_mut().zip(found).for_each(|(done, found)| *done |= found);
+                }
+                return Ok(done);
+            }
+            Bug::ClaimsWhenAsked => {
+                let lease = self.inner.acquire_lease(scope, Duration::from_secs(1_000_000)).await?;
+                drop(self.inner.claim(&lease, events).await);
+            }
+            Bug::RenewsWhenAsked => {
+                for (_, lease) in &claimants {
+                    drop(self.inner.renew(lease).await);
+                }
+            }
+            Bug::NoneDoneWhenDown => {
+                return Ok(self.inner.done(scope, events).await.unwrap_or_else(|_| vec![false; events.len()]));
+            }
+            _ => {}
+        }
+        self.inner.done(scope, events).await
+    }
+
     fn guarantees(&self) -> Guarantees {
         // The reopen hook of these tests keeps the store, as a disk would.
         Guarantees::all()
@@ -251,5 +287,10 @@ plants! {
     claims_that_expire_by_themselves: ClaimsExpireByThemselves => i3_a_claim_lives_as_long_as_its_lease,
     leases_that_never_die: LeasesNeverDie => i3_a_claim_of_a_dead_lease_can_be_taken,
     claims_kept_by_a_retired_lease: RetiringKeepsClaims => i3_retiring_releases_at_once,
+    claimed_events_called_done: CallsClaimedDone => i8_done_is_what_was_completed_in_the_scope,
+    done_in_any_scope: DoneInAnyScope => i8_done_is_what_was_completed_in_the_scope,
+    events_claimed_by_a_query: ClaimsWhenAsked => i8_a_query_claims_nothing_and_keeps_nothing_alive,
+    leases_renewed_by_a_query: RenewsWhenAsked => i8_a_query_claims_nothing_and_keeps_nothing_alive,
+    nothing_done_though_down: NoneDoneWhenDown => i5_a_store_that_is_down_says_so,
     all_forgotten_at_a_restart: ForgetsAtRestart => restart_what_is_done_survives,
 }

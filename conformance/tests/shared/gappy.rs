@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Commit, Consumer, ConsumerOptions, DeadLetterSink, Fetched, Guarantees, Progress, Publisher, RecordBatch,
-    Result, SeekTo, Step, TopicPartition, Transport, async_trait,
+    Admin, Commit, Consumer, ConsumerOptions, DeadLetterSink, Fetched, Guarantees, LogReader, Progress, Publisher,
+    Read, ReadLimits, RecordBatch, Result, SeekTo, Step, TopicPartition, Transport, async_trait,
 };
 use tidings_memory::MemoryTransport;
 
@@ -58,6 +58,43 @@ impl Transport for Gappy {
         self.inner.admin().await
     }
 
+    async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
+        let inner = self.inner.log_reader().await?;
+        Ok(Arc::new(GappyLog { inner, gaps: Arc::clone(&self.gaps) }))
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+/// Returns the records of a batch that are not in a gap.
+fn without_gaps(gaps: &Gaps, batch: &RecordBatch) -> RecordBatch {
+    let gaps = gaps.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(gaps) = gaps.get(&**batch.origin()) else { return batch.clone() };
+    let kept = |offset: u64| !gaps.iter().any(|gap| gap.contains(&offset));
+    let records = batch.records().iter().filter(|r| kept(r.offset)).cloned().collect();
+    RecordBatch::new(Arc::clone(batch.origin()), records)
+}
+
+#[derive(Debug)]
+struct GappyLog {
+    inner: Arc<dyn LogReader>,
+    gaps: Gaps,
+}
+
+#[async_trait]
+impl LogReader for GappyLog {
+    async fn offsets(&self, partitions: &[TopicPartition], at: SeekTo) -> Result<Vec<Result<u64>>> {
+        self.inner.offsets(partitions, at).await
+    }
+
+    async fn read(&self, partition: &TopicPartition, offset: u64, limits: ReadLimits) -> Result<Read> {
+        let mut read = self.inner.read(partition, offset, limits).await?;
+        read.batch = without_gaps(&self.gaps, &read.batch);
+        Ok(read)
+    }
+
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
     }
@@ -69,22 +106,14 @@ struct GappyConsumer {
     gaps: Gaps,
 }
 
-impl GappyConsumer {
-    fn without_gaps(&self, fetched: Fetched) -> Fetched {
-        let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
-        let origin = fetched.batch.origin();
-        let Some(gaps) = gaps.get(&**origin) else { return fetched };
-        let kept = |offset: u64| !gaps.iter().any(|gap| gap.contains(&offset));
-        let records = fetched.batch.records().iter().filter(|r| kept(r.offset)).cloned().collect();
-        Fetched::new(RecordBatch::new(Arc::clone(origin), records), fetched.epoch, fetched.next_offset)
-    }
-}
-
 #[async_trait]
 impl Consumer for GappyConsumer {
     async fn next(&self) -> Result<Step> {
         Ok(match self.inner.next().await? {
-            Step::Records(fetched) => Step::Records(self.without_gaps(fetched)),
+            Step::Records(fetched) => {
+                let batch = without_gaps(&self.gaps, &fetched.batch);
+                Step::Records(Fetched::new(batch, fetched.epoch, fetched.next_offset))
+            }
             other => other,
         })
     }

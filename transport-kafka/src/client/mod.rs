@@ -7,6 +7,7 @@
 pub(crate) mod admin;
 pub(crate) mod connection;
 pub(crate) mod fetcher;
+pub(crate) mod log;
 pub(crate) mod member;
 pub(crate) mod peek;
 pub(crate) mod producer;

@@ -21,7 +21,7 @@ use super::fetcher::index;
 use crate::error::failed;
 
 /// The last version of a fetch that names topics, and the first one that current brokers still support.
-const VERSIONS: (i16, i16) = (12, 4);
+pub(super) const VERSIONS: (i16, i16) = (12, 4);
 /// Fetch size that returns one batch: brokers return a whole batch in any case.
 pub(crate) const ONE_BATCH: usize = 1;
 /// Size of a batch header in bytes.
@@ -125,7 +125,7 @@ impl ClusterClient {
 }
 
 /// Builds a fetch without a session and without a wait, for whole partitions by name.
-fn request(targets: &[(TopicPartition, u64)], bytes: usize, committed_only: bool) -> FetchRequest {
+pub(super) fn request(targets: &[(TopicPartition, u64)], bytes: usize, committed_only: bool) -> FetchRequest {
     let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
     let mut topics: HashMap<&Name, FetchTopicRequest> = HashMap::new();
     for (at, offset) in targets {

@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep};
 use self::fetch_buffer::NextStep;
 use self::group::GroupHandler;
 use self::state::{State, closed, not_ours};
+pub(crate) use self::unreadable::behind;
 use crate::client::admin::ClusterClient;
 use crate::client::connection::{Connection, Role};
 use crate::client::fetcher::FetchSizes;

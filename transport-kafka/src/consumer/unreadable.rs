@@ -96,7 +96,12 @@ pub(super) async fn hold(
 /// next batch decides, and the header itself only if that batch begins there.
 ///
 /// A result beyond the log's end is not trusted.
-async fn behind(cluster: &ClusterClient, broker: i32, partition: &TopicPartition, offset: u64) -> Option<u64> {
+pub(crate) async fn behind(
+    cluster: &ClusterClient,
+    broker: i32,
+    partition: &TopicPartition,
+    offset: u64,
+) -> Option<u64> {
     let peek = async |offset: u64, bytes: usize| {
         let asked = cluster.peek(broker, &[(partition.clone(), offset)], bytes).await;
         let answer = asked.and_then(|mut answers| answers.remove(partition).transpose());

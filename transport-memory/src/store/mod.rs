@@ -261,6 +261,13 @@ impl IdempotencyStore for MemoryStore {
         self.inner.faults.answer("purge", purged)
     }
 
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        let state = self.state("query done events")?;
+        let scope = state.scopes.get(scope);
+        let done = events.iter().map(|event| scope.is_some_and(|scope| scope.is_done(event.id))).collect();
+        self.inner.faults.answer("query done events", done)
+    }
+
     fn guarantees(&self) -> Guarantees {
         crate::transport::guarantees()
     }

@@ -125,6 +125,10 @@ impl Scope {
         }
     }
 
+    pub(super) fn is_done(&self, event: Uuid) -> bool {
+        self.done.contains(&event)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.done.is_empty() && self.claims.is_empty()
     }

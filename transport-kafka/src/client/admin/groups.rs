@@ -46,18 +46,30 @@ impl ClusterClient {
     /// [`NotFound`](ErrorKind::NotFound) if there is none of the name,
     /// [`Invalid`](ErrorKind::Invalid) for a name that no group can have.
     pub(crate) async fn group(&self, name: &str) -> Result<GroupDescription> {
-        check_group_name(name)?;
-        let what = || format!("describe group {name:?}");
+        self.groups(&[Name::from(name)]).await?.remove(0)
+    }
+
+    /// Describes groups, each coordinator's in one request; answer `i` is group `i`'s.
+    ///
+    /// # Errors
+    /// Those of [`group`](Self::group), for each group.
+    pub(crate) async fn groups(&self, names: &[Name]) -> Result<Vec<Result<GroupDescription>>> {
         let options = DescribeConsumerGroupsOptions::default().timeout(self.limit);
-        let mut answers =
-            self.client().describe_consumer_groups([name], options).await.map_err(|e| failed(what(), e))?;
-        let group = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::NotFound, what()))?;
-        let group = group.map_err(|e| failed(what(), e))?;
-        // The classic protocol reports an unknown group as dead.
-        if group.state.eq_ignore_ascii_case("dead") {
-            return Err(Error::new(ErrorKind::NotFound, what()));
-        }
-        Ok(described(name, group))
+        let possible = names.iter().filter(|name| check_group_name(name).is_ok()).map(Name::as_str);
+        let asked = self.client().describe_consumer_groups(possible, options).await;
+        let answers = asked.map_err(|e| failed("describe groups", e))?;
+        let answer = |name: &Name| {
+            check_group_name(name)?;
+            let what = || format!("describe group {name:?}");
+            let group = answers.get(name.as_str()).ok_or_else(|| Error::new(ErrorKind::NotFound, what()))?;
+            let group = group.as_ref().map_err(|e| failed(what(), e.clone()))?;
+            // The classic protocol reports an unknown group as dead.
+            if group.state.eq_ignore_ascii_case("dead") {
+                return Err(Error::new(ErrorKind::NotFound, what()));
+            }
+            Ok(described(name, group.clone()))
+        };
+        Ok(names.iter().map(answer).collect())
     }
 
     /// Returns the session timeout of the newer protocol, as set for the group or else for the cluster.

@@ -3,6 +3,9 @@
 //! A consumer asks its group's coordinator and the partition leaders through this, never through
 //! its membership: a request that waits there would delay heartbeats (K9).
 
+mod acl_wire;
+mod acls;
+mod configs;
 mod groups;
 mod topics;
 
@@ -17,6 +20,7 @@ use krafka::admin::{
 use krafka::error::ErrorCode;
 use tidings_core::{Result, SeekTo, TopicPartition};
 
+pub(crate) use self::configs::release;
 pub(crate) use self::groups::check_group_name;
 use super::connection::Connection;
 use super::fetcher::index;

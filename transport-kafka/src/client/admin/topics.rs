@@ -4,22 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use krafka::KrafkaError;
 use krafka::admin::{
-    ConfigResource, CreatePartitionsOptions, CreateTopicsOptions, DeleteTopicsOptions, DescribeClusterOptions,
-    DescribeConfigsOptions, DescribeTopicsOptions, ListTopicsOptions, NewTopic,
+    CreatePartitionsOptions, CreateTopicsOptions, DeleteTopicsOptions, DescribeClusterOptions, DescribeTopicsOptions,
+    ListTopicsOptions, NewTopic,
 };
-use tidings_core::{Error, ErrorKind, Name, PartitionDescription, Result, check_topic_name};
+use tidings_core::{
+    BrokerDescription, ClusterDescription, Error, ErrorKind, Name, PartitionDescription, Result, check_topic_name,
+};
 
 use super::ClusterClient;
 use crate::error::failed;
-
-/// The cluster as a broker sees it.
-#[derive(Debug)]
-pub(crate) struct ClusterDescription {
-    /// Number, address, and whether it is fenced.
-    pub(crate) brokers: Vec<(i32, String, bool)>,
-    /// Number of the active controller; `None` while there is none.
-    pub(crate) controller: Option<i32>,
-}
 
 impl ClusterClient {
     /// Creates a topic; `replication` `None` leaves the factor to the cluster's default.
@@ -108,29 +101,21 @@ impl ClusterClient {
         Ok(described.collect())
     }
 
-    /// Returns a topic's settings, as far as the broker reports them.
-    ///
-    /// Sensitive settings and those without a value are left out.
-    pub(crate) async fn settings(&self, topic: &str) -> Result<BTreeMap<String, String>> {
-        let what = || format!("describe the settings of topic {topic:?}");
-        let resource = ConfigResource::topic(topic);
-        let options = DescribeConfigsOptions::default().timeout(self.limit);
-        let mut answers =
-            self.client().describe_configs([resource.clone()], options).await.map_err(|e| failed(what(), e))?;
-        let entries = answers.remove(&resource).ok_or_else(|| Error::new(ErrorKind::NotFound, what()))?;
-        let entries = entries.map_err(|e| failed(what(), e))?;
-        Ok(entries.into_iter().filter(|e| !e.is_sensitive).filter_map(|e| Some((e.name, e.value?))).collect())
-    }
-
     /// Describes the cluster as the broker that answers sees it, fenced brokers included.
     pub(crate) async fn describe_cluster(&self) -> Result<ClusterDescription> {
         let asked = self.client().describe_cluster(DescribeClusterOptions::default().timeout(self.limit)).await;
         let cluster = asked.map_err(|e| failed("describe the cluster", e))?;
-        let brokers = cluster.brokers.into_iter().map(|b| (b.id, format!("{}:{}", b.host, b.port), b.is_fenced));
-        Ok(ClusterDescription {
-            brokers: brokers.collect(),
-            controller: (cluster.controller_id >= 0).then_some(cluster.controller_id),
-        })
+        let brokers = cluster.brokers.into_iter().map(|broker| {
+            let port = u16::try_from(broker.port).unwrap_or(0);
+            let mut described = BrokerDescription::new(broker.id, broker.host, port);
+            described.rack = broker.rack;
+            described.fenced = broker.is_fenced;
+            described
+        });
+        let mut described = ClusterDescription::new(brokers.collect());
+        described.id = Some(cluster.cluster_id).filter(|id| !id.is_empty());
+        described.controller = (cluster.controller_id >= 0).then_some(cluster.controller_id);
+        Ok(described)
     }
 }
 
