@@ -53,6 +53,9 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   comes once per assignment or seek. The consumer continues to read all other partitions; this one stays assigned
 ///   and committable, and a [`seek`](Self::seek) beyond the range continues reading it. No limit of the reader is an
 ///   error of `next`.
+/// - **C9** [`is_member`](Self::is_member) becomes `Some(true)` once the group has accepted the member, with or without
+///   partitions and without a call of `next`, and not before. It is `Some(false)` before that, after the membership has
+///   ended, and after `close`, also of a static member. A backend that cannot know it always answers `None`.
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
     /// Returns the next step, waiting until there is one.
@@ -117,6 +120,23 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Closed`](crate::ErrorKind::Closed).
     async fn progress(&self) -> Result<Vec<Progress>>;
+
+    /// Returns whether this consumer is a member of its group now, from what is known; `None` if that is never known.
+    ///
+    /// A member without partitions is a member, too: this tells a service that waits for its share from one that has not
+    /// joined. An outage shows only once the membership has ended. Default: `None`.
+    ///
+    /// ```
+    /// use tidings_core::{Consumer, Progress};
+    ///
+    /// /// Returns whether the consumer has joined and waits for a share of the partitions.
+    /// fn is_on_standby(consumer: &dyn Consumer, progress: &[Progress]) -> bool {
+    ///     consumer.is_member() == Some(true) && progress.is_empty()
+    /// }
+    /// ```
+    fn is_member(&self) -> Option<bool> {
+        None
+    }
 
     /// Leaves the group. Idempotent; afterwards every call is [`Closed`](crate::ErrorKind::Closed).
     ///

@@ -44,6 +44,7 @@ clauses! {
     C6 "c6" "`next` is cancel-safe.",
     C7 "c7" "`close` leaves the group at once.",
     C8 "c8" "Bytes that cannot be read hold their partition alone.",
+    C9 "c9" "`is_member` is true once the group has accepted the member, and no longer than that lasts.",
     I1 "i1" "One lease per scope and event.",
     I2 "i2" "`Done` until purged.",
     I3 "i3" "Claims live as long as their lease.",

@@ -284,6 +284,9 @@ impl Consumer for SilentConsumer {
     async fn progress(&self) -> Result<Vec<Progress>> {
         self.inner.progress().await
     }
+    fn is_member(&self) -> Option<bool> {
+        self.inner.is_member()
+    }
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

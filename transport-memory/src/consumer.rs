@@ -233,6 +233,10 @@ impl Consumer for MemoryConsumer {
         self.group.progress(&self.broker, self.id)
     }
 
+    fn is_member(&self) -> Option<bool> {
+        Some(!self.closed.load(Ordering::Acquire) && self.group.takes_part(&self.broker, self.id))
+    }
+
     /// Leaves the group. Closing again does nothing.
     async fn close(&self) -> Result<()> {
         self.leave();

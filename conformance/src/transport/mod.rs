@@ -22,6 +22,7 @@ mod c5_pause;
 mod c6;
 mod c7;
 mod c8;
+mod c9;
 mod d;
 mod fixture;
 mod l;
@@ -66,6 +67,7 @@ const ALL: &[Cases] = &[
     c6::CASES,
     c7::CASES,
     c8::CASES,
+    c9::CASES,
     a1::CASES,
     a1_groups::CASES,
     a1_lists::CASES,

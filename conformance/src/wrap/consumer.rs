@@ -49,6 +49,10 @@ impl Consumer for TappedConsumer {
         self.tap.one(Call::Progress, (), self.inner.progress()).await
     }
 
+    fn is_member(&self) -> Option<bool> {
+        self.inner.is_member()
+    }
+
     async fn close(&self) -> Result<()> {
         self.tap.one(Call::CloseConsumer, (), self.inner.close()).await
     }

@@ -213,8 +213,22 @@ impl Consumer for PlantedConsumer {
         self.inner.progress().await
     }
 
+    fn is_member(&self) -> Option<bool> {
+        match self.bug {
+            Bug::IsAMemberWithPartitionsOnly => Some(!self.state().epochs.is_empty()),
+            Bug::StaysAMemberAfterClose => Some(true),
+            Bug::StaysAMemberInItsPlace if self.options.instance_id.is_some() => Some(true),
+            Bug::StaysAMemberUntilItCloses => Some(!self.state().closed),
+            _ => self.inner.is_member(),
+        }
+    }
+
     async fn close(&self) -> Result<()> {
         match self.bug {
+            Bug::StaysAMemberUntilItCloses => {
+                self.state().closed = true;
+                self.inner.close().await
+            }
             Bug::ForgetsUncommittedRecords => {
                 self.commit_all().await;
                 self.inner.close().await

@@ -142,6 +142,10 @@ impl Consumer for GappyConsumer {
         self.inner.progress().await
     }
 
+    fn is_member(&self) -> Option<bool> {
+        self.inner.is_member()
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

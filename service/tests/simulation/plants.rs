@@ -221,6 +221,9 @@ impl Consumer for Planted<Arc<dyn Consumer>> {
     async fn progress(&self) -> Result<Vec<Progress>> {
         self.inner.progress().await
     }
+    fn is_member(&self) -> Option<bool> {
+        self.inner.is_member()
+    }
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

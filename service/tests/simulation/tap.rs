@@ -147,6 +147,9 @@ impl Consumer for Tap<Arc<dyn Consumer>> {
     async fn progress(&self) -> Result<Vec<Progress>> {
         self.inner.progress().await
     }
+    fn is_member(&self) -> Option<bool> {
+        self.inner.is_member()
+    }
     async fn close(&self) -> Result<()> {
         self.log.add(Happened::Closed { process: self.process });
         self.inner.close().await

@@ -166,6 +166,12 @@ impl Member {
         }
     }
 
+    /// Returns whether the group has accepted the member: its generation, or epoch, is known. Both begin at one; a member
+    /// that has left has none, or a negative epoch.
+    pub(crate) async fn is_accepted(&self) -> bool {
+        self.client().group_metadata().await.is_some_and(|known| known.generation_id() > 0)
+    }
+
     /// Commits offsets as given, all or none: the broker's first refusal is the result for all.
     ///
     /// # Errors

@@ -356,6 +356,11 @@ impl Consumer for KafkaConsumer {
         Ok(progress)
     }
 
+    fn is_member(&self) -> Option<bool> {
+        let state = self.shared.lock();
+        Some(state.is_member && !state.closed)
+    }
+
     async fn close(&self) -> Result<()> {
         if !self.end() {
             return Ok(());

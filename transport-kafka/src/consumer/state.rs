@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) session_timeout: Duration,
     /// The membership ended on our side; the member has to leave and to join again.
     pub(super) ended: bool,
+    /// The group has accepted the member, as of its last poll.
+    pub(super) is_member: bool,
     /// Error that ended the membership for good.
     pub(super) fatal: Option<(ErrorKind, String)>,
 }
@@ -105,6 +107,7 @@ impl State {
             last_answer: Instant::now(),
             session_timeout,
             ended: false,
+            is_member: false,
             fatal: None,
         }
     }
@@ -136,9 +139,15 @@ impl State {
         }
     }
 
+    /// Records whether the group has accepted the member, after a poll: not if it ended on our side meanwhile.
+    pub(super) fn driven(&mut self, is_accepted: bool) {
+        self.is_member = is_accepted && !self.ended;
+    }
+
     /// Loses all partitions; the member has to join again.
     pub(super) fn end(&mut self) {
         self.lose(&self.owned());
+        self.is_member = false;
         self.ended = true;
     }
 

@@ -127,6 +127,12 @@ impl Group {
         state.members.values().any(Member::takes_part)
     }
 
+    /// Returns whether this member takes part: it has not expired, and was not replaced.
+    pub(crate) fn takes_part(&self, broker: &Broker, id: MemberId) -> bool {
+        let state = if broker.faults.down_since().is_some() { lock(&self.state) } else { self.at(broker, Instant::now()) };
+        state.members.get(&id).is_some_and(Member::takes_part)
+    }
+
     pub(crate) fn wake_all(&self) {
         lock(&self.state).members.values().for_each(Member::wake);
     }

@@ -25,7 +25,8 @@ use crate::status::{ReturnedPartition, ShutdownReport, State, Status};
 pub(super) const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 /// The interval at which partitions are looked at for stalls.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A service that could query its positions after this time has joined its group, with or without partitions.
+/// Where the transport does not know whether it is a member, a service that could query its positions after this time
+/// counts as one, with or without partitions.
 const JOIN_TIME: Duration = Duration::from_secs(5);
 
 /// The parts, none of which knows another one's state.
@@ -208,6 +209,7 @@ impl Parts {
         let looks = now >= self.shown.look_at;
         if looks {
             self.shown.look_at = now + LOOK_INTERVAL;
+            self.shown.has_joined = self.shown.has_joined || self.consumer.is_member() == Some(true);
             self.log_held_back(now);
             let has_partitions = self.assignments.has_partitions() || self.shutdown.has_begun();
             self.standby.watch(has_partitions, now);
@@ -301,7 +303,8 @@ impl Parts {
     /// Takes the answer to a query of the positions.
     pub(super) fn progressed(&mut self, progress: Option<Vec<Progress>>) {
         let has_had_time = self.shared.board.uptime(self.shown.now) >= JOIN_TIME;
-        self.shown.has_joined |= has_had_time && progress.is_some() && self.health.failing_since().is_none();
+        let may_have_joined = has_had_time && progress.is_some() && self.health.failing_since().is_none();
+        self.shown.has_joined |= self.consumer.is_member().unwrap_or(may_have_joined);
         if progress.is_some_and(|progress| self.assignments.progressed(&progress)) {
             self.health.caught_up();
         }
