@@ -21,8 +21,6 @@ pub(crate) struct Board {
     started: Clocks,
     /// From this time on without progress, a partition is stalled.
     stall_after: Duration,
-    /// Milliseconds from the start to the coordinator's last turn.
-    turned: AtomicU64,
     pub(crate) counts: CoordinatorCounts,
     view: Mutex<View>,
 }
@@ -157,7 +155,6 @@ impl Board {
         Self {
             started: Clocks { tokio: Instant::now(), real: std::time::Instant::now() },
             stall_after,
-            turned: AtomicU64::new(0),
             counts: CoordinatorCounts::default(),
             view: Mutex::new(View { service, partitions: BTreeMap::new(), pauses: BTreeMap::new() }),
         }
@@ -170,17 +167,6 @@ impl Board {
     /// Returns the time since the start.
     pub(crate) fn uptime(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started.tokio)
-    }
-
-    /// Records that the coordinator's task runs.
-    pub(crate) fn turn(&self, now: Instant) {
-        self.turned.store(millis(self.uptime(now)), Ordering::Relaxed);
-    }
-
-    /// Returns the time since the coordinator's task last ran.
-    pub(crate) fn idle(&self, now: Instant) -> Duration {
-        let turned = Duration::from_millis(self.turned.load(Ordering::Relaxed));
-        self.uptime(now).saturating_sub(turned)
     }
 
     /// Locks the view: only for copying.
@@ -281,8 +267,4 @@ fn age(oldest: Option<Timestamp>, wall: Timestamp) -> Duration {
     let oldest = oldest.filter(|timestamp| timestamp.millis() > 0);
     let millis = oldest.map_or(0, |oldest| wall.millis().saturating_sub(oldest.millis()));
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,7 +15,7 @@ use super::keys::KeyHasher;
 use super::limiter::Limiter;
 use super::record::PendingRecord;
 use super::settlement::Settlement;
-use super::watchdog::Heartbeat;
+use super::watchdog::{Heartbeat, Pulse};
 use crate::observer::Observer;
 use crate::retry::Retry;
 use crate::settings::UnknownTypes;
@@ -35,7 +35,9 @@ pub(crate) struct Shared {
     /// Notified when the lease is found to have expired.
     pub(crate) lease_fenced: Notify,
     /// One per worker.
-    pub(crate) heartbeats: Vec<Heartbeat>,
+    pub(crate) heartbeats: Vec<Arc<Heartbeat>>,
+    /// The state of the coordinator's task.
+    pub(crate) pulse: Arc<Pulse>,
     /// The state that other threads can see.
     pub(crate) board: Board,
     /// The log lines that repeat.

@@ -21,6 +21,7 @@ use super::running::ServiceHandle;
 use super::settlement::plain::Plain;
 use super::shared::{Backends, Identity, Policy, Shared};
 use super::topics::{all_missing, create_missing};
+use super::watchdog::Watched;
 use super::worker::Worker;
 use crate::logs;
 use crate::passing_on::PassingOn;
@@ -91,6 +92,7 @@ pub(crate) async fn start(
         counters: Counters::new(workers, routes.len()),
         lease_fenced: Notify::new(),
         heartbeats: (0..workers).map(|_| Default::default()).collect(),
+        pulse: Arc::default(),
         board: Board::new(options.stall_after.min(FOR_EVER)),
         limiter: Limiter::default(),
     });
@@ -250,5 +252,6 @@ fn spawn(
     let (to_commands, commands) = mpsc::unbounded_channel();
     let inputs = Inputs { events, commands, tasks };
     let coordinator = Coordinator::new(shared.clone(), consumer, transport, options, senders, inputs);
-    ServiceHandle::new(shared, to_commands, tokio::spawn(coordinator.run()))
+    let task = tokio::spawn(Watched::new(coordinator.run(), shared.pulse.clone()));
+    ServiceHandle::new(shared, to_commands, task)
 }

@@ -110,7 +110,7 @@ impl ServiceStats {
             claims: shared.backends.store.as_ref().map(|claims| claims.snapshot()),
             published: shared.backends.published.snapshot(),
             circuit: CircuitSnapshot { open: view.circuit_open.map(since) },
-            tasks: self.tasks(now, ended.is_some()),
+            tasks: self.tasks(ended.is_some()),
             bytes_in_flight: if ended.is_some() { 0 } else { view.bytes_in_flight },
         }
     }
@@ -130,12 +130,14 @@ impl ServiceStats {
         self.shared.counters.snapshot().into_iter().enumerate().map(of_handler).collect()
     }
 
-    fn tasks(&self, now: Instant, ended: bool) -> TaskSnapshot {
+    fn tasks(&self, ended: bool) -> TaskSnapshot {
         if ended {
             return TaskSnapshot::default();
         }
         let busy = self.shared.heartbeats.iter().filter_map(|beat| beat.blocked_for(BUSY));
-        let workers = busy.map(|(handler, time)| BusyWorker::new(self.handler(handler), time)).collect();
-        TaskSnapshot { coordinator: self.shared.board.idle(now), workers }
+        let workers =
+            busy.map(|(handler, time)| BusyWorker::new(handler.and_then(|handler| self.handler(handler)), time));
+        let pulse = &self.shared.pulse;
+        TaskSnapshot { coordinator: pulse.dead_for(), starved: pulse.starved_for(), workers: workers.collect() }
     }
 }

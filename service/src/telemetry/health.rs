@@ -25,7 +25,7 @@ const BLOCKED_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HealthOptions {
-    /// The service is not live if its coordinator has not run for this long.
+    /// The service is not live if its coordinator has not run for this long, although it could.
     pub live_after: Duration,
     /// The service is not ready if the broker, or the store that it needs, has not answered for this long.
     pub unready_after: Duration,
@@ -181,9 +181,7 @@ fn applies(reason: HealthReason, snapshot: &Snapshot, options: &HealthOptions) -
     let has_ended = matches!(snapshot.state, State::Failed | State::Stopped);
     match reason {
         HealthReason::EngineFailed => state(State::Failed),
-        HealthReason::EngineBlocked => Some(snapshot.tasks.coordinator)
-            .filter(at_least(options.live_after))
-            .filter(|idle| !is_blocked_by_handler(snapshot, *idle)),
+        HealthReason::EngineBlocked => Some(snapshot.tasks.coordinator).filter(at_least(options.live_after)),
         HealthReason::Stopped => state(State::Stopped),
         _ if has_ended => None,
         HealthReason::Starting => (!snapshot.joined).then_some(snapshot.uptime),
@@ -200,8 +198,8 @@ fn applies(reason: HealthReason, snapshot: &Snapshot, options: &HealthOptions) -
         HealthReason::PublisherUnavailable => paused(snapshot, PauseReason::Publisher),
         HealthReason::DependencyUnavailable => paused(snapshot, PauseReason::Handler),
         HealthReason::HandlerBlocked => {
-            let longest = snapshot.tasks.workers.iter().map(|worker| worker.busy).max();
-            longest.filter(at_least(BLOCKED_AFTER))
+            let busy = snapshot.tasks.workers.iter().map(|worker| worker.busy);
+            busy.chain([snapshot.tasks.starved]).max().filter(at_least(BLOCKED_AFTER))
         }
         HealthReason::LagHigh => {
             let offsets = options.max_lag.is_some_and(|limit| snapshot.lag() > limit);
@@ -210,12 +208,6 @@ fn applies(reason: HealthReason, snapshot: &Snapshot, options: &HealthOptions) -
         }
         HealthReason::Paused => paused(snapshot, PauseReason::Operator).or_else(|| state(State::Paused)),
     }
-}
-
-/// Returns whether a handler has blocked its thread for about as long as the coordinator has not run: it is the cause,
-/// where threads are few.
-fn is_blocked_by_handler(snapshot: &Snapshot, idle: Duration) -> bool {
-    snapshot.tasks.workers.iter().any(|worker| worker.busy + BLOCKED_AFTER >= idle)
 }
 
 fn longest(
@@ -323,6 +315,7 @@ mod tests {
     use crate::telemetry::{Pause, PublisherSnapshot};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const NONE: Duration = Duration::ZERO;
 
     fn published() -> PublisherSnapshot {
         PublisherStats::new("s".into()).snapshot()
@@ -389,8 +382,8 @@ mod tests {
     /// A change of a healthy snapshot; whether it is live and ready then, and the codes of the reasons.
     type Case = (fn(&mut Snapshot), bool, bool, &'static [&'static str]);
 
-    fn tasks(coordinator: Duration, workers: Vec<BusyWorker>) -> TaskSnapshot {
-        TaskSnapshot { coordinator, workers }
+    fn tasks(coordinator: Duration, starved: Duration, workers: Vec<BusyWorker>) -> TaskSnapshot {
+        TaskSnapshot { coordinator, starved, workers }
     }
 
     #[test]
@@ -419,12 +412,19 @@ mod tests {
             (|_| {}, true, true, &[]),
             (|s| s.state = State::Failed, false, false, &["engine_failed"]),
             (|s| s.state = State::Stopped, true, false, &["stopped"]),
-            (|s| s.tasks = tasks(30 * SECOND, Vec::new()), false, false, &["engine_blocked"]),
-            (|s| s.tasks = tasks(29 * SECOND, Vec::new()), true, true, &[]),
-            // All threads are the handlers': the engine is not dead, and a restart would change nothing.
-            (|s| s.tasks = tasks(900 * SECOND, busy(900 * SECOND)), true, true, &["handler_blocked"]),
-            // A handler that has begun to block a thread is no excuse for a coordinator that did not run before.
-            (|s| s.tasks = tasks(900 * SECOND, busy(6 * SECOND)), false, false, &["engine_blocked", "handler_blocked"]),
+            (|s| s.tasks = tasks(30 * SECOND, NONE, Vec::new()), false, false, &["engine_blocked"]),
+            (|s| s.tasks = tasks(29 * SECOND, NONE, Vec::new()), true, true, &[]),
+            // Others have the threads: the engine is not dead, and a restart would change nothing.
+            (|s| s.tasks = tasks(NONE, 900 * SECOND, busy(900 * SECOND)), true, true, &["handler_blocked"]),
+            (|s| s.tasks = tasks(NONE, 900 * SECOND, Vec::new()), true, true, &["handler_blocked"]),
+            (|s| s.tasks = tasks(NONE, 4 * SECOND, busy(4 * SECOND)), true, true, &[]),
+            // A handler that blocks a thread is no excuse for an engine that is dead.
+            (
+                |s| s.tasks = tasks(900 * SECOND, NONE, busy(900 * SECOND)),
+                false,
+                false,
+                &["engine_blocked", "handler_blocked"],
+            ),
             (|s| s.joined = false, true, false, &["starting"]),
             (|s| s.draining = Some(SECOND), true, false, &["draining"]),
             (|s| s.partitions.clear(), true, true, &[]),

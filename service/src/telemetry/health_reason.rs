@@ -8,7 +8,7 @@ use std::fmt;
 pub enum HealthReason {
     /// The service has ended by an error. Not live.
     EngineFailed,
-    /// The coordinator's task does not run, and no handler of the service blocks its thread. Not live.
+    /// The coordinator's task does not run, by its own fault. Not live.
     EngineBlocked,
     /// The service has not joined its group yet. Not ready.
     Starting,
@@ -34,7 +34,7 @@ pub enum HealthReason {
     PublisherUnavailable,
     /// A handler reported that a dependency is unavailable. Degraded.
     DependencyUnavailable,
-    /// A handler blocks its thread. Degraded.
+    /// A handler blocks its thread, or the service waits for a thread that others block. Degraded.
     HandlerBlocked,
     /// The lag or the time lag is above its limit. Degraded.
     LagHigh,

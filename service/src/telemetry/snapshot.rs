@@ -176,8 +176,12 @@ pub struct CircuitSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TaskSnapshot {
-    /// The time since the coordinator's task last ran. It runs at least once a second, unless it is blocked.
+    /// How long the coordinator's task has not run by its own fault: its poll does not return, or it waits for something
+    /// although the runtime works. It runs at least once a second, unless it is dead.
     pub coordinator: Duration,
+    /// How long the coordinator's task has waited for a thread: handlers of this or another service, or other tasks,
+    /// block the runtime's threads.
+    pub starved: Duration,
     /// The workers that are running now: each has not yielded its thread for some time.
     pub workers: Vec<BusyWorker>,
 }
@@ -186,7 +190,7 @@ pub struct TaskSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusyWorker {
-    /// The handler that it started last.
+    /// The handler that has its thread; `None` if the worker itself has it.
     pub handler: Option<Name>,
     /// How long it has not yielded its thread.
     pub busy: Duration,

@@ -1,6 +1,7 @@
 //! A transport whose single calls can be made to fail, or to answer otherwise.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(crate) struct Bent {
 #[derive(Debug, Default)]
 struct Bends {
     failing: BTreeSet<&'static str>,
+    hanging: BTreeSet<&'static str>,
+    blocking: Option<(&'static str, Receiver<()>)>,
     is_member: Option<Option<bool>>,
     /// No partition is assigned.
     is_surplus: bool,
@@ -40,6 +43,18 @@ impl Bent {
         self.bends().failing.insert(call);
     }
 
+    /// Lets each call of this name wait for ever.
+    pub(crate) fn hang(&self, call: &'static str) {
+        self.bends().hanging.insert(call);
+    }
+
+    /// Lets the next call of this name block its thread until the sender is dropped.
+    pub(crate) fn block(&self, call: &'static str) -> Sender<()> {
+        let (release, blocked) = channel();
+        self.bends().blocking = Some((call, blocked));
+        release
+    }
+
     /// Lets its consumers answer this when they are asked whether they are members.
     pub(crate) fn set_member(&self, answer: Option<bool>) {
         self.bends().is_member = Some(answer);
@@ -55,7 +70,15 @@ impl Bent {
         self.bends().is_shared = true;
     }
 
-    fn may(&self, call: &'static str) -> Result<()> {
+    async fn may(&self, call: &'static str) -> Result<()> {
+        if self.bends().hanging.contains(call) {
+            std::future::pending::<()>().await;
+        }
+        let blocking = self.bends().blocking.take_if(|(blocking, _)| *blocking == call);
+        if let Some((_, blocked)) = blocking {
+            // An error is the release.
+            let _ = blocked.recv();
+        }
         match self.bends().failing.contains(call) {
             true => Err(Error::new(ErrorKind::Unavailable, format!("{call}: no answer"))),
             false => Ok(()),
@@ -98,7 +121,7 @@ impl Publisher for BentPublisher {
         self.inner.publish(records).await
     }
     async fn close(&self, limit: Duration) -> Result<()> {
-        self.bent.may("close publisher")?;
+        self.bent.may("close publisher").await?;
         self.inner.close(limit).await
     }
     fn guarantees(&self) -> Guarantees {
@@ -124,11 +147,11 @@ impl Consumer for BentConsumer {
         self.inner.commit(commits).await
     }
     async fn release(&self, partitions: &[TopicPartition]) -> Result<()> {
-        self.bent.may("release")?;
+        self.bent.may("release").await?;
         self.inner.release(partitions).await
     }
     async fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
-        self.bent.may("pause")?;
+        self.bent.may("pause").await?;
         self.inner.pause(partitions).await
     }
     async fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
@@ -145,7 +168,7 @@ impl Consumer for BentConsumer {
         bent.unwrap_or_else(|| self.inner.is_member())
     }
     async fn close(&self) -> Result<()> {
-        self.bent.may("leave")?;
+        self.bent.may("leave").await?;
         self.inner.close().await
     }
     fn guarantees(&self) -> Guarantees {

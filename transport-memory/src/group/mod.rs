@@ -129,7 +129,8 @@ impl Group {
 
     /// Returns whether this member takes part: it has not expired, and was not replaced.
     pub(crate) fn takes_part(&self, broker: &Broker, id: MemberId) -> bool {
-        let state = if broker.faults.down_since().is_some() { lock(&self.state) } else { self.at(broker, Instant::now()) };
+        let state =
+            if broker.faults.down_since().is_some() { lock(&self.state) } else { self.at(broker, Instant::now()) };
         state.members.get(&id).is_some_and(Member::takes_part)
     }
 

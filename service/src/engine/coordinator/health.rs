@@ -122,10 +122,10 @@ impl Health {
     }
 
     /// Looks for workers whose handler blocks its thread.
-    pub(super) fn watch_threads(&mut self, heartbeats: &[Heartbeat], table: &RouteTable) {
-        let named = |(handler, time): (usize, Duration)| {
-            let name = if handler < table.len() { table.info(handler).name.as_str() } else { "a handler" };
-            (name, time.as_secs())
+    pub(super) fn watch_threads(&mut self, heartbeats: &[Arc<Heartbeat>], table: &RouteTable) {
+        let named = |(handler, time): (Option<usize>, Duration)| {
+            let handler = handler.filter(|handler| *handler < table.len());
+            (handler.map_or("a handler", |handler| table.info(handler).name.as_str()), time.as_secs())
         };
         let blocked: Vec<_> = heartbeats.iter().filter_map(|beat| beat.blocked_for(BLOCKED_AFTER)).map(named).collect();
         if self.blocked.is_empty() {

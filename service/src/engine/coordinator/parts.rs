@@ -205,7 +205,7 @@ impl Parts {
     pub(super) fn show(&mut self) {
         let now = Instant::now();
         self.shown.now = now;
-        self.shared.board.turn(now);
+        self.shared.pulse.turn();
         let looks = now >= self.shown.look_at;
         if looks {
             self.shown.look_at = now + LOOK_INTERVAL;

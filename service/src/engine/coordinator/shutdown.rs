@@ -86,7 +86,7 @@ pub(super) async fn finish(shared: &Shared, consumer: &dyn Consumer, workers: &m
     let said = |done: std::result::Result<Result<()>, _>, what| done.unwrap_or_else(|_| Err(late(what)));
     let service = shared.identity.service.as_str();
     // Each step may take its whole time, and the engine is not blocked meanwhile.
-    let turn = || shared.board.turn(Instant::now());
+    let turn = || shared.pulse.turn();
     turn();
     let closed = timeout(FINISH_STEP, shared.backends.publisher.close(FINISH_STEP)).await;
     if let Err(error) = said(closed, "close the publisher") {

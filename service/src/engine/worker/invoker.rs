@@ -23,6 +23,7 @@ use crate::begun::Begun;
 use crate::engine::assigned::AssignmentId;
 use crate::engine::record::{PendingRecord, Stage};
 use crate::engine::shared::Shared;
+use crate::engine::watchdog::Heartbeat;
 use crate::logs;
 use crate::route::{BoxFuture, Started};
 use crate::table::Routes;
@@ -45,7 +46,7 @@ pub(super) struct Finished {
 
 #[derive(Debug)]
 pub(super) struct Invoker {
-    number: usize,
+    heartbeat: Arc<Heartbeat>,
     shared: Arc<Shared>,
     routes: Routes,
     contexts: Vec<Arc<DeliveryContext>>,
@@ -99,6 +100,9 @@ enum Readiness {
 /// A pending handler.
 struct Flight {
     ticket: Ticket,
+    handler: usize,
+    /// The worker's: its reference count stays on one core.
+    heartbeat: Arc<Heartbeat>,
     future: BoxFuture,
     span: Span,
 }
@@ -113,7 +117,8 @@ impl Future for Flight {
     type Output = (Ticket, HandlerResult);
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { ticket, future, span } = self.get_mut();
+        let Self { ticket, handler, heartbeat, future, span } = self.get_mut();
+        heartbeat.runs(*handler);
         let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -127,7 +132,7 @@ impl Invoker {
     pub(super) fn new(number: usize, shared: &Arc<Shared>, routes: Routes) -> Self {
         let handlers = routes.table().len();
         Self {
-            number,
+            heartbeat: shared.heartbeats[number].clone(),
             shared: shared.clone(),
             contexts: shared.contexts(),
             routes,
@@ -175,7 +180,7 @@ impl Invoker {
 
     /// Polls the handler once, and converts a panic to its error.
     pub(super) fn start(&mut self, handler: usize, delivery: Delivery, span: &Span) -> Started {
-        self.shared.heartbeats[self.number].runs(handler);
+        self.heartbeat.runs(handler);
         let readiness = &mut self.readiness[handler];
         *readiness = Readiness::Unknown;
         let route = self.routes.route(handler);
@@ -198,11 +203,12 @@ impl Invoker {
         work.records.advance(Stage::Running);
         self.next_serial += 1;
         let serial = self.next_serial;
+        let handler = work.records.as_slice()[0].handler.map_or(usize::MAX, |handler| handler as usize);
         let has_begun = begun.as_ref().is_none_or(|begun| begun.at().is_some());
         let running = Running { work, since: None, serial, begun };
         let ticket = Ticket { place: self.running.insert(running), serial };
         self.started.push((ticket, number));
-        self.futures.push(Flight { ticket, future, span });
+        self.futures.push(Flight { ticket, handler, heartbeat: self.heartbeat.clone(), future, span });
         let Some(timeout) = self.shared.policy.handler_timeout else { return };
         if has_begun {
             self.deadlines.push_back(Deadline { at: None, ticket });
@@ -316,6 +322,7 @@ impl Invoker {
                 self.futures.push(flight);
                 continue;
             }
+            self.heartbeat.runs(flight.handler);
             // A destructor of the handler's own may panic; that must not stop the worker.
             if catch_unwind(AssertUnwindSafe(|| drop(flight.future))).is_err() {
                 logs::FuturePanicked { service: &self.shared.identity.service.as_str() }.log();
@@ -355,6 +362,7 @@ impl Invoker {
 
     /// Asks a route for whose readiness a delivery waits, which is then started at once.
     pub(super) fn poll_ready(&mut self, handler: usize, cx: &mut Context<'_>) -> bool {
+        self.heartbeat.runs(handler);
         let route = self.routes.route(handler);
         // A panic is the next delivery's error, as every error of a layer is.
         let polled = catch_unwind(AssertUnwindSafe(|| route.is_ready(cx))).unwrap_or(true);
