@@ -116,6 +116,21 @@ lines! {
         Unreadable ERROR "records cannot be read; the partition is held there until the range is skipped, others go on"
             (service, topic, partition, offset, next_offset, error);
     }
+    "tidings::dead_letters" {
+        Redriven INFO "letters are redriven" (redriven, skipped, refused);
+        RedriveStopped WARN "a redrive stopped; its letters stay, call it again" (redriven, skipped, refused, error);
+        LetterRefused WARN "a letter is not redriven; it stays, and so do later letters of its key"
+            (service, topic, partition, offset, error);
+        RefusalsNotKept WARN "refused letters are not in the store's audit trail" (error);
+        LettersUnreadable WARN "records cannot be read, and are skipped" (topic, partition, offset, next_offset, error);
+        LettersReread INFO "the dead-letter topics have changed, and are read again" (topics);
+        LetterReaderReopened INFO "the reader of dead letters failed, and is opened again" (error);
+        LettersNotRead WARN "letters cannot be read, and stay" (error);
+        NoLetterOf WARN "no letter is of this service; its name may be misspelt, and nothing was done" (service, known);
+        LetterReaderNotLeft WARN "the reader of dead letters could not leave its group" (error);
+        InterruptedRedrive INFO "letters of an interrupted redrive were looked up in their topics"
+            (doubtful, published, lease);
+    }
     "tidings::store" {
         LeaseExpired WARN "the lease of this service expired; a new one is acquired" (scope);
         LeaseNotRenewed WARN "the lease could not be renewed; it is tried again" (service, error);
@@ -171,13 +186,13 @@ mod tests {
     fn the_engine_logs_only_what_is_in_the_list() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut found = Vec::new();
-        let mut open = vec![source.join("engine"), source.join("run.rs")];
+        let mut open = vec![source.join("engine"), source.join("dead_letters"), source.join("run.rs")];
         while let Some(path) = open.pop() {
             if path.is_dir() {
                 open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             } else {
                 let text = fs::read_to_string(&path).unwrap();
-                let calls = ["tracing::info!", "tracing::warn!", "tracing::error!", "tracing::event!"];
+                let calls = ["info!(", "warn!(", "error!(", "event!("];
                 found.extend(calls.iter().filter(|call| text.contains(*call)).map(|call| format!("{path:?}: {call}")));
             }
         }

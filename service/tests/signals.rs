@@ -3,10 +3,14 @@
 //! This file has one test: signals are sent to the whole process.
 #![cfg(unix)]
 
+#[path = "common/capture.rs"]
+mod capture;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use capture::Captured;
 use tidings_core::{Delivery, ErrorKind, Record, Transport};
 use tidings_memory::MemoryTransport;
 use tidings_service::{Router, Service};
@@ -19,7 +23,7 @@ fn terminate() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_signal_drains_and_the_second_stops_at_once() {
-    let (transport, begun) = (MemoryTransport::new(), Arc::new(Notify::new()));
+    let (transport, begun, log) = (MemoryTransport::new(), Arc::new(Notify::new()), Captured::log());
     let publisher = transport.publisher().await.unwrap();
     publisher.publish(vec![Record::new("t", "x")]).await.pop().unwrap().unwrap();
     let starting = begun.clone();
@@ -35,6 +39,10 @@ async fn the_first_signal_drains_and_the_second_stops_at_once() {
     terminate();
     let drained = tokio::time::timeout(Duration::from_millis(500), &mut running).await;
     assert!(drained.is_err(), "the delivery in flight may finish until the timeout");
+
+    let signalled = log.only("s", "a signal arrived: the service shuts down");
+    assert_eq!((signalled.level.as_str(), signalled.target), ("INFO", "tidings::service"));
+    assert_eq!(signalled.get("timeout_ms"), Some("600000"));
 
     let since = Instant::now();
     terminate();

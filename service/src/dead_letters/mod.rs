@@ -8,11 +8,11 @@ mod topics;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use crate::logs;
 use tidings_core::{
     DeadLetter, DeadLetterStore, Error, ErrorKind, LetterId, LetterQuery, LetterState, Name, Publisher, Resolution,
     Result, Transport,
 };
-use tracing::warn;
 
 pub use self::groups::{GroupBy, LetterGroup, LetterGroups};
 pub use self::options::{RedriveOptions, RedriveReport};
@@ -281,7 +281,7 @@ impl DeadLetters {
             }
         }
         let known: Vec<Name> = known.into_iter().collect();
-        warn!(%service, ?known, "no letter is of this service; its name may be misspelt, and nothing was done");
+        logs::NoLetterOf { service: &service.as_str(), known: &format!("{known:?}") }.log();
         Ok(known)
     }
 
@@ -289,7 +289,7 @@ impl DeadLetters {
     fn warn_unreadable(&self) -> Vec<Error> {
         let unreadable = self.store.unreadable();
         for error in &unreadable {
-            warn!(error = error.report(), "letters cannot be read, and stay");
+            logs::LettersNotRead { error: &error.report() }.log();
         }
         unreadable
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tidings_core::{DeadLetter, Error, LetterId, LetterQuery, Redrive, RedriveOutcome, Result};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
 
 use super::{DeadLetters, RedriveOptions, RedriveReport, unpaged};
+use crate::logs;
 
 pub(super) async fn run(letters: &DeadLetters, query: &LetterQuery, options: &RedriveOptions) -> Result<RedriveReport> {
     let mut report = RedriveReport::default();
@@ -15,17 +15,12 @@ pub(super) async fn run(letters: &DeadLetters, query: &LetterQuery, options: &Re
     match worked {
         Ok(()) if options.dry_run => Ok(report),
         Ok(()) => {
-            info!(redriven, skipped, refused, "letters are redriven");
+            logs::Redriven { redriven: &redriven, skipped: &skipped, refused: &refused }.log();
             Ok(report)
         }
         Err(error) => {
-            warn!(
-                redriven,
-                skipped,
-                refused,
-                error = error.report(),
-                "a redrive stopped; its letters stay, call it again"
-            );
+            let (redriven, skipped, refused) = (&redriven, &skipped, &refused);
+            logs::RedriveStopped { redriven, skipped, refused, error: &error.report() }.log();
             Err(error)
         }
     }
@@ -112,11 +107,17 @@ async fn record(
         }
     }
     for (letter, why) in &refused {
-        warn!(service = %letter.service, origin = %letter.origin, offset = letter.offset, error = why,
-            "a letter is not redriven; it stays, and so do later letters of its key");
+        let line = logs::LetterRefused {
+            service: &letter.service.as_str(),
+            topic: &letter.origin.topic.as_str(),
+            partition: &letter.origin.partition,
+            offset: &letter.offset,
+            error: why,
+        };
+        line.log();
     }
     if let Err(error) = letters.store.note_refused(&refused, &letters.operator).await {
-        warn!(error = error.report(), "refused letters are not in the store's audit trail");
+        logs::RefusalsNotKept { error: &error.report() }.log();
     }
     down.map_or(Ok(()), Err)
 }

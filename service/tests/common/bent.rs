@@ -24,6 +24,7 @@ struct Bends {
     hanging: BTreeSet<&'static str>,
     blocking: Option<(&'static str, Receiver<()>)>,
     is_member: Option<Option<bool>>,
+    rewind: Option<TopicPartition>,
     /// No partition is assigned.
     is_surplus: bool,
     is_shared: bool,
@@ -58,6 +59,11 @@ impl Bent {
     /// Lets its consumers answer this when they are asked whether they are members.
     pub(crate) fn set_member(&self, answer: Option<bool>) {
         self.bends().is_member = Some(answer);
+    }
+
+    /// Lets the next call for a step read this partition from its beginning, as if its log had been recreated.
+    pub(crate) fn rewind(&self, partition: TopicPartition) {
+        self.bends().rewind = Some(partition);
     }
 
     /// Lets its consumers wait for a partition that never comes.
@@ -141,7 +147,13 @@ impl Consumer for BentConsumer {
         if self.bent.bends().is_surplus {
             return std::future::pending().await;
         }
-        self.inner.next().await
+        let step = self.inner.next().await?;
+        let rewind = self.bent.bends().rewind.take();
+        if let Some(partition) = rewind {
+            self.inner.seek(&partition, SeekTo::Earliest).await?;
+            return self.inner.next().await;
+        }
+        Ok(step)
     }
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
         self.inner.commit(commits).await

@@ -14,11 +14,11 @@ use tidings_core::{
     LetterLease, LetterQuery, Name, Resolution, Result, Timestamp, Transport, async_trait,
 };
 use tokio::sync::Mutex;
-use tracing::{info, warn};
 
 use self::index::{Index, MAX_LETTERS};
 pub use self::session::REDRIVE_GROUP_SUFFIX;
 use self::session::{Broker, Session};
+use crate::logs;
 
 /// The ttl of the leases under which letters are discarded and parked.
 const RESOLVE_LEASE: Duration = Duration::from_secs(60);
@@ -112,8 +112,8 @@ impl TopicDeadLetters {
     async fn caught_up(&self, mut session: Session) -> Result<Session> {
         match session.catch_up(&*self.broker.admin).await {
             Ok(true) => return Ok(session),
-            Ok(false) => info!("the dead-letter topics have changed, and are read again"),
-            Err(error) => info!(error = error.report(), "the reader of dead letters failed, and is opened again"),
+            Ok(false) => logs::LettersReread { topics: &self.topics.len() }.log(),
+            Err(error) => logs::LetterReaderReopened { error: &error.report() }.log(),
         }
         self.leave(&session).await;
         self.open_session().await
@@ -133,7 +133,7 @@ impl TopicDeadLetters {
 
     async fn leave(&self, session: &Session) {
         if let Err(error) = session.close(&*self.broker.admin).await {
-            warn!(error = error.report(), "the reader of dead letters could not leave its group");
+            logs::LetterReaderNotLeft { error: &error.report() }.log();
         }
     }
 
@@ -184,8 +184,8 @@ impl TopicDeadLetters {
         let found = Resolution::redriven("an interrupted redrive").with_reason("its record is in the topic");
         let entries: Vec<_> = published.iter().map(|key| (key.clone(), LetterEntry::Resolved(found.clone()))).collect();
         session.append(&*self.broker.publisher, &entries).await?;
-        info!(doubtful = doubtful.len(), published = published.len(), lease = %lease.id,
-            "letters of an interrupted redrive were looked up in their topics");
+        let (doubtful, published_count, lease) = (doubtful.len(), published.len(), lease.id.to_string());
+        logs::InterruptedRedrive { doubtful: &doubtful, published: &published_count, lease: &lease }.log();
         for (key, answer) in taken {
             if key.as_ref().is_some_and(|key| published.contains(key)) {
                 *answer = Leased::Closed;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::logs;
 use tidings_core::{
     Admin, Consumer, ConsumerOptions, Error, ErrorKind, Name, Result, SeekTo, Step, StoredRecord, TopicPartition,
     Transport, Unreadable,
 };
 use tokio::time::{sleep, timeout};
-use tracing::warn;
 use uuid::Uuid;
 
 /// The session timeout of the group's member, for protocols where members set it.
@@ -116,14 +116,14 @@ impl Reader {
 
     /// Skips records that cannot be read, to `until` if it is not known where they end.
     async fn skip(&mut self, found: Unreadable, until: u64) -> Result<u64> {
-        warn!(
-            topic = %found.partition.topic,
-            partition = found.partition.partition,
-            offset = found.offset,
-            next_offset = found.next_offset,
-            error = found.error.report(),
-            "records cannot be read, and are skipped"
-        );
+        let line = logs::LettersUnreadable {
+            topic: &found.partition.topic.as_str(),
+            partition: &found.partition.partition,
+            offset: &found.offset,
+            next_offset: &found.next_offset,
+            error: &found.error.report(),
+        };
+        line.log();
         match found.next_offset {
             Some(next) if next >= until => Ok(until),
             Some(next) => self.consumer.seek(&found.partition, SeekTo::Offset(next)).await,
