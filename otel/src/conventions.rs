@@ -45,6 +45,7 @@ pub(crate) const OUTCOME: &str = "tidings.outcome";
 pub(crate) const REASON: &str = "tidings.reason";
 pub(crate) const RELAY: &str = "tidings.relay";
 pub(crate) const RESULT: &str = "tidings.result";
+pub(crate) const SERVICE: &str = "tidings.service";
 pub(crate) const STATE: &str = "tidings.state";
 /// The offset where the broker is not Kafka.
 const OFFSET: &str = "tidings.offset";

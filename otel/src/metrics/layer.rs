@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Instruments;
-use crate::conventions::{DESTINATION, ERROR_TYPE, GROUP, OPERATION_NAME, PROCESS, SYSTEM};
+use crate::conventions::{DESTINATION, ERROR_TYPE, GROUP, OPERATION_NAME, PROCESS, SERVICE, SYSTEM};
 use crate::errors::{error_type, unfinished};
 
 /// A layer that measures handlers: `messaging.process.duration`, once per attempt at a delivery of one or more records.
@@ -60,6 +60,7 @@ impl<S> MetricsService<S> {
                     KeyValue::new(OPERATION_NAME, PROCESS.name),
                     KeyValue::new(DESTINATION, delivery.topic().to_string()),
                     KeyValue::new(GROUP, delivery.context().group.to_string()),
+                    KeyValue::new(SERVICE, delivery.context().service.to_string()),
                 ]);
                 self.known = Some((delivery.topic().clone(), attributes.clone()));
                 attributes

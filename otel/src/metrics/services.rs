@@ -10,8 +10,8 @@ use tidings_service::telemetry::{ClaimSnapshot, PartitionState, Snapshot};
 use tidings_service::{ServiceStats, Totals};
 
 use crate::conventions::{
-    CONSUMED_MESSAGES, DESTINATION, GROUP, HANDLER, OPERATION_NAME, OUTCOME, PARTITION, POLL, REASON, RESULT, STATE,
-    SYSTEM,
+    CONSUMED_MESSAGES, DESTINATION, GROUP, HANDLER, OPERATION_NAME, OUTCOME, PARTITION, POLL, REASON, RESULT, SERVICE,
+    STATE, SYSTEM,
 };
 
 /// A metric that is read from snapshots: its name, unit, description and values.
@@ -155,7 +155,12 @@ struct Points<'a, T> {
 
 impl<'a, T> Points<'a, T> {
     fn new(instrument: &'a dyn AsyncInstrument<T>, snapshot: &Snapshot) -> Self {
-        let attributes = vec![KeyValue::new(SYSTEM, snapshot.system), KeyValue::new(GROUP, snapshot.group.to_string())];
+        // Services that share a group have the same topics and handlers, or partitions that they pass to each other.
+        let attributes = vec![
+            KeyValue::new(SYSTEM, snapshot.system),
+            KeyValue::new(GROUP, snapshot.group.to_string()),
+            KeyValue::new(SERVICE, snapshot.service.to_string()),
+        ];
         Self { instrument, common: attributes.len(), attributes }
     }
 

@@ -156,6 +156,28 @@ async fn a_service_that_was_started_again_replaces_the_former() {
     assert_eq!(format!("{:?}", reader.metrics).matches("\"s\"").count(), 1, "the list does not grow");
 }
 
+#[tokio::test(start_paused = true)]
+async fn two_services_of_one_group_have_series_of_their_own() {
+    let (reader, transport) = (Reader::new(), MemoryTransport::new());
+    let start = async |name: &'static str, topic: &'static str| {
+        let router = Router::new().on_topic(topic, async |_: Delivery| {});
+        let service = Service::new(name, router).with_group("shared").layer(reader.metrics.layer(&transport));
+        let service = service.start(&transport).await.expect("it starts");
+        publish(&transport, topic, topic.len()).await;
+        service.caught_up().await.expect("it runs");
+        reader.metrics.observe(&service.stats());
+        service
+    };
+    let _both = (start("a", "clicks").await, start("b", "logins-").await);
+    let of = |service| [("messaging.consumer.group.name", "shared"), ("tidings.service", service)];
+    for name in ["messaging.client.consumed.messages", "tidings.commits", "tidings.assigned.partitions"] {
+        assert!(reader.value(name, &of("a")).is_some() && reader.value(name, &of("b")).is_some(), "{name}");
+    }
+    assert_eq!(reader.value("messaging.client.consumed.messages", &of("a")), Some(6.0));
+    assert_eq!(reader.value("messaging.client.consumed.messages", &of("b")), Some(7.0));
+    assert_eq!(reader.value("messaging.process.duration", &of("b")), Some(7.0));
+}
+
 /// A relay of an outbox that was measured, or not yet.
 #[derive(Debug)]
 struct Fixed(Option<u64>);
