@@ -93,6 +93,24 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds.
+    pub const ALL: &[Self] = &[
+        Self::Invalid,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::Denied,
+        Self::TooLarge,
+        Self::Undecodable,
+        Self::Unavailable,
+        Self::Indeterminate,
+        Self::Fenced,
+        Self::Conflict,
+        Self::Closed,
+        Self::Corrupt,
+        Self::Unsupported,
+        Self::Failed,
+    ];
+
     /// Returns the kind's stable name, as used in dead letters, logs and metrics: `"unavailable"`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -115,22 +133,7 @@ impl ErrorKind {
 
     /// Returns the kind of this name; [`Failed`](Self::Failed) for an unknown name, such as one from a later version.
     pub fn from_name(name: &str) -> Self {
-        let all = [
-            Self::Invalid,
-            Self::NotFound,
-            Self::AlreadyExists,
-            Self::Denied,
-            Self::TooLarge,
-            Self::Undecodable,
-            Self::Unavailable,
-            Self::Indeterminate,
-            Self::Fenced,
-            Self::Conflict,
-            Self::Closed,
-            Self::Corrupt,
-            Self::Unsupported,
-        ];
-        all.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Failed)
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name).unwrap_or(Self::Failed)
     }
 
     /// Returns whether the same call may succeed later. After [`Indeterminate`](Self::Indeterminate) a retry may do

@@ -53,7 +53,7 @@ pub(crate) const fn advice(reason: HealthReason) -> (&'static str, &'static str)
             "read the last error in the log, fix its cause (such as credentials, permissions or a setting), and restart the process",
         ),
         HealthReason::EngineBlocked => (
-            "the engine does not run, and no handler is the cause",
+            "the engine does not run, although it has a thread to run on",
             "restart the process, and report its last log lines",
         ),
         HealthReason::Starting => (
@@ -99,8 +99,8 @@ pub(crate) const fn advice(reason: HealthReason) -> (&'static str, &'static str)
             "check the dependency that the handler's error in the log names; the partition resumes by itself",
         ),
         HealthReason::HandlerBlocked => (
-            "a handler blocks its thread, and delays other handlers",
-            "see `blocked`: move blocking work of this handler to `spawn_blocking`",
+            "a handler blocks its thread, or the service waits for a thread that others block",
+            "see `blocked` of all services: move blocking work of these handlers to `spawn_blocking`",
         ),
         HealthReason::LagHigh => ("the lag is above its limit", "see the partitions with the largest lag"),
         HealthReason::Paused => ("an operator paused the service or a partition", "resume it when the work is done"),

@@ -1,5 +1,8 @@
 //! The listener: its own thread, its limits, its stop, and what is wrong with an address.
 
+#[path = "../../service/tests/common/bent.rs"]
+#[expect(dead_code, reason = "only a part of it is needed here")]
+mod bent;
 mod common;
 
 use std::io::Write;
@@ -7,8 +10,9 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use bent::Bent;
 use common::{DEADLINE, connect, get, read, until};
-use tidings_core::{Delivery, ErrorKind, PublisherExt, Record, Transport};
+use tidings_core::{Delivery, ErrorKind, PublisherExt, Record, TopicPartition, Transport};
 use tidings_memory::MemoryTransport;
 use tidings_ops::Ops;
 use tidings_service::telemetry::HealthOptions;
@@ -69,9 +73,9 @@ fn probes_answer_while_handlers_block_all_threads_and_name_the_reason() {
 }
 
 #[test]
-fn only_an_engine_that_does_not_run_is_not_live() {
+fn only_an_engine_that_blocks_itself_is_not_live() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let transport = MemoryTransport::new();
+    let transport = Bent::new(MemoryTransport::new());
     let router = Router::new().on_topic("t", async |_: Delivery| {});
     let service = runtime.block_on(async {
         let service = Service::new("meter", router).start(&transport).await.unwrap();
@@ -81,10 +85,9 @@ fn only_an_engine_that_does_not_run_is_not_live() {
     let health = HealthOptions::default().with_live_after(Duration::from_millis(1_500));
     let ops = Ops::new().with_service(&service).with_health(health).serve("127.0.0.1:0").unwrap();
     assert_eq!(get(ops.local_addr(), "/livez", &[]).body, "ok\n");
-    // No handler has the thread, and the engine does not get it: it is as if it were deadlocked.
-    let (wait, release, begun) = blocking();
-    runtime.spawn(async move { wait() });
-    begun.recv_timeout(DEADLINE).unwrap();
+    // The engine itself does not come back from a call.
+    let release = transport.block("pause");
+    service.pause_partitions([TopicPartition::new("t", 0)]).unwrap();
     let mut live = get(ops.local_addr(), "/livez", &[]);
     until("the engine is noticed to be blocked", || {
         live = get(ops.local_addr(), "/livez", &[]);

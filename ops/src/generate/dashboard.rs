@@ -96,7 +96,7 @@ fn panels() -> Vec<Value> {
 fn drawn(panel: &Panel, id: usize, place: &Value) -> Option<Value> {
     let metric = metric(panel.metric)?;
     let description = match panel.form {
-        Form::Rate | Form::RareRate => format!("{} Per second.", metric.help),
+        Form::Rate => format!("{} Per second.", metric.help),
         Form::Quantiles => format!("{} Median, 95th and 99th percentile.", metric.help),
         Form::Sum | Form::Max | Form::Flag => metric.help.to_owned(),
     };

@@ -47,7 +47,6 @@ const THROUGHPUT: &[Panel] = &[
     panel("Settled records", "tidings_settled_messages_total", Form::Rate, &["service", "outcome"]),
     panel("Fetched records", "tidings_fetched_messages_total", Form::Rate, &["service"]),
     panel("Fetched bytes", "tidings_fetched_bytes_total", Form::Rate, &["service"]),
-    panel("Fetched batches", "tidings_fetched_batches_total", Form::Rate, &["service"]),
     panel("Records in flight", "tidings_partition_in_flight_messages", Form::Sum, &["group", "topic"]),
     panel("Bytes in flight", "tidings_in_flight_bytes", Form::Sum, &["instance", "service"]),
 ];
@@ -55,6 +54,7 @@ const THROUGHPUT: &[Panel] = &[
 const HANDLERS: &[Panel] = &[
     panel("Duration of deliveries", "messaging_process_duration_seconds", Form::Quantiles, &["handler"]),
     panel("Failed deliveries", "tidings_failures_total", Form::Rate, &["service", "handler"]),
+    panel("Dead letters", "tidings_dead_letters_total", Form::Rate, &["service", "handler", "kind"]),
     panel("Retries", "tidings_retries_total", Form::Rate, &["service", "handler"]),
     panel("Returned events", "tidings_returned_messages_total", Form::Rate, &["service"]),
     panel("Failures of returned events", "tidings_return_failures_total", Form::Rate, &["service"]),
@@ -65,7 +65,7 @@ const GROUP: &[Panel] = &[
     panel("Read failures", "tidings_read_failures_total", Form::Rate, &["service"]),
     panel("Commits", "tidings_commits_total", Form::Rate, &["service"]),
     panel("Commit failures", "tidings_commit_failures_total", Form::Rate, &["service"]),
-    panel("Pauses", "tidings_pauses_total", Form::RareRate, &["service", "reason"]),
+    panel("Pauses", "tidings_pauses_total", Form::Rate, &["service"]),
     panel("Openings of the circuit breaker", "tidings_circuit_openings_total", Form::Rate, &["service"]),
 ];
 
@@ -102,7 +102,7 @@ mod tests {
 
     fn fits(form: Form, kind: MetricKind) -> bool {
         match kind {
-            MetricKind::Counter => matches!(form, Form::Rate | Form::RareRate),
+            MetricKind::Counter => matches!(form, Form::Rate),
             MetricKind::Gauge => matches!(form, Form::Sum | Form::Max | Form::Flag),
             MetricKind::Histogram => matches!(form, Form::Quantiles),
         }

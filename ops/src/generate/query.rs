@@ -13,8 +13,6 @@ pub(super) enum Form {
     Flag,
     /// The increase of a counter per second.
     Rate,
-    /// The same, of a counter whose series appear with the first event: 0 until then.
-    RareRate,
     /// The median, and the 95th and 99th percentile of a histogram.
     Quantiles,
 }
@@ -45,7 +43,6 @@ pub(super) fn queries(metric: &Metric, form: Form, by: &[&str]) -> Vec<Query> {
         Form::Max => one(format!("max by ({labels}) ({})", gauge())),
         Form::Flag => one(format!("min by ({labels}) ({})", gauge())),
         Form::Rate => one(format!("sum by ({labels}) ({})", rate(""))),
-        Form::RareRate => one(format!("sum by ({labels}) ({}) or vector(0)", rate(""))),
         Form::Quantiles => [("0.5", "p50"), ("0.95", "p95"), ("0.99", "p99")]
             .into_iter()
             .map(|(quantile, name)| Query {
@@ -79,7 +76,7 @@ fn filtered(metric: &Metric, expression: String) -> String {
 
 /// Returns the unit of a panel, as Grafana names it.
 pub(super) fn unit(metric: &Metric, form: Form) -> &'static str {
-    let is_rate = matches!(form, Form::Rate | Form::RareRate);
+    let is_rate = form == Form::Rate;
     match (metric.unit, is_rate) {
         ("seconds", _) => "s",
         ("bytes", false) => "bytes",

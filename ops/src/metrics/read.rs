@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tidings_service::ServiceState;
+use tidings_core::ErrorKind;
 use tidings_service::telemetry::{
     HandlerSnapshot, HealthReason, OutboxSnapshot, PartitionSnapshot, PartitionState, PublisherSnapshot, RelaySnapshot,
 };
+use tidings_service::{PauseReason, ServiceState};
 
 use super::encode::Value;
 use super::table::Emit;
@@ -143,9 +144,24 @@ pub(super) fn claims(service: &ServiceReading) -> Vec<(&'static str, u64)> {
     vec![("granted", claims.granted), ("refused", claims.refused), ("duplicate", claims.duplicates)]
 }
 
-/// Returns the reasons of pauses that occurred, and their numbers.
-pub(super) fn pauses(service: &ServiceReading) -> Vec<(&'static str, u64)> {
-    service.snapshot.counters.pauses.iter().map(|(reason, count)| (reason.as_str(), *count)).collect()
+/// Returns the pauses that began, except for those at a bound of what is in flight: these are part of the normal flow.
+pub(super) fn pauses(service: &ServiceReading) -> u64 {
+    let is_bound = |reason: &PauseReason| matches!(reason, PauseReason::Bytes | PauseReason::Span);
+    service.snapshot.counters.pauses.iter().filter(|(reason, _)| !is_bound(reason)).map(|(_, count)| count).sum()
+}
+
+/// Emits, for each handler, its dead letters by kind. A record without a handler is always undecodable.
+pub(super) fn dead_letters(all: &Reading, emit: Emit<'_>) {
+    for service in &all.services {
+        for HandlerSnapshot { handler, dead_letters, .. } in &service.snapshot.handlers {
+            for kind in ErrorKind::ALL {
+                let count = dead_letters.iter().find(|(found, _)| found == kind).map_or(0, |(_, count)| *count);
+                emit(&[&service.label, handler, kind.as_str()], count.into());
+            }
+        }
+        let unrouted = service.snapshot.unrouted.dead_lettered;
+        emit(&[&service.label, "", ErrorKind::Undecodable.as_str()], unrouted.into());
+    }
 }
 
 /// Returns whether the service has ended.

@@ -2,8 +2,8 @@
 
 use super::encode::Value;
 use super::read::{
-    claims, handlers, has_ended, of_list, outboxes, partition_states, partitions, pauses, publishers, reasons, relays,
-    services, settled, some,
+    claims, dead_letters, handlers, has_ended, of_list, outboxes, partition_states, partitions, pauses, publishers,
+    reasons, relays, services, settled, some,
 };
 use super::{Metric, MetricKind};
 use crate::sources::Reading;
@@ -46,7 +46,7 @@ const PARTITION: Labels = &["service", "group", "topic", "partition"];
 const PUBLISHER: Labels = &["publisher"];
 const RELAY: Labels = &["relay"];
 
-/// All metrics. A service has at most 50 series, and 10 for each partition, and 23 for each handler.
+/// All metrics. A service has at most 40 series, and 10 for each partition, and 37 for each handler.
 pub(super) static ROWS: &[Row] = &[
     gauge("tidings_build_info", "", &["version"], "The version of tidings; always 1.", |_, emit| {
         emit(&[env!("CARGO_PKG_VERSION")], Value::Integer(1));
@@ -92,9 +92,6 @@ pub(super) static ROWS: &[Row] = &[
         "Bytes of the records that are fetched and not settled.",
         |all, emit| services(all, emit, |service| service.snapshot.bytes_in_flight),
     ),
-    counter("tidings_fetched_batches_total", "batches", SERVICE, "Batches fetched.", |all, emit| {
-        services(all, emit, |service| service.snapshot.counters.fetches);
-    }),
     counter("tidings_fetched_messages_total", "messages", SERVICE, "Records fetched.", |all, emit| {
         services(all, emit, |service| service.snapshot.counters.records_fetched);
     }),
@@ -119,9 +116,9 @@ pub(super) static ROWS: &[Row] = &[
     counter(
         "tidings_pauses_total",
         "",
-        &["service", "reason"],
-        "Pauses of partitions that began, by their reason.",
-        |all, emit| of_list(all, emit, pauses),
+        SERVICE,
+        "Pauses of partitions that began, without those at a bound of what is in flight.",
+        |all, emit| services(all, emit, pauses),
     ),
     gauge("tidings_claims_held", "", SERVICE, "Claims of events that exist now.", |all, emit| {
         some(all, emit, |service| service.snapshot.claims.map(|claims| claims.held));
@@ -153,6 +150,13 @@ pub(super) static ROWS: &[Row] = &[
         &["service", "handler", "outcome"],
         "Settled records: handled, duplicate, skipped or dead_lettered; without a handler, the label is empty.",
         settled,
+    ),
+    counter(
+        "tidings_dead_letters_total",
+        "",
+        &["service", "handler", "kind"],
+        "Dead letters by the kind of error; without a handler, the label is empty.",
+        dead_letters,
     ),
     counter("tidings_retries_total", "", HANDLER, "Failed attempts that were followed by another.", |all, emit| {
         handlers(all, emit, |handler| handler.totals.retried);

@@ -125,6 +125,7 @@ impl ServiceStats {
             handler: self.handler(number).unwrap_or_default(),
             totals: counts.totals,
             failures: counts.failures,
+            dead_letters: self.shared.counters.dead_letters(number),
             durations: counts.durations,
         };
         self.shared.counters.snapshot().into_iter().enumerate().map(of_handler).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::Name;
+use tidings_core::{ErrorKind, Name};
 
 use super::histogram::Histogram;
 use super::partition::PartitionSnapshot;
@@ -111,6 +111,8 @@ pub struct HandlerSnapshot {
     pub totals: Totals,
     /// Deliveries that failed, whatever followed.
     pub failures: u64,
+    /// Its dead letters by the kind of error, of the kinds that occurred.
+    pub dead_letters: Vec<(ErrorKind, u64)>,
     /// The durations of its deliveries, of one or more records each.
     ///
     /// The clock is not read for each delivery. Deliveries that are done at their first poll share the time between two

@@ -18,7 +18,12 @@ impl Parts {
             Done::Refused(records, error) => self.failed(records, &DeliveryError::refused(&error)),
             Done::Completed(record) => self.settle(record, RecordOutcome::Handled, None),
             Done::LeaseLost(records) => self.all_held(records),
-            Done::Buried(record, text) => self.settle_buried(record, RecordOutcome::DeadLettered, &text),
+            Done::Buried(record, kind, text) => {
+                if let Some(handler) = record.handler {
+                    self.shared.counters.dead_lettered(handler as usize, kind);
+                }
+                self.settle_buried(record, RecordOutcome::DeadLettered, &text);
+            }
             Done::Skipped(record) => self.skipped(record),
             Done::Cancelled(records) => records.into_vec().into_iter().for_each(|record| self.release(record)),
         }

@@ -51,7 +51,7 @@ pub(super) enum Done {
     /// Another lease has, or may have, the claims of these records.
     LeaseLost(Vec<PendingRecord>),
     /// The dead letter is written, with this error.
-    Buried(PendingRecord, String),
+    Buried(PendingRecord, ErrorKind, String),
     /// An operator skipped a letter that cannot be written.
     Skipped(PendingRecord),
     /// The assignment ended before.
@@ -219,7 +219,8 @@ impl Settler {
                     if entry.failures > 0 {
                         self.send(WorkerEvent::Unburied { assignment, offset, error: None });
                     }
-                    done.push(Done::Buried(entry.item.record, entry.item.letter.error));
+                    let Burying { record, letter } = entry.item;
+                    done.push(Done::Buried(record, letter.kind, letter.error));
                 }
                 Err(_) if record.id.assigned.is_cancelled() => {
                     done.push(Done::Cancelled(Records::One(entry.item.record)));
