@@ -145,9 +145,22 @@ lines! {
 /// Returns the text of an error without values of the record. Those of a record that cannot be decoded are quoted: its
 /// text ends before the first of them. The dead letter, which has the record, has the whole text.
 pub(crate) fn without_values(kind: ErrorKind, text: &str) -> Cow<'_, str> {
-    match text.find(['"', '`']) {
+    match value_in(text) {
         Some(quote) if kind == ErrorKind::Undecodable => format!("{} ..", text[..quote].trim_end()).into(),
         _ => text.into(),
+    }
+}
+
+/// Returns where the first quote begins that is not the name of a field of the Rust type.
+fn value_in(text: &str) -> Option<usize> {
+    let quote = text.find(['"', '`'])?;
+    let is_field = ["missing field ", "duplicate field "].iter().any(|before| text[..quote].ends_with(before));
+    match text[quote + 1..].find('`') {
+        Some(length) if is_field => {
+            let rest = quote + length + 2;
+            value_in(&text[rest..]).map(|at| rest + at)
+        }
+        _ => Some(quote),
     }
 }
 
@@ -205,6 +218,9 @@ mod tests {
         let shown = without_values(ErrorKind::Undecodable, text);
         assert_eq!(shown, "read user from JSON: payload.age: invalid type: string ..");
         assert_eq!(without_values(ErrorKind::Undecodable, "unknown variant `s3cr3t`"), "unknown variant ..");
+        let missing = "read user from JSON: at line 1 column 9: missing field `age`";
+        assert_eq!(without_values(ErrorKind::Undecodable, missing), missing, "a name of the program's own");
+        assert_eq!(without_values(ErrorKind::Undecodable, "missing field `age`: \"x\""), "missing field `age`: ..");
         assert_eq!(without_values(ErrorKind::Failed, "no \"a\""), "no \"a\"", "a handler's own text");
     }
 

@@ -25,6 +25,16 @@ type Switch = Arc<AtomicBool>;
 struct UserRegistered {
     user_id: String,
     age: u8,
+    #[serde(default)]
+    scores: std::collections::BTreeMap<String, u8>,
+    #[serde(default, deserialize_with = "checked")]
+    country: String,
+}
+
+/// A reader of the user's, which puts the value into its error.
+fn checked<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+    if text == "NL" { Ok(text) } else { Err(serde::de::Error::custom(format!("{text} is no country"))) }
 }
 
 /// A record with canaries in all its parts.
@@ -65,6 +75,12 @@ async fn canaries_are_neither_logged_nor_shown() {
          \"timestamp\": 1, \"source\": \"s\", \"version\": \"1.0\", \"payload\": {\"user_id\": 5, \"age\": \"CANARY\"}}",
         "{\"eventId\": \"0190163d-8694-739b-aea5-966c26f8ad91\", \"eventType\": \"user.registered\", \
          \"timestamp\": \"CANARY\", \"source\": \"s\", \"version\": \"CANARY\", \"payload\": {\"CANARY\": 1}}",
+        "{\"eventId\": \"0190163d-8694-739b-aea5-966c26f8ad91\", \"eventType\": \"user.registered\", \
+         \"timestamp\": 1, \"source\": \"s\", \"version\": \"1.0\", \"payload\": {\"user_id\": \"u\", \"age\": 3, \
+         \"scores\": {\"CANARY\": []}}}",
+        "{\"eventId\": \"0190163d-8694-739b-aea5-966c26f8ad91\", \"eventType\": \"user.registered\", \
+         \"timestamp\": 1, \"source\": \"s\", \"version\": \"1.0\", \"payload\": {\"user_id\": \"u\", \"age\": 3, \
+         \"country\": \"CANARY\"}}",
     ];
     let typed = bodies.iter().enumerate().map(|(n, body)| record("typed", n, body));
     let raw = (0..20).map(|n| record("t", n, "CANARY"));
@@ -78,6 +94,9 @@ async fn canaries_are_neither_logged_nor_shown() {
     let health = Health::of(&shown, &HealthOptions::default());
     let text = format!("{:?} {shown:?} {health:?} {:?}", log.all(), service.snapshot());
     assert!(log.all().len() > 20 && text.contains("refused"), "{text}");
+    for useful in ["payload.age: invalid type: string ..", "payload.scores. ..", "payload.country: .."] {
+        assert!(text.contains(useful), "{useful}: {text}");
+    }
     let found: Vec<_> = text.match_indices("canary-").map(|(at, _)| &text[at.saturating_sub(100)..at + 20]).collect();
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -8,10 +8,10 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::not_read::NotRead;
 use super::rules::{Level, Rules};
 use super::strict::Strict;
 use super::{Codec, Head, expect_type, expect_version, refuse_nil, text, undecodable, value};
-use crate::event::shortened;
 use crate::{
     Envelope, EnvelopeRef, Error, ErrorKind, Event, Header, Headers, Result, StoredRecord, Timestamp, Version, headers,
 };
@@ -115,51 +115,7 @@ fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NotRead> {
         // This error has the position.
         Err(_) => serde_json::from_slice(bytes),
     };
-    read.map_err(|error| NotRead { path: path_of::<T>(bytes), error })
-}
-
-/// The error of parsing JSON, with the field.
-#[derive(Debug)]
-struct NotRead {
-    path: String,
-    error: serde_json::Error,
-}
-
-impl fmt::Display for NotRead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for NotRead {}
-
-/// Returns the path of the field that could not be read. Computed only on failure: tracking it while parsing costs as
-/// much as parsing.
-fn path_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> String {
-    use serde_path_to_error::Segment;
-
-    let read: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes));
-    let Err(error) = read else { return String::new() };
-    let mut path = String::new();
-    for segment in error.path().iter() {
-        let name = match segment {
-            Segment::Seq { index } => {
-                path.push_str(&format!("[{index}]"));
-                continue;
-            }
-            Segment::Map { key } => key,
-            Segment::Enum { variant } => variant,
-            Segment::Unknown => continue,
-        };
-        if !path.is_empty() {
-            path.push('.');
-        }
-        path.push_str(&shortened(name));
-    }
-    path
+    read.map_err(|error| NotRead::of::<T>(bytes, &error))
 }
 
 /// Deserializes a whole number in any notation.
@@ -217,7 +173,7 @@ impl<'de> Deserialize<'de> for Told {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
         fn none<E>(shown: impl fmt::Display) -> Result<Told, E> {
-            let what = format!("read the version {shown}: expected text such as \"1.0\"");
+            let what = format!("read the version `{shown}`: expected text such as \"1.0\"");
             Ok(Told(Some(Err(undecodable(what)))))
         }
         impl<'de> Visitor<'de> for Any {

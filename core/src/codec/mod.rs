@@ -16,7 +16,11 @@
 mod bounded;
 mod digest;
 #[cfg(feature = "json")]
+mod fields;
+#[cfg(feature = "json")]
 mod json;
+#[cfg(feature = "json")]
+mod not_read;
 #[cfg(feature = "postcard")]
 mod postcard;
 mod read_back;
