@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidings::handler::{BatchOptions, HandlerExt};
 use tidings::{Batch, BoxError, Event, EventPublisher, Retry, Router, Service, failed};
+use tracing_subscriber::EnvFilter;
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(topic = "measurements", type = "temperature.measured", key = "sensor")]
@@ -22,6 +23,7 @@ async fn store(batch: Batch<Measured>) -> Result<(), BoxError> {
 
 #[tokio::main]
 async fn main() -> tidings::Result<()> {
+    log();
     let transport = tidings::connect("memory://").await?;
     let events = EventPublisher::new(&transport, "weather-station");
     let all: Vec<_> = (0..1_000).map(|sensor| Measured { sensor, celsius: f64::from(sensor % 400) - 274.0 }).collect();
@@ -34,4 +36,10 @@ async fn main() -> tidings::Result<()> {
     println!("{:?}", service.status().await.totals);
     service.shutdown(Duration::from_secs(10)).await?;
     Ok(())
+}
+
+/// Logs to stderr, by RUST_LOG if that is set. Of the Kafka client, only the warnings are needed.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,krafka=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidings::{Event, EventPublisher, Router, Service};
+use tracing_subscriber::EnvFilter;
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(topic = "user-events", type = "user.registered", key = "user_id")]
@@ -18,6 +19,7 @@ async fn welcome(event: UserRegistered) {
 
 #[tokio::main]
 async fn main() -> tidings::Result<()> {
+    log();
     let transport = tidings::connect("memory://").await?;
     let service = Service::new("user-service", Router::new().on(welcome)).start(&transport).await?;
 
@@ -29,4 +31,10 @@ async fn main() -> tidings::Result<()> {
     service.caught_up().await?;
     service.shutdown(Duration::from_secs(10)).await?;
     Ok(())
+}
+
+/// Logs to stderr, by RUST_LOG if that is set. Of the Kafka client, only the warnings are needed.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,krafka=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

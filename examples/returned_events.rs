@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidings::{Envelope, Event, EventPublisher, Router, Service};
+use tracing_subscriber::EnvFilter;
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(topic = "orders", type = "order.placed", key = "order_id")]
@@ -30,6 +31,7 @@ async fn pick(event: Envelope<ItemToPick>) {
 
 #[tokio::main]
 async fn main() -> tidings::Result<()> {
+    log();
     let transport = tidings::connect("memory://").await?;
     let planner = Service::new("planner", Router::new().on(plan)).start(&transport).await?;
     let picker = Service::new("picker", Router::new().on(pick)).start(&transport).await?;
@@ -41,4 +43,10 @@ async fn main() -> tidings::Result<()> {
     planner.shutdown(Duration::from_secs(10)).await?;
     picker.shutdown(Duration::from_secs(10)).await?;
     Ok(())
+}
+
+/// Logs to stderr, by RUST_LOG if that is set. Of the Kafka client, only the warnings are needed.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,krafka=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tidings::handler::{Next, Outcome, from_fn};
 use tidings::{BoxError, Delivery, Event, EventPublisher, Router, Service, State};
 use tower::timeout::TimeoutLayer;
+use tracing_subscriber::EnvFilter;
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(topic = "payments", type = "payment.received", key = "account")]
@@ -29,6 +30,7 @@ async fn time_it(delivery: Delivery, next: Next) -> Result<Outcome, BoxError> {
 
 #[tokio::main]
 async fn main() -> tidings::Result<()> {
+    log();
     let total = Arc::new(AtomicU64::new(0));
     let router = Router::new().on(book).layer(TimeoutLayer::new(Duration::from_secs(1))).layer(from_fn(time_it));
     let transport = tidings::connect("memory://").await?;
@@ -41,4 +43,10 @@ async fn main() -> tidings::Result<()> {
     println!("{} cents in all", total.load(Ordering::Relaxed));
     service.shutdown(Duration::from_secs(10)).await?;
     Ok(())
+}
+
+/// Logs to stderr, by RUST_LOG if that is set. Of the Kafka client, only the warnings are needed.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,krafka=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

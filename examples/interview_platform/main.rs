@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use tidings::admin::ensure_topics;
 use tidings::{BoxError, ServiceHandle, Topic, Transport};
+use tracing_subscriber::EnvFilter;
 
 use crate::audit::{AuditedTransport, Checked, Findings, GroupLog, Ledger, Letters, check};
 use crate::input::Progress;
@@ -40,6 +41,7 @@ const ENDPOINT_DEADLINE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    log();
     let options = Options::from_args();
     match run(&options).await {
         Ok(true) => ExitCode::SUCCESS,
@@ -49,6 +51,13 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs to stderr, by RUST_LOG if that is set. Otherwise only errors: the input has records that fail, each of which is
+/// a warning. Of the Kafka client, the warnings.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,krafka=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// Returns whether all checks passed.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tidings::admin::ensure_topics;
 use tidings::memory::MemoryTransport;
 use tidings::{BoxError, Transport};
+use tracing_subscriber::EnvFilter;
 
 use self::books::Books;
 use self::shop::{Instance, Shop};
@@ -25,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    log();
     let Ok(url) = std::env::var(VARIABLE) else {
         eprintln!("this example needs a Postgres server: set {VARIABLE} to postgres://user:password@host/database");
         eprintln!("`cargo xtask postgres up` starts one, and prints its URL");
@@ -60,6 +62,12 @@ async fn run(url: &str, kills: u32) -> Result<Books, BoxError> {
     let balanced = Books::balanced(&shop, PATIENCE).await;
     shop.remove().await?;
     balanced
+}
+
+/// Logs to stderr, by RUST_LOG if that is set. Of the Kafka client, only the warnings are needed.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,krafka=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::{Deserialize, Serialize};
 use tidings::otel::{Metrics, Tracing};
 use tidings::{BoxError, Event, EventPublisher, Router, Service};
+use tracing_subscriber::EnvFilter;
 
 /// How long the services may take to finish.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -36,6 +37,7 @@ async fn ship(_: Invoiced) {}
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    log();
     let sdk = Sdk::new()?;
     run(&sdk).await?;
     // Exports what is still buffered. The exporters block.
@@ -99,4 +101,10 @@ impl Sdk {
 /// Names the program in all traces and metrics.
 fn resource() -> Resource {
     Resource::builder().with_service_name("shop").build()
+}
+
+/// Logs to stderr, by RUST_LOG if that is set. Of the Kafka client, only the warnings are needed.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,krafka=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
