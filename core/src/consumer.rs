@@ -121,10 +121,8 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Closed`](crate::ErrorKind::Closed).
     async fn progress(&self) -> Result<Vec<Progress>>;
 
-    /// Returns whether this consumer is a member of its group now, from what is known; `None` if that is never known.
-    ///
-    /// A member without partitions is a member, too: this tells a service that waits for its share from one that has not
-    /// joined. An outage shows only once the membership has ended. Default: `None`.
+    /// Returns whether this consumer is a member of its group now, with or without partitions, from what is known; `None`
+    /// if that is never known. An outage shows only once the membership has ended. Default: `None`.
     ///
     /// ```
     /// use tidings_core::{Consumer, Progress};

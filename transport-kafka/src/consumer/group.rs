@@ -300,7 +300,11 @@ pub(super) async fn drive(shared: Arc<Shared>, member: Arc<Member>, max_idle: Du
         let ended = std::mem::take(&mut shared.lock().ended);
         let result = if ended { rejoin(&member).await } else { member.drive().await };
         let is_accepted = member.is_accepted().await;
-        shared.lock().driven(is_accepted);
+        {
+            // Not if the membership ended on our side meanwhile.
+            let mut state = shared.lock();
+            state.is_member = is_accepted && !state.ended;
+        }
         let Err(error) = result else {
             failing = None;
             continue;

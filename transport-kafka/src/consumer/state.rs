@@ -139,11 +139,6 @@ impl State {
         }
     }
 
-    /// Records whether the group has accepted the member, after a poll: not if it ended on our side meanwhile.
-    pub(super) fn driven(&mut self, is_accepted: bool) {
-        self.is_member = is_accepted && !self.ended;
-    }
-
     /// Loses all partitions; the member has to join again.
     pub(super) fn end(&mut self) {
         self.lose(&self.owned());
