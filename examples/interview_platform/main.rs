@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
 /// a warning. Of the Kafka client, the warnings.
 fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,krafka=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }
 
 /// Returns whether all checks passed.
