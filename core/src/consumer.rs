@@ -125,10 +125,8 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// if that is never known. An outage shows only once the membership has ended. Default: `None`.
     ///
     /// ```
-    /// use tidings_core::{Consumer, Progress};
-    ///
-    /// /// Returns whether the consumer has joined and waits for a share of the partitions.
-    /// fn is_on_standby(consumer: &dyn Consumer, progress: &[Progress]) -> bool {
+    /// # use tidings_core::{Consumer, Progress};
+    /// fn waits_for_a_share(consumer: &dyn Consumer, progress: &[Progress]) -> bool {
     ///     consumer.is_member() == Some(true) && progress.is_empty()
     /// }
     /// ```
