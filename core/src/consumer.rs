@@ -44,8 +44,7 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   consumer. Records fetched of paused partitions count towards
 ///   [`max_buffered_bytes`](crate::ConsumerOptions::max_buffered_bytes), and never keep the others from being read.
 ///   Membership continues while handlers work; a pending `next` keeps it alive. It ends when the consumer is dropped,
-///   or when a step was yielded and `next` was not called for
-///   [`ConsumerOptions::max_idle`](crate::ConsumerOptions::max_idle).
+///   or when a step was yielded and `next` was not called for [`max_idle`](crate::ConsumerOptions::max_idle).
 /// - **C6** `next` is cancel-safe: no record and no step is lost by dropping it. A loop of calls lets other tasks of
 ///   its thread run.
 /// - **C7** `close` leaves the group at once (a static member stays), so that others take over without a timeout.
@@ -53,9 +52,7 @@ use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
 ///   comes once per assignment or seek. The consumer continues to read all other partitions; this one stays assigned
 ///   and committable, and a [`seek`](Self::seek) beyond the range continues reading it. No limit of the reader is an
 ///   error of `next`.
-/// - **C9** [`is_member`](Self::is_member) becomes `Some(true)` once the group has accepted the member, with or without
-///   partitions and without a call of `next`, and not before. It is `Some(false)` before that, after the membership has
-///   ended, and after `close`, also of a static member. A backend that cannot know it always answers `None`.
+/// - **C9** [`is_member`](Self::is_member) is `Some(true)` during the membership and else `Some(false)`, or disclaimed.
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
     /// Returns the next step, waiting until there is one.
@@ -121,8 +118,9 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Closed`](crate::ErrorKind::Closed).
     async fn progress(&self) -> Result<Vec<Progress>>;
 
-    /// Returns whether this consumer is a member of its group now, with or without partitions, from what is known; `None`
-    /// if that is never known. An outage shows only once the membership has ended. Default: `None`.
+    /// Returns whether this consumer is a member of its group now, with or without partitions; `None`, the default, if
+    /// that is never known. The membership begins once the group has accepted it, without a call of [`next`](Self::next),
+    /// and ends for this consumer at `close` also where a static member keeps its place (C9).
     ///
     /// ```
     /// # use tidings_core::{Consumer, Progress};

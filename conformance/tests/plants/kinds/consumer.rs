@@ -377,10 +377,6 @@ impl Consumer for BentConsumer {
         Ok(all)
     }
 
-    fn is_member(&self) -> Option<bool> {
-        self.inner.is_member()
-    }
-
     async fn close(&self) -> Result<()> {
         if self.kind == Kind::ClosesGroupsThatBeginAlike {
             let alike = |(group, open): &(Name, std::sync::Weak<dyn Consumer>)| {
