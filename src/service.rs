@@ -31,5 +31,5 @@
 
 pub use tidings_service::{
     Breaker, DeliveryOrder, HandlerTotals, Hold, Observer, PartitionStatus, PauseReason, RecordEvent, RecordOutcome,
-    ReturnedPartition, ServiceControl, ServiceState, ShutdownReport, Skipped, Status, Totals, UnknownTypes,
+    ReturnedPartition, ServiceControl, ServiceState, ShutdownReport, Skipped, Sought, Status, Totals, UnknownTypes,
 };

@@ -8,8 +8,10 @@ use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use subtle::{Choice, ConstantTimeEq};
+use tidings_core::audit::Principal;
 use tidings_core::{Error, ErrorKind, Result, Secret};
 pub use tidings_ops_api::Role;
+use uuid::Uuid;
 
 /// Returns the environment variable of the role's token.
 const fn variable(role: Role) -> &'static str {
@@ -243,9 +245,21 @@ pub(crate) struct Caller {
     pub(crate) role: Role,
     /// Whether a token says so.
     pub(crate) is_known: bool,
+    /// The id of the request, which all records of it have.
+    pub(crate) request: String,
 }
 
 impl Caller {
+    fn new(name: &str, role: Role, is_known: bool) -> Self {
+        Self { name: name.to_owned(), role, is_known, request: Uuid::now_v7().to_string() }
+    }
+
+    /// Returns the caller as the audit has it.
+    pub(crate) fn principal(&self) -> Principal {
+        let how = if self.is_known { "token" } else { "loopback" };
+        Principal::new(&self.name).with_authentication(how)
+    }
+
     /// Returns who decides, for the records of it: the bearer of the token, with the name that a client gives.
     pub(crate) fn decides(&self, by: &str) -> String {
         match (by, self.is_known) {
@@ -269,12 +283,10 @@ impl Guard {
     pub(crate) fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Access> {
         if self.tokens.is_empty() {
             let is_local = self.reach == Reach::Loopback && is_local(headers, uri);
-            let local = || Caller { name: "local".to_owned(), role: Role::Admin, is_known: false };
-            return if is_local { Ok(local()) } else { Err(Access::NoTokens) };
+            return if is_local { Ok(Caller::new("local", Role::Admin, false)) } else { Err(Access::NoTokens) };
         }
         let found = bearer(headers).and_then(|token| self.tokens.bearer_of(token));
-        let found = found.map(|token| Caller { name: token.name.clone(), role: token.role, is_known: true });
-        found.ok_or(Access::Unauthenticated)
+        found.map(|token| Caller::new(&token.name, token.role, true)).ok_or(Access::Unauthenticated)
     }
 
     pub(crate) fn check(&self, needed: Role, headers: &HeaderMap, uri: &Uri) -> Access {

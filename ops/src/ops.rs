@@ -6,6 +6,7 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_audit::Auditor;
 use tidings_core::{Error, ErrorKind, IdempotencyStore, Result, Transport};
 use tidings_service::telemetry::{HealthOptions, PublisherStats, RelayStats};
 use tidings_service::{DeadLetters, ServiceControl, ServiceStats};
@@ -121,7 +122,7 @@ impl Ops {
     /// # }
     /// ```
     pub fn with_admin(mut self, transport: impl Transport) -> Self {
-        self.backends.transport = Some(Arc::new(transport));
+        self.backends.set_transport(Arc::new(transport));
         self.here()
     }
 
@@ -139,6 +140,22 @@ impl Ops {
     pub fn with_store(mut self, name: impl Into<String>, store: impl IdempotencyStore) -> Self {
         self.backends.stores.insert(name.into(), Arc::new(store));
         self.here()
+    }
+
+    /// Records every change over HTTP in an audit trail, with the name of the token's bearer, also what was refused by
+    /// a role or by read-only mode. Without its record no change is made, unless the auditor's options say otherwise.
+    ///
+    /// ```
+    /// use tidings_audit::{Auditor, MemoryAudit};
+    /// use tidings_memory::MemoryTransport;
+    /// use tidings_ops::Ops;
+    ///
+    /// let auditor = Auditor::new(MemoryAudit::new());
+    /// let ops = Ops::new().with_admin(MemoryTransport::new()).with_audit(auditor);
+    /// ```
+    pub fn with_audit(mut self, auditor: Auditor) -> Self {
+        self.backends.auditor = Some(auditor);
+        self
     }
 
     /// Refuses everything that changes something, whatever the role.

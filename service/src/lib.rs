@@ -69,7 +69,7 @@ pub use self::router::{IntoRouter, Router};
 pub use self::service::Service;
 pub use self::settings::{DeliveryOrder, TopicPolicy, UnknownTypes};
 pub use self::status::{
-    HandlerTotals, Hold, PartitionStatus, PauseReason, ReturnedPartition, ShutdownReport, Skipped,
+    HandlerTotals, Hold, PartitionStatus, PauseReason, ReturnedPartition, ShutdownReport, Skipped, Sought,
     State as ServiceState, Status, Totals,
 };
 pub use tidings_core::PublishOptions;

@@ -106,6 +106,8 @@ lines! {
         HeldBack WARN "further lines of this kind were held back" (service, handler, kind, held_back);
         Skipped WARN "skipped by an operator: these records are not handled"
             (service, topic, partition, offset, next_offset, error);
+        Sought WARN "an operator moved the position of a partition; reading goes on there"
+            (service, topic, partition, from, to);
     }
     "tidings::partition" {
         PartitionPaused WARN "the partition is paused" (service, topic, partition, reason, error);

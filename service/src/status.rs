@@ -182,6 +182,18 @@ pub struct Skipped {
     pub cause: String,
 }
 
+/// The result of [`ServiceHandle::seek`](crate::ServiceHandle::seek).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sought {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The lowest offset that was not settled before.
+    pub from: u64,
+    /// The offset at which reading goes on.
+    pub to: u64,
+}
+
 impl PartitionStatus {
     /// Returns the lag: the number of offsets that are not settled.
     pub fn lag(&self) -> u64 {

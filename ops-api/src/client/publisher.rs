@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_core::{Begun, Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
-use tokio::sync::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
 use super::admin::miscounted;
 use super::call::Client;
@@ -17,67 +17,88 @@ const REQUEST_BYTES: usize = 2 << 20;
 /// What surrounds the records of a request.
 const ROOM: usize = 64;
 
+/// The calls that wait for their turn in the task; the next ones wait with their callers.
+const WAITING: usize = 64;
+
 /// A [`Publisher`] that asks an endpoint.
+///
+/// A task sends one request at a time: two at once could arrive in another order, and those of a key must not (P3). It
+/// goes on whether or not the callers are polled, so that `close` waits for what is under way, and for nothing else.
 #[derive(Debug)]
 pub(super) struct RemotePublisher {
-    client: Arc<Client>,
+    calls: mpsc::Sender<Call>,
     guarantees: Guarantees,
     closed: AtomicBool,
-    /// One request at a time: two at once could arrive in another order, and those of a key must not (P3). Calls wait
-    /// here with their records, in their order.
-    turn: Mutex<()>,
+}
+
+/// A call that waits for its turn.
+#[derive(Debug)]
+enum Call {
+    Publish(Vec<Record>, oneshot::Sender<Vec<Result<Position>>>),
+    /// Answers once all calls before are answered.
+    Close(oneshot::Sender<()>),
+}
+
+/// Sends the requests of a publisher.
+struct Task {
+    client: Arc<Client>,
 }
 
 impl RemotePublisher {
+    /// Creates a publisher, and starts its task, which ends with it.
     pub(super) fn new(client: Arc<Client>, guarantees: Guarantees) -> Self {
-        Self { client, guarantees, closed: AtomicBool::new(false), turn: Mutex::default() }
+        let (calls, mut waiting) = mpsc::channel(WAITING);
+        tokio::spawn(async move {
+            let task = Task { client };
+            while let Some(call) = waiting.recv().await {
+                // The caller may have stopped waiting.
+                match call {
+                    Call::Publish(records, reply) => drop(reply.send(task.publish(&records).await)),
+                    Call::Close(reply) => drop(reply.send(())),
+                }
+            }
+        });
+        Self { calls, guarantees, closed: AtomicBool::new(false) }
     }
+}
 
-    fn refusal(&self) -> Option<Error> {
-        let closed = self.closed.load(Ordering::Acquire);
-        closed.then(|| Error::new(ErrorKind::Closed, "publish: the publisher is closed"))
-    }
+/// Returns the same error for each record.
+fn all(count: usize, kind: ErrorKind, text: &str) -> Vec<Result<Position>> {
+    (0..count).map(|_| Err(Error::new(kind, text.to_owned()))).collect()
+}
 
+impl Task {
     /// Publishes the records of one request.
     async fn request(&self, records: Vec<wire::Record>) -> Vec<Result<Position>> {
         let count = records.len();
-        let all = |error: Error| (0..count).map(|_| Err(Error::new(error.kind(), error.report()))).collect();
         match self.client.post::<Answers<wire::Position>>(Route::RecordsPublish, &Publish { records }).await {
-            Err(error) => all(error),
+            Err(error) => all(count, error.kind(), &error.report()),
             Ok(Answers { answers }) if answers.len() != count => {
-                all(miscounted(Route::RecordsPublish, count, answers.len()))
+                let error = miscounted(Route::RecordsPublish, count, answers.len());
+                all(count, error.kind(), &error.report())
             }
             Ok(Answers { answers }) => {
                 answers.into_iter().map(Each::into_result).map(|answer| answer.map(Position::from)).collect()
             }
         }
     }
-}
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Publisher for RemotePublisher {
-    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
-        let _turn = self.turn.lock().await;
+    /// Publishes the records of a call, in as many requests as they need.
+    async fn publish(&self, records: &[Record]) -> Vec<Result<Position>> {
         let mut answers = Vec::with_capacity(records.len());
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        for record in &records {
-            if let Some(error) = self.refusal() {
-                answers.push(Err(error));
-                continue;
-            }
+        for record in records {
             let record = wire::Record::from(record);
             let size = serde_json::to_vec(&record).map_or(usize::MAX, |json| json.len() + 1);
-            if size > MAX_BODY_BYTES - ROOM {
+            let too_large = size > MAX_BODY_BYTES - ROOM;
+            if !batch.is_empty() && (too_large || bytes + size > REQUEST_BYTES || batch.len() == MAX_NAMES) {
                 answers.extend(self.request(std::mem::take(&mut batch)).await);
                 bytes = 0;
+            }
+            if too_large {
                 let text = format!("publish a record: {size} bytes of JSON, at most {}", MAX_BODY_BYTES - ROOM);
                 answers.push(Err(Error::new(ErrorKind::TooLarge, text)));
                 continue;
-            }
-            if !batch.is_empty() && (bytes + size > REQUEST_BYTES || batch.len() == MAX_NAMES) {
-                answers.extend(self.request(std::mem::take(&mut batch)).await);
-                bytes = 0;
             }
             bytes += size;
             batch.push(record);
@@ -86,6 +107,23 @@ impl Publisher for RemotePublisher {
             answers.extend(self.request(batch).await);
         }
         answers
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Publisher for RemotePublisher {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let count = records.len();
+        if self.closed.load(Ordering::Acquire) {
+            return all(count, ErrorKind::Closed, "publish: the publisher is closed");
+        }
+        let (reply, answers) = oneshot::channel();
+        if self.calls.send(Call::Publish(records, reply)).await.is_err() {
+            return all(count, ErrorKind::Closed, "publish: the publisher's runtime has ended");
+        }
+        let lost = |_| all(count, ErrorKind::Indeterminate, "publish: the publisher's runtime has ended");
+        answers.await.unwrap_or_else(lost)
     }
 
     fn begin_one(&self, record: Record) -> Begun<'_> {
@@ -97,8 +135,15 @@ impl Publisher for RemotePublisher {
 
     async fn close(&self, deadline: Duration) -> Result<()> {
         self.closed.store(true, Ordering::Release);
+        let (reply, done) = oneshot::channel();
+        let ended = async {
+            // A task that is gone has nothing under way.
+            if self.calls.send(Call::Close(reply)).await.is_ok() {
+                let _ended = done.await;
+            }
+        };
         let late = |_| Error::new(ErrorKind::Indeterminate, "close the publisher: records are still unanswered");
-        tokio::time::timeout(deadline, self.turn.lock()).await.map(drop).map_err(late)
+        tokio::time::timeout(deadline, ended).await.map_err(late)
     }
 
     fn guarantees(&self) -> Guarantees {

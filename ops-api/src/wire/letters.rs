@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidings_core::{DeadLetter, Error, ErrorKind, LetterId, LetterQuery, LetterState, Name};
 use tidings_core::{ResolutionKind, Result, Timestamp};
 
+use super::bytes::Text;
 use super::records::Stored;
 use super::{At, unknown};
 
@@ -62,6 +63,12 @@ pub struct Query {
     /// Those of records of this topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
+    /// Those of this handler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// Those of records of this key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Text>,
     /// Those of events of this type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
@@ -102,6 +109,8 @@ impl From<&LetterQuery> for Query {
             ids: query.ids.as_ref().map(|ids| ids.iter().map(Id::from).collect()),
             service: query.service.as_ref().map(Name::to_string),
             topic: query.topic.as_ref().map(Name::to_string),
+            handler: query.handler.as_ref().map(Name::to_string),
+            key: query.key.clone().map(Text),
             event_type: query.event_type.clone(),
             kind: query.kind.map(|kind| kind.as_str().to_owned()),
             error: query.error.clone(),
@@ -122,6 +131,8 @@ impl TryFrom<Query> for LetterQuery {
         query.ids = wire.ids.map(|ids| ids.into_iter().map(LetterId::from).collect());
         query.service = wire.service.map(Name::from);
         query.topic = wire.topic.map(Name::from);
+        query.handler = wire.handler.map(Name::from);
+        query.key = wire.key.map(|key| key.0);
         query.event_type = wire.event_type;
         query.kind = wire.kind.as_deref().map(kind).transpose()?;
         query.error = wire.error;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, ORIGIN};
+use axum::http::header::{CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
@@ -53,10 +53,18 @@ impl Api {
     /// Answers a request.
     pub(super) async fn answer(self: Arc<Self>, route: Route, request: Request) -> Response {
         let (parts, body) = request.into_parts();
-        let caller = match self.admit(route, &parts.headers, &parts.uri) {
+        let caller = match self.identify(&parts.headers, &parts.uri) {
             Ok(caller) => caller,
             Err(refusal) => return *refusal,
         };
+        if let Some(why) = self.forbids(route, &caller) {
+            self.record_denied(route, &caller, &why).await;
+            return refusal(StatusCode::FORBIDDEN, &Error::new(ErrorKind::Denied, why));
+        }
+        if route.method() == Method::Post && !is_json(&parts.headers) {
+            let error = Error::new(ErrorKind::Invalid, "expected content-type: application/json");
+            return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
+        }
         let Ok(permit) = self.requests.clone().try_acquire_owned() else {
             return failed(&Error::new(ErrorKind::Unavailable, "the endpoint works on other requests: try again"));
         };
@@ -87,56 +95,44 @@ impl Api {
         }
     }
 
-    /// Returns who asks, or the refusal of a request that may not do this.
-    fn admit(&self, route: Route, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Box<Response>> {
-        let denied = |code, text: String| Box::new(refusal(code, &Error::new(ErrorKind::Denied, text)));
+    /// Returns who asks, or the refusal of a request that does not say so.
+    fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Box<Response>> {
+        let denied = |code, text: &'static str| Box::new(refusal(code, &Error::new(ErrorKind::Denied, text)));
         // A browser sends it along with what a foreign page makes it send.
         if headers.contains_key(ORIGIN) {
-            return Err(denied(StatusCode::FORBIDDEN, "requests of web pages are refused".to_owned()));
+            return Err(denied(StatusCode::FORBIDDEN, "requests of web pages are refused"));
         }
-        let caller = match self.guard.identify(headers, uri) {
-            Ok(caller) => caller,
-            Err(access) => {
-                let mut refusal = denied(access.code(), access.text().trim_end().to_owned());
-                if access == Access::Unauthenticated {
-                    let headers = refusal.headers_mut();
-                    headers.insert(axum::http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-                }
-                return Err(refusal);
+        self.guard.identify(headers, uri).map_err(|access| {
+            let mut refusal = denied(access.code(), access.text().trim_end());
+            if access == Access::Unauthenticated {
+                refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-        };
-        if !caller.role.includes(route.role()) {
-            let (role, needed) = (caller.role, route.role());
-            let text = format!("{}: the role {role} does not suffice, {needed} is needed", verb(route));
-            return Err(denied(StatusCode::FORBIDDEN, text));
+            refusal
+        })
+    }
+
+    /// Returns why a caller may not use a route, by the one table of roles, if so.
+    fn forbids(&self, route: Route, caller: &Caller) -> Option<String> {
+        let (role, needed) = (caller.role, route.role());
+        if !role.includes(needed) {
+            return Some(format!("{}: the role {role} does not suffice, {needed} is needed", verb(route)));
         }
-        if self.read_only && route.changes() {
-            let text = format!("{}: the endpoint is read-only", verb(route));
-            return Err(denied(StatusCode::FORBIDDEN, text));
-        }
-        let is_json = |value: &HeaderValue| {
-            let kind = value.to_str().ok().and_then(|value| value.split(';').next());
-            kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-        };
-        if route.method() == Method::Post && !headers.get(CONTENT_TYPE).is_some_and(is_json) {
-            let error = Error::new(ErrorKind::Invalid, "expected content-type: application/json");
-            return Err(Box::new(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error)));
-        }
-        Ok(caller)
+        let is_refused = self.read_only && route.changes();
+        is_refused.then(|| format!("{}: the endpoint is read-only", verb(route)))
     }
 
     /// Does what a route does.
     async fn work(&self, route: Route, call: Call) -> Result<String> {
         match route {
             Route::About => self.about(&call),
-            Route::Topics => self.topics().await,
+            Route::Topics => self.topics(&call).await,
             Route::Topic => self.topic(&call).await,
             Route::TopicsDescribe => self.describe_topics(&call).await,
             Route::TopicsCreate => self.create_topics(&call).await,
             Route::TopicsGrow => self.grow_topic(&call).await,
             Route::TopicsAlter => self.alter_topic(&call).await,
             Route::TopicsDelete => self.delete_topics(&call).await,
-            Route::Groups => self.groups().await,
+            Route::Groups => self.groups(&call).await,
             Route::Group => self.group(&call).await,
             Route::GroupLag => self.group_lag(&call).await,
             Route::GroupsDescribe => self.describe_groups(&call).await,
@@ -144,18 +140,19 @@ impl Api {
             Route::GroupsPlanReset => self.reset(&call, true).await,
             Route::GroupsReset => self.reset(&call, false).await,
             Route::GroupsDelete => self.delete_group(&call).await,
-            Route::Health => self.health().await,
+            Route::Health => self.health(&call).await,
             Route::Services => self.services(),
             Route::Service => self.service(&call).await,
-            Route::ServicesPause => self.pause(&call, true),
-            Route::ServicesResume => self.pause(&call, false),
-            Route::ServicesDrain => self.drain(&call),
+            Route::ServicesPause => self.pause(&call, route).await,
+            Route::ServicesResume => self.pause(&call, route).await,
+            Route::ServicesDrain => self.drain(&call).await,
+            Route::ServicesSeek => self.seek(&call).await,
             Route::ServicesSkip => self.skip(&call).await,
             Route::RecordsOffsets => self.offsets(&call).await,
             Route::RecordsRead => self.read(&call).await,
             Route::RecordsPublish => self.publish(&call).await,
             Route::StoresDone => self.done(&call).await,
-            Route::Cluster => self.cluster().await,
+            Route::Cluster => self.cluster(&call).await,
             Route::ConfigsDescribe => self.configs(&call).await,
             Route::ConfigsAlter => self.alter_configs(&call).await,
             Route::AclsList => self.list_acls(&call).await,
@@ -176,6 +173,13 @@ impl Api {
             route => Err(Error::new(ErrorKind::Unsupported, format!("{}: not by this version", verb(route)))),
         }
     }
+}
+
+/// Returns whether the body of a request is said to be JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 impl Call {

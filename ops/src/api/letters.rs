@@ -9,6 +9,7 @@ use tidings_ops_api::{ErrorBody, MAX_NAMES, MAX_RECORD_BYTES, Route};
 use tidings_service::{DeadLetters, RedriveOptions, RedriveReport};
 
 use super::Api;
+use super::audit::intent;
 use super::call::{Call, bounded, encode};
 
 /// The letters that are read from a store at once.
@@ -23,7 +24,8 @@ impl Api {
     /// Lists letters until the wanted number or the size of an answer is reached.
     pub(super) async fn list_letters(&self, call: &Call, whole: bool) -> Result<String> {
         let LettersIn { store, query } = call.body()?;
-        let store = self.backends.letters(&store)?.store();
+        let letters = self.backends.letters(&call.caller, &store)?;
+        let store = letters.store();
         let mut query = LetterQuery::try_from(query)?;
         let wanted = query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
         let (mut found, mut bytes) = (Letters::default(), 0);
@@ -54,7 +56,7 @@ impl Api {
 
     pub(super) async fn count_letters(&self, call: &Call) -> Result<String> {
         let LettersIn { store, query } = call.body()?;
-        let count = self.backends.letters(&store)?.store().count(&query.try_into()?).await?;
+        let count = self.backends.letters(&call.caller, &store)?.store().count(&query.try_into()?).await?;
         encode(&Count { count })
     }
 
@@ -62,7 +64,7 @@ impl Api {
         let Checked { store, topics } = call.body()?;
         bounded(topics.len(), "topics")?;
         let topics: Vec<Name> = topics.into_iter().map(Name::from).collect();
-        self.backends.letters(&store)?.store().check(&topics).await?;
+        self.backends.letters(&call.caller, &store)?.store().check(&topics).await?;
         encode(&Nothing::default())
     }
 
@@ -70,13 +72,20 @@ impl Api {
         let Buried { store, letters } = call.body()?;
         bounded(letters.len(), "letters")?;
         let letters = letters.into_iter().map(DeadLetter::try_from).collect::<Result<Vec<_>>>()?;
-        let buried = self.backends.letters(&store)?.store().bury(letters).await;
+        let resources = letters
+            .iter()
+            .map(|letter| format!("letter:{}/{}@{}", letter.service, letter.origin, letter.record.offset));
+        let mut intent = intent(Route::LettersBury, &call.caller);
+        intent.resources = resources.collect();
+        let store = self.backends.letters(&call.caller, &store)?;
+        let buried = self.recorded(intent, async { Ok(store.store().bury(letters).await) }).await?;
         encode(&Answers::of(buried, |()| Nothing::default()))
     }
 
     pub(super) async fn resolve_letters(&self, call: &Call, route: Route) -> Result<String> {
         let Resolve { store, ids, lease, resolution } = call.body()?;
-        let store = self.backends.letters(&store)?.store();
+        let letters = self.backends.letters(&call.caller, &store)?;
+        let store = letters.store();
         let ids = letter_ids(ids)?;
         let mut resolution = Resolution::try_from(resolution)?;
         resolution.by = call.caller.decides(&resolution.by);
@@ -92,13 +101,14 @@ impl Api {
 
     pub(super) async fn lease_letters(&self, call: &Call) -> Result<String> {
         let Leasing { store, ids, lease } = call.body()?;
-        let answers = self.backends.letters(&store)?.store().lease(&letter_ids(ids)?, &lease.into()).await?;
+        let answers =
+            self.backends.letters(&call.caller, &store)?.store().lease(&letter_ids(ids)?, &lease.into()).await?;
         encode(&Grants::of(&answers))
     }
 
     pub(super) async fn end_lease(&self, call: &Call) -> Result<String> {
         let Leasing { store, ids, lease } = call.body()?;
-        self.backends.letters(&store)?.store().end_lease(&letter_ids(ids)?, &lease.into()).await?;
+        self.backends.letters(&call.caller, &store)?.store().end_lease(&letter_ids(ids)?, &lease.into()).await?;
         encode(&Nothing::default())
     }
 
@@ -107,13 +117,13 @@ impl Api {
         bounded(letters.len(), "letters")?;
         let refused: Vec<_> = letters.into_iter().map(|refusal| (refusal.id.into(), refusal.error)).collect();
         let by = call.caller.decides(&by);
-        self.backends.letters(&store)?.store().note_refused(&refused, &by).await?;
+        self.backends.letters(&call.caller, &store)?.store().note_refused(&refused, &by).await?;
         encode(&Nothing::default())
     }
 
     pub(super) async fn redrive_letters(&self, call: &Call) -> Result<String> {
         let Redrive { store, query, reason, limit, per_second, dry_run } = call.body()?;
-        let letters = self.backends.letters(&store)?.clone().with_operator(call.caller.decides(""));
+        let letters = self.backends.letters(&call.caller, &store)?.with_operator(call.caller.decides(""));
         let mut options = RedriveOptions::default().with_reason(reason).with_dry_run(dry_run);
         options.limit = limit.unwrap_or(MAX_NAMES).min(MAX_NAMES);
         options.per_second = per_second;
@@ -122,7 +132,7 @@ impl Api {
 
     pub(super) async fn discard_letters(&self, call: &Call) -> Result<String> {
         let Discard { store, query, reason } = call.body()?;
-        let letters = self.backends.letters(&store)?.clone().with_operator(call.caller.decides(""));
+        let letters = self.backends.letters(&call.caller, &store)?.with_operator(call.caller.decides(""));
         encode(&Count { count: letters.discard(&query.try_into()?, &reason).await? })
     }
 }

@@ -4,11 +4,13 @@
 //! read-only mode; the number of requests at once; its body, within bounds and a deadline; the audit; and then the work,
 //! on the runtime of the user's program.
 
+mod audit;
 mod backends;
 mod call;
 mod cluster;
 mod groups;
 mod letters;
+mod once;
 mod records;
 mod services;
 mod topics;

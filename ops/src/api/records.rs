@@ -1,20 +1,27 @@
 //! Records: published, and read by position; and what idempotency stores know of their events.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidings_core::{EventRef, ReadLimits, Result, TopicPartition};
 use tidings_ops_api::wire::{Answers, AreDone, Done, OffsetsAt, Position, Publish, ReadAt, ReadRecords};
-use tidings_ops_api::{MAX_RECORD_BYTES, MAX_WAIT};
+use tidings_ops_api::{MAX_RECORD_BYTES, MAX_WAIT, Route};
 
 use super::Api;
+use super::audit::intent;
 use super::call::{Call, bounded, encode};
 
 impl Api {
     pub(super) async fn publish(&self, call: &Call) -> Result<String> {
         let records = call.body::<Publish>()?.records;
         bounded(records.len(), "records")?;
+        let mut intent = intent(Route::RecordsPublish, &call.caller);
+        let topics: BTreeSet<&String> = records.iter().map(|record| &record.topic).collect();
+        intent.resources = topics.into_iter().map(|topic| format!("topic:{topic}")).collect();
+        intent.after.insert("records".to_owned(), records.len().to_string());
         let records = records.into_iter().map(Into::into).collect();
-        let published = self.backends.publisher().await?.publish(records).await;
+        let publisher = self.backends.publisher(&call.caller).await?;
+        let published = self.recorded(intent, async { Ok(publisher.publish(records).await) }).await?;
         encode(&Answers::of(published, Position::from))
     }
 
@@ -22,7 +29,7 @@ impl Api {
         let OffsetsAt { partitions, at } = call.body()?;
         bounded(partitions.len(), "partitions")?;
         let partitions: Vec<TopicPartition> = partitions.into_iter().map(Into::into).collect();
-        let offsets = self.backends.log_reader().await?.offsets(&partitions, at.try_into()?).await?;
+        let offsets = self.backends.log_reader(&call.caller).await?.offsets(&partitions, at.try_into()?).await?;
         encode(&Answers::of(offsets, |offset: u64| offset))
     }
 
@@ -33,7 +40,7 @@ impl Api {
             .with_max_bytes(max_bytes.min(MAX_RECORD_BYTES))
             .with_wait(Duration::from_millis(wait_ms).min(MAX_WAIT));
         let partition = TopicPartition::new(topic, partition);
-        let read = self.backends.log_reader().await?.read(&partition, offset, limits).await?;
+        let read = self.backends.log_reader(&call.caller).await?.read(&partition, offset, limits).await?;
         encode(&ReadRecords::from(read))
     }
 

@@ -2,15 +2,22 @@
 
 use std::time::Duration;
 
+use tidings_core::audit::AuditRecord;
 use tidings_core::{Error, ErrorKind, Result, TopicPartition};
-use tidings_ops_api::wire::{Accepted, At, Drain, Held, Nothing, Pause, ServiceSummary, Services, Skip, Skipped};
+use tidings_ops_api::Route;
+use tidings_ops_api::wire::{
+    Accepted, At, Drain, Held, Nothing, Pause, Seek, ServiceSummary, Services, Skip, Skipped, Sought,
+};
 use tidings_service::{ServiceControl, ServiceState};
 
 use super::Api;
-use super::call::{Call, encode, within};
+use super::audit::intent;
+use super::call::{Call, bounded, encode, within};
 use crate::sources::ServiceReading;
 use crate::status;
 
+/// The longest time that deliveries of a seek may take: a request ends soon after.
+const MAX_SEEK: Duration = Duration::from_secs(30);
 /// The time limit of asking a service for its holds.
 const STATUS_TIME: Duration = Duration::from_secs(2);
 
@@ -65,30 +72,68 @@ impl Api {
         control.ok_or_else(|| Error::new(ErrorKind::Unsupported, text()))
     }
 
-    pub(super) fn pause(&self, call: &Call, paused: bool) -> Result<String> {
+    pub(super) async fn pause(&self, call: &Call, route: Route) -> Result<String> {
         let Pause { service, partitions } = call.body()?;
         let control = self.control(&service)?;
-        let partitions = partitions.map(|all| all.into_iter().map(TopicPartition::from));
-        match (partitions, paused) {
-            (None, true) => control.pause()?,
-            (None, false) => control.resume()?,
-            (Some(partitions), true) => control.pause_partitions(partitions)?,
-            (Some(partitions), false) => control.resume_partitions(partitions)?,
-        }
+        let partitions: Option<Vec<TopicPartition>> =
+            partitions.map(|all| all.into_iter().map(TopicPartition::from).collect());
+        bounded(partitions.as_ref().map_or(0, Vec::len), "partitions")?;
+        let mut intent = on_service(route, call, &service);
+        intent.resources.extend(partitions.iter().flatten().map(partition_resource));
+        let paused = async {
+            match (partitions, route) {
+                (None, Route::ServicesPause) => control.pause(),
+                (None, _) => control.resume(),
+                (Some(partitions), Route::ServicesPause) => control.pause_partitions(partitions),
+                (Some(partitions), _) => control.resume_partitions(partitions),
+            }
+        };
+        self.recorded(intent, paused).await?;
         encode(&Nothing::default())
     }
 
-    pub(super) fn drain(&self, call: &Call) -> Result<String> {
+    pub(super) async fn drain(&self, call: &Call) -> Result<String> {
         let Drain { service, deadline_ms } = call.body()?;
-        self.control(&service)?.drain(Duration::from_millis(deadline_ms))?;
+        let control = self.control(&service)?;
+        let intent = on_service(Route::ServicesDrain, call, &service);
+        let intent = intent.with_after("deadline_ms", deadline_ms.to_string());
+        self.recorded(intent, async { control.drain(Duration::from_millis(deadline_ms)) }).await?;
         encode(&Accepted::new(service, ServiceState::Stopping.to_string()))
+    }
+
+    pub(super) async fn seek(&self, call: &Call) -> Result<String> {
+        let Seek { service, topic, partition, to, deadline_ms } = call.body()?;
+        let deadline = Duration::from_millis(deadline_ms);
+        if deadline > MAX_SEEK {
+            let text = format!("deadline_ms: at most {} ms over HTTP", MAX_SEEK.as_millis());
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let at = TopicPartition::new(topic, partition);
+        let to = to.try_into()?;
+        let control = self.control(&service)?;
+        let intent = on_service(Route::ServicesSeek, call, &service).with_resource(partition_resource(&at));
+        let intent = intent.with_after("to", format!("{to:?}"));
+        let sought = self.recorded(intent, control.seek(&at, to, deadline)).await?;
+        let At { topic, partition } = (&sought.partition).into();
+        encode(&Sought { topic, partition, from: sought.from, to: sought.to })
     }
 
     pub(super) async fn skip(&self, call: &Call) -> Result<String> {
         let Skip { service, topic, partition, from, to } = call.body()?;
-        let skipped = self.control(&service)?.skip(&TopicPartition::new(topic, partition), from..to).await?;
+        let (control, at) = (self.control(&service)?, TopicPartition::new(topic, partition));
+        let intent = on_service(Route::ServicesSkip, call, &service).with_resource(partition_resource(&at));
+        let intent = intent.with_after("from", from.to_string()).with_after("to", to.to_string());
+        let skipped = self.recorded(intent, control.skip(&at, from..to)).await?;
         encode(&Skipped { from: skipped.offsets.start, to: skipped.offsets.end, cause: skipped.cause })
     }
+}
+
+fn on_service(route: Route, call: &Call, service: &str) -> AuditRecord {
+    intent(route, &call.caller).with_resource(format!("service:{service}"))
+}
+
+fn partition_resource(partition: &TopicPartition) -> String {
+    format!("partition:{partition}")
 }
 
 async fn holds(control: &ServiceControl) -> Vec<Held> {

@@ -94,6 +94,11 @@ impl DeadLetters {
         &self.store
     }
 
+    /// Returns the publisher that redrives letters.
+    pub fn publisher(&self) -> &Arc<dyn Publisher> {
+        &self.publisher
+    }
+
     /// Lists letters: see [`DeadLetterStore::list`].
     ///
     /// # Errors

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Result, TopicPartition};
+use tidings_core::{Error, ErrorKind, Result, SeekTo, TopicPartition};
 use tokio::sync::oneshot;
 
-use crate::status::{Hold, Skipped, Status};
+use crate::status::{Hold, Skipped, Sought, Status};
 
 /// A request of the handle.
 #[derive(Debug)]
@@ -17,7 +17,31 @@ pub(crate) enum Command {
     Pause(Option<Vec<TopicPartition>>),
     Resume(Option<Vec<TopicPartition>>),
     Skip(Skip),
+    Seek(Seek),
     Shutdown(Duration),
+}
+
+/// A seek of an assigned partition.
+#[derive(Debug)]
+pub(crate) struct Seek {
+    pub(crate) partition: TopicPartition,
+    pub(crate) to: SeekTo,
+    /// How long deliveries that have begun may take.
+    pub(crate) deadline: Duration,
+    pub(crate) reply: oneshot::Sender<Result<Sought>>,
+}
+
+impl Seek {
+    /// Answers the operator, who may have stopped waiting.
+    pub(crate) fn answer(self, answer: Result<Sought>) {
+        let _ = self.reply.send(answer);
+    }
+
+    /// Answers that nothing was moved.
+    pub(crate) fn refuse(self, kind: ErrorKind, why: &str) {
+        let error = Error::new(kind, format!("seek {}: {why}", self.partition));
+        self.answer(Err(error));
+    }
 }
 
 /// A skip of a partition's hold.

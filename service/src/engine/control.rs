@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
+use tidings_core::{Error, ErrorKind, Name, Result, SeekTo, TopicPartition};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::commands::{Command, Skip};
+use super::commands::{Command, Seek, Skip};
 use super::shared::Shared;
 use super::stats::{Ended, ServiceStats};
-use crate::status::{Skipped, State, Status};
+use crate::status::{Skipped, Sought, State, Status};
 
 /// Controls a running service, for an operations endpoint or an operator's command.
 ///
@@ -144,6 +144,17 @@ impl ServiceControl {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Skip(Skip { partition: partition.clone(), offsets, reply }))?;
         let ended = |_| Error::new(ErrorKind::Closed, format!("skip records of {partition}: the service has ended"));
+        answer.await.unwrap_or_else(|closed| Err(ended(closed)))
+    }
+
+    /// Moves the position of an assigned partition: see [`ServiceHandle::seek`](crate::ServiceHandle::seek).
+    ///
+    /// # Errors
+    /// Those of [`ServiceHandle::seek`](crate::ServiceHandle::seek).
+    pub async fn seek(&self, partition: &TopicPartition, to: SeekTo, deadline: Duration) -> Result<Sought> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Seek(Seek { partition: partition.clone(), to, deadline, reply }))?;
+        let ended = |_| Error::new(ErrorKind::Closed, format!("seek {partition}: the service has ended"));
         answer.await.unwrap_or_else(|closed| Err(ended(closed)))
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
+use tidings_core::{Error, ErrorKind, Name, Result, SeekTo, TopicPartition};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -12,7 +12,7 @@ use super::commands::Command;
 use super::control::ServiceControl;
 use super::shared::Shared;
 use super::stats::{Ended, ServiceStats};
-use crate::status::{ShutdownReport, Skipped, Status};
+use crate::status::{ShutdownReport, Skipped, Sought, Status};
 use crate::telemetry::Snapshot;
 
 /// Handle of a running service. Dropping it stops the service at once: unfinished work is not committed.
@@ -169,6 +169,44 @@ impl ServiceHandle {
     /// was skipped.
     pub async fn skip(&self, partition: &TopicPartition, offsets: Range<u64>) -> Result<Skipped> {
         self.control.skip(partition, offsets).await
+    }
+
+    /// Moves the position of an assigned partition, back or forth, while the service and its group go on.
+    ///
+    /// Deliveries of the partition that have begun may take until `deadline`; then they are cancelled, and what is settled
+    /// is committed. The new position is committed before its first record is handled. Records before it that were not
+    /// settled are not handled any more by this group; those behind it are handled again, unless the idempotency store
+    /// knows them. The order of keys holds, and other partitions go on meanwhile.
+    ///
+    /// A partition of another instance is moved through that instance, and a group without members by
+    /// [`Admin::reset_offsets`](tidings_core::Admin::reset_offsets). Not cancel-safe.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidings_core::{Delivery, PublisherExt, Record, SeekTo, TopicPartition, Transport};
+    /// # use tidings_memory::MemoryTransport;
+    /// # use tidings_service::{Router, Service};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// # let (transport, partition) = (MemoryTransport::new(), TopicPartition::new("clicks", 0));
+    /// # transport.publisher().await?.publish_one(Record::new("clicks", "home")).await?;
+    /// # let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+    /// # let service = Service::new("meter", router).start(&transport).await?;
+    /// service.caught_up().await?;
+    /// let sought = service.seek(&partition, SeekTo::Earliest, Duration::from_secs(10)).await?;
+    /// assert_eq!((sought.from, sought.to), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if the partition is not assigned to this instance,
+    /// [`Conflict`](ErrorKind::Conflict) if another seek of it is under way, [`Fenced`](ErrorKind::Fenced) if it was
+    /// revoked meanwhile, [`Closed`](ErrorKind::Closed) if the service has ended, and those of
+    /// [`Consumer::seek`](tidings_core::Consumer::seek). After an error the position is the old one: the lowest offset
+    /// that is not settled.
+    pub async fn seek(&self, partition: &TopicPartition, to: SeekTo, deadline: Duration) -> Result<Sought> {
+        self.control.seek(partition, to, deadline).await
     }
 
     /// Waits until the service has stopped, by itself or by [`shutdown`](Self::shutdown). Cancel-safe.

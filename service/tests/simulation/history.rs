@@ -75,6 +75,17 @@ pub(crate) enum Happened {
     Closed {
         process: Process,
     },
+    /// The engine moves the position of a partition, for an operator.
+    Seeking {
+        process: Process,
+        origin: TopicPartition,
+    },
+    /// Reading goes on there.
+    Sought {
+        process: Process,
+        origin: TopicPartition,
+        start: u64,
+    },
     /// The engine requested a commit.
     Committing {
         process: Process,

@@ -142,7 +142,11 @@ impl Consumer for Tap<Arc<dyn Consumer>> {
         self.inner.resume(partitions).await
     }
     async fn seek(&self, partition: &TopicPartition, to: SeekTo) -> Result<u64> {
-        self.inner.seek(partition, to).await
+        let (process, origin) = (self.process, partition.clone());
+        self.log.add(Happened::Seeking { process, origin: origin.clone() });
+        let start = self.inner.seek(partition, to).await?;
+        self.log.add(Happened::Sought { process, origin, start });
+        Ok(start)
     }
     async fn progress(&self) -> Result<Vec<Progress>> {
         self.inner.progress().await

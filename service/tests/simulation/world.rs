@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tidings_core::{
-    BoxError, Delivery, EnvelopeRef, Event, Name, Outcome, Publisher, Record, Timestamp, Topic, Transport, codec,
-    headers,
+    BoxError, Delivery, EnvelopeRef, Event, Name, Outcome, Publisher, Record, SeekTo, Timestamp, Topic, Transport,
+    codec, headers,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_service::{
@@ -181,13 +181,30 @@ impl World {
             }
             75..85 if self.running.len() < self.setting.processes => self.start().await,
             75..85 => self.stop_one(),
-            85..90 => self.group_trouble(),
+            85..88 => self.group_trouble(),
+            88..90 => self.seek_back().await,
             _ if self.setting.faults => self.fault().await,
             _ => self.publish().await,
         }
         if self.running.is_empty() && self.rng.bool() {
             self.start().await;
         }
+    }
+
+    /// Moves a partition back, to anywhere that is settled.
+    async fn seek_back(&mut self) {
+        let processes: Vec<_> = self.running.values().collect();
+        let Some(running) = self.rng.choice(processes) else { return };
+        let partitions = running.status().await.partitions;
+        let Some(partition) = self.rng.choice(partitions) else { return };
+        let control = running.control();
+        let to = SeekTo::Offset(self.rng.u64(..=partition.settled));
+        let deadline = Duration::from_millis(self.rng.u64(..10_000));
+        self.excusable(format!("a seek of {} to {to:?} within {deadline:?}", partition.partition), true);
+        self.stopping.push(tokio::spawn(async move {
+            // The partition may be revoked, or the service stop, meanwhile.
+            let _ = control.seek(&partition.partition, to, deadline).await;
+        }));
     }
 
     fn stop_one(&mut self) {
@@ -288,7 +305,7 @@ impl World {
         let end = Instant::now() + CATCH_UP;
         for stopping in std::mem::take(&mut self.stopping) {
             if timeout(STALLED_AFTER, stopping).await.is_err() {
-                return Some("a service does not stop".to_owned());
+                return Some("a service does not stop, or a seek does not end".to_owned());
             }
         }
         let log = self.read(&TOPICS).await;

@@ -15,6 +15,7 @@ mod partitions;
 mod parts;
 mod pauses;
 mod revocation;
+mod seeks;
 mod shutdown;
 mod skips;
 mod standby;
@@ -121,7 +122,7 @@ impl Coordinator {
                 committed = self.parts.commits.answered() => self.parts.committed(committed),
                 progress = self.parts.health.answered() => self.parts.progressed(progress),
                 members = self.parts.standby.answered() => self.parts.standby.take(members),
-                sought = self.parts.assignments.sought() => self.parts.assignments.skipped(sought, Instant::now()),
+                answer = self.parts.assignments.answered() => self.parts.assignments.take_answer(answer, Instant::now()),
                 Some(ended) = self.inputs.tasks.join_next() => return Err(worker_ended(ended)),
                 step = &mut next, if may_read => {
                     next = consumer.next();

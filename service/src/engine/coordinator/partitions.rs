@@ -31,6 +31,8 @@ pub(super) struct Endings {
     pub(super) commit: bool,
     /// Assignments whose partition the group has taken.
     pub(super) forget: Vec<AssignmentId>,
+    /// Assignments whose position may be moved.
+    pub(super) moves: Vec<AssignmentId>,
 }
 
 /// An assignment that was removed.
@@ -111,6 +113,7 @@ impl Partitions {
                 Some(LeaveStep::Cancel) => endings.cancel.push(*id),
                 Some(LeaveStep::Commit) => endings.commit = true,
                 Some(LeaveStep::Forget) => endings.forget.push(*id),
+                Some(LeaveStep::Move) => endings.moves.push(*id),
             }
         }
         endings

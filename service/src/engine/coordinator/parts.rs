@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidings_core::{Consumer, Error, Progress, Result, Step, TopicPartition};
 use tokio::time::Instant;
 
-use super::assignments::Assignments;
+use super::assignments::{Advanced, Assignments};
 use super::commits::{Commits, Committed};
 use super::health::Health;
 use super::shutdown::Shutdown;
@@ -136,6 +136,7 @@ impl Parts {
             Some(Command::Pause(partitions)) => self.pause(partitions, true),
             Some(Command::Resume(partitions)) => self.pause(partitions, false),
             Some(Command::Skip(skip)) => self.assignments.skip(skip),
+            Some(Command::Seek(seek)) => self.assignments.seek(seek, Instant::now()),
             Some(Command::Shutdown(time)) => self.shut_down(time),
             // The handle is gone: this task will end at once, too.
             None => self.shut_down(Duration::ZERO),
@@ -276,9 +277,12 @@ impl Parts {
 
     /// Advances the assignments that end.
     pub(super) fn advance_endings(&mut self) {
-        let (commit, returned) = self.assignments.advance_endings(Instant::now());
+        let Advanced { commit, moves, returned } = self.assignments.advance_endings(Instant::now());
         if commit && !self.commits.is_backing_off() {
             self.commit();
+        }
+        if !self.commits.is_in_flight() {
+            self.assignments.begin_moves(moves);
         }
         self.gave_back(returned);
     }

@@ -24,6 +24,8 @@ pub(super) enum Leave {
     Replaced,
     /// The service stops; deliveries may take this long.
     Shutdown(Duration),
+    /// An operator moves the position; deliveries may take this long. The partition stays.
+    Seeking(Duration),
 }
 
 impl Leave {
@@ -39,7 +41,7 @@ impl Leave {
             Self::Lost => limit.saturating_sub(reserved),
             Self::Replaced => Duration::ZERO,
             // The caller's deadline: the limit for revocations does not apply.
-            Self::Shutdown(deadline) => deadline,
+            Self::Shutdown(deadline) | Self::Seeking(deadline) => deadline,
         }
     }
 }
@@ -53,6 +55,8 @@ pub(super) enum LeaveStep {
     Cancel,
     /// Nothing is in flight; what is settled is not committed yet.
     Commit,
+    /// Move the position, and begin another assignment there.
+    Move,
     /// Give the partition back to the group.
     Release,
     /// Forget the partition: the group has taken it.
@@ -73,6 +77,21 @@ pub(super) struct Revocation {
     tried: (u64, usize),
     /// Only the release is left.
     ended: bool,
+    /// It ends because an operator moves the position.
+    seek: Seeking,
+}
+
+/// The progress of a seek.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seeking {
+    /// The partition is given back.
+    No,
+    /// Its work ends first.
+    Draining,
+    /// The consumer may move.
+    Ready,
+    /// The consumer moves: nothing is committed meanwhile.
+    Moving,
 }
 
 /// The state of the assignment that a step of its end depends on.
@@ -91,18 +110,37 @@ impl Revocation {
     pub(super) fn new(leave: Leave, limit: Duration, now: Instant) -> Self {
         let cancel_at = after(now, leave.time(limit));
         let give_up_at = cancel_at + CANCEL_TIME;
-        Self { lost: leave.is_lost(), cancel_at, give_up_at, cancelled: false, tried: (0, 0), ended: false }
+        let seek = if matches!(leave, Leave::Seeking(_)) { Seeking::Draining } else { Seeking::No };
+        Self { lost: leave.is_lost(), cancel_at, give_up_at, cancelled: false, tried: (0, 0), ended: false, seek }
     }
 
-    /// Applies a further reason to leave. A partition that is replaced has no more time, and a shutdown may leave less.
-    pub(super) fn again(&mut self, leave: Leave, now: Instant) {
+    /// Applies a further reason to leave. A partition that is replaced has no more time, and a shutdown, or the group
+    /// that wants a partition whose position is moved, may leave less.
+    pub(super) fn again(&mut self, leave: Leave, limit: Duration, now: Instant) {
         self.lost |= leave.is_lost();
         match leave {
             _ if self.cancelled => {}
             Leave::Replaced => self.cancel_at = now,
-            Leave::Shutdown(time) => self.cancel_at = self.cancel_at.min(after(now, time)),
-            Leave::Revoking(_) | Leave::Lost => {}
+            Leave::Revoking(_) | Leave::Lost if !self.is_seeking() => {}
+            leave => self.cancel_at = self.cancel_at.min(after(now, leave.time(limit))),
         }
+        // Whatever else ends it goes before.
+        self.seek = Seeking::No;
+    }
+
+    /// Returns whether the partition stays, and its position is moved.
+    pub(super) fn is_seeking(&self) -> bool {
+        self.seek != Seeking::No
+    }
+
+    /// Returns whether the consumer moves the position now.
+    pub(super) fn is_moving(&self) -> bool {
+        self.seek == Seeking::Moving
+    }
+
+    /// Records that the consumer moves the position now.
+    pub(super) fn begin_move(&mut self) {
+        self.seek = Seeking::Moving;
     }
 
     /// Records that work in flight was cancelled at `now`.
@@ -141,7 +179,15 @@ impl Revocation {
             return LeaveStep::Wait;
         }
         let Remaining { settled, committed, fenced, .. } = remaining;
-        self.ended = self.lost || fenced || committed == Some(settled) || self.tried_enough(settled, now);
+        let is_done = self.lost || fenced || committed == Some(settled) || self.tried_enough(settled, now);
+        if self.is_moving() {
+            return LeaveStep::Wait;
+        }
+        if is_done && self.is_seeking() && !self.lost && !fenced {
+            self.seek = Seeking::Ready;
+            return LeaveStep::Move;
+        }
+        self.ended = is_done;
         match (self.ended, self.lost) {
             (false, _) => LeaveStep::Commit,
             (true, true) => LeaveStep::Forget,
@@ -151,7 +197,7 @@ impl Revocation {
 
     /// Returns when the next step is due, unless something ends before.
     pub(super) fn due(&self) -> Option<Instant> {
-        if self.ended {
+        if self.ended || matches!(self.seek, Seeking::Ready | Seeking::Moving) {
             None
         } else if self.cancelled {
             Some(self.give_up_at)

@@ -134,6 +134,8 @@ impl Checker<'_> {
                 let theirs: Vec<_> = self.assigned.keys().filter(|(p, _)| p == process).cloned().collect();
                 theirs.iter().for_each(|(_, origin)| self.released(*process, origin));
             }
+            Happened::Seeking { process, origin } => self.seeking(*process, origin),
+            Happened::Sought { process, origin, start } => self.sought(*process, origin, *start),
             Happened::Committing { process, origin, epoch, next } => self.committing(*process, origin, *epoch, *next),
             Happened::Committed { process, origin, next, ok } => self.committed(*process, origin, *next, *ok),
             Happened::Began { process, run, origin, epoch, offsets } => {

@@ -4,7 +4,7 @@ use tidings_core::TopicPartition;
 use uuid::Uuid;
 
 use super::super::history::Process;
-use super::{Assigned, Checker};
+use super::{Assigned, Checker, Run};
 
 impl Checker<'_> {
     pub(super) fn assign(&mut self, process: Process, origin: &TopicPartition, epoch: u64, start: u64) {
@@ -12,6 +12,24 @@ impl Checker<'_> {
         others.for_each(|(_, other)| other.taken = true);
         let assigned = Assigned { start, epoch, ..Assigned::default() };
         self.assigned.insert((process, origin.clone()), assigned);
+    }
+
+    /// Checks that the work that began before a seek has ended: it would settle, or overtake, what comes after.
+    pub(super) fn seeking(&mut self, process: Process, origin: &TopicPartition) {
+        let epoch = self.assigned.get(&(process, origin.clone())).map(|assigned| assigned.epoch);
+        let of_it = |run: &&Run| run.process == process && run.origin == *origin && Some(run.epoch) == epoch;
+        if let Some(offsets) = self.runs.values().find(of_it).map(|run| run.offsets.clone()) {
+            let text = format!("process {process} moves its position in {origin} while a handler has {offsets:?}");
+            self.found("handled during a seek", text);
+        }
+    }
+
+    /// After a seek all from there on is given, and has to be settled, again.
+    pub(super) fn sought(&mut self, process: Process, origin: &TopicPartition, start: u64) {
+        if let Some(assigned) = self.assigned.get_mut(&(process, origin.clone())) {
+            let Assigned { epoch, revoking, over_at, taken, .. } = *assigned;
+            *assigned = Assigned { start, epoch, revoking, over_at, taken, ..Assigned::default() };
+        }
     }
 
     pub(super) fn given(&mut self, process: Process, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {

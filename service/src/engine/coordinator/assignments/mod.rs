@@ -1,5 +1,6 @@
 //! The assignments of the service: they take records in, hand them to the workers, and give partitions back.
 
+mod operator;
 mod view;
 
 use std::collections::VecDeque;
@@ -15,13 +16,13 @@ use super::partition::{Admitted, Dispatch, Partition};
 use super::partitions::{Partitions, Removed};
 use super::pauses::{Changes, Pauses};
 use super::revocation::Leave;
-use super::skips::{Skips, Sought};
+use super::seeks::Seeks;
+use super::skips::Skips;
 use super::watch::Watch;
 use super::workers::{Splitter, Workers};
 use crate::engine::assigned::AssignmentId;
 use crate::engine::board::add;
-use crate::engine::commands::Skip;
-use crate::engine::messages::{Settled, WorkerCommand, WorkerEvent};
+use crate::engine::messages::{Settled, WorkerEvent};
 use crate::engine::shared::Shared;
 use crate::logs;
 use crate::settings::Options;
@@ -29,6 +30,17 @@ use crate::status::{PauseReason, ReturnedPartition};
 
 /// The number of ranges of missing records kept for the status.
 const MISSING_KEPT: usize = 16;
+
+/// The progress of the assignments that end.
+#[derive(Debug)]
+pub(super) struct Advanced {
+    /// Something is settled, and has to be committed first.
+    pub(super) commit: bool,
+    /// Positions that may be moved.
+    pub(super) moves: Vec<AssignmentId>,
+    /// What was given back of partitions that the group has taken.
+    pub(super) returned: Vec<Option<ReturnedPartition>>,
+}
 
 /// All assignments, with the bounds and pauses that apply to them.
 #[derive(Debug)]
@@ -41,6 +53,7 @@ pub(super) struct Assignments {
     bounds: Bounds,
     pauses: Pauses,
     skips: Skips,
+    seeks: Seeks,
     /// Records that were deleted before they were read.
     missing: VecDeque<(TopicPartition, Range<u64>)>,
     /// A partition was assigned once.
@@ -58,6 +71,7 @@ impl Assignments {
             bounds: Bounds::new(options.flow.max_bytes, options.flow.max_span),
             pauses: Pauses::default(),
             skips: Skips::default(),
+            seeks: Seeks::default(),
             missing: VecDeque::new(),
             has_started: false,
             is_stopping: false,
@@ -221,15 +235,15 @@ impl Assignments {
         }
     }
 
-    /// Advances the assignments that end; returns whether something that is settled has to be committed first, and what
-    /// was given back of those that the group has taken.
-    pub(super) fn advance_endings(&mut self, now: Instant) -> (bool, Vec<Option<ReturnedPartition>>) {
+    /// Advances the assignments that end. Returns whether something that is settled has to be committed first.
+    pub(super) fn advance_endings(&mut self, now: Instant) -> Advanced {
         let endings = self.partitions.advance(now);
         for id in endings.cancel {
             logs::DeliveriesCancelled { service: &self.shared.identity.service.as_str() }.log();
             self.workers.cancel(id);
         }
-        (endings.commit, endings.forget.into_iter().map(|id| self.forget(id)).collect())
+        let returned = endings.forget.into_iter().map(|id| self.forget(id)).collect();
+        Advanced { commit: endings.commit, moves: endings.moves, returned }
     }
 
     /// Releases the partitions that are settled and committed, to other members; returns what was given back.
@@ -255,6 +269,7 @@ impl Assignments {
         self.shared.board.lock().partitions.remove(&id);
         self.bounds.remove(bytes);
         self.skips.forget(id);
+        self.seeks.forget(id);
         for (later, dispatches) in begun {
             self.dispatch(later, dispatches);
         }
@@ -300,14 +315,6 @@ impl Assignments {
         partition.not_committed(error)
     }
 
-    /// Pauses partitions for an operator, or resumes them.
-    pub(super) fn pause(&mut self, partitions: Option<Vec<TopicPartition>>, paused: bool) {
-        match partitions {
-            None => self.pauses.set_service(paused),
-            Some(partitions) => self.pauses.set_partitions(partitions, paused),
-        }
-    }
-
     /// Updates the consumer's paused partitions, if they have changed.
     pub(super) async fn apply_pauses(&mut self) {
         let mut is_bounded = false;
@@ -329,36 +336,6 @@ impl Assignments {
         if let Err(error) = paused.and(resumed) {
             let service = self.shared.identity.service.as_str();
             logs::PauseFailed { service: &service, error: &error.report() }.log();
-        }
-    }
-
-    /// Skips a partition's hold, if the range matches it exactly.
-    pub(super) fn skip(&mut self, skip: Skip) {
-        match self.partitions.hold_at(&skip.partition, skip.offsets.start) {
-            Err(unheld) => {
-                let (kind, why) = unheld.reason();
-                skip.refuse(kind, why);
-            }
-            Ok((id, hold)) => {
-                if let Some(offset) = self.skips.begin(id, hold, skip, &self.consumer) {
-                    self.workers.send_all(|| WorkerCommand::Skip { assignment: id, offset });
-                }
-            }
-        }
-    }
-
-    /// Waits for the seek of a skip, if there is one. Cancel-safe.
-    pub(super) async fn sought(&mut self) -> Sought {
-        self.skips.sought().await
-    }
-
-    /// Ends a skip: counts the range as read.
-    pub(super) fn skipped(&mut self, sought: Sought, now: Instant) {
-        let partition = sought.id().and_then(|id| self.partitions.get_mut(id)).filter(|p| !p.is_leaving());
-        let reached = sought.answer(&self.shared.identity.service, partition.is_some());
-        let passed = partition.zip(reached).and_then(|(partition, reached)| partition.pass_over(reached));
-        if let Some(nothing) = passed {
-            self.records(nothing, now);
         }
     }
 

@@ -108,6 +108,25 @@ impl Partition {
         self.revocation.as_ref().is_some_and(Revocation::is_lost)
     }
 
+    /// Returns whether it ends because an operator moves the position.
+    pub(super) fn is_seeking(&self) -> bool {
+        self.revocation.as_ref().is_some_and(Revocation::is_seeking)
+    }
+
+    /// Returns whether the consumer moves the position now. A commit meanwhile would be that of the old position, and
+    /// take the place of the one that may go back.
+    pub(super) fn is_moving(&self) -> bool {
+        self.revocation.as_ref().is_some_and(Revocation::is_moving)
+    }
+
+    /// Records that the consumer moves the position now; returns the lowest offset that is not settled.
+    pub(super) fn begin_move(&mut self) -> u64 {
+        if let Some(revocation) = &mut self.revocation {
+            revocation.begin_move();
+        }
+        self.tracker.watermark()
+    }
+
     /// Takes fetched records in.
     pub(super) fn admit(&mut self, fetched: Fetched) -> Admitted {
         if self.assigned.epoch != fetched.epoch || self.is_leaving() {
@@ -128,7 +147,7 @@ impl Partition {
     }
 
     /// Returns the assignment that begins at `start`. Work of this one must settle none of its records.
-    fn rewound(&self, start: u64) -> Assignment {
+    pub(super) fn rewound(&self, start: u64) -> Assignment {
         // The committed offset is left out: a commit in flight may still change it.
         Assignment::new(self.origin().clone(), self.epoch(), start)
     }
@@ -181,7 +200,7 @@ impl Partition {
     /// Returns the position to commit: the lowest offset that is not settled, unless it is committed, or must not be.
     pub(super) fn position(&self) -> Option<u64> {
         let next = self.tracker.watermark();
-        (!self.is_lost() && !self.fenced && self.committed != Some(next)).then_some(next)
+        (!self.is_lost() && !self.is_moving() && !self.fenced && self.committed != Some(next)).then_some(next)
     }
 
     /// Returns the commit of the [position](Self::position), which is attempted now.
@@ -277,7 +296,7 @@ impl Partition {
     /// Begins its end; returns whether it had not begun before.
     pub(super) fn leave(&mut self, leave: Leave, limit: Duration, now: Instant) -> bool {
         if let Some(revocation) = &mut self.revocation {
-            revocation.again(leave, now);
+            revocation.again(leave, limit, now);
             return false;
         }
         self.revocation = Some(Revocation::new(leave, limit, now));
@@ -382,6 +401,7 @@ mod tests {
             Just(Leave::Lost),
             Just(Leave::Replaced),
             Just(Leave::Shutdown(time)),
+            Just(Leave::Seeking(time)),
         ];
         prop_oneof![
             4 => (prop::collection::vec(any::<bool>(), 0..6), 0_u8..3).prop_map(|(p, gap)| Happens::Fetched(p, gap)),
@@ -501,6 +521,14 @@ mod tests {
                 Some(LeaveStep::Forget) => self.end(),
                 Some(LeaveStep::Commit) => self.commit(),
                 Some(LeaveStep::Wait) => assert!(!self.in_flight.is_empty(), "nothing to wait for"),
+                Some(LeaveStep::Move) if self.committing.is_none() => {
+                    assert_eq!(self.partition.begin_move(), self.partition.begin_move(), "it stays until it has moved");
+                    assert_eq!(self.partition.position(), None, "nothing is committed while the consumer moves");
+                    let next = self.partition.rewound(3);
+                    assert_eq!((next.start_offset, next.committed), (3, None), "the new position is committed first");
+                    self.partition.leave(Leave::Replaced, Duration::ZERO, self.now);
+                }
+                Some(LeaveStep::Move) => {}
                 Some(LeaveStep::Cancel) => self.cancelled = true,
                 None => {}
             }

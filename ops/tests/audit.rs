@@ -1,0 +1,179 @@
+//! The audit of changes over HTTP, and that no answer, record or log of them has a secret or an unasked payload.
+
+mod common;
+
+use common::{caught_up, publish, request, topics};
+use tidings_audit::{Auditor, MemoryAudit, decode, verify};
+use tidings_core::audit::{AuditPhase, AuditRecord};
+use tidings_core::{BoxError, Delivery, Record, reject};
+use tidings_memory::{MemoryStore, MemoryTransport};
+use tidings_ops::{Ops, OpsHandle, Role, Tokens};
+use tidings_ops_api::{Method, Route};
+use tidings_service::{DeadLetters, HandlerExt, Router, Service, ServiceHandle};
+
+const VIEWER: &str = "canary-token-viewer-0123456789";
+const OPERATOR: &str = "canary-token-operator-0123456789";
+const ADMIN: &str = "canary-token-admin-0123456789";
+
+struct World {
+    ops: OpsHandle,
+    sink: MemoryAudit,
+    _service: ServiceHandle,
+}
+
+/// A service whose records, letters and errors are canaries.
+async fn world() -> World {
+    let memory = MemoryTransport::new();
+    topics(&memory, &["t"], 1).await;
+    let fails = async |delivery: Delivery| -> Result<(), BoxError> {
+        Err(reject(format!("canary-error-{}", delivery.offset())).into())
+    };
+    let service = Service::new("meter", Router::new().on_topic("t", fails.named("fails")));
+    let service = service.start(&memory).await.expect("it starts");
+    for n in 0..20 {
+        let record = Record::new("t", format!("canary-value-{n}")).with_key(format!("canary-key-{n}"));
+        publish(&memory, vec![record.with_header(format!("canary-name-{n}"), format!("canary-header-{n}"))]).await;
+    }
+    caught_up(&service).await;
+    let letters = DeadLetters::open(&memory, ["t"]).await.expect("it opens");
+    let sink = MemoryAudit::new();
+    let tokens = Tokens::new().with_named_token(Role::Viewer, "vera", VIEWER).expect("a good token");
+    let tokens = tokens.with_named_token(Role::Operator, "ann", OPERATOR).expect("a good token");
+    let tokens = tokens.with_named_token(Role::Admin, "root", ADMIN).expect("a good token");
+    let ops = Ops::new().with_control(&service).with_admin(memory.clone()).with_dead_letters("topics", letters);
+    let ops = ops.with_store("meter", MemoryStore::new()).with_tokens(tokens).with_audit(Auditor::new(sink.clone()));
+    World { ops: ops.serve("127.0.0.1:0").expect("it listens"), sink, _service: service }
+}
+
+impl World {
+    /// Returns the records since a number of them.
+    fn records(&self, from: usize) -> Vec<AuditRecord> {
+        let stored = self.sink.records();
+        stored[from..].iter().map(|record| decode(record).expect("a record")).collect()
+    }
+}
+
+fn is_intent(record: &AuditRecord) -> bool {
+    record.phase == AuditPhase::Intent
+}
+
+/// A request of each route that changes something, which is carried out.
+const CHANGES: [(Route, &str, &str); 15] = [
+    (Route::TopicsCreate, r#"{"topics":[{"name":"new"}]}"#, "topic.create"),
+    (Route::TopicsGrow, r#"{"topic":"new","partitions":2,"allow_rekeying":true}"#, "topic.grow"),
+    (Route::TopicsDelete, r#"{"names":["new"]}"#, "topic.delete"),
+    (Route::GroupsReset, r#"{"group":"other","topics":["t"],"to":"earliest"}"#, "group.reset"),
+    (Route::GroupsDelete, r#"{"group":"other"}"#, "group.delete"),
+    (Route::RecordsPublish, r#"{"records":[{"topic":"t","value":"canary-published"}]}"#, "event.publish"),
+    (Route::ServicesPause, r#"{"service":"meter"}"#, "service.pause"),
+    (Route::ServicesResume, r#"{"service":"meter"}"#, "service.resume"),
+    (
+        Route::ServicesSeek,
+        r#"{"service":"meter","topic":"t","partition":0,"to":"latest","deadline_ms":1000}"#,
+        "service.seek",
+    ),
+    (Route::ServicesSkip, r#"{"service":"meter","topic":"t","partition":0,"from":0,"to":1}"#, "service.skip"),
+    (
+        Route::LettersDiscard,
+        r#"{"store":"topics","query":{"ids":[{"service":"meter","topic":"t","partition":0,"offset":1}]},"reason":"old"}"#,
+        "dead-letter.discard",
+    ),
+    (
+        Route::LettersResolve,
+        r#"{"store":"topics","ids":[{"service":"meter","topic":"t","partition":0,"offset":2}],"resolution":{"kind":"parked","by":"bob"}}"#,
+        "dead-letter.park",
+    ),
+    (
+        Route::LettersLease,
+        r#"{"store":"topics","ids":[{"service":"meter","topic":"t","partition":0,"offset":3}],"lease":{"id":"0190163d-8694-739b-aea5-966c26f8ad91","ttl_ms":1000}}"#,
+        "dead-letter.lease",
+    ),
+    (
+        Route::LettersEndLease,
+        r#"{"store":"topics","ids":[{"service":"meter","topic":"t","partition":0,"offset":3}],"lease":{"id":"0190163d-8694-739b-aea5-966c26f8ad91","ttl_ms":1000}}"#,
+        "dead-letter.end-lease",
+    ),
+    (Route::ServicesDrain, r#"{"service":"meter","deadline_ms":1000}"#, "service.drain"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_change_leaves_an_intent_and_a_result_with_the_name_of_the_token() {
+    let world = world().await;
+    for (route, body, verb) in CHANGES {
+        let from = world.sink.records().len();
+        let answer = request(&world.ops, "POST", route.path(), ADMIN, body);
+        let records = world.records(from);
+        let (intents, results): (Vec<_>, Vec<_>) = records.iter().partition(|record| is_intent(record));
+        assert!(intents.len() == 1 && results.len() == 1, "{route:?}: {answer:?} {records:#?}");
+        let outcome = results[0].outcome().map(|outcome| outcome.as_str());
+        assert_eq!(outcome == Some("ok"), answer.code == 200, "{route:?}: {answer:?} {records:#?}");
+        for record in &records {
+            assert_eq!(record.verb.as_str(), verb);
+            assert_eq!((record.principal.name.as_str(), record.principal.authenticated_by.as_str()), ("root", "token"));
+            assert!(!record.resources.is_empty() && record.correlation_id.is_some(), "{record:#?}");
+        }
+    }
+    assert!(verify(&world.sink, &[]).await.unwrap().is_intact());
+    assert!(!format!("{:?}", world.records(0)).contains("canary"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_role_forbids_is_recorded_as_denied_and_reading_is_not() {
+    let world = world().await;
+    for route in Route::ALL {
+        let from = world.sink.records().len();
+        let answer = request(&world.ops, route.method().as_str(), route.path(), VIEWER, "{}");
+        let records = world.records(from);
+        assert_eq!(records.len(), if route.changes() { 2 } else { 0 }, "{route:?}: {answer:?} {records:#?}");
+        for record in records.iter().filter(|record| !is_intent(record)) {
+            let outcome = record.outcome().map(|outcome| outcome.as_str());
+            assert_eq!((record.principal.name.as_str(), outcome), ("vera", Some("denied")), "{route:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_cannot_be_recorded_is_not_made() {
+    let world = world().await;
+    world.sink.fail_with(Some(tidings_core::ErrorKind::Unavailable));
+    let refused = request(&world.ops, "POST", Route::TopicsCreate.path(), ADMIN, r#"{"topics":[{"name":"new"}]}"#);
+    assert!(refused.code >= 500 && refused.body.contains("audit"), "{refused:?}");
+    let topics = request(&world.ops, "GET", Route::Topics.path(), ADMIN, "");
+    assert!(topics.code == 200 && !topics.body.contains("\"new\""), "{topics:?}");
+    let paused = request(&world.ops, "POST", Route::ServicesPause.path(), ADMIN, r#"{"service":"meter"}"#);
+    assert!(paused.code >= 500, "{paused:?}");
+    let service = request(&world.ops, "GET", "/api/v1/services/meter", ADMIN, "");
+    assert!(!service.body.contains("\"state\":\"paused\""), "{service:?}");
+}
+
+/// Twenty records with canaries in key, value, header and error: only the two routes that ask for payloads have them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_has_a_secret_or_a_payload_that_was_not_asked_for() {
+    let world = world().await;
+    let body = |route: Route| match route {
+        Route::TopicsDescribe => r#"{"names":["t"]}"#,
+        Route::GroupsDescribe | Route::GroupsLag => r#"{"names":["meter-group"]}"#,
+        Route::GroupsPlanReset => r#"{"group":"meter-group","topics":["t"],"to":"earliest"}"#,
+        Route::RecordsOffsets => r#"{"partitions":[{"topic":"t","partition":0}],"at":"latest"}"#,
+        Route::RecordsRead => r#"{"topic":"t","partition":0,"offset":0}"#,
+        Route::StoresDone => r#"{"store":"meter","scope":"meter","events":[]}"#,
+        Route::ConfigsDescribe => r#"{"resource":"topic:t"}"#,
+        Route::LettersList | Route::LettersRead | Route::LettersCount => r#"{"store":"topics"}"#,
+        Route::LettersCheck => r#"{"store":"topics","topics":["t"]}"#,
+        _ => "{}",
+    };
+    let mut answered = 0;
+    for route in Route::ALL.iter().filter(|route| !route.changes()) {
+        let named = if matches!(route, Route::Topic) { "t" } else { "meter" };
+        let named = if matches!(route, Route::Group | Route::GroupLag) { "meter-group" } else { named };
+        let path = route.path().replace("{name}", named);
+        let sent = if route.method() == Method::Post { body(*route) } else { "" };
+        let answer = request(&world.ops, route.method().as_str(), &path, OPERATOR, sent);
+        let may = matches!(route, Route::LettersRead | Route::RecordsRead);
+        assert!(may || !answer.body.contains("canary"), "{route:?}: {answer:?}");
+        assert!(!answer.body.contains("canary-token") && !answer.head.contains("canary"), "{route:?}: {answer:?}");
+        answered += usize::from(answer.code == 200);
+    }
+    assert!(answered > 15, "only {answered} routes answered");
+    assert!(!format!("{:?}", world.ops).contains("canary"));
+}
