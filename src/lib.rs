@@ -16,6 +16,7 @@ pub mod admin;
 pub mod codec;
 pub mod consumer;
 pub mod dead_letter;
+pub mod directory;
 pub mod error;
 pub mod handler;
 pub mod idempotency;

@@ -36,6 +36,7 @@
 //!   to set it aside ([`Resolution`]).
 //! - **audit record**, **chain**, **audit sink**: a record of a change, the numbered and hashed sequence that a writer
 //!   links it into, and the store of it ([`audit`]).
+//! - **directory**: where running instances of services keep a record of themselves ([`directory`](mod@directory)).
 //! - **clause**: a numbered promise of a trait ([`Clause`]); **guarantees**: those that a backend keeps.
 
 mod acls;
@@ -49,6 +50,7 @@ mod consumer;
 mod consumer_options;
 mod dead_letter;
 mod delivery;
+pub mod directory;
 mod error;
 mod event;
 mod guarantees;

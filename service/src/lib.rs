@@ -22,9 +22,11 @@
 //! dead-lettered, or its partition waits. When most deliveries fail, the [`Breaker`] opens. An outage of the broker,
 //! the store or the dead-letter sink pauses what needs it; no record is dead-lettered for it.
 
+mod announce;
 mod begun;
 mod breaker;
 mod dead_letters;
+mod directory;
 mod engine;
 mod environment;
 mod extract;
@@ -55,6 +57,7 @@ pub use self::dead_letters::{
     DeadLetters, GroupBy, LetterGroup, LetterGroups, REDRIVE_GROUP_SUFFIX, RedriveOptions, RedriveReport,
     TopicDeadLetters,
 };
+pub use self::directory::DirectoryOptions;
 pub use self::engine::{ServiceControl, ServiceHandle, ServiceStats};
 pub use self::extract::{FromDelivery, FromRef, State};
 pub use self::from_fn::{FromFn, FromFnService, Next, from_fn};

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 
+use tidings_core::directory::DirectoryHandler;
 use tidings_core::{BoxError, Delivery, EventInput, Input, IntoOutcome, Name, Outcome, RawInput, Result};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -360,6 +361,15 @@ impl Router<()> {
         let mut topics: Vec<_> = topics.into_iter().map(|topic| prefixed(topic_prefix, topic)).collect();
         topics.sort();
         topics
+    }
+
+    /// Returns the handlers for a directory, with `topic_prefix` before each topic.
+    pub(crate) fn directory_handlers(&self, topic_prefix: &str) -> Vec<DirectoryHandler> {
+        let handler = |entry: &Entry| {
+            let topic = entry.target.topic().map(|topic| prefixed(topic_prefix, topic)).unwrap_or_default();
+            DirectoryHandler::new(topic, entry.name())
+        };
+        self.handlers.iter().map(|(entry, _)| handler(entry)).collect()
     }
 
     /// Returns the routes, with `topic_prefix` before each topic.

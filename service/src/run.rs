@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tidings_core::{Error, ErrorKind, Result, Transport};
 
+use crate::announce::Announcement;
 use crate::engine::{self, ServiceHandle};
 use crate::environment;
 use crate::logs;
@@ -87,8 +88,19 @@ impl Service {
     /// # }
     /// ```
     pub async fn start<T: Transport + Clone>(self, transport: &T) -> Result<ServiceHandle> {
+        let announcer = match Announcement::of(&self)? {
+            Some(announcement) => Some(announcement.open(transport).await?),
+            None => None,
+        };
         let Self { name, router, options } = self;
-        engine::start(name, router, options, Arc::new(transport.clone())).await
+        let service = engine::start(name, router, options, Arc::new(transport.clone())).await?;
+        Ok(match announcer {
+            Some(announcer) => {
+                let announcer = announcer.begin(service.stats());
+                service.with_announcer(announcer)
+            }
+            None => service,
+        })
     }
 
     /// Runs the service until Ctrl-C or SIGTERM, or until it fails; then drains for at most its
@@ -107,7 +119,10 @@ impl Service {
         let running = self.start(transport).await?;
         let (name, mut signals) = (running.name().clone(), Signals::listen()?);
         tokio::select! {
-            stopped = running.stopped() => return stopped,
+            stopped = running.stopped() => {
+                running.withdrawn().await;
+                return stopped;
+            }
             signal = signals.next() => signal?,
         }
         logs::Signalled { service: &name.as_str(), timeout_ms: &logs::millis(timeout) }.log();

@@ -125,6 +125,7 @@ impl Service {
             },
             shutdown_timeout: Service::DEFAULT_SHUTDOWN_TIMEOUT,
             stall_after: Service::DEFAULT_STALL_AFTER,
+            directory: None,
             observer: None,
             seed: None,
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidings_core::{DeadLetterSink, IdempotencyStore, Name, Start, Topic};
 
 use crate::breaker::Breaker;
+use crate::directory::DirectoryOptions;
 use crate::observer::Observer;
 use crate::retry::Retry;
 
@@ -151,6 +152,8 @@ pub(crate) struct Options {
     pub(crate) shutdown_timeout: Duration,
     /// From this time on without progress, a partition is stalled.
     pub(crate) stall_after: Duration,
+    /// How the instance presents itself in a directory; `None` if it does not.
+    pub(crate) directory: Option<DirectoryOptions>,
     /// All observers, combined into one.
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// The seed of random waits and of the hashes of keys; `None` draws one.

@@ -91,7 +91,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Returns the handler's own name, otherwise the default.
-    fn name(&self) -> Name {
+    pub(crate) fn name(&self) -> Name {
         self.options.name.clone().unwrap_or_else(|| self.target.default_name())
     }
 }

@@ -29,6 +29,7 @@
 mod audit;
 mod config;
 mod dead_letters;
+mod directory;
 mod error;
 mod idempotency;
 mod inbox;

@@ -6,6 +6,8 @@ mod common;
 
 #[path = "edges/audit.rs"]
 mod audit;
+#[path = "edges/directory.rs"]
+mod directory;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         .with_case("what_is_kept_until_it_is_purged_and_what_others_wrote_stays", kept)
         .with_case("times_beyond_the_servers_calendar_are_taken", far_times)
         .with_case("a_reader_misses_no_audit_record_of_writers_at_the_same_time", audit::followed)
+        .with_case("instances_are_listed_and_judged_by_the_servers_clock", directory::entries)
         .with_case("audit_records_are_kept_until_they_are_purged", audit::purged)
         .run()
 }

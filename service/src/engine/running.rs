@@ -48,6 +48,8 @@ pub struct ServiceHandle {
     task: Mutex<Option<JoinHandle<()>>>,
     ended: watch::Receiver<Option<Ended>>,
     abort: tokio::task::AbortHandle,
+    /// The task that keeps the record in a directory; it ends after the service.
+    announcer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl ServiceHandle {
@@ -70,7 +72,21 @@ impl ServiceHandle {
             let _ = sender.send(Some(end));
         });
         let control = ServiceControl::new(shared, commands, ended.clone());
-        Self { control, task: Mutex::new(Some(watched)), ended, abort }
+        Self { control, task: Mutex::new(Some(watched)), ended, abort, announcer: Mutex::default() }
+    }
+
+    /// Keeps the task that presents the service in a directory.
+    pub(crate) fn with_announcer(self, announcer: JoinHandle<()>) -> Self {
+        *self.announcer.lock().unwrap_or_else(PoisonError::into_inner) = Some(announcer);
+        self
+    }
+
+    /// Waits until the record of the ended service is removed, within the limit of the task that does it.
+    pub(crate) async fn withdrawn(&self) {
+        let announcer = self.announcer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(announcer) = announcer {
+            let _removed = announcer.await;
+        }
     }
 
     /// Returns the service's name.
@@ -238,7 +254,9 @@ impl ServiceHandle {
     /// The error that had stopped the service before.
     pub async fn shutdown(self, deadline: Duration) -> Result<ShutdownReport> {
         let _ = self.control.drain(deadline);
-        self.ended().await
+        let ended = self.ended().await;
+        self.withdrawn().await;
+        ended
     }
 }
 

@@ -79,6 +79,13 @@ impl ServiceStats {
         &self.shared.identity.service
     }
 
+    /// Waits until the service has ended. Cancel-safe.
+    pub(crate) async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // An error means that the handle and its watcher are gone.
+        let _ended = ended.wait_for(Option::is_some).await.map(drop);
+    }
+
     /// Takes a snapshot, without waiting or I/O.
     pub fn snapshot(&self) -> Snapshot {
         let (shared, now) = (&self.shared, Instant::now());
