@@ -93,20 +93,22 @@ impl Trail {
         Ok(Ok(()))
     }
 
-    /// Reads at most `limit` records from a number on.
+    /// Reads at most `limit` records from a number on. A number whose record is missing is passed: the records behind it
+    /// show that their chain has a hole.
     pub(crate) fn page(&self, table: &Table, from: u64, limit: usize) -> error::Result<TrailPage> {
         let from = from.max(self.first);
         let mut page = TrailPage { records: Vec::new(), next: from, more: false };
         let mut size = 0;
         for number in from..self.next {
-            if page.records.len() >= limit.min(STEP_RECORDS) || size >= STEP_BYTES {
+            let is_full = page.records.len() >= limit.min(STEP_RECORDS);
+            if is_full || size >= STEP_BYTES || number - from >= STEP_RECORDS as u64 {
                 page.more = page.records.len() < limit;
                 break;
             }
-            let Some((record, _)) = read(table, number)? else { break };
+            page.next = number + 1;
+            let Some((record, _)) = read(table, number)? else { continue };
             size += record.bytes.len();
             page.records.push(record);
-            page.next = number + 1;
         }
         Ok(page)
     }
@@ -117,7 +119,11 @@ impl Trail {
         let end = self.next.min(self.first + STEP_RECORDS as u64);
         let mut removed = 0;
         while self.first < end {
-            let Some((record, at)) = read(table, self.first)? else { break };
+            let Some((record, at)) = read(table, self.first)? else {
+                // It is missing already; the ones behind it must not stay for ever.
+                self.first += 1;
+                continue;
+            };
             if at >= before {
                 return Ok((removed, false));
             }
@@ -301,5 +307,49 @@ mod tests {
         table.commit(now()).unwrap();
         let trail = Trail::start(&mut table).unwrap();
         assert_eq!(trail.page(&table, 0, 9).unwrap().records, [record(2), record(3)]);
+    }
+
+    #[test]
+    fn a_record_that_is_missing_hides_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut table = Table::create(&directory.path().join("table"), CACHE, now()).unwrap();
+        let mut trail = Trail::start(&mut table).unwrap();
+        for seq in 0..3 {
+            trail.append(&mut table, &record(seq), now(), 3).unwrap().unwrap();
+        }
+        remove_pieces(&mut table, 1).unwrap();
+        table.commit(now()).unwrap();
+        let page = trail.page(&table, 0, 9).unwrap();
+        assert_eq!((page.records, page.next, page.more), (vec![record(0), record(2)], 3, false));
+
+        let mut trail = Trail::start(&mut table).unwrap();
+        assert_eq!(trail.page(&table, 0, 9).unwrap().records, [record(0), record(2)]);
+        assert_eq!(trail.purge(&mut table, Timestamp::from_millis(2)).unwrap(), (2, false));
+        trail.append(&mut table, &record(3), now(), 1).unwrap().unwrap();
+        table.commit(now()).unwrap();
+        assert_eq!(trail.page(&table, 0, 9).unwrap().records, [record(3)]);
+    }
+
+    #[test]
+    fn many_missing_records_are_passed_in_steps() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut table = Table::create(&directory.path().join("table"), CACHE, now()).unwrap();
+        let mut trail = Trail::start(&mut table).unwrap();
+        trail.append(&mut table, &record(0), now(), 9_999).unwrap().unwrap();
+        trail.next = 2_500;
+        trail.append(&mut table, &record(1), now(), 9_999).unwrap().unwrap();
+        table.commit(now()).unwrap();
+        let steps = [(vec![record(0)], 1_000, true), (vec![], 2_000, true), (vec![record(1)], 2_501, false)];
+        let mut from = 0;
+        for step in steps {
+            let page = trail.page(&table, from, 9).unwrap();
+            from = page.next;
+            assert_eq!((page.records, page.next, page.more), step);
+        }
+        let before = Timestamp::from_millis(2);
+        for step in [(1, true), (0, true), (1, false)] {
+            assert_eq!(trail.purge(&mut table, before).unwrap(), step);
+        }
+        assert_eq!((trail.first, trail.next), (2_501, 2_501));
     }
 }
