@@ -36,8 +36,9 @@ pub enum ProblemKind {
     Truncated,
     /// The chain differs from a checkpoint that was kept elsewhere: it was written anew.
     Rewritten,
-    /// The chain's beginning is missing and no checkpoint is left: retention trims no chain so far, or its checkpoints
-    /// were deleted.
+    /// The chain's beginning is missing and nothing attests what is left. Either no checkpoint is left: retention trims
+    /// no chain so far, or its checkpoints were deleted. Or a checkpoint that was kept elsewhere is older than what is
+    /// left: pass a later one.
     Unanchored,
 }
 
@@ -89,7 +90,8 @@ pub struct ChainReport {
     pub repeats: u64,
     /// The number of checkpoints among the records.
     pub checkpoints: u64,
-    /// The number from which on the chain is attested: 0, or that of the oldest checkpoint if its beginning was trimmed.
+    /// The number from which on the chain is attested: 0, or, if its beginning was trimmed, that of the oldest checkpoint,
+    /// or of the first record if a checkpoint that was kept elsewhere states the one before it.
     pub verified_from: u64,
     /// The first problem; `None` if the chain is intact.
     pub problem: Option<Problem>,
@@ -118,7 +120,8 @@ impl Verification {
 }
 
 /// Verifies all chains of a sink, and that none ends before, or differs from, the checkpoints that were kept elsewhere.
-/// Of each chain, pass its latest checkpoint that is within the retention.
+/// Of each chain, pass its latest checkpoint that is within the retention: where only older ones are passed, what is left
+/// of a trimmed chain is reported as [`Unanchored`](ProblemKind::Unanchored).
 ///
 /// Without a checkpoint from elsewhere, records that were removed at the end of a chain, or a chain that was removed or
 /// written anew as a whole, are not found: whoever can write the sink can write another intact chain.
@@ -184,11 +187,12 @@ impl Verifier {
 
     /// Adds the next record.
     pub fn add(&mut self, record: &StoredAudit) {
-        let known = self.kept.get(&record.chain).and_then(|kept| kept.get(&record.seq));
+        let kept = self.kept.get(&record.chain);
         let chain = match self.chains.get_mut(&record.chain) {
             Some(chain) => chain,
-            None => self.chains.entry(record.chain.clone()).or_insert_with(|| Progress::new(record)),
+            None => self.chains.entry(record.chain.clone()).or_insert_with(|| Progress::new(record, kept)),
         };
+        let known = kept.and_then(|kept| kept.get(&record.seq));
         if known.is_some_and(|kept| *kept != record.hash) {
             chain.fail(ProblemKind::Rewritten, record.seq);
         }
@@ -204,6 +208,9 @@ impl Verifier {
             let found = chains.entry(chain.clone()).or_insert_with(|| Progress::empty(chain));
             if last >= found.next {
                 found.fail(ProblemKind::Truncated, found.next);
+            } else if last.saturating_add(1) < found.report.first {
+                // It attests nothing of what is left: that may be another history, with checkpoints of its own.
+                found.fail(ProblemKind::Unanchored, found.report.first);
             }
         }
         let mut chains: Vec<_> = chains.into_values().map(Progress::finish).collect();
@@ -228,12 +235,19 @@ impl Progress {
         Self { report, next: 0, prev: AuditHash::ZERO, gap: None, recent: VecDeque::new(), anchored: true }
     }
 
-    /// A chain that begins with `record`: its beginning was trimmed, unless it is number 0.
-    fn new(record: &StoredAudit) -> Self {
+    /// A chain that begins with `record`: its beginning was trimmed, unless it is number 0. A checkpoint that was kept
+    /// of the record before it attests what is left.
+    fn new(record: &StoredAudit, kept: Option<&BTreeMap<u64, AuditHash>>) -> Self {
         let mut progress = Self::empty(record.chain.clone());
-        if record.seq > 0 {
-            progress.report.first = record.seq;
-            (progress.next, progress.prev, progress.anchored) = (record.seq, record.prev, false);
+        let Some(before) = record.seq.checked_sub(1) else { return progress };
+        progress.report.first = record.seq;
+        (progress.next, progress.prev, progress.anchored) = (record.seq, record.prev, false);
+        if let Some(hash) = kept.and_then(|kept| kept.get(&before)) {
+            progress.anchored = true;
+            progress.report.verified_from = record.seq;
+            if *hash != record.prev {
+                progress.fail(ProblemKind::Rewritten, record.seq);
+            }
         }
         progress
     }
@@ -494,6 +508,29 @@ mod tests {
         }
         assert_eq!(first(&log[11..20], &[]), Some((ProblemKind::Unanchored, 11)));
         assert_eq!(first(&log[11..20], &[kept(&log[15])]), None, "the checkpoint that was kept anchors it");
+    }
+
+    #[test]
+    fn an_end_written_anew_behind_a_checkpoint_that_was_kept_is_found() {
+        let log = log("a", 60);
+        let mut prev = AuditHash::new([7; 32]);
+        let forged: Vec<_> = (30..60)
+            .map(|seq| {
+                let stated = checkpoint_record("test", &Checkpoint::new("a", seq - 1, prev));
+                let bytes = if seq == 35 { encode("test", &stated).unwrap() } else { "{}".into() };
+                let record = StoredAudit::new("a", seq, prev, hash("a", seq, &prev, &bytes), bytes);
+                prev = record.hash;
+                record
+            })
+            .collect();
+        assert_eq!(first(&forged, &[]), None, "nothing shows it without a checkpoint");
+        assert_eq!(first(&forged, &[kept(&log[25])]), Some((ProblemKind::Unanchored, 30)));
+        assert_eq!(first(&forged, &[kept(&log[29])]), Some((ProblemKind::Rewritten, 30)));
+        assert_eq!(first(&forged, &[kept(&log[25]), kept(&log[45])]), Some((ProblemKind::Rewritten, 45)));
+        // As retention leaves it, what is left follows the checkpoint.
+        let verified = check(&log[22..30], &[kept(&log[21])]);
+        assert!(verified.is_intact(), "{verified:?}");
+        assert_eq!(verified.chains[0].verified_from, 22);
     }
 
     #[test]
