@@ -146,7 +146,8 @@ impl Auditor {
         AuditObserver::new(self.clone())
     }
 
-    /// Writes everything that waits, events included.
+    /// Writes everything that waits, events included. Each append has the options'
+    /// [`answer_within`](AuditorOptions::answer_within).
     ///
     /// # Errors
     /// The sink's.

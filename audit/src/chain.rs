@@ -11,6 +11,9 @@ use tidings_core::{Error, ErrorKind, Name, Result};
 /// Separates these hashes from other uses of SHA-256. It is part of every stored hash and must not change.
 const DOMAIN: &[u8] = b"tidings-audit-1";
 
+/// The most records of one append. All of them may come again after an append without an answer.
+pub(crate) const BATCH: usize = 64;
+
 /// Returns the hash of a record: SHA-256 over the domain, the chain behind its length, the number, the hash before it
 /// and the stored bytes.
 pub(crate) fn hash(chain: &str, seq: u64, prev: &AuditHash, bytes: &[u8]) -> AuditHash {

@@ -38,7 +38,8 @@ pub struct AuditorOptions {
     /// The time after which the next record is followed by a checkpoint. Default:
     /// [`Self::DEFAULT_CHECKPOINT_INTERVAL`].
     pub checkpoint_interval: Duration,
-    /// How long an append may take before it counts as failed. Default: [`Self::DEFAULT_ANSWER_WITHIN`].
+    /// How long an append of up to 64 records may take before it counts as failed; the next one has half as many. A
+    /// change waits for its intent up to twice as long. Default: [`Self::DEFAULT_ANSWER_WITHIN`].
     pub answer_within: Duration,
     /// The number of records that wait for a failing sink. Default: [`Self::DEFAULT_MAX_WAITING`].
     pub max_waiting: usize,

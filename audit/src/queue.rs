@@ -6,18 +6,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use tidings_core::audit::{AuditRecord, AuditSink, StoredAudit};
 use tidings_core::{Error, ErrorKind, Name, Result};
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::chain::{Chain, Checkpoint};
+use crate::chain::{BATCH, Chain, Checkpoint};
 use crate::cloud_event::{checkpoint_record, encode, is_checkpoint};
 use crate::options::AuditorOptions;
 
-/// The most records of one append.
-const BATCH: usize = 256;
 /// Room for the result of each intent, and for checkpoints, beyond the bound of what waits.
 const RESERVE: usize = 2;
 
@@ -38,6 +37,8 @@ struct State {
     /// Numbers of records that were ever accepted, and that wait no more.
     accepted: u64,
     settled: u64,
+    /// The most records of the next append.
+    batch: usize,
     lost: u64,
     since_checkpoint: u64,
     checkpointed: Instant,
@@ -66,6 +67,7 @@ impl Queue {
             waiting: VecDeque::new(),
             accepted: 0,
             settled: 0,
+            batch: BATCH,
             lost: 0,
             since_checkpoint: 0,
             checkpointed: Instant::now(),
@@ -133,38 +135,51 @@ impl Queue {
         Ok(())
     }
 
-    /// Sends what waits, up to a ticket, within the options' time.
+    /// Sends what waits, up to a ticket. Gives up after the options' time, or after twice that time if an append is
+    /// under way then: the caller must not wait for everything that is before its record.
     ///
     /// # Cancel safety
     /// What was sent without an answer is sent again by the next call.
     pub(crate) async fn send(&self, until: Ticket) -> Result<()> {
-        match tokio::time::timeout(self.options.answer_within, self.send_all(until)).await {
-            Ok(sent) => sent,
-            Err(_) => {
-                let text = "write an audit record: the sink gave no answer in time";
-                let error = Error::new(ErrorKind::Indeterminate, text);
-                self.state().fail(&error);
-                Err(error)
+        let (started, limit) = (Instant::now(), self.options.answer_within);
+        let late = || Error::new(ErrorKind::Unavailable, "write an audit record: many records are before it");
+        let _one_at_a_time = timeout(limit, self.sending.lock()).await.map_err(|_| late())?;
+        while self.send_batch(until).await? {
+            if started.elapsed() >= limit && self.state().is_waiting(until) {
+                return Err(late());
             }
         }
+        Ok(())
     }
 
-    /// Sends everything that waits.
+    /// Sends everything that waits now.
+    ///
+    /// # Cancel safety
+    /// As for [`send`](Self::send).
     pub(crate) async fn send_waiting(&self) -> Result<()> {
         let until = Ticket(self.state().accepted);
-        self.send(until).await
+        let _one_at_a_time = self.sending.lock().await;
+        while self.send_batch(until).await? {}
+        Ok(())
     }
 
-    async fn send_all(&self, until: Ticket) -> Result<()> {
-        let _one_at_a_time = self.sending.lock().await;
-        loop {
-            let batch = self.state().batch(until);
-            if batch.is_empty() {
-                return Ok(());
-            }
-            let answers = self.sink.append(batch.clone()).await;
-            self.settle(&batch, answers)?;
+    /// Sends the next records, and returns whether there were any.
+    async fn send_batch(&self, until: Ticket) -> Result<bool> {
+        let batch = self.state().batch(until);
+        if batch.is_empty() {
+            return Ok(false);
         }
+        let (started, limit) = (Instant::now(), self.options.answer_within);
+        if let Ok(answers) = timeout(limit, self.sink.append(batch.clone())).await {
+            self.settle(&batch, answers)?;
+            self.state().batch_took(started.elapsed(), limit);
+            return Ok(true);
+        }
+        let error = Error::new(ErrorKind::Indeterminate, "write an audit record: the sink gave no answer in time");
+        let mut state = self.state();
+        state.batch = (batch.len() / 2).max(1);
+        state.fail(&error);
+        Err(error)
     }
 
     /// Removes records that the sink has, up to the first that it does not have.
@@ -247,12 +262,22 @@ impl State {
             || self.checkpointed.elapsed() >= options.checkpoint_interval
     }
 
+    fn is_waiting(&self, until: Ticket) -> bool {
+        self.settled < until.0
+    }
+
     /// Returns the next records to send.
     fn batch(&self, until: Ticket) -> Vec<StoredAudit> {
-        let left = usize::try_from(until.0.saturating_sub(self.settled)).unwrap_or(usize::MAX);
         // A checkpoint behind the last record goes with it.
-        let wanted = if left == 0 { 0 } else { BATCH };
+        let wanted = if self.is_waiting(until) { self.batch } else { 0 };
         self.waiting.iter().take(wanted).cloned().collect()
+    }
+
+    /// Makes batches larger again after a time-out, as long as one of twice the size is in time.
+    fn batch_took(&mut self, time: Duration, limit: Duration) {
+        if time.saturating_mul(2) <= limit {
+            self.batch = self.batch.saturating_mul(2).min(BATCH);
+        }
     }
 
     fn fail(&mut self, error: &Error) {

@@ -10,11 +10,12 @@ use std::fmt;
 use tidings_core::audit::{AuditHash, AuditSink, StoredAudit};
 use tidings_core::{Name, Result};
 
-use crate::chain::{Checkpoint, hash};
+use crate::chain::{BATCH, Checkpoint, hash};
 use crate::cloud_event::{checkpoint_in, is_checkpoint};
 
-/// The number of last records per chain that are recognised if they come again.
-const REMEMBERED: usize = 64;
+/// The number of last records per chain that are recognised if they come again: at least those of one append, which is
+/// sent again as a whole.
+const REMEMBERED: usize = 4 * BATCH;
 /// The records read at once.
 const PAGE: usize = 1_000;
 
@@ -541,6 +542,14 @@ mod tests {
         let verified = check(&log, &[]);
         assert!(verified.is_intact(), "{verified:?}");
         assert_eq!((verified.records, verified.chains[0].repeats), (5, 2));
+    }
+
+    #[test]
+    fn a_batch_that_was_sent_again_is_repeats() {
+        let log = log("a", 256);
+        let verified = check(&[&log[..], &log[..]].concat(), &[]);
+        assert!(verified.is_intact(), "{verified:?}");
+        assert_eq!((verified.records, verified.chains[0].repeats), (256, 256));
     }
 
     #[test]

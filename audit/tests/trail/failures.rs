@@ -1,7 +1,7 @@
 //! What becomes of changes and events while the sink takes no records.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidings_audit::{
@@ -170,6 +170,60 @@ async fn answers_that_are_lost_break_no_chain() {
     assert_eq!(records.len(), 60);
     assert_eq!(records.iter().filter(|record| status(record) == "failed").count(), refused);
     assert!(refused > 0);
+}
+
+/// Takes a while for each record, as a topic does.
+#[derive(Debug)]
+struct Slow {
+    inner: MemoryAudit,
+    is_down: AtomicBool,
+    each: Duration,
+}
+
+#[async_trait]
+impl AuditSink for Slow {
+    async fn append(&self, records: Vec<StoredAudit>) -> Vec<Result<()>> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return records.iter().map(|_| Err(Error::new(ErrorKind::Unavailable, "down"))).collect();
+        }
+        let mut answers = Vec::new();
+        for record in records {
+            tokio::time::sleep(self.each).await;
+            answers.extend(self.inner.append(vec![record]).await);
+        }
+        answers
+    }
+    async fn read(&self, after: Option<&AuditPosition>, limit: usize) -> Result<AuditPage> {
+        self.inner.read(after, limit).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_sink_takes_what_waited_for_it() {
+    for each in [100, 400].map(Duration::from_millis) {
+        let sink = Arc::new(Slow { inner: MemoryAudit::new(), is_down: true.into(), each });
+        let auditor = Auditor::new(Arc::clone(&sink));
+        for _ in 0..150 {
+            auditor.begin(intent("topic.create")).await.unwrap_err();
+        }
+        assert_eq!(auditor.status().waiting, 300);
+        sink.is_down.store(false, Ordering::Relaxed);
+
+        let asked = tokio::time::Instant::now();
+        let late = auditor.begin(intent("topic.delete")).await;
+        assert!(asked.elapsed() <= 2 * AuditorOptions::DEFAULT_ANSWER_WITHIN, "{:?}", asked.elapsed());
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::Unavailable, "too many records are before it");
+        let wait = async {
+            while auditor.status().waiting > 0 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(300), wait).await.unwrap();
+        assert_eq!(records(&sink.inner).await.len(), 302, "at {each:?} for each record");
+    }
 }
 
 #[tokio::test(start_paused = true)]
