@@ -9,6 +9,7 @@ use tidings_core::audit::{AuditOutcome, AuditRecord, AuditSink, AuditedEvent};
 use tidings_core::{Error, ErrorKind, Name, Result};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use crate::chain::Checkpoint;
 use crate::events::{AuditObserver, Events, Operation};
@@ -121,11 +122,9 @@ impl Auditor {
     pub async fn denied(&self, intent: AuditRecord, error: impl Into<String>) -> Result<()> {
         let result = intent.result(AuditOutcome::Denied { error: error.into() });
         let ticket = self.0.queue.accept(&[intent, result])?;
-        let sent = self.0.queue.send(ticket).await;
-        if sent.is_err() {
-            self.wake();
-        }
-        sent
+        // Also after success: a checkpoint is due some time later.
+        self.wake();
+        self.0.queue.send(ticket).await
     }
 
     /// Returns an observer that records the event operations of a service, as the options'
@@ -230,6 +229,15 @@ impl Auditor {
         .ok()
     }
 
+    /// Writes everything that waits, and a checkpoint if one is due.
+    async fn write_due(&self) -> Result<()> {
+        self.flush().await?;
+        if self.0.queue.checkpoint_due().is_some_and(|due| due <= Instant::now()) {
+            self.checkpoint().await?;
+        }
+        Ok(())
+    }
+
     /// Has the background task write what waits; starts it, where there is a runtime.
     fn wake(&self) {
         if !self.0.started.load(Ordering::Acquire) {
@@ -256,15 +264,21 @@ impl Drop for Inner {
     }
 }
 
-/// Writes what waits, in intervals for as long as something does. Ends with the last clone of its auditor.
+/// Writes what waits, in intervals for as long as something does, and a checkpoint when it is due. Ends with the last
+/// clone of its auditor.
 async fn write(auditor: Weak<Inner>, wake: Arc<Notify>, interval: Duration) {
     let mut pause = interval;
     loop {
-        wake.notified().await;
+        let Some(due) = auditor.upgrade().map(|auditor| auditor.queue.checkpoint_due()) else { return };
+        match due {
+            // Elapsed or woken, what is due is written.
+            Some(due) => drop(timeout_at(due, wake.notified()).await),
+            None => wake.notified().await,
+        }
         loop {
             tokio::time::sleep(pause).await;
             let Some(auditor) = auditor.upgrade().map(Auditor) else { return };
-            pause = match auditor.flush().await {
+            pause = match auditor.write_due().await {
                 Ok(()) => interval,
                 Err(_) => (pause * 2).min(LONGEST_PAUSE),
             };

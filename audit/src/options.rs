@@ -35,7 +35,7 @@ pub struct AuditorOptions {
     pub on_sink_failure: OnSinkFailure,
     /// The number of records after which a checkpoint is written. Default: [`Self::DEFAULT_CHECKPOINT_EVERY`].
     pub checkpoint_every: u64,
-    /// The time after which the next record is followed by a checkpoint. Default:
+    /// The time after the last checkpoint at which the next one is written, if there are records since. Default:
     /// [`Self::DEFAULT_CHECKPOINT_INTERVAL`].
     pub checkpoint_interval: Duration,
     /// How long an append of up to 64 records may take before it counts as failed; the next one has half as many. A

@@ -131,8 +131,13 @@ impl Queue {
         let bytes = encode(&self.options.source, &record)?;
         state.push(bytes);
         (state.since_checkpoint, state.checkpointed) = (0, Instant::now());
-        tracing::info!(target: "tidings::audit", checkpoint = %head, "checkpoint of the audit trail");
         Ok(())
+    }
+
+    /// Returns when a checkpoint is due although no further record comes; `None` if nothing was written since the last.
+    pub(crate) fn checkpoint_due(&self) -> Option<Instant> {
+        let state = self.state();
+        state.checkpointed.checked_add(self.options.checkpoint_interval).filter(|_| state.since_checkpoint > 0)
     }
 
     /// Sends what waits, up to a ticket. Gives up after the options' time, or after twice that time if an append is
@@ -197,7 +202,11 @@ impl Queue {
             }
             state.waiting.pop_front();
             state.settled += 1;
-            state.stored = Some(Checkpoint::new(record.chain.clone(), record.seq, record.hash));
+            let head = Checkpoint::new(record.chain.clone(), record.seq, record.hash);
+            if is_checkpoint(record) {
+                tracing::info!(target: "tidings::audit", checkpoint = %head, "checkpoint of the audit trail");
+            }
+            state.stored = Some(head);
         }
         if state.failure.take().is_some() {
             tracing::info!(target: "tidings::audit", "the audit sink takes records again");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod audited;
+mod checkpoints;
 mod common;
 mod failures;
 mod secrets;
