@@ -36,7 +36,10 @@ impl Leases {
             return Leased::Held { at_most: other.ends.saturating_sub(now) };
         }
         self.sweep(now);
-        self.letters.insert(letter.clone(), Lease { id: lease.id, ends: now.saturating_add(lease.ttl) });
+        self.letters.insert(
+            letter.clone(),
+            Lease { id: lease.id, ends: now.saturating_add(lease.ttl.min(LetterLease::MAX_TTL)) },
+        );
         Leased::Granted
     }
 

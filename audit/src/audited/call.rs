@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use tidings_core::audit::{AuditOutcome, AuditRecord, Principal};
-use tidings_core::{Error, ErrorKind, Name, Result, is_sensitive_config};
+use tidings_core::{Error, Name, Result, is_sensitive_config};
 
 use crate::auditor::Auditor;
 
@@ -141,17 +141,8 @@ impl Call<'_> {
 
     /// Sums up the answers of all resources: denied if all failed so.
     fn result_of<T>(&self, answers: &[Result<T>]) -> AuditRecord {
-        let errors = || answers.iter().filter_map(|answer| answer.as_ref().err());
-        let denied = errors().count() == answers.len() && errors().all(|error| error.kind() == ErrorKind::Denied);
-        let first = errors().find(|error| denied || error.kind() != ErrorKind::Denied).or_else(|| errors().next());
-        let outcome = match first.map(|error| self.outcome_of(error)) {
-            // Only a part of them was denied.
-            Some(AuditOutcome::Denied { error }) if !denied => AuditOutcome::Failed { kind: ErrorKind::Denied, error },
-            Some(outcome) => outcome,
-            None => AuditOutcome::Ok,
-        };
-        let mut result = self.record.result(outcome);
-        let failed = errors().count();
+        let mut result = self.record.result(self.cleaned(AuditOutcome::of_each(answers)));
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
         result.counts.insert("ok".to_owned(), (answers.len() - failed) as u64);
         result.counts.insert("failed".to_owned(), failed as u64);
         for (resource, answer) in self.record.resources.iter().zip(answers) {
@@ -163,11 +154,14 @@ impl Call<'_> {
     }
 
     fn outcome_of(&self, error: &Error) -> AuditOutcome {
-        let (kind, error) = (error.kind(), self.clean(error.report()));
-        match kind {
-            ErrorKind::Denied => AuditOutcome::Denied { error },
-            ErrorKind::Indeterminate => AuditOutcome::Unknown,
-            kind => AuditOutcome::Failed { kind, error },
+        self.cleaned(AuditOutcome::of(error))
+    }
+
+    fn cleaned(&self, outcome: AuditOutcome) -> AuditOutcome {
+        match outcome {
+            AuditOutcome::Denied { error } => AuditOutcome::Denied { error: self.clean(error) },
+            AuditOutcome::Failed { kind, error } => AuditOutcome::Failed { kind, error: self.clean(error) },
+            outcome => outcome,
         }
     }
 

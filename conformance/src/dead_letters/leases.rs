@@ -165,9 +165,10 @@ async fn d4_a_lease_closes_letters_and_parks_none(fixture: &Fixture) -> Checked 
 
 async fn d4_a_lease_of_the_longest_time_is_granted(fixture: &Fixture) -> Checked {
     let (_, ids) = fixture.buried(&[1]).await?;
-    let lease = LetterLease::new(Duration::MAX);
+    let mut lease = LetterLease::new(LONG);
+    lease.ttl = Duration::MAX;
     same("a lease", vec![Leased::Granted], fixture.lease(&ids, &lease).await?)?;
-    held(&fixture.lease(&ids, &LetterLease::new(LONG)).await?, Duration::MAX)?;
+    held(&fixture.lease(&ids, &LetterLease::new(LONG)).await?, LetterLease::MAX_TTL)?;
     same("closing by the lease", vec![true], fixture.resolve_leased(&ids, &lease).await?)
 }
 

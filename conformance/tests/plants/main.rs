@@ -8,7 +8,6 @@ mod consumer;
 mod dead_letters;
 mod kinds;
 mod letters;
-mod logs;
 mod publisher;
 mod store;
 mod transport;

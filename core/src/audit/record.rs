@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::{ErrorKind, Name, Timestamp};
+use crate::{Error, ErrorKind, Name, Result, Timestamp};
 
 /// The person or program that made a change.
 ///
@@ -97,6 +97,30 @@ pub enum AuditOutcome {
 }
 
 impl AuditOutcome {
+    /// Returns the outcome of a change that failed: denied, unknown after
+    /// [`Indeterminate`](ErrorKind::Indeterminate), else failed.
+    pub fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::Denied => Self::Denied { error: error.report() },
+            ErrorKind::Indeterminate => Self::Unknown,
+            kind => Self::Failed { kind, error: error.report() },
+        }
+    }
+
+    /// Returns the outcome of a change with an answer per part: denied if each part was, else that of the first error
+    /// that is no denial; with denials alone, of some parts, failed.
+    pub fn of_each<T>(answers: &[Result<T>]) -> Self {
+        let errors = || answers.iter().filter_map(|answer| answer.as_ref().err());
+        let denied = errors().count() == answers.len() && errors().all(|error| error.kind() == ErrorKind::Denied);
+        let first = errors().find(|error| denied || error.kind() != ErrorKind::Denied).or_else(|| errors().next());
+        match first.map(Self::of) {
+            // Only a part of them was denied.
+            Some(Self::Denied { error }) if !denied => Self::Failed { kind: ErrorKind::Denied, error },
+            Some(outcome) => outcome,
+            None => Self::Ok,
+        }
+    }
+
     /// Returns the stable name, as stored: `"ok"`.
     pub const fn as_str(&self) -> &'static str {
         match self {

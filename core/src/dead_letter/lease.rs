@@ -19,9 +19,12 @@ pub struct LetterLease {
 }
 
 impl LetterLease {
-    /// Creates a new lease, whose letters are free again after `ttl`.
+    /// The limit of the ttl: one hour. Stores apply it to longer ttls, so that no lease blocks its letters for good.
+    pub const MAX_TTL: Duration = Duration::from_secs(3_600);
+
+    /// Creates a new lease, whose letters are free again after `ttl`, at most [`MAX_TTL`](Self::MAX_TTL).
     pub fn new(ttl: Duration) -> Self {
-        Self { id: Uuid::now_v7(), ttl }
+        Self { id: Uuid::now_v7(), ttl: ttl.min(Self::MAX_TTL) }
     }
 }
 

@@ -81,7 +81,7 @@ impl<S: DeadLetterSink + ?Sized> DeadLetterSink for Arc<S> {
 /// - **D4** One letter, one redrive: a letter that is granted to a [`LetterLease`] is granted to no other, and closed
 ///   by no [`resolve`](Self::resolve), until it is given back or the lease's ttl has passed on the store's own clock.
 ///   A letter that another lease took over meanwhile is never closed nor given back by the old lease. A closed letter
-///   is never granted. A lease closes letters and parks none. A store may cap the ttl.
+///   is never granted. A lease closes letters and parks none. A store caps the ttl at [`LetterLease::MAX_TTL`].
 /// - **D5** A parked letter stays until it is redriven or discarded, and only a query for
 ///   [`Parked`](LetterState::Parked) or [`Any`](LetterState::Any) letters selects it. A store that cannot park
 ///   answers [`Unsupported`](crate::ErrorKind::Unsupported).

@@ -83,6 +83,34 @@ impl LetterQuery {
             && self.event_type.as_ref().is_none_or(|wanted| letter.event_type().as_ref() == Some(wanted))
     }
 
+    /// Returns whether the query selects by service, topic, partition, offset and state alone, regardless of paging: a
+    /// store that knows these of its letters need read none to answer it.
+    pub fn selects_by_place_alone(&self) -> bool {
+        // In full, so that a new condition must be considered here.
+        let Self {
+            ids: _,
+            service: _,
+            topic: _,
+            handler,
+            key,
+            event_type,
+            kind,
+            error,
+            since,
+            until,
+            state: _,
+            after: _,
+            limit: _,
+        } = self;
+        handler.is_none()
+            && key.is_none()
+            && event_type.is_none()
+            && kind.is_none()
+            && error.is_none()
+            && since.is_none()
+            && until.is_none()
+    }
+
     fn wants_state(&self, letter: &DeadLetter) -> bool {
         let closed = letter.resolution.as_ref().map(|resolution| resolution.kind.closes());
         match self.state {

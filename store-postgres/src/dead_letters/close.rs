@@ -149,7 +149,7 @@ impl PostgresStore {
         let doing = "lease letters";
         let ids: Ids = letters.iter().collect();
         let query = sqlx::query(self.names().fill(LEASE)).bind(ids.services).bind(ids.topics).bind(ids.partitions);
-        let query = query.bind(ids.offsets).bind(lease.id).bind(microseconds(lease.ttl));
+        let query = query.bind(ids.offsets).bind(lease.id).bind(microseconds(lease.ttl.min(LetterLease::MAX_TTL)));
         let mut connection = self.acquire(doing).await?;
         let work = self.bounded(query.fetch_all(&mut *connection)).await;
         let rows = self.judge(doing, &mut connection, work)?;

@@ -152,7 +152,7 @@ impl Letters {
         if let Some(at_most) = other.and_then(|held| held.left(now)) {
             return Leased::Held { at_most };
         }
-        self.leases.insert(place, Lease { id: lease.id, until: now.checked_add(lease.ttl) });
+        self.leases.insert(place, Lease { id: lease.id, until: now.checked_add(lease.ttl.min(LetterLease::MAX_TTL)) });
         Leased::Granted
     }
 

@@ -175,18 +175,6 @@ impl Index {
         partitions.map(of).filter(|(_, letters)| !letters.is_empty()).collect()
     }
 
-    /// Returns whether all conditions of `query` are known here.
-    pub(super) fn knows(query: &LetterQuery) -> bool {
-        let LetterQuery { handler, key, event_type, kind, error, since, until, .. } = query;
-        handler.is_none()
-            && key.is_none()
-            && event_type.is_none()
-            && kind.is_none()
-            && error.is_none()
-            && since.is_none()
-            && until.is_none()
-    }
-
     fn may_match(&self, key: &LetterKey, query: &LetterQuery) -> bool {
         let Some(letter) = self.letters.get(key) else { return false };
         // A letter behind an open one of its identity waits, as in a store.

@@ -15,7 +15,7 @@ use tidings_core::{
 };
 use tokio::sync::Mutex;
 
-use self::index::{Index, MAX_LETTERS};
+use self::index::MAX_LETTERS;
 pub use self::session::REDRIVE_GROUP_SUFFIX;
 use self::session::{Broker, Session};
 use crate::logs;
@@ -38,9 +38,8 @@ const RESOLVE_LEASE: Duration = Duration::from_secs(60);
 /// # Cost
 /// The first call reads the dead-letter topics and their states from their beginnings, and keeps an index of about 300
 /// bytes a letter, of at most [`MAX_LETTERS`](Self::MAX_LETTERS); later calls read what was appended since. A listing reads the
-/// selected letters again, page by page. On a transport without a [`LogReader`](tidings_core::LogReader), readers form a
-/// group of their own, named `dead-letters-<uuid>`, and a lookup after a crash one named `dead-letters-lookup-<uuid>`;
-/// both are deleted at the end.
+/// selected letters again, page by page. Readers form a group of their own, named `dead-letters-<uuid>`, and a lookup
+/// after a crash one named `dead-letters-lookup-<uuid>`; both are deleted at the end.
 #[derive(Debug)]
 pub struct TopicDeadLetters {
     topics: Vec<Name>,
@@ -56,7 +55,7 @@ impl TopicDeadLetters {
     /// The limit of letters that a handle holds: call it for fewer topics, or delete old records, beyond it.
     pub const MAX_LETTERS: usize = MAX_LETTERS;
     /// The limit of a lease's ttl: the records of a lease are kept uncompacted for longer.
-    pub const MAX_LEASE: Duration = Duration::from_secs(3_600);
+    pub const MAX_LEASE: Duration = LetterLease::MAX_TTL;
 
     /// Opens the letters of these topics.
     ///
@@ -255,7 +254,7 @@ impl DeadLetterStore for TopicDeadLetters {
     async fn count(&self, query: &LetterQuery) -> Result<u64> {
         let mut query = query.clone();
         query.after = None;
-        self.run(async |session| match Index::knows(&query) {
+        self.run(async |session| match query.selects_by_place_alone() {
             true => Ok(session.count(&query)),
             false => Ok(session.list(&query, usize::MAX, |_| ()).await?.len() as u64),
         })
