@@ -56,7 +56,7 @@ pub struct LetterGroup {
     pub example: LetterId,
 }
 
-/// The result of [`DeadLetters::groups`](super::DeadLetters::groups).
+/// The result of [`DeadLetters::groups`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LetterGroups {
@@ -145,17 +145,6 @@ impl LetterGroup {
             topic: letter.origin.topic,
             handler: letter.handler,
         }
-    }
-
-    /// Returns the [cause](Self::cause) of an error's text.
-    ///
-    /// ```
-    /// use tidings_service::LetterGroup;
-    ///
-    /// assert_eq!(LetterGroup::cause_of("no such account 4711"), "no such account #");
-    /// ```
-    pub fn cause_of(error: &str) -> String {
-        cause(error)
     }
 
     fn add(&mut self, letter: &DeadLetter) {

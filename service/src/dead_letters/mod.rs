@@ -229,7 +229,11 @@ impl DeadLetters {
         }
         let mut resolved = 0;
         for step in selected.chunks(STEP) {
-            let answers = self.store.resolve(step, &resolution).await?;
+            let total = selected.len();
+            let stopped = |error: Error| {
+                error.in_context(format_args!("{doing}: {resolved} of {total} are done, the others stay"))
+            };
+            let answers = self.store.resolve(step, &resolution).await.map_err(stopped)?;
             resolved += answers.into_iter().filter(|resolved| *resolved).count() as u64;
         }
         Ok(resolved)
@@ -310,5 +314,74 @@ fn check_state(doing: &str, query: &LetterQuery) -> Result<()> {
     match query.state {
         LetterState::Open | LetterState::Parked => Ok(()),
         _ => Err(Error::new(ErrorKind::Invalid, format!("{doing}: select open or parked letters"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tidings_core::{
+        DeadLetterSink, Guarantees, Leased, LetterLease, StoredRecord, Timestamp, TopicPartition, async_trait,
+    };
+    use tidings_memory::{MemoryDeadLetters, MemoryTransport};
+
+    use super::*;
+
+    /// A store that fails from its third decision on.
+    #[derive(Debug, Default)]
+    struct Failing {
+        inner: MemoryDeadLetters,
+        decisions: AtomicU32,
+    }
+
+    #[async_trait]
+    impl DeadLetterSink for Failing {
+        async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
+            self.inner.bury(letters).await
+        }
+
+        async fn check(&self, topics: &[Name]) -> Result<()> {
+            self.inner.check(topics).await
+        }
+
+        fn guarantees(&self) -> Guarantees {
+            self.inner.guarantees()
+        }
+    }
+
+    #[async_trait]
+    impl DeadLetterStore for Failing {
+        async fn list(&self, query: &LetterQuery) -> Result<Vec<DeadLetter>> {
+            self.inner.list(query).await
+        }
+
+        async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
+            if self.decisions.fetch_add(1, Ordering::Relaxed) >= 2 {
+                return Err(Error::new(ErrorKind::Unavailable, "the store is down"));
+            }
+            self.inner.resolve(letters, resolution).await
+        }
+
+        async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
+            self.inner.lease(letters, lease).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_discard_that_stops_says_how_far_it_came() {
+        let letter = |offset| {
+            let record = StoredRecord::new(offset, Timestamp::from_millis(1));
+            DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed)
+        };
+        let store = Failing::default();
+        for buried in store.bury((0..1_200).map(letter).collect()).await {
+            buried.unwrap();
+        }
+        let letters = DeadLetters::new(store, MemoryTransport::new().publisher().await.unwrap());
+        let error = letters.discard(&LetterQuery::default(), "old").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("1000 of 1200 are done"), "{error}");
+        assert_eq!(letters.count(&LetterQuery::default()).await.unwrap(), 200);
     }
 }

@@ -19,9 +19,12 @@ pub(super) async fn run(letters: &DeadLetters, query: &LetterQuery, options: &Re
             Ok(report)
         }
         Err(error) => {
+            let done = format!(
+                "redrive letters: {redriven} are redriven, {skipped} skipped, {refused} refused; the others stay"
+            );
             let (redriven, skipped, refused) = (&redriven, &skipped, &refused);
             logs::RedriveStopped { redriven, skipped, refused, error: &error.report() }.log();
-            Err(error)
+            Err(error.in_context(done))
         }
     }
 }
@@ -58,8 +61,7 @@ async fn work(
         let outcomes = run.batch(&batch).await;
         report.skipped += (ids.len() - batch.len()) as u64;
         record(letters, &batch, outcomes, report).await?;
-        let ends = options.watch.as_ref().is_some_and(|watch| !watch.goes_on(report));
-        if ends || report.refused.len() >= RedriveReport::MAX_REFUSALS {
+        if report.refused.len() >= RedriveReport::MAX_REFUSALS {
             report.more = true;
             break;
         }
@@ -125,14 +127,14 @@ async fn record(
 
 #[cfg(test)]
 mod tests {
-    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use tidings_core::{
-        DeadLetter, DeadLetterSink, ErrorKind, LetterQuery, StoredRecord, Timestamp, TopicPartition, Transport,
+        DeadLetter, DeadLetterSink, ErrorKind, LetterQuery, StoredRecord, Timestamp, Topic, TopicPartition, Transport,
     };
-    use tidings_memory::{MemoryDeadLetters, MemoryTransport};
+    use tidings_memory::{MemoryDeadLetters, MemoryTransport, PublishFault};
 
-    use crate::{DeadLetters, RedriveOptions, RedriveReport};
+    use crate::{DeadLetters, RedriveOptions};
 
     fn letter(service: &'static str, offset: u64) -> DeadLetter {
         let record = StoredRecord::new(offset, Timestamp::from_millis(1)).with_value("v");
@@ -159,23 +161,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_ends_after_the_batch_that_its_watch_ends() {
-        let (store, publisher) = (MemoryDeadLetters::new(), MemoryTransport::new().publisher().await.unwrap());
-        for buried in store.bury((0..5).map(|offset| letter("shop", offset)).collect()).await {
-            buried.unwrap();
-        }
-        let letters = DeadLetters::new(store, publisher);
-        let watch = |report: &RedriveReport| match report.redriven {
-            4 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        };
-        let options = RedriveOptions::default().with_batch(2).with_watch(watch);
-        let report = letters.redrive(&LetterQuery::default(), &options).await.unwrap();
-        assert_eq!((report.redriven, report.more), (4, true));
-        assert_eq!(letters.count(&LetterQuery::default()).await.unwrap(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn a_letter_that_was_redriven_too_often_stays_and_holds_back_no_other() {
         let (store, publisher) = (MemoryDeadLetters::new(), MemoryTransport::new().publisher().await.unwrap());
         let mut again = letter("shop", 1);
@@ -190,5 +175,24 @@ mod tests {
             let report = letters.redrive(&query, &options).await.unwrap();
             assert_eq!((report.redriven, report.repeated), expected, "{times} {dry_run}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redrive_that_stops_says_how_far_it_came() {
+        let (store, transport) = (MemoryDeadLetters::new(), MemoryTransport::new());
+        for buried in store.bury((1..=3).map(|offset| letter("shop", offset)).collect()).await {
+            buried.unwrap();
+        }
+        let publisher = transport.publisher().await.unwrap();
+        transport.admin().await.unwrap().create_topics(&[Topic::new("t")]).await.unwrap();
+        transport.faults().publish(PublishFault::new(ErrorKind::Unavailable).with_matching({
+            let seen = AtomicU32::new(0);
+            move |_| seen.fetch_add(1, Ordering::Relaxed) == 2
+        }));
+        let letters = DeadLetters::new(store, publisher);
+        let options = RedriveOptions::default().with_batch(1);
+        let error = letters.redrive(&LetterQuery::default(), &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("2 are redriven"), "{error}");
     }
 }
