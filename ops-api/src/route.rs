@@ -14,7 +14,8 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Role {
-    /// Reads metrics, the status, topics, groups, and letters without their payloads.
+    /// Reads metrics, the status, topics, groups, and letters without their payloads: it selects
+    /// none by error or key, whose counts would reveal them.
     Viewer,
     /// Also reads payloads; pauses, drains and seeks services, moves offsets, redrives and discards letters, publishes.
     Operator,
@@ -145,9 +146,9 @@ routes! {
     AclsCreate: Post "/api/v1/acls:create" Admin changes "creates ACLs";
     AclsDelete: Post "/api/v1/acls:delete" Admin changes "deletes ACLs";
     Letters: Get "/api/v1/dead-letters" Viewer reads "lists the stores of dead letters";
-    LettersList: Post "/api/v1/dead-letters:list" Viewer reads "lists letters without their records and the texts of their errors";
+    LettersList: Post "/api/v1/dead-letters:list" Viewer reads "lists letters without their records and the texts of their errors; an operator may select by error or key";
     LettersRead: Post "/api/v1/dead-letters:read" Operator reads "lists whole letters";
-    LettersCount: Post "/api/v1/dead-letters:count" Viewer reads "counts letters";
+    LettersCount: Post "/api/v1/dead-letters:count" Viewer reads "counts letters; an operator may select by error or key";
     LettersCheck: Post "/api/v1/dead-letters:check" Viewer reads "checks that letters of topics can be buried";
     LettersBury: Post "/api/v1/dead-letters:bury" Admin changes "buries letters";
     LettersResolve: Post "/api/v1/dead-letters:resolve" Operator changes "closes or parks letters";

@@ -5,8 +5,8 @@ mod common;
 use common::{caught_up, publish, request, topics};
 use tidings_audit::{Auditor, MemoryAudit, decode, verify};
 use tidings_core::audit::{AuditPhase, AuditRecord};
-use tidings_core::{BoxError, Delivery, Record, reject};
-use tidings_memory::{MemoryStore, MemoryTransport};
+use tidings_core::{BoxError, Delivery, ErrorKind, Record, reject};
+use tidings_memory::{MemoryStore, MemoryTransport, PublishFault};
 use tidings_ops::{Ops, OpsHandle, Role, Tokens};
 use tidings_ops_api::{Method, Route};
 use tidings_service::{DeadLetters, HandlerExt, Router, Service, ServiceHandle};
@@ -135,7 +135,7 @@ async fn what_a_role_forbids_is_recorded_as_denied_and_reading_is_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_cannot_be_recorded_is_not_made() {
     let world = world().await;
-    world.sink.fail_with(Some(tidings_core::ErrorKind::Unavailable));
+    world.sink.fail_with(Some(ErrorKind::Unavailable));
     let refused = request(&world.ops, "POST", Route::TopicsCreate.path(), ADMIN, r#"{"topics":[{"name":"new"}]}"#);
     assert!(refused.code >= 500 && refused.body.contains("audit"), "{refused:?}");
     let topics = request(&world.ops, "GET", Route::Topics.path(), ADMIN, "");
@@ -176,4 +176,22 @@ async fn no_answer_has_a_secret_or_a_payload_that_was_not_asked_for() {
     }
     assert!(answered > 15, "only {answered} routes answered");
     assert!(!format!("{:?}", world.ops).contains("canary"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_was_denied_or_has_no_answer_is_recorded_so_with_the_counts() {
+    let (memory, sink) = (MemoryTransport::new(), MemoryAudit::new());
+    topics(&memory, &["t"], 1).await;
+    let ops = Ops::new().with_admin(memory.clone()).with_audit(Auditor::new(sink.clone()));
+    let ops = ops.serve("127.0.0.1:0").expect("it listens");
+    let body = r#"{"records":[{"topic":"t","value":"1"},{"topic":"t","value":"2"}]}"#;
+    let faults =
+        [(2, ErrorKind::Denied, "denied"), (1, ErrorKind::Denied, "failed"), (2, ErrorKind::Indeterminate, "unknown")];
+    for (failed, kind, expected) in faults {
+        memory.faults().publish(PublishFault::new(kind).with_times(failed));
+        assert_eq!(request(&ops, "POST", Route::RecordsPublish.path(), ADMIN, body).code, 200);
+        let result = decode(sink.records().last().expect("a result")).expect("a record");
+        assert_eq!(result.outcome().map(|outcome| outcome.as_str()), Some(expected), "{result:?}");
+        assert_eq!((result.counts["ok"], result.counts["failed"]), (2 - u64::from(failed), u64::from(failed)));
+    }
 }

@@ -133,6 +133,7 @@ impl Target {
     }
 
     /// Returns where the dead letters are.
+    #[expect(dead_code, reason = "for ops endpoints and dead letters")]
     pub(crate) fn letters(&self) -> Option<&Secret> {
         self.letters.as_ref()
     }

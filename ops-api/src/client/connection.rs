@@ -12,12 +12,15 @@ use hyper_util::rt::TokioIo;
 use tidings_core::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::tls::Tls;
 
 /// Idle connections that are kept.
 const KEPT: usize = 4;
+/// The age of an idle connection that is used no more. The endpoint closes it after its timeout of clients, 10 s by
+/// default, and a request that meets the end may be lost.
+const MAX_IDLE: Duration = Duration::from_secs(5);
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -28,7 +31,8 @@ pub(super) struct Connections {
     port: u16,
     tls: Option<Tls>,
     limit: Duration,
-    idle: Mutex<Vec<Sender>>,
+    /// With the time of its last answer.
+    idle: Mutex<Vec<(Sender, Instant)>>,
 }
 
 /// The failure of a request.
@@ -71,15 +75,17 @@ impl Connections {
     }
 
     fn take(&self) -> Option<Sender> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        let (sender, since) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        // The last one is the youngest.
+        (since.elapsed() < MAX_IDLE).then_some(sender)
     }
 
     /// Keeps a connection whose answer was read.
     pub(super) fn keep(&self, sender: Sender) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|sender| !sender.is_closed());
+        idle.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < MAX_IDLE);
         if idle.len() < KEPT && !sender.is_closed() {
-            idle.push(sender);
+            idle.push((sender, Instant::now()));
         }
     }
 

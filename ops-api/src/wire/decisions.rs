@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidings_core::{Leased, LetterLease};
+use tidings_core::{Error, ErrorKind, Leased, LetterLease, Result};
 use uuid::Uuid;
 
 use super::letters::{Id, Query, Resolution};
@@ -29,21 +29,29 @@ pub struct Resolve {
 pub struct Lease {
     /// The lease's id.
     pub id: Uuid,
-    /// The time after which it expires.
+    /// The time after which it expires: at least 1 ms, at most [`LetterLease::MAX_TTL`].
     pub ttl_ms: u64,
 }
 
 impl From<&LetterLease> for Lease {
     fn from(lease: &LetterLease) -> Self {
-        Self { id: lease.id, ttl_ms: u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX) }
+        let millis = lease.ttl.min(LetterLease::MAX_TTL).as_millis();
+        Self { id: lease.id, ttl_ms: u64::try_from(millis).unwrap_or(u64::MAX).max(1) }
     }
 }
 
-impl From<Lease> for LetterLease {
-    fn from(wire: Lease) -> Self {
-        let mut lease = Self::new(Duration::from_millis(wire.ttl_ms));
+impl TryFrom<Lease> for LetterLease {
+    type Error = Error;
+
+    fn try_from(wire: Lease) -> Result<Self> {
+        let ttl = Duration::from_millis(wire.ttl_ms);
+        if ttl.is_zero() || ttl > Self::MAX_TTL {
+            let text = format!("ttl_ms: {} is not between 1 and {}", wire.ttl_ms, Self::MAX_TTL.as_millis());
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let mut lease = Self::new(ttl);
         lease.id = wire.id;
-        lease
+        Ok(lease)
     }
 }
 
@@ -137,12 +145,16 @@ pub struct Redrive {
     /// Why.
     #[serde(default)]
     pub reason: String,
-    /// The most letters of this request; at most, and by default, [`MAX_NAMES`](crate::MAX_NAMES).
+    /// The most letters of this request; at most, and by default, [`MAX_NAMES`](crate::MAX_NAMES), and with a rate
+    /// those of 30 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// The most letters per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_second: Option<u32>,
+    /// Leaves letters whose record was redriven at least this often; by default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_redrives: Option<u32>,
     /// Whether to publish nothing, and only count.
     #[serde(default)]
     pub dry_run: bool,
@@ -161,6 +173,15 @@ pub struct Redriven {
     pub refused: Vec<Refusal>,
     /// Whether there may be more.
     pub more: bool,
+    /// Letters that stay because their record was redriven too often.
+    #[serde(default)]
+    pub repeated: u64,
+    /// The positions beyond which letters cannot be read, with the causes.
+    #[serde(default)]
+    pub unreadable: Vec<crate::ErrorBody>,
+    /// The services that have letters, if the query names one that has none.
+    #[serde(default)]
+    pub known_services: Vec<String>,
 }
 
 /// A request to discard letters, which are not needed any more.

@@ -216,7 +216,7 @@ pub struct Resolution {
     pub kind: String,
     /// Who decided.
     pub by: String,
-    /// Why.
+    /// Why; empty where the record was not asked for.
     #[serde(default)]
     pub reason: String,
     /// When; by default now.
@@ -247,7 +247,7 @@ impl TryFrom<Resolution> for tidings_core::Resolution {
 }
 
 impl Letter {
-    /// Creates the form of a letter, with its record and the text of its error or without.
+    /// Creates the form of a letter: with its record, the text of its error and the reason of its resolution, or without.
     pub fn of(letter: &DeadLetter, whole: bool) -> Self {
         Self {
             id: (&letter.id()).into(),
@@ -258,7 +258,14 @@ impl Letter {
             attempts: letter.attempts,
             failed_at_ms: letter.failed_at.millis(),
             size: letter.record.size(),
-            resolution: letter.resolution.as_ref().map(Resolution::from),
+            resolution: letter.resolution.as_ref().map(|resolution| {
+                let mut resolution = Resolution::from(resolution);
+                if !whole {
+                    // Free text, which may repeat parts of the record as well.
+                    resolution.reason.clear();
+                }
+                resolution
+            }),
             record: whole.then(|| (&letter.record).into()),
         }
     }
@@ -306,4 +313,25 @@ pub struct Checked {
     pub store: String,
     /// The topics of the records.
     pub topics: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::TopicPartition;
+
+    use super::*;
+
+    #[test]
+    fn a_query_keeps_every_condition() {
+        let id = |offset| LetterId::new("svc", TopicPartition::new("t", 1), offset);
+        let mut query = LetterQuery::default().with_ids([id(1), id(2)]).with_service("svc").with_topic("t");
+        query = query.with_handler("h").with_key(vec![0_u8, 255]).with_event_type("e").with_kind(ErrorKind::Denied);
+        query = query.with_error("text").with_state(LetterState::Parked).with_after(id(3)).with_limit(4);
+        query = query.with_times(Some(Timestamp::from_millis(5)), Some(Timestamp::from_millis(6)));
+        let expected = format!("{query:?}");
+        assert!(!expected.contains("None"), "a new condition: add it here and to the wire: {expected}");
+        let json = serde_json::to_string(&Query::from(&query)).unwrap();
+        let read = LetterQuery::try_from(serde_json::from_str::<Query>(&json).unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), expected);
+    }
 }

@@ -4,7 +4,7 @@
 use std::future::Future;
 
 use tidings_core::audit::{AuditOutcome, AuditRecord};
-use tidings_core::{ErrorKind, Name, Result};
+use tidings_core::{Name, Result};
 use tidings_ops_api::Route;
 
 use super::Api;
@@ -40,15 +40,39 @@ pub(super) fn intent(route: Route, caller: &Caller) -> AuditRecord {
 impl Api {
     /// Makes a change between the record of its intent and that of its result. Without the first it is not made.
     pub(super) async fn recorded<T>(&self, intent: AuditRecord, change: impl Future<Output = Result<T>>) -> Result<T> {
+        self.recorded_as(intent, change, |intent, _| intent.result(AuditOutcome::Ok)).await
+    }
+
+    /// As [`recorded`](Self::recorded), for a change with an answer per part: the result counts them.
+    pub(super) async fn recorded_each<T>(
+        &self,
+        intent: AuditRecord,
+        change: impl Future<Output = Vec<Result<T>>>,
+    ) -> Result<Vec<Result<T>>> {
+        let counted = |intent: &AuditRecord, answers: &Vec<Result<T>>| {
+            let mut result = intent.result(AuditOutcome::of_each(answers));
+            let failed = answers.iter().filter(|answer| answer.is_err()).count();
+            result.counts.insert("ok".to_owned(), (answers.len() - failed) as u64);
+            result.counts.insert("failed".to_owned(), failed as u64);
+            result
+        };
+        self.recorded_as(intent, async { Ok(change.await) }, counted).await
+    }
+
+    async fn recorded_as<T>(
+        &self,
+        intent: AuditRecord,
+        change: impl Future<Output = Result<T>>,
+        result: impl FnOnce(&AuditRecord, &T) -> AuditRecord,
+    ) -> Result<T> {
         let Some(auditor) = &self.backends.auditor else { return change.await };
         let attempt = auditor.begin(intent.clone()).await?;
         let done = change.await;
-        let outcome = match &done {
-            Ok(_) => AuditOutcome::Ok,
-            Err(error) if error.kind() == ErrorKind::Denied => AuditOutcome::Denied { error: error.report() },
-            Err(error) => AuditOutcome::Failed { kind: error.kind(), error: error.report() },
+        let record = match &done {
+            Ok(answer) => result(&intent, answer),
+            Err(error) => intent.result(AuditOutcome::of(error)),
         };
-        attempt.finish(intent.result(outcome)).await;
+        attempt.finish(record).await;
         done
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidings_core::{Error, ErrorKind, Result};
 use tidings_ops_api::{MAX_ANSWER_BYTES, MAX_BODY_BYTES, Method, Route, status_of};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Backends, refusal};
 use crate::access::{Access, Caller, Guard};
@@ -22,10 +22,14 @@ use crate::sources::Sources;
 
 /// Requests that are worked on at once; another one is refused as unavailable.
 const MAX_REQUESTS: usize = 8;
+/// Commands to services at once. They have places of their own: an operator can pause and drain whatever others ask.
+const MAX_COMMANDS: usize = 4;
+/// Reads of records at once. They have places of their own, since each may wait for new records.
+const MAX_READS: usize = 8;
 /// The time that a client has to send a body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// The time limit of a request. A connection lasts for a minute.
-pub(super) const TIME_LIMIT: Duration = Duration::from_secs(45);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(45);
 
 /// All that the API needs.
 #[derive(Debug)]
@@ -34,7 +38,33 @@ pub(crate) struct Api {
     pub(crate) guard: Guard,
     pub(crate) read_only: bool,
     pub(crate) backends: Backends,
-    requests: Arc<Semaphore>,
+    places: Places,
+}
+
+/// The places of requests that are worked on.
+#[derive(Debug)]
+struct Places {
+    commands: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { commands: places(MAX_COMMANDS), reads: places(MAX_READS), others: places(MAX_REQUESTS) }
+    }
+
+    /// Takes a place for a request of this route.
+    fn take(&self, route: Route) -> Result<OwnedSemaphorePermit> {
+        let places = match route {
+            Route::ServicesPause | Route::ServicesResume | Route::ServicesDrain | Route::ServicesSkip => &self.commands,
+            Route::RecordsRead => &self.reads,
+            _ => &self.others,
+        };
+        let busy = |_| Error::new(ErrorKind::Unavailable, "the endpoint works on other requests: try again");
+        places.clone().try_acquire_owned().map_err(busy)
+    }
 }
 
 /// A request that may be worked on.
@@ -47,7 +77,7 @@ pub(super) struct Call {
 
 impl Api {
     pub(crate) fn new(sources: Arc<Sources>, guard: Guard, read_only: bool, backends: Backends) -> Self {
-        Self { sources, guard, read_only, backends, requests: Arc::new(Semaphore::new(MAX_REQUESTS)) }
+        Self { sources, guard, read_only, backends, places: Places::new() }
     }
 
     /// Answers a request.
@@ -65,8 +95,9 @@ impl Api {
             let error = Error::new(ErrorKind::Invalid, "expected content-type: application/json");
             return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
         }
-        let Ok(permit) = self.requests.clone().try_acquire_owned() else {
-            return failed(&Error::new(ErrorKind::Unavailable, "the endpoint works on other requests: try again"));
+        let place = match self.places.take(route) {
+            Ok(place) => place,
+            Err(error) => return failed(&error),
         };
         let body = match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY_BYTES)).await {
             Ok(Ok(body)) => body,
@@ -79,19 +110,24 @@ impl Api {
         let call = Call { caller, uri: parts.uri, body };
         let (api, runtime) = (self.clone(), self.backends.runtime.clone());
         let work = async move {
-            let _permit = permit;
+            let _place = place;
             api.work(route, call).await
         };
         // What the client has asked for goes on when it leaves: a change is never cut in half.
-        let task = match runtime {
+        let mut task = match runtime {
             Some(runtime) => runtime.spawn(work),
             None => tokio::spawn(work),
         };
-        match tokio::time::timeout(TIME_LIMIT, task).await {
+        match tokio::time::timeout(TIME_LIMIT, &mut task).await {
             Ok(Ok(Ok(body))) => json(StatusCode::OK, body),
             Ok(Ok(Err(error))) => failed(&error),
             Ok(Err(_)) => failed(&Error::new(ErrorKind::Failed, format!("{}: it panicked", verb(route)))),
-            Err(_) => failed(&late(route)),
+            Err(_) => {
+                if !route.changes() {
+                    task.abort();
+                }
+                failed(&late(route))
+            }
         }
     }
 

@@ -1,19 +1,21 @@
 //! Dead letters: lists, decisions, and redrives.
 
-use tidings_core::{DeadLetter, DeadLetterStore, LetterId, LetterQuery, Name, Resolution, Result};
+use tidings_core::{DeadLetter, DeadLetterStore, Error, ErrorKind, LetterId, LetterQuery, Name, Resolution, Result};
 use tidings_ops_api::wire::{
-    Answers, Buried, Checked, Count, Discard, Grants, Kept, Leasing, Letter, Letters, LettersIn, Nothing, Redrive,
-    Redriven, Refusal, Refused, Resolve, Stores,
+    Answers, Buried, Checked, Count, Discard, Grants, Kept, Leasing, Letter, Letters, LettersIn, Nothing, Query,
+    Redrive, Redriven, Refusal, Refused, Resolve, Stores,
 };
-use tidings_ops_api::{ErrorBody, MAX_NAMES, MAX_RECORD_BYTES, Route};
+use tidings_ops_api::{ErrorBody, MAX_NAMES, MAX_RECORD_BYTES, Role, Route};
 use tidings_service::{DeadLetters, RedriveOptions, RedriveReport};
 
 use super::Api;
 use super::audit::intent;
 use super::call::{Call, bounded, encode};
 
-/// The letters that are read from a store at once.
-const PAGE: usize = 100;
+/// The seconds for which one request redrives letters at a rate.
+const REDRIVE_SECONDS: usize = 30;
+/// The letters that are read from a store at once: their records are in memory together, for each request.
+const PAGE: usize = 16;
 
 impl Api {
     pub(super) fn letter_stores(&self) -> Result<String> {
@@ -26,7 +28,7 @@ impl Api {
         let LettersIn { store, query } = call.body()?;
         let letters = self.backends.letters(&call.caller, &store)?;
         let store = letters.store();
-        let mut query = LetterQuery::try_from(query)?;
+        let mut query = selected(call, query)?;
         let wanted = query.limit.unwrap_or(LetterQuery::DEFAULT_PAGE);
         let (mut found, mut bytes) = (Letters::default(), 0);
         while found.letters.len() < wanted {
@@ -56,7 +58,8 @@ impl Api {
 
     pub(super) async fn count_letters(&self, call: &Call) -> Result<String> {
         let LettersIn { store, query } = call.body()?;
-        let count = self.backends.letters(&call.caller, &store)?.store().count(&query.try_into()?).await?;
+        let query = selected(call, query)?;
+        let count = self.backends.letters(&call.caller, &store)?.store().count(&query).await?;
         encode(&Count { count })
     }
 
@@ -78,7 +81,7 @@ impl Api {
         let mut intent = intent(Route::LettersBury, &call.caller);
         intent.resources = resources.collect();
         let store = self.backends.letters(&call.caller, &store)?;
-        let buried = self.recorded(intent, async { Ok(store.store().bury(letters).await) }).await?;
+        let buried = self.recorded_each(intent, store.store().bury(letters)).await?;
         encode(&Answers::of(buried, |()| Nothing::default()))
     }
 
@@ -92,7 +95,7 @@ impl Api {
         let answers = match (route, lease) {
             (Route::LettersResolve, None) => store.resolve(&ids, &resolution).await?,
             (Route::LettersResolveLeased, Some(lease)) => {
-                store.resolve_leased(&ids, &lease.into(), &resolution).await?
+                store.resolve_leased(&ids, &lease.try_into()?, &resolution).await?
             }
             _ => return Err(super::call::wrong_lease()),
         };
@@ -102,13 +105,13 @@ impl Api {
     pub(super) async fn lease_letters(&self, call: &Call) -> Result<String> {
         let Leasing { store, ids, lease } = call.body()?;
         let answers =
-            self.backends.letters(&call.caller, &store)?.store().lease(&letter_ids(ids)?, &lease.into()).await?;
+            self.backends.letters(&call.caller, &store)?.store().lease(&letter_ids(ids)?, &lease.try_into()?).await?;
         encode(&Grants::of(&answers))
     }
 
     pub(super) async fn end_lease(&self, call: &Call) -> Result<String> {
         let Leasing { store, ids, lease } = call.body()?;
-        self.backends.letters(&call.caller, &store)?.store().end_lease(&letter_ids(ids)?, &lease.into()).await?;
+        self.backends.letters(&call.caller, &store)?.store().end_lease(&letter_ids(ids)?, &lease.try_into()?).await?;
         encode(&Nothing::default())
     }
 
@@ -122,11 +125,13 @@ impl Api {
     }
 
     pub(super) async fn redrive_letters(&self, call: &Call) -> Result<String> {
-        let Redrive { store, query, reason, limit, per_second, dry_run } = call.body()?;
+        let Redrive { store, query, reason, limit, per_second, max_redrives, dry_run } = call.body()?;
         let letters = self.backends.letters(&call.caller, &store)?.with_operator(call.caller.decides(""));
         let mut options = RedriveOptions::default().with_reason(reason).with_dry_run(dry_run);
-        options.limit = limit.unwrap_or(MAX_NAMES).min(MAX_NAMES);
-        options.per_second = per_second;
+        // A request ends in time: its answer says that there are more.
+        let in_time = per_second.map_or(MAX_NAMES, |rate| (rate as usize).saturating_mul(REDRIVE_SECONDS));
+        options.limit = limit.unwrap_or(MAX_NAMES).min(MAX_NAMES).min(in_time);
+        (options.per_second, options.max_redrives) = (per_second, max_redrives);
         encode(&report(letters.redrive(&query.try_into()?, &options).await?))
     }
 
@@ -137,18 +142,34 @@ impl Api {
     }
 }
 
+/// Returns a query that the caller may ask: counts of letters with a guessed error or key would reveal it.
+fn selected(call: &Call, query: Query) -> Result<LetterQuery> {
+    let hidden = query.error.is_some() || query.key.is_some();
+    if hidden && !call.caller.role.includes(Role::Operator) {
+        let text = format!(
+            "select letters by error or key: the role {} does not suffice, operator is needed",
+            call.caller.role
+        );
+        return Err(Error::new(ErrorKind::Denied, text));
+    }
+    query.try_into()
+}
+
 fn letter_ids(ids: Vec<tidings_ops_api::wire::Id>) -> Result<Vec<LetterId>> {
     bounded(ids.len(), "letters")?;
     Ok(ids.into_iter().map(LetterId::from).collect())
 }
 
 fn report(report: RedriveReport) -> Redriven {
-    let refusal = |(id, error): &(LetterId, tidings_core::Error)| Refusal { id: id.into(), error: error.report() };
+    let refusal = |(id, error): &(LetterId, Error)| Refusal { id: id.into(), error: error.report() };
     Redriven {
         redriven: report.redriven,
         skipped: report.skipped,
         behind: report.behind,
         refused: report.refused.iter().map(refusal).collect(),
         more: report.more,
+        repeated: report.repeated,
+        unreadable: report.unreadable.iter().map(ErrorBody::from).collect(),
+        known_services: report.known_services.iter().map(Name::to_string).collect(),
     }
 }

@@ -25,7 +25,7 @@ use axum::routing::{get, post};
 use tidings_ops_api::{Method, Route};
 
 pub(crate) use self::backends::Backends;
-pub(crate) use self::call::Api;
+pub(crate) use self::call::{Api, TIME_LIMIT};
 
 /// Below this path requests may have a body.
 pub(crate) const PREFIX: &str = "/api/v1";

@@ -21,7 +21,7 @@ impl Api {
         intent.after.insert("records".to_owned(), records.len().to_string());
         let records = records.into_iter().map(Into::into).collect();
         let publisher = self.backends.publisher(&call.caller).await?;
-        let published = self.recorded(intent, async { Ok(publisher.publish(records).await) }).await?;
+        let published = self.recorded_each(intent, publisher.publish(records)).await?;
         encode(&Answers::of(published, Position::from))
     }
 

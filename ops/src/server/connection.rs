@@ -28,7 +28,8 @@ pub(crate) const MAX_CONNECTIONS: usize = 64;
 pub(crate) const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The headers of a request.
 pub(crate) const MAX_HEADERS: usize = 64;
-/// A connection lasts no longer than this, however often it is used, and whether or not the client reads its answer.
+/// A connection takes no request after this time, however often it is used. One in flight has the time limit of the API
+/// to be answered, whether or not the client reads the answer.
 pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The time limits of a client.
@@ -119,7 +120,9 @@ impl Template {
             _ = tokio::time::timeout(MAX_LIFETIME, stop) => {}
         }
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(self.limits.client_timeout, connection).await;
+        // Only a request in flight takes that long: an idle connection ends at once.
+        let rest = self.limits.client_timeout.max(api::TIME_LIMIT);
+        let _ = tokio::time::timeout(rest, connection).await;
     }
 }
 
@@ -131,4 +134,51 @@ async fn respond(mut router: Router, request: Request<Incoming>) -> Result<Respo
         return Ok(refusal);
     }
     Service::call(&mut router, request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// Reads what is there, or waits for it; nothing at the end.
+    async fn read(client: &UnixStream) -> String {
+        let mut part = [0; 1_024];
+        loop {
+            client.readable().await.unwrap();
+            match client.try_read(&mut part) {
+                Ok(length) => return std::str::from_utf8(&part[..length]).unwrap().to_owned(),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_before_the_end_of_a_connection_has_its_whole_time() {
+        let slow = async || {
+            tokio::time::sleep(Duration::from_secs(40)).await;
+            "done"
+        };
+        let limits = Limits { client_timeout: Duration::from_secs(1) };
+        let template = Template { router: Router::new().route("/slow", get(slow)), security: Security::Plain, limits };
+        let (client, server) = UnixStream::pair().unwrap();
+        let stopping = watch::Sender::new(false);
+        let stopped = stopping.subscribe();
+        let serving = tokio::spawn(async move { template.answer(server, stopped).await });
+        // The second one begins after 40 s, and ends after 80 s.
+        for _ in 0..2 {
+            client.writable().await.unwrap();
+            client.try_write(b"GET /slow HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+            let mut text = String::new();
+            while !text.ends_with("done") {
+                let part = read(&client).await;
+                assert!(!part.is_empty(), "the connection ended: {text}");
+                text.push_str(&part);
+            }
+        }
+        assert_eq!(read(&client).await, "", "it takes no third one");
+        serving.await.unwrap();
+    }
 }
