@@ -108,6 +108,8 @@ lines! {
             (service, topic, partition, offset, next_offset, error);
         Sought WARN "an operator moved the position of a partition; reading goes on there"
             (service, topic, partition, from, to);
+        NotReturned WARN "a seek failed, and so does the return to the old position: nothing of the partition is read \
+            meanwhile; it is tried again" (service, topic, partition, offset, error);
     }
     "tidings::partition" {
         PartitionPaused WARN "the partition is paused" (service, topic, partition, reason, error);

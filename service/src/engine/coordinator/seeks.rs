@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Consumer, Error, ErrorKind, SeekTo};
-use tokio::time::sleep;
+use tidings_core::{Consumer, Error, ErrorKind, SeekTo, TopicPartition};
+use tokio::time::{Instant, sleep};
 
 use crate::engine::assigned::AssignmentId;
 use crate::engine::commands::Seek;
@@ -20,6 +20,9 @@ use crate::status::Sought;
 
 /// The pause before a failed consumer is asked to return to its old position again.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// The time between two lines about a consumer that does not return to its old position.
+const LINES: Duration = Duration::from_secs(60);
 
 /// The seeks in flight: at most one per assignment.
 #[derive(Debug, Default)]
@@ -128,11 +131,26 @@ async fn run(consumer: Arc<dyn Consumer>, from: u64, seek: Seek, service: String
         }
     }
     // The records from there on that were fetched already were dropped with their assignment.
+    go_back(&consumer, &partition, from, &service).await
+}
+
+/// Returns the consumer to its old position, and tries again until that works, or the partition is no longer assigned.
+async fn go_back(consumer: &Arc<dyn Consumer>, partition: &TopicPartition, from: u64, service: &str) -> Option<u64> {
+    let mut next_line = Instant::now();
     loop {
-        match consumer.seek(&partition, SeekTo::Offset(from)).await {
+        let error = match consumer.seek(partition, SeekTo::Offset(from)).await {
             Ok(start) => return Some(start),
-            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Closed) => return None,
-            Err(_) => sleep(RETRY).await,
+            Err(error) => error,
+        };
+        if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Closed | ErrorKind::NotFound) {
+            return None;
         }
+        if Instant::now() >= next_line {
+            next_line = Instant::now() + LINES;
+            let (topic, error) = (&partition.topic.as_str(), &error.report());
+            let (service, partition, offset) = (&service, &partition.partition, &from);
+            logs::NotReturned { service, topic, partition, offset, error }.log();
+        }
+        sleep(RETRY).await;
     }
 }
