@@ -130,7 +130,7 @@ routes! {
     Health: Get "/api/v1/health" Viewer reads "returns the health of the broker";
     Services: Get "/api/v1/services" Viewer reads "lists the services of the endpoint";
     Service: Get "/api/v1/services/{name}" Viewer reads "describes a service";
-    ServicesPause: Post "/api/v1/services:pause" Operator changes "pauses a service, or partitions of it";
+    ServicesPause: Post "/api/v1/services:pause" Operator changes "pauses this instance of a service, or partitions of it, which another instance reads on after a rebalance";
     ServicesResume: Post "/api/v1/services:resume" Operator changes "resumes a service, or partitions of it";
     ServicesDrain: Post "/api/v1/services:drain" Operator changes "drains a service, which then ends";
     ServicesSeek: Post "/api/v1/services:seek" Operator changes "moves the position of a partition of a service";

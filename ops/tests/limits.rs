@@ -136,3 +136,16 @@ async fn a_publisher_that_is_closed_meanwhile_gives_each_record_its_own_answer()
     let late = publisher.publish(vec![Record::new("t", "late")]).await;
     assert_eq!(late[0].as_ref().unwrap_err().kind(), ErrorKind::Closed);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_of_a_topic_that_the_service_does_not_read_is_not_paused() {
+    let memory = MemoryTransport::new();
+    let (ops, _service) = world(&memory).await;
+    let pause = |topic: &str| {
+        let body = format!(r#"{{"service":"meter","partitions":[{{"topic":"{topic}","partition":0}}]}}"#);
+        post(&ops, Route::ServicesPause, OPERATOR, &body)
+    };
+    let refused = pause("tt");
+    assert!(refused.code == 404 && refused.body.contains("it reads t"), "{refused:?}");
+    assert_eq!(pause("t").code, 200);
+}

@@ -15,6 +15,7 @@ use tidings_core::{Error, ErrorKind, Result};
 use tidings_ops_api::{MAX_ANSWER_BYTES, MAX_BODY_BYTES, Method, Route, status_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::audit::Denials;
 use super::{Backends, refusal};
 use crate::access::{Access, Caller, Guard};
 use crate::routes::json;
@@ -38,6 +39,7 @@ pub(crate) struct Api {
     pub(crate) guard: Guard,
     pub(crate) read_only: bool,
     pub(crate) backends: Backends,
+    pub(super) denials: Denials,
     places: Places,
 }
 
@@ -77,7 +79,7 @@ pub(super) struct Call {
 
 impl Api {
     pub(crate) fn new(sources: Arc<Sources>, guard: Guard, read_only: bool, backends: Backends) -> Self {
-        Self { sources, guard, read_only, backends, places: Places::new() }
+        Self { sources, guard, read_only, backends, denials: Denials::default(), places: Places::new() }
     }
 
     /// Answers a request.

@@ -78,6 +78,9 @@ impl Api {
         let partitions: Option<Vec<TopicPartition>> =
             partitions.map(|all| all.into_iter().map(TopicPartition::from).collect());
         bounded(partitions.as_ref().map_or(0, Vec::len), "partitions")?;
+        for partition in partitions.iter().flatten() {
+            reads(control, partition)?;
+        }
         let mut intent = on_service(route, call, &service);
         intent.resources.extend(partitions.iter().flatten().map(partition_resource));
         let paused = async {
@@ -126,6 +129,16 @@ impl Api {
         let skipped = self.recorded(intent, control.skip(&at, from..to)).await?;
         encode(&Skipped { from: skipped.offsets.start, to: skipped.offsets.end, cause: skipped.cause })
     }
+}
+
+/// Refuses a topic that the service does not read: a misspelt one would stay paused for later, and hold nothing.
+fn reads(control: &ServiceControl, partition: &TopicPartition) -> Result<()> {
+    if control.topics().contains(&partition.topic) {
+        return Ok(());
+    }
+    let known = control.topics().join(", ");
+    let text = format!("{} does not read {}; it reads {known}", control.name(), partition.topic);
+    Err(Error::new(ErrorKind::NotFound, text))
 }
 
 fn on_service(route: Route, call: &Call, service: &str) -> AuditRecord {

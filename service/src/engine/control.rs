@@ -70,6 +70,11 @@ impl ServiceControl {
         &self.shared.identity.group
     }
 
+    /// Returns the topics that the service reads, with their prefix, sorted.
+    pub fn topics(&self) -> &[Name] {
+        self.shared.table.topics()
+    }
+
     /// Returns a source of snapshots of the service.
     pub fn stats(&self) -> ServiceStats {
         ServiceStats::new(self.shared.clone(), self.ended.clone())
