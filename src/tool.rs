@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use tidings_tool::{Connect, Exit, Tool};
 
+use crate::dead_letter::DeadLetterStore;
 use crate::idempotency::IdempotencyStore;
 use crate::{Error, ErrorKind, Result, Transport};
 
@@ -56,5 +57,20 @@ impl Connect for Facade {
         // Not repeated: it may hold a password.
         let _ = url;
         Err(Error::new(ErrorKind::Invalid, "open the store: expected a URL that starts with postgres:// or sled:"))
+    }
+
+    async fn dead_letter_store(&self, url: &str) -> Result<Arc<dyn DeadLetterStore>> {
+        #[cfg(feature = "postgres")]
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let config = crate::postgres::PostgresConfig::new(url).with_migrate(false);
+            return Ok(Arc::new(crate::postgres::PostgresStore::connect_with(config).await?));
+        }
+        #[cfg(feature = "sled")]
+        if let Some(path) = url.strip_prefix("sled:") {
+            return Ok(Arc::new(crate::sled::SledStore::open(path).await?));
+        }
+        let _ = url;
+        let expected = "topics, or a URL that starts with postgres:// or sled:";
+        Err(Error::new(ErrorKind::Invalid, format!("open the dead letters: expected {expected}")))
     }
 }

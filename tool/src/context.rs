@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Admin, IdempotencyStore, Name, Transport};
+use tidings_core::{Admin, DeadLetterStore, IdempotencyStore, Name, Secret, Transport};
 use tokio::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -176,6 +176,19 @@ impl Context {
             Some(url) => Ok(Some(self.connect.idempotency_store(url.expose()).await?)),
             None => Ok(None),
         }
+    }
+
+    /// Returns the store of the dead letters; `None` if they are in topics.
+    pub(crate) async fn letters(&self) -> Result<Option<Arc<dyn DeadLetterStore>>, Failure> {
+        match self.target().await?.letters().map(Secret::expose) {
+            None | Some("topics") => Ok(None),
+            Some(url) => Ok(Some(self.connect.dead_letter_store(url).await?)),
+        }
+    }
+
+    /// Returns the user's interrupts, for work that ends in order.
+    pub(crate) fn interrupt(&self) -> watch::Receiver<bool> {
+        self.interrupt.clone()
     }
 
     /// Returns the failure of a name that the broker does not know, with the most similar one that it knows.

@@ -32,7 +32,6 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// Parses a time: RFC 3339 in UTC, or a duration before now such as `2h`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for verbs that read logs"))]
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(Timestamp::now().saturating_sub(ago));
@@ -44,7 +43,6 @@ pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Formats a time as RFC 3339 in UTC; a time that no calendar has is shown in milliseconds.
-#[cfg_attr(not(test), expect(dead_code, reason = "for verbs that read logs"))]
 pub(crate) fn show_time(time: Timestamp) -> String {
     let at = u64::try_from(time.millis()).ok().and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
     // The last second of the year 9999: the formatter knows no later one.

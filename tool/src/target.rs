@@ -133,7 +133,6 @@ impl Target {
     }
 
     /// Returns where the dead letters are.
-    #[expect(dead_code, reason = "for ops endpoints and dead letters")]
     pub(crate) fn letters(&self) -> Option<&Secret> {
         self.letters.as_ref()
     }

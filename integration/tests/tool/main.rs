@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod groups;
+mod letters;
 mod rig;
 mod topics;
 
@@ -32,6 +33,9 @@ fn main() -> ExitCode {
         groups::a_group_is_listed_described_and_its_lag_shown,
         groups::a_live_group_is_not_deleted_and_its_members_are_named,
         groups::a_group_is_deleted_as_planned,
+        letters::letters_are_listed_counted_and_shown_without_their_payload,
+        letters::letters_are_redriven_as_planned,
+        letters::letters_are_parked_and_discarded_for_a_reason,
         bad_input::each_mistake_is_one_line_with_its_exit_code,
     ];
     let mut suite = Suite::new();

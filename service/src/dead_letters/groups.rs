@@ -147,6 +147,17 @@ impl LetterGroup {
         }
     }
 
+    /// Returns the [cause](Self::cause) of an error's text.
+    ///
+    /// ```
+    /// use tidings_service::LetterGroup;
+    ///
+    /// assert_eq!(LetterGroup::cause_of("no such account 4711"), "no such account #");
+    /// ```
+    pub fn cause_of(error: &str) -> String {
+        cause(error)
+    }
+
     fn add(&mut self, letter: &DeadLetter) {
         self.letters += 1;
         self.first = self.first.min(letter.failed_at);

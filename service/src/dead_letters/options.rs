@@ -1,5 +1,8 @@
 //! Options and report of a redrive.
 
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, LetterId, Name, REDRIVE_LEASE, Result};
@@ -23,6 +26,8 @@ pub struct RedriveOptions {
     pub max_redrives: Option<u32>,
     /// Whether to publish nothing and only count; `false` by default.
     pub dry_run: bool,
+    /// Is called after each batch: see [`with_watch`](Self::with_watch).
+    pub(super) watch: Option<Watch>,
     /// The ttl of a letter's lease: [`REDRIVE_LEASE`]. It must exceed the time that the publisher takes to answer; the
     /// letters of a run that crashed are free after it.
     pub lease: Duration,
@@ -37,6 +42,7 @@ impl Default for RedriveOptions {
             per_second: None,
             max_redrives: None,
             dry_run: false,
+            watch: None,
             lease: REDRIVE_LEASE,
         }
     }
@@ -90,6 +96,14 @@ impl RedriveOptions {
         self
     }
 
+    /// Calls `watch` with the report after each batch, for a progress bar; the run ends early, with
+    /// [`RedriveReport::more`], if it returns [`Break`](ControlFlow::Break).
+    #[must_use]
+    pub fn with_watch(mut self, watch: impl Fn(&RedriveReport) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        self.watch = Some(Watch(Arc::new(watch)));
+        self
+    }
+
     /// Sets the ttl of a letter's lease.
     #[must_use]
     pub fn with_lease(mut self, ttl: Duration) -> Self {
@@ -112,6 +126,25 @@ impl RedriveOptions {
     }
 }
 
+type Watching = dyn Fn(&RedriveReport) -> ControlFlow<()> + Send + Sync;
+
+/// The caller's function that watches a run.
+#[derive(Clone)]
+pub(super) struct Watch(Arc<Watching>);
+
+impl Watch {
+    /// Shows the report; returns whether the run goes on.
+    pub(super) fn goes_on(&self, report: &RedriveReport) -> bool {
+        (self.0)(report).is_continue()
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
 /// The result of [`DeadLetters::redrive`](super::DeadLetters::redrive); in a dry run, the expected result.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -129,7 +162,8 @@ pub struct RedriveReport {
     pub refused: Vec<(LetterId, Error)>,
     /// Positions beyond which letters cannot be read, each with the cause: these letters stay.
     pub unreadable: Vec<Error>,
-    /// Whether there may be more letters, beyond [`RedriveOptions::limit`] or [`Self::MAX_REFUSALS`].
+    /// Whether there may be more letters, beyond [`RedriveOptions::limit`] or [`Self::MAX_REFUSALS`], or because the
+    /// run was ended early.
     pub more: bool,
     /// The services that have letters, if the query names one that has none in any state that the store keeps: its name
     /// may be misspelt. Otherwise empty.

@@ -61,7 +61,8 @@ async fn work(
         let outcomes = run.batch(&batch).await;
         report.skipped += (ids.len() - batch.len()) as u64;
         record(letters, &batch, outcomes, report).await?;
-        if report.refused.len() >= RedriveReport::MAX_REFUSALS {
+        let ends = options.watch.as_ref().is_some_and(|watch| !watch.goes_on(report));
+        if ends || report.refused.len() >= RedriveReport::MAX_REFUSALS {
             report.more = true;
             break;
         }
@@ -128,13 +129,14 @@ async fn record(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::ops::ControlFlow;
 
     use tidings_core::{
         DeadLetter, DeadLetterSink, ErrorKind, LetterQuery, StoredRecord, Timestamp, Topic, TopicPartition, Transport,
     };
     use tidings_memory::{MemoryDeadLetters, MemoryTransport, PublishFault};
 
-    use crate::{DeadLetters, RedriveOptions};
+    use crate::{DeadLetters, RedriveOptions, RedriveReport};
 
     fn letter(service: &'static str, offset: u64) -> DeadLetter {
         let record = StoredRecord::new(offset, Timestamp::from_millis(1)).with_value("v");
@@ -158,6 +160,23 @@ mod tests {
             let report = letters.redrive(&of("billing"), &options).await.unwrap();
             assert_eq!((report.redriven, &report.known_services[..]), (redriven, &[][..]));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_ends_after_the_batch_that_its_watch_ends() {
+        let (store, publisher) = (MemoryDeadLetters::new(), MemoryTransport::new().publisher().await.unwrap());
+        for buried in store.bury((0..5).map(|offset| letter("shop", offset)).collect()).await {
+            buried.unwrap();
+        }
+        let letters = DeadLetters::new(store, publisher);
+        let watch = |report: &RedriveReport| match report.redriven {
+            4 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        let options = RedriveOptions::default().with_batch(2).with_watch(watch);
+        let report = letters.redrive(&LetterQuery::default(), &options).await.unwrap();
+        assert_eq!((report.redriven, report.more), (4, true));
+        assert_eq!(letters.count(&LetterQuery::default()).await.unwrap(), 1);
     }
 
     #[tokio::test(start_paused = true)]

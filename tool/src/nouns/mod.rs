@@ -7,6 +7,7 @@
 
 mod completion;
 mod context;
+mod dead_letter;
 mod group;
 mod topic;
 mod version;
@@ -25,6 +26,9 @@ pub(crate) enum Noun {
     /// List, describe and delete consumer groups, show their lag
     #[command(subcommand)]
     Group(group::Verb),
+    /// List, show, count, redrive, discard and park dead letters
+    #[command(subcommand, visible_alias = "dlq")]
+    DeadLetter(dead_letter::Verb),
     /// Keep targets under names
     #[command(subcommand)]
     Context(context::Verb),
@@ -40,6 +44,7 @@ impl Noun {
         match self {
             Self::Topic(verb) => verb.run(cx).await,
             Self::Group(verb) => verb.run(cx).await,
+            Self::DeadLetter(verb) => verb.run(cx).await,
             Self::Context(verb) => verb.run(cx).await,
             Self::Completion(verb) => verb.run(cx),
             Self::Version(verb) => cx.show(verb).await,
