@@ -8,6 +8,7 @@
 mod completion;
 mod context;
 mod dead_letter;
+mod doctor;
 mod group;
 mod topic;
 mod version;
@@ -29,6 +30,8 @@ pub(crate) enum Noun {
     /// List, show, count, redrive, discard and park dead letters
     #[command(subcommand, visible_alias = "dlq")]
     DeadLetter(dead_letter::Verb),
+    /// Look for the causes of lag, duplicates, loss and high memory, and name the remedies
+    Doctor(doctor::Doctor),
     /// Keep targets under names
     #[command(subcommand)]
     Context(context::Verb),
@@ -45,6 +48,7 @@ impl Noun {
             Self::Topic(verb) => verb.run(cx).await,
             Self::Group(verb) => verb.run(cx).await,
             Self::DeadLetter(verb) => verb.run(cx).await,
+            Self::Doctor(verb) => cx.show(verb).await,
             Self::Context(verb) => verb.run(cx).await,
             Self::Completion(verb) => verb.run(cx),
             Self::Version(verb) => cx.show(verb).await,
