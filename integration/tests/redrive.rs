@@ -27,6 +27,13 @@ type TestResult<T = ()> = std::result::Result<T, BoxError>;
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// With this variable, the program is the command `tidings`: a process that can be killed.
+const AS_TOOL: &str = "TIDINGS_TEST_AS_TOOL";
+/// The ttl of the letters that a killed command had taken.
+const LEASE: &str = "2s";
+const REDRIVE: &[&str] = &["redrive", "--rate", "100/s", "--lease", LEASE];
+const DISCARD: &[&str] = &["discard", "--reason", "a test"];
+
 /// Returns the service of a test.
 fn service_of(topic: &Name) -> Name {
     format!("{topic}-service").into()
@@ -40,7 +47,17 @@ macro_rules! cases {
 }
 
 fn main() -> ExitCode {
-    let suite = Suite::new().with_timeout(LIMIT * 3);
+    if std::env::var_os(AS_TOOL).is_some() {
+        return tidings::tool::main();
+    }
+    let suite = Suite::new()
+        .with_timeout(LIMIT * 3)
+        .with_case("kafka_commands_that_are_killed_and_repeated_redrive_each_letter_once", || killed(REDRIVE, 3))
+        .with_case("kafka_commands_that_are_killed_and_repeated_discard_each_letter_once", || killed(DISCARD, 3))
+        .with_soak("soak_commands_are_killed_fifty_times", || async {
+            killed(REDRIVE, 50).await?;
+            killed(DISCARD, 50).await
+        });
     cases!(suite;
         letters_go_back_once_and_in_their_keys_order,
         another_handle_takes_only_what_came_since,
@@ -324,4 +341,49 @@ impl Publisher for Cut {
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
     }
+}
+
+/// Runs a verb of the command on all letters of a topic, in two processes at once that are killed, until it resolved
+/// them all. Its first runs are killed.
+async fn killed(verb: &'static [&'static str], kills: usize) -> TestResult {
+    let transport = kafka().await?;
+    let topic = fresh(&*transport).await?;
+    let count = 20 * kills.clamp(5, 50) as u64;
+    bury(&*transport, letters(&topic, 0..count)).await?;
+    let url = format!("kafka://{}", Kafka::shared().await?.bootstrap());
+    let command = || {
+        let mut command = tokio::process::Command::new(std::env::current_exe()?);
+        command.env(AS_TOOL, "1").env("TIDINGS_URL", &url).kill_on_drop(true);
+        command.args(["dead-letter"]).args(verb).args(["--topic", topic.as_str(), "--execute", "--quiet"]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+        Ok::<_, std::io::Error>(command)
+    };
+    let (mut killed, mut left) = (0, count);
+    let ends = tokio::time::Instant::now() + LIMIT * kills.max(2) as u32;
+    while left > 0 {
+        assert!(tokio::time::Instant::now() < ends, "{left} letters stay");
+        // Two operators at once; each process dies at another moment of its work.
+        let mut both = [command()?.spawn()?, command()?.spawn()?];
+        if killed < kills {
+            tokio::time::sleep(Duration::from_millis(150 + 97 * (killed as u64 % 11))).await;
+            for one in &mut both {
+                one.kill().await?;
+            }
+            killed += 2;
+        }
+        for one in both {
+            timeout(LIMIT, one.wait_with_output()).await??;
+        }
+        let open = DeadLetters::open(&transport, [topic.clone()]).await?;
+        left = open.count(&LetterQuery::default()).await?;
+        open.close().await?;
+    }
+    let closed = DeadLetters::open(&transport, [topic.clone()]).await?;
+    assert_eq!(closed.count(&LetterQuery::default().with_state(LetterState::Closed)).await?, count);
+    closed.close().await?;
+    if verb == REDRIVE {
+        return went_back(&*transport, &topic, 0..count).await;
+    }
+    assert!(records(&*transport, &topic).await?.is_empty(), "a discarded letter is not published");
+    Ok(())
 }

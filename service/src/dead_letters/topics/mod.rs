@@ -38,8 +38,9 @@ const RESOLVE_LEASE: Duration = Duration::from_secs(60);
 /// # Cost
 /// The first call reads the dead-letter topics and their states from their beginnings, and keeps an index of about 300
 /// bytes a letter, of at most [`MAX_LETTERS`](Self::MAX_LETTERS); later calls read what was appended since. A listing reads the
-/// selected letters again, page by page. Readers form a group of their own, named `dead-letters-<uuid>`, and a lookup
-/// after a crash one named `dead-letters-lookup-<uuid>`; both are deleted at the end.
+/// selected letters again, page by page. On a transport without a [`LogReader`](tidings_core::LogReader), readers form a
+/// group of their own, named `dead-letters-<uuid>`, and a lookup after a crash one named `dead-letters-lookup-<uuid>`;
+/// both are deleted at the end.
 #[derive(Debug)]
 pub struct TopicDeadLetters {
     topics: Vec<Name>,

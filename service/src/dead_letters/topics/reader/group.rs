@@ -1,16 +1,16 @@
-//! A reader of whole topics: the only member of a group of its own, reading one section of a partition at a time.
+//! A reader that is the only member of a group of its own, for transports without a log reader.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::logs;
 use tidings_core::{
     Admin, Consumer, ConsumerOptions, Error, ErrorKind, Name, Result, SeekTo, Step, StoredRecord, TopicPartition,
     Transport, Unreadable,
 };
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
+
+use super::unreadable::UnreadableEnds;
 
 /// The session timeout of the group's member, for protocols where members set it.
 const SESSION: Duration = Duration::from_secs(10);
@@ -20,14 +20,13 @@ const AGAIN: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct GroupReader {
     consumer: Arc<dyn Consumer>,
     group: Name,
-    /// Partitions that cannot be read beyond an offset.
-    unreadable: BTreeMap<TopicPartition, Unreadable>,
+    unreadable: UnreadableEnds,
 }
 
-impl Reader {
+impl GroupReader {
     /// Joins a new group, named after `prefix`, that reads all of `partitions`.
     pub(super) async fn open(
         transport: &dyn Transport,
@@ -40,7 +39,7 @@ impl Reader {
         let options = ConsumerOptions::new(group.clone(), topics).with_session_timeout(SESSION);
         let consumer = transport.consumer(options).await?;
         consumer.pause(partitions).await?;
-        let reader = Self { consumer, group, unreadable: BTreeMap::new() };
+        let reader = Self { consumer, group, unreadable: UnreadableEnds::default() };
         let mut waiting = partitions.len();
         while waiting > 0 {
             if let Step::Assigned(given) = reader.step("its partitions were not assigned").await? {
@@ -59,13 +58,8 @@ impl Reader {
         left
     }
 
-    /// Returns the partitions that cannot be read beyond an offset, as errors.
-    pub(super) fn unreadable(&self) -> Vec<Error> {
-        let error = |Unreadable { partition, offset, error, .. }: &Unreadable| {
-            let text = format!("read {partition}: offset {offset} cannot be read, nor those after it");
-            Error::explained(error.kind(), text, &**error)
-        };
-        self.unreadable.values().map(error).collect()
+    pub(super) fn unreadable(&self) -> &UnreadableEnds {
+        &self.unreadable
     }
 
     /// Returns the position at which to read from `to` on.
@@ -73,8 +67,6 @@ impl Reader {
         self.consumer.seek(at, to).await
     }
 
-    /// Reads `from..until` of a partition until `wanted` has enough; returns the offset that it reached. It reaches
-    /// `until` also where the rest cannot be read, which [`unreadable`](Self::unreadable) names.
     pub(super) async fn read(
         &mut self,
         at: &TopicPartition,
@@ -116,21 +108,9 @@ impl Reader {
 
     /// Skips records that cannot be read, to `until` if it is not known where they end.
     async fn skip(&mut self, found: Unreadable, until: u64) -> Result<u64> {
-        let line = logs::LettersUnreadable {
-            topic: &found.partition.topic.as_str(),
-            partition: &found.partition.partition,
-            offset: &found.offset,
-            next_offset: &found.next_offset,
-            error: &found.error.report(),
-        };
-        line.log();
-        match found.next_offset {
-            Some(next) if next >= until => Ok(until),
-            Some(next) => self.consumer.seek(&found.partition, SeekTo::Offset(next)).await,
-            None => {
-                self.unreadable.entry(found.partition.clone()).or_insert(found);
-                Ok(until)
-            }
+        match self.unreadable.skip(found, until) {
+            (_, next) if next >= until => Ok(until),
+            (partition, next) => self.consumer.seek(&partition, SeekTo::Offset(next)).await,
         }
     }
 
