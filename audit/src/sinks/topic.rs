@@ -21,7 +21,7 @@ use tidings_core::{
 /// Records are published one after the other, since one that fails must not be followed by another of its chain: an
 /// audit record costs a round trip to the broker.
 ///
-/// ```no_run
+/// ```
 /// use tidings_audit::{Auditor, TopicAudit};
 /// use tidings_core::Transport;
 /// use tidings_memory::MemoryTransport;
