@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidings_core::directory::{self, Directory, DirectoryEntry};
-use tidings_core::{Delivery, Error, ErrorKind, Name, Result, Timestamp, async_trait};
+use tidings_core::directory::{self, DIRECTORY_TOPIC, Directory, DirectoryEntry, DirectoryTopic};
+use tidings_core::{Delivery, Error, ErrorKind, Name, Result, Timestamp, Transport, async_trait};
 use tidings_memory::MemoryTransport;
 use tidings_service::{DirectoryOptions, Router, Service};
 
@@ -115,4 +115,30 @@ async fn a_wrong_option_fails_the_start() {
     let error = Service::new("billing", router).with_directory(options).start(&transport).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().starts_with("start \"billing\"") && !error.to_string().contains("secret"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_the_directory_is_a_topic_of_the_transport() {
+    let transport = MemoryTransport::new();
+    let start = |instance: &'static str| {
+        let router = Router::new().on_topic("orders", async |_: Delivery| {});
+        let options = DirectoryOptions::new("http://10.0.0.7:9400").with_instance(instance);
+        Service::new("billing", router).with_directory(options)
+    };
+    let one = start("a").start(&transport).await.unwrap();
+    let two = start("b").start(&transport).await.unwrap();
+    tokio::time::sleep(DirectoryOptions::DEFAULT_TTL).await;
+    let directory = DirectoryTopic::open(&transport, DIRECTORY_TOPIC).await.unwrap();
+    let instances = async || {
+        let listing = directory::list(&directory, Timestamp::now()).await.unwrap();
+        listing.live.into_iter().map(|entry| entry.instance).collect::<Vec<_>>()
+    };
+    assert_eq!(instances().await, ["a", "b"]);
+    let groups = transport.admin().await.unwrap().list_groups().await.unwrap();
+    assert_eq!(groups, ["billing-group"], "it is read without a group");
+
+    one.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(instances().await, ["b"]);
+    two.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert!(instances().await.is_empty());
 }
