@@ -257,3 +257,37 @@ async fn letters_are_read_by_operators_and_listed_without_payloads_by_viewers() 
     assert_eq!(report.redriven, 1);
     assert_eq!(operator.letters("other").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_is_wrong_or_away_is_named_in_one_line_and_no_secret_is() {
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = OpsTransport::connect(&format!("http://{away}")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains(&away.to_string()) && error.report().lines().count() == 1, "{error}");
+    for url in ["ftp://host", "host:9400", "http://a,b", "http://", "http://ann:s3cr3t@host:9400"] {
+        let error = OpsTransport::connect(url).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && !error.report().contains("s3cr3t"), "{url}: {error}");
+    }
+    let ops = Ops::new().with_tokens(tokens()).serve("127.0.0.1:0").unwrap();
+    let wrong = OpsConfig::new(url(&ops)).with_token("s3cr3t-token-0123456789");
+    assert!(!format!("{wrong:?}").contains("s3cr3t"));
+    let denied = OpsTransport::open(wrong).await.unwrap_err();
+    assert!(denied.kind() == ErrorKind::Denied && !denied.report().contains("s3cr3t"), "{denied}");
+    let other = OpsConfig::new(format!("{}/elsewhere", url(&ops))).with_token(ADMIN);
+    let other = OpsTransport::open(other).await.unwrap_err();
+    assert!(other.kind() == ErrorKind::Unsupported && other.to_string().contains("with_admin"), "{other}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_the_endpoint_closed_meanwhile_is_replaced() {
+    let memory = MemoryTransport::new();
+    let ops = Ops::new().with_admin(memory.clone()).serve("127.0.0.1:0").unwrap();
+    let (address, admin) = (ops.local_addr(), connected(&ops).await.admin().await.unwrap());
+    admin.create_topics(&[Topic::new("a")]).await.unwrap();
+    ops.shutdown(DEADLINE).await.unwrap();
+    assert_eq!(admin.list_topics().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let _again = Ops::new().with_admin(memory).serve(address).unwrap();
+    for answer in admin.create_topics(&[Topic::new("b")]).await.unwrap() {
+        answer.unwrap();
+    }
+}

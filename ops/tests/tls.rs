@@ -10,8 +10,10 @@ use common::{connect, get, read, until};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
-use tidings_core::ErrorKind;
+use tidings_core::{ErrorKind, Transport};
+use tidings_memory::MemoryTransport;
 use tidings_ops::Ops;
+use tidings_ops_api::client::{OpsConfig, OpsTransport};
 
 struct Files {
     _directory: TempDir,
@@ -63,6 +65,22 @@ fn clients_that_do_not_finish_their_handshake_keep_no_probe_out() {
         sent.is_ok() && read(&mut stream).code == 200
     });
     drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_of_the_api_trusts_the_roots_that_it_is_given_and_no_others() {
+    let (files, foreign) = (files(), files());
+    let ops = Ops::new().with_admin(MemoryTransport::new()).with_tls(&files.certificate, &files.key);
+    let ops = ops.serve("127.0.0.1:0").unwrap();
+    let config = || OpsConfig::new(format!("https://localhost:{}", ops.local_addr().port()));
+    let transport = OpsTransport::open(config().with_roots(&files.certificate)).await.unwrap();
+    assert!(transport.admin().await.unwrap().list_topics().await.unwrap().is_empty());
+    for config in [config(), config().with_roots(&foreign.certificate)] {
+        let error = OpsTransport::open(config).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("certificate"), "{error}");
+    }
+    let missing = OpsTransport::open(config().with_roots("/nowhere/ca.pem")).await.unwrap_err();
+    assert!(missing.kind() == ErrorKind::Invalid && missing.to_string().contains("/nowhere/ca.pem"), "{missing}");
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub struct LetterGroup {
     pub example: LetterId,
 }
 
-/// The result of [`DeadLetters::groups`].
+/// The result of [`DeadLetters::groups`](super::DeadLetters::groups).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LetterGroups {
