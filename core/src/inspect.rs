@@ -64,8 +64,9 @@ pub async fn inspect(admin: &dyn Admin, topics: &[Name], groups: &[Name]) -> Res
     found.missing = missing(admin, topics).await?;
     found.health.problems.extend(found.missing.iter().map(|topic| format!("topic {topic:?} is missing")));
     let all = if groups.is_empty() { admin.list_groups().await? } else { groups.to_vec() };
-    for name in all {
-        let group = group(admin, name).await?;
+    let (described, lags) = (admin.describe_groups(&all).await?, admin.group_lags(&all).await?);
+    for ((name, described), lag) in all.into_iter().zip(described).zip(lags) {
+        let group = group(name, described, lag)?;
         if group.members == 0 && group.lag > 0 {
             found.health.problems.push(format!("group {:?} has no members and a lag of {}", group.name, group.lag));
         }
@@ -98,10 +99,10 @@ async fn missing(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Name>> {
 }
 
 /// Returns the health of a group; a group that has never run is empty, not an error.
-async fn group(admin: &dyn Admin, name: Name) -> Result<GroupHealth> {
-    let described = known(admin.describe_group(&name).await)?;
+fn group(name: Name, described: Result<GroupDescription>, lag: Result<Vec<PartitionLag>>) -> Result<GroupHealth> {
+    let described = known(described)?;
     let described = described.unwrap_or_else(|| GroupDescription::new(name.clone(), GroupState::Empty, Vec::new()));
-    let lag = known(admin.group_lag(&name).await)?.unwrap_or_default();
+    let lag = known(lag)?.unwrap_or_default();
     let unknown = lag.iter().filter(|at| at.unknown.is_some()).map(|at| at.partition.clone()).collect();
     let lag = lag.iter().filter_map(PartitionLag::lag).fold(0, u64::saturating_add);
     Ok(GroupHealth { name, state: described.state, members: described.members.len(), lag, unknown })

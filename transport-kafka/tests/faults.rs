@@ -19,7 +19,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Name parts of the cases that inject faults.
-const BREAKING: [&str; 9] = [
+const BREAKING: [&str; 10] = [
+    "below_the_start",
     "outage",
     "lost_answer",
     "lost_session",

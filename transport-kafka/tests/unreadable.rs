@@ -12,8 +12,8 @@ use std::time::Duration;
 use batch::{Raw, batch, produce};
 use common::{LIMIT, TestResult, assigned, fresh_name, make, next, published, records};
 use tidings_core::{
-    Commit, Consumer, ConsumerOptions, ErrorKind, Name, Record, SeekTo, Step, Topic, TopicPartition, Transport,
-    Unreadable,
+    Commit, Consumer, ConsumerOptions, ErrorKind, Name, ReadLimits, Record, SeekTo, Step, Topic, TopicPartition,
+    Transport, Unreadable,
 };
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, Suite};
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         .with_case("several_partitions_are_held_and_the_others_read", several)
         .with_case("what_is_held_is_told_again_at_a_seek_and_to_the_next_owner", told_again)
         .with_case("a_batch_of_many_small_events_is_read", many_small_events)
+        .with_case("a_log_reader_tells_it_with_its_offset_and_goes_behind", by_position)
         .run()
 }
 
@@ -124,6 +125,42 @@ async fn too_many_headers() -> TestResult {
     let kafka = connected(|config| config).await?;
     let bad = batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?;
     holds_alone(&kafka, &bad, ErrorKind::TooLarge, 1).await.map(drop)
+}
+
+/// A damaged batch, one that unpacks to too much, and good records between them: each is reached by position.
+async fn by_position() -> TestResult {
+    let kafka = connected(|config| config.with_fetch_max_unpacked_bytes(1 << 20)).await?;
+    let topic = roomy(&kafka, "by-position").await?;
+    let at = TopicPartition::new(topic.clone(), 1);
+    let good = || published(&kafka, vec![Record::new(topic.clone(), "good").with_partition(1)]);
+    let value = vec![b'v'; 1 << 20];
+    good().await?;
+    produce(&broker().await?, &topic, 1, &batch(&[Raw::new(&value), Raw::new(b"small")], true)?)?;
+    good().await?;
+    produce(&broker().await?, &topic, 1, &batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?)?;
+    good().await?;
+    let reader = kafka.log_reader().await?;
+    let (mut next, mut offsets, mut bad) = (0, Vec::new(), Vec::new());
+    loop {
+        let read = reader.read(&at, next, ReadLimits::default()).await?;
+        offsets.extend(read.batch.records().iter().map(|record| record.offset));
+        match &read.unreadable {
+            Some(unreadable) => {
+                assert!(read.batch.is_empty() && unreadable.offset == read.next_offset);
+                bad.push((unreadable.offset, unreadable.next_offset, unreadable.error.kind()));
+                next = unreadable.next_offset.ok_or("the end of the batch is known")?;
+            }
+            None if read.is_at_end() => break,
+            None => next = read.next_offset,
+        }
+    }
+    // The client's limit of headers is the consumer's, too.
+    assert_eq!(offsets, [0, 3, 5]);
+    assert_eq!(bad, [(1, Some(3), ErrorKind::TooLarge), (4, Some(5), ErrorKind::TooLarge)]);
+    // The middle of an unreadable batch is no way in.
+    let read = reader.read(&at, 2, ReadLimits::default()).await?;
+    assert_eq!(read.unreadable.map(|bad| (bad.offset, bad.next_offset)), Some((2, Some(3))));
+    Ok(())
 }
 
 async fn several() -> TestResult {

@@ -8,6 +8,7 @@ mod consumer;
 mod dead_letters;
 mod kinds;
 mod letters;
+mod logs;
 mod publisher;
 mod store;
 mod transport;

@@ -73,7 +73,17 @@ const consume = async (groupId, count) => {
   return messages
 }
 
-const verbs = { produce, batch, consume }
+// Every access control entry, as one flat object each.
+const acls = async () => {
+  const admin = kafka.admin()
+  await admin.connect()
+  const any = { resourceType: 1, resourcePatternType: 1, operation: 1, permissionType: 1 }
+  const { resources } = await admin.describeAcls(any)
+  await admin.disconnect()
+  return resources.flatMap(({ acls, ...resource }) => acls.map((acl) => ({ ...resource, ...acl })))
+}
+
+const verbs = { produce, batch, consume, acls }
 verbs[verb](...rest)
   .then((answer) => process.stdout.write(JSON.stringify(answer)))
   .catch((error) => {
