@@ -75,7 +75,7 @@ impl Failure {
 
     /// Creates the end of a run whose reader has left: no failure, and nothing is printed.
     pub(crate) fn reader_left() -> Self {
-        Self { exit: Exit::Ok, ..Self::failed("") }
+        Self { exit: Exit::Ok, ..Self::failed("the reader has left") }
     }
 
     /// Sets the next step.

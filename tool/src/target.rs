@@ -242,7 +242,9 @@ mod tests {
     fn a_password_comes_from_variables_only() {
         let refused = target(&["--url", "kafka://u:s3cr3t@a"], &[]).unwrap_err();
         assert!(refused.contains("--url") && refused.contains("TIDINGS_PASSWORD"), "{refused}");
-        assert!(target(&["--store", "postgres://u:s3cr3t@a"], &[("TIDINGS_URL", "kafka://a")]).is_err());
+        for store in ["postgres://u:s3cr3t@a", "postgres://a/shop?password=s3cr3t"] {
+            assert!(target(&["--store", store], &[("TIDINGS_URL", "kafka://a")]).is_err(), "{store}");
+        }
         let variables = [("TIDINGS_USERNAME", "u"), ("TIDINGS_PASSWORD", "s3cr3t:/@")];
         let target = target(&["--url", "kafkas://a:9093?sasl=plain"], &variables).unwrap();
         assert_eq!(target.url().expose(), "kafkas://u:s3cr3t%3A%2F%40@a:9093?sasl=plain");

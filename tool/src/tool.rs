@@ -100,7 +100,10 @@ impl Tool {
                     sender.send_replace(true);
                     tokio::select! {
                         exit = &mut run => exit,
-                        Ok(()) = tokio::signal::ctrl_c() => Exit::Interrupted,
+                        Ok(()) = tokio::signal::ctrl_c() => {
+                            eprintln!("tidings: interrupted: a step may have been applied; look at the present state");
+                            Exit::Interrupted
+                        }
                     }
                 }
             }
@@ -149,4 +152,67 @@ impl Tool {
 fn of_process() -> Variables {
     let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     Variables::new(std::env::vars_os().filter_map(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use tidings_core::{Result, Transport, async_trait};
+    use tidings_memory::MemoryTransport;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Own(Arc<MemoryTransport>);
+
+    #[async_trait]
+    impl Connect for Own {
+        async fn transport(&self, _: &str) -> Result<Arc<dyn Transport>> {
+            Ok(self.0.clone())
+        }
+    }
+
+    /// An output that cannot be written.
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_report_cannot_be_written_ends_as_the_change_did() {
+        for (kind, topic) in [(io::ErrorKind::BrokenPipe, "a"), (io::ErrorKind::StorageFull, "b")] {
+            let (transport, err) = (Arc::new(MemoryTransport::new()), Kept::default());
+            let tool = || {
+                let tool = Tool::new(Own(Arc::clone(&transport))).with_variables([("TIDINGS_URL", "kafka://a")]);
+                tool.with_output(Broken(kind), err.clone())
+            };
+            let create = ["tidings", "topic", "create", topic, "--execute"];
+            assert_eq!(tool().run(create).await, Exit::Ok);
+            assert_eq!(transport.admin().await.unwrap().list_topics().await.unwrap().len(), 1);
+            let written = String::from_utf8(err.0.lock().unwrap().clone()).unwrap();
+            assert!(written.contains("1 of 1 done. The report could not be written"), "{written}");
+        }
+    }
 }

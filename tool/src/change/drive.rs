@@ -82,7 +82,16 @@ impl Context {
             false => None,
         };
         let report = ChangeReport::new(plan, draft.notes, answers, options.plan.is_none());
-        self.output(&report)
+        let (executed, exit, summary) = (report.executed, report.exit(), report.summary());
+        match self.output(&report) {
+            // The exit code is that of the change, whatever became of its report.
+            Err(failure) if executed => {
+                let text = format!("{summary} The report could not be written: {failure}");
+                self.console.fail("tidings", &Failure::failed(text));
+                Ok(exit)
+            }
+            printed => printed,
+        }
     }
 
     /// Makes the plan, or reads it.

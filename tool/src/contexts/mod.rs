@@ -75,8 +75,11 @@ impl NamedContext {
 /// Returns whether a URL contains a password, or may: an unreadable one with an `@` counts.
 pub(crate) fn has_password(url: &str) -> bool {
     match ConnectionUrl::parse(url) {
-        // A user without a password may be a token.
-        Ok(parts) => parts.password().is_some() || parts.username().is_some(),
+        // A user without a password may be a token. Postgres takes both as parameters, too.
+        Ok(parts) => {
+            let given = ["user", "password"].into_iter().any(|name| parts.has_parameter(name));
+            parts.password().is_some() || parts.username().is_some() || given
+        }
         Err(_) => url.contains('@'),
     }
 }
