@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::admin_options::{CreatePartitionsOptions, PartitionReset, ResetOffsetsOptions, ResetTo};
-use crate::{Error, ErrorKind, GroupDescription, Guarantees, Name, PartitionLag, Result};
+use crate::{Error, ErrorKind, GroupDescription, Guarantees, Name, PartitionLag, Result, TopicPartition};
 
 /// Administers the topics and groups of a broker.
 ///
@@ -150,6 +150,19 @@ pub trait Admin: Debug + Send + Sync + 'static {
         to: ResetTo,
         options: ResetOffsetsOptions,
     ) -> Result<Vec<PartitionReset>>;
+
+    /// Sets the committed offsets of a group, partition by partition: for a plan that was made before, which
+    /// [`reset_offsets`](Self::reset_offsets) would compute anew. The group need not exist. Default:
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) while the group has members, [`NotFound`](crate::ErrorKind::NotFound) for
+    /// a missing partition, [`Invalid`](crate::ErrorKind::Invalid) for an offset outside of the log: then nothing is set.
+    async fn alter_offsets(&self, group: &Name, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        let _ = offsets;
+        let what = format!("alter offsets of group {group:?}: this transport cannot set single offsets");
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
 
     /// Deletes a group with all its committed offsets.
     ///

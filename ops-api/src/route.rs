@@ -126,6 +126,7 @@ routes! {
     GroupsLag: Post "/api/v1/groups:lag" Viewer reads "returns the lags of groups";
     GroupsPlanReset: Post "/api/v1/groups:plan-reset" Viewer reads "returns what a reset of offsets would change";
     GroupsReset: Post "/api/v1/groups:reset" Operator changes "moves the committed offsets of a group";
+    GroupsAlterOffsets: Post "/api/v1/groups:alter-offsets" Operator changes "sets committed offsets of a group, one by one";
     GroupsDelete: Post "/api/v1/groups:delete" Admin changes "deletes a group";
     Health: Get "/api/v1/health" Viewer reads "returns the health of the broker";
     Services: Get "/api/v1/services" Viewer reads "lists the services of the endpoint";

@@ -58,11 +58,16 @@ fn is_intent(record: &AuditRecord) -> bool {
 }
 
 /// A request of each route that changes something, which is carried out.
-const CHANGES: [(Route, &str, &str); 15] = [
+const CHANGES: [(Route, &str, &str); 16] = [
     (Route::TopicsCreate, r#"{"topics":[{"name":"new"}]}"#, "topic.create"),
     (Route::TopicsGrow, r#"{"topic":"new","partitions":2,"allow_rekeying":true}"#, "topic.grow"),
     (Route::TopicsDelete, r#"{"names":["new"]}"#, "topic.delete"),
     (Route::GroupsReset, r#"{"group":"other","topics":["t"],"to":"earliest"}"#, "group.reset"),
+    (
+        Route::GroupsAlterOffsets,
+        r#"{"group":"other","offsets":[{"topic":"t","partition":0,"offset":0}]}"#,
+        "group.alter-offsets",
+    ),
     (Route::GroupsDelete, r#"{"group":"other"}"#, "group.delete"),
     (Route::RecordsPublish, r#"{"records":[{"topic":"t","value":"canary-published"}]}"#, "event.publish"),
     (Route::ServicesPause, r#"{"service":"meter"}"#, "service.pause"),

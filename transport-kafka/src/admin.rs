@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tidings_core::{
-    Admin, Cleanup, ConfigResource, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, GroupState,
-    Guarantees, Health, Name, PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Result,
-    SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
+    Admin, Cleanup, ConfigResource, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, Guarantees, Health,
+    Name, PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Result, SeekTo, Topic,
+    TopicDescription, TopicPartition, async_trait,
 };
 use tokio::time::{Instant, sleep};
 
@@ -90,7 +90,7 @@ impl KafkaAdmin {
     }
 
     /// Returns all partitions of the topics.
-    async fn partitions(&self, topics: &[Name]) -> Result<Vec<TopicPartition>> {
+    pub(crate) async fn partitions(&self, topics: &[Name]) -> Result<Vec<TopicPartition>> {
         let mut all = Vec::new();
         for (topic, partitions) in topics.iter().zip(self.look(topics).await?) {
             all.extend(partitions?.into_iter().map(|p| TopicPartition::new(topic.clone(), p.partition)));
@@ -99,7 +99,7 @@ impl KafkaAdmin {
     }
 
     /// Returns the bounds of all partitions, or the first error: for callers that need every one.
-    async fn bounds(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, (u64, u64)>> {
+    pub(crate) async fn bounds(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, (u64, u64)>> {
         let at = |to: SeekTo| partitions.iter().map(move |p| (p.clone(), to));
         let (start, end) =
             tokio::try_join!(self.cluster.offsets(at(SeekTo::Earliest)), self.cluster.offsets(at(SeekTo::Latest)))?;
@@ -243,15 +243,7 @@ impl Admin for KafkaAdmin {
         to: ResetTo,
         options: ResetOffsetsOptions,
     ) -> Result<Vec<PartitionReset>> {
-        match self.cluster.group(group).await {
-            Ok(described) if described.state != GroupState::Empty || !described.members.is_empty() => {
-                let what = format!("reset offsets of group {group:?}: it has members");
-                return Err(Error::new(ErrorKind::Conflict, what));
-            }
-            // Offsets may be set before any member joins the group.
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        self.refuse_members("reset offsets", group).await?;
         let partitions = self.partitions(topics).await?;
         let bounds = self.bounds(&partitions).await?;
         let committed = self.cluster.committed(group).await?;
@@ -280,6 +272,10 @@ impl Admin for KafkaAdmin {
             self.cluster.commit_for(group, &offsets).await?;
         }
         Ok(resets)
+    }
+
+    async fn alter_offsets(&self, group: &Name, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        self.set_offsets(group, offsets).await
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

@@ -29,6 +29,7 @@
 mod acls;
 mod admin;
 mod admin_batches;
+mod admin_offsets;
 mod client;
 mod cluster;
 mod config;

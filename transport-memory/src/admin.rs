@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tidings_core::{
     Admin, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, Guarantees, Health, Name, PartitionLag,
-    PartitionReset, ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, async_trait,
+    PartitionReset, ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, TopicPartition, async_trait,
 };
 
 use crate::broker::Broker;
@@ -132,6 +132,11 @@ impl Admin for MemoryAdmin {
     ) -> Result<Vec<PartitionReset>> {
         self.broker.faults.reach("reset")?;
         self.broker.with_group(group, |group| group.reset(&self.broker, topics, to, options.dry_run))
+    }
+
+    async fn alter_offsets(&self, group: &Name, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        self.broker.faults.reach("alter offsets")?;
+        self.broker.with_group(group, |group| group.set_offsets(&self.broker, offsets))
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

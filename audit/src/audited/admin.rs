@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tidings_core::{
     Admin, Cleanup, CreatePartitionsOptions, GroupDescription, Guarantees, Health, Name, PartitionLag, PartitionReset,
-    ResetOffsetsOptions, ResetTo, Result, SeekTo, Topic, TopicDescription, async_trait, is_sensitive_config,
+    ResetOffsetsOptions, ResetTo, Result, SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
+    is_sensitive_config,
 };
 
 use super::call::Actor;
@@ -112,6 +113,16 @@ impl Admin for AuditedAdmin {
             result.counts.insert("partitions".to_owned(), resets.len() as u64);
         })
         .await
+    }
+
+    async fn alter_offsets(&self, group: &Name, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        let committed = self.inner.group_lag(group).await.unwrap_or_default();
+        let named = |at: &TopicPartition| offsets.iter().any(|(partition, _)| partition == at);
+        let committed = committed.into_iter().filter(|lag| named(&lag.partition));
+        let before = committed.filter_map(|lag| Some((lag.partition.to_string(), lag.committed?.to_string())));
+        let after = offsets.iter().map(|(partition, offset)| (partition.to_string(), offset.to_string()));
+        let call = self.actor.call("group.alter-offsets").on(group_resource(group)).before(before).after(after);
+        call.one(self.inner.alter_offsets(group, offsets), |_, ()| {}).await
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

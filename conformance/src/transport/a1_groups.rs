@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use tidings_core::{
-    ConsumerOptions, ErrorKind, GroupState, Name, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, SeekTo,
-    Timestamp, TopicPartition, Transport,
+    ConsumerOptions, ErrorKind, GroupState, Name, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Result,
+    SeekTo, Timestamp, TopicPartition, Transport,
 };
 
 use super::fixture::{Fixture, numbered};
@@ -28,6 +28,9 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_reset_is_refused_while_the_group_has_members,
     a1_reset_of_a_missing_topic_is_told,
     a1_reset_prepares_a_group_that_never_ran,
+    a1_offsets_are_set_one_by_one,
+    a1_offsets_are_set_within_the_log_or_not_at_all,
+    a1_offsets_of_an_active_group_are_not_set,
     a1_a_deleted_group_starts_anew,
     a1_deleting_a_group_is_refused_while_it_has_members,
 ];
@@ -289,6 +292,51 @@ async fn a1_reset_prepares_a_group_that_never_ran(fixture: &Fixture) -> Checked 
     members.records(0, 2).await?;
     members.rest().await?;
     same("records behind the reset", 2, members[0].count())
+}
+
+/// Sets offsets, retrying while the broker still considers the group active; `None` where the transport cannot.
+async fn set(fixture: &Fixture, group: &Name, offsets: &[(TopicPartition, u64)]) -> Checked<Option<Result<()>>> {
+    let admin = fixture.admin().await?;
+    fixture.note(format!("set the offsets of {group} to {offsets:?}"));
+    fixture
+        .eventually("a group without members", || async {
+            match admin.alter_offsets(group, offsets).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+                Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Some(None)),
+                answer => Ok(Some(Some(answer))),
+            }
+        })
+        .await
+}
+
+/// Catches one that sets the same offset everywhere, as a reset does.
+async fn a1_offsets_are_set_one_by_one(fixture: &Fixture) -> Checked {
+    let (group, topic) = left_behind(fixture, 3).await?;
+    let offsets = [(TopicPartition::new(&topic, 0), 3), (TopicPartition::new(&topic, 2), 9)];
+    let Some(answer) = set(fixture, &group, &offsets).await? else { return Ok(()) };
+    answer?;
+    same("what is committed", vec![Some(3), Some(6), Some(9)], committed(fixture, &group).await?)
+}
+
+async fn a1_offsets_are_set_within_the_log_or_not_at_all(fixture: &Fixture) -> Checked {
+    let (group, topic) = left_behind(fixture, 2).await?;
+    let beyond = [(TopicPartition::new(&topic, 0), 3), (TopicPartition::new(&topic, 1), 11)];
+    let Some(answer) = set(fixture, &group, &beyond).await? else { return Ok(()) };
+    refused("an offset beyond the end", &[ErrorKind::Invalid], answer)?;
+    let missing = [(TopicPartition::new(&topic, 0), 3), (TopicPartition::new(&topic, 2), 3)];
+    if let Some(answer) = set(fixture, &group, &missing).await? {
+        refused("an offset of a missing partition", &[ErrorKind::NotFound], answer)?;
+    }
+    same("what is committed", vec![Some(6), Some(6)], committed(fixture, &group).await?)
+}
+
+async fn a1_offsets_of_an_active_group_are_not_set(fixture: &Fixture) -> Checked {
+    let (mut members, topic) = working(fixture, 1).await?;
+    let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
+    let offsets = [(TopicPartition::new(&topic, 0), 3)];
+    let refusal = members.meanwhile("an answer", admin.alter_offsets(&group, &offsets)).await?;
+    refused("setting offsets of an active group", &[ErrorKind::Conflict, ErrorKind::Unsupported], refusal)?;
+    same("what is committed", vec![Some(6)], committed(fixture, &group).await?)
 }
 
 /// Catches a deletion that leaves commits behind.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidings_core::{
     Admin, CreatePartitionsOptions, GroupDescription, Guarantees, Health, Name, PartitionLag, PartitionReset,
-    ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription,
+    ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, TopicPartition,
 };
 
 use super::tap::{Call, Tap};
@@ -80,6 +80,10 @@ impl Admin for TappedAdmin {
     ) -> Result<Vec<PartitionReset>> {
         let asked = ("reset", group, topics, to, options);
         self.tap.one(OPERATE, asked, self.inner.reset_offsets(group, topics, to, options)).await
+    }
+
+    async fn alter_offsets(&self, group: &Name, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        self.tap.one(OPERATE, ("alter offsets", group, offsets), self.inner.alter_offsets(group, offsets)).await
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

@@ -7,7 +7,7 @@ use tidings_conformance::{Setup, transport};
 use tidings_core::{
     Admin, Consumer, ConsumerOptions, CreatePartitionsOptions, DeadLetter, DeadLetterSink, ErrorKind, GroupDescription,
     Guarantees, Headers, Health, Name, PartitionLag, PartitionReset, Publisher, PublisherExt, Record,
-    ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, Transport, async_trait,
+    ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, TopicPartition, Transport, async_trait,
 };
 use tidings_memory::{Faults, MemoryConfig, MemoryTransport, PublishFault};
 
@@ -71,6 +71,8 @@ pub(crate) enum Bug {
     DropsALettersHeaders,
     GrowsUnasked,
     MovesInADryRun,
+    SetsOneOffsetForAll,
+    SetsOffsetsBeyondTheLog,
     OverwritesATopic,
 }
 
@@ -191,6 +193,18 @@ impl Admin for PlantedAdmin {
     ) -> Result<Vec<PartitionReset>> {
         let options = if self.bug == Bug::MovesInADryRun { ResetOffsetsOptions::default() } else { options };
         self.inner.reset_offsets(group, topics, to, options).await
+    }
+
+    async fn alter_offsets(&self, group: &Name, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        let first = offsets.first().map_or(0, |(_, offset)| *offset);
+        let all: Vec<_> = match self.bug {
+            Bug::SetsOneOffsetForAll => offsets.iter().map(|(at, _)| (at.clone(), first)).collect(),
+            Bug::SetsOffsetsBeyondTheLog => {
+                offsets.iter().map(|(at, offset)| (at.clone(), (*offset).min(10))).collect()
+            }
+            _ => offsets.to_vec(),
+        };
+        self.inner.alter_offsets(group, &all).await
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {
@@ -343,6 +357,8 @@ plants! {
     DropsALettersHeaders => d2_a_letter_keeps_its_record_byte_for_byte,
     GrowsUnasked => a1_growing_a_topic_with_keys_needs_to_be_allowed,
     MovesInADryRun => a1_a_dry_run_moves_nothing,
+    SetsOneOffsetForAll => a1_offsets_are_set_one_by_one,
+    SetsOffsetsBeyondTheLog => a1_offsets_are_set_within_the_log_or_not_at_all,
     OverwritesATopic => a1_creating_a_topic_twice_is_told_and_changes_nothing,
 }
 

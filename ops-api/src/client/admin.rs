@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tidings_core::{
     Admin, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, Guarantees, Health, Name, PartitionLag,
-    PartitionReset, ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, async_trait,
+    PartitionReset, ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, TopicPartition, async_trait,
 };
 
 use super::call::Client;
 use crate::wire::{
-    Alter, Answers, Create, Each, Group, GroupNames, Grow, Lags, Names, Nothing, Reset, Resets, TopicState,
+    Alter, AlterOffsets, Answers, Create, Each, Group, GroupNames, Grow, Lags, Names, Nothing, Reset, Resets,
+    TopicState,
 };
 use crate::{MAX_NAMES, Route, wire};
 
@@ -137,6 +138,10 @@ impl Admin for RemoteAdmin {
         let topics = topics.iter().map(Name::to_string).collect();
         let reset = Reset { group: group.to_string(), topics, to: to.try_into()? };
         Ok(self.client.post::<Resets>(route, &reset).await?.into_resets())
+    }
+
+    async fn alter_offsets(&self, group: &Name, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        self.client.post(Route::GroupsAlterOffsets, &AlterOffsets::new(group, offsets)).await.map(nothing)
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {

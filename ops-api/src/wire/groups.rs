@@ -1,7 +1,7 @@
 //! Consumer groups and their committed offsets.
 
 use serde::{Deserialize, Serialize};
-use tidings_core::{Error, Timestamp};
+use tidings_core::{Error, Timestamp, TopicPartition};
 use tidings_core::{GroupDescription, GroupState, MemberDescription, PartitionLag, PartitionReset, ResetTo, SeekTo};
 
 use super::{At, unknown};
@@ -199,6 +199,45 @@ pub struct Reset {
     pub topics: Vec<String>,
     /// Where to.
     pub to: Place,
+}
+
+/// A request to set committed offsets of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlterOffsets {
+    /// The group.
+    pub group: String,
+    /// The offsets.
+    pub offsets: Vec<NewOffset>,
+}
+
+/// An offset to commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewOffset {
+    /// The topic.
+    pub topic: String,
+    /// The number of the partition.
+    pub partition: u32,
+    /// The offset.
+    pub offset: u64,
+}
+
+impl AlterOffsets {
+    /// Creates the request.
+    pub fn new(group: &str, offsets: &[(TopicPartition, u64)]) -> Self {
+        let new = |(at, offset): &(TopicPartition, u64)| NewOffset {
+            topic: at.topic.to_string(),
+            partition: at.partition,
+            offset: *offset,
+        };
+        Self { group: group.to_owned(), offsets: offsets.iter().map(new).collect() }
+    }
+
+    /// Returns the offsets.
+    pub fn into_offsets(self) -> Vec<(TopicPartition, u64)> {
+        self.offsets.into_iter().map(|new| (TopicPartition::new(new.topic, new.partition), new.offset)).collect()
+    }
 }
 
 /// What a reset changed, or would change.

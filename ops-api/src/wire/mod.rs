@@ -22,7 +22,7 @@ pub use self::acls::{Acl, AclQuery, Acls};
 pub use self::bytes::Text;
 pub use self::cluster::{Alter, Broker, Cluster, Config, Configs, LogDir, Resource};
 pub use self::decisions::{Discard, Granted, Grants, Lease, Leasing, Redrive, Redriven, Refusal, Refused, Resolve};
-pub use self::groups::{Group, GroupNames, Lag, Lags, Member, Moved, Place, Reset, Resets};
+pub use self::groups::{AlterOffsets, Group, GroupNames, Lag, Lags, Member, Moved, NewOffset, Place, Reset, Resets};
 pub use self::letters::{Buried, Checked, Count, Id, Letter, Letters, LettersIn, Query, Resolution, Stores};
 pub use self::records::{Header, OffsetsAt, Position, Publish, ReadAt, ReadRecords, Record, Stored, UnreadableAt};
 pub use self::services::{

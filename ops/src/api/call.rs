@@ -177,6 +177,7 @@ impl Api {
             Route::GroupsLag => self.group_lags(&call).await,
             Route::GroupsPlanReset => self.reset(&call, true).await,
             Route::GroupsReset => self.reset(&call, false).await,
+            Route::GroupsAlterOffsets => self.alter_offsets(&call).await,
             Route::GroupsDelete => self.delete_group(&call).await,
             Route::Health => self.health(&call).await,
             Route::Services => self.services(),

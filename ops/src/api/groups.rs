@@ -1,7 +1,7 @@
 //! Consumer groups and their offsets.
 
 use tidings_core::{Name, ResetOffsetsOptions, Result};
-use tidings_ops_api::wire::{Answers, Group, GroupNames, Lags, Names, Nothing, Reset, Resets};
+use tidings_ops_api::wire::{AlterOffsets, Answers, Group, GroupNames, Lags, Names, Nothing, Reset, Resets};
 
 use super::Api;
 use super::call::{Call, bounded, encode};
@@ -41,6 +41,15 @@ impl Api {
         let topics: Vec<Name> = topics.into_iter().map(Name::from).collect();
         let admin = self.backends.admin(&call.caller).await?;
         encode(&Resets::of(admin.reset_offsets(&group.into(), &topics, to.try_into()?, options).await?))
+    }
+
+    pub(super) async fn alter_offsets(&self, call: &Call) -> Result<String> {
+        let request: AlterOffsets = call.body()?;
+        bounded(request.offsets.len(), "offsets")?;
+        let group = request.group.clone().into();
+        let admin = self.backends.admin(&call.caller).await?;
+        admin.alter_offsets(&group, &request.into_offsets()).await?;
+        encode(&Nothing::default())
     }
 
     pub(super) async fn delete_group(&self, call: &Call) -> Result<String> {

@@ -93,6 +93,30 @@ impl Group {
         Ok(moves)
     }
 
+    /// Sets the committed offsets of partitions, all or none.
+    ///
+    /// # Errors
+    /// As [`reset`](Self::reset), and [`Invalid`](ErrorKind::Invalid) for an offset outside of the log.
+    pub(crate) fn set_offsets(&self, broker: &Broker, offsets: &[(TopicPartition, u64)]) -> Result<()> {
+        if self.has_members(broker) {
+            return Err(has_members("alter offsets", self.name()));
+        }
+        for (at, offset) in offsets {
+            let missing = || Error::new(ErrorKind::NotFound, format!("alter offsets: there is no partition {at}"));
+            let (start, end) = broker.log(at).ok_or_else(missing)?.bounds(broker.clock.at(Instant::now()));
+            if !(start..=end).contains(offset) {
+                let what = format!("alter offsets of group {:?}: the log of {at} has no offset {offset}", self.name());
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
+        }
+        let mut state = self.at(broker, Instant::now());
+        for (at, offset) in offsets {
+            let committed = Committed { next: *offset, metadata: None, settled_beyond: Vec::new() };
+            state.offsets.insert(at.clone(), committed);
+        }
+        Ok(())
+    }
+
     /// Forgets all commits and starts, as if the group had never existed.
     ///
     /// # Errors
