@@ -59,6 +59,8 @@ mod guides {
     struct Audit;
     #[doc = include_str!("../docs/guides/operations.md")]
     struct Operations;
+    #[doc = include_str!("../docs/guides/command.md")]
+    struct Command;
     #[doc = include_str!("../docs/guides/deployment.md")]
     struct Deployment;
     #[doc = include_str!("../docs/guides/from-memory-to-kafka.md")]

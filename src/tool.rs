@@ -12,7 +12,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-pub use tidings_tool::{Connect, Exit, Tool};
+pub use tidings_tool::{Connect, Exit, Generated, Tool};
 
 use crate::dead_letter::DeadLetterStore;
 use crate::idempotency::IdempotencyStore;
@@ -72,5 +72,16 @@ impl Connect for Facade {
         let _ = url;
         let expected = "topics, or a URL that starts with postgres:// or sled:";
         Err(Error::new(ErrorKind::Invalid, format!("open the dead letters: expected {expected}")))
+    }
+
+    fn generated(&self, what: Generated) -> Option<String> {
+        #[cfg(feature = "ops")]
+        match what {
+            Generated::Dashboard => return Some(crate::ops::generate::dashboard()),
+            Generated::Alerts => return Some(crate::ops::generate::alerts()),
+            _ => {}
+        }
+        let _ = what;
+        None
     }
 }

@@ -6,6 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidings_core::{DeadLetterStore, Error, ErrorKind, IdempotencyStore, Result, Transport};
 
+/// A file for monitoring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Generated {
+    /// A dashboard for Grafana, as JSON.
+    Dashboard,
+    /// Alerts for Prometheus, as YAML.
+    Alerts,
+}
+
 /// Opens the transports and stores that a [`Tool`](crate::Tool) works on.
 ///
 /// The library depends on no backend. The facade implements the trait for the backends that its features enable;
@@ -44,6 +54,11 @@ pub trait Connect: Debug + Send + Sync + 'static {
     /// [`Unsupported`](ErrorKind::Unsupported), and as [`transport`](Self::transport).
     async fn idempotency_store(&self, _url: &str) -> Result<Arc<dyn IdempotencyStore>> {
         Err(Error::new(ErrorKind::Unsupported, "open the store: this program opens no stores"))
+    }
+
+    /// Returns a file for monitoring the metrics of services. By default there is none.
+    fn generated(&self, _what: Generated) -> Option<String> {
+        None
     }
 
     /// Opens the dead-letter store of `url`. By default there is none.

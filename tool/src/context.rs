@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Admin, DeadLetterStore, IdempotencyStore, Name, Secret, Transport};
+use tidings_core::{Admin, DeadLetterStore, ErrorKind, EventRef, IdempotencyStore, Name, Secret, Transport};
+use tidings_ops_api::client::{OpsConfig, OpsTransport, RemoteServices};
 use tokio::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::arguments::Globals;
-use crate::connect::Connect;
+use crate::connect::{Connect, Generated};
 use crate::console::Console;
 use crate::contexts::closest;
 use crate::exit::{Exit, Failure};
@@ -29,6 +30,25 @@ pub(crate) struct Context {
     target: OnceCell<Target>,
     transport: OnceCell<Arc<dyn Transport>>,
     admin: OnceCell<Arc<dyn Admin>>,
+}
+
+/// A store of done events.
+#[derive(Debug)]
+pub(crate) enum Store {
+    /// One that this process opened.
+    Local(Arc<dyn IdempotencyStore>),
+    /// One of an ops endpoint, by its name there.
+    Remote(OpsTransport, String),
+}
+
+impl Store {
+    /// Returns which events of a scope are done.
+    pub(crate) async fn done(&self, scope: &Name, events: &[EventRef]) -> tidings_core::Result<Vec<bool>> {
+        match self {
+            Self::Local(store) => store.done(scope, events).await,
+            Self::Remote(endpoint, store) => endpoint.done(store, scope, events).await,
+        }
+    }
 }
 
 /// A verb that only looks.
@@ -83,7 +103,10 @@ impl Context {
         if self.globals.output.is_for_people() {
             view.notes().iter().for_each(|note| self.console.note(note));
         }
-        Ok(view.exit())
+        Ok(match view.nagios() {
+            Some((_, exit)) if self.globals.output == Format::Nagios => exit,
+            _ => view.exit(),
+        })
     }
 
     /// Prints data. A reader that has left ends the run without an error.
@@ -157,8 +180,11 @@ impl Context {
             let text = format!("{scheme}:// lives inside one process and cannot be reached from another");
             return Err(Failure::usage(text).with_hint("use the http:// address of that process's ops endpoint"));
         }
+        if scheme == "http" || scheme == "https" {
+            return Ok(Arc::new(self.endpoint(target).await?));
+        }
         self.connect.transport(target.url().expose()).await.map_err(|error| match error.kind() {
-            tidings_core::ErrorKind::Invalid => Failure::usage(error.report()),
+            ErrorKind::Invalid => Failure::usage(error.report()),
             _ => error.into(),
         })
     }
@@ -169,21 +195,61 @@ impl Context {
         self.admin.get_or_try_init(async || Ok(transport.admin().await?)).await
     }
 
-    /// Returns the idempotency store, if one is given.
-    #[expect(dead_code, reason = "for verbs that count done events")]
-    pub(crate) async fn store(&self) -> Result<Option<Arc<dyn IdempotencyStore>>, Failure> {
-        match self.target().await?.store() {
-            Some(url) => Ok(Some(self.connect.idempotency_store(url.expose()).await?)),
-            None => Ok(None),
+    /// Connects to an ops endpoint.
+    async fn endpoint(&self, target: &Target) -> Result<OpsTransport, Failure> {
+        let mut config = OpsConfig::new(target.url().expose());
+        config.token = target.token().cloned();
+        config.roots = self.variables.get("TIDINGS_CA_FILE").map(Into::into);
+        config.timeout = config.timeout.min(self.globals.timeout);
+        OpsTransport::open(config).await.map_err(|error| match error.kind() {
+            ErrorKind::Invalid => Failure::usage(error.report()),
+            _ => error.into(),
+        })
+    }
+
+    /// Returns the store of done events, if one is given: by its URL, or at an ops endpoint by its name.
+    pub(crate) async fn store(&self) -> Result<Option<Store>, Failure> {
+        let target = self.target().await?;
+        let Some(store) = target.store() else { return Ok(None) };
+        let is_name = !store.expose().contains(':');
+        if is_name && target.name().starts_with("http") {
+            return Ok(Some(Store::Remote(self.endpoint(target).await?, store.expose().to_owned())));
         }
+        Ok(Some(Store::Local(self.connect.idempotency_store(store.expose()).await?)))
+    }
+
+    /// Returns a file for monitoring, if this program has it.
+    pub(crate) fn generated(&self, what: Generated) -> Option<String> {
+        self.connect.generated(what)
     }
 
     /// Returns the store of the dead letters; `None` if they are in topics.
     pub(crate) async fn letters(&self) -> Result<Option<Arc<dyn DeadLetterStore>>, Failure> {
         match self.target().await?.letters().map(Secret::expose) {
+            None | Some("topics") if self.is_remote().await? => {
+                Ok(Some(self.endpoint(self.target().await?).await?.letters("topics").await?))
+            }
             None | Some("topics") => Ok(None),
+            Some(name) if !name.contains(':') && self.is_remote().await? => {
+                Ok(Some(self.endpoint(self.target().await?).await?.letters(name).await?))
+            }
             Some(url) => Ok(Some(self.connect.dead_letter_store(url).await?)),
         }
+    }
+
+    /// Returns whether the target is an ops endpoint.
+    async fn is_remote(&self) -> Result<bool, Failure> {
+        Ok(self.target().await?.name().starts_with("http"))
+    }
+
+    /// Connects to the ops endpoint of running services, which the target must be.
+    pub(crate) async fn services(&self) -> Result<RemoteServices, Failure> {
+        let target = self.target().await?;
+        if !self.is_remote().await? {
+            let text = format!("{} knows no running services", target.name());
+            return Err(Failure::usage(text).with_hint("use the http:// address of a service's ops endpoint as --url"));
+        }
+        Ok(self.endpoint(target).await?.services())
     }
 
     /// Returns the user's interrupts, for work that ends in order.

@@ -27,6 +27,12 @@ pub enum Exit {
     CheckFailed,
     /// Code 130: the user interrupted the run.
     Interrupted,
+    /// Code 1 of a check with `-o nagios`: a warning, by the rules of Nagios.
+    NagiosWarning,
+    /// Code 2 of a check with `-o nagios`: critical.
+    NagiosCritical,
+    /// Code 3 of a check with `-o nagios`: it could not be measured.
+    NagiosUnknown,
 }
 
 impl Exit {
@@ -34,9 +40,9 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Partial => 3,
+            Self::Failed | Self::NagiosWarning => 1,
+            Self::Usage | Self::NagiosCritical => 2,
+            Self::Partial | Self::NagiosUnknown => 3,
             Self::CheckFailed => 4,
             Self::Interrupted => 130,
         }

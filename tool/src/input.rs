@@ -1,6 +1,6 @@
 //! Values of arguments: durations, sizes, times, `name=value`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tidings_core::Timestamp;
 use tidings_core::settings::{Setting, SettingError};
@@ -53,19 +53,10 @@ pub(crate) fn show_time(time: Timestamp) -> String {
     }
 }
 
-/// Formats a duration for people: `2m 14s`, to the second from a second on.
-#[expect(dead_code, reason = "for verbs that read logs")]
-pub(crate) fn show_duration(duration: Duration) -> String {
-    let shown = if duration.as_secs() > 0 { Duration::from_secs(duration.as_secs()) } else { duration };
-    humantime::format_duration(shown).to_string()
-}
-
 /// Returns how long ago a time was; zero for one that is ahead.
-#[expect(dead_code, reason = "for verbs that read logs")]
 pub(crate) fn since(time: Timestamp) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let then = Duration::from_millis(u64::try_from(time.millis()).unwrap_or(0));
-    now.saturating_sub(then)
+    let ago = Timestamp::now().millis().saturating_sub(time.millis());
+    Duration::from_millis(u64::try_from(ago).unwrap_or(0))
 }
 
 fn problem(error: SettingError) -> String {

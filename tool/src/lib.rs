@@ -25,6 +25,6 @@ mod output;
 mod target;
 mod tool;
 
-pub use self::connect::Connect;
+pub use self::connect::{Connect, Generated};
 pub use self::exit::Exit;
 pub use self::tool::Tool;

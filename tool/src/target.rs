@@ -122,7 +122,6 @@ impl Target {
     }
 
     /// Returns the token of an ops endpoint.
-    #[expect(dead_code, reason = "for ops endpoints and dead letters")]
     pub(crate) fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
     }

@@ -39,7 +39,7 @@ pub(crate) async fn idle(rig: &Rig, group: &str, topic: &str, offset: u64) -> Te
     Ok(())
 }
 
-async fn filled(rig: &Rig, what: &str) -> TestResult<(String, String)> {
+pub(crate) async fn filled(rig: &Rig, what: &str) -> TestResult<(String, String)> {
     let topic = fresh(what);
     create(&rig.transport, Topic::new(topic.as_str())).await?;
     publish(&rig.transport, &topic, &["a", "b", "c"]).await?;

@@ -3,8 +3,12 @@
 //! Every case runs on every target, so that the same code is known to work on each.
 
 mod bad_input;
+mod brokers;
+mod events;
 mod groups;
+mod guide;
 mod letters;
+mod resets;
 mod rig;
 mod topics;
 
@@ -36,12 +40,27 @@ fn main() -> ExitCode {
         letters::letters_are_listed_counted_and_shown_without_their_payload,
         letters::letters_are_redriven_as_planned,
         letters::letters_are_parked_and_discarded_for_a_reason,
+        resets::a_reset_is_applied_with_the_offsets_of_its_plan,
+        resets::a_reset_of_a_live_group_names_its_members,
+        resets::a_reset_counts_the_events_that_are_done,
+        resets::a_clone_has_the_offsets_of_its_group,
+        events::events_are_tailed_got_counted_and_filtered,
+        events::an_export_is_imported_byte_for_byte,
+        events::an_event_is_published_as_planned,
+        brokers::a_setting_is_altered_as_planned,
+        brokers::the_cluster_is_described_and_its_configs_altered,
+        brokers::checks_have_thresholds_and_the_formats_of_monitoring,
+        brokers::a_target_is_described_by_who_reads_what,
+        brokers::a_dashboard_and_alerts_are_generated,
+        brokers::contexts_keep_targets_and_no_secrets,
+        guide::the_commands_of_the_guide_work,
         bad_input::each_mistake_is_one_line_with_its_exit_code,
     ];
     let mut suite = Suite::new();
     for (name, case) in cases {
         suite = suite
             .with_case(&format!("memory::{name}"), move || async move { case(Rig::memory()).await })
+            .with_case(&format!("http::{name}"), move || async move { case(Rig::http().await?).await })
             .with_case(&format!("kafka::{name}"), move || async move { case(Rig::kafka().await?).await });
     }
     suite.run()

@@ -5,9 +5,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
+use tidings::idempotency::IdempotencyStore;
 use tidings::memory::MemoryTransport;
+use tidings::ops::{Ops, OpsHandle};
 use tidings::record::{Name, Timestamp};
-use tidings::tool::{Connect, Exit, Facade, Tool};
+use tidings::tool::{Connect, Exit, Facade, Generated, Tool};
 use tidings::transport::async_trait;
 use tidings::{BoxError, Result, Transport};
 use tidings_testbed::Kafka;
@@ -23,19 +25,35 @@ pub(crate) struct Rig {
     connect: Connector,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) variables: Vec<(String, String)>,
+    /// It serves as long as it lives.
+    _ops: Option<Arc<OpsHandle>>,
 }
 
 /// Opens the transport of a rig for its URL, and everything else by the facade.
 #[derive(Debug, Clone)]
-struct Connector(Option<Arc<dyn Transport>>);
+struct Connector {
+    own: Option<Arc<dyn Transport>>,
+    store: Option<Arc<dyn IdempotencyStore>>,
+}
 
 #[async_trait]
 impl Connect for Connector {
     async fn transport(&self, url: &str) -> Result<Arc<dyn Transport>> {
-        match &self.0 {
+        match &self.own {
             Some(own) if url == OWN => Ok(Arc::clone(own)),
             _ => Facade.transport(url).await,
         }
+    }
+
+    async fn idempotency_store(&self, url: &str) -> Result<Arc<dyn IdempotencyStore>> {
+        match &self.store {
+            Some(store) => Ok(Arc::clone(store)),
+            None => Facade.idempotency_store(url).await,
+        }
+    }
+
+    fn generated(&self, what: Generated) -> Option<String> {
+        Facade.generated(what)
     }
 }
 
@@ -55,14 +73,32 @@ impl Rig {
     pub(crate) fn memory() -> Self {
         let transport: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
         let variables = vec![("TIDINGS_URL".to_owned(), OWN.to_owned())];
-        Self { connect: Connector(Some(Arc::clone(&transport))), transport, variables }
+        let connect = Connector { own: Some(Arc::clone(&transport)), store: None };
+        Self { connect, transport, variables, _ops: None }
+    }
+
+    /// A transport in memory behind an ops endpoint, which the command reaches over HTTP.
+    pub(crate) async fn http() -> TestResult<Self> {
+        let memory: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
+        let ops = Ops::new().with_admin(Arc::clone(&memory)).serve("127.0.0.1:0")?;
+        let url = format!("http://{}", ops.local_addr());
+        let connect = Connector { own: None, store: None };
+        let variables = vec![("TIDINGS_URL".to_owned(), url)];
+        Ok(Self { connect, transport: memory, variables, _ops: Some(Arc::new(ops)) })
     }
 
     /// A real Kafka.
     pub(crate) async fn kafka() -> TestResult<Self> {
         let url = format!("kafka://{}", Kafka::shared().await?.bootstrap());
         let transport = tidings::connect(&url).await?;
-        Ok(Self { connect: Connector(None), transport, variables: vec![("TIDINGS_URL".to_owned(), url)] })
+        let connect = Connector { own: None, store: None };
+        Ok(Self { connect, transport, variables: vec![("TIDINGS_URL".to_owned(), url)], _ops: None })
+    }
+
+    /// Opens this store for every `--store`.
+    pub(crate) fn with_store(mut self, store: impl IdempotencyStore) -> Self {
+        self.connect.store = Some(Arc::new(store));
+        self
     }
 
     /// Runs the command.

@@ -107,7 +107,13 @@ pub(crate) async fn one_by_one<S>(
     answers
 }
 
+/// Answers each of `count` steps that were applied in one call with the answer of the call.
+pub(crate) fn same_for_all(count: usize, answer: tidings_core::Result<()>) -> Vec<tidings_core::Result<()>> {
+    let same = |error: &Error| Error::new(error.kind(), error.report());
+    (0..count).map(|_| answer.as_ref().copied().map_err(same)).collect()
+}
+
 /// Returns the error of a step that was not answered before the deadline.
-pub(crate) fn no_answer() -> Error {
+fn no_answer() -> Error {
     Error::new(tidings_core::ErrorKind::Indeterminate, "no answer before the deadline: it may have been applied")
 }

@@ -6,6 +6,7 @@ mod yaml;
 
 pub(crate) use self::render::{render, schema};
 pub(crate) use self::table::{Table, list, or_dash};
+pub(crate) use self::yaml::yaml;
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
@@ -62,8 +63,8 @@ pub(crate) trait View: Serialize + JsonSchema {
         Exit::Ok
     }
 
-    /// Returns the line of `-o nagios`; `None` if the verb is not a check.
-    fn nagios(&self) -> Option<String> {
+    /// Returns the line and the exit code of `-o nagios`; `None` if the verb is not a check.
+    fn nagios(&self) -> Option<(String, Exit)> {
         None
     }
 

@@ -19,7 +19,7 @@ pub(crate) fn render<V: View>(view: &V, format: Format) -> Result<String, Failur
         Format::Yaml => yaml(&value()?),
         Format::Jsonl => lines(value()?, V::ITEMS),
         Format::Schema => schema::<V>(),
-        Format::Nagios => format!("{}\n", view.nagios().ok_or_else(|| only_checks("nagios"))?),
+        Format::Nagios => format!("{}\n", view.nagios().ok_or_else(|| only_checks("nagios"))?.0),
         Format::Prometheus => view.prometheus().ok_or_else(|| only_checks("prometheus"))?,
     })
 }

@@ -1,16 +1,22 @@
 //! `group lag`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use clap::Args;
+use futures_util::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidings_core::{ErrorKind, PartitionLag};
+use tidings_core::{ErrorKind, LogReader, PartitionLag, ReadLimits, TopicPartition};
 
 use super::describe;
 use crate::context::{Context, Query};
 use crate::exit::{Exit, Failure};
+use crate::input;
 use crate::output::{Table, View, or_dash};
+
+/// The number of partitions whose oldest record is read at the same time.
+const READS: usize = 32;
 
 #[derive(Debug, Args)]
 pub(crate) struct Lag {
@@ -57,6 +63,8 @@ struct PartitionRow {
     end: Option<u64>,
     /// The offsets still to be read; null if unknown.
     lag: Option<u64>,
+    /// The age in seconds of the oldest record still to be read; null if there is none or it is unknown.
+    oldest_seconds: Option<u64>,
     /// Why the lag is unknown.
     unknown: Option<String>,
     /// The client's name of the member that reads it.
@@ -73,9 +81,23 @@ impl PartitionRow {
             start: known.then_some(lag.start),
             end: known.then_some(lag.end),
             lag: lag.lag(),
+            oldest_seconds: None,
             unknown: lag.unknown.clone(),
             member: member.cloned(),
         }
+    }
+
+    /// Reads the oldest record still to be read for its age. One that cannot be read has none: the lag is known all the
+    /// same.
+    async fn with_age(mut self, reader: &dyn LogReader) -> Self {
+        if let (Some(1..), Some(start)) = (self.lag, self.start) {
+            let at = TopicPartition::new(self.topic.as_str(), self.partition);
+            let limits = ReadLimits::default().with_max_records(1);
+            let read = reader.read(&at, self.committed.unwrap_or(start).max(start), limits).await;
+            let record = read.ok().and_then(|read| read.batch.records().first().cloned());
+            self.oldest_seconds = record.map(|record| input::since(record.timestamp).as_secs());
+        }
+        self
     }
 
     fn cells(&self) -> Vec<String> {
@@ -92,6 +114,7 @@ impl PartitionRow {
             or_dash(self.start),
             or_dash(self.end),
             or_dash(self.lag),
+            or_dash(self.oldest_seconds.map(|seconds| humantime::format_duration(Duration::from_secs(seconds)))),
             state,
             or_dash(self.member.as_ref()),
         ]
@@ -113,6 +136,14 @@ impl Query for Lag {
         let wanted =
             lag.iter().filter(|lag| self.topic.as_ref().is_none_or(|topic| lag.partition.topic == topic.as_str()));
         let partitions: Vec<_> = wanted.map(|lag| PartitionRow::new(lag, members.get(&lag.partition))).collect();
+        let partitions = match cx.transport().await?.log_reader().await {
+            Ok(reader) => {
+                let aged = partitions.into_iter().map(|row| row.with_age(reader.as_ref()));
+                stream::iter(aged).buffered(READS).collect().await
+            }
+            // A target without reading by position knows no ages.
+            Err(_) => partitions,
+        };
         if let (true, Some(topic)) = (partitions.is_empty(), &self.topic) {
             let text = format!("group {} has committed nothing to topic {topic}, and reads it nowhere", self.group);
             return Err(Failure::failed(text).with_hint(format!("see `tidings group lag {}`", self.group)));
@@ -138,7 +169,7 @@ impl View for LagView {
     const ITEMS: Option<&'static str> = Some("partitions");
 
     fn tables(&self) -> Vec<Table> {
-        let columns = ["TOPIC", ">PARTITION", ">COMMITTED", "+>START", ">END", ">LAG", "STATE", "MEMBER"];
+        let columns = ["TOPIC", ">PARTITION", ">COMMITTED", "+>START", ">END", ">LAG", ">OLDEST", "STATE", "MEMBER"];
         vec![Table::new(&columns).with_rows(self.partitions.iter().map(PartitionRow::cells))]
     }
 

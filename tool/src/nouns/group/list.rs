@@ -50,22 +50,20 @@ impl Query for List {
         let mut names = admin.list_groups().await?;
         names.retain(|name| name.starts_with(&self.prefix));
         let details = self.details || cx.globals.output == Format::Wide;
+        let described = if details { admin.describe_groups(&names).await? } else { Vec::new() };
+        let mut described = described.into_iter();
         let mut groups = Vec::with_capacity(names.len());
         for name in names {
             let row = GroupRow { name: name.as_str().to_owned(), state: None, members: None };
-            match if details { Some(admin.describe_group(&name).await) } else { None } {
-                None => groups.push(row),
+            groups.push(match described.next() {
+                None => row,
                 Some(Ok(found)) => {
-                    groups.push(GroupRow {
-                        state: Some(state(found.state).into()),
-                        members: Some(found.members.len()),
-                        ..row
-                    });
+                    GroupRow { state: Some(state(found.state).into()), members: Some(found.members.len()), ..row }
                 }
                 // It was deleted meanwhile.
-                Some(Err(error)) if error.kind() == ErrorKind::NotFound => {}
+                Some(Err(error)) if error.kind() == ErrorKind::NotFound => continue,
                 Some(Err(error)) => return Err(error.into()),
-            }
+            });
         }
         Ok(GroupsView { groups, details })
     }

@@ -1,9 +1,12 @@
 //! `group`.
 
+mod clone;
 mod delete;
 mod describe;
 mod lag;
 mod list;
+mod offsets;
+mod reset;
 
 use clap::Subcommand;
 use tidings_core::{ErrorKind, GroupDescription, GroupState};
@@ -19,6 +22,10 @@ pub(crate) enum Verb {
     Describe(describe::Describe),
     /// Show how far a group is behind, per partition
     Lag(lag::Lag),
+    /// Move committed offsets
+    Reset(Box<reset::Reset>),
+    /// Give a group the committed offsets of another one
+    Clone(clone::Clone),
     /// Delete groups without members, with their committed offsets
     Delete(delete::Delete),
 }
@@ -29,6 +36,8 @@ impl Verb {
             Self::List(verb) => cx.show(verb).await,
             Self::Describe(verb) => cx.show(verb).await,
             Self::Lag(verb) => cx.show(verb).await,
+            Self::Reset(verb) => cx.change(verb.as_ref()).await,
+            Self::Clone(verb) => cx.change(verb).await,
             Self::Delete(verb) => cx.change(verb).await,
         }
     }
@@ -57,7 +66,7 @@ fn refuse_live(described: &GroupDescription, what: &str) -> Result<(), Failure> 
 }
 
 /// The name of a state.
-fn state(state: GroupState) -> &'static str {
+pub(super) fn state(state: GroupState) -> &'static str {
     match state {
         GroupState::Empty => "empty",
         GroupState::Rebalancing => "rebalancing",

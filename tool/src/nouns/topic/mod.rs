@@ -1,5 +1,6 @@
 //! `topic`.
 
+mod alter;
 mod apply;
 mod create;
 mod delete;
@@ -7,6 +8,8 @@ mod describe;
 mod grow;
 mod list;
 mod spec;
+
+pub(super) use self::alter::wanted;
 
 use clap::Subcommand;
 use tidings_core::{Admin, ErrorKind, Name, TopicDescription};
@@ -24,6 +27,8 @@ pub(crate) enum Verb {
     Create(Box<create::Create>),
     /// Delete topics with their records
     Delete(delete::Delete),
+    /// Change settings
+    Alter(alter::Alter),
     /// Raise the number of partitions
     Grow(grow::Grow),
     /// Create, grow and alter topics until they are as a file says
@@ -37,6 +42,7 @@ impl Verb {
             Self::Describe(verb) => cx.show(verb).await,
             Self::Create(verb) => cx.change(verb.as_ref()).await,
             Self::Delete(verb) => cx.change(verb).await,
+            Self::Alter(verb) => cx.change(verb).await,
             Self::Grow(verb) => cx.change(verb).await,
             Self::Apply(verb) => cx.change(verb).await,
         }
@@ -44,7 +50,10 @@ impl Verb {
 }
 
 /// Describes topics; `None` for one that does not exist.
-async fn describe_each(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Option<TopicDescription>>, Failure> {
+pub(super) async fn describe_each(
+    admin: &dyn Admin,
+    topics: &[Name],
+) -> Result<Vec<Option<TopicDescription>>, Failure> {
     let described = admin.describe_topics(topics).await?;
     let found = described.into_iter().map(|answer| match answer {
         Ok(found) => Ok(Some(found)),
@@ -55,7 +64,7 @@ async fn describe_each(admin: &dyn Admin, topics: &[Name]) -> Result<Vec<Option<
 }
 
 /// Describes topics that must exist.
-async fn describe_all(cx: &Context, topics: &[Name]) -> Result<Vec<TopicDescription>, Failure> {
+pub(super) async fn describe_all(cx: &Context, topics: &[Name]) -> Result<Vec<TopicDescription>, Failure> {
     let mut all = Vec::with_capacity(topics.len());
     for (topic, found) in topics.iter().zip(describe_each(cx.admin().await?.as_ref(), topics).await?) {
         match found {
@@ -67,7 +76,7 @@ async fn describe_all(cx: &Context, topics: &[Name]) -> Result<Vec<TopicDescript
 }
 
 /// Checks the names of topics before anything is sent.
-fn checked(topics: &[String]) -> Result<Vec<Name>, Failure> {
+pub(super) fn checked(topics: &[String]) -> Result<Vec<Name>, Failure> {
     let names: Vec<Name> = topics.iter().map(|topic| Name::from(topic.as_str())).collect();
     names.iter().try_for_each(|name| tidings_core::check_topic_name(name)).map_err(|e| Failure::usage(e.report()))?;
     Ok(names)
