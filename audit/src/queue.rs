@@ -217,7 +217,8 @@ impl Queue {
     /// Continues in a new chain, where the sink will never take the next record of this one.
     fn begin_chain(&self, state: &mut State, break_off: BreakOff) -> Result<()> {
         let name = chain_name(&self.options.source);
-        tracing::warn!(target: "tidings::audit", chain = %state.chain.name(), %name, "a new audit chain is begun");
+        let text = "the audit sink does not take the next record of this chain; a new chain is begun";
+        tracing::warn!(target: "tidings::audit", chain = %state.chain.name(), %name, "{text}");
         let mut old = std::mem::take(&mut state.waiting);
         if break_off == BreakOff::WithoutTheRecord && old.pop_front().is_some() {
             state.lost += 1;

@@ -37,9 +37,8 @@ pub enum ProblemKind {
     Truncated,
     /// The chain differs from a checkpoint that was kept elsewhere: it was written anew.
     Rewritten,
-    /// The chain's beginning is missing and nothing attests what is left. Either no checkpoint is left: retention trims
-    /// no chain so far, or its checkpoints were deleted. Or a checkpoint that was kept elsewhere is older than what is
-    /// left: pass a later one.
+    /// The chain's beginning is missing, and no checkpoint is left from which the remaining records could be verified; or
+    /// a checkpoint that was kept elsewhere is older than what is left: pass a later one.
     Unanchored,
 }
 

@@ -17,9 +17,11 @@ pub enum Role {
     /// Reads metrics, the status, topics, groups, and letters without their payloads: it selects
     /// none by error or key, whose counts would reveal them.
     Viewer,
-    /// Also reads payloads; pauses, drains and seeks services, moves offsets, redrives and discards letters, publishes.
+    /// Also reads payloads and publishes; pauses, resumes, drains, seeks and skips in services; moves offsets;
+    /// redrives, parks and discards letters.
     Operator,
-    /// Also creates, alters and deletes topics, groups and ACLs.
+    /// Also creates, alters and deletes topics, creates and deletes ACLs, deletes groups, alters configurations, and
+    /// buries letters.
     Admin,
 }
 

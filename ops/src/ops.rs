@@ -100,8 +100,8 @@ impl Ops {
         self.here()
     }
 
-    /// Serves the admin of a broker below `/api/v1`: its topics, groups, records and health. The routes and the roles
-    /// that they need are those of [`tidings_ops_api`].
+    /// Serves the admin of a broker below `/api/v1`: its topics, groups, records, health, ACLs, brokers and
+    /// configurations. The routes and the roles that they need are those of [`tidings_ops_api`].
     ///
     /// What is asked for is done on the runtime in which this is called.
     ///

@@ -26,7 +26,7 @@ impl Service {
     /// instance, version, handlers, state and the URL of its ops endpoint. Off by default.
     ///
     /// The record is written when the service has started, refreshed while it runs, and removed at its end; that of a
-    /// process that was killed expires. A directory that fails is logged and keeps the service from nothing. See
+    /// process that was killed expires. A failure to write it is logged, and the service runs on. See
     /// [`DirectoryOptions`] for the version and for another directory than a topic.
     ///
     /// `start` fails if the directory cannot be opened, or if the URL contains a user or a password.

@@ -13,7 +13,7 @@ use crate::output::Format;
 /// Default of `--timeout`.
 const TIMEOUT: &str = "30s";
 
-/// Operates event systems: topics, events, groups and brokers.
+/// Operates event systems: topics, events, groups, dead letters, services and brokers.
 ///
 /// A verb that changes something prints its plan, and changes nothing without --execute.
 #[derive(Debug, Parser)]

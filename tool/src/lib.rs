@@ -1,4 +1,5 @@
-//! The verbs of the `tidings` command, as a library: topics, groups and brokers from a terminal.
+//! The verbs of the `tidings` command, as a library: topics, events, groups, dead letters, services and brokers
+//! from a terminal.
 //!
 //! The binary `tidings` and a program of your own run the same [`Tool`]; they differ in the transports and stores that
 //! its [`Connect`] opens. The facade has `tidings::tool::main`, which connects everything that its features allow.

@@ -74,7 +74,7 @@ pub enum AuditPhase {
     },
 }
 
-/// What came of a change.
+/// The outcome of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditOutcome {
@@ -172,11 +172,11 @@ pub struct AuditRecord {
     pub time: Timestamp,
     /// Whether it is an intent or a result.
     pub phase: AuditPhase,
-    /// Who.
+    /// The principal that makes the change.
     pub principal: Principal,
-    /// What, as `noun.verb`: `topic.create`.
+    /// The operation, as `noun.verb`: `topic.create`.
     pub verb: Name,
-    /// On what, as `kind:name`: `topic:orders`. Bounded: see [`omitted`](Self::omitted).
+    /// The resources, as `kind:name`: `topic:orders`. Bounded: see [`omitted`](Self::omitted).
     pub resources: Vec<String>,
     /// The number of resources and events that are left out, because there are too many.
     pub omitted: u64,

@@ -175,8 +175,7 @@ impl OpsTransport {
         Ok(Arc::new(letters::RemoteLetters::new(self.client.clone(), name, kept.into())))
     }
 
-    /// Returns which events the idempotency store that the endpoint has under this name has as done; answer `i` is event
-    /// `i`'s.
+    /// Returns which events are done in the endpoint's idempotency store of this name; answer `i` is event `i`'s.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound): it has none of the name; those of

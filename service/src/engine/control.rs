@@ -15,7 +15,7 @@ use crate::status::{Skipped, Sought, State, Status};
 
 /// Controls a running service, for an operations endpoint or an operator's command.
 ///
-/// Clones are cheap. It outlives the service and keeps it from nothing: after the service has ended, each command is
+/// Clones are cheap. A control does not keep its service running; after the service has ended, each command is
 /// [`Closed`](ErrorKind::Closed).
 ///
 /// ```
