@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 pub use tidings_tool::{Connect, Exit, Generated, Tool};
 
+use tidings_core::audit::AuditSink;
+
 use crate::dead_letter::DeadLetterStore;
 use crate::idempotency::IdempotencyStore;
 use crate::{Error, ErrorKind, Result, Transport};
@@ -57,6 +59,21 @@ impl Connect for Facade {
         // Not repeated: it may hold a password.
         let _ = url;
         Err(Error::new(ErrorKind::Invalid, "open the store: expected a URL that starts with postgres:// or sled:"))
+    }
+
+    async fn audit_sink(&self, url: &str) -> Result<Arc<dyn AuditSink>> {
+        #[cfg(feature = "postgres")]
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let config = crate::postgres::PostgresConfig::new(url).with_migrate(false);
+            return Ok(Arc::new(crate::postgres::PostgresStore::connect_with(config).await?));
+        }
+        #[cfg(feature = "sled")]
+        if let Some(path) = url.strip_prefix("sled:") {
+            return Ok(Arc::new(crate::sled::SledStore::open(path).await?));
+        }
+        let _ = url;
+        let expected = "topic:NAME, or a URL that starts with postgres:// or sled:";
+        Err(Error::new(ErrorKind::Invalid, format!("open the audit trail: expected {expected}")))
     }
 
     async fn dead_letter_store(&self, url: &str) -> Result<Arc<dyn DeadLetterStore>> {

@@ -48,6 +48,9 @@ pub(crate) struct Globals {
     /// Where the dead letters are: topics, postgres://, sled:PATH, or the name of a store at an ops endpoint
     #[arg(long, global = true, value_name = "WHERE")]
     pub(crate) letters: Option<String>,
+    /// Where changes are recorded: topic:NAME, postgres://, sled:PATH; default: standard error [env: TIDINGS_AUDIT]
+    #[arg(long, global = true, value_name = "WHERE")]
+    pub(crate) audit: Option<String>,
     /// Format of the output
     #[arg(
         short,

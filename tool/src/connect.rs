@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidings_core::audit::AuditSink;
 use tidings_core::{DeadLetterStore, Error, ErrorKind, IdempotencyStore, Result, Transport};
 
 /// A file for monitoring.
@@ -59,6 +60,14 @@ pub trait Connect: Debug + Send + Sync + 'static {
     /// Returns a file for monitoring the metrics of services. By default there is none.
     fn generated(&self, _what: Generated) -> Option<String> {
         None
+    }
+
+    /// Opens the audit trail of `url`. By default there is none; one in a topic needs no store.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported), and as [`transport`](Self::transport).
+    async fn audit_sink(&self, _url: &str) -> Result<Arc<dyn AuditSink>> {
+        Err(Error::new(ErrorKind::Unsupported, "open the audit trail: this program opens no stores"))
     }
 
     /// Opens the dead-letter store of `url`. By default there is none.

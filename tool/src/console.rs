@@ -49,6 +49,11 @@ impl Console {
         }
     }
 
+    /// Writes an audit record to standard error, also if the run is quiet.
+    pub(crate) fn audit(&self, record: &str) {
+        drop(writeln!(lock(&self.err), "audit: {record}"));
+    }
+
     /// Writes the line about a failure to standard error.
     pub(crate) fn fail(&self, program: &str, failure: &Failure) {
         let (red, reset) = if self.color { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };

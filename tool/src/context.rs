@@ -4,8 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_audit::TopicAudit;
+use tidings_core::audit::AuditSink;
 use tidings_core::{Admin, DeadLetterStore, ErrorKind, EventRef, IdempotencyStore, Name, Secret, Transport};
 use tidings_ops_api::client::{OpsConfig, OpsTransport, RemoteServices};
+use tidings_service::DeadLetters;
 use tokio::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -17,19 +20,24 @@ use crate::contexts::closest;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, View, render, schema};
 use crate::target::{Target, Variables};
+use crate::trail::{ConsoleAudit, Trail};
 
 /// The context of a run. Handles are opened when a verb first asks for them.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) globals: Globals,
     pub(crate) variables: Variables,
-    pub(crate) console: Console,
+    pub(crate) console: Arc<Console>,
     connect: Arc<dyn Connect>,
     interrupt: watch::Receiver<bool>,
     deadline: std::sync::Mutex<Instant>,
     target: OnceCell<Target>,
     transport: OnceCell<Arc<dyn Transport>>,
     admin: OnceCell<Arc<dyn Admin>>,
+    /// The audit trail while a plan is applied, and what is audited by it.
+    trail: OnceCell<Trail>,
+    audited: OnceCell<Arc<dyn Transport>>,
+    audited_admin: OnceCell<Arc<dyn Admin>>,
 }
 
 /// A store of done events.
@@ -70,7 +78,22 @@ impl Context {
     ) -> Self {
         let deadline = std::sync::Mutex::new(after(globals.timeout));
         let (target, transport, admin) = Default::default();
-        Self { globals, variables, console, connect, interrupt, deadline, target, transport, admin }
+        let (trail, audited, audited_admin) = Default::default();
+        let console = Arc::new(console);
+        Self {
+            globals,
+            variables,
+            console,
+            connect,
+            interrupt,
+            deadline,
+            target,
+            transport,
+            admin,
+            trail,
+            audited,
+            audited_admin,
+        }
     }
 
     /// Runs a query and prints its output, again and again with `--watch`.
@@ -169,8 +192,60 @@ impl Context {
 
     /// Returns the target's transport.
     pub(crate) async fn transport(&self) -> Result<&Arc<dyn Transport>, Failure> {
+        let opened = self.plain_transport().await?;
+        match self.trail.get() {
+            None => Ok(opened),
+            Some(trail) => Ok(self.audited.get_or_init(async || trail.of_transport(opened)).await),
+        }
+    }
+
+    async fn plain_transport(&self) -> Result<&Arc<dyn Transport>, Failure> {
         let target = self.target().await?;
         self.transport.get_or_try_init(async || self.open(target).await).await
+    }
+
+    /// Returns the sink of the audit trail, if one is configured.
+    pub(crate) async fn audit_sink(&self) -> Result<Option<Arc<dyn AuditSink>>, Failure> {
+        let Some(place) = self.target().await?.audit() else { return Ok(None) };
+        Ok(Some(match place.expose().strip_prefix("topic:") {
+            Some(topic) => Arc::new(TopicAudit::open(self.plain_transport().await?.as_ref(), topic).await?),
+            None => self.connect.audit_sink(place.expose()).await?,
+        }))
+    }
+
+    /// Begins to record what is changed. An ops endpoint keeps the trail of its own changes.
+    pub(crate) async fn begin_trail(&self, plan: &str) -> Result<(), Failure> {
+        if self.is_remote().await? {
+            return Ok(());
+        }
+        let sink = match self.audit_sink().await? {
+            Some(sink) => sink,
+            None => {
+                self.console
+                    .note("Warning: no audit trail is configured (--audit, TIDINGS_AUDIT); the records follow.");
+                Arc::new(ConsoleAudit(Arc::clone(&self.console)))
+            }
+        };
+        self.trail.get_or_init(async || Trail::new(sink, self.user(), plan)).await;
+        Ok(())
+    }
+
+    /// Ends the trail, if there is one.
+    pub(crate) async fn end_trail(&self) {
+        if let Some(trail) = self.trail.get() {
+            self.console.note(&trail.end().await);
+        }
+    }
+
+    /// Returns the trail while a plan is applied.
+    pub(crate) fn trail(&self) -> Option<&Trail> {
+        self.trail.get()
+    }
+
+    /// Returns the name of the user, for the records of who did what.
+    pub(crate) fn user(&self) -> &str {
+        let named = ["TIDINGS_OPERATOR", "USER", "USERNAME"].into_iter().find_map(|name| self.variables.get(name));
+        named.unwrap_or(DeadLetters::DEFAULT_OPERATOR)
     }
 
     /// Opens the transport of a target.
@@ -192,7 +267,8 @@ impl Context {
     /// Returns the target's admin interface.
     pub(crate) async fn admin(&self) -> Result<&Arc<dyn Admin>, Failure> {
         let transport = self.transport().await?;
-        self.admin.get_or_try_init(async || Ok(transport.admin().await?)).await
+        let admin = if self.trail.get().is_some() { &self.audited_admin } else { &self.admin };
+        admin.get_or_try_init(async || Ok(transport.admin().await?)).await
     }
 
     /// Connects to an ops endpoint.

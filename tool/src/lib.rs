@@ -25,6 +25,7 @@ mod nouns;
 mod output;
 mod target;
 mod tool;
+mod trail;
 
 pub use self::connect::{Connect, Generated};
 pub use self::exit::Exit;

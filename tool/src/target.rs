@@ -58,6 +58,7 @@ pub(crate) struct Target {
     token: Option<Secret>,
     store: Option<Secret>,
     letters: Option<Secret>,
+    audit: Option<Secret>,
 }
 
 impl Target {
@@ -66,6 +67,7 @@ impl Target {
         refuse_password("--url", globals.url.as_deref())?;
         refuse_password("--store", globals.store.as_deref())?;
         refuse_password("--letters", globals.letters.as_deref())?;
+        refuse_password("--audit", globals.audit.as_deref())?;
         let named = globals.context.as_deref();
         let context = match (&globals.url, named, variables.get("TIDINGS_URL"), variables.get("TIDINGS_CONTEXT")) {
             (Some(url), ..) => of_url(url),
@@ -108,6 +110,7 @@ impl Target {
             token,
             store: optional(&globals.store, context.store, "TIDINGS_STORE"),
             letters: optional(&globals.letters, context.letters, "TIDINGS_LETTERS"),
+            audit: optional(&globals.audit, None, "TIDINGS_AUDIT"),
         })
     }
 
@@ -129,6 +132,11 @@ impl Target {
     /// Returns the URL of the idempotency store.
     pub(crate) fn store(&self) -> Option<&Secret> {
         self.store.as_ref()
+    }
+
+    /// Returns where changes are recorded.
+    pub(crate) fn audit(&self) -> Option<&Secret> {
+        self.audit.as_ref()
     }
 
     /// Returns where the dead letters are.

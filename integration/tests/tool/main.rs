@@ -2,6 +2,7 @@
 //!
 //! Every case runs on every target, so that the same code is known to work on each.
 
+mod audits;
 mod bad_input;
 mod brokers;
 mod events;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
         brokers::a_dashboard_and_alerts_are_generated,
         brokers::contexts_keep_targets_and_no_secrets,
         guide::the_commands_of_the_guide_work,
+        audits::changes_are_recorded_in_the_configured_trail,
+        audits::without_a_trail_changes_are_recorded_on_standard_error,
+        audits::a_trail_that_cannot_be_written_refuses_the_change,
         bad_input::each_mistake_is_one_line_with_its_exit_code,
     ];
     let mut suite = Suite::new();

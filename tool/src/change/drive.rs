@@ -77,7 +77,10 @@ impl Context {
             true => {
                 let stale = self.within(change.stale(self, &plan.steps)).await?;
                 refuse_stale(&stale, options.from_plan.as_deref())?;
-                Some(change.apply(self, &plan.steps).await)
+                self.within(self.begin_trail(&plan.digest)).await?;
+                let answers = change.apply(self, &plan.steps).await;
+                self.end_trail().await;
+                Some(answers)
             }
             false => None,
         };

@@ -6,6 +6,7 @@
 //! completed with live names.
 
 mod acl;
+mod audit;
 mod check;
 mod cluster;
 mod completion;
@@ -44,6 +45,9 @@ pub(crate) enum Noun {
     /// List, describe, pause, resume, drain, seek and skip running services, at their ops endpoint
     #[command(subcommand)]
     Service(service::Verb),
+    /// Read and verify the audit trail
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Look for the causes of lag, duplicates, loss and high memory, and name the remedies
     Doctor(doctor::Doctor),
     /// Describe a cluster, its health and its configuration
@@ -73,6 +77,7 @@ impl Noun {
             Self::Group(verb) => verb.run(cx).await,
             Self::DeadLetter(verb) => verb.run(cx).await,
             Self::Service(verb) => verb.run(cx).await,
+            Self::Audit(verb) => verb.run(cx).await,
             Self::Doctor(verb) => cx.show(verb).await,
             Self::Cluster(verb) => verb.run(cx).await,
             Self::Acl(verb) => verb.run(cx).await,

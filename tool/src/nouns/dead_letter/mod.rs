@@ -8,11 +8,14 @@ mod redrive;
 mod resolve;
 mod show;
 
+use std::sync::Arc;
+
 use clap::Subcommand;
 use tidings_core::{
-    ErrorKind, LetterId, Name, TopicPartition, dead_letter_state_topic, dead_letter_topic, is_dead_letter_topic,
+    DeadLetterStore, ErrorKind, LetterId, Name, Publisher, TopicPartition, dead_letter_state_topic, dead_letter_topic,
+    is_dead_letter_topic,
 };
-use tidings_service::DeadLetters;
+use tidings_service::{DeadLetters, TopicDeadLetters};
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -52,23 +55,31 @@ impl Verb {
 async fn open(cx: &Context, topics: &[String]) -> Result<DeadLetters, Failure> {
     let transport = cx.transport().await?;
     let letters = match cx.letters().await? {
-        Some(store) => DeadLetters::new(store, transport.publisher().await?),
+        Some(store) => of(cx, store, transport.publisher().await?),
         None => {
             let topics = match topics {
                 [] => with_letters(cx).await?,
                 topics => topics.iter().map(|topic| Name::from(topic.as_str())).collect(),
             };
-            match DeadLetters::open(transport, topics.clone()).await {
+            match TopicDeadLetters::open(transport, topics.clone()).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let names: Vec<&str> = topics.iter().map(Name::as_str).collect();
                     let text = format!("the topics {} have no dead letters: {}", names.join(", "), error.report());
                     return Err(Failure::failed(text).with_hint("see `tidings topic list`"));
                 }
-                opened => opened?,
+                opened => of(cx, opened?, transport.publisher().await?),
             }
         }
     };
-    Ok(letters.with_operator(operator(cx)))
+    Ok(letters.with_operator(cx.user()))
+}
+
+/// Records what becomes of the letters while a plan is applied.
+fn of(cx: &Context, store: impl DeadLetterStore, publisher: Arc<dyn Publisher>) -> DeadLetters {
+    match cx.trail() {
+        Some(trail) => DeadLetters::new(trail.of_letters(store), publisher),
+        None => DeadLetters::new(store, publisher),
+    }
 }
 
 /// Returns all topics that have a dead-letter topic with its states.
@@ -80,12 +91,6 @@ async fn with_letters(cx: &Context) -> Result<Vec<Name>, Failure> {
         true => Err(Failure::failed("no topic has dead letters").with_hint("use --letters for those in a store")),
         false => Ok(topics),
     }
-}
-
-/// Returns the name of the user for the records of who did what.
-fn operator(cx: &Context) -> String {
-    let named = ["TIDINGS_OPERATOR", "USER", "USERNAME"].into_iter().find_map(|name| cx.variables.get(name));
-    named.unwrap_or(DeadLetters::DEFAULT_OPERATOR).to_owned()
 }
 
 /// Formats an identity: `SERVICE/TOPIC/PARTITION/OFFSET`.

@@ -1,0 +1,69 @@
+//! `audit`, and the trail of the changes of other verbs.
+
+use tidings::Topic;
+use tidings::tool::Exit;
+
+use crate::rig::{Rig, TestResult, fresh};
+use crate::topics::create;
+
+/// Whether the target is an ops endpoint, which keeps its own trail.
+fn is_remote(rig: &Rig) -> bool {
+    rig.variables.iter().any(|(_, value)| value.starts_with("http"))
+}
+
+pub(crate) async fn changes_are_recorded_in_the_configured_trail(mut rig: Rig) -> TestResult {
+    if is_remote(&rig) {
+        return Ok(());
+    }
+    let (trail, topic) = (fresh("trail"), fresh("audited"));
+    create(&rig.transport, Topic::new(trail.as_str())).await?;
+    rig.variables.extend([("TIDINGS_AUDIT".into(), format!("topic:{trail}")), ("USER".into(), "ann".into())]);
+    let plan = rig.json(&["topic", "create", &topic], Exit::Ok).await?;
+    assert_eq!(
+        rig.json(&["audit", "tail"], Exit::Ok).await?["records"],
+        serde_json::json!([]),
+        "a plan changes nothing"
+    );
+    let done = rig.run(&["topic", "create", &topic, "--execute"]).await;
+    assert!(done.exit == Exit::Ok && done.err.contains("Audit checkpoint: "), "{done:?}");
+    rig.run(&["topic", "delete", &topic, "--execute"]).await;
+    let tail = rig.json(&["audit", "tail"], Exit::Ok).await?;
+    let of = |n: usize, name: &str| tail["records"][n][name].clone();
+    assert_eq!([of(0, "verb"), of(1, "verb")], ["topic.create", "topic.delete"], "{tail}");
+    assert_eq!((of(0, "principal"), of(0, "outcome")), ("ann".into(), "ok".into()), "{tail}");
+    assert_eq!(of(0, "resources"), serde_json::json!([format!("topic:{topic}")]), "{plan}");
+    let checkpoint = done.err.lines().find_map(|line| line.strip_prefix("Audit checkpoint: ")).ok_or("a checkpoint")?;
+    let verified = rig.json(&["audit", "verify", "--checkpoint", checkpoint], Exit::Ok).await?;
+    assert_eq!((&verified["intact"], &verified["chains"][1]["problem"]), (&true.into(), &serde_json::Value::Null));
+    // A checkpoint of records that are not there.
+    let (chain, hash) = (checkpoint.split('@').next().ok_or("a chain")?, "0".repeat(64));
+    let cut = rig.json(&["audit", "verify", "--checkpoint", &format!("{chain}@99:{hash}")], Exit::CheckFailed).await?;
+    assert_eq!(cut["intact"], false, "{cut}");
+    Ok(())
+}
+
+pub(crate) async fn without_a_trail_changes_are_recorded_on_standard_error(rig: Rig) -> TestResult {
+    if is_remote(&rig) {
+        return Ok(());
+    }
+    let topic = fresh("unaudited");
+    let done = rig.run(&["topic", "create", &topic, "--execute", "--quiet"]).await;
+    let records: Vec<&str> = done.err.lines().filter(|line| line.starts_with("audit: {")).collect();
+    assert!(records.iter().any(|record| record.contains("topic.create") && record.contains(&topic)), "{done:?}");
+    let refused = rig.fails(&["audit", "tail"], Exit::Usage).await;
+    assert!(refused.contains("--audit"), "{refused}");
+    Ok(())
+}
+
+pub(crate) async fn a_trail_that_cannot_be_written_refuses_the_change(mut rig: Rig) -> TestResult {
+    if is_remote(&rig) {
+        return Ok(());
+    }
+    let topic = fresh("refused");
+    rig.variables.push(("TIDINGS_AUDIT".into(), format!("topic:{}", fresh("missing"))));
+    let before = rig.state(&topic).await?;
+    let refused = rig.fails(&["topic", "create", &topic, "--execute"], Exit::Failed).await;
+    assert!(refused.contains("open the audit topic"), "{refused}");
+    assert_eq!(rig.state(&topic).await?, before);
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! `audit verify`.
+
+use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
+use tidings_audit::{ChainReport, Checkpoint, verify};
+
+use super::open;
+use crate::context::{Context, Query};
+use crate::exit::{Exit, Failure};
+use crate::output::{Table, View, or_dash};
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Checkpoints that were kept elsewhere: they show what was cut off at the end
+    #[arg(long = "checkpoint", value_name = "CHAIN@SEQ:HASH", value_delimiter = ',', value_parser = checkpoint)]
+    checkpoints: Vec<Checkpoint>,
+}
+
+/// Parses a checkpoint as `audit verify` and the log print it.
+fn checkpoint(text: &str) -> Result<Checkpoint, String> {
+    text.parse().map_err(|error: tidings_core::Error| error.report())
+}
+
+/// The verification of a trail.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Verified {
+    /// Whether no chain has a problem.
+    intact: bool,
+    /// The number of records.
+    records: u64,
+    /// The chains, one for each writer.
+    chains: Vec<VerifiedChain>,
+}
+
+/// A chain.
+#[derive(Debug, Serialize, JsonSchema)]
+struct VerifiedChain {
+    /// Its name.
+    chain: String,
+    /// The number of its first record that is there.
+    first: u64,
+    /// The number of its records.
+    records: u64,
+    /// The number from which on it is verified.
+    verified_from: u64,
+    /// Its end, to be kept elsewhere; absent if it has none.
+    checkpoint: Option<String>,
+    /// The first problem: `altered`, `deleted`, `inserted`, `reordered`, `spliced`, `truncated` and so on.
+    problem: Option<String>,
+    /// The number at which the problem is.
+    at: Option<u64>,
+}
+
+impl From<&ChainReport> for VerifiedChain {
+    fn from(chain: &ChainReport) -> Self {
+        Self {
+            chain: chain.chain.as_str().to_owned(),
+            first: chain.first,
+            records: chain.records,
+            verified_from: chain.verified_from,
+            checkpoint: chain.head.as_ref().map(Checkpoint::to_string),
+            problem: chain.problem.map(|problem| problem.kind.to_string()),
+            at: chain.problem.map(|problem| problem.seq),
+        }
+    }
+}
+
+impl Query for Verify {
+    type View = Verified;
+
+    async fn run(&self, cx: &Context) -> Result<Verified, Failure> {
+        let found = verify(open(cx).await?.as_ref(), &self.checkpoints).await?;
+        let chains = found.chains.iter().map(VerifiedChain::from).collect();
+        Ok(Verified { intact: found.is_intact(), records: found.records, chains })
+    }
+}
+
+impl View for Verified {
+    const ITEMS: Option<&'static str> = None;
+
+    fn tables(&self) -> Vec<Table> {
+        let row = |chain: &VerifiedChain| {
+            let problem = chain.problem.as_ref().zip(chain.at).map(|(problem, at)| format!("{problem} at {at}"));
+            vec![
+                chain.chain.clone(),
+                chain.first.to_string(),
+                chain.records.to_string(),
+                chain.verified_from.to_string(),
+                or_dash(problem),
+                or_dash(chain.checkpoint.as_ref()),
+            ]
+        };
+        let columns = ["CHAIN", ">FIRST", ">RECORDS", ">VERIFIED FROM", "PROBLEM", "+CHECKPOINT"];
+        vec![Table::new(&columns).with_rows(self.chains.iter().map(row))]
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let text = if self.intact { "no problem found" } else { "the trail was tampered with, or lost records" };
+        vec![format!("{} records: {text}.", self.records)]
+    }
+
+    fn exit(&self) -> Exit {
+        if self.intact { Exit::Ok } else { Exit::CheckFailed }
+    }
+}
