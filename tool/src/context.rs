@@ -302,8 +302,12 @@ impl Context {
     /// Returns the store of the dead letters; `None` if they are in topics.
     pub(crate) async fn letters(&self) -> Result<Option<Arc<dyn DeadLetterStore>>, Failure> {
         match self.target().await?.letters().map(Secret::expose) {
+            // An endpoint that has none of this name still reaches the topics.
             None | Some("topics") if self.is_remote().await? => {
-                Ok(Some(self.endpoint(self.target().await?).await?.letters("topics").await?))
+                match self.endpoint(self.target().await?).await?.letters("topics").await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    letters => Ok(Some(letters?)),
+                }
             }
             None | Some("topics") => Ok(None),
             Some(name) if !name.contains(':') && self.is_remote().await? => {

@@ -11,6 +11,7 @@ mod guide;
 mod letters;
 mod resets;
 mod rig;
+mod services;
 mod topics;
 
 use std::process::ExitCode;
@@ -58,6 +59,8 @@ fn main() -> ExitCode {
         audits::changes_are_recorded_in_the_configured_trail,
         audits::without_a_trail_changes_are_recorded_on_standard_error,
         audits::a_trail_that_cannot_be_written_refuses_the_change,
+        services::instances_are_listed_by_their_directory,
+        services::a_running_service_is_controlled_through_its_endpoint,
         bad_input::each_mistake_is_one_line_with_its_exit_code,
     ];
     let mut suite = Suite::new();

@@ -2,6 +2,7 @@
 
 mod control;
 mod describe;
+mod instances;
 mod list;
 mod position;
 
@@ -15,6 +16,8 @@ use crate::exit::{Exit, Failure};
 pub(crate) enum Verb {
     /// List the services of an endpoint
     List(list::List),
+    /// List the instances of services, by their directory: services that start by `with_directory`
+    Instances(instances::Instances),
     /// Describe a service: health, handlers, partitions
     Describe(describe::Describe),
     /// Pause a service, or some of its partitions
@@ -33,6 +36,7 @@ impl Verb {
     pub(crate) async fn run(&self, cx: &Context) -> Result<Exit, Failure> {
         match self {
             Self::List(verb) => cx.show(verb).await,
+            Self::Instances(verb) => cx.show(verb).await,
             Self::Describe(verb) => cx.show(verb).await,
             Self::Pause(verb) => cx.change(verb).await,
             Self::Resume(verb) => cx.change(verb).await,

@@ -1,0 +1,73 @@
+//! `service`.
+
+use std::time::Duration;
+
+use tidings::directory::DirectoryOptions;
+use tidings::ops::{Ops, Role, Tokens};
+use tidings::tool::Exit;
+use tidings::{Delivery, Router, Service, ServiceHandle, Topic, TopicPolicy};
+
+use crate::rig::{Rig, TestResult, fresh};
+
+/// How long a shutdown may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn service(name: &str, topic: &str) -> Service {
+    let router = Router::new().on_topic(topic.to_owned(), async |_: Delivery| {});
+    Service::new(name.to_owned(), router).with_topics(TopicPolicy::Create(vec![Topic::new(topic)]))
+}
+
+pub(crate) async fn instances_are_listed_by_their_directory(rig: Rig) -> TestResult {
+    let (name, topic) = (fresh("shop"), fresh("listed"));
+    let instance = |id: &str, version: &str| {
+        let options = DirectoryOptions::new("http://10.0.0.7:9400").with_instance(id).with_version(version);
+        service(&name, &topic).with_directory(options)
+    };
+    let one: ServiceHandle = instance("a", "1.0").start(&rig.transport).await?;
+    let other = instance("b", "1.1").start(&rig.transport).await?;
+    let found = rig.json(&["service", "instances", &name], Exit::Ok).await?;
+    let ids: Vec<_> = found["instances"].as_array().ok_or("a list")?.iter().map(|one| &one["instance"]).collect();
+    assert_eq!(ids, ["a", "b"], "{found}");
+    assert_eq!(
+        (&found["drifts"][0]["kind"], &found["instances"][0]["ops_url"]),
+        (&"version".into(), &"http://10.0.0.7:9400".into())
+    );
+    rig.json(&["service", "instances", &name, "--check"], Exit::CheckFailed).await?;
+    other.shutdown(LIMIT).await?;
+    let found = rig.json(&["service", "instances", &name, "--check"], Exit::Ok).await?;
+    assert_eq!(found["instances"].as_array().map(Vec::len), Some(1), "{found}");
+    one.shutdown(LIMIT).await?;
+    Ok(())
+}
+
+pub(crate) async fn a_running_service_is_controlled_through_its_endpoint(mut rig: Rig) -> TestResult {
+    let (name, topic) = (fresh("meter"), fresh("controlled"));
+    let handle = service(&name, &topic).start(&rig.transport).await?;
+    handle.caught_up().await?;
+    let refused = rig.run(&["service", "list"]).await;
+    let is_remote = rig.variables.iter().any(|(_, value)| value.starts_with("http"));
+    assert!(is_remote || refused.err.contains("knows no running services"), "{refused:?}");
+    let tokens = Tokens::new().with_token(Role::Operator, "an-operators-token-of-the-test")?;
+    let ops = Ops::new().with_service(&handle).with_control(handle.control()).with_tokens(tokens);
+    let ops = ops.serve("127.0.0.1:0")?;
+    let url = format!("http://{}", ops.local_addr());
+    rig.variables =
+        vec![("TIDINGS_URL".into(), url), ("TIDINGS_TOKEN".into(), "an-operators-token-of-the-test".into())];
+    let list = rig.json(&["service", "list"], Exit::Ok).await?;
+    assert_eq!((&list["services"][0]["service"], &list["services"][0]["ready"]), (&name.as_str().into(), &true.into()));
+    let pause = ["service", "pause", &*name, "--partition", &*format!("{topic}/0")];
+    assert_eq!(rig.json(&pause, Exit::Ok).await?["executed"], false);
+    rig.ok(&[&pause[..], &["--execute"]].concat()).await;
+    let described = rig.json(&["service", "describe", &name], Exit::Ok).await?;
+    assert_eq!(described["partitions"][0]["topic"], topic.as_str(), "{described}");
+    rig.ok(&["service", "resume", &name, "--execute"]).await;
+    let wrong = rig.fails(&["service", "pause", &name, "--partition", "elsewhere/0"], Exit::Failed).await;
+    assert!(wrong.contains("has no partition elsewhere/0"), "{wrong}");
+    let place = format!("{topic}/0");
+    rig.ok(&["service", "seek", &name, "--partition", &place, "--to", "earliest", "--execute"]).await;
+    rig.ok(&["service", "drain", &name, "--execute"]).await;
+    handle.stopped().await?;
+    handle.shutdown(LIMIT).await?;
+    ops.shutdown(LIMIT).await?;
+    Ok(())
+}
