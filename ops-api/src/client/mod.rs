@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Acls, Admin, Clause, Cluster, Consumer, ConsumerOptions, DeadLetterSink, DeadLetterStore, Error, ErrorKind,
-    EventRef, Guarantees, LogReader, Name, Publisher, Result, Secret, Transport, async_trait,
+    Acls, Admin, Clause, Cluster, Consumer, ConsumerOptions, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Error,
+    ErrorKind, EventRef, Guarantees, LogReader, Name, Publisher, Result, Secret, Transport, async_trait,
 };
 
 use self::call::Client;
@@ -210,7 +210,7 @@ impl Transport for OpsTransport {
     }
 
     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
-        unsupported("open the dead-letter sink")
+        Ok(Arc::new(DeadLetterTopics::new(self.publisher().await?, self.admin().await?)))
     }
 
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
