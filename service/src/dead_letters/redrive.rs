@@ -128,8 +128,8 @@ async fn record(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
     use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use tidings_core::{
         DeadLetter, DeadLetterSink, ErrorKind, LetterQuery, StoredRecord, Timestamp, Topic, TopicPartition, Transport,
