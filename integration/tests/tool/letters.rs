@@ -10,10 +10,11 @@ use crate::rig::{CANARY, Rig, TestResult, fresh};
 use crate::topics::only_plans;
 
 /// A topic with the letters of the service `shop`: each a key and an error, at the offsets 0, 1, and so on.
-async fn buried(rig: &Rig, what: &str, letters: &[(&'static str, &str)]) -> TestResult<String> {
+async fn buried(rig: &mut Rig, what: &str, letters: &[(&'static str, &str)]) -> TestResult<String> {
     let topic = fresh(what);
     tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
     bury(rig, &topic, 0, letters).await?;
+    rig.open_letters(&topic).await?;
     Ok(topic)
 }
 
@@ -37,9 +38,9 @@ async fn count(rig: &Rig, topic: &str, state: &str) -> TestResult<u64> {
     Ok(counted["letters"].as_u64().ok_or("a number")?)
 }
 
-pub(crate) async fn letters_are_listed_counted_and_shown_without_their_payload(rig: Rig) -> TestResult {
+pub(crate) async fn letters_are_listed_counted_and_shown_without_their_payload(mut rig: Rig) -> TestResult {
     let letters = [("a", "no account 1"), ("b", "no account 2"), ("a", "down")];
-    let topic = buried(&rig, "letters", &letters).await?;
+    let topic = buried(&mut rig, "letters", &letters).await?;
     let listed = rig.json(&["dlq", "list", "--topic", &topic, "--key", "a", "--limit", "1"], Exit::Ok).await?;
     let first = listed["letters"][0]["id"].as_str().ok_or("an id")?;
     assert_eq!((first, &listed["more"]), (&*format!("shop/{topic}/0/0"), &Value::from(true)));
@@ -61,8 +62,8 @@ pub(crate) async fn letters_are_listed_counted_and_shown_without_their_payload(r
     Ok(())
 }
 
-pub(crate) async fn letters_are_redriven_as_planned(rig: Rig) -> TestResult {
-    let topic = buried(&rig, "redriven", &[("a", "down 1"), ("b", "down 2"), ("a", "wrong")]).await?;
+pub(crate) async fn letters_are_redriven_as_planned(mut rig: Rig) -> TestResult {
+    let topic = buried(&mut rig, "redriven", &[("a", "down 1"), ("b", "down 2"), ("a", "wrong")]).await?;
     let plan = only_plans(&rig, &topic, &["dead-letter", "redrive", "--topic", &topic]).await?;
     let planned: Vec<_> =
         plan["steps"].as_array().ok_or("steps")?.iter().map(|step| &step["step"]["letters"]).collect();
@@ -84,8 +85,8 @@ pub(crate) async fn letters_are_redriven_as_planned(rig: Rig) -> TestResult {
     Ok(())
 }
 
-pub(crate) async fn letters_are_parked_and_discarded_for_a_reason(rig: Rig) -> TestResult {
-    let topic = buried(&rig, "resolved", &[("a", "down"), ("b", "wrong"), ("c", "wrong")]).await?;
+pub(crate) async fn letters_are_parked_and_discarded_for_a_reason(mut rig: Rig) -> TestResult {
+    let topic = buried(&mut rig, "resolved", &[("a", "down"), ("b", "wrong"), ("c", "wrong")]).await?;
     let wrong = ["--topic", &*topic, "--error", "wrong"];
     let discard = |rest: &[&'static str]| {
         [&["dead-letter", "discard"], rest].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()

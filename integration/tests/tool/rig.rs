@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
+use tidings::dead_letter::DeadLetters;
 use tidings::idempotency::IdempotencyStore;
 use tidings::memory::MemoryTransport;
 use tidings::ops::{Ops, OpsHandle};
@@ -93,6 +94,20 @@ impl Rig {
         let transport = tidings::connect(&url).await?;
         let connect = Connector { own: None, store: None };
         Ok(Self { connect, transport, variables: vec![("TIDINGS_URL".to_owned(), url)], _ops: None })
+    }
+
+    /// Offers the letters of a topic at the ops endpoint, if there is one: an endpoint names the topics whose letters it
+    /// has.
+    pub(crate) async fn open_letters(&mut self, topic: &str) -> TestResult {
+        if self._ops.is_none() {
+            return Ok(());
+        }
+        let letters = DeadLetters::open(&self.transport, [topic]).await?;
+        let ops = Ops::new().with_admin(Arc::clone(&self.transport)).with_dead_letters("topics", letters);
+        let ops = ops.serve("127.0.0.1:0")?;
+        self.variables[0].1 = format!("http://{}", ops.local_addr());
+        self._ops = Some(Arc::new(ops));
+        Ok(())
     }
 
     /// Opens this store for every `--store`.
