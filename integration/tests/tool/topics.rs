@@ -106,6 +106,12 @@ pub(crate) async fn a_file_is_applied_and_then_there_is_nothing_to_do(rig: Rig) 
     let again = rig.run(&["topic", "apply", &file, "--execute"]).await;
     assert!(again.exit == Exit::Ok && again.err.contains("Nothing to do."), "{again:?}");
 
+    std::fs::write(&file, format!("[[topic]]\nname = \"{two}\"\nretention = \"2h\"\n"))?;
+    let altered = rig.json(&["topic", "apply", &file, "--execute"], Exit::Ok).await?;
+    assert_eq!(altered["steps"][0]["step"]["alter"]["to"], "7200000", "{altered}");
+    let again = rig.run(&["topic", "apply", &file, "--execute"]).await;
+    assert!(again.exit == Exit::Ok && again.err.contains("Nothing to do."), "{again:?}");
+
     std::fs::write(&file, "[[topic]]\nnmae = \"a\"\n")?;
     let typo = rig.fails(&["topic", "apply", &file], Exit::Usage).await;
     assert!(typo.contains("line 2: unknown field `nmae`"), "{typo}");

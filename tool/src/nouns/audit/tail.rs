@@ -16,6 +16,8 @@ use crate::output::{Table, View, list, or_dash};
 
 /// Default of `--limit`.
 const LIMIT: usize = 20;
+/// The verb of the records that a chain writes about itself.
+const CHECKPOINT: &str = "chain.checkpoint";
 /// The number of records that are read at once.
 const PAGE: usize = 1_000;
 
@@ -90,8 +92,11 @@ impl Query for Tail {
                 return Ok(AuditTail { records: last.into() });
             }
             for stored in &page.records {
-                // Checkpoints and records of later versions are shown by `verify` only.
+                // Records of later versions are counted by `verify` only, and checkpoints are its business.
                 let Ok(record) = decode(stored) else { continue };
+                if record.verb == CHECKPOINT {
+                    continue;
+                }
                 if self.intents || !matches!(record.phase, AuditPhase::Intent) {
                     last.push_back(Recorded::new(stored, record));
                     if last.len() > self.limit {

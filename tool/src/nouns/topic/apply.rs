@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidings_core::{Name, TopicDescription};
 
+use super::alter::AlterStep;
 use super::create::{companions, create};
 use super::grow::{GrowStep, grow};
 use super::spec::TopicSpec;
@@ -20,7 +21,7 @@ use crate::exit::Failure;
 /// The largest file that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Create and grow topics until they are as a file says; nothing is shrunk or deleted.
+/// Create, grow and alter topics until they are as a file says; nothing is shrunk or deleted.
 ///
 /// The file is TOML: a table [[topic]] for each, with name, partitions, replication, retention ("7d", "forever"),
 /// retention_bytes, cleanup ("delete", "compact", "compact-and-delete"), max_record_bytes and a table settings.
@@ -55,6 +56,8 @@ pub(crate) enum ApplyStep {
     Create(TopicSpec),
     /// Raises a topic's number of partitions.
     Grow(GrowStep),
+    /// Changes a setting of a topic.
+    Alter(AlterStep),
 }
 
 impl Step for ApplyStep {
@@ -68,6 +71,10 @@ impl Step for ApplyStep {
             }
             Self::Grow(step) => {
                 vec!["grow".into(), step.topic.clone(), format!("{} to {} partitions", step.from, step.to)]
+            }
+            Self::Alter(step) => {
+                let [from, to] = [&step.from, &step.to].map(|value| crate::output::or_dash(value.as_ref()));
+                vec!["alter".into(), step.topic.clone(), format!("{} from {from} to {to}", step.setting)]
             }
         }
     }
@@ -123,7 +130,8 @@ impl Apply {
         }
         for (name, value) in wanted.by_name().map_err(Failure::usage)? {
             if let Some(now) = found.settings.get(&name).filter(|now| **now != value) {
-                draft.notes.push(format!("{topic}: {name} is {now}, not {value}."));
+                let (topic, from, to) = (topic.clone(), Some(now.clone()), Some(value));
+                draft.steps.push(ApplyStep::Alter(AlterStep { topic, setting: name, from, to }));
             }
         }
         Ok(())
@@ -157,17 +165,19 @@ impl Change for Apply {
     }
 
     async fn stale(&self, cx: &Context, steps: &[ApplyStep]) -> Result<Vec<String>, Failure> {
-        let (mut created, mut grown) = (Vec::new(), Vec::new());
+        let (mut created, mut grown, mut altered) = (Vec::new(), Vec::new(), Vec::new());
         for step in steps {
             match step {
                 ApplyStep::Create(spec) => created.push(Name::from(spec.name.as_str())),
                 ApplyStep::Grow(step) => grown.push(step.clone()),
+                ApplyStep::Alter(step) => altered.push(step.clone()),
             }
         }
         let found = describe_each(cx.admin().await?.as_ref(), &created).await?;
         let mut why: Vec<String> =
             found.into_iter().flatten().map(|topic| format!("topic {} exists now", topic.name)).collect();
         why.extend(super::grow::stale(cx, &grown).await?);
+        why.extend(super::alter::stale(cx, &altered).await?);
         Ok(why)
     }
 
@@ -175,6 +185,7 @@ impl Change for Apply {
         let apply = async |step: &ApplyStep| match step {
             ApplyStep::Create(spec) => create(cx, spec).await,
             ApplyStep::Grow(step) => grow(cx, step).await,
+            ApplyStep::Alter(step) => super::alter::alter(cx, &step.topic, std::slice::from_ref(step)).await,
         };
         one_by_one(cx, steps, apply).await
     }
