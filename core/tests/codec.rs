@@ -114,7 +114,7 @@ fn bad_json_is_told_with_its_field() {
         (WHOLE.replace("\"eventType\":\"user.registered\",", ""), "eventType"),
         (WHOLE.replace("\"timestamp\":5,", ""), "timestamp"),
         (WHOLE.replace(":5,", ":\"5\","), "expected i64"),
-        (WHOLE.replace("\"1.0\"", "\"one\""), "version \"one\""),
+        (WHOLE.replace("\"1.0\"", "\"one\""), "version \\\"one\\\""),
         (WHOLE.replace(",\"payload\":{\"user_id\":\"u1\",\"age\":1}", ""), "payload"),
         (WHOLE.replace(",\"age\":1", ""), "age"),
         (WHOLE.replace("\"age\":1", "\"age\":-1"), "expected u32"),

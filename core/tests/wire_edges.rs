@@ -277,7 +277,7 @@ fn a_type_error_names_its_field() {
     for (payload, path) in [
         (r#"{"id":7,"lines":[]}"#, "payload.id"),
         (r#"{"id":"o1","lines":[{"count":1,"notes":{}},{"count":"two","notes":{}}]}"#, "payload.lines[1].count"),
-        (r#"{"id":"o1","lines":[{"count":1,"notes":{"gift":3}}]}"#, "payload.lines[0].notes.gift"),
+        (r#"{"id":"o1","lines":[{"count":1,"notes":{"gift":3}}]}"#, "payload.lines[0].notes.\"gift\""),
         (r#"{"id":"o1","lines":{}}"#, "payload.lines"),
         (r#""text""#, "payload"),
     ] {

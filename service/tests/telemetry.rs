@@ -343,7 +343,8 @@ fn a_snapshot_is_taken_while_all_handlers_block_their_threads() {
     let deadline = std::time::Instant::now() + MINUTE;
     let snapshot = loop {
         let snapshot = service.snapshot();
-        if !snapshot.tasks.workers.is_empty() || std::time::Instant::now() > deadline {
+        let is_seen = !snapshot.tasks.workers.is_empty() && snapshot.tasks.coordinator > Duration::ZERO;
+        if is_seen || std::time::Instant::now() > deadline {
             break snapshot;
         }
         std::thread::yield_now();

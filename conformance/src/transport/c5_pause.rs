@@ -205,7 +205,11 @@ async fn c5_progress_goes_on_under_a_pause(fixture: &Fixture) -> Checked {
         let what = format!("the end {end}, by progress");
         let found = fixture.eventually(&what, || async {
             let progress = consumer.progress().await?;
-            same("partitions with a progress", 2, progress.len())?;
+            // A member may get its partitions one after the other.
+            holds(progress.len() <= 2, "at most 2 partitions with a progress", &progress)?;
+            if progress.len() < 2 {
+                return Ok(None);
+            }
             Ok(progress.into_iter().find(|found| found.partition == p[0] && found.end == end))
         });
         found.await

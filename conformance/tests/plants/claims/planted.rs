@@ -229,6 +229,10 @@ impl Planted {
 
 #[async_trait]
 impl IdempotencyStore for Planted {
+    async fn done(&self, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
+        self.inner.done(&self.scope(scope), events).await
+    }
+
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
         let mut lease = self.inner.acquire_lease(&self.scope(scope), ttl).await?;
         self.known().leases.push((lease.clone(), Instant::now().checked_add(ttl)));

@@ -236,7 +236,7 @@ impl Checker<'_> {
         let delivered = |held: &Held| matches!(held.kind, Kind::Good | Kind::Poison);
         let same = |held: &Held| delivered(held) && (self.history.order == Order::Partition || held.key == this.key);
         let open = |place: &Place| !assigned.settled.contains(&place.offset) && !before.contains(&place.offset);
-        let earlier = self.history.log.range(at(first)..at(offset)).filter(|(_, held)| same(held));
+        let earlier = self.history.log.range(at(first.min(offset))..at(offset)).filter(|(_, held)| same(held));
         let overtaken: Vec<_> = earlier.map(|(place, _)| place).filter(|p| open(p)).map(|p| p.offset).collect();
         let later = |other: &&u64| **other > offset && self.history.log.get(&at(**other)).is_some_and(same);
         let of_it = |run: &&Run| run.process == process && run.origin == *origin && run.epoch == assigned.epoch;
