@@ -343,14 +343,14 @@ fn a_snapshot_is_taken_while_all_handlers_block_their_threads() {
     let deadline = std::time::Instant::now() + MINUTE;
     let snapshot = loop {
         let snapshot = service.snapshot();
-        let is_seen = !snapshot.tasks.workers.is_empty() && snapshot.tasks.coordinator > Duration::ZERO;
+        let is_seen = !snapshot.tasks.workers.is_empty() && snapshot.tasks.starved > Duration::ZERO;
         if is_seen || std::time::Instant::now() > deadline {
             break snapshot;
         }
         std::thread::yield_now();
     };
     assert_eq!(snapshot.tasks.workers[0].handler.as_deref(), Some("blocks"));
-    assert!(snapshot.tasks.coordinator > Duration::ZERO, "it has no thread either");
+    assert!(snapshot.tasks.starved > Duration::ZERO, "the coordinator has no thread either");
     release.send(()).unwrap();
     runtime.block_on(service.shutdown(MINUTE)).unwrap();
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_core::{Begun, Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::unconstrained;
 
 use super::admin::miscounted;
@@ -28,6 +28,8 @@ const WAITING: usize = 64;
 #[derive(Debug)]
 pub(super) struct RemotePublisher {
     calls: mpsc::Sender<Call>,
+    /// Is held by the call that sends next.
+    turn: Mutex<()>,
     guarantees: Guarantees,
     closed: AtomicBool,
 }
@@ -59,7 +61,7 @@ impl RemotePublisher {
                 }
             }
         });
-        Self { calls, guarantees, closed: AtomicBool::new(false) }
+        Self { calls, turn: Mutex::default(), guarantees, closed: AtomicBool::new(false) }
     }
 }
 
@@ -116,14 +118,17 @@ impl Task {
 impl Publisher for RemotePublisher {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
         let count = records.len();
+        let (reply, answers) = oneshot::channel();
+        // The first poll must take the call's place (P3): with its budget spent, a task would not. And a call that may
+        // send, but is not polled yet, must not be overtaken: a channel alone grants room to several at once.
+        let turn = unconstrained(self.turn.lock()).await;
         if self.closed.load(Ordering::Acquire) {
             return all(count, ErrorKind::Closed, "publish: the publisher is closed");
         }
-        let (reply, answers) = oneshot::channel();
-        // The first poll must take the call's place in the queue (P3): with its budget spent, a task would not.
         if unconstrained(self.calls.send(Call::Publish(records, reply))).await.is_err() {
             return all(count, ErrorKind::Closed, "publish: the publisher's runtime has ended");
         }
+        drop(turn);
         let lost = |_| all(count, ErrorKind::Indeterminate, "publish: the publisher's runtime has ended");
         answers.await.unwrap_or_else(lost)
     }
