@@ -39,6 +39,31 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facade;
 
+/// Opens the store of a URL as any trait that both stores implement; nothing is created or changed by that.
+macro_rules! opened {
+    ($url:ident, $expected:literal) => {{
+        #[cfg(feature = "postgres")]
+        if $url.starts_with("postgres://") || $url.starts_with("postgresql://") {
+            let config = crate::postgres::PostgresConfig::new($url).with_migrate(false);
+            return Ok(Arc::new(crate::postgres::PostgresStore::connect_with(config).await?));
+        }
+        #[cfg(feature = "sled")]
+        if let Some(path) = $url.strip_prefix("sled:") {
+            return Ok(Arc::new(crate::sled::SledStore::open(existing(path)?).await?));
+        }
+        // Not repeated: it may hold a password.
+        let _ = $url;
+        Err(Error::new(ErrorKind::Invalid, $expected))
+    }};
+}
+
+/// Refuses a directory that does not exist, which sled would create.
+#[cfg(feature = "sled")]
+fn existing(path: &str) -> Result<&std::path::Path> {
+    let missing = || Error::new(ErrorKind::NotFound, format!("open the store: there is no directory {path}"));
+    Some(std::path::Path::new(path)).filter(|path| path.is_dir()).ok_or_else(missing)
+}
+
 #[tidings_core::async_trait]
 impl Connect for Facade {
     async fn transport(&self, url: &str) -> Result<Arc<dyn Transport>> {
@@ -46,49 +71,15 @@ impl Connect for Facade {
     }
 
     async fn idempotency_store(&self, url: &str) -> Result<Arc<dyn IdempotencyStore>> {
-        #[cfg(feature = "postgres")]
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            // An operator's look must not create or change tables.
-            let config = crate::postgres::PostgresConfig::new(url).with_migrate(false);
-            return Ok(Arc::new(crate::postgres::PostgresStore::connect_with(config).await?));
-        }
-        #[cfg(feature = "sled")]
-        if let Some(path) = url.strip_prefix("sled:") {
-            return Ok(Arc::new(crate::sled::SledStore::open(path).await?));
-        }
-        // Not repeated: it may hold a password.
-        let _ = url;
-        Err(Error::new(ErrorKind::Invalid, "open the store: expected a URL that starts with postgres:// or sled:"))
+        opened!(url, "open the store: expected a URL that starts with postgres:// or sled:")
     }
 
     async fn audit_sink(&self, url: &str) -> Result<Arc<dyn AuditSink>> {
-        #[cfg(feature = "postgres")]
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let config = crate::postgres::PostgresConfig::new(url).with_migrate(false);
-            return Ok(Arc::new(crate::postgres::PostgresStore::connect_with(config).await?));
-        }
-        #[cfg(feature = "sled")]
-        if let Some(path) = url.strip_prefix("sled:") {
-            return Ok(Arc::new(crate::sled::SledStore::open(path).await?));
-        }
-        let _ = url;
-        let expected = "topic:NAME, or a URL that starts with postgres:// or sled:";
-        Err(Error::new(ErrorKind::Invalid, format!("open the audit trail: expected {expected}")))
+        opened!(url, "open the audit trail: expected topic:NAME, or a URL that starts with postgres:// or sled:")
     }
 
     async fn dead_letter_store(&self, url: &str) -> Result<Arc<dyn DeadLetterStore>> {
-        #[cfg(feature = "postgres")]
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let config = crate::postgres::PostgresConfig::new(url).with_migrate(false);
-            return Ok(Arc::new(crate::postgres::PostgresStore::connect_with(config).await?));
-        }
-        #[cfg(feature = "sled")]
-        if let Some(path) = url.strip_prefix("sled:") {
-            return Ok(Arc::new(crate::sled::SledStore::open(path).await?));
-        }
-        let _ = url;
-        let expected = "topics, or a URL that starts with postgres:// or sled:";
-        Err(Error::new(ErrorKind::Invalid, format!("open the dead letters: expected {expected}")))
+        opened!(url, "open the dead letters: expected topics, or a URL that starts with postgres:// or sled:")
     }
 
     fn generated(&self, what: Generated) -> Option<String> {

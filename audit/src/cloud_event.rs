@@ -274,8 +274,25 @@ pub(crate) fn checkpoint_record(source: &str, head: &Checkpoint) -> AuditRecord 
     record
 }
 
-/// Returns whether a record states the end of its chain, by the beginning of its bytes.
-pub(crate) fn is_checkpoint(stored: &StoredAudit) -> bool {
+/// Returns whether a record states the end of its chain, by the beginning of its bytes: a chain writes such records about
+/// itself, between those of changes.
+///
+/// ```
+/// use tidings_audit::{Auditor, MemoryAudit, is_checkpoint};
+/// use tidings_core::audit::{AuditRecord, Principal};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tidings_core::Result<()> {
+/// let sink = MemoryAudit::new();
+/// let auditor = Auditor::new(sink.clone());
+/// auditor.begin(AuditRecord::intent(Principal::new("ann"), "topic.create")).await?;
+/// auditor.checkpoint().await?;
+/// let [intent, end] = &sink.records()[..] else { panic!("an intent and a checkpoint") };
+/// assert_eq!((is_checkpoint(intent), is_checkpoint(end)), (false, true));
+/// # Ok(())
+/// # }
+/// ```
+pub fn is_checkpoint(stored: &StoredAudit) -> bool {
     stored.bytes.starts_with(CHECKPOINT_START)
 }
 

@@ -47,7 +47,7 @@ mod verify;
 pub use self::audited::{Audited, AuditedLetters};
 pub use self::auditor::{Attempt, AuditStatus, Auditor};
 pub use self::chain::Checkpoint;
-pub use self::cloud_event::{MAX_EVENTS, MAX_RESOURCES, MAX_TEXT, decode};
+pub use self::cloud_event::{MAX_EVENTS, MAX_RESOURCES, MAX_TEXT, decode, is_checkpoint};
 pub use self::events::{AuditObserver, EventOperations, EventPolicy};
 pub use self::options::{AuditorOptions, OnSinkFailure};
 pub use self::sinks::{MemoryAudit, TopicAudit, TracingAudit};

@@ -1,7 +1,7 @@
 //! `audit`, and the trail of the changes of other verbs.
 
-use tidings::Topic;
-use tidings::tool::Exit;
+use tidings::tool::{Connect, Exit, Facade};
+use tidings::{ErrorKind, Topic};
 
 use crate::rig::{Rig, TestResult, fresh};
 use crate::topics::create;
@@ -65,5 +65,19 @@ pub(crate) async fn a_trail_that_cannot_be_written_refuses_the_change(mut rig: R
     let refused = rig.fails(&["topic", "create", &topic, "--execute"], Exit::Failed).await;
     assert!(refused.contains("open the audit topic"), "{refused}");
     assert_eq!(rig.state(&topic).await?, before);
+    Ok(())
+}
+
+pub(crate) async fn a_look_into_a_missing_sled_store_creates_none(_rig: Rig) -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("typo");
+    let url = format!("sled:{}", path.display());
+    let kinds = [
+        Facade.idempotency_store(&url).await.map(drop).map_err(|error| error.kind()),
+        Facade.dead_letter_store(&url).await.map(drop).map_err(|error| error.kind()),
+        Facade.audit_sink(&url).await.map(drop).map_err(|error| error.kind()),
+    ];
+    assert_eq!(kinds, [Err(ErrorKind::NotFound); 3]);
+    assert!(!path.exists(), "an operator's look changes nothing");
     Ok(())
 }

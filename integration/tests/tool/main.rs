@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         guide::the_commands_of_the_guide_work,
         audits::changes_are_recorded_in_the_configured_trail,
         audits::without_a_trail_changes_are_recorded_on_standard_error,
+        audits::a_look_into_a_missing_sled_store_creates_none,
         audits::a_trail_that_cannot_be_written_refuses_the_change,
         services::instances_are_listed_by_their_directory,
         services::a_running_service_is_controlled_through_its_endpoint,

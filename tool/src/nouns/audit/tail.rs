@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidings_audit::decode;
+use tidings_audit::{decode, is_checkpoint};
 use tidings_core::audit::{AuditPhase, AuditRecord, StoredAudit};
 
 use super::open;
@@ -16,8 +16,6 @@ use crate::output::{Table, View, list, or_dash};
 
 /// Default of `--limit`.
 const LIMIT: usize = 20;
-/// The verb of the records that a chain writes about itself.
-const CHECKPOINT: &str = "chain.checkpoint";
 /// The number of records that are read at once.
 const PAGE: usize = 1_000;
 
@@ -91,12 +89,9 @@ impl Query for Tail {
             if page.records.is_empty() {
                 return Ok(AuditTail { records: last.into() });
             }
-            for stored in &page.records {
-                // Records of later versions are counted by `verify` only, and checkpoints are its business.
+            for stored in page.records.iter().filter(|stored| !is_checkpoint(stored)) {
+                // Records of later versions are counted by `verify` only.
                 let Ok(record) = decode(stored) else { continue };
-                if record.verb == CHECKPOINT {
-                    continue;
-                }
                 if self.intents || !matches!(record.phase, AuditPhase::Intent) {
                     last.push_back(Recorded::new(stored, record));
                     if last.len() > self.limit {
