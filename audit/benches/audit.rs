@@ -1,4 +1,4 @@
-//! What an audit trail costs: verifying a million records, next to their bare hashes; and publishing with a record of
+//! The cost of an audit trail: verifying a million records, next to their bare hashes; and publishing with a record of
 //! each event, next to publishing without.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 

@@ -31,7 +31,7 @@ pub enum OnSinkFailure {
 pub struct AuditorOptions {
     /// The writer: the CloudEvents source, and the beginning of the chain's name. Default: `tidings`.
     pub source: Name,
-    /// What becomes of a change whose intent cannot be recorded. Default: it is refused.
+    /// The treatment of a change whose intent cannot be recorded. Default: it is refused.
     pub on_sink_failure: OnSinkFailure,
     /// The number of records after which a checkpoint is written. Default: [`Self::DEFAULT_CHECKPOINT_EVERY`].
     pub checkpoint_every: u64,

@@ -144,7 +144,7 @@ impl Queue {
     /// under way then: the caller must not wait for everything that is before its record.
     ///
     /// # Cancel safety
-    /// What was sent without an answer is sent again by the next call.
+    /// Records that were sent without an answer are sent again by the next call.
     pub(crate) async fn send(&self, until: Ticket) -> Result<()> {
         let (started, limit) = (Instant::now(), self.options.answer_within);
         let late = || Error::new(ErrorKind::Unavailable, "write an audit record: many records are before it");

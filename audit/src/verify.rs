@@ -74,7 +74,7 @@ pub struct Problem {
     pub seq: u64,
 }
 
-/// What was found of one chain.
+/// The findings about one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChainReport {
@@ -124,7 +124,7 @@ impl Verification {
 /// of a trimmed chain is reported as [`Unanchored`](ProblemKind::Unanchored).
 ///
 /// Without a checkpoint from elsewhere, records that were removed at the end of a chain, or a chain that was removed or
-/// written anew as a whole, are not found: whoever can write the sink can write another intact chain.
+/// written anew as a whole, are not found: a writer of the sink can write another intact chain.
 ///
 /// # Errors
 /// Those of [`AuditSink::read`].

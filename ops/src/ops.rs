@@ -103,7 +103,7 @@ impl Ops {
     /// Serves the admin of a broker below `/api/v1`: its topics, groups, records, health, ACLs, brokers and
     /// configurations. The routes and the roles that they need are those of [`tidings_ops_api`].
     ///
-    /// What is asked for is done on the runtime in which this is called.
+    /// Requests are carried out on the runtime in which this is called.
     ///
     /// ```
     /// use tidings_core::Transport;

@@ -1,4 +1,4 @@
-//! What a verb works with: the target's handles, the outputs, the deadline.
+//! The context of a verb: the target's handles, the outputs, the deadline.
 
 use std::io;
 use std::sync::Arc;

@@ -50,7 +50,7 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// What to connect to, and how to authenticate.
+/// The address of a target, and its credentials.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     url: Secret,

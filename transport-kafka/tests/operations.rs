@@ -246,7 +246,7 @@ async fn described() -> TestResult {
     Ok(())
 }
 
-/// What Kafka's tool says of an entry.
+/// The output of Kafka's tool about an entry.
 async fn told_config(kafka: &Kafka, args: &[&str], name: &str) -> TestResult<String> {
     let args = [&["--bootstrap-server", "@", "--describe", "--all"], args].concat();
     let all = kafka.tool("org.apache.kafka.tools.ConfigCommand", &args).await;

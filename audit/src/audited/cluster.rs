@@ -27,7 +27,7 @@ impl Cluster for AuditedCluster {
     }
 
     async fn alter_configs(&self, resource: &ConfigResource, changes: &[(String, Option<String>)]) -> Result<()> {
-        // What cannot be read is left out: the change itself tells why.
+        // A value that cannot be read is left out: the change itself tells why.
         let entries = self.inner.configs(resource).await.unwrap_or_default();
         let is_shown = |entry: &ConfigEntry| {
             let is_changed = changes.iter().any(|(changed, _)| *changed == entry.name);

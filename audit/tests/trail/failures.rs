@@ -1,4 +1,4 @@
-//! What becomes of changes and events while the sink takes no records.
+//! The fate of changes and events while the sink takes no records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -119,7 +119,7 @@ async fn a1_retention_by_size_leaves_what_is_within_it(fixture: &Fixture) -> Che
     same("bounds of a log of 80,000 bytes", Some((0, 80)), bounds_at_last(fixture, &topic).await?)
 }
 
-/// What was deleted before takes no room any more, be it at once or in parts.
+/// Records that were deleted before take no room any more, whether they went at once or in parts.
 async fn a1_retention_by_size_counts_what_is_there(fixture: &Fixture) -> Checked {
     let topic = limited(fixture).await?;
     let p = TopicPartition::new(&topic, 0);

@@ -42,7 +42,7 @@ async fn c1_a_log_cut_below_what_was_read_is_read_anew(fixture: &Fixture) -> Che
     members.until("what was published after the cut", last).await?;
     let came = members[0].of(&p);
     same_records("what was published after the cut", 6, &after, &came[came.len() - 6..])?;
-    // What was not committed comes again, as from any owner that is lost.
+    // Uncommitted records come again, as from any owner that is lost.
     same("records between the commit and the cut", 8, came.len() - 10)?;
     members[0].commit(&p, 12).await
 }

@@ -69,7 +69,7 @@ pub enum AuditPhase {
     Result {
         /// The id of the intent's record; `None` for events, which have no intent.
         intent: Option<Uuid>,
-        /// What came of it.
+        /// The outcome.
         outcome: AuditOutcome,
     },
 }
@@ -180,9 +180,9 @@ pub struct AuditRecord {
     pub resources: Vec<String>,
     /// The number of resources and events that are left out, because there are too many.
     pub omitted: u64,
-    /// What was before, by name.
+    /// The state before, by name.
     pub before: BTreeMap<String, String>,
-    /// What is after, by name; of an intent, what was asked for.
+    /// The state after, by name; of an intent, the requested one.
     pub after: BTreeMap<String, String>,
     /// The reason that the principal gave; may be empty.
     pub reason: String,

@@ -15,7 +15,7 @@ use crate::{MAX_BODY_BYTES, MAX_NAMES, Route, wire};
 
 /// The size of a request's records, encoded.
 const REQUEST_BYTES: usize = 2 << 20;
-/// What surrounds the records of a request.
+/// The bytes of a request around its records.
 const ROOM: usize = 64;
 
 /// The calls that wait for their turn in the task; the next ones wait with their callers.

@@ -1,11 +1,11 @@
-//! What an endpoint offers.
+//! The description of an endpoint.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use tidings_core::{Clause, Guarantees};
 
-/// What an endpoint offers, and the role of the token that asked.
+/// The backends of an endpoint, and the role of the token that asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct About {
@@ -25,7 +25,7 @@ pub struct About {
     pub dead_letters: Vec<String>,
     /// The idempotency stores, by name.
     pub stores: Vec<String>,
-    /// What the transport's parts guarantee, by `transport`, `publisher` and `admin`.
+    /// The guarantees of the transport's parts, by `transport`, `publisher` and `admin`.
     pub guarantees: std::collections::BTreeMap<String, Kept>,
 }
 

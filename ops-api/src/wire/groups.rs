@@ -240,7 +240,7 @@ impl AlterOffsets {
     }
 }
 
-/// What a reset changed, or would change.
+/// The changes of a reset, made or planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Resets {

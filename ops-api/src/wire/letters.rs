@@ -201,7 +201,7 @@ pub struct Letter {
     pub failed_at_ms: i64,
     /// The size of the record, in bytes.
     pub size: usize,
-    /// What became of the letter; `None` while it is open.
+    /// The resolution of the letter; `None` while it is open.
     pub resolution: Option<Resolution>,
     /// The record; `None` where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

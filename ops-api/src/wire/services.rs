@@ -159,7 +159,7 @@ pub struct ServicePartition {
     pub leaving: bool,
 }
 
-/// What holds a partition, until it is skipped.
+/// The range that holds a partition, until it is skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Held {

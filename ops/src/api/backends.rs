@@ -1,4 +1,4 @@
-//! What the API works on: a transport, stores, the services that it may control, and the audit of its changes.
+//! The backends of the API: a transport, stores, the services that it may control, and the audit of its changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

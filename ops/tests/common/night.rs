@@ -1,4 +1,4 @@
-//! What an operator reads at night: the last lines of the log, by the filter that the guide recommends, and `/status`.
+//! The view of an operator at night: the last lines of the log, by the filter that the guide recommends, and `/status`.
 
 use std::fmt::{self, Debug, Write as _};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -83,7 +83,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// What an operator reads.
+/// The view of an operator.
 pub(crate) struct Seen {
     log: String,
     /// The only service.

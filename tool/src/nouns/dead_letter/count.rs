@@ -20,7 +20,7 @@ pub(crate) struct Count {
     /// State of the letters
     #[arg(long, value_enum, default_value = "open")]
     state: State,
-    /// What the letters of a group have in common
+    /// Properties that the letters of a group have in common
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PROPERTY,...")]
     by: Vec<By>,
 }

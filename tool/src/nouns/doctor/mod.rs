@@ -27,7 +27,7 @@ const READERS: &str = "dead-letters-";
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// What to look for; default: all
+    /// Complaints to look for; default: all
     #[arg(value_enum, value_name = "COMPLAINT")]
     complaints: Vec<Complaint>,
     /// Groups to look at; default: all
@@ -75,7 +75,7 @@ enum Severity {
     Hint,
 }
 
-/// What was found about one subject.
+/// A finding about one subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 struct Finding {
     /// The complaint that it explains.
@@ -84,9 +84,9 @@ struct Finding {
     severity: Severity,
     /// A group, a topic or a partition.
     subject: String,
-    /// What was found.
+    /// The finding.
     finding: String,
-    /// What to do.
+    /// The remedy.
     remedy: String,
 }
 
@@ -110,9 +110,9 @@ pub(crate) struct Diagnosis {
     groups: usize,
     /// The number of topics that were looked at.
     topics: usize,
-    /// What was found.
+    /// The finding.
     findings: Vec<Finding>,
-    /// What could not be looked at, each with the cause.
+    /// Subjects that could not be looked at, each with the cause.
     unknown: Vec<String>,
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Sample {
     pub(super) topics: BTreeMap<Name, TopicDescription>,
     /// The names of all topics.
     pub(super) known: BTreeSet<Name>,
-    /// What could not be read.
+    /// Groups and topics that could not be read, each with the cause.
     pub(super) unknown: Vec<String>,
 }
 

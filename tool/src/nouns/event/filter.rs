@@ -3,7 +3,7 @@
 
 use tidings_core::{StoredRecord, codec};
 
-/// What a field must be.
+/// The condition of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     field: Field,

@@ -55,7 +55,7 @@ struct ServiceReason {
     seconds: f64,
     /// Its meaning.
     meaning: String,
-    /// What to do.
+    /// The remedy.
     remedy: String,
 }
 

@@ -67,7 +67,7 @@ struct ListedInstance {
 struct ListedDrift {
     /// The service.
     service: String,
-    /// What differs: `version`, `topology` and so on.
+    /// The property that differs: `version`, `topology` and so on.
     kind: String,
     /// The number of instances with each value.
     values: Vec<(String, usize)>,

@@ -157,7 +157,7 @@ pub(crate) struct SkipStep {
     from: u64,
     /// The offset behind the last one.
     to: u64,
-    /// What holds the partition.
+    /// The reason why the partition is held.
     reason: String,
 }
 
