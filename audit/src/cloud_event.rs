@@ -285,10 +285,10 @@ pub(crate) fn checkpoint_record(source: &str, head: &Checkpoint) -> AuditRecord 
 /// # async fn main() -> tidings_core::Result<()> {
 /// let sink = MemoryAudit::new();
 /// let auditor = Auditor::new(sink.clone());
-/// auditor.begin(AuditRecord::intent(Principal::new("ann"), "topic.create")).await?;
+/// auditor.denied(AuditRecord::intent(Principal::new("ann"), "topic.create"), "ann may only look").await?;
 /// auditor.checkpoint().await?;
-/// let [intent, end] = &sink.records()[..] else { panic!("an intent and a checkpoint") };
-/// assert_eq!((is_checkpoint(intent), is_checkpoint(end)), (false, true));
+/// let checkpoints: Vec<bool> = sink.records().iter().map(is_checkpoint).collect();
+/// assert_eq!(checkpoints, [false, false, true], "an intent, its result and the checkpoint");
 /// # Ok(())
 /// # }
 /// ```
