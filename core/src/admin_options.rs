@@ -37,7 +37,7 @@ impl CreatePartitionsOptions {
 /// /// Returns how many partitions a reset to the oldest records would move.
 /// async fn plan(admin: &dyn Admin, group: &Name, topics: &[Name]) -> Result<usize> {
 ///     let dry_run = ResetOffsetsOptions::default().with_dry_run();
-///     let plan = admin.reset_offsets(group, topics, ResetTo::Place(SeekTo::Earliest), dry_run).await?;
+///     let plan = admin.reset_offsets(group, topics, ResetTo::Position(SeekTo::Earliest), dry_run).await?;
 ///     Ok(plan.iter().filter(|change| change.from != Some(change.to)).count())
 /// }
 /// ```
@@ -62,7 +62,7 @@ impl ResetOffsetsOptions {
 #[non_exhaustive]
 pub enum ResetTo {
     /// Moves each partition to this position.
-    Place(SeekTo),
+    Position(SeekTo),
     /// Moves forward by this number of offsets (back, if negative), within the log; from the oldest record, if nothing
     /// is committed.
     Shift(i64),

@@ -248,7 +248,7 @@ impl Admin for KafkaAdmin {
         let bounds = self.bounds(&partitions).await?;
         let committed = self.cluster.committed(group).await?;
         let found = match to {
-            ResetTo::Place(place @ SeekTo::Time(_)) => {
+            ResetTo::Position(place @ SeekTo::Time(_)) => {
                 self.cluster.offsets(partitions.iter().map(|p| (p.clone(), place))).await?
             }
             _ => HashMap::new(),
@@ -258,9 +258,9 @@ impl Admin for KafkaAdmin {
             let (start, end) = bounds.get(&partition).copied().unwrap_or_default();
             let from = committed.get(&partition).map(|c| c.next);
             let target = match to {
-                ResetTo::Place(SeekTo::Offset(offset)) => offset.clamp(start, end),
-                ResetTo::Place(SeekTo::Latest) => end,
-                ResetTo::Place(SeekTo::Time(_)) => found.get(&partition).copied().flatten().unwrap_or(end),
+                ResetTo::Position(SeekTo::Offset(offset)) => offset.clamp(start, end),
+                ResetTo::Position(SeekTo::Latest) => end,
+                ResetTo::Position(SeekTo::Time(_)) => found.get(&partition).copied().flatten().unwrap_or(end),
                 ResetTo::Shift(by) => from.unwrap_or(start).saturating_add_signed(by).clamp(start, end),
                 _ => start,
             };

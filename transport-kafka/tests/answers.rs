@@ -305,17 +305,17 @@ async fn groups(script: &mut Script) -> TestResult {
     let member = script.join(latest, 2).await?;
     let commits = (0..2).map(|p| member.commit(&script.at(p), 0, 6)).collect();
     script.tell_all("commit", member.consumer.commit(commits).await, done);
-    script.reset("reset with a member", ResetTo::Place(SeekTo::Earliest), now).await?;
+    script.reset("reset with a member", ResetTo::Position(SeekTo::Earliest), now).await?;
     script.tell("delete with a member", admin.delete_group(&script.group.clone()).await, done);
     member.consumer.close().await?;
     // The coordinator takes a moment to notice that the group is empty.
     let end = Instant::now() + LIMIT;
-    let (group, topics, to) = (script.group.clone(), [script.topic.clone()], ResetTo::Place(SeekTo::Earliest));
+    let (group, topics, to) = (script.group.clone(), [script.topic.clone()], ResetTo::Position(SeekTo::Earliest));
     while admin.reset_offsets(&group, &topics, to, now.with_dry_run()).await.is_err() {
         assert!(Instant::now() < end, "the group is not empty");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    script.reset("reset, dry", ResetTo::Place(SeekTo::Earliest), now.with_dry_run()).await?;
+    script.reset("reset, dry", ResetTo::Position(SeekTo::Earliest), now.with_dry_run()).await?;
     script.lag().await?;
     script.reset("reset by three", ResetTo::Shift(-3), now).await?;
     script.lag().await?;

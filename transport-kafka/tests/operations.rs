@@ -328,7 +328,7 @@ async fn many() -> TestResult {
     let groups: Vec<Name> = (0..GROUPS).map(|n| format!("group-{n:03}").into()).collect();
     for (n, group) in groups.iter().enumerate() {
         let of: Vec<Name> = (0..4).map(|i| topics[(n * 4 + i) % TOPICS].clone()).collect();
-        admin.reset_offsets(group, &of, ResetTo::Place(SeekTo::Earliest), Default::default()).await?;
+        admin.reset_offsets(group, &of, ResetTo::Position(SeekTo::Earliest), Default::default()).await?;
     }
     let mut took = Vec::new();
     let began = Instant::now();

@@ -314,7 +314,7 @@ async fn leaderless() -> TestResult {
     publish_all(&*publisher, &topic, 0).await?;
     let (admin, group) = (transport.admin().await?, Name::from(format!("{topic}-group")));
     let topics = [topic.clone()];
-    admin.reset_offsets(&group, &topics, ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default()).await?;
+    admin.reset_offsets(&group, &topics, ResetTo::Position(SeekTo::Earliest), ResetOffsetsOptions::default()).await?;
     assert!(admin.group_lag(&group).await?.iter().all(|p| p.lag() == Some(1)));
     let described = admin.describe_topics(&topics).await?.remove(0)?;
     let leader = described.partitions[0].leader.ok_or("it is led")?;

@@ -31,7 +31,7 @@ async fn a_time_later_than_all_records_is_the_end() -> TestResult {
     let dry = ResetOffsetsOptions::default().with_dry_run();
     let later = now.saturating_add(Duration::from_secs(60));
     for (time, expected) in [(later, [0, 2, 2]), (now, [0, 1, 2]), (old, [0, 0, 0])] {
-        let plan = admin.reset_offsets(&group, &topics, ResetTo::Place(SeekTo::Time(time)), dry);
+        let plan = admin.reset_offsets(&group, &topics, ResetTo::Position(SeekTo::Time(time)), dry);
         let plan = timeout(LIMIT, plan).await??;
         assert_eq!(plan.iter().map(|reset| reset.to).collect::<Vec<_>>(), expected, "{time}");
     }

@@ -181,9 +181,9 @@ fn facts(topic: &TopicDescription) -> Vec<(String, String)> {
 
 fn place(to: ResetTo) -> String {
     match to {
-        ResetTo::Place(SeekTo::Earliest) => "earliest".to_owned(),
-        ResetTo::Place(SeekTo::Latest) => "latest".to_owned(),
-        ResetTo::Place(place) => format!("{place:?}"),
+        ResetTo::Position(SeekTo::Earliest) => "earliest".to_owned(),
+        ResetTo::Position(SeekTo::Latest) => "latest".to_owned(),
+        ResetTo::Position(place) => format!("{place:?}"),
         ResetTo::Shift(by) => format!("{by:+}"),
         _ => "unknown".to_owned(),
     }

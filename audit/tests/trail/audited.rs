@@ -52,7 +52,7 @@ const CHANGES: &[(&str, Change)] = changes! {
         t.admin().await.unwrap().alter_topic(&"orders".into(), &changes).await.err()
     };
     "group.reset": |t, l| {
-        let to = ResetTo::Place(SeekTo::Earliest);
+        let to = ResetTo::Position(SeekTo::Earliest);
         let options = ResetOffsetsOptions::default();
         t.admin().await.unwrap().reset_offsets(&"billing".into(), &["orders".into()], to, options).await.err()
     };

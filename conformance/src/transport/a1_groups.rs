@@ -207,12 +207,12 @@ async fn a1_reset_moves_a_group(fixture: &Fixture) -> Checked {
     let (group, topic) = left_behind(fixture, 2).await?;
     for (to, at) in [(SeekTo::Earliest, 0), (SeekTo::Latest, 10), (SeekTo::Offset(3), 3), (SeekTo::Offset(99), 10)] {
         let before = committed(fixture, &group).await?;
-        let moved = reset(fixture, &group, &topic, ResetTo::Place(to), false).await?;
+        let moved = reset(fixture, &group, &topic, ResetTo::Position(to), false).await?;
         same("where it was", before, moved.iter().map(|m| m.from).collect())?;
         same("where it is now", vec![at, at], moved.iter().map(|m| m.to).collect())?;
         same("what is committed", vec![Some(at), Some(at)], committed(fixture, &group).await?)?;
     }
-    reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Offset(8)), false).await?;
+    reset(fixture, &group, &topic, ResetTo::Position(SeekTo::Offset(8)), false).await?;
     let mut members = fixture.join(ConsumerOptions::new(&group, [&topic])).await?;
     members.records(0, 4).await?;
     members.rest().await?;
@@ -238,14 +238,14 @@ async fn a1_reset_to_a_time(fixture: &Fixture) -> Checked {
     let group = members[0].options.group.clone();
     members[0].commit(&TopicPartition::new(&topic, 0), 10).await?;
     members.close(0).await?;
-    let moved = reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Time(at(7))), false).await?;
+    let moved = reset(fixture, &group, &topic, ResetTo::Position(SeekTo::Time(at(7))), false).await?;
     same("the first record of that time", vec![7], moved.iter().map(|m| m.to).collect())
 }
 
 /// It must report the same moves as the run that follows it.
 async fn a1_a_dry_run_moves_nothing(fixture: &Fixture) -> Checked {
     let (group, topic) = left_behind(fixture, 1).await?;
-    let told = reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Earliest), true).await?;
+    let told = reset(fixture, &group, &topic, ResetTo::Position(SeekTo::Earliest), true).await?;
     let expected = vec![PartitionReset::new(TopicPartition::new(&topic, 0), Some(6), 0)];
     same("what it would do", expected, told)?;
     same("what is committed", vec![Some(6)], committed(fixture, &group).await?)
@@ -256,7 +256,7 @@ async fn a1_reset_is_refused_while_the_group_has_members(fixture: &Fixture) -> C
     let (mut members, topic) = working(fixture, 1).await?;
     let (group, admin) = (members[0].options.group.clone(), fixture.admin().await?);
     let topics = [topic];
-    let to = ResetTo::Place(SeekTo::Earliest);
+    let to = ResetTo::Position(SeekTo::Earliest);
     let refusal = members
         .meanwhile("an answer", admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default()))
         .await?;
@@ -270,7 +270,7 @@ async fn a1_reset_of_a_missing_topic_is_told(fixture: &Fixture) -> Checked {
     let answer = fixture
         .eventually("a group without members", || async {
             match admin
-                .reset_offsets(&group, &topics, ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default())
+                .reset_offsets(&group, &topics, ResetTo::Position(SeekTo::Earliest), ResetOffsetsOptions::default())
                 .await
             {
                 Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
@@ -286,7 +286,7 @@ async fn a1_reset_prepares_a_group_that_never_ran(fixture: &Fixture) -> Checked 
     let topic = fixture.topic(1).await?;
     fixture.fill(&topic, 0, 0, 10).await?;
     let group = fixture.fresh("group");
-    let moved = reset(fixture, &group, &topic, ResetTo::Place(SeekTo::Offset(8)), false).await?;
+    let moved = reset(fixture, &group, &topic, ResetTo::Position(SeekTo::Offset(8)), false).await?;
     same("where it was and is", vec![(None, 8)], moved.iter().map(|m| (m.from, m.to)).collect())?;
     let mut members = fixture.join(ConsumerOptions::new(&group, [&topic])).await?;
     members.records(0, 2).await?;

@@ -31,7 +31,7 @@ async fn a1_more_than_a_thousand_topics_and_groups_are_listed(fixture: &Fixture)
     let names: Vec<Name> = described.into_iter().flatten().map(|d| d.name).collect();
     same("descriptions, each in its place", &topics, &names)?;
     let mut groups: Vec<Name> = (0..1_050).map(|_| fixture.fresh("group")).collect();
-    let (to, options) = (ResetTo::Place(SeekTo::Earliest), ResetOffsetsOptions::default());
+    let (to, options) = (ResetTo::Position(SeekTo::Earliest), ResetOffsetsOptions::default());
     for group in &groups {
         fixture.within("reset", admin.reset_offsets(group, &topics[..1], to, options)).await??;
     }

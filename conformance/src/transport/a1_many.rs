@@ -259,9 +259,9 @@ async fn a1_reset_moves_several_topics_and_no_other(fixture: &Fixture) -> Checke
     for (to, after) in [
         (ResetTo::Shift(2), [4, 3, 5, 3, 9, 4]),
         (ResetTo::Shift(-1), [3, 2, 5, 3, 8, 3]),
-        (ResetTo::Place(SeekTo::Latest), [10, 4, 5, 3, 10, 4]),
-        (ResetTo::Place(SeekTo::Offset(7)), [7, 4, 5, 3, 7, 4]),
-        (ResetTo::Place(SeekTo::Earliest), [0, 0, 5, 3, 0, 0]),
+        (ResetTo::Position(SeekTo::Latest), [10, 4, 5, 3, 10, 4]),
+        (ResetTo::Position(SeekTo::Offset(7)), [7, 4, 5, 3, 7, 4]),
+        (ResetTo::Position(SeekTo::Earliest), [0, 0, 5, 3, 0, 0]),
     ] {
         let mut moved = granted("reset", behind.reset(fixture, &asked, to).await?)?;
         moved.sort_by(|a, b| a.partition.cmp(&b.partition));
@@ -281,8 +281,8 @@ async fn a1_reset_far_beyond_the_log_goes_to_its_ends(fixture: &Fixture) -> Chec
     let behind = behind(fixture).await?;
     let asked = [behind.topics[0].clone()];
     let (ends, starts) = ([10, 4, 5, 3, 7, 4], [0, 0, 5, 3, 7, 4]);
-    let time = |millis: i64| ResetTo::Place(SeekTo::Time(Timestamp::from_millis(millis)));
-    let place = |offset: u64| ResetTo::Place(SeekTo::Offset(offset));
+    let time = |millis: i64| ResetTo::Position(SeekTo::Time(Timestamp::from_millis(millis)));
+    let place = |offset: u64| ResetTo::Position(SeekTo::Offset(offset));
     for (to, after) in [
         (place((1 << 32) + 3), ends),
         (time(i64::MIN), starts),
@@ -305,7 +305,7 @@ async fn a1_reset_goes_to_no_record_that_is_gone(fixture: &Fixture) -> Checked {
     let behind = behind(fixture).await?;
     fixture.delete_records(&behind.all[0], 0..6).await?;
     let asked = [behind.topics[0].clone()];
-    let place = |to: SeekTo| ResetTo::Place(to);
+    let place = |to: SeekTo| ResetTo::Position(to);
     for to in [place(SeekTo::Earliest), place(SeekTo::Offset(0)), ResetTo::Shift(-100)] {
         let moved = granted("reset", behind.reset(fixture, &asked, to).await?)?;
         same(&format!("where {to:?} went"), vec![6, 0], moved.iter().map(|m| m.to).collect())?;
@@ -320,13 +320,13 @@ async fn a1_reset_goes_to_no_record_that_is_gone(fixture: &Fixture) -> Checked {
 async fn a1_reset_with_a_missing_topic_moves_nothing(fixture: &Fixture) -> Checked {
     let behind = behind(fixture).await?;
     let asked = [behind.topics[0].clone(), fixture.fresh("missing"), behind.topics[1].clone()];
-    let answer = behind.reset(fixture, &asked, ResetTo::Place(SeekTo::Earliest)).await?;
+    let answer = behind.reset(fixture, &asked, ResetTo::Position(SeekTo::Earliest)).await?;
     refused("a reset with a missing topic", &[ErrorKind::NotFound], answer)?;
     behind.has(fixture, "a refused reset", BEFORE).await?;
     // A dry run of a group that never ran creates none.
     let (admin, never) = (fixture.admin().await?, fixture.fresh("never"));
     let dry = ResetOffsetsOptions::default().with_dry_run();
-    let to = ResetTo::Place(SeekTo::Earliest);
+    let to = ResetTo::Position(SeekTo::Earliest);
     fixture.within("dry run", admin.reset_offsets(&never, &behind.topics[..1], to, dry)).await??;
     let listed = fixture.within("list", admin.list_groups()).await??;
     holds(!listed.contains(&never), "no group by a dry run", listed)
@@ -350,7 +350,7 @@ async fn a1_groups_that_begin_alike_are_reset_and_deleted_apart(fixture: &Fixtur
         }
         Ok(())
     };
-    granted("reset", behind.reset(fixture, &behind.topics, ResetTo::Place(SeekTo::Earliest)).await?)?;
+    granted("reset", behind.reset(fixture, &behind.topics, ResetTo::Position(SeekTo::Earliest)).await?)?;
     unmoved("a reset").await?;
     granted("delete", fixture.within("delete", admin.delete_group(first)).await?)?;
     unmoved("a deletion").await?;

@@ -84,7 +84,7 @@ async fn a1_many_groups_are_described_as_each_one(fixture: &Fixture) -> Checked 
     fixture.fill(&topic, 0, 0, 4).await?;
     let mut names: Vec<Name> = (0..3).map(|_| fixture.fresh("group")).collect();
     for (shift, group) in names.iter().enumerate() {
-        let to = tidings_core::ResetTo::Place(tidings_core::SeekTo::Offset(shift as u64));
+        let to = tidings_core::ResetTo::Position(tidings_core::SeekTo::Offset(shift as u64));
         let reset = admin.reset_offsets(group, std::slice::from_ref(&topic), to, Default::default());
         fixture.within("reset", reset).await??;
     }

@@ -171,7 +171,7 @@ impl TryFrom<ResetTo> for Place {
 
     fn try_from(to: ResetTo) -> Result<Self, Error> {
         match to {
-            ResetTo::Place(place) => place.try_into(),
+            ResetTo::Position(place) => place.try_into(),
             ResetTo::Shift(by) => Ok(Self::Shift(by)),
             other => Err(unknown("to", &format!("{other:?}"), "a place that HTTP knows")),
         }
@@ -184,7 +184,7 @@ impl TryFrom<Place> for ResetTo {
     fn try_from(place: Place) -> Result<Self, Error> {
         match place {
             Place::Shift(by) => Ok(Self::Shift(by)),
-            place => place.try_into().map(Self::Place),
+            place => place.try_into().map(Self::Position),
         }
     }
 }

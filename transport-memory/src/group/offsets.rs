@@ -137,7 +137,7 @@ impl Group {
 /// committed offset or, without one, to the oldest record.
 fn place(log: &PartitionLog, from: Option<u64>, to: ResetTo, now: Timestamp) -> u64 {
     match to {
-        ResetTo::Place(place) => log.find(place, now),
+        ResetTo::Position(place) => log.find(place, now),
         ResetTo::Shift(by) => {
             let from = from.unwrap_or_else(|| log.bounds(now).0);
             log.find(SeekTo::Offset(from.saturating_add_signed(by)), now)

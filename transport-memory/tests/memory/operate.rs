@@ -94,7 +94,7 @@ async fn a1_reset_is_refused_while_there_are_members_and_a_dry_run_moves_nothing
     let consumer = join(&transport, "g", "t").await;
     let mine = assigned(&consumer).await.remove(0);
     commit(&consumer, commit_of(&mine, 6)).await.unwrap();
-    let to = ResetTo::Place(SeekTo::Offset(2));
+    let to = ResetTo::Position(SeekTo::Offset(2));
     assert_eq!(
         admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default()).await.unwrap_err().kind(),
         ErrorKind::Conflict
@@ -112,8 +112,8 @@ async fn a1_reset_is_refused_while_there_are_members_and_a_dry_run_moves_nothing
         (to, 2),
         (ResetTo::Shift(3), 5),
         (ResetTo::Shift(-99), 0),
-        (ResetTo::Place(SeekTo::Latest), 10),
-        (ResetTo::Place(SeekTo::Earliest), 0),
+        (ResetTo::Position(SeekTo::Latest), 10),
+        (ResetTo::Position(SeekTo::Earliest), 0),
     ] {
         admin.reset_offsets(&group, &topics, to, ResetOffsetsOptions::default()).await.unwrap();
         assert_eq!(admin.group_lag(&group).await.unwrap()[0].committed, Some(next));

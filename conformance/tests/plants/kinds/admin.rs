@@ -56,7 +56,7 @@ impl BentAdmin {
         let deleted = lock(&self.shared).deleted.clone();
         for (group, p) in deleted.iter().filter(|(_, p)| topics.iter().any(|t| t.name == p.topic)) {
             let topics = [p.topic.clone()];
-            let to = ResetTo::Place(SeekTo::Earliest);
+            let to = ResetTo::Position(SeekTo::Earliest);
             self.inner.reset_offsets(group, &topics, to, ResetOffsetsOptions::default()).await?;
         }
         Ok(())
@@ -75,7 +75,7 @@ impl BentAdmin {
         for topic in topics {
             let one = std::slice::from_ref(topic);
             let to = match (self.kind, to, shift) {
-                (Kind::ShiftsLikeTheFirst, ResetTo::Shift(_), Some(first)) => ResetTo::Place(SeekTo::Offset(first)),
+                (Kind::ShiftsLikeTheFirst, ResetTo::Shift(_), Some(first)) => ResetTo::Position(SeekTo::Offset(first)),
                 _ => to,
             };
             let resets = self.inner.reset_offsets(group, one, to, options).await?;
@@ -87,8 +87,8 @@ impl BentAdmin {
 
     fn target(&self, to: ResetTo) -> ResetTo {
         match (self.kind, to) {
-            (Kind::ResetsOffsetsOf32Bits, ResetTo::Place(SeekTo::Offset(offset))) => {
-                ResetTo::Place(SeekTo::Offset(offset & 0xffff_ffff))
+            (Kind::ResetsOffsetsOf32Bits, ResetTo::Position(SeekTo::Offset(offset))) => {
+                ResetTo::Position(SeekTo::Offset(offset & 0xffff_ffff))
             }
             (Kind::ShiftsBy32Bits, ResetTo::Shift(by)) => ResetTo::Shift(i64::from(by as i32)),
             _ => to,
@@ -229,14 +229,14 @@ impl Admin for BentAdmin {
         match self.kind {
             Kind::ResetsToWhatIsGone => {
                 let mut moved = self.inner.reset_offsets(group, topics, to, options).await?;
-                if let ResetTo::Place(SeekTo::Offset(asked)) = to {
+                if let ResetTo::Position(SeekTo::Offset(asked)) = to {
                     moved.iter_mut().for_each(|m| m.to = m.to.min(asked));
                 }
                 return Ok(moved);
             }
             Kind::ShiftsANewGroupFromZero if self.inner.group_lag(group).await.is_err() => {
                 if let ResetTo::Shift(by) = to {
-                    let to = ResetTo::Place(SeekTo::Offset(by.unsigned_abs()));
+                    let to = ResetTo::Position(SeekTo::Offset(by.unsigned_abs()));
                     return self.inner.reset_offsets(group, topics, to, options).await;
                 }
             }

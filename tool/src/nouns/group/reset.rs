@@ -48,10 +48,10 @@ impl Reset {
     fn target(&self) -> Result<ResetTo, Failure> {
         match (self.shift, self.to) {
             (Some(by), _) => Ok(ResetTo::Shift(by)),
-            (None, Some(Place::Start)) => Ok(ResetTo::Place(SeekTo::Earliest)),
-            (None, Some(Place::End)) => Ok(ResetTo::Place(SeekTo::Latest)),
-            (None, Some(Place::Offset(offset))) => Ok(ResetTo::Place(SeekTo::Offset(offset))),
-            (None, Some(Place::Time(time))) => Ok(ResetTo::Place(SeekTo::Time(time))),
+            (None, Some(Place::Start)) => Ok(ResetTo::Position(SeekTo::Earliest)),
+            (None, Some(Place::End)) => Ok(ResetTo::Position(SeekTo::Latest)),
+            (None, Some(Place::Offset(offset))) => Ok(ResetTo::Position(SeekTo::Offset(offset))),
+            (None, Some(Place::Time(time))) => Ok(ResetTo::Position(SeekTo::Time(time))),
             _ => Err(Failure::usage("group reset: --to -N is not a place for all partitions").with_hint("use --shift")),
         }
     }
