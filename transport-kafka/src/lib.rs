@@ -39,6 +39,7 @@ mod error;
 mod log_reader;
 mod publisher;
 mod transport;
+mod wire;
 
 pub use self::acls::KafkaAcls;
 pub use self::admin::KafkaAdmin;

@@ -209,6 +209,16 @@ impl Kafka {
         let (install, class) = (self.inner.install.clone(), class.to_owned());
         blocking(move || install.run_tool(&class, &args)).await
     }
+
+    /// Runs a Java program with Kafka's classes, without a cluster, and returns its output: a main class, or the path
+    /// of a source file, which ends with `.java`.
+    ///
+    /// # Errors
+    /// If there is no Java, or the program fails; the error has its output.
+    pub async fn java(program: impl Into<String>, args: &[&str]) -> Result<String> {
+        let (program, args) = (program.into(), args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
+        blocking(move || Install::find()?.run_tool(&program, &args)).await
+    }
 }
 
 fn write_certs(authority: &Authority, dir: &Path) -> Result<()> {
