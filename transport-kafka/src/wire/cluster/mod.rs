@@ -1,0 +1,206 @@
+//! The brokers of a cluster, the leaders of partitions, and one connection to each broker.
+//!
+//! Metadata is asked for over a connection of its own, so that no long poll delays it. If that is silent, all brokers
+//! are asked, and the first answer is taken.
+
+mod backoff;
+mod metadata;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use tidings_core::settings::Address;
+use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
+use tokio::time::{sleep, timeout};
+
+use self::backoff::Backoff;
+pub(crate) use self::metadata::Leader;
+use self::metadata::Metadata;
+use super::connection::{Connection, Endpoint};
+use crate::config::KafkaConfig;
+
+/// How long one broker may take to answer before the others are asked, too.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Time limit of a request for metadata: a broker that hangs must not delay it for longer.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Number of brokers asked at once.
+const AT_ONCE: usize = 16;
+
+/// A cluster. Clones share its metadata and connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<KafkaConfig>,
+    state: Mutex<State>,
+    /// The connection for metadata; locked by the one request at a time.
+    control: tokio::sync::Mutex<Option<Connection>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    metadata: Metadata,
+    slots: HashMap<i32, Arc<tokio::sync::Mutex<Slot>>>,
+}
+
+/// The connection to a broker; locked while it is opened.
+#[derive(Debug, Default)]
+struct Slot {
+    connection: Option<Connection>,
+    backoff: Backoff,
+}
+
+impl Cluster {
+    /// Connects to the first of the configured brokers that answers; all are asked at once.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open`], if no broker answers: a refusal rather than a silence.
+    pub(crate) async fn connect(config: &KafkaConfig) -> Result<Self> {
+        let inner =
+            Inner { config: Arc::new(config.clone()), state: Mutex::default(), control: tokio::sync::Mutex::default() };
+        let cluster = Self(Arc::new(inner));
+        cluster.refresh(&[]).await?;
+        Ok(cluster)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the configuration.
+    pub(crate) fn config(&self) -> &KafkaConfig {
+        &self.0.config
+    }
+
+    /// Returns the leader of a partition, as last reported.
+    pub(crate) fn leader(&self, at: &TopicPartition) -> Option<Leader> {
+        self.lock().metadata.leader(at)
+    }
+
+    /// Records the leader that a broker names in an answer. An older one than the known leader is ignored.
+    pub(crate) fn learn_leader(&self, at: &TopicPartition, leader: Leader) {
+        self.lock().metadata.learn_leader(at, leader);
+    }
+
+    /// Returns the leaders of a topic's partitions, as last reported; `None` for one without a leader.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) and [`Denied`](ErrorKind::Denied), as the broker answered;
+    /// [`Unavailable`](ErrorKind::Unavailable) for a topic that was not asked for.
+    pub(crate) fn leaders(&self, topic: &Name) -> Result<HashMap<u32, Option<i32>>> {
+        self.lock().metadata.leaders(topic)
+    }
+
+    /// Asks for the brokers, and for the leaders of these topics. Topics that are no longer asked for are forgotten.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) if no broker answers; [`Denied`](ErrorKind::Denied) if one refuses the
+    /// credentials and no other answers. The known leaders are kept.
+    pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<()> {
+        let request = metadata::request(topics);
+        let mut control = self.0.control.lock().await;
+        let answer = match self.ask_control(control.as_ref(), &request).await {
+            Some(answer) => answer,
+            None => {
+                let (connection, answer) = self.ask_any(&request).await?;
+                *control = Some(connection);
+                answer
+            }
+        };
+        drop(control);
+        let mut state = self.lock();
+        state.metadata.update(&answer);
+        let State { metadata, slots } = &mut *state;
+        slots.retain(|broker, _| metadata.endpoint(*broker).is_some());
+        Ok(())
+    }
+
+    /// Asks over the open connection; `None` if there is none, or no timely answer.
+    async fn ask_control(&self, control: Option<&Connection>, request: &MetadataRequest) -> Option<MetadataResponse> {
+        let control = control.filter(|connection| connection.is_usable())?;
+        let answer = timeout(PATIENCE, control.request(request, self.limit())).await.ok()?;
+        answer
+            .inspect_err(|error| {
+                tracing::debug!(error = error.error().report(), "a broker does not answer; others are asked")
+            })
+            .ok()
+    }
+
+    fn limit(&self) -> Duration {
+        self.0.config.request_timeout.min(LIMIT)
+    }
+
+    /// Connects to the configured and the known brokers, and returns the first answer.
+    async fn ask_any(&self, request: &MetadataRequest) -> Result<(Connection, MetadataResponse)> {
+        let ask = |endpoint: Endpoint| async move {
+            let connection = Connection::open(&endpoint, &self.0.config).await?;
+            let answer = connection.request(request, self.limit()).await.map_err(Error::from)?;
+            Result::Ok((connection, answer))
+        };
+        let mut answers = stream::iter(self.endpoints()?).map(ask).buffer_unordered(AT_ONCE);
+        let mut failure: Option<Error> = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(answer) => return Ok(answer),
+                // A refusal says more than a silence.
+                Err(error) if failure.as_ref().is_none_or(Error::is_retryable) => failure = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "there is no broker to connect to")))
+    }
+
+    /// Returns the addresses of the configured brokers, and then those of the others.
+    fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        let configured = self.0.config.brokers.iter().map(|broker| {
+            let address = Address::parse("brokers", broker).map_err(crate::config::in_context)?;
+            let port = address.port().ok_or_else(|| Error::new(ErrorKind::Invalid, "brokers: a port is missing"))?;
+            Ok(Endpoint { host: address.host().to_owned(), port })
+        });
+        let mut endpoints = configured.collect::<Result<Vec<_>>>()?;
+        endpoints.extend(self.lock().metadata.endpoints().cloned());
+        let mut seen = HashSet::new();
+        endpoints.retain(|endpoint| seen.insert(endpoint.clone()));
+        Ok(endpoints)
+    }
+
+    /// Returns the connection to a broker, and opens it if necessary.
+    ///
+    /// After a failure, the next attempt waits: longer each time, up to a second, with jitter.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open`]; [`Unavailable`](ErrorKind::Unavailable) for an unknown broker, until the metadata
+    /// name it.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn connection(&self, broker: i32) -> Result<Connection> {
+        let (endpoint, slot) = {
+            let mut state = self.lock();
+            let unknown = || Error::new(ErrorKind::Unavailable, format!("connect to broker {broker}: it is unknown"));
+            let endpoint = state.metadata.endpoint(broker).cloned().ok_or_else(unknown)?;
+            (endpoint, Arc::clone(state.slots.entry(broker).or_default()))
+        };
+        let mut slot = slot.lock().await;
+        if let Some(open) = slot.connection.as_ref().filter(|open| open.is_usable() && *open.endpoint() == endpoint) {
+            return Ok(open.clone());
+        }
+        slot.connection = None;
+        sleep(slot.backoff.left()).await;
+        match Connection::open(&endpoint, &self.0.config).await {
+            Ok(connection) => {
+                slot.backoff.reset();
+                slot.connection = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                slot.backoff.failed();
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A connection to one broker: requests are pipelined, each has a deadline, and answers are matched by their
+//! correlation ids.
+//!
+//! A task owns the socket. It writes requests in the order in which they were sent, and passes answers on; a broker
+//! answers the requests of a connection in order. If a request's deadline passes, the connection ends, because all
+//! later answers are behind that one. All pending requests of a connection that ends fail.
+
+mod exchange;
+mod oauth;
+mod queue;
+mod sasl;
+mod scram;
+mod stream;
+mod task;
+mod tls;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::protocol::{Request, StrBytes};
+use tidings_core::{Error, ErrorKind, Result};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::exchange::Handshake;
+use self::queue::{Outgoing, Queue};
+use self::stream::Stream;
+use super::messages::{self, BrokerVersions, name_of};
+use crate::config::KafkaConfig;
+
+/// Maximum number of requests without an answer; later ones wait.
+const MAX_IN_FLIGHT: usize = 64;
+/// Requests that wait to be written, at most.
+const QUEUED: usize = 16;
+/// Largest answer, in addition to what a fetch may return.
+const ANSWER_BYTES: usize = 16 << 20;
+
+/// Address of a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Endpoint {
+    /// Name or IP address, without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone)]
+pub(crate) enum RequestError {
+    /// It was not sent: it has no effect.
+    Unsent(Arc<Error>),
+    /// It may have been sent, and its effect is unknown.
+    Unanswered(Arc<Error>),
+}
+
+impl RequestError {
+    /// Returns the cause.
+    pub(crate) fn error(&self) -> &Arc<Error> {
+        match self {
+            Self::Unsent(error) | Self::Unanswered(error) => error,
+        }
+    }
+}
+
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        let error = error.error();
+        Self::new(error.kind(), error.report())
+    }
+}
+
+/// A connection to a broker. Clones share it, and it is closed with the last of them.
+#[derive(Clone)]
+pub(crate) struct Connection(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    versions: BrokerVersions,
+    client_id: StrBytes,
+    correlation: AtomicI32,
+    outgoing: mpsc::Sender<Outgoing>,
+    room: Arc<Semaphore>,
+    queue: Arc<Queue>,
+    /// When its credentials expire, if they cannot be renewed on it.
+    expires: Option<Instant>,
+}
+
+impl Connection {
+    /// Connects, authenticates, and asks for the broker's versions, within [`KafkaConfig::connect_timeout`].
+    ///
+    /// Certificates are read from their files each time, and a token is requested.
+    ///
+    /// # Errors
+    /// [`Denied`](ErrorKind::Denied) if certificates or credentials are refused; [`Unavailable`](ErrorKind::Unavailable)
+    /// if the broker does not answer. The text names the broker, and contains no secret.
+    ///
+    /// # Cancel safety
+    /// Safe: the connection is closed.
+    pub(crate) async fn open(endpoint: &Endpoint, config: &Arc<KafkaConfig>) -> Result<Self> {
+        let limit = config.connect_timeout;
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("no answer within {limit:?}"));
+        let opened = timeout(limit, Self::handshake(endpoint, config)).await.map_err(late).flatten();
+        opened.map_err(|error| error.in_context(format!("connect to the broker at {endpoint}")))
+    }
+
+    async fn handshake(endpoint: &Endpoint, config: &Arc<KafkaConfig>) -> Result<Self> {
+        let client_id = StrBytes::from_string(config.client_id.clone());
+        let limit = config.fetch_max_unpacked_bytes.saturating_add(config.fetch_max_bytes);
+        let stream = Stream::connect(endpoint, config.tls.as_ref()).await?;
+        let mut handshake = Handshake::new(stream, client_id.clone(), limit.saturating_add(ANSWER_BYTES));
+        let versions = handshake.versions().await?;
+        let session = match &config.sasl {
+            Some(sasl) => sasl::authenticate(&mut handshake, sasl, &versions).await?,
+            None => sasl::Session::default(),
+        };
+        let (stream, max_answer) = handshake.into_stream();
+        let (outgoing, incoming) = mpsc::channel(QUEUED);
+        let queue = Arc::new(Queue::default());
+        let socket = task::Socket {
+            queue: Arc::clone(&queue),
+            incoming,
+            max_answer,
+            config: Arc::clone(config),
+            versions: versions.clone(),
+            client_id: client_id.clone(),
+        };
+        tokio::spawn(socket.run(stream, session.renew_after.map(|after| Instant::now() + after)));
+        Ok(Self(Arc::new(Inner {
+            endpoint: endpoint.clone(),
+            versions,
+            client_id,
+            correlation: AtomicI32::new(1),
+            outgoing,
+            room: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            queue,
+            expires: session.expires_after.map(|after| Instant::now() + after),
+        })))
+    }
+
+    /// Returns the broker's address.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    /// Checks whether requests may be sent: it has not ended, and its credentials are valid.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.0.queue.failure().is_none() && self.0.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+
+    /// Sends a request and waits for its answer, `limit` for both.
+    ///
+    /// # Errors
+    /// See [`send`](Self::send) and [`Pending::answer`].
+    ///
+    /// # Cancel safety
+    /// The request may be sent or not.
+    pub(crate) async fn request<R: Request>(&self, request: &R, limit: Duration) -> Result<R::Response, RequestError> {
+        self.send(request, limit).await?.answer().await
+    }
+
+    /// Sends a request, and returns its pending answer. Requests that one task sends are written in that order.
+    ///
+    /// Waits while too many requests have no answer.
+    ///
+    /// # Errors
+    /// [`RequestError::Unsent`]: the connection has ended, the broker does not support the request, or `limit` has
+    /// passed.
+    ///
+    /// # Cancel safety
+    /// The request may be sent or not.
+    pub(crate) async fn send<R: Request>(&self, request: &R, limit: Duration) -> Result<Pending<R>, RequestError> {
+        let unsent = |error| RequestError::Unsent(Arc::new(error));
+        let deadline = Instant::now() + limit;
+        let version = self.0.versions.of_request::<R>().map_err(unsent)?;
+        let correlation = self.0.correlation.fetch_add(1, Ordering::Relaxed);
+        let frame = messages::encode(request, version, correlation, &self.0.client_id).map_err(unsent)?;
+        let room = timeout_at(deadline, Arc::clone(&self.0.room).acquire_owned()).await;
+        let permit = room.ok().and_then(Result::ok).ok_or_else(|| unsent(self.late::<R>(limit)))?;
+        let (answer, pending) = oneshot::channel();
+        let outgoing = Outgoing { correlation, frame, answer, permit: Some(permit) };
+        match timeout_at(deadline, self.0.outgoing.send(outgoing)).await {
+            Ok(Ok(())) => {
+                Ok(Pending { connection: self.clone(), version, answer: pending, deadline, limit, is_of: PhantomData })
+            }
+            Ok(Err(_)) => Err(RequestError::Unsent(self.failure())),
+            Err(_) => Err(unsent(self.late::<R>(limit))),
+        }
+    }
+
+    fn late<R: Request>(&self, limit: Duration) -> Error {
+        let text = format!("{}: {} has no answer within {limit:?}", self.0.endpoint, name_of(R::KEY));
+        Error::new(ErrorKind::Unavailable, text)
+    }
+
+    /// Returns why the connection ended.
+    fn failure(&self) -> Arc<Error> {
+        let closed = || Arc::new(Error::new(ErrorKind::Unavailable, format!("{}: connection closed", self.0.endpoint)));
+        self.0.queue.failure().unwrap_or_else(closed)
+    }
+
+    /// Ends the connection: all pending requests fail.
+    pub(crate) fn end(&self, error: Error) {
+        self.0.queue.fail(Arc::new(error));
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("endpoint", &self.0.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// A request without an answer. If it is dropped, the answer is ignored.
+pub(crate) struct Pending<R> {
+    connection: Connection,
+    version: i16,
+    answer: oneshot::Receiver<Result<Bytes, RequestError>>,
+    deadline: Instant,
+    limit: Duration,
+    is_of: PhantomData<fn() -> R>,
+}
+
+impl<R: Request> Pending<R> {
+    /// Waits for the answer, until the deadline.
+    ///
+    /// # Errors
+    /// [`RequestError::Unanswered`] if the connection ends, the deadline passes (which ends the connection), or the
+    /// answer cannot be decoded; [`RequestError::Unsent`] if the connection ended before.
+    pub(crate) async fn answer(self) -> Result<R::Response, RequestError> {
+        let Self { connection, version, answer, deadline, limit, .. } = self;
+        let answer = match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(_)) => return Err(RequestError::Unanswered(connection.failure())),
+            Err(_) => {
+                let error = Arc::new(connection.late::<R>(limit));
+                connection.0.queue.fail(Arc::clone(&error));
+                return Err(RequestError::Unanswered(error));
+            }
+        };
+        messages::decode::<R>(answer, version).map_err(|error| {
+            // An answer of another form than agreed upon: nothing after it can be trusted.
+            let error = Arc::new(error.in_context(&connection.0.endpoint));
+            connection.0.queue.fail(Arc::clone(&error));
+            RequestError::Unanswered(error)
+        })
+    }
+}
+
+impl<R> std::fmt::Debug for Pending<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+/// Returns a random byte, for delays that must differ between processes.
+pub(super) fn random_byte() -> u8 {
+    use ring::rand::SecureRandom;
+    let mut byte = [0];
+    // Without randomness the delay is the same everywhere, which is no failure.
+    let _filled = ring::rand::SystemRandom::new().fill(&mut byte);
+    byte[0]
+}

@@ -1,0 +1,206 @@
+//! Checks an answer's lengths before it is decoded.
+//!
+//! The decoder of `kafka-protocol` reserves memory for as many array elements as an answer declares. A damaged or
+//! hostile answer could declare billions, and end the process. So the lengths in an answer are compared with its bytes
+//! first, without reserving anything.
+
+/// A field, or the elements of an array.
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    /// A number, or several, of this many bytes.
+    Fixed(usize),
+    Text,
+    Bytes,
+    /// Elements of these fields.
+    Array(&'static [Versioned]),
+    /// Elements that are no structure.
+    Plain(&'static Field),
+}
+
+/// A field, and the versions that have it.
+type Versioned = (i16, i16, Field);
+
+/// The layout of an answer.
+struct Layout {
+    key: i16,
+    /// The first version with compact lengths and tagged fields (KIP-482).
+    compact_from: i16,
+    fields: &'static [Versioned],
+    /// Tagged fields that contain arrays.
+    tags: &'static [(u32, Field)],
+}
+
+const ALL: i16 = i16::MAX;
+
+const fn always(field: Field) -> Versioned {
+    (0, ALL, field)
+}
+
+const fn since(version: i16, field: Field) -> Versioned {
+    (version, ALL, field)
+}
+
+use Field::{Array, Bytes, Fixed, Plain, Text};
+
+const INT: Field = Fixed(4);
+
+static LAYOUTS: [Layout; 9] = [
+    Layout {
+        key: 0,
+        compact_from: 9,
+        fields: &[
+            always(Array(&[
+                always(Text),
+                always(Array(&[always(Fixed(30)), since(8, Array(&[always(INT), always(Text)])), since(8, Text)])),
+            ])),
+            always(INT),
+        ],
+        tags: &[],
+    },
+    Layout {
+        key: 1,
+        compact_from: 12,
+        fields: &[
+            always(Fixed(10)),
+            always(Array(&[
+                always(Text),
+                always(Array(&[always(Fixed(30)), always(Array(&[always(Fixed(16))])), always(INT), always(Bytes)])),
+            ])),
+        ],
+        tags: &[],
+    },
+    Layout {
+        key: 2,
+        compact_from: 6,
+        fields: &[always(INT), always(Array(&[always(Text), always(Array(&[always(Fixed(26))]))]))],
+        tags: &[],
+    },
+    Layout {
+        key: 3,
+        compact_from: 9,
+        fields: &[
+            always(INT),
+            always(Array(&[always(INT), always(Text), always(INT), always(Text)])),
+            always(Text),
+            always(INT),
+            always(Array(&[
+                always(Fixed(2)),
+                always(Text),
+                since(10, Fixed(16)),
+                always(Fixed(1)),
+                always(Array(&[always(Fixed(14)), always(Plain(&INT)), always(Plain(&INT)), always(Plain(&INT))])),
+                always(INT),
+            ])),
+            (8, 10, INT),
+        ],
+        tags: &[],
+    },
+    Layout { key: 17, compact_from: ALL, fields: &[always(Fixed(2)), always(Plain(&Text))], tags: &[] },
+    Layout {
+        key: 18,
+        compact_from: 3,
+        fields: &[always(Fixed(2)), always(Array(&[always(Fixed(6))])), since(1, INT)],
+        tags: &[(0, Array(&[always(Text), always(INT)])), (2, Array(&[always(Text), always(INT)]))],
+    },
+    Layout { key: 22, compact_from: 2, fields: &[always(Fixed(16))], tags: &[] },
+    Layout {
+        key: 23,
+        compact_from: 4,
+        fields: &[always(INT), always(Array(&[always(Text), always(Array(&[always(Fixed(18))]))]))],
+        tags: &[],
+    },
+    Layout {
+        key: 36,
+        compact_from: 2,
+        fields: &[always(Fixed(2)), always(Text), always(Bytes), always(Fixed(8))],
+        tags: &[],
+    },
+];
+
+/// Checks whether the lengths in the answer to a request fit its bytes; `answer` is what follows the header.
+///
+/// An answer that this module has no layout for does not.
+pub(super) fn fits(key: i16, version: i16, answer: &[u8]) -> bool {
+    let Some(layout) = LAYOUTS.iter().find(|layout| layout.key == key) else { return false };
+    let mut walk = Walk { rest: answer, version, is_compact: version >= layout.compact_from };
+    walk.fields(layout.fields, layout.tags).is_some()
+}
+
+/// A position in an answer. Moving beyond its end is `None`.
+struct Walk<'a> {
+    rest: &'a [u8],
+    version: i16,
+    is_compact: bool,
+}
+
+impl Walk<'_> {
+    fn skip(&mut self, len: usize) -> Option<()> {
+        self.rest = self.rest.get(len..)?;
+        Some(())
+    }
+
+    fn varint(&mut self) -> Option<u32> {
+        let mut value = 0;
+        for shift in (0..35).step_by(7) {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if *byte < 0x80 {
+                return u32::try_from(value).ok();
+            }
+        }
+        None
+    }
+
+    /// Reads a length; null is zero. Before compact lengths it had `width` bytes.
+    fn length(&mut self, width: usize) -> Option<usize> {
+        if self.is_compact {
+            return usize::try_from(self.varint()?.saturating_sub(1)).ok();
+        }
+        let length = if width == 2 {
+            i32::from(i16::from_be_bytes(*self.rest.first_chunk()?))
+        } else {
+            i32::from_be_bytes(*self.rest.first_chunk()?)
+        };
+        self.skip(width)?;
+        if length == -1 { Some(0) } else { usize::try_from(length).ok() }
+    }
+
+    fn field(&mut self, field: &Field) -> Option<()> {
+        match field {
+            Fixed(len) => self.skip(*len),
+            Text => self.length(2).and_then(|len| self.skip(len)),
+            Bytes => self.length(4).and_then(|len| self.skip(len)),
+            Array(fields) => {
+                let count = self.length(4)?;
+                // Each element has at least one byte, so this ends with the answer.
+                (0..count).try_for_each(|_| self.fields(fields, &[]))
+            }
+            Plain(field) => {
+                let count = self.length(4)?;
+                (0..count).try_for_each(|_| self.field(field))
+            }
+        }
+    }
+
+    fn fields(&mut self, fields: &[Versioned], known: &[(u32, Field)]) -> Option<()> {
+        for (first, last, field) in fields {
+            if (*first..=*last).contains(&self.version) {
+                self.field(field)?;
+            }
+        }
+        if !self.is_compact {
+            return Some(());
+        }
+        for _ in 0..self.varint()? {
+            let tag = self.varint()?;
+            let len = usize::try_from(self.varint()?).ok()?;
+            let content = self.rest.get(..len)?;
+            if let Some((_, field)) = known.iter().find(|(known, _)| *known == tag) {
+                Walk { rest: content, ..*self }.field(field)?;
+            }
+            self.skip(len)?;
+        }
+        Some(())
+    }
+}
