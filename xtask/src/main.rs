@@ -6,6 +6,7 @@ mod ci;
 mod circles;
 mod examples;
 mod junit;
+mod mutant_scores;
 mod mutants;
 mod play;
 mod process;
@@ -40,7 +41,7 @@ cargo xtask COMMAND
                                    runs the benches and prints their figures beside the baselines
   soak [--for 10m] [CARGO TEST ARGUMENTS]
                                    runs the long tests, each for the given time
-  soak mutants ROOM [suites|all] [--shard K/N]
+  soak mutants ROOM [suites|all] [--shard K/N | --sample COUNT [--seed N]]
                                    plants bugs in a room, and prints those that no test sees
   kafka up [--nodes 3] | status | down
                                    a Kafka cluster to play with; prints its bootstrap servers
