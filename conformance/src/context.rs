@@ -213,6 +213,32 @@ impl<B: ?Sized> Context<B> {
         self.hooked("hook: check of retention".into(), self.with_live(|l| l.retention_check())).await
     }
 
+    /// Makes the next `times` calls of `next` fail.
+    pub(crate) async fn failed_reads(&self, times: u32) -> Checked {
+        self.hooked(format!("hook: {times} failed reads"), self.with_live(|l| l.failed_reads(times))).await
+    }
+
+    /// Drops answers to commits, or delivers them again.
+    pub(crate) async fn lost_commits(&self, lost: bool) -> Checked {
+        self.hooked(format!("hook: lost commits {lost}"), self.with_live(|l| l.lost_commits(lost))).await
+    }
+
+    /// Revokes all partitions of a group.
+    pub(crate) async fn rebalance(&self, group: &Name) -> Checked {
+        self.hooked(format!("hook: rebalance {group}"), self.with_live(|l| l.rebalance(group.clone()))).await
+    }
+
+    /// Opens a small store instead of the backend, for the rest of the case.
+    pub(crate) async fn small(&self) -> Checked<Arc<B>> {
+        self.note("hook: a small store");
+        let taken = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(live) = taken else { return broken("an open backend", "it could not be opened again") };
+        let live = self.within("a small store", live.small()).await??;
+        let backend = live.backend();
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        Ok(backend)
+    }
+
     /// Stops the backend, whose last handle must be `held`, and reopens it.
     pub(crate) async fn reopen(&self, held: Arc<B>) -> Checked<Arc<B>> {
         self.note("hook: reopen");

@@ -45,6 +45,14 @@ pub enum Hook {
     AdvancedLog,
     /// [`Setup::with_retention_check`].
     RetentionCheck,
+    /// [`Setup::with_failed_reads`].
+    FailedReads,
+    /// [`Setup::with_lost_commits`].
+    LostCommits,
+    /// [`Setup::with_rebalance`].
+    Rebalance,
+    /// [`Setup::with_max_letters`].
+    MaxLetters,
     /// [`Setup::with_reopen`].
     Reopen,
 }
@@ -62,6 +70,10 @@ impl Hook {
             Self::UnreadableRecords => "unreadable_records",
             Self::AdvancedLog => "advanced_log",
             Self::RetentionCheck => "retention_check",
+            Self::FailedReads => "failed_reads",
+            Self::LostCommits => "lost_commits",
+            Self::Rebalance => "rebalance",
+            Self::MaxLetters => "max_letters",
             Self::Reopen => "reopen",
         }
     }
@@ -86,6 +98,11 @@ pub(crate) trait Live<B: ?Sized>: Send + Sync {
     fn unreadable_records(&self, partition: TopicPartition) -> Boxed<'static, Result<()>>;
     fn advanced_log(&self, partition: TopicPartition, offset: u64) -> Boxed<'static, Result<()>>;
     fn retention_check(&self) -> Boxed<'static, Result<()>>;
+    fn failed_reads(&self, times: u32) -> Boxed<'static, Result<()>>;
+    fn lost_commits(&self, lost: bool) -> Boxed<'static, Result<()>>;
+    fn rebalance(&self, group: Name) -> Boxed<'static, Result<()>>;
+    /// Opens another, small backend instead.
+    fn small(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     /// Advances the backend's clock; `None` if time passes by itself.
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>>;
@@ -103,6 +120,10 @@ pub(crate) fn missing<T>(setup: &Setup<T>, needs: &[Hook]) -> Option<Hook> {
         Hook::UnreadableRecords => setup.unreadable_records.is_none(),
         Hook::AdvancedLog => setup.advanced_log.is_none(),
         Hook::RetentionCheck => setup.retention_check.is_none() && setup.pace.clock == Clock::Real,
+        Hook::FailedReads => setup.failed_reads.is_none(),
+        Hook::LostCommits => setup.lost_commits.is_none(),
+        Hook::Rebalance => setup.rebalance.is_none(),
+        Hook::MaxLetters => setup.small.is_none(),
         Hook::Reopen => setup.reopen.is_none(),
     })
 }
@@ -173,8 +194,29 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Live<B> for Opened<T, B> {
         }
     }
 
+    fn failed_reads(&self, times: u32) -> Boxed<'static, Result<()>> {
+        call(self.setup.failed_reads.as_ref(), Hook::FailedReads, Arc::clone(&self.backend), times)
+    }
+
+    fn lost_commits(&self, lost: bool) -> Boxed<'static, Result<()>> {
+        call(self.setup.lost_commits.as_ref(), Hook::LostCommits, Arc::clone(&self.backend), lost)
+    }
+
+    fn rebalance(&self, group: Name) -> Boxed<'static, Result<()>> {
+        call(self.setup.rebalance.as_ref(), Hook::Rebalance, Arc::clone(&self.backend), group)
+    }
+
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>> {
         self.setup.passing_time.as_ref().map(|hook| hook(Arc::clone(&self.backend), time))
+    }
+
+    fn small(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>> {
+        let Self { setup, erase, .. } = *self;
+        Box::pin(async move {
+            let missing = || Error::new(ErrorKind::Unsupported, "call the hook max_letters");
+            let backend = Arc::new((setup.small.as_ref().ok_or_else(missing)?)().await?);
+            Ok(Box::new(Opened { backend, setup, erase }) as Box<dyn Live<B>>)
+        })
     }
 
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>> {

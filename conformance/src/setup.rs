@@ -52,6 +52,8 @@ pub(crate) struct Pace {
     pub(crate) unanswered: usize,
     /// Number of unanswered bytes of a publisher, if the setup specifies it.
     pub(crate) unanswered_bytes: Option<usize>,
+    /// Number of open letters of a small store, if the setup specifies it.
+    pub(crate) max_letters: usize,
 }
 
 /// Configures how a suite opens a backend, how long it waits, and how it injects faults.
@@ -83,6 +85,10 @@ pub struct Setup<T> {
     pub(crate) unreadable_records: Option<Doing<T, TopicPartition>>,
     pub(crate) advanced_log: Option<Doing<T, (TopicPartition, u64)>>,
     pub(crate) retention_check: Option<Doing<T, ()>>,
+    pub(crate) failed_reads: Option<Doing<T, u32>>,
+    pub(crate) lost_commits: Option<Doing<T, bool>>,
+    pub(crate) rebalance: Option<Doing<T, Name>>,
+    pub(crate) small: Option<Opener<T>>,
     pub(crate) reopen: Option<Doing<T, (), T>>,
     pub(crate) passing_time: Option<Doing<T, Duration>>,
     /// Cases declared as not kept, with reasons.
@@ -109,6 +115,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
                 case_limit: DEFAULT_CASE_LIMIT,
                 unanswered: 0,
                 unanswered_bytes: None,
+                max_letters: 0,
             },
             outage: None,
             lost_answers: None,
@@ -119,6 +126,10 @@ impl<T: Send + Sync + 'static> Setup<T> {
             unreadable_records: None,
             advanced_log: None,
             retention_check: None,
+            failed_reads: None,
+            lost_commits: None,
+            rebalance: None,
+            small: None,
             reopen: None,
             passing_time: None,
             without: Vec::new(),
@@ -197,7 +208,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
     }
 
     /// Sets the hook that drops the answers to publishes (`true`) while the records are stored, and delivers them
-    /// again (`false`).
+    /// again (`false`). For an idempotency store, the answers to all its calls, which are carried out.
     #[must_use]
     pub fn with_lost_answers<Fut>(mut self, hook: impl Fn(Arc<T>, bool) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -309,6 +320,50 @@ impl<T: Send + Sync + 'static> Setup<T> {
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
         self.retention_check = Some(Arc::new(move |t, ()| Box::pin(hook(t))));
+        self
+    }
+
+    /// Sets the hook that makes the next calls of `next`, this many by any consumer, fail as a transient error of the
+    /// broker. Sessions go on, and nothing else fails.
+    #[must_use]
+    pub fn with_failed_reads<Fut>(mut self, hook: impl Fn(Arc<T>, u32) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.failed_reads = Some(Arc::new(move |t, times| Box::pin(hook(t, times))));
+        self
+    }
+
+    /// Sets the hook that drops the answers to commits (`true`) while the offsets are committed, and delivers them again
+    /// (`false`).
+    #[must_use]
+    pub fn with_lost_commits<Fut>(mut self, hook: impl Fn(Arc<T>, bool) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.lost_commits = Some(Arc::new(move |t, lost| Box::pin(hook(t, lost))));
+        self
+    }
+
+    /// Sets the hook that revokes all partitions of a group, to assign each anew once it is released, to any member.
+    #[must_use]
+    pub fn with_rebalance<Fut>(mut self, hook: impl Fn(Arc<T>, Name) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.rebalance = Some(Arc::new(move |t, group| Box::pin(hook(t, group))));
+        self
+    }
+
+    /// Sets how to open a store of dead letters that keeps at most this many open and parked ones, 3 or more, for the
+    /// cases of a store that is full.
+    #[must_use]
+    pub fn with_max_letters<Fut>(mut self, letters: usize, open: impl Fn() -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.pace.max_letters = letters;
+        self.small = Some(Arc::new(move || Box::pin(open())));
         self
     }
 

@@ -51,6 +51,14 @@ fn setup(root: &Path) -> Setup<SledStore> {
         })
 }
 
+/// Also opens stores for few letters.
+fn small(root: &Path) -> Setup<SledStore> {
+    let small = root.to_path_buf();
+    setup(root).with_max_letters(4, move || {
+        SledStore::open_with(SledConfig::new(small.join(Uuid::now_v7().to_string())).with_max_letters(4))
+    })
+}
+
 async fn reopen(store: Arc<SledStore>, clocks: Clocks) -> Result<SledStore> {
     let path = store.path().to_path_buf();
     store.close().await;
@@ -61,7 +69,7 @@ fn main() -> ExitCode {
     let root = tempdir().unwrap();
     Suites::new()
         .with_idempotency(setup(root.path()))
-        .with_dead_letters(setup(root.path()))
+        .with_dead_letters(small(root.path()))
         .with_audit(setup(root.path()))
         .run()
 }

@@ -147,13 +147,13 @@ impl MemoryPublisher {
         let late = Late::new(&self.late);
         let turn = self.turn.lock().await;
         loop {
-            let share = self.admit(&rest).await;
+            let Some(share) = self.admit(&rest).await else {
+                // Nothing of the rest was sent: there is no answer to wait for.
+                answers.extend(rest.iter().map(|_| Err(closed("publish", "publisher"))));
+                return answers;
+            };
             let now: Vec<Record> = rest.drain(..share.records).collect();
-            if self.is_closed() {
-                answers.extend(now.iter().map(|_| Err(closed("publish", "publisher"))));
-            } else {
-                self.store(&mut lock(&self.last), now, &mut answers);
-            }
+            self.store(&mut lock(&self.last), now, &mut answers);
             if rest.is_empty() {
                 drop((turn, late));
                 tokio::time::sleep(delay).await;
@@ -163,10 +163,14 @@ impl MemoryPublisher {
         }
     }
 
-    /// Waits until there is room for some of `records`, and takes a share for as many as fit.
-    async fn admit(&self, records: &VecDeque<Record>) -> Share<'_> {
+    /// Waits until there is room for some of `records`, and takes a share for as many as fit; returns `None` once the
+    /// publisher is closed.
+    async fn admit(&self, records: &VecDeque<Record>) -> Option<Share<'_>> {
         let config = &self.broker.config;
         loop {
+            if self.is_closed() {
+                return None;
+            }
             let (mut count, mut size) = (0, 0);
             let there = self.unanswered.records.load(Ordering::Acquire);
             let bytes = self.unanswered.bytes.load(Ordering::Acquire);
@@ -180,11 +184,10 @@ impl MemoryPublisher {
                 }
                 (count, size) = (count + 1, more);
             }
-            if count > 0 || records.is_empty() || self.is_closed() {
-                let count = if count == 0 { records.len() } else { count };
+            if count > 0 || records.is_empty() {
                 self.unanswered.records.fetch_add(count, Ordering::AcqRel);
                 self.unanswered.bytes.fetch_add(size, Ordering::AcqRel);
-                return Share { of: self, records: count, bytes: size };
+                return Some(Share { of: self, records: count, bytes: size });
             }
             self.unanswered.fewer.notified().await;
         }

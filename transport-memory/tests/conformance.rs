@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidings_conformance::{Setup, Suites};
-use tidings_core::{Error, ErrorKind, PublisherExt, Record, Transport};
+use tidings_core::{Error, ErrorKind, PublisherExt, Record, Timestamp, Transport};
 use tidings_memory::{Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault};
 
 /// Records that a publisher takes unanswered.
@@ -12,10 +12,23 @@ const BOUND: usize = 100;
 /// Bytes that it takes unanswered.
 const BYTES: usize = 256 << 10;
 
+/// Sets what the URL leaves to the program.
+fn limited(config: MemoryConfig) -> MemoryConfig {
+    let (records, bytes) = (config.retention_records, config.retention_bytes);
+    config
+        .with_max_unanswered_bytes(BYTES)
+        .with_partitions(2)
+        .with_retention(Duration::MAX)
+        .with_retention_records(records)
+        .with_retention_bytes(bytes)
+        .with_max_record_bytes(MemoryConfig::DEFAULT_MAX_RECORD_BYTES)
+        .with_start_time(Timestamp::now())
+}
+
 fn transport() -> Setup<MemoryTransport> {
     // As brokers are run: a missing topic is an error, and not created by a typing mistake.
-    let url = format!("memory://?auto_create=false&max_unanswered_records={BOUND}&max_unanswered_bytes={BYTES}");
-    let open = move || std::future::ready(MemoryConfig::from_url(&url).and_then(MemoryTransport::open));
+    let url = format!("memory://?auto_create=false&max_unanswered_records={BOUND}&retention=3650d");
+    let open = move || std::future::ready(MemoryConfig::from_url(&url).map(limited).and_then(MemoryTransport::open));
     Setup::new("memory", open)
         .with_paused_clock()
         .with_outage(|memory, down| async move {
@@ -67,32 +80,59 @@ fn transport() -> Setup<MemoryTransport> {
         })
 }
 
+/// Adds the hooks of consumers.
+fn consuming(setup: Setup<MemoryTransport>) -> Setup<MemoryTransport> {
+    setup
+        .with_failed_reads(|memory, times| async move {
+            memory.faults().fail_fetches(times, ErrorKind::Unavailable);
+            Ok(())
+        })
+        .with_lost_commits(|memory, lost| async move {
+            let times = if lost { Faults::UNTIL_HEALED } else { 0 };
+            memory.faults().fail_commits(times, ErrorKind::Indeterminate);
+            Ok(())
+        })
+        .with_rebalance(|memory, group| async move {
+            memory.faults().rebalance(&group);
+            Ok(())
+        })
+}
+
 fn store() -> Setup<MemoryStore> {
-    Setup::new("memory-store", || async { Ok(MemoryStore::new()) }).with_paused_clock().with_outage(
-        |store, down| async move {
+    Setup::new("memory-store", || async { Ok(MemoryStore::new()) })
+        .with_paused_clock()
+        .with_outage(|store, down| async move {
             if down {
                 store.faults().down()
             } else {
                 store.faults().up()
             }
             Ok(())
-        },
-    )
+        })
+        .with_lost_answers(|store, lost| async move {
+            store.faults().lose_answers(if lost { Faults::UNTIL_HEALED } else { 0 });
+            Ok(())
+        })
 }
 
 fn dead_letters() -> Setup<MemoryDeadLetters> {
-    Setup::new("memory-dead-letters", || async { Ok(MemoryDeadLetters::new()) }).with_paused_clock().with_outage(
-        |letters, down| async move {
+    Setup::new("memory-dead-letters", || async { Ok(MemoryDeadLetters::new()) })
+        .with_paused_clock()
+        .with_outage(|letters, down| async move {
             if down {
                 letters.faults().down()
             } else {
                 letters.faults().up()
             }
             Ok(())
-        },
-    )
+        })
+        .with_max_letters(4, || async { Ok(MemoryDeadLetters::new().with_max_letters(4)) })
 }
 
 fn main() -> ExitCode {
-    Suites::new().with_transport(transport()).with_idempotency(store()).with_dead_letters(dead_letters()).run()
+    Suites::new()
+        .with_transport(consuming(transport()))
+        .with_idempotency(store())
+        .with_dead_letters(dead_letters())
+        .run()
 }

@@ -81,7 +81,14 @@ async fn d3_a_letter_of_a_recreated_topic_is_no_repeat(fixture: &Fixture) -> Che
         other => return broken("the new letter", format!("{} letters", other.len())),
     }
     same("closing the new letter", vec![true, false], fixture.resolve(&[ids[0].clone(), ids[0].clone()]).await?)?;
-    same("letters that are open", 2, fixture.of(&service).await?.len())
+    same("letters that are open", 2, fixture.of(&service).await?.len())?;
+    // Once more, and what is buried behind it.
+    new.record.timestamp = Timestamp::from_millis(1_700_001_999_999);
+    fixture.bury(vec![new.clone()]).await?;
+    same("closing the third letter", vec![true], fixture.resolve(&ids).await?)?;
+    fixture.bury(vec![letter(&service, 4), new]).await?;
+    let open = fixture.of(&service).await?.iter().map(|letter| letter.record.offset).collect();
+    same("letters that are open", vec![2, 3, 4], open)
 }
 
 /// Burying it again, a late redrive and time do not open it.

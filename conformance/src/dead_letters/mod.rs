@@ -6,6 +6,7 @@ mod cases;
 mod edges;
 mod fixture;
 mod forms;
+mod full;
 mod leases;
 mod lists;
 mod names;
@@ -24,7 +25,7 @@ use crate::setup::Setup;
 pub const TOPICS: [&str; 6] = ["conformance", "one", "two", "another", "one-eu", "ONE"];
 
 const ALL: &[&[Case<dyn DeadLetterStore>]] =
-    &[cases::CASES, forms::CASES, names::CASES, lists::CASES, leases::CASES, edges::CASES, states::CASES];
+    &[cases::CASES, forms::CASES, names::CASES, lists::CASES, leases::CASES, edges::CASES, states::CASES, full::CASES];
 
 fn all() -> impl Iterator<Item = &'static Case<dyn DeadLetterStore>> {
     ALL.iter().copied().flatten()

@@ -5,8 +5,12 @@ use tidings_core::IdempotencyStore;
 use super::fixture::{Fixture, Is, events};
 use crate::case::{Case, Checked, broken, cases};
 
-pub(super) const CASES: &[Case<dyn IdempotencyStore>] =
-    cases![i5_a_store_that_is_down_says_so[Outage], i5_an_outage_forgets_nothing[Outage],];
+pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
+    i5_a_store_that_is_down_says_so[Outage],
+    i5_an_outage_forgets_nothing[Outage],
+    i5_a_lost_answer_is_no_success[LostAnswers],
+    i5_what_was_done_before_a_lost_answer_is_done[LostAnswers],
+];
 
 /// Checks that `answer` is a retryable error.
 fn is_retryable<T: std::fmt::Debug>(what: &str, answer: tidings_core::Result<T>) -> Checked {
@@ -56,4 +60,47 @@ async fn i5_an_outage_forgets_nothing(fixture: &Fixture) -> Checked {
         })
         .await?;
     fixture.claims("done and held, as before", &other, &all, &[Is::Done, Is::Held]).await
+}
+
+/// Each call may have been carried out: none may answer as if it were certain.
+async fn i5_a_lost_answer_is_no_success(fixture: &Fixture) -> Checked {
+    let scope = fixture.fresh("scope");
+    let (lease, store, event) = (fixture.acquire_lease(&scope).await?, fixture.store()?, events(1));
+    fixture.claims("a new event", &lease, &event, &[Is::Granted]).await?;
+    fixture.lost_answers(true).await?;
+    let checked = async {
+        is_retryable("claim", fixture.try_claim(&lease, &events(1)).await?)?;
+        is_retryable("renew", fixture.renew(&lease).await?)?;
+        is_retryable("done", fixture.within("done", store.done(&scope, &event)).await?)?;
+        is_retryable("purge", fixture.within("purge", store.purge(&scope, tidings_core::Timestamp::default())).await?)?;
+        let released = [tidings_core::ReleasedClaim::new(event[0].id, 1)];
+        is_retryable("release", fixture.within("release", store.release(&lease, &released)).await?)?;
+        is_retryable("complete", fixture.complete_one(&lease, &event[0]).await?)?;
+        is_retryable("retire", fixture.within("retire", store.retire(&lease)).await?)?;
+        let another = store.acquire_lease(&scope, super::fixture::LONG);
+        is_retryable("lease", fixture.within("lease", another).await?)
+    }
+    .await;
+    fixture.lost_answers(false).await?;
+    checked
+}
+
+/// A call is repeated, and no event is granted to another lease meanwhile.
+async fn i5_what_was_done_before_a_lost_answer_is_done(fixture: &Fixture) -> Checked {
+    let scope = fixture.fresh("scope");
+    let (lease, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
+    let all = events(3);
+    fixture.claims("new events", &lease, &all, &[Is::Granted; 3]).await?;
+    fixture.complete(&lease, &all[..1]).await?;
+    fixture.lost_answers(true).await?;
+    let checked = async {
+        is_retryable("complete", fixture.complete_one(&lease, &all[1]).await?)?;
+        is_retryable("claim", fixture.try_claim(&other, &all).await?)
+    }
+    .await;
+    fixture.lost_answers(false).await?;
+    checked?;
+    fixture.claims("the last event", &other, &all[2..], &[Is::Held]).await?;
+    fixture.complete(&lease, &all[1..]).await?;
+    fixture.claims("events that were completed, once or again", &other, &all, &[Is::Done; 3]).await
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tidings_core::{Name, Record, Timestamp, Topic, TopicPartition, Transport};
+use tidings_core::{Cleanup, Name, Record, Timestamp, Topic, TopicPartition, Transport};
 
 use super::a1::describe;
+use super::a1_settings::try_alter;
 use super::fixture::{Fixture, numbered, same_records};
 use crate::case::{Case, Checked, broken, cases, holds, same};
 
@@ -14,6 +15,9 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_retention_by_size_keeps_the_newest[RetentionCheck],
     a1_retention_by_size_leaves_what_is_within_it[RetentionCheck],
     a1_retention_by_size_counts_what_is_there[RetentionCheck, DeletedRecords],
+    a1_retention_by_size_keeps_a_record_that_is_larger[RetentionCheck],
+    a1_retention_that_is_altered_applies_to_what_is_there[RetentionCheck],
+    a1_retention_spares_topics_that_are_compacted[RetentionCheck],
 ];
 
 /// By the records' own times: one partition's are two hours old, the other's a minute.
@@ -140,4 +144,44 @@ async fn a1_retention_by_size_counts_what_is_there(fixture: &Fixture) -> Checked
         })
         .await?;
     holds(bounds.1 == 220 && bounds.0 < 220, "an end of 220, and the newest record", bounds)
+}
+
+/// The newest record stays, whatever its size.
+async fn a1_retention_by_size_keeps_a_record_that_is_larger(fixture: &Fixture) -> Checked {
+    let topic = limited(fixture).await?;
+    let large = |n: u64| Record::new(&topic, vec![b'l'; LIMIT as usize * 3]).with_header("n", n.to_string());
+    fixture.publish(vec![large(0)]).await?;
+    same("bounds of a log of one large record", Some((0, 1)), bounds_at_last(fixture, &topic).await?)?;
+    fixture.publish(vec![large(1)]).await?;
+    let bounds = bounds_at_last(fixture, &topic).await?;
+    holds(bounds.is_some_and(|(start, end)| start < 2 && end == 2), "the newest of two large records", bounds)
+}
+
+/// Records that were published before the change count as well.
+async fn a1_retention_that_is_altered_applies_to_what_is_there(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(1).await?;
+    publish_thousands(fixture, &topic, 80).await?;
+    try_alter(fixture, &topic, &[("retention.bytes", Some("1000000"))]).await??;
+    same("bounds of a log within its limit", Some((0, 80)), bounds_at_last(fixture, &topic).await?)?;
+    try_alter(fixture, &topic, &[("retention.bytes", Some("20000"))]).await??;
+    fixture.check_retention().await?;
+    let bounds = fixture
+        .eventually("old records are deleted", || async {
+            let bounds = describe(fixture, &topic).await?.partitions.first().map(|p| (p.start, p.end));
+            Ok(bounds.filter(|(start, _)| *start > 0))
+        })
+        .await?;
+    holds(bounds.1 == 80 && bounds.0 < 80, "an end of 80, and the newest record", bounds)
+}
+
+/// The last record of each key stays, whatever its age; nothing else may be the last one of its kind.
+async fn a1_retention_spares_topics_that_are_compacted(fixture: &Fixture) -> Checked {
+    let topic = fixture.fresh("topic");
+    let hour = Duration::from_secs(3_600);
+    let spec = Topic::new(&topic).with_cleanup(Cleanup::Compact).with_retention(hour).with_retention_bytes(LIMIT);
+    fixture.create(spec).await?;
+    let old = Timestamp::now().saturating_sub(hour * 2);
+    let keyed = |n: usize| Record::new(&topic, vec![b'v'; LIMIT as usize]).with_key(format!("{n}")).with_timestamp(old);
+    fixture.publish((0..3).map(keyed).collect()).await?;
+    same("bounds of a compacted log", Some((0, 3)), bounds_at_last(fixture, &topic).await?)
 }

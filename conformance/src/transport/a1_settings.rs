@@ -16,9 +16,13 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_many_groups_are_described_as_each_one,
 ];
 
-type Changes<'a> = &'a [(&'a str, Option<&'a str>)];
+pub(super) type Changes<'a> = &'a [(&'a str, Option<&'a str>)];
 
-async fn try_alter(fixture: &Fixture, topic: &Name, changes: Changes<'_>) -> Checked<tidings_core::Result<()>> {
+pub(super) async fn try_alter(
+    fixture: &Fixture,
+    topic: &Name,
+    changes: Changes<'_>,
+) -> Checked<tidings_core::Result<()>> {
     let admin = fixture.admin().await?;
     let owned: Vec<_> = changes.iter().map(|(name, value)| ((*name).into(), value.map(Into::into))).collect();
     fixture.note(format!("alter {topic}: {changes:?}"));

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use tidings_core::{
-    ConsumerOptions, CreatePartitionsOptions, ErrorKind, Name, Record, SeekTo, Start, StoredRecord, Timestamp,
-    TopicPartition, Transport,
+    ConsumerOptions, ErrorKind, Name, Record, SeekTo, Start, StoredRecord, Timestamp, TopicPartition, Transport,
 };
 
 use super::fixture::{Fixture, partitions, same_records};
@@ -23,7 +22,6 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c1_a_time_skips_what_was_before_it,
     c1_a_time_outside_the_log_starts_at_its_ends,
     c1_what_is_committed_wins_over_the_start_policy,
-    c1_a_partition_that_appears_later_starts_at_its_beginning,
     c1_batches_keep_to_their_option,
     c1_a_large_record_passes_a_small_buffer,
     c1_a_missing_topic_is_not_found,
@@ -215,35 +213,6 @@ async fn c1_what_is_committed_wins_over_the_start_policy(fixture: &Fixture) -> C
     second.records(0, 6).await?;
     second.rest().await?;
     same_records("records behind the commit", 4, &records[4..], second[0].of(&p))
-}
-
-async fn c1_a_partition_that_appears_later_starts_at_its_beginning(fixture: &Fixture) -> Checked {
-    let topic = fixture.topic(1).await?;
-    fixture.fill(&topic, 0, 0, 5).await?;
-    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_start(Start::Latest);
-    let mut members = fixture.join(options).await?;
-    members.owns(0, &topic, 1).await?;
-    let admin = fixture.admin().await?;
-    fixture.note("grow to 2 partitions");
-    fixture
-        .within("grow", admin.create_partitions(&topic, 2, CreatePartitionsOptions::default().with_rekeying()))
-        .await??;
-    fixture.described(&topic, 2).await?;
-    // Published before the group discovers the partition: `Latest` must not skip it.
-    let records = fixture
-        .eventually("the new partition takes records", || async {
-            match fixture.fill(&topic, 1, 0, 5).await {
-                Ok(records) => Ok(Some(records)),
-                Err(Broken::Failed(why)) if why.contains("not-found") => Ok(None),
-                Err(other) => Err(other),
-            }
-        })
-        .await?;
-    members.owns(0, &topic, 2).await?;
-    members.records(0, 5).await?;
-    members.rest().await?;
-    same_records("the new partition", 0, &records, members[0].of(&TopicPartition::new(&topic, 1)))?;
-    same("records of the old partition", 0, members[0].of(&TopicPartition::new(&topic, 0)).len())
 }
 
 async fn c1_batches_keep_to_their_option(fixture: &Fixture) -> Checked {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidings_core::{Commit, ConsumerOptions, ErrorKind, Name, TopicPartition, Transport};
 
 use super::fixture::{Fixture, partitions};
+use super::member::Member;
 use super::members::Members;
 use crate::case::{Broken, Case, Checked, broken, cases, holds, refused, same};
 
@@ -23,6 +24,8 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c3_releasing_everything_releases_what_is_revoked,
     c3_partitions_of_a_revocation_are_released_one_by_one,
     c3_a_revocation_carries_its_deadline,
+    c3_a_rebalance_gives_each_partition_one_owner_again[Rebalance],
+    c3_a_rebalance_of_one_member_gives_all_back[Rebalance],
 ];
 
 /// Creates a member that has all partitions and read all records, and a joining one: the first delays its release.
@@ -208,4 +211,57 @@ async fn c3_a_revocation_carries_its_deadline(fixture: &Fixture) -> Checked {
     let told = members[0].revocations.first().map(|r| r.deadline);
     holds(told.is_some_and(|told| !told.is_zero() && told <= deadline), "a deadline of at most 7 s", told)?;
     members[0].release(&revoked).await
+}
+
+/// Nothing joined or left: each partition is revoked, and committed work is not done again.
+async fn c3_a_rebalance_gives_each_partition_one_owner_again(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(4).await?;
+    let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
+    let mut members = fixture.join(options.clone()).await?;
+    members.add(options.clone()).await?;
+    members.add(options).await?;
+    members.shared(&topic, 4, &[0, 1, 2]).await?;
+    for p in 0..4 {
+        fixture.fill(&topic, p, 0, 5).await?;
+    }
+    let all = |m: &[Member<'_>]| m.iter().map(Member::count).sum::<usize>();
+    members.until("20 records", |m| all(m) == 20).await?;
+    let before: Vec<_> = (0..3).map(|who| members[who].owned.clone()).collect();
+    for (who, owned) in before.iter().enumerate() {
+        for p in owned.keys() {
+            members[who].commit(p, 5).await?;
+        }
+    }
+    for _ in 0..3 {
+        let told: Vec<usize> = (0..3).map(|who| revoked(&members[who])).collect();
+        let owned: Vec<usize> = (0..3).map(|who| members[who].has(&topic)).collect();
+        fixture.rebalance(&members[0].options.group).await?;
+        let each = |m: &[Member<'_>]| (0..3).all(|who| revoked(&m[who]) == told[who] + owned[who]);
+        members.until("a revocation of each partition", each).await?;
+        members.shared(&topic, 4, &[0, 1, 2]).await?;
+        members.rest().await?;
+    }
+    same("records after commits and rebalances", 20, (0..3).map(|who| members[who].count()).sum())
+}
+
+/// Returns how many partitions a member was told to release.
+fn revoked(member: &Member<'_>) -> usize {
+    member.revocations.iter().map(|revocation| revocation.partitions.len()).sum()
+}
+
+async fn c3_a_rebalance_of_one_member_gives_all_back(fixture: &Fixture) -> Checked {
+    let topic = fixture.topic(2).await?;
+    let mut members = fixture.reader(&topic).await?;
+    members.owns(0, &topic, 2).await?;
+    members[0].holds_on = true;
+    fixture.rebalance(&members[0].options.group).await?;
+    members.until("a revocation of both", |m| revoked(&m[0]) == 2).await?;
+    fixture.fill(&topic, 0, 0, 5).await?;
+    members.rest().await?;
+    same("records while it is revoked", 0, members[0].count())?;
+    let both: Vec<_> = members[0].revoking.iter().cloned().collect();
+    members[0].release(&both).await?;
+    members.owns(0, &topic, 2).await?;
+    members.records(0, 5).await?;
+    same("what was lost", 0, members[0].lost.len())
 }

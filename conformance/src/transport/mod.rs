@@ -4,18 +4,23 @@
 //! file's `CASES`; a backend never lists cases, so a new one runs everywhere.
 
 mod a1;
+mod a1_cluster;
 mod a1_groups;
 mod a1_lists;
 mod a1_many;
 mod a1_parts;
 mod a1_retention;
 mod a1_settings;
+mod a1_states;
 mod c1;
 mod c1_cut;
+mod c1_later;
 mod c1_names;
 mod c2;
 mod c3;
 mod c4;
+mod c4_lost;
+mod c4_owner;
 mod c4_seek;
 mod c5;
 mod c5_pause;
@@ -57,10 +62,13 @@ const ALL: &[Cases] = &[
     p5::CASES,
     c1::CASES,
     c1_cut::CASES,
+    c1_later::CASES,
     c1_names::CASES,
     c2::CASES,
     c3::CASES,
     c4::CASES,
+    c4_lost::CASES,
+    c4_owner::CASES,
     c4_seek::CASES,
     c5::CASES,
     c5_pause::CASES,
@@ -69,12 +77,14 @@ const ALL: &[Cases] = &[
     c8::CASES,
     c9::CASES,
     a1::CASES,
+    a1_cluster::CASES,
     a1_groups::CASES,
     a1_lists::CASES,
     a1_many::CASES,
     a1_parts::CASES,
     a1_retention::CASES,
     a1_settings::CASES,
+    a1_states::CASES,
     l::CASES,
     d::CASES,
     restart::CASES,

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tidings_core::{ErrorKind, Name, Publisher, Record, Transport};
+use tokio::time::timeout;
 
 use super::fixture::Fixture;
 use super::p3::{Publishing, alone, first_polled_in_order, in_order};
@@ -17,6 +18,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     p4_at_the_bound_publish_waits[SlowAnswers],
     p4_at_the_bound_in_bytes_publish_waits[SlowAnswers],
     p4_a_record_larger_than_the_bound_goes_alone[SlowAnswers],
+    p4_a_call_beyond_the_bound_is_sent_in_parts[SlowAnswers],
     p4_calls_that_are_dropped_give_their_room_back[SlowAnswers],
     p4_close_gives_up_at_its_deadline[SlowAnswers],
     p4_calls_that_wait_at_the_bound_end_at_close[SlowAnswers],
@@ -127,6 +129,32 @@ async fn p4_a_record_larger_than_the_bound_goes_alone(fixture: &Fixture) -> Chec
     same("records that are stored", 5, end(fixture, &topic).await?)
 }
 
+/// Calls that are within the bound alone hide one that is not: by count, by size, and behind a record of any size.
+async fn p4_a_call_beyond_the_bound_is_sent_in_parts(fixture: &Fixture) -> Checked {
+    let (count, bytes) = (fixture.pace.unanswered, bound_in_bytes(fixture)?);
+    let (small, quarter) = (vec![b's'; 10], vec![b'q'; bytes / 4 - 200]);
+    let large = vec![b'l'; bytes * 2];
+    for (what, values, most) in [
+        ("records", vec![small.clone(); count * 2], count as u64),
+        ("bytes", vec![quarter; 8], 4),
+        ("a large record and a small one", vec![large, small], 1),
+    ] {
+        let topic = fixture.topic(1).await?;
+        let publisher = fixture.publisher().await?;
+        fixture.slow_answers(true).await?;
+        let sent = values.len() as u64;
+        let mut calls = vec![publisher.publish(values.into_iter().map(|value| Record::new(&topic, value)).collect())];
+        all_wait(&mut calls).await?;
+        let there = end(fixture, &topic).await?;
+        holds(there <= most, &format!("at most {most} of {what} sent without an answer"), there)?;
+        fixture.slow_answers(false).await?;
+        let answers = fixture.within("answers to the call", first_polled_in_order(calls)).await?;
+        answers.into_iter().flatten().try_for_each(|answer| granted("a record beyond the bound", answer).map(drop))?;
+        same(&format!("{what} that are stored"), sent, end(fixture, &topic).await?)?;
+    }
+    Ok(())
+}
+
 /// Otherwise a few cancelled requests would close the publisher for all.
 async fn p4_calls_that_are_dropped_give_their_room_back(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
@@ -163,17 +191,26 @@ async fn p4_close_gives_up_at_its_deadline(fixture: &Fixture) -> Checked {
     Ok::<_, Broken>(())
 }
 
+/// They must not wait for answers that may never come: what has no room is not stored, and ends as `Closed`.
 async fn p4_calls_that_wait_at_the_bound_end_at_close(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
     fixture.slow_answers(true).await?;
     let mut calls = calls(fixture, &*publisher, &topic);
     all_wait(&mut calls).await?;
+    let waiting = calls.split_off(fixture.pace.unanswered);
     let closed = fixture.within("close", publisher.close(DEADLINE)).await?;
+    let ended = timeout(DEADLINE * 10, first_polled_in_order(waiting)).await;
     fixture.slow_answers(false).await?;
     drop(closed);
+    let Ok(ended) = ended else {
+        return broken("an end of the calls without room soon after close", "they wait for answers to other calls");
+    };
+    for answer in ended.into_iter().flatten() {
+        refused("a call without room at close", &[ErrorKind::Closed], answer)?;
+    }
     for answer in fixture.within("an end of all calls", first_polled_in_order(calls)).await?.into_iter().flatten() {
-        // Records without room are definitely not stored; records with room may be.
+        // Records with room may be stored.
         if let Err(error) = answer {
             refused("a call at close", &[ErrorKind::Closed, ErrorKind::Indeterminate], Err::<(), _>(error))?;
         }

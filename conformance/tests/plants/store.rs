@@ -248,6 +248,10 @@ fn setup(bug: Bug) -> Setup<Planted> {
             }
             Ok(())
         })
+        .with_lost_answers(|store, lost| async move {
+            store.inner.faults().lose_answers(if lost { tidings_memory::Faults::UNTIL_HEALED } else { 0 });
+            Ok(())
+        })
         .with_reopen(|store| async move {
             let inner = if store.bug == Bug::ForgetsAtRestart { MemoryStore::new() } else { store.inner.clone() };
             Ok(Planted { inner, bug: store.bug, known: Arc::clone(&store.known) })
@@ -267,6 +271,8 @@ macro_rules! plants {
 
 plants! {
     any_ttl_taken: TakesAnyTtl => i3_a_ttl_is_refused_only_where_it_is_too_short,
+    done_though_the_answer_is_lost: SaysDoneWhenDown => i5_a_lost_answer_is_no_success,
+    granted_though_the_answer_is_lost: SaysGrantedWhenDown => i5_what_was_done_before_a_lost_answer_is_done,
     a_claim_granted_twice: GrantsTwice => i1_an_event_is_granted_to_one_lease,
     a_claim_granted_twice_at_once: GrantsTwice => i1_many_leases_at_once_are_granted_one_claim,
     twins_granted: GrantsTwins => i1_twins_within_one_call_are_granted_once,

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use tidings_core::{
-    Admin, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, Guarantees, Health, Name, PartitionLag,
-    PartitionReset, ResetOffsetsOptions, ResetTo, Result, SeekTo, Topic, TopicDescription, TopicPartition, async_trait,
+    Admin, CreatePartitionsOptions, Error, ErrorKind, GroupDescription, GroupState, Guarantees, Health, Name,
+    PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo, Result, SeekTo, Topic, TopicDescription,
+    TopicPartition, async_trait,
 };
 use tidings_memory::MemoryTransport;
 
@@ -134,11 +135,19 @@ impl Admin for BentAdmin {
             }
         }
         let mut answers = self.inner.describe_topics(topics).await?;
-        if self.kind == Kind::CountsWhatIsGone {
+        if self.kind == Kind::ExpiresCompactedTopics {
+            let compacted = |d: &&TopicDescription| d.settings.get("cleanup.policy").is_some_and(|c| c == "compact");
+            for d in answers.iter().flatten().filter(compacted) {
+                self.memory.faults().drop_records(&TopicPartition::new(&d.name, 0), 2);
+            }
+            answers = self.inner.describe_topics(topics).await?;
+        }
+        if matches!(self.kind, Kind::CountsWhatIsGone | Kind::KeepsNothingThatIsTooLarge) {
             let small = |d: &&TopicDescription| d.settings.get("retention.bytes").is_some_and(|b| b == "100000");
             for d in answers.iter().flatten().filter(small) {
-                for p in d.partitions.iter().filter(|p| p.end > 100) {
-                    self.memory.faults().drop_records(&TopicPartition::new(&d.name, p.partition), p.end - 60);
+                let keeps = if self.kind == Kind::CountsWhatIsGone { 60 } else { 0 };
+                for p in d.partitions.iter().filter(|p| p.end > 100 || keeps == 0 && p.end - p.start == 1) {
+                    self.memory.faults().drop_records(&TopicPartition::new(&d.name, p.partition), p.end - keeps);
                 }
             }
             answers = self.inner.describe_topics(topics).await?;
@@ -166,6 +175,10 @@ impl Admin for BentAdmin {
                 let missing = self.inner.describe_topics(topics).await?.into_iter().map(|d| d.map(drop)).collect();
                 self.inner.delete_topics(&topics[..1]).await?;
                 return Ok(missing);
+            }
+            Kind::LosesAllAtADeletion => {
+                let groups: Vec<Name> = lock(&self.shared).open.iter().map(|(group, _)| group.clone()).collect();
+                groups.iter().for_each(|group| self.memory.faults().lose_all(group));
             }
             Kind::DeletesWhatBeginsAlike => {
                 for name in topics {
@@ -201,6 +214,9 @@ impl Admin for BentAdmin {
 
     async fn describe_group(&self, group: &Name) -> Result<GroupDescription> {
         let mut described = self.inner.describe_group(&group_of(self.kind, group)).await?;
+        if self.kind == Kind::CallsARebalanceStable && described.state == GroupState::Rebalancing {
+            described.state = GroupState::Stable;
+        }
         if self.kind == Kind::DescribesOneMemberWithAll {
             let all = described.members.iter_mut().flat_map(|m| std::mem::take(&mut m.partitions)).collect();
             described.members.iter_mut().take(1).for_each(|m| m.partitions = Vec::clone(&all));

@@ -5,23 +5,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings_core::{
-    Assignment, Commit, Consumer, ConsumerOptions, ErrorKind, Fetched, Guarantees, Name, Progress, Result, SeekTo,
-    Step, TopicPartition, async_trait,
+    Assignment, Commit, Consumer, ConsumerOptions, Fetched, Guarantees, Name, Progress, Result, SeekTo, Step,
+    TopicPartition, async_trait,
 };
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::state::State;
 use super::{Kind, Shared, lock};
 
 #[derive(Debug)]
 pub(super) struct BentConsumer {
-    inner: Arc<dyn Consumer>,
-    options: ConsumerOptions,
-    kind: Kind,
-    shared: Arc<Mutex<Shared>>,
-    state: Mutex<State>,
+    pub(super) inner: Arc<dyn Consumer>,
+    pub(super) options: ConsumerOptions,
+    pub(super) kind: Kind,
+    pub(super) shared: Arc<Mutex<Shared>>,
+    pub(super) state: Mutex<State>,
+    joined: Instant,
 }
 
 impl BentConsumer {
@@ -31,7 +32,7 @@ impl BentConsumer {
         kind: Kind,
         shared: Arc<Mutex<Shared>>,
     ) -> Self {
-        Self { inner, options, kind, shared, state: Mutex::default() }
+        Self { inner, options, kind, shared, state: Mutex::default(), joined: Instant::now() }
     }
 
     /// The commit of another group or partition whose joined name is the same.
@@ -59,6 +60,10 @@ impl BentConsumer {
                 Kind::JoinsTopicAndPartition | Kind::JoinsGroupAndTopic => {
                     assignment.committed = self.rival(&p).or(assignment.committed);
                     assignment.start_offset = assignment.start_offset.max(assignment.committed.unwrap_or(0));
+                }
+                Kind::SkipsWhatCameWhileAway if p.partition > 0 && assignment.committed.is_none() => {
+                    let end = self.inner.seek(&p, SeekTo::Latest).await;
+                    assignment.start_offset = end.unwrap_or(assignment.start_offset);
                 }
                 Kind::ResumesWhatComesBack if known => drop(self.inner.resume(std::slice::from_ref(&p)).await),
                 _ => {}
@@ -115,51 +120,6 @@ impl BentConsumer {
         }
     }
 
-    /// Commits below the committed offset, as a seek allows.
-    async fn commit_back(&self, commit: Commit) -> Result<()> {
-        let p = commit.partition.clone();
-        let position = lock(&self.state).positions.get(&p).copied().unwrap_or(0);
-        drop(self.inner.seek(&p, SeekTo::Offset(commit.next_offset)).await);
-        let answer = self.inner.commit(vec![commit]).await.remove(0);
-        drop(self.inner.seek(&p, SeekTo::Offset(position)).await);
-        answer
-    }
-
-    async fn one_commit(&self, mut commit: Commit) -> Result<()> {
-        let (sought, any) = {
-            let state = lock(&self.state);
-            (state.sought.contains(&commit.partition), !state.sought.is_empty())
-        };
-        match self.kind {
-            Kind::CommitsPartitionsOfEightBits if commit.partition.partition > 255 => return Ok(()),
-            Kind::CommitsOffsetsOf32Bits => commit.next_offset &= 0xffff_ffff,
-            Kind::CommitsOffsetsAsDoubles => commit.next_offset = commit.next_offset as f64 as u64,
-            Kind::GoesBackForEverAfterASeek if sought => return self.commit_back(commit).await,
-            Kind::GoesBackOnAllAfterASeek if any && !sought => return self.commit_back(commit).await,
-            Kind::CutsMetadata => {
-                let cut = |text: String| text[..text.floor_char_boundary(64)].to_owned();
-                commit.metadata = commit.metadata.map(cut);
-            }
-            Kind::KeepsOldMetadata => {
-                let mut state = lock(&self.state);
-                let old = state.metadata.get(&commit.partition).cloned();
-                commit.metadata = commit.metadata.or(old);
-                state.metadata.extend(commit.metadata.clone().map(|text| (commit.partition.clone(), text)));
-            }
-            _ => {}
-        }
-        let (key, next) = ((self.options.group.clone(), commit.partition.clone()), commit.next_offset);
-        let answer = self.inner.commit(vec![commit]).await.remove(0);
-        if answer.is_ok() {
-            lock(&self.shared).commits.insert(key, next);
-        }
-        let down = answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unavailable);
-        if self.kind == Kind::PretendsToCommitInAnOutage && down {
-            return Ok(());
-        }
-        answer
-    }
-
     /// Moves on, and does what the bug adds to a seek.
     async fn moved(&self, p: &TopicPartition, at: u64) -> Result<u64> {
         let others: Vec<TopicPartition> = {
@@ -208,6 +168,12 @@ impl BentConsumer {
         }
     }
 
+    /// Whether its first call comes too late.
+    fn is_forgotten(&self) -> bool {
+        let first = !std::mem::replace(&mut lock(&self.state).asked, true);
+        first && self.kind == Kind::ForgetsMembersThatNeverAsk && self.joined.elapsed() > self.options.max_idle
+    }
+
     /// Whether records wait although other partitions than the paused ones have some.
     fn starves(&self) -> bool {
         let state = lock(&self.state);
@@ -218,6 +184,21 @@ impl BentConsumer {
     }
 }
 
+/// A call that goes on after it was dropped.
+struct Alive(Option<Arc<dyn Consumer>>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.take() {
+            // At once, as the dropped call is not finished yet.
+            tokio::spawn(async move {
+                yield_now().await;
+                drop(inner.next().await);
+            });
+        }
+    }
+}
+
 #[async_trait]
 impl Consumer for BentConsumer {
     async fn next(&self) -> Result<Step> {
@@ -225,12 +206,18 @@ impl Consumer for BentConsumer {
         if let Some(step) = early {
             return Ok(step);
         }
-        if self.starves() {
+        if self.starves() || self.is_forgotten() {
             return std::future::pending().await;
         }
         loop {
             let step = match self.kind {
                 Kind::NeverYieldsBetweenSteps => unconstrained(self.inner.next()).await,
+                Kind::TakesADroppedCallForLife => {
+                    let mut alive = Alive(Some(Arc::clone(&self.inner)));
+                    let step = self.inner.next().await;
+                    alive.0 = None;
+                    step
+                }
                 _ => self.inner.next().await,
             };
             if self.kind == Kind::GivesUpInAShortOutage && step.is_err() {
@@ -238,6 +225,9 @@ impl Consumer for BentConsumer {
                 if !std::mem::replace(&mut state.down, true) {
                     return Ok(Step::Lost(state.epochs.keys().cloned().collect()));
                 }
+            }
+            if self.kind == Kind::LosesAStepAtAFailedRead && step.is_err() {
+                drop(self.inner.next().await);
             }
             if let Some(again) = self.after_an_outage(&step) {
                 return Ok(again);

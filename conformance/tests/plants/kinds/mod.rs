@@ -3,6 +3,8 @@
 //! Each passes all cases but those that look for its kind.
 
 mod admin;
+mod cluster;
+mod commits;
 mod consumer;
 mod letters;
 mod publisher;
@@ -13,12 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tidings_conformance::{Setup, transport};
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, Name, Publisher, Result, Start,
-    TopicPartition, Transport, async_trait,
+    Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, Name, Publisher, Result,
+    Start, TopicPartition, Transport, async_trait,
 };
-use tidings_memory::{MemoryConfig, MemoryTransport};
+use tidings_memory::{Faults, MemoryConfig, MemoryTransport};
 
 use self::admin::BentAdmin;
+use self::cluster::BentCluster;
 use self::consumer::BentConsumer;
 use self::letters::BentSink;
 use self::publisher::BentPublisher;
@@ -82,6 +85,10 @@ kinds! {
     GoesOnBehindACut => c1_a_log_cut_below_what_was_committed_is_read_anew,
     CutsOneTooMany => c1_what_is_left_of_a_cut_log_is_whole,
     LosesAllAtACut => c2_a_log_cut_behind_its_reader_takes_nothing,
+    // What comes later.
+    SkipsWhatCameWhileAway => c1_a_partition_that_appears_while_no_member_is_there_starts_at_its_beginning,
+    TakesADroppedCallForLife => c5_a_member_that_drops_its_last_call_dies,
+    ForgetsMembersThatNeverAsk => c5_a_member_that_never_asked_is_given_partitions_when_it_does,
     // Names and sizes.
     ReadsTopicsThatBeginAlike => c1_topics_that_begin_alike_are_kept_apart,
     JoinsTopicAndPartition => c1_topics_that_begin_alike_are_kept_apart,
@@ -109,6 +116,8 @@ kinds! {
     GoesBackOnAllAfterASeek => c4_a_seek_lets_only_its_partition_go_back,
     // Commits, releases, losses.
     PretendsToCommitInAnOutage => c4_a_commit_in_an_outage_is_never_a_wrong_success,
+    GoesBackAfterAnAssignment => c4_a_lower_commit_of_the_next_owner_changes_nothing,
+    KeepsTheFirstMetadata => c4_metadata_of_the_same_offset_is_replaced,
     KeepsOldMetadata => c4_metadata_goes_with_its_commit,
     CutsMetadata => c4_many_commits_in_one_call,
     TakesSixteenCommits => c4_many_commits_in_one_call,
@@ -123,6 +132,13 @@ kinds! {
     CutsInstanceIds => c7_a_static_member_stays,
     KeepsStaticMembersForEver => c7_a_static_member_that_stays_away_is_replaced,
     ClosesGroupsThatBeginAlike => c7_closing_a_member_leaves_other_groups_alone,
+    // Answers that are lost, reads that fail, rebalances.
+    TakesALostCommitForSuccess => c4_a_commit_whose_answer_is_lost_can_be_repeated,
+    CommitsFurtherWhenAnAnswerIsLost => c4_a_commit_whose_answer_is_lost_is_no_refusal,
+    CommitsWhatIsOutdated => c4_a_refused_commit_whose_answer_is_lost_commits_nothing,
+    LosesAStepAtAFailedRead => c1_reading_goes_on_after_failed_reads,
+    RevokesNothing => c3_a_rebalance_of_one_member_gives_all_back,
+    LosesInsteadOfRevoking => c3_a_rebalance_gives_each_partition_one_owner_again,
     // Pauses.
     PausesFromTheFirstRecordOn => c5_pausing_between_assignment_and_the_first_record,
     CountsPauses => c5_pausing_between_assignment_and_the_first_record,
@@ -141,6 +157,8 @@ kinds! {
     HasNoName => a1_each_part_shows_itself,
     KeepsHalfOfTheSize => a1_retention_by_size_leaves_what_is_within_it,
     CountsWhatIsGone => a1_retention_by_size_counts_what_is_there,
+    ExpiresCompactedTopics => a1_retention_spares_topics_that_are_compacted,
+    KeepsNothingThatIsTooLarge => a1_retention_by_size_keeps_a_record_that_is_larger,
     CreatesAllLikeTheFirst => a1_topics_of_one_call_are_created_each_as_asked,
     ForgetsRetention => a1_retention_deletes_what_is_older_and_nothing_else,
     ExpiresTheYoungWithTheOld => a1_retention_leaves_the_young_of_a_partition,
@@ -160,6 +178,16 @@ kinds! {
     ListsAThousandGroups => a1_more_than_a_thousand_topics_and_groups_are_listed,
     ListsNothingInAnOutage => a1_nothing_is_answered_in_an_outage,
     PretendsToCreateInAnOutage => a1_nothing_is_answered_in_an_outage,
+    // The cluster.
+    ListsAControllerThatIsGone => a1_a_cluster_lists_its_brokers,
+    CountsNoBytes => a1_log_directories_hold_what_is_published,
+    SetsAllOnTheTopic => a1_a_configuration_says_where_it_is_set,
+    DescribesAnyBroker => a1_a_configuration_of_a_broker_is_listed_by_its_number,
+    NeverPutsBack => a1_a_configuration_is_altered_and_put_back,
+    AltersOneByOne => a1_altering_a_configuration_is_all_or_nothing,
+    KeepsTheRecordSize => a1_the_size_that_is_altered_applies,
+    DescribesAnyTopic => a1_a_configuration_of_a_missing_topic_is_told,
+    PretendsToAlterInAnOutage => a1_no_configuration_is_answered_in_an_outage,
     // Groups.
     DescribesOneMemberWithAll => a1_each_member_is_described_with_its_own_partitions,
     ForgetsLagWithoutACommit => a1_lag_counts_what_was_never_committed,
@@ -173,6 +201,8 @@ kinds! {
     ShiftsANewGroupFromZero => a1_reset_goes_to_no_record_that_is_gone,
     MovesBeforeItRefuses => a1_reset_with_a_missing_topic_moves_nothing,
     CreatesAGroupInADryRun => a1_reset_with_a_missing_topic_moves_nothing,
+    CallsARebalanceStable => a1_a_group_is_rebalancing_until_a_revocation_ends,
+    LosesAllAtADeletion => a1_deleting_a_topic_concerns_no_other_group,
     ResetsGroupsThatBeginAlike => a1_groups_that_begin_alike_are_reset_and_deleted_apart,
     DeletesGroupsThatBeginAlike => a1_groups_that_begin_alike_are_reset_and_deleted_apart,
     // Letters.
@@ -281,6 +311,10 @@ impl Transport for Bent {
         }))
     }
 
+    async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
+        Ok(Arc::new(BentCluster { inner: self.inner.cluster().await?, kind: self.kind }))
+    }
+
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
     }
@@ -320,6 +354,23 @@ fn setup(kind: Kind) -> Setup<Bent> {
             if bent.kind == Kind::LosesAllAtACut {
                 let groups: Vec<Name> = lock(&bent.shared).open.iter().map(|(group, _)| group.clone()).collect();
                 groups.iter().for_each(|group| faults.lose_all(group));
+            }
+            Ok(())
+        })
+        .with_failed_reads(|bent, times| async move {
+            bent.inner.faults().fail_fetches(times, ErrorKind::Unavailable);
+            Ok(())
+        })
+        .with_lost_commits(|bent, lost| async move {
+            let times = if lost { Faults::UNTIL_HEALED } else { 0 };
+            bent.inner.faults().fail_commits(times, ErrorKind::Indeterminate);
+            Ok(())
+        })
+        .with_rebalance(|bent, group| async move {
+            match bent.kind {
+                Kind::RevokesNothing => {}
+                Kind::LosesInsteadOfRevoking => bent.inner.faults().lose_all(&group),
+                _ => bent.inner.faults().rebalance(&group),
             }
             Ok(())
         })

@@ -21,6 +21,7 @@ pub(super) struct State {
     pub(super) held: Vec<Step>,
     pub(super) last: Option<Fetched>,
     pub(super) down: bool,
+    pub(super) asked: bool,
     pub(super) steps: u64,
 }
 

@@ -1,5 +1,6 @@
 //! A dead-letter store whose bugs show only in long lists, similar names, odd forms or at the edges of leases.
 
+mod full;
 mod planted;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use tidings_conformance::{Setup, dead_letters};
 use tidings_core::{Error, ErrorKind};
 use tidings_memory::MemoryDeadLetters;
 
+use self::full::FEW;
 use self::planted::Planted;
 use crate::caught;
 
@@ -69,10 +71,16 @@ enum Bug {
     ClosesATwin,
     ClosesByNoting,
     EndsLeasesByNoting,
+    DropsTheOldestWhenFull,
+    RefusesRepeatsWhenFull,
+    CountsNoParkedLetters,
+    CountsClosedLetters,
 }
 
 fn setup(bug: Bug) -> Setup<Planted> {
+    let small = move || async move { Ok(Planted::new(MemoryDeadLetters::new().with_max_letters(FEW), bug)) };
     Setup::new("planted", move || async move { Ok(Planted::new(MemoryDeadLetters::new(), bug)) })
+        .with_max_letters(FEW, small)
         .with_paused_clock()
         .with_outage(|letters, down| async move {
             if down {
@@ -156,4 +164,8 @@ plants! {
     a_twin_closed: ClosesATwin => d4_twins_within_one_call_are_one_letter,
     a_letter_closed_by_noting: ClosesByNoting => d4_noting_a_refusal_changes_nothing,
     a_lease_ended_by_noting: EndsLeasesByNoting => d4_noting_a_refusal_changes_nothing,
+    the_oldest_dropped_when_full: DropsTheOldestWhenFull => d1_a_full_store_refuses_letters_until_some_are_closed,
+    repeats_refused_when_full: RefusesRepeatsWhenFull => d3_a_full_store_takes_a_repeat,
+    parked_letters_not_counted: CountsNoParkedLetters => d5_a_parked_letter_takes_room,
+    closed_letters_counted: CountsClosedLetters => d6_letters_that_are_closed_take_no_room,
 }

@@ -21,6 +21,7 @@ pub(super) struct Known {
     given_back: HashSet<(LetterId, uuid::Uuid)>,
     parked: Vec<LetterId>,
     discarded: Vec<DeadLetter>,
+    pub(super) buried: usize,
 }
 
 #[derive(Debug)]
@@ -224,7 +225,8 @@ impl DeadLetterSink for Planted {
                 answers.push(Ok(()));
                 continue;
             };
-            answers.extend(self.inner.bury(vec![letter]).await);
+            let answer = self.inner.bury(vec![letter.clone()]).await.remove(0);
+            answers.push(self.in_a_full_store(letter, answer).await);
             if let Some(resolution) = resolution.filter(|_| self.bug == Bug::ResolvesAsTheWriterSays) {
                 drop(self.inner.resolve(&[id], &resolution).await);
             }
