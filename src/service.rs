@@ -30,6 +30,7 @@
 //! ```
 
 pub use tidings_service::{
-    Breaker, DeliveryOrder, HandlerTotals, Hold, Observer, PartitionStatus, PauseReason, RecordEvent, RecordOutcome,
-    ReturnedPartition, ServiceControl, ServiceState, ShutdownReport, Skipped, Sought, Status, Totals, UnknownTypes,
+    Breaker, DeliveryOrder, HandlerDescription, HandlerKind, HandlerTotals, Hold, Observer, PartitionStatus,
+    PauseReason, RecordEvent, RecordOutcome, ReturnedPartition, ServiceControl, ServiceDescription, ServiceState,
+    ShutdownReport, Skipped, Sought, Status, Totals, UnknownTypes,
 };

@@ -1,11 +1,24 @@
 //! The `tidings` command as a library, for a program of your own.
 //!
-//! [`main`] is the whole of the binary `tidings`. Put it into your program behind a word of its command line, and
-//! operators need no second binary:
+//! A program that passes its services to [`main`] has all verbs behind the word `tool`, and operators need no second
+//! binary. It knows what the binary `tidings` does not: `my-service tool describe` shows its handlers, topics and types,
+//! and payloads are decoded by their types.
 //!
 //! ```no_run
-//! fn main() -> std::process::ExitCode {
-//!     tidings::tool::main()
+//! use std::process::ExitCode;
+//!
+//! use tidings::{Delivery, Router, Service};
+//!
+//! fn service() -> Service {
+//!     Service::new("meter", Router::new().on_topic("clicks", async |_: Delivery| {}))
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     if tidings::tool::is_called() {
+//!         return tidings::tool::main([service()]);
+//!     }
+//!     // .. runs the service, in a runtime of its own.
+//! #   ExitCode::SUCCESS
 //! }
 //! ```
 
@@ -18,11 +31,30 @@ use tidings_core::audit::AuditSink;
 
 use crate::dead_letter::DeadLetterStore;
 use crate::idempotency::IdempotencyStore;
-use crate::{Error, ErrorKind, Result, Transport};
+use crate::service::ServiceDescription;
+use crate::{Error, ErrorKind, Result, Service, Transport};
 
-/// Runs the command line of the process, with the transports and stores that the features enable.
-pub fn main() -> ExitCode {
-    Tool::new(Facade).main()
+/// Runs the command line of the process for these services, with the transports and stores that the features enable.
+///
+/// The verb may follow the word `tool`: see [`is_called`]. Call it outside of a runtime: it has one of its own. The
+/// services are described, not started. For routers that lack their state, or none at all, use [`Tool`]:
+///
+/// ```no_run
+/// use tidings::service::ServiceDescription;
+/// use tidings::tool::{Facade, Tool};
+/// use tidings::{Delivery, Router, State};
+///
+/// let router: Router<u64> = Router::new().on_topic("clicks", async |_: Delivery, _: State<u64>| {});
+/// Tool::new(Facade).with_service(ServiceDescription::of_router("meter", &router)).main();
+/// ```
+pub fn main(services: impl IntoIterator<Item = Service>) -> ExitCode {
+    let services = services.into_iter().map(ServiceDescription::from);
+    services.fold(Tool::new(Facade), Tool::with_service).main()
+}
+
+/// Returns whether the process's arguments call the tool by the word `tool`, or a shell asks for completions.
+pub fn is_called() -> bool {
+    Tool::is_called()
 }
 
 /// Opens what the features of this crate enable: the transports of [`connect`](crate::connect()), and stores by

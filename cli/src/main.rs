@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tidings::tool::main()
+    tidings::tool::main([])
 }

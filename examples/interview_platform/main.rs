@@ -39,8 +39,17 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 /// The time that requests to the operations endpoint have to be answered.
 const ENDPOINT_DEADLINE: Duration = Duration::from_secs(1);
 
+fn main() -> ExitCode {
+    // The word `tool` calls the command that operates services, with the types of these: `tool describe`.
+    #[cfg(feature = "tool")]
+    if tidings::tool::is_called() {
+        return tidings::tool::main(services::declared());
+    }
+    platform()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn platform() -> ExitCode {
     log();
     let options = Options::from_args();
     match run(&options).await {

@@ -48,7 +48,7 @@ macro_rules! cases {
 
 fn main() -> ExitCode {
     if std::env::var_os(AS_TOOL).is_some() {
-        return tidings::tool::main();
+        return tidings::tool::main([]);
     }
     let suite = Suite::new()
         .with_timeout(LIMIT * 3)

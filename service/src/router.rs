@@ -10,11 +10,12 @@ use std::fmt;
 use std::future::Future;
 
 use tidings_core::directory::DirectoryHandler;
-use tidings_core::{BoxError, Delivery, EventInput, Input, IntoOutcome, Name, Outcome, RawInput, Result};
+use tidings_core::{BoxError, Delivery, EventInput, Input, IntoOutcome, Name, Outcome, RawInput, Result, codec};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::handler::{Arguments, Handler};
+use crate::handler_description::{HandlerDescription, PayloadJson};
 use crate::limit::Limits;
 use crate::requirement;
 use crate::route::Route;
@@ -86,7 +87,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         H::Future: Future<Output: IntoOutcome> + Send + 'static,
     {
         let target = Target::of_event::<<Args::Input as EventInput>::Event>();
-        self.add(target, handler)
+        self.add(target, Some(codec::payload_json::<<Args::Input as EventInput>::Event>), handler)
     }
 
     /// Adds a handler of raw records of `topic` that no event handler takes.
@@ -125,7 +126,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Args: Arguments<S, Input: RawInput> + Send + 'static,
         H::Future: Future<Output: IntoOutcome> + Send + 'static,
     {
-        self.add(Target::Topic(topic.into()), handler)
+        self.add(Target::Topic(topic.into()), None, handler)
     }
 
     /// Adds the handler of `topic`'s tombstones, the records without a value. The default name is `tombstone:<topic>`.
@@ -157,7 +158,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Args: Arguments<S, Input: RawInput> + Send + 'static,
         H::Future: Future<Output: IntoOutcome> + Send + 'static,
     {
-        self.add(Target::Tombstone(Some(topic.into())), handler)
+        self.add(Target::Tombstone(Some(topic.into())), None, handler)
     }
 
     /// Adds the handler of tombstones of the topics that have no [`on_tombstone`](Self::on_tombstone) handler.
@@ -169,7 +170,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Args: Arguments<S, Input: RawInput> + Send + 'static,
         H::Future: Future<Output: IntoOutcome> + Send + 'static,
     {
-        self.add(Target::Tombstone(None), handler)
+        self.add(Target::Tombstone(None), None, handler)
     }
 
     /// Adds the handler of events whose type no handler takes, for topics without an [`on_topic`](Self::on_topic)
@@ -209,11 +210,11 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Args: Arguments<S, Input: RawInput> + Send + 'static,
         H::Future: Future<Output: IntoOutcome> + Send + 'static,
     {
-        self.add(Target::Fallback, handler)
+        self.add(Target::Fallback, None, handler)
     }
 
     /// Adds a handler with the properties that are known from its type alone, for the checks of `start`.
-    fn add<H, Args>(mut self, target: Target, handler: H) -> Self
+    fn add<H, Args>(mut self, target: Target, payload_json: Option<PayloadJson>, handler: H) -> Self
     where
         H: Handler<Args>,
         Args: Arguments<S> + Send + 'static,
@@ -224,6 +225,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
             function: function::<H>(),
             options: handler.options(),
             takes_batches: Args::Input::BATCH,
+            payload_json,
             requirements: Args::requirements(),
             causes: <<H::Future as Future>::Output as IntoOutcome>::CAUSES,
         };
@@ -322,6 +324,13 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// Wraps the creation of each route, by a layer or with a state.
     fn map<S2>(self, mut wrap: impl FnMut(Make<S>) -> Make<S2>) -> Router<S2> {
         Router { handlers: self.handlers.into_iter().map(|(entry, make)| (entry, wrap(make))).collect() }
+    }
+}
+
+impl<S> Router<S> {
+    /// Describes the handlers, in the order in which they were added, with `topic_prefix` before each topic.
+    pub(crate) fn describe(&self, topic_prefix: &str) -> Vec<HandlerDescription> {
+        self.handlers.iter().map(|(entry, _)| entry.describe(topic_prefix)).collect()
     }
 }
 

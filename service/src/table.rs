@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tidings_core::codec::{self, Routing};
 use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, headers};
 
+use crate::handler_description::{HandlerDescription, HandlerKind, PayloadJson};
 use crate::options::{BatchOptions, HandlerOptions};
 use crate::requirement::{Need, Requirement};
 use crate::route::Route;
@@ -83,6 +84,8 @@ pub(crate) struct Entry {
     pub(crate) function: &'static str,
     pub(crate) options: HandlerOptions,
     pub(crate) takes_batches: bool,
+    /// Shows the payload of one of its records; `None` for a handler of raw records.
+    pub(crate) payload_json: Option<PayloadJson>,
     /// The requirements of its extractors.
     pub(crate) requirements: Vec<Requirement>,
     /// The way in which its returned events name their causes; those of a batch handler must.
@@ -93,6 +96,26 @@ impl Entry {
     /// Returns the handler's own name, otherwise the default.
     pub(crate) fn name(&self) -> Name {
         self.options.name.clone().unwrap_or_else(|| self.target.default_name())
+    }
+
+    /// Describes the handler, with `topic_prefix` before its topic.
+    pub(crate) fn describe(&self, topic_prefix: &str) -> HandlerDescription {
+        let (kind, event_type, major) = match &self.target {
+            Target::Event { event_type, major, .. } => (HandlerKind::Event, Some(event_type.clone()), Some(*major)),
+            Target::Topic(_) => (HandlerKind::Topic, None, None),
+            Target::Tombstone(_) => (HandlerKind::Tombstone, None, None),
+            Target::Fallback => (HandlerKind::Fallback, None, None),
+        };
+        HandlerDescription {
+            name: self.name(),
+            kind,
+            topic: self.target.topic().map(|topic| prefixed(topic_prefix, topic)),
+            event_type,
+            major,
+            batches: self.takes_batches,
+            function: self.function,
+            payload_json: self.payload_json,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::arguments::{Arguments, Globals};
 use crate::connect::Connect;
+use crate::program::{Program, WORD};
 use crate::target::{Target, Variables, contexts};
 
 /// How long a completion may take: the user waits for it.
@@ -20,18 +21,37 @@ const LIMIT: Duration = Duration::from_millis(900);
 /// The variable by which a shell asks.
 const VARIABLE: &str = "COMPLETE";
 
+/// Returns whether a shell asks for words.
+pub(crate) fn is_asked(variables: &Variables) -> bool {
+    variables.get(VARIABLE).is_some()
+}
+
 /// Answers a shell that asks for words, and returns whether one did.
-pub(crate) fn answered(connect: &Arc<dyn Connect>, variables: &Variables, runtime: &Handle) -> bool {
-    if variables.get(VARIABLE).is_none() {
+pub(crate) fn answered(connect: &Arc<dyn Connect>, variables: &Variables, runtime: &Handle, program: &Program) -> bool {
+    if !is_asked(variables) {
         return false;
     }
     let words: Vec<String> = std::env::args().collect();
+    let behind = is_behind_word(program.name(), &words);
     let source = Source { connect: Arc::clone(connect), variables: variables.clone(), words, runtime: runtime.clone() };
     let source = Arc::new(source);
-    let command = || with_live_names(Arguments::command(), &source);
+    let command = || {
+        let own = with_live_names(Arguments::command(), &source);
+        match behind {
+            true => Command::new("program").bin_name(program.name()).subcommand(own.name(WORD)),
+            false => own,
+        }
+    };
     // An error has no place to go: the shell would show it in the middle of the user's line.
     let answered = clap_complete::CompleteEnv::with_factory(command).try_complete(std::env::args_os(), None);
     answered.unwrap_or(true)
+}
+
+/// Returns whether the words of a shell's line, which follow `--`, call the tool of another program by its word, or may
+/// be about to.
+fn is_behind_word(program: &str, words: &[String]) -> bool {
+    let mut line = words.iter().skip_while(|word| *word != "--").skip(2);
+    program != "tidings" && line.next().is_none_or(|first| WORD.starts_with(first.as_str()))
 }
 
 /// Where live names come from.
@@ -153,6 +173,18 @@ mod tests {
         runtime.block_on(async { transport.admin().await.unwrap().create_topics(&topics).await.unwrap() });
         let found = complete(Broker(Some(transport)), "tidings --url kafka://a topic describe o", &runtime);
         assert_eq!(found, ["orders", "other"]);
+    }
+
+    #[test]
+    fn a_program_of_ones_own_has_the_tool_behind_its_word() {
+        let behind = |program: &str, line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            is_behind_word(program, &words)
+        };
+        assert!(
+            behind("shop", "shop -- shop tool topic li") && behind("shop", "shop -- shop t") && behind("shop", "shop")
+        );
+        assert!(!behind("shop", "shop -- shop topic li") && !behind("tidings", "tidings -- tidings t"));
     }
 
     #[test]

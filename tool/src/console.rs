@@ -1,10 +1,14 @@
 //! Standard output and standard error of a run, and what the user wants of them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::exit::Failure;
+
+/// The name of the command, which messages contain.
+const PROGRAM: &str = "tidings";
 
 /// The two outputs of a run. Data goes to [`print`](Self::print), everything else to [`note`](Self::note).
 pub(crate) struct Console {
@@ -14,6 +18,8 @@ pub(crate) struct Console {
     is_terminal: bool,
     quiet: bool,
     color: bool,
+    /// How the user calls the program, for hints.
+    program: String,
 }
 
 impl Console {
@@ -25,7 +31,18 @@ impl Console {
 
     /// Creates a console that is not a terminal.
     pub(crate) fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
-        Self { out: Mutex::new(out), err: Mutex::new(err), is_terminal: false, quiet: false, color: false }
+        let program = PROGRAM.to_owned();
+        Self { out: Mutex::new(out), err: Mutex::new(err), is_terminal: false, quiet: false, color: false, program }
+    }
+
+    /// Sets how the user calls the program.
+    pub(crate) fn name(&mut self, program: String) {
+        self.program = program;
+    }
+
+    /// Returns how the user calls the program.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
     }
 
     /// Applies the user's wishes.
@@ -45,7 +62,7 @@ impl Console {
     /// is no place for it.
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
-            drop(writeln!(lock(&self.err), "{line}"));
+            drop(writeln!(lock(&self.err), "{}", self.named(line)));
         }
     }
 
@@ -55,9 +72,18 @@ impl Console {
     }
 
     /// Writes the line about a failure to standard error.
-    pub(crate) fn fail(&self, program: &str, failure: &Failure) {
+    pub(crate) fn fail(&self, failure: &Failure) {
         let (red, reset) = if self.color { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
-        drop(writeln!(lock(&self.err), "{red}{program}:{reset} {failure}"));
+        let (program, line) = (&self.program, failure.to_string());
+        drop(writeln!(lock(&self.err), "{red}{program}:{reset} {}", self.named(&line)));
+    }
+
+    /// Puts the program's name into the commands of a line.
+    fn named<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        match self.program == PROGRAM {
+            true => Cow::Borrowed(line),
+            false => Cow::Owned(line.replace("`tidings ", &format!("`{} ", self.program))),
+        }
     }
 
     /// Returns whether progress should be shown.

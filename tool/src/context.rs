@@ -8,7 +8,7 @@ use tidings_audit::TopicAudit;
 use tidings_core::audit::AuditSink;
 use tidings_core::{Admin, DeadLetterStore, ErrorKind, EventRef, IdempotencyStore, Name, Secret, Transport};
 use tidings_ops_api::client::{OpsConfig, OpsTransport, RemoteServices};
-use tidings_service::DeadLetters;
+use tidings_service::{DeadLetters, ServiceDescription};
 use tokio::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -19,6 +19,7 @@ use crate::console::Console;
 use crate::contexts::closest;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, View, render, schema};
+use crate::services::Services;
 use crate::target::{Target, Variables};
 use crate::trail::{ConsoleAudit, Trail};
 
@@ -28,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) globals: Globals,
     pub(crate) variables: Variables,
     pub(crate) console: Arc<Console>,
+    pub(crate) services: Services,
     connect: Arc<dyn Connect>,
     interrupt: watch::Receiver<bool>,
     deadline: std::sync::Mutex<Instant>,
@@ -84,6 +86,7 @@ impl Context {
             globals,
             variables,
             console,
+            services: Services::default(),
             connect,
             interrupt,
             deadline,
@@ -94,6 +97,12 @@ impl Context {
             audited,
             audited_admin,
         }
+    }
+
+    /// Adds the services that the program declares.
+    pub(crate) fn with_services(mut self, services: Vec<ServiceDescription>) -> Self {
+        self.services = Services::new(services);
+        self
     }
 
     /// Runs a query and prints its output, again and again with `--watch`.
@@ -322,8 +331,13 @@ impl Context {
         Ok(self.target().await?.name().starts_with("http"))
     }
 
+    /// Returns whether a target is given, by arguments, variables or a current context.
+    pub(crate) fn has_target(&self) -> Result<bool, Failure> {
+        Target::is_given(&self.globals, &self.variables)
+    }
+
     /// Connects to the ops endpoint of running services, which the target must be.
-    pub(crate) async fn services(&self) -> Result<RemoteServices, Failure> {
+    pub(crate) async fn remote_services(&self) -> Result<RemoteServices, Failure> {
         let target = self.target().await?;
         if !self.is_remote().await? {
             let text = format!("{} knows no running services", target.name());

@@ -10,6 +10,7 @@
 //!   the one that is applied; `--plan FILE` keeps it for `--from-plan FILE --execute`, which refuses it if the state
 //!   that it was made from has changed.
 //! - Errors are one line, and the exit code is an [`Exit`].
+//! - A program that declares its services ([`Tool::with_service`]) describes them and shows payloads by their types.
 //! - Passwords and tokens come from variables and files, never from arguments.
 
 mod arguments;
@@ -23,6 +24,8 @@ mod exit;
 mod input;
 mod nouns;
 mod output;
+mod program;
+mod services;
 mod target;
 mod tool;
 mod trail;

@@ -79,6 +79,19 @@ impl Target {
         Self::of_context(context, globals, variables)
     }
 
+    /// Returns whether a target is given at all.
+    pub(crate) fn is_given(globals: &Globals, variables: &Variables) -> Result<bool, Failure> {
+        let named = ["TIDINGS_URL", "TIDINGS_CONTEXT"].iter().any(|name| variables.get(name).is_some());
+        if named || globals.url.is_some() || globals.context.is_some() {
+            return Ok(true);
+        }
+        match variables.contexts_file() {
+            Ok(path) => Ok(Contexts::read(&path)?.current.is_some()),
+            // There is no place for contexts.
+            Err(_) => Ok(false),
+        }
+    }
+
     /// Reads the target of a context, whatever the arguments say.
     pub(crate) fn of_named(context: &NamedContext, globals: &Globals, variables: &Variables) -> Result<Self, Failure> {
         Self::of_context(context.clone(), globals, variables)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
+use tidings_service::ServiceDescription;
 use tokio::sync::watch;
 
 use crate::arguments::{Arguments, usage};
@@ -15,6 +16,7 @@ use crate::connect::Connect;
 use crate::console::Console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::program::Program;
 use crate::target::Variables;
 
 /// The `tidings` command: parses arguments, runs the verb and returns how it ended.
@@ -43,12 +45,38 @@ pub struct Tool {
     connect: Arc<dyn Connect>,
     variables: Option<Variables>,
     console: Console,
+    services: Vec<ServiceDescription>,
 }
 
 impl Tool {
     /// Creates a tool that reads the process's environment and writes to its standard outputs.
     pub fn new(connect: impl Connect) -> Self {
-        Self { connect: Arc::new(connect), variables: None, console: Console::of_process() }
+        Self { connect: Arc::new(connect), variables: None, console: Console::of_process(), services: Vec::new() }
+    }
+
+    /// Adds a service of the program: `describe` shows it, and payloads of its events are decoded by their types.
+    ///
+    /// Accepts a `Service`, a reference to one, or the [`ServiceDescription`] of a router that lacks its state.
+    ///
+    /// ```
+    /// # use tidings_core::{Delivery, Result, Transport, async_trait};
+    /// # use tidings_tool::{Connect, Exit, Tool};
+    /// # #[derive(Debug)] struct Nothing;
+    /// # #[async_trait] impl Connect for Nothing {
+    /// #     async fn transport(&self, _: &str) -> Result<std::sync::Arc<dyn Transport>> { unreachable!() }
+    /// # }
+    /// use tidings_service::{Router, Service};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let service = Service::new("meter", Router::new().on_topic("clicks", async |_: Delivery| {}));
+    /// let tool = Tool::new(Nothing).with_service(&service);
+    /// assert_eq!(tool.run(["meter", "describe", "--declared"]).await, Exit::Ok); // no broker is called
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_service(mut self, service: impl Into<ServiceDescription>) -> Self {
+        self.services.push(service.into());
+        self
     }
 
     /// Sets the environment's variables. By default those of the process.
@@ -74,24 +102,36 @@ impl Tool {
         self.run_until(arguments.into_iter().map(Into::into).collect(), never).await
     }
 
-    /// Runs the verb of the process's arguments, on a runtime of its own, until it ends or the user interrupts it.
+    /// Returns whether the process's arguments call the tool by the word `tool`, or a shell asks for completions.
     ///
-    /// Answers the shell instead, where its completion asks for the words that may follow.
-    pub fn main(self) -> ExitCode {
+    /// For programs that have arguments of their own: see [`main`](Self::main).
+    pub fn is_called() -> bool {
+        Program::of_process().has_word() || complete::is_asked(&of_process())
+    }
+
+    /// Runs the verb of the process's arguments, on a runtime of its own, until it ends or the user interrupts it. Call it
+    /// outside of a runtime.
+    ///
+    /// The verb may follow the word `tool`, as in `my-service tool topic list`: a program keeps its own arguments, and
+    /// calls this function if [`is_called`](Self::is_called). Answers the shell instead, where its completion asks for the
+    /// words that may follow.
+    pub fn main(mut self) -> ExitCode {
+        let program = Program::of_process();
+        self.console.name(program.title());
         let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                self.console.fail("tidings", &Failure::failed(format!("start the runtime: {error}")));
+                self.console.fail(&Failure::failed(format!("start the runtime: {error}")));
                 return Exit::Failed.into();
             }
         };
         let variables = self.variables.clone().unwrap_or_else(of_process);
-        if complete::answered(&self.connect, &variables, runtime.handle()) {
+        if complete::answered(&self.connect, &variables, runtime.handle(), &program) {
             return Exit::Ok.into();
         }
         let exit = runtime.block_on(async {
             let (sender, interrupt) = watch::channel(false);
-            let run = self.run_until(std::env::args_os().collect(), interrupt);
+            let run = self.run_until(program.arguments(), interrupt);
             tokio::pin!(run);
             tokio::select! {
                 exit = &mut run => exit,
@@ -114,7 +154,7 @@ impl Tool {
     }
 
     async fn run_until(self, arguments: Vec<OsString>, interrupt: watch::Receiver<bool>) -> Exit {
-        let Self { connect, variables, mut console } = self;
+        let Self { connect, variables, mut console, services } = self;
         let variables = variables.unwrap_or_else(of_process);
         let parsed = Arguments::command().try_get_matches_from(arguments);
         let parsed = parsed.and_then(|matches| Arguments::from_arg_matches(&matches));
@@ -130,17 +170,17 @@ impl Tool {
                 return Exit::Usage;
             }
             Err(error) => {
-                console.fail("tidings", &usage(&error));
+                console.fail(&usage(&error));
                 return Exit::Usage;
             }
         };
         console.configure(globals.quiet, globals.no_color || variables.get("NO_COLOR").is_some());
-        let cx = Context::new(globals, variables, console, connect, interrupt);
+        let cx = Context::new(globals, variables, console, connect, interrupt).with_services(services);
         match noun.run(&cx).await {
             Ok(exit) => exit,
             Err(failure) => {
                 if failure.exit() != Exit::Ok {
-                    cx.console.fail("tidings", &failure);
+                    cx.console.fail(&failure);
                 }
                 failure.exit()
             }

@@ -21,6 +21,7 @@ mod fields;
 mod json;
 #[cfg(feature = "json")]
 mod not_read;
+mod payload_json;
 #[cfg(feature = "postcard")]
 mod postcard;
 mod read_back;
@@ -37,6 +38,7 @@ use uuid::Uuid;
 
 #[cfg(feature = "json")]
 pub use self::json::Json;
+pub use self::payload_json::payload_json;
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
 pub use self::read_back::set_read_back;

@@ -101,6 +101,17 @@ impl Knowledge {
     }
 }
 
+/// Declares the services, for the tool, which starts none.
+#[cfg(feature = "tool")]
+pub(crate) fn declared() -> Vec<Service> {
+    let knowledge = Knowledge::default();
+    GROUPS.iter().map(|group| service(group, &knowledge)).collect()
+}
+
+fn service(group: &Group, knowledge: &Knowledge) -> Service {
+    Service::new(group.member.name(), knowledge.router(group.member)).with_group(group.name)
+}
+
 /// Starts the service of `group`, which tells `log` what becomes of each record.
 pub(crate) async fn start(
     group: &Group,
@@ -111,10 +122,7 @@ pub(crate) async fn start(
     log: Arc<GroupLog>,
 ) -> Result<ServiceHandle> {
     let retry = Retry::exponential(Duration::from_millis(20)).with_cap(Duration::from_millis(200)).with_max_retries(3);
-    let mut service = Service::new(group.member.name(), knowledge.router(group.member))
-        .with_group(group.name)
-        .with_retry(retry)
-        .with_observer(log);
+    let mut service = service(group, knowledge).with_retry(retry).with_observer(log);
     if !options.poison.is_zero() {
         // The breaker takes it for an outage when most deliveries fail, and so it must: but here we poison the topics
         // ourselves, in any share that is asked for. Even a small share fills its window near the end of the input, when

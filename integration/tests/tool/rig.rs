@@ -10,6 +10,7 @@ use tidings::idempotency::IdempotencyStore;
 use tidings::memory::MemoryTransport;
 use tidings::ops::{Ops, OpsHandle};
 use tidings::record::{Name, Timestamp};
+use tidings::service::ServiceDescription;
 use tidings::tool::{Connect, Exit, Facade, Generated, Tool};
 use tidings::transport::async_trait;
 use tidings::{BoxError, Result, Transport};
@@ -26,6 +27,8 @@ pub(crate) struct Rig {
     connect: Connector,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) variables: Vec<(String, String)>,
+    /// The services that the program declares.
+    pub(crate) services: Vec<ServiceDescription>,
     /// It serves as long as it lives.
     _ops: Option<Arc<OpsHandle>>,
 }
@@ -59,7 +62,7 @@ impl Connect for Connector {
 }
 
 /// The URL that stands for the transport in this process.
-const OWN: &str = "kafka://in-this-process:9092";
+pub(crate) const OWN: &str = "kafka://in-this-process:9092";
 
 /// The end of a run.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Rig {
         let transport: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
         let variables = vec![("TIDINGS_URL".to_owned(), OWN.to_owned())];
         let connect = Connector { own: Some(Arc::clone(&transport)), store: None };
-        Self { connect, transport, variables, _ops: None }
+        Self { connect, transport, variables, services: Vec::new(), _ops: None }
     }
 
     /// A transport in memory behind an ops endpoint, which the command reaches over HTTP.
@@ -85,15 +88,21 @@ impl Rig {
         let url = format!("http://{}", ops.local_addr());
         let connect = Connector { own: None, store: None };
         let variables = vec![("TIDINGS_URL".to_owned(), url)];
-        Ok(Self { connect, transport: memory, variables, _ops: Some(Arc::new(ops)) })
+        Ok(Self { connect, transport: memory, variables, services: Vec::new(), _ops: Some(Arc::new(ops)) })
     }
 
     /// A real Kafka.
     pub(crate) async fn kafka() -> TestResult<Self> {
-        let url = format!("kafka://{}", Kafka::shared().await?.bootstrap());
+        Self::on(Kafka::shared().await?.bootstrap()).await
+    }
+
+    /// A Kafka of these brokers.
+    pub(crate) async fn on(brokers: &str) -> TestResult<Self> {
+        let url = format!("kafka://{brokers}");
         let transport = tidings::connect(&url).await?;
         let connect = Connector { own: None, store: None };
-        Ok(Self { connect, transport, variables: vec![("TIDINGS_URL".to_owned(), url)], _ops: None })
+        let variables = vec![("TIDINGS_URL".to_owned(), url)];
+        Ok(Self { connect, transport, variables, services: Vec::new(), _ops: None })
     }
 
     /// Offers the letters of a topic at the ops endpoint, if there is one: an endpoint names the topics whose letters it
@@ -120,6 +129,7 @@ impl Rig {
     pub(crate) async fn run(&self, arguments: &[&str]) -> Run {
         let (out, err) = (Buffer::default(), Buffer::default());
         let tool = Tool::new(self.connect.clone()).with_variables(self.variables.clone());
+        let tool = self.services.iter().cloned().fold(tool, Tool::with_service);
         let tool = tool.with_output(out.clone(), err.clone());
         let exit = tool.run(["tidings"].iter().chain(arguments)).await;
         let run = Run { exit, out: out.text(), err: err.text() };

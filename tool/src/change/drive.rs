@@ -90,7 +90,7 @@ impl Context {
             // The exit code is that of the change, whatever became of its report.
             Err(failure) if executed => {
                 let text = format!("{summary} The report could not be written: {failure}");
-                self.console.fail("tidings", &Failure::failed(text));
+                self.console.fail(&Failure::failed(text));
                 Ok(exit)
             }
             printed => printed,

@@ -13,6 +13,7 @@ use crate::context::{Context, Query};
 use crate::exit::Failure;
 use crate::input::show_time;
 use crate::output::{Table, View, or_dash};
+use crate::services::Services;
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
@@ -70,6 +71,10 @@ struct Payload {
     headers: Vec<(String, Option<Shown>)>,
     /// The value.
     value: Option<Shown>,
+    /// The event's payload as this program's type reads it; absent if it has none.
+    event: Option<Value>,
+    /// Why this program's type of the event cannot read the value.
+    undecodable: Option<String>,
 }
 
 /// Bytes: JSON where they are JSON, else text, else hexadecimal digits.
@@ -103,16 +108,25 @@ impl Shown {
 }
 
 impl ShownLetter {
-    fn new(letter: &DeadLetter, with_payload: bool) -> Self {
+    fn new(letter: &DeadLetter, services: &Services, with_payload: bool) -> Self {
         let resolution = letter.resolution.as_ref();
         let record = &letter.record;
         let header = |header: &tidings_core::Header| {
             (String::from_utf8_lossy(&header.name).into_owned(), header.value.as_ref().map(Shown::new))
         };
-        let payload = || Payload {
-            key: record.key.as_ref().map(Shown::new),
-            headers: record.headers.iter().map(header).collect(),
-            value: record.value.as_ref().map(Shown::new),
+        let payload = || {
+            let (event, undecodable) = match services.decode(&letter.origin.topic, record) {
+                Some(Ok(event)) => (Some(event), None),
+                Some(Err(error)) => (None, Some(error)),
+                None => (None, None),
+            };
+            Payload {
+                key: record.key.as_ref().map(Shown::new),
+                headers: record.headers.iter().map(header).collect(),
+                value: record.value.as_ref().map(Shown::new),
+                event,
+                undecodable,
+            }
         };
         Self {
             id: show_id(&letter.id()),
@@ -144,7 +158,7 @@ impl Query for Show {
         let unreadable = letters.store().unreadable();
         letters.close().await?;
         match found? {
-            Some(letter) => Ok(ShownLetter::new(&letter, self.payload)),
+            Some(letter) => Ok(ShownLetter::new(&letter, &cx.services, self.payload)),
             None => Err(match unreadable.into_iter().next() {
                 Some(error) => Failure::from(error),
                 None => Failure::failed(format!("the letter {} does not exist", show_id(&self.id)))
@@ -194,7 +208,9 @@ impl Payload {
         let headers = self.headers.iter().map(|(name, value)| vec![format!("header {name}"), shown(value)]);
         let rows = std::iter::once(vec!["key".to_owned(), shown(&self.key)]);
         let value = vec!["value".to_owned(), shown(&self.value)];
-        Table::new(&["PAYLOAD", "CONTENT"]).with_rows(rows.chain(headers).chain([value]))
+        let decoded = [("event", self.event.as_ref().map(Value::to_string)), ("undecodable", self.undecodable.clone())];
+        let decoded = decoded.into_iter().filter_map(|(name, text)| Some(vec![name.to_owned(), text?]));
+        Table::new(&["PAYLOAD", "CONTENT"]).with_rows(rows.chain(headers).chain([value]).chain(decoded))
     }
 }
 

@@ -47,7 +47,8 @@ impl Query for Get {
         let mut events = Vec::new();
         if spans.iter().any(|span| span.next == self.offset && span.next < span.end) {
             log::for_each(cx, spans, |partition: &TopicPartition, record| {
-                events.push(EventView::new(partition, &record, true));
+                let decoded = cx.services.decode(&partition.topic, &record);
+                events.push(EventView::new(partition, &record, true).with_decoded(decoded));
                 Ok((events.len() as u64) < self.limit)
             })
             .await?;
@@ -72,7 +73,7 @@ impl View for EventsView {
                 or_dash(event.event_type.as_ref()),
                 or_dash(event.id.as_ref()),
                 or_dash(event.key.as_ref().map(super::view::Text::shown)),
-                or_dash(event.value.as_ref().map(super::view::Text::shown)),
+                or_dash(event.content()),
             ]
         };
         let columns = [">OFFSET", "TIME", "TYPE", "+ID", "KEY", "VALUE"];

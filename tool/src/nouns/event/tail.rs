@@ -54,7 +54,9 @@ impl Tail {
             if !self.filters.iter().all(|filter| filter.matches(&record)) {
                 return Ok(true);
             }
-            cx.print(&shown(&EventView::new(partition, &record, !self.no_payload), cx.globals.output)?)?;
+            let event = EventView::new(partition, &record, !self.no_payload);
+            let decoded = if self.no_payload { None } else { cx.services.decode(&partition.topic, &record) };
+            cx.print(&shown(&event.with_decoded(decoded), cx.globals.output)?)?;
             left = left.saturating_sub(1);
             Ok(left > 0)
         };

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tidings_core::{Header, Headers, Record, StoredRecord, Timestamp, TopicPartition, codec};
 
 use crate::input::show_time;
@@ -45,6 +46,12 @@ pub(crate) struct EventView {
     /// The headers, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) headers: Vec<HeaderView>,
+    /// The payload as this program's type of the event reads it; absent if it has none. Not published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) payload: Option<Value>,
+    /// Why this program's type of the event cannot read the value. Not published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) undecodable: Option<String>,
 }
 
 /// A header of a record.
@@ -120,11 +127,33 @@ impl EventView {
             key: record.key.as_ref().filter(|_| payload).map(Text::from),
             value: record.value.as_ref().filter(|_| payload).map(Text::from),
             headers: if payload { record.headers.iter().map(header).collect() } else { Vec::new() },
+            payload: None,
+            undecodable: None,
         }
+    }
+
+    /// Adds the payload as a type of the program reads it.
+    pub(crate) fn with_decoded(mut self, decoded: Option<Result<Value, String>>) -> Self {
+        match decoded {
+            Some(Ok(payload)) => self.payload = Some(payload),
+            Some(Err(error)) => self.undecodable = Some(error),
+            None => {}
+        }
+        self
+    }
+
+    /// Shows the payload, or the beginning of the value, in one line.
+    pub(crate) fn content(&self) -> Option<String> {
+        let decoded = self.payload.as_ref().map(|payload| Text::Plain(payload.to_string()).shown());
+        decoded.or_else(|| self.value.as_ref().map(Text::shown))
     }
 
     /// Converts the view to a record to be published. Its partition and time are kept only if asked for.
     pub(crate) fn record(&self, topic: Option<&str>, partition: bool, time: bool) -> Result<Record, String> {
+        if self.value.is_none() && self.payload.is_some() {
+            // It would be published as a tombstone.
+            return Err("payload: it is not published; give the value".to_owned());
+        }
         let mut record = Record::new(topic.unwrap_or(&self.topic), Bytes::new());
         record.value = self.value.as_ref().map(Text::bytes).transpose()?;
         record.key = self.key.as_ref().map(Text::bytes).transpose()?;
@@ -149,7 +178,8 @@ impl EventView {
         let parts = [
             ("type", self.event_type.clone()),
             ("key", self.key.as_ref().map(Text::shown)),
-            ("value", self.value.as_ref().map(Text::shown)),
+            (if self.payload.is_some() { "payload" } else { "value" }, self.content()),
+            ("undecodable", self.undecodable.clone()),
         ];
         parts.into_iter().filter_map(|(name, part)| Some((name, part?))).for_each(|(name, part)| {
             line.push_str(&format!("  {name}={part}"));
@@ -177,6 +207,12 @@ mod tests {
         assert_eq!((record.partition, record.timestamp), (Some(2), Some(Timestamp::from_millis(5))));
         let other = back.record(Some("u"), false, false).unwrap();
         assert_eq!((other.topic.as_str(), other.partition, other.timestamp), ("u", None, None));
+    }
+
+    #[test]
+    fn a_payload_without_a_value_is_no_tombstone() {
+        let view: EventView = serde_json::from_str(r#"{"topic": "t", "payload": {"id": 1}}"#).unwrap();
+        assert!(view.record(None, false, false).unwrap_err().contains("give the value"));
     }
 
     #[test]

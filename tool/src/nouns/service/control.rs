@@ -40,7 +40,7 @@ impl Step for ControlStep {
 
 /// Plans a command to a service that must exist.
 async fn plan(cx: &Context, step: ControlStep) -> Result<Draft<ControlStep>, Failure> {
-    let found = cx.services().await?.describe(&step.service).await?;
+    let found = cx.remote_services().await?.describe(&step.service).await?;
     if !found.controlled {
         let text = format!("service {} cannot be controlled from elsewhere", step.service);
         return Err(Failure::failed(text).with_hint("its program must pass it to Ops::with_control"));
@@ -58,7 +58,7 @@ async fn plan(cx: &Context, step: ControlStep) -> Result<Draft<ControlStep>, Fai
 async fn apply(cx: &Context, steps: &[ControlStep]) -> Vec<tidings_core::Result<()>> {
     one_by_one(cx, steps, async |step: &ControlStep| {
         let services =
-            cx.services().await.map_err(|failure| Error::new(ErrorKind::Unavailable, failure.to_string()))?;
+            cx.remote_services().await.map_err(|failure| Error::new(ErrorKind::Unavailable, failure.to_string()))?;
         let wrong = |text: String| Error::new(ErrorKind::Invalid, text);
         let partitions: Vec<TopicPartition> =
             step.partitions.iter().map(|name| partition(name)).collect::<Result<_, _>>().map_err(wrong)?;

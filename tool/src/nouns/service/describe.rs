@@ -152,7 +152,7 @@ impl Query for Describe {
     type View = DescribedService;
 
     async fn run(&self, cx: &Context) -> Result<DescribedService, Failure> {
-        Ok(cx.services().await?.describe(&self.service).await?.into())
+        Ok(cx.remote_services().await?.describe(&self.service).await?.into())
     }
 }
 

@@ -53,7 +53,7 @@ impl Query for List {
     type View = ListedServices;
 
     async fn run(&self, cx: &Context) -> Result<ListedServices, Failure> {
-        let found = cx.services().await?.list().await?;
+        let found = cx.remote_services().await?.list().await?;
         Ok(ListedServices { services: found.into_iter().map(ListedService::from).collect() })
     }
 }

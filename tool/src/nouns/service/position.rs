@@ -84,7 +84,7 @@ fn seek_to(text: &str) -> tidings_core::Result<SeekTo> {
 
 /// Returns a partition of a service, which this instance must have.
 async fn found(cx: &Context, service: &str, at: &TopicPartition) -> Result<ServicePartition, Failure> {
-    let state = cx.services().await?.describe(service).await?;
+    let state = cx.remote_services().await?.describe(service).await?;
     let is_it = |p: &ServicePartition| p.topic == at.topic.as_str() && p.partition == at.partition;
     state.partitions.into_iter().find(is_it).ok_or_else(|| {
         Failure::failed(format!("service {service} does not read {at} here"))
@@ -132,8 +132,10 @@ impl Change for Seek {
 
     async fn apply(&self, cx: &Context, steps: &[SeekStep]) -> Vec<tidings_core::Result<()>> {
         one_by_one(cx, steps, async |step: &SeekStep| {
-            let services =
-                cx.services().await.map_err(|failure| Error::new(ErrorKind::Unavailable, failure.to_string()))?;
+            let services = cx
+                .remote_services()
+                .await
+                .map_err(|failure| Error::new(ErrorKind::Unavailable, failure.to_string()))?;
             let at = TopicPartition::new(step.topic.as_str(), step.partition);
             let deadline = Duration::from_millis(step.deadline_ms);
             let moved = services.seek(&step.service, &at, seek_to(&step.to)?, deadline).await?;
@@ -201,7 +203,7 @@ impl Change for Skip {
         let (Some(service), Some(at)) = (&self.service, &self.partition) else {
             return Err(Failure::usage("a service and --partition are needed"));
         };
-        let state = cx.services().await?.describe(service).await?;
+        let state = cx.remote_services().await?.describe(service).await?;
         let held = state.held.into_iter().find(|h| h.at.topic == at.topic.as_str() && h.at.partition == at.partition);
         let Some(held) = held else {
             return Err(Failure::failed(format!("nothing holds {at} of service {service}")));
@@ -223,8 +225,10 @@ impl Change for Skip {
 
     async fn apply(&self, cx: &Context, steps: &[SkipStep]) -> Vec<tidings_core::Result<()>> {
         one_by_one(cx, steps, async |step: &SkipStep| {
-            let services =
-                cx.services().await.map_err(|failure| Error::new(ErrorKind::Unavailable, failure.to_string()))?;
+            let services = cx
+                .remote_services()
+                .await
+                .map_err(|failure| Error::new(ErrorKind::Unavailable, failure.to_string()))?;
             let at = TopicPartition::new(step.topic.as_str(), step.partition);
             let offsets = Range { start: step.from, end: step.to };
             services.skip(&step.service, &at, offsets).await.map(drop)

@@ -1,4 +1,6 @@
-//! `describe`: which groups read which topics of a target.
+//! `describe`: which groups read which topics of a target, and what the services of the program declare.
+
+mod declared;
 
 use std::collections::BTreeMap;
 
@@ -7,26 +9,32 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tidings_core::{Name, dead_letter_topic, is_dead_letter_topic};
 
+use self::declared::ServiceNode;
 use super::group::state;
 use crate::context::{Context, Query};
 use crate::exit::Failure;
 use crate::output::{Table, View, list};
 
-/// Describe the target: its topics, who reads them, and how far behind.
+/// Describe the target: its topics, who reads them, and how far behind; and the services that this program declares.
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// Only topics whose name begins so
+    /// Only topics of the target whose name begins so
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
+    /// Only what this program declares: no broker is called
+    #[arg(long)]
+    declared: bool,
 }
 
-/// A target.
-#[derive(Debug, Serialize, JsonSchema)]
+/// A target, and the services of the program.
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct TargetView {
-    /// The target, without secrets.
-    target: String,
-    /// The broker's kind, such as kafka.
-    system: String,
+    /// The target, without secrets; absent if none is given.
+    target: Option<String>,
+    /// The broker's kind, such as kafka; absent without a target.
+    system: Option<String>,
+    /// The services that this program declares; none in the binary `tidings`.
+    services: Vec<ServiceNode>,
     /// The topics, by name; those of dead letters belong to their topic.
     topics: Vec<TopicNode>,
     /// The groups, by name.
@@ -63,6 +71,19 @@ impl Query for Describe {
     type View = TargetView;
 
     async fn run(&self, cx: &Context) -> Result<TargetView, Failure> {
+        if self.declared && cx.services.is_empty() {
+            return Err(Failure::usage("describe --declared: this program declares no services")
+                .with_hint("run the program of the services, by its word `tool`"));
+        }
+        if self.declared || (!cx.services.is_empty() && !cx.has_target()?) {
+            return Ok(TargetView { services: declared::services(cx, None), ..TargetView::default() });
+        }
+        self.target(cx).await
+    }
+}
+
+impl Describe {
+    async fn target(&self, cx: &Context) -> Result<TargetView, Failure> {
         let admin = cx.admin().await?.as_ref();
         let (topics, names) = (admin.list_topics().await?, admin.list_groups().await?);
         let (described, lags) = (admin.describe_groups(&names).await?, admin.group_lags(&names).await?);
@@ -96,8 +117,9 @@ impl Query for Describe {
             groups: readers.get(name).cloned().unwrap_or_default(),
         };
         Ok(TargetView {
-            target: cx.target().await?.name().to_owned(),
-            system: cx.transport().await?.system().to_owned(),
+            target: Some(cx.target().await?.name().to_owned()),
+            system: Some(cx.transport().await?.system().to_owned()),
+            services: declared::services(cx, Some(&topics)),
             topics: shown.map(node).collect(),
             groups,
         })
@@ -116,9 +138,16 @@ impl View for TargetView {
             let (members, lag) = (group.members.to_string(), group.lag.to_string());
             vec![group.name.clone(), group.state.clone(), members, lag, list(&group.topics)]
         };
+        let mut tables = declared::tables(&self.services);
+        let (Some(target), Some(system)) = (&self.target, &self.system) else { return tables };
         let topics = Table::new(&["TOPIC", "DEAD LETTERS", "READ BY"]).with_rows(self.topics.iter().map(topic));
-        let title = format!("{} ({})", self.target, self.system);
         let columns = ["GROUP", "STATE", ">MEMBERS", ">LAG", "READS"];
-        vec![topics.with_title(title), Table::new(&columns).with_rows(self.groups.iter().map(group))]
+        tables.push(topics.with_title(format!("{target} ({system})")));
+        tables.push(Table::new(&columns).with_rows(self.groups.iter().map(group)));
+        tables
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.services.iter().filter_map(ServiceNode::note).collect()
     }
 }

@@ -1,0 +1,44 @@
+//! Payloads as JSON, for people.
+
+use crate::{Error, ErrorKind, Event, Result, StoredRecord};
+
+/// Decodes an event as [`decode`](super::decode) does, and returns its payload as JSON, whatever its codec is.
+///
+/// For tools that show events to people. The text is that of the type, not of the wire: fields that the type does not
+/// have are left out, and defaults are filled in.
+///
+/// # Errors
+/// [`ErrorKind::Undecodable`], as `decode`. [`ErrorKind::Invalid`] for a payload that has no form in JSON, such as a map
+/// whose keys are not texts. [`ErrorKind::Unsupported`] without the feature `json`.
+///
+/// ```
+/// use tidings_core::{Envelope, StoredRecord, Timestamp, codec};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Paid { cents: u32 }
+/// # impl tidings_core::Event for Paid {
+/// #     type Codec = tidings_core::codec::Json;
+/// #     const TOPIC: &'static str = "payments";
+/// #     const TYPE: &'static str = "paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, [u8]>> { None }
+/// # }
+///
+/// let record = codec::encode(Envelope::new(Paid { cents: 700 }).as_ref(), "")?;
+/// let stored = StoredRecord::from_record(record, 0, Timestamp::now());
+/// assert_eq!(codec::payload_json::<Paid>(&stored)?, r#"{"cents":700}"#);
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
+pub fn payload_json<E: Event>(record: &StoredRecord) -> Result<String> {
+    let payload = super::decode::<E>(record)?.payload;
+    written(&payload)
+}
+
+#[cfg(feature = "json")]
+fn written<E: Event>(payload: &E) -> Result<String> {
+    serde_json::to_string(payload)
+        .map_err(|e| Error::caused_by(ErrorKind::Invalid, format!("show the payload of {} as JSON", E::TYPE), e))
+}
+
+#[cfg(not(feature = "json"))]
+fn written<E: Event>(_: &E) -> Result<String> {
+    let text = format!("show the payload of {} as JSON: this program was built without the feature json", E::TYPE);
+    Err(Error::new(ErrorKind::Unsupported, text))
+}
