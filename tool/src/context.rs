@@ -111,8 +111,14 @@ impl Context {
             return self.print(&schema::<Q::View>()).map(|()| Exit::Ok);
         }
         let Some(interval) = self.globals.watch else { return self.round(query).await };
+        let mut last = None;
         loop {
-            let exit = self.round(query).await?;
+            let exit = match (self.round(query).await, last) {
+                // The user has seen enough: the round that is cut off does not count.
+                (Err(failure), Some(last)) if failure.exit() == Exit::Interrupted => return Ok(last),
+                (round, _) => round?,
+            };
+            last = Some(exit);
             let next = after(interval);
             if self.until(next).await {
                 return Ok(exit);

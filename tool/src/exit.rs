@@ -113,7 +113,7 @@ impl From<Error> for Failure {
 }
 
 /// Returns the next step after an error of this kind.
-fn hint(kind: ErrorKind) -> Option<&'static str> {
+pub(crate) fn hint(kind: ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::Unavailable => Some("check the address (--url, TIDINGS_URL or --context) and that the broker is up"),
         ErrorKind::Denied => Some("check the user, its password or token, and what it is allowed to do"),

@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tidings_core::{Error, ErrorKind};
 
-use super::{Change, Draft, Plan, Step};
+use super::{Change, Draft, Plan, Step, is_partly};
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, hint};
 use crate::output::{Format, Table, View, schema};
 
 /// The output of a verb that changes something.
@@ -28,6 +28,9 @@ pub(crate) struct ChangeReport<S> {
     notes: Vec<String>,
     #[serde(skip)]
     unsaved: bool,
+    /// The next step after the first error.
+    #[serde(skip)]
+    hint: Option<&'static str>,
 }
 
 /// A step and its result.
@@ -47,6 +50,8 @@ enum StepResult {
     Planned,
     /// Applied.
     Done,
+    /// Applied in part: the error says what is left.
+    Partly,
     /// Refused: nothing of it was applied.
     Failed,
     /// It is not known whether it was applied.
@@ -122,6 +127,8 @@ fn refuse_stale(reasons: &[String], path: Option<&Path>) -> Result<(), Failure> 
 impl<S: Step> ChangeReport<S> {
     fn new(plan: Plan<S>, notes: Vec<String>, answers: Option<Vec<Result<(), Error>>>, unsaved: bool) -> Self {
         let executed = answers.is_some();
+        let first = answers.iter().flatten().find_map(|answer| answer.as_ref().err());
+        let hint = first.and_then(|error| hint(error.kind()));
         let mut answers = answers.unwrap_or_default().into_iter();
         let report = |step| {
             let (result, error) = match answers.next() {
@@ -130,13 +137,14 @@ impl<S: Step> ChangeReport<S> {
                 Some(Err(error)) if error.kind() == ErrorKind::Indeterminate => {
                     (StepResult::Unknown, Some(error.report()))
                 }
+                Some(Err(error)) if is_partly(&error) => (StepResult::Partly, Some(error.report())),
                 Some(Err(error)) => (StepResult::Failed, Some(error.report())),
                 None => (StepResult::NotBegun, None),
             };
             StepReport { step, result, error }
         };
         let steps = plan.steps.into_iter().map(report).collect();
-        Self { verb: plan.verb, target: plan.target, executed, digest: plan.digest, steps, notes, unsaved }
+        Self { verb: plan.verb, target: plan.target, executed, digest: plan.digest, steps, notes, unsaved, hint }
     }
 
     fn count(&self, result: StepResult) -> usize {
@@ -154,6 +162,7 @@ impl<S: Step> ChangeReport<S> {
             return format!("Plan only, nothing changed. Apply it: --execute{saved}.");
         }
         let counted = [
+            ("done in part", self.count(StepResult::Partly)),
             ("failed", self.count(StepResult::Failed)),
             ("unknown", self.count(StepResult::Unknown)),
             ("not begun", self.count(StepResult::NotBegun)),
@@ -161,7 +170,8 @@ impl<S: Step> ChangeReport<S> {
         let rest: Vec<String> =
             counted.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}")).collect();
         let rest = if rest.is_empty() { String::new() } else { format!(", {}", rest.join(", ")) };
-        format!("{} of {all} done{rest}.", self.count(StepResult::Done))
+        let hint = self.hint.map_or(String::new(), |hint| format!("; {hint}"));
+        format!("{} of {all} done{rest}{hint}.", self.count(StepResult::Done))
     }
 }
 
@@ -189,7 +199,7 @@ impl<S: Step> View for ChangeReport<S> {
 
     fn exit(&self) -> Exit {
         let (all, done) = (self.steps.len(), self.count(StepResult::Done));
-        match (self.executed, self.count(StepResult::Unknown)) {
+        match (self.executed, self.count(StepResult::Unknown) + self.count(StepResult::Partly)) {
             (false, _) => Exit::Ok,
             (true, _) if done == all => Exit::Ok,
             (true, 0) if done == 0 => Exit::Failed,
@@ -229,6 +239,17 @@ mod tests {
         assert_eq!(report(Some(vec![])).exit(), Exit::Failed);
         assert_eq!(report(Some(vec![Ok(()), fail(ErrorKind::Denied)])).exit(), Exit::Partial);
         assert_eq!(report(Some(vec![fail(ErrorKind::Indeterminate)])).exit(), Exit::Partial);
+        let partly = report(Some(vec![Err(super::super::partly("2 of 3 letters stay".into()))]));
+        assert_eq!(
+            (partly.exit(), partly.summary().as_str()),
+            (Exit::Partial, "0 of 2 done, 1 done in part, 1 not begun.")
+        );
+    }
+
+    #[test]
+    fn the_summary_names_the_next_step_after_an_error() {
+        let denied = report(Some(vec![Err(Error::new(ErrorKind::Denied, "create"))]));
+        assert!(denied.summary().contains("1 failed, 1 not begun; check the user"), "{}", denied.summary());
     }
 
     #[test]

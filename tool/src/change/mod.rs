@@ -6,6 +6,7 @@
 mod drive;
 mod plan;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -105,6 +106,28 @@ pub(crate) async fn one_by_one<S>(
     }
     progress.finish_and_clear();
     answers
+}
+
+/// The source of the error of a step that was applied in part.
+#[derive(Debug)]
+struct Partly;
+
+impl fmt::Display for Partly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a part was applied")
+    }
+}
+
+impl std::error::Error for Partly {}
+
+/// Returns the error of a step that was applied in part; `what` says what was not.
+pub(crate) fn partly(what: String) -> Error {
+    Error::new(tidings_core::ErrorKind::Conflict, what).with_source(Partly)
+}
+
+/// Returns whether the step of this error was applied in part.
+fn is_partly(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<Partly>())
 }
 
 /// Answers each of `count` steps that were applied in one call with the answer of the call.

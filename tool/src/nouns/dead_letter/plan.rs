@@ -8,7 +8,7 @@ use tidings_core::{DeadLetter, Error, ErrorKind, LetterId, LetterQuery, LetterSt
 use tidings_service::{DeadLetters, LetterGroup};
 
 use super::filter::Filter;
-use crate::change::Step;
+use crate::change::{Step, partly};
 use crate::exit::Failure;
 
 /// The letters of one fault.
@@ -153,7 +153,8 @@ pub(super) async fn results(
         let (count, all) = (stay.len(), step.letters.len());
         let named = stay.iter().find_map(|id| why(id).map(|why| format!("{}: {why}", super::show_id(id))));
         let because = named.unwrap_or_else(|| format!("{} and others: another run has them", super::show_id(first)));
-        Err(Error::new(ErrorKind::Conflict, format!("{count} of {all} letters stay; {because}")))
+        let text = format!("{count} of {all} letters stay; {because}");
+        Err(if count < all { partly(text) } else { Error::new(ErrorKind::Conflict, text) })
     };
     steps.iter().map(result).collect()
 }

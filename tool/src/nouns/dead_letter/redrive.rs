@@ -108,7 +108,8 @@ impl Change for Redrive {
                 cx.console.note(&summary(&report, all));
                 let refused: BTreeMap<LetterId, String> =
                     report.refused.into_iter().map(|(id, error)| (id, error.report())).collect();
-                results(&letters, steps, |id| refused.get(id).cloned()).await
+                let ended = ended(cx);
+                results(&letters, steps, |id| refused.get(id).or(ended.as_ref()).cloned()).await
             }
             Err(error) => results(&letters, steps, |_| Some(error.report())).await,
         };
@@ -118,6 +119,15 @@ impl Change for Redrive {
         }
         results
     }
+}
+
+/// Returns why the run ended before all letters, if it did.
+fn ended(cx: &Context) -> Option<String> {
+    if cx.is_interrupted() {
+        return Some("the run was interrupted".to_owned());
+    }
+    let is_late = tokio::time::Instant::now() >= cx.deadline();
+    is_late.then(|| "the time limit of the run has passed (--timeout)".to_owned())
 }
 
 fn summary(report: &RedriveReport, all: u64) -> String {

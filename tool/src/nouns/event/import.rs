@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tidings_core::{Error, ErrorKind, Record, check_topic_name};
 
 use super::view::EventView;
-use crate::change::{Change, ChangeOptions, Draft, Step};
+use crate::change::{Change, ChangeOptions, Draft, Step, partly};
 use crate::console::progress;
 use crate::context::Context;
 use crate::exit::Failure;
@@ -129,7 +129,7 @@ async fn import(cx: &Context, step: &ImportStep) -> tidings_core::Result<()> {
     loop {
         let mut batch: Vec<Record> = Vec::with_capacity(BATCH);
         while batch.len() < BATCH {
-            match lines.next_record(step).map_err(|f| partly(done, Error::new(ErrorKind::Failed, f.to_string())))? {
+            match lines.next_record(step).map_err(|f| early(done, Error::new(ErrorKind::Failed, f.to_string())))? {
                 Some(record) => batch.push(record),
                 None => break,
             }
@@ -139,22 +139,25 @@ async fn import(cx: &Context, step: &ImportStep) -> tidings_core::Result<()> {
             return Ok(());
         }
         if cx.is_interrupted() {
-            return Err(partly(done, Error::new(ErrorKind::Failed, "interrupted")));
+            return Err(early(done, Error::new(ErrorKind::Failed, "interrupted")));
         }
         // No limit over all: a long file takes long. Each batch has the publisher's own time limit.
         let sent = publisher.publish(batch).await;
         done += sent.iter().filter(|answer| answer.is_ok()).count() as u64;
         bar.set_position(done);
         if let Some(error) = sent.into_iter().find_map(Result::err) {
-            return Err(partly(done, error));
+            return Err(early(done, error));
         }
     }
 }
 
-/// An import that ended early has published a part: that is neither failed nor done.
-fn partly(done: u64, error: Error) -> Error {
-    let kind = if done > 0 { ErrorKind::Indeterminate } else { error.kind() };
-    Error::caused_by(kind, format!("{done} events were published, then it ended"), error)
+/// Returns the error of an import that ended early: where events were published before, it was applied in part.
+fn early(done: u64, error: Error) -> Error {
+    let text = format!("{done} events were published, then it ended");
+    match (done, error.kind()) {
+        (0, kind) | (_, kind @ ErrorKind::Indeterminate) => Error::caused_by(kind, text, error),
+        _ => partly(format!("{text}: {}", error.report())),
+    }
 }
 
 fn digest(file: &Path) -> Result<String, Failure> {
