@@ -99,7 +99,8 @@ impl Source {
         if let Names::Contexts = names {
             return Some(contexts(&self.variables).ok()?.contexts.into_keys().collect());
         }
-        let target = Target::of(&self.globals()?, &self.variables).ok()?;
+        // A program that holds a secret may ask the user, in the middle of the line.
+        let target = Target::without_programs(&self.globals()?, &self.variables)?;
         let list = async {
             let admin = self.connect.transport(target.url().expose()).await.ok()?.admin().await.ok()?;
             let found = if let Names::Groups = names { admin.list_groups().await } else { admin.list_topics().await };

@@ -12,6 +12,7 @@ use tidings_core::settings::ConnectionUrl;
 use crate::arguments::Globals;
 use crate::contexts::{Contexts, NamedContext, has_password};
 use crate::exit::Failure;
+use crate::secret_command::{LIMIT, secret};
 
 /// The longest file of a secret that is read.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
@@ -64,19 +65,13 @@ pub(crate) struct Target {
 impl Target {
     /// Reads the target of a run: `--url`, `--context`, `TIDINGS_URL`, `TIDINGS_CONTEXT`, or the current context.
     pub(crate) fn of(globals: &Globals, variables: &Variables) -> Result<Self, Failure> {
-        refuse_password("--url", globals.url.as_deref())?;
-        refuse_password("--store", globals.store.as_deref())?;
-        refuse_password("--letters", globals.letters.as_deref())?;
-        refuse_password("--audit", globals.audit.as_deref())?;
-        let named = globals.context.as_deref();
-        let context = match (&globals.url, named, variables.get("TIDINGS_URL"), variables.get("TIDINGS_CONTEXT")) {
-            (Some(url), ..) => of_url(url),
-            (None, Some(name), ..) => contexts(variables)?.named(name)?.clone(),
-            (None, None, Some(url), _) => of_url(url),
-            (None, None, None, Some(name)) => contexts(variables)?.named(name)?.clone(),
-            (None, None, None, None) => current(&contexts(variables)?)?,
-        };
-        Self::of_context(context, globals, variables)
+        Self::of_context(chosen(globals, variables)?, globals, variables)
+    }
+
+    /// Reads the target of a run as [`of`](Self::of) does, unless a program would have to be asked for a secret.
+    pub(crate) fn without_programs(globals: &Globals, variables: &Variables) -> Option<Self> {
+        let context = chosen(globals, variables).ok().filter(|context| !context.has_command())?;
+        Self::of_context(context, globals, variables).ok()
     }
 
     /// Returns whether a target is given at all.
@@ -98,21 +93,14 @@ impl Target {
     }
 
     fn of_context(context: NamedContext, globals: &Globals, variables: &Variables) -> Result<Self, Failure> {
-        let secret = |file: &Option<PathBuf>, named: &Option<String>, variable: &str| match (file, named) {
-            (Some(file), _) => read_secret(file).map(Some),
-            (None, Some(named)) => match variables.get(named) {
-                Some(value) => Ok(Some(Secret::new(value))),
-                None => {
-                    Err(Failure::usage(format!("the context's secret is in the variable {named}, which is not set")))
-                }
-            },
-            (None, None) => match variables.get(&format!("{variable}_FILE")) {
-                Some(file) => read_secret(Path::new(file)).map(Some),
-                None => Ok(variables.get(variable).map(Secret::new)),
-            },
+        let password = match &context.password_command {
+            Some(command) => Some(secret("password_command", command, LIMIT)?),
+            None => named_secret(variables, &context.password_file, &context.password_env, "TIDINGS_PASSWORD")?,
         };
-        let password = secret(&context.password_file, &context.password_env, "TIDINGS_PASSWORD")?;
-        let token = secret(&context.token_file, &context.token_env, "TIDINGS_TOKEN")?;
+        let token = match &context.token_command {
+            Some(command) => Some(secret("token_command", command, LIMIT)?),
+            None => named_secret(variables, &context.token_file, &context.token_env, "TIDINGS_TOKEN")?,
+        };
         let username = context.username.as_deref().or_else(|| variables.get("TIDINGS_USERNAME"));
         let optional = |given: &Option<String>, named: Option<String>, variable: &str| {
             given.clone().or(named).or_else(|| variables.get(variable).map(str::to_owned)).map(Secret::from)
@@ -155,6 +143,22 @@ impl Target {
     /// Returns where the dead letters are.
     pub(crate) fn letters(&self) -> Option<&Secret> {
         self.letters.as_ref()
+    }
+}
+
+/// Returns the context of a run.
+fn chosen(globals: &Globals, variables: &Variables) -> Result<NamedContext, Failure> {
+    refuse_password("--url", globals.url.as_deref())?;
+    refuse_password("--store", globals.store.as_deref())?;
+    refuse_password("--letters", globals.letters.as_deref())?;
+    refuse_password("--audit", globals.audit.as_deref())?;
+    let named = globals.context.as_deref();
+    match (&globals.url, named, variables.get("TIDINGS_URL"), variables.get("TIDINGS_CONTEXT")) {
+        (Some(url), ..) => Ok(of_url(url)),
+        (None, Some(name), ..) => contexts(variables)?.named(name).cloned(),
+        (None, None, Some(url), _) => Ok(of_url(url)),
+        (None, None, None, Some(name)) => contexts(variables)?.named(name).cloned(),
+        (None, None, None, None) => current(&contexts(variables)?),
     }
 }
 
@@ -219,6 +223,26 @@ fn with_user(
     };
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     Ok(Secret::new(format!("{scheme}://{user}@{rest}")))
+}
+
+/// Reads a secret from a context's file or variable, otherwise from the variables of every target.
+fn named_secret(
+    variables: &Variables,
+    file: &Option<PathBuf>,
+    named: &Option<String>,
+    variable: &str,
+) -> Result<Option<Secret>, Failure> {
+    match (file, named) {
+        (Some(file), _) => read_secret(file).map(Some),
+        (None, Some(named)) => match variables.get(named) {
+            Some(value) => Ok(Some(Secret::new(value))),
+            None => Err(Failure::usage(format!("the context's secret is in the variable {named}, which is not set"))),
+        },
+        (None, None) => match variables.get(&format!("{variable}_FILE")) {
+            Some(file) => read_secret(Path::new(file)).map(Some),
+            None => Ok(variables.get(variable).map(Secret::new)),
+        },
+    }
 }
 
 /// Reads a file with a secret; a line feed at its end is not a part of it.

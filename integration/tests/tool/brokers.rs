@@ -95,13 +95,23 @@ pub(crate) async fn contexts_keep_targets_and_no_secrets(rig: Rig) -> TestResult
         .await;
     rig.ok(&["context", "add", "token", "--url", "kafka://127.0.0.1:1?sasl=oauthbearer", "--token-env", "SECRET"])
         .await;
+    // Any keyring, by the command that reads it.
+    let command = format!("cat '{file}'");
+    let keyring = ["context", "add", "keyring", "--url", "kafka://127.0.0.1:1", "--username", "u"];
+    rig.ok(&[&keyring[..], &["--password-command", &command]].concat()).await;
+    let kept = rig.json(&["context", "show", "keyring"], Exit::Ok).await?;
+    assert_eq!(kept["password_in"], "command cat");
+    let broken = ["context", "add", "broken", "--url", "http://127.0.0.1:1", "--token-command", "echo $SECRET; exit 1"];
+    rig.ok(&broken).await;
+    let failed = rig.fails(&["--context", "broken", "topic", "list"], Exit::Failed).await;
+    assert!(failed.contains("token_command") && failed.contains("exit status: 1"), "{failed}");
     let list = rig.json(&["context", "list"], Exit::Ok).await?;
-    assert_eq!(list["contexts"].as_array().map(Vec::len), Some(3));
+    assert_eq!(list["contexts"].as_array().map(Vec::len), Some(5));
     rig.json(&["context", "show", "there"], Exit::Ok).await?;
     rig.ok(&["context", "show", "token", "-o", "wide"]).await;
     let tested = rig.json(&["context", "test"], Exit::Ok).await?;
     assert_eq!(tested["name"], "here", "the first one is current");
-    for context in ["there", "token"] {
+    for context in ["there", "token", "keyring"] {
         rig.fails(&["--context", context, "topic", "list"], Exit::Failed).await;
     }
     rig.ok(&["context", "use", "there"]).await;

@@ -37,10 +37,16 @@ pub(crate) struct NamedContext {
     pub(crate) password_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) password_env: Option<String>,
+    /// Run by the shell; the first line of its output is the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) password_command: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_env: Option<String>,
+    /// Run by the shell; the first line of its output is the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token_command: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,20 +61,32 @@ impl NamedContext {
             if url.is_some_and(|url| has_password(url)) {
                 let text = format!("{at}: {key}: a password does not belong into this file");
                 return Err(
-                    Failure::usage(text).with_hint("name its file or variable by password_file or password_env")
+                    Failure::usage(text).with_hint("name its place by password_file, password_env or password_command")
                 );
             }
         }
-        let both = [
-            ("password_file", self.password_file.is_some(), "password_env", self.password_env.is_some()),
-            ("token_file", self.token_file.is_some(), "token_env", self.token_env.is_some()),
+        let password = [
+            ("password_file", self.password_file.is_some()),
+            ("password_env", self.password_env.is_some()),
+            ("password_command", self.password_command.is_some()),
         ];
-        match both.iter().find(|(_, file, _, variable)| *file && *variable) {
-            Some((file, _, variable, _)) => {
-                Err(Failure::usage(format!("{at}: {file} and {variable}: only one of them")))
+        let token = [
+            ("token_file", self.token_file.is_some()),
+            ("token_env", self.token_env.is_some()),
+            ("token_command", self.token_command.is_some()),
+        ];
+        for keys in [password, token] {
+            let given: Vec<&str> = keys.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key).collect();
+            if let [first, second, ..] = given[..] {
+                return Err(Failure::usage(format!("{at}: {first} and {second}: only one of them")));
             }
-            None => Ok(()),
         }
+        Ok(())
+    }
+
+    /// Returns whether a secret comes from a program, which may ask the user.
+    pub(crate) fn has_command(&self) -> bool {
+        self.password_command.is_some() || self.token_command.is_some()
     }
 }
 
@@ -176,6 +194,10 @@ mod tests {
             ("[contexts.a]\nurl = \"kafka://a\"\npassword = \"s3cr3t\"\n", "line 3: unknown field `password`"),
             ("[contexts.a]\nurl = \"kafka://a\"\nusername = [\"s3cr3t\"]\n", "line 3: username: expected"),
             ("[contexts.a]\nurl = \"kafka://a\"\ntoken_file = \"f\"\ntoken_env = \"T\"\n", "token_file and token_env"),
+            (
+                "[contexts.a]\nurl = \"kafka://a\"\npassword_env = \"P\"\npassword_command = \"x\"\n",
+                "password_env and password_command",
+            ),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(expected) && error.contains("FILE"), "{text:?}: {error}");

@@ -41,7 +41,7 @@ impl Verb {
     }
 }
 
-/// The URL is that of --url; secrets stay in files or variables.
+/// The URL is that of --url; secrets stay in files, variables or a keyring.
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// Name of the context
@@ -50,17 +50,23 @@ pub(crate) struct Add {
     #[arg(long)]
     username: Option<String>,
     /// File with the password
-    #[arg(long, value_name = "FILE", conflicts_with = "password_env")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["password_env", "password_command"])]
     password_file: Option<PathBuf>,
     /// Variable with the password
-    #[arg(long, value_name = "VARIABLE")]
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "password_command")]
     password_env: Option<String>,
+    /// Command that prints the password in its first line, such as: secret-tool lookup service tidings
+    #[arg(long, value_name = "COMMAND")]
+    password_command: Option<String>,
     /// File with the token
-    #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token_env", "token_command"])]
     token_file: Option<PathBuf>,
     /// Variable with the token
-    #[arg(long, value_name = "VARIABLE")]
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "token_command")]
     token_env: Option<String>,
+    /// Command that prints the token in its first line, such as: pass show tidings/token
+    #[arg(long, value_name = "COMMAND")]
+    token_command: Option<String>,
 }
 
 impl Add {
@@ -72,8 +78,10 @@ impl Add {
             username: self.username.clone(),
             password_file: self.password_file.clone(),
             password_env: self.password_env.clone(),
+            password_command: self.password_command.clone(),
             token_file: self.token_file.clone(),
             token_env: self.token_env.clone(),
+            token_command: self.token_command.clone(),
             store: cx.globals.store.clone(),
             letters: cx.globals.letters.clone(),
         };
@@ -145,9 +153,9 @@ pub(crate) struct ContextView {
     url: String,
     /// The user.
     username: Option<String>,
-    /// The file or variable of the password.
+    /// The file, variable or command of the password; of a command only its program.
     password_in: Option<String>,
-    /// The file or variable of the token.
+    /// The file, variable or command of the token.
     token_in: Option<String>,
     /// The idempotency store.
     store: Option<String>,
@@ -157,17 +165,21 @@ pub(crate) struct ContextView {
 
 impl ContextView {
     fn new(name: &str, context: &NamedContext, current: Option<&str>) -> Self {
-        let place = |file: &Option<PathBuf>, variable: &Option<String>| {
+        let place = |file: &Option<PathBuf>, variable: &Option<String>, command: &Option<String>| {
             let file = file.as_ref().map(|file| format!("file {}", file.display()));
-            file.or_else(|| variable.as_ref().map(|variable| format!("variable {variable}")))
+            let variable = || variable.as_ref().map(|variable| format!("variable {variable}"));
+            // The words after the program may be confidential.
+            let program =
+                |command: &String| command.split_whitespace().next().map(|program| format!("command {program}"));
+            file.or_else(variable).or_else(|| command.as_ref().and_then(program))
         };
         Self {
             name: name.to_owned(),
             current: current == Some(name),
             url: context.url.clone(),
             username: context.username.clone(),
-            password_in: place(&context.password_file, &context.password_env),
-            token_in: place(&context.token_file, &context.token_env),
+            password_in: place(&context.password_file, &context.password_env, &context.password_command),
+            token_in: place(&context.token_file, &context.token_env, &context.token_command),
             store: context.store.clone(),
             letters: context.letters.clone(),
         }
