@@ -42,6 +42,49 @@ pub(crate) async fn changes_are_recorded_in_the_configured_trail(mut rig: Rig) -
     Ok(())
 }
 
+pub(crate) async fn a_trail_that_retention_trimmed_is_verified_from_what_is_left(mut rig: Rig) -> TestResult {
+    if is_remote(&rig) {
+        return Ok(());
+    }
+    let (trail, trimmed) = (fresh("trail"), fresh("trimmed"));
+    for topic in [&trail, &trimmed] {
+        create(&rig.transport, Topic::new(topic.as_str())).await?;
+    }
+    rig.variables.push(("TIDINGS_AUDIT".into(), format!("topic:{trail}")));
+    rig.ok(&["topic", "create", &fresh("audited"), "--execute"]).await;
+    // What is left has neither the beginning of the chain nor a checkpoint.
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("trail.ndjson");
+    let shown = file.display().to_string();
+    rig.ok(&["event", "export", &trail, "--file", &shown]).await;
+    let text = std::fs::read_to_string(&file)?;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "an intent, its result and a checkpoint: {text}");
+    std::fs::write(&file, format!("{}\n", lines[1]))?;
+    let trail = rig.variables.pop().ok_or("the trail")?;
+    rig.ok(&["event", "import", &shown, "--topic", &trimmed, "--execute", "--audit", &trail.1]).await;
+    let verify = ["audit", "verify", "--audit", &*format!("topic:{trimmed}")];
+    let found = rig.json(&verify, Exit::CheckFailed).await?;
+    assert_eq!((&found["intact"], &found["chains"][0]["problem"]), (&false.into(), &"unanchored".into()), "{found}");
+    let hint = rig.run(&verify).await;
+    assert!(hint.err.contains("--trimmed"), "{hint:?}");
+    let accepted = [&verify[..], &["--trimmed"]].concat();
+    let found = rig.json(&accepted, Exit::Ok).await?;
+    let chain = &found["chains"][0];
+    assert_eq!(
+        (&chain["problem"], &chain["trimmed"], &chain["verified_from"]),
+        (&serde_json::Value::Null, &true.into(), &1.into())
+    );
+    let said = rig.run(&accepted).await;
+    assert!(said.err.contains("is verified from record 1, the first that is left"), "{said:?}");
+    // A checkpoint that was kept of a record before stays a problem.
+    let name = chain["chain"].as_str().ok_or("a name")?;
+    let old = format!("{name}@5:{}", "0".repeat(64));
+    let kept = [&accepted[..], &["--checkpoint", &*old]].concat();
+    rig.json(&kept, Exit::CheckFailed).await?;
+    Ok(())
+}
+
 pub(crate) async fn without_a_trail_changes_are_recorded_on_standard_error(rig: Rig) -> TestResult {
     if is_remote(&rig) {
         return Ok(());

@@ -3,7 +3,7 @@
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidings_audit::{ChainReport, Checkpoint, verify};
+use tidings_audit::{ChainReport, Checkpoint, ProblemKind, verify};
 
 use super::open;
 use crate::context::{Context, Query};
@@ -15,6 +15,9 @@ pub(crate) struct Verify {
     /// Checkpoints that were kept elsewhere: they show what was cut off at the end
     #[arg(long = "checkpoint", value_name = "CHAIN@SEQ:HASH", value_delimiter = ',', value_parser = checkpoint)]
     checkpoints: Vec<Checkpoint>,
+    /// Retention has deleted the oldest records on purpose: verify each chain from the first record that is left
+    #[arg(long)]
+    trimmed: bool,
 }
 
 /// Parses a checkpoint as `audit verify` and the log print it.
@@ -50,18 +53,27 @@ struct VerifiedChain {
     problem: Option<String>,
     /// The number at which the problem is.
     at: Option<u64>,
+    /// Whether records before the first are missing, and nothing in the trail attests what is left: by `--trimmed` that
+    /// is no problem.
+    trimmed: bool,
 }
 
-impl From<&ChainReport> for VerifiedChain {
-    fn from(chain: &ChainReport) -> Self {
-        Self {
+impl Verify {
+    fn chain(&self, chain: &ChainReport) -> VerifiedChain {
+        // A checkpoint that was kept elsewhere and is too old stays a problem: what is left may be another history.
+        let is_kept = self.checkpoints.iter().any(|kept| kept.chain == chain.chain);
+        let is_unanchored = chain.problem.is_some_and(|problem| problem.kind == ProblemKind::Unanchored);
+        let trimmed = self.trimmed && is_unanchored && !is_kept;
+        let problem = chain.problem.filter(|_| !trimmed);
+        VerifiedChain {
             chain: chain.chain.as_str().to_owned(),
             first: chain.first,
             records: chain.records,
-            verified_from: chain.verified_from,
+            verified_from: if trimmed { chain.first } else { chain.verified_from },
             checkpoint: chain.head.as_ref().map(Checkpoint::to_string),
-            problem: chain.problem.map(|problem| problem.kind.to_string()),
-            at: chain.problem.map(|problem| problem.seq),
+            problem: problem.map(|problem| problem.kind.to_string()),
+            at: problem.map(|problem| problem.seq),
+            trimmed,
         }
     }
 }
@@ -71,8 +83,9 @@ impl Query for Verify {
 
     async fn run(&self, cx: &Context) -> Result<Verified, Failure> {
         let found = verify(open(cx).await?.as_ref(), &self.checkpoints).await?;
-        let chains = found.chains.iter().map(VerifiedChain::from).collect();
-        Ok(Verified { intact: found.is_intact(), records: found.records, chains })
+        let chains: Vec<VerifiedChain> = found.chains.iter().map(|chain| self.chain(chain)).collect();
+        let intact = chains.iter().all(|chain| chain.problem.is_none());
+        Ok(Verified { intact, records: found.records, chains })
     }
 }
 
@@ -97,7 +110,15 @@ impl View for Verified {
 
     fn notes(&self) -> Vec<String> {
         let text = if self.intact { "no problem found" } else { "the trail was tampered with, or lost records" };
-        vec![format!("{} records: {text}.", self.records)]
+        let trimmed = self.chains.iter().filter(|chain| chain.trimmed).map(|chain| {
+            format!("{} is verified from record {}, the first that is left: --trimmed.", chain.chain, chain.first)
+        });
+        let is_unanchored = |chain: &VerifiedChain| chain.problem.as_deref() == Some(ProblemKind::Unanchored.as_str());
+        let hint =
+            self.chains.iter().any(is_unanchored).then(|| {
+                "unanchored: the beginning is missing. If retention deleted it on purpose: --trimmed.".to_owned()
+            });
+        trimmed.chain(hint).chain([format!("{} records: {text}.", self.records)]).collect()
     }
 
     fn exit(&self) -> Exit {
