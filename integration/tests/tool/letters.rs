@@ -85,6 +85,24 @@ pub(crate) async fn letters_are_redriven_as_planned(mut rig: Rig) -> TestResult 
     Ok(())
 }
 
+pub(crate) async fn a_check_counts_the_letters_that_are_open(mut rig: Rig) -> TestResult {
+    let topic = buried(&mut rig, "checked", &[("a", "down"), ("b", "wrong"), ("c", "wrong")]).await?;
+    let check = ["check", "dead-letters", &*topic, "--warning", "2", "--critical", "3"];
+    let all = rig.json(&check, Exit::CheckFailed).await?;
+    assert_eq!((&all["status"], &all["values"][0]["value"]), (&"critical".into(), &3.into()), "{all}");
+    let park = ["dead-letter", "park", "--topic", &*topic, "--error", "down", "--reason", "later", "--execute"];
+    rig.ok(&park).await;
+    let two = rig.json(&check, Exit::CheckFailed).await?;
+    assert_eq!((&two["status"], &two["message"]), (&"warning".into(), &"2 open letters, 1 parked".into()), "{two}");
+    rig.ok(&["dead-letter", "discard", "--topic", &topic, "--reason", "a test", "--execute"]).await;
+    // The records are in the log as before.
+    let none = rig.json(&check, Exit::Ok).await?;
+    assert_eq!((&none["values"][0]["value"], &none["values"][1]["value"]), (&0.into(), &1.into()), "{none}");
+    let missing = rig.json(&["check", "dead-letters", "no-such-topic-at-all"], Exit::CheckFailed).await?;
+    assert!(missing["message"].as_str().is_some_and(|text| text.contains("no-such-topic-at-all")), "{missing}");
+    Ok(())
+}
+
 pub(crate) async fn letters_are_parked_and_discarded_for_a_reason(mut rig: Rig) -> TestResult {
     let topic = buried(&mut rig, "resolved", &[("a", "down"), ("b", "wrong"), ("c", "wrong")]).await?;
     let wrong = ["--topic", &*topic, "--error", "wrong"];

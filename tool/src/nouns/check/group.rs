@@ -1,7 +1,7 @@
-//! The checks of a group's lag and of dead letters.
+//! The check of a group's lag.
 
 use clap::Args;
-use tidings_core::{Name, dead_letter_topic, is_dead_letter_topic};
+use tidings_core::Name;
 
 use super::missing;
 use super::view::{CheckView, Status, Value};
@@ -41,42 +41,5 @@ impl Group {
         };
         let view = CheckView::new(status, message).with_value(Value::new("lag", all, self.warning, self.critical));
         Ok(view.with_value(Value::new("members", members as u64, None, None)))
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Letters {
-    /// Names of the topics whose dead letters are counted; by default all
-    topics: Vec<String>,
-    /// Number of letters from which on it is a warning
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    warning: u64,
-    /// Number of letters from which on it is critical
-    #[arg(long, value_name = "N")]
-    critical: Option<u64>,
-}
-
-impl Letters {
-    /// Counts what the logs of dead-letter topics hold: an upper bound, as letters stay in them once resolved.
-    pub(super) async fn run(&self, cx: &Context) -> Result<CheckView, Failure> {
-        let admin = cx.admin().await?.as_ref();
-        let names = match self.topics.is_empty() {
-            true => admin.list_topics().await?.into_iter().filter(|name| is_dead_letter_topic(name)).collect(),
-            false => crate::nouns::topic::checked(&self.topics)?
-                .iter()
-                .map(|name| dead_letter_topic(name))
-                .collect::<Vec<_>>(),
-        };
-        let found = crate::nouns::topic::describe_each(admin, &names).await?;
-        let letters: u64 =
-            found.iter().flatten().flat_map(|topic| &topic.partitions).map(|p| p.end.saturating_sub(p.start)).sum();
-        let topics = found.iter().flatten().count();
-        let message = format!("at most {letters} letters in {topics} dead-letter topics");
-        Ok(CheckView::new(Status::Ok, message).with_value(Value::new(
-            "letters",
-            letters,
-            Some(self.warning),
-            self.critical,
-        )))
     }
 }

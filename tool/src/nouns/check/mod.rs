@@ -1,6 +1,7 @@
 //! `check`: thresholds for monitoring.
 
 mod group;
+mod letters;
 mod simple;
 mod view;
 
@@ -28,8 +29,8 @@ enum What {
     Topic(simple::Topic),
     /// Whether a group has members, and its lag is below thresholds
     Group(group::Group),
-    /// Whether dead-letter topics hold fewer letters than thresholds
-    DeadLetters(group::Letters),
+    /// Whether there are fewer open dead letters than thresholds
+    DeadLetters(letters::Letters),
     /// Whether the idempotency store answers
     Store(simple::Store),
 }

@@ -8,6 +8,7 @@ mod redrive;
 mod resolve;
 mod show;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clap::Subcommand;
@@ -52,7 +53,7 @@ impl Verb {
 /// Opens the dead letters of the target, in the name of the user who runs the tool.
 ///
 /// Those in topics are opened for `topics`, or for all that have a dead-letter topic.
-async fn open(cx: &Context, topics: &[String]) -> Result<DeadLetters, Failure> {
+pub(super) async fn open(cx: &Context, topics: &[String]) -> Result<DeadLetters, Failure> {
     let transport = cx.transport().await?;
     let letters = match cx.letters().await? {
         Some(store) => of(cx, store, transport.publisher().await?),
@@ -84,7 +85,7 @@ fn of(cx: &Context, store: impl DeadLetterStore, publisher: Arc<dyn Publisher>) 
 
 /// Returns all topics that have a dead-letter topic with its states.
 async fn with_letters(cx: &Context) -> Result<Vec<Name>, Failure> {
-    let all = cx.admin().await?.list_topics().await?;
+    let all: BTreeSet<Name> = cx.admin().await?.list_topics().await?.into_iter().collect();
     let has = |topic: &Name| all.contains(&dead_letter_topic(topic)) && all.contains(&dead_letter_state_topic(topic));
     let topics: Vec<Name> = all.iter().filter(|topic| !is_dead_letter_topic(topic) && has(topic)).cloned().collect();
     match topics.is_empty() {
