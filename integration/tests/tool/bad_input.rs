@@ -1,8 +1,13 @@
 //! Mistakes: each is one line that names its subject, with the exit code of its kind.
 
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use tidings::memory::MemoryTransport;
+use tidings::ops::{Ops, Role, Tokens};
 use tidings::tool::Exit;
 
-use crate::rig::{CANARY, Rig, TestResult};
+use crate::rig::{CANARY, Rig, TestResult, fresh};
 
 pub(crate) async fn each_mistake_is_one_line_with_its_exit_code(rig: Rig) -> TestResult {
     let directory = tempfile::tempdir()?;
@@ -33,5 +38,50 @@ pub(crate) async fn each_mistake_is_one_line_with_its_exit_code(rig: Rig) -> Tes
         let line = rig.fails(arguments, *exit).await;
         assert!(parts.iter().all(|part| line.contains(part)), "{arguments:?}: {line}");
     }
+    Ok(())
+}
+
+/// A server that accepts connections and never answers: the operating system does so for a listener that nothing serves.
+pub(crate) async fn a_server_that_never_answers_is_given_up_in_time(rig: Rig) -> TestResult {
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let topic = fresh("silent");
+    for scheme in ["kafka", "http"] {
+        let url = format!("{scheme}://{}", silent.local_addr()?);
+        let target = ["--url", &*url, "--timeout", "700ms"];
+        let verbs: [&[&str]; 4] = [
+            &["topic", "list"],
+            &["topic", "create", &topic, "--execute"],
+            &["event", "tail", &topic],
+            &["dead-letter", "redrive", "--execute"],
+        ];
+        for verb in verbs {
+            let line = rig.fails(&[&target[..], verb].concat(), Exit::Failed).await;
+            // Whichever of the two limits comes first: the verb's, or the client's own.
+            let names = line.contains(silent.local_addr()?.to_string().as_str());
+            assert!(names && (line.contains("--timeout") || line.contains("check the address")), "{verb:?}: {line}");
+        }
+        let checked = rig.json(&[&target[..], &["check", "connection"]].concat(), Exit::CheckFailed).await?;
+        assert_eq!(checked["status"], "critical", "{checked}");
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_wrong_token_is_one_line() -> TestResult {
+    let mut rig = Rig::memory();
+    let tokens = Tokens::new().with_token(Role::Viewer, "a-viewers-token-of-the-test")?;
+    let ops = Ops::new().with_admin(Arc::new(MemoryTransport::new())).with_tokens(tokens).serve("127.0.0.1:0")?;
+    let url = format!("http://{}", ops.local_addr());
+    let with = |token: &str| vec![("TIDINGS_URL".into(), url.clone()), ("TIDINGS_TOKEN".into(), token.into())];
+    rig.variables = with(CANARY);
+    let create = ["topic", "create", "orders", "--execute"];
+    let line = rig.fails(&create, Exit::Failed).await;
+    assert!(line.contains("check the user, its password or token") && !line.contains(CANARY), "{line}");
+    // A viewer may plan: the step is refused, with the role that it lacks.
+    rig.variables = with("a-viewers-token-of-the-test");
+    let refused = rig.run(&create).await;
+    assert_eq!((refused.exit, refused.err.lines().count()), (Exit::Failed, 1), "{refused:?}");
+    assert!(refused.out.contains("admin is needed") && refused.err.contains("check the user"), "{refused:?}");
+    // A viewer may look.
+    rig.ok(&["topic", "list"]).await;
     Ok(())
 }

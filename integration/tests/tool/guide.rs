@@ -1,5 +1,6 @@
 //! The guide's commands work as they stand there.
 
+use crate::groups::idle;
 use crate::rig::{Rig, TestResult, fresh};
 use tidings::tool::Exit;
 
@@ -19,6 +20,33 @@ pub(crate) async fn the_commands_of_the_guide_work(rig: Rig) -> TestResult {
         let words: Vec<String> = words.collect();
         let run = rig.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
         assert_eq!(run.exit, Exit::Ok, "{command}: {run:?}");
+    }
+    Ok(())
+}
+
+/// Each row of the table of Kafka's own tools, on a topic with a group.
+pub(crate) async fn the_commands_in_place_of_kafkas_tools_work(rig: Rig) -> TestResult {
+    let (topic, directory) = (fresh("instead"), tempfile::tempdir()?);
+    let events = directory.path().join("orders.ndjson").display().to_string();
+    std::fs::write(&events, format!("{{\"topic\":\"{topic}\",\"key\":\"k\",\"value\":\"v\"}}\n"))?;
+    let rows: Vec<&str> = GUIDE.lines().filter_map(|line| line.strip_prefix("| `kafka-")).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    let mut has_group = false;
+    for row in rows {
+        let command = row.split("| `tidings ").nth(1).and_then(|rest| rest.split('`').next()).ok_or(row)?;
+        if command.starts_with("group") && !has_group {
+            idle(&rig, &format!("{topic}-group"), &topic, 1).await?;
+            has_group = true;
+        }
+        let words = words(command).into_iter().map(|word| match word.as_str() {
+            "orders.ndjson" => events.clone(),
+            _ => word.replace("orders", &topic),
+        });
+        let words: Vec<String> = words.collect();
+        let run = rig.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(run.exit, Exit::Ok, "{command}: {run:?}");
+        let said = run.out + &run.err;
+        assert!(said.contains(&topic) || said.contains("o1") || !command.contains("orders"), "{command}: {said}");
     }
     Ok(())
 }

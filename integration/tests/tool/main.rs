@@ -7,8 +7,12 @@ mod bad_input;
 mod brokers;
 mod events;
 mod groups;
+mod guarded;
 mod guide;
 mod letters;
+mod many;
+mod own;
+mod processes;
 mod resets;
 mod rig;
 mod services;
@@ -30,6 +34,9 @@ macro_rules! cases {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os(processes::AS_TOOL).is_some() {
+        return tidings::tool::main([]);
+    }
     let cases = cases![
         topics::a_plan_changes_nothing_and_is_applied_as_shown,
         topics::a_stale_plan_is_refused,
@@ -41,6 +48,7 @@ fn main() -> ExitCode {
         groups::a_group_is_deleted_as_planned,
         letters::letters_are_listed_counted_and_shown_without_their_payload,
         letters::letters_are_redriven_as_planned,
+        letters::a_check_counts_the_letters_that_are_open,
         letters::letters_are_parked_and_discarded_for_a_reason,
         resets::a_reset_is_applied_with_the_offsets_of_its_plan,
         resets::a_reset_of_a_live_group_names_its_members,
@@ -56,15 +64,27 @@ fn main() -> ExitCode {
         brokers::a_dashboard_and_alerts_are_generated,
         brokers::contexts_keep_targets_and_no_secrets,
         guide::the_commands_of_the_guide_work,
+        guide::the_commands_in_place_of_kafkas_tools_work,
         audits::changes_are_recorded_in_the_configured_trail,
+        audits::a_trail_that_retention_trimmed_is_verified_from_what_is_left,
         audits::without_a_trail_changes_are_recorded_on_standard_error,
         audits::a_look_into_a_missing_sled_store_creates_none,
         audits::a_trail_that_cannot_be_written_refuses_the_change,
         services::instances_are_listed_by_their_directory,
         services::a_running_service_is_controlled_through_its_endpoint,
+        own::the_services_of_a_program_are_described,
+        own::payloads_are_decoded_by_the_types_of_the_program,
+        own::an_example_has_the_tool_behind_its_word,
         bad_input::each_mistake_is_one_line_with_its_exit_code,
+        bad_input::a_server_that_never_answers_is_given_up_in_time,
+        processes::a_watch_refreshes_until_it_is_interrupted,
+        processes::an_interrupted_redrive_says_what_was_applied,
+        processes::an_interrupted_export_says_what_it_has,
     ];
-    let mut suite = Suite::new();
+    let mut suite = Suite::new()
+        .with_case("http::bad_input::a_wrong_token_is_one_line", bad_input::a_wrong_token_is_one_line)
+        .with_case("guarded_kafka_denies_who_is_not_allowed_and_has_its_entries_changed", guarded::kafka)
+        .with_soak("soak_a_hundred_thousand_letters", many::soak);
     for (name, case) in cases {
         suite = suite
             .with_case(&format!("memory::{name}"), move || async move { case(Rig::memory()).await })

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 use schemars::JsonSchema;
@@ -40,6 +41,8 @@ pub(crate) struct ExportView {
     file: String,
     /// The number of events in it.
     events: u64,
+    /// How long reading and writing took, in seconds.
+    seconds: f64,
 }
 
 impl Export {
@@ -56,7 +59,7 @@ impl Export {
             true => None,
             false => Some(BufWriter::new(File::create(&self.file).map_err(fail)?)),
         };
-        let mut events = 0;
+        let (mut events, begun) = (0, Instant::now());
         let write = |partition: &TopicPartition, record: StoredRecord| {
             if self.filters.iter().all(|filter| filter.matches(&record)) {
                 let line = super::tail::shown(&EventView::new(partition, &record, true), Format::Jsonl)?;
@@ -70,19 +73,33 @@ impl Export {
         };
         log::for_each(cx, spans, write).await?;
         if let Some(mut file) = file {
-            file.flush().and_then(|()| file.get_ref().sync_all()).map_err(fail)?;
+            file.flush().and_then(|()| synced(file.get_ref())).map_err(fail)?;
         }
         if cx.is_interrupted() {
             cx.console.note(&format!("Interrupted: {shown} has the first {events} events."));
             return Ok(Exit::Partial);
         }
         // Standard output has the events themselves.
-        if is_out { Ok(Exit::Ok) } else { cx.output(&ExportView { file: shown, events }) }
+        if is_out {
+            Ok(Exit::Ok)
+        } else {
+            cx.output(&ExportView { file: shown, events, seconds: begun.elapsed().as_secs_f64() })
+        }
     }
+}
+
+/// Waits until a regular file is on the disk. A device or a pipe is on none.
+fn synced(file: &File) -> std::io::Result<()> {
+    if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
 }
 
 impl View for ExportView {
     const ITEMS: Option<&'static str> = None;
+
+    fn notes(&self) -> Vec<String> {
+        let rate = self.events as f64 / self.seconds.max(f64::MIN_POSITIVE);
+        vec![format!("{} events in {:.2} s, {rate:.0} events/s.", self.events, self.seconds)]
+    }
 
     fn tables(&self) -> Vec<Table> {
         vec![Table::new(&["FILE", ">EVENTS"]).with_rows([vec![self.file.clone(), self.events.to_string()]])]

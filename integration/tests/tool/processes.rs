@@ -1,0 +1,138 @@
+//! The command as a process: interrupts, and what was applied until then.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tidings::dead_letter::DeadLetter;
+use tidings::record::{Name, StoredRecord, Timestamp, TopicPartition};
+use tidings::{ErrorKind, Record, Topic};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::rig::{OWN, Rig, TestResult, fresh};
+use crate::topics::create;
+
+/// With this variable, the program is the command `tidings`.
+pub(crate) const AS_TOOL: &str = "TIDINGS_TEST_AS_TOOL";
+/// How long a process may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Starts the command on a target that another process can reach; `None` for one that it cannot.
+pub(crate) fn start(rig: &Rig, arguments: &[&str]) -> TestResult<Option<Child>> {
+    if rig.variables[0].1 == OWN {
+        return Ok(None);
+    }
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments).env(AS_TOOL, "1").envs(rig.variables.iter().cloned()).kill_on_drop(true);
+    Ok(Some(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?))
+}
+
+/// Sends Ctrl-C.
+async fn interrupt(child: &Child) -> TestResult {
+    let id = child.id().ok_or("the process has ended")?.to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().await?.success());
+    Ok(())
+}
+
+/// Waits for the end; returns the code, and what is left of the outputs.
+pub(crate) async fn ended(mut child: Child) -> TestResult<(Option<i32>, String, String)> {
+    let (mut out, mut err) = (String::new(), String::new());
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let read = async {
+        let out = async { if let Some(from) = &mut stdout { from.read_to_string(&mut out).await } else { Ok(0) } };
+        let err = async { if let Some(from) = &mut stderr { from.read_to_string(&mut err).await } else { Ok(0) } };
+        tokio::try_join!(out, err)?;
+        child.wait().await
+    };
+    let status: ExitStatus = timeout(LIMIT, read).await??;
+    Ok((status.code(), out, err))
+}
+
+pub(crate) async fn a_watch_refreshes_until_it_is_interrupted(rig: Rig) -> TestResult {
+    let topic = fresh("watched");
+    create(&rig.transport, Topic::new(topic.as_str())).await?;
+    let watch = ["topic", "describe", &*topic, "-o", "jsonl", "--watch=100ms"];
+    let Some(mut child) = start(&rig, &watch)? else { return Ok(()) };
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    for _ in 0..2 {
+        let line = timeout(LIMIT, lines.next_line()).await??.ok_or("it has ended")?;
+        assert!(line.contains(&topic), "{line}");
+    }
+    interrupt(&child).await?;
+    let rest = async {
+        while lines.next_line().await?.is_some() {}
+        Ok::<_, std::io::Error>(())
+    };
+    timeout(LIMIT, rest).await??;
+    let (code, _, err) = ended(child).await?;
+    assert_eq!((code, err.as_str()), (Some(0), ""), "the code of the last round");
+    Ok(())
+}
+
+pub(crate) async fn an_interrupted_redrive_says_what_was_applied(mut rig: Rig) -> TestResult {
+    const ALL: u64 = 200;
+    let topic = fresh("interrupted");
+    tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
+    let letter = |offset: u64| {
+        let record = StoredRecord::new(offset, Timestamp::from_millis(1_000)).with_key("k").with_value("v");
+        DeadLetter::new("shop", TopicPartition::new(topic.as_str(), 0), record, ErrorKind::Failed)
+    };
+    for answer in rig.transport.dead_letters().await?.bury((0..ALL).map(letter).collect()).await {
+        answer?;
+    }
+    rig.open_letters(&topic).await?;
+    let redrive = ["dead-letter", "redrive", "--topic", &*topic, "--rate", "20/s", "--execute"];
+    let Some(child) = start(&rig, &redrive)? else { return Ok(()) };
+    let redriven = async || -> TestResult<u64> {
+        let admin = rig.transport.admin().await?;
+        let described = admin.describe_topics(&[Name::from(topic.as_str())]).await?.remove(0)?;
+        Ok(described.partitions.iter().map(|partition| partition.end).sum())
+    };
+    let some = async {
+        while redriven().await? < 3 {
+            tokio::task::yield_now().await;
+        }
+        TestResult::Ok(())
+    };
+    timeout(LIMIT, some).await??;
+    interrupt(&child).await?;
+    let (code, out, err) = ended(child).await?;
+    assert_eq!(code, Some(3), "done in part: {out}{err}");
+    let count = redriven().await?;
+    assert!((3..ALL).contains(&count), "{count} of {ALL}");
+    assert!(err.contains(&format!("Redriven {count} of {ALL}")), "{err}");
+    let open = rig.json(&["dead-letter", "count", "--topic", &topic], tidings::tool::Exit::Ok).await?;
+    assert_eq!(open["letters"], ALL - count, "the others stay: {open}");
+    Ok(())
+}
+
+pub(crate) async fn an_interrupted_export_says_what_it_has(rig: Rig) -> TestResult {
+    const ALL: usize = 6_000;
+    let topic = fresh("long");
+    create(&rig.transport, Topic::new(topic.as_str())).await?;
+    let value = "v".repeat(2_000);
+    let records = || (0..ALL / 10).map(|_| Record::new(topic.as_str(), value.clone())).collect();
+    for _ in 0..10 {
+        for answer in rig.transport.publisher().await?.publish(records()).await {
+            answer?;
+        }
+    }
+    let Some(mut child) = start(&rig, &["event", "export", &topic, "--file", "-"])? else { return Ok(()) };
+    // The pipe is full before the end, so the interrupt comes in the middle.
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    assert!(timeout(LIMIT, lines.next_line()).await??.is_some());
+    interrupt(&child).await?;
+    let mut read = 1;
+    let rest = async {
+        while lines.next_line().await?.is_some() {
+            read += 1;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    timeout(LIMIT, rest).await??;
+    let (code, _, err) = ended(child).await?;
+    assert_eq!(code, Some(3), "done in part: {err}");
+    assert!(read < ALL && err.contains(&format!("Interrupted: - has the first {read} events.")), "{read}: {err}");
+    Ok(())
+}
