@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     Suite::new()
         .with_case("java_reads_and_writes_the_same_batches", java_reads_and_writes_the_same_batches)
         .with_case("what_exceeds_the_bound_costs_no_memory", what_exceeds_the_bound_costs_no_memory)
+        .with_case("a_broker_orders_batches_as_in_the_simulation", a_broker_orders_batches_as_in_the_simulation)
         .with_case("the_console_consumer_reads_every_codec", the_console_consumer_reads_every_codec)
         .run()
 }
@@ -204,6 +205,51 @@ async fn what_exceeds_the_bound_costs_no_memory() -> TestResult {
         let allocated = allocation_counter::measure(|| read = Some(batch.records(0, BOUND).map(drop)));
         assert_eq!(read, Some(Err(BatchError::TooLarge { limit: BOUND })), "{codec:?}");
         assert!(allocated.bytes_max < MOST, "{codec:?} allocated {} bytes", allocated.bytes_max);
+    }
+    Ok(())
+}
+
+/// The rules that the simulation of the producer gives its brokers (`src/wire/producer/simulation.rs`).
+async fn a_broker_orders_batches_as_in_the_simulation() -> TestResult {
+    const OUT_OF_ORDER: i16 = 45;
+    const FENCED: i16 = 47;
+    let kafka = transport(GroupProtocol::Auto).await?;
+    let brokers = Kafka::shared().await?.bootstrap().to_owned();
+    let topic = fresh(&kafka, "sequences", 2).await?;
+    let record = given(&mut Rng::with_seed(1), 10);
+    // Partition, epoch and sequence of a batch of one record; and its offset, or the code of its refusal.
+    let steps: [(u32, i16, i32, Result<u64, i16>); 17] = [
+        // A producer that is not known may begin with any sequence, in each partition.
+        (0, 0, 7, Ok(0)),
+        (1, 3, 0, Ok(0)),
+        (0, 0, 8, Ok(1)),
+        // A repetition is recognised, and a gap refused.
+        (0, 0, 8, Ok(1)),
+        (0, 0, 7, Ok(0)),
+        (0, 0, 10, Err(OUT_OF_ORDER)),
+        (0, 0, 9, Ok(2)),
+        (0, 0, 10, Ok(3)),
+        (0, 0, 11, Ok(4)),
+        (0, 0, 12, Ok(5)),
+        // The last five are remembered.
+        (0, 0, 8, Ok(1)),
+        (0, 0, 7, Err(OUT_OF_ORDER)),
+        // An epoch is raised in one partition, begins with sequence zero, and fences the last one.
+        (0, 1, 13, Err(OUT_OF_ORDER)),
+        (0, 1, 0, Ok(6)),
+        (0, 0, 13, Err(FENCED)),
+        (0, 0, 12, Err(FENCED)),
+        (1, 3, 1, Ok(1)),
+    ];
+    for (step, (partition, epoch, sequence, expected)) in steps.into_iter().enumerate() {
+        let mut builder = BatchBuilder::new(0);
+        builder.append(&record.view()).map_err(|_| "a record that is too large")?;
+        let batch = builder.seal(Packing::NONE, ProducerState { id: 815_000, epoch, sequence }, false)?;
+        let answer = match wire::produce(&brokers, &topic, partition, batch.bytes()).await? {
+            wire::Answer::Stored(offset) => Ok(offset),
+            wire::Answer::Refused(code, _) => Err(code),
+        };
+        assert_eq!(answer, expected, "step {step}");
     }
     Ok(())
 }

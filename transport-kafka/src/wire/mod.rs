@@ -7,5 +7,7 @@
 pub(crate) mod cluster;
 pub(crate) mod connection;
 pub(crate) mod messages;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "no connection uses it yet"))]
+pub(crate) mod producer;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "no reader or producer uses it yet"))]
 pub(crate) mod records;

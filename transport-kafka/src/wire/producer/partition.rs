@@ -1,0 +1,269 @@
+//! The batches of one partition that have not ended, and their sequences.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Answer;
+use crate::wire::records::ProducerState;
+
+/// Maximum number of batches in flight: brokers recognise this many of the last ones when they are repeated.
+pub(super) const MAX_IN_FLIGHT: usize = 5;
+/// After this time without a stored batch, the next one is sent alone: the broker may have forgotten the producer.
+const IDLE: Duration = Duration::from_secs(10);
+/// Delays before a repetition: the first one, doubled each time up to the longest.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// A batch that is sent.
+pub(crate) trait Payload {
+    /// Returns the number of records.
+    fn count(&self) -> u32;
+    /// Returns the size in bytes.
+    fn size(&self) -> usize;
+}
+
+/// A producer's id and epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The id, which a broker assigns.
+    pub(crate) id: i64,
+    /// The epoch.
+    pub(crate) epoch: i16,
+}
+
+/// How a batch ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Stored; the offset of its first record is unknown if the broker has forgotten it.
+    Stored(Option<u64>),
+    /// Refused with this error code, and not stored.
+    Refused(i16),
+    /// Not stored within the delivery timeout.
+    Expired,
+    /// It may be stored.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Batch<B> {
+    payload: B,
+    expires: Instant,
+    /// Sequence of its first record under the partition's identity, once it was sent.
+    sequence: Option<i32>,
+    /// The request that it is part of.
+    request: Option<u64>,
+    /// Whether an attempt had no answer: a copy of it may be on its way.
+    open: bool,
+}
+
+/// The state of one partition. Batches are in the order in which they were queued; those with a sequence come first.
+#[derive(Debug)]
+pub(super) struct Partition<B> {
+    queue: VecDeque<Batch<B>>,
+    leader: Option<i32>,
+    /// Number of batches in flight, and the broker that they were sent to.
+    in_flight: (usize, i32),
+    identity: Option<Identity>,
+    next_sequence: i32,
+    /// Whether the epoch has to be raised, as a sequence may never be stored.
+    gap: bool,
+    /// When the last batch was stored; `None` after a failure, and under a new identity.
+    stored_at: Option<Instant>,
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+impl<B: Payload> Partition<B> {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            leader: None,
+            in_flight: (0, 0),
+            identity: None,
+            next_sequence: 0,
+            gap: false,
+            stored_at: None,
+            failures: 0,
+            retry_at: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Returns whether batches wait for a leader to be known.
+    pub(super) fn needs_leader(&self) -> bool {
+        self.leader.is_none() && !self.queue.is_empty()
+    }
+
+    /// Returns whether batches wait for an identity.
+    pub(super) fn needs_identity(&self) -> bool {
+        self.identity.is_none() && !self.queue.is_empty()
+    }
+
+    pub(super) fn push(&mut self, payload: B, expires: Instant) {
+        self.queue.push_back(Batch { payload, expires, sequence: None, request: None, open: false });
+    }
+
+    /// Sets the leader. Batches in flight to another broker are waited for.
+    pub(super) fn set_leader(&mut self, leader: Option<i32>) {
+        if leader.is_some() && self.leader != leader {
+            self.stored_at = None;
+        }
+        self.leader = leader;
+    }
+
+    /// Sets the identity, if it has none.
+    pub(super) fn set_identity(&mut self, identity: Identity) {
+        self.identity.get_or_insert(identity);
+    }
+
+    /// Returns when it next has something to do by itself: an expiry, or a repetition.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        let front = self.queue.front()?;
+        Some(self.retry_at.map_or(front.expires, |retry_at| retry_at.min(front.expires)))
+    }
+
+    /// Starts to send the next batch to `broker` as part of `request`, if one may be sent now and its size is at most
+    /// `most`.
+    pub(super) fn start(
+        &mut self,
+        broker: i32,
+        request: u64,
+        most: usize,
+        now: Instant,
+    ) -> Option<(ProducerState, &mut B)> {
+        let identity = self.identity.filter(|_| self.may_send(broker, now))?;
+        let (gap, next) = (self.gap, self.next_sequence);
+        let batch = self.queue.iter_mut().find(|batch| batch.request.is_none())?;
+        if batch.payload.size() > most || (gap && batch.sequence.is_none()) {
+            return None;
+        }
+        let sequence = match batch.sequence {
+            Some(sequence) => sequence,
+            None => {
+                self.next_sequence = after(next, batch.payload.count());
+                *batch.sequence.insert(next)
+            }
+        };
+        batch.request = Some(request);
+        self.in_flight = (self.in_flight.0 + 1, broker);
+        self.retry_at = None;
+        Some((ProducerState { id: identity.id, epoch: identity.epoch, sequence }, &mut batch.payload))
+    }
+
+    fn may_send(&self, broker: i32, now: Instant) -> bool {
+        let (in_flight, to) = self.in_flight;
+        let is_due = self.retry_at.is_none_or(|retry_at| retry_at <= now);
+        // A broker that may know nothing of this producer would accept a later batch first.
+        let is_known = self.stored_at.is_some_and(|stored| now.saturating_duration_since(stored) < IDLE);
+        let has_room = in_flight == 0 || (is_known && to == broker && in_flight < MAX_IN_FLIGHT);
+        self.leader == Some(broker) && is_due && has_room
+    }
+
+    /// Records the answer to a batch, and returns the batch if it ends by that. The answer to one that has expired is
+    /// ignored.
+    pub(super) fn answered(&mut self, request: u64, answer: Answer, now: Instant) -> Option<(B, Fate)> {
+        let index = self.queue.iter().position(|batch| batch.request == Some(request))?;
+        let batch = self.queue.get_mut(index)?;
+        batch.request = None;
+        self.in_flight.0 -= 1;
+        let ended = match answer {
+            Answer::Stored(offset) => {
+                if index == 0 {
+                    (self.stored_at, self.failures) = (Some(now), 0);
+                }
+                self.queue.remove(index).map(|batch| (batch.payload, Fate::Stored(offset)))
+            }
+            Answer::Refused(code) => self.queue.remove(index).map(|batch| {
+                let fate = if batch.open { Fate::Unknown } else { Fate::Refused(code) };
+                self.ended_without(&batch, batch.open);
+                (batch.payload, fate)
+            }),
+            Answer::NotStored { moved } => {
+                self.failed(moved, now);
+                None
+            }
+            Answer::Open { moved } => {
+                batch.open = true;
+                self.failed(moved, now);
+                None
+            }
+            // One that follows a failed one is repeated in its turn.
+            Answer::OutOfOrder => {
+                self.gap |= index == 0;
+                self.failed(false, now);
+                None
+            }
+            Answer::Fenced => {
+                self.gap = true;
+                self.failed(false, now);
+                None
+            }
+        };
+        self.close_gap();
+        ended
+    }
+
+    fn failed(&mut self, moved: bool, now: Instant) {
+        // Those in flight behind it fail for the same reason: the delay grows once for all of them.
+        if self.stored_at.take().is_some() || self.retry_at.is_none() {
+            let delay = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(8)).min(MAX_BACKOFF);
+            self.failures = self.failures.saturating_add(1);
+            self.retry_at = Some(now + delay);
+        }
+        if moved {
+            self.leader = None;
+        }
+    }
+
+    /// Notes that a batch ended without being stored for sure.
+    fn ended_without(&mut self, batch: &Batch<B>, may_arrive: bool) {
+        let Some(sequence) = batch.sequence else { return };
+        self.stored_at = None;
+        if !may_arrive && after(sequence, batch.payload.count()) == self.next_sequence {
+            // The last one: the next batch takes its place.
+            self.next_sequence = sequence;
+        } else {
+            self.gap = true;
+        }
+    }
+
+    /// Raises the epoch if there is a gap, nothing is in flight, and no copy can be appended under the present one
+    /// that is to be sent under the next one.
+    fn close_gap(&mut self) {
+        if !self.gap || self.in_flight.0 > 0 || self.queue.front().is_some_and(|front| front.open) {
+            return;
+        }
+        // After the last epoch, another id is needed.
+        let next = |identity: Identity| identity.epoch.checked_add(1).map(|epoch| Identity { epoch, ..identity });
+        self.identity = self.identity.and_then(next);
+        for batch in &mut self.queue {
+            (batch.sequence, batch.open) = (None, false);
+        }
+        (self.gap, self.next_sequence, self.stored_at) = (false, 0, None);
+    }
+
+    /// Removes the batches whose delivery timeout has passed.
+    pub(super) fn expire(&mut self, now: Instant, mut ended: impl FnMut(B, Fate)) {
+        let mut any = false;
+        while let Some(batch) = self.queue.pop_front_if(|front| front.expires <= now) {
+            any = true;
+            let is_in_flight = batch.request.is_some();
+            self.in_flight.0 -= usize::from(is_in_flight);
+            let may_arrive = is_in_flight || batch.open;
+            self.ended_without(&batch, may_arrive);
+            ended(batch.payload, if may_arrive { Fate::Unknown } else { Fate::Expired });
+        }
+        if any {
+            self.close_gap();
+        }
+    }
+}
+
+/// Returns the sequence after `count` records: after the largest one comes zero.
+fn after(sequence: i32, count: u32) -> i32 {
+    let next = (i64::from(sequence) + i64::from(count)) % (i64::from(i32::MAX) + 1);
+    i32::try_from(next).unwrap_or(0)
+}
