@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidings_core::audit::{AuditOutcome, AuditPhase, AuditRecord, AuditedEvent, Principal, StoredAudit};
+use tidings_core::audit::{AuditOutcome, AuditPhase, AuditRecord, Principal, StoredAudit};
 use tidings_core::{Error, ErrorKind, Name, Result, Timestamp};
 use uuid::Uuid;
 
 use crate::chain::Checkpoint;
+use crate::places::Places;
 
 /// The longest text of a record, in bytes; longer ones are cut.
 pub const MAX_TEXT: usize = 1 << 10;
@@ -22,6 +23,8 @@ pub const MAX_RESOURCES: usize = 200;
 /// The most events of a record.
 pub const MAX_EVENTS: usize = 1_000;
 
+/// The bytes for which there is room in a record before it is written, besides those of events.
+const ROOM: usize = 1 << 10;
 const TYPE_PREFIX: &str = "tidings.audit.";
 const TYPE_SUFFIX: &str = ".v1";
 /// The verb of the records that state the end of their chain.
@@ -77,8 +80,8 @@ struct Data<'a> {
     correlation_id: Option<Cow<'a, str>>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     plan: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    events: Vec<Place>,
+    #[serde(skip_serializing_if = "Places::is_empty")]
+    events: Places<'a>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -105,33 +108,6 @@ struct Outcome<'a> {
     message: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     intent: Option<Uuid>,
-}
-
-/// An event as `<partition>@<offset> <id>`.
-struct Place(AuditedEvent);
-
-impl Serialize for Place {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let AuditedEvent { partition, offset, id, .. } = self.0;
-        match id {
-            Some(id) => serializer.collect_str(&format_args!("{partition}@{offset} {id}")),
-            None => serializer.collect_str(&format_args!("{partition}@{offset}")),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        let parsed = || {
-            let (position, id) = text.split_once(' ').map_or((&*text, None), |(position, id)| (position, Some(id)));
-            let (partition, offset) = position.split_once('@')?;
-            let id = id.map(|id| Uuid::try_parse(id).ok());
-            let id = if let Some(id) = id { Some(id?) } else { None };
-            Some(AuditedEvent::new(partition.parse().ok()?, offset.parse().ok()?, id))
-        };
-        parsed().map(Self).ok_or_else(|| serde::de::Error::custom("an event is no <partition>@<offset> <id>"))
-    }
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -175,7 +151,7 @@ pub(crate) fn encode(source: &str, record: &AuditRecord) -> Result<Bytes> {
         failures: cut_map(&record.failures),
         correlation_id: cut_option(record.correlation_id.as_ref()),
         plan: cut_option(record.plan.as_ref()),
-        events: record.events.iter().take(MAX_EVENTS).copied().map(Place).collect(),
+        events: Places::of(&record.events[..record.events.len().min(MAX_EVENTS)]),
     };
     let event = CloudEvent {
         specversion: "1.0".into(),
@@ -188,7 +164,9 @@ pub(crate) fn encode(source: &str, record: &AuditRecord) -> Result<Bytes> {
         data,
     };
     let invalid = |e| Error::caused_by(ErrorKind::Invalid, "encode an audit record", e);
-    Ok(serde_json::to_vec(&event).map_err(invalid)?.into())
+    let mut bytes = Vec::with_capacity(ROOM + record.events.len() * Places::BYTES);
+    serde_json::to_writer(&mut bytes, &event).map_err(invalid)?;
+    Ok(bytes.into())
 }
 
 fn outcome_of(record: &AuditRecord) -> Option<Outcome<'_>> {
@@ -248,7 +226,7 @@ pub fn decode(stored: &StoredAudit) -> Result<AuditRecord> {
     record.failures = owned(data.failures);
     record.correlation_id = data.correlation_id.map(Cow::into_owned);
     record.plan = data.plan.map(Cow::into_owned);
-    record.events = data.events.into_iter().map(|Place(event)| event).collect();
+    record.events = data.events.into_events();
     Ok(record)
 }
 

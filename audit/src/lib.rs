@@ -40,6 +40,7 @@ mod chain;
 mod cloud_event;
 mod events;
 mod options;
+mod places;
 mod queue;
 mod sinks;
 mod verify;

@@ -1,12 +1,11 @@
 //! The publisher whose events are recorded.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::audit::AuditedEvent;
-use tidings_core::{
-    Begun, Guarantees, Headers, Name, Position, Publisher, Record, Result, StoredRecord, Timestamp, async_trait,
-};
+use tidings_core::{Begun, Guarantees, Name, Position, Publisher, Record, Result, async_trait};
 use uuid::Uuid;
 
 use super::call::Actor;
@@ -21,23 +20,37 @@ pub(super) struct AuditedPublisher {
     by: Name,
 }
 
+/// The records of a call that are recorded.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Consecutive records of a topic.
+    runs: Vec<(Name, Range<usize>)>,
+    /// The ids of their events, in order.
+    ids: Vec<Option<Uuid>>,
+}
+
 impl AuditedPublisher {
     pub(super) fn new(inner: Arc<dyn Publisher>, actor: &Actor) -> Self {
         Self { inner, auditor: actor.auditor.clone(), by: actor.principal.name.clone().into() }
     }
 
-    /// Returns the topic and the event's id, if the publishing of the record is recorded.
-    fn wanted(&self, record: &mut Record) -> Option<(Name, Option<Uuid>)> {
-        if !self.auditor.events().policy().of(&record.topic).publish {
-            return None;
+    fn is_wanted(&self, topic: &Name) -> bool {
+        self.auditor.events().policy().of(topic).publish
+    }
+
+    /// Returns the records whose publishing is recorded. Allocates nothing if there are none.
+    fn wanted(&self, records: &[Record]) -> Wanted {
+        let (mut wanted, mut at) = (Wanted::default(), 0);
+        for run in records.chunk_by(|a, b| a.topic == b.topic) {
+            let run_of = at..at + run.len();
+            at = run_of.end;
+            if self.is_wanted(&run[0].topic) {
+                wanted.ids.reserve(run.len());
+                wanted.ids.extend(run.iter().map(|record| id_of(&record.headers, record.value.as_ref())));
+                wanted.runs.push((run[0].topic.clone(), run_of));
+            }
         }
-        let mut stored = StoredRecord::new(0, Timestamp::default());
-        (stored.key, stored.value) = (record.key.clone(), record.value.clone());
-        // Lent, and not cloned.
-        stored.headers = std::mem::replace(&mut record.headers, Headers::new());
-        let id = id_of(&stored);
-        record.headers = stored.headers;
-        Some((record.topic.clone(), id))
+        wanted
     }
 
     fn note(&self, topic: &Name, events: impl IntoIterator<Item = AuditedEvent>) {
@@ -52,23 +65,23 @@ fn event(position: &Position, id: Option<Uuid>) -> AuditedEvent {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Publisher for AuditedPublisher {
-    async fn publish(&self, mut records: Vec<Record>) -> Vec<Result<Position>> {
-        let wanted: Vec<_> = records.iter_mut().map(|record| self.wanted(record)).collect();
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let Wanted { runs, ids } = self.wanted(&records);
         let answers = self.inner.publish(records).await;
-        let mut published: Vec<(Name, AuditedEvent)> = Vec::new();
-        for (wanted, answer) in wanted.into_iter().zip(&answers) {
-            if let (Some((topic, id)), Ok(position)) = (wanted, answer) {
-                published.push((topic, event(position, id)));
-            }
-        }
-        for group in published.chunk_by(|a, b| a.0 == b.0) {
-            self.note(&group[0].0, group.iter().map(|(_, event)| *event));
+        let mut ids = ids.into_iter();
+        for (topic, run) in runs {
+            let ids = ids.by_ref().take(run.len());
+            let answered = ids.zip(answers.get(run).unwrap_or_default());
+            self.note(&topic, answered.filter_map(|(id, answer)| answer.as_ref().ok().map(|at| event(at, id))));
         }
         answers
     }
 
-    fn begin_one(&self, mut record: Record) -> Begun<'_> {
-        let Some((topic, id)) = self.wanted(&mut record) else { return self.inner.begin_one(record) };
+    fn begin_one(&self, record: Record) -> Begun<'_> {
+        if !self.is_wanted(&record.topic) {
+            return self.inner.begin_one(record);
+        }
+        let (topic, id) = (record.topic.clone(), id_of(&record.headers, record.value.as_ref()));
         match self.inner.begin_one(record) {
             Begun::Answered(answer) => {
                 self.note(&topic, answer.as_ref().ok().map(|position| event(position, id)));
