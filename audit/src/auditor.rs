@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tidings_core::audit::{AuditOutcome, AuditRecord, AuditSink, AuditedEvent};
+use tidings_core::audit::{AuditOutcome, AuditPhase, AuditRecord, AuditSink, AuditedEvent};
 use tidings_core::{Error, ErrorKind, Name, Result};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -16,8 +16,8 @@ use crate::events::{AuditObserver, Events, Operation};
 use crate::options::{AuditorOptions, OnSinkFailure};
 use crate::queue::{Queue, Ticket};
 
-/// The most records of events that are made at once.
-const EVENT_RECORDS: usize = 64;
+/// The most records of events that are made at once: other tasks of the thread run in between.
+const EVENT_RECORDS: usize = 8;
 /// The longest pause between two attempts to write what waits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -56,6 +56,10 @@ pub struct AuditStatus {
     pub waiting_events: usize,
     /// The number of events that were dropped, because too many waited.
     pub dropped_events: u64,
+    /// The number of records after the last checkpoint: an end of the chain that was cut off there is not found.
+    pub since_checkpoint: u64,
+    /// The time since the last checkpoint, or since the auditor was created.
+    pub checkpoint_age: Duration,
     /// The last error of the sink; `None` while it takes records.
     pub failure: Option<String>,
 }
@@ -101,18 +105,52 @@ impl Auditor {
         }
     }
 
+    /// Records something that was done and changed nothing, such as a read of payloads. Such a record has no intent:
+    /// its caller must not pass on what was read before this returns `Ok`.
+    ///
+    /// ```
+    /// use tidings_audit::{Auditor, MemoryAudit};
+    /// use tidings_core::audit::{AuditOutcome, AuditRecord, Principal};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let sink = MemoryAudit::new();
+    /// let read = AuditRecord::intent(Principal::new("ann"), "event.read").with_resource("topic:orders");
+    /// Auditor::new(sink.clone()).record(&read, AuditOutcome::Ok).await?;
+    /// assert_eq!(sink.records().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin).
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the record to be written later.
+    pub async fn record(&self, done: &AuditRecord, outcome: AuditOutcome) -> Result<()> {
+        let mut result = done.clone();
+        result.phase = AuditPhase::Result { intent: None, outcome };
+        let recorded = async { self.0.queue.send(self.0.queue.accept(&[result])?).await };
+        let recorded = recorded.await;
+        // Also after success: a checkpoint is due some time later.
+        self.wake();
+        match recorded {
+            Err(error) if self.0.options.on_sink_failure == OnSinkFailure::Refuse => Err(refusal(&done.verb, error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Decides about a change whose intent was not stored.
     fn judge(&self, mut attempt: Attempt, intent: &AuditRecord, error: Error) -> Result<Attempt> {
         self.wake();
         if self.0.options.on_sink_failure == OnSinkFailure::Proceed {
             return Ok(attempt);
         }
-        let kind = if error.kind() == ErrorKind::Indeterminate { ErrorKind::Unavailable } else { error.kind() };
-        let text = format!("{} is refused, because it cannot be recorded in the audit trail", intent.verb);
+        let error = refusal(&intent.verb, error);
         if let Some(intent) = attempt.intent.take() {
-            self.keep(&intent.result(AuditOutcome::Failed { kind, error: text.clone() }));
+            self.keep(&intent.result(AuditOutcome::Failed { kind: error.kind(), error: error.to_string() }));
         }
-        Err(Error::caused_by(kind, text, error))
+        Err(error)
     }
 
     /// Records an attempt that was refused before it reached the broker or the store, such as by a role.
@@ -158,6 +196,7 @@ impl Auditor {
                 return Ok(());
             }
             self.0.queue.accept(&records)?;
+            tokio::task::yield_now().await;
         }
     }
 
@@ -181,6 +220,16 @@ impl Auditor {
         self.checkpoint().await
     }
 
+    /// Returns the sink, from which the trail is read.
+    pub fn sink(&self) -> Arc<dyn AuditSink> {
+        self.0.queue.sink()
+    }
+
+    /// Returns the options.
+    pub fn options(&self) -> &AuditorOptions {
+        &self.0.options
+    }
+
     /// Returns the state.
     pub fn status(&self) -> AuditStatus {
         let snapshot = self.0.queue.snapshot();
@@ -192,6 +241,8 @@ impl Auditor {
             lost: snapshot.lost,
             waiting_events,
             dropped_events,
+            since_checkpoint: snapshot.since_checkpoint,
+            checkpoint_age: snapshot.checkpoint_age,
             failure: snapshot.failure,
         }
     }
@@ -249,6 +300,12 @@ impl Auditor {
         }
         self.0.wake.notify_one();
     }
+}
+
+/// Returns the error of what is refused, since it is not recorded. It was certainly not done.
+fn refusal(verb: &Name, error: Error) -> Error {
+    let kind = if error.kind() == ErrorKind::Indeterminate { ErrorKind::Unavailable } else { error.kind() };
+    Error::caused_by(kind, format!("{verb} is refused, because it cannot be recorded in the audit trail"), error)
 }
 
 impl fmt::Debug for Auditor {

@@ -57,6 +57,8 @@ pub(crate) struct Snapshot {
     pub(crate) waiting: usize,
     pub(crate) lost: u64,
     pub(crate) stored: Option<Checkpoint>,
+    pub(crate) since_checkpoint: u64,
+    pub(crate) checkpoint_age: Duration,
     pub(crate) failure: Option<String>,
 }
 
@@ -79,6 +81,10 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sink(&self) -> Arc<dyn AuditSink> {
+        Arc::clone(&self.sink)
     }
 
     /// Returns how many records there is room for.
@@ -254,6 +260,8 @@ impl Queue {
             waiting: state.waiting.len(),
             lost: state.lost,
             stored: state.stored.clone(),
+            since_checkpoint: state.since_checkpoint,
+            checkpoint_age: state.checkpointed.elapsed(),
             failure: state.failure.clone(),
         }
     }

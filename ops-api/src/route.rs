@@ -20,8 +20,8 @@ pub enum Role {
     /// Also reads payloads and publishes; pauses, resumes, drains, seeks and skips in services; moves offsets;
     /// redrives, parks and discards letters.
     Operator,
-    /// Also creates, alters and deletes topics, creates and deletes ACLs, deletes groups, alters configurations, and
-    /// buries letters.
+    /// Also creates, alters and deletes topics, creates and deletes ACLs, deletes groups, alters configurations, buries
+    /// letters, and reads the audit trail.
     Admin,
 }
 
@@ -133,6 +133,7 @@ routes! {
     Health: Get "/api/v1/health" Viewer reads "returns the health of the broker";
     Services: Get "/api/v1/services" Viewer reads "lists the services of the endpoint";
     Service: Get "/api/v1/services/{name}" Viewer reads "describes a service";
+    Audit: Get "/api/v1/audit" Admin reads "reads the audit trail, a page at a time: `?after=POSITION&limit=N`";
     ServicesPause: Post "/api/v1/services:pause" Operator changes "pauses this instance of a service, or partitions of it, which another instance reads on after a rebalance";
     ServicesResume: Post "/api/v1/services:resume" Operator changes "resumes a service, or partitions of it";
     ServicesDrain: Post "/api/v1/services:drain" Operator changes "drains a service, which then ends";

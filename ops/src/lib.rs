@@ -37,6 +37,7 @@ pub mod generate;
 mod metrics;
 mod ops;
 mod probes;
+mod refusals;
 mod routes;
 mod server;
 mod sources;

@@ -143,7 +143,11 @@ impl Ops {
     }
 
     /// Records every change over HTTP in an audit trail, with the name of the token's bearer, also what was refused by
-    /// a role or by read-only mode. Without its record no change is made, unless the auditor's options say otherwise.
+    /// a role or by read-only mode, and requests of the API without a right token, both at a bounded rate. Without its
+    /// record no change is made, unless the auditor's options say otherwise.
+    ///
+    /// Reading records and whole letters is recorded for the topics of the auditor's
+    /// [event policy](tidings_audit::EventOperations::read). Admins read the trail at `/api/v1/audit`.
     ///
     /// ```
     /// use tidings_audit::{Auditor, MemoryAudit};
@@ -245,7 +249,8 @@ impl Ops {
     }
 
     fn routes(self, reach: Reach) -> axum::Router {
-        let sources = Arc::new(Sources::new(self.services, self.publishers, self.relays, &self.health));
+        let auditor = self.backends.auditor.clone();
+        let sources = Arc::new(Sources::new(self.services, self.publishers, self.relays, &self.health, auditor));
         let guard = Guard { tokens: self.tokens, reach };
         let api = Api::new(sources.clone(), guard.clone(), self.read_only, self.backends);
         routes::router(sources, guard, self.open_metrics).merge(api::routes(Arc::new(api)))

@@ -13,6 +13,7 @@ use axum::routing::get;
 use crate::access::{Access, Guard, Role};
 use crate::metrics::{Format, encode};
 use crate::probes::{Form, Probe};
+use crate::refusals::Refused;
 use crate::sources::Sources;
 use crate::status;
 
@@ -86,6 +87,9 @@ impl Endpoint {
         let access = self.guard.check(needed, headers, uri);
         if access == Access::Granted {
             return None;
+        }
+        if let Some(refused) = Refused::of(access) {
+            self.sources.refusals.count(refused);
         }
         let code = access.code();
         let mut refusal = answer(code, TEXT, access.text().to_owned());

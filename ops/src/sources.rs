@@ -3,10 +3,13 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tidings_audit::{AuditStatus, Auditor};
 use tidings_service::telemetry::{
     Health, HealthMonitor, HealthOptions, PublisherSnapshot, PublisherStats, RelaySnapshot, RelayStats, Snapshot,
 };
 use tidings_service::{ServiceControl, ServiceStats};
+
+use crate::refusals::Refusals;
 
 /// The services, publishers and relays of an endpoint.
 #[derive(Debug, Default)]
@@ -14,6 +17,8 @@ pub(crate) struct Sources {
     services: Vec<Source>,
     publishers: Vec<(String, PublisherStats)>,
     relays: Vec<Arc<dyn RelayStats>>,
+    auditor: Option<Auditor>,
+    pub(crate) refusals: Refusals,
 }
 
 #[derive(Debug)]
@@ -29,6 +34,9 @@ pub(crate) struct Reading {
     pub(crate) services: Vec<ServiceReading>,
     pub(crate) publishers: Vec<(String, PublisherSnapshot)>,
     pub(crate) relays: Vec<RelaySnapshot>,
+    pub(crate) audit: Option<AuditStatus>,
+    /// Requests that were refused, by reason.
+    pub(crate) refused: Vec<(&'static str, u64)>,
 }
 
 /// The state of a service at one time.
@@ -46,6 +54,7 @@ impl Sources {
         publishers: Vec<PublisherStats>,
         relays: Vec<Arc<dyn RelayStats>>,
         health: &HealthOptions,
+        auditor: Option<Auditor>,
     ) -> Self {
         let names = services.iter().map(|stats| stats.name().to_string());
         let labels = unique(names.collect());
@@ -54,7 +63,8 @@ impl Sources {
             Source { label, stats, monitor }
         });
         let names = unique(publishers.iter().map(|stats| stats.snapshot().name.to_string()).collect());
-        Self { services: sources.collect(), publishers: names.into_iter().zip(publishers).collect(), relays }
+        let publishers = names.into_iter().zip(publishers).collect();
+        Self { services: sources.collect(), publishers, relays, auditor, refusals: Refusals::default() }
     }
 
     /// Returns the unique names of the services.
@@ -77,6 +87,8 @@ impl Sources {
             services: self.services(),
             publishers: self.publishers.iter().map(|(name, stats)| (name.clone(), stats.snapshot())).collect(),
             relays: self.relays.iter().map(|relay| relay.snapshot()).collect(),
+            audit: self.auditor.as_ref().map(Auditor::status),
+            refused: self.refusals.read(),
         }
     }
 }

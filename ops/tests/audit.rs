@@ -3,11 +3,12 @@
 mod common;
 
 use common::{caught_up, publish, request, topics};
-use tidings_audit::{Auditor, MemoryAudit, decode, verify};
-use tidings_core::audit::{AuditPhase, AuditRecord};
+use tidings_audit::{Auditor, AuditorOptions, EventOperations, EventPolicy, MemoryAudit, decode, verify};
+use tidings_core::audit::{AuditPhase, AuditRecord, AuditSink};
 use tidings_core::{BoxError, Delivery, ErrorKind, Record, reject};
 use tidings_memory::{MemoryStore, MemoryTransport, PublishFault};
 use tidings_ops::{Ops, OpsHandle, Role, Tokens};
+use tidings_ops_api::client::{OpsConfig, OpsTransport};
 use tidings_ops_api::{Method, Route};
 use tidings_service::{DeadLetters, HandlerExt, Router, Service, ServiceHandle};
 
@@ -199,4 +200,122 @@ async fn a_record_that_was_denied_or_has_no_answer_is_recorded_so_with_the_count
         assert_eq!(result.outcome().map(|outcome| outcome.as_str()), Some(expected), "{result:?}");
         assert_eq!((result.counts["ok"], result.counts["failed"]), (2 - u64::from(failed), u64::from(failed)));
     }
+}
+
+/// The path of the trail, with parameters.
+fn page(parameters: &str) -> String {
+    format!("{}?{parameters}", Route::Audit.path())
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).expect("it is JSON")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admins_read_the_trail_page_by_page_and_verify_it() {
+    let world = world().await;
+    for n in 0..50 {
+        let body = format!(r#"{{"topics":[{{"name":"new-{n}"}}]}}"#);
+        assert_eq!(request(&world.ops, "POST", Route::TopicsCreate.path(), ADMIN, &body).code, 200);
+    }
+    assert_eq!(request(&world.ops, "GET", &page("limit=1"), OPERATOR, "").code, 403);
+    let (mut seqs, mut after) = (Vec::new(), String::new());
+    loop {
+        let answer = request(&world.ops, "GET", &page(&format!("limit=30{after}")), ADMIN, "");
+        assert_eq!(answer.code, 200, "{answer:?}");
+        let answer = json(&answer.body);
+        let records = answer["records"].as_array().expect("records");
+        if records.is_empty() {
+            break;
+        }
+        assert!(records.len() <= 30);
+        seqs.extend(records.iter().filter_map(|record| record["seq"].as_u64()));
+        after = format!("&after={}", answer["next"].as_str().expect("a position"));
+    }
+    assert_eq!(seqs, (0..100).collect::<Vec<u64>>(), "an intent and a result for each topic, and no record of reads");
+    for wrong in ["limit=x", "limits=1", "after=%ff"] {
+        assert_eq!(request(&world.ops, "GET", &page(wrong), ADMIN, "").code, 400, "{wrong}");
+    }
+    assert!(request(&world.ops, "GET", &page("after=x"), ADMIN, "").code >= 400);
+
+    let config = OpsConfig::new(format!("http://{}", world.ops.local_addr())).with_token(ADMIN);
+    let trail = OpsTransport::open(config).await.expect("it connects").audit();
+    let verified = verify(&*trail, &[]).await.expect("it reads");
+    assert!(verified.is_intact() && verified.records == 100, "{verified:?}");
+    let refused = trail.append(world.sink.records()).await;
+    assert!(refused.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unsupported)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_without_a_trail_says_so() {
+    let ops = Ops::new().with_admin(MemoryTransport::new()).serve("127.0.0.1:0").expect("it listens");
+    let refused = request(&ops, "GET", Route::Audit.path(), "", "");
+    assert!(refused.code == 501 && refused.body.contains("with_audit"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payloads_that_are_read_are_recorded_where_the_policy_says_so() {
+    let (memory, sink) = (MemoryTransport::new(), MemoryAudit::new());
+    topics(&memory, &["secret", "open"], 1).await;
+    let fails = async |_: Delivery| -> Result<(), BoxError> { Err(reject("no").into()) };
+    let router = Router::new().on_topic("secret", fails.named("a")).on_topic("open", fails.named("b"));
+    let service = Service::new("meter", router).start(&memory).await.expect("it starts");
+    for topic in ["secret", "open"] {
+        publish(&memory, vec![Record::new(topic, "canary-value"), Record::new(topic, "canary-value")]).await;
+    }
+    caught_up(&service).await;
+    let policy = EventPolicy::default().with_topic("secret", EventOperations::default().with_read());
+    let auditor = Auditor::with_options(sink.clone(), AuditorOptions::default().with_events(policy));
+    let letters = DeadLetters::open(&memory, ["secret", "open"]).await.expect("it opens");
+    let ops = Ops::new().with_admin(memory.clone()).with_dead_letters("topics", letters).with_audit(auditor);
+    let ops = ops.serve("127.0.0.1:0").expect("it listens");
+    let read = |topic: &str, offset: u64| {
+        let body = format!(r#"{{"topic":"{topic}","partition":0,"offset":{offset}}}"#);
+        request(&ops, "POST", Route::RecordsRead.path(), "", &body)
+    };
+    let whole = || request(&ops, "POST", Route::LettersRead.path(), "", r#"{"store":"topics"}"#);
+    assert!(read("open", 0).code == 200 && read("secret", 2).code == 200, "nothing of the policy is read");
+    assert_eq!(request(&ops, "POST", Route::LettersList.path(), "", r#"{"store":"topics"}"#).code, 200);
+    assert_eq!(sink.records().len(), 0);
+
+    assert!(read("secret", 0).body.contains("canary-value") && whole().code == 200);
+    let records: Vec<AuditRecord> = sink.records().iter().map(|record| decode(record).expect("a record")).collect();
+    let [of_log, of_letters] = &records[..] else { panic!("two records: {records:#?}") };
+    assert_eq!((of_log.verb.as_str(), &*of_log.resources), ("event.read", &["topic:secret".to_owned()][..]));
+    let offsets: Vec<u64> = of_log.events.iter().map(|event| event.offset).collect();
+    assert_eq!((&*offsets, of_log.principal.name.as_str()), (&[0, 1][..], "local"));
+    assert_eq!((of_letters.verb.as_str(), of_letters.counts["letters"]), ("dead-letter.read", 2));
+    assert!(of_letters.resources.iter().all(|letter| letter.starts_with("letter:meter/secret/0@")), "{of_letters:?}");
+    assert!(!format!("{records:?}").contains("canary"));
+
+    sink.fail_with(Some(ErrorKind::Unavailable));
+    for refused in [read("secret", 0), whole()] {
+        assert!(refused.code >= 500 && !refused.body.contains("canary"), "{refused:?}");
+    }
+    assert_eq!(read("open", 0).code, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_without_a_right_token_are_counted_and_recorded_at_a_bounded_rate() {
+    let world = world().await;
+    let paths = [Route::Topics.path(), "/status"];
+    for n in 0..100 {
+        for path in paths {
+            let answer = request(&world.ops, "GET", path, &format!("a-guess-of-a-token-{n:03}"), "");
+            assert_eq!(answer.code, 401, "{answer:?}");
+        }
+    }
+    let records = world.records(0);
+    assert!((128..=132).contains(&records.len()), "64 pairs, and few later: {}", records.len());
+    for record in &records {
+        assert_eq!((record.principal.name.as_str(), record.verb.as_str()), ("(unknown)", "topic.read"));
+    }
+    assert!(!format!("{records:?}").contains("a-guess"));
+    assert_eq!(request(&world.ops, "POST", Route::TopicsCreate.path(), VIEWER, "{}").code, 403);
+    let metrics = request(&world.ops, "GET", "/metrics", VIEWER, "").body;
+    for counted in ["unauthenticated\"} 200", "role\"} 1", "read_only\"} 0"] {
+        let line = format!("tidings_requests_refused_total{{reason=\"{counted}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    assert!(metrics.contains("\ntidings_audit_failing 0\n"), "{metrics}");
 }

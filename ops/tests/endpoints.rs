@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{ask, ask_with, caught_up, get, publish, send, started, topics};
+use tidings_audit::{Auditor, MemoryAudit};
 use tidings_core::{BoxError, Delivery, ErrorKind, Record};
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_ops::{MetricKind, Ops, metrics};
@@ -90,7 +91,8 @@ async fn both_text_formats_have_the_same_series_and_valid_names() {
     let service = started(ignores(), &transport).await;
     publish(&transport, vec![Record::new("t", "1"), Record::new("t", "2")]).await;
     caught_up(&service).await;
-    let ops = Ops::new().with_service(&service).with_relay(relay()).serve("127.0.0.1:0").unwrap();
+    let ops = Ops::new().with_service(&service).with_relay(relay()).with_audit(Auditor::new(MemoryAudit::new()));
+    let ops = ops.serve("127.0.0.1:0").unwrap();
     let plain = get(ops.local_addr(), "/metrics", &[]);
     let open = get(ops.local_addr(), "/metrics", &[("accept", "application/openmetrics-text;version=1.0.0,*/*;q=0.1")]);
     assert!(plain.head.contains("content-type: text/plain; version=0.0.4"));

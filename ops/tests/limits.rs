@@ -149,3 +149,17 @@ async fn a_partition_of_a_topic_that_the_service_does_not_read_is_not_paused() {
     assert!(refused.code == 404 && refused.body.contains("it reads t"), "{refused:?}");
     assert_eq!(pause("t").code, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_discard_ends_in_time_and_says_that_there_are_more() {
+    let memory = MemoryTransport::new();
+    let (ops, service) = world(&memory).await;
+    publish(&memory, (0..9).map(|n| Record::new("t", n.to_string())).collect()).await;
+    caught_up(&service).await;
+    let discard =
+        || post(&ops, Route::LettersDiscard, OPERATOR, r#"{"store":"topics","query":{},"reason":"old","limit":6}"#);
+    let count = || post(&ops, Route::LettersCount, VIEWER, r#"{"store":"topics"}"#).body;
+    assert_eq!(discard().body, "{\"count\":6,\"more\":true}\n");
+    assert!(count().contains("\"count\":4"), "{}", count());
+    assert_eq!(discard().body, "{\"count\":4,\"more\":false}\n");
+}

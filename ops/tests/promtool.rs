@@ -66,7 +66,8 @@ async fn metrics() -> String {
     publish(&transport, vec![Record::new("t", "1"), Record::new("t", "2")]).await;
     caught_up(&service).await;
     let events = EventPublisher::new(&transport, "gateway");
-    let router = Ops::new().with_service(&service).with_publisher(&events).with_open_metrics().router();
+    let router = Ops::new().with_service(&service).with_publisher(&events).with_open_metrics();
+    let router = router.with_audit(tidings_audit::Auditor::new(tidings_audit::MemoryAudit::new())).router();
     ask(&router, "/metrics").await.1
 }
 
@@ -83,7 +84,8 @@ type Case = (&'static str, &'static [(&'static str, &'static str)]);
 
 const FALLS: &str = "1+0x4 0+0x19 1+0x34";
 const RISES: &str = "0+0x4 1+0x19 0+0x34";
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
+    ("TidingsAuditFailing", &[("tidings_audit_failing", RISES)]),
     ("TidingsNotLive", &[(r#"tidings_live{service="s"}"#, FALLS)]),
     ("TidingsNotReady", &[(r#"tidings_ready{service="s"}"#, FALLS)]),
     ("TidingsStoreDown", &[(r#"tidings_health_reason{service="s",reason="store_unavailable"}"#, RISES)]),

@@ -228,6 +228,12 @@ impl Context {
         }))
     }
 
+    /// Returns the trail of an ops endpoint, which is only read.
+    pub(crate) async fn remote_audit(&self) -> Result<Option<Arc<dyn AuditSink>>, Failure> {
+        let target = self.target().await?;
+        Ok(if self.is_remote().await? { Some(self.endpoint(target).await?.audit()) } else { None })
+    }
+
     /// Begins to record what is changed. An ops endpoint keeps the trail of its own changes.
     pub(crate) async fn begin_trail(&self, plan: &str) -> Result<(), Failure> {
         if self.is_remote().await? {

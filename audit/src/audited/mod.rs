@@ -9,6 +9,7 @@ mod admin;
 mod call;
 mod cluster;
 mod letters;
+mod log_reader;
 mod publisher;
 mod transport;
 

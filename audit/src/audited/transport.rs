@@ -12,13 +12,14 @@ use super::acls::AuditedAcls;
 use super::admin::AuditedAdmin;
 use super::call::Actor;
 use super::cluster::AuditedCluster;
+use super::log_reader::AuditedLog;
 use super::publisher::AuditedPublisher;
 use crate::auditor::Auditor;
 
 /// A transport whose changes are recorded: those through its [`Admin`], [`Acls`] and [`Cluster`], and the publishing to
-/// the topics of the auditor's [event policy](crate::AuditorOptions::events).
+/// the topics of the auditor's [event policy](crate::AuditorOptions::events), and reading them by position.
 ///
-/// Reading is forwarded without a record. Records that concern several resources state each of them; values of
+/// All other reading is forwarded without a record. Records that concern several resources state each of them; values of
 /// sensitive settings are hidden.
 ///
 /// ```
@@ -118,7 +119,11 @@ impl<T: Transport> Transport for Audited<T> {
     }
 
     async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
-        self.inner.log_reader().await
+        let inner = self.inner.log_reader().await?;
+        if !self.actor.auditor.events().policy().records_reading() {
+            return Ok(inner);
+        }
+        Ok(Arc::new(AuditedLog { inner, actor: self.actor.clone() }))
     }
 
     async fn acls(&self) -> Result<Arc<dyn Acls>> {

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidings_core::settings::ConnectionUrl;
@@ -85,6 +86,14 @@ impl Client {
     /// Asks about the thing of a name.
     pub(super) async fn get_of<T: DeserializeOwned>(&self, route: Route, name: &str) -> Result<T> {
         self.ask(route, route.path_of(name), None).await
+    }
+
+    /// Asks by a route with parameters.
+    pub(super) async fn get_with<T: DeserializeOwned>(&self, route: Route, parameters: &[(&str, &str)]) -> Result<T> {
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let parameters = parameters.iter().map(|(name, value)| format!("{name}={}", encode(value)));
+        let query = parameters.collect::<Vec<_>>().join("&");
+        self.ask(route, format!("{}?{query}", route.path()), None).await
     }
 
     /// Asks with a body.

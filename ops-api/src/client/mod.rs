@@ -2,6 +2,7 @@
 
 mod acls;
 mod admin;
+mod audit;
 mod call;
 mod cluster;
 mod connection;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_core::audit::AuditSink;
 use tidings_core::{
     Acls, Admin, Clause, Cluster, Consumer, ConsumerOptions, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Error,
     ErrorKind, EventRef, Guarantees, LogReader, Name, Publisher, Result, Secret, Transport, async_trait,
@@ -182,6 +184,13 @@ impl OpsTransport {
     /// [`IdempotencyStore::done`](tidings_core::IdempotencyStore::done).
     pub async fn done(&self, store: &str, scope: &Name, events: &[EventRef]) -> Result<Vec<bool>> {
         store::done(&self.client, store, scope, events).await
+    }
+
+    /// Returns the endpoint's audit trail, which is only read. Needs the role admin.
+    ///
+    /// Reading is [`Unsupported`](ErrorKind::Unsupported) if the endpoint has none.
+    pub fn audit(&self) -> Arc<dyn AuditSink> {
+        Arc::new(audit::RemoteAudit::new(self.client.clone()))
     }
 
     fn guarantees_of_admin(&self) -> Guarantees {

@@ -194,4 +194,24 @@ pub struct Discard {
     pub query: Query,
     /// Why.
     pub reason: String,
+    /// The most letters; at most, and by default, [`MAX_NAMES`](crate::MAX_NAMES).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// What became of letters to be discarded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Discarded {
+    /// How many were closed.
+    pub count: u64,
+    /// Whether there may be more of them: ask again.
+    pub more: bool,
+}
+
+impl Discarded {
+    /// Creates the answer.
+    pub const fn new(count: u64, more: bool) -> Self {
+        Self { count, more }
+    }
 }

@@ -4,6 +4,7 @@
 
 mod about;
 mod acls;
+mod audit;
 mod bytes;
 mod cluster;
 mod decisions;
@@ -19,9 +20,12 @@ use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 
 pub use self::about::{About, Kept};
 pub use self::acls::{Acl, AclQuery, Acls};
+pub use self::audit::{AuditRecord, AuditRecords};
 pub use self::bytes::Text;
 pub use self::cluster::{Alter, Broker, Cluster, Config, Configs, LogDir, Resource};
-pub use self::decisions::{Discard, Granted, Grants, Lease, Leasing, Redrive, Redriven, Refusal, Refused, Resolve};
+pub use self::decisions::{
+    Discard, Discarded, Granted, Grants, Lease, Leasing, Redrive, Redriven, Refusal, Refused, Resolve,
+};
 pub use self::groups::{AlterOffsets, Group, GroupNames, Lag, Lags, Member, Moved, NewOffset, Place, Reset, Resets};
 pub use self::letters::{Buried, Checked, Count, Id, Letter, Letters, LettersIn, Query, Resolution, Stores};
 pub use self::records::{Header, OffsetsAt, Position, Publish, ReadAt, ReadRecords, Record, Stored, UnreadableAt};

@@ -6,11 +6,13 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidings_core::audit::{AuditOutcome, AuditRecord};
-use tidings_core::{Name, Result};
-use tidings_ops_api::Route;
+use tidings_core::audit::{AuditOutcome, AuditPosition, AuditRecord, Principal};
+use tidings_core::{Error, ErrorKind, Name, Result};
+use tidings_ops_api::wire::AuditRecords;
+use tidings_ops_api::{MAX_NAMES, MAX_RECORD_BYTES, Route};
 
 use super::Api;
+use super::call::{Call, encode};
 use crate::access::Caller;
 
 /// The nouns of paths, as records have them.
@@ -29,6 +31,7 @@ const NOUNS: [(&str, &str); 8] = [
 fn verb(route: Route) -> Name {
     let path = route.path().strip_prefix("/api/v1/").unwrap_or_default();
     let (noun, verb) = path.split_once(':').unwrap_or((path, "read"));
+    let noun = noun.split('/').next().filter(|noun| !noun.is_empty()).unwrap_or("endpoint");
     let noun = NOUNS.iter().find(|(plural, _)| *plural == noun).map_or(noun, |(_, singular)| singular);
     format!("{noun}.{verb}").into()
 }
@@ -40,6 +43,10 @@ pub(super) fn intent(route: Route, caller: &Caller) -> AuditRecord {
     intent
 }
 
+/// The records of a page, unless a request says another number.
+const DEFAULT_PAGE: usize = 100;
+/// Stands for callers without a token, or with a wrong one. No bearer has this name.
+const UNKNOWN: &str = "(unknown)";
 /// Refused changes that are recorded at once, by caller.
 const DENIALS: f64 = 64.0;
 /// The time after which one more is recorded: a client in a loop must not fill the trail, whose limit refuses changes.
@@ -74,7 +81,36 @@ impl Denials {
     }
 }
 
+/// Records that are read from a sink at once: they are in memory together, for each request.
+const AT_ONCE: usize = 16;
+
 impl Api {
+    /// Returns a page of the trail, until the wanted number or the size of an answer is reached.
+    pub(super) async fn audit(&self, call: &Call) -> Result<String> {
+        let missing = "this endpoint has no audit trail: pass one to Ops::with_audit";
+        let auditor = self.backends.auditor.as_ref();
+        let sink = auditor.ok_or_else(|| Error::new(ErrorKind::Unsupported, missing))?.sink();
+        let [limit, after] = call.parameters(["limit", "after"])?;
+        let limit = limit.map_or(Ok(DEFAULT_PAGE), |limit| limit.parse());
+        let limit =
+            limit.map_err(|_| Error::new(ErrorKind::Invalid, "the parameter limit is no number"))?.min(MAX_NAMES);
+        let after = after.map(AuditPosition::new);
+        let mut page = sink.read(after.as_ref(), AT_ONCE.min(limit)).await?;
+        loop {
+            let bytes: usize = page.records.iter().map(|record| record.bytes.len()).sum();
+            let left = limit - page.records.len().min(limit);
+            if page.records.is_empty() || left == 0 || bytes >= MAX_RECORD_BYTES {
+                return encode(&AuditRecords::from(page));
+            }
+            let read = sink.read(Some(&page.next), AT_ONCE.min(left)).await?;
+            if read.records.is_empty() {
+                return encode(&AuditRecords::from(page));
+            }
+            page.records.extend(read.records);
+            page.next = read.next;
+        }
+    }
+
     /// Makes a change between the record of its intent and that of its result. Without the first it is not made.
     pub(super) async fn recorded<T>(&self, intent: AuditRecord, change: impl Future<Output = Result<T>>) -> Result<T> {
         self.recorded_as(intent, change, |intent, _| intent.result(AuditOutcome::Ok)).await
@@ -113,12 +149,24 @@ impl Api {
         done
     }
 
+    /// Records that a caller who is not known was refused, within the bounds of [`Denials`], which all of them share.
+    pub(super) async fn record_unknown(&self, route: Route, why: &str) {
+        let principal = Principal::new(UNKNOWN);
+        let intent = AuditRecord::intent(principal, verb(route)).with_after("path", route.path());
+        self.record_bounded(UNKNOWN, intent, why).await;
+    }
+
     /// Records that a change was refused, within the bounds of [`Denials`]. It is refused in any case: a sink that takes
     /// no record is logged by it.
     pub(super) async fn record_denied(&self, route: Route, caller: &Caller, why: &str) {
-        let Some(auditor) = self.backends.auditor.as_ref().filter(|_| route.changes()) else { return };
-        let Some(held_back) = self.denials.take(&caller.name, Instant::now()) else { return };
-        let mut intent = intent(route, caller);
+        if route.changes() {
+            self.record_bounded(&caller.name, intent(route, caller), why).await;
+        }
+    }
+
+    async fn record_bounded(&self, caller: &str, mut intent: AuditRecord, why: &str) {
+        let Some(auditor) = &self.backends.auditor else { return };
+        let Some(held_back) = self.denials.take(caller, Instant::now()) else { return };
         if held_back > 0 {
             intent.counts.insert("denied".to_owned(), held_back);
         }
@@ -145,6 +193,10 @@ mod tests {
         assert_eq!(verb(Route::TopicsCreate), "topic.create");
         assert_eq!(verb(Route::RecordsPublish), "event.publish");
         assert_eq!(verb(Route::LettersResolveLeased), "dead-letter.resolve-leased");
+        assert_eq!(
+            [verb(Route::About), verb(Route::GroupLag), verb(Route::Audit)],
+            ["endpoint.read", "group.read", "audit.read"]
+        );
         for route in Route::ALL.iter().filter(|route| route.changes()) {
             let verb = verb(*route);
             let (noun, _) = verb.split_once('.').unwrap();

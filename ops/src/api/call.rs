@@ -17,14 +17,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::audit::Denials;
 use super::{Backends, refusal};
-use crate::access::{Access, Caller, Guard};
+use crate::access::{Caller, Guard};
+use crate::refusals::Refused;
 use crate::routes::json;
 use crate::sources::Sources;
 
 /// Requests that are worked on at once; another one is refused as unavailable.
 const MAX_REQUESTS: usize = 8;
 /// Commands to services at once. They have places of their own: an operator can pause and drain whatever others ask.
-const MAX_COMMANDS: usize = 4;
+const MAX_COMMANDS: usize = 8;
+/// Redrives and discards at once. They have places of their own, since each may take as long as a request may.
+const MAX_LONG: usize = 4;
 /// Reads of records at once. They have places of their own, since each may wait for new records.
 const MAX_READS: usize = 8;
 /// The time that a client has to send a body.
@@ -47,6 +50,7 @@ pub(crate) struct Api {
 #[derive(Debug)]
 struct Places {
     commands: Arc<Semaphore>,
+    long: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     others: Arc<Semaphore>,
 }
@@ -54,18 +58,46 @@ struct Places {
 impl Places {
     fn new() -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
-        Self { commands: places(MAX_COMMANDS), reads: places(MAX_READS), others: places(MAX_REQUESTS) }
+        Self {
+            commands: places(MAX_COMMANDS),
+            long: places(MAX_LONG),
+            reads: places(MAX_READS),
+            others: places(MAX_REQUESTS),
+        }
     }
 
     /// Takes a place for a request of this route.
     fn take(&self, route: Route) -> Result<OwnedSemaphorePermit> {
         let places = match route {
-            Route::ServicesPause | Route::ServicesResume | Route::ServicesDrain | Route::ServicesSkip => &self.commands,
+            Route::ServicesPause
+            | Route::ServicesResume
+            | Route::ServicesDrain
+            | Route::ServicesSeek
+            | Route::ServicesSkip => &self.commands,
+            Route::LettersRedrive | Route::LettersDiscard => &self.long,
             Route::RecordsRead => &self.reads,
             _ => &self.others,
         };
         let busy = |_| Error::new(ErrorKind::Unavailable, "the endpoint works on other requests: try again");
         places.clone().try_acquire_owned().map_err(busy)
+    }
+}
+
+/// The refusal of a request that does not say who asks.
+#[derive(Debug)]
+struct Denied {
+    why: Refused,
+    code: StatusCode,
+    text: &'static str,
+}
+
+impl Denied {
+    fn answer(&self) -> Response {
+        let mut answer = refusal(self.code, &Error::new(ErrorKind::Denied, self.text));
+        if self.why == Refused::Unauthenticated {
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        answer
     }
 }
 
@@ -87,9 +119,14 @@ impl Api {
         let (parts, body) = request.into_parts();
         let caller = match self.identify(&parts.headers, &parts.uri) {
             Ok(caller) => caller,
-            Err(refusal) => return *refusal,
+            Err(denied) => {
+                self.sources.refusals.count(denied.why);
+                self.record_unknown(route, denied.text).await;
+                return denied.answer();
+            }
         };
-        if let Some(why) = self.forbids(route, &caller) {
+        if let Some((refused, why)) = self.forbids(route, &caller) {
+            self.sources.refusals.count(refused);
             self.record_denied(route, &caller, &why).await;
             return refusal(StatusCode::FORBIDDEN, &Error::new(ErrorKind::Denied, why));
         }
@@ -134,29 +171,27 @@ impl Api {
     }
 
     /// Returns who asks, or the refusal of a request that does not say so.
-    fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Box<Response>> {
-        let denied = |code, text: &'static str| Box::new(refusal(code, &Error::new(ErrorKind::Denied, text)));
+    fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Denied> {
         // A browser sends it along with what a foreign page makes it send.
         if headers.contains_key(ORIGIN) {
-            return Err(denied(StatusCode::FORBIDDEN, "requests of web pages are refused"));
+            let (code, text) = (StatusCode::FORBIDDEN, "requests of web pages are refused");
+            return Err(Denied { why: Refused::WebPage, code, text });
         }
         self.guard.identify(headers, uri).map_err(|access| {
-            let mut refusal = denied(access.code(), access.text().trim_end());
-            if access == Access::Unauthenticated {
-                refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            refusal
+            let why = Refused::of(access).unwrap_or(Refused::Role);
+            Denied { why, code: access.code(), text: access.text().trim_end() }
         })
     }
 
     /// Returns why a caller may not use a route, by the one table of roles, if so.
-    fn forbids(&self, route: Route, caller: &Caller) -> Option<String> {
+    fn forbids(&self, route: Route, caller: &Caller) -> Option<(Refused, String)> {
         let (role, needed) = (caller.role, route.role());
         if !role.includes(needed) {
-            return Some(format!("{}: the role {role} does not suffice, {needed} is needed", verb(route)));
+            let text = format!("{}: the role {role} does not suffice, {needed} is needed", verb(route));
+            return Some((Refused::Role, text));
         }
         let is_refused = self.read_only && route.changes();
-        is_refused.then(|| format!("{}: the endpoint is read-only", verb(route)))
+        is_refused.then(|| (Refused::ReadOnly, format!("{}: the endpoint is read-only", verb(route))))
     }
 
     /// Does what a route does.
@@ -182,6 +217,7 @@ impl Api {
             Route::Health => self.health(&call).await,
             Route::Services => self.services(),
             Route::Service => self.service(&call).await,
+            Route::Audit => self.audit(&call).await,
             Route::ServicesPause => self.pause(&call, route).await,
             Route::ServicesResume => self.pause(&call, route).await,
             Route::ServicesDrain => self.drain(&call).await,
@@ -230,6 +266,24 @@ impl Call {
             let text = format!("read the body of a request: {} at line {line}, column {column}", reason(&error));
             Error::new(ErrorKind::Invalid, text)
         })
+    }
+
+    /// Returns the parameters of the query, decoded, by these names.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for another name: a misspelt one would go unnoticed.
+    pub(super) fn parameters<const N: usize>(&self, names: [&str; N]) -> Result<[Option<String>; N]> {
+        let mut found = [const { None }; N];
+        for part in self.uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let at = names.iter().position(|known| *known == name).ok_or_else(|| {
+                Error::new(ErrorKind::Invalid, format!("the query of a request: expected only {}", names.join(", ")))
+            })?;
+            let decoded = percent_encoding::percent_decode_str(value).decode_utf8();
+            let invalid = |_| Error::new(ErrorKind::Invalid, format!("the parameter {name} is no UTF-8"));
+            found[at] = Some(decoded.map_err(invalid)?.into_owned());
+        }
+        Ok(found)
     }
 
     /// Returns the name in the path: its segment after the noun, decoded.
@@ -309,4 +363,21 @@ pub(super) fn no_answer(what: &str) -> Error {
 /// Returns the error of a lease that is missing, or given where there is none.
 pub(super) fn wrong_lease() -> Error {
     Error::new(ErrorKind::Invalid, "lease: needed by resolve-leased, and by nothing else")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_reads_and_long_work_have_places_of_their_own() {
+        let places = Places::new();
+        let _others: Vec<_> = (0..MAX_REQUESTS).map(|_| places.take(Route::Topics).unwrap()).collect();
+        assert_eq!(places.take(Route::Groups).unwrap_err().kind(), ErrorKind::Unavailable);
+        let _long: Vec<_> = (0..MAX_LONG).map(|_| places.take(Route::LettersRedrive).unwrap()).collect();
+        assert!(places.take(Route::LettersDiscard).is_err());
+        let _reads: Vec<_> = (0..MAX_READS).map(|_| places.take(Route::RecordsRead).unwrap()).collect();
+        let _seeks: Vec<_> = (0..MAX_COMMANDS).map(|_| places.take(Route::ServicesSeek).unwrap()).collect();
+        assert!(places.take(Route::ServicesPause).is_err(), "seeks are commands");
+    }
 }

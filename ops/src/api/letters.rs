@@ -1,9 +1,10 @@
 //! Dead letters: lists, decisions, and redrives.
 
+use tidings_core::audit::AuditOutcome;
 use tidings_core::{DeadLetter, DeadLetterStore, Error, ErrorKind, LetterId, LetterQuery, Name, Resolution, Result};
 use tidings_ops_api::wire::{
-    Answers, Buried, Checked, Count, Discard, Grants, Kept, Leasing, Letter, Letters, LettersIn, Nothing, Query,
-    Redrive, Redriven, Refusal, Refused, Resolve, Stores,
+    Answers, Buried, Checked, Count, Discard, Discarded, Grants, Kept, Leasing, Letter, Letters, LettersIn, Nothing,
+    Query, Redrive, Redriven, Refusal, Refused, Resolve, Stores,
 };
 use tidings_ops_api::{ErrorBody, MAX_NAMES, MAX_RECORD_BYTES, Role, Route};
 use tidings_service::{DeadLetters, RedriveOptions, RedriveReport};
@@ -52,8 +53,29 @@ impl Api {
             // For the errors of a query that the store cannot answer.
             store.list(&query).await?;
         }
+        if whole {
+            self.record_read(call, &found).await?;
+        }
         found.unreadable = store.unreadable().iter().map(ErrorBody::from).collect();
         encode(&found)
+    }
+
+    /// Records that whole letters of the policy's topics are read: their ids, before they leave.
+    async fn record_read(&self, call: &Call, found: &Letters) -> Result<()> {
+        let Some(auditor) = &self.backends.auditor else { return Ok(()) };
+        let policy = &auditor.options().events;
+        let ids = found.letters.iter().map(|letter| &letter.id).filter(|id| policy.of(&id.topic).read);
+        let resource = |id: &tidings_ops_api::wire::Id| {
+            format!("letter:{}/{}/{}@{}", id.service, id.topic, id.partition, id.offset)
+        };
+        let resources: Vec<String> = ids.map(resource).collect();
+        if resources.is_empty() {
+            return Ok(());
+        }
+        let mut done = intent(Route::LettersRead, &call.caller);
+        done.counts.insert("letters".to_owned(), resources.len() as u64);
+        done.resources = resources;
+        auditor.record(&done, AuditOutcome::Ok).await
     }
 
     pub(super) async fn count_letters(&self, call: &Call) -> Result<String> {
@@ -136,9 +158,11 @@ impl Api {
     }
 
     pub(super) async fn discard_letters(&self, call: &Call) -> Result<String> {
-        let Discard { store, query, reason } = call.body()?;
+        let Discard { store, query, reason, limit } = call.body()?;
         let letters = self.backends.letters(&call.caller, &store)?.with_operator(call.caller.decides(""));
-        encode(&Count { count: letters.discard(&query.try_into()?, &reason).await? })
+        let limit = limit.unwrap_or(MAX_NAMES).min(MAX_NAMES);
+        let (count, more) = letters.discard_up_to(&query.try_into()?, &reason, limit).await?;
+        encode(&Discarded::new(count, more))
     }
 }
 

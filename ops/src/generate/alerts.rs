@@ -69,6 +69,7 @@ fn rules() -> Vec<Rule> {
     all.extend(partitions());
     all.push(dead_letters());
     all.extend(outbox());
+    all.push(audit());
     all
 }
 
@@ -215,6 +216,19 @@ fn outbox() -> [Rule; 3] {
             description: "Check its broker and its database; the log of the relay names the error.".into(),
         },
     ]
+}
+
+fn audit() -> Rule {
+    Rule {
+        name: "TidingsAuditFailing",
+        expression: "max by (job, instance) (tidings_audit_failing) == 1".into(),
+        lasts: "2m",
+        severity: Severity::Warning,
+        summary: "{{ $labels.job }} on {{ $labels.instance }}: the audit trail cannot be written",
+        description: "Changes by operators are refused, and events beyond a bound are not recorded. The log names the \
+                      error of the sink."
+            .into(),
+    }
 }
 
 #[cfg(test)]

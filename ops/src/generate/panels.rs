@@ -26,6 +26,7 @@ pub(super) static ROWS: &[(&str, &[Panel])] = &[
     ("Idempotency", CLAIMS),
     ("Publishers", PUBLISHERS),
     ("Outbox", OUTBOX),
+    ("Operations", OPERATIONS),
 ];
 
 const HEALTH: &[Panel] = &[
@@ -90,6 +91,17 @@ const OUTBOX: &[Panel] = &[
     panel("Relayed records", "tidings_relay_published_messages_total", Form::Rate, &["instance", "relay"]),
     panel("Refused records", "tidings_relay_refused_messages_total", Form::Rate, &["instance", "relay"]),
     panel("Records being relayed", "tidings_relay_in_flight_messages", Form::Sum, &["instance", "relay"]),
+];
+
+const OPERATIONS: &[Panel] = &[
+    panel("Refused requests", "tidings_requests_refused_total", Form::Rate, &["instance", "reason"]),
+    panel("Audit fails", "tidings_audit_failing", Form::Max, &["instance"]),
+    panel("Audit records that wait", "tidings_audit_waiting_records", Form::Max, &["instance"]),
+    panel("Lost audit records", "tidings_audit_lost_records_total", Form::Rate, &["instance"]),
+    panel("Events that wait for the audit", "tidings_audit_waiting_events", Form::Max, &["instance"]),
+    panel("Events missing from the audit", "tidings_audit_dropped_events_total", Form::Rate, &["instance"]),
+    panel("Age of the audit checkpoint", "tidings_audit_checkpoint_age_seconds", Form::Max, &["instance"]),
+    panel("Audit records after the checkpoint", "tidings_audit_unanchored_records", Form::Max, &["instance"]),
 ];
 
 #[cfg(test)]

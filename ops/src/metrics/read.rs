@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_audit::AuditStatus;
 use tidings_core::ErrorKind;
 use tidings_service::telemetry::{
     HandlerSnapshot, HealthReason, OutboxSnapshot, PartitionSnapshot, PartitionState, PublisherSnapshot, RelaySnapshot,
@@ -162,6 +163,18 @@ pub(super) fn dead_letters(all: &Reading, emit: Emit<'_>) {
         let unrouted = service.snapshot.unrouted.dead_lettered;
         emit(&[&service.label, "", ErrorKind::Undecodable.as_str()], unrouted.into());
     }
+}
+
+/// Emits a value of the audit trail, if there is one.
+pub(super) fn audit<V: Into<Value>>(all: &Reading, emit: Emit<'_>, value: impl Fn(&AuditStatus) -> V) {
+    if let Some(status) = &all.audit {
+        emit(&[], value(status).into());
+    }
+}
+
+/// Emits the requests that were refused, by reason.
+pub(super) fn refused(all: &Reading, emit: Emit<'_>) {
+    all.refused.iter().for_each(|(reason, count)| emit(&[reason], (*count).into()));
 }
 
 /// Returns whether the service has ended.

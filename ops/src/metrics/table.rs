@@ -2,8 +2,8 @@
 
 use super::encode::Value;
 use super::read::{
-    claims, dead_letters, handlers, has_ended, of_list, outboxes, partition_states, partitions, pauses, publishers,
-    reasons, relays, services, settled, some,
+    audit, claims, dead_letters, handlers, has_ended, of_list, outboxes, partition_states, partitions, pauses,
+    publishers, reasons, refused, relays, services, settled, some,
 };
 use super::{Metric, MetricKind};
 use crate::sources::Reading;
@@ -275,4 +275,54 @@ pub(super) static ROWS: &[Row] = &[
     gauge("tidings_outbox_parked_messages", "messages", RELAY, "Refused records that were set aside.", |all, emit| {
         outboxes(all, emit, |outbox| outbox.parked);
     }),
+    counter(
+        "tidings_requests_refused_total",
+        "",
+        &["reason"],
+        "Requests of this endpoint that were refused: unauthenticated, role, read_only, not_local or web_page.",
+        refused,
+    ),
+    gauge("tidings_audit_failing", "", &[], "Whether the sink of the audit trail fails now.", |all, emit| {
+        audit(all, emit, |status| status.failure.is_some());
+    }),
+    gauge("tidings_audit_waiting_records", "", &[], "Audit records that wait for the sink.", |all, emit| {
+        audit(all, emit, |status| status.waiting);
+    }),
+    counter(
+        "tidings_audit_lost_records_total",
+        "",
+        &[],
+        "Audit records that were dropped, because too many waited or the sink takes no such record.",
+        |all, emit| audit(all, emit, |status| status.lost),
+    ),
+    gauge(
+        "tidings_audit_waiting_events",
+        "",
+        &[],
+        "Events that wait to be recorded in the audit trail.",
+        |all, emit| {
+            audit(all, emit, |status| status.waiting_events);
+        },
+    ),
+    counter(
+        "tidings_audit_dropped_events_total",
+        "",
+        &[],
+        "Events that are missing from the audit trail, because too many waited.",
+        |all, emit| audit(all, emit, |status| status.dropped_events),
+    ),
+    gauge(
+        "tidings_audit_checkpoint_age_seconds",
+        "seconds",
+        &[],
+        "Time since the last checkpoint of the audit trail, or since its start.",
+        |all, emit| audit(all, emit, |status| status.checkpoint_age),
+    ),
+    gauge(
+        "tidings_audit_unanchored_records",
+        "",
+        &[],
+        "Audit records after the last checkpoint: if they were cut off, nothing would show it.",
+        |all, emit| audit(all, emit, |status| status.since_checkpoint),
+    ),
 ];

@@ -194,7 +194,17 @@ impl DeadLetters {
     /// [`Invalid`](ErrorKind::Invalid) if no reason is given, or for a query of closed letters.
     /// [`Unavailable`](ErrorKind::Unavailable).
     pub async fn discard(&self, query: &LetterQuery, reason: &str) -> Result<u64> {
-        self.resolve("discard letters", query, reason, Resolution::discarded(&*self.operator, reason)).await
+        Ok(self.discard_up_to(query, reason, MAX_SELECTED).await?.0)
+    }
+
+    /// Discards letters as [`discard`](Self::discard) does, at most `limit` of them: a request must end in time. Also
+    /// returns whether there may be more.
+    ///
+    /// # Errors
+    /// As [`discard`](Self::discard).
+    pub async fn discard_up_to(&self, query: &LetterQuery, reason: &str, limit: usize) -> Result<(u64, bool)> {
+        let resolution = Resolution::discarded(&*self.operator, reason);
+        self.resolve("discard letters", query, reason, resolution, limit).await
     }
 
     /// Sets the selected letters aside, and returns how many. A parked letter is selected only by a query for
@@ -203,7 +213,8 @@ impl DeadLetters {
     /// # Errors
     /// As [`discard`](Self::discard), and [`Unsupported`](ErrorKind::Unsupported) where the backend cannot park.
     pub async fn park(&self, query: &LetterQuery, reason: &str) -> Result<u64> {
-        self.resolve("park letters", query, reason, Resolution::parked(&*self.operator, reason)).await
+        let resolution = Resolution::parked(&*self.operator, reason);
+        Ok(self.resolve("park letters", query, reason, resolution, MAX_SELECTED).await?.0)
     }
 
     /// Closes the readers of dead-letter topics. A store stays open.
@@ -218,12 +229,19 @@ impl DeadLetters {
         }
     }
 
-    async fn resolve(&self, doing: &str, query: &LetterQuery, why: &str, resolution: Resolution) -> Result<u64> {
+    async fn resolve(
+        &self,
+        doing: &str,
+        query: &LetterQuery,
+        why: &str,
+        resolution: Resolution,
+        limit: usize,
+    ) -> Result<(u64, bool)> {
         if why.trim().is_empty() {
             return Err(Error::new(ErrorKind::Invalid, format!("{doing}: a reason must be given")));
         }
         check_state(doing, query)?;
-        let (selected, _) = self.select(query, MAX_SELECTED, |letter| Some(letter.id())).await?;
+        let (selected, more) = self.select(query, limit.min(MAX_SELECTED), |letter| Some(letter.id())).await?;
         if selected.is_empty() {
             self.known_services(query).await?;
         }
@@ -236,7 +254,7 @@ impl DeadLetters {
             let answers = self.store.resolve(step, &resolution).await.map_err(stopped)?;
             resolved += answers.into_iter().filter(|resolved| *resolved).count() as u64;
         }
-        Ok(resolved)
+        Ok((resolved, more))
     }
 
     /// Selects letters page by page, without the query's paging; returns what `keep` keeps of them, and whether there

@@ -28,9 +28,12 @@ impl Verb {
     }
 }
 
-/// Opens the trail, which must be given.
+/// Opens the trail that is given, or else that of an ops endpoint.
 async fn open(cx: &Context) -> Result<Arc<dyn AuditSink>, Failure> {
+    if let Some(sink) = cx.audit_sink().await? {
+        return Ok(sink);
+    }
     let missing =
         || Failure::usage("no audit trail is given").with_hint("use --audit or TIDINGS_AUDIT: topic:NAME, ..");
-    cx.audit_sink().await?.ok_or_else(missing)
+    cx.remote_audit().await?.ok_or_else(missing)
 }

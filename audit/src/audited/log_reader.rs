@@ -1,0 +1,51 @@
+//! The log reader whose reads are recorded.
+
+use std::sync::Arc;
+
+use tidings_core::audit::{AuditOutcome, AuditedEvent};
+use tidings_core::{Guarantees, LogReader, Read, ReadLimits, Result, SeekTo, TopicPartition, async_trait};
+
+use super::call::Actor;
+use crate::events::id_of;
+
+/// Records the positions and ids of the records of the policy's topics that are read, before it returns them. Reads that
+/// find nothing leave no record: a tail would leave one each second.
+#[derive(Debug)]
+pub(super) struct AuditedLog {
+    pub(super) inner: Arc<dyn LogReader>,
+    pub(super) actor: Actor,
+}
+
+impl AuditedLog {
+    async fn record(&self, partition: &TopicPartition, read: &Read) -> Result<()> {
+        let records = read.batch.records();
+        if records.is_empty() || !self.actor.auditor.events().policy().of(&partition.topic).read {
+            return Ok(());
+        }
+        let mut done = self.actor.call("event.read").on(format!("topic:{}", partition.topic)).record;
+        let event = |record: &tidings_core::StoredRecord| {
+            AuditedEvent::new(partition.partition, record.offset, id_of(&record.headers, record.value.as_ref()))
+        };
+        done.events = records.iter().map(event).collect();
+        done.counts.insert("events".to_owned(), records.len() as u64);
+        self.actor.auditor.record(&done, AuditOutcome::Ok).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl LogReader for AuditedLog {
+    async fn offsets(&self, partitions: &[TopicPartition], at: SeekTo) -> Result<Vec<Result<u64>>> {
+        self.inner.offsets(partitions, at).await
+    }
+
+    async fn read(&self, partition: &TopicPartition, offset: u64, limits: ReadLimits) -> Result<Read> {
+        let read = self.inner.read(partition, offset, limits).await?;
+        self.record(partition, &read).await?;
+        Ok(read)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
