@@ -4,7 +4,7 @@
 //! `consume`, `latency`); without any, all run.
 
 use std::time::Duration;
-use tidings::kafka::KafkaConfig;
+use tidings::kafka::{KafkaConfig, ReaderKind};
 
 use tidings_benches::figures::{BenchResult, Figures, figure};
 use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
@@ -61,11 +61,14 @@ async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
     let topic = bench.topic("consume", PARTITIONS).await?;
     bench.publish(&topic, count, size).await?;
     let count = count as u64;
+    let native = bench.with_reader(ReaderKind::Native).await?;
     for _ in 0..ROUNDS {
         let mut add = |name: &str, took: Duration| figures.add(name, count, took);
         add("baseline", bench.drain_bare(&topic, count).await?);
         add("batch handler", bench.drain_batches(&topic, count).await?);
         add("record by record", bench.drain_singly(&topic, count).await?);
+        add("native, batch handler", native.drain_batches(&topic, count).await?);
+        add("native, record by record", native.drain_singly(&topic, count).await?);
         add("rskafka", bench.drain_rskafka(&topic, count).await?);
     }
     bench.drop_topic(&topic).await?;

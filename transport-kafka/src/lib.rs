@@ -19,6 +19,7 @@
 //!   records   per partition, retries included. It bounds its in-flight records and bytes.
 //! - A consumer is a group member that never fetches, and fetchers that belong to no group. The
 //!   group   protocol is KIP-848 where the cluster supports it, otherwise the classic one.
+//! - [`KafkaConfig::reader`] replaces the fetchers by readers with connections of our own.
 //! - Offsets are committed only when the caller asks. A commit's metadata carries the assignment's
 //!   epoch,   so that epochs grow even if the group is created anew.
 //! - A batch that cannot be decoded holds its partition and is reported; the others go on.
@@ -39,14 +40,14 @@ mod error;
 mod log_reader;
 mod publisher;
 mod transport;
-#[expect(dead_code, reason = "no reader or producer uses it yet")]
 mod wire;
 
 pub use self::acls::KafkaAcls;
 pub use self::admin::KafkaAdmin;
 pub use self::cluster::KafkaCluster;
 pub use self::config::{
-    Compression, GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+    Compression, GroupProtocol, Isolation, KafkaConfig, Pem, ReaderKind, Sasl, ScramHash, Tls, Token, TokenFuture,
+    TokenSource,
 };
 pub use self::consumer::KafkaConsumer;
 pub use self::log_reader::KafkaLogReader;

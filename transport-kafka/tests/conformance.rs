@@ -1,11 +1,11 @@
-//! The contract of a transport, on one broker and on three, with both group protocols.
+//! The contract of a transport, on one broker and on three, with both group protocols and both readers.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tidings_conformance::{Setup, Suites};
 use tidings_core::{Error, ErrorKind, Result};
-use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport, ReaderKind};
 use tidings_testbed::{Kafka, KafkaOptions};
 use tokio::sync::OnceCell;
 
@@ -17,22 +17,24 @@ const THREADS: usize = 8;
 
 fn main() -> ExitCode {
     let mut suites = Suites::new().with_threads(THREADS);
-    for (name, three, protocol) in [
-        ("kip-848", false, GroupProtocol::Consumer),
-        ("classic", false, GroupProtocol::Classic),
-        ("kip-848-on-three", true, GroupProtocol::Consumer),
-        ("classic-on-three", true, GroupProtocol::Classic),
+    for (name, three, protocol, reader) in [
+        ("kip-848", false, GroupProtocol::Consumer, ReaderKind::Client),
+        ("classic", false, GroupProtocol::Classic, ReaderKind::Client),
+        ("native", false, GroupProtocol::Consumer, ReaderKind::Native),
+        ("kip-848-on-three", true, GroupProtocol::Consumer, ReaderKind::Client),
+        ("classic-on-three", true, GroupProtocol::Classic, ReaderKind::Client),
+        ("native-on-three", true, GroupProtocol::Consumer, ReaderKind::Native),
     ] {
-        suites = suites.with_transport(setup(name, three, protocol));
+        suites = suites.with_transport(setup(name, three, protocol, reader));
     }
     suites.run()
 }
 
-fn setup(name: &str, three: bool, protocol: GroupProtocol) -> Setup<KafkaTransport> {
-    let setup = Setup::new(name, move || open(three, protocol))
+fn setup(name: &str, three: bool, protocol: GroupProtocol, reader: ReaderKind) -> Setup<KafkaTransport> {
+    let setup = Setup::new(name, move || open(three, protocol, reader))
         .with_lifetime(SESSION)
         .with_patience(Duration::from_secs(60))
-        .with_reopen(move |_closed| open(three, protocol));
+        .with_reopen(move |_closed| open(three, protocol, reader));
     if protocol == GroupProtocol::Consumer {
         return setup;
     }
@@ -42,13 +44,14 @@ fn setup(name: &str, three: bool, protocol: GroupProtocol) -> Setup<KafkaTranspo
     )
 }
 
-async fn open(three: bool, protocol: GroupProtocol) -> Result<KafkaTransport> {
+async fn open(three: bool, protocol: GroupProtocol, reader: ReaderKind) -> Result<KafkaTransport> {
     let brokers = if three { three_nodes().await } else { Kafka::shared().await.map(|k| k.bootstrap().to_owned()) };
     let brokers = brokers.map_err(|error| {
         let kind = if error.is_unavailable() { ErrorKind::Unavailable } else { ErrorKind::Failed };
         Error::caused_by(kind, "start a broker", error)
     })?;
-    KafkaTransport::connect(KafkaConfig::new(brokers.split(',')).with_group_protocol(protocol)).await
+    let config = KafkaConfig::new(brokers.split(',')).with_group_protocol(protocol).with_reader(reader);
+    KafkaTransport::connect(config).await
 }
 
 /// Three nodes, with each record on all of them; started once, on first use.

@@ -13,7 +13,7 @@ use tidings_core::{
     Commit, Consumer, ConsumerOptions, CreatePartitionsOptions, Error, ErrorKind, Record, Result, Step, Topic,
     TopicPartition, Transport,
 };
-use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
+use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport, ReaderKind};
 use tidings_testbed::{Cut, Kafka, KafkaOptions, Listener, Proxy, Suite};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
@@ -37,15 +37,18 @@ const SESSION: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let mut suite = Suite::new().with_timeout(Duration::from_secs(150));
-    for (name, protocol) in [("kip-848", GroupProtocol::Consumer), ("classic", GroupProtocol::Classic)] {
+    let (newer, older, client) = (GroupProtocol::Consumer, GroupProtocol::Classic, ReaderKind::Client);
+    let modes = [("kip-848", newer, client), ("classic", older, client), ("native", newer, ReaderKind::Native)];
+    for (name, protocol, reader) in modes {
+        let ends_a_session = |case: &str| case.contains("lost_session") || case.contains("loses_no_loss");
         // No hook of this suite creates gaps, or expires a session whose timeout a classic member chose itself.
         let unhooked = |case: &str| case.contains("gap") || protocol == GroupProtocol::Classic && ends_a_session(case);
         let breaking = |case: &&str| BREAKING.iter().any(|part| case.contains(part)) && !unhooked(case);
         for case in transport::names().into_iter().filter(breaking) {
-            suite = suite.with_case(&format!("{name}::{case}"), move || check(protocol, case));
+            suite = suite.with_case(&format!("{name}::{case}"), move || check(protocol, reader, case));
         }
     }
-    for (name, protocol) in [("kip-848", GroupProtocol::Consumer), ("classic", GroupProtocol::Classic)] {
+    for (name, protocol) in [("kip-848", newer), ("classic", older)] {
         let case = format!("{name}::a_member_comes_back_after_an_outage_longer_than_its_session");
         suite = suite.with_case(&case, move || outage_beyond_the_session(protocol));
         let case = format!("{name}::a_member_lives_while_all_threads_are_blocked");
@@ -59,10 +62,6 @@ fn main() -> ExitCode {
     suite.with_case("an_absent_broker_is_named_in_time", an_absent_broker_is_named_in_time).run()
 }
 
-fn ends_a_session(case: &str) -> bool {
-    case.contains("lost_session") || case.contains("loses_no_loss")
-}
-
 async fn cluster() -> TestResult<Kafka> {
     static CLUSTER: OnceCell<Kafka> = OnceCell::const_new();
     let millis = SESSION.as_millis().to_string();
@@ -70,9 +69,9 @@ async fn cluster() -> TestResult<Kafka> {
     Ok(CLUSTER.get_or_try_init(|| Kafka::start(options)).await?.clone())
 }
 
-async fn check(protocol: GroupProtocol, case: &'static str) -> TestResult {
+async fn check(protocol: GroupProtocol, reader: ReaderKind, case: &'static str) -> TestResult {
     let kafka = cluster().await?;
-    let verdict = tokio::task::spawn_blocking(move || transport::check(setup(&kafka, protocol), case)).await?;
+    let verdict = tokio::task::spawn_blocking(move || transport::check(setup(&kafka, protocol, reader), case)).await?;
     match verdict {
         Verdict::Passed => Ok(()),
         Verdict::Ignored(why) => Err(tidings_testbed::Error::unavailable(why).into()),
@@ -84,12 +83,12 @@ fn proxy(kafka: &Kafka) -> Result<&Proxy> {
     kafka.node(0).proxy().ok_or_else(|| Error::new(ErrorKind::Unsupported, "there is no proxy"))
 }
 
-fn setup(kafka: &Kafka, protocol: GroupProtocol) -> Setup<KafkaTransport> {
+fn setup(kafka: &Kafka, protocol: GroupProtocol, reader: ReaderKind) -> Setup<KafkaTransport> {
     let open = {
         let kafka = kafka.clone();
         move || {
             let kafka = kafka.clone();
-            async move { KafkaTransport::connect(config(&kafka, protocol)?).await }
+            async move { KafkaTransport::connect(config(&kafka, protocol)?.with_reader(reader)).await }
         }
     };
     let (outage, answers, session, records) = (kafka.clone(), kafka.clone(), kafka.clone(), kafka.clone());

@@ -15,7 +15,7 @@ use tidings_core::{
     Admin, BoxError, ConsumerOptions, Delivery, ErrorKind, Name, PartitionLag, Publisher, Record, ResetOffsetsOptions,
     ResetTo, SeekTo, Topic, Transport, dead_letter_topic, inspect,
 };
-use tidings_kafka::{KafkaConfig, KafkaTransport};
+use tidings_kafka::{KafkaConfig, KafkaTransport, ReaderKind};
 use tidings_service::{Router, Service, ServiceHandle, ServiceState, State};
 use tidings_testbed::{Kafka, KafkaOptions, Node, Suite};
 use tokio::sync::OnceCell;
@@ -36,11 +36,19 @@ fn main() -> ExitCode {
     Suite::new()
         .with_timeout(Duration::from_secs(240))
         .with_case("a_broker_that_is_gone_is_waited_for_to_the_deadline_alone", gone)
-        .with_case("the_first_broker_may_be_frozen", || frozen(Whom::First, Duration::ZERO))
-        .with_case("the_controller_may_be_frozen", || frozen(Whom::Controller, Duration::from_secs(10)))
-        .with_case("the_coordinator_may_be_killed", coordinator_killed)
+        .with_case("the_first_broker_may_be_frozen", || frozen(Whom::First, Duration::ZERO, ReaderKind::Client))
+        .with_case("the_first_broker_may_be_frozen_natively", || {
+            frozen(Whom::First, Duration::ZERO, ReaderKind::Native)
+        })
+        .with_case("the_controller_may_be_frozen", || {
+            frozen(Whom::Controller, Duration::from_secs(10), ReaderKind::Client)
+        })
+        .with_case("the_coordinator_may_be_killed", || coordinator_killed(ReaderKind::Client))
+        .with_case("the_coordinator_may_be_killed_natively", || coordinator_killed(ReaderKind::Native))
         .with_case("a_partition_without_a_leader_has_an_unknown_lag_and_the_others_have_theirs", leaderless)
-        .with_soak("soak_the_controller_may_be_frozen_for_long", || frozen(Whom::Controller, Duration::from_secs(30)))
+        .with_soak("soak_the_controller_may_be_frozen_for_long", || {
+            frozen(Whom::Controller, Duration::from_secs(30), ReaderKind::Client)
+        })
         .run()
 }
 
@@ -148,9 +156,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(what: &str) -> TestResult<Self> {
+    async fn new(what: &str, reader: ReaderKind) -> TestResult<Self> {
         let kafka = cluster().await?;
-        let transport = KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?;
+        let config = KafkaConfig::new(kafka.bootstrap().split(',')).with_reader(reader);
+        let transport = KafkaTransport::connect(config).await?;
         let topic = fresh(&transport, what, PARTITIONS).await?;
         let group = Name::from(format!("{topic}-group"));
         let consumer = transport.consumer(ConsumerOptions::new(group.clone(), [topic.clone()])).await?;
@@ -260,8 +269,8 @@ async fn is_committed(witness: &KafkaTransport, group: &Name) -> bool {
         .is_ok_and(|lag| lag.len() == PARTITIONS as usize && lag.iter().all(|p| p.lag() == Some(0)))
 }
 
-async fn frozen(whom: Whom, at_least: Duration) -> TestResult {
-    let mut scene = Scene::new("frozen").await?;
+async fn frozen(whom: Whom, at_least: Duration, reader: ReaderKind) -> TestResult {
+    let mut scene = Scene::new("frozen", reader).await?;
     let node = match whom {
         Whom::First => scene.kafka.node(0).clone(),
         Whom::Controller => {
@@ -289,8 +298,8 @@ async fn frozen(whom: Whom, at_least: Duration) -> TestResult {
     Ok(())
 }
 
-async fn coordinator_killed() -> TestResult {
-    let mut scene = Scene::new("coordinated").await?;
+async fn coordinator_killed(reader: ReaderKind) -> TestResult {
+    let mut scene = Scene::new("coordinated", reader).await?;
     let node = scene.coordinator().await?;
     node.kill()?;
     let began = Instant::now();

@@ -15,20 +15,24 @@ use tidings_core::{
     Commit, Consumer, ConsumerOptions, ErrorKind, Name, ReadLimits, Record, SeekTo, Step, Topic, TopicPartition,
     Transport, Unreadable,
 };
-use tidings_kafka::{KafkaConfig, KafkaTransport};
+use tidings_kafka::{KafkaConfig, KafkaTransport, ReaderKind};
 use tidings_testbed::{Kafka, Suite};
 use tokio::time::timeout;
 
 fn main() -> ExitCode {
-    Suite::new()
-        .with_timeout(Duration::from_secs(120))
-        .with_case("a_batch_that_unpacks_to_too_much_holds_its_partition_alone", too_large)
-        .with_case("a_record_with_too_many_headers_holds_its_partition_alone", too_many_headers)
-        .with_case("several_partitions_are_held_and_the_others_read", several)
-        .with_case("what_is_held_is_told_again_at_a_seek_and_to_the_next_owner", told_again)
-        .with_case("a_batch_of_many_small_events_is_read", many_small_events)
-        .with_case("a_log_reader_tells_it_with_its_offset_and_goes_behind", by_position)
-        .run()
+    let mut suite = Suite::new().with_timeout(Duration::from_secs(120));
+    for (how, reader) in [("", ReaderKind::Client), ("_natively", ReaderKind::Native)] {
+        let named = |name: &str| format!("{name}{how}");
+        suite = suite
+            .with_case(&named("a_batch_that_unpacks_to_too_much_holds_its_partition_alone"), move || too_large(reader))
+            .with_case(&named("a_record_with_too_many_headers_holds_its_partition_alone"), move || {
+                too_many_headers(reader)
+            })
+            .with_case(&named("several_partitions_are_held_and_the_others_read"), move || several(reader))
+            .with_case(&named("what_is_held_is_told_again_at_a_seek_and_to_the_next_owner"), move || told_again(reader))
+            .with_case(&named("a_batch_of_many_small_events_is_read"), move || many_small_events(reader));
+    }
+    suite.with_case("a_log_reader_tells_it_with_its_offset_and_goes_behind", by_position).run()
 }
 
 /// Number of partitions of the topics.
@@ -114,15 +118,15 @@ async fn holds_alone(kafka: &KafkaTransport, bad: &[u8], kind: ErrorKind, size: 
     Ok(held)
 }
 
-async fn too_large() -> TestResult {
-    let kafka = connected(|config| config.with_fetch_max_unpacked_bytes(1 << 20)).await?;
+async fn too_large(reader: ReaderKind) -> TestResult {
+    let kafka = connected(|config| config.with_reader(reader).with_fetch_max_unpacked_bytes(1 << 20)).await?;
     let value = vec![b'v'; 1 << 20];
     let bad = batch(&[Raw::new(&value), Raw::new(b"small")], true)?;
     holds_alone(&kafka, &bad, ErrorKind::TooLarge, 2).await.map(drop)
 }
 
-async fn too_many_headers() -> TestResult {
-    let kafka = connected(|config| config).await?;
+async fn too_many_headers(reader: ReaderKind) -> TestResult {
+    let kafka = connected(|config| config.with_reader(reader)).await?;
     let bad = batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?;
     holds_alone(&kafka, &bad, ErrorKind::TooLarge, 1).await.map(drop)
 }
@@ -163,8 +167,8 @@ async fn by_position() -> TestResult {
     Ok(())
 }
 
-async fn several() -> TestResult {
-    let kafka = connected(|config| config).await?;
+async fn several(reader: ReaderKind) -> TestResult {
+    let kafka = connected(|config| config.with_reader(reader)).await?;
     let topic = roomy(&kafka, "several").await?;
     let bad = batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?;
     for partition in [0, 1, 3] {
@@ -182,8 +186,8 @@ async fn several() -> TestResult {
     Ok(())
 }
 
-async fn told_again() -> TestResult {
-    let kafka = connected(|config| config).await?;
+async fn told_again(reader: ReaderKind) -> TestResult {
+    let kafka = connected(|config| config.with_reader(reader)).await?;
     let topic = roomy(&kafka, "again").await?;
     let at = TopicPartition::new(topic.clone(), 0);
     let bad = batch(&[Raw { value: b"v", headers: MAX_HEADERS + 1 }], false)?;
@@ -212,9 +216,9 @@ async fn told_again() -> TestResult {
 }
 
 /// 37 MiB of them, compressed as another client does it.
-async fn many_small_events() -> TestResult {
+async fn many_small_events(reader: ReaderKind) -> TestResult {
     const COUNT: usize = 150_000;
-    let kafka = connected(|config| config).await?;
+    let kafka = connected(|config| config.with_reader(reader)).await?;
     let topic = roomy(&kafka, "many").await?;
     let value = [b'e'; 250];
     let events: Vec<_> = (0..COUNT).map(|_| Raw::new(&value)).collect();

@@ -73,7 +73,7 @@ fn endpoint(address: &str) -> TestResult<Endpoint> {
 /// Opens a connection to the first broker.
 async fn open(config: KafkaConfig) -> TestResult<Connection> {
     let endpoint = endpoint(&config.brokers[0])?;
-    Ok(Connection::open(&endpoint, &Arc::new(config)).await?)
+    Ok(Connection::open(&endpoint, &Arc::new(config), LIMIT).await?)
 }
 
 /// Asks for the brokers.
@@ -253,8 +253,8 @@ async fn answered_with(answer: Vec<u8>) -> TestResult<Error> {
         socket.write_all(&answer).await?;
         socket.read(&mut [0; 1_024]).await
     });
-    let config = Arc::new(KafkaConfig::new([address.clone()]).with_connect_timeout(LIMIT));
-    let opened = Connection::open(&endpoint(&address)?, &config).await;
+    let config = Arc::new(KafkaConfig::new([address.clone()]));
+    let opened = Connection::open(&endpoint(&address)?, &config, LIMIT).await;
     answering.abort();
     Ok(opened.map(drop).err().ok_or("it was taken for a broker")?)
 }

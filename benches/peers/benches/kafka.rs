@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tidings::kafka::ReaderKind;
 use tidings_benches::figures::{BenchResult, Figures};
 use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
 use tidings_peers::{base_producer, future_producer, stream_consumer};
@@ -64,11 +65,14 @@ async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
     let topic = bench.topic("consume", PARTITIONS).await?;
     bench.publish(&topic, count, size).await?;
     let count = count as u64;
+    let native = bench.with_reader(ReaderKind::Native).await?;
     for _ in 0..ROUNDS {
         let mut add = |name: &str, took: Duration| figures.add(name, count, took);
         add("rdkafka StreamConsumer", stream_consumer(&brokers, &topic, count).await?);
         add("tidings, batch handler", bench.drain_batches(&topic, count).await?);
         add("tidings, record by record", bench.drain_singly(&topic, count).await?);
+        add("tidings natively, batch handler", native.drain_batches(&topic, count).await?);
+        add("tidings natively, record by record", native.drain_singly(&topic, count).await?);
         add(BARE, bench.drain_bare(&topic, count).await?);
         add("rskafka", bench.drain_rskafka(&topic, count).await?);
     }

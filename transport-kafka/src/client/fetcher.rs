@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use krafka::KrafkaError;
 use krafka::consumer::{AutoOffsetReset, Consumer as Client, ConsumerBuilder, IsolationLevel};
-use krafka::{ConsumerRecord, KrafkaError};
-use tidings_core::{Error, ErrorKind, Header, Headers, Result, StoredRecord, Timestamp, TopicPartition};
+use tidings_core::{Error, ErrorKind, Result, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use super::fetched::by_partition;
+pub(crate) use super::fetched::{FetchedPartition, FetchedRecords};
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::failed;
 
@@ -63,18 +64,6 @@ pub(super) fn close_quietly(client: &Arc<Client>) {
         runtime.spawn(async move { client.close().await });
     }
 }
-
-/// Result of a poll for one partition.
-#[derive(Debug)]
-pub(crate) struct FetchedPartition {
-    pub(crate) partition: TopicPartition,
-    pub(crate) records: FetchedRecords,
-}
-
-/// Records of one partition, in order, in the client's form. They are converted where they are handed out and not in
-/// the fetcher's task, which is the first to run out of time.
-#[derive(Default)]
-pub(crate) struct FetchedRecords(Vec<ConsumerRecord>);
 
 /// How far a partition was handed out.
 #[derive(Debug)]
@@ -251,104 +240,6 @@ fn undecodable(message: &str) -> FetchError {
 /// Converts a partition number to the protocol's signed form.
 pub(super) fn index(at: &TopicPartition) -> i32 {
     i32::try_from(at.partition).unwrap_or(i32::MAX)
-}
-
-impl FetchedRecords {
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Returns the bytes that it retains.
-    ///
-    /// It counts towards the prefetch limit, so it includes the records' own structures.
-    pub(crate) fn size(&self) -> usize {
-        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let headers = |headers: &[(String, Option<Bytes>)]| -> usize {
-            headers.iter().map(|(name, value)| name.len() + length(value)).sum()
-        };
-        let record = |r: &ConsumerRecord| length(&r.key) + length(&r.value) + headers(&r.headers);
-        self.len() * size_of::<ConsumerRecord>() + self.0.iter().map(record).sum::<usize>()
-    }
-
-    pub(crate) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.iter().map(offset)
-    }
-
-    /// Returns the offset after the last record.
-    pub(crate) fn next(&self) -> Option<u64> {
-        self.0.last().map(|record| offset(record) + 1)
-    }
-
-    /// Splits off the records after the first `len`.
-    pub(crate) fn split_off(&mut self, len: usize) -> Self {
-        let rest = self.0.split_off(len);
-        self.0.shrink_to_fit();
-        Self(rest)
-    }
-
-    /// Converts the records in place. Memory that they do not fill is released: it would be retained, without being
-    /// counted, until the last of them is settled.
-    pub(crate) fn into_records(self) -> Vec<StoredRecord> {
-        let mut records: Vec<StoredRecord> = self.0.into_iter().map(stored).collect();
-        records.shrink_to_fit();
-        records
-    }
-}
-
-impl std::fmt::Debug for FetchedRecords {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FetchedRecords({} records)", self.len())
-    }
-}
-
-/// Splits a poll's records by partition: the client returns them in that order, and those of one fetch share their
-/// topic's name.
-fn by_partition(mut records: Vec<ConsumerRecord>) -> Vec<FetchedPartition> {
-    let mut reads: Vec<FetchedPartition> = Vec::new();
-    // From the end, so that the first split, which is usually the only one, stays in place.
-    while let Some(last) = records.last() {
-        let other = |r: &ConsumerRecord| r.partition != last.partition || !Arc::ptr_eq(&r.topic, &last.topic);
-        let partition = TopicPartition::new(Arc::clone(&last.topic), u32::try_from(last.partition).unwrap_or(0));
-        let mut split = match records.iter().rposition(other) {
-            Some(before) => records.split_off(before + 1),
-            None => {
-                // The records of a poll of several partitions would retain the memory of all.
-                records.shrink_to_fit();
-                std::mem::take(&mut records)
-            }
-        };
-        match reads.last_mut() {
-            Some(read) if read.partition == partition => {
-                split.append(&mut read.records.0);
-                read.records = FetchedRecords(split);
-            }
-            _ => reads.push(FetchedPartition { partition, records: FetchedRecords(split) }),
-        }
-    }
-    reads
-}
-
-fn offset(record: &ConsumerRecord) -> u64 {
-    u64::try_from(record.offset).unwrap_or(0)
-}
-
-/// Converts a record without copying its bytes.
-fn stored(record: ConsumerRecord) -> StoredRecord {
-    let mut made = StoredRecord::new(offset(&record), Timestamp::from_millis(record.timestamp));
-    made.key = record.key;
-    made.value = record.value;
-    if !record.headers.is_empty() {
-        let header = |(name, value): (String, Option<Bytes>)| match value {
-            Some(value) => Header::new(name, value),
-            None => Header::null(name),
-        };
-        made.headers = record.headers.into_iter().map(header).collect::<Headers>();
-    }
-    made
 }
 
 impl std::fmt::Debug for Fetcher {

@@ -6,6 +6,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod connection;
+mod fetched;
 pub(crate) mod fetcher;
 pub(crate) mod log;
 pub(crate) mod member;

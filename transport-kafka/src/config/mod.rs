@@ -5,6 +5,7 @@
 //! connection that fails later. No error and no `Debug` output contains a secret.
 
 mod check;
+mod choices;
 mod credentials;
 mod environment;
 mod show;
@@ -16,6 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use self::choices::{Compression, GroupProtocol, Isolation, ReaderKind};
 pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource};
 pub(crate) use self::url::in_context;
 
@@ -141,70 +143,8 @@ pub struct KafkaConfig {
     pub isolation: Isolation,
     /// Rack of this client, so that it can read from replicas in the same rack.
     pub rack: Option<String>,
-}
-
-/// Compression of batches in transit and in the broker's log. Consumers read all of them.
-///
-/// ```
-/// # use tidings_kafka::{Compression, KafkaConfig};
-/// let config = KafkaConfig::from_url("kafka://broker?compression=gzip&compression_level=9")?;
-/// assert_eq!((config.compression, config.compression_level), (Compression::Gzip, Some(9)));
-/// # Ok::<(), tidings_core::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Compression {
-    /// No compression.
-    #[default]
-    None,
-    /// Gzip: small, slow, and supported by every client, including KafkaJS.
-    Gzip,
-    /// Snappy.
-    Snappy,
-    /// LZ4: fast.
-    Lz4,
-    /// Zstandard: small and fast. Publishing needs the cargo feature `zstd` (`kafka-zstd` of the facade).
-    Zstd,
-}
-
-/// Protocol by which a group assigns partitions.
-///
-/// ```
-/// # use tidings_kafka::{GroupProtocol, KafkaConfig};
-/// let config = KafkaConfig::from_url("kafka://broker?group_protocol=classic")?;
-/// assert_eq!(config.group_protocol, GroupProtocol::Classic);
-/// assert_eq!(KafkaConfig::new(["broker:9092"]).group_protocol, GroupProtocol::Auto);
-/// # Ok::<(), tidings_core::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum GroupProtocol {
-    /// KIP-848 where the cluster supports it, otherwise the classic protocol.
-    #[default]
-    Auto,
-    /// KIP-848: the broker assigns partitions, and only partitions that move are interrupted.
-    Consumer,
-    /// Classic protocol: a member assigns partitions, and all members first revoke everything (eager, `range`).
-    /// Partitions added to a topic are not read before the next rebalance.
-    Classic,
-}
-
-/// Which records are read from topics written by transactions.
-///
-/// ```
-/// # use tidings_kafka::{Isolation, KafkaConfig};
-/// let config = KafkaConfig::from_url("kafka://broker?isolation=read_uncommitted")?;
-/// assert_eq!(config.isolation, Isolation::ReadUncommitted);
-/// # Ok::<(), tidings_core::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Isolation {
-    /// Only records of committed transactions and records outside transactions; lag counts to the last stable offset.
-    #[default]
-    ReadCommitted,
-    /// All records, including those of aborted transactions.
-    ReadUncommitted,
+    /// How consumers read: by the client library, or natively.
+    pub reader: ReaderKind,
 }
 
 impl KafkaConfig {
@@ -235,6 +175,7 @@ impl KafkaConfig {
             instance_id: None,
             isolation: Isolation::default(),
             rack: None,
+            reader: ReaderKind::default(),
         }
     }
 
@@ -396,6 +337,13 @@ impl KafkaConfig {
     #[must_use]
     pub fn with_rack(mut self, rack: impl Into<String>) -> Self {
         self.rack = Some(rack.into());
+        self
+    }
+
+    /// Sets [`Self::reader`].
+    #[must_use]
+    pub fn with_reader(mut self, reader: ReaderKind) -> Self {
+        self.reader = reader;
         self
     }
 }

@@ -41,6 +41,7 @@ impl fmt::Debug for KafkaConfig {
             instance_id,
             isolation,
             rack,
+            reader,
         } = self;
         let shown =
             |broker: &String| Address::parse("", broker).map_or("(not an address)".to_owned(), |a| a.to_string());
@@ -69,6 +70,7 @@ impl fmt::Debug for KafkaConfig {
             .field("instance_id", instance_id)
             .field("isolation", isolation)
             .field("rack", rack)
+            .field("reader", reader)
             .finish()
     }
 }

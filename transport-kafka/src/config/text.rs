@@ -7,12 +7,12 @@
 use tidings_core::Secret;
 use tidings_core::settings::{Setting, SettingError};
 
-use super::{Compression, GroupProtocol, Isolation, KafkaConfig, Pem, Sasl, ScramHash, Tls, Token};
+use super::{Compression, GroupProtocol, Isolation, KafkaConfig, Pem, ReaderKind, Sasl, ScramHash, Tls, Token};
 
 /// URL parameters; in capitals, environment variables.
 ///
 /// Unknown names are errors that suggest a near one, so a misspelt parameter is never ignored.
-pub(super) const PARAMETERS: [&str; 25] = [
+pub(super) const PARAMETERS: [&str; 26] = [
     "client_id",
     "compression",
     "compression_level",
@@ -34,6 +34,7 @@ pub(super) const PARAMETERS: [&str; 25] = [
     "instance_id",
     "isolation",
     "rack",
+    "reader",
     "sasl",
     "tls_ca",
     "tls_cert",
@@ -53,6 +54,8 @@ const PROTOCOLS: [(&str, GroupProtocol); 3] =
 /// Names of isolation levels, as Kafka's `isolation.level` has them.
 const ISOLATIONS: [(&str, Isolation); 2] =
     [("read_committed", Isolation::ReadCommitted), ("read_uncommitted", Isolation::ReadUncommitted)];
+/// Names of the ways to read.
+const READERS: [(&str, ReaderKind); 2] = [("client", ReaderKind::Client), ("native", ReaderKind::Native)];
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;
 
@@ -112,6 +115,7 @@ impl Settings {
             "instance_id" => config.instance_id = Some(setting.text().to_owned()),
             "isolation" => config.isolation = setting.choice(&ISOLATIONS)?,
             "rack" => config.rack = Some(setting.text().to_owned()),
+            "reader" => config.reader = setting.choice(&READERS)?,
             "sasl" => self.mechanism = Some(setting.text().to_lowercase()),
             "tls_ca" => self.tls_for(setting)?.ca = Some(Pem::File(setting.text().into())),
             "tls_cert" => {

@@ -30,6 +30,10 @@ pub(super) struct AssignedPartition {
     pub(super) ticket: u64,
     /// Broker that leads it, as last reported; without one it has no fetcher.
     pub(super) leader: Option<i32>,
+    /// Replica that is read instead of the leader, and until when (KIP-392).
+    pub(super) replica: Option<(i32, Instant)>,
+    /// Epoch of the leader that appended the last fetched batch, if it is known.
+    pub(super) leader_epoch: Option<i32>,
     /// Whether the second of its leader's fetchers reads it.
     pub(super) second: bool,
     pub(super) fetch_mode: FetchMode,
@@ -55,6 +59,15 @@ pub(super) struct Chunk {
     pub(super) records: FetchedRecords,
     pub(super) next: u64,
     pub(super) size: usize,
+    /// Epoch of the leader that appended the last batch; `None` if the reader does not report it.
+    pub(super) leader_epoch: Option<i32>,
+}
+
+impl Chunk {
+    /// Creates a chunk without records, up to this offset.
+    pub(super) fn gap(next: u64) -> Self {
+        Self { records: FetchedRecords::default(), next, size: 0, leader_epoch: None }
+    }
 }
 
 /// Life of an assignment. It is removed when released or lost.
@@ -78,6 +91,8 @@ impl AssignedPartition {
             stage: Stage::Starting,
             ticket: 0,
             leader: None,
+            replica: None,
+            leader_epoch: None,
             second: false,
             fetch_mode: FetchMode::default(),
             position: 0,

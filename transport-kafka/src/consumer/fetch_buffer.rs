@@ -6,7 +6,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use tidings_core::{Fetched, Progress, RecordBatch, Result, Step, TopicPartition};
@@ -28,6 +27,8 @@ pub(super) struct FetchTarget {
     pub(super) ticket: u64,
     /// Offset to seek to if the reading is new.
     pub(super) from: u64,
+    /// Epoch of the leader that appended what was fetched before, if it is known.
+    pub(super) leader_epoch: Option<i32>,
     /// Whether it is paused or cannot be read: the fetcher keeps its position and fetches none.
     pub(super) held: bool,
 }
@@ -60,14 +61,6 @@ impl FetcherKind {
             Self::Single => Self::Single,
         }
     }
-}
-
-/// Position of a partition before it was reset to its oldest record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PreviousPosition {
-    /// The offset that would have been fetched next.
-    pub(super) next: u64,
-    pub(super) committed: Option<u64>,
 }
 
 /// An item that `next` hands out.
@@ -113,7 +106,8 @@ impl State {
             self.buffered -= chunk.size;
             if chunk.records.len() > max_records {
                 let rest = chunk.records.split_off(max_records);
-                let rest = Chunk { size: rest.size(), records: rest, next: chunk.next };
+                let size = rest.size();
+                let rest = Chunk { records: rest, size, ..chunk };
                 chunk.next = chunk.records.next().unwrap_or(chunk.next);
                 assigned.queued += rest.size;
                 self.buffered += rest.size;
@@ -155,6 +149,11 @@ impl State {
         self.buffered < self.max_buffered
     }
 
+    /// Checks whether there is room to prefetch more than these bytes, which are fetched and not unpacked.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.buffered.saturating_add(bytes) < self.max_buffered
+    }
+
     /// Returns the partitions that this fetcher reads.
     pub(super) fn targets(&self, fetcher: FetcherId) -> Vec<FetchTarget> {
         let wanted = |(partition, assigned): (&TopicPartition, &AssignedPartition)| {
@@ -163,6 +162,7 @@ impl State {
                 partition: partition.clone(),
                 ticket: assigned.ticket,
                 from: assigned.fetched,
+                leader_epoch: assigned.leader_epoch,
                 held: assigned.hold.is_some() || self.paused.contains(partition),
             })
         };
@@ -199,6 +199,7 @@ impl State {
         }
         let size = chunk.size;
         assigned.fetched = chunk.next;
+        assigned.leader_epoch = chunk.leader_epoch.or(assigned.leader_epoch);
         assigned.queued += size;
         self.buffered += size;
         assigned.queue.push_back(chunk);
@@ -222,6 +223,7 @@ impl State {
             // Without a leader the old one may still be right: the answer may be from before the election.
             if leader.is_some() && assigned.leader != *leader {
                 assigned.leader = *leader;
+                assigned.replica = None;
                 assigned.second = false;
                 if assigned.ticket != 0 {
                     self.tickets += 1;
@@ -310,6 +312,7 @@ impl State {
             assigned.ticket = self.tickets;
             assigned.position = offset;
             assigned.fetched = offset;
+            assigned.leader_epoch = None;
             // Records read again must be committed again, wherever the log ends by then.
             if asked || assigned.committed.is_some_and(|committed| committed > offset) {
                 assigned.back_since = Some(assigned.ticket);
@@ -317,28 +320,6 @@ impl State {
         }
         self.plan += 1;
         Ok(())
-    }
-
-    /// Continues at the oldest record, if this reading is still current: a later move takes precedence. If it is
-    /// `doubted` that the next offset is out of the log, and the offset is within it, the position stays. Returns the
-    /// previous position.
-    pub(super) fn restart(
-        &mut self,
-        partition: &TopicPartition,
-        ticket: u64,
-        log: RangeInclusive<u64>,
-        doubted: bool,
-    ) -> Option<PreviousPosition> {
-        let assigned = self.assigned.get(partition).filter(|assigned| assigned.ticket == ticket && ticket != 0)?;
-        if doubted && log.contains(&assigned.fetched) {
-            return None;
-        }
-        let left = PreviousPosition { next: assigned.fetched, committed: assigned.committed };
-        self.move_to(partition, *log.start(), false).ok()?;
-        let assigned = self.assigned.get_mut(partition)?;
-        // As at an assignment: a commit beyond the log belongs to another log.
-        assigned.committed = assigned.committed.filter(|committed| committed <= log.end());
-        Some(left)
     }
 
     /// Stops handing out records. Prefetched ones are kept, up to the share of paused partitions.
@@ -390,7 +371,8 @@ impl AssignedPartition {
             (false, true) => FetcherKind::Second,
             (false, false) => FetcherKind::First,
         };
-        self.leader.map(|broker| FetcherId { broker, kind })
+        let broker = self.replica.map(|(replica, _)| replica).or(self.leader)?;
+        Some(FetcherId { broker, kind })
     }
 }
 
@@ -401,6 +383,7 @@ mod tests {
     use tidings_core::{Assignment, Commit, Timestamp};
 
     use super::super::epoch::{EpochMark, Generation};
+    use super::super::replica::PreviousPosition;
     use super::super::start::FoundStart;
     use super::super::state::StartHints;
     use super::*;
@@ -437,7 +420,7 @@ mod tests {
     }
 
     fn chunk(next: u64, size: usize) -> Chunk {
-        Chunk { records: FetchedRecords::default(), next, size }
+        Chunk { size, ..Chunk::gap(next) }
     }
 
     /// Polls in flight when partitions were paused bring records that these must not keep.

@@ -114,7 +114,7 @@ impl FetcherTask {
                 let (size, records) = reads.remove(&position.partition).unwrap_or_default();
                 // Without records only a gap is news: never skip records that are still in the client's buffer.
                 came |= !records.is_empty();
-                let chunk = Chunk { records, next: position.offset, size };
+                let chunk = Chunk { records, size, ..Chunk::gap(position.offset) };
                 let from = state.fetched(&position.partition, target.ticket).unwrap_or(chunk.next);
                 let order = offset_check::order(&chunk.records, from, chunk.next, position.end);
                 if order == OffsetOrder::Broken

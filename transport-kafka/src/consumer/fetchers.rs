@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::fetch_buffer::{FetchTarget, FetcherId, FetcherKind, PreviousPosition};
+use super::fetch_buffer::{FetchTarget, FetcherId, FetcherKind};
 use super::fetcher_task::FetcherTask;
+use super::replica::PreviousPosition;
 use super::state::State;
 use super::{Shared, until};
 use crate::client::admin::ClusterClient;
@@ -255,7 +256,7 @@ fn report(shared: &Shared, error: Error) {
 
 /// Continues at the oldest record where the next offset is no longer in the log. If that is doubted, the leader is
 /// asked, and an offset that is within its log is kept.
-async fn restart(shared: &Shared, cluster: &ClusterClient, readings: &[FetchTarget], doubted: bool) {
+pub(super) async fn restart(shared: &Shared, cluster: &ClusterClient, readings: &[FetchTarget], doubted: bool) {
     let at = |to: SeekTo| readings.iter().map(move |target| (target.partition.clone(), to));
     let all = cluster.of_all();
     let asked = tokio::try_join!(cluster.offsets_each(at(SeekTo::Earliest)), all.offsets_each(at(SeekTo::Latest)));

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::epoch::Generation;
-use super::fetchers::Fetchers;
+use super::readers::Readers;
 use super::start::{self, FoundStart, GroupHistory};
 use super::state::StartHints;
 use super::{Shared, until};
@@ -41,7 +41,7 @@ const SINGLE_PEEKS: usize = 64;
 pub(super) struct GroupHandler {
     shared: Arc<Shared>,
     cluster: ClusterClient,
-    fetchers: Fetchers,
+    readers: Readers,
     options: ConsumerOptions,
     /// Whether generations are the member's epochs of KIP-848.
     newer: bool,
@@ -52,11 +52,11 @@ impl GroupHandler {
     pub(super) fn new(
         shared: Arc<Shared>,
         cluster: ClusterClient,
-        fetchers: Fetchers,
+        readers: Readers,
         options: ConsumerOptions,
         newer: bool,
     ) -> Self {
-        Self { shared, cluster, fetchers, options, newer }
+        Self { shared, cluster, readers, options, newer }
     }
 }
 
@@ -72,8 +72,8 @@ impl RebalanceHandler for GroupHandler {
         let lookup = StartLookup { number, generation: Generation { number: generation, newer: self.newer } };
         // Spawned: the member continues meanwhile, and asks nothing through its own connection (K9).
         let (shared, cluster) = (Arc::clone(&self.shared), self.cluster.clone());
-        let (fetchers, options) = (self.fetchers.clone(), self.options.clone());
-        tokio::spawn(async move { begin(&shared, &cluster, &fetchers, &options, partitions, lookup).await });
+        let (readers, options) = (self.readers.clone(), self.options.clone());
+        tokio::spawn(async move { begin(&shared, &cluster, &readers, &options, partitions, lookup).await });
     }
 
     /// Waits until the caller has released the partitions, their deadline has passed, or twice the
@@ -162,7 +162,7 @@ struct StartLookup {
 async fn begin(
     shared: &Shared,
     cluster: &ClusterClient,
-    fetchers: &Fetchers,
+    readers: &Readers,
     options: &ConsumerOptions,
     partitions: Vec<TopicPartition>,
     lookup: StartLookup,
@@ -173,7 +173,7 @@ async fn begin(
         if wanted.is_empty() {
             return;
         }
-        match find_starts(shared, cluster, fetchers, options, wanted, lookup).await {
+        match find_starts(shared, cluster, readers, options, wanted, lookup).await {
             Ok(()) => return,
             Err(error) => {
                 debug!(
@@ -198,14 +198,14 @@ async fn begin(
 async fn find_starts(
     shared: &Shared,
     cluster: &ClusterClient,
-    fetchers: &Fetchers,
+    readers: &Readers,
     options: &ConsumerOptions,
     wanted: Vec<TopicPartition>,
     lookup: StartLookup,
 ) -> Result<()> {
     let now = Timestamp::now();
     let history = &GroupHistory::of(cluster, &options.group, shared.first_start.get().copied()).await?;
-    let (leaders, mut wrong) = leaders(fetchers, &wanted).await;
+    let (leaders, mut wrong) = leaders(readers, &wanted).await;
     let mut led: HashMap<i32, Vec<TopicPartition>> = HashMap::new();
     for partition in wanted {
         match leaders.get(&partition).copied().flatten() {
@@ -270,13 +270,13 @@ async fn find_packed(
 ///
 /// All topics are asked, even after one has failed.
 async fn leaders(
-    fetchers: &Fetchers,
+    readers: &Readers,
     partitions: &[TopicPartition],
 ) -> (HashMap<TopicPartition, Option<i32>>, Option<Error>) {
     let topics: HashSet<&Name> = partitions.iter().map(|p| &p.topic).collect();
     let (mut leaders, mut wrong) = (HashMap::new(), None);
     for topic in topics {
-        match fetchers.leaders(topic).await {
+        match readers.leaders(topic).await {
             Ok(found) => leaders.extend(found.into_iter().map(|(p, l)| (TopicPartition::new(topic.clone(), p), l))),
             Err(error) => wrong = Some(error),
         }

@@ -7,8 +7,12 @@ mod fetch_mode;
 mod fetcher_task;
 mod fetchers;
 mod group;
+mod native;
 mod offset_check;
 mod options;
+mod readers;
+mod replica;
+mod shared;
 mod stall_check;
 mod start;
 mod state;
@@ -21,19 +25,21 @@ use tidings_core::{
     Commit, Consumer, ConsumerOptions, Error, ErrorKind, Guarantees, Progress, Result, SeekTo, Step, TopicPartition,
     async_trait,
 };
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use self::fetch_buffer::NextStep;
 use self::group::GroupHandler;
+use self::readers::Readers;
+pub(crate) use self::shared::Shared;
+use self::shared::until;
 use self::state::{State, closed, not_ours};
 pub(crate) use self::unreadable::behind;
 use crate::client::admin::ClusterClient;
 use crate::client::connection::{Connection, Role};
 use crate::client::fetcher::FetchSizes;
 use crate::client::member::{Member, MemberSetup};
-use crate::config::{GroupProtocol, KafkaConfig};
+use crate::config::{GroupProtocol, KafkaConfig, ReaderKind};
 use crate::dedicated_runtime::DedicatedRuntime;
 
 /// How long a commit is retried before its error is returned.
@@ -64,66 +70,6 @@ pub struct KafkaConsumer {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// State shared by the member, the fetchers and the callers.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// Notified when there may be a step for `next`.
-    steps: Notify,
-    /// Notified when there may be work for fetchers.
-    plans: Notify,
-    /// Notified when partitions were released.
-    released: Notify,
-    /// Serializes commits; a revocation waits for the commit in flight.
-    commits: tokio::sync::Mutex<()>,
-    /// When the group first started, in milliseconds.
-    first_start: std::sync::OnceLock<i64>,
-}
-
-impl Shared {
-    fn new(options: &ConsumerOptions, sizes: FetchSizes) -> Self {
-        let mut state = State::new(options.max_buffered_bytes, options.session_timeout);
-        // An uncompressed fetch is never large.
-        state.large = state.large.max(sizes.max_partition_bytes.saturating_mul(4));
-        Self {
-            state: Mutex::new(state),
-            steps: Notify::new(),
-            plans: Notify::new(),
-            released: Notify::new(),
-            commits: tokio::sync::Mutex::new(()),
-            first_start: std::sync::OnceLock::new(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in there panics half way; if it did, its state would still be the best available.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the state and wakes all waiting tasks.
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.steps.notify_waiters();
-        self.plans.notify_waiters();
-        self.released.notify_waiters();
-        result
-    }
-}
-
-/// Waits until `ready` returns a value; it is called again after each notification.
-async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
-    loop {
-        let told = notify.notified();
-        tokio::pin!(told);
-        // Enabled before the check, so that a notification in between is not missed.
-        told.as_mut().enable();
-        if let Some(result) = ready() {
-            return result;
-        }
-        told.await;
-    }
-}
-
 impl KafkaConsumer {
     /// Opens the connections, the fetchers and the membership, and starts their tasks.
     pub(crate) async fn open(config: &KafkaConfig, cluster: &ClusterClient, options: ConsumerOptions) -> Result<Self> {
@@ -138,11 +84,8 @@ impl KafkaConsumer {
             let config = config.clone();
             runtime.run(async move { Connection::open(&config, role).await })
         };
-        let (joined, requests, reading) = tokio::try_join!(
-            connect(if newer { Role::Membership } else { Role::Steady }),
-            connect(Role::Membership),
-            Connection::open(config, Role::Reading),
-        )?;
+        let (joined, requests) =
+            tokio::try_join!(connect(if newer { Role::Membership } else { Role::Steady }), connect(Role::Membership),)?;
         let cluster = ClusterClient::new(&requests, config);
         if newer {
             options.session_timeout = runtime.run(group::session(cluster.clone(), options.clone())).await?;
@@ -154,13 +97,13 @@ impl KafkaConsumer {
             max_partition_bytes: config.fetch_max_partition_bytes.min(max_bytes),
             max_records: options.max_batch_records,
         };
-        let fetchers = fetchers::Fetchers::open(reading, config, sizes).await?;
+        let readers = Readers::open(config, &cluster, &options, sizes).await?;
         for topic in &options.topics {
-            fetchers.find(topic).await?;
+            readers.find(topic).await?;
         }
-        let shared = Arc::new(Shared::new(&options, sizes));
+        let shared = Arc::new(Shared::new(&options, sizes, config.reader));
         let group =
-            Arc::new(GroupHandler::new(Arc::clone(&shared), cluster.clone(), fetchers.clone(), options.clone(), newer));
+            Arc::new(GroupHandler::new(Arc::clone(&shared), cluster.clone(), readers.clone(), options.clone(), newer));
         let setup = MemberSetup {
             connection: joined,
             config: config.clone(),
@@ -169,12 +112,16 @@ impl KafkaConsumer {
             handler: group,
         };
         let member = Arc::new(runtime.run(Member::open(setup)).await?);
-        let tasks = vec![
+        let mut tasks = vec![
             runtime.spawn(group::drive(Arc::clone(&shared), Arc::clone(&member), options.max_idle)),
             runtime.spawn(group::watch(Arc::clone(&shared), cluster.clone(), options.clone())),
-            runtime.spawn(stall_check::watch(Arc::clone(&shared), cluster.clone(), config.rack.is_some())),
-            tokio::spawn(fetchers.run(Arc::clone(&shared))),
+            tokio::spawn(readers.run(Arc::clone(&shared))),
         ];
+        // The native reader reports what a broker answers; the client retries it silently.
+        if config.reader == ReaderKind::Client {
+            let watch = stall_check::watch(Arc::clone(&shared), cluster.clone(), config.rack.is_some());
+            tasks.push(runtime.spawn(watch));
+        }
         Ok(Self { shared, member, runtime, cluster, options, tasks: Mutex::new(tasks) })
     }
 
@@ -290,6 +237,8 @@ impl Drop for IdleGuard<'_> {
 #[async_trait]
 impl Consumer for KafkaConsumer {
     async fn next(&self) -> Result<Step> {
+        // A caller that reads what was prefetched, record by record, never waits: other tasks must have their turn.
+        tokio::task::coop::consume_budget().await;
         self.shared.change(|state| state.handed_out = None);
         let _guard = IdleGuard(&self.shared);
         let step = until(&self.shared.steps, || self.shared.lock().take_next(self.options.max_batch_records)).await;

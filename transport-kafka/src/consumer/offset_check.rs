@@ -103,7 +103,7 @@ pub(super) async fn check(shared: &Shared, cluster: &ClusterClient, broker: i32,
     chunk.records.split_off(good);
     let size = chunk.records.size();
     shared.change(|state| {
-        state.accept(partition, target.ticket, Chunk { records: chunk.records, next: at, size });
+        state.accept(partition, target.ticket, Chunk { records: chunk.records, size, ..Chunk::gap(at) });
         if !bad {
             state.read_again(partition, target.ticket);
         }

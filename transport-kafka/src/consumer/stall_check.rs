@@ -204,7 +204,8 @@ impl StallCheck {
             Err(error) if is_refused_fetch(&error) => {
                 seen.refused = refused;
                 let Observation { ticket, from, .. } = seen.observation;
-                let target = FetchTarget { partition: partition.clone(), ticket, from, held: false };
+                let target =
+                    FetchTarget { partition: partition.clone(), ticket, from, leader_epoch: None, held: false };
                 return (refused >= CHECKS).then_some(Finding::Refused(target, error));
             }
             _ => {}

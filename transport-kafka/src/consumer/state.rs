@@ -223,7 +223,7 @@ impl State {
             // If the log no longer holds the committed offset, continuing is a move.
             assigned.back_since = assignment.missing.as_ref().map(|_| assigned.ticket);
             assigned.leader = hints.leaders.get(&assignment.partition).copied().flatten();
-            if hints.single.contains(&assignment.partition) {
+            if self.large != usize::MAX && hints.single.contains(&assignment.partition) {
                 assigned.fetch_mode = FetchMode::single();
             }
             told.push(assignment);

@@ -14,7 +14,7 @@ use super::assigned::{AssignedPartition, Chunk, Stage};
 use super::fetch_buffer::FetchTarget;
 use super::state::State;
 use crate::client::admin::ClusterClient;
-use crate::client::fetcher::{FetchedRecords, UnreadableBatch};
+use crate::client::fetcher::UnreadableBatch;
 use crate::client::peek::{HEADER_BYTES, ONE_BATCH, Peeked};
 use crate::error::is_refused_fetch;
 
@@ -42,7 +42,7 @@ impl State {
             return false;
         }
         // Accounts for a gap before it.
-        self.accept(partition, ticket, Chunk { records: FetchedRecords::default(), next: hold.offset, size: 0 });
+        self.accept(partition, ticket, Chunk::gap(hold.offset));
         let Some(assigned) = self.assigned.get_mut(partition).filter(|assigned| reads(assigned)) else { return false };
         if assigned.fetched != hold.offset {
             return false;

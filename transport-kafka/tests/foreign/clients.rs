@@ -6,6 +6,7 @@ use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
 use serde_json::{Value, json};
+use tidings_kafka::ReaderKind;
 use tidings_testbed::Kafka;
 use tokio::time::timeout;
 
@@ -18,7 +19,8 @@ const MIB: usize = 1 << 20;
 
 async fn scene() -> TestResult<Scene> {
     let shared = Kafka::shared().await?;
-    let scene = Scene::open(&reader(shared.bootstrap(), UNPACKED).await?, shared.bootstrap(), None).await?;
+    let scene =
+        Scene::open(&reader(shared.bootstrap(), UNPACKED, ReaderKind::Client).await?, shared.bootstrap(), None).await?;
     scene.good("before").await?;
     Ok(scene)
 }

@@ -22,10 +22,14 @@ use std::time::Duration;
 use cases::{Fate, Make};
 use common::TestResult;
 use scene::Behind;
+use tidings_kafka::ReaderKind;
 use tidings_testbed::{Kafka, Suite};
 
 /// Time limit of a case with its own broker, or with many inputs.
 const SLOW: Duration = Duration::from_secs(300);
+
+/// Both readers, and how the names of their cases end.
+const READERS: [(&str, ReaderKind); 2] = [("", ReaderKind::Client), ("_natively", ReaderKind::Native)];
 
 fn main() -> ExitCode {
     if let Some(code) = memory::child() {
@@ -33,10 +37,17 @@ fn main() -> ExitCode {
     }
     let mut suite = Suite::new();
     for (name, fate, make) in cases::all() {
-        suite = suite.with_case(name, move || case(fate, make, Behind::After));
+        for (how, reader) in READERS {
+            let name = format!("{name}{how}");
+            let fate = if reader == ReaderKind::Native { cases::natively(&name, fate) } else { fate };
+            suite = suite.with_case(&name, move || case(fate, make, Behind::After, reader));
+        }
     }
     for (name, fate, make) in cases::offsets() {
-        suite = suite.with_case(&format!("{name}_in_one_fetch"), move || case(fate, make, Behind::Before));
+        for (how, reader) in READERS {
+            let name = format!("{name}_in_one_fetch{how}");
+            suite = suite.with_case(&name, move || case(fate, make, Behind::Before, reader));
+        }
     }
     for (name, codec, fate, records, each) in clients::by_kafkajs() {
         suite = suite.with_case(name, move || clients::kafkajs(codec, fate, records, each));
@@ -52,6 +63,6 @@ fn main() -> ExitCode {
     suite.with_soak("soak_batches_at_random_are_accounted_for", soak).run()
 }
 
-async fn case(fate: Fate, make: Make, behind: Behind) -> TestResult {
-    scene::play(Kafka::shared().await?.bootstrap(), fate, make()?, behind).await
+async fn case(fate: Fate, make: Make, behind: Behind, reader: ReaderKind) -> TestResult {
+    scene::play(Kafka::shared().await?.bootstrap(), fate, make()?, behind, reader).await
 }

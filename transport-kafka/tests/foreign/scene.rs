@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidings_core::{
     BoxError, ConsumerOptions, DeadLetter, Delivery, Name, Topic, TopicPartition, Transport, dead_letter_topic,
 };
-use tidings_kafka::{KafkaConfig, KafkaTransport};
+use tidings_kafka::{KafkaConfig, KafkaTransport, ReaderKind};
 use tidings_service::{Router, Service, ServiceHandle, ServiceState, State, Status, TopicPolicy};
 use tokio::time::{Instant, sleep};
 
@@ -218,14 +218,14 @@ impl Reading<'_> {
 }
 
 /// Creates a transport whose batches may decompress to this many bytes.
-pub(crate) async fn reader(brokers: &str, unpacked: usize) -> TestResult<KafkaTransport> {
-    let config = KafkaConfig::new(brokers.split(',')).with_fetch_max_unpacked_bytes(unpacked);
+pub(crate) async fn reader(brokers: &str, unpacked: usize, kind: ReaderKind) -> TestResult<KafkaTransport> {
+    let config = KafkaConfig::new(brokers.split(',')).with_fetch_max_unpacked_bytes(unpacked).with_reader(kind);
     Ok(KafkaTransport::connect(config).await?)
 }
 
 /// Runs a case on its own topic.
-pub(crate) async fn play(brokers: &str, fate: Fate, hostile: Hostile, behind: Behind) -> TestResult {
-    let scene = Scene::open(&reader(brokers, hostile.unpacked).await?, brokers, hostile.topic_limit).await?;
+pub(crate) async fn play(brokers: &str, fate: Fate, hostile: Hostile, behind: Behind, kind: ReaderKind) -> TestResult {
+    let scene = Scene::open(&reader(brokers, hostile.unpacked, kind).await?, brokers, hostile.topic_limit).await?;
     if hostile.narrow_letters {
         scene.narrow_letters().await?;
     }

@@ -24,7 +24,8 @@ use crate::config::KafkaConfig;
 
 /// How long one broker may take to answer before the others are asked, too.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Time limit of a request for metadata: a broker that hangs must not delay it for longer.
+/// Time limit of a request for metadata, and of connecting to a single broker: one that hangs must not delay others for
+/// longer.
 const LIMIT: Duration = Duration::from_secs(3);
 /// Number of brokers asked at once.
 const AT_ONCE: usize = 16;
@@ -137,7 +138,7 @@ impl Cluster {
     /// Connects to the configured and the known brokers, and returns the first answer.
     async fn ask_any(&self, request: &MetadataRequest) -> Result<(Connection, MetadataResponse)> {
         let ask = |endpoint: Endpoint| async move {
-            let connection = Connection::open(&endpoint, &self.0.config).await?;
+            let connection = Connection::open(&endpoint, &self.0.config, self.0.config.connect_timeout).await?;
             let answer = connection.request(request, self.limit()).await.map_err(Error::from)?;
             Result::Ok((connection, answer))
         };
@@ -191,7 +192,7 @@ impl Cluster {
         }
         slot.connection = None;
         sleep(slot.backoff.left()).await;
-        match Connection::open(&endpoint, &self.0.config).await {
+        match Connection::open(&endpoint, &self.0.config, self.0.config.connect_timeout.min(LIMIT)).await {
             Ok(connection) => {
                 slot.backoff.reset();
                 slot.connection = Some(connection.clone());

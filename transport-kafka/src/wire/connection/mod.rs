@@ -35,8 +35,9 @@ use crate::config::KafkaConfig;
 const MAX_IN_FLIGHT: usize = 64;
 /// Requests that wait to be written, at most.
 const QUEUED: usize = 16;
-/// Largest answer, in addition to what a fetch may return.
-const ANSWER_BYTES: usize = 16 << 20;
+/// Largest answer, in addition to the sizes of the configuration. A fetch contains at least one batch, whatever its
+/// size; brokers accept batches up to `socket.request.max.bytes`, 100 MiB by default.
+const ANSWER_BYTES: usize = 128 << 20;
 
 /// Address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,7 +96,7 @@ struct Inner {
 }
 
 impl Connection {
-    /// Connects, authenticates, and asks for the broker's versions, within [`KafkaConfig::connect_timeout`].
+    /// Connects, authenticates, and asks for the broker's versions, within `limit`.
     ///
     /// Certificates are read from their files each time, and a token is requested.
     ///
@@ -105,8 +106,7 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Safe: the connection is closed.
-    pub(crate) async fn open(endpoint: &Endpoint, config: &Arc<KafkaConfig>) -> Result<Self> {
-        let limit = config.connect_timeout;
+    pub(crate) async fn open(endpoint: &Endpoint, config: &Arc<KafkaConfig>, limit: Duration) -> Result<Self> {
         let late = |_| Error::new(ErrorKind::Unavailable, format!("no answer within {limit:?}"));
         let opened = timeout(limit, Self::handshake(endpoint, config)).await.map_err(late).flatten();
         opened.map_err(|error| error.in_context(format!("connect to the broker at {endpoint}")))
@@ -206,11 +206,6 @@ impl Connection {
         let closed = || Arc::new(Error::new(ErrorKind::Unavailable, format!("{}: connection closed", self.0.endpoint)));
         self.0.queue.failure().unwrap_or_else(closed)
     }
-
-    /// Ends the connection: all pending requests fail.
-    pub(crate) fn end(&self, error: Error) {
-        self.0.queue.fail(Arc::new(error));
-    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -235,9 +230,18 @@ impl<R: Request> Pending<R> {
     /// # Errors
     /// [`RequestError::Unanswered`] if the connection ends, the deadline passes (which ends the connection), or the
     /// answer cannot be decoded; [`RequestError::Unsent`] if the connection ended before.
-    pub(crate) async fn answer(self) -> Result<R::Response, RequestError> {
+    pub(crate) async fn answer(mut self) -> Result<R::Response, RequestError> {
+        self.wait().await
+    }
+
+    /// Waits for the answer as [`answer`](Self::answer) does; it is returned once.
+    ///
+    /// # Cancel safety
+    /// Safe: a later call waits on.
+    pub(crate) async fn wait(&mut self) -> Result<R::Response, RequestError> {
         let Self { connection, version, answer, deadline, limit, .. } = self;
-        let answer = match timeout_at(deadline, answer).await {
+        let (version, limit) = (*version, *limit);
+        let answer = match timeout_at(*deadline, answer).await {
             Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => return Err(RequestError::Unanswered(connection.failure())),
             Err(_) => {

@@ -221,7 +221,7 @@ impl Fields {
     /// Walks the headers.
     fn check_headers(&self, cursor: &mut Cursor<'_>) -> Result<(), BatchError> {
         if self.headers > MAX_HEADERS {
-            return Err(BatchError::Damaged("a record has more than 100000 headers"));
+            return Err(BatchError::TooManyHeaders);
         }
         if self.headers > cursor.left() / MIN_HEADER {
             return Err(BatchError::Damaged("a record has fewer headers than it declares"));

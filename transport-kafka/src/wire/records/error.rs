@@ -4,6 +4,8 @@ use std::fmt;
 
 use tidings_core::{Error, ErrorKind, TopicPartition};
 
+use super::batch::MAX_HEADERS;
+
 /// Why a batch cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BatchError {
@@ -12,6 +14,8 @@ pub(crate) enum BatchError {
         /// The bound that it exceeds.
         limit: usize,
     },
+    /// A record has more headers than any reader takes.
+    TooManyHeaders,
     /// Its format version is not 2.
     Format(i8),
     /// Its codec has no name.
@@ -33,7 +37,7 @@ impl BatchError {
     /// Returns the kind of error that callers see.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::TooLarge { .. } | Self::TooManyHeaders => ErrorKind::TooLarge,
             _ => ErrorKind::Undecodable,
         }
     }
@@ -48,6 +52,7 @@ impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { limit } => write!(f, "decompressed, it exceeds {limit} bytes"),
+            Self::TooManyHeaders => write!(f, "a record has more than {MAX_HEADERS} headers"),
             Self::Format(magic @ (0 | 1)) => {
                 write!(f, "its format version is {magic}, of brokers before 0.11; only version 2 is read")
             }

@@ -26,10 +26,10 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::batch::{Batch, Marker};
+pub(crate) use self::batch::{Batch, Marker, Records};
 pub(crate) use self::builder::{BatchBuilder, NewRecord, ProducerState};
 pub(crate) use self::error::{BatchError, UndecodableBatch};
-pub(crate) use self::header::{BatchHeader, scan};
+pub(crate) use self::header::{BatchHeader, Scan, scan};
 pub(crate) use self::pack::Packing;
 
 /// The codecs of the format, by their numbers in the attributes.

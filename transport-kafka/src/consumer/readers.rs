@@ -1,0 +1,65 @@
+//! The readers of a consumer: the client's fetchers, or the native reader.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tidings_core::{ConsumerOptions, Result};
+
+use super::Shared;
+use super::fetchers::Fetchers;
+use super::native::NativeReaders;
+use crate::client::admin::ClusterClient;
+use crate::client::connection::{Connection, Role};
+use crate::client::fetcher::FetchSizes;
+use crate::config::{KafkaConfig, ReaderKind};
+
+/// Reads the partitions of a consumer, from wherever their leaders are.
+#[derive(Debug, Clone)]
+pub(super) enum Readers {
+    /// The client's consumers without a group.
+    Client(Box<Fetchers>),
+    /// Connections of our own.
+    Native(NativeReaders),
+}
+
+impl Readers {
+    /// Opens the connections that readers need at once.
+    pub(super) async fn open(
+        config: &KafkaConfig,
+        cluster: &ClusterClient,
+        options: &ConsumerOptions,
+        sizes: FetchSizes,
+    ) -> Result<Self> {
+        match config.reader {
+            ReaderKind::Client => {
+                let connection = Connection::open(config, Role::Reading).await?;
+                Ok(Self::Client(Box::new(Fetchers::open(connection, config, sizes).await?)))
+            }
+            ReaderKind::Native => NativeReaders::open(config, cluster.clone(), options, sizes).await.map(Self::Native),
+        }
+    }
+
+    /// Looks for a topic.
+    pub(super) async fn find(&self, topic: &str) -> Result<()> {
+        match self {
+            Self::Client(fetchers) => fetchers.find(topic).await,
+            Self::Native(readers) => readers.find(topic).await,
+        }
+    }
+
+    /// Asks for the leaders of a topic.
+    pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
+        match self {
+            Self::Client(fetchers) => fetchers.leaders(topic).await,
+            Self::Native(readers) => readers.leaders(topic).await,
+        }
+    }
+
+    /// Reads until it is aborted.
+    pub(super) async fn run(self, shared: Arc<Shared>) {
+        match self {
+            Self::Client(fetchers) => fetchers.run(shared).await,
+            Self::Native(readers) => readers.run(shared).await,
+        }
+    }
+}
