@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::case::{Broken, Checked, broken};
-use crate::hooks::Live;
+use crate::hooks::{Hook, Live};
 use crate::setup::Pace;
 
 /// Number of steps that a history keeps, the latest ones.
@@ -228,12 +228,12 @@ impl<B: ?Sized> Context<B> {
         self.hooked(format!("hook: rebalance {group}"), self.with_live(|l| l.rebalance(group.clone()))).await
     }
 
-    /// Opens a small store instead of the backend, for the rest of the case.
-    pub(crate) async fn small(&self) -> Checked<Arc<B>> {
-        self.note("hook: a small store");
+    /// Opens a small or a forgetful store instead of the backend, for the rest of the case.
+    pub(crate) async fn another(&self, which: Hook) -> Checked<Arc<B>> {
+        self.note(format!("hook: {which}"));
         let taken = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(live) = taken else { return broken("an open backend", "it could not be opened again") };
-        let live = self.within("a small store", live.small()).await??;
+        let live = self.within("another store", live.another(which)).await??;
         let backend = live.backend();
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
         Ok(backend)

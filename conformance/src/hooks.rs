@@ -53,6 +53,8 @@ pub enum Hook {
     Rebalance,
     /// [`Setup::with_max_letters`].
     MaxLetters,
+    /// [`Setup::with_retention`].
+    Retention,
     /// [`Setup::with_reopen`].
     Reopen,
 }
@@ -74,6 +76,7 @@ impl Hook {
             Self::LostCommits => "lost_commits",
             Self::Rebalance => "rebalance",
             Self::MaxLetters => "max_letters",
+            Self::Retention => "retention",
             Self::Reopen => "reopen",
         }
     }
@@ -101,8 +104,8 @@ pub(crate) trait Live<B: ?Sized>: Send + Sync {
     fn failed_reads(&self, times: u32) -> Boxed<'static, Result<()>>;
     fn lost_commits(&self, lost: bool) -> Boxed<'static, Result<()>>;
     fn rebalance(&self, group: Name) -> Boxed<'static, Result<()>>;
-    /// Opens another, small backend instead.
-    fn small(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
+    /// Opens another backend instead, a small or a forgetful one.
+    fn another(self: Box<Self>, which: Hook) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     /// Advances the backend's clock; `None` if time passes by itself.
     fn pass_time(&self, time: Duration) -> Option<Boxed<'static, Result<()>>>;
@@ -124,6 +127,7 @@ pub(crate) fn missing<T>(setup: &Setup<T>, needs: &[Hook]) -> Option<Hook> {
         Hook::LostCommits => setup.lost_commits.is_none(),
         Hook::Rebalance => setup.rebalance.is_none(),
         Hook::MaxLetters => setup.small.is_none(),
+        Hook::Retention => setup.forgetful.is_none(),
         Hook::Reopen => setup.reopen.is_none(),
     })
 }
@@ -210,11 +214,12 @@ impl<T: Send + Sync + 'static, B: ?Sized + 'static> Live<B> for Opened<T, B> {
         self.setup.passing_time.as_ref().map(|hook| hook(Arc::clone(&self.backend), time))
     }
 
-    fn small(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>> {
+    fn another(self: Box<Self>, which: Hook) -> Boxed<'static, Result<Box<dyn Live<B>>>> {
         let Self { setup, erase, .. } = *self;
         Box::pin(async move {
-            let missing = || Error::new(ErrorKind::Unsupported, "call the hook max_letters");
-            let backend = Arc::new((setup.small.as_ref().ok_or_else(missing)?)().await?);
+            let missing = || Error::new(ErrorKind::Unsupported, format!("call the hook {which}"));
+            let open = if which == Hook::Retention { setup.forgetful.as_ref() } else { setup.small.as_ref() };
+            let backend = Arc::new((open.ok_or_else(missing)?)().await?);
             Ok(Box::new(Opened { backend, setup, erase }) as Box<dyn Live<B>>)
         })
     }

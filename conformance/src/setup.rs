@@ -54,6 +54,8 @@ pub(crate) struct Pace {
     pub(crate) unanswered_bytes: Option<usize>,
     /// Number of open letters of a small store, if the setup specifies it.
     pub(crate) max_letters: usize,
+    /// How long a forgetful store remembers, if the setup specifies it.
+    pub(crate) retention: Duration,
 }
 
 /// Configures how a suite opens a backend, how long it waits, and how it injects faults.
@@ -89,6 +91,7 @@ pub struct Setup<T> {
     pub(crate) lost_commits: Option<Doing<T, bool>>,
     pub(crate) rebalance: Option<Doing<T, Name>>,
     pub(crate) small: Option<Opener<T>>,
+    pub(crate) forgetful: Option<Opener<T>>,
     pub(crate) reopen: Option<Doing<T, (), T>>,
     pub(crate) passing_time: Option<Doing<T, Duration>>,
     /// Cases declared as not kept, with reasons.
@@ -116,6 +119,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
                 unanswered: 0,
                 unanswered_bytes: None,
                 max_letters: 0,
+                retention: Duration::ZERO,
             },
             outage: None,
             lost_answers: None,
@@ -130,6 +134,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
             lost_commits: None,
             rebalance: None,
             small: None,
+            forgetful: None,
             reopen: None,
             passing_time: None,
             without: Vec::new(),
@@ -364,6 +369,18 @@ impl<T: Send + Sync + 'static> Setup<T> {
     {
         self.pace.max_letters = letters;
         self.small = Some(Arc::new(move || Box::pin(open())));
+        self
+    }
+
+    /// Sets how to open a store that forgets done events and closed letters by itself once they are older than this, for
+    /// the cases of its retention. [`with_passing_time`](Self::with_passing_time) saves the wait.
+    #[must_use]
+    pub fn with_retention<Fut>(mut self, retention: Duration, open: impl Fn() -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.pace.retention = retention;
+        self.forgetful = Some(Arc::new(move || Box::pin(open())));
         self
     }
 

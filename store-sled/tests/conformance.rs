@@ -33,16 +33,23 @@ impl Clock for Ahead {
 /// The clocks of the open stores, by directory.
 type Clocks = Arc<Mutex<HashMap<PathBuf, Ahead>>>;
 
-async fn open(directory: PathBuf, clocks: Clocks) -> Result<SledStore> {
+async fn open(directory: PathBuf, clocks: Clocks, retention: Duration) -> Result<SledStore> {
     let clock = clocks.lock().unwrap().entry(directory.clone()).or_default().clone();
-    SledStore::open_with(SledConfig::new(directory).with_clock(clock)).await
+    SledStore::open_with(SledConfig::new(directory).with_clock(clock).with_retention(retention)).await
 }
+
+/// That of the cases of retention, in clocks that are set forth.
+const RETENTION: Duration = Duration::from_secs(400);
 
 /// Opens a store in a new directory below `root` for each case.
 fn setup(root: &Path) -> Setup<SledStore> {
     let (root, clocks) = (root.to_path_buf(), Clocks::default());
     let (reopened, passing) = (Arc::clone(&clocks), Arc::clone(&clocks));
-    Setup::new("sled", move || open(root.join(Uuid::now_v7().to_string()), Arc::clone(&clocks)))
+    let another =
+        move |retention: Duration| open(root.join(Uuid::now_v7().to_string()), Arc::clone(&clocks), retention);
+    let forgetful = another.clone();
+    Setup::new("sled", move || another(SledConfig::DEFAULT_RETENTION))
+        .with_retention(RETENTION, move || forgetful(RETENTION))
         .with_lifetime(LIFETIME)
         .with_reopen(move |store| reopen(store, Arc::clone(&reopened)))
         .with_passing_time(move |store, time| {
@@ -62,7 +69,7 @@ fn small(root: &Path) -> Setup<SledStore> {
 async fn reopen(store: Arc<SledStore>, clocks: Clocks) -> Result<SledStore> {
     let path = store.path().to_path_buf();
     store.close().await;
-    open(path, clocks).await
+    open(path, clocks, SledConfig::DEFAULT_RETENTION).await
 }
 
 fn main() -> ExitCode {

@@ -4,18 +4,19 @@ use tidings_core::{DeadLetter, DeadLetterStore, Error, LetterState, Name, Resolu
 
 use super::fixture::{Fixture, letter};
 use crate::case::{Case, Checked, cases, holds, same};
+use crate::hooks::Hook;
 
 pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d1_a_full_store_refuses_letters_until_some_are_closed[MaxLetters],
     d3_a_full_store_takes_a_repeat[MaxLetters],
     d5_a_parked_letter_takes_room[MaxLetters],
-    d6_letters_that_are_closed_take_no_room[MaxLetters],
+    d1_letters_that_are_closed_take_no_room[MaxLetters],
 ];
 
 /// Opens a small store and fills it for a new service; returns the service and the number of letters.
 async fn filled(fixture: &Fixture) -> Checked<(Name, u64)> {
     let (service, count) = (fixture.fresh("service"), fixture.pace.max_letters as u64);
-    drop(fixture.small().await?);
+    drop(fixture.another(Hook::MaxLetters).await?);
     fixture.bury((0..count).map(|offset| letter(&service, offset)).collect()).await?;
     Ok((service, count))
 }
@@ -67,9 +68,9 @@ async fn d5_a_parked_letter_takes_room(fixture: &Fixture) -> Checked {
 }
 
 /// Several times as many as fit are buried and closed; the last ones stay closed.
-async fn d6_letters_that_are_closed_take_no_room(fixture: &Fixture) -> Checked {
+async fn d1_letters_that_are_closed_take_no_room(fixture: &Fixture) -> Checked {
     let (service, count) = (fixture.fresh("service"), fixture.pace.max_letters as u64);
-    drop(fixture.small().await?);
+    drop(fixture.another(Hook::MaxLetters).await?);
     for round in 0..4 {
         let letters: Vec<_> = (0..count).map(|n| letter(&service, round * count + n)).collect();
         let ids: Vec<_> = letters.iter().map(DeadLetter::id).collect();

@@ -10,6 +10,7 @@ mod full;
 mod leases;
 mod lists;
 mod names;
+mod retention;
 mod states;
 
 use std::process::ExitCode;
@@ -24,8 +25,17 @@ use crate::setup::Setup;
 /// The topics of the letters that the cases bury. A store that keeps letters in topics needs their dead-letter topics.
 pub const TOPICS: [&str; 6] = ["conformance", "one", "two", "another", "one-eu", "ONE"];
 
-const ALL: &[&[Case<dyn DeadLetterStore>]] =
-    &[cases::CASES, forms::CASES, names::CASES, lists::CASES, leases::CASES, edges::CASES, states::CASES, full::CASES];
+const ALL: &[&[Case<dyn DeadLetterStore>]] = &[
+    cases::CASES,
+    forms::CASES,
+    names::CASES,
+    lists::CASES,
+    leases::CASES,
+    edges::CASES,
+    states::CASES,
+    full::CASES,
+    retention::CASES,
+];
 
 fn all() -> impl Iterator<Item = &'static Case<dyn DeadLetterStore>> {
     ALL.iter().copied().flatten()

@@ -11,6 +11,7 @@ mod lists;
 mod names;
 mod outage;
 mod purges;
+mod retention;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ const ALL: &[&[Case<dyn IdempotencyStore>]] = &[
     leases::CASES,
     edges::CASES,
     outage::CASES,
+    retention::CASES,
 ];
 
 fn cases() -> Vec<&'static Case<dyn IdempotencyStore>> {

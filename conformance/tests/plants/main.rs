@@ -6,6 +6,7 @@ mod audit;
 mod claims;
 mod consumer;
 mod dead_letters;
+mod forgetful;
 mod kinds;
 mod letters;
 mod logs;

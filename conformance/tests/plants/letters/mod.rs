@@ -167,5 +167,5 @@ plants! {
     the_oldest_dropped_when_full: DropsTheOldestWhenFull => d1_a_full_store_refuses_letters_until_some_are_closed,
     repeats_refused_when_full: RefusesRepeatsWhenFull => d3_a_full_store_takes_a_repeat,
     parked_letters_not_counted: CountsNoParkedLetters => d5_a_parked_letter_takes_room,
-    closed_letters_counted: CountsClosedLetters => d6_letters_that_are_closed_take_no_room,
+    closed_letters_counted: CountsClosedLetters => d1_letters_that_are_closed_take_no_room,
 }
