@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i4_a_dropped_release_can_be_repeated,
     i6_retiring_too_late_is_a_crash,
     restart_a_retired_lease_is_no_crash[Reopen],
+    restart_a_claim_from_before_is_no_others[Reopen],
 ];
 
 impl Fixture {
@@ -211,4 +212,19 @@ async fn restart_a_retired_lease_is_no_crash(fixture: &Fixture) -> Checked {
     let next = fixture.acquire_lease(&scope).await?;
     fixture.grants(&next, &all, History::default()).await?;
     same("the new lease is another", false, next.id == lease.id)
+}
+
+/// Until another lease has claimed it, neither completing nor releasing it is another's.
+async fn restart_a_claim_from_before_is_no_others(fixture: &Fixture) -> Checked {
+    let scope = fixture.fresh("scope");
+    let (old, all) = (fixture.lease_for(&scope, fixture.pace.lifetime).await?, events(2));
+    fixture.claims("new events", &old, &all, &[Is::Granted; 2]).await?;
+    drop(fixture.reopen(fixture.store()?).await?);
+    let other = fixture.acquire_lease(&scope).await?;
+    let completed = fixture.complete_one(&other, &all[0]).await?;
+    refused("a complete of what another has claimed", &[ErrorKind::Fenced], completed)?;
+    fixture.release(&other, &all[1..], 7).await?;
+    fixture.outlive().await?;
+    let next = fixture.acquire_lease(&scope).await?;
+    fixture.grants(&next, &all, History::new(1, 0)).await
 }
