@@ -36,6 +36,7 @@ mod hooks;
 pub mod idempotency;
 mod runner;
 mod setup;
+mod setup_stores;
 pub mod transport;
 pub mod wrap;
 

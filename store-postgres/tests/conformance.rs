@@ -25,12 +25,14 @@ const SHARED: &str = "CREATE TABLE processed_events (
 
 /// Far longer than a busy machine takes from a lease to its claims. That it ends is up to the hook of passing time.
 const LIFETIME: Duration = Duration::from_secs(60);
+/// It is looked for what is older each tenth second or so, and the hook of passing time makes all older.
+const RETENTION: Duration = Duration::from_secs(70);
 /// A new connection goes through the proxy, and what waits for one is called within the suite's patience.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     Suites::new()
-        .with_idempotency(setup("own", false))
+        .with_idempotency(setup("own", false).with_retention(RETENTION, || open(false, Some(RETENTION))))
         .with_idempotency(setup("shared", true))
         .with_dead_letters(setup("letters", false))
         .with_audit(setup("audit", false))
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn setup(name: &str, shared: bool) -> Setup<Proxied> {
-    Setup::new(name, move || open(shared))
+    Setup::new(name, move || open(shared, None))
         .with_lifetime(LIFETIME)
         .with_passing_time(move |proxied, time| async move {
             pass(&proxied.config.schema, shared, time).await.map_err(testbed)
@@ -76,7 +78,7 @@ struct Proxied {
 }
 
 /// A store in a schema of its own: to make a database takes far longer.
-async fn open(shared: bool) -> Result<Proxied> {
+async fn open(shared: bool, retention: Option<Duration>) -> Result<Proxied> {
     let url = DATABASE.get_or_try_init(fresh_database).await?;
     let schema = format!("case_{}", Uuid::now_v7().simple());
     if shared {
@@ -95,6 +97,10 @@ async fn open(shared: bool) -> Result<Proxied> {
         .with_acquire_timeout(ACQUIRE_TIMEOUT)
         .with_schema(schema.clone());
     let config = if shared { config.with_shared_done_table(format!("{schema}.processed_events")) } else { config };
+    let config = match retention {
+        Some(retention) => config.with_retention(retention),
+        None => config,
+    };
     let store = PostgresStore::connect_with(config.clone()).await?;
     Ok(Proxied { store, config, proxy })
 }
