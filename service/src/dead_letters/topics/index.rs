@@ -161,18 +161,43 @@ impl Index {
         std::time::Duration::from_millis(u64::try_from(left).unwrap_or_default())
     }
 
-    /// Returns the letters that may match `query`, by partition and in the order of burying, after its page.
-    pub(super) fn candidates(&self, query: &LetterQuery) -> Vec<(TopicPartition, Vec<(u64, LetterKey)>)> {
-        let after = query.after.as_ref().and_then(|id| self.place_in_list(id, query.state));
-        let from = after.as_ref().map_or(Bound::Unbounded, |(at, _)| Bound::Included(at.clone()));
-        let partitions = self.order.range((from, Bound::Unbounded));
-        let of = |(at, letters): (&TopicPartition, &Vec<(u64, LetterKey)>)| {
-            let start = after.as_ref().filter(|(partition, _)| partition == at).map(|(_, offset)| *offset);
+    /// Returns where the page of `query` begins: after this letter.
+    pub(super) fn page(&self, query: &LetterQuery) -> Option<Place> {
+        query.after.as_ref().and_then(|id| self.place_in_list(id, query.state))
+    }
+
+    /// Returns at most `max` letters that may match `query`, by partition and in the order of burying, after a place.
+    pub(super) fn candidates(
+        &self,
+        query: &LetterQuery,
+        after: Option<&Place>,
+        max: usize,
+    ) -> Vec<(TopicPartition, Vec<(u64, LetterKey)>)> {
+        let from = after.map_or(Bound::Unbounded, |(at, _)| Bound::Included(at.clone()));
+        let (mut found, mut left) = (Vec::new(), max);
+        for (at, letters) in self.order.range((from, Bound::Unbounded)) {
+            if left == 0 {
+                break;
+            }
+            let start = after.filter(|(partition, _)| partition == at).map(|(_, offset)| *offset);
             let first = start.map_or(0, |start| letters.partition_point(|(offset, _)| *offset <= start));
             let wanted = letters[first..].iter().filter(|(_, key)| self.may_match(key, query));
-            (at.clone(), wanted.cloned().collect::<Vec<_>>())
+            let wanted: Vec<_> = wanted.take(left).cloned().collect();
+            left -= wanted.len();
+            if !wanted.is_empty() {
+                found.push((at.clone(), wanted));
+            }
+        }
+        found
+    }
+
+    /// Counts the letters that may match `query`, from the first offset of each partition on.
+    pub(super) fn count(&self, query: &LetterQuery, first: impl Fn(&TopicPartition) -> u64) -> u64 {
+        let of = |(at, letters): (&TopicPartition, &Vec<(u64, LetterKey)>)| {
+            let first = first(at);
+            letters.iter().filter(|(offset, key)| *offset >= first && self.may_match(key, query)).count() as u64
         };
-        partitions.map(of).filter(|(_, letters)| !letters.is_empty()).collect()
+        self.order.iter().map(of).sum()
     }
 
     fn may_match(&self, key: &LetterKey, query: &LetterQuery) -> bool {
@@ -305,13 +330,27 @@ mod tests {
         let (old, new) = (letter(1, 1), letter(1, 2));
         let mut index = index(&[old.clone(), new.clone(), old.clone()]);
         let listed = |index: &Index| {
-            let all = index.candidates(&LetterQuery::default());
+            let all = index.candidates(&LetterQuery::default(), None, usize::MAX);
             all.into_iter().flat_map(|(_, letters)| letters).map(|(offset, _)| offset).collect::<Vec<_>>()
         };
         assert_eq!(listed(&index), [0]);
         apply(&mut index, &old, LetterEntry::Resolved(Resolution::redriven("ann")), 1);
         assert_eq!(listed(&index), [1]);
         assert_eq!(index.find(&new.id()), Some(&LetterKey::of(&new)));
+    }
+
+    #[test]
+    fn a_page_takes_no_more_letters_than_it_needs() {
+        let letters: Vec<DeadLetter> = (0..10).map(|offset| letter(offset, 1)).collect();
+        let index = index(&letters);
+        let page = |after: Option<&Place>, max: usize| {
+            let found = index.candidates(&LetterQuery::default(), after, max);
+            found.into_iter().flat_map(|(_, letters)| letters).map(|(offset, _)| offset).collect::<Vec<_>>()
+        };
+        assert_eq!(page(None, 3), [0, 1, 2]);
+        assert_eq!(page(Some(&(at(), 2)), 3), [3, 4, 5]);
+        assert_eq!(page(Some(&(at(), 7)), 3), [8, 9]);
+        assert_eq!(index.count(&LetterQuery::default(), |_| 4), 6);
     }
 
     #[test]

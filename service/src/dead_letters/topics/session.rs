@@ -20,6 +20,8 @@ pub const REDRIVE_GROUP_SUFFIX: &str = "-redrive";
 const GROUP: &str = "dead-letters";
 /// Records between two wanted ones are skipped if there are more than this.
 const GAP: u64 = 1_000;
+/// Letters that are taken from the index at once.
+const CANDIDATES: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -149,11 +151,7 @@ impl Session {
 
     /// Counts letters by the index. Letters that were deleted since are not counted.
     pub(super) fn count(&self, query: &LetterQuery) -> u64 {
-        let kept = |(at, letters): (TopicPartition, Vec<(u64, LetterKey)>)| {
-            let start = self.starts.get(&at).copied().unwrap_or_default();
-            letters.iter().filter(|(offset, _)| *offset >= start).count() as u64
-        };
-        self.index.candidates(query).into_iter().map(kept).sum()
+        self.index.count(query, |at| self.starts.get(at).copied().unwrap_or_default())
     }
 
     /// Lists letters by the index, reading those that may match; returns what `keep` keeps of each.
@@ -163,27 +161,49 @@ impl Session {
         limit: usize,
         keep: impl Fn(DeadLetter) -> K,
     ) -> Result<Vec<K>> {
-        let mut letters = Vec::new();
-        for (at, wanted) in self.index.candidates(query) {
-            let mut wanted = wanted.into_iter().peekable();
-            while let Some(first) = wanted.peek().map(|(offset, _)| *offset).filter(|_| letters.len() < limit) {
-                let until = self.positions.get(&at).copied().unwrap_or_default();
-                let Self { reader, index, .. } = self;
-                let reached = reader
-                    .read(&at, first, until, |record| {
-                        while wanted.next_if(|(offset, _)| *offset < record.offset).is_some() {}
-                        if let Some((_, key)) = wanted.next_if(|(offset, _)| *offset == record.offset) {
-                            letters.extend(letter(index, &key, record).filter(|letter| query.wants(letter)).map(&keep));
-                        }
-                        let next = wanted.peek().map(|(offset, _)| *offset);
-                        Ok(letters.len() < limit && next.is_some_and(|next| next <= record.offset + GAP))
-                    })
-                    .await?;
-                // Of records that are gone or cannot be read none comes.
-                while wanted.next_if(|(offset, _)| *offset < reached).is_some() {}
+        let (mut letters, mut after) = (Vec::new(), self.index.page(query));
+        loop {
+            let most = (limit - letters.len()).min(CANDIDATES);
+            let candidates = self.index.candidates(query, after.as_ref(), most);
+            let count: usize = candidates.iter().map(|(_, wanted)| wanted.len()).sum();
+            let last = |(at, wanted): &(TopicPartition, Vec<(u64, LetterKey)>)| Some((at.clone(), wanted.last()?.0));
+            after = candidates.last().and_then(last);
+            for (at, wanted) in candidates {
+                self.read_wanted(query, &at, wanted, &keep, &mut letters).await?;
+            }
+            if count < most || letters.len() == limit {
+                return Ok(letters);
             }
         }
-        Ok(letters)
+    }
+
+    /// Reads the wanted letters of a partition, and keeps those that match.
+    async fn read_wanted<K>(
+        &mut self,
+        query: &LetterQuery,
+        at: &TopicPartition,
+        wanted: Vec<(u64, LetterKey)>,
+        keep: &impl Fn(DeadLetter) -> K,
+        letters: &mut Vec<K>,
+    ) -> Result<()> {
+        let until = self.positions.get(at).copied().unwrap_or_default();
+        let mut wanted = wanted.into_iter().peekable();
+        while let Some(first) = wanted.peek().map(|(offset, _)| *offset) {
+            let Self { reader, index, .. } = self;
+            let reached = reader
+                .read(at, first, until, |record| {
+                    while wanted.next_if(|(offset, _)| *offset < record.offset).is_some() {}
+                    if let Some((_, key)) = wanted.next_if(|(offset, _)| *offset == record.offset) {
+                        letters.extend(letter(index, &key, record).filter(|letter| query.wants(letter)).map(keep));
+                    }
+                    let next = wanted.peek().map(|(offset, _)| *offset);
+                    Ok(next.is_some_and(|next| next <= record.offset + GAP))
+                })
+                .await?;
+            // Of records that are gone or cannot be read none comes.
+            while wanted.next_if(|(offset, _)| *offset < reached).is_some() {}
+        }
+        Ok(())
     }
 }
 
