@@ -186,7 +186,7 @@ impl State {
     /// Reads a partition again from the offset up to which it was handed out.
     ///
     /// A new ticket makes the fetcher seek to that offset.
-    fn read_again(&mut self, partition: &TopicPartition, ticket: u64) {
+    pub(super) fn read_again(&mut self, partition: &TopicPartition, ticket: u64) {
         let Some(assigned) =
             self.assigned.get_mut(partition).filter(|assigned| assigned.ticket == ticket && ticket != 0)
         else {

@@ -81,16 +81,21 @@ impl State {
         Some(left)
     }
 
-    /// Continues where a truncated log ends, if this reading is still current and was ahead of it. Returns the offset
-    /// that would have been fetched next.
+    /// Continues where a truncated log ends, if this reading is still current. Returns the offset that would have been
+    /// fetched next, if it is gone.
     ///
-    /// Records before the end that are not handed out yet are read again.
+    /// Records before the end that are not handed out yet are read again, as is what was fetched and not accepted.
     pub(super) fn truncate(&mut self, partition: &TopicPartition, ticket: u64, end: u64) -> Option<u64> {
         let assigned = self.assigned.get(partition).filter(|assigned| assigned.ticket == ticket && ticket != 0)?;
-        if assigned.stage != Stage::Reading || assigned.fetched <= end {
+        if assigned.stage != Stage::Reading {
             return None;
         }
         let (next, position) = (assigned.fetched, assigned.position);
+        if next <= end {
+            // Only what its fetcher still has to unpack may be gone.
+            self.read_again(partition, ticket);
+            return None;
+        }
         self.move_to(partition, position.min(end), false).ok()?;
         Some(next)
     }
@@ -145,7 +150,7 @@ mod tests {
     fn a_truncated_log_is_read_on_from_its_end() {
         let (mut state, at) = reading();
         assert_eq!(state.truncate(&at, 2, 7), None, "another reading");
-        assert_eq!(state.truncate(&at, 1, 10), None, "nothing is gone");
+        assert_eq!(state.assigned[&at].ticket, 1);
         // Records 5 and 6 are still there, and not handed out yet.
         assert_eq!(state.truncate(&at, 1, 7), Some(10));
         let read = &state.assigned[&at];
@@ -153,5 +158,16 @@ mod tests {
         let (mut state, at) = reading();
         assert_eq!(state.truncate(&at, 1, 2), Some(10));
         assert_eq!(state.assigned[&at].position, 2);
+    }
+
+    /// Otherwise its fetcher, which stops there, would never read on.
+    #[test]
+    fn what_is_fetched_and_not_accepted_is_read_again_after_a_truncation() {
+        let (mut state, at) = reading();
+        let plan = state.plan;
+        assert_eq!(state.truncate(&at, 1, 10), None, "nothing accepted is gone");
+        let read = &state.assigned[&at];
+        assert_eq!((read.position, read.fetched, read.leader_epoch), (5, 10, Some(3)));
+        assert!(read.ticket > 1 && state.plan > plan);
     }
 }

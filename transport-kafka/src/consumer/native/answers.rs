@@ -97,6 +97,9 @@ impl NativeReader {
             if !leads {
                 // A replica that is behind its leader or ahead of it: the leader decides.
                 self.shared.change(|state| state.read_from(&partition, ticket, None));
+            } else if code == Code::OFFSET_OUT_OF_RANGE && self.waiting.iter().any(|w| w.partition == partition) {
+                // What was fetched before is handed out first; it is still there, although the log has lost it.
+                return reading.pause(AGAIN);
             } else if code == Code::OFFSET_OUT_OF_RANGE {
                 out_of_range.push(FetchTarget { from: reading.next, ..reading.target.clone() });
                 reading.pause(LATER);
