@@ -1,6 +1,5 @@
 //! A store that forgets by itself, with a bug.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +29,8 @@ struct Forgetful {
     inner: MemoryStore,
     bug: Bug,
     opened: (Timestamp, Instant),
-    scopes: Mutex<BTreeSet<Name>>,
+    /// In the order of their first leases.
+    scopes: Mutex<Vec<Name>>,
     leases: Mutex<Vec<(Instant, Lease)>>,
 }
 
@@ -49,9 +49,9 @@ impl Forgetful {
             _ => RETENTION,
         };
         let before = self.opened.0.saturating_add(self.opened.1.elapsed()).saturating_sub(age);
-        let scopes: Vec<Name> = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let most = if self.bug == Bug::ForgetsInOneScope { 1 } else { usize::MAX };
-        for scope in scopes.iter().take(most) {
+        for scope in scopes.iter().rev().take(most) {
             self.inner.purge(scope, before).await?;
         }
         let old: Vec<Lease> = {
@@ -69,7 +69,12 @@ impl Forgetful {
 #[async_trait]
 impl IdempotencyStore for Forgetful {
     async fn acquire_lease(&self, scope: &Name, ttl: Duration) -> Result<Lease> {
-        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.clone());
+        {
+            let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+            if !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
         self.forget().await?;
         let lease = self.inner.acquire_lease(scope, ttl).await?;
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), lease.clone()));
