@@ -21,8 +21,12 @@ pub(super) fn put(out: &mut Vec<u8>, value: i64) {
 /// Returns the length of an integer's encoding.
 #[inline]
 pub(super) fn encoded_len(value: i64) -> usize {
-    let bits = u64::BITS - (zigzag(value) | 1).leading_zeros();
-    bits.div_ceil(7) as usize
+    match zigzag(value) {
+        // Nearly all are that short, which is found without a division.
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        raw => (u64::BITS - raw.leading_zeros()).div_ceil(7) as usize,
+    }
 }
 
 const fn zigzag(value: i64) -> u64 {
