@@ -1,8 +1,8 @@
 //! The `tidings` command as a library, for a program of your own.
 //!
-//! A program that passes its services to [`main`] has all verbs behind the word `tool`, and operators need no second
-//! binary. It knows what the binary `tidings` does not: `my-service tool describe` shows its handlers, topics and types,
-//! and payloads are decoded by their types.
+//! A program that passes its services to [`main`] has all verbs as its subcommand `tool`, so operators need no second
+//! binary. Unlike the binary `tidings`, it has the services' types: `my-service tool describe` shows handlers, topics
+//! and types, and payloads are decoded by their types.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -36,8 +36,8 @@ use crate::{Error, ErrorKind, Result, Service, Transport};
 
 /// Runs the command line of the process for these services, with the transports and stores that the features enable.
 ///
-/// The verb may follow the word `tool`: see [`is_called`]. Call it outside of a runtime: it has one of its own. The
-/// services are described, not started. For routers that lack their state, or none at all, use [`Tool`]:
+/// The verb may follow the word `tool`: see [`is_called`]. Call it outside of a runtime, because it creates one. The
+/// services are described, not started. For routers that lack their state, or a program without services, use [`Tool`]:
 ///
 /// ```no_run
 /// use tidings::service::ServiceDescription;
@@ -52,7 +52,7 @@ pub fn main(services: impl IntoIterator<Item = Service>) -> ExitCode {
     services.fold(Tool::new(Facade), Tool::with_service).main()
 }
 
-/// Returns whether the process's arguments call the tool by the word `tool`, or a shell asks for completions.
+/// Returns whether the first argument of the process is the word `tool`, or a shell requests completions.
 pub fn is_called() -> bool {
     Tool::is_called()
 }

@@ -16,7 +16,7 @@ use crate::events::{AuditObserver, Events, Operation};
 use crate::options::{AuditorOptions, OnSinkFailure};
 use crate::queue::{Queue, Ticket};
 
-/// The most records of events that are made at once: other tasks of the thread run in between.
+/// Maximum number of event records made at once, so that other tasks of the thread can run in between.
 const EVENT_RECORDS: usize = 8;
 /// The longest pause between two attempts to write what waits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -56,9 +56,9 @@ pub struct AuditStatus {
     pub waiting_events: usize,
     /// The number of events that were dropped, because too many waited.
     pub dropped_events: u64,
-    /// The number of records after the last checkpoint: an end of the chain that was cut off there is not found.
+    /// Number of records after the last checkpoint, whose removal verification would not detect.
     pub since_checkpoint: u64,
-    /// The time since the last checkpoint, or since the auditor was created.
+    /// Time since the last checkpoint, or since the auditor was created.
     pub checkpoint_age: Duration,
     /// The last error of the sink; `None` while it takes records.
     pub failure: Option<String>,
@@ -105,8 +105,8 @@ impl Auditor {
         }
     }
 
-    /// Records something that was done and changed nothing, such as a read of payloads. Such a record has no intent:
-    /// its caller must not pass on what was read before this returns `Ok`.
+    /// Records an operation that changed nothing, such as a read of payloads. It has no intent: the caller must not
+    /// return the payloads before this returns `Ok`.
     ///
     /// ```
     /// use tidings_audit::{Auditor, MemoryAudit};
@@ -126,7 +126,7 @@ impl Auditor {
     /// Those of [`begin`](Self::begin).
     ///
     /// # Cancel safety
-    /// A dropped future leaves the record to be written later.
+    /// If the future is dropped, the record is written later.
     pub async fn record(&self, done: &AuditRecord, outcome: AuditOutcome) -> Result<()> {
         let mut result = done.clone();
         result.phase = AuditPhase::Result { intent: None, outcome };
@@ -220,7 +220,7 @@ impl Auditor {
         self.checkpoint().await
     }
 
-    /// Returns the sink, from which the trail is read.
+    /// Returns the sink, for reading the trail.
     pub fn sink(&self) -> Arc<dyn AuditSink> {
         self.0.queue.sink()
     }
@@ -302,7 +302,7 @@ impl Auditor {
     }
 }
 
-/// Returns the error of what is refused, since it is not recorded. It was certainly not done.
+/// Returns the error of an operation that is refused because it cannot be recorded. It was not performed.
 fn refusal(verb: &Name, error: Error) -> Error {
     let kind = if error.kind() == ErrorKind::Indeterminate { ErrorKind::Unavailable } else { error.kind() };
     Error::caused_by(kind, format!("{verb} is refused, because it cannot be recorded in the audit trail"), error)

@@ -23,7 +23,7 @@ pub const MAX_RESOURCES: usize = 200;
 /// The most events of a record.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// The bytes for which there is room in a record before it is written, besides those of events.
+/// Initial capacity of an encoded record in bytes, without its events.
 const ROOM: usize = 1 << 10;
 const TYPE_PREFIX: &str = "tidings.audit.";
 const TYPE_SUFFIX: &str = ".v1";
@@ -263,7 +263,7 @@ pub(crate) fn checkpoint_record(source: &str, head: &Checkpoint) -> AuditRecord 
 /// # async fn main() -> tidings_core::Result<()> {
 /// let sink = MemoryAudit::new();
 /// let auditor = Auditor::new(sink.clone());
-/// auditor.denied(AuditRecord::intent(Principal::new("ann"), "topic.create"), "ann may only look").await?;
+/// auditor.denied(AuditRecord::intent(Principal::new("ann"), "topic.create"), "viewers create no topics").await?;
 /// auditor.checkpoint().await?;
 /// let checkpoints: Vec<bool> = sink.records().iter().map(is_checkpoint).collect();
 /// assert_eq!(checkpoints, [false, false, true], "an intent, its result and the checkpoint");

@@ -1,4 +1,4 @@
-//! The events of an audit record in their stored form: a list of `<partition>@<offset> <id>`.
+//! Stored form of an audit record's events: a list of `<partition>@<offset> <id>`.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,9 @@ use tidings_core::audit::AuditedEvent;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// The longest number as text.
+/// Digits of the largest number.
 const DIGITS: usize = 20;
-/// The longest event as text: a partition, an offset, an id, and what is between them.
+/// Length of the longest event as text: a partition, an offset, an id and the separators.
 const LONGEST: usize = 2 * DIGITS + Hyphenated::LENGTH + 2;
 
 /// The events of a record.
@@ -18,7 +18,7 @@ const LONGEST: usize = 2 * DIGITS + Hyphenated::LENGTH + 2;
 pub(crate) struct Places<'a>(Cow<'a, [AuditedEvent]>);
 
 impl<'a> Places<'a> {
-    /// The bytes of an event in a record, mostly.
+    /// Typical size of an event in a record, in bytes.
     pub(crate) const BYTES: usize = 52;
 
     pub(crate) const fn of(events: &'a [AuditedEvent]) -> Self {
@@ -57,8 +57,7 @@ impl Serialize for Place<'_> {
     }
 }
 
-/// The text of an event. An audit of events writes one for each of them: the machinery of `fmt` would take most of its
-/// time.
+/// The text of an event, without `fmt`, which would take most of the time of recording an event.
 struct Text {
     bytes: [u8; LONGEST],
     length: usize,
@@ -93,7 +92,7 @@ impl Text {
     }
 }
 
-/// An event that was read.
+/// An event to be read.
 struct Read(AuditedEvent);
 
 impl<'de> Deserialize<'de> for Read {
@@ -106,7 +105,7 @@ impl<'de> Deserialize<'de> for Read {
             let id = if let Some(id) = id { Some(id?) } else { None };
             Some(AuditedEvent::new(partition.parse().ok()?, offset.parse().ok()?, id))
         };
-        parsed().map(Self).ok_or_else(|| D::Error::custom("an event is no <partition>@<offset> <id>"))
+        parsed().map(Self).ok_or_else(|| D::Error::custom("expected an event as <partition>@<offset> <id>"))
     }
 }
 

@@ -1,7 +1,7 @@
-//! The cost of auditing event operations: a pipeline of typed JSON events whose publishing and handling is recorded, next
-//! to the same pipeline without an audit, and next to one whose policy names another topic.
+//! The cost of auditing event operations: a pipeline of typed JSON events whose publishing and handling are recorded,
+//! compared with the same pipeline without an audit, and with one whose policy names another topic.
 //!
-//! Twice: as fast as it goes, by rate; and at 100,000 events a second, by the time of all threads on their cores.
+//! Measures the rate at full speed, and the processor time of all threads at 100,000 events a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 const ROUNDS: usize = 9;
 const RECORDS: u64 = 200_000;
 const GROUP: u64 = 128;
-/// The pace of the second part: a group in each of these.
+/// Interval between the groups of the second part.
 const PACED_GROUP: u64 = 500;
 const PACE: Duration = Duration::from_millis(5);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ fn main() -> BenchResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut figures = Figures::default();
     let mut busy: [Vec<f64>; 3] = Default::default();
-    // In turns, of which another one begins each time, and one to warm up.
+    // The cases take turns, and each round begins with another one. The first round is a warm-up.
     for round in 0..=ROUNDS {
         for turn in 0..Audit::ALL.len() {
             let case = (round + turn) % Audit::ALL.len();
@@ -72,7 +72,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Returns the time that all threads of this process have spent on a core.
+/// Returns the processor time of all threads of this process.
 fn on_cores() -> BenchResult<Duration> {
     let mut nanos = 0;
     for thread in std::fs::read_dir("/proc/self/task")? {
@@ -122,7 +122,7 @@ async fn open(audit: Audit, window: Window) -> tidings::Result<Pipeline> {
     Ok(Pipeline { service, publisher, auditor: Some(auditor) })
 }
 
-/// Returns how long it took, and the time on cores.
+/// Returns the elapsed time, and the processor time.
 fn run(runtime: &Runtime, audit: Audit, group: u64, pace: Option<Duration>) -> BenchResult<(Duration, Duration)> {
     let window = Window::default();
     let Pipeline { service, publisher, auditor } = runtime.block_on(open(audit, window.clone()))?;

@@ -40,7 +40,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 const ENDPOINT_DEADLINE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    // The word `tool` calls the command that operates services, with the types of these: `tool describe`.
+    // The subcommand `tool` is the `tidings` command with the types of these services: `tool describe`.
     #[cfg(feature = "tool")]
     if tidings::tool::is_called() {
         return tidings::tool::main(services::declared());

@@ -142,11 +142,11 @@ impl Ops {
         self.here()
     }
 
-    /// Records every change over HTTP in an audit trail, with the name of the token's bearer, also what was refused by
-    /// a role or by read-only mode, and requests of the API without a right token, both at a bounded rate. Without its
-    /// record no change is made, unless the auditor's options say otherwise.
+    /// Records every change over HTTP in an audit trail, with the name of the token's bearer. Changes that a role or
+    /// read-only mode refused, and requests without a valid token, are recorded at a bounded rate. A change that cannot
+    /// be recorded is not made, unless the auditor's options permit it.
     ///
-    /// Reading records and whole letters is recorded for the topics of the auditor's
+    /// Reads of records and of whole letters are recorded for the topics of the auditor's
     /// [event policy](tidings_audit::EventOperations::read). Admins read the trail at `/api/v1/audit`.
     ///
     /// ```

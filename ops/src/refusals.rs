@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::access::Access;
 
-/// Why a request was refused.
+/// Reason why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// Its token is missing or wrong.
@@ -13,7 +13,7 @@ pub(crate) enum Refused {
     Role,
     /// The endpoint is read-only.
     ReadOnly,
-    /// No token is configured, and it is not local.
+    /// No token is configured, and the request is not local.
     NotLocal,
     /// A web page sent it.
     WebPage,
@@ -22,7 +22,7 @@ pub(crate) enum Refused {
 impl Refused {
     const ALL: [Self; 5] = [Self::Unauthenticated, Self::Role, Self::ReadOnly, Self::NotLocal, Self::WebPage];
 
-    /// Returns why a request without access was refused; `None` if it has access.
+    /// Returns the reason of a refusal; `None` if access is granted.
     pub(crate) const fn of(access: Access) -> Option<Self> {
         match access {
             Access::Granted => None,
@@ -44,7 +44,7 @@ impl Refused {
     }
 }
 
-/// The numbers of refused requests.
+/// Numbers of refused requests by reason.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals([AtomicU64; Refused::ALL.len()]);
 

@@ -1,8 +1,8 @@
-//! The description of a handler as the code declares it.
+//! Description of a handler as declared by the code.
 
 use tidings_core::{Name, Result, StoredRecord};
 
-/// Decodes a record as a type, and returns its payload as JSON.
+/// Decodes a record as an event type, and returns its payload as JSON.
 pub(crate) type PayloadJson = fn(&StoredRecord) -> Result<String>;
 
 /// The records that a handler takes.

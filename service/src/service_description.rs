@@ -1,4 +1,4 @@
-//! The description of a service as the code declares it.
+//! Description of a service as declared by the code.
 
 use tidings_core::{Name, Topic};
 
@@ -8,7 +8,7 @@ use crate::service::Service;
 use crate::settings::TopicPolicy;
 use crate::table::prefixed;
 
-/// A service as its code declares it: group, topics, handlers and the types of their events. No broker is called.
+/// A service as declared by its code: group, topics, handlers and the types of their events. Calls no broker.
 ///
 /// ```
 /// use tidings_core::{Delivery, Topic};
@@ -38,7 +38,7 @@ pub struct ServiceDescription {
 }
 
 impl ServiceDescription {
-    /// Describes the service `name` of a router, which may lack its state: for programs whose state needs a connection.
+    /// Describes the service `name` of a router that may lack its state, for programs whose state needs a connection.
     ///
     /// The group is `<name>-group`.
     pub fn of_router<S>(name: impl Into<Name>, router: &Router<S>) -> Self {

@@ -58,7 +58,7 @@ fn setup(root: &Path) -> Setup<SledStore> {
         })
 }
 
-/// Also opens stores for few letters.
+/// Also opens stores with a small limit of letters.
 fn small(root: &Path) -> Setup<SledStore> {
     let small = root.to_path_buf();
     setup(root).with_max_letters(4, move || {

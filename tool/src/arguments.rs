@@ -95,7 +95,7 @@ pub(crate) fn usage(error: &clap::Error) -> Failure {
 /// Returns the command whose help explains a usage line: `Usage: tidings topic create [OPTIONS] ...`.
 fn help_of(usage: &str) -> String {
     let words = usage.trim_start_matches("Usage: ").split_whitespace();
-    // A program of one's own may have another name.
+    // A user's program has another name.
     let is_named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     let named: Vec<&str> = words.take_while(|word| word.chars().all(is_named)).collect();
     let named: Vec<&str> = named.into_iter().take_while(|word| !word.starts_with('-')).collect();

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_millis(900);
 /// The variable by which a shell asks.
 const VARIABLE: &str = "COMPLETE";
 
-/// Returns whether a shell asks for words.
+/// Returns whether a shell requests completions.
 pub(crate) fn is_asked(variables: &Variables) -> bool {
     variables.get(VARIABLE).is_some()
 }
@@ -47,8 +47,8 @@ pub(crate) fn answered(connect: &Arc<dyn Connect>, variables: &Variables, runtim
     answered.unwrap_or(true)
 }
 
-/// Returns whether the words of a shell's line, which follow `--`, call the tool of another program by its word, or may
-/// be about to.
+/// Returns whether a shell's line, whose words follow `--`, calls the tool of another program by its word, or may
+/// become such a call.
 fn is_behind_word(program: &str, words: &[String]) -> bool {
     let mut line = words.iter().skip_while(|word| *word != "--").skip(2);
     program != "tidings" && line.next().is_none_or(|first| WORD.starts_with(first.as_str()))
@@ -99,7 +99,7 @@ impl Source {
         if let Names::Contexts = names {
             return Some(contexts(&self.variables).ok()?.contexts.into_keys().collect());
         }
-        // A program that holds a secret may ask the user, in the middle of the line.
+        // A command that reads a secret may prompt, in the middle of the user's line.
         let target = Target::without_programs(&self.globals()?, &self.variables)?;
         let list = async {
             let admin = self.connect.transport(target.url().expose()).await.ok()?.admin().await.ok()?;

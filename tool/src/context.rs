@@ -114,7 +114,7 @@ impl Context {
         let mut last = None;
         loop {
             let exit = match (self.round(query).await, last) {
-                // The user has seen enough: the round that is cut off does not count.
+                // An interrupted round does not change the exit code.
                 (Err(failure), Some(last)) if failure.exit() == Exit::Interrupted => return Ok(last),
                 (round, _) => round?,
             };
@@ -228,7 +228,7 @@ impl Context {
         }))
     }
 
-    /// Returns the trail of an ops endpoint, which is only read.
+    /// Returns the trail of an ops endpoint, which is read-only.
     pub(crate) async fn remote_audit(&self) -> Result<Option<Arc<dyn AuditSink>>, Failure> {
         let target = self.target().await?;
         Ok(if self.is_remote().await? { Some(self.endpoint(target).await?.audit()) } else { None })

@@ -11,7 +11,7 @@
 //!   that it was made from has changed.
 //! - Errors are one line, and the exit code is an [`Exit`].
 //! - A program that declares its services ([`Tool::with_service`]) describes them and shows payloads by their types.
-//! - Passwords and tokens come from variables, files and programs such as a keyring's, never from arguments.
+//! - Passwords and tokens come from variables, files and commands such as a keyring's, never from arguments.
 
 mod arguments;
 mod change;

@@ -1,9 +1,9 @@
-//! How the process was called: as the tool itself, or as a program that has the tool behind a word.
+//! How the process was called: as the tool itself, or as a program with the subcommand `tool`.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-/// The word behind which a program of one's own has the tool.
+/// Subcommand by which a user's program calls the tool.
 pub(crate) const WORD: &str = "tool";
 
 /// The arguments of the process.
@@ -66,7 +66,7 @@ mod tests {
         );
         let plain = program(&["target/debug/tidings", "topic", "list"]);
         assert_eq!((plain.title().as_str(), plain.arguments().len(), plain.has_word()), ("tidings", 3, false));
-        // A topic of that name is none.
+        // Only the first argument counts.
         assert!(!program(&["tidings", "topic", "describe", "tool"]).has_word());
     }
 }

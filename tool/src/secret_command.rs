@@ -1,4 +1,4 @@
-//! Secrets from a program, such as one that asks a keyring: `secret-tool lookup service tidings`, `pass show kafka/ops`.
+//! Secrets from commands, such as a keyring's: `secret-tool lookup service tidings`, `pass show kafka/ops`.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -10,15 +10,15 @@ use tidings_core::Secret;
 
 use crate::exit::Failure;
 
-/// How long a program may take: it may ask the user for the keyring's password.
+/// Time limit of a command, which may prompt the user for the keyring's password.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// The most that is read of its output.
+/// Maximum size of its output, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// Runs a command by the shell, and returns the first line of its standard output. Its standard error and input are those
-/// of this process.
+/// Runs a command in the shell, and returns the first line of its standard output. Standard input and error are
+/// inherited.
 ///
-/// No failure repeats the command or its output.
+/// No error repeats the command or its output, which may be confidential.
 pub(crate) fn secret(key: &str, command: &str, limit: Duration) -> Result<Secret, Failure> {
     let fail = |why: &str| {
         Failure::failed(format!("read the secret by the context's {key}: {why}"))
@@ -27,11 +27,11 @@ pub(crate) fn secret(key: &str, command: &str, limit: Duration) -> Result<Secret
     let mut child = shell(command).stdout(Stdio::piped()).spawn().map_err(|e| fail(&format!("start it: {e}")))?;
     let Some(out) = child.stdout.take() else { return Err(fail("it has no output")) };
     let (sender, receiver) = mpsc::channel();
-    // Ends with the program: at its end, killed or not, its output is closed, unless a child of its own keeps it.
+    // The thread ends with the command, which closes its output, unless a child process of it keeps the output open.
     thread::spawn(move || {
         let mut text = Vec::new();
         let read = out.take(MAX_BYTES).read_to_end(&mut text).map(|_| text);
-        // The receiver has left after the time limit.
+        // After the time limit there is no receiver.
         drop(sender.send(read));
     });
     let Ok(read) = receiver.recv_timeout(limit) else {
@@ -47,16 +47,16 @@ pub(crate) fn secret(key: &str, command: &str, limit: Duration) -> Result<Secret
     if !status.success() {
         return Err(fail(&format!("it failed: {status}")));
     }
-    first_line(text).ok_or_else(|| fail("the first line of its output is empty, or no text"))
+    first_line(text).ok_or_else(|| fail("the first line of its output is empty or not UTF-8"))
 }
 
-/// Returns the first line, if it is a text and not empty.
+/// Returns the first line; `None` if it is empty or not UTF-8.
 fn first_line(text: Vec<u8>) -> Option<Secret> {
     let text = String::from_utf8(text).ok()?;
     text.lines().next().filter(|line| !line.is_empty()).map(Secret::new)
 }
 
-/// Ends a program that is not waited for any more.
+/// Kills a command after its time limit.
 fn end(child: &mut Child) {
     // It may have ended by itself.
     drop(child.kill());

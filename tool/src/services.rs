@@ -26,15 +26,15 @@ impl Services {
     /// Decodes a record of a topic as the type that a handler takes; `None` if no handler takes its type.
     ///
     /// # Errors
-    /// Why the type cannot read it, which may repeat a part of the payload.
+    /// The reason why the type cannot decode it, which may repeat a part of the payload.
     pub(crate) fn decode(&self, topic: &str, record: &StoredRecord) -> Option<Result<Value, String>> {
         let handler = self.handler(topic, record)?;
         let shown = handler.payload_json(record)?.map_err(|error| one_line(&error.report()));
         Some(shown.and_then(|text| serde_json::from_str(&text).map_err(|error| one_line(&error.to_string()))))
     }
 
-    /// Finds the handler of a record's type and major version. One of the topic comes first: a copy of a topic has the
-    /// same types.
+    /// Finds a handler by a record's type and major version. Handlers of the topic take precedence over those of other
+    /// topics, which match copies of a topic.
     fn handler(&self, topic: &str, record: &StoredRecord) -> Option<&HandlerDescription> {
         if self.is_empty() || record.value.is_none() {
             return None;

@@ -68,7 +68,7 @@ impl Target {
         Self::of_context(chosen(globals, variables)?, globals, variables)
     }
 
-    /// Reads the target of a run as [`of`](Self::of) does, unless a program would have to be asked for a secret.
+    /// Reads the target of a run as [`of`](Self::of) does, unless a secret comes from a command.
     pub(crate) fn without_programs(globals: &Globals, variables: &Variables) -> Option<Self> {
         let context = chosen(globals, variables).ok().filter(|context| !context.has_command())?;
         Self::of_context(context, globals, variables).ok()
@@ -82,7 +82,7 @@ impl Target {
         }
         match variables.contexts_file() {
             Ok(path) => Ok(Contexts::read(&path)?.current.is_some()),
-            // There is no place for contexts.
+            // Without a file of contexts there is no current one.
             Err(_) => Ok(false),
         }
     }
@@ -225,7 +225,7 @@ fn with_user(
     Ok(Secret::new(format!("{scheme}://{user}@{rest}")))
 }
 
-/// Reads a secret from a context's file or variable, otherwise from the variables of every target.
+/// Reads a secret from a context's file or variable, or else from the variables that apply to every target.
 fn named_secret(
     variables: &Variables,
     file: &Option<PathBuf>,

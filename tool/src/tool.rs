@@ -102,7 +102,7 @@ impl Tool {
         self.run_until(arguments.into_iter().map(Into::into).collect(), never).await
     }
 
-    /// Returns whether the process's arguments call the tool by the word `tool`, or a shell asks for completions.
+    /// Returns whether the first argument of the process is the word `tool`, or a shell requests completions.
     ///
     /// For programs that have arguments of their own: see [`main`](Self::main).
     pub fn is_called() -> bool {
@@ -113,8 +113,7 @@ impl Tool {
     /// outside of a runtime.
     ///
     /// The verb may follow the word `tool`, as in `my-service tool topic list`: a program keeps its own arguments, and
-    /// calls this function if [`is_called`](Self::is_called). Answers the shell instead, where its completion asks for the
-    /// words that may follow.
+    /// calls this function if [`is_called`](Self::is_called). If a shell requests completions, prints these instead.
     pub fn main(mut self) -> ExitCode {
         let program = Program::of_process();
         self.console.name(program.title());

@@ -1,4 +1,4 @@
-//! The log reader whose reads are recorded.
+//! A log reader that records reads.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use tidings_core::{Guarantees, LogReader, Read, ReadLimits, Result, SeekTo, Topi
 use super::call::Actor;
 use crate::events::id_of;
 
-/// Records the positions and ids of the records of the policy's topics that are read, before it returns them. Reads that
-/// find nothing leave no record: a tail would leave one each second.
+/// Records the positions and ids of records read from the policy's topics before it returns them. Empty reads are not
+/// recorded: a tail would add a record each second.
 #[derive(Debug)]
 pub(super) struct AuditedLog {
     pub(super) inner: Arc<dyn LogReader>,

@@ -20,7 +20,7 @@ pub(super) struct AuditedPublisher {
     by: Name,
 }
 
-/// The records of a call that are recorded.
+/// The records of a call that the policy selects.
 #[derive(Debug, Default)]
 struct Wanted {
     /// Consecutive records of a topic.
@@ -38,7 +38,7 @@ impl AuditedPublisher {
         self.auditor.events().policy().of(topic).publish
     }
 
-    /// Returns the records whose publishing is recorded. Allocates nothing if there are none.
+    /// Returns the records that the policy selects. Does not allocate if there are none.
     fn wanted(&self, records: &[Record]) -> Wanted {
         let (mut wanted, mut at) = (Wanted::default(), 0);
         for run in records.chunk_by(|a, b| a.topic == b.topic) {

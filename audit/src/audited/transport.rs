@@ -16,10 +16,10 @@ use super::log_reader::AuditedLog;
 use super::publisher::AuditedPublisher;
 use crate::auditor::Auditor;
 
-/// A transport whose changes are recorded: those through its [`Admin`], [`Acls`] and [`Cluster`], and the publishing to
-/// the topics of the auditor's [event policy](crate::AuditorOptions::events), and reading them by position.
+/// A transport that records changes through its [`Admin`], [`Acls`] and [`Cluster`], and publishing to, and reads by
+/// position from, the topics of the auditor's [event policy](crate::AuditorOptions::events).
 ///
-/// All other reading is forwarded without a record. Records that concern several resources state each of them; values of
+/// Other reads are forwarded without a record. Records that concern several resources state each of them; values of
 /// sensitive settings are hidden.
 ///
 /// ```

@@ -1,19 +1,19 @@
-//! The ids of events, for their records.
+//! Ids of events in audit records.
 
 use bytes::Bytes;
 use tidings_core::{Headers, StoredRecord, Timestamp, codec, headers};
 use uuid::Uuid;
 
-/// The beginning of an envelope whose id is its first field, as tidings and `JSON.stringify` write it.
+/// Prefix of an envelope whose id is its first field, as tidings and `JSON.stringify` write it.
 const START: &[u8] = br#"{"eventId":""#;
 const JSON: &[u8] = b"application/json";
-/// The length of an id as text.
+/// Length of an id as text.
 const ID_LENGTH: usize = 36;
 
 /// Returns the id of an event, if it has one.
 ///
-/// Most ids are read without parsing the record, which would cost more than recording it: from the beginning of a JSON
-/// envelope, or from the header.
+/// Most ids are read from the beginning of a JSON envelope, or from the header. Parsing the record would cost more than
+/// recording it.
 pub(crate) fn id_of(headers: &Headers, value: Option<&Bytes>) -> Option<Uuid> {
     if headers.get(headers::CONTENT_TYPE).is_none_or(|kind| kind == JSON) {
         return first_field(value?).or_else(|| peek(headers, value?));
@@ -34,7 +34,7 @@ fn first_field(value: &[u8]) -> Option<Uuid> {
     if rest.starts_with(b"\"") { parse(id) } else { None }
 }
 
-/// Returns the id of an envelope that must be parsed. Bytes that are no object have none.
+/// Parses an envelope and returns its id; `None` for bytes that are not a JSON object.
 fn peek(headers: &Headers, value: &Bytes) -> Option<Uuid> {
     if value.trim_ascii_start().first() != Some(&b'{') {
         return None;

@@ -1,7 +1,7 @@
 //! Audit of event operations: which events were published, handled and dead-lettered, by position and id.
 //!
-//! Off by default and chosen per topic. Events are collected and recorded in groups, so that an event costs no record of
-//! its own; nothing waits for the sink.
+//! Off by default, and enabled per topic. Events are collected and recorded in groups, so that not each event needs a
+//! record. These operations do not wait for the sink.
 
 mod id;
 mod observer;

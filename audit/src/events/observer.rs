@@ -1,4 +1,4 @@
-//! The observer of a service's event operations.
+//! Observer of a service's event operations.
 
 use tidings_core::audit::AuditedEvent;
 use tidings_service::{Observer, RecordEvent, RecordOutcome};

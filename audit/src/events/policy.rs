@@ -1,4 +1,4 @@
-//! The choice of event operations that are recorded.
+//! Policy that selects the event operations to record.
 
 use tidings_core::Name;
 
@@ -64,8 +64,8 @@ impl EventOperations {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EventPolicy(
-    /// Ordered by length, then by text: a record of another topic is mostly told apart by lengths alone, and no name is
-    /// hashed per record.
+    /// Ordered by length, then by text: most other topics differ in length, so a look-up rarely compares names, and
+    /// never hashes them.
     Vec<(Name, EventOperations)>,
 );
 
@@ -90,12 +90,12 @@ impl EventPolicy {
         self.0.binary_search_by(|(known, _)| known.len().cmp(&topic.len()).then_with(|| known.as_str().cmp(topic)))
     }
 
-    /// Returns whether the publishing to any topic is recorded.
+    /// Returns whether publishing is recorded for any topic.
     pub(crate) fn records_publishing(&self) -> bool {
         self.0.iter().any(|(_, operations)| operations.publish)
     }
 
-    /// Returns whether the reading of any topic is recorded.
+    /// Returns whether reading is recorded for any topic.
     pub(crate) fn records_reading(&self) -> bool {
         self.0.iter().any(|(_, operations)| operations.read)
     }

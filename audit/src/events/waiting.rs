@@ -27,7 +27,7 @@ impl Operation {
     }
 }
 
-/// Events that wait to be recorded. Adding takes one lock for each call, and formats nothing.
+/// Events that wait to be recorded. Adding takes one lock per call, and does not format text.
 #[derive(Debug)]
 pub(crate) struct Events {
     policy: EventPolicy,
@@ -40,12 +40,12 @@ struct Waiting {
     groups: Vec<Group>,
     len: usize,
     dropped: u64,
-    /// Those that no record states yet.
+    /// Dropped events that no record states yet.
     unstated: u64,
 }
 
-/// The events of one operation by one principal on one topic, in portions of a record each: a record takes a portion as
-/// it is.
+/// Events of one operation by one principal on one topic, in portions of a record's size: a record takes over a portion
+/// without copying it.
 #[derive(Debug)]
 struct Group {
     operation: Operation,

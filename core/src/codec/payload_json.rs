@@ -1,15 +1,15 @@
-//! Payloads as JSON, for people.
+//! Payloads as JSON.
 
 use crate::{Error, ErrorKind, Event, Result, StoredRecord};
 
 /// Decodes an event as [`decode`](super::decode) does, and returns its payload as JSON, whatever its codec is.
 ///
-/// For tools that show events to people. The text is that of the type, not of the wire: fields that the type does not
-/// have are left out, and defaults are filled in.
+/// For tools that display events. The text has the fields of the type, not those of the record: unknown fields are
+/// omitted, and defaults are filled in.
 ///
 /// # Errors
-/// [`ErrorKind::Undecodable`], as `decode`. [`ErrorKind::Invalid`] for a payload that has no form in JSON, such as a map
-/// whose keys are not texts. [`ErrorKind::Unsupported`] without the feature `json`.
+/// [`ErrorKind::Undecodable`], as `decode`. [`ErrorKind::Invalid`] for a payload that JSON cannot express, such as a
+/// map whose keys are not strings. [`ErrorKind::Unsupported`] without the feature `json`.
 ///
 /// ```
 /// use tidings_core::{Envelope, StoredRecord, Timestamp, codec};

@@ -101,7 +101,7 @@ impl Knowledge {
     }
 }
 
-/// Declares the services, for the tool, which starts none.
+/// Declares the services for the subcommand `tool`, which does not start them.
 #[cfg(feature = "tool")]
 pub(crate) fn declared() -> Vec<Service> {
     let knowledge = Knowledge::default();

@@ -76,7 +76,7 @@ pub(crate) async fn a_trail_that_retention_trimmed_is_verified_from_what_is_left
         (&serde_json::Value::Null, &true.into(), &1.into())
     );
     let said = rig.run(&accepted).await;
-    assert!(said.err.contains("is verified from record 1, the first that is left"), "{said:?}");
+    assert!(said.err.contains("is verified from record 1, the first that remains"), "{said:?}");
     // A checkpoint that was kept of a record before stays a problem.
     let name = chain["chain"].as_str().ok_or("a name")?;
     let old = format!("{name}@5:{}", "0".repeat(64));

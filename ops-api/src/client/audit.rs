@@ -9,7 +9,7 @@ use super::call::Client;
 use crate::wire::AuditRecords;
 use crate::{MAX_NAMES, Route};
 
-/// An [`AuditSink`] that asks an endpoint. It is only read: an endpoint records its own changes.
+/// An [`AuditSink`] that reads the trail of an endpoint. It is read-only: an endpoint records its own changes.
 #[derive(Debug)]
 pub(super) struct RemoteAudit {
     client: Arc<Client>,
@@ -25,7 +25,8 @@ impl RemoteAudit {
 #[deny(clippy::missing_trait_methods)]
 impl AuditSink for RemoteAudit {
     async fn append(&self, records: Vec<StoredAudit>) -> Vec<Result<()>> {
-        let refuse = |_| Err(Error::new(ErrorKind::Unsupported, "append an audit record: not over HTTP"));
+        let refuse =
+            |_| Err(Error::new(ErrorKind::Unsupported, "append an audit record: the trail is read-only over HTTP"));
         records.into_iter().map(refuse).collect()
     }
 
@@ -38,6 +39,6 @@ impl AuditSink for RemoteAudit {
 
     fn guarantees(&self) -> Guarantees {
         let of_appends = [Clause::T1, Clause::T2, Clause::T3];
-        of_appends.into_iter().fold(Guarantees::all(), |kept, clause| kept.without(clause, "it is only read over HTTP"))
+        of_appends.into_iter().fold(Guarantees::all(), |kept, clause| kept.without(clause, "it is read-only over HTTP"))
     }
 }

@@ -88,7 +88,7 @@ impl Client {
         self.ask(route, route.path_of(name), None).await
     }
 
-    /// Asks by a route with parameters.
+    /// Sends a GET request with query parameters.
     pub(super) async fn get_with<T: DeserializeOwned>(&self, route: Route, parameters: &[(&str, &str)]) -> Result<T> {
         let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let parameters = parameters.iter().map(|(name, value)| format!("{name}={}", encode(value)));

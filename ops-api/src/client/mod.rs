@@ -186,9 +186,9 @@ impl OpsTransport {
         store::done(&self.client, store, scope, events).await
     }
 
-    /// Returns the endpoint's audit trail, which is only read. Needs the role admin.
+    /// Returns the endpoint's audit trail, which is read-only. Requires the role admin.
     ///
-    /// Reading is [`Unsupported`](ErrorKind::Unsupported) if the endpoint has none.
+    /// Reads fail as [`Unsupported`](ErrorKind::Unsupported) if the endpoint has no trail.
     pub fn audit(&self) -> Arc<dyn AuditSink> {
         Arc::new(audit::RemoteAudit::new(self.client.clone()))
     }

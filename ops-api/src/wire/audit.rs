@@ -18,7 +18,7 @@ pub struct AuditRecord {
     pub prev: String,
     /// The record's hash, in hexadecimal.
     pub hash: String,
-    /// The record as CloudEvents JSON, as it was hashed: a text, since the bytes must not change.
+    /// The record as CloudEvents JSON, in a string: the hash covers these bytes.
     pub event: Text,
 }
 
@@ -53,7 +53,7 @@ impl TryFrom<AuditRecord> for StoredAudit {
 pub struct AuditRecords {
     /// The records; none at the end of the trail.
     pub records: Vec<AuditRecord>,
-    /// The position after them: the next page begins there.
+    /// The position after them, where the next page begins.
     pub next: String,
 }
 

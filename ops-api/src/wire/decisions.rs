@@ -194,18 +194,18 @@ pub struct Discard {
     pub query: Query,
     /// Why.
     pub reason: String,
-    /// The most letters; at most, and by default, [`MAX_NAMES`](crate::MAX_NAMES).
+    /// Maximum number of letters: by default, and at most, [`MAX_NAMES`](crate::MAX_NAMES).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }
 
-/// What became of letters to be discarded.
+/// Result of a discard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Discarded {
-    /// How many were closed.
+    /// Number of letters that were closed.
     pub count: u64,
-    /// Whether there may be more of them: ask again.
+    /// Whether more letters may match: repeat the request.
     pub more: bool,
 }
 

@@ -43,9 +43,9 @@ pub(super) fn intent(route: Route, caller: &Caller) -> AuditRecord {
     intent
 }
 
-/// The records of a page, unless a request says another number.
+/// Default number of records in a page.
 const DEFAULT_PAGE: usize = 100;
-/// Stands for callers without a token, or with a wrong one. No bearer has this name.
+/// Name of callers without a valid token. No bearer has it.
 const UNKNOWN: &str = "(unknown)";
 /// Refused changes that are recorded at once, by caller.
 const DENIALS: f64 = 64.0;
@@ -81,11 +81,11 @@ impl Denials {
     }
 }
 
-/// Records that are read from a sink at once: they are in memory together, for each request.
+/// Number of records read from a sink at once, which bounds the memory of a request.
 const AT_ONCE: usize = 16;
 
 impl Api {
-    /// Returns a page of the trail, until the wanted number or the size of an answer is reached.
+    /// Returns a page of the trail, bounded by the requested number and by the size of an answer.
     pub(super) async fn audit(&self, call: &Call) -> Result<String> {
         let missing = "this endpoint has no audit trail: pass one to Ops::with_audit";
         let auditor = self.backends.auditor.as_ref();
@@ -93,7 +93,7 @@ impl Api {
         let [limit, after] = call.parameters(["limit", "after"])?;
         let limit = limit.map_or(Ok(DEFAULT_PAGE), |limit| limit.parse());
         let limit =
-            limit.map_err(|_| Error::new(ErrorKind::Invalid, "the parameter limit is no number"))?.min(MAX_NAMES);
+            limit.map_err(|_| Error::new(ErrorKind::Invalid, "the parameter limit is not a number"))?.min(MAX_NAMES);
         let after = after.map(AuditPosition::new);
         let mut page = sink.read(after.as_ref(), AT_ONCE.min(limit)).await?;
         loop {
@@ -149,7 +149,7 @@ impl Api {
         done
     }
 
-    /// Records that a caller who is not known was refused, within the bounds of [`Denials`], which all of them share.
+    /// Records that a caller without a valid token was refused. All such callers share a bound of [`Denials`].
     pub(super) async fn record_unknown(&self, route: Route, why: &str) {
         let principal = Principal::new(UNKNOWN);
         let intent = AuditRecord::intent(principal, verb(route)).with_after("path", route.path());

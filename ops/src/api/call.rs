@@ -26,7 +26,7 @@ use crate::sources::Sources;
 const MAX_REQUESTS: usize = 8;
 /// Commands to services at once. They have places of their own: an operator can pause and drain whatever others ask.
 const MAX_COMMANDS: usize = 8;
-/// Redrives and discards at once. They have places of their own, since each may take as long as a request may.
+/// Redrives and discards at once. They have places of their own, since each may take the full time of a request.
 const MAX_LONG: usize = 4;
 /// Reads of records at once. They have places of their own, since each may wait for new records.
 const MAX_READS: usize = 8;
@@ -83,7 +83,7 @@ impl Places {
     }
 }
 
-/// The refusal of a request that does not say who asks.
+/// Refusal of a request.
 #[derive(Debug)]
 struct Denied {
     why: Refused,
@@ -268,10 +268,10 @@ impl Call {
         })
     }
 
-    /// Returns the parameters of the query, decoded, by these names.
+    /// Returns the query parameters of these names, decoded.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for another name: a misspelt one would go unnoticed.
+    /// [`Invalid`](ErrorKind::Invalid) for any other name, so that a misspelt one is not ignored.
     pub(super) fn parameters<const N: usize>(&self, names: [&str; N]) -> Result<[Option<String>; N]> {
         let mut found = [const { None }; N];
         for part in self.uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
@@ -280,7 +280,7 @@ impl Call {
                 Error::new(ErrorKind::Invalid, format!("the query of a request: expected only {}", names.join(", ")))
             })?;
             let decoded = percent_encoding::percent_decode_str(value).decode_utf8();
-            let invalid = |_| Error::new(ErrorKind::Invalid, format!("the parameter {name} is no UTF-8"));
+            let invalid = |_| Error::new(ErrorKind::Invalid, format!("the parameter {name} is not UTF-8"));
             found[at] = Some(decoded.map_err(invalid)?.into_owned());
         }
         Ok(found)
@@ -292,7 +292,7 @@ impl Call {
         let path = path.rsplit_once(super::PREFIX).map_or(path, |(_, path)| path);
         let segment = path.split('/').nth(2).unwrap_or_default();
         let decoded = percent_encoding::percent_decode_str(segment).decode_utf8();
-        decoded.map(Into::into).map_err(|_| Error::new(ErrorKind::Invalid, "the name in the path is no UTF-8"))
+        decoded.map(Into::into).map_err(|_| Error::new(ErrorKind::Invalid, "the name in the path is not UTF-8"))
     }
 }
 

@@ -60,7 +60,7 @@ impl Api {
         encode(&found)
     }
 
-    /// Records that whole letters of the policy's topics are read: their ids, before they leave.
+    /// Records the ids of whole letters of the policy's topics before they are returned.
     async fn record_read(&self, call: &Call, found: &Letters) -> Result<()> {
         let Some(auditor) = &self.backends.auditor else { return Ok(()) };
         let policy = &auditor.options().events;

@@ -197,8 +197,8 @@ impl DeadLetters {
         Ok(self.discard_up_to(query, reason, MAX_SELECTED).await?.0)
     }
 
-    /// Discards letters as [`discard`](Self::discard) does, at most `limit` of them: a request must end in time. Also
-    /// returns whether there may be more.
+    /// Discards at most `limit` letters, as [`discard`](Self::discard) does. Returns their number, and whether more may
+    /// match. For callers whose requests must end in time.
     ///
     /// # Errors
     /// As [`discard`](Self::discard).

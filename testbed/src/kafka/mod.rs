@@ -210,8 +210,8 @@ impl Kafka {
         blocking(move || install.run_tool(&class, &args)).await
     }
 
-    /// Runs a Java program with Kafka's classes, without a cluster, and returns its output: a main class, or the path
-    /// of a source file, which ends with `.java`.
+    /// Runs a Java program with Kafka's classes, without a cluster, and returns its output. The program is a main
+    /// class, or the path of a `.java` source file.
     ///
     /// # Errors
     /// If there is no Java, or the program fails; the error has its output.

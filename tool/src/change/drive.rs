@@ -50,7 +50,7 @@ enum StepResult {
     Planned,
     /// Applied.
     Done,
-    /// Applied in part: the error says what is left.
+    /// Applied in part; the error names the rest.
     Partly,
     /// Refused: nothing of it was applied.
     Failed,

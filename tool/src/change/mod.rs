@@ -108,24 +108,24 @@ pub(crate) async fn one_by_one<S>(
     answers
 }
 
-/// The source of the error of a step that was applied in part.
+/// Marks the error of a step that was applied in part.
 #[derive(Debug)]
 struct Partly;
 
 impl fmt::Display for Partly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a part was applied")
+        f.write_str("applied in part")
     }
 }
 
 impl std::error::Error for Partly {}
 
-/// Returns the error of a step that was applied in part; `what` says what was not.
+/// Returns the error of a step that was applied in part; `what` names the rest.
 pub(crate) fn partly(what: String) -> Error {
     Error::new(tidings_core::ErrorKind::Conflict, what).with_source(Partly)
 }
 
-/// Returns whether the step of this error was applied in part.
+/// Returns whether an error is that of a step that was applied in part.
 fn is_partly(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<Partly>())
 }

@@ -37,14 +37,14 @@ pub(crate) struct NamedContext {
     pub(crate) password_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) password_env: Option<String>,
-    /// Run by the shell; the first line of its output is the password.
+    /// Command for the shell; the first line of its output is the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) password_command: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_env: Option<String>,
-    /// Run by the shell; the first line of its output is the token.
+    /// Command for the shell; the first line of its output is the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_command: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,7 +84,7 @@ impl NamedContext {
         Ok(())
     }
 
-    /// Returns whether a secret comes from a program, which may ask the user.
+    /// Returns whether a secret comes from a command, which may prompt the user.
     pub(crate) fn has_command(&self) -> bool {
         self.password_command.is_some() || self.token_command.is_some()
     }

@@ -21,7 +21,7 @@ impl Completion {
         let fail = |why: &dyn std::fmt::Display| Failure::failed(format!("completion {}: {why}", self.shell));
         let shells = Shells::builtins();
         let shell = shells.completer(&self.shell).ok_or_else(|| fail(&"there is no such shell"))?;
-        // Of `my-service tool`, the shell completes the words after the first.
+        // A shell registers completion for a program, so `my-service` stands for `my-service tool`.
         let program = cx.console.program().split(' ').next().unwrap_or_default();
         let mut script = Vec::new();
         shell.write_registration("COMPLETE", program, program, program, &mut script).map_err(|e| fail(&e))?;

@@ -168,7 +168,7 @@ impl ContextView {
         let place = |file: &Option<PathBuf>, variable: &Option<String>, command: &Option<String>| {
             let file = file.as_ref().map(|file| format!("file {}", file.display()));
             let variable = || variable.as_ref().map(|variable| format!("variable {variable}"));
-            // The words after the program may be confidential.
+            // The arguments of the command may be confidential.
             let program =
                 |command: &String| command.split_whitespace().next().map(|program| format!("command {program}"));
             file.or_else(variable).or_else(|| command.as_ref().and_then(program))

@@ -15,7 +15,7 @@ pub(crate) struct Verify {
     /// Checkpoints that were kept elsewhere: they show what was cut off at the end
     #[arg(long = "checkpoint", value_name = "CHAIN@SEQ:HASH", value_delimiter = ',', value_parser = checkpoint)]
     checkpoints: Vec<Checkpoint>,
-    /// Retention has deleted the oldest records on purpose: verify each chain from the first record that is left
+    /// Accept that retention has deleted the oldest records: verify each chain from its first record that remains
     #[arg(long)]
     trimmed: bool,
 }
@@ -53,14 +53,13 @@ struct VerifiedChain {
     problem: Option<String>,
     /// The number at which the problem is.
     at: Option<u64>,
-    /// Whether records before the first are missing, and nothing in the trail attests what is left: by `--trimmed` that
-    /// is no problem.
+    /// Whether records before the first are missing, and no checkpoint covers the rest; `--trimmed` accepts this.
     trimmed: bool,
 }
 
 impl Verify {
     fn chain(&self, chain: &ChainReport) -> VerifiedChain {
-        // A checkpoint that was kept elsewhere and is too old stays a problem: what is left may be another history.
+        // A checkpoint from elsewhere that is too old stays a problem: the rest may be a chain that was written anew.
         let is_kept = self.checkpoints.iter().any(|kept| kept.chain == chain.chain);
         let is_unanchored = chain.problem.is_some_and(|problem| problem.kind == ProblemKind::Unanchored);
         let trimmed = self.trimmed && is_unanchored && !is_kept;
@@ -111,12 +110,12 @@ impl View for Verified {
     fn notes(&self) -> Vec<String> {
         let text = if self.intact { "no problem found" } else { "the trail was tampered with, or lost records" };
         let trimmed = self.chains.iter().filter(|chain| chain.trimmed).map(|chain| {
-            format!("{} is verified from record {}, the first that is left: --trimmed.", chain.chain, chain.first)
+            format!("{} is verified from record {}, the first that remains (--trimmed).", chain.chain, chain.first)
         });
         let is_unanchored = |chain: &VerifiedChain| chain.problem.as_deref() == Some(ProblemKind::Unanchored.as_str());
         let hint =
             self.chains.iter().any(is_unanchored).then(|| {
-                "unanchored: the beginning is missing. If retention deleted it on purpose: --trimmed.".to_owned()
+                "unanchored: the beginning is missing; if retention has deleted it, pass --trimmed.".to_owned()
             });
         trimmed.chain(hint).chain([format!("{} records: {text}.", self.records)]).collect()
     }

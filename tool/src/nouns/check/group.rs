@@ -12,10 +12,10 @@ use crate::exit::Failure;
 pub(super) struct Group {
     /// Name of the group
     pub(super) group: String,
-    /// Lag in all from which on it is a warning
+    /// Total lag from which the status is warning
     #[arg(long, value_name = "OFFSETS")]
     warning: Option<u64>,
-    /// Lag in all from which on it is critical
+    /// Total lag from which the status is critical
     #[arg(long, value_name = "OFFSETS")]
     critical: Option<u64>,
     /// Fewer members than this are critical

@@ -13,16 +13,16 @@ use crate::nouns::dead_letter::open;
 pub(super) struct Letters {
     /// Names of the topics whose dead letters are counted; by default all
     topics: Vec<String>,
-    /// Number of open letters from which on it is a warning
+    /// Number of open letters from which the status is warning
     #[arg(long, value_name = "N", default_value_t = 1)]
     warning: u64,
-    /// Number of open letters from which on it is critical
+    /// Number of open letters from which the status is critical
     #[arg(long, value_name = "N")]
     critical: Option<u64>,
 }
 
 impl Letters {
-    /// Counts open and parked letters. Logs of dead-letter topics that hold no record are not read.
+    /// Counts open and parked letters. Dead-letter topics without records are not read.
     pub(super) async fn run(&self, cx: &Context) -> Result<CheckView, Failure> {
         let named = crate::nouns::topic::checked(&self.topics)?;
         let found = crate::nouns::topic::describe_each(cx.admin().await?.as_ref(), &named).await?;
@@ -68,7 +68,7 @@ impl Letters {
     }
 }
 
-/// Returns the topics, of these or of all, whose dead-letter topic holds records.
+/// Returns those of `topics`, or of all if it is empty, whose dead-letter topic has records.
 async fn filled(cx: &Context, topics: &[Name]) -> Result<Vec<String>, Failure> {
     let admin = cx.admin().await?;
     let logs: Vec<Name> = match topics {

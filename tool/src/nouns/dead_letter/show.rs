@@ -71,9 +71,9 @@ struct Payload {
     headers: Vec<(String, Option<Shown>)>,
     /// The value.
     value: Option<Shown>,
-    /// The event's payload as this program's type reads it; absent if it has none.
+    /// The event's payload, decoded by this program's type; absent without such a type.
     event: Option<Value>,
-    /// Why this program's type of the event cannot read the value.
+    /// Reason why this program's type cannot decode the value.
     undecodable: Option<String>,
 }
 

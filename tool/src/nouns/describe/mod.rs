@@ -18,10 +18,10 @@ use crate::output::{Table, View, list};
 /// Describe the target: its topics, who reads them, and how far behind; and the services that this program declares.
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// Only topics of the target whose name begins so
+    /// Only topics of the target whose name begins with this prefix
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
-    /// Only what this program declares: no broker is called
+    /// Only the services that this program declares, without calling a broker
     #[arg(long)]
     declared: bool,
 }
@@ -73,7 +73,7 @@ impl Query for Describe {
     async fn run(&self, cx: &Context) -> Result<TargetView, Failure> {
         if self.declared && cx.services.is_empty() {
             return Err(Failure::usage("describe --declared: this program declares no services")
-                .with_hint("run the program of the services, by its word `tool`"));
+                .with_hint("run the services' program with its subcommand `tool`"));
         }
         if self.declared || (!cx.services.is_empty() && !cx.has_target()?) {
             return Ok(TargetView { services: declared::services(cx, None), ..TargetView::default() });

@@ -41,7 +41,7 @@ pub(crate) struct ExportView {
     file: String,
     /// The number of events in it.
     events: u64,
-    /// How long reading and writing took, in seconds.
+    /// Duration of reading and writing, in seconds.
     seconds: f64,
 }
 
@@ -88,7 +88,7 @@ impl Export {
     }
 }
 
-/// Waits until a regular file is on the disk. A device or a pipe is on none.
+/// Syncs a regular file to disk. Devices and pipes cannot be synced.
 fn synced(file: &File) -> std::io::Result<()> {
     if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
 }

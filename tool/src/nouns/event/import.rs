@@ -151,9 +151,9 @@ async fn import(cx: &Context, step: &ImportStep) -> tidings_core::Result<()> {
     }
 }
 
-/// Returns the error of an import that ended early: where events were published before, it was applied in part.
+/// Returns the error of an import that ended early. If events were published before, it was applied in part.
 fn early(done: u64, error: Error) -> Error {
-    let text = format!("{done} events were published, then it ended");
+    let text = format!("the import ended early, after {done} events were published");
     match (done, error.kind()) {
         (0, kind) | (_, kind @ ErrorKind::Indeterminate) => Error::caused_by(kind, text, error),
         _ => partly(format!("{text}: {}", error.report())),

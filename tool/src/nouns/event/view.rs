@@ -46,10 +46,10 @@ pub(crate) struct EventView {
     /// The headers, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) headers: Vec<HeaderView>,
-    /// The payload as this program's type of the event reads it; absent if it has none. Not published.
+    /// The payload, decoded by this program's type; absent without such a type. Not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) payload: Option<Value>,
-    /// Why this program's type of the event cannot read the value. Not published.
+    /// Reason why this program's type cannot decode the value. Not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) undecodable: Option<String>,
 }
@@ -132,7 +132,7 @@ impl EventView {
         }
     }
 
-    /// Adds the payload as a type of the program reads it.
+    /// Adds the payload as decoded by a type of the program.
     pub(crate) fn with_decoded(mut self, decoded: Option<Result<Value, String>>) -> Self {
         match decoded {
             Some(Ok(payload)) => self.payload = Some(payload),
