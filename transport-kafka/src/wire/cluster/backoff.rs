@@ -1,4 +1,4 @@
-//! Pauses between attempts to connect.
+//! Backoff between attempts to connect.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::wire::connection::random_byte;
 /// First pause; doubled with each failure, up to [`LONGEST`].
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
-/// A pause is shortened by up to this share, so that clients that failed together do not come back together.
+/// A pause is shortened by up to this share, so that clients that failed at the same time retry at different times.
 const JITTER_SHARE: u32 = 4;
 
 /// Pauses that grow with each failure.
@@ -20,7 +20,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the rest of the pause.
+    /// Returns the remaining time of the pause.
     pub(super) fn left(&self) -> Duration {
         self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }

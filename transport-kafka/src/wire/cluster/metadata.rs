@@ -22,7 +22,7 @@ pub(crate) struct Leader {
 /// A topic as last reported.
 #[derive(Debug)]
 struct TopicState {
-    /// Changes when the topic is created anew, and leader epochs start over.
+    /// Changes when the topic is recreated; its leader epochs then restart.
     id: [u8; 16],
     code: Code,
     partitions: HashMap<u32, PartitionState>,
@@ -35,14 +35,14 @@ struct PartitionState {
     epoch: i32,
 }
 
-/// What is known of a cluster.
+/// Brokers and topics of a cluster, as last reported.
 #[derive(Debug, Default)]
 pub(super) struct Metadata {
     brokers: HashMap<i32, Endpoint>,
     topics: HashMap<Name, TopicState>,
 }
 
-/// Builds the request for these topics, which are not created by it.
+/// Builds the request for these topics, without creating missing ones.
 pub(super) fn request(topics: &[Name]) -> MetadataRequest {
     let named = |name: &Name| {
         MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string(name.to_string()))))
@@ -67,11 +67,11 @@ impl Metadata {
 
     pub(super) fn leaders(&self, topic: &Name) -> Result<HashMap<u32, Option<i32>>> {
         let what = || format!("find the leaders of topic {topic:?}");
-        let unknown = || Error::new(ErrorKind::Unavailable, format!("{}: it was not asked for", what()));
+        let unknown = || Error::new(ErrorKind::Unavailable, format!("{}: the topic was not requested", what()));
         let state = self.topics.get(topic).ok_or_else(unknown)?;
         match state.code {
             Code::UNKNOWN_TOPIC_OR_PARTITION => {
-                Err(Error::new(ErrorKind::NotFound, format!("{}: there is no such topic", what())))
+                Err(Error::new(ErrorKind::NotFound, format!("{}: the topic does not exist", what())))
             }
             code => code.ok().map_err(|code| code.error(what())),
         }?;
@@ -85,10 +85,9 @@ impl Metadata {
         }
     }
 
-    /// Takes an answer, but keeps leaders that are newer than those in it: brokers learn of an election at different
-    /// times.
+    /// Applies an answer. Newer known leaders are kept, because brokers learn of an election at different times.
     pub(super) fn update(&mut self, answer: &MetadataResponse) {
-        // A broker that has just started may know no other.
+        // A broker that has just started may report none.
         if !answer.brokers.is_empty() {
             let endpoint =
                 |host: &StrBytes, port: i32| Some(Endpoint { host: host.to_string(), port: u16::try_from(port).ok()? });
@@ -156,7 +155,7 @@ mod tests {
         metadata.learn_leader(&at(), Leader { broker: 6, epoch: 6 });
         metadata.update(&answer(1, -1, 7));
         assert_eq!(metadata.leader(&at()), None);
-        // Created anew: epochs start over.
+        // The topic was recreated, so epochs restart.
         metadata.update(&answer(2, 7, 0));
         assert_eq!(metadata.leader(&at()), Some(Leader { broker: 7, epoch: 0 }));
     }

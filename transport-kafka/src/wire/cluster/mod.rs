@@ -1,7 +1,7 @@
 //! The brokers of a cluster, the leaders of partitions, and one connection to each broker.
 //!
-//! Metadata is asked for over a connection of its own, so that no long poll delays it. If that is silent, all brokers
-//! are asked, and the first answer is taken.
+//! Metadata is requested over a separate connection, so that no long poll delays it. If no answer arrives there, all
+//! brokers are queried, and the first answer is used.
 
 mod backoff;
 mod metadata;
@@ -22,12 +22,12 @@ use self::metadata::Metadata;
 use super::connection::{Connection, Endpoint};
 use crate::config::KafkaConfig;
 
-/// How long one broker may take to answer before the others are asked, too.
+/// Time after which the other brokers are queried, too, if the first has not answered.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Time limit of a request for metadata, and of connecting to a single broker: one that hangs must not delay others for
 /// longer.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Number of brokers asked at once.
+/// Number of brokers queried at once.
 const AT_ONCE: usize = 16;
 
 /// A cluster. Clones share its metadata and connections.
@@ -38,7 +38,7 @@ pub(crate) struct Cluster(Arc<Inner>);
 struct Inner {
     config: Arc<KafkaConfig>,
     state: Mutex<State>,
-    /// The connection for metadata; locked by the one request at a time.
+    /// The connection for metadata, locked during a request.
     control: tokio::sync::Mutex<Option<Connection>>,
 }
 
@@ -56,10 +56,10 @@ struct Slot {
 }
 
 impl Cluster {
-    /// Connects to the first of the configured brokers that answers; all are asked at once.
+    /// Connects to all configured brokers at once, and uses the first that answers.
     ///
     /// # Errors
-    /// Those of [`Connection::open`], if no broker answers: a refusal rather than a silence.
+    /// Those of [`Connection::open`], if no broker answers. A refusal takes precedence over a timeout.
     pub(crate) async fn connect(config: &KafkaConfig) -> Result<Self> {
         let inner =
             Inner { config: Arc::new(config.clone()), state: Mutex::default(), control: tokio::sync::Mutex::default() };
@@ -82,7 +82,7 @@ impl Cluster {
         self.lock().metadata.leader(at)
     }
 
-    /// Records the leader that a broker names in an answer. An older one than the known leader is ignored.
+    /// Records the leader that a broker names in an answer, unless it is older than the known leader.
     pub(crate) fn learn_leader(&self, at: &TopicPartition, leader: Leader) {
         self.lock().metadata.learn_leader(at, leader);
     }
@@ -91,12 +91,12 @@ impl Cluster {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) and [`Denied`](ErrorKind::Denied), as the broker answered;
-    /// [`Unavailable`](ErrorKind::Unavailable) for a topic that was not asked for.
+    /// [`Unavailable`](ErrorKind::Unavailable) for a topic that was not requested.
     pub(crate) fn leaders(&self, topic: &Name) -> Result<HashMap<u32, Option<i32>>> {
         self.lock().metadata.leaders(topic)
     }
 
-    /// Asks for the brokers, and for the leaders of these topics. Topics that are no longer asked for are forgotten.
+    /// Requests the brokers, and the leaders of these topics. Topics that are no longer requested are removed.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if no broker answers; [`Denied`](ErrorKind::Denied) if one refuses the
@@ -120,13 +120,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks over the open connection; `None` if there is none, or no timely answer.
+    /// Sends the request over the open connection; `None` without a connection, or without an answer in time.
     async fn ask_control(&self, control: Option<&Connection>, request: &MetadataRequest) -> Option<MetadataResponse> {
         let control = control.filter(|connection| connection.is_usable())?;
         let answer = timeout(PATIENCE, control.request(request, self.limit())).await.ok()?;
         answer
             .inspect_err(|error| {
-                tracing::debug!(error = error.error().report(), "a broker does not answer; others are asked")
+                tracing::debug!(error = error.error().report(), "metadata request failed; querying the other brokers")
             })
             .ok()
     }
@@ -147,7 +147,7 @@ impl Cluster {
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(answer) => return Ok(answer),
-                // A refusal says more than a silence.
+                // A refusal names the cause, a timeout does not.
                 Err(error) if failure.as_ref().is_none_or(Error::is_retryable) => failure = Some(error),
                 Err(_) => {}
             }
@@ -155,7 +155,7 @@ impl Cluster {
         Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "there is no broker to connect to")))
     }
 
-    /// Returns the addresses of the configured brokers, and then those of the others.
+    /// Returns the addresses of the configured brokers, followed by those of the others.
     fn endpoints(&self) -> Result<Vec<Endpoint>> {
         let configured = self.0.config.brokers.iter().map(|broker| {
             let address = Address::parse("brokers", broker).map_err(crate::config::in_context)?;
@@ -171,11 +171,11 @@ impl Cluster {
 
     /// Returns the connection to a broker, and opens it if necessary.
     ///
-    /// After a failure, the next attempt waits: longer each time, up to a second, with jitter.
+    /// Attempts after a failure wait with exponential backoff and jitter, up to a second.
     ///
     /// # Errors
-    /// Those of [`Connection::open`]; [`Unavailable`](ErrorKind::Unavailable) for an unknown broker, until the metadata
-    /// name it.
+    /// Those of [`Connection::open`]; [`Unavailable`](ErrorKind::Unavailable) for a broker that the metadata do not
+    /// contain.
     ///
     /// # Cancel safety
     /// Safe.

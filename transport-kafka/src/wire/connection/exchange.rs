@@ -1,4 +1,4 @@
-//! Requests answered one by one: those of a connection that is not ready yet, and those that renew its credentials.
+//! Requests sent one at a time: those that open a connection, and those that renew its credentials.
 
 use bytes::Bytes;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use super::stream::{Stream, failed, read_message};
 use crate::wire::messages::{self, BrokerVersions, Code};
 
-/// Sends a request and waits for its answer, while nothing else is sent.
+/// Sends one request at a time, and waits for its answer.
 pub(super) trait Exchange: Send {
     /// Sends `request` in this version, and decodes the answer.
     fn call<R: Request + Sync>(
@@ -32,19 +32,19 @@ impl Handshake {
         Self { stream, client_id, correlation: i32::MIN, max_answer }
     }
 
-    /// Returns the stream, and the largest answer that is accepted.
+    /// Returns the stream, and the maximum size of an answer.
     pub(super) fn into_stream(self) -> (Stream, usize) {
         (self.stream, self.max_answer)
     }
 
-    /// Asks for the versions of requests that the broker supports.
+    /// Requests the API versions that the broker supports.
     pub(super) async fn versions(&mut self) -> Result<BrokerVersions> {
         let name = StrBytes::from_static_str(env!("CARGO_PKG_NAME"));
         let request = ApiVersionsRequest::default()
             .with_client_software_name(name)
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let answer = self.send(&request, 3).await?;
-        // The code has the same place in all versions. A broker that does not know this one answers in the oldest.
+        // The code has the same position in all versions. A broker without support for this one answers in version 0.
         let code = answer.get(4..6).and_then(|code| code.first_chunk()).map(|code| Code(i16::from_be_bytes(*code)));
         let answer = if code == Some(Code::UNSUPPORTED_VERSION) {
             self.call(&ApiVersionsRequest::default(), 0).await?
@@ -52,7 +52,7 @@ impl Handshake {
             messages::decode::<ApiVersionsRequest>(answer, 3)?
         };
         let ApiVersionsResponse { error_code, .. } = &answer;
-        Code(*error_code).ok().map_err(|code| code.error("ask for supported versions"))?;
+        Code(*error_code).ok().map_err(|code| code.error("request the supported versions"))?;
         Ok(BrokerVersions::of(&answer))
     }
 

@@ -33,7 +33,7 @@ use crate::config::KafkaConfig;
 
 /// Maximum number of requests without an answer; later ones wait.
 const MAX_IN_FLIGHT: usize = 64;
-/// Requests that wait to be written, at most.
+/// Maximum number of requests that wait to be written.
 const QUEUED: usize = 16;
 /// Largest answer, in addition to the sizes of the configuration. A fetch contains at least one batch, whatever its
 /// size; brokers accept batches up to `socket.request.max.bytes`, 100 MiB by default.
@@ -96,7 +96,7 @@ struct Inner {
 }
 
 impl Connection {
-    /// Connects, authenticates, and asks for the broker's versions, within `limit`.
+    /// Connects, authenticates, and requests the broker's versions, within `limit`.
     ///
     /// Certificates are read from their files each time, and a token is requested.
     ///
@@ -151,12 +151,12 @@ impl Connection {
         &self.0.endpoint
     }
 
-    /// Checks whether requests may be sent: it has not ended, and its credentials are valid.
+    /// Returns whether requests may be sent: the connection has not ended, and its credentials are valid.
     pub(crate) fn is_usable(&self) -> bool {
         self.0.queue.failure().is_none() && self.0.expires.is_none_or(|expires| Instant::now() < expires)
     }
 
-    /// Sends a request and waits for its answer, `limit` for both.
+    /// Sends a request and waits for its answer, in `limit` altogether.
     ///
     /// # Errors
     /// See [`send`](Self::send) and [`Pending::answer`].
@@ -251,7 +251,7 @@ impl<R: Request> Pending<R> {
             }
         };
         messages::decode::<R>(answer, version).map_err(|error| {
-            // An answer of another form than agreed upon: nothing after it can be trusted.
+            // After an answer in an unexpected format, the following bytes cannot be interpreted.
             let error = Arc::new(error.in_context(&connection.0.endpoint));
             connection.0.queue.fail(Arc::clone(&error));
             RequestError::Unanswered(error)
@@ -269,7 +269,7 @@ impl<R> std::fmt::Debug for Pending<R> {
 pub(super) fn random_byte() -> u8 {
     use ring::rand::SecureRandom;
     let mut byte = [0];
-    // Without randomness the delay is the same everywhere, which is no failure.
+    // Without random bytes the delay is the same in all processes, which is acceptable.
     let _filled = ring::rand::SystemRandom::new().fill(&mut byte);
     byte[0]
 }

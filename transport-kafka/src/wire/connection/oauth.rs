@@ -6,10 +6,10 @@ use tidings_core::{Error, ErrorKind, Result};
 
 use crate::config::{Token, TokenSource};
 
-/// A token that expires sooner is refused: it could expire before the broker has checked it.
+/// Minimum remaining lifetime of a token: it could otherwise expire before the broker has checked it.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// Asks the source for a token.
+/// Requests a token from the source.
 ///
 /// # Errors
 /// A transient error of the source is [`Unavailable`](ErrorKind::Unavailable); any other, and a token that expires
@@ -31,7 +31,7 @@ pub(super) fn time_left(expires: SystemTime) -> Duration {
     expires.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
-/// Builds the client's only message.
+/// Builds the client's message.
 ///
 /// # Errors
 /// [`Invalid`](ErrorKind::Invalid) if the token or an extension contains the separator, which would change the

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::RequestError;
 
-/// Where an answer goes.
+/// Receives the answer to a request.
 pub(super) type AnswerSender = oneshot::Sender<Result<Bytes, RequestError>>;
 
 /// An encoded request on its way to the socket.
@@ -35,7 +35,7 @@ struct Waiting {
     failure: Option<Arc<Error>>,
 }
 
-/// Requests without an answer, and why the connection ended.
+/// Requests without an answer, and the cause of the connection's end.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -47,7 +47,7 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a request that is about to be written; returns its frame, unless its caller has given up.
+    /// Adds a request that is about to be written, and returns its frame; `None` if its caller no longer waits.
     pub(super) fn add(&self, outgoing: Outgoing) -> Option<Bytes> {
         let Outgoing { correlation, frame, answer, permit } = outgoing;
         if answer.is_closed() {
@@ -73,7 +73,7 @@ impl Queue {
         };
         match oldest {
             Some(oldest) if oldest.correlation == correlation => {
-                // Its caller may have given up.
+                // Its caller may no longer wait.
                 let _gone = oldest.answer.send(Ok(answer));
                 Ok(())
             }

@@ -13,8 +13,8 @@ use super::scram::Scram;
 use crate::config::{Sasl, ScramHash};
 use crate::wire::messages::{BrokerVersions, Code};
 
-/// Percentages of a session's lifetime after which it is renewed, at random, so that the connections of many processes
-/// are not renewed together.
+/// Percentages of a session's lifetime between which it is renewed, at a random time, so that the connections of many
+/// processes are not renewed at once.
 const RENEW_PERCENT: std::ops::Range<u64> = 80..95;
 
 /// How long credentials are valid.
@@ -43,7 +43,7 @@ pub(super) async fn authenticate(
         Sasl::OAuthBearer(_) => "OAUTHBEARER",
     };
     let version = versions.of_request::<SaslAuthenticateRequest>()?;
-    // Before the broker is asked: it allows little time between the two.
+    // Requested first, because the broker allows little time between the two steps.
     let token = match sasl {
         Sasl::OAuthBearer(source) => Some(oauth::token(source.as_ref()).await?),
         _ => None,
@@ -65,7 +65,7 @@ pub(super) async fn authenticate(
             let token = token.as_ref().map(oauth::message).transpose()?.unwrap_or_default();
             let refusal = dialogue.say(token).await?;
             if !refusal.is_empty() {
-                // The broker refuses with a text, and says so again once that is acknowledged (RFC 7628, 3.2.3).
+                // The broker refuses with a message, and sends an error after its acknowledgement (RFC 7628, 3.2.3).
                 dialogue.say("\u{1}".to_owned()).await?;
                 return Err(Error::new(ErrorKind::Denied, "authenticate with OAUTHBEARER: the token was refused"));
             }
@@ -104,7 +104,7 @@ async fn select(exchange: &mut impl Exchange, mechanism: &'static str) -> Result
 struct Dialogue<'a, E> {
     exchange: &'a mut E,
     version: i16,
-    /// The session's lifetime, as last reported; zero means without end.
+    /// The session's lifetime, as last reported; zero is unlimited.
     lifetime: Duration,
 }
 

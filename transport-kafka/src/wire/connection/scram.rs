@@ -16,13 +16,13 @@ use crate::config::ScramHash;
 
 /// Bytes of a nonce, before they are encoded.
 const NONCE_BYTES: usize = 24;
-/// Iterations that a broker may demand. Fewer are a downgrade (RFC 7677), and more would keep a thread busy.
+/// Iterations that a broker may request. Fewer are a downgrade (RFC 7677), and more would block a thread.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4_096..=1_000_000;
 /// Header of a client without channel binding, and the same encoded.
 const HEADER: &str = "n,,";
 const HEADER_BASE64: &str = "biws";
 
-/// A dialogue that has begun.
+/// An authentication that has begun.
 pub(super) struct Scram {
     hash: ScramHash,
     /// The first message without its header.
@@ -30,7 +30,7 @@ pub(super) struct Scram {
     nonce: String,
 }
 
-/// The client's second message, and the answer that proves that the broker knows the password, too.
+/// The client's second message, and the signature by which the broker proves that it knows the password.
 pub(super) struct Proof {
     pub(super) message: String,
     pub(super) expected: Expected,
@@ -69,7 +69,7 @@ impl Scram {
     /// # Errors
     /// [`Denied`](ErrorKind::Denied) if the challenge is malformed, or not one for this client.
     pub(super) fn prove(&self, password: &Secret, challenge: &Bytes) -> Result<Proof> {
-        let challenge = std::str::from_utf8(challenge).map_err(|_| denied("the challenge is no text"))?;
+        let challenge = std::str::from_utf8(challenge).map_err(|_| denied("the challenge is not UTF-8"))?;
         let field = |name: &str| challenge.split(',').find_map(|part| part.strip_prefix(name));
         let (nonce, salt, count) = (field("r="), field("s="), field("i="));
         let nonce = nonce.filter(|nonce| nonce.len() > self.nonce.len() && nonce.starts_with(&self.nonce));

@@ -17,9 +17,9 @@ use super::tls;
 use crate::config::Tls;
 use crate::error::is_tls;
 
-/// Pause before the next address of a name is tried, while the ones before do not answer.
+/// Delay before the next address of a name is tried, if the previous ones have not answered.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// Buffer of the socket's reads: one system call for a small answer and its length.
+/// Size of the read buffer, so that a small answer and its length take one system call.
 const READ_BUFFER: usize = 64 << 10;
 
 /// The reading half.
@@ -57,7 +57,7 @@ async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let attempt = |(place, address): (u32, SocketAddr)| async move {
         sleep(NEXT_ADDRESS * place).await;
         let socket = TcpStream::connect(address).await?;
-        // Requests are written whole: waiting for more bytes only delays them.
+        // Requests are written whole, so Nagle's algorithm would only delay them.
         socket.set_nodelay(true)?;
         io::Result::Ok(socket)
     };
@@ -72,7 +72,7 @@ async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-/// Converts a failure of the socket. A TLS alert is no transient failure: the certificate was refused.
+/// Converts an I/O error. A TLS alert is permanent: the certificate was refused.
 pub(super) fn failed(error: io::Error) -> Error {
     let kind = if is_tls(&error) { ErrorKind::Denied } else { ErrorKind::Unavailable };
     Error::new(kind, error.to_string()).with_source(error)

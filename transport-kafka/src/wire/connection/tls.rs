@@ -39,7 +39,7 @@ fn client_config(tls: &Tls) -> Result<ClientConfig> {
             }
         }
     }
-    // Named explicitly: the process may have several providers and no default.
+    // Set explicitly, because the process may have several providers and no default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(invalid)?.with_root_certificates(roots);
@@ -52,14 +52,14 @@ fn client_config(tls: &Tls) -> Result<ClientConfig> {
     }
 }
 
-/// Reads certificates; a text without any is an error here, because each handshake would fail without naming it.
+/// Reads certificates. Fails if there are none, because the handshake's error would not name the setting.
 fn certificates(field: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
     let unreadable = |e| Error::caused_by(ErrorKind::Invalid, unreadable(field, pem), e);
     let text = read(field, pem)?;
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(&text).collect::<std::result::Result<_, _>>().map_err(unreadable)?;
     if found.is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, format!("{field}: there is no certificate")));
+        return Err(Error::new(ErrorKind::Invalid, format!("{field}: it contains no certificate")));
     }
     Ok(found)
 }

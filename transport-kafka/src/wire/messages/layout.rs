@@ -1,19 +1,19 @@
 //! Checks an answer's lengths before it is decoded.
 //!
 //! The decoder of `kafka-protocol` reserves memory for as many array elements as an answer declares. A damaged or
-//! hostile answer could declare billions, and end the process. So the lengths in an answer are compared with its bytes
-//! first, without reserving anything.
+//! hostile answer could declare billions, and so abort the process. The lengths in an answer are therefore compared
+//! with its bytes first, without allocating.
 
 /// A field, or the elements of an array.
 #[derive(Debug, Clone, Copy)]
 enum Field {
-    /// A number, or several, of this many bytes.
+    /// Numbers of this size altogether, in bytes.
     Fixed(usize),
     Text,
     Bytes,
     /// Elements of these fields.
     Array(&'static [Versioned]),
-    /// Elements that are no structure.
+    /// Elements of a single field.
     Plain(&'static Field),
 }
 
@@ -117,16 +117,16 @@ static LAYOUTS: [Layout; 9] = [
     },
 ];
 
-/// Checks whether the lengths in the answer to a request fit its bytes; `answer` is what follows the header.
+/// Returns whether the lengths in an answer fit its bytes; `answer` begins after the header.
 ///
-/// An answer that this module has no layout for does not.
+/// Returns `false` for a request without a layout.
 pub(super) fn fits(key: i16, version: i16, answer: &[u8]) -> bool {
     let Some(layout) = LAYOUTS.iter().find(|layout| layout.key == key) else { return false };
     let mut walk = Walk { rest: answer, version, is_compact: version >= layout.compact_from };
     walk.fields(layout.fields, layout.tags).is_some()
 }
 
-/// A position in an answer. Moving beyond its end is `None`.
+/// A position in an answer. Methods return `None` beyond its end.
 struct Walk<'a> {
     rest: &'a [u8],
     version: i16,
@@ -152,7 +152,7 @@ impl Walk<'_> {
         None
     }
 
-    /// Reads a length; null is zero. Before compact lengths it had `width` bytes.
+    /// Reads a length: compact, or of `width` bytes. Null is zero.
     fn length(&mut self, width: usize) -> Option<usize> {
         if self.is_compact {
             return usize::try_from(self.varint()?.saturating_sub(1)).ok();

@@ -1,4 +1,4 @@
-//! Requests and responses: the versions that are used, their frames, and what error codes mean.
+//! Requests and responses: versions in use, frames, and the meaning of error codes.
 
 mod layout;
 
@@ -12,7 +12,7 @@ use tidings_core::{Error, ErrorKind, Result};
 
 /// Size of the length field that precedes each message.
 pub(crate) const LENGTH_BYTES: usize = 4;
-/// API key of the request that asks for versions.
+/// API key of the request for versions.
 pub(crate) const API_VERSIONS: i16 = 18;
 
 /// Requests that are sent, with their oldest and newest version in use.
@@ -86,7 +86,7 @@ pub(crate) fn encode<R: Request>(request: &R, version: i16, correlation: i32, cl
     frame.put_i32(i32::try_from(size).map_err(|_| invalid(format!("{size} bytes")))?);
     header.encode(&mut frame, header_version).map_err(|e| invalid(e.to_string()))?;
     request.encode(&mut frame, version).map_err(|e| invalid(e.to_string()))?;
-    // The length was computed before: a message that differs from it would shift all that follow.
+    // The length was computed first: a different one would misalign all messages that follow.
     if frame.len() != LENGTH_BYTES + size {
         return Err(invalid(format!("{} bytes instead of {size}", frame.len() - LENGTH_BYTES)));
     }
@@ -119,7 +119,7 @@ pub(crate) fn correlation_of(answer: &[u8]) -> Option<i32> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Code(pub(crate) i16);
 
-/// Codes that are acted upon, or whose kind differs from [`Unavailable`](ErrorKind::Unavailable).
+/// Codes that the client handles, or whose kind differs from [`Unavailable`](ErrorKind::Unavailable).
 impl Code {
     pub(crate) const OFFSET_OUT_OF_RANGE: Self = Self(1);
     pub(crate) const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
@@ -148,8 +148,7 @@ impl Code {
         }
     }
 
-    /// Checks whether a fetch that is answered with this code is unlikely to change on retry: the batch cannot be
-    /// returned.
+    /// Returns whether a fetch with this code is unlikely to succeed on retry: the broker cannot return the batch.
     pub(crate) fn is_refused_fetch(self) -> bool {
         // Corrupt, unknown, message and list too large, timestamp, version, message format, codec, record.
         matches!(self.0, -1 | 2 | 10 | 18 | 32 | 35 | 43 | 76 | 87)

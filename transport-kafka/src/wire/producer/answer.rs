@@ -1,4 +1,4 @@
-//! What a broker's answer to a batch says about it.
+//! Meaning of a broker's answer to a batch.
 
 /// Result of one attempt to send a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) enum Answer {
     OutOfOrder,
     /// Not stored: the broker has seen a later epoch.
     Fenced,
-    /// Not stored, with an error code that no repetition changes.
+    /// Not stored, with a permanent error code.
     Refused(i16),
 }
 
@@ -38,7 +38,7 @@ impl Answer {
             3 | 5 | 6 | 9 | 74 | 75 | 100 | 103 => Self::NotStored { moved: true },
             // The broker's own errors, its time-outs, and too few replicas after appending.
             -1 | 7 | 13 | 20 => Self::Open { moved: false },
-            // Its disk failed: it leads no longer.
+            // Its disk failed, so it no longer leads.
             56 => Self::Open { moved: true },
             refused => Self::Refused(refused),
         }

@@ -1,10 +1,10 @@
-//! The idempotent producer (KIP-98), as a state machine without input and output.
+//! The idempotent producer (KIP-98), as a state machine without I/O.
 //!
-//! [`SendQueue`] decides which batch is sent to which broker, under which identity, and what an
-//! answer means for it. It has no clock and no connection: its caller passes both in. So the tests
-//! play brokers that lose, delay, repeat and refuse, with a seed.
+//! [`SendQueue`] decides which batch is sent to which broker, under which identity, and interprets
+//! answers. It has no clock and no connection: its caller passes the time and the answers. So tests
+//! can simulate brokers that lose, delay, repeat and refuse requests, by seed.
 //!
-//! # What it guarantees
+//! # Guarantees
 //!
 //! - A batch that is reported as stored is in the log once.
 //! - A batch that is reported as not stored is not in the log, and never will be.
@@ -12,21 +12,21 @@
 //! - Each batch ends, at the latest when its delivery timeout has passed. If it may be stored, its
 //!   result is unknown.
 //!
-//! # How
+//! # Rules
 //!
 //! - A broker appends a batch only if its sequence follows that of the last one, and recognises one
 //!   of the last five that is repeated. So up to five batches of a partition may be in flight to one
 //!   broker, and a retry is stored once.
-//! - A broker that knows nothing of a producer accepts any sequence. So the first batch under an
+//! - A broker without state of a producer accepts any sequence. So the first batch under an
 //!   identity, after a failure, or after a pause is sent alone.
-//! - A batch whose answer was lost is *open*: a copy of it may still be on its way. It is only ever
-//!   repeated under the same epoch and sequence.
+//! - A batch whose answer was lost is *open*: a copy of it may still be in flight. It is repeated
+//!   only under the same epoch and sequence.
 //! - A batch that ends without being stored leaves a gap in the sequences. The partition's epoch is
-//!   then raised, which fences what is on its way, and sequences restart at zero (KIP-360). This
-//!   waits until nothing of the partition is in flight and its first batch is not open: a copy of a
-//!   later one cannot be appended, as the first one is missing.
+//!   then raised, which fences copies in flight, and sequences restart at zero (KIP-360). This waits
+//!   until no batch of the partition is in flight and its first batch is not open. A copy of a later
+//!   batch cannot be appended, because the first one is missing.
 //! - Without transactions no broker assigns epochs, and brokers check them for each partition. So
-//!   each partition has its own, and its gap delays no other one.
+//!   each partition has its own epoch, and its gap does not delay other partitions.
 
 mod answer;
 mod partition;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::Answer;
 use crate::wire::records::ProducerState;
 
-/// Maximum number of batches in flight: brokers recognise this many of the last ones when they are repeated.
+/// Maximum number of batches in flight: brokers recognise repetitions of this number of the last batches.
 pub(super) const MAX_IN_FLIGHT: usize = 5;
-/// After this time without a stored batch, the next one is sent alone: the broker may have forgotten the producer.
+/// After this time without a stored batch, the next one is sent alone: the broker may have no state of the producer.
 const IDLE: Duration = Duration::from_secs(10);
 /// Delays before a repetition: the first one, doubled each time up to the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -52,7 +52,7 @@ struct Batch<B> {
     sequence: Option<i32>,
     /// The request that it is part of.
     request: Option<u64>,
-    /// Whether an attempt had no answer: a copy of it may be on its way.
+    /// Whether an attempt had no answer, so a copy may still be in flight.
     open: bool,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Partition<B> {
     in_flight: (usize, i32),
     identity: Option<Identity>,
     next_sequence: i32,
-    /// Whether the epoch has to be raised, as a sequence may never be stored.
+    /// Whether the epoch has to be raised, because a sequence may never be stored.
     gap: bool,
     /// When the last batch was stored; `None` after a failure, and under a new identity.
     stored_at: Option<Instant>,
@@ -106,7 +106,7 @@ impl<B: Payload> Partition<B> {
         self.queue.push_back(Batch { payload, expires, sequence: None, request: None, open: false });
     }
 
-    /// Sets the leader. Batches in flight to another broker are waited for.
+    /// Sets the leader. Batches are sent to it once those in flight to another broker have ended.
     pub(super) fn set_leader(&mut self, leader: Option<i32>) {
         if leader.is_some() && self.leader != leader {
             self.stored_at = None;
@@ -119,7 +119,7 @@ impl<B: Payload> Partition<B> {
         self.identity.get_or_insert(identity);
     }
 
-    /// Returns when it next has something to do by itself: an expiry, or a repetition.
+    /// Returns the time of the next expiry or repetition.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let front = self.queue.front()?;
         Some(self.retry_at.map_or(front.expires, |retry_at| retry_at.min(front.expires)))
@@ -156,13 +156,13 @@ impl<B: Payload> Partition<B> {
     fn may_send(&self, broker: i32, now: Instant) -> bool {
         let (in_flight, to) = self.in_flight;
         let is_due = self.retry_at.is_none_or(|retry_at| retry_at <= now);
-        // A broker that may know nothing of this producer would accept a later batch first.
+        // A broker that may have no state of this producer would accept a later batch first.
         let is_known = self.stored_at.is_some_and(|stored| now.saturating_duration_since(stored) < IDLE);
         let has_room = in_flight == 0 || (is_known && to == broker && in_flight < MAX_IN_FLIGHT);
         self.leader == Some(broker) && is_due && has_room
     }
 
-    /// Records the answer to a batch, and returns the batch if it ends by that. The answer to one that has expired is
+    /// Records the answer to a batch, and returns the batch if the answer ends it. Answers to expired batches are
     /// ignored.
     pub(super) fn answered(&mut self, request: u64, answer: Answer, now: Instant) -> Option<(B, Fate)> {
         let index = self.queue.iter().position(|batch| batch.request == Some(request))?;
@@ -190,7 +190,7 @@ impl<B: Payload> Partition<B> {
                 self.failed(moved, now);
                 None
             }
-            // One that follows a failed one is repeated in its turn.
+            // A batch behind a failed one is repeated after it.
             Answer::OutOfOrder => {
                 self.gap |= index == 0;
                 self.failed(false, now);
@@ -207,7 +207,7 @@ impl<B: Payload> Partition<B> {
     }
 
     fn failed(&mut self, moved: bool, now: Instant) {
-        // Those in flight behind it fail for the same reason: the delay grows once for all of them.
+        // The batches in flight behind it fail for the same reason, so the delay grows only once.
         if self.stored_at.take().is_some() || self.retry_at.is_none() {
             let delay = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(8)).min(MAX_BACKOFF);
             self.failures = self.failures.saturating_add(1);
@@ -218,20 +218,20 @@ impl<B: Payload> Partition<B> {
         }
     }
 
-    /// Notes that a batch ended without being stored for sure.
+    /// Records that a batch ended, and may not be stored.
     fn ended_without(&mut self, batch: &Batch<B>, may_arrive: bool) {
         let Some(sequence) = batch.sequence else { return };
         self.stored_at = None;
         if !may_arrive && after(sequence, batch.payload.count()) == self.next_sequence {
-            // The last one: the next batch takes its place.
+            // It was the last batch, so the next one reuses its sequence.
             self.next_sequence = sequence;
         } else {
             self.gap = true;
         }
     }
 
-    /// Raises the epoch if there is a gap, nothing is in flight, and no copy can be appended under the present one
-    /// that is to be sent under the next one.
+    /// Raises the epoch if there is a gap, nothing is in flight, and no batch that will be sent under the next epoch
+    /// has a copy that can be appended under the current one.
     fn close_gap(&mut self) {
         if !self.gap || self.in_flight.0 > 0 || self.queue.front().is_some_and(|front| front.open) {
             return;
@@ -262,7 +262,7 @@ impl<B: Payload> Partition<B> {
     }
 }
 
-/// Returns the sequence after `count` records: after the largest one comes zero.
+/// Returns the sequence after `count` records, wrapping to zero after the largest.
 fn after(sequence: i32, count: u32) -> i32 {
     let next = (i64::from(sequence) + i64::from(count)) % (i64::from(i32::MAX) + 1);
     i32::try_from(next).unwrap_or(0)

@@ -10,7 +10,7 @@ use crate::wire::records::ProducerState;
 /// Settings of a [`SendQueue`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SendSettings {
-    /// How long a batch may take from being queued to its end.
+    /// Maximum time from queueing a batch to its end.
     pub(crate) delivery_timeout: Duration,
     /// Maximum size of the batches of a request in bytes. A larger batch is sent alone.
     pub(crate) max_request_bytes: usize,
@@ -34,7 +34,7 @@ struct Sent {
     partitions: Vec<usize>,
 }
 
-/// The batches of a producer that have not ended. Its caller bounds them.
+/// The batches of a producer that have not ended. The caller bounds their number.
 ///
 /// Partitions are numbered by their caller, from zero, in the order in which it learns of them.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct SendQueue<B> {
     partitions: Vec<Partition<B>>,
     requests: HashMap<u64, Sent>,
     last_request: u64,
-    /// The partition that the next request begins with, so that none waits for the others for long.
+    /// The partition with which the next request begins, so that all partitions get a turn.
     turn: usize,
 }
 
@@ -100,13 +100,13 @@ impl<B: Payload> SendQueue<B> {
         }
     }
 
-    /// Returns when the queue next has something to do by itself, even if no answer comes.
+    /// Returns the time of the next expiry or repetition.
     pub(crate) fn wakes_at(&self) -> Option<Instant> {
         self.partitions.iter().filter_map(Partition::wakes_at).min()
     }
 
-    /// Starts the next request to `broker`, and returns its number; `None` if nothing is to be sent now. `add` gets
-    /// each of its batches, with the partition and the producer to stamp it with.
+    /// Starts the next request to `broker`, and returns its number; `None` if nothing can be sent now. `add` gets
+    /// each of its batches, with the partition, and the producer state to write into it.
     pub(crate) fn next_request(
         &mut self,
         broker: i32,
@@ -147,7 +147,7 @@ impl<B: Payload> SendQueue<B> {
 
     /// Records that a request has no answer; `unsent` means that no byte of it was sent.
     pub(crate) fn lost(&mut self, request: u64, unsent: bool, now: Instant) -> Vec<Completion<B>> {
-        // The broker may be down: its partitions may have another leader by now.
+        // The broker may be down, so its partitions may have another leader.
         let answer = if unsent { Answer::NotStored { moved: true } } else { Answer::Open { moved: true } };
         self.end(request, now, |_| answer)
     }

@@ -1,4 +1,4 @@
-//! The producer against brokers that lose, delay, repeat and refuse what it sends, by a seed.
+//! Simulates brokers that lose, delay, repeat and refuse the producer's requests, by seed.
 //!
 //! Partitions are logs with the rules by which Kafka's brokers accept a batch of an idempotent
 //! producer. A cut connection leaves copies of requests that brokers handle at any later time.

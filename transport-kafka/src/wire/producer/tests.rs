@@ -1,4 +1,4 @@
-//! What is sent when, and what an answer leads to.
+//! The order of batches, and the effects of answers.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

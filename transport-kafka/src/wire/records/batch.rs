@@ -33,7 +33,7 @@ pub(crate) enum Marker {
     Abort,
     /// The producer's open transaction was committed.
     Commit,
-    /// A type of the broker's own use, such as those of its metadata log.
+    /// An internal type of the broker, such as those of its metadata log.
     Other(i16),
 }
 
@@ -111,12 +111,12 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Returns the size of the encoded records, decompressed: what a record of them keeps in memory.
+    /// Returns the decompressed size of the records in bytes, which any one of them keeps in memory.
     pub(crate) fn size(&self) -> usize {
         self.data.len()
     }
 
-    /// Walks all records without building them, and moves to the first one that is not below `offset`.
+    /// Checks all records without building them, and moves to the first whose offset is at least `offset`.
     fn check(&mut self, header: &BatchHeader, offset: u64) -> Result<(), BatchError> {
         let count = header.count as usize;
         if count > self.data.len() / MIN_RECORD {

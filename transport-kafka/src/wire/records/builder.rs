@@ -89,7 +89,7 @@ impl ProducerState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordTooLarge;
 
-/// A batch that grows. Appending allocates nothing but the growth of its one buffer.
+/// A batch under construction. Appending allocates only when its buffer grows.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
     /// Space for the header, and the records.
@@ -249,8 +249,8 @@ impl SealedBatch {
         self.producer
     }
 
-    /// Changes the producer: a batch that was surely not stored is sent again under a new epoch or sequence. Copies
-    /// the bytes if they are still shared, as with a connection that is about to write them.
+    /// Changes the producer state, so that a batch that was certainly not stored can be sent under a new epoch or
+    /// sequence. Copies the bytes if they are shared, such as with a connection that has yet to write them.
     pub(crate) fn restamp(&mut self, producer: ProducerState) {
         let bytes = std::mem::take(&mut self.bytes);
         let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));

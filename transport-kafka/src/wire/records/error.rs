@@ -1,4 +1,4 @@
-//! Reasons why a batch cannot be read.
+//! Errors of unreadable batches.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub(crate) enum BatchError {
     TooManyHeaders,
     /// Its format version is not 2.
     Format(i8),
-    /// Its codec has no name.
+    /// Its codec is unknown.
     Codec(i16),
     /// Its checksum differs from that of its bytes.
     Checksum {
@@ -72,9 +72,9 @@ impl std::error::Error for BatchError {}
 /// A batch of a fetch that cannot be read, found by its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UndecodableBatch {
-    /// Offset of its first record, if its header tells.
+    /// Offset of its first record, if its header contains it.
     pub(crate) first: Option<u64>,
-    /// Offset after its last record, if its header tells.
+    /// Offset after its last record, if its header contains it.
     pub(crate) next: Option<u64>,
     /// Why it cannot be read.
     pub(crate) cause: BatchError,

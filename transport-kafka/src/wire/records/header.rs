@@ -1,4 +1,4 @@
-//! Batch headers: what a fetch contains, and where it ends, without decoding a record.
+//! Batch headers, by which the batches of a fetch are found without decoding a record.
 
 use bytes::Bytes;
 
@@ -56,7 +56,7 @@ impl BatchHeader {
         Codec::ALL.into_iter().find(|codec| *codec as i16 == number).ok_or(BatchError::Codec(number))
     }
 
-    /// Returns whether the records bear the time at which the broker appended them.
+    /// Returns whether the records have the time at which the broker appended them.
     pub(crate) fn has_append_time(&self) -> bool {
         self.attributes & APPEND_TIME_BIT != 0
     }
@@ -77,7 +77,7 @@ impl BatchHeader {
         let base_offset = u64::try_from(i64::from_be_bytes(field(header, at::BASE_OFFSET)));
         let base_offset = base_offset.map_err(|_| BatchError::Damaged("its offset is negative"))?;
         let last_delta = u32::try_from(i32::from_be_bytes(field(header, at::LAST_DELTA)));
-        let last_delta = last_delta.map_err(|_| BatchError::Damaged("its last offset lies before its first"))?;
+        let last_delta = last_delta.map_err(|_| BatchError::Damaged("its last offset is before its first"))?;
         let last_offset = base_offset + u64::from(last_delta);
         if last_offset >= i64::MAX.unsigned_abs() {
             return Err(BatchError::Damaged("its last offset is beyond all offsets"));
@@ -102,15 +102,15 @@ impl BatchHeader {
 
 /// Returns a field of a header.
 fn field<const N: usize>(header: &[u8; at::RECORDS], start: usize) -> [u8; N] {
-    // Constants of this module bound `start`, so a field never lies beyond the header.
+    // Constants of this module bound `start`, so a field is never beyond the header.
     header.get(start..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
 }
 
-/// Walks the batches of a fetch of one partition by their headers; nothing is decoded or copied.
+/// Iterates over the batches of a partition's fetch by their headers, without decoding or copying.
 ///
-/// An item is an error where a batch cannot be read; the batches behind it follow if its length is
-/// plausible. A batch that is cut off at the end is no item: brokers fill a fetch to its size. Alone
-/// it is an error, since brokers return at least one whole batch.
+/// An unreadable batch is an error; iteration continues behind it if its length is plausible. A
+/// truncated batch at the end is skipped, because brokers fill a fetch to its size. If it is the
+/// only one, it is an error, because brokers return at least one whole batch.
 pub(crate) fn scan(fetched: &Bytes) -> Scan {
     Scan { fetched: fetched.clone(), at: 0 }
 }

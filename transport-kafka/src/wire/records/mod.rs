@@ -2,13 +2,13 @@
 //!
 //! Reading has two steps, so that the next fetch can go out before any record is decoded:
 //!
-//! - [`scan`] walks the batches of a fetch by their headers, which tell the next offset.
+//! - [`scan`] iterates over the batches of a fetch by their headers, which contain the next offset.
 //! - [`Batch::records`] checks and decompresses one batch; its records are slices of the fetch, or of
 //!   the decompressed bytes.
 //!
-//! Everything in a fetch is untrusted: each length is checked before it is used, decompression stops
-//! at a bound, and nothing is allocated by a declared size alone. A batch is checked as a whole
-//! before its first record is returned.
+//! Fetched bytes are untrusted: each length is checked before use, decompression stops at a bound,
+//! and no memory is allocated by a declared size alone. A batch is checked as a whole before its
+//! first record is returned.
 //!
 //! Writing appends records to one buffer ([`BatchBuilder`]), which becomes the batch.
 //!

@@ -87,6 +87,6 @@ fn zstd(level: Option<i32>, records: &[u8], out: Vec<u8>) -> Result<Vec<u8>> {
 
 #[cfg(not(feature = "zstd"))]
 fn zstd(_level: Option<i32>, _records: &[u8], _out: Vec<u8>) -> Result<Vec<u8>> {
-    let reason = "zstd is written only with the feature `zstd`";
+    let reason = "writing zstd requires the feature `zstd`";
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, reason))
 }

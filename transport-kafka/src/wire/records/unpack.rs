@@ -1,9 +1,9 @@
 //! Decompression within a bound.
 //!
-//! The output grows with what is decompressed, never by a declared size alone: a batch that declares
-//! or contains more than the bound costs no more memory than the bound. What Java's client reads is
-//! read: several gzip members or zstd frames in sequence, bytes behind the last gzip member, and
-//! snappy in the framing of xerial or without one.
+//! The output grows with the decompressed bytes, never by a declared size alone: a batch that
+//! declares or contains more than the bound takes no more memory than the bound. Accepts the same
+//! input as Java's client: several gzip members or zstd frames in sequence, bytes behind the last
+//! gzip member, and snappy with or without xerial's framing.
 
 use std::io::{ErrorKind, Read};
 
@@ -21,7 +21,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// First bytes of xerial's framing for snappy; two version numbers follow.
 pub(super) const XERIAL_MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
 pub(super) const XERIAL_HEADER: usize = 16;
-/// The most that a byte of snappy decompresses to: three bytes copy 64.
+/// Maximum ratio of snappy's decompression: three bytes copy 64.
 const SNAPPY_RATIO: usize = 22;
 /// Largest window of zstd: that of the C library's default, which Java's client uses.
 const ZSTD_WINDOW: u64 = 128 << 20;
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    /// Returns the bytes, and releases memory that they do not fill: it would be kept as long as any record.
+    /// Returns the bytes, and releases unused capacity, which any record would otherwise keep allocated.
     fn finish(mut self) -> Vec<u8> {
         if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8 {
             self.bytes.shrink_to_fit();

@@ -46,7 +46,7 @@ fn what_lies_behind_an_unreadable_header_is_found() {
     let bad = |first, next, cause| Some(UndecodableBatch { first: Some(first), next, cause });
     assert_eq!(found[0].clone().err(), bad(10, Some(11), BatchError::Format(1)));
     assert_eq!(found[1].clone().err(), bad(11, None, BatchError::Format(9)));
-    assert_eq!(found[2].clone().err(), bad(12, None, BatchError::Damaged("its last offset lies before its first")));
+    assert_eq!(found[2].clone().err(), bad(12, None, BatchError::Damaged("its last offset is before its first")));
     assert_eq!(found[3].as_ref().map(|batch| batch.header().base_offset), Ok(20));
 }
 
