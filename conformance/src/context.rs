@@ -228,7 +228,7 @@ impl<B: ?Sized> Context<B> {
         self.hooked(format!("hook: rebalance {group}"), self.with_live(|l| l.rebalance(group.clone()))).await
     }
 
-    /// Opens a small or a forgetful store instead of the backend, for the rest of the case.
+    /// Replaces the backend by a store with a small limit or a short retention, for the rest of the case.
     pub(crate) async fn another(&self, which: Hook) -> Checked<Arc<B>> {
         self.note(format!("hook: {which}"));
         let taken = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -104,7 +104,7 @@ pub(crate) trait Live<B: ?Sized>: Send + Sync {
     fn failed_reads(&self, times: u32) -> Boxed<'static, Result<()>>;
     fn lost_commits(&self, lost: bool) -> Boxed<'static, Result<()>>;
     fn rebalance(&self, group: Name) -> Boxed<'static, Result<()>>;
-    /// Opens another backend instead, a small or a forgetful one.
+    /// Opens another backend, with a small limit or a short retention.
     fn another(self: Box<Self>, which: Hook) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     fn reopen(self: Box<Self>) -> Boxed<'static, Result<Box<dyn Live<B>>>>;
     /// Advances the backend's clock; `None` if time passes by itself.

@@ -213,7 +213,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
     }
 
     /// Sets the hook that drops the answers to publishes (`true`) while the records are stored, and delivers them
-    /// again (`false`). For an idempotency store, the answers to all its calls, which are carried out.
+    /// again (`false`). For an idempotency store, it drops the answers to all calls, which are still applied.
     #[must_use]
     pub fn with_lost_answers<Fut>(mut self, hook: impl Fn(Arc<T>, bool) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -328,8 +328,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// Sets the hook that makes the next calls of `next`, this many by any consumer, fail as a transient error of the
-    /// broker. Sessions go on, and nothing else fails.
+    /// Sets the hook that makes a number of the next calls of `next`, by any consumer, fail with a transient error of
+    /// the broker. Sessions continue, and no other calls fail.
     #[must_use]
     pub fn with_failed_reads<Fut>(mut self, hook: impl Fn(Arc<T>, u32) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -350,7 +350,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// Sets the hook that revokes all partitions of a group, to assign each anew once it is released, to any member.
+    /// Sets the hook that revokes all partitions of a group. Each is reassigned, to any member, after its release.
     #[must_use]
     pub fn with_rebalance<Fut>(mut self, hook: impl Fn(Arc<T>, Name) -> Fut + Send + Sync + 'static) -> Self
     where

@@ -1,4 +1,4 @@
-//! The suite of an audit sink on topics of a real Kafka. Ignored where there is none.
+//! The suite of audit sinks on topics of a real Kafka. Ignored without a broker.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tidings::{Error, ErrorKind, Result, Transport};
 use tidings_conformance::{Setup, Suites};
 use tidings_testbed::Kafka;
 
-/// Cases that run at once: they mostly wait.
+/// Number of cases at once: most of their time is waiting.
 const THREADS: usize = 4;
 
 fn main() -> ExitCode {

@@ -1,5 +1,5 @@
-//! What operators do on a real Kafka: admin over HTTP in front of it, and the directory of running services in one of its
-//! topics. Ignored where there is none.
+//! Operation of a real Kafka: admin over HTTP, and the directory of running services in a topic. Ignored without a
+//! broker.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 type TestResult<T = ()> = Result<T, BoxError>;
 
-/// How long anything may take.
+/// Time limit of each step.
 const LIMIT: Duration = Duration::from_secs(60);
 /// With this variable, the program is an instance of a service: a process that can be killed.
 const AS_INSTANCE: &str = "TIDINGS_TEST_AS_INSTANCE";
@@ -98,7 +98,7 @@ async fn topics_and_groups_are_administered_over_http() -> TestResult {
     Ok(())
 }
 
-/// Rejects what is bad until it is repaired.
+/// Rejects bad records until the repair.
 async fn poison(delivery: Delivery, State(repaired): State<watch::Receiver<bool>>) -> Result<(), BoxError> {
     match delivery.record().value.as_deref() {
         Some(value) if value.starts_with(b"bad") && !*repaired.borrow() => Err(reject("it is bad").into()),
@@ -124,7 +124,7 @@ async fn letters_are_redriven_and_services_paused_over_http() -> TestResult {
     let all = LetterQuery::default();
     assert_eq!(remote_letters.count(&all).await?, 2);
 
-    // While the service is paused, what is redriven waits in its topic.
+    // While the service is paused, redriven records stay in the topic.
     let services = remote.services();
     services.pause(&topic, None).await?;
     repair.send_replace(true);
@@ -144,7 +144,7 @@ async fn letters_are_redriven_and_services_paused_over_http() -> TestResult {
     Ok(())
 }
 
-/// Polls until something holds.
+/// Polls until a condition is true.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> TestResult<bool>) -> TestResult {
     let ends = Instant::now() + LIMIT;
     while !holds().await? {
@@ -218,13 +218,13 @@ async fn a_directory_in_a_topic_shows_what_runs() -> TestResult {
         kafka.admin().await?.describe_topics(&[tidings::directory::DIRECTORY_TOPIC.into()]).await?.remove(0)?;
     assert_eq!(settings.settings["cleanup.policy"], "compact");
 
-    // One that was killed stays until its time is over; one that ends removes itself.
+    // A killed instance is listed until its record expires; one that ends removes itself.
     child.kill().await?;
     other.shutdown(LIMIT).await?;
     let found = listed(&kafka, &topic).await?;
     assert!(!ids(&found.live).contains(&"b") && !ids(&found.expired).contains(&"b"), "{found:?}");
     until("the killed one expires", async || Ok(ids(&listed(&kafka, &topic).await?.expired) == ["killed"])).await?;
-    // The living one is refreshed again and again.
+    // The live instance is refreshed.
     sleep(TTL * 2).await;
     let found = listed(&kafka, &topic).await?;
     assert_eq!((ids(&found.live), found.drifts.len()), (vec!["a"], 0), "{found:?}");

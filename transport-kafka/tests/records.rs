@@ -1,4 +1,4 @@
-//! The record codec and Java's client read each other's batches, and write the same bytes.
+//! Compares the record codec with Java's client: each reads the other's batches, and both write the same bytes.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;

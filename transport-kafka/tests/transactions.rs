@@ -1,4 +1,4 @@
-//! Transactions of other programs, read by position: records of aborted ones are hidden, and open ones end the log.
+//! Reads by position with transactions of other programs: aborted records are hidden, and an open one ends the log.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;

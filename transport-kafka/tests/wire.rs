@@ -222,7 +222,7 @@ async fn a_silent_broker() -> TestResult {
 
 async fn the_first_that_answers() -> TestResult {
     let kafka = cluster().await?;
-    // Accepts connections, and says nothing.
+    // Accepts connections, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await?;
     let silent = silent.local_addr()?.to_string();
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -148,7 +148,7 @@ impl MemoryPublisher {
         let turn = self.turn.lock().await;
         loop {
             let Some(share) = self.admit(&rest).await else {
-                // Nothing of the rest was sent: there is no answer to wait for.
+                // The remaining records were not sent, so they have no answer to wait for.
                 answers.extend(rest.iter().map(|_| Err(closed("publish", "publisher"))));
                 return answers;
             };
@@ -163,7 +163,7 @@ impl MemoryPublisher {
         }
     }
 
-    /// Waits until there is room for some of `records`, and takes a share for as many as fit; returns `None` once the
+    /// Waits until some of `records` fit within the bound, and takes a share for these; returns `None` once the
     /// publisher is closed.
     async fn admit(&self, records: &VecDeque<Record>) -> Option<Share<'_>> {
         let config = &self.broker.config;

@@ -12,7 +12,7 @@ const BOUND: usize = 100;
 /// Bytes that it takes unanswered.
 const BYTES: usize = 256 << 10;
 
-/// Sets what the URL leaves to the program.
+/// Sets the options that the URL does not set.
 fn limited(config: MemoryConfig) -> MemoryConfig {
     let (records, bytes) = (config.retention_records, config.retention_bytes);
     config

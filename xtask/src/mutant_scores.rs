@@ -1,4 +1,4 @@
-//! Scores of `cargo xtask soak mutants`: what cargo-mutants wrote, counted.
+//! Scores of `cargo xtask soak mutants`, from the files of cargo-mutants.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// A case that the runner of the suites has ended.
+/// Text of a case that the runner of the suites ended at its deadline.
 const ENDED_BY_TIME: &str = "of real time";
 /// The normal distribution's quantile for an interval of 95 %.
 const Z: f64 = 1.96;
@@ -18,9 +18,9 @@ const Z: f64 = 1.96;
 pub(crate) struct Score {
     pub(crate) caught: usize,
     pub(crate) missed: Vec<String>,
-    /// Those that only a deadline has shown: of the tests as a whole, or of the first case that failed.
+    /// Bugs caught only by a deadline: of the tests as a whole, or of the first failed case.
     pub(crate) by_time: Vec<String>,
-    /// Bugs that do not compile, which count for nothing.
+    /// Bugs that do not compile, which are not counted.
     pub(crate) unviable: usize,
 }
 
@@ -51,7 +51,7 @@ impl Score {
         }
     }
 
-    /// Adds the results of other tests on all that this run has missed.
+    /// Adds the results of other tests on the bugs that this run missed.
     pub(crate) fn passed_on(self, rest: Self) -> Self {
         Self { missed: Vec::new(), ..self }.and(rest)
     }

@@ -243,7 +243,7 @@ impl Options {
         Ok(Some(sample(names, count, seed)))
     }
 
-    /// Plants bugs, and once more those that a deadline alone has shown: on a busy machine that may be the machine's.
+    /// Plants bugs, and again those that only a deadline has shown, because the machine may have been busy.
     fn measure(&self, tree: &Path, servers: &Servers, suites: bool, only: Option<&[String]>) -> Result<Score> {
         let results = self.directory(if suites { "suites" } else { "all" });
         let mut score = self.plant(tree, servers, suites, only, &results)?;
@@ -251,7 +251,7 @@ impl Options {
             return Ok(score);
         }
         let again = std::mem::take(&mut score.by_time);
-        println!("\nonce more, as only a deadline has shown them: {}", again.len());
+        println!("\nagain, because only a deadline has shown them: {}", again.len());
         Ok(score.and(self.plant(tree, servers, suites, Some(&again), &results.join("again"))?))
     }
 

@@ -82,7 +82,7 @@ async fn d3_a_letter_of_a_recreated_topic_is_no_repeat(fixture: &Fixture) -> Che
     }
     same("closing the new letter", vec![true, false], fixture.resolve(&[ids[0].clone(), ids[0].clone()]).await?)?;
     same("letters that are open", 2, fixture.of(&service).await?.len())?;
-    // Once more, and what is buried behind it.
+    // Once more, with letters that were buried after it.
     new.record.timestamp = Timestamp::from_millis(1_700_001_999_999);
     fixture.bury(vec![new.clone()]).await?;
     same("closing the third letter", vec![true], fixture.resolve(&ids).await?)?;

@@ -1,4 +1,4 @@
-//! D1, D3 and D5 in a store that is full: it refuses letters, and loses none for another.
+//! D1, D3 and D5 in a full store: it refuses letters, and drops none in favour of another.
 
 use tidings_core::{DeadLetter, DeadLetterStore, Error, LetterState, Name, Resolution};
 
@@ -21,20 +21,20 @@ async fn filled(fixture: &Fixture) -> Checked<(Name, u64)> {
     Ok((service, count))
 }
 
-/// Buries letters, and returns which are taken; a refusal must be one that passes.
+/// Buries letters, and returns which are accepted; refusals must be retriable.
 async fn taken(fixture: &Fixture, letters: Vec<DeadLetter>) -> Checked<Vec<bool>> {
     let (store, count) = (fixture.store()?, letters.len());
     let answers = fixture.within("answers to bury", store.bury(letters)).await?;
     same("answers to bury", count, answers.len())?;
     let refusals: Vec<&Error> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-    holds(refusals.iter().all(|error| error.is_retryable()), "refusals that can be tried again", &refusals)?;
+    holds(refusals.iter().all(|error| error.is_retryable()), "retriable refusals", &refusals)?;
     Ok(answers.iter().map(Result::is_ok).collect())
 }
 
 async fn d1_a_full_store_refuses_letters_until_some_are_closed(fixture: &Fixture) -> Checked {
     let (service, count) = filled(fixture).await?;
     let more = |from: u64, to: u64| (from..to).map(|offset| letter(&service, offset)).collect::<Vec<_>>();
-    same("letters that are taken by a full store", vec![false; 2], taken(fixture, more(count, count + 2)).await?)?;
+    same("letters that a full store accepts", vec![false; 2], taken(fixture, more(count, count + 2)).await?)?;
     let open = |offsets: Vec<u64>| async {
         let listed: Vec<u64> = fixture.of(&service).await?.iter().map(|letter| letter.record.offset).collect();
         same("letters that are open", offsets, listed)
@@ -46,11 +46,11 @@ async fn d1_a_full_store_refuses_letters_until_some_are_closed(fixture: &Fixture
         fixture.resolve(&[letter(&service, 0).id(), letter(&service, 1).id()]).await?,
     )?;
     let answers = taken(fixture, more(count, count + 3)).await?;
-    same("letters that are taken where there is room for two", vec![true, true, false], answers)?;
+    same("letters that a store with room for two accepts", vec![true, true, false], answers)?;
     open((2..count + 2).collect()).await
 }
 
-/// The service buries it again as it did not get the answer: there is nothing to store.
+/// A service buries a letter again if it did not get the answer; the store has it already.
 async fn d3_a_full_store_takes_a_repeat(fixture: &Fixture) -> Checked {
     let (service, count) = filled(fixture).await?;
     let letters = vec![letter(&service, 0), letter(&service, count), letter(&service, 1)];
@@ -67,7 +67,7 @@ async fn d5_a_parked_letter_takes_room(fixture: &Fixture) -> Checked {
     same("a new letter", vec![true], taken(fixture, vec![letter(&service, count)]).await?)
 }
 
-/// Several times as many as fit are buried and closed; the last ones stay closed.
+/// Buries and closes several times the limit.
 async fn d1_letters_that_are_closed_take_no_room(fixture: &Fixture) -> Checked {
     let (service, count) = (fixture.fresh("service"), fixture.pace.max_letters as u64);
     drop(fixture.another(Hook::MaxLetters).await?);

@@ -62,7 +62,7 @@ async fn i5_an_outage_forgets_nothing(fixture: &Fixture) -> Checked {
     fixture.claims("done and held, as before", &other, &all, &[Is::Done, Is::Held]).await
 }
 
-/// Each call may have been carried out: none may answer as if it were certain.
+/// Each call may have been applied, so none may answer as if its result were certain.
 async fn i5_a_lost_answer_is_no_success(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (lease, store, event) = (fixture.acquire_lease(&scope).await?, fixture.store()?, events(1));
@@ -85,7 +85,7 @@ async fn i5_a_lost_answer_is_no_success(fixture: &Fixture) -> Checked {
     checked
 }
 
-/// A call is repeated, and no event is granted to another lease meanwhile.
+/// Calls can be repeated, and no event is granted to another lease meanwhile.
 async fn i5_what_was_done_before_a_lost_answer_is_done(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (lease, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
@@ -102,5 +102,5 @@ async fn i5_what_was_done_before_a_lost_answer_is_done(fixture: &Fixture) -> Che
     checked?;
     fixture.claims("the last event", &other, &all[2..], &[Is::Held]).await?;
     fixture.complete(&lease, &all[1..]).await?;
-    fixture.claims("events that were completed, once or again", &other, &all, &[Is::Done; 3]).await
+    fixture.claims("events that were completed, once or twice", &other, &all, &[Is::Done; 3]).await
 }

@@ -1,6 +1,6 @@
 //! A1, the cluster: its brokers, and configurations of topics and brokers.
 //!
-//! A transport need not know its brokers: it then answers as unsupported, and the cases are ignored.
+//! A transport may not support descriptions of its cluster: it then answers as unsupported, and the cases are ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ async fn alter(fixture: &Fixture, topic: &Name, changes: &[(&str, Option<&str>)]
     fixture.within("alter", cluster.alter_configs(&ConfigResource::Topic(topic.clone()), &owned)).await
 }
 
-/// Waits until an entry has a value: a change may reach the broker that is asked a little later.
+/// Waits until an entry has a value: a change may reach the queried broker with a delay.
 async fn becomes(fixture: &Fixture, topic: &Name, name: &str, value: Option<&str>, source: ConfigSource) -> Checked {
     let what = format!("{name} of {topic}: {value:?}, set by {source}");
     fixture
@@ -96,7 +96,7 @@ async fn held(fixture: &Fixture) -> Checked<(u64, usize)> {
     Ok((all().map(|at| at.bytes).sum(), all().map(|at| at.replicas).sum()))
 }
 
-/// Other cases publish meanwhile: what is there is no less.
+/// Other cases publish at the same time, so the size is a lower bound.
 async fn a1_log_directories_hold_what_is_published(fixture: &Fixture) -> Checked {
     const BYTES: usize = 400_000;
     let topic = fixture.topic(3).await?;
@@ -184,10 +184,10 @@ async fn a1_altering_a_configuration_is_all_or_nothing(fixture: &Fixture) -> Che
         same("the first entry", &before, &entry(fixture, &topic, "retention.ms").await?)?;
     }
     let answer = alter(fixture, &topic, &[("retention.ms", Some("-2"))]).await?;
-    refused("a time that cannot be", &[ErrorKind::Invalid], answer)
+    refused("an impossible time", &[ErrorKind::Invalid], answer)
 }
 
-/// A broker may take a moment to apply it.
+/// A broker may apply it with a delay.
 async fn a1_the_size_that_is_altered_applies(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;

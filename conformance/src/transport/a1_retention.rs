@@ -174,7 +174,7 @@ async fn a1_retention_that_is_altered_applies_to_what_is_there(fixture: &Fixture
     holds(bounds.1 == 80 && bounds.0 < 80, "an end of 80, and the newest record", bounds)
 }
 
-/// The last record of each key stays, whatever its age; nothing else may be the last one of its kind.
+/// The last record of each key stays, whatever its age; here each record is the last of its key.
 async fn a1_retention_spares_topics_that_are_compacted(fixture: &Fixture) -> Checked {
     let topic = fixture.fresh("topic");
     let hour = Duration::from_secs(3_600);

@@ -1,4 +1,4 @@
-//! A1, states of groups, and groups that a change does not concern.
+//! A1, states of groups, and groups that a change must not affect.
 
 use tidings_core::{ConsumerOptions, GroupState, TopicPartition, Transport};
 
@@ -8,7 +8,7 @@ use crate::case::{Case, Checked, cases, granted, only, same};
 pub(super) const CASES: &[Case<dyn Transport>] =
     cases![a1_a_group_is_rebalancing_until_a_revocation_ends, a1_deleting_a_topic_concerns_no_other_group,];
 
-/// An operator must not take it for stable while a member keeps what another waits for.
+/// A group is not stable while a member keeps a partition that another one waits for.
 async fn a1_a_group_is_rebalancing_until_a_revocation_ends(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(2).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic])

@@ -1,4 +1,4 @@
-//! C1 and C5, what comes later: partitions that appear while a group runs or sleeps, and members that ask late.
+//! C1 and C5, late events: partitions that are added while a group runs or has no members, and late calls of `next`.
 
 use tidings_core::{
     Commit, ConsumerOptions, CreatePartitionsOptions, ErrorKind, Name, Record, Start, TopicPartition, Transport,
@@ -48,7 +48,7 @@ async fn c1_a_partition_that_appears_later_starts_at_its_beginning(fixture: &Fix
     same("records of the old partition", 0, members[0].of(&TopicPartition::new(&topic, 0)).len())
 }
 
-/// As when a topic grows between two runs of a service: nothing else remembers which partitions the group has known.
+/// A topic may grow between two runs of a service, when only commits show which partitions the group has read.
 async fn c1_a_partition_that_appears_while_no_member_is_there_starts_at_its_beginning(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]).with_start(Start::Latest);
@@ -68,7 +68,7 @@ async fn c1_a_partition_that_appears_while_no_member_is_there_starts_at_its_begi
     same("records of the old partition", 0, second[0].of(&TopicPartition::new(&topic, 0)).len())
 }
 
-/// It joined, was busy elsewhere for longer than it may, and nothing was taken from it: it is a member again.
+/// It joined, did not call `next` for longer than permitted, and owned no partition: it becomes a member again.
 async fn c5_a_member_that_never_asked_is_given_partitions_when_it_does(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
@@ -83,7 +83,7 @@ async fn c5_a_member_that_never_asked_is_given_partitions_when_it_does(fixture: 
     members.owns(late, &topic, 1).await
 }
 
-/// Its last call of `next` was dropped before it had a step: that is no sign of life for ever.
+/// Its last call of `next` was dropped before it returned, and must not keep the member alive.
 async fn c5_a_member_that_drops_its_last_call_dies(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let p = TopicPartition::new(&topic, 0);

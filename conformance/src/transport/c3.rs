@@ -213,7 +213,7 @@ async fn c3_a_revocation_carries_its_deadline(fixture: &Fixture) -> Checked {
     members[0].release(&revoked).await
 }
 
-/// Nothing joined or left: each partition is revoked, and committed work is not done again.
+/// No member joins or leaves. Each partition is revoked, and committed records are not read again.
 async fn c3_a_rebalance_gives_each_partition_one_owner_again(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(4).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
@@ -244,7 +244,7 @@ async fn c3_a_rebalance_gives_each_partition_one_owner_again(fixture: &Fixture) 
     same("records after commits and rebalances", 20, (0..3).map(|who| members[who].count()).sum())
 }
 
-/// Returns how many partitions a member was told to release.
+/// Returns the number of partitions that were revoked from a member.
 fn revoked(member: &Member<'_>) -> usize {
     member.revocations.iter().map(|revocation| revocation.partitions.len()).sum()
 }

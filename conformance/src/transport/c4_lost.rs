@@ -1,4 +1,4 @@
-//! C4 and C1, calls that fail although the broker can be reached: answers of commits that are lost, and reads.
+//! C4 and C1, failures while the broker can be reached: lost answers to commits, and failed reads.
 
 use tidings_core::{Commit, ErrorKind, Transport};
 
@@ -26,7 +26,7 @@ async fn c4_a_commit_whose_answer_is_lost_can_be_repeated(fixture: &Fixture) -> 
     same("what is committed", Some(6), next_owner(fixture, members, &p).await?.committed)
 }
 
-/// It may be committed or not, and the next owner agrees with what the group tells.
+/// The offset may be committed or not, and the next owner gets the one that the group reports.
 async fn c4_a_commit_whose_answer_is_lost_is_no_refusal(fixture: &Fixture) -> Checked {
     let (members, _, p) = ten_read(fixture).await?;
     members[0].commit(&p, 3).await?;
@@ -53,7 +53,7 @@ async fn c4_a_refused_commit_whose_answer_is_lost_commits_nothing(fixture: &Fixt
     same("what is committed", Some(3), next_owner(fixture, members, &p).await?.committed)
 }
 
-/// Each record comes once, in order, whatever failed in between.
+/// Each record is returned once, in order, despite the failures.
 async fn c1_reading_goes_on_after_failed_reads(fixture: &Fixture) -> Checked {
     let (mut members, topic, p) = ten_read(fixture).await?;
     let mut records: Vec<_> = (0..10).map(|n| super::fixture::numbered(&topic, 0, n)).collect();

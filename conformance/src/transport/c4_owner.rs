@@ -1,4 +1,4 @@
-//! C4, commits from owner to owner: nothing goes back after an assignment, and what is committed last stays.
+//! C4, commits of successive owners: no offset goes back after an assignment, and the last commit wins.
 
 use tidings_core::{Commit, Transport};
 
@@ -9,7 +9,7 @@ use crate::case::{Case, Checked, cases, granted, same};
 pub(super) const CASES: &[Case<dyn Transport>] =
     cases![c4_a_lower_commit_of_the_next_owner_changes_nothing, c4_metadata_of_the_same_offset_is_replaced,];
 
-/// An assignment that starts at the committed offset is no seek: work of an earlier owner that ends late is outdated.
+/// An assignment that starts at the committed offset is not a seek: lower commits, as of an earlier owner, are stale.
 async fn c4_a_lower_commit_of_the_next_owner_changes_nothing(fixture: &Fixture) -> Checked {
     let (mut members, topic, p) = ten_read(fixture).await?;
     let options = members[0].options.clone();
@@ -26,7 +26,7 @@ async fn c4_a_lower_commit_of_the_next_owner_changes_nothing(fixture: &Fixture) 
     same("what is committed", Some(8), next_owner(fixture, next, &p).await?.committed)
 }
 
-/// Nothing was handled since, and the note is a newer one.
+/// The offset is the same, the metadata is newer.
 async fn c4_metadata_of_the_same_offset_is_replaced(fixture: &Fixture) -> Checked {
     let (members, _, p) = ten_read(fixture).await?;
     let epoch = members[0].epoch(&p)?;

@@ -129,7 +129,7 @@ async fn p4_a_record_larger_than_the_bound_goes_alone(fixture: &Fixture) -> Chec
     same("records that are stored", 5, end(fixture, &topic).await?)
 }
 
-/// Calls that are within the bound alone hide one that is not: by count, by size, and behind a record of any size.
+/// A single call may exceed the bound: by count, by size, and behind a record of any size.
 async fn p4_a_call_beyond_the_bound_is_sent_in_parts(fixture: &Fixture) -> Checked {
     let (count, bytes) = (fixture.pace.unanswered, bound_in_bytes(fixture)?);
     let (small, quarter) = (vec![b's'; 10], vec![b'q'; bytes / 4 - 200]);
@@ -191,7 +191,7 @@ async fn p4_close_gives_up_at_its_deadline(fixture: &Fixture) -> Checked {
     Ok::<_, Broken>(())
 }
 
-/// They must not wait for answers that may never come: what has no room is not stored, and ends as `Closed`.
+/// They must not wait for answers that may never arrive: records beyond the bound are not stored, and end as `Closed`.
 async fn p4_calls_that_wait_at_the_bound_end_at_close(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;

@@ -52,7 +52,7 @@ pub(crate) async fn a_trail_that_retention_trimmed_is_verified_from_what_is_left
     }
     rig.variables.push(("TIDINGS_AUDIT".into(), format!("topic:{trail}")));
     rig.ok(&["topic", "create", &fresh("audited"), "--execute"]).await;
-    // What is left has neither the beginning of the chain nor a checkpoint.
+    // The remaining records have neither the beginning of the chain nor a checkpoint.
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("trail.ndjson");
     let shown = file.display().to_string();
@@ -77,7 +77,7 @@ pub(crate) async fn a_trail_that_retention_trimmed_is_verified_from_what_is_left
     );
     let said = rig.run(&accepted).await;
     assert!(said.err.contains("is verified from record 1, the first that remains"), "{said:?}");
-    // A checkpoint that was kept of a record before stays a problem.
+    // A kept checkpoint of an earlier record stays a problem.
     let name = chain["chain"].as_str().ok_or("a name")?;
     let old = format!("{name}@5:{}", "0".repeat(64));
     let kept = [&accepted[..], &["--checkpoint", &*old]].concat();

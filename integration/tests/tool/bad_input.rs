@@ -41,7 +41,7 @@ pub(crate) async fn each_mistake_is_one_line_with_its_exit_code(rig: Rig) -> Tes
     Ok(())
 }
 
-/// A server that accepts connections and never answers: the operating system does so for a listener that nothing serves.
+/// A server that accepts connections and never answers: a listener without a call of `accept`.
 pub(crate) async fn a_server_that_never_answers_is_given_up_in_time(rig: Rig) -> TestResult {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let topic = fresh("silent");
@@ -56,7 +56,7 @@ pub(crate) async fn a_server_that_never_answers_is_given_up_in_time(rig: Rig) ->
         ];
         for verb in verbs {
             let line = rig.fails(&[&target[..], verb].concat(), Exit::Failed).await;
-            // Whichever of the two limits comes first: the verb's, or the client's own.
+            // The time limit of the verb or of the client, whichever ends first.
             let names = line.contains(silent.local_addr()?.to_string().as_str());
             assert!(names && (line.contains("--timeout") || line.contains("check the address")), "{verb:?}: {line}");
         }
@@ -81,7 +81,7 @@ pub(crate) async fn a_wrong_token_is_one_line() -> TestResult {
     let refused = rig.run(&create).await;
     assert_eq!((refused.exit, refused.err.lines().count()), (Exit::Failed, 1), "{refused:?}");
     assert!(refused.out.contains("admin is needed") && refused.err.contains("check the user"), "{refused:?}");
-    // A viewer may look.
+    // A viewer may read.
     rig.ok(&["topic", "list"]).await;
     Ok(())
 }

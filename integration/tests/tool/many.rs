@@ -1,4 +1,4 @@
-//! A hundred thousand letters: time and memory of the command, next to Kafka's own tools in the same run.
+//! Time and memory of the command with a hundred thousand letters, compared with Kafka's tools in the same run.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const CALL: u64 = 1_000;
 /// The peak of the command's memory. An index entry takes about 300 bytes.
 const MAX_MEMORY: u64 = 256 << 20;
 
-/// What a run of the command took.
+/// Time and memory of a run of the command.
 #[derive(Debug)]
 struct Cost {
     time: Duration,

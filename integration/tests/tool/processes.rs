@@ -1,4 +1,4 @@
-//! The command as a process: interrupts, and what was applied until then.
+//! The command as a process: interrupts, and the steps applied before them.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::topics::create;
 
 /// With this variable, the program is the command `tidings`.
 pub(crate) const AS_TOOL: &str = "TIDINGS_TEST_AS_TOOL";
-/// How long a process may take.
+/// Time limit of a process.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts the command on a target that another process can reach; `None` for one that it cannot.
@@ -35,7 +35,7 @@ async fn interrupt(child: &Child) -> TestResult {
     Ok(())
 }
 
-/// Waits for the end; returns the code, and what is left of the outputs.
+/// Waits for the end; returns the exit code, and the rest of the outputs.
 pub(crate) async fn ended(mut child: Child) -> TestResult<(Option<i32>, String, String)> {
     let (mut out, mut err) = (String::new(), String::new());
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());

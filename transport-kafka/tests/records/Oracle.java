@@ -1,4 +1,4 @@
-// Reads record batches with the classes of Java's client, and writes what it read as batches of its own.
+// Reads record batches with the classes of Java's client, and writes their records as new batches.
 // Input: for each batch the codec to write, its length, and its bytes. Output: for each batch its length and its bytes.
 
 import java.io.BufferedInputStream;

@@ -168,7 +168,7 @@ impl BentConsumer {
         }
     }
 
-    /// Whether its first call comes too late.
+    /// Returns whether the first call of `next` is too late.
     fn is_forgotten(&self) -> bool {
         let first = !std::mem::replace(&mut lock(&self.state).asked, true);
         first && self.kind == Kind::ForgetsMembersThatNeverAsk && self.joined.elapsed() > self.options.max_idle
@@ -190,7 +190,7 @@ struct Alive(Option<Arc<dyn Consumer>>);
 impl Drop for Alive {
     fn drop(&mut self) {
         if let Some(inner) = self.0.take() {
-            // At once, as the dropped call is not finished yet.
+            // In a task, because the dropped call has not finished yet.
             tokio::spawn(async move {
                 yield_now().await;
                 drop(inner.next().await);

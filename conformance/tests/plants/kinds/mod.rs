@@ -85,7 +85,7 @@ kinds! {
     GoesOnBehindACut => c1_a_log_cut_below_what_was_committed_is_read_anew,
     CutsOneTooMany => c1_what_is_left_of_a_cut_log_is_whole,
     LosesAllAtACut => c2_a_log_cut_behind_its_reader_takes_nothing,
-    // What comes later.
+    // Late events.
     SkipsWhatCameWhileAway => c1_a_partition_that_appears_while_no_member_is_there_starts_at_its_beginning,
     TakesADroppedCallForLife => c5_a_member_that_drops_its_last_call_dies,
     ForgetsMembersThatNeverAsk => c5_a_member_that_never_asked_is_given_partitions_when_it_does,

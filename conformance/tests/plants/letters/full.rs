@@ -1,4 +1,4 @@
-//! The bugs of a store that is full.
+//! Bugs of a full store.
 
 use tidings_core::{
     DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, LetterId, LetterQuery, Resolution, Result,
@@ -7,7 +7,7 @@ use tidings_core::{
 use super::Bug;
 use super::planted::Planted;
 
-/// The letters that a small store keeps.
+/// Limit of a small store.
 pub(super) const FEW: usize = 4;
 
 fn refused() -> Result<()> {
@@ -15,7 +15,7 @@ fn refused() -> Result<()> {
 }
 
 impl Planted {
-    /// The answer to a letter as a store with few letters gives it.
+    /// Returns the answer to a letter as a store with a small limit gives it.
     pub(super) async fn in_a_full_store(&self, letter: DeadLetter, answer: Result<()>) -> Result<()> {
         let small = [
             Bug::DropsTheOldestWhenFull,
@@ -35,7 +35,7 @@ impl Planted {
         match self.bug {
             Bug::DropsTheOldestWhenFull if answer.is_err() => {
                 let oldest: Vec<LetterId> = open.iter().take(1).map(DeadLetter::id).collect();
-                self.inner.resolve(&oldest, &Resolution::discarded("store", "it is full")).await?;
+                self.inner.resolve(&oldest, &Resolution::discarded("store", "the store is full")).await?;
                 self.inner.bury(vec![letter]).await.remove(0)
             }
             Bug::CountsNoParkedLetters if open.len() < FEW => Ok(()),
