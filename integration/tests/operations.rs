@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             "letters_are_redriven_and_services_paused_over_http",
             letters_are_redriven_and_services_paused_over_http,
         )
-        .with_case("a_directory_in_a_topic_shows_what_runs", a_directory_in_a_topic_shows_what_runs)
+        .with_case("a_directory_in_a_topic_lists_running_instances", a_directory_in_a_topic_lists_running_instances)
         .run()
 }
 
@@ -198,7 +198,7 @@ fn ids(entries: &[DirectoryEntry]) -> Vec<&str> {
     entries.iter().map(|entry| entry.instance.as_str()).collect()
 }
 
-async fn a_directory_in_a_topic_shows_what_runs() -> TestResult {
+async fn a_directory_in_a_topic_lists_running_instances() -> TestResult {
     let kafka = transport().await?;
     let topic = fresh("directory");
     let topics = [Topic::new(&topic), Topic::new(format!("{topic}-more"))];

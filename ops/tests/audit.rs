@@ -247,14 +247,14 @@ async fn admins_read_the_trail_page_by_page_and_verify_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_without_a_trail_says_so() {
+async fn an_endpoint_without_a_trail_is_unsupported() {
     let ops = Ops::new().with_admin(MemoryTransport::new()).serve("127.0.0.1:0").expect("it listens");
     let refused = request(&ops, "GET", Route::Audit.path(), "", "");
     assert!(refused.code == 501 && refused.body.contains("with_audit"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn payloads_that_are_read_are_recorded_where_the_policy_says_so() {
+async fn reads_of_payloads_are_recorded_by_policy() {
     let (memory, sink) = (MemoryTransport::new(), MemoryAudit::new());
     topics(&memory, &["secret", "open"], 1).await;
     let fails = async |_: Delivery| -> Result<(), BoxError> { Err(reject("no").into()) };
@@ -296,7 +296,7 @@ async fn payloads_that_are_read_are_recorded_where_the_policy_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_without_a_right_token_are_counted_and_recorded_at_a_bounded_rate() {
+async fn requests_without_a_valid_token_are_counted_and_recorded_at_a_bounded_rate() {
     let world = world().await;
     let paths = [Route::Topics.path(), "/status"];
     for n in 0..100 {

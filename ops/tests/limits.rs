@@ -151,7 +151,7 @@ async fn a_partition_of_a_topic_that_the_service_does_not_read_is_not_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_discard_ends_in_time_and_says_that_there_are_more() {
+async fn a_discard_ends_in_time_and_reports_that_letters_remain() {
     let memory = MemoryTransport::new();
     let (ops, service) = world(&memory).await;
     publish(&memory, (0..9).map(|n| Record::new("t", n.to_string())).collect()).await;

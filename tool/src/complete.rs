@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_ones_own_has_the_tool_behind_its_word() {
+    fn a_users_program_has_the_tool_as_a_subcommand() {
         let behind = |program: &str, line: &str| {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             is_behind_word(program, &words)

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_is_no_part_of_the_arguments() {
+    fn the_subcommand_is_not_passed_to_the_tool() {
         let program = |words: &[&str]| Program::new(words.iter().map(OsString::from).collect());
         let own = program(&["/usr/bin/my-service", "tool", "topic", "list"]);
         assert_eq!(

@@ -29,7 +29,7 @@ const LIMIT: usize = 16 << 20;
 fn main() -> ExitCode {
     Suite::new()
         .with_case("java_reads_and_writes_the_same_batches", java_reads_and_writes_the_same_batches)
-        .with_case("what_exceeds_the_bound_costs_no_memory", what_exceeds_the_bound_costs_no_memory)
+        .with_case("a_batch_beyond_the_bound_takes_no_memory", a_batch_beyond_the_bound_takes_no_memory)
         .with_case("a_broker_orders_batches_as_in_the_simulation", a_broker_orders_batches_as_in_the_simulation)
         .with_case("the_console_consumer_reads_every_codec", the_console_consumer_reads_every_codec)
         .run()
@@ -186,7 +186,7 @@ fn packed(codec: Codec, bytes: &[u8]) -> TestResult<Vec<u8>> {
     })
 }
 
-async fn what_exceeds_the_bound_costs_no_memory() -> TestResult {
+async fn a_batch_beyond_the_bound_takes_no_memory() -> TestResult {
     const BOUND: usize = 1 << 20;
     // The buffers of lz4's largest blocks take 12 MiB.
     const MOST: u64 = 14 << 20;

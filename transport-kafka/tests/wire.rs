@@ -39,7 +39,7 @@ const SESSION: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     Suite::new()
         .with_case("each_mechanism_and_tls_work", each_mechanism_and_tls_work)
-        .with_case("wrong_credentials_and_certificates_are_denied", wrong_ones_are_denied)
+        .with_case("wrong_credentials_and_certificates_are_denied", wrong_credentials_are_denied)
         .with_case("renewed_certificates_are_read_when_connecting_again", renewed_certificates)
         .with_case("credentials_are_renewed_before_the_session_ends", credentials_are_renewed)
         .with_case("requests_are_pipelined", requests_are_pipelined)
@@ -130,7 +130,7 @@ async fn denied(what: &str, config: KafkaConfig) -> TestResult<String> {
     Ok(error.report())
 }
 
-async fn wrong_ones_are_denied() -> TestResult {
+async fn wrong_credentials_are_denied() -> TestResult {
     let kafka = cluster().await?;
     for sasl in [
         Sasl::plain("alice", CANARY),

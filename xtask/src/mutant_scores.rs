@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bugs_that_do_not_compile_count_for_nothing_and_those_that_hang_are_seen() {
+    fn bugs_that_do_not_compile_are_not_counted_and_hangs_are_seen() {
         let hangs = vec!["src/b.rs:1: c".into()];
         let score = Score { caught: 16, missed: vec!["src/a.rs:1: b".into()], by_time: hangs, unviable: 5 };
         let report = score.report("engine, suites");
@@ -123,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn cases_that_were_only_too_slow_are_told_from_failures() {
+    fn slow_cases_are_distinguished_from_failures() {
         let slow = "    expected: an end within 30s of real time\n";
         assert!(is_slow(slow) && is_slow(&slow.repeat(2)));
         assert!(!is_slow(&format!("{slow}  expected: success\n")) && !is_slow("assertion failed\n"));
     }
 
     #[test]
-    fn all_tests_catch_some_of_what_the_suites_missed() {
+    fn all_tests_catch_some_bugs_that_the_suites_missed() {
         let missed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let suites = Score { caught: 7, missed: missed(&["a", "b", "c"]), by_time: missed(&["d"]), unviable: 2 };
         let rest = Score { caught: 2, missed: missed(&["b"]), by_time: Vec::new(), unviable: 0 };

@@ -9,7 +9,7 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i5_a_store_that_is_down_says_so[Outage],
     i5_an_outage_forgets_nothing[Outage],
     i5_a_lost_answer_is_no_success[LostAnswers],
-    i5_what_was_done_before_a_lost_answer_is_done[LostAnswers],
+    i5_a_call_with_a_lost_answer_can_be_repeated[LostAnswers],
 ];
 
 /// Checks that `answer` is a retryable error.
@@ -86,7 +86,7 @@ async fn i5_a_lost_answer_is_no_success(fixture: &Fixture) -> Checked {
 }
 
 /// Calls can be repeated, and no event is granted to another lease meanwhile.
-async fn i5_what_was_done_before_a_lost_answer_is_done(fixture: &Fixture) -> Checked {
+async fn i5_a_call_with_a_lost_answer_can_be_repeated(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (lease, other) = (fixture.acquire_lease(&scope).await?, fixture.acquire_lease(&scope).await?);
     let all = events(3);

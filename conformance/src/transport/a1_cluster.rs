@@ -15,14 +15,14 @@ use crate::case::{Broken, Case, Checked, broken, cases, granted, holds, refused,
 
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_a_cluster_lists_its_brokers,
-    a1_log_directories_hold_what_is_published,
-    a1_a_configuration_says_where_it_is_set,
+    a1_log_directories_grow_with_published_records,
+    a1_a_configuration_names_the_source_of_each_value,
     a1_a_configuration_of_a_broker_is_listed_by_its_number,
     a1_a_configuration_is_altered_and_put_back,
     a1_altering_a_configuration_is_all_or_nothing,
-    a1_the_size_that_is_altered_applies,
-    a1_a_configuration_of_a_missing_topic_is_told,
-    a1_no_configuration_is_answered_in_an_outage[Outage],
+    a1_an_altered_size_limit_applies,
+    a1_a_configuration_of_a_missing_topic_is_not_found,
+    a1_configurations_are_unavailable_in_an_outage[Outage],
 ];
 
 /// The number of a broker that no cluster has.
@@ -97,7 +97,7 @@ async fn held(fixture: &Fixture) -> Checked<(u64, usize)> {
 }
 
 /// Other cases publish at the same time, so the size is a lower bound.
-async fn a1_log_directories_hold_what_is_published(fixture: &Fixture) -> Checked {
+async fn a1_log_directories_grow_with_published_records(fixture: &Fixture) -> Checked {
     const BYTES: usize = 400_000;
     let topic = fixture.topic(3).await?;
     for p in 0..3 {
@@ -112,7 +112,7 @@ async fn a1_log_directories_hold_what_is_published(fixture: &Fixture) -> Checked
         .await
 }
 
-async fn a1_a_configuration_says_where_it_is_set(fixture: &Fixture) -> Checked {
+async fn a1_a_configuration_names_the_source_of_each_value(fixture: &Fixture) -> Checked {
     let (own, plain) = (fixture.fresh("topic"), fixture.topic(1).await?);
     fixture.create(Topic::new(&own).with_retention(Duration::from_secs(7_200)).with_retention_bytes(1 << 20)).await?;
     becomes(fixture, &own, "retention.ms", Some("7200000"), ConfigSource::Resource).await?;
@@ -188,7 +188,7 @@ async fn a1_altering_a_configuration_is_all_or_nothing(fixture: &Fixture) -> Che
 }
 
 /// A broker may apply it with a delay.
-async fn a1_the_size_that_is_altered_applies(fixture: &Fixture) -> Checked {
+async fn a1_an_altered_size_limit_applies(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let publisher = fixture.publisher().await?;
     let record = || Record::new(&topic, vec![b'v'; 20_000]);
@@ -209,7 +209,7 @@ async fn a1_the_size_that_is_altered_applies(fixture: &Fixture) -> Checked {
     takes(None).await
 }
 
-async fn a1_a_configuration_of_a_missing_topic_is_told(fixture: &Fixture) -> Checked {
+async fn a1_a_configuration_of_a_missing_topic_is_not_found(fixture: &Fixture) -> Checked {
     let missing = fixture.fresh("topic");
     let answer = configs(fixture, &ConfigResource::Topic(missing.clone())).await?;
     refused("the configuration of a missing topic", &[ErrorKind::NotFound], answer)?;
@@ -217,7 +217,7 @@ async fn a1_a_configuration_of_a_missing_topic_is_told(fixture: &Fixture) -> Che
     refused("altering a missing topic", &[ErrorKind::NotFound], answer)
 }
 
-async fn a1_no_configuration_is_answered_in_an_outage(fixture: &Fixture) -> Checked {
+async fn a1_configurations_are_unavailable_in_an_outage(fixture: &Fixture) -> Checked {
     let (topic, cluster) = (fixture.topic(1).await?, cluster(fixture).await?);
     let resource = ConfigResource::Topic(topic.clone());
     fixture.outage(true).await?;

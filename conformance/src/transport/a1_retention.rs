@@ -16,7 +16,7 @@ pub(super) const CASES: &[Case<dyn Transport>] = cases![
     a1_retention_by_size_leaves_what_is_within_it[RetentionCheck],
     a1_retention_by_size_counts_what_is_there[RetentionCheck, DeletedRecords],
     a1_retention_by_size_keeps_a_record_that_is_larger[RetentionCheck],
-    a1_retention_that_is_altered_applies_to_what_is_there[RetentionCheck],
+    a1_altered_retention_applies_to_existing_records[RetentionCheck],
     a1_retention_spares_topics_that_are_compacted[RetentionCheck],
 ];
 
@@ -158,7 +158,7 @@ async fn a1_retention_by_size_keeps_a_record_that_is_larger(fixture: &Fixture) -
 }
 
 /// Records that were published before the change count as well.
-async fn a1_retention_that_is_altered_applies_to_what_is_there(fixture: &Fixture) -> Checked {
+async fn a1_altered_retention_applies_to_existing_records(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     publish_thousands(fixture, &topic, 80).await?;
     try_alter(fixture, &topic, &[("retention.bytes", Some("1000000"))]).await??;

@@ -10,7 +10,7 @@ use crate::case::{Broken, Case, Checked, cases, refused, same};
 pub(super) const CASES: &[Case<dyn Transport>] = cases![
     c1_a_partition_that_appears_later_starts_at_its_beginning,
     c1_a_partition_that_appears_while_no_member_is_there_starts_at_its_beginning,
-    c5_a_member_that_never_asked_is_given_partitions_when_it_does,
+    c5_a_member_gets_partitions_at_a_late_first_call,
     c5_a_member_that_drops_its_last_call_dies,
 ];
 
@@ -69,7 +69,7 @@ async fn c1_a_partition_that_appears_while_no_member_is_there_starts_at_its_begi
 }
 
 /// It joined, did not call `next` for longer than permitted, and owned no partition: it becomes a member again.
-async fn c5_a_member_that_never_asked_is_given_partitions_when_it_does(fixture: &Fixture) -> Checked {
+async fn c5_a_member_gets_partitions_at_a_late_first_call(fixture: &Fixture) -> Checked {
     let topic = fixture.topic(1).await?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
     let mut members = fixture.join(options.clone()).await?;

@@ -272,7 +272,7 @@ macro_rules! plants {
 plants! {
     any_ttl_taken: TakesAnyTtl => i3_a_ttl_is_refused_only_where_it_is_too_short,
     done_though_the_answer_is_lost: SaysDoneWhenDown => i5_a_lost_answer_is_no_success,
-    granted_though_the_answer_is_lost: SaysGrantedWhenDown => i5_what_was_done_before_a_lost_answer_is_done,
+    granted_though_the_answer_is_lost: SaysGrantedWhenDown => i5_a_call_with_a_lost_answer_can_be_repeated,
     a_claim_granted_twice: GrantsTwice => i1_an_event_is_granted_to_one_lease,
     a_claim_granted_twice_at_once: GrantsTwice => i1_many_leases_at_once_are_granted_one_claim,
     twins_granted: GrantsTwins => i1_twins_within_one_call_are_granted_once,

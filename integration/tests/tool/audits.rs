@@ -42,7 +42,7 @@ pub(crate) async fn changes_are_recorded_in_the_configured_trail(mut rig: Rig) -
     Ok(())
 }
 
-pub(crate) async fn a_trail_that_retention_trimmed_is_verified_from_what_is_left(mut rig: Rig) -> TestResult {
+pub(crate) async fn a_trimmed_trail_is_verified_from_its_first_record(mut rig: Rig) -> TestResult {
     if is_remote(&rig) {
         return Ok(());
     }

@@ -42,7 +42,7 @@ pub(crate) async fn each_mistake_is_one_line_with_its_exit_code(rig: Rig) -> Tes
 }
 
 /// A server that accepts connections and never answers: a listener without a call of `accept`.
-pub(crate) async fn a_server_that_never_answers_is_given_up_in_time(rig: Rig) -> TestResult {
+pub(crate) async fn a_server_that_never_answers_times_out(rig: Rig) -> TestResult {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let topic = fresh("silent");
     for scheme in ["kafka", "http"] {

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         guide::the_commands_of_the_guide_work,
         guide::the_commands_in_place_of_kafkas_tools_work,
         audits::changes_are_recorded_in_the_configured_trail,
-        audits::a_trail_that_retention_trimmed_is_verified_from_what_is_left,
+        audits::a_trimmed_trail_is_verified_from_its_first_record,
         audits::without_a_trail_changes_are_recorded_on_standard_error,
         audits::a_look_into_a_missing_sled_store_creates_none,
         audits::a_trail_that_cannot_be_written_refuses_the_change,
@@ -74,12 +74,12 @@ fn main() -> ExitCode {
         services::a_running_service_is_controlled_through_its_endpoint,
         own::the_services_of_a_program_are_described,
         own::payloads_are_decoded_by_the_types_of_the_program,
-        own::an_example_has_the_tool_behind_its_word,
+        own::an_example_has_the_subcommand_tool,
         bad_input::each_mistake_is_one_line_with_its_exit_code,
-        bad_input::a_server_that_never_answers_is_given_up_in_time,
+        bad_input::a_server_that_never_answers_times_out,
         processes::a_watch_refreshes_until_it_is_interrupted,
-        processes::an_interrupted_redrive_says_what_was_applied,
-        processes::an_interrupted_export_says_what_it_has,
+        processes::an_interrupted_redrive_reports_what_was_applied,
+        processes::an_interrupted_export_reports_its_events,
     ];
     let mut suite = Suite::new()
         .with_case("http::bad_input::a_wrong_token_is_one_line", bad_input::a_wrong_token_is_one_line)

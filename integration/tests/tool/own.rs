@@ -105,7 +105,7 @@ pub(crate) async fn payloads_are_decoded_by_the_types_of_the_program(mut rig: Ri
     Ok(())
 }
 
-pub(crate) async fn an_example_has_the_tool_behind_its_word(rig: Rig) -> TestResult {
+pub(crate) async fn an_example_has_the_subcommand_tool(rig: Rig) -> TestResult {
     if rig.variables[0].1 != crate::rig::OWN {
         return Ok(()); // Once is enough.
     }

@@ -70,7 +70,7 @@ pub(crate) async fn a_watch_refreshes_until_it_is_interrupted(rig: Rig) -> TestR
     Ok(())
 }
 
-pub(crate) async fn an_interrupted_redrive_says_what_was_applied(mut rig: Rig) -> TestResult {
+pub(crate) async fn an_interrupted_redrive_reports_what_was_applied(mut rig: Rig) -> TestResult {
     const ALL: u64 = 200;
     let topic = fresh("interrupted");
     tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
@@ -107,7 +107,7 @@ pub(crate) async fn an_interrupted_redrive_says_what_was_applied(mut rig: Rig) -
     Ok(())
 }
 
-pub(crate) async fn an_interrupted_export_says_what_it_has(rig: Rig) -> TestResult {
+pub(crate) async fn an_interrupted_export_reports_its_events(rig: Rig) -> TestResult {
     const ALL: usize = 6_000;
     let topic = fresh("long");
     create(&rig.transport, Topic::new(topic.as_str())).await?;

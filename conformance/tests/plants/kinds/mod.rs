@@ -88,7 +88,7 @@ kinds! {
     // Late events.
     SkipsWhatCameWhileAway => c1_a_partition_that_appears_while_no_member_is_there_starts_at_its_beginning,
     TakesADroppedCallForLife => c5_a_member_that_drops_its_last_call_dies,
-    ForgetsMembersThatNeverAsk => c5_a_member_that_never_asked_is_given_partitions_when_it_does,
+    ForgetsMembersThatNeverAsk => c5_a_member_gets_partitions_at_a_late_first_call,
     // Names and sizes.
     ReadsTopicsThatBeginAlike => c1_topics_that_begin_alike_are_kept_apart,
     JoinsTopicAndPartition => c1_topics_that_begin_alike_are_kept_apart,
@@ -180,14 +180,14 @@ kinds! {
     PretendsToCreateInAnOutage => a1_nothing_is_answered_in_an_outage,
     // The cluster.
     ListsAControllerThatIsGone => a1_a_cluster_lists_its_brokers,
-    CountsNoBytes => a1_log_directories_hold_what_is_published,
-    SetsAllOnTheTopic => a1_a_configuration_says_where_it_is_set,
+    CountsNoBytes => a1_log_directories_grow_with_published_records,
+    SetsAllOnTheTopic => a1_a_configuration_names_the_source_of_each_value,
     DescribesAnyBroker => a1_a_configuration_of_a_broker_is_listed_by_its_number,
     NeverPutsBack => a1_a_configuration_is_altered_and_put_back,
     AltersOneByOne => a1_altering_a_configuration_is_all_or_nothing,
-    KeepsTheRecordSize => a1_the_size_that_is_altered_applies,
-    DescribesAnyTopic => a1_a_configuration_of_a_missing_topic_is_told,
-    PretendsToAlterInAnOutage => a1_no_configuration_is_answered_in_an_outage,
+    KeepsTheRecordSize => a1_an_altered_size_limit_applies,
+    DescribesAnyTopic => a1_a_configuration_of_a_missing_topic_is_not_found,
+    PretendsToAlterInAnOutage => a1_configurations_are_unavailable_in_an_outage,
     // Groups.
     DescribesOneMemberWithAll => a1_each_member_is_described_with_its_own_partitions,
     ForgetsLagWithoutACommit => a1_lag_counts_what_was_never_committed,

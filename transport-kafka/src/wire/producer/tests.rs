@@ -261,7 +261,7 @@ fn an_open_batch_is_never_sent_under_another_epoch() {
 }
 
 #[test]
-fn what_was_never_sent_expires_as_not_stored() {
+fn unsent_batches_expire_as_not_stored() {
     let mut play = Play::new(1);
     play.queue.set_leader(0, None);
     play.push(0, 0..1);
@@ -334,7 +334,7 @@ fn sequences_start_again_after_the_largest() {
 }
 
 #[test]
-fn answers_are_told_apart_by_what_may_be_stored() {
+fn answers_differ_by_whether_the_batch_may_be_stored() {
     assert_eq!(Answer::of(0, 42), Answer::Stored(Some(42)));
     assert_eq!(Answer::of(0, -1), Answer::Stored(None));
     assert_eq!(Answer::of(46, -1), Answer::Stored(None));

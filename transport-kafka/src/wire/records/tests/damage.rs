@@ -105,7 +105,7 @@ fn an_unknown_codec_is_named() {
 }
 
 #[test]
-fn what_no_codec_has_written_is_an_error() {
+fn bytes_that_no_codec_wrote_are_an_error() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         for body in [vec![], vec![0; 20], vec![0xff; 20], b"no codec".to_vec()] {
             let error = read(&with_body(&three(), codec, &body), LIMIT).expect_err("damaged");

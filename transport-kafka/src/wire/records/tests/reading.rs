@@ -34,7 +34,7 @@ fn a_batch_that_is_cut_off_ends_a_fetch() {
 }
 
 #[test]
-fn what_lies_behind_an_unreadable_header_is_found() {
+fn batches_after_an_unreadable_header_are_found() {
     let mut old = at_offset(three(), 10);
     old[at::MAGIC] = 1;
     let mut unknown = at_offset(three(), 11);
@@ -51,7 +51,7 @@ fn what_lies_behind_an_unreadable_header_is_found() {
 }
 
 #[test]
-fn a_length_that_cannot_be_ends_a_fetch() {
+fn an_impossible_length_ends_a_fetch() {
     for length in [-1, 0, 13, i32::MIN] {
         let mut bytes = at_offset(three(), 10);
         bytes[at::LENGTH..at::LEADER_EPOCH].copy_from_slice(&length.to_be_bytes());

@@ -20,7 +20,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
-    fn what_is_written_is_read(
+    fn written_records_are_read_back(
         records in vec(given(), 1..40),
         id in any::<i64>(),
         epoch in any::<i16>(),
