@@ -54,7 +54,7 @@ pub(crate) struct Pace {
     pub(crate) unanswered_bytes: Option<usize>,
     /// Number of open letters of a small store, if the setup specifies it.
     pub(crate) max_letters: usize,
-    /// How long a forgetful store remembers, if the setup specifies it.
+    /// Retention of a store with a short one, if the setup specifies it.
     pub(crate) retention: Duration,
 }
 

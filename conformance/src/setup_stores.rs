@@ -1,4 +1,4 @@
-//! Configuration of a suite of stores: those with limits of their own.
+//! Configuration of a suite of stores: stores with limits.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use tidings_core::Result;
 use crate::setup::Setup;
 
 impl<T: Send + Sync + 'static> Setup<T> {
-    /// Sets how to open a store of dead letters that keeps at most this many open and parked ones, 3 or more, for the
-    /// cases of a store that is full.
+    /// Sets how to open a dead-letter store with a limit of open and parked letters, at least 3, for the cases of a
+    /// full store.
     #[must_use]
     pub fn with_max_letters<Fut>(mut self, letters: usize, open: impl Fn() -> Fut + Send + Sync + 'static) -> Self
     where
@@ -21,8 +21,8 @@ impl<T: Send + Sync + 'static> Setup<T> {
         self
     }
 
-    /// Sets how to open a store that forgets done events and closed letters by itself once they are older than this, for
-    /// the cases of its retention. [`with_passing_time`](Self::with_passing_time) saves the wait.
+    /// Sets how to open a store that deletes done events and closed letters older than this, for the cases of
+    /// retention. [`with_passing_time`](Self::with_passing_time) saves the wait.
     #[must_use]
     pub fn with_retention<Fut>(mut self, retention: Duration, open: impl Fn() -> Fut + Send + Sync + 'static) -> Self
     where

@@ -25,7 +25,7 @@ const SHARED: &str = "CREATE TABLE processed_events (
 
 /// Far longer than a busy machine takes from a lease to its claims. That it ends is up to the hook of passing time.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// It is looked for what is older each tenth second or so, and the hook of passing time makes all older.
+/// The store looks for older entries about every 10 s; the hook of passing time makes all entries older.
 const RETENTION: Duration = Duration::from_secs(70);
 /// A new connection goes through the proxy, and what waits for one is called within the suite's patience.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);

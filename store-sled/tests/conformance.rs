@@ -38,7 +38,7 @@ async fn open(directory: PathBuf, clocks: Clocks, retention: Duration) -> Result
     SledStore::open_with(SledConfig::new(directory).with_clock(clock).with_retention(retention)).await
 }
 
-/// That of the cases of retention, in clocks that are set forth.
+/// Retention of the cases, by clocks that are advanced.
 const RETENTION: Duration = Duration::from_secs(400);
 
 /// Opens a store in a new directory below `root` for each case.

@@ -19,7 +19,7 @@
 //!   records   per partition, retries included. It bounds its in-flight records and bytes.
 //! - A consumer is a group member that never fetches, and fetchers that belong to no group. The
 //!   group   protocol is KIP-848 where the cluster supports it, otherwise the classic one.
-//! - [`KafkaConfig::reader`] replaces the fetchers by readers with connections of our own.
+//! - [`KafkaConfig::reader`] replaces the fetchers by native readers, which do not use the client library.
 //! - Offsets are committed only when the caller asks. A commit's metadata carries the assignment's
 //!   epoch,   so that epochs grow even if the group is created anew.
 //! - A batch that cannot be decoded holds its partition and is reported; the others go on.

@@ -1,4 +1,4 @@
-//! D3, D5 and D6 in a store that forgets closed letters by itself once they are older than its retention.
+//! D3, D5 and D6 in a store that deletes closed letters when they are older than its retention.
 
 use tidings_core::{DeadLetterStore, LetterState, Resolution};
 
@@ -11,10 +11,10 @@ pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d5_open_and_parked_letters_outlive_it[Retention]
 ];
 
-/// Steps in which a retention passes: a store may forget by parts.
+/// Number of steps of a retention: a store may delete in parts.
 const STEPS: u32 = 8;
 
-/// A repeat is none once the letter is forgotten: the service may bury it anew.
+/// A letter is not a repeat once the first one is deleted: the service may bury it again.
 async fn d3_a_closed_letter_is_remembered_for_the_retention(fixture: &Fixture) -> Checked {
     let part = fixture.pace.retention / STEPS;
     drop(fixture.another(Hook::Retention).await?);

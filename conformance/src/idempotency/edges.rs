@@ -214,7 +214,7 @@ async fn restart_a_retired_lease_is_no_crash(fixture: &Fixture) -> Checked {
     same("the new lease is another", false, next.id == lease.id)
 }
 
-/// Until another lease has claimed it, neither completing nor releasing it is another's.
+/// The lease can still complete and release the event until another lease has claimed it.
 async fn restart_a_claim_from_before_is_no_others(fixture: &Fixture) -> Checked {
     let scope = fixture.fresh("scope");
     let (old, all) = (fixture.lease_for(&scope, fixture.pace.lifetime).await?, events(2));
@@ -222,7 +222,7 @@ async fn restart_a_claim_from_before_is_no_others(fixture: &Fixture) -> Checked 
     drop(fixture.reopen(fixture.store()?).await?);
     let other = fixture.acquire_lease(&scope).await?;
     let completed = fixture.complete_one(&other, &all[0]).await?;
-    refused("a complete of what another has claimed", &[ErrorKind::Fenced], completed)?;
+    refused("a complete of an event that another lease has claimed", &[ErrorKind::Fenced], completed)?;
     fixture.release(&other, &all[1..], 7).await?;
     fixture.outlive().await?;
     let next = fixture.acquire_lease(&scope).await?;

@@ -1,4 +1,4 @@
-//! I2 and I3 in a store that forgets by itself: what is older than its retention, and nothing else.
+//! I2, I3 and I6 in a store that deletes done events older than its retention, and nothing else.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) const CASES: &[Case<dyn IdempotencyStore>] = cases![
     i6_attempts_are_kept_within_the_retention[Retention],
 ];
 
-/// Steps in which a retention passes: a store may forget by parts.
+/// Number of steps of a retention: a store may delete in parts.
 const STEPS: u32 = 8;
 
 /// Completes a new event under a lease of its own.
@@ -30,7 +30,7 @@ async fn done(fixture: &Fixture, scope: &Name, events: &[EventRef]) -> Checked<V
     Ok(fixture.within("done", store.done(scope, events)).await??)
 }
 
-/// Work goes on all the time, in this scope and in another one.
+/// Events are completed all the time, in this scope and in another one.
 async fn i2_done_events_are_kept_for_the_retention_and_forgotten_later(fixture: &Fixture) -> Checked {
     let (scope, other, part) = (fixture.fresh("scope"), fixture.fresh("scope"), fixture.pace.retention / STEPS);
     drop(fixture.another(Hook::Retention).await?);
@@ -60,7 +60,7 @@ async fn i2_done_events_are_kept_for_the_retention_and_forgotten_later(fixture: 
     same("a young event", vec![true], done(fixture, &scope, &young).await?)
 }
 
-/// A handler that takes longer than that is no reason to give its event to another.
+/// The event of a handler that takes longer than the retention is not granted to another lease.
 async fn i3_claims_outlive_the_retention(fixture: &Fixture) -> Checked {
     let (scope, part) = (fixture.fresh("scope"), fixture.pace.retention / STEPS);
     drop(fixture.another(Hook::Retention).await?);

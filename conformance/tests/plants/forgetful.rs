@@ -1,4 +1,4 @@
-//! A store that forgets by itself, with a bug.
+//! A store that deletes by retention, with a bug.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Forgetful {
         Self { inner: MemoryStore::new(), bug, opened, scopes: Mutex::default(), leases: Mutex::default() }
     }
 
-    /// Forgets what is old, in all scopes.
+    /// Deletes old entries, in all scopes.
     async fn forget(&self) -> Result<()> {
         let age = match self.bug {
             Bug::ForgetsNothing => return Ok(()),

@@ -79,7 +79,7 @@ pub enum ReaderKind {
     /// The client library, krafka.
     #[default]
     Client,
-    /// Connections and a decoder of our own: faster, with one connection per broker, and with bounded decompression.
-    /// Experimental. It needs brokers of version 2.4 or newer.
+    /// Native connections and a native decoder: faster, with one connection per broker and bounded decompression.
+    /// Experimental. Requires brokers of version 2.4 or newer.
     Native,
 }

@@ -54,7 +54,7 @@ const PROTOCOLS: [(&str, GroupProtocol); 3] =
 /// Names of isolation levels, as Kafka's `isolation.level` has them.
 const ISOLATIONS: [(&str, Isolation); 2] =
     [("read_committed", Isolation::ReadCommitted), ("read_uncommitted", Isolation::ReadUncommitted)];
-/// Names of the ways to read.
+/// Names of the readers.
 const READERS: [(&str, ReaderKind); 2] = [("client", ReaderKind::Client), ("native", ReaderKind::Native)];
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;

@@ -137,7 +137,7 @@ impl Fetchers {
                     Ok(leaders) => shared.change(|state| state.update_leaders(&topic, &leaders)),
                     Err(error) => debug!(
                         error = error.report(),
-                        "cannot ask for the leaders of a topic; the last known ones are kept"
+                        "cannot refresh the leaders of a topic; the last known ones are kept"
                     ),
                 }
             };
@@ -238,7 +238,7 @@ impl Fetchers {
                 }
                 Err(FetchError::Unreadable(bad)) => task.hold(&shared, &cluster, fetcher, bad).await,
                 Err(FetchError::Other(error)) => {
-                    debug!(error = error.report(), ?fetcher, "a fetch failed; it is repeated");
+                    debug!(error = error.report(), ?fetcher, "a fetch failed; it is retried");
                     report(&shared, error);
                     sleep(AGAIN).await;
                 }

@@ -13,12 +13,12 @@ use crate::client::connection::{Connection, Role};
 use crate::client::fetcher::FetchSizes;
 use crate::config::{KafkaConfig, ReaderKind};
 
-/// Reads the partitions of a consumer, from wherever their leaders are.
+/// Reads the partitions of a consumer from their leaders.
 #[derive(Debug, Clone)]
 pub(super) enum Readers {
     /// The client's consumers without a group.
     Client(Box<Fetchers>),
-    /// Connections of our own.
+    /// Native connections.
     Native(NativeReaders),
 }
 
@@ -47,7 +47,7 @@ impl Readers {
         }
     }
 
-    /// Asks for the leaders of a topic.
+    /// Requests the leaders of a topic.
     pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
         match self {
             Self::Client(fetchers) => fetchers.leaders(topic).await,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::assigned::{AssignedPartition, Stage};
 use super::state::State;
 
-/// How long a replica is read before its leader is asked again which one is nearest, as Java's client does.
+/// Time after which the leader is asked again for the nearest replica, as in Java's client.
 const REPLICA_AGE: Duration = Duration::from_secs(300);
 
 /// Position of a partition before it was reset to its oldest record.
@@ -22,7 +22,7 @@ pub(super) struct PreviousPosition {
 }
 
 impl State {
-    /// Reads a partition from a replica, or from its leader again, if this reading is still current.
+    /// Selects a replica of a partition, or its leader again, if this reading is still current.
     pub(super) fn read_from(&mut self, partition: &TopicPartition, ticket: u64, replica: Option<i32>) {
         let current = |assigned: &&mut AssignedPartition| assigned.ticket == ticket && ticket != 0;
         let Some(assigned) = self.assigned.get_mut(partition).filter(current) else { return };
@@ -35,12 +35,12 @@ impl State {
         }
     }
 
-    /// Reads the partitions of a replica from their leaders again.
+    /// Returns the partitions of a replica to their leaders.
     pub(super) fn leave_replica(&mut self, replica: i32) {
         self.leave_replicas(|read, _| read == replica);
     }
 
-    /// Reads partitions from their leaders again that were read from a replica for long.
+    /// Returns partitions to their leaders after [`REPLICA_AGE`].
     pub(super) fn leave_old_replicas(&mut self) {
         let now = Instant::now();
         self.leave_replicas(|_, until| until <= now);

@@ -1,4 +1,4 @@
-//! What the tasks of a consumer share.
+//! State shared by the tasks of a consumer.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -45,7 +45,7 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in there panics half way; if it did, its state would still be the best available.
+        // No code under the lock panics midway; if it did, this state would still be the best available.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

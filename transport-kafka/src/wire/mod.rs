@@ -1,8 +1,8 @@
-//! A data path of our own to the brokers: connections, the cluster's metadata, record batches, and reading.
+//! The native data path to the brokers: connections, the cluster's metadata, record batches, and reading.
 //!
-//! [`KafkaConfig::reader`](crate::KafkaConfig::reader) chooses it. Groups, admin operations and publishing stay with
+//! [`KafkaConfig::reader`](crate::KafkaConfig::reader) selects it. Groups, admin operations and publishing stay with
 //! the client (docs/design/0002-kafka-client.md). Requests and responses come from the crate `kafka-protocol`; only
-//! the modules that build a request or take an answer apart name its types.
+//! modules that build requests or interpret answers name its types.
 
 pub(crate) mod cluster;
 pub(crate) mod connection;

@@ -1,4 +1,4 @@
-//! What a reader does with the answers of its broker.
+//! Handling of a broker's answers by its reader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const LATER: Duration = Duration::from_secs(1);
 const REFUSALS: u32 = 3;
 
 impl NativeReader {
-    /// Asks leaders that have changed whether their logs contain what was read (KIP-320).
+    /// Checks whether the logs of new leaders contain the records read before (KIP-320).
     pub(super) async fn check_epochs(&mut self, connection: &Connection) -> Result<(), Error> {
         let cluster = &self.readers.cluster;
         let check = |reading: &Reading| {
@@ -61,7 +61,7 @@ impl NativeReader {
         Ok(())
     }
 
-    /// Takes an answer, and sends the next fetch before anything of it is unpacked.
+    /// Processes an answer, and sends the next fetch before it decompresses any batch.
     pub(super) async fn receive(&mut self, response: FetchResponse) {
         let Some(InFlight { targets, tickets, .. }) = self.in_flight.take() else { return };
         if let Err(code) = Code(response.error_code).ok() {
@@ -84,7 +84,7 @@ impl NativeReader {
         }
     }
 
-    /// Takes the answer for one partition.
+    /// Processes the answer for one partition.
     fn take(&mut self, answer: Answer, out_of_range: &mut Vec<FetchTarget>) {
         let Answer { partition, code, leader, replica, batches } = answer;
         let Some(reading) = self.readings.get_mut(&partition) else { return };
@@ -95,7 +95,7 @@ impl NativeReader {
         if let Err(code) = code.ok() {
             let leads = self.readers.cluster.leader(&partition).is_none_or(|leader| leader.broker == self.id.broker);
             if !leads {
-                // A replica that is behind its leader or ahead of it: the leader decides.
+                // A replica may be behind or ahead of its leader, so the leader's answer decides.
                 self.shared.change(|state| state.read_from(&partition, ticket, None));
             } else if code == Code::OFFSET_OUT_OF_RANGE && self.waiting.iter().any(|w| w.partition == partition) {
                 // What was fetched before is handed out first; it is still there, although the log has lost it.
@@ -115,13 +115,13 @@ impl NativeReader {
             let behind = batches.behind();
             reading.next = behind.next;
             reading.read_epoch = behind.leader_epoch.or(reading.read_epoch);
-            // What cannot be read is found when its turn comes.
+            // An unreadable batch is reported when it is unpacked.
             reading.stopped = !behind.is_sound;
             self.waiting.push_back(Waiting { partition, ticket, batches });
         }
     }
 
-    /// Acts on an error code of a partition.
+    /// Handles an error code of a partition.
     fn refused(&mut self, partition: &TopicPartition, code: Code) {
         let Some(reading) = self.readings.get_mut(partition) else { return };
         let offset = reading.next;
@@ -147,15 +147,12 @@ impl NativeReader {
         if error.kind() == ErrorKind::Denied {
             self.shared.change(|state| state.trouble = Some(error));
         } else {
-            debug!(
-                error = error.report(),
-                "a partition is not fetched; it is tried again, and its leader is asked for"
-            );
+            debug!(error = error.report(), "fetching a partition failed; it is retried after a request for its leader");
             self.readers.moved.notify_one();
         }
     }
 
-    /// Looks for the oldest records of partitions whose next offset is not in the log.
+    /// Looks up the oldest records of partitions whose next offset is not in the log.
     fn restart(&mut self, targets: Vec<FetchTarget>) {
         if !targets.is_empty() {
             let (shared, client) = (Arc::clone(&self.shared), self.readers.client.clone());
@@ -173,15 +170,15 @@ impl NativeReader {
         });
     }
 
-    /// Acts on a failed fetch: its partitions are tried again, and the leaders are asked for.
+    /// Handles a failed fetch: retries its partitions, and requests their leaders.
     pub(super) fn failed(&mut self, error: Error) {
         self.in_flight = None;
-        debug!(error = error.report(), broker = self.id.broker, "a fetch failed; it is repeated");
+        debug!(error = error.report(), broker = self.id.broker, "a fetch failed; it is retried");
         for reading in self.readings.values_mut() {
             reading.pause(AGAIN);
         }
         if error.is_retryable() {
-            // Of a replica that does not answer, the leader is read.
+            // If a replica does not answer, its partitions are read from their leaders.
             self.shared.change(|state| state.leave_replica(self.id.broker));
             self.readers.moved.notify_one();
         } else {

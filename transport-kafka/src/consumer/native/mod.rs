@@ -28,7 +28,7 @@ use crate::wire::reader::fetch::FetchLimits;
 
 /// Interval between requests for the leaders.
 const FOLLOW: Duration = Duration::from_millis(500);
-/// Shortest interval between them, however often a reader finds that a leader has moved.
+/// Minimum interval between them, even if readers find moved leaders more often.
 const SOONEST: Duration = Duration::from_millis(100);
 /// Attempts to find a topic before it is reported missing: brokers learn of a new one at different times.
 const LOOKUPS: usize = 4;
@@ -39,7 +39,7 @@ const LOOKUP_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug, Clone)]
 pub(super) struct NativeReaders {
     pub(super) cluster: Cluster,
-    /// Bounds of logs, and what is behind an unreadable batch, are asked over the member's connection.
+    /// Looks up the bounds of logs, and the ends of unreadable ranges, over the member's connection.
     pub(super) client: ClusterClient,
     pub(super) limits: Arc<FetchLimits>,
     pub(super) max_records: usize,
@@ -83,7 +83,7 @@ impl NativeReaders {
         self.leaders(topic).await.map(drop)
     }
 
-    /// Asks for the leaders of a topic.
+    /// Requests the leaders of a topic.
     pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
         self.cluster.refresh(&self.topics).await?;
         self.cluster.leaders(&Name::from(topic))
@@ -117,12 +117,12 @@ impl NativeReaders {
         NativeReader::new(self.clone(), Arc::clone(shared), id)
     }
 
-    /// Asks for the leaders, after a pause, which ends early if a leader is found to have moved.
+    /// Requests the leaders after a pause, which ends early if a reader finds that a leader has moved.
     async fn follow(&self, shared: &Shared) {
         sleep(SOONEST).await;
         let _moved = timeout(FOLLOW - SOONEST, self.moved.notified()).await;
         if let Err(error) = self.cluster.refresh(&self.topics).await {
-            debug!(error = Error::report(&error), "cannot ask for the leaders of topics; the last known ones are kept");
+            debug!(error = Error::report(&error), "cannot refresh the leaders of topics; the last known ones are kept");
             return;
         }
         shared.change(State::leave_old_replicas);

@@ -1,7 +1,7 @@
-//! The reader of one broker: it fetches from it, and unpacks what comes while the next fetch is under way.
+//! The reader of one broker: it fetches, and unpacks the last answer while the next fetch is in flight.
 //!
-//! One fetch is in flight. Its answer tells, by the headers of batches, where the next one begins; that is sent before
-//! any record is decoded. Unpacking stops while the consumer has no room: what is fetched then waits as it came.
+//! One fetch is in flight. The headers of batches in its answer contain the next offset, so the next fetch is sent
+//! before any record is decoded. While the consumer has no capacity, fetched batches wait without being unpacked.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::wire::connection::Pending;
 use crate::wire::reader::FetchedBatches;
 use crate::wire::reader::fetch::{self, FetchFrom};
 
-/// Time that a broker gets for an answer, in addition to the fetch's wait: one that hangs must not be waited for when
-/// others have long taken over its partitions.
+/// Time limit of an answer, in addition to the fetch's wait: other brokers may have taken over the partitions of one
+/// that hangs.
 const HASTY: Duration = Duration::from_secs(3);
 /// Pause of an idle reader, unless it is woken.
 const REST: Duration = Duration::from_millis(500);
@@ -53,11 +53,11 @@ pub(super) struct NativeReader {
     pub(super) in_flight: Option<InFlight>,
     /// Which partition is first in the next fetch: brokers fill it in order.
     turn: usize,
-    /// Look-ups for partitions that cannot be read on; they delay no other.
+    /// Look-ups for partitions that cannot continue; the other partitions do not wait for them.
     pub(super) lookups: JoinSet<()>,
 }
 
-/// What a reader waited for.
+/// Event that ends a reader's wait.
 enum Event {
     Answer(Result<FetchResponse>),
     Other,
@@ -84,7 +84,7 @@ impl NativeReader {
             let has_room = self.follow_plan();
             if has_room && !self.waiting.is_empty() {
                 self.unpack();
-                // Unpacking never waits: let others have their turn.
+                // Unpacking never awaits, so yield to other tasks.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -125,7 +125,7 @@ impl NativeReader {
         has_room
     }
 
-    /// Waits for an answer, room, a new plan, or the end of a pause.
+    /// Waits for an answer, capacity, a new plan, or the end of a pause.
     async fn wait(&mut self, has_room: bool) -> Event {
         let (shared, seen) = (Arc::clone(&self.shared), self.seen);
         let work = until(&shared.plans, || {
@@ -182,7 +182,7 @@ impl NativeReader {
         Ok(Some(InFlight { pending, targets, tickets }))
     }
 
-    /// Returns how long an answer may take.
+    /// Returns the time limit of an answer.
     pub(super) fn limit(&self) -> Duration {
         let wait = self.readers.limits.wait;
         wait + self.readers.cluster.config().request_timeout.min(HASTY)

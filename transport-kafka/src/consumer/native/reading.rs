@@ -1,4 +1,4 @@
-//! A partition as a native reader reads it.
+//! State of a partition in a native reader.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::super::fetch_buffer::FetchTarget;
 use crate::wire::cluster::Leader;
 
-/// A partition as this reader reads it.
+/// State of a partition in a native reader.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) target: FetchTarget,
@@ -15,7 +15,7 @@ pub(super) struct Reading {
     pub(super) next: u64,
     /// Epoch of the leader that appended the last batch.
     pub(super) read_epoch: Option<i32>,
-    /// Epoch of the leader whose log is known to contain what was read.
+    /// Epoch of the leader whose log was found to contain the records read.
     pub(super) checked_epoch: Option<i32>,
     /// Consecutive refusals.
     pub(super) refused: u32,
@@ -42,7 +42,7 @@ impl Reading {
         !self.target.held && !self.stopped && self.paused.is_none_or(|until| until <= now)
     }
 
-    /// Pauses it.
+    /// Pauses fetching.
     pub(super) fn pause(&mut self, pause: Duration) {
         self.paused = Some(Instant::now() + pause);
     }

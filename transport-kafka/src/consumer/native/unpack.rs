@@ -1,4 +1,4 @@
-//! How a reader unpacks what it fetched, and hands it on.
+//! Unpacking of fetched batches by a reader.
 
 use tidings_core::TopicPartition;
 
@@ -11,7 +11,7 @@ use crate::wire::reader::{UnpackLimits, Unreadable};
 const STEP_BYTES: usize = 1 << 20;
 
 impl NativeReader {
-    /// Unpacks a part of what waits.
+    /// Unpacks a part of the waiting batches.
     pub(super) fn unpack(&mut self) {
         let Some(waiting) = self.waiting.front_mut() else { return };
         let (partition, ticket) = (waiting.partition.clone(), waiting.ticket);
@@ -52,7 +52,7 @@ impl NativeReader {
         }
     }
 
-    /// Hands records on.
+    /// Passes records to the consumer.
     fn accept(&self, partition: &TopicPartition, ticket: u64, chunks: Vec<Chunk>) {
         if chunks.is_empty() {
             return;
@@ -66,7 +66,7 @@ impl NativeReader {
         self.shared.steps.notify_waiters();
     }
 
-    /// Stops reading a partition at a batch that cannot be read. What was fetched behind it is dropped.
+    /// Stops reading a partition at an unreadable batch. Batches fetched behind it are dropped.
     fn stop(&mut self, partition: TopicPartition, ticket: u64, unreadable: Unreadable) {
         self.waiting.retain(|waiting| waiting.partition != partition);
         let Some(reading) = self.readings.get_mut(&partition).filter(|r| r.target.ticket == ticket) else { return };

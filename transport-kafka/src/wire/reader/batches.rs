@@ -1,4 +1,4 @@
-//! The batches of one partition in a fetch, unpacked step by step.
+//! Incremental unpacking of the batches of one partition in a fetch.
 
 use std::collections::HashSet;
 
@@ -29,17 +29,17 @@ pub(crate) struct Unpacked {
     pub(crate) leader_epoch: Option<i32>,
 }
 
-/// Transactions whose records are left out.
+/// Aborted transactions, whose records are skipped.
 #[derive(Debug, Default)]
 pub(crate) struct Isolated {
-    /// Aborted transactions that begin further on in the log, the next one last: producers and first offsets.
+    /// Aborted transactions that begin later in the log, in descending order: producers and first offsets.
     ahead: Vec<(i64, u64)>,
-    /// Producers in an aborted transaction at this place of the log.
+    /// Producers with an aborted transaction at this position of the log.
     aborting: HashSet<i64>,
 }
 
 impl Isolated {
-    /// Leaves out the records of these aborted transactions: their producers and first offsets.
+    /// Skips the records of these aborted transactions, given by producers and first offsets.
     pub(crate) fn committed(aborted: impl Iterator<Item = (i64, i64)>) -> Self {
         let mut ahead: Vec<_> =
             aborted.map(|(producer, first)| (producer, u64::try_from(first).unwrap_or(0))).collect();
@@ -47,14 +47,14 @@ impl Isolated {
         Self { ahead, aborting: HashSet::new() }
     }
 
-    /// Moves to a batch. Also to one that ends a transaction: it may have begun before the fetch.
+    /// Moves to a batch. Includes markers, because their transaction may have begun before the fetch.
     fn move_to(&mut self, header: &BatchHeader) {
         while let Some((producer, _)) = self.ahead.pop_if(|(_, first)| *first <= header.last_offset) {
             self.aborting.insert(producer);
         }
     }
 
-    /// Checks whether a batch belongs to an aborted transaction.
+    /// Returns whether a batch belongs to an aborted transaction.
     fn hides(&self, header: &BatchHeader) -> bool {
         header.is_transactional() && !header.is_control() && self.aborting.contains(&header.producer_id)
     }
@@ -67,11 +67,11 @@ struct Opened {
     /// Offset after the batch.
     end: u64,
     leader_epoch: i32,
-    /// Bytes that each record counts for.
+    /// Average memory of a record in bytes.
     each: usize,
 }
 
-/// The batches of one partition in a fetch. They are slices of it, and none is decoded before its turn.
+/// The batches of one partition in a fetch, as slices of it. Each is decoded only when it is reached.
 #[derive(Debug)]
 pub(crate) struct FetchedBatches {
     scan: Scan,
@@ -86,7 +86,7 @@ pub(crate) struct FetchedBatches {
     failed: bool,
 }
 
-/// Why a step could not go on; the records before it were returned.
+/// Cause of a failed step; the records before it were returned.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     /// The first offset that cannot be read.
@@ -101,7 +101,7 @@ impl Unreadable {
     }
 }
 
-/// Position behind the batches of a fetch, as their headers tell.
+/// Position behind the batches of a fetch, according to their headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Behind {
     pub(crate) next: u64,
@@ -110,7 +110,7 @@ pub(crate) struct Behind {
     pub(crate) is_sound: bool,
 }
 
-/// Reads header names that are no UTF-8 lossily, as the client does: they could not be published again, not even to a
+/// Converts header names lossily to UTF-8, as the client does: other names cannot be published, not even to a
 /// dead-letter topic.
 fn with_text_names(mut record: StoredRecord) -> StoredRecord {
     if !record.headers.is_empty() && record.headers.iter().any(|header| std::str::from_utf8(&header.name).is_err()) {
@@ -128,7 +128,7 @@ fn epoch(epoch: i32) -> Option<i32> {
 }
 
 impl FetchedBatches {
-    /// Takes the bytes of a partition in a fetch from `offset` on.
+    /// Creates the batches from the bytes of a partition in a fetch that was requested from `offset`.
     pub(crate) fn new(fetched: &Bytes, offset: u64, isolated: Isolated) -> Self {
         Self {
             scan: scan(fetched),
@@ -146,7 +146,7 @@ impl FetchedBatches {
         self.bytes
     }
 
-    /// Walks the headers; nothing is decoded.
+    /// Returns the position behind the batches, without decoding records.
     pub(crate) fn behind(&self) -> Behind {
         let mut behind = Behind { next: self.next, leader_epoch: None, is_sound: true };
         for batch in self.scan.clone() {
@@ -159,7 +159,7 @@ impl FetchedBatches {
                 behind.leader_epoch = epoch(batch.header().leader_epoch);
             }
         }
-        // A fetch that leads nowhere would be sent again and again.
+        // A fetch without progress would be repeated for ever.
         behind.is_sound &= self.bytes == 0 || behind.next > self.next;
         behind
     }
@@ -187,16 +187,16 @@ impl FetchedBatches {
         step.next = self.next;
         if step.next > begin {
             if step.records.capacity() - step.records.len() > step.records.len() / 8 {
-                // It would be kept, without being counted, until the last record is settled.
+                // Unused capacity would stay allocated, without being counted, until the last record is settled.
                 step.records.shrink_to_fit();
             }
-            // A failure recurs in the next step, and is returned by that.
+            // A failure recurs in the next step, which returns it.
             return Some(Ok(step));
         }
         let cause = match failure {
             Some(cause) => cause,
             None if self.bytes > 0 && self.next == self.start => {
-                BatchError::Damaged("it ends before the offset that was asked for")
+                BatchError::Damaged("it ends before the requested offset")
             }
             None => return None,
         };
@@ -204,7 +204,7 @@ impl FetchedBatches {
         Some(Err(Unreadable { offset: self.next, cause }))
     }
 
-    /// Takes records of the batch that is open, or opens the next one; `false` after the last one.
+    /// Appends records of the open batch, or opens the next batch; `false` after the last one.
     fn advance(&mut self, step: &mut Unpacked, limits: &UnpackLimits) -> Result<bool, BatchError> {
         if let Some(mut opened) = self.opened.take() {
             let room = limits.max_records - step.records.len();
@@ -234,7 +234,7 @@ impl FetchedBatches {
         Ok(true)
     }
 
-    /// Opens a batch, unless its records are left out.
+    /// Opens a batch, unless its records are skipped.
     fn open(&mut self, batch: &Batch, step: &mut Unpacked, limits: &UnpackLimits) -> Result<(), BatchError> {
         let header = *batch.header();
         let end = header.next_offset();

@@ -1,4 +1,4 @@
-//! Truncation (KIP-320): after an unclean election a log may end before what was read of it.
+//! Truncation (KIP-320): after an unclean election a log may end before the offset that was read.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::wire::messages::Code;
 #[derive(Debug, Clone)]
 pub(crate) struct EpochToCheck {
     pub(crate) partition: TopicPartition,
-    /// Epoch of its present leader.
+    /// Epoch of its current leader.
     pub(crate) leader_epoch: i32,
     /// Epoch of the last batch that was read.
     pub(crate) read_epoch: i32,
@@ -40,7 +40,7 @@ pub(crate) fn request(checks: &[EpochToCheck]) -> OffsetForLeaderEpochRequest {
         .with_topics(topics.into_iter().map(topic).collect())
 }
 
-/// Returns where the epochs end in the leaders' logs; `None` where a leader does not know.
+/// Returns the end offsets of the epochs in the leaders' logs; `None` if the leader does not know the epoch.
 pub(crate) fn ends(answer: &OffsetForLeaderEpochResponse) -> HashMap<TopicPartition, Result<Option<u64>, Code>> {
     let topics = answer.topics.iter().map(|topic| (Name::from(topic.topic.0.as_str()), &topic.partitions));
     let each = topics.flat_map(|(name, partitions)| partitions.iter().map(move |p| (name.clone(), p)));

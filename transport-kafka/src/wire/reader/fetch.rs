@@ -15,8 +15,8 @@ use super::batches::Isolated;
 use crate::wire::cluster::Leader;
 use crate::wire::messages::Code;
 
-/// A partition's data is copied out of its fetch if it is a smaller share of it: its records would keep all of the
-/// fetch in memory, and count for little.
+/// If the data of a partition is a smaller share of its fetch than this, it is copied. Its records would otherwise keep
+/// the whole fetch in memory, but count only for their own size.
 const KEPT_SHARE: usize = 16;
 
 /// Limits of a fetch.
@@ -26,7 +26,7 @@ pub(crate) struct FetchLimits {
     pub(crate) max_bytes: usize,
     /// Bytes of one partition.
     pub(crate) max_partition_bytes: usize,
-    /// How long the broker may wait for records.
+    /// Time that the broker may wait for records.
     pub(crate) wait: Duration,
     /// Whether only committed records are returned.
     pub(crate) committed_only: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Answer {
     pub(crate) code: Code,
     /// The leader, if the answer names another one.
     pub(crate) leader: Option<Leader>,
-    /// A replica that is nearer, to be read from instead.
+    /// Nearer replica to read from instead.
     pub(crate) replica: Option<i32>,
     pub(crate) batches: FetchedBatches,
 }
@@ -91,7 +91,7 @@ pub(crate) fn request(targets: &[FetchFrom], limits: &FetchLimits) -> FetchReque
 
 /// Splits an answer by partition; `targets` are those of the request.
 ///
-/// Partitions that were not asked for are left out.
+/// Partitions that were not requested are skipped.
 pub(crate) fn answers(response: FetchResponse, targets: &[FetchFrom], committed_only: bool) -> Vec<Answer> {
     let offsets: HashMap<&TopicPartition, u64> = targets.iter().map(|t| (&t.partition, t.offset)).collect();
     let names: HashMap<&str, &Name> =
