@@ -95,10 +95,10 @@ const OUTBOX: &[Panel] = &[
 
 const OPERATIONS: &[Panel] = &[
     panel("Refused requests", "tidings_requests_refused_total", Form::Rate, &["instance", "reason"]),
-    panel("Audit fails", "tidings_audit_failing", Form::Max, &["instance"]),
-    panel("Audit records that wait", "tidings_audit_waiting_records", Form::Max, &["instance"]),
+    panel("Audit sink fails", "tidings_audit_failing", Form::Max, &["instance"]),
+    panel("Waiting audit records", "tidings_audit_waiting_records", Form::Max, &["instance"]),
     panel("Lost audit records", "tidings_audit_lost_records_total", Form::Rate, &["instance"]),
-    panel("Events that wait for the audit", "tidings_audit_waiting_events", Form::Max, &["instance"]),
+    panel("Events waiting for the audit", "tidings_audit_waiting_events", Form::Max, &["instance"]),
     panel("Events missing from the audit", "tidings_audit_dropped_events_total", Form::Rate, &["instance"]),
     panel("Age of the audit checkpoint", "tidings_audit_checkpoint_age_seconds", Form::Max, &["instance"]),
     panel("Audit records after the checkpoint", "tidings_audit_unanchored_records", Form::Max, &["instance"]),

@@ -292,7 +292,7 @@ pub(super) static ROWS: &[Row] = &[
         "tidings_audit_lost_records_total",
         "",
         &[],
-        "Audit records that were dropped, because too many waited or the sink takes no such record.",
+        "Audit records that were dropped because too many were waiting, or because the sink refuses them.",
         |all, emit| audit(all, emit, |status| status.lost),
     ),
     gauge(
@@ -308,7 +308,7 @@ pub(super) static ROWS: &[Row] = &[
         "tidings_audit_dropped_events_total",
         "",
         &[],
-        "Events that are missing from the audit trail, because too many waited.",
+        "Events that are missing from the audit trail because too many were waiting.",
         |all, emit| audit(all, emit, |status| status.dropped_events),
     ),
     gauge(
@@ -322,7 +322,7 @@ pub(super) static ROWS: &[Row] = &[
         "tidings_audit_unanchored_records",
         "",
         &[],
-        "Audit records after the last checkpoint: if they were cut off, nothing would show it.",
+        "Audit records after the last checkpoint, whose removal could not be detected.",
         |all, emit| audit(all, emit, |status| status.since_checkpoint),
     ),
 ];
