@@ -13,14 +13,14 @@ pub(crate) struct FetchedPartition {
     pub(crate) records: FetchedRecords,
 }
 
-/// Records of one partition, in order. Those of the client keep its form: they are converted where they are handed out
-/// and not in the fetcher's task, which is the first to run out of time.
+/// Records of one partition, in order. Those of the client keep its form, and are converted when they are handed out: the
+/// fetcher's task, which is the bottleneck, does not convert them.
 pub(crate) struct FetchedRecords(Form);
 
-/// Whose records they are.
+/// Form of the records.
 enum Form {
     Client(Vec<ConsumerRecord>),
-    /// Of the native reader.
+    /// Records of the native reader.
     Stored(Vec<StoredRecord>),
 }
 
@@ -98,8 +98,8 @@ impl FetchedRecords {
         }
     }
 
-    /// Converts the records in place. Memory that they do not fill is released: it would be retained, without being
-    /// counted, until the last of them is settled.
+    /// Converts the records in place. Releases unused capacity, which would stay allocated, without being counted, until
+    /// the last of them is settled.
     pub(crate) fn into_records(self) -> Vec<StoredRecord> {
         match self.0 {
             Form::Client(records) => {

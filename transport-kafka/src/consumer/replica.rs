@@ -84,7 +84,7 @@ impl State {
     /// Continues where a truncated log ends, if this reading is still current. Returns the offset that would have been
     /// fetched next, if it is gone.
     ///
-    /// Records before the end that are not handed out yet are read again, as is what was fetched and not accepted.
+    /// Records before the end that are not handed out yet, and batches that are not unpacked yet, are read again.
     pub(super) fn truncate(&mut self, partition: &TopicPartition, ticket: u64, end: u64) -> Option<u64> {
         let assigned = self.assigned.get(partition).filter(|assigned| assigned.ticket == ticket && ticket != 0)?;
         if assigned.stage != Stage::Reading {
@@ -92,7 +92,7 @@ impl State {
         }
         let (next, position) = (assigned.fetched, assigned.position);
         if next <= end {
-            // Only what its fetcher still has to unpack may be gone.
+            // At most batches that the fetcher has yet to unpack are gone.
             self.read_again(partition, ticket);
             return None;
         }
@@ -160,9 +160,9 @@ mod tests {
         assert_eq!(state.assigned[&at].position, 2);
     }
 
-    /// Otherwise its fetcher, which stops there, would never read on.
+    /// Otherwise its fetcher, which stops there, would not continue.
     #[test]
-    fn what_is_fetched_and_not_accepted_is_read_again_after_a_truncation() {
+    fn batches_that_are_not_accepted_are_read_again_after_a_truncation() {
         let (mut state, at) = reading();
         let plan = state.plan;
         assert_eq!(state.truncate(&at, 1, 10), None, "nothing accepted is gone");

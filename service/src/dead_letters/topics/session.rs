@@ -20,7 +20,7 @@ pub const REDRIVE_GROUP_SUFFIX: &str = "-redrive";
 const GROUP: &str = "dead-letters";
 /// Records between two wanted ones are skipped if there are more than this.
 const GAP: u64 = 1_000;
-/// Letters that are taken from the index at once.
+/// Number of letters taken from the index at once.
 const CANDIDATES: usize = 10_000;
 
 #[derive(Debug)]
@@ -200,7 +200,7 @@ impl Session {
                     Ok(next.is_some_and(|next| next <= record.offset + GAP))
                 })
                 .await?;
-            // Of records that are gone or cannot be read none comes.
+            // Records that were deleted or cannot be read are not returned.
             while wanted.next_if(|(offset, _)| *offset < reached).is_some() {}
         }
         Ok(())

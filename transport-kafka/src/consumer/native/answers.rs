@@ -98,7 +98,7 @@ impl NativeReader {
                 // A replica may be behind or ahead of its leader, so the leader's answer decides.
                 self.shared.change(|state| state.read_from(&partition, ticket, None));
             } else if code == Code::OFFSET_OUT_OF_RANGE && self.waiting.iter().any(|w| w.partition == partition) {
-                // What was fetched before is handed out first; it is still there, although the log has lost it.
+                // Batches fetched before are unpacked first, although the log no longer has them.
                 return reading.pause(AGAIN);
             } else if code == Code::OFFSET_OUT_OF_RANGE {
                 out_of_range.push(FetchTarget { from: reading.next, ..reading.target.clone() });
