@@ -137,7 +137,7 @@ async fn wrong_credentials_are_denied() -> TestResult {
         Sasl::scram(ScramHash::Sha256, "alice", CANARY),
         Sasl::scram(ScramHash::Sha512, "nobody", CANARY),
         Sasl::oauth_bearer(|| std::future::ready(Ok(Token::new(CANARY)))),
-        Sasl::oauth_bearer(|| std::future::ready(Err(Error::new(ErrorKind::Denied, "the token server says no")))),
+        Sasl::oauth_bearer(|| std::future::ready(Err(Error::new(ErrorKind::Denied, "refused by the token server")))),
     ] {
         denied(&format!("{sasl:?}"), at(&kafka, Listener::Sasl)?.with_sasl(sasl)).await?;
     }

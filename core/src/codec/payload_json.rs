@@ -2,7 +2,7 @@
 
 use crate::{Error, ErrorKind, Event, Result, StoredRecord};
 
-/// Decodes an event as [`decode`](super::decode) does, and returns its payload as JSON, whatever its codec is.
+/// Decodes an event as [`decode`](super::decode) does, and returns its payload as JSON, for any codec.
 ///
 /// For tools that display events. The text has the fields of the type, not those of the record: unknown fields are
 /// omitted, and defaults are filled in.

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_are_not_asked_for_are_forgotten_and_brokers_are_kept() {
+    fn topics_that_are_not_requested_are_removed_and_brokers_are_kept() {
         let mut metadata = Metadata::default();
         metadata.update(&answer(1, 7, 5));
         metadata.update(&MetadataResponse::default());

@@ -30,7 +30,7 @@ pub(super) struct Scram {
     nonce: String,
 }
 
-/// The client's second message, and the signature by which the broker proves that it knows the password.
+/// The client's second message, and the expected signature, which only a broker with the password can compute.
 pub(super) struct Proof {
     pub(super) message: String,
     pub(super) expected: Expected,

@@ -20,7 +20,7 @@ use crate::wire::messages::{self, BrokerVersions};
 /// First correlation id of requests that renew credentials; others are positive.
 const RENEWAL: i32 = i32::MIN;
 
-/// What the task needs to serve a socket.
+/// Resources of the task that serves a socket.
 pub(super) struct Socket {
     pub(super) queue: Arc<Queue>,
     pub(super) incoming: mpsc::Receiver<Outgoing>,

@@ -18,7 +18,7 @@ pub(crate) const API_VERSIONS: i16 = 18;
 /// Requests that are sent, with their oldest and newest version in use.
 ///
 /// Fetch and Metadata name topics, so their newest versions are the last ones that do. The oldest ones have leader
-/// epochs (KIP-320) and racks (KIP-392): brokers since 2.4 know them.
+/// epochs (KIP-320) and racks (KIP-392): brokers since 2.4 support them.
 const USED: [(i16, &str, RangeInclusive<i16>); 9] = [
     (0, "Produce", 7..=9),
     (1, "Fetch", 11..=12),

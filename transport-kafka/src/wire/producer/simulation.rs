@@ -41,7 +41,7 @@ impl Payload for Numbered {
     }
 }
 
-/// What a log knows of a producer.
+/// State of a producer in a log.
 #[derive(Debug, Clone, Default)]
 struct Entry {
     epoch: i16,
@@ -236,7 +236,7 @@ impl World {
             let log = &mut self.logs[partition];
             if self.now - log.appended_at > FORGET && !log.producers.is_empty() && self.rng.bool() {
                 log.producers.clear();
-                // No request is on its way for that long.
+                // No request is in flight for that long.
                 for broker in 0..self.brokers.len() {
                     self.cut(broker);
                     self.brokers[broker].copies.clear();

@@ -47,7 +47,7 @@ impl Play {
         Self { queue, now: Instant::now() }
     }
 
-    /// Creates a queue of one partition that the broker knows the producer of, up to sequence 0.
+    /// Creates a queue of one partition, whose broker has state of the producer up to sequence 0.
     fn known() -> Self {
         let mut play = Self::new(1);
         play.push(0, 0..1);

@@ -159,7 +159,7 @@ impl FetchedBatches {
                 behind.leader_epoch = epoch(batch.header().leader_epoch);
             }
         }
-        // A fetch without progress would be repeated for ever.
+        // A fetch without progress would be repeated endlessly.
         behind.is_sound &= self.bytes == 0 || behind.next > self.next;
         behind
     }

@@ -39,7 +39,7 @@ pub(crate) struct FetchLimits {
 pub(crate) struct FetchFrom {
     pub(crate) partition: TopicPartition,
     pub(crate) offset: u64,
-    /// Epoch of its leader, or -1; the broker refuses the fetch if it knows another.
+    /// Epoch of its leader, or -1; the broker refuses the fetch if its epoch differs.
     pub(crate) leader_epoch: i32,
 }
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_were_not_asked_for_are_left_out() {
+    fn answers_that_were_not_requested_are_skipped() {
         let data = |p| PartitionData::default().with_partition_index(p);
         let topic = |name, partitions| {
             FetchableTopicResponse::default()

@@ -1,6 +1,6 @@
 //! Integers of variable length, and a position in bytes that never moves beyond their end.
 //!
-//! Record fields are zigzag-encoded: 7 bits per byte, lowest first; the highest bit says that another
+//! Record fields are zigzag-encoded: 7 bits per byte, lowest first; the highest bit is set if another
 //! byte follows.
 
 /// Bytes of the longest encoding of an `i32` and of an `i64`.
