@@ -71,7 +71,7 @@ impl Metadata {
         let state = self.topics.get(topic).ok_or_else(unknown)?;
         match state.code {
             Code::UNKNOWN_TOPIC_OR_PARTITION => {
-                Err(Error::new(ErrorKind::NotFound, format!("{}: the topic does not exist", what())))
+                Err(Error::new(ErrorKind::NotFound, format!("{}: there is no such topic", what())))
             }
             code => code.ok().map_err(|code| code.error(what())),
         }?;
