@@ -45,8 +45,7 @@ pub(crate) async fn the_commands_in_place_of_kafkas_tools_work(rig: Rig) -> Test
         let words: Vec<String> = words.collect();
         let run = rig.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
         assert_eq!(run.exit, Exit::Ok, "{command}: {run:?}");
-        let said = run.out + &run.err;
-        assert!(said.contains(&topic) || said.contains("o1") || !command.contains("orders"), "{command}: {said}");
+        assert!(!run.out.is_empty(), "{command} prints its data: {run:?}");
     }
     Ok(())
 }
