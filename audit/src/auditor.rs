@@ -15,6 +15,7 @@ use crate::chain::Checkpoint;
 use crate::events::{AuditObserver, Events, Operation};
 use crate::options::{AuditorOptions, OnSinkFailure};
 use crate::queue::{Queue, Ticket};
+use crate::services::Watched;
 
 /// Maximum number of event records made at once, so that other tasks of the thread can run in between.
 const EVENT_RECORDS: usize = 8;
@@ -34,6 +35,7 @@ pub struct Auditor(Arc<Inner>);
 struct Inner {
     queue: Queue,
     events: Events,
+    watched: Watched,
     options: AuditorOptions,
     /// Whether the task that writes what waits is running.
     started: AtomicBool,
@@ -81,7 +83,8 @@ impl Auditor {
     pub fn with_options(sink: impl AuditSink, options: AuditorOptions) -> Self {
         let events = Events::new(options.events.clone(), options.max_events);
         let queue = Queue::new(Arc::new(sink), options.clone());
-        Self(Arc::new(Inner { queue, events, options, started: AtomicBool::new(false), wake: Arc::default() }))
+        let watched = Watched::default();
+        Self(Arc::new(Inner { queue, events, watched, options, started: AtomicBool::new(false), wake: Arc::default() }))
     }
 
     /// Records that a change is about to be made, and returns the attempt, whose result must be recorded.
@@ -189,6 +192,9 @@ impl Auditor {
     /// # Errors
     /// The sink's.
     pub async fn flush(&self) -> Result<()> {
+        for ended in self.0.watched.take_ended(self.source()) {
+            self.0.queue.accept_result(&ended)?;
+        }
         loop {
             self.0.queue.send_waiting().await?;
             let records = self.0.events.take(EVENT_RECORDS.min(self.0.queue.room()));
@@ -254,6 +260,15 @@ impl Auditor {
 
     pub(crate) fn events(&self) -> &Events {
         &self.0.events
+    }
+
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.0.watched
+    }
+
+    /// Returns what wakes the background task.
+    pub(crate) fn waker(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.wake)
     }
 
     /// Keeps events for the next record; never waits.

@@ -42,6 +42,7 @@ mod events;
 mod options;
 mod places;
 mod queue;
+mod services;
 mod sinks;
 mod verify;
 

@@ -12,6 +12,8 @@ use tidings_core::{
     TopicPartition, Transport,
 };
 
+use tidings_memory::MemoryTransport;
+
 use crate::common::{Fake, intent_of, records, status};
 
 type Change =
@@ -177,4 +179,28 @@ async fn an_attempt_that_was_refused_before_is_recorded_as_denied() {
     assert_eq!(records.iter().map(status).collect::<Vec<_>>(), ["intent", "denied"]);
     let expected = AuditOutcome::Denied { error: "the role admin is needed".to_owned() };
     assert_eq!(records[1].outcome(), Some(&expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_recorded_at_its_start_and_soon_after_its_end() {
+    let (sink, broker) = (MemoryAudit::new(), MemoryTransport::new());
+    let auditor = Auditor::new(sink.clone());
+    let router = tidings_service::Router::new().on_topic("orders", async |_: tidings_core::Delivery| {});
+    let service = tidings_service::Service::new("billing", router).start(&broker).await.unwrap();
+    auditor.watch(&service).await.unwrap();
+    auditor.flush().await.unwrap();
+    assert_eq!(records(&sink).await.len(), 1, "it runs");
+    service.shutdown(Duration::from_secs(10)).await.unwrap();
+    let ended = async {
+        while records(&sink).await.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+    let records = records(&sink).await;
+    let verbs: Vec<&str> = records.iter().map(|record| record.verb.as_str()).collect();
+    assert_eq!(verbs, ["service.start", "service.stop"]);
+    assert!(records.iter().all(|record| record.resources == ["service:billing"]), "{records:?}");
+    assert_eq!(records[0].after["handlers"], "topic:orders");
+    assert_eq!(records.iter().map(status).collect::<Vec<_>>(), ["ok", "ok"]);
 }

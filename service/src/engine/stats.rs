@@ -79,8 +79,8 @@ impl ServiceStats {
         &self.shared.identity.service
     }
 
-    /// Waits until the service has ended. Cancel-safe.
-    pub(crate) async fn ended(&self) {
+    /// Waits until the service has ended, by itself or by a shutdown. Cancel-safe.
+    pub async fn ended(&self) {
         let mut ended = self.ended.clone();
         // An error means that the handle and its watcher are gone.
         let _ended = ended.wait_for(Option::is_some).await.map(drop);
