@@ -28,6 +28,7 @@ enum Bug {
     LeasesToAll,
     ParksByALease,
     SaysHeldForLess,
+    HoldsForLongerThanAllowed,
     LeasesWhatIsClosed,
     KeepsALeaseForEver,
     KeepsWhatIsGivenBack,
@@ -197,6 +198,9 @@ impl DeadLetterStore for Planted {
                     *answer = Leased::Granted;
                 }
                 (Bug::SaysHeldForLess, Leased::Held { at_most }) => *answer = Leased::Held { at_most: at_most / 2 },
+                (Bug::HoldsForLongerThanAllowed, Leased::Held { at_most }) if at_most > LetterLease::MAX_TTL / 2 => {
+                    *answer = Leased::Held { at_most: at_most * 2 };
+                }
                 _ => {}
             }
         }
@@ -270,6 +274,7 @@ plants! {
     a_letter_leased_to_all: LeasesToAll => d4_redrives_at_once_publish_each_letter_once,
     a_letter_parked_by_a_lease: ParksByALease => d4_a_lease_closes_letters_and_parks_none,
     a_letter_held_longer_than_it_said: SaysHeldForLess => d4_held_says_how_long_at_most,
+    a_letter_held_for_longer_than_allowed: HoldsForLongerThanAllowed => d4_a_lease_of_the_longest_time_is_granted,
     a_closed_letter_leased: LeasesWhatIsClosed => d4_a_letter_discarded_since_it_was_listed_is_not_published,
     a_lease_kept_for_ever: KeepsALeaseForEver => d4_a_lease_that_was_outlived_is_taken_over,
     a_letter_not_given_back: KeepsWhatIsGivenBack => d4_a_letter_that_the_broker_refuses_can_be_redriven_at_once,

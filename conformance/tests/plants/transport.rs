@@ -74,6 +74,9 @@ pub(crate) enum Bug {
     SetsOneOffsetForAll,
     SetsOffsetsBeyondTheLog,
     OverwritesATopic,
+    ForgetsAnAlteration,
+    AltersOneByOne,
+    LagsOfOneGroupForAll,
 }
 
 #[derive(Debug)]
@@ -205,6 +208,26 @@ impl Admin for PlantedAdmin {
             _ => offsets.to_vec(),
         };
         self.inner.alter_offsets(group, &all).await
+    }
+
+    async fn alter_topic(&self, topic: &Name, changes: &[(String, Option<String>)]) -> Result<()> {
+        match self.bug {
+            Bug::ForgetsAnAlteration => Ok(()),
+            Bug::AltersOneByOne => {
+                for change in changes {
+                    self.inner.alter_topic(topic, std::slice::from_ref(change)).await?;
+                }
+                Ok(())
+            }
+            _ => self.inner.alter_topic(topic, changes).await,
+        }
+    }
+
+    async fn group_lags(&self, groups: &[Name]) -> Result<Vec<Result<Vec<PartitionLag>>>> {
+        match (self.bug, groups) {
+            (Bug::LagsOfOneGroupForAll, [first, ..]) => self.inner.group_lags(&vec![first.clone(); groups.len()]).await,
+            _ => self.inner.group_lags(groups).await,
+        }
     }
 
     async fn delete_group(&self, group: &Name) -> Result<()> {
@@ -360,6 +383,9 @@ plants! {
     SetsOneOffsetForAll => a1_offsets_are_set_one_by_one,
     SetsOffsetsBeyondTheLog => a1_offsets_are_set_within_the_log_or_not_at_all,
     OverwritesATopic => a1_creating_a_topic_twice_is_told_and_changes_nothing,
+    ForgetsAnAlteration => a1_a_setting_is_altered_and_put_back,
+    AltersOneByOne => a1_altering_is_all_or_nothing,
+    LagsOfOneGroupForAll => a1_many_groups_are_described_as_each_one,
 }
 
 /// The answer of a broken publisher for records that it did not store.
