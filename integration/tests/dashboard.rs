@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tidings::audit::{Auditor, MemoryAudit};
 use tidings::memory::{MemoryStore, MemoryTransport};
 use tidings::ops::{Ops, generate};
 use tidings::telemetry::{HealthOptions, OutboxSnapshot, RelaySnapshot, RelayStats};
@@ -60,8 +61,9 @@ fn each_panel() -> Result<(), BoxError> {
     let directory = tempfile::tempdir()?;
     let (_platform, platform) = started()?;
     let relay: Arc<dyn RelayStats> = Arc::new(Relay);
-    let outbox = Ops::new().with_relay(relay).serve("127.0.0.1:0")?;
-    let targets = format!("['{platform}', '{}']", outbox.local_addr());
+    // The platform has no audit trail either.
+    let others = Ops::new().with_relay(relay).with_audit(Auditor::new(MemoryAudit::new())).serve("127.0.0.1:0")?;
+    let targets = format!("['{platform}', '{}']", others.local_addr());
     let (_prometheus, address) = prometheus(directory.path(), &targets, &generate::alerts())?;
 
     let board: Value = serde_json::from_str(&generate::dashboard())?;
