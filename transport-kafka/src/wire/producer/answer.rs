@@ -34,13 +34,37 @@ impl Answer {
             47 | 90 => Self::Fenced,
             // Corrupt in transit, too few replicas before appending, over the quota.
             2 | 19 | 89 => Self::NotStored { moved: false },
-            // An unknown topic or partition, no or another leader, another leader epoch, an unknown topic id.
-            3 | 5 | 6 | 9 | 74 | 75 | 100 | 103 => Self::NotStored { moved: true },
+            // No leader, no replica, another leader epoch.
+            5 | 9 | 74 | 75 => Self::NotStored { moved: true },
             // The broker's own errors, its time-outs, and too few replicas after appending.
             -1 | 7 | 13 | 20 => Self::Open { moved: false },
-            // Its disk failed, so it no longer leads.
-            56 => Self::Open { moved: true },
+            // An unknown topic, partition or topic id, another leader, a failed disk. A broker also returns these for a
+            // batch that it has appended, if it loses the partition while the batch waits for replicas.
+            3 | 6 | 56 | 100 | 103 => Self::Open { moved: true },
             refused => Self::Refused(refused),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_differ_by_whether_the_batch_may_be_stored() {
+        assert_eq!(Answer::of(0, 42), Answer::Stored(Some(42)));
+        assert_eq!(Answer::of(0, -1), Answer::Stored(None));
+        assert_eq!(Answer::of(46, -1), Answer::Stored(None));
+        for code in [3, 6, 56, 100, 103] {
+            assert_eq!(Answer::of(code, -1), Answer::Open { moved: true }, "{code} may follow the append");
+        }
+        for code in [5, 9, 74, 75] {
+            assert_eq!(Answer::of(code, -1), Answer::NotStored { moved: true });
+        }
+        assert_eq!(Answer::of(19, -1), Answer::NotStored { moved: false });
+        assert_eq!(Answer::of(20, -1), Answer::Open { moved: false });
+        assert_eq!(Answer::of(7, -1), Answer::Open { moved: false });
+        assert_eq!(Answer::of(10, -1), Answer::Refused(10));
+        assert_eq!(Answer::of(29, -1), Answer::Refused(29));
     }
 }

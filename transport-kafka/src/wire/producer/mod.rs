@@ -19,12 +19,14 @@
 //!   broker, and a retry is stored once.
 //! - A broker without state of a producer accepts any sequence. So the first batch under an
 //!   identity, after a failure, or after a pause is sent alone.
-//! - A batch whose answer was lost is *open*: a copy of it may still be in flight. It is repeated
-//!   only under the same epoch and sequence.
+//! - A batch whose answer was lost is *open*: it may be stored, or a copy of it may still be in
+//!   flight. So is a batch whose broker no longer leads the partition, because it may have appended
+//!   the batch before. An open batch is repeated only under the same epoch and sequence.
 //! - A batch that ends without being stored leaves a gap in the sequences. The partition's epoch is
 //!   then raised, which fences copies in flight, and sequences restart at zero (KIP-360). This waits
 //!   until no batch of the partition is in flight and its first batch is not open. A copy of a later
-//!   batch cannot be appended, because the first one is missing.
+//!   batch cannot be appended, because the first one is missing. Batches after a refused one are
+//!   no longer open, because its sequence is never used again.
 //! - Without transactions no broker assigns epochs, and brokers check them for each partition. So
 //!   each partition has its own epoch, and its gap does not delay other partitions.
 

@@ -52,8 +52,10 @@ struct Batch<B> {
     sequence: Option<i32>,
     /// The request that it is part of.
     request: Option<u64>,
-    /// Whether an attempt had no answer, so a copy may still be in flight.
+    /// Whether no attempt so far decided: it may be stored, or a copy may still be in flight.
     open: bool,
+    /// Whether it can never be stored under its sequence, because a sequence before it is never used again.
+    dead: bool,
 }
 
 /// The state of one partition. Batches are in the order in which they were queued; those with a sequence come first.
@@ -103,7 +105,7 @@ impl<B: Payload> Partition<B> {
     }
 
     pub(super) fn push(&mut self, payload: B, expires: Instant) {
-        self.queue.push_back(Batch { payload, expires, sequence: None, request: None, open: false });
+        self.queue.push_back(Batch { payload, expires, sequence: None, request: None, open: false, dead: false });
     }
 
     /// Sets the leader. Batches are sent to it once those in flight to another broker have ended.
@@ -137,7 +139,7 @@ impl<B: Payload> Partition<B> {
         let identity = self.identity.filter(|_| self.may_send(broker, now))?;
         let (gap, next) = (self.gap, self.next_sequence);
         let batch = self.queue.iter_mut().find(|batch| batch.request.is_none())?;
-        if batch.payload.size() > most || (gap && batch.sequence.is_none()) {
+        if batch.payload.size() > most || (gap && batch.sequence.is_none()) || batch.dead {
             return None;
         }
         let sequence = match batch.sequence {
@@ -178,7 +180,7 @@ impl<B: Payload> Partition<B> {
             }
             Answer::Refused(code) => self.queue.remove(index).map(|batch| {
                 let fate = if batch.open { Fate::Unknown } else { Fate::Refused(code) };
-                self.ended_without(&batch, batch.open);
+                self.ended_without(index, &batch, batch.open);
                 (batch.payload, fate)
             }),
             Answer::NotStored { moved } => {
@@ -186,7 +188,7 @@ impl<B: Payload> Partition<B> {
                 None
             }
             Answer::Open { moved } => {
-                batch.open = true;
+                batch.open = !batch.dead;
                 self.failed(moved, now);
                 None
             }
@@ -218,15 +220,21 @@ impl<B: Payload> Partition<B> {
         }
     }
 
-    /// Records that a batch ended, and may not be stored.
-    fn ended_without(&mut self, batch: &Batch<B>, may_arrive: bool) {
+    /// Records that the batch at `index`, already removed, ended and may not be stored.
+    fn ended_without(&mut self, index: usize, batch: &Batch<B>, may_arrive: bool) {
         let Some(sequence) = batch.sequence else { return };
         self.stored_at = None;
         if !may_arrive && after(sequence, batch.payload.count()) == self.next_sequence {
             // It was the last batch, so the next one reuses its sequence.
             self.next_sequence = sequence;
-        } else {
-            self.gap = true;
+            return;
+        }
+        self.gap = true;
+        if !may_arrive {
+            // Its sequence is never used again, so brokers refuse those that follow it.
+            for behind in self.queue.iter_mut().skip(index).filter(|behind| behind.sequence.is_some()) {
+                (behind.open, behind.dead) = (false, true);
+            }
         }
     }
 
@@ -240,7 +248,7 @@ impl<B: Payload> Partition<B> {
         let next = |identity: Identity| identity.epoch.checked_add(1).map(|epoch| Identity { epoch, ..identity });
         self.identity = self.identity.and_then(next);
         for batch in &mut self.queue {
-            (batch.sequence, batch.open) = (None, false);
+            (batch.sequence, batch.open, batch.dead) = (None, false, false);
         }
         (self.gap, self.next_sequence, self.stored_at) = (false, 0, None);
     }
@@ -252,8 +260,8 @@ impl<B: Payload> Partition<B> {
             any = true;
             let is_in_flight = batch.request.is_some();
             self.in_flight.0 -= usize::from(is_in_flight);
-            let may_arrive = is_in_flight || batch.open;
-            self.ended_without(&batch, may_arrive);
+            let may_arrive = (is_in_flight || batch.open) && !batch.dead;
+            self.ended_without(0, &batch, may_arrive);
             ended(batch.payload, if may_arrive { Fate::Unknown } else { Fate::Expired });
         }
         if any {

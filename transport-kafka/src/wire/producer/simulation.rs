@@ -91,7 +91,7 @@ impl Log {
             }
             let repeated = entry.last.iter().find(|(first, end, _)| (*first, *end) == (producer.sequence, last));
             if let Some((_, _, offset)) = repeated {
-                return (0, *offset as i64);
+                return Self::appended(fault, *offset);
             }
             if entry.last.back().is_some_and(|(_, end, _)| end + 1 != producer.sequence) {
                 return (45, -1);
@@ -106,6 +106,11 @@ impl Log {
         self.producers.insert(producer.id, entry);
         self.stored.push(batch.number);
         self.appended_at = now;
+        Self::appended(fault, offset)
+    }
+
+    /// Returns the answer to a batch that is in the log.
+    fn appended(fault: u8, offset: u64) -> (i16, i64) {
         match fault {
             1 => (20, -1),
             2 => (7, -1),
@@ -251,6 +256,31 @@ impl World {
         }
     }
 
+    /// Gives a partition another leader.
+    fn move_leader(&mut self, partition: usize) {
+        let log = &mut self.logs[partition];
+        let former = std::mem::replace(&mut log.leader, self.rng.i32(0..BROKERS));
+        if former == log.leader {
+            return;
+        }
+        // The former leader answers so to batches that it has appended and that wait for replicas.
+        if self.rng.bool() {
+            let code = if self.rng.u8(..4) == 0 { 3 } else { 6 };
+            let waiting = self.brokers[former as usize].answers.iter_mut();
+            for answer in waiting.filter_map(|(_, answers)| answers.get_mut(&partition)) {
+                if let Answer::Stored(_) = answer {
+                    *answer = Answer::of(code, -1);
+                }
+            }
+        }
+        // One that has just started remembers the last batch of each producer only.
+        if self.rng.bool() {
+            for entry in log.producers.values_mut() {
+                entry.last.drain(..entry.last.len().saturating_sub(1));
+            }
+        }
+    }
+
     /// Does one thing at random.
     fn step(&mut self) {
         let broker = self.rng.usize(..self.brokers.len());
@@ -263,9 +293,9 @@ impl World {
             88..90 => self.cut(broker),
             90..92 => drop(self.handle_copy(broker)),
             92 => {
-                let log = &mut self.logs[self.rng.usize(..PARTITIONS)];
-                log.leader = self.rng.i32(0..BROKERS);
-                log.denied = self.rng.u8(..10) == 0;
+                let partition = self.rng.usize(..PARTITIONS);
+                self.move_leader(partition);
+                self.logs[partition].denied = self.rng.u8(..10) == 0;
             }
             _ => {
                 let most = match self.rng.u8(..50) {

@@ -261,6 +261,72 @@ fn an_open_batch_is_never_sent_under_another_epoch() {
 }
 
 #[test]
+fn a_batch_that_a_former_leader_may_have_appended_keeps_its_sequence() {
+    let mut play = Play::known();
+    play.push(0, 1..2);
+    play.now += Duration::from_secs(1);
+    play.push(0, 2..3);
+    for request in play.send_all().0 {
+        assert_eq!(play.answer(request, Answer::of(6, -1)), []);
+    }
+    play.now += TIMEOUT - Duration::from_secs(1);
+    let ended = play.queue.expire(play.now);
+    assert_eq!(ended.iter().map(|ended| (ended.payload.0, ended.fate)).collect::<Vec<_>>(), [(1, Fate::Unknown)]);
+    play.queue.set_leader(0, Some(BROKER));
+    let (request, sent) = play.send().expect("a request");
+    assert_eq!(sent, [(0, 2, 0, 2)], "another epoch would append it again");
+    assert_eq!(play.answer(request, Answer::of(29, -1))[0].fate, Fate::Unknown);
+}
+
+#[test]
+fn batches_after_a_refused_one_do_not_wait_for_lost_answers() {
+    for lost_first in [false, true] {
+        let mut play = Play::known();
+        play.push(0, 1..4);
+        let (requests, sent) = play.send_all();
+        assert_eq!(sent, [(1, 1), (2, 2), (3, 3)]);
+        if lost_first {
+            play.queue.lost(requests[1], false, play.now);
+        }
+        assert_eq!(play.answer(requests[0], Answer::Refused(87))[0].fate, Fate::Refused(87));
+        if !lost_first {
+            play.queue.lost(requests[1], false, play.now);
+        }
+        play.answer(requests[2], Answer::OutOfOrder);
+        play.queue.set_leader(0, Some(BROKER));
+        play.now += LATER;
+        assert_eq!(play.send().expect("a request").1, [(0, 2, 1, 0)], "no copy of it can be appended");
+    }
+}
+
+#[test]
+fn batches_after_a_refused_one_wait_for_an_open_one_before_it() {
+    let mut play = Play::known();
+    play.push(0, 1..4);
+    let (requests, _) = play.send_all();
+    play.queue.lost(requests[0], false, play.now);
+    play.answer(requests[1], Answer::Refused(87));
+    play.queue.lost(requests[2], false, play.now);
+    play.queue.set_leader(0, Some(BROKER));
+    play.now += LATER;
+    let (request, sent) = play.send().expect("a request");
+    assert_eq!(sent, [(0, 1, 0, 1)]);
+    assert_eq!(play.send(), None);
+    assert_eq!(play.answer(request, Answer::Stored(Some(1)))[0].fate, Fate::Stored(Some(1)));
+    assert_eq!(play.send().expect("a request").1, [(0, 3, 1, 0)]);
+}
+
+#[test]
+fn batches_after_a_refused_one_expire_as_not_stored() {
+    let mut play = Play::known();
+    play.push(0, 1..3);
+    let (requests, _) = play.send_all();
+    play.answer(requests[0], Answer::Refused(87));
+    let ended = play.queue.expire(play.now + TIMEOUT);
+    assert_eq!(ended.iter().map(|ended| (ended.payload.0, ended.fate)).collect::<Vec<_>>(), [(2, Fate::Expired)]);
+}
+
+#[test]
 fn unsent_batches_expire_as_not_stored() {
     let mut play = Play::new(1);
     play.queue.set_leader(0, None);
@@ -331,17 +397,4 @@ fn sequences_start_again_after_the_largest() {
         queue.answered(request.expect("a request"), &HashMap::from([(partition, Answer::Stored(None))]), now);
     }
     assert_eq!(sequences, [0, i32::MAX - 9, 5]);
-}
-
-#[test]
-fn answers_differ_by_whether_the_batch_may_be_stored() {
-    assert_eq!(Answer::of(0, 42), Answer::Stored(Some(42)));
-    assert_eq!(Answer::of(0, -1), Answer::Stored(None));
-    assert_eq!(Answer::of(46, -1), Answer::Stored(None));
-    assert_eq!(Answer::of(6, -1), Answer::NotStored { moved: true });
-    assert_eq!(Answer::of(19, -1), Answer::NotStored { moved: false });
-    assert_eq!(Answer::of(20, -1), Answer::Open { moved: false });
-    assert_eq!(Answer::of(7, -1), Answer::Open { moved: false });
-    assert_eq!(Answer::of(10, -1), Answer::Refused(10));
-    assert_eq!(Answer::of(29, -1), Answer::Refused(29));
 }
