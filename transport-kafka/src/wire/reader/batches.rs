@@ -12,7 +12,7 @@ use crate::wire::records::{Batch, BatchError, BatchHeader, Marker, Records, Scan
 pub(crate) struct UnpackLimits {
     /// Records of a step.
     pub(crate) max_records: usize,
-    /// Bytes after which a step ends; a batch is never split by this.
+    /// Bytes after which a step ends.
     pub(crate) max_bytes: usize,
     /// Bytes of one batch after decompression.
     pub(crate) max_unpacked: usize,
@@ -207,7 +207,9 @@ impl FetchedBatches {
     /// Appends records of the open batch, or opens the next batch; `false` after the last one.
     fn advance(&mut self, step: &mut Unpacked, limits: &UnpackLimits) -> Result<bool, BatchError> {
         if let Some(mut opened) = self.opened.take() {
-            let room = limits.max_records - step.records.len();
+            // Also by bytes: each record may have thousands of headers.
+            let most = limits.max_bytes.saturating_sub(step.bytes) / opened.each + 1;
+            let room = most.min(limits.max_records - step.records.len());
             let before = step.records.len();
             step.records.extend(opened.records.by_ref().take(room).map(with_text_names));
             let taken = step.records.len() - before;
@@ -240,12 +242,16 @@ impl FetchedBatches {
         let end = header.next_offset();
         self.isolated.move_to(&header);
         if header.is_control() {
-            if let Marker::Abort = batch.marker(limits.max_unpacked)? {
-                self.isolated.aborting.remove(&header.producer_id);
+            match batch.marker(limits.max_unpacked)? {
+                // A commit also ends an aborted transaction whose own marker was removed by compaction.
+                None | Some(Marker::Abort | Marker::Commit) => {
+                    self.isolated.aborting.remove(&header.producer_id);
+                }
+                Some(Marker::Other(_)) => {}
             }
         } else if !self.isolated.hides(&header) && end > self.next {
             let records = batch.records(self.next, limits.max_unpacked)?;
-            let each = records.size() / (header.count.max(1) as usize) + size_of::<StoredRecord>();
+            let each = records.memory() / (header.count.max(1) as usize) + size_of::<StoredRecord>();
             self.opened = Some(Opened { records, end, leader_epoch: header.leader_epoch, each });
             return Ok(());
         }
@@ -338,10 +344,39 @@ mod tests {
     }
 
     #[test]
-    fn bytes_end_a_step_after_the_batch() {
-        let limits = UnpackLimits { max_bytes: 1, ..limits(100) };
-        let (_, ends, _) = unpacked(fetched(&[plain(0..3), plain(3..4)], 0, &[]), &limits);
-        assert_eq!(ends, [3, 4]);
+    fn bytes_end_a_step_within_a_batch() {
+        let each = {
+            let limits = UnpackLimits { max_bytes: 1, ..limits(100) };
+            let step = fetched(&[plain(0..3)], 0, &[]).step(&limits).unwrap().unwrap();
+            assert_eq!((step.records.len(), step.next), (1, 1));
+            step.bytes
+        };
+        for (max_bytes, steps) in [(1, vec![1, 2, 3, 4]), (each + 1, vec![2, 4]), (100 * each, vec![4])] {
+            let limits = UnpackLimits { max_bytes, ..limits(100) };
+            let (offsets, ends, _) = unpacked(fetched(&[plain(0..3), plain(3..4)], 0, &[]), &limits);
+            assert_eq!((offsets, ends), (vec![0, 1, 2, 3], steps), "{max_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_step_of_records_with_many_headers_is_bounded() {
+        let headers: Headers = (0..1_000).map(|_| Header { name: Bytes::new(), value: None }).collect();
+        let mut builder = BatchBuilder::new(0);
+        for _ in 0..100 {
+            builder.append(&NewRecord { key: None, value: None, headers: &headers, timestamp: 0 }).unwrap();
+        }
+        let sealed = builder.seal(Packing::NONE, ProducerState::NONE, false).unwrap();
+        let mut batches = fetched(&[sealed.bytes().to_vec()], 0, &[]);
+        let limits = UnpackLimits { max_bytes: 200_000, ..limits(100) };
+        let mut offset = 0;
+        while let Some(step) = batches.step(&limits) {
+            let step = step.unwrap();
+            let memory = step.records.iter().map(|record| record.headers.len() * size_of::<Header>()).sum::<usize>();
+            assert!(memory <= step.bytes && step.bytes < 300_000, "{memory} of {}", step.bytes);
+            offset += step.records.len() as u64;
+            assert_eq!(step.next, offset);
+        }
+        assert_eq!(offset, 100);
     }
 
     #[test]
@@ -363,6 +398,32 @@ mod tests {
         // Uncommitted: all records, and no markers.
         let all = FetchedBatches::new(&log.concat().into(), 0, Isolated::default());
         assert_eq!(unpacked(all, &limits(100)).0, [0, 1, 2, 3, 5, 6]);
+    }
+
+    #[test]
+    fn a_marker_that_compaction_emptied_is_passed_and_ends_its_transaction() {
+        let mut emptied = batch(2..3, 1, TRANSACTIONAL | CONTROL, Some(&ABORT));
+        emptied.truncate(61);
+        emptied[8..12].copy_from_slice(&49_i32.to_be_bytes());
+        emptied[57..].fill(0);
+        let crc = crc32c::crc32c(&emptied[21..]);
+        emptied[17..21].copy_from_slice(&crc.to_be_bytes());
+        let committed = [batch(3..4, 1, TRANSACTIONAL, None), batch(4..5, 1, TRANSACTIONAL | CONTROL, Some(&COMMIT))];
+        let log = [vec![batch(0..2, 1, TRANSACTIONAL, None), emptied.clone()], committed.to_vec()].concat();
+        assert_eq!(unpacked(fetched(&log, 0, &[(1, 0)]), &limits(100)), (vec![3], vec![5], None));
+        let all = FetchedBatches::new(&log.concat().into(), 0, Isolated::default());
+        assert_eq!(unpacked(all, &limits(100)), (vec![0, 1, 3], vec![5], None));
+        assert_eq!(unpacked(fetched(&[emptied], 2, &[]), &limits(100)), (vec![], vec![3], None));
+    }
+
+    #[test]
+    fn the_next_marker_ends_a_transaction_whose_own_is_gone() {
+        let log = [
+            batch(0..2, 1, TRANSACTIONAL, None),
+            batch(3..4, 1, TRANSACTIONAL | CONTROL, Some(&COMMIT)),
+            batch(4..5, 1, TRANSACTIONAL, None),
+        ];
+        assert_eq!(unpacked(fetched(&log, 0, &[(1, 0)]), &limits(100)).0, [4]);
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Batch {
             data,
             at: 0,
             left: 0,
+            headers: 0,
             base_offset: self.header.base_offset,
             base_timestamp: self.header.base_timestamp,
             append_time: self.header.has_append_time().then_some(self.header.max_timestamp),
@@ -67,20 +68,20 @@ impl Batch {
         Ok(records)
     }
 
-    /// Returns the end of a transaction that a control batch contains.
+    /// Returns the end of a transaction that a control batch contains; `None` for a batch without records, which
+    /// compaction leaves in place of a producer's last marker.
     ///
     /// # Errors
-    /// As [`records`](Self::records); and if it contains no marker.
-    pub(crate) fn marker(&self, limit: usize) -> Result<Marker, BatchError> {
-        let no_marker = BatchError::Damaged("it is a control batch without a marker");
-        let Some(record) = self.records(0, limit)?.next() else { return Err(no_marker) };
+    /// As [`records`](Self::records); and if its record is no marker.
+    pub(crate) fn marker(&self, limit: usize) -> Result<Option<Marker>, BatchError> {
+        let Some(record) = self.records(0, limit)?.next() else { return Ok(None) };
         let key = record.key.unwrap_or_default();
         // The first two bytes are the version of the key.
         match key.get(2..4).and_then(<[u8]>::first_chunk).map(|kind| i16::from_be_bytes(*kind)) {
-            Some(ABORT) => Ok(Marker::Abort),
-            Some(COMMIT) => Ok(Marker::Commit),
-            Some(other) => Ok(Marker::Other(other)),
-            None => Err(no_marker),
+            Some(ABORT) => Ok(Some(Marker::Abort)),
+            Some(COMMIT) => Ok(Some(Marker::Commit)),
+            Some(other) => Ok(Some(Marker::Other(other))),
+            None => Err(BatchError::Damaged("it is a control batch without a marker")),
         }
     }
 
@@ -105,6 +106,8 @@ pub(crate) struct Records {
     data: Bytes,
     at: usize,
     left: usize,
+    /// Number of headers of all records.
+    headers: usize,
     base_offset: u64,
     base_timestamp: i64,
     append_time: Option<i64>,
@@ -114,6 +117,12 @@ impl Records {
     /// Returns the decompressed size of the records in bytes, which any one of them keeps in memory.
     pub(crate) fn size(&self) -> usize {
         self.data.len()
+    }
+
+    /// Returns the memory of all records of the batch in bytes: their decompressed size, and their headers, which take
+    /// more than their encoding.
+    pub(crate) fn memory(&self) -> usize {
+        self.size() + self.headers * size_of::<Header>()
     }
 
     /// Checks all records without building them, and moves to the first whose offset is at least `offset`.
@@ -131,6 +140,7 @@ impl Records {
             let start = cursor.at();
             let fields = Fields::read(&mut cursor).ok_or(BatchError::Damaged("a record is cut off"))?;
             fields.check_headers(&mut cursor)?;
+            self.headers += fields.headers;
             if cursor.at() != fields.end {
                 return Err(BatchError::Damaged("the length of a record differs from that of its fields"));
             }

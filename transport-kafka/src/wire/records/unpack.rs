@@ -14,8 +14,9 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder as ZstdDecoder};
 
 use super::{BatchError, Codec};
 
-/// First capacity of the output; it doubles from there.
-const FIRST_CAPACITY: usize = 8 << 10;
+/// Number of bytes that the first read of a source takes at most; it doubles with each read up to the largest.
+const FIRST_PIECE: usize = 8 << 10;
+const MAX_PIECE: usize = 1 << 20;
 /// First bytes of a gzip member.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// First bytes of xerial's framing for snappy; two version numbers follow.
@@ -70,11 +71,14 @@ impl Output {
         self.space(bytes.len()).map(|space| space.copy_from_slice(bytes))
     }
 
-    /// Reads `source` to its end.
+    /// Reads `source` to its end. Its cost does not depend on earlier output: a batch may have many gzip members, most
+    /// of them empty.
     fn read(&mut self, mut source: impl Read) -> Result<(), BatchError> {
+        let mut piece = FIRST_PIECE;
         loop {
             let len = self.bytes.len();
-            let more = len.max(FIRST_CAPACITY).min(self.limit - len);
+            let more = piece.min(self.limit - len);
+            piece = (piece * 2).min(MAX_PIECE);
             let ended = match more {
                 // Full: only its end may follow.
                 0 => return if fill(&mut source, &mut [0])? == 0 { Ok(()) } else { Err(self.too_large()) },
@@ -188,5 +192,28 @@ fn zstd_frame(mut frame: ZstdDecoder, packed: &mut &[u8], output: &mut Output) -
     match (frame.get_checksum_from_data(), frame.get_calculated_checksum()) {
         (Some(stored), Some(computed)) if stored != computed => Err(failed("the checksum of a zstd frame is wrong")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An empty source that notes the largest space that it gets.
+    struct Empty(usize);
+
+    impl Read for &mut Empty {
+        fn read(&mut self, space: &mut [u8]) -> std::io::Result<usize> {
+            self.0 = self.0.max(space.len());
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn an_empty_member_costs_nothing_of_what_is_there() {
+        let mut output = Output { bytes: vec![0; 1 << 20], limit: 2 << 20 };
+        let mut empty = Empty(0);
+        output.read(&mut empty).expect("its end");
+        assert_eq!((empty.0, output.bytes.len()), (FIRST_PIECE, 1 << 20));
     }
 }

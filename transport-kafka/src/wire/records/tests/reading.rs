@@ -1,6 +1,7 @@
 //! Fetches and encodings that other programs produce.
 
 use bytes::Bytes;
+use tidings_core::Header;
 
 use super::super::{BatchError, Codec, UndecodableBatch, at, scan};
 use super::{Given, LIMIT, packed, plain, read, resealed, three, values, with_body};
@@ -73,6 +74,16 @@ fn records_below_the_position_are_left_out() {
 }
 
 #[test]
+fn headers_count_by_the_memory_that_they_take() {
+    let header = || Header { name: Bytes::new(), value: None };
+    let with_headers = |count| Given { headers: (0..count).map(|_| header()).collect(), ..Given::default() };
+    let fetch: Bytes = plain(&[with_headers(1_000), with_headers(0), with_headers(10)]).into();
+    let batch = scan(&fetch).next().expect("a batch").expect("a header");
+    let records = batch.records(0, LIMIT).expect("records");
+    assert_eq!(records.memory(), fetch.len() - at::RECORDS + 1_010 * size_of::<Header>());
+}
+
+#[test]
 fn values_are_slices_of_the_fetch() {
     let fetch: Bytes = three().into();
     let batch = scan(&fetch).next().expect("a batch").expect("a header");
@@ -100,6 +111,7 @@ fn an_empty_batch_that_compaction_left_has_no_records() {
     super::resized(&mut bytes);
     let batch = scan(&bytes.into()).next().expect("a batch").expect("a header");
     assert_eq!((batch.header().next_offset(), batch.records(0, LIMIT).map(|records| records.len())), (3, Ok(0)));
+    assert_eq!(batch.marker(LIMIT), Ok(None), "nor the marker of a transaction");
 }
 
 #[test]

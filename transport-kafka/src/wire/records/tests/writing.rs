@@ -151,7 +151,7 @@ fn a_marker_is_read() {
         super::resealed(&mut bytes);
         let batch = scan(&bytes.into()).next().expect("a batch").expect("a header");
         assert!(batch.header().is_control() && batch.header().is_transactional());
-        assert_eq!(batch.marker(LIMIT), Ok(marker));
+        assert_eq!(batch.marker(LIMIT), Ok(Some(marker)));
     }
     let batch = scan(&super::three().into()).next().expect("a batch").expect("a header");
     assert!(batch.marker(LIMIT).is_err());
