@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tidings_core::audit::{AuditOutcome, AuditPhase, AuditRecord, AuditSink, AuditedEvent};
-use tidings_core::{Error, ErrorKind, Name, Result};
+use tidings_core::{Error, Name, Result};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::chain::Checkpoint;
 use crate::events::{AuditObserver, Events, Operation};
 use crate::options::{AuditorOptions, OnSinkFailure};
-use crate::queue::{Queue, Ticket};
+use crate::queue::{Queue, Ticket, refusal};
 use crate::services::Watched;
+use crate::status::AuditStatus;
 
 /// Maximum number of event records made at once, so that other tasks of the thread can run in between.
 const EVENT_RECORDS: usize = 8;
@@ -40,37 +41,6 @@ struct Inner {
     /// Whether the task that writes what waits is running.
     started: AtomicBool,
     wake: Arc<Notify>,
-}
-
-/// The state of an auditor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AuditStatus {
-    /// The chain that is being written.
-    pub chain: Name,
-    /// The last record that the sink has acknowledged.
-    pub stored: Option<Checkpoint>,
-    /// The number of records that wait for the sink.
-    pub waiting: usize,
-    /// The number of records that were dropped, because too many waited or the sink takes no such record.
-    pub lost: u64,
-    /// The number of events that wait to be recorded.
-    pub waiting_events: usize,
-    /// The number of events that were dropped, because too many waited.
-    pub dropped_events: u64,
-    /// Number of records after the last checkpoint, whose removal verification would not detect.
-    pub since_checkpoint: u64,
-    /// Time since the last checkpoint, or since the auditor was created.
-    pub checkpoint_age: Duration,
-    /// The last error of the sink; `None` while it takes records.
-    pub failure: Option<String>,
-}
-
-impl AuditStatus {
-    /// Returns whether the trail misses records, or may miss some if the program ended now.
-    pub fn is_degraded(&self) -> bool {
-        self.failure.is_some() || self.lost > 0 || self.dropped_events > 0
-    }
 }
 
 impl Auditor {
@@ -131,16 +101,42 @@ impl Auditor {
     /// # Cancel safety
     /// If the future is dropped, the record is written later.
     pub async fn record(&self, done: &AuditRecord, outcome: AuditOutcome) -> Result<()> {
-        let mut result = done.clone();
-        result.phase = AuditPhase::Result { intent: None, outcome };
-        let recorded = async { self.0.queue.send(self.0.queue.accept(&[result])?).await };
+        self.record_all(std::slice::from_ref(done), &outcome).await
+    }
+
+    /// As [`record`](Self::record), for an operation whose resources or events need several records: all or none of
+    /// them are written.
+    ///
+    /// A refused operation whose records wait for the sink is recorded as failed as well: each `ok` is followed by a
+    /// `failed` that names it.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the records are written later.
+    pub async fn record_all(&self, done: &[AuditRecord], outcome: &AuditOutcome) -> Result<()> {
+        let mut results = done.to_vec();
+        for result in &mut results {
+            result.phase = AuditPhase::Result { intent: None, outcome: outcome.clone() };
+        }
+        let ticket = self.0.queue.accept_minor(&results);
+        let is_linked = ticket.is_ok();
+        let recorded = async { self.0.queue.send(ticket?).await };
         let recorded = recorded.await;
         // Also after success: a checkpoint is due some time later.
         self.wake();
-        match recorded {
-            Err(error) if self.0.options.on_sink_failure == OnSinkFailure::Refuse => Err(refusal(&done.verb, error)),
-            _ => Ok(()),
+        let (Err(error), OnSinkFailure::Refuse, Some(first)) = (recorded, self.0.options.on_sink_failure, done.first())
+        else {
+            return Ok(());
+        };
+        let error = refusal(&first.verb, error);
+        if is_linked && *outcome == AuditOutcome::Ok {
+            for result in &results {
+                self.keep(&result.result(AuditOutcome::Failed { kind: error.kind(), error: error.to_string() }));
+            }
         }
+        Err(error)
     }
 
     /// Decides about a change whose intent was not stored.
@@ -162,7 +158,7 @@ impl Auditor {
     /// Those of [`begin`](Self::begin): the records wait for the sink.
     pub async fn denied(&self, intent: AuditRecord, error: impl Into<String>) -> Result<()> {
         let result = intent.result(AuditOutcome::Denied { error: error.into() });
-        let ticket = self.0.queue.accept(&[intent, result])?;
+        let ticket = self.0.queue.accept_minor(&[intent, result])?;
         // Also after success: a checkpoint is due some time later.
         self.wake();
         self.0.queue.send(ticket).await
@@ -186,8 +182,8 @@ impl Auditor {
         AuditObserver::new(self.clone())
     }
 
-    /// Writes everything that waits, events included. Each append has the options'
-    /// [`answer_within`](AuditorOptions::answer_within).
+    /// Writes everything that waits, events included; those that come meanwhile are left to the next call. Each append
+    /// has the options' [`answer_within`](AuditorOptions::answer_within).
     ///
     /// # Errors
     /// The sink's.
@@ -195,15 +191,19 @@ impl Auditor {
         for ended in self.0.watched.take_ended(self.source()) {
             self.0.queue.accept_result(&ended)?;
         }
-        loop {
-            self.0.queue.send_waiting().await?;
+        self.0.queue.send_waiting().await?;
+        let mut left = self.0.events.mark();
+        while left > 0 {
             let records = self.0.events.take(EVENT_RECORDS.min(self.0.queue.room()));
             if records.is_empty() {
-                return Ok(());
+                break;
             }
+            left = left.saturating_sub(records.iter().map(|record| record.events.len()).sum());
             self.0.queue.accept(&records)?;
             tokio::task::yield_now().await;
+            self.0.queue.send_waiting().await?;
         }
+        Ok(())
     }
 
     /// Writes everything that waits and a checkpoint, and returns it: the end of the chain, to be kept elsewhere.
@@ -279,7 +279,9 @@ impl Auditor {
         topic: &Name,
         events: impl IntoIterator<Item = AuditedEvent>,
     ) {
-        if self.0.events.add(operation, by, topic, events) {
+        let is_first = self.0.events.add(operation, by, topic, events);
+        // The task ends with its runtime: then the next events start another one.
+        if is_first || !self.0.started.load(Ordering::Relaxed) {
             self.wake();
         }
     }
@@ -309,18 +311,12 @@ impl Auditor {
         if !self.0.started.load(Ordering::Acquire) {
             let Ok(runtime) = Handle::try_current() else { return };
             if !self.0.started.swap(true, Ordering::AcqRel) {
-                let (inner, wake) = (Arc::downgrade(&self.0), Arc::clone(&self.0.wake));
-                runtime.spawn(write(inner, wake, self.0.options.flush_interval));
+                let running = Running(Arc::downgrade(&self.0));
+                runtime.spawn(write(running, Arc::clone(&self.0.wake), self.0.options.flush_interval));
             }
         }
         self.0.wake.notify_one();
     }
-}
-
-/// Returns the error of an operation that is refused because it cannot be recorded. It was not performed.
-fn refusal(verb: &Name, error: Error) -> Error {
-    let kind = if error.kind() == ErrorKind::Indeterminate { ErrorKind::Unavailable } else { error.kind() };
-    Error::caused_by(kind, format!("{verb} is refused, because it cannot be recorded in the audit trail"), error)
 }
 
 impl fmt::Debug for Auditor {
@@ -336,12 +332,23 @@ impl Drop for Inner {
     }
 }
 
+/// The background task of an auditor. Dropped, as with the runtime of the task, it lets another one start.
+struct Running(Weak<Inner>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(auditor) = self.0.upgrade() {
+            auditor.started.store(false, Ordering::Release);
+        }
+    }
+}
+
 /// Writes what waits, in intervals for as long as something does, and a checkpoint when it is due. Ends with the last
 /// clone of its auditor.
-async fn write(auditor: Weak<Inner>, wake: Arc<Notify>, interval: Duration) {
+async fn write(running: Running, wake: Arc<Notify>, interval: Duration) {
     let mut pause = interval;
     loop {
-        let Some(due) = auditor.upgrade().map(|auditor| auditor.queue.checkpoint_due()) else { return };
+        let Some(due) = running.0.upgrade().map(|auditor| auditor.queue.checkpoint_due()) else { return };
         match due {
             // Elapsed or woken, what is due is written.
             Some(due) => drop(timeout_at(due, wake.notified()).await),
@@ -349,7 +356,7 @@ async fn write(auditor: Weak<Inner>, wake: Arc<Notify>, interval: Duration) {
         }
         loop {
             tokio::time::sleep(pause).await;
-            let Some(auditor) = auditor.upgrade().map(Auditor) else { return };
+            let Some(auditor) = running.0.upgrade().map(Auditor) else { return };
             pause = match auditor.write_due().await {
                 Ok(()) => interval,
                 Err(_) => (pause * 2).min(LONGEST_PAUSE),

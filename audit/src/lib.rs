@@ -44,13 +44,15 @@ mod places;
 mod queue;
 mod services;
 mod sinks;
+mod status;
 mod verify;
 
-pub use self::audited::{Audited, AuditedLetters};
-pub use self::auditor::{Attempt, AuditStatus, Auditor};
+pub use self::audited::{Audited, AuditedLetters, letter_resources};
+pub use self::auditor::{Attempt, Auditor};
 pub use self::chain::Checkpoint;
 pub use self::cloud_event::{MAX_EVENTS, MAX_RESOURCES, MAX_TEXT, decode, is_checkpoint};
 pub use self::events::{AuditObserver, EventOperations, EventPolicy};
 pub use self::options::{AuditorOptions, OnSinkFailure};
 pub use self::sinks::{MemoryAudit, TopicAudit, TracingAudit};
+pub use self::status::AuditStatus;
 pub use self::verify::{ChainReport, Problem, ProblemKind, Verification, Verifier, verify};

@@ -97,6 +97,13 @@ impl Queue {
         self.link(records, self.options.max_waiting)
     }
 
+    /// Links records of reads and of refusals. They use half of the room: what anyone may send must not take that of
+    /// changes.
+    pub(crate) fn accept_minor(&self, records: &[AuditRecord]) -> Result<Ticket> {
+        let most = self.options.max_waiting;
+        self.link(records, (most / 2).max(records.len()).min(most))
+    }
+
     /// Links results, for which room is kept.
     pub(crate) fn accept_result(&self, record: &AuditRecord) -> Result<Ticket> {
         self.link(std::slice::from_ref(record), self.options.max_waiting.saturating_mul(RESERVE))
@@ -265,6 +272,12 @@ impl Queue {
             failure: state.failure.clone(),
         }
     }
+}
+
+/// Returns the error of an operation that is refused because it cannot be recorded. It was not performed.
+pub(crate) fn refusal(verb: &Name, error: Error) -> Error {
+    let kind = if error.kind() == ErrorKind::Indeterminate { ErrorKind::Unavailable } else { error.kind() };
+    Error::caused_by(kind, format!("{verb} is refused, because it cannot be recorded in the audit trail"), error)
 }
 
 impl State {

@@ -142,8 +142,8 @@ impl Ops {
         self.here()
     }
 
-    /// Records every change over HTTP in an audit trail, with the name of the token's bearer. Changes that a role or
-    /// read-only mode refused, and requests without a valid token, are recorded at a bounded rate. A change that cannot
+    /// Records every change over HTTP in an audit trail, with the name of the token's bearer. Requests that a role
+    /// above viewer or read-only mode refused, and those without a valid token, are recorded at a bounded rate. A change that cannot
     /// be recorded is not made, unless the auditor's options permit it.
     ///
     /// Reads of records and of whole letters are recorded for the topics of the auditor's
@@ -159,7 +159,7 @@ impl Ops {
     /// ```
     pub fn with_audit(mut self, auditor: Auditor) -> Self {
         self.backends.auditor = Some(auditor);
-        self
+        self.here()
     }
 
     /// Refuses everything that changes something, whatever the role.

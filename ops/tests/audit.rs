@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{caught_up, publish, request, topics};
 use tidings_audit::{Auditor, AuditorOptions, EventOperations, EventPolicy, MemoryAudit, decode, verify};
 use tidings_core::audit::{AuditPhase, AuditRecord, AuditSink};
@@ -124,13 +126,17 @@ async fn each_change_leaves_an_intent_and_a_result_with_the_name_of_the_token() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_role_forbids_is_recorded_as_denied_and_reading_is_not() {
+async fn what_a_role_forbids_is_recorded_as_denied() {
     let world = world().await;
     for route in Route::ALL {
         let from = world.sink.records().len();
         let answer = request(&world.ops, route.method().as_str(), route.path(), VIEWER, "{}");
         let records = world.records(from);
-        assert_eq!(records.len(), if route.changes() { 2 } else { 0 }, "{route:?}: {answer:?} {records:#?}");
+        assert_eq!(
+            records.len(),
+            if route.role() > Role::Viewer { 2 } else { 0 },
+            "{route:?}: {answer:?} {records:#?}"
+        );
         for record in records.iter().filter(|record| !is_intent(record)) {
             let outcome = record.outcome().map(|outcome| outcome.as_str());
             assert_eq!((record.principal.name.as_str(), outcome), ("vera", Some("denied")), "{route:?}");
@@ -218,7 +224,6 @@ async fn admins_read_the_trail_page_by_page_and_verify_it() {
         let body = format!(r#"{{"topics":[{{"name":"new-{n}"}}]}}"#);
         assert_eq!(request(&world.ops, "POST", Route::TopicsCreate.path(), ADMIN, &body).code, 200);
     }
-    assert_eq!(request(&world.ops, "GET", &page("limit=1"), OPERATOR, "").code, 403);
     let (mut seqs, mut after) = (Vec::new(), String::new());
     loop {
         let answer = request(&world.ops, "GET", &page(&format!("limit=30{after}")), ADMIN, "");
@@ -238,12 +243,14 @@ async fn admins_read_the_trail_page_by_page_and_verify_it() {
     }
     assert!(request(&world.ops, "GET", &page("after=x"), ADMIN, "").code >= 400);
 
+    assert_eq!(world.sink.records().len(), 100);
     let config = OpsConfig::new(format!("http://{}", world.ops.local_addr())).with_token(ADMIN);
     let trail = OpsTransport::open(config).await.expect("it connects").audit();
     let verified = verify(&*trail, &[]).await.expect("it reads");
     assert!(verified.is_intact() && verified.records == 100, "{verified:?}");
     let refused = trail.append(world.sink.records()).await;
     assert!(refused.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unsupported)));
+    assert_eq!(request(&world.ops, "GET", &page("limit=1"), OPERATOR, "").code, 403);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,7 +292,7 @@ async fn reads_of_payloads_are_recorded_by_policy() {
     let offsets: Vec<u64> = of_log.events.iter().map(|event| event.offset).collect();
     assert_eq!((&*offsets, of_log.principal.name.as_str()), (&[0, 1][..], "local"));
     assert_eq!((of_letters.verb.as_str(), of_letters.counts["letters"]), ("dead-letter.read", 2));
-    assert!(of_letters.resources.iter().all(|letter| letter.starts_with("letter:meter/secret/0@")), "{of_letters:?}");
+    assert_eq!(of_letters.resources, ["letter:meter/secret/0@0-1"]);
     assert!(!format!("{records:?}").contains("canary"));
 
     sink.fail_with(Some(ErrorKind::Unavailable));
@@ -305,8 +312,14 @@ async fn requests_without_a_valid_token_are_counted_and_recorded_at_a_bounded_ra
             assert_eq!(answer.code, 401, "{answer:?}");
         }
     }
+    let written = async {
+        while world.sink.records().len() < 64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), written).await.expect("they are recorded");
     let records = world.records(0);
-    assert!((128..=132).contains(&records.len()), "64 pairs, and few later: {}", records.len());
+    assert!((64..=68).contains(&records.len()), "64, and few later: {}", records.len());
     for record in &records {
         assert_eq!((record.principal.name.as_str(), record.verb.as_str()), ("(unknown)", "topic.read"));
     }

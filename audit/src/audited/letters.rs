@@ -97,7 +97,7 @@ impl<S: DeadLetterStore> AuditedLetters<S> {
             ResolutionKind::Parked => "dead-letter.park",
             _ => "dead-letter.resolve",
         };
-        let mut call = self.actor.call(verb).on_all(resources(letters));
+        let mut call = self.actor.call(verb).on_all(letter_resources(letters));
         call = call.after([("state".to_owned(), resolution.kind.as_str().to_owned())]);
         call = call.after(lease.map(|lease| ("lease".to_owned(), lease.id.to_string())));
         if !resolution.reason.is_empty() {
@@ -111,7 +111,9 @@ impl<S: DeadLetterStore> AuditedLetters<S> {
             result.counts.insert("ok".to_owned(), resolved as u64);
             result.counts.insert("unchanged".to_owned(), (answers.len() - resolved) as u64);
             let unchanged = letters.iter().zip(answers).filter(|(_, resolved)| !**resolved).map(|(letter, _)| letter);
-            result.failures.extend(resources(unchanged).into_iter().map(|letter| (letter, "unchanged".to_owned())));
+            result
+                .failures
+                .extend(letter_resources(unchanged).into_iter().map(|letter| (letter, "unchanged".to_owned())));
         })
         .await
     }
@@ -149,7 +151,7 @@ impl<S: DeadLetterStore> DeadLetterStore for AuditedLetters<S> {
     }
 
     async fn lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<Vec<Leased>> {
-        let call = self.actor.call("dead-letter.lease").on_all(resources(letters)).after(facts(lease));
+        let call = self.actor.call("dead-letter.lease").on_all(letter_resources(letters)).after(facts(lease));
         call.one(self.inner.lease(letters, lease), |result, answers| {
             let granted = answers.iter().filter(|answer| matches!(answer, Leased::Granted)).count();
             result.counts.insert("ok".to_owned(), granted as u64);
@@ -169,13 +171,14 @@ impl<S: DeadLetterStore> DeadLetterStore for AuditedLetters<S> {
     }
 
     async fn end_lease(&self, letters: &[LetterId], lease: &LetterLease) -> Result<()> {
-        let call = self.actor.call("dead-letter.end-lease").on_all(resources(letters)).after(facts(lease));
+        let call = self.actor.call("dead-letter.end-lease").on_all(letter_resources(letters)).after(facts(lease));
         call.one(self.inner.end_lease(letters, lease), |_, ()| {}).await
     }
 
     /// The causes are left out: a publisher's error is not known to be free of contents.
     async fn note_refused(&self, refused: &[(LetterId, String)], by: &str) -> Result<()> {
-        let call = self.actor.call("dead-letter.refuse").on_all(resources(refused.iter().map(|(letter, _)| letter)));
+        let call =
+            self.actor.call("dead-letter.refuse").on_all(letter_resources(refused.iter().map(|(letter, _)| letter)));
         let call = call.after([("by".to_owned(), by.to_owned())]);
         call.one(self.inner.note_refused(refused, by), |_, ()| {}).await
     }
@@ -192,8 +195,17 @@ fn facts(lease: &LetterLease) -> [(String, String); 2] {
 /// The longest list of offsets of one resource, so that its text is not cut.
 const MAX_RANGES: usize = 20;
 
-/// Returns the letters as resources, `letter:<service>/<topic>/<partition>@<offsets>`: consecutive offsets are a range.
-fn resources<'a>(letters: impl IntoIterator<Item = &'a LetterId>) -> Vec<String> {
+/// Returns the letters as resources of a record, `letter:<service>/<topic>/<partition>@<offsets>`: consecutive offsets
+/// are a range. More than [`MAX_RESOURCES`](crate::MAX_RESOURCES) need several [records](Auditor::record_all).
+///
+/// ```
+/// use tidings_audit::letter_resources;
+/// use tidings_core::{LetterId, TopicPartition};
+///
+/// let letters = [7, 8, 12].map(|offset| LetterId::new("billing", TopicPartition::new("orders", 0), offset));
+/// assert_eq!(letter_resources(&letters), ["letter:billing/orders/0@7-8,12"]);
+/// ```
+pub fn letter_resources<'a>(letters: impl IntoIterator<Item = &'a LetterId>) -> Vec<String> {
     let mut offsets: BTreeMap<(&Name, &TopicPartition), Vec<u64>> = BTreeMap::new();
     for LetterId { service, origin, offset, .. } in letters {
         match offsets.entry((service, origin)) {
@@ -232,12 +244,12 @@ mod tests {
     fn letters_are_named_by_ranges_of_offsets() {
         let letter = |service: &'static str, offset| LetterId::new(service, TopicPartition::new("orders", 2), offset);
         let letters = [letter("b", 9), letter("a", 7), letter("b", 7), letter("b", 8), letter("b", 7), letter("b", 20)];
-        assert_eq!(resources(&letters), ["letter:a/orders/2@7", "letter:b/orders/2@7-9,20"]);
+        assert_eq!(letter_resources(&letters), ["letter:a/orders/2@7", "letter:b/orders/2@7-9,20"]);
     }
 
     #[test]
     fn many_ranges_are_several_resources() {
         let letters: Vec<_> = (0..50).map(|n| LetterId::new("a", TopicPartition::new("orders", 2), n * 2)).collect();
-        assert_eq!(resources(&letters).len(), 3);
+        assert_eq!(letter_resources(&letters).len(), 3);
     }
 }

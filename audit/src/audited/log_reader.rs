@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use tidings_core::audit::{AuditOutcome, AuditedEvent};
-use tidings_core::{Guarantees, LogReader, Read, ReadLimits, Result, SeekTo, TopicPartition, async_trait};
+use tidings_core::audit::{AuditOutcome, AuditRecord, AuditedEvent};
+use tidings_core::{
+    Guarantees, LogReader, Read, ReadLimits, Result, SeekTo, StoredRecord, TopicPartition, async_trait,
+};
 
 use super::call::Actor;
+use crate::cloud_event::MAX_EVENTS;
 use crate::events::id_of;
 
 /// Records the positions and ids of records read from the policy's topics before it returns them. Empty reads are not
@@ -19,16 +22,20 @@ pub(super) struct AuditedLog {
 impl AuditedLog {
     async fn record(&self, partition: &TopicPartition, read: &Read) -> Result<()> {
         let records = read.batch.records();
-        if records.is_empty() || !self.actor.auditor.events().policy().of(&partition.topic).read {
+        if records.is_empty() || !self.actor.auditor.events().policy().records_read(&partition.topic) {
             return Ok(());
         }
-        let mut done = self.actor.call("event.read").on(format!("topic:{}", partition.topic)).record;
-        let event = |record: &tidings_core::StoredRecord| {
+        let event = |record: &StoredRecord| {
             AuditedEvent::new(partition.partition, record.offset, id_of(&record.headers, record.value.as_ref()))
         };
-        done.events = records.iter().map(event).collect();
-        done.counts.insert("events".to_owned(), records.len() as u64);
-        self.actor.auditor.record(&done, AuditOutcome::Ok).await
+        let done = |records: &[StoredRecord]| {
+            let mut done = self.actor.call("event.read").on(format!("topic:{}", partition.topic)).record;
+            done.events = records.iter().map(event).collect();
+            done.counts.insert("events".to_owned(), records.len() as u64);
+            done
+        };
+        let done: Vec<AuditRecord> = records.chunks(MAX_EVENTS).map(done).collect();
+        self.actor.auditor.record_all(&done, &AuditOutcome::Ok).await
     }
 }
 

@@ -13,5 +13,5 @@ mod log_reader;
 mod publisher;
 mod transport;
 
-pub use self::letters::AuditedLetters;
+pub use self::letters::{AuditedLetters, letter_resources};
 pub use self::transport::Audited;

@@ -1,6 +1,6 @@
 //! Policy that selects the event operations to record.
 
-use tidings_core::Name;
+use tidings_core::{DEAD_LETTER_SUFFIX, Name};
 
 /// The operations on a topic's events that are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,6 +84,19 @@ impl EventPolicy {
     /// Returns the operations on a topic's events that are recorded.
     pub fn of(&self, topic: &str) -> EventOperations {
         self.find(topic).map_or(EventOperations::default(), |at| self.0[at].1)
+    }
+
+    /// Returns whether reads of a topic are recorded: those of a dead-letter topic are where those of its origin are.
+    ///
+    /// ```
+    /// use tidings_audit::{EventOperations, EventPolicy};
+    ///
+    /// let policy = EventPolicy::default().with_topic("payments", EventOperations::default().with_read());
+    /// assert!(policy.records_read("payments") && policy.records_read("payments-dlq") && !policy.records_read("orders-dlq"));
+    /// ```
+    pub fn records_read(&self, topic: &str) -> bool {
+        let origin = topic.strip_suffix(DEAD_LETTER_SUFFIX);
+        self.of(topic).read || origin.is_some_and(|origin| self.records_read(origin))
     }
 
     fn find(&self, topic: &str) -> Result<usize, usize> {

@@ -38,6 +38,8 @@ pub(crate) struct Events {
 #[derive(Debug, Default)]
 struct Waiting {
     groups: Vec<Group>,
+    /// The number of marks: events behind a mark go to groups of their own, which are taken later.
+    marks: u64,
     len: usize,
     dropped: u64,
     /// Dropped events that no record states yet.
@@ -48,6 +50,7 @@ struct Waiting {
 /// without copying it.
 #[derive(Debug)]
 struct Group {
+    mark: u64,
     operation: Operation,
     by: Name,
     topic: Name,
@@ -90,6 +93,13 @@ impl Events {
         before == 0 && waiting.len > 0
     }
 
+    /// Returns how many events wait. They are taken before those that come later.
+    pub(crate) fn mark(&self) -> usize {
+        let mut waiting = self.waiting();
+        waiting.marks += 1;
+        waiting.len
+    }
+
     /// Takes events as at most `limit` records.
     pub(crate) fn take(&self, limit: usize) -> Vec<AuditRecord> {
         let mut waiting = self.waiting();
@@ -125,9 +135,18 @@ impl Events {
 
 impl Waiting {
     fn group(&mut self, operation: Operation, by: &Name, topic: &Name) -> &mut Group {
-        let is_it = |group: &Group| group.operation == operation && group.topic == *topic && group.by == *by;
+        let mark = self.marks;
+        let is_it = |group: &Group| {
+            group.mark == mark && group.operation == operation && group.topic == *topic && group.by == *by
+        };
         let at = self.groups.iter().position(is_it).unwrap_or_else(|| {
-            self.groups.push(Group { operation, by: by.clone(), topic: topic.clone(), portions: VecDeque::new() });
+            self.groups.push(Group {
+                mark,
+                operation,
+                by: by.clone(),
+                topic: topic.clone(),
+                portions: VecDeque::new(),
+            });
             self.groups.len() - 1
         });
         &mut self.groups[at]

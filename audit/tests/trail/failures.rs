@@ -1,7 +1,7 @@
 //! The fate of changes and events while the sink takes no records.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidings_audit::{
@@ -11,8 +11,8 @@ use tidings_core::audit::{
     AuditHash, AuditOutcome, AuditPage, AuditPosition, AuditRecord, AuditSink, Principal, StoredAudit,
 };
 use tidings_core::{
-    Clause, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, Record, Resolution, Result, Topic, TopicPartition,
-    Transport, async_trait,
+    Clause, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, Publisher, ReadLimits, Record, Resolution, Result,
+    Topic, TopicPartition, Transport, async_trait,
 };
 use tidings_memory::MemoryTransport;
 
@@ -267,4 +267,101 @@ async fn events_wait_up_to_a_bound_then_are_counted_and_dropped() {
     let recorded: u64 = records.iter().map(|record| record.events.len() as u64).sum();
     let stated: u64 = records.iter().filter_map(|record| record.counts.get("dropped")).sum();
     assert_eq!((recorded + stated, stated), (250, status.dropped_events));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_is_refused_is_recorded_as_failed() {
+    let sink = MemoryAudit::new();
+    let auditor = Auditor::new(sink.clone());
+    sink.fail_with(Some(ErrorKind::Unavailable));
+    auditor.record(&intent("event.read"), AuditOutcome::Ok).await.unwrap_err();
+    sink.fail_with(None);
+    written(&auditor).await;
+    assert_eq!(records(&sink).await.iter().map(status).collect::<Vec<_>>(), ["ok", "failed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_and_reads_leave_room_for_changes() {
+    let sink = MemoryAudit::new();
+    let options = AuditorOptions::default().with_max_waiting(10).with_on_sink_failure(OnSinkFailure::Proceed);
+    let auditor = Auditor::with_options(sink.clone(), options);
+    sink.fail_with(Some(ErrorKind::Unavailable));
+    for _ in 0..20 {
+        auditor.denied(intent("topic.create"), "a viewer").await.unwrap_err();
+        auditor.record(&intent("event.read"), AuditOutcome::Ok).await.unwrap();
+    }
+    assert_eq!(auditor.status().waiting, 5);
+    let attempt = auditor.begin(intent("topic.delete")).await.unwrap();
+    attempt.finish(intent("topic.delete").result(AuditOutcome::Ok)).await;
+    assert_eq!(auditor.status().waiting, 7, "the change is recorded");
+}
+
+/// Publishes an event during each append, as a busy service does.
+#[derive(Debug, Default)]
+struct Busy {
+    inner: MemoryAudit,
+    publisher: OnceLock<Arc<dyn Publisher>>,
+    calls: AtomicU64,
+}
+
+#[async_trait]
+impl AuditSink for Busy {
+    async fn append(&self, records: Vec<StoredAudit>) -> Vec<Result<()>> {
+        let called = self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(publisher) = self.publisher.get().filter(|_| called < 1_000) {
+            publisher.publish(vec![Record::new("orders", "1")]).await.remove(0).unwrap();
+        }
+        self.inner.append(records).await
+    }
+    async fn read(&self, after: Option<&AuditPosition>, limit: usize) -> Result<AuditPage> {
+        self.inner.read(after, limit).await
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_ends_although_events_come() {
+    let sink = Arc::new(Busy::default());
+    let auditor = Auditor::with_options(Arc::clone(&sink), events(100));
+    let publisher = Audited::new(MemoryTransport::new(), auditor.clone()).publisher().await.unwrap();
+    assert!(sink.publisher.set(Arc::clone(&publisher)).is_ok());
+    publisher.publish(vec![Record::new("orders", "1")]).await.remove(0).unwrap();
+    auditor.flush().await.unwrap();
+    assert_eq!((sink.calls.load(Ordering::Relaxed), auditor.status().waiting_events), (1, 1));
+}
+
+#[test]
+fn events_are_written_after_the_end_of_the_runtime_of_the_first() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let sink = MemoryAudit::new();
+    let auditor = Auditor::with_options(sink.clone(), events(100));
+    let transport = Audited::new(MemoryTransport::new(), auditor.clone());
+    let publish = async || {
+        let publisher = transport.publisher().await.unwrap();
+        publisher.publish(vec![Record::new("orders", "1")]).await.remove(0).unwrap();
+    };
+    runtime().block_on(publish());
+    runtime().block_on(async {
+        publish().await;
+        written(&auditor).await;
+    });
+    assert_eq!(sink.records().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_names_all_its_records_also_in_dead_letter_topics() {
+    let (sink, broker) = (MemoryAudit::new(), MemoryTransport::new());
+    let auditor = Auditor::with_options(sink.clone(), events(100));
+    let transport = Audited::new(broker.clone(), auditor);
+    broker.admin().await.unwrap().create_topics(&[Topic::new("orders-dlq")]).await.unwrap().remove(0).unwrap();
+    let sent = (0..2_500).map(|n| Record::new("orders-dlq", format!("{n}")).with_partition(0)).collect();
+    assert!(broker.publisher().await.unwrap().publish(sent).await.iter().all(Result::is_ok));
+    let limits = ReadLimits::default().with_max_records(10_000);
+    let reader = transport.log_reader().await.unwrap();
+    let read = reader.read(&TopicPartition::new("orders-dlq", 0), 0, limits).await.unwrap();
+    let offsets = |record: &AuditRecord| record.events.iter().map(|event| event.offset).collect::<Vec<_>>();
+    let named: Vec<u64> = records(&sink).await.iter().flat_map(offsets).collect();
+    assert_eq!((named, read.batch.records().len()), ((0..2_500).collect(), 2_500));
 }

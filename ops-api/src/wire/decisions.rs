@@ -205,7 +205,8 @@ pub struct Discard {
 pub struct Discarded {
     /// Number of letters that were closed.
     pub count: u64,
-    /// Whether more letters may match: repeat the request.
+    /// Whether more letters may match: repeat the request. An older endpoint does not say so.
+    #[serde(default)]
     pub more: bool,
 }
 

@@ -6,10 +6,11 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tidings_audit::Auditor;
 use tidings_core::audit::{AuditOutcome, AuditPosition, AuditRecord, Principal};
 use tidings_core::{Error, ErrorKind, Name, Result};
 use tidings_ops_api::wire::AuditRecords;
-use tidings_ops_api::{MAX_NAMES, MAX_RECORD_BYTES, Route};
+use tidings_ops_api::{MAX_NAMES, MAX_RECORD_BYTES, Role, Route};
 
 use super::Api;
 use super::call::{Call, encode};
@@ -47,12 +48,12 @@ pub(super) fn intent(route: Route, caller: &Caller) -> AuditRecord {
 const DEFAULT_PAGE: usize = 100;
 /// Name of callers without a valid token. No bearer has it.
 const UNKNOWN: &str = "(unknown)";
-/// Refused changes that are recorded at once, by caller.
+/// Refused requests that are recorded at once, by caller.
 const DENIALS: f64 = 64.0;
 /// The time after which one more is recorded: a client in a loop must not fill the trail, whose limit refuses changes.
 const DENIAL_EVERY: Duration = Duration::from_secs(10);
 
-/// Limits the records of refused changes, by the name of the caller: one of each configured token.
+/// Limits the records of refused requests, by the name of the caller: one of each configured token.
 #[derive(Debug, Default)]
 pub(super) struct Denials(Mutex<HashMap<String, Denied>>);
 
@@ -149,28 +150,37 @@ impl Api {
         done
     }
 
-    /// Records that a caller without a valid token was refused. All such callers share a bound of [`Denials`].
-    pub(super) async fn record_unknown(&self, route: Route, why: &str) {
+    /// Records that a caller without a valid token was refused. All such callers share a bound of [`Denials`], and none
+    /// waits for the sink.
+    pub(super) fn record_unknown(&self, route: Route, why: &'static str) {
         let principal = Principal::new(UNKNOWN);
-        let intent = AuditRecord::intent(principal, verb(route)).with_after("path", route.path());
-        self.record_bounded(UNKNOWN, intent, why).await;
+        let done = AuditRecord::intent(principal, verb(route)).with_after("path", route.path());
+        let Some((auditor, done)) = self.bounded(UNKNOWN, done) else { return };
+        let outcome = AuditOutcome::Denied { error: why.to_owned() };
+        drop(self.backends.spawn(async move {
+            // Logged by the sink's queue.
+            let _logged = auditor.record(&done, outcome).await;
+        }));
     }
 
-    /// Records that a change was refused, within the bounds of [`Denials`]. It is refused in any case: a sink that takes
-    /// no record is logged by it.
-    pub(super) async fn record_denied(&self, route: Route, caller: &Caller, why: &str) {
-        if route.changes() {
-            self.record_bounded(&caller.name, intent(route, caller), why).await;
+    /// Records that a request beyond a viewer's was refused, within the bounds of [`Denials`]. It is refused in any
+    /// case: a sink that takes no record is logged by it.
+    pub(super) async fn record_denied(&self, route: Route, caller: &Caller, why: String) {
+        if route.role() <= Role::Viewer {
+            return;
         }
+        let Some((auditor, intent)) = self.bounded(&caller.name, intent(route, caller)) else { return };
+        let _logged = self.backends.spawn(async move { auditor.denied(intent, why).await }).await;
     }
 
-    async fn record_bounded(&self, caller: &str, mut intent: AuditRecord, why: &str) {
-        let Some(auditor) = &self.backends.auditor else { return };
-        let Some(held_back) = self.denials.take(caller, Instant::now()) else { return };
+    /// Returns a record of a refusal with the number of those that were not recorded; `None` if this one is not, either.
+    fn bounded(&self, caller: &str, mut record: AuditRecord) -> Option<(Auditor, AuditRecord)> {
+        let auditor = self.backends.auditor.clone()?;
+        let held_back = self.denials.take(caller, Instant::now())?;
         if held_back > 0 {
-            intent.counts.insert("denied".to_owned(), held_back);
+            record.counts.insert("denied".to_owned(), held_back);
         }
-        let _logged = auditor.denied(intent, why).await;
+        Some((auditor, record))
     }
 }
 

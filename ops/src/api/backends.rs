@@ -7,6 +7,7 @@ use tidings_audit::{Audited, AuditedLetters, Auditor};
 use tidings_core::{Acls, Admin, Cluster, Error, ErrorKind, IdempotencyStore, LogReader, Publisher, Result, Transport};
 use tidings_service::{DeadLetters, ServiceControl};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::once::Once;
 use crate::access::Caller;
@@ -26,6 +27,14 @@ pub(crate) struct Backends {
 impl Backends {
     pub(crate) fn set_transport(&mut self, transport: Arc<dyn Transport>) {
         self.transport = Some(Arc::new(Once::new(transport)));
+    }
+
+    /// Starts a task on the runtime of the backends: that of the endpoint answers probes, and ends with it.
+    pub(super) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        match &self.runtime {
+            Some(runtime) => runtime.spawn(work),
+            None => tokio::spawn(work),
+        }
     }
 
     /// Returns the system and the guarantees of the transport, if there is one.

@@ -121,13 +121,13 @@ impl Api {
             Ok(caller) => caller,
             Err(denied) => {
                 self.sources.refusals.count(denied.why);
-                self.record_unknown(route, denied.text).await;
+                self.record_unknown(route, denied.text);
                 return denied.answer();
             }
         };
         if let Some((refused, why)) = self.forbids(route, &caller) {
             self.sources.refusals.count(refused);
-            self.record_denied(route, &caller, &why).await;
+            self.record_denied(route, &caller, why.clone()).await;
             return refusal(StatusCode::FORBIDDEN, &Error::new(ErrorKind::Denied, why));
         }
         if route.method() == Method::Post && !is_json(&parts.headers) {
@@ -147,16 +147,13 @@ impl Api {
             Err(_) => return failed(&Error::new(ErrorKind::Invalid, "read the body of a request: it took too long")),
         };
         let call = Call { caller, uri: parts.uri, body };
-        let (api, runtime) = (self.clone(), self.backends.runtime.clone());
+        let api = self.clone();
         let work = async move {
             let _place = place;
             api.work(route, call).await
         };
         // What the client has asked for goes on when it leaves: a change is never cut in half.
-        let mut task = match runtime {
-            Some(runtime) => runtime.spawn(work),
-            None => tokio::spawn(work),
-        };
+        let mut task = self.backends.spawn(work);
         match tokio::time::timeout(TIME_LIMIT, &mut task).await {
             Ok(Ok(Ok(body))) => json(StatusCode::OK, body),
             Ok(Ok(Err(error))) => failed(&error),

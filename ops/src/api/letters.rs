@@ -1,6 +1,7 @@
 //! Dead letters: lists, decisions, and redrives.
 
-use tidings_core::audit::AuditOutcome;
+use tidings_audit::{MAX_RESOURCES, letter_resources};
+use tidings_core::audit::{AuditOutcome, AuditRecord};
 use tidings_core::{DeadLetter, DeadLetterStore, Error, ErrorKind, LetterId, LetterQuery, Name, Resolution, Result};
 use tidings_ops_api::wire::{
     Answers, Buried, Checked, Count, Discard, Discarded, Grants, Kept, Leasing, Letter, Letters, LettersIn, Nothing,
@@ -64,18 +65,17 @@ impl Api {
     async fn record_read(&self, call: &Call, found: &Letters) -> Result<()> {
         let Some(auditor) = &self.backends.auditor else { return Ok(()) };
         let policy = &auditor.options().events;
-        let ids = found.letters.iter().map(|letter| &letter.id).filter(|id| policy.of(&id.topic).read);
-        let resource = |id: &tidings_ops_api::wire::Id| {
-            format!("letter:{}/{}/{}@{}", id.service, id.topic, id.partition, id.offset)
+        let ids = found.letters.iter().map(|letter| &letter.id).filter(|id| policy.records_read(&id.topic));
+        let ids: Vec<LetterId> = ids.map(|id| LetterId::from(id.clone())).collect();
+        let done = |resources: &[String]| {
+            let mut done = intent(Route::LettersRead, &call.caller);
+            done.resources = resources.to_vec();
+            done
         };
-        let resources: Vec<String> = ids.map(resource).collect();
-        if resources.is_empty() {
-            return Ok(());
-        }
-        let mut done = intent(Route::LettersRead, &call.caller);
-        done.counts.insert("letters".to_owned(), resources.len() as u64);
-        done.resources = resources;
-        auditor.record(&done, AuditOutcome::Ok).await
+        let mut done: Vec<AuditRecord> = letter_resources(&ids).chunks(MAX_RESOURCES).map(done).collect();
+        let Some(first) = done.first_mut() else { return Ok(()) };
+        first.counts.insert("letters".to_owned(), ids.len() as u64);
+        auditor.record_all(&done, &AuditOutcome::Ok).await
     }
 
     pub(super) async fn count_letters(&self, call: &Call) -> Result<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidings_core::{EventRef, ReadLimits, Result, TopicPartition};
 use tidings_ops_api::wire::{Answers, AreDone, Done, OffsetsAt, Position, Publish, ReadAt, ReadRecords};
-use tidings_ops_api::{MAX_RECORD_BYTES, MAX_WAIT, Route};
+use tidings_ops_api::{MAX_NAMES, MAX_RECORD_BYTES, MAX_WAIT, Route};
 
 use super::Api;
 use super::audit::intent;
@@ -36,7 +36,7 @@ impl Api {
     pub(super) async fn read(&self, call: &Call) -> Result<String> {
         let ReadAt { topic, partition, offset, max_records, max_bytes, wait_ms } = call.body()?;
         let limits = ReadLimits::default()
-            .with_max_records(max_records)
+            .with_max_records(max_records.min(MAX_NAMES))
             .with_max_bytes(max_bytes.min(MAX_RECORD_BYTES))
             .with_wait(Duration::from_millis(wait_ms).min(MAX_WAIT));
         let partition = TopicPartition::new(topic, partition);
