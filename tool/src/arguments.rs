@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 }
 
 /// Options of every verb.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
     /// Transport or ops endpoint: kafka://, kafkas://, http://, https:// [env: TIDINGS_URL]

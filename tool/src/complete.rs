@@ -4,10 +4,12 @@
 //! `group`, `groups` or `context` is completed with live names; a broker that is away or slow yields none, in silence.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, Command, CommandFactory, Parser};
+use clap_complete::env::Shells;
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use tokio::runtime::Handle;
 
@@ -21,9 +23,11 @@ const LIMIT: Duration = Duration::from_millis(900);
 /// The variable by which a shell asks.
 const VARIABLE: &str = "COMPLETE";
 
-/// Returns whether a shell requests completions.
+/// Returns whether a shell requests completions: the variable names a known shell. Other programs may use a variable of
+/// this name for their own purposes.
 pub(crate) fn is_asked(variables: &Variables) -> bool {
-    variables.get(VARIABLE).is_some()
+    let shell = variables.get(VARIABLE).and_then(|shell| Path::new(shell).file_stem()?.to_str());
+    shell.is_some_and(|shell| Shells::builtins().completer(shell).is_some())
 }
 
 /// Answers a shell that asks for words, and returns whether one did.
@@ -174,6 +178,13 @@ mod tests {
         runtime.block_on(async { transport.admin().await.unwrap().create_topics(&topics).await.unwrap() });
         let found = complete(Broker(Some(transport)), "tidings --url kafka://a topic describe o", &runtime);
         assert_eq!(found, ["orders", "other"]);
+    }
+
+    #[test]
+    fn only_the_name_of_a_shell_requests_completions() {
+        let is_asked = |value: &str| is_asked(&Variables::new([(VARIABLE.to_owned(), value.to_owned())]));
+        assert!(["bash", "elvish", "fish", "powershell", "zsh", "/usr/bin/zsh"].into_iter().all(is_asked));
+        assert!(!["", "0", "1", "true", "orders"].into_iter().any(is_asked));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Console {
     /// is no place for it.
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
-            drop(writeln!(lock(&self.err), "{}", self.named(line)));
+            drop(writeln!(lock(&self.err), "{}", visible(&self.named(line))));
         }
     }
 
@@ -75,7 +75,7 @@ impl Console {
     pub(crate) fn fail(&self, failure: &Failure) {
         let (red, reset) = if self.color { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
         let (program, line) = (&self.program, failure.to_string());
-        drop(writeln!(lock(&self.err), "{red}{program}:{reset} {}", self.named(&line)));
+        drop(writeln!(lock(&self.err), "{red}{program}:{reset} {}", visible(&self.named(&line))));
     }
 
     /// Puts the program's name into the commands of a line.
@@ -98,6 +98,17 @@ impl fmt::Debug for Console {
     }
 }
 
+/// Returns a text without control characters other than line feeds and tabs: those of foreign data are escaped, as they
+/// could command the user's terminal.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if is_hidden(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
 /// A writer is usable after a panic of another thread: lines are written whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -110,4 +121,15 @@ pub(crate) fn progress(console: &Console, length: u64) -> indicatif::ProgressBar
         false => indicatif::ProgressDrawTarget::hidden(),
     };
     indicatif::ProgressBar::with_draw_target(Some(length), target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(visible("a\u{1b}]0;x\u{7}\u{9b}\r\n\tb"), "a\\u{1b}]0;x\\u{7}\\u{9b}\\r\n\tb");
+        assert!(matches!(visible("é\n"), Cow::Borrowed(_)));
+    }
 }

@@ -15,12 +15,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::arguments::Globals;
 use crate::connect::{Connect, Generated};
-use crate::console::Console;
+use crate::console::{Console, visible};
 use crate::contexts::closest;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, View, render, schema};
 use crate::services::Services;
-use crate::target::{Target, Variables};
+use crate::target::{ReadTarget, Target, Variables};
 use crate::trail::{ConsoleAudit, Trail};
 
 /// The context of a run. Handles are opened when a verb first asks for them.
@@ -137,7 +137,11 @@ impl Context {
 
     /// Prints an output, and its notes for people.
     pub(crate) fn output<V: View>(&self, view: &V) -> Result<Exit, Failure> {
-        self.print(&render(view, self.globals.output)?)?;
+        let text = render(view, self.globals.output)?;
+        match self.globals.output {
+            Format::Table | Format::Wide | Format::Nagios => self.print(&visible(&text))?,
+            _ => self.print(&text)?,
+        }
         if self.globals.output.is_for_people() {
             view.notes().iter().for_each(|note| self.console.note(note));
         }
@@ -202,7 +206,13 @@ impl Context {
 
     /// Returns the target.
     pub(crate) async fn target(&self) -> Result<&Target, Failure> {
-        self.target.get_or_try_init(async || Target::of(&self.globals, &self.variables)).await
+        self.target.get_or_try_init(async || self.read_target(Target::of).await).await
+    }
+
+    /// Reads a target within the time limit of the run.
+    pub(crate) async fn read_target(&self, read: impl ReadTarget) -> Result<Target, Failure> {
+        let left = self.deadline().saturating_duration_since(Instant::now());
+        crate::target::read(self.globals.clone(), self.variables.clone(), left, read).await
     }
 
     /// Returns the target's transport.

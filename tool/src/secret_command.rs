@@ -1,66 +1,153 @@
 //! Secrets from commands, such as a keyring's: `secret-tool lookup service tidings`, `pass show kafka/ops`.
 
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidings_core::Secret;
 
 use crate::exit::Failure;
 
-/// Time limit of a command, which may prompt the user for the keyring's password.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// Maximum size of its output, in bytes.
+/// Time limit of all commands of a target, which may prompt the user for the keyring's password.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often a command is looked at.
+const POLL: Duration = Duration::from_millis(5);
+/// Maximum size of a command's output, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// Runs a command in the shell, and returns the first line of its standard output. Standard input and error are
-/// inherited.
+/// The time limit of a target's commands, and the one that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Limit {
+    until: Instant,
+    length: Duration,
+    running: Arc<Mutex<Running>>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    child: Option<Child>,
+    /// Whether no command may be started any more.
+    is_over: bool,
+}
+
+impl Limit {
+    /// Creates a limit that ends after `length`, and after a minute at most.
+    pub(crate) fn new(length: Duration) -> Self {
+        let length = length.min(LIMIT);
+        let length = length - Duration::from_nanos(u64::from(length.subsec_nanos()) % 1_000_000);
+        Self { until: Instant::now() + length, length, running: Arc::default() }
+    }
+
+    /// Returns a guard that kills the command when it is dropped.
+    pub(crate) fn end_on_drop(&self) -> EndOnDrop {
+        EndOnDrop(self.clone())
+    }
+
+    /// Starts a command; returns its output, or `None` if the limit has ended.
+    fn start(&self, command: &str) -> std::io::Result<Option<ChildStdout>> {
+        let mut running = self.lock();
+        if running.is_over {
+            return Ok(None);
+        }
+        let mut child = shell(command).stdin(input()).stdout(Stdio::piped()).spawn()?;
+        let out = child.stdout.take();
+        running.child = Some(child);
+        Ok(out)
+    }
+
+    /// Returns the status of the command if it has ended. An error if it was killed.
+    fn status(&self) -> std::io::Result<Option<ExitStatus>> {
+        let mut running = self.lock();
+        running.child.as_mut().map_or_else(|| Err(std::io::Error::other("it was killed")), Child::try_wait)
+    }
+
+    /// Kills the command, and waits for its end.
+    fn end(&self) {
+        if let Some(mut child) = self.lock().child.take() {
+            // It may have ended by itself.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kills the command of a limit when it is dropped, and starts no other.
+#[derive(Debug)]
+pub(crate) struct EndOnDrop(Limit);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.end();
+    }
+}
+
+/// Runs a command in the shell, and returns the first line of its standard output, once it has ended. Blocks the thread.
 ///
+/// The command inherits standard error, and standard input if that is a terminal: else it is the data of the verb.
 /// No error repeats the command or its output, which may be confidential.
-pub(crate) fn secret(key: &str, command: &str, limit: Duration) -> Result<Secret, Failure> {
-    let fail = |why: &str| {
+pub(crate) fn secret(key: &str, command: &str, limit: &Limit) -> Result<Secret, Failure> {
+    let read = run(command, limit);
+    limit.end();
+    read.map_err(|why| {
         Failure::failed(format!("read the secret by the context's {key}: {why}"))
             .with_hint("run the command by hand, or see `tidings context show`")
-    };
-    let mut child = shell(command).stdout(Stdio::piped()).spawn().map_err(|e| fail(&format!("start it: {e}")))?;
-    let Some(out) = child.stdout.take() else { return Err(fail("it has no output")) };
+    })
+}
+
+fn run(command: &str, limit: &Limit) -> Result<Secret, String> {
+    let out = limit.start(command).map_err(|e| format!("start it: {e}"))?.ok_or("it was not started in time")?;
     let (sender, receiver) = mpsc::channel();
     // The thread ends with the command, which closes its output, unless a child process of it keeps the output open.
-    thread::spawn(move || {
-        let mut text = Vec::new();
-        let read = out.take(MAX_BYTES).read_to_end(&mut text).map(|_| text);
-        // After the time limit there is no receiver.
-        drop(sender.send(read));
-    });
-    let Ok(read) = receiver.recv_timeout(limit) else {
-        end(&mut child);
-        return Err(fail(&format!("it did not end within {}", humantime::format_duration(limit))));
-    };
-    let text = read.map_err(|e| fail(&e.to_string()))?;
-    if text.len() as u64 == MAX_BYTES {
-        end(&mut child);
-        return Err(fail("its output is larger than 64 KiB"));
+    thread::spawn(move || read_line(out, &sender));
+    let mut line = None;
+    loop {
+        // The status comes first: a line that is sent before the command ends is then seen.
+        let status = limit.status().map_err(|e| e.to_string())?;
+        for read in receiver.try_iter() {
+            line = Some(read?);
+        }
+        match (status, line.take()) {
+            (Some(status), _) if !status.success() => return Err(format!("it failed: {status}")),
+            (Some(_), Some(read)) => {
+                return first_line(read).ok_or_else(|| "the first line of its output is empty or not UTF-8".to_owned());
+            }
+            (_, read) => line = read,
+        }
+        if Instant::now() >= limit.until {
+            return Err(format!("it did not end within {}", humantime::format_duration(limit.length)));
+        }
+        thread::sleep(POLL);
     }
-    let status = child.wait().map_err(|e| fail(&e.to_string()))?;
-    if !status.success() {
-        return Err(fail(&format!("it failed: {status}")));
+}
+
+/// Sends the first line, and reads the rest, so that the command can write it.
+fn read_line(out: ChildStdout, sender: &mpsc::Sender<Result<Vec<u8>, String>>) {
+    let (mut out, mut line) = (BufReader::new(out.take(MAX_BYTES)), Vec::new());
+    let read = out.read_until(b'\n', &mut line).map(|_| line).map_err(|e| e.to_string());
+    // After the time limit there is no receiver.
+    drop(sender.send(read));
+    drop(std::io::copy(&mut out, &mut std::io::sink()));
+    if out.get_ref().limit() == 0 {
+        drop(sender.send(Err("its output is larger than 64 KiB".to_owned())));
     }
-    first_line(text).ok_or_else(|| fail("the first line of its output is empty or not UTF-8"))
+}
+
+/// Returns the standard input of a command: a pipe or a file is the verb's.
+fn input() -> Stdio {
+    if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() }
 }
 
 /// Returns the first line; `None` if it is empty or not UTF-8.
 fn first_line(text: Vec<u8>) -> Option<Secret> {
     let text = String::from_utf8(text).ok()?;
     text.lines().next().filter(|line| !line.is_empty()).map(Secret::new)
-}
-
-/// Kills a command after its time limit.
-fn end(child: &mut Child) {
-    // It may have ended by itself.
-    drop(child.kill());
-    drop(child.wait());
 }
 
 fn shell(command: &str) -> Command {
@@ -75,7 +162,7 @@ mod tests {
     use super::*;
 
     fn run(command: &str) -> Result<Secret, String> {
-        secret("password_command", command, Duration::from_secs(10)).map_err(|failure| {
+        secret("password_command", command, &Limit::new(Duration::from_secs(10))).map_err(|failure| {
             let line = failure.to_string();
             assert!(!line.contains("s3cr3t") && line.contains("password_command"), "{line}");
             line
@@ -89,6 +176,11 @@ mod tests {
     }
 
     #[test]
+    fn a_command_does_not_read_the_data_of_the_verb() {
+        assert_eq!(run("cat; echo s3cr3t").unwrap().expose(), "s3cr3t");
+    }
+
+    #[test]
     fn a_command_that_fails_is_named_without_its_output() {
         assert!(run("echo s3cr3t; exit 3").unwrap_err().contains("it failed"));
         assert!(run("true").unwrap_err().contains("is empty"));
@@ -98,7 +190,29 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_ended_in_time() {
-        let late = secret("token_command", "exec sleep 600", Duration::from_millis(50)).unwrap_err();
+        let late = secret("token_command", "exec sleep 600", &Limit::new(Duration::from_millis(50))).unwrap_err();
         assert!(late.to_string().contains("did not end within 50ms"), "{late}");
+    }
+
+    #[test]
+    fn a_command_that_closes_its_output_and_goes_on_is_ended_in_time() {
+        let limit = Limit::new(Duration::from_millis(50));
+        let late = secret("token_command", "echo s3cr3t; exec >&-; exec sleep 600", &limit).unwrap_err();
+        assert!(late.to_string().contains("did not end within 50ms"), "{late}");
+        assert!(limit.lock().child.is_none(), "it is reaped");
+    }
+
+    #[test]
+    fn a_process_that_keeps_the_output_open_is_not_waited_for() {
+        assert_eq!(run("sleep 20 2> /dev/null & echo s3cr3t").unwrap().expose(), "s3cr3t");
+    }
+
+    #[test]
+    fn a_command_ends_when_its_limit_is_dropped() {
+        let limit = Limit::new(Duration::from_secs(30));
+        let guard = limit.end_on_drop();
+        assert!(limit.start("exec sleep 600").unwrap().is_some());
+        drop(guard);
+        assert!(limit.status().is_err() && limit.start("true").unwrap().is_none());
     }
 }

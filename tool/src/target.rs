@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tidings_core::Secret;
@@ -12,7 +13,7 @@ use tidings_core::settings::ConnectionUrl;
 use crate::arguments::Globals;
 use crate::contexts::{Contexts, NamedContext, has_password};
 use crate::exit::Failure;
-use crate::secret_command::{LIMIT, secret};
+use crate::secret_command::{Limit, secret};
 
 /// The longest file of a secret that is read.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
@@ -64,14 +65,14 @@ pub(crate) struct Target {
 
 impl Target {
     /// Reads the target of a run: `--url`, `--context`, `TIDINGS_URL`, `TIDINGS_CONTEXT`, or the current context.
-    pub(crate) fn of(globals: &Globals, variables: &Variables) -> Result<Self, Failure> {
-        Self::of_context(chosen(globals, variables)?, globals, variables)
+    pub(crate) fn of(globals: &Globals, variables: &Variables, limit: &Limit) -> Result<Self, Failure> {
+        Self::of_context(chosen(globals, variables)?, globals, variables, limit)
     }
 
     /// Reads the target of a run as [`of`](Self::of) does, unless a secret comes from a command.
     pub(crate) fn without_programs(globals: &Globals, variables: &Variables) -> Option<Self> {
         let context = chosen(globals, variables).ok().filter(|context| !context.has_command())?;
-        Self::of_context(context, globals, variables).ok()
+        Self::of_context(context, globals, variables, &Limit::new(Duration::ZERO)).ok()
     }
 
     /// Returns whether a target is given at all.
@@ -88,17 +89,18 @@ impl Target {
     }
 
     /// Reads the target of a context, whatever the arguments say.
-    pub(crate) fn of_named(context: &NamedContext, globals: &Globals, variables: &Variables) -> Result<Self, Failure> {
-        Self::of_context(context.clone(), globals, variables)
-    }
-
-    fn of_context(context: NamedContext, globals: &Globals, variables: &Variables) -> Result<Self, Failure> {
+    pub(crate) fn of_context(
+        context: NamedContext,
+        globals: &Globals,
+        variables: &Variables,
+        limit: &Limit,
+    ) -> Result<Self, Failure> {
         let password = match &context.password_command {
-            Some(command) => Some(secret("password_command", command, LIMIT)?),
+            Some(command) => Some(secret("password_command", command, limit)?),
             None => named_secret(variables, &context.password_file, &context.password_env, "TIDINGS_PASSWORD")?,
         };
         let token = match &context.token_command {
-            Some(command) => Some(secret("token_command", command, LIMIT)?),
+            Some(command) => Some(secret("token_command", command, limit)?),
             None => named_secret(variables, &context.token_file, &context.token_env, "TIDINGS_TOKEN")?,
         };
         let username = context.username.as_deref().or_else(|| variables.get("TIDINGS_USERNAME"));
@@ -144,6 +146,29 @@ impl Target {
     pub(crate) fn letters(&self) -> Option<&Secret> {
         self.letters.as_ref()
     }
+}
+
+/// A function that reads a target.
+pub(crate) trait ReadTarget:
+    FnOnce(&Globals, &Variables, &Limit) -> Result<Target, Failure> + Send + 'static
+{
+}
+
+impl<R: FnOnce(&Globals, &Variables, &Limit) -> Result<Target, Failure> + Send + 'static> ReadTarget for R {}
+
+/// Reads a target on a thread of its own, as the commands of its secrets may take long. If the future is dropped, they
+/// are killed.
+pub(crate) async fn read(
+    globals: Globals,
+    variables: Variables,
+    left: Duration,
+    read: impl ReadTarget,
+) -> Result<Target, Failure> {
+    // They end before the run does, so that the failure names them.
+    let limit = Limit::new(left - left / 10);
+    let _end = limit.end_on_drop();
+    let reading = tokio::task::spawn_blocking(move || read(&globals, &variables, &limit));
+    reading.await.map_err(|error| Failure::failed(format!("read the target: {error}")))?
 }
 
 /// Returns the context of a run.
@@ -269,7 +294,7 @@ mod tests {
         let arguments = ["tidings"].iter().chain(arguments).chain(&["version"]);
         let arguments = Arguments::try_parse_from(arguments).unwrap();
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Target::of(&arguments.globals, &Variables::new(variables)).map_err(|failure| {
+        Target::of(&arguments.globals, &Variables::new(variables), &Limit::new(Duration::ZERO)).map_err(|failure| {
             assert!(!failure.to_string().contains("s3cr3t"), "{failure}");
             failure.to_string()
         })

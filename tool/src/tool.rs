@@ -254,4 +254,26 @@ mod tests {
             assert!(written.contains("1 of 1 done. The report could not be written"), "{written}");
         }
     }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_secret_command_ends_with_the_time_limit_of_the_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("contexts.toml").display().to_string();
+        let err = Kept::default();
+        let run = async |arguments: &[&str]| {
+            let tool = Tool::new(Own(Arc::new(MemoryTransport::new()))).with_variables([("TIDINGS_CONTEXTS", &*file)]);
+            tool.with_output(io::sink(), err.clone()).run(["tidings"].iter().chain(arguments)).await
+        };
+        for (name, command) in [("quick", "echo s3cr3t"), ("slow", "exec sleep 600")] {
+            let add = ["context", "add", name, "--url", "kafka://a", "--username", "u", "--password-command", command];
+            assert_eq!(run(&add).await, Exit::Ok, "{:?}", String::from_utf8_lossy(&err.0.lock().unwrap()));
+        }
+        for verb in [&["topic", "list", "--context"][..], &["context", "test"]] {
+            assert_eq!(run(&[verb, &["quick"]].concat()).await, Exit::Ok);
+            assert_eq!(run(&[verb, &["slow", "--timeout", "200ms"]].concat()).await, Exit::Failed);
+        }
+        let written = String::from_utf8(err.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(written.matches("password_command: it did not end within 1").count(), 2, "{written}");
+    }
 }

@@ -168,10 +168,11 @@ impl ContextView {
         let place = |file: &Option<PathBuf>, variable: &Option<String>, command: &Option<String>| {
             let file = file.as_ref().map(|file| format!("file {}", file.display()));
             let variable = || variable.as_ref().map(|variable| format!("variable {variable}"));
-            // The arguments of the command may be confidential.
-            let program =
-                |command: &String| command.split_whitespace().next().map(|program| format!("command {program}"));
-            file.or_else(variable).or_else(|| command.as_ref().and_then(program))
+            let program = |command: &String| match program(command) {
+                Some(program) => format!("command {program}"),
+                None => "command".to_owned(),
+            };
+            file.or_else(variable).or_else(|| command.as_ref().map(program))
         };
         Self {
             name: name.to_owned(),
@@ -201,6 +202,13 @@ impl ContextView {
         Table::new(&["", "NAME", "URL", "USER", "+PASSWORD IN", "+TOKEN IN", "+STORE", "+LETTERS"])
             .with_rows(all.map(row))
     }
+}
+
+/// Returns the program of a command, without the assignments before it and its arguments, which may be confidential;
+/// `None` unless all words up to it are plain.
+fn program(command: &str) -> Option<&str> {
+    let is_plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || "_./-=".contains(c));
+    command.split_whitespace().take_while(is_plain).find(|word| !word.contains('='))
 }
 
 impl Query for List {
@@ -277,7 +285,9 @@ impl Query for Test {
     async fn run(&self, cx: &Context) -> Result<TestView, Failure> {
         let all = contexts(&cx.variables)?;
         let name = named(self.name.as_deref(), all.current.as_deref())?;
-        let target = Target::of_named(all.named(name)?, &cx.globals, &cx.variables)?;
+        let chosen = all.named(name)?.clone();
+        let read = move |globals: &_, variables: &_, limit: &_| Target::of_context(chosen, globals, variables, limit);
+        let target = cx.read_target(read).await?;
         let transport = cx.open(&target).await?;
         let health = transport.admin().await?.health().await?;
         Ok(TestView {
@@ -295,5 +305,19 @@ impl View for TestView {
     fn tables(&self) -> Vec<Table> {
         let row = vec![self.name.clone(), self.target.clone(), self.system.clone(), self.brokers.to_string()];
         vec![Table::new(&["NAME", "TARGET", "SYSTEM", ">BROKERS"]).with_rows([row])]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_program_of_a_command_is_shown() {
+        assert_eq!(program("pass show s3cr3t"), Some("pass"));
+        assert_eq!(program("A=s3cr3t /usr/bin/vault read -field=p x"), Some("/usr/bin/vault"));
+        let hidden =
+            ["A='b s3cr3t' vault", "A=b\\ s3cr3t vault", "cat<<<s3cr3t", "$(s3cr3t x)", "A=s3cr3t", "A=$(x y) z"];
+        assert!(hidden.into_iter().all(|command| program(command).is_none()));
     }
 }

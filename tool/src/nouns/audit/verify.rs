@@ -34,6 +34,9 @@ pub(crate) struct Verified {
     records: u64,
     /// The chains, one for each writer.
     chains: Vec<VerifiedChain>,
+    /// Whether `--trimmed` is given.
+    #[serde(skip)]
+    accepts_trimmed: bool,
 }
 
 /// A chain.
@@ -84,7 +87,7 @@ impl Query for Verify {
         let found = verify(open(cx).await?.as_ref(), &self.checkpoints).await?;
         let chains: Vec<VerifiedChain> = found.chains.iter().map(|chain| self.chain(chain)).collect();
         let intact = chains.iter().all(|chain| chain.problem.is_none());
-        Ok(Verified { intact, records: found.records, chains })
+        Ok(Verified { intact, records: found.records, chains, accepts_trimmed: self.trimmed })
     }
 }
 
@@ -108,19 +111,55 @@ impl View for Verified {
     }
 
     fn notes(&self) -> Vec<String> {
-        let text = if self.intact { "no problem found" } else { "the trail was tampered with, or lost records" };
+        let text = match (self.intact, self.records) {
+            (true, 0) => "there is nothing to verify; check the name of the trail",
+            (true, _) => "no problem found",
+            (false, _) => "the trail was tampered with, or lost records",
+        };
         let trimmed = self.chains.iter().filter(|chain| chain.trimmed).map(|chain| {
             format!("{} is verified from record {}, the first that remains (--trimmed).", chain.chain, chain.first)
         });
         let is_unanchored = |chain: &VerifiedChain| chain.problem.as_deref() == Some(ProblemKind::Unanchored.as_str());
-        let hint =
-            self.chains.iter().any(is_unanchored).then(|| {
-                "unanchored: the beginning is missing; if retention has deleted it, pass --trimmed.".to_owned()
-            });
+        let hint = self.chains.iter().find(|chain| is_unanchored(chain)).map(|chain| match self.accepts_trimmed {
+            // The given checkpoint is older than what remains.
+            true => {
+                let (chain, last) = (&chain.chain, chain.first.saturating_sub(1));
+                format!("unanchored: {chain} needs a checkpoint of record {last} or later (--checkpoint).")
+            }
+            false => "unanchored: the beginning is missing; if retention has deleted it, pass --trimmed.".to_owned(),
+        });
         trimmed.chain(hint).chain([format!("{} records: {text}.", self.records)]).collect()
     }
 
     fn exit(&self) -> Exit {
         if self.intact { Exit::Ok } else { Exit::CheckFailed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notes(records: u64, accepts_trimmed: bool) -> String {
+        let chain = VerifiedChain {
+            chain: "a".to_owned(),
+            first: 7,
+            records,
+            verified_from: 7,
+            checkpoint: None,
+            problem: Some(ProblemKind::Unanchored.to_string()),
+            at: Some(7),
+            trimmed: false,
+        };
+        let chains = if records == 0 { Vec::new() } else { vec![chain] };
+        Verified { intact: chains.is_empty(), records, chains, accepts_trimmed }.notes().join(" ")
+    }
+
+    #[test]
+    fn the_hint_of_an_unanchored_chain_is_what_is_missing() {
+        assert!(notes(3, false).contains("pass --trimmed"));
+        let older = notes(3, true);
+        assert!(older.contains("a checkpoint of record 6 or later") && !older.contains("pass --trimmed"), "{older}");
+        assert!(notes(0, false).contains("nothing to verify"));
     }
 }

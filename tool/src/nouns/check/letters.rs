@@ -1,7 +1,9 @@
 //! The check of dead letters.
 
 use clap::Args;
-use tidings_core::{DEAD_LETTER_SUFFIX, LetterQuery, LetterState, Name, dead_letter_topic, is_dead_letter_topic};
+use tidings_core::{
+    DEAD_LETTER_SUFFIX, LetterQuery, LetterState, Name, PartitionDescription, dead_letter_topic, is_dead_letter_topic,
+};
 use tidings_service::DeadLetters;
 
 use super::view::{CheckView, Status, Value};
@@ -56,9 +58,10 @@ impl Letters {
             Ok((open, parked))
         }
         .await;
+        let unreadable = letters.store().unreadable();
         letters.close().await?;
         let (open, parked) = counted?;
-        Ok(self.found(open, parked))
+        Ok(self.found(open, parked).with_unreadable(&unreadable))
     }
 
     fn found(&self, open: u64, parked: u64) -> CheckView {
@@ -68,7 +71,12 @@ impl Letters {
     }
 }
 
-/// Returns those of `topics`, or of all if it is empty, whose dead-letter topic has records.
+/// Returns whether a partition may have records. Those of an offline one are not known: it is opened, which reports it.
+fn may_hold(partition: &PartitionDescription) -> bool {
+    partition.end > partition.start || partition.is_offline()
+}
+
+/// Returns those of `topics`, or of all if it is empty, whose dead-letter topic may have records.
 async fn filled(cx: &Context, topics: &[Name]) -> Result<Vec<String>, Failure> {
     let admin = cx.admin().await?;
     let logs: Vec<Name> = match topics {
@@ -76,7 +84,34 @@ async fn filled(cx: &Context, topics: &[Name]) -> Result<Vec<String>, Failure> {
         topics => topics.iter().map(|topic| dead_letter_topic(topic)).collect(),
     };
     let found = crate::nouns::topic::describe_each(admin.as_ref(), &logs).await?;
-    let filled = found.into_iter().flatten().filter(|log| log.partitions.iter().any(|part| part.end > part.start));
+    let filled = found.into_iter().flatten().filter(|log| log.partitions.iter().any(may_hold));
     let of = |log: &str| log.strip_suffix(DEAD_LETTER_SUFFIX).unwrap_or(log).to_owned();
     Ok(filled.map(|log| of(log.name.as_str())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::{Error, ErrorKind};
+
+    use super::*;
+    use crate::exit::Exit;
+    use crate::output::View;
+
+    #[test]
+    fn an_offline_partition_may_hold_letters() {
+        let mut partition = PartitionDescription::new(0, 0, 0);
+        assert!(!may_hold(&partition));
+        partition.replicas = vec![1];
+        assert!(may_hold(&partition));
+    }
+
+    #[test]
+    fn letters_that_cannot_be_read_are_never_ok() {
+        let found = |open| Letters { topics: Vec::new(), warning: 1, critical: Some(9) }.found(open, 0);
+        let errors = [Error::new(ErrorKind::Failed, "read orders-dlq[0]")];
+        let exit = |view: CheckView| view.nagios().unwrap().1;
+        assert_eq!(exit(found(0).with_unreadable(&[])), Exit::Ok);
+        assert_eq!(exit(found(0).with_unreadable(&errors)), Exit::NagiosUnknown);
+        assert_eq!(exit(found(9).with_unreadable(&errors)), Exit::NagiosCritical);
+    }
 }

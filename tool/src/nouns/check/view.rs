@@ -74,6 +74,15 @@ impl CheckView {
         self
     }
 
+    /// Adds what cannot be read: it may be more than was counted, so the status is unknown at best.
+    pub(super) fn with_unreadable(mut self, errors: &[tidings_core::Error]) -> Self {
+        if let Some(first) = errors.first() {
+            self.status = self.status.max(Status::Unknown);
+            self.message.push_str(&format!("; more may be there: {}", first.report()));
+        }
+        self
+    }
+
     pub(super) fn named(mut self, check: &str) -> Self {
         check.clone_into(&mut self.check);
         self

@@ -137,7 +137,7 @@ pub(super) async fn stale(letters: &DeadLetters, steps: &[LetterStep]) -> Result
 pub(super) async fn results(
     letters: &DeadLetters,
     steps: &[LetterStep],
-    why: impl Fn(&LetterId) -> Option<String>,
+    why: impl Fn(&LetterId) -> Option<(ErrorKind, String)>,
 ) -> Vec<Result<()>> {
     let left = match left(letters, steps).await {
         Ok(left) => left,
@@ -149,14 +149,25 @@ pub(super) async fn results(
     };
     let result = |step: &LetterStep| {
         let stay: Vec<LetterId> = step.ids().filter(|id| left.contains(id)).collect();
-        let Some(first) = stay.first() else { return Ok(()) };
-        let (count, all) = (stay.len(), step.letters.len());
-        let named = stay.iter().find_map(|id| why(id).map(|why| format!("{}: {why}", super::show_id(id))));
-        let because = named.unwrap_or_else(|| format!("{} and others: another run has them", super::show_id(first)));
-        let text = format!("{count} of {all} letters stay; {because}");
-        Err(if count < all { partly(text) } else { Error::new(ErrorKind::Conflict, text) })
+        held(&stay, step.letters.len(), &why).map_or(Ok(()), Err)
     };
     steps.iter().map(result).collect()
+}
+
+/// Returns the error of a step of `all` letters of which some stay: indeterminate if one of them may be published.
+fn held(stay: &[LetterId], all: usize, why: impl Fn(&LetterId) -> Option<(ErrorKind, String)>) -> Option<Error> {
+    let (first, count) = (stay.first()?, stay.len());
+    let known = stay.iter().filter_map(|id| why(id).map(|(kind, why)| (id, kind, why)));
+    let (kind, because) = match known.min_by_key(|(_, kind, _)| *kind != ErrorKind::Indeterminate) {
+        Some((id, kind, why)) => (kind, format!("{}: {why}", super::show_id(id))),
+        None => (ErrorKind::Conflict, format!("{} and others: another run has them", super::show_id(first))),
+    };
+    let text = format!("{count} of {all} letters stay; {because}");
+    Some(match kind {
+        ErrorKind::Indeterminate => Error::new(kind, text),
+        _ if count < all => partly(text),
+        _ => Error::new(ErrorKind::Conflict, text),
+    })
 }
 
 async fn left(letters: &DeadLetters, steps: &[LetterStep]) -> Result<BTreeSet<LetterId>> {
@@ -175,4 +186,22 @@ async fn left(letters: &DeadLetters, steps: &[LetterStep]) -> Result<BTreeSet<Le
 /// Returns the same failure for each step.
 pub(super) fn all_failed(steps: &[LetterStep], failure: &Failure) -> Vec<Result<()>> {
     steps.iter().map(|_| Err(Error::new(ErrorKind::Unavailable, failure.to_string()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_whose_letter_may_be_published_is_indeterminate() {
+        let stay = [0, 1].map(|offset| LetterId::new("shop", TopicPartition::new("orders", 0), offset));
+        let why = |second: ErrorKind| {
+            move |id: &LetterId| Some((if id.offset == 0 { ErrorKind::Denied } else { second }, "publish".to_owned()))
+        };
+        let unknown = held(&stay, 2, why(ErrorKind::Indeterminate)).unwrap();
+        assert_eq!(unknown.kind(), ErrorKind::Indeterminate);
+        assert!(unknown.report().contains("shop/orders/0/1"), "{}", unknown.report());
+        assert_eq!(held(&stay, 2, why(ErrorKind::Denied)).unwrap().kind(), ErrorKind::Conflict);
+        assert!(held(&[], 2, why(ErrorKind::Denied)).is_none());
+    }
 }

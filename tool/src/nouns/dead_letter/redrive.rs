@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use clap::Args;
-use tidings_core::{Error, LetterId, LetterState, REDRIVE_LEASE};
+use tidings_core::{Error, ErrorKind, LetterId, LetterState, REDRIVE_LEASE};
 use tidings_service::{RedriveOptions, RedriveReport};
 
 use super::filter::Filter;
@@ -106,12 +106,12 @@ impl Change for Redrive {
         let results = match report {
             Ok(report) => {
                 cx.console.note(&summary(&report, all));
-                let refused: BTreeMap<LetterId, String> =
-                    report.refused.into_iter().map(|(id, error)| (id, error.report())).collect();
-                let ended = ended(cx);
+                let refused: BTreeMap<LetterId, (ErrorKind, String)> =
+                    report.refused.into_iter().map(|(id, error)| (id, (error.kind(), error.report()))).collect();
+                let ended = ended(cx).map(|why| (ErrorKind::Conflict, why));
                 results(&letters, steps, |id| refused.get(id).or(ended.as_ref()).cloned()).await
             }
-            Err(error) => results(&letters, steps, |_| Some(error.report())).await,
+            Err(error) => results(&letters, steps, |_| Some((error.kind(), error.report()))).await,
         };
         // The plan is applied; a group that could not be left goes by itself.
         if let Err(error) = letters.close().await {

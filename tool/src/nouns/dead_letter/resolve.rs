@@ -88,7 +88,7 @@ impl Options {
             How::Discard => letters.discard(&query(steps), reason).await,
             How::Park => letters.park(&query(steps), reason).await,
         };
-        let failed = resolved.err().map(|error: Error| error.report());
+        let failed = resolved.err().map(|error: Error| (error.kind(), error.report()));
         let results = results(&letters, steps, |_| failed.clone()).await;
         if let Err(error) = letters.close().await {
             cx.console.note(&format!("Note: {}", error.report()));

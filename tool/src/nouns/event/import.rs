@@ -145,10 +145,15 @@ async fn import(cx: &Context, step: &ImportStep) -> tidings_core::Result<()> {
         let sent = publisher.publish(batch).await;
         done += sent.iter().filter(|answer| answer.is_ok()).count() as u64;
         bar.set_position(done);
-        if let Some(error) = sent.into_iter().find_map(Result::err) {
+        if let Some(error) = gravest(sent.into_iter().filter_map(Result::err)) {
             return Err(early(done, error));
         }
     }
+}
+
+/// Returns the first error after which a record may have been published, or else the first.
+fn gravest(errors: impl Iterator<Item = Error>) -> Option<Error> {
+    errors.min_by_key(|error| error.kind() != ErrorKind::Indeterminate)
 }
 
 /// Returns the error of an import that ended early. If events were published before, it was applied in part.
@@ -236,4 +241,16 @@ fn shape(error: &serde_json::Error) -> String {
         _ => "a field is unknown, missing or of another type",
     };
     format!("{what} (column {})", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_whose_records_may_be_there_is_indeterminate() {
+        let errors = [ErrorKind::Unavailable, ErrorKind::Indeterminate].map(|kind| Error::new(kind, "publish"));
+        let error = early(0, gravest(errors.into_iter()).unwrap());
+        assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    }
 }

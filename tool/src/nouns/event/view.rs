@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidings_core::{Header, Headers, Record, StoredRecord, Timestamp, TopicPartition, codec};
 
+use crate::console::visible;
+use crate::exit::one_line;
 use crate::input::show_time;
 
 /// The longest value that a table shows, in characters.
@@ -182,7 +184,8 @@ impl EventView {
             ("undecodable", self.undecodable.clone()),
         ];
         parts.into_iter().filter_map(|(name, part)| Some((name, part?))).for_each(|(name, part)| {
-            line.push_str(&format!("  {name}={part}"));
+            // Names and errors of foreign records may contain control characters.
+            line.push_str(&format!("  {name}={}", visible(&one_line(&part))));
         });
         line
     }
@@ -220,5 +223,12 @@ mod tests {
         let stored = StoredRecord::new(7, Timestamp::from_millis(5)).with_key("secret").with_value("secret");
         let view = EventView::new(&TopicPartition::new("t", 2), &stored, false);
         assert!(!serde_json::to_string(&view).unwrap().contains("secret") && !view.line().contains("secret"));
+    }
+
+    #[test]
+    fn a_line_has_no_control_characters() {
+        let mut view: EventView = serde_json::from_str(r#"{"topic": "t", "type": "a\u001b[2J"}"#).unwrap();
+        view.undecodable = Some("unknown variant `\u{1b}]0;x\u{7}\n`".to_owned());
+        assert!(!view.line().contains(char::is_control), "{:?}", view.line());
     }
 }
