@@ -334,4 +334,10 @@ mod tests {
         let read = LetterQuery::try_from(serde_json::from_str::<Query>(&json).unwrap()).unwrap();
         assert_eq!(format!("{read:?}"), expected);
     }
+
+    #[test]
+    fn the_answer_of_an_older_endpoint_to_a_discard_is_read() {
+        let answer: crate::wire::Discarded = serde_json::from_str(r#"{"count":3}"#).unwrap();
+        assert_eq!((answer.count, answer.more), (3, false));
+    }
 }
