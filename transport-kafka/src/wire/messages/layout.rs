@@ -3,6 +3,9 @@
 //! The decoder of `kafka-protocol` reserves memory for as many array elements as an answer declares. A damaged or
 //! hostile answer could declare billions, and so abort the process. The lengths in an answer are therefore compared
 //! with its bytes first, without allocating.
+//!
+//! The decoder ignores the declared length of a tagged field that it knows, so each of them has a layout here, and
+//! must use exactly its length: the check and the decoder would otherwise read different bytes.
 
 /// A field, or the elements of an array.
 #[derive(Debug, Clone, Copy)]
@@ -13,12 +16,19 @@ enum Field {
     Bytes,
     /// Elements of these fields.
     Array(&'static [Versioned]),
+    /// Elements of these fields, and of these tagged fields.
+    TaggedArray(&'static [Versioned], Tags),
     /// Elements of a single field.
     Plain(&'static Field),
+    /// Numbers of this size altogether, and tagged fields.
+    Struct(usize),
 }
 
 /// A field, and the versions that have it.
 type Versioned = (i16, i16, Field);
+
+/// All tagged fields that the decoder knows.
+type Tags = &'static [(u32, Field)];
 
 /// The layout of an answer.
 struct Layout {
@@ -26,8 +36,7 @@ struct Layout {
     /// The first version with compact lengths and tagged fields (KIP-482).
     compact_from: i16,
     fields: &'static [Versioned],
-    /// Tagged fields that contain arrays.
-    tags: &'static [(u32, Field)],
+    tags: Tags,
 }
 
 const ALL: i16 = i16::MAX;
@@ -40,7 +49,7 @@ const fn since(version: i16, field: Field) -> Versioned {
     (version, ALL, field)
 }
 
-use Field::{Array, Bytes, Fixed, Plain, Text};
+use Field::{Array, Bytes, Fixed, Plain, Struct, TaggedArray, Text};
 
 const INT: Field = Fixed(4);
 
@@ -64,7 +73,11 @@ static LAYOUTS: [Layout; 9] = [
             always(Fixed(10)),
             always(Array(&[
                 always(Text),
-                always(Array(&[always(Fixed(30)), always(Array(&[always(Fixed(16))])), always(INT), always(Bytes)])),
+                always(TaggedArray(
+                    &[always(Fixed(30)), always(Array(&[always(Fixed(16))])), always(INT), always(Bytes)],
+                    // The diverging epoch, the current leader, and the snapshot.
+                    &[(0, Struct(12)), (1, Struct(8)), (2, Struct(12))],
+                )),
             ])),
         ],
         tags: &[],
@@ -100,7 +113,12 @@ static LAYOUTS: [Layout; 9] = [
         key: 18,
         compact_from: 3,
         fields: &[always(Fixed(2)), always(Array(&[always(Fixed(6))])), since(1, INT)],
-        tags: &[(0, Array(&[always(Text), always(INT)])), (2, Array(&[always(Text), always(INT)]))],
+        tags: &[
+            (0, Array(&[always(Text), always(INT)])),
+            (1, Fixed(8)),
+            (2, Array(&[always(Text), always(INT)])),
+            (3, Fixed(1)),
+        ],
     },
     Layout { key: 22, compact_from: 2, fields: &[always(Fixed(16))], tags: &[] },
     Layout {
@@ -176,6 +194,14 @@ impl Walk<'_> {
                 // Each element has at least one byte, so this ends with the answer.
                 (0..count).try_for_each(|_| self.fields(fields, &[]))
             }
+            TaggedArray(fields, tags) => {
+                let count = self.length(4)?;
+                (0..count).try_for_each(|_| self.fields(fields, tags))
+            }
+            Struct(len) => {
+                self.skip(*len)?;
+                self.fields(&[], &[])
+            }
             Plain(field) => {
                 let count = self.length(4)?;
                 (0..count).try_for_each(|_| self.field(field))
@@ -183,7 +209,7 @@ impl Walk<'_> {
         }
     }
 
-    fn fields(&mut self, fields: &[Versioned], known: &[(u32, Field)]) -> Option<()> {
+    fn fields(&mut self, fields: &[Versioned], known: Tags) -> Option<()> {
         for (first, last, field) in fields {
             if (*first..=*last).contains(&self.version) {
                 self.field(field)?;
@@ -197,10 +223,37 @@ impl Walk<'_> {
             let len = usize::try_from(self.varint()?).ok()?;
             let content = self.rest.get(..len)?;
             if let Some((_, field)) = known.iter().find(|(known, _)| *known == tag) {
-                Walk { rest: content, ..*self }.field(field)?;
+                let mut walk = Walk { rest: content, ..*self };
+                walk.field(field)?;
+                if !walk.rest.is_empty() {
+                    return None;
+                }
             }
             self.skip(len)?;
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The decoder would find the second array inside of the first field, and reserve what it declares.
+    #[test]
+    fn a_tagged_field_that_is_longer_than_its_content_is_refused() {
+        let versions = [0, 0, 1, 0, 0, 0, 0];
+        let epoch = [1, 1, 8, 0, 0, 0, 0, 0, 0, 0, 9, 0];
+        assert!(fits(18, 3, &[&versions[..], &epoch].concat()));
+        let hidden = [2, 1, 20, 0, 0, 0, 0, 0, 0, 0, 9, 2, 5, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0, 0, 9, 0];
+        assert!(!fits(18, 3, &[&versions[..], &hidden].concat()));
+        let twice = [1, 0, 2, 1, 1];
+        assert!(!fits(18, 3, &[&versions[..], &twice].concat()));
+    }
+
+    #[test]
+    fn a_tagged_field_that_is_shorter_than_its_content_is_refused() {
+        let versions = [0, 0, 1, 0, 0, 0, 0];
+        assert!(!fits(18, 3, &[&versions[..], &[1, 1, 7, 0, 0, 0, 0, 0, 0, 0]].concat()));
     }
 }

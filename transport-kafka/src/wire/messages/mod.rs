@@ -125,6 +125,12 @@ impl Code {
     pub(crate) const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
     pub(crate) const UNSUPPORTED_VERSION: Self = Self(35);
 
+    /// Returns whether a replica has yet to learn an election, or to copy the records: the same replica is asked again.
+    pub(crate) fn is_replica_behind(self) -> bool {
+        // Unknown leader epoch, offset not available.
+        matches!(self.0, 75 | 78)
+    }
+
     /// Returns the code as a result.
     pub(crate) fn ok(self) -> std::result::Result<(), Self> {
         if self.0 == 0 { Ok(()) } else { Err(self) }
@@ -171,7 +177,10 @@ impl std::fmt::Display for Code {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::fetch_response::{AbortedTransaction, FetchableTopicResponse, PartitionData};
+    use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
+    use kafka_protocol::messages::fetch_response::{
+        AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData, SnapshotId,
+    };
     use kafka_protocol::messages::metadata_response::{
         MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
     };
@@ -205,6 +214,24 @@ mod tests {
         FetchResponse::default().with_responses(vec![topic.clone(), topic])
     }
 
+    /// Answers with all tagged fields: the decoder ignores the lengths that they declare.
+    fn tagged() -> Vec<(i16, i16, Bytes)> {
+        let mut api = ApiVersionsResponse::default()
+            .with_supported_features(vec![SupportedFeatureKey::default(); 2])
+            .with_finalized_features_epoch(7)
+            .with_finalized_features(vec![FinalizedFeatureKey::default(); 2])
+            .with_zk_migration_ready(true);
+        api.api_keys = vec![ApiVersion::default()];
+        let mut fetch = fetched();
+        for partition in fetch.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.diverging_epoch = EpochEndOffset::default().with_epoch(5).with_end_offset(9);
+            partition.current_leader = LeaderIdAndEpoch::default().with_leader_id(3.into()).with_leader_epoch(4);
+            partition.snapshot_id = SnapshotId::default().with_epoch(6).with_end_offset(8);
+        }
+        let fetch = encoded::<FetchRequest>(&fetch, 12);
+        vec![(1, 12, fetch), (API_VERSIONS, 3, encoded::<ApiVersionsRequest>(&api, 3))]
+    }
+
     fn metadata() -> MetadataResponse {
         let partition = MetadataResponsePartition::default().with_replica_nodes(vec![1.into(); 3]);
         let topic = MetadataResponseTopic::default()
@@ -218,7 +245,7 @@ mod tests {
     fn answers() -> Vec<(i16, i16, Bytes)> {
         let mut all = Vec::new();
         let mut api = ApiVersionsResponse::default();
-        api.api_keys = vec![kafka_protocol::messages::api_versions_response::ApiVersion::default(); 3];
+        api.api_keys = vec![ApiVersion::default(); 3];
         let sasl = SaslAuthenticateResponse::default()
             .with_error_message(Some(text("no")))
             .with_auth_bytes(Bytes::from_static(b"bytes"));
@@ -236,6 +263,7 @@ mod tests {
                 all.push((key, version, bytes));
             }
         }
+        all.extend(tagged());
         all
     }
 
