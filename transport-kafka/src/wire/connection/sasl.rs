@@ -17,6 +17,9 @@ use crate::wire::messages::{BrokerVersions, Code};
 /// processes are not renewed at once.
 const RENEW_PERCENT: std::ops::Range<u64> = 80..95;
 
+/// Maximum length of a broker's reason in an error, in characters.
+const MAX_REASON: usize = 256;
+
 /// How long credentials are valid.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Session {
@@ -114,7 +117,7 @@ impl<E: Exchange> Dialogue<'_, E> {
         let answer = self.exchange.call(&request, self.version).await?;
         Code(answer.error_code).ok().map_err(|code| {
             let reason = answer.error_message.as_deref().filter(|text| !text.is_empty());
-            let reason = reason.map_or_else(|| code.to_string(), str::to_owned);
+            let reason = reason.map_or_else(|| code.to_string(), shown);
             Error::new(code.kind(), format!("authenticate: {reason}"))
         })?;
         self.lifetime = Duration::from_millis(u64::try_from(answer.session_lifetime_ms).unwrap_or(0));
@@ -122,9 +125,20 @@ impl<E: Exchange> Dialogue<'_, E> {
     }
 }
 
+/// Returns a broker's text for an error: without control characters, and of limited length.
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_of_a_broker_is_cut_and_has_no_control_characters() {
+        assert_eq!(shown("bad\nline\u{1b}[0m"), "bad line [0m");
+        assert_eq!(shown(&"x".repeat(1 << 20)).len(), MAX_REASON);
+    }
 
     #[test]
     fn a_session_is_renewed_before_it_ends_and_a_token_without_one_expires() {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tidings_core::{Error, ErrorKind, Result};
@@ -54,10 +54,9 @@ fn client_config(tls: &Tls) -> Result<ClientConfig> {
 
 /// Reads certificates. Fails if there are none, because the handshake's error would not name the setting.
 fn certificates(field: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
-    let unreadable = |e| Error::caused_by(ErrorKind::Invalid, unreadable(field, pem), e);
     let text = read(field, pem)?;
-    let found: Vec<_> =
-        CertificateDer::pem_slice_iter(&text).collect::<std::result::Result<_, _>>().map_err(unreadable)?;
+    let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|e| malformed(field, pem, &e))?;
     if found.is_empty() {
         return Err(Error::new(ErrorKind::Invalid, format!("{field}: it contains no certificate")));
     }
@@ -65,8 +64,20 @@ fn certificates(field: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>> 
 }
 
 fn private_key(field: &str, pem: &Pem) -> Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_slice(&read(field, pem)?)
-        .map_err(|e| Error::caused_by(ErrorKind::Invalid, unreadable(field, pem), e))
+    PrivateKeyDer::from_pem_slice(&read(field, pem)?).map_err(|e| malformed(field, pem, &e))
+}
+
+/// Describes malformed PEM. The parser's own error may quote the text, which can be a private key.
+fn malformed(field: &str, pem: &Pem, error: &pem::Error) -> Error {
+    let why = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line; its line breaks may be lost",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed; its line breaks may be lost",
+        pem::Error::Base64Decode(_) => "a section is not valid base64",
+        pem::Error::NoItemsFound => "it contains no section of the expected type",
+        pem::Error::SectionTooLarge => "a section is too large",
+        _ => "it is not valid PEM",
+    };
+    Error::new(ErrorKind::Invalid, format!("{}: {why}", unreadable(field, pem)))
 }
 
 fn read(field: &str, pem: &Pem) -> Result<Vec<u8>> {
@@ -83,5 +94,34 @@ fn unreadable(field: &str, pem: &Pem) -> String {
     match pem {
         Pem::Text(_) => format!("{field}: read PEM"),
         Pem::File(path) => format!("{field}: read {}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::Secret;
+
+    use super::*;
+
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nU2VjcmV0\n-----END PRIVATE KEY-----\n";
+
+    /// As happens in environment variables and YAML.
+    #[test]
+    fn a_key_without_line_breaks_is_not_quoted() {
+        let bytes: Vec<String> = b"U2VjcmV0".iter().map(u8::to_string).collect();
+        for lost in [" ", "\\n", "", "\t"] {
+            for text in
+                [KEY.replace('\n', lost), format!("{}-----", KEY.replace('\n', lost)), KEY.replacen('\n', lost, 1)]
+            {
+                let pem = Pem::Text(Secret::from(text));
+                let errors = [private_key("key", &pem).map(drop), certificates("ca", &pem).map(drop)];
+                for error in errors.into_iter().filter_map(Result::err) {
+                    for shown in [error.report(), format!("{error:?}")] {
+                        assert!(!shown.contains("U2Vjc") && !shown.contains(&bytes.join(", ")), "{shown}");
+                    }
+                }
+            }
+        }
+        assert!(private_key("key", &Pem::Text(Secret::from(KEY.replace('\n', " ")))).is_err());
     }
 }
