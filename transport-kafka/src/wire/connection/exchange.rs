@@ -61,7 +61,7 @@ impl Handshake {
         let frame = messages::encode(request, version, self.correlation, &self.client_id)?;
         self.stream.writer.write_all(&frame).await.map_err(failed)?;
         self.stream.writer.flush().await.map_err(failed)?;
-        let answer = read_message(&mut self.stream.reader, self.max_answer).await?;
+        let answer = read_message(&mut self.stream.reader, self.max_answer, |_| {}).await?;
         if messages::correlation_of(&answer) != Some(self.correlation) {
             return Err(Error::new(ErrorKind::Undecodable, "the broker answered a request that was not sent"));
         }

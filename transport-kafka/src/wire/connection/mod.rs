@@ -38,6 +38,8 @@ const QUEUED: usize = 16;
 /// Largest answer, in addition to the sizes of the configuration. A fetch contains at least one batch, whatever its
 /// size; brokers accept batches up to `socket.request.max.bytes`, 100 MiB by default.
 const ANSWER_BYTES: usize = 128 << 20;
+/// Time without a byte from a broker after which a long answer is given up.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -93,6 +95,13 @@ struct Inner {
     queue: Arc<Queue>,
     /// When its credentials expire, if they cannot be renewed on it.
     expires: Option<Instant>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The task may be writing to a broker that does not read; it would not notice that no handle is left.
+        self.queue.fail(Arc::new(Error::new(ErrorKind::Unavailable, format!("{}: connection closed", self.endpoint))));
+    }
 }
 
 impl Connection {
@@ -189,7 +198,18 @@ impl Connection {
         let outgoing = Outgoing { correlation, frame, answer, permit: Some(permit) };
         match timeout_at(deadline, self.0.outgoing.send(outgoing)).await {
             Ok(Ok(())) => {
-                Ok(Pending { connection: self.clone(), version, answer: pending, deadline, limit, is_of: PhantomData })
+                let arrived = self.0.queue.arrived();
+                let (connection, latest) = (self.clone(), deadline);
+                Ok(Pending {
+                    connection,
+                    version,
+                    answer: pending,
+                    deadline,
+                    limit,
+                    latest,
+                    arrived,
+                    is_of: PhantomData,
+                })
             }
             Ok(Err(_)) => Err(RequestError::Unsent(self.failure())),
             Err(_) => Err(unsent(self.late::<R>(limit))),
@@ -221,10 +241,31 @@ pub(crate) struct Pending<R> {
     answer: oneshot::Receiver<Result<Bytes, RequestError>>,
     deadline: Instant,
     limit: Duration,
+    /// The deadline moves on while answers arrive, up to this time.
+    latest: Instant,
+    /// Bytes that had arrived when the deadline was set.
+    arrived: u64,
     is_of: PhantomData<fn() -> R>,
 }
 
 impl<R: Request> Pending<R> {
+    /// Moves the deadline on while bytes arrive from the broker, up to `most` from now. Afterwards, only silence for
+    /// [`SILENCE`] ends the connection.
+    pub(crate) fn while_it_arrives(self, most: Duration) -> Self {
+        Self { latest: self.deadline.max(Instant::now() + most), ..self }
+    }
+
+    /// Moves the deadline on, if bytes have arrived since it was set.
+    fn extend(&mut self) -> bool {
+        let arrived = self.connection.0.queue.arrived();
+        let extends = arrived != self.arrived && self.deadline < self.latest;
+        if extends {
+            self.arrived = arrived;
+            self.deadline = (Instant::now() + SILENCE).min(self.latest);
+        }
+        extends
+    }
+
     /// Waits for the answer, until the deadline.
     ///
     /// # Errors
@@ -239,9 +280,15 @@ impl<R: Request> Pending<R> {
     /// # Cancel safety
     /// Safe: a later call waits on.
     pub(crate) async fn wait(&mut self) -> Result<R::Response, RequestError> {
-        let Self { connection, version, answer, deadline, limit, .. } = self;
+        let answer = loop {
+            match timeout_at(self.deadline, &mut self.answer).await {
+                Err(_) if self.extend() => {}
+                answer => break answer,
+            }
+        };
+        let Self { connection, version, limit, .. } = self;
         let (version, limit) = (*version, *limit);
-        let answer = match timeout_at(*deadline, answer).await {
+        let answer = match answer {
             Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => return Err(RequestError::Unanswered(connection.failure())),
             Err(_) => {
@@ -272,4 +319,65 @@ pub(super) fn random_byte() -> u8 {
     // Without random bytes the delay is the same in all processes, which is acceptable.
     let _filled = ring::rand::SystemRandom::new().fill(&mut byte);
     byte[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::FetchRequest;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn connection() -> (Connection, mpsc::Receiver<Outgoing>) {
+        let (outgoing, incoming) = mpsc::channel(1);
+        let connection = Connection(Arc::new(Inner {
+            endpoint: Endpoint { host: "localhost".into(), port: 9092 },
+            versions: BrokerVersions::default(),
+            client_id: StrBytes::default(),
+            correlation: AtomicI32::new(1),
+            outgoing,
+            room: Arc::new(Semaphore::new(1)),
+            queue: Arc::default(),
+            expires: None,
+        }));
+        (connection, incoming)
+    }
+
+    /// A request without an answer, of which a byte arrives in each of the next seconds; returns its time until it fails.
+    async fn fails_after(seconds: u64) -> u64 {
+        let (connection, _incoming) = connection();
+        let (queue, start) = (Arc::clone(&connection.0.queue), Instant::now());
+        let (_answer, answer) = oneshot::channel();
+        let limit = Duration::from_secs(4);
+        let (deadline, is_of) = (start + limit, PhantomData);
+        let pending = Pending { connection, version: 12, answer, deadline, limit, latest: deadline, arrived: 0, is_of };
+        let pending: Pending<FetchRequest> = pending.while_it_arrives(Duration::from_secs(20));
+        let arrives = async {
+            for _ in 0..seconds {
+                sleep(Duration::from_secs(1)).await;
+                queue.add_arrived(1);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            answer = pending.answer() => assert!(answer.is_err()),
+            () = arrives => {}
+        }
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_arrives_slowly_is_awaited_up_to_a_limit() {
+        assert_eq!(fails_after(0).await, 4);
+        assert!((10..=14).contains(&fails_after(8).await));
+        assert_eq!(fails_after(60).await, 20);
+    }
+
+    #[test]
+    fn the_task_ends_with_the_last_handle_even_while_it_writes() {
+        let (connection, _incoming) = connection();
+        let queue = Arc::clone(&connection.0.queue);
+        drop(connection);
+        assert!(queue.failure().is_some());
+    }
 }

@@ -1,6 +1,7 @@
 //! Requests that wait for their answers.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ struct Waiting {
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
+    /// Bytes of answers that have arrived.
+    arrived: AtomicU64,
     ended: Notify,
 }
 
@@ -79,6 +82,16 @@ impl Queue {
             }
             _ => Err(Error::new(ErrorKind::Undecodable, "the broker answered a request that was not sent")),
         }
+    }
+
+    /// Counts bytes of an answer that is being read.
+    pub(super) fn add_arrived(&self, bytes: usize) {
+        self.arrived.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Returns the number of bytes of answers that have arrived.
+    pub(super) fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
     }
 
     /// Fails all pending requests; the first failure is kept.

@@ -78,12 +78,12 @@ pub(super) fn failed(error: io::Error) -> Error {
     Error::new(kind, error.to_string()).with_source(error)
 }
 
-/// Reads one message, without its length.
+/// Reads one message, without its length, and reports the bytes of each read to `arrived`.
 ///
 /// # Errors
 /// [`Unavailable`](ErrorKind::Unavailable) at the end of the stream, and [`TooLarge`](ErrorKind::TooLarge) for a
 /// message of more than `max` bytes, of which none is read.
-pub(super) async fn read_message(reader: &mut Reader, max: usize) -> Result<Bytes> {
+pub(super) async fn read_message(reader: &mut Reader, max: usize, arrived: impl Fn(usize)) -> Result<Bytes> {
     let length = reader.read_i32().await.map_err(closed)?;
     let length = usize::try_from(length).ok().filter(|length| *length <= max).ok_or_else(|| {
         let text = format!("the broker announces an answer of {length} bytes; at most {max} are accepted");
@@ -93,8 +93,9 @@ pub(super) async fn read_message(reader: &mut Reader, max: usize) -> Result<Byte
     while message.len() < length {
         let left = length - message.len();
         let mut rest = reader.take(left as u64);
-        if rest.read_buf(&mut message).await.map_err(failed)? == 0 {
-            return Err(closed(io::ErrorKind::UnexpectedEof.into()));
+        match rest.read_buf(&mut message).await.map_err(failed)? {
+            0 => return Err(closed(io::ErrorKind::UnexpectedEof.into())),
+            read => arrived(read),
         }
     }
     Ok(message.freeze())

@@ -1,6 +1,7 @@
 //! The task that owns a connection's socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::protocol::{Request, StrBytes};
@@ -19,6 +20,9 @@ use crate::wire::messages::{self, BrokerVersions};
 
 /// First correlation id of requests that renew credentials; others are positive.
 const RENEWAL: i32 = i32::MIN;
+
+/// Time limit of closing the socket.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Resources of the task that serves a socket.
 pub(super) struct Socket {
@@ -50,7 +54,8 @@ impl Socket {
                 let _gone = request.answer.send(Err(RequestError::Unsent(Arc::clone(failure))));
             }
         }
-        let _closed = writer.shutdown().await;
+        // With TLS it writes, and a broker that does not read would keep it waiting.
+        let _closed = timeout(CLOSING, writer.shutdown()).await;
     }
 
     /// Writes requests in order, and renews the credentials in time. Returns why it ended; `None` without handles.
@@ -105,7 +110,7 @@ impl Socket {
 /// Passes answers on; returns why it ended.
 async fn read(reader: &mut Reader, queue: &Queue, max_answer: usize) -> Option<Error> {
     loop {
-        let answer = match read_message(reader, max_answer).await {
+        let answer = match read_message(reader, max_answer, |bytes| queue.add_arrived(bytes)).await {
             Ok(answer) => answer,
             Err(error) => return Some(error),
         };
@@ -137,5 +142,48 @@ impl Exchange for Renewal<'_> {
         }
         let closed = |_| Error::new(ErrorKind::Unavailable, "connection closed");
         messages::decode::<R>(pending.await.map_err(closed)??, version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncWrite, BufReader};
+
+    use super::*;
+
+    /// A socket to a broker that reads nothing.
+    struct Stuck;
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_reads_nothing_does_not_keep_the_task() {
+        let (_outgoing, incoming) = mpsc::channel(1);
+        let socket = Socket {
+            queue: Arc::default(),
+            incoming,
+            max_answer: 1,
+            config: Arc::new(KafkaConfig::new(["localhost:9092"])),
+            versions: BrokerVersions::default(),
+            client_id: StrBytes::default(),
+        };
+        let stream = Stream { reader: BufReader::new(Box::new(tokio::io::empty())), writer: Box::new(Stuck) };
+        timeout(Duration::from_secs(60), socket.run(stream, None)).await.unwrap();
     }
 }
