@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kafka_protocol::messages::FetchResponse;
 use tidings_core::{Error, ErrorKind, TopicPartition};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::super::fetch_buffer::FetchTarget;
@@ -23,6 +23,8 @@ use crate::wire::reader::fetch::{self, Answer};
 const AGAIN: Duration = Duration::from_millis(100);
 /// Pause of a partition that the broker refuses to return, or whose bounds are looked up.
 const LATER: Duration = Duration::from_secs(1);
+/// Maximum time that a broker's throttling delays the next fetch.
+const LONGEST_THROTTLE: Duration = Duration::from_secs(30);
 /// Number of consecutive refusals after which a partition is held.
 const REFUSALS: u32 = 3;
 
@@ -32,7 +34,7 @@ impl NativeReader {
         let cluster = &self.readers.cluster;
         let check = |reading: &Reading| {
             let leader = cluster.leader(&reading.target.partition)?;
-            let read_epoch = reading.to_check(leader)?;
+            let read_epoch = reading.to_check(leader, self.id.broker)?;
             Some(EpochToCheck { partition: reading.target.partition.clone(), leader_epoch: leader.epoch, read_epoch })
         };
         let checks: Vec<EpochToCheck> = self.readings.values().filter_map(check).collect();
@@ -64,6 +66,7 @@ impl NativeReader {
     /// Processes an answer, and sends the next fetch before it decompresses any batch.
     pub(super) async fn receive(&mut self, response: FetchResponse) {
         let Some(InFlight { targets, tickets, .. }) = self.in_flight.take() else { return };
+        self.throttle(response.throttle_time_ms);
         if let Err(code) = Code(response.error_code).ok() {
             return self.failed(code.error(format!("fetch from broker {}", self.id.broker)));
         }
@@ -84,6 +87,15 @@ impl NativeReader {
         }
     }
 
+    /// Sends nothing while the broker does not read from the connection, because a quota is exceeded (KIP-219).
+    fn throttle(&mut self, millis: i32) {
+        let pause = Duration::from_millis(u64::try_from(millis).unwrap_or(0)).min(LONGEST_THROTTLE);
+        if !pause.is_zero() {
+            debug!(broker = self.id.broker, ?pause, "the broker throttles fetches; the next one waits");
+            self.throttled = Some(Instant::now() + pause);
+        }
+    }
+
     /// Processes the answer for one partition.
     fn take(&mut self, answer: Answer, out_of_range: &mut Vec<FetchTarget>) {
         let Answer { partition, code, leader, replica, batches } = answer;
@@ -93,6 +105,10 @@ impl NativeReader {
         }
         let ticket = reading.target.ticket;
         if let Err(code) = code.ok() {
+            if code.is_replica_behind() {
+                // A leader would name this replica again at once.
+                return self.refused(&partition, code);
+            }
             let leads = self.readers.cluster.leader(&partition).is_none_or(|leader| leader.broker == self.id.broker);
             if !leads {
                 // A replica may be behind or ahead of its leader, so the leader's answer decides.
@@ -143,20 +159,23 @@ impl NativeReader {
             }
             return;
         }
-        reading.pause(AGAIN);
         if error.kind() == ErrorKind::Denied {
+            reading.pause(LATER);
             self.shared.change(|state| state.trouble = Some(error));
         } else {
+            reading.pause(AGAIN);
             debug!(error = error.report(), "fetching a partition failed; it is retried after a request for its leader");
             self.readers.moved.notify_one();
         }
     }
 
     /// Looks up the oldest records of partitions whose next offset is not in the log.
+    ///
+    /// The leader's answer decides: this broker may be a replica, or may have lost the partition.
     fn restart(&mut self, targets: Vec<FetchTarget>) {
         if !targets.is_empty() {
             let (shared, client) = (Arc::clone(&self.shared), self.readers.client.clone());
-            self.lookups.spawn(async move { fetchers::restart(&shared, &client, &targets, false).await });
+            self.lookups.spawn(async move { fetchers::restart(&shared, &client, &targets, true).await });
         }
     }
 

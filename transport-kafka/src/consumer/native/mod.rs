@@ -3,20 +3,21 @@
 mod answers;
 mod reader;
 mod reading;
+mod running;
 mod unpack;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tidings_core::{ConsumerOptions, Error, ErrorKind, Name, Result};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use self::reader::NativeReader;
+use self::running::RunningReaders;
 use super::fetch_buffer::FetcherId;
 use super::state::State;
 use super::{Shared, until};
@@ -30,6 +31,8 @@ use crate::wire::reader::fetch::FetchLimits;
 const FOLLOW: Duration = Duration::from_millis(500);
 /// Minimum interval between them, even if readers find moved leaders more often.
 const SOONEST: Duration = Duration::from_millis(100);
+/// Pause after a reader failed unexpectedly.
+const RESTART: Duration = Duration::from_secs(1);
 /// Attempts to find a topic before it is reported missing: brokers learn of a new one at different times.
 const LOOKUPS: usize = 4;
 /// Pause between two of these attempts.
@@ -91,9 +94,8 @@ impl NativeReaders {
 
     /// Follows the leaders, and runs a reader for each, until it is aborted.
     pub(super) async fn run(self, shared: Arc<Shared>) {
-        let mut running = HashSet::new();
-        // Dropping the set aborts the readers together with this task.
-        let mut readers = JoinSet::new();
+        // Dropped together with this task, which aborts the readers.
+        let mut running = RunningReaders::default();
         let mut following = self.follow(&shared).boxed();
         loop {
             let (plan, wanted) = {
@@ -101,13 +103,15 @@ impl NativeReaders {
                 (state.plan, state.fetchers())
             };
             for id in wanted {
-                if running.insert(id) {
-                    readers.spawn(self.reader(&shared, id).run());
+                if !running.contains(id) {
+                    running.start(id, self.reader(&shared, id).run());
                 }
             }
             let changed = until(&shared.plans, || (shared.lock().plan != plan).then_some(()));
             tokio::select! {
                 () = changed => {}
+                // The failure may recur at once.
+                () = running.ended() => sleep(RESTART).await,
                 () = &mut following => following = self.follow(&shared).boxed(),
             }
         }

@@ -51,6 +51,8 @@ pub(super) struct NativeReader {
     seen: u64,
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
+    /// No fetch is sent before this time, because of a quota.
+    pub(super) throttled: Option<Instant>,
     /// Which partition is first in the next fetch: brokers fill it in order.
     turn: usize,
     /// Look-ups for partitions that cannot continue; the other partitions do not wait for them.
@@ -73,6 +75,7 @@ impl NativeReader {
             seen: 0,
             waiting: VecDeque::new(),
             in_flight: None,
+            throttled: None,
             turn: 0,
             lookups: JoinSet::new(),
         }
@@ -133,7 +136,8 @@ impl NativeReader {
             (state.plan != seen || (!has_room && state.has_room())).then_some(())
         });
         let now = Instant::now();
-        let rest = self.readings.values().filter_map(|reading| reading.paused.filter(|until| *until > now)).min();
+        let pauses = self.readings.values().map(|reading| reading.paused).chain([self.throttled]);
+        let rest = pauses.flatten().filter(|until| *until > now).min();
         let rest = rest.unwrap_or(now + REST);
         let Some(in_flight) = &mut self.in_flight else {
             tokio::select! {
@@ -152,7 +156,8 @@ impl NativeReader {
     /// Sends a fetch, if there is anything to fetch.
     pub(super) async fn send(&mut self) {
         let now = Instant::now();
-        if !self.readings.values().any(|reading| reading.is_wanted(now)) {
+        let is_throttled = self.throttled.is_some_and(|until| until > now);
+        if is_throttled || !self.readings.values().any(|reading| reading.is_wanted(now)) {
             return;
         }
         match self.try_send(now).await {
@@ -179,6 +184,8 @@ impl NativeReader {
         let targets: Vec<FetchFrom> = wanted.iter().map(target).collect();
         let limits = &self.readers.limits;
         let pending = connection.send(&fetch::request(&targets, limits), self.limit()).await?;
+        // A large answer over a slow link takes longer than the time after which a silent broker is given up.
+        let pending = pending.while_it_arrives(limits.wait + self.readers.cluster.config().request_timeout);
         Ok(Some(InFlight { pending, targets, tickets }))
     }
 

@@ -47,8 +47,32 @@ impl Reading {
         self.paused = Some(Instant::now() + pause);
     }
 
-    /// Returns the epoch of the last batch, if the leader has changed since it was read.
-    pub(super) fn to_check(&self, leader: Leader) -> Option<i32> {
+    /// Returns the epoch of the last batch, if the leader has changed since it was read, and is the `broker` read from:
+    /// a replica refuses the check.
+    pub(super) fn to_check(&self, leader: Leader, broker: i32) -> Option<i32> {
+        if leader.broker != broker {
+            return None;
+        }
         self.read_epoch.filter(|read| *read < leader.epoch && self.checked_epoch != Some(leader.epoch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::TopicPartition;
+
+    use super::*;
+
+    /// Otherwise reading from a replica would not continue after an election: it answers that it does not lead.
+    #[test]
+    fn the_epoch_is_checked_at_the_leader_only() {
+        let partition = TopicPartition::new("t", 0);
+        let target = FetchTarget { partition, ticket: 1, from: 5, leader_epoch: Some(5), held: false };
+        let mut reading = Reading::new(target);
+        let leader = Leader { broker: 1, epoch: 9 };
+        assert_eq!(reading.to_check(leader, 1), Some(5));
+        assert_eq!(reading.to_check(leader, 2), None, "a replica");
+        reading.checked_epoch = Some(9);
+        assert_eq!(reading.to_check(leader, 1), None);
     }
 }

@@ -17,7 +17,7 @@ use crate::wire::messages::Code;
 
 /// If the data of a partition is a smaller share of its fetch than this, it is copied. Its records would otherwise keep
 /// the whole fetch in memory, but count only for their own size.
-const KEPT_SHARE: usize = 16;
+const KEPT_SHARE: usize = 2;
 
 /// Limits of a fetch.
 #[derive(Debug, Clone)]
@@ -91,9 +91,9 @@ pub(crate) fn request(targets: &[FetchFrom], limits: &FetchLimits) -> FetchReque
 
 /// Splits an answer by partition; `targets` are those of the request.
 ///
-/// Partitions that were not requested are skipped.
+/// Partitions that were not requested are skipped, and so is a second answer for the same one.
 pub(crate) fn answers(response: FetchResponse, targets: &[FetchFrom], committed_only: bool) -> Vec<Answer> {
-    let offsets: HashMap<&TopicPartition, u64> = targets.iter().map(|t| (&t.partition, t.offset)).collect();
+    let mut offsets: HashMap<&TopicPartition, u64> = targets.iter().map(|t| (&t.partition, t.offset)).collect();
     let names: HashMap<&str, &Name> =
         targets.iter().map(|t| (t.partition.topic.as_str(), &t.partition.topic)).collect();
     let length = |data: &PartitionData| data.records.as_ref().map_or(0, Bytes::len);
@@ -103,8 +103,8 @@ pub(crate) fn answers(response: FetchResponse, targets: &[FetchFrom], committed_
         let Some(name) = names.get(topic.topic.0.as_str()) else { continue };
         for data in topic.partitions {
             let partition = TopicPartition::new(*name, u32::try_from(data.partition_index).unwrap_or(u32::MAX));
-            if let Some(offset) = offsets.get(&partition) {
-                answers.push(answer(partition, data, *offset, whole, committed_only));
+            if let Some(offset) = offsets.remove(&partition) {
+                answers.push(answer(partition, data, offset, whole, committed_only));
             }
         }
     }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_were_not_requested_are_skipped() {
+    fn answers_that_were_not_requested_or_are_repeated_are_skipped() {
         let data = |p| PartitionData::default().with_partition_index(p);
         let topic = |name, partitions| {
             FetchableTopicResponse::default()
@@ -174,7 +174,7 @@ mod tests {
                 .with_partitions(partitions)
         };
         let response = FetchResponse::default()
-            .with_responses(vec![topic("a", vec![data(0), data(5), data(-1)]), topic("c", vec![data(0)])]);
+            .with_responses(vec![topic("a", vec![data(0), data(5), data(-1), data(0)]), topic("c", vec![data(0)])]);
         let answers = answers(response, &targets(), true);
         let found: Vec<String> = answers.iter().map(|answer| answer.partition.to_string()).collect();
         assert_eq!(found, ["a[0]"]);
