@@ -1,9 +1,10 @@
 //! The command line: global options, and the one noun that follows.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory, Parser};
 
 use crate::exit::{Failure, one_line};
 use crate::input;
@@ -46,6 +47,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
     /// Where the dead letters are: topics, postgres://, sled:PATH, or the name of a store at an ops endpoint
+    /// [env: TIDINGS_LETTERS]
     #[arg(long, global = true, value_name = "WHERE")]
     pub(crate) letters: Option<String>,
     /// Where changes are recorded: topic:NAME, postgres://, sled:PATH; default: standard error [env: TIDINGS_AUDIT]
@@ -66,7 +68,7 @@ pub(crate) struct Globals {
     #[arg(short, long, global = true, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
         default_missing_value = "2s", value_parser = input::duration)]
     pub(crate) watch: Option<Duration>,
-    /// Longest time for the whole verb, or for each round of --watch
+    /// Longest time for a verb, a plan, or a round of --watch; no limit for tail, export, import and applied redrives
     #[arg(long, global = true, value_name = "DURATION", default_value = TIMEOUT, value_parser = input::duration)]
     pub(crate) timeout: Duration,
     /// No colors [env: NO_COLOR]
@@ -77,27 +79,41 @@ pub(crate) struct Globals {
     pub(crate) quiet: bool,
 }
 
-/// Converts an error of clap's to one line.
+/// Converts an error of clap's to one line, with the help of the command that the words name.
 ///
 /// An argument's value is repeated only if it is one of a list or its option is not a URL: a URL may hold a password.
-pub(crate) fn usage(error: &clap::Error) -> Failure {
+pub(crate) fn usage(error: &clap::Error, words: &[OsString]) -> Failure {
     let text = error.render().to_string();
     let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
     let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
     let parts: Vec<String> = std::iter::once(first).chain(tips).map(one_line).collect();
-    let help = match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => help_of(&usage.to_string()),
-        _ => "tidings --help".to_owned(),
-    };
-    Failure::usage(parts.join("; ")).with_hint(format!("see {help}"))
+    Failure::usage(parts.join("; ")).with_hint(format!("see {} --help", command_of(words)))
 }
 
-/// Returns the command whose help explains a usage line: `Usage: tidings topic create [OPTIONS] ...`.
-fn help_of(usage: &str) -> String {
-    let words = usage.trim_start_matches("Usage: ").split_whitespace();
-    // A user's program has another name.
-    let is_named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    let named: Vec<&str> = words.take_while(|word| word.chars().all(is_named)).collect();
-    let named: Vec<&str> = named.into_iter().take_while(|word| !word.starts_with('-')).collect();
-    format!("{} --help", if named.is_empty() { "tidings".to_owned() } else { named.join(" ") })
+/// Returns the command that the words name, such as `my-service tool topic create`, by the names of its help.
+fn command_of(words: &[OsString]) -> String {
+    let root = Arguments::command();
+    let program = words.first().and_then(|path| Path::new(path).file_name());
+    let mut named = program.map_or("tidings".to_owned(), |name| name.to_string_lossy().into_owned());
+    let (mut at, mut words) = (&root, words.iter().skip(1).map(|word| word.to_string_lossy()));
+    while let Some(word) = words.next() {
+        if takes_next(&root, &word) {
+            words.next();
+        } else if let Some(next) = at.find_subcommand(&*word) {
+            named = format!("{named} {}", next.get_name());
+            at = next;
+        }
+    }
+    named
+}
+
+/// Returns whether the word is a global option whose value is the next word.
+fn takes_next(root: &clap::Command, word: &str) -> bool {
+    let is_it = |option: &clap::Arg| match (word.strip_prefix("--"), word.strip_prefix('-')) {
+        (Some(long), _) => option.get_long() == Some(long),
+        (None, Some(short)) => option.get_short().is_some_and(|known| short.chars().eq([known])),
+        (None, None) => false,
+    };
+    let takes = |option: &clap::Arg| option.get_action().takes_values() && !option.is_require_equals_set();
+    root.get_arguments().any(|option| is_it(option) && takes(option))
 }

@@ -113,7 +113,7 @@ impl Target {
             token,
             store: optional(&globals.store, context.store, "TIDINGS_STORE"),
             letters: optional(&globals.letters, context.letters, "TIDINGS_LETTERS"),
-            audit: optional(&globals.audit, None, "TIDINGS_AUDIT"),
+            audit: optional(&globals.audit, context.audit, "TIDINGS_AUDIT"),
         })
     }
 

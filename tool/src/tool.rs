@@ -155,7 +155,7 @@ impl Tool {
     async fn run_until(self, arguments: Vec<OsString>, interrupt: watch::Receiver<bool>) -> Exit {
         let Self { connect, variables, mut console, services } = self;
         let variables = variables.unwrap_or_else(of_process);
-        let parsed = Arguments::command().try_get_matches_from(arguments);
+        let parsed = Arguments::command().try_get_matches_from(&arguments);
         let parsed = parsed.and_then(|matches| Arguments::from_arg_matches(&matches));
         let Arguments { globals, noun } = match parsed {
             Ok(arguments) => arguments,
@@ -169,7 +169,7 @@ impl Tool {
                 return Exit::Usage;
             }
             Err(error) => {
-                console.fail(&usage(&error));
+                console.fail(&usage(&error, &arguments));
                 return Exit::Usage;
             }
         };

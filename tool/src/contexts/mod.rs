@@ -51,13 +51,20 @@ pub(crate) struct NamedContext {
     pub(crate) store: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) letters: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audit: Option<String>,
 }
 
 impl NamedContext {
     /// Checks that the context holds no secret. `at` names its place for the error.
     fn check(&self, at: &str) -> Result<(), Failure> {
-        for (key, url) in [("url", Some(&self.url)), ("store", self.store.as_ref()), ("letters", self.letters.as_ref())]
-        {
+        let urls = [
+            ("url", Some(&self.url)),
+            ("store", self.store.as_ref()),
+            ("letters", self.letters.as_ref()),
+            ("audit", self.audit.as_ref()),
+        ];
+        for (key, url) in urls {
             if url.is_some_and(|url| has_password(url)) {
                 let text = format!("{at}: {key}: a password does not belong into this file");
                 return Err(

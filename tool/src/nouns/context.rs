@@ -84,15 +84,15 @@ impl Add {
             token_command: self.token_command.clone(),
             store: cx.globals.store.clone(),
             letters: cx.globals.letters.clone(),
+            audit: cx.globals.audit.clone(),
         };
         let mut all = contexts(&cx.variables)?;
-        if all.current.is_none() {
-            all.current = Some(self.new_name.clone());
-        }
+        let is_current = all.current.get_or_insert_with(|| self.new_name.clone()) == &self.new_name;
         all.contexts.insert(self.new_name.clone(), context);
         let path = cx.variables.contexts_file()?;
         all.write(&path)?;
-        cx.console.note(&format!("Saved the context {} in {}.", self.new_name, path.display()));
+        let current = if is_current { " It is the current context." } else { "" };
+        cx.console.note(&format!("Saved the context {} in {}.{current}", self.new_name, path.display()));
         Ok(Exit::Ok)
     }
 }
@@ -161,6 +161,8 @@ pub(crate) struct ContextView {
     store: Option<String>,
     /// Where the dead letters are.
     letters: Option<String>,
+    /// Where changes are recorded.
+    audit: Option<String>,
 }
 
 impl ContextView {
@@ -183,6 +185,7 @@ impl ContextView {
             token_in: place(&context.token_file, &context.token_env, &context.token_command),
             store: context.store.clone(),
             letters: context.letters.clone(),
+            audit: context.audit.clone(),
         }
     }
 
@@ -197,9 +200,10 @@ impl ContextView {
                 or_dash(context.token_in.as_ref()),
                 or_dash(context.store.as_ref()),
                 or_dash(context.letters.as_ref()),
+                or_dash(context.audit.as_ref()),
             ]
         };
-        Table::new(&["", "NAME", "URL", "USER", "+PASSWORD IN", "+TOKEN IN", "+STORE", "+LETTERS"])
+        Table::new(&["", "NAME", "URL", "USER", "+PASSWORD IN", "+TOKEN IN", "+STORE", "+LETTERS", "+AUDIT"])
             .with_rows(all.map(row))
     }
 }

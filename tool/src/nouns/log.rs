@@ -48,10 +48,11 @@ pub(crate) struct Range {
     /// Only these partitions; may be repeated
     #[arg(long = "partition", value_name = "N")]
     pub(crate) partitions: Vec<u32>,
-    /// Where to begin: start, end, an offset, -N for the last N, a time, or a duration before now
+    /// Where to begin: start, end, an offset, -N for the last N, a time, or a duration before now; default: end for
+    /// tail, start for others
     #[arg(long, value_name = "PLACE", value_parser = place, allow_hyphen_values = true)]
     pub(crate) from: Option<Place>,
-    /// Where to end, before the record there; by default the end of the log as it is now
+    /// Where to end, before the record there; by default the present end of the log, and none for tail without --exit
     #[arg(long, value_name = "PLACE", value_parser = place, allow_hyphen_values = true)]
     pub(crate) to: Option<Place>,
 }

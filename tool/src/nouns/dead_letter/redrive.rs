@@ -89,10 +89,11 @@ impl Change for Redrive {
         };
         let all: u64 = steps.iter().map(|step| step.count() as u64).sum();
         let bar = crate::console::progress(&cx.console, all);
-        let (shown, interrupt, deadline) = (bar.clone(), cx.interrupt(), cx.deadline());
+        let (shown, interrupt) = (bar.clone(), cx.interrupt());
+        // No limit over all: many letters at a low rate take long. The store and the publisher bound each batch.
         let watch = move |report: &RedriveReport| {
             shown.set_position(report.redriven + report.skipped + report.behind + report.refused.len() as u64);
-            match *interrupt.borrow() || tokio::time::Instant::now() >= deadline {
+            match *interrupt.borrow() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
@@ -108,7 +109,8 @@ impl Change for Redrive {
                 cx.console.note(&summary(&report, all));
                 let refused: BTreeMap<LetterId, (ErrorKind, String)> =
                     report.refused.into_iter().map(|(id, error)| (id, (error.kind(), error.report()))).collect();
-                let ended = ended(cx).map(|why| (ErrorKind::Conflict, why));
+                let interrupted = || (ErrorKind::Conflict, "the run was interrupted".to_owned());
+                let ended = cx.is_interrupted().then(interrupted);
                 results(&letters, steps, |id| refused.get(id).or(ended.as_ref()).cloned()).await
             }
             Err(error) => results(&letters, steps, |_| Some((error.kind(), error.report()))).await,
@@ -119,15 +121,6 @@ impl Change for Redrive {
         }
         results
     }
-}
-
-/// Returns why the run ended before all letters, if it did.
-fn ended(cx: &Context) -> Option<String> {
-    if cx.is_interrupted() {
-        return Some("the run was interrupted".to_owned());
-    }
-    let is_late = tokio::time::Instant::now() >= cx.deadline();
-    is_late.then(|| "the time limit of the run has passed (--timeout)".to_owned())
 }
 
 fn summary(report: &RedriveReport, all: u64) -> String {

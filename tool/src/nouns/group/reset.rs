@@ -25,7 +25,7 @@ pub(crate) struct Reset {
     /// Only these partitions; may be repeated
     #[arg(long = "partition", value_name = "N")]
     partitions: Vec<u32>,
-    /// Where to: start, end, an offset, a time, or a duration before now
+    /// Where to: start, end, an offset, a time such as 2026-11-23T10:00:00Z, or 2h for two hours ago
     #[arg(long, value_name = "PLACE", value_parser = log::place, required_unless_present_any = ["from_plan", "shift"])]
     to: Option<Place>,
     /// Move by this number of offsets, back if negative

@@ -14,6 +14,7 @@ use crate::change::{Change, ChangeOptions, Draft, Step, one_by_one};
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::input;
+use crate::nouns::log::{self, Place};
 
 /// Default of `--deadline`.
 const DEADLINE: &str = "20s";
@@ -52,8 +53,8 @@ pub(crate) struct Seek {
     /// Partition, such as orders/0
     #[arg(long, value_name = "TOPIC/N", required_unless_present = "from_plan", value_parser = partition)]
     partition: Option<TopicPartition>,
-    /// Position: earliest, latest, an offset, a time (2026-11-23T10:00:00Z) or a duration before now (2h)
-    #[arg(long, value_name = "POSITION", required_unless_present = "from_plan", value_parser = place)]
+    /// Where to: start, end, an offset, a time such as 2026-11-23T10:00:00Z, or 2h for two hours ago
+    #[arg(long, value_name = "PLACE", required_unless_present = "from_plan", value_parser = place)]
     to: Option<String>,
     /// How long deliveries that have begun may take
     #[arg(long, value_name = "DURATION", default_value = DEADLINE, value_parser = input::duration)]
@@ -64,10 +65,13 @@ pub(crate) struct Seek {
 
 /// Parses a position to the form of a plan, in which a time is absolute.
 fn place(text: &str) -> Result<String, String> {
-    match text {
-        "earliest" | "latest" => Ok(text.to_owned()),
-        number if number.parse::<u64>().is_ok() => Ok(number.to_owned()),
-        time => input::time(time).map(|time| format!("@{}", time.millis())),
+    let expected = "expected start, end, an offset, a time such as 2026-11-23T10:00:00Z, or 2h for two hours ago";
+    match log::place(text) {
+        Ok(Place::Start) => Ok("earliest".to_owned()),
+        Ok(Place::End) => Ok("latest".to_owned()),
+        Ok(Place::Offset(offset)) => Ok(offset.to_string()),
+        Ok(Place::Time(time)) => Ok(format!("@{}", time.millis())),
+        Ok(Place::Last(_)) | Err(_) => Err(expected.to_owned()),
     }
 }
 
@@ -244,10 +248,12 @@ mod tests {
     #[test]
     fn a_position_is_pinned_in_the_plan() {
         let pinned = |text: &str| place(text).map(|text| seek_to(&text).unwrap());
-        assert_eq!(pinned("earliest"), Ok(SeekTo::Earliest));
+        assert_eq!(["start", "earliest"].map(pinned), [Ok(SeekTo::Earliest), Ok(SeekTo::Earliest)]);
+        assert_eq!(["end", "latest"].map(pinned), [Ok(SeekTo::Latest), Ok(SeekTo::Latest)]);
         assert_eq!(pinned("17"), Ok(SeekTo::Offset(17)));
         let time = Timestamp::from_millis(1_795_428_000_000);
         assert_eq!(pinned("2026-11-23T10:00:00Z"), Ok(SeekTo::Time(time)));
-        assert!(place("soon").is_err() && seek_to("@x").is_err() && seek_to("-1").is_err());
+        assert!(place("-3").is_err() && place("soon").unwrap_err().contains("start, end, an offset"));
+        assert!(seek_to("@x").is_err() && seek_to("-1").is_err());
     }
 }

@@ -21,10 +21,6 @@ use crate::exit::Failure;
 /// The largest file that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Create, grow and alter topics until they are as a file says; nothing is shrunk or deleted.
-///
-/// The file is TOML: a table [[topic]] for each, with name, partitions, replication, retention ("7d", "forever"),
-/// retention_bytes, cleanup ("delete", "compact", "compact-and-delete"), max_record_bytes and a table settings.
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     /// The file

@@ -31,7 +31,10 @@ pub(crate) enum Verb {
     Alter(alter::Alter),
     /// Raise the number of partitions
     Grow(grow::Grow),
-    /// Create, grow and alter topics until they are as a file says
+    /// Create, grow and alter topics until they are as a file says; nothing is shrunk or deleted
+    ///
+    /// The file is TOML: a table [[topic]] for each, with name, partitions, replication, retention ("7d", "forever"),
+    /// retention_bytes, cleanup ("delete", "compact", "compact-and-delete"), max_record_bytes and a table settings.
     Apply(apply::Apply),
 }
 
