@@ -60,9 +60,9 @@ impl Auditor {
     /// Records that a change is about to be made, and returns the attempt, whose result must be recorded.
     ///
     /// # Errors
-    /// The kind of the sink's error, unless changes [proceed](OnSinkFailure::Proceed) without records;
-    /// [`Unavailable`](ErrorKind::Unavailable) instead of [`Indeterminate`](ErrorKind::Indeterminate), since the change
-    /// was not made. The caller must not make the change. The refusal itself is recorded when the sink takes records.
+    /// The kind of the sink's error, unless changes [proceed](OnSinkFailure::Proceed) without records; `Unavailable`
+    /// instead of `Indeterminate`, since the change was not made. The caller must not make the change. The refusal itself
+    /// is recorded when the sink takes records.
     ///
     /// # Cancel safety
     /// A dropped future records that the outcome is unknown; the change was not made.

@@ -8,7 +8,7 @@ use tidings_core::{DEAD_LETTER_SUFFIX, Name};
 pub struct EventOperations {
     /// Publishing, through a transport that is [`Audited`](crate::Audited).
     pub publish: bool,
-    /// Handling, by a service with an [`observer`](Auditor::observer).
+    /// Handling, by a service with an [`observer`](crate::Auditor::observer).
     pub handle: bool,
     /// Dead-lettering, by such a service.
     pub dead_letter: bool,
