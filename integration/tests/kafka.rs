@@ -1,5 +1,8 @@
 //! Services on a real Kafka: the interview platform, and dead letters that can't be written. Ignored where there is none.
 
+#[path = "shared/kafka.rs"]
+mod on_kafka;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,12 +10,14 @@ use tidings::admin::ensure_topics;
 use tidings::consumer::Step;
 use tidings::dead_letter::{DEAD_LETTER_ROOM, DeadLetter, dead_letter_topic};
 use tidings::kafka::{KafkaConfig, KafkaTransport, Sasl};
-use tidings::record::{Name, Timestamp};
+use tidings::record::Name;
 use tidings::service::{PauseReason, ServiceState};
 use tidings::{BoxError, Delivery, Record, Router, Service, ServiceHandle, Topic, Transport, reject};
 use tidings_integration::interview_platform;
 use tidings_testbed::{Kafka, KafkaOptions, Listener, Suite};
 use tokio::time::{Instant, sleep, timeout};
+
+use self::on_kafka::{create, fresh, transport};
 
 type TestResult<T = ()> = Result<T, BoxError>;
 
@@ -44,22 +49,6 @@ async fn the_interview_platform_runs() -> TestResult {
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{said}");
     assert!(said.contains("Checked: each event was settled once"), "{said}");
-    Ok(())
-}
-
-async fn transport() -> TestResult<KafkaTransport> {
-    let kafka = Kafka::shared().await?;
-    Ok(KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?)
-}
-
-fn fresh(what: &str) -> Name {
-    Name::from(format!("{what}-{}-{}", std::process::id(), Timestamp::now().millis()))
-}
-
-async fn create(transport: &dyn Transport, topics: &[Topic]) -> TestResult {
-    for answer in transport.admin().await?.create_topics(topics).await? {
-        answer?;
-    }
     Ok(())
 }
 

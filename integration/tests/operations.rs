@@ -1,6 +1,9 @@
 //! Operation of a real Kafka: admin over HTTP, and the directory of running services in a topic. Ignored without a
 //! broker.
 
+#[path = "shared/kafka.rs"]
+mod on_kafka;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,14 +11,16 @@ use tidings::admin::{CreatePartitionsOptions, ResetOffsetsOptions, ResetTo, ensu
 use tidings::consumer::SeekTo;
 use tidings::dead_letter::{DeadLetters, LetterQuery, RedriveOptions};
 use tidings::directory::{DirectoryEntry, DirectoryOptions, DirectoryTopic, Listing, list};
-use tidings::kafka::{KafkaConfig, KafkaTransport};
+use tidings::kafka::KafkaTransport;
 use tidings::ops::Ops;
 use tidings::ops_api::OpsTransport;
 use tidings::record::{Name, Timestamp};
 use tidings::{BoxError, Delivery, ErrorKind, Record, Router, Service, ServiceHandle, State, Topic, Transport, reject};
-use tidings_testbed::{Kafka, Suite};
+use tidings_testbed::Suite;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+
+use self::on_kafka::{create, fresh, transport};
 
 type TestResult<T = ()> = Result<T, BoxError>;
 
@@ -37,22 +42,6 @@ fn main() -> ExitCode {
         )
         .with_case("a_directory_in_a_topic_lists_running_instances", a_directory_in_a_topic_lists_running_instances)
         .run()
-}
-
-async fn transport() -> TestResult<KafkaTransport> {
-    let kafka = Kafka::shared().await?;
-    Ok(KafkaTransport::connect(KafkaConfig::new(kafka.bootstrap().split(','))).await?)
-}
-
-fn fresh(what: &str) -> Name {
-    Name::from(format!("{what}-{}-{}", std::process::id(), Timestamp::now().millis()))
-}
-
-async fn create(transport: &dyn Transport, topics: &[Topic]) -> TestResult {
-    for answer in transport.admin().await?.create_topics(topics).await? {
-        answer?;
-    }
-    Ok(())
 }
 
 async fn publish(transport: &dyn Transport, topic: &Name, values: &[&str]) -> TestResult {

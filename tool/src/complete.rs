@@ -63,7 +63,7 @@ fn is_behind_word(program: &str, words: &[String]) -> bool {
 pub(crate) struct Source {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) variables: Variables,
-    /// The command line so far, for its `--url` and `--context`.
+    /// The command line up to the cursor, for its `--url` and `--context`.
     pub(crate) words: Vec<String>,
     pub(crate) runtime: Handle,
 }

@@ -8,8 +8,6 @@ use tidings_conformance::{Setup, audit};
 use tidings_core::audit::{AuditHash, AuditPage, AuditPosition, AuditSink, StoredAudit};
 use tidings_core::{Error, ErrorKind, Guarantees, Result, async_trait};
 
-use crate::caught;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
     None,
@@ -152,18 +150,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
         })
 }
 
-macro_rules! plants {
-    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
-        #[test]
-        fn $test() {
-            let case = stringify!($case);
-            let (without, with) = (audit::check(setup(Bug::None), case), audit::check(setup(Bug::$bug), case));
-            caught(stringify!($bug), case, without, with);
-        }
-    )* };
-}
-
-plants! {
+plants! { audit:
     records_lost: LosesEveryTenthRecord => t1_hundreds_of_records_in_one_call,
     a_failure_swallowed: SwallowsAFailure => t1_an_outage_is_told_and_forgets_nothing,
     a_failure_without_an_answer: GivesNoAnswerForAFailure => t1_an_outage_is_told_and_forgets_nothing,

@@ -10,8 +10,6 @@ use tidings_core::{
 };
 use tidings_memory::MemoryDeadLetters;
 
-use crate::caught;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
     None,
@@ -249,18 +247,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
         })
 }
 
-macro_rules! plants {
-    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
-        #[test]
-        fn $test() {
-            let case = stringify!($case);
-            let (without, with) = (dead_letters::check(setup(Bug::None), case), dead_letters::check(setup(Bug::$bug), case));
-            caught(stringify!($bug), case, without, with);
-        }
-    )* };
-}
-
-plants! {
+plants! { dead_letters:
     a_letter_listed_twice: ListsALetterTwice => d3_a_letter_buried_twice_is_listed_once,
     a_letter_redriven_twice: ResolvesTwice => d3_resolving_from_many_sides_is_granted_once,
     a_resolution_forgotten: ForgetsTheResolution => d3_a_letter_is_resolved_once,

@@ -10,8 +10,6 @@ use tidings_core::{
 use tidings_memory::MemoryStore;
 use tokio::time::Instant;
 
-use crate::caught;
-
 const RETENTION: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,18 +117,7 @@ fn setup(bug: Bug) -> Setup<Forgetful> {
     Setup::new("forgetful", open).with_paused_clock().with_retention(RETENTION, open)
 }
 
-macro_rules! plants {
-    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
-        #[test]
-        fn $test() {
-            let case = stringify!($case);
-            let (without, with) = (idempotency::check(setup(Bug::None), case), idempotency::check(setup(Bug::$bug), case));
-            caught(stringify!($bug), case, without, with);
-        }
-    )* };
-}
-
-plants! {
+plants! { idempotency:
     nothing_forgotten: ForgetsNothing => i2_done_events_are_kept_for_the_retention_and_forgotten_later,
     young_events_forgotten: ForgetsByHalf => i2_done_events_are_kept_for_the_retention_and_forgotten_later,
     one_scope_forgotten: ForgetsInOneScope => i2_done_events_are_kept_for_the_retention_and_forgotten_later,

@@ -11,8 +11,6 @@ use tidings_core::{
 };
 use tidings_memory::{MemoryConfig, MemoryTransport};
 
-use crate::caught;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
     None,
@@ -207,18 +205,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
         })
 }
 
-macro_rules! plants {
-    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
-        #[test]
-        fn $test() {
-            let case = stringify!($case);
-            let (without, with) = (transport::check(setup(Bug::None), case), transport::check(setup(Bug::$bug), case));
-            caught(stringify!($bug), case, without, with);
-        }
-    )* };
-}
-
-plants! {
+plants! { transport:
     headers_dropped: DropsHeaders => l1_records_are_read_as_they_were_published,
     a_record_read_twice: RepeatsTheLast => l1_reading_on_yields_each_record_once,
     a_record_skipped: SkipsOne => l1_reading_on_yields_each_record_once,

@@ -2,6 +2,18 @@
 //!
 //! Each is the reference backend with one bug planted; the same case passes without the bug.
 
+/// Defines a test for each bug of a module, by the module's `setup`: the named case of the suite catches it.
+macro_rules! plants {
+    ($suite:ident: $($test:ident: $bug:ident => $case:ident,)*) => { $(
+        #[test]
+        fn $test() {
+            let case = stringify!($case);
+            let (without, with) = ($suite::check(setup(Bug::None), case), $suite::check(setup(Bug::$bug), case));
+            $crate::caught(stringify!($bug), case, without, with);
+        }
+    )* };
+}
+
 mod audit;
 mod claims;
 mod consumer;

@@ -12,8 +12,6 @@ use tidings_core::{
 use tidings_memory::MemoryStore;
 use uuid::Uuid;
 
-use crate::caught;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
     None,
@@ -258,18 +256,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
         })
 }
 
-macro_rules! plants {
-    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
-        #[test]
-        fn $test() {
-            let case = stringify!($case);
-            let (without, with) = (idempotency::check(setup(Bug::None), case), idempotency::check(setup(Bug::$bug), case));
-            caught(stringify!($bug), case, without, with);
-        }
-    )* };
-}
-
-plants! {
+plants! { idempotency:
     any_ttl_taken: TakesAnyTtl => i3_a_ttl_is_refused_only_where_it_is_too_short,
     done_though_the_answer_is_lost: SaysDoneWhenDown => i5_a_lost_answer_is_no_success,
     granted_though_the_answer_is_lost: SaysGrantedWhenDown => i5_a_call_with_a_lost_answer_can_be_repeated,

@@ -91,7 +91,7 @@ async fn cost(rig: &Rig, arguments: &[&str], expected: &str) -> TestResult<Cost>
     Ok(Cost { time, peak })
 }
 
-/// Returns the highest memory of a process so far, in bytes; 0 once it has ended.
+/// Returns the peak memory of a process, in bytes; 0 once it has ended.
 fn peak_of(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

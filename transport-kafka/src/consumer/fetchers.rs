@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tidings_core::{Error, ErrorKind, Result, SeekTo, TopicPartition};
+use tidings_core::{Error, Result, SeekTo, TopicPartition};
 use tokio::sync::OnceCell;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::fetch_buffer::{FetchTarget, FetcherId, FetcherKind};
 use super::fetcher_task::FetcherTask;
 use super::replica::PreviousPosition;
+use super::running::RunningReaders;
 use super::state::State;
 use super::{Shared, until};
 use crate::client::admin::ClusterClient;
@@ -30,10 +30,6 @@ const REST: Duration = Duration::from_millis(500);
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
 /// Pause before the second connection is retried.
 const SECOND_AGAIN: Duration = Duration::from_secs(5);
-/// Attempts to find a topic before it is reported missing.
-const LOOKUPS: usize = 4;
-/// Pause between two of these attempts.
-const LOOKUP_PAUSE: Duration = Duration::from_millis(25);
 
 /// Opens fetchers, and finds the leaders that they read from.
 #[derive(Debug, Clone)]
@@ -62,17 +58,6 @@ impl Fetchers {
         })
     }
 
-    /// Looks for a topic; brokers learn of a new topic at different times, and any of them may be asked.
-    pub(super) async fn find(&self, topic: &str) -> Result<()> {
-        for _ in 1..LOOKUPS {
-            match self.leaders(topic).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => sleep(LOOKUP_PAUSE).await,
-                found => return found.map(drop),
-            }
-        }
-        self.leaders(topic).await.map(drop)
-    }
-
     /// Asks for the leaders of a topic, over the first connection.
     pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
         self.follower.leaders(topic).await
@@ -80,9 +65,8 @@ impl Fetchers {
 
     /// Follows the leaders, and runs a fetcher for each, until it is aborted.
     pub(super) async fn run(self, shared: Arc<Shared>) {
-        let mut taken = HashSet::new();
-        // Dropping the set aborts the fetchers together with this task.
-        let mut fetchers = JoinSet::new();
+        // Dropped together with this task, which aborts the fetchers.
+        let mut running = RunningReaders::default();
         let mut following = self.follow(&shared).boxed();
         let mut opening = self.open_second(&shared).boxed();
         loop {
@@ -90,15 +74,12 @@ impl Fetchers {
                 let state = shared.lock();
                 (state.plan, state.fetchers())
             };
-            for fetcher in wanted {
-                if taken.insert(fetcher) {
-                    fetchers.spawn(self.clone().read(Arc::clone(&shared), fetcher));
-                }
-            }
+            running.start(wanted, |fetcher| self.clone().read(Arc::clone(&shared), fetcher));
             let changed = until(&shared.plans, || (shared.lock().plan != plan).then_some(()));
             // A fetcher with work starts at once, however long the brokers take to answer for other topics.
             tokio::select! {
                 () = changed => {}
+                () = running.ended() => {}
                 () = &mut following => following = self.follow(&shared).boxed(),
                 () = &mut opening, if !self.second.initialized() => {}
             }

@@ -12,6 +12,7 @@ mod offset_check;
 mod options;
 mod readers;
 mod replica;
+mod running;
 mod shared;
 mod stall_check;
 mod start;

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidings_core::{ConsumerOptions, Result};
+use tidings_core::{ConsumerOptions, ErrorKind, Result};
+use tokio::time::sleep;
 
 use super::Shared;
 use super::fetchers::Fetchers;
@@ -12,6 +14,11 @@ use crate::client::admin::ClusterClient;
 use crate::client::connection::{Connection, Role};
 use crate::client::fetcher::FetchSizes;
 use crate::config::{KafkaConfig, ReaderKind};
+
+/// Attempts to find a topic before it is reported missing.
+const LOOKUPS: usize = 4;
+/// Pause between two of these attempts.
+const LOOKUP_PAUSE: Duration = Duration::from_millis(25);
 
 /// Reads the partitions of a consumer from their leaders.
 #[derive(Debug, Clone)]
@@ -39,12 +46,15 @@ impl Readers {
         }
     }
 
-    /// Looks for a topic.
+    /// Looks for a topic; brokers learn of a new topic at different times, and any of them may be asked.
     pub(super) async fn find(&self, topic: &str) -> Result<()> {
-        match self {
-            Self::Client(fetchers) => fetchers.find(topic).await,
-            Self::Native(readers) => readers.find(topic).await,
+        for _ in 1..LOOKUPS {
+            match self.leaders(topic).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => sleep(LOOKUP_PAUSE).await,
+                found => return found.map(drop),
+            }
         }
+        self.leaders(topic).await.map(drop)
     }
 
     /// Requests the leaders of a topic.

@@ -5,7 +5,6 @@ mod planted;
 use tidings_conformance::{Setup, idempotency};
 
 use self::planted::Planted;
-use crate::caught;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
@@ -60,18 +59,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
         .with_reopen(|store| async move { Ok(store.restarted()) })
 }
 
-macro_rules! plants {
-    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
-        #[test]
-        fn $test() {
-            let case = stringify!($case);
-            let (without, with) = (idempotency::check(setup(Bug::None), case), idempotency::check(setup(Bug::$bug), case));
-            caught(stringify!($bug), case, without, with);
-        }
-    )* };
-}
-
-plants! {
+plants! { idempotency:
     claims_answered_in_the_order_of_ids: ClaimsInTheOrderOfIds => i1_answers_come_in_the_order_of_the_call,
     completes_answered_in_the_order_of_ids: CompletesInTheOrderOfIds => i7_each_event_of_a_complete_has_its_own_answer,
     the_last_bit_of_an_id_ignored: IgnoresTheLastBit => i1_ids_that_differ_in_one_bit_are_apart,

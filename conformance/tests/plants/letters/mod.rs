@@ -11,7 +11,6 @@ use tidings_memory::MemoryDeadLetters;
 
 use self::full::FEW;
 use self::planted::Planted;
-use crate::caught;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
@@ -97,18 +96,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
         })
 }
 
-macro_rules! plants {
-    ($($test:ident: $bug:ident => $case:ident,)*) => { $(
-        #[test]
-        fn $test() {
-            let case = stringify!($case);
-            let (without, with) = (dead_letters::check(setup(Bug::None), case), dead_letters::check(setup(Bug::$bug), case));
-            caught(stringify!($bug), case, without, with);
-        }
-    )* };
-}
-
-plants! {
+plants! { dead_letters:
     a_thousand_listed: ListsAThousand => d3_more_than_a_page_of_letters_is_listed_by_pages,
     a_page_without_an_end: IgnoresTheDefaultPage => d3_more_than_a_page_of_letters_is_listed_by_pages,
     a_page_of_none_read_as_all: ReadsZeroAsAll => d3_more_than_a_page_of_letters_is_listed_by_pages,

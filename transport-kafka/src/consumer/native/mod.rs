@@ -3,7 +3,6 @@
 mod answers;
 mod reader;
 mod reading;
-mod running;
 mod unpack;
 
 use std::collections::HashMap;
@@ -11,14 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tidings_core::{ConsumerOptions, Error, ErrorKind, Name, Result};
+use tidings_core::{ConsumerOptions, Error, Name, Result};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use self::reader::NativeReader;
-use self::running::RunningReaders;
-use super::fetch_buffer::FetcherId;
+use super::running::RunningReaders;
 use super::state::State;
 use super::{Shared, until};
 use crate::client::admin::ClusterClient;
@@ -31,12 +29,6 @@ use crate::wire::reader::fetch::FetchLimits;
 const FOLLOW: Duration = Duration::from_millis(500);
 /// Minimum interval between them, even if readers find moved leaders more often.
 const SOONEST: Duration = Duration::from_millis(100);
-/// Pause after a reader failed unexpectedly.
-const RESTART: Duration = Duration::from_secs(1);
-/// Attempts to find a topic before it is reported missing: brokers learn of a new one at different times.
-const LOOKUPS: usize = 4;
-/// Pause between two of these attempts.
-const LOOKUP_PAUSE: Duration = Duration::from_millis(25);
 
 /// Opens readers, and finds the leaders that they read from.
 #[derive(Debug, Clone)]
@@ -75,17 +67,6 @@ impl NativeReaders {
         })
     }
 
-    /// Looks for a topic.
-    pub(super) async fn find(&self, topic: &str) -> Result<()> {
-        for _ in 1..LOOKUPS {
-            match self.leaders(topic).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => sleep(LOOKUP_PAUSE).await,
-                found => return found.map(drop),
-            }
-        }
-        self.leaders(topic).await.map(drop)
-    }
-
     /// Requests the leaders of a topic.
     pub(super) async fn leaders(&self, topic: &str) -> Result<HashMap<u32, Option<i32>>> {
         self.cluster.refresh(&self.topics).await?;
@@ -102,23 +83,14 @@ impl NativeReaders {
                 let state = shared.lock();
                 (state.plan, state.fetchers())
             };
-            for id in wanted {
-                if !running.contains(id) {
-                    running.start(id, self.reader(&shared, id).run());
-                }
-            }
+            running.start(wanted, |id| NativeReader::new(self.clone(), Arc::clone(&shared), id).run());
             let changed = until(&shared.plans, || (shared.lock().plan != plan).then_some(()));
             tokio::select! {
                 () = changed => {}
-                // The failure may recur at once.
-                () = running.ended() => sleep(RESTART).await,
+                () = running.ended() => {}
                 () = &mut following => following = self.follow(&shared).boxed(),
             }
         }
-    }
-
-    fn reader(&self, shared: &Arc<Shared>, id: FetcherId) -> NativeReader {
-        NativeReader::new(self.clone(), Arc::clone(shared), id)
     }
 
     /// Requests the leaders after a pause, which ends early if a reader finds that a leader has moved.

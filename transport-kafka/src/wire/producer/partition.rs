@@ -52,7 +52,7 @@ struct Batch<B> {
     sequence: Option<i32>,
     /// The request that it is part of.
     request: Option<u64>,
-    /// Whether no attempt so far decided: it may be stored, or a copy may still be in flight.
+    /// Whether no attempt has decided yet: it may be stored, or a copy may still be in flight.
     open: bool,
     /// Whether it can never be stored under its sequence, because a sequence before it is never used again.
     dead: bool,

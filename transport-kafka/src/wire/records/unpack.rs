@@ -46,7 +46,7 @@ fn failed(error: impl std::fmt::Display) -> BatchError {
     BatchError::Packed(error.to_string())
 }
 
-/// The decompressed bytes so far, at most `limit` of them.
+/// The bytes decompressed until now, at most `limit` of them.
 struct Output {
     bytes: Vec<u8>,
     limit: usize,
