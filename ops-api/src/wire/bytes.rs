@@ -27,13 +27,18 @@ enum Form<'a> {
 
 impl Serialize for Text {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Control characters would take six bytes each.
-        let is_plain = |text: &&str| !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
-        match str::from_utf8(&self.0).ok().filter(is_plain) {
+        match plain(&self.0) {
             Some(text) => Form::Text(text.into()).serialize(serializer),
             None => Form::Coded { base64: STANDARD.encode(&self.0) }.serialize(serializer),
         }
     }
+}
+
+/// Returns `bytes` as text if they are text without control characters, which would take six bytes each in JSON.
+fn plain(bytes: &[u8]) -> Option<&str> {
+    let is_allowed = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    let text = str::from_utf8(bytes).ok()?;
+    (bytes.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') || text.chars().all(is_allowed)).then_some(text)
 }
 
 impl<'de> Deserialize<'de> for Text {
