@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use serde_json::Value;
 
 use crate::Result;
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, run_gate};
 use crate::workspace::{list, packages, root, target_directory, text};
 
 /// Allowed in any crate: a crate, or the full path of an item or module.
@@ -56,7 +56,7 @@ pub(crate) fn run() -> Result {
     let mut command = cargo(["doc", "--quiet", "--workspace", "--lib", "--all-features", "--no-deps"]);
     command.env(AS_RUSTDOC, env::var_os("RUSTDOC").unwrap_or_else(|| "rustdoc".into()));
     command.env("RUSTDOC", env::current_exe()?).env("RUSTDOCFLAGS", JSON_FLAGS).current_dir(root());
-    run_command(&mut command)?;
+    run_gate(&mut command)?;
     let packages = packages()?;
     let ours: Vec<String> = packages.iter().map(|package| package.name.replace('-', "_")).collect();
     let mut found = Vec::new();

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{cargo, output, run as run_command};
+use crate::process::{cargo, output, run_gate};
 use crate::workspace::root;
 use crate::{Result, api, examples, rooms, style, test};
 
@@ -25,21 +25,23 @@ const STEPS: [Step; 11] = [
     ("examples", examples::run),
 ];
 
-/// Runs every step, also after one that failed, and then says which failed and how long each took.
+/// Runs every step, also after one that failed, and then says which failed, why, and how long each took.
 pub(crate) fn run() -> Result {
     let mut done = Vec::new();
+    let mut failures = Vec::new();
     for (name, step) in STEPS {
         println!("\n==== {name} ====");
         let begun = Instant::now();
         let result = step();
-        if let Err(failure) = &result {
-            println!("{name} FAILED: {failure}");
-        }
         done.push((name, begun.elapsed(), result.is_ok()));
+        if let Err(failure) = result {
+            println!("{name} FAILED: {failure}");
+            failures.push(format!("{name}: {failure}"));
+        }
     }
     println!("\n{}", table(&done));
-    let failed: Vec<&str> = done.iter().filter(|(_, _, passed)| !passed).map(|(name, ..)| *name).collect();
-    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
+    // Told again at the end, as thousands of lines may stand between.
+    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join("\n")).into()) }
 }
 
 fn table(done: &[(&str, Duration, bool)]) -> String {
@@ -55,23 +57,23 @@ fn table(done: &[(&str, Duration, bool)]) -> String {
 }
 
 fn fmt() -> Result {
-    run_command(cargo(["fmt", "--all", "--", "--check"]).current_dir(root()))
+    run_gate(cargo(["fmt", "--all", "--", "--check"]).current_dir(root()))
 }
 
 fn clippy() -> Result {
     let mut command = cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--all-features"]);
-    run_command(command.args(["--", "--deny=warnings"]).current_dir(root()))
+    run_gate(command.args(["--", "--deny=warnings"]).current_dir(root()))
 }
 
 fn rustdoc() -> Result {
     let mut command = cargo(["doc", "--quiet", "--workspace", "--all-features", "--no-deps"]);
-    run_command(command.env("RUSTDOCFLAGS", "--deny=warnings").current_dir(root()))
+    run_gate(command.env("RUSTDOCFLAGS", "--deny=warnings").current_dir(root()))
 }
 
 /// Checks licences, sources and arrows by deny.toml.
 pub(crate) fn dependencies() -> Result {
     let mut command = cargo(["deny", "--locked", "check", "--allow=unused-wrapper", "bans", "licenses", "sources"]);
-    run_command(command.current_dir(root()))
+    run_gate(command.current_dir(root()))
 }
 
 /// Features only add items: each published crate builds without any, with each alone, and with all. So does what the README
@@ -80,10 +82,10 @@ pub(crate) fn features() -> Result {
     // Clippy instead of check, as it can deny warnings in our crates alone: RUSTFLAGS would rebuild all others.
     let mut command = cargo(["hack", "clippy", "--quiet", "--locked", "--workspace", "--ignore-private"]);
     command.args(["--each-feature", "--keep-going", "--", "--deny=warnings"]);
-    let each = run_command(command.current_dir(root()));
+    let each = run_gate(command.current_dir(root()));
     let mut command =
         cargo(["clippy", "--quiet", "--locked", "--package=tidings", "--examples", "--", "--deny=warnings"]);
-    run_command(command.current_dir(root()))?;
+    run_gate(command.current_dir(root()))?;
     each
 }
 
@@ -96,12 +98,12 @@ fn msrv() -> Result {
         println!("the toolchain in use is the declared {declared}: the other steps are the check");
         return Ok(());
     }
-    run_command(Command::new("rustup").args(["toolchain", "install", "--profile=minimal", declared]))?;
+    run_gate(Command::new("rustup").args(["toolchain", "install", "--profile=minimal", declared]))?;
     // A directory of its own: the artefacts of two compilers don't mix.
     let mut command = Command::new("rustup");
     command.args(["run", declared, "cargo", "check", "--quiet", "--workspace", "--all-features"]);
     command.args(["--target-dir=target/msrv"]).current_dir(root());
-    run_command(command.env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTDOC"))
+    run_gate(command.env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTDOC"))
 }
 
 fn declared_version(manifest: &str) -> Option<&str> {

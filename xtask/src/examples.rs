@@ -1,6 +1,6 @@
 //! Builds all examples and runs those that need no server.
 //!
-//! An example runs without arguments, unless its package says otherwise:
+//! Their output is shown only if they fail. An example runs without arguments, unless its package says otherwise:
 //!
 //! ```toml
 //! [package.metadata.tidings.examples]
@@ -13,14 +13,12 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::Result;
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, run_gate, run_quietly};
 use crate::workspace::{list, packages, root, target_directory, text};
 
 /// Builds, then runs.
 pub(crate) fn run() -> Result {
-    run_command(
-        cargo(["build", "--quiet", "--workspace", "--all-features", "--bins", "--examples"]).current_dir(root()),
-    )?;
+    run_gate(cargo(["build", "--quiet", "--workspace", "--all-features", "--bins", "--examples"]).current_dir(root()))?;
     for package in packages()? {
         // Programs of packages in the room examples are examples, too.
         let kinds: &[&str] =
@@ -30,7 +28,7 @@ pub(crate) fn run() -> Result {
                 let Some(arguments) = arguments(&package.settings["examples"][name]) else { continue };
                 // Not by `cargo run`: without the rest of the workspace, it would choose other features, and build anew.
                 let directory = target_directory().join(if *kind == "bin" { "debug" } else { "debug/examples" });
-                run_command(Command::new(directory.join(name)).args(arguments).current_dir(root()))?;
+                run_quietly(Command::new(directory.join(name)).args(arguments).current_dir(root()))?;
             }
         }
     }

@@ -1,10 +1,14 @@
 //! Running cargo and other programs.
 
+use std::collections::VecDeque;
 use std::env;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::process::{Command, Stdio};
 
 use crate::Result;
+
+/// The number of lines on the standard error of a failed program that its error repeats.
+const REPEATED: usize = 60;
 
 /// A `cargo` command, by the same cargo that runs this program.
 pub(crate) fn cargo<const N: usize>(args: [&str; N]) -> Command {
@@ -35,6 +39,49 @@ pub(crate) fn run(command: &mut Command) -> Result {
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", shown(command)).into()) }
 }
 
+/// Runs `command` as [`run`] does, and repeats the end of its standard error in the error: the output of later commands
+/// can be longer than what a CI keeps. Not for commands that leave programs behind: they keep the pipe open.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_gate(command: &mut Command) -> Result {
+    println!("$ {}", shown(command));
+    if io::stderr().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child =
+        command.stderr(Stdio::piped()).spawn().map_err(|e| format!("could not start {}: {e}", shown(command)))?;
+    let mut last = VecDeque::new();
+    if let Some(stderr) = child.stderr.take() {
+        each_line(stderr, |line| {
+            eprint!("{line}");
+            last.push_back(line.trim_end().to_owned());
+            last.drain(..last.len().saturating_sub(REPEATED));
+        })?;
+    }
+    let status = child.wait()?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = last.iter().map(|line| format!("\n    {line}")).collect::<String>();
+    Err(format!("{} ended with {status}{said}", shown(command)).into())
+}
+
+/// Runs `command` and shows its output only if it fails.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_quietly(command: &mut Command) -> Result {
+    println!("$ {}", shown(command));
+    let output = command.output().map_err(|e| format!("could not start {}: {e}", shown(command)))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    Err(format!("{} ended with {}", shown(command), output.status).into())
+}
+
 /// Runs `command` and returns what it wrote to its standard output.
 ///
 /// # Errors
@@ -56,18 +103,25 @@ pub(crate) fn tee(command: &mut Command, mut look: impl FnMut(&str)) -> Result {
     println!("$ {}", shown(command));
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     if let Some(stdout) = child.stdout.take() {
-        let mut lines = BufReader::new(stdout);
-        let mut line = Vec::new();
-        // By bytes: a test may print anything.
-        while lines.read_until(b'\n', &mut line)? > 0 {
-            let text = String::from_utf8_lossy(&line);
-            print!("{text}");
-            look(text.trim_end());
-            line.clear();
-        }
+        each_line(stdout, |line| {
+            print!("{line}");
+            look(line.trim_end());
+        })?;
     }
     let status = child.wait()?;
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", shown(command)).into()) }
+}
+
+/// Shows each line of `from`, with its end, to `look`.
+fn each_line(from: impl Read, mut look: impl FnMut(&str)) -> Result {
+    let mut lines = BufReader::new(from);
+    let mut line = Vec::new();
+    // By bytes: a program may print anything.
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        look(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    Ok(())
 }
 
 /// The command as a person would type it.

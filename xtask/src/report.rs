@@ -15,8 +15,9 @@ pub(crate) struct Report {
     telling: bool,
 }
 
-/// The number of lines of failed tests that are repeated at the end, where they are found.
+/// The number of lines of failed tests that are repeated at the end, where they are found, and of one test among them.
 const TOLD_AGAIN: usize = 200;
+const TOLD_OF_EACH: usize = 40;
 
 impl Report {
     /// Reads a line that a test program printed.
@@ -60,21 +61,30 @@ impl Report {
         self.failures.push(name.to_owned());
         self.said.push(format!("---- {name} ----"));
         let lines = output.lines().filter(|line| !line.is_empty() && !is_backtrace(line));
-        let room = TOLD_AGAIN.saturating_sub(self.said.len());
+        let room = TOLD_AGAIN.saturating_sub(self.said.len()).min(TOLD_OF_EACH);
         self.said.extend(lines.take(room).map(str::to_owned));
     }
 
     /// Returns the summary; `missing` are servers that did not run.
     pub(crate) fn text(&self, missing: &[String]) -> String {
         let mut lines = vec![format!("{} tests passed, {} failed", self.passed, self.failed)];
-        lines.extend(self.failures.iter().map(|name| format!("  failed: {name}")));
-        lines.extend(self.said.iter().map(|line| format!("    {line}")));
+        lines.extend(self.failed_lines());
         lines.extend(missing.iter().map(|why| format!("  not started: {why}")));
         lines.extend(self.ignored.iter().map(|(reason, n)| format!("  not run, {n} tests: {reason}")));
         if missing.is_empty() && self.ignored.is_empty() {
             lines.push("  all that there are did run".to_owned());
         }
         lines.join("\n")
+    }
+
+    /// Returns which tests failed, and what they said.
+    pub(crate) fn failures(&self) -> String {
+        self.failed_lines().collect::<Vec<_>>().join("\n")
+    }
+
+    fn failed_lines(&self) -> impl Iterator<Item = String> {
+        let names = self.failures.iter().map(|name| format!("  failed: {name}"));
+        names.chain(self.said.iter().map(|line| format!("    {line}")))
     }
 }
 

@@ -1,5 +1,11 @@
 //! Tests side by side: cargo-nextest runs each in a process of its own. Next to it run the programs that its default filter
-//! leaves out, those of a package one after the other, and the doc tests, which nextest does not know.
+//! leaves out, and the doc tests, which nextest does not know. Such programs of a package run one after the other, unless
+//! it names some that share nothing with the others:
+//!
+//! ```toml
+//! [package.metadata.tidings]
+//! independent-tests = ["conformance"]
+//! ```
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,7 +20,7 @@ use crate::junit;
 use crate::process::{cargo, output, picks_packages, run as run_command};
 use crate::report::Report;
 use crate::test::{Variables, arguments, set};
-use crate::workspace::{packages, root, target_directory, text};
+use crate::workspace::{Package, list, packages, root, target_directory, text};
 
 /// Arguments that pick targets, so that there are no doc tests among what is picked.
 const PICKS_TARGETS: [&str; 10] = [
@@ -65,11 +71,13 @@ type Lane = Vec<(String, Command)>;
 /// Runs next to nextest: of each package the programs that nextest leaves out, and the doc tests.
 fn lanes(suites: &[Suite], args: &[String], variables: &Variables) -> Result<Vec<Lane>> {
     let filters: Vec<&String> = args.iter().skip_while(|arg| *arg != "--").skip(1).collect();
+    let packages = packages()?;
     let mut lanes = BTreeMap::<&str, Lane>::new();
     for suite in suites.iter().filter(|suite| suite.whole) {
         let mut command = suite.command();
         set(command.args(&filters), variables);
-        lanes.entry(&suite.package).or_default().push((suite.id.clone(), command));
+        let lane = if suite.is_independent(&packages) { &suite.id } else { &suite.package };
+        lanes.entry(lane).or_default().push((suite.id.clone(), command));
     }
     if let Some(mut command) = doc_tests(args)? {
         set(&mut command, variables);
@@ -134,6 +142,13 @@ fn suite(value: &Value) -> Suite {
 }
 
 impl Suite {
+    /// Whether its package says that it shares nothing with the other programs.
+    fn is_independent(&self, packages: &[Package]) -> bool {
+        let name = self.id.rsplit("::").next().unwrap_or_default();
+        let package = packages.iter().find(|package| package.name == self.package);
+        package.is_some_and(|package| list(&package.settings["independent-tests"]).iter().any(|test| test == name))
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.current_dir(&self.directory).env("CARGO_MANIFEST_DIR", &self.directory).stdin(Stdio::null());
@@ -222,6 +237,18 @@ mod tests {
         let names = |lane: &Lane| lane.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().join(" ");
         assert_eq!(lanes.iter().map(names).collect::<Vec<_>>(), ["a::x a::y", "b::x"]);
         assert!(lanes.iter().flatten().all(|(_, command)| command.get_args().eq(["fetch"])));
+    }
+
+    #[test]
+    fn an_independent_program_has_a_lane_of_its_own() {
+        let settings = json!({ "independent-tests": ["x"] });
+        let package = crate::workspace::package(&json!({ "name": "a", "metadata": { "tidings": settings } }));
+        let is_independent = |id: &str| {
+            suite(&json!({ "binary-id": id, "package-name": id[..1] })).is_independent(std::slice::from_ref(&package))
+        };
+        assert!(is_independent("a::x"));
+        assert!(!is_independent("a::y"));
+        assert!(!is_independent("b::x"));
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn with_servers(args: &[String], is_built: bool, how: impl FnOnce(&Variables, &m
     if required && !servers.missing.is_empty() {
         return Err(format!("REQUIRE_BROKERS is set, but there is no {}", servers.missing.join("; no ")).into());
     }
-    result
+    result.map_err(|failure| format!("{failure}\n{}", report.failures()).into())
 }
 
 fn one_by_one(args: &[String], variables: &Variables, report: &mut Report) -> Result {
