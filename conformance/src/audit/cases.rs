@@ -1,7 +1,7 @@
 //! T1: durable, in order. T2: byte for byte, never replaced. T3: again. T4: read.
 
-use tidings_core::ErrorKind;
 use tidings_core::audit::{AuditHash, AuditPosition, AuditSink, StoredAudit};
+use tidings_core::{ErrorKind, Name};
 
 use super::fixture::{Fixture, record, records, same_records};
 use crate::case::{Case, Checked, broken, cases, holds, refused, same};
@@ -12,6 +12,7 @@ pub(super) const CASES: &[Case<dyn AuditSink>] = cases![
     t1_no_record_has_no_answer,
     t1_hundreds_of_records_in_one_call,
     t1_records_of_several_chains_in_one_call,
+    t1_nothing_is_stored_behind_a_refused_record_of_its_chain,
     t1_an_outage_is_told_and_forgets_nothing[Outage],
     t2_records_are_kept_byte_for_byte,
     t2_a_record_of_256_kibibytes_is_kept,
@@ -23,6 +24,8 @@ pub(super) const CASES: &[Case<dyn AuditSink>] = cases![
     t4_pages_yield_each_record_once,
     t4_a_page_goes_on_with_what_was_appended_since,
     t4_each_chain_is_in_order,
+    t4_more_than_a_thousand_records_are_read_by_pages_of_any_size,
+    t4_pages_of_many_bytes_are_whole,
     t4_a_position_of_another_sink_is_refused,
     restart_records_survive[Reopen],
     restart_positions_survive[Reopen],
@@ -54,6 +57,27 @@ async fn t1_records_of_several_chains_in_one_call(fixture: &Fixture) -> Checked 
         same_records("a chain", &records(chain, 0..10), &fixture.chain(chain).await?)?;
     }
     Ok(())
+}
+
+/// Otherwise the chain has a hole, which looks like a deleted record.
+async fn t1_nothing_is_stored_behind_a_refused_record_of_its_chain(fixture: &Fixture) -> Checked {
+    let (chain, other) = (fixture.fresh("chain"), fixture.fresh("chain"));
+    fixture.append(records(&chain, 0..2)).await?;
+    let forged = StoredAudit::new(chain.clone(), 1, AuditHash::ZERO, AuditHash::ZERO, "forged");
+    let call = [vec![record(&other, 0), forged, record(&other, 1)], records(&chain, 2..4)].concat();
+    let sink = fixture.sink()?;
+    let answers = fixture.within("answers", sink.append(call)).await?;
+    same("answers to append", 5, answers.len())?;
+    if answers[1].is_ok() {
+        // It is stored next to the first one.
+        return Ok(());
+    }
+    same("records behind it that are taken", vec![false; 2], answers[3..].iter().map(Result::is_ok).collect())?;
+    same_records("the chain", &records(&chain, 0..2), &fixture.chain(&chain).await?)?;
+    fixture.append(records(&chain, 2..4)).await?;
+    fixture.append(records(&other, 0..2)).await?;
+    same_records("the chain later", &records(&chain, 0..4), &fixture.chain(&chain).await?)?;
+    same_records("the other chain", &records(&other, 0..2), &fixture.chain(&other).await?)
 }
 
 async fn t1_an_outage_is_told_and_forgets_nothing(fixture: &Fixture) -> Checked {
@@ -196,6 +220,48 @@ async fn t4_each_chain_is_in_order(fixture: &Fixture) -> Checked {
     for chain in &chains {
         let came: Vec<_> = read.iter().filter(|record| record.chain == *chain).cloned().collect();
         same_records("a chain", &records(chain, 0..20), &came)?;
+    }
+    Ok(())
+}
+
+/// Reads a chain by pages, and returns its records.
+async fn by_pages(fixture: &Fixture, chain: &Name, limit: usize) -> Checked<Vec<StoredAudit>> {
+    let (mut after, mut read) = (None, Vec::new());
+    loop {
+        let page = fixture.page(after.as_ref(), limit).await?;
+        if page.records.is_empty() {
+            return Ok(read);
+        }
+        read.extend(page.records.into_iter().filter(|record| record.chain == *chain));
+        after = Some(page.next);
+    }
+}
+
+/// More than a step of a store reads, and any limit: the largest one, and those around a thousand.
+async fn t4_more_than_a_thousand_records_are_read_by_pages_of_any_size(fixture: &Fixture) -> Checked {
+    let chain = fixture.fresh("chain");
+    for from in [0, 700] {
+        fixture.append(records(&chain, from..from + 700)).await?;
+    }
+    for limit in [usize::MAX, 999, 1_000, 1_001] {
+        let read = by_pages(fixture, &chain, limit).await?;
+        same_records(&format!("the chain by pages of {limit}"), &records(&chain, 0..1_400), &read)?;
+    }
+    Ok(())
+}
+
+async fn t4_pages_of_many_bytes_are_whole(fixture: &Fixture) -> Checked {
+    let chain = fixture.fresh("chain");
+    let large = |seq: u64| {
+        let small = record(&chain, seq);
+        StoredAudit::new(chain.clone(), seq, small.prev, small.hash, vec![seq as u8; 256 << 10])
+    };
+    let all: Vec<_> = (0..20).map(large).collect();
+    for part in all.chunks(5) {
+        fixture.append(part.to_vec()).await?;
+    }
+    for limit in [usize::MAX, 3] {
+        same_records("the chain", &all, &by_pages(fixture, &chain, limit).await?)?;
     }
     Ok(())
 }

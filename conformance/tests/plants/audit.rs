@@ -1,5 +1,6 @@
 //! An audit sink with a bug, and the cases that must catch it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use tidings_core::{Error, ErrorKind, Guarantees, Result, async_trait};
 enum Bug {
     None,
     LosesEveryTenthRecord,
+    StoresBehindARefusal,
     SwallowsAFailure,
     GivesNoAnswerForAFailure,
     ForgetsTheHash,
@@ -27,6 +29,8 @@ enum Bug {
     ListsBackwards,
     IgnoresAForeignPosition,
     IgnoresTheLimit,
+    LosesWhatIsBehindAThousand,
+    LosesWhatIsBehindFourMebibytes,
     ForgetsAtRestart,
     ForgetsPositionsAtRestart,
 }
@@ -74,9 +78,13 @@ impl AuditSink for Planted {
         if self.bug == Bug::RefusesACallWithARepeat && has_repeat && count > 1 {
             return records.iter().map(|_| conflict()).collect();
         }
-        let mut answers = Vec::new();
+        let (mut answers, mut refused) = (Vec::new(), BTreeSet::new());
         for record in records {
             let record = self.mangled(record);
+            if self.bug != Bug::StoresBehindARefusal && refused.contains(&record.chain) {
+                answers.push(Err(Error::new(ErrorKind::Unavailable, "append: one before it is not stored")));
+                continue;
+            }
             if self.bug == Bug::RefusesARepeat && self.knows(&record) && count == 1 {
                 answers.push(conflict());
                 continue;
@@ -85,10 +93,14 @@ impl AuditSink for Planted {
                 answers.push(Ok(()));
                 continue;
             }
+            let chain = record.chain.clone();
             let mut answer = self.inner.append(vec![record.clone()]).await.remove(0);
             if self.bug == Bug::ReplacesARecord && answer.is_err() {
                 self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(record);
                 answer = Ok(());
+            }
+            if answer.is_err() {
+                refused.insert(chain);
             }
             answers.push(if self.bug == Bug::SwallowsAFailure { Ok(()) } else { answer });
         }
@@ -122,6 +134,18 @@ impl AuditSink for Planted {
                 *record = replaced.clone();
             }
         }
+        let most = match self.bug {
+            Bug::LosesWhatIsBehindAThousand => 1_000,
+            Bug::LosesWhatIsBehindFourMebibytes => {
+                let ends = page.records.iter().scan(0, |bytes, record| {
+                    *bytes += record.bytes.len();
+                    Some(*bytes)
+                });
+                ends.take_while(|bytes| *bytes <= 4 << 20).count()
+            }
+            _ => usize::MAX,
+        };
+        page.records.truncate(most);
         if self.bug == Bug::ListsBackwards {
             page.records.reverse();
         }
@@ -152,6 +176,7 @@ fn setup(bug: Bug) -> Setup<Planted> {
 
 plants! { audit:
     records_lost: LosesEveryTenthRecord => t1_hundreds_of_records_in_one_call,
+    records_stored_behind_a_refusal: StoresBehindARefusal => t1_nothing_is_stored_behind_a_refused_record_of_its_chain,
     a_failure_swallowed: SwallowsAFailure => t1_an_outage_is_told_and_forgets_nothing,
     a_failure_without_an_answer: GivesNoAnswerForAFailure => t1_an_outage_is_told_and_forgets_nothing,
     a_hash_forgotten: ForgetsTheHash => t2_records_are_kept_byte_for_byte,
@@ -167,6 +192,8 @@ plants! { audit:
     records_listed_backwards: ListsBackwards => t4_each_chain_is_in_order,
     a_foreign_position_ignored: IgnoresAForeignPosition => t4_a_position_of_another_sink_is_refused,
     a_limit_ignored: IgnoresTheLimit => t4_pages_yield_each_record_once,
+    a_large_page_cut: LosesWhatIsBehindAThousand => t4_more_than_a_thousand_records_are_read_by_pages_of_any_size,
+    a_page_of_many_bytes_cut: LosesWhatIsBehindFourMebibytes => t4_pages_of_many_bytes_are_whole,
     all_forgotten_at_a_restart: ForgetsAtRestart => restart_records_survive,
     positions_forgotten_at_a_restart: ForgetsPositionsAtRestart => restart_positions_survive,
 }
