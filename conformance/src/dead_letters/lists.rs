@@ -2,12 +2,13 @@
 
 use tidings_core::{DeadLetter, DeadLetterStore, Leased, LetterId, LetterLease, LetterQuery, LetterState, Resolution};
 
-use super::fixture::{Fixture, LONG, held, letter};
+use super::fixture::{Fixture, LONG, held, letter, same_letter};
 use crate::case::{Case, Checked, cases, same};
 
 pub(super) const CASES: &[Case<dyn DeadLetterStore>] = cases![
     d3_more_than_a_page_of_letters_is_listed_by_pages,
     d3_a_page_begins_behind_a_letter_in_any_state,
+    d3_pages_of_many_bytes_are_whole,
     d3_answers_come_in_the_order_of_the_call,
     d4_answers_come_in_the_order_of_the_call,
     d4_a_thousand_letters_are_leased_and_closed_in_one_call,
@@ -73,6 +74,31 @@ async fn d3_a_page_begins_behind_a_letter_in_any_state(fixture: &Fixture) -> Che
     }
     // One that was purged, say: nothing may be left out.
     same("the page behind an unknown letter", vec![5, 9], fixture.offsets(&behind(&letter(&service, 99).id())).await?)
+}
+
+/// More bytes than a store may read at once.
+async fn d3_pages_of_many_bytes_are_whole(fixture: &Fixture) -> Checked {
+    let service = fixture.fresh("service");
+    let large = |offset: u64| {
+        let mut letter = letter(&service, offset);
+        letter.record.value = Some(vec![offset as u8; 256 << 10].into());
+        letter
+    };
+    let all: Vec<DeadLetter> = (0..20).map(large).collect();
+    for part in all.chunks(3) {
+        fixture.bury(part.to_vec()).await?;
+    }
+    let of = LetterQuery::default().with_service(&service);
+    let named = of.clone().with_ids(all.iter().map(DeadLetter::id));
+    for query in [of, named] {
+        for limit in [usize::MAX, 18] {
+            let listed = fixture.list(&query.clone().with_limit(limit)).await?;
+            same("letters", all.len().min(limit), listed.len())?;
+            all.iter().zip(&listed).try_for_each(|(letter, listed)| same_letter(letter, listed))?;
+        }
+        same("the count of letters", 20, fixture.count(&query).await?)?;
+    }
+    Ok(())
 }
 
 async fn d3_answers_come_in_the_order_of_the_call(fixture: &Fixture) -> Checked {

@@ -19,10 +19,12 @@ mod claims;
 mod consumer;
 mod dead_letters;
 mod forgetful;
+mod forgetful_letters;
 mod kinds;
 mod letters;
 mod logs;
 mod publisher;
+mod sink;
 mod store;
 mod transport;
 

@@ -9,7 +9,7 @@ use tidings_core::{
 };
 use tokio::task::yield_now;
 
-use crate::transport::{Bug, error};
+use crate::transport::{BOUND, Bug, error};
 
 /// Calls that the publisher which refuses at its bound has room for.
 const ROOM: usize = 20;
@@ -17,6 +17,8 @@ const ROOM: usize = 20;
 #[derive(Debug)]
 pub(crate) struct PlantedPublisher {
     inner: Arc<dyn Publisher>,
+    /// Another one, with a bound of its own.
+    second: Arc<dyn Publisher>,
     admin: Arc<dyn Admin>,
     bug: Bug,
     calls: AtomicUsize,
@@ -25,9 +27,9 @@ pub(crate) struct PlantedPublisher {
 }
 
 impl PlantedPublisher {
-    pub(crate) fn new(inner: Arc<dyn Publisher>, admin: Arc<dyn Admin>, bug: Bug) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Publisher>, second: Arc<dyn Publisher>, admin: Arc<dyn Admin>, bug: Bug) -> Self {
         let (calls, open, closed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
-        Self { inner, admin, bug, calls, open, closed }
+        Self { inner, second, admin, bug, calls, open, closed }
     }
 
     async fn by_the_absolute_hash(&self, records: &mut [Record]) {
@@ -109,6 +111,12 @@ impl Publisher for PlantedPublisher {
             }
             Bug::ReordersConcurrentCalls if call.is_multiple_of(2) => yield_now().await,
             Bug::StoresTwice if call % 4 == 3 => drop(self.inner.publish(records.clone()).await),
+            Bug::SendsALargeCallAtOnce if records.len() > BOUND => {
+                let rest = records.split_off(records.len() / 2);
+                let (mut answers, others) = tokio::join!(self.inner.publish(records), self.second.publish(rest));
+                answers.extend(others);
+                return answers;
+            }
             Bug::RefusesAtTheBound => {
                 if self.open.fetch_add(1, Ordering::Relaxed) >= ROOM {
                     self.open.fetch_sub(1, Ordering::Relaxed);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tidings_conformance::{Setup, transport};
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, CreatePartitionsOptions, DeadLetter, DeadLetterSink, ErrorKind, GroupDescription,
-    Guarantees, Headers, Health, Name, PartitionLag, PartitionReset, Publisher, PublisherExt, Record,
-    ResetOffsetsOptions, ResetTo, Result, Topic, TopicDescription, TopicPartition, Transport, async_trait,
+    Admin, Consumer, ConsumerOptions, CreatePartitionsOptions, DeadLetterSink, ErrorKind, GroupDescription, Guarantees,
+    Health, Name, PartitionLag, PartitionReset, Publisher, PublisherExt, Record, ResetOffsetsOptions, ResetTo, Result,
+    Topic, TopicDescription, TopicPartition, Transport, async_trait,
 };
 use tidings_memory::{Faults, MemoryConfig, MemoryTransport, PublishFault};
 
@@ -15,6 +15,7 @@ use crate::caught;
 use crate::consumer::PlantedConsumer;
 use crate::gappy::{CASE_LIMIT, Gappy};
 use crate::publisher::PlantedPublisher;
+use crate::sink::PlantedSink;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
@@ -39,6 +40,7 @@ pub(crate) enum Bug {
     PublishesAfterClose,
     StoresTwice,
     StoresOneTwice,
+    SendsALargeCallAtOnce,
     // Consumers.
     ReordersWithinAPartition,
     ForgetsUncommittedRecords,
@@ -76,6 +78,7 @@ pub(crate) enum Bug {
     OverwritesATopic,
     ForgetsAnAlteration,
     AltersOneByOne,
+    AltersForNewRecordsAlone,
     LagsOfOneGroupForAll,
 }
 
@@ -92,8 +95,8 @@ impl Transport for Planted {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        let admin = self.inner.admin().await?;
-        Ok(Arc::new(PlantedPublisher::new(self.inner.publisher().await?, admin, self.bug)))
+        let (admin, second) = (self.inner.admin().await?, self.inner.publisher().await?);
+        Ok(Arc::new(PlantedPublisher::new(self.inner.publisher().await?, second, admin, self.bug)))
     }
 
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
@@ -118,34 +121,16 @@ impl Transport for Planted {
 }
 
 #[derive(Debug)]
-struct PlantedSink {
-    inner: Arc<dyn DeadLetterSink>,
-    bug: Bug,
-}
-
-#[async_trait]
-impl DeadLetterSink for PlantedSink {
-    async fn bury(&self, mut letters: Vec<DeadLetter>) -> Vec<Result<()>> {
-        if self.bug == Bug::DropsALettersHeaders {
-            letters.iter_mut().for_each(|letter| letter.record.headers = Headers::new());
-        }
-        let answers = self.inner.bury(letters).await;
-        if self.bug == Bug::SwallowsAFailedDeadLetter { answers.iter().map(|_| Ok(())).collect() } else { answers }
-    }
-
-    async fn check(&self, topics: &[Name]) -> Result<()> {
-        self.inner.check(topics).await
-    }
-
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
-}
-
-#[derive(Debug)]
 struct PlantedAdmin {
     inner: Arc<dyn Admin>,
     bug: Bug,
+}
+
+impl PlantedAdmin {
+    async fn has_records(&self, topic: &Name) -> Result<bool> {
+        let described = self.inner.describe_topics(std::slice::from_ref(topic)).await?;
+        Ok(described.iter().flatten().flat_map(|topic| &topic.partitions).any(|partition| partition.end > 0))
+    }
 }
 
 #[async_trait]
@@ -213,6 +198,7 @@ impl Admin for PlantedAdmin {
     async fn alter_topic(&self, topic: &Name, changes: &[(String, Option<String>)]) -> Result<()> {
         match self.bug {
             Bug::ForgetsAnAlteration => Ok(()),
+            Bug::AltersForNewRecordsAlone if self.has_records(topic).await? => Ok(()),
             Bug::AltersOneByOne => {
                 for change in changes {
                     self.inner.alter_topic(topic, std::slice::from_ref(change)).await?;
@@ -244,7 +230,7 @@ impl Admin for PlantedAdmin {
 }
 
 /// Records that a publisher takes unanswered.
-const BOUND: usize = 100;
+pub(crate) const BOUND: usize = 100;
 /// Bytes that it takes unanswered.
 const BYTES: usize = 256 << 10;
 
@@ -346,6 +332,7 @@ plants! {
     BuffersWithoutABound => p4_at_the_bound_publish_waits,
     BuffersBytesWithoutABound => p4_at_the_bound_in_bytes_publish_waits,
     HoldsBackTheLarge => p4_a_record_larger_than_the_bound_goes_alone,
+    SendsALargeCallAtOnce => p4_a_call_beyond_the_bound_is_sent_in_parts,
     RefusesAtTheBound => p4_a_flood_waits_and_is_never_refused,
     PublishesAfterClose => p4_after_close_publish_is_closed,
     StoresOneTwice => p1_a_record_alone_is_as_a_list_of_one,
@@ -385,6 +372,7 @@ plants! {
     OverwritesATopic => a1_creating_a_topic_twice_is_told_and_changes_nothing,
     ForgetsAnAlteration => a1_a_setting_is_altered_and_put_back,
     AltersOneByOne => a1_altering_is_all_or_nothing,
+    AltersForNewRecordsAlone => a1_altered_retention_applies_to_existing_records,
     LagsOfOneGroupForAll => a1_many_groups_are_described_as_each_one,
 }
 

@@ -16,6 +16,8 @@ use super::Bug;
 pub(super) struct Known {
     /// The times of the records of letters.
     times: HashMap<LetterId, Timestamp>,
+    /// The times of the records of later letters of the same identities.
+    later: HashMap<LetterId, HashSet<Timestamp>>,
     /// The leases of each letter, the last one last.
     leases: HashMap<LetterId, Vec<LetterLease>>,
     given_back: HashSet<(LetterId, uuid::Uuid)>,
@@ -96,11 +98,19 @@ impl Planted {
     async fn before_burying(&self, mut letter: DeadLetter) -> Option<DeadLetter> {
         let (id, time) = (letter.id(), letter.record.timestamp);
         let is_other = *self.known().times.entry(id.clone()).or_insert(time) != time;
+        let is_third_again = is_other && {
+            let mut known = self.known();
+            let later = known.later.entry(id.clone()).or_default();
+            !later.insert(time) && later.len() > 1
+        };
         let was_discarded = self.known().discarded.iter().any(|letter| letter.id() == id);
         match self.bug {
             Bug::IgnoresTheTimeOfRecords if is_other => return None,
             Bug::ReplacesTheLetterOfAnOldTopic if is_other => {
                 drop(self.inner.resolve(&[id], &Resolution::discarded("", "")).await);
+            }
+            Bug::OpensALetterOfATopicRecreatedTwice if is_third_again => {
+                letter.record.timestamp = Timestamp::from_millis(1);
             }
             Bug::OpensADiscardedLetter if was_discarded => letter.record.timestamp = Timestamp::from_millis(1),
             Bug::EndsLeasesByBurying => self.end_leases(&id).await,
@@ -265,6 +275,12 @@ impl DeadLetterStore for Planted {
             Err(_) if self.bug == Bug::ListsNothingWhenDown => Vec::new(),
             listed => listed?,
         };
+        let mut room = if self.bug == Bug::ListsFourMebibytes { 4 << 20 } else { usize::MAX };
+        let fits = |letter: &DeadLetter| {
+            room = room.saturating_sub(letter.record.size());
+            room > 0
+        };
+        let listed: Vec<_> = listed.into_iter().take_while(fits).collect();
         Ok(listed.into_iter().map(|letter| self.shown(letter)).collect())
     }
 
