@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 use tidings_conformance::{Setup, Suites};
-use tidings_core::{Result, Timestamp};
+use tidings_core::{Error, ErrorKind, EventRef, IdempotencyStore, Result, Timestamp};
 use tidings_sled::{Clock, SledConfig, SledStore, SystemClock};
 use uuid::Uuid;
 
@@ -35,7 +36,8 @@ type Clocks = Arc<Mutex<HashMap<PathBuf, Ahead>>>;
 
 async fn open(directory: PathBuf, clocks: Clocks, retention: Duration) -> Result<SledStore> {
     let clock = clocks.lock().unwrap().entry(directory.clone()).or_default().clone();
-    SledStore::open_with(SledConfig::new(directory).with_clock(clock).with_retention(retention)).await
+    let config = SledConfig::new(directory).with_max_reopen_wait(SledConfig::MIN_REOPEN_WAIT);
+    SledStore::open_with(config.with_clock(clock).with_retention(retention)).await
 }
 
 /// Retention of the cases, by clocks that are advanced.
@@ -51,6 +53,7 @@ fn setup(root: &Path) -> Setup<SledStore> {
     Setup::new("sled", move || another(SledConfig::DEFAULT_RETENTION))
         .with_retention(RETENTION, move || forgetful(RETENTION))
         .with_lifetime(LIFETIME)
+        .with_outage(outage)
         .with_reopen(move |store| reopen(store, Arc::clone(&reopened)))
         .with_passing_time(move |store, time| {
             *passing.lock().unwrap()[store.path()].1.lock().unwrap() += time;
@@ -66,10 +69,46 @@ fn small(root: &Path) -> Setup<SledStore> {
     })
 }
 
+/// Opens the directory as a killed process leaves it, by a copy of its files, and once more after a close.
 async fn reopen(store: Arc<SledStore>, clocks: Clocks) -> Result<SledStore> {
-    let path = store.path().to_path_buf();
+    let copied = store.path().with_file_name(Uuid::now_v7().to_string());
+    // The writer has nothing to do for seconds after an answer.
+    store.size().await?;
+    copy(store.path(), &copied).map_err(|e| Error::caused_by(ErrorKind::Failed, "copy the directory", e))?;
+    let clock = clocks.lock().unwrap()[store.path()].clone();
+    clocks.lock().unwrap().insert(copied.clone(), clock);
+    drop(store);
+    let store = open(copied.clone(), Arc::clone(&clocks), SledConfig::DEFAULT_RETENTION).await?;
     store.close().await;
-    open(path, clocks, SledConfig::DEFAULT_RETENTION).await
+    open(copied, clocks, SledConfig::DEFAULT_RETENTION).await
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() { copy(&path, &target)? } else { fs::copy(path, target).map(drop)? }
+    }
+    Ok(())
+}
+
+/// Lets the disk fail: a file is in the place of a directory that each commit lists, and that is needed for opening.
+async fn outage(store: Arc<SledStore>, down: bool) -> Result<()> {
+    let failed = |e| Error::caused_by(ErrorKind::Failed, "break the directory", e);
+    for table in fs::read_dir(store.path()).map_err(failed)?.map(|entry| entry.unwrap().path()) {
+        let (directory, away) = (table.join("sled/blobs"), table.join("sled/away"));
+        if down && directory.is_dir() {
+            fs::rename(&directory, away).and_then(|()| fs::write(directory, "")).map_err(failed)?;
+        } else if !down && away.is_dir() {
+            fs::remove_file(&directory).and_then(|()| fs::rename(away, directory)).map_err(failed)?;
+        }
+    }
+    // The store learns about it from a commit.
+    while down && let Ok(lease) = store.acquire_lease(&"outage".into(), LIFETIME).await {
+        drop(store.claim(&lease, &[EventRef::new(Uuid::now_v7(), "outage")]).await);
+    }
+    Ok(())
 }
 
 fn main() -> ExitCode {
