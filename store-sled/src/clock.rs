@@ -118,6 +118,46 @@ mod tests {
         assert_eq!(time.now(&clock).millis(), 20_000_000);
     }
 
+    /// A monotonic clock of microseconds, and a wall clock that stands still.
+    #[derive(Debug)]
+    struct Fine(Mutex<u64>);
+    impl Clock for Fine {
+        fn wall(&self) -> Timestamp {
+            Timestamp::from_millis(0)
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_micros(*self.0.lock().unwrap())
+        }
+    }
+
+    #[test]
+    fn parts_of_a_millisecond_add_up() {
+        let clock = Fine(Mutex::new(0));
+        let mut time = StoreTime::resume(&clock, Timestamp::from_millis(0));
+        for _ in 0..1_000 {
+            *clock.0.lock().unwrap() += 400;
+            time.now(&clock);
+        }
+        // Each third read moves the time by a millisecond, and loses the rest of its 1.2.
+        assert_eq!(time.now(&clock).millis(), 333);
+    }
+
+    #[test]
+    fn time_follows_the_wall_clock_that_is_set_forward() {
+        let clock = Hands(Mutex::new((100, 7)));
+        let mut time = StoreTime::resume(&clock, Timestamp::from_millis(0));
+        *clock.0.lock().unwrap() = (5_000, 7);
+        assert_eq!(time.now(&clock).millis(), 5_000);
+    }
+
+    #[test]
+    fn the_clocks_of_the_system_advance() {
+        let (clock, before) = (SystemClock::default(), Timestamp::now());
+        assert!(clock.wall() >= before && before.millis() > 1_700_000_000_000);
+        let first = clock.monotonic();
+        assert!((0..10_000_000).any(|_| clock.monotonic() > first));
+    }
+
     #[test]
     fn time_starts_no_earlier_than_it_was() {
         let clock = Hands(Mutex::new((5, 0)));

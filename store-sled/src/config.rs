@@ -268,6 +268,33 @@ mod tests {
     }
 
     #[test]
+    fn each_setting_is_accepted_at_its_limit_and_refused_beyond() {
+        let (config, second) = (|| SledConfig::new("x"), Duration::from_secs(1));
+        let least = Duration::from_nanos(1);
+        for (name, at, beyond) in [
+            ("path", config(), SledConfig::new("")),
+            ("retention", config().with_retention(second), config().with_retention(second - least)),
+            ("cache_bytes", config().with_cache_bytes(8_388_608), config().with_cache_bytes(8_388_607)),
+            ("max_waiting", config().with_max_waiting(1), config().with_max_waiting(0)),
+            ("max_letters", config().with_max_letters(1), config().with_max_letters(0)),
+            ("max_audit_records", config().with_max_audit_records(1), config().with_max_audit_records(0)),
+            ("answer_within", config().with_answer_within(least), config().with_answer_within(Duration::ZERO)),
+        ] {
+            at.check().unwrap();
+            let error = beyond.check().unwrap_err();
+            assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(name), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_week_is_kept_in_days_and_all_tables_fit_into_the_cache() {
+        let config = SledConfig::new("x");
+        assert_eq!((config.retention.as_secs(), config.part().as_secs()), (604_800, 86_400));
+        // Nine generations and the letters.
+        assert_eq!((config.cache_bytes, config.cache_of_each()), (134_217_728, 13_421_772));
+    }
+
+    #[test]
     fn there_must_be_room_for_the_claims_of_one_call() {
         let config = SledConfig::new("x");
         let error = config.clone().with_max_claims(FEWEST_CLAIMS - 1).check().unwrap_err();

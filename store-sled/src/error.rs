@@ -104,6 +104,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn causes_are_told_apart() {
+        let io = |kind: io::ErrorKind, text: &'static str| sled::Error::Io(io::Error::new(kind, text));
+        for (error, kind) in [
+            (io(io::ErrorKind::Other, "could not acquire lock on \"db\""), ErrorKind::Conflict),
+            (io(io::ErrorKind::UnexpectedEof, "no more"), ErrorKind::Corrupt),
+            (io(io::ErrorKind::PermissionDenied, "no"), ErrorKind::Denied),
+            (io(io::ErrorKind::ReadOnlyFilesystem, "no"), ErrorKind::Denied),
+            (io(io::ErrorKind::NotADirectory, "no"), ErrorKind::Invalid),
+            (io(io::ErrorKind::InvalidInput, "no"), ErrorKind::Invalid),
+            (io(io::ErrorKind::StorageFull, "no"), ErrorKind::Unavailable),
+            (sled::Error::Unsupported("an old file".to_owned()), ErrorKind::Corrupt),
+            (sled::Error::ReportableBug("a bug".to_owned()), ErrorKind::Unavailable),
+        ] {
+            assert_eq!(Broken::sled("open", Path::new("x"), &error).kind, kind, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_reported_with_its_message() {
+        let broken = |work: fn() -> Result<()>| guarded("write", ErrorKind::Corrupt, work).unwrap_err();
+        for (work, message) in [
+            ((|| panic!("text")) as fn() -> Result<()>, "text"),
+            (|| panic!("{}", 7), "7"),
+            (|| std::panic::panic_any(7), "no message"),
+        ] {
+            let broken = broken(work);
+            assert_eq!(
+                (broken.kind, broken.to_string()),
+                (ErrorKind::Corrupt, format!("write: sled panicked: {message}"))
+            );
+        }
+        assert_eq!(broken(|| Err(Broken::new(ErrorKind::Denied, "no"))).kind, ErrorKind::Denied);
+    }
+
+    #[test]
     fn an_error_of_open_names_the_path_once_and_the_cause() {
         let path = Path::new("/data/events");
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);

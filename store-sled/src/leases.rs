@@ -94,6 +94,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lease_is_over_at_its_end() {
+        let (mut leases, ttl) = (Leases::default(), Duration::from_secs(1));
+        let (one, other) = (LetterLease::new(ttl), LetterLease::new(ttl));
+        let letter = LetterId::new("svc", TopicPartition::new("t", 0), 1);
+        let almost = ttl - Duration::from_nanos(1);
+        assert_eq!(leases.lease(&letter, &one, Duration::ZERO), Leased::Granted);
+        assert_eq!(leases.lease(&letter, &other, almost), Leased::Held { at_most: ttl - almost });
+        assert!(!leases.may_close(&letter, None, almost) && leases.may_close(&letter, None, ttl));
+        assert_eq!(leases.lease(&letter, &other, ttl), Leased::Granted);
+        assert!(!leases.may_close(&letter, Some(one.id), ttl) && leases.may_close(&letter, Some(other.id), ttl));
+    }
+
+    #[test]
+    fn a_sweep_forgets_what_is_over_alone() {
+        let (mut leases, second) = (Leases::default(), Duration::from_secs(1));
+        let lease = |leases: &mut Leases, offset: u64, ttl| {
+            leases.lease(
+                &LetterId::new("svc", TopicPartition::new("t", 0), offset),
+                &LetterLease::new(ttl),
+                Duration::ZERO,
+            );
+        };
+        let many = SWEEP_ABOVE as u64;
+        (0..many).for_each(|offset| lease(&mut leases, offset, second * (1 + (offset % 2) as u32)));
+        leases.sweep(second);
+        assert_eq!((leases.letters.len(), leases.sweep_at), (SWEEP_ABOVE / 2, SWEEP_ABOVE));
+        // The next one runs at twice the number that was left, or above the minimum.
+        leases.sweep(second * 2);
+        assert_eq!(leases.letters.len(), SWEEP_ABOVE / 2);
+    }
+
+    #[test]
     fn leases_that_are_over_are_forgotten() {
         let (mut leases, lease) = (Leases::default(), LetterLease::new(Duration::from_secs(1)));
         for offset in 0..100_000 {

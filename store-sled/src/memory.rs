@@ -154,3 +154,78 @@ impl Life {
         self.dead || self.ends <= now
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn leased(memory: &mut Memory, now: Duration) -> Option<Lease> {
+        let lease = Lease::new("svc", TTL);
+        memory.add_lease(&lease, now).then_some(lease)
+    }
+
+    fn key() -> EventKey {
+        EventKey { scope: 1, id: Uuid::now_v7() }
+    }
+
+    #[test]
+    fn leases_are_bounded_and_those_that_are_over_make_room() {
+        let mut memory = Memory::default();
+        let half = MAX_LEASES / 2;
+        assert!((0..half).all(|_| leased(&mut memory, Duration::ZERO).is_some()));
+        assert!((half..MAX_LEASES).all(|_| leased(&mut memory, TTL / 2).is_some()));
+        assert!(leased(&mut memory, TTL - Duration::from_nanos(1)).is_none());
+        assert!(leased(&mut memory, TTL).is_some());
+        assert_eq!(memory.leases.len(), MAX_LEASES - half + 1);
+    }
+
+    #[test]
+    fn a_lease_ends_at_its_ttl_and_stays_dead() {
+        let mut memory = Memory::default();
+        let lease = leased(&mut memory, Duration::ZERO).unwrap();
+        assert_eq!(memory.life_left(lease.id, TTL / 2), Some(TTL / 2));
+        assert!(memory.renew(lease.id, TTL / 2));
+        assert_eq!(memory.life_left(lease.id, TTL), Some(TTL / 2));
+        assert_eq!(memory.life_left(lease.id, TTL * 3 / 2), None);
+        assert_eq!(memory.life_left(lease.id, Duration::ZERO), None);
+        assert!(!memory.renew(lease.id, Duration::ZERO) && memory.knows(lease.id));
+    }
+
+    #[test]
+    fn a_sweep_forgets_claims_of_leases_that_are_over() {
+        let mut memory = Memory::default();
+        let (old, young) =
+            (leased(&mut memory, Duration::ZERO).unwrap(), leased(&mut memory, TTL - Duration::from_secs(1)).unwrap());
+        let (ended, live) = (key(), key());
+        let history = History::default();
+        memory.set_claim(ended, Some(Live { lease: old.id, history }));
+        memory.set_claim(live, Some(Live { lease: young.id, history }));
+        memory.sweep(TTL);
+        assert_eq!((memory.claim_of(ended), memory.claims()), (None, 1));
+        assert_eq!(memory.claims_by(young.id), [(live, Live { lease: young.id, history })]);
+        assert_eq!(memory.claims_by(young.id), memory.all_claims());
+    }
+
+    #[test]
+    fn what_is_not_durable_is_reverted_the_last_change_first() {
+        let mut memory = Memory::default();
+        let lease = leased(&mut memory, Duration::ZERO).unwrap();
+        let (known, new) = (key(), key());
+        let live = |crashes| Some(Live { lease: lease.id, history: History::new(crashes, 0) });
+        memory.set_claim(known, live(1));
+        memory.keep();
+        memory.set_claim(known, live(2));
+        memory.set_claim(new, live(3));
+        memory.set_claim(known, None);
+        memory.retire(lease.id);
+        memory.revert();
+        memory.keep();
+        assert_eq!((memory.claim_of(known), memory.claim_of(new)), (live(1), None));
+        assert!(memory.knows(lease.id));
+        memory.retire(lease.id);
+        memory.keep();
+        assert!(!memory.knows(lease.id));
+    }
+}

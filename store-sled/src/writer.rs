@@ -385,3 +385,132 @@ fn dispose(disk: Disk) {
         tracing::error!(%error, "cannot start a thread to close the failed store");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::{Sender, channel};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    /// Both clocks, set by hand, in milliseconds.
+    #[derive(Debug, Clone, Default)]
+    struct Hands(Arc<Mutex<u64>>);
+
+    impl Clock for Hands {
+        fn wall(&self) -> Timestamp {
+            Timestamp::from_millis(self.0.lock().unwrap().cast_signed())
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(*self.0.lock().unwrap())
+        }
+    }
+
+    fn writer(directory: &Path, clock: &Hands) -> (Writer, Sender<Message>) {
+        let (calls, received) = channel();
+        let config = SledConfig::new(directory).with_clock(clock.clone()).with_max_reopen_wait(Duration::from_secs(1));
+        (Writer::open(config, Arc::new(Shared::new()), received).unwrap(), calls)
+    }
+
+    fn call(events: u32) -> Message {
+        let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let permit = room.try_acquire_many_owned(events).unwrap();
+        Message::Call(Job { stage: Box::new(|_| (Box::new(|| {}), Ok(()))), permit })
+    }
+
+    fn weights(jobs: Option<VecDeque<Job>>) -> Option<Vec<u32>> {
+        jobs.map(|jobs| jobs.iter().map(permits).collect())
+    }
+
+    #[test]
+    fn calls_share_a_commit_up_to_a_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, calls) = writer(directory.path(), &Hands::default());
+        [GROUP - 1, 1, 7, GROUP, 3].into_iter().for_each(|events| calls.send(call(events)).unwrap());
+        calls.send(Message::Close).unwrap();
+        assert_eq!(weights(writer.gather()), Some(vec![GROUP - 1, 1]));
+        assert_eq!(weights(writer.gather()), Some(vec![7, GROUP]));
+        // Calls of before the close are still carried out.
+        assert_eq!(weights(writer.gather()), Some(vec![3]));
+        assert_eq!(weights(writer.gather()), None);
+    }
+
+    #[test]
+    fn an_idle_store_stores_the_time_once_a_minute() {
+        let (directory, clock) = (tempfile::tempdir().unwrap(), Hands::default());
+        let (mut writer, _calls) = writer(directory.path(), &clock);
+        let began = writer.disk.as_ref().unwrap().time();
+        for (millis, stored) in [(59_999, 0), (60_000, 60_000), (119_999, 60_000), (120_000, 120_000)] {
+            *clock.0.lock().unwrap() = millis;
+            writer.work(VecDeque::new()).unwrap();
+            let time = writer.disk.as_ref().unwrap().time();
+            assert_eq!((time, writer.marked), (Timestamp::from_millis(stored), time), "{millis} after {began}");
+        }
+        // A store that is used stores it with each commit.
+        *clock.0.lock().unwrap() = 120_001;
+        let Message::Call(job) = call(1) else { panic!("it is a call") };
+        writer.work(VecDeque::from([job])).unwrap();
+        assert_eq!(writer.marked, Timestamp::from_millis(120_001));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_reopened_is_tried_less_and_less_often() {
+        let (directory, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut writer, _calls) = writer(directory.path(), &Hands::default());
+        let manifest = directory.path().join("manifest");
+        let kept = away.path().join("manifest");
+        std::fs::rename(&manifest, &kept).unwrap();
+        writer.go_down(Broken::new(ErrorKind::Unavailable, "a broken disk"));
+        let soon = Instant::now() + SledConfig::MIN_REOPEN_WAIT;
+        assert!(writer.disk.is_none() && writer.reopen_at <= soon);
+        // It is not tried before its time.
+        writer.reopen_at = Instant::now() + Duration::from_secs(3_600);
+        writer.try_reopen();
+        assert_eq!(writer.reopen_wait, SledConfig::MIN_REOPEN_WAIT);
+        for wait in [200, 400, 800, 1_000, 1_000] {
+            writer.reopen_at = Instant::now();
+            writer.try_reopen();
+            assert_eq!(writer.reopen_wait, Duration::from_millis(wait));
+            let left = writer.reopen_at.saturating_duration_since(Instant::now());
+            assert!(left <= writer.reopen_wait && !left.is_zero(), "{left:?}");
+            assert!(matches!(*writer.shared.status.borrow(), Status::Down(_)));
+        }
+        std::fs::rename(kept, manifest).unwrap();
+        writer.reopen_at = Instant::now();
+        writer.try_reopen();
+        assert!(writer.disk.is_some() && matches!(*writer.shared.status.borrow(), Status::Open));
+    }
+
+    #[test]
+    fn a_closed_store_stays_closed_whatever_the_disk_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, _calls) = writer(directory.path(), &Hands::default());
+        writer.shared.status.send_replace(Status::Stuck);
+        writer.is_unstuck();
+        assert!(matches!(*writer.shared.status.borrow(), Status::Open));
+        writer.end();
+        writer.is_unstuck();
+        writer.set_open();
+        assert!(writer.disk.is_none() && matches!(*writer.shared.status.borrow(), Status::Closed));
+    }
+
+    #[test]
+    fn the_lock_of_an_owner_that_is_closing_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = SledConfig::new(directory.path());
+        let held = DirectoryLock::take(&config).unwrap();
+        let (waiting, taken) = (config.clone(), channel());
+        thread::spawn(move || taken.0.send(take_lock(&waiting).map(drop)));
+        assert!(taken.1.recv_timeout(LOCK_RETRY * 3).is_err(), "it is locked still");
+        drop(held);
+        taken.1.recv().unwrap().unwrap();
+        let _held = DirectoryLock::take(&config).unwrap();
+        let began = Instant::now();
+        assert_eq!(take_lock(&config).unwrap_err().kind, ErrorKind::Conflict);
+        assert!(began.elapsed() >= LOCK_PATIENCE);
+    }
+}

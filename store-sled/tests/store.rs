@@ -6,7 +6,11 @@ mod common;
 use std::time::Duration;
 
 use tempfile::tempdir;
-use tidings_core::{Claim, ErrorKind, IdempotencyStore, ReleasedClaim};
+use tidings_core::audit::{AuditHash, AuditSink, StoredAudit};
+use tidings_core::{
+    Claim, DeadLetter, DeadLetterSink, ErrorKind, IdempotencyStore, ReleasedClaim, StoredRecord, Timestamp,
+    TopicPartition,
+};
 use tidings_sled::{SledConfig, SledStore};
 
 use crate::common::{Hands, TTL, claim, complete, event, fresh, granted, lease, scope};
@@ -302,4 +306,56 @@ async fn the_longest_times_are_taken_everywhere() {
         }
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn the_size_counts_events_exactly_and_grows_with_letters_and_audit_records() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open(directory.path()).await.unwrap();
+    let empty = store.size().await.unwrap();
+    assert_eq!(empty.events, 0);
+    let (one, events) = (lease(&store).await, [fresh(), fresh(), fresh()]);
+    store.claim(&one, &events).await.unwrap();
+    complete(&store, &one, &events[0]).await.unwrap();
+    store.release(&one, &[ReleasedClaim::new(events[1].id, 0)]).await.unwrap();
+    let claimed = store.size().await.unwrap();
+    assert!(claimed.events == 2 && claimed.bytes >= empty.bytes && empty.bytes > 0, "{empty:?} {claimed:?}");
+    let record = StoredRecord::new(1, Timestamp::from_millis(5)).with_value(vec![7; 3 << 20]);
+    let letter = DeadLetter::new("svc", TopicPartition::new("t", 0), record, ErrorKind::Failed);
+    store.bury(vec![letter]).await.remove(0).unwrap();
+    let size = store.size().await.unwrap();
+    assert!(size.events == 2 && size.bytes > claimed.bytes + (2 << 20), "{claimed:?} {size:?}");
+}
+
+#[tokio::test]
+async fn audit_records_are_purged_by_their_age_and_counted_over_all_steps() {
+    let (directory, hands) = (tempdir().unwrap(), Hands::new());
+    let store = open(directory.path(), &hands).await;
+    let record = |seq| StoredAudit::new("ops", seq, AuditHash::ZERO, AuditHash::ZERO, "r");
+    let append = async |seqs: std::ops::Range<u64>| {
+        for answer in store.append(seqs.map(record).collect()).await {
+            answer.unwrap();
+        }
+    };
+    append(0..2_500).await;
+    hands.pass(HOUR);
+    append(2_500..2_503).await;
+    assert_eq!(store.purge_audit(2 * HOUR).await.unwrap(), 0);
+    assert_eq!(store.purge_audit(HOUR / 2).await.unwrap(), 2_500);
+    let left = store.read(None, usize::MAX).await.unwrap().records;
+    assert_eq!(left, (2_500..2_503).map(record).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn audit_records_beyond_the_bound_are_refused_with_those_behind_them() {
+    let directory = tempdir().unwrap();
+    let store = SledStore::open_with(SledConfig::new(directory.path()).with_max_audit_records(2)).await.unwrap();
+    let record = |chain: &str, seq| StoredAudit::new(chain, seq, AuditHash::ZERO, AuditHash::ZERO, "r");
+    let answers = store.append(vec![record("a", 0), record("a", 1), record("a", 2), record("a", 0)]).await;
+    let accepted: Vec<_> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(accepted, [true, true, false, false]);
+    assert!(answers[2].as_ref().unwrap_err().is_retryable());
+    // A chain of its own is not behind the refused one.
+    let answers = store.append(vec![record("b", 0), record("a", 1)]).await;
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true]);
 }

@@ -239,6 +239,36 @@ mod tests {
     }
 
     #[test]
+    fn a_page_ends_at_its_limit_or_at_its_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut table = Table::create(&directory.path().join("table"), CACHE, now()).unwrap();
+        let mut trail = Trail::start(&mut table).unwrap();
+        for seq in 0..6 {
+            let record = StoredAudit::new("ops", seq, AuditHash::ZERO, AuditHash::ZERO, vec![9; 1 << 20]);
+            trail.append(&mut table, &record, now(), 9).unwrap().unwrap();
+        }
+        let page = |from: u64, limit: usize| {
+            let page = trail.page(&table, from, limit).unwrap();
+            (page.records.len(), page.next, page.more)
+        };
+        assert_eq!([page(0, 2), page(0, 4), page(0, 0)], [(2, 2, false), (4, 4, false), (0, 0, false)]);
+        assert_eq!([page(0, 5), page(4, 9), page(6, 9)], [(4, 4, true), (2, 6, false), (0, 6, false)]);
+    }
+
+    #[test]
+    fn the_name_of_a_chain_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut table = Table::create(&directory.path().join("table"), CACHE, now()).unwrap();
+        let mut trail = Trail::start(&mut table).unwrap();
+        let mut append = |length: usize| {
+            let record = StoredAudit::new("c".repeat(length), 0, AuditHash::ZERO, AuditHash::ZERO, "r");
+            trail.append(&mut table, &record, now(), 9).unwrap()
+        };
+        append(1_024).unwrap();
+        assert_eq!(append(1_025).unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+
+    #[test]
     fn an_append_that_was_interrupted_leaves_whole_records_only() {
         // Each record has three pieces and a place, each in a batch of its own.
         for batches in 0..8 {

@@ -44,7 +44,12 @@ pub(super) fn to_bytes(letter: &DeadLetter) -> Result<Vec<u8>> {
         failed_at: letter.failed_at.millis(),
     };
     let bytes = postcard::to_stdvec(&stored);
-    let bytes = bytes.map_err(|e| Error::caused_by(ErrorKind::Invalid, "bury a letter: write it", e))?;
+    fits(bytes.map_err(|e| Error::caused_by(ErrorKind::Invalid, "bury a letter: write it", e))?)
+}
+
+/// # Errors
+/// [`TooLarge`](ErrorKind::TooLarge) for a letter above the limit.
+fn fits(bytes: Vec<u8>) -> Result<Vec<u8>> {
     if bytes.len() > MAX_LETTER {
         return Err(Error::new(ErrorKind::TooLarge, format!("bury a letter: it is larger than {MAX_LETTER} bytes")));
     }
@@ -75,6 +80,12 @@ mod tests {
     use tidings_core::Headers;
 
     use super::*;
+
+    #[test]
+    fn a_letter_of_the_limit_fits_and_a_larger_one_does_not() {
+        assert_eq!(fits(vec![0; 67_108_864]).unwrap().len(), 67_108_864);
+        assert_eq!(fits(vec![0; 67_108_865]).unwrap_err().kind(), ErrorKind::TooLarge);
+    }
 
     #[test]
     fn a_letter_survives_its_bytes() {

@@ -365,3 +365,5 @@ fn other() -> Error {
 
 #[cfg(test)]
 mod cuts;
+#[cfg(test)]
+mod steps;

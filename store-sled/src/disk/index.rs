@@ -116,11 +116,21 @@ mod tests {
         for (key, at) in keys.iter().zip(0..) {
             index.set(*key, Some(State::Done(Timestamp::from_millis(at))));
         }
-        let before = Timestamp::from_millis(100);
+        // The event at the time itself is not older.
+        let before = Timestamp::from_millis(101);
         let shards = (0..).take_while(|shard| index.done_in(*shard).is_some());
         let found = shards.flat_map(|shard| index.done_before(shard, 1, before)).collect::<Vec<_>>();
         assert_eq!(found.len(), 50);
         assert!(keys[..100].iter().filter(|key| key.scope == 1).all(|key| found.contains(key)));
+    }
+
+    #[test]
+    fn done_events_are_spread_over_all_shards() {
+        let mut index = Index::new();
+        for id in 0..=255_u128 {
+            index.set(EventKey { scope: 1, id: Uuid::from_u128(id) }, Some(State::Done(Timestamp::from_millis(1))));
+        }
+        assert_eq!((0..).map_while(|shard| index.done_in(shard)).collect::<Vec<_>>(), [4; SHARDS]);
     }
 
     #[test]

@@ -103,3 +103,55 @@ impl Manifest {
         NameId::try_from(self.names.len() - 1).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidings_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_its_time_never_goes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(Manifest::read(directory.path()).unwrap().is_none());
+        let mut manifest = Manifest::new();
+        manifest.generations = vec![(3, -1), (4, 9)];
+        assert_eq!((manifest.add_name("a"), manifest.add_name("b")), (Some(1), Some(2)));
+        manifest.write(directory.path(), Timestamp::from_millis(7)).unwrap();
+        manifest.write(directory.path(), Timestamp::from_millis(5)).unwrap();
+        let read = Manifest::read(directory.path()).unwrap().unwrap();
+        assert_eq!((read.time().millis(), &read.generations), (7, &vec![(3, -1), (4, 9)]));
+        assert_eq!(["", "a", "b", "c"].map(|name| read.number_of(name)), [Some(0), Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn a_changed_byte_or_another_version_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let mut manifest = Manifest::new();
+        manifest.write(directory.path(), Timestamp::from_millis(7)).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 1;
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(Manifest::read(directory.path()).unwrap_err().kind, ErrorKind::Corrupt, "byte {place}");
+        }
+        manifest.format += 1;
+        manifest.write(directory.path(), Timestamp::from_millis(7)).unwrap();
+        let error = Manifest::read(directory.path()).unwrap_err();
+        assert!(error.kind == ErrorKind::Corrupt && error.to_string().contains("another version"), "{error}");
+        fs::remove_file(&path).and_then(|()| fs::create_dir(&path)).unwrap();
+        assert_ne!(Manifest::read(directory.path()).unwrap_err().kind, ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn names_are_numbered_up_to_a_bound() {
+        let mut manifest = Manifest::new();
+        for number in 1..NameId::MAX {
+            assert_eq!(manifest.add_name(&number.to_string()), Some(number));
+        }
+        assert_eq!(manifest.add_name("one more"), None);
+        assert_eq!(manifest.number_of("one more"), None);
+    }
+}

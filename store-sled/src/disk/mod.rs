@@ -433,6 +433,77 @@ mod tests {
 
     use super::*;
 
+    fn names(directory: &Path) -> Vec<String> {
+        let paths = list(directory).unwrap();
+        let mut names: Vec<_> =
+            paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn generations_begin_and_expire_at_their_times() {
+        let (directory, at) = (tempfile::tempdir().unwrap(), Timestamp::from_millis);
+        let config = SledConfig::new(directory.path()).with_retention(Duration::from_secs(7));
+        let [first, second] = [Uuid::now_v7(), Uuid::now_v7()].map(|id| EventKey { scope: 0, id });
+        let parts = |numbers: [&str; 2]| numbers.map(|number| format!("events-0000000{number}"));
+        let mut disk = Disk::open(&config, at(0)).unwrap();
+        assert!(!disk.is_due(&config, at(999)) && disk.is_due(&config, at(1_000)));
+        // An empty one begins anew.
+        disk.turn(&config, at(1_000)).unwrap();
+        assert_eq!(names(directory.path()), ["events-00000000", "letters", "manifest"]);
+        assert!(!disk.is_due(&config, at(1_999)));
+        disk.put(first, State::Done(at(1_500)));
+        disk.commit(at(1_500)).unwrap();
+        disk.turn(&config, at(2_000)).unwrap();
+        assert_eq!(names(directory.path())[..2], parts(["0", "1"]));
+        assert!(!disk.has_expired(&config, at(8_999)) && disk.has_expired(&config, at(9_000)));
+        assert!(!disk.is_expiring(first, &config, at(8_999)) && disk.is_expiring(first, &config, at(9_000)));
+        disk.put(second, State::Done(at(2_500)));
+        disk.commit(at(2_500)).unwrap();
+        assert!(!disk.is_expiring(second, &config, at(9_000)));
+        let (events, bytes) = disk.size().unwrap();
+        let tables: u64 = disk.generations.iter().map(|g| g.table.size_on_disk().unwrap()).sum();
+        assert_eq!((events, bytes), (2, tables + disk.letters.table().size_on_disk().unwrap()));
+        disk.turn(&config, at(9_000)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(
+                names(directory.path()),
+                [&parts(["1", "2"])[..], &["letters".into(), "manifest".into()]].concat()
+            );
+            assert_eq!((disk.get(first), disk.get(second)), (None, Some(State::Done(at(2_500)))));
+            assert_eq!(disk.time(), at(9_000));
+            disk.close().unwrap();
+            disk = Disk::open(&config, at(0)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed_and_what_is_foreign_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = SledConfig::new(directory.path());
+        Disk::open(&config, Timestamp::from_millis(1)).unwrap().close().unwrap();
+        for name in ["dropped-events-00000007", "events-00000009", "events-mine", "mine"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        Disk::open(&config, Timestamp::from_millis(1)).unwrap().close().unwrap();
+        assert_eq!(names(directory.path()), ["events-00000000", "events-mine", "letters", "manifest", "mine"]);
+    }
+
+    #[test]
+    fn parts_that_are_set_aside_at_once_replace_each_other_never() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["letters", "letters.1", "letters.2"] {
+            let free = free_name(directory.path(), Path::new("store/letters"));
+            assert_eq!(free, directory.path().join(name));
+            fs::create_dir(free).unwrap();
+        }
+        let are_parts = ["letters", "manifest", "events-00000003"].map(|name| is_part(Path::new(name)));
+        let are_none =
+            ["lock", "damaged-7", "dropped-events-00000003", "letters.1"].map(|name| is_part(Path::new(name)));
+        assert_eq!((are_parts, are_none), ([true; 3], [false; 4]));
+    }
+
     #[test]
     fn a_forgetting_cut_off_between_generations_brings_no_older_entry_back() {
         let (first, second) = (Timestamp::from_millis(1), Timestamp::from_millis(9_000));

@@ -57,6 +57,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn drafts_go_and_damaged_snapshots_wait_aside_until_the_log_is_known_to_be_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let content = [b"content".as_slice(), &[0; 8]].concat();
+        let whole = [content, crc32fast::hash(b"content").to_le_bytes().to_vec()].concat();
+        for (name, bytes) in
+            [("snap.1", &whole), ("snap.2", &vec![7; 30]), ("snap.3.generating", &whole), ("db", &vec![7; 30])]
+        {
+            fs::write(directory.path().join(name), bytes).unwrap();
+        }
+        let names = || {
+            let mut names: Vec<_> = list(directory.path()).unwrap().iter().map(|path| name_of(path)).collect();
+            names.sort();
+            names
+        };
+        put_in_order(directory.path()).unwrap();
+        assert_eq!(names(), ["damaged-snap.2", "db", "snap.1"]);
+        forget_damaged(directory.path()).unwrap();
+        assert_eq!(names(), ["db", "snap.1"]);
+    }
+
+    #[test]
     fn what_sled_writes_is_whole_and_a_changed_byte_of_it_is_not() {
         let directory = tempfile::tempdir().unwrap();
         // The second round has content for a snapshot.

@@ -390,6 +390,26 @@ mod tests {
     const CACHE: u64 = 1 << 20;
 
     #[test]
+    fn the_digest_that_is_stored_never_changes() {
+        assert_eq!(digest(b"key", b"value"), 0xbb0e456a454af676);
+        assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
+    }
+
+    #[test]
+    fn a_batch_that_is_full_to_the_byte_or_the_key_is_written_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut table = Table::create(&directory.path().join("table"), CACHE, Timestamp::from_millis(1)).unwrap();
+        for (count, size, batches) in [(20_u32, 4_096, 2), (20, 4_097, 3), (1_000, 8, 2), (1_001, 9, 3)] {
+            let before = table.seal.sequence;
+            for i in 0..count {
+                table.put([i.to_be_bytes(), (size as u32).to_be_bytes()].concat(), Some(vec![7; size - 8]));
+            }
+            table.commit(Timestamp::from_millis(1)).unwrap();
+            assert_eq!(table.seal.sequence - before, batches, "{count} of {size} bytes");
+        }
+    }
+
+    #[test]
     fn what_is_committed_is_there_after_reopening() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("table");

@@ -70,6 +70,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_note_leaves_the_one_before_in_the_other_slot() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("witness");
+        let (mut witness, seen) = Witness::open(&path, true).unwrap();
+        assert_eq!(seen, 0);
+        for sequence in 1..=9_u64 {
+            witness.note(sequence).unwrap();
+            let whole = fs::read(&path).unwrap();
+            assert_eq!((whole.len(), Witness::open(&path, false).unwrap().1), (2 * SLOT, sequence));
+            let slot = whole.windows(8).position(|bytes| *bytes == sequence.to_be_bytes()).unwrap();
+            let mut torn = whole.clone();
+            torn[slot + 3] ^= 1;
+            fs::write(&path, &torn).unwrap();
+            let before = read(&path);
+            assert_eq!(before.ok(), (sequence > 1).then(|| sequence - 1));
+            fs::write(&path, whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_missing_or_damaged_witness_is_damage_and_one_that_cannot_be_read_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("witness");
+        let kind = || read(&path).unwrap_err().kind;
+        assert_eq!(kind(), tidings_core::ErrorKind::Corrupt);
+        fs::write(&path, [7; 2 * SLOT]).unwrap();
+        assert_eq!(kind(), tidings_core::ErrorKind::Corrupt);
+        fs::remove_file(&path).and_then(|()| fs::create_dir(&path)).unwrap();
+        assert_ne!(kind(), tidings_core::ErrorKind::Corrupt);
+    }
+
+    #[test]
     fn the_last_note_is_read_back_and_a_torn_one_leaves_the_one_before() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("witness");
