@@ -143,10 +143,9 @@ fn settings(topic: &Topic) -> BTreeMap<String, String> {
 #[async_trait]
 impl Admin for KafkaAdmin {
     async fn create_topics(&self, topics: &[Topic]) -> Result<Vec<Result<()>>> {
-        let mut answers = Vec::with_capacity(topics.len());
-        for topic in topics {
-            let settings = settings(topic);
-            let created = self.cluster.create_topic(&topic.name, topic.partitions, topic.replication, &settings).await;
+        let asked: Vec<_> = topics.iter().map(|topic| (topic, settings(topic))).collect();
+        let answers = self.cluster.create_topics(&asked).await;
+        for (topic, created) in topics.iter().zip(&answers) {
             match created.as_ref().map_err(Error::kind) {
                 Ok(()) => {
                     let wanted = topic.partitions as usize;
@@ -160,7 +159,6 @@ impl Admin for KafkaAdmin {
                 }
                 Err(_) => {}
             }
-            answers.push(created);
         }
         Ok(answers)
     }
@@ -175,13 +173,9 @@ impl Admin for KafkaAdmin {
     }
 
     async fn delete_topics(&self, topics: &[Name]) -> Result<Vec<Result<()>>> {
-        let mut answers = Vec::with_capacity(topics.len());
-        for topic in topics {
-            let deleted = self.cluster.delete_topic(topic).await;
-            if deleted.is_ok() {
-                self.see(topic, |count| count == Err(ErrorKind::NotFound)).await;
-            }
-            answers.push(deleted);
+        let answers = self.cluster.delete_topics(topics).await;
+        for (topic, _) in topics.iter().zip(&answers).filter(|(_, deleted)| deleted.is_ok()) {
+            self.see(topic, |count| count == Err(ErrorKind::NotFound)).await;
         }
         Ok(answers)
     }

@@ -220,6 +220,26 @@ async fn an_impossible_name_is_invalid_at_once_and_delays_no_other() -> TestResu
 }
 
 #[tokio::test]
+async fn many_topics_are_created_and_deleted_by_one_request_with_an_answer_each() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("there", 1);
+    let admin = transport(&broker).await?.admin().await?;
+    let names = ["a", "there", "b", "no name", "a"].map(Name::from_static);
+    let topics: Vec<Topic> = names.iter().map(|name| Topic::new(name.clone())).collect();
+    broker.clear_requests();
+    let (there, invalid) = (Some(ErrorKind::AlreadyExists), Some(ErrorKind::Invalid));
+    assert_eq!(kinds(&admin.create_topics(&topics).await?), [None, there, None, invalid, there]);
+    // The repeated name is asked for after the others.
+    assert_eq!(broker.request_count(ApiKey::CreateTopics), 2);
+    let gone = Some(ErrorKind::NotFound);
+    assert_eq!(kinds(&admin.delete_topics(&names).await?), [None, None, None, invalid, gone]);
+    assert_eq!(broker.request_count(ApiKey::DeleteTopics), 2);
+    broker.on_once(ApiKey::CreateTopics, |_| Control::Error(ErrorCode::TopicAuthorizationFailed));
+    assert_eq!(kinds(&admin.create_topics(&topics[..1]).await?), [Some(ErrorKind::Denied)]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_loses_the_race_to_create_a_topic_waits_until_it_is_seen() -> TestResult {
     let broker = Arc::new(FakeBroker::start().await?);
     let admin = transport(&broker).await?.admin().await?;

@@ -40,6 +40,20 @@ const NO_EFFECT: &[&str] = &[
     "unclean.leader.election.enable",
 ];
 
+/// Returns a topic as it is created: with its settings by name taken as changes are.
+///
+/// # Errors
+/// Those of [`change`], with the topic.
+pub(crate) fn created(spec: &Topic) -> Result<Topic> {
+    let mut topic = spec.clone();
+    topic.settings.clear();
+    for (name, value) in &spec.settings {
+        let in_topic = |error: Error| error.in_context(format_args!("create topic {:?}", spec.name.as_str()));
+        change(&mut topic, name, Some(value)).map_err(in_topic)?;
+    }
+    Ok(topic)
+}
+
 /// Changes one setting; without a value it returns to the transport's default.
 ///
 /// # Errors
@@ -51,7 +65,7 @@ pub(crate) fn change(topic: &mut Topic, name: &str, value: Option<&str>) -> Resu
         MAX_BYTES => topic.max_record_bytes = value.map(|value| bytes(name, value, 0)).transpose()?.flatten(),
         CLEANUP => topic.cleanup = value.map(cleanup).transpose()?,
         RETENTION_RECORDS => return Err(invalid(name, "it is the transport's and cannot be changed")),
-        _ if topic.settings.contains_key(name) || NO_EFFECT.contains(&name) => {
+        _ if NO_EFFECT.contains(&name) => {
             match value {
                 Some(value) => topic.settings.insert(name.to_owned(), value.to_owned()),
                 None => topic.settings.remove(name),
@@ -103,4 +117,23 @@ fn cleanup(value: &str) -> Result<Cleanup> {
 fn invalid(name: &str, why: &str) -> Error {
     let shown = &name[..name.floor_char_boundary(80)];
     Error::new(ErrorKind::Invalid, format!("setting {shown:?}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_created_with_settings_as_they_are_altered() {
+        let spec = Topic::new("orders").with_setting("retention.ms", "7").with_setting("segment.ms", "1");
+        let topic = created(&spec).unwrap();
+        assert_eq!(topic.retention, Some(Duration::from_millis(7)));
+        assert_eq!(topic.settings.keys().collect::<Vec<_>>(), ["segment.ms"]);
+        for (name, value) in [("retention.sm", "7"), ("retention.ms", "soon"), ("retention.records", "7")] {
+            let error = created(&Topic::new("orders").with_setting(name, value)).unwrap_err();
+            let text = error.report();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(text.contains(name) && text.contains("orders") && !text.contains("soon"), "{text}");
+        }
+    }
 }

@@ -62,6 +62,7 @@ impl TopicLog {
     pub(crate) fn new(spec: &Topic, config: &MemoryConfig) -> Result<Self> {
         check_topic_name(&spec.name)?;
         check_partitions(&spec.name, spec.partitions)?;
+        let spec = &alter::created(spec)?;
         let topic = Self {
             name: spec.name.clone(),
             max_record_bytes: AtomicU64::new(max_record_bytes(spec, config)),

@@ -8,46 +8,61 @@ use krafka::admin::{
     ListTopicsOptions, NewTopic,
 };
 use tidings_core::{
-    BrokerDescription, ClusterDescription, Error, ErrorKind, Name, PartitionDescription, Result, check_topic_name,
+    BrokerDescription, ClusterDescription, Error, ErrorKind, Name, PartitionDescription, Result, Topic,
+    check_topic_name,
 };
 
 use super::ClusterClient;
 use crate::error::failed;
 
 impl ClusterClient {
-    /// Creates a topic; `replication` `None` leaves the factor to the cluster's default.
+    /// Creates topics, in requests of up to [`MAX_IN_REQUEST`]; a replication of `None` is the cluster's default. Answer
+    /// `i` is for `topics[i]`.
     ///
     /// # Errors
-    /// [`AlreadyExists`](ErrorKind::AlreadyExists). [`Invalid`](ErrorKind::Invalid) for a name, a
-    /// count or a setting that the broker or the protocol does not allow.
-    pub(crate) async fn create_topic(
-        &self,
-        name: &str,
-        partitions: u32,
-        replication: Option<u16>,
-        settings: &BTreeMap<String, String>,
-    ) -> Result<()> {
-        check_topic_name(name)?;
-        let what = || format!("create topic {name:?}");
-        check_settings(settings).map_err(|e| Error::caused_by(e.kind(), what(), e))?;
-        let count = i32::try_from(partitions).unwrap_or(i32::MAX);
-        let copies = replication.map_or(-1, |r| i16::try_from(r).unwrap_or(i16::MAX));
-        let mut topic = NewTopic::new(name, count, copies).map_err(|e| invalid(what(), e))?;
-        for (setting, value) in settings {
-            topic = topic.with_config(setting, value);
+    /// Per topic, [`AlreadyExists`](ErrorKind::AlreadyExists), and [`Invalid`](ErrorKind::Invalid) for a name, a count or
+    /// a setting that the broker or the protocol does not allow.
+    pub(crate) async fn create_topics(&self, topics: &[(&Topic, BTreeMap<String, String>)]) -> Vec<Result<()>> {
+        let what = |at: usize| format!("create topic {:?}", topics[at].0.name.as_str());
+        let names: Vec<&str> = topics.iter().map(|(topic, _)| topic.name.as_str()).collect();
+        let mut made = Vec::with_capacity(topics.len());
+        for (at, (topic, settings)) in topics.iter().enumerate() {
+            made.push(new_topic(topic, settings, || what(at)));
         }
-        let answers = self.client().create_topics([topic], CreateTopicsOptions::default().timeout(self.limit)).await;
-        only(answers, name, what)
+        let mut answers: Vec<Result<()>> = Vec::new();
+        let mut possible = HashMap::new();
+        for (at, topic) in made.into_iter().enumerate() {
+            answers.push(topic.map(|topic| drop(possible.insert(at, topic))));
+        }
+        for round in rounds(&names, |at| possible.contains_key(&at)) {
+            let asked: Vec<NewTopic> = round.iter().filter_map(|at| possible.remove(at)).collect();
+            let options = CreateTopicsOptions::default().timeout(self.limit);
+            let mut all = self.client().create_topics(asked, options).await;
+            for at in round {
+                answers[at] = answer_about(&mut all, names[at], || what(at));
+            }
+        }
+        answers
     }
 
-    /// Deletes a topic. Brokers may report it for a moment longer.
+    /// Deletes topics, in requests of up to [`MAX_IN_REQUEST`]. Brokers may report them for a moment longer. Answer `i`
+    /// is for `topics[i]`.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound).
-    pub(crate) async fn delete_topic(&self, name: &str) -> Result<()> {
-        check_topic_name(name)?;
-        let answers = self.client().delete_topics([name], DeleteTopicsOptions::default().timeout(self.limit)).await;
-        only(answers, name, || format!("delete topic {name:?}"))
+    /// Per topic, [`NotFound`](ErrorKind::NotFound).
+    pub(crate) async fn delete_topics(&self, topics: &[Name]) -> Vec<Result<()>> {
+        let names: Vec<&str> = topics.iter().map(Name::as_str).collect();
+        let mut answers: Vec<Result<()>> = names.iter().map(|name| check_topic_name(name)).collect();
+        let possible: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+        for round in rounds(&names, |at| possible[at]) {
+            let asked = round.iter().map(|at| names[*at]);
+            let options = DeleteTopicsOptions::default().timeout(self.limit);
+            let mut all = self.client().delete_topics(asked, options).await;
+            for at in round {
+                answers[at] = answer_about(&mut all, names[at], || format!("delete topic {:?}", names[at]));
+            }
+        }
+        answers
     }
 
     /// Raises the number of partitions to `partitions`.
@@ -145,6 +160,40 @@ fn invalid(what: String, error: KrafkaError) -> Error {
     Error::caused_by(ErrorKind::Invalid, what, error)
 }
 
+/// The most topics of a request: a broker has the time of one request for all of them.
+const MAX_IN_REQUEST: usize = 100;
+
+/// Returns the numbers of topics by request. A name occurs once in a request: a repeated one is answered as by a request
+/// after the first.
+fn rounds(names: &[&str], is_possible: impl Fn(usize) -> bool) -> Vec<Vec<usize>> {
+    let mut rounds: Vec<(Vec<usize>, BTreeSet<&str>)> = Vec::new();
+    for (at, name) in names.iter().enumerate().filter(|(at, _)| is_possible(*at)) {
+        // Not before a round that has the name already.
+        let after = rounds.iter().rposition(|(_, taken)| taken.contains(name)).map_or(0, |last| last + 1);
+        match rounds[after..].iter_mut().find(|(round, _)| round.len() < MAX_IN_REQUEST) {
+            Some((round, taken)) => {
+                round.push(at);
+                taken.insert(name);
+            }
+            None => rounds.push((vec![at], BTreeSet::from([*name]))),
+        }
+    }
+    rounds.into_iter().map(|(round, _)| round).collect()
+}
+
+/// Converts a topic to be created.
+fn new_topic(topic: &Topic, settings: &BTreeMap<String, String>, what: impl Fn() -> String) -> Result<NewTopic> {
+    check_topic_name(&topic.name)?;
+    check_settings(settings).map_err(|e| Error::caused_by(e.kind(), what(), e))?;
+    let count = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+    let copies = topic.replication.map_or(-1, |r| i16::try_from(r).unwrap_or(i16::MAX));
+    let mut made = NewTopic::new(topic.name.as_str(), count, copies).map_err(|e| invalid(what(), e))?;
+    for (setting, value) in settings {
+        made = made.with_config(setting, value);
+    }
+    Ok(made)
+}
+
 /// Returns the answer about the only requested item.
 ///
 /// An answer that leaves the item out is [`Indeterminate`](ErrorKind::Indeterminate): the broker
@@ -154,7 +203,31 @@ fn only<T>(
     name: &str,
     what: impl Fn() -> String,
 ) -> Result<T> {
-    let mut answers = answers.map_err(|e| failed(what(), e))?;
+    let mut answers = answers;
+    answer_about(&mut answers, name, what)
+}
+
+/// Returns the answer about one of the requested items, as [`only`] does.
+fn answer_about<T>(
+    answers: &mut krafka::Result<HashMap<String, krafka::Result<T>>>,
+    name: &str,
+    what: impl Fn() -> String,
+) -> Result<T> {
+    let answers = answers.as_mut().map_err(|e| failed(what(), e.clone()))?;
     let answer = answers.remove(name).ok_or_else(|| Error::new(ErrorKind::Indeterminate, what()))?;
     answer.map_err(|e| failed(what(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_occurs_once_in_a_request_and_repeated_ones_follow() {
+        assert_eq!(rounds(&["a", "b", "a", "c", "a"], |at| at != 3), [vec![0, 1], vec![2], vec![4]]);
+        let many: Vec<String> = (0..250).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(rounds(&many, |_| true).iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
+        assert!(rounds(&[], |_| true).is_empty());
+    }
 }
